@@ -24,6 +24,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from entries import read_entries
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -35,7 +36,7 @@ from tipsseg.features.file import read_feature_file
 from tipsseg.features.folder import feature_path
 from tipsseg.runs.rank.candidates import Candidates
 from tipsseg.runs.rank.expected import expected_error, mean_confidence
-from tipsseg.store.manifest import ManifestEntry, read_entries
+from tipsseg.store.manifest import ManifestEntry
 from tipsseg.util.processor import processor_name
 
 SIZES = ((224, 336), (336, 224), (224, 300), (280, 224))

@@ -18,20 +18,32 @@ NOT_OURS = "tipsseg did not write the file that is there, or the file was change
 # ---- damaged records ----
 
 
+@pytest.mark.parametrize("data", [None, b"", b"{", b"\0" * 40, b'{"image": "a.png"}\n'], ids=repr)
+@pytest.mark.parametrize("name", ["manifest.jsonl", ".tipsseg/state.db"])
+def test_one_of_the_database_and_its_export_is_made_of_the_other(run: Run, name: str, data: bytes | None) -> None:
+    run()
+    before, path = contents(Path("out")), Path("out", name)
+    path.unlink() if data is None else path.write_bytes(data)
+    err = run()
+    assert (run.code, run.labelled, contents(Path("out"))) == (0, [], before)
+    assert ("was damaged, and is made again" in err) == (name != "manifest.jsonl" and data is not None)
+    assert run.command("check", "out").code == 0
+    assert path.exists()
+
+
 @pytest.mark.parametrize("line", [b"", b"   ", b"{", b"[]", b'{"image": "a.png"}', b"\0" * 40], ids=repr)
-def test_lines_that_are_no_entries_are_set_aside_and_their_images_labelled_again(run: Run, line: bytes) -> None:
+def test_images_of_lines_that_are_no_entries_are_labelled_again(run: Run, line: bytes) -> None:
     run()
     before = contents(Path("out"))
     path = Path("out/manifest.jsonl")
+    shutil.rmtree("out/.tipsseg")
     _, *rest = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join((line, *rest)) + b"\n")
     assert run.command("check", "out").code == 1
     err = run()
     assert (run.code, run.labelled) == (0, ["a.png"])
-    assert "Lines of the records in out cannot be read; out/manifest-unreadable.jsonl keeps them" in err
-    after = contents(Path("out"))
-    assert after.pop("manifest-unreadable.jsonl") == line + b"\n"
-    assert after == before
+    assert "out/manifest.jsonl: line 1 is no entry; images of such lines are labelled again." in err
+    assert contents(Path("out")) == before
     run()
     assert (run.code, run.labelled) == (0, [])
 
@@ -40,6 +52,7 @@ def test_a_manifest_that_lost_lines_is_told_of_and_they_are_done_again(run: Run)
     run()
     before = contents(Path("out"))
     path = Path("out/manifest.jsonl")
+    shutil.rmtree("out/.tipsseg")
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
     assert "it has 1 images, where run.json counts 3" in run.command("check", "out").out
     assert "The manifest lacks 2 images that run.json counts; labelled again where given.\n" in run()
@@ -51,7 +64,7 @@ def test_a_manifest_that_lost_lines_is_told_of_and_they_are_done_again(run: Run)
     [
         (lambda lines: lines[:1], "2 of 3 images are lost from it: run.json counts more than it has"),
         (lambda lines: [*lines[:2], b"{}\n"], "line 3 is no entry"),
-        (lambda lines: [*lines[:2], lines[2][:90]], "its last line is cut off"),
+        (lambda lines: [*lines[:2], lines[2][:90]], "1 of 3 images are lost from it: run.json counts more than it has"),
     ],
     ids=["lost", "unreadable", "cut off"],
 )
@@ -60,6 +73,7 @@ def test_no_command_passes_over_images_that_a_manifest_lost(
 ) -> None:
     run("-f", "png")
     path = Path("out/manifest.jsonl")
+    shutil.rmtree("out/.tipsseg")
     path.write_bytes(b"".join(damage(path.read_bytes().splitlines(keepends=True))))
     before = tree(".")
     commands = ("rank out", "report out", "convert out -f labelme", "fit out -o my.fit")
@@ -75,6 +89,7 @@ def test_images_that_a_manifest_lost_are_done_again_whenever_they_are_given(run:
     run()
     before = contents(Path("out"))
     path = Path("out/manifest.jsonl")
+    shutil.rmtree("out/.tipsseg")
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
     run("--limit", "1")
     assert (run.code, run.labelled) == (0, [])
@@ -86,6 +101,7 @@ def test_a_corrected_mask_of_which_the_record_is_lost_is_kept(run: Run) -> None:
     run()
     data = correct(Path("out/masks/a.png"))
     path = Path("out/manifest.jsonl")
+    shutil.rmtree("out/.tipsseg")
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
     err = run()
     assert run.code == 1
@@ -124,7 +140,7 @@ def test_a_name_that_leads_out_is_no_failure_to_try_again(run: Run, victim: Path
 #: A link in the place of a record or of a folder, and whether there has been a run before.
 LINKS = [
     *((name, begun) for name in ("manifest.jsonl", "errors.jsonl", "run.json", "masks") for begun in (False, True)),
-    *((name, True) for name in ("classes.json", "annotations.json", ".tipsseg-lock", ".tipsseg-coco")),
+    *((name, True) for name in ("classes.json", "annotations.json", ".tipsseg-lock", ".tipsseg")),
 ]
 
 
@@ -152,7 +168,7 @@ def test_no_link_is_written_through(run: Run, victim: Path, name: str, begun: bo
 # ---- what vanishes while the run goes on ----
 
 
-@pytest.mark.parametrize("what", ["out/masks", "out/manifest.jsonl"])
+@pytest.mark.parametrize("what", ["out/masks", "out/.tipsseg/state.db"])
 def test_what_is_removed_while_the_run_goes_on_is_told(run: Run, what: str) -> None:
     results = tipsseg.label_folder("imgs", CLASSES.split(","), output="out", model=str(run.model), device="cpu")
     for result in results:
@@ -193,19 +209,19 @@ def test_what_check_says_of_an_entry_mends_it(run: Run, key: str) -> None:
     run()
     before = contents(Path("out"))
     path = Path("out/manifest.jsonl")
+    shutil.rmtree("out/.tipsseg")
     first, *rest = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(json.dumps({**json.loads(first), key: ODD[key]}).encode() + b"\n" + b"".join(rest))
     assert "line 1 is no entry" in run.command("check", "out").out
     run()
     assert (run.code, run.labelled) == (0, ["a.png"])
-    after = contents(Path("out"))
-    assert after.pop("manifest-unreadable.jsonl")
-    assert after == before
+    assert contents(Path("out")) == before
 
 
 def test_ids_keep_their_meaning_where_the_manifest_is_lost(run: Run) -> None:
     run()
     Path("out/manifest.jsonl").unlink()
+    shutil.rmtree("out/.tipsseg")
     before = tree("out")
     assert "it holds labels of another run: the classes differ" in run(options=("-c", "tree"))
     assert (run.code, run.labelled, tree("out")) == (1, [], before)

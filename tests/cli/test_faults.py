@@ -119,7 +119,7 @@ def labels_of(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and not path.is_symlink() and path.name not in ("run.json", "manifest.jsonl")
+        if path.is_file() and not path.is_symlink() and path.name not in ("run.json", "manifest.jsonl", "state.db")
     }
 
 

@@ -97,9 +97,11 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """All files and links, but for times."""
+    """All files and links, but for times, and for the database, of which records are exported."""
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
+        if path.parent.name == ".tipsseg":
+            continue
         if path.is_symlink():
             found[str(path.relative_to(folder))] = str(path.readlink())
         elif path.is_file():

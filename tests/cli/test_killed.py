@@ -30,7 +30,8 @@ OF_THE_LAST = ("started", "ended", "counts", "batch_size")
 
 def contents(folder: Path) -> dict[str, bytes]:
     """All files, but for times."""
-    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != ".tipsseg")
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in files}
     entries = list(map(json.loads, found["manifest.jsonl"].splitlines()))
     run = json.loads(found["run.json"])
     assert run["ended"] is not None

@@ -63,7 +63,11 @@ def label(
 
 
 def files(folder: str) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in Path(folder).rglob("*")
+        if path.is_file() and path.name != "state.db"
+    )
 
 
 def contents(folder: str) -> dict[str, bytes]:

@@ -600,9 +600,14 @@ REFUSALS: Mapping[str, Refusal] = {
         "one/overlays/b/c.jpg is not there, and 1 more",
         together(remove("one/overlays/b/c.jpg"), remove("two/confidence/b/a.png")),
     ),
-    "a manifest that is gone": Refusal("two/manifest.jsonl: no such file", remove("two/manifest.jsonl")),
+    "a manifest that is gone": Refusal(
+        "two/manifest.jsonl: 4 of 4 images are lost from it: run.json counts more than it has "
+        "(b/a.jpg, b.c/d.png, z\\udcfe.png and 1 more)",
+        remove("two/manifest.jsonl"),
+    ),
     "a manifest that is cut off": Refusal(
-        "two/manifest.jsonl: its last line is cut off", edit("two/manifest.jsonl", lambda data: data[:-1])
+        "two/manifest.jsonl: 1 of 4 images are lost from it: run.json counts more than it has (z\\udcff.png)",
+        edit("two/manifest.jsonl", lambda data: data[:-1])
     ),
     "a manifest with other lines": Refusal(
         "two/manifest.jsonl: line 5 is no entry", edit("two/manifest.jsonl", lambda data: data + b"{}\n")
@@ -611,9 +616,9 @@ REFUSALS: Mapping[str, Refusal] = {
         "one/manifest.jsonl: line 1 is no entry",
         edit("one/manifest.jsonl", lambda data: data.replace(b"a.png", b"../a.png", 1).replace(b"a.png", b"../a.png")),
     ),
-    "annotations that are gone": Refusal("two/annotations.json: no such file", remove("two/annotations.json")),
+    "annotations that are gone": Refusal("two/annotations.json: b/a.jpg is not in it", remove("two/annotations.json")),
     "annotations of others": Refusal(
-        "two/annotations.json: no whole list 'annotations' in the file", write("two/annotations.json", b"{}")
+        "two/annotations.json: b/a.jpg is not in it", write("two/annotations.json", b"{}")
     ),
     "annotations without an image": Refusal(
         "two/annotations.json: b/a.jpg is not in it",

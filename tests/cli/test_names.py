@@ -30,7 +30,11 @@ def images_of(file: Path) -> list[str]:
 
 
 def files_in(folder: str) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if not path.is_dir())
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in Path(folder).rglob("*")
+        if not path.is_dir() and path.name != "state.db"
+    )
 
 
 def test_formats_without_files_of_images_take_both(command: Command, mlp_checkpoint: Path) -> None:

@@ -167,15 +167,14 @@ def test_a_line_that_is_no_entry_is_believed_in_nothing(run: Run, case: str) -> 
     Path("victim").mkdir()
     shutil.copy("out/masks/a.png", "victim/a.png")
     before, path = contents(Path("out")), Path("out/manifest.jsonl")
+    shutil.rmtree("out/.tipsseg")
     first, *rest = path.read_bytes().splitlines(keepends=True)
     line = NO_ENTRIES[case](first.removesuffix(b"\n"))
     path.write_bytes(line + b"\n" + b"".join(rest))
     assert "line 1 is no entry" in run.command("check", "out").out
     run("-f", "png")
     assert (run.code, run.labelled) == (0, ["a.png"])
-    after = contents(Path("out"))
-    assert after.pop("manifest-unreadable.jsonl") == line + b"\n"
-    assert after == before
+    assert contents(Path("out")) == before
     assert Path("victim/a.png").read_bytes() == Path("out/masks/a.png").read_bytes()
 
 

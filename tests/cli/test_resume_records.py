@@ -234,12 +234,17 @@ def test_a_file_of_records_that_is_lost_is_told_of_and_made_again(run: Run) -> N
     path = Path("out/annotations.json")
     before = path.read_bytes()
     path.unlink()
+    run()
+    assert (run.code, run.labelled, path.read_bytes()) == (0, [], before)
+    path.unlink()
+    shutil.rmtree("out/.tipsseg")
     assert "images in it are labelled already, and lack only coco" in run()
     assert (run.code, run.labelled) == (1, [])
     run.command("convert", "out", "-f", "coco")
     run()
     assert (run.code, run.labelled, path.read_bytes()) == (0, [], before)
     path.unlink()
+    shutil.rmtree("out/.tipsseg")
     Path("out/masks/a.png").unlink()  # its labels are lost, and the others follow from theirs
     assert run.command("convert", "out", "-f", "coco").code == 1
     run()

@@ -593,7 +593,7 @@ def test_classes_golden(tmp_path: Path) -> None:
         LabelClass(1, 'panda "leg"', (230, 57, 70), ("paw",), "panda", 0.5),
         LabelClass(2, "\u718a\u732b", (0, 10, 255)),
     )
-    assert write_classes(Ownership(tmp_path, tmp_path), tmp_path, classes, ("sky", "wall")).read_text("utf-8") == (
+    assert write_classes(Ownership(tmp_path), tmp_path, classes, ("sky", "wall")).read_text("utf-8") == (
         '{\n  "background": 0,\n  "ignore": 255,\n  "background_phrases": [\n    "sky",\n    "wall"\n  ],\n  "classes": [\n'
         '    {\n      "id": 1,\n      "name": "panda \\"leg\\"",\n      "synonyms": [\n        "paw"\n      ],\n'
         '      "colour": "#e63946",\n      "supercategory": "panda",\n      "min_confidence": 0.5\n    },\n'
@@ -601,7 +601,7 @@ def test_classes_golden(tmp_path: Path) -> None:
         '      "colour": "#000aff",\n      "supercategory": "\u718a\u732b"\n    }\n  ]\n}\n'
     )
     wide = tmp_path / "wide"
-    path = write_classes(Ownership(wide, wide), wide, numbered(255), ())
+    path = write_classes(Ownership(wide), wide, numbered(255), ())
     assert json.loads(path.read_bytes())["ignore"] == 65535
 
 
@@ -814,7 +814,7 @@ def test_coco_refuses_where_its_folder_is_a_file(tmp_path: Path) -> None:
 def test_a_class_whose_minimum_confidence_is_0_says_so(tmp_path: Path) -> None:
     """0 is not the same as none of its own: such a class is never ignored."""
     classes = (LabelClass(1, "tree", (1, 2, 3), min_confidence=0.0), LabelClass(2, "sky", (1, 2, 3)))
-    entries = json.loads(write_classes(Ownership(tmp_path, tmp_path), tmp_path, classes, ()).read_bytes())["classes"]
+    entries = json.loads(write_classes(Ownership(tmp_path), tmp_path, classes, ()).read_bytes())["classes"]
     assert [entry.get("min_confidence") for entry in entries] == [0.0, None]
 
 

@@ -49,9 +49,8 @@ from tipsseg.regions.polygons import outline
 from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.convert.folder import convert_folder
-from tipsseg.store.journal import Journal
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
-from tipsseg.types import ImageRef, LabelArray, printable_path
+from tipsseg.types import LabelArray, printable_path
 from tipsseg.util.files import json_bytes
 from tipsseg.util.ownership import Ownership
 
@@ -310,7 +309,11 @@ NAMES = [printable_path(Path(name)) for name in IMAGES]
 
 
 def files_in(folder: Path) -> list[str]:
-    return sorted(printable_path(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+    return sorted(
+        printable_path(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if not path.is_dir() and path.name != "state.db"
+    )
 
 
 #: Where data.yaml finds the images of a folder that is not divided.
@@ -676,9 +679,7 @@ def test_a_file_of_the_whole_run_that_is_lost_is_made_again(tmp_path: Path, name
 def test_annotations_that_are_lost_are_made_again(tmp_path: Path) -> None:
     build(tmp_path, Case(("png", "coco-results", "coco"), ("coco",)))
     (tmp_path / "out/annotations.json").unlink()
-    failed, said = convert(tmp_path, "coco")
-    assert failed == 0
-    assert f"{tmp_path}/out/annotations.json: no such file; done without it." in said
+    assert convert(tmp_path, "coco")[0] == 0
     assert len(tree(tmp_path / "out")["annotations.json"].splitlines()) == len(
         tree(tmp_path / "wanted")["annotations.json"].splitlines()
     )
@@ -797,7 +798,7 @@ REFUSALS: Mapping[str, Refusal] = {
     ),
     "another conversion that was broken off": Refusal(
         "out: a conversion into coco-polygon,coco-results,hf was broken off",
-        together(*(write(f"out/{Journal.file_name(name)}", b"") for name in ("hf", "coco-results", "coco-polygon"))),
+        together(*(write(f"out/{'.tipsseg-' + name}", b"") for name in ("hf", "coco-results", "coco-polygon"))),
     ),
     "another conversion that was broken off, by run.json": Refusal(
         "out: a conversion into yolo,coco-polygon was broken off", run_json(converting=["yolo", "coco-polygon"])
@@ -898,7 +899,7 @@ def test_refused_and_nothing_changed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     [
         (lambda root: make_shards(root / "my out", root), "Join them first: tipsseg merge 'my out' -o 'my out'"),
         (
-            write(f"my out/{Journal.file_name('hf')}", b""),
+            write(f"my out/{'.tipsseg-hf'}", b""),
             "Run it again first: tipsseg convert 'my out' --format hf",
         ),
     ],
@@ -927,11 +928,11 @@ def test_a_run_at_work_is_not_disturbed(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(ownership: Ownership, ref: ImageRef, path: Path, data: bytes) -> None:
+    def full(ownership: Ownership, path: Path, data: bytes) -> None:
         raise OutputError(path, "no space left on the device")
 
     build(tmp_path, CASES["masks and annotations"])
-    monkeypatch.setattr("tipsseg.util.ownership.Ownership.write", full)
+    monkeypatch.setattr("tipsseg.util.ownership.Ownership.stage", full)
     with pytest.raises(OutputError, match="no space left"):
         convert(tmp_path, "cvat")
     monkeypatch.undo()

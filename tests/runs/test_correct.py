@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 from dying import Killed, death_after
+from entries import read_entries
 from output_folders import CLASSES, DIGEST, LABELS, A, B, make_run, problems, save_inputs, tree
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -29,7 +30,6 @@ from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.correct.folder import Corrections, take_corrections
 from tipsseg.runs.correct.readers import READERS
 from tipsseg.store.lock import LOCK_FILE
-from tipsseg.store.manifest import read_entries
 from tipsseg.types import LabelArray
 
 #: pycocotools 2.0.11 with numpy 2, where it decodes.

@@ -87,7 +87,11 @@ def label_with_ray(info: RunInfo, actors: int = 1) -> Counts:
 
 def contents(folder: str) -> dict[str, bytes]:
     """All files, but for times, and for the size of batches, which with Ray each actor has its own of."""
-    found = {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+    found = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in Path(folder).rglob("*")
+        if path.is_file() and path.name != "state.db"
+    }
     lines = [json.loads(line) for line in found["manifest.jsonl"].splitlines()]
     run = json.loads(found["run.json"])
     for written in (run["files"], *(line["written"] for line in lines)):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from entries import read_entries
 from output_folders import LABELS, A, B, make_run, save_inputs, stamp, tree
 from PIL import Image
 
@@ -20,7 +21,7 @@ from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.convert.folder import convert_folder
-from tipsseg.store.manifest import ManifestEntry, read_entries
+from tipsseg.store.manifest import ManifestEntry
 from tipsseg.types import LabelArray
 
 #: What is converted into.

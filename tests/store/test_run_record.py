@@ -250,7 +250,7 @@ ALL_OF_IT = replace(
 )
 def test_a_record_is_read_as_it_was_written(tmp_path: Path, info: RunInfo) -> None:
     info = replace(info, spec=replace(info.spec, output=tmp_path))
-    ownership = Ownership(tmp_path, info.spec.state)
+    ownership = Ownership(tmp_path)
     ownership.write_run_file(tmp_path / "classes.json", b"{}")
     assert write_run(ownership, info) == info.spec.state / RUN_FILE
     assert [path.name for path in info.spec.state.glob("*.json")].count(RUN_FILE) == 1
@@ -337,5 +337,5 @@ def test_what_is_not_as_it_is_written_is_told(tmp_path: Path, key: str, value: o
 def test_a_record_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / RUN_FILE).mkdir()
     with pytest.raises(OutputError, match=r"run.json: the file that is there is not the record of a run"):
-        write_run(Ownership(tmp_path, tmp_path), replace(INFO, spec=replace(SPEC, output=tmp_path)))
+        write_run(Ownership(tmp_path), replace(INFO, spec=replace(SPEC, output=tmp_path)))
     assert find_run(tmp_path) is None

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from entries import read_entries
 
 from tipsseg.features.file import FeatureRecord, Origin, Recipe, write_feature_file
 from tipsseg.features.folder import FeatureStore, StoreRecord, feature_path
-from tipsseg.store.manifest import read_entries
 from tipsseg.types import WindowPlan
 
 _RECIPE = Recipe({"id": "tiny"}, "float32", "slide", 224, 1)

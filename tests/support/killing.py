@@ -26,14 +26,19 @@ import pkgutil
 import random
 import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 #: What Python tells before it does it; of these, those that change files.
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
+
+#: Statements by which SQLite changes what others see; what is between two of them is nothing to anybody else.
+_STATEMENTS = ("COMMIT", "PRAGMA journal_mode")
 
 
 def prepare() -> None:
@@ -92,12 +97,22 @@ def _flush() -> None:
 
 
 def kill_at_operation(number: int, by: int, counter: mmap.mmap | None = None) -> None:
-    """Kill this process by a signal before it changes a file for that time, counted from 1; `counter` holds the count."""
+    """Kill this process by a signal before it changes a file for that time, counted from 1; `counter` holds the count.
+
+    SQLite tells Python nothing of its files. It tells of its statements.
+    """
     here = os.fsencode(Path.cwd())
     changed = 0
 
-    def hook(event: str, details: tuple[object, ...]) -> None:
+    def count() -> None:
         nonlocal changed
+        changed += 1
+        if counter is not None:
+            counter[:] = changed.to_bytes(8)
+        if changed == number:
+            os.kill(os.getpid(), by)
+
+    def hook(event: str, details: tuple[object, ...]) -> None:
         if event == "open":
             path, _, flags = details
             changes = isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
@@ -106,12 +121,16 @@ def kill_at_operation(number: int, by: int, counter: mmap.mmap | None = None) ->
         if not changes or not isinstance(path, str | bytes | os.PathLike):
             return
         if os.fsencode(os.path.abspath(os.fsdecode(path))).startswith(here):  # noqa: PTH100
-            changed += 1
-            if counter is not None:
-                counter[:] = changed.to_bytes(8)
-            if changed == number:
-                os.kill(os.getpid(), by)
+            count()
 
+    connect = sqlite3.connect
+
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(lambda sql: count() if sql.startswith(_STATEMENTS) else None)
+        return connection
+
+    sqlite3.connect = traced  # type: ignore[assignment]
     sys.addaudithook(hook)
 
 

@@ -47,7 +47,8 @@ def read(path: Path) -> np.ndarray:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "state.db")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
 def result(ran: Ran, code: int = 0) -> dict[str, object]:

@@ -24,14 +24,14 @@ from tipsseg.regions.objects import labelled_objects
 from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.common.progress import Progress
 from tipsseg.store.classes_file import write_classes
-from tipsseg.store.manifest import Manifest, ManifestEntry, input_path, parse_entry
+from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, input_path, read_entry
 from tipsseg.store.run_record import run_context, write_run
 from tipsseg.store.shards import state_folders
 from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec
 from tipsseg.store.stored_image import object_scores
 from tipsseg.store.summary import label_summary
-from tipsseg.store.writing import finish_image, run_files
-from tipsseg.types import ImageRef, LabelArray, TopClasses, printable_path
+from tipsseg.store.writing import finish_image, put_in_place, run_files
+from tipsseg.types import ImageRef, LabelArray, TopClasses, name_order, printable_path
 from tipsseg.util.files import atomic_write, json_bytes
 from tipsseg.util.fingerprint import file_record, fingerprint
 from tipsseg.util.record_paths import actual_path
@@ -112,7 +112,7 @@ def make_run(
     meanings, records = info.spec.vocabulary.classes, info.spec.state
     records.mkdir(parents=True)
     context = run_context(info)
-    manifest = Manifest(records)
+    entries: list[ManifestEntry] = []
     kept: dict[str, dict[str, Rows]] = {}
     for name, ids in labels.items():
         ref = ImageRef(images / name, PurePosixPath(name))
@@ -125,7 +125,8 @@ def make_run(
         for form, lines in done.rows.items():
             kept.setdefault(form, {})[ref.name] = lines
         summary = label_summary(label_map)
-        manifest.add(
+        put_in_place(ref, done.staged, context)
+        entries.append(
             ManifestEntry(
                 ref.name,
                 input_path(ref),
@@ -139,15 +140,14 @@ def make_run(
                 object_scores(image.objects),
             )
         )
-    manifest.tidy()
-    manifest_images = [entry.image for entry in manifest.entries()]
-    manifest.close()
+    entries.sort(key=lambda entry: name_order(entry.image))
+    if entries:  # without a database, as an earlier version leaves a folder
+        atomic_write(records / MANIFEST_FILE, b"".join(json_bytes(entry.record()) + b"\n" for entry in entries))
     for name in formats:
         for file in run_files(name, context):
-            file.write(manifest_images, kept.get(name, {}).__getitem__)
+            file.write([entry.image for entry in entries], kept.get(name, {}).__getitem__)
     write_classes(context.ownership, output, meanings, ())
-    write_run(context.ownership, replace(info, counts=Counts(labelled=len(manifest))))
-    context.ownership.end(lambda *_: True)
+    write_run(context.ownership, replace(info, counts=Counts(labelled=len(entries))))
 
 
 def _run_info(
@@ -181,8 +181,12 @@ Tree = dict[str, bytes]
 
 
 def tree(folder: Path) -> Tree:
-    """All files below a folder."""
-    return {printable_path(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """All files below a folder, but for the database, of which the records are exported."""
+    return {
+        printable_path(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "state.db"
+    }
 
 
 def problems(folder: Path) -> list[str]:
@@ -209,8 +213,11 @@ def stamp(output: Path) -> None:
 
 
 def _stamped(line: bytes, output: Path) -> bytes:
-    entry = parse_entry(line)
-    if entry is None or not line.endswith(b"\n"):
+    try:
+        entry = read_entry(line)
+    except ValueError:  # damaged by the test
+        return line
+    if not line.endswith(b"\n"):
         return line
     record = json.loads(line)
     for name, file in entry.files.items():

@@ -18,11 +18,11 @@ ALL = ["a.png", "sub/b c.jpg", "sub/ü.bmp"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files but for the times in them."""
+    """All files but for the times in them, and for the database, of which the records are exported."""
     found = {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != "run.json"
+        if path.is_file() and path.name not in ("run.json", "state.db")
     }
     found["manifest.jsonl"] = re.sub(rb'"(seconds|mtime_ns)": [0-9.]+', b"", found["manifest.jsonl"])
     return found
@@ -59,7 +59,7 @@ def tree(folder: str | Path) -> dict[str, object]:
     return {
         str(path.relative_to(folder)): what(path)
         for path in sorted(Path(folder).rglob("*"))
-        if not path.is_dir() or path.is_symlink()
+        if path.is_symlink() or (not path.is_dir() and path.name != "state.db")
     }
 
 

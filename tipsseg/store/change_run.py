@@ -19,17 +19,18 @@ from tipsseg.formats.base import Rows
 from tipsseg.options import MAX_PIXELS, FileOptions
 from tipsseg.store.classes_file import read_classes, write_classes
 from tipsseg.store.folder import clean_up_run
-from tipsseg.store.journal import Journal, journals_in, write_run_file
 from tipsseg.store.lock import FolderLock
-from tipsseg.store.manifest import Manifest, ManifestEntry
+from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.open_run import NO_FOLDER, Run, open_run
 from tipsseg.store.results import in_place, move_files
 from tipsseg.store.run_record import read_run, run_context, write_run
 from tipsseg.store.spec import RunInfo
+from tipsseg.store.state import State
 from tipsseg.store.summary import total
-from tipsseg.store.writing import rows_file, run_files
+from tipsseg.store.writing import put_in_place, rows_file, run_files, write_run_files
 from tipsseg.types import ImageRef
-from tipsseg.util.files import is_folder, remove_file
+from tipsseg.util.files import is_folder
+from tipsseg.util.ownership import StagedFile
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 
 
@@ -43,8 +44,11 @@ def change_run(output: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[RunCha
         if lock.left_over:
             clean_up_run(output, output)
         _finish_adding(output)
-        with open_run(output, held=True, max_pixels=max_pixels) as run, closing(RunChanges(run)) as changes:
-            yield changes
+        with open_run(output, held=True, max_pixels=max_pixels) as run:
+            yield RunChanges(run)
+    except BaseException:  # files of images that were made, and are not in place
+        clean_up_run(output, output)
+        raise
     finally:
         lock.give_back()
 
@@ -62,11 +66,10 @@ class RunChanges:
         self.run = run
         self.followers: tuple[str, ...] = ()
         self._formats: tuple[str, ...] = ()
-        self._journals: dict[str, Journal] = {}
 
     @property
-    def _manifest(self) -> Manifest:
-        return self.run.manifest
+    def _records(self) -> State:
+        return self.run.records
 
     def set_files(self, files: FileOptions) -> None:
         """Let labels become files by other options from now on; `end` writes them down."""
@@ -75,46 +78,42 @@ class RunChanges:
         run.context = run.context.with_files(files)
 
     def open_formats(self, formats: Sequence[str]) -> None:
-        """Let images come into these formats. Raises OutputError if somebody else's files are in the place of theirs."""
+        """Let images come into these formats.
+
+        Raises:
+            OutputError: Somebody else's files are where those of the whole run belong.
+        """
         context = self.run.context
         for file in (file for name in formats for file in run_files(name, context)):
             context.ownership.refuse_changed(file.path)
         # All other formats follow masks that a person corrected, but for rows that a person changed too.
-        others = set().union(*self._manifest.formats()) - {*formats, *of_the_model()}
-        files = {name: rows_file(name, context) for name in FORMATS}
+        others = set().union(*self._records.formats()) - {*formats, *of_the_model()}
+        rows = {name: rows_file(name, context) for name in FORMATS if name in others}
         self._formats = tuple(formats)
         self.followers = tuple(
-            name
-            for name, file in files.items()
-            if name in others and (file is None or context.ownership.is_unchanged(file.path))
+            name for name, file in rows.items() if file is None or context.ownership.is_unchanged(file.path)
         )
-        for name in (*formats, *self.followers):
-            if (rows := files[name]) is not None:
-                self._journals[name] = Journal(name, rows, context.state, self._manifest.holding(name))
 
     def begin(self) -> int:
         """Write down which formats are to come, so that whoever finds the folder half done knows how to go on.
 
         Files that an earlier version put elsewhere are moved; return how many images have such files. Raises OutputError.
         """
+        self._records.begin()
         write_run(self.run.context.ownership, replace(self.run.info, converting=self._formats))
-        return move_files(self._manifest, self.run.context)
+        return move_files(self._records, self.run.context)
 
     def holds(self, name: str, entry: ManifestEntry, ref: ImageRef) -> bool:
         """Return whether an image is in a format, with all that belongs to it."""
-        return in_place(name, entry, ref, self.run.context, self._journals.get(name))
+        return in_place(name, entry, ref, self.run.context, self._records)
 
-    def has_rows(self, name: str) -> bool:
-        """Return whether images have rows in a format that is open."""
-        return name in self._journals
+    def put(self, ref: ImageRef, staged: Sequence[StagedFile]) -> None:
+        """Put the files of an image in place. Raises ImageError if one is in the way, and OutputError."""
+        put_in_place(ref, staged, self.run.context)
 
     def add(self, entry: ManifestEntry, rows: Mapping[str, Rows] | None = None, left: Collection[str] = ()) -> None:
         """Write down an image, whose files are in place, and its rows; it is in the formats `left` no more. Raises OutputError."""
-        for name in self._journals.keys() & set(left):
-            self._journals[name].begin()  # so that its file is written without the image
-        for name, lines in (rows or {}).items():
-            self._journals[name].add(entry.image, lines)
-        self._manifest.add(entry)
+        self._records.add(entry, rows, stale=left)
 
     def end(self, *, counted_again: bool = False) -> list[Path]:
         """Write the files of the whole run, and the records. Return the files of open formats and of those that followed.
@@ -125,27 +124,24 @@ class RunChanges:
         Raises:
             OutputError: If one of them cannot be written.
         """
-        context, info = self.run.context, self.run.info
-        followed = [name for name in self.followers if name in self._journals and self._journals[name].changed]
-        # First, so that no file lacks an image that the manifest has, should this be killed now.
-        self._manifest.tidy()
-        for name in (*self._formats, *self.followers):
-            for file in run_files(name, context):
-                if name in self._formats or context.ownership.is_unchanged(file.path):
-                    write_run_file(file, self._journals.get(name), self._manifest.holding(name), rewrite=False)
-        for name in journals_in(context.state):  # of rows that a person changed after they began to follow
-            remove_file(context.state / Journal.file_name(name))
+        context, info, records = self.run.context, self.run.info, self._records
+        followed = [name for name in self.followers if name in records.stale]
+        for name in self._formats:
+            write_run_files(name, context, records)
+        for name in self.followers:
+            if all(context.ownership.is_unchanged(file.path) for file in run_files(name, context)):
+                write_run_files(name, context, records)
+        records.mark_fresh(*records.stale)  # of rows that a person changed after they began to follow
         if counted_again or (info.converting and info.summary):  # what was broken off may have taken corrections
-            info = replace(info, summary=total((each.summary for each in self.run.entries()), context.classes).record())
+            info = replace(info, summary=total(records.summaries(), context.classes).record())
         formats = tuple(dict.fromkeys((*info.spec.formats, *self._formats)))
         write_run(context.ownership, replace(info, spec=replace(info.spec, formats=formats), converting=()))
-        context.ownership.end(self._manifest.records)
+        self.tidy()
         return [file.path for name in (*self._formats, *followed) for file in run_files(name, context)]
 
     def tidy(self) -> None:
         """Leave the records as a run does, once masks were added that a person corrected. Raises OutputError."""
-        self._manifest.tidy()
-        self.run.context.ownership.end(self._manifest.records)
+        self._records.end(self.run.context.ownership.record())
 
     def add_classes(self, names: Sequence[str]) -> None:
         """Give the run further classes. Raises InputError for names that cannot be, and OutputError."""
@@ -155,11 +151,6 @@ class RunChanges:
         # In classes.json first; `_finish_adding` goes on from that.
         write_classes(context.ownership, context.output, vocabulary.classes, vocabulary.background_texts)
         write_run(context.ownership, info)
-
-    def close(self) -> None:
-        """Close the files; safe to call twice."""
-        for journal in self._journals.values():
-            journal.close()
 
 
 def _finish_adding(output: Path) -> None:
@@ -174,9 +165,9 @@ def _finish_adding(output: Path) -> None:
         if len(names) > len(known) and names[: len(known)] == known:
             info = _with_classes(info, names[len(known) :])
             ownership = run_context(info).ownership
-            ownership.load(info.files, lambda *_: True)
+            with closing(State(output)) as records:
+                ownership.load(info.files, records)
             write_run(ownership, info)
-            ownership.end(lambda *_: True)
 
 
 def _with_classes(info: RunInfo, names: Sequence[str]) -> RunInfo:

@@ -7,19 +7,19 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePath, PurePosixPath
 
-from tipsseg.errors import InputError
+from tipsseg.errors import InputError, OutputError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import output_name
 from tipsseg.options import NAMES
-from tipsseg.store.manifest import MANIFEST_FILE, parse_entry
+from tipsseg.store.manifest import MANIFEST_FILE
 from tipsseg.store.run_record import find_run
+from tipsseg.store.state import State
 from tipsseg.types import ImageRef, printable_path
-from tipsseg.util.append_log import lines_of
 from tipsseg.util.files import TEMPORARY_PREFIX, is_folder
 from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.util.record_paths import actual_name, actual_path
@@ -138,8 +138,8 @@ class RunNames:
 
     def __init__(self, state: Path | None) -> None:
         """Read run.json in a state folder; None: no run is gone on with."""
-        self._manifest = None if state is None or not _has_content(state / MANIFEST_FILE) else state / MANIFEST_FILE
-        before = None if state is None or self._manifest is None else find_run(state)
+        self._state = state if state is not None and os.path.lexists(state / MANIFEST_FILE) else None
+        before = None if self._state is None else find_run(self._state)
         noted = None if before is None else before.image_root
         self.root = None if noted is None else actual_path(Path(), noted)
 
@@ -148,7 +148,7 @@ class RunNames:
 
         An image is known by its path. If the folders were moved, it is known by the end of its path and by its content.
         """
-        if self._manifest is None:
+        if self._state is None:
             return name
         absolute = Path(os.path.abspath(path))  # noqa: PTH100  Path.resolve follows links
         if self.root is not None and absolute.is_relative_to(self.root):
@@ -183,18 +183,10 @@ class RunNames:
     def _recorded(self) -> tuple[dict[str, str], dict[str, tuple[str, Fingerprint]]]:
         """The names of the labelled images by their paths, and their paths and contents by their names."""
         images: dict[str, tuple[str, Fingerprint]] = {}
-        if self._manifest is not None:
-            with suppress(OSError):  # told when the folder is opened
-                for _, line in lines_of(self._manifest):
-                    if (entry := parse_entry(line)) is not None:
-                        images[entry.image] = (entry.path, entry.fingerprint)
+        if self._state is not None:
+            with suppress(OutputError), closing(State(self._state)) as records:  # told when the folder is opened
+                images = {each.image: (each.path, each.fingerprint) for each in records.entries()}
         return {path: image for image, (path, _) in images.items()}, images
-
-
-def _has_content(path: Path) -> bool:
-    with suppress(OSError):
-        return path.stat().st_size > 0
-    return False
 
 
 def _posix(path: PurePath) -> PurePosixPath:

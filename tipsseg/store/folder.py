@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tipsseg.errors import OutputError
+from tipsseg.errors import ImageError, OutputError
 from tipsseg.formats import FORMATS, image_folders, index_masks
 from tipsseg.formats.base import Rows
 from tipsseg.store.classes_file import CLASSES_FILE, write_classes
 from tipsseg.store.error_log import ErrorLog
-from tipsseg.store.journal import Journal, write_run_file
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
-from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, expected_files, input_path
-from tipsseg.store.results import Failed, Labelled, Unchanged, move_files, remove_files, restore_links
+from tipsseg.store.manifest import ManifestEntry, expected_files, input_path
+from tipsseg.store.results import Failed, ImageResult, Labelled, Unchanged, move_files, remove_files, restore_links
 from tipsseg.store.resume import ResumeState
 from tipsseg.store.run_record import RUN_FILE, run_context, write_run
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
+from tipsseg.store.state import STATE_FOLDER, State
 from tipsseg.store.summary import Totals, total
-from tipsseg.store.writing import RunFile, run_files
+from tipsseg.store.takeover import former_files
+from tipsseg.store.writing import RunFile, put_in_place, run_files, write_run_files
 from tipsseg.types import ImageRef, printable_path
-from tipsseg.util.files import atomic_write, clean_up, clean_up_below, json_bytes, remove_file
-from tipsseg.util.ownership import digest_of, write_ahead_logs
+from tipsseg.util.files import clean_up, clean_up_below
+from tipsseg.util.ownership import digest_of
 from tipsseg.util.record_paths import actual_path
 
 
@@ -38,7 +40,7 @@ class OutputFolder:
         path: The output folder.
         context: What the writers have to know of the run.
         resume: What was there before.
-        set_aside: Files that keep lines of records which could not be read.
+        state: What is there now.
         kept: Files of an earlier run that `overwrite` did not remove, because they were changed since.
         moved: How many images have files that were moved, see `results.move_files`.
     """
@@ -57,9 +59,7 @@ class OutputFolder:
         spec = info.spec
         self.path = spec.output
         self.context = context = run_context(info)
-        self.set_aside: list[Path] = []
         self.kept: list[Path] = []
-        self._elsewhere = False
         self._totals: Totals | None = None
         with ExitStack() as stack:
             context.ownership.refuse_outside(context.state / RUN_FILE)
@@ -67,8 +67,8 @@ class OutputFolder:
             stack.callback(lock.give_back)
             if lock.left_over:
                 _clean_up_before(spec)
-            self.resume = ResumeState(info, context)
-            stack.callback(self._close_resume)
+            self.state = stack.enter_context(closing(State(context.state)))
+            self.resume = ResumeState(info, context, self.state)
             if not spec.overwrite:
                 self.resume.refuse_other_ids(refs)
             elif not spec.replace_edited:
@@ -91,12 +91,10 @@ class OutputFolder:
             stack.callback(self._errors.close)
             # From here on what is there is changed.
             self.resume.refuse_in_the_way(refs)
-            self.moved = move_files(self.resume.manifest, context)
+            self.moved = move_files(self.state, context)
             if spec.overwrite:
                 self._overwrite()
                 self.moved = 0
-            if (aside := self.resume.manifest.set_aside()) is not None:
-                self.set_aside.append(aside)
             self._stack = stack.pop_all()
 
     @property
@@ -116,10 +114,10 @@ class OutputFolder:
         return (
             self.begun
             and self._record.ended is not None
-            and not any(journal.changed for journal in self.resume.journals.values())
+            and not self.state.stale.intersection(self.formats)
             and not self._errors.path.exists()
-            and not (self.context.ownership.broken_off or self.context.ownership.noted or self.moved or self._elsewhere)
-            and not self.set_aside
+            and not (self.state.broken_off or self.state.changed or self.state.unreadable)
+            and self.state.exported
             and not self.resume.lost
             and all(path.exists() for path in self.run_paths)
         )
@@ -130,7 +128,7 @@ class OutputFolder:
         return [*(file.path for _, file in self._due_files()), self.context.output / CLASSES_FILE]
 
     def _due_files(self) -> list[tuple[str, RunFile]]:
-        some = len(self.resume.manifest) > 0
+        some = len(self.state) > 0
         return [(name, file) for name, file in self._run_files if some or os.path.lexists(file.path)]
 
     def begin(self, info: RunInfo) -> None:
@@ -150,20 +148,31 @@ class OutputFolder:
             lost=before.lost,
             kept=before.kept,
         )
-        write_run(context.ownership, self._record)
         vocabulary = info.vocabulary or info.spec.vocabulary
         write_classes(context.ownership, context.output, context.classes, vocabulary.background_texts)
+        write_run(context.ownership, self._record)
+
+    def placed(self, results: Generator[ImageResult, None, None]) -> Generator[ImageResult, None, None]:
+        """Put the files of each labelled image in place; an image of which one is in the way has failed. Raises OutputError."""
+        with closing(results):
+            for result in results:
+                yield self._placed(result) if isinstance(result, Labelled) else result
+
+    def _placed(self, labelled: Labelled) -> Labelled | Failed:
+        try:
+            put_in_place(labelled.ref, labelled.staged, self.context)
+        except ImageError as error:
+            return Failed(labelled.ref, error)
+        return labelled
 
     def add(self, labelled: Labelled) -> None:
         """Note that an image is done. Raises OutputError."""
-        for name, rows in labelled.rows.items():
-            self.resume.journals[name].add(labelled.ref.name, rows)
-        before = self.resume.manifest.get(labelled.ref.name)
+        before = self.state.get(labelled.ref.name)
         entry = self.resume.with_other_formats(labelled.entry)
+        outdated = [] if before is None else [name for name in before.formats if name not in entry.formats]
         if before is not None:  # older labels, which nobody is to take for its labels
-            outdated = [name for name in before.formats if name not in entry.formats]
             remove_files(before, outdated, self.context, self._record.spec.files)
-        self.resume.manifest.add(entry)
+        self.state.add(entry, labelled.rows, stale=outdated)
         self._errors.mend(labelled.ref.name)
 
     def keep(self, unchanged: Unchanged) -> None:
@@ -172,27 +181,22 @@ class OutputFolder:
         context = self.context
         restore_links(context, ref, [name for name in self._info.spec.formats if name in entry.formats])
         if entry.path != input_path(ref):
-            self.resume.manifest.add(replace(entry, path=input_path(ref)))
-            self._elsewhere = True
+            self.state.add(replace(entry, path=input_path(ref)))
         self._errors.mend(ref.name)
 
     def fail(self, failed: Failed) -> None:
         """Note that an image failed; what an earlier run made of it stays, as it was. Raises OutputError."""
-        if self.resume.before is None:
-            self.context.ownership.claim(self._errors.path)
+        self.state.begin()
         self._errors.add(failed)
 
     def finish(self, counts: Counts, batch_size: int | None) -> None:
         """Write the records that come last. Raises OutputError, also where files of this run were removed meanwhile."""
-        manifest, context = self.resume.manifest, self.context
-        if manifest.is_removed():  # nothing that follows would be true
-            raise _removed(context.state / MANIFEST_FILE)
+        context = self.context
+        if self.state.is_removed():  # nothing that follows would be true
+            raise _removed(self.state.path)
         removed = self._removed_file()
-        # First, so that no file lacks an image that the manifest has, should the run be killed now.
-        manifest.tidy()
-        for name, file in self._due_files():
-            journal = self.resume.journals.get(name)
-            write_run_file(file, journal, manifest.holding(name), rewrite=not self.resume.of_the_same)
+        for name in dict.fromkeys(name for name, _ in self._due_files()):
+            write_run_files(name, context, self.state, rewrite=not self.resume.of_the_same)
         self._write_outdated()
         self._errors.finish()
         self._record = replace(
@@ -203,37 +207,32 @@ class OutputFolder:
             ended=datetime.now(UTC),
             counts=counts,
             batch_size=self._record.batch_size if batch_size is None else batch_size,
-            lost=self._record.lost or self.resume.incomplete_for_good or bool(self.set_aside),
+            lost=self._record.lost or self.resume.incomplete_for_good,
             summary=self.totals().record(),
         )
         write_run(context.ownership, self._record)
-        context.ownership.end(self.resume.manifest.records)
+        self.state.end(context.ownership.record())
         if removed is not None:
             raise _removed(removed)
 
     def _write_outdated(self) -> None:
         """Leave images that are in a format no more out of its files for the whole run. Raises OutputError."""
-        context, manifest, before = self.context, self.resume.manifest, self.resume.before
-        # What was broken off, a run or a conversion, may have labelled images otherwise, or taken corrections, too.
-        broken_off = before is not None and (before.ended is None or before.converting)
-        outdated = set(FORMATS) if broken_off else self.resume.outdated
-        for name in outdated.difference(self._info.spec.formats):
-            holders = manifest.holding(name)
+        context, state = self.context, self.state
+        for name in state.stale.difference(self.formats):
             for file in run_files(name, context):
-                if not file.path.exists() or not context.ownership.is_unchanged(file.path):
-                    continue
-                if not file.has_rows:
-                    file.write(holders)
-                    continue
-                with closing(Journal(name, file, context.state, holders)) as journal:
-                    # If nothing was broken off here, the file stays as it is, with the command that wrote it.
-                    if name in self.resume.outdated or journal.changed or not file.holds(holders):
-                        journal.write(holders)
+                if file.path.exists() and context.ownership.is_unchanged(file.path):
+                    holders = state.with_rows(name) if file.has_rows else state.holding(name)
+                    file.write(holders, partial(self._rows, name))
+            if name not in self._record.converting:
+                state.mark_fresh(name)
+
+    def _rows(self, name: str, image: str) -> Rows:
+        return self.state.rows(name, image) or ()
 
     def _removed_file(self) -> Path | None:
         """The first file of an image of this run that is not there any more; None where all are there."""
         context = self.context
-        for file in self.resume.manifest.added_files():
+        for file in self.state.added_files():
             path = actual_path(context.output, file)
             if not os.path.lexists(path):
                 return path
@@ -241,8 +240,8 @@ class OutputFolder:
 
     def totals(self) -> Totals:
         """What all images of the folder hold together, once all are labelled. Raises OutputError."""
-        if self._totals is None:  # all of the manifest is read
-            self._totals = total(self.resume.manifest.summaries(), self.context.classes)
+        if self._totals is None:  # all entries are read
+            self._totals = total(self.state.summaries(), self.context.classes)
         return self._totals
 
     def __enter__(self) -> Self:
@@ -251,10 +250,9 @@ class OutputFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:  # files of images that were made, and are not in place
+            clean_up_run(self.path, self.state.folder, self.context.owner)
         self._stack.close()
-
-    def _close_resume(self) -> None:
-        self.resume.close()  # the one that is there by then
 
     def _overwrite(self) -> None:
         """Remove what an earlier run wrote; files of images that were changed since stay, and corrected masks stay corrections.
@@ -262,20 +260,21 @@ class OutputFolder:
         Raises OutputError.
         """
         context, ownership, before = self.context, self.context.ownership, self.resume.before
-        corrected: list[ManifestEntry] = []
-        rows: list[tuple[str, str, Rows]] = []
-        for entry in self.resume.manifest.entries():
+        self.state.begin()
+        corrected: list[tuple[ManifestEntry, dict[str, Rows]]] = []
+        for entry in self.state.entries():
             options, edited = self._record.spec.files, self._info.spec.replace_edited
             left = remove_files(entry, entry.formats, context, options, edited=edited)
             paths = {name: actual_path(context.output, place) for name, place in entry.files.items()}
             # What has rows in a file of the whole run stays with them, if this run writes that file.
-            journals = {name: each for name, each in self.resume.journals.items() if each.has(entry.image)}
-            stays = {name for name in paths if name in journals or not FORMATS[name].has_rows}
+            formats = [name for name in self.formats if FORMATS[name].has_rows] if left else []
+            rows = {name: self.state.rows(name, entry.image) for name in formats}
+            stays = {name for name in paths if rows.get(name) is not None or not FORMATS[name].has_rows}
             expected = expected_files(entry.image, stays, self._files)
             stays = {name for name in stays if paths[name] in left and expected[name] == entry.files[name]}
             if mask := next((paths[name] for name in index_masks() if name in stays), None):
-                corrected.append(replace(entry.without(set(entry.formats) - stays), digest=self._info.digest))
-                rows += [(name, entry.image, journals[name].rows(entry.image)) for name in stays & journals.keys()]
+                left_entry = replace(entry.without(set(entry.formats) - stays), digest=self._info.digest)
+                corrected.append((left_entry, {name: each for name in stays if (each := rows.get(name)) is not None}))
                 again = {digest_of(mask)}
                 left = [paths[name] for name in paths if name not in stays and not ownership.remove(paths[name], again)]
             self.kept += left
@@ -288,21 +287,9 @@ class OutputFolder:
             # The record of the kept files stands before the manifest goes, so that a run that is killed here loses neither.
             nothing = replace(before, ended=None, counts=Counts(), summary={}, converting=(), lost=False)
             write_run(ownership, replace(nothing, kept=places))
-        self.resume.close()
-        for name in map(Journal.file_name, FORMATS):
-            remove_file(context.state / name)
-        if corrected:
-            lines = [json_bytes(entry.record()) + b"\n" for entry in corrected]
-            atomic_write(context.state / MANIFEST_FILE, b"".join(lines))
-        else:
-            remove_file(context.state / MANIFEST_FILE)
-        ownership.end(lambda *_: True)
+        self.state.replace(corrected)
         self._record = replace(self._info, kept=places)
-        self.resume = ResumeState(self._info, context)
-        self.resume.before = None
-        for name, image, each in rows:
-            self.resume.journals[name].add(image, each)
-        self.resume.kept = frozenset(kept)
+        self.resume.start_over(kept)
 
 
 def _clean_up_before(spec: RunSpec) -> None:
@@ -321,6 +308,6 @@ def clean_up_run(output: Path, state: Path, owner: str = "") -> None:
 
     See `files.clean_up`.
     """
-    kept = {LOCK_FILE, MERGE_FILE, *map(Journal.file_name, FORMATS)}
-    clean_up([state], keep=kept.union(log.name for log in write_ahead_logs(state)))
+    kept = {LOCK_FILE, MERGE_FILE, *(path.name for path in former_files(state))}
+    clean_up([state, state / STATE_FOLDER], keep=kept)
     clean_up_below((place / folder for place in {output, state} for folder in image_folders()), owner)

@@ -1,27 +1,18 @@
-"""manifest.jsonl: which images are labelled, from which input, into which files, with which result.
-
-A line is added only after an image's files are in place under their final names, so what it says is true however the run ends. Of
-several lines of one image the last one counts.
-"""
+"""What the records say of an image: from which input, into which files, with which result. manifest.jsonl has a line of each."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import closing, suppress
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 
 from tipsseg.formats import FORMATS
 from tipsseg.options import FileOptions
 from tipsseg.store.summary import ImageNumbers, read_summary
-from tipsseg.types import ImageRef, name_order, printable_path
-from tipsseg.util.append_log import AppendLog, lines_of, whole_lines
-from tipsseg.util.files import atomic_path, json_bytes, read_error
+from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.fingerprint import Fingerprint, file_record, parse_file
 from tipsseg.util.json_values import parse, short
-from tipsseg.util.ownership import LINK
 from tipsseg.util.record_paths import is_inside
 
 MANIFEST_FILE = "manifest.jsonl"
@@ -148,14 +139,6 @@ def input_path(ref: ImageRef) -> str:
     return printable_path(Path(os.path.abspath(ref.path)))  # noqa: PTH100  Path.resolve follows links
 
 
-def parse_entry(line: bytes) -> ManifestEntry | None:
-    """The entry in a line of manifest.jsonl; None for a line that cannot be read as an entry."""
-    try:
-        return read_entry(line)
-    except ValueError:
-        return None
-
-
 def read_entry(line: bytes) -> ManifestEntry:
     """The entry in a line of manifest.jsonl. Raises ValueError for a line that is not as it is written."""
     try:
@@ -213,181 +196,3 @@ def _check_names(entry: ManifestEntry) -> None:
         raise ValueError(f"`formats` is {short(list(entry.formats))}")
     if entry.files.keys() != entry.written.keys():
         raise ValueError("`written` is not of the files")
-
-
-class Manifest:
-    """The manifest of a state folder, read and added to. Memory holds a name and two numbers per image.
-
-    Any thread may ask `get`, `in` and `is_elsewhere` while one thread adds to it.
-
-    Attributes:
-        unreadable: How many lines could not be read as entries when it was opened.
-        first_unreadable: The number of the first of these lines; 0: there are none.
-    """
-
-    def __init__(self, folder: Path, files: FileOptions | None = None) -> None:
-        """Open the manifest in `folder`, or begin one; lines that cannot be read are passed over. Raises OutputError.
-
-        Where `files` are given, entries with files that no version puts there cannot be read either.
-        """
-        self._path = folder / MANIFEST_FILE
-        self._files = files
-        self.unreadable = self.first_unreadable = 0
-        self._open()
-
-    def _open(self) -> None:
-        self._log = AppendLog(self._path)
-        self._lines = 0
-        self._offsets: dict[str, int] = {}
-        self._digests: dict[str, str] = {}
-        self._paths: dict[str, int] = {}  # hashes: the texts would be most of the memory
-        self._formats: dict[str, tuple[str, ...]] = {}
-        self._opened_at = 0  # where the lines of this process begin
-        self._known_formats: dict[tuple[str, ...], tuple[str, ...]] = {}
-        for offset, entry in _entries(self._path):
-            self._lines += 1
-            if entry is not None and (self._files is None or _is_placed(entry, self._files)):
-                self._place(entry, offset)
-            else:
-                self.unreadable += 1
-                self.first_unreadable = self.first_unreadable or self._lines
-        with suppress(OSError):
-            self._opened_at = whole_lines(self._path)
-
-    def _place(self, entry: ManifestEntry, offset: int) -> None:
-        self._offsets[entry.image] = offset
-        self._digests[entry.image] = sys.intern(entry.digest)
-        self._paths[entry.image] = hash(entry.path)
-        # One tuple for all images of the same formats.
-        self._formats[entry.image] = self._known_formats.setdefault(entry.formats, entry.formats)
-
-    def __len__(self) -> int:
-        return len(self._offsets)
-
-    def __contains__(self, image: object) -> bool:
-        return image in self._offsets
-
-    def get(self, image: str) -> ManifestEntry | None:
-        """The entry of an image. Raises OutputError where the file cannot be read."""
-        offset = self._offsets.get(image)
-        return None if offset is None else parse_entry(self._log.read(offset))
-
-    def records(self, image: str, place: str, digest: str) -> bool:
-        """Return whether an image has a file of that digest at that place, or a link; see `Ownership.load`."""
-        entry = self.get(image)
-        return entry is not None and (digest == LINK or (place, digest) in entry.replaceable)
-
-    def is_elsewhere(self, image: str, path: str) -> bool:
-        """Whether an image of that name is there, and was labelled from another path."""
-        return image in self._paths and self._paths[image] != hash(path)
-
-    def formats_of(self, image: str) -> tuple[str, ...]:
-        """The formats that an image is in; empty where the manifest does not have it."""
-        return self._formats.get(image, ())
-
-    def others(self, digest: str) -> list[str]:
-        """The images whose labels were decided by something else."""
-        return [image for image, own in self._digests.items() if own != digest]
-
-    def entries(self) -> Iterator[ManifestEntry]:
-        """The entries in the order of their names."""
-        for image in self._order():
-            entry = self.get(image)
-            if entry is not None:
-                yield entry
-
-    def formats(self) -> set[tuple[str, ...]]:
-        """Return the different groups of formats that images are in."""
-        return set(self._formats.values())
-
-    def files(self) -> Iterator[str]:
-        """The files of all images, relative to the output folder."""
-        for entry in self.entries():
-            yield from entry.files.values()
-
-    def holding(self, name: str) -> list[str]:
-        """The images that the files of a format hold, in the order of their names."""
-        return [image for image in self._order() if name in self._formats[image]]
-
-    def add(self, entry: ManifestEntry) -> None:
-        """Add an image, or say again what became of it. Raises OutputError."""
-        self._place(entry, self._log.append(json_bytes(entry.record())))
-        self._lines += 1
-
-    def added_files(self) -> Iterator[str]:
-        """The files of the images that were added since it was opened, relative to the output folder."""
-        for image, offset in list(self._offsets.items()):
-            if offset >= self._opened_at:
-                files = self._unchecked(image).get("files")
-                yield from map(str, files.values() if isinstance(files, dict) else ())
-
-    def summaries(self) -> Iterator[Mapping[str, object]]:
-        """The summary of each image as its line has it, with other keys; `total` checks it."""
-        yield from map(self._unchecked, list(self._offsets))
-
-    def _unchecked(self, image: str) -> Mapping[str, object]:
-        """What the line of an image says, which was checked when it was read, or is of this process; nothing where it is gone."""
-        with suppress(ValueError):
-            record = parse(self._log.read(self._offsets[image]))
-            return record if isinstance(record, dict) else {}
-        return {}
-
-    def is_removed(self) -> bool:
-        """Whether the file that was added to is not there any more."""
-        return self._log.is_removed()
-
-    def set_aside(self) -> Path | None:
-        """Move lines that cannot be read into UNREADABLE_ENTRIES, and return its path; None where all can be read.
-
-        Raises OutputError.
-        """
-        if not self.unreadable:
-            return None
-        aside = self._path.with_name(UNREADABLE_ENTRIES)
-        with closing(AppendLog(aside)) as log:
-            for _, line in _lines(self._path):
-                if parse_entry(line) is None:
-                    log.append(line)
-        self._rewrite()
-        self.unreadable = 0
-        return aside
-
-    def tidy(self) -> None:
-        """Rewrite the file with one line per image in the order of names, where it is not so already. Raises OutputError."""
-        order = self._order()
-        if self._lines == len(order) and order == list(self._offsets):
-            self._log.trim()
-        else:
-            self._rewrite()
-
-    def _rewrite(self) -> None:
-        with atomic_path(self._path) as temporary, temporary.open("wb") as file:
-            for image in self._order():
-                file.write(self._log.read(self._offsets[image]) + b"\n")
-        self._log.close()
-        self._open()
-
-    def close(self) -> None:
-        """Close the file; safe to call twice."""
-        self._log.close()
-
-    def _order(self) -> list[str]:
-        return sorted(self._offsets, key=name_order)
-
-
-def read_entries(folder: Path) -> dict[str, ManifestEntry]:
-    """The entries of the manifest in `folder` by image, in the order of names, for reading only. Raises OutputError."""
-    found = {entry.image: entry for _, entry in _entries(folder / MANIFEST_FILE) if entry is not None}
-    return {image: found[image] for image in sorted(found, key=name_order)}
-
-
-def _entries(path: Path) -> Iterator[tuple[int, ManifestEntry | None]]:
-    for offset, line in _lines(path):
-        yield offset, parse_entry(line)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    try:
-        yield from lines_of(path)
-    except OSError as error:
-        raise read_error(path, error) from error

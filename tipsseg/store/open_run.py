@@ -24,16 +24,15 @@ from tipsseg.options import MAX_PIXELS
 from tipsseg.options.shard import Shard
 from tipsseg.store.classes_file import CLASSES_FILE, read_classes
 from tipsseg.store.error_log import read_reasons
-from tipsseg.store.journal import journals_in
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
-from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry
+from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry
 from tipsseg.store.run_record import RUN_FILE, parse_run, run_context
 from tipsseg.store.shards import shards_in, state_folder
 from tipsseg.store.spec import RunInfo, check_hint
+from tipsseg.store.state import State
 from tipsseg.store.stored_image import Mask, RunImage, label_sources
-from tipsseg.store.writing import RunFile, rows_file
-from tipsseg.types import LabelClass, name_order
-from tipsseg.util.append_log import whole_lines
+from tipsseg.store.writing import rows_file
+from tipsseg.types import LabelClass
 from tipsseg.util.files import is_folder, read_regular, reason_of
 from tipsseg.util.json_values import parse, short
 from tipsseg.util.printable import listed, shell_word
@@ -60,17 +59,15 @@ class Run:
     Attributes:
         info: What its run.json says.
         context: What the formats have to know of it; its classes are those of classes.json.
-        manifest: Its images.
-        unread: Files of rows that could not be read, or not further, and why; known once `images_with_rows` has ended.
+        records: Its images.
     """
 
-    def __init__(self, info: RunInfo, classes: tuple[LabelClass, ...], manifest: Manifest, max_pixels: int) -> None:
+    def __init__(self, info: RunInfo, classes: tuple[LabelClass, ...], records: State, max_pixels: int) -> None:
         """Take up the records; see `open_runs`."""
         self.info = info
         self.context = replace(run_context(info), classes=classes)
-        self.context.ownership.load(info.files, manifest.records)
-        self.unread: dict[Path, str] = {}
-        self.manifest = manifest
+        self.context.ownership.load(info.files, records)
+        self.records = records
         self._max_pixels = max_pixels
 
     @property
@@ -99,25 +96,25 @@ class Run:
         return self.context.classes
 
     def __len__(self) -> int:
-        return len(self.manifest)
+        return len(self.records)
 
     def __contains__(self, image: object) -> bool:
-        return image in self.manifest
+        return image in self.records
 
     def entries(self) -> Iterator[ManifestEntry]:
         """Yield what the records say of each image, in the order of the names."""
-        return self.manifest.entries()
+        return self.records.entries()
 
     def entry(self, image: str) -> ManifestEntry:
         """Return what the records say of an image that the run has. Raises KeyError."""
-        entry = self.manifest.get(image)
+        entry = self.records.get(image)
         if entry is None:
             raise KeyError(image)
         return entry
 
     def holding(self, name: str) -> list[str]:
         """Return the images that are in a format, in the order of their names."""
-        return self.manifest.holding(name)
+        return self.records.holding(name)
 
     def image(self, entry: ManifestEntry, rows: Mapping[str, Rows] | None = None) -> RunImage:
         """Return an image of the run."""
@@ -129,16 +126,10 @@ class Run:
 
     def images_with_rows(self) -> Iterator[RunImage]:
         """Yield the images with their rows, so that labels can be read back that no file of the image holds."""
-        files = {name: rows_file(name, self.context) for name in label_sources() if FORMATS[name].folder is None}
-        begun = journals_in(self.state)  # of a conversion that was broken off; the file may not be there yet
-        streams = {
-            name: _RowStream(file, self.manifest.holding(name))
-            for name, file in files.items()
-            if file is not None and (file.path.exists() or name not in begun)
-        }
+        held = [name for name in label_sources() if FORMATS[name].folder is None]
         for entry in self.entries():
-            yield self.image(entry, {name: streams[name].of(entry.image) for name in entry.formats if name in streams})
-        self.unread = {each.path: each.fault for each in streams.values() if each.fault}
+            rows = {name: self.records.rows(name, entry.image) for name in held if name in entry.formats}
+            yield self.image(entry, {name: each for name, each in rows.items() if each is not None})
 
     def corrections(self) -> Iterator[tuple[RunImage, Mask | None]]:
         """Yield the images, each with the mask that a person changed; see `RunImage.correction`."""
@@ -206,9 +197,9 @@ def join_hint(output: Path) -> str:
     return f"Join them first: tipsseg merge {folder} -o {folder}"
 
 
-def conversion_begun(info: RunInfo) -> tuple[str, ...]:
+def conversion_begun(info: RunInfo, records: State) -> tuple[str, ...]:
     """Return the formats of a conversion that was begun and has not ended; formats that only follow a correction are left out."""
-    return info.converting or tuple(journals_in(info.spec.state))
+    return info.converting or tuple(name for name in FORMATS if name in records.stale)
 
 
 def broken_conversion(output: Path, formats: Sequence[str]) -> RecordError:
@@ -259,9 +250,9 @@ def _open(
     check_shard(info, shard, state)
     if ended and info.ended is None:
         raise RecordError(state, "the run was broken off", RUN_AGAIN)
-    manifest = stack.enter_context(closing(Manifest(state, info.spec.files)))
-    _check_manifest(info, manifest)
-    return Run(info, _read_classes(info), manifest, max_pixels)
+    records = stack.enter_context(closing(State(state)))
+    _check_records(info, records)
+    return Run(info, _read_classes(info), records, max_pixels)
 
 
 def check_shard(info: RunInfo, shard: Shard | None, state: Path) -> None:
@@ -277,20 +268,13 @@ def check_shard(info: RunInfo, shard: Shard | None, state: Path) -> None:
         raise RecordError(state / RUN_FILE, reason, check_hint(info.spec.output))
 
 
-def _check_manifest(info: RunInfo, manifest: Manifest) -> None:
-    """Raise RecordError if the manifest has lines that are not entries, is cut off or gone, or has lost lines."""
-    path, done, held = info.spec.state / MANIFEST_FILE, info.images if info.ended else 0, len(manifest)
-    try:
-        if info.ended is not None and whole_lines(path) < path.stat().st_size:
-            raise RecordError(path, "its last line is cut off", RUN_AGAIN)
-    except OSError as error:
-        # A run that labelled nothing has none.
-        if not isinstance(error, FileNotFoundError) or done:
-            raise RecordError(path, reason_of(error), check_hint(info.spec.output)) from error
-    if manifest.first_unreadable:
-        raise RecordError(path, f"line {manifest.first_unreadable} is no entry", check_hint(info.spec.output))
+def _check_records(info: RunInfo, records: State) -> None:
+    """Raise RecordError if the records have lines that are not entries, or have lost images."""
+    path, done, held = info.spec.state / MANIFEST_FILE, info.images if info.ended else 0, len(records)
+    if records.unreadable:
+        raise RecordError(path, f"line {records.unreadable} is no entry", check_hint(info.spec.output))
     if held < done:
-        lost = _lost(info, manifest)
+        lost = _lost(info, records)
         raise RecordError(
             path,
             f"{done - held} of {done} images are lost from it: {RUN_FILE} counts more than it has"
@@ -299,14 +283,14 @@ def _check_manifest(info: RunInfo, manifest: Manifest) -> None:
         )
 
 
-def _lost(info: RunInfo, manifest: Manifest) -> list[str]:
-    """Return the images that files of the whole run have and the manifest has not, as far as such files are there."""
+def _lost(info: RunInfo, records: State) -> list[str]:
+    """Return the images that files of the whole run have and the records have not, as far as such files are there."""
     found: dict[str, None] = {}
     for name in info.spec.formats:
         file = rows_file(name, run_context(info))
         with suppress(OSError, ValueError):
             found.update(dict.fromkeys(() if file is None else file.names(())))
-    return [image for image in found if image not in manifest]
+    return [image for image in found if image not in records]
 
 
 def _read_classes(info: RunInfo) -> tuple[LabelClass, ...]:
@@ -322,23 +306,3 @@ def _read_classes(info: RunInfo) -> tuple[LabelClass, ...]:
     for what in class_faults([(each.id, each.name) for each in classes], info.names):
         raise RecordError(path, what, OTHER_CLASSES)
     return classes
-
-
-class _RowStream:
-    """The rows in a file of the whole run, image after image; `fault` is why the file cannot be read, or not further."""
-
-    def __init__(self, file: RunFile, images: Sequence[str]) -> None:
-        """Begin to read; `images` are the images that the file was written with."""
-        self.path = file.path
-        self.fault = ""
-        self._rows = iter(file.read(images))
-        self._next: tuple[str, Rows] | None = ("", ())  # before all images
-
-    def of(self, image: str) -> Rows:
-        """Return the rows of an image; none if the file does not have it. To be asked for images in the order of their names."""
-        while self._next is not None and name_order(self._next[0]) < name_order(image):
-            try:
-                self._next = next(self._rows, None)
-            except (OSError, ValueError) as error:
-                self._next, self.fault = None, reason_of(error)
-        return self._next[1] if self._next is not None and self._next[0] == image else ()

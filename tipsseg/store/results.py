@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError
@@ -12,17 +12,17 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Rows
 from tipsseg.options import FileOptions
 from tipsseg.regions.polygons import PolygonQuality
-from tipsseg.store.journal import Journal
-from tipsseg.store.manifest import Manifest, ManifestEntry
+from tipsseg.store.manifest import ManifestEntry
+from tipsseg.store.state import State
 from tipsseg.store.writing import RunContext, run_files
 from tipsseg.types import ImageRef, Remark
-from tipsseg.util.ownership import digest_of
+from tipsseg.util.ownership import StagedFile, digest_of
 from tipsseg.util.record_paths import actual_name, actual_path
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Result of an image that this run labelled; its per-image files are in place.
+    """Result of an image that this run labelled.
 
     Attributes:
         ref: The image.
@@ -31,6 +31,7 @@ class Labelled:
         polygon_quality: How well the polygons fit its pixels.
         remarks: How the model saw less than is in the file.
         damaged: What was wrong with the file of its features, which was written again; "" where nothing was.
+        staged: Its per-image files, until they are put in place.
     """
 
     ref: ImageRef
@@ -39,6 +40,7 @@ class Labelled:
     polygon_quality: PolygonQuality
     remarks: tuple[Remark, ...] = ()
     damaged: str = ""
+    staged: tuple[StagedFile, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ def link_of(entry: ManifestEntry, name: str, options: FileOptions) -> PurePosixP
     return places.get(entry.files.get(name, ""))
 
 
-def move_files(manifest: Manifest, context: RunContext) -> int:
+def move_files(state: State, context: RunContext) -> int:
     """Move files of images that an earlier version, or another `val_fraction`, put elsewhere than the context has them.
 
     The same again goes on where it was broken off.
@@ -178,8 +180,8 @@ def move_files(manifest: Manifest, context: RunContext) -> int:
     """
     moved = 0
     for name, form in FORMATS.items():
-        held = manifest.holding(name) if form.splits_train_val else ()
-        images = [image for image in held if _move(manifest, image, name, context)]
+        held = state.holding(name) if form.splits_train_val else ()
+        images = [image for image in held if _move(state, image, name, context)]
         for former in form.former_files:
             context.ownership.remove_run_file(context.state / former)
         if not images:
@@ -188,10 +190,10 @@ def move_files(manifest: Manifest, context: RunContext) -> int:
             context.ownership.refuse_changed(file.path)
             file.write(held)
         for image in images:
-            if (change := _move(manifest, image, name, context)) is not None:
+            if (change := _move(state, image, name, context)) is not None:
                 for path, place in change.paths:
                     context.ownership.move(path, place)
-                manifest.add(change.entry)
+                state.add(change.entry)
         moved += len(images)
     return moved
 
@@ -204,9 +206,9 @@ class _Move:
     paths: tuple[tuple[Path, Path], ...]
 
 
-def _move(manifest: Manifest, image: str, name: str, context: RunContext) -> _Move | None:
+def _move(state: State, image: str, name: str, context: RunContext) -> _Move | None:
     """What is to be moved of an image in a format; None for nothing. Raises OutputError where something is in the way."""
-    entry = manifest.get(image)
+    entry = state.get(image)
     if entry is None or name not in entry.files:
         return None
     (file, link), *_ = FORMATS[name].places(PurePosixPath(image), context.files).items()
@@ -222,8 +224,8 @@ def _move(manifest: Manifest, image: str, name: str, context: RunContext) -> _Mo
     return _Move(replace(entry, files={**entry.files, name: file}), tuple(paths))
 
 
-def in_place(name: str, entry: ManifestEntry, ref: ImageRef, context: RunContext, journal: Journal | None) -> bool:
-    """Whether an image is in a format, as the manifest says: its per-image file is as written, its rows are in the journal."""
+def in_place(name: str, entry: ManifestEntry, ref: ImageRef, context: RunContext, state: State) -> bool:
+    """Whether an image is in a format, as the records say: its per-image file is as written, and its rows are there."""
     file = entry.files.get(name)
     return (
         name in entry.formats
@@ -232,7 +234,7 @@ def in_place(name: str, entry: ManifestEntry, ref: ImageRef, context: RunContext
             if file is not None
             else FORMATS[name].folder is None
         )
-        and (journal is None or journal.has(ref.name))
+        and (not FORMATS[name].has_rows or state.has_rows(name, ref.name))
     )
 
 

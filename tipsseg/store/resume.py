@@ -12,9 +12,8 @@ from tipsseg.formats import FORMATS, index_masks
 from tipsseg.store import spec as specs
 from tipsseg.store.classes_file import CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
-from tipsseg.store.journal import Journal
 from tipsseg.store.lock import finish_command, is_begun, is_unfinished
-from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry, input_path
+from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, input_path
 from tipsseg.store.results import Failed, Left, Unchanged, edited_formats, image_paths, in_place
 from tipsseg.store.run_record import (
     RUN_FILE,
@@ -26,12 +25,13 @@ from tipsseg.store.run_record import (
 )
 from tipsseg.store.shards import shards_in, state_folders
 from tipsseg.store.spec import RunInfo
+from tipsseg.store.state import State
 from tipsseg.store.stored_image import suffices
 from tipsseg.store.writing import RunContext, rows_file
 from tipsseg.types import ImageRef, ignore_id
 from tipsseg.util.files import is_folder
 from tipsseg.util.fingerprint import fingerprint
-from tipsseg.util.ownership import MOVE, write_ahead_logs
+from tipsseg.util.ownership import MOVE
 from tipsseg.util.printable import shell_word
 from tipsseg.util.record_paths import actual_path
 
@@ -49,24 +49,24 @@ _MOVE_OR_REPLACE = (
 
 
 class ResumeState:
-    """What an earlier run left, opened and not changed; close it in the end.
+    """What an earlier run left.
 
     Attributes:
         before: What its run.json says; None where there is no run.json.
-        manifest: Its images.
+        state: Its images.
         outdated: Formats that held images which have been labelled otherwise since.
-        journals: The journals of this run's formats that keep rows.
-        lost: How many images run.json counts that the manifest does not have.
+        lost: How many images run.json counts that are not there.
         kept: Files of a run before it that were changed by hand, and that no record has since the folder was started over.
         files: How labels become files, with the `val_fraction` that the folder has where none was asked for.
     """
 
-    def __init__(self, info: RunInfo, context: RunContext) -> None:
+    def __init__(self, info: RunInfo, context: RunContext, state: State) -> None:
         """Open the records.
 
         Args:
             info: The run that goes on from them.
             context: What its writers have to know of it.
+            state: What the folder has of it.
 
         Raises:
             OutputError: Where records cannot be read or are not by this program, or where the folder has the records of a whole run
@@ -76,27 +76,20 @@ class ResumeState:
         self._info = info
         self._context = context  # its options follow, once run.json is read
         self._digest = info.digest
+        self.state = state
         self._refuse_neighbours()
-        self.before = self._read_run()
-        self.manifest = Manifest(context.state)
-        before = self.before
+        self.before = before = self._read_run()
         fraction = info.spec.files.val_fraction
         if fraction is None:
             fraction = 0.0 if before is None or info.spec.overwrite else before.spec.files.val_fraction or 0.0
         self.files = replace(info.spec.files, val_fraction=fraction)
         self._context = context = context.with_files(self.files)
-        context.ownership.load({} if before is None else before.files, self.manifest.records)
-        self.lost = 0 if before is None else max(0, before.images - len(self.manifest))
+        context.ownership.load({} if before is None else before.files, self.state)
+        self.lost = 0 if before is None else max(0, before.images - len(self.state))
         self.outdated: set[str] = set()
         self._owners: dict[Path, str] | None = None  # of files, made when one is in the way
         kept = () if before is None else before.kept
         self.kept = frozenset(actual_path(context.output, place) for place in kept)
-        files = {name: rows_file(name, context) for name in self._spec.formats}
-        self.journals = {
-            name: Journal(name, file, context.state, self.manifest.holding(name))
-            for name, file in files.items()
-            if file is not None
-        }
 
     def settle(self, info: RunInfo) -> None:
         """Take the same run, whose dtype is known by now."""
@@ -111,7 +104,7 @@ class ResumeState:
     @property
     def mixed(self) -> bool:
         """Whether it left labels that this run would not give."""
-        return bool(self.manifest.others(self._digest))
+        return bool(self.state.others(self._digest))
 
     @property
     def lacks_formats(self) -> bool:
@@ -121,26 +114,31 @@ class ResumeState:
             return False
         if not (spec.output / CLASSES_FILE).is_file():  # a conversion needs it, and a run writes it again
             return False
-        return any(not set(spec.formats) <= set(each) for each in self.manifest.formats()) or any(
-            journal.lost for journal in self.journals.values()
-        )
+        return any(not set(spec.formats) <= set(each) for each in self.state.formats()) or bool(self.lost_rows())
+
+    def lost_rows(self) -> list[tuple[Path, int]]:
+        """Return the files of rows of this run, of images whose rows are not there any more, with the number of these images."""
+        state = self.state
+        rows = [file for name in self._spec.formats if (file := rows_file(name, self._context)) is not None]
+        lost = [len(state.holding(file.form.name)) - len(state.with_rows(file.form.name)) for file in rows]
+        return [(file.path, number) for file, number in zip(rows, lost, strict=True) if number]
 
     @property
     def incomplete(self) -> bool:
         """Whether its records may lack what it did; then files may be there that no record has."""
         return self.before is not None and (
-            self.before.ended is None or self.incomplete_for_good or self._context.ownership.broken_off
+            self.before.ended is None or self.incomplete_for_good or self.state.broken_off
         )
 
     @property
     def incomplete_for_good(self) -> bool:
         """Whether records of images were lost: nobody can say which files they had."""
-        return bool(self.lost or self.manifest.unreadable or (self.before is not None and self.before.lost))
+        return bool(self.lost or self.state.unreadable or (self.before is not None and self.before.lost))
 
     def item(self, ref: ImageRef) -> Left:
         """The image with the files that may be replaced; or its result, where it needs no labelling. Any thread may call it."""
         context = self._context
-        entry = self.manifest.get(ref.name)
+        entry = self.state.get(ref.name)
         reason = self._in_the_way(ref, entry)
         if reason:
             return Failed(ref, ImageError(ref.path, *reason))
@@ -171,7 +169,7 @@ class ResumeState:
         images = (ref for ref in refs if isinstance(ref, ImageRef) and not (self.kept and self._paths(ref) & self.kept))
         found = [(ref, reason) for ref in images if (reason := self._in_the_way(ref, None))]
         if found and self._spec.overwrite:  # files of other images, by names of the same stem, are removed
-            ours = {actual_path(self._context.output, file) for file in self.manifest.files()}
+            ours = {actual_path(self._context.output, file) for file in self.state.files()}
             found = [(ref, reason) for ref, reason in found if not self._paths(ref) <= ours]
         if found:
             ref, (reason_of_it, hint) = found[0]
@@ -183,10 +181,10 @@ class ResumeState:
 
         To be asked if the folder `lacks_formats`; `refs` are the images of this run.
         """
-        manifest, output = self.manifest, self._spec.output
-        lacking = {ref.name: self._new_formats(ref.name) for ref in refs if ref.name in manifest}
+        state, output = self.state, self._spec.output
+        lacking = {ref.name: self._new_formats(ref.name) for ref in refs if ref.name in state}
         formats = {name for names in lacking.values() for name in names}
-        for entry in manifest.entries() if formats else ():
+        for entry in state.entries() if formats else ():
             formats = {name for name in formats if name in entry.formats or _follows(name, entry, entry.formats)}
         images = (ref for ref in refs if isinstance(ref, ImageRef) and lacking.get(ref.name))
         if any(formats.issuperset(lacking[ref.name]) and self._is_done_otherwise(ref) for ref in images):
@@ -199,20 +197,20 @@ class ResumeState:
             )
 
     def _new_formats(self, image: str) -> tuple[str, ...]:
-        """Return the formats of this run that an image is not in, by the manifest or by the rows of the whole run."""
-        held, journals = self.manifest.formats_of(image), self.journals
+        """Return the formats of this run that an image is not in, by the records or by the rows of the whole run."""
+        held = self.state.formats_of(image)
         return tuple(
             name
             for name in self._spec.formats
-            if name not in held or (name in journals and not journals[name].has(image))
+            if name not in held or (FORMATS[name].has_rows and not self.state.has_rows(name, image))
         )
 
     def _is_done_otherwise(self, ref: ImageRef) -> bool:
         """Return whether an image needs no labelling but for formats that follow from its files."""
-        entry, new = self.manifest.get(ref.name), self._new_formats(ref.name)
+        entry, new = self.state.get(ref.name), self._new_formats(ref.name)
         if entry is None or not self._is_done(entry, ref, but=new):
             return False
-        held = [name for name in entry.formats if in_place(name, entry, ref, self._context, self.journals.get(name))]
+        held = [name for name in entry.formats if in_place(name, entry, ref, self._context, self.state)]
         return all(_follows(name, entry, held) for name in new)
 
     def with_other_formats(self, entry: ManifestEntry) -> ManifestEntry:
@@ -220,7 +218,7 @@ class ResumeState:
 
         Formats of other labels are no more the image's; `outdated` has them.
         """
-        before = self.manifest.get(entry.image)
+        before = self.state.get(entry.image)
         if before is None:
             return entry
         same = before.digest == entry.digest and entry.fingerprint.same_content(before.fingerprint)
@@ -250,12 +248,12 @@ class ResumeState:
             for state in state_folders(output)
             if state != self._context.state and (shard := find_run(state)) is not None
         ]
-        if self.before is not None and (len(self.manifest) or self.lost):
+        if self.before is not None and (len(self.state) or self.lost):
             pairs.insert(0, (of_same_phrases(self.before), of_same_phrases(self._info)))
         for pair in pairs:
             if other := difference_texts(*pair):
                 names = {each.name for each in refs}
-                covered = all(entry.image in names for entry in self.manifest.entries())
+                covered = all(entry.image in names for entry in self.state.entries())
                 hint = _START_OVER if covered else f"{_ANOTHER_FOLDER}."
                 said = f"it holds labels of another run: {'; '.join(other)}"
                 raise OtherRunError(output, said, hint, covered=covered)
@@ -269,7 +267,7 @@ class ResumeState:
         if lost is None and ignore_id(len(old)) == ignore_id(len(new)):
             return
         masks = set(index_masks())
-        for entry in self.manifest.entries():
+        for entry in self.state.entries():
             ref = ImageRef(Path(entry.path), PurePosixPath(entry.image))
             if masks & set(edited_formats(entry, ref, self._context)):
                 now = "" if lost is None else f": {lost} is {new.get(lost, 'no class')} now, and was {old[lost]}"
@@ -286,10 +284,10 @@ class ResumeState:
         `covered` are the names of the images of this run.
         """
         before = self.before
-        left = [image for image in self.manifest.others(self._digest) if image not in covered]
+        left = [image for image in self.state.others(self._digest) if image not in covered]
         if left:
             more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-            entry = self.manifest.get(left[0])
+            entry = self.state.get(left[0])
             run = before if entry is not None and before is not None and before.digest == entry.digest else None
             alone = run is not None and specs.other_options(run, self._info)[0] == [specs.kept_features(run.spec)]
             raise OtherRunError(
@@ -299,11 +297,10 @@ class ResumeState:
                 features=run.spec.features if run is not None and alone and self._spec.features is None else None,
             )
 
-    def close(self) -> None:
-        """Close the files; safe to call twice."""
-        self.manifest.close()
-        for journal in self.journals.values():
-            journal.close()
+    def start_over(self, kept: Collection[Path]) -> None:
+        """Take the folder as a new one, but for files that were changed by hand, and are kept."""
+        self.before, self.lost, self.kept = None, 0, frozenset(kept)
+        self._context.ownership.load({}, self.state)
 
     def _how_made(self, run: RunInfo | None) -> str:
         """The command of the run that gave an image its labels, and which options are others now."""
@@ -325,9 +322,7 @@ class ResumeState:
         """The formats of this run that an image is not in, but for files that were edited."""
         asked, context = self._spec.formats, self._context
         return tuple(
-            name
-            for name in asked
-            if name not in edited and not in_place(name, entry, ref, context, self.journals.get(name))
+            name for name in asked if name not in edited and not in_place(name, entry, ref, context, self.state)
         )
 
     def _gone_mask(self, entry: ManifestEntry, ref: ImageRef) -> Path | None:
@@ -345,19 +340,18 @@ class ResumeState:
         return (
             entry.digest == self._digest
             and entry.corrected is None
-            and all(in_place(name, entry, ref, context, self.journals.get(name)) for name in formats)
+            and all(in_place(name, entry, ref, context, self.state) for name in formats)
             and entry.fingerprint.matches(ref.path)
         )
 
     def _in_the_way(self, ref: ImageRef, entry: ManifestEntry | None) -> tuple[str, str] | None:
         """Why an image cannot have its names in the folder, and what to do; None where it can. `entry` is read where it is None."""
-        manifest = self.manifest
-        if not self._spec.overwrite and manifest.is_elsewhere(ref.name, input_path(ref)):
-            entry = entry or manifest.get(ref.name)
+        if not self._spec.overwrite and self.state.is_elsewhere(ref.name, input_path(ref)):
+            entry = entry or self.state.get(ref.name)
             if entry is not None and _is_other(entry, ref.path):
                 return f"the folder has labels of another image of that name, {entry.path}", _OTHER_INPUT
         context = self._context
-        new = [name for name in self._spec.formats if name not in manifest.formats_of(ref.name)]
+        new = [name for name in self._spec.formats if name not in self.state.formats_of(ref.name)]
         for path in image_paths(context, ref, new).values():
             if self.incomplete and path not in self.kept:
                 continue
@@ -375,7 +369,7 @@ class ResumeState:
             return f"{path} was changed by hand, and was kept when the folder was started over", _MOVE_OR_REPLACE
         if self._owners is None:
             self._owners = {
-                actual_path(output, file): each.path for each in self.manifest.entries() for file in each.files.values()
+                actual_path(output, file): each.path for each in self.state.entries() for file in each.files.values()
             }
         if path in self._owners:
             return (
@@ -395,7 +389,7 @@ class ResumeState:
         refuse_other_record(state)
         if not os.path.lexists(state / RUN_FILE):
             for name in (MANIFEST_FILE, ERRORS_FILE):
-                if os.path.lexists(state / name) and not write_ahead_logs(state):
+                if os.path.lexists(state / name) and not self.state.broken_off:
                     raise OutputError(state / name, f"it is there without a {RUN_FILE} that tells whose it is", MOVE)
             return None
         try:

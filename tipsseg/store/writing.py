@@ -15,9 +15,10 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
 from tipsseg.options import FileOptions
 from tipsseg.regions.polygons import PolygonQuality
+from tipsseg.store.state import State
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.fingerprint import Fingerprint
-from tipsseg.util.ownership import Ownership
+from tipsseg.util.ownership import Ownership, StagedFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class RunContext(RunFacts):
     ownership: Ownership = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ownership", Ownership(self.output, self.state, self.owner))
+        object.__setattr__(self, "ownership", Ownership(self.output, self.owner))
 
     def with_files(self, files: FileOptions) -> RunContext:
         """Return the same with other options of files, of the same folder."""
@@ -58,12 +59,14 @@ class FinishedImage:
     """The files of an image, by format.
 
     Attributes:
+        staged: The per-image files, which have temporary names yet, see `Ownership.put`.
         files: The per-image file, relative to the output folder.
         written: The fingerprint of that file.
         rows: The rows for the file of the whole run.
         polygon_quality: How well the polygons fit that were made.
     """
 
+    staged: tuple[StagedFile, ...]
     files: Mapping[str, str]
     written: Mapping[str, Fingerprint]
     rows: Mapping[str, Rows]
@@ -71,38 +74,54 @@ class FinishedImage:
 
 
 def finish_image(image: ImageLabels, formats: Iterable[str], context: RunContext) -> FinishedImage:
-    """Write the files of an image in these formats, and make its rows. Any thread may call it.
+    """Make the files of an image in these formats, and its rows. Any thread, and any process, may do it.
 
     Raises:
-        ImageError: A file is in the way.
+        ImageError: For what is wrong with the place of a file.
         OutputError: The folder cannot be written.
     """
     forms = [FORMATS[name] for name in formats]
     # All bytes first: of an image that a format cannot take nothing is written.
     made = {form: form.encode(image, context) for form in forms if form.folder is not None}
     rows = {form.name: form.image_rows(image, context) for form in forms if form.has_rows}
+    staged: list[StagedFile] = []
     files: dict[str, str] = {}
     written: dict[str, Fingerprint] = {}
-    for form, data in made.items():
-        path = context.image_path(form, image.ref)
-        assert path is not None
-        try:
-            written[form.name] = _put(image.ref, form, path, data, context)
-        except OutputError as error:
-            if error.only_this:
-                raise ImageError(image.ref.path, error.message, error.hint) from error
-            raise
-        files[form.name] = printable_path(path.relative_to(context.output))
+    try:
+        for form, data in made.items():
+            path = context.image_path(form, image.ref)
+            assert path is not None
+            file, written[form.name] = context.ownership.stage(path, data)
+            link = form.link_path(image.ref.relative, context.files)
+            staged.append(
+                replace(
+                    file, link=None if link is None else context.output / link, linked=form.name in image.ref.linked
+                )
+            )
+            files[form.name] = printable_path(path.relative_to(context.output))
+    except BaseException as error:
+        for file in staged:
+            file.discard()
+        if isinstance(error, OutputError) and error.only_this:
+            raise ImageError(image.ref.path, error.message, error.hint) from error
+        raise
     quality = PolygonQuality.of(each.iou for each in image.objects)
-    return FinishedImage(files=files, written=written, rows=rows, polygon_quality=quality)
+    return FinishedImage(staged=tuple(staged), files=files, written=written, rows=rows, polygon_quality=quality)
 
 
-def _put(ref: ImageRef, form: Format, path: Path, data: bytes, context: RunContext) -> Fingerprint:
-    """Put a per-image file, and the link to its image, in place. Raises OutputError."""
-    link = form.link_path(ref.relative, context.files)
-    if link is not None:
-        context.ownership.link(ref, context.output / link, ours=form.name in ref.linked)
-    return context.ownership.write(ref, path, data)
+def put_in_place(ref: ImageRef, staged: Sequence[StagedFile], context: RunContext) -> None:
+    """Put the files of an image in place.
+
+    Raises:
+        ImageError: One of them is in the way.
+        OutputError: The folder cannot be written.
+    """
+    try:
+        context.ownership.put(ref, staged)
+    except OutputError as error:
+        if error.only_this:
+            raise ImageError(ref.path, error.message, error.hint) from error
+        raise
 
 
 # ---- a run ----
@@ -158,6 +177,20 @@ class RunFile:
         with suppress(OSError, ValueError):
             return {name for name, _ in self.read(images)} == set(images)
         return False
+
+
+def write_run_files(name: str, context: RunContext, state: State, *, rewrite: bool = False) -> None:
+    """Write the files of a format for the whole run; one of rows only if rows have changed, it is gone, or `rewrite` says so.
+
+    Raises:
+        OutputError: One of them cannot be written.
+    """
+    for file in run_files(name, context):
+        if not file.has_rows:
+            file.write(state.holding(name))
+        elif rewrite or name in state.stale or not file.path.exists():
+            file.write(state.with_rows(name), lambda image: state.rows(name, image) or ())
+    state.mark_fresh(name)
 
 
 def run_files(name: str, context: RunContext) -> tuple[RunFile, ...]:

@@ -2,9 +2,9 @@
 
 A path that exists is replaced or removed only if a record says that this program wrote it and its content is still that. Records:
 
-    manifest.jsonl    the digests of the per-image files
-    run.json          the digests of the files that stand for the whole run
-    write-ahead logs  digests of files that a run was about to put in place; of a run that was killed nothing else tells
+    the entry of an image   the digests of its files
+    run.json                the digests of the files that stand for the whole run
+    notes                   the digests of files that a run was about to put in place: of one that was killed nothing else tells
 
 A file with exactly the content that is to be written is never in the way. No write follows a link out of the output folder.
 """
@@ -17,28 +17,20 @@ import os
 import secrets
 import shutil
 import stat
-import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from tipsseg.errors import OutputError
 from tipsseg.types import ImageRef, printable_path
-from tipsseg.util.append_log import AppendLog, lines_of
-from tipsseg.util.files import TEMPORARY_PREFIX, atomic_path, json_bytes, output_error, remove_file
+from tipsseg.util.files import TEMPORARY_PREFIX, atomic_path, output_error, remove_file
 from tipsseg.util.fingerprint import Fingerprint, content_digest, file_record
-from tipsseg.util.json_values import parse
-from tipsseg.util.record_paths import actual_path, is_inside
-
-#: Write-ahead logs begin with this; each process that writes has its own.
-LOG_PREFIX = f"{TEMPORARY_PREFIX}writes-"
+from tipsseg.util.record_paths import actual_path
 
 #: In place of a digest, for a link.
 LINK = "link"
-
-#: In place of a digest, for a file that grows.
-_LOG = "log"
 
 #: In place of a digest, for what is no regular file, or cannot be read.
 _OTHER = ""
@@ -52,52 +44,68 @@ MOVE = "Move the file away, or choose another output folder with argument `outpu
 _OUTSIDE = "Put a folder in the place of the link, or choose another output folder with argument `output`."
 
 
-class Ownership:
-    """What of an output folder is this program's. Any thread may write; a copy in another process knows what the caller tells it.
+class Notes(Protocol):
+    """Keeps what is about to be put in place: the place, the digest or LINK, and the name of the image, "" for the whole run."""
+
+    def note_ahead(self, files: Iterable[tuple[str, str, str]]) -> None:
+        """Note files, for good. Raises OutputError."""
+
+    def ahead(self) -> Iterable[tuple[str, str, str]]:
+        """Return what was noted, and not recorded since."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedFile:
+    """A file of an image that has a temporary name yet.
 
     Attributes:
-        broken_off: Whether a run ended without tidying up its write-ahead logs.
-        noted: Whether this process has written to a write-ahead log.
+        temporary: Where it is.
+        path: Where it belongs.
+        digest: The sha256 of its content, in hex.
+        link: Where a link to the image belongs that goes with it; None: nowhere.
+        linked: Whether the records say that this program made a link there.
     """
 
-    def __init__(self, output: Path, state: Path, owner: str = "") -> None:
-        """Of the output folder; `state` is the state folder of the run, `owner` as for `files.atomic_path`."""
+    temporary: Path
+    path: Path
+    digest: str
+    link: Path | None = None
+    linked: bool = False
+
+    def discard(self) -> None:
+        """Remove the file, as far as it has its temporary name."""
+        with suppress(OSError):
+            self.temporary.unlink()
+
+
+class Ownership:
+    """What of an output folder is this program's. A copy in another process can stage files."""
+
+    def __init__(self, output: Path, owner: str = "") -> None:
+        """Of the output folder; `owner` as for `files.atomic_path`."""
         self._output = output
-        self._state = state
         self._owner = owner
         self._real = ""
-        self.broken_off = False
-        self.noted = False
+        self._notes: Notes | None = None
         self._written: dict[str, Fingerprint] = {}
         self._pending: dict[str, set[str]] = {}
-        self._log = state / f"{LOG_PREFIX}{secrets.token_hex(8)}"
-        self._logs = False
-        self._alone = threading.Lock()
 
-    def load(self, written: Mapping[str, Fingerprint], recorded: Callable[[str, str, str], bool]) -> None:
-        """Take up what earlier runs wrote; from now on all that is written is noted ahead. Raises OutputError.
+    def load(self, written: Mapping[str, Fingerprint], notes: Notes | None = None) -> None:
+        """Take up what earlier runs wrote, and where to note what is about to be put in place. Raises OutputError.
 
         Args:
             written: The files that stand for the whole run, by their paths relative to the output folder, see `record`.
-            recorded: Whether the manifest has, for an image (its name), a file (its place) of a digest, so that no log need tell.
+            notes: None: nothing is noted.
         """
-        self._logs = True
-        self.noted = False
+        self._notes = notes
         self._written = dict(written)
         self._pending = {}
-        logs = write_ahead_logs(self._state)
-        self.broken_off = len(logs) > 1
-        for log in logs:
-            for image, place, digest in _log_lines(log):
-                if image and recorded(image, place, digest):
-                    self.broken_off = True
-                else:
-                    self._pending.setdefault(place, set()).add(digest)
-                    path = actual_path(self._output, place)
-                    # A file of the whole run that got to its place, but not into run.json.
-                    if not image and digest_of(path) == digest:
-                        self.broken_off = True
-                        self._written[place] = _stamp(path, digest)
+        for place, digest, image in () if notes is None else notes.ahead():
+            self._pending.setdefault(place, set()).add(digest)
+            path = actual_path(self._output, place)
+            # A file of the whole run that got to its place, but not into run.json.
+            if not image and digest_of(path) == digest:
+                self._written[place] = _stamp(path, digest)
 
     def record(self) -> dict[str, object]:
         """The files that stand for the whole run, as run.json has them under `files`."""
@@ -119,7 +127,7 @@ class Ownership:
             path = actual_path(self._output, place)
             if LINK in digests:
                 self.remove_link(path)
-            if digests != {_LOG} and not self.remove(path, ()):
+            if not self.remove(path, ()):
                 kept.append(path)
         return kept
 
@@ -143,34 +151,69 @@ class Ownership:
         except OSError as error:
             raise output_error(path, error) from error
 
-    def claim(self, path: Path) -> None:
-        """Note that a file of lines is this program's, before there is a run.json that says so. Raises OutputError."""
-        self._note(path, _LOG, "")
-
     def refuse_changed(self, path: Path) -> None:
         """Raise OutputError where a file that stands for the whole run is there, and is not as this program wrote it."""
         if not self.is_unchanged(path):
             raise OutputError(path, _NOT_OURS, MOVE, only_this=True)
 
-    def write(self, ref: ImageRef, path: Path, data: bytes) -> Fingerprint:
-        """Write a file of an image, by the rule above. Returns what the file is now, for the manifest. Raises OutputError."""
+    def stage(self, path: Path, data: bytes) -> tuple[StagedFile, Fingerprint]:
+        """Write a file of an image under a temporary name beside its place. Any thread and process may do it.
+
+        Returns:
+            The file for `put`, and what it will be then, for the records.
+
+        Raises:
+            OutputError: If a link leads out of the output folder, or the system refuses.
+        """
         self.refuse_outside(path)
         digest = hashlib.sha256(data).hexdigest()
-        with atomic_path(path, self._owner) as temporary:
+        temporary = path.parent / f"{TEMPORARY_PREFIX}{self._owner}{secrets.token_hex(8)}{path.suffix}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(data)
-            written = _stamp(temporary, digest)
-            self._put(path, digest, ref.replaceable, ref.name)
-        return written
+            return StagedFile(temporary=temporary, path=path, digest=digest), _stamp(temporary, digest)
+        except BaseException as error:
+            with suppress(OSError):
+                temporary.unlink()
+            if isinstance(error, OSError):
+                raise output_error(path, error) from error
+            raise
+
+    def put(self, ref: ImageRef, files: Sequence[StagedFile]) -> None:
+        """Put the files of an image in place, and its links, by the rule above: all of them or, if one is in the way, none.
+
+        Raises:
+            OutputError: If a file is in the way, or the system refuses. The files have no temporary names any more.
+        """
+        try:
+            for file in files:
+                self._approve(file.path, file.digest, ref.replaceable)
+            links = [(file.link, file.linked) for file in files if file.link and not _is_same(file.link, ref.path)]
+            for link, linked in links:
+                self._approve_link(ref, link, ours=linked)
+            self._note([*((file.path, file.digest) for file in files), *((link, LINK) for link, _ in links)], ref.name)
+            for link, _ in links:
+                self._make_link(ref, link)
+            for file in files:
+                try:
+                    file.temporary.replace(file.path)
+                except OSError as error:
+                    raise output_error(file.path, error) from error
+        except BaseException:
+            for file in files:
+                file.discard()
+            raise
 
     def copy(self, ref: ImageRef, source: BinaryIO, path: Path, times: tuple[int, int]) -> None:
-        """As `write`, with the content of another file and its times of access and change, in nanoseconds."""
+        """Put a copy of another file in place, with times of access and change in nanoseconds. Raises OutputError as `put` does."""
         self.refuse_outside(path)
         with atomic_path(path, self._owner) as temporary:
             with temporary.open("wb") as target:
                 shutil.copyfileobj(source, target)
             digest = content_digest(temporary)
             os.utime(temporary, ns=times)  # after it was read, which is an access
-            self._put(path, digest, ref.replaceable, ref.name)
+            self._approve(path, digest, ref.replaceable)
+            self._note([(path, digest)], ref.name)
 
     @contextmanager
     def replacing(self, path: Path) -> Iterator[Path]:
@@ -184,7 +227,8 @@ class Ownership:
             yield temporary
             digest = content_digest(temporary)
             written = _stamp(temporary, digest)
-            self._put(path, digest, (), "")
+            self._approve(path, digest, ())
+            self._note([(path, digest)], "")
         self._written[self._place(path)] = written
 
     def write_run_file(self, path: Path, data: bytes) -> None:
@@ -205,28 +249,31 @@ class Ownership:
         Raises:
             OutputError: Where something else is there, a link leads out of the output folder, or the system refuses.
         """
-        with suppress(OSError):
-            if place.samefile(ref.path):
-                return
+        if not _is_same(place, ref.path):
+            self._approve_link(ref, place, ours=ours)
+            self._note([(place, LINK)], ref.name)
+            self._make_link(ref, place)
+
+    def _approve_link(self, ref: ImageRef, place: Path, *, ours: bool) -> None:
+        """Approve that a link, or a copy of the image, gets the name `place`. Raises OutputError."""
         self.refuse_outside(place)
-        is_link = place.is_symlink()
-        if is_link and not ours and LINK not in self._pending.get(self._place(place), ()):
+        if place.is_symlink():
+            may = ours or LINK in self._pending.get(self._place(place), ())
+        else:
+            may = self._may_replace(place, (ref.former,) if ref.former else ()) or _digest(place) == _digest(ref.path)
+        if not may:
             raise OutputError(place, _NOT_OURS, MOVE, only_this=True)
+
+    def _make_link(self, ref: ImageRef, place: Path) -> None:
         with atomic_path(place, self._owner) as temporary:
-            digest = LINK
             if not _make_link(ref.path, place, temporary):
                 shutil.copyfile(ref.path, temporary)
-                digest = content_digest(temporary)
-            if not is_link and not self._may_replace(place, (digest, *((ref.former,) if ref.former else ()))):
-                raise OutputError(place, _NOT_OURS, MOVE, only_this=True)
-            self._note(place, digest, ref.name)
+                self._note([(place, content_digest(temporary))], ref.name)
 
     def restore_link(self, ref: ImageRef, place: Path) -> None:
         """Let a link that this program made lead to its image again, as after the image was moved. Raises OutputError."""
-        with suppress(OSError):
-            if place.samefile(ref.path) or not place.is_symlink():
-                return
-        self.link(ref, place, ours=True)
+        if not _is_same(place, ref.path) and (place.is_symlink() or not os.path.lexists(place)):
+            self.link(ref, place, ours=True)
 
     def move(self, path: Path, place: Path) -> None:
         """Move a file of an image, or a link to it, unless it was moved before. Raises OutputError where `place` is taken."""
@@ -282,31 +329,11 @@ class Ownership:
         self.remove(path, ())
         self._written.pop(self._place(path), None)
 
-    def end(self, recorded: Callable[[str, str, str], bool]) -> None:
-        """Drop the write-ahead logs, once the records have what they say; what no record has stays, in one log. Raises OutputError.
-
-        Args:
-            recorded: As for `load`.
-        """
-        logs = write_ahead_logs(self._state)
-        left: dict[tuple[str, str, str], None] = {}
-        for log in logs:
-            for image, place, digest in _log_lines(log):
-                if not (recorded(image, place, digest) if image else digest == _LOG or place in self._written):
-                    left[image, place, digest] = None
-        if left:
-            path = self._state / f"{LOG_PREFIX}{secrets.token_hex(8)}"
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(b"".join(json_bytes(line) + b"\n" for line in left))
-        for log in logs:
-            remove_file(log)
-
-    def _put(self, path: Path, digest: str, replaceable: Collection[tuple[str, str]], image: str) -> None:
+    def _approve(self, path: Path, digest: str, replaceable: Collection[tuple[str, str]]) -> None:
         """Approve that a file of that digest gets the name `path`. Raises OutputError."""
         own = self._place(path)
         if not self._may_replace(path, (digest, *(before for place, before in replaceable if place == own))):
             raise OutputError(path, _NOT_OURS, MOVE, only_this=True)
-        self._note(path, digest, image)
 
     def _may_replace(self, path: Path, digests: Collection[str]) -> bool:
         there = _digest(path)
@@ -324,36 +351,26 @@ class Ownership:
         if not Path(real).is_relative_to(self._real):
             raise OutputError(path, f"a link leads out of the output folder, to {real}", _OUTSIDE, only_this=True)
 
-    def _note(self, path: Path, digest: str, image: str) -> None:
-        """Write ahead what will be in place; after that it is this program's, however the process ends."""
-        if not self._logs:
-            return
-        self.noted = True
-        line = json_bytes([image, self._place(path), digest])
-        # Opened for each line: so there is nothing to close, whichever process or thread ends first.
-        with self._alone, AppendLog(self._log) as log:
-            log.append(line)
+    def _note(self, files: Sequence[tuple[Path, str]], image: str) -> None:
+        """Note what will be in place; after that it is this program's, however the process ends."""
+        if self._notes is not None:
+            self._notes.note_ahead([(self._place(path), digest, image) for path, digest in files])
 
     def _place(self, path: Path) -> str:
         return printable_path(path.relative_to(self._output))
 
-    def __getstate__(self) -> tuple[Path, Path, str, bool]:
-        return self._output, self._state, self._owner, self._logs
+    def __getstate__(self) -> tuple[Path, str]:
+        return self._output, self._owner
 
-    def __setstate__(self, state: tuple[Path, Path, str, bool]) -> None:
-        *places, logs = state
-        self.__init__(*places)  # type: ignore[misc]  # a log and a lock are of one process
-        self._logs = logs
+    def __setstate__(self, state: tuple[Path, str]) -> None:
+        self.__init__(*state)  # type: ignore[misc]  # notes are of one process
 
 
-def write_ahead_logs(state: Path) -> list[Path]:
-    """The write-ahead logs in a state folder. Raises OutputError where it cannot be listed."""
-    try:
-        return sorted(state / name for name in os.listdir(state) if name.startswith(LOG_PREFIX))  # noqa: PTH208
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise output_error(state, error) from error
+def _is_same(place: Path, image: Path) -> bool:
+    """Return whether a link leads to an image."""
+    with suppress(OSError):
+        return place.samefile(image)
+    return False
 
 
 def _make_link(image: Path, place: Path, temporary: Path) -> bool:
@@ -365,17 +382,6 @@ def _make_link(image: Path, place: Path, temporary: Path) -> bool:
             raise
         return False
     return True
-
-
-def _log_lines(log: Path) -> Iterator[tuple[str, str, str]]:
-    try:
-        for _, line in lines_of(log):
-            with suppress(ValueError, TypeError):  # as after a loss of power
-                image, place, digest = parse(line)
-                if isinstance(image, str) and isinstance(digest, str) and is_inside(place):
-                    yield image, place, digest
-    except OSError as error:
-        raise output_error(log, error) from error
 
 
 def _stamp(path: Path, digest: str) -> Fingerprint:

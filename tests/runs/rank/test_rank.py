@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from entries import read_entries
 from kept_features import keep_features
 from output_folders import NOTHING, A, B, edit_json, make_run, save_inputs
 from PIL import Image
@@ -17,7 +18,6 @@ from PIL import Image
 import tipsseg
 from tipsseg.options.shard import Shard
 from tipsseg.runs.rank.expected import expected_error
-from tipsseg.store.manifest import read_entries
 
 LABELS = {"a.png": A, "b.png": B, "sub/c.png": NOTHING, "sub/d.png": A.T.copy()}
 

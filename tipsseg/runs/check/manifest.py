@@ -10,15 +10,15 @@ from tipsseg.errors import OutputError
 from tipsseg.formats import FORMATS, has_image_files
 from tipsseg.formats.base import output_name
 from tipsseg.formats.problem import Problem, by
-from tipsseg.store.manifest import MANIFEST_FILE, Manifest, ManifestEntry, expected_files, read_entry
+from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, expected_files, read_entry
 from tipsseg.store.run_record import RUN_FILE, run_context
 from tipsseg.store.spec import RunInfo
+from tipsseg.store.state import State
 from tipsseg.store.stored_image import RunImage, stored_image
+from tipsseg.store.takeover import FORMER_NOTES, lines_of
 from tipsseg.types import name_order, printable_path
-from tipsseg.util.append_log import lines_of
 from tipsseg.util.files import TEMPORARY_PREFIX, reason_of
 from tipsseg.util.json_values import short
-from tipsseg.util.ownership import LOG_PREFIX
 
 #: What mends a manifest.
 _DONE_AGAIN = "run the command that labelled the images again, which labels those that are missing"
@@ -44,7 +44,7 @@ class Images:
         self.formats: dict[str, tuple[str, ...]] = {}
         self.sound = True
         self.elsewhere: set[str] = set()
-        self._manifest: Manifest | None = None
+        self._records: State | None = None
 
     def read(self) -> Iterator[Problem]:
         """Read the file; once, before all else."""
@@ -53,7 +53,7 @@ class Images:
         same: dict[tuple[str, ...], tuple[str, ...]] = {}
         problems: list[str] = []
         try:
-            for number, (_, line) in enumerate(lines_of(self.path), start=1):
+            for number, line in enumerate(lines_of(self.path), start=1):
                 try:
                     entry = read_entry(line)
                     stored_image(entry, self.names, self.run.spec.files, self._max_pixels, "")
@@ -64,7 +64,7 @@ class Images:
                         self.elsewhere.update(set(known_files(self.run, entry).values()) - set(there))
                 except ValueError as error:
                     problems.append(f"line {number} is no entry: {error}; {_SET_ASIDE}")
-            self._manifest = Manifest(self.run.spec.state)
+            self._records = State(self.run.spec.state)
         except OSError as error:
             problems.append(reason_of(error))
             formats.clear()
@@ -85,15 +85,15 @@ class Images:
 
     def get(self, name: str) -> RunImage:
         """One of the images. Raises OutputError where the file cannot be read, and OSError where it was changed meanwhile."""
-        entry = None if self._manifest is None else self._manifest.get(name)
+        entry = None if self._records is None else self._records.get(name)
         if entry is None:
             raise OSError(f"the line of {name} in {MANIFEST_FILE} was changed while it was checked")
         return RunImage(entry, self._context, self.run.digest, self._max_pixels)
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
-        if self._manifest is not None:
-            self._manifest.close()
+        if self._records is not None:
+            self._records.close()
 
 
 def check_entry(run: RunInfo, image: RunImage) -> Iterator[str]:
@@ -164,7 +164,7 @@ def find_temporaries(output: Path) -> Iterator[Problem]:
     for folder, folders, names in os.walk(output):
         folders.sort()
         for name in sorted((*folders, *names)):
-            if name.startswith(TEMPORARY_PREFIX) and not name.startswith(LOG_PREFIX):  # what a log has, no record has
+            if name.startswith(TEMPORARY_PREFIX) and not name.startswith(FORMER_NOTES):  # what they have, no record has
                 yield Problem(Path(folder, name), "a process that was killed left this; remove it")
         folders[:] = [name for name in folders if not name.startswith(TEMPORARY_PREFIX)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tipsseg.store.open_run import OTHER_VERSION, broken_conversion, check_shard
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.shards import SHARDS_FOLDER, missing_shards, shards_in, state_folder
 from tipsseg.store.spec import RunInfo
+from tipsseg.store.state import State
 from tipsseg.types import ignore_id
 from tipsseg.util.files import is_folder, read_regular, reason_of
 from tipsseg.util.json_values import parse, take
@@ -111,7 +113,8 @@ def _read_run(state: Path, shard: Shard | None) -> RunInfo | Problem:
         check_shard(info, shard, state)
     except RecordError as error:
         return Problem(error.path, error.reason)
-    return replace(info, converting=() if info.ended is None else conversion_begun(info))
+    with closing(State(state)) as records:
+        return replace(info, converting=() if info.ended is None else conversion_begun(info, records))
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> Problem:

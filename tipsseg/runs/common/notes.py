@@ -17,11 +17,12 @@ from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.progress import Progress
 from tipsseg.store.folder import OutputFolder
-from tipsseg.store.manifest import Manifest
+from tipsseg.store.manifest import MANIFEST_FILE
 from tipsseg.store.results import Labelled, Unchanged
 from tipsseg.store.resume import ResumeState
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
+from tipsseg.store.state import State
 from tipsseg.store.stored_image import label_sources
 from tipsseg.types import ImageRef, LabelClass, Remark
 from tipsseg.util.printable import counted, one_line, shell_word
@@ -134,9 +135,12 @@ def note_folder(folder: OutputFolder, progress: Progress) -> None:
     """What there is to say of files that were there."""
     for path in folder.kept:
         progress.note(f"{path} was changed by hand, and is kept.")
-    for path in folder.set_aside:
+    state = folder.state
+    if state.rebuilt:
+        progress.note(f"{state.path} was damaged, and is made again of {MANIFEST_FILE} and the files beside it.")
+    if state.unreadable:
         progress.note(
-            f"Lines of the records in {path.parent} cannot be read; {path} keeps them, and their images are labelled again."
+            f"{state.folder / MANIFEST_FILE}: line {state.unreadable} is no entry; images of such lines are labelled again."
         )
     note_moved(folder.moved, progress)
     if folder.resume.lost:
@@ -147,12 +151,9 @@ def note_folder(folder: OutputFolder, progress: Progress) -> None:
 
 def note_resume(resume: ResumeState, images: Images, progress: Progress) -> None:
     """What there is to say of an earlier run that this one goes on from."""
-    for journal in resume.journals.values():
-        if journal.lost:
-            progress.note(
-                f"{journal.path} is gone, or not as it was written: {counted(journal.lost, 'image')} of it to be made again."
-            )
-    root = None if resume.before is None or not len(resume.manifest) else resume.before.image_root
+    for path, lost in resume.lost_rows():
+        progress.note(f"{path} is gone, or not as it was written: {counted(lost, 'image')} of it to be made again.")
+    root = None if resume.before is None or not len(resume.state) else resume.before.image_root
     if root is not None and root != str(images.root):
         progress.note(f"The names of images begin at {images.root} now, and began at {root} in the run before.")
 
@@ -248,10 +249,10 @@ def note_moved(number: int, progress: Progress) -> None:
         )
 
 
-def note_division(formats: Iterable[str], manifest: Manifest, options: FileOptions, progress: Progress) -> None:
+def note_division(formats: Iterable[str], state: State, options: FileOptions, progress: Progress) -> None:
     """Say how many images a format has for training and for validation, or that they are the same."""
     for name in formats:
-        images = manifest.holding(name) if FORMATS[name].splits_train_val else []
+        images = state.holding(name) if FORMATS[name].splits_train_val else []
         parts = Counter(FORMATS[name].split(PurePosixPath(image), options) for image in images)
         if len(parts) > 1:
             progress.note(f"{name}: {counted(parts[TRAIN], 'image')} for training, {parts[VAL]} for validation.")

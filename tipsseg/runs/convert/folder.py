@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, check_formats, of_the_model
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.polygons import PolygonQuality
@@ -19,7 +21,7 @@ from tipsseg.runs.convert.only import find_only, not_labelled
 from tipsseg.runs.convert.request import image_ref, image_root, refuse_unfit, set_fraction
 from tipsseg.store.change_run import RunChanges, change_run
 from tipsseg.store.manifest import ManifestEntry
-from tipsseg.store.results import Failed, Unchanged, image_paths, restore_links
+from tipsseg.store.results import Failed, Unchanged, image_paths, remove_files, restore_links
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_file
 from tipsseg.util.printable import counted
@@ -154,7 +156,7 @@ class _Converter:
         note_moved(self._changes.begin(), progress)
         reporter: Reporter[Converted | Unchanged | Failed] = Reporter(progress, self._keep)
         try:
-            for _ in reporter.each(self._results(jobs)):
+            for _ in reporter.each(self._placed(self._results(jobs))):
                 pass
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(reporter.broken_off("the same command"))
@@ -162,16 +164,29 @@ class _Converter:
         files = self._changes.end(counted_again=self._notes.corrected > 0)
         progress.end()
         progress.results(files)
-        for path, fault in self._run.unread.items():
-            progress.note(f"{path}: {fault}; done without it.")
         self._notes.say(progress, output)
-        note_division(self._formats, self._run.manifest, context.files, progress)
+        note_division(self._formats, self._run.records, context.files, progress)
         note_end(progress, reporter.counts, time.monotonic() - began, f", into {output}", "converted")
         return reporter.counts.failed
 
     def _results(self, jobs: int) -> Generator[Converted | Unchanged | Failed, None, None]:
         conversion = Conversion(self._context, tuple(self._formats), self._changes.followers)
         return in_order(jobs, conversion.convert, self._items())
+
+    def _placed(
+        self, results: Generator[Converted | Unchanged | Failed, None, None]
+    ) -> Generator[Converted | Unchanged | Failed, None, None]:
+        with closing(results):
+            for result in results:
+                yield self._put(result) if isinstance(result, Converted) else result
+
+    def _put(self, converted: Converted) -> Converted | Failed:
+        try:
+            self._changes.put(converted.ref, converted.staged)
+        except ImageError as error:
+            return Failed(converted.ref, error)
+        remove_files(converted.before, converted.left, self._context, self._context.files)
+        return converted
 
     def _items(self) -> Iterator[Item]:
         for image in self._run.images_with_rows():
@@ -183,12 +198,8 @@ class _Converter:
 
     def _is_missing(self, name: str, entry: ManifestEntry, ref: ImageRef) -> bool:
         # Rows that say where the image is are written again where it is somewhere else.
-        if (
-            self._moved
-            and FORMATS[name].needs_image
-            and self._changes.has_rows(name)
-            and FORMATS[name].link_folder is None
-        ):
+        form = FORMATS[name]
+        if self._moved and form.needs_image and form.has_rows and form.link_folder is None:
             return True
         return not self._changes.holds(name, entry, ref)
 

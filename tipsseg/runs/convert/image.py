@@ -17,13 +17,13 @@ from tipsseg.images.decoding import open_thumbnail
 from tipsseg.regions.objects import LabelledObject
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.store.manifest import ManifestEntry
-from tipsseg.store.results import Failed, Unchanged, remove_files
+from tipsseg.store.results import Failed, Unchanged
 from tipsseg.store.stored_image import Mask, ObjectScores, RunImage, object_scores
 from tipsseg.store.summary import CERTAIN, corrected_summary
 from tipsseg.store.writing import RunContext, finish_image
 from tipsseg.types import ImageRef, LabelArray, TopClasses
 from tipsseg.util.files import is_file
-from tipsseg.util.ownership import digest_of
+from tipsseg.util.ownership import StagedFile, digest_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,15 @@ class Item:
     missing: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """The image was converted; its per-image files are in place.
+    """The image was converted.
 
     Attributes:
         ref: The image.
-        entry: Its line in the manifest, with its new formats.
+        staged: Its per-image files, until they are put in place.
+        before: What the records say of it.
+        entry: What they are to say, with its new formats.
         rows: Its rows for the files of the whole run, by format.
         polygon_quality: How well the new polygons fit.
         rough: How many objects have the mean of their class as their score, because nothing closer is known.
@@ -58,6 +60,8 @@ class Converted:
     """
 
     ref: ImageRef
+    staged: tuple[StagedFile, ...]
+    before: ManifestEntry
     entry: ManifestEntry
     rows: Mapping[str, Rows]
     polygon_quality: PolygonQuality
@@ -173,7 +177,6 @@ class Conversion:
             thumbnail=open_thumbnail(ref.path, item.image.max_pixels) if shown else None,
         )
         done = finish_image(image, formats, self.context)
-        remove_files(entry, left, self.context, self.context.files)
         entry = entry.without(left)
         with_these = replace(
             entry,
@@ -185,9 +188,19 @@ class Conversion:
             corrected=None if correction is None else correction.digest,
         )
         scored = not stored.corrected and any(form.scores_objects for form in needed)
-        rough = stored.scores.rough if scored else 0
-        corrected = correction is not None
-        return Converted(ref, with_these, done.rows, done.polygon_quality, rough, corrected, kept, left, formats)
+        return Converted(
+            ref=ref,
+            staged=done.staged,
+            before=item.image.entry,
+            entry=with_these,
+            rows=done.rows,
+            polygon_quality=done.polygon_quality,
+            rough=stored.scores.rough if scored else 0,
+            corrected=correction is not None,
+            kept=kept,
+            left=left,
+            formats=formats,
+        )
 
     def _without_image(
         self, ref: ImageRef, entry: ManifestEntry, formats: tuple[str, ...], *, corrected: bool

@@ -23,7 +23,7 @@ _LABELS = "labels"
 
 def refuse_unfit(run: Run, formats: Sequence[str]) -> None:
     """Raise InputError if the labels of a run cannot be converted into these formats, or two images would have one file."""
-    begun = conversion_begun(run.info)
+    begun = conversion_begun(run.info, run.records)
     if not set(begun) <= set(formats):
         raise broken_conversion(run.output, begun)
     needs = [(_LABELS, label_sources())]

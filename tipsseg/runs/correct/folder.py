@@ -92,7 +92,7 @@ def take_corrections(
     with ExitStack() as stack:
         changes = None if options.dry_run else stack.enter_context(change_run(output, max_pixels=max_pixels))
         run = changes.run if changes else stack.enter_context(open_run(output, max_pixels=max_pixels))
-        if begun := conversion_begun(run.info):
+        if begun := conversion_begun(run.info, run.records):
             raise broken_conversion(output, begun)
         found = _take(options, reader, run, changes, stack.enter_context(Source(source)), progress)
         _tell(found, progress, output, source, dry_run=options.dry_run, jsonl=jsonl)

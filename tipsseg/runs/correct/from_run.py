@@ -63,7 +63,7 @@ class SourceRun:
         self._digests = set()
         for run in runs:
             self._digests.add(run.info.digest)
-            if begun := conversion_begun(run.info):
+            if begun := conversion_begun(run.info, run.records):
                 raise broken_conversion(top, begun)
             for place, file in run.info.files.items():
                 self._written[actual_path(top, place)] = "", file.sha256

@@ -199,7 +199,7 @@ class ImageTask:
         return self._labeller.score(features, self._top)
 
     def finish(self, loaded: Loaded, scored: Scored) -> Labelled:
-        """Label an image and write its files; may be called from several threads.
+        """Label an image and write its files, under temporary names; may be called from several threads.
 
         Raises ImageError for what is wrong with this one, others for what ends a run.
         """
@@ -238,7 +238,9 @@ class ImageTask:
             done.written,
             object_scores(objects),
         )
-        return Labelled(ref, entry, done.rows, done.polygon_quality, loaded.all_remarks, loaded.damaged)
+        return Labelled(
+            ref, entry, done.rows, done.polygon_quality, loaded.all_remarks, loaded.damaged, staged=done.staged
+        )
 
 
 class OneLarge:

@@ -174,7 +174,8 @@ def _label(
         return {}
 
     reporter: Reporter[ImageResult] = Reporter(progress, record)
-    for _ in reporter.each(engine.results(images.refs)):
+    results = engine.results(images.refs)
+    for _ in reporter.each(results if folder is None else folder.placed(results)):
         pass
     if folder is not None:
         folder.finish(reporter.counts, engine.batch_size())
@@ -295,7 +296,6 @@ def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
     scores = output / SCORES_FILE
     ownership.refuse_outside(scores)
     atomic_write(scores, json_bytes({**evaluation.record(), "files": ownership.record()}, indent=2) + b"\n")
-    ownership.end(lambda *_: True)
     return [scores, *(output / name for name in contents)]
 
 
@@ -314,8 +314,8 @@ def _reports(output: Path) -> Ownership:
             "the file that is there is no result of tipsseg eval",
             "Move it away, or choose another folder with argument `output`.",
         ) from error
-    ownership = Ownership(output, output)
-    ownership.load(written, lambda *_: False)
+    ownership = Ownership(output)
+    ownership.load(written)
     return ownership
 
 

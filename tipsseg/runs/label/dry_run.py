@@ -27,6 +27,7 @@ from tipsseg.store.results import Failed, Labelled, Unchanged, image_paths
 from tipsseg.store.resume import ResumeState
 from tipsseg.store.run_record import run_context
 from tipsseg.store.spec import RunInfo
+from tipsseg.store.state import State
 from tipsseg.types import ImageRef
 from tipsseg.util.files import json_bytes
 from tipsseg.util.fingerprint import content_digest
@@ -71,7 +72,8 @@ def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool)
     spec, context = info.spec, run_context(info)
     unchanged = failed = replaced = edited = 0
     todo: list[ImageRef] = []
-    with closing(ResumeState(info, context)) as resume:
+    with closing(State(context.state)) as state:
+        resume = ResumeState(info, context, state)
         context = context.with_files(resume.files)
         try:
             if not spec.overwrite:
@@ -166,7 +168,7 @@ def estimate(info: RunInfo, todo: list[ImageRef]) -> Estimate | None:
                     sizes.append(result.entry.numbers.size)
                     size += len(json_bytes(result.entry.record()))
                     size += sum(len(row) for rows in result.rows.values() for row in rows)
-                    size += sum(Path(folder, file).stat().st_size for file in result.entry.files.values())
+                    size += sum(file.size for file in result.entry.written.values())
                 else:
                     times.pop()
         if features is not None:

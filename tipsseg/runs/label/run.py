@@ -105,7 +105,7 @@ class LabelRun:
                 note_formats(spec.formats, spec.files, spec.vocabulary.classes, progress)
                 began = time.monotonic()
                 if first is not None:
-                    yield from reporter.each(self._engine.results(chain([first], left)))
+                    yield from reporter.each(folder.placed(self._engine.results(chain([first], left))))
                     batch_size = self._engine.batch_size()
             if not folder.finished or reporter.counts.labelled or reporter.counts.failed:
                 folder.finish(reporter.counts, batch_size)
@@ -113,7 +113,7 @@ class LabelRun:
             progress.results(folder.run_paths)
             notes.end()
             note_outdated(folder.resume, spec, progress)
-            note_division(spec.formats, folder.resume.manifest, folder.context.files, progress)
+            note_division(spec.formats, folder.state, folder.context.files, progress)
             note_edited(spec, reporter.counts, edited, progress)
             for line in folder.totals().lines():
                 progress.note(line)
@@ -132,7 +132,7 @@ class LabelRun:
         self, folder: OutputFolder, images: Images, reporter: Reporter[ImageResult], *, needs_model: bool
     ) -> None:
         """Get the model ready and write the records that come first; without the model where the folder knows what it came to."""
-        before = folder.resume.before if folder.resume.of_the_same and len(folder.resume.manifest) else None
+        before = folder.resume.before if folder.resume.of_the_same and len(folder.state) else None
         if needs_model or before is None or before.vocabulary is None:
             note_begin(begin(self._engine, images, folder), images, reporter.counts, self._progress)
             return

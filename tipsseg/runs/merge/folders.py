@@ -40,14 +40,15 @@ from tipsseg.runs.merge.refusals import (
 from tipsseg.store.classes_file import CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock, begin_merge, is_begun
-from tipsseg.store.manifest import MANIFEST_FILE, Manifest
+from tipsseg.store.manifest import MANIFEST_FILE
 from tipsseg.store.open_run import Run, open_runs, open_shards
 from tipsseg.store.run_record import RUN_FILE, find_run, run_context
 from tipsseg.store.shards import SHARDS_FOLDER, shards_in
 from tipsseg.store.spec import check_folder
+from tipsseg.store.state import STATE_FILE, STATE_FOLDER, State
+from tipsseg.store.takeover import FORMER_NOTES
 from tipsseg.store.writing import RunContext
 from tipsseg.util.files import TEMPORARY_PREFIX, clean_up_below, is_file, output_error, remove_file
-from tipsseg.util.ownership import LOG_PREFIX, Ownership, write_ahead_logs
 from tipsseg.util.printable import counted
 
 #: Temporary files of shards, see `RunContext.owner`.
@@ -83,7 +84,13 @@ def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> 
         refuse_another(named, target)
         with ExitStack() as stack:
             runs = [run for folder in named for run in stack.enter_context(open_runs(folder, own=target))]
-            _merge(named, _in_order(runs), target, progress)
+            told = _merge(named, _in_order(runs), target, progress)
+        if told:
+            _finish(target)  # whose files are closed by now
+            progress.end()
+        progress.results([*run_paths(target, runs[0].formats), target / CLASSES_FILE])
+        for line in told or [f"Nothing to join: all of it is in {target} already."]:
+            progress.note(line)
     except KeyboardInterrupt as interrupt:
         interrupt.add_note("the same command goes on from there")
         raise
@@ -91,38 +98,34 @@ def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> 
         lock.give_back()
 
 
-def _merge(folders: Sequence[Path], runs: Sequence[Run], target: Path, progress: Progress) -> None:
+def _merge(folders: Sequence[Path], runs: Sequence[Run], target: Path, progress: Progress) -> list[str]:
+    """Join runs, but for removing shards; return what is to be said, nothing if the target has all of it."""
     refuse_broken_off(runs)
-    results = [*run_paths(target, runs[0].formats), target / CLASSES_FILE]
     if _holds_all(target, runs):
-        progress.results(results)
-        progress.note(f"Nothing to join: all of it is in {target} already.")
-        return
+        return []
     refuse_target(folders, target)
     refuse_incomplete(runs)
     refuse_other_meanings(runs)
     info = merged_run(runs, target)
     context = replace(run_context(info), classes=runs[0].classes, owner=OWNER)
-    context.ownership.load({}, lambda *_: False)
-    number = refuse_images(runs, context)
-    for line in notes(runs):
-        progress.note(line)
-    what = f"{counted(number, 'image')} of {_counted_runs(runs)}"
-    progress.begin(f"{what} to be joined.", number)
-    _clean_up(target)
-    begin_merge(target, folders)
-    try:
-        failed = write_all(runs, info, context, progress)
-        _refuse_changed(runs, target)
-    except TipssegError:
-        _undo(context)
-        raise
-    _finish(target)
-    progress.end()
-    progress.results(results)
-    if failed:
-        progress.note(f"{counted(failed, 'image')} failed, see {target / ERRORS_FILE}")
-    progress.note(f"{what} joined, into {target}")
+    with closing(State(target)) as records:
+        context.ownership.load({}, records)
+        number = refuse_images(runs, context)
+        for line in notes(runs):
+            progress.note(line)
+        what = f"{counted(number, 'image')} of {_counted_runs(runs)}"
+        progress.begin(f"{what} to be joined.", number)
+        _clean_up(target)
+        begin_merge(target, folders)
+        try:
+            failed = write_all(runs, info, context, records, progress)
+            _refuse_changed(runs, target)
+        except TipssegError:
+            records.close()
+            _undo(context)
+            raise
+    told = [f"{counted(failed, 'image')} failed, see {target / ERRORS_FILE}"] if failed else []
+    return [*told, f"{what} joined, into {target}"]
 
 
 def _refuse_changed(runs: Sequence[Run], target: Path) -> None:
@@ -146,7 +149,7 @@ def _undo(context: RunContext) -> None:
         copied = () if shards_in(target) else (target / CLASSES_FILE,)
         for path in (*copied, *run_paths(target, tuple(FORMATS))):
             ownership.remove(path, ())
-        ownership.end(lambda *_: True)
+        shutil.rmtree(target / STATE_FOLDER, ignore_errors=True)
         for name in (MANIFEST_FILE, ERRORS_FILE, *SET_ASIDE):
             remove_file(target / name)
         _clean_up(target)
@@ -186,32 +189,31 @@ def _finish(target: Path) -> None:
             (target / SHARDS_FOLDER).rename(target / f"{TEMPORARY_PREFIX}{OWNER}{secrets.token_hex(8)}")
         except OSError as error:
             raise output_error(target, error) from error
-    ownership = Ownership(target, target)
     info = find_run(target)
-    ownership.load({} if info is None else info.files, lambda *_: False)
-    ownership.end(lambda *_: False)
+    with closing(State(target)) as records:
+        records.end(() if info is None else info.files)
     _clean_up(target)
     remove_file(target / MERGE_FILE)
 
 
 def _sync(target: Path) -> None:
     """See to it that the records are on the disk, before what they were made of is removed. Raises OSError."""
-    records = (target / name for name in (RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *SET_ASIDE))
-    for path in (*records, *run_paths(target, tuple(FORMATS)), *write_ahead_logs(target)):
+    records = (target / name for name in (STATE_FILE, RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *SET_ASIDE))
+    for path in (*records, *run_paths(target, tuple(FORMATS))):
         if is_file(path):
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
 
 
 def _clean_up(target: Path) -> None:
-    """Remove what was left in `target` under temporary names, but write-ahead logs, and what is of shards, which may be at work.
+    """Remove what was left in `target` under temporary names, but what is of shards, which may be at work.
 
     Raises OutputError.
     """
     try:
         for name in os.listdir(target):  # noqa: PTH208  names are enough
             path = target / name
-            kept = name in (LOCK_FILE, MERGE_FILE) or name.startswith(LOG_PREFIX) or _SHARD_TEMPORARY.match(name)
+            kept = name in (LOCK_FILE, MERGE_FILE) or name.startswith(FORMER_NOTES) or _SHARD_TEMPORARY.match(name)
             if kept or not name.startswith(TEMPORARY_PREFIX):
                 continue
             if path.is_dir() and not path.is_symlink():
@@ -232,8 +234,8 @@ def _holds_all(target: Path, runs: Sequence[Run]) -> bool:
     info = find_run(target)
     if info is None or info.ended is None:
         return False
-    with closing(Manifest(target)) as manifest:
-        return all(manifest.get(entry.image) == entry for run in runs if run.state != target for entry in run.entries())
+    with closing(State(target)) as records:
+        return all(records.get(entry.image) == entry for run in runs if run.state != target for entry in run.entries())
 
 
 def _counted_runs(runs: Sequence[Run]) -> str:

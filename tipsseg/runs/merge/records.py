@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,18 +15,18 @@ from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.merge.images import copy_image_files
 from tipsseg.store.classes_file import CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE, UNREADABLE_ERRORS
-from tipsseg.store.journal import Journal
-from tipsseg.store.manifest import MANIFEST_FILE, UNREADABLE_ENTRIES, Manifest
+from tipsseg.store.manifest import UNREADABLE_ENTRIES, ManifestEntry
 from tipsseg.store.open_run import Run
 from tipsseg.store.run_record import write_run
 from tipsseg.store.spec import Counts, RunInfo, check_hint
+from tipsseg.store.state import State
 from tipsseg.store.summary import TotalsSum
-from tipsseg.store.writing import RunContext, rows_file, run_files
+from tipsseg.store.takeover import lines_of
+from tipsseg.store.writing import RunContext, write_run_files
 from tipsseg.types import name_order
-from tipsseg.util.append_log import lines_of
 from tipsseg.util.files import atomic_write, read_regular, reason_of, remove_file
 from tipsseg.util.json_values import parse
-from tipsseg.util.ownership import Ownership, write_ahead_logs
+from tipsseg.util.ownership import Ownership
 
 #: Begins the temporary names of a merge: shards may be at work in the target, which have temporary files too.
 OWNER = "merge-"
@@ -70,33 +70,41 @@ def notes(runs: Sequence[Run]) -> Iterator[str]:
         yield "Not all images are from one folder, so `image_root` in run.json is null."
 
 
-def write_all(runs: Sequence[Run], info: RunInfo, context: RunContext, progress: Progress) -> int:
+def write_all(runs: Sequence[Run], info: RunInfo, context: RunContext, records: State, progress: Progress) -> int:
     """Copy the files of images, and write all records of the whole run, run.json last; return how many images failed.
 
     Args:
         runs: What is joined.
         info: What they came to, see `merged_run`.
         context: Of the target.
+        records: Of the target.
         progress: Is told of every image.
 
     Raises:
         InputError: If a record of a run cannot be read.
         OutputError: If a file cannot be written.
     """
-    target, totals = context.output, TotalsSum(context.classes)
-    # Without a log: what is copied may be a person's work, and is nothing that a later run may replace.
-    copies = Ownership(target, target, OWNER)
-    atomic_write(target / MANIFEST_FILE, b"", OWNER)  # in place of what a merge left that was stopped
-    with closing(Manifest(target)) as manifest:
-        for image in (image for run in runs for image in run.images()):
-            copy_image_files(image, target, copies)
-            manifest.add(image.entry)
+    totals = TotalsSum(context.classes)
+    # Nothing is noted: what is copied may be a person's work, and is nothing that a later run may replace.
+    copies = Ownership(context.output, OWNER)
+
+    def joined() -> Iterator[tuple[ManifestEntry, Mapping[str, Rows]]]:
+        for run, image in ((each, image) for each in runs for image in each.images()):
+            copy_image_files(image, context.output, copies)
             totals.add(image.entry.summary)
             progress.advance()
-        manifest.tidy()
-        _write_run_files(runs, manifest, context)
-        failed = _join_errors(runs, manifest, target)
-    _keep_asides(runs, target)
+            yield image.entry, _rows(run, image.entry)
+
+    records.replace(joined())
+    for run in runs:
+        if run.output == context.output and (left := run.records.ahead()):
+            records.note_ahead(left)
+    for name in FORMATS:
+        # Where images are left from a run in a format that later runs did not have, the files go on too.
+        if name in runs[0].formats or records.holding(name):
+            write_run_files(name, context, records, rewrite=True)
+    failed = _join_errors(runs, records, context.output)
+    _keep_asides(runs, context.output)
     _write_classes(runs[0], context)
     write_run(context.ownership, replace(info, summary=totals.result().record()))
     return failed
@@ -107,43 +115,19 @@ def run_paths(target: Path, formats: Sequence[str]) -> list[Path]:
     return [target / file for name in formats for file in FORMATS[name].files]
 
 
-def _write_run_files(runs: Sequence[Run], manifest: Manifest, context: RunContext) -> None:
-    """Write the files that formats have for the whole run, in the order of the names. Raises InputError and OutputError."""
-    for name in FORMATS:
-        images = manifest.holding(name)
-        # Where images are left from a run in a format that later runs did not have, the files go on too.
-        if not images and name not in runs[0].formats:
-            continue
-        for file in run_files(name, context):
-            if not file.has_rows:
-                file.write(images)
-                continue
-            with closing(Journal(name, file, context.state, ())) as journal:
-                for run in runs:
-                    for image, rows in _rows(name, run):
-                        journal.add(image, rows)
-                journal.write(images)
+def _rows(run: Run, entry: ManifestEntry) -> Mapping[str, Rows]:
+    """Return the rows that a run has of an image, by format. Raises RecordError if some are gone."""
+    found = {}
+    for name in entry.formats:
+        if FORMATS[name].has_rows:
+            if (rows := run.records.rows(name, entry.image)) is None:
+                path = run.state / FORMATS[name].files[0]
+                raise RecordError(path, f"{entry.image} is not in it", check_hint(run.output))
+            found[name] = rows
+    return found
 
 
-def _rows(name: str, run: Run) -> Iterator[tuple[str, Rows]]:
-    """The rows that a run has of its images, in a format that keeps some. Raises InputError."""
-    images = run.holding(name)
-    wanted = set(images)
-    file = rows_file(name, run.context)
-    if file is None or not wanted:
-        return
-    try:
-        for image, rows in file.read(images):
-            if image in wanted:
-                wanted.discard(image)
-                yield image, rows
-    except (OSError, ValueError) as error:
-        raise RecordError(file.path, reason_of(error), check_hint(run.output)) from error
-    if wanted:
-        raise RecordError(file.path, f"{min(wanted, key=name_order)} is not in it", check_hint(run.output))
-
-
-def _join_errors(runs: Sequence[Run], labelled: Manifest, target: Path) -> int:
+def _join_errors(runs: Sequence[Run], labelled: State, target: Path) -> int:
     """Write errors.jsonl, one line per image that is labelled in no run; returns how many lines.
 
     Without such images there is no file. Raises InputError and OutputError.
@@ -152,7 +136,7 @@ def _join_errors(runs: Sequence[Run], labelled: Manifest, target: Path) -> int:
     for run in runs:
         path = run.state / ERRORS_FILE
         try:
-            for _, line in lines_of(path):
+            for line in lines_of(path):
                 with suppress(ValueError, KeyError, TypeError):  # as a run does, what is no record is passed over
                     failed.setdefault(str(parse(line)["image"]), line)
         except OSError as error:
@@ -179,15 +163,14 @@ def _write_classes(run: Run, context: RunContext) -> None:
 
 
 def _keep_asides(runs: Sequence[Run], target: Path) -> None:
-    """Keep what only shards in `target`, which are removed, have: write-ahead logs, and lines that could not be read.
+    """Keep what only shards in `target`, which are removed, have: lines that could not be read.
 
     Raises InputError and OutputError.
     """
     aside: dict[str, bytes] = {}
     for run in runs:
         if run.output == target:
-            names = (*SET_ASIDE, *(log.name for log in write_ahead_logs(run.state)))
-            for path in (run.state / name for name in names if os.path.lexists(run.state / name)):
+            for path in (run.state / name for name in SET_ASIDE if os.path.lexists(run.state / name)):
                 try:
                     aside[path.name] = aside.get(path.name, b"") + read_regular(path)
                 except OSError as error:

@@ -16,12 +16,12 @@ from tipsseg.runs.merge.records import SET_ASIDE, run_paths
 from tipsseg.store.classes_file import CLASSES_FILE
 from tipsseg.store.error_log import ERRORS_FILE
 from tipsseg.store.file_names import OutputNames, name_key
-from tipsseg.store.journal import journals_in
 from tipsseg.store.lock import MERGE_FILE, finish_command, folders_of, is_begun
 from tipsseg.store.manifest import MANIFEST_FILE, expected_files
 from tipsseg.store.open_run import RUN_AGAIN, Run, broken_conversion, conversion_begun
 from tipsseg.store.run_record import RUN_FILE, differences
 from tipsseg.store.shards import SHARDS_FOLDER, missing_shards, parse_folder, shards_in
+from tipsseg.store.state import STATE_FILE
 from tipsseg.store.writing import RunContext
 from tipsseg.types import ImageRef
 from tipsseg.util.files import TEMPORARY_PREFIX, output_error
@@ -31,8 +31,8 @@ def refuse_broken_off(runs: Sequence[Run]) -> None:
     """Raise InputError where a run that had ended was started over, or a conversion begun, and broken off."""
     for run in runs:
         if run.info.converting:
-            raise broken_conversion(run.output, conversion_begun(run.info))
-        if journals_in(run.state):
+            raise broken_conversion(run.output, conversion_begun(run.info, run.records))
+        if run.records.stale:
             raise InputError(f"{run.state}: the run was broken off", RUN_AGAIN)
 
 
@@ -230,4 +230,4 @@ def _fail(error: OSError) -> None:
 def _shard_files() -> frozenset[str]:
     """What there may be in the folder of a shard, but for temporary files."""
     of_formats = (file for form in FORMATS.values() for file in form.files)
-    return frozenset({RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *SET_ASIDE, *of_formats})
+    return frozenset({STATE_FILE, RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *SET_ASIDE, *of_formats})

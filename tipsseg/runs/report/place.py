@@ -39,7 +39,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         """Take the folder, or make it. Raises OutputError for a folder that holds anything else."""
         self.folder = folder
-        self._ownership = Ownership(folder, folder)  # for its rule about links alone
+        self._ownership = Ownership(folder)  # for its rule about links alone
         _claim(folder)
 
     def record(self, image: str, signature: str) -> Mapping[str, object] | None:

@@ -1,0 +1,95 @@
+"""Read the exports of a folder without a database, and the hidden files that earlier versions had in place of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from tipsseg.formats import FORMATS
+from tipsseg.formats.base import Rows
+from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, read_entry
+from tipsseg.util.files import TEMPORARY_PREFIX, open_regular
+from tipsseg.util.json_values import parse
+from tipsseg.util.record_paths import is_inside
+
+#: Earlier versions noted files that were about to be put in place in files that begin with this, each process in its own.
+FORMER_NOTES = f"{TEMPORARY_PREFIX}writes-"
+
+
+def lines_of(path: Path) -> Iterator[bytes]:
+    """Yield the whole lines of a file, without their ends; none if the file is absent. Raises OSError."""
+    with suppress(FileNotFoundError), open_regular(path) as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line[:-1]
+
+
+def exported_entries(folder: Path) -> Iterator[tuple[int, ManifestEntry | None]]:
+    """Yield the number and the entry of each line of manifest.jsonl; None for a line that is no entry. Raises OSError."""
+    for number, line in enumerate(lines_of(folder / MANIFEST_FILE), start=1):
+        try:
+            yield number, read_entry(line)
+        except ValueError:
+            yield number, None
+
+
+def former_notes(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield what an earlier version noted ahead: the place, the digest, and the image or "". Raises OSError."""
+    for log in _former_logs(folder):
+        for line in lines_of(log):
+            with suppress(ValueError, TypeError):  # a torn line, as after a loss of power
+                image, place, digest = parse(line)
+                if isinstance(image, str) and isinstance(digest, str) and is_inside(place):
+                    yield place, digest, image
+
+
+def former_journals(folder: Path) -> list[str]:
+    """Return the formats whose rows an earlier version kept in a journal, as their file had to be written again."""
+    return [name for name in FORMATS if _journal(folder, name).exists()]
+
+
+def exported_rows(folder: Path, holding: Callable[[str], Sequence[str]]) -> Iterator[tuple[str, str, Rows]]:
+    """Yield format, image and rows of each image in files of rows, or in the journals of an earlier version.
+
+    Args:
+        folder: The state folder.
+        holding: Gives the images in a format, in the order of their names.
+    """
+    for name, form in FORMATS.items():
+        if not form.has_rows:
+            continue
+        journal = _journal(folder, name)
+        # Of a file that cannot be read the rows are lost, and its images are labelled again.
+        with suppress(OSError, ValueError):
+            if journal.exists():
+                yield from ((name, image, rows) for image, rows in _journal_rows(journal))
+            else:
+                for image, rows in form.read_rows(folder / form.files[0], holding(name)):
+                    yield name, image, rows
+
+
+def former_files(folder: Path) -> list[Path]:
+    """Return the hidden files of an earlier version. Raises OSError."""
+    return [*_former_logs(folder), *(_journal(folder, name) for name in FORMATS)]
+
+
+def _former_logs(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder / name for name in os.listdir(folder) if name.startswith(FORMER_NOTES))  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _journal(folder: Path, name: str) -> Path:
+    return folder / f"{TEMPORARY_PREFIX}{name}"
+
+
+def _journal_rows(journal: Path) -> Iterator[tuple[str, Rows]]:
+    for line in lines_of(journal):
+        name, tab, rows = line.partition(b"\t")
+        with suppress(ValueError):  # a torn line
+            image = parse(name) if tab else None
+            if isinstance(image, str):
+                yield image, tuple(rows.split(b"\t")) if rows else ()
