@@ -195,15 +195,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
         "argument `min_area` must be a whole number, not 1.5",
     ),
     "negative area": (lambda out: tipsseg.MinArea(-1), tipsseg.UsageError, "a minimum area of -1 is none"),
-    "actors without Ray": (
-        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, actors=2),
+    "no actors": (
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, ray=0),
         tipsseg.UsageError,
-        "are for argument `engine`=ray",
-    ),
-    "engine": (
-        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, engine="slurm"),  # type: ignore[arg-type]
-        tipsseg.UsageError,
-        "unknown engine 'slurm'",
+        "argument `ray`=0: there is 1 actor or more",
     ),
     "shard": (
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, shard="3/2"), tipsseg.UsageError, "no part 3 of 2",

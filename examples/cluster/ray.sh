@@ -6,4 +6,4 @@ set -eu
 images=$1 vocabulary=$2 output=$3
 shift 3
 tipsseg label "$images" --vocab "$vocabulary" -o "$output" \
-  --engine ray --actors "${ACTORS:-16}" --gpus "${GPUS:-1}" "$@"
+  --ray "${ACTORS:-16}x${GPUS:-1}" "$@"

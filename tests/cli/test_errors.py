@@ -162,12 +162,6 @@ USAGE = {
         "Error: broken.toml: class 1: unknown key `nane`\nHint: Did you mean `name`? The keys are: name, synonyms, colour, "
         "min_confidence, supercategory, templates, negative.\n",
     ),
-    "unknown templates": (
-        ["imgs", "-c", "a", "--templates", "simple"],
-        2,
-        "Error: --templates 'simple' is no file and none of protocol, plain\n"
-        "Hint: A file has one template a line, such as: a photo of a {}.\n",
-    ),
     "unknown refinement": (
         ["imgs", "-c", "a", "--refine", "crf"],
         2,
@@ -178,20 +172,18 @@ USAGE = {
         2,
         "Error: background phrase 1 of 1 is empty\nHint: Leave it out; 'none' in place of the list stands for no background.\n",
     ),
-    "unknown engine": (
-        ["imgs", "-c", "a", "--engine", "dask"],
-        2,
-        "Error: unknown engine 'dask'\nHint: Use one of local, ray.\n",
-    ),
-    "actors of this process": (
-        ["imgs", "-c", "a", "--actors", "2"],
-        2,
-        "Error: --actors and --gpus are for --engine ray\nHint: Leave them out, or give --engine ray.\n",
-    ),
     "no actors": (
-        ["imgs", "-c", "a", "--engine", "ray", "--actors", "0"],
+        ["imgs", "-c", "a", "--ray", "0"],
         2,
-        "Error: --actors 0 is too small; the least is 1\n",
+        "Error: --ray 0: there is 1 actor or more\n"
+        "Hint: Give the number of actors, and the GPUs of each if there are some: 4, 4x1, or 4x0.5 for two on a GPU.\n",
+    ),
+    "an option of earlier versions": (["imgs", "-v", "x"], 2, "Error: -v is gone\nHint: Write --vocab.\n"),
+    "templates of earlier versions": (
+        ["imgs", "-c", "a", "--templates", "plain"],
+        2,
+        "Error: --templates is gone\n"
+        "Hint: Write `templates` into a vocabulary file; tipsseg vocab show makes one, and has --templates.\n",
     ),
     "no shard": (
         ["imgs", "-c", "a", "--shard", "9/8"],
@@ -458,7 +450,7 @@ LONG_NAMES = {
     "output": (["label", "imgs", "-c", "a", "-m", "tiny", "-q", "-o", LONG], 1, "the name is too long"),
     "class": (["label", "imgs", "-c", f"{LONG}.txt", "-m", "tine"], 2, "Error: unknown model 'tine'"),
     "vocabulary": (["label", "imgs", "--vocab", LONG], 2, "is no file and no preset"),
-    "templates": (["label", "imgs", "-c", "a", "--templates", LONG], 2, "is no file and none of protocol, plain"),
+    "templates": (["vocab", "show", "voc20", "--templates", LONG], 2, "is no file and none of protocol, plain"),
     "truth": (["eval", "imgs", "--gt", LONG, "-c", "a", "-m", "tiny"], 1, f"Error: {LONG}: no such folder"),
     "masks": (["eval", "--pred", LONG, "--gt", "imgs"], 1, f"Error: {LONG}: no such folder"),
 }

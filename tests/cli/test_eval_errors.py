@@ -273,7 +273,6 @@ _VALUES = {
     "features": "feats",
     "short_side": "448",
     "simplify": "1",
-    "templates": "plain",
     "val_fraction": "0",
 }
 

@@ -95,11 +95,11 @@ def test_help_shows_no_types(command: Command, name: list[str]) -> None:
 
 #: The options that --help shows of `tipsseg label`, and those that --help-all adds.
 GROUPS = {
-    "What to label": ("classes vocab background min-confidence", "templates from"),
+    "What to label": ("classes vocab background min-confidence", "from"),
     "The model": ("model device features refine scales", "dtype batch-size mode short-side"),
     "The files": ("output format overwrite", "replace-edited instances min-area png-mode simplify names val-fraction"),
     "Many images": ("limit dry-run jsonl", "jobs max-pixels resume sample retry-failed null"),
-    "Many machines": ("", "shard engine actors gpus"),
+    "Many machines": ("", "shard ray"),
     "Other options": ("quiet help-all help", ""),
 }
 
@@ -167,7 +167,6 @@ def completed(words: str) -> list[str]:
         ("tipsseg label --mode ", ["slide", "whole"]),
         ("tipsseg label --dtype b", ["bfloat16"]),
         ("tipsseg label --png-mode ", ["L", "P"]),
-        ("tipsseg label --engine r", ["ray"]),
         ("tipsseg label --background n", ["none"]),
         ("tipsseg label photos -o ", []),  # the shell's own files
         ("tipsseg photos -c a", []),
@@ -181,11 +180,11 @@ def test_a_shell_completes_options_and_their_values(words: str, found: list[str]
 def test_other_shells_get_plain_text(shell: str) -> None:
     completing = {
         "_TIPSSEG_COMPLETE": f"complete_{shell}",
-        "_TYPER_COMPLETE_ARGS": "tipsseg label --e",
+        "_TYPER_COMPLETE_ARGS": "tipsseg label --ra",
         "_TYPER_COMPLETE_FISH_ACTION": "get-args",
     }
     found = answer(completing)
-    assert "--engine" in found
+    assert "--ray" in found
     assert "\x1b" not in found
 
 

@@ -245,7 +245,7 @@ def test_a_vocabulary_file_is_used_and_written_out(label: Label, mlp_checkpoint:
         "classes": [leg, {"id": 2, "name": "tree", "synonyms": [], "colour": "#2e86de", "supercategory": "tree"}],
     }
     run = read("out/run.json")
-    assert "--vocab farm.toml --background 'a wall' --templates plain" in run["command"]
+    assert "--vocab farm.toml --background 'a wall' --mode" in run["command"]
     assert str(tmp_path) not in run["command"].replace(str(mlp_checkpoint), "")
     tree = {"id": 2, "name": "tree", "templates": ["a {}", "the {}"]}
     assert run["vocabulary"] == {
@@ -285,7 +285,7 @@ def test_what_means_the_same_as_a_class_is_told_and_left_out(label: Label) -> No
     assert not {"sea", "river"} & set(background)
 
 
-# what is asked for, and what of it the recorded command has; TOML is farm.toml, TEXT a file of templates
+# what is asked for, and what of it the recorded command has
 COMMANDS: dict[str, tuple[list[str], str]] = {
     "as it comes": (["-c", "tree,sky"], "-c tree -c sky --background"),
     "no background": (["-c", "tree,sky", "--background", "none"], "--background none --mode slide"),
@@ -294,8 +294,7 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "short side": (["-c", "tree,sky", "--short-side", "40"], "--mode slide --short-side 40"),
     "least confidence": (["-c", "tree,sky", "--min-confidence", "0.07"], "--mode slide --min-confidence 0.07"),
     "edges": (["-c", "tree,sky", "--mode", "whole", "--refine", "pamr"], "--mode whole --refine pamr"),
-    "templates": (["-c", "tree,sky", "--templates", "plain"], "--templates plain --mode slide"),
-    "a vocabulary": (["--vocab", "farm.toml"], "--vocab farm.toml --background 'a wall' --templates plain"),
+    "a vocabulary": (["--vocab", "farm.toml"], "--vocab farm.toml --background 'a wall' --mode"),
 }
 
 
@@ -310,14 +309,6 @@ def test_the_recorded_command_gives_the_same_masks(label: Label, command: Comman
     assert command(*shlex.split(words)[1:], "imgs", "-f", "png", "-o", "two").code == 0
     assert contents("one") == contents("two")
     assert read("two/run.json")["command"] == words
-
-
-def test_templates_of_a_file_are_recorded_as_such(label: Label) -> None:
-    Path("lines.txt").write_text("one {}\nsome {}s\n")
-    assert label("--templates", "lines.txt", images="imgs/a.png").code == 0
-    run = read("out/run.json")
-    assert "--templates FILE" in run["command"]
-    assert run["vocabulary"]["templates"] == ["one {}", "some {}s"]
 
 
 def test_masks_of_a_run_that_is_broken_off_can_be_read(label: Label, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ MISTAKES = {
     "empty run": (["label", "photos", "--from", ""], "the path of --from is empty", UNSET),
     "empty vocabulary": (["vocab", "check", ""], "the vocabulary '' is no file and no preset", None),
     "empty templates": (
-        ["label", "photos", "-c", "a", "--templates", ""], "--templates '' is no file and none of", None,
+        ["vocab", "show", "voc20", "--templates", ""], "--templates '' is no file and none of", None,
     ),
     "empty truth": (["eval", "photos", "--gt", "", "-c", "car"], "the path of --gt is empty", UNSET),
     "empty masks": (["eval", "--pred", "", "--gt", "photos"], "the path of --pred is empty", UNSET),

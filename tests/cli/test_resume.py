@@ -436,7 +436,7 @@ WRONG_RECORDS: dict[str, tuple[Callable[[], object], list[str], str]] = {
     ),
     "with classes beside it": (
         nothing, ["--from", "out", "-c", "tree"],
-        "Error: --from says what to label\nHint: Leave out --classes, --vocab, --templates and --background.\n",
+        "Error: --from says what to label\nHint: Leave out --classes, --vocab and --background.\n",
     ),
 }  # fmt: skip
 

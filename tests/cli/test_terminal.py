@@ -95,7 +95,7 @@ def test_other_commands_spell_out_too(command: Command, folder: str, mlp_checkpo
         ["label", f"gone{HOSTILE}", "-c", "tree", "-m", mlp_checkpoint],
         ["label", folder, "-c", "tree", "-m", f"gone{HOSTILE}"],
         ["label", folder, "--vocab", f"gone{HOSTILE}"],
-        ["label", folder, "-c", "tree", "--templates", f"gone{HOSTILE}"],
+        ["vocab", "show", "voc20", "--templates", f"gone{HOSTILE}"],
         ["label", folder, "-c", "tree", "-f", HOSTILE],
         ["label", folder, "-c", "tree", "--from", f"gone{HOSTILE}"],
         ["label", folder, "-c", "tree", f"--{HOSTILE}"],

@@ -24,6 +24,7 @@ from PIL import Image
 
 from tipsseg.errors import CheckpointError, ImageError, TipssegError
 from tipsseg.formats import FORMATS
+from tipsseg.options.run import Ray
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.inputs import find
 from tipsseg.runs.common.progress import Progress
@@ -81,7 +82,7 @@ def label(info: RunInfo, engine: Engine) -> Counts:
 
 
 def label_with_ray(info: RunInfo, actors: int = 1) -> Counts:
-    with RayEngine(info, actors, 0) as engine:
+    with RayEngine(info, Ray(actors)) as engine:
         return label(info, engine)
 
 
@@ -189,7 +190,7 @@ def test_outcomes_come_in_order_and_as_the_images_come() -> None:
                 yield replace(ref, path=Path("imgs/street/broken.png")) if number % 50 == 9 else ref
 
     info = run_for("out")
-    with RayEngine(info, 2, 0) as engine:
+    with RayEngine(info, Ray(2)) as engine:
         engine.start(run_context(info))
         with closing(engine.results(items())) as outcomes:
             kinds = []
@@ -228,7 +229,7 @@ def test_a_model_that_cannot_be_loaded_is_told_as_in_a_local_run() -> None:
     Path("model/model.safetensors").write_bytes(b"no tensors")
     with pytest.raises(CheckpointError) as local:
         LocalEngine(info).start(run_context(info))
-    with pytest.raises(CheckpointError) as raised, RayEngine(info, 1, 0) as engine:
+    with pytest.raises(CheckpointError) as raised, RayEngine(info, Ray(1)) as engine:
         engine.start(run_context(info))
     assert vars(raised.value) == vars(local.value)
     wait_for_free_cpus()
@@ -267,7 +268,7 @@ def test_actors_that_are_killed_are_replaced_and_the_files_are_the_same(monkeypa
             yield ref
 
     info = run_for("ray")
-    with Progress(quiet=True) as progress, RayEngine(info, CPUS, 0) as engine:
+    with Progress(quiet=True) as progress, RayEngine(info, Ray(CPUS)) as engine:
         counts = run_label(info, Images(refs(found.refs), found.root), engine, progress)
     assert len(killed) == 3
     assert counts == wanted
@@ -290,7 +291,7 @@ def test_actors_that_die_over_and_over_end_the_run() -> None:
     try:
         with (
             pytest.raises(TipssegError, match=r"^4 actors died while they loaded the model: ") as raised,
-            RayEngine(run_for("out"), 1, 0) as engine,
+            RayEngine(run_for("out"), Ray(1)) as engine,
         ):
             engine.start(run_context(run_for("out")))
     finally:
@@ -313,7 +314,7 @@ def test_an_image_that_kills_each_actor_ends_the_run(monkeypatch: pytest.MonkeyP
         yield ImageRef(Path("die.png"), PurePosixPath("1.png"))
 
     info = run_for("out")
-    with RayEngine(info, 1, 0) as engine:
+    with RayEngine(info, Ray(1)) as engine:
         engine.start(run_context(info))
         stopped = threading.Event()
 
@@ -351,6 +352,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from tipsseg.cli import main as cli
+from tipsseg.options.run import Ray
 from tipsseg.runs.common.inputs import find
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.ray_engine import RayEngine
@@ -367,7 +369,7 @@ def with_ray(actors: int) -> None:
     spec.check()
     info = plan_run(spec)
     found = find([Path("imgs")], output=spec.output)
-    with Progress(quiet=False) as progress, RayEngine(info, actors, 0) as engine:
+    with Progress(quiet=False) as progress, RayEngine(info, Ray(actors)) as engine:
         run_label(info, Images(found.refs, found.root), engine, progress)
     assert "torch" not in sys.modules
 
@@ -417,4 +419,4 @@ def test_more_actors_than_the_machine_has_room_for(own_ray: Path) -> None:
     ran = subprocess.run(with_own_ray(9999), capture_output=True, text=True)
     assert ran.returncode == 2, ran.stderr
     assert ran.stdout == ""
-    assert "Error: --actors 9999 with --gpus 0 needs 9999 CPUs, and this machine has " in ran.stderr
+    assert "Error: --ray 9999 needs 9999 CPUs, and this machine has " in ran.stderr

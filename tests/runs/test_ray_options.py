@@ -1,4 +1,4 @@
-"""What can be seen to be wrong with `--engine ray` before Ray is started, or with a machine of its cluster."""
+"""What can be seen to be wrong with `--ray` before Ray is started, or with a machine of its cluster."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import pytest
 
 from tipsseg import __version__
 from tipsseg.errors import TipssegError, UsageError
+from tipsseg.options.run import Ray, parse_ray
 from tipsseg.runs.engine import ray_actor, ray_engine
 from tipsseg.runs.engine.ray_engine import check_ray
 
 WRONG = {
-    "no actor": (0, 0.0, "auto", "argument `actors`=0 is too small"),
-    "fewer than none": (1, -1.0, "auto", "argument `gpus`=-1 is no number of GPUs"),
-    "no number": (1, float("nan"), "auto", "argument `gpus`=nan is no number of GPUs"),
-    "without end": (1, float("inf"), "auto", "argument `gpus`=inf is no number of GPUs"),
-    "one and a half": (1, 1.5, "auto", "argument `gpus`=1.5 is not possible with Ray"),
-    "a GPU that Ray hides": (1, 0.0, "cuda", "argument `device`=cuda with argument `gpus`=0: Ray would hide the GPUs"),
+    "no actor": ("0", "auto", "argument `ray`=0: there is 1 actor or more"),
+    "no number": ("many", "auto", "argument `ray`=many is no number of actors"),
+    "fewer than none": ("1x-1", "auto", "argument `ray`=1x-1 is no number of actors"),
+    "half an actor": (1.5, "auto", "argument `ray`=1.5 is no number of actors"),
+    "one and a half": ("1x1.5", "auto", "argument `ray`=1x1.5: an actor has a part of one GPU, or whole GPUs"),
+    "a GPU that Ray hides": ("1", "cuda", "argument `device`=cuda with argument `ray`=1: Ray would hide the GPUs"),
 }
 
 
@@ -30,26 +31,28 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("case", WRONG)
 def test_numbers_that_cannot_be(case: str) -> None:
-    actors, gpus, device, message = WRONG[case]
+    ray, device, message = WRONG[case]
     with pytest.raises(UsageError) as raised:
-        check_ray(actors, gpus, device)
+        check_ray(parse_ray(ray), device)
     assert raised.value.message.startswith(message)
 
 
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
-    ("gpus", "device"), [(0.0, "auto"), (0.0, "cpu"), (0.25, "cuda"), (1.0, "auto"), (2.0, "cuda")]
+    ("ray", "device"),
+    [("1", "auto"), (4, "cpu"), ("2x0.25", "cuda"), ("2x.5", "cuda"), ("1x1", "auto"), ("1x2", "cuda")],
 )
-def test_numbers_that_can_be(gpus: float, device: str) -> None:
-    check_ray(1, gpus, device)
+def test_numbers_that_can_be(ray: object, device: str) -> None:
+    check_ray(parse_ray(ray), device)
+    assert parse_ray(str(parse_ray(ray))) == parse_ray(ray)
 
 
 def test_without_ray_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_engine, "find_spec", lambda name: None)
     with pytest.raises(UsageError) as raised:
-        check_ray(1, 0, "auto")
+        check_ray(Ray(1), "auto")
     assert (raised.value.message, raised.value.hint) == (
-        "argument `engine`=ray needs Ray",
+        "argument `ray` needs Ray",
         "pip install 'tipsseg[ray]'",
     )
 

@@ -18,6 +18,16 @@ _ARGUMENTS = "Arguments"
 _ALL = "tipsseg.help_all"
 
 
+#: Options of earlier versions, and what takes their place.
+_GONE = {
+    "-v": "Write --vocab.",
+    "--actors": "Write --ray 4 for four actors, or --ray 4x1 for four with a GPU each.",
+    "--engine": "Write --ray 4 for four actors of a Ray cluster; without --ray this process labels.",
+    "--gpus": "Write --ray 4x0.5 for four actors with half a GPU each.",
+    "--templates": "Write `templates` into a vocabulary file; tipsseg vocab show makes one, and has --templates.",
+}
+
+
 class Command(TyperCommand):
     """A command whose options stand in its help in the groups that `rich_help_panel` names; typer does so with rich alone.
 
@@ -30,7 +40,7 @@ class Command(TyperCommand):
     rare: ClassVar[frozenset[str]] = frozenset()
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Parse the arguments. Raise UsageError if --vocab is there twice, as of any option the last counts, and for -v."""
+        """Parse the arguments. Raise UsageError if --vocab is there twice, as of any option the last counts."""
         try:
             _, _, found = self.make_parser(ctx).parse_args(list(args))
             if sum(param.name == "vocab" for param in found) > 1:
@@ -39,8 +49,9 @@ class Command(TyperCommand):
                 )
             return super().parse_args(ctx, args)
         except Exception as error:
-            if getattr(error, "option_name", None) == "-v" and any(param.name == "vocab" for param in self.params):
-                raise UsageError("-v does not stand for --vocab any more", "Write --vocab.") from None
+            flag = getattr(error, "option_name", None)
+            if flag in _GONE and any(param.name == "vocab" for param in self.params):
+                raise UsageError(f"{flag} is gone", _GONE[flag]) from None
             raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from tipsseg.cli.parameters import path_of
+from tipsseg.cli.parameters import Without, path_of
 from tipsseg.errors import UsageError
 from tipsseg.options import split_names
-from tipsseg.options.fields import FILES, IMAGES, OTHER, TRUTH, WHAT, Option, option
+from tipsseg.options.fields import FILES, IMAGES, OTHER, WHAT, Option, option
 
 FORMAT_HELP = "One or more, with commas: {formats}."
 
@@ -32,6 +32,10 @@ class Question:
     templates: str | None = option(None, metavar="NAME|FILE", group=WHAT, choices=("protocol", "plain"), rare=True,
         help="Prompt templates: protocol, plain, or a file with one a line.  [default: the vocabulary's, or protocol]")
     # fmt: on
+
+
+#: The question of a command that labels: templates stand in a vocabulary file.
+Asked = Annotated[Question, Without("templates")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +68,6 @@ Paths = Annotated[
 Folder = Annotated[
     Path, typer.Argument(metavar="OUT", parser=path_of("the folder"), help="The output folder of tipsseg label.")
 ]
-Gt = Annotated[Path, Option(help="Folder of the truth masks.", metavar="DIR", group=TRUTH)]
-Json = Annotated[bool, Option(help="Print the numbers as one JSON object.", flag="json", group=FILES)]
-Replace = Annotated[bool, Option(help="Replace the file where it is there.", group=FILES)]
 Null = Annotated[
     bool,
     Option(

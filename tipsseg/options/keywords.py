@@ -13,7 +13,7 @@ from typing import Any, TypedDict, TypeVar, cast, get_args, get_type_hints
 
 from tipsseg.options import Dtype, FeatureDtype, Instances, MinArea, Mode, Names, PngMode, Refinement
 from tipsseg.options.fields import options_of
-from tipsseg.options.run import EngineName
+from tipsseg.options.run import Ray
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -93,9 +93,7 @@ class LabelFolderKeywords(LabelKeywords, FileKeywords, ComputeKeywords, ModelKey
     replace_edited: bool
     retry_failed: bool
     shard: str | None
-    engine: EngineName
-    actors: int
-    gpus: float
+    ray: int | str | Ray | None
 
 
 class EncodeFolderKeywords(ViewKeywords, DeviceKeywords, ModelKeywords, ImageKeywords, total=False):

@@ -5,10 +5,11 @@ Imports nothing that takes its time: the help of the command needs this module.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 from tipsseg.errors import UsageError
 from tipsseg.options import (
@@ -17,7 +18,6 @@ from tipsseg.options import (
     FEATURE_DTYPES,
     MAX_PIXELS,
     FeatureDtype,
-    check_number,
     check_whole_number,
     choose,
     default_jobs,
@@ -152,33 +152,49 @@ class ImageOptions:
             raise UsageError("argument `limit` and argument `sample` exclude each other", "Give one of them.")
 
 
-EngineName = Literal["local", "ray"]
+@dataclass(frozen=True, slots=True)
+class Ray:
+    """So many actors of a Ray cluster, with a model of its own each, and the GPUs of each. Raise UsageError for other numbers."""
 
-ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+    actors: int
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.actors < 1:
+            raise UsageError(f"argument `ray`={self}: there is 1 actor or more", _RAY_HINT)
+        if not 0 <= self.gpus < math.inf:
+            raise UsageError(f"argument `ray`={self}: {self.gpus:g} is no number of GPUs", _RAY_HINT)
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise UsageError(f"argument `ray`={self}: an actor has a part of one GPU, or whole GPUs", _RAY_HINT)
+
+    def __str__(self) -> str:
+        return f"{self.actors}x{self.gpus:g}" if self.gpus else str(self.actors)
+
+
+def parse_ray(text: object) -> Ray:
+    """Return the actors of a number, or of a text: "4", or "4x0.5" with half a GPU each. Raise UsageError."""
+    if isinstance(text, Ray):
+        return text
+    if not (match := re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{0,9}\.?[0-9]{1,9}))?", str(text))):
+        raise UsageError(f"argument `ray`={text} is no number of actors", _RAY_HINT)
+    return Ray(int(match[1]), float(match[2] or 0))
+
+
+_RAY_HINT = "Give the number of actors, and the GPUs of each if there are some: 4, 4x1, or 4x0.5 for two on a GPU."
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """What labels the images: this process, or actors of a Ray cluster. Raises UsageError for values that cannot be meant."""
+    """What labels the images: this process, or actors of a Ray cluster. Raises UsageError for what cannot be meant."""
 
     # fmt: off
-    engine: EngineName = option("local", group=MACHINES, rare=True,
-        help="local: this process; ray: actors of a Ray cluster (pip install 'tipsseg[ray]').")
-    actors: int = option(1, metavar="N", group=MACHINES, rare=True,
-        help="With argument `engine`=ray: actors, each with a model of its own.")
-    gpus: float = option(0.0, metavar="X", group=MACHINES, rare=True,
-        help="With argument `engine`=ray: GPUs of each actor, such as 1 or 0.5.")
+    ray: Ray | None = option(None, metavar="ACTORS[xGPUS]", group=MACHINES, rare=True,
+        help="Label by so many actors of a Ray cluster, such as 4, or 4x0.5 with half a GPU each (pip install 'tipsseg[ray]').")
     # fmt: on
 
     def __post_init__(self) -> None:
-        choose(self.engine, ENGINES, "engine")
-        _set(self, "actors", check_whole_number("argument `actors`", self.actors))
-        _set(self, "gpus", check_number("argument `gpus`", self.gpus))
-        if self.engine == "local" and (self.actors, self.gpus) != (1, 0.0):
-            raise UsageError(
-                "argument `actors` and argument `gpus` are for argument `engine`=ray",
-                "Leave them out, or give argument `engine`=ray.",
-            )
+        if self.ray is not None:
+            _set(self, "ray", parse_ray(self.ray))
 
 
 #: The benchmarks whose names and ids of truth masks are known.

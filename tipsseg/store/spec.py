@@ -28,7 +28,7 @@ from tipsseg.util.files import is_file, is_folder
 from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.util.printable import shell_line, shell_word
 from tipsseg.vocabulary.fitted import FittedVocabulary
-from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, TEMPLATES
+from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
 from tipsseg.vocabulary.toml_file import class_record
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import find_model
@@ -103,19 +103,14 @@ class RunSpec(ComputeOptions, OutputOptions):
         """A command line that asks for the same labels, without paths and without what does not change the labels."""
         vocabulary = self.vocabulary
         words = ["tipsseg", "label", "--model", self.model]
-        if vocabulary.source or vocabulary.fit:
-            words += ["--vocab", vocabulary.source or "FIT"]
+        if vocabulary.source or vocabulary.fit or vocabulary.templates != PROTOCOL_TEMPLATES:
+            words += ["--vocab", vocabulary.source or ("FIT" if vocabulary.fit else "FILE")]
         else:
             for entry in vocabulary.classes:
                 words += ["-c", entry.name]
         # What "auto" came to is in the record of the vocabulary.
         if not vocabulary.fit:
             words += ["--background", "auto" if vocabulary.auto else _option_value(vocabulary.background)]
-        if not vocabulary.fit and vocabulary.templates != PROTOCOL_TEMPLATES:
-            words += [
-                "--templates",
-                next((name for name, known in TEMPLATES.items() if known == vocabulary.templates), "FILE"),
-            ]
         words += ["--mode", self.options.mode]
         for name, (each, about) in options_of(LabelOptions).items():
             if name != "mode" and (value := getattr(self.options, name)) != each.default:

@@ -69,7 +69,7 @@ def evaluate(
     context: typer.Context,
     scoring: Scoring,
     truth: TruthOptions,
-    question: opt.Question,
+    question: opt.Asked,
     compute: ComputeOptions,
     options: LabelOptions,
     files: FileOptions,
@@ -117,7 +117,7 @@ def _evaluate_masks(
     scoring: Scoring,
     pred: Path,
     truth: TruthOptions,
-    question: opt.Question,
+    question: opt.Asked,
     compute: ComputeOptions,
     progress: Progress,
 ) -> Evaluation:
@@ -128,7 +128,7 @@ def _evaluate_masks(
     masks = masks_folder(pred)
     named = None
     if question.classes or question.vocab is not None:
-        plain = replace(question, templates=None, background=None)
+        plain = replace(question, background=None)
         named = [entry.name for entry in values.parse_question(plain).vocabulary.classes]
     names = names_of(pred, named)
     layout = layout_of(truth, names)
@@ -141,7 +141,7 @@ def _evaluate_model(
     scoring: Scoring,
     spec: RunSpec,
     truth: TruthOptions,
-    question: opt.Question,
+    question: opt.Asked,
     paths: Sequence[str],
     progress: Progress,
 ) -> Evaluation:
@@ -173,7 +173,7 @@ def _refuse_together(context: typer.Context, scoring: Scoring) -> None:
     writing = list(given_options(context, FileOptions))
     if pred:
         labelling = [flag for record in (LabelOptions, ComputeOptions) for flag in given_options(context, record)]
-        labelling += [flag for flag in given_options(context, opt.Question) if flag in ("--background", "--templates")]
+        labelling += [flag for flag in given_options(context, opt.Question) if flag == "--background"]
         labelling += ["--null"] * scoring.null + writing
         for flag in labelling:
             if flag not in ("--jobs", "--max-pixels"):

@@ -60,7 +60,7 @@ def fit(
     context: typer.Context,
     fitting: Fitting,
     truth: TruthOptions,
-    question: opt.Question,
+    question: opt.Asked,
     compute: ComputeOptions,
     view: Annotated[LabelOptions, Only("mode", "short_side")],
     paths: Annotated[

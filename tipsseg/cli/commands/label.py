@@ -51,7 +51,7 @@ def _options_of_earlier_run(values: Mapping[str, Any], is_given: Callable[[str],
     With --retry-failed and nothing that says what to label it is the run whose images failed.
     """
     path = values["from_run"]
-    if path is None and values["retry_failed"] and all(values[name] is None for name in _QUESTION):
+    if path is None and values["retry_failed"] and all(values.get(name) is None for name in _QUESTION):
         path = _run_to_retry(Path(values["output"]), values["shard"])
     if path is None:
         return {}
@@ -81,7 +81,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @command(app, EPILOG, defaults=_options_of_earlier_run)
 def label(
-    question: opt.Question,
+    question: opt.Asked,
     compute: ComputeOptions,
     options: LabelOptions,
     output: OutputOptions,
@@ -131,7 +131,7 @@ def label(
             progress.note(note)
         found = find_images(spec, Choice(**vars(images), **stdin.sources(given, printing.null)), progress)
         if printing.dry_run:
-            failed = dry_run(info, found, progress, measure=engine.engine == "local")
+            failed = dry_run(info, found, progress, measure=engine.ray is None)
         else:
             with make_engine(info, progress.note, printing.quiet) as labeller, _commands_to_paste(spec.output):
                 failed = run_label(info, found, labeller, progress, jsonl=printing.jsonl).failed
@@ -181,11 +181,11 @@ def _repeated(path: Path, question: opt.Question) -> RepeatedRun:
     from tipsseg.cli.arguments.repeat import read_run_file
 
     repeated = read_run_file(path)
-    own = [question.classes, question.templates, question.background]
+    own = [question.classes, question.background]
     if not repeated.vocabulary.fit:  # of which --vocab gives the vectors
         own.append(question.vocab)
     if any(value is not None for value in own):
-        raise UsageError("--from says what to label", "Leave out --classes, --vocab, --templates and --background.")
+        raise UsageError("--from says what to label", "Leave out --classes, --vocab and --background.")
     return repeated
 
 

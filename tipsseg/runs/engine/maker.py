@@ -15,9 +15,10 @@ EngineMaker = Callable[[RunInfo, Callable[[str], None], bool], AbstractContextMa
 
 def engine_maker(options: EngineOptions, device: str) -> EngineMaker:
     """Return what makes the engine of a run on a device. Raise UsageError if Ray is not installed, or cannot be asked so."""
-    if options.engine == "local":
+    if options.ray is None:
         return lambda info, note, quiet: nullcontext(LocalEngine(info, note=note, quiet=quiet))
     from tipsseg.runs.engine.ray_engine import RayEngine, check_ray
 
-    check_ray(options.actors, options.gpus, device)
-    return lambda info, note, quiet: RayEngine(info, options.actors, options.gpus)
+    ray = options.ray
+    check_ray(ray, device)
+    return lambda info, note, quiet: RayEngine(info, ray)

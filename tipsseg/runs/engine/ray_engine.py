@@ -11,7 +11,6 @@ An actor that dies is replaced, and its images are labelled again: their files a
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 import sys
@@ -29,7 +28,7 @@ from typing import Any, Self, TextIO
 from tipsseg._version import __version__
 from tipsseg.errors import DeviceError, TipssegError, UsageError
 from tipsseg.formats import image_folders
-from tipsseg.options import check_whole_number
+from tipsseg.options.run import Ray
 from tipsseg.runs.engine.ray_actor import LabelActor, Plan
 from tipsseg.store.results import ImageResult, Left
 from tipsseg.store.spec import RunInfo
@@ -57,24 +56,14 @@ _GRACE = 10.0
 _SAME_COMMAND = "What is done stays; the same command goes on from there."
 
 
-def check_ray(actors: int, gpus: float, device: str) -> None:
-    """Raise UsageError where Ray is not installed, or for numbers that cannot be."""
+def check_ray(ray: Ray, device: str) -> None:
+    """Raise UsageError if Ray is not installed, or would hide the device from its actors."""
     if find_spec("ray") is None:
-        raise UsageError("argument `engine`=ray needs Ray", "pip install 'tipsseg[ray]'")
-    check_whole_number("argument `actors`", actors)
-    if not 0 <= gpus < math.inf:
+        raise UsageError("argument `ray` needs Ray", "pip install 'tipsseg[ray]'")
+    if device.startswith("cuda") and not ray.gpus:
         raise UsageError(
-            f"argument `gpus`={gpus:g} is no number of GPUs", "Give those of one actor: 1, or 0.5 for two on a GPU."
-        )
-    if gpus > 1 and gpus != int(gpus):
-        raise UsageError(
-            f"argument `gpus`={gpus:g} is not possible with Ray",
-            "Give a part of one GPU, such as 0.5, or a whole number.",
-        )
-    if device.startswith("cuda") and not gpus:
-        raise UsageError(
-            f"argument `device`={device} with argument `gpus`=0: Ray would hide the GPUs from its actors",
-            "Give argument `gpus`=1.",
+            f"argument `device`={device} with argument `ray`={ray}: Ray would hide the GPUs from its actors",
+            f"Give each of them a GPU: argument `ray`={ray.actors}x1.",
         )
 
 
@@ -113,18 +102,10 @@ class _Worker:
 class RayEngine:
     """Labels images in actors of a Ray cluster. Use as a context manager: at its end the actors are gone."""
 
-    def __init__(self, info: RunInfo, actors: int, gpus: float) -> None:
-        """Nothing is started yet. Raises as `check_ray` does.
-
-        Args:
-            info: The run, as `plan_run` gives it.
-            actors: How many there are, each with a model of its own.
-            gpus: Of each actor; two share one with 0.5.
-        """
-        check_ray(actors, gpus, info.spec.device)
+    def __init__(self, info: RunInfo, wanted: Ray) -> None:
+        check_ray(wanted, info.spec.device)
         self._info = info
-        self._actors = actors
-        self._gpus = gpus
+        self._wanted = wanted
         self._started: RunInfo | None = None
         self._workers: list[_Worker] = []
         self._waiting: deque[_Image] = deque()
@@ -140,11 +121,11 @@ class RayEngine:
         self._context = context
         self._stack.enter_context(redirect_stdout(messages := _Messages(sys.stdout)))
         if self._stack.enter_context(_connected()):
-            _check_resources(self._actors, self._gpus)
+            _check_resources(self._wanted)
         self._plan = ray.put(Plan(self._info, context, Path.cwd(), __version__))
         self._stack.callback(self._end_actors)
         self._stack.callback(messages.end)
-        self._workers = [self._hire() for _ in range(self._actors)]
+        self._workers = [self._hire() for _ in range(self._wanted.actors)]
         while self._started is None:
             self._happened.wait()
             self._happened.clear()
@@ -158,7 +139,7 @@ class RayEngine:
     def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
         """Label the images, see Engine. `items` is gone through in a thread of its own, as in `pipeline.label_images`."""
         line: deque[Future[ImageResult]] = deque()  # what was taken and not yielded yet, in order
-        feed = Feeder(items, self._actors * _WINDOW * _BATCH, self._happened.set)
+        feed = Feeder(items, self._wanted.actors * _WINDOW * _BATCH, self._happened.set)
         finished = False
         try:
             while line or not feed.ended:
@@ -197,7 +178,7 @@ class RayEngine:
         """A new actor, which begins to load the model."""
         import ray
 
-        actor: Any = ray.remote(LabelActor).options(num_cpus=1, num_gpus=self._gpus).remote(self._plan)
+        actor: Any = ray.remote(LabelActor).options(num_cpus=1, num_gpus=self._wanted.gpus).remote(self._plan)
         return _Worker(actor, deque([_Task(self._answer(actor.start.remote()))]))
 
     def _answer(self, reference: Any) -> Future[Any]:
@@ -301,7 +282,7 @@ def _check_same(one: tuple[str, str], other: tuple[str, str]) -> None:
         raise DeviceError(
             other[0],
             f"one actor runs on {here} and another on {there}: their labels would differ",
-            "Say what all of them have, with argument `device`, argument `dtype` and argument `gpus`.",
+            "Say what all of them have, with argument `device`, argument `dtype` and argument `ray`.",
         )
 
 
@@ -358,17 +339,16 @@ def _connected() -> Iterator[bool]:
         ray.shutdown()
 
 
-def _check_resources(actors: int, gpus: float) -> None:
+def _check_resources(wanted: Ray) -> None:
     """Raise UsageError for actors that would wait forever; a cluster of others may well grow."""
     import ray
 
     there = ray.cluster_resources()
-    for name, each in (("CPU", 1), ("GPU", gpus)):
+    for name, each in (("CPU", 1), ("GPU", wanted.gpus)):
         has = there.get(name, 0)
-        if actors * each > has:
+        if wanted.actors * each > has:
             raise UsageError(
-                f"argument `actors`={actors} with argument `gpus`={gpus:g} needs {actors * each:g} {name}s, "
-                f"and this machine has {has:g}",
+                f"argument `ray`={wanted} needs {wanted.actors * each:g} {name}s, and this machine has {has:g}",
                 "Give fewer actors, or join a cluster with the environment variable RAY_ADDRESS.",
             )
 
