@@ -322,9 +322,8 @@ def test_a_folder_with_an_option_that_is_gone_still_opens(run: Run, name: str, v
 
 def test_labels_of_a_run_before_the_last_are_not_mixed(run: Run) -> None:
     run("-f", "png")
-    options = tipsseg.LabelOptions("whole")
     results = tipsseg.label_folder(
-        "imgs", CLASSES.split(","), output="out", formats=["png"], model=str(run.model), options=options, device="cpu"
+        "imgs", CLASSES.split(","), output="out", formats=["png"], model=str(run.model), mode="whole", device="cpu"
     )
     assert next(results).ref.name == ALL[0]
     results.close()
