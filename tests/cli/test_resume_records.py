@@ -415,23 +415,8 @@ def test_labels_that_are_scored_are_not_written_under_second_names(run: Run) -> 
     run("-f", "png")
     before = tree("out")
     shutil.copytree("out/masks", "gt")
-    score = [
-        "eval",
-        "imgs/sub",
-        "--gt",
-        "gt/sub",
-        "-c",
-        CLASSES,
-        "-m",
-        run.model,
-        "--device",
-        "cpu",
-        "-f",
-        "png",
-        "-o",
-        "out",
-    ]
-    ran = run.command(*score)
+    words = ["eval", "imgs/sub", "--gt", "gt/sub", "--device", "cpu", "-f", "png", "-o", "out", "-m"]
+    ran = run.command(*words, run.model, "-c", CLASSES)
     assert (ran.code, tree("out")) == (1, before)
     assert "Error: imgs/sub/b c.jpg is sub/b c.jpg in out, and would be labelled again as b c.jpg\n" in ran.err
 

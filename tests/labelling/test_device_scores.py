@@ -20,15 +20,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import tipsseg
-from tipsseg import ClassSpec, Features, Labeller, LabelOptions, Model, UsageError, make_vocabulary
+from tipsseg import ClassSpec, Features, Labeller, Model, UsageError, make_vocabulary
 from tipsseg.backbones.devices import enough_memory
 from tipsseg.errors import DeviceError
 from tipsseg.labelling import labeller
 from tipsseg.labelling.golden import picture
-from tipsseg.labelling.labeller import Cosines
 from tipsseg.labelling.scoring import device_scores
 from tipsseg.labelling.scoring.assign import Assignment, LabelTable, best_groups, match
-from tipsseg.labelling.scoring.device_scores import DeviceLabels, DeviceScorer
+from tipsseg.labelling.scoring.device_scores import DeviceScorer
 from tipsseg.labelling.scoring.scores import WholeScores, WindowScores
 from tipsseg.labelling.windows import make_plan
 from tipsseg.options import Mode
@@ -285,40 +284,6 @@ def as_on_a_gpu(made: Labeller) -> Labeller:
 
 
 NAMES: list[str | ClassSpec] = [ClassSpec("panda leg", ("leg",)), "tree", ClassSpec("sky", min_confidence=0.2), "road"]
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param(LabelOptions(), id="slide"),
-        pytest.param(LabelOptions(mode="whole"), id="whole"),
-        pytest.param(LabelOptions(min_confidence=0.5), id="min_confidence"),
-        pytest.param(LabelOptions(refine="pamr"), id="refined"),
-    ],
-)
-@pytest.mark.parametrize("most", [1 << 22, 100], ids=["sent", "fetched"])
-def test_the_labeller_gives_the_labels_of_a_cpu(
-    model: Model, options: LabelOptions, most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(labeller, "_SENT", most)
-    vocabulary = make_vocabulary(NAMES)
-    image = picture(150, 220)
-    plain = Labeller(model, vocabulary, options)
-    device = as_on_a_gpu(Labeller(model, vocabulary, options))
-    features = model.encode(image, mode=options.mode)
-    scored = device.score(features, 3)
-    assert isinstance(scored, DeviceLabels if most > 100 and options.refine == "none" else Cosines)
-    prepared = device._prepared(image)
-    expected, got = plain.assign(prepared, plain.score(features, 3)), device.assign(prepared, scored)
-    assert (got.labels == expected.labels).mean() > 0.999
-    assert np.abs(got.confidence - expected.confidence).mean() < 1e-3
-    assert len(np.unique(got.labels)) > 1
-    assert got.top is not None
-    assert expected.top is not None
-    assert (got.top.ids == expected.top.ids).mean() > 0.95
-    alone = device.label(image)
-    assert (alone.labels == got.labels).all()
-    assert alone.top is None
 
 
 @pytest.mark.parametrize("most", [1 << 22, 100], ids=["sent", "fetched"])

@@ -102,11 +102,6 @@ def test_lists_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> Non
         pictures(tmp_path, tmp_path / "list.jsonl", 42)
 
 
-def test_a_list_of_nothing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no pictures"):
-        read_list(listed(tmp_path, "", ""))
-
-
 @pytest.mark.parametrize("captions", ["medium", "mixed"])
 def test_views_depend_on_the_seed_alone(scenes: Store, captions: str) -> None:
     one, two, other = (make_views(scenes, seed, 9, 84, Recipe(captions=captions)) for seed in ((1, 5), (1, 5), (1, 6)))
@@ -159,12 +154,6 @@ def test_questions_are_about_the_whole_crop(scenes: Store) -> None:
     assert views.question is not None
     for whole, truth in zip(views.whole, views.question.truth, strict=True):
         assert (np.abs(whole[..., 0] / 10.0 - truth) < 0.5).mean() > 0.97  # all but the edge
-
-
-def test_pictures_have_no_questions() -> None:
-    plain = Store(np.zeros((1, 84, 84, 3), np.uint8), None, [store.Record(False, 84, Captions("a", "b", "c"))])
-    with pytest.raises(InputError, match="no truth masks"):
-        make_views(plain, (1, 1), 1, 56, Recipe(dense=True))
 
 
 def test_what_is_made_ahead_comes_in_order() -> None:

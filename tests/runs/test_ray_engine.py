@@ -154,21 +154,6 @@ def test_actors_take_features_from_a_store_and_add_them() -> None:
             assert path.read_bytes() == (Path(one) / path.relative_to(other)).read_bytes()
 
 
-def test_a_run_that_was_broken_off_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
-    for output in ("local", "ray"):
-        info = run_for(output)
-        label(info, LocalEngine(info))
-        Path(output, "masks/meadow/house.png").unlink()
-        Path(output, "confidence/sea.png").unlink()
-    capfd.readouterr()
-    info = run_for("local")
-    assert label(info, LocalEngine(info)) == Counts(labelled=2, unchanged=10, failed=1)
-    local = capfd.readouterr()
-    assert label_with_ray(run_for("ray")) == Counts(labelled=2, unchanged=10, failed=1)
-    assert contents("ray") == contents("local")
-    assert capfd.readouterr().out == local.out.replace("local/", "ray/")
-
-
 def test_outcomes_come_in_order_and_as_the_images_come() -> None:
     """An image is labelled though no other has come; and of many that have come, not all are taken at once."""
     taken = 0
