@@ -155,7 +155,7 @@ def test_a_shard_is_repeated_as_a_shard_on_the_device_that_was_asked_for(run: Ru
     assert record(Path("again/shards/2-of-2"))["shard"] == "2/2"
     found = record(Path("out"))
     Path("out/run.json").write_text(json.dumps({**found, "asked": {**found["asked"], "device": "tpu"}}))  # type: ignore[dict-item]
-    assert "Error: unknown device 'tpu'" in run.command("label", "imgs", "--from", "out", "-o", "third").err
+    assert "unknown device 'tpu'\n" in run.command("label", "imgs", "--from", "out", "-o", "third").err
 
 
 def test_the_shards_of_a_list_are_all_of_it(run: Run) -> None:
