@@ -145,8 +145,3 @@ def test_inputs_stay_as_they_are() -> None:
     image.flags.writeable = False
     pamr(maps, image)
     assert torch.equal(maps, kept)
-
-
-def test_sizes_must_agree() -> None:
-    with pytest.raises(ValueError, match="30, 40"):
-        pamr(random_maps(2, (30, 40)), random_image((60, 80)))

@@ -1,4 +1,4 @@
-"""An image as the model sees it: upright, resized, and the windows that it is cut into. No torch."""
+"""Prepare an image for the model: upright, resized, and cut into windows. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Soft label maps -> the same maps drawn to the edges of the image: PAMR. Optional, and nothing in it is trained.
+"""Draw soft label maps to the edges of the image: PAMR. Optional, and nothing in it is trained.
 
 Cosines come on a grid of patches, so the edges of labels are off by up to a patch. Pixel-adaptive mask refinement (Araslanov and
 Roth, "Single-Stage Semantic Segmentation from Image Labels", CVPR 2020, section 4) lets every pixel take over, again and again, the
@@ -55,13 +55,8 @@ def pamr(
         [K, h, w] float32 on the device of `maps`. Every value is a weighted mean of values of its own map, with weights that the
         image alone decides: maps in [0, 1] stay there, maps that sum to 1 at every pixel still do, and no map depends on which
         others are refined with it. Nothing farther than `reach(dilations, iterations)` pixels matters to a pixel.
-
-    Raises:
-        ValueError: `maps` and `image` differ in size.
     """
     size = (image.shape[0], image.shape[1])
-    if tuple(maps.shape[1:]) != size:
-        raise ValueError(f"maps of {list(maps.shape[1:])} pixels cannot follow an image of {list(size)}")
     refined = torch.empty_like(maps)
     for tile in _tiles(size, reach(dilations, iterations)):
         _refine_tile(maps, image, refined, tile, dilations, iterations)
@@ -69,7 +64,7 @@ def pamr(
 
 
 def reach(dilations: Sequence[int] = DILATIONS, iterations: int = ITERATIONS) -> int:
-    """How far in pixels, along each axis, a pixel can matter to the refined value of another."""
+    """Return how far in pixels, along each axis, a pixel can matter to the refined value of another."""
     return max(dilations) * iterations
 
 
@@ -83,7 +78,7 @@ class _Tile:
 
 
 def _tiles(size: tuple[int, int], margin: int) -> Iterator[_Tile]:
-    """Tiles whose cores are the image, with outer parts of about _TILE_PIXELS."""
+    """Yield tiles whose cores are the image, with outer parts of about _TILE_PIXELS."""
     short = min(size)
     # Pieces of the whole short side are refined with margins on two sides only, as long as they are not mostly margin.
     side = short if _TILE_PIXELS // short >= 3 * margin else isqrt(_TILE_PIXELS)
@@ -95,7 +90,7 @@ def _tiles(size: tuple[int, int], margin: int) -> Iterator[_Tile]:
 
 
 def _spans(length: int, extent: int, margin: int) -> Iterator[tuple[slice, slice, slice]]:
-    """(core, outer, inner) of pieces of one axis, the outer ones at most `extent` long if the margins leave anything."""
+    """Yield (core, outer, inner) of pieces of one axis, the outer ones at most `extent` long if the margins leave anything."""
     step = length if extent >= length else max(extent - 2 * margin, 1)
     for start in range(0, length, step):
         stop = min(start + step, length)
@@ -117,7 +112,7 @@ def _refine_tile(
 
 
 def _affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
-    """Weights of the neighbours of each pixel, [N, h, w], of sum 1: softmax(mean over channels of -|difference| / (0.1 * sigma)).
+    """Weigh the neighbours of each pixel, [N, h, w], of sum 1: softmax(mean over channels of -|difference| / (0.1 * sigma)).
 
     `image` is [3, h, w] float32; sigma is the standard deviation of a channel over the neighbours.
     """
@@ -139,7 +134,7 @@ def _affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
 
 
 def _take_over(maps: Tensor, weights: Tensor, dilations: Sequence[int]) -> Tensor:
-    """One iteration: [c, h, w] -> [c, h, w]."""
+    """Do one iteration: [c, h, w] -> [c, h, w]."""
     mean = torch.zeros_like(maps)
     for weight, values in zip(weights, _neighbours(maps, dilations), strict=True):
         mean.addcmul_(values, weight)
@@ -147,7 +142,7 @@ def _take_over(maps: Tensor, weights: Tensor, dilations: Sequence[int]) -> Tenso
 
 
 def _neighbours(maps: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
-    """The N neighbours of every pixel, [c, h, w] each; beyond the edges the outermost pixels go on."""
+    """Yield the N neighbours of every pixel, [c, h, w] each; beyond the edges the outermost pixels go on."""
     height, width = maps.shape[1:]
     margin = max(dilations)
     padded = F.pad(maps, (margin, margin, margin, margin), mode="replicate")

@@ -1,4 +1,4 @@
-"""Which phrases matter in a tile, see `assign.match`."""
+"""Find the phrases that matter in a tile, see `assign.match`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ _LEADERS = 4
 def matter(windows: Windows, rows: Span, columns: Span, owners: Numbers, limits: Limits, chosen: Numbers) -> Span:
     """Put the phrases that matter in a tile into `chosen`: of groups that come near winning, and then others.
 
-    Returns:
-        How many of the former, and how many in all.
+    Return how many of the former, and how many in all.
     """
     phrases = len(owners)
     margins, own = np.empty(phrases, np.float32), np.zeros(phrases, np.float32)
@@ -48,13 +47,13 @@ def matter(windows: Windows, rows: Span, columns: Span, owners: Numbers, limits:
 
 @compiled
 def inside(first: Index, last: Index, corner: Index, side: Index) -> Span:
-    """The first and the last pixel of a window that are in a tile; the last is before the first where there are none."""
+    """Return the first and the last pixel of a window that are in a tile; the last is before the first if there are none."""
     return max(first - corner, 0), min(last - corner, side - 1)
 
 
 @compiled
 def _corners(windows: Windows, rows: Span, columns: Span) -> Values:
-    """Cosines of which those in a tile are means, [N, P]: see `scores.Scores.corners`; `rows` and `columns` are first and last."""
+    """Return cosines of which those in a tile are means, [N, P]: see `scores.Scores.corners`; spans are first and last."""
     count: Index = 0
     side, phrases = windows.factors.shape[1], windows.by_patch.shape[3]
     for corner in windows.corners:
@@ -84,13 +83,13 @@ def _corners(windows: Windows, rows: Span, columns: Span) -> Values:
 
 @compiled
 def _knots(axis: Axis, first: Index, last: Index) -> Index:
-    """How many points along an axis there are: the first and the last pixel, and the centres of patches between them."""
+    """Count the points along an axis: the first and the last pixel, and the centres of patches between them."""
     return np.int64(axis.low[last]) - np.int64(axis.low[first]) + 2
 
 
 @compiled
 def _knot(axis: Axis, first: Index, last: Index, number: Index) -> tuple[np.uint32, np.uint32, np.float32]:
-    """One of these points: the patches before and behind it, and the weight of the latter."""
+    """Return one of these points: the patches before and behind it, and the weight of the latter."""
     if number == 0:
         return axis.low[first], axis.high[first], axis.weight[first]
     if number == _knots(axis, first, last) - 1:
@@ -101,7 +100,7 @@ def _knot(axis: Axis, first: Index, last: Index, number: Index) -> tuple[np.uint
 
 @compiled
 def _margins(corners: Values, start: Index, stop: Index, margins: Values) -> None:
-    """By how much each of some phrases stays below a mean of a few leading ones, at least: [N, P] -> `margins` [P]."""
+    """Find by how much each of some phrases stays below a mean of a few leading ones, at least: [N, P] -> `margins` [P]."""
     count = len(corners)
     margins[start:stop] = ZERO
     for n in range(count):

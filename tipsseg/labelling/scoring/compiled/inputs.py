@@ -1,4 +1,4 @@
-"""What the loops are given."""
+"""The inputs of the loops."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Windows(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What matters in a tile.
+    """The limits of what matters in a tile.
 
     Attributes:
         near: A phrase that stays below the best by more cannot win, and does not come close, see `assign.match`.

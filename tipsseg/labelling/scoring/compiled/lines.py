@@ -17,7 +17,6 @@ _LANES = 16
 
 @compiled
 def whole_vectors(length: Index) -> Index:
-    """A length in whole vectors."""
     return (length + _LANES - 1) // _LANES * _LANES
 
 
@@ -79,7 +78,6 @@ def raise_to(maps: Values, k: Index, row: Index, values: Values, lanes: Index) -
 
 @compiled
 def invert(values: Values, inverse: Values, lanes: Index) -> None:
-    """1 / values."""
     for x in range(lanes):
         inverse[x] = ONE / values[x]
 

@@ -1,4 +1,4 @@
-"""`assign.match` for windows by loops in machine code, where numba is installed: the same labels in a fifth to a half of the time.
+"""Match windows by loops in machine code, if numba is installed: the labels of `assign.match` in a fifth to a half of the time.
 
 The loops are quick rather than exact. A pixel whose second score is so close to the best that rounding may have chosen the winner
 is scored again, by the steps of `assign.match`. So labels do not depend on whether numba is there. The confidence does, as little
@@ -56,7 +56,7 @@ _loading = threading.Lock()
 
 
 def loops() -> Loops | None:
-    """The loops; None where numba is not installed, cannot be used here, or is not wanted.
+    """Return the loops; None if numba is not installed, cannot be used here, or is not wanted.
 
     The first time on a machine numba compiles them, for some seconds, and keeps them in the cache of tipsseg.
     """
@@ -92,7 +92,7 @@ def _load() -> Loops | None:
 
 
 def to_be_compiled() -> bool:
-    """Whether the first use of the loops takes some seconds, because none are kept yet."""
+    """Tell whether the first use of the loops takes some seconds, because none are kept yet."""
     folder = _kept()
     return folder is not None and not folder.exists()
 
@@ -128,7 +128,7 @@ def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignmen
 
 
 def _match(found: Loops, scores: WindowScores, size: tuple[int, int], table: LabelTable) -> Assignment | None:
-    """`match` by the loops; None where too many pixels are unsure."""
+    """Match by the loops; None if too many pixels are unsure."""
     tiles, temperature = found.tiles, scores.temperature
     windows = _windows(found.maths.sum_of_exp, scores)
     rows, columns = (interpolation_weights(*lengths) for lengths in zip(scores.size, size, strict=True))

@@ -40,7 +40,7 @@ def _number(bits: np.int32) -> np.float32:
 
 @compiled
 def exp(x: np.float32) -> np.float32:
-    """e ** x, off by 2e-7 of it at most; of |x| above 87 as of 87."""
+    """Return e ** x, off by 2e-7 of it at most; of |x| above 87 as of 87."""
     shifted = min(max(x, -_LARGEST), _LARGEST) * _LOG2_E + _ROUNDER
     whole = shifted - _ROUNDER
     x = min(max(x, -_LARGEST), _LARGEST) - whole * _LN2_HIGH - whole * _LN2_LOW
@@ -50,7 +50,7 @@ def exp(x: np.float32) -> np.float32:
 
 @compiled
 def log(x: np.float32) -> np.float32:
-    """ln x of x above 0, off by 2e-7 at most, or by 1e-7 of it."""
+    """Return ln x of x above 0, off by 2e-7 at most, or by 1e-7 of it."""
     bits = _bits(x)
     exponent = (bits - _ROOT) >> _DIGITS
     mantissa = _number(bits - (exponent << _DIGITS))  # in [sqrt(1/2), sqrt(2))

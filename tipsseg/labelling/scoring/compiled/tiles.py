@@ -1,4 +1,4 @@
-"""The winner of every pixel, tile by tile. What is computed of a tile stays in the cache of a core.
+"""Find the winner of every pixel, tile by tile. The numbers of a tile stay in the cache of a core.
 
 Shapes: P phrases, h x w patches of a window; a tile has r x c pixels of the image as the model sees it.
 """
@@ -178,7 +178,7 @@ def _decide(
     lanes: Index,
     line: _Line,
 ) -> None:
-    """The winners of a row of the image, between two rows of `resized`."""
+    """Find the winners of a row of the image, between two rows of `resized`."""
     line.best[:lanes] = ZERO
     line.second[:lanes] = ZERO
     rest = np.int64(len(resized) - 1)
@@ -202,7 +202,7 @@ def _decide(
 
 @compiled
 def _score(windows: Windows, rows: Span, columns: Span, chosen: Numbers, scores: Values) -> None:
-    """The mean over windows of the probabilities of some phrases in a tile: `scores` [K, r, c]."""
+    """Average the probabilities of some phrases in a tile over windows: `scores` [K, r, c]."""
     side, axis = windows.factors.shape[1], windows.axis
     lanes = whole_vectors(columns[1] - columns[0] + 1)
     for k in range(len(chosen)):
@@ -252,7 +252,7 @@ def _add_window(
 
 @compiled
 def _end_of(owners: Numbers, chosen: Numbers, start: Index, stop: Index) -> Index:
-    """Where the chosen phrases end that stand for the same as that at `start`."""
+    """Return where the chosen phrases end that stand for the same as that at `start`."""
     end: Index = start + 1
     while end < stop and owners[chosen[end]] == owners[chosen[start]]:
         end += 1
