@@ -83,20 +83,19 @@ def _check_names(name: str, classes: Sequence[LabelClass]) -> None:
 
 
 def image_folders() -> frozenset[str]:
-    """The folders at the top of an output folder that hold per-image files; images are not looked for in them."""
+    """Return the folders at the top of an output folder that hold per-image files; images are not looked for in them."""
     return frozenset(each.folder.split("/")[0] for each in FORMATS.values() if each.folder is not None)
 
 
 def has_image_files(formats: Iterable[str]) -> bool:
-    """Whether one of these formats has a per-image file."""
     return any(FORMATS[name].folder is not None for name in formats)
 
 
 def index_masks() -> tuple[str, ...]:
-    """The formats whose per-image files are index masks, the first of which is the one that other programs are told of."""
+    """Return the formats whose per-image files are index masks; messages name the first."""
     return tuple(name for name, form in FORMATS.items() if form.labels == "mask")
 
 
 def of_the_model() -> tuple[str, ...]:
-    """The formats that hold what only the model knows, and do not follow a correction."""
+    """Return the formats that hold what only the model knows, and do not follow a correction."""
     return tuple(name for name, form in FORMATS.items() if form.needs_confidence or form.needs_top_classes)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 
 class CocoPolygon(CocoInstances):
-    """The format "coco-polygon"."""
-
     name = "coco-polygon"
     description = "COCO instances with polygons: annotations-polygon.json"
     files = ("annotations-polygon.json",)

@@ -21,8 +21,6 @@ _RESULT = re.compile(rb'\{"image_id": \d+, (.*"file_name": (".*")\})')
 
 
 class CocoResults(Format):
-    """The format "coco-results"."""
-
     name = "coco-results"
     description = "COCO results: results.json, the bare list that loadRes takes"
     files = ("results.json",)
@@ -31,7 +29,6 @@ class CocoResults(Format):
     scores_objects = True
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
-        """Return a row for each object."""
         return tuple(
             json_bytes(
                 {
@@ -45,7 +42,6 @@ class CocoResults(Format):
         )
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterable[bytes]:
-        """Return results.json."""
         results = (
             b'{"image_id": %d, ' % number + row.removeprefix(b"{")
             for number, image in enumerate(images, start=1)

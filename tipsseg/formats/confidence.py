@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 
 class Confidence(Format):
-    """The format "confidence"."""
-
     name = "confidence"
     description = "confidence/<image>.png, 0..255 for 0..1"
     folder = "confidence"
@@ -32,7 +30,6 @@ class Confidence(Format):
 
 
 def quantized(confidence: ConfidenceArray) -> NDArray[np.uint8]:
-    """round(255 * confidence), as 8 bits."""
     import numpy as np
 
     levels = np.empty(confidence.shape, np.uint8)

@@ -24,8 +24,6 @@ _HEAD = "# label:color_rgb:parts:actions"
 
 
 class Cvat(Format):
-    """The format "cvat"."""
-
     name = "cvat"
     description = (
         "CVAT's Segmentation mask 1.1, which is PASCAL VOC's: cvat/SegmentationClass/<image>.png, lists beside them"
@@ -36,7 +34,6 @@ class Cvat(Format):
     forbidden_characters = ":#"
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        """Return the colour mask as a PNG file."""
         from PIL import Image
 
         return png_bytes(Image.fromarray(colour_mask(image.labels, run.classes)))
@@ -62,7 +59,6 @@ def colour_mask(labels: LabelArray, classes: Sequence[LabelClass]) -> NDArray[np
 
 
 def label_map_text(classes: Sequence[LabelClass]) -> str:
-    """The text of labelmap.txt."""
     from tipsseg.types import BACKGROUND
 
     names = {each.name.casefold() for each in classes}
@@ -72,7 +68,7 @@ def label_map_text(classes: Sequence[LabelClass]) -> str:
 
 
 def _black_names() -> Iterator[str]:
-    """What black may be called, the best first."""
+    """Yield what black may be called, the best first."""
     yield from ("background", "unlabelled", "void", "nothing of these")
     for number in count(2):
         yield f"background {number}"

@@ -19,8 +19,6 @@ _FOLDER = "hf"
 
 
 class HuggingFace(Format):
-    """The format "hf"."""
-
     name = "hf"
     description = "Hugging Face datasets: hf/metadata.jsonl, hf/masks/<image>.png, links to the images"
     folder = f"{_FOLDER}/masks"
@@ -32,11 +30,9 @@ class HuggingFace(Format):
     labels = "mask"
 
     def link_name(self, image: PurePosixPath, options: FileOptions) -> str:
-        """Return the name of the image itself."""
         return image.name
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        """Return the index mask, in grey."""
         return encode_mask(image.labels, run.classes)
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
@@ -53,11 +49,9 @@ class HuggingFace(Format):
         return (json_bytes(record),)
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterable[bytes]:
-        """Return metadata.jsonl."""
         return (rows(image)[0] + b"\n" for image in images)
 
     def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-        """Yield the images with their rows, see Format."""
         with open_regular(path) as file:
             for line in file:
                 record = parse(line)
@@ -67,5 +61,4 @@ class HuggingFace(Format):
                 yield name.removeprefix("images/"), (line.rstrip(b"\n"),)
 
     def read_labels(self, image: StoredImage, path: Path) -> LabelArray:
-        """Return the label ids in the index mask, see Format."""
         return read_mask(path, image)

@@ -27,8 +27,6 @@ _FROM, _TO = "label", "image"
 
 
 class LabelStudio(Format):
-    """The format "label-studio"."""
-
     name = "label-studio"
     description = "Label Studio: label-studio.json, polygons as predictions, and the interface, label-studio.xml"
     files = ("label-studio.json", "label-studio.xml")
@@ -39,7 +37,6 @@ class LabelStudio(Format):
     multi_part_objects = False
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
-        """Return the task of an image."""
         task = {
             "data": {"image": local_address(image.ref), "file_name": image.ref.name},
             "predictions": [
@@ -49,13 +46,11 @@ class LabelStudio(Format):
         return (json_bytes(task),)
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterable[bytes]:
-        """Return the tasks, or the interface."""
         if name == self.files[0]:
             return chain(list_pieces(rows(image)[0] for image in images), (b"\n",))
         return (spelled_out(_interface(run.classes)),)
 
     def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-        """Yield the images with their rows, see Format."""
         with open_regular(path) as file:
             for line in read_list(file):
                 try:
@@ -66,7 +61,7 @@ class LabelStudio(Format):
 
 
 def local_address(ref: ImageRef) -> str:
-    """The address of an image under Label Studio, whose document root is the folder that holds the image root."""
+    """Return the address of an image under Label Studio, whose document root is the folder that holds the image root."""
     from urllib.parse import quote
 
     # Not resolved: a link in the image root is named as it is in there.
@@ -91,7 +86,7 @@ def _score(objects: Sequence[LabelledObject]) -> dict[str, float]:
 
 
 def _polygons(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
-    """The results of a prediction, one for each part of each object; corners are in percent of the image's sides."""
+    """Return the results of a prediction, one for each part of each object; corners are in percent of the image's sides."""
     height, width = image.size
     names = {each.id: each.name for each in run.classes}
     return [
@@ -116,7 +111,6 @@ def _polygons(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
 
 
 def _interface(classes: Sequence[LabelClass]) -> str:
-    """The labelling interface, in XML."""
     from xml.sax.saxutils import quoteattr
 
     labels = "".join(

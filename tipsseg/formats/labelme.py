@@ -15,8 +15,6 @@ _VERSION = "5.5.0"
 
 
 class LabelMe(Format):
-    """The format "labelme"."""
-
     name = "labelme"
     description = "LabelMe: labelme/<image>.json, links to the images beside them"
     folder = "labelme"
@@ -26,7 +24,6 @@ class LabelMe(Format):
     needs_objects = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        """Return the JSON file of an image."""
         from tipsseg.types import printable_path
 
         height, width = image.size

@@ -8,7 +8,7 @@ from typing import IO
 
 
 def list_pieces(rows: Iterable[bytes]) -> Iterator[bytes]:
-    """A list of rows, in pieces."""
+    """Write a list of rows, in pieces."""
     yield b"["
     separator = b"\n"
     for row in rows:
@@ -18,7 +18,7 @@ def list_pieces(rows: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def section_pieces(key: bytes, rows: Iterable[bytes]) -> Iterator[bytes]:
-    """A list as the value of a key that is not the first in its object, in pieces."""
+    """Write a list as the value of a key that is not the first in its object, in pieces."""
     yield b',\n"' + key + b'": '
     yield from list_pieces(rows)
 

@@ -33,8 +33,6 @@ _AT_LEAST = 64 << 20
 
 
 class Npz(Format):
-    """The format "npz"."""
-
     name = "npz"
     description = "npz/<image>.npz: label ids, confidence, the best classes of each patch with their scores"
     folder = "npz"
@@ -44,7 +42,6 @@ class Npz(Format):
     labels = "archive"
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        """Return the archive of an image."""
         import numpy as np
 
         from tipsseg.types import label_dtype
@@ -64,18 +61,15 @@ class Npz(Format):
         return buffer.getvalue()
 
     def read_labels(self, image: StoredImage, path: Path) -> LabelArray:
-        """Return the array `labels`, see Format."""
         return _read(path, image).labels
 
     def read_scores(self, image: StoredImage, path: Path) -> tuple[NDArray[np.float32], TopClasses]:
-        """The other arrays, see Format."""
         import numpy as np
 
         archive = _read(path, image)
         return archive.confidence.astype(np.float32) / np.float32(255), archive.top
 
     def try_reading(self, path: Path, image: StoredImage) -> None:
-        """Open the archive, see Format."""
         read_arrays(path, (), image.size)
 
 

@@ -11,8 +11,6 @@ from tipsseg.formats.base import Format, ImageLabels, RunFacts
 
 
 class Overlay(Format):
-    """The format "overlay"."""
-
     name = "overlay"
     description = "pictures for eyes: overlays/<image>.jpg, with a legend"
     folder = "overlays"
@@ -21,7 +19,6 @@ class Overlay(Format):
     needs_thumbnail = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        """Return the picture as a JPEG file."""
         from PIL import Image
 
         from tipsseg.regions.drawing import draw_labels

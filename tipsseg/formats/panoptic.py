@@ -35,8 +35,6 @@ _ANNOTATION = re.compile(rb'\{"image_id": \d+, ("file_name": .*\})')
 
 
 class Panoptic(Format):
-    """The format "panoptic"."""
-
     name = "panoptic"
     description = "COCO panoptic: panoptic/<image>.png and panoptic.json"
     folder = "panoptic"
@@ -72,7 +70,6 @@ class Panoptic(Format):
         return json_bytes(record), json_bytes({"file_name": file_name, "segments_info": segments})
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
-        """Return panoptic.json."""
         # What is one segment however many there are of it is stuff.
         thing = int(run.files.instances != "class")
         yield from head_pieces(run, _DESCRIPTION, (_category(each, thing) for each in run.classes))
@@ -85,7 +82,6 @@ class Panoptic(Format):
         yield b"\n}\n"
 
     def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-        """Yield the images with their rows, see Format."""
         with open_regular(path) as file, open_regular(path) as beside:
             pairs = zip_longest(read_section(file, b"images"), read_section(beside, b"annotations"), fillvalue=b"")
             for image, annotation in pairs:

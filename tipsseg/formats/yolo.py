@@ -30,8 +30,6 @@ _TAKEN = re.compile(rf"{IMAGES}_*")
 
 
 class Yolo(Format):
-    """The format "yolo"."""
-
     name = "yolo"
     description = (
         "YOLO segmentation: yolo/data.yaml, yolo/labels/train/<image>.txt, "
@@ -48,7 +46,6 @@ class Yolo(Format):
     splits_train_val = True
 
     def split(self, image: PurePosixPath, options: FileOptions) -> str:
-        """Return `train` or `val`."""
         from tipsseg.types import printable_path
 
         return VAL if is_for_validation(printable_path(image), options.val_fraction or 0.0) else TRAIN

@@ -38,7 +38,6 @@ class Ranked:
     reasons: tuple[Reason, ...]
 
     def record(self) -> dict[str, object]:
-        """As JSON values."""
         return {
             "path": printable_path(self.path),
             "image": self.image,
