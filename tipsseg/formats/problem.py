@@ -1,4 +1,4 @@
-"""What is wrong with the files of a finished run, in words."""
+"""Describe what is wrong with the files of a finished run."""
 
 from __future__ import annotations
 
@@ -23,35 +23,32 @@ class Problem:
     what: str
 
     def __str__(self) -> str:
-        """One line, "path: what", that can be printed."""
         return printable(f"{self.path}: {self.what}")
 
 
 def unreadable(error: OSError, place: Path) -> Problem:
-    """The problem of a file that cannot be read; `place` stands for a file that the error does not name."""
+    """Return the problem of a file that cannot be read; `place` stands for a file that the error does not name."""
     named = error.filename
     return Problem(Path(named) if isinstance(named, str | Path) else place, reason_of(error))
 
 
 def what_is_wrong(error: Exception) -> str:
-    """One of UNREADABLE in a few words, without the file."""
+    """Describe one of UNREADABLE in a few words, without the file."""
     if isinstance(error, ImageError):
         return error.reason
     return reason_of(error) if isinstance(error, OSError) else f"not as tipsseg writes it: {error}"
 
 
 def by(size: tuple[int, int]) -> str:
-    """A size for a line of text: "480 x 640 (height x width)"."""
     return f"{size[0]} x {size[1]} (height x width)"
 
 
 def class_text(names: Mapping[int, str], label_id: int) -> str:
-    """A class for a line of text: "class 2 (tree)"."""
     return f"class {label_id} ({names[label_id]})"
 
 
 def class_faults(classes: Sequence[tuple[int, str]], names: Mapping[int, str]) -> Iterator[str]:
-    """In which ways ids and names of classes differ from the classes of the run, whose `names` are by id."""
+    """Yield how ids and names of classes differ from the classes of the run, whose `names` are by id."""
     if len(classes) != len(names):
         yield f"{len(classes)} classes, where run.json has {len(names)}"
         return

@@ -99,13 +99,12 @@ def image_name(file: PurePosixPath, kind: str) -> str:
 
 
 def _in(part: str, path: PurePosixPath) -> PurePosixPath:
-    """The same path in another part."""
     folder, kind, _, *rest = path.parts
     return PurePosixPath(folder, kind, part, *rest)
 
 
 def is_for_validation(image: str, fraction: float) -> bool:
-    """Whether the image of that name is among the `fraction` for validation: the same on every machine, whatever else there is."""
+    """Tell whether an image is among the `fraction` for validation: the same on every machine, whatever other images there are."""
     # Not the hash by which shards and samples are drawn: of those too a part is to be for validation.
     digest = hashlib.sha256(b"val " + image.encode("utf-8")).digest()
     return int.from_bytes(digest[:6], "big") < fraction * (1 << 48)
