@@ -248,6 +248,7 @@ def test_lists_of_formats_that_need_the_image_lose_it_too(run: Run) -> None:
     Path("imgs/a.png").unlink()
     ran = run.command("convert", "out", "-f", "coco")
     assert (ran.code, "not in label-studio, hf, overlay any more" in ran.err) == (0, True), ran.err
+    assert "a.png" not in Path("out/label-studio.json").read_text()
     ran = run.command("check", "out")
     assert (ran.code, ran.out) == (0, "")
 
