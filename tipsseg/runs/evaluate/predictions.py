@@ -22,6 +22,9 @@ from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json_values import parse
 from tipsseg.util.printable import counted, listed
 
+#: The folder of an output folder that has its masks.
+_MASKS = FORMATS[index_masks()[0]].folder or ""
+
 _GIVE = "Give the classes with argument `classes` or argument `vocabulary`."
 _PRED = "Argument `predicted` takes a folder of masks, or the output folder of a run with argument `formats`=png."
 
@@ -35,12 +38,13 @@ def masks_folder(folder: Path) -> Path:
         raise InputError(f"{folder}: {'not a folder' if is_file(folder) else 'no such folder'}", _PRED)
     if is_unfinished(folder):
         raise InputError(f"{folder}: a merge into it has not ended", f"Finish it first: {finish_command(folder)}")
-    inner = folder / _masks_folder()
     if not (folder / RUN_FILE).is_file() and not shards_in(folder):
         return folder
-    if not inner.is_dir() and (folder / CLASSES_FILE).is_file():
+    if (inner := folder / _MASKS).is_dir():
+        return inner
+    if (folder / CLASSES_FILE).is_file():
         raise InputError(f"the run in {folder} wrote no masks", "Label with argument `formats`=png.")
-    return inner if inner.is_dir() else folder
+    return folder
 
 
 def find_masks(folder: Path) -> Found:
@@ -57,16 +61,18 @@ def find_masks(folder: Path) -> Found:
     return replace(found, refs=tuple(replace(ref, relative=ref.relative.with_suffix("")) for ref in found.refs))
 
 
-def _masks_folder() -> str:
-    return FORMATS[index_masks()[0]].folder or ""
+def _places(folder: Path) -> list[Path]:
+    """Return where the records of the run may be that wrote the masks in a folder."""
+    # Beside other folders than masks/ they would be about other masks.
+    return [folder, folder.absolute().parent] if folder.absolute().name == _MASKS else [folder]
 
 
 def _names(folder: Path) -> str:
     """Return the choice of `FileOptions.names` of the run that wrote the masks in a folder."""
-    places = (folder, folder.absolute().parent) if folder.absolute().name == _masks_folder() else (folder,)
-    records = [*places, *(state for place in places for state in state_folders(place)[:1])]
-    found = (find_run(place) for place in records)
-    return next((info.spec.files.names for info in found if info is not None), NAMES[0])
+    places = _places(folder)
+    records = (*places, *(state for place in places for state in state_folders(place)[:1]))
+    found = (info for place in records if (info := find_run(place)) is not None)
+    return next((info.spec.files.names for info in found), NAMES[0])
 
 
 def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
@@ -110,10 +116,7 @@ def names_beside(folder: Path) -> tuple[str, ...]:
 
     Raises UsageError if there is none, InputError if it cannot be used.
     """
-    places = [folder]
-    if folder.absolute().name == _masks_folder():  # beside other folders it would be about other masks
-        places.append(folder.absolute().parent)
-    path = next((place / CLASSES_FILE for place in places if (place / CLASSES_FILE).is_file()), None)
+    path = next((place / CLASSES_FILE for place in _places(folder) if (place / CLASSES_FILE).is_file()), None)
     if path is None:
         raise UsageError(
             f"no {CLASSES_FILE} beside the masks in {folder} says what their ids mean",
