@@ -11,14 +11,13 @@ Whatever is wrong with the records is told as a RecordError: in which file, what
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from tipsseg.errors import RecordError
 from tipsseg.formats import FORMATS
-from tipsseg.formats.base import Rows
 from tipsseg.formats.problem import class_faults
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options.shard import Shard
@@ -30,7 +29,7 @@ from tipsseg.store.run_record import RUN_FILE, parse_run, run_context
 from tipsseg.store.shards import shards_in, state_folder
 from tipsseg.store.spec import RunInfo, check_hint
 from tipsseg.store.state import State
-from tipsseg.store.stored_image import Mask, RunImage, label_sources
+from tipsseg.store.stored_image import Mask, RunImage
 from tipsseg.store.writing import rows_file
 from tipsseg.types import LabelClass
 from tipsseg.util.files import is_folder, read_regular, reason_of
@@ -60,6 +59,7 @@ class Run:
         info: What its run.json says.
         context: What the formats have to know of it; its classes are those of classes.json.
         records: Its images.
+        max_pixels: An image of more pixels is refused.
     """
 
     def __init__(self, info: RunInfo, classes: tuple[LabelClass, ...], records: State, max_pixels: int) -> None:
@@ -68,7 +68,7 @@ class Run:
         self.context = replace(run_context(info), classes=classes)
         self.context.ownership.load(info.files, records)
         self.records = records
-        self._max_pixels = max_pixels
+        self.max_pixels = max_pixels
 
     @property
     def output(self) -> Path:
@@ -112,24 +112,13 @@ class Run:
             raise KeyError(image)
         return entry
 
-    def holding(self, name: str) -> list[str]:
-        """Return the images that are in a format, in the order of their names."""
-        return self.records.holding(name)
-
-    def image(self, entry: ManifestEntry, rows: Mapping[str, Rows] | None = None) -> RunImage:
+    def image(self, entry: ManifestEntry) -> RunImage:
         """Return an image of the run."""
-        return RunImage(entry, self.context, self.info.digest, self._max_pixels, rows or {})
+        return RunImage(entry, self)
 
     def images(self) -> Iterator[RunImage]:
         """Yield the images, in the order of their names."""
         return map(self.image, self.entries())
-
-    def images_with_rows(self) -> Iterator[RunImage]:
-        """Yield the images with their rows, so that labels can be read back that no file of the image holds."""
-        held = [name for name in label_sources() if FORMATS[name].folder is None]
-        for entry in self.entries():
-            rows = {name: self.records.rows(name, entry.image) for name in held if name in entry.formats}
-            yield self.image(entry, {name: each for name, each in rows.items() if each is not None})
 
     def corrections(self) -> Iterator[tuple[RunImage, Mask | None]]:
         """Yield the images, each with the mask that a person changed; see `RunImage.correction`."""

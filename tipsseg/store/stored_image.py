@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, index_masks
-from tipsseg.formats.base import Rows, StoredImage
+from tipsseg.formats.base import StoredImage
 from tipsseg.formats.png import label_faults
 from tipsseg.formats.problem import UNREADABLE, by, what_is_wrong
-from tipsseg.options import MAX_PIXELS, FileOptions
+from tipsseg.options import FileOptions
 from tipsseg.regions.components import Region, count_labels
 from tipsseg.regions.objects import LabelledObject, object_regions
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, ObjectScore
@@ -25,6 +26,9 @@ from tipsseg.types import BACKGROUND, ImageRef, LabelArray, TopClasses, ignore_i
 from tipsseg.util.files import file_size
 from tipsseg.util.ownership import digest_of
 from tipsseg.util.record_paths import actual_path
+
+if TYPE_CHECKING:
+    from tipsseg.store.open_run import Run
 
 _LABEL_AGAIN = "Move the file away and label the image again."
 _LEFT_OUT = "It lists no ignored pixels and no objects below argument `min_area`; label with argument `formats`=png."
@@ -55,24 +59,23 @@ class RunImage:
 
     Attributes:
         entry: Its line in the manifest.
-        context: Of the run.
-        digest: Of all that decides the labels of the run.
-        max_pixels: An image of more pixels is refused.
-        rows: Its rows, by format, in formats whose labels can be read back from rows alone.
+        run: The run. Labels that no file of the image holds can be read back until it is closed.
     """
 
     entry: ManifestEntry
-    context: RunContext
-    digest: str = ""
-    max_pixels: int = MAX_PIXELS
-    rows: Mapping[str, Rows] = field(default_factory=dict)
+    run: Run
+
+    @property
+    def context(self) -> RunContext:
+        """What the formats have to know of the run."""
+        return self.run.context
 
     @cached_property
     def stored(self) -> StoredImage:
         """What files of the image are held against. Raises ImageError if the numbers of the entry cannot be."""
         names = {each.id: each.name for each in self.context.classes}
         try:
-            return stored_image(self.entry, names, self.context.files, self.max_pixels, self.digest)
+            return stored_image(self.entry, names, self.context.files, self.run.max_pixels, self.run.info.digest)
         except ValueError as error:
             place, name = self.context.state / MANIFEST_FILE, self.entry.image
             reason = f"{name}: not as tipsseg writes it: {error}"
@@ -170,15 +173,14 @@ class RunImage:
         another file, for newer ones.
         """
         for name in label_sources():
+            if name not in self.entry.formats:
+                continue
             form, path = FORMATS[name], self._existing(name)
-            if name not in self.entry.formats or (path is None and not self.rows.get(name)):
+            rows = self.run.records.rows(name, self.entry.image) if form.folder is None else None
+            if path is None and not rows:
                 continue
             try:
-                labels = (
-                    form.labels_of_rows(self.stored, self.rows[name])
-                    if path is None
-                    else form.read_labels(self.stored, path)
-                )
+                labels = form.read_labels(self.stored, path) if path else form.labels_of_rows(self.stored, rows or ())
             except UNREADABLE as error:
                 raise self._failure(name, what_is_wrong(error)) from error
             if wrong := next(label_faults(labels, self.stored), "") or self._other_content(name):

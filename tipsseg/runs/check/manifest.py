@@ -11,7 +11,8 @@ from tipsseg.formats import FORMATS, has_image_files
 from tipsseg.formats.base import output_name
 from tipsseg.formats.problem import Problem, by
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, expected_files, read_entry
-from tipsseg.store.run_record import RUN_FILE, run_context
+from tipsseg.store.open_run import Run
+from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.spec import RunInfo
 from tipsseg.store.state import State
 from tipsseg.store.stored_image import RunImage, stored_image
@@ -38,13 +39,12 @@ class Images:
     def __init__(self, run: RunInfo, max_pixels: int) -> None:
         self.run = run
         self._max_pixels = max_pixels
-        self._context = run_context(run)
         self.names = run.names
         self.path = run.spec.state / MANIFEST_FILE
         self.formats: dict[str, tuple[str, ...]] = {}
         self.sound = True
         self.elsewhere: set[str] = set()
-        self._records: State | None = None
+        self._run: Run | None = None
 
     def read(self) -> Iterator[Problem]:
         """Read the file; once, before all else."""
@@ -64,7 +64,8 @@ class Images:
                         self.elsewhere.update(set(known_files(self.run, entry).values()) - set(there))
                 except ValueError as error:
                     problems.append(f"line {number} is no entry: {error}; {_SET_ASIDE}")
-            self._records = State(self.run.spec.state)
+            classes = self.run.spec.vocabulary.classes
+            self._run = Run(self.run, classes, State(self.run.spec.state), self._max_pixels)
         except OSError as error:
             problems.append(reason_of(error))
             formats.clear()
@@ -84,16 +85,17 @@ class Images:
             yield Problem(self.path, what)
 
     def get(self, name: str) -> RunImage:
-        """One of the images. Raises OutputError where the file cannot be read, and OSError where it was changed meanwhile."""
-        entry = None if self._records is None else self._records.get(name)
-        if entry is None:
-            raise OSError(f"the line of {name} in {MANIFEST_FILE} was changed while it was checked")
-        return RunImage(entry, self._context, self.run.digest, self._max_pixels)
+        """One of the images. Raises OutputError where the records cannot be read, and OSError where they were changed."""
+        assert self._run is not None
+        try:
+            return self._run.image(self._run.entry(name))
+        except KeyError as error:
+            raise OSError(f"the line of {name} in {MANIFEST_FILE} was changed while it was checked") from error
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
-        if self._records is not None:
-            self._records.close()
+        if self._run is not None:
+            self._run.records.close()
 
 
 def check_entry(run: RunInfo, image: RunImage) -> Iterator[str]:

@@ -189,7 +189,7 @@ class _Converter:
         return converted
 
     def _items(self) -> Iterator[Item]:
-        for image in self._run.images_with_rows():
+        for image in self._run.images():
             if self._only is None or image.entry.image in self._only:
                 ref = image_ref(image.entry, self._run.output, self._root)
                 yield Item(

@@ -174,7 +174,7 @@ class Conversion:
             objects=objects,
             confidence=stored.confidence,
             top=stored.top,
-            thumbnail=open_thumbnail(ref.path, item.image.max_pixels) if shown else None,
+            thumbnail=open_thumbnail(ref.path, item.image.run.max_pixels) if shown else None,
         )
         done = finish_image(image, formats, self.context)
         entry = entry.without(left)

@@ -149,7 +149,7 @@ class _Report:
         return self.wrong
 
     def _images(self, maker: ImageMaker, jobs: int) -> Iterator[ManifestEntry]:
-        items = (image for run in self.runs for image in run.images_with_rows())
+        items = (image for run in self.runs for image in run.images())
         with closing(in_order(jobs, maker.make, items)) as results:
             for made in results:
                 self._take(made)
