@@ -814,7 +814,7 @@ REFUSALS: Mapping[str, Refusal] = {
         edit("out/manifest.jsonl", lambda data: data.replace(b"a.png", b"../a.png", 1).replace(b"a.png", b"../a.png")),
     ),
     "a mask that is no mask": Refusal(
-        "out/manifest.jsonl: line 1 is no entry",
+        "out/manifest.jsonl: the files of a.png are not where tipsseg puts them",
         edit("out/manifest.jsonl", lambda data: data.replace(b"masks/a.png", b"annotations.json")),
     ),
     "a manifest that lost a line": Refusal(

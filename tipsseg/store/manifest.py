@@ -164,7 +164,7 @@ def read_entry(line: bytes) -> ManifestEntry:
     return entry
 
 
-def _is_placed(entry: ManifestEntry, options: FileOptions) -> bool:
+def is_placed(entry: ManifestEntry, options: FileOptions) -> bool:
     """Whether its files are where this version or an earlier one puts files of that image."""
     if any(part in ("", ".", "..") for part in entry.image.split("/")) or not FORMATS.keys() >= set(entry.formats):
         return False

@@ -24,7 +24,7 @@ from tipsseg.options.shard import Shard
 from tipsseg.store.classes_file import CLASSES_FILE, read_classes
 from tipsseg.store.error_log import read_reasons
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
-from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry
+from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, is_placed
 from tipsseg.store.run_record import RUN_FILE, parse_run, run_context
 from tipsseg.store.shards import shards_in, state_folder
 from tipsseg.store.spec import RunInfo, check_hint
@@ -102,8 +102,15 @@ class Run:
         return image in self.records
 
     def entries(self) -> Iterator[ManifestEntry]:
-        """Yield what the records say of each image, in the order of the names."""
-        return self.records.entries()
+        """Yield what the records say of each image, in the order of the names.
+
+        Raises RecordError for files that no version puts there: anybody may have written the manifest that was taken over.
+        """
+        for entry in self.records.entries():
+            if self.records.taken_over and not is_placed(entry, self.context.files):
+                reason = f"the files of {entry.image} are not where tipsseg puts them"
+                raise RecordError(self.state / MANIFEST_FILE, reason, check_hint(self.output))
+            yield entry
 
     def entry(self, image: str) -> ManifestEntry:
         """Return what the records say of an image that the run has. Raises KeyError."""

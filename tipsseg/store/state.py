@@ -247,6 +247,11 @@ class State:
         self.broken_off = False
 
     @property
+    def taken_over(self) -> bool:
+        """Whether the images are those of manifest.jsonl, as there is no database that can be used yet."""
+        return not self._is_file
+
+    @property
     def exported(self) -> bool:
         """Whether manifest.jsonl is as it was exported."""
         path = self.folder / MANIFEST_FILE

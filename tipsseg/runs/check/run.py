@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tipsseg.errors import RecordError
+from tipsseg.errors import OutputError, RecordError
 from tipsseg.formats.problem import Problem, class_faults
 from tipsseg.options.shard import Shard
 from tipsseg.store.classes_file import CLASSES_FILE, class_names
@@ -113,8 +113,10 @@ def _read_run(state: Path, shard: Shard | None) -> RunInfo | Problem:
         check_shard(info, shard, state)
     except RecordError as error:
         return Problem(error.path, error.reason)
-    with closing(State(state)) as records:
-        return replace(info, converting=() if info.ended is None else conversion_begun(info, records))
+    if info.ended is not None:
+        with suppress(OutputError), closing(State(state)) as records:  # what cannot be read is told in its turn
+            return replace(info, converting=conversion_begun(info, records))
+    return replace(info, converting=())
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> Problem:
