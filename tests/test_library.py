@@ -84,7 +84,7 @@ def test_examples(
     out = capsys.readouterr().out
     for each in printed:
         assert each in out
-    assert sorted(path.name for path in tmp_path.glob("out/*")) == written
+    assert sorted(path.name for path in tmp_path.glob("out/[!.]*")) == written
     for path in tmp_path.glob("out/*.png"):
         with Image.open(path) as picture:
             picture.load()
