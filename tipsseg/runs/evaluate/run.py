@@ -77,19 +77,11 @@ class Evaluation:
 def evaluate_model(
     spec: RunSpec, found: Found, truths: Path, layout: Layout, progress: Progress, *, quiet: bool = False
 ) -> Evaluation:
-    """Label images and score the labels; where the spec has formats, the labels are written too.
+    """Label images and score the labels; if the spec has formats, the labels are written too.
 
-    Args:
-        spec: What is asked for. Scores need all labels, so that nothing is taken over from an earlier run.
-        found: The images.
-        truths: The folder of the truth masks.
-        layout: Names and ids of the truth masks.
-        progress: Says what happens.
-        quiet: Whether a download of the model shows no progress.
-
-    Raises:
-        TipssegError: For what ends the run; before any work where truths are missing or hold ids that are no class. An image that
-            cannot be read, or that has another size than its truth, is reported and left out.
+    Scores need all labels, so that nothing is taken over from an earlier run. With `quiet`, a download of the model shows no
+    progress. Raises TipssegError for what ends the run, before any work if truths are missing or hold ids that are no class. An
+    image that cannot be read, or that has another size than its truth, is reported and left out.
     """
     inputs.check_listed(found)
     pairs = pair_truths(found.refs, truths, layout)
@@ -193,23 +185,14 @@ def evaluate_masks(
     progress: Progress,
     max_pixels: int = MAX_PIXELS,
 ) -> Evaluation:
-    """Score masks that are there already, against the truths.
+    """Score masks that are there already, in the folder `predicted`, see `find_masks`, against the truths in another.
 
     Masks without a truth are counted and left out. A predicted mask that cannot be read is reported and left out.
 
-    Args:
-        predicted: The folder of the masks; see `find_masks`.
-        truths: The folder of the truth masks.
-        layout: Names and ids of the truth masks.
-        names: The names of the classes 1..N.
-        jobs: Threads that read masks.
-        progress: Says what happens.
-        max_pixels: Masks of more pixels are refused.
-
     Raises:
-        UsageError: Where both are one folder.
-        InputError: Where masks are missing, or no mask has a truth.
-        ImageError: For a truth that cannot be read, and for ids that are no class.
+        UsageError: Both are one folder.
+        InputError: Masks are missing, or no mask has a truth.
+        ImageError: A truth cannot be read, or has ids that are no class.
     """
     if os.path.realpath(masks_folder(predicted)) == os.path.realpath(truths):
         raise UsageError(
@@ -251,12 +234,9 @@ def evaluate_masks(
 
 
 def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
-    """Raise OutputError where the folder of the results cannot be made, or the results would come among masks that are read.
+    """Raise OutputError if the folder of the results cannot be made, or the results would come among `masks` that are read.
 
-    Args:
-        output: The folder of the results.
-        masks: The folders of masks that are read.
-        labels: Whether the labels are written too.
+    `labels`: the labels are written too.
     """
     check_folder(output)
     ownership = _reports(output)
@@ -276,14 +256,7 @@ def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
 
 
 def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
-    """Write eval.json, eval-images.jsonl and confusion.csv.
-
-    Returns:
-        The paths of the files.
-
-    Raises:
-        OutputError: Where a file cannot be written, or is in the way.
-    """
+    """Write eval.json, eval-images.jsonl and confusion.csv, and return their paths. Raises OutputError."""
     confusion, names = evaluation.confusion, evaluation.names
     contents = {
         IMAGES_FILE: b"".join(json_bytes(asdict(score)) + b"\n" for score in evaluation.images),
