@@ -1,4 +1,4 @@
-"""What there is to say of a run beside its results: of the folder, the model, the images, and what formats cannot hold."""
+"""Note what a run says beside its results: on the folder, the model, the images, and what formats cannot hold."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _REMARKS: Mapping[Remark, str] = {
 
 
 class Remarks:
-    """Collects what the model did not see of the images of a run."""
+    """Collect what the model did not see of the images of a run."""
 
     def __init__(self) -> None:
         self._images: dict[Remark, tuple[str, int]] = {}  # the first one, and how many
@@ -60,7 +60,6 @@ class Remarks:
             self._images[each] = first, number + 1
 
     def end(self, progress: Progress) -> None:
-        """Say each once."""
         for each, text in _REMARKS.items():
             first, number = self._images.get(each, ("", 0))
             if number:
@@ -69,7 +68,7 @@ class Remarks:
 
 
 class ImageNotes:
-    """Looks at each labelled image of a run."""
+    """Look at each labelled image of a run."""
 
     def __init__(self, model: Mapping[str, object], progress: Progress) -> None:
         """`model` as `ModelSource.facts` gives it."""
@@ -79,7 +78,6 @@ class ImageNotes:
         self._beyond = model.get("sha256") == ModelSource(_DRAWN, get_model(_DRAWN)).facts()["sha256"]
 
     def take(self, labelled: Labelled) -> None:
-        """One more image is labelled."""
         self._quality += labelled.polygon_quality
         if labelled.damaged:
             note_damaged(labelled.damaged, self._progress)
@@ -92,13 +90,11 @@ class ImageNotes:
             )
 
     def end(self) -> None:
-        """All images are done."""
         note_polygon_quality(self._progress, self._quality)
         self._remarks.end(self._progress)
 
 
 def note_damaged(what: str, progress: Progress) -> None:
-    """Say what was wrong with a file of features that was written again."""
     progress.note(f"{what}; the image was encoded again.")
 
 
@@ -132,7 +128,6 @@ class Edited:
 
 
 def note_folder(folder: OutputFolder, progress: Progress) -> None:
-    """What there is to say of files that were there."""
     for path in folder.kept:
         progress.note(f"{path} was changed by hand, and is kept.")
     state = folder.state
@@ -150,7 +145,6 @@ def note_folder(folder: OutputFolder, progress: Progress) -> None:
 
 
 def note_resume(resume: ResumeState, images: Images, progress: Progress) -> None:
-    """What there is to say of an earlier run that this one goes on from."""
     for path, lost in resume.lost_rows():
         progress.note(f"{path} is gone, or not as it was written: {counted(lost, 'image')} of it to be made again.")
     root = None if resume.before is None or not len(resume.state) else resume.before.image_root
@@ -159,7 +153,7 @@ def note_resume(resume: ResumeState, images: Images, progress: Progress) -> None
 
 
 def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress) -> None:
-    """What there is to say once the model is ready; `counts` are of the images that needed no model."""
+    """Note the start once the model is ready; `counts` are of the images that needed no model."""
     number = images.number
     what = "Images as they come" if number is None else counted(number, "image")
     before = f", the first {counts.unchanged} of them done before" if counts.unchanged else ""
@@ -242,7 +236,6 @@ def note_formats(
 
 
 def note_moved(number: int, progress: Progress) -> None:
-    """Say that files of images were moved to the folders that data.yaml names."""
     if number:
         progress.note(
             f"yolo: the files of {counted(number, 'image')} moved to the folders that its data.yaml names now."
@@ -267,7 +260,6 @@ def note_division(formats: Iterable[str], state: State, options: FileOptions, pr
 
 
 def note_polygon_quality(progress: Progress, quality: PolygonQuality) -> None:
-    """Say how well the polygons fit that were made."""
     if quality.objects:
         progress.note(
             f"Polygons of {counted(quality.objects, 'object')}: IoU with their pixels {quality.total / quality.objects:.4f} "
