@@ -262,18 +262,6 @@ def test_what_a_merge_that_was_stopped_left_is_removed(root: Path, images: Path)
     assert labels(root / "new") == labels(images / "whole")
 
 
-def test_what_no_other_record_has_is_kept(root: Path) -> None:
-    """Lines that could not be read."""
-    build_shards(root, "out", "out", "out")
-    kept = {"manifest-unreadable.jsonl": b"x\n", "errors-unreadable.jsonl": b"y\n"}
-    for shard in ("1-of-3", "3-of-3"):
-        for name, data in kept.items():
-            write(f"out/shards/{shard}/{name}", data)(root)
-    merge("out -o out")
-    found = tree(root / "out")
-    assert found.items() >= {name: data * 2 for name, data in kept.items()}.items()
-
-
 # ---- run.json ----
 
 

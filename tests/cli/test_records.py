@@ -65,14 +65,14 @@ NO_FAILURES = [
 
 
 @pytest.mark.parametrize("line", NO_FAILURES, ids=repr)
-def test_lines_that_are_no_failures_are_passed_over_and_kept(run: Run, line: bytes) -> None:
+def test_lines_that_are_no_failures_are_passed_over(run: Run, line: bytes) -> None:
     Path("imgs/z.png").write_bytes(b"")
     run()
     path = Path("out/errors.jsonl")
+    shutil.rmtree("out/.tipsseg")
     path.write_bytes(line + b"\n" + path.read_bytes() + path.read_bytes()[:20])  # a run was killed in a line
     run("--retry-failed")
     assert (run.code, failed()) == (1, ["z.png"])
-    assert Path("out/errors-unreadable.jsonl").read_bytes() == line + b"\n"  # nobody else has it
 
 
 # ---- what is the program's ----

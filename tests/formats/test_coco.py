@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Rows
 from tipsseg.formats.coco import FILE_NAME
 from tipsseg.store.writing import RunContext, RunFile, rows_file
@@ -30,12 +31,8 @@ def write(folder: Path, records: dict[str, Rows]) -> Path:
     return folder / FILE_NAME
 
 
-def names(path: Path) -> Iterator[str]:
-    return file_in(path.parent).names(())
-
-
 def read(path: Path) -> Iterator[tuple[str, Rows]]:
-    return file_in(path.parent).read(())
+    return FORMATS["coco"].read_rows(path, ())
 
 
 def record_of(name: str, *annotations: int) -> Rows:
@@ -50,7 +47,6 @@ A, B, C = record_of("a.png", 7, 8), record_of("sub/b.png"), record_of("sub/ü }]
 def test_images_come_with_their_annotations(tmp_path: Path) -> None:
     path = write(tmp_path, {"a.png": A, "sub/b.png": B, "sub/ü }],\n.png": C})
     assert list(read(path)) == [("a.png", A), ("sub/b.png", B), ("sub/ü }],\n.png", C)]
-    assert list(names(path)) == ["a.png", "sub/b.png", "sub/ü }],\n.png"]
 
 
 @settings(max_examples=50)
@@ -58,7 +54,6 @@ def test_images_come_with_their_annotations(tmp_path: Path) -> None:
 def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, given: dict[str, list[int]]) -> None:
     records = {name: record_of(name, *annotations) for name, annotations in given.items()}
     path = write(tmp_path_factory.mktemp("coco"), records)
-    assert list(names(path)) == list(records)
     assert list(read(path)) == list(records.items())
     again = write(tmp_path_factory.mktemp("again"), dict(read(path)))
     assert again.read_bytes() == path.read_bytes()
@@ -97,15 +92,14 @@ def test_what_is_not_as_it_was_written_is_refused(tmp_path: Path, change: Change
 
 
 @pytest.mark.parametrize("end", [b"", b'"images": [', b"\n]", b"sub/b"], ids=str)
-def test_images_that_are_cut_off_have_no_names(tmp_path: Path, end: bytes) -> None:
+def test_images_that_are_cut_off(tmp_path: Path, end: bytes) -> None:
     path = write(tmp_path, {"a.png": A, "sub/b.png": B})
     data = path.read_bytes()
     path.write_bytes(data[: data.index(end, data.index(b'"images"') if end else 0)])
-    with pytest.raises(ValueError, match=r"no whole list 'images'|a record that is none"):
-        list(names(path))
+    with pytest.raises(ValueError, match=r"no whole list|a record that is none"):
+        list(read(path))
 
 
-@pytest.mark.parametrize("read", [names, read])
-def test_a_file_that_is_not_there(tmp_path: Path, read: Callable[[Path], object]) -> None:
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         list(read(tmp_path / FILE_NAME))  # type: ignore[call-overload]

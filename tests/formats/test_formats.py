@@ -21,7 +21,7 @@ from tipsseg.formats.base import Rows
 from tipsseg.label_map import LabelMap
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.regions.components import components
-from tipsseg.store.writing import RunContext, finish_image, run_files
+from tipsseg.store.writing import RunContext, finish_image, put_in_place, run_files
 from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses
 from tipsseg.vocabulary.palette import colour
 
@@ -106,7 +106,9 @@ def write(out: Path, case: Case, options: FileOptions = DEFAULT_FILE_OPTIONS) ->
         top = TopClasses(ids[None, :1, :1], np.ones((1, 1, 1), np.float16))
         label_map = LabelMap(ids, np.full(ids.shape, 0.75, np.float32), classes, top)
         ref = ImageRef(Path("in") / name, PurePosixPath(name))
-        for form, records in finish_image(image_labels(ref, label_map, options), READABLE, context).rows.items():
+        done = finish_image(image_labels(ref, label_map, options), READABLE, context)
+        put_in_place(ref, done.staged, context)
+        for form, records in done.rows.items():
             kept[form][name] = records
     for form in READABLE:
         for file in run_files(form, context):

@@ -36,7 +36,7 @@ from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.options.shard import Shard
 from tipsseg.regions.drawing import draw_labels
 from tipsseg.store.classes_file import write_classes
-from tipsseg.store.writing import FinishedImage, RunContext, finish_image, rows_file, run_files
+from tipsseg.store.writing import FinishedImage, RunContext, finish_image, put_in_place, rows_file, run_files
 from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses, label_dtype
 from tipsseg.util.files import atomic_path, atomic_write
 from tipsseg.util.ownership import Ownership
@@ -74,7 +74,9 @@ def ref_of(relative: str) -> ImageRef:
 
 
 def finish(name: str, context: RunContext, image: str, label_map: LabelMap) -> FinishedImage:
-    return finish_image(image_labels(ref_of(image), label_map, context.files), (name,), context)
+    done = finish_image(image_labels(ref_of(image), label_map, context.files), (name,), context)
+    put_in_place(ref_of(image), done.staged, context)
+    return done
 
 
 def blank(label_map: LabelMap) -> NDArray[np.uint8]:
@@ -301,12 +303,12 @@ def test_coco_is_read_back_record_by_record(tmp_path: Path) -> None:
     path = write_coco(context, golden_maps())
     file = rows_file("coco", context)
     assert file is not None
-    records = dict(file.read(()))
-    assert list(file.names(())) == list(records) == list(golden_maps())
+    records = dict(file.form.read_rows(path, ()))
+    assert list(records) == list(golden_maps())
     assert [len(own) for own in records.values()] == [5, 1]
     file.write(list(reversed(records)), records.__getitem__)
     assert path.read_text("utf-8") != GOLDEN
-    assert dict(file.read(())) == records
+    assert dict(file.form.read_rows(path, ())) == records
     file.write(list(golden_maps()), records.__getitem__)
     assert path.read_text("utf-8") == GOLDEN
 

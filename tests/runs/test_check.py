@@ -150,7 +150,7 @@ COUNTS = {"labelled": 3, "unchanged": 0, "failed": 0}
 VERSION = "not as this version of tipsseg writes it"
 TWO_NAMES = "labelled under two names; label into another folder, in which it has one name"
 NOT_ALL = "not all that belongs to an image"
-SET_ASIDE = "run the command that labelled the images again, which keeps the line in another file and labels the image"
+SET_ASIDE = "run the command that labelled the images again, which writes the line again, or labels the image"
 DONE_AGAIN = "run the command that labelled the images again, which labels those that are missing"
 
 FAULTS: dict[str, tuple[Change, list[str]]] = {

@@ -24,7 +24,7 @@ from tipsseg.labelling.labeller import Cosines, Labeller, Scored
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.windows import make_plan
 from tipsseg.runs.engine.image_task import ImageTask
-from tipsseg.store.writing import RunContext
+from tipsseg.store.writing import RunContext, put_in_place
 from tipsseg.types import ImageRef, LabelClass
 from tipsseg.util.fingerprint import fingerprint
 
@@ -86,7 +86,8 @@ def test_an_image_is_labelled(ref: ImageRef, tmp_path: Path) -> None:
     entry = done.entry
     assert (entry.image, entry.digest, entry.formats) == ("sub/a.png", "digest", ("png", "coco", "overlay"))
     assert entry.files == {"png": "masks/sub/a.png", "overlay": "overlays/sub/a.jpg"}
-    assert all((tmp_path / "out" / file).is_file() for file in entry.files.values())
+    assert {file.path.relative_to(tmp_path / "out").as_posix() for file in done.staged} == set(entry.files.values())
+    assert all(file.temporary.is_file() for file in done.staged)
     assert entry.fingerprint == fingerprint(ref.path)
     assert [entry.summary[key] for key in ("height", "width")] == [4, 4]
     assert list(done.rows) == ["coco"]
@@ -123,8 +124,10 @@ def test_a_file_of_somebody_else_is_a_matter_of_the_image(ref: ImageRef, tmp_pat
     work = work_in(tmp_path / "out", formats=("hf", "png"))
     save(tmp_path / "out/masks/sub/a.png", 10)
     before = (tmp_path / "out/masks/sub/a.png").read_bytes()
+    staged, context = work.finish(work.load(ref), SCORED).staged, work._context
     with pytest.raises(ImageError, match="tipsseg did not write the file") as caught:
-        work.finish(work.load(ref), SCORED)
+        put_in_place(ref, staged, context)
+    assert not any(file.temporary.exists() for file in staged)
     assert caught.value.path == ref.path
     assert "Move the file away" in caught.value.hint
     assert (tmp_path / "out/masks/sub/a.png").read_bytes() == before

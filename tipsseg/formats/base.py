@@ -219,10 +219,6 @@ class Format:
         """
         raise NotImplementedError(f"the format {self.name} has no file of rows")
 
-    def read_names(self, path: Path, images: Sequence[str]) -> Iterator[str]:
-        """Yield the names of the images in a file of rows. Takes and raises as `read_rows` does."""
-        return (name for name, _ in self.read_rows(path, images))
-
     def read_labels(self, image: StoredImage, path: Path) -> LabelArray:
         """Return the label ids [H, W] in a per-image file, if `labels` says that they can be read back.
 

@@ -64,12 +64,6 @@ class CocoInstances(Format):
             if waiting is not None:
                 raise ValueError(f"annotations of an image {int(waiting[0])} that is not there, or not in its place")
 
-    def read_names(self, path: Path, images: Sequence[str]) -> Iterator[str]:
-        """Yield the names of the images, see Format, without a look at the annotations."""
-        with open_regular(path) as file:
-            for line in read_section(file, b"images"):
-                yield _file_name(b"{" + match(_IMAGE, line)[2])
-
 
 class Coco(CocoInstances):
     """The format "coco"."""

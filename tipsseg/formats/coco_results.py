@@ -60,8 +60,3 @@ class CocoResults(Format):
                 yield image, tuple(b"{" + each[1] for each in own)
         for image in left:
             yield image, ()
-
-    def read_names(self, path: Path, images: Sequence[str]) -> Iterator[str]:
-        """Yield the images that the file was written with: it does not say which of them have no objects."""
-        with open_regular(path):
-            yield from images

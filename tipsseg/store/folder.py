@@ -16,7 +16,7 @@ from tipsseg.errors import ImageError, OutputError
 from tipsseg.formats import FORMATS, image_folders, index_masks
 from tipsseg.formats.base import Rows
 from tipsseg.store.classes_file import CLASSES_FILE, write_classes
-from tipsseg.store.error_log import ErrorLog
+from tipsseg.store.failures import Failure
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
 from tipsseg.store.manifest import ManifestEntry, expected_files, input_path
 from tipsseg.store.results import Failed, ImageResult, Labelled, Unchanged, move_files, remove_files, restore_links
@@ -87,8 +87,6 @@ class OutputFolder:
                 context.ownership.refuse_changed(file.path)
             if spec.shard is None:  # else it may be another shard's, with the same content
                 context.ownership.refuse_changed(context.output / CLASSES_FILE)
-            self._errors = ErrorLog(context.state)
-            stack.callback(self._errors.close)
             # From here on what is there is changed.
             self.resume.refuse_in_the_way(refs)
             self.moved = move_files(self.state, context)
@@ -115,7 +113,7 @@ class OutputFolder:
             self.begun
             and self._record.ended is not None
             and not self.state.stale.intersection(self.formats)
-            and not self._errors.path.exists()
+            and not self.state.failures()
             and not (self.state.broken_off or self.state.changed or self.state.unreadable)
             and self.state.exported
             and not self.resume.lost
@@ -173,7 +171,6 @@ class OutputFolder:
         if before is not None:  # older labels, which nobody is to take for its labels
             remove_files(before, outdated, self.context, self._record.spec.files)
         self.state.add(entry, labelled.rows, stale=outdated)
-        self._errors.mend(labelled.ref.name)
 
     def keep(self, unchanged: Unchanged) -> None:
         """Note that an image was done before, and where it is now. Raises OutputError."""
@@ -182,12 +179,11 @@ class OutputFolder:
         restore_links(context, ref, [name for name in self._info.spec.formats if name in entry.formats])
         if entry.path != input_path(ref):
             self.state.add(replace(entry, path=input_path(ref)))
-        self._errors.mend(ref.name)
+        self.state.mend(ref.name)
 
     def fail(self, failed: Failed) -> None:
         """Note that an image failed; what an earlier run made of it stays, as it was. Raises OutputError."""
-        self.state.begin()
-        self._errors.add(failed)
+        self.state.fail(Failure.of(failed.ref, failed.error))
 
     def finish(self, counts: Counts, batch_size: int | None) -> None:
         """Write the records that come last. Raises OutputError, also where files of this run were removed meanwhile."""
@@ -198,7 +194,7 @@ class OutputFolder:
         for name in dict.fromkeys(name for name, _ in self._due_files()):
             write_run_files(name, context, self.state, rewrite=not self.resume.of_the_same)
         self._write_outdated()
-        self._errors.finish()
+        self.state.forget_failures()
         self._record = replace(
             self._record,
             spec=replace(self._record.spec, formats=self.formats),
@@ -280,7 +276,6 @@ class OutputFolder:
             self.kept += left
         self.kept += ownership.remove_pending()
         ownership.remove_run_files()
-        self._errors.clear()
         kept = {*self.kept, *(path for path in self.resume.kept if os.path.lexists(path))}
         places = tuple(sorted(printable_path(path.relative_to(context.output)) for path in kept))
         if before is not None:

@@ -17,9 +17,6 @@ from tipsseg.util.record_paths import is_inside
 
 MANIFEST_FILE = "manifest.jsonl"
 
-#: What of a manifest could not be read, kept beside it.
-UNREADABLE_ENTRIES = "manifest-unreadable.jsonl"
-
 
 #: An object and its score: the label id, the area in pixels, y, x, h and w of its box in pixels, and the score, 0..1.
 ObjectScore = tuple[int, int, int, int, int, int, float]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from tipsseg.formats.problem import class_faults
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options.shard import Shard
 from tipsseg.store.classes_file import CLASSES_FILE, read_classes
-from tipsseg.store.error_log import read_reasons
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, is_placed
 from tipsseg.store.run_record import RUN_FILE, parse_run, run_context
@@ -30,12 +29,10 @@ from tipsseg.store.shards import shards_in, state_folder
 from tipsseg.store.spec import RunInfo, check_hint
 from tipsseg.store.state import State
 from tipsseg.store.stored_image import Mask, RunImage
-from tipsseg.store.writing import rows_file
 from tipsseg.types import LabelClass
 from tipsseg.util.files import is_folder, read_regular, reason_of
 from tipsseg.util.json_values import parse, short
 from tipsseg.util.printable import listed, shell_word
-from tipsseg.util.record_paths import actual_path
 
 #: What is wrong with a record that says something else than this version writes.
 OTHER_VERSION = "not as this version of tipsseg writes it"
@@ -133,9 +130,9 @@ class Run:
 
     def failures(self) -> Iterator[tuple[str, Path, str]]:
         """Yield the images that failed and are not labelled: name, path and reason. Raises OutputError."""
-        for image, (path, reason) in read_reasons(self.state).items():
-            if image not in self:
-                yield image, actual_path(Path(), path), reason
+        for each in self.records.failures():
+            if each.image not in self:
+                yield each.image, each.ref.path, each.reason
 
 
 @contextmanager
@@ -270,23 +267,13 @@ def _check_records(info: RunInfo, records: State) -> None:
     if records.unreadable:
         raise RecordError(path, f"line {records.unreadable} is no entry", check_hint(info.spec.output))
     if held < done:
-        lost = _lost(info, records)
+        lost = records.without_entry()
         raise RecordError(
             path,
             f"{done - held} of {done} images are lost from it: {RUN_FILE} counts more than it has"
             + (f" ({listed(lost, 3)})" if lost else ""),
             RUN_AGAIN,
         )
-
-
-def _lost(info: RunInfo, records: State) -> list[str]:
-    """Return the images that files of the whole run have and the records have not, as far as such files are there."""
-    found: dict[str, None] = {}
-    for name in info.spec.formats:
-        file = rows_file(name, run_context(info))
-        with suppress(OSError, ValueError):
-            found.update(dict.fromkeys(() if file is None else file.names(())))
-    return [image for image in found if image not in records]
 
 
 def _read_classes(info: RunInfo) -> tuple[LabelClass, ...]:

@@ -11,7 +11,7 @@ from tipsseg.errors import ImageError, OtherRunError, OutputError
 from tipsseg.formats import FORMATS, index_masks
 from tipsseg.store import spec as specs
 from tipsseg.store.classes_file import CLASSES_FILE
-from tipsseg.store.error_log import ERRORS_FILE
+from tipsseg.store.failures import ERRORS_FILE
 from tipsseg.store.lock import finish_command, is_begun, is_unfinished
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, input_path
 from tipsseg.store.results import Failed, Left, Unchanged, edited_formats, image_paths, in_place

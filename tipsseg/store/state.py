@@ -1,14 +1,14 @@
 """The state of an output folder, or of a shard: a database, `.tipsseg/state.db`. The process writes it that has the folder's lock.
 
-It holds the images with their entries, the rows of files for the whole run, the files that are about to be put in place, and which
-files for the whole run have to be written again. manifest.jsonl is an export of the images. It is read in three cases: a folder of
-a version without a database, a folder whose `.tipsseg/` was lost or is damaged, and if it was changed after the last run ended, as
-by a version without a database; see `takeover`.
+It holds the images with their entries, the failures, the rows of files for the whole run, the files that are about to be put in
+place, and the formats whose files for the whole run have to be written again. manifest.jsonl and errors.jsonl are exports. They are
+read in three cases: a folder of a version without a database; a database that is lost, damaged or of another version; and a
+manifest.jsonl that was changed after the last run ended, as by a version without a database, and is whole. See `takeover`.
 
 An image takes two transactions: `note_ahead` before its files get their names, and `add` afterwards. A process may end between any
 two statements: what is noted ahead is known as this program's.
 
-Nothing is written before the first change. The database of a process that has not changed anything may be in memory only.
+Nothing is written before the first change. Until then, what was taken over is in a temporary database.
 """
 
 from __future__ import annotations
@@ -25,9 +25,18 @@ from typing import Any
 
 from tipsseg.errors import OutputError
 from tipsseg.formats.base import Rows
+from tipsseg.store.failures import ERRORS_FILE, Failure, exported_failures, read_failure
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, read_entry
 from tipsseg.store.takeover import exported_entries, exported_rows, former_files, former_journals, former_notes
-from tipsseg.util.files import atomic_path, json_bytes, open_appending, output_error, read_error, remove_file
+from tipsseg.util.files import (
+    atomic_path,
+    atomic_write,
+    json_bytes,
+    open_appending,
+    output_error,
+    read_error,
+    remove_file,
+)
 from tipsseg.util.fingerprint import Fingerprint, content_digest, file_record, parse_file
 from tipsseg.util.json_values import parse
 
@@ -45,6 +54,7 @@ _SCHEMA = [
     "CREATE TABLE row (format TEXT, key BLOB, data BLOB, PRIMARY KEY (format, key)) WITHOUT ROWID",
     "CREATE TABLE ahead (place TEXT, digest TEXT, image TEXT, PRIMARY KEY (place, digest)) WITHOUT ROWID",
     "CREATE TABLE stale (format TEXT PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE failure (key BLOB PRIMARY KEY, session INTEGER, line BLOB) WITHOUT ROWID",
 ]
 
 #: Images that are read at a time, so that others may be changed meanwhile.
@@ -54,6 +64,7 @@ _PAGE = 200
 _ENTRY_LIMIT = 64 << 20
 _ROWS_LIMIT = 1 << 30
 
+_FAIL = "INSERT OR REPLACE INTO failure VALUES (?, ?, ?)"
 _IN_FORMAT = "instr(',' || formats || ',', ',' || ? || ',')"
 
 
@@ -78,7 +89,7 @@ class State:
         self._alone = threading.RLock()
         self._is_file = False
         self._lacks_rows = False
-        self._lines: FileIO | None = None
+        self._growing: dict[str, FileIO] = {}
         self._session = 0
         self._count = 0
         with self._told():
@@ -141,6 +152,8 @@ class State:
                 self.broken_off = True
                 if entry is None or (place, digest) not in entry.replaceable:
                     self._connection.execute("INSERT OR REPLACE INTO ahead VALUES (?, ?, ?)", (place, digest, image))
+            for failure in exported_failures(self.folder):
+                self._connection.execute(_FAIL, (_key(failure.image), 0, failure.line()))
         except OSError as error:
             raise read_error(self.folder / MANIFEST_FILE, error) from error
         stale = ((name,) for name in former_journals(self.folder))
@@ -235,12 +248,17 @@ class State:
         return self.changed and not self.path.exists()
 
     def end(self, run_files: Iterable[str]) -> None:
-        """Write the export of the images, and note that all is done. Raises OutputError.
+        """Write the exports, and note that all is done. Raises OutputError.
 
         Args:
             run_files: The places of files for the whole run that the record of the run has by now.
         """
         self._export()
+        failed = b"".join(failure.line() for failure in self.failures())
+        if failed:
+            atomic_write(self.folder / ERRORS_FILE, failed)
+        else:
+            remove_file(self.folder / ERRORS_FILE)
         with self._changing() as connection:
             connection.executemany("DELETE FROM ahead WHERE image = '' AND place = ?", ((each,) for each in run_files))
             self._set_meta("at_work", 0)
@@ -265,7 +283,7 @@ class State:
         """Write manifest.jsonl, with the images in the order of their names. Raises OutputError."""
         path = self.folder / MANIFEST_FILE
         exported: bytes | None = None
-        self._close_lines()
+        self._close_exports()
         if self._count:
             with atomic_path(path) as temporary, temporary.open("wb") as file:
                 for line in self._entries():
@@ -282,15 +300,25 @@ class State:
         with self._changing():
             self._set_meta("exported", exported)
 
-    def _close_lines(self) -> None:
-        if self._lines is not None:
-            self._lines.close()
-            self._lines = None
+    def _grow(self, name: str, line: bytes) -> None:
+        """Let an export grow by a line, which `end` puts in its place. Raises OutputError."""
+        path = self.folder / name
+        try:
+            if name not in self._growing:
+                self._growing[name] = FileIO(open_appending(path), "a+")
+            self._growing[name].write(line)
+        except OSError as error:
+            raise output_error(path, error) from error
+
+    def _close_exports(self) -> None:
+        for file in self._growing.values():
+            file.close()
+        self._growing.clear()
 
     def close(self) -> None:
         """Close the file, so that it can be read in a folder that nobody may write to. Safe to call twice."""
         with self._alone, suppress(sqlite3.Error):
-            self._close_lines()
+            self._close_exports()
             if self.changed:
                 self.changed = False
                 self._connection.execute("PRAGMA journal_mode = DELETE")
@@ -364,24 +392,16 @@ class State:
                 new = entry.image not in self
                 _insert(connection, entry, self._session, rows or {})
                 connection.execute("DELETE FROM ahead WHERE image = ?", (entry.image,))
+                connection.execute("DELETE FROM failure WHERE key = ?", (_key(entry.image),))
                 connection.executemany("INSERT OR IGNORE INTO stale VALUES (?)", ((name,) for name in stale))
             self._count += new
-            self._append(entry)
-
-    def _append(self, entry: ManifestEntry) -> None:
-        """Let manifest.jsonl grow by a line, which `end` puts in its place. Raises OutputError."""
-        path = self.folder / MANIFEST_FILE
-        try:
-            self._lines = self._lines or FileIO(open_appending(path), "a+")
-            self._lines.write(json_bytes(entry.record()) + b"\n")
-        except OSError as error:
-            raise output_error(path, error) from error
+            self._grow(MANIFEST_FILE, json_bytes(entry.record()) + b"\n")
 
     def replace(self, kept: Iterable[tuple[ManifestEntry, Mapping[str, Rows]]]) -> None:
         """Forget all images, and what was noted ahead of them, and take these with their rows. Raises OutputError."""
         with self._alone:
             with self._changing() as connection:
-                for table in ("image", "row", "stale"):
+                for table in ("image", "row", "stale", "failure"):
                     connection.execute(f"DELETE FROM {table}")
                 connection.execute("DELETE FROM ahead WHERE image != ''")
                 for entry, rows in kept:
@@ -389,6 +409,35 @@ class State:
             self._count = self._number("SELECT count(*) FROM image")
             self.unreadable = 0
             self._export()
+
+    # ---- failures ----
+
+    def fail(self, failure: Failure) -> None:
+        """Note that an image failed. Raises OutputError."""
+        with self._alone:
+            with self._changing() as connection:
+                connection.execute(_FAIL, (_key(failure.image), self._session, failure.line()))
+            self._grow(ERRORS_FILE, failure.line())
+
+    def mend(self, image: str) -> None:
+        """Note that an image is labelled, whatever an earlier run said of it. Raises OutputError."""
+        if self._select("SELECT 1 FROM failure WHERE key = ?", _key(image)):
+            with self._changing() as connection:
+                connection.execute("DELETE FROM failure WHERE key = ?", (_key(image),))
+
+    def forget_failures(self) -> None:
+        """Forget what failed in an earlier run and cannot be as it was. Raises OutputError."""
+        for (line,) in self._select(
+            "SELECT line FROM failure WHERE session != ?", self._session if self.changed else -1
+        ):
+            failure = read_failure(line)
+            if failure is not None and not failure.may_last:
+                self.mend(failure.image)
+
+    def failures(self) -> list[Failure]:
+        """Return the images that failed, in the order of their names."""
+        lines = self._select("SELECT line FROM failure ORDER BY key")
+        return [failure for (line,) in lines if (failure := read_failure(line)) is not None]
 
     # ---- rows ----
 
@@ -411,6 +460,13 @@ class State:
             self._take_rows()
             there = "EXISTS (SELECT 1 FROM row WHERE format = ? AND row.key = image.key)"
             return self._names(f"{_IN_FORMAT} AND {there}", name, name)
+
+    def without_entry(self) -> list[str]:
+        """Return the images that there are rows of, and nothing else, in the order of their names."""
+        with self._alone:
+            self._take_rows()
+            lost = "SELECT DISTINCT key FROM row WHERE key NOT IN (SELECT key FROM image) ORDER BY key"
+            return [_name(key) for (key,) in self._select(lost)]
 
     @property
     def stale(self) -> set[str]:

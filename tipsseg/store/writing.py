@@ -5,8 +5,7 @@ Formats make the bytes; here they become files. Files appear whole or not at all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -163,20 +162,6 @@ class RunFile:
         """
         with self.context.ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
             target.writelines(self.form.run_file(self.name, self.context, images, rows))
-
-    def read(self, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-        """Yield the images of a file of rows, see `Format.read_rows`."""
-        return self.form.read_rows(self.path, images)
-
-    def names(self, images: Sequence[str]) -> Iterator[str]:
-        """Yield the names of these images, see `Format.read_names`."""
-        return self.form.read_names(self.path, images)
-
-    def holds(self, images: Sequence[str]) -> bool:
-        """Return whether the file can be read, and holds exactly these images."""
-        with suppress(OSError, ValueError):
-            return {name for name, _ in self.read(images)} == set(images)
-        return False
 
 
 def write_run_files(name: str, context: RunContext, state: State, *, rewrite: bool = False) -> None:

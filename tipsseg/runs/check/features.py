@@ -15,14 +15,15 @@ from tipsseg.features.file import FeatureRecord, check_unit, read_feature_file
 from tipsseg.features.folder import FEATURE_FILE, FILES_FOLDER, STORE_FILE, StoreRecord, fault_of, files_in, read_store
 from tipsseg.formats.problem import Problem
 from tipsseg.runs.common.progress import Progress
-from tipsseg.store.error_log import ERRORS_FILE, UNREADABLE_ERRORS
+from tipsseg.store.failures import ERRORS_FILE
 from tipsseg.store.shards import SHARDS_FOLDER
+from tipsseg.store.state import STATE_FOLDER
 from tipsseg.util.files import TEMPORARY_PREFIX
 from tipsseg.util.printable import counted
 from tipsseg.util.threads import in_order
 
 #: What else a run leaves in the folder of a store.
-_KNOWN = {STORE_FILE, FILES_FOLDER, ERRORS_FILE, UNREADABLE_ERRORS, SHARDS_FOLDER}
+_KNOWN = {STORE_FILE, FILES_FOLDER, ERRORS_FILE, STATE_FOLDER, SHARDS_FOLDER}
 
 
 def is_store(folder: Path) -> bool:

@@ -25,7 +25,7 @@ from tipsseg.runs.check.manifest import Images, Owners, find_orphans, find_tempo
 from tipsseg.runs.check.run import check_classes, find_runs
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
-from tipsseg.store.error_log import ERRORS_FILE
+from tipsseg.store.failures import ERRORS_FILE
 from tipsseg.store.run_record import RUN_FILE, run_context
 from tipsseg.store.spec import RunInfo
 from tipsseg.store.writing import run_files

@@ -23,7 +23,7 @@ from tipsseg.util.json_values import short
 
 #: What mends a manifest.
 _DONE_AGAIN = "run the command that labelled the images again, which labels those that are missing"
-_SET_ASIDE = "run the command that labelled the images again, which keeps the line in another file and labels the image"
+_AGAIN = "run the command that labelled the images again, which writes the line again, or labels the image"
 _ONE_NAME = "label into another folder, in which it has one name"
 
 
@@ -63,7 +63,7 @@ class Images:
                         there = expected_files(entry.image, entry.formats, self.run.spec.files).values()
                         self.elsewhere.update(set(known_files(self.run, entry).values()) - set(there))
                 except ValueError as error:
-                    problems.append(f"line {number} is no entry: {error}; {_SET_ASIDE}")
+                    problems.append(f"line {number} is no entry: {error}; {_AGAIN}")
             classes = self.run.spec.vocabulary.classes
             self._run = Run(self.run, classes, State(self.run.spec.state), self._max_pixels)
         except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -15,10 +16,10 @@ from tipsseg.options.shard import Shard
 from tipsseg.runs.common import inputs
 from tipsseg.runs.common.inputs import Found
 from tipsseg.runs.common.progress import Progress
-from tipsseg.store.error_log import read_failed
 from tipsseg.store.file_names import OutputNames, RunNames, name_key
 from tipsseg.store.results import Failed
 from tipsseg.store.run_record import find_run
+from tipsseg.store.state import State
 from tipsseg.types import ImageRef, name_order
 
 
@@ -111,7 +112,8 @@ def find_images(spec: Place, choice: Choice, progress: Progress) -> Images:
     before = find_run(spec.state)
     if before is None:
         raise InputError(f"no run in {spec.state}, so nothing to retry", "Leave out argument `retry_failed`.")
-    failed = read_failed(spec.state)
+    with closing(State(spec.state)) as records:
+        failed = tuple(each.ref for each in records.failures())
     if not failed:
         progress.note(f"No image failed in {spec.state}.")
     if choice.paths or choice.entries is not None:

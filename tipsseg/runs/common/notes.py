@@ -132,7 +132,7 @@ def note_folder(folder: OutputFolder, progress: Progress) -> None:
         progress.note(f"{path} was changed by hand, and is kept.")
     state = folder.state
     if state.rebuilt:
-        progress.note(f"{state.path} was damaged, and is made again of {MANIFEST_FILE} and the files beside it.")
+        progress.note(f"{state.path} is damaged, or of another version, and is made again of {MANIFEST_FILE}.")
     if state.unreadable:
         progress.note(
             f"{state.folder / MANIFEST_FILE}: line {state.unreadable} is no entry; images of such lines are labelled again."

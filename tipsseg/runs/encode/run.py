@@ -15,10 +15,11 @@ from tipsseg.runs.common.notes import Remarks, note_damaged
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.encode.spec import EncodePlan, EncodeSpec
 from tipsseg.runs.engine.engine import load_model, open_store
-from tipsseg.store.error_log import ErrorLog
+from tipsseg.store.failures import Failure
 from tipsseg.store.lock import LOCK_FILE, FolderLock
 from tipsseg.store.results import Encoded, Failed
 from tipsseg.store.spec import Counts
+from tipsseg.store.state import State
 from tipsseg.types import ImageRef
 from tipsseg.util.files import clean_up, json_bytes
 from tipsseg.util.printable import clock, counted
@@ -86,12 +87,13 @@ class EncodeRun:
             stack.callback(lock.give_back)
             if lock.left_over:
                 clean_up([spec.state], keep={LOCK_FILE})
-            errors = ErrorLog(spec.state)
-            stack.callback(errors.close)
+            records = stack.enter_context(closing(State(spec.state)))
             for result in stack.enter_context(closing(encode_images(chain(first, refs), task, spec.jobs))):
-                self._take(result, errors)
+                self._take(result, records)
                 yield result
-            errors.finish()
+            records.forget_failures()
+            if records.changed:
+                records.end(())
         progress.end()
         self._remarks.end(progress)
         self._note_end(time.monotonic() - began)
@@ -112,18 +114,18 @@ class EncodeRun:
         )
         return EncodeTask(model, spec.options, store, spec.max_pixels), line
 
-    def _take(self, result: EncodeResult, errors: ErrorLog) -> None:
+    def _take(self, result: EncodeResult, records: State) -> None:
         counts, progress = self.counts, self._progress
         if isinstance(result, Failed):
             self.counts = replace(counts, failed=counts.failed + 1)
-            errors.add(replace(result, error=progress.worded(result.error)))
+            records.fail(Failure.of(result.ref, progress.worded(result.error)))
             progress.error(result.error)
         else:
             if result.made:
                 self.counts = replace(counts, labelled=counts.labelled + 1)
             else:
                 self.counts = replace(counts, unchanged=counts.unchanged + 1)
-            errors.mend(result.ref.name)
+            records.mend(result.ref.name)
             self._remarks.take(result.ref, result.remarks)
             if result.damaged:
                 note_damaged(result.damaged, progress)

@@ -27,7 +27,7 @@ from tipsseg.errors import InputError, OutputError, RecordError, TipssegError, U
 from tipsseg.formats import FORMATS, image_folders
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.merge.images import orphan_error
-from tipsseg.runs.merge.records import OWNER, SET_ASIDE, merged_run, notes, run_paths, write_all
+from tipsseg.runs.merge.records import OWNER, merged_run, notes, run_paths, write_all
 from tipsseg.runs.merge.refusals import (
     orphans_in_shards,
     refuse_another,
@@ -38,7 +38,7 @@ from tipsseg.runs.merge.refusals import (
     refuse_target,
 )
 from tipsseg.store.classes_file import CLASSES_FILE
-from tipsseg.store.error_log import ERRORS_FILE
+from tipsseg.store.failures import ERRORS_FILE
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock, begin_merge, is_begun
 from tipsseg.store.manifest import MANIFEST_FILE
 from tipsseg.store.open_run import Run, open_runs, open_shards
@@ -150,7 +150,7 @@ def _undo(context: RunContext) -> None:
         for path in (*copied, *run_paths(target, tuple(FORMATS))):
             ownership.remove(path, ())
         shutil.rmtree(target / STATE_FOLDER, ignore_errors=True)
-        for name in (MANIFEST_FILE, ERRORS_FILE, *SET_ASIDE):
+        for name in (MANIFEST_FILE, ERRORS_FILE):
             remove_file(target / name)
         _clean_up(target)
         remove_file(target / MERGE_FILE)
@@ -198,7 +198,7 @@ def _finish(target: Path) -> None:
 
 def _sync(target: Path) -> None:
     """See to it that the records are on the disk, before what they were made of is removed. Raises OSError."""
-    records = (target / name for name in (STATE_FILE, RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *SET_ASIDE))
+    records = (target / name for name in (STATE_FILE, RUN_FILE, MANIFEST_FILE, ERRORS_FILE))
     for path in (*records, *run_paths(target, tuple(FORMATS))):
         if is_file(path):
             with path.open("rb+") as file:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,25 +12,18 @@ from tipsseg.formats.base import Rows
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.merge.images import copy_image_files
 from tipsseg.store.classes_file import CLASSES_FILE
-from tipsseg.store.error_log import ERRORS_FILE, UNREADABLE_ERRORS
-from tipsseg.store.manifest import UNREADABLE_ENTRIES, ManifestEntry
+from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.open_run import Run
 from tipsseg.store.run_record import write_run
 from tipsseg.store.spec import Counts, RunInfo, check_hint
 from tipsseg.store.state import State
 from tipsseg.store.summary import TotalsSum
-from tipsseg.store.takeover import lines_of
 from tipsseg.store.writing import RunContext, write_run_files
-from tipsseg.types import name_order
-from tipsseg.util.files import atomic_write, read_regular, reason_of, remove_file
-from tipsseg.util.json_values import parse
+from tipsseg.util.files import read_regular, reason_of
 from tipsseg.util.ownership import Ownership
 
 #: Begins the temporary names of a merge: shards may be at work in the target, which have temporary files too.
 OWNER = "merge-"
-
-#: Lines of records that could not be read.
-SET_ASIDE = (UNREADABLE_ENTRIES, UNREADABLE_ERRORS)
 
 
 def merged_run(runs: Sequence[Run], target: Path) -> RunInfo:
@@ -103,11 +94,12 @@ def write_all(runs: Sequence[Run], info: RunInfo, context: RunContext, records: 
         # Where images are left from a run in a format that later runs did not have, the files go on too.
         if name in runs[0].formats or records.holding(name):
             write_run_files(name, context, records, rewrite=True)
-    failed = _join_errors(runs, records, context.output)
-    _keep_asides(runs, context.output)
+    for failure in (failure for run in reversed(runs) for failure in run.records.failures()):
+        if failure.image not in records:
+            records.fail(failure)
     _write_classes(runs[0], context)
     write_run(context.ownership, replace(info, summary=totals.result().record()))
-    return failed
+    return len(records.failures())
 
 
 def run_paths(target: Path, formats: Sequence[str]) -> list[Path]:
@@ -127,28 +119,6 @@ def _rows(run: Run, entry: ManifestEntry) -> Mapping[str, Rows]:
     return found
 
 
-def _join_errors(runs: Sequence[Run], labelled: State, target: Path) -> int:
-    """Write errors.jsonl, one line per image that is labelled in no run; returns how many lines.
-
-    Without such images there is no file. Raises InputError and OutputError.
-    """
-    failed: dict[str, bytes] = {}
-    for run in runs:
-        path = run.state / ERRORS_FILE
-        try:
-            for line in lines_of(path):
-                with suppress(ValueError, KeyError, TypeError):  # as a run does, what is no record is passed over
-                    failed.setdefault(str(parse(line)["image"]), line)
-        except OSError as error:
-            raise RecordError(path, reason_of(error), check_hint(run.output)) from error
-    left = sorted((image for image in failed if image not in labelled), key=name_order)
-    if left:
-        atomic_write(target / ERRORS_FILE, b"".join(failed[image] + b"\n" for image in left), OWNER)
-    else:
-        remove_file(target / ERRORS_FILE)
-    return len(left)
-
-
 def _write_classes(run: Run, context: RunContext) -> None:
     """Copy classes.json, where it is not in its place already. Raises InputError and OutputError."""
     path, place = run.output / CLASSES_FILE, context.output / CLASSES_FILE
@@ -160,23 +130,6 @@ def _write_classes(run: Run, context: RunContext) -> None:
     except OSError as error:
         raise RecordError(path, reason_of(error), check_hint(run.output)) from error
     context.ownership.write_run_file(place, data)
-
-
-def _keep_asides(runs: Sequence[Run], target: Path) -> None:
-    """Keep what only shards in `target`, which are removed, have: lines that could not be read.
-
-    Raises InputError and OutputError.
-    """
-    aside: dict[str, bytes] = {}
-    for run in runs:
-        if run.output == target:
-            for path in (run.state / name for name in SET_ASIDE if os.path.lexists(run.state / name)):
-                try:
-                    aside[path.name] = aside.get(path.name, b"") + read_regular(path)
-                except OSError as error:
-                    raise RecordError(path, reason_of(error), check_hint(run.output)) from error
-    for name, data in aside.items():
-        atomic_write(target / name, data, OWNER)
 
 
 def _one_root(runs: Sequence[Run]) -> bool:

@@ -12,9 +12,9 @@ from tipsseg.errors import InputError, OutputError
 from tipsseg.formats import FORMATS, has_image_files
 from tipsseg.options.shard import Shard
 from tipsseg.runs.merge.images import files, is_copied, orphan_error, places
-from tipsseg.runs.merge.records import SET_ASIDE, run_paths
+from tipsseg.runs.merge.records import run_paths
 from tipsseg.store.classes_file import CLASSES_FILE
-from tipsseg.store.error_log import ERRORS_FILE
+from tipsseg.store.failures import ERRORS_FILE
 from tipsseg.store.file_names import OutputNames, name_key
 from tipsseg.store.lock import MERGE_FILE, finish_command, folders_of, is_begun
 from tipsseg.store.manifest import MANIFEST_FILE, expected_files
@@ -189,7 +189,7 @@ def refuse_images(runs: Sequence[Run], context: RunContext) -> int:
 def _refuse_orphans(runs: Sequence[Run], context: RunContext, formats: Iterable[str]) -> None:
     """Raise OutputError for records in the target, or files of these formats for the whole run, that are not of the runs."""
     target = context.output
-    records = () if is_begun(target) else (RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *SET_ASIDE)
+    records = () if is_begun(target) else (RUN_FILE, MANIFEST_FILE, ERRORS_FILE)
     for path in chain((target / name for name in records), orphans_in_shards(target)):
         if os.path.lexists(path):
             raise orphan_error(path)
@@ -230,4 +230,4 @@ def _fail(error: OSError) -> None:
 def _shard_files() -> frozenset[str]:
     """What there may be in the folder of a shard, but for temporary files."""
     of_formats = (file for form in FORMATS.values() for file in form.files)
-    return frozenset({STATE_FILE, RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *SET_ASIDE, *of_formats})
+    return frozenset({STATE_FILE, RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *of_formats})

@@ -1,0 +1,75 @@
+"""errors.jsonl: one line per image that failed. Without failures there is no such file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+from tipsseg.errors import ImageError
+from tipsseg.store.takeover import lines_of
+from tipsseg.types import ImageRef
+from tipsseg.util.files import is_folder, json_bytes
+from tipsseg.util.json_values import parse
+from tipsseg.util.record_paths import actual_name, actual_path, is_inside
+
+ERRORS_FILE = "errors.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """An image that cannot be labelled, or a folder that cannot be listed.
+
+    Attributes:
+        image: The name of the image.
+        path: Where it was.
+        reason: What is wrong with it.
+        hint: What to do.
+    """
+
+    image: str
+    path: str
+    reason: str
+    hint: str
+
+    @classmethod
+    def of(cls, ref: ImageRef, error: ImageError) -> Failure:
+        """Return the record of an error."""
+        return cls(image=ref.name, path=str(ref.path), reason=error.reason, hint=error.hint)
+
+    @property
+    def ref(self) -> ImageRef:
+        """The image, to be tried again."""
+        return ImageRef(actual_path(Path(), self.path), PurePosixPath(actual_name(self.image)))
+
+    @property
+    def may_last(self) -> bool:
+        """Whether it may be as it was: the file is still there, and is not a folder that can be listed by now."""
+        path = self.ref.path
+        return path.exists() and not (is_folder(path) and os.access(path, os.R_OK | os.X_OK))
+
+    def line(self) -> bytes:
+        """Return the line of errors.jsonl."""
+        return json_bytes(asdict(self)) + b"\n"
+
+
+def exported_failures(folder: Path) -> Iterator[Failure]:
+    """Yield the failures in errors.jsonl. Raises OSError."""
+    for line in lines_of(folder / ERRORS_FILE):
+        if (failure := read_failure(line)) is not None:
+            yield failure
+
+
+def read_failure(line: bytes) -> Failure | None:
+    """Return the failure in a line; None for a line that is no record, or names a path outside of an output folder."""
+    try:
+        record = parse(line)
+        image, path = record["image"], record["path"]
+        if is_inside(actual_name(image)) and "\0" not in path:
+            return Failure(
+                image=image, path=path, reason=str(record.get("reason", "")), hint=str(record.get("hint", ""))
+            )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return None
