@@ -55,7 +55,6 @@ class Command(TyperCommand):
             raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments and the options of the help."""
         arguments: list[tuple[str, str]] = []
         options: list[tuple[str, tuple[str, str]]] = []
         for param in self.get_params(ctx):
@@ -78,7 +77,6 @@ class Command(TyperCommand):
 
 
 def show_all(context: typer.Context, wanted: bool) -> None:
-    """Print the help with all options, and end."""
     if wanted:
         context.meta[_ALL] = True
         print(context.get_help())
@@ -108,14 +106,12 @@ def complete_formats(incomplete: str) -> list[str]:
 
 
 def complete_models(incomplete: str) -> list[str]:
-    """Completes to an id in weights.lock."""
     from tipsseg.weights.lock import read_lock
 
     return [name for name in read_lock() if name.startswith(incomplete)]
 
 
 def complete_presets(incomplete: str) -> list[str]:
-    """Completes to the name of a preset vocabulary."""
     from tipsseg.vocabulary.files import preset_names
 
     return [name for name in preset_names() if name.startswith(incomplete)]

@@ -151,7 +151,6 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point of the `tipsseg` command."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # a background job of a shell, or nohup
             signal.signal(number, _stop)

@@ -103,12 +103,10 @@ Quiet = Annotated[bool, Option(help="No progress and no notes on stderr.", flag=
 
 
 def output_option(help: str) -> Option:  # noqa: A002  the word of the command line
-    """Return the option -o of a command."""
     return Option(help=help, flag="output", short="o", metavar="DIR", group=FILES)
 
 
 def format_option(help: str, group: str = FILES) -> Option:  # noqa: A002  the word of the command line
-    """Return the option -f of a command."""
     return Option(
         help=help, flag="format", short="f", metavar="NAMES", group=group, choices="formats", read=split_names
     )

@@ -110,7 +110,6 @@ def command(
 
 
 def is_given(context: typer.Context, name: str) -> bool:
-    """Return whether an option stands on the command line."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
@@ -179,7 +178,6 @@ def _of_field(record: type, name: str) -> inspect.Parameter:
 
 
 def _parameter(name: str, option: Option, kind: Any, default: Any) -> inspect.Parameter:
-    """Return the parameter that typer makes an option out of."""
     plain = next(each for each in get_args(kind) if each is not type(None)) if type(None) in get_args(kind) else kind
     choices = option.choices or choices_of(kind)
     typed: Any = plain if plain in (bool, int, float, Path, list[str]) else str

@@ -27,7 +27,6 @@ def upright_image(image: Image.Image) -> Image.Image:
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    """Turn the image upright, in place."""
     # `exif_transpose` writes all metadata again, and raises where some are damaged. Here it sees the orientation alone.
     image.info.clear()
     image.getexif()[ORIENTATION] = orientation

@@ -56,7 +56,6 @@ _OTHER_FONTS = (
 
 
 def plain_font(size: int) -> Font:
-    """Return Pillow's own font, `size` pixels high."""
     return _font(*_PLAIN, size)
 
 
@@ -117,7 +116,6 @@ def unreadable(texts: Iterable[str]) -> list[str]:
 
 
 def _letters_in(text: str, font: Font, room: float) -> int:
-    """Count the first letters that fit, together with "..."."""
     fits, too_many = 0, len(text) + 1
     while too_many - fits > 1:
         middle = (fits + too_many) // 2

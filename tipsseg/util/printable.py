@@ -60,7 +60,6 @@ def quoted(value: object) -> str:
 
 
 def shortened(text: str) -> str:
-    """Cut a text for a message to 80 characters."""
     return text if len(text) <= _QUOTED + 2 else f"{text[: _QUOTED - 3]}..."
 
 

@@ -21,7 +21,6 @@ _FOLDER = resources.files("tipsseg") / "assets" / "vocabularies"
 
 
 def preset_names() -> tuple[str, ...]:
-    """Return the names of the presets, sorted."""
     return tuple(
         sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml"))
     )

@@ -106,7 +106,6 @@ def _task(config: VisionConfig, workers: Workers, dtype: torch.dtype) -> Callabl
 
 
 def _decides(config: VisionConfig) -> Mapping[str, object]:
-    """Return all that the times depend on."""
     return {
         "processor": processor_name(),
         "capability": torch.backends.cpu.get_cpu_capability(),

@@ -36,8 +36,6 @@ class TextAttention(nn.Module):
 
 
 class TextMlp(nn.Module):
-    """Linear, ReLU, linear."""
-
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.c_fc = nn.Linear(width, hidden)
@@ -49,8 +47,6 @@ class TextMlp(nn.Module):
 
 
 class TextBlock(nn.Module):
-    """Pre-norm transformer block."""
-
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         width = config.hidden_size

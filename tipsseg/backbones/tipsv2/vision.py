@@ -209,7 +209,6 @@ class VisionTower(nn.Module):
         return grid.flatten(2).transpose(1, 2)  # [1, height * width, D]
 
     def grid_of(self, pixels: Tensor) -> tuple[int, int]:
-        """Return how many patches images have, down and across."""
         patch = self.config.patch_size
         return pixels.shape[-2] // patch, pixels.shape[-1] // patch
 

@@ -31,7 +31,6 @@ class RepeatedRun:
 
     @property
     def options(self) -> Mapping[str, object]:
-        """Values of the command's options by their names."""
         spec = self.info.spec
         shard = None if spec.shard is None else str(spec.shard)
         kept = {name: getattr(spec, name) for name in ("model", "formats", "device", "dtype", "batch_size")}

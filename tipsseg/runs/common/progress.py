@@ -60,7 +60,6 @@ class Progress:
         self._bar: tqdm[None] | None = None
 
     def without_results(self) -> Progress:
-        """Return another that says the same, but prints no paths on stdout."""
         return Progress(self._quiet, results=False, wording=self._wording)
 
     def begin(self, line: str, total: int | None, before: int = 0) -> None:
