@@ -102,4 +102,4 @@ def test_images_that_are_cut_off(tmp_path: Path, end: bytes) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        list(read(tmp_path / FILE_NAME))  # type: ignore[call-overload]
+        list(read(tmp_path / FILE_NAME))

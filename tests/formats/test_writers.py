@@ -10,36 +10,30 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from output_folders import image_labels
 from PIL import Image
-from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tipsseg.errors import OutputError, UsageError
 from tipsseg.formats import FORMATS, check_format, image_folders
+from tipsseg.formats.classes_file import classes_json
 from tipsseg.formats.cvat import label_map_text
 from tipsseg.formats.label_studio import local_address
 from tipsseg.formats.panoptic import segment_colours
 from tipsseg.formats.yolo import is_for_validation
 from tipsseg.label_map import LabelMap
-from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
+from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.options.shard import Shard
 from tipsseg.regions.drawing import draw_labels
-from tipsseg.store.classes_file import write_classes
-from tipsseg.store.writing import FinishedImage, RunContext, finish_image, put_in_place, rows_file, run_files
+from tipsseg.store.writing import FinishedImage, RunContext, finish_image, put_in_place, run_files
 from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses, label_dtype
-from tipsseg.util.files import atomic_path, atomic_write
-from tipsseg.util.ownership import Ownership
+from tipsseg.util.files import atomic_write
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.palette import colour, safe_colour, voc_colour
 
@@ -74,9 +68,10 @@ def ref_of(relative: str) -> ImageRef:
 
 
 def finish(name: str, context: RunContext, image: str, label_map: LabelMap) -> FinishedImage:
-    done = finish_image(image_labels(ref_of(image), label_map, context.files), (name,), context)
-    put_in_place(ref_of(image), done.staged, context)
-    return done
+    """Write an image in a format."""
+    found = finish_image(image_labels(ref_of(image), label_map, context.files), (name,), context)
+    put_in_place(ref_of(image), found.staged, context)
+    return found
 
 
 def blank(label_map: LabelMap) -> NDArray[np.uint8]:
@@ -96,10 +91,6 @@ def write_picture(name: str, context: RunContext, image: str, label_map: LabelMa
 
 SMALL = np.array([[1, 1, 0, 3], [0, 1, 0, 3], [255, 0, 0, 0], [2, 0, 0, 1]], np.uint8)
 
-MAPS = hnp.arrays(
-    np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.sampled_from([0, 1, 2, 3, 255])
-)
-
 #: What people with these kinds of colour vision see of linear RGB, by Machado, Oliveira and Fernandes (2009), at full strength.
 SIMULATED = {
     "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
@@ -116,17 +107,6 @@ def simulated(colours: NDArray[np.float64], kind: str) -> NDArray[np.float64]:
     ratio = seen @ to_xyz.T / (0.9505, 1.0, 1.089)
     x, y, z = np.where(ratio > 0.008856, np.cbrt(ratio), 7.787 * ratio + 16 / 116).T
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
-
-
-EDGES: dict[str, LabelArray] = {
-    "one pixel": np.array([[1]], np.uint8),
-    "one empty pixel": np.array([[0]], np.uint8),
-    "one row": np.array([[1, 0, 2, 2, 255, 3, 0]], np.uint8),
-    "one column": np.array([[1, 0, 2, 2, 255, 3, 0]], np.uint8).T,
-    "one class": np.full((7, 5), 2, np.uint8),
-    "nothing": np.zeros((7, 5), np.uint8),
-    "all ignored": np.full((7, 5), 255, np.uint8),
-}
 
 
 # ---- registry ----
@@ -183,14 +163,12 @@ def test_files_of_images_go_to_the_folders_that_inputs_leave_out(tmp_path: Path)
     ]
 
 
-def test_files_on_their_way_have_the_owner_in_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_on_their_way_have_the_owner_in_their_names(tmp_path: Path) -> None:
     """So that those of a process that was killed are removed."""
-    monkeypatch.setattr(Path, "replace", lambda path, place: None)
     label_map = replace(map_of(SMALL), top=TopClasses(SMALL[None, :1, :1], np.ones((1, 1, 1), np.float16)))
-    for name in FORMATS:
-        finish(name, replace(context_of(tmp_path), owner="mine-"), "sub/a.jpg", label_map)
-    found = [path.name for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink()]
-    assert len(found) == 12
+    finish_image(image_labels(ref_of("sub/a.jpg"), label_map), FORMATS, replace(context_of(tmp_path), owner="mine-"))
+    found = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(found) == sum(form.folder is not None for form in FORMATS.values())
     assert all(name.startswith(".tipsseg-mine-") for name in found)
 
 
@@ -212,7 +190,7 @@ def test_archives_are_the_same_bytes_in_whatever_order_the_arrays_are(tmp_path: 
 # ---- masks ----
 
 
-@pytest.mark.parametrize("labels", [SMALL, *EDGES.values()], ids=["small", *EDGES])
+@pytest.mark.parametrize("labels", [SMALL, SMALL[:1], SMALL[:, :1]], ids=["small", "one row", "one column"])
 def test_masks_are_read_alike_by_pillow_and_opencv(tmp_path: Path, labels: LabelArray) -> None:
     label_map = map_of(labels)
     path = write_picture("png", context_of(tmp_path), "x y/\N{SNOWMAN}.photo.jpeg", label_map)
@@ -241,89 +219,13 @@ def test_masks_of_many_classes(tmp_path: Path, count: int) -> None:
         assert np.array_equal(np.asarray(image), labels)
 
 
-def test_masks_are_the_same_bytes_each_time(tmp_path: Path) -> None:
-    paths = [
-        write_picture("png", context_of(tmp_path / run), "a.jpg", map_of(each))
-        for run, each in (("1", SMALL), ("2", np.asfortranarray(SMALL)), ("3", SMALL.repeat(2, 0)[::2]))
-    ]
-    assert len({path.read_bytes() for path in paths}) == 1
-
-
 # ---- COCO ----
-
-GOLDEN = """\
-{
-"info": {"description": "Labels made by tipsseg; one annotation per connected component.", "version": "0.1.0", \
-"command": "tipsseg label in", "model": "tiny", "revision": null, "vocabulary": "a,b"},
-"licenses": [{"id": 1, "name": "", "url": ""}],
-"categories": [
-{"id": 1, "name": "panda leg", "supercategory": "panda leg"},
-{"id": 2, "name": "tree", "supercategory": "tree"},
-{"id": 3, "name": "bench", "supercategory": "bench"}
-],
-"images": [
-{"id": 1, "file_name": "sub/a.jpg", "width": 4, "height": 4, "license": 1},
-{"id": 2, "file_name": "sub/b \\"c\\" \N{SNOWMAN}.png", "width": 3, "height": 1, "license": 1}
-],
-"annotations": [
-{"id": 1, "image_id": 1, "category_id": 1, "segmentation": {"size": [4, 4], "counts": "01317"}, "area": 3, \
-"bbox": [0, 0, 2, 2], "iscrowd": 0, "score": 0.2},
-{"id": 2, "image_id": 1, "category_id": 1, "segmentation": {"size": [4, 4], "counts": "?1"}, "area": 1, \
-"bbox": [3, 3, 1, 1], "iscrowd": 0, "score": 0.9333},
-{"id": 3, "image_id": 1, "category_id": 2, "segmentation": {"size": [4, 4], "counts": "31<"}, "area": 1, \
-"bbox": [0, 3, 1, 1], "iscrowd": 0, "score": 0.8},
-{"id": 4, "image_id": 1, "category_id": 3, "segmentation": {"size": [4, 4], "counts": "<22"}, "area": 2, \
-"bbox": [3, 0, 1, 2], "iscrowd": 0, "score": 0.3333}
-]
-}
-"""
-
-
-def golden_maps() -> dict[str, LabelMap]:
-    confidence = (np.arange(16) / 15).reshape(4, 4).astype(np.float32)
-    confidence[3, 3] = 14 / 15
-    confidence[0, :2] = [0.1, 0.2]
-    confidence[1, 1] = 0.3
-    return {
-        "sub/a.jpg": LabelMap(SMALL, confidence, PANDA),
-        'sub/b "c" \N{SNOWMAN}.png': map_of(SMALL[:1, 2:3].repeat(3, 1)),
-    }
-
-
-def test_coco_golden(tmp_path: Path) -> None:
-    path = write_coco(context_of(tmp_path), golden_maps())
-    assert path == tmp_path / "annotations.json"
-    assert path.read_text("utf-8") == GOLDEN
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_coco_is_read_back_record_by_record(tmp_path: Path) -> None:
-    """So runs are continued and joined: the file is what its records say, whichever images are in it and in whatever order."""
-    context = context_of(tmp_path)
-    path = write_coco(context, golden_maps())
-    file = rows_file("coco", context)
-    assert file is not None
-    records = dict(file.form.read_rows(path, ()))
-    assert list(records) == list(golden_maps())
-    assert [len(own) for own in records.values()] == [5, 1]
-    file.write(list(reversed(records)), records.__getitem__)
-    assert path.read_text("utf-8") != GOLDEN
-    assert dict(file.form.read_rows(path, ())) == records
-    file.write(list(golden_maps()), records.__getitem__)
-    assert path.read_text("utf-8") == GOLDEN
 
 
 def test_coco_without_images(tmp_path: Path) -> None:
     read = json.loads(write_coco(context_of(tmp_path), {}).read_bytes())
     assert read["images"] == read["annotations"] == []
     assert [each["id"] for each in read["categories"]] == [1, 2, 3]
-
-
-def test_coco_leaves_small_regions_out(tmp_path: Path) -> None:
-    read = json.loads(
-        write_coco(context_of(tmp_path, options=FileOptions(min_area=MinArea(2))), golden_maps()).read_bytes()
-    )
-    assert [(each["id"], each["area"]) for each in read["annotations"]] == [(1, 3), (2, 2)]
 
 
 def test_coco_undecodable_names(tmp_path: Path) -> None:
@@ -336,55 +238,10 @@ def test_coco_undecodable_names(tmp_path: Path) -> None:
     assert read["categories"][0]["name"] == r"caf\udce9"
 
 
-def masks_of(read: dict[str, Any], size: tuple[int, int]) -> LabelArray:
-    labels = np.zeros(size, np.uint16)
-    for each in read["annotations"]:
-        mask = coco_mask.decode(each["segmentation"]).astype(bool)
-        assert mask.shape == size
-        assert each["area"] == mask.sum() > 0
-        y, x = np.nonzero(mask)
-        assert each["bbox"] == [x.min(), y.min(), x.max() - x.min() + 1, y.max() - y.min() + 1]
-        assert not labels[mask].any()
-        labels[mask] = each["category_id"]
-    return labels
-
-
-def check_round_trip(labels: LabelArray, classes: tuple[LabelClass, ...]) -> None:
-    label_map = map_of(labels, classes)
-    with tempfile.TemporaryDirectory() as folder:
-        context = context_of(Path(folder), classes)
-        with Image.open(write_picture("png", context, "a.jpg", label_map)) as image:
-            mask = np.asarray(image).copy()
-        read = json.loads(write_coco(context, {"a.jpg": label_map}).read_bytes())
-    assert np.array_equal(mask, labels)
-    mask[mask == label_map.ignore] = 0
-    assert np.array_equal(masks_of(read, label_map.size), mask)
-    assert [each["id"] for each in read["annotations"]] == list(range(1, len(read["annotations"]) + 1))
-    assert len(read["images"]) == 1
-
-
-@given(MAPS)
-@settings(max_examples=60)
-def test_coco_and_masks_say_the_same(labels: LabelArray) -> None:
-    check_round_trip(labels, PANDA)
-
-
-@pytest.mark.parametrize("labels", EDGES.values(), ids=EDGES)
-def test_coco_and_masks_say_the_same_at_the_edges(labels: LabelArray) -> None:
-    check_round_trip(labels, PANDA)
-
-
-def test_coco_and_masks_say_the_same_for_many_classes() -> None:
-    labels = np.random.default_rng(0).integers(0, 301, (20, 30)).astype(np.uint16)
-    labels[3:5] = 65535
-    labels[6] = 255  # a class like any other here
-    check_round_trip(labels, numbered(300))
-
-
 def test_coco_evaluates_itself_to_one(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     maps = {f"{n}.jpg": map_of(rng.integers(0, 4, (6, 8)).astype(np.uint8).repeat(8, 0).repeat(8, 1)) for n in range(3)}
-    maps["empty.jpg"] = map_of(EDGES["nothing"])
+    maps["empty.jpg"] = map_of(np.zeros((7, 5), np.uint8))
     path = write_coco(context_of(tmp_path), maps)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(path))
@@ -590,21 +447,19 @@ def test_readers_of_yolo_find_the_labels_of_every_image(tmp_path: Path) -> None:
 # ---- classes.json ----
 
 
-def test_classes_golden(tmp_path: Path) -> None:
+def test_classes_golden() -> None:
     classes = (
         LabelClass(1, 'panda "leg"', (230, 57, 70), ("paw",), "panda", 0.5),
         LabelClass(2, "\u718a\u732b", (0, 10, 255)),
     )
-    assert write_classes(Ownership(tmp_path), tmp_path, classes, ("sky", "wall")).read_text("utf-8") == (
+    assert classes_json(classes, ("sky", "wall")).decode() == (
         '{\n  "background": 0,\n  "ignore": 255,\n  "background_phrases": [\n    "sky",\n    "wall"\n  ],\n  "classes": [\n'
         '    {\n      "id": 1,\n      "name": "panda \\"leg\\"",\n      "synonyms": [\n        "paw"\n      ],\n'
         '      "colour": "#e63946",\n      "supercategory": "panda",\n      "min_confidence": 0.5\n    },\n'
         '    {\n      "id": 2,\n      "name": "\u718a\u732b",\n      "synonyms": [],\n'
         '      "colour": "#000aff",\n      "supercategory": "\u718a\u732b"\n    }\n  ]\n}\n'
     )
-    wide = tmp_path / "wide"
-    path = write_classes(Ownership(wide), wide, numbered(255), ())
-    assert json.loads(path.read_bytes())["ignore"] == 65535
+    assert json.loads(classes_json(numbered(255), ()))["ignore"] == 65535
 
 
 # ---- confidence ----
@@ -749,40 +604,6 @@ def test_overlays_have_names_on_the_larger_regions() -> None:
 # ---- files ----
 
 
-def test_atomic_write_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "new/folder/a.txt"
-    for data in (b"one", b"two"):
-        atomic_write(path, data)
-        assert path.read_bytes() == data
-    assert [each.name for each in path.parent.iterdir()] == ["a.txt"]
-
-
-@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
-def test_atomic_path_keeps_the_old_file_on_errors(tmp_path: Path, error: BaseException) -> None:
-    path = tmp_path / "a.txt"
-    path.write_bytes(b"old")
-
-    def half() -> None:
-        with atomic_path(path) as temporary:
-            assert temporary.parent == tmp_path
-            assert temporary.name.startswith(".")
-            assert temporary.suffix == ".txt"
-            temporary.write_bytes(b"half")
-            raise error
-
-    with pytest.raises(type(error)):
-        half()
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_atomic_path_names_are_unique(tmp_path: Path) -> None:
-    with atomic_path(tmp_path / "a") as first, atomic_path(tmp_path / "a") as second:
-        assert first != second
-        first.touch()
-        second.touch()
-
-
 def test_what_the_system_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
@@ -807,23 +628,17 @@ def test_what_the_system_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "folder"]
 
 
-def test_coco_refuses_where_its_folder_is_a_file(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError):
-        write_coco(context_of(tmp_path / "file"), golden_maps())
-
-
-def test_a_class_whose_minimum_confidence_is_0_says_so(tmp_path: Path) -> None:
+def test_a_class_whose_minimum_confidence_is_0_says_so() -> None:
     """0 is not the same as none of its own: such a class is never ignored."""
     classes = (LabelClass(1, "tree", (1, 2, 3), min_confidence=0.0), LabelClass(2, "sky", (1, 2, 3)))
-    entries = json.loads(write_classes(Ownership(tmp_path), tmp_path, classes, ()).read_bytes())["classes"]
+    entries = json.loads(classes_json(classes, ()))["classes"]
     assert [entry.get("min_confidence") for entry in entries] == [0.0, None]
 
 
 def test_coco_waits_in_the_output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system's folder for temporary files may be small, or memory."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
-    assert write_coco(context_of(tmp_path / "out"), golden_maps()).read_text("utf-8") == GOLDEN
+    assert write_coco(context_of(tmp_path / "out"), {"a.png": map_of(SMALL)}).is_file()
 
 
 @pytest.mark.slow

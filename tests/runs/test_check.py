@@ -365,12 +365,12 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "a mask of another size": (
         repaint(MASK, lambda ids: ids.T),
-        [f"{MASK}: 8 x 6 (height x width), where the manifest says 6 x 8 (height x width)"],
+        [f"{MASK}: 8 x 6 (height x width), where the image is 6 x 8"],
     ),
     "a mask of 16 bits": (png(A.astype(np.uint16)), [f"{MASK}: a PNG of mode I;16, not a PNG of mode L"]),
     "a mask in colour": (png(np.dstack([A, A, A])), [f"{MASK}: a PNG of mode RGB, not a PNG of mode L"]),
     "a mask as JPEG": (
-        lambda root: Image.fromarray(A).save(root / MASK, "JPEG"), [f"{MASK}: a JPEG of mode L, not a PNG of mode L"],
+        lambda root: Image.fromarray(A).save(root / MASK, "JPEG"), [f"{MASK}: a JPEG, whose pixels need not be exact"],
     ),
     "an id that is no class": (
         repaint(MASK, lambda ids: np.where(np.arange(48).reshape(6, 8) == 2, 9, ids).astype(np.uint8)),

@@ -496,12 +496,12 @@ FAULTS: Mapping[str, Fault] = {
         labels={"b/c.jpg": B},
     ),
     "a mask that is no PNG": Fault(
-        f"out/masks/b/c.png: changed by hand: a JPEG of mode L, not a PNG of mode L | {BACK}",
+        f"out/masks/b/c.png: changed by hand: a JPEG, whose pixels need not be exact | {BACK}",
         lambda root: Image.fromarray(B).save(root / "out/masks/b/c.png", format="JPEG"),
         of=("png",),
     ),
     "a mask that lies on its side": Fault(
-        f"out/masks/b/c.png: changed by hand: 5 x 7 (height x width), where the manifest says 7 x 5 (height x width) | {BACK}",
+        f"out/masks/b/c.png: changed by hand: 5 x 7 (height x width), where the image is 7 x 5 | {BACK}",
         repaint("out/masks/b/c.png", np.transpose),
         of=("png",),
     ),

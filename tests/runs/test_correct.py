@@ -23,12 +23,12 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from tipsseg.errors import ImageError, InputError, TipssegError
+from tipsseg.formats.reading.recognising import READERS
 from tipsseg.options import FileOptions, MinArea
 from tipsseg.options.run import CorrectOptions
 from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.correct.folder import Corrections, take_corrections
-from tipsseg.runs.correct.readers import READERS
 from tipsseg.store.lock import LOCK_FILE
 from tipsseg.types import LabelArray
 

@@ -16,12 +16,12 @@ from output_folders import CLASSES, make_run, save_inputs, tree
 from PIL import Image
 
 from tipsseg.errors import TipssegError
+from tipsseg.formats.reading import source as sources
 from tipsseg.options.run import CorrectOptions
 from tipsseg.regions.brush import decode_brush
+from tipsseg.regions.shapes import of_polygons
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.correct import source as sources
 from tipsseg.runs.correct.folder import take_corrections
-from tipsseg.runs.correct.shapes import of_polygons
 from tipsseg.types import LabelArray
 
 SIZE = (6, 8)
@@ -149,7 +149,7 @@ FILES = {
     "a mask of another size": (file("a.png", png(IDS.T.copy())), "8 x 6 .*, where the image is 6 x 8"),
     "a mask that fills the memory": (file("a.png", _huge_png()), "60000 x 60000|3,600,000,000 pixels"),
     "a mask in a zip that does so": (zipped(("a.png", _huge_png())), "x.zip/a.png: .*(60000 x 60000|3,600,000,000 pixels)"),
-    "colours where ids should be": (file("a.png", png(np.zeros((*SIZE, 3), np.uint8))), "a picture of mode RGB"),
+    "colours where ids should be": (file("a.png", png(np.zeros((*SIZE, 3), np.uint8))), r"a colour picture \(RGB\)"),
     "a JPEG that calls itself a PNG": (file("a.png", png(IDS, "JPEG")), "a JPEG, whose pixels need not be exact"),
     "an id that is no class": (file("a.png", png(IDS + 77)), "ids that are no class: 77"),
     "a mask that is cut off": (file("a.png", png(IDS)[:45]), "truncated|broken"),

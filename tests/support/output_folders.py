@@ -16,6 +16,7 @@ from PIL import Image
 
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels, Rows
+from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
 from tipsseg.images.decoding import open_thumbnail
 from tipsseg.label_map import LabelMap
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
@@ -23,7 +24,6 @@ from tipsseg.options.shard import Shard
 from tipsseg.regions.objects import labelled_objects
 from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.common.progress import Progress
-from tipsseg.store.classes_file import write_classes
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, input_path, read_entry
 from tipsseg.store.run_record import run_context, write_run
 from tipsseg.store.shards import state_folders
@@ -146,7 +146,7 @@ def make_run(
     for name in formats:
         for file in run_files(name, context):
             file.write([entry.image for entry in entries], kept.get(name, {}).__getitem__)
-    write_classes(context.ownership, output, meanings, ())
+    context.ownership.write_run_file(output / CLASSES_FILE, classes_json(meanings, ()))
     write_run(context.ownership, replace(info, counts=Counts(labelled=len(entries))))
 
 

@@ -60,7 +60,13 @@ def _coco(out: Path, file: str, image: str) -> tuple[dict[str, int], list[dict[s
 def read_coco(out: Path, image: str, names: list[str], size: tuple[int, int]) -> Ids:
     own, annotations = _coco(out, "annotations.json", image)
     assert (own["height"], own["width"]) == size
-    return painted(((each["category_id"], coco_mask.decode(each["segmentation"]) > 0) for each in annotations), size)  # type: ignore[misc]
+    objects = [(each["category_id"], coco_mask.decode(each["segmentation"]) > 0) for each in annotations]
+    for each, (_, mask) in zip(annotations, objects, strict=True):
+        y, x = np.nonzero(mask)
+        assert each["area"] == len(y)
+        assert each["bbox"] == [x.min(), y.min(), x.max() - x.min() + 1, y.max() - y.min() + 1]
+    assert sum((mask for _, mask in objects), np.zeros(size, int)).max() <= 1
+    return painted(objects, size)  # type: ignore[arg-type]
 
 
 def read_coco_polygon(out: Path, image: str, names: list[str], size: tuple[int, int]) -> Ids:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from tipsseg.errors import InputError, LabelIdError, UsageError
+from tipsseg.errors import LabelIdError, UsageError
+from tipsseg.formats.png import stored_ids
 from tipsseg.images.decoding import as_image_error, decode_stored
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.components import count_labels
@@ -231,47 +231,10 @@ def read_labels(path: Path, classes: int, max_pixels: int = MAX_PIXELS) -> Label
     return stored.astype(np.uint8) if label_dtype(classes) is np.uint8 else stored.astype(np.uint16)
 
 
-# Formats that do not give back the numbers that were put in.
-_UNFIT_FORMATS = {
-    "JPEG": "a JPEG, whose values are not exact",
-    "MPO": "a JPEG, whose values are not exact",
-    "GIF": "a GIF, which programs renumber when they save it",
-}
-
-
-def _read_ids(path: Path, max_pixels: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def _read_ids(path: Path, max_pixels: int) -> LabelArray:
     picture = decode_stored(path, max_pixels)
     with as_image_error(path):
-        return _stored_ids(picture)
-
-
-def _stored_ids(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Return the ids in a mask [H, W] as they are stored: palette indices or grey values, 0 and 1 in pictures of one bit.
-
-    An EXIF orientation is not applied. Masks are made for the upright image; a mask that has the tag got it together with the other
-    metadata of the photograph.
-    """
-    if 0 in image.size:
-        raise InputError("an image without pixels")
-    if image.format in _UNFIT_FORMATS:
-        raise InputError(f"{_UNFIT_FORMATS[image.format]}; masks must hold exact class ids", _SAVE_AS_PNG)
-    if image.mode in ("1", "L", "P"):
-        return np.asarray(image).astype(np.uint8)
-    if image.mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)
-    if image.mode == "I":
-        values = np.asarray(image)
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high > _TOP_ID:
-            raise InputError(f"ids from {low} to {high}, where 0 to {_TOP_ID} is understood", _SAVE_AS_PNG)
-        return values.astype(np.uint16)
-    kind = _KINDS.get(image.mode, "a colour picture")
-    hint = _SAVE_AS_PNG if image.mode == "F" else f"{_SAVE_AS_PNG} If it is a photograph, images and masks are swapped."
-    raise InputError(f"{kind} ({image.mode}); masks must hold class ids (grey or palette)", hint)
-
-
-_KINDS = {"F": "float pixels", "LA": "a picture with transparency", "PA": "a picture with transparency"}
-_SAVE_AS_PNG = "Save it as a PNG of one channel, 8 or 16 bits, whose values are the class ids."
+        return stored_ids(picture)
 
 
 def _refuse_unknown(path: Path, stored: LabelArray, known: NDArray[np.bool_], hint: str) -> None:

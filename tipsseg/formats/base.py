@@ -100,7 +100,7 @@ class StoredImage:
 
     @property
     def max_pixels(self) -> int:
-        """How many pixels a picture of this image may have: overlays of small images have more than the image."""
+        """The most pixels that a picture of this image may have: overlays of small images have more than the image."""
         return max(MAX_PIXELS, self.size[0] * self.size[1])
 
 
@@ -118,18 +118,18 @@ class Format:
         link_folder: The folder of its links to the images, relative to the output folder; None: it has no links.
         files: Names of its files for the whole run.
         former_files: Names of files for the whole run that only earlier versions wrote.
-        has_rows: Whether the first of these files is made of rows, and can be read back.
-        needs_objects: Whether it lists objects.
-        needs_confidence: Whether it needs the confidence of every pixel.
-        needs_top_classes: Whether it needs the best classes of every patch.
-        needs_image: Whether it needs the image, to show it or to link to it.
-        needs_thumbnail: Whether it shows the image.
-        scores_objects: Whether it has a score for each object.
-        multi_part_objects: Whether it can hold an object of several parts.
-        splits_train_val: Whether it divides the images by `FileOptions.val_fraction`, see `split`.
+        has_rows: The first of these files is made of rows, and can be read back.
+        needs_objects: It lists objects.
+        needs_confidence: It holds the confidence of every pixel.
+        needs_top_classes: It holds the best classes of every patch.
+        needs_image: It shows the image, or links to it.
+        needs_thumbnail: It shows the image.
+        scores_objects: It has a score for each object.
+        multi_part_objects: It can hold an object of several parts.
+        splits_train_val: It divides the images by `FileOptions.val_fraction`, see `split`.
         forbidden_characters: Characters that names of classes cannot have.
-        labels: How label ids can be read back from it: from an index "mask", which people correct; from an "archive", beside
-            confidence and the best classes of patches; only the ids of listed "objects"; or not at all.
+        labels: The source of label ids that are read back: an index "mask", which people correct; an "archive", with confidence
+            and the best classes of patches too; or listed "objects", without other pixels. None: no labels are read back.
     """
 
     name: ClassVar[str]
@@ -250,5 +250,5 @@ class Format:
 
 
 def output_name(image: PurePosixPath, names: str) -> PurePosixPath:
-    """What the files of an image are named by, without their suffixes; `names` is one of `options.NAMES`."""
+    """Return the name of the files of an image, without a suffix; `names` is one of `options.NAMES`."""
     return image.with_suffix("") if names == NAMES[0] else image

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, StoredImage
 from tipsseg.formats.listing import match, read_section, section_pieces
 from tipsseg.util.files import json_bytes, open_regular
-from tipsseg.util.json_values import parse, short, take
+from tipsseg.util.json_values import parse, take
 
 if TYPE_CHECKING:
     from tipsseg.regions.objects import LabelledObject
-    from tipsseg.regions.rle import Runs
     from tipsseg.types import ImageRef, LabelArray, LabelClass
 
 FILE_NAME = "annotations.json"
@@ -42,14 +41,12 @@ class CocoInstances(Format):
     scores_objects = True
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
-        """Return the file of images and annotations."""
         yield from head_pieces(run, _DESCRIPTION, map(category_record, run.classes))
         yield from section_pieces(b"images", image_lines(images, rows))
         yield from section_pieces(b"annotations", _annotation_lines(images, rows))
         yield b"\n}\n"
 
     def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-        """Yield the images with their rows, see Format."""
         with open_regular(path) as file, open_regular(path) as beside:
             annotations = (match(_ANNOTATION, line) for line in read_section(beside, b"annotations"))
             grouped = groupby(annotations, key=lambda found: found[2])
@@ -66,33 +63,28 @@ class CocoInstances(Format):
 
 
 class Coco(CocoInstances):
-    """The format "coco"."""
-
     name = "coco"
     description = "COCO instances: annotations.json, masks as run-length codes"
     files = (FILE_NAME,)
     labels = "objects"
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
-        """Return the entry of `images`, then the entries of `annotations`."""
         return annotated_rows(image, codes(image.objects, image.size))
 
     def labels_of_rows(self, image: StoredImage, rows: Rows) -> LabelArray:
-        """Return the label ids that the run-length codes paint, see Format."""
         import numpy as np
 
-        from tipsseg.regions.rle import inside
+        from tipsseg.regions.shapes import of_code
         from tipsseg.types import label_dtype
 
-        # [W, H], as codes go down the columns
-        labels: LabelArray = np.zeros(image.size[::-1], label_dtype(len(image.classes)))
+        labels = np.zeros(image.size, label_dtype(len(image.classes)))
         for annotation in map(parse, rows[1:]):
             class_id = take(annotation, "category_id", int)
             if class_id not in image.classes:
                 raise ValueError(f"an object of a class {class_id} that there is not")
-            runs = _runs(annotation, image.size)
-            labels.reshape(-1)[runs[0, 0] : runs[-1, 1]][inside(runs)] = class_id
-        return labels.T.copy()
+            shape = of_code(class_id, take(annotation, "segmentation", dict), image.size)
+            labels[shape.place][shape.mask] = class_id
+        return labels  # type: ignore[return-value]
 
 
 # ---- writing ----
@@ -105,7 +97,7 @@ def annotated_rows(image: ImageLabels, segmentations: Iterable[object]) -> Rows:
 
 
 def annotation_record(labelled: LabelledObject, segmentation: object) -> Record:
-    """The entry of `annotations` for an object, without its ids."""
+    """Return the entry of `annotations` for an object, without its ids."""
     return {
         "category_id": labelled.region.class_id,
         "segmentation": segmentation,
@@ -117,32 +109,32 @@ def annotation_record(labelled: LabelledObject, segmentation: object) -> Record:
 
 
 def codes(objects: Sequence[LabelledObject], size: tuple[int, int]) -> Sequence[object]:
-    """The pixels of objects in an image of `size` (height, width) as compressed run-length codes."""
+    """Return the pixels of objects in an image of `size` (height, width) as compressed run-length codes."""
     from tipsseg.regions.components import encode_regions
 
     return encode_regions([each.region for each in objects], size)
 
 
 def image_record(ref: ImageRef, size: tuple[int, int]) -> Record:
-    """The entry of `images` for an image of `size` (height, width), without its id, which is its place in the file."""
+    """Return the entry of `images` for an image of `size` (height, width), without its id, which is its place in the file."""
     height, width = size
     return {"file_name": ref.name, "width": width, "height": height, "license": 1}
 
 
 def box(labelled: LabelledObject) -> list[int]:
-    """The smallest box around an object, [x, y, w, h]."""
+    """Return the smallest box around an object, [x, y, w, h]."""
     y, x, h, w = labelled.region.box
     return [x, y, w, h]
 
 
 def category_record(entry: LabelClass) -> Record:
-    """The entry of `categories` for a class."""
+    """Return the entry of `categories` for a class."""
     # A class without one is its own supercategory: readers that group by it take an empty one for a group.
     return {"id": entry.id, "name": entry.name, "supercategory": entry.supercategory or entry.name}
 
 
 def head_pieces(run: RunFacts, description: Mapping[str, str], categories: Iterable[Record]) -> Iterator[bytes]:
-    """The beginning of a file: `info` with the description for the run's instances, `licenses`, `categories`."""
+    """Yield the beginning of a file: `info` with the description for the run's instances, `licenses`, `categories`."""
     info: Record = {"description": description[run.files.instances]}
     info |= {key: run.info[key] for key in _INFO_KEYS if key in run.info}
     yield b'{\n"info": ' + json_bytes(info)
@@ -151,7 +143,7 @@ def head_pieces(run: RunFacts, description: Mapping[str, str], categories: Itera
 
 
 def image_lines(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
-    """The entries of `images`, of the first row of each image."""
+    """Yield the entries of `images`, from the first row of each image."""
     for number, image in enumerate(images, start=1):
         yield b'{"id": %d, ' % number + rows(image)[0].removeprefix(b"{")
 
@@ -172,17 +164,3 @@ def _file_name(record: bytes) -> str:
     if not isinstance(name, str):
         raise ValueError("a file name that is no text")
     return name
-
-
-def _runs(annotation: Mapping[str, object], size: tuple[int, int]) -> Runs:
-    """The pixels of an annotation in an image of `size` (height, width). Raises ValueError."""
-    from tipsseg.regions.rle import decode_runs
-
-    code = take(annotation, "segmentation", dict)
-    if code.get("size") != list(size):
-        raise ValueError(f"the size of its code is {short(code.get('size'))}, that of the image {list(size)}")
-    counts = take(code, "counts", str)
-    try:
-        return decode_runs(counts, size)
-    except ValueError as error:
-        raise ValueError(f"its code cannot be read: {error}") from error

@@ -21,7 +21,6 @@ class CocoPolygon(CocoInstances):
     files = ("annotations-polygon.json",)
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
-        """Return the entry of `images`, then the entries of `annotations`."""
         return annotated_rows(image, _polygons(image.objects))
 
 

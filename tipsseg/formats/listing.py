@@ -24,7 +24,7 @@ def section_pieces(key: bytes, rows: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def read_section(file: IO[bytes], key: bytes) -> Iterator[bytes]:
-    """The rows of the list of that key, from the beginning of the file. Raises ValueError."""
+    """Yield the rows of the list of that key, from the beginning of the file. Raises ValueError."""
     first = b'"' + key + b'": ['
     for line in file:
         if line.startswith(first):
@@ -35,7 +35,7 @@ def read_section(file: IO[bytes], key: bytes) -> Iterator[bytes]:
 
 
 def read_list(file: IO[bytes]) -> Iterator[bytes]:
-    """The rows of a file that is one list. Raises ValueError."""
+    """Yield the rows of a file that is one list. Raises ValueError."""
     first = file.readline(3)
     if first == b"[]\n":
         return
@@ -45,7 +45,7 @@ def read_list(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def match(pattern: re.Pattern[bytes], line: bytes) -> re.Match[bytes]:
-    """The match of a pattern with a whole row. Raises ValueError where it does not match."""
+    """Return the match of a pattern with a whole row. Raises ValueError if there is none."""
     found = pattern.fullmatch(line)
     if found is None:
         raise ValueError(f"a record that is none: {line[:40].decode('utf-8', 'replace')!r}")

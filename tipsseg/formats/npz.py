@@ -123,7 +123,7 @@ def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int]) -> list
 
 
 def _damage() -> tuple[type[Exception], ...]:
-    """What numpy and the libraries below it raise for an archive that is damaged, as damaging one at random shows."""
+    """Return what numpy and the libraries below it raise for a damaged archive, as damaging one at random shows."""
     import tokenize
     import zipfile
     import zlib

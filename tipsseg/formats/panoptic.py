@@ -45,7 +45,6 @@ class Panoptic(Format):
     scores_objects = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        """Return the ids of the segments, as the colours of a PNG."""
         from PIL import Image
 
         return png_bytes(Image.fromarray(segment_colours(image.objects, image.size)))

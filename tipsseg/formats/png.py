@@ -8,28 +8,36 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tipsseg.errors import InputError
+from tipsseg.errors import ImageError, InputError
 from tipsseg.formats.base import Format, ImageLabels, RunFacts, StoredImage
 from tipsseg.formats.problem import by, class_text
+from tipsseg.options import MAX_PIXELS
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from PIL import Image
 
     from tipsseg.types import LabelArray, LabelClass
 
+
+#: Formats that do not give back the numbers that were put in.
+_UNFIT_FORMATS = {
+    "JPEG": "a JPEG, whose values are not exact",
+    "MPO": "a JPEG, whose values are not exact",
+    "GIF": "a GIF, which programs renumber when they save it",
+}
+_KINDS = {"F": "float pixels", "LA": "a picture with transparency", "PA": "a picture with transparency"}
+_SAVE_AS_PNG = "Save it as a PNG of one channel, 8 or 16 bits, whose values are the class ids."
+_TOP_ID = 65535
 
 #: zlib's strategy Z_RLE.
 _RUN_LENGTHS = 3
 
 
 class Png(Format):
-    """The format "png"."""
-
     name = "png"
     description = "index masks: masks/<image>.png, 0 background, 1..N the classes"
     folder = "masks"
@@ -37,16 +45,13 @@ class Png(Format):
     labels = "mask"
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        """Return the mask, in the mode that the run asks for."""
         return encode_mask(image.labels, run.classes, run.files.png_mode)
 
     def read_labels(self, image: StoredImage, path: Path) -> LabelArray:
-        """Return the label ids, see Format."""
         return read_mask(path, image, image.options.png_mode)
 
 
 def png_bytes(picture: Image.Image) -> bytes:
-    """A picture as a PNG file."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return buffer.getvalue()
@@ -90,31 +95,62 @@ def read_mask(path: Path, image: StoredImage, mode: str = "L") -> LabelArray:
     """
     import numpy as np
 
-    from tipsseg.images.decoding import as_image_error, decode_stored
+    from tipsseg.images.decoding import as_image_error
     from tipsseg.types import label_dtype
 
-    dtype = label_dtype(len(image.classes))
-    wanted = mode if dtype is np.uint8 else "I;16"
-    picture = decode_stored(path, image.max_pixels)
+    wanted = mode if label_dtype(len(image.classes)) is np.uint8 else "I;16"
+    picture = read_picture(path, image.size)
     with as_image_error(path):
-        pixels = _pixels_of(picture, wanted, image.size)
-    return pixels.astype(np.uint8) if dtype is np.uint8 else pixels.astype(np.uint16)
+        if picture.mode != wanted:
+            raise InputError(f"a PNG of mode {picture.mode}, not a PNG of mode {wanted}")
+        return stored_ids(picture)
 
 
-def _pixels_of(picture: Image.Image, mode: str, size: tuple[int, int]) -> NDArray[np.generic]:
-    """The numbers in a PNG [H, W]. Raises InputError for a picture of another kind or size."""
+def read_picture(path: Path, size: tuple[int, int]) -> Image.Image:
+    """Return the PNG of an image of `size` (height, width). Raises ImageError; of another size no pixel is decoded."""
+    from tipsseg.images.decoding import opened
+
+    with opened(path, max(MAX_PIXELS, prod(size))) as image:
+        if image.picture.format != "PNG":
+            raise ImageError(path, f"a {image.picture.format}, whose pixels need not be exact", "Save masks as PNG.")
+        if image.size != size:
+            what = f"{by(image.size)}, where the image is {size[0]} x {size[1]}"
+            raise ImageError(path, what, "Masks have the size of their image, turned upright.")
+        return image.decode()
+
+
+def stored_ids(picture: Image.Image) -> LabelArray:
+    """Return the ids in a mask [H, W] as they are stored: palette indices or grey values, 0 and 1 in pictures of one bit.
+
+    An EXIF orientation is not applied. Masks are made for the upright image; a mask that has the tag got it together with the other
+    metadata of the photograph.
+
+    Raises:
+        InputError: The picture does not hold ids.
+    """
     import numpy as np
 
-    if picture.format != "PNG" or picture.mode != mode:
-        raise InputError(f"a {picture.format} of mode {picture.mode}, not a PNG of mode {mode}")
-    width, height = picture.size
-    if (height, width) != size:
-        raise InputError(f"{by((height, width))}, where the manifest says {by(size)}")
-    return np.asarray(picture)
+    if 0 in picture.size:
+        raise InputError("an image without pixels")
+    if picture.format in _UNFIT_FORMATS:
+        raise InputError(f"{_UNFIT_FORMATS[picture.format]}; masks must hold exact class ids", _SAVE_AS_PNG)
+    if picture.mode in ("1", "L", "P"):
+        return np.asarray(picture).astype(np.uint8)
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture)
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > _TOP_ID:
+            raise InputError(f"ids from {low} to {high}, where 0 to {_TOP_ID} is understood", _SAVE_AS_PNG)
+        return values.astype(np.uint16)
+    kind = _KINDS.get(picture.mode, "a colour picture")
+    hint = (
+        _SAVE_AS_PNG if picture.mode == "F" else f"{_SAVE_AS_PNG} If it is a photograph, images and masks are swapped."
+    )
+    raise InputError(f"{kind} ({picture.mode}); masks must hold class ids (grey or palette)", hint)
 
 
 def label_faults(labels: LabelArray, image: StoredImage) -> Iterator[str]:
-    """What label ids [H, W] say that the records of their image do not: ids that are no class, other numbers of pixels."""
+    """Yield ids in labels [H, W] that are not a class, and numbers of pixels that differ from the records of the image."""
     import numpy as np
 
     from tipsseg.regions.components import count_labels

@@ -17,7 +17,7 @@ UNREADABLE = (ImageError, OSError, ValueError)
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as a run leaves it: in which file, and what."""
+    """A fault in a file of a run."""
 
     path: Path
     what: str

@@ -51,12 +51,12 @@ class Yolo(Format):
         return VAL if is_for_validation(printable_path(image), options.val_fraction or 0.0) else TRAIN
 
     def parent(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath:
-        """See Format; the folder is below that of its part."""
+        """Return the folder below that of the part."""
         folders = (f"{name}_" if _TAKEN.fullmatch(name) else name for name in image.parent.parts)  # see `image_name`
         return PurePosixPath(self.split(image, options), *folders)
 
     def places(self, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
-        """See Format: in each of the parts, and as an earlier version had it, in yolo/<folder>/labels and yolo/<folder>/images."""
+        """Return the places in each part, and those of an earlier version, yolo/<folder>/labels and yolo/<folder>/images."""
         file, link = self.relative_path(image, options), self.link_path(image, options)
         assert file is not None
         assert link is not None

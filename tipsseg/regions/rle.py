@@ -45,20 +45,6 @@ def decode_runs(counts: str, size: tuple[int, int]) -> Runs:
     return runs
 
 
-def area(runs: Runs) -> int:
-    return int((runs[:, 1] - runs[:, 0]).sum())
-
-
-def box(runs: Runs, height: int) -> list[int]:
-    """Return [x, y, w, h], the smallest box around one run or more in a picture of this height."""
-    left, top = np.divmod(runs[:, 0], height)
-    right, bottom = np.divmod(runs[:, 1] - 1, height)
-    several = bool((left != right).any())  # such a run has the bottom of one column and the top of the next
-    x, y = int(left.min()), 0 if several else int(top.min())
-    last = height - 1 if several else int(bottom.max())
-    return [x, y, int(right.max()) - x + 1, last - y + 1]
-
-
 def inside(runs: Runs) -> NDArray[np.bool_]:
     """Return which pixels from the first to the last, down the columns, belong to the runs, [L]."""
     steps = np.diff(runs.reshape(-1))

@@ -16,8 +16,8 @@ from pathlib import Path
 from tipsseg.errors import InputError, RecordError, VocabularyError
 from tipsseg.formats import FORMATS, check_formats, of_the_model
 from tipsseg.formats.base import Rows
+from tipsseg.formats.classes_file import CLASSES_FILE, classes_json, read_classes
 from tipsseg.options import MAX_PIXELS, FileOptions
-from tipsseg.store.classes_file import read_classes, write_classes
 from tipsseg.store.folder import clean_up_run
 from tipsseg.store.lock import FolderLock
 from tipsseg.store.manifest import ManifestEntry
@@ -149,7 +149,8 @@ class RunChanges:
         vocabulary = info.vocabulary or info.spec.vocabulary
         check_formats(self.run.formats, vocabulary.classes)
         # In classes.json first; `_finish_adding` goes on from that.
-        write_classes(context.ownership, context.output, vocabulary.classes, vocabulary.background_texts)
+        meanings = classes_json(vocabulary.classes, vocabulary.background_texts)
+        context.ownership.write_run_file(context.output / CLASSES_FILE, meanings)
         write_run(context.ownership, info)
 
 

@@ -15,7 +15,7 @@ from typing import Self
 from tipsseg.errors import ImageError, OutputError
 from tipsseg.formats import FORMATS, image_folders, index_masks
 from tipsseg.formats.base import Rows
-from tipsseg.store.classes_file import CLASSES_FILE, write_classes
+from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
 from tipsseg.store.failures import Failure
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
 from tipsseg.store.manifest import ManifestEntry, expected_files, input_path
@@ -147,7 +147,8 @@ class OutputFolder:
             kept=before.kept,
         )
         vocabulary = info.vocabulary or info.spec.vocabulary
-        write_classes(context.ownership, context.output, context.classes, vocabulary.background_texts)
+        meanings = classes_json(context.classes, vocabulary.background_texts)
+        context.ownership.write_run_file(context.output / CLASSES_FILE, meanings)
         write_run(context.ownership, self._record)
 
     def placed(self, results: Generator[ImageResult, None, None]) -> Generator[ImageResult, None, None]:

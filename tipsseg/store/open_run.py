@@ -18,10 +18,10 @@ from pathlib import Path
 
 from tipsseg.errors import RecordError
 from tipsseg.formats import FORMATS
+from tipsseg.formats.classes_file import CLASSES_FILE, read_classes
 from tipsseg.formats.problem import class_faults
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options.shard import Shard
-from tipsseg.store.classes_file import CLASSES_FILE, read_classes
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, is_placed
 from tipsseg.store.run_record import RUN_FILE, parse_run, run_context

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError, OtherRunError, OutputError
 from tipsseg.formats import FORMATS, index_masks
+from tipsseg.formats.classes_file import CLASSES_FILE
 from tipsseg.store import spec as specs
-from tipsseg.store.classes_file import CLASSES_FILE
 from tipsseg.store.failures import ERRORS_FILE
 from tipsseg.store.lock import finish_command, is_begun, is_unfinished
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, input_path

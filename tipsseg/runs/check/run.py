@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tipsseg.errors import OutputError, RecordError
+from tipsseg.formats.classes_file import CLASSES_FILE, class_names
 from tipsseg.formats.problem import Problem, class_faults
 from tipsseg.options.shard import Shard
-from tipsseg.store.classes_file import CLASSES_FILE, class_names
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
 from tipsseg.store.open_run import OTHER_VERSION, broken_conversion, check_shard, conversion_begun, read_record
 from tipsseg.store.run_record import RUN_FILE

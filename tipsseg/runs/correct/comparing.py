@@ -9,7 +9,7 @@ until then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -18,14 +18,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.formats.reading.found import Whole
 from tipsseg.regions.components import components
+from tipsseg.regions.objects import LabelledObject
 from tipsseg.regions.redrawing import MOVED, edits, filled, is_lost, is_thin, looks
-from tipsseg.runs.correct.found import Whole
-from tipsseg.runs.correct.shapes import Shape, of_mask
+from tipsseg.regions.shapes import Shape, of_mask, of_polygons
 from tipsseg.types import BACKGROUND, LabelArray
 
 #: From this IoU on, an object of a correction is taken for an object of the old labels that was changed.
 _SAME_OBJECT = 0.5
+
+#: What corners are shares of, and with how many decimals, in formats that write them so.
+_ROUNDED = {"yolo": (1, 6), "label-studio": (100, 5)}
 
 #: Background around two objects that are compared.
 _MARGIN = 4
@@ -238,6 +242,23 @@ class Compared:
                 if fewest is None or np.count_nonzero(found) < np.count_nonzero(fewest):
                     fewest = found
         return fewest
+
+
+def written_shapes(objects: Iterable[LabelledObject], name: str, size: tuple[int, int]) -> tuple[Shape, ...]:
+    """Return objects of an image of `size` (height, width) as the format of that name writes them: by pixels, or by polygons."""
+    if name == "coco":
+        return tuple(Shape(each.region.class_id, *each.region.box[:2], each.region.mask) for each in objects)
+    whole, decimals = _ROUNDED.get(name, (None, 0))
+    sides = np.array(size[::-1], np.float64)
+    shapes = []
+    for each in objects:
+        rings = [ring[:, ::-1] for ring in each.outline.rings]  # [K, 2] (x, y)
+        if whole is not None:
+            rings = [np.round(ring * whole / sides, decimals) * (sides / whole) for ring in rings]
+        # An object in several parts is one in COCO, and as many elsewhere.
+        parts = [rings] if name == "coco-polygon" else [[ring] for ring in rings]
+        shapes += [of_polygons(each.region.class_id, part, size) for part in parts]
+    return tuple(shapes)
 
 
 def take_whole(old: LabelArray, new: Whole, ignored: int) -> LabelArray:

@@ -13,15 +13,16 @@ from pathlib import Path
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import index_masks, of_the_model
+from tipsseg.formats.reading.found import Found
+from tipsseg.formats.reading.ids import ClassNames
+from tipsseg.formats.reading.recognising import Reader, find_reader, recognise
+from tipsseg.formats.reading.source import Source
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, CorrectOptions
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.correct.found import Found
 from tipsseg.runs.correct.from_run import find_source_run
-from tipsseg.runs.correct.names import ClassNames, ImageNames
+from tipsseg.runs.correct.names import ImageNames
 from tipsseg.runs.correct.planning import CorrectedMask, KeptObject, Outcome, Plan, Planner, discard
-from tipsseg.runs.correct.readers import Reader, find_reader, recognise
-from tipsseg.runs.correct.source import Source
 from tipsseg.store.change_run import RunChanges, change_run
 from tipsseg.store.open_run import Run, broken_conversion, conversion_begun, open_run
 from tipsseg.types import name_order, printable_path
@@ -108,7 +109,7 @@ def _take(
     labelled = find_source_run(files, run.output, everything=options.everything)
     reader = reader or (labelled and labelled.reader(files)) or recognise(files)
     names = ClassNames(run.classes, add=options.add_classes)
-    images = reader.images(files, names, len(run.classes))
+    images = reader.images(files, names)
     if labelled is not None and not options.everything:
         images = labelled.corrected(images, run.info.digest)
     matched, unmatched = _matched(images, run, files.path)

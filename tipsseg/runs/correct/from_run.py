@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError
 from tipsseg.formats import image_folders
-from tipsseg.runs.correct import masks
-from tipsseg.runs.correct.found import Found
+from tipsseg.formats.reading import masks
+from tipsseg.formats.reading.found import Found
+from tipsseg.formats.reading.recognising import Reader
+from tipsseg.formats.reading.source import Source
 from tipsseg.runs.correct.names import ImageNames
-from tipsseg.runs.correct.readers import Reader
-from tipsseg.runs.correct.source import Source
 from tipsseg.store.manifest import MANIFEST_FILE
 from tipsseg.store.open_run import Run, broken_conversion, conversion_begun, open_runs
 from tipsseg.store.run_record import RUN_FILE

@@ -13,19 +13,17 @@ import numpy as np
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels
+from tipsseg.formats.reading.found import Found, Objects, Whole, faults_of
 from tipsseg.options.run import CorrectOptions
 from tipsseg.regions.objects import LabelledObject, object_regions
-from tipsseg.runs.correct.comparing import Compared, compare_whole, paint, take_whole
-from tipsseg.runs.correct.found import Found, Objects, Whole, faults_of
-from tipsseg.runs.correct.readers import as_written
-from tipsseg.runs.correct.shapes import content_digest
+from tipsseg.runs.correct.comparing import Compared, compare_whole, paint, take_whole, written_shapes
 from tipsseg.store.manifest import ManifestEntry, TakenFrom
 from tipsseg.store.stored_image import Mask, RunImage
 from tipsseg.store.summary import CERTAIN
 from tipsseg.store.writing import RunContext
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, ignore_id
 from tipsseg.util.files import TEMPORARY_PREFIX, output_error
-from tipsseg.util.fingerprint import content_digest as file_digest
+from tipsseg.util.fingerprint import content_digest
 from tipsseg.util.ownership import digest_of
 
 
@@ -134,9 +132,7 @@ class Planner:
         old = image.read_mask(current)
         with faults_of(found.where):
             new = found.read(old.shape)
-            content = content_digest(
-                new.shapes if isinstance(new, Objects) else (new.labels,), exact=self.options.exact
-            )
+            content = new.digest(exact=self.options.exact)
             taken = entry.taken
             done = taken is not None and (taken.content, taken.mask) == (content, current.digest)
             compared = None if done else self._compared(entry, old, new)
@@ -178,7 +174,7 @@ class Planner:
     def _compared(self, entry: ManifestEntry, old: LabelArray, new: Whole | Objects) -> Compared | None:
         """Compare the objects of a correction with the old ones; None for masks that say all pixels, and always did."""
         if isinstance(new, Objects):
-            before = as_written(self._image(entry, old, objects=True), new.written_as, self.context)
+            before = written_shapes(self._objects(old), new.written_as, old.shape)
             return Compared(old, before, new.shapes, exact=self.options.exact)
         if new.ignores or self.options.exact:
             return None
@@ -197,15 +193,10 @@ class Planner:
         kept = (KeptObject(entry.image, names[each.class_id], (each.y, each.x, *each.mask.shape)) for each in shapes)
         return replace(found, kept=tuple(kept), open=exact is None, idle=compared.idle)
 
-    def _image(self, entry: ManifestEntry, labels: LabelArray, *, objects: bool = False) -> ImageLabels:
-        """The image with labels, as the formats take it."""
+    def _objects(self, labels: LabelArray) -> list[LabelledObject]:
         options = self.context.files
-        regions = object_regions(labels, len(self.context.classes), options) if objects else []
-        return ImageLabels(
-            ref=ImageRef(Path(entry.path), PurePosixPath(entry.image)),
-            labels=labels,
-            objects=[LabelledObject(region, CERTAIN, options.simplify) for region in regions],
-        )
+        regions = object_regions(labels, len(self.context.classes), options)
+        return [LabelledObject(region, CERTAIN, options.simplify) for region in regions]
 
     def _ready(
         self,
@@ -218,7 +209,7 @@ class Planner:
     ) -> Plan:
         if self.options.dry_run:
             return Plan(mask, entry, ())
-        image = self._image(entry, labels)
+        image = ImageLabels(ref=ImageRef(Path(entry.path), PurePosixPath(entry.image)), labels=labels)
         places: list[tuple[Path, Path]] = []
         try:
             # The first one last: if this is killed before, the old mask still counts, and the same command goes on.
@@ -229,7 +220,7 @@ class Planner:
                     places[-1][1].write_bytes(FORMATS[name].encode(image, self.context))
                 except OSError as error:
                     raise output_error(path, error) from error
-            written = file_digest(places[-1][1])
+            written = content_digest(places[-1][1])
         except BaseException:
             discard(places)
             raise

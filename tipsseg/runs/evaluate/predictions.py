@@ -9,11 +9,11 @@ from pathlib import Path
 
 from tipsseg.errors import InputError, OutputError, UsageError
 from tipsseg.formats import FORMATS, index_masks
+from tipsseg.formats.classes_file import CLASSES_FILE, class_names
 from tipsseg.formats.problem import class_faults
 from tipsseg.options import NAMES
 from tipsseg.runs.common import inputs
 from tipsseg.runs.common.inputs import Found
-from tipsseg.store.classes_file import CLASSES_FILE, class_names
 from tipsseg.store.lock import finish_command, is_unfinished
 from tipsseg.store.open_run import OTHER_CLASSES, read_record
 from tipsseg.store.run_record import RUN_FILE, find_run, refuse_other_record

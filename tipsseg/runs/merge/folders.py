@@ -25,6 +25,7 @@ from pathlib import Path
 
 from tipsseg.errors import InputError, OutputError, RecordError, TipssegError, UsageError
 from tipsseg.formats import FORMATS, image_folders
+from tipsseg.formats.classes_file import CLASSES_FILE
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.merge.images import orphan_error
 from tipsseg.runs.merge.records import OWNER, merged_run, notes, run_paths, write_all
@@ -37,7 +38,6 @@ from tipsseg.runs.merge.refusals import (
     refuse_other_meanings,
     refuse_target,
 )
-from tipsseg.store.classes_file import CLASSES_FILE
 from tipsseg.store.failures import ERRORS_FILE
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock, begin_merge, is_begun
 from tipsseg.store.manifest import MANIFEST_FILE

@@ -9,9 +9,9 @@ from pathlib import Path
 from tipsseg.errors import RecordError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Rows
+from tipsseg.formats.classes_file import CLASSES_FILE
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.merge.images import copy_image_files
-from tipsseg.store.classes_file import CLASSES_FILE
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.open_run import Run
 from tipsseg.store.run_record import write_run

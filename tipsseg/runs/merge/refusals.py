@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError, OutputError
 from tipsseg.formats import FORMATS, has_image_files
+from tipsseg.formats.classes_file import CLASSES_FILE
 from tipsseg.options.shard import Shard
 from tipsseg.runs.merge.images import files, is_copied, orphan_error, places
 from tipsseg.runs.merge.records import run_paths
-from tipsseg.store.classes_file import CLASSES_FILE
 from tipsseg.store.failures import ERRORS_FILE
 from tipsseg.store.file_names import OutputNames, name_key
 from tipsseg.store.lock import MERGE_FILE, finish_command, folders_of, is_begun

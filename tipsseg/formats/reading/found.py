@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError, InputError
-from tipsseg.runs.correct.shapes import Shape
+from tipsseg.regions.shapes import Shape
 from tipsseg.types import LabelArray
 from tipsseg.util.json_values import short
 
@@ -34,6 +35,10 @@ class Whole:
     labels: LabelArray
     ignores: bool
 
+    def digest(self, *, exact: bool) -> str:
+        """Return the sha256 of what is said, in hex. `exact` tells whether every pixel counts, which changes what is taken."""
+        return _digest((repr((self.labels.shape, str(self.labels.dtype))), self.labels), exact=exact)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Objects:
@@ -46,6 +51,13 @@ class Objects:
 
     shapes: tuple[Shape, ...]
     written_as: str
+
+    def digest(self, *, exact: bool) -> str:
+        """Return the sha256 of what is said, in hex; see `Whole.digest`."""
+        parts = (
+            (repr((each.class_id, each.y, each.x, each.mask.shape)), np.packbits(each.mask)) for each in self.shapes
+        )
+        return _digest((part for pair in parts for part in pair), exact=exact)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +78,13 @@ class Found:
     read: Callable[[Size], Whole | Objects]
     submitted: bool = True
     by_list: bool = False
+
+
+def _digest(parts: Iterable[str | NDArray[np.generic]], *, exact: bool) -> str:
+    found = hashlib.sha256(b"exact" if exact else b"")
+    for part in parts:
+        found.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes())
+    return found.hexdigest()
 
 
 @contextmanager
@@ -102,7 +121,7 @@ def check_number(objects: Sequence[object]) -> None:
 
 
 def check_size(height: object, width: object, size: Size) -> None:
-    """Raise ValueError where a record says another size than that of the image."""
+    """Raise ValueError if a record says another size than that of the image."""
     if type(height) is not int or type(width) is not int:
         raise ValueError("no height and width of the image, in whole pixels")
     if (height, width) != size:

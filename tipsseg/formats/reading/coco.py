@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from tipsseg.runs.correct.found import Found, Objects, Size, check_number, check_size, faults_of, numbers_of
-from tipsseg.runs.correct.names import ClassNames
-from tipsseg.runs.correct.shapes import Shape, of_code, of_polygons
-from tipsseg.runs.correct.source import Source
+from tipsseg.formats.reading.found import Found, Objects, Size, check_number, check_size, faults_of, numbers_of
+from tipsseg.formats.reading.ids import ClassNames
+from tipsseg.formats.reading.source import Source
+from tipsseg.regions.shapes import Shape, of_code, of_polygons
 from tipsseg.util.json_values import short, take
 from tipsseg.util.printable import shortened
 
@@ -22,14 +22,14 @@ _WRITTEN_AS = {False: "coco", True: "coco-polygon"}
 
 
 def is_coco(value: object) -> bool:
-    """Whether a JSON value is a file of instances."""
+    """Return whether a JSON value is a file of instances."""
     return (
         isinstance(value, dict) and isinstance(value.get("annotations"), list) and isinstance(value.get("images"), list)
     )
 
 
-def coco(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
-    """The images of all files of instances. Raises ImageError."""
+def coco(source: Source, names: ClassNames) -> Iterator[Found]:
+    """Yield the images of all files of instances. Raises ImageError."""
     for name in source.names:
         if name.lower().endswith(".json"):
             value = source.json(name)
@@ -88,12 +88,6 @@ def _objects(
             shapes.append(_shape(each, names.id_of(categories[category]), size))
         polygons = polygons or isinstance(take(each, "segmentation", object), list)
     return Objects(tuple(shapes), _WRITTEN_AS[polygons])
-
-
-def exported(rows: Sequence[Mapping[str, Any]], size: Size) -> Iterator[Shape]:
-    """The shapes in the rows of an image that the formats coco and coco-polygon write, whose categories are the label ids."""
-    for each in rows[1:]:
-        yield _shape(each, each["category_id"], size)
 
 
 def _shape(annotation: object, class_id: int, size: Size) -> Shape:

@@ -8,16 +8,15 @@ from pathlib import Path
 from tipsseg.types import BACKGROUND, LabelClass, ignore_id
 from tipsseg.util.files import json_bytes, read_regular
 from tipsseg.util.json_values import parse, take
-from tipsseg.util.ownership import Ownership
 from tipsseg.util.printable import control_character
 
 CLASSES_FILE = "classes.json"
 
 
-def write_classes(ownership: Ownership, output: Path, classes: Sequence[LabelClass], background: Sequence[str]) -> Path:
-    """Write `output`/classes.json and return its path; raises OutputError.
+def classes_json(classes: Sequence[LabelClass], background: Sequence[str]) -> bytes:
+    """Return the content of classes.json.
 
-    Holds `background` and `ignore`, the ids of pixels without a class; `background_phrases`, what competed and was written as
+    It holds `background` and `ignore`, the ids of pixels without a class; `background_phrases`, what competed and was written as
     background; and `classes`: id, name, synonyms, colour "#rrggbb", supercategory, and min_confidence where a class has its own.
     """
     record = {
@@ -26,9 +25,7 @@ def write_classes(ownership: Ownership, output: Path, classes: Sequence[LabelCla
         "background_phrases": list(background),
         "classes": [_class_record(each) for each in classes],
     }
-    path = output / CLASSES_FILE
-    ownership.write_run_file(path, json_bytes(record, indent=2) + b"\n")
-    return path
+    return json_bytes(record, indent=2) + b"\n"
 
 
 def read_classes(output: Path) -> tuple[LabelClass, ...]:
@@ -45,7 +42,7 @@ def read_classes(output: Path) -> tuple[LabelClass, ...]:
 
 
 def ordered_names(record: object) -> tuple[str, ...]:
-    """The names of the classes 1, 2, ... in the content of a classes.json. Raises ValueError for other ids, and for no classes."""
+    """Return the names of the classes 1, 2, ... in the content of a classes.json. Raises ValueError for other ids."""
     named = class_names(record)
     if [label_id for label_id, _ in named] != list(range(1, len(named) + 1)):
         raise ValueError("the ids of the classes are not 1, 2, ...")
@@ -78,7 +75,6 @@ def _read_class(label_id: int, name: str, record: object) -> LabelClass:
 
 
 def _class_record(entry: LabelClass) -> dict[str, object]:
-    """The entry of `classes` for one class."""
     record: dict[str, object] = {
         "id": entry.id,
         "name": entry.name,

@@ -10,11 +10,11 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from tipsseg.errors import ImageError
+from tipsseg.formats.reading.found import Found, Objects, Size, check_number, faults_of
+from tipsseg.formats.reading.ids import ClassNames
+from tipsseg.formats.reading.source import Source
 from tipsseg.formats.yolo import IMAGES, LABELS, image_name
-from tipsseg.runs.correct.found import Found, Objects, Size, check_number, faults_of
-from tipsseg.runs.correct.names import ClassNames
-from tipsseg.runs.correct.shapes import Shape, of_polygons
-from tipsseg.runs.correct.source import Source
+from tipsseg.regions.shapes import Shape, of_polygons
 
 #: Bytes of data.yaml, which takes seconds for each million, and of the text file of an image.
 _YAML_MAX = 1 << 20
@@ -28,12 +28,12 @@ _LISTS = frozenset({"train", "val", "valid", "validation", "test"})
 
 
 def descriptions(source: Source) -> list[str]:
-    """The YAML files of a source, as many as are looked into."""
+    """Return the YAML files of a source, as many as are looked into."""
     return [name for name in source.names if PurePosixPath(name).suffix.lower() in (".yaml", ".yml")][:_TRIED]
 
 
-def yolo(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
-    """The images by the text files in folders `labels`, below the one YAML file that names the classes. Raises ImageError."""
+def yolo(source: Source, names: ClassNames) -> Iterator[Found]:
+    """Yield the images by text files in folders `labels`, below the one YAML file that names the classes. Raises ImageError."""
     found: dict[str, Mapping[int, str]] = {}
     for name in descriptions(source):
         with suppress(ImageError):
@@ -93,12 +93,6 @@ def _objects(source: Source, name: str, known: Mapping[int, str], names: ClassNa
             with faults_of(source.shown(name), f"line {number}"):
                 shapes.append(_shape(line, known, names, size))
     return Objects(tuple(shapes), "yolo")
-
-
-def exported(text: str, known: Mapping[int, str], names: ClassNames, size: Size) -> Iterator[Shape]:
-    """The shapes in the text file that the format yolo writes of an image."""
-    for line in text.splitlines():
-        yield _shape(line, known, names, size)
 
 
 def _shape(line: str, known: Mapping[int, str], names: ClassNames, size: Size) -> Shape:

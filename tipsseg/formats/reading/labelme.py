@@ -12,10 +12,10 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from tipsseg.runs.correct.found import Found, Objects, Size, check_number, check_size, corners_of, faults_of
-from tipsseg.runs.correct.names import ClassNames
-from tipsseg.runs.correct.shapes import Shape, of_mask, of_polygons
-from tipsseg.runs.correct.source import Source
+from tipsseg.formats.reading.found import Found, Objects, Size, check_number, check_size, corners_of, faults_of
+from tipsseg.formats.reading.ids import ClassNames
+from tipsseg.formats.reading.source import Source
+from tipsseg.regions.shapes import Shape, of_mask, of_polygons
 from tipsseg.util.json_values import short, take
 
 #: Corners that stand for a circle.
@@ -23,12 +23,11 @@ _CORNERS = 360
 
 
 def is_labelme(value: object) -> bool:
-    """Whether a JSON value is a file of LabelMe."""
+    """Return whether a JSON value is a file of LabelMe."""
     return isinstance(value, dict) and isinstance(value.get("shapes"), list)
 
 
-def labelme(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
-    """The images by their JSON files."""
+def labelme(source: Source, names: ClassNames) -> Iterator[Found]:
     for name in source.names:
         if name.lower().endswith(".json"):
             yield Found(name[: -len(".json")], source.shown(name), partial(_objects, source, name, names))
@@ -40,18 +39,11 @@ def _objects(source: Source, name: str, names: ClassNames, size: Size) -> Object
         raise ValueError("not a file of LabelMe: it has no list of `shapes`")
     check_number(value["shapes"])
     check_size(value.get("imageHeight"), value.get("imageWidth"), size)
-    return Objects(tuple(shapes_in(value, source, name, names, size)), "labelme")
-
-
-def shapes_in(value: object, source: Source | None, name: str, names: ClassNames, size: Size) -> Iterator[Shape]:
-    """The shapes in the value of a file. Raises ImageError, or ValueError where no source is given."""
-    for number, each in enumerate(take(value, "shapes", list), start=1):
-        if source is None:
-            yield _shape(each, names, size)
-            continue
+    shapes = []
+    for number, each in enumerate(value["shapes"], start=1):
         with faults_of(source.shown(name), f"shape {number}"):
-            shape = _shape(each, names, size)
-        yield shape
+            shapes.append(_shape(each, names, size))
+    return Objects(tuple(shapes), "labelme")
 
 
 def _shape(record: object, names: ClassNames, size: Size) -> Shape:
@@ -78,7 +70,7 @@ def _shape(record: object, names: ClassNames, size: Size) -> Shape:
 
 
 def _painted(class_id: int, text: str, y: int, x: int, size: Size) -> Shape:
-    """The pixels of a mask, a PNG in base64 whose first pixel is at (y, x)."""
+    """Return the pixels of a mask, a PNG in base64 whose first pixel is at (y, x)."""
     try:
         data = base64.b64decode(text, validate=True)
         with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.errors import ImageError, InputError
-from tipsseg.images.decoding import as_image_error, decode_stored, opened
-from tipsseg.runs.correct.found import Found, Objects, Size, Whole
-from tipsseg.runs.correct.mask_ids import MaskIds
-from tipsseg.runs.correct.names import ClassNames
-from tipsseg.runs.correct.source import LIST_MAX, Source
-from tipsseg.types import BACKGROUND, LabelArray, label_dtype
+from tipsseg.errors import ImageError
+from tipsseg.formats.png import read_picture, stored_ids
+from tipsseg.formats.reading.found import Found, Objects, Size, Whole
+from tipsseg.formats.reading.ids import ClassNames, MaskIds
+from tipsseg.formats.reading.source import LIST_MAX, Source
+from tipsseg.images.decoding import as_image_error
+from tipsseg.types import BACKGROUND, label_dtype
 from tipsseg.util.json_values import parse
 
 _LABEL_MAP = "labelmap.txt"
@@ -26,24 +26,24 @@ _METADATA = "metadata.jsonl"
 # ---- index masks ----
 
 
-def index_masks(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
-    """PNGs with label ids, in grey or with a palette, named as the images; `classes` is the number of classes."""
-    ids = MaskIds(source, names, classes)
+def index_masks(source: Source, names: ClassNames) -> Iterator[Found]:
+    """Yield the images of PNGs with label ids, in grey or with a palette, which are named as the images."""
+    ids = MaskIds(source, names)
     for name in source.names:
         if name.lower().endswith(".png"):
-            yield Found(name[: -len(".png")], source.shown(name), partial(_index_mask, source, name, classes, ids))
+            yield Found(name[: -len(".png")], source.shown(name), partial(_index_mask, source, name, names.known, ids))
 
 
-def named_masks(places: Mapping[str, str], source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
-    """Index masks of a run; `places` has the mask of each image."""
-    ids = MaskIds(source, names, classes)
+def named_masks(places: Mapping[str, str], source: Source, names: ClassNames) -> Iterator[Found]:
+    """Yield the images of a run; `places` has the mask of each."""
+    ids = MaskIds(source, names)
     for image, name in places.items():
-        yield Found(image, source.shown(name), partial(_index_mask, source, name, classes, ids))
+        yield Found(image, source.shown(name), partial(_index_mask, source, name, names.known, ids))
 
 
-def hugging_face(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
-    """Index masks that metadata.jsonl names, each beside the name of its image. Raises ImageError."""
-    ids = MaskIds(source, names, classes)
+def hugging_face(source: Source, names: ClassNames) -> Iterator[Found]:
+    """Yield the images that metadata.jsonl names, each with its mask. Raises ImageError."""
+    ids = MaskIds(source, names)
     for listing in [name for name in source.names if PurePosixPath(name).name == _METADATA]:
         folder = PurePosixPath(listing).parent
         where = source.shown(listing)
@@ -58,7 +58,7 @@ def hugging_face(source: Source, names: ClassNames, classes: int) -> Iterator[Fo
             name = str(folder / mask)
             if not source.has(name):
                 raise ImageError(where, f"line {number}: {mask!r} is not there")
-            read = partial(_index_mask, source, name, classes, ids)
+            read = partial(_index_mask, source, name, names.known, ids)
             yield Found(image.removeprefix("images/"), source.shown(name), read)
 
 
@@ -72,50 +72,23 @@ def _text(record: object, key: str) -> str:
 def _index_mask(source: Source, name: str, classes: int, ids: MaskIds, size: Size) -> Whole | Objects:
     picture = _picture(source, name, size)
     with as_image_error(source.shown(name)):
-        stored = _ids(picture)
+        stored = stored_ids(picture)
     labels = ids.as_in_run(name, source.shown(name), stored)
     return Whole(labels.astype(np.uint8) if label_dtype(classes) is np.uint8 else labels, ignores=True)
 
 
-def _ids(picture: Image.Image) -> LabelArray:
-    """The numbers in a picture [H, W]. Raises InputError for a picture that has none."""
-    if picture.mode in ("L", "P"):
-        return np.asarray(picture).astype(np.uint8)
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture)
-        if int(values.min()) < 0 or int(values.max()) > 65535:
-            raise InputError("ids below 0 or above 65535")
-        return values.astype(np.uint16)
-    raise InputError(
-        f"a picture of mode {picture.mode}, not of label ids",
-        "Index masks are PNGs in grey, of 8 or 16 bits, or with a palette.",
-    )
-
-
 def _picture(source: Source, name: str, size: Size) -> Image.Image:
-    """A PNG of the size of the image. Raises ImageError; more pixels than that are never decoded."""
-    most = size[0] * size[1]
     with source.file(name) as path:
         try:
-            with opened(path) as image:
-                kind, found = image.picture.format, image.size
-            if kind == "PNG" and found == size:
-                return decode_stored(path, most)
+            return read_picture(path, size)
         except ImageError as error:
             raise ImageError(source.shown(name), error.reason, error.hint) from error
-    if kind != "PNG":
-        raise ImageError(source.shown(name), f"a {kind}, whose pixels need not be exact", "Save masks as PNG.")
-    raise ImageError(
-        source.shown(name),
-        f"{found[0]} x {found[1]} (height x width), where the image is {size[0]} x {size[1]}",
-        "Masks have the size of their image, turned upright.",
-    )
 
 
 # ---- CVAT, PASCAL VOC ----
 
 
-def colour_masks(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
+def colour_masks(source: Source, names: ClassNames) -> Iterator[Found]:
     """SegmentationClass/<image>.png beside a labelmap.txt that says what the colours mean. Raises ImageError.
 
     CVAT writes no mask for an image without objects, and lists it in ImageSets/Segmentation.
@@ -140,7 +113,7 @@ def _nothing(size: Size) -> Whole:
 
 
 def _colours(source: Source, listing: str) -> Mapping[int, str]:
-    """The name of each colour, which is a number of 24 bits."""
+    """Return the name of each colour, which is a number of 24 bits."""
     where = source.shown(listing)
     found: dict[int, str] = {}
     for number, line in source.lines(listing):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -45,12 +44,11 @@ class Shape:
 
     @cached_property
     def area(self) -> int:
-        """The number of pixels."""
         return int(np.count_nonzero(self.mask))
 
     @property
     def place(self) -> tuple[slice, slice]:
-        """Where the mask is in an array [H, W] of the image."""
+        """The place of the mask in an array [H, W] of the image."""
         h, w = self.mask.shape
         return slice(self.y, self.y + h), slice(self.x, self.x + w)
 
@@ -61,7 +59,7 @@ class Shape:
         return self.y, self.x, self.y + h, self.x + w
 
     def within(self, box: tuple[int, int, int, int]) -> NDArray[np.bool_]:
-        """[h, w], the pixels in a box (top, left, bottom, right) around the mask."""
+        """Return the pixels [h, w] in a box (top, left, bottom, right) around the mask."""
         top, left, bottom, right = box
         found = np.zeros((bottom - top, right - left), np.bool_)
         if self.mask.size:
@@ -70,18 +68,18 @@ class Shape:
         return found
 
     def box_distance(self, other: Shape) -> int:
-        """How far the boxes of two shapes are apart, in pixels, at the side where they differ most."""
+        """Return how far the boxes of two shapes are apart, in pixels, at the side that differs most."""
         return max(abs(own - its) for own, its in zip(self.box, other.box, strict=True))
 
     def same_pixels(self, other: Shape) -> bool:
-        """Whether another shape has exactly these pixels, whatever its class."""
+        """Return whether another shape has exactly these pixels, whatever its class."""
         return (
             (self.y, self.x, self.mask.shape) == (other.y, other.x, other.mask.shape)
             and bool((self.mask == other.mask).all())
         )  # fmt: skip
 
     def iou(self, other: Shape) -> float:
-        """The intersection over union with another shape, 0..1."""
+        """Return the intersection over union with another shape, 0..1."""
         top, left = max(self.y, other.y), max(self.x, other.x)
         bottom = min(self.y + self.mask.shape[0], other.y + other.mask.shape[0])
         right = min(self.x + self.mask.shape[1], other.x + other.mask.shape[1])
@@ -94,7 +92,7 @@ class Shape:
 
 
 def of_mask(class_id: int, mask: NDArray[np.bool_], y: int = 0, x: int = 0) -> Shape:
-    """A shape of the pixels that are set in a mask [h, w] whose first pixel is at (y, x), cut to the smallest box."""
+    """Make a shape of the pixels that are set in a mask [h, w] whose first pixel is at (y, x), cut to the smallest box."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return Shape(class_id, y, x, np.zeros((0, 0), np.bool_))
@@ -153,7 +151,7 @@ def of_polygons(class_id: int, rings: Sequence[NDArray[np.float64]], size: tuple
 
 
 def of_runs(class_id: int, runs: Runs, height: int) -> Shape:
-    """A shape of runs of pixels that were counted down the columns of an image of that height."""
+    """Make a shape of runs of pixels that were counted down the columns of an image of that height."""
     if not len(runs):
         return Shape(class_id, 0, 0, np.zeros((0, 0), np.bool_))
     first, last = int(runs[0, 0]) // height, (int(runs[-1, 1]) - 1) // height
@@ -163,7 +161,7 @@ def of_runs(class_id: int, runs: Runs, height: int) -> Shape:
 
 
 def of_code(class_id: int, code: object, size: tuple[int, int]) -> Shape:
-    """A shape of COCO's run-length code, compressed or not. Raises ValueError for one that is not of this size."""
+    """Make a shape of COCO's run-length code, compressed or not. Raises ValueError for one that is not of this size."""
     if not isinstance(code, dict) or code.get("size") != list(size):
         found = code.get("size") if isinstance(code, dict) else None
         raise ValueError(f"the size of its code is {short(found)}, that of the image {list(size)}")
@@ -177,7 +175,7 @@ def of_code(class_id: int, code: object, size: tuple[int, int]) -> Shape:
 
 
 def _plain_runs(counts: object, size: tuple[int, int]) -> Runs:
-    """The runs of a code that is not compressed: numbers of pixels outside and inside, in turn."""
+    """Return the runs of a code that is not compressed: numbers of pixels outside and inside, in turn."""
     if not isinstance(counts, list) or not all(type(each) is int and each >= 0 for each in counts):
         raise ValueError("its code is neither a text nor a list of whole numbers")
     height, width = size
@@ -187,19 +185,3 @@ def _plain_runs(counts: object, size: tuple[int, int]) -> Runs:
     starts, stops = ends[:-1][::2], ends[1::2]
     runs = np.stack([starts[: len(stops)], stops], axis=1)
     return runs[runs[:, 1] > runs[:, 0]]
-
-
-def content_digest(parts: Iterable[Shape | NDArray[np.generic]], *, exact: bool) -> str:
-    """The sha256 of what corrections say of an image, in hex: shapes in their order, or an array of label ids.
-
-    `exact` is whether all of it counts: what is taken then is something else.
-    """
-    found = hashlib.sha256(b"exact" if exact else b"")
-    for each in parts:
-        if isinstance(each, Shape):
-            found.update(repr((each.class_id, each.y, each.x, each.mask.shape)).encode())
-            found.update(np.packbits(each.mask).tobytes())
-        else:
-            found.update(repr((each.shape, str(each.dtype))).encode())
-            found.update(np.ascontiguousarray(each).tobytes())
-    return found.hexdigest()

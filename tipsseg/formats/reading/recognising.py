@@ -1,22 +1,17 @@
-"""The formats that corrections come in: how each is recognised and read, and how labels look that were written in it."""
+"""The formats that are read, and how each is recognised."""
 
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from tipsseg.errors import ImageError, InputError, UsageError
-from tipsseg.formats import FORMATS
-from tipsseg.formats.base import ImageLabels
-from tipsseg.runs.correct import coco, label_studio, labelme, masks, yolo
-from tipsseg.runs.correct.found import Found
-from tipsseg.runs.correct.names import ClassNames
-from tipsseg.runs.correct.shapes import Shape
-from tipsseg.runs.correct.source import Source
-from tipsseg.store.writing import RunContext
+from tipsseg.formats.reading import coco, label_studio, labelme, masks, yolo
+from tipsseg.formats.reading.found import Found
+from tipsseg.formats.reading.ids import ClassNames
+from tipsseg.formats.reading.source import Source
 from tipsseg.util.files import is_folder
 
 #: Files that are looked into before a format is given up.
@@ -29,11 +24,11 @@ class Reader:
 
     Attributes:
         name: Its name, that of the format that writes the same.
-        images: Gives the images of a source, for the classes by name and for their number.
+        images: Gives the images of a source, for the classes of a run by name.
     """
 
     name: str
-    images: Callable[[Source, ClassNames, int], Iterator[Found]]
+    images: Callable[[Source, ClassNames], Iterator[Found]]
 
 
 #: The formats by name.
@@ -58,7 +53,7 @@ _JSON = {"coco": coco.is_coco, "labelme": labelme.is_labelme, "label-studio": la
 
 
 def find_reader(name: str) -> Reader:
-    """The format of that name. Raises UsageError."""
+    """Return the format of that name. Raises UsageError."""
     name = _SAME.get(name, name)
     if name not in READERS:
         close = difflib.get_close_matches(name.lower(), READERS, n=1)
@@ -68,7 +63,7 @@ def find_reader(name: str) -> Reader:
 
 
 def recognise(source: Source) -> Reader:
-    """The format of a source, by what is in it. Raises InputError where it may be none, or several."""
+    """Return the format of a source, by what is in it. Raises InputError if it may be none, or several."""
     last = {PurePosixPath(name).name for name in source.names}
     found: dict[str, None] = {}
     pascal = {"SegmentationClass", "Segmentation"}
@@ -106,19 +101,3 @@ def recognise(source: Source) -> Reader:
         f"{source.path}: it has several formats: {', '.join(found)}",
         "Name the one that counts with argument `source_format`.",
     )
-
-
-def as_written(labels: ImageLabels, name: str, context: RunContext) -> tuple[Shape, ...]:
-    """The objects of an image as they are read back from what the format of that name writes of it."""
-    form, size = FORMATS[name], labels.size
-    names = ClassNames(context.classes, add=False)
-    if name in ("coco", "coco-polygon"):
-        return tuple(coco.exported([json.loads(row) for row in form.image_rows(labels, context)], size))
-    if name == "label-studio":
-        (row,) = form.image_rows(labels, context)
-        return tuple(label_studio.exported(json.loads(row), names, size))
-    data = form.encode(labels, context)
-    if name == "labelme":
-        return tuple(labelme.shapes_in(json.loads(data), None, "", names, size))
-    known = {each.id - 1: each.name for each in context.classes}
-    return tuple(yolo.exported(data.decode(), known, names, size))

@@ -11,11 +11,20 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.formats.reading.found import (
+    Found,
+    Objects,
+    Size,
+    check_number,
+    check_size,
+    corners_of,
+    faults_of,
+    numbers_of,
+)
+from tipsseg.formats.reading.ids import ClassNames
+from tipsseg.formats.reading.source import Source
 from tipsseg.regions.brush import decode_brush
-from tipsseg.runs.correct.found import Found, Objects, Size, check_number, check_size, corners_of, faults_of, numbers_of
-from tipsseg.runs.correct.names import ClassNames
-from tipsseg.runs.correct.shapes import Shape, of_mask, of_polygons
-from tipsseg.runs.correct.source import Source
+from tipsseg.regions.shapes import Shape, of_mask, of_polygons
 from tipsseg.util.json_values import short, take
 
 #: The kinds of results that have pixels.
@@ -26,7 +35,7 @@ _OF_THE_IMAGE = frozenset({"choices", "textarea", "rating", "number", "datetime"
 
 
 def is_label_studio(value: object) -> bool:
-    """Whether a JSON value is a list of tasks, or one task."""
+    """Return whether a JSON value is a list of tasks, or one task."""
     first = (value[0] if value else None) if isinstance(value, list) else value
     return (
         isinstance(first, dict)
@@ -35,8 +44,8 @@ def is_label_studio(value: object) -> bool:
     )
 
 
-def label_studio(source: Source, names: ClassNames, classes: int) -> Iterator[Found]:
-    """The images of tasks that a person annotated. Raises ImageError."""
+def label_studio(source: Source, names: ClassNames) -> Iterator[Found]:
+    """Yield the images of tasks that a person annotated. Raises ImageError."""
     for name in source.names:
         if name.lower().endswith(".json"):
             value = source.json(name)
@@ -66,7 +75,7 @@ def _task(task: object, where: Path, number: int, names: ClassNames) -> Found | 
 
 
 def _image_name(data: Mapping[str, Any]) -> str:
-    """The image of a task: as tipsseg named it, or by the address that the task has."""
+    """Return the image of a task: as tipsseg named it, or by the address that the task has."""
     own = data.get("file_name")
     if isinstance(own, str) and own:
         return own
@@ -90,17 +99,8 @@ def _objects(results: Sequence[object], names: ClassNames, where: Path, what: st
     return Objects(tuple(shapes), "label-studio")
 
 
-def exported(row: object, names: ClassNames, size: Size) -> Iterator[Shape]:
-    """The shapes in the task that the format label-studio writes."""
-    (prediction,) = take(row, "predictions", list)
-    for each in take(prediction, "result", list):
-        shape = _shape(each, names, size)
-        if shape is not None:
-            yield shape
-
-
 def _shape(result: object, names: ClassNames, size: Size) -> Shape | None:
-    """The pixels of a result; None for one that is about the image as a whole."""
+    """Return the pixels of a result; None for one that is about the image as a whole."""
     kind = take(result, "type", str)
     if kind in _OF_THE_IMAGE:
         return None

@@ -55,7 +55,7 @@ class Source:
     """
 
     def __init__(self, path: Path) -> None:
-        """Look at the files. Raises InputError where they cannot be listed, or must not be read."""
+        """List the files. Raises InputError if they cannot be listed, or must not be read."""
         self.path = path
         self._zip: zipfile.ZipFile | None = None
         self._file: RegularFile | None = None
@@ -75,7 +75,7 @@ class Source:
         self.names = tuple(sorted(found))
 
     def _open(self, file: RegularFile) -> list[str]:
-        """The names in a zip, or that of the file."""
+        """Return the names in a zip, or that of the file."""
         if not zipfile.is_zipfile(file):
             return [self.path.name]
         try:
@@ -85,13 +85,12 @@ class Source:
             raise InputError(f"{self.path}: a zip that cannot be read: {error}", "Export it again.") from error
 
     def shown(self, name: str) -> Path:
-        """A file as people are told of it."""
+        """Return a file as people are told of it."""
         if self._zip is not None:
             return self.path / name  # as if the zip were a folder
         return self._folder / name
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file."""
         return name in self._known
 
     @cached_property
@@ -99,7 +98,7 @@ class Source:
         return frozenset(self.names)
 
     def read(self, name: str, limit: int = BYTES_MAX) -> bytes:
-        """The bytes of a file. Raises ImageError where it cannot be read, or has more than `limit` bytes."""
+        """Return the bytes of a file. Raises ImageError if it cannot be read, or has more than `limit` bytes."""
         with self._told_of(name):
             if self._zip is not None:
                 with self._member(self._zip, name, limit) as member:
@@ -108,7 +107,7 @@ class Source:
             return read_regular(self._folder / name, limit)
 
     def _member(self, archive: zipfile.ZipFile, name: str, limit: int) -> IO[bytes]:
-        """A file of the zip, open; it gives no more bytes than the zip says that it has."""
+        """Open a file of the zip; it gives no more bytes than the zip says that it has."""
         size = archive.getinfo(name).file_size
         if size > limit:
             raise ImageError(self.shown(name), f"{size:,} bytes, where {limit:,} are the most that is read")
@@ -116,7 +115,7 @@ class Source:
 
     @contextmanager
     def _told_of(self, name: str) -> Iterator[None]:
-        """What goes wrong with the bytes of a file becomes an ImageError of it."""
+        """Turn what goes wrong with the bytes of a file into an ImageError of it."""
         try:
             yield
         except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
@@ -127,7 +126,6 @@ class Source:
             raise ImageError(self.shown(name), f"cannot be unpacked: {error}", "Export it again.") from error
 
     def json(self, name: str) -> Any:
-        """The value of a JSON file. Raises ImageError."""
         try:
             return parse(self.read(name))
         except ValueError as error:
@@ -143,7 +141,7 @@ class Source:
 
     @contextmanager
     def file(self, name: str) -> Iterator[Path]:
-        """A path at which the file can be read; errors of that path become errors of the file. Raises ImageError."""
+        """Give a path at which the file can be read; errors of that path become errors of the file. Raises ImageError."""
         if self._zip is None:
             self._refuse_link(name)
             yield self._folder / name
@@ -179,7 +177,7 @@ class Source:
 
 
 def _walk(top: Path) -> Iterator[str]:
-    """The files below a folder; links to folders are not followed, hidden files and folders are left out."""
+    """Yield the files below a folder; links to folders are not followed, hidden files and folders are left out."""
     number = 0
     for folder, subfolders, names in os.walk(top, onerror=_refuse_folder):
         subfolders[:] = sorted(name for name in subfolders if not _is_clutter(name))
@@ -203,7 +201,7 @@ def _is_clutter(name: str) -> bool:
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> Iterator[str]:
-    """The files of a zip, by what its directory says. Raises InputError for what a zip of labels does not have."""
+    """Yield the files of a zip, by its directory. Raises InputError for what a zip of labels does not have."""
     entries = archive.infolist()
     if len(entries) > FILES_MAX:
         raise InputError(f"{path}: {len(entries):,} files, where {FILES_MAX:,} are the most that is read", _HINT)
