@@ -29,8 +29,7 @@ from tipsseg.options.run import (
 from tipsseg.runs.common.image_list import Choice, Images, check_choice, find_images, found_images
 from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.correct.folder import Corrections, take_corrections
-from tipsseg.runs.encode.run import EncodeResult, EncodeRun
-from tipsseg.runs.encode.spec import EncodeSpec, plan_encoding
+from tipsseg.runs.encode.run import EncodeResult, EncodeRun, encode_spec
 from tipsseg.runs.engine.maker import EngineMaker, engine_maker
 from tipsseg.runs.evaluate.predictions import names_of
 from tipsseg.runs.evaluate.run import Evaluation, evaluate_masks, evaluate_model
@@ -121,16 +120,16 @@ def encode_folder(
     """
     paths, choice = as_paths(images), take_options(ImageOptions, keywords)
     check_choice(bool(paths), choice)
-    spec = EncodeSpec(
-        **vars(take_options(ComputeOptions, keywords)),
-        **vars(take_options(StoreOptions, {**keywords, "output": output})),
-        options=take_options(LabelOptions, keywords),
+    spec = encode_spec(
+        take_options(ComputeOptions, keywords),
+        take_options(StoreOptions, {**keywords, "output": output}),
+        take_options(LabelOptions, keywords),
     )
     spec.check()
     progress = progress_for(verbose)
-    plan = plan_encoding(spec)
+    info = plan_run(spec)
     found = find_images(spec, Choice(**vars(choice), paths=paths), progress)
-    return _encoded(EncodeRun(spec, plan, found, progress, quiet=True), progress)
+    return _encoded(EncodeRun(info, found, progress, quiet=True), progress)
 
 
 def _encoded(run: EncodeRun, progress: Progress) -> Generator[EncodeResult, None, None]:

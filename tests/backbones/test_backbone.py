@@ -19,6 +19,8 @@ from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.errors import DeviceError
 from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.prepare import Prepared
+from tipsseg.labelling.scoring import scores
+from tipsseg.labelling.scoring.resample import Values
 from tipsseg.options import Mode
 from tipsseg.types import WindowPlan
 
@@ -97,7 +99,7 @@ class Image:
 
 
 def prepared(model: Model, image: NDArray[np.uint8], mode: Mode = "slide") -> Prepared:
-    return model.prepare(PillowImage.fromarray(image), mode, 56)
+    return model.view(LabelOptions(mode=mode, short_side=56)).prepare(PillowImage.fromarray(image))
 
 
 @pytest.mark.parametrize("mode", ["slide", "whole"])
@@ -268,13 +270,13 @@ def test_one_thread_at_a_time_computes(mlp_checkpoint: Path, monkeypatch: pytest
             return plain(pixels)
 
     backbone._tower = Watching(backbone.vision_encoder)
-    compare = Features.cosines
+    compare = scores.cosines_with
 
-    def watching(self: Features, vectors: Tensor) -> Tensor:
+    def watching(patches: Values, vectors: Values, biases: Values | None) -> Values:
         held.append(backbone.at_work.locked())
-        return compare(self, vectors)
+        return compare(patches, vectors, biases)
 
-    monkeypatch.setattr(Features, "cosines", watching)
+    monkeypatch.setattr("tipsseg.labelling.labeller.cosines_with", watching)
     labeller.label(np.zeros((60, 60, 3), np.uint8))
     assert held == [True, True]
 

@@ -12,11 +12,12 @@ import torch
 
 from tipsseg.backbones.transfers import Arriving, sent
 from tipsseg.features.file import FeatureRecord, Origin, Recipe
-from tipsseg.features.folder import FeatureStore
+from tipsseg.features.folder import FeatureFiles, FeatureStore
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.model import Model
+from tipsseg.labelling.source import FeatureSource, Loaded
+from tipsseg.labelling.view import View
 from tipsseg.options import FEATURE_DTYPES, FeatureDtype
-from tipsseg.runs.engine.image_task import Loaded, stored
 from tipsseg.types import WindowPlan
 
 PLAN = WindowPlan((56, 98), 56, ((0, 0), (0, 42)))
@@ -58,8 +59,7 @@ def test_tensors_of_a_cpu_have_arrived() -> None:
 def test_rounded_features_are_those_that_are_read_again(dtype: FeatureDtype) -> None:
     rounded = features().rounded(dtype)
     record = rounded.record()
-    record.check_unit()
-    again = Features.from_record(record, torch.device("cpu"))
+    again = Features.from_record(record.in_float32(), torch.device("cpu"))
     assert record.dtype == dtype
     assert record.patches.dtype == np.dtype(dtype)
     assert (rounded.features.size, rounded.features.plan) == (again.size, again.plan) == ((60, 105), PLAN)
@@ -69,12 +69,16 @@ def test_rounded_features_are_those_that_are_read_again(dtype: FeatureDtype) -> 
 
 
 def keeping(features: Features, dtype: FeatureDtype) -> tuple[Callable[[], FeatureRecord], Features]:
-    """As a task keeps features in a store of that dtype; the model only makes its error."""
+    """As features are kept in a store of that dtype; the model only makes its error."""
     recipe = Recipe({}, "float32", "slide", 56, 1)
-    store = SimpleNamespace(record=SimpleNamespace(dtype=dtype, recipe=recipe))
-    loaded = SimpleNamespace(sha256="a" * 64, ref=SimpleNamespace(name="a.png"))
+    store = SimpleNamespace(at=lambda _: SimpleNamespace(record=SimpleNamespace(dtype=dtype, recipe=recipe)))
+    loaded = SimpleNamespace(sha256="a" * 64, ref=SimpleNamespace(name="a.png"), known=())
     model = SimpleNamespace(gives_no_numbers=lambda: ArithmeticError("no numbers"))
-    return stored(cast(FeatureStore, store), cast(Loaded, loaded), features, cast(Model, model))
+    view = View(native_size=56, patch_size=14, mode="slide", base=56, short_sides=(56,))
+    source = FeatureSource(cast(Model, model), view, cast(FeatureStore, store), FeatureFiles.find, max_pixels=1_000_000)
+    (kept,), (unsaved,) = source.keep(cast("Loaded[FeatureRecord]", loaded), features)
+    assert isinstance(kept, Features)
+    return unsaved, kept
 
 
 @pytest.mark.parametrize("dtype", FEATURE_DTYPES)
@@ -88,7 +92,7 @@ def test_the_thread_of_the_model_waits_for_no_features(monkeypatch: pytest.Monke
         unsaved, kept = keeping(features(), dtype)
     record = unsaved()
     assert record.origin == Origin("a" * 64, "a.png", Recipe({}, "float32", "slide", 56, 1))
-    assert torch.equal(Features.from_record(record, torch.device("cpu")).patches, kept.patches)
+    assert torch.equal(Features.from_record(record.in_float32(), torch.device("cpu")).patches, kept.patches)
 
 
 @pytest.mark.parametrize("dtype", FEATURE_DTYPES)

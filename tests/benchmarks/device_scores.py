@@ -57,12 +57,12 @@ def row(size: tuple[int, int], classes: int, device: torch.device, rounds: int) 
         return match(WindowScores(cosines.cpu().numpy(), plan, TEMPERATURE), size, table)
 
     def on_device() -> Assignment:
-        done = scorer.send(cosines, plan, size).wait()
+        done = scorer.send([cosines], [plan], size).wait()
         assert done is not None
         return done[0]
 
     differ = float((on_host().labels != on_device().labels).mean())
-    held_up = [timed(lambda: scorer.send(cosines, plan, size), device) for _ in range(rounds)]
+    held_up = [timed(lambda: scorer.send([cosines], [plan], size), device) for _ in range(rounds)]
     host, here = (statistics.median(timed(task, device) for _ in range(rounds)) for task in (on_host, on_device))
     numbers = f"{1e3 * host:.1f} | {1e3 * here:.2f} | {1e3 * statistics.median(held_up):.2f} | {host / here:.0f}"
     return f"| {size[1]} x {size[0]} | {classes} | {numbers} | {np.format_float_scientific(differ, 1)} |"

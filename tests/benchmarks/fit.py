@@ -159,7 +159,7 @@ def _drawn(
     without: NDArray[np.int64],
 ) -> tuple[dict[str, Ious], float]:
     """The IoUs that each method comes to with masks of the chosen images, and seconds of the processor for the fit."""
-    plan = model.plan((SIDE, SIDE), "slide", SIDE)
+    plan = model.view(tipsseg.LabelOptions(short_side=SIDE)).plans((SIDE, SIDE))[0]
     text = tipsseg.Labeller(model, vocabulary).vectors
     masks = np.where(np.isin(pool.truths[chosen], [*without, 0]), 255, pool.truths[chosen]).astype(np.uint8)
     patches = pool.patches[chosen]
@@ -185,7 +185,10 @@ def _drawn(
 
 def _ceilings(model: tipsseg.Model, cache: Path | None) -> None:
     """What the classifier of the fit comes to with more than a few images."""
-    plan, temperature = model.plan((SIDE, SIDE), "slide", SIDE), model.backbone.temperature
+    plan, temperature = (
+        model.view(tipsseg.LabelOptions(short_side=SIDE)).plans((SIDE, SIDE))[0],
+        model.backbone.temperature,
+    )
     for kite in (False, True):
         names = (*WHOLE_LIST, "kite") if kite else WHOLE_LIST
         text = tipsseg.Labeller(model, tipsseg.make_vocabulary(names, "none")).vectors / temperature

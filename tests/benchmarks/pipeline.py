@@ -37,14 +37,16 @@ from tipsseg.backbones.transfers import Arriving
 from tipsseg.errors import TipssegError
 from tipsseg.formats import FORMATS
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.labeller import Cosines, Scored
+from tipsseg.labelling.labeller import Patches, Scored
 from tipsseg.labelling.scoring.device_scores import DeviceLabels
+from tipsseg.labelling.source import FeatureSource
+from tipsseg.labelling.view import View
 from tipsseg.labelling.windows import make_plan
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.engine import image_task
-from tipsseg.runs.engine.image_task import ImageTask
-from tipsseg.runs.engine.pipeline import label_images
+from tipsseg.runs.engine import label_task
+from tipsseg.runs.engine.label_task import LabelTask
+from tipsseg.runs.engine.pipeline import run_tasks
 from tipsseg.runs.label.run import LabelRun
 from tipsseg.store.folder import OutputFolder
 from tipsseg.store.results import Failed, ImageResult, Left
@@ -65,7 +67,7 @@ class FreeTower:
     def __init__(self, folder: Path, vocabulary: Vocabulary) -> None:
         self.folder = folder
         self.device = torch.device("cpu")
-        self.dtype_name = "float32"
+        self.device_name, self.dtype_name = "cpu", "float32"
         self.native_size, self.patch_size, self.embed_dim = 448, 14, WIDTH
         self.temperature = TEMPERATURE
         self.batch_size = 1
@@ -116,13 +118,11 @@ class Ready(Labeller):
     """Labels are there without any work, as on their way from a GPU."""
 
     def prepare_labels(self, features: Features) -> None:
-        scored = super().score(features)
-        assert isinstance(scored, Cosines)
-        made = self.assign(features, scored)
+        made = self.assign(super().score(features.scales))
         arriving = Arriving(torch.tensor(True), torch.from_numpy(made.labels), torch.from_numpy(made.confidence).half())
         self._ready = DeviceLabels(arriving, made.labels.dtype)
 
-    def score(self, features: Features, top: int = 0, *, keep: bool = False) -> Scored:
+    def score(self, scales: Sequence[Patches], top: int = 0) -> Scored:
         return self._ready
 
 
@@ -133,7 +133,7 @@ class FreeEngine:
         self._info = info
         self._labeller = labeller
 
-    def start(self, context: RunContext) -> RunInfo:
+    def start(self, context: RunContext, images: Sequence[ImageRef] = ()) -> RunInfo:
         labeller, spec = self._labeller, self._info.spec
         info = replace(
             self._info,
@@ -143,14 +143,14 @@ class FreeEngine:
             vocabulary=labeller.vocabulary,
             dropped=labeller.dropped,
         )
-        self._task = ImageTask(labeller, spec.formats, context, info.digest)
+        self._task = LabelTask(labeller, spec.formats, context, info.digest)
         return info
 
     def batch_size(self) -> int | None:
         return 1
 
     def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
-        return label_images(items, self._task, self._info.spec.jobs)
+        return run_tasks(items, self._task, self._info.spec.jobs)
 
 
 class Stopwatch:
@@ -233,12 +233,12 @@ def main() -> None:
 
 
 def watch_steps(watch: Stopwatch) -> None:
-    watch.watch(ImageTask, "load", "decode")
-    watch.watch(Labeller, "prepare", "prepare")
+    watch.watch(FeatureSource, "load", "decode")
+    watch.watch(View, "prepare", "prepare")
     for owner in (Labeller, Ready):
         watch.watch(owner, "score", "score")
     watch.watch(Labeller, "assign", "score")
-    watch.watch(image_task, "labelled_objects", "regions")
+    watch.watch(label_task, "labelled_objects", "regions")
     for name in ("png", "coco"):
         watch.watch(type(FORMATS[name]), "write", name)
     watch.watch(OutputFolder, "add", "records")

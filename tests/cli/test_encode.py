@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -280,6 +282,95 @@ def test_a_tower_is_read_only_where_it_is_needed(
     read.clear()
     assert command(*label, "-c", "another thing").code == 0
     assert read == ["vision"]
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_a_question_over_a_full_store_imports_no_torch(
+    command: Command, scenes: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setenv("TIPSSEG_CACHE", str(Path("cache").absolute()))
+    label = [
+        "label",
+        str(scenes),
+        "-m",
+        "tiny",
+        "--device",
+        device,
+        "-c",
+        "panda,tree,sky",
+        "-q",
+        "--features",
+        "feats",
+    ]
+    assert command("encode", scenes, *TINY, "-o", "feats", "-q").code == 0
+    assert command(*label, "-o", "first").code == 0  # keeps the vectors of the phrases
+    shutil.copytree("feats", "lacking")
+    next(path for path in Path("lacking").rglob("*.safetensors")).unlink()
+    for more, imported in (
+        ((), False),
+        (("-f", "png,coco,npz,overlay,yolo", "--scales", "1"), False),
+        (("-c", "a new phrase"), True),
+        (("--refine", "pamr"), True),
+        (("--features", "lacking"), True),
+    ):
+        ran = subprocess.run(
+            [sys.executable, "-c", IS_TORCH_IMPORTED, *label, "-o", "again", "--overwrite", *more],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert (more, ran.stderr) == (more, f"{imported}\n")
+        if not more:
+            assert labels("again") == labels("first")
+
+
+IS_TORCH_IMPORTED = """
+import sys
+from tipsseg.cli.main import main
+try:
+    main()
+finally:
+    print("torch" in sys.modules, file=sys.stderr)
+"""
+
+
+def test_an_image_that_is_missing_later_is_encoded_on_the_cpu(
+    command: Command, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With device auto, and a GPU that nobody asks, as the first image of a list is in the store."""
+    first, *others = sorted(str(path) for path in scenes.rglob("*") if path.is_file())
+    assert command("encode", first, *TINY, "-o", "feats", "-q").code == 0
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    label = ("label", "-", "-m", "tiny", "-c", "tree,sky", "-q", "--features", "feats", "-o", "out")
+    assert command(*label, stdin="\n".join([first, *others]).encode()).code == 0
+    assert json.loads(Path("out/run.json").read_bytes())["device"] == "cpu"
+    assert len(labels("out")) == 3
+
+
+def test_each_image_is_hashed_once(command: Command, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: Counter[str] = Counter()
+    plain = hashlib.file_digest
+
+    def counting(file: Any, *arguments: Any) -> Any:
+        if Path(file.name).is_relative_to(scenes):
+            hashed[file.name] += 1
+        return plain(file, *arguments)
+
+    monkeypatch.setattr(hashlib, "file_digest", counting)
+    encode = ("encode", scenes, *TINY, "-o", "feats", "-q")
+    label = ("label", scenes, "-m", "tiny", "-c", "panda,tree,sky", "-q", "-o", "out", "--overwrite")
+    for arguments in (
+        encode,
+        encode,
+        (*encode, "--scales", "1,1.75"),
+        label,
+        (*label, "--features", "feats"),
+        (*label, "--features", "feats", "--device", "cpu", "--refine", "pamr", "-f", "overlay"),
+        (*label, "--features", "new"),
+    ):
+        hashed.clear()
+        assert command(*arguments).code == 0
+        assert sorted(hashed.values()) == [1, 1, 1], arguments
 
 
 @pytest.mark.parametrize(("flag", "end"), [((), b"\n"), (("-0",), b"\0")], ids=["lines", "NUL"])

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 from running import Command, Ran
@@ -23,8 +24,7 @@ import tipsseg
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.images.decoding import upright_size
-from tipsseg.labelling.labeller import Scored
-from tipsseg.labelling.prepare import Prepared
+from tipsseg.labelling.labeller import Cosines
 
 CLASSES = "panda leg,tree,sky"
 WORDS = ("-c", CLASSES)
@@ -314,10 +314,10 @@ def test_the_recorded_command_gives_the_same_masks(label: Label, command: Comman
 def test_masks_of_a_run_that_is_broken_off_can_be_read(label: Label, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = tipsseg.Labeller.assign
 
-    def interrupted(self: tipsseg.Labeller, prepared: Prepared, scored: Scored) -> tipsseg.LabelMap:
-        if prepared.size == (56, 56):
+    def interrupted(self: tipsseg.Labeller, scored: Cosines, pixels: NDArray[np.uint8]) -> tipsseg.LabelMap:
+        if scored.size == (56, 56):
             raise KeyboardInterrupt
-        return plain(self, prepared, scored)
+        return plain(self, scored, pixels)
 
     monkeypatch.setattr(tipsseg.Labeller, "assign", interrupted)
     ran = label(out="imgs/out", formats="png,coco")

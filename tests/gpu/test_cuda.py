@@ -109,7 +109,7 @@ def test_scores_agree_with_those_of_the_cpu(groups: list[int], least: float, mod
     cosines, plan = windows_of(groups, size, mode)
     made = []
     for device in (torch.device("cpu"), DEVICE):
-        done = DeviceScorer(table, 0.05, device).send(cosines.to(device), plan, size, (16, 21), 3).wait()
+        done = DeviceScorer(table, 0.05, device).send([cosines.to(device)], [plan], size, (16, 21), 3).wait()
         assert done is not None
         made.append(done)
     (expected, best), (got, top) = made
@@ -118,7 +118,7 @@ def test_scores_agree_with_those_of_the_cpu(groups: list[int], least: float, mod
     assert best is not None
     assert top is not None
     assert (top.ids == best.ids).mean() > 0.99
-    fetched = DeviceScorer(table, 0.05, DEVICE).fetch(cosines.to(DEVICE), plan, size)
+    fetched = DeviceScorer(table, 0.05, DEVICE).fetch([cosines.to(DEVICE)], [plan], size)
     assert (fetched.labels == got.labels).all()
 
 
@@ -126,14 +126,14 @@ def test_nothing_waits_for_the_device_before_labels_are_asked_for(tiny_checkpoin
     model = load(tiny_checkpoint, device=str(DEVICE))
     labeller = Labeller(model, make_vocabulary(CLASSES))
     features = model.encode(picture(480, 640))
-    labeller.score(features, 3)  # brings the weights of resizing there
+    labeller.score(features.scales, 3)  # brings the weights of resizing there
     torch.cuda.set_sync_debug_mode("error")
     try:
-        scored = labeller.score(features, 3)
+        scored = labeller.score(features.scales, 3)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert isinstance(scored, DeviceLabels)
-    assert labeller.assign(features, scored).labels.shape == (480, 640)
+    assert labeller.assign(scored).labels.shape == (480, 640)
 
 
 def test_values_that_are_no_numbers_are_an_error(tiny_checkpoint: Path) -> None:
@@ -174,11 +174,11 @@ def test_nothing_waits_for_the_device_while_windows_are_encoded_and_kept(
     tiny_checkpoint: Path, dtype: FeatureDtype
 ) -> None:
     model = load(tiny_checkpoint, device=str(DEVICE))
-    prepared = model.prepare(Image.fromarray(picture(480, 640)), "slide", model.backbone.native_size)
+    prepared = model.view(LabelOptions()).prepare(Image.fromarray(picture(480, 640)))
     model.encode_prepared(prepared).rounded(dtype).record()  # memory is pinned the first time
     torch.cuda.set_sync_debug_mode("error")
     try:
         rounded = model.encode_prepared(prepared).rounded(dtype)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    rounded.record().check_unit()
+    rounded.record().in_float32()

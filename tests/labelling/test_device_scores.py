@@ -95,7 +95,7 @@ def exact(
 def on_device(
     cosines: torch.Tensor, plan: WindowPlan, size: tuple[int, int], table: LabelTable, temperature: float
 ) -> Assignment:
-    done = DeviceScorer(table, temperature, CPU).send(cosines, plan, size).wait()
+    done = DeviceScorer(table, temperature, CPU).send([cosines], [plan], size).wait()
     assert done is not None
     assert done[1] is None
     return done[0]
@@ -239,7 +239,7 @@ def test_of_equals_the_first_wins() -> None:
 def test_the_best_classes_of_patches(mode: Mode, groups: list[int]) -> None:
     cosines, plan = drawn((90, 130), sum(groups), mode, 4, 0.1)
     table = table_of(groups)
-    done = DeviceScorer(table, 0.05, CPU).send(cosines, plan, (90, 130), (6, 9), 5).wait()
+    done = DeviceScorer(table, 0.05, CPU).send([cosines], [plan], (90, 130), (6, 9), 5).wait()
     assert done is not None
     top = done[1]
     assert top is not None
@@ -263,7 +263,7 @@ def test_large_images_are_fetched_tile_by_tile(size: tuple[int, int], monkeypatc
     cosines, plan = drawn(size, 20, "slide", 1, 0.1)
     table = table_of([1] * 20, 0.3)
     sent = on_device(cosines, plan, size, table, 0.05)
-    fetched = DeviceScorer(table, 0.05, CPU).fetch(cosines, plan, size)
+    fetched = DeviceScorer(table, 0.05, CPU).fetch([cosines], [plan], size)
     assert (fetched.labels == sent.labels).all()
     assert (fetched.confidence == sent.confidence).all()
     assert fetched.confidence.dtype == sent.confidence.dtype
@@ -294,9 +294,9 @@ def test_values_that_are_no_numbers_are_an_error(model: Model, most: int, monkey
     patches = features.patches.clone()
     patches[0, 1, 2] = torch.nan
     broken = Features(features.size, features.plan, patches, features.class_tokens)
-    scored = device.score(broken)  # nothing waits for the device here
+    scored = device.score(broken.scales)  # nothing waits for the device here
     with pytest.raises(DeviceError, match="no numbers in float32 on cpu"):
-        device.assign(broken, scored)
+        device.assign(scored)
 
 
 @pytest.mark.parametrize(

@@ -144,8 +144,8 @@ def test_the_best_classes(device: OtherDevice, mlp_checkpoint: Path) -> None:
     host = Labeller(tipsseg.load(mlp_checkpoint, device="cpu", dtype="float32"), CLASSES)
     features, there = (each.model.encode(picture(60, 100)) for each in (labeller, host))
     device.waits.clear()
-    best = labeller.assign(features, labeller.score(features, 3)).top
-    expected = host.assign(there, host.score(there, 3)).top
+    best = labeller.assign(labeller.score(features.scales, 3)).top
+    expected = host.assign(host.score(there.scales, 3)).top
     assert best is not None
     assert expected is not None
     assert (best.ids == expected.ids).mean() > 0.99
@@ -213,7 +213,7 @@ def test_features_go_to_a_file_and_back(
     assert device.waits == []
     features.save(tmp_path / "a.safetensors", dtype)
     assert len(device.waits) == 1
-    labeller.score(features)
+    labeller.score(features.scales)
     again = Features.load(tmp_path / "a.safetensors", device.device)
     assert len(device.waits) == 1
     assert again.patches.device == device.device

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from tipsseg import ClassSpec, Features, Labeller, LabelMap, LabelOptions, Model, UsageError, make_vocabulary
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
-from tipsseg.labelling import labeller
+from tipsseg.labelling import refine
 from tipsseg.labelling.golden import picture
 from tipsseg.labelling.scoring.assign import LabelTable, best_groups, match
 from tipsseg.labelling.scoring.resample import Values, resize
 from tipsseg.labelling.scoring.scores import FusedScores
-from tipsseg.labelling.windows import interpolation_weights, make_plan, make_plans, patch_grid
+from tipsseg.labelling.view import make_view
+from tipsseg.labelling.windows import interpolation_weights, make_plan, patch_grid
 from tipsseg.options import Mode
 from tipsseg.types import WindowPlan
 
@@ -88,9 +89,8 @@ def exact(scales: Sequence[Scale], size: tuple[int, int]) -> NDArray[np.float64]
 
 def whole_maps(made: FusedScores, size: tuple[int, int], groups: Sequence[int]) -> NDArray[np.intp]:
     """The winners by whole maps of all phrases, with nothing left out and no tiles: [H, W]."""
-    everything = slice(0, made.size[0]), slice(0, made.size[1])
-    values = made.values(*everything, np.arange(made.phrases))
-    maps = resize(values, *(interpolation_weights(*lengths) for lengths in zip(made.size, size, strict=True)))
+    rows, columns = (interpolation_weights(*lengths) for lengths in zip(made.size, size, strict=True))
+    maps = resize(made.values(rows.span, columns.span, np.arange(made.phrases)), rows, columns)
     winners: NDArray[np.intp] = np.stack([part.max(0) for part in np.split(maps, np.cumsum(groups)[:-1])]).argmax(0)
     return winners
 
@@ -172,7 +172,7 @@ def test_labels_are_the_same_whatever_they_come_from(
     found = labeller.label(image)
     assert not same(found, labeller_of(model, (1,), mode=mode, refine=refine).label(image))
     features = model.encode(image, mode=mode, scales=(1.75, 0.75, 1))
-    assert [each.plan for each in features.scales] == list(labeller.plans(image.shape[:2]))
+    assert [each.plan for each in features.scales] == list(labeller.view.plans(image.shape[:2]))
     assert same(labeller.label(features, guide=image), found)
     alone = [model.encode(image, mode=mode, scales=(scale,)) for scale in scales]
     assert same(labeller.label(Features.at_scales(alone), guide=image), found)
@@ -191,7 +191,7 @@ def test_refinement_follows_the_image_at_the_largest_scale(
         seen.append((tuple(maps.shape[1:]), pixels.shape))
         return maps
 
-    monkeypatch.setattr(labeller, "pamr", unrefined)
+    monkeypatch.setattr(refine, "pamr", unrefined)
     found = labeller_of(model, (1, 1.75), refine="pamr").label(image)
     assert seen == [((98, 141), (98, 141, 3))]
     plain = labeller_of(model, (1, 1.75)).label(image)
@@ -236,7 +236,7 @@ def test_scales_of_one_grid_of_patches_are_refused(
     model: Model, scales: Sequence[float], short_side: int, message: str | None
 ) -> None:
     if message is None:
-        assert labeller_of(model, scales, short_side=short_side).short_sides == (28, 56, 70)
+        assert labeller_of(model, scales, short_side=short_side).view.short_sides == (28, 56, 70)
         return
     with pytest.raises(UsageError, match=message):
         labeller_of(model, scales, short_side=short_side)
@@ -247,5 +247,7 @@ def test_scales_of_one_grid_of_patches_are_refused(
 @pytest.mark.parametrize(("mode", "largest"), [("slide", 42), ("whole", 140)])
 def test_a_patch_apart_is_another_grid(mode: Mode, largest: int) -> None:
     for side in range(28, largest + 1):
-        plans = make_plans((100, 150), 56, side, 14, LabelOptions(mode=mode, scales=(1, (side + 14) / side)))
+        plans = make_view(56, 14, LabelOptions(mode=mode, short_side=side, scales=(1, (side + 14) / side))).plans(
+            (100, 150)
+        )
         assert len({patch_grid(plan, 14) for plan in plans}) == 2, side

@@ -169,6 +169,7 @@ def test_texts_do_not_depend_on_longer_ones(mlp_checkpoint: Path) -> None:
 
 def key_of(model: Path, monkeypatch: pytest.MonkeyPatch, name: str = "", value: object = None) -> Path | None:
     backbone = Tipsv2Backbone(model, "cpu", "float32")
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)  # which not all systems have
     with monkeypatch.context() as patch:
         if name:
             patch.setattr(name, value)
@@ -179,12 +180,13 @@ def key_of(model: Path, monkeypatch: pytest.MonkeyPatch, name: str = "", value: 
     ("name", "value"),
     [
         ("tipsseg.labelling.text_cache.__version__", "99"),
-        ("torch.__version__", "99"),
+        ("importlib.metadata.version", lambda _: "99"),
         ("numpy.__version__", "99"),
         ("platform.system", lambda: "Other"),
         ("platform.machine", lambda: "other"),
-        ("torch.backends.cpu.get_cpu_capability", lambda: "other"),
-        ("torch.get_num_threads", lambda: 99),
+        ("tipsseg.labelling.text_cache.processor_name", lambda: "other"),
+        ("os.cpu_count", lambda: 99),
+        ("os.environ", {"OMP_NUM_THREADS": "99"}),
     ],
 )
 def test_whatever_may_round_otherwise_counts(

@@ -91,7 +91,7 @@ def test_images_without_masks_are_looked_at(folder: Path, monkeypatch: pytest.Mo
     seen: list[int] = []
 
     def watched(*given: Any) -> Any:
-        seen.append(len(given[5]))
+        seen.append(len(given[4]))
         return fit_windows(*given)
 
     fit_windows = module.fit_windows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,8 +15,8 @@ import pytest
 
 from tipsseg.errors import ImageError, OutputError
 from tipsseg.regions.polygons import PolygonQuality
-from tipsseg.runs.engine.image_task import ImageTask
-from tipsseg.runs.engine.pipeline import label_images
+from tipsseg.runs.engine.label_task import LabelTask
+from tipsseg.runs.engine.pipeline import run_tasks
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.results import Failed, ImageResult, Labelled, Left, Unchanged
 from tipsseg.types import ImageRef
@@ -34,9 +34,7 @@ class Image:
     """What was loaded; its windows are not looked at."""
 
     ref: ImageRef
-    prepared: None = None
-    lacking: None = None
-    features: None = None
+    lacking: str = "windows"
 
 
 class FakeBatches:
@@ -47,7 +45,7 @@ class FakeBatches:
         self._waiting: list[Any] = []
         self.batches: list[int] = []
 
-    def add(self, image: Any, prepared: None) -> Iterator[tuple[Any, None]]:
+    def add(self, image: Any, prepared: str) -> Iterator[tuple[Any, None]]:
         self._waiting.append(image)
         if len(self._waiting) == self._size:
             yield from self.flush()
@@ -73,11 +71,18 @@ class FakeWork:
     def batches(self) -> FakeBatches:
         return self.model
 
-    def score(self, features: None) -> None:
-        assert features is None
+    @property
+    def source(self) -> FakeWork:
+        return self
 
-    def keep(self, image: Image, features: None) -> tuple[Image, None]:
-        return image, features
+    def score(self, scales: Sequence[None]) -> None:
+        assert list(scales) == []
+
+    def keep(self, image: Image, features: None) -> tuple[list[None], list[None]]:
+        return [], []
+
+    def save(self, unsaved: Sequence[None]) -> None:
+        pass
 
     def load(self, ref: ImageRef) -> Image:
         with self._lock:
@@ -99,7 +104,7 @@ class FakeWork:
 
 
 def outcomes(items: Iterator[Left] | list[ImageRef], work: FakeWork, jobs: int) -> Generator[ImageResult, None, None]:
-    return label_images(items, cast(ImageTask, work), jobs)
+    return run_tasks(items, cast(LabelTask, work), jobs)
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
@@ -277,7 +282,7 @@ def test_what_is_being_written_when_the_model_fails_is_told_of_before() -> None:
             return super().finish(image, scored)
 
     class Broken(FakeBatches):
-        def add(self, image: Any, prepared: None) -> Iterator[tuple[Any, None]]:
+        def add(self, image: Any, prepared: str) -> Iterator[tuple[Any, None]]:
             if image.loaded.ref is REFS[12]:
                 raise OutputError(Path("model"), "no memory")
             yield from super().add(image, prepared)

@@ -6,12 +6,14 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +34,7 @@ class Backbone(Protocol):
 
     Attributes:
         folder: The model was loaded from it.
-        device: Its device.
+        device_name: Its device as text: "cpu", "cuda:0" or "mps".
         dtype_name: What it computes in: "float32", "bfloat16" or "float16".
         native_size: Side in pixels of the square window that it is made for.
         patch_size: Side of a patch in pixels.
@@ -44,7 +46,7 @@ class Backbone(Protocol):
     """
 
     folder: Path
-    device: torch.device
+    device_name: str
     dtype_name: str
     native_size: int
     patch_size: int
@@ -53,6 +55,10 @@ class Backbone(Protocol):
     batch_size: int
     on_less_memory: Callable[[int], None]
     at_work: threading.Lock
+
+    @property
+    def device(self) -> torch.device:
+        """Its device; to ask for it may import torch."""
 
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
         """Encode phrases, each filled into each of the templates.

@@ -15,7 +15,7 @@ import os
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import BufferedReader
 from math import prod
 from pathlib import Path
@@ -105,14 +105,16 @@ class FeatureRecord:
     class_tokens: NDArray[np.float16] | FloatArray
     origin: Origin | None = None
 
-    def check_unit(self) -> None:
-        """Raise ValueError where vectors are not of unit length, or are no numbers."""
+    def in_float32(self) -> FeatureRecord:
+        """Return the same features to compute with. Raises ValueError if vectors are not of unit length, or are no numbers."""
         patches: FloatArray = self.patches.astype(np.float32, copy=False)
         if self.scales is not None:
             with np.errstate(invalid="ignore"):  # infinity times 0 is no number, which is found then
-                patches = patches * self.scales[..., None]
+                patches *= self.scales[..., None]
+        class_tokens = self.class_tokens.astype(np.float32, copy=False)
         check_unit(patches)
-        check_unit(self.class_tokens.astype(np.float32, copy=False))
+        check_unit(class_tokens)
+        return replace(self, dtype="float32", patches=patches, scales=None, class_tokens=class_tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,13 +124,16 @@ class FeatureFiles:
         return feature_path(self.folder, sha256, self._other_side)
 
     def find(self, sha256: str) -> FeatureRecord | None:
-        """The features of an image; None where there are none. Raises FeatureFileError for a file that is not whole."""
+        """Return the features of an image in float32; None if there are none. Raises FeatureFileError for a broken file."""
         path = self.path(sha256)
         if not os.path.lexists(path):
             return None
         found = read_feature_file(path)
         self._check(path, sha256, found)
-        return found
+        try:
+            return found.in_float32()
+        except ValueError as error:
+            raise FeatureFileError(path, str(error), "Encode the image again.") from error
 
     def find_header(self, sha256: str) -> FeatureHeader | None:
         """What the file of an image says of itself; None where there is none. Raises FeatureFileError."""

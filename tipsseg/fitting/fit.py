@@ -19,7 +19,8 @@ from tipsseg.fitting.unlabelled import some_patches
 from tipsseg.labelling.classifier import Classifier, make_classifier
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.model import Model
-from tipsseg.options import LabelOptions, Mode
+from tipsseg.labelling.view import View
+from tipsseg.options import LabelOptions
 from tipsseg.types import BACKGROUND, ignore_id
 from tipsseg.util.printable import quoted
 from tipsseg.vocabulary.fitted import FittedVocabulary
@@ -66,17 +67,17 @@ def fit(
     if not isinstance(model, Model):
         raise UsageError(f"the model must be what tipsseg.load gives, not {quoted(model)}")
     options = options or LabelOptions()
-    short_side = model.check_short_side(options.short_side)
+    view = model.view(LabelOptions(mode=options.mode, short_side=options.short_side))
     if not isinstance(vocabulary, Vocabulary):
         vocabulary = make_vocabulary(vocabulary)
     classifier = make_classifier(model.backbone, replace(vocabulary, fit=""), cache)
-    _check_pairs(model, features, masks, options, short_side, len(vocabulary.classes))
+    _check_pairs(model, view, features, masks, len(vocabulary.classes))
     for number, other in enumerate(unlabelled, start=1):
-        _check_features(model, other, f"unlabelled features {number}", options, short_side)
+        _check_features(model, view, other, f"unlabelled features {number}")
     groups = counting_groups(classifier.vocabulary)
     images = [windows_of(each.patches, each.plan, mask, groups) for each, mask in zip(features, masks, strict=True)]
     others = [some_patches(other.patches) for other in unlabelled]
-    return fit_windows(model, classifier, images, options.mode, short_side, others, lambda done, most: None)
+    return fit_windows(model, view, classifier, images, others, lambda done, most: None)
 
 
 def counting_groups(vocabulary: Vocabulary) -> NDArray[np.int64]:
@@ -91,10 +92,9 @@ def counting_groups(vocabulary: Vocabulary) -> NDArray[np.int64]:
 
 def fit_windows(
     model: Model,
+    view: View,
     classifier: Classifier,
     images: Sequence[Sequence[Window]],
-    mode: Mode,
-    short_side: int,
     unlabelled: Sequence[Tensor],
     step: Step,
 ) -> FittedVocabulary:
@@ -111,7 +111,7 @@ def fit_windows(
     images = [windows for windows in images if windows]
     if not images:
         raise InputError("no pixel of the masks counts", "Give masks with pixels of the classes.")
-    text = classifier.vectors.float().cpu() / temperature
+    text = torch.from_numpy(classifier.vectors) / temperature
     others = torch.cat(list(unlabelled)) if unlabelled else None
     # Sums differ by the number of threads that share them, and small differences grow from step to step. With one thread the same
     # masks give the same fit, however many threads there are.
@@ -125,18 +125,17 @@ def fit_windows(
         temperature,
         hashes,
         name_of(model.backbone.folder, hashes),
-        mode,
-        short_side,
+        view.mode,
+        view.base,
         scores,
     )
 
 
 def _check_pairs(
     model: Model,
+    view: View,
     features: Sequence[Features],
     masks: Sequence[Mask],
-    options: LabelOptions,
-    short_side: int,
     classes: int,
 ) -> None:
     if len(features) != len(masks):
@@ -144,7 +143,7 @@ def _check_pairs(
             f"{len(features)} features and {len(masks)} masks are no pairs", "Give one mask for each image."
         )
     for number, (each, mask) in enumerate(zip(features, masks, strict=True), start=1):
-        _check_features(model, each, f"features {number}", options, short_side)
+        _check_features(model, view, each, f"features {number}")
         if not isinstance(mask, np.ndarray) or mask.dtype not in (np.uint8, np.uint16):
             raise UsageError(f"mask {number} must be an array of uint8 or uint16, not {quoted(mask)}")
         if mask.shape != each.size:
@@ -158,12 +157,10 @@ def _check_pairs(
             )
 
 
-def _check_features(model: Model, each: Features, name: str, options: LabelOptions, short_side: int) -> None:
+def _check_features(model: Model, view: View, each: Features, name: str) -> None:
     if not isinstance(each, Features):
         raise UsageError(f"{name} must be what Model.encode gives, not {quoted(each)}")
-    if each.patches.shape[-1] != model.backbone.embed_dim or each.plan != model.plan(
-        each.size, options.mode, short_side
-    ):
+    if each.patches.shape[-1] != model.backbone.embed_dim or (each.plan,) != view.plans(each.size):
         raise UsageError(
             f"{name} were made by another model, or in another mode or with another short side",
             "Encode the image with this model, in the mode and with the short side of the options of the fit.",

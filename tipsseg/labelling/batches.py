@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from itertools import chain
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Batched = TypeVar("Batched")
 

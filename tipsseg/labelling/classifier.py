@@ -6,18 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import cast
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import UsageError
-from tipsseg.labelling.label_table import label_table
 from tipsseg.labelling.scoring.assign import LabelTable
 from tipsseg.labelling.scoring.resample import Values
 from tipsseg.labelling.text_cache import remembered
-from tipsseg.types import BACKGROUND
+from tipsseg.types import BACKGROUND, LabelArray, ignore_id, label_dtype
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND, meaning_threshold, same_meaning
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import Phrase, Vocabulary
@@ -30,19 +28,28 @@ class Classifier:
     Attributes:
         vocabulary: Without the phrases of an automatic background that mean the same as a class.
         dropped: The phrases that were left out, each with the phrase of the class that it means the same as.
-        vectors: [P, D] float32, on the device of the model, in the order of the vocabulary's phrases; of unit length unless they
-            were fitted.
-        biases: [P] float32 on the device, added to the cosines; None for phrases as the text tower gives them.
+        vectors: [P, D] float32, in the order of the vocabulary's phrases; of unit length unless they were fitted.
+        biases: [P] float32, added to the cosines; None for phrases as the text tower gives them.
     """
 
     vocabulary: Vocabulary
     dropped: Mapping[str, str]
-    vectors: Tensor
-    biases: Tensor | None = None
+    vectors: Values
+    biases: Values | None = None
 
     def label_table(self, min_confidence: float) -> LabelTable:
         """Return what the vectors stand for; `min_confidence` is that of classes which have none of their own."""
-        return label_table(self.vocabulary, min_confidence)
+        classes = self.vocabulary.classes
+        groups = [
+            (label_id, len(list(group))) for label_id, group in groupby(p.label_id for p in self.vocabulary.phrases)
+        ]
+        own = [min_confidence if each.min_confidence is None else each.min_confidence for each in classes]
+        return LabelTable(
+            groups=[count for _, count in groups],
+            label_ids=cast(LabelArray, np.array([label_id for label_id, _ in groups], label_dtype(len(classes)))),
+            min_confidence=np.array([min_confidence, *own], np.float32),
+            ignore=ignore_id(len(classes)),
+        )
 
 
 def make_classifier(backbone: Backbone, vocabulary: Vocabulary, cache: Path | None = None) -> Classifier:
@@ -60,19 +67,18 @@ def make_classifier(backbone: Backbone, vocabulary: Vocabulary, cache: Path | No
     dropped = _same_meaning(vocabulary, vectors)
     vocabulary = vocabulary.resolved(dropped)
     chosen = np.stack([vectors[phrase] for phrase in vocabulary.phrases])
-    return Classifier(vocabulary, dropped, torch.from_numpy(chosen).to(backbone.device))
+    return Classifier(vocabulary, dropped, chosen)
 
 
 def fitted_classifier(backbone: Backbone, fitted: FittedVocabulary) -> Classifier:
-    """Return the class vectors of a fit, on the device of the model. Raises UsageError where they are of another width."""
+    """Return the class vectors of a fit. Raises UsageError if the model has another width."""
     width = fitted.vectors.shape[1]
     if width != backbone.embed_dim:
         raise UsageError(
             f"the vectors of the fitted vocabulary have {width} numbers, and the features of the model {backbone.embed_dim}",
             "Fit again with this model.",
         )
-    vectors, biases = (torch.from_numpy(each).to(backbone.device) for each in (fitted.vectors, fitted.biases))
-    return Classifier(fitted.vocabulary, {}, vectors, biases)
+    return Classifier(fitted.vocabulary, {}, fitted.vectors, fitted.biases)
 
 
 def _phrase_vectors(backbone: Backbone, vocabulary: Vocabulary, cache: Path | None) -> Mapping[Phrase, Values]:
@@ -85,8 +91,7 @@ def _phrase_vectors(backbone: Backbone, vocabulary: Vocabulary, cache: Path | No
             backbone.encode_text([phrase.text for phrase in group], templates)
             for templates, group in groupby(phrases, lambda phrase: phrase.templates)
         ]
-        vectors: Values = torch.cat(parts).cpu().numpy()
-        return vectors
+        return np.concatenate([each.cpu().numpy() for each in parts])
 
     vectors = compute() if cache is None else remembered(cache, backbone, phrases, compute)
     return dict(zip(phrases, vectors, strict=True))

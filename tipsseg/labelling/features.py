@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import torch
-from torch import Tensor
-
-from tipsseg.backbones.transfers import Arriving, sent
 from tipsseg.errors import FeatureFileError, UsageError
-from tipsseg.features.file import FeatureRecord, Origin, check_unit, read_feature_file, write_feature_file
+from tipsseg.features.file import FeatureRecord, Origin, read_feature_file, write_feature_file
+from tipsseg.features.folder import FeatureFiles
+from tipsseg.labelling.scoring.scores import cosines_with
 from tipsseg.options import FEATURE_DTYPES, FeatureDtype, choose
 from tipsseg.types import WindowPlan
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from tipsseg.backbones.transfers import Arriving
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +52,6 @@ class Features:
         """The features at each scale: these, and the finer ones."""
         return (self, *self.finer)
 
-    @torch.inference_mode()
     def cosines(self, vectors: Tensor) -> Tensor:
         """Compare the patches of this scale with vectors.
 
@@ -58,10 +61,15 @@ class Features:
         Returns:
             The cosine of each patch with each vector, [B, h, w, P] float32.
         """
+        import torch
+
+        if self.patches.device.type == "cpu":
+            return torch.from_numpy(cosines_with(self.patches.numpy(), vectors.numpy()))
         height, width, dim = self.patches.shape[1:]
-        # Window by window: how a device adds up may depend on the size of a product, and labels must not.
-        each = [patches.reshape(-1, dim) @ vectors.T for patches in self.patches]  # B of [h * w, P]
-        return torch.stack(each).view(len(each), height, width, -1)
+        with torch.inference_mode():
+            # Window by window: how a device adds up may depend on the size of a product, and labels must not.
+            each = [patches.reshape(-1, dim) @ vectors.T for patches in self.patches]  # B of [h * w, P]
+            return torch.stack(each).view(len(each), height, width, -1)
 
     def save(self, path: str | Path, dtype: FeatureDtype = "float16") -> None:
         """Write the features into a safetensors file, which appears whole or not at all. A file holds one scale.
@@ -96,9 +104,11 @@ class Features:
         Raises:
             FeatureFileError: The file is not whole, or is no file of features.
         """
+        import torch
+
         path = Path(path)
         try:
-            return cls.from_record(read_feature_file(path), torch.device(device))
+            return cls.from_record(read_feature_file(path).in_float32(), torch.device(device))
         except ValueError as error:
             raise FeatureFileError(path, str(error), "Encode the image again.") from error
 
@@ -106,37 +116,46 @@ class Features:
         """The features of this scale as a file in that dtype holds them. Raises UsageError for an unknown dtype."""
         return self.rounded(dtype).record(origin)
 
-    @torch.inference_mode()
     def rounded(self, dtype: FeatureDtype) -> RoundedFeatures:
         """The features of this scale as they are read from a file in that dtype, without waiting for the device.
 
         Raises UsageError for an unknown dtype.
         """
+        import torch
+
+        from tipsseg.backbones.transfers import Arriving
+
         kept = choose(dtype, FEATURE_DTYPES, "dtype of features")
         patches, class_tokens = self.patches, self.class_tokens
         if kept == "float32":
             return RoundedFeatures(self, kept, Arriving(patches, class_tokens))
-        class_tokens = class_tokens.half()
-        if kept == "float16":
-            patches = patches.half()
-            arriving, again = Arriving(patches, class_tokens), patches.float()
-        else:
-            scales = patches.abs().amax(-1) / 127  # [B, h, w]
-            patches = (patches / scales[..., None]).round().to(torch.int8)
-            arriving, again = Arriving(patches, class_tokens, scales), patches.float() * scales[..., None]
-        return RoundedFeatures(Features(self.size, self.plan, again, class_tokens.float()), kept, arriving)
+        with torch.inference_mode():
+            class_tokens = class_tokens.half()
+            if kept == "float16":
+                patches = patches.half()
+                arriving, again = Arriving(patches, class_tokens), patches.float()
+            else:
+                scales = patches.abs().amax(-1) / 127  # [B, h, w]
+                patches = (patches / scales[..., None]).round().to(torch.int8)
+                arriving, again = Arriving(patches, class_tokens, scales), patches.float() * scales[..., None]
+            return RoundedFeatures(Features(self.size, self.plan, again, class_tokens.float()), kept, arriving)
 
     @classmethod
     def from_record(cls, record: FeatureRecord, device: torch.device) -> Self:
-        """The features in a record, in float32. Raises ValueError where vectors are not of unit length, or are no numbers."""
-        patches = torch.from_numpy(record.patches).float()
-        if record.scales is not None:
-            patches = patches * torch.from_numpy(record.scales)[..., None]
-        arrays = [each.numpy() for each in (patches, torch.from_numpy(record.class_tokens).float())]
-        for vectors in arrays:
-            check_unit(vectors)
-        patches, class_tokens = (sent(vectors, device) for vectors in arrays)
-        return cls(record.size, record.plan, patches, class_tokens)
+        """Send the features of a record in float32 to a device."""
+        from tipsseg.backbones.transfers import sent
+
+        return cls(record.size, record.plan, sent(record.patches, device), sent(record.class_tokens, device))
+
+
+def find_features(device: torch.device) -> Callable[[FeatureFiles, str], Features | None]:
+    """Return what finds the features of an image in the files of a store, by its sha256, and sends them to a device."""
+
+    def find(files: FeatureFiles, sha256: str) -> Features | None:
+        record = files.find(sha256)
+        return None if record is None else Features.from_record(record, device)
+
+    return find
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import starmap
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
 
-from tipsseg.backbones.devices import enough_memory
-from tipsseg.backbones.transfers import sent
 from tipsseg.errors import UsageError
+from tipsseg.features.file import FeatureRecord
 from tipsseg.images.decoding import ImageInput, to_upright
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.batches import Batches
@@ -23,18 +22,21 @@ from tipsseg.labelling.classifier import fitted_classifier, make_classifier
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
-from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.scoring.assign import Assignment, best_groups, match_refined
 from tipsseg.labelling.scoring.compiled.match import match
-from tipsseg.labelling.scoring.device_scores import DeviceLabels, DeviceScorer
 from tipsseg.labelling.scoring.resample import Values
-from tipsseg.labelling.scoring.scores import FusedScores, Scores, WholeScores, WindowScores
+from tipsseg.labelling.scoring.scores import cosines_with, make_scores
 from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number
 from tipsseg.types import TopClasses, WindowPlan
 from tipsseg.util.printable import quoted
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 from tipsseg.weights.sources import file_hashes, name_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tipsseg.labelling.scoring.device_scores import DeviceLabels, DeviceScorer
 
 #: Labels of more pixels than this are not sent while others are made: of so many the host has those of several images at a time.
 _SENT = 1 << 22
@@ -45,18 +47,23 @@ class Cosines:
     """What labels are still to be made of.
 
     Attributes:
-        values: [B, h, w, P] float32 on the device, as `Features.cosines` makes them.
+        values: [B, h, w, P] float32 of each scale, on the device of the model.
+        plans: How the model saw the image at each scale.
+        size: (height, width) of the image in pixels.
         top: How many of the best classes of each patch are kept.
-        finer: Those of each larger scale, likewise.
     """
 
-    values: Tensor
+    values: Sequence[Any]
+    plans: Sequence[WindowPlan]
+    size: tuple[int, int]
     top: int
-    finer: tuple[Tensor, ...] = ()
 
+
+#: The features of an image at one scale, on the device of the model; on a CPU they may be those of a store, in float32.
+Patches = Features | FeatureRecord
 
 #: What `Labeller.score` makes of features: cosines, or labels on their way from the device.
-Scored = Cosines | DeviceLabels
+Scored = Union["Cosines", "DeviceLabels"]
 
 
 class Labeller:
@@ -68,7 +75,7 @@ class Labeller:
         vocabulary: The classes and background phrases that compete. Phrases of an automatic background that mean the same as a
             class are left out.
         dropped: The phrases that were left out, each with the phrase of the class that it means the same as.
-        vectors: [P, D] float32, the vectors of the phrases of the vocabulary, on the device; of unit length, or fitted.
+        view: How the model sees images.
     """
 
     def __init__(
@@ -105,26 +112,45 @@ class Labeller:
             raise UsageError(
                 f"options must be LabelOptions, not {quoted(options)}", 'For example: LabelOptions(mode="whole").'
             )
+        check_whole_number("argument `max_pixels`", max_pixels)
         self.model = model
         self.options = options or LabelOptions()
-        check_whole_number("argument `max_pixels`", max_pixels)
+        self.view = model.view(self.options)
         self._max_pixels = max_pixels
-        self._short_side = model.check_short_side(self.options.short_side)
-        self._short_sides = model.short_sides(self.options)
+        backbone = model.backbone
         if isinstance(vocabulary, FittedVocabulary):
-            hashes = file_hashes(model.backbone.folder)
-            vocabulary.check(hashes, name_of(model.backbone.folder, hashes), self.options.mode, self._short_side)
-            classifier = fitted_classifier(model.backbone, vocabulary)
+            hashes = file_hashes(backbone.folder)
+            vocabulary.check(hashes, name_of(backbone.folder, hashes), self.options.mode, self.view.base)
+            classifier = fitted_classifier(backbone, vocabulary)
             self._temperature = vocabulary.temperature
         else:
-            classifier = make_classifier(model.backbone, vocabulary, cache)
-            self._temperature = model.backbone.temperature
-        self._biases = classifier.biases
-        self.vocabulary, self.dropped, self.vectors = classifier.vocabulary, classifier.dropped, classifier.vectors
+            classifier = make_classifier(backbone, vocabulary, cache)
+            self._temperature = backbone.temperature
+        self.vocabulary, self.dropped = classifier.vocabulary, classifier.dropped
+        self._classifier = classifier
         self._table = classifier.label_table(self.options.min_confidence)
-        device = model.backbone.device
         # On a CPU the device would be what all of the threads compute on already, and pruning makes `match` faster.
-        self._scorer = None if device.type == "cpu" else DeviceScorer(self._table, self._temperature, device)
+        self._scorer = None if backbone.device_name == "cpu" else self._device_scorer()
+
+    def _device_scorer(self) -> DeviceScorer:
+        from tipsseg.labelling.scoring.device_scores import DeviceScorer
+
+        return DeviceScorer(self._table, self._temperature, self.model.backbone.device)
+
+    @cached_property
+    def vectors(self) -> Tensor:
+        """[P, D] float32, the vectors of the phrases of the vocabulary, on the device; of unit length, or fitted."""
+        return self._on_device(self._classifier.vectors)
+
+    @cached_property
+    def _biases(self) -> Tensor | None:
+        biases = self._classifier.biases
+        return None if biases is None else self._on_device(biases)
+
+    def _on_device(self, values: Values) -> Tensor:
+        from tipsseg.backbones.transfers import sent
+
+        return sent(values, self.model.backbone.device)
 
     def label(self, image: ImageInput | Features, *, guide: ImageInput | None = None) -> LabelMap:
         """Label one image.
@@ -148,7 +174,7 @@ class Labeller:
             prepared = self._prepared(image)
             return self._labels(prepared, self.model.encode_prepared(prepared))
         self._check(image)
-        return self._labels(self._seen_again(image, guide), image)
+        return self._labels(self._guide(image, guide), image)
 
     def label_many(self, images: Iterable[ImageInput]) -> Iterator[LabelMap]:
         """Label images as they come. Small images share batches of the model, which makes a GPU faster.
@@ -174,53 +200,42 @@ class Labeller:
             yield from starmap(self._labels, batches.add(prepared, prepared))
         yield from starmap(self._labels, batches.flush())
 
-    def _labels(self, image: Prepared | Features, features: Features) -> LabelMap:
-        return self.assign(image, self.score(features))
+    def _labels(self, guide: Prepared | None, features: Features) -> LabelMap:
+        pixels = None if guide is None else guide.scales[-1].resized
+        return self.assign(self.score(features.scales), pixels)
 
-    def _seen_again(self, features: Features, guide: ImageInput | None) -> Prepared | Features:
-        """What the labels of features are assigned to: the prepared image where refinement needs pixels."""
+    def _guide(self, features: Features, guide: ImageInput | None) -> Prepared | None:
+        """Return the image that refinement follows; None without refinement."""
         if self.options.refine == "none":
-            return features
+            return None
         if guide is None:
             raise UsageError(
                 "refinement follows the colours of the image, and features have none",
                 "Give the image of the features as argument `guide`.",
             )
         prepared = self._prepared(guide)
-        if (prepared.size, _plans(prepared)) != (features.size, _plans(features)):
+        if (prepared.size, _plans(prepared.scales)) != (features.size, _plans(features.scales)):
             height, width = features.size
             raise UsageError(f"the guide is not of the {height} x {width} (height x width) pixels of the features")
         return prepared
 
     def _prepared(self, image: ImageInput) -> Prepared:
-        return self.prepare(to_upright(image, self._max_pixels))
-
-    def prepare(self, upright: Image.Image) -> Prepared:
-        """Bring an upright image in mode RGB to the size at which the model sees it; may be called from several threads."""
-        return self.model.prepare(upright, self.options.mode, *self._short_sides)
+        return self.view.prepare(to_upright(image, self._max_pixels))
 
     @property
     def scores_windows(self) -> bool:
         """Whether this processor makes labels from the windows of one scale, which numba is quicker at."""
         options = self.options
-        return self._scorer is None and (options.mode, options.refine, len(self._short_sides)) == ("slide", "none", 1)
+        one_scale = len(self.view.short_sides) == 1
+        return self._scorer is None and one_scale and (options.mode, options.refine) == ("slide", "none")
 
-    @property
-    def short_sides(self) -> tuple[int, ...]:
-        """The short side of each scale in pixels, in ascending order."""
-        return self._short_sides
-
-    def plans(self, size: tuple[int, int]) -> tuple[WindowPlan, ...]:
-        """Plan how an image of `size` (height, width) in pixels is cut into windows at each scale."""
-        return tuple(self.model.plan(size, self.options.mode, side) for side in self._short_sides)
-
-    def score(self, features: Features, top: int = 0) -> Scored:
+    def score(self, scales: Sequence[Patches], top: int = 0) -> Scored:
         """Compare the features of an image with the phrases, without waiting for the device.
 
         On a GPU that goes as far as the labels, but for those that are refined or large.
 
         Args:
-            features: The features.
+            scales: The features at each scale, in ascending order.
             top: How many of the best classes of each patch are kept, or as many as there are.
 
         Returns:
@@ -229,25 +244,29 @@ class Labeller:
         Raises:
             DeviceError: The memory of the device is too small.
         """
-        plan, backbone = features.plan, self.model.backbone
+        backbone, scorer = self.model.backbone, self._scorer
+        size, plans = scales[0].size, _plans(scales)
+        if scorer is None:
+            vectors, biases = self._classifier.vectors, self._classifier.biases
+            with backbone.at_work:
+                return Cosines(
+                    [cosines_with(np.asarray(each.patches), vectors, biases) for each in scales], plans, size, top
+                )
+        from tipsseg.backbones.devices import enough_memory
+
         with backbone.at_work, enough_memory(backbone.device):
-            cosines, *finer = (self._cosines(each) for each in features.scales)
-            if self._scorer is None or self.options.refine != "none" or prod(features.size) > _SENT:
-                return Cosines(cosines, top, tuple(finer))
-            more = list(zip(finer, _plans(features)[1:], strict=True))
-            return self._scorer.send(cosines, plan, features.size, self._grid(plan), top, more)
+            values = [cast(Features, each).cosines(self.vectors) for each in scales]
+            values = values if self._biases is None else [each + self._biases for each in values]
+            if self.options.refine != "none" or prod(size) > _SENT:
+                return Cosines(values, plans, size, top)
+            return scorer.send(values, plans, size, self.view.grid(plans[0]), top)
 
-    def _cosines(self, features: Features) -> Tensor:
-        """The cosines of one scale, or what stands for them."""
-        cosines = features.cosines(self.vectors)
-        return cosines if self._biases is None else cosines + self._biases
-
-    def assign(self, image: Prepared | Features, scored: Scored) -> LabelMap:
-        """The part of `label` behind the model; may be called from several threads.
+    def assign(self, scored: Scored, pixels: NDArray[np.uint8] | None = None) -> LabelMap:
+        """Do the part of `label` behind the model; several threads may call this.
 
         Args:
-            image: The image; without refinement its features are enough.
             scored: As `score` makes it.
+            pixels: The image as the model sees it at the finest scale, [h, w, 3]; only refinement needs it.
 
         Returns:
             The labels.
@@ -255,82 +274,63 @@ class Labeller:
         Raises:
             DeviceError: The model's values are no numbers.
         """
-        made = self._made(image, scored) if isinstance(scored, Cosines) else scored.wait()
+        made = self._made(scored, pixels) if isinstance(scored, Cosines) else scored.wait()
         if made is None:
             raise self.model.gives_no_numbers()
         assigned, top = made
         return LabelMap(assigned.labels, assigned.confidence, self.vocabulary.classes, top)
 
-    def _made(self, image: Prepared | Features, cosines: Cosines) -> tuple[Assignment, TopClasses | None] | None:
-        """The labels and the best classes of each patch, made here and now; None where cosines are no numbers."""
-        values = [each.cpu().numpy() for each in (cosines.values, *cosines.finer)]
+    def _made(self, cosines: Cosines, pixels: NDArray[np.uint8] | None) -> tuple[Assignment, TopClasses | None] | None:
+        """Make the labels and the best classes of each patch here and now; None if cosines are no numbers."""
+        scorer, refine = self._scorer, self.options.refine == "pamr"
+        values: list[Values] = [each if scorer is None else each.cpu().numpy() for each in cosines.values]
         if not all(np.isfinite(each).all() for each in values):
             return None
-        refined = isinstance(image, Prepared) and self.options.refine == "pamr"
-        scorer = None if refined else self._scorer
-        if scorer is not None and not cosines.top:  # scores of the host take their time, and nobody asks for them
-            return self._fetched(scorer, image, cosines), None
-        scores = self._scores(_plans(image), values)
-        top = self._top(best_groups(scores, *self._wanted(image, cosines))) if cosines.top else None
-        if scorer is not None:
-            return self._fetched(scorer, image, cosines), top
-        if isinstance(image, Prepared) and refined:
-            return match_refined(scores, image.scales[-1].resized, image.size, self._table, self._refine), top
-        return match(scores, image.size, self._table), top
+        top = None
+        scores = make_scores(values, cosines.plans, self._temperature)
+        if cosines.top:
+            groups = self._table.groups
+            best, shares = best_groups(scores, self.view.grid(cosines.plans[0]), groups, min(cosines.top, len(groups)))
+            top = TopClasses(self._table.label_ids[best], shares)
+        if refine:
+            assert pixels is not None
+            return match_refined(scores, pixels, cosines.size, self._table, self._refine), top
+        return (match(scores, cosines.size, self._table) if scorer is None else self._fetched(scorer, cosines)), top
 
-    def _wanted(self, image: Prepared | Features, cosines: Cosines) -> tuple[tuple[int, int], Sequence[int], int]:
-        """What the best classes are asked of: the patches of the whole image, the groups, and how many of them."""
-        groups = self._table.groups
-        return self._grid(image.plan), groups, min(cosines.top, len(groups))
+    def _fetched(self, scorer: DeviceScorer, cosines: Cosines) -> Assignment:
+        from tipsseg.backbones.devices import enough_memory
 
-    def _fetched(self, scorer: DeviceScorer, image: Prepared | Features, cosines: Cosines) -> Assignment:
         backbone = self.model.backbone
         with backbone.at_work, enough_memory(backbone.device):
-            more = list(zip(cosines.finer, _plans(image)[1:], strict=True))
-            return scorer.fetch(cosines.values, image.plan, image.size, more)
+            return scorer.fetch(cosines.values, cosines.plans, cosines.size)
 
     def _check(self, features: Features) -> None:
         """Raise UsageError for features that this labeller would not have made."""
-        dim, plans = features.patches.shape[-1], _plans(features)
+        dim, plans = features.patches.shape[-1], _plans(features.scales)
         if dim != self.model.backbone.embed_dim:
             raise UsageError(
                 f"the features have {dim} numbers for each patch, and those of this model {self.model.backbone.embed_dim}",
                 "Encode the image with the model of the labeller.",
             )
-        wanted = self.plans(features.size)
+        wanted = self.view.plans(features.size)
         if plans != wanted:
             raise UsageError(
                 f"the features are of an image at {_seen(plans)}, and this labeller sees it at {_seen(wanted)}",
                 "Give encode the mode, the short side and the scales of the labeller's options.",
             )
 
-    def _top(self, found: tuple[NDArray[np.intp], NDArray[np.float16]]) -> TopClasses:
-        """The best groups and their shares, with the label ids that the groups stand for."""
-        groups, shares = found
-        return TopClasses(self._table.label_ids[groups], shares)
-
-    def _grid(self, plan: WindowPlan) -> tuple[int, int]:
-        """How many patches, down and across, the working image has in one piece."""
-        height, width = (max(round(side / self.model.backbone.patch_size), 1) for side in plan.size)
-        return height, width
-
     def _refine(self, maps: Values, image: NDArray[np.uint8]) -> Values:
+        from tipsseg.backbones.transfers import sent
+        from tipsseg.labelling.refine import pamr
+
         backbone = self.model.backbone
         with backbone.at_work:
             return pamr(sent(maps, backbone.device), image).cpu().numpy()
 
-    def _scores(self, plans: Sequence[WindowPlan], cosines: Sequence[Values]) -> Scores:
-        temperature = self._temperature
-        if len(plans) > 1:
-            return FusedScores(cosines, plans, temperature)
-        if plans[0].whole:
-            return WholeScores(cosines[0][0], plans[0].size, temperature)
-        return WindowScores(cosines[0], plans[0], temperature)
 
-
-def _plans(image: Prepared | Features) -> tuple[WindowPlan, ...]:
-    """How the model sees an image at each scale."""
-    return tuple(each.plan for each in image.scales)
+def _plans(scales: Iterable[Patches | Prepared]) -> tuple[WindowPlan, ...]:
+    """Return how the model sees an image at each scale."""
+    return tuple(each.plan for each in scales)
 
 
 def _seen(plans: Sequence[WindowPlan]) -> str:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from PIL import Image
-
-from tipsseg.backbones.devices import resolve_device, resolve_dtype
 from tipsseg.backbones.protocol import Backbone
-from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone, check_batch_size
 from tipsseg.errors import DeviceError, UsageError
 from tipsseg.images.decoding import ImageInput, to_upright
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.prepare import MAX_WORKING_PIXELS, Prepared, prepare
-from tipsseg.labelling.windows import check_apart, make_plan, short_sides, stretched_size
+from tipsseg.labelling.prepare import Prepared
+from tipsseg.labelling.view import View, make_view
+from tipsseg.labelling.windows import stretched_size
 from tipsseg.options import (
     MAX_PIXELS,
     ONE_SCALE,
@@ -28,9 +25,11 @@ from tipsseg.options import (
     device_name,
     dtype_name,
 )
-from tipsseg.types import WindowPlan
 from tipsseg.util.printable import quoted
 from tipsseg.weights.sources import find_model
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Model:
@@ -45,7 +44,7 @@ class Model:
 
     def __repr__(self) -> str:
         backbone = self.backbone
-        return f"Model({str(backbone.folder)!r}, device={str(backbone.device)!r}, dtype={backbone.dtype_name!r})"
+        return f"Model({str(backbone.folder)!r}, device={backbone.device_name!r}, dtype={backbone.dtype_name!r})"
 
     def encode(
         self,
@@ -76,20 +75,12 @@ class Model:
         """
         options = LabelOptions(mode=mode, short_side=short_side, scales=check_scales(scales))
         check_whole_number("argument `max_pixels`", max_pixels)
-        upright = to_upright(image, max_pixels)
-        return self.encode_prepared(self.prepare(upright, options.mode, *self.short_sides(options)))
+        view = self.view(options)
+        return self.encode_prepared(view.prepare(to_upright(image, max_pixels)))
 
-    def prepare(self, upright: Image.Image, mode: Mode, *short_sides: int) -> Prepared:
-        """Bring an upright image in mode RGB to the size at which the model sees it; may be called from several threads.
-
-        Of several short sides, in ascending order, to the size at each.
-        """
-        size = (upright.height, upright.width)
-        return prepare(upright, *(self.plan(size, mode, short_side) for short_side in short_sides))
-
-    def plan(self, size: tuple[int, int], mode: Mode, short_side: int) -> WindowPlan:
-        """Plan how an image of `size` (height, width) in pixels is cut into windows."""
-        return make_plan(size, self.backbone.native_size, short_side, self.backbone.patch_size, mode)
+    def view(self, options: LabelOptions) -> View:
+        """Return how the model sees images by these options. Raises UsageError, see `make_view`."""
+        return make_view(self.backbone.native_size, self.backbone.patch_size, options)
 
     def encode_prepared(self, prepared: Prepared) -> Features:
         """Encode a prepared image: the part of `encode` that the device does."""
@@ -108,35 +99,10 @@ class Model:
         """The error for what the towers make of an image where that holds infinity or NaN."""
         backbone = self.backbone
         return DeviceError(
-            str(backbone.device),
-            f"the model gives values that are no numbers in {backbone.dtype_name} on {backbone.device}",
+            backbone.device_name,
+            f"the model gives values that are no numbers in {backbone.dtype_name} on {backbone.device_name}",
             "Use dtype float32, and see tipsseg doctor.",
         )
-
-    def short_sides(self, options: LabelOptions) -> tuple[int, ...]:
-        """The short side of each scale in pixels, in ascending order.
-
-        Raises UsageError where no image can have it, and where two are less than a patch apart.
-        """
-        sides = short_sides(self.check_short_side(options.short_side), options.scales)
-        for side in sides:
-            self.check_short_side(side)
-        check_apart(options.scales, sides, self.backbone.patch_size)
-        return sides
-
-    def check_short_side(self, short_side: int | None) -> int:
-        """Return the short side in pixels; None stands for the native size. Raise UsageError where no image can have it."""
-        native, patch = self.backbone.native_size, self.backbone.patch_size
-        short_side = short_side or native
-        hint = f"The model's native size is {native}."
-        if short_side < patch:
-            raise UsageError(f"short side {short_side} is smaller than one patch ({patch} pixels)", hint)
-        if short_side**2 > MAX_WORKING_PIXELS:
-            raise UsageError(
-                f"short side {short_side} is too large: a square image would have more than {MAX_WORKING_PIXELS:,} pixels",
-                hint,
-            )
-        return short_side
 
 
 def load(
@@ -171,6 +137,9 @@ def load(
         WeightsError: The files cannot be had, or are not the pinned ones.
         CheckpointError: The files are not a TIPSv2 model.
     """
+    from tipsseg.backbones.devices import resolve_device, resolve_dtype
+    from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone, check_batch_size
+
     if not isinstance(model, str | Path):
         raise UsageError(f"the model must be an id or a folder, not {quoted(model)}", 'For example: load("l14").')
     # A Path is a folder, be its name that of a model; pathlib drops the dot that says so.

@@ -1,26 +1,30 @@
 """Text vectors on disk, so that a vocabulary goes through the text tower of a model once.
 
 They are files in the folder `text` of a cache, named by all that decides them: the phrases and their templates, the files of the
-model, versions, device and dtype. Each begins with the sha256 of its name and its numbers: a file that was damaged, or that stands
-under the name of another, is not used. They only save time: a file that cannot be read or written costs the computing, no error.
+model, versions, device and dtype. On a CPU all of it is known without torch, so that a run which finds its vectors does not import
+it; only threads that a program gives torch by itself do not count. Each file begins with the sha256 of its name and its numbers: a
+file that was damaged, or that stands under the name of another, is not used. They only save time: a file that cannot be read or
+written costs the computing, no error.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tipsseg._version import __version__
 from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import TipssegError
 from tipsseg.util.files import atomic_write, json_bytes
+from tipsseg.util.processor import processor_name
 from tipsseg.vocabulary.vocabulary import Phrase
 from tipsseg.weights.sources import file_hashes
 
@@ -30,6 +34,9 @@ _KEPT = 100
 _SUFFIX = ".vectors"
 _EARLIER_SUFFIX = ".npy"  # of earlier versions, which wrote no checksum
 _NUMBERS = np.dtype("<f4")
+
+#: How names of environment variables begin by which torch, or what it computes with, chooses instructions and threads.
+_SETTINGS = ("ATEN_", "MKL_", "OMP_")
 
 Vectors = NDArray[np.float32]
 
@@ -47,18 +54,29 @@ def remembered(cache: Path, backbone: Backbone, phrases: Sequence[Phrase], compu
 
 def _file(cache: Path, backbone: Backbone, phrases: Sequence[Phrase]) -> Path | None:
     """The file for them; None where the files of the model cannot be read."""
-    device = backbone.device
-    on = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     with suppress(TipssegError):
         decides = {
-            "versions": [__version__, torch.__version__, np.__version__],
-            "device": [platform.system(), platform.machine(), device.type, on, torch.get_num_threads()],
+            "versions": [__version__, metadata.version("torch"), np.__version__],
+            "device": [platform.system(), platform.machine(), *_device(backbone)],
             "dtype": backbone.dtype_name,
             "model": file_hashes(backbone.folder),
             "phrases": [[phrase.text, list(phrase.templates)] for phrase in phrases],
         }
         return cache / "text" / f"{hashlib.sha256(json_bytes(decides)).hexdigest()[:40]}{_SUFFIX}"
     return None
+
+
+def _device(backbone: Backbone) -> list[object]:
+    """Return what of the device may decide how it rounds."""
+    kind = backbone.device_name.partition(":")[0]
+    if kind == "cuda":
+        import torch
+
+        return [kind, torch.cuda.get_device_name(backbone.device)]
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = os.cpu_count() if affinity is None else len(affinity(0))
+    settings = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_SETTINGS)}
+    return [kind, processor_name(), cores, settings]
 
 
 def _read(file: Path, shape: tuple[int, int]) -> Vectors | None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import UsageError
-from tipsseg.options import LabelOptions, Mode
+from tipsseg.options import Mode
 from tipsseg.options.fields import text_of
 from tipsseg.types import WindowPlan
 
@@ -40,11 +40,6 @@ class InterpolationWeights:
     def span(self) -> slice:
         """What of the source they need."""
         return slice(int(self.low[0]), int(self.high[-1]) + 1)
-
-    @property
-    def within(self) -> InterpolationWeights:
-        """The same weights of a source that is cut down to `span`."""
-        return InterpolationWeights(self.low - self.low[0], self.high - self.low[0], self.weight)
 
 
 #: An image that is enlarged for the model is not made longer than so many times as long as wide, see `working_size`.
@@ -136,18 +131,6 @@ def check_apart(scales: Sequence[float], sides: Sequence[int], patch: int) -> No
 
 
 _ONE_OF_TWO = "Leave one of them out: the model would see nearly the same patches twice, at twice the cost."
-
-
-def make_plans(
-    size: tuple[int, int], native: int, base: int, patch: int, options: LabelOptions
-) -> tuple[WindowPlan, ...]:
-    """Plan how the model sees an image at each scale of the options, see `make_plan`; `base` is the short side of scale 1.
-
-    Raises UsageError, see `check_apart`.
-    """
-    sides = short_sides(base, options.scales)
-    check_apart(options.scales, sides, patch)
-    return tuple(make_plan(size, native, side, patch, options.mode) for side in sides)
 
 
 def cut_windows(image: NDArray[np.uint8], corners: Iterable[tuple[int, int]], side: int) -> list[NDArray[np.uint8]]:

@@ -59,11 +59,13 @@ def plan_run(spec: RunSpec) -> RunInfo:
     facts = find_model(spec.model).facts(keep_stamps=spec.use_cache)
     check_fitted(spec, facts)
     if spec.features is not None:
-        kept = plan_features(spec.features, None, facts, dtype, spec.options)
+        kept = plan_features(spec.features, spec.feature_dtype, facts, dtype, spec.options)
         if kept is not None:
             dtype, spec = kept.recipe.dtype, replace(spec, feature_dtype=kept.dtype)
         else:
-            spec = replace(spec, feature_dtype=_begun_feature_dtype(spec) or DEFAULT_FEATURE_DTYPE)
+            spec = replace(
+                spec, feature_dtype=spec.feature_dtype or _begun_feature_dtype(spec) or DEFAULT_FEATURE_DTYPE
+            )
     if dtype == "auto" and spec.formats:
         dtype = begun_dtype(spec) or "auto"
     return RunInfo(spec, facts, dtype)

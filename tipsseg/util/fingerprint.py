@@ -75,6 +75,14 @@ def fingerprint(path: Path) -> Fingerprint:
     return Fingerprint(status.st_size, status.st_mtime_ns, sha256)
 
 
+def fingerprint_and_digest(path: Path) -> tuple[Fingerprint, str]:
+    """Take the fingerprint of a regular file, and its sha256 whatever its size, by reading it once. Raises OSError."""
+    with open_regular(path) as file:
+        status = os.fstat(file.fileno())
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Fingerprint(status.st_size, status.st_mtime_ns, sha256 if status.st_size <= HASH_LIMIT else None), sha256
+
+
 def file_record(file: Fingerprint) -> dict[str, object]:
     """Return the fingerprint of a written file as JSON values, for records."""
     return {"bytes": file.size, "mtime_ns": file.mtime_ns, "sha256": file.sha256}

@@ -17,7 +17,8 @@ from torch import Tensor
 from tipsseg.backbones.devices import out_of_memory, resolve_device, resolve_dtype
 from tipsseg.backbones.protocol import WindowFeatures
 from tipsseg.backbones.tipsv2.auto_dtype import auto_dtype
-from tipsseg.backbones.tipsv2.checkpoint import Checkpoint, read_model_config
+from tipsseg.backbones.tipsv2.checkpoint import Checkpoint
+from tipsseg.backbones.tipsv2.headers import read_model_config
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.backbones.tipsv2.text import TextTower
 from tipsseg.backbones.tipsv2.vision import VisionTower
@@ -67,6 +68,7 @@ class Tipsv2Backbone:
         check_batch_size(batch_size)
         self.folder = folder
         self.device = resolve_device(device)
+        self.device_name = str(self.device)
         self._workers = Workers()
         self.dtype = resolve_dtype(dtype, self.device)
         config = read_model_config(folder)

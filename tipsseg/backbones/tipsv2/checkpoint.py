@@ -7,41 +7,22 @@ may have the names of the hub's files or those of transformers, see `tensor_name
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tipsseg.backbones.tipsv2.config import TEMPERATURE, ModelConfig, read_config
+from tipsseg.backbones.tipsv2.config import ModelConfig
+from tipsseg.backbones.tipsv2.headers import ONE_MODEL, Shapes, read_headers, readable
 from tipsseg.backbones.tipsv2.tensor_names import find_sources
 from tipsseg.backbones.tipsv2.text import TextTower
 from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
 from tipsseg.backbones.tipsv2.vision import VisionTower
 from tipsseg.errors import CheckpointError
-from tipsseg.util.files import open_regular
-from tipsseg.weights.lock import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, missing_hint
+from tipsseg.weights.lock import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 
-#: What the header of a file may have at most: bytes (the released ones: about 100,000), tensors (715), characters of a name (64),
-#: dimensions of a tensor (4).
-_HEADER_BYTES = 16 << 20
-_TENSORS = 10_000
-_NAME = 200
-_AXES = 8
-
-#: The types of stored numbers that are read.
-_FLOATS = ("F64", "F32", "F16", "BF16")
-
-_WHOLE = "Get the file again."
-_ONE_MODEL = "config.json and model.safetensors must come from one model."
-
-#: The one tensor that belongs to no tower, and that the released files do not have.
-_TEMPERATURE = "temperature"
-
-Shapes = Mapping[str, tuple[int, ...]]
 Sources = Mapping[str, tuple[str, ...]]
 
 
@@ -69,17 +50,17 @@ class Checkpoint:
         Raises CheckpointError, naming the file and the first tensor at fault.
         """
         self._weights = folder / WEIGHTS_FILE
-        config, stored = _read_headers(folder)
+        config, stored = read_headers(folder)
         self.config = config
         try:
             self._sources = find_sources(stored)
         except ValueError as error:
-            raise CheckpointError(self._weights, f"tensors {error}", _ONE_MODEL) from None
+            raise CheckpointError(self._weights, f"tensors {error}", ONE_MODEL) from None
         shapes = {name: stored[first] for name, (first, *_) in self._sources.items()}
         for what, stated, there in _numbers(self.config, shapes):
             if there is not None and there != stated:
                 reason = f"describes a model with {stated:,} {what}, but {WEIGHTS_FILE} has {there:,}"
-                raise CheckpointError(folder / CONFIG_FILE, reason, _ONE_MODEL)
+                raise CheckpointError(folder / CONFIG_FILE, reason, ONE_MODEL)
         self.tokenizer = Tokenizer(folder / TOKENIZER_FILE, self.config.text.max_position_embeddings)
         if self.tokenizer.vocab_size > self.config.text.vocab_size:
             raise CheckpointError(
@@ -111,7 +92,7 @@ class Checkpoint:
 
     def _fill(self, prefix: str, tower: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         """Take tensors one by one from the memory-mapped file to the device and dtype, from whatever floating type."""
-        with _readable(self._weights), safe_open(self._weights, framework="pt", device="cpu") as file:
+        with readable(self._weights), safe_open(self._weights, framework="pt", device="cpu") as file:
             tensors: dict[str, Tensor] = {}
             for name in tower.state_dict():
                 parts = [file.get_tensor(source) for source in self._sources[f"{prefix}.{name}"]]
@@ -127,39 +108,9 @@ def load(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Tipsv2
     return checkpoint.read(device, dtype), checkpoint.tokenizer
 
 
-def read_model_config(folder: Path) -> ModelConfig:
-    """Read config.json, and the temperature from model.safetensors if one was learned. Raises CheckpointError."""
-    return _read_headers(folder)[0]
-
-
 def save_weights(path: Path, model: Tipsv2, dtype: torch.dtype) -> None:
     """Write the weights of `model` as safetensors, in the names and layout of the hub."""
     save_file({name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}, path)
-
-
-def _read_headers(folder: Path) -> tuple[ModelConfig, Shapes]:
-    """Read the configuration, and the shapes of the towers' tensors under the names that they have in the file.
-
-    transformers learns the temperature, and saves it in the model's dtype. As far as that dtype holds it, the number in config.json
-    is the more exact one.
-    """
-    config, path = read_config(folder / CONFIG_FILE), folder / WEIGHTS_FILE
-    shapes = _read_shapes(path)
-    shape = shapes.pop(_TEMPERATURE, None)
-    if shape is None:
-        return config, shapes
-    if shape not in ((), (1,)):
-        reason = f"tensor {_TEMPERATURE} has shape {list(shape)}, and should be one number"
-        raise CheckpointError(path, reason, _ONE_MODEL, tensor=_TEMPERATURE)
-    with _readable(path), safe_open(path, framework="pt", device="cpu") as file:
-        learned: Tensor = file.get_tensor(_TEMPERATURE)
-    if learned.item() == torch.tensor(config.temperature, dtype=learned.dtype).item():
-        return config, shapes
-    low, high = TEMPERATURE
-    if not low <= learned.item() <= high:
-        reason = f"tensor {_TEMPERATURE} should be a number from {low:g} to {high:g}, is {learned.item():g}"
-        raise CheckpointError(path, reason, tensor=_TEMPERATURE)
-    return replace(config, temperature=learned.item()), shapes
 
 
 def _numbers(config: ModelConfig, shapes: Shapes) -> Iterator[tuple[str, int, int | None]]:
@@ -186,45 +137,6 @@ def _numbers(config: ModelConfig, shapes: Shapes) -> Iterator[tuple[str, int, in
     yield "channels in the MLP of the text tower", text.intermediate_size, size(f"{resblocks}0.mlp.c_proj.weight", 1)
 
 
-def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Read the shapes of the tensors in a file from its header. Raises CheckpointError, also for tensors of other than floats."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    with _readable(path):
-        with open_regular(path) as file:
-            length = int.from_bytes(file.read(8), "little")
-        if length > _HEADER_BYTES:
-            reason = f"is not a whole safetensors file (it states {length:,} bytes of header)"
-            raise CheckpointError(path, reason, _WHOLE)
-        with safe_open(path, framework="pt", device="cpu") as tensors:
-            names = list(tensors.keys())
-            if len(names) > _TENSORS:
-                raise CheckpointError(path, f"has {len(names):,} tensors, more than any TIPSv2 model has", _ONE_MODEL)
-            for name in names:
-                if len(name) > _NAME:
-                    raise CheckpointError(path, f"has a tensor whose name has {len(name):,} characters", _ONE_MODEL)
-                tensor = tensors.get_slice(name)
-                dtype, shape = tensor.get_dtype(), tuple(tensor.get_shape())
-                if dtype not in _FLOATS:
-                    reason = f"tensor {name} is {dtype}, not floating point ({', '.join(_FLOATS)})"
-                    raise CheckpointError(path, reason, tensor=name)
-                if len(shape) > _AXES:
-                    raise CheckpointError(path, f"tensor {name} has {len(shape):,} dimensions", _ONE_MODEL, tensor=name)
-                shapes[name] = shape
-    return shapes
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise CheckpointError(path, "no such file", missing_hint(path)) from None
-    except SafetensorError as error:
-        raise CheckpointError(path, f"is not a whole safetensors file ({error})", _WHOLE) from error
-    except OSError as error:
-        raise CheckpointError(path, f"cannot be read: {error.strerror or error}") from error
-
-
 def _check_names(path: Path, sources: Sources, expected: Collection[str]) -> None:
     unknown = (name for whole, names in sources.items() if whole not in expected for name in names)
     for verdict, odd in (
@@ -233,7 +145,7 @@ def _check_names(path: Path, sources: Sources, expected: Collection[str]) -> Non
     ):
         if odd:
             others = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
-            raise CheckpointError(path, f"tensor {odd[0]} {verdict}{others}", _ONE_MODEL, tensor=odd[0])
+            raise CheckpointError(path, f"tensor {odd[0]} {verdict}{others}", ONE_MODEL, tensor=odd[0])
 
 
 def _check_shapes(path: Path, sources: Sources, stored: Shapes, expected: Shapes) -> None:
@@ -243,4 +155,4 @@ def _check_shapes(path: Path, sources: Sources, stored: Shapes, expected: Shapes
         for name in names:
             if stored[name] != shape:
                 reason = f"tensor {name} has shape {list(stored[name])}, but config.json asks for {list(shape)}"
-                raise CheckpointError(path, reason, _ONE_MODEL, tensor=name)
+                raise CheckpointError(path, reason, ONE_MODEL, tensor=name)

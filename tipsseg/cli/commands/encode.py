@@ -45,22 +45,22 @@ def encode(
     from tipsseg.runs.common.image_list import Choice, check_choice, find_images
     from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.encode.dry_run import dry_run
-    from tipsseg.runs.encode.run import EncodeRun
-    from tipsseg.runs.encode.spec import EncodeSpec, plan_encoding
+    from tipsseg.runs.encode.run import EncodeRun, encode_spec
+    from tipsseg.store.run_record import plan_run
 
     silence_decoders()
     given = tuple(paths or ())
     check_choice(bool(given), images)
     printing.check(given, "features")
-    spec = EncodeSpec(**vars(compute), **vars(store), options=view)
+    spec = encode_spec(compute, store, view)
     spec.check()
     with Progress(printing.quiet, results=not printing.jsonl, null=printing.null, wording=as_typed) as progress:
-        plan = plan_encoding(spec)
+        info = plan_run(spec)
         found = find_images(spec, Choice(**vars(images), **stdin.sources(given, printing.null)), progress)
         if printing.dry_run:
-            failed = dry_run(spec, plan, found, progress)
+            failed = dry_run(info, found, progress)
         else:
-            run = EncodeRun(spec, plan, found, progress, jsonl=printing.jsonl, quiet=printing.quiet)
+            run = EncodeRun(info, found, progress, jsonl=printing.jsonl, quiet=printing.quiet)
             for _ in run.results():
                 pass
             failed = run.counts.failed

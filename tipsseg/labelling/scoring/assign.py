@@ -297,16 +297,14 @@ def _log_rest(scores: Scores, tile: _Tile, owners: Ids) -> Values | None:
 def _won(scores: Scores, tile: _Tile, owners: Ids) -> Iterator[tuple[slice, Ids, NDArray[np.unsignedinteger], Values]]:
     """Yield bands of rows of a tile, each with the groups that contend, the index of the winner among them, and its confidence."""
     (rows, columns), phrases = tile.source, tile.contenders
-    rest = _log_rest(scores, tile, owners)
+    rest, first = _log_rest(scores, tile, owners), tile.coarse[0].span.start
     if rest is not None:
-        rest = resize_columns(rest, tile.coarse[1].within)  # [r, columns]
+        rest = resize_columns(rest, tile.coarse[1])  # [r, columns]
     step = max(_CHUNK // (len(phrases) * len(columns.low)), 1)
     for start in range(0, len(rows.low), step):
         part = rows.part(start, start + step)
         values = scores.values(part.span, columns.span, phrases)
-        merged, groups = merge_names(
-            resize(values, part.within, columns.within), owners[phrases]
-        )  # [G', rows, columns]
+        merged, groups = merge_names(resize(values, part, columns), owners[phrases])  # [G', rows, columns]
         best = merged.max(0)
         index = _first_index(merged, best)
         logits, logit = scores.logits(merged), scores.logits(best)
@@ -315,7 +313,8 @@ def _won(scores: Scores, tile: _Tile, owners: Ids) -> Iterator[tuple[slice, Ids,
         total = np.exp(logits, out=logits).sum(0)
         if rest is not None:
             logit /= scores.temperature
-            share = resize_rows(rest, tile.coarse[0].within.part(start, start + step))
+            coarse = tile.coarse[0].part(start, start + step)
+            share = resize_rows(rest[coarse.span.start - first : coarse.span.stop - first], coarse)
             share -= logit
             total += np.exp(share, out=share)
         yield slice(start, start + step), groups, index, np.reciprocal(total, out=total)
@@ -347,7 +346,7 @@ def _shares(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Ite
         for left in range(0, size[1], width):
             part = columns.part(left, left + width)
             values = scores.values(rows.span, part.span, everything)
-            pieces.append(merge_names(resize(values, rows.within, part.within), owners)[0])
+            pieces.append(merge_names(resize(values, rows, part), owners)[0])
         shares = scores.logits(np.concatenate(pieces, 2))
         shares -= shares.max(0)
         shares /= scores.temperature
@@ -370,4 +369,4 @@ def _resized_bands(maps: Values, size: tuple[int, int]) -> Iterator[tuple[slice,
     step = max(_CHUNK // (len(maps) * size[1]), 1)
     for start in range(0, size[0], step):
         part = rows.part(start, start + step)
-        yield slice(start, start + step), resize(maps[:, part.span], part.within, columns)
+        yield slice(start, start + step), resize(maps[:, part.span, columns.span], part, columns)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from tipsseg.backbones.transfers import Arriving, sent
 from tipsseg.labelling.scoring.assign import Assignment, LabelTable, empty_confidence
+from tipsseg.labelling.scoring.scores import seen_by
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import LabelArray, TopClasses, WindowPlan
 
@@ -78,48 +79,39 @@ class DeviceScorer:
     @torch.inference_mode()
     def send(
         self,
-        cosines: Tensor,
-        plan: WindowPlan,
+        cosines: Sequence[Tensor],
+        plans: Sequence[WindowPlan],
         size: tuple[int, int],
         grid: tuple[int, int] = (0, 0),
         top: int = 0,
-        finer: Sequence[tuple[Tensor, WindowPlan]] = (),
     ) -> DeviceLabels:
         """Make the labels of an image and send them to the host, without waiting for the device.
 
         Args:
-            cosines: [B, h, w, P] float32 on the device, as `Features.cosines` makes them.
-            plan: How the image was cut into windows.
+            cosines: [B, h, w, P] float32 of each scale in ascending order, on the device, as `Features.cosines` makes them.
+            plans: How the image was cut into windows at each scale.
             size: (H, W) of the labels.
             grid: (h, w) of the patches of the whole image.
             top: How many of the best classes of each patch are sent too.
-            finer: The cosines and the plan at each larger scale, in ascending order.
 
         Returns:
             The labels: those of `assign.match` but for ties within rounding. The confidence is rounded to 16 bits, and is what
             the minimum confidences are compared with.
         """
-        scales = ((cosines, plan), *finer)
-        maps = _maps(scales)
+        maps = _maps(cosines, plans)
         labels = self._label_ids.new_empty(size)
-        confidence = cosines.new_empty(size, dtype=torch.float16)
+        confidence = cosines[0].new_empty(size, dtype=torch.float16)
         for rows, columns, scores in _tiles(maps, size):
             here = rows, columns
             labels[here], confidence[here] = self._labels(maps, self._merged(scores))
         best = self._best(maps, grid, top) if top else ()
-        finite = torch.stack([torch.isfinite(each).all() for each, _ in scales]).all()
+        finite = torch.stack([torch.isfinite(each).all() for each in cosines]).all()
         return DeviceLabels(Arriving(finite, labels, confidence, *best), self._dtype)
 
     @torch.inference_mode()
-    def fetch(
-        self,
-        cosines: Tensor,
-        plan: WindowPlan,
-        size: tuple[int, int],
-        finer: Sequence[tuple[Tensor, WindowPlan]] = (),
-    ) -> Assignment:
+    def fetch(self, cosines: Sequence[Tensor], plans: Sequence[WindowPlan], size: tuple[int, int]) -> Assignment:
         """Do as `send` for images whose labels are too large to be under way in numbers: tile by tile, waiting for each."""
-        maps = _maps(((cosines, plan), *finer))
+        maps = _maps(cosines, plans)
         found, confidence = np.empty(size, self._dtype), empty_confidence(size)
         for rows, columns, scores in _tiles(maps, size):
             here = rows, columns
@@ -272,8 +264,11 @@ class _Fused:
 _Maps = _Windows | _Whole | _Fused
 
 
-def _maps(scales: Sequence[tuple[Tensor, WindowPlan]]) -> _Maps:
-    each = [_Whole(cosines[0]) if plan.whole else _Windows(cosines, plan) for cosines, plan in scales]
+def _maps(cosines: Sequence[Tensor], plans: Sequence[WindowPlan]) -> _Maps:
+    """Return the scores of an image at its scales, the finest last."""
+    each = [
+        _Whole(values[0]) if plan.whole else _Windows(values, plan) for values, plan in zip(cosines, plans, strict=True)
+    ]
     return each[0] if len(each) == 1 else _Fused(each)
 
 
@@ -338,10 +333,7 @@ def _axis(source: int, target: int, device: torch.device) -> _Axis:
 @lru_cache(maxsize=16)
 def _windows_seen(plan: WindowPlan, device: torch.device) -> tuple[Tensor, Tensor]:
     """Count the rows of windows that see a row of the grid, and the columns that see a column; the product sees a pixel."""
-    down, across = (np.zeros(length, np.float32) for length in plan.size)
-    for seen, starts in zip((down, across), zip(*plan.corners, strict=True), strict=True):
-        for start in set(starts):
-            seen[start : start + plan.side] += 1
+    down, across = seen_by(plan)
     return sent(down, device), sent(across, device)
 
 

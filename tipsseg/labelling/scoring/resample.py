@@ -1,4 +1,7 @@
-"""Bilinear resizing along one axis of an array, and any part of it: each value depends on its two neighbours alone."""
+"""Bilinear resizing of maps and of parts of them: each value depends on its neighbours alone.
+
+Weights may be of a part of the outputs; what is resized is the part of the source that those need, see `InterpolationWeights.span`.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,9 @@ def _between(values: Values, weights: InterpolationWeights, axis: int, weight: V
     ahead = [slice(None)] * axis + [slice(1, None)]
     behind = [slice(None)] * axis + [slice(None, -1)]
     np.subtract(values[*ahead], values[*behind], out=steps[*behind])
-    resized = np.take(steps, weights.low, axis)
+    assert values.shape[axis] == weights.span.stop - weights.span.start
+    low = weights.low - weights.low[0]
+    resized = np.take(steps, low, axis)
     resized *= weight
-    resized += np.take(values, weights.low, axis)
+    resized += np.take(values, low, axis)
     return resized

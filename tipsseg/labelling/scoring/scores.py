@@ -21,6 +21,10 @@ Ids = NDArray[np.intp]
 #: Phrases x rows x columns whose sum is made at once: 1 MB, so that they stay in the cache of a core.
 _CHUNK = 1 << 18
 
+#: So many patches are compared at once, by so many multiplications: OpenBLAS divides no smaller product between threads. These
+#: would keep a core busy for milliseconds after each, and add up by their number.
+_ROWS, _PRODUCT = 16, 1 << 18
+
 #: Of so many pixels along each axis, as the model sees them at the finest of several scales, one is enough for a sum over many
 #: phrases.
 _COARSE = 4
@@ -125,7 +129,7 @@ class WindowScores:
         """Return cosines of some phrases in a part of a window, [K, r, c]."""
         down, across = (self._weights.part(part.start, part.stop) for part in inside)
         patches = self.cosines[window][down.span, across.span].transpose(2, 0, 1)[phrases]  # [K, r', c']
-        return resize(patches, down.within, across.within)
+        return resize(patches, down, across)
 
     def _windows(self, rows: slice, columns: slice) -> Iterator[tuple[int, tuple[slice, slice]]]:
         """Yield the windows that see some of a part of the grid, each with the rows and columns of the window that are in it."""
@@ -161,7 +165,7 @@ class WholeScores:
         down, across = (
             weights.part(part.start, part.stop) for weights, part in zip(self._weights, (rows, columns), strict=True)
         )
-        return resize(self.values(down.span, across.span, phrases), down.within, across.within)
+        return resize(self.values(down.span, across.span, phrases), down, across)
 
     def logits(self, scores: Values) -> Values:
         return scores
@@ -222,9 +226,40 @@ class FusedScores:
         for scale, (down, across) in zip(self._scales, grid, strict=True):
             here = down.part(rows.start, rows.stop), across.part(columns.start, columns.stop)
             found = scale.values(here[0].span, here[1].span, phrases)
-            total += scale.logits(resize(found, here[0].within, here[1].within))
+            total += scale.logits(resize(found, *here))
         total *= np.float32(1 / len(self._scales))
         return total
+
+
+def make_scores(cosines: Sequence[Values], plans: Sequence[WindowPlan], temperature: float) -> Scores:
+    """Return the scores of an image whose cosines are [windows, h, w, P] float32 at each scale."""
+    if len(plans) > 1:
+        return FusedScores(cosines, plans, temperature)
+    if plans[0].whole:
+        return WholeScores(cosines[0][0], plans[0].size, temperature)
+    return WindowScores(cosines[0], plans[0], temperature)
+
+
+def cosines_with(patches: Values, vectors: Values, biases: Values | None = None) -> Values:
+    """Compare patches [B, h, w, D] with vectors [P, D]: [B, h, w, P], with the biases [P] added if there are any.
+
+    Wherever features are on a CPU this is the product that labels are made of, with torch or without.
+    """
+    windows, height, width, dim = patches.shape
+    pixels, phrases = height * width, len(vectors)
+    rows = min(_ROWS, pixels)
+    blocks = -(-phrases // max(_PRODUCT // (rows * dim), 1))
+    cosines = np.empty((windows, pixels, phrases), np.float32)
+    # Window by window: how a product adds up may depend on its size, and labels must not.
+    for window, target in zip(patches.reshape(windows, pixels, dim), cosines, strict=True):
+        for columns in np.array_split(np.arange(phrases), blocks):
+            part, here = vectors[columns].T, slice(columns[0], columns[-1] + 1)
+            together = window[: pixels - pixels % rows].reshape(-1, rows, dim)
+            target[: pixels - pixels % rows, here] = np.matmul(together, part).reshape(-1, len(columns))
+            target[pixels - rows :, here] = window[pixels - rows :] @ part
+    if biases is not None:
+        cosines += biases
+    return cosines.reshape(windows, height, width, phrases)
 
 
 def seen_by(plan: WindowPlan) -> tuple[Values, Values]:
@@ -305,8 +340,8 @@ def _corners(cosines: Values, rows: InterpolationWeights, columns: Interpolation
     down, across = _knots(rows), _knots(columns)
     patches = cosines[down.span, across.span]  # [h', w', P]
     height, width, phrases = patches.shape
-    values = resize_rows(patches.reshape(1, height, -1), down.within)[0]  # [n, w' * P]
-    return resize_rows(values.reshape(-1, width, phrases), across.within).reshape(-1, phrases)
+    values = resize_rows(patches.reshape(1, height, -1), down)[0]  # [n, w' * P]
+    return resize_rows(values.reshape(-1, width, phrases), across).reshape(-1, phrases)
 
 
 def _knots(weights: InterpolationWeights) -> InterpolationWeights:
@@ -327,14 +362,15 @@ def _sum_of_exp(cosines: Values, weights: InterpolationWeights) -> Values:
     Between the centres of two patches a cosine is linear, so its exp goes from pixel to pixel by one factor: a product in place of
     an exp, 0.3 of the time. Its rounding, 2e-6 at most, is common to all phrases.
     """
-    side, (height, width, phrases) = len(weights.low), cosines.shape
+    side, (_, width, phrases) = len(weights.low), cosines.shape
     sums = np.empty((side, side), np.float32)
     patch = side // width
     first = patch // 2  # the first pixel at or behind a centre
     step = max(_CHUNK // (width * phrases), 1)
     for start in range(0, side, step):
         # Phrases stay last: their sum is over what lies side by side.
-        down = resize_rows(cosines.reshape(1, height, -1), weights.part(start, start + step))[0]
+        part = weights.part(start, start + step)
+        down = resize_rows(cosines[part.span].reshape(1, -1, width * phrases), part)[0]
         row = down.reshape(-1, width, phrases)  # [n, w, P]
         target = sums[start : start + step]
         target[:, :first] = np.exp(row[:, 0]).sum(1)[:, None]

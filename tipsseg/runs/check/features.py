@@ -8,10 +8,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from tipsseg.errors import FeatureFileError, OutputError
-from tipsseg.features.file import FeatureRecord, check_unit, read_feature_file
+from tipsseg.features.file import read_feature_file
 from tipsseg.features.folder import FEATURE_FILE, FILES_FOLDER, STORE_FILE, StoreRecord, fault_of, files_in, read_store
 from tipsseg.formats.problem import Problem
 from tipsseg.runs.common.progress import Progress
@@ -84,16 +82,9 @@ def _check_file(folder: Path, record: StoreRecord, path: Path) -> Problem | None
         found = read_feature_file(path)
         side = int(named[2] or record.recipe.short_side)
         fault = fault_of(replace(record, recipe=replace(record.recipe, short_side=side)), named[1], found)
-        _check_vectors(found)
+        found.in_float32()
     except FeatureFileError as error:
         return Problem(path, error.reason)
     except ValueError as error:
         return Problem(path, str(error))
     return Problem(path, fault) if fault else None
-
-
-def _check_vectors(record: FeatureRecord) -> None:
-    """Raise ValueError where vectors are not of unit length."""
-    patches = record.patches.astype(np.float32)
-    check_unit(patches if record.scales is None else patches * record.scales[..., None])
-    check_unit(record.class_tokens.astype(np.float32))

@@ -7,18 +7,16 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from tipsseg.errors import InputError, UsageError
-from tipsseg.options import FileOptions
 from tipsseg.options.run import ImageOptions
-from tipsseg.options.shard import Shard
 from tipsseg.runs.common import inputs
 from tipsseg.runs.common.inputs import Found
 from tipsseg.runs.common.progress import Progress
 from tipsseg.store.file_names import OutputNames, RunNames, name_key
 from tipsseg.store.results import Failed
 from tipsseg.store.run_record import find_run
+from tipsseg.store.spec import RunSpec
 from tipsseg.store.state import State
 from tipsseg.types import ImageRef, name_order
 
@@ -34,34 +32,6 @@ class Choice(ImageOptions):
 
     paths: tuple[Path, ...] = ()
     entries: Iterable[bytes] | None = None
-
-
-class Place(Protocol):
-    """Where the results of a run go, see RunSpec."""
-
-    @property
-    def output(self) -> Path:
-        """The output folder."""
-
-    @property
-    def state(self) -> Path:
-        """The folder of the records."""
-
-    @property
-    def shard(self) -> Shard | None:
-        """The part of the images that the run is about."""
-
-    @property
-    def files(self) -> FileOptions:
-        """How labels become files."""
-
-    @property
-    def formats(self) -> tuple[str, ...]:
-        """The formats that per-image files are written in."""
-
-    @property
-    def overwrite(self) -> bool:
-        """Whether what is there is removed first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +69,7 @@ def check_choice(given: bool, options: ImageOptions) -> None:
         )
 
 
-def find_images(spec: Place, choice: Choice, progress: Progress) -> Images:
+def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     """Find the images of a run, and refuse those whose files would have one name.
 
     Raises:
@@ -145,7 +115,7 @@ def note_inputs(progress: Progress, found: Found) -> None:
         progress.note(f"Not searched, as a place of outputs: {', '.join(map(str, found.outputs))}.")
 
 
-def _given(spec: Place, choice: Choice, progress: Progress) -> Images:
+def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     """The images that were named, of a shard its part."""
     shard, run = spec.shard, RunNames(spec.state)
     if choice.entries is not None and choice.sample is None:
@@ -176,7 +146,7 @@ def _in_run(found: Found, run: RunNames, output: Path) -> Found:
     return replace(found, refs=refs, refused=refused, root=run.root or found.root)
 
 
-def _names(spec: Place) -> OutputNames:
+def _names(spec: RunSpec) -> OutputNames:
     """The names that the files of a run may take, by the rules of the file system that its folder is on, or will be."""
     return OutputNames(name_key(spec.state), spec.files.names, spec.formats)
 

@@ -6,41 +6,43 @@ import os
 import shutil
 from pathlib import Path
 
-from tipsseg.backbones.tipsv2.config import ModelConfig, read_config
+from tipsseg.backbones.tipsv2.config import read_config
 from tipsseg.errors import ImageError
 from tipsseg.features.file import feature_bytes
-from tipsseg.features.folder import feature_path
+from tipsseg.features.folder import feature_path, read_store
 from tipsseg.images.decoding import upright_size
-from tipsseg.labelling.windows import make_plans, patch_grid, short_sides
-from tipsseg.options import ONE_SCALE
+from tipsseg.labelling.view import make_view
+from tipsseg.labelling.windows import short_sides
+from tipsseg.options import FEATURE_DTYPES, ONE_SCALE, choose
 from tipsseg.options.fields import text_of
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.encode.spec import EncodePlan, EncodeSpec
 from tipsseg.store.results import Failed
-from tipsseg.types import WindowPlan
+from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.util.files import is_folder
 from tipsseg.util.fingerprint import content_digest
 from tipsseg.util.printable import counted
 from tipsseg.weights.sources import find_model
 
 
-def dry_run(spec: EncodeSpec, plan: EncodePlan, images: Images, progress: Progress) -> int:
+def dry_run(info: RunInfo, images: Images, progress: Progress) -> int:
     """Print the images that would be encoded, and note what their features would take. Nothing is written.
 
     Args:
-        spec: What is asked for.
-        plan: As `plan_encoding` gives it.
+        info: The run, as `plan_run` plans an `encode_spec`.
         images: The images. Of those to encode the size is read, of the others the hash alone.
         progress: Says it all.
 
     Returns:
         How many images cannot be encoded.
     """
+    spec, there = info.spec, read_store(info.spec.output)
+    kept = choose(spec.feature_dtype, FEATURE_DTYPES, "dtype of features")
     source = find_model(spec.model)
-    config = None
+    config = view = None
     if source.is_here:
         config = read_config(source.fetch(quiet=True, keep_stamps=spec.use_cache) / "config.json")
+        view = make_view(config.vision.image_size, config.vision.patch_size, spec.options)
     todo = unchanged = failed = windows = total = 0
     for each in images.refs:
         if isinstance(each, Failed):
@@ -48,8 +50,8 @@ def dry_run(spec: EncodeSpec, plan: EncodePlan, images: Images, progress: Progre
             progress.error(each.error)
             continue
         try:
-            there = _sides_there(spec, plan, each.path)
-            if len(there) == len(spec.options.scales):
+            sides = set() if there is None else _sides_kept(spec, there.recipe.short_side, each.path)
+            if len(sides) == len(spec.options.scales):
                 unchanged += 1
                 continue
             size = upright_size(each.path, spec.max_pixels)
@@ -58,10 +60,12 @@ def dry_run(spec: EncodeSpec, plan: EncodePlan, images: Images, progress: Progre
             progress.error(error if isinstance(error, ImageError) else ImageError(each.path, str(error)))
             continue
         todo += 1
-        if config is not None:
-            lacking = [seen for seen in _plans(spec, config, size) if seen.short_side not in there]
-            windows += sum(max(len(seen.corners), 1) for seen in lacking)
-            total += sum(_bytes(config, seen, plan) for seen in lacking)
+        if config is not None and view is not None:
+            seen = zip(view.short_sides, view.grids(size), strict=True)
+            grids = [grid for side, grid in seen if side not in sides]
+            windows += sum(grid[0] for grid in grids)
+            dim, tokens = config.text.hidden_size, config.vision.num_prefix_tokens
+            total += sum(feature_bytes((*grid, dim), tokens, kept) for grid in grids)
         progress.path(each.path)
     parts = [f"{counted(todo, 'image')} to encode"]
     parts += [f"{unchanged} unchanged"] if unchanged else []
@@ -71,7 +75,7 @@ def dry_run(spec: EncodeSpec, plan: EncodePlan, images: Images, progress: Progre
         progress.note(f"No estimate of disk: get the weights first, with tipsseg weights download {spec.model}")
     elif todo:
         progress.note(
-            f"In {plan.feature_dtype} features take {_readable(total / todo)} per image, {_readable(total)} in all; "
+            f"In {kept} features take {_readable(total / todo)} per image, {_readable(total)} in all; "
             f"{_readable(_free(spec.output))} are free there."
         )
         if spec.options.scales != ONE_SCALE:
@@ -81,30 +85,14 @@ def dry_run(spec: EncodeSpec, plan: EncodePlan, images: Images, progress: Progre
     return failed
 
 
-def _sides_there(spec: EncodeSpec, plan: EncodePlan, path: Path) -> set[int]:
-    """The short sides, of those that are asked for, at which the store has features of an image."""
-    if plan.there is None:
-        return set()
+def _sides_kept(spec: RunSpec, own: int, path: Path) -> set[int]:
+    """Return the short sides, of those that are asked for, at which a store has an image; its `own` is that of scale 1."""
     sha256 = content_digest(path)
-    own = plan.there.recipe.short_side
     paths = {
         side: feature_path(spec.output, sha256, None if side == own else side)
         for side in short_sides(own, spec.options.scales)
     }
     return {side for side, path in paths.items() if os.path.lexists(path)}
-
-
-def _plans(spec: EncodeSpec, config: ModelConfig, size: tuple[int, int]) -> tuple[WindowPlan, ...]:
-    """How the model sees an image of a size (height, width) at each scale."""
-    native = config.vision.image_size
-    return make_plans(size, native, spec.options.short_side or native, config.vision.patch_size, spec.options)
-
-
-def _bytes(config: ModelConfig, seen: WindowPlan, plan: EncodePlan) -> int:
-    """Bytes of the features of an image at one scale."""
-    vision = config.vision
-    shape = *patch_grid(seen, vision.patch_size), config.text.hidden_size
-    return feature_bytes(shape, vision.num_prefix_tokens, plan.feature_dtype)
 
 
 def _free(folder: Path) -> int:

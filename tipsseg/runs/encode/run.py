@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import chain, islice
-from typing import TYPE_CHECKING
 
+from tipsseg.options import LabelOptions
+from tipsseg.options.run import ComputeOptions, StoreOptions
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.notes import Remarks, note_damaged
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.encode.spec import EncodePlan, EncodeSpec
-from tipsseg.runs.engine.engine import load_model, open_store
 from tipsseg.store.failures import Failure
 from tipsseg.store.lock import LOCK_FILE, FolderLock
 from tipsseg.store.results import Encoded, Failed
-from tipsseg.store.spec import Counts
+from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.store.state import State
-from tipsseg.types import ImageRef
 from tipsseg.util.files import clean_up, json_bytes
 from tipsseg.util.printable import clock, counted
-from tipsseg.weights.sources import file_hashes
-
-if TYPE_CHECKING:
-    from tipsseg.runs.encode.task import EncodeTask
+from tipsseg.vocabulary.vocabulary import Vocabulary
 
 EncodeResult = Encoded | Failed
+
+
+def encode_spec(compute: ComputeOptions, store: StoreOptions, view: LabelOptions) -> RunSpec:
+    """Return what an encoding run is asked for: a run without classes and formats, whose output folder is its feature store."""
+    return RunSpec(
+        **{**vars(compute), **vars(store), "features": store.output},
+        vocabulary=Vocabulary((), (), ()),
+        options=view,
+        formats=(),
+    )
 
 
 class EncodeRun:
@@ -39,28 +44,19 @@ class EncodeRun:
     """
 
     def __init__(
-        self,
-        spec: EncodeSpec,
-        plan: EncodePlan,
-        images: Images,
-        progress: Progress,
-        *,
-        jsonl: bool = False,
-        quiet: bool = False,
+        self, info: RunInfo, images: Images, progress: Progress, *, jsonl: bool = False, quiet: bool = False
     ) -> None:
-        """Nothing is done yet.
+        """Take what is to be done.
 
         Args:
-            spec: What is asked for.
-            plan: As `plan_encoding` gives it.
+            info: The run, as `plan_run` plans an `encode_spec`.
             images: The images, see `find_images`.
             progress: Says what happens.
             jsonl: Whether a line of JSON per image takes the place of the paths of the files.
             quiet: Whether a download of the model shows no progress.
         """
         self.counts = Counts()
-        self._spec = spec
-        self._plan = plan
+        self._info = info
         self._images = images
         self._progress = progress
         self._jsonl = jsonl
@@ -68,18 +64,26 @@ class EncodeRun:
         self._remarks = Remarks()
 
     def results(self) -> Generator[EncodeResult, None, None]:
-        """The result of each image once its features are in place; call it once. A bad image is a Failed.
+        """Yield the result of each image once its features are in place; call this once. A bad image is a Failed.
 
         Raises:
             TipssegError: For what ends the run.
         """
-        spec, progress = self._spec, self._progress
+        from tipsseg.runs.encode.task import EncodeTask
+        from tipsseg.runs.engine.loading import load_for
+        from tipsseg.runs.engine.pipeline import run_tasks
+
+        spec, progress = self._info.spec, self._progress
         refs = iter(self._images.refs)
         first = list(islice(refs, 1))  # a list without images is told of before the store is begun
-        task, what = self._task()
-        number = self._images.number
+        loaded = load_for(self._info, progress.note, quiet=self._quiet)
+        task = EncodeTask(loaded)
+        number, info = self._images.number, loaded.info
         images = "images" if number is None else counted(number, "image")
-        progress.begin(f"{images}, {what}", number)
+        progress.begin(
+            f"{images}, model {info.model['id']} on {info.device} ({info.dtype}); features in {spec.feature_dtype}.",
+            number,
+        )
         began = time.monotonic()
         with ExitStack() as stack:
             # The records are one run's at a time; any number may add features.
@@ -88,7 +92,7 @@ class EncodeRun:
             if lock.left_over:
                 clean_up([spec.state], keep={LOCK_FILE})
             records = stack.enter_context(closing(State(spec.state)))
-            for result in stack.enter_context(closing(encode_images(chain(first, refs), task, spec.jobs))):
+            for result in stack.enter_context(closing(run_tasks(chain(first, refs), task, spec.jobs))):
                 self._take(result, records)
                 yield result
             records.forget_failures()
@@ -97,22 +101,6 @@ class EncodeRun:
         progress.end()
         self._remarks.end(progress)
         self._note_end(time.monotonic() - began)
-
-    def _task(self) -> tuple[EncodeTask, str]:
-        """The model and the store, and a line on the two."""
-        from tipsseg.runs.encode.task import EncodeTask
-
-        spec, plan = self._spec, self._plan
-        model = load_model(spec, plan.dtype, self._progress.note, quiet=self._quiet, lazy=True)
-        backbone = model.backbone
-        facts = {**plan.model, "sha256": file_hashes(backbone.folder, keep_stamps=spec.use_cache)}
-        side = model.check_short_side(spec.options.short_side)
-        model.short_sides(spec.options)  # what is wrong with them is told before the store is begun
-        store = open_store(spec.output, plan.feature_dtype, facts, backbone.dtype_name, spec.options.mode, side)
-        line = (
-            f"model {plan.model['id']} on {backbone.device} ({backbone.dtype_name}); features in {plan.feature_dtype}."
-        )
-        return EncodeTask(model, spec.options, store, spec.max_pixels), line
 
     def _take(self, result: EncodeResult, records: State) -> None:
         counts, progress = self.counts, self._progress
@@ -140,23 +128,7 @@ class EncodeRun:
         parts = [f"{counted(counts.labelled, 'image')} encoded"]
         parts += [f"{counts.unchanged} unchanged"] if counts.unchanged else []
         parts += [f"{counts.failed} failed"] if counts.failed else []
-        self._progress.note(f"{', '.join(parts)}, into {self._spec.output}, in {clock(round(seconds))}.")
-
-
-def encode_images(
-    refs: Iterable[ImageRef | Failed], task: EncodeTask, jobs: int
-) -> Generator[EncodeResult, None, None]:
-    """What becomes of each image, in the order of `refs`; see `pipeline.label_images`."""
-    from tipsseg.runs.engine.pipeline import label_images
-
-    return label_images(_items(refs, task.item), task, jobs)
-
-
-def _items(
-    refs: Iterable[ImageRef | Failed], item: Callable[[ImageRef], ImageRef | Encoded]
-) -> Iterator[ImageRef | Encoded | Failed]:
-    for ref in refs:
-        yield item(ref) if isinstance(ref, ImageRef) else ref
+        self._progress.note(f"{', '.join(parts)}, into {self._info.spec.output}, in {clock(round(seconds))}.")
 
 
 def result_record(result: EncodeResult) -> dict[str, object]:

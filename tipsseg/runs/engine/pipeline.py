@@ -1,4 +1,4 @@
-"""Many images: decoding, the model, and labels and files overlap; results come in order, and a bad image ends nothing.
+"""What is done to many images: reading, the model, and what follows overlap; results come in order, and a bad image ends nothing.
 
 items ─ a thread ─► load, in threads ─► the model in batches, and scores, in the caller's thread ─► finish, in threads ─► results
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 from tipsseg.errors import ImageError
-from tipsseg.labelling.batches import Batched, Batches
+from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.features import Features
-from tipsseg.runs.engine.image_task import Loaded
+from tipsseg.labelling.source import FeatureSource, Loaded, Unsaved
 from tipsseg.store.results import Failed
 from tipsseg.types import ImageRef
 from tipsseg.util.threads import Feeder
@@ -26,53 +26,47 @@ Done_co = TypeVar("Done_co", covariant=True)
 
 
 class Task(Protocol[Scored, Done_co]):
-    """What is done to an image, step by step: `ImageTask` labels it, `EncodeTask` keeps its features."""
+    """What is done to an image once its features are there: it is labelled, kept, or learnt from.
 
-    @property
-    def windows_at_once(self) -> int:
-        """How many windows make a batch."""
+    Attributes:
+        source: Where its features come from.
+    """
 
-    def load(self, ref: ImageRef) -> Loaded:
-        """Read an image; called from several threads. Raises ImageError."""
+    source: FeatureSource[Any]
 
-    def batches(self) -> Batches[Batched]:
-        """What makes features of images; for the thread of the model, as are `keep` and `score`."""
+    def score(self, scales: Sequence[Any]) -> Scored:
+        """Return what `finish` needs of the features at each scale; for the thread of the model."""
 
-    def keep(self, loaded: Loaded, features: Features) -> tuple[Loaded, Features]:
-        """The features as they are kept, and the image with what is to be written of them."""
-
-    def score(self, features: Features) -> Scored:
-        """What `finish` needs of the features."""
-
-    def finish(self, loaded: Loaded, scored: Scored) -> Done_co:
-        """Write the files of an image; called from several threads. Raises ImageError for what is wrong with this one."""
+    def finish(self, loaded: Loaded[Any], scored: Scored) -> Done_co:
+        """Do the rest; several threads call this. Raises ImageError for what is wrong with this image."""
 
 
-def label_images(
+def run_tasks(
     items: Iterable[ImageRef | Done | Failed], task: Task[Scored, Done], jobs: int
 ) -> Generator[Done | Failed, None, None]:
-    """What becomes of each image, in the order of `items`; `jobs` threads decode, and make labels and files.
+    """Yield what becomes of each image, in the order of `items`; `jobs` threads read images and do what follows the model.
 
     `items` is gone through in a thread of its own and may come slowly: what has come is done, not held up for more. At most
-    2 * `jobs` images are in memory, and as many more as windows make a batch. An image that cannot be read, or that a writer cannot
-    take, is a Failed; other errors are raised.
+    2 * `jobs` images are in memory, and as many more as windows make a batch. An image that cannot be read, or that `finish`
+    refuses, is a Failed; other errors are raised.
     """
     happened = threading.Event()
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="work")
-    batches: Batches[_Image[Done]] = task.batches()
+    source = task.source
+    batches: Batches[_Image[Done]] = source.batches()
     line: deque[Future[Done | Failed]] = deque()  # what was taken and not yielded yet, in order
     loading: deque[_Loading[Done]] = deque()  # the images in it that the model has not got
     writing: set[Future[None]] = set()
 
-    def encode(step: Iterable[tuple[_Image[Done], Features]]) -> Generator[Done | Failed, None, bool]:
-        """A step of the model; whether it had any images ready. What was done before its error is told of before the error."""
+    def encode(step: Iterable[tuple[_Image[Done], Features | None]]) -> Generator[Done | Failed, None, bool]:
+        """Take a step of the model; return whether any images are ready. What was done before its error is told before it."""
         any_ready = False
         try:
-            for image, features in step:
+            for image, made in step:
                 any_ready = True
-                image, features = _kept(task, image, features)  # noqa: PLW2901
+                scales, unsaved = source.keep(image.loaded, made)
                 # Compared at once, so that features, which take the most memory, are gone before the next ones are made.
-                finishing = pool.submit(_finish, task, image, task.score(features))
+                finishing = pool.submit(_finish, task, image, task.score(scales), unsaved)
                 writing.add(finishing)
                 finishing.add_done_callback(writing.discard)
         except Exception:
@@ -82,7 +76,7 @@ def label_images(
             raise
         return any_ready
 
-    feed = Feeder(items, 2 * jobs + task.windows_at_once, happened.set)
+    feed = Feeder(items, 2 * jobs + source.windows_at_once, happened.set)
     try:
         while True:
             happened.clear()
@@ -92,7 +86,7 @@ def label_images(
             if loading and loading[0].loaded.done():
                 image = loading.popleft().image()
                 if image is not None:
-                    yield from encode(_encoded(image, batches))
+                    yield from encode(_add(image, batches))
             elif (item := feed.take()) is not None:
                 result: Future[Done | Failed] = Future()
                 result.add_done_callback(lambda _: happened.set())
@@ -117,7 +111,7 @@ def label_images(
 class _Image(Generic[Done]):
     """An image that was read, and where its result goes."""
 
-    loaded: Loaded
+    loaded: Loaded[Any]
     result: Future[Done | Failed]
 
 
@@ -126,11 +120,11 @@ class _Loading(Generic[Done]):
     """An image that a thread reads, and where its result goes."""
 
     ref: ImageRef
-    loaded: Future[Loaded]
+    loaded: Future[Loaded[Any]]
     result: Future[Done | Failed]
 
     def image(self) -> _Image[Done] | None:
-        """The image, once it was read; None where it could not be."""
+        """Return the image, once it was read; None if it could not be."""
         try:
             return _Image(self.loaded.result(), self.result)
         except ImageError as error:
@@ -148,7 +142,7 @@ def _begin(
 ) -> _Loading[Done] | None:
     """Have an image read; of everything else the result is known."""
     if isinstance(item, ImageRef):
-        return _Loading(item, pool.submit(task.load, item), result)
+        return _Loading(item, pool.submit(task.source.load, item), result)
     if isinstance(item, BaseException):
         result.set_exception(item)
     else:
@@ -156,21 +150,15 @@ def _begin(
     return None
 
 
-def _encoded(image: _Image[Done], batches: Batches[_Image[Done]]) -> Iterable[tuple[_Image[Done], Features]]:
-    """The images whose features are there once this one has joined the batches; one that has its features passes by them."""
-    if (known := image.loaded.features) is not None:
-        return [(image, known)]
-    return batches.add(image, image.loaded.lacking)
+def _add(image: _Image[Done], batches: Batches[_Image[Done]]) -> Iterable[tuple[_Image[Done], Features | None]]:
+    """Return the images that are ready once this one has joined the batches; one whose features are known passes by them."""
+    lacking = image.loaded.lacking
+    return [(image, None)] if lacking is None else batches.add(image, lacking)
 
 
-def _kept(task: Task[Scored, Done], image: _Image[Done], features: Features) -> tuple[_Image[Done], Features]:
-    """The features as they are kept, and the image with what is to be written of them."""
-    loaded, features = task.keep(image.loaded, features)
-    return replace(image, loaded=loaded), features
-
-
-def _finish(task: Task[Scored, Done], image: _Image[Done], scored: Scored) -> None:
+def _finish(task: Task[Scored, Done], image: _Image[Done], scored: Scored, unsaved: Sequence[Unsaved]) -> None:
     try:
+        task.source.save(unsaved)
         image.result.set_result(task.finish(image.loaded, scored))
     except ImageError as error:
         image.result.set_result(Failed(image.loaded.ref, error))

@@ -114,7 +114,7 @@ class RayEngine:
         self._happened = threading.Event()
         self._stack = ExitStack()
 
-    def start(self, context: RunContext) -> RunInfo:
+    def start(self, context: RunContext, images: Sequence[ImageRef] = ()) -> RunInfo:
         """Join the cluster of $RAY_ADDRESS, or start Ray on this machine, and wait for the first model; see Engine."""
         import ray
 
@@ -137,7 +137,7 @@ class RayEngine:
         return None
 
     def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
-        """Label the images, see Engine. `items` is gone through in a thread of its own, as in `pipeline.label_images`."""
+        """Label the images, see Engine. `items` is gone through in a thread of its own, as in `pipeline.run_tasks`."""
         line: deque[Future[ImageResult]] = deque()  # what was taken and not yielded yet, in order
         feed = Feeder(items, self._wanted.actors * _WINDOW * _BATCH, self._happened.set)
         finished = False

@@ -25,7 +25,8 @@ from tipsseg.runs.common.inputs import Found
 from tipsseg.runs.common.notes import ImageNotes, note_begin, note_end, note_folder, note_formats
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.common.reporting import Reporter
-from tipsseg.runs.engine.engine import LocalEngine, check_device
+from tipsseg.runs.engine.engine import LocalEngine
+from tipsseg.runs.engine.loading import check_device
 from tipsseg.runs.evaluate.predictions import find_masks, masks_folder
 from tipsseg.runs.label.run import as_items, begin
 from tipsseg.store.file_names import OutputNames, RunNames, name_key
@@ -89,7 +90,8 @@ def evaluate_model(
         inputs.check_collisions(found.refs, OutputNames(name_key(spec.state), spec.files.names, spec.formats))
         inputs.check_not_outputs(found.refs, spec.output)
         RunNames(spec.state).check(found.refs, spec.output)
-    check_device(spec, spec.dtype)
+    if spec.features is None:  # else the store says what computes
+        check_device(spec, spec.dtype)
     _check_truths(pairs, spec.jobs, progress, spec.max_pixels)
     info = plan_run(spec)
     confusion = Confusion(layout.classes, layout.background)
@@ -109,7 +111,7 @@ def evaluate_model(
         if spec.formats:
             folder = stack.enter_context(OutputFolder(info, found.refs))
             images = replace(images, refs=_to_be_labelled(found.refs, folder))
-        started = engine.start(run_context(info)) if folder is None else begin(engine, images, folder)
+        started = engine.start(run_context(info), found.refs) if folder is None else begin(engine, images, folder)
         note_begin(started, images, Counts(), progress)
         if folder is not None:
             note_folder(folder, progress)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.options.run import ComputeOptions
 from tipsseg.runs.common.notes import note_damaged
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.engine.engine import LoadedModel, load_for
+from tipsseg.runs.engine.loading import LoadedModel, load_for
 from tipsseg.runs.fit.masked import EditedMasks, Masks, draw_masks, require_masks
 from tipsseg.store.results import Failed
 from tipsseg.store.run_record import plan_run
@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tipsseg.fitting.maths import Window
+    from tipsseg.labelling.features import Features
+    from tipsseg.runs.engine.pipeline import Task
+    from tipsseg.runs.fit.task import Seen, Taught
+
+_Learnt = TypeVar("_Learnt", "Taught", "Seen")
 
 #: The fewest images that can be fitted to with one of them left out.
 _FEWEST = 2
@@ -194,7 +199,7 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
 
     require_masks(masks, len(masks.refs), (), _FEWEST, _WISH)
     masks = draw_masks(masks, progress, classes=len(spec.vocabulary.classes), jobs=spec.jobs)
-    loaded = load_for(plan_run(spec), progress.note, quiet=quiet)
+    loaded = load_for(plan_run(spec), progress.note, quiet=quiet, images=masks.refs)
     classifier = make_classifier(loaded.model.backbone, spec.vocabulary, cache_folder() if spec.use_cache else None)
     taught, failed = learn(loaded, masks, counting_groups(classifier.vocabulary), progress)
     windows = [each for each in taught if each]
@@ -208,8 +213,7 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
     def step(done: int, most: int) -> None:
         progress.still(f"{done} of at most {most} steps of the fit in {clock(round(time.monotonic() - began))}.")
 
-    side = loaded.model.check_short_side(spec.options.short_side)
-    fitted = fit_windows(loaded.model, classifier, windows, spec.options.mode, side, others, step)
+    fitted = fit_windows(loaded.model, loaded.view, classifier, windows, others, step)
     _note_classes(fitted, progress)
     if target is not None:
         fitted.save(target)
@@ -220,55 +224,52 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
 def learn(
     loaded: LoadedModel, masks: Masks, groups: NDArray[np.int64], progress: Progress
 ) -> tuple[list[list[Window]], list[ImageError]]:
-    """What the windows of each image teach, and what is wrong with images that failed; see `FitTask`."""
-    from tipsseg.runs.engine.pipeline import label_images
-    from tipsseg.runs.fit.task import FitTask
+    """Return what the windows of each image teach, and what is wrong with images that failed; see `FitTask`."""
+    from tipsseg.runs.fit.task import FitTask, at_scale_one
 
-    spec, model = loaded.info.spec, loaded.model
-    task = FitTask(model, spec.options, masks, groups, loaded.store, spec.max_pixels)
-    failed: list[ImageError] = []
-    taught: list[list[Window]] = []
+    info = loaded.info
     progress.begin(
-        f"{counted(len(masks.refs), 'image')} with masks, model {loaded.info.model['id']} on {loaded.info.device} "
-        f"({loaded.info.dtype}).",
+        f"{counted(len(masks.refs), 'image')} with masks, model {info.model['id']} on {info.device} ({info.dtype}).",
         len(masks.refs),
     )
-    with closing(label_images(masks.refs, task, spec.jobs)) as results:
-        for result in results:
-            if isinstance(result, Failed):
-                failed.append(result.error)
-                progress.error(result.error)
-            else:
-                taught.append(result.windows)
-                if result.damaged:
-                    note_damaged(result.damaged, progress)
-            progress.advance()
-    progress.end()
+    failed: list[ImageError] = []
+    taught: list[list[Window]] = []
+    for result in _results(FitTask(at_scale_one(loaded), masks, groups), masks.refs, info.spec.jobs, progress):
+        if isinstance(result, Failed):
+            failed.append(result.error)
+            progress.error(result.error)
+        else:
+            taught.append(result.windows)
     return taught, failed
 
 
 def look_at(loaded: LoadedModel, refs: Sequence[ImageRef], progress: Progress) -> list[Tensor]:
-    """Some patches of each image without a mask. A fit does without those that cannot be read: a note says how many they are."""
-    from tipsseg.runs.engine.pipeline import label_images
-    from tipsseg.runs.fit.task import Seen, UnlabelledTask
+    """Return some patches of each image without a mask. A fit does without those that cannot be read: a note counts them."""
+    from tipsseg.runs.fit.task import UnlabelledTask, at_scale_one
 
     if not refs:
         return []
-    spec = loaded.info.spec
-    task = UnlabelledTask(loaded.model, spec.options, loaded.store, spec.max_pixels)
-    found: list[Seen] = []
-    progress.begin(f"Looking at {counted(len(refs), 'image')} without masks.", len(refs))
-    with closing(label_images(refs, task, spec.jobs)) as results:
+    number = counted(len(refs), "image")
+    progress.begin(f"Looking at {number} without masks.", len(refs))
+    results = _results(UnlabelledTask(at_scale_one(loaded)), refs, loaded.info.spec.jobs, progress)
+    found = [result.patches for result in results if not isinstance(result, Failed)]
+    if missing := len(refs) - len(found):
+        progress.note(f"{missing} of the {number} without masks cannot be read, and are left out.")
+    return found
+
+
+def _results(
+    task: Task[Features, _Learnt], refs: Sequence[ImageRef], jobs: int, progress: Progress
+) -> Iterator[_Learnt | Failed]:
+    from tipsseg.runs.engine.pipeline import run_tasks
+
+    with closing(run_tasks(refs, task, jobs)) as results:
         for result in results:
-            if isinstance(result, Seen):
-                found.append(result)
-                if result.damaged:
-                    note_damaged(result.damaged, progress)
+            if not isinstance(result, Failed) and result.damaged:
+                note_damaged(result.damaged, progress)
+            yield result
             progress.advance()
     progress.end()
-    if missing := len(refs) - len(found):
-        progress.note(f"{missing} of the {counted(len(refs), 'image')} without masks cannot be read, and are left out.")
-    return [each.patches for each in found]
 
 
 def _note_classes(fitted: FittedVocabulary, progress: Progress) -> None:

@@ -1,36 +1,22 @@
-"""What is done to one image, from its file to what it teaches: by its mask, or by its features alone."""
+"""What is done to one image of `fit` and `tune`, from its features to what it teaches: by its mask, or by its features alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from math import prod
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.features.folder import FeatureStore
 from tipsseg.fitting.maths import Window, windows_of
 from tipsseg.fitting.unlabelled import some_patches
-from tipsseg.images.decoding import as_image_error, opened
-from tipsseg.images.upright import upright_image
-from tipsseg.labelling.batches import Batched, Batches
-from tipsseg.labelling.features import Features
-from tipsseg.labelling.model import Model
-from tipsseg.labelling.prepare import Prepared
+from tipsseg.labelling.features import Features, find_features
+from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.options import LabelOptions
-from tipsseg.runs.engine.image_task import (
-    NO_PIXELS,
-    Loaded,
-    OneLarge,
-    find_features,
-    fingerprint_of,
-    read_steadily,
-    stored,
-)
+from tipsseg.runs.engine.loading import LoadedModel
 from tipsseg.runs.fit.masked import Masks, of_another_size
 from tipsseg.types import ImageRef
-from tipsseg.util.fingerprint import content_digest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,107 +47,50 @@ class Seen:
     damaged: str
 
 
-class _FeaturesTask:
-    """Makes or reads the features of images, in the steps of an ImageTask but for the last."""
-
-    def __init__(self, model: Model, options: LabelOptions, store: FeatureStore | None, max_pixels: int) -> None:
-        """Say how it is done.
-
-        Args:
-            model: Makes the features.
-            options: How images are shown to it.
-            store: Features are taken from it and added to it; None: all are made, and kept nowhere.
-            max_pixels: Images of more pixels are refused.
-        """
-        self._model = model
-        self._mode = options.mode
-        self._short_side = model.check_short_side(options.short_side)
-        self._store = store
-        self._max_pixels = max_pixels
-        self._alone = OneLarge()
-
-    def load(self, ref: ImageRef) -> Loaded:
-        """Read an image, or its features; may be called from several threads. Raises ImageError."""
-        return read_steadily(ref, self._load)
-
-    def _load(self, ref: ImageRef) -> Loaded:
-        if self._store is None:
-            return self._decoded(ref)
-        try:
-            sha256 = content_digest(ref.path)
-        except (OSError, ValueError):
-            return self._decoded(ref)  # which says what is wrong
-        found, damaged = find_features(self._store, sha256, self._model.backbone.device)
-        if (
-            found is None
-            or prod(found.size) > self._max_pixels
-            or found.plan != self._model.plan(found.size, self._mode, self._short_side)
-        ):
-            return replace(self._decoded(ref), sha256=sha256, damaged=damaged)
-        prepared = Prepared(found.size, NO_PIXELS, found.plan)
-        return Loaded(ref, NO_PIXELS, prepared, fingerprint_of(ref.path), features=found, sha256=sha256)
-
-    def _decoded(self, ref: ImageRef) -> Loaded:
-        with opened(ref.path, self._max_pixels) as image, self._alone(image.size), as_image_error(ref.path):
-            prepared = self._model.prepare(upright_image(image.decode()), self._mode, self._short_side)
-        return Loaded(ref, NO_PIXELS, prepared, fingerprint_of(ref.path))
-
-    @property
-    def windows_at_once(self) -> int:
-        """How many windows make a batch."""
-        return self._model.backbone.batch_size
-
-    def batches(self) -> Batches[Batched]:
-        """What makes features of images, in batches; for one thread."""
-        return Batches(self._model)
-
-    def keep(self, loaded: Loaded, features: Features) -> tuple[Loaded, Features]:
-        """The features in the precision of the store, for the same thread."""
-        if self._store is None or loaded.features is not None:
-            return loaded, features
-        unsaved, features = stored(self._store, loaded, features, self._model)
-        return replace(loaded, unsaved=(unsaved,)), features
-
-    def score(self, features: Features) -> Features:
-        """The features are what is learnt from."""
-        return features
-
-    def _save(self, loaded: Loaded) -> None:
-        if self._store is not None:
-            for unsaved in loaded.unsaved:
-                self._store.add(unsaved())
+def at_scale_one(loaded: LoadedModel) -> FeatureSource[Features]:
+    """Return what gives the features that are learnt from."""
+    spec = loaded.info.spec
+    return FeatureSource(
+        loaded.model,
+        loaded.model.view(LabelOptions(mode=spec.options.mode, short_side=spec.options.short_side)),
+        loaded.store,
+        find_features(loaded.model.backbone.device),
+        max_pixels=spec.max_pixels,
+        digests=loaded.digests,
+    )
 
 
-class FitTask(_FeaturesTask):
-    """Brings features and masks together."""
+class FitTask:
+    """Brings the features of images and their masks together."""
 
-    def __init__(
-        self,
-        model: Model,
-        options: LabelOptions,
-        masks: Masks,
-        groups: NDArray[np.int64],
-        store: FeatureStore | None,
-        max_pixels: int,
-    ) -> None:
-        """As of an `UnlabelledTask`, with the masks, and what their ids count for, see `windows_of`."""
-        super().__init__(model, options, store, max_pixels)
+    def __init__(self, source: FeatureSource[Features], masks: Masks, groups: NDArray[np.int64]) -> None:
+        """Take the masks, and what their ids count for, see `windows_of`."""
+        self.source = source
         self._masks = masks
         self._groups = groups
 
-    def finish(self, loaded: Loaded, scored: Features) -> Taught:
-        """Read the mask; may be called from several threads. Raises ImageError for a mask of another size."""
-        self._save(loaded)
+    def score(self, scales: Sequence[Features]) -> Features:
+        """Return the features at the one scale of a fit."""
+        return scales[0]
+
+    def finish(self, loaded: Loaded[Features], scored: Features) -> Taught:
+        """Read the mask; several threads may call this. Raises ImageError for a mask of another size."""
         mask = self._masks.read(loaded.ref)
         if mask.shape != scored.size:
             raise of_another_size(loaded.ref, scored.size, mask.shape)
         return Taught(loaded.ref, windows_of(scored.patches, scored.plan, mask, self._groups), loaded.damaged)
 
 
-class UnlabelledTask(_FeaturesTask):
+class UnlabelledTask:
     """Takes some patches of each image."""
 
-    def finish(self, loaded: Loaded, scored: Features) -> Seen:
-        """Take the patches; may be called from several threads."""
-        self._save(loaded)
+    def __init__(self, source: FeatureSource[Features]) -> None:
+        self.source = source
+
+    def score(self, scales: Sequence[Features]) -> Features:
+        """Return the features at the one scale of a fit."""
+        return scales[0]
+
+    def finish(self, loaded: Loaded[Features], scored: Features) -> Seen:
+        """Take the patches; several threads may call this."""
         return Seen(some_patches(scored.patches), loaded.damaged)

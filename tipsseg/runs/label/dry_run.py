@@ -15,7 +15,7 @@ from pathlib import Path
 from tipsseg.backbones.tipsv2.config import read_config
 from tipsseg.errors import OutputError
 from tipsseg.features.folder import STORE_FILE, files_in, files_of
-from tipsseg.labelling.windows import make_plans, patch_grid
+from tipsseg.labelling.view import make_view
 from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.options.fields import text_of
 from tipsseg.runs.common.image_list import Images
@@ -126,11 +126,10 @@ def _windows(info: RunInfo, sizes: Sequence[tuple[int, int]]) -> str:
     """A sentence on what several scales cost."""
     spec, options = info.spec, info.spec.options
     vision = read_config(find_model(spec.model).fetch(quiet=True, keep_stamps=spec.use_cache) / "config.json").vision
-    native, patch = vision.image_size, vision.patch_size
 
     def seen(options: LabelOptions) -> list[tuple[int, int, int]]:
-        plans = (make_plans(size, native, options.short_side or native, patch, options) for size in sizes)
-        return [patch_grid(plan, patch) for each in plans for plan in each]
+        view = make_view(vision.image_size, vision.patch_size, options)
+        return [grid for size in sizes for grid in view.grids(size)]
 
     grids = seen(options)
     times = sum(map(prod, grids)) / sum(map(prod, seen(replace(options, scales=ONE_SCALE))))
@@ -156,7 +155,7 @@ def estimate(info: RunInfo, todo: list[ImageRef]) -> Estimate | None:
         known = {} if features is None else _sizes(features)
         trial = replace(info, spec=replace(info.spec, output=Path(folder), shard=None, features=features))
         engine = LocalEngine(trial, quiet=True)
-        engine.start(run_context(trial))
+        engine.start(run_context(trial), refs)
         start = time.monotonic() - began
         times: list[float] = []
         size = 0

@@ -6,7 +6,7 @@ images, found before ─► OutputFolder ─► done, or to be labelled ─► E
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -65,76 +65,60 @@ class LabelRun:
         self._engine = engine
         self._progress = progress
         self._jsonl = jsonl
+        self._notes, self._edited = ImageNotes(info.model, progress), Edited()
+        self._reporter: Reporter[ImageResult] = Reporter(progress, self._record, jsonl=jsonl)
 
     def results(self) -> Generator[ImageResult, None, None]:
-        """The result of each image once its files are in place and recorded; call it once.
+        """Yield the result of each image once its files are in place and recorded; call this once.
 
         A bad image is a Failed. Where not all results are taken, close the generator; another run goes on from there.
 
         Raises:
             TipssegError: For what ends the run.
         """
-        with OutputFolder(self._info, self._images.known) as folder:
-            images = refuse_unfit(folder.resume, self._images)
-            note_folder(folder, self._progress)
-            note_resume(folder.resume, images, self._progress)
-            edited = yield from self._label(folder, images)
-        failed = self._follow_edited(edited)
+        with OutputFolder(self._info, self._images.known) as self._folder:
+            self._images = refuse_unfit(self._folder.resume, self._images)
+            note_folder(self._folder, self._progress)
+            note_resume(self._folder.resume, self._images, self._progress)
+            try:
+                yield from self._label()
+            except (KeyboardInterrupt, GeneratorExit):
+                self.broken_off = self._reporter.broken_off(self._again())
+                raise
+            finally:
+                self.counts = self._reporter.counts
+        failed = self._follow_edited(self._edited)
         self.counts = replace(self.counts, failed=self.counts.failed + failed)
 
-    def _label(self, folder: OutputFolder, images: Images) -> Generator[ImageResult, None, Edited]:
-        """Label the images, with the folder open. Returns what is known of images that were changed by hand."""
-        spec, progress = self._info.spec, self._progress
-        notes, edited = ImageNotes(self._info.model, progress), Edited()
-        reporter: Reporter[ImageResult] = Reporter(
-            progress, _recorder(folder, notes, edited, progress), jsonl=self._jsonl
-        )
+    def _label(self) -> Generator[ImageResult, None, None]:
+        """Give on what is done, have the rest labelled, and write the files that stand for all images."""
+        folder, spec = self._folder, self._info.spec
         began = time.monotonic()
-        try:
-            left = as_items(images.refs, folder.resume)
-            first: ImageRef | None = None
-            for item in left:
-                if isinstance(item, ImageRef):
-                    first = item
-                    break
-                reporter.take(item)
-                yield item
-            batch_size = None
-            if first is not None or not folder.begun:
-                self._begin(folder, images, reporter, needs_model=first is not None)
-                note_formats(spec.formats, spec.files, spec.vocabulary.classes, progress)
-                began = time.monotonic()
-                if first is not None:
-                    yield from reporter.each(folder.placed(self._engine.results(chain([first], left))))
-                    batch_size = self._engine.batch_size()
-            if not folder.finished or reporter.counts.labelled or reporter.counts.failed:
-                folder.finish(reporter.counts, batch_size)
-            progress.end()
-            progress.results(folder.run_paths)
-            notes.end()
-            note_outdated(folder.resume, spec, progress)
-            note_division(spec.formats, folder.state, folder.context.files, progress)
-            note_edited(spec, reporter.counts, edited, progress)
-            for line in folder.totals().lines():
-                progress.note(line)
-            note_end(progress, reporter.counts, time.monotonic() - began, f", into {spec.output}")
-        except (KeyboardInterrupt, GeneratorExit):
-            again = "the same command"
-            if not spec.resume or spec.overwrite:
-                again += " without " + ("argument `overwrite`" if spec.overwrite else "argument `resume`=False")
-            self.broken_off = reporter.broken_off(again)
-            raise
-        finally:
-            self.counts = reporter.counts
-        return edited
+        left = as_items(self._images.refs, folder.resume)
+        # The model is loaded for the first image that needs it, if there is one.
+        first: ImageRef | None = None
+        for item in left:
+            if isinstance(item, ImageRef):
+                first = item
+                break
+            self._reporter.take(item)
+            yield item
+        batch_size = None
+        if first is not None or not folder.begun:
+            self._begin(first)
+            note_formats(spec.formats, spec.files, spec.vocabulary.classes, self._progress)
+            began = time.monotonic()
+            if first is not None:
+                yield from self._reporter.each(folder.placed(self._engine.results(chain([first], left))))
+                batch_size = self._engine.batch_size()
+        self._end(batch_size, began)
 
-    def _begin(
-        self, folder: OutputFolder, images: Images, reporter: Reporter[ImageResult], *, needs_model: bool
-    ) -> None:
-        """Get the model ready and write the records that come first; without the model where the folder knows what it came to."""
+    def _begin(self, first: ImageRef | None) -> None:
+        """Get the model ready and write the records that come first; without the model if the folder knows what it came to."""
+        folder, images = self._folder, self._images
         before = folder.resume.before if folder.resume.of_the_same and len(folder.state) else None
-        if needs_model or before is None or before.vocabulary is None:
-            note_begin(begin(self._engine, images, folder), images, reporter.counts, self._progress)
+        if first is not None or before is None or before.vocabulary is None:
+            note_begin(begin(self._engine, images, folder, first), images, self._reporter.counts, self._progress)
             return
         asked, used = self._info.spec.vocabulary, before.vocabulary
         info = replace(
@@ -145,6 +129,44 @@ class LabelRun:
             batch_size=before.batch_size,
         )
         folder.begin(_begun(info, images))
+
+    def _record(self, result: ImageResult) -> Mapping[str, Path]:
+        """Record a result in the folder; return the per-image files to be told of."""
+        folder = self._folder
+        match result:
+            case Failed():
+                folder.fail(replace(result, error=self._progress.worded(result.error)))
+                return {}
+            case Labelled():
+                folder.add(result)
+                self._notes.take(result)
+            case Unchanged():
+                folder.keep(result)
+                self._edited.take(result)
+        held = [name for name in folder.formats if name in result.entry.formats]
+        return image_paths(folder.context, result.ref, held)
+
+    def _end(self, batch_size: int | None, began: float) -> None:
+        """Write the files that stand for all images, and say how it went; labelling `began` at that time."""
+        folder, spec, progress, counts = self._folder, self._info.spec, self._progress, self._reporter.counts
+        if not folder.finished or counts.labelled or counts.failed:
+            folder.finish(counts, batch_size)
+        progress.end()
+        progress.results(folder.run_paths)
+        self._notes.end()
+        note_outdated(folder.resume, spec, progress)
+        note_division(spec.formats, folder.state, folder.context.files, progress)
+        note_edited(spec, counts, self._edited, progress)
+        for line in folder.totals().lines():
+            progress.note(line)
+        note_end(progress, counts, time.monotonic() - began, f", into {spec.output}")
+
+    def _again(self) -> str:
+        """Return how to go on from here, in words."""
+        spec = self._info.spec
+        if spec.resume and not spec.overwrite:
+            return "the same command"
+        return "the same command without " + ("argument `overwrite`" if spec.overwrite else "argument `resume`=False")
 
     def _follow_edited(self, edited: Edited) -> int:
         """Write edited images in the formats that were asked for and that they lack; returns how many failed."""
@@ -192,34 +214,16 @@ def as_items(refs: Iterable[ImageRef | Failed], resume: ResumeState) -> Iterator
         yield resume.item(ref) if isinstance(ref, ImageRef) else ref
 
 
-def begin(engine: Engine, images: Images, folder: OutputFolder) -> RunInfo:
-    """Get the model ready, write the records that come first, and return what the run came to. Raises TipssegError."""
-    info = _begun(engine.start(folder.context), images)
+def begin(engine: Engine, images: Images, folder: OutputFolder, first: ImageRef | None = None) -> RunInfo:
+    """Get the model ready, write the records that come first, and return what the run came to. Raises TipssegError.
+
+    `first` is the first image to be labelled, if there is one.
+    """
+    to_come = [each for each in images.known if isinstance(each, ImageRef)] or ([] if first is None else [first])
+    info = _begun(engine.start(folder.context, to_come), images)
     folder.begin(info)
     return info
 
 
 def _begun(info: RunInfo, images: Images) -> RunInfo:
     return replace(info, image_root=str(images.root), started=datetime.now(UTC))
-
-
-def _recorder(
-    folder: OutputFolder, notes: ImageNotes, edited: Edited, progress: Progress
-) -> Callable[[ImageResult], Mapping[str, Path]]:
-    """What records a result in the folder, and returns the per-image files to be told of."""
-
-    def record(result: ImageResult) -> Mapping[str, Path]:
-        match result:
-            case Failed():
-                folder.fail(replace(result, error=progress.worded(result.error)))
-                return {}
-            case Labelled():
-                folder.add(result)
-                notes.take(result)
-            case Unchanged():
-                folder.keep(result)
-                edited.take(result)
-        held = [name for name in folder.formats if name in result.entry.formats]
-        return image_paths(folder.context, result.ref, held)
-
-    return record

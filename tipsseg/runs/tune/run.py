@@ -15,7 +15,8 @@ from tipsseg.evaluation.thresholds import ClassThreshold, Tally, choose_threshol
 from tipsseg.label_map import LabelMap
 from tipsseg.options.run import ComputeOptions
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.engine.engine import LocalEngine, load_for
+from tipsseg.runs.engine.engine import LocalEngine
+from tipsseg.runs.engine.loading import load_for
 from tipsseg.runs.fit.masked import EditedMasks, draw_masks, of_another_size, require_masks
 from tipsseg.runs.fit.run import check_file, learn, note_left_out, spec_of_run
 from tipsseg.store.results import Failed
@@ -273,7 +274,7 @@ def _with_temperature(
 
     needs = _FEWEST_OF_TEMPERATURE, "a temperature needs"
     require_masks(masks, len(masks.refs), (), *needs)
-    loaded = load_for(plan_run(spec), progress.note, quiet=quiet)
+    loaded = load_for(plan_run(spec), progress.note, quiet=quiet, images=masks.refs)
     backbone = loaded.model.backbone
     if spec.fitted is None:
         classifier = make_classifier(backbone, spec.vocabulary, cache_folder() if spec.use_cache else None)
@@ -282,8 +283,8 @@ def _with_temperature(
     taught, failed = learn(loaded, masks, counting_groups(classifier.vocabulary), progress)
     windows = [each for each in taught if each]
     require_masks(masks, len(windows), failed, *needs)
-    vectors = classifier.vectors.float().cpu()
-    biases = torch.zeros(len(vectors)) if classifier.biases is None else classifier.biases.cpu()
+    vectors = torch.from_numpy(classifier.vectors)
+    biases = torch.zeros(len(vectors)) if classifier.biases is None else torch.from_numpy(classifier.biases)
     group_of = torch.tensor([phrase.label_id for phrase in classifier.vocabulary.phrases])
     before = backbone.temperature if spec.fitted is None else spec.fitted.temperature
     with threads_of_torch(1):  # as a fit: more threads may give other numbers, and mostly wait for each other
@@ -297,7 +298,7 @@ def _with_temperature(
         hashes,
         name_of(backbone.folder, hashes),
         spec.options.mode,
-        loaded.model.check_short_side(spec.options.short_side),
+        loaded.view.base,
         (),
     )
     fitted = replace(fitted, temperature=found.temperature)
@@ -327,7 +328,7 @@ def _tallies(
 
     info = plan_run(spec)
     engine = LocalEngine(info, inspect=count, note=progress.note, quiet=quiet)
-    started = engine.start(run_context(info))
+    started = engine.start(run_context(info), masks.refs)
     number = counted(len(masks.refs), "image")
     progress.begin(
         f"{number} with masks, model {started.model['id']} on {started.device} ({started.dtype}).", len(masks.refs)

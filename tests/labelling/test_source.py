@@ -1,0 +1,203 @@
+"""How an image is read, and what goes wrong on the way: files that change meanwhile, and large ones."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import cast
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tipsseg.errors import ImageError
+from tipsseg.features.file import FeatureRecord
+from tipsseg.features.folder import FeatureFiles
+from tipsseg.images.decoding import OpenImage, opened
+from tipsseg.labelling import source
+from tipsseg.labelling.model import Model
+from tipsseg.labelling.prepare import Prepared
+from tipsseg.labelling.source import FeatureSource
+from tipsseg.labelling.view import View
+from tipsseg.types import ImageRef
+from tipsseg.util.fingerprint import fingerprint
+
+
+@pytest.fixture
+def ref(tmp_path: Path) -> ImageRef:
+    save(tmp_path / "in/a.png", 10)
+    return ImageRef(tmp_path / "in/a.png", PurePosixPath("sub/a.png"))
+
+
+def save(path: Path, value: int, size: tuple[int, int] = (4, 4)) -> None:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(np.full((*size, 3), value, np.uint8)).save(path)
+
+
+def after_reading(monkeypatch: pytest.MonkeyPatch, happens: Callable[[Path], None]) -> None:
+    """Let something happen to a file each time that it was read, or could not be read."""
+
+    @contextmanager
+    def busy(path: Path, max_pixels: int) -> Iterator[OpenImage]:
+        try:
+            with opened(path, max_pixels) as image:
+                yield image
+        finally:
+            happens(path)
+
+    monkeypatch.setattr(source, "opened", busy)
+
+
+def reader(*, thumbnails: bool = True, short_side: int = 4) -> FeatureSource[FeatureRecord]:
+    view = View(native_size=14, patch_size=1, mode="slide", base=short_side, short_sides=(short_side,))
+    return FeatureSource(cast(Model, None), view, None, FeatureFiles.find, max_pixels=1_000_000, thumbnails=thumbnails)
+
+
+def test_an_image_that_the_model_cannot_see_keeps_its_advice(ref: ImageRef) -> None:
+    save(ref.path, 10, (4, 12_000))
+    with pytest.raises(ImageError, match="too elongated") as caught:
+        reader(short_side=8192).load(ref)
+    assert caught.value.path == ref.path
+    assert caught.value.hint.startswith("Cut it into pieces")
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [(TypeError("a bug"), TypeError), (MemoryError(), ImageError)],
+)
+def test_a_bug_of_preparation_is_no_broken_image(
+    ref: ImageRef, monkeypatch: pytest.MonkeyPatch, raised: Exception, told: type[Exception]
+) -> None:
+    def fail(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(View, "prepare", fail)
+    with pytest.raises(told, match="a bug" if told is TypeError else "not enough memory"):
+        reader().load(ref)
+
+
+def replaced(path: Path, value: int) -> None:
+    """Another picture of that name, as programs that save files do it."""
+    save(path.with_name("new.png"), value)
+    path.with_name("new.png").replace(path)
+
+
+def rewritten(path: Path, value: int) -> None:
+    """Other content in the same file."""
+    save(path, value)
+    os.utime(path, ns=(value, value))
+
+
+@pytest.mark.parametrize("heavy", [32_000_000, 15], ids=["small", "large, which waits for its turn once"])
+@pytest.mark.parametrize("change", [replaced, rewritten])
+def test_an_image_that_is_changed_while_it_is_read_is_read_again(
+    ref: ImageRef, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path, int], None], heavy: int
+) -> None:
+    monkeypatch.setattr(source, "_HEAVY", heavy)
+    reads: list[Path] = []
+
+    def busy(path: Path) -> None:
+        reads.append(path)
+        if len(reads) < 3:
+            change(path, 100 + len(reads))
+
+    after_reading(monkeypatch, busy)
+    loaded = reader().load(ref)
+    assert len(reads) == 3
+    assert (loaded.picture.thumbnail == 102).all()  # of the file as it is now, to which the fingerprint belongs too
+    assert loaded.fingerprint == fingerprint(ref.path)
+
+
+def test_an_image_that_never_rests_is_named(ref: ImageRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(path: Path) -> None:
+        os.utime(path, ns=(path.stat().st_mtime_ns + 1,) * 2)
+
+    after_reading(monkeypatch, busy)
+    with pytest.raises(ImageError, match="it changes while it is read") as caught:
+        reader().load(ref)
+    assert caught.value.hint
+
+
+def test_a_fault_of_a_half_written_image_is_not_reported_once_it_is_whole(
+    ref: ImageRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ref.path.read_bytes()
+    ref.path.write_bytes(whole[:40])
+
+    def late(path: Path) -> None:
+        path.write_bytes(whole)
+        os.utime(path, ns=(1, 1))
+
+    after_reading(monkeypatch, late)
+    assert (reader().load(ref).picture.prepared.resized == 10).all()
+
+
+def test_an_image_that_vanishes_while_it_is_read_is_a_matter_of_the_image(
+    ref: ImageRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after_reading(monkeypatch, lambda path: path.unlink(missing_ok=True))
+    with pytest.raises(ImageError, match="no such file"):
+        reader().load(ref)
+
+
+@pytest.mark.parametrize("part", ["size", "time", "file"])
+def test_each_sign_of_a_change_counts(ref: ImageRef, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """A program may restore the time, or the length may be as before."""
+    reads: list[Path] = []
+
+    def busy(path: Path) -> None:
+        reads.append(path)
+        if len(reads) == 1:
+            before, data = path.stat(), path.read_bytes()
+            if part == "file":
+                path.with_name("new.png").write_bytes(data)
+                path.with_name("new.png").replace(path)
+            else:
+                path.write_bytes(data + b"." * (part == "size"))
+            os.utime(path, ns=(0, before.st_mtime_ns + (part == "time")))
+
+    after_reading(monkeypatch, busy)
+    reader().load(ref)
+    assert len(reads) == 2
+
+
+def test_large_images_are_decoded_one_at_a_time(ref: ImageRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(2)
+    images, plain = reader(), View.prepare
+
+    def meet(self: View, image: Image.Image) -> Prepared:
+        together.wait(timeout=0.5)
+        return plain(self, image)
+
+    monkeypatch.setattr(View, "prepare", meet)
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(images.load, [ref, ref]))
+        together.reset()
+        monkeypatch.setattr(source, "_HEAVY", 15)
+        with pytest.raises(threading.BrokenBarrierError):
+            list(pool.map(images.load, [ref, ref]))
+
+
+def test_the_seconds_of_reading_are_measured(ref: ImageRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    after_reading(monkeypatch, lambda _: time.sleep(0.05))
+    assert reader().load(ref).seconds >= 0.05
+
+
+def test_a_name_that_no_file_can_have_is_a_matter_of_the_image() -> None:
+    with pytest.raises(ImageError):
+        reader().load(ImageRef(Path("a\0b.png"), PurePosixPath("a.png")))
+
+
+def test_a_file_that_cannot_be_read_again_says_why(ref: ImageRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> object:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(source, "fingerprint", refuse)
+    with pytest.raises(ImageError) as caught:
+        reader().load(ref)
+    assert caught.value.reason == "no permission to read it"

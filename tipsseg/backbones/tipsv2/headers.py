@@ -1,0 +1,105 @@
+"""config.json and the header of model.safetensors: what is known of a model before its tensors are read. No torch, as a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from tipsseg.backbones.tipsv2.config import TEMPERATURE, ModelConfig, read_config
+from tipsseg.errors import CheckpointError
+from tipsseg.util.files import open_regular
+from tipsseg.weights.lock import CONFIG_FILE, WEIGHTS_FILE, missing_hint
+
+#: What the header of a file may have at most: bytes (the released ones: about 100,000), tensors (715), characters of a name (64),
+#: dimensions of a tensor (4).
+_HEADER_BYTES = 16 << 20
+_TENSORS = 10_000
+_NAME = 200
+_AXES = 8
+
+#: The types of stored numbers that are read.
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+_WHOLE = "Get the file again."
+ONE_MODEL = "config.json and model.safetensors must come from one model."
+
+#: The one tensor that belongs to no tower, and that the released files do not have.
+_TEMPERATURE = "temperature"
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def read_model_config(folder: Path) -> ModelConfig:
+    """Read config.json, and the temperature from model.safetensors if one was learned. Raises CheckpointError."""
+    return read_headers(folder)[0]
+
+
+def read_headers(folder: Path) -> tuple[ModelConfig, Shapes]:
+    """Read the configuration, and the shapes of the towers' tensors under the names that they have in the file.
+
+    transformers learns the temperature, and saves it in the model's dtype. As far as that dtype holds it, the number in config.json
+    is the more exact one.
+    """
+    config, path = read_config(folder / CONFIG_FILE), folder / WEIGHTS_FILE
+    shapes = _read_shapes(path)
+    shape = shapes.pop(_TEMPERATURE, None)
+    if shape is None:
+        return config, shapes
+    if shape not in ((), (1,)):
+        reason = f"tensor {_TEMPERATURE} has shape {list(shape)}, and should be one number"
+        raise CheckpointError(path, reason, ONE_MODEL, tensor=_TEMPERATURE)
+    import torch  # numpy has no bfloat16
+
+    with readable(path), safe_open(path, framework="pt", device="cpu") as file:
+        learned: torch.Tensor = file.get_tensor(_TEMPERATURE)
+    if learned.item() == torch.tensor(config.temperature, dtype=learned.dtype).item():
+        return config, shapes
+    low, high = TEMPERATURE
+    if not low <= learned.item() <= high:
+        reason = f"tensor {_TEMPERATURE} should be a number from {low:g} to {high:g}, is {learned.item():g}"
+        raise CheckpointError(path, reason, tensor=_TEMPERATURE)
+    return replace(config, temperature=learned.item()), shapes
+
+
+def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Read the shapes of the tensors in a file from its header. Raises CheckpointError, also for tensors of other than floats."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    with readable(path):
+        with open_regular(path) as opened:
+            length = int.from_bytes(opened.read(8), "little")
+        if length > _HEADER_BYTES:
+            reason = f"is not a whole safetensors file (it states {length:,} bytes of header)"
+            raise CheckpointError(path, reason, _WHOLE)
+        with safe_open(path, framework="numpy") as file:
+            names = list(file.keys())
+            if len(names) > _TENSORS:
+                raise CheckpointError(path, f"has {len(names):,} tensors, more than any TIPSv2 model has", ONE_MODEL)
+            for name in names:
+                if len(name) > _NAME:
+                    raise CheckpointError(path, f"has a tensor whose name has {len(name):,} characters", ONE_MODEL)
+                tensor = file.get_slice(name)
+                dtype, shape = tensor.get_dtype(), tuple(tensor.get_shape())
+                if dtype not in _FLOATS:
+                    reason = f"tensor {name} is {dtype}, not floating point ({', '.join(_FLOATS)})"
+                    raise CheckpointError(path, reason, tensor=name)
+                if len(shape) > _AXES:
+                    raise CheckpointError(path, f"tensor {name} has {len(shape):,} dimensions", ONE_MODEL, tensor=name)
+                shapes[name] = shape
+    return shapes
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what is wrong with a file of weights into a CheckpointError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise CheckpointError(path, "no such file", missing_hint(path)) from None
+    except SafetensorError as error:
+        raise CheckpointError(path, f"is not a whole safetensors file ({error})", _WHOLE) from error
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be read: {error.strerror or error}") from error

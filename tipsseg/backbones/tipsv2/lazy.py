@@ -1,0 +1,69 @@
+"""TIPSv2 on a CPU, read when it is needed: over a full feature store, with known phrases, not even torch is imported."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.backbones.protocol import WindowFeatures
+from tipsseg.backbones.tipsv2.headers import read_model_config
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+
+
+class LazyTipsv2:
+    """A TIPSv2 model on the CPU, see `Backbone`: each tower is read when it first encodes, if it ever does."""
+
+    def __init__(self, folder: Path, dtype_name: str) -> None:
+        """Read config.json and the header of model.safetensors in a folder. Raises CheckpointError."""
+        config = read_model_config(folder)
+        self.folder = folder
+        self.device_name = "cpu"
+        self.dtype_name = dtype_name
+        self.native_size = config.vision.image_size
+        self.patch_size = config.vision.patch_size
+        self.embed_dim = config.text.hidden_size
+        self.temperature = config.temperature
+        self.batch_size = 1
+        self.on_less_memory: Callable[[int], None] = lambda _: None
+        self.at_work = threading.Lock()
+        self._loading = threading.Lock()
+
+    @cached_property
+    def _model(self) -> Tipsv2Backbone:
+        from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+
+        model = Tipsv2Backbone(self.folder, self.device_name, self.dtype_name, lazy=True)
+        model.at_work = self.at_work
+        return model
+
+    def _loaded(self) -> Tipsv2Backbone:
+        with self._loading:
+            return self._model
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU, as torch names it."""
+        return self._loaded().device
+
+    def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """See Backbone."""
+        return self._loaded().encode_text(phrases, templates)
+
+    def encode_windows(self, windows: Sequence[NDArray[np.uint8]]) -> WindowFeatures:
+        """See Backbone."""
+        return self._loaded().encode_windows(windows)
+
+    def encode_whole(self, image: NDArray[np.uint8], size: tuple[int, int]) -> WindowFeatures:
+        """See Backbone."""
+        return self._loaded().encode_whole(image, size)
