@@ -45,7 +45,7 @@ def test_converted_labels_are_those_of_one_run(command: Command, label: Command,
     assert {**tree(out), "run.json": b""} == {**before, "run.json": b""}
 
 
-BEFORE = {"masks", "annotations.json", "classes.json", "run.json", "manifest.jsonl"}
+BEFORE = {".tipsseg", "masks", "annotations.json", "classes.json", "run.json", "manifest.jsonl"}
 
 
 def test_a_failure_is_told_and_the_others_are_done(

@@ -182,7 +182,9 @@ def _parameter(name: str, option: Option, kind: Any, default: Any) -> inspect.Pa
     choices = option.choices or choices_of(kind)
     typed: Any = plain if plain in (bool, int, float, Path, list[str]) else str
     if option.read is not None:
-        typed, default = list[str], None  # the help says what the default is
+        typed = list[str]
+        if default is not inspect.Parameter.empty:
+            default = None  # the help says what the default is
     elif typed is str and default not in (None, inspect.Parameter.empty):
         default = text_of(default)
     info = typer.Option(
