@@ -27,26 +27,25 @@ OWNER = "merge-"
 
 
 def merged_run(runs: Sequence[Run], target: Path) -> RunInfo:
-    """What the runs are together: as the first of them, but a whole run in the folder `target`, with their counts summed."""
+    """Return what the runs are together: as the first of them, but a whole run in `target`, with their counts summed."""
     infos = [run.info for run in runs]
-    counts = Counts(
-        sum(info.counts.labelled for info in infos),
-        sum(info.counts.unchanged for info in infos),
-        sum(info.counts.failed for info in infos),
-        sum(info.counts.edited for info in infos),
-    )
     return replace(
         infos[0],
         spec=replace(infos[0].spec, output=target, shard=None),
         image_root=infos[0].image_root if _one_root(runs) else None,
         started=min((info.started for info in infos if info.started is not None), default=None),
         ended=max((info.ended for info in infos if info.ended is not None), default=None),
-        counts=counts,
+        counts=Counts(
+            labelled=sum(info.counts.labelled for info in infos),
+            unchanged=sum(info.counts.unchanged for info in infos),
+            failed=sum(info.counts.failed for info in infos),
+            edited=sum(info.counts.edited for info in infos),
+        ),
     )
 
 
 def notes(runs: Sequence[Run]) -> Iterator[str]:
-    """A line for each way in which the runs differ that does not keep them from being joined."""
+    """Yield a line for each way in which the runs differ that does not keep them from being joined."""
     first = runs[0]
     settings = [_settings(run.info) for run in runs]
     for name in dict.fromkeys(name for each in settings for name in each):
@@ -103,7 +102,7 @@ def write_all(runs: Sequence[Run], info: RunInfo, context: RunContext, records: 
 
 
 def run_paths(target: Path, formats: Sequence[str]) -> list[Path]:
-    """Where the files are that these formats have for the whole run."""
+    """Return where the files are that these formats have for the whole run."""
     return [target / file for name in formats for file in FORMATS[name].files]
 
 
@@ -137,7 +136,6 @@ def _one_root(runs: Sequence[Run]) -> bool:
 
 
 def _settings(info: RunInfo) -> dict[str, object]:
-    """What may differ, by what to call it."""
     found: dict[str, object] = {f"option {name}": value for name, value in info.spec.option_record().items()}
     found["dtype asked for"] = info.spec.dtype
     if info.noted is not None:

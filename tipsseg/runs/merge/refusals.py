@@ -200,34 +200,24 @@ def _refuse_orphans(runs: Sequence[Run], context: RunContext, formats: Iterable[
 
 
 def orphans_in_shards(target: Path) -> Iterator[Path]:
-    """What is among the shards of `target`, with which it would be removed, and is not theirs. Raises OutputError."""
+    """Yield what is among the shards of `target`, with which it would be removed, and is not theirs. Raises OutputError."""
     shards = target / SHARDS_FOLDER
     if not shards_in(target):
         return
-    expected = _shard_files()
+    of_formats = {file for form in FORMATS.values() for file in form.files}
+    known = {STATE_FILE, RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *of_formats}
     try:
-        for path in _below(shards):
-            shard, *inner = path.relative_to(shards).parts
-            known = path.name.startswith(TEMPORARY_PREFIX) or "/".join(inner) in expected
-            if parse_folder(shard) is None or not known:
-                yield path
+        for folder, folders, names in os.walk(shards, onerror=_fail):
+            folders.sort()
+            links = (each for each in folders if Path(folder, each).is_symlink())
+            for path in (Path(folder, name) for name in sorted((*names, *links))):
+                shard, *inner = path.relative_to(shards).parts
+                is_known = path.name.startswith(TEMPORARY_PREFIX) or "/".join(inner) in known
+                if parse_folder(shard) is None or not is_known:
+                    yield path
     except OSError as error:
         raise output_error(shards, error) from error
 
 
-def _below(top: Path) -> Iterator[Path]:
-    """The files, and the links to folders, below a folder, in a fixed order. Raises OSError."""
-    for folder, folders, names in os.walk(top, onerror=_fail):
-        folders.sort()
-        for name in sorted((*names, *(each for each in folders if Path(folder, each).is_symlink()))):
-            yield Path(folder, name)
-
-
 def _fail(error: OSError) -> None:
     raise error
-
-
-def _shard_files() -> frozenset[str]:
-    """What there may be in the folder of a shard, but for temporary files."""
-    of_formats = (file for form in FORMATS.values() for file in form.files)
-    return frozenset({STATE_FILE, RUN_FILE, MANIFEST_FILE, ERRORS_FILE, *of_formats})
