@@ -62,7 +62,6 @@ class RunChanges:
     """
 
     def __init__(self, run: Run) -> None:
-        """Begin without a change."""
         self.run = run
         self.followers: tuple[str, ...] = ()
         self._formats: tuple[str, ...] = ()
@@ -180,7 +179,6 @@ def _with_classes(info: RunInfo, names: Sequence[str]) -> RunInfo:
 
 
 def _extended(vocabulary: Vocabulary, names: Sequence[str]) -> Vocabulary:
-    """Return the vocabulary with further classes at its end; its background stays."""
     specs = [*vocabulary.specs, *(ClassSpec(name) for name in names)]
     try:
         made = make_vocabulary(specs, "none", vocabulary.templates, vocabulary.source)

@@ -60,7 +60,6 @@ class Run:
     """
 
     def __init__(self, info: RunInfo, classes: tuple[LabelClass, ...], records: State, max_pixels: int) -> None:
-        """Take up the records; see `open_runs`."""
         self.info = info
         self.context = replace(run_context(info), classes=classes)
         self.context.ownership.load(info.files, records)
@@ -69,7 +68,6 @@ class Run:
 
     @property
     def output(self) -> Path:
-        """The output folder, in which the per-image files are."""
         return self.info.spec.output
 
     @property
@@ -79,12 +77,10 @@ class Run:
 
     @property
     def shard(self) -> Shard | None:
-        """The shard; None for a whole run."""
         return self.info.spec.shard
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """The formats of the run."""
         return self.info.spec.formats
 
     @property
@@ -117,7 +113,6 @@ class Run:
         return entry
 
     def image(self, entry: ManifestEntry) -> RunImage:
-        """Return an image of the run."""
         return RunImage(entry, self)
 
     def images(self) -> Iterator[RunImage]:

@@ -121,7 +121,7 @@ def _stale(image: str, masks: Mapping[Path, LabelArray], corrected: Iterable[Pat
 
 
 def _digest(path: Path) -> tuple[str, str]:
-    """The sha256 of a file, and why it has none."""
+    """Return the sha256 of a file, and why it has none."""
     try:
         return content_digest(path), ""
     except OSError as error:
@@ -129,7 +129,7 @@ def _digest(path: Path) -> tuple[str, str]:
 
 
 def _check_mask(found: Mask, image: RunImage, *, changed: bool) -> tuple[LabelArray | None, list[str]]:
-    """The labels in an index mask, where other files are to agree with them, and what is wrong with it.
+    """Return the labels in an index mask, if other files are to agree with them, and what is wrong with it.
 
     A mask that a person changed is that person's affair, as long as it can be one, until other formats follow it.
     """
@@ -147,7 +147,7 @@ def _check_mask(found: Mask, image: RunImage, *, changed: bool) -> tuple[LabelAr
 
 
 def _fault_of_change(name: str, path: Path, image: RunImage) -> str:
-    """What is wrong with a file that a person changed; "" where it can be read, as what is in it is that person's affair."""
+    """Return what is wrong with a file that a person changed; "" if it can be read: what is in it is that person's affair."""
     try:
         FORMATS[name].try_reading(path, image.stored)
     except UNREADABLE as error:

@@ -85,7 +85,7 @@ class Images:
             yield Problem(self.path, what)
 
     def get(self, name: str) -> RunImage:
-        """One of the images. Raises OutputError where the records cannot be read, and OSError where they were changed."""
+        """Return an image. Raises OutputError if the records cannot be read, and OSError if they were changed."""
         assert self._run is not None
         try:
             return self._run.image(self._run.entry(name))
@@ -99,7 +99,7 @@ class Images:
 
 
 def check_entry(run: RunInfo, image: RunImage) -> Iterator[str]:
-    """Whether an entry is of the run, and agrees with its vocabulary and with itself."""
+    """Yield in which ways an entry is not of the run, or does not agree with its vocabulary and with itself."""
     entry = image.entry
     if (shard := run.spec.shard) is not None and not shard.takes(entry.image):
         yield f"not an image of shard {shard}"
@@ -118,7 +118,7 @@ def check_entry(run: RunInfo, image: RunImage) -> Iterator[str]:
 
 
 def known_files(run: RunInfo, entry: ManifestEntry) -> dict[str, str]:
-    """The per-image files of an image, where its entry says; where they belong, if no version of a format puts them there."""
+    """Return the per-image files of an image: where its entry says, or where they belong if no version puts them there."""
     files = expected_files(entry.image, entry.formats, run.spec.files)
     places = {name: FORMATS[name].places(PurePosixPath(entry.image), run.spec.files) for name in files}
     return files | {name: file for name, file in entry.files.items() if file in places.get(name, ())}
@@ -140,7 +140,7 @@ class Owners:
                     yield Problem(images.path, f"{name}: its files would be those of {owner} too")
 
     def files(self, name: str) -> set[str]:
-        """The per-image files that images have in format `name`, relative to the output folder."""
+        """Return the per-image files that images have in format `name`, relative to the output folder."""
         found = {
             str(FORMATS[name].relative_path(PurePosixPath(image), images.run.spec.files))
             for image, images in self._owners.values()
@@ -150,7 +150,7 @@ class Owners:
 
 
 def find_orphans(output: Path, owners: Owners) -> Iterator[Problem]:
-    """Per-image files of no image. Hidden files are passed over, as programs that read masks do."""
+    """Find per-image files of no image. Hidden files are passed over, as programs that read masks do."""
     for name, form in FORMATS.items():
         if form.folder is None:
             continue
@@ -162,7 +162,7 @@ def find_orphans(output: Path, owners: Owners) -> Iterator[Problem]:
 
 
 def find_temporaries(output: Path) -> Iterator[Problem]:
-    """Temporary files and folders that a process left when it was killed."""
+    """Find temporary files and folders that a process left when it was killed."""
     for folder, folders, names in os.walk(output):
         folders.sort()
         for name in sorted((*folders, *names)):
@@ -176,7 +176,6 @@ def _stem(name: str, images: Images) -> str:
 
 
 def _walk(top: Path) -> Iterator[Path]:
-    """The files below a folder, in a fixed order."""
     for folder, folders, names in os.walk(top):
         folders.sort()
         for name in sorted(names):

@@ -72,12 +72,11 @@ def find_runs(folder: Path) -> Runs:
 
 
 def run_path(run: RunInfo) -> Path:
-    """The run.json of a run."""
     return run.spec.state / RUN_FILE
 
 
 def check_classes(folder: Path, run: RunInfo) -> Iterator[Problem]:
-    """Whether classes.json gives the ids the meaning that they had in the run."""
+    """Hold classes.json against the meaning that the ids had in the run."""
     path = folder / CLASSES_FILE
     try:
         record = parse(read_regular(path))

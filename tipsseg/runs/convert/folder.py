@@ -99,7 +99,6 @@ class _Notes:
     quality: PolygonQuality = field(default_factory=PolygonQuality)
 
     def take(self, converted: Converted) -> None:
-        """Take what came of an image."""
         self.rough += converted.rough
         self.corrected += converted.corrected
         self.kept.update(converted.kept)
@@ -107,7 +106,6 @@ class _Notes:
         self.quality += converted.polygon_quality
 
     def say(self, progress: Progress, output: Path) -> None:
-        """Say it."""
         if self.corrected:
             progress.note(
                 f"{counted(self.corrected, 'mask')} changed by hand: all formats that "
@@ -147,7 +145,7 @@ class _Converter:
         self._notes = _Notes()
 
     def go(self, jobs: int, progress: Progress) -> int:
-        """Convert all images; returns how many failed."""
+        """Convert all images; return how many failed."""
         began = time.monotonic()
         output, context = self._run.output, self._context
         number = len(self._run) if self._only is None else len(self._only)
@@ -204,7 +202,7 @@ class _Converter:
         return not self._changes.holds(name, entry, ref)
 
     def _keep(self, result: Converted | Unchanged | Failed) -> Mapping[str, Path]:
-        """Keep the result of an image for good; returns its per-image files by format."""
+        """Keep the result of an image for good; return its per-image files by format."""
         if isinstance(result, Failed):
             return {}
         written: tuple[str, ...] = ()

@@ -108,7 +108,7 @@ class Conversion:
     followers: tuple[str, ...]
 
     def convert(self, item: Item) -> Converted | Unchanged | Failed:
-        """Convert one image; may be called from several threads. Raises OutputError for what ends the run."""
+        """Convert one image; any thread may call it. Raises OutputError for what ends the run."""
         try:
             correction = item.image.correction()
             formats, kept, left = self._formats(item, correction)
@@ -121,7 +121,7 @@ class Conversion:
     def _formats(
         self, item: Item, correction: Mask | None
     ) -> tuple[tuple[str, ...], tuple[Path, ...], tuple[str, ...]]:
-        """The formats to write, the files in their way that a person changed, and formats that cannot follow the correction."""
+        """Return formats to write, files in their way that a person changed, and formats that cannot follow the correction."""
         ref, entry = item.ref, item.image.entry
         digest = None if correction is None else correction.digest
         wanted = item.missing
@@ -205,9 +205,9 @@ class Conversion:
     def _without_image(
         self, ref: ImageRef, entry: ManifestEntry, formats: tuple[str, ...], *, corrected: bool
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The formats that can be written, and formats of the run that the image has to leave, as they need it and it is another.
+        """Return the formats that can be written, and those that the image has to leave, as they need it and it is another.
 
-        Raises ImageError where a format of the conversion needs the image.
+        Raises ImageError if a format of the conversion needs the image.
         """
         needing = [name for name in formats if FORMATS[name].needs_image]
         if not needing or entry.fingerprint.matches(ref.path):
@@ -218,7 +218,7 @@ class Conversion:
         return tuple(name for name in formats if name not in needing), tuple(needing)
 
     def _read(self, image: RunImage, formats: tuple[str, ...], correction: Mask | None) -> _Stored:
-        """The labels of an image, and what these formats need beside them. Raises ImageError."""
+        """Read the labels of an image, and what these formats need beside them. Raises ImageError."""
         entry, classes = image.entry, self.context.classes
         mask = image.persons_mask(correction)
         confidence, top = None, None
@@ -235,7 +235,7 @@ class Conversion:
 
 
 def _other_image(ref: ImageRef, formats: list[str], *, corrected: bool) -> ImageError:
-    """The error for an image that is not the one that was labelled; `corrected` tells whether its mask was."""
+    """Return the error for an image that is not the one that was labelled; `corrected` tells whether its mask was."""
     without = f"or leave out {' and '.join(formats)}."
     if not is_file(ref.path):
         return ImageError(ref.path, "no such file", f"Give the folder that has it with argument `images`, {without}")

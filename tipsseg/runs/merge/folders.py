@@ -225,12 +225,12 @@ def _clean_up(target: Path) -> None:
 
 
 def _in_order(runs: Sequence[Run]) -> list[Run]:
-    """Shards by their number, whatever the order of their folders; whole runs as they were named."""
+    """Sort shards by their number, whatever the order of their folders; leave whole runs as they were named."""
     return sorted(runs, key=lambda run: (run.shard.count, run.shard.index) if run.shard else (0, 0))
 
 
 def _holds_all(target: Path, runs: Sequence[Run]) -> bool:
-    """Whether the target is a whole run that has the images of all runs, labelled when theirs were."""
+    """Return whether the target is a whole run that has the images of all runs, labelled when theirs were."""
     info = find_run(target)
     if info is None or info.ended is None:
         return False
