@@ -589,8 +589,7 @@ REFUSALS: Mapping[str, Refusal] = {
         together(remove("one/overlays/b/c.jpg"), remove("two/confidence/b/a.png")),
     ),
     "a manifest that is gone": Refusal(
-        "two/manifest.jsonl: 4 of 4 images are lost from it: run.json counts more than it has "
-        "(b/a.jpg, b.c/d.png, z\\udcfe.png and 1 more)",
+        "two/manifest.jsonl: 4 of 4 images are lost from it: run.json counts more than it has",
         remove("two/manifest.jsonl"),
     ),
     "a manifest that is cut off": Refusal(
@@ -632,8 +631,7 @@ REFUSALS: Mapping[str, Refusal] = {
         hint="Run the command that made it again; what is done there stays.",
     ),
     "a manifest that lost lines, of images that were found labelled": Refusal(
-        "two/manifest.jsonl: 4 of 4 images are lost from it: run.json counts more than it has "
-        "(b/a.jpg, b.c/d.png, z\\udcfe.png and 1 more)",
+        "two/manifest.jsonl: 4 of 4 images are lost from it: run.json counts more than it has",
         together(
             edit("two/manifest.jsonl", without_lines(0, 1, 2, 3)),
             run_again("two", counts={"labelled": 1, "unchanged": 3, "failed": 1}),
