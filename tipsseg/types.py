@@ -5,7 +5,7 @@ Sizes are always (height, width), in pixels. Colours are (red, green, blue), 0..
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
 
@@ -62,16 +62,10 @@ class ImageRef:
     Attributes:
         path: Where the image is.
         relative: Its path relative to the image root, posix; its output files are named by this path.
-        replaceable: Output files that a run may replace: the path relative to the output folder, and the sha256 that may be there.
-        linked: The formats that the image was in after that run; a link to the image in one of them was made by that run.
-        former: The sha256 of the image in that run; copies of it may stand in place of links.
     """
 
     path: Path
     relative: PurePosixPath
-    replaceable: frozenset[tuple[str, str]] = field(default=frozenset(), compare=False, repr=False)
-    linked: tuple[str, ...] = field(default=(), compare=False, repr=False)
-    former: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:

@@ -23,6 +23,7 @@ from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.regions.components import components
 from tipsseg.store.writing import RunContext, finish_image, put_in_place, run_files
 from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses
+from tipsseg.util.ownership import Former
 from tipsseg.vocabulary.palette import colour
 
 # pycocotools' decoder trips over numpy 2's newer protocol; the package does not call it.
@@ -107,7 +108,7 @@ def write(out: Path, case: Case, options: FileOptions = DEFAULT_FILE_OPTIONS) ->
         label_map = LabelMap(ids, np.full(ids.shape, 0.75, np.float32), classes, top)
         ref = ImageRef(Path("in") / name, PurePosixPath(name))
         done = finish_image(image_labels(ref, label_map, options), READABLE, context)
-        put_in_place(ref, done.staged, context)
+        put_in_place(ref, done.staged, context, Former())
         for form, records in done.rows.items():
             kept[form][name] = records
     for form in READABLE:

@@ -34,6 +34,7 @@ from tipsseg.regions.drawing import draw_labels
 from tipsseg.store.writing import FinishedImage, RunContext, finish_image, put_in_place, run_files
 from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses, label_dtype
 from tipsseg.util.files import atomic_write
+from tipsseg.util.ownership import Former
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.palette import colour, safe_colour, voc_colour
 
@@ -70,7 +71,7 @@ def ref_of(relative: str) -> ImageRef:
 def finish(name: str, context: RunContext, image: str, label_map: LabelMap) -> FinishedImage:
     """Write an image in a format."""
     found = finish_image(image_labels(ref_of(image), label_map, context.files), (name,), context)
-    put_in_place(ref_of(image), found.staged, context)
+    put_in_place(ref_of(image), found.staged, context, Former())
     return found
 
 

@@ -928,7 +928,7 @@ def test_a_run_at_work_is_not_disturbed(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(ownership: Ownership, path: Path, data: bytes) -> None:
+    def full(ownership: Ownership, form: str, path: Path, data: bytes, link: Path | None) -> None:
         raise OutputError(path, "no space left on the device")
 
     build(tmp_path, CASES["masks and annotations"])

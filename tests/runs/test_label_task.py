@@ -24,6 +24,7 @@ from tipsseg.runs.engine.label_task import LabelTask
 from tipsseg.store.writing import RunContext, put_in_place
 from tipsseg.types import ImageRef, LabelClass
 from tipsseg.util.fingerprint import fingerprint
+from tipsseg.util.ownership import Former
 
 TREE = (LabelClass(1, "tree", (1, 2, 3)),)
 
@@ -87,7 +88,7 @@ def test_a_file_of_somebody_else_is_a_matter_of_the_image(ref: ImageRef, tmp_pat
     theirs.write_bytes(b"theirs")
     staged, context = work.finish(work.source.load(ref), SCORED).staged, work._context
     with pytest.raises(ImageError, match="tipsseg did not write the file") as caught:
-        put_in_place(ref, staged, context)
+        put_in_place(ref, staged, context, Former())
     assert not any(file.temporary.exists() for file in staged)
     assert caught.value.path == ref.path
     assert "Move the file away" in caught.value.hint

@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def _flush() -> None:
 def kill_at_operation(number: int, by: int, counter: mmap.mmap | None = None) -> None:
     """Kill this process by a signal before it changes a file for that time, counted from 1; `counter` holds the count.
 
-    SQLite tells Python nothing of its files. It tells of its statements.
+    SQLite tells Python nothing of its files. Its statements count.
     """
     here = os.fsencode(Path.cwd())
     changed = 0
@@ -123,14 +124,13 @@ def kill_at_operation(number: int, by: int, counter: mmap.mmap | None = None) ->
         if os.fsencode(os.path.abspath(os.fsdecode(path))).startswith(here):  # noqa: PTH100
             count()
 
-    connect = sqlite3.connect
+    class Connection(sqlite3.Connection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            if sql.startswith(_STATEMENTS):
+                count()
+            return super().execute(sql, *values)
 
-    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
-        connection = connect(*arguments, **options)
-        connection.set_trace_callback(lambda sql: count() if sql.startswith(_STATEMENTS) else None)
-        return connection
-
-    sqlite3.connect = traced  # type: ignore[assignment]
+    sqlite3.connect = partial(sqlite3.connect, factory=Connection)  # type: ignore[assignment]
     sys.addaudithook(hook)
 
 

@@ -34,6 +34,7 @@ from tipsseg.store.writing import finish_image, put_in_place, run_files
 from tipsseg.types import ImageRef, LabelArray, TopClasses, name_order, printable_path
 from tipsseg.util.files import atomic_write, json_bytes
 from tipsseg.util.fingerprint import file_record, fingerprint
+from tipsseg.util.ownership import Former
 from tipsseg.util.record_paths import actual_path
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 
@@ -125,7 +126,7 @@ def make_run(
         for form, lines in done.rows.items():
             kept.setdefault(form, {})[ref.name] = lines
         summary = label_summary(label_map)
-        put_in_place(ref, done.staged, context)
+        put_in_place(ref, done.staged, context, Former())
         entries.append(
             ManifestEntry(
                 ref.name,

@@ -106,9 +106,9 @@ class RunChanges:
         """Return whether an image is in a format, with all that belongs to it."""
         return in_place(name, entry, ref, self.run.context, self._records)
 
-    def put(self, ref: ImageRef, staged: Sequence[StagedFile]) -> None:
+    def put(self, ref: ImageRef, staged: Sequence[StagedFile], before: ManifestEntry) -> None:
         """Put the files of an image in place. Raises ImageError if one is in the way, and OutputError."""
-        put_in_place(ref, staged, self.run.context)
+        put_in_place(ref, staged, self.run.context, before.former)
 
     def add(self, entry: ManifestEntry, rows: Mapping[str, Rows] | None = None, left: Collection[str] = ()) -> None:
         """Write down an image, whose files are in place, and its rows; it is in the formats `left` no more. Raises OutputError."""

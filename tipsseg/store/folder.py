@@ -159,7 +159,7 @@ class OutputFolder:
 
     def _placed(self, labelled: Labelled) -> Labelled | Failed:
         try:
-            put_in_place(labelled.ref, labelled.staged, self.context)
+            put_in_place(labelled.ref, labelled.staged, self.context, self.resume.former(labelled.ref))
         except ImageError as error:
             return Failed(labelled.ref, error)
         return labelled

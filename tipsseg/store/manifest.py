@@ -13,6 +13,7 @@ from tipsseg.store.summary import ImageNumbers, read_summary
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.fingerprint import Fingerprint, file_record, parse_file
 from tipsseg.util.json_values import parse, short
+from tipsseg.util.ownership import Former
 from tipsseg.util.record_paths import is_inside
 
 MANIFEST_FILE = "manifest.jsonl"
@@ -110,6 +111,11 @@ class ManifestEntry:
             files={name: file for name, file in self.files.items() if name not in formats},
             written={name: file for name, file in self.written.items() if name not in formats},
         )
+
+    @property
+    def former(self) -> Former:
+        """What its files may be before they are replaced."""
+        return Former(replaceable=self.replaceable, formats=self.formats, content=self.fingerprint.sha256)
 
     @property
     def replaceable(self) -> frozenset[tuple[str, str]]:

@@ -31,7 +31,7 @@ from tipsseg.store.writing import RunContext, rows_file
 from tipsseg.types import ImageRef, ignore_id
 from tipsseg.util.files import is_folder
 from tipsseg.util.fingerprint import fingerprint
-from tipsseg.util.ownership import MOVE
+from tipsseg.util.ownership import MOVE, Former
 from tipsseg.util.printable import shell_word
 from tipsseg.util.record_paths import actual_path
 
@@ -136,18 +136,14 @@ class ResumeState:
         return bool(self.lost or self.state.unreadable or (self.before is not None and self.before.lost))
 
     def item(self, ref: ImageRef) -> Left:
-        """The image with the files that may be replaced; or its result, where it needs no labelling. Any thread may call it."""
+        """The image; or its result, where it needs no labelling. Any thread may call it."""
         context = self._context
         entry = self.state.get(ref.name)
         reason = self._in_the_way(ref, entry)
         if reason:
             return Failed(ref, ImageError(ref.path, *reason))
-        paths = image_paths(context, ref, self._spec.formats).values()
-        left = context.ownership.pending(paths)
-        if self._spec.replace_edited:
-            left |= context.ownership.as_they_are(path for path in paths if path in self.kept)
         if entry is None:
-            return replace(ref, replaceable=left) if left else ref
+            return ref
         edited = edited_formats(entry, ref, context)
         if edited and not self._spec.replace_edited:
             return Unchanged(
@@ -158,8 +154,18 @@ class ResumeState:
             return Failed(ref, ImageError(gone, "it was corrected by hand, and is gone", _PUT_BACK))
         if self._spec.resume and not edited and self._is_done(entry, ref):
             return Unchanged(ref, entry)
-        may_go = context.ownership.as_they_are(image_paths(context, ref, edited).values()) | entry.replaceable | left
-        return replace(ref, replaceable=may_go, linked=entry.formats, former=entry.fingerprint.sha256)
+        return ref
+
+    def former(self, ref: ImageRef) -> Former:
+        """Return what the files of an image may be before this run replaces them."""
+        context, entry = self._context, self.state.get(ref.name)
+        former = Former() if entry is None else entry.former
+        if not self._spec.replace_edited:
+            return former
+        paths = [path for path in image_paths(context, ref, self._spec.formats).values() if path in self.kept]
+        if entry is not None:
+            paths += image_paths(context, ref, edited_formats(entry, ref, context)).values()
+        return replace(former, replaceable=former.replaceable | context.ownership.as_they_are(paths))
 
     def refuse_in_the_way(self, refs: Iterable[ImageRef | Failed]) -> None:
         """Raise OutputError where the folder has labels of other images under names of these, or files that no record has.

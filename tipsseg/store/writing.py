@@ -17,7 +17,7 @@ from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.store.state import State
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.fingerprint import Fingerprint
-from tipsseg.util.ownership import Ownership, StagedFile
+from tipsseg.util.ownership import Former, Ownership, StagedFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,13 +90,10 @@ def finish_image(image: ImageLabels, formats: Iterable[str], context: RunContext
         for form, data in made.items():
             path = context.image_path(form, image.ref)
             assert path is not None
-            file, written[form.name] = context.ownership.stage(path, data)
             link = form.link_path(image.ref.relative, context.files)
-            staged.append(
-                replace(
-                    file, link=None if link is None else context.output / link, linked=form.name in image.ref.linked
-                )
-            )
+            link_path = None if link is None else context.output / link
+            file, written[form.name] = context.ownership.stage(form.name, path, data, link_path)
+            staged.append(file)
             files[form.name] = printable_path(path.relative_to(context.output))
     except BaseException as error:
         for file in staged:
@@ -108,7 +105,7 @@ def finish_image(image: ImageLabels, formats: Iterable[str], context: RunContext
     return FinishedImage(staged=tuple(staged), files=files, written=written, rows=rows, polygon_quality=quality)
 
 
-def put_in_place(ref: ImageRef, staged: Sequence[StagedFile], context: RunContext) -> None:
+def put_in_place(ref: ImageRef, staged: Sequence[StagedFile], context: RunContext, former: Former) -> None:
     """Put the files of an image in place.
 
     Raises:
@@ -116,7 +113,7 @@ def put_in_place(ref: ImageRef, staged: Sequence[StagedFile], context: RunContex
         OutputError: The folder cannot be written.
     """
     try:
-        context.ownership.put(ref, staged)
+        context.ownership.put(ref, staged, former)
     except OutputError as error:
         if error.only_this:
             raise ImageError(ref.path, error.message, error.hint) from error

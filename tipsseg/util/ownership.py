@@ -62,20 +62,35 @@ class StagedFile:
         temporary: Where it is.
         path: Where it belongs.
         digest: The sha256 of its content, in hex.
+        form: Its format.
         link: Where a link to the image belongs that goes with it; None: nowhere.
-        linked: Whether the records say that this program made a link there.
     """
 
     temporary: Path
     path: Path
     digest: str
+    form: str
     link: Path | None = None
-    linked: bool = False
 
     def discard(self) -> None:
         """Remove the file, as far as it has its temporary name."""
         with suppress(OSError):
             self.temporary.unlink()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Former:
+    """What the records say of the files of an image before they are replaced.
+
+    Attributes:
+        replaceable: Files that may be replaced: the path relative to the output folder, and the sha256 that may be there.
+        formats: The formats that the image was in; a link to it in one of them is this program's.
+        content: The sha256 of the image; copies of it may stand in place of links.
+    """
+
+    replaceable: frozenset[tuple[str, str]] = frozenset()
+    formats: tuple[str, ...] = ()
+    content: str | None = None
 
 
 class Ownership:
@@ -111,13 +126,8 @@ class Ownership:
         """The files that stand for the whole run, as run.json has them under `files`."""
         return {place: file_record(self._written[place]) for place in sorted(self._written)}
 
-    def pending(self, paths: Iterable[Path]) -> frozenset[tuple[str, str]]:
-        """What a run which was broken off may have left at these paths, as `ImageRef.replaceable` has it."""
-        places = map(self._place, paths) if self._pending else ()
-        return frozenset((place, digest) for place in places for digest in self._pending.get(place, ()))
-
     def as_they_are(self, paths: Iterable[Path]) -> frozenset[tuple[str, str]]:
-        """What is at these paths now, as `ImageRef.replaceable` has it."""
+        """What is at these paths now, as `Former.replaceable` has it."""
         return frozenset((self._place(path), digest_of(path)) for path in paths)
 
     def remove_pending(self) -> list[Path]:
@@ -156,7 +166,7 @@ class Ownership:
         if not self.is_unchanged(path):
             raise OutputError(path, _NOT_OURS, MOVE, only_this=True)
 
-    def stage(self, path: Path, data: bytes) -> tuple[StagedFile, Fingerprint]:
+    def stage(self, form: str, path: Path, data: bytes, link: Path | None) -> tuple[StagedFile, Fingerprint]:
         """Write a file of an image under a temporary name beside its place. Any thread and process may do it.
 
         Returns:
@@ -171,7 +181,9 @@ class Ownership:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(data)
-            return StagedFile(temporary=temporary, path=path, digest=digest), _stamp(temporary, digest)
+            return StagedFile(temporary=temporary, path=path, digest=digest, form=form, link=link), _stamp(
+                temporary, digest
+            )
         except BaseException as error:
             with suppress(OSError):
                 temporary.unlink()
@@ -179,7 +191,7 @@ class Ownership:
                 raise output_error(path, error) from error
             raise
 
-    def put(self, ref: ImageRef, files: Sequence[StagedFile]) -> None:
+    def put(self, ref: ImageRef, files: Sequence[StagedFile], former: Former) -> None:
         """Put the files of an image in place, and its links, by the rule above: all of them or, if one is in the way, none.
 
         Raises:
@@ -187,12 +199,12 @@ class Ownership:
         """
         try:
             for file in files:
-                self._approve(file.path, file.digest, ref.replaceable)
-            links = [(file.link, file.linked) for file in files if file.link and not _is_same(file.link, ref.path)]
-            for link, linked in links:
-                self._approve_link(ref, link, ours=linked)
-            self._note([*((file.path, file.digest) for file in files), *((link, LINK) for link, _ in links)], ref.name)
-            for link, _ in links:
+                self._approve(file.path, file.digest, former.replaceable)
+            links = {file.link: file.form for file in files if file.link and not _is_same(file.link, ref.path)}
+            for link, form in links.items():
+                self._approve_link(ref, link, former.content, ours=form in former.formats)
+            self._note([*((file.path, file.digest) for file in files), *((link, LINK) for link in links)], ref.name)
+            for link in links:
                 self._make_link(ref, link)
             for file in files:
                 try:
@@ -212,7 +224,7 @@ class Ownership:
                 shutil.copyfileobj(source, target)
             digest = content_digest(temporary)
             os.utime(temporary, ns=times)  # after it was read, which is an access
-            self._approve(path, digest, ref.replaceable)
+            self._approve(path, digest, ())
             self._note([(path, digest)], ref.name)
 
     @contextmanager
@@ -250,17 +262,17 @@ class Ownership:
             OutputError: Where something else is there, a link leads out of the output folder, or the system refuses.
         """
         if not _is_same(place, ref.path):
-            self._approve_link(ref, place, ours=ours)
+            self._approve_link(ref, place, None, ours=ours)
             self._note([(place, LINK)], ref.name)
             self._make_link(ref, place)
 
-    def _approve_link(self, ref: ImageRef, place: Path, *, ours: bool) -> None:
+    def _approve_link(self, ref: ImageRef, place: Path, content: str | None, *, ours: bool) -> None:
         """Approve that a link, or a copy of the image, gets the name `place`. Raises OutputError."""
         self.refuse_outside(place)
         if place.is_symlink():
             may = ours or LINK in self._pending.get(self._place(place), ())
         else:
-            may = self._may_replace(place, (ref.former,) if ref.former else ()) or _digest(place) == _digest(ref.path)
+            may = self._may_replace(place, (content,) if content else ()) or _digest(place) == _digest(ref.path)
         if not may:
             raise OutputError(place, _NOT_OURS, MOVE, only_this=True)
 

@@ -180,7 +180,7 @@ class _Converter:
 
     def _put(self, converted: Converted) -> Converted | Failed:
         try:
-            self._changes.put(converted.ref, converted.staged)
+            self._changes.put(converted.ref, converted.staged, converted.before)
         except ImageError as error:
             return Failed(converted.ref, error)
         remove_files(converted.before, converted.left, self._context, self._context.files)

@@ -159,7 +159,7 @@ class Conversion:
         correction: Mask | None,
     ) -> Converted:
         entry = item.image.entry
-        ref = replace(item.ref, replaceable=entry.replaceable, linked=entry.formats, former=entry.fingerprint.sha256)
+        ref = item.ref
         formats, without = self._without_image(ref, entry, formats, corrected=correction is not None)
         left = (*without, *unfollowing)
         stored = self._read(item.image, formats, correction)
