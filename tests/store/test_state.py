@@ -177,3 +177,10 @@ def test_a_link_is_refused(tmp_path: Path) -> None:
     with opened(tmp_path / "out") as state, pytest.raises(OutputError, match="it is a symbolic link"):
         state.begin()
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_folder_that_another_process_has_is_read_by_its_exports(tmp_path: Path) -> None:
+    with opened(tmp_path) as writer:
+        writer.add(entry("a.png"))
+        with opened(tmp_path) as reader:
+            assert [each.image for each in reader.entries()] == ["a.png"]

@@ -111,7 +111,8 @@ class State:
             else:
                 self.rebuilt = True
         except sqlite3.OperationalError as error:
-            if "lock" not in str(error):  # else another process is at work, and what it has exported has to do
+            # Another process is at work, or was killed in a folder that nobody may write to. What is exported has to do.
+            if not any(word in str(error) for word in ("lock", "unable to open", "readonly")):
                 raise
         except (sqlite3.DatabaseError, ValueError):
             self.rebuilt = True
@@ -472,12 +473,6 @@ class State:
     def stale(self) -> set[str]:
         """The formats whose files for the whole run have to be written again."""
         return {name for (name,) in self._select("SELECT format FROM stale")}
-
-    def mark_stale(self, *names: str) -> None:
-        """Note that the files of these formats for the whole run have to be written again. Raises OutputError."""
-        if missing := set(names) - self.stale:
-            with self._changing() as connection:
-                connection.executemany("INSERT INTO stale VALUES (?)", ((name,) for name in missing))
 
     def mark_fresh(self, *names: str) -> None:
         """Note that the files of these formats for the whole run are written. Raises OutputError."""
