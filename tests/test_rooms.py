@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,16 @@ def test_the_tests_mirror_the_packages() -> None:
     folders = {path.parent.name for path in (REPOSITORY / "tests").glob("*/*.py")}
     assert folders <= packages | others
     assert packages <= folders
+
+
+def test_the_page_of_the_architecture_names_what_is_there() -> None:
+    page = (TOP / "README.md").read_text("utf-8")
+    layers = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"][0]
+    rooms = {room for line in layers["layers"] for room in line.split(" | ")}
+    table = page.partition("## Rooms")[2].partition("## ")[0]
+    assert set(re.findall(r"`([a-z_]+)`", table)) >= rooms - {"_version"}
+    folder = TOP
+    for place in re.findall(r"`((?:[a-z_0-9]+/)*(?:[a-z_0-9]+\.py|[a-z_0-9]+/))`", page):
+        found = TOP / place if (TOP / place).exists() else folder / place
+        assert found.exists(), place
+        folder = found.parent
