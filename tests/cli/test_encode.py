@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from running import Command
 
@@ -345,6 +346,38 @@ def test_an_image_that_is_missing_later_is_encoded_on_the_cpu(
     assert command(*label, stdin="\n".join([first, *others]).encode()).code == 0
     assert json.loads(Path("out/run.json").read_bytes())["device"] == "cpu"
     assert len(labels("out")) == 3
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_device_auto_asks_for_a_gpu_unless_the_store_has_all(
+    command: Command, scenes: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    given = scenes if full else scenes / "beach"
+    assert command("encode", given, *TINY, "-o", "feats", "-q").code == 0
+    asked: list[object] = []
+
+    def resolve(name: object) -> torch.device:
+        asked.append(name)
+        return torch.device("cpu")
+
+    monkeypatch.setattr("tipsseg.backbones.devices.resolve_device", resolve)
+    label = ("label", scenes, "-m", "tiny", "-c", "tree,sky", "-q", "--features", "feats")
+    assert command(*label, "-o", "out").code == 0
+    assert ("auto" in asked) == (not full)
+    ran = command(*label, "--device", "cpu", "-o", "small", "--max-pixels", 1000)
+    assert ran.err.count("the limit is 1,000") == 3  # known or not
+
+
+def test_scales_are_in_order_whichever_the_store_lacks(command: Command, scenes: Path) -> None:
+    scales = ("--scales", "1,1.75", "--feature-dtype", "float32")
+    assert command("encode", scenes, *TINY, *scales, "-o", "feats", "-q").code == 0
+    for path in Path("feats").rglob("*.safetensors"):
+        if "-" not in path.stem:
+            path.unlink()
+    label = ("label", scenes, *LABEL, "--scales", "1,1.75")
+    assert command(*label, "-o", "plain").code == 0
+    assert command(*label, "-o", "taken", "--features", "feats").code == 0
+    assert labels("taken") == labels("plain")
 
 
 def test_each_image_is_hashed_once(command: Command, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
