@@ -262,7 +262,8 @@ def test_options_that_pages_name_exist(command: Command) -> None:
         ("rank",),
         ("report",),
     ):
-        known |= set(_OPTION.findall(command(*words, "--help").out))
+        shown = command(*words, "--help").out
+        known |= set(_OPTION.findall(command(*words, "--help-all").out if "--help-all" in shown else shown))
     for page in (*PAGES, *CLUSTER_SCRIPTS):
         assert set(_OPTION.findall(page.read_text("utf-8"))) <= known, page
 
