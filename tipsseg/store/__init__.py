@@ -1,1 +1,1 @@
-"""An output folder and all that stands in it beside the label files: lock, manifest, journals, run.json, errors.jsonl."""
+"""An output folder: its lock, its one state, its exports, and the files that runs put in place."""
