@@ -354,8 +354,8 @@ def test_every_format_follows_a_correction(run: Run, case: str) -> None:
     assert run.command("check", "out").code == 0
 
 
-@pytest.mark.parametrize("name", ["hf", "coco", "coco-polygon", "coco-results"])
-def test_check_finds_the_labels_of_before_a_correction(run: Run, name: str) -> None:
+@pytest.mark.parametrize("name", ["hf", "labelme", "coco", "coco-polygon", "coco-results", "yolo", "cvat", "panoptic"])
+def test_check_compares_every_format_of_a_corrected_image(run: Run, name: str) -> None:
     """A format with the labels of before, and a manifest that says that they follow the correction."""
     run("-f", f"png,{name}", "--min-area", "0")
     before, old = tree("out"), entry_of("a.png")

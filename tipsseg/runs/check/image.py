@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS
+from tipsseg.formats import FORMATS, of_the_model
+from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.png import label_faults
 from tipsseg.formats.problem import UNREADABLE, Problem, by, unreadable, what_is_wrong
 from tipsseg.images.decoding import upright_size
@@ -15,7 +17,8 @@ from tipsseg.runs.check.manifest import check_entry, known_files
 from tipsseg.store.manifest import MANIFEST_FILE
 from tipsseg.store.results import link_of
 from tipsseg.store.spec import RunInfo
-from tipsseg.store.stored_image import Mask, RunImage
+from tipsseg.store.stored_image import Mask, ObjectScores, RunImage
+from tipsseg.store.summary import CERTAIN
 from tipsseg.types import LabelArray
 from tipsseg.util.files import is_file, reason_of
 from tipsseg.util.fingerprint import content_digest
@@ -103,21 +106,32 @@ def _check(place: Place, image: RunImage, report: Report) -> None:
         # A mask that is the run's again counts as corrected back.
         report.behind += 1
     else:
-        report.problems += _stale(entry.image, masks, corrected.values())
+        report.problems += _stale(image, masks, corrected.values())
     _check_links(place, image, report)
     _check_input(
         None if place.images is None else actual_path(place.images, entry.image), image, place.max_pixels, report
     )
 
 
-def _stale(image: str, masks: Mapping[Path, LabelArray], corrected: Iterable[Path]) -> Iterator[Problem]:
-    """Name the masks that do not have the labels of the corrected one, which they follow."""
+def _stale(image: RunImage, masks: Mapping[Path, LabelArray], corrected: Iterable[Path]) -> Iterator[Problem]:
+    """Name the files that do not have the labels of the corrected mask, which they follow.
+
+    Files that depend on more than the labels and the run say, as on pixels of the image, are left out.
+    """
+    entry, context = image.entry, image.context
+    what = f"{entry.image}: not the labels of its corrected mask; remove the file, and convert again"
     for mask in masks.keys() & set(corrected):
-        for path, labels in masks.items():
-            if (labels != masks[mask]).any():
-                yield Problem(
-                    path, f"{image}: not the labels of its corrected mask; remove the file, and convert again"
-                )
+        labels = masks[mask]
+        yield from (Problem(path, what) for path, other in masks.items() if (other != labels).any())
+        certain = {each.id: CERTAIN for each in context.classes}
+        objects = ObjectScores(entry.objects or (), certain, context.files).objects(labels, len(context.classes))
+        taken = ImageLabels(ref=image.ref(None), labels=labels, objects=objects)
+        for name, path in known_files(image.run.info, entry).items() if image.stored.sure else ():
+            form = FORMATS[name]
+            if name not in entry.written or name in of_the_model() or form.needs_thumbnail or form.labels == "mask":
+                continue
+            if sha256(form.encode(taken, context)).hexdigest() != entry.written[name].sha256:
+                yield Problem(actual_path(context.output, path), what)
 
 
 def _digest(path: Path) -> tuple[str, str]:
