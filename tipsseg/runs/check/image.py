@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -106,17 +106,19 @@ def _check(place: Place, image: RunImage, report: Report) -> None:
         # A mask that is the run's again counts as corrected back.
         report.behind += 1
     else:
-        report.problems += _stale(image, masks, corrected.values())
+        report.problems += _stale(image, masks, corrected.values(), report.edited)
     _check_links(place, image, report)
     _check_input(
         None if place.images is None else actual_path(place.images, entry.image), image, place.max_pixels, report
     )
 
 
-def _stale(image: RunImage, masks: Mapping[Path, LabelArray], corrected: Iterable[Path]) -> Iterator[Problem]:
+def _stale(
+    image: RunImage, masks: Mapping[Path, LabelArray], corrected: Iterable[Path], edited: Container[Path]
+) -> Iterator[Problem]:
     """Name the files that do not have the labels of the corrected mask, which they follow.
 
-    Files that depend on more than the labels and the run say, as on pixels of the image, are left out.
+    Left out are files that a person `edited`, and those that depend on more than the labels and the run say, as on pixels.
     """
     entry, context = image.entry, image.context
     what = f"{entry.image}: not the labels of its corrected mask; remove the file, and convert again"
@@ -128,10 +130,17 @@ def _stale(image: RunImage, masks: Mapping[Path, LabelArray], corrected: Iterabl
         taken = ImageLabels(ref=image.ref(None), labels=labels, objects=objects)
         for name, path in known_files(image.run.info, entry).items() if image.stored.sure else ():
             form = FORMATS[name]
-            if name not in entry.written or name in of_the_model() or form.needs_thumbnail or form.labels == "mask":
+            place = actual_path(context.output, path)
+            if (
+                place in edited
+                or name not in entry.written
+                or name in of_the_model()
+                or form.needs_thumbnail
+                or form.labels == "mask"
+            ):
                 continue
             if sha256(form.encode(taken, context)).hexdigest() != entry.written[name].sha256:
-                yield Problem(actual_path(context.output, path), what)
+                yield Problem(place, what)
 
 
 def _digest(path: Path) -> tuple[str, str]:
