@@ -131,7 +131,7 @@ def test_a_limit_on_the_size_of_files(command: Command, mlp_checkpoint: Path, im
         [*TIPSSEG, *label, "out"],
         capture_output=True,
         text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2500, resource.RLIM_INFINITY)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY)),
     )
     assert ran.returncode == 1
     assert "the system allows no larger file" in ran.stderr

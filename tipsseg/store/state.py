@@ -44,7 +44,14 @@ from tipsseg.util.json_values import parse
 STATE_FOLDER = ".tipsseg"
 STATE_FILE = f"{STATE_FOLDER}/state.db"
 
-_FREE = "Free some space and run the same command again."
+#: What SQLite says in place of a number of an error, the reason, and what to do.
+_TOLD = {
+    "full": ("no space left on the device", "Free some space and run the same command again."),
+    "disk I/O": (
+        "the system allows no larger file, or the disk failed",
+        "See `ulimit -f`, and run the same command again.",
+    ),
+}
 
 # Keys are names with a zero byte in place of "/", so that their order is that of `name_order`.
 #: The database says of itself that it is made of these. One of another version, or that somebody else made, is rebuilt.
@@ -237,8 +244,7 @@ class State:
         try:
             yield
         except sqlite3.OperationalError as error:
-            full = "full" in str(error)
-            reason, hint = ("no space left on the device", _FREE) if full else (str(error), "")
+            reason, hint = next((told for sign, told in _TOLD.items() if sign in str(error)), (str(error), ""))
             raise OutputError(self.path, reason, hint) from error
         except (sqlite3.DatabaseError, zlib.error, ValueError) as error:
             hint = f"Remove {self.path.parent} and run the same command again: it is made again of the other records."
