@@ -53,8 +53,8 @@ def remembered(cache: Path, backbone: Backbone, phrases: Sequence[Phrase], compu
 
 
 def _file(cache: Path, backbone: Backbone, phrases: Sequence[Phrase]) -> Path | None:
-    """The file for them; None where the files of the model cannot be read."""
-    with suppress(TipssegError):
+    """Return the file for these phrases, or None if the model's files or torch's version cannot be read."""
+    with suppress(TipssegError, metadata.PackageNotFoundError):
         decides = {
             "versions": [__version__, metadata.version("torch"), np.__version__],
             "device": [platform.system(), platform.machine(), *_device(backbone)],

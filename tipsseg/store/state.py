@@ -97,6 +97,9 @@ class State:
         self._is_file = False
         self._lacks_rows = False
         self._growing: dict[str, FileIO] = {}
+        self._former: list[
+            Path
+        ] = []  # hidden files of an earlier version, which go once the database has what they say
         self._session = 0
         self._count = 0
         with self._told():
@@ -162,10 +165,11 @@ class State:
                     self._connection.execute("INSERT OR REPLACE INTO ahead VALUES (?, ?, ?)", (place, digest, image))
             for failure in exported_failures(self.folder):
                 self._connection.execute(_FAIL, (_key(failure.image), 0, failure.line()))
+            stale = ((name,) for name in former_journals(self.folder))
+            self._connection.executemany("INSERT OR REPLACE INTO stale VALUES (?)", stale)
+            self._former = former_files(self.folder)
         except OSError as error:
             raise read_error(self.folder / MANIFEST_FILE, error) from error
-        stale = ((name,) for name in former_journals(self.folder))
-        self._connection.executemany("INSERT OR REPLACE INTO stale VALUES (?)", stale)
         self._connection.execute("COMMIT")
         self._count = self._number("SELECT count(*) FROM image")
         self._lacks_rows = self._count > 0
@@ -192,7 +196,7 @@ class State:
         if not self._is_file:
             self._take_rows()
             self._write_file()
-            for path in former_files(self.folder):
+            for path in self._former:
                 remove_file(path)
         self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._connection.execute("PRAGMA journal_mode = WAL")
