@@ -12,8 +12,9 @@ from tipsseg.options.keywords import ComputeKeywords, FitTruthsKeywords, with_ke
 from tipsseg.options.run import ComputeOptions, TruthOptions
 from tipsseg.runs.common.image_list import found_images
 from tipsseg.runs.evaluate.truth_options import layout_of, preset_of
+from tipsseg.runs.fit.learning import note_other_scales, spec_of_run, spec_of_truths
 from tipsseg.runs.fit.masked import edited_masks, truth_masks
-from tipsseg.runs.fit.run import Fit, fit_masks, note_left_out, spec_of_run, spec_of_truths
+from tipsseg.runs.fit.run import Fit, fit_masks
 from tipsseg.runs.tune.run import Tuning, check_wish, spec_of_tuning, tune_run
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.fitted import FittedVocabulary
@@ -51,7 +52,7 @@ def fit_folder(
     spec = spec_of_run(edited, compute)
     spec.check()
     with progress_for(verbose) as progress:
-        note_left_out(edited, "The fit is made", progress)
+        note_other_scales(edited, "The fit is made", progress)
         return fit_masks(spec, edited, None, progress, quiet=True)
 
 

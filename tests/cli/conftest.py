@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,10 @@ from PIL import Image
 from resuming import Run
 from running import Command, Ran, run_command
 
-from tipsseg.runs.engine.engine import LocalEngine
-from tipsseg.store.spec import RunInfo
+from tipsseg.label_map import LabelMap
+from tipsseg.labelling.labeller import Patches, Scored
+from tipsseg.labelling.source import Loaded
+from tipsseg.runs.engine.label_task import LabelTask
 from tipsseg.weights import fetching
 
 
@@ -88,12 +89,11 @@ def masks(no_weights_in_folder: None) -> None:
 def run(command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
     labelled: list[str] = []
-    plain = LocalEngine.__init__
+    plain = LabelTask.label
 
-    def watched(
-        self: LocalEngine, info: RunInfo, *, note: Callable[[str], None] | None = None, quiet: bool = False
-    ) -> None:
-        plain(self, info, inspect=lambda ref, label_map: labelled.append(ref.name), note=note, quiet=quiet)
+    def watched(self: LabelTask, loaded: Loaded[Patches], scored: Scored) -> LabelMap:
+        labelled.append(loaded.ref.name)
+        return plain(self, loaded, scored)
 
-    monkeypatch.setattr(LocalEngine, "__init__", watched)
+    monkeypatch.setattr(LabelTask, "label", watched)
     return Run(command, mlp_checkpoint, labelled)

@@ -145,7 +145,7 @@ def test_no_image_at_all_that_could_be_scored(command: Command, mlp_checkpoint: 
         assert first.startswith("Error: imgs/broken.png: ")
         assert second.startswith("Error: imgs/other.png: ")
         assert last == [
-            "Error: nothing was scored: 2 of 2 failed; the first: imgs/broken.png: empty file (0 bytes)",
+            "Error: no image was scored; the first failure: imgs/broken.png: empty file (0 bytes)",
             "Hint: Fetch the image again, or remove it.",
         ]
     assert not (tmp_path / "out").exists()

@@ -138,7 +138,7 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
     ),
     "masks are the truth": (
         "masks", ["--pred", "gt", "--gt", "gt/../gt", "-c", "panda,tree"], 2,
-        "Error: --pred and --gt are one folder\nHint: Give the folder of the truth masks as --gt.\n",
+        "Error: --pred and --gt are the same folder\nHint: Set --gt to the folder of the truth masks.\n",
     ),
     "masks without names": (
         "masks",
@@ -233,15 +233,15 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
     ),
     "output among the masks": (
         "masks", [*MASKS, "--gt", "gt", "-o", "pred"], 1,
-        "Error: cannot write pred: the results would come among the masks in pred\n" + NO_OUTPUT,
+        "Error: cannot write pred: the results would be written among the masks in pred\n" + NO_OUTPUT,
     ),
     "output in the truth": (
         "masks", [*MODEL, "--gt", "gt", "-o", "imgs/../gt/out"], 1,
-        "Error: cannot write imgs/../gt/out: the results would come among the masks in gt\n" + NO_OUTPUT,
+        "Error: cannot write imgs/../gt/out: the results would be written among the masks in gt\n" + NO_OUTPUT,
     ),
     "output upon the truth": (
         "nothing", [*MODEL, "--gt", "run/masks", "-o", "run", "-f", "png"], 1,
-        "Error: cannot write run: the results would come among the masks in run/masks\n" + NO_OUTPUT,
+        "Error: cannot write run: the results would be written among the masks in run/masks\n" + NO_OUTPUT,
     ),
 }  # fmt: skip
 

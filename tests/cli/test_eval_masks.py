@@ -63,8 +63,8 @@ def test_masks_without_a_truth_are_counted_and_left_out(
     found = [json.loads(line)["image"] for line in Path("out/eval-images.jsonl").read_text().splitlines()]
     assert (found, result(ran)["images"]) == (scored.split(), len(scored.split()))
     assert result(ran)["without_truth"] == len(masks.split()) - len(scored.split())
-    assert (f"No truth for {said.replace(':', ' masks, which the scores leave out:')}\n" in ran.err) == bool(said)
-    assert ("No truth" in ran.err) == bool(said)
+    assert (f"Ignored {said.replace(':', ' masks without a truth:')}\n" in ran.err) == bool(said)
+    assert ("without a truth" in ran.err) == bool(said)
 
 
 @pytest.mark.usefixtures("masks")
@@ -336,9 +336,7 @@ def test_no_mask_at_all_that_could_be_scored(command: Command, tmp_path: Path) -
         assert (first, second) == ("Checking 1 truth mask.", "1 mask of pred against gt.")
         assert third.startswith("Error: pred/a.png: the labels are 1 x 1 ")
         error, hint = last
-        assert error.startswith(
-            "Error: nothing was scored: 1 of 1 failed; the first: pred/a.png: the labels are 1 x 1 "
-        )
+        assert error.startswith("Error: no image was scored; the first failure: pred/a.png: the labels are 1 x 1 ")
         assert hint.startswith("Hint: The truth must belong to this image ")
         assert files(tmp_path) == before
 

@@ -45,11 +45,11 @@ def test_scores_go_to_stdout_and_the_file_is_the_same_again(command: Command, ma
     assert done.code == 0
     assert done.out.splitlines()[0].split() == ["in", "%", "text", "fitted", "images", "made", "from"]
     assert [line.split()[0] for line in done.out.splitlines()[1:3]] == ["blarg", "kwix"]
-    assert f"Written: {tmp_path}/x.fit" in done.err
+    assert f"Wrote {tmp_path}/x.fit" in done.err
     assert (tmp_path / "x.fit").read_bytes() == (made / "farm.fit").read_bytes()
     again = command(*arguments, "-o", tmp_path / "x.fit", "--json", "--quiet")
     assert again.code == 1
-    assert "it is there already" in again.err
+    assert "the file already exists" in again.err
     assert "--overwrite" in again.err
     replaced = command(*arguments, "-o", tmp_path / "x.fit", "--json", "--quiet", "--overwrite")
     assert (replaced.code, replaced.err) == (0, "")
@@ -71,7 +71,7 @@ def test_a_fit_that_takes_long_says_how_it_goes_on(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        pytest.param(["out", "-o", "x.toml"], 2, "-o x.toml: a fit is a file that ends with .fit", id="suffix"),
+        pytest.param(["out", "-o", "x.toml"], 2, "-o x.toml: the name of a fit must end with .fit", id="suffix"),
         pytest.param(["out", "-o", "gt/x.fit/y.fit"], 1, "gt/x.fit is a file", id="folder"),
         pytest.param(["out", "other", "-o", "x.fit"], 2, "2 folders given", id="two"),
         pytest.param(["out", "-c", "a", "-o", "x.fit"], 2, "--classes is for images with masks", id="classes"),

@@ -202,19 +202,19 @@ def _broken_masks(folder: Path) -> None:
     ("change", "message", "hint"),
     [
         pytest.param(
-            lambda f: _undo(f, *CHANGED), "no mask in it was edited", "Correct some masks", id="no edited mask"
+            lambda f: _undo(f, *CHANGED), "no mask was edited", "Correct some masks", id="no edited mask"
         ),
         pytest.param(
             lambda f: _undo(f, "a.png", "c.png"), "/out: only 1 corrected mask; a fit needs 2 or more$",
-            "^Correct the mask of one more image: the result is tried on images left out", id="one",
+            "^Correct the mask of one more image: the result is validated on held-out images", id="one",
         ),
         pytest.param(
             _all_ignored, "/out: 0 of 3 corrected masks can be used; a fit needs 2 or more$",
-            "^Correct the masks of 2 more images: .* Pixels of 255 do not count", id="nothing counts",
+            "^Correct the masks of 2 more images: .* Pixels of 255 are ignored", id="nothing counts",
         ),
         pytest.param(
             _other_images, "/out: 1 of 3 corrected masks can be used",
-            r"^Put this right first: .*imgs/a\.png: changed since .*\. 1 more image failed\.$",
+            r"^Fix this first: .*imgs/a\.png: changed since .*\. 1 more image failed\.$",
             id="images were changed",
         ),
         pytest.param(
@@ -256,7 +256,7 @@ def test_images_without_a_mask_are_left_out(folder: Path, fit: Fit) -> None:
     shutil.rmtree(folder / "gt")
     (folder / "gt").mkdir()
     Image.fromarray(np.zeros((1, 1), np.uint8)).save(folder / "gt/other.png")
-    with pytest.raises(tipsseg.InputError, match="none of the images has a mask"):
+    with pytest.raises(tipsseg.InputError, match="no mask matches an image"):
         tipsseg.fit_truths(folder / "imgs", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu")
 
 

@@ -15,12 +15,16 @@ import pytest
 from PIL import Image
 
 from tipsseg.errors import ImageError, OutputError
+from tipsseg.evaluation.pairing import Pair
+from tipsseg.evaluation.truth import plain_ids, plain_layout
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling import source
 from tipsseg.labelling.labeller import Cosines, Labeller
 from tipsseg.labelling.view import View
-from tipsseg.options import LabelOptions
+from tipsseg.options import MAX_PIXELS, LabelOptions
 from tipsseg.runs.engine.label_task import LabelTask
+from tipsseg.runs.evaluate.run import Scorer
+from tipsseg.runs.evaluate.task import EvaluationTask
 from tipsseg.store.writing import RunContext, put_in_place
 from tipsseg.types import ImageRef, LabelClass
 from tipsseg.util.fingerprint import fingerprint
@@ -58,12 +62,11 @@ def ref(tmp_path: Path) -> ImageRef:
 
 def work_in(
     output: Path,
-    inspect: Callable[[ImageRef, LabelMap], None] | None = None,
     formats: Sequence[str] = ("png", "coco", "overlay"),
     happens: Callable[[], object] = lambda: None,
 ) -> LabelTask:
     context = RunContext(output=output, state=output, classes=TREE, info={})
-    return LabelTask(cast(Labeller, FakeLabeller(happens)), tuple(formats), context, "digest", inspect)
+    return LabelTask(cast(Labeller, FakeLabeller(happens)), tuple(formats), context, "digest")
 
 
 def test_an_image_is_labelled(ref: ImageRef, tmp_path: Path) -> None:
@@ -106,14 +109,13 @@ def test_a_full_disk_is_a_matter_of_the_run(ref: ImageRef, tmp_path: Path, monke
         work.finish(loaded, SCORED)
 
 
-def test_whoever_looks_at_the_labels_comes_before_the_files(ref: ImageRef, tmp_path: Path) -> None:
-    def refuse(ref: ImageRef, label_map: LabelMap) -> None:
-        raise ImageError(ref.path, "no truth of this size")
-
-    work = work_in(tmp_path / "out", refuse)
-    loaded = work.source.load(ref)
-    with pytest.raises(ImageError, match="no truth"):
-        work.finish(loaded, SCORED)
+def test_labels_are_scored_before_they_are_written(ref: ImageRef, tmp_path: Path) -> None:
+    Image.fromarray(np.ones((5, 4), np.uint8)).save(tmp_path / "truth.png")
+    layout = plain_layout(plain_ids(1))
+    pair = Pair(ref, tmp_path / "truth.png", layout.kinds[0])
+    work = EvaluationTask(work_in(tmp_path / "out"), {ref: pair}, Scorer(layout, MAX_PIXELS))
+    with pytest.raises(ImageError, match="the truth is 5 x 4"):
+        work.finish(work.source.load(ref), SCORED)
     assert not (tmp_path / "out").exists()
 
 
@@ -127,7 +129,7 @@ def test_pixels_and_best_classes_are_kept_only_where_a_format_needs_them(
     work = work_in(tmp_path / "out", formats=formats)
     assert work.source.load(ref).picture.thumbnail.shape == ((4, 4, 3) if thumbnail else (0, 0, 3))
     work.score([])
-    assert cast(FakeLabeller, work._labeller).top == top
+    assert cast(FakeLabeller, work.labeller).top == top
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_thresholds_are_where_pixels_become_right(made: Path, tmp_path: Path) ->
     assert [each.min_confidence for each in read.classes] == [each.min_confidence for each in tuning.thresholds]
     assert (read.auto, [each.name for each in read.classes]) == (True, list(NAMES))
     assert "grass" in tuning.table()
-    with pytest.raises(UsageError, match=r"its file ends with \.toml"):
+    with pytest.raises(UsageError, match=r"is a \.toml file"):
         tuning.save(tmp_path / "farm.fit")
 
 
@@ -89,9 +89,9 @@ def test_a_run_by_a_fit_is_tuned_with_that_fit(made: Path, tmp_path: Path) -> No
     )
     for path in (made / "out/masks").iterdir():
         shutil.copy(path, tmp_path / "out/masks" / path.name)
-    with pytest.raises(UsageError, match="was made with a fitted vocabulary"):
+    with pytest.raises(UsageError, match="used a fitted vocabulary"):
         tipsseg.tune_folder(tmp_path / "out", 0.99, device="cpu")
-    with pytest.raises(UsageError, match="was made with other vectors"):
+    with pytest.raises(UsageError, match="used other fitted vectors"):
         tipsseg.tune_folder(made / "out", 0.99, fitted=fitted, device="cpu")
     tuning = tipsseg.tune_folder(tmp_path / "out", 0.99, fitted=fitted, device="cpu")
     assert tuning.fitted is not None
@@ -157,7 +157,7 @@ def test_a_mask_that_is_ignored_as_a_whole_is_no_image(made: Path, tmp_path: Pat
     shutil.copy(folder / "out/masks/d.png", folder / "out/masks/c.png")
     with pytest.raises(InputError, match="2 of 4 corrected masks can be used; minimum confidences need 3") as caught:
         tipsseg.tune_folder(folder / "out", 0.9, device="cpu")
-    assert "Pixels of 255 do not count" in caught.value.hint
+    assert "Pixels of 255 are ignored" in caught.value.hint
 
 
 def run(*arguments: object) -> Ran:
@@ -182,7 +182,7 @@ def test_the_command(made: Path, tmp_path: Path) -> None:
     assert done.code == 0
     assert [line.split()[0] for line in done.out.splitlines()[1:5]] == list(NAMES)
     assert "farm.toml" in done.err
-    assert "it is there already" in run(*arguments).err
+    assert "the file already exists" in run(*arguments).err
     again = run(*arguments, "--overwrite", "--json", "--quiet")
     assert (again.code, again.err) == (0, "")
     assert json.loads(again.out)["classes"][1]["min_confidence"] > 0.5
@@ -193,8 +193,16 @@ def test_the_command(made: Path, tmp_path: Path) -> None:
     [
         pytest.param(["-o", "x.toml"], "nothing to tune", id="nothing"),
         pytest.param(["-o", "x.toml", "--precision", "1"], "--precision 1.0 is not between 0 and 1", id="precision"),
-        pytest.param(["-o", "x.fit", "--precision", "0.9"], "-o x.fit: this vocabulary is words", id="fit"),
-        pytest.param(["-o", "x.toml", "--temperature"], "-o x.toml: this vocabulary has vectors", id="toml"),
+        pytest.param(
+            ["-o", "x.fit", "--precision", "0.9"],
+            "-o x.fit: a vocabulary with only words and thresholds is a .toml file",
+            id="fit",
+        ),
+        pytest.param(
+            ["-o", "x.toml", "--temperature"],
+            "-o x.toml: a vocabulary with vectors or a temperature is a .fit file",
+            id="toml",
+        ),
         pytest.param(["-o", "x.fit", "--temperature", "--vocab", "a.toml"], "--vocab a.toml is no fit", id="vocab"),
     ],
 )

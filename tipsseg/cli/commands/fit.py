@@ -74,8 +74,9 @@ def fit(
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.evaluate.truth_options import preset_of
+    from tipsseg.runs.fit.learning import note_other_scales, spec_of_run, spec_of_truths
     from tipsseg.runs.fit.masked import edited_masks
-    from tipsseg.runs.fit.run import check_target, fit_masks, note_left_out, spec_of_run, spec_of_truths
+    from tipsseg.runs.fit.run import check_target, fit_masks
     from tipsseg.util.files import json_bytes
 
     values.refuse_split_lists(paths, question.classes, ())
@@ -90,7 +91,7 @@ def fit(
             masks = edited_masks(Path(paths[0]), fitting.images, compute.max_pixels)
             spec = spec_of_run(masks, compute)
             spec.check()
-            note_left_out(masks, "The fit is made", progress)
+            note_other_scales(masks, "The fit is made", progress)
         else:
             spec = spec_of_truths(values.parse_question(question).vocabulary, view, compute)
             spec.check()

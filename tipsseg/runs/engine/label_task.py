@@ -1,9 +1,10 @@
-"""What is done to one image of `label` and `eval`, from its features to its label files."""
+"""The task of the pipeline for `label` and `eval`: from the features of an image to its label files."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from math import prod
 
 from tipsseg.features.folder import FeatureFiles, FeatureStore
@@ -12,28 +13,30 @@ from tipsseg.formats.base import ImageLabels
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.features import find_features
 from tipsseg.labelling.labeller import Labeller, Patches, Scored
+from tipsseg.labelling.scoring.compiled.match import to_be_compiled
 from tipsseg.labelling.source import Digests, FeatureSource, Loaded
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.objects import labelled_objects
+from tipsseg.runs.engine.loading import LoadedModel
 from tipsseg.store.manifest import ManifestEntry, input_path
 from tipsseg.store.results import Labelled
 from tipsseg.store.stored_image import object_scores
 from tipsseg.store.summary import label_summary
 from tipsseg.store.writing import RunContext, finish_image
-from tipsseg.types import ImageRef
+from tipsseg.util.files import cache_folder
+from tipsseg.vocabulary.fitted import FittedVocabulary
+from tipsseg.vocabulary.vocabulary import Vocabulary
 
-#: How many classes of each patch are kept, for formats that have them.
+#: The number of best classes per patch in formats that store them.
 TOP_CLASSES = 5
-
-#: Sees the labels of an image before anything is written, in one of several threads, and may raise ImageError.
-Inspect = Callable[[ImageRef, LabelMap], None]
 
 
 class LabelTask:
-    """Labels images and writes their files.
+    """Label images and write their files.
 
     Attributes:
-        source: Where the features of images come from.
+        source: The source of the features.
+        labeller: The labeller.
     """
 
     def __init__(
@@ -42,22 +45,20 @@ class LabelTask:
         formats: tuple[str, ...],
         context: RunContext,
         digest: str,
-        inspect: Inspect | None = None,
         max_pixels: int = MAX_PIXELS,
         store: FeatureStore | None = None,
         digests: Digests | None = None,
     ) -> None:
-        """Say how it is done.
+        """Set up the task.
 
         Args:
-            labeller: Makes the labels.
-            formats: That the labels are written in.
-            context: Of the run.
-            digest: Of all that decides the labels.
-            inspect: Is shown the labels of each image.
-            max_pixels: Images of more pixels are refused.
-            store: Features are taken from it and added to it; None: all are made, and kept nowhere.
-            digests: Hashes of images that were taken already.
+            labeller: Labels the images.
+            formats: The formats to write.
+            context: The settings of the run for the writers.
+            digest: The digest of all settings that affect labels.
+            max_pixels: Refuse images with more pixels.
+            store: The feature store to read and extend; None encodes all images and stores nothing.
+            digests: Known hashes of images.
         """
         backbone = labeller.model.backbone
         on_device = None if backbone.device_name == "cpu" else find_features(backbone.device)
@@ -71,42 +72,49 @@ class LabelTask:
             pixels=labeller.options.refine != "none",
             thumbnails=any(FORMATS[name].needs_thumbnail for name in formats),
         )
-        self._labeller = labeller
+        self.labeller = labeller
         self._formats = formats
         self._context = context
         self._digest = digest
-        self._inspect = inspect
         self._top = TOP_CLASSES if any(FORMATS[name].needs_top_classes for name in formats) else 0
 
     def score(self, scales: Sequence[Patches]) -> Scored:
-        """Compare the features of an image with the phrases; for the thread of the model."""
-        return self._labeller.score(scales, self._top)
+        """Compare the features of an image with the phrases. Runs in the model's thread."""
+        return self.labeller.score(scales, self._top)
 
     def finish(self, loaded: Loaded[Patches], scored: Scored) -> Labelled:
-        """Label an image and write its files, under temporary names; several threads may call this.
+        """Label an image and write its files under temporary names. Thread-safe.
 
-        Raises ImageError for what is wrong with this one, others for what ends a run.
+        Raises ImageError if this image fails, other errors if the run cannot go on.
         """
         began = time.monotonic()
+        with self.alone(loaded):
+            return self.write(loaded, self.label(loaded, scored), began)
+
+    def alone(self, loaded: Loaded[Patches]) -> AbstractContextManager[object]:
+        """Return a context that holds a lock if the image is large, so that one large image is in memory at a time."""
+        finest = loaded.picture.prepared.scales[-1]
+        return self.source.alone(max(finest.size, finest.plan.size, key=prod))
+
+    def label(self, loaded: Loaded[Patches], scored: Scored) -> LabelMap:
+        """Return the labels of an image."""
+        return self.labeller.assign(scored, loaded.picture.prepared.scales[-1].resized)
+
+    def write(self, loaded: Loaded[Patches], label_map: LabelMap, began: float) -> Labelled:
+        """Write the labels of an image under temporary names. `began` is the time.monotonic() at which labelling began."""
         ref, picture = loaded.ref, loaded.picture
-        finest = picture.prepared.scales[-1]
-        with self.source.alone(max(finest.size, finest.plan.size, key=prod)):
-            label_map = self._labeller.assign(scored, finest.resized)
-            if self._inspect is not None:
-                self._inspect(ref, label_map)
-            labels, confidence = label_map.labels, label_map.confidence
-            objects = labelled_objects(labels, confidence, len(label_map.classes), self._context.files)
-            image = ImageLabels(
-                ref=ref,
-                labels=labels,
-                objects=objects,
-                confidence=confidence,
-                top=label_map.top,
-                thumbnail=picture.thumbnail,
-            )
-            done = finish_image(image, self._formats, self._context)
-            summary = label_summary(label_map)
-        seconds = round(loaded.seconds + time.monotonic() - began, 3)
+        labels, confidence = label_map.labels, label_map.confidence
+        objects = labelled_objects(labels, confidence, len(label_map.classes), self._context.files)
+        image = ImageLabels(
+            ref=ref,
+            labels=labels,
+            objects=objects,
+            confidence=confidence,
+            top=label_map.top,
+            thumbnail=picture.thumbnail,
+        )
+        done = finish_image(image, self._formats, self._context)
+        summary = label_summary(label_map)
         entry = ManifestEntry(
             ref.name,
             input_path(ref),
@@ -115,10 +123,25 @@ class LabelTask:
             summary,
             done.files,
             self._formats,
-            seconds,
+            round(loaded.seconds + time.monotonic() - began, 3),
             done.written,
             object_scores(objects),
         )
         return Labelled(
             ref, entry, done.rows, done.polygon_quality, picture.remarks, loaded.damaged, staged=done.staged
         )
+
+
+def make_label_task(
+    loaded: LoadedModel,
+    vocabulary: Vocabulary | FittedVocabulary,
+    context: RunContext,
+    note: Callable[[str], None] | None,
+) -> LabelTask:
+    """Encode the phrases of a vocabulary, and set up the task of a run. `note` prints a note if numba has to compile."""
+    info, spec = loaded.info, loaded.info.spec
+    cache = cache_folder() if spec.use_cache else None
+    labeller = Labeller(loaded.model, vocabulary, spec.options, cache=cache)
+    if note is not None and labeller.scores_windows and to_be_compiled():
+        note("numba compiles the labelling loops. This takes a few seconds, once.")
+    return LabelTask(labeller, spec.formats, context, info.digest, spec.max_pixels, loaded.store, loaded.digests)

@@ -1,12 +1,12 @@
-"""One `tipsseg eval` run: labels against truth, made on the spot or read from files."""
+"""`tipsseg eval`: compare labels with truth masks. The labels come from the model, or from files."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from tipsseg.evaluation.metrics import Confusion, ImageScore, Scores
 from tipsseg.evaluation.pairing import Pair, Pairs, find_truths, pair_truths
 from tipsseg.evaluation.truth import Layout, read_labels, read_truth
 from tipsseg.formats import CONFUSION_PICTURE, image_folders
-from tipsseg.label_map import LabelMap
 from tipsseg.options import MAX_PIXELS
 from tipsseg.runs.common import inputs
 from tipsseg.runs.common.image_list import Images
@@ -44,7 +43,7 @@ from tipsseg.util.threads import in_order
 SCORES_FILE = "eval.json"
 CSV_FILE = "confusion.csv"
 
-#: How many pixels of each image are right, a line of JSON each.
+#: A line of JSON for each image: the number of scored pixels, and of right ones.
 IMAGES_FILE = "eval-images.jsonl"
 
 
@@ -53,13 +52,13 @@ class Evaluation:
     """The result of an evaluation.
 
     Attributes:
-        facts: What was evaluated, as JSON values.
-        scored: How many images the scores are of.
-        failed: How many images failed; the scores leave them out.
-        confusion: How many pixels of each truth class were labelled as each class.
-        scores: The scores from the confusion matrix: mean IoU, IoU per class, accuracies, all 0..1.
+        facts: The settings of the evaluation, as JSON values.
+        scored: The number of scored images.
+        failed: The number of images that failed and were left out.
+        confusion: The confusion matrix, in pixels.
+        scores: Mean IoU, IoU per class and accuracies from the confusion matrix, all 0..1.
         names: The names of the classes 1..N.
-        images: How many pixels of each image are right, in the order of the names.
+        images: The pixel counts of each image, ordered by image name.
     """
 
     facts: Mapping[str, object]
@@ -75,36 +74,76 @@ class Evaluation:
         return {**self.facts, "images": self.scored, "failed": self.failed, **metrics.record(self.scores)}
 
 
+class Scorer:
+    """A confusion matrix of all images, and the pixel counts of each."""
+
+    def __init__(self, layout: Layout, max_pixels: int) -> None:
+        """Set up an empty matrix. Truth masks with more pixels than `max_pixels` are refused."""
+        self._confusion = Confusion(layout.classes, layout.background)
+        self._max_pixels = max_pixels
+        self._images: list[ImageScore] = []
+        self._lock = threading.Lock()
+
+    @property
+    def scored(self) -> int:
+        return len(self._images)
+
+    def add(self, pair: Pair, labels: LabelArray) -> None:
+        """Compare labels [H, W] with their truth. Thread-safe. Raises ImageError if the truth cannot be used."""
+        truth = read_truth(pair.truth, pair.kind.ids, self._max_pixels)
+        with self._lock:
+            try:
+                self._images.append(ImageScore(pair.ref.name, *self._confusion.add(truth, labels)))
+            except InputError as error:
+                raise ImageError(pair.ref.path, f"{error.message} ({pair.truth})", error.hint) from error
+
+    def evaluation(self, facts: Mapping[str, object], names: Sequence[str], failed: int) -> Evaluation:
+        """Return the scores of all images; `names` are the classes 1..N, `failed` is the number of images left out."""
+        return Evaluation(
+            {"tool": "tipsseg", "version": __version__, **facts},
+            len(self._images),
+            failed,
+            self._confusion,
+            metrics.scores(self._confusion, names),
+            tuple(names),
+            tuple(sorted(self._images, key=lambda score: name_order(score.image))),
+        )
+
+
 def evaluate_model(
     spec: RunSpec, found: Found, truths: Path, layout: Layout, progress: Progress, *, quiet: bool = False
 ) -> Evaluation:
-    """Label images and score the labels; if the spec has formats, the labels are written too.
+    """Label images and score the labels. If the spec has formats, also write the labels.
 
-    Scores need all labels, so that nothing is taken over from an earlier run. With `quiet`, a download of the model shows no
-    progress. Raises TipssegError for what ends the run, before any work if truths are missing or hold ids that are no class. An
-    image that cannot be read, or that has another size than its truth, is reported and left out.
+    This labels all images again and reuses no result of an earlier run. An image that cannot be read, or whose truth has
+    another size, is reported and left out.
+
+    Args:
+        spec: The settings of the run.
+        found: The images.
+        truths: The folder of the truth masks.
+        layout: The layout of the truth masks.
+        progress: Prints progress and notes.
+        quiet: Hide the progress of a model download.
+
+    Raises:
+        TipssegError: The run cannot go on. Missing truth masks and unknown ids in them are found before any image is labelled.
     """
+    from tipsseg.runs.engine.pipeline import run_tasks
+    from tipsseg.runs.evaluate.task import EvaluationTask
+
     inputs.check_listed(found)
     pairs = pair_truths(found.refs, truths, layout)
     if spec.formats:
         inputs.check_collisions(found.refs, OutputNames(name_key(spec.state), spec.files.names, spec.formats))
         inputs.check_not_outputs(found.refs, spec.output)
         RunNames(spec.state).check(found.refs, spec.output)
-    if spec.features is None:  # else the store says what computes
+    if spec.features is None:  # with a store, `load_for` chooses the device
         check_device(spec, spec.dtype)
     _check_truths(pairs, spec.jobs, progress, spec.max_pixels)
     info = plan_run(spec)
-    confusion = Confusion(layout.classes, layout.background)
-    by_ref = {pair.ref: pair for pair in pairs.pairs}
-    scored: list[ImageScore] = []
-
-    counting = threading.Lock()
-
-    def count(ref: ImageRef, label_map: LabelMap) -> None:
-        with counting:
-            scored.append(_score(confusion, by_ref[ref], label_map.labels, spec.max_pixels))
-
-    engine = LocalEngine(info, inspect=count, note=progress.note, quiet=quiet)
+    scorer = Scorer(layout, spec.max_pixels)
+    engine = LocalEngine(info, note=progress.note, quiet=quiet)
     images = Images(found.refs, found.root)
     with ExitStack() as stack:
         folder = None
@@ -116,11 +155,11 @@ def evaluate_model(
         if folder is not None:
             note_folder(folder, progress)
             note_formats(spec.formats, spec.files, spec.vocabulary.classes, progress)
-        counts, first = _label(info, images, engine, folder, progress)
-    _require_some(counts.labelled, counts.failed, first)
+        task = EvaluationTask(engine.task, {pair.ref: pair for pair in pairs.pairs}, scorer)
+        with closing(run_tasks(images.refs, task, spec.jobs)) as results:
+            counts, first = _collect(results, info, folder, engine.batch_size(), progress)
+    _require_some(counts.labelled, first)
     facts = {
-        "tool": "tipsseg",
-        "version": __version__,
         "image_root": str(found.root),
         "gt": str(truths),
         "labels": info.spec.command(),
@@ -128,28 +167,31 @@ def evaluate_model(
         "dtype": started.dtype,
         "layout": layout.name,
     }
-    names = [entry.name for entry in spec.vocabulary.classes]
-    return _evaluation(facts, confusion, names, scored, counts.failed)
+    return scorer.evaluation(facts, [entry.name for entry in spec.vocabulary.classes], counts.failed)
 
 
 def _to_be_labelled(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[ImageRef | Failed, ...]:
-    """Return the images for the engine. Raises OutputError if files of one were changed by hand, as scores need all labels."""
-    found: list[ImageRef | Failed] = []
+    """Return the images to label. Raises OutputError if a person edited a file, because all images must be labelled."""
+    items: list[ImageRef | Failed] = []
     for item in as_items(refs, folder.resume):
         if isinstance(item, Unchanged):
             raise OutputError(
                 folder.path,
-                f"files of {item.ref.name} in it were changed by hand, and this run would overwrite them",
+                f"files of {item.ref.name} were edited by hand, and this run would overwrite them",
                 "Choose another output folder with argument `output`.",
             )
-        found.append(item)
-    return tuple(found)
+        items.append(item)
+    return tuple(items)
 
 
-def _label(
-    info: RunInfo, images: Images, engine: LocalEngine, folder: OutputFolder | None, progress: Progress
+def _collect(
+    results: Generator[ImageResult, None, None],
+    info: RunInfo,
+    folder: OutputFolder | None,
+    batch_size: int | None,
+    progress: Progress,
 ) -> tuple[Counts, ImageError | None]:
-    """Label the images, and keep the labels if there is a folder for them; return the first failure, too."""
+    """Record the results in the folder, if there is one. Return the counts, and the first failure."""
     began = time.monotonic()
     notes = ImageNotes(info.model, progress)
     first: ImageError | None = None
@@ -168,11 +210,10 @@ def _label(
         return {}
 
     reporter: Reporter[ImageResult] = Reporter(progress, record)
-    results = engine.results(images.refs)
     for _ in reporter.each(results if folder is None else folder.placed(results)):
         pass
     if folder is not None:
-        folder.finish(reporter.counts, engine.batch_size())
+        folder.finish(reporter.counts, batch_size)
     notes.end()
     note_end(progress, reporter.counts, time.monotonic() - began, "")
     return reporter.counts, first
@@ -187,58 +228,57 @@ def evaluate_masks(
     progress: Progress,
     max_pixels: int = MAX_PIXELS,
 ) -> Evaluation:
-    """Score masks that are there already, in the folder `predicted`, see `find_masks`, against the truths in another.
+    """Score the masks in the folder `predicted`, see `find_masks`, against the truth masks in the folder `truths`.
 
     Masks without a truth are counted and left out. A predicted mask that cannot be read is reported and left out.
 
     Raises:
-        UsageError: Both are one folder.
-        InputError: Masks are missing, or no mask has a truth.
-        ImageError: A truth cannot be read, or has ids that are no class.
+        UsageError: Both folders are the same.
+        InputError: The folder has no masks, or no mask has a truth.
+        ImageError: A truth cannot be read, or has unknown ids.
     """
     if os.path.realpath(masks_folder(predicted)) == os.path.realpath(truths):
         raise UsageError(
-            "argument `predicted` and argument `truths` are one folder",
-            "Give the folder of the truth masks as argument `truths`.",
+            "argument `predicted` and argument `truths` are the same folder",
+            "Set argument `truths` to the folder of the truth masks.",
         )
     found = find_masks(predicted)
     pairs = find_truths(found.refs, truths, layout)
     if not pairs.pairs:
-        pairs = pair_truths(found.refs, truths, layout)  # raises what is missing
+        pairs = pair_truths(found.refs, truths, layout)  # raises the error for missing truths
     if without := [ref.name for ref in pairs.missing]:
         progress.note(
-            f"No truth for {len(without)} of {counted(len(found.refs), 'mask')}, which the scores leave out: {listed(without, 3)}."
+            f"Ignored {len(without)} of {counted(len(found.refs), 'mask')} without a truth: {listed(without, 3)}."
         )
     _check_truths(pairs, jobs, progress, max_pixels)
     _check_labels(pairs, layout.classes, jobs, max_pixels)
-    confusion = Confusion(layout.classes, layout.background)
+    scorer = Scorer(layout, max_pixels)
     progress.begin(f"{counted(len(pairs.pairs), 'mask')} of {predicted} against {truths}.", len(pairs.pairs))
     failed, first = 0, None
-    scored = []
     for pair in pairs.pairs:
         try:
-            labels = read_labels(pair.ref.path, layout.classes, max_pixels)
-            scored.append(_score(confusion, pair, labels, max_pixels))
+            scorer.add(pair, read_labels(pair.ref.path, layout.classes, max_pixels))
         except ImageError as error:
             failed, first = failed + 1, first or error
             progress.error(error)
         progress.advance()
-    _require_some(len(scored), failed, first)
+    _require_some(scorer.scored, first)
     facts = {
-        "tool": "tipsseg",
-        "version": __version__,
         "pred": str(predicted),
         "gt": str(truths),
         "layout": layout.name,
         "without_truth": len(without),
     }
-    return _evaluation(facts, confusion, names, scored, failed)
+    return scorer.evaluation(facts, names, failed)
 
 
 def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
-    """Raise OutputError if the folder of the results cannot be made, or the results would come among `masks` that are read.
+    """Raise OutputError if the output folder cannot be made, or is among the `masks` to read.
 
-    `labels`: the labels are written too.
+    Args:
+        output: The output folder.
+        masks: Folders of masks.
+        labels: The evaluation also writes labels.
     """
     check_folder(output)
     ownership = _reports(output)
@@ -252,7 +292,7 @@ def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
         ):
             raise OutputError(
                 output,
-                f"the results would come among the masks in {folder}",
+                f"the results would be written among the masks in {folder}",
                 "Choose another output folder with argument `output`.",
             )
 
@@ -265,7 +305,7 @@ def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
         CSV_FILE: metrics.confusion_csv(confusion, names).encode("utf-8"),
     }
     ownership = _reports(output)
-    ownership.remove_run_file(output / CONFUSION_PICTURE)  # it shows other numbers
+    ownership.remove_run_file(output / CONFUSION_PICTURE)  # a picture of an earlier version shows old numbers
     for name, data in contents.items():
         ownership.write_run_file(output / name, data)
     scores = output / SCORES_FILE
@@ -275,18 +315,18 @@ def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
 
 
 def _reports(output: Path) -> Ownership:
-    """Load the reports of an earlier evaluation in a folder. Raises OutputError if eval.json is not by this program."""
+    """Load the reports of an earlier evaluation in a folder. Raises OutputError if another program wrote eval.json."""
     path = output / SCORES_FILE
     try:
         record = parse(read_regular(path)) if os.path.lexists(path) else {"tool": "tipsseg", "layout": "", "files": {}}
         if take(record, "tool", str) != "tipsseg":
-            raise ValueError("of another tool")
+            raise ValueError("written by another tool")
         take(record, "layout", str)
         written = parse_files(take(record, "files", dict))
     except (OSError, ValueError) as error:
         raise OutputError(
             path,
-            "the file that is there is no result of tipsseg eval",
+            "the existing file is not a result of tipsseg eval",
             "Move it away, or choose another folder with argument `output`.",
         ) from error
     ownership = Ownership(output)
@@ -294,21 +334,13 @@ def _reports(output: Path) -> Ownership:
     return ownership
 
 
-def _score(confusion: Confusion, pair: Pair, labels: LabelArray, max_pixels: int) -> ImageScore:
-    truth = read_truth(pair.truth, pair.kind.ids, max_pixels)
-    try:
-        return ImageScore(pair.ref.name, *confusion.add(truth, labels))
-    except InputError as error:
-        raise ImageError(pair.ref.path, f"{error.message} ({pair.truth})", error.hint) from error
-
-
 def _check_truths(pairs: Pairs, jobs: int, progress: Progress, max_pixels: int) -> None:
-    """Read all truths once: ids that are no class mean a wrong vocabulary or layout, which is better known now than in an hour."""
+    """Read all truths once, to find a wrong vocabulary or layout by unknown ids before images are labelled for an hour."""
     if pairs.unused:
         progress.note(f"{counted(pairs.unused, 'truth mask')} without an image.")
     progress.note(f"Checking {counted(len(pairs.pairs), 'truth mask')}.")
 
-    def check(pair: Pair) -> None:  # returns nothing, as results would stay in memory
+    def check(pair: Pair) -> None:  # returns nothing, because results would stay in memory
         read_truth(pair.truth, pair.kind.ids, max_pixels)
 
     for _ in in_order(jobs, check, pairs.pairs):
@@ -316,7 +348,7 @@ def _check_truths(pairs: Pairs, jobs: int, progress: Progress, max_pixels: int) 
 
 
 def _check_labels(pairs: Pairs, classes: int, jobs: int, max_pixels: int) -> None:
-    """Read all predicted masks once, for ids that are no class; other faults cost a line each, later."""
+    """Read all predicted masks once to find unknown ids. Other faults are reported later, one for each image."""
 
     def check(pair: Pair) -> None:
         try:
@@ -330,14 +362,7 @@ def _check_labels(pairs: Pairs, classes: int, jobs: int, max_pixels: int) -> Non
         pass
 
 
-def _require_some(scored: int, failed: int, first: ImageError | None) -> None:
-    """Raise InputError if nothing was scored, with the first failure, as the library prints no lines of their own."""
+def _require_some(scored: int, first: ImageError | None) -> None:
+    """Raise InputError with the first failure if all images failed, because the library prints no failures."""
     if not scored and first is not None:
-        raise InputError(f"nothing was scored: {failed} of {failed} failed; the first: {first.message}", first.hint)
-
-
-def _evaluation(
-    facts: Mapping[str, object], confusion: Confusion, names: Sequence[str], scored: list[ImageScore], failed: int
-) -> Evaluation:
-    images = tuple(sorted(scored, key=lambda each: name_order(each.image)))
-    return Evaluation(facts, len(scored), failed, confusion, metrics.scores(confusion, names), tuple(names), images)
+        raise InputError(f"no image was scored; the first failure: {first.message}", first.hint)

@@ -1,4 +1,4 @@
-"""Images with masks that a person made: those that were edited in the output folder of a run, or truth masks beside images."""
+"""Images with masks to learn from: masks that a person edited in the output folder of a run, or truth masks."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from tipsseg.store.stored_image import Mask, RunImage
 from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.printable import counted, shell_word
 
-_Other = TypeVar("_Other")
+_Image = TypeVar("_Image")
 _Masks = TypeVar("_Masks", bound="Masks")
 
-#: Of more images without a mask so many are looked at.
-_OTHERS = 32
+#: The most images without a mask whose features a fit uses.
+_MOST_UNLABELLED = 32
 
-#: Of more images with a mask so many are read: memory and time are bounded by it. A fit takes some 256 pieces of them at last.
+#: The most masks to read: bounds memory and time.
 _MOST = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Masks(ABC):
-    """Images that have a mask, and their masks.
+    """Images with a mask, and their masks.
 
     Attributes:
-        folder: The folder that the masks are in.
+        folder: The folder of the masks.
         refs: The images.
-        others: Some of the images that have no mask, drawn at random and always the same.
+        others: Some images without a mask, drawn at random with a fixed seed.
     """
 
     noun: ClassVar[str] = "mask"
@@ -52,24 +52,24 @@ class Masks(ABC):
 
     @abstractmethod
     def file(self, ref: ImageRef) -> Path:
-        """Return the file of the mask of an image."""
+        """Return the path of an image's mask."""
 
     @abstractmethod
     def read(self, ref: ImageRef) -> LabelArray:
-        """Return the mask of an image: [H, W], 0 the background, 1..N the classes; other ids do not count. Raises ImageError."""
+        """Read the mask [H, W] of an image: 0 is background, 1..N are the classes, other ids are ignored. Raises ImageError."""
 
     def only(self, refs: Iterable[ImageRef]) -> Self:
-        """Return the masks of these images alone."""
+        """Return the masks of these images only."""
         return replace(self, refs=tuple(refs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditedMasks(Masks):
-    """The masks in the output folder of a run that a person edited.
+    """The masks in a run's output folder that a person edited.
 
     Attributes:
-        run: The run, which is closed by now.
-        images: The images with their masks, by name.
+        run: The run, already closed.
+        images: Images and their masks, by image name.
     """
 
     noun: ClassVar[str] = "corrected mask"
@@ -78,27 +78,25 @@ class EditedMasks(Masks):
     images: Mapping[str, tuple[RunImage, Mask]]
 
     def file(self, ref: ImageRef) -> Path:
-        """See Masks."""
         return self.images[ref.name][1].path
 
     def read(self, ref: ImageRef) -> LabelArray:
-        """See Masks. An image that was changed since it was labelled is refused: its mask is of another image."""
         image, mask = self.images[ref.name]
         if not ref.path.exists():
-            raise ImageError(ref.path, "no such file", "Say where the images are with argument `images`.")
+            raise ImageError(ref.path, "no such file", "Set the folder of the images with argument `images`.")
         if not image.entry.fingerprint.matches(ref.path):
-            raise ImageError(ref.path, f"changed since it was labelled, and {mask.path} is of what it was")
+            raise ImageError(ref.path, f"changed since it was labelled, so that its mask {mask.path} is out of date")
         return image.read_mask(mask)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TruthMasks(Masks):
-    """Truth masks beside images.
+    """Truth masks of images.
 
     Attributes:
-        pairs: The images and their masks, by the name of the image.
-        without: How many images have no mask.
-        max_pixels: Larger masks are refused.
+        pairs: Images and their masks, by image name.
+        without: The number of images without a mask.
+        max_pixels: Refuse masks with more pixels.
     """
 
     pairs: Mapping[str, Pair]
@@ -106,23 +104,34 @@ class TruthMasks(Masks):
     max_pixels: int
 
     def file(self, ref: ImageRef) -> Path:
-        """See Masks."""
         return self.pairs[ref.name].truth
 
     def read(self, ref: ImageRef) -> LabelArray:
-        """See Masks."""
         pair = self.pairs[ref.name]
         return read_truth(pair.truth, pair.kind.ids, self.max_pixels)
 
 
+@dataclass(frozen=True, slots=True)
+class Minimum:
+    """The fewest masks that a method needs.
+
+    Attributes:
+        masks: The number of masks.
+        needed_by: The method and its verb, for a message: "a fit needs".
+    """
+
+    masks: int
+    needed_by: str
+
+
 def draw_masks(masks: _Masks, progress: Progress, *, classes: int = 0, jobs: int = 1) -> _Masks:
-    """Return some of many masks, drawn at random and always the same; all, where they are no more than `_MOST`.
+    """Draw at most `_MOST` masks at random with a fixed seed.
 
     Args:
         masks: The masks.
-        progress: Is told where some are left out.
-        classes: N, where rare classes come first: all masks are read then, and each class is in all that have it, or in an Nth of
-            those that are drawn. 0: all are drawn alike, as whoever measures shares of right pixels needs them.
+        progress: Prints a note if masks are left out.
+        classes: The number of classes N, to prefer rare classes. This reads all masks. Each class is then in 1/N of the drawn
+            masks, or in all masks that contain it if those are fewer. 0 draws uniformly, as an unbiased pixel accuracy requires.
         jobs: Threads.
     """
     refs = masks.refs
@@ -130,44 +139,46 @@ def draw_masks(masks: _Masks, progress: Progress, *, classes: int = 0, jobs: int
         return masks
     order = random.Random(0).sample(range(len(refs)), len(refs))
     if classes:
-
-        def classes_of(ref: ImageRef) -> list[int]:
-            try:
-                return np.flatnonzero(count_labels(masks.read(ref))[1 : classes + 1]).tolist()
-            except ImageError:
-                return []  # told where it is drawn
-
-        with ThreadPoolExecutor(jobs) as pool:
-            found = list(pool.map(classes_of, refs))
-        there = Counter(each for of_image in found for each in of_image)
-        drawn: Counter[int] = Counter()
-        first: dict[int, None] = {}
-        for rare, _ in reversed(there.most_common()):
-            for at in order:
-                if drawn[rare] >= max(_MOST // classes, 1):
-                    break
-                if rare in found[at] and at not in first:
-                    drawn.update(found[at])
-                    first[at] = None
-        order = [*first, *(at for at in order if at not in first)]
+        order = _rare_classes_first(masks, order, classes, jobs)
     progress.note(
-        f"{_MOST} of {counted(len(refs), masks.noun)} are taken, drawn at random"
+        f"Using {_MOST} of {counted(len(refs), masks.noun)}, drawn at random"
         + (", those with rare classes first." if classes else ".")
     )
-    return masks.only([refs[at] for at in sorted(order[:_MOST])])
+    return masks.only([refs[index] for index in sorted(order[:_MOST])])
 
 
-def require_masks(masks: Masks, usable: int, failed: Sequence[ImageError], fewest: int, wish: str) -> None:
-    """Raise InputError where fewer masks can be used than a wish takes.
+def _rare_classes_first(masks: Masks, order: Sequence[int], classes: int, jobs: int) -> list[int]:
+    def classes_in(ref: ImageRef) -> list[int]:
+        try:
+            return np.flatnonzero(count_labels(masks.read(ref))[1 : classes + 1]).tolist()
+        except ImageError:
+            return []  # reported when the mask is used
+
+    with ThreadPoolExecutor(jobs) as pool:
+        classes_of = list(pool.map(classes_in, masks.refs))
+    images_with = Counter(class_index for in_image in classes_of for class_index in in_image)
+    drawn: Counter[int] = Counter()
+    first: dict[int, None] = {}
+    for rare, _ in reversed(images_with.most_common()):
+        for index in order:
+            if drawn[rare] >= max(_MOST // classes, 1):
+                break
+            if rare in classes_of[index] and index not in first:
+                drawn.update(classes_of[index])
+                first[index] = None
+    return [*first, *(index for index in order if index not in first)]
+
+
+def require_masks(masks: Masks, usable: int, failed: Sequence[ImageError], minimum: Minimum) -> None:
+    """Raise InputError if fewer masks are usable than a method needs.
 
     Args:
         masks: The masks.
-        usable: How many of them can be used.
-        failed: What is wrong with those that cannot be read, or with their images.
-        fewest: How many it takes.
-        wish: What takes them, with its verb: "a fit needs".
+        usable: The number of usable masks.
+        failed: Errors of masks and images that cannot be read.
+        minimum: The fewest masks.
     """
-    if usable >= fewest:
+    if usable >= minimum.masks:
         return
     number = counted(len(masks.refs), masks.noun)
     if usable < len(masks.refs):
@@ -175,8 +186,8 @@ def require_masks(masks: Masks, usable: int, failed: Sequence[ImageError], fewes
     elif usable == 1:
         number = f"only {number}"
     raise InputError(
-        f"{masks.folder}: {number}; {wish} {fewest} or more{' images' * (fewest > 2)}",
-        _repair(masks, failed[0], len(failed) - 1) if failed else _one_more(masks, fewest - usable),
+        f"{masks.folder}: {number}; {minimum.needed_by} {minimum.masks} or more{' images' * (minimum.masks > 2)}",
+        _repair(masks, failed[0], len(failed) - 1) if failed else _one_more(masks, minimum.masks - usable),
     )
 
 
@@ -184,22 +195,22 @@ def _repair(masks: Masks, first: ImageError, others: int) -> str:
     more = f" {counted(others, 'more image')} failed." if others else ""
     if first.path in map(masks.file, masks.refs):
         return f"Repair the mask {first.path}: {first.reason}.{more}"
-    return f"Put this right first: {first.message}.{more}"
+    return f"Fix this first: {first.message}.{more}"
 
 
 def _one_more(masks: Masks, lacking: int) -> str:
     verb = "Correct" if isinstance(masks, EditedMasks) else "Make"
     what = "the mask of one more image" if lacking == 1 else f"the masks of {lacking} more images"
-    return f"{verb} {what}: the result is tried on images left out. Pixels of 255 do not count."
+    return f"{verb} {what}: the result is validated on held-out images. Pixels of 255 are ignored."
 
 
-def of_another_size(ref: ImageRef, size: tuple[int, ...], mask: tuple[int, ...]) -> ImageError:
-    """Return the error for an image of `size` (height, width) and a mask of another size."""
-    given, there = (" x ".join(map(str, each)) for each in (size, mask))
+def size_mismatch(ref: ImageRef, size: tuple[int, ...], mask_size: tuple[int, ...]) -> ImageError:
+    """Return the error for an image and a mask of different sizes (h, w)."""
+    image, mask = (" x ".join(map(str, each)) for each in (size, mask_size))
     return ImageError(
         ref.path,
-        f"it has {given} (height x width) pixels, and its mask {there}",
-        "The mask must be of the upright image.",
+        f"the image has {image} (height x width) pixels, but its mask has {mask}",
+        "The mask must match the image after its EXIF rotation.",
     )
 
 
@@ -208,16 +219,16 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
 
     Args:
         output: The output folder.
-        images: The folder that the images' names begin at now; None: the images are where they were.
-        max_pixels: Larger images are refused.
+        images: The folder of the images, if they have moved.
+        max_pixels: Refuse images with more pixels.
 
     Raises:
-        UsageError: Where the folder of the images is not there.
-        InputError: For what is no output folder of a run that has ended, and where no mask was edited.
-        ImageError: Where it is open which mask of an image counts.
+        UsageError: `images` is not a folder.
+        InputError: The folder does not contain a finished run, or no mask was edited.
+        ImageError: Two masks of one image were edited in different ways.
     """
     check_image_root(images)
-    found: dict[str, tuple[RunImage, Mask]] = {}
+    edited: dict[str, tuple[RunImage, Mask]] = {}
     refs: list[ImageRef] = []
     others: list[str] = []
     with open_run(output, max_pixels=max_pixels) as run:
@@ -226,36 +237,37 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
                 others.append(image.entry.image)
             else:
                 refs.append(image.ref(images))
-                # Its objects would be most of the memory.
-                found[image.entry.image] = run.image(replace(image.entry, objects=())), mask
-        some = tuple(run.image(run.entry(name)).ref(images) for name in _some(others))
+                # The list of objects would take most of the memory.
+                edited[image.entry.image] = run.image(replace(image.entry, objects=())), mask
+        some = tuple(run.image(run.entry(name)).ref(images) for name in _draw_unlabelled(others))
     if not refs:
         raise InputError(
-            f"{output}: no mask in it was edited, so there is nothing to learn from",
-            f"Correct some masks; those from other tools come back with: tipsseg correct {shell_word(str(output))} --help",
+            f"{output}: nothing to learn from: no mask was edited",
+            "Correct some masks. To import masks from other tools, see: "
+            f"tipsseg correct {shell_word(str(output))} --help",
         )
-    return EditedMasks(folder=output, refs=tuple(refs), others=some, run=run, images=found)
+    return EditedMasks(folder=output, refs=tuple(refs), others=some, run=run, images=edited)
 
 
-def _some(others: Sequence[_Other]) -> list[_Other]:
-    """Draw a few of the images without a mask, in their order; always the same."""
-    drawn = random.Random(0).sample(range(len(others)), min(len(others), _OTHERS))
-    return [others[at] for at in sorted(drawn)]
+def _draw_unlabelled(images: Sequence[_Image]) -> list[_Image]:
+    """Draw a few images at random with a fixed seed, and keep their order."""
+    drawn = random.Random(0).sample(range(len(images)), min(len(images), _MOST_UNLABELLED))
+    return [images[index] for index in sorted(drawn)]
 
 
 def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, max_pixels: int) -> TruthMasks:
-    """Find the images that have a truth mask. Raises InputError if none has, see `pairing.pair_truths`."""
-    found = find_truths(refs, folder, layout)
-    if not found.pairs:
+    """Find the images with a truth mask, see `pairing.find_truths`. Raises InputError if no image has one."""
+    truths = find_truths(refs, folder, layout)
+    if not truths.pairs:
         raise InputError(
-            f"none of the images has a mask in {folder}",
-            "Masks are found by the path of the image, or by its file name.",
+            f"{folder}: no mask matches an image",
+            "Name a mask as its image: by the same relative path, or by the same file name.",
         )
     return TruthMasks(
         folder=folder,
-        refs=tuple(pair.ref for pair in found.pairs),
-        others=tuple(_some(found.missing)),
-        pairs={pair.ref.name: pair for pair in found.pairs},
-        without=len(found.missing),
+        refs=tuple(pair.ref for pair in truths.pairs),
+        others=tuple(_draw_unlabelled(truths.missing)),
+        pairs={pair.ref.name: pair for pair in truths.pairs},
+        without=len(truths.missing),
         max_pixels=max_pixels,
     )

@@ -1,62 +1,44 @@
-"""One `tipsseg fit` run: images with masks ─► features, of the store or of the model ─► the fit ─► its file."""
+"""`tipsseg fit`: fit class vectors to images with masks, and write them to a file."""
 
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tipsseg.errors import ImageError, InputError, OutputError, UsageError
+from tipsseg.errors import UsageError
 from tipsseg.evaluation.metrics import BACKGROUND_NAME
-from tipsseg.options import ONE_SCALE, LabelOptions
-from tipsseg.options.run import ComputeOptions
-from tipsseg.runs.common.notes import note_damaged
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.loading import LoadedModel, load_for
-from tipsseg.runs.fit.masked import EditedMasks, Masks, draw_masks, require_masks
+from tipsseg.runs.fit.learning import check_file, learn, run_noting_damage
+from tipsseg.runs.fit.masked import Masks, Minimum, draw_masks, require_masks
 from tipsseg.store.results import Failed
 from tipsseg.store.run_record import plan_run
-from tipsseg.store.spec import RunSpec, check_folder, model_identity
+from tipsseg.store.spec import RunSpec
 from tipsseg.types import ImageRef
-from tipsseg.util.files import cache_folder, is_folder
+from tipsseg.util.files import cache_folder
 from tipsseg.util.printable import clock, counted, listed
 from tipsseg.util.table import text_table
 from tipsseg.vocabulary.fitted import FIT_SUFFIX, FittedVocabulary, is_fit
-from tipsseg.vocabulary.vocabulary import Vocabulary
-from tipsseg.weights.sources import find_model
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tipsseg.fitting.maths import Window
-    from tipsseg.labelling.features import Features
-    from tipsseg.runs.engine.pipeline import Task
-    from tipsseg.runs.fit.task import Seen, Taught
-
-_Learnt = TypeVar("_Learnt", "Taught", "Seen")
-
-#: The fewest images that can be fitted to with one of them left out.
-_FEWEST = 2
-
-_WISH = "a fit needs"
+#: A fit is validated on held-out images, so it needs a second one.
+_MINIMUM = Minimum(2, "a fit needs")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """What a fit came to.
+    """The result of a fit.
 
     Attributes:
         fitted: The fitted vocabulary.
-        images: How many images it was fitted to.
-        failed: How many images failed, and were left out.
+        images: The number of images used.
+        failed: The number of images that failed and were left out.
     """
 
     fitted: FittedVocabulary
@@ -64,9 +46,9 @@ class Fit:
     failed: int
 
     def record(self) -> dict[str, object]:
-        """The scores as JSON values."""
+        """Return the scores as JSON values."""
         fitted = self.fitted
-        first = len(fitted.vocabulary.classes) + 1 - len(fitted.scores)  # 0 where the background has a line
+        first = len(fitted.vocabulary.classes) + 1 - len(fitted.scores)  # 0 if the background has a score
         return {
             "images": self.images,
             "failed": self.failed,
@@ -86,7 +68,7 @@ class Fit:
         }
 
     def table(self) -> str:
-        """Lay out the scores for a terminal, IoU in per cent; "-": not known."""
+        """Return the scores as a text table, IoU in per cent; "-" if unknown."""
         scores = self.fitted.scores
         rows = [
             [
@@ -112,167 +94,76 @@ def _percent(value: float | None) -> str:
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
-    """Raise an error where the file of a fit cannot be meant, or is there already.
+    """Check the path of a fit.
 
     Raises:
-        UsageError: It does not end with .fit.
-        OutputError: It is there already, or its folder cannot be made.
+        UsageError: The path does not end with .fit.
+        OutputError: The file exists already, or its folder cannot be made.
     """
     if not is_fit(target):
         raise UsageError(
-            f"argument `output`={target}: a fit is a file that ends with {FIT_SUFFIX}", f"Give {target}{FIT_SUFFIX}"
+            f"argument `output`={target}: the name of a fit must end with {FIT_SUFFIX}",
+            f"Use {target}{FIT_SUFFIX}",
         )
     check_file(target, overwrite=overwrite)
 
 
-def check_file(target: Path, *, overwrite: bool) -> None:
-    """Raise OutputError where a file cannot be made, or is there already and not to be replaced."""
-    if is_folder(target):
-        raise OutputError(target, "a folder has this name", "Choose another file with argument `output`.")
-    if os.path.lexists(target) and not overwrite:
-        raise OutputError(
-            target,
-            "it is there already",
-            "Choose another file with argument `output`, or replace it with argument `overwrite`.",
-        )
-    check_folder(target.absolute().parent)
-
-
-def spec_of_run(masks: EditedMasks, compute: ComputeOptions) -> RunSpec:
-    """Return how the images of a run are seen again: as the run saw them.
-
-    Args:
-        masks: The edited masks.
-        compute: Device, dtype, threads and feature store; the model is that of the run.
-
-    Raises:
-        InputError: The model that the run was made with has other files now.
-    """
-    info = masks.run.info
-    asked = info.spec
-    compute = replace(compute, model=asked.model, dtype=info.dtype if compute.dtype == "auto" else compute.dtype)
-    if model_identity(find_model(asked.model).facts(keep_stamps=compute.use_cache)) != model_identity(info.model):
-        raise InputError(
-            f"{masks.run.output}: the model {asked.model} of this run has other files now",
-            "Put the model back, or label the images again.",
-        )
-    return spec_of_truths(asked.vocabulary, asked.options, compute)
-
-
-def spec_of_truths(vocabulary: Vocabulary, options: LabelOptions, compute: ComputeOptions) -> RunSpec:
-    """Return how images are seen for a fit: at one scale; each fit starts from the words."""
-    return RunSpec(
-        **vars(compute),
-        vocabulary=replace(vocabulary, fit=""),
-        options=LabelOptions(mode=options.mode, short_side=options.short_side),
-        formats=(),
-        output=Path(),
-        resume=False,
-    )
-
-
-def note_left_out(masks: EditedMasks, what: str, progress: Progress) -> None:
-    """Say that a fit, or a temperature, is made at scale 1 if the run has other scales."""
-    options = masks.run.info.spec.options
-    if options.scales != ONE_SCALE:
-        some = "scales" if len(options.scales) > 1 else "scale"
-        progress.note(
-            f"{what} at scale 1 alone; the run has {some} {', '.join(f'{each:g}' for each in options.scales)}."
-        )
-
-
 def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progress, *, quiet: bool = False) -> Fit:
-    """Fit class vectors to masks, and write them.
+    """Fit class vectors to masks, and write them to a file.
 
     Args:
-        spec: Model, classes, how images are seen, and the feature store; its output and formats are of no use.
+        spec: Model, classes, encoding options and feature store; output and formats are ignored.
         masks: The images and their masks.
-        target: The file of the fit; None: it is written nowhere.
-        progress: Says what happens.
-        quiet: Whether a download of the model shows no progress.
+        target: The file to write; None writes nothing.
+        progress: Prints progress and notes.
+        quiet: Hide the progress of a model download.
 
     Raises:
-        TipssegError: For what ends the run. An image that cannot be read is reported and left out.
+        TipssegError: The run cannot go on. An image that cannot be read is reported and left out instead.
     """
-    from tipsseg.fitting.fit import counting_groups, fit_windows
+    from tipsseg.fitting.fit import fit_windows
     from tipsseg.labelling.classifier import make_classifier
 
-    require_masks(masks, len(masks.refs), (), _FEWEST, _WISH)
+    require_masks(masks, len(masks.refs), (), _MINIMUM)
     masks = draw_masks(masks, progress, classes=len(spec.vocabulary.classes), jobs=spec.jobs)
     loaded = load_for(plan_run(spec), progress.note, quiet=quiet, images=masks.refs)
     classifier = make_classifier(loaded.model.backbone, spec.vocabulary, cache_folder() if spec.use_cache else None)
-    taught, failed = learn(loaded, masks, counting_groups(classifier.vocabulary), progress)
-    windows = [each for each in taught if each]
-    require_masks(masks, len(windows), failed, _FEWEST, _WISH)
-    others = look_at(loaded, masks.others, progress)
+    images, failed = learn(loaded, masks, classifier, _MINIMUM, progress)
+    unlabelled = _unlabelled_patches(loaded, masks.others, progress)
     began = time.monotonic()
     progress.note(
-        f"Fitting {counted(len(spec.vocabulary.classes), 'class', 'classes')} to {counted(len(windows), 'image')}."
+        f"Fitting {counted(len(spec.vocabulary.classes), 'class', 'classes')} to {counted(len(images), 'image')}."
     )
 
     def step(done: int, most: int) -> None:
         progress.still(f"{done} of at most {most} steps of the fit in {clock(round(time.monotonic() - began))}.")
 
-    fitted = fit_windows(loaded.model, loaded.view, classifier, windows, others, step)
+    fitted = fit_windows(loaded.model, loaded.view, classifier, images, unlabelled, step)
     _note_classes(fitted, progress)
     if target is not None:
         fitted.save(target)
-        progress.note(f"Written: {target}, in {clock(round(time.monotonic() - began))}.")
-    return Fit(fitted, len(windows), len(failed))
+        progress.note(f"Wrote {target} in {clock(round(time.monotonic() - began))}.")
+    return Fit(fitted, len(images), len(failed))
 
 
-def learn(
-    loaded: LoadedModel, masks: Masks, groups: NDArray[np.int64], progress: Progress
-) -> tuple[list[list[Window]], list[ImageError]]:
-    """Return what the windows of each image teach, and what is wrong with images that failed; see `FitTask`."""
-    from tipsseg.runs.fit.task import FitTask, at_scale_one
-
-    info = loaded.info
-    progress.begin(
-        f"{counted(len(masks.refs), 'image')} with masks, model {info.model['id']} on {info.device} ({info.dtype}).",
-        len(masks.refs),
-    )
-    failed: list[ImageError] = []
-    taught: list[list[Window]] = []
-    for result in _results(FitTask(at_scale_one(loaded), masks, groups), masks.refs, info.spec.jobs, progress):
-        if isinstance(result, Failed):
-            failed.append(result.error)
-            progress.error(result.error)
-        else:
-            taught.append(result.windows)
-    return taught, failed
-
-
-def look_at(loaded: LoadedModel, refs: Sequence[ImageRef], progress: Progress) -> list[Tensor]:
-    """Return some patches of each image without a mask. A fit does without those that cannot be read: a note counts them."""
-    from tipsseg.runs.fit.task import UnlabelledTask, at_scale_one
+def _unlabelled_patches(loaded: LoadedModel, refs: Sequence[ImageRef], progress: Progress) -> list[Tensor]:
+    """Return some patches of each image without a mask, and note images that cannot be read."""
+    from tipsseg.runs.fit.task import UnlabelledTask, source_at_scale_one
 
     if not refs:
         return []
     number = counted(len(refs), "image")
-    progress.begin(f"Looking at {number} without masks.", len(refs))
-    results = _results(UnlabelledTask(at_scale_one(loaded)), refs, loaded.info.spec.jobs, progress)
-    found = [result.patches for result in results if not isinstance(result, Failed)]
-    if missing := len(refs) - len(found):
-        progress.note(f"{missing} of the {number} without masks cannot be read, and are left out.")
-    return found
-
-
-def _results(
-    task: Task[Features, _Learnt], refs: Sequence[ImageRef], jobs: int, progress: Progress
-) -> Iterator[_Learnt | Failed]:
-    from tipsseg.runs.engine.pipeline import run_tasks
-
-    with closing(run_tasks(refs, task, jobs)) as results:
-        for result in results:
-            if not isinstance(result, Failed) and result.damaged:
-                note_damaged(result.damaged, progress)
-            yield result
-            progress.advance()
-    progress.end()
+    progress.begin(f"Encoding {number} without masks.", len(refs))
+    results = run_noting_damage(UnlabelledTask(source_at_scale_one(loaded)), refs, loaded.info.spec.jobs, progress)
+    patches = [result.patches for result in results if not isinstance(result, Failed)]
+    if missing := len(refs) - len(patches):
+        progress.note(f"Ignored {missing} of the {number} without masks: cannot be read.")
+    return patches
 
 
 def _note_classes(fitted: FittedVocabulary, progress: Progress) -> None:
-    never = [score.name for score in fitted.scores if score.name and not score.images]
-    if never:
-        progress.note(f"No pixel in the masks of {listed(never, 10)}: the text alone stands for what has none.")
+    absent = [score.name for score in fitted.scores if score.name and not score.images]
+    if absent:
+        progress.note(
+            f"The masks have no pixel of {listed(absent, 10)}: classes without pixels keep their text vectors."
+        )

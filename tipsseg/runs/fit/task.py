@@ -1,4 +1,4 @@
-"""What is done to one image of `fit` and `tune`, from its features to what it teaches: by its mask, or by its features alone."""
+"""Tasks of the pipeline that turn the features of an image into data to learn from: with its mask, or without one."""
 
 from __future__ import annotations
 
@@ -15,40 +15,37 @@ from tipsseg.labelling.features import Features, find_features
 from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.options import LabelOptions
 from tipsseg.runs.engine.loading import LoadedModel
-from tipsseg.runs.fit.masked import Masks, of_another_size
-from tipsseg.types import ImageRef
+from tipsseg.runs.fit.masked import Masks, size_mismatch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Taught:
-    """What an image teaches.
+class MaskedWindows:
+    """The windows of an image, each with its part of the mask.
 
     Attributes:
-        ref: The image.
-        windows: Of its windows; none where no pixel of its mask counts.
-        damaged: What was wrong with the file of its features; "" where nothing was.
+        windows: The windows; empty if the mask ignores all pixels.
+        damaged: The fault of the image's feature file; "" if it was read, or absent.
     """
 
-    ref: ImageRef
     windows: list[Window]
     damaged: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """What an image without a mask tells.
+class UnlabelledPatches:
+    """Some patches of an image without a mask.
 
     Attributes:
-        patches: Some of its patches, [n, D] float32 on the CPU.
-        damaged: What was wrong with the file of its features; "" where nothing was.
+        patches: [n, D] float32 on the CPU.
+        damaged: The fault of the image's feature file; "" if it was read, or absent.
     """
 
     patches: Tensor
     damaged: str
 
 
-def at_scale_one(loaded: LoadedModel) -> FeatureSource[Features]:
-    """Return what gives the features that are learnt from."""
+def source_at_scale_one(loaded: LoadedModel) -> FeatureSource[Features]:
+    """Return the source of the features at scale 1, the only scale of a fit."""
     spec = loaded.info.spec
     return FeatureSource(
         loaded.model,
@@ -61,36 +58,34 @@ def at_scale_one(loaded: LoadedModel) -> FeatureSource[Features]:
 
 
 class FitTask:
-    """Brings the features of images and their masks together."""
+    """Pair the features of images with their masks."""
 
     def __init__(self, source: FeatureSource[Features], masks: Masks, groups: NDArray[np.int64]) -> None:
-        """Take the masks, and what their ids count for, see `windows_of`."""
+        """Set the masks, and the group of each mask id, see `windows_of`."""
         self.source = source
         self._masks = masks
         self._groups = groups
 
     def score(self, scales: Sequence[Features]) -> Features:
-        """Return the features at the one scale of a fit."""
         return scales[0]
 
-    def finish(self, loaded: Loaded[Features], scored: Features) -> Taught:
-        """Read the mask; several threads may call this. Raises ImageError for a mask of another size."""
+    def finish(self, loaded: Loaded[Features], scored: Features) -> MaskedWindows:
+        """Read the mask. Thread-safe. Raises ImageError if its size differs from the image's."""
         mask = self._masks.read(loaded.ref)
         if mask.shape != scored.size:
-            raise of_another_size(loaded.ref, scored.size, mask.shape)
-        return Taught(loaded.ref, windows_of(scored.patches, scored.plan, mask, self._groups), loaded.damaged)
+            raise size_mismatch(loaded.ref, scored.size, mask.shape)
+        return MaskedWindows(windows_of(scored.patches, scored.plan, mask, self._groups), loaded.damaged)
 
 
 class UnlabelledTask:
-    """Takes some patches of each image."""
+    """Draw some patches of each image."""
 
     def __init__(self, source: FeatureSource[Features]) -> None:
         self.source = source
 
     def score(self, scales: Sequence[Features]) -> Features:
-        """Return the features at the one scale of a fit."""
         return scales[0]
 
-    def finish(self, loaded: Loaded[Features], scored: Features) -> Seen:
-        """Take the patches; several threads may call this."""
-        return Seen(some_patches(scored.patches), loaded.damaged)
+    def finish(self, loaded: Loaded[Features], scored: Features) -> UnlabelledPatches:
+        """Draw the patches. Thread-safe."""
+        return UnlabelledPatches(some_patches(scored.patches), loaded.damaged)

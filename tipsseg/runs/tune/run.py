@@ -1,30 +1,24 @@
-"""One `tipsseg tune` run: edited masks ─► labels and confidences of their images ─► thresholds, a temperature ─► a vocabulary."""
+"""`tipsseg tune`: choose minimum confidences and a temperature by edited masks."""
 
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipsseg.errors import ImageError, UsageError
-from tipsseg.evaluation.thresholds import ClassThreshold, Tally, choose_thresholds, tally
-from tipsseg.label_map import LabelMap
+from tipsseg.evaluation.thresholds import ClassThreshold, Tally, choose_thresholds
 from tipsseg.options.run import ComputeOptions
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.engine.engine import LocalEngine
-from tipsseg.runs.engine.loading import load_for
-from tipsseg.runs.fit.masked import EditedMasks, draw_masks, of_another_size, require_masks
-from tipsseg.runs.fit.run import check_file, learn, note_left_out, spec_of_run
-from tipsseg.store.results import Failed
+from tipsseg.runs.engine.loading import LoadedModel, load_for
+from tipsseg.runs.fit.learning import check_file, learn, note_other_scales, run_on_masks, spec_of_run
+from tipsseg.runs.fit.masked import EditedMasks, Minimum, draw_masks, require_masks
 from tipsseg.store.run_record import plan_run, run_context
 from tipsseg.store.spec import RunSpec
-from tipsseg.types import ImageRef
 from tipsseg.util.files import atomic_write, cache_folder
-from tipsseg.util.printable import counted, listed, quoted
+from tipsseg.util.printable import listed, quoted
 from tipsseg.util.table import text_table
 from tipsseg.vocabulary.fitted import FIT_SUFFIX, FittedVocabulary
 from tipsseg.vocabulary.toml_file import vocabulary_toml
@@ -36,27 +30,25 @@ if TYPE_CHECKING:
 
 _TOML = ".toml"
 
-#: The fewest images of thresholds: a threshold takes two images, and it is tried on one more.
-_FEWEST = 3
+#: A threshold is chosen on two images or more, and validated on another one.
+_FOR_THRESHOLDS = Minimum(3, "minimum confidences need")
 
-#: The fewest images of a temperature: one is left out.
-_FEWEST_OF_TEMPERATURE = 2
-
-_WISH = "minimum confidences need"
+#: A temperature is validated on a held-out image.
+_FOR_TEMPERATURE = Minimum(2, "a temperature needs")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tuning:
-    """What a run was tuned to.
+    """The result of tuning a run.
 
     Attributes:
         vocabulary: The classes with their minimum confidences.
-        fitted: The same with its vectors and the temperature; None where neither was fitted.
-        precision: What was asked for, 0..1; None where no thresholds were.
-        thresholds: Of each class 1..N.
-        calibration: The temperature, and the errors before and after; None where it was not asked for.
-        images: How many images it was tuned by.
-        failed: How many images failed, and were left out.
+        fitted: The vocabulary with its vectors and temperature; None if neither was fitted.
+        precision: The requested precision, 0..1; None if no thresholds were chosen.
+        thresholds: The threshold of each class 1..N.
+        calibration: The temperature, with the calibration errors before and after; None if no temperature was fitted.
+        images: The number of images used.
+        failed: The number of images that failed and were left out.
     """
 
     vocabulary: Vocabulary
@@ -68,14 +60,14 @@ class Tuning:
     failed: int
 
     def save(self, path: str | Path) -> None:
-        """Write a vocabulary file: .toml, or .fit where vectors or a temperature belong to it.
+        """Write a vocabulary file: .fit if it includes vectors or a temperature, else .toml.
 
         Args:
             path: The file.
 
         Raises:
-            UsageError: The name of the file says otherwise.
-            OutputError: It cannot be written.
+            UsageError: The path has the wrong suffix.
+            OutputError: The file cannot be written.
         """
         check_suffix(Path(path), fitted=self.fitted is not None)
         if self.fitted is not None:
@@ -84,8 +76,8 @@ class Tuning:
             atomic_write(Path(path), vocabulary_toml(self.vocabulary).encode())
 
     def record(self) -> dict[str, object]:
-        """The numbers as JSON values."""
-        names = [each.name for each in self.vocabulary.classes]
+        """Return the numbers as JSON values."""
+        names = [entry.name for entry in self.vocabulary.classes]
         return {
             "images": self.images,
             "failed": self.failed,
@@ -97,37 +89,37 @@ class Tuning:
                 {
                     "id": number,
                     "name": name,
-                    "images": each.images,
-                    "min_confidence": each.min_confidence,
-                    "reached": each.reached,
-                    "own": each.own,
-                    "precision": _rounded(each.precision),
-                    "recall": _rounded(each.recall),
-                    "precision_before": _rounded(each.precision_before),
-                    "recall_before": _rounded(each.recall_before),
+                    "images": threshold.images,
+                    "min_confidence": threshold.min_confidence,
+                    "reached": threshold.reached,
+                    "own": threshold.own,
+                    "precision": _rounded(threshold.precision),
+                    "recall": _rounded(threshold.recall),
+                    "precision_before": _rounded(threshold.precision_before),
+                    "recall_before": _rounded(threshold.recall_before),
                 }
-                for number, (name, each) in enumerate(zip(names, self.thresholds, strict=False), start=1)
+                for number, (name, threshold) in enumerate(zip(names, self.thresholds, strict=False), start=1)
             ],
         }
 
     def table(self) -> str:
-        """Lay out the numbers for a terminal, shares in per cent; "-": not known."""
+        """Return the numbers as a text table, shares in per cent; "-" if unknown."""
         text = ""
         if self.thresholds:
             heads = ["in %", "at least", "precision", "recall", "before", "recall", "images", ""]
             rows = []
-            for entry, found in zip(self.vocabulary.classes, self.thresholds, strict=True):
-                shares = (found.precision, found.recall, found.precision_before, found.recall_before)
-                numbers = [_percent(found.min_confidence, 1), *map(_percent, shares), str(found.images)]
-                rows.append([entry.name, *numbers, _remark(found)])
+            for entry, threshold in zip(self.vocabulary.classes, self.thresholds, strict=True):
+                shares = (threshold.precision, threshold.recall, threshold.precision_before, threshold.recall_before)
+                numbers = [_percent(threshold.min_confidence, 1), *map(_percent, shares), str(threshold.images)]
+                rows.append([entry.name, *numbers, _remark(threshold)])
             text = text_table(heads, rows, left=(0, 7))
             text += (
-                "\nprecision and recall: of each image with thresholds from the others; before: without thresholds\n"
+                "\nprecision and recall: each image with thresholds chosen on the others; before: without thresholds\n"
             )
         if self.calibration is not None:
             text += (
                 f"temperature {self.calibration.temperature:.4g}: calibration error {_percent(self.calibration.before)} % "
-                f"before, {_percent(self.calibration.after)} % in images that it was not chosen by\n"
+                f"before, {_percent(self.calibration.after)} % on held-out images\n"
             )
         return text
 
@@ -135,7 +127,7 @@ class Tuning:
 def _remark(threshold: ClassThreshold) -> str:
     if not threshold.reached:
         return "not reached: not labelled"
-    return "" if threshold.own else "too few images: that of all classes"
+    return "" if threshold.own else "too few images: threshold of all classes"
 
 
 def _percent(value: float | None, digits: int = 2) -> str:
@@ -147,11 +139,11 @@ def _rounded(value: float | None) -> float | None:
 
 
 def check_wish(precision: float | None, *, temperature: bool) -> None:
-    """Raise UsageError where nothing is asked for, or a precision that cannot be."""
+    """Raise UsageError if there is nothing to tune, or the precision is out of range."""
     if precision is None and not temperature:
         raise UsageError(
             "nothing to tune",
-            "Ask for thresholds with argument `precision`, for example 0.95, or for argument `temperature`.",
+            "Set argument `precision`, for example 0.95, or argument `temperature`.",
         )
     if precision is not None and not 0 < precision < 1:
         raise UsageError(
@@ -161,47 +153,47 @@ def check_wish(precision: float | None, *, temperature: bool) -> None:
 
 
 def check_suffix(target: Path, *, fitted: bool) -> None:
-    """Raise UsageError where the name of a file says that it holds something else."""
-    wanted = FIT_SUFFIX if fitted else _TOML
-    if target.suffix.lower() != wanted:
-        why = "has vectors or a temperature of its own" if fitted else "is words and thresholds"
+    """Raise UsageError if the suffix of a file does not match its content."""
+    suffix = FIT_SUFFIX if fitted else _TOML
+    if target.suffix.lower() != suffix:
+        content = "vectors or a temperature" if fitted else "only words and thresholds"
         raise UsageError(
-            f"argument `output`={target}: this vocabulary {why}, and its file ends with {wanted}",
-            f"Give {target.with_suffix(wanted)}",
+            f"argument `output`={target}: a vocabulary with {content} is a {suffix} file",
+            f"Use {target.with_suffix(suffix)}",
         )
 
 
 def check_target(target: Path, *, fitted: bool, overwrite: bool) -> None:
-    """Raise an error where the file cannot be meant, or is there already; see `check_suffix`."""
+    """Check the suffix of a file, see `check_suffix`. Raises OutputError if the file cannot be written, or exists already."""
     check_suffix(target, fitted=fitted)
     check_file(target, overwrite=overwrite)
 
 
 def spec_of_tuning(masks: EditedMasks, compute: ComputeOptions, fitted: FittedVocabulary | None) -> RunSpec:
-    """How the images of a run are labelled again: as it did, without minimum confidences.
+    """Return the settings that label the images of a run again, without minimum confidences.
 
     Raises:
-        UsageError: Where the run was made with fitted vectors, and these are not given.
-        InputError: See `spec_of_run`.
+        UsageError: `fitted` is not the fitted vocabulary of the run.
+        InputError: The files of the run's model have changed.
     """
-    asked = masks.run.info.spec
-    digest = asked.vocabulary.fit
+    recorded = masks.run.info.spec
+    digest = recorded.vocabulary.fit
     if digest != ("" if fitted is None else fitted.vocabulary.fit):
         raise UsageError(
-            f"the run in {masks.run.output} was made {'with other vectors' if fitted else 'with a fitted vocabulary'}",
-            "Give the fitted vocabulary that it was made with as argument `vocabulary`."
+            f"the run in {masks.run.output} used {'other fitted vectors' if fitted else 'a fitted vocabulary'}",
+            "Set argument `vocabulary` to the fitted vocabulary of the run."
             if digest
             else "Leave out argument `vocabulary`.",
         )
     spec = spec_of_run(masks, compute)
-    vocabulary = _without(asked.vocabulary)
+    vocabulary = _without_thresholds(recorded.vocabulary)
     if fitted is not None:
-        fitted = replace(fitted, vocabulary=_without(fitted.vocabulary))
+        fitted = replace(fitted, vocabulary=_without_thresholds(fitted.vocabulary))
         vocabulary = fitted.vocabulary
-    return replace(spec, vocabulary=vocabulary, fitted=fitted, options=replace(asked.options, min_confidence=0.0))
+    return replace(spec, vocabulary=vocabulary, fitted=fitted, options=replace(recorded.options, min_confidence=0.0))
 
 
-def _without(vocabulary: Vocabulary) -> Vocabulary:
+def _without_thresholds(vocabulary: Vocabulary) -> Vocabulary:
     return with_min_confidences(vocabulary, [None] * len(vocabulary.classes))
 
 
@@ -214,81 +206,86 @@ def tune_run(
     temperature: bool,
     quiet: bool = False,
 ) -> Tuning:
-    """Choose minimum confidences, a temperature, or first the temperature and then the minimum confidences.
+    """Fit a temperature, then choose minimum confidences; either or both.
 
     Args:
-        spec: As `spec_of_tuning` gives it.
+        spec: The settings that `spec_of_tuning` returns.
         masks: The edited masks.
-        precision: The share of pixels of each class that are to be right, 0..1; None: no minimum confidences.
-        progress: Says what happens.
-        temperature: Whether the temperature is fitted.
-        quiet: Whether a download of the model shows no progress.
+        precision: The requested precision of each class, 0..1; None chooses no minimum confidences.
+        progress: Prints progress and notes.
+        temperature: Fit the temperature.
+        quiet: Hide the progress of a model download.
 
     Raises:
-        TipssegError: For what ends the run. An image that cannot be read is reported and left out.
+        TipssegError: The run cannot go on. An image that cannot be read is reported and left out instead.
     """
     if spec.fitted is not None:
         progress.note(
-            "The thresholds are too low where the vectors were fitted to these same images; correct others for them."
+            "If the vectors were fitted to these masks, the thresholds will be too low: tune on masks of other images."
         )
     if precision is not None:
-        require_masks(masks, len(masks.refs), (), _FEWEST, _WISH)
-    masks = draw_masks(masks, progress)
-    calibration = None
-    images = failed = 0
+        require_masks(masks, len(masks.refs), (), _FOR_THRESHOLDS)
     if temperature:
-        note_left_out(masks, "The temperature is fitted", progress)
-        spec, calibration, images, failed = _with_temperature(spec, masks, progress, quiet=quiet)
+        require_masks(masks, len(masks.refs), (), _FOR_TEMPERATURE)
+    masks = draw_masks(masks, progress)
+    if temperature:
+        note_other_scales(masks, "The temperature is fitted", progress)
+    loaded = load_for(plan_run(spec), progress.note, quiet=quiet, images=masks.refs)
+    fitted, vocabulary = spec.fitted, spec.vocabulary
+    calibration = None
+    images = failures = 0
+    if temperature:
+        fitted, calibration, images, failures = _fit_temperature(loaded, masks, progress)
+        vocabulary = fitted.vocabulary
     thresholds: tuple[ClassThreshold, ...] = ()
-    vocabulary = spec.vocabulary
     if precision is not None:
-        tallies, faults = _tallies(spec, masks, progress, quiet=quiet)
-        images, failed = len(tallies), len(faults)
-        require_masks(masks, images, faults, _FEWEST, _WISH)
+        tallies, failed = _tallies(loaded, fitted or vocabulary, masks, progress)
+        images, failures = len(tallies), len(failed)
+        require_masks(masks, images, failed, _FOR_THRESHOLDS)
         thresholds = choose_thresholds(tallies, precision)
-        vocabulary = with_min_confidences(vocabulary, [each.min_confidence for each in thresholds])
+        vocabulary = with_min_confidences(vocabulary, [threshold.min_confidence for threshold in thresholds])
         _note_thresholds(vocabulary, thresholds, progress)
-    fitted = None if spec.fitted is None else replace(spec.fitted, vocabulary=vocabulary)
-    return Tuning(vocabulary, fitted, precision, thresholds, calibration, images, failed)
+    fitted = None if fitted is None else replace(fitted, vocabulary=vocabulary)
+    return Tuning(vocabulary, fitted, precision, thresholds, calibration, images, failures)
 
 
 def _note_thresholds(vocabulary: Vocabulary, thresholds: Sequence[ClassThreshold], progress: Progress) -> None:
-    lost = [each.name for each, found in zip(vocabulary.classes, thresholds, strict=True) if not found.reached]
-    if lost:
+    missed = [
+        entry.name for entry, threshold in zip(vocabulary.classes, thresholds, strict=True) if not threshold.reached
+    ]
+    if missed:
         progress.note(
-            f"No threshold reaches the precision for {listed(lost, 10)}. The minimum confidence there is 1, so that next to "
-            "nothing is labelled so. Lower it in the file where that is not meant."
+            f"No threshold reaches the precision for {listed(missed, 10)}. Their minimum confidence is set to 1, so almost no "
+            "pixel gets these labels. Lower it in the file to keep them."
         )
 
 
-def _with_temperature(
-    spec: RunSpec, masks: EditedMasks, progress: Progress, *, quiet: bool
-) -> tuple[RunSpec, Calibration, int, int]:
-    """The run with a temperature that suits the masks; how it was chosen, by how many images, and how many failed."""
+def _fit_temperature(
+    loaded: LoadedModel, masks: EditedMasks, progress: Progress
+) -> tuple[FittedVocabulary, Calibration, int, int]:
+    """Fit the temperature to the masks.
+
+    Returns:
+        The vocabulary with the temperature, the calibration, and the numbers of images used and failed.
+    """
     import torch
 
     from tipsseg.backbones.workers import threads_of_torch
-    from tipsseg.fitting.fit import counting_groups
     from tipsseg.fitting.temperature import calibrate
     from tipsseg.labelling.classifier import fitted_classifier, make_classifier
 
-    needs = _FEWEST_OF_TEMPERATURE, "a temperature needs"
-    require_masks(masks, len(masks.refs), (), *needs)
-    loaded = load_for(plan_run(spec), progress.note, quiet=quiet, images=masks.refs)
-    backbone = loaded.model.backbone
+    spec, backbone = loaded.info.spec, loaded.model.backbone
     if spec.fitted is None:
         classifier = make_classifier(backbone, spec.vocabulary, cache_folder() if spec.use_cache else None)
     else:
         classifier = fitted_classifier(backbone, spec.fitted)
-    taught, failed = learn(loaded, masks, counting_groups(classifier.vocabulary), progress)
-    windows = [each for each in taught if each]
-    require_masks(masks, len(windows), failed, *needs)
+    images, failed = learn(loaded, masks, classifier, _FOR_TEMPERATURE, progress)
     vectors = torch.from_numpy(classifier.vectors)
     biases = torch.zeros(len(vectors)) if classifier.biases is None else torch.from_numpy(classifier.biases)
     group_of = torch.tensor([phrase.label_id for phrase in classifier.vocabulary.phrases])
     before = backbone.temperature if spec.fitted is None else spec.fitted.temperature
-    with threads_of_torch(1):  # as a fit: more threads may give other numbers, and mostly wait for each other
-        found = calibrate(windows, vectors, biases, group_of, before)
+    with threads_of_torch(1):  # as in a fit: results may depend on the number of threads, and most would only wait
+        calibration = calibrate(images, vectors, biases, group_of, before)
     hashes = file_hashes(backbone.folder)
     fitted = spec.fitted or FittedVocabulary(
         classifier.vocabulary,
@@ -301,45 +298,16 @@ def _with_temperature(
         loaded.view.base,
         (),
     )
-    fitted = replace(fitted, temperature=found.temperature)
-    return replace(spec, fitted=fitted, vocabulary=fitted.vocabulary), found, len(windows), len(failed)
+    return replace(fitted, temperature=calibration.temperature), calibration, len(images), len(failed)
 
 
 def _tallies(
-    spec: RunSpec, masks: EditedMasks, progress: Progress, *, quiet: bool
+    loaded: LoadedModel, vocabulary: Vocabulary | FittedVocabulary, masks: EditedMasks, progress: Progress
 ) -> tuple[list[Tally], list[ImageError]]:
-    """What the labels of each image are worth at every threshold, and what is wrong with images that failed.
+    """Return the tally of each image, and the errors of failed images. Images whose mask ignores all pixels are left out."""
+    from tipsseg.runs.engine.label_task import make_label_task
+    from tipsseg.runs.tune.task import TallyTask
 
-    Images where no pixel of the mask counts are left out.
-    """
-    found: dict[str, Tally] = {}
-    counting = threading.Lock()
-    classes = len(spec.vocabulary.classes)
-
-    def count(ref: ImageRef, label_map: LabelMap) -> None:
-        mask = masks.read(ref)
-        if mask.shape != label_map.labels.shape:
-            raise of_another_size(ref, label_map.labels.shape, mask.shape)
-        if not (mask <= classes).any():
-            return  # all of it is ignored, and it says nothing
-        tallied = tally(label_map.labels, label_map.confidence, mask, classes)
-        with counting:
-            found[ref.name] = tallied
-
-    info = plan_run(spec)
-    engine = LocalEngine(info, inspect=count, note=progress.note, quiet=quiet)
-    started = engine.start(run_context(info), masks.refs)
-    number = counted(len(masks.refs), "image")
-    progress.begin(
-        f"{number} with masks, model {started.model['id']} on {started.device} ({started.dtype}).", len(masks.refs)
-    )
-    failed: list[ImageError] = []
-    with closing(engine.results(masks.refs)) as results:
-        for result in results:
-            if isinstance(result, Failed):
-                failed.append(result.error)
-                progress.error(result.error)
-            progress.advance()
-    progress.end()
-    # In the order of the images, whatever thread was first.
-    return [found[ref.name] for ref in masks.refs if ref.name in found], failed
+    label_task = make_label_task(loaded, vocabulary, run_context(loaded.info), progress.note)
+    results, failed = run_on_masks(TallyTask(label_task, masks), loaded, masks, progress)
+    return [result.tally for result in results if result.tally is not None], failed

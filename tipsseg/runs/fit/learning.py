@@ -1,0 +1,146 @@
+"""The steps that `tipsseg fit` and `tipsseg tune` share: settings of a run, features of masked images, and checks of both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from tipsseg.errors import ImageError, InputError, OutputError
+from tipsseg.options import ONE_SCALE, LabelOptions
+from tipsseg.options.run import ComputeOptions
+from tipsseg.runs.common.notes import note_damaged
+from tipsseg.runs.common.progress import Progress
+from tipsseg.runs.engine.loading import LoadedModel
+from tipsseg.runs.fit.masked import EditedMasks, Masks, Minimum, require_masks
+from tipsseg.store.results import Failed
+from tipsseg.store.spec import RunSpec, check_folder, model_identity
+from tipsseg.types import ImageRef
+from tipsseg.util.files import is_folder
+from tipsseg.util.printable import counted
+from tipsseg.vocabulary.vocabulary import Vocabulary
+from tipsseg.weights.sources import find_model
+
+if TYPE_CHECKING:
+    from tipsseg.fitting.maths import Window
+    from tipsseg.labelling.classifier import Classifier
+    from tipsseg.runs.engine.pipeline import Task
+
+
+class _FromFeatures(Protocol):
+    @property
+    def damaged(self) -> str: ...
+
+
+_Result = TypeVar("_Result", bound=_FromFeatures)
+
+
+def check_file(target: Path, *, overwrite: bool) -> None:
+    """Raise OutputError if a file cannot be written, or exists and `overwrite` is False."""
+    if is_folder(target):
+        raise OutputError(target, "a folder has this name", "Choose another file with argument `output`.")
+    if os.path.lexists(target) and not overwrite:
+        raise OutputError(
+            target,
+            "the file already exists",
+            "Choose another file with argument `output`, or replace it with argument `overwrite`.",
+        )
+    check_folder(target.absolute().parent)
+
+
+def spec_of_run(masks: EditedMasks, compute: ComputeOptions) -> RunSpec:
+    """Return the settings that encode the images of a run as the run did.
+
+    Args:
+        masks: The edited masks.
+        compute: Device, dtype, threads and feature store; the model is the run's.
+
+    Raises:
+        InputError: The files of the run's model have changed.
+    """
+    info = masks.run.info
+    recorded = info.spec
+    compute = replace(compute, model=recorded.model, dtype=info.dtype if compute.dtype == "auto" else compute.dtype)
+    if model_identity(find_model(recorded.model).facts(keep_stamps=compute.use_cache)) != model_identity(info.model):
+        raise InputError(
+            f"{masks.run.output}: the files of its model {recorded.model} have changed",
+            "Restore the model, or label the images again.",
+        )
+    return spec_of_truths(recorded.vocabulary, recorded.options, compute)
+
+
+def spec_of_truths(vocabulary: Vocabulary, options: LabelOptions, compute: ComputeOptions) -> RunSpec:
+    """Return the settings that encode images for a fit: at one scale, starting from the text vectors."""
+    return RunSpec(
+        **vars(compute),
+        vocabulary=replace(vocabulary, fit=""),
+        options=LabelOptions(mode=options.mode, short_side=options.short_side),
+        formats=(),
+        output=Path(),
+        resume=False,
+    )
+
+
+def note_other_scales(masks: EditedMasks, subject: str, progress: Progress) -> None:
+    """Note that a fit or a temperature uses scale 1 only, if the run has other scales."""
+    options = masks.run.info.spec.options
+    if options.scales != ONE_SCALE:
+        scales = "scales" if len(options.scales) > 1 else "scale"
+        progress.note(
+            f"{subject} at scale 1 alone; the run has {scales} {', '.join(f'{scale:g}' for scale in options.scales)}."
+        )
+
+
+def learn(
+    loaded: LoadedModel, masks: Masks, classifier: Classifier, minimum: Minimum, progress: Progress
+) -> tuple[list[list[Window]], list[ImageError]]:
+    """Return the windows of each image with its mask, and the errors of failed images.
+
+    Images whose mask ignores all pixels are left out. Raises InputError if fewer images than `minimum` remain.
+    """
+    from tipsseg.fitting.fit import counting_groups
+    from tipsseg.runs.fit.task import FitTask, source_at_scale_one
+
+    task = FitTask(source_at_scale_one(loaded), masks, counting_groups(classifier.vocabulary))
+    results, failed = run_on_masks(task, loaded, masks, progress)
+    images = [result.windows for result in results if result.windows]
+    require_masks(masks, len(images), failed, minimum)
+    return images, failed
+
+
+def run_on_masks(
+    task: Task[Any, _Result], loaded: LoadedModel, masks: Masks, progress: Progress
+) -> tuple[list[_Result], list[ImageError]]:
+    """Run a task on all images with a mask. Return the results in order, and the errors of failed images."""
+    info = loaded.info
+    progress.begin(
+        f"{counted(len(masks.refs), 'image')} with masks, model {info.model['id']} on {info.device} ({info.dtype}).",
+        len(masks.refs),
+    )
+    results: list[_Result] = []
+    failed: list[ImageError] = []
+    for result in run_noting_damage(task, masks.refs, info.spec.jobs, progress):
+        if isinstance(result, Failed):
+            failed.append(result.error)
+            progress.error(result.error)
+        else:
+            results.append(result)
+    return results, failed
+
+
+def run_noting_damage(
+    task: Task[Any, _Result], refs: Sequence[ImageRef], jobs: int, progress: Progress
+) -> Iterator[_Result | Failed]:
+    """Run a task on images, yield its results in order, and note damaged feature files."""
+    from tipsseg.runs.engine.pipeline import run_tasks
+
+    with closing(run_tasks(refs, task, jobs)) as results:
+        for result in results:
+            if not isinstance(result, Failed) and result.damaged:
+                note_damaged(result.damaged, progress)
+            yield result
+            progress.advance()
+    progress.end()
