@@ -31,6 +31,23 @@ def test_one_of_the_database_and_its_export_is_made_of_the_other(run: Run, name:
     assert path.exists()
 
 
+@pytest.mark.parametrize("data", [None, b"", b"{}\n"], ids=repr)
+def test_check_compares_the_manifest_with_the_database(run: Run, data: bytes | None) -> None:
+    run("-f", "png")
+    path = Path("out/manifest.jsonl")
+    before = path.read_bytes()
+    path.unlink() if data is None else path.write_bytes(before + data if data else b"")
+    what = "missing" if data is None else "changed since it was written"
+    checked = run.command("check", "out")
+    assert (
+        checked.out
+        == f"out/manifest.jsonl: {what}; run the command that labelled the images again, which writes it again\n"
+    )
+    assert "3 images, 3 files checked: 1 problem." in checked.err
+    run("-f", "png")
+    assert (run.labelled, path.read_bytes(), run.command("check", "out").out) == ([], before, "")
+
+
 @pytest.mark.parametrize("line", [b"", b"   ", b"{", b"[]", b'{"image": "a.png"}', b"\0" * 40], ids=repr)
 def test_images_of_lines_that_are_no_entries_are_labelled_again(run: Run, line: bytes) -> None:
     run()
@@ -42,7 +59,10 @@ def test_images_of_lines_that_are_no_entries_are_labelled_again(run: Run, line: 
     assert run.command("check", "out").code == 1
     err = run()
     assert (run.code, run.labelled) == (0, ["a.png"])
-    assert "out/manifest.jsonl: line 1 is no entry; images of such lines are labelled again." in err
+    assert (
+        "out/manifest.jsonl: line 1 is not an entry: not all that belongs to an image; images of such lines are labelled again."
+        in err
+    )
     assert contents(Path("out")) == before
     run()
     assert (run.code, run.labelled) == (0, [])
@@ -63,7 +83,7 @@ def test_a_manifest_that_lost_lines_is_told_of_and_they_are_done_again(run: Run)
     ("damage", "error"),
     [
         (lambda lines: lines[:1], "2 of 3 images are lost from it: run.json counts more than it has"),
-        (lambda lines: [*lines[:2], b"{}\n"], "line 3 is no entry"),
+        (lambda lines: [*lines[:2], b"{}\n"], "line 3 is not an entry"),
         (lambda lines: [*lines[:2], lines[2][:90]], "1 of 3 images are lost from it: run.json counts more than it has"),
     ],
     ids=["lost", "unreadable", "cut off"],
@@ -212,7 +232,7 @@ def test_what_check_says_of_an_entry_mends_it(run: Run, key: str) -> None:
     shutil.rmtree("out/.tipsseg")
     first, *rest = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(json.dumps({**json.loads(first), key: ODD[key]}).encode() + b"\n" + b"".join(rest))
-    assert "line 1 is no entry" in run.command("check", "out").out
+    assert "line 1 is not an entry" in run.command("check", "out").out
     run()
     assert (run.code, run.labelled) == (0, ["a.png"])
     assert contents(Path("out")) == before

@@ -199,7 +199,7 @@ def test_check_names_what_is_no_part_of_a_store(command: Command, scenes: Path) 
     ran = command("check", "feats")
     assert ran.code == 1
     found = dict(line.split(": ", 1) for line in ran.out.splitlines())
-    assert set(found.values()) == {"no file of features"}
+    assert set(found.values()) == {"not a feature file"}
     assert len(found) == 3
     Path("feats/features.json").unlink()
     assert command("check", "feats").code == 1

@@ -597,10 +597,11 @@ REFUSALS: Mapping[str, Refusal] = {
         edit("two/manifest.jsonl", lambda data: data[:-1])
     ),
     "a manifest with other lines": Refusal(
-        "two/manifest.jsonl: line 5 is no entry", edit("two/manifest.jsonl", lambda data: data + b"{}\n")
+        "two/manifest.jsonl: line 5 is not an entry: not all that belongs to an image",
+        edit("two/manifest.jsonl", lambda data: data + b"{}\n")
     ),
     "an entry with a name outside of the folder": Refusal(
-        "one/manifest.jsonl: line 1 is no entry",
+        'one/manifest.jsonl: line 1 is not an entry: `image` is "../../a.png"',
         edit("one/manifest.jsonl", lambda data: data.replace(b"a.png", b"../a.png", 1).replace(b"a.png", b"../a.png")),
     ),
     "annotations that are gone": Refusal("two/annotations.json: b/a.jpg is not in it", remove("two/annotations.json")),

@@ -126,7 +126,7 @@ def test_a_file_of_a_scale_that_is_damaged_is_made_again(command: Command, image
     assert [line.partition(": ")[0] for line in ran.out.splitlines()] == [str(path) for path in fine]
     assert "the short side is 56, not 98" in ran.out
     shutil.copy(coarse, other := coarse.with_name(coarse.name.replace(".", "-56.")))
-    assert f"{other}: no file of features" in command("check", "feats").out
+    assert f"{other}: not a feature file" in command("check", "feats").out
     other.unlink()
     ran = command("label", images, *TINY, *SCALES, "-c", "panda", "-o", "out", "--features", "feats")
     assert (ran.code, ran.err.count("; the image was encoded again.")) == (0, 2)

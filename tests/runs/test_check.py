@@ -221,40 +221,41 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "the manifest is a folder": (
         both(remove(MANIFEST), lambda root: (root / MANIFEST).mkdir()),
-        [f"{MANIFEST}: Is a directory"],
+        [f"{MANIFEST}: it cannot be read: Is a directory"],
     ),
     "a line that is no entry": (
-        edit(MANIFEST, lambda data: data + b'{"image": "x.png"}\n'), [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}; {SET_ASIDE}"],
+        edit(MANIFEST, lambda data: data + b'{"image": "x.png"}\n'),
+        [f"{MANIFEST}: line 4 is not an entry: {NOT_ALL}; {SET_ASIDE}"],
     ),
     "a line that is no JSON": (
-        edit(MANIFEST, lambda data: data + b"\xff\n"), [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}; {SET_ASIDE}"],
+        edit(MANIFEST, lambda data: data + b"\xff\n"), [f"{MANIFEST}: line 4 is not an entry: {NOT_ALL}; {SET_ASIDE}"],
     ),
     "a line with infinity": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b'"size": ', b'"size": Infinity, "x": ') + b"\n"),
-        [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 4 is not an entry: {NOT_ALL}; {SET_ASIDE}"],
     ),
     "a line of lists in lists": (
-        edit(MANIFEST, lambda data: data + b"[" * 100_000 + b"\n"), [f"{MANIFEST}: line 4 is no entry: {NOT_ALL}; {SET_ASIDE}"],
+        edit(MANIFEST, lambda data: data + b"[" * 100_000 + b"\n"), [f"{MANIFEST}: line 4 is not an entry: {NOT_ALL}; {SET_ASIDE}"],
     ),
     "a name that leads out": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b"a.png", b"../a.png") + b"\n"),
-        [f"{MANIFEST}: line 4 is no entry: `image` is \"../a.png\"; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 4 is not an entry: `image` is \"../a.png\"; {SET_ASIDE}"],
     ),
     "a name from the root on": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b"a.png", b"/a.png") + b"\n"),
-        [f"{MANIFEST}: line 4 is no entry: `image` is \"/a.png\"; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 4 is not an entry: `image` is \"/a.png\"; {SET_ASIDE}"],
     ),
     "a name with a dot": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b"a.png", b"./a.png") + b"\n"),
-        [f"{MANIFEST}: line 4 is no entry: `image` is \"./a.png\"; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 4 is not an entry: `image` is \"./a.png\"; {SET_ASIDE}"],
     ),
     "a line whose numbers are none": (
         entry("a.png", lambda r: r.update(height="6")),
-        [f'{MANIFEST}: line 1 is no entry: `height` is "6"; {SET_ASIDE}'],
+        [f'{MANIFEST}: line 1 is not an entry: `height` is "6"; {SET_ASIDE}'],
     ),
     "a class twice": (
         entry("a.png", lambda r: classes_of(r).append(classes_of(r)[0])),
-        [f"{MANIFEST}: line 1 is no entry: id 1 is there twice; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 1 is not an entry: id 1 is there twice; {SET_ASIDE}"],
     ),
     "the last line is cut off": (
         edit(MANIFEST, lambda data: data[:-9]),
@@ -271,11 +272,11 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "an object without its score": (
         entry("a.png", lambda r: r.update(objects=[[1, 4, 0, 0, 2, 2]])),
-        [f"{MANIFEST}: line 1 is no entry: {NOT_ALL}; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 1 is not an entry: {NOT_ALL}; {SET_ASIDE}"],
     ),
     "an object with a score that is none": (
         entry("a.png", lambda r: r.update(objects=[[1, 4, 0, 0, 2, 2, 1.5]])),
-        [f"{MANIFEST}: line 1 is no entry: {NOT_ALL}; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 1 is not an entry: {NOT_ALL}; {SET_ASIDE}"],
     ),
     "two images for one picture": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b'"a.png"', b'"a.gif"') + b"\n"),
@@ -294,11 +295,11 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "a file that leads out": (
         entry("a.png", lambda r: r["files"].update(overlay="../a.jpg")),  # type: ignore[attr-defined]
-        [f"{MANIFEST}: line 1 is no entry: `files.overlay` is \"../a.jpg\"; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 1 is not an entry: `files.overlay` is \"../a.jpg\"; {SET_ASIDE}"],
     ),
     "a file without its digest": (
         entry("a.png", lambda r: r["written"].pop("overlay")),  # type: ignore[attr-defined]
-        [f"{MANIFEST}: line 1 is no entry: `written` is not of the files; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 1 is not an entry: `written` is not of the files; {SET_ASIDE}"],
     ),
     "a file less than formats": (
         entry("a.png", lambda r: (r["files"].pop("overlay"), r["written"].pop("overlay"))),  # type: ignore[attr-defined]
@@ -314,7 +315,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "a format of the future": (
         entry("a.png", lambda r: r.update(formats=["holo"])),
         [
-            f'{MANIFEST}: line 1 is no entry: `formats` is ["holo"]; {SET_ASIDE}',
+            f'{MANIFEST}: line 1 is not an entry: `formats` is ["holo"]; {SET_ASIDE}',
         ],
     ),
     "a file with a very long name": (

@@ -807,10 +807,11 @@ REFUSALS: Mapping[str, Refusal] = {
         "out: it does not hold the labels of a.png and 2 more", of=("coco", "coco-results"), formats=("cvat",)
     ),
     "a manifest with other lines": Refusal(
-        "out/manifest.jsonl: line 7 is no entry", edit("out/manifest.jsonl", lambda data: data + b"{}\n")
+        "out/manifest.jsonl: line 7 is not an entry: not all that belongs to an image",
+        edit("out/manifest.jsonl", lambda data: data + b"{}\n")
     ),
     "a name outside of the folder": Refusal(
-        "out/manifest.jsonl: line 1 is no entry",
+        'out/manifest.jsonl: line 1 is not an entry: `image` is "../../a.png"',
         edit("out/manifest.jsonl", lambda data: data.replace(b"a.png", b"../a.png", 1).replace(b"a.png", b"../a.png")),
     ),
     "a mask that is no mask": Refusal(

@@ -8,6 +8,7 @@ import sqlite3
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,20 @@ def test_it_keeps_what_was_added_in_the_order_of_the_names(tmp_path: Path) -> No
         assert (len(state), state.stale, state.broken_off, state.exported) == (6, {"panoptic"}, False, True)
     lines = (tmp_path / "manifest.jsonl").read_bytes().splitlines()
     assert [read_entry(line).image for line in lines] == NAMES
+
+
+def test_rows_go_when_their_image_leaves_the_format(tmp_path: Path) -> None:
+    with opened(tmp_path) as state:
+        state.add(entry("a.png", "coco", "panoptic"), {"coco": (b"1",), "panoptic": (b"2",)})
+        state.add(entry("a.png", "panoptic"))
+        assert (state.has_rows("coco", "a.png"), state.rows("panoptic", "a.png")) == (False, (b"2",))
+
+
+def test_images_of_one_path_are_found(tmp_path: Path) -> None:
+    with opened(tmp_path) as state:
+        for name in ("a.png", "b.png", "c.png"):
+            state.add(replace(entry(name), path="/b.png" if name == "c.png" else f"/{name}"))
+        assert state.same_paths() == [("c.png", "b.png")]
 
 
 def test_what_was_noted_ahead_stays_until_its_image_is_recorded(tmp_path: Path) -> None:

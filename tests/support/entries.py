@@ -12,7 +12,7 @@ from tipsseg.util.fingerprint import Fingerprint
 
 def read_entries(folder: Path) -> dict[str, ManifestEntry]:
     """The entries in manifest.jsonl, by image, in the order of the file."""
-    return {entry.image: entry for _, entry in exported_entries(folder) if entry is not None}
+    return {entry.image: entry for entry, _ in exported_entries(folder) if entry is not None}
 
 
 def entry_of(

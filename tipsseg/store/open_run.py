@@ -260,7 +260,7 @@ def _check_records(info: RunInfo, records: State) -> None:
     """Raise RecordError if the records have lines that are not entries, or have lost images."""
     path, done, held = info.spec.state / MANIFEST_FILE, info.images if info.ended else 0, len(records)
     if records.unreadable:
-        raise RecordError(path, f"line {records.unreadable} is no entry", check_hint(info.spec.output))
+        raise RecordError(path, records.unreadable, check_hint(info.spec.output))
     if held < done:
         lost = records.without_entry()
         raise RecordError(

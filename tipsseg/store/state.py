@@ -82,7 +82,7 @@ class State:
         changed: Whether this process has changed anything.
         broken_off: Whether a process ended before it had written all exports.
         rebuilt: Whether the database was damaged, and is made again of the exports.
-        unreadable: The number of the first line of manifest.jsonl that could not be taken over, counted from 1; 0 if all could.
+        unreadable: What is wrong with the first line of manifest.jsonl that could not be taken over; "" if all could.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -92,7 +92,7 @@ class State:
         self.broken_off = False
         self.changed = False
         self.rebuilt = False
-        self.unreadable = 0
+        self.unreadable = ""
         self._alone = threading.RLock()
         self._is_file = False
         self._lacks_rows = False
@@ -137,7 +137,7 @@ class State:
             return False
         images = set()
         with suppress(OSError):
-            for _, entry in exported_entries(self.folder):
+            for entry, _ in exported_entries(self.folder):
                 if entry is None:
                     return False
                 images.add(entry.image)
@@ -151,9 +151,9 @@ class State:
         for each in _SCHEMA:
             self._connection.execute(each)
         try:
-            for number, entry in exported_entries(self.folder):
+            for entry, fault in exported_entries(self.folder):
                 if entry is None:
-                    self.unreadable = self.unreadable or number
+                    self.unreadable = self.unreadable or fault
                 else:
                     self._connection.execute(
                         "INSERT OR REPLACE INTO image VALUES (?, ?, ?, ?, ?, ?)", _image_row(entry)
@@ -357,6 +357,19 @@ class State:
         """Return the formats that an image is in; none if the image is not there."""
         return _split(self._image(image, "formats"))
 
+    def names(self) -> list[str]:
+        """Return the names of all images, in their order."""
+        return self._names("1")
+
+    def same_paths(self) -> list[tuple[str, str]]:
+        """Return the images that were labelled from the path of another, each with the first image of that path."""
+        first = "SELECT path, min(key) AS key FROM image GROUP BY path HAVING count(*) > 1"
+        pairs = self._select(
+            f"SELECT image.key, first.key FROM image JOIN ({first}) AS first USING (path) "
+            "WHERE image.key != first.key ORDER BY image.key"
+        )
+        return [(_name(key), _name(other)) for key, other in pairs]
+
     def others(self, digest: str) -> list[str]:
         """Return the images whose labels were decided by something else."""
         return self._names("digest != ?", digest)
@@ -400,12 +413,14 @@ class State:
         """
         with self._alone:
             with self._changing() as connection:
-                new = entry.image not in self
+                before = self._image(entry.image, "formats")
                 _insert(connection, entry, self._session, rows or {})
+                gone = ((name, _key(entry.image)) for name in {*_split(before)} - {*entry.formats})
+                connection.executemany("DELETE FROM row WHERE format = ? AND key = ?", gone)
                 connection.execute("DELETE FROM ahead WHERE image = ?", (entry.image,))
                 connection.execute("DELETE FROM failure WHERE key = ?", (_key(entry.image),))
                 connection.executemany("INSERT OR IGNORE INTO stale VALUES (?)", ((name,) for name in stale))
-            self._count += new
+            self._count += before is None
             self._grow(MANIFEST_FILE, json_bytes(entry.record()) + b"\n")
 
     def replace(self, kept: Iterable[tuple[ManifestEntry, Mapping[str, Rows]]]) -> None:
@@ -418,7 +433,7 @@ class State:
                 for entry, rows in kept:
                     _insert(connection, entry, 0, rows)
             self._count = self._number("SELECT count(*) FROM image")
-            self.unreadable = 0
+            self.unreadable = ""
             self._export()
 
     # ---- failures ----

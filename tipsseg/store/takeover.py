@@ -26,13 +26,13 @@ def lines_of(path: Path) -> Iterator[bytes]:
                 yield line[:-1]
 
 
-def exported_entries(folder: Path) -> Iterator[tuple[int, ManifestEntry | None]]:
-    """Yield the number and the entry of each line of manifest.jsonl; None for a line that is no entry. Raises OSError."""
+def exported_entries(folder: Path) -> Iterator[tuple[ManifestEntry | None, str]]:
+    """Yield the entry in each line of manifest.jsonl; None and what is wrong for another line. Raises OSError."""
     for number, line in enumerate(lines_of(folder / MANIFEST_FILE), start=1):
         try:
-            yield number, read_entry(line)
-        except ValueError:
-            yield number, None
+            yield read_entry(line), ""
+        except ValueError as error:
+            yield None, f"line {number} is not an entry: {error}"
 
 
 def former_notes(folder: Path) -> Iterator[tuple[str, str, str]]:

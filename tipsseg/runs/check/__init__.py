@@ -1,1 +1,1 @@
-"""What `tipsseg check` does."""
+"""The command `tipsseg check`."""

@@ -1,4 +1,4 @@
-"""`tipsseg check` of a feature store: every file is read, and held against what it says of itself and what the store says."""
+"""`tipsseg check` of a feature store: read each file, and compare it with its own header and the record of the store."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from tipsseg.util.files import TEMPORARY_PREFIX
 from tipsseg.util.printable import counted
 from tipsseg.util.threads import in_order
 
-#: What else a run leaves in the folder of a store.
+#: Names that runs leave in the folder of a store.
 _KNOWN = {STORE_FILE, FILES_FOLDER, ERRORS_FILE, STATE_FOLDER, SHARDS_FOLDER}
 
 
 def is_store(folder: Path) -> bool:
-    """Whether a folder is that of a feature store, be it a damaged one."""
+    """Return True if a folder is a feature store, even a damaged one."""
     return os.path.lexists(folder / STORE_FILE) or os.path.lexists(folder / FILES_FOLDER)
 
 
 def check_store(folder: Path, jobs: int, progress: Progress) -> Iterator[Problem]:
-    """Find all that is wrong with a feature store. The model is not needed.
+    """Find what is wrong with a feature store, without the model.
 
     Args:
         folder: The folder of the store.
         jobs: Threads that read files.
-        progress: Is told how it goes on, and of what is worth knowing and not wrong.
+        progress: Shows the progress, and notes on what is not a problem.
 
     Yields:
         The problems, in the order of the files.
@@ -50,7 +50,7 @@ def check_store(folder: Path, jobs: int, progress: Progress) -> Iterator[Problem
         return
     for name in sorted(os.listdir(folder)):  # noqa: PTH208  names are enough
         if name not in _KNOWN and not name.startswith(TEMPORARY_PREFIX):
-            yield Problem(folder / name, "no file of features")
+            yield Problem(folder / name, "not a feature file")
     files = list(files_in(folder))
     left = [path for path in files if path.name.startswith(TEMPORARY_PREFIX)]
     sound = [path for path in files if path not in set(left)]
@@ -77,7 +77,7 @@ def _check_file(folder: Path, record: StoreRecord, path: Path) -> Problem | None
         or path.parent != folder / FILES_FOLDER / named[1][:2]
         or named[2] == str(record.recipe.short_side)  # where nobody looks
     ):
-        return Problem(path, "no file of features")
+        return Problem(path, "not a feature file")
     try:
         found = read_feature_file(path)
         side = int(named[2] or record.recipe.short_side)

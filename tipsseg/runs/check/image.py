@@ -14,9 +14,8 @@ from tipsseg.formats.png import label_faults
 from tipsseg.formats.problem import UNREADABLE, Problem, by, unreadable, what_is_wrong
 from tipsseg.images.decoding import upright_size
 from tipsseg.runs.check.manifest import check_entry, known_files
-from tipsseg.store.manifest import MANIFEST_FILE
+from tipsseg.store.manifest import MANIFEST_FILE, expected_files
 from tipsseg.store.results import link_of
-from tipsseg.store.spec import RunInfo
 from tipsseg.store.stored_image import Mask, ObjectScores, RunImage
 from tipsseg.store.summary import CERTAIN
 from tipsseg.types import LabelArray
@@ -25,34 +24,18 @@ from tipsseg.util.fingerprint import content_digest
 from tipsseg.util.record_paths import actual_path
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where to find what a run used and made.
-
-    Attributes:
-        output: The output folder.
-        run: The run.
-        images: The folder that the images' names begin at; None where it is not known.
-        max_pixels: Larger images are refused.
-    """
-
-    output: Path
-    run: RunInfo
-    images: Path | None
-    max_pixels: int
-
-
 @dataclass(slots=True)
 class Report:
-    """What came of checking an image.
+    """Result of checking an image.
 
     Attributes:
         problems: What is wrong with the image and its files.
-        files: How many per-image files were looked at.
-        edited: Per-image files that were changed by hand, which is no problem.
-        behind: 1 where a mask was changed by hand and the other formats have the labels of before.
+        files: Number of per-image files that were read.
+        edited: Per-image files that were changed by hand, which is not a problem.
+        behind: 1 if a mask was changed by hand and the other formats have the labels of before.
         other: Whether it was labelled with other settings than run.json says, as may be after a merge.
         gone: Whether the input was not found.
+        moved: Per-image files that are where another version or another `val_fraction` put them.
     """
 
     problems: list[Problem] = field(default_factory=list)
@@ -61,33 +44,39 @@ class Report:
     behind: int = 0
     other: bool = False
     gone: bool = False
+    moved: set[str] = field(default_factory=set)
 
 
-def check_image(place: Place, image: RunImage) -> Report:
+def check_image(images: Path | None, image: RunImage) -> Report:
     """Check one image; any thread may call it.
 
     Args:
-        place: Where its files are.
-        image: What the manifest says of it.
+        images: The folder that the names of the images begin at; None if it is not known.
+        image: The image, as the records have it.
     """
-    report = Report(other=not image.stored.sure)
+    report = Report()
     try:
-        _check(place, image, report)
-    except OSError as error:  # what is read may fail at any moment
-        report.problems.append(unreadable(error, place.output))
+        _check(images, image, report)
+    except ImageError as error:  # numbers of the entry that cannot be
+        report.problems.append(Problem(error.path, error.reason))
+    except OSError as error:  # any read may fail
+        report.problems.append(unreadable(error, image.context.output))
     return report
 
 
-def _check(place: Place, image: RunImage, report: Report) -> None:
-    run, entry = place.run, image.entry
+def _check(images: Path | None, image: RunImage, report: Report) -> None:
+    run, entry, output = image.run.info, image.entry, image.context.output
+    report.other = not image.stored.sure
     report.problems += [
-        Problem(run.spec.state / MANIFEST_FILE, f"{entry.image}: {what}") for what in check_entry(run, image)
+        Problem(run.spec.state / MANIFEST_FILE, f"{entry.image}: {what}") for what in check_entry(image)
     ]
+    known = known_files(run, entry)
+    report.moved |= {*known.values()} - {*expected_files(entry.image, entry.formats, run.spec.files).values()}
     corrected: dict[str, Path] = {}
     masks: dict[Path, LabelArray] = {}
-    for name, file in known_files(run, entry).items():
+    for name, file in known.items():
         report.files += 1
-        path = actual_path(place.output, file)
+        path = actual_path(output, file)
         digest, reason = _digest(path)
         changed = bool(digest) and name in entry.written and digest != entry.written[name].sha256
         if FORMATS[name].labels == "mask":
@@ -107,10 +96,8 @@ def _check(place: Place, image: RunImage, report: Report) -> None:
         report.behind += 1
     else:
         report.problems += _stale(image, masks, corrected.values(), report.edited)
-    _check_links(place, image, report)
-    _check_input(
-        None if place.images is None else actual_path(place.images, entry.image), image, place.max_pixels, report
-    )
+    _check_links(image, report)
+    _check_input(None if images is None else actual_path(images, entry.image), image, report)
 
 
 def _stale(
@@ -178,23 +165,23 @@ def _fault_of_change(name: str, path: Path, image: RunImage) -> str:
     return ""
 
 
-def _check_links(place: Place, image: RunImage, report: Report) -> None:
+def _check_links(image: RunImage, report: Report) -> None:
     for name in image.entry.formats:
-        relative = link_of(image.entry, name, place.run.spec.files)
+        relative = link_of(image.entry, name, image.run.info.spec.files)
         if relative is not None:
-            path = actual_path(place.output, str(relative))
+            path = actual_path(image.context.output, str(relative))
             if not path.exists():
                 report.problems.append(Problem(path, "it leads to no file" if path.is_symlink() else "missing"))
 
 
-def _check_input(path: Path | None, image: RunImage, max_pixels: int, report: Report) -> None:
+def _check_input(path: Path | None, image: RunImage, report: Report) -> None:
     if path is None or not is_file(path):
         report.gone = True
         return
     try:
         if not image.entry.fingerprint.matches(path):
             report.problems.append(Problem(path, "changed since it was labelled"))
-        elif (size := upright_size(path, max_pixels)) != image.stored.size:
+        elif (size := upright_size(path, image.run.max_pixels)) != image.stored.size:
             report.problems.append(Problem(path, f"{by(size)}, but labelled as {by(image.stored.size)}"))
     except ImageError as error:
         report.problems.append(Problem(path, error.reason))

@@ -1,10 +1,10 @@
-"""Rules of run.json and classes.json: which runs an output folder holds, whether they ended, and what their ids mean."""
+"""Check run.json and classes.json: find the runs of an output folder, whether they ended, and what their ids mean."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tipsseg.formats.classes_file import CLASSES_FILE, class_names
 from tipsseg.formats.problem import Problem, class_faults
 from tipsseg.options.shard import Shard
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
-from tipsseg.store.open_run import OTHER_VERSION, broken_conversion, check_shard, conversion_begun, read_record
+from tipsseg.store.open_run import OTHER_VERSION, Run, broken_conversion, check_shard, conversion_begun, read_record
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.shards import SHARDS_FOLDER, missing_shards, shards_in, state_folder
 from tipsseg.store.spec import RunInfo
@@ -28,62 +28,79 @@ class Runs:
     """The runs in an output folder.
 
     Attributes:
-        runs: What each run.json says; `converting` has the formats of any conversion that was begun and has not ended.
+        runs: The runs that can be read; `info.converting` has the formats of a conversion that has not ended.
         problems: What is wrong with them.
-        whole: Whether all runs are there and have ended.
+        whole: Whether all runs are present and have ended.
     """
 
-    runs: tuple[RunInfo, ...]
+    runs: tuple[Run, ...]
     problems: tuple[Problem, ...]
     whole: bool
 
 
-def find_runs(folder: Path) -> Runs:
-    """Find the runs in an output folder: one, or one for each of its shards."""
+def find_runs(folder: Path, max_pixels: int, stack: ExitStack) -> Runs:
+    """Open the run in an output folder, or the runs of its shards; `stack` closes them."""
     if not is_folder(folder):
         return Runs((), (Problem(folder, "not a folder" if os.path.lexists(folder) else "no such folder"),), False)
     unfinished = Problem(folder, f"a merge into it has not ended; finish it: {finish_command(folder)}")
     if is_unfinished(folder):
         return Runs((), (unfinished,), False)
-    place = folder / SHARDS_FOLDER
     shards = shards_in(folder)
     problems = [unfinished] if is_begun(folder) else []
+    whole: list[Shard | None] = [None]
     if os.path.lexists(folder / RUN_FILE):
-        found = [_read_run(folder, None)]
         if shards:
-            problems.append(Problem(place, f"shards beside the {RUN_FILE} of a whole run"))
+            problems.append(Problem(folder / SHARDS_FOLDER, f"shards beside the {RUN_FILE} of a whole run"))
     elif shards:
-        found = [_read_run(state_folder(folder, shard), shard) for shard in shards]
-        problems += _missing_shards(place, shards)
+        whole = [*shards]
+        problems += _missing_shards(folder / SHARDS_FOLDER, shards)
     else:
         return Runs((), (Problem(folder, f"not an output folder of tipsseg label: no {RUN_FILE} in it"),), False)
-    runs = tuple(run for run in found if isinstance(run, RunInfo))
-    for each in found:
-        if isinstance(each, Problem):
-            problems.append(each)
-        elif each.ended is None:
-            problems.append(Problem(run_path(each), "the run was broken off; run the same command again"))
-        elif each.converting:
-            error = broken_conversion(folder, each.converting)
-            problems.append(Problem(run_path(each), f"{error.message.removeprefix(f'{folder}: ')}. {error.hint}"))
-        elif each.digest != runs[0].digest:
-            problems.append(Problem(run_path(each), f"labelled with other settings than {run_path(runs[0])}"))
-    return Runs(runs, tuple(problems), not problems)
+    runs: list[Run] = []
+    for shard in whole:
+        try:
+            runs.append(_open(state_folder(folder, shard), shard, max_pixels, stack))
+        except (RecordError, OutputError) as error:
+            problems.append(Problem(error.path, error.reason))
+        else:
+            problems += _faults(runs[-1].info, runs[0].info)
+    return Runs(tuple(runs), tuple(problems), not problems)
 
 
-def run_path(run: RunInfo) -> Path:
-    return run.spec.state / RUN_FILE
+def _open(state: Path, shard: Shard | None, max_pixels: int, stack: ExitStack) -> Run:
+    """Open a run, in whatever state it is. Raises RecordError and OutputError."""
+    if is_locked(state):
+        raise RecordError(state, "a run is at work there; check it once that has ended")
+    info = read_record(state / RUN_FILE, "")
+    check_shard(info, shard, state)
+    records = stack.enter_context(closing(State(state)))
+    info = replace(info, converting=() if info.ended is None else conversion_begun(info, records))
+    return Run(info, info.spec.vocabulary.classes, records, max_pixels)
+
+
+def _faults(run: RunInfo, first: RunInfo) -> Iterator[Problem]:
+    path = run.spec.state / RUN_FILE
+    if run.ended is None:
+        yield Problem(path, "the run was broken off; run the same command again")
+    elif run.converting:
+        error = broken_conversion(run.spec.output, run.converting)
+        yield Problem(path, f"{error.reason}. {error.hint}")
+    elif run.digest != first.digest:
+        yield Problem(path, f"labelled with other settings than {first.spec.state / RUN_FILE}")
 
 
 def check_classes(folder: Path, run: RunInfo) -> Iterator[Problem]:
-    """Hold classes.json against the meaning that the ids had in the run."""
+    """Compare classes.json with the meaning of the ids in the run."""
     path = folder / CLASSES_FILE
     try:
         record = parse(read_regular(path))
         classes = class_names(record)
         ignore = take(record, "ignore", int)
-    except (OSError, ValueError) as error:
-        yield _unreadable(path, error)
+    except OSError as error:
+        yield Problem(path, reason_of(error))
+        return
+    except ValueError as error:
+        yield Problem(path, f"{OTHER_VERSION}: {error}")
         return
     names = run.names
     for what in class_faults(classes, names):
@@ -102,23 +119,3 @@ def _missing_shards(place: Path, shards: Sequence[Shard]) -> Iterator[Problem]:
         yield Problem(
             place, f"of {counts[0]} shards, these are missing: {gaps}; label them with argument `shard`=I/{counts[0]}"
         )
-
-
-def _read_run(state: Path, shard: Shard | None) -> RunInfo | Problem:
-    if is_locked(state):
-        return Problem(state, "a run is at work there; check it once that has ended")
-    try:
-        info = read_record(state / RUN_FILE, "")
-        check_shard(info, shard, state)
-    except RecordError as error:
-        return Problem(error.path, error.reason)
-    if info.ended is not None:
-        with suppress(OutputError), closing(State(state)) as records:  # what cannot be read is told in its turn
-            return replace(info, converting=conversion_begun(info, records))
-    return replace(info, converting=())
-
-
-def _unreadable(path: Path, error: OSError | ValueError) -> Problem:
-    if isinstance(error, OSError):
-        return Problem(path, reason_of(error))
-    return Problem(path, f"{OTHER_VERSION}: {error}")

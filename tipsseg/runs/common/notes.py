@@ -134,9 +134,7 @@ def note_folder(folder: OutputFolder, progress: Progress) -> None:
     if state.rebuilt:
         progress.note(f"{state.path} is damaged, or of another version, and is made again of {MANIFEST_FILE}.")
     if state.unreadable:
-        progress.note(
-            f"{state.folder / MANIFEST_FILE}: line {state.unreadable} is no entry; images of such lines are labelled again."
-        )
+        progress.note(f"{state.folder / MANIFEST_FILE}: {state.unreadable}; images of such lines are labelled again.")
     note_moved(folder.moved, progress)
     if folder.resume.lost:
         progress.note(
