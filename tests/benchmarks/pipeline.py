@@ -239,9 +239,10 @@ def watch_steps(watch: Stopwatch) -> None:
         watch.watch(owner, "score", "score")
     watch.watch(Labeller, "assign", "score")
     watch.watch(label_task, "labelled_objects", "regions")
-    for name in ("png", "coco"):
-        watch.watch(type(FORMATS[name]), "write", name)
-    watch.watch(OutputFolder, "add", "records")
+    watch.watch(type(FORMATS["png"]), "encode", "png")
+    watch.watch(type(FORMATS["coco"]), "image_rows", "coco")
+    for method in ("_placed", "add"):
+        watch.watch(OutputFolder, method, "records")
 
 
 def make_labellers(vocabulary: Vocabulary) -> dict[str, Labeller]:
