@@ -47,9 +47,13 @@ def opened(path: Path) -> Image.Image:
 
 # name: (arguments, what is printed among other things, files that are written)
 CASES: dict[str, tuple[list[str], list[str], list[str]]] = {
-    "label_one": ([str(DESERT)], ["300 x 560 (height x width) pixels", "panda: ", "sky: "], []),
+    "label_one": ([str(DESERT)], ["LabelMap(300x560, panda ", "panda: ", "sky: ", "confidence 0."], []),
     "label_many": ([str(PANDA.parent), "out"], ["out/two-pandas.png"], ["two-pandas.png"]),
-    "features": ([str(DESERT)], ["patches [3, 16, 16, 192], class tokens [3, 2, 192]", "sky ", "water 0.0%"], []),
+    "features": (
+        [str(DESERT)],
+        ["Features(300x560, 3 windows of 16x16 patches, 192 numbers each)", "sky ", "background only"],
+        [],
+    ),
     "write_formats": ([str(DESERT), "out"], ["panda: ", " polygons"], ["annotations.json", "mask.png", "overlay.png"]),
     "label_folder": (
         [str(PANDA.parent), "out", str(EXAMPLES / "truth/meadow")],
@@ -321,7 +325,7 @@ def test_an_image_that_cannot_be_read_comes_in_its_turn(mlp_checkpoint: Path, tm
     backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32")
     backbone.batch_size = 64
     results = Labeller(Model(backbone), ["tree", "sky"]).label_many([PANDA, DESERT, tmp_path / "gone.png", PANDA])
-    assert [next(results).size for _ in range(2)] == [opened(path).size[::-1] for path in (PANDA, DESERT)]
+    assert [next(results).shape for _ in range(2)] == [opened(path).size[::-1] for path in (PANDA, DESERT)]
     with pytest.raises(tipsseg.ImageError, match=r"gone\.png: no such file"):
         next(results)
 
@@ -372,13 +376,9 @@ def test_masks_hold_the_ids(result: LabelMap, tmp_path: Path, mode: str) -> None
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        pytest.param(
-            lambda each: each.save_mask("mask.jpg"), "a mask is a PNG, and mask.jpg is named otherwise", id="jpg"
-        ),
-        pytest.param(lambda each: each.save_mask("mask"), "a mask is a PNG, and mask is named otherwise", id="bare"),
-        pytest.param(
-            lambda each: each.to_coco("a"), "argument `image_id` must be a whole number from 0 on, not 'a'", id="name"
-        ),
+        pytest.param(lambda each: each.save_mask("mask.jpg"), "a mask is a PNG file, not mask.jpg", id="jpg"),
+        pytest.param(lambda each: each.save_mask("mask"), "a mask is a PNG file, not mask", id="bare"),
+        pytest.param(lambda each: each.to_coco("a"), "argument `image_id` must be a whole number, not 'a'", id="name"),
         pytest.param(
             lambda each: each.to_coco(0, first_id=0), "argument `first_id`=0 is too small; the least is 1", id="0"
         ),
@@ -394,23 +394,20 @@ def test_what_labels_cannot_become(result: LabelMap, call: Callable[[LabelMap], 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_annotations_hold_the_objects(result: LabelMap) -> None:
     records = json.loads(json.dumps(result.to_coco(7, first_id=5, min_area=50)))
-    objects = result.regions(min_area=50)
+    objects = result.find_objects(min_area=50)
     assert [record["id"] for record in records] == list(range(5, 5 + len(objects)))
     assert {record["image_id"] for record in records} == {7}
     painted = np.zeros_like(result.labels)
     for record, each in zip(records, objects, strict=True):
         pixels = coco_mask.decode(record["segmentation"]).astype(bool)
-        y, x, h, w = each.region.box
-        assert (record["category_id"], record["area"], record["score"]) == (
-            each.region.class_id,
-            pixels.sum(),
-            each.score,
-        )
-        assert record["bbox"] == [x, y, w, h]
-        assert np.array_equal(pixels[y : y + h, x : x + w], each.region.mask)
+        left, top, right, bottom = each.xyxy
+        assert (record["category_id"], record["area"], record["score"]) == (each.class_id, pixels.sum(), each.score)
+        assert record["bbox"] == [left, top, right - left, bottom - top]
+        assert np.array_equal(pixels, each.mask)
+        assert result.names[each.class_id] == each.name
         painted[pixels] = record["category_id"]
     assert (painted == result.labels).mean() > 0.95
-    assert len(objects) > len(result.regions(instances="class", min_area=50)) == len(np.unique(painted)) - 1
+    assert len(objects) > len(result.find_objects(instances="class", min_area=50)) == len(np.unique(painted)) - 1
 
 
 def test_overlays_show_the_image(result: LabelMap) -> None:
@@ -421,6 +418,6 @@ def test_overlays_show_the_image(result: LabelMap) -> None:
     assert picture.height > 300  # with the legend
     assert picture.tobytes() != titled.tobytes()
     with pytest.raises(
-        tipsseg.InputError, match=r"the image is 30 x 40 \(height x width\) pixels, and its labels are 300 x 560"
+        tipsseg.InputError, match=r"the image is 30 x 40 \(height x width\) pixels, but its labels are 300 x 560"
     ):
         result.overlay(Image.new("RGB", (40, 30)))

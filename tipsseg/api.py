@@ -47,7 +47,9 @@ Classes = Vocabulary | FittedVocabulary | Sequence[str | ClassSpec]
 Paths = str | Path | Iterable[str | Path]
 
 
-@with_keywords(LabelOptions, FileOptions, ComputeOptions, OutputOptions, ImageOptions, EngineOptions)
+@with_keywords(
+    LabelFolderKeywords, LabelOptions, FileOptions, ComputeOptions, OutputOptions, ImageOptions, EngineOptions
+)
 def label_folder(
     images: Paths, classes: Classes, *, verbose: bool = False, **keywords: Unpack[LabelFolderKeywords]
 ) -> Generator[ImageResult, None, None]:
@@ -100,7 +102,7 @@ def _results(
         yield from LabelRun(info, images, engine, progress).results()
 
 
-@with_keywords(LabelOptions, ComputeOptions, StoreOptions, ImageOptions)
+@with_keywords(EncodeFolderKeywords, LabelOptions, ComputeOptions, StoreOptions, ImageOptions)
 def encode_folder(
     images: Paths, output: str | Path, *, verbose: bool = False, **keywords: Unpack[EncodeFolderKeywords]
 ) -> Generator[EncodeResult, None, None]:
@@ -137,7 +139,7 @@ def _encoded(run: EncodeRun, progress: Progress) -> Generator[EncodeResult, None
         yield from run.results()
 
 
-@with_keywords(TruthOptions, LabelOptions, FileOptions, ComputeOptions)
+@with_keywords(EvaluateKeywords, TruthOptions, LabelOptions, FileOptions, ComputeOptions)
 def evaluate(
     images: Paths,
     truths: str | Path,
@@ -189,7 +191,7 @@ def evaluate(
         return evaluate_model(spec, found, Path(truths), layout, progress, quiet=True)
 
 
-@with_keywords(TruthOptions, ComputeOptions)
+@with_keywords(ScoreMasksKeywords, TruthOptions, ComputeOptions)
 def score_masks(
     predicted: str | Path,
     truths: str | Path,
@@ -221,7 +223,7 @@ def score_masks(
         return evaluate_masks(Path(predicted), Path(truths), layout_of(truth, names), names, jobs, progress)
 
 
-@with_keywords(CorrectOptions, ComputeOptions)
+@with_keywords(CorrectKeywords, CorrectOptions, ComputeOptions)
 def correct_folder(
     output: str | Path, corrections: str | Path, *, verbose: bool = False, **keywords: Unpack[CorrectKeywords]
 ) -> Corrections:

@@ -1,26 +1,54 @@
-"""LabelMap: the labels of one image, and the masks, pictures and objects that are made from them without the model."""
+"""LabelMap: the labels of one image, with its masks, objects and pictures. The model is not needed for any of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import io
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypedDict
 
-from tipsseg.errors import InputError, UsageError
-from tipsseg.options import FileOptions, Instances, MinArea, PngMode, check_whole_number
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from tipsseg.errors import InputError, TipssegError, UsageError
+from tipsseg.options import MAX_PIXELS, FileOptions, Instances, MinArea, PngMode, check_whole_number, parse_min_area
 from tipsseg.types import ConfidenceArray, LabelArray, LabelClass, TopClasses, ignore_id
-from tipsseg.util.printable import quoted
+from tipsseg.util.printable import listed, quoted
 
 if TYPE_CHECKING:
     from PIL import Image
+    from supervision import Detections
 
     from tipsseg.images.decoding import ImageInput
     from tipsseg.regions.objects import LabelledObject
 
+#: Pillow's format for each suffix of `save_overlay`, and its options. JPEG at half the colour resolution blurs outlines and text.
+_PICTURES: dict[str, dict[str, Any]] = {
+    ".png": {"format": "PNG"},
+    ".jpg": {"format": "JPEG", "quality": 92, "subsampling": 0},
+    ".jpeg": {"format": "JPEG", "quality": 92, "subsampling": 0},
+    ".webp": {"format": "WEBP", "quality": 92},
+}
 
-@dataclass(frozen=True, slots=True, eq=False)
+#: The longest side in pixels of the picture in a notebook.
+_NOTEBOOK_SIDE = 1024
+
+#: The number of classes that `repr` lists.
+_MOST_NAMES = 6
+
+
+class LabelledMask(TypedDict):
+    """One segment as Hugging Face's image-segmentation pipeline returns it."""
+
+    label: str
+    score: float
+    mask: Image.Image
+
+
+@dataclass(frozen=True, eq=False)
 class LabelMap:
-    """The labels of one image.
+    """Labels of one image. `np.asarray(result)` returns them as an array.
 
     Attributes:
         labels: [H, W] uint8 (uint16 above 254 classes): 0 background, 1..N the classes, `ignore` below the minimum confidence.
@@ -28,72 +56,128 @@ class LabelMap:
             softmax(score / temperature) over the classes and the background; the score of a class is that of its best phrase. For
             refined labels it is the refined probability.
         classes: The N classes, by id.
-        top: The best classes of each patch. None: they were not asked for.
+        top: The best classes of each patch. None unless they were requested.
+        image: The path or picture that was labelled, never a decoded copy. None if only its features were known.
     """
 
     labels: LabelArray
     confidence: ConfidenceArray
     classes: tuple[LabelClass, ...]
     top: TopClasses | None = None
+    image: ImageInput | None = field(default=None, kw_only=True)
+
+    def __repr__(self) -> str:
+        from tipsseg.regions.components import count_labels
+
+        height, width = self.shape
+        pixels = count_labels(self.labels)
+        shares = [
+            f"{entry.name} {pixels[entry.id] / self.labels.size:.1%}" for entry in self.classes if pixels[entry.id]
+        ]
+        return f"LabelMap({height}x{width}, {listed(shares, _MOST_NAMES) or 'background only'})"
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.labels, dtype=dtype, copy=copy)
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
         height, width = self.labels.shape
         return height, width
 
     @property
+    def names(self) -> dict[int, str]:
+        """Class names by label id, 1..N. The background, 0, has no name."""
+        return {entry.id: entry.name for entry in self.classes}
+
+    @property
     def ignore(self) -> int:
-        """The id of pixels whose confidence was too low: 255, or 65535 in 16-bit maps."""
+        """Label id of pixels below the minimum confidence: 255, or 65535 in 16-bit maps."""
         return ignore_id(len(self.classes))
 
-    def regions(self, *, instances: Instances = "component", min_area: int = 1) -> list[LabelledObject]:
-        """Find the objects that the labels show.
+    def mask(self, name: str | SupportsIndex) -> NDArray[np.bool_]:
+        """Return the pixels of a class.
+
+        Args:
+            name: The name of the class, or a label id; 0 is the background.
+
+        Returns:
+            [H, W] bool.
+
+        Raises:
+            UsageError: The labels have no such class.
+        """
+        ids: dict[object, int] = {entry.name: entry.id for entry in self.classes} | {
+            number: number for number in (0, *self.names, self.ignore)
+        }
+        if name not in ids:
+            known = listed(list(self.names.values()), _MOST_NAMES)
+            raise UsageError(f"the labels have no class {quoted(name)}", f"The classes are {known}.")
+        return self.labels == ids[name]
+
+    @cached_property
+    def objects(self) -> tuple[Segment, ...]:
+        """The objects in the image: one for each connected region of a class. See `find_objects`."""
+        return self.find_objects()
+
+    def find_objects(
+        self, *, instances: Instances = "component", min_area: int | str | MinArea = 1
+    ) -> tuple[Segment, ...]:
+        """Find the objects in the labels.
 
         Args:
             instances: "component": each 8-connected region of a class is an object; "class": all pixels of a class are one object.
-            min_area: Smaller objects are left out, in pixels.
+            min_area: Leave out smaller objects: pixels, or a percentage of the image, "0.1%".
 
         Returns:
-            The objects, by class, then from top to bottom, then from left to right. Each has its `region` (class_id, area in
-            pixels, box (y, x, h, w), mask [h, w] within the box), its `score` (the mean confidence) and its `outline` (polygons).
+            The objects, by class, then from top to bottom, then from left to right.
         """
+        return tuple(
+            Segment(self.names[entry.region.class_id], self.shape, entry) for entry in self._find(instances, min_area)
+        )
+
+    def _find(self, instances: Instances, min_area: int | str | MinArea) -> list[LabelledObject]:
         from tipsseg.regions.objects import labelled_objects
 
-        options = FileOptions(instances=instances, min_area=MinArea(min_area))
+        options = FileOptions(instances=instances, min_area=parse_min_area(min_area))
         return labelled_objects(self.labels, self.confidence, len(self.classes), options)
 
     def save_mask(self, path: str | Path, *, mode: PngMode = "L") -> None:
         """Write the labels as an index mask: a PNG whose pixel values are the label ids. The file appears whole or not at all.
 
         Args:
-            path: The file, named "*.png"; its folder is made where it is absent.
+            path: The file, "*.png". Missing folders are created.
             mode: "L": grey, 16-bit above 254 classes; "P": 8-bit with a palette of the classes' colours.
 
         Raises:
             OutputError: The file cannot be written.
-            UsageError: The mode is unknown, or the file's name says that it is of another format.
+            UsageError: The mode is unknown, or the file has another suffix.
         """
-        from tipsseg.formats.png import encode_mask
         from tipsseg.util.files import atomic_write
 
         if Path(path).suffix.lower() != ".png":
-            raise UsageError(f"a mask is a PNG, and {path} is named otherwise", "Give a path that ends with .png.")
-        atomic_write(Path(path), encode_mask(self.labels, self.classes, FileOptions(png_mode=mode).png_mode))
+            raise UsageError(f"a mask is a PNG file, not {path}", "Use a path that ends with .png.")
+        atomic_write(Path(path), self._mask_png(mode))
 
-    def overlay(self, image: ImageInput, *, title: str = "") -> Image.Image:
-        """Draw the labels as colours on the image, outlined, with names and a legend.
+    def _mask_png(self, mode: PngMode) -> bytes:
+        from tipsseg.formats.png import encode_mask
+
+        return encode_mask(self.labels, self.classes, FileOptions(png_mode=mode).png_mode)
+
+    def overlay(self, image: ImageInput | None = None, *, title: str = "") -> Image.Image:
+        """Draw the labels on the image: colours, outlines, class names and a legend.
 
         Args:
-            image: The image that was labelled: a path, a Pillow image, or pixels [H, W, 3] uint8 RGB.
-            title: Text above the legend, such as the name of the image.
+            image: The image that was labelled. None: the path or picture that was passed to the labeller.
+            title: Text above the legend, for example the name of the image.
 
         Returns:
             The picture, in mode RGB. Small images are enlarged; images with a side above 4096 pixels are scaled down.
 
         Raises:
             ImageError: The file cannot be read.
-            InputError: The image has a wrong shape or dtype, or another size than the labels.
+            InputError: The image has a wrong shape or dtype, or not the size of the labels.
+            UsageError: The labels were made from features, and `image` is None.
         """
         from PIL import Image
 
@@ -101,40 +185,175 @@ class LabelMap:
         from tipsseg.images.upright import thumbnail_rgb
         from tipsseg.regions.drawing import draw_labels
 
-        upright = to_upright(image)
-        height, width = self.size
+        image = self.image if image is None else image
+        if image is None:
+            raise UsageError("labels of features have no image to draw on", "Pass the image as argument `image`.")
+        upright = to_upright(image, max(MAX_PIXELS, self.labels.size))
+        height, width = self.shape
         if upright.size != (width, height):
             raise InputError(
-                f"the image is {upright.height} x {upright.width} (height x width) pixels, and its labels are {height} x {width}",
-                "Give the image that was labelled.",
+                f"the image is {upright.height} x {upright.width} (height x width) pixels, but its labels are {height} x {width}",
+                "Pass the image that was labelled.",
             )
         return Image.fromarray(draw_labels(thumbnail_rgb(upright), self.labels, self.classes, title))
 
+    def save_overlay(self, path: str | Path, image: ImageInput | None = None, *, title: str = "") -> None:
+        """Write the picture that `overlay` draws. The file appears whole or not at all.
+
+        Args:
+            path: The file: .png, .jpg or .webp. Missing folders are created.
+            image: See `overlay`.
+            title: See `overlay`.
+
+        Raises:
+            OutputError: The file cannot be written.
+            UsageError: The suffix is unknown.
+            TipssegError: See `overlay`.
+        """
+        from tipsseg.util.files import atomic_write
+
+        options = _PICTURES.get(Path(path).suffix.lower())
+        if options is None:
+            raise UsageError(f"unknown suffix of a picture: {path}", f"Use one of {', '.join(_PICTURES)}.")
+        atomic_write(Path(path), _encoded(self.overlay(image, title=title), **options))
+
+    def _repr_png_(self) -> bytes:
+        """Return the overlay for a notebook, or the mask in colours if the image is not available."""
+        try:
+            picture = self.overlay()
+        except TipssegError:
+            return self._mask_png("P")
+        picture.thumbnail((_NOTEBOOK_SIDE, _NOTEBOOK_SIDE))
+        return _encoded(picture, format="PNG")
+
     def to_coco(
-        self, image_id: int, *, first_id: int = 1, instances: Instances = "component", min_area: int = 1
+        self, image_id: int, *, first_id: int = 1, instances: Instances = "component", min_area: int | str | MinArea = 1
     ) -> list[dict[str, object]]:
-        """Make the entries of `annotations` in a COCO file for this image, with masks as compressed run-length codes.
+        """Return the `annotations` of a COCO file for this image, with masks as compressed run-length codes.
 
         Args:
             image_id: The id of the image in the file.
             first_id: The id of the first annotation; the others follow.
-            instances: See `regions`.
-            min_area: See `regions`, in pixels.
+            instances: See `find_objects`.
+            min_area: See `find_objects`.
 
         Returns:
-            The entries, ready for JSON: id, image_id, category_id (the id of the class), segmentation, area in pixels,
-            bbox [x, y, w, h], iscrowd, score.
+            Records for JSON: id, image_id, category_id (the id of the class), segmentation, area in pixels, bbox [x, y, w, h],
+            iscrowd, score.
 
         Raises:
-            UsageError: `image_id` is no whole number from 0 on, or `first_id` none from 1 on.
+            UsageError: `image_id` is not a whole number from 0 on, or `first_id` not one from 1 on.
         """
         from tipsseg.formats.coco import annotation_record, codes
 
-        if type(image_id) is not int or image_id < 0:
-            raise UsageError(f"argument `image_id` must be a whole number from 0 on, not {quoted(image_id)}")
-        check_whole_number("argument `first_id`", first_id)
-        objects = self.regions(instances=instances, min_area=min_area)
+        image_id = check_whole_number("argument `image_id`", image_id, least=0)
+        first_id = check_whole_number("argument `first_id`", first_id)
+        objects = self._find(instances, min_area)
         return [
-            {"id": first_id + place, "image_id": image_id, **annotation_record(each, code)}
-            for place, (each, code) in enumerate(zip(objects, codes(objects, self.size), strict=True))
+            {"id": number, "image_id": image_id, **annotation_record(entry, code)}
+            for number, (entry, code) in enumerate(zip(objects, codes(objects, self.shape), strict=True), first_id)
         ]
+
+    def to_dicts(self, *, instances: Instances = "class", min_area: int | str | MinArea = 1) -> list[LabelledMask]:
+        """Return the segments as Hugging Face's image-segmentation pipeline does.
+
+        Args:
+            instances: See `find_objects`. "class" is the pipeline's semantic segmentation.
+            min_area: See `find_objects`.
+
+        Returns:
+            For each segment `label`, `score` (the mean confidence, 0..1) and `mask`, a Pillow image in mode L of 0 and 255.
+        """
+        from PIL import Image
+
+        return [
+            {
+                "label": entry.name,
+                "score": entry.score,
+                "mask": Image.fromarray(entry.mask.view(np.uint8) * np.uint8(255)),
+            }
+            for entry in self.find_objects(instances=instances, min_area=min_area)
+        ]
+
+    def to_supervision(self, *, instances: Instances = "component", min_area: int | str | MinArea = 1) -> Detections:
+        """Return the objects as `supervision.Detections`, with the class names as `data["class_name"]`.
+
+        Args:
+            instances: See `find_objects`.
+            min_area: See `find_objects`.
+
+        Raises:
+            UsageError: supervision is not installed.
+        """
+        try:
+            from supervision import Detections
+        except ImportError as error:
+            raise UsageError("supervision is not installed", "Run: pip install supervision") from error
+        objects = self.find_objects(instances=instances, min_area=min_area)
+        if not objects:
+            return Detections.empty()
+        return Detections(
+            xyxy=np.array([entry.xyxy for entry in objects], np.float32),  # [N, 4]
+            mask=np.stack([entry.mask for entry in objects]),  # [N, H, W]
+            confidence=np.array([entry.score for entry in objects], np.float32),
+            class_id=np.array([entry.class_id for entry in objects]),
+            data={"class_name": np.array([entry.name for entry in objects])},
+        )
+
+
+class Segment:
+    """One object of an image.
+
+    Attributes:
+        name: The name of its class.
+    """
+
+    def __init__(self, name: str, shape: tuple[int, int], found: LabelledObject) -> None:
+        self.name = name
+        self._shape = shape
+        self._found = found
+
+    def __repr__(self) -> str:
+        return (
+            f"Segment({self.name!r}, class_id={self.class_id}, score={self.score}, area={self.area}, xyxy={self.xyxy})"
+        )
+
+    @property
+    def class_id(self) -> int:
+        """The label id of its class, 1..N."""
+        return self._found.region.class_id
+
+    @property
+    def score(self) -> float:
+        """The mean confidence of its pixels, 0..1, to four decimals."""
+        return self._found.score
+
+    @property
+    def area(self) -> int:
+        """The number of its pixels."""
+        return self._found.region.area
+
+    @property
+    def xyxy(self) -> tuple[int, int, int, int]:
+        """The bounding box: left, top, right, bottom in pixels. Right and bottom are the edge behind the last pixel."""
+        y, x, height, width = self._found.region.box
+        return x, y, x + width, y + height
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """[H, W] bool, its pixels in the image. A new array on every access."""
+        pixels = np.zeros(self._shape, np.bool_)
+        left, top, right, bottom = self.xyxy
+        pixels[top:bottom, left:right] = self._found.region.mask
+        return pixels
+
+    @property
+    def polygons(self) -> list[NDArray[np.float64]]:
+        """A ring [K, 2] of (x, y) in pixels for each connected part; holes are joined to the ring by a cut."""
+        return [ring[:, ::-1] for ring in self._found.outline.rings]
+
+
+def _encoded(picture: Image.Image, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, **options)
+    return buffer.getvalue()

@@ -20,7 +20,7 @@ from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.fitted import FittedVocabulary
 
 
-@with_keywords(ComputeOptions)
+@with_keywords(ComputeKeywords, ComputeOptions)
 def fit_folder(
     output: str | Path,
     *,
@@ -56,7 +56,7 @@ def fit_folder(
         return fit_masks(spec, edited, None, progress, quiet=True)
 
 
-@with_keywords(TruthOptions, LabelOptions, ComputeOptions)
+@with_keywords(FitTruthsKeywords, TruthOptions, LabelOptions, ComputeOptions)
 def fit_truths(
     images: Paths,
     truths: str | Path,
@@ -90,7 +90,7 @@ def fit_truths(
         return fit_masks(spec, masks, None, progress, quiet=True)
 
 
-@with_keywords(ComputeOptions)
+@with_keywords(ComputeKeywords, ComputeOptions)
 def tune_folder(
     output: str | Path,
     precision: float | None = 0.95,

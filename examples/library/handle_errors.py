@@ -1,4 +1,4 @@
-"""Go on where an image cannot be read: whatever tipsseg raises on purpose is a TipssegError with a message and a hint.
+"""Skip images that cannot be read. Every expected error is a TipssegError with a message and a hint.
 
 Usage: python handle_errors.py IMAGE...
 """
@@ -10,11 +10,9 @@ import tipsseg
 if not sys.argv[1:]:
     sys.exit(__doc__)
 
-labeller = tipsseg.Labeller(tipsseg.load("tiny"), ["tree", "sky"], tipsseg.LabelOptions(min_confidence=0.3))
-for path in sys.argv[1:]:
-    try:
-        result = labeller.label(path)
-    except tipsseg.ImageError as error:
-        print(f"{error.path}: {error.reason}. {error.hint}")
+labeller = tipsseg.load("tiny").labeller(["tree", "sky"], min_confidence=0.3)
+for path, result in zip(sys.argv[1:], labeller.label_many(sys.argv[1:], errors="yield"), strict=True):
+    if isinstance(result, tipsseg.TipssegError):
+        print(f"{result.message}. {result.hint}")
     else:
-        print(f"{path}: {(result.labels == result.ignore).mean():.1%} unsure")
+        print(f"{path}: {result.mask(result.ignore).mean():.1%} below the minimum confidence")

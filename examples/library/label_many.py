@@ -1,4 +1,4 @@
-"""Label many images: they are read as they come, share batches of the model, and come back in their order.
+"""Label many images: they are read one by one, share batches of the model, and keep their order.
 
 Usage: python label_many.py FOLDER OUTPUT
 """
@@ -13,7 +13,7 @@ if len(sys.argv) != 3:
 
 folder, output = map(Path, sys.argv[1:])
 paths = sorted(folder.glob("*.png"))
-labeller = tipsseg.Labeller(tipsseg.load("tiny"), ["tree", "sky", "water"])
+labeller = tipsseg.load("tiny").labeller(["tree", "sky", "water"])
 
 for path, result in zip(paths, labeller.label_many(paths), strict=True):
     result.save_mask(output / path.name)

@@ -1,4 +1,4 @@
-"""Label one image: what is where, and how sure the model is.
+"""Label one image: the objects in it, and the confidence of the model.
 
 Usage: python label_one.py IMAGE
 """
@@ -10,13 +10,11 @@ import tipsseg
 if len(sys.argv) != 2:
     sys.exit(__doc__)
 
-model = tipsseg.load("tiny")  # "l14" for real work; "tiny" needs no download
-labeller = tipsseg.Labeller(model, ["panda", "tree", "sky"])
-result = labeller.label(sys.argv[1])
+model = tipsseg.load("tiny")  # "l14" for photographs; "tiny" needs no download
+result = model.label(sys.argv[1], ["panda", "tree", "sky"])
+print(result)
 
-height, width = result.size
-print(f"{height} x {width} (height x width) pixels")
-for each in result.classes:
-    pixels = result.labels == each.id  # [H, W] bool
+for name in result.names.values():
+    pixels = result.mask(name)  # [H, W] bool
     if pixels.any():
-        print(f"{each.name}: {pixels.mean():.1%}, confidence {result.confidence[pixels].mean():.2f}")
+        print(f"{name}: {pixels.mean():.1%} of the image, confidence {result.confidence[pixels].mean():.2f}")

@@ -1,4 +1,4 @@
-"""Write the labels of one image as a mask, a picture for people, COCO annotations and polygons.
+"""Write the labels of one image as a mask, an overlay and COCO annotations, and list its objects.
 
 Usage: python write_formats.py IMAGE OUTPUT
 """
@@ -13,12 +13,11 @@ if len(sys.argv) != 3:
     sys.exit(__doc__)
 
 image, output = map(Path, sys.argv[1:])
-result = tipsseg.Labeller(tipsseg.load("tiny"), ["panda", "tree", "sky"]).label(image)
+result = tipsseg.load("tiny").label(image, ["panda", "tree", "sky"])
 
-result.save_mask(output / "mask.png")  # pixel values are the ids of the classes
-result.overlay(image, title=image.name).save(output / "overlay.png")
+result.save_mask(output / "mask.png")  # pixel values are the class ids
+result.save_overlay(output / "overlay.png", title=image.name)
 (output / "annotations.json").write_text(json.dumps(result.to_coco(image_id=1)))
 
-for each in result.regions(min_area=50):  # pixels
-    name = result.classes[each.region.class_id - 1].name
-    print(f"{name}: {each.region.area} pixels, score {each.score}, {len(each.outline.rings)} polygons")
+for entry in result.find_objects(min_area=50):  # pixels
+    print(f"{entry.name}: {entry.area} pixels, score {entry.score}, box {entry.xyxy}, {len(entry.polygons)} polygons")

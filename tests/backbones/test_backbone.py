@@ -18,9 +18,11 @@ from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone, exact_convolutions
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.errors import DeviceError
 from tipsseg.labelling.batches import Batches
+from tipsseg.labelling.encode import encode_prepared
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.scoring import scores
 from tipsseg.labelling.scoring.resample import Values
+from tipsseg.labelling.view import view_of
 from tipsseg.options import Mode
 from tipsseg.types import WindowPlan
 
@@ -99,7 +101,7 @@ class Image:
 
 
 def prepared(model: Model, image: NDArray[np.uint8], mode: Mode = "slide") -> Prepared:
-    return model.view(LabelOptions(mode=mode, short_side=56)).prepare(PillowImage.fromarray(image))
+    return view_of(model.backbone, LabelOptions(mode=mode, short_side=56)).prepare(PillowImage.fromarray(image))
 
 
 @pytest.mark.parametrize("mode", ["slide", "whole"])
@@ -111,14 +113,14 @@ def test_images_leave_in_order_with_the_features_that_they_have_alone(
     rng = np.random.default_rng(4)
     sizes = [(60, 60), (60, 200), (300, 60), (56, 56), (60, 130)]
     images = [Image(prepared(model, rng.integers(0, 256, (*size, 3), np.uint8), mode)) for size in sizes]
-    batches: Batches[Image] = Batches(model)
+    batches: Batches[Image] = Batches(model.backbone)
     seen: list[tuple[Image, Features]] = []
     for image in images:
         seen += batches.add(image, image.prepared)
     seen += batches.flush()
     assert [image for image, _ in seen] == images
     for image, features in seen:
-        alone = model.encode_prepared(image.prepared)
+        alone = encode_prepared(model.backbone, image.prepared)
         assert (features.size, features.plan) == (image.prepared.size, image.prepared.plan)
         assert torch.equal(features.patches, alone.patches)
         torch.testing.assert_close(features.class_tokens, alone.class_tokens, rtol=0, atol=1e-6)
@@ -142,7 +144,7 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_cpu_gets_all_windows_of_an_image_and_no_others(mlp_checkpoint: Path, sizes: list[int]) -> None:
     """It divides its threads between them: in the batches that others share, labels would depend on the others."""
     model = Model(Tipsv2Backbone(mlp_checkpoint, "cpu", "float32"))
-    batches: Batches[Image] = Batches(model)
+    batches: Batches[Image] = Batches(model.backbone)
     for width in (60, 90, 200, 56):
         image = Image(prepared(model, np.zeros((60, width, 3), np.uint8)))
         assert [each for each, _ in batches.add(image, image.prepared)] == [image]
@@ -153,7 +155,7 @@ def test_a_cpu_gets_all_windows_of_an_image_and_no_others(mlp_checkpoint: Path, 
 def test_images_that_wait_for_a_batch_come_first_where_batches_shrink_to_one(mlp_checkpoint: Path) -> None:
     model = Model(backbone_of(mlp_checkpoint, 8))
     images = [Image(prepared(model, np.zeros((60, width, 3), np.uint8))) for width in (90, 60, 200)]
-    batches: Batches[Image] = Batches(model)
+    batches: Batches[Image] = Batches(model.backbone)
     assert list(batches.add(images[0], images[0].prepared)) == []
     model.backbone.batch_size = 1
     seen = [image for each in images[1:] for image, _ in batches.add(each, each.prepared)]
@@ -228,7 +230,7 @@ def test_images_that_are_complete_are_out_before_a_later_batch_fails(mlp_checkpo
     backbone = backbone_of(mlp_checkpoint, 4)
     model = Model(backbone)
     first, second = (Image(prepared(model, np.zeros((60, width, 3), np.uint8))) for width in (130, 500))
-    batches: Batches[Image] = Batches(model)
+    batches: Batches[Image] = Batches(model.backbone)
     assert list(batches.add(first, first.prepared)) == []
     plain, calls = backbone._tower, []
 

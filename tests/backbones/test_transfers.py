@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from tipsseg.backbones.protocol import Backbone
 from tipsseg.backbones.transfers import Arriving, sent
 from tipsseg.features.file import FeatureRecord, Origin, Recipe
 from tipsseg.features.folder import FeatureFiles, FeatureStore
-from tipsseg.labelling.features import Features
-from tipsseg.labelling.model import Model
+from tipsseg.labelling.features import Features, features_of, round_features
 from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.labelling.view import View
 from tipsseg.options import FEATURE_DTYPES, FeatureDtype
@@ -57,9 +57,9 @@ def test_tensors_of_a_cpu_have_arrived() -> None:
 
 @pytest.mark.parametrize("dtype", FEATURE_DTYPES)
 def test_rounded_features_are_those_that_are_read_again(dtype: FeatureDtype) -> None:
-    rounded = features().rounded(dtype)
+    rounded = round_features(features(), dtype)
     record = rounded.record()
-    again = Features.from_record(record.in_float32(), torch.device("cpu"))
+    again = features_of(record.in_float32(), torch.device("cpu"))
     assert record.dtype == dtype
     assert record.patches.dtype == np.dtype(dtype)
     assert (rounded.features.size, rounded.features.plan) == (again.size, again.plan) == ((60, 105), PLAN)
@@ -73,9 +73,11 @@ def keeping(features: Features, dtype: FeatureDtype) -> tuple[Callable[[], Featu
     recipe = Recipe({}, "float32", "slide", 56, 1)
     store = SimpleNamespace(at=lambda _: SimpleNamespace(record=SimpleNamespace(dtype=dtype, recipe=recipe)))
     loaded = SimpleNamespace(sha256="a" * 64, ref=SimpleNamespace(name="a.png"), known=())
-    model = SimpleNamespace(gives_no_numbers=lambda: ArithmeticError("no numbers"))
+    backbone = SimpleNamespace(device_name="cpu", dtype_name="float32")
     view = View(native_size=56, patch_size=14, mode="slide", base=56, short_sides=(56,))
-    source = FeatureSource(cast(Model, model), view, cast(FeatureStore, store), FeatureFiles.find, max_pixels=1_000_000)
+    source = FeatureSource(
+        cast(Backbone, backbone), view, cast(FeatureStore, store), FeatureFiles.find, max_pixels=1_000_000
+    )
     (kept,), (unsaved,) = source.keep(cast("Loaded[FeatureRecord]", loaded), features)
     assert isinstance(kept, Features)
     return unsaved, kept
@@ -92,7 +94,7 @@ def test_the_thread_of_the_model_waits_for_no_features(monkeypatch: pytest.Monke
         unsaved, kept = keeping(features(), dtype)
     record = unsaved()
     assert record.origin == Origin("a" * 64, "a.png", Recipe({}, "float32", "slide", 56, 1))
-    assert torch.equal(Features.from_record(record.in_float32(), torch.device("cpu")).patches, kept.patches)
+    assert torch.equal(features_of(record.in_float32(), torch.device("cpu")).patches, kept.patches)
 
 
 @pytest.mark.parametrize("dtype", FEATURE_DTYPES)

@@ -24,9 +24,10 @@ import torch
 from models import machine, save_model
 from PIL import Image
 
-from tipsseg import LabelOptions, Model
+from tipsseg import LabelOptions
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.labelling.golden import picture
+from tipsseg.labelling.view import view_of
 from tipsseg.options import default_jobs
 
 CLASSES = (
@@ -119,7 +120,7 @@ def tower_alone(folder: Path, model: Path, how: Sequence[str], number: int) -> f
     steps = []
     for path in sorted(folder.iterdir())[:number]:
         with Image.open(path) as image:
-            steps.append(Model(backbone).view(LabelOptions()).prepare(image).windows())
+            steps.append(view_of(backbone, LabelOptions()).prepare(image).windows())
     if backbone.batch_size > 1:
         windows = [window for image in steps for window in image]
         steps = [windows[start : start + backbone.batch_size] for start in range(0, len(windows), backbone.batch_size)]

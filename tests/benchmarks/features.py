@@ -30,7 +30,7 @@ from endtoend import CLASSES, draw
 from models import TINY, machine, save_model
 
 import tipsseg
-from tipsseg.labelling.features import Features
+from tipsseg.labelling.features import features_of, round_features
 from tipsseg.options import FEATURE_DTYPES
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
@@ -183,7 +183,7 @@ def measure_pixels(model: Path, options: argparse.Namespace) -> None:
             features = labeller.model.encode(path)
             plain = labeller.label(features).labels
             for dtype in FEATURE_DTYPES:
-                kept = Features.from_record(features.record(dtype), features.patches.device)
+                kept = features_of(round_features(features, dtype).record(), features.patches.device)
                 differ[dtype].append(float(np.mean(labeller.label(kept).labels != plain)))
         shares = " | ".join(f"{np.mean(each):.3%}, at most {max(each):.3%}" for each in differ.values())
         print(f"| {what} ({len(differ['int8'])}) | {shares} |", flush=True)

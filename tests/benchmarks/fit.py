@@ -31,6 +31,7 @@ from tinytips.world.concepts import WHOLE_LIST
 from tinytips.world.scenes import draw_scene
 from tipsseg.fitting.maths import Prior, Window, solve, windows_of
 from tipsseg.labelling.features import Features
+from tipsseg.labelling.view import view_of
 
 #: The first scene; no choice was made on these.
 FIRST = FIRST_SEED + 40_000
@@ -159,8 +160,8 @@ def _drawn(
     without: NDArray[np.int64],
 ) -> tuple[dict[str, Ious], float]:
     """The IoUs that each method comes to with masks of the chosen images, and seconds of the processor for the fit."""
-    plan = model.view(tipsseg.LabelOptions(short_side=SIDE)).plans((SIDE, SIDE))[0]
-    text = tipsseg.Labeller(model, vocabulary).vectors
+    plan = view_of(model.backbone, tipsseg.LabelOptions(short_side=SIDE)).plans((SIDE, SIDE))[0]
+    text = tipsseg.Labeller(model, vocabulary)._patches.vectors
     masks = np.where(np.isin(pool.truths[chosen], [*without, 0]), 255, pool.truths[chosen]).astype(np.uint8)
     patches = pool.patches[chosen]
     groups = np.full(256, -1)
@@ -186,12 +187,12 @@ def _drawn(
 def _ceilings(model: tipsseg.Model, cache: Path | None) -> None:
     """What the classifier of the fit comes to with more than a few images."""
     plan, temperature = (
-        model.view(tipsseg.LabelOptions(short_side=SIDE)).plans((SIDE, SIDE))[0],
+        view_of(model.backbone, tipsseg.LabelOptions(short_side=SIDE)).plans((SIDE, SIDE))[0],
         model.backbone.temperature,
     )
     for kite in (False, True):
         names = (*WHOLE_LIST, "kite") if kite else WHOLE_LIST
-        text = tipsseg.Labeller(model, tipsseg.make_vocabulary(names, "none")).vectors / temperature
+        text = tipsseg.Labeller(model, tipsseg.make_vocabulary(names, "none"))._patches.vectors / temperature
         pool, held_out = (scenes(model, name, kite, cache) for name in ("pool-kite" if kite else "pool", "held-out"))
         groups = np.full(256, -1)
         groups[1 : len(names) + 1] = np.arange(len(names))

@@ -28,20 +28,23 @@ import torch
 from endtoend import CLASSES, draw
 from models import TINY, machine
 from numpy.typing import NDArray
+from PIL import Image
 from scoring import TEMPERATURE, WIDTH, unit
 from torch import Tensor
 
-from tipsseg import Labeller, Model, make_vocabulary
+from tipsseg import make_vocabulary
 from tipsseg.backbones.protocol import WindowFeatures
 from tipsseg.backbones.transfers import Arriving
 from tipsseg.errors import TipssegError
 from tipsseg.formats import FORMATS
+from tipsseg.labelling.encode import encode_prepared
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.labeller import Patches, Scored
+from tipsseg.labelling.patch_labeller import Patches, PatchLabeller, Scored
 from tipsseg.labelling.scoring.device_scores import DeviceLabels
 from tipsseg.labelling.source import FeatureSource
 from tipsseg.labelling.view import View
 from tipsseg.labelling.windows import make_plan
+from tipsseg.options import LabelOptions
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine import label_task
@@ -114,7 +117,7 @@ class FreeTower:
         return torch.from_numpy(np.stack(windows))
 
 
-class Ready(Labeller):
+class Ready(PatchLabeller):
     """Labels are there without any work, as on their way from a GPU."""
 
     def prepare_labels(self, features: Features) -> None:
@@ -129,7 +132,7 @@ class Ready(Labeller):
 class FreeEngine:
     """The local engine around the free tower."""
 
-    def __init__(self, info: RunInfo, labeller: Labeller) -> None:
+    def __init__(self, info: RunInfo, labeller: PatchLabeller) -> None:
         self._info = info
         self._labeller = labeller
 
@@ -235,9 +238,9 @@ def main() -> None:
 def watch_steps(watch: Stopwatch) -> None:
     watch.watch(FeatureSource, "load", "decode")
     watch.watch(View, "prepare", "prepare")
-    for owner in (Labeller, Ready):
+    for owner in (PatchLabeller, Ready):
         watch.watch(owner, "score", "score")
-    watch.watch(Labeller, "assign", "score")
+    watch.watch(PatchLabeller, "assign", "score")
     watch.watch(label_task, "labelled_objects", "regions")
     watch.watch(type(FORMATS["png"]), "encode", "png")
     watch.watch(type(FORMATS["coco"]), "image_rows", "coco")
@@ -245,16 +248,18 @@ def watch_steps(watch: Stopwatch) -> None:
         watch.watch(OutputFolder, method, "records")
 
 
-def make_labellers(vocabulary: Vocabulary) -> dict[str, Labeller]:
+def make_labellers(vocabulary: Vocabulary) -> dict[str, PatchLabeller]:
     """By what they leave to the host."""
-    model = Model(FreeTower(TINY, vocabulary))
-    ready = Ready(model, vocabulary)
+    tower = FreeTower(TINY, vocabulary)
+    ready = Ready(tower, vocabulary, LabelOptions())
     image = np.zeros((*SIZE, 3), np.uint8)
-    ready.prepare_labels(model.encode_prepared(ready._prepared(image)))
-    return {"scores on the CPU": Labeller(model, vocabulary), "labels ready": ready}
+    ready.prepare_labels(encode_prepared(tower, ready.view.prepare(Image.fromarray(image))))
+    return {"scores on the CPU": PatchLabeller(tower, vocabulary, LabelOptions()), "labels ready": ready}
 
 
-def one_core(place: Path, name: str, labeller: Labeller, options: argparse.Namespace, watch: Stopwatch) -> list[float]:
+def one_core(
+    place: Path, name: str, labeller: PatchLabeller, options: argparse.Namespace, watch: Stopwatch
+) -> list[float]:
     """Milliseconds of one core an image: by step, of what is in no step, and in all."""
     watch.seconds = dict.fromkeys(STEPS, 0.0)
     began = time.process_time()
@@ -264,7 +269,7 @@ def one_core(place: Path, name: str, labeller: Labeller, options: argparse.Names
     return [1e3 * each / options.images for each in (*steps, total - sum(steps), total)]
 
 
-def label_all(place: Path, name: str, labeller: Labeller, formats: str, jobs: int) -> float:
+def label_all(place: Path, name: str, labeller: PatchLabeller, formats: str, jobs: int) -> float:
     """Seconds of a run over all images into a folder of its own."""
     spec = RunSpec(
         model="tiny",

@@ -156,7 +156,7 @@ def tiny_cosines(names: list[str]) -> list[Scored]:
     scored = []
     for path in sorted(SCENES.rglob("*.jpg"))[:5]:
         features = model.encode(path)
-        cosines = features.cosines(labeller.vectors).numpy()
+        cosines = features.cosines(labeller._patches.vectors).numpy()
         scored.append(Scored(cosines, features.plan, model.backbone.temperature, features.size))
     return scored
 

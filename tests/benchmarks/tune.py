@@ -21,6 +21,7 @@ from tipsseg.evaluation.thresholds import STEPS, Tally, choose_thresholds, tally
 from tipsseg.fitting.maths import windows_of
 from tipsseg.fitting.temperature import calibrate, calibration_error
 from tipsseg.labelling.features import Features
+from tipsseg.labelling.view import view_of
 
 
 def main() -> None:
@@ -60,7 +61,7 @@ def main() -> None:
 
 def _tallies(model: tipsseg.Model, made: Scenes) -> list[Tally]:
     labeller = tipsseg.Labeller(model, tipsseg.make_vocabulary(WHOLE_LIST, "none"))
-    plan = model.view(tipsseg.LabelOptions(short_side=SIDE)).plans((SIDE, SIDE))[0]
+    plan = view_of(model.backbone, tipsseg.LabelOptions(short_side=SIDE)).plans((SIDE, SIDE))[0]
     found = []
     for patches, truth in zip(made.patches, made.truths, strict=True):
         tokens = torch.zeros(1, 2, patches.shape[-1])
@@ -73,8 +74,8 @@ def _tallies(model: tipsseg.Model, made: Scenes) -> list[Tally]:
 
 def _temperatures(model: tipsseg.Model, pool: Scenes, held_out: Scenes, images: int, draws: int) -> None:
     """The calibration error on held-out scenes, with the temperature of the model and with those of the draws."""
-    vectors = tipsseg.Labeller(model, tipsseg.make_vocabulary(WHOLE_LIST, "none")).vectors
-    plan, count = model.view(tipsseg.LabelOptions(short_side=SIDE)).plans((SIDE, SIDE))[0], len(WHOLE_LIST)
+    vectors = tipsseg.Labeller(model, tipsseg.make_vocabulary(WHOLE_LIST, "none"))._patches.vectors
+    plan, count = view_of(model.backbone, tipsseg.LabelOptions(short_side=SIDE)).plans((SIDE, SIDE))[0], len(WHOLE_LIST)
     groups = np.full(256, -1)
     groups[1 : count + 1] = np.arange(count)
     taught = [

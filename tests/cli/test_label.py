@@ -24,7 +24,7 @@ import tipsseg
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.images.decoding import upright_size
-from tipsseg.labelling.labeller import Cosines
+from tipsseg.labelling.patch_labeller import Cosines, PatchLabeller
 
 CLASSES = "panda leg,tree,sky"
 WORDS = ("-c", CLASSES)
@@ -312,14 +312,14 @@ def test_the_recorded_command_gives_the_same_masks(label: Label, command: Comman
 
 
 def test_masks_of_a_run_that_is_broken_off_can_be_read(label: Label, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = tipsseg.Labeller.assign
+    plain = PatchLabeller.assign
 
-    def interrupted(self: tipsseg.Labeller, scored: Cosines, pixels: NDArray[np.uint8]) -> tipsseg.LabelMap:
+    def interrupted(self: PatchLabeller, scored: Cosines, pixels: NDArray[np.uint8]) -> tipsseg.LabelMap:
         if scored.size == (56, 56):
             raise KeyboardInterrupt
         return plain(self, scored, pixels)
 
-    monkeypatch.setattr(tipsseg.Labeller, "assign", interrupted)
+    monkeypatch.setattr(PatchLabeller, "assign", interrupted)
     ran = label(out="imgs/out", formats="png,coco")
     assert ran.code == 130
     assert ran.err.splitlines()[-1] == "Interrupted: 2 images done; the same command goes on from there."
@@ -328,7 +328,7 @@ def test_masks_of_a_run_that_is_broken_off_can_be_read(label: Label, monkeypatch
     run = read("imgs/out/run.json")
     assert (run["ended"], run["counts"]) == (None, None)
     # Its masks are outputs, for another run too.
-    monkeypatch.setattr(tipsseg.Labeller, "assign", plain)
+    monkeypatch.setattr(PatchLabeller, "assign", plain)
     assert "3 images labelled" in label(out="second", formats="png,coco").err
     # And it goes on.
     assert "1 image labelled, 2 unchanged" in label(out="imgs/out", formats="png,coco").err

@@ -157,7 +157,7 @@ FAULTS = {
         "v.toml",
         '[[classes]]\nname = "tree"\n[[classes]]\nname = "sky"\ncolour = "blue"\n',
         "Error: v.toml: class 2: the colour 'blue' of 'sky' is not three numbers from 0 to 255\n"
-        'Hint: Write [red, green, blue], or in a file "#rrggbb" too.\n',
+        'Hint: Use [red, green, blue] or "#rrggbb".\n',
     ),
     "empty": ("v.txt", "# nothing\n", "Error: v.txt: no classes in the file\nHint: Write one class a line.\n"),
     "TOML in text": (

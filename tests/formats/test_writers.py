@@ -31,6 +31,7 @@ from tipsseg.label_map import LabelMap
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.options.shard import Shard
 from tipsseg.regions.drawing import draw_labels
+from tipsseg.regions.objects import labelled_objects
 from tipsseg.store.writing import FinishedImage, RunContext, finish_image, put_in_place, run_files
 from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses, label_dtype
 from tipsseg.util.files import atomic_write
@@ -76,7 +77,7 @@ def finish(name: str, context: RunContext, image: str, label_map: LabelMap) -> F
 
 
 def blank(label_map: LabelMap) -> NDArray[np.uint8]:
-    return np.full((*label_map.size, 3), 128, np.uint8)
+    return np.full((*label_map.shape, 3), 128, np.uint8)
 
 
 def write_coco(context: RunContext, maps: Mapping[str, LabelMap]) -> Path:
@@ -647,7 +648,8 @@ def test_panoptic_ids_go_over_three_bytes() -> None:
     """Each pixel of a grid is a segment; R + 256 G + 65536 B counts them."""
     labels = np.zeros((2, 2 * 65_600), np.uint8)
     labels[0, ::2] = 1
-    colours = segment_colours(map_of(labels).regions(), labels.shape).astype(np.uint32)
+    objects = labelled_objects(labels, np.ones(labels.shape, np.float32), len(PANDA), DEFAULT_FILE_OPTIONS)
+    colours = segment_colours(objects, labels.shape).astype(np.uint32)
     ids = colours @ np.array([1, 256, 65_536], np.uint32)  # [2, W]
     assert (ids[0, ::2] == np.arange(1, 65_601)).all()
     assert not ids[0, 1::2].any()

@@ -18,9 +18,12 @@ from PIL import Image
 from tipsseg import Features, Labeller, LabelOptions, label_folder, load, make_vocabulary
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.errors import DeviceError
+from tipsseg.labelling.encode import encode_prepared
+from tipsseg.labelling.features import round_features
 from tipsseg.labelling.golden import picture
 from tipsseg.labelling.scoring.assign import LabelTable
 from tipsseg.labelling.scoring.device_scores import DeviceLabels, DeviceScorer
+from tipsseg.labelling.view import view_of
 from tipsseg.labelling.windows import make_plan
 from tipsseg.options import Dtype, FeatureDtype, Mode, Refinement
 from tipsseg.types import LabelArray, WindowPlan, ignore_id, label_dtype
@@ -126,14 +129,14 @@ def test_nothing_waits_for_the_device_before_labels_are_asked_for(tiny_checkpoin
     model = load(tiny_checkpoint, device=str(DEVICE))
     labeller = Labeller(model, make_vocabulary(CLASSES))
     features = model.encode(picture(480, 640))
-    labeller.score(features.scales, 3)  # brings the weights of resizing there
+    labeller._patches.score(features.scales, 3)  # brings the weights of resizing there
     torch.cuda.set_sync_debug_mode("error")
     try:
-        scored = labeller.score(features.scales, 3)
+        scored = labeller._patches.score(features.scales, 3)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert isinstance(scored, DeviceLabels)
-    assert labeller.assign(scored).labels.shape == (480, 640)
+    assert labeller._patches.assign(scored).labels.shape == (480, 640)
 
 
 def test_values_that_are_no_numbers_are_an_error(tiny_checkpoint: Path) -> None:
@@ -174,11 +177,11 @@ def test_nothing_waits_for_the_device_while_windows_are_encoded_and_kept(
     tiny_checkpoint: Path, dtype: FeatureDtype
 ) -> None:
     model = load(tiny_checkpoint, device=str(DEVICE))
-    prepared = model.view(LabelOptions()).prepare(Image.fromarray(picture(480, 640)))
-    model.encode_prepared(prepared).rounded(dtype).record()  # memory is pinned the first time
+    prepared = view_of(model.backbone, LabelOptions()).prepare(Image.fromarray(picture(480, 640)))
+    round_features(encode_prepared(model.backbone, prepared), dtype).record()  # memory is pinned the first time
     torch.cuda.set_sync_debug_mode("error")
     try:
-        rounded = model.encode_prepared(prepared).rounded(dtype)
+        rounded = round_features(encode_prepared(model.backbone, prepared), dtype)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     rounded.record().in_float32()

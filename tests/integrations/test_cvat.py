@@ -85,7 +85,7 @@ def test_objects_below_the_threshold_are_left_out(function: cvat.CvatFunction) -
     labels = tipsseg.Labeller(
         tipsseg.load("tiny", device="cpu"), CLASSES.split(","), tipsseg.LabelOptions(min_confidence=0.5)
     ).label(SCENES / "desert.png")
-    scores = sorted(each.score for each in labels.regions())
+    scores = sorted(each.score for each in labels.objects)
     middle = scores[len(scores) // 2]
     with Image.open(SCENES / "desert.png") as image:
         shapes = function.detect(context(middle), image)

@@ -46,7 +46,7 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     ),
     "labeller, name of a model": (
         lambda _: loose.Labeller("tiny", ["a"]),
-        "the model must be what tipsseg.load gives, not 'tiny'",
+        "the model must be the result of tipsseg.load, not 'tiny'",
     ),
     "labeller, text": (lambda model: Labeller(model, "tree"), "classes must be a list of names, not a string"),
     "labeller, nothing": (lambda model: loose.Labeller(model, None), "classes must be a list of names, not None"),
@@ -95,7 +95,7 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     ),
     "image, floats": (
         lambda model: loose.Labeller(model, ["a"]).label(np.zeros((5, 5, 3))),
-        "an image array must be [H, W, 3] uint8 RGB",
+        "an image array must be uint8, [H, W, 3] RGB, [H, W, 4] RGBA or [H, W] grey, got [5, 5, 3] float64",
     ),
     "classes, bytes": (lambda _: loose.make_vocabulary(b"tree"), "class 1 must be a name or a ClassSpec, not 116"),
     "classes, number": (lambda _: loose.make_vocabulary(5), "classes must be a list of names, not 5"),
@@ -144,8 +144,8 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
         "the supercategory of 'tree' must be a text, not None",
     ),
     "entry, colour text": (
-        lambda _: make_vocabulary([loose.ClassSpec("tree", colour="#ffffff")]),
-        "the colour '#ffffff' of 'tree' is not three numbers from 0 to 255",
+        lambda _: make_vocabulary([loose.ClassSpec("tree", colour="#fff")]),
+        "the colour '#fff' of 'tree' is not three numbers from 0 to 255",
     ),
     "entry, two colours": (
         lambda _: make_vocabulary([loose.ClassSpec("tree", colour=(1, 2))]),

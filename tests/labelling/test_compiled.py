@@ -281,4 +281,4 @@ def test_a_folder_has_the_same_masks_with_numba_and_without(tmp_path: Path, monk
     ids=["one scale", "whole", "refined", "two scales"],
 )
 def test_what_the_loops_are_for(tiny: Model, options: LabelOptions, expected: bool) -> None:
-    assert Labeller(tiny, ["tree"], options).scores_windows is expected
+    assert Labeller(tiny, ["tree"], options)._patches.uses_numba is expected

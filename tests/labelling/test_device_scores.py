@@ -279,7 +279,8 @@ def model(mlp_checkpoint: Path) -> Model:
 
 def as_on_a_gpu(made: Labeller) -> Labeller:
     """Scores where the features are, as if the CPU were a GPU."""
-    made._scorer = DeviceScorer(made._table, made.model.backbone.temperature, made.model.backbone.device)
+    patches = made._patches
+    patches._scorer = DeviceScorer(patches._table, patches.backbone.temperature, patches.backbone.device)
     return made
 
 
@@ -294,9 +295,9 @@ def test_values_that_are_no_numbers_are_an_error(model: Model, most: int, monkey
     patches = features.patches.clone()
     patches[0, 1, 2] = torch.nan
     broken = Features(features.size, features.plan, patches, features.class_tokens)
-    scored = device.score(broken.scales)  # nothing waits for the device here
+    scored = device._patches.score(broken.scales)  # nothing waits for the device here
     with pytest.raises(DeviceError, match="no numbers in float32 on cpu"):
-        device.assign(scored)
+        device._patches.assign(scored)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from tipsseg.cli.main import app
 from tipsseg.errors import DeviceError
 from tipsseg.fitting.maths import windows_of
 from tipsseg.fitting.unlabelled import some_patches
+from tipsseg.labelling.features import round_features
 from tipsseg.labelling.golden import picture
 from tipsseg.labelling.scoring import device_scores
 from tipsseg.options import Dtype, FeatureDtype
@@ -96,7 +97,7 @@ def test_every_tower_gives_the_labels_of_the_cpu(folder: Path, device: OtherDevi
     image = picture(60, 100)
     expected = Labeller(tipsseg.load(folder, device="cpu", dtype="float32"), CLASSES, options).label(image)
     labeller = Labeller(model_on(device, folder), CLASSES, options)
-    assert labeller.vectors.device == device.device
+    assert labeller._patches.vectors.device == device.device
     assert (labeller.label(image).labels == expected.labels).mean() > 0.99
     assert labeller.model.encode(image, mode=mode).patches.device == device.device
 
@@ -144,8 +145,8 @@ def test_the_best_classes(device: OtherDevice, mlp_checkpoint: Path) -> None:
     host = Labeller(tipsseg.load(mlp_checkpoint, device="cpu", dtype="float32"), CLASSES)
     features, there = (each.model.encode(picture(60, 100)) for each in (labeller, host))
     device.waits.clear()
-    best = labeller.assign(labeller.score(features.scales, 3)).top
-    expected = host.assign(host.score(there.scales, 3)).top
+    best = labeller._patches.assign(labeller._patches.score(features.scales, 3)).top
+    expected = host._patches.assign(host._patches.score(there.scales, 3)).top
     assert best is not None
     assert expected is not None
     assert (best.ids == expected.ids).mean() > 0.99
@@ -209,11 +210,11 @@ def test_features_go_to_a_file_and_back(
     labeller = Labeller(model_on(device, mlp_checkpoint), CLASSES)
     features = labeller.model.encode(picture(60, 100))
     device.waits.clear()
-    rounded = features.rounded(dtype)
+    rounded = round_features(features, dtype)
     assert device.waits == []
     features.save(tmp_path / "a.safetensors", dtype)
     assert len(device.waits) == 1
-    labeller.score(features.scales)
+    labeller._patches.score(features.scales)
     again = Features.load(tmp_path / "a.safetensors", device.device)
     assert len(device.waits) == 1
     assert again.patches.device == device.device

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import ImageError
 from tipsseg.features.file import FeatureRecord
 from tipsseg.features.folder import FeatureFiles
 from tipsseg.images.decoding import OpenImage, opened
 from tipsseg.labelling import source
-from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.source import FeatureSource
 from tipsseg.labelling.view import View
@@ -55,7 +55,9 @@ def after_reading(monkeypatch: pytest.MonkeyPatch, happens: Callable[[Path], Non
 
 def reader(*, thumbnails: bool = True, short_side: int = 4) -> FeatureSource[FeatureRecord]:
     view = View(native_size=14, patch_size=1, mode="slide", base=short_side, short_sides=(short_side,))
-    return FeatureSource(cast(Model, None), view, None, FeatureFiles.find, max_pixels=1_000_000, thumbnails=thumbnails)
+    return FeatureSource(
+        cast(Backbone, None), view, None, FeatureFiles.find, max_pixels=1_000_000, thumbnails=thumbnails
+    )
 
 
 def test_an_image_that_the_model_cannot_see_keeps_its_advice(ref: ImageRef) -> None:

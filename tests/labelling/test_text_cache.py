@@ -47,7 +47,7 @@ class Computed:
     def of(self, model: Path, vocabulary: Vocabulary, dtype: Dtype = "float32") -> tuple[int, torch.Tensor]:
         """Of a labeller made again: how many now, and its vectors."""
         self.phrases = 0
-        vectors = Labeller(load(model, device="cpu", dtype=dtype), vocabulary, cache=self._cache).vectors
+        vectors = Labeller(load(model, device="cpu", dtype=dtype), vocabulary, cache=self._cache)._patches.vectors
         return self.phrases, vectors
 
 
@@ -200,9 +200,9 @@ def test_nothing_is_written_unless_a_cache_is_given(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TIPSSEG_CACHE", str(tmp_path / "cache"))
-    expected = Labeller(load(model, device="cpu"), make_vocabulary(CLASSES)).vectors
+    expected = Labeller(load(model, device="cpu"), make_vocabulary(CLASSES))._patches.vectors
     assert not (tmp_path / "cache").exists()
-    kept = Labeller(load(model, device="cpu"), make_vocabulary(CLASSES), cache=tmp_path / "own").vectors
+    kept = Labeller(load(model, device="cpu"), make_vocabulary(CLASSES), cache=tmp_path / "own")._patches.vectors
     assert torch.equal(kept, expected)
     assert list((tmp_path / "own/text").iterdir())
     assert not (tmp_path / "cache").exists()

@@ -167,7 +167,7 @@ def test_labels_are_the_protocols(
     with torch.inference_mode():
         scores = (slide_scores if mode == "slide" else whole_scores)(reference, image, short_side or NATIVE)
     scores.assert_labels(label_map.labels)  # type: ignore[arg-type]
-    assert label_map.size == size
+    assert label_map.shape == size
 
 
 def test_value_features_agree(reference: Reference, mlp_checkpoint: Path) -> None:

@@ -19,7 +19,7 @@ from tipsseg.evaluation.pairing import Pair
 from tipsseg.evaluation.truth import plain_ids, plain_layout
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling import source
-from tipsseg.labelling.labeller import Cosines, Labeller
+from tipsseg.labelling.patch_labeller import Cosines, PatchLabeller
 from tipsseg.labelling.view import View
 from tipsseg.options import MAX_PIXELS, LabelOptions
 from tipsseg.runs.engine.label_task import LabelTask
@@ -36,7 +36,7 @@ SCORED = Cosines([], [], (4, 4), 0)
 
 
 class FakeLabeller:
-    model = SimpleNamespace(backbone=SimpleNamespace(device_name="cpu"))
+    backbone = SimpleNamespace(device_name="cpu")
     options = LabelOptions()
     view = View(native_size=14, patch_size=1, mode="slide", base=4, short_sides=(4,))
 
@@ -66,7 +66,7 @@ def work_in(
     happens: Callable[[], object] = lambda: None,
 ) -> LabelTask:
     context = RunContext(output=output, state=output, classes=TREE, info={})
-    return LabelTask(cast(Labeller, FakeLabeller(happens)), tuple(formats), context, "digest")
+    return LabelTask(cast(PatchLabeller, FakeLabeller(happens)), tuple(formats), context, "digest")
 
 
 def test_an_image_is_labelled(ref: ImageRef, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def image_labels(
         objects=labelled_objects(label_map.labels, label_map.confidence, len(label_map.classes), options),
         confidence=label_map.confidence,
         top=label_map.top,
-        thumbnail=np.full((*label_map.size, 3), 128, np.uint8) if thumbnail is None else thumbnail,
+        thumbnail=np.full((*label_map.shape, 3), 128, np.uint8) if thumbnail is None else thumbnail,
     )
 
 

@@ -256,7 +256,7 @@ NEGATIVE = (
     "Leave those out, or leave out `negative`.",
 )
 ALL_NEGATIVE = ("all classes in the file are negative", "Leave out `negative` where a label is wanted.")
-RGB = 'Write [red, green, blue], or in a file "#rrggbb" too.'
+RGB = 'Use [red, green, blue] or "#rrggbb".'
 NEITHER = " is neither 'auto' nor 'none'", "Give phrases as a list of strings."
 NAMED_SETS = "A vocabulary file may name a set: protocol, plain."
 ABOVE = "Move it above the first [[classes]]; there it is for all."

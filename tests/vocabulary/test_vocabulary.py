@@ -213,7 +213,7 @@ REFUSED = {
     ),
     "colour beyond 255": Refused(
         ["b", ClassSpec("a", colour=(0, 256, 0))], "the colour (0, 256, 0) of 'a' is not three numbers from 0 to 255",
-        'Write [red, green, blue], or in a file "#rrggbb" too.', 1,
+        'Use [red, green, blue] or "#rrggbb".', 1,
     ),
     "negative with colour": Refused(["c", ClassSpec("a_b", colour=(0, 0, 0), negative=True)], *NEGATIVE),
     "negative with confidence": Refused(["c", ClassSpec("a b", min_confidence=0.0, negative=True)], *NEGATIVE),

@@ -19,7 +19,7 @@ from tipsseg.fitting.unlabelled import some_patches
 from tipsseg.labelling.classifier import Classifier, make_classifier
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.model import Model
-from tipsseg.labelling.view import View
+from tipsseg.labelling.view import View, view_of
 from tipsseg.options import LabelOptions
 from tipsseg.types import BACKGROUND, ignore_id
 from tipsseg.util.printable import quoted
@@ -67,7 +67,7 @@ def fit(
     if not isinstance(model, Model):
         raise UsageError(f"the model must be what tipsseg.load gives, not {quoted(model)}")
     options = options or LabelOptions()
-    view = model.view(LabelOptions(mode=options.mode, short_side=options.short_side))
+    view = view_of(model.backbone, LabelOptions(mode=options.mode, short_side=options.short_side))
     if not isinstance(vocabulary, Vocabulary):
         vocabulary = make_vocabulary(vocabulary)
     classifier = make_classifier(model.backbone, replace(vocabulary, fit=""), cache)

@@ -37,7 +37,7 @@ _TWELVE_BITS = 16
 #: A tag of TIFF, and its bits that say that a picture is a smaller copy, or the mask, of another.
 _SUBFILE_TYPE, _OF_ANOTHER_PAGE = 254, 0b101
 
-#: What callers may give as an image: an image file, a Pillow image of any mode, or pixels [H, W, 3] uint8 RGB.
+#: An image file, a Pillow image of any mode, or pixels uint8 [H, W, 3] RGB, [H, W, 4] RGBA or [H, W] grey.
 ImageInput = str | Path | Image.Image | NDArray[np.uint8]
 
 
@@ -75,12 +75,14 @@ def decode_stored(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Turn a path, a Pillow image of any mode, or pixels [H, W, 3] uint8 RGB into an upright picture in mode RGB.
+    """Turn a path, a Pillow image of any mode or an array of pixels into an upright picture in mode RGB, see ImageInput.
 
     Raises:
         ImageError: The file cannot be read.
         InputError: The image has a wrong type, shape or dtype, or no 8-bit meaning.
     """
+    if isinstance(image, str) and re.match(r"[a-z]+://", image):
+        raise InputError(f"URLs are not supported: {image}", "Download the image first.")
     if isinstance(image, str | Path):
         return decode_upright(Path(image), max_pixels)
     if isinstance(image, Image.Image):
@@ -90,12 +92,13 @@ def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
             f"an image must be a path, a Pillow image or an array, not {type(image).__name__}",
             'For example: label("photo.jpg").',
         )
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+    grey = image.ndim == 2
+    if not (grey or (image.ndim == 3 and image.shape[2] in (3, 4))) or image.dtype != np.uint8 or 0 in image.shape:
         raise InputError(
-            f"an image array must be [H, W, 3] uint8 RGB, got {list(image.shape)} {image.dtype}",
+            f"an image array must be uint8, [H, W, 3] RGB, [H, W, 4] RGBA or [H, W] grey, got {list(image.shape)} {image.dtype}",
             "Pillow images of any mode are converted.",
         )
-    return Image.fromarray(image)
+    return upright_image(Image.fromarray(image))
 
 
 def upright_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

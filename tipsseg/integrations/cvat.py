@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cvat_sdk.models import LabeledShapeRequest
     from PIL import Image
 
-    from tipsseg.regions.objects import LabelledObject
+    from tipsseg.label_map import Segment
 
 
 def create(
@@ -99,20 +99,20 @@ class CvatFunction:
 
     def detect(self, context: cvataa.DetectionFunctionContext, image: Image.Image) -> list[LabeledShapeRequest]:
         """Find the objects in an image, as masks, or as polygons if CVAT asks for these."""
-        objects = self._labeller.label(image).regions(min_area=self._min_area)
+        objects = self._labeller.label(image).find_objects(min_area=self._min_area)
         found = [entry for entry in objects if entry.score >= (context.conf_threshold or 0)]
         if context.conv_mask_to_poly:
             return [shape for entry in found for shape in _polygons(entry)]
-        return [cvataa.mask(entry.region.class_id, _code(entry)) for entry in found]
+        return [cvataa.mask(entry.class_id, _code(entry)) for entry in found]
 
 
-def _code(found: LabelledObject) -> list[float]:
+def _code(found: Segment) -> list[float]:
     """Return CVAT's code of a mask: lengths of runs within the box, then its corners x1, y1, x2, y2."""
-    y, x, height, width = found.region.box
-    *runs, _, _, _, _ = encode_mask(found.region.mask, [0, 0, width, height])
-    return [*runs, x, y, x + width - 1, y + height - 1]
+    left, top, right, bottom = found.xyxy
+    *runs, _, _, _, _ = encode_mask(found.mask[top:bottom, left:right], [0, 0, right - left, bottom - top])
+    return [*runs, left, top, right - 1, bottom - 1]
 
 
-def _polygons(found: LabelledObject) -> Iterator[LabeledShapeRequest]:
-    for ring in found.outline.rings:  # [n, 2] corners (y, x)
-        yield cvataa.polygon(found.region.class_id, ring[:, ::-1].ravel().tolist())
+def _polygons(found: Segment) -> Iterator[LabeledShapeRequest]:
+    for ring in found.polygons:  # [K, 2] of (x, y)
+        yield cvataa.polygon(found.class_id, ring.ravel().tolist())

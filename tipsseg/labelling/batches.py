@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.labelling.encode import encode_prepared
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.model import Model
 from tipsseg.labelling.prepare import Prepared
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from tipsseg.backbones.protocol import Backbone
 
 Batched = TypeVar("Batched")
 
@@ -23,8 +25,8 @@ Batched = TypeVar("Batched")
 class Batches(Generic[Batched]):
     """The model as a queue: images leave it in the order they came, as soon as their last window was in a full batch."""
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
         self._windows: deque[NDArray[np.uint8]] = deque()
         self._images: deque[_Partly[Batched]] = deque()
 
@@ -37,19 +39,19 @@ class Batches(Generic[Batched]):
         """
         windows = [each.windows() for each in prepared.scales]
         # As a whole, at a size of its own; or where windows share no batch: a CPU divides its threads between those of an image.
-        if not windows[0] or (self._model.backbone.batch_size == 1 and not self._images):
-            yield image, self._model.encode_prepared(prepared)
+        if not windows[0] or (self._backbone.batch_size == 1 and not self._images):
+            yield image, encode_prepared(self._backbone, prepared)
             return
         self._images.append(_Partly(image, prepared))
         self._windows.extend(chain.from_iterable(windows))
-        yield from self._run(self._model.backbone.batch_size)
+        yield from self._run(self._backbone.batch_size)
 
     def flush(self) -> Iterator[tuple[Batched, Features]]:
         """Encode what waits for a full batch, and yield the images that were not complete."""
         return self._run(1)
 
     def _run(self, at_least: int) -> Iterator[tuple[Batched, Features]]:
-        backbone = self._model.backbone
+        backbone = self._backbone
         while len(self._windows) >= at_least:
             batch = [self._windows.popleft()]
             # A scale below the model's native size has smaller windows, which share no batch with others.

@@ -1,19 +1,19 @@
-"""`load` and what it gives: a model that encodes images."""
+"""`load` and Model: a model that labels and encodes images."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from tipsseg.backbones.protocol import Backbone
-from tipsseg.errors import DeviceError, UsageError
+from tipsseg.errors import UsageError
 from tipsseg.images.decoding import ImageInput, to_upright
+from tipsseg.labelling.encode import encode_prepared
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.prepare import Prepared
-from tipsseg.labelling.view import View, make_view
-from tipsseg.labelling.windows import stretched_size
+from tipsseg.labelling.labeller import Classes, Labeller
+from tipsseg.labelling.view import view_of
 from tipsseg.options import (
     MAX_PIXELS,
     ONE_SCALE,
@@ -25,15 +25,21 @@ from tipsseg.options import (
     device_name,
     dtype_name,
 )
+from tipsseg.options.fields import take_options
+from tipsseg.options.keywords import LabelKeywords, with_keywords
 from tipsseg.util.printable import quoted
+from tipsseg.vocabulary.fitted import FittedVocabulary
+from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary
 from tipsseg.weights.sources import find_model
 
 if TYPE_CHECKING:
     import torch
 
+    from tipsseg.label_map import LabelMap
+
 
 class Model:
-    """A model on a device, as `load` gives it.
+    """A model on a device; `load` returns it.
 
     Attributes:
         backbone: The two towers of the model, on the device.
@@ -41,10 +47,70 @@ class Model:
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
+        self._last: tuple[object, Labeller] | None = None
 
     def __repr__(self) -> str:
         backbone = self.backbone
         return f"Model({str(backbone.folder)!r}, device={backbone.device_name!r}, dtype={backbone.dtype_name!r})"
+
+    @with_keywords(LabelKeywords, LabelOptions)
+    def label(
+        self,
+        image: ImageInput | Features,
+        classes: Classes,
+        *,
+        guide: ImageInput | None = None,
+        max_pixels: int = MAX_PIXELS,
+        **keywords: Unpack[LabelKeywords],
+    ) -> LabelMap:
+        """Label one image.
+
+            model.label("photo.jpg", ["panda leg", "tree"], min_confidence=0.5)
+
+        The phrases of the last call stay encoded for the next. For many images `labeller` is clearer, and can batch them.
+
+        Args:
+            image: A path, a Pillow image, pixels, or features, see `Labeller.label`.
+            classes: Names; ClassSpecs; a dict of names with their synonyms; a Vocabulary; or a fit, see `tipsseg.learn`.
+            guide: With features and refinement: the image that was encoded.
+            max_pixels: Reject image files with more pixels.
+
+        Returns:
+            The labels of its pixels.
+
+        Raises:
+            TipssegError: See `Labeller` and `Labeller.label`.
+        """
+        vocabulary = classes if isinstance(classes, Vocabulary | FittedVocabulary) else make_vocabulary(classes)
+        options = take_options(LabelOptions, keywords)
+        question = vocabulary, options, max_pixels
+        if self._last is not None and self._last[0] == question:
+            labeller = self._last[1]
+        else:
+            labeller = Labeller(self, vocabulary, options, max_pixels=max_pixels)
+            self._last = question, labeller
+        return labeller.label(image, guide=guide)
+
+    @with_keywords(LabelKeywords, LabelOptions)
+    def labeller(
+        self,
+        classes: Classes,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        cache: Path | None = None,
+        **keywords: Unpack[LabelKeywords],
+    ) -> Labeller:
+        """Return a labeller for these classes: it encodes their phrases once, for any number of images.
+
+        Args:
+            classes: See `label`.
+            max_pixels: Reject image files with more pixels.
+            cache: Keep the vectors of phrases in this folder for the next time. None: write nothing.
+
+        Raises:
+            TipssegError: See `Labeller`.
+        """
+        return Labeller(self, classes, max_pixels=max_pixels, cache=cache, **keywords)
 
     def encode(
         self,
@@ -55,14 +121,14 @@ class Model:
         scales: Sequence[float] = ONE_SCALE,
         max_pixels: int = MAX_PIXELS,
     ) -> Features:
-        """Encode an image once; it can then be labelled with any number of vocabularies, see `Labeller.label`.
+        """Encode an image once, to label it with any number of class lists: `label` takes the features in place of the image.
 
         Args:
-            image: A path, a Pillow image (turned upright by its EXIF orientation), or pixels [H, W, 3] uint8 RGB.
+            image: A path, a Pillow image, or pixels, see `Labeller.label`.
             mode: "slide": overlapping windows of the model's native size; "whole": the image in one piece.
-            short_side: The image's shorter side is resized to so many pixels; None: to the model's native size.
-            scales: Factors of the short side: the image is encoded at each of them.
-            max_pixels: Image files of more pixels are refused.
+            short_side: Resize the shorter side of the image to this many pixels. None: the model's native size.
+            scales: Factors of the short side: encode the image at each of them.
+            max_pixels: Reject image files with more pixels.
 
         Returns:
             The features of the image, on the device of the model.
@@ -74,35 +140,8 @@ class Model:
             DeviceError: The memory of the device is too small.
         """
         options = LabelOptions(mode=mode, short_side=short_side, scales=check_scales(scales))
-        check_whole_number("argument `max_pixels`", max_pixels)
-        view = self.view(options)
-        return self.encode_prepared(view.prepare(to_upright(image, max_pixels)))
-
-    def view(self, options: LabelOptions) -> View:
-        """Return how the model sees images by these options. Raises UsageError, see `make_view`."""
-        return make_view(self.backbone.native_size, self.backbone.patch_size, options)
-
-    def encode_prepared(self, prepared: Prepared) -> Features:
-        """Encode a prepared image: the part of `encode` that the device does."""
-        return Features.at_scales([self._encode_one(each) for each in prepared.scales])
-
-    def _encode_one(self, prepared: Prepared) -> Features:
-        """Encode a prepared image at its own scale."""
-        if windows := prepared.windows():
-            encoded = self.backbone.encode_windows(windows)
-        else:
-            size = stretched_size(prepared.plan.size, self.backbone.patch_size)
-            encoded = self.backbone.encode_whole(prepared.resized, size)
-        return Features(prepared.size, prepared.plan, encoded.patches, encoded.class_tokens)
-
-    def gives_no_numbers(self) -> DeviceError:
-        """The error for what the towers make of an image where that holds infinity or NaN."""
-        backbone = self.backbone
-        return DeviceError(
-            backbone.device_name,
-            f"the model gives values that are no numbers in {backbone.dtype_name} on {backbone.device_name}",
-            "Use dtype float32, and see tipsseg doctor.",
-        )
+        upright = to_upright(image, check_whole_number("argument `max_pixels`", max_pixels))
+        return encode_prepared(self.backbone, view_of(self.backbone, options).prepare(upright))
 
 
 def load(
@@ -114,27 +153,25 @@ def load(
     cache: Path | None = None,
     quiet: bool = False,
 ) -> Model:
-    """Download a model where it is absent, verify its files and load it.
+    """Load a model. Download it if it is missing, and verify its files.
+
+        model = tipsseg.load("l14")
 
     Args:
         model: An id in weights.lock (l14, b14, so400m14, g14, tiny), its repository ("google/tipsv2-l14"), or a folder in the
-            layout of the hub. A Path is a folder.
-        device: "auto" (CUDA before MPS before CPU), "cpu", "cuda", "cuda:1" or "mps".
-        dtype: What the model computes in: "float32", "bfloat16" or "float16". "auto" is bfloat16 on a GPU that has it. On a CPU a
-            block of the model is timed: "auto" is bfloat16 where it takes at most 0.8 of the time of float32. Otherwise, and for
+            layout of the hub. A Path is always a folder.
+        device: "auto" (CUDA before MPS before CPU), "cpu", "cuda", "cuda:1", "mps", the number of a GPU, or a torch.device.
+        dtype: The model's dtype: "float32", "bfloat16", "float16" or torch's. "auto" is bfloat16 on a GPU that has it. On a CPU
+            "auto" times a block of the model and is bfloat16 if that takes at most 0.8 of the time of float32. Otherwise, and for
             `tiny`, it is float32.
-        batch_size: How many windows go through the vision tower of a GPU at once.
-        cache: A folder that keeps the measurement for dtype "auto", so that the dtype is the same the next time. None: nothing is
-            read or written.
-        quiet: Whether downloads show no progress bars.
-
-    Returns:
-        The model.
+        batch_size: The number of windows that a GPU encodes at once.
+        cache: Keep the measurement for dtype "auto" in this folder, so that the next run has the same dtype. None: write nothing.
+        quiet: Show no progress of downloads.
 
     Raises:
         UsageError: An argument has a wrong value.
         DeviceError: The device or the dtype is not available.
-        WeightsError: The files cannot be had, or are not the pinned ones.
+        WeightsError: The files cannot be downloaded, or are not the pinned ones.
         CheckpointError: The files are not a TIPSv2 model.
     """
     from tipsseg.backbones.devices import resolve_device, resolve_dtype
@@ -142,7 +179,7 @@ def load(
 
     if not isinstance(model, str | Path):
         raise UsageError(f"the model must be an id or a folder, not {quoted(model)}", 'For example: load("l14").')
-    # A Path is a folder, be its name that of a model; pathlib drops the dot that says so.
+    # pathlib drops the leading dot, by which `find_model` tells a folder from an id.
     source = find_model(model if isinstance(model, str) else os.path.join(".", model))  # noqa: PTH118
     check_batch_size(batch_size)
     resolve_dtype(dtype, resolve_device(device))  # before any download

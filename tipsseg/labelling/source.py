@@ -26,7 +26,8 @@ from tipsseg.features.folder import FeatureFiles, FeatureStore
 from tipsseg.images.decoding import as_image_error, opened
 from tipsseg.images.upright import thumbnail_rgb, upright_image
 from tipsseg.labelling.batches import Batched, Batches
-from tipsseg.labelling.model import Model
+from tipsseg.labelling.encode import non_finite_error
+from tipsseg.labelling.features import round_features
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.view import View
 from tipsseg.types import ImageRef, Remark
@@ -34,6 +35,7 @@ from tipsseg.util.files import reason_of
 from tipsseg.util.fingerprint import Fingerprint, fingerprint, fingerprint_and_digest
 
 if TYPE_CHECKING:
+    from tipsseg.backbones.protocol import Backbone
     from tipsseg.features.file import FeatureHeader
     from tipsseg.labelling.features import Features, RoundedFeatures
 
@@ -110,13 +112,13 @@ class FeatureSource(Generic[Found]):
     """Reads images, and their features from a store; rounds and keeps the features that the model makes of the others.
 
     Attributes:
-        model: Makes features.
+        backbone: Makes features.
         view: How it sees images.
     """
 
     def __init__(
         self,
-        model: Model,
+        backbone: Backbone,
         view: View,
         store: FeatureStore | None,
         look_up: LookUp[Found],
@@ -129,7 +131,7 @@ class FeatureSource(Generic[Found]):
         """Say how it is done.
 
         Args:
-            model: Makes features.
+            backbone: Makes features.
             view: How it sees images.
             store: Features are taken from it and added to it. None: all are made, and kept nowhere.
             look_up: Finds features in the store.
@@ -138,7 +140,7 @@ class FeatureSource(Generic[Found]):
             pixels: Whether images are decoded even if the store has their features.
             thumbnails: Whether thumbnails are made.
         """
-        self.model, self.view = model, view
+        self.backbone, self.view = backbone, view
         self._files = {} if store is None else {side: store.at(side) for side in view.short_sides}
         self._look_up = look_up
         self._max_pixels = max_pixels
@@ -223,11 +225,11 @@ class FeatureSource(Generic[Found]):
     @property
     def windows_at_once(self) -> int:
         """How many windows make a batch."""
-        return self.model.backbone.batch_size
+        return self.backbone.batch_size
 
     def batches(self) -> Batches[Batched]:
         """Return what makes features of images, in batches; for one thread."""
-        return Batches(self.model)
+        return Batches(self.backbone)
 
     def keep(self, loaded: Loaded[Found], made: Features | None) -> tuple[list[Found | Features], list[Unsaved]]:
         """Join features that the store has with those that the model made of the rest; for the thread of `batches`.
@@ -244,7 +246,7 @@ class FeatureSource(Generic[Found]):
         new = () if made is None else made.scales
         if not self._files:
             return list(new), []
-        rounded = [(each.rounded(self._files[each.plan.short_side].record.dtype)) for each in new]
+        rounded = [round_features(each, self._files[each.plan.short_side].record.dtype) for each in new]
         scales: list[Found | Features] = [*loaded.known, *(each.features for each in rounded)]
         scales.sort(key=lambda each: each.plan.short_side)
         return scales, [partial(self._record, loaded, each) for each in rounded]
@@ -264,7 +266,7 @@ class FeatureSource(Generic[Found]):
         try:
             record.in_float32()
         except ValueError as error:
-            raise self.model.gives_no_numbers() from error
+            raise non_finite_error(self.backbone) from error
         return record
 
 

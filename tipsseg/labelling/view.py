@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -11,6 +12,9 @@ from tipsseg.labelling.prepare import MAX_WORKING_PIXELS, Prepared, prepare
 from tipsseg.labelling.windows import check_apart, make_plan, patch_grid, short_sides
 from tipsseg.options import LabelOptions, Mode
 from tipsseg.types import WindowPlan
+
+if TYPE_CHECKING:
+    from tipsseg.backbones.protocol import Backbone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,11 @@ class View:
     def grids(self, size: tuple[int, int]) -> list[tuple[int, int, int]]:
         """Return the number of windows of an image at each scale, and the patches of a window, down and across."""
         return [patch_grid(plan, self.patch_size) for plan in self.plans(size)]
+
+
+def view_of(backbone: Backbone, options: LabelOptions) -> View:
+    """Return how a model sees images by these options. Raise UsageError, see `make_view`."""
+    return make_view(backbone.native_size, backbone.patch_size, options)
 
 
 def make_view(native_size: int, patch_size: int, options: LabelOptions) -> View:

@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Any, Literal, TypeVar, get_args
 
 from tipsseg.errors import UsageError
-from tipsseg.options.fields import FILES, MODEL, WHAT, option, record_of
+from tipsseg.options.fields import FILES, MODEL, WHAT, option, record_of, short_repr
 from tipsseg.util.printable import quoted
 
 #: What a model can compute in. "auto" is bfloat16 on a CUDA device that has it, else float32.
@@ -178,6 +178,8 @@ class LabelOptions:
                 "A confidence is between 0 and 1: 0.6 is 60 %.",
             )
         _set(self, "scales", check_scales(self.scales))
+
+    __repr__ = short_repr
 
     def record(self) -> dict[str, object]:
         """Return the options as run.json has them."""
@@ -341,6 +343,8 @@ class FileOptions:
                     f"argument `val_fraction`={quoted(self.val_fraction)} is no part of the images",
                     "Give a number from 0 to less than 1, such as 0.2.",
                 )
+
+    __repr__ = short_repr
 
     def image_record(self) -> dict[str, object]:
         """Return the options that decide what an image becomes, as `record` has them."""

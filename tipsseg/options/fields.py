@@ -124,6 +124,13 @@ def read_options(record: type[_Record], values: Mapping[str, object]) -> _Record
         raise ValueError(error.message) from error
 
 
+def short_repr(record: Any) -> str:
+    """Return the repr of a record with the fields that differ from their defaults."""
+    values = {entry.name: (getattr(record, entry.name), entry.default) for entry in fields(record)}
+    texts = [f"{name}={value!r}" for name, (value, default) in values.items() if value != default]
+    return f"{type(record).__name__}({', '.join(texts)})"
+
+
 def take_options(record: type[_Record], keywords: Mapping[str, Any]) -> _Record:
     """Return a record with those keywords that are fields of it; None stands for the default."""
     names = {each.name for each in fields(record)}  # type: ignore[arg-type]  # a record is a dataclass

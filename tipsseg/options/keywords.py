@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, cast, get_args, get_type_hints
+from typing import Any, TypedDict, TypeVar, cast, get_type_hints
 
 from tipsseg.options import Dtype, FeatureDtype, Instances, MinArea, Mode, Names, PngMode, Refinement
 from tipsseg.options.fields import options_of
@@ -131,31 +131,32 @@ class CorrectKeywords(TypedDict, total=False):
     max_pixels: int
 
 
-def with_keywords(*records: type) -> Callable[[_Function], _Function]:
-    """Return a decorator that shows a function's keywords, which are options of these records, and refuses any others."""
+def with_keywords(typed: type, *records: type) -> Callable[[_Function], _Function]:
+    """Return a decorator that adds the keywords of the type `typed`, options of `records`, to a signature and its docstring.
+
+    The decorated function refuses other keywords.
+    """
+    hints = get_type_hints(typed)
+    doc = ["", "    Keywords:"]
+    added = []
+    for name, hint in hints.items():
+        field, about = next(options[name] for options in map(options_of, records) if name in options)
+        added.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hint))
+        doc.append(f"        {name}: {about.help.replace('{formats}', 'see tipsseg label --help')}")
 
     def decorate(function: _Function) -> _Function:
-        (typed,) = get_args(get_type_hints(function)["keywords"])
-        hints = get_type_hints(typed)
         own = inspect.signature(function)
-        parameters = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
-        names = {each.name for each in parameters} | hints.keys()
-        lines = ["", "    Keywords:"]
-        for name, hint in hints.items():
-            field, about = next(options[name] for options in map(options_of, records) if name in options)
-            parameters.append(
-                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hint)
-            )
-            lines.append(f"        {name}: {about.help.replace('{formats}', 'see tipsseg label --help')}")
+        parameters = [parameter for parameter in own.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+        names = {parameter.name for parameter in parameters} | hints.keys()
 
         @wraps(function)
         def call(*args: Any, **keywords: Any) -> Any:
             for name in keywords.keys() - names:
-                raise TypeError(f"{function.__name__}() got an unexpected keyword argument {name!r}")
+                raise TypeError(f"{function.__qualname__}() got an unexpected keyword argument {name!r}")
             return function(*args, **keywords)
 
-        call.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # for help() and notebooks
-        call.__doc__ = "\n".join([(function.__doc__ or "").rstrip(), *lines, "    "])
+        call.__signature__ = own.replace(parameters=[*parameters, *added])  # type: ignore[attr-defined]  # for help() and notebooks
+        call.__doc__ = "\n".join([(function.__doc__ or "").rstrip(), *doc, "    "])
         return cast(_Function, call)
 
     return decorate

@@ -36,7 +36,7 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
         occurs; `background`: pixels, share and mean confidence of id 0, None for the confidence where there are no such pixels;
         `ignored`: pixels below the minimum confidence.
     """
-    height, width = label_map.size
+    height, width = label_map.shape
     pixels, sums = _totals(label_map)
     classes = [
         {"id": entry.id, "name": entry.name, **_share(pixels[entry.id], sums[entry.id], height * width)}

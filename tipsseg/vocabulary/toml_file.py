@@ -94,10 +94,7 @@ def parse_class(value: object) -> ClassSpec:
     _require_known(table, _CLASS_KEYS, f" of {quoted(table['name'])}" if isinstance(table.get("name"), str) else "")
     if "name" not in table:
         raise VocabularyError("a class without a name", 'Each needs one, for example: name = "tree"')
-    colour = table.get("colour")
-    if isinstance(colour, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", colour):
-        colour = tuple(bytes.fromhex(colour[1:]))
-    return ClassSpec(**{**table, "colour": colour, "templates": _named_templates(table)})
+    return ClassSpec(**{**table, "templates": _named_templates(table)})
 
 
 def _named_templates(table: Mapping[str, Any]) -> Any:
@@ -171,7 +168,7 @@ def class_record(spec: ClassSpec) -> dict[str, object]:
     record: dict[str, object] = {
         "name": spec.name,
         "synonyms": list(spec.synonyms),
-        "colour": "#" + bytes(spec.colour).hex() if spec.colour else None,
+        "colour": spec.colour if isinstance(spec.colour, str | None) else "#" + bytes(spec.colour).hex(),
         "min_confidence": spec.min_confidence,
         "supercategory": spec.supercategory,
         "templates": list(spec.templates or ()),

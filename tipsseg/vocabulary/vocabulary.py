@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, InitVar, dataclass, replace
 from numbers import Real
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
 
 from tipsseg.errors import VocabularyError
+from tipsseg.options.fields import short_repr
 from tipsseg.types import BACKGROUND, Colour, LabelClass
 from tipsseg.util.printable import quoted, shortened
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND, without_words_of
@@ -30,7 +33,7 @@ class ClassSpec:
     Attributes:
         name: What the class is called; also the first phrase that stands for it.
         synonyms: Further phrases; the score of the class is the maximum over all its phrases.
-        colour: (red, green, blue), 0..255; None: a colour by the id.
+        colour: (red, green, blue), 0..255, or "#rrggbb"; None: a colour by the id.
         min_confidence: Pixels of this class with less confidence, 0..1, are ignored; None: the minimum of the run.
         supercategory: The COCO supercategory; "" stands for the name.
         templates: The sentences for its phrases; None: the templates of the vocabulary.
@@ -38,12 +41,21 @@ class ClassSpec:
     """
 
     name: str
-    synonyms: tuple[str, ...] = ()
-    colour: Colour | None = None
+    synonyms: Sequence[str] = ()
+    colour: Colour | str | None = None
     min_confidence: float | None = None
     supercategory: str = ""
     templates: tuple[str, ...] | None = None
     negative: bool = False
+    _: KW_ONLY
+    #: American for `colour`.
+    color: InitVar[Colour | str | None] = None
+
+    def __post_init__(self, color: Colour | str | None) -> None:
+        if color is not None:
+            object.__setattr__(self, "colour", color)
+
+    __repr__ = short_repr
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -106,7 +118,7 @@ class Vocabulary:
 
 
 def make_vocabulary(
-    classes: Sequence[str | ClassSpec],
+    classes: Sequence[str | ClassSpec] | Mapping[str, Sequence[str]],
     background: str | Sequence[str] = "auto",
     templates: Sequence[str] = PROTOCOL_TEMPLATES,
     source: str = "",
@@ -114,8 +126,8 @@ def make_vocabulary(
     """Check and number classes.
 
     Args:
-        classes: Names, or specs that say more, in the order of their ids 1..N; negative classes take no id. Names are trimmed, and
-            underscores are read as spaces.
+        classes: Names, ClassSpecs, or a dict of names with their synonyms, in the order of their ids 1..N; negative classes have no
+            id. Names are trimmed, and underscores are read as spaces.
         background: "auto": general background phrases, without the phrases that mean the same as a class (the words decide here,
             the text tower once there is a model); "none": the classes divide every pixel among themselves; or a list of phrases.
         templates: Sentences with one `{}` for the phrase.
@@ -129,9 +141,12 @@ def make_vocabulary(
             `class_index` says which class is at fault.
     """
     if isinstance(classes, str):
-        raise VocabularyError("classes must be a list of names, not a string", f"For one class: [{quoted(classes)}].")
-    if isinstance(classes, set | frozenset | Mapping):
-        raise VocabularyError("classes must be in an order, as their ids follow it", "Give a list of names.")
+        names = ", ".join(f'"{name.strip()}"' for name in classes.split(",") if name.strip())
+        raise VocabularyError("classes must be a list of names, not a string", f"Use [{shortened(names)}].")
+    if isinstance(classes, set | frozenset):
+        raise VocabularyError("classes must be in an order, as their ids follow it", "Use a list of names.")
+    if isinstance(classes, Mapping):
+        classes = [ClassSpec(name, synonyms) for name, synonyms in classes.items()]
     if not isinstance(classes, Iterable):
         raise VocabularyError(
             f"classes must be a list of names, not {quoted(classes)}", 'For example: ["panda leg", "tree"]'
@@ -150,8 +165,8 @@ def make_vocabulary(
         LabelClass(
             id=number,
             name=spec.name,
-            colour=spec.colour or colour(number),
-            synonyms=spec.synonyms,
+            colour=cast(Colour | None, spec.colour) or colour(number),  # `_check_class` has read it
+            synonyms=tuple(spec.synonyms),
             supercategory=spec.supercategory or spec.name,
             min_confidence=spec.min_confidence,
         )
@@ -291,16 +306,20 @@ def _check_confidence(value: object, called: str) -> float | None:
 def _check_colour(value: object, called: str) -> Colour | None:
     if value is None:
         return None
-    if (
-        isinstance(value, Sequence)
-        and len(value) == 3
-        and all(type(part) is int and 0 <= part <= 255 for part in value)
-    ):
-        return value[0], value[1], value[2]
+    if isinstance(value, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", value):
+        value = tuple(bytes.fromhex(value[1:]))
+    parts = value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(parts, Sequence) and len(parts) == 3 and all(_is_byte(part) for part in parts):
+        red, green, blue = map(int, parts)
+        return red, green, blue
     raise VocabularyError(
         f"the colour {quoted(value)} of {called} is not three numbers from 0 to 255",
-        'Write [red, green, blue], or in a file "#rrggbb" too.',
+        'Use [red, green, blue] or "#rrggbb".',
     )
+
+
+def _is_byte(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= int(value) <= 255
 
 
 def _require_distinct(specs: Sequence[ClassSpec]) -> dict[str, int]:

@@ -21,7 +21,7 @@ class EncodeTask:
     def __init__(self, loaded: LoadedModel) -> None:
         assert loaded.store is not None
         self.source: FeatureSource[FeatureHeader] = FeatureSource(
-            loaded.model,
+            loaded.model.backbone,
             loaded.view,
             loaded.store,
             FeatureFiles.find_header,

@@ -12,7 +12,7 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.features import find_features
-from tipsseg.labelling.labeller import Labeller, Patches, Scored
+from tipsseg.labelling.patch_labeller import Patches, PatchLabeller, Scored
 from tipsseg.labelling.scoring.compiled.match import to_be_compiled
 from tipsseg.labelling.source import Digests, FeatureSource, Loaded
 from tipsseg.options import MAX_PIXELS
@@ -41,7 +41,7 @@ class LabelTask:
 
     def __init__(
         self,
-        labeller: Labeller,
+        labeller: PatchLabeller,
         formats: tuple[str, ...],
         context: RunContext,
         digest: str,
@@ -60,10 +60,10 @@ class LabelTask:
             store: The feature store to read and extend; None encodes all images and stores nothing.
             digests: Known hashes of images.
         """
-        backbone = labeller.model.backbone
+        backbone = labeller.backbone
         on_device = None if backbone.device_name == "cpu" else find_features(backbone.device)
         self.source: FeatureSource[Patches] = FeatureSource(
-            labeller.model,
+            backbone,
             labeller.view,
             store,
             on_device or FeatureFiles.find,
@@ -141,7 +141,7 @@ def make_label_task(
     """Encode the phrases of a vocabulary, and set up the task of a run. `note` prints a note if numba has to compile."""
     info, spec = loaded.info, loaded.info.spec
     cache = cache_folder() if spec.use_cache else None
-    labeller = Labeller(loaded.model, vocabulary, spec.options, cache=cache)
-    if note is not None and labeller.scores_windows and to_be_compiled():
+    labeller = PatchLabeller(loaded.model.backbone, vocabulary, spec.options, cache=cache)
+    if note is not None and labeller.uses_numba and to_be_compiled():
         note("numba compiles the labelling loops. This takes a few seconds, once.")
     return LabelTask(labeller, spec.formats, context, info.digest, spec.max_pixels, loaded.store, loaded.digests)

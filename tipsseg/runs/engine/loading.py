@@ -12,7 +12,7 @@ from tipsseg.features.file import Recipe
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, FeatureStore, StoreRecord, feature_path, read_store
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.source import Digests
-from tipsseg.labelling.view import View
+from tipsseg.labelling.view import View, view_of
 from tipsseg.labelling.windows import short_sides
 from tipsseg.options import FEATURE_DTYPES, LabelOptions, choose
 from tipsseg.options.run import ComputeOptions
@@ -63,10 +63,8 @@ def load_for(info: RunInfo, note: Note | None, *, quiet: bool, images: Sequence[
         model = _load(replace(spec, device="cpu"), info.dtype, note, quiet=quiet)
     else:
         model = _load(spec, info.dtype, note, quiet=quiet)
-    view, backbone = (
-        model.view(spec.options),
-        model.backbone,
-    )  # what is wrong with the view is told before a store is begun
+    backbone = model.backbone
+    view = view_of(backbone, spec.options)  # raises before a store is begun
     facts = {**info.model, "sha256": file_hashes(backbone.folder, keep_stamps=spec.use_cache)}
     store = None
     if spec.features is not None:

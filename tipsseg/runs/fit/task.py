@@ -13,6 +13,7 @@ from tipsseg.fitting.maths import Window, windows_of
 from tipsseg.fitting.unlabelled import some_patches
 from tipsseg.labelling.features import Features, find_features
 from tipsseg.labelling.source import FeatureSource, Loaded
+from tipsseg.labelling.view import view_of
 from tipsseg.options import LabelOptions
 from tipsseg.runs.engine.loading import LoadedModel
 from tipsseg.runs.fit.masked import Masks, size_mismatch
@@ -46,12 +47,12 @@ class UnlabelledPatches:
 
 def source_at_scale_one(loaded: LoadedModel) -> FeatureSource[Features]:
     """Return the source of the features at scale 1, the only scale of a fit."""
-    spec = loaded.info.spec
+    spec, backbone = loaded.info.spec, loaded.model.backbone
     return FeatureSource(
-        loaded.model,
-        loaded.model.view(LabelOptions(mode=spec.options.mode, short_side=spec.options.short_side)),
+        backbone,
+        view_of(backbone, LabelOptions(mode=spec.options.mode, short_side=spec.options.short_side)),
         loaded.store,
-        find_features(loaded.model.backbone.device),
+        find_features(backbone.device),
         max_pixels=spec.max_pixels,
         digests=loaded.digests,
     )

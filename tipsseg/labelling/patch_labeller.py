@@ -1,0 +1,211 @@
+"""PatchLabeller: patch features to labels, in two steps. `score` runs on the device, `assign` on any thread of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.backbones.protocol import Backbone
+from tipsseg.features.file import FeatureRecord
+from tipsseg.label_map import LabelMap
+from tipsseg.labelling.classifier import fitted_classifier, make_classifier
+from tipsseg.labelling.encode import non_finite_error
+from tipsseg.labelling.features import Features
+from tipsseg.labelling.prepare import Prepared
+from tipsseg.labelling.scoring.assign import Assignment, best_groups, match_refined
+from tipsseg.labelling.scoring.compiled.match import match
+from tipsseg.labelling.scoring.resample import Values
+from tipsseg.labelling.scoring.scores import cosines_with, make_scores
+from tipsseg.labelling.view import view_of
+from tipsseg.options import LabelOptions
+from tipsseg.types import TopClasses, WindowPlan
+from tipsseg.vocabulary.fitted import FittedVocabulary
+from tipsseg.vocabulary.vocabulary import Vocabulary
+from tipsseg.weights.sources import file_hashes, name_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tipsseg.labelling.scoring.device_scores import DeviceLabels, DeviceScorer
+
+#: Larger images, in pixels, do not leave the device asynchronously: the host would hold the labels of several at a time.
+_MAX_ASYNC_PIXELS = 1 << 22
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cosines:
+    """Cosine scores of one image, not yet turned into labels.
+
+    Attributes:
+        values: [B, h, w, P] float32 for each scale, on the device of the model.
+        plans: The windows at each scale.
+        size: (height, width) of the image in pixels.
+        top: The number of best classes to keep for each patch.
+    """
+
+    values: Sequence[Any]
+    plans: Sequence[WindowPlan]
+    size: tuple[int, int]
+    top: int
+
+
+#: The features of an image at one scale, on the device of the model; on a CPU also a record of a store, in float32.
+Patches = Features | FeatureRecord
+
+#: The result of `PatchLabeller.score`: cosines, or labels on their way from the device.
+Scored = Union["Cosines", "DeviceLabels"]
+
+
+class PatchLabeller:
+    """Labels patch features by the phrases of a vocabulary.
+
+    Attributes:
+        backbone: The model.
+        options: How images are labelled.
+        view: The sizes and windows at which the model sees images.
+        vocabulary: The classes and background phrases that compete, without `dropped`.
+        dropped: Automatic background phrases that mean the same as a class, each with the phrase of that class.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        vocabulary: Vocabulary | FittedVocabulary,
+        options: LabelOptions,
+        *,
+        cache: Path | None = None,
+    ) -> None:
+        """Encode the phrases. See `Labeller` for arguments and errors."""
+        self.backbone = backbone
+        self.options = options
+        self.view = view_of(backbone, options)
+        if isinstance(vocabulary, FittedVocabulary):
+            hashes = file_hashes(backbone.folder)
+            vocabulary.check(hashes, name_of(backbone.folder, hashes), options.mode, self.view.base)
+            classifier = fitted_classifier(backbone, vocabulary)
+            self._temperature = vocabulary.temperature
+        else:
+            classifier = make_classifier(backbone, vocabulary, cache)
+            self._temperature = backbone.temperature
+        self.vocabulary, self.dropped = classifier.vocabulary, classifier.dropped
+        self._classifier = classifier
+        self._table = classifier.label_table(options.min_confidence)
+        # On a CPU all threads compute already, and pruning makes `match` faster than the device scorer.
+        self._scorer = None if backbone.device_name == "cpu" else self._device_scorer()
+
+    def _device_scorer(self) -> DeviceScorer:
+        from tipsseg.labelling.scoring.device_scores import DeviceScorer
+
+        return DeviceScorer(self._table, self._temperature, self.backbone.device)
+
+    @cached_property
+    def vectors(self) -> Tensor:
+        """[P, D] float32, the vectors of the phrases, on the device; of unit length, or fitted."""
+        return self._on_device(self._classifier.vectors)
+
+    @cached_property
+    def _biases(self) -> Tensor | None:
+        biases = self._classifier.biases
+        return None if biases is None else self._on_device(biases)
+
+    def _on_device(self, values: Values) -> Tensor:
+        from tipsseg.backbones.transfers import sent
+
+        return sent(values, self.backbone.device)
+
+    @property
+    def uses_numba(self) -> bool:
+        """Whether labels come from the windows of one scale on a CPU, which numba speeds up."""
+        one_scale = len(self.view.short_sides) == 1
+        return self._scorer is None and one_scale and (self.options.mode, self.options.refine) == ("slide", "none")
+
+    def score(self, scales: Sequence[Patches], top: int = 0) -> Scored:
+        """Compare the features of an image with the phrases, without waiting for the device.
+
+        A GPU also makes the labels, unless they are refined or the image is large.
+
+        Args:
+            scales: The features at each scale, in ascending order.
+            top: The number of best classes to keep for each patch, at most the number of classes.
+
+        Returns:
+            The argument of `assign`.
+
+        Raises:
+            DeviceError: The memory of the device is too small.
+        """
+        backbone, scorer = self.backbone, self._scorer
+        size, plans = scales[0].size, plans_of(scales)
+        if scorer is None:
+            vectors, biases = self._classifier.vectors, self._classifier.biases
+            with backbone.at_work:
+                cosines = [cosines_with(np.asarray(scale.patches), vectors, biases) for scale in scales]
+            return Cosines(cosines, plans, size, top)
+        from tipsseg.backbones.devices import enough_memory
+
+        with backbone.at_work, enough_memory(backbone.device):
+            values = [cast(Features, scale).cosines(self.vectors) for scale in scales]
+            values = values if self._biases is None else [cosines + self._biases for cosines in values]
+            if self.options.refine != "none" or prod(size) > _MAX_ASYNC_PIXELS:
+                return Cosines(values, plans, size, top)
+            return scorer.send(values, plans, size, self.view.grid(plans[0]), top)
+
+    def assign(self, scored: Scored, pixels: NDArray[np.uint8] | None = None) -> LabelMap:
+        """Turn scores into labels. Several threads may call this.
+
+        Args:
+            scored: The result of `score`.
+            pixels: The image as the model sees it at the finest scale, [h, w, 3]. Refinement needs it.
+
+        Raises:
+            DeviceError: The model returned infinity or NaN.
+        """
+        result = self._assign_here(scored, pixels) if isinstance(scored, Cosines) else scored.wait()
+        if result is None:
+            raise non_finite_error(self.backbone)
+        assigned, top = result
+        return LabelMap(assigned.labels, assigned.confidence, self.vocabulary.classes, top)
+
+    def _assign_here(
+        self, cosines: Cosines, pixels: NDArray[np.uint8] | None
+    ) -> tuple[Assignment, TopClasses | None] | None:
+        """Return the labels and the best classes of each patch; None if a cosine is infinite or NaN."""
+        scorer, refine = self._scorer, self.options.refine == "pamr"
+        values: list[Values] = [scale if scorer is None else scale.cpu().numpy() for scale in cosines.values]
+        if not all(np.isfinite(scale).all() for scale in values):
+            return None
+        top = None
+        scores = make_scores(values, cosines.plans, self._temperature)
+        if cosines.top:
+            groups = self._table.groups
+            best, shares = best_groups(scores, self.view.grid(cosines.plans[0]), groups, min(cosines.top, len(groups)))
+            top = TopClasses(self._table.label_ids[best], shares)
+        if refine:
+            assert pixels is not None
+            return match_refined(scores, pixels, cosines.size, self._table, self._refine), top
+        return (match(scores, cosines.size, self._table) if scorer is None else self._fetch(scorer, cosines)), top
+
+    def _fetch(self, scorer: DeviceScorer, cosines: Cosines) -> Assignment:
+        from tipsseg.backbones.devices import enough_memory
+
+        with self.backbone.at_work, enough_memory(self.backbone.device):
+            return scorer.fetch(cosines.values, cosines.plans, cosines.size)
+
+    def _refine(self, maps: Values, image: NDArray[np.uint8]) -> Values:
+        from tipsseg.backbones.transfers import sent
+        from tipsseg.labelling.refine import pamr
+
+        with self.backbone.at_work:
+            return pamr(sent(maps, self.backbone.device), image).cpu().numpy()
+
+
+def plans_of(scales: Iterable[Patches | Prepared]) -> tuple[WindowPlan, ...]:
+    """Return the windows at each scale."""
+    return tuple(scale.plan for scale in scales)
