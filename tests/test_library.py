@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 import tipsseg
 from tipsseg import Labeller, LabelMap, Model, errors
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.errors import InputError
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 DESERT = EXAMPLES / "scenes/desert.png"
@@ -330,7 +332,115 @@ def test_an_image_that_cannot_be_read_comes_in_its_turn(mlp_checkpoint: Path, tm
         next(results)
 
 
-@pytest.mark.parametrize("kind", ["path", "text", "Pillow", "array", "features"])
+def test_an_image_that_cannot_be_read_is_an_item_if_that_is_asked_for(model: Model, tmp_path: Path) -> None:
+    labeller = model.labeller(["tree", "sky"])
+    images: list[str | Path | np.ndarray[Any, Any]] = [
+        PANDA,
+        tmp_path / "gone.png",
+        np.zeros((4, 4, 2), np.uint8),
+        str(DESERT),
+    ]
+    first, gone, odd, last = labeller.label_many(images, errors="yield")
+    assert isinstance(first, LabelMap)
+    assert isinstance(gone, tipsseg.ImageError)
+    assert gone.path == tmp_path / "gone.png"
+    assert isinstance(odd, InputError)
+    assert isinstance(last, LabelMap)
+    assert (first.image, last.image) == (PANDA, str(DESERT))
+    assert np.array_equal(last.labels, labeller.label(DESERT).labels)
+
+
+def test_the_model_labels_by_itself(model: Model, result: LabelMap, monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = ["panda", "tree", "sky"]
+    plain, made = Labeller.__init__, []
+
+    def counted(self: Labeller, *args: Any, **keywords: Any) -> None:
+        made.append(args)
+        plain(self, *args, **keywords)
+
+    monkeypatch.setattr(Labeller, "__init__", counted)
+    first = model.label(DESERT, classes, min_confidence=np.float64(0.5))
+    assert np.array_equal(first, model.labeller(classes, min_confidence=0.5).label(DESERT))
+    assert np.array_equal(first.labels, np.where(result.confidence < 0.5, first.ignore, result.labels))
+    again = model.label(DESERT, {name: [] for name in classes}, min_confidence=0.5)
+    assert np.array_equal(again, first)
+    assert len(made) == 2, "the phrases of the last call stay encoded"
+    assert np.array_equal(model.label(model.encode(DESERT), classes), result)
+    with pytest.raises(TypeError, match=r"Model\.label\(\) got an unexpected keyword argument 'min_confidense'"):
+        model.label(DESERT, classes, min_confidense=0.5)  # type: ignore[call-arg]
+
+
+# What programs pass: a name, the keywords of a labeller, and the options that they make.
+TAKEN: dict[str, tuple[dict[str, Any], tipsseg.LabelOptions]] = {
+    "numbers of numpy": (
+        {"min_confidence": np.float32(0.5), "short_side": np.int64(112)},
+        tipsseg.LabelOptions(min_confidence=0.5, short_side=112),
+    ),
+    "an array": ({"scales": np.array([2, 1])}, tipsseg.LabelOptions(scales=(1.0, 2.0))),
+    "a number": ({"scales": 2}, tipsseg.LabelOptions(scales=(2.0,))),
+    "None": ({"short_side": None, "min_confidence": None}, tipsseg.LabelOptions()),
+    "a record too": (
+        {"options": tipsseg.LabelOptions(mode="whole"), "min_confidence": 0.5},
+        tipsseg.LabelOptions(mode="whole", min_confidence=0.5),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_options_are_keywords(model: Model, name: str) -> None:
+    keywords, options = TAKEN[name]
+    assert Labeller(model, ["tree"], **keywords).options == options
+
+
+@pytest.mark.parametrize(("device", "dtype"), [("cpu", "float32"), (torch.device("cpu"), torch.float32)])
+def test_devices_and_dtypes_of_torch(device: Any, dtype: Any) -> None:
+    assert repr(tipsseg.load("tiny", device=device, dtype=dtype)).endswith("tiny', device='cpu', dtype='float32')")
+
+
+# What programs pass as classes, and the colour and synonyms of the first class.
+CLASSES: dict[str, tuple[Any, tuple[int, int, int], tuple[str, ...]]] = {
+    "a dict": ({"tree": ["oak", "elm"]}, (230, 57, 70), ("oak", "elm")),
+    "a list of synonyms": ([tipsseg.ClassSpec("tree", ["oak"])], (230, 57, 70), ("oak",)),
+    "a hex colour": ([tipsseg.ClassSpec("tree", colour="#0A0b0c")], (10, 11, 12), ()),
+    "a color": ([tipsseg.ClassSpec("tree", color="#0a0b0c")], (10, 11, 12), ()),
+    "a list": ([tipsseg.ClassSpec("tree", color=[10, 11, 12])], (10, 11, 12), ()),  # type: ignore[arg-type]
+    "an array": ([tipsseg.ClassSpec("tree", colour=np.array([10, 11, 12]))], (10, 11, 12), ()),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_classes_as_programs_have_them(name: str) -> None:
+    classes, colour, synonyms = CLASSES[name]
+    tree = tipsseg.make_vocabulary(classes).classes[0]
+    assert (tree.name, tree.colour, tree.synonyms) == ("tree", colour, synonyms)
+
+
+REPRS: dict[str, tuple[Callable[[Model], object], str]] = {
+    "model": (lambda model: model, r"Model\('.*/assets/tiny', device='cpu', dtype='float32'\)"),
+    "options": (lambda _: tipsseg.LabelOptions(min_confidence=0.5), r"LabelOptions\(min_confidence=0\.5\)"),
+    "class": (lambda _: tipsseg.ClassSpec("tree", color="#000000"), r"ClassSpec\(name='tree', colour='#000000'\)"),
+    "vocabulary": (
+        lambda _: tipsseg.make_vocabulary(["panda leg", "tree"]),
+        r"Vocabulary\(panda leg, tree; \d+ background phrases\)",
+    ),
+    "features": (
+        lambda model: model.encode(DESERT, scales=(1, 2)),
+        r"Features\(300x560, 3 windows of 16x16 patches, 192 numbers each, 2 scales\)",
+    ),
+    "labeller": (
+        lambda model: model.labeller(["tree"], mode="whole"),
+        r"Labeller\(Model\(.*\), Vocabulary\(tree; \d+ background phrases\), LabelOptions\(mode='whole'\)\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REPRS)
+def test_reprs_are_short(model: Model, name: str) -> None:
+    make, pattern = REPRS[name]
+    assert re.fullmatch(pattern, repr(make(model)))
+
+
+@pytest.mark.parametrize("kind", ["path", "text", "Pillow", "array", "RGBA", "features"])
 def test_an_image_may_come_in_any_form(model: Model, result: LabelMap, kind: str) -> None:
     labeller = Labeller(model, ["panda", "tree", "sky"])
     forms: dict[str, Path | str | Image.Image | np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | tipsseg.Features] = {
@@ -338,9 +448,15 @@ def test_an_image_may_come_in_any_form(model: Model, result: LabelMap, kind: str
         "text": str(DESERT),
         "Pillow": opened(DESERT),
         "array": np.array(opened(DESERT).convert("RGB")),
+        "RGBA": np.array(opened(DESERT).convert("RGBA")),
         "features": model.encode(DESERT),
     }
     assert np.array_equal(labeller.label(forms[kind]).labels, result.labels)
+
+
+def test_a_grey_array_is_a_grey_image(model: Model) -> None:
+    grey = opened(DESERT).convert("L")
+    assert np.array_equal(model.label(np.asarray(grey), ["tree"]), model.label(grey, ["tree"]))
 
 
 def test_limits_are_of_the_labeller(model: Model) -> None:

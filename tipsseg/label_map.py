@@ -187,7 +187,7 @@ class LabelMap:
 
         image = self.image if image is None else image
         if image is None:
-            raise UsageError("labels of features have no image to draw on", "Pass the image as argument `image`.")
+            raise UsageError("labels of features have no image to draw on", "Pass the image: overlay(image).")
         upright = to_upright(image, max(MAX_PIXELS, self.labels.size))
         height, width = self.shape
         if upright.size != (width, height):

@@ -254,7 +254,7 @@ def test_values_that_are_no_numbers_are_an_error(mlp_checkpoint: Path) -> None:
     features = model.encode(np.zeros((60, 60, 3), np.uint8))
     patches = features.patches.clone()
     patches[0, 1, 2, 0] = torch.nan
-    with pytest.raises(DeviceError, match="no numbers in float16 on cpu") as caught:
+    with pytest.raises(DeviceError, match="infinity or NaN in float16 on cpu") as caught:
         labeller.label(Features(features.size, features.plan, patches, features.class_tokens))
     assert "dtype float32" in caught.value.hint
 
@@ -278,7 +278,7 @@ def test_one_thread_at_a_time_computes(mlp_checkpoint: Path, monkeypatch: pytest
         held.append(backbone.at_work.locked())
         return compare(patches, vectors, biases)
 
-    monkeypatch.setattr("tipsseg.labelling.labeller.cosines_with", watching)
+    monkeypatch.setattr("tipsseg.labelling.patch_labeller.cosines_with", watching)
     labeller.label(np.zeros((60, 60, 3), np.uint8))
     assert held == [True, True]
 

@@ -12,7 +12,7 @@ from resuming import Run
 from running import Command, Ran, run_command
 
 from tipsseg.label_map import LabelMap
-from tipsseg.labelling.labeller import Patches, Scored
+from tipsseg.labelling.patch_labeller import Patches, Scored
 from tipsseg.labelling.source import Loaded
 from tipsseg.runs.engine.label_task import LabelTask
 from tipsseg.weights import fetching

@@ -147,6 +147,27 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
         lambda _: make_vocabulary([loose.ClassSpec("tree", colour="#fff")]),
         "the colour '#fff' of 'tree' is not three numbers from 0 to 255",
     ),
+    "image, URL": (
+        lambda model: model.label("https://a.b/c.jpg", ["a"]),
+        "URLs are not supported: https://a.b/c.jpg",
+    ),
+    "image, two channels": (
+        lambda model: model.label(np.zeros((5, 5, 2), np.uint8), ["a"]),
+        "an image array must be uint8, [H, W, 3] RGB, [H, W, 4] RGBA or [H, W] grey, got [5, 5, 2] uint8",
+    ),
+    "classes, commas": (lambda model: model.label("a.jpg", "a,b"), "classes must be a list of names, not a string"),
+    "classes, a dict of texts": (
+        lambda _: loose.make_vocabulary({"tree": "oak"}),
+        "synonyms of 'tree' must be a list of texts, not 'oak'",
+    ),
+    "errors, unknown": (
+        lambda model: loose.Labeller(model, ["a"]).label_many([], errors="skip"),
+        "unknown value of `errors` 'skip'",
+    ),
+    "mask, unknown": (
+        lambda model: model.label(np.zeros((60, 60), np.uint8), ["a"]).mask("b"),
+        "the labels have no class 'b'",
+    ),
     "entry, two colours": (
         lambda _: make_vocabulary([loose.ClassSpec("tree", colour=(1, 2))]),
         "the colour (1, 2) of 'tree'",

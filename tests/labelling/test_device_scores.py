@@ -23,7 +23,7 @@ import tipsseg
 from tipsseg import ClassSpec, Features, Labeller, Model, UsageError, make_vocabulary
 from tipsseg.backbones.devices import enough_memory
 from tipsseg.errors import DeviceError
-from tipsseg.labelling import labeller
+from tipsseg.labelling import patch_labeller
 from tipsseg.labelling.golden import picture
 from tipsseg.labelling.scoring import device_scores
 from tipsseg.labelling.scoring.assign import Assignment, LabelTable, best_groups, match
@@ -289,14 +289,14 @@ NAMES: list[str | ClassSpec] = [ClassSpec("panda leg", ("leg",)), "tree", ClassS
 
 @pytest.mark.parametrize("most", [1 << 22, 100], ids=["sent", "fetched"])
 def test_values_that_are_no_numbers_are_an_error(model: Model, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labeller, "_SENT", most)
+    monkeypatch.setattr(patch_labeller, "_MAX_ASYNC_PIXELS", most)
     device = as_on_a_gpu(Labeller(model, make_vocabulary(NAMES)))
     features = model.encode(picture(60, 80))
     patches = features.patches.clone()
     patches[0, 1, 2] = torch.nan
     broken = Features(features.size, features.plan, patches, features.class_tokens)
     scored = device._patches.score(broken.scales)  # nothing waits for the device here
-    with pytest.raises(DeviceError, match="no numbers in float32 on cpu"):
+    with pytest.raises(DeviceError, match="infinity or NaN in float32 on cpu"):
         device._patches.assign(scored)
 
 

@@ -135,7 +135,7 @@ def test_images_whose_labels_are_too_large_to_be_under_way(
     labeller = Labeller(model_on(device, mlp_checkpoint), CLASSES)
     image = picture(60, 100)
     expected = labeller.label(image).labels
-    monkeypatch.setattr("tipsseg.labelling.labeller._SENT", 1000)
+    monkeypatch.setattr("tipsseg.labelling.patch_labeller._MAX_ASYNC_PIXELS", 1000)
     monkeypatch.setattr(device_scores, "_ELEMENTS", 20_000)
     assert (labeller.label(image).labels == expected).all()
 

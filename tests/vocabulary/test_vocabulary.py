@@ -177,7 +177,10 @@ NEGATIVE = (
 MARK_ONE = "Mark one with {}, as in: a photo of a {}."
 
 REFUSED = {
-    "a string": Refused("tree", "classes must be a list of names, not a string", "For one class: ['tree']."),
+    "a string": Refused("tree", "classes must be a list of names, not a string", 'Use ["tree"].'),
+    "a string with commas": Refused(
+        "panda leg, tree,", "classes must be a list of names, not a string", 'Use ["panda leg", "tree"].',
+    ),
     "no classes": NO_CLASSES,
     "only negatives": Refused([ClassSpec("a", negative=True)], NO_CLASSES.message, NO_CLASSES.hint),
     "empty": Refused(["a", "", "b"], "class 2 of 3 is empty", A_NAME, 1),

@@ -13,7 +13,7 @@ import numpy as np
 from tipsseg.errors import VocabularyError
 from tipsseg.options.fields import short_repr
 from tipsseg.types import BACKGROUND, Colour, LabelClass
-from tipsseg.util.printable import quoted, shortened
+from tipsseg.util.printable import counted, listed, quoted, shortened
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND, without_words_of
 from tipsseg.vocabulary.palette import colour
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, check_templates
@@ -92,6 +92,10 @@ class Vocabulary:
     auto: bool = False
     source: str = ""
     fit: str = ""
+
+    def __repr__(self) -> str:
+        names = listed([entry.name for entry in self.classes], 6)
+        return f"Vocabulary({names}; {counted(len(self.background_texts), 'background phrase')})"
 
     @property
     def phrases(self) -> tuple[Phrase, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tipsseg.evaluation.pairing import Pair
-from tipsseg.labelling.labeller import Patches, Scored
+from tipsseg.labelling.patch_labeller import Patches, Scored
 from tipsseg.labelling.source import Loaded
 from tipsseg.runs.engine.label_task import LabelTask
 from tipsseg.store.results import Labelled

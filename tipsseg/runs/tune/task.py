@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tipsseg.evaluation.thresholds import Tally, tally
-from tipsseg.labelling.labeller import Patches, Scored
+from tipsseg.labelling.patch_labeller import Patches, Scored
 from tipsseg.labelling.source import Loaded
 from tipsseg.runs.engine.label_task import LabelTask
 from tipsseg.runs.fit.masked import Masks, size_mismatch
