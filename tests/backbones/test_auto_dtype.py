@@ -35,7 +35,7 @@ class Measured:
 
 @pytest.fixture(autouse=True)
 def with_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "lacks_bfloat16_instructions", lambda: False)
+    monkeypatch.setattr(auto, "emulates_bfloat16", lambda: False)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_what_is_known_is_not_timed(
     workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     if why == "no instructions":
-        monkeypatch.setattr(auto, "lacks_bfloat16_instructions", lambda: True)
+        monkeypatch.setattr(auto, "emulates_bfloat16", lambda: True)
     assert auto_dtype(NARROW if why == "a narrow tower" else B14, workers, tmp_path, refuse) == torch.float32
     assert list(tmp_path.iterdir()) == []
 

@@ -37,7 +37,7 @@ LAST = "vision_encoder.norm.weight"
         (lambda t: t.pop(LAST), LAST, "is missing"),
         (lambda t: (t.pop(LAST), t.pop("text_encoder.ln_final.bias")), "text_encoder.ln_final.bias", "(and 1 more)"),
         (lambda t: t.update({"head.weight": torch.zeros(2)}), "head.weight", "is not part of the model"),
-        (lambda t: t.update({LAST: torch.zeros(65)}), LAST, "has shape [65], but config.json asks for [64]"),
+        (lambda t: t.update({LAST: torch.zeros(65)}), LAST, "has shape [65], but config.json requires [64]"),
         (lambda t: t.update({LAST: t[LAST].reshape(1, 64)}), LAST, "has shape [1, 64]"),
         (lambda t: t.update({LAST: t[LAST].to(torch.int64)}), LAST, "is I64, not floating point"),
     ],
@@ -84,8 +84,8 @@ def test_an_absent_file_is_named(copy: Path, file: str) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("model.safetensors", b"", "is not a whole safetensors file"),
-        ("model.safetensors", b"garbage, and not a little of it", "is not a whole safetensors file"),
+        ("model.safetensors", b"", "is not a complete safetensors file"),
+        ("model.safetensors", b"garbage, and not a little of it", "is not a complete safetensors file"),
         ("tokenizer.model", b"", "SentencePiece model"),
         ("tokenizer.model", b"garbage, and not a little of it", "is not a SentencePiece model"),
     ],
@@ -101,7 +101,7 @@ def test_a_broken_file_is_named(copy: Path, file: str, content: bytes, message: 
 def test_a_truncated_weights_file_is_refused(copy: Path) -> None:
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="is not a complete safetensors file"):
         checkpoint.load(copy, CPU, torch.float32)
 
 

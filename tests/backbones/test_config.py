@@ -109,7 +109,7 @@ def test_an_empty_nested_config_is_b14() -> None:
     ("content", "message"),
     [
         ("{", "is not JSON"),
-        ("[1]", "should hold a JSON object"),
+        ("[1]", "should be a JSON object"),
         ('{"model_type": "clip"}', "model_type is 'clip', not 'tipsv2'"),
         ('{"vision_config": 3}', "vision_config should be a JSON object"),
         (

@@ -207,24 +207,24 @@ def blocks(number: int, shape: list[int]) -> dict[str, object]:
 
 
 HEADERS: dict[str, tuple[bytes, str]] = {
-    "a length without end": (safetensors({}, length=(1 << 64) - 1), "is not a whole safetensors file"),
-    "longer than the file": (safetensors({}, length=1 << 20), "is not a whole safetensors file"),
-    "as long as is read, and no more there": (safetensors({}, length=16 << 20), "is not a whole safetensors file"),
+    "a length without end": (safetensors({}, length=(1 << 64) - 1), "is not a complete safetensors file"),
+    "longer than the file": (safetensors({}, length=1 << 20), "is not a complete safetensors file"),
+    "as long as is read, and no more there": (safetensors({}, length=16 << 20), "is not a complete safetensors file"),
     "much of a header, of nothing": (
         safetensors(b"{" + b" " * (16 << 20) + b"}"),
-        "is not a whole safetensors file (it states 16,777,218 bytes of header)",
+        "is not a complete safetensors file (it declares a header of 16,777,218 bytes)",
     ),
-    "nested": (safetensors(b"[" * 100_000), "is not a whole safetensors file"),
-    "a list": (safetensors([]), "is not a whole safetensors file"),
-    "no UTF-8": (safetensors(b'{"\xff": 1}'), "is not a whole safetensors file"),
-    "a shape without end": (safetensors({"a": tensor([1 << 62, 4])}), "is not a whole safetensors file"),
-    "a shape below nothing": (safetensors({"a": tensor([-1])}), "is not a whole safetensors file"),
-    "more than is there": (safetensors({"a": tensor([1 << 40], end=1 << 42)}), "is not a whole safetensors file"),
+    "nested": (safetensors(b"[" * 100_000), "is not a complete safetensors file"),
+    "a list": (safetensors([]), "is not a complete safetensors file"),
+    "no UTF-8": (safetensors(b'{"\xff": 1}'), "is not a complete safetensors file"),
+    "a shape without end": (safetensors({"a": tensor([1 << 62, 4])}), "is not a complete safetensors file"),
+    "a shape below nothing": (safetensors({"a": tensor([-1])}), "is not a complete safetensors file"),
+    "more than is there": (safetensors({"a": tensor([1 << 40], end=1 << 42)}), "is not a complete safetensors file"),
     "two in one place": (
         safetensors({"a": tensor([1], end=4), "b": tensor([1], end=4)}, bytes(4)),
-        "is not a whole safetensors file",
+        "is not a complete safetensors file",
     ),
-    "an unknown type": (safetensors({"a": tensor([1], "F1", end=4)}, bytes(4)), "is not a whole safetensors file"),
+    "an unknown type": (safetensors({"a": tensor([1], "F1", end=4)}, bytes(4)), "is not a complete safetensors file"),
     "eight bits": (
         safetensors({"a": tensor([4], "F8_E4M3", end=4)}, bytes(4)),
         "tensor a is F8_E4M3, not floating point",

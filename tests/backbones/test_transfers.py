@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tipsseg.backbones.protocol import Backbone
-from tipsseg.backbones.transfers import Arriving, sent
+from tipsseg.backbones.transfers import HostCopy, to_device
 from tipsseg.errors import DeviceError
 from tipsseg.features.file import FeatureRecord, Origin, Recipe
 from tipsseg.features.folder import FeatureFiles, FeatureStore
@@ -46,12 +46,12 @@ def test_a_gpu_gets_arrays_from_pinned_memory_and_nobody_waits(monkeypatch: pyte
     monkeypatch.setattr(torch.Tensor, "to", send)
     array = np.arange(6).reshape(2, 3)
     for kind in ("cuda", "cpu", "mps"):
-        assert (sent(array, torch.device(kind)).numpy() == array).all()
+        assert (to_device(array, torch.device(kind)).numpy() == array).all()
     assert done == ["pinned", ("cuda", True), ("cpu", False), ("mps", False)]
 
 
 def test_tensors_of_a_cpu_have_arrived() -> None:
-    one, two = Arriving(torch.ones(2), torch.zeros(3, dtype=torch.int8)).arrays()
+    one, two = HostCopy(torch.ones(2), torch.zeros(3, dtype=torch.int8)).arrays()
     assert (one.tolist(), two.tolist()) == ([1, 1], [0, 0, 0])
     assert two.dtype == np.int8
 

@@ -202,7 +202,7 @@ def test_attention_by_products_is_attention(monkeypatch: pytest.MonkeyPatch, mos
     monkeypatch.setattr(inference, "_LOGITS", most)
     query, key, value = torch.randn(3, 50, 8, generator=torch.Generator().manual_seed(1))
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value)
-    torch.testing.assert_close(inference._products(query, key, value), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(inference._attend_by_products(query, key, value), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -220,13 +220,13 @@ def test_bfloat16_attention_by_products_where_that_was_measured(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     made: list[torch.dtype] = []
-    plain = inference._products
+    plain = inference._attend_by_products
 
     def counting(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         made.append(query.dtype)
         return plain(query, key, value)
 
-    monkeypatch.setattr(inference, "_products", counting)
+    monkeypatch.setattr(inference, "_attend_by_products", counting)
     for dtype in ("float32", "bfloat16"):
         backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", dtype)
         features = backbone.encode_windows([np.zeros((56, 56, 3), np.uint8)])

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from tipsseg import make_vocabulary
 from tipsseg.backbones.protocol import WindowFeatures
-from tipsseg.backbones.transfers import Arriving
+from tipsseg.backbones.transfers import HostCopy
 from tipsseg.errors import TipssegError
 from tipsseg.formats import FORMATS
 from tipsseg.labelling.encode import encode_prepared
@@ -122,7 +122,7 @@ class Ready(PatchLabeller):
 
     def prepare_labels(self, features: Features) -> None:
         made = self.assign(super().score(features.scales))
-        arriving = Arriving(torch.tensor(True), torch.from_numpy(made.labels), torch.from_numpy(made.confidence).half())
+        arriving = HostCopy(torch.tensor(True), torch.from_numpy(made.labels), torch.from_numpy(made.confidence).half())
         self._ready = DeviceLabels(arriving, made.labels.dtype)
 
     def score(self, scales: Sequence[Patches], top: int = 0) -> Scored:

@@ -260,7 +260,7 @@ def test_cuda_asked_and_absent(command: Command, tmp_path: Path) -> None:
     ran = command("label", "imgs", "-c", "a", "--device", "cuda")
     assert ran.code == 1
     assert ran.err.startswith("Error: device 'cuda' is not available: ")
-    assert ran.err.endswith("\nHint: Use device auto to take what there is, or device cpu.\n")
+    assert ran.err.endswith("\nHint: Use device auto to select an available device, or device cpu.\n")
 
 
 @pytest.mark.usefixtures("no_weights")

@@ -76,11 +76,11 @@ def test_a_device_without_the_dtype_of_the_folder_says_so(run: Run, monkeypatch:
     run("--dtype", "bfloat16", "--limit", "1")
 
     def without(name: str, device: object) -> None:
-        raise DeviceError("cpu", "device cpu has no bfloat16", "Use float32.")
+        raise DeviceError("cpu", "device cpu does not support bfloat16", "Use float32.")
 
     monkeypatch.setattr(devices, "resolve_dtype", without)
     assert run().endswith(
-        "Error: the labels in the output folder were begun in bfloat16, and device cpu has no bfloat16\n"
+        "Error: the labels in the output folder were begun in bfloat16, and device cpu does not support bfloat16\n"
         "Hint: Go on where that device is, or choose another output folder with -o.\n"
     )
     assert run.code == 1

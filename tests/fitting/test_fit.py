@@ -19,7 +19,7 @@ import tipsseg
 from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.scenes import draw_scene
 from tipsseg import Features, FittedVocabulary, Labeller, LabelOptions, Model, VocabularyError
-from tipsseg.backbones.workers import threads_of_torch
+from tipsseg.backbones.workers import limit_torch_threads
 from tipsseg.errors import TipssegError
 from tipsseg.fitting import choice
 from tipsseg.fitting import fit as fitting
@@ -132,7 +132,7 @@ def test_one_thread_fits_however_many_there_are(
         return plain(*arguments)
 
     monkeypatch.setattr(fitting, "choose_and_fit", watched)
-    with threads_of_torch(3):
+    with limit_torch_threads(3):
         tipsseg.fit(tiny, [pairs[0][0]], [pairs[0][1]], VOCABULARY, OPTIONS)
         assert torch.get_num_threads() == 3
     assert seen == [1]

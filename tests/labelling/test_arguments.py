@@ -35,14 +35,14 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     "device, absent": (lambda _: load("tiny", device="mps"), "device 'mps' is not available"),
     "dtype, unknown": (lambda _: loose.load("tiny", dtype="int8"), "unknown dtype 'int8'"),
     "dtype, list": (lambda _: loose.load("tiny", dtype=["float32"]), "unknown dtype ['float32']"),
-    "batch size, 0": (lambda _: load("tiny", batch_size=0), "batch size must be a whole number from 1 on, not 0"),
+    "batch size, 0": (lambda _: load("tiny", batch_size=0), "batch size must be a whole number of at least 1, not 0"),
     "batch size, text": (
         lambda _: loose.load("tiny", batch_size="8"),
-        "batch size must be a whole number from 1 on, not '8'",
+        "batch size must be a whole number of at least 1, not '8'",
     ),
     "batch size, True": (
         lambda _: load("tiny", batch_size=True),
-        "batch size must be a whole number from 1 on, not True",
+        "batch size must be a whole number of at least 1, not True",
     ),
     "labeller, name of a model": (
         lambda _: loose.Labeller("tiny", ["a"]),

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import tipsseg
 from tipsseg import ClassSpec, Features, Labeller, Model, UsageError, make_vocabulary
-from tipsseg.backbones.devices import enough_memory
+from tipsseg.backbones.devices import as_device_error
 from tipsseg.errors import DeviceError
 from tipsseg.labelling import patch_labeller
 from tipsseg.labelling.golden import picture
@@ -310,6 +310,6 @@ def test_values_that_are_no_numbers_are_an_error(model: Model, most: int, monkey
     ids=["memory", "bug", "told already"],
 )
 def test_memory_that_runs_out_is_told(error: Exception, told: type[Exception]) -> None:
-    with pytest.raises(told) as caught, enough_memory(CPU):
+    with pytest.raises(told) as caught, as_device_error(CPU):
         raise error
     assert type(caught.value) is told

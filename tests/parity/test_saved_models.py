@@ -248,7 +248,7 @@ def test_what_else_is_needed_is_said(
         ),
         (
             lambda t: t.update({"vision_model.layernorm.weight": torch.zeros(65)}),
-            "tensor vision_model.layernorm.weight has shape [65], but config.json asks for [64]",
+            "tensor vision_model.layernorm.weight has shape [65], but config.json requires [64]",
         ),
         (lambda t: t.update({"vision_model.head.weight": torch.zeros(2)}), "vision_model.head.weight is not part"),
     ],

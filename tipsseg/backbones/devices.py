@@ -1,4 +1,4 @@
-"""Resolve names of devices and dtypes to torch's, with clear errors for what this machine does not have."""
+"""Resolve the names of devices and dtypes to torch's. Raise DeviceError if the machine lacks them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def resolve_device(device: object) -> torch.device:
-    """Resolve a device; "auto" takes CUDA before MPS before CPU.
+    """Return the torch device with this name; "auto" prefers CUDA, then MPS, then the CPU.
 
-    Raises UsageError for an unknown name, DeviceError for a device that is absent.
+    Raises UsageError for an unknown name, DeviceError for an unavailable device.
     """
     name = device_name(device)
     if name == "auto":
@@ -24,7 +24,7 @@ def resolve_device(device: object) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     kind, colon, index = name.partition(":")
-    hint = "Use device auto to take what there is, or device cpu."
+    hint = "Use device auto to select an available device, or device cpu."
     if kind == "cuda":
         if not torch.cuda.is_available():
             built = (
@@ -43,9 +43,11 @@ def resolve_device(device: object) -> torch.device:
 
 
 def resolve_dtype(dtype: object, device: torch.device) -> torch.dtype:
-    """Resolve a dtype; "auto" is float32, but bfloat16 on a CUDA device that has it. On a CPU, see `auto_dtype` for "auto".
+    """Return the torch dtype with this name.
 
-    Raises UsageError for an unknown name, DeviceError if the device cannot compute in it.
+    "auto" is bfloat16 on a CUDA device with native support, float32 elsewhere. `auto_dtype` decides for a CPU.
+
+    Raises UsageError for an unknown name, DeviceError if the device does not support the dtype.
     """
     name = dtype_name(dtype)
     # Older cards emulate bfloat16, slowly.
@@ -53,24 +55,24 @@ def resolve_dtype(dtype: object, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" and native_bfloat16 else torch.float32
     if name == "bfloat16" and not native_bfloat16:
-        raise DeviceError(str(device), f"device {device} has no bfloat16", "Use dtype float16 or float32.")
+        raise DeviceError(str(device), f"device {device} does not support bfloat16", "Use dtype float16 or float32.")
     return _DTYPES[name]
 
 
-def lacks_bfloat16_instructions() -> bool:
-    """Tell whether the CPU emulates bfloat16, without instructions for it. False if this version of torch does not tell."""
-    found = _instructions()
-    return bool(found) and not any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+def emulates_bfloat16() -> bool:
+    """Return True if the CPU lacks instructions for bfloat16; False if this version of torch cannot detect them."""
+    flags = _instructions()
+    return bool(flags) and not any(flags.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def multiplies_bfloat16() -> bool:
-    """Tell whether the CPU's instructions for bfloat16 are AVX-512's alone, not AMX's. False if torch does not tell.
+def has_avx512_bfloat16_only() -> bool:
+    """Return True if the CPU has AVX-512's bfloat16 instructions but not AMX's; False if torch cannot detect them.
 
-    On such an AMD EPYC torch's own attention in bfloat16 takes longer than its two matrix products and a softmax. No other
+    On an AMD EPYC of this kind, torch's attention in bfloat16 is slower than two matrix products and a softmax. No other
     processor was measured.
     """
-    found = _instructions()
-    return bool(found.get("avx512_bf16")) and not found.get("amx_bf16")
+    flags = _instructions()
+    return bool(flags.get("avx512_bf16")) and not flags.get("amx_bf16")
 
 
 def _instructions() -> Mapping[str, object]:
@@ -79,18 +81,18 @@ def _instructions() -> Mapping[str, object]:
 
 
 @contextmanager
-def enough_memory(device: torch.device) -> Iterator[None]:
-    """Raise DeviceError if the memory of the device does not hold what is computed; other errors go through."""
+def as_device_error(device: torch.device) -> Iterator[None]:
+    """Convert out-of-memory errors to DeviceError; other errors propagate."""
     try:
         yield
     except RuntimeError as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise DeviceError(
             str(device), "not enough memory on the device for the scores", "Use a smaller batch size, or device cpu."
         ) from None
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    # The class that CUDA raises has had several names; MPS and CPU have none.
+def is_out_of_memory(error: RuntimeError) -> bool:
+    # CUDA's exception class was renamed between versions of torch; MPS and the CPU raise a plain RuntimeError.
     return any(words in str(error) for words in ("out of memory", "can't allocate memory"))

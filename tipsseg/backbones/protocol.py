@@ -1,4 +1,4 @@
-"""The interface of a model that images can be labelled with: windows and phrases in, unit vectors out."""
+"""Define the interface of a vision-language model: windows and phrases in, unit vectors out."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowFeatures:
-    """The output of the vision tower for B pictures of one size.
+    """Output of the vision tower for B pictures of one size.
 
     Attributes:
-        patches: [B, h, w, D] float32 of unit length, one vector for each patch, to be compared with those of phrases.
-        class_tokens: [B, C, D] float32 of unit length: C vectors for each picture as a whole.
+        patches: [B, h, w, D] float32, one unit vector per patch, comparable with the vectors of phrases.
+        class_tokens: [B, C, D] float32, C unit vectors per picture.
     """
 
     patches: Tensor
@@ -33,16 +33,16 @@ class Backbone(Protocol):
     """The two towers of a model on one device.
 
     Attributes:
-        folder: The model was loaded from it.
-        device_name: Its device as text: "cpu", "cuda:0" or "mps".
-        dtype_name: What it computes in: "float32", "bfloat16" or "float16".
-        native_size: Side in pixels of the square window that it is made for.
+        folder: Folder of the model's files.
+        device_name: "cpu", "cuda:0" or "mps".
+        dtype_name: Dtype of the computation: "float32", "bfloat16" or "float16".
+        native_size: Side of the model's square window in pixels.
         patch_size: Side of a patch in pixels.
         embed_dim: D, the length of all vectors.
         temperature: Logits are cosine / temperature.
-        batch_size: How many windows go through the vision tower at once. It is halved where the device runs out of memory.
-        on_less_memory: Is told the new batch size then.
-        at_work: Whoever computes with torch holds it: on a CPU, threads of torch that compete wait for each other in vain.
+        batch_size: Windows per pass of the vision tower. Halved when the device runs out of memory.
+        on_less_memory: Called with the new batch size after it was halved.
+        at_work: Lock to hold while computing with torch. On a CPU, competing threads of torch only wait for each other.
     """
 
     folder: Path
@@ -58,45 +58,45 @@ class Backbone(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Its device; to ask for it may import torch."""
+        """Device as a torch object; reading it may import torch."""
 
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """Encode phrases, each filled into each of the templates.
+        """Encode phrases, averaged over the templates.
 
         Args:
             phrases: P texts.
-            templates: Texts with "{}" in the place of the phrase.
+            templates: Texts with "{}" as the placeholder for the phrase.
 
         Returns:
-            One vector for each phrase, [P, D] float32 of unit length, on the device.
+            [P, D] float32 unit vectors, one per phrase, on the device.
         """
 
     def encode_windows(self, windows: Sequence[NDArray[np.uint8]]) -> WindowFeatures:
-        """Encode windows, `batch_size` at a time. No result depends on which windows share a batch.
+        """Encode windows, `batch_size` at a time. The result for a window does not depend on the others in its batch.
 
-        A GPU may still be at work when this returns. A CPU takes its windows at the same time, and divides its threads between
-        them. How it rounds may depend on the number of windows, so they should be all windows of one image.
+        A GPU may still be computing when this returns. A CPU encodes windows in parallel and divides its threads between them.
+        Its rounding may depend on the number of windows, so pass all windows of one image together.
 
         Args:
-            windows: B pictures, [side, side, 3] uint8 RGB each.
+            windows: B pictures, each [side, side, 3] uint8 RGB.
 
         Returns:
-            Their features, on the device.
+            The features of the windows, on the device.
 
         Raises:
-            DeviceError: The memory does not even hold one window.
+            DeviceError: The device has too little memory for a single window.
         """
 
     def encode_whole(self, image: NDArray[np.uint8], size: tuple[int, int]) -> WindowFeatures:
-        """Encode an image in one piece, stretched to a size.
+        """Encode an image in one piece, stretched to `size`.
 
         Args:
             image: [H, W, 3] uint8 RGB.
             size: (height, width) in pixels, multiples of the patch size.
 
         Returns:
-            Its features as those of one window: B is 1. They are on the device.
+            The features on the device, with B = 1.
 
         Raises:
-            DeviceError: The memory does not hold the image.
+            DeviceError: The device has too little memory for the image.
         """

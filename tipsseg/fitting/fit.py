@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.backbones.workers import threads_of_torch
+from tipsseg.backbones.workers import limit_torch_threads
 from tipsseg.errors import InputError, UsageError
 from tipsseg.fitting.choice import Step, choose_and_fit
 from tipsseg.fitting.maths import Mask, Window, windows_of
@@ -115,7 +115,7 @@ def fit_windows(
     others = torch.cat(list(unlabelled)) if unlabelled else None
     # Sums differ by the number of threads that share them, and small differences grow from step to step. With one thread the same
     # masks give the same fit, however many threads there are.
-    with threads_of_torch(1):
+    with limit_torch_threads(1):
         weights, biases, scores = choose_and_fit(images, group_of, text, names, others, step)
     hashes = file_hashes(model.backbone.folder)
     return FittedVocabulary(

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.backbones.transfers import sent
+from tipsseg.backbones.transfers import to_device
 from tipsseg.fitting.maths import Window, cell_logits
 
 #: So many patches of an image are taken.
@@ -48,7 +48,7 @@ def some_patches(patches: Tensor) -> Tensor:
     """Draw patches of an image at random, always the same: [B, h, w, D] -> [n, D] float32 on the CPU."""
     flat = patches.flatten(0, -2)
     drawn = np.sort(np.random.default_rng(0).permutation(len(flat))[:_PATCHES])
-    return flat[sent(drawn, flat.device)].float().cpu()
+    return flat[to_device(drawn, flat.device)].float().cpu()
 
 
 def second_moment(patches: Tensor) -> Tensor:

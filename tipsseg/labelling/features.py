@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from tipsseg.backbones.transfers import Arriving
+    from tipsseg.backbones.transfers import HostCopy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,9 +120,9 @@ class Features:
 
 def features_of(record: FeatureRecord, device: torch.device) -> Features:
     """Return the features of a record in float32, on a device."""
-    from tipsseg.backbones.transfers import sent
+    from tipsseg.backbones.transfers import to_device
 
-    return Features(record.size, record.plan, sent(record.patches, device), sent(record.class_tokens, device))
+    return Features(record.size, record.plan, to_device(record.patches, device), to_device(record.class_tokens, device))
 
 
 def round_features(features: Features, dtype: FeatureDtype) -> RoundedFeatures:
@@ -132,21 +132,21 @@ def round_features(features: Features, dtype: FeatureDtype) -> RoundedFeatures:
     """
     import torch
 
-    from tipsseg.backbones.transfers import Arriving
+    from tipsseg.backbones.transfers import HostCopy
 
     dtype = choose(dtype, FEATURE_DTYPES, "dtype of features")
     patches, class_tokens = features.patches, features.class_tokens
     if dtype == "float32":
-        return RoundedFeatures(features, dtype, Arriving(patches, class_tokens))
+        return RoundedFeatures(features, dtype, HostCopy(patches, class_tokens))
     with torch.inference_mode():
         class_tokens = class_tokens.half()
         if dtype == "float16":
             patches = patches.half()
-            arriving, rounded = Arriving(patches, class_tokens), patches.float()
+            arriving, rounded = HostCopy(patches, class_tokens), patches.float()
         else:
             scales = patches.abs().amax(-1) / 127  # [B, h, w]
             patches = (patches / scales[..., None]).round().to(torch.int8)
-            arriving, rounded = Arriving(patches, class_tokens, scales), patches.float() * scales[..., None]
+            arriving, rounded = HostCopy(patches, class_tokens, scales), patches.float() * scales[..., None]
         return RoundedFeatures(Features(features.size, features.plan, rounded, class_tokens.float()), dtype, arriving)
 
 
@@ -172,7 +172,7 @@ class RoundedFeatures:
 
     features: Features
     dtype: FeatureDtype
-    arriving: Arriving
+    arriving: HostCopy
 
     def record(self, origin: Origin | None = None) -> FeatureRecord:
         """Wait for the arrays and return the record of the file. Any thread may call this."""

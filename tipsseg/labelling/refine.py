@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.backbones.transfers import sent
+from tipsseg.backbones.transfers import to_device
 
 #: Distances of the neighbours in pixels, and how often a pixel takes over from them, as published.
 DILATIONS: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
@@ -102,7 +102,7 @@ def _refine_tile(
     maps: Tensor, image: NDArray[np.uint8], refined: Tensor, tile: _Tile, dilations: Sequence[int], iterations: int
 ) -> None:
     # A function of its own so that the weights of one tile are gone before those of the next are made.
-    pixels = sent(np.require(image[tile.outer], requirements=["C", "W"]), maps.device)
+    pixels = to_device(np.require(image[tile.outer], requirements=["C", "W"]), maps.device)
     weights = _affinity(pixels.permute(2, 0, 1).float(), dilations)
     for start in range(0, len(maps), _CHUNK):
         chunk = maps[start : start + _CHUNK, *tile.outer]

@@ -1,1 +1,1 @@
-"""TIPSv2 as plain torch modules: configuration, vision tower, text tower, tokenizer, strict checkpoint reading."""
+"""Implement TIPSv2 in plain torch: configuration, towers, tokenizer, strict loading of checkpoints."""

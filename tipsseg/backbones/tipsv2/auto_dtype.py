@@ -1,7 +1,7 @@
-"""Dtype "auto" on a CPU: bfloat16 where it makes a block of the model's vision tower faster by a quarter, otherwise float32.
+"""Choose the dtype "auto" on a CPU: bfloat16 if a block of the vision tower takes at most 0.8 of its time in float32, else float32.
 
-Both are timed. A cache keeps the result for each processor and model, because the dtype decides labels, and two measurements near
-the limit may differ.
+Both are timed. A cache stores the result by processor and model, because the dtype affects labels, and two measurements close
+to the limit may disagree.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from tipsseg.backbones.devices import lacks_bfloat16_instructions
+from tipsseg.backbones.devices import emulates_bfloat16
 from tipsseg.backbones.tipsv2.config import VisionConfig
 from tipsseg.backbones.tipsv2.vision import Block
 from tipsseg.backbones.workers import Workers
@@ -25,20 +25,20 @@ from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.json_values import parse
 from tipsseg.util.processor import processor_name
 
-#: bfloat16 is taken where its time is at most this part of float32's. It rounds more, so a small gain is not enough.
+#: bfloat16 is chosen if its time is at most this fraction of float32's. It rounds more, so a small gain is not enough.
 MOST = 0.8
 
-#: Towers of fewer channels are computed in float32 and not timed. One of their blocks takes a millisecond, which is too short to
-#: time well, and their whole tower costs no more than making labels. Released models have 768 channels or more.
+#: Towers with fewer channels run in float32 and are not timed. One of their blocks takes a millisecond, which is too short for a
+#: reliable timing, and the whole tower takes no longer than the scoring. Released models have 768 channels or more.
 _CHANNELS = 384
 
-#: A window has about 1,024 tokens. A part of them is enough, because the time of nearly all products is in proportion.
+#: Tokens of the timed block. A window has about 1,024; fewer are enough because nearly all products take time in proportion.
 _TOKENS = 128
 
-#: After so many seconds no further round begins.
+#: No new round starts after this time.
 _SECONDS = 0.4
 
-#: The size of a file of the cache, at most.
+#: The largest file of the cache that is read, in bytes.
 _FILE_BYTES = 10_000
 
 
@@ -51,32 +51,32 @@ def auto_dtype(
     """Choose torch.float32 or torch.bfloat16 for a CPU.
 
     Args:
-        config: The vision tower of the model.
-        workers: The threads that will compute it.
-        cache: A folder that keeps what was measured. None: nothing is read or written.
-        measure: Gives the time in bfloat16 over that in float32. None: `time_ratio`.
+        config: Configuration of the model's vision tower.
+        workers: The threads that will run the tower.
+        cache: Cache folder for measurements. None: no cache.
+        measure: Function that returns the time in bfloat16 divided by that in float32. None: `time_ratio`.
     """
-    if config.hidden_size < _CHANNELS or lacks_bfloat16_instructions():
+    if config.hidden_size < _CHANNELS or emulates_bfloat16():
         return torch.float32
     file = None if cache is None else _file(cache, config)
     ratio = _read(file)
     if ratio is None:
         ratio = (measure or time_ratio)(config, workers)
-        # Several processes may have measured at once; the first to write decides for all.
+        # Several processes may measure at the same time; the first result in the cache is valid for all.
         earlier = _read(file)
         if earlier is not None:
             ratio = earlier
         elif file is not None:
             with suppress(TipssegError):
-                atomic_write(file, json_bytes({**_decides(config), "ratio": ratio}))
+                atomic_write(file, json_bytes({**_cache_key(config), "ratio": ratio}))
     return torch.bfloat16 if ratio <= MOST else torch.float32
 
 
 @torch.inference_mode()
 def time_ratio(config: VisionConfig, workers: Workers) -> float:
-    """Time a block on all threads at once: the time in bfloat16 over that in float32, each the shortest of a few rounds."""
+    """Return the time of a block in bfloat16 divided by that in float32, on all threads at once: the best of a few rounds."""
     tasks = {dtype: _task(config, workers, dtype) for dtype in (torch.float32, torch.bfloat16)}
-    for task in tasks.values():  # kernels are made when they are first used
+    for task in tasks.values():  # the first call prepares the kernels
         task()
     shortest = dict.fromkeys(tasks, math.inf)
     ends = time.perf_counter() + _SECONDS
@@ -90,7 +90,7 @@ def time_ratio(config: VisionConfig, workers: Workers) -> float:
 
 
 def _task(config: VisionConfig, workers: Workers, dtype: torch.dtype) -> Callable[[], object]:
-    with torch.device("meta"):  # not the random numbers of the program
+    with torch.device("meta"):  # leaves the random state of the program unchanged
         block = Block(config)
     block = block.to(dtype).to_empty(device="cpu").eval()
     for parameter in block.parameters():
@@ -105,7 +105,7 @@ def _task(config: VisionConfig, workers: Workers, dtype: torch.dtype) -> Callabl
     return lambda: workers.map(compute, inputs, len(inputs))
 
 
-def _decides(config: VisionConfig) -> Mapping[str, object]:
+def _cache_key(config: VisionConfig) -> Mapping[str, object]:
     return {
         "processor": processor_name(),
         "capability": torch.backends.cpu.get_cpu_capability(),
@@ -116,11 +116,11 @@ def _decides(config: VisionConfig) -> Mapping[str, object]:
 
 
 def _file(cache: Path, config: VisionConfig) -> Path:
-    return cache / "dtype" / f"{hashlib.sha256(json_bytes(_decides(config))).hexdigest()[:40]}.json"
+    return cache / "dtype" / f"{hashlib.sha256(json_bytes(_cache_key(config))).hexdigest()[:40]}.json"
 
 
 def _read(file: Path | None) -> float | None:
-    """Return the ratio in a file of the cache; None without a file, or a number in it."""
+    """Return the ratio in a file of the cache; None if the file is missing or invalid."""
     try:
         record = None if file is None else parse(read_regular(file, _FILE_BYTES))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Run the towers of TIPSv2 on one device: a `Backbone`, from windows and phrases to unit vectors."""
+"""Run the towers of TIPSv2 on one device, as a `Backbone`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.backbones.devices import out_of_memory, resolve_device, resolve_dtype
+from tipsseg.backbones.devices import is_out_of_memory, resolve_device, resolve_dtype
 from tipsseg.backbones.protocol import WindowFeatures
 from tipsseg.backbones.tipsv2.auto_dtype import auto_dtype
 from tipsseg.backbones.tipsv2.checkpoint import Checkpoint
@@ -22,20 +22,20 @@ from tipsseg.backbones.tipsv2.headers import read_model_config
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.backbones.tipsv2.text import TextTower
 from tipsseg.backbones.tipsv2.vision import VisionTower
-from tipsseg.backbones.transfers import sent
+from tipsseg.backbones.transfers import to_device
 from tipsseg.backbones.workers import Workers
 from tipsseg.errors import DeviceError, UsageError
 from tipsseg.util.printable import quoted
 
-#: Texts that go through the text tower at once.
+#: Texts per pass of the text tower.
 _TEXT_BATCH = 256
 
 
 class Tipsv2Backbone:
     """A TIPSv2 model on a device, see `Backbone`.
 
-    Its two class tokens were trained for captions of whole images: the first for alt-texts of the web, the second, which is the
-    register, for synthetic captions.
+    Both class tokens were trained on captions of whole images: the first on alt-texts of the web, the second (the register) on
+    synthetic captions.
     """
 
     def __init__(
@@ -51,19 +51,19 @@ class Tipsv2Backbone:
         """Load the model in a folder.
 
         Args:
-            folder: It holds config.json, model.safetensors and tokenizer.model.
-            device: "auto" (CUDA before MPS before CPU), "cpu", "cuda", "cuda:1" or "mps".
-            dtype: "auto", "float32", "bfloat16" or "float16". On a CPU "auto" is measured, see `auto_dtype`.
-            batch_size: How many windows go through the vision tower of a GPU at once. A CPU takes one at a time on each of its
-                threads, see `Workers`.
-            cache: A folder that keeps what was measured for dtype "auto". None: nothing is read or written.
-            lazy: Whether a tower is read from its file when it is first needed, if it ever is. Only faults of config.json and of
-                the header of model.safetensors are told here then.
+            folder: The folder with config.json, model.safetensors and tokenizer.model.
+            device: "auto" (CUDA, then MPS, then the CPU), "cpu", "cuda", "cuda:1" or "mps".
+            dtype: "auto", "float32", "bfloat16" or "float16". On a CPU, "auto" is chosen by timing, see `auto_dtype`.
+            batch_size: Windows per pass of the vision tower on a GPU. On a CPU each thread encodes one window at a time, see
+                `Workers`.
+            cache: Cache folder for the timing of dtype "auto". None: no cache.
+            lazy: Load a tower only when it is first used. Then only config.json and the header of model.safetensors are checked
+                here.
 
         Raises:
             CheckpointError: The files are not a TIPSv2 model.
             DeviceError: The device or the dtype is not available.
-            UsageError: An argument has a wrong value.
+            UsageError: An argument has an invalid value.
         """
         check_batch_size(batch_size)
         self.folder = folder
@@ -75,7 +75,7 @@ class Tipsv2Backbone:
         if dtype == "auto" and self.device.type == "cpu":
             self.dtype = auto_dtype(config.vision, self._workers, cache)
         self.dtype_name = str(self.dtype).removeprefix("torch.")
-        # Features of a window do not depend on the batch then. A CPU's threads take windows beside each other.
+        # On a CPU, batches would make features of a window depend on the others; its threads encode windows in parallel instead.
         self.batch_size = 1 if self.device.type == "cpu" else batch_size
         self.on_less_memory: Callable[[int], None] = lambda _: None
         self.at_work = threading.Lock()
@@ -84,7 +84,7 @@ class Tipsv2Backbone:
         self.embed_dim = config.text.hidden_size
         self.temperature = config.temperature
         if not lazy:
-            self._tower, self.text_encoder  # noqa: B018  read now, and their faults told
+            self._tower, self.text_encoder  # noqa: B018  load both now, so that their errors are raised here
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:
@@ -92,12 +92,12 @@ class Tipsv2Backbone:
 
     @cached_property
     def vision_encoder(self) -> VisionTower:
-        """The vision tower. Raises CheckpointError if it is read only now."""
+        """The vision tower. A lazy model loads it on first access, which may raise CheckpointError."""
         return self._checkpoint.read_vision(self.device, self.dtype)
 
     @cached_property
     def text_encoder(self) -> TextTower:
-        """The text tower. Raises CheckpointError if it is read only now."""
+        """The text tower. A lazy model loads it on first access, which may raise CheckpointError."""
         return self._checkpoint.read_text(self.device, self.dtype)
 
     @cached_property
@@ -106,13 +106,12 @@ class Tipsv2Backbone:
 
     @torch.inference_mode()
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
-        # The vectors of a phrase in its templates are normalised, averaged and normalised again: the zero-shot
-        # segmentation protocol of TIPSv2.
+        # The zero-shot segmentation protocol of TIPSv2: normalise the vector of each template, average them, normalise again.
         tokens = self._checkpoint.tokenizer(
             [template.replace("{}", phrase) for phrase in phrases for template in templates]
         )
         vectors = torch.empty(len(tokens.ids), self.embed_dim, device=self.device)
-        # Texts of one length together: no text is padded, which is a fifth of the work, and none depends on longer ones.
+        # Batches of texts of equal length need no padding, which would be a fifth of the work, and no text depends on longer ones.
         for length in tokens.lengths.unique().tolist():
             for batch in torch.nonzero(tokens.lengths == length)[:, 0].split(_TEXT_BATCH):
                 ids, lengths = (
@@ -126,9 +125,9 @@ class Tipsv2Backbone:
 
     @torch.inference_mode()
     def encode_windows(self, windows: Sequence[NDArray[np.uint8]]) -> WindowFeatures:
-        self._tower  # noqa: B018  read here where it is lazy, not by several threads at once
-        beside = self.device.type == "cpu" and self.batch_size == 1
-        parts = self._encode_beside(windows) if beside else self._encode_in_batches(windows)
+        self._tower  # noqa: B018  load a lazy tower before the threads start
+        in_threads = self.device.type == "cpu" and self.batch_size == 1
+        parts = self._encode_in_threads(windows) if in_threads else self._encode_in_batches(windows)
         if len(parts) == 1:
             return parts[0]
         return WindowFeatures(
@@ -140,11 +139,11 @@ class Tipsv2Backbone:
         try:
             with self.at_work:
                 pixels = self._to_pixels(image[None], torch.float32)
-                if size != image.shape[:2]:  # bicubic and not clamped, as published
+                if size != image.shape[:2]:  # bicubic without clamping, as published
                     pixels = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False)
                 return self._encode(pixels.to(self.dtype))
         except RuntimeError as error:
-            if not out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             height, width = size
             raise DeviceError(
@@ -153,19 +152,19 @@ class Tipsv2Backbone:
                 "Use mode slide, a smaller short side, or device cpu.",
             ) from None
 
-    def _encode_beside(self, windows: Sequence[NDArray[np.uint8]]) -> list[WindowFeatures]:
+    def _encode_in_threads(self, windows: Sequence[NDArray[np.uint8]]) -> list[WindowFeatures]:
         try:
             with self.at_work:
                 threads = self._workers.count
-                alone = len(windows) - len(windows) % threads
-                parts = self._workers.map(self._encode_window, windows[:alone], threads)
-                if alone < len(windows):
-                    parts.append(self._encode(self._to_pixels(np.stack(windows[alone:]))))
+                full_rounds = len(windows) - len(windows) % threads
+                parts = self._workers.map(self._encode_window, windows[:full_rounds], threads)
+                if full_rounds < len(windows):
+                    parts.append(self._encode(self._to_pixels(np.stack(windows[full_rounds:]))))
                 return parts
         except RuntimeError as error:
-            if not out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-            raise self._no_room_for_one() from None
+            raise self._window_memory_error() from None
 
     @torch.inference_mode()
     def _encode_window(self, window: NDArray[np.uint8]) -> WindowFeatures:
@@ -178,38 +177,38 @@ class Tipsv2Backbone:
             batch = windows[start : start + self.batch_size]
             features = self._encode_batch(batch)
             if features is None:
-                self._halve()
+                self._halve_batch_size()
                 continue
             parts.append(features)
             start += len(batch)
         return parts
 
     def _encode_batch(self, windows: Sequence[NDArray[np.uint8]]) -> WindowFeatures | None:
-        """Return the features of one batch; None if there is not enough memory."""
-        # Always as many: how a GPU adds up depends on the size of the batch, and labels must not depend on who shares it.
-        filling = [np.zeros_like(windows[0])] * (self.batch_size - len(windows))
+        """Return the features of one batch; None if the device runs out of memory."""
+        # Fill up every batch: a GPU's order of summation depends on the batch size, and labels must not depend on other windows.
+        padding = [np.zeros_like(windows[0])] * (self.batch_size - len(windows))
         try:
             with self.at_work:
-                features = self._encode(self._to_pixels(np.stack([*windows, *filling])))
+                features = self._encode(self._to_pixels(np.stack([*windows, *padding])))
         except RuntimeError as error:
-            if not out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return None
         return WindowFeatures(features.patches[: len(windows)], features.class_tokens[: len(windows)])
 
-    def _halve(self) -> None:
-        # Not while the error is handled, as what it refers to holds the memory.
+    def _halve_batch_size(self) -> None:
+        # Call this outside the except block: the handled error still references the memory.
         self._tower.forget()
         if self.device.type == "mps":
             torch.mps.empty_cache()
         else:
             torch.cuda.empty_cache()
         if self.batch_size == 1:
-            raise self._no_room_for_one()
+            raise self._window_memory_error()
         self.batch_size //= 2
         self.on_less_memory(self.batch_size)
 
-    def _no_room_for_one(self) -> DeviceError:
+    def _window_memory_error(self) -> DeviceError:
         return DeviceError(
             str(self.device), "not enough memory on the device for one window", "Use device cpu, or another dtype."
         )
@@ -221,16 +220,16 @@ class Tipsv2Backbone:
 
     def _to_pixels(self, images: NDArray[np.uint8], dtype: torch.dtype | None = None) -> Tensor:
         """[B, H, W, 3] uint8 -> [B, 3, H, W] in [0, 1]."""
-        # torch warns of arrays that are not writable, such as Pillow's.
-        tensor = sent(np.require(images, requirements=["C", "W"]), self.device)
+        # torch warns about read-only arrays, such as Pillow's.
+        tensor = to_device(np.require(images, requirements=["C", "W"]), self.device)
         return (tensor.permute(0, 3, 1, 2).to(torch.float32) / 255).to(dtype or self.dtype).contiguous()
 
 
 @contextmanager
 def exact_convolutions(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Keep cuDNN from rounding the inputs of the patch embedding to 10 bits, which moves cosines by up to 0.005.
+    """Prevent cuDNN from rounding the inputs of the patch embedding to 10 bits, which changes cosines by up to 0.005.
 
-    The switch is of the whole process, so it is put back.
+    The setting is global to the process, so it is restored at the end.
     """
     if device.type != "cuda" or dtype != torch.float32:
         yield
@@ -245,4 +244,4 @@ def exact_convolutions(device: torch.device, dtype: torch.dtype) -> Iterator[Non
 
 def check_batch_size(size: int) -> None:
     if type(size) is not int or size < 1:
-        raise UsageError(f"batch size must be a whole number from 1 on, not {quoted(size)}")
+        raise UsageError(f"batch size must be a whole number of at least 1, not {quoted(size)}")

@@ -1,7 +1,7 @@
-"""Read a TIPSv2 model from a folder in the hub layout, strictly: every tensor is there, known and of the right shape.
+"""Read a TIPSv2 model from a folder in the hub layout. Refuse missing or unknown tensors and wrong shapes.
 
-The numbers of config.json are compared with the shapes in the header of model.safetensors before anything is built by them. Tensors
-may have the names of the hub's files or those of transformers, see `tensor_names`.
+The numbers in config.json are checked against the header of model.safetensors before a model is built from them. Tensors may have
+the names of the hub's files or those of transformers, see `tensor_names`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tipsseg.backbones.tipsv2.config import ModelConfig
-from tipsseg.backbones.tipsv2.headers import ONE_MODEL, Shapes, read_headers, readable
+from tipsseg.backbones.tipsv2.headers import ONE_MODEL, Shapes, as_checkpoint_error, read_headers
 from tipsseg.backbones.tipsv2.tensor_names import find_sources
 from tipsseg.backbones.tipsv2.text import TextTower
 from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
@@ -37,17 +37,17 @@ class Tipsv2(nn.Module):
 
 
 class Checkpoint:
-    """A model in a folder. All but the numbers of its tensors is read and checked; each tower is read when it is asked for.
+    """A model in a folder. Everything but the tensors is read and checked at once; each tower is read on request.
 
     Attributes:
-        config: What config.json says, with the temperature that was learned.
-        tokenizer: Of the text tower.
+        config: The configuration in config.json, with the learned temperature.
+        tokenizer: The tokenizer of the text tower.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Look at config.json, tokenizer.model, and the header of model.safetensors.
+        """Check config.json, tokenizer.model, and the header of model.safetensors.
 
-        Raises CheckpointError, naming the file and the first tensor at fault.
+        Raises CheckpointError, which names the file and the first faulty tensor.
         """
         self._weights = folder / WEIGHTS_FILE
         config, stored = read_headers(folder)
@@ -57,18 +57,18 @@ class Checkpoint:
         except ValueError as error:
             raise CheckpointError(self._weights, f"tensors {error}", ONE_MODEL) from None
         shapes = {name: stored[first] for name, (first, *_) in self._sources.items()}
-        for what, stated, there in _numbers(self.config, shapes):
-            if there is not None and there != stated:
-                reason = f"describes a model with {stated:,} {what}, but {WEIGHTS_FILE} has {there:,}"
+        for quantity, configured, stored_number in _compare_numbers(self.config, shapes):
+            if stored_number is not None and stored_number != configured:
+                reason = f"describes a model with {configured:,} {quantity}, but {WEIGHTS_FILE} has {stored_number:,}"
                 raise CheckpointError(folder / CONFIG_FILE, reason, ONE_MODEL)
         self.tokenizer = Tokenizer(folder / TOKENIZER_FILE, self.config.text.max_position_embeddings)
         if self.tokenizer.vocab_size > self.config.text.vocab_size:
             raise CheckpointError(
                 self.tokenizer.path,
                 f"has {self.tokenizer.vocab_size} pieces, but config.json states {self.config.text.vocab_size}",
-                "Take all three files from one revision of one model.",
+                "Use all three files from one revision of one model.",
             )
-        # On the meta device nothing is allocated or initialised: the file's tensors become the parameters.
+        # The meta device allocates and initialises nothing: the file's tensors become the parameters.
         with torch.device("meta"):
             self._model = Tipsv2(self.config)
         expected = {name: tuple(tensor.shape) for name, tensor in self._model.state_dict().items()}
@@ -76,12 +76,12 @@ class Checkpoint:
         _check_shapes(self._weights, self._sources, stored, expected)
 
     def read_vision(self, device: torch.device, dtype: torch.dtype) -> VisionTower:
-        """Read the vision tower to a device, in evaluation mode and without gradients. Raises CheckpointError."""
+        """Load the vision tower onto a device, in evaluation mode and without gradients. Raises CheckpointError."""
         self._fill("vision_encoder", self._model.vision_encoder, device, dtype)
         return self._model.vision_encoder
 
     def read_text(self, device: torch.device, dtype: torch.dtype) -> TextTower:
-        """Read the text tower to a device, in evaluation mode and without gradients. Raises CheckpointError."""
+        """Load the text tower onto a device, in evaluation mode and without gradients. Raises CheckpointError."""
         self._fill("text_encoder", self._model.text_encoder, device, dtype)
         return self._model.text_encoder
 
@@ -91,8 +91,8 @@ class Checkpoint:
         return self._model.eval()
 
     def _fill(self, prefix: str, tower: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-        """Take tensors one by one from the memory-mapped file to the device and dtype, from whatever floating type."""
-        with readable(self._weights), safe_open(self._weights, framework="pt", device="cpu") as file:
+        """Copy tensors one by one from the memory-mapped file to the device, converted from any floating type to `dtype`."""
+        with as_checkpoint_error(self._weights), safe_open(self._weights, framework="pt", device="cpu") as file:
             tensors: dict[str, Tensor] = {}
             for name in tower.state_dict():
                 parts = [file.get_tensor(source) for source in self._sources[f"{prefix}.{name}"]]
@@ -103,18 +103,18 @@ class Checkpoint:
 
 
 def load(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Tipsv2, Tokenizer]:
-    """Read both towers of the model in a folder, see `Checkpoint`, and its tokenizer. Raises CheckpointError."""
+    """Load both towers and the tokenizer of the model in a folder, see `Checkpoint`. Raises CheckpointError."""
     checkpoint = Checkpoint(folder)
     return checkpoint.read(device, dtype), checkpoint.tokenizer
 
 
 def save_weights(path: Path, model: Tipsv2, dtype: torch.dtype) -> None:
-    """Write the weights of `model` as safetensors, in the names and layout of the hub."""
+    """Write the weights of `model` as safetensors, with the names and layout of the hub."""
     save_file({name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}, path)
 
 
-def _numbers(config: ModelConfig, shapes: Shapes) -> Iterator[tuple[str, int, int | None]]:
-    """Yield what config.json says of the model, and what the tensors say; None if they do not tell."""
+def _compare_numbers(config: ModelConfig, shapes: Shapes) -> Iterator[tuple[str, int, int | None]]:
+    """Yield each quantity's name, its number in config.json, and its number by the tensors (None if a tensor is missing)."""
 
     def size(name: str, axis: int) -> int | None:
         shape = shapes.get(name, ())
@@ -138,14 +138,14 @@ def _numbers(config: ModelConfig, shapes: Shapes) -> Iterator[tuple[str, int, in
 
 
 def _check_names(path: Path, sources: Sources, expected: Collection[str]) -> None:
-    unknown = (name for whole, names in sources.items() if whole not in expected for name in names)
-    for verdict, odd in (
+    unknown = (name for whole, parts in sources.items() if whole not in expected for name in parts)
+    for fault, names in (
         ("is missing", sorted(set(expected) - set(sources))),
         ("is not part of the model that config.json describes", sorted(unknown)),
     ):
-        if odd:
-            others = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
-            raise CheckpointError(path, f"tensor {odd[0]} {verdict}{others}", ONE_MODEL, tensor=odd[0])
+        if names:
+            others = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            raise CheckpointError(path, f"tensor {names[0]} {fault}{others}", ONE_MODEL, tensor=names[0])
 
 
 def _check_shapes(path: Path, sources: Sources, stored: Shapes, expected: Shapes) -> None:
@@ -154,5 +154,5 @@ def _check_shapes(path: Path, sources: Sources, stored: Shapes, expected: Shapes
         shape = (rows // len(names), *others)
         for name in names:
             if stored[name] != shape:
-                reason = f"tensor {name} has shape {list(stored[name])}, but config.json asks for {list(shape)}"
+                reason = f"tensor {name} has shape {list(stored[name])}, but config.json requires {list(shape)}"
                 raise CheckpointError(path, reason, ONE_MODEL, tensor=name)

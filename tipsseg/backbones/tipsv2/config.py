@@ -1,12 +1,11 @@
-"""Read config.json, into the configurations of the two towers.
+"""Read config.json into the configurations of the two towers.
 
-The hub has two shapes of the same facts: a flat one (older revisions) and a nested one with `vision_config` and
-`text_config`, whose absent fields take the class defaults, which describe B/14. The nested one is what transformers saves for any
-model of its class: each key is read, or must have the value that the towers are made for, or is known to be without effect, or is
-refused. The flat one describes four models, and keys that are not read are ignored.
+The hub has two layouts: a flat one (older revisions), and a nested one with `vision_config` and `text_config`, whose missing fields
+default to B/14's. transformers saves the nested layout for any model of its class, so every key is read, must have the value that
+the towers implement, is known to have no effect, or is refused. The flat layout describes four models; unread keys are ignored.
 
-Every number has bounds, many times what the released models state, so that a file that is wrong ends in an error and not in a model
-that no machine can build or run. `checkpoint` compares the numbers with the tensors as well.
+Every number has bounds, many times those of the released models, so that a wrong file raises an error instead of describing a model
+that no machine can run. `checkpoint` also compares the numbers with the tensors.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from tipsseg.util.json_values import parse
 from tipsseg.util.printable import shortened
 from tipsseg.weights.lock import missing_hint
 
-#: TIPSv2's own temperature defaults to that of B/14; it is stated in config.json, it is no tensor.
+#: B/14's temperature, the default of TIPSv2's configuration. The released models have it in config.json, not in a tensor.
 DEFAULT_TEMPERATURE = 0.005065968260169029
 
-# The largest of each whole number that is taken, and the smallest and largest of the others. The released models have at most 1,536
-# channels, 6,144 in the MLP, 40 layers, 24 heads, 32 patches of 14 pixels along a side, 1 register, 32,000 pieces, 64 tokens.
+# Upper bounds of the whole numbers, (low, high) bounds of the others. The released models have at most 1,536 channels, 6,144 in the
+# MLP, 40 layers, 24 heads, 32 patches of 14 pixels along a side, 1 register, 32,000 pieces, 64 tokens.
 _MLP_WIDTH = 131_072
 _GRID = 128
 _PATCH_SIZE = 256
@@ -51,14 +50,14 @@ _MLP_RATIO = (1 / 64, 64.0)
 _LAYER_NORM_EPS = (1e-12, 0.1)
 TEMPERATURE = (1e-4, 100.0)
 
-#: Bytes of a config.json that are read; the released ones have less than 2,000.
+#: The largest config.json that is read, in bytes; the released ones have less than 2,000.
 _CONFIG_BYTES = 1 << 20
 
 _NOT_TIPSV2 = "This does not describe a TIPSv2 model."
-_OTHER_MODEL = "Its labels would be wrong; tipsseg runs models that are built like the released ones."
-_UNKNOWN_KEY = "If it does not change the features of the model, take it out of config.json."
+_OTHER_MODEL = "The labels would be wrong: tipsseg runs only models with the architecture of the released ones."
+_UNKNOWN_KEY = "If the key does not change the features of the model, remove it from config.json."
 
-# (depth, heads) behind the names that the flat shape uses.
+# (depth, heads) by the flat layout's names of the towers.
 _FLAT_TOWERS = {
     "vit_base": (12, 12),
     "vit_large": (24, 16),
@@ -66,8 +65,8 @@ _FLAT_TOWERS = {
     "vit_giant2": (40, 24),
 }
 
-# Keys of the nested shape that change what a model computes, and the value of each that the towers compute. The two on positions
-# were in transformers before it released TIPSv2.
+# Keys of the nested layout that change the computation, with the values that the towers implement. The two `interpolate_` keys were
+# in transformers before it released TIPSv2.
 _VISION_FIXED = {
     "hidden_act": "gelu",
     "num_channels": 3,
@@ -78,23 +77,23 @@ _VISION_FIXED = {
 }
 _TEXT_FIXED = {"hidden_act": "relu", "scale_sqrt_depth": True, "pooling_epsilon": 1e-8}
 
-# Keys of the nested shape without effect on features.
+# Keys of the nested layout that have no effect on features.
 _WITHOUT_EFFECT = (
-    # Training, and the first values of weights.
+    # Training and initialisation of weights.
     "attention_dropout attention_probs_dropout_prob drop_path_rate hidden_dropout_prob initializer_range layerscale_value",
-    # The outputs of transformers, and their form.
+    # The outputs of transformers, and their format.
     "out_features out_indices output_attentions output_hidden_states reshape_hidden_states return_dict stage_names",
-    # tokenizer.model has these.
+    # Also in tokenizer.model.
     "bos_token_id eos_token_id pad_token_id",
     # Classifiers.
     "id2label label2id num_labels problem_type",
-    # The file, and how a model is held and run.
+    # The file, and how the model is loaded and run.
     "architectures attn_implementation auto_map chunk_size_feed_forward dtype is_encoder_decoder model_type name_or_path",
     "tie_word_embeddings torch_dtype transformers_version",
 )
 _IGNORED = frozenset(" ".join(_WITHOUT_EFFECT).split())
 
-# Fields by the keys of the flat shape, and what keys that are left out mean.
+# Fields with their keys in the flat layout, and the defaults of missing keys.
 _FLAT_VISION = {
     "hidden_size": "embed_dim",
     "image_size": "img_size",
@@ -111,13 +110,13 @@ _FLAT_TEXT = {
 }
 _FLAT_DEFAULTS = {"img_size": 448, "patch_size": 14, "num_register_tokens": 1, "vocab_size": 32000, "max_len": 64}
 
-# A nested file may have the keys of the flat shape too, for old readers. transformers does not look at them.
+# A nested file may also have the keys of the flat layout, for old readers. transformers ignores them.
 _FLAT_KEYS = (*_FLAT_VISION.values(), *_FLAT_TEXT.values(), "ffn_layer", "init_values", "temperature", "vision_fn")
 
 
 @dataclass(frozen=True, slots=True)
 class VisionConfig:
-    """The vision tower: a pre-norm ViT whose position grid is `image_size // patch_size` on a side."""
+    """Configuration of the vision tower: a pre-norm ViT with a position grid of `image_size // patch_size` on a side."""
 
     hidden_size: int = 768
     num_hidden_layers: int = 12
@@ -142,7 +141,7 @@ class VisionConfig:
 
 @dataclass(frozen=True, slots=True)
 class TextConfig:
-    """The text tower: a pre-norm transformer over at most `max_position_embeddings` SentencePiece tokens."""
+    """Configuration of the text tower: a pre-norm transformer over at most `max_position_embeddings` SentencePiece tokens."""
 
     vocab_size: int = 32000
     hidden_size: int = 768
@@ -155,7 +154,7 @@ class TextConfig:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Both towers, of equal width, and the temperature of logits = cosine / temperature."""
+    """Configuration of both towers, of equal width, and the temperature: logits are cosine / temperature."""
 
     vision: VisionConfig
     text: TextConfig
@@ -163,11 +162,11 @@ class ModelConfig:
 
 
 class _Fields:
-    """Typed access to one JSON object; every error names the file and the key."""
+    """Typed access to one JSON object. Every error names the file and the key."""
 
-    def __init__(self, path: Path, where: str, values: Mapping[str, object]) -> None:
+    def __init__(self, path: Path, prefix: str, values: Mapping[str, object]) -> None:
         self._path = path
-        self._where = where
+        self._prefix = prefix
         self._values = values
         self._read: set[str] = set()
 
@@ -209,15 +208,15 @@ class _Fields:
         return value
 
     def refuse_others(self, fixed: Mapping[str, object], ignored: Iterable[str] = ()) -> None:
-        """Refuse keys that were not read, unless they have their fixed value or are without effect."""
+        """Refuse unread keys, unless they have their fixed value or have no effect."""
         known = self._read.union(_IGNORED, ignored)
         for key, value in self._values.items():
             if key in known or key.startswith("_") or (key in fixed and value == fixed[key]):
                 continue
-            shown = f"is {reprlib.repr(value)}, and tipsseg"
             if key in fixed:
-                raise self._error(key, f"{shown} computes {fixed[key]!r} only", _OTHER_MODEL)
-            raise self._error(shortened(key), f"{shown} does not know this key", _UNKNOWN_KEY)
+                reason = f"is {reprlib.repr(value)}, but tipsseg supports only {fixed[key]!r}"
+                raise self._error(key, reason, _OTHER_MODEL)
+            raise self._error(shortened(key), f"is an unknown key (its value: {reprlib.repr(value)})", _UNKNOWN_KEY)
 
     def _get(self, key: str, default: object) -> Any:
         self._read.add(key)
@@ -227,31 +226,31 @@ class _Fields:
         return value
 
     def _error(self, key: str, reason: str, hint: str = _NOT_TIPSV2) -> CheckpointError:
-        return CheckpointError(self._path, f"{self._where}{key} {reason}", hint)
+        return CheckpointError(self._path, f"{self._prefix}{key} {reason}", hint)
 
 
 def read_config(path: Path) -> ModelConfig:
-    """Read a config.json of either shape.
+    """Read a config.json of either layout.
 
-    Raises CheckpointError, naming the file and the key, where it does not describe a TIPSv2 model.
+    Raises CheckpointError, which names the file and the key, if it does not describe a TIPSv2 model.
     """
     try:
         values = parse(read_bytes(path, _CONFIG_BYTES))
     except ValueError as error:
         raise CheckpointError(path, f"is not JSON: {error}", _NOT_TIPSV2) from error
     if not isinstance(values, dict):
-        raise CheckpointError(path, "should hold a JSON object")
+        raise CheckpointError(path, "should be a JSON object")
     if values.get("model_type", "tipsv2") != "tipsv2":
         raise CheckpointError(
             path,
             f"model_type is {reprlib.repr(values['model_type'])}, not 'tipsv2'",
-            "tipsseg runs TIPSv2 image-text models only.",
+            "tipsseg runs only TIPSv2 image-text models.",
         )
     return parse_config(values, path)
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """Read a file of a model, which has at most that many bytes. Raises CheckpointError."""
+    """Read a file of a model, at most `most` bytes. Raises CheckpointError."""
     try:
         return read_regular(path, most)
     except FileNotFoundError:
@@ -261,18 +260,18 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def parse_config(values: Mapping[str, object], path: Path) -> ModelConfig:
-    """Return the configuration that a parsed config.json of either shape describes; `path` only names it in errors."""
+    """Return the configuration in a parsed config.json of either layout; `path` is only for messages."""
     config = _parse_nested(values, path) if _is_nested(values) else _parse_flat(values, path)
     _check(config, path)
     return config
 
 
 def nested_config(config: ModelConfig) -> dict[str, object]:
-    """Return the nested config.json of `config`, as a plain dict; `parse_config` reads it back."""
+    """Return `config` as a nested config.json, in a dict that `parse_config` reads back."""
     vision, text = asdict(config.vision), asdict(config.text)
     ratio = vision.pop("mlp_hidden_size") / config.vision.hidden_size
     if config.vision.use_swiglu_ffn:
-        # The stored ratio is that of a plain MLP, of which SwiGLU keeps two thirds (rounded up to a multiple of 8).
+        # config.json has the ratio of the plain MLP; SwiGLU has two thirds of its width, see `swiglu_hidden_size`.
         ratio = 4.0
     vision["mlp_ratio"] = int(ratio) if ratio.is_integer() else ratio
     return {
@@ -290,7 +289,7 @@ def swiglu_hidden_size(mlp_hidden_size: int) -> int:
 
 
 def _is_nested(values: Mapping[str, object]) -> bool:
-    # A nested file may leave out both towers, as the defaults describe B/14; a flat one always names its tower.
+    # A nested file may omit both towers, because the defaults describe B/14; a flat one always names its tower.
     return "vision_config" in values or "text_config" in values or "vision_fn" not in values
 
 
@@ -298,7 +297,7 @@ def _parse_nested(values: Mapping[str, object], path: Path) -> ModelConfig:
     both = _Fields(path, "", values)
     vision, text = both.section("vision_config"), both.section("text_config")
     numbers = vision.integers(_VISION_MOST, VisionConfig())
-    # A ratio such as 4304 / 1152 may come back a hair below the whole number that it stands for.
+    # Rounding may turn the product for a ratio like 4304 / 1152 into slightly less than a whole number.
     mlp_hidden_size = int(numbers["hidden_size"] * vision.number("mlp_ratio", _MLP_RATIO, 4.0) + 1e-6)
     use_swiglu_ffn = vision.boolean("use_swiglu_ffn", False)
     config = ModelConfig(
@@ -314,7 +313,7 @@ def _parse_nested(values: Mapping[str, object], path: Path) -> ModelConfig:
         ),
         temperature=both.number("temperature_init_value", TEMPERATURE, DEFAULT_TEMPERATURE),
     )
-    vision.refuse_others(_VISION_FIXED, ["hidden_act"] if use_swiglu_ffn else [])  # SwiGLU has an activation of its own
+    vision.refuse_others(_VISION_FIXED, ["hidden_act"] if use_swiglu_ffn else [])  # SwiGLU has its own activation
     text.refuse_others(_TEXT_FIXED)
     both.refuse_others({}, _FLAT_KEYS)
     return config
@@ -328,7 +327,7 @@ def _parse_flat(values: Mapping[str, object], path: Path) -> ModelConfig:
         {name: fields.integer(key, most[name], _FLAT_DEFAULTS.get(key)) for name, key in keys.items()}
         for keys, most in ((_FLAT_VISION, _VISION_MOST), (_FLAT_TEXT, _TEXT_MOST))
     )
-    # So400m is the one tower whose MLP is not four times its width; there the text tower states the same number.
+    # So400m is the only tower whose MLP is not four times its width; its text tower has an MLP of the same width.
     so400m = values["vision_fn"] == "vit_so400m"
     mlp_hidden_size = text["intermediate_size"] if so400m else 4 * vision["hidden_size"]
     return ModelConfig(
@@ -366,6 +365,6 @@ def _check(config: ModelConfig, path: Path) -> None:
             not 1 <= vision.mlp_hidden_size <= _MLP_WIDTH
         ),
     }
-    for reason, holds in problems.items():
-        if holds:
+    for reason, is_fault in problems.items():
+        if is_fault:
             raise CheckpointError(path, reason, _NOT_TIPSV2)

@@ -1,4 +1,4 @@
-"""config.json and the header of model.safetensors: what is known of a model before its tensors are read. No torch, as a rule."""
+"""Read config.json and the header of model.safetensors, without the tensors. Imports torch only for a learned temperature."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from tipsseg.errors import CheckpointError
 from tipsseg.util.files import open_regular
 from tipsseg.weights.lock import CONFIG_FILE, WEIGHTS_FILE, missing_hint
 
-#: What the header of a file may have at most: bytes (the released ones: about 100,000), tensors (715), characters of a name (64),
-#: dimensions of a tensor (4).
+#: Limits of a header: bytes (the released ones have about 100,000), tensors (715), characters per name (64), dimensions (4).
 _HEADER_BYTES = 16 << 20
 _TENSORS = 10_000
 _NAME = 200
 _AXES = 8
 
-#: The types of stored numbers that are read.
+#: Supported types of stored numbers.
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
-_WHOLE = "Get the file again."
+_INCOMPLETE = "Download the file again."
 ONE_MODEL = "config.json and model.safetensors must come from one model."
 
-#: The one tensor that belongs to no tower, and that the released files do not have.
+#: A tensor outside the towers. The released files do not have it.
 _TEMPERATURE = "temperature"
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -39,10 +38,10 @@ def read_model_config(folder: Path) -> ModelConfig:
 
 
 def read_headers(folder: Path) -> tuple[ModelConfig, Shapes]:
-    """Read the configuration, and the shapes of the towers' tensors under the names that they have in the file.
+    """Read the configuration, and the shapes of the towers' tensors by their names in the file.
 
-    transformers learns the temperature, and saves it in the model's dtype. As far as that dtype holds it, the number in config.json
-    is the more exact one.
+    transformers learns the temperature and saves it in the model's dtype. If config.json's number rounds to the saved one in that
+    dtype, config.json's is the more exact and is used.
     """
     config, path = read_config(folder / CONFIG_FILE), folder / WEIGHTS_FILE
     shapes = _read_shapes(path)
@@ -50,11 +49,11 @@ def read_headers(folder: Path) -> tuple[ModelConfig, Shapes]:
     if shape is None:
         return config, shapes
     if shape not in ((), (1,)):
-        reason = f"tensor {_TEMPERATURE} has shape {list(shape)}, and should be one number"
+        reason = f"tensor {_TEMPERATURE} has shape {list(shape)}, but should be one number"
         raise CheckpointError(path, reason, ONE_MODEL, tensor=_TEMPERATURE)
     import torch  # numpy has no bfloat16
 
-    with readable(path), safe_open(path, framework="pt", device="cpu") as file:
+    with as_checkpoint_error(path), safe_open(path, framework="pt", device="cpu") as file:
         learned: torch.Tensor = file.get_tensor(_TEMPERATURE)
     if learned.item() == torch.tensor(config.temperature, dtype=learned.dtype).item():
         return config, shapes
@@ -66,14 +65,14 @@ def read_headers(folder: Path) -> tuple[ModelConfig, Shapes]:
 
 
 def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Read the shapes of the tensors in a file from its header. Raises CheckpointError, also for tensors of other than floats."""
+    """Read the shapes of the tensors in a file from its header. Raises CheckpointError, also for tensors that are not floats."""
     shapes: dict[str, tuple[int, ...]] = {}
-    with readable(path):
-        with open_regular(path) as opened:
-            length = int.from_bytes(opened.read(8), "little")
+    with as_checkpoint_error(path):
+        with open_regular(path) as stream:
+            length = int.from_bytes(stream.read(8), "little")
         if length > _HEADER_BYTES:
-            reason = f"is not a whole safetensors file (it states {length:,} bytes of header)"
-            raise CheckpointError(path, reason, _WHOLE)
+            reason = f"is not a complete safetensors file (it declares a header of {length:,} bytes)"
+            raise CheckpointError(path, reason, _INCOMPLETE)
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
             if len(names) > _TENSORS:
@@ -93,13 +92,13 @@ def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn what is wrong with a file of weights into a CheckpointError."""
+def as_checkpoint_error(path: Path) -> Iterator[None]:
+    """Convert errors of reading a weights file to CheckpointError."""
     try:
         yield
     except FileNotFoundError:
         raise CheckpointError(path, "no such file", missing_hint(path)) from None
     except SafetensorError as error:
-        raise CheckpointError(path, f"is not a whole safetensors file ({error})", _WHOLE) from error
+        raise CheckpointError(path, f"is not a complete safetensors file ({error})", _INCOMPLETE) from error
     except OSError as error:
         raise CheckpointError(path, f"cannot be read: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""TIPSv2 on a CPU, read when it is needed: over a full feature store, with known phrases, not even torch is imported."""
+"""Load TIPSv2 on a CPU on first use. With stored features and cached text vectors, not even torch is imported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class LazyTipsv2:
-    """A TIPSv2 model on the CPU, see `Backbone`: each tower is read when it first encodes, if it ever does."""
+    """A TIPSv2 model on the CPU, see `Backbone`, that loads each tower when it is first used."""
 
     def __init__(self, folder: Path, dtype_name: str) -> None:
         """Read config.json and the header of model.safetensors in a folder. Raises CheckpointError."""
@@ -47,23 +47,20 @@ class LazyTipsv2:
         model.at_work = self.at_work
         return model
 
-    def _loaded(self) -> Tipsv2Backbone:
+    def _load(self) -> Tipsv2Backbone:
         with self._loading:
             return self._model
 
     @property
     def device(self) -> torch.device:
-        """The CPU, as torch names it."""
-        return self._loaded().device
+        """The CPU as a torch device."""
+        return self._load().device
 
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """See Backbone."""
-        return self._loaded().encode_text(phrases, templates)
+        return self._load().encode_text(phrases, templates)
 
     def encode_windows(self, windows: Sequence[NDArray[np.uint8]]) -> WindowFeatures:
-        """See Backbone."""
-        return self._loaded().encode_windows(windows)
+        return self._load().encode_windows(windows)
 
     def encode_whole(self, image: NDArray[np.uint8], size: tuple[int, int]) -> WindowFeatures:
-        """See Backbone."""
-        return self._loaded().encode_whole(image, size)
+        return self._load().encode_whole(image, size)

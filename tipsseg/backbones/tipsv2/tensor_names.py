@@ -1,7 +1,7 @@
-"""Translate the names of tensors in a file to those of the hub, which the towers have.
+"""Translate the tensor names of a file to those of the hub, which the towers use.
 
-transformers has names of its own, which changed once, and splits the fused projections. `save_pretrained` turns some of them back,
-others not, which depends on how the model was read: so each replacement stands by itself. All are those of its conversion mapping.
+transformers has its own names, which changed once, and splits the fused projections. `save_pretrained` converts some of them back,
+depending on how the model was loaded, so every replacement works independently. All are from transformers' conversion mapping.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 
 _TOWERS = {"vision_model.": "vision_encoder.", "text_model.": "text_encoder."}
 
-# In this order, on a name without the tower.
-_REPLACED: Mapping[str, Mapping[str, str]] = {
+# Applied in this order to a name without its tower.
+_REPLACEMENTS: Mapping[str, Mapping[str, str]] = {
     "vision_encoder.": {
         "embeddings.patch_embeddings.projection.": "patch_embed.proj.",
         "embeddings.position_embeddings": "pos_embed",
@@ -45,7 +45,7 @@ _REPLACED: Mapping[str, Mapping[str, str]] = {
     },
 }
 
-# (pattern, name of the whole, parts in order): where the rows of several tensors are those of one.
+# (pattern, fused name, parts in order): the rows of the fused tensor are those of its parts.
 _FUSED = {
     "vision_encoder.": (
         (re.compile(r"\.attn\.([qkv])_proj\."), ".attn.qkv.", ("q", "k", "v")),
@@ -56,42 +56,42 @@ _FUSED = {
 
 
 def find_sources(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Find the tensors of a file behind each tensor of the hub, in the order of their rows.
+    """Map each tensor name of the hub to the tensors of a file that make it up, in the order of their rows.
 
-    A part without its other parts stands for itself.
+    A part of an incomplete fused tensor keeps its own name.
 
     Raises:
         ValueError: Two names mean the same tensor.
     """
-    parts: dict[str, dict[int, str]] = {}
+    parts_of: dict[str, dict[int, str]] = {}
     counts: dict[str, int] = {}
     for name in names:
         whole, index, count = _hub_name(name)
-        known = parts.setdefault(whole, {})
-        if index in known or counts.setdefault(whole, count) != count:
-            raise ValueError(f"{next(iter(known.values()))} and {name} are the same tensor, {whole}")
-        known[index] = name
-    found: dict[str, tuple[str, ...]] = {}
-    for whole, known in parts.items():
-        if len(known) == counts[whole]:
-            found[whole] = tuple(name for _, name in sorted(known.items()))
+        parts = parts_of.setdefault(whole, {})
+        if index in parts or counts.setdefault(whole, count) != count:
+            raise ValueError(f"{next(iter(parts.values()))} and {name} are the same tensor, {whole}")
+        parts[index] = name
+    sources: dict[str, tuple[str, ...]] = {}
+    for whole, parts in parts_of.items():
+        if len(parts) == counts[whole]:
+            sources[whole] = tuple(name for _, name in sorted(parts.items()))
         else:
-            found |= {name: (name,) for name in known.values()}
-    return found
+            sources |= {name: (name,) for name in parts.values()}
+    return sources
 
 
 def _hub_name(name: str) -> tuple[str, int, int]:
-    """Return the name of the hub, which of its parts this is, and of how many."""
+    """Return the name of the hub's tensor, the index of this part, and the number of parts."""
     for theirs, ours in _TOWERS.items():
         if name.startswith(theirs):
             name = ours + name.removeprefix(theirs)
-    for tower, replaced in _REPLACED.items():
+    for tower, replacements in _REPLACEMENTS.items():
         if name.startswith(tower):
             rest = name.removeprefix(tower)
-            for theirs, ours in replaced.items():
+            for theirs, ours in replacements.items():
                 rest = rest.replace(theirs, ours)
             for pattern, whole, order in _FUSED[tower]:
-                if found := pattern.search(rest):
-                    return tower + pattern.sub(whole, rest), order.index(found[1]), len(order)
+                if match := pattern.search(rest):
+                    return tower + pattern.sub(whole, rest), order.index(match[1]), len(order)
             return tower + rest, 0, 1
     return name, 0, 1

@@ -1,4 +1,4 @@
-"""The text tower of TIPSv2: a pre-norm transformer with ReLU MLPs and masked mean pooling.
+"""Define the text tower of TIPSv2: a pre-norm transformer with ReLU MLPs and masked mean pooling.
 
 Shapes: P texts, T tokens, D width. Module and parameter names follow the checkpoint.
 """
@@ -15,7 +15,7 @@ from tipsseg.backbones.tipsv2.config import TextConfig
 
 
 class TextAttention(nn.Module):
-    """Multi-head self-attention; the fused projection has no module of its own in the checkpoint."""
+    """Multi-head self-attention. In the checkpoint the fused projection is a pair of parameters, not a module."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class TextAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        """[P, T, D] -> [P, T, D]; `visible` [P, 1, 1, T] bool says which tokens may be attended to."""
+        """[P, T, D] -> [P, T, D]; `visible` [P, 1, 1, T] bool is True for tokens that may be attended to."""
         batch, tokens, width = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # [P, T, 3 D]
         qkv = qkv.view(batch, tokens, 3, self.heads, width // self.heads)  # [P, T, 3, heads, d]
@@ -62,7 +62,7 @@ class TextBlock(nn.Module):
 
 
 class TextTransformer(nn.Module):
-    """The stack of blocks, under the name that the checkpoint gives it."""
+    """Stack of blocks, a module of its own because the checkpoint's names require it."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -76,26 +76,26 @@ class TextTransformer(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Token ids -> one vector per text."""
+    """Text tower: token ids to one vector per text."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.config = config
         embedding = torch.empty(config.vocab_size, config.hidden_size)
-        if not embedding.is_meta:  # torch loads a second's worth of modules for random numbers that are none
+        if not embedding.is_meta:  # for a meta tensor, torch would spend a second on imports and initialise nothing
             nn.init.normal_(embedding)
         self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size, _weight=embedding)
         self.transformer = TextTransformer(config)
         self.ln_final = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Average the real tokens after the final norm, not normalised: [P, T] int64, [P] int64 -> [P, D].
+        """Return the mean of the real tokens after the final norm, not normalised: [P, T] int64, [P] int64 -> [P, D].
 
-        Tokens at and after a text's length are padding: they are neither attended to nor averaged. A text of length 0
-        (the empty string) gives the zero vector.
+        Tokens beyond a text's length are padding: they are neither attended to nor averaged. A text of length 0 (the empty string)
+        gives the zero vector.
         """
         real = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]  # [P, T]
-        # A text without any token would make a softmax over nothing; it may look at its padding, as it is not averaged.
+        # A text without tokens attends to its padding, which is not averaged: a softmax over nothing would be NaN.
         visible = real | (lengths == 0)[:, None]  # [P, T]
         width = self.config.hidden_size
         x = self.token_embedding(ids) * math.sqrt(width)  # [P, T, D]
@@ -106,7 +106,10 @@ class TextTower(nn.Module):
 
 
 def sinusoidal_positions(length: int, width: int, device: torch.device) -> Tensor:
-    """Return sines in the first half of the channels, cosines in the second, with time scales from 1 to 10,000: [length, width]."""
+    """Return position embeddings, sines in the first half of the channels and cosines in the second: [length, width].
+
+    The time scales range from 1 to 10,000.
+    """
     half = width // 2
     rates = torch.exp(torch.arange(half, device=device, dtype=torch.float32) * -(math.log(10_000) / max(half - 1, 1)))
     angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * rates  # [length, half]

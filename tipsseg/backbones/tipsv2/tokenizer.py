@@ -1,4 +1,4 @@
-"""Text -> token ids, through the model's own SentencePiece file."""
+"""Convert text to token ids with the model's own SentencePiece file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from tipsseg.backbones.tipsv2.config import read_bytes
 from tipsseg.errors import CheckpointError
 
-#: Bytes of a tokenizer.model that are read; the released ones have less than a million.
+#: The largest tokenizer.model that is read, in bytes; the released ones have less than a million.
 _BYTES = 64 << 20
 
 
@@ -23,7 +23,7 @@ class Tokens:
 
     Attributes:
         ids: [P, max_length] int64, zero padded.
-        lengths: [P] int64, number of real tokens of each text.
+        lengths: [P] int64, the number of real tokens per text.
     """
 
     ids: Tensor
@@ -31,18 +31,17 @@ class Tokens:
 
 
 class Tokenizer:
-    """Lower-cases, splits into pieces without BOS or EOS, truncates every text on its own, pads with zeros.
+    """Lower-case each text, split it into pieces without BOS or EOS, truncate it, pad it with zeros.
 
-    The published tokenizer drops the padding mask of a whole batch when one of its texts is too long; here texts in a batch
-    never affect each other. It lower-cases by the rules of Unicode, as transformers does; the authors' own code lower-cases the
-    letters A to Z alone.
+    The published tokenizer drops the padding mask of a whole batch if one of its texts is too long; here the texts of a batch are
+    independent. Lower-casing follows Unicode, as in transformers; the authors' code lower-cases only the letters A to Z.
     """
 
     def __init__(self, path: Path, max_length: int) -> None:
         """Read a SentencePiece model with pad id 0. Raises CheckpointError."""
         self.path = path
         self.max_length = max_length
-        # Bytes rather than a path: SentencePiece opens files by a name in UTF-8 only.
+        # Pass bytes rather than a path: SentencePiece opens only paths in UTF-8.
         content = read_bytes(path, _BYTES)
         try:
             self._pieces = SentencePieceProcessor(model_proto=content)
@@ -53,7 +52,7 @@ class Tokenizer:
             raise CheckpointError(path, "is an empty SentencePiece model")
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of one text, at most `max_length`."""
+        """Return the first `max_length` token ids of a text."""
         ids: list[int] = self._pieces.encode(text.lower())
         return ids[: self.max_length]
 

@@ -1,9 +1,9 @@
-"""The vision tower of TIPSv2: a pre-norm ViT with LayerScale, two class tokens, and value features.
+"""Define the vision tower of TIPSv2: a pre-norm ViT with LayerScale, two class tokens, and value features.
 
 Shapes: B images, N = 1 + registers + h * w tokens, D width. Token order is [CLS1, CLS2 (the "register"), patches...], so
 patches start at index 2. Input pixels are RGB in [0, 1]; there is no mean/std normalisation.
 
-Module and parameter names follow the checkpoint, so that a state dict loads as it is.
+Module and parameter names are those of the checkpoint, so its state dict loads without renaming.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tipsseg.backbones.tipsv2.config import VisionConfig
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VisionOutput:
-    """The normalised output of the last block.
+    """Normalised output of the last block.
 
     Attributes:
-        cls: [B, D], the first class token, aligned with alt-texts of the web.
-        registers: [B, R, D], the second class token, aligned with synthetic captions.
-        patches: [B, h, w, D], the patch tokens.
+        cls: [B, D], first class token, aligned with alt-texts of the web.
+        registers: [B, R, D], second class token, aligned with synthetic captions.
+        patches: [B, h, w, D], patch tokens.
     """
 
     cls: Tensor
@@ -34,7 +34,7 @@ class VisionOutput:
 
 
 class PatchEmbed(nn.Module):
-    """Non-overlapping patches, linearly embedded."""
+    """Linear embedding of non-overlapping patches."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -63,14 +63,14 @@ class Attention(nn.Module):
         return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width))  # [B, N, D]
 
     def values(self, x: Tensor) -> Tensor:
-        """Return the projected values alone, [B, N, D] -> [B, N, D]: no query, no key, no attention."""
+        """Return the projected values, without attention: [B, N, D] -> [B, N, D]."""
         width = x.shape[-1]
         value = F.linear(x, self.qkv.weight[2 * width :], self.qkv.bias[2 * width :])  # [B, N, D]
         return self.proj(value)
 
 
 class Mlp(nn.Module):
-    """Linear, exact GELU, linear."""
+    """MLP of two linear layers with an exact GELU between them."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class SwiGlu(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned gain per channel."""
+    """Learned gain per channel."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class Block(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """The whole tower. `forward` gives the ordinary output, `value_features` what dense matching uses."""
+    """Vision tower. `forward` returns the standard output, `value_features` the features for dense matching."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class VisionTower(nn.Module):
 
         Args:
             pixels: [B, 3, H, W] float in [0, 1], RGB; H and W are multiples of the patch size.
-            mask: [B, h * w] bool, True where the mask token takes the place of a patch; for training only.
+            mask: [B, h * w] bool, True if the mask token replaces a patch; only for training.
         """
         return self.output_of(self.last_block_input(pixels, mask), pixels)
 
@@ -166,9 +166,9 @@ class VisionTower(nn.Module):
     def value_features(self, pixels: Tensor) -> Tensor:
         """Return value features of the patches, [B, 3, H, W] -> [B, h, w, D].
 
-        The last block takes `v` of every token in place of its attention output, then goes on as usual through its MLP and
-        the final norm (the zero-shot segmentation protocol of TIPSv2, arXiv 2604.12012). The prefix tokens do not
-        reach the patches in this block, so they are dropped before it.
+        The last block replaces the attention output of every token by its value `v`, and continues with its MLP and the final norm
+        (the zero-shot segmentation protocol of TIPSv2, arXiv 2604.12012). Without attention the prefix tokens do not affect the
+        patches, so they are dropped before this block.
         """
         return self.values_of(self.last_block_input(pixels), pixels)
 
@@ -185,9 +185,9 @@ class VisionTower(nn.Module):
         return x
 
     def embed(self, pixels: Tensor, mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
-        """Return the tokens that the first block gets, [B, 3, H, W] -> [B, N, D]; see `forward`.
+        """Return the input tokens of the first block, [B, 3, H, W] -> [B, N, D]; see `forward`.
 
-        `positions` are those of the patches where they are known already, see `patch_positions`.
+        `positions` are the result of `patch_positions`, if the caller has computed it.
         """
         batch = pixels.shape[0]
         patches = self.patch_embed(pixels)  # [B, h * w, D]
@@ -195,7 +195,7 @@ class VisionTower(nn.Module):
             patches = torch.where(mask[..., None], self.mask_token, patches)
         patches = patches + (self.patch_positions(*self.grid_of(pixels)) if positions is None else positions)
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(batch, -1, -1)
-        # The register has no position.
+        # The register has no position embedding.
         return torch.cat([cls, self.register_tokens.expand(batch, -1, -1), patches], dim=1)  # [B, N, D]
 
     def patch_positions(self, height: int, width: int) -> Tensor:
@@ -219,7 +219,7 @@ class VisionTower(nn.Module):
 
 
 def _interpolate_antialias(grid: Tensor, height: int, width: int) -> Tensor:
-    # Always in float32, as the reference does. MPS has no antialiased kernel before torch 2.7.
+    # Always in float32, like the reference implementation. MPS has no antialiased kernel before torch 2.7.
     device = torch.device("cpu") if grid.device.type == "mps" else grid.device
     resized = F.interpolate(
         grid.to(device=device, dtype=torch.float32),

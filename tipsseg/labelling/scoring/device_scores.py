@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.backbones.transfers import Arriving, sent
+from tipsseg.backbones.transfers import HostCopy, to_device
 from tipsseg.labelling.scoring.assign import Assignment, LabelTable, empty_confidence
 from tipsseg.labelling.scoring.scores import seen_by
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
@@ -43,7 +43,7 @@ class DeviceLabels:
         dtype: Of the label ids; torch has no 16-bit ones without a sign.
     """
 
-    arriving: Arriving
+    arriving: HostCopy
     dtype: np.dtype[np.unsignedinteger]
 
     def wait(self) -> tuple[Assignment, TopClasses | None] | None:
@@ -71,10 +71,10 @@ class DeviceScorer:
         self._dtype = table.label_ids.dtype
         self._temperature = temperature
         self._runs = list(_runs(table.groups))
-        self._label_ids = sent(_signed(table.label_ids), device)
+        self._label_ids = to_device(_signed(table.label_ids), device)
         self._ignore = int(_signed(np.array(table.ignore, self._dtype)))
         least = table.min_confidence[table.label_ids]
-        self._least = sent(least, device) if least.any() else None
+        self._least = to_device(least, device) if least.any() else None
 
     @torch.inference_mode()
     def send(
@@ -106,7 +106,7 @@ class DeviceScorer:
             labels[here], confidence[here] = self._labels(maps, self._merged(scores))
         best = self._best(maps, grid, top) if top else ()
         finite = torch.stack([torch.isfinite(each).all() for each in cosines]).all()
-        return DeviceLabels(Arriving(finite, labels, confidence, *best), self._dtype)
+        return DeviceLabels(HostCopy(finite, labels, confidence, *best), self._dtype)
 
     @torch.inference_mode()
     def fetch(self, cosines: Sequence[Tensor], plans: Sequence[WindowPlan], size: tuple[int, int]) -> Assignment:
@@ -327,14 +327,14 @@ def _resized(values: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
 @lru_cache(maxsize=64)
 def _axis(source: int, target: int, device: torch.device) -> _Axis:
     weights = interpolation_weights(source, target)
-    return _Axis(weights, *(sent(each, device) for each in (weights.low, weights.high, weights.weight)))
+    return _Axis(weights, *(to_device(each, device) for each in (weights.low, weights.high, weights.weight)))
 
 
 @lru_cache(maxsize=16)
 def _windows_seen(plan: WindowPlan, device: torch.device) -> tuple[Tensor, Tensor]:
     """Count the rows of windows that see a row of the grid, and the columns that see a column; the product sees a pixel."""
     down, across = seen_by(plan)
-    return sent(down, device), sent(across, device)
+    return to_device(down, device), to_device(across, device)
 
 
 def _signed(ids: NDArray[np.unsignedinteger]) -> NDArray[np.integer]:

@@ -158,9 +158,9 @@ def _trial(device: torch.device, dtype: str) -> str:
 def _emulated() -> str:
     import torch
 
-    from tipsseg.backbones.devices import lacks_bfloat16_instructions
+    from tipsseg.backbones.devices import emulates_bfloat16
 
-    if lacks_bfloat16_instructions():
+    if emulates_bfloat16():
         return " (emulated, slow)"
     return " (native)" if hasattr(torch.cpu, "get_capabilities") else ""
 

@@ -270,7 +270,7 @@ def _fit_temperature(
     """
     import torch
 
-    from tipsseg.backbones.workers import threads_of_torch
+    from tipsseg.backbones.workers import limit_torch_threads
     from tipsseg.fitting.temperature import calibrate
     from tipsseg.labelling.classifier import fitted_classifier, make_classifier
 
@@ -284,7 +284,7 @@ def _fit_temperature(
     biases = torch.zeros(len(vectors)) if classifier.biases is None else torch.from_numpy(classifier.biases)
     group_of = torch.tensor([phrase.label_id for phrase in classifier.vocabulary.phrases])
     before = backbone.temperature if spec.fitted is None else spec.fitted.temperature
-    with threads_of_torch(1):  # as in a fit: results may depend on the number of threads, and most would only wait
+    with limit_torch_threads(1):  # as in a fit: results may depend on the number of threads, and most would only wait
         calibration = calibrate(images, vectors, biases, group_of, before)
     hashes = file_hashes(backbone.folder)
     fitted = spec.fitted or FittedVocabulary(
