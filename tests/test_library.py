@@ -64,7 +64,7 @@ CASES: dict[str, tuple[list[str], list[str], list[str]]] = {
     ),
     "handle_errors": (
         [str(DESERT), TRUNCATED],
-        [f"{DESERT}: ", f"{TRUNCATED}: truncated file", "Fetch the image again"],
+        [f"{DESERT}: ", f"{TRUNCATED}: truncated file", "Download the image again"],
         [],
     ),
 }

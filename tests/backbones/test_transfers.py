@@ -90,7 +90,7 @@ def test_the_thread_of_the_model_waits_for_no_features(monkeypatch: pytest.Monke
         raise AssertionError("it waits")
 
     with monkeypatch.context() as at_work:
-        for owner, name in ((Arriving, "arrays"), *((torch.Tensor, each) for each in ("cpu", "numpy", "item"))):
+        for owner, name in ((HostCopy, "arrays"), *((torch.Tensor, each) for each in ("cpu", "numpy", "item"))):
             at_work.setattr(owner, name, wait)
         unsaved, kept = keeping(features(), dtype)
     record = unsaved()

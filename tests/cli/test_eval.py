@@ -118,7 +118,7 @@ def test_bad_images_and_truths_of_another_size_cost_a_line_and_are_left_out(
         ran = command("eval", "imgs", "--gt", "gt", *model, "--quiet", *flags)
         assert scores(ran, code=1) == {**good, "failed": 2}
         assert ran.err == (
-            "Error: imgs/broken.png: empty file (0 bytes) (Fetch the image again, or remove it.)\n"
+            "Error: imgs/broken.png: empty file (0 bytes) (Download the image again, or remove it.)\n"
             "Error: imgs/other.png: the labels are 30 x 40 (height x width), the truth is 40 x 30 (gt/other.png) (The truth must "
             "belong to this image and have its size, with the image upright.)\n"
         )
@@ -146,6 +146,6 @@ def test_no_image_at_all_that_could_be_scored(command: Command, mlp_checkpoint: 
         assert second.startswith("Error: imgs/other.png: ")
         assert last == [
             "Error: no image was scored; the first failure: imgs/broken.png: empty file (0 bytes)",
-            "Hint: Fetch the image again, or remove it.",
+            "Hint: Download the image again, or remove it.",
         ]
     assert not (tmp_path / "out").exists()

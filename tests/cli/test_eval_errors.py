@@ -100,7 +100,7 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
     ),
     "empty truth": (
         "void", ["--gt", "gt", *MODEL], 1,
-        CHECKING + "Error: gt/a.png: empty file (0 bytes)\nHint: Fetch the image again, or remove it.\n",
+        CHECKING + "Error: gt/a.png: empty file (0 bytes)\nHint: Download the image again, or remove it.\n",
     ),
     "ids beyond the classes in a mask": (
         "foreign",

@@ -36,7 +36,7 @@ def test_failures_stay_in_the_order_of_names_until_they_are_mended_or_gone(run: 
         "image": "z.png",
         "path": "imgs/z.png",
         "reason": "empty file (0 bytes)",
-        "hint": "Fetch the image again, or remove it.",
+        "hint": "Download the image again, or remove it.",
     }
     Path("imgs/a/x.png").chmod(0o755)  # a file that may be run is no folder that can be listed
     run("--limit", "1")  # of a/x.png

@@ -47,7 +47,7 @@ def test_names_of_files_are_spelled_out_for_people_and_are_bytes_on_stdout(
     assert ran.code == 1
     assert harmless(ran.err), ran.err
     assert (
-        f"Error: {SPELLED}/{SPELLED}z.png: empty file (0 bytes) (Fetch the image again, or remove it.)"
+        f"Error: {SPELLED}/{SPELLED}z.png: empty file (0 bytes) (Download the image again, or remove it.)"
         in ran.err.splitlines()
     )
     assert f"{HOSTILE}/out/masks/{HOSTILE}a.png\n" in ran.out
@@ -179,7 +179,7 @@ def test_a_run_in_a_terminal(pictures: Path, mlp_checkpoint: Path, tmp_path: Pat
     assert [re.sub(r"(with|in) \S+ (on|s,)", r"\1 \2", line) for line in notes] == [
         "2 classes: tree, sky.",
         "4 images with on cpu (float32).",
-        "Error: imgs/z.png: empty file (0 bytes) (Fetch the image again, or remove it.)",
+        "Error: imgs/z.png: empty file (0 bytes) (Download the image again, or remove it.)",
         "3 images labelled, 1 failed in s, into labels",
     ]
     assert seen(data)[-1] == notes[-1]

@@ -71,7 +71,7 @@ def animated(side: int) -> bytes:
 )
 def test_files_that_take_long_get_a_process(tmp_path: Path, content: bytes, apart: bool) -> None:
     (tmp_path / "a").write_bytes(content)
-    with images.opened(tmp_path / "a") as image:
+    with images.open_header(tmp_path / "a") as image:
         assert decode_apart.needs_own_process(image.picture) is apart
 
 
@@ -153,7 +153,7 @@ def test_what_is_wrong_is_told_as_ever(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_decoder_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.jp2")
     for code, reason in (
-        ("import os; os.abort()", "was ended by signal 6"),
+        ("import os; os.abort()", "was killed by signal 6"),
         ("raise SystemExit('no room')", "failed (no room)"),
     ):
         monkeypatch.setattr(decode_apart, "_COMMAND", (sys.executable, "-c", code))

@@ -385,7 +385,7 @@ def test_a_file_is_opened_before_it_is_decoded(tmp_path: Path, monkeypatch: pyte
         return plain(image)
 
     monkeypatch.setattr(PngImageFile, "load", counting)
-    with images.opened(path) as image:
+    with images.open_header(path) as image:
         assert image.size == (H, W)
         assert loads == []
         decoded = image.decode()
@@ -397,7 +397,7 @@ def test_a_file_is_opened_before_it_is_decoded(tmp_path: Path, monkeypatch: pyte
 def test_colours_that_pillow_does_not_convert_are_told(mode: str, error: str) -> None:
     picture = Image.new(mode, (2, 2))
     picture.info["transparency"] = (1, 2, 3)  # not of a grey picture
-    with pytest.raises(InputError, match=rf"cannot convert its colours, of the kind {mode} \({error}: "):
+    with pytest.raises(InputError, match=rf"cannot convert mode {mode} to RGB \({error}: "):
         upright.upright_image(picture)
 
 

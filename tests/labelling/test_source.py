@@ -19,7 +19,7 @@ from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import ImageError
 from tipsseg.features.file import FeatureRecord
 from tipsseg.features.folder import FeatureFiles
-from tipsseg.images.decoding import OpenImage, opened
+from tipsseg.images.decoding import OpenImage, open_header
 from tipsseg.labelling import source
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.source import FeatureSource
@@ -45,12 +45,12 @@ def after_reading(monkeypatch: pytest.MonkeyPatch, happens: Callable[[Path], Non
     @contextmanager
     def busy(path: Path, max_pixels: int) -> Iterator[OpenImage]:
         try:
-            with opened(path, max_pixels) as image:
+            with open_header(path, max_pixels) as image:
                 yield image
         finally:
             happens(path)
 
-    monkeypatch.setattr(source, "opened", busy)
+    monkeypatch.setattr(source, "open_header", busy)
 
 
 def reader(*, thumbnails: bool = True, short_side: int = 4) -> FeatureSource[FeatureRecord]:

@@ -108,9 +108,9 @@ def read_mask(path: Path, image: StoredImage, mode: str = "L") -> LabelArray:
 
 def read_picture(path: Path, size: tuple[int, int]) -> Image.Image:
     """Return the PNG of an image of `size` (height, width). Raises ImageError; of another size no pixel is decoded."""
-    from tipsseg.images.decoding import opened
+    from tipsseg.images.decoding import open_header
 
-    with opened(path, max(MAX_PIXELS, prod(size))) as image:
+    with open_header(path, max(MAX_PIXELS, prod(size))) as image:
         if image.picture.format != "PNG":
             raise ImageError(path, f"a {image.picture.format}, whose pixels need not be exact", "Save masks as PNG.")
         if image.size != size:

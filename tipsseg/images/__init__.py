@@ -1,1 +1,1 @@
-"""Image files to pixels: upright 8-bit RGB."""
+"""Decode image files to upright 8-bit RGB pixels."""

@@ -1,7 +1,7 @@
-"""Decode images whose decoder cannot be stopped in a process of their own, which can.
+"""Decode images in a process of their own if their decoder cannot be interrupted.
 
-Most decoders of Pillow ask for a file block by block, and can be ended at any of them. Those here take a file at once, in one call
-that nothing ends; a file of some kilobytes can keep them busy for hours.
+Most decoders of Pillow read a file block by block, and can be stopped between blocks. The decoders here read a file in one call
+that cannot be stopped, and a file of a few kilobytes can keep them busy for hours.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ from PIL import Image
 
 from tipsseg.errors import ImageError
 
-#: Formats whose decoder may take any time for any number of pixels.
-_UNBOUND = frozenset({"JPEG2000", "ICNS"})  # the second may hold the first
+#: Formats whose decoding time has no bound by the number of pixels.
+_UNBOUNDED = frozenset({"JPEG2000", "ICNS"})  # ICNS may contain JPEG 2000
 
-#: Formats whose decoder takes a file at once, in a time that goes with the number of pixels.
-_AT_ONCE = frozenset({"WEBP", "AVIF", "HEIF", "TIFF"})
+#: Formats that are decoded in one call, in a time proportional to the number of pixels.
+_ONE_CALL = frozenset({"WEBP", "AVIF", "HEIF", "TIFF"})
 
-#: So many pixels of those take about a second at the most, which nobody needs to stop; a process of its own takes a quarter of one.
+#: Up to this many pixels those formats take about a second at most and need no process, whose start takes a quarter of a second.
 _FEW = 16_000_000
 
-#: The process may be kept waiting, by slow disks and busy machines, so many times as long as it may work.
+#: Timeout as a multiple of the CPU time limit, to allow for slow disks and busy machines.
 _WAIT = 10
 
-#: The exit code of a process that says what is wrong with the image: on the last line of stderr, in JSON.
-TOLD = 3
+#: Exit code of a process that reports a fault of the image as JSON, on the last line of stderr.
+REPORTED = 3
 
-# -P: what lies in the current folder is no module of ours.
+# -P: do not import modules from the current folder.
 _COMMAND = (sys.executable, "-P", "-m", "tipsseg.images.decoder_process")
 
 _TILE_SIDES = (322, 323)  # tags of TIFF
 
 
 class DecodingTimeoutError(Exception):
-    """An image that takes too long to decode."""
+    """An image took too long to decode."""
 
 
 def needs_own_process(image: Image.Image) -> bool:
-    """Tell whether an open image should be decoded by `decode_apart`. Raises anything for a damaged file."""
-    if image.format in _UNBOUND:
+    """Return True if `decode_apart` should decode this open image. A damaged file may raise any exception."""
+    if image.format in _UNBOUNDED:
         return True
-    return image.format in _AT_ONCE and _decoded_pixels(image) > _FEW
+    return image.format in _ONE_CALL and _decoded_pixels(image) > _FEW
 
 
 def _decoded_pixels(image: Image.Image) -> int:
-    """Count the pixels that the decoder makes; that of TIFF makes whole tiles, however little of them belongs to the image."""
+    """Count the pixels that the decoder produces. For TIFF, these are whole tiles, which may reach beyond the image."""
     width, height = image.size
     if image.format != "TIFF":
         return width * height
     if not any(tile[0] == "libtiff" for tile in getattr(image, "tile", ())):
-        return 0  # not compressed, and read block by block
+        return 0  # not compressed, so read block by block
     tags = getattr(image, "tag_v2", {})
     if any(tag not in tags for tag in _TILE_SIDES):
         return width * height
@@ -65,14 +65,19 @@ def _decoded_pixels(image: Image.Image) -> int:
 
 
 def decode_apart(path: Path, seconds: int, pixels: int) -> Image.Image:
-    """Decode the image in a file, without its metadata, in so many seconds of work at most, if it has no more `pixels`.
+    """Decode an image file in another process, without its metadata.
+
+    Args:
+        path: The file.
+        seconds: Limit on the CPU time.
+        pixels: Limit on the number of pixels.
 
     Raises:
         ImageError: The file is broken or too large.
-        DecodingTimeoutError: Decoding takes longer.
+        DecodingTimeoutError: Decoding takes longer than the limit.
     """
     command = [*_COMMAND, os.fspath(path), str(seconds), str(pixels)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in sys.path if place)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     with tempfile.TemporaryFile() as result:
         try:
             done = subprocess.run(
@@ -91,7 +96,7 @@ def decode_apart(path: Path, seconds: int, pixels: int) -> Image.Image:
         result.seek(0)
         image = Image.open(result, formats=("TIFF",))
         image.load()
-        image.getexif()  # read while the file is open
+        image.getexif()  # Pillow reads it lazily, and the file is about to close
     return image
 
 
@@ -100,12 +105,12 @@ def _failure(path: Path, code: int, stderr: bytes) -> Exception:
     if code == -getattr(signal, "SIGXCPU", 0):
         return DecodingTimeoutError()
     lines = stderr.splitlines()
-    if code == TOLD and lines:
-        told = json.loads(lines[-1])
-        return ImageError(path, told["reason"], told["hint"])
-    what = (
-        f"was ended by signal {-code}"
+    if code == REPORTED and lines:
+        report = json.loads(lines[-1])
+        return ImageError(path, report["reason"], report["hint"])
+    failure = (
+        f"was killed by signal {-code}"
         if code < 0
         else f"failed ({lines[-1].decode(errors='replace') if lines else code})"
     )
-    return ImageError(path, f"its decoder {what}", "Fetch the image again, or remove it.")
+    return ImageError(path, f"its decoder {failure}", "Download the image again, or remove it.")

@@ -1,6 +1,6 @@
-"""Read image files of any format: the stored picture, or upright RGB. Every fault is an ImageError.
+"""Decode image files of any format, as stored or as upright RGB. Every failure is an ImageError.
 
-Each function takes `max_pixels`: images of more pixels are refused. Several threads may call them.
+The functions refuse images with more than `max_pixels` pixels. They are safe to call from several threads.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from tipsseg.options import MAX_PIXELS
 from tipsseg.types import Remark
 from tipsseg.util.files import reason_of
 
-#: Seconds of work that the decoding of an image may take. 100 million pixels take a few.
+#: Limit on the CPU seconds for decoding an image. 100 million pixels take a few seconds.
 DECODE_SECONDS = 60
 
-#: What the largest number of 12 bits is in 8 bits of 16.
+#: The largest 12-bit value in a 16-bit channel, scaled to 8 bits.
 _TWELVE_BITS = 16
 
-#: A tag of TIFF, and its bits that say that a picture is a smaller copy, or the mask, of another.
+#: TIFF's NewSubfileType tag, and its bits for a reduced copy or a mask of another page.
 _SUBFILE_TYPE, _OF_ANOTHER_PAGE = 254, 0b101
 
 #: An image file, a Pillow image of any mode, or pixels uint8 [H, W, 3] RGB, [H, W, 4] RGBA or [H, W] grey.
@@ -44,9 +44,9 @@ ImageInput = str | Path | Image.Image | NDArray[np.uint8]
 def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Read the pixels of an image file, turned upright.
 
-    Every format and mode that Pillow decodes is read. The EXIF orientation is applied. Of an animation, the first frame is read. An
-    alpha channel is dropped and the stored colours are used. Colour profiles are ignored. 16-bit values are scaled by v / 257, and
-    floats from [0, 1] by 255. Floats, and 32-bit integers, up to 255 are used as they are.
+    Supports every format and mode that Pillow decodes. Applies the EXIF orientation, reads the first frame of an animation, drops
+    an alpha channel, and ignores colour profiles. Scales 16-bit values by v / 257, and floats in [0, 1] by 255. Floats and 32-bit
+    integers up to 255 stay unscaled.
 
     Returns [H, W, 3] uint8 RGB, C-contiguous and writable. Raises ImageError.
     """
@@ -56,30 +56,30 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
 
 
 def open_thumbnail(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Read an image file at the size at which people see it, see `thumbnail_rgb`. Raises as `open_image` does."""
+    """Read an image file as a thumbnail, see `thumbnail_rgb`. Raises ImageError."""
     upright = decode_upright(path, max_pixels)
     with as_image_error(path):
         return thumbnail_rgb(upright)
 
 
 def decode_upright(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an image file to a picture in mode RGB, turned upright. Raises as `open_image` does."""
-    with opened(path, max_pixels) as image, as_image_error(path):
+    """Decode an image file to an upright picture in mode RGB, by the rules of `open_image`. Raises ImageError."""
+    with open_header(path, max_pixels) as image, as_image_error(path):
         return upright_image(image.decode())
 
 
 def decode_stored(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an image file to the picture that is stored: in its own mode, not turned. Raises as `open_image` does."""
-    with opened(path, max_pixels) as image:
+    """Decode an image file as stored: in its own mode, not turned upright. Raises ImageError."""
+    with open_header(path, max_pixels) as image:
         return image.decode()
 
 
 def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Turn a path, a Pillow image of any mode or an array of pixels into an upright picture in mode RGB, see ImageInput.
+    """Convert an image file, a Pillow image or pixels (see `ImageInput`) to an upright picture in mode RGB.
 
     Raises:
         ImageError: The file cannot be read.
-        InputError: The image has a wrong type, shape or dtype, or no 8-bit meaning.
+        InputError: The image has a wrong type, shape or dtype, or pixel values without an 8-bit equivalent.
     """
     if isinstance(image, str) and re.match(r"[a-z]+://", image):
         raise InputError(f"URLs are not supported: {image}", "Download the image first.")
@@ -102,12 +102,12 @@ def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def upright_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Read the (height, width) of an image file once it is upright, from its header and its EXIF orientation.
+    """Return the upright (height, width) of an image file, from its header and its EXIF orientation.
 
-    Decodes no pixels, but for a PNG without EXIF data in front of them: PNG may have it behind them. Raises ImageError as
-    `open_image` does, but not for faults of the pixels.
+    Decodes pixels only for a PNG without EXIF data before them, because PNG may store it after them. Raises ImageError, but not for
+    damaged pixels.
     """
-    with opened(path, max_pixels) as image, faults_of(path, image.max_pixels), as_image_error(path):
+    with open_header(path, max_pixels) as image, catch_pillow_errors(path, image.max_pixels), as_image_error(path):
         return _upright_size(image.picture)
 
 
@@ -117,21 +117,21 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
         raise InputError("an image without pixels")
     if width == height:
         return height, width
-    # The size in the header of a TIFF is that of the image as its tag turns it.
+    # For a TIFF, Pillow's size already includes the rotation by its tag.
     turned = orientation_of(image) in {5, 6, 7, 8} and ORIENTATION not in getattr(image, "tag_v2", ())
     return (width, height) if turned else (height, width)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenImage:
-    """An image file that is open: its header is read, its pixels are not.
+    """An open image file with its header read and its pixels not yet decoded.
 
     Attributes:
         path: The file.
         picture: Pillow's image.
-        max_pixels: Images of more pixels are refused.
-        deep: Whether it has 16 bits a channel.
-        pages: Whether pages follow the first one, which alone is read; smaller copies of it are no pages.
+        max_pixels: Limit on the number of pixels.
+        deep: True for 16 bits per channel.
+        pages: True if more pages follow the first, which is the only one read. Reduced copies of it do not count.
     """
 
     path: Path
@@ -142,11 +142,11 @@ class OpenImage:
 
     @property
     def size(self) -> tuple[int, int]:
-        """The (height, width) that the header states, in pixels, before the image is turned upright."""
+        """(height, width) in pixels from the header, before the image is turned upright."""
         return self.picture.height, self.picture.width
 
     def remarks(self, upright: Image.Image) -> tuple[Remark, ...]:
-        """Tell how the upright picture shows less than is in the file."""
+        """Return remarks on content of the file that the upright picture does not show."""
         ranges = cast(tuple[tuple[int, int], ...], upright.getextrema()) if self.deep else ()
         dark = self.deep and all(high <= _TWELVE_BITS for _, high in ranges)
         return (*(("dark",) if dark else ()), *(("pages",) if self.pages else ()))
@@ -154,23 +154,23 @@ class OpenImage:
     def decode(self) -> Image.Image:
         """Decode the pixels, in DECODE_SECONDS at most. Raises ImageError.
 
-        The picture outlives the file. It is another one if it was decoded in a process of its own.
+        The result stays valid after the file is closed. It is a new object if another process decoded it.
         """
         path, picture = self.path, self.picture
-        with faults_of(path, self.max_pixels):
+        with catch_pillow_errors(path, self.max_pixels):
             if not needs_own_process(picture):
                 picture.load()
-                _refuse_large(path, picture, self.max_pixels)  # a header may say less than there is
-                orientation_of(picture)  # which Pillow reads from the file, and keeps
+                _refuse_large(path, picture, self.max_pixels)  # the header may declare too few pixels
+                orientation_of(picture)  # makes Pillow read it while the file is open
                 return picture
-        # TIFF is turned upright while it is decoded.
+        # Pillow turns TIFF upright while decoding it.
         orientation = 1 if picture.format == "TIFF" else orientation_of(picture)
         try:
             with as_image_error(path):
                 decoded = decode_apart(path, DECODE_SECONDS, self.max_pixels)
         except DecodingTimeoutError as error:
             raise _too_slow(path) from error
-        except OSError as error:  # no process, or no room for what it makes
+        except OSError as error:  # the process did not start, or the disk is full
             raise ImageError(path, f"cannot be decoded: {reason_of(error)}") from error
         decoded.getexif()[ORIENTATION] = orientation
         decoded.format = picture.format
@@ -178,7 +178,7 @@ class OpenImage:
 
 
 @contextmanager
-def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[OpenImage]:
+def open_header(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[OpenImage]:
     """Open an image file and read its header. Raises ImageError, also for an image of more than `max_pixels`."""
     try:
         status = path.stat()
@@ -187,21 +187,21 @@ def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[OpenImage]:
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(path, "not a regular file", "Save the image to a file first.")
         if status.st_size == 0:
-            raise ImageError(path, "empty file (0 bytes)", "Fetch the image again, or remove it.")
-        # Pillow gets the open file and not its name: by name it maps some formats into memory, and then a file that
-        # another program cuts short kills the process.
+            raise ImageError(path, "empty file (0 bytes)", _DOWNLOAD_AGAIN)
+        # Pass Pillow the open file instead of its name: given a name, it memory-maps some formats, and then a file that another
+        # program truncates kills the process.
         file = _TimedFile(path.open("rb", buffering=0), DECODE_SECONDS)
     except (OSError, ValueError) as error:
         raise ImageError(path, reason_of(error)) from error
     with file:
-        with faults_of(path, max_pixels):
+        with catch_pillow_errors(path, max_pixels):
             try:
                 picture = Image.open(file, formats=image_formats())
             except UnidentifiedImageError as error:
                 raise _not_an_image(path, file) from error
         with picture:
             _refuse_large(path, picture, max_pixels)
-            with faults_of(path, max_pixels):
+            with catch_pillow_errors(path, max_pixels):
                 pages = _has_pages(picture)
             yield OpenImage(path, picture, max_pixels, _is_deep(picture), pages)
 
@@ -211,14 +211,14 @@ def _is_deep(picture: Image.Image) -> bool:
 
 
 def _has_pages(picture: Image.Image) -> bool:
-    """Tell whether a page follows the first one of an open image; only the next one is looked at."""
+    """Return True if the second image in the file is a page of its own, not a reduced copy or a mask."""
     if picture.format != "TIFF" or not getattr(picture, "is_animated", False):
         return False
     try:
         picture.seek(1)
         kind = getattr(picture, "tag_v2", {}).get(_SUBFILE_TYPE, 0)
         return not kind & _OF_ANOTHER_PAGE
-    except Exception:  # a damaged page, which nobody reads
+    except Exception:  # a damaged second page, which is not read anyway
         return False
     finally:
         picture.seek(0)
@@ -226,18 +226,18 @@ def _has_pages(picture: Image.Image) -> bool:
 
 @contextmanager
 def as_image_error(path: Path) -> Iterator[None]:
-    """Turn into an ImageError what is wrong with an image that was decoded, or a lack of memory for it."""
+    """Convert InputError and MemoryError, raised while processing a decoded image, to ImageError."""
     try:
         yield
     except InputError as error:
         raise ImageError(path, error.message, error.hint) from error
     except MemoryError as error:
-        raise ImageError(path, "not enough memory for it", "Use fewer jobs, or a smaller image.") from error
+        raise ImageError(path, "not enough memory for it", _LESS_MEMORY) from error
 
 
 @contextmanager
-def faults_of(path: Path, max_pixels: int) -> Iterator[None]:
-    """Turn into an ImageError whatever Pillow raises while it reads a file; for nothing but calls of Pillow."""
+def catch_pillow_errors(path: Path, max_pixels: int) -> Iterator[None]:
+    """Convert any exception of Pillow to ImageError. Wrap only calls of Pillow in it."""
     try:
         with PILLOW_LIMIT.at_least(max_pixels):
             yield
@@ -246,23 +246,23 @@ def faults_of(path: Path, max_pixels: int) -> Iterator[None]:
     except DecodingTimeoutError as error:
         raise _too_slow(path) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        # Pillow looked before the size was known here; its message has the number of pixels. Its warning is raised only in programs
-        # that make errors of warnings.
+        # Pillow checked the size before `_refuse_large` could; its message contains the number of pixels. The warning is an
+        # exception only in programs that turn warnings into errors.
         pixels = re.search(r"\d+", str(error))
         raise _too_large(path, f"{int(pixels[0]):,} pixels" if pixels else "the image", max_pixels) from error
     except MemoryError as error:
-        raise ImageError(path, "not enough memory to decode it", "Use fewer jobs, or a smaller image.") from error
+        raise ImageError(path, "not enough memory to decode it", _LESS_MEMORY) from error
     except Exception as error:
         # On broken data decoders raise nearly anything: OSError, SyntaxError, ValueError, struct.error, EOFError,
-        # IndexError, KeyError, TypeError, zlib.error, ... No file may take down a run, so all are taken here.
-        raise ImageError(path, _broken(error), "Fetch the image again, or remove it.") from error
+        # IndexError, KeyError, TypeError, zlib.error, ... No file may take down a run, so this catches all of them.
+        raise ImageError(path, _describe_fault(error), _DOWNLOAD_AGAIN) from error
 
 
 class _TimedFile(io.BufferedReader):
-    """A file whose `read` raises DecodingTimeoutError once its thread has worked for so many seconds since it was opened.
+    """A file whose `read` raises DecodingTimeoutError after its thread has used `seconds` of CPU time.
 
-    Most decoders of Pillow ask for their data block by block, so this ends them. The time of the thread and not that of the clock:
-    slow disks and busy machines take nothing from it.
+    This stops most decoders of Pillow, because they read their data block by block. CPU time, unlike the clock, does not run while
+    the disk is slow or the machine is busy.
     """
 
     def __init__(self, raw: io.FileIO, seconds: float) -> None:
@@ -275,20 +275,26 @@ class _TimedFile(io.BufferedReader):
         return super().read(size)
 
 
-# ---- complaints ----
+# ---- errors ----
 
-_DAMAGED = ("broken image file: its header is damaged or cut off", "Fetch the image again, or remove it.")
+_DOWNLOAD_AGAIN = "Download the image again, or remove it."
+_LESS_MEMORY = "Use fewer jobs, or a smaller image."
+_DAMAGED = ("broken image file: its header is damaged or truncated", _DOWNLOAD_AGAIN)
 
 _HEIC = rb"(?s)....ftyp(hei|hev|mif|msf)"
 
-# What often lies where an image should, told by how it begins.
+# Files that are often found in place of an image: (first bytes, reason, hint).
 _LOOKALIKES = (
     (
         re.compile(rb"(?s)\x89PNG|\xff\xd8\xff|GIF8|II\*\0|MM\0\*|RIFF....WEBP|BM|....ftypavi[fs]"),
         *_DAMAGED,
     ),
     (re.compile(rb"version https://git-lfs"), "a Git LFS pointer, not the image", "Run `git lfs pull` in its folder."),
-    (re.compile(rb"(?i)\s*<(!doctype )?html"), "a web page, not an image", "Its download failed; fetch it again."),
+    (
+        re.compile(rb"(?i)\s*<(!doctype )?html"),
+        "a web page, not an image",
+        "The download failed. Download the image again.",
+    ),
     (re.compile(rb"(?i)\s*<(\?xml|svg)"), "XML or SVG text, not a pixel image", "Convert it to PNG first."),
     (re.compile(rb"%PDF|%!PS"), "a PDF or PostScript page, not a pixel image", "Convert it to PNG first."),
     (re.compile(_HEIC), "a HEIC image, which Pillow cannot read", f"Convert it to JPEG. Or: {HEIC_HINT}"),
@@ -321,7 +327,7 @@ def _too_large(path: Path, size: str, max_pixels: int) -> ImageError:
     return ImageError(
         path,
         f"too large: {size}; the limit is {max_pixels:,}",
-        "Scale it down, or allow it with argument `max_pixels` if there is memory for it, 4 to 11 bytes a pixel.",
+        "Scale it down, or raise the limit with argument `max_pixels` (it takes 4 to 11 bytes of memory per pixel).",
     )
 
 
@@ -331,12 +337,12 @@ def _too_slow(path: Path) -> ImageError:
     )
 
 
-def _broken(error: Exception) -> str:
+def _describe_fault(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be read: {reason_of(error)}"
     if "truncated" in text.lower() or isinstance(error, EOFError):
-        return f"truncated file ({text or 'it ends early'})"
-    # A KeyError's text alone is a number; its type tells at least what kind of fault it is.
+        return f"truncated file ({text or 'unexpected end of file'})"
+    # The text of a KeyError is only the key, so add the type.
     detail = text if isinstance(error, (OSError, SyntaxError)) and text else f"{type(error).__name__}: {text}"
     return f"broken image data ({detail})"

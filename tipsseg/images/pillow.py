@@ -1,4 +1,4 @@
-"""Set what Pillow keeps for the whole process: its formats, its limit on pixels, its warnings and those of libtiff."""
+"""Manage Pillow's global state: its formats, its pixel limit, and the warnings of Pillow and libtiff."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from functools import cache
 
 from PIL import Image, _imaging
 
-# Formats that Pillow lists and does not decode itself (it calls foreign programs, or has a stub for plug-ins), and page
-# descriptions, which have no pixels of their own.
+# Formats that Pillow registers but does not decode itself (it calls other programs, or has only a stub for plug-ins), and page
+# descriptions, which have no pixels.
 _FOREIGN = frozenset({"BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF", "PDF"})
 
 
 def image_extensions() -> frozenset[str]:
-    """Return the file extensions of images, in lower case and with their dot, that are taken from folders."""
+    """Return the extensions that mark image files in folders, in lower case with the dot."""
     formats = set(image_formats())
     return frozenset(extension for extension, name in Image.registered_extensions().items() if name in formats)
 
 
 def image_formats() -> tuple[str, ...]:
-    """Return the names of the formats that Pillow decodes by itself."""
-    # Asked again each time: programs may register plug-ins at any time.
+    """Return the names of the formats that Pillow itself decodes."""
+    # Not cached: programs may register plug-ins at any time.
     Image.init()
     _register_heic()
     return tuple(name for name in Image.ID if name not in _FOREIGN)
@@ -32,7 +32,7 @@ def image_formats() -> tuple[str, ...]:
 
 @cache
 def _register_heic() -> None:
-    """Let Pillow read HEIC if the package for it is installed, the extra "heic"."""
+    """Add HEIC to Pillow's formats if the extra "heic" is installed."""
     with suppress(ImportError):
         from pillow_heif import register_heif_opener
 
@@ -40,26 +40,25 @@ def _register_heic() -> None:
 
 
 class _PillowLimit:
-    """Pillow's own limit on pixels, raised while images are opened or decoded here, and as it was before and after.
+    """Pillow's pixel limit, raised while this package opens or decodes images.
 
-    The limit is one variable for all threads. So the first thread that enters keeps what was there, and the last one that leaves
-    puts it back.
+    All threads share the limit. So the first thread that enters saves the original value, and the last one that leaves restores it.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._kept: int | None = None
+        self._original: int | None = None
 
     @contextmanager
     def at_least(self, pixels: int) -> Iterator[None]:
-        """Let Pillow take, and not warn of, images of so many pixels. It refuses twice as many."""
+        """Make Pillow accept images of `pixels` without a warning. Pillow still refuses twice as many."""
         with self._lock:
             if not self._inside:
-                self._kept = Image.MAX_IMAGE_PIXELS
+                self._original = Image.MAX_IMAGE_PIXELS
             self._inside += 1
-            now = Image.MAX_IMAGE_PIXELS
-            if now is not None and now < pixels:
+            current = Image.MAX_IMAGE_PIXELS
+            if current is not None and current < pixels:
                 Image.MAX_IMAGE_PIXELS = pixels
         try:
             yield
@@ -67,17 +66,17 @@ class _PillowLimit:
             with self._lock:
                 self._inside -= 1
                 if not self._inside:
-                    Image.MAX_IMAGE_PIXELS = self._kept
+                    Image.MAX_IMAGE_PIXELS = self._original
 
 
 PILLOW_LIMIT = _PillowLimit()
 
 
 def silence_decoders() -> None:
-    """Silence what decoders say of files that can be read all the same: Pillow's warnings, and libtiff's lines on stderr.
+    """Silence the warnings of Pillow, and libtiff's lines on stderr, about files that are readable.
 
-    This is for a process whose stderr belongs to tipsseg, such as the command. It stays so until the process ends: filters of
-    warnings and handlers of libtiff are of the whole process, and swapping them back and forth is not safe with threads.
+    Only for processes whose stderr belongs to tipsseg, like the command. There is no way back: warning filters and libtiff's
+    handlers are global to the process, and switching them is not thread-safe.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
     _silence_libtiff()
@@ -85,12 +84,12 @@ def silence_decoders() -> None:
 
 @cache
 def _silence_libtiff() -> None:
-    """Remove the handlers of libtiff. What is wrong with a file comes back through Pillow all the same.
+    """Remove the message handlers of libtiff. Pillow still raises for faulty files.
 
-    Where Pillow has libtiff within itself, as on Windows, the handlers cannot be reached.
+    If libtiff is statically linked into Pillow, as on Windows, its handlers are out of reach.
     """
     with suppress(AttributeError, OSError):
-        pillow = ctypes.CDLL(_imaging.__file__)  # and what it was linked with
+        pillow = ctypes.CDLL(_imaging.__file__)  # gives access to the libraries that it was linked with
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
             handler = pillow[name]
             handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p

@@ -8,26 +8,27 @@ from PIL import Image, ImageOps
 
 from tipsseg.errors import InputError
 
-#: The longest side, in pixels, of an image that is shown to people: enough for any screen, and little memory.
+#: Longest side of thumbnails in pixels: enough for any screen, and little memory.
 THUMBNAIL_SIDE = 4096
 
 
 def upright_image(image: Image.Image) -> Image.Image:
-    """Convert a Pillow image to mode RGB, as `open_image` understands it, and turn it upright; return it if nothing is to be done.
+    """Convert a Pillow image to mode RGB by the rules of `open_image`, and turn it upright.
 
-    Raises InputError for an image without pixels and for numbers that have no 8-bit meaning.
+    Returns the same object if it is RGB and upright. Raises InputError for an image without pixels, and for pixel values that have
+    no 8-bit equivalent.
     """
     image.load()
     if 0 in image.size:
         raise InputError("an image without pixels")
-    # After `load`: PNG may keep the EXIF data behind the pixels, and TIFF turns the image by itself while loading.
+    # After `load`: PNG may store EXIF data after the pixels, and Pillow rotates TIFF while loading it.
     orientation = orientation_of(image)
     colours = _to_rgb(image)
-    return colours if orientation == 1 else _turned(colours.copy() if colours is image else colours, orientation)
+    return colours if orientation == 1 else _turn_upright(colours.copy() if colours is image else colours, orientation)
 
 
-def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    # `exif_transpose` writes all metadata again, and raises where some are damaged. Here it sees the orientation alone.
+def _turn_upright(image: Image.Image, orientation: int) -> Image.Image:
+    # `exif_transpose` rewrites all metadata, and raises if some are damaged. Leave it only the orientation.
     image.info.clear()
     image.getexif()[ORIENTATION] = orientation
     ImageOps.exif_transpose(image, in_place=True)
@@ -40,12 +41,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return _grey(_EIGHT_BIT[np.asarray(image)])
     if image.mode == "I":
-        # Pillow's name for 32-bit integers, which also stands for 16-bit data of some formats and versions.
+        # Pillow's mode for 32-bit integers, which some formats and versions also use for 16-bit data.
         values = np.asarray(image)
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > 65535:
-            raise InputError(f"integer pixels from {low} to {high}, where 0 to 65535 is understood", _RESCALE)
-        # Nothing but its range tells 8-bit from 16-bit data here; a 16-bit picture this dark would be black anyway.
+            raise InputError(f"integer pixels from {low} to {high}, outside the supported range 0 to 65535", _RESCALE)
+        # Only the range distinguishes 8-bit from 16-bit data here; a 16-bit picture this dark would be black anyway.
         return _grey(values.astype(np.uint8) if high <= 255 else _EIGHT_BIT[values])
     if image.mode == "F":
         return _grey(_from_float(np.asarray(image)))
@@ -53,23 +54,25 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     except MemoryError:
         raise
-    except Exception as error:  # as in `decoding.faults_of`: damaged palettes and transparency come to light only here
-        what = f"{type(error).__name__}: {error}"
+    except (
+        Exception
+    ) as error:  # damaged palettes and transparency raise only here, as in `decoding.catch_pillow_errors`
         raise InputError(
-            f"Pillow cannot convert its colours, of the kind {image.mode} ({what})", "Save it as RGB."
+            f"Pillow cannot convert mode {image.mode} to RGB ({type(error).__name__}: {error})",
+            "Save the image as RGB.",
         ) from error
 
 
-# v / 257, rounded to the nearest: 65535 / 257 = 255. Cutting off the low byte, or clipping, would darken or flatten.
+# v / 257, rounded to nearest: 65535 / 257 = 255. Dropping the low byte would darken, clipping would flatten.
 _EIGHT_BIT: NDArray[np.uint8] = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
 
-_RESCALE = "Save it with 8 or 16 bits a channel."
+_RESCALE = "Save the image with 8 or 16 bits per channel."
 
 
 def _from_float(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 255):  # false for NaN too
-        reason = f"float pixels from {low:g} to {high:g}, where 0 to 1 or 0 to 255 is understood"
+        reason = f"float pixels from {low:g} to {high:g}, outside the supported ranges 0 to 1 and 0 to 255"
         raise InputError(reason, _RESCALE)
     scaled = values * np.float32(255) if high <= 1 else values
     return np.rint(scaled).astype(np.uint8)
@@ -79,21 +82,21 @@ def _grey(values: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(values).convert("RGB")
 
 
-#: The tag of EXIF, and of TIFF, that says how an image is turned.
+#: The orientation tag of EXIF and TIFF.
 ORIENTATION = 0x0112
 
 
 def orientation_of(image: Image.Image) -> int:
-    """Return the EXIF orientation of an image, 1 to 8; 1, which is upright, if it is absent or damaged."""
+    """Return the EXIF orientation of an image, 1 to 8; 1 (upright) if it is missing or damaged."""
     try:
         value = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # damaged EXIF beside sound pixels raises as many kinds as damaged pixels do
+    except Exception:  # damaged EXIF data may raise any exception
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def thumbnail_rgb(upright: Image.Image) -> NDArray[np.uint8]:
-    """Scale an upright image to its `thumbnail_size`, [h, w, 3] uint8: each pixel is the mean of the area that it stands for."""
+    """Scale an upright image to its `thumbnail_size` by area averaging, [h, w, 3] uint8."""
     height, width = thumbnail_size((upright.height, upright.width))
     if (width, height) != upright.size:
         upright = upright.resize((width, height), Image.Resampling.BOX)
@@ -101,7 +104,7 @@ def thumbnail_rgb(upright: Image.Image) -> NDArray[np.uint8]:
 
 
 def thumbnail_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the size (height, width) at which an image of `size` is shown: its own, but not longer than THUMBNAIL_SIDE."""
+    """Return the (height, width) of the thumbnail for an image of `size`: scaled down to THUMBNAIL_SIDE if longer."""
     longest = max(size)
     if longest <= THUMBNAIL_SIDE:
         return size

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tipsseg.errors import FeatureFileError, ImageError
 from tipsseg.features.file import FeatureRecord, Origin
 from tipsseg.features.folder import FeatureFiles, FeatureStore
-from tipsseg.images.decoding import as_image_error, opened
+from tipsseg.images.decoding import as_image_error, open_header
 from tipsseg.images.upright import thumbnail_rgb, upright_image
 from tipsseg.labelling.batches import Batched, Batches
 from tipsseg.labelling.encode import non_finite_error
@@ -214,7 +214,7 @@ class FeatureSource(Generic[Found]):
             first, *finer = [Prepared(each.size, NO_PIXELS, each.plan) for each in known]
             prepared = replace(first, finer=tuple(finer))
         if prepared is None or self._thumbnails:
-            with opened(ref.path, self._max_pixels) as image, self.alone(image.size), as_image_error(ref.path):
+            with open_header(ref.path, self._max_pixels) as image, self.alone(image.size), as_image_error(ref.path):
                 upright = upright_image(image.decode())
                 thumbnail = thumbnail_rgb(upright) if self._thumbnails else NO_PIXELS
                 if prepared is None:
