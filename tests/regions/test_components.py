@@ -21,7 +21,7 @@ from tipsseg.regions.components import (
     components,
     count_labels,
     encode_regions,
-    means_over,
+    region_means,
     whole_classes,
 )
 from tipsseg.types import LabelArray
@@ -198,9 +198,9 @@ def test_images_may_be_looked_at_in_pieces(
     for one, other in zip(got, expected, strict=True):
         assert (one.mask == other.mask).all()
     means = [values[whole(one, labels.shape)].mean(dtype=np.float64) for one in got]
-    assert means_over(got, values) == pytest.approx(means, rel=1e-12)
-    assert means_over(got[::-2], values) == pytest.approx(means[::-2], rel=1e-12)
-    assert len(means_over([], values)) == 0
+    assert region_means(got, values) == pytest.approx(means, rel=1e-12)
+    assert region_means(got[::-2], values) == pytest.approx(means[::-2], rel=1e-12)
+    assert len(region_means([], values)) == 0
 
 
 @pytest.mark.parametrize(

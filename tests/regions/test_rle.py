@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from mask_codes import encode_rle
 
-from tipsseg.regions.rle import decode_runs, inside
+from tipsseg.regions.rle import decode_runs, expand_runs
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=12)
 
@@ -19,7 +19,7 @@ def test_a_code_is_read_back(mask: np.ndarray) -> None:
     size = mask.shape[0], mask.shape[1]
     runs = decode_runs(encode_rle(mask)["counts"], size)
     again = np.zeros(mask.size, np.bool_)
-    again[runs[0, 0] : runs[-1, 1]] = inside(runs)
+    again[runs[0, 0] : runs[-1, 1]] = expand_runs(runs)
     assert (mask == again.reshape(size[::-1]).T).all()
 
 
@@ -44,17 +44,17 @@ def test_long_runs_are_read() -> None:
 
 
 REFUSED: dict[str, tuple[str, str]] = {
-    "nothing": ("", "characters that are no code"),
-    "a character below": ("/", "characters that are no code"),
-    "a character above": ("p", "characters that are no code"),
-    "a character of another alphabet": ("ä", "characters that are no code"),
-    "half a character": ("\ud800", "characters that are no code"),
-    "cut off": ("o", "characters that are no code"),
-    "a number of seven digits": ("oooooo0", "numbers that are too large"),
-    "a negative number": ("O", "not the runs of 4 x 3 pixels"),
-    "a negative number that makes up for too large a one": ("0=O", "not the runs of 4 x 3 pixels"),
-    "a pixel less": ("0;", "not the runs of 4 x 3 pixels"),
-    "a pixel more": ("0=", "not the runs of 4 x 3 pixels"),
+    "nothing": ("", "invalid or missing characters"),
+    "a character below": ("/", "invalid or missing characters"),
+    "a character above": ("p", "invalid or missing characters"),
+    "a character of another alphabet": ("ä", "invalid or missing characters"),
+    "half a character": ("\ud800", "invalid or missing characters"),
+    "cut off": ("o", "invalid or missing characters"),
+    "a number of seven digits": ("oooooo0", "a number is too large"),
+    "a negative number": ("O", "its runs do not add up to 4 x 3 pixels"),
+    "a negative number that makes up for too large a one": ("0=O", "its runs do not add up to 4 x 3 pixels"),
+    "a pixel less": ("0;", "its runs do not add up to 4 x 3 pixels"),
+    "a pixel more": ("0=", "its runs do not add up to 4 x 3 pixels"),
     "all outside": ("<", "no pixels"),
     "none inside": ("<0", "no pixels"),
 }

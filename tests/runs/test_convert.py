@@ -581,14 +581,14 @@ FAULTS: Mapping[str, Fault] = {
         labels={"a.png": SURE["a.png"]},
     ),
     "an annotation outside of the image": odd_annotation(
-        "the size of its code is [100, 100], that of the image [6, 8]",
+        "its RLE has size [100, 100], but the image has [6, 8]",
         annotation(1, segmentation=encode_rle(np.ones((100, 100), np.bool_))),
     ),
     "an annotation of a size that is none": odd_annotation(
-        'the size of its code is ["6", 8], that of the image [6, 8]', annotation(1, segmentation={"size": ["6", 8], "counts": "0"})
+        'its RLE has size ["6", 8], but the image has [6, 8]', annotation(1, segmentation={"size": ["6", 8], "counts": "0"})
     ),
     "an annotation whose code is none": odd_annotation(
-        "its code cannot be read: characters that are no code, or none", annotation(1, segmentation={"size": [6, 8], "counts": "~"})
+        "its RLE cannot be read: invalid or missing characters", annotation(1, segmentation={"size": [6, 8], "counts": "~"})
     ),
     "an annotation of no class": odd_annotation("an object of a class 300 that there is not", annotation(1, category_id=300)),
     "an annotation of lists in lists": odd_annotation(

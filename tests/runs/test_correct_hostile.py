@@ -19,7 +19,7 @@ from tipsseg.errors import TipssegError
 from tipsseg.formats.reading import source as sources
 from tipsseg.options.run import CorrectOptions
 from tipsseg.regions.brush import decode_brush
-from tipsseg.regions.shapes import of_polygons
+from tipsseg.regions.shapes import shape_from_polygons
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.correct.folder import take_corrections
 from tipsseg.types import LabelArray
@@ -250,11 +250,11 @@ def rle(counts: object, size: tuple[int, int] = SIZE) -> dict[str, Any]:
 
 
 OBJECTS = {
-    "coco: a code of another size": (coco(rle([48], (8, 6))), r"the size of its code is \[8, 6\]"),
-    "coco: a code that does not add up": (coco(rle([10, 5])), "its code has 15 pixels, the image 48"),
-    "coco: numbers below 0": (coco(rle([50, -2])), "neither a text nor a list of whole numbers"),
-    "coco: a compressed code that does not add up": (coco(rle("04")), "its code cannot be read"),
-    "coco: a code of a billion pixels": (coco(rle("0PPPPPPPPPPPP1")), "its code cannot be read"),
+    "coco: a code of another size": (coco(rle([48], (8, 6))), r"its RLE has size \[8, 6\]"),
+    "coco: a code that does not add up": (coco(rle([10, 5])), "its RLE has 15 pixels, but the image has 48"),
+    "coco: numbers below 0": (coco(rle([50, -2])), "neither a string nor a list of whole numbers"),
+    "coco: a compressed code that does not add up": (coco(rle("04")), "its RLE cannot be read"),
+    "coco: a code of a billion pixels": (coco(rle("0PPPPPPPPPPPP1")), "its RLE cannot be read"),
     "coco: a box alone": (coco({"segmentation": [], "bbox": [0, 0, 3, 3]}), "a box alone"),
     "coco: two corners": (coco({"segmentation": [[0, 0, 3, 3]]}), "a polygon of 2 corners"),
     "coco: an x without a y": (coco({"segmentation": [[0, 0, 3, 3, 3]]}), "no list of x and y"),
@@ -292,7 +292,7 @@ OBJECTS = {
     "labelme: a class of a control character": (labelme({"label": "\x1b[2J"}), "a new class cannot"),
     "labelme: no picture": (labelme({"shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": "eA=="}), "no PNG in base64"),
     "labelme: lists in lists": (file("a.json", b"[" * 100_000), "without corrections"),
-    "label-studio: no such code": (label_studio({"type": "brushlabels"}), "its code cannot be read: it ends early"),
+    "label-studio: no such code": (label_studio({"type": "brushlabels"}), "its RLE cannot be read: unexpected end"),
     "label-studio: a type that is no text": (label_studio({"type": ["polygonlabels"]}), r'`type` is \["polygonlabels"\]'),
     "label-studio: a coordinate of 401 digits": (
         label_studio({"value": {"points": [[0, 0], [10**400, 0], [50, 50]], "polygonlabels": [LEG]}}),
@@ -321,7 +321,7 @@ OBJECTS = {
     "yolo: an x without a y": (yolo("0 0 0 1 0 1"), "an x without a y"),
     "yolo: more objects than an image has": (yolo("0 0 0 1 0 1 1\n" * 100_001), "100,001 objects, where 100,000 are the most"),
     "yolo: no number": (yolo("0 0 0 1 0 x 1"), "could not convert|no number"),
-    "yolo: NaN": (yolo("0 0 0 1 0 nan 1"), "a corner whose place is no number"),
+    "yolo: NaN": (yolo("0 0 0 1 0 nan 1"), "a corner with a coordinate that is not a finite number"),
     "yolo: bytes": (yolo("0 0 0 1 0 \xff 1"), "ascii"),
     "yolo: a name that is no text": (yolo("", "names: [[yes]]"), "`names` are not texts by number"),
     "yolo: a number that is none": (yolo("", "names: {a: tree}"), "without corrections"),
@@ -352,14 +352,14 @@ def test_brush_strokes_are_read_as_their_own_program_writes_them() -> None:
 
 @pytest.mark.parametrize("code", [RING[:9], [*RING[:4], 0], [300], "rle", RING[:10] + [255] * 16], ids=repr)
 def test_brush_strokes_that_are_none(code: object) -> None:
-    with pytest.raises(ValueError, match="code"):
+    with pytest.raises(ValueError, match="RLE"):
         decode_brush(code, (6, 9))
 
 
 def test_of_many_polygons_all_are_filled() -> None:
     corners = np.array([[0, 0], [2, 0], [2, 2], [0, 2]], np.float64)
     rings = [corners + np.array([4 * column, 4 * row]) for row in range(25) for column in range(40)]
-    shape = of_polygons(1, rings, (100, 160))
+    shape = shape_from_polygons(1, rings, (100, 160))
     wanted = np.tile(np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0] * 4, [0] * 4], bool), (25, 40))
     assert np.array_equal(shape.mask, wanted[:98, :158])
 
@@ -367,7 +367,7 @@ def test_of_many_polygons_all_are_filled() -> None:
 def test_polygons_may_lead_out_of_the_image() -> None:
     """As tools let them, for example where a person follows the edge of an image."""
     ring = np.array([[-3, -3], [4, -3], [4, 3], [-3, 3]], np.float64)
-    shape = of_polygons(1, [ring], SIZE)
+    shape = shape_from_polygons(1, [ring], SIZE)
     assert (shape.y, shape.x, shape.mask.shape, bool(shape.mask.all())) == (0, 0, (3, 4), True)
-    outside = of_polygons(1, [ring - 3], SIZE)
+    outside = shape_from_polygons(1, [ring - 3], SIZE)
     assert outside.mask.size == 0

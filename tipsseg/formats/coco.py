@@ -74,7 +74,7 @@ class Coco(CocoInstances):
     def labels_of_rows(self, image: StoredImage, rows: Rows) -> LabelArray:
         import numpy as np
 
-        from tipsseg.regions.shapes import of_code
+        from tipsseg.regions.shapes import shape_from_rle
         from tipsseg.types import label_dtype
 
         labels = np.zeros(image.size, label_dtype(len(image.classes)))
@@ -82,7 +82,7 @@ class Coco(CocoInstances):
             class_id = take(annotation, "category_id", int)
             if class_id not in image.classes:
                 raise ValueError(f"an object of a class {class_id} that there is not")
-            shape = of_code(class_id, take(annotation, "segmentation", dict), image.size)
+            shape = shape_from_rle(class_id, take(annotation, "segmentation", dict), image.size)
             labels[shape.place][shape.mask] = class_id
         return labels  # type: ignore[return-value]
 

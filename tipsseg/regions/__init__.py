@@ -1,1 +1,1 @@
-"""Labels as regions: components, run-length codes, polygons, objects."""
+"""Find regions and objects in labels, and convert them to and from polygons and run-length codes."""

@@ -1,4 +1,4 @@
-"""Find regions in label ids, and code them as runs. numpy only."""
+"""Find regions in label ids, and encode them as run-length codes. Uses only numpy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tipsseg.types import ConfidenceArray, LabelArray
 
-#: Pixels that are looked at at once: what is made of them takes some 20 bytes each.
+#: Pixels per piece: intermediate arrays take about 20 bytes per pixel.
 _PIECE = 1 << 20
 
 
@@ -24,12 +24,12 @@ class Rle(TypedDict):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Runs:
-    """Pixels in runs down the columns, one behind the other as COCO counts pixels: columns from the left, each from its top.
+    """Vertical runs of pixels, in column-major order like COCO's.
 
     Attributes:
-        column: [R] int32, the column of each run.
-        top: [R] int32, its first row.
-        stop: [R] int32, the row after its last one.
+        column: [R] int32, column of each run.
+        top: [R] int32, first row.
+        stop: [R] int32, row after the last.
     """
 
     column: NDArray[np.int32]
@@ -47,12 +47,12 @@ class Runs:
 class Region:
     """Pixels of one class: a connected component, or all pixels of the class.
 
-    They are kept as runs: a mask for each region would be as large as the image.
+    They are stored as runs, because a mask per region could be as large as the image.
 
     Attributes:
-        class_id: The label id of the class, 1..N.
-        area: The number of pixels.
-        box: (y, x, h, w) in pixels, the smallest box around the region.
+        class_id: Label id of the class, 1..N.
+        area: Number of pixels.
+        box: (y, x, h, w) in pixels, the bounding box.
         runs: The pixels.
     """
 
@@ -63,12 +63,12 @@ class Region:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """[h, w] bool, which pixels of the box belong to the region; made again each time."""
+        """Mask of the region within its box, [h, w] bool. Computed on every access."""
         y, x, h, w = self.box
         edges = np.zeros(w * h + 1, np.int8)
-        at = (self.runs.column.astype(np.int64) - x) * h - y
-        edges[at + self.runs.top] += 1
-        edges[at + self.runs.stop] -= 1
+        base = (self.runs.column.astype(np.int64) - x) * h - y
+        edges[base + self.runs.top] += 1
+        edges[base + self.runs.stop] -= 1
         inside: NDArray[np.bool_] = np.cumsum(edges[:-1], dtype=np.int8).view(np.bool_).reshape(w, h).T
         return np.ascontiguousarray(inside)
 
@@ -78,7 +78,7 @@ def count_labels(labels: LabelArray) -> NDArray[np.int64]:
     ids = int(np.iinfo(labels.dtype).max) + 1
     counts = np.zeros(ids, np.int64)
     flat = labels.reshape(-1)
-    # By pieces: numpy's count makes 64-bit copies, eight times a large map.
+    # In pieces, because bincount makes a 64-bit copy, eight times the size of a uint8 map.
     for start in range(0, flat.size, _PIECE):
         counts += np.bincount(flat[start : start + _PIECE], minlength=ids)
     return counts
@@ -87,22 +87,22 @@ def count_labels(labels: LabelArray) -> NDArray[np.int64]:
 def components(labels: LabelArray, number_of_classes: int, min_area: int = 1) -> list[Region]:
     """Find the 8-connected components of the classes 1..N in `labels` [H, W], uint8 or uint16.
 
-    Components of fewer than `min_area` pixels are left out; background and ignored pixels belong to none. Sorted by
-    class id, then top row, then left column (then by the leftmost pixel of the top row, which no two share).
+    Omits background, ignored pixels, and components with fewer than `min_area` pixels. Sorts by class id, top row, left column, and
+    the leftmost pixel of the top row, which is unique.
     """
     runs, class_ids = _runs(labels, number_of_classes)
-    return _regions(runs, class_ids, _connected(runs, class_ids, labels.shape[0]), min_area)
+    return _regions(runs, class_ids, _number_components(runs, class_ids, labels.shape[0]), min_area)
 
 
 def whole_classes(labels: LabelArray, number_of_classes: int, min_area: int = 1) -> list[Region]:
-    """Gather all pixels of each class 1..N in `labels` [H, W] into one region, if there are at least `min_area`; by class id."""
+    """Find all pixels of each class 1..N in `labels` [H, W] as one region. Omits classes with fewer than `min_area` pixels."""
     runs, class_ids = _runs(labels, number_of_classes)
     return _regions(runs, class_ids, class_ids.astype(np.intp), min_area)
 
 
 def _runs(labels: LabelArray, number_of_classes: int) -> tuple[Runs, LabelArray]:
     height, width = labels.shape
-    found: list[tuple[Runs, LabelArray]] = []
+    parts: list[tuple[Runs, LabelArray]] = []
     step = max(_PIECE // height, 1)
     for left in range(0, width, step):
         piece = np.ascontiguousarray(labels[:, left : left + step].T)  # [columns, H]
@@ -111,44 +111,44 @@ def _runs(labels: LabelArray, number_of_classes: int) -> tuple[Runs, LabelArray]
         first = np.flatnonzero(starts)
         length = np.diff(first, append=piece.size)
         ids = cast(LabelArray, piece.reshape(-1)[first])
-        wanted = (ids >= 1) & (ids <= number_of_classes)
-        column, top = np.divmod(first[wanted], height)
-        runs = Runs((column + left).astype(np.int32), top.astype(np.int32), (top + length[wanted]).astype(np.int32))
-        found.append((runs, ids[wanted]))
-    return _together([runs for runs, _ in found]), cast(LabelArray, np.concatenate([ids for _, ids in found]))
+        is_class = (ids >= 1) & (ids <= number_of_classes)
+        column, top = np.divmod(first[is_class], height)
+        runs = Runs((column + left).astype(np.int32), top.astype(np.int32), (top + length[is_class]).astype(np.int32))
+        parts.append((runs, ids[is_class]))
+    return _concatenate([runs for runs, _ in parts]), cast(LabelArray, np.concatenate([ids for _, ids in parts]))
 
 
-def _together(parts: Sequence[Runs]) -> Runs:
+def _concatenate(parts: Sequence[Runs]) -> Runs:
     if not parts:
         return Runs(*np.empty((3, 0), np.int32))
     return Runs(*(np.concatenate([getattr(runs, name) for runs in parts]) for name in ("column", "top", "stop")))
 
 
-def _connected(runs: Runs, class_ids: LabelArray, height: int) -> NDArray[np.intp]:
-    """Number the runs: those of one class that touch, also at a corner, directly or by others, have the same number."""
-    # Down the columns, with two rows between them, all runs have places that only grow.
+def _number_components(runs: Runs, class_ids: LabelArray, height: int) -> NDArray[np.intp]:
+    """Return a number for each run, equal for runs of one 8-connected component."""
+    # With a pitch of two extra rows, positions in column-major order increase from run to run and never touch across columns.
     column, pitch = runs.column.astype(np.int64), height + 2
     next_column = (column + 1) * pitch
     first = np.searchsorted(column * pitch + runs.stop, next_column + runs.top, "left")
     last = np.searchsorted(column * pitch + runs.top, next_column + runs.stop, "right")
     count = np.maximum(last - first, 0)
-    here = np.repeat(np.arange(len(runs)), count)
-    there = np.arange(len(here)) - np.repeat(np.cumsum(count) - count - first, count)
-    alike = class_ids[here] == class_ids[there]
-    return _joined(len(runs), here[alike], there[alike])
+    left = np.repeat(np.arange(len(runs)), count)
+    right = np.arange(len(left)) - np.repeat(np.cumsum(count) - count - first, count)
+    same_class = class_ids[left] == class_ids[right]
+    return _lowest_connected(len(runs), left[same_class], right[same_class])
 
 
-def _joined(number: int, one: NDArray[np.intp], other: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return the lowest number that each number is joined with, directly or by others; `one` and `other` are the joints."""
-    lowest = np.arange(number)
+def _lowest_connected(count: int, first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the lowest node in the component of each node of a graph with `count` nodes and edges (first[i], second[i])."""
+    lowest = np.arange(count)
     while True:
-        roots, other_roots = lowest[one], lowest[other]
-        apart = roots != other_roots
-        if not apart.any():
+        roots, other_roots = lowest[first], lowest[second]
+        differ = roots != other_roots
+        if not differ.any():
             return lowest
-        one, other, roots, other_roots = one[apart], other[apart], roots[apart], other_roots[apart]
+        first, second, roots, other_roots = first[differ], second[differ], roots[differ], other_roots[differ]
         np.minimum.at(lowest, np.maximum(roots, other_roots), np.minimum(roots, other_roots))
-        while True:  # all the way down
+        while True:  # follow the links to the roots
             deeper = lowest[lowest]
             if (deeper == lowest).all():
                 break
@@ -170,20 +170,20 @@ def _regions(runs: Runs, class_ids: LabelArray, numbers: NDArray[np.intp], min_a
         y, x = int(tops[index]), int(own.column[0])
         box = (y, x, int(stops[index]) - y, int(own.column[-1]) - x + 1)
         class_id = int(class_ids[bounds[index]])
-        # The leftmost pixel of the top row begins the first run that begins there.
+        # The leftmost pixel of the top row is the start of the first run that starts in that row.
         leftmost = int(own.column[(own.top == y).argmax()])
         keyed.append(((class_id, y, x, leftmost), Region(class_id, int(areas[index]), box, own)))
     return [region for _, region in sorted(keyed, key=lambda pair: pair[0])]
 
 
-def means_over(regions: Sequence[Region], values: ConfidenceArray) -> NDArray[np.float64]:
-    """Return the mean of `values` [H, W] over each of the regions, which share no pixel: [number of regions]."""
+def region_means(regions: Sequence[Region], values: ConfidenceArray) -> NDArray[np.float64]:
+    """Return the mean of `values` [H, W] over each region, [number of regions]. The regions must not overlap."""
     height, width = values.shape
     areas = np.array([region.area for region in regions], np.float64)
     sums = np.zeros(len(regions))
     owner = np.repeat(np.arange(len(regions)), [len(region.runs) for region in regions])
-    runs = _together([region.runs for region in regions])
-    # As the pixels are: of what is between two runs a sum is made too.
+    runs = _concatenate([region.runs for region in regions])
+    # In the order of the pixels, because `reduceat` also sums between consecutive edges.
     order = np.argsort(runs.column.astype(np.int64) * height + runs.top, kind="stable")
     runs, owner = runs[order], owner[order]
     step = max(_PIECE // height, 1)
@@ -193,17 +193,17 @@ def means_over(regions: Sequence[Region], values: ConfidenceArray) -> NDArray[np
             continue
         columns = min(step, width - left)
         piece = np.empty(columns * height + 1)
-        piece[-1] = 0  # as an edge must lie in the array
+        piece[-1] = 0  # edges must be valid indices
         piece[:-1].reshape(columns, height)[:] = values[:, left : left + columns].T
         edges = _edges(runs[start:stop], height)
         edges -= left * height
-        # Every second sum is of what is between two runs.
+        # Every second sum is over the pixels between two runs.
         sums += np.bincount(owner[start:stop], np.add.reduceat(piece, edges)[::2], len(regions))
     return sums / areas
 
 
 def _edges(runs: Runs, height: int) -> NDArray[np.int64]:
-    """Return where each run begins and ends, [2 R], counted down columns of `height` pixels."""
+    """Return the start and the end of each run as column-major indices, [2 R], for columns of `height` pixels."""
     base = runs.column.astype(np.int64) * height
     edges = np.empty(2 * len(runs), np.int64)
     np.add(base, runs.top, out=edges[::2])
@@ -212,39 +212,39 @@ def _edges(runs: Runs, height: int) -> NDArray[np.int64]:
 
 
 def encode_regions(regions: Sequence[Region], size: tuple[int, int]) -> list[Rle]:
-    """Encode regions in an image of `size` (height, width) as compressed run-length codes.
+    """Encode regions of an image of `size` (height, width) as compressed run-length codes.
 
-    Each code is that of the whole mask, but the work goes with the regions' runs and not with the image, which matters where a map
-    has thousands of regions. All of them are coded at once, as most have few runs.
+    Each code covers the whole image, but the work is proportional to the number of runs, which matters for thousands of
+    regions. All regions are encoded in one pass, because most have few runs.
     """
     if not regions:
         return []
     height, width = size
     owner = np.repeat(np.arange(len(regions)), [len(region.runs) for region in regions])
-    edges = _edges(_together([region.runs for region in regions]), height)
-    # A run that ends at the bottom of the image goes on at the top of the next column: drop both edges.
-    apart = (edges[1:-1:2] != edges[2::2]) | (owner[1:] != owner[:-1])
+    edges = _edges(_concatenate([region.runs for region in regions]), height)
+    # A run may end at the bottom of a column and continue at the top of the next: drop both edges.
+    differ = (edges[1:-1:2] != edges[2::2]) | (owner[1:] != owner[:-1])
     kept = np.ones(len(edges), np.bool_)
-    kept[1:-1:2] = kept[2::2] = apart
+    kept[1:-1:2] = kept[2::2] = differ
     edges, owner = edges[kept], np.repeat(owner, 2)[kept]
-    # What each edge is behind the one before, and the end of the image behind the last.
+    # The distance of each edge from the previous one, and of the end of the image from the last edge.
     stops = np.cumsum(np.bincount(owner, minlength=len(regions)))
     counts = np.insert(np.diff(edges, prepend=0), stops, height * width - edges[stops - 1])
     firsts = np.concatenate([[0], stops[:-1]]) + np.arange(len(regions))
     counts[firsts] = edges[np.concatenate([[0], stops[:-1]])]
     number = np.diff(firsts, append=len(counts))
-    place = np.arange(len(counts)) - np.repeat(firsts, number)
-    counts[3:] -= np.where(place[3:] > 2, counts[1:-2], 0)
-    # An end of the image that is no run of its own is not coded.
+    position = np.arange(len(counts)) - np.repeat(firsts, number)
+    counts[3:] -= np.where(position[3:] > 2, counts[1:-2], 0)
+    # Omit the last count if the last run reaches the end of the image.
     coded = np.ones(len(counts), np.bool_)
     coded[firsts + number - 1] = edges[stops - 1] < height * width
-    texts, lengths = _text(counts[coded])
+    texts, lengths = _rle_text(counts[coded])
     ends = np.cumsum(np.bincount(np.repeat(np.arange(len(regions)), number)[coded], lengths)).astype(np.int64).tolist()
     return [{"size": [height, width], "counts": texts[start:end]} for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _text(numbers: NDArray[np.int64]) -> tuple[str, NDArray[np.int64]]:
-    """Write numbers as COCO does, five bits in a letter, the lowest first; return how many letters each has, too."""
+def _rle_text(numbers: NDArray[np.int64]) -> tuple[str, NDArray[np.int64]]:
+    """Encode numbers as COCO's text, five bits per letter, lowest first. Return the text and the number of letters of each."""
     letters: list[NDArray[np.uint8]] = []
     more = np.ones(len(numbers), np.bool_)
     lengths = np.zeros(len(numbers), np.int64)
@@ -252,7 +252,7 @@ def _text(numbers: NDArray[np.int64]) -> tuple[str, NDArray[np.int64]]:
         lengths += more
         low = numbers & 31
         numbers = numbers >> 5
-        # The fifth bit of the last letter is the sign of all.
+        # The fifth bit of the last letter is the sign.
         more = more & (numbers != np.where(low & 16, -1, 0))
         letters.append((low + 48 + 32 * more).astype(np.uint8))
     written = np.arange(len(letters)) < lengths[:, None]

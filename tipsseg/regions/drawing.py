@@ -1,4 +1,4 @@
-"""Draw labels for people: as colours on the image, outlined, with names on the larger regions; below its name and a legend."""
+"""Draw labels on an image: tinted and outlined regions with names, and a legend below."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tipsseg.types import BACKGROUND, Colour, LabelArray, LabelClass, ignore_id
 from tipsseg.util.lettering import Font, draw_text, fit_name, fit_path, plain_font, text_length
 from tipsseg.util.printable import one_line
 
-_LONG_SIDE_MIN = 320  # smaller images are enlarged, or one could not see them
-_CANVAS_WIDTH_MIN = 320  # what a legend entry needs
+_LONG_SIDE_MIN = 320  # smaller images are enlarged
+_CANVAS_WIDTH_MIN = 320  # for an entry of the legend
 
 _TINT = 0.5  # share of the class colour in its pixels
 _DIM = 0.62  # brightness of background pixels
@@ -32,27 +32,27 @@ _INK_FAINT: Colour = (165, 170, 178)
 def draw_labels(
     image: NDArray[np.uint8], labels: LabelArray, classes: Sequence[LabelClass], name: str
 ) -> NDArray[np.uint8]:
-    """Draw an image and its labels. The long side of the picture is 320 pixels at least, plus the legend.
+    """Draw an image with its labels. The long side of the picture is at least 320 pixels, plus the legend.
 
     Args:
-        image: The thumbnail, [h, w, 3] RGB uint8; as large as the labels, or smaller.
+        image: The thumbnail, [h, w, 3] RGB uint8, not larger than the labels.
         labels: The label ids, [H, W].
-        classes: By id, 1..N.
-        name: Of the image.
+        classes: The classes in the order of their ids, 1..N.
+        name: The name of the image.
 
     Returns:
         [h, w, 3] RGB uint8.
     """
-    picture, ids = _scaled(image, labels)
+    picture, ids = _scale(image, labels)
     _paint(picture, ids, classes)
     height, width = ids.shape
     # 13 for 640 x 480, 80 for 4000 x 3000.
     size = int(np.clip(round((height * max(width, _CANVAS_WIDTH_MIN)) ** 0.5 / 42), 13, 80))
-    return _with_legend(_with_names(picture, ids, classes, size), name, _entries(labels, classes), size)
+    return _add_legend(_add_names(picture, ids, classes, size), name, _legend_entries(labels, classes), size)
 
 
-def _scaled(image: NDArray[np.uint8], labels: LabelArray) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
-    """Copy both at one size, large enough to see; the labels as 16 bits."""
+def _scale(image: NDArray[np.uint8], labels: LabelArray) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+    """Return copies of the image and the labels at one size, at least _LONG_SIDE_MIN, with uint16 labels."""
     height, width = image.shape[:2]
     if (height, width) != labels.shape:
         small = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
@@ -82,7 +82,7 @@ def _paint(picture: NDArray[np.uint8], labels: NDArray[np.uint16], classes: Sequ
         for where, grey in ((ignored & stripes, _IGNORED), (ignored & ~stripes, _IGNORED_DARK)):
             picture[where] = (0.35 * picture[where] + 0.65 * np.array(grey)).astype(np.uint8)
 
-    # Outlines: inside a class its pure colour, outside of it a dark line, which sets it off from bright photographs.
+    # Outlines: the class colour inside a region, and a dark line outside it for contrast with bright photographs.
     kernel = np.ones((2 * unit + 1, 2 * unit + 1), np.uint8)
     edge = cv2.dilate(labels, kernel) != cv2.erode(labels, kernel)
     inner = edge & classed
@@ -93,7 +93,7 @@ def _paint(picture: NDArray[np.uint8], labels: NDArray[np.uint16], classes: Sequ
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A line of the legend; no colour stands for the stripes of ignored pixels."""
+    """An entry of the legend. Colour None means the stripes of ignored pixels."""
 
     name: str
     spare_name: str
@@ -101,7 +101,7 @@ class _Entry:
     colour: Colour | None
 
 
-def _entries(labels: LabelArray, classes: Sequence[LabelClass]) -> list[_Entry]:
+def _legend_entries(labels: LabelArray, classes: Sequence[LabelClass]) -> list[_Entry]:
     counts = count_labels(labels) / labels.size
     entries = [
         _Entry(shown_name(entry), spare_name(entry), float(counts[entry.id]), entry.colour)
@@ -115,19 +115,19 @@ def _entries(labels: LabelArray, classes: Sequence[LabelClass]) -> list[_Entry]:
     return entries
 
 
-def _with_names(
+def _add_names(
     picture: NDArray[np.uint8], labels: NDArray[np.uint16], classes: Sequence[LabelClass], size: int
 ) -> NDArray[np.uint8]:
     canvas = Image.fromarray(picture)
     draw = ImageDraw.Draw(canvas)
-    for placed in place_names(labels, classes, size):
-        y, x = placed.middle
+    for name in place_names(labels, classes, size):
+        y, x = name.middle
         stroke = {"stroke_width": max(size // 7, 1), "stroke_fill": _PAPER}
-        draw_text(draw, (x, y), placed.text, placed.font, anchor="mm", fill=_INK, **stroke)
+        draw_text(draw, (x, y), name.text, name.font, anchor="mm", fill=_INK, **stroke)
     return np.asarray(canvas)
 
 
-def _with_legend(picture: NDArray[np.uint8], name: str, entries: list[_Entry], size: int) -> NDArray[np.uint8]:
+def _add_legend(picture: NDArray[np.uint8], name: str, entries: list[_Entry], size: int) -> NDArray[np.uint8]:
     height, width = picture.shape[:2]
     canvas_width = max(width, _CANVAS_WIDTH_MIN)
     strip = _legend(name, entries, canvas_width, size, max(4, height // (2 * size)))
@@ -141,15 +141,15 @@ def _with_legend(picture: NDArray[np.uint8], name: str, entries: list[_Entry], s
 
 
 def _legend(name: str, entries: list[_Entry], width: int, size: int, row_limit: int) -> NDArray[np.uint8]:
-    """Draw a strip with the name of the image, and swatches, names and shares in rows like words of a text.
+    """Draw a strip with the name of the image and, in flowing rows, the swatch, name and share of every entry.
 
-    If not all fit into the rows, the largest are drawn, and the others counted.
+    If the rows overflow, draws the entries with the largest shares and the number of the others.
     """
     gap, line = round(size * 0.6), round(size * 1.75)
     plain = plain_font(size)
-    rows, left_out = _rows(entries, width, size, row_limit)
+    rows, left_out = _arrange_rows(entries, width, size, row_limit)
     if left_out:
-        rows, left_out = _rows(sorted(entries, key=lambda each: -each.share), width, size, row_limit)
+        rows, left_out = _arrange_rows(sorted(entries, key=lambda entry: -entry.share), width, size, row_limit)
 
     strip = Image.new("RGB", (width, (1 + len(rows) + bool(left_out)) * line + 2 * gap), _PAPER)
     draw = ImageDraw.Draw(strip)
@@ -169,10 +169,10 @@ def _legend(name: str, entries: list[_Entry], width: int, size: int, row_limit: 
     return np.asarray(strip)
 
 
-def _rows(
+def _arrange_rows(
     entries: list[_Entry], width: int, size: int, limit: int
 ) -> tuple[list[list[tuple[int, _Entry, str, Font]]], int]:
-    """Arrange entries in rows, with their places from the left, names and fonts; return how many do not fit, too."""
+    """Arrange entries in rows of (x, entry, fitted name, font). Return the rows, and the number of entries that do not fit."""
     gap = round(size * 0.6)
     plain = plain_font(size)
     room = width - 4 * gap - size - text_length(plain, _percent(1.0))

@@ -1,11 +1,11 @@
-"""Find the objects in label ids, each with its score and, once a format wants them, its polygons."""
+"""Find the objects in label ids, with scores and, on demand, polygons."""
 
 from __future__ import annotations
 
 from functools import cached_property
 
 from tipsseg.options import FileOptions
-from tipsseg.regions.components import Region, components, means_over, whole_classes
+from tipsseg.regions.components import Region, components, region_means, whole_classes
 from tipsseg.regions.polygons import Outline, outline
 from tipsseg.types import ConfidenceArray, LabelArray
 
@@ -14,41 +14,41 @@ class LabelledObject:
     """One object of an image.
 
     Attributes:
-        region: The pixels of the object.
-        score: The mean confidence of the pixels, 0..1, four decimals.
+        region: Pixels of the object.
+        score: Mean confidence of the pixels, 0..1, rounded to four decimals.
     """
 
     def __init__(self, region: Region, score: float, simplify: float | None = None) -> None:
-        """`simplify`: how far, in pixels, the polygons may be from the pixels, see `polygons.outline`."""
+        """`simplify` is the tolerance of the polygons in pixels, see `polygons.outline`."""
         self.region = region
         self.score = score
         self._simplify = simplify
 
     @cached_property
     def outline(self) -> Outline:
-        """The polygons of the object; made once, for all formats that want them."""
+        """Polygons of the object. Computed on first access and shared by all formats."""
         return outline(self.region, self._simplify)
 
     @property
     def iou(self) -> float | None:
-        """The intersection over union of polygons and pixels, 0..1; None as long as nobody asked for polygons."""
-        made = self.__dict__.get("outline")
-        return made.iou if isinstance(made, Outline) else None
+        """IoU of polygons and pixels, 0..1; None if `outline` was never accessed."""
+        computed = self.__dict__.get("outline")
+        return computed.iou if isinstance(computed, Outline) else None
 
 
 def labelled_objects(
     labels: LabelArray, confidence: ConfidenceArray, number_of_classes: int, options: FileOptions
 ) -> list[LabelledObject]:
-    """Find the objects in label ids [H, W] of the classes 1..N, each with the mean of the confidence [H, W], 0..1, over it."""
+    """Find the objects of the classes 1..N in label ids [H, W], scored by their mean confidence."""
     regions = object_regions(labels, number_of_classes, options)
     return [
         LabelledObject(region, round(mean, 4), options.simplify)
-        for region, mean in zip(regions, means_over(regions, confidence).tolist(), strict=True)
+        for region, mean in zip(regions, region_means(regions, confidence).tolist(), strict=True)
     ]
 
 
 def object_regions(labels: LabelArray, number_of_classes: int, options: FileOptions) -> list[Region]:
-    """Find the pixels of each object in label ids [H, W], in the order of `regions.components`."""
+    """Find the region of each object in label ids [H, W], in the order of `regions.components`."""
     find = whole_classes if options.instances == "class" else components
     height, width = labels.shape
     return find(labels, number_of_classes, options.min_area.pixels((height, width)))

@@ -1,7 +1,7 @@
-"""Tell whether two outlines are the same one, redrawn by a tool that rounds corners, fills holes or drops what is thin.
+"""Distinguish edits by a person from the changes of a tool that rounds corners, fills holes or drops thin parts.
 
-The bounds are what tools did to objects that nobody edited, see tests/readers: almost everywhere an outline moves by two pixels at
-most, at single corners by up to four. Parts thinner than three pixels get lost, holes and narrow bays are closed.
+The bounds are those of tools that saved unedited objects, see tests/readers: an outline moves by at most two pixels almost
+everywhere, and by up to four at single corners. Parts thinner than three pixels get lost; holes and narrow bays are closed.
 """
 
 from __future__ import annotations
@@ -12,45 +12,45 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-#: How far, in pixels, tools move an outline, measured to the centre of the next pixel but two.
+#: The farthest that tools move an outline, in pixels.
 MOVED = 2.25
 
 #: The same at single corners, and the share of an outline that may lie beyond MOVED.
 _MOVED_MOST = 4.5
 _SHARE = 0.1
 
-#: Of things thinner than this, in pixels, that share of the pixels may differ at most.
+#: Objects thinner than this, in pixels, may differ in at most this share of their pixels.
 _THIN = 8
 _THIN_SHARE = 2 / 3
 
-#: Pixels that mean nothing on their own.
+#: Structuring element: parts that do not contain it are thin.
 _BLOCK = np.ones((3, 3), np.uint8)
 
 Mask = NDArray[np.bool_]
 
 
 def is_lost(mask: Mask) -> bool:
-    """Tell whether a mask [h, w] is nowhere three pixels wide and high, so that tools may write nothing of it."""
+    """Return True if a mask [h, w] contains no block of 3 x 3 pixels, so that tools may drop it completely."""
     return not _without_thin_parts(np.pad(mask, 1)).any()
 
 
 def is_thin(mask: Mask) -> bool:
-    """Tell whether a mask [h, w] is so thin that tools may write little of it."""
+    """Return True if a mask [h, w] is so thin that tools may drop most of it."""
     return bool(2 * _distances(np.pad(mask, 1)).max() < _THIN)
 
 
-def filled(mask: Mask) -> Mask:
+def fill_holes(mask: Mask) -> Mask:
     """Fill the holes of a mask [h, w]."""
     outside = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
     cv2.floodFill(outside, None, (0, 0), 2)
     return outside[1:-1, 1:-1] != 2
 
 
-def edits(old: Mask, new: Mask) -> Mask | None:
-    """Find the pixels of a correction that no tool changes on its own: the differences beyond the bounds, with those around them.
+def find_edits(old: Mask, new: Mask) -> Mask | None:
+    """Find the pixels that a person edited: the differences beyond the bounds, and the differences around them.
 
-    `old` and `new` are [h, w], the object before and after, with 3 pixels or more of background on each side. Returns [h, w], or
-    None if no difference goes beyond the bounds.
+    `old` and `new` are masks [h, w] of the object before and after, with at least 3 pixels of background on each side. Returns
+    a mask [h, w], or None if all differences are within the bounds.
     """
     beyond = _beyond(old, new)
     if not beyond.any():
@@ -59,15 +59,15 @@ def edits(old: Mask, new: Mask) -> Mask | None:
     return edited
 
 
-def looks(old: Mask, new: Mask) -> Iterator[Mask]:
-    """Yield the forms in which a tool may write an object: with and without narrow bays, with and without holes.
+def tool_variants(old: Mask, new: Mask) -> Iterator[Mask]:
+    """Yield the versions of an object that a tool may save: with and without narrow bays, with and without holes.
 
-    Of the holes those are filled whose edges `new` covers, as far as it does: other objects may lie in them.
+    Fills only holes whose edges `new` covers, and only the pixels in `new`, because a hole may contain other objects.
     """
     closed = cv2.morphologyEx(old.view(np.uint8), cv2.MORPH_CLOSE, _BLOCK).view(np.bool_)
     for base in (old, closed):
         yield base
-        number, parts = cv2.connectedComponents((filled(base) & ~base).view(np.uint8), connectivity=4)
+        number, parts = cv2.connectedComponents((fill_holes(base) & ~base).view(np.uint8), connectivity=4)
         if number > 1:
             edges = np.where(cv2.dilate(base.view(np.uint8), _BLOCK, iterations=2) > 0, parts, 0)
             covered = np.bincount(edges[new], minlength=number) * 2 > np.bincount(edges.reshape(-1), minlength=number)
@@ -76,12 +76,12 @@ def looks(old: Mask, new: Mask) -> Iterator[Mask]:
 
 
 def _beyond(old: Mask, new: Mask) -> Mask:
-    """Return the differing pixels beyond the bounds, [h, w]; none if they are few and near enough."""
+    """Return a mask [h, w] of the differing pixels beyond the bounds; empty if they are few and close enough."""
     distance = np.zeros(old.shape, np.float32)
     for before, after in ((old, new), (~old, ~new)):
         lost = before & ~after
         if lost.any():
-            # Inside: how deep. Of parts that are not thin also how far from what is left of them.
+            # The depth inside the old object. For parts that are not thin, also the distance from the remaining pixels.
             far = np.where(_without_thin_parts(before), _distances(~after), 0)
             distance = np.where(lost, np.maximum(_distances(before), far), distance)
     inside = _distances(old)
@@ -96,7 +96,7 @@ def _beyond(old: Mask, new: Mask) -> Mask:
 
 
 def _distances(mask: Mask) -> NDArray[np.float32]:
-    """Return the distance of each pixel in a mask to the nearest one outside, [h, w]; large if there is none."""
+    """Return the distance of each pixel of a mask to the nearest one outside, [h, w]; large for a mask without background."""
     return cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)  # type: ignore[return-value]
 
 

@@ -1,4 +1,4 @@
-"""Objects as labelling tools write them, polygons, run-length codes and boxes, made into pixels."""
+"""Convert the polygons, run-length codes and boxes of labelling tools to pixels."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from tipsseg.regions import rle
 from tipsseg.regions.rle import Runs
 from tipsseg.util.json_values import short
 
-#: Corners of the polygons of one object.
+#: The most corners of an object's polygons.
 CORNERS_MAX = 1_000_000
 
-#: Pixels along their edges. pycocotools needs 100 bytes for each, and crashes if it gets none.
+#: The longest outline of an object in pixels. pycocotools needs 100 bytes per pixel, and crashes if it gets no memory.
 _OUTLINE_MAX = 10_000_000
 
-#: Codes that are merged at a time: each merge goes through all that was merged before.
+#: Codes per merge. Merging all at once would process the growing result again for each code.
 _MERGED = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Shape:
-    """The pixels of an object.
+    """Pixels of an object.
 
     Attributes:
-        class_id: The label id of its class, 1..N.
-        y: The first row of the mask in the image.
-        x: The first column of the mask in the image.
-        mask: [h, w] bool, the pixels; h or w may be 0 for an object outside the image.
-        box_only: Whether only the box around the object is known, which the mask fills.
+        class_id: Label id of the class, 1..N.
+        y: First row of the mask in the image.
+        x: First column of the mask in the image.
+        mask: [h, w] bool; h or w is 0 for an object outside the image.
+        box_only: True if the source has only a bounding box, which the mask fills.
     """
 
     class_id: int
@@ -48,7 +48,7 @@ class Shape:
 
     @property
     def place(self) -> tuple[slice, slice]:
-        """The place of the mask in an array [H, W] of the image."""
+        """Slices of the mask in an array [H, W] of the image."""
         h, w = self.mask.shape
         return slice(self.y, self.y + h), slice(self.x, self.x + w)
 
@@ -59,20 +59,20 @@ class Shape:
         return self.y, self.x, self.y + h, self.x + w
 
     def within(self, box: tuple[int, int, int, int]) -> NDArray[np.bool_]:
-        """Return the pixels [h, w] in a box (top, left, bottom, right) around the mask."""
+        """Return the mask padded to a larger box (top, left, bottom, right), [h, w]."""
         top, left, bottom, right = box
-        found = np.zeros((bottom - top, right - left), np.bool_)
+        padded = np.zeros((bottom - top, right - left), np.bool_)
         if self.mask.size:
             h, w = self.mask.shape
-            found[self.y - top : self.y - top + h, self.x - left : self.x - left + w] = self.mask
-        return found
+            padded[self.y - top : self.y - top + h, self.x - left : self.x - left + w] = self.mask
+        return padded
 
     def box_distance(self, other: Shape) -> int:
-        """Return how far the boxes of two shapes are apart, in pixels, at the side that differs most."""
+        """Return the largest difference between the sides of two shapes' boxes, in pixels."""
         return max(abs(own - its) for own, its in zip(self.box, other.box, strict=True))
 
     def same_pixels(self, other: Shape) -> bool:
-        """Return whether another shape has exactly these pixels, whatever its class."""
+        """Return True if another shape has exactly these pixels. Ignores the class."""
         return (
             (self.y, self.x, self.mask.shape) == (other.y, other.x, other.mask.shape)
             and bool((self.mask == other.mask).all())
@@ -91,8 +91,8 @@ class Shape:
         return both / (self.area + other.area - both or 1)
 
 
-def of_mask(class_id: int, mask: NDArray[np.bool_], y: int = 0, x: int = 0) -> Shape:
-    """Make a shape of the pixels that are set in a mask [h, w] whose first pixel is at (y, x), cut to the smallest box."""
+def shape_from_mask(class_id: int, mask: NDArray[np.bool_], y: int = 0, x: int = 0) -> Shape:
+    """Create a shape from a mask [h, w] with its first pixel at (y, x), cropped to the bounding box."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return Shape(class_id, y, x, np.zeros((0, 0), np.bool_))
@@ -101,16 +101,16 @@ def of_mask(class_id: int, mask: NDArray[np.bool_], y: int = 0, x: int = 0) -> S
     return Shape(class_id, y + top, x + left, cut)
 
 
-def of_polygons(class_id: int, rings: Sequence[NDArray[np.float64]], size: tuple[int, int]) -> Shape:
-    """A shape of what is in any of these rings, as pycocotools fills them.
+def shape_from_polygons(class_id: int, rings: Sequence[NDArray[np.float64]], size: tuple[int, int]) -> Shape:
+    """Create a shape from the union of rings, filled by pycocotools.
 
     Args:
         class_id: The label id.
-        rings: The corners of each, [K, 2] (x, y) in pixels of the image, where pixel (i, j) reaches from (i, j) to (i + 1, j + 1).
+        rings: The corners of each ring, [K, 2] (x, y) in pixels of the image; pixel (i, j) spans (i, j) to (i + 1, j + 1).
         size: (height, width) of the image.
 
     Raises:
-        ValueError: For rings that enclose nothing, and corners that cannot be of this image.
+        ValueError: A ring encloses nothing, or a corner is far outside the image.
     """
     height, width = size
     if not rings:
@@ -122,22 +122,22 @@ def of_polygons(class_id: int, rings: Sequence[NDArray[np.float64]], size: tuple
         raise ValueError(f"polygons of more than {CORNERS_MAX:,} corners")
     corners = np.concatenate(list(rings))
     if not np.isfinite(corners).all():
-        raise ValueError("a corner whose place is no number")
+        raise ValueError("a corner with a coordinate that is not a finite number")
     if (corners < (-width, -height)).any() or (corners > (2 * width, 2 * height)).any():
-        raise ValueError(f"a corner far outside of the image, which is {height} x {width} (height x width)")
+        raise ValueError(f"a corner far outside the image, which is {height} x {width} (height x width)")
     ends = lengths.cumsum()
     following = np.arange(1, len(corners) + 1)
-    following[ends - 1] = ends - lengths  # after its last corner a ring comes back to its first
+    following[ends - 1] = ends - lengths  # the last corner of a ring is followed by its first
     if np.abs(corners[following] - corners).max(axis=1).sum() > _OUTLINE_MAX:
-        raise ValueError(f"polygons whose outline is longer than {_OUTLINE_MAX:,} pixels")
-    # One pixel more on each side: some fill to the next.
+        raise ValueError(f"polygons with an outline longer than {_OUTLINE_MAX:,} pixels")
+    # One pixel more on each side, because polygons may be filled up to the next pixel.
     left, top = (max(0, int(np.floor(low)) - 1) for low in corners.min(axis=0))
     right, bottom = (
         min(end, int(np.ceil(high)) + 2) for end, high in zip((width, height), corners.max(axis=0), strict=True)
     )
     if right <= left or bottom <= top:
         return Shape(class_id, 0, 0, np.zeros((0, 0), np.bool_))
-    # Moved by whole pixels, polygons are filled as before; so no more is made than their box.
+    # A shift by whole pixels does not change the filling, so fill only the bounding box.
     moved = [(ring - (left, top)).ravel().tolist() for ring in rings]
     codes = coco_mask.frPyObjects(moved, bottom - top, right - left)
     while len(codes) > 1:
@@ -145,42 +145,44 @@ def of_polygons(class_id: int, rings: Sequence[NDArray[np.float64]], size: tuple
     code = codes[0]
     if not coco_mask.area(code):
         return Shape(class_id, 0, 0, np.zeros((0, 0), np.bool_))
-    # Not by pycocotools, whose own way warns with numpy 2.
-    filled = of_runs(class_id, rle.decode_runs(code["counts"].decode(), (bottom - top, right - left)), bottom - top)
+    # Without pycocotools' decoder, which warns with numpy 2.
+    filled = shape_from_runs(
+        class_id, rle.decode_runs(code["counts"].decode(), (bottom - top, right - left)), bottom - top
+    )
     return Shape(class_id, filled.y + top, filled.x + left, filled.mask)
 
 
-def of_runs(class_id: int, runs: Runs, height: int) -> Shape:
-    """Make a shape of runs of pixels that were counted down the columns of an image of that height."""
+def shape_from_runs(class_id: int, runs: Runs, height: int) -> Shape:
+    """Create a shape from column-major runs in an image of the given height."""
     if not len(runs):
         return Shape(class_id, 0, 0, np.zeros((0, 0), np.bool_))
     first, last = int(runs[0, 0]) // height, (int(runs[-1, 1]) - 1) // height
     columns = np.zeros((last - first + 1, height), np.bool_)  # [w, H]
-    columns.reshape(-1)[runs[0, 0] - first * height : runs[-1, 1] - first * height] = rle.inside(runs)
-    return of_mask(class_id, columns.T, 0, first)
+    columns.reshape(-1)[runs[0, 0] - first * height : runs[-1, 1] - first * height] = rle.expand_runs(runs)
+    return shape_from_mask(class_id, columns.T, 0, first)
 
 
-def of_code(class_id: int, code: object, size: tuple[int, int]) -> Shape:
-    """Make a shape of COCO's run-length code, compressed or not. Raises ValueError for one that is not of this size."""
+def shape_from_rle(class_id: int, code: object, size: tuple[int, int]) -> Shape:
+    """Create a shape from COCO's run-length code, compressed or not. Raises ValueError if it is invalid or has another size."""
     if not isinstance(code, dict) or code.get("size") != list(size):
-        found = code.get("size") if isinstance(code, dict) else None
-        raise ValueError(f"the size of its code is {short(found)}, that of the image {list(size)}")
+        code_size = code.get("size") if isinstance(code, dict) else None
+        raise ValueError(f"its RLE has size {short(code_size)}, but the image has {list(size)}")
     counts = code.get("counts")
     if isinstance(counts, str):
         try:
-            return of_runs(class_id, rle.decode_runs(counts, size), size[0])
+            return shape_from_runs(class_id, rle.decode_runs(counts, size), size[0])
         except ValueError as error:
-            raise ValueError(f"its code cannot be read: {error}") from error
-    return of_runs(class_id, _plain_runs(counts, size), size[0])
+            raise ValueError(f"its RLE cannot be read: {error}") from error
+    return shape_from_runs(class_id, _plain_runs(counts, size), size[0])
 
 
 def _plain_runs(counts: object, size: tuple[int, int]) -> Runs:
-    """Return the runs of a code that is not compressed: numbers of pixels outside and inside, in turn."""
-    if not isinstance(counts, list) or not all(type(each) is int and each >= 0 for each in counts):
-        raise ValueError("its code is neither a text nor a list of whole numbers")
+    """Return the runs of an uncompressed code: numbers of pixels outside and inside, alternating."""
+    if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError("its RLE is neither a string nor a list of whole numbers")
     height, width = size
     if sum(counts) != height * width:
-        raise ValueError(f"its code has {sum(counts)} pixels, the image {height * width}")
+        raise ValueError(f"its RLE has {sum(counts)} pixels, but the image has {height * width}")
     ends = np.cumsum(np.array(counts, np.int64))
     starts, stops = ends[:-1][::2], ends[1::2]
     runs = np.stack([starts[: len(stops)], stops], axis=1)

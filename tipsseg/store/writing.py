@@ -101,7 +101,7 @@ def finish_image(image: ImageLabels, formats: Iterable[str], context: RunContext
         if isinstance(error, OutputError) and error.only_this:
             raise ImageError(image.ref.path, error.message, error.hint) from error
         raise
-    quality = PolygonQuality.of(each.iou for each in image.objects)
+    quality = PolygonQuality.from_ious(each.iou for each in image.objects)
     return FinishedImage(staged=tuple(staged), files=files, written=written, rows=rows, polygon_quality=quality)
 
 

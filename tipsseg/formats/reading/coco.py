@@ -13,7 +13,7 @@ import numpy as np
 from tipsseg.formats.reading.found import Found, Objects, Size, check_number, check_size, faults_of, numbers_of
 from tipsseg.formats.reading.ids import ClassNames
 from tipsseg.formats.reading.source import Source
-from tipsseg.regions.shapes import Shape, of_code, of_polygons
+from tipsseg.regions.shapes import Shape, shape_from_polygons, shape_from_rle
 from tipsseg.util.json_values import short, take
 from tipsseg.util.printable import shortened
 
@@ -93,7 +93,7 @@ def _objects(
 def _shape(annotation: object, class_id: int, size: Size) -> Shape:
     segmentation = annotation.get("segmentation") if isinstance(annotation, dict) else None
     if isinstance(segmentation, dict):
-        return of_code(class_id, segmentation, size)
+        return shape_from_rle(class_id, segmentation, size)
     if segmentation == []:  # so tools write things that are too thin for them
         return _box(class_id, take(annotation, "bbox", list), size)
     if not isinstance(segmentation, list):
@@ -101,7 +101,7 @@ def _shape(annotation: object, class_id: int, size: Size) -> Shape:
     rings = [numbers_of(each) for each in segmentation]
     if any(len(ring) % 2 for ring in rings):
         raise ValueError("a polygon that is no list of x and y in turn")
-    return of_polygons(class_id, [ring.reshape(-1, 2) for ring in rings], size)
+    return shape_from_polygons(class_id, [ring.reshape(-1, 2) for ring in rings], size)
 
 
 def _box(class_id: int, sides: list[object], size: Size) -> Shape:

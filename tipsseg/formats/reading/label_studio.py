@@ -24,7 +24,7 @@ from tipsseg.formats.reading.found import (
 from tipsseg.formats.reading.ids import ClassNames
 from tipsseg.formats.reading.source import Source
 from tipsseg.regions.brush import decode_brush
-from tipsseg.regions.shapes import Shape, of_mask, of_polygons
+from tipsseg.regions.shapes import Shape, shape_from_mask, shape_from_polygons
 from tipsseg.util.json_values import short, take
 
 #: The kinds of results that have pixels.
@@ -115,10 +115,10 @@ def _shape(result: object, names: ClassNames, size: Size) -> Shape | None:
         raise ValueError(f"{len(labels)} classes of one object")
     class_id = names.id_of(labels[0])
     if kind == "polygonlabels":
-        return of_polygons(class_id, [_percent(value.get("points"), size)], size)
+        return shape_from_polygons(class_id, [_percent(value.get("points"), size)], size)
     if kind == "brushlabels":
-        return of_mask(class_id, decode_brush(value.get("rle"), size))
-    return of_polygons(class_id, [_rectangle(value, size)], size)
+        return shape_from_mask(class_id, decode_brush(value.get("rle"), size))
+    return shape_from_polygons(class_id, [_rectangle(value, size)], size)
 
 
 def _rectangle(value: Mapping[str, Any], size: Size) -> NDArray[np.float64]:

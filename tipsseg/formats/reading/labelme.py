@@ -15,7 +15,7 @@ from PIL import Image
 from tipsseg.formats.reading.found import Found, Objects, Size, check_number, check_size, corners_of, faults_of
 from tipsseg.formats.reading.ids import ClassNames
 from tipsseg.formats.reading.source import Source
-from tipsseg.regions.shapes import Shape, of_mask, of_polygons
+from tipsseg.regions.shapes import Shape, shape_from_mask, shape_from_polygons
 from tipsseg.util.json_values import short, take
 
 #: Corners that stand for a circle.
@@ -53,7 +53,7 @@ def _shape(record: object, names: ClassNames, size: Size) -> Shape:
     if not np.isfinite(points).all() or (np.abs(points) > 1e7).any():
         raise ValueError("a point whose place is no number, or is far away")
     if kind in (None, "polygon"):
-        return of_polygons(class_id, [points], size)
+        return shape_from_polygons(class_id, [points], size)
     if kind not in ("rectangle", "circle", "mask"):
         raise ValueError(f"a shape of the type {short(kind)}, which has no pixels")
     if len(points) != 2:
@@ -61,11 +61,13 @@ def _shape(record: object, names: ClassNames, size: Size) -> Shape:
     (left, top), (right, bottom) = np.sort(points, axis=0).tolist()
     if kind == "rectangle":
         corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
-        return of_polygons(class_id, [corners], size)
+        return shape_from_polygons(class_id, [corners], size)
     if kind == "circle":  # its centre, and a point of its line
         turn = np.linspace(0, 2 * math.pi, _CORNERS, endpoint=False)
         radius = math.dist(*points.tolist())
-        return of_polygons(class_id, [points[0] + radius * np.stack([np.cos(turn), np.sin(turn)], axis=1)], size)
+        return shape_from_polygons(
+            class_id, [points[0] + radius * np.stack([np.cos(turn), np.sin(turn)], axis=1)], size
+        )
     return _painted(class_id, take(record, "mask", str), round(top), round(left), size)
 
 
@@ -81,4 +83,4 @@ def _painted(class_id: int, text: str, y: int, x: int, size: Size) -> Shape:
         raise ValueError(f"its mask is no PNG in base64: {error}") from error
     if not (0 <= y <= size[0] - mask.shape[0] and 0 <= x <= size[1] - mask.shape[1]):
         raise ValueError("its mask leads out of the image")
-    return of_mask(class_id, mask, y, x)
+    return shape_from_mask(class_id, mask, y, x)

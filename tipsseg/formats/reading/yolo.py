@@ -14,7 +14,7 @@ from tipsseg.formats.reading.found import Found, Objects, Size, check_number, fa
 from tipsseg.formats.reading.ids import ClassNames
 from tipsseg.formats.reading.source import Source
 from tipsseg.formats.yolo import IMAGES, LABELS, image_name
-from tipsseg.regions.shapes import Shape, of_polygons
+from tipsseg.regions.shapes import Shape, shape_from_polygons
 
 #: Bytes of data.yaml, which takes seconds for each million, and of the text file of an image.
 _YAML_MAX = 1 << 20
@@ -104,4 +104,4 @@ def _shape(line: str, known: Mapping[int, str], names: ClassNames, size: Size) -
     if len(rest) % 2:
         raise ValueError("an x without a y")
     corners = np.array([float(each) for each in rest]).reshape(-1, 2) * size[::-1]
-    return of_polygons(names.id_of(known[int(first)]), [corners], size)
+    return shape_from_polygons(names.id_of(known[int(first)]), [corners], size)

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from tipsseg.formats.reading.found import Whole
 from tipsseg.regions.components import components
 from tipsseg.regions.objects import LabelledObject
-from tipsseg.regions.redrawing import MOVED, edits, filled, is_lost, is_thin, looks
-from tipsseg.regions.shapes import Shape, of_mask, of_polygons
+from tipsseg.regions.redrawing import MOVED, fill_holes, find_edits, is_lost, is_thin, tool_variants
+from tipsseg.regions.shapes import Shape, shape_from_mask, shape_from_polygons
 from tipsseg.types import BACKGROUND, LabelArray
 
 #: From this IoU on, an object of a correction is taken for an object of the old labels that was changed.
@@ -124,7 +124,7 @@ class Compared:
         shape, before, pixels = self.shapes[place], self.before[number], self._pixels(number)
         box = _around((shape, before, pixels), 0)
         new, old = shape.within(box), before.within(box)
-        return of_mask(shape.class_id, np.where(new == old, pixels.within(box), new), *box[:2])
+        return shape_from_mask(shape.class_id, np.where(new == old, pixels.within(box), new), *box[:2])
 
     # ---- which is which ----
 
@@ -224,7 +224,7 @@ class Compared:
             self.edited[place] = replace(pixels, class_id=shape.class_id)
         else:
             box = _around((shape, self.before[number], pixels), _MARGIN)
-            self.edited[place] = of_mask(
+            self.edited[place] = shape_from_mask(
                 shape.class_id, np.where(found, shape.within(box), pixels.within(box)), *box[:2]
             )
 
@@ -235,8 +235,8 @@ class Compared:
         new = shape.within(box)
         fewest: NDArray[np.bool_] | None = None
         for old in (pixels, written)[: 1 if pixels.same_pixels(written) else 2]:
-            for look in looks(old.within(box), new):
-                found = edits(look, new)
+            for look in tool_variants(old.within(box), new):
+                found = find_edits(look, new)
                 if found is None:
                     return None
                 if fewest is None or np.count_nonzero(found) < np.count_nonzero(fewest):
@@ -257,7 +257,7 @@ def written_shapes(objects: Iterable[LabelledObject], name: str, size: tuple[int
             rings = [np.round(ring * whole / sides, decimals) * (sides / whole) for ring in rings]
         # An object in several parts is one in COCO, and as many elsewhere.
         parts = [rings] if name == "coco-polygon" else [[ring] for ring in rings]
-        shapes += [of_polygons(each.region.class_id, part, size) for part in parts]
+        shapes += [shape_from_polygons(each.region.class_id, part, size) for part in parts]
     return tuple(shapes)
 
 
@@ -281,7 +281,7 @@ def compare_whole(old: LabelArray, new: LabelArray, ignored: int) -> Compared:
     labels = new.copy()
     for number in compared.redrawn:
         shape = before[number]
-        hole = filled(shape.mask) & ~shape.mask & (labels[shape.place] == shape.class_id)
+        hole = fill_holes(shape.mask) & ~shape.mask & (labels[shape.place] == shape.class_id)
         labels[shape.place][hole] = old[shape.place][hole]
     return compared if np.array_equal(labels, new) else Compared(old, before, _regions(labels))
 
@@ -341,14 +341,14 @@ def _is_stretched(old: Shape, new: Shape) -> bool:
     h, w = old.mask.shape
     for size in product((w - 1, w, w + 1), (h - 1, h, h + 1)):
         if all(size) and size != (w, h):
-            found = of_mask(old.class_id, cv2.resize(old.mask.view(np.uint8), size) > 0)
+            found = shape_from_mask(old.class_id, cv2.resize(old.mask.view(np.uint8), size) > 0)
             if np.array_equal(found.mask, new.mask):
                 return True
     return False
 
 
 def _filled(shape: Shape) -> Shape:
-    return replace(shape, mask=filled(shape.mask))
+    return replace(shape, mask=fill_holes(shape.mask))
 
 
 def _around(shapes: Sequence[Shape], margin: int) -> _Box:
