@@ -279,7 +279,7 @@ OBJECTS = {
         coco(annotations=[{"id": 1, "image_id": 1}] * 100_001), "image a.png: 100,001 objects, where 100,000 are the most"
     ),
     "coco: an outline without end": (
-        coco({"segmentation": [[-8, 0, 16, 0] * 240_000]}), "outline is longer than"
+        coco({"segmentation": [[-8, 0, 16, 0] * 240_000]}), "outline longer than"
     ),
     "labelme: a coordinate of 401 digits": (labelme({"points": [[1, 1], [5, 10**400], [5, 5]]}), "is too large a number"),
     "labelme: more objects than an image has": (labelme({}, shapes=[0] * 100_001), "100,001 objects, where 100,000 are the most"),

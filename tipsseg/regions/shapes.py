@@ -129,7 +129,7 @@ def shape_from_polygons(class_id: int, rings: Sequence[NDArray[np.float64]], siz
     following = np.arange(1, len(corners) + 1)
     following[ends - 1] = ends - lengths  # the last corner of a ring is followed by its first
     if np.abs(corners[following] - corners).max(axis=1).sum() > _OUTLINE_MAX:
-        raise ValueError(f"polygons with an outline longer than {_OUTLINE_MAX:,} pixels")
+        raise ValueError(f"an outline longer than {_OUTLINE_MAX:,} pixels")
     # One pixel more on each side, because polygons may be filled up to the next pixel.
     left, top = (max(0, int(np.floor(low)) - 1) for low in corners.min(axis=0))
     right, bottom = (

@@ -213,10 +213,10 @@ class _Fields:
         for key, value in self._values.items():
             if key in known or key.startswith("_") or (key in fixed and value == fixed[key]):
                 continue
+            shown = f"is {reprlib.repr(value)}, but tipsseg"
             if key in fixed:
-                reason = f"is {reprlib.repr(value)}, but tipsseg supports only {fixed[key]!r}"
-                raise self._error(key, reason, _OTHER_MODEL)
-            raise self._error(shortened(key), f"is an unknown key (its value: {reprlib.repr(value)})", _UNKNOWN_KEY)
+                raise self._error(key, f"{shown} supports only {fixed[key]!r}", _OTHER_MODEL)
+            raise self._error(shortened(key), f"{shown} does not support this key", _UNKNOWN_KEY)
 
     def _get(self, key: str, default: object) -> Any:
         self._read.add(key)
