@@ -116,9 +116,9 @@ class PatchLabeller:
         return None if biases is None else self._on_device(biases)
 
     def _on_device(self, values: Values) -> Tensor:
-        from tipsseg.backbones.transfers import sent
+        from tipsseg.backbones.transfers import to_device
 
-        return sent(values, self.backbone.device)
+        return to_device(values, self.backbone.device)
 
     @property
     def uses_numba(self) -> bool:
@@ -148,9 +148,9 @@ class PatchLabeller:
             with backbone.at_work:
                 cosines = [cosines_with(np.asarray(scale.patches), vectors, biases) for scale in scales]
             return Cosines(cosines, plans, size, top)
-        from tipsseg.backbones.devices import enough_memory
+        from tipsseg.backbones.devices import as_device_error
 
-        with backbone.at_work, enough_memory(backbone.device):
+        with backbone.at_work, as_device_error(backbone.device):
             values = [cast(Features, scale).cosines(self.vectors) for scale in scales]
             values = values if self._biases is None else [cosines + self._biases for cosines in values]
             if self.options.refine != "none" or prod(size) > _MAX_ASYNC_PIXELS:
@@ -193,17 +193,17 @@ class PatchLabeller:
         return (match(scores, cosines.size, self._table) if scorer is None else self._fetch(scorer, cosines)), top
 
     def _fetch(self, scorer: DeviceScorer, cosines: Cosines) -> Assignment:
-        from tipsseg.backbones.devices import enough_memory
+        from tipsseg.backbones.devices import as_device_error
 
-        with self.backbone.at_work, enough_memory(self.backbone.device):
+        with self.backbone.at_work, as_device_error(self.backbone.device):
             return scorer.fetch(cosines.values, cosines.plans, cosines.size)
 
     def _refine(self, maps: Values, image: NDArray[np.uint8]) -> Values:
-        from tipsseg.backbones.transfers import sent
+        from tipsseg.backbones.transfers import to_device
         from tipsseg.labelling.refine import pamr
 
         with self.backbone.at_work:
-            return pamr(sent(maps, self.backbone.device), image).cpu().numpy()
+            return pamr(to_device(maps, self.backbone.device), image).cpu().numpy()
 
 
 def plans_of(scales: Iterable[Patches | Prepared]) -> tuple[WindowPlan, ...]:
