@@ -237,9 +237,9 @@ def correct_folder(
         verbose: Whether notes, progress and faults go to stderr.
 
     Returns:
-        What was taken in: `format`, `masks` (each with `image`, `path`, the number of `changed` pixels and whether the image was
-        `emptied`), `unchanged` images, `unmatched` images, images that were `left_out`, new `classes`, and the objects that were
-        `kept` although their edges differ.
+        The result: `format`, `masks` (each with `image`, `path`, the number of `changed` pixels and whether the image was
+        `emptied`), `unchanged` images, `unmatched` images, images of a source run that are `uncorrected`, new `classes`, and
+        `redrawn` objects, which stay as they were although their edges differ.
 
     Raises:
         UsageError: For an unknown format.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from output_folders import LABELS, A, make_run, save_inputs
+from output_folders import LABELS, A, edit_line, make_run, save_inputs
 from PIL import Image
 from running import Command
 
@@ -30,7 +30,7 @@ def test_paths_go_to_stdout_and_counts_to_stderr(command: Command, folder: Path,
     assert done.code == 0
     assert done.out == f"{folder}/out/masks/a.png\n"
     lines = done.err.splitlines()
-    assert lines[1] == f"1 image of {folder}/new not in {folder}/out, and left out: gone."
+    assert lines[1] == f"Ignored 1 image of {folder}/new not in the run: gone."
     assert lines[2] == f"1 mask {'would be ' if dry else ''}corrected, 1 unchanged."
     assert np.array_equal(np.asarray(Image.open(folder / "out/masks/a.png")), A) is dry
 
@@ -42,9 +42,9 @@ def test_paths_go_to_stdout_and_counts_to_stderr(command: Command, folder: Path,
         pytest.param(["png", "confidence"], "", id="what only the model knows"),
         pytest.param(["hf"], "", id="hf alone"),
         pytest.param(
-            ["png", "coco", "labelme"], "coco, labelme follow with: tipsseg convert {} --format coco", id="others"
+            ["png", "coco", "labelme"], "To update coco, labelme, run: tipsseg convert {} --format coco", id="others"
         ),
-        pytest.param(["hf", "coco"], "coco follows with: tipsseg convert {} --format coco", id="other masks"),
+        pytest.param(["hf", "coco"], "To update coco, run: tipsseg convert {} --format coco", id="other masks"),
     ],
 )
 def test_other_formats_are_named_if_there_are_some(
@@ -73,11 +73,37 @@ def test_of_another_run_only_what_a_person_changed_is_taken_unless_all_is_asked_
     (folder / "loop/masks/a.png").write_bytes((folder / "new/a.png").read_bytes())
     done = command("correct", folder / "out", "--from", folder / "loop")
     assert (done.code, done.out) == (0, f"{folder}/out/masks/a.png\n")
-    assert f"2 images of {folder}/loop as tipsseg labelled them, and left out; --all takes such labels too." in done.err
+    assert f"Ignored 2 images of {folder}/loop that nobody corrected; --all imports the model's labels too." in done.err
     assert "1 mask corrected, 0 unchanged." in done.err
     done = command("correct", folder / "out", "--from", folder / "loop", "--all")
     assert (done.code, done.out) == (0, f"{folder}/out/masks/sub/ü.png\n")
-    assert "left out" not in done.err
+    assert "Ignored" not in done.err
+
+
+@pytest.mark.parametrize("digest", [True, False], ids=["digest", "no digest"])
+@pytest.mark.parametrize(
+    ("place", "flags"), [("", []), ("masks", []), ("", ["--all"]), ("annotations.json", ["--all"])], ids=str
+)
+def test_a_mask_of_another_picture_of_the_same_name_is_ignored(
+    command: Command, folder: Path, place: str, flags: list[str], digest: bool
+) -> None:
+    """Another run labelled a picture of the same name and size. Without its digest, nobody can know, and the mask is imported."""
+    save_inputs(folder / "others", LABELS)
+    Image.fromarray(np.full((6, 8, 3), 77, np.uint8)).save(folder / "others/a.png")
+    make_run(folder / "loop", folder / "others", {**LABELS, "a.png": 3 - A % 4}, formats=("png", "coco"))
+    for name in ("a.png", "sub/ü.png") if place != "annotations.json" else ():
+        (folder / "loop/masks" / name).write_bytes((folder / "new" / name).read_bytes())
+    if not digest:
+        edit_line(
+            "loop/manifest.jsonl",
+            lambda each: each["image"] == "a.png",
+            lambda each: each.update(sha256=None),
+        )(folder)
+    done = command("correct", folder / "out", "--from", folder / "loop" / place, *flags)
+    source = str(folder / "loop" / place)
+    assert (f"Ignored 1 image of {source} whose names the run has for other pictures: a" in done.err) == digest
+    assert np.array_equal(np.asarray(Image.open(folder / "out/masks/a.png")), A) == digest
+    assert (done.code, f"{folder}/out/masks/a.png" in done.out) == (0, not digest)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +111,7 @@ def test_of_another_run_only_what_a_person_changed_is_taken_unless_all_is_asked_
     [
         pytest.param(["-f", "labelmee"], 2, "unknown format 'labelmee'\nHint: Did you mean 'labelme'?", id="format"),
         pytest.param(["--jsonl", "--null"], 2, "--jsonl and --null exclude each other", id="json and NUL"),
-        pytest.param(["-f", "coco"], 1, "no image in it", id="not of that format"),
+        pytest.param(["-f", "coco"], 1, "no corrected images", id="not of that format"),
     ],
 )
 def test_errors(command: Command, folder: Path, arguments: list[str], code: int, message: str) -> None:
@@ -120,7 +146,7 @@ def test_images_without_objects_are_refused_or_emptied_or_left_as_is_typed(comma
     assert "--no-emptied" in done.err
     done = command("correct", folder / "out", "--from", path, "--no-emptied")
     assert (done.code, done.out, mask.read_bytes() == before) == (0, "", True)
-    assert f"1 image without objects in {path}, and left as before: a.png." in done.err
+    assert f"Left 1 image without objects in {path} as before: a.png." in done.err
     done = command("correct", folder / "out", "--from", path, "--emptied")
     assert (done.code, done.out) == (0, f"{mask}\n")
     assert "1 image with no objects left: a.png." in done.err
@@ -139,7 +165,7 @@ def test_what_a_tool_redrew_is_named_and_taken_when_asked_for(command: Command, 
     (tmp_path / "new.json").write_text(json.dumps(value))
     done = command("correct", tmp_path / "out", "--from", tmp_path / "new.json")
     assert (done.code, done.out) == (0, "")
-    assert "'panda leg' at x 10, y 5 of box.png. --exact takes them." in done.err
+    assert "'panda leg' at x 10, y 5 of box.png. --exact imports every difference." in done.err
     assert "0 masks corrected, 1 unchanged." in done.err
     done = command("correct", tmp_path / "out", "--from", tmp_path / "new.json", "--exact", "--jsonl")
     assert json.loads(done.out)["changed"] == 25 + 39

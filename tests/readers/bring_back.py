@@ -58,7 +58,7 @@ def attempt(loop: ThroughATool, out: Path, images: Path, folder: str) -> bool:
         return False
     pixels = [mask.changed for mask in exact.masks]
     moved = f"{len(pixels)} | {sum(pixels)} | {max(pixels, default=0)}"
-    print(f"| {name} | {moved} | {len(taken.kept)} | {len(taken.masks)} |", flush=True)
+    print(f"| {name} | {moved} | {len(taken.redrawn)} | {len(taken.masks)} |", flush=True)
     return not taken.masks
 
 

@@ -591,13 +591,13 @@ def test_what_a_tool_redrew_stays_unless_every_pixel_is_asked_for(tmp_path: Path
     found = take_corrections(tmp_path / "out", source, said)
     assert (found.masks, found.unchanged) == ((), ("tools.png",))
     assert tree(tmp_path / "out") == before
-    assert len(found.kept) == (3 if tool == "stretched" else 6)
-    assert {each.image for each in found.kept} == {"tools.png"}
-    (line,) = (line for line in said.lines if f"{len(found.kept)} objects of {source}" in line)
+    assert len(found.redrawn) == (3 if tool == "stretched" else 6)
+    assert {each.image for each in found.redrawn} == {"tools.png"}
+    (line,) = (line for line in said.lines if f"{len(found.redrawn)} objects of {source}" in line)
     assert "'panda leg' at x" in line
     assert any("Convert masks to polygons" in line for line in said.lines)
     exact = take(tmp_path, source, exact=True)
-    assert (exact.kept, [mask.image for mask in exact.masks]) == ((), ["tools.png"])
+    assert (exact.redrawn, [mask.image for mask in exact.masks]) == ((), ["tools.png"])
     assert take(tmp_path, source, exact=True).masks == ()
 
 
@@ -673,7 +673,7 @@ def test_a_single_pixel_counts_where_the_others_came_back_exactly(tmp_path: Path
     bar["segmentation"] = {"size": code["size"], "counts": code["counts"].decode()}
     path.write_text(json.dumps(value))
     found = take(tmp_path, path)
-    assert ([mask.changed for mask in found.masks], found.kept) == ([1], ())
+    assert ([mask.changed for mask in found.masks], found.redrawn) == ([1], ())
     assert labels_of(tmp_path)[57, 77] == 0
 
 
@@ -747,10 +747,10 @@ def test_an_image_is_the_one_whose_path_ends_as_the_correction_says(
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        pytest.param(["c.png"], "'c' may be p/c.png, q/c.png", id="one of two"),
-        pytest.param(["x/c.png"], "its images, such as x/c, are none of the run", id="another folder"),
+        pytest.param(["c.png"], "'c' is ambiguous: p/c.png, q/c.png", id="one of two"),
+        pytest.param(["x/c.png"], "new: the run has no image x/c$", id="another folder"),
         pytest.param(["p/c.png", "train/p/c.png"], "two corrections of p/c.png", id="two for one"),
-        pytest.param(["d.png"], "its images, such as d, are none of the run", id="none"),
+        pytest.param(["d.png"], "new: the run has no image d$", id="none"),
     ],
 )
 def test_it_has_to_be_clear_which_image_is_meant(tmp_path: Path, names: list[str], message: str) -> None:
@@ -941,7 +941,7 @@ def test_all_are_taken_or_none(tmp_path: Path) -> None:
     save(tmp_path / "new/a.png", np.where(A == 1, 2, A).astype(np.uint8))
     save(tmp_path / "new/scene.png", SCENE[:-1])
     said = Said()
-    with pytest.raises(InputError, match="1 correction of 2 cannot be taken; nothing was changed"):
+    with pytest.raises(InputError, match="1 of 2 corrections cannot be imported; nothing was changed"):
         take_corrections(tmp_path / "out", tmp_path / "new", said)
     assert any("59 x 80 (height x width), where the image is 60 x 80" in line for line in said.lines)
     assert tree(tmp_path / "out") == before
@@ -992,9 +992,9 @@ def test_a_mask_that_a_person_changed_in_its_place_is_kept(tmp_path: Path) -> No
     save(tmp_path / "out/masks/scene.png", mine)
     in_masks(export)
     said = Said()
-    with pytest.raises(InputError, match="1 correction of 1 cannot be taken"):
+    with pytest.raises(InputError, match="1 of 1 correction cannot be imported"):
         take_corrections(tmp_path / "out", export / "masks", said)
-    assert any("a person changed this mask in its place" in line for line in said.lines)
+    assert any("a person edited this mask in place" in line for line in said.lines)
     assert np.array_equal(labels_of(tmp_path), mine)
     take(tmp_path, export / "masks", replace_edited=True)
     assert np.array_equal(labels_of(tmp_path), WANTED)
@@ -1155,11 +1155,11 @@ def test_of_a_run_what_a_person_changed_is_taken(
     assert np.array_equal(labels_of(tmp_path, "a"), A)
     assert np.array_equal(labels_of(tmp_path), wanted)
     alone = source.is_file() and source.suffix == ".png"
-    assert len(found.left_out) == (0 if alone else 3)
-    assert any("as tipsseg labelled them, and left out" in line for line in said.lines) is not alone
+    assert len(found.uncorrected) == (0 if alone else 3)
+    assert any("that nobody corrected" in line for line in said.lines) is not alone
     with_all = take(tmp_path, source, everything=True)
     assert [mask.image for mask in with_all.masks] == ([] if alone else ["a.png"])
-    assert with_all.left_out == ()
+    assert with_all.uncorrected == ()
 
 
 def test_of_a_run_that_nobody_corrected_nothing_is_taken(tmp_path: Path) -> None:
@@ -1167,7 +1167,7 @@ def test_of_a_run_that_nobody_corrected_nothing_is_taken(tmp_path: Path) -> None
     before = tree(tmp_path / "out")
     for source in ("", "masks", "hf", "labelme", "annotations.json", "cvat", "yolo"):
         found = take(tmp_path, loop / source)
-        assert (found.masks, len(found.left_out)) == ((), 4)
+        assert (found.masks, len(found.uncorrected)) == ((), 4)
     assert tree(tmp_path / "out") == before
 
 
@@ -1181,11 +1181,14 @@ def _break_off(loop: Path) -> Path:
 NOT_OF_A_RUN: Mapping[str, tuple[Callable[[Path], Path], str]] = {
     "LabelMe that does not follow": (
         lambda loop: _edit_mask(loop) / "labelme",
-        "it does not show how the mask of scene.png was corrected",
+        "labelme/scene.json: out of date: it does not show the correction of scene.png in .*/loop/masks/scene.png$",
     ),
-    "masks of hf that do not follow": (lambda loop: _edit_mask(loop) / "hf", "does not show how the mask of scene.png"),
-    "COCO that was changed": (_edit_coco, "it was changed, and does not say which of its images were"),
-    "a zip": (lambda loop: _zip_of(_edit_mask(loop)), "an output folder of tipsseg, packed"),
+    "masks of hf that do not follow": (
+        lambda loop: _edit_mask(loop) / "hf",
+        "hf/masks/scene.png: out of date: it does not show the correction of scene.png",
+    ),
+    "COCO that was changed": (_edit_coco, "edited, but it does not record which of its images were"),
+    "a zip": (lambda loop: _zip_of(_edit_mask(loop)), "a zipped output folder of tipsseg"),
     "a run that was broken off": (
         _break_off,
         "the run was broken off",

@@ -140,7 +140,7 @@ def _huge_png() -> bytes:
 FILES = {
     "a path out of the zip": (zipped(("../../out/masks/a.png", png(IDS + 1))), "leads out of the zip"),
     "an absolute path": (zipped(("/tmp/a.png", png(IDS + 1))), "leads out of the zip"),
-    "a path of Windows": (zipped(("..\\a.png", png(IDS + 1))), "leads out of the zip|none of the run"),
+    "a path of Windows": (zipped(("..\\a.png", png(IDS + 1))), "leads out of the zip|the run has no image"),
     "a link in a zip": (zipped((_link(), b"/etc/passwd")), "a link, which may lead anywhere"),
     "an encrypted zip": (_changed(_encrypted), "it is encrypted"),
     "a zip that is damaged": (_changed(_garbage), "cannot be unpacked|Bad CRC"),
@@ -267,10 +267,10 @@ OBJECTS = {
         "9 x 8 .*, where the image is 6 x 8",
     ),
     "coco: an image below 200,000 folders": (
-        coco(images=[{"id": 1, "file_name": "b/" * 200_000, "height": 6, "width": 8}]), r"such as b/b/.*\.\.\., are none of the run"
+        coco(images=[{"id": 1, "file_name": "b/" * 200_000, "height": 6, "width": 8}]), r"the run has no image b/b/.*\.\.\."
     ),
     "coco: an image that was uploaded without end": (
-        coco(images=[{"id": 1, "file_name": "0a1b2c3d-" * 40_000, "height": 6, "width": 8}]), "are none of the run"
+        coco(images=[{"id": 1, "file_name": "0a1b2c3d-" * 40_000, "height": 6, "width": 8}]), "the run has no image"
     ),
     "coco: two of one id": (coco(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "two categories have the id 1"),
     "coco: a coordinate of 401 digits": (coco({"segmentation": [[0, 0, 10**400, 0, 3, 3]]}), "is too large a number"),
@@ -315,7 +315,7 @@ OBJECTS = {
         label_studio({"value": {"points": [], "polygonlabels": [LEG, "tree"]}}), "2 classes of one object"
     ),
     "label-studio: two people": (label_studio({}, annotations=[{"result": []}] * 2), "2 annotations of one image"),
-    "label-studio: predictions alone": (label_studio({}, annotations=[]), "exports what was submitted"),
+    "label-studio: predictions alone": (label_studio({}, annotations=[]), "exports submitted annotations"),
     "yolo: an unknown class": (yolo("5 0 0 1 0 1 1"), "no class has the number 5"),
     "yolo: a box": (yolo("0 0.5 0.5 0.2 0.2"), "a box, which says nothing of pixels"),
     "yolo: an x without a y": (yolo("0 0 0 1 0 1"), "an x without a y"),

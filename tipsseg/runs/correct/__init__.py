@@ -1,1 +1,1 @@
-"""What `tipsseg correct` does: corrected labels come back into the output folder of a run."""
+"""`tipsseg correct`: import corrected labels into the output folder of a run."""

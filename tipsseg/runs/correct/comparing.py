@@ -1,16 +1,15 @@
-"""Old labels and corrections -> new labels, in which nothing moves that nobody changed.
+"""Compare the objects of a correction with the old objects, so that only edited pixels change.
 
-Formats of objects do not hold all that a mask does: polygons are near their pixels, small objects are left out, and there is no
-"ignored". And tools redraw what they were given: they round corners, fill holes, drop what is thin. So each object of a correction
-is compared with the objects that the format shows of the old labels. One that was not edited keeps its old pixels; of one that
-was, the pixels change that the edit is about. Only the whole of a source shows whether it redraws at all, so both ways are open
-until then.
+Formats of objects store less than a mask: polygons only approximate their pixels, small objects are left out, ignored pixels are
+missing. And annotation tools redraw objects: they round corners, fill holes and drop thin parts. So an object that nobody edited
+keeps its old pixels, and an edited object changes only where it was edited. Only the source as a whole shows whether its tool
+redraws objects. Until then, the comparison allows for both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import product
 
@@ -18,369 +17,251 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.formats.reading.found import Whole
-from tipsseg.regions.components import components
-from tipsseg.regions.objects import LabelledObject
 from tipsseg.regions.redrawing import MOVED, fill_holes, find_edits, is_lost, is_thin, tool_variants
-from tipsseg.regions.shapes import Shape, shape_from_mask, shape_from_polygons
-from tipsseg.types import BACKGROUND, LabelArray
+from tipsseg.regions.shapes import Shape, shape_from_mask
+from tipsseg.runs.correct.old_objects import owners_of
+from tipsseg.types import LabelArray
 
-#: From this IoU on, an object of a correction is taken for an object of the old labels that was changed.
+#: The least IoU of an edited object with its old object.
 _SAME_OBJECT = 0.5
 
-#: What corners are shares of, and with how many decimals, in formats that write them so.
-_ROUNDED = {"yolo": (1, 6), "label-studio": (100, 5)}
-
-#: Background around two objects that are compared.
+#: Background around two compared objects, in pixels, as `find_edits` needs it.
 _MARGIN = 4
 
 _Box = tuple[int, int, int, int]
 
 
-@dataclass(slots=True, eq=False)
-class _Pairs:
-    """Which object of a correction is which of the old ones."""
+class Comparison:
+    """The objects of a correction, paired with old objects.
 
-    partners: list[int | None]
-    free: dict[int, None]
-
-    def join(self, place: int, number: int) -> None:
-        self.partners[place] = number
-        del self.free[number]
-
-
-class Compared:
-    """The objects of a correction beside those of the old labels.
+    `new` is an index into `shapes`, `old` an index into `before`.
 
     Attributes:
-        old: [H, W], the old labels.
-        before: The old objects, as the format of the correction shows them.
+        labels: [H, W], the old labels.
+        before: The old objects, as the format of the correction writes them.
         shapes: The objects of the correction.
-        partners: For each of these the number of the old one that it is, edited or not; None for one that was not there.
-        same: The numbers of the old objects that came back as they were.
-        undrawn: The numbers of those that surely nobody edited: only the box came back, or they were stretched by a pixel.
-        redrawn: The numbers of those that are as a tool redraws them, or are so thin that tools drop them.
-        parts: The places of objects that are a part of a redrawn one.
-        edited: By their places, the edited objects without what a tool redrew of them.
+        partners: The old object of each object of the correction, edited or not; None for a new object.
+        same: Old objects that came back unchanged.
+        untouched: Old objects that came back only as a box, or stretched by a pixel: nobody edited them.
+        redrawn: Old objects that differ no more than a tool redraws them, or are missing but so thin that tools drop them.
+        parts: New objects that are a part of a redrawn object.
+        edited: Edited objects without the changes of a tool, by `new`.
     """
 
     def __init__(
-        self, old: LabelArray, before: Sequence[Shape], shapes: Sequence[Shape], *, exact: bool = False
+        self, labels: LabelArray, before: Sequence[Shape], shapes: Sequence[Shape], *, exact: bool = False
     ) -> None:
-        """Compare; `exact` takes no object for redrawn. Raises ValueError for a box without pixels of no old object."""
+        """Compare all objects. `exact` counts every difference as an edit. Raises ValueError for a box of no old object."""
         self._exact = exact
-        self.old, self.before, self.shapes = old, before, shapes
-        pairs = _Pairs([None] * len(shapes), dict.fromkeys(range(len(before))))
-        self.partners = pairs.partners
-        self.same, self.redrawn, self.undrawn = set[int](), set[int](), set[int]()
+        self.labels, self.before, self.shapes = labels, before, shapes
+        self.partners: list[int | None] = [None] * len(shapes)
+        self._free = dict.fromkeys(range(len(before)))
+        self.same, self.redrawn, self.untouched = set[int](), set[int](), set[int]()
         self.parts: set[int] = set()
         self.edited: dict[int, Shape] = {}
-        self._pair_alike(pairs)
-        if pairs.free or None in pairs.partners:
-            self._pair_overlapping(pairs)
-        for place, number in enumerate(self.partners):
-            if number is not None and number not in self.same and not exact:
-                self._judge(place, number)
-        if pairs.free or None in pairs.partners:
-            self._pair_rest(pairs)
+        self._pair_identical()
+        if self._incomplete:
+            self._pair_overlapping()
+        for new, old in enumerate(self.partners):
+            if old is not None and old not in self.same and not exact:
+                self._classify(new, old)
+        if self._incomplete:
+            self._pair_boxes_and_thin_objects()
+            if not exact:
+                self._find_parts()
+                self.redrawn.update(old for old in self._free if is_lost(self._old_pixels(old).mask))
 
     @property
-    def tells(self) -> bool:
-        """Whether it makes a difference if the source writes objects exactly."""
-        return bool(self.redrawn or self.parts or self.edited or self.undrawn)
+    def depends_on_source(self) -> bool:
+        """Return True if the new labels depend on whether the source writes objects exactly."""
+        return bool(self.redrawn or self.parts or self.edited or self.untouched)
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing is left to take where objects may have been redrawn."""
-        stayed = self.same | self.undrawn | self.redrawn
-        new = (place for place, number in enumerate(self.partners) if number is None)
-        return len(stayed) == len(self.before) and not self.edited and self.parts.issuperset(new)
+    def unchanged_if_redrawn(self) -> bool:
+        """Return True if the labels stay as they are for a source that redraws objects."""
+        stay = self.same | self.untouched | self.redrawn
+        new = (index for index, partner in enumerate(self.partners) if partner is None)
+        return len(stay) == len(self.before) and not self.edited and self.parts.issuperset(new)
 
     @cached_property
     def owners(self) -> NDArray[np.int32]:
-        """[H, W], the number of the old object that each pixel belongs to; -1 for pixels of none."""
-        return _owners(self.old, self.before)
+        """[H, W], the old object of each pixel; -1 for pixels of no object."""
+        return owners_of(self.labels, self.before)
+
+    def whole_edit(self, new: int, old: int) -> Shape:
+        """Return an edited object of an exact source: its old pixels where its old and new shape agree, else the new shape."""
+        shape, before, pixels = self.shapes[new], self.before[old], self._old_pixels(old)
+        box = _box_around((shape, before, pixels), 0)
+        drawn, written = shape.within(box), before.within(box)
+        return shape_from_mask(shape.class_id, np.where(drawn == written, pixels.within(box), drawn), *box[:2])
 
     @cached_property
-    def _pixels(self) -> Callable[[int], Shape]:
-        """Return what gives the old pixels of an object by its number."""
+    def _pixels_by_owner(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Flat indices of all owned pixels, sorted by owner, and the first position of each owner."""
         flat = self.owners.reshape(-1)
-        places = np.flatnonzero(flat >= 0)
-        places = places[np.argsort(flat[places], kind="stable")]
-        ends = np.searchsorted(flat[places], np.arange(len(self.before) + 1))
+        pixels = np.flatnonzero(flat >= 0)
+        pixels = pixels[np.argsort(flat[pixels], kind="stable")]
+        return pixels, np.searchsorted(flat[pixels], np.arange(len(self.before) + 1))
 
-        def pixels(number: int) -> Shape:
-            y, x = np.divmod(places[ends[number] : ends[number + 1]], self.old.shape[1])
-            if not len(y):
-                return replace(self.before[number], mask=np.zeros((0, 0), np.bool_))
-            mask = np.zeros((int(np.ptp(y)) + 1, int(np.ptp(x)) + 1), np.bool_)
-            mask[y - y.min(), x - x.min()] = True
-            return Shape(self.before[number].class_id, int(y.min()), int(x.min()), mask)
+    def _old_pixels(self, old: int) -> Shape:
+        """Return the pixels of an old object in the old labels."""
+        pixels, starts = self._pixels_by_owner
+        y, x = np.divmod(pixels[starts[old] : starts[old + 1]], self.labels.shape[1])
+        if not len(y):
+            return replace(self.before[old], mask=np.zeros((0, 0), np.bool_))
+        mask = np.zeros((int(np.ptp(y)) + 1, int(np.ptp(x)) + 1), np.bool_)
+        mask[y - y.min(), x - x.min()] = True
+        return Shape(self.before[old].class_id, int(y.min()), int(x.min()), mask)
 
-        return pixels
+    # ---- pairs ----
 
-    def changed(self, place: int, number: int) -> Shape:
-        """Return an edited object whole: its old pixels decide where its old and its new shape agree, else the new shape does."""
-        shape, before, pixels = self.shapes[place], self.before[number], self._pixels(number)
-        box = _around((shape, before, pixels), 0)
-        new, old = shape.within(box), before.within(box)
-        return shape_from_mask(shape.class_id, np.where(new == old, pixels.within(box), new), *box[:2])
+    @property
+    def _incomplete(self) -> bool:
+        return bool(self._free) or None in self.partners
 
-    # ---- which is which ----
+    def _pair(self, new: int, old: int) -> None:
+        self.partners[new] = old
+        del self._free[old]
 
-    def _pair_alike(self, pairs: _Pairs) -> None:
-        """Pair objects of the same pixels, of the same class if there is one."""
+    def _pair_identical(self) -> None:
+        """Pair objects with the same pixels; prefer the same class."""
         by_pixels: dict[tuple[object, ...], list[int]] = {}
-        for number, shape in enumerate(self.before):
-            by_pixels.setdefault(_key(shape), []).append(number)
-        for place, shape in enumerate(self.shapes):
-            alike = [number for number in by_pixels.get(_key(shape), []) if number in pairs.free]
+        for old, shape in enumerate(self.before):
+            by_pixels.setdefault(_pixels_key(shape), []).append(old)
+        for new, shape in enumerate(self.shapes):
+            alike = [old for old in by_pixels.get(_pixels_key(shape), []) if old in self._free]
             if alike and not shape.box_only:
-                number = min(alike, key=lambda each: self.before[each].class_id != shape.class_id)
-                pairs.join(place, number)
-                if self.before[number].class_id == shape.class_id:
-                    self.same.add(number)
+                partner = min(alike, key=lambda old: self.before[old].class_id != shape.class_id)
+                self._pair(new, partner)
+                if self.before[partner].class_id == shape.class_id:
+                    self.same.add(partner)
 
-    def _pair_overlapping(self, pairs: _Pairs) -> None:
-        found = []
-        wholes = {number: _filled(self.before[number]) for number in pairs.free}
-        for place, number in self._meeting(pairs, 0):
-            shape = self.shapes[place]
-            if shape.box_only:
-                continue
-            iou = max(shape.iou(self.before[number]), shape.iou(wholes[number]))
-            if iou >= _SAME_OBJECT:
-                found.append((-iou, number, place))
-        for _, number, place in sorted(found):
-            if self.partners[place] is None and number in pairs.free:
-                pairs.join(place, number)
+    def _pair_overlapping(self) -> None:
+        """Pair objects by IoU, the best pairs first."""
+        candidates = []
+        wholes = {old: replace(self.before[old], mask=fill_holes(self.before[old].mask)) for old in self._free}
+        for new, old in self._neighbours(0):
+            shape = self.shapes[new]
+            if not shape.box_only:
+                iou = max(shape.iou(self.before[old]), shape.iou(wholes[old]))
+                if iou >= _SAME_OBJECT:
+                    candidates.append((-iou, old, new))
+        for _, old, new in sorted(candidates):
+            if self.partners[new] is None and old in self._free:
+                self._pair(new, old)
 
-    def _pair_rest(self, pairs: _Pairs) -> None:
-        """Pair thin objects of which next to nothing came back, boxes, and objects in several parts."""
-        thin = {number for number in pairs.free if not self._exact and is_thin(self._pixels(number).mask)}
-        for place, number in self._meeting(pairs, 1):
-            shape = self.shapes[place]
-            if self.partners[place] is None and number in pairs.free and shape.class_id == self.before[number].class_id:
+    def _pair_boxes_and_thin_objects(self) -> None:
+        """Pair boxes with old objects of that box, and thin old objects with the little that a tool left of them."""
+        thin = {old for old in self._free if not self._exact and is_thin(self._old_pixels(old).mask)}
+        for new, old in self._neighbours(1):
+            shape = self.shapes[new]
+            if self.partners[new] is None and old in self._free and shape.class_id == self.before[old].class_id:
                 if shape.box_only:
-                    if shape.box_distance(self.before[number]) <= MOVED:
-                        pairs.join(place, number)
-                        self.undrawn.add(number)
-                elif number in thin and self._edits(shape, number) is None:
-                    pairs.join(place, number)
-                    self.redrawn.add(number)
-        for place, shape in enumerate(self.shapes):
-            if shape.box_only and self.partners[place] is None:
+                    if shape.box_distance(self.before[old]) <= MOVED:
+                        self._pair(new, old)
+                        self.untouched.add(old)
+                elif old in thin and self._edited_pixels(shape, old) is None:
+                    self._pair(new, old)
+                    self.redrawn.add(old)
+        for new, shape in enumerate(self.shapes):
+            if shape.box_only and self.partners[new] is None:
                 h, w = shape.mask.shape
                 raise ValueError(
-                    f"a box without a polygon, {w} x {h} pixels at x {shape.x}, y {shape.y}: a box alone says nothing of pixels"
+                    f"a box without a polygon, {w} x {h} pixels at x {shape.x}, y {shape.y}: a box alone says nothing about pixels"
                 )
-        if self._exact:
-            return
-        self._find_parts()
-        self.redrawn.update(number for number in pairs.free if is_lost(self._pixels(number).mask))
 
-    def _meeting(self, pairs: _Pairs, margin: int) -> Iterator[tuple[int, int]]:
-        """Yield places and numbers without a partner whose boxes meet, or are nearer than the margin."""
-        numbers = np.array(list(pairs.free), np.intp)
-        boxes = np.array([self.before[number].box for number in pairs.free], np.int64).reshape(-1, 4)
-        for place, shape in enumerate(self.shapes):
-            if self.partners[place] is None and shape.mask.size:
+    def _neighbours(self, margin: int) -> Iterator[tuple[int, int]]:
+        """Yield unpaired objects, new and old, whose boxes overlap or are nearer than `margin` pixels."""
+        free = np.array(list(self._free), np.intp)
+        boxes = np.array([self.before[old].box for old in self._free], np.int64).reshape(-1, 4)
+        for new, shape in enumerate(self.shapes):
+            if self.partners[new] is None and shape.mask.size:
                 top, left, bottom, right = shape.box
-                meet = (boxes[:, :2] < (bottom + margin, right + margin)) & (
+                near = (boxes[:, :2] < (bottom + margin, right + margin)) & (
                     boxes[:, 2:] > (top - margin, left - margin)
                 )
-                yield from ((place, number) for number in numbers[meet.all(axis=1)].tolist())
+                yield from ((new, old) for old in free[near.all(axis=1)].tolist())
 
     def _find_parts(self) -> None:
-        """Find new objects that lie within a redrawn one, or within the bounds around it."""
-        new = [
-            place
-            for place, shape in enumerate(self.shapes)
-            if self.partners[place] is None and not shape.box_only and shape.mask.size
+        """Find new objects within a redrawn object, or within the bounds around it."""
+        unpaired = [
+            new
+            for new, shape in enumerate(self.shapes)
+            if self.partners[new] is None and not shape.box_only and shape.mask.size
         ]
-        boxes = np.array([self.shapes[place].box for place in new], np.int64).reshape(-1, 4)
-        for number in self.redrawn if new else ():
-            pixels = self._pixels(number)
-            top, left, bottom, right = _around((self.before[number], pixels), int(MOVED))
+        boxes = np.array([self.shapes[new].box for new in unpaired], np.int64).reshape(-1, 4)
+        for old in self.redrawn if unpaired else ():
+            pixels = self._old_pixels(old)
+            box = top, left, bottom, right = _box_around((self.before[old], pixels), int(MOVED))
             within = (boxes[:, :2] >= (top, left)) & (boxes[:, 2:] <= (bottom, right))
-            near = [new[at] for at in np.flatnonzero(within.all(axis=1))]
-            near = [place for place in near if self.shapes[place].class_id == pixels.class_id]
-            if near:
-                box = (top, left, bottom, right)
-                away = cv2.distanceTransform((~pixels.within(box)).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-                self.parts.update(place for place in near if (away[self.shapes[place].within(box)] <= MOVED).all())
+            inside = [unpaired[index] for index in np.flatnonzero(within.all(axis=1))]
+            inside = [new for new in inside if self.shapes[new].class_id == pixels.class_id]
+            if inside:
+                distance = cv2.distanceTransform(
+                    (~pixels.within(box)).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+                )
+                self.parts.update(new for new in inside if (distance[self.shapes[new].within(box)] <= MOVED).all())
 
-    # ---- what was edited ----
+    # ---- edits ----
 
-    def _judge(self, place: int, number: int) -> None:
-        shape, pixels = self.shapes[place], self._pixels(number)
+    def _classify(self, new: int, old: int) -> None:
+        """Add a pair to `untouched`, `same`, `redrawn` or `edited`."""
+        shape, pixels = self.shapes[new], self._old_pixels(old)
         if shape.class_id == pixels.class_id and _is_stretched(pixels, shape):
-            self.undrawn.add(number)
+            self.untouched.add(old)
             return
-        found = self._edits(shape, number)
-        if found is None and shape.class_id == self.before[number].class_id:
-            (self.same if shape.same_pixels(pixels) else self.redrawn).add(number)
-        elif found is None:
-            self.edited[place] = replace(pixels, class_id=shape.class_id)
+        edit = self._edited_pixels(shape, old)
+        if edit is None and shape.class_id == self.before[old].class_id:
+            (self.same if shape.same_pixels(pixels) else self.redrawn).add(old)
+        elif edit is None:
+            self.edited[new] = replace(pixels, class_id=shape.class_id)
         else:
-            box = _around((shape, self.before[number], pixels), _MARGIN)
-            self.edited[place] = shape_from_mask(
-                shape.class_id, np.where(found, shape.within(box), pixels.within(box)), *box[:2]
-            )
+            box = _box_around((shape, self.before[old], pixels), _MARGIN)
+            mask = np.where(edit, shape.within(box), pixels.within(box))
+            self.edited[new] = shape_from_mask(shape.class_id, mask, *box[:2])
 
-    def _edits(self, shape: Shape, number: int) -> NDArray[np.bool_] | None:
-        """Return the pixels where a shape is not as a tool redraws an old object, in the box around both; None: nowhere."""
-        pixels, written = self._pixels(number), self.before[number]
-        box = _around((shape, written, pixels), _MARGIN)
-        new = shape.within(box)
+    def _edited_pixels(self, shape: Shape, old: int) -> NDArray[np.bool_] | None:
+        """Return the pixels that a person edited, in the box around both objects; None if a tool explains all differences."""
+        pixels, written = self._old_pixels(old), self.before[old]
+        box = _box_around((shape, written, pixels), _MARGIN)
+        drawn = shape.within(box)
         fewest: NDArray[np.bool_] | None = None
-        for old in (pixels, written)[: 1 if pixels.same_pixels(written) else 2]:
-            for look in tool_variants(old.within(box), new):
-                found = find_edits(look, new)
-                if found is None:
+        for before in (pixels, written)[: 1 if pixels.same_pixels(written) else 2]:
+            for variant in tool_variants(before.within(box), drawn):
+                edit = find_edits(variant, drawn)
+                if edit is None:
                     return None
-                if fewest is None or np.count_nonzero(found) < np.count_nonzero(fewest):
-                    fewest = found
+                if fewest is None or np.count_nonzero(edit) < np.count_nonzero(fewest):
+                    fewest = edit
         return fewest
 
 
-def written_shapes(objects: Iterable[LabelledObject], name: str, size: tuple[int, int]) -> tuple[Shape, ...]:
-    """Return objects of an image of `size` (height, width) as the format of that name writes them: by pixels, or by polygons."""
-    if name == "coco":
-        return tuple(Shape(each.region.class_id, *each.region.box[:2], each.region.mask) for each in objects)
-    whole, decimals = _ROUNDED.get(name, (None, 0))
-    sides = np.array(size[::-1], np.float64)
-    shapes = []
-    for each in objects:
-        rings = [ring[:, ::-1] for ring in each.outline.rings]  # [K, 2] (x, y)
-        if whole is not None:
-            rings = [np.round(ring * whole / sides, decimals) * (sides / whole) for ring in rings]
-        # An object in several parts is one in COCO, and as many elsewhere.
-        parts = [rings] if name == "coco-polygon" else [[ring] for ring in rings]
-        shapes += [shape_from_polygons(each.region.class_id, part, size) for part in parts]
-    return tuple(shapes)
-
-
-def take_whole(old: LabelArray, new: Whole, ignored: int) -> LabelArray:
-    """Return the new labels [H, W], if a correction says the label of every pixel; `ignored` is the id of ignored pixels."""
-    labels = new.labels.astype(np.uint8) if old.dtype == np.uint8 else new.labels.astype(np.uint16)
-    if not new.ignores:
-        labels[(old == ignored) & (labels == BACKGROUND)] = ignored
-    return labels
-
-
-def compare_whole(old: LabelArray, new: LabelArray, ignored: int) -> Compared:
-    """Compare the connected regions of two label maps [H, W], without what fills a hole of a region that was only redrawn.
-
-    `ignored` is the id of ignored pixels in the old one.
-    """
-    counted = old.copy()
-    counted[old == ignored] = BACKGROUND
-    before = _regions(counted)
-    compared = Compared(old, before, _regions(new))
-    labels = new.copy()
-    for number in compared.redrawn:
-        shape = before[number]
-        hole = fill_holes(shape.mask) & ~shape.mask & (labels[shape.place] == shape.class_id)
-        labels[shape.place][hole] = old[shape.place][hole]
-    return compared if np.array_equal(labels, new) else Compared(old, before, _regions(labels))
-
-
-def _regions(labels: LabelArray) -> list[Shape]:
-    return [Shape(each.class_id, *each.box[:2], each.mask) for each in components(labels, int(labels.max()))]
-
-
-def paint(compared: Compared, *, exact: bool) -> LabelArray:
-    """The new labels of an image, where a correction lists objects.
-
-    Args:
-        compared: The objects of the correction and the old ones.
-        exact: Whether the source writes objects exactly; else one that tools may have redrawn stays as it was.
-
-    Returns:
-        [H, W]: without the objects that are gone, and with those that are new or were changed, painted in the order of the file. A
-        new one lies below those that stayed and come later, a changed one above all that stayed. What neither had stays as it was.
-    """
-    labels = compared.old.copy()
-    stayed = compared.same | compared.undrawn | (set() if exact else compared.redrawn)
-    partners = compared.partners
-    if len(stayed) == len(compared.before) and stayed.issuperset(partners):
-        return labels
-    # By the owners of pixels; the last, of no one's pixels, is that of number -1.
-    gone = np.ones(len(compared.before) + 1, np.bool_)
-    gone[[*stayed, -1]] = False
-    labels[gone[compared.owners]] = BACKGROUND
-    places = np.full(len(gone), -1)
-    for place, partner in enumerate(partners):
-        if partner in stayed:
-            places[partner] = place
-    for place, (shape, partner) in enumerate(zip(compared.shapes, partners, strict=True)):
-        if partner is None and (exact or place not in compared.parts):
-            above = places[compared.owners[shape.place]] < place
-            labels[shape.place][shape.mask & above] = shape.class_id
-        elif partner is not None and partner not in stayed:
-            changed = compared.changed(place, partner) if exact else compared.edited[place]
-            labels[changed.place][changed.mask] = changed.class_id
-    return labels
-
-
-def _key(shape: Shape) -> tuple[object, ...]:
+def _pixels_key(shape: Shape) -> tuple[object, ...]:
     return shape.y, shape.x, shape.mask.shape, shape.mask.tobytes()
 
 
 def _is_stretched(old: Shape, new: Shape) -> bool:
-    """Whether a shape is the old one stretched to a box that is off by a pixel, as FiftyOne does with the boxes of masks.
+    """Return True if a shape is the old one resized to a box that is off by a pixel, as FiftyOne resizes masks.
 
-    It must show inside: a box that is smaller by a pixel may be an edit.
+    The resizing must show inside: a box that is smaller by a pixel may be an edit.
     """
     if not new.mask.size or not old.mask.size or old.box_distance(new) > 2:
         return False
-    box = _around((old, new), 0)
+    box = _box_around((old, new), 0)
     if not (old.within(box) != new.within(box))[1:-1, 1:-1].any():
         return False
     h, w = old.mask.shape
     for size in product((w - 1, w, w + 1), (h - 1, h, h + 1)):
         if all(size) and size != (w, h):
-            found = shape_from_mask(old.class_id, cv2.resize(old.mask.view(np.uint8), size) > 0)
-            if np.array_equal(found.mask, new.mask):
+            resized = shape_from_mask(old.class_id, cv2.resize(old.mask.view(np.uint8), size) > 0)
+            if np.array_equal(resized.mask, new.mask):
                 return True
     return False
 
 
-def _filled(shape: Shape) -> Shape:
-    return replace(shape, mask=fill_holes(shape.mask))
-
-
-def _around(shapes: Sequence[Shape], margin: int) -> _Box:
-    """Return (top, left, bottom, right) of the box around shapes and a margin; at least one of them has pixels."""
+def _box_around(shapes: Sequence[Shape], margin: int) -> _Box:
+    """Return (top, left, bottom, right) around shapes and a margin. At least one shape must have pixels."""
     boxes = np.array([shape.box for shape in shapes if shape.mask.size], np.int64).reshape(-1, 4)
     top, left = (boxes[:, :2].min(axis=0) - margin).tolist()
     bottom, right = (boxes[:, 2:].max(axis=0) + margin).tolist()
     return top, left, bottom, right
-
-
-def _owners(old: LabelArray, before: Sequence[Shape]) -> NDArray[np.int32]:
-    """Return the number of the object that each pixel belongs to [H, W]; -1 for pixels of none.
-
-    A pixel beside the polygon of its object belongs to the nearest polygon of its class, where its connected region meets one.
-    """
-    owners = np.full(old.shape, -1, np.int32)
-    for class_id in dict.fromkeys(shape.class_id for shape in before):
-        own = (old == class_id).view(np.uint8)
-        inside = np.full(old.shape, -1, np.int32)
-        for number, shape in enumerate(before):
-            if shape.class_id == class_id:
-                inside[shape.place][shape.mask] = number
-        inside[own == 0] = -1
-        _, regions = cv2.connectedComponents(own, connectivity=8)
-        seeds = (inside < 0).astype(np.uint8)
-        if seeds.all():
-            continue
-        _, nearest = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-        numbers = np.zeros(int(nearest.max()) + 1, np.int32)
-        numbers[nearest[seeds == 0]] = inside[seeds == 0]
-        reached = np.zeros(int(regions.max()) + 1, np.bool_)
-        reached[regions[seeds == 0]] = True
-        mine = (own > 0) & reached[regions]
-        owners[mine] = numbers[nearest[mine]]
-    return owners

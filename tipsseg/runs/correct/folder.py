@@ -1,12 +1,12 @@
-"""`tipsseg correct`: corrected labels come back into the output folder of a run, all of them or none.
+"""`tipsseg correct`: import corrected labels into the output folder of a run, all or nothing.
 
-All is read and checked first, and the new masks are written beside the old ones under temporary names. Then the manifest says where
-they come from, and they get their names. What is broken off in between goes on when the same is asked for again.
+First, read and check all corrections and write the new masks beside the old ones under temporary names. Then record them in the
+manifest, and rename them into place. The same command resumes after an interruption.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,49 +20,59 @@ from tipsseg.formats.reading.source import Source
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, CorrectOptions
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.correct.from_run import find_source_run
+from tipsseg.runs.correct.from_run import SourceRun, find_source_run
 from tipsseg.runs.correct.names import ImageNames
-from tipsseg.runs.correct.planning import CorrectedMask, KeptObject, Outcome, Plan, Planner, discard
+from tipsseg.runs.correct.planning import CorrectedMask, Outcome, Plan, Planner, RedrawnObject
 from tipsseg.store.change_run import RunChanges, change_run
 from tipsseg.store.open_run import Run, broken_conversion, conversion_begun, open_run
 from tipsseg.types import name_order, printable_path
 from tipsseg.util.files import json_bytes, output_error
 from tipsseg.util.printable import counted, listed, shell_word, shortened
 
-#: Faults that are told of one by one.
-_TOLD = 20
+#: The most failures to print.
+_FAILURES_SHOWN = 20
 
-#: Objects that are named of those that stay although their edges differ.
-_NAMED = 5
+#: The most redrawn objects to name.
+_OBJECTS_NAMED = 5
 
-#: How tools that redraw objects export them as they are.
+#: How to export exact outlines from tools that redraw objects.
 EXACT_EXPORTS = (
-    'This export rounds outlines. Exact ones: in CVAT upload without "Convert masks to polygons"; from FiftyOne export '
-    "ImageSegmentationDirectory, with `rel_dir`."
+    'This export rounds outlines. For exact ones: in CVAT, upload without "Convert masks to polygons"; from FiftyOne, export '
+    "ImageSegmentationDirectory with `rel_dir`."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """What was taken in.
+    """The result of importing corrections.
 
     Attributes:
-        format: The format that the corrections were in.
-        masks: The masks that were corrected, in the order of the images.
-        unchanged: The images whose masks were as the corrections say.
-        unmatched: Images of the corrections that the folder does not have, as the corrections call them.
-        left_out: Images of a run that nobody corrected, as the corrections call them.
-        classes: The names of the classes that were added.
-        kept: The objects that stay as they were, as their outlines differ by no more than tools move them; see `take_corrections`.
+        format: The format of the corrections.
+        masks: The corrected masks, in the order of the images.
+        unchanged: Images whose masks already agree with the corrections.
+        unmatched: Images of the corrections that the folder lacks, or has another picture of, as the corrections name them.
+        uncorrected: Images of a source run that nobody corrected, as the source names them.
+        classes: The names of added classes.
+        redrawn: Objects that stay as they were, because their outlines differ no more than tools redraw them.
     """
 
     format: str
     masks: tuple[CorrectedMask, ...]
     unchanged: tuple[str, ...]
     unmatched: tuple[str, ...]
-    left_out: tuple[str, ...]
+    uncorrected: tuple[str, ...]
     classes: tuple[str, ...]
-    kept: tuple[KeptObject, ...] = ()
+    redrawn: tuple[RedrawnObject, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Matches:
+    """Corrections by the images of the run, in their order, and the names of corrections that are ignored."""
+
+    pairs: tuple[tuple[str, Found], ...]
+    missing: tuple[str, ...]
+    other_pictures: tuple[str, ...]
+    uncorrected: tuple[str, ...]
 
 
 def take_corrections(
@@ -74,201 +84,211 @@ def take_corrections(
     jsonl: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> Corrections:
-    """Take corrected labels into the output folder of a run, as masks that a person changed.
+    """Import corrected labels into the output folder of a run, as masks that a person edited.
 
     Args:
         output: The output folder.
-        source: The file, the folder or the zip that has the corrections.
-        progress: Is told of every image.
-        options: Which of the corrections are taken.
-        jsonl: Whether a line of JSON for each mask takes the place of its path.
-        max_pixels: Larger images are refused.
+        source: The file, folder or zip of the corrections.
+        progress: Prints progress, results and notes.
+        options: The options of the command.
+        jsonl: Print a JSON line for each mask instead of its path.
+        max_pixels: Refuse images with more pixels.
 
     Raises:
-        UsageError: For an unknown format.
-        InputError: For a folder that is no output folder of a finished run, and for corrections that cannot be taken as a whole.
-        OutputError: Where the folder cannot be written.
+        UsageError: The format is unknown.
+        InputError: The folder does not contain a finished run, or the corrections cannot be imported as a whole.
+        OutputError: The folder cannot be written.
     """
-    reader = None if options.source_format is None else find_reader(options.source_format)
     with ExitStack() as stack:
         changes = None if options.dry_run else stack.enter_context(change_run(output, max_pixels=max_pixels))
         run = changes.run if changes else stack.enter_context(open_run(output, max_pixels=max_pixels))
         if begun := conversion_begun(run.info, run.records):
             raise broken_conversion(output, begun)
-        found = _take(options, reader, run, changes, stack.enter_context(Source(source)), progress)
-        _tell(found, progress, output, source, dry_run=options.dry_run, jsonl=jsonl)
-        if found.masks and not options.dry_run:
-            _advise(run, progress)
-        return found
+        files = stack.enter_context(Source(source))
+        source_run = find_source_run(files, run.output, everything=options.everything)
+        reader = _reader(options, source_run, files)
+        names = ClassNames(run.classes, add=options.add_classes)
+        matches = _match(reader.images(files, names), run, source_run, files.path, options)
+        number = counted(len(matches.pairs), "image")
+        progress.begin(f"{number} of {source} ({reader.name}) into {run.output}.", len(matches.pairs))
+        planner = Planner(run.context, printable_path(source.absolute()), reader.name, options)
+        outcomes: dict[str, Outcome] = {}
+        try:
+            _plan_all(matches.pairs, run, planner, outcomes, progress)
+            names.refuse()
+            progress.end()
+            plans = _without_unseen(source, matches, options.emptied, outcomes, progress)
+            if changes is not None:
+                _write(plans, names.added, changes)
+        finally:
+            for outcome in outcomes.values():
+                if outcome.plan is not None:
+                    outcome.plan.discard()
+        result = Corrections(
+            format=reader.name,
+            masks=tuple(plan.mask for plan in plans),
+            unchanged=tuple(image for image, _ in matches.pairs if image not in {plan.mask.image for plan in plans}),
+            unmatched=(*matches.missing, *matches.other_pictures),
+            uncorrected=matches.uncorrected,
+            classes=names.added,
+            redrawn=tuple(redrawn for image, _ in matches.pairs for redrawn in outcomes[image].redrawn),
+        )
+        _print_result(result, matches, source, progress, jsonl=jsonl, dry_run=options.dry_run)
+        if result.masks and not options.dry_run:
+            _note_formats(run, progress)
+        return result
 
 
-def _take(
-    options: CorrectOptions, reader: Reader | None, run: Run, changes: RunChanges | None, files: Source, progress: Progress
-) -> Corrections:  # fmt: skip
-    """Read and check all, then write it, unless there is nothing to write into."""
-    labelled = find_source_run(files, run.output, everything=options.everything)
-    reader = reader or (labelled and labelled.reader(files)) or recognise(files)
-    names = ClassNames(run.classes, add=options.add_classes)
-    images = reader.images(files, names)
-    if labelled is not None and not options.everything:
-        images = labelled.corrected(images, run.info.digest)
-    matched, unmatched = _matched(images, run, files.path)
-    left_out = () if labelled is None else tuple(labelled.left_out)
-    if not matched and not left_out:
-        raise _nothing_matched(files.path, unmatched)
-    planner = Planner(run.context, printable_path(files.path.absolute()), reader.name, options)
-    number = counted(len(matched), "image")
-    progress.begin(f"{number} of {files.path} ({reader.name}) into {run.output}.", len(matched))
-    plans: list[Plan] = []
-    try:
-        outcomes = _plan_all(matched, run, planner, plans, progress)
-        names.refuse()
-        progress.end()
-        waiting = {image for image, found in matched if not found.submitted}
-        left = _settle_emptied(files.path, waiting, options.emptied, plans, progress)
-        if changes is not None:
-            if names.added:
-                changes.add_classes(names.added)
-            _put(plans, changes)
-    finally:
-        for plan in plans:
-            discard(plan.places)
-    masks = tuple(plan.mask for plan in plans)
-    unchanged = tuple(image for image, outcome in outcomes.items() if outcome.plan is None or image in left)
-    kept = tuple(each for outcome in outcomes.values() for each in outcome.kept)
-    return Corrections(reader.name, masks, unchanged, tuple(unmatched), left_out, names.added, kept)
+def _reader(options: CorrectOptions, source_run: SourceRun | None, files: Source) -> Reader:
+    if options.source_format is not None:
+        return find_reader(options.source_format)
+    return (source_run and source_run.reader(files)) or recognise(files)
 
 
-def _matched(images: Iterable[Found], run: Run, source: Path) -> tuple[list[tuple[str, Found]], list[str]]:
-    """Return the images of a source by the images of the run, in their order, and the names of those that the run does not have.
+def _match(
+    images: Iterable[Found], run: Run, source_run: SourceRun | None, source: Path, options: CorrectOptions
+) -> _Matches:
+    """Match the images of a source with images of the run.
 
-    Raises InputError if it is open which image is meant, or if an image has no mask.
+    Raises InputError if no image matches, if a match is ambiguous, or if an image has no mask.
     """
-    known = ImageNames(entry.image for entry in run.entries())
-    matched: dict[str, Found] = {}
-    unmatched: dict[str, None] = {}
+    if source_run is not None and not options.everything:
+        images = source_run.corrected(images, run.info.digest)
+    names = ImageNames(entry.image for entry in run.entries())
+    pairs: dict[str, Found] = {}
+    missing: dict[str, None] = {}
+    other_pictures: dict[str, None] = {}
     for found in images:
-        image = known.find(found.name)
+        image = names.find(found.name)
         if image is None:
-            unmatched[found.name] = None
-        elif image in matched and found.by_list:
-            continue
-        elif image in matched:
-            other = matched[image]
+            missing[found.name] = None
+        elif source_run is not None and source_run.has_other_picture(found, run.entry(image)):
+            other_pictures[found.name] = None
+        elif image not in pairs:
+            pairs[image] = found
+        elif not found.by_list:
+            other = pairs[image]
             raise InputError(
                 f"{source}: two corrections of {image}: {shortened(other.name)} ({other.where}) "
                 f"and {shortened(found.name)} ({found.where})",
-                "Leave out the one that does not count.",
+                "Remove one of them.",
             )
-        else:
-            matched[image] = found
-    bare = [image for image in matched if not set(index_masks()) & set(run.entry(image).formats)]
-    if bare:
-        folder = shell_word(str(run.output))
+    matches = _Matches(
+        tuple(sorted(pairs.items(), key=lambda pair: name_order(pair[0]))),
+        tuple(missing),
+        tuple(other_pictures),
+        () if source_run is None else tuple(source_run.uncorrected),
+    )
+    if not pairs and not matches.uncorrected:
+        raise _nothing_matched(source, matches)
+    if bare := [image for image in pairs if not set(index_masks()) & set(run.entry(image).formats)]:
         raise InputError(
-            f"{run.output}: no index mask of {listed(bare, 3)}, which corrections are kept in",
-            f"Write masks first: tipsseg convert {folder} --format png",
+            f"{run.output}: no index mask of {listed(bare, 3)} to correct",
+            f"Write masks first: tipsseg convert {shell_word(str(run.output))} --format png",
         )
-    return sorted(matched.items(), key=lambda pair: name_order(pair[0])), list(unmatched)
+    return matches
 
 
-def _nothing_matched(source: Path, unmatched: Sequence[str]) -> InputError:
-    names = listed([shortened(name) for name in unmatched], 3)
-    what = f"its images, such as {names}, are none of the run" if unmatched else "no image in it"
+def _nothing_matched(source: Path, matches: _Matches) -> InputError:
+    if matches.other_pictures:
+        return InputError(
+            f"{source}: the run has other pictures with these names: {_names(matches.other_pictures)}",
+            "Correct the labels of the same image files.",
+        )
+    reason = f"the run has no image {_names(matches.missing)}" if matches.missing else "no corrected images"
     return InputError(
-        f"{source}: {what}",
-        "The path of an image has to end as the correction calls it, or the other way round; suffixes of files may differ. "
-        "Label Studio exports what was submitted, not what was only predicted.",
+        f"{source}: {reason}",
+        "An image matches if its path ends with the name in the corrections, or the name with its path; suffixes may differ. "
+        "Label Studio exports submitted annotations, not predictions.",
     )
 
 
 def _plan_all(
-    matched: Sequence[tuple[str, Found]], run: Run, planner: Planner, plans: list[Plan], progress: Progress
-) -> Mapping[str, Outcome]:
-    """Add the new masks to `plans`, in the order of the images; return what becomes of each image.
+    pairs: Sequence[tuple[str, Found]],
+    run: Run,
+    planner: Planner,
+    outcomes: dict[str, Outcome],
+    progress: Progress,
+) -> None:
+    """Add the outcome of each image to `outcomes`. Raises InputError if a correction cannot be imported.
 
-    Whether a source writes objects exactly shows in those that nobody edited. So images that depend on it are planned once all have
-    been looked at. Raises InputError if a correction cannot be taken.
+    Unedited objects show whether the source writes objects exactly. So images that depend on it are planned last.
     """
-    outcomes: dict[str, Outcome] = {}
-    faults = 0
-
-    def plan(image: str, found: Found, exact: bool | None) -> None:
-        nonlocal faults
+    failed = same = redrawn = 0
+    undecided: dict[str, Found] = {}
+    for image, found in pairs:
         try:
-            outcomes[image] = planner.plan(run.image(run.entry(image)), found, exact)
+            correction = planner.compare(run.image(run.entry(image)), found)
+            if correction.objects is not None:
+                same += len(correction.objects.same)
+                redrawn += len(correction.objects.redrawn.intersection(correction.objects.partners))
+            if planner.depends_on_source(correction):
+                undecided[image] = found
+                outcomes[image] = planner.outcome_if_redrawn(correction)
+                continue
+            outcomes[image] = planner.plan(correction, exact=True)
         except ImageError as error:
-            outcomes[image] = Outcome()
-            faults += 1
-            if faults <= _TOLD:
-                progress.error(error)
-        made = outcomes[image].plan
-        if made is not None:
-            plans.append(made)
-        if not outcomes[image].open:
-            progress.advance()
-
-    for image, found in matched:
-        plan(image, found, None)
-    exact = sum(each.same for each in outcomes.values()) >= sum(each.redrawn for each in outcomes.values())
-    for image, found in matched:
-        if outcomes[image].open and outcomes[image].idle and not exact:
-            progress.advance()
-        elif outcomes[image].open:
-            plan(image, found, exact)
-    plans.sort(key=lambda plan: name_order(plan.mask.image))
-    if faults:
-        more = f", of which {_TOLD} are told above" if faults > _TOLD else ""
+            failed = _print_failure(error, failed, progress)
+        progress.advance()
+    exact = same >= redrawn
+    for image, found in undecided.items():
+        try:
+            if exact or not outcomes[image].final:
+                # Read again, because memory does not hold the corrections of all images.
+                correction = planner.compare(run.image(run.entry(image)), found)
+                outcomes[image] = planner.plan(correction, exact=exact)
+        except ImageError as error:
+            failed = _print_failure(error, failed, progress)
+        progress.advance()
+    if failed:
+        more = f" (the first {_FAILURES_SHOWN} are printed above)" if failed > _FAILURES_SHOWN else ""
         raise InputError(
-            f"{counted(faults, 'correction')} of {len(matched)} cannot be taken{more}; nothing was changed",
-            "Mend them where they come from, or leave them out, and run the same command again.",
+            f"{failed} of {counted(len(pairs), 'correction')} cannot be imported{more}; nothing was changed",
+            "Fix them in the tool that exported them, or leave them out, and run the same command again.",
         )
-    return outcomes
 
 
-def _settle_emptied(
-    source: Path, waiting: Container[str], empty: bool | None, plans: list[Plan], progress: Progress
-) -> list[str]:
-    """Name the images that lose all their objects. Return those that stay as they are, and take them out of `plans`.
+def _print_failure(error: ImageError, failed: int, progress: Progress) -> int:
+    if failed < _FAILURES_SHOWN:
+        progress.error(error)
+    return failed + 1
 
-    Args:
-        source: The corrections.
-        waiting: Images that a person may not have seen.
-        empty: Whether the masks of such images are emptied. None: nobody said so.
-        plans: The new masks.
-        progress: Is told of the images.
 
-    Raises:
-        InputError: The source does not tell why images have no objects, and nobody said what becomes of them.
+def _without_unseen(
+    source: Path, matches: _Matches, empty: bool | None, outcomes: Mapping[str, Outcome], progress: Progress
+) -> list[Plan]:
+    """Note images that lose all their objects, and return the plans, except those that may not empty a mask.
+
+    `empty` is the user's choice for images that a person may not have seen. Raises InputError if it is None and needed.
     """
-    emptied = [plan for plan in plans if plan.mask.emptied]
-    unsure = [plan for plan in emptied if plan.mask.image in waiting]
-    names = listed([plan.mask.image for plan in unsure], 20)
+    unseen = {image for image, found in matches.pairs if not found.submitted}
+    changed = [plan for image, _ in matches.pairs if (plan := outcomes[image].plan) is not None]
+    emptied = [plan.mask.image for plan in changed if plan.mask.emptied]
+    unsure = [image for image in emptied if image in unseen]
+    number, names = counted(len(unsure), "image"), listed(unsure, 20)
     if unsure and empty is None:
         raise InputError(
-            f"{source}: {counted(len(unsure), 'image')} without objects: {names}",
-            "It does not tell whether a person removed the objects or never saw the image. Empty the masks with argument "
-            "`emptied`, or leave these images as they are with argument `emptied`=False.",
+            f"{source}: {number} without objects: {names}",
+            "The source does not record whether a person removed the objects or never opened the image. Empty the masks with "
+            "argument `emptied`, or leave these images as they are with argument `emptied`=False.",
         )
     if unsure and not empty:
-        progress.note(f"{counted(len(unsure), 'image')} without objects in {source}, and left as before: {names}.")
-        for plan in unsure:
-            plans.remove(plan)
-            discard(plan.places)
-        return [plan.mask.image for plan in unsure]
+        progress.note(f"Left {number} without objects in {source} as before: {names}.")
+        return [plan for plan in changed if plan.mask.image not in unsure]
     if emptied:
-        names = listed([plan.mask.image for plan in emptied], 20)
-        progress.note(f"{counted(len(emptied), 'image')} with no objects left: {names}.")
-    return []
+        progress.note(f"{counted(len(emptied), 'image')} with no objects left: {listed(emptied, 20)}.")
+    return changed
 
 
-def _put(plans: Sequence[Plan], changes: RunChanges) -> None:
-    """Give the new masks their names. Raises OutputError."""
-    # The manifest first: by it a mask that is in place is known as one that was taken in, should this be killed.
+def _write(plans: Sequence[Plan], classes: Sequence[str], changes: RunChanges) -> None:
+    """Record the new masks and rename them into place. Raises OutputError."""
+    if classes:
+        changes.add_classes(classes)
+    # Record first: if the process dies, a mask in its place is known as imported.
     for plan in plans:
         changes.add(plan.entry)
     for plan in plans:
-        for path, temporary in plan.places:
+        for path, temporary in plan.files:
             try:
                 temporary.replace(path)
             except OSError as error:
@@ -276,47 +296,43 @@ def _put(plans: Sequence[Plan], changes: RunChanges) -> None:
     changes.tidy()
 
 
-def _tell(
-    found: Corrections, progress: Progress, output: Path, source: Path, *, dry_run: bool, jsonl: bool
+def _print_result(
+    result: Corrections, matches: _Matches, source: Path, progress: Progress, *, jsonl: bool, dry_run: bool
 ) -> None:  # fmt: skip
-    for mask in found.masks:
+    for mask in result.masks:
         if jsonl:
-            progress.text(json_bytes(_record(mask)).decode() + "\n")
+            record = {"image": mask.image, "mask": printable_path(mask.path), "changed": mask.changed}
+            progress.text(json_bytes(record).decode() + "\n")
         else:
             progress.results([mask.path])
-    if found.classes:
-        progress.note(f"New classes: {listed(found.classes, 10)}.")
-    if found.unmatched:
-        number = counted(len(found.unmatched), "image")
-        names = listed([shortened(name) for name in found.unmatched], 5)
-        progress.note(f"{number} of {source} not in {output}, and left out: {names}.")
-    if found.left_out:
-        number = counted(len(found.left_out), "image")
+    if result.classes:
+        progress.note(f"New classes: {listed(result.classes, 10)}.")
+    for names, reason in (
+        (matches.missing, "not in the run: {}."),
+        (matches.other_pictures, "whose names the run has for other pictures: {}."),
+        (result.uncorrected, "that nobody corrected; argument `everything` imports the model's labels too."),
+    ):
+        if names:
+            progress.note(f"Ignored {counted(len(names), 'image')} of {source} {reason.format(_names(names))}")
+    if result.redrawn:
+        objects = listed([str(redrawn) for redrawn in result.redrawn], _OBJECTS_NAMED)
         progress.note(
-            f"{number} of {source} as tipsseg labelled {'it' if len(found.left_out) == 1 else 'them'}, and left out; "
-            "argument `everything` takes such labels too."
+            f"Left {counted(len(result.redrawn), 'object')} of {source} as before, because only edges differ or the object is "
+            f"too thin to export: {objects}. Argument `exact` imports every difference."
         )
-    if found.kept:
-        number = counted(len(found.kept), "object")
-        which = "No object was changed: " if not found.masks else ""
-        progress.note(
-            f"{which}{number} of {source} differ at their edges only, or are too thin to come back, and stay as they were: "
-            f"{listed([str(each) for each in found.kept], _NAMED)}. Argument `exact` takes them."
-        )
-    if found.kept and not found.masks:
-        progress.note(EXACT_EXPORTS)
+        if not result.masks:
+            progress.note(EXACT_EXPORTS)
     would = "would be " if dry_run else ""
-    progress.note(f"{counted(len(found.masks), 'mask')} {would}corrected, {len(found.unchanged)} unchanged.")
+    progress.note(f"{counted(len(result.masks), 'mask')} {would}corrected, {len(result.unchanged)} unchanged.")
 
 
-def _advise(run: Run, progress: Progress) -> None:
-    """Name the formats of the run that do not have the corrections yet, and the command that takes them there."""
+def _names(names: Sequence[str]) -> str:
+    return listed([shortened(name) for name in names], 5)
+
+
+def _note_formats(run: Run, progress: Progress) -> None:
+    """Note the formats that do not show the corrections yet, and the command that updates them."""
     mask = next((name for name in index_masks() if name in run.formats), "png")
-    if others := [name for name in run.formats if name != mask and name not in of_the_model()]:
-        follow = "follows" if len(others) == 1 else "follow"
-        command = f"tipsseg convert {shell_word(str(run.output))} --format {others[0]}"
-        progress.note(f"{', '.join(others)} {follow} with: {command}")
-
-
-def _record(mask: CorrectedMask) -> Mapping[str, object]:
-    return {"image": mask.image, "mask": printable_path(mask.path), "changed": mask.changed}
+    if outdated := [name for name in run.formats if name != mask and name not in of_the_model()]:
+        command = f"tipsseg convert {shell_word(str(run.output))} --format {outdated[0]}"
+        progress.note(f"To update {', '.join(outdated)}, run: {command}")

@@ -1,4 +1,4 @@
-"""A run of tipsseg as the source of corrections: what a person changed in its folder is one, what the model labelled is none."""
+"""Use another output folder as the source of corrections: import the labels that a person edited, not the model's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tipsseg.formats.reading.found import Found
 from tipsseg.formats.reading.recognising import Reader
 from tipsseg.formats.reading.source import Source
 from tipsseg.runs.correct.names import ImageNames
-from tipsseg.store.manifest import MANIFEST_FILE
+from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry
 from tipsseg.store.open_run import Run, broken_conversion, conversion_begun, open_runs
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.shards import shards_in
@@ -25,41 +25,43 @@ from tipsseg.util.record_paths import actual_path
 
 _RECORDS = (RUN_FILE, MANIFEST_FILE)
 
-_EVERYTHING = "argument `everything` takes all labels, the model's too"
+_EVERYTHING = "argument `everything` imports all labels, the model's too"
 
 
 @dataclass(frozen=True, slots=True)
 class _Labelled:
-    """An image of the run.
+    """An image of the source run.
 
     Attributes:
-        mask: Its index mask, the corrected one if there is one.
-        corrected: Whether a person corrected it.
-        followed: Whether all its formats show the correction.
-        files: Its files.
+        mask: Its index mask; the corrected one, if a person corrected it.
+        corrected: A person corrected it.
+        followed: All its formats show the correction.
+        files: Its per-image files.
+        sha256: The digest of the picture that was labelled; None if unknown.
     """
 
     mask: Path | None
     corrected: bool
     followed: bool
     files: tuple[Path, ...]
+    sha256: str | None
 
 
 class SourceRun:
-    """The run whose output folder a source is, or is in.
+    """The run whose output folder is, or contains, the source.
 
     Attributes:
-        left_out: The images that `corrected` left out, as the source calls them.
+        uncorrected: The images that `corrected` skipped, as the source names them.
     """
 
     def __init__(self, top: Path, runs: Iterable[Run]) -> None:
-        """Look at all files of the run. Raises ImageError if an image has two masks that a person changed."""
-        self.left_out: list[str] = []
+        """Read the records of the run. Raises ImageError if a person edited two masks of one image."""
+        self.uncorrected: list[str] = []
         self._top = top
         self._images: dict[str, _Labelled] = {}
-        #: The image of each file, and the sha256 that it was written with; "" for the image of a file of the whole run.
+        #: The image and the recorded sha256 of each file; the image is "" for files of the whole run.
         self._written: dict[Path, tuple[str, str | None]] = {}
-        self._same: dict[Path, bool] = {}
+        self._unchanged: dict[Path, bool] = {}
         self._digests = set()
         for run in runs:
             self._digests.add(run.info.digest)
@@ -75,49 +77,59 @@ class SourceRun:
                     digest is not None,
                     digest == entry.corrected,
                     tuple(files.values()),
+                    entry.fingerprint.sha256,
                 )
                 self._written |= {path: (entry.image, entry.written[name].sha256) for name, path in files.items()}
         self._names = ImageNames(self._images)
 
     def reader(self, source: Source) -> Reader | None:
-        """Return what reads the masks of the run, corrected or not; None unless the source is its whole folder, and has masks."""
-        if Path(os.path.realpath(source.path)) != self._top or not any(each.mask for each in self._images.values()):
-            return None
-        places = {
-            image: each.mask.relative_to(self._top).as_posix() for image, each in self._images.items() if each.mask
+        """Return a reader of all masks of the run; None if the source is not its whole folder, or has no masks."""
+        paths = {
+            image: labelled.mask.relative_to(self._top).as_posix()
+            for image, labelled in self._images.items()
+            if labelled.mask
         }
-        return Reader("png", partial(masks.named_masks, places))
+        if Path(os.path.realpath(source.path)) != self._top or not paths:
+            return None
+        return Reader("png", partial(masks.named_masks, paths))
+
+    def has_other_picture(self, found: Found, entry: ManifestEntry) -> bool:
+        """Return True if an image of the source is another picture than an entry of the same name, by their digests."""
+        own, _ = self._written.get(Path(os.path.realpath(found.where)), ("", None))
+        labelled = self._images.get(own or self._names.find(found.name) or "")
+        digests = (None if labelled is None else labelled.sha256, entry.fingerprint.sha256)
+        return None not in digests and digests[0] != digests[1]
 
     def corrected(self, images: Iterable[Found], digest: str) -> Iterator[Found]:
-        """Yield the images that a person corrected; `digest` tells the labels of the run that takes them.
+        """Yield the images that a person corrected. `digest` identifies the labels of the run that imports them.
 
-        Raises InputError if a file does not show the corrections of its images, or does not tell which of them were corrected.
+        Raises InputError if a file is out of date, or does not record which of its images a person corrected.
         """
         seen: set[str | None] = set()
         for found in images:
             image = self._names.find(found.name)
             if found.by_list:
                 if image is None or (image not in seen and not all(map(os.path.lexists, self._images[image].files))):
-                    yield found  # a person removed its file
+                    yield found  # a person deleted its file
             elif self._is_corrected(found, image, digest):
                 yield found
             else:
-                self.left_out.append(found.name)
+                self.uncorrected.append(found.name)
             if not found.by_list:
                 seen.add(image)
 
     def _is_corrected(self, found: Found, image: str | None, digest: str) -> bool:
-        """Return whether what a file says of an image is a person's; see `corrected`."""
+        """Return True if the labels of an image in a file are a person's; see `corrected`."""
         path = Path(os.path.realpath(found.where))
         if path not in self._written:
             return True
         own, _ = self._written[path]
         if not self._is_as_written(path):
-            # A copy of the folder that it is taken into: what is in it besides changes nothing.
+            # In a copy of the importing folder, the other images have the same labels and change nothing.
             if not own and self._digests != {digest}:
                 raise InputError(
-                    f"{found.where}: it was changed, and does not say which of its images were",
-                    f"Take it into {self._top} first, and then that folder into this one; or {_EVERYTHING}.",
+                    f"{found.where}: edited, but it does not record which of its images were",
+                    f"Import it into {self._top} first, then import that folder; or {_EVERYTHING}.",
                 )
             return True
         labelled = self._images.get(own or image or "")
@@ -125,39 +137,39 @@ class SourceRun:
             return False
         if not labelled.followed:
             raise InputError(
-                f"{found.where}: it does not show how the mask of {own or image} was corrected, {labelled.mask}",
-                f"Give the folder {self._top} itself, whose masks count.",
+                f"{found.where}: out of date: it does not show the correction of {own or image} in {labelled.mask}",
+                f"Import the folder {self._top} itself.",
             )
         return True
 
     def _is_as_written(self, path: Path) -> bool:
-        if path not in self._same:  # a file of the whole run has many images
-            self._same[path] = digest_of(path) == self._written[path][1]
-        return self._same[path]
+        if path not in self._unchanged:  # a file of the whole run has many images
+            self._unchanged[path] = digest_of(path) == self._written[path][1]
+        return self._unchanged[path]
 
 
 def find_source_run(source: Source, output: Path, *, everything: bool) -> SourceRun | None:
-    """Return the run whose output folder a source is, or is in; None for other sources, and for what is in `output` itself.
+    """Return the run whose output folder is, or contains, the source; None for other sources and for files of `output` itself.
 
     Args:
         source: The source.
-        output: The output folder that takes the corrections.
-        everything: Whether all labels are taken, whoever made them.
+        output: The output folder that imports the corrections.
+        everything: Import all labels, not only a person's.
 
     Raises:
-        InputError: The folder is not as a run that has ended leaves it, or is in a zip.
+        InputError: The run has not ended, or its folder is in a zip.
     """
-    place = Path(os.path.realpath(source.path))
+    path = Path(os.path.realpath(source.path))
     records = [
         {PurePosixPath(name).parent for name in source.names if PurePosixPath(name).name == record}
         for record in _RECORDS
     ]
-    if not is_folder(place) and set.intersection(*records) and not everything:
+    if not is_folder(path) and set.intersection(*records) and not everything:
         raise InputError(
-            f"{source.path}: an output folder of tipsseg, packed", f"Unpack it and give the folder; or {_EVERYTHING}."
+            f"{source.path}: a zipped output folder of tipsseg", f"Unzip it and import the folder; or {_EVERYTHING}."
         )
-    for top in (place, *place.parents):
-        if top != place and is_folder(place) and place.relative_to(top).parts[0] not in image_folders():
+    for top in (path, *path.parents):
+        if top != path and is_folder(path) and path.relative_to(top).parts[0] not in image_folders():
             continue
         if all(os.path.lexists(top / name) for name in _RECORDS) or shards_in(top):
             if top == Path(os.path.realpath(output)):

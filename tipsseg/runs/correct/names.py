@@ -1,4 +1,4 @@
-"""Names of images in a source -> images of the run."""
+"""Find the images of a run by the names that a source gives them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import PurePosixPath
 from tipsseg.errors import InputError
 from tipsseg.util.printable import listed, quoted
 
-#: Ends of the names of images. Another end may be a part of the name, as in "scan.0041".
+#: Suffixes of images. Any other suffix may be part of the name, as in "scan.0041".
 _IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm"}
 )  # fmt: skip
 
-#: File names as tools change them: Label Studio at an upload, Roboflow at an export.
+#: File names renamed by tools: by Label Studio at an upload, by Roboflow at an export.
 _RENAMED = (
     re.compile(r"[0-9a-f]{8}-(?P<name>.+)"),
     re.compile(r"(?P<name>.+)_(?:jpe?g|png|webp|bmp|tiff?|avif|heic)\.rf\.\w+(?:\.\w+)?", re.IGNORECASE),
@@ -23,50 +23,48 @@ _RENAMED = (
 
 
 class ImageNames:
-    """The images of a run by their names."""
+    """An index of the images of a run by name."""
 
     def __init__(self, images: Iterable[str]) -> None:
-        """Index the images of a manifest."""
-        #: The images by their paths, with and without suffix.
+        #: Images by path, with and without suffix.
         self._whole: dict[tuple[str, ...], list[str]] = defaultdict(list)
         for image in images:
             *folders, file = PurePosixPath(image).parts
             for last in {file, PurePosixPath(file).stem}:
                 self._whole[(*folders, last)].append(image)
         self._deepest = max(map(len, self._whole), default=0)
-        #: The images by the last parts of these paths, for each number of parts that was asked for.
+        #: Images by the last N parts of their paths, filled for each N that a search needs.
         self._ends: dict[int, dict[tuple[str, ...], list[str]]] = {}
 
     def find(self, name: str) -> str | None:
-        """Return the image that a source calls so; None if the run has none.
+        """Return the image with this name in a source; None if the run has none.
 
-        The path of the image ends as the name does, or the name as the path of the image; suffixes of files may differ. What tools
-        put before and behind the names of files counts only if an image has it.
+        A name matches if it ends with the path of the image, or the path with the name; file suffixes may differ. Prefixes and
+        suffixes that tools add to file names are ignored, unless an image has them.
 
         Raises:
-            InputError: If it may be one of several images.
+            InputError: Several images match.
         """
         parts = tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", ".", ".."))
         for spelling in _spellings(parts):
-            if images := self._called(spelling):
+            if images := self._matching(spelling):
                 if len(images) > 1:
                     raise InputError(
-                        f"{quoted(name)} may be {listed(sorted(images), 4)}",
-                        "Give the corrections the folders, or the suffixes, that the images have.",
+                        f"{quoted(name)} is ambiguous: {listed(sorted(images), 4)}",
+                        "Name the images in the corrections with their folders or suffixes.",
                     )
                 return images.pop()
         return None
 
-    def _called(self, parts: tuple[str, ...]) -> set[str]:
-        """Return the image of that very path; else all images whose paths end so, and the longest path with which it ends."""
+    def _matching(self, parts: tuple[str, ...]) -> set[str]:
+        """Return the image of a path; else the images whose paths end with it, and the image with the longest path that ends it."""
         if parts in self._whole:
             return set(self._whole[parts])
         ends = (parts[-number:] for number in range(min(len(parts), self._deepest), 0, -1))
         longest = next((end for end in ends if end in self._whole), None)
-        return {*self._ending(parts), *(self._whole[longest] if longest else ())}
+        return {*self._ending_with(parts), *(self._whole[longest] if longest else ())}
 
-    def _ending(self, parts: tuple[str, ...]) -> list[str]:
-        """Return the images whose paths end with these parts."""
+    def _ending_with(self, parts: tuple[str, ...]) -> list[str]:
         number = len(parts)
         if number > self._deepest:
             return []
@@ -79,11 +77,11 @@ class ImageNames:
 
 
 def _spellings(parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Yield a path as it is, without the suffix of an image, and as it was before a tool renamed its file."""
+    """Yield a path, then without an image suffix, then the names it may have had before a tool renamed the file."""
     if not parts:
         return
-    # Tools that rename files put all into one folder of their own.
-    renamed = [(found["name"],) for pattern in _RENAMED if (found := pattern.fullmatch(parts[-1]))]
+    # Tools that rename files put all of them into one folder.
+    renamed = [(match["name"],) for pattern in _RENAMED if (match := pattern.fullmatch(parts[-1]))]
     for *folders, file in (parts, *renamed):
         yield (*folders, file)
         path = PurePosixPath(file)

@@ -1,4 +1,4 @@
-"""One image of `tipsseg correct`: its old mask, what a correction says of it, and the new mask, written beside the old one."""
+"""Plan the new mask of one image: read its correction, compare it with the old mask, write the new mask to a temporary file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.reading.found import Found, Objects, Whole, faults_of
 from tipsseg.options.run import CorrectOptions
 from tipsseg.regions.objects import LabelledObject, object_regions
-from tipsseg.runs.correct.comparing import Compared, compare_whole, paint, take_whole, written_shapes
+from tipsseg.runs.correct.comparing import Comparison
+from tipsseg.runs.correct.old_objects import written_shapes
+from tipsseg.runs.correct.painting import compare_masks, copy_mask, paint
 from tipsseg.store.manifest import ManifestEntry, TakenFrom
 from tipsseg.store.stored_image import Mask, RunImage
 from tipsseg.store.summary import CERTAIN
@@ -29,13 +31,13 @@ from tipsseg.util.ownership import digest_of
 
 @dataclass(frozen=True, slots=True)
 class CorrectedMask:
-    """A mask that `tipsseg correct` wrote, or would write.
+    """A mask that `tipsseg correct` wrote, or would write in a dry run.
 
     Attributes:
         image: The name of the image.
         path: The mask.
-        changed: The number of pixels that have another label than before.
-        emptied: Whether the image loses all of its objects.
+        changed: The number of pixels with a new label.
+        emptied: The image loses all of its objects.
     """
 
     image: str
@@ -45,13 +47,13 @@ class CorrectedMask:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptObject:
-    """An object that stayed as it was although its outline came back a little different, or did not come back as it is so thin.
+class RedrawnObject:
+    """An object that keeps its pixels because its outline differs no more than a tool redraws it, or because it is too thin.
 
     Attributes:
         image: The name of the image.
         class_name: The class of the object.
-        box: (y, x, h, w) in pixels, the smallest box around the object.
+        box: (y, x, h, w) in pixels, the bounding box of the object.
     """
 
     image: str
@@ -64,50 +66,80 @@ class KeptObject:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
-    """What becomes of an image.
-
-    Attributes:
-        plan: The new mask; None where the mask is as the correction says.
-        kept: The objects that stay although their outlines differ.
-        same: How many objects came back exactly.
-        redrawn: How many came back with another outline, within the bounds of what tools do.
-        open: Whether it depends on the whole source how the image is taken. There is no plan then.
-        idle: Whether an open one has no plan either where the source redraws objects.
-    """
-
-    plan: Plan | None = None
-    kept: tuple[KeptObject, ...] = ()
-    same: int = 0
-    redrawn: int = 0
-    open: bool = False
-    idle: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """A new mask that is ready.
+    """A new mask, ready to be renamed into place.
 
     Attributes:
-        mask: What is told of it.
-        entry: The line of the manifest that says where it comes from; as it was, in a dry run.
-        places: The masks that it takes the place of, each with the temporary file that has its bytes; none in a dry run.
+        mask: The mask, for the report.
+        entry: The manifest entry that records the source of the mask; the old entry in a dry run.
+        files: The masks to replace, each with its temporary file; empty in a dry run.
     """
 
     mask: CorrectedMask
     entry: ManifestEntry
-    places: tuple[tuple[Path, Path], ...]
+    files: tuple[tuple[Path, Path], ...]
+
+    def discard(self) -> None:
+        """Remove the temporary files."""
+        _discard(self.files)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """The result of one image.
+
+    Attributes:
+        plan: The new mask; None if the mask already agrees with the correction.
+        redrawn: Objects that keep their pixels although their outlines differ.
+        final: False if there is no plan yet.
+    """
+
+    plan: Plan | None = None
+    redrawn: tuple[RedrawnObject, ...] = ()
+    final: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageCorrection:
+    """A correction beside the old labels.
+
+    Attributes:
+        entry: The image's manifest entry.
+        current: The mask that counts.
+        edited: A person edited `current`.
+        targets: The masks to write, by format.
+        old: [H, W], the labels of `current`.
+        new: The correction.
+        digest: The digest of the correction.
+        done: This correction was imported before, and the mask is unchanged since.
+        objects: The objects of both; None if the correction replaces all pixels, or is done.
+    """
+
+    entry: ManifestEntry
+    current: Mask
+    edited: bool
+    targets: tuple[tuple[str, Path], ...]
+    old: LabelArray
+    new: Whole | Objects
+    digest: str
+    done: bool
+    objects: Comparison | None
+
+    @property
+    def masks_agree(self) -> bool:
+        """Return True if all masks of the image are the current one."""
+        return all(digest_of(path) == self.current.digest for _, path in self.targets)
 
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """Makes new masks.
+    """Plan new masks.
 
     Attributes:
-        context: What the writers have to know of the run.
-        source: The path that the corrections are from, as text, absolute.
+        context: The settings of the run for the writers.
+        source: The absolute path of the corrections, as text.
         format: The format of the corrections.
-        options: Which corrections are taken.
+        options: The options of the command.
     """
 
     context: RunContext
@@ -115,140 +147,138 @@ class Planner:
     format: str
     options: CorrectOptions
 
-    def plan(self, image: RunImage, found: Found, exact: bool | None = None) -> Outcome:
-        """Make the new mask of an image.
-
-        Args:
-            image: The image in the run.
-            found: The image in the source.
-            exact: Whether the source writes objects exactly. None: that is not known yet.
-
-        Raises:
-            ImageError: Where the correction or the old mask cannot be used.
-            OutputError: Where the temporary file cannot be written.
-        """
+    def compare(self, image: RunImage, found: Found) -> ImageCorrection:
+        """Read a correction and compare it with the old mask. Raises ImageError if either cannot be used."""
         entry, edited = image.entry, image.correction()
         current = edited or image.mask()
         old = image.read_mask(current)
         with faults_of(found.where):
             new = found.read(old.shape)
-            content = new.digest(exact=self.options.exact)
+            digest = new.digest(exact=self.options.exact)
             taken = entry.taken
-            done = taken is not None and (taken.content, taken.mask) == (content, current.digest)
-            compared = None if done else self._compared(entry, old, new)
-        exact = self.options.exact or exact
-        outcome = self._outcome(entry, compared, exact)
-        targets = self._targets(image, current)
-        alike = all(digest_of(path) == current.digest for _, path in targets)
-        if outcome.open:
-            return replace(outcome, idle=outcome.idle and alike)
-        before = current.digest
-        if done and taken is not None:
-            labels, before = old, taken.before
-        elif compared is None or (isinstance(new, Whole) and (exact or not compared.tells)):
-            assert isinstance(new, Whole)
-            labels = take_whole(old, new, ignore_id(len(self.context.classes)))
-        else:
-            labels = paint(compared, exact=bool(exact))
-        changed = int(np.count_nonzero(labels != old))
-        if not changed and alike:
-            return outcome
-        if (
-            changed
-            and edited is not None
-            and not self.options.replace_edited
-            and not (taken and edited.digest in (taken.mask, taken.before))
-        ):
+            done = taken is not None and (taken.content, taken.mask) == (digest, current.digest)
+            objects = None if done else self._compare_objects(old, new)
+        return ImageCorrection(
+            entry, current, edited is not None, self._targets(image, current), old, new, digest, done, objects
+        )
+
+    def depends_on_source(self, correction: ImageCorrection) -> bool:
+        """Return True if the new mask depends on whether the source writes objects exactly."""
+        return not self.options.exact and correction.objects is not None and correction.objects.depends_on_source
+
+    def outcome_if_redrawn(self, correction: ImageCorrection) -> Outcome:
+        """Return the outcome for a source that redraws objects; it is not final if a mask changes."""
+        unchanged = correction.objects is not None and correction.objects.unchanged_if_redrawn
+        redrawn = self._redrawn_objects(correction, exact=False)
+        return Outcome(None, redrawn, final=unchanged and correction.masks_agree)
+
+    def plan(self, correction: ImageCorrection, *, exact: bool) -> Outcome:
+        """Make the new mask of an image. `exact`: the source writes objects exactly.
+
+        Raises:
+            ImageError: A person edited the mask in place.
+            OutputError: The temporary file cannot be written.
+        """
+        redrawn = self._redrawn_objects(correction, exact=exact)
+        labels = self._new_labels(correction, exact=exact)
+        changed = int(np.count_nonzero(labels != correction.old))
+        if not changed and correction.masks_agree:
+            return Outcome(None, redrawn)
+        taken, current = correction.entry.taken, correction.current
+        own = taken is not None and current.digest in (taken.mask, taken.before)
+        if changed and correction.edited and not own and not self.options.replace_edited:
             raise ImageError(
-                edited.path,
-                "a person changed this mask in its place, and the correction says something else",
-                "Take the image out of the corrections, or give the changed mask up with argument `replace_edited`.",
+                current.path,
+                "a person edited this mask in place, and the correction differs from it",
+                "Remove the image from the corrections, or overwrite the edited mask with argument `replace_edited`.",
             )
-        emptied = not new.shapes if isinstance(new, Objects) else self._has_objects(old) > self._has_objects(labels)
-        mask = CorrectedMask(entry.image, targets[0][1], changed, emptied)
-        return replace(outcome, plan=self._ready(entry, targets, labels, content, before, mask))
+        if isinstance(correction.new, Objects):
+            emptied = not correction.new.shapes
+        else:
+            emptied = self._has_objects(correction.old) and not self._has_objects(labels)
+        mask = CorrectedMask(correction.entry.image, correction.targets[0][1], changed, emptied)
+        return Outcome(self._write(correction, labels, mask), redrawn)
 
-    def _has_objects(self, labels: LabelArray) -> bool:
-        return bool(((labels != BACKGROUND) & (labels != ignore_id(len(self.context.classes)))).any())
-
-    def _compared(self, entry: ManifestEntry, old: LabelArray, new: Whole | Objects) -> Compared | None:
-        """Compare the objects of a correction with the old ones; None for masks that say all pixels, and always did."""
+    def _compare_objects(self, old: LabelArray, new: Whole | Objects) -> Comparison | None:
         if isinstance(new, Objects):
-            before = written_shapes(self._objects(old), new.written_as, old.shape)
-            return Compared(old, before, new.shapes, exact=self.options.exact)
+            options = self.context.files
+            regions = object_regions(old, len(self.context.classes), options)
+            objects = [LabelledObject(region, CERTAIN, options.simplify) for region in regions]
+            before = written_shapes(objects, new.written_as, old.shape)
+            return Comparison(old, before, new.shapes, exact=self.options.exact)
         if new.ignores or self.options.exact:
             return None
-        return compare_whole(old, new.labels, ignore_id(len(self.context.classes)))
+        return compare_masks(old, new.labels, self._ignored)
 
-    def _outcome(self, entry: ManifestEntry, compared: Compared | None, exact: bool | None) -> Outcome:
-        if compared is None:
-            return Outcome()
-        came_back = set(compared.partners) & compared.redrawn
-        found = Outcome(same=len(compared.same), redrawn=len(came_back))
-        if self.options.exact or not compared.tells:
-            return found
-        names = {each.id: each.name for each in self.context.classes}
-        numbers = compared.undrawn | (set() if exact else compared.redrawn)
-        shapes = [compared.before[number] for number in sorted(numbers)]
-        kept = (KeptObject(entry.image, names[each.class_id], (each.y, each.x, *each.mask.shape)) for each in shapes)
-        return replace(found, kept=tuple(kept), open=exact is None, idle=compared.idle)
+    def _redrawn_objects(self, correction: ImageCorrection, *, exact: bool) -> tuple[RedrawnObject, ...]:
+        objects = correction.objects
+        if objects is None or not self.depends_on_source(correction):
+            return ()
+        names = {entry.id: entry.name for entry in self.context.classes}
+        unchanged = objects.untouched | (set() if exact else objects.redrawn)
+        return tuple(
+            RedrawnObject(correction.entry.image, names[shape.class_id], (shape.y, shape.x, *shape.mask.shape))
+            for shape in (objects.before[old] for old in sorted(unchanged))
+        )
 
-    def _objects(self, labels: LabelArray) -> list[LabelledObject]:
-        options = self.context.files
-        regions = object_regions(labels, len(self.context.classes), options)
-        return [LabelledObject(region, CERTAIN, options.simplify) for region in regions]
+    def _new_labels(self, correction: ImageCorrection, *, exact: bool) -> LabelArray:
+        objects, new = correction.objects, correction.new
+        if correction.done:
+            return correction.old
+        if isinstance(new, Whole) and (objects is None or exact or not objects.depends_on_source):
+            return copy_mask(correction.old, new, self._ignored)
+        assert objects is not None
+        return paint(objects, exact=exact)
 
-    def _ready(
-        self,
-        entry: ManifestEntry,
-        targets: Sequence[tuple[str, Path]],
-        labels: LabelArray,
-        content: str,
-        before: str,
-        mask: CorrectedMask,
-    ) -> Plan:
+    @property
+    def _ignored(self) -> int:
+        return ignore_id(len(self.context.classes))
+
+    def _has_objects(self, labels: LabelArray) -> bool:
+        return bool(((labels != BACKGROUND) & (labels != self._ignored)).any())
+
+    def _write(self, correction: ImageCorrection, labels: LabelArray, mask: CorrectedMask) -> Plan:
+        """Write the new mask to temporary files beside its targets."""
+        entry = correction.entry
         if self.options.dry_run:
             return Plan(mask, entry, ())
         image = ImageLabels(ref=ImageRef(Path(entry.path), PurePosixPath(entry.image)), labels=labels)
-        places: list[tuple[Path, Path]] = []
+        files: list[tuple[Path, Path]] = []
         try:
-            # The first one last: if this is killed before, the old mask still counts, and the same command goes on.
-            for name, path in reversed(targets):
-                places.append((path, _beside(path)))
+            # The current mask comes last: if the process dies before, it still counts, and the same command resumes.
+            for name, path in reversed(correction.targets):
+                temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{path.suffix}")
+                files.append((path, temporary))
                 self.context.ownership.refuse_outside(path)
                 try:
-                    places[-1][1].write_bytes(FORMATS[name].encode(image, self.context))
+                    temporary.write_bytes(FORMATS[name].encode(image, self.context))
                 except OSError as error:
                     raise output_error(path, error) from error
-            written = content_digest(places[-1][1])
+            written = content_digest(files[-1][1])
         except BaseException:
-            discard(places)
+            _discard(files)
             raise
-        taken = TakenFrom(self.source, self.format, content, written, before)
-        return Plan(mask, replace(entry, taken=taken), tuple(places))
+        before = entry.taken.before if correction.done and entry.taken else correction.current.digest
+        taken = TakenFrom(self.source, self.format, correction.digest, written, before)
+        return Plan(mask, replace(entry, taken=taken), tuple(files))
 
-    def _targets(self, image: RunImage, current: Mask) -> list[tuple[str, Path]]:
-        """Return the masks to write: the old one, and if a person edited that, those that count before it or were edited too."""
+    def _targets(self, image: RunImage, current: Mask) -> tuple[tuple[str, Path], ...]:
+        """Return the masks to write: the current one; if a person edited it, also masks that precede it or were edited."""
         written = image.entry.written
         if current.digest == written[current.name].sha256:
-            return [(current.name, current.path)]
+            return ((current.name, current.path),)
         masks = image.masks
-        held = list(masks)
-        # Only masks of the same bytes are taken for one correction.
-        before = held[: held.index(current.name)] if self.context.files.png_mode == "L" else []
-        return [
+        names = list(masks)
+        # `RunImage.correction` treats only masks with the same bytes as one correction.
+        preceding = names[: names.index(current.name)] if self.context.files.png_mode == "L" else []
+        return tuple(
             (name, path)
             for name, path in masks.items()
-            if name in before or digest_of(path) not in (None, written[name].sha256)
-        ]
+            if name in preceding or digest_of(path) not in (None, written[name].sha256)
+        )
 
 
-def discard(places: Sequence[tuple[Path, Path]]) -> None:
-    """Remove the temporary files of masks."""
-    for _, temporary in places:
+def _discard(files: Sequence[tuple[Path, Path]]) -> None:
+    for _, temporary in files:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{path.suffix}")
