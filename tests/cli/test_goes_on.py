@@ -80,8 +80,8 @@ def test_a_device_without_the_dtype_of_the_folder_says_so(run: Run, monkeypatch:
 
     monkeypatch.setattr(devices, "resolve_dtype", without)
     assert run().endswith(
-        "Error: the labels in the output folder were begun in bfloat16, and device cpu does not support bfloat16\n"
-        "Hint: Go on where that device is, or choose another output folder with -o.\n"
+        "Error: the run in the output folder uses bfloat16, but device cpu does not support bfloat16\n"
+        "Hint: Resume on a machine with that device, or choose another output folder with -o.\n"
     )
     assert run.code == 1
 

@@ -472,7 +472,7 @@ def test_less_memory_is_told(label: Label, monkeypatch: pytest.MonkeyPatch) -> N
     ran = label()
     assert ran.code == 0
     assert [line for line in ran.err.splitlines() if line.startswith("Not enough")] == [
-        f"Not enough memory on cpu: {size} windows at once from here on (--batch-size {size})." for size in (4, 2)
+        f"Not enough memory on cpu: the batch size is now {size} windows (--batch-size {size})." for size in (4, 2)
     ]
     for path in ("masks/a.png", "masks/sub/b c.png"):
         assert (mask(Path("out", path)) == mask(Path("expected", path))).all()

@@ -141,7 +141,7 @@ def test_an_image_in_place_of_a_list(
         (["out", "--only", "-"], b"", 2, "Error: the list on stdin is empty"),
         (["out", "--only", "empty.txt"], b"", 2, "Error: the list in empty.txt is empty"),
         (["out", "--features", "imgs"], b"", 1, "and no features.json"),
-        (["out", "--features", "feats"], b"", 1, "Error: feats: no features in it"),
+        (["out", "--features", "feats"], b"", 1, "Error: feats: not a feature store"),
         (["out", "-0", "--jsonl"], b"", 2, "Error: -0 is for lists of paths"),
     ],
 )

@@ -51,7 +51,7 @@ def test_an_evaluation_makes_the_page(command: Command, out: Path) -> None:
         (
             ["report", "out", "--features", "nowhere"],
             1,
-            "Error: nowhere: no features in it\nHint: Make them: tipsseg encode",
+            "Error: nowhere: not a feature store\nHint: Compute features with tipsseg encode",
         ),
         (["eval", "--pred", "out", "--gt", "gt", "--report"], 2, "Error: --report makes a page in a folder"),
         (

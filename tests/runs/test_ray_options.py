@@ -53,7 +53,7 @@ def test_without_ray_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         check_ray(Ray(1), "auto")
     assert (raised.value.message, raised.value.hint) == (
         "argument `ray` needs Ray",
-        "pip install 'tipsseg[ray]'",
+        "Install it: pip install 'tipsseg[ray]'",
     )
 
 
@@ -62,9 +62,9 @@ def test_a_machine_of_the_cluster_is_like_the_one_that_asks(tmp_path: Path, monk
     (tmp_path / "shared").mkdir()
     ray_actor.enter(tmp_path / "shared", __version__)
     assert Path.cwd() == tmp_path / "shared"
-    with pytest.raises(UsageError, match=r"absent is not on .* of the Ray cluster: No such file"):
+    with pytest.raises(UsageError, match=r"of the Ray cluster cannot open .*absent: No such file"):
         ray_actor.enter(tmp_path / "absent", __version__)
-    with pytest.raises(UsageError, match=rf"has tipsseg {__version__}, and this is 9\.9"):
+    with pytest.raises(UsageError, match=rf"has tipsseg {__version__}, but this machine has 9\.9"):
         ray_actor.enter(tmp_path, "9.9")
 
 

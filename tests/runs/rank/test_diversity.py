@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tipsseg.runs.rank import diversity
-from tipsseg.runs.rank.diversity import diverse_order, ordinary_likeness
+from tipsseg.runs.rank.diversity import baseline_similarity, diverse_order
 
 
 def apart(number: int) -> np.ndarray:
@@ -64,5 +64,5 @@ def test_beyond_the_chosen_ones_errors_alone_decide(monkeypatch: pytest.MonkeyPa
     ],
     ids=["none alike", "all alike", "opposite", "unknown", "no image", "pairs"],
 )
-def test_ordinary_likeness(vectors: np.ndarray, likeness: float) -> None:
-    assert ordinary_likeness(vectors) == likeness
+def test_baseline_similarity(vectors: np.ndarray, likeness: float) -> None:
+    assert baseline_similarity(vectors) == likeness

@@ -111,8 +111,8 @@ def test_images_without_features_are_in_the_order_too(out: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "part"),
     [
-        (lambda folder: None, "no features in it"),
-        (lambda folder: folder.mkdir(), "no features in it"),
+        (lambda folder: None, "not a feature store"),
+        (lambda folder: folder.mkdir(), "not a feature store"),
         (lambda folder: (folder.mkdir(), (folder / "a.txt").write_text("a")), "no features.json"),
     ],
     ids=["no folder", "an empty one", "something else"],

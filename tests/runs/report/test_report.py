@@ -210,7 +210,7 @@ def test_the_truth_of_each_image(out: Path) -> None:
 def test_damaged_scores_of_images(out: Path, line: str) -> None:
     scored(out)
     (out / "eval-images.jsonl").write_text(line + "\n")
-    with pytest.raises(InputError, match=r"eval-images\.jsonl: not as tipsseg eval writes it"):
+    with pytest.raises(InputError, match=r"eval-images\.jsonl: not a result of tipsseg eval"):
         report(out)
 
 
@@ -230,7 +230,7 @@ def test_what_is_said_of_the_run(out: Path) -> None:
     (facts,) = data(out / "report/data/run.js")
     assert isinstance(facts, dict)
     text = "\n".join(facts["summary"])
-    for part in ("Model tiny, float32 on cpu", "tipsseg label", "Begun 2026-01-01", "Found in 2 images, by area: "):
+    for part in ("Model tiny, float32 on cpu", "tipsseg label", "Started 2026-01-01", "Found in 2 images, by area: "):
         assert part in text
 
 

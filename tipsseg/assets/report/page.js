@@ -1,18 +1,18 @@
 "use strict";
-// The list of images: loads the data file by file, filters, and draws the thumbnails that are in view.
-// Names come from anywhere: they reach the page through textContent, value and setAttribute alone.
+// The list of images: load the data chunk by chunk, filter it, and draw the visible thumbnails.
+// Names are untrusted: set them by textContent, value and setAttribute only.
 
 const byId = (id) => document.getElementById(id);
 
-/** An element with properties, and children: elements or texts. */
+/** Make an element with properties and children, which are elements or texts. */
 function element(tag, properties, ...children) {
-  const made = document.createElement(tag);
+  const node = document.createElement(tag);
   for (const [name, value] of Object.entries(properties || {})) {
-    if (name.includes("-") || name === "role" || name === "scope" || name === "for") made.setAttribute(name, value);
-    else made[name] = value;
+    if (name.includes("-") || name === "role" || name === "scope" || name === "for") node.setAttribute(name, value);
+    else node[name] = value;
   }
-  made.append(...children);
-  return made;
+  node.append(...children);
+  return node;
 }
 
 const MARKS = ["wrong", "good", "later"];
@@ -21,7 +21,7 @@ const IGNORED = "#808080";
 
 const page = { run: null, records: [], shown: [], classes: new Map(), complete: false, columns: 1, cells: new Map(), marks: {} };
 
-/** What the scripts of data call. */
+/** The functions that the data scripts call. */
 const tipsseg = {
   run(facts) {
     page.run = facts;
@@ -53,7 +53,7 @@ function loadChunk(index) {
   const { chunks, images, ended } = page.run;
   page.complete = index >= chunks.length;
   const state = ended ? "" : " The run has not ended.";
-  byId("about").textContent = (page.complete ? `${images} images.` : `Reading: ${page.records.length} of ${images} images.`) + state;
+  byId("about").textContent = (page.complete ? `${images} images.` : `Loading: ${page.records.length} of ${images} images.`) + state;
   if (page.complete) {
     refresh();
     statistics.draw();
@@ -61,13 +61,13 @@ function loadChunk(index) {
   } else if (index === 0) {
     loadScript(chunks[0], () => missing(chunks[0]));
   } else {
-    // What is in view is drawn before the next file is read.
+    // Draw the visible thumbnails before loading the next chunk.
     setTimeout(() => loadScript(chunks[index], () => missing(chunks[index])), 0);
   }
 }
 
 function missing(file) {
-  byId("about").textContent = `${file} is missing. Make the page again: tipsseg report`;
+  byId("about").textContent = `${file} is missing. Write the page again: tipsseg report`;
 }
 
 // ---- marks ----
@@ -89,7 +89,7 @@ function setMark(record, mark) {
   try {
     localStorage.setItem(marksKey(), JSON.stringify(page.marks));
   } catch {
-    byId("about").textContent = "This browser keeps no marks for files: save the list before the page is closed.";
+    byId("about").textContent = "This browser does not store marks of local pages: save the list before you close the page.";
   }
   redraw();
   writeList();
@@ -100,7 +100,7 @@ function markedPaths() {
   return page.records.filter((each) => page.marks[each.image] === mark).map((each) => each.path);
 }
 
-/** The list for `tipsseg label -`; with NUL where a path has a line end in it. */
+/** The list for `tipsseg label -`, separated by NUL if a path contains a line break. */
 function pathList() {
   const paths = markedPaths();
   const end = paths.some((path) => /[\n\r]/.test(path)) ? "\0" : "\n";
@@ -120,7 +120,7 @@ function confidenceOf(record, id) {
   return found ? found[2] : null;
 }
 
-/** The class that is chosen; null: any. */
+/** The id of the selected class; null for any. */
 const chosenClass = () => (byId("class").value === "" ? null : Number(byId("class").value));
 
 function refresh() {
@@ -142,7 +142,7 @@ function refresh() {
   });
   const order = byId("order").value;
   if (order === "path") page.shown.sort((a, b) => (a.image < b.image ? -1 : 1));
-  // What failed has no score and stays last.
+  // Failed images have no score and stay last.
   if (order === "score") page.shown.sort((a, b) => (b.score ?? -1) - (a.score ?? -1));
   if (order === "sure") page.shown.sort((a, b) => (a.score ?? 2) - (b.score ?? 2));
   if (order === "truth") page.shown.sort((a, b) => (a.accuracy ?? 2) - (b.accuracy ?? 2));
@@ -159,12 +159,12 @@ function drawColours() {
   byId("colours").replaceChildren(...entries.map(([name, colour]) => element("li", {}, swatch(colour), name)));
 }
 
-// ---- the place in the page: behind "#" in its address, so that a reload and Back find it ----
+// ---- state in the address, behind "#", for reload and Back ----
 
 const fields = () => [...byId("filters").elements].filter((each) => each.id);
 const unset = (field) => (field.options ? field.options[0].value : field.defaultValue);
 
-/** Note filters, view and open image in the address: in place of the last note, or, as "pushState", before it for Back. */
+/** Save filters, view and open image in the address: replace the current entry, or add one for Back with "pushState". */
 function notePlace(how = "replaceState") {
   const place = new URLSearchParams();
   for (const field of fields()) if (field.value !== unset(field)) place.set(field.id, field.value);
@@ -180,7 +180,7 @@ function restoreForm() {
   const place = notedPlace();
   for (const field of fields()) {
     field.value = place.get(field.id) ?? unset(field);
-    if (field.selectedIndex < 0) field.value = unset(field); // of a page that had other classes
+    if (field.selectedIndex < 0) field.value = unset(field); // saved by a page with other classes
   }
   show(["classes", "truth"].find((each) => each === place.get("view") && (each !== "truth" || page.run.truth)) || "images");
 }
@@ -198,7 +198,7 @@ window.addEventListener("popstate", () => {
   restoreImage();
 });
 
-// ---- the grid: only what is in view is in the page ----
+// ---- the grid: only visible thumbnails are in the document ----
 
 function layOut() {
   const width = byId("grid").clientWidth;

@@ -1,11 +1,11 @@
 "use strict";
-// Numbers by class over all images, classes that were never found, and the confusion matrix where truth is known.
+// Statistics of classes over all images, classes in no image, and the confusion matrix if truth is known.
 
 const BINS = 10;
 const EXAMPLES = 3;
 const WORST = 24;
 
-/** A small picture of an image that opens it. */
+/** Make a button with a thumbnail that opens an image. */
 function exampleButton(record, what) {
   const text = `${record.image}: ${what}`;
   const view = element("img", { src: address("thumbnails", record.key, ".jpg"), alt: "", loading: "lazy" });
@@ -16,21 +16,21 @@ const statistics = {
   prepare() {
     const button = document.querySelector('nav [data-view="truth"]');
     button.hidden = !page.run.truth;
-    if (page.run.scored) byId("order").append(element("option", { value: "truth", textContent: "least right first" }));
-    byId("classes").replaceChildren(element("p", { textContent: "Reading the images." }));
+    if (page.run.scored) byId("order").append(element("option", { value: "truth", textContent: "lowest accuracy" }));
+    byId("classes").replaceChildren(element("p", { textContent: "Loading the images." }));
   },
 
   draw() {
     const all = this.count();
     const found = page.run.classes.filter((each) => all.get(each.id).images.length);
     const never = page.run.classes.filter((each) => !all.get(each.id).images.length);
-    const heads = ["Class", "Images", "Share of all pixels", "Confidence", "Images by mean confidence", "Least sure", "Most sure"];
-    const head = element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { scope: "col", textContent: text, className: / sure$/.test(text) ? "left" : "" }))));
+    const heads = ["Class", "Images", "Share of all pixels", "Confidence", "Images by mean confidence", "Lowest confidence", "Highest confidence"];
+    const head = element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { scope: "col", textContent: text, className: /est confidence$/.test(text) ? "left" : "" }))));
     const body = element("tbody", {}, ...found.map((each) => this.row(each, all.get(each.id))));
-    const caption = element("caption", { textContent: "Classes; confidence is the mean of all pixels of the class" });
+    const caption = element("caption", { textContent: "Classes. Confidence is the mean over all pixels of the class" });
     const names = never.length ? never.map((each) => each.name).join(", ") : "none";
     byId("classes").replaceChildren(
-      element("h2", { textContent: "The run" }),
+      element("h2", { textContent: "Run" }),
       element("ul", { id: "summary" }, ...(page.run.summary || []).map((text) => element("li", { textContent: text }))),
       element("h2", { textContent: "Classes" }),
       element("table", {}, caption, head, body),
@@ -40,7 +40,7 @@ const statistics = {
     if (page.run.truth) this.drawTruth(page.run.truth);
   },
 
-  /** Per class: the images, the pixels, the confidence summed over pixels, a histogram of images; and the pixels of all images. */
+  /** Sum up images, pixels, confidence and a histogram of images for each class, and the pixels of all images. */
   count() {
     const all = new Map(page.run.classes.map((each) => [each.id, { images: [], pixels: 0, sum: 0, bins: new Array(BINS).fill(0) }]));
     this.pixels = 0;
@@ -109,7 +109,7 @@ const statistics = {
       const score = element("td", { textContent: each.iou === null ? "" : percent(each.iou) });
       return element("tr", {}, element("th", { scope: "row", textContent: each.name }), score, ...cells);
     });
-    const caption = element("caption", { textContent: "Each row: how the pixels of a class of the truth were labelled; less than half a percent is left out" });
+    const caption = element("caption", { textContent: "Each row shows the labels of one truth class. Shares below half a percent are hidden" });
     byId("truth").replaceChildren(
       element("p", { textContent: `Mean IoU ${percent(mean)}, pixel accuracy ${percent(accuracy)}` }),
       ...this.worst(),
@@ -118,7 +118,7 @@ const statistics = {
     );
   },
 
-  /** The images with the smallest share of right pixels. */
+  /** List the images with the lowest pixel accuracy. */
   worst() {
     const scored = page.records.filter((each) => each.key && each.accuracy !== undefined);
     if (!scored.length) return [];
@@ -126,6 +126,6 @@ const statistics = {
     const cells = scored.slice(0, WORST).map((each) =>
       element("li", {}, exampleButton(each, `${percent(each.accuracy)} right`), element("span", { className: "soft", textContent: `${percent(each.accuracy)} right` })),
     );
-    return [element("h2", { textContent: "Images with the fewest right pixels" }), element("ul", { id: "worst", className: "gallery" }, ...cells)];
+    return [element("h2", { textContent: "Images with the lowest accuracy" }), element("ul", { id: "worst", className: "gallery" }, ...cells)];
   },
 };

@@ -1,5 +1,5 @@
 "use strict";
-// One image: its picture, the labels on it, the classes that are shown, and what is under the pointer.
+// The viewer of one image: its picture, labels and visible classes, and the label under the pointer.
 
 const viewer = {
   index: -1,
@@ -10,7 +10,7 @@ const viewer = {
   hidden: new Set(),
   before: 0.45,
 
-  /** Show an image because a person asked for it: Back closes it again. */
+  /** Open an image on request; Back closes it. */
   open(index) {
     const how = byId("viewer").open ? "replaceState" : "pushState";
     this.show(index);
@@ -28,14 +28,14 @@ const viewer = {
     const parts = [record.path, describe(record)];
     if (record.size) parts.push(`${record.size[0]} x ${record.size[1]} pixels (height x width)`);
     if (record.reason) parts.push(record.reason);
-    if (record.key && !record.shown) parts.push("The image was not there, or had changed: only its labels are shown.");
+    if (record.key && !record.shown) parts.push("The image is missing or has changed: only its labels are shown.");
     byId("facts").replaceChildren(...parts.flatMap((part) => [part, element("br")]));
     byId("stack").style.aspectRatio = record.size ? `${record.size[1]} / ${record.size[0]}` : "";
     byId("picture").hidden = !record.key;
     byId("picture").alt = `${record.image}, ${record.classes.map((each) => page.classes.get(each[0]).name).join(", ") || "no class"}`;
     if (record.key) {
       byId("picture").src = address("pictures", record.key, ".jpg");
-      loadScript(address("maps", record.key, ".js"), () => (byId("hover").textContent = "The map of labels is missing."));
+      loadScript(address("maps", record.key, ".js"), () => (byId("hover").textContent = "The label map is missing."));
     }
     byId("previous").disabled = index <= 0;
     byId("next").disabled = index >= page.shown.length - 1;
@@ -45,7 +45,7 @@ const viewer = {
     if (!byId("viewer").open) byId("viewer").showModal();
   },
 
-  /** Show one record, whatever is filtered. */
+  /** Open a record, even if the filters hide it. */
   openRecord(record) {
     if (!page.shown.includes(record)) {
       byId("filters").reset();
@@ -58,7 +58,7 @@ const viewer = {
     if (!this.record || this.record.key !== key) return;
     const image = new Image();
     image.onload = () => {
-      if (this.record?.key !== key) return; // closed, or another one by now
+      if (this.record?.key !== key) return; // the viewer was closed, or shows another image
       const [height, width] = [image.height, image.width];
       const canvas = element("canvas", { width, height });
       const context = canvas.getContext("2d", { willReadFrequently: true, colorSpace: "srgb" });
@@ -104,7 +104,7 @@ const viewer = {
     if (lines) this.drawNames(context);
   },
 
-  /** The names of classes, at their places. */
+  /** Draw the names of classes. */
   drawNames(context) {
     const [height, width] = this.size;
     const letters = Math.max(9, Math.round(Math.max(height, width) / 42));
@@ -146,7 +146,7 @@ const viewer = {
     );
   },
 
-  /** The images that are most like this one, where the page was made with features. */
+  /** List the most similar images, if the page was written with features. */
   drawAlike() {
     const found = (this.record.alike || []).map((place) => page.records[place]).filter((each) => each && each.key);
     byId("alike").hidden = !found.length;

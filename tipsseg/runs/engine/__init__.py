@@ -1,1 +1,1 @@
-"""Send images through the model: here, or on the machines of a Ray cluster."""
+"""Run images through the model, in this process or on a Ray cluster."""

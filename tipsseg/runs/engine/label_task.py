@@ -49,17 +49,7 @@ class LabelTask:
         store: FeatureStore | None = None,
         digests: Digests | None = None,
     ) -> None:
-        """Set up the task.
-
-        Args:
-            labeller: Labels the images.
-            formats: The formats to write.
-            context: The settings of the run for the writers.
-            digest: The digest of all settings that affect labels.
-            max_pixels: Refuse images with more pixels.
-            store: The feature store to read and extend; None encodes all images and stores nothing.
-            digests: Known hashes of images.
-        """
+        """Set up the task. `digest` identifies all settings that affect labels; None as `store` encodes all images."""
         backbone = labeller.backbone
         on_device = None if backbone.device_name == "cpu" else find_features(backbone.device)
         self.source: FeatureSource[Patches] = FeatureSource(

@@ -1,4 +1,4 @@
-"""The model of a run, and its feature store. Torch is imported here, unless the run is on a CPU and takes features from a store."""
+"""Load the model of a run, and open its feature store. A run that reads all features from a store does not import torch."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tipsseg.weights.sources import file_hashes, find_model
 
 Note = Callable[[str], None]
 
-#: So many of the images tell whether a store has the features of all.
-_ASKED = 32
+#: The number of images to look up in a feature store, to guess if it has the features of all images.
+_LOOKED_UP = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,10 +33,10 @@ class LoadedModel:
 
     Attributes:
         model: The model.
-        view: How it sees images.
-        info: The run, with what is known once its model is loaded.
-        store: Where features are taken from and kept; None: nowhere.
-        digests: Hashes of images that were taken already.
+        view: The sizes and windows at which the model sees images.
+        info: The run, with its device and dtype.
+        store: The feature store to read and extend; None if features are not stored.
+        digests: Known hashes of images.
     """
 
     model: Model
@@ -47,48 +47,54 @@ class LoadedModel:
 
 
 def load_for(info: RunInfo, note: Note | None, *, quiet: bool, images: Sequence[ImageRef] = ()) -> LoadedModel:
-    """Load the model of a run that `plan_run` planned, and open its feature store.
+    """Load the model of a planned run, see `plan_run`, and open its feature store.
 
     Args:
         info: The run.
-        note: Takes lines on what a user may want to change.
-        quiet: Whether a download shows no progress.
-        images: Images to come. If the store has their features, device "auto" is the CPU: nothing is left for another to do.
+        note: Prints notes.
+        quiet: Hide the progress of a download.
+        images: The first images. If the store has their features, device "auto" is the CPU, because there is nothing to encode.
 
     Raises:
-        TipssegError: For what ends the run.
+        TipssegError: The run cannot go on.
     """
     spec, digests = info.spec, Digests()
-    if spec.device == "auto" and spec.features is not None and _are_kept(spec.features, spec.options, images, digests):
+    if (
+        spec.device == "auto"
+        and spec.features is not None
+        and _has_features(spec.features, spec.options, images, digests)
+    ):
         model = _load(replace(spec, device="cpu"), info.dtype, note, quiet=quiet)
     else:
         model = _load(spec, info.dtype, note, quiet=quiet)
     backbone = model.backbone
-    view = view_of(backbone, spec.options)  # raises before a store is begun
+    view = view_of(backbone, spec.options)  # raises errors before it makes a store
     facts = {**info.model, "sha256": file_hashes(backbone.folder, keep_stamps=spec.use_cache)}
     store = None
     if spec.features is not None:
         recipe = Recipe(model_identity(facts), backbone.dtype_name, view.mode, view.base, LABELS_VERSION)
-        kept = choose(spec.feature_dtype or DEFAULT_FEATURE_DTYPE, FEATURE_DTYPES, "dtype of features")
-        store = FeatureStore(spec.features, StoreRecord(str(facts["id"]), recipe, kept))
-    known = replace(info, model=facts, device=backbone.device_name, dtype=backbone.dtype_name)
-    return LoadedModel(model=model, view=view, info=known, store=store, digests=digests)
+        dtype = choose(spec.feature_dtype or DEFAULT_FEATURE_DTYPE, FEATURE_DTYPES, "dtype of features")
+        store = FeatureStore(spec.features, StoreRecord(str(facts["id"]), recipe, dtype))
+    info = replace(info, model=facts, device=backbone.device_name, dtype=backbone.dtype_name)
+    return LoadedModel(model=model, view=view, info=info, store=store, digests=digests)
 
 
-def _are_kept(store: Path, options: LabelOptions, images: Sequence[ImageRef], digests: Digests) -> bool:
-    """Return whether a store has the features of images, as far as a few of them tell; any that cannot be read are passed over."""
-    there = read_store(store)
-    if there is None:
+def _has_features(store: Path, options: LabelOptions, images: Sequence[ImageRef], digests: Digests) -> bool:
+    """Return True if a store has the features of a few of the images. Images that cannot be read are skipped."""
+    record = read_store(store)
+    if record is None:
         return False
-    own = there.recipe.short_side
-    sides = [side if side != own else None for side in short_sides(own, options.scales)]
-    asked = [digests.ahead(each.path) for each in images[:: max(len(images) // _ASKED, 1)]]
-    found = [sha256 for sha256 in asked if sha256 is not None]
-    return bool(found) and all(os.path.lexists(feature_path(store, sha256, side)) for sha256 in found for side in sides)
+    base = record.recipe.short_side
+    sides = [side if side != base else None for side in short_sides(base, options.scales)]
+    sample = [digests.ahead(ref.path) for ref in images[:: max(len(images) // _LOOKED_UP, 1)]]
+    hashes = [sha256 for sha256 in sample if sha256 is not None]
+    return bool(hashes) and all(
+        os.path.lexists(feature_path(store, sha256, side)) for sha256 in hashes for side in sides
+    )
 
 
 def _load(spec: ComputeOptions, dtype: str, note: Note | None, *, quiet: bool) -> Model:
-    """Load the model in a dtype, which may be that of an earlier run; with a store each tower is read when it is first needed."""
+    """Load the model in a dtype, which may come from an earlier run. With a store, load each tower at its first use."""
     source, lazy = find_model(spec.model), spec.features is not None
     if lazy and spec.device == "cpu" and dtype != "auto":
         from tipsseg.backbones.tipsv2.lazy import LazyTipsv2
@@ -102,14 +108,14 @@ def _load(spec: ComputeOptions, dtype: str, note: Note | None, *, quiet: bool) -
     backbone = Tipsv2Backbone(folder, spec.device, dtype, spec.batch_size, cache, lazy=lazy)
     if note is not None:
         backbone.on_less_memory = lambda size: note(
-            f"Not enough memory on {backbone.device}: {size} windows at once from here on (argument `batch_size`={size})."
+            f"Not enough memory on {backbone.device}: the batch size is now {size} windows (argument `batch_size`={size})."
         )
     return Model(backbone)
 
 
 def check_device(spec: ComputeOptions, dtype: str) -> None:
-    """Raise DeviceError for a device that is not here, or that does not have the dtype."""
-    # Only now torch, which takes its time.
+    """Raise DeviceError if this machine lacks the device, or the device lacks the dtype."""
+    # Importing torch is slow, so it happens here.
     from tipsseg.backbones.devices import resolve_device, resolve_dtype
 
     device = resolve_device(spec.device)
@@ -120,6 +126,6 @@ def check_device(spec: ComputeOptions, dtype: str) -> None:
             raise
         raise DeviceError(
             error.device,
-            f"the labels in the output folder were begun in {dtype}, and {error.message}",
-            "Go on where that device is, or choose another output folder with argument `output`.",
+            f"the run in the output folder uses {dtype}, but {error.message}",
+            "Resume on a machine with that device, or choose another output folder with argument `output`.",
         ) from error

@@ -1,4 +1,4 @@
-"""What makes the engine that a run asks for."""
+"""Choose the engine of a run."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tipsseg.options.run import EngineOptions
 from tipsseg.runs.engine.engine import Engine, LocalEngine
 from tipsseg.store.spec import RunInfo
 
-#: Makes an engine of a run, of what takes its notes, and of whether it is quiet.
+#: A function of a run, a function that prints notes, and the option `quiet`.
 EngineMaker = Callable[[RunInfo, Callable[[str], None], bool], AbstractContextManager[Engine]]
 
 
 def engine_maker(options: EngineOptions, device: str) -> EngineMaker:
-    """Return what makes the engine of a run on a device. Raise UsageError if Ray is not installed, or cannot be asked so."""
+    """Return a function that makes the engine of a run. Raises UsageError if Ray is not installed, or cannot use the device."""
     if options.ray is None:
         return lambda info, note, quiet: nullcontext(LocalEngine(info, note=note, quiet=quiet))
     from tipsseg.runs.engine.ray_engine import RayEngine, check_ray

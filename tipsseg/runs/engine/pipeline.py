@@ -1,6 +1,6 @@
-"""What is done to many images: reading, the model, and what follows overlap; results come in order, and a bad image ends nothing.
+"""Run a task on many images. Loading, the model and finishing overlap; results come in order; a bad image does not end the run.
 
-items ─ a thread ─► load, in threads ─► the model in batches, and scores, in the caller's thread ─► finish, in threads ─► results
+items ─ a thread ─► load, in threads ─► model in batches, then score, in the caller's thread ─► finish, in threads ─► results
 """
 
 from __future__ import annotations
@@ -26,53 +26,53 @@ Done_co = TypeVar("Done_co", covariant=True)
 
 
 class Task(Protocol[Scored, Done_co]):
-    """What is done to an image once its features are there: it is labelled, kept, or learnt from.
+    """The work on an image with its features: label it, store it, or learn from it.
 
     Attributes:
-        source: Where its features come from.
+        source: The source of the features.
     """
 
     source: FeatureSource[Any]
 
     def score(self, scales: Sequence[Any]) -> Scored:
-        """Return what `finish` needs of the features at each scale; for the thread of the model."""
+        """Return the data that `finish` needs from the features of all scales. Runs in the model's thread."""
 
     def finish(self, loaded: Loaded[Any], scored: Scored) -> Done_co:
-        """Do the rest; several threads call this. Raises ImageError for what is wrong with this image."""
+        """Finish an image and return its result. Must be thread-safe. Raises ImageError if this image fails."""
 
 
 def run_tasks(
     items: Iterable[ImageRef | Done | Failed], task: Task[Scored, Done], jobs: int
 ) -> Generator[Done | Failed, None, None]:
-    """Yield what becomes of each image, in the order of `items`; `jobs` threads read images and do what follows the model.
+    """Run a task on images with `jobs` threads, and yield the results in the order of `items`.
 
-    `items` is gone through in a thread of its own and may come slowly: what has come is done, not held up for more. At most
-    2 * `jobs` images are in memory, and as many more as windows make a batch. An image that cannot be read, or that `finish`
-    refuses, is a Failed; other errors are raised.
+    A thread iterates over `items`, which may arrive slowly: images are finished without waiting for a full batch. Memory holds at
+    most 2 * `jobs` images, plus the windows of a batch. An ImageError while loading or finishing yields a Failed; other errors are
+    raised. Items that are not images are passed through.
     """
     happened = threading.Event()
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="work")
     source = task.source
     batches: Batches[_Image[Done]] = source.batches()
-    line: deque[Future[Done | Failed]] = deque()  # what was taken and not yielded yet, in order
-    loading: deque[_Loading[Done]] = deque()  # the images in it that the model has not got
+    queue: deque[Future[Done | Failed]] = deque()  # results to yield, in order
+    loading: deque[_Loading[Done]] = deque()  # the images in `queue` that wait for the model
     writing: set[Future[None]] = set()
 
     def encode(step: Iterable[tuple[_Image[Done], Features | None]]) -> Generator[Done | Failed, None, bool]:
-        """Take a step of the model; return whether any images are ready. What was done before its error is told before it."""
+        """Finish the images of a model step, and return True if there are any. On an error, yield finished images first."""
         any_ready = False
         try:
-            for image, made in step:
+            for image, features in step:
                 any_ready = True
-                scales, unsaved = source.keep(image.loaded, made)
-                # Compared at once, so that features, which take the most memory, are gone before the next ones are made.
+                scales, unsaved = source.keep(image.loaded, features)
+                # Score now, to free the features, which take the most memory, before the next model step.
                 finishing = pool.submit(_finish, task, image, task.score(scales), unsaved)
                 writing.add(finishing)
                 finishing.add_done_callback(writing.discard)
         except Exception:
             wait(set(writing))
-            while line and line[0].done():
-                yield line.popleft().result()
+            while queue and queue[0].done():
+                yield queue.popleft().result()
             raise
         return any_ready
 
@@ -80,9 +80,9 @@ def run_tasks(
     try:
         while True:
             happened.clear()
-            while line and line[0].done():
+            while queue and queue[0].done():
                 feed.make_room()
-                yield line.popleft().result()
+                yield queue.popleft().result()
             if loading and loading[0].loaded.done():
                 image = loading.popleft().image()
                 if image is not None:
@@ -90,26 +90,26 @@ def run_tasks(
             elif (item := feed.take()) is not None:
                 result: Future[Done | Failed] = Future()
                 result.add_done_callback(lambda _: happened.set())
-                line.append(result)
+                queue.append(result)
                 if (begun := _begin(item, result, task, pool)) is not None:
                     begun.loaded.add_done_callback(lambda _: happened.set())
                     loading.append(begun)
             elif (yield from encode(batches.flush())):
                 continue
-            elif not line and feed.ended:
+            elif not queue and feed.ended:
                 return
             else:
                 happened.wait()
     finally:
         feed.stop()
         pool.shutdown(wait=False, cancel_futures=True)
-        # Files that are being written get whole, or not begun, before anybody else may have the folder.
+        # Wait for running writers before another process may lock the folder.
         wait(set(writing))
 
 
 @dataclass(frozen=True, slots=True)
 class _Image(Generic[Done]):
-    """An image that was read, and where its result goes."""
+    """A loaded image, and the future of its result."""
 
     loaded: Loaded[Any]
     result: Future[Done | Failed]
@@ -117,19 +117,19 @@ class _Image(Generic[Done]):
 
 @dataclass(frozen=True, slots=True)
 class _Loading(Generic[Done]):
-    """An image that a thread reads, and where its result goes."""
+    """An image that a thread is loading, and the future of its result."""
 
     ref: ImageRef
     loaded: Future[Loaded[Any]]
     result: Future[Done | Failed]
 
     def image(self) -> _Image[Done] | None:
-        """Return the image, once it was read; None if it could not be."""
+        """Return the loaded image; None if loading failed, which sets its result."""
         try:
             return _Image(self.loaded.result(), self.result)
         except ImageError as error:
             self.result.set_result(Failed(self.ref, error))
-        except Exception as error:  # whatever it is, it is raised in its turn
+        except Exception as error:  # raised when it is this image's turn
             self.result.set_exception(error)
         return None
 
@@ -140,7 +140,7 @@ def _begin(
     task: Task[Scored, Done],
     pool: ThreadPoolExecutor,
 ) -> _Loading[Done] | None:
-    """Have an image read; of everything else the result is known."""
+    """Start loading an image; set the result of any other item."""
     if isinstance(item, ImageRef):
         return _Loading(item, pool.submit(task.source.load, item), result)
     if isinstance(item, BaseException):
@@ -151,7 +151,7 @@ def _begin(
 
 
 def _add(image: _Image[Done], batches: Batches[_Image[Done]]) -> Iterable[tuple[_Image[Done], Features | None]]:
-    """Return the images that are ready once this one has joined the batches; one whose features are known passes by them."""
+    """Add an image to the batches and return the images that are ready; a stored one is ready at once."""
     lacking = image.loaded.lacking
     return [(image, None)] if lacking is None else batches.add(image, lacking)
 
@@ -162,5 +162,5 @@ def _finish(task: Task[Scored, Done], image: _Image[Done], scored: Scored, unsav
         image.result.set_result(task.finish(image.loaded, scored))
     except ImageError as error:
         image.result.set_result(Failed(image.loaded.ref, error))
-    except BaseException as error:  # whatever it is, it is raised in its turn
+    except BaseException as error:  # raised when it is this image's turn
         image.result.set_exception(error)

@@ -1,4 +1,4 @@
-"""The part of the engine "ray" that runs in the actors of a Ray cluster: images in, their results out."""
+"""The actor of the Ray engine: it labels batches of images on a machine of the cluster."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tipsseg.types import ImageRef
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What every actor is told.
+    """The settings of all actors.
 
     Attributes:
         info: The run.
-        context: What the writers have to know of it.
-        folder: The current folder of the process that asks. Relative paths begin there.
-        version: Of tipsseg in that process.
+        context: The settings of the run for the writers.
+        folder: The working directory of the driver, which relative paths refer to.
+        version: The driver's version of tipsseg.
     """
 
     info: RunInfo
@@ -37,28 +37,27 @@ class Plan:
 
 
 class LabelActor:
-    """Holds a model, and labels one batch of images after the other.
+    """Load a model, and label batches of images.
 
-    Errors that a user can mend are returned: Ray would wrap them, and lose what they carry.
+    Methods return TipssegErrors instead of raising them, because Ray would wrap them and lose their attributes.
     """
 
     def __init__(self, plan: Plan) -> None:
-        """Nothing is loaded yet."""
         self._plan = plan
 
     def start(self) -> RunInfo | TipssegError:
-        """Load the model; returns what the run came to by that."""
+        """Load the model, and return the run with its device and dtype."""
         plan = self._plan
         try:
             enter(plan.folder, plan.version)
-            silence_decoders()  # this process is the run's own
+            silence_decoders()  # this process only serves the run
             self._engine = LocalEngine(plan.info, quiet=True)
             return self._engine.start(plan.context)
         except TipssegError as error:
             return error
 
     def label(self, refs: Sequence[ImageRef]) -> tuple[ImageResult | TipssegError, ...]:
-        """The results of the images, in order; an error in the place of one ends the run there."""
+        """Return the results of the images in order. An error ends the run, and is the last item."""
         results: list[ImageResult | TipssegError] = []
         try:
             with closing(self._engine.results(refs)) as labelled:
@@ -69,19 +68,19 @@ class LabelActor:
 
 
 def enter(folder: Path, version: str) -> None:
-    """Be in the folder that relative paths begin at, so that they, and what is said of them, are the same as in a local run.
+    """Change to the driver's working directory, so that relative paths and messages are the same as in a local run.
 
-    Raises UsageError where it is not on this machine, and where that has another version of tipsseg.
+    Raises UsageError if this machine lacks the directory, or has another version of tipsseg.
     """
     if version != __version__:
         raise UsageError(
-            f"{platform.node()} of the Ray cluster has tipsseg {__version__}, and this is {version}",
-            "Install the same version on all its machines.",
+            f"{platform.node()} of the Ray cluster has tipsseg {__version__}, but this machine has {version}",
+            "Install the same version on all machines of the cluster.",
         )
     try:
         os.chdir(folder)
     except OSError as error:
         raise UsageError(
-            f"{folder} is not on {platform.node()} of the Ray cluster: {error.strerror or error}",
-            "Run the command in a folder that all its machines share, as they have to share images and output.",
+            f"{platform.node()} of the Ray cluster cannot open {folder}: {error.strerror or error}",
+            "Run the command in a folder that all machines share; images and output must be shared too.",
         ) from error

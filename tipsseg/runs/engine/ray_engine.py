@@ -1,11 +1,11 @@
-"""The engine "ray": the images of a run labelled by the actors of a Ray cluster.
+"""The Ray engine: label the images of a run with the actors of a Ray cluster.
 
-This process reads the list of images, keeps the records of the run and prints; it needs no torch. The actors write the per-image
-files, and share the file system with it.
+The driver, which is this process, lists images, keeps the records of the run and prints; it does not import torch. The actors write
+the per-image files to a shared file system.
 
-items ─ a thread ─► batches ─► actors, a few batches each ─► results, in the order of the items
+items ─ a thread ─► batches ─► actors, a few batches per actor ─► results, in the order of the items
 
-An actor that dies is replaced, and its images are labelled again: their files are the same bytes then.
+If an actor dies, another one labels its images again and writes the same bytes.
 """
 
 from __future__ import annotations
@@ -38,43 +38,43 @@ from tipsseg.util.files import clean_up_below
 from tipsseg.util.printable import first_line
 from tipsseg.util.threads import Feeder
 
-#: Images that go to an actor at once: fewer where no more have come yet.
+#: The most images in a batch for an actor.
 _BATCH = 16
 
-#: Batches an actor has at a time, so that it need not wait for the next.
+#: The batches queued at an actor, so that it never waits for the next one.
 _AHEAD = 2
 
-#: Images, as batches per actor, that may be under way before the oldest of them is done.
+#: The most batches per actor between the oldest unfinished image and the newest one.
 _WINDOW = 4
 
-#: How often an actor may die over the same images, or while it loads the model, before the run ends.
+#: The number of actor deaths over the same images, or while loading the model, that ends the run.
 _DEATHS = 4
 
-#: Seconds that actors get to end.
+#: Seconds to wait for actors to end.
 _GRACE = 10.0
 
-_SAME_COMMAND = "What is done stays; the same command goes on from there."
+_SAME_COMMAND = "Run the same command to resume."
 
 
 def check_ray(ray: Ray, device: str) -> None:
-    """Raise UsageError if Ray is not installed, or would hide the device from its actors."""
+    """Raise UsageError if Ray is not installed, or would hide the GPUs from its actors."""
     if find_spec("ray") is None:
-        raise UsageError("argument `ray` needs Ray", "pip install 'tipsseg[ray]'")
+        raise UsageError("argument `ray` needs Ray", "Install it: pip install 'tipsseg[ray]'")
     if device.startswith("cuda") and not ray.gpus:
         raise UsageError(
             f"argument `device`={device} with argument `ray`={ray}: Ray would hide the GPUs from its actors",
-            f"Give each of them a GPU: argument `ray`={ray.actors}x1.",
+            f"Set one GPU per actor: argument `ray`={ray.actors}x1.",
         )
 
 
 @dataclass(eq=False, slots=True)
 class _Image:
-    """An image on its way, and where its result goes.
+    """An unfinished image.
 
     Attributes:
         ref: The image.
-        result: Its result.
-        deaths: How many actors died while they were at work on its batch.
+        result: The future of its result.
+        deaths: The number of actors that died while they labelled its batch.
     """
 
     ref: ImageRef
@@ -84,7 +84,7 @@ class _Image:
 
 @dataclass(eq=False, slots=True)
 class _Task:
-    """What an actor was asked for: to load the model, or to label images."""
+    """A call of an actor: label these images, or load the model if there are none."""
 
     answer: Future[Any]
     images: tuple[_Image, ...] = ()
@@ -92,7 +92,7 @@ class _Task:
 
 @dataclass(eq=False, slots=True)
 class _Worker:
-    """An actor, with what it was asked for and has not answered yet, in order; `ready` once it has loaded the model."""
+    """An actor and its unfinished calls, in order; `ready` once it has loaded the model."""
 
     actor: Any
     tasks: deque[_Task]
@@ -100,7 +100,7 @@ class _Worker:
 
 
 class RayEngine:
-    """Labels images in actors of a Ray cluster. Use as a context manager: at its end the actors are gone."""
+    """Label images with the actors of a Ray cluster. Use as a context manager, which ends the actors."""
 
     def __init__(self, info: RunInfo, wanted: Ray) -> None:
         check_ray(wanted, info.spec.device)
@@ -115,7 +115,7 @@ class RayEngine:
         self._stack = ExitStack()
 
     def start(self, context: RunContext, images: Sequence[ImageRef] = ()) -> RunInfo:
-        """Join the cluster of $RAY_ADDRESS, or start Ray on this machine, and wait for the first model; see Engine."""
+        """Join the cluster at $RAY_ADDRESS, or start Ray on this machine, and wait until an actor has loaded the model."""
         import ray
 
         self._context = context
@@ -133,36 +133,34 @@ class RayEngine:
         return self._started
 
     def batch_size(self) -> int | None:
-        """Not known: each actor has its own, see Engine."""
-        return None
+        return None  # each actor has its own
 
     def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
-        """Label the images, see Engine. `items` is gone through in a thread of its own, as in `pipeline.run_tasks`."""
-        line: deque[Future[ImageResult]] = deque()  # what was taken and not yielded yet, in order
+        queue: deque[Future[ImageResult]] = deque()  # results to yield, in order
         feed = Feeder(items, self._wanted.actors * _WINDOW * _BATCH, self._happened.set)
         finished = False
         try:
-            while line or not feed.ended:
+            while queue or not feed.ended:
                 self._happened.clear()
                 while (item := feed.take()) is not None:
-                    line.append(self._begin(item))
+                    queue.append(self._begin(item))
                 self._collect()
                 self._send()
-                if (line and not line[0].done()) or not (line or feed.ended):
+                if (queue and not queue[0].done()) or not (queue or feed.ended):
                     self._happened.wait()
-                while line and line[0].done():
+                while queue and queue[0].done():
                     feed.make_room()
-                    yield line.popleft().result()
+                    yield queue.popleft().result()
             finished = True
         finally:
             feed.stop()
             if not finished or self._any_died:
                 self._end_actors()
-                # Files that actors were about to write when they ended.
+                # Actors that were ended may leave temporary files.
                 clean_up_below((self._context.output / folder for folder in image_folders()), self._context.owner)
 
     def _begin(self, item: Left | BaseException) -> Future[ImageResult]:
-        """Where the result of an item goes; of all but an image it is known."""
+        """Return the future of an item's result, and queue the item if it is an image."""
         if isinstance(item, ImageRef):
             image = _Image(item)
             self._waiting.append(image)
@@ -175,7 +173,7 @@ class RayEngine:
         return known
 
     def _hire(self) -> _Worker:
-        """A new actor, which begins to load the model."""
+        """Start an actor, which begins to load the model."""
         import ray
 
         actor: Any = ray.remote(LabelActor).options(num_cpus=1, num_gpus=self._wanted.gpus).remote(self._plan)
@@ -187,7 +185,7 @@ class RayEngine:
         return answer
 
     def _send(self) -> None:
-        """Give batches to the actors that have room for them, first to those with the least to do."""
+        """Send batches to actors with room for them, to the least busy ones first."""
         for filled in range(_AHEAD):
             for worker in self._workers:
                 if worker.ready and len(worker.tasks) == filled and self._waiting:
@@ -196,7 +194,7 @@ class RayEngine:
                     worker.tasks.append(_Task(answer, images))
 
     def _collect(self) -> None:
-        """Take the answers that have come. Raises TipssegError for what ends the run."""
+        """Handle the answers of finished calls. Raises TipssegError if the run cannot go on."""
         from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
 
         for number, worker in enumerate(self._workers):
@@ -207,19 +205,19 @@ class RayEngine:
                 except (RayActorError, ObjectLostError) as error:
                     self._workers[number] = self._replace(worker, error)
                     break
-                except RayTaskError:  # an error in the code that Ray ran
+                except RayTaskError:  # a bug in the code of the actor
                     raise
                 except RayError as error:
-                    raise TipssegError(f"Ray cannot go on: {first_line(error)}", _SAME_COMMAND) from error
+                    raise TipssegError(f"Ray failed: {first_line(error)}", _SAME_COMMAND) from error
                 worker.tasks.popleft()
                 if task.images:
                     _set_results(task.images, answer)
                 else:
-                    self._take_start(answer)
+                    self._check_start(answer)
                     worker.ready = True
 
-    def _take_start(self, answer: RunInfo | TipssegError) -> None:
-        """Take what an actor came to. Raises TipssegError where it cannot start, or is not like the others."""
+    def _check_start(self, answer: RunInfo | TipssegError) -> None:
+        """Record the start of an actor. Raises TipssegError if it cannot start, or differs from the other actors."""
         if isinstance(answer, TipssegError):
             raise answer
         self._started = self._started or answer
@@ -227,18 +225,18 @@ class RayEngine:
         _check_same((self._started.device, self._started.dtype), (answer.device, answer.dtype))
 
     def _replace(self, worker: _Worker, error: Exception) -> _Worker:
-        """A new actor in the place of one that died; its images come first. Raises TipssegError where that happens too often."""
+        """Replace a dead actor, and label its images first. Raises TipssegError after too many deaths."""
         import ray
 
         self._any_died = True
-        ray.kill(worker.actor)  # where it was only out of reach
-        at_work = worker.tasks[0].images
-        for image in at_work:
+        ray.kill(worker.actor)  # in case it was only unreachable
+        images = worker.tasks[0].images
+        for image in images:
             image.deaths += 1
-        self._failed_starts += not at_work
-        if max(self._failed_starts, *(image.deaths for image in at_work), 0) >= _DEATHS:
-            more = f" and {len(at_work) - 1} more" if len(at_work) > 1 else ""
-            doing = f"labelled {at_work[0].ref.path}{more}" if at_work else "loaded the model"
+        self._failed_starts += not images
+        if max(self._failed_starts, *(image.deaths for image in images), 0) >= _DEATHS:
+            more = f" and {len(images) - 1} more" if len(images) > 1 else ""
+            doing = f"labelled {images[0].ref.path}{more}" if images else "loaded the model"
             raise TipssegError(
                 f"{_DEATHS} actors died while they {doing}: {first_line(error)}",
                 f"They may have run out of memory. {_SAME_COMMAND}",
@@ -247,12 +245,12 @@ class RayEngine:
         return self._hire()
 
     def _end_actors(self) -> None:
-        """End the actors, also in the middle of their work. Safe to call twice."""
+        """Kill all actors. Safe to call twice."""
         import ray
         from ray.exceptions import RayError
 
         for worker in self._workers:
-            with suppress(RayError):  # it is gone with its machine
+            with suppress(RayError):  # its machine may be down
                 ray.kill(worker.actor)
         wait([task.answer for worker in self._workers for task in worker.tasks], _GRACE)
         self._workers = []
@@ -267,7 +265,7 @@ class RayEngine:
 
 
 def _set_results(images: Sequence[_Image], answers: Sequence[ImageResult | TipssegError]) -> None:
-    """Tell of each image what became of it; after an error, which ends the run, there are no more answers."""
+    """Set the results of images. An error ends the run and is the last answer."""
     for image, answer in zip(images, answers, strict=False):
         if isinstance(answer, TipssegError):
             image.result.set_exception(answer)
@@ -276,20 +274,20 @@ def _set_results(images: Sequence[_Image], answers: Sequence[ImageResult | Tipss
 
 
 def _check_same(one: tuple[str, str], other: tuple[str, str]) -> None:
-    """Raise DeviceError for actors on devices, or with dtypes, that are not the same: their labels would differ."""
+    """Raise DeviceError if two actors have different devices or dtypes, because their labels would differ."""
     if one != other:
         here, there = (f"{device} ({dtype})" for device, dtype in (one, other))
         raise DeviceError(
             other[0],
             f"one actor runs on {here} and another on {there}: their labels would differ",
-            "Say what all of them have, with argument `device`, argument `dtype` and argument `ray`.",
+            "Set argument `device`, argument `dtype` and argument `ray` to values that all machines support.",
         )
 
 
 class _Messages:
-    """Stands for stdout while Ray runs, which prints messages there, as of actors that died: text goes to stderr.
+    """A stdout that sends text to stderr, because Ray prints messages to stdout.
 
-    Results go through `buffer`, see progress.py, and that is the one of stdout.
+    Results are written to `buffer`, see progress.py, which is still that of stdout.
     """
 
     def __init__(self, stdout: TextIO) -> None:
@@ -297,7 +295,7 @@ class _Messages:
         self._ended = False
 
     def end(self) -> None:
-        """Pass nothing on: from now on there are only complaints of actors that were ended."""
+        """Drop all text from now on: Ray only complains about ended actors."""
         self._ended = True
 
     def write(self, text: str) -> int:
@@ -312,27 +310,28 @@ class _Messages:
 
 @contextmanager
 def _connected() -> Iterator[bool]:
-    """Be connected to Ray; whether this has started it."""
+    """Connect to Ray. Yields True if this started Ray."""
     import ray
 
-    if ray.is_initialized():  # by a program that uses tipsseg as a library
+    if ray.is_initialized():  # by a program that imports tipsseg
         yield False
         return
     address = os.environ.get("RAY_ADDRESS", "")
     on_term = signal.getsignal(signal.SIGTERM)
     try:
-        with _no_reports():
+        with _without_statistics():
             ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         if not address:
             raise
         raise TipssegError(
             f"cannot join the Ray cluster at {address}: {first_line(error)}",
-            "RAY_ADDRESS says where it is, and RAY_AUTH_MODE=token that it asks for a token; without RAY_ADDRESS, Ray starts here.",
+            "Check the environment variable RAY_ADDRESS, and set RAY_AUTH_MODE=token if the cluster needs a token. "
+            "Without RAY_ADDRESS, Ray starts on this machine.",
         ) from error
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_term)  # Ray takes it
+            signal.signal(signal.SIGTERM, on_term)  # ray.init replaces the handler
     try:
         yield not address
     finally:
@@ -340,22 +339,22 @@ def _connected() -> Iterator[bool]:
 
 
 def _check_resources(wanted: Ray) -> None:
-    """Raise UsageError for actors that would wait forever; a cluster of others may well grow."""
+    """Raise UsageError if this machine has too few CPUs or GPUs for all actors. A cluster may grow instead."""
     import ray
 
-    there = ray.cluster_resources()
-    for name, each in (("CPU", 1), ("GPU", wanted.gpus)):
-        has = there.get(name, 0)
-        if wanted.actors * each > has:
+    resources = ray.cluster_resources()
+    for name, per_actor in (("CPU", 1), ("GPU", wanted.gpus)):
+        available = resources.get(name, 0)
+        if wanted.actors * per_actor > available:
             raise UsageError(
-                f"argument `ray`={wanted} needs {wanted.actors * each:g} {name}s, and this machine has {has:g}",
-                "Give fewer actors, or join a cluster with the environment variable RAY_ADDRESS.",
+                f"argument `ray`={wanted} needs {wanted.actors * per_actor:g} {name}s, but this machine has {available:g}",
+                "Use fewer actors, or join a cluster with the environment variable RAY_ADDRESS.",
             )
 
 
 @contextmanager
-def _no_reports() -> Iterator[None]:
-    """Let a Ray that starts report nothing to its makers, where the environment does not say otherwise."""
+def _without_statistics() -> Iterator[None]:
+    """Disable Ray's usage statistics, unless the environment enables them."""
     name = "RAY_USAGE_STATS_ENABLED"
     if name in os.environ:
         yield

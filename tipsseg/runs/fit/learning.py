@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tipsseg.errors import ImageError, InputError, OutputError
 from tipsseg.options import ONE_SCALE, LabelOptions
@@ -15,7 +15,7 @@ from tipsseg.options.run import ComputeOptions
 from tipsseg.runs.common.notes import note_damaged
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.loading import LoadedModel
-from tipsseg.runs.fit.masked import EditedMasks, Masks, Minimum, require_masks
+from tipsseg.runs.fit.masked import EditedMasks, Learnt, Masks, Minimum, require_masks
 from tipsseg.store.results import Failed
 from tipsseg.store.spec import RunSpec, check_folder, model_identity
 from tipsseg.types import ImageRef
@@ -30,12 +30,7 @@ if TYPE_CHECKING:
     from tipsseg.runs.engine.pipeline import Task
 
 
-class _FromFeatures(Protocol):
-    @property
-    def damaged(self) -> str: ...
-
-
-_Result = TypeVar("_Result", bound=_FromFeatures)
+_Value = TypeVar("_Value")
 
 
 def check_file(target: Path, *, overwrite: bool) -> None:
@@ -105,35 +100,35 @@ def learn(
     from tipsseg.runs.fit.task import FitTask, source_at_scale_one
 
     task = FitTask(source_at_scale_one(loaded), masks, counting_groups(classifier.vocabulary))
-    results, failed = run_on_masks(task, loaded, masks, progress)
-    images = [result.windows for result in results if result.windows]
+    values, failed = run_on_masks(task, loaded, masks, progress)
+    images = [windows for windows in values if windows]
     require_masks(masks, len(images), failed, minimum)
     return images, failed
 
 
 def run_on_masks(
-    task: Task[Any, _Result], loaded: LoadedModel, masks: Masks, progress: Progress
-) -> tuple[list[_Result], list[ImageError]]:
-    """Run a task on all images with a mask. Return the results in order, and the errors of failed images."""
+    task: Task[Any, Learnt[_Value]], loaded: LoadedModel, masks: Masks, progress: Progress
+) -> tuple[list[_Value], list[ImageError]]:
+    """Run a task on all images with a mask. Return its values in order, and the errors of failed images."""
     info = loaded.info
     progress.begin(
         f"{counted(len(masks.refs), 'image')} with masks, model {info.model['id']} on {info.device} ({info.dtype}).",
         len(masks.refs),
     )
-    results: list[_Result] = []
+    values: list[_Value] = []
     failed: list[ImageError] = []
     for result in run_noting_damage(task, masks.refs, info.spec.jobs, progress):
         if isinstance(result, Failed):
             failed.append(result.error)
             progress.error(result.error)
         else:
-            results.append(result)
-    return results, failed
+            values.append(result.value)
+    return values, failed
 
 
 def run_noting_damage(
-    task: Task[Any, _Result], refs: Sequence[ImageRef], jobs: int, progress: Progress
-) -> Iterator[_Result | Failed]:
+    task: Task[Any, Learnt[_Value]], refs: Sequence[ImageRef], jobs: int, progress: Progress
+) -> Iterator[Learnt[_Value] | Failed]:
     """Run a task on images, yield its results in order, and note damaged feature files."""
     from tipsseg.runs.engine.pipeline import run_tasks
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from tipsseg.util.printable import counted, shell_word
 
 _Image = TypeVar("_Image")
 _Masks = TypeVar("_Masks", bound="Masks")
+_Value = TypeVar("_Value")
 
 #: The most images without a mask whose features a fit uses.
 _MOST_UNLABELLED = 32
@@ -109,6 +110,14 @@ class TruthMasks(Masks):
     def read(self, ref: ImageRef) -> LabelArray:
         pair = self.pairs[ref.name]
         return read_truth(pair.truth, pair.kind.ids, self.max_pixels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learnt(Generic[_Value]):
+    """The value of one image, and the fault of its feature file, if any."""
+
+    value: _Value
+    damaged: str
 
 
 @dataclass(frozen=True, slots=True)

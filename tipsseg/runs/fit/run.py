@@ -155,7 +155,7 @@ def _unlabelled_patches(loaded: LoadedModel, refs: Sequence[ImageRef], progress:
     number = counted(len(refs), "image")
     progress.begin(f"Encoding {number} without masks.", len(refs))
     results = run_noting_damage(UnlabelledTask(source_at_scale_one(loaded)), refs, loaded.info.spec.jobs, progress)
-    patches = [result.patches for result in results if not isinstance(result, Failed)]
+    patches = [result.value for result in results if not isinstance(result, Failed)]
     if missing := len(refs) - len(patches):
         progress.note(f"Ignored {missing} of the {number} without masks: cannot be read.")
     return patches

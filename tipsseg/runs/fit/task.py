@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,33 +15,7 @@ from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.labelling.view import view_of
 from tipsseg.options import LabelOptions
 from tipsseg.runs.engine.loading import LoadedModel
-from tipsseg.runs.fit.masked import Masks, size_mismatch
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MaskedWindows:
-    """The windows of an image, each with its part of the mask.
-
-    Attributes:
-        windows: The windows; empty if the mask ignores all pixels.
-        damaged: The fault of the image's feature file; "" if it was read, or absent.
-    """
-
-    windows: list[Window]
-    damaged: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class UnlabelledPatches:
-    """Some patches of an image without a mask.
-
-    Attributes:
-        patches: [n, D] float32 on the CPU.
-        damaged: The fault of the image's feature file; "" if it was read, or absent.
-    """
-
-    patches: Tensor
-    damaged: str
+from tipsseg.runs.fit.masked import Learnt, Masks, size_mismatch
 
 
 def source_at_scale_one(loaded: LoadedModel) -> FeatureSource[Features]:
@@ -70,12 +43,12 @@ class FitTask:
     def score(self, scales: Sequence[Features]) -> Features:
         return scales[0]
 
-    def finish(self, loaded: Loaded[Features], scored: Features) -> MaskedWindows:
-        """Read the mask. Thread-safe. Raises ImageError if its size differs from the image's."""
+    def finish(self, loaded: Loaded[Features], scored: Features) -> Learnt[list[Window]]:
+        """Read the mask and cut it into the windows of the image. Raises ImageError if their sizes differ."""
         mask = self._masks.read(loaded.ref)
         if mask.shape != scored.size:
             raise size_mismatch(loaded.ref, scored.size, mask.shape)
-        return MaskedWindows(windows_of(scored.patches, scored.plan, mask, self._groups), loaded.damaged)
+        return Learnt(windows_of(scored.patches, scored.plan, mask, self._groups), loaded.damaged)
 
 
 class UnlabelledTask:
@@ -87,6 +60,5 @@ class UnlabelledTask:
     def score(self, scales: Sequence[Features]) -> Features:
         return scales[0]
 
-    def finish(self, loaded: Loaded[Features], scored: Features) -> UnlabelledPatches:
-        """Draw the patches. Thread-safe."""
-        return UnlabelledPatches(some_patches(scored.patches), loaded.damaged)
+    def finish(self, loaded: Loaded[Features], scored: Features) -> Learnt[Tensor]:
+        return Learnt(some_patches(scored.patches), loaded.damaged)

@@ -1,1 +1,1 @@
-"""The command `rank`: order images for review."""
+"""`tipsseg rank`: order images for review."""

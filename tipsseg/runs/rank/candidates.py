@@ -1,4 +1,4 @@
-"""Collect the images of a run, and put them into the order of review."""
+"""Collect the images of a run, and order them for review."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tipsseg.util.printable import counted
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Candidate:
-    """The facts about an image that are kept, some hundred bytes."""
+    """The facts about an image that its rank depends on: a few hundred bytes."""
 
     image: str
     error: float
@@ -30,7 +30,7 @@ class _Candidate:
 
 
 class Candidates:
-    """Images, added in any order. Vectors and orders are of the images as they were added."""
+    """Images to rank. Vectors and names are in the order in which images were added."""
 
     def __init__(self) -> None:
         self._all: list[_Candidate] = []
@@ -48,47 +48,49 @@ class Candidates:
         return [candidate.image for candidate in self._all]
 
     def vectors(self, features: Path | None) -> tuple[Vectors, int]:
-        """Return how alike the images are, see `likeness`: by their class tokens, or without a feature store by their labels.
+        """Return vectors [n, d] that compare images, see `likeness`, and the number of images without readable features.
 
-        Returns:
-            The vectors [n, d], and how many images have no features that can be read: their vectors are zeros.
+        Vectors come from the class tokens in a feature store, or without a store from the labels. An image without readable
+        features has a vector of zeros.
 
         Raises:
-            InputError: There is no store.
-            OutputError: The folder is not a store, or not of this version.
+            InputError: The store does not exist.
+            OutputError: The folder is not a store of this version.
         """
         if features is None:
             return label_vectors([candidate.shares for candidate in self._all]), 0
         return _token_vectors(features, [candidate.sha256 for candidate in self._all])
 
     def order(self, vectors: Vectors) -> list[str]:
-        """Return the names of the images, those first that are to be reviewed first; see `diversity`."""
-        places = sorted(range(len(self._all)), key=lambda at: (-self._all[at].error, name_order(self._all[at].image)))
-        ordered = [self._all[at] for at in places]
-        found = diverse_order(
-            [candidate.error for candidate in ordered], vectors[places], [candidate.classes for candidate in ordered]
+        """Return the names of the images in the order of review, see `diversity`."""
+        by_error = sorted(range(len(self._all)), key=lambda i: (-self._all[i].error, name_order(self._all[i].image)))
+        candidates = [self._all[index] for index in by_error]
+        order = diverse_order(
+            [candidate.error for candidate in candidates],
+            vectors[by_error],
+            [candidate.classes for candidate in candidates],
         )
-        return [ordered[at].image for at in found]
+        return [candidates[index].image for index in order]
 
 
 def without_features(missing: int, features: Path | None) -> str:
-    return f"{counted(missing, 'image')} without features in {features}: not known which images are like these."
+    return f"{counted(missing, 'image')} without features in {features}: not compared with other images."
 
 
 def _token_vectors(features: Path, hashes: list[str | None]) -> tuple[Vectors, int]:
     if read_store(features) is None:
-        hint = "Make them: tipsseg encode, or tipsseg label with argument `features`."
-        raise InputError(f"{features}: no features in it", hint)
-    found: dict[int, Vectors] = {}
-    for place, sha256 in enumerate(hashes):
+        hint = "Compute features with tipsseg encode, or with tipsseg label and argument `features`."
+        raise InputError(f"{features}: not a feature store", hint)
+    known: dict[int, Vectors] = {}
+    for index, sha256 in enumerate(hashes):
         try:
             if sha256 is not None:
-                found[place] = token_vector(read_class_tokens(feature_path(features, sha256)))
+                known[index] = token_vector(read_class_tokens(feature_path(features, sha256)))
         except FeatureFileError:
             continue
-    length = max((len(vector) for vector in found.values()), default=1)
+    length = max((len(vector) for vector in known.values()), default=1)
     vectors = np.zeros((len(hashes), length), np.float32)
-    for place, vector in found.items():
+    for index, vector in known.items():
         if len(vector) == length:  # a store has features of one model
-            vectors[place] = vector
-    return vectors, len(hashes) - len(found)
+            vectors[index] = vector
+    return vectors, len(hashes) - len(known)

@@ -1,7 +1,7 @@
-"""Order images by their expected error, discounted by their likeness to images before them.
+"""Order images by expected error, discounted by similarity to images before them.
 
-Image after image is taken. The worth of an image is its error. It is less, the more the image is like one that was taken, and more
-while the image shows a class that none that was taken shows.
+The order is greedy. An image is worth its expected error, discounted by its similarity to the most similar image chosen before, and
+raised while it shows a class that no chosen image shows.
 """
 
 from __future__ import annotations
@@ -14,58 +14,58 @@ from numpy.typing import NDArray
 
 from tipsseg.runs.rank.likeness import Vectors
 
-#: So many images are chosen one by one; whoever reviews more than these takes the others by their errors alone.
+#: The number of images to choose one by one. All later images are ordered by error alone.
 CHOSEN = 1000
 
-#: How much less an image is worth that is like one before it in all; and how much sooner than likeness itself that ends.
+#: The discount at similarity 1, and the exponent by which it falls off for lower similarities.
 _REPEATED, _STEEP = 0.9, 4
 
-#: How much more an image is worth that shows a class that no image before it shows.
+#: The bonus of an image with a class that no image before it shows.
 _NEW_CLASS = 0.25
 
-#: The likeness that so many pairs of images stay below counts as none: how alike any images are depends on the folder.
-_ORDINARY, _MOST_ORDINARY = 0.9, 0.98
+#: This quantile of the similarities of image pairs counts as similarity 0, because the usual similarity depends on the folder.
+_BASELINE_QUANTILE, _MOST_BASELINE = 0.9, 0.98
 _SAMPLE = 500
 
 
 def diverse_order(errors: Sequence[float], vectors: Vectors, classes: Sequence[Sequence[int]]) -> list[int]:
-    """Return the places of all images, those first that are to be reviewed first.
+    """Return the indices of all images in the order of review.
 
     Args:
-        errors: The expected error of each image, in an order that decides between images that are worth the same.
-        vectors: [n, d] of the images, see `likeness`.
-        classes: The ids of the classes that each image shows.
+        errors: The expected error of each image. The first of equally good images wins.
+        vectors: [n, d], the vectors of the images, see `likeness`.
+        classes: The class ids in each image.
     """
     worth = np.array(errors, np.float64)
-    likeness, ordinary = np.zeros(len(worth), np.float32), ordinary_likeness(vectors)
+    similarity, baseline = np.zeros(len(worth), np.float32), baseline_similarity(vectors)
     unseen = _Unseen(classes)
-    left = np.ones(len(worth), np.bool_)
+    remaining = np.ones(len(worth), np.bool_)
     order: list[int] = []
     for _ in range(min(len(worth), CHOSEN)):
-        gain = worth * (1 - _REPEATED * likeness**_STEEP) * np.where(unseen.numbers > 0, 1 + _NEW_CLASS, 1)
-        chosen = int(np.where(left, gain.round(6), -1).argmax())
+        gain = worth * (1 - _REPEATED * similarity**_STEEP) * np.where(unseen.numbers > 0, 1 + _NEW_CLASS, 1)
+        chosen = int(np.where(remaining, gain.round(6), -1).argmax())
         order.append(chosen)
-        left[chosen] = False
-        unseen.see(chosen)
-        np.maximum(likeness, _above(vectors @ vectors[chosen], ordinary), out=likeness)
-    rest = np.flatnonzero(left)
+        remaining[chosen] = False
+        unseen.remove(chosen)
+        np.maximum(similarity, _above(vectors @ vectors[chosen], baseline), out=similarity)
+    rest = np.flatnonzero(remaining)
     return order + rest[np.argsort(-worth[rest], kind="stable")].tolist()
 
 
-def ordinary_likeness(vectors: Vectors) -> float:
-    """Return the likeness that counts as none, 0..1: most pairs of images are less alike."""
+def baseline_similarity(vectors: Vectors) -> float:
+    """Return the similarity of image pairs, 0..1, that counts as 0: most pairs are less similar."""
     known = vectors[vectors.any(1)]
-    some = known[:: max(1, len(known) // _SAMPLE)]
-    pairs = (some @ some.T)[np.triu_indices(len(some), 1)]
-    return min(max(0.0, float(np.quantile(pairs, _ORDINARY))), _MOST_ORDINARY) if len(pairs) else 0.0
+    sample = known[:: max(1, len(known) // _SAMPLE)]
+    pairs = (sample @ sample.T)[np.triu_indices(len(sample), 1)]
+    return min(max(0.0, float(np.quantile(pairs, _BASELINE_QUANTILE))), _MOST_BASELINE) if len(pairs) else 0.0
 
 
-def _above(products: Vectors, ordinary: float) -> Vectors:
-    return np.clip((products.round(4) - ordinary) / (1 - ordinary), 0, 1)
+def _above(products: Vectors, baseline: float) -> Vectors:
+    return np.clip((products.round(4) - baseline) / (1 - baseline), 0, 1)
 
 
 class _Unseen:
-    """The classes that no image taken so far shows."""
+    """The classes that no chosen image shows."""
 
     def __init__(self, classes: Sequence[Sequence[int]]) -> None:
         self._classes = classes
@@ -73,9 +73,9 @@ class _Unseen:
         for image, shown in enumerate(classes):
             for label in shown:
                 self._images[label].append(image)
-        #: How many such classes each image shows.
+        #: The number of these classes in each image.
         self.numbers: NDArray[np.int64] = np.array([len(shown) for shown in classes], np.int64)
 
-    def see(self, image: int) -> None:
+    def remove(self, image: int) -> None:
         for label in self._classes[image]:
             self.numbers[self._images.pop(label, [])] -= 1

@@ -1,7 +1,7 @@
-"""Estimate how much of an image is wrong, and why, from what the manifest says of it.
+"""Estimate the share of wrong pixels of an image, and its causes, from the manifest.
 
-The expected error is the expected share of wrong pixels, if the confidence of a label is the chance that it is right, times 1 + B.
-B is the share of the image that is near the border of an object: there, models are surer than they are right.
+The expected error is the expected share of wrong pixels, if confidence is the probability of a right label, times 1 + B. B is the
+share of the image near object borders, where models are overconfident.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from tipsseg.store.manifest import ManifestEntry, ObjectScore
 
-#: How wide the border of an object is, of the shorter side of the image: a patch of a window has that size.
+#: The width of an object's border, as a share of the image's shorter side: the size of a patch in a window.
 _BORDER = 1 / 32
 
-#: Reasons of less than this share of the expected error are not named.
+#: The least share of the expected error that is listed as a reason.
 _LEAST = 0.1
 
 
@@ -42,39 +42,39 @@ def expected_error(entry: ManifestEntry) -> float:
 
 
 def reasons(entry: ManifestEntry) -> tuple[Reason, ...]:
-    """Return the parts of the expected error of an image, the largest first."""
+    """Return the parts of an image's expected error, the largest first."""
     parts = _parts(entry)
     total = sum(part for _, _, part in parts)
-    found = [Reason(kind, name, round(part / total, 2)) for kind, name, part in parts if part >= _LEAST * total > 0]
-    return tuple(sorted(found, key=lambda each: -each.share))
+    largest = [Reason(kind, name, round(part / total, 2)) for kind, name, part in parts if part >= _LEAST * total > 0]
+    return tuple(sorted(largest, key=lambda reason: -reason.share))
 
 
 def mean_confidence(entry: ManifestEntry) -> float | None:
-    """Return the mean confidence, 0..1, of the pixels that have a label; None if no pixel has one."""
+    """Return the mean confidence, 0..1, of labelled pixels; None if no pixel is labelled."""
     numbers = entry.numbers
     background = background_confidence(entry)
     parts = [(entry.pixels, entry.confidence) for entry in numbers.classes]
     parts += [] if background is None else [(numbers.background, background)]
     pixels = sum(number for number, _ in parts)
-    return round(sum(number * each for number, each in parts) / pixels, 4) if pixels else None
+    return round(sum(number * confidence for number, confidence in parts) / pixels, 4) if pixels else None
 
 
 def background_confidence(entry: ManifestEntry) -> float | None:
-    """Return the mean confidence, 0..1, of the background; None if it is unknown, or there is no background."""
+    """Return the mean confidence, 0..1, of the background; None if it is unknown."""
     background = entry.summary.get("background")
-    found = background.get("confidence") if isinstance(background, dict) else None
-    return float(found) if isinstance(found, int | float) and 0 <= found <= 1 else None
+    value = background.get("confidence") if isinstance(background, dict) else None
+    return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else None
 
 
 def border_share(objects: Iterable[ObjectScore], size: tuple[int, int]) -> float:
-    """Return the share of an image of `size` (H, W), 0..1, that is near the border of an object, by the boxes of the objects."""
+    """Estimate the share, 0..1, of an image of `size` (H, W) near object borders, from the boxes of the objects."""
     height, width = size
     length = sum(2 * (h + w) for _, _, _, _, h, w, _ in objects)
     return min(1.0, length * _BORDER * min(height, width) / (height * width))
 
 
 def _parts(entry: ManifestEntry) -> list[tuple[str, str, float]]:
-    """Return the parts of the expected error: kind, name of the class, and the share of the image that is wrong by it."""
+    """Return the parts of the expected error: kind, class name, and the expected share of wrong pixels in the image."""
     if entry.corrected is not None:
         return []
     numbers = entry.numbers

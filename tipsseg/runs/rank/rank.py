@@ -1,4 +1,4 @@
-"""Rank the images of a run in the order in which a person reviews them."""
+"""`tipsseg rank`: order the images of a run for review."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Ranked:
     """An image in the order of review.
 
     Attributes:
-        path: Where the image is.
-        image: Its name in the run.
-        score: Its expected error, 0..1: the share of its pixels whose label is expected to be wrong.
-        confidence: The mean confidence, 0..1, of the pixels that have a label; None where no pixel has one.
-        reasons: What the score is made of, the largest part first.
+        path: The path of the image.
+        image: The name of the image in the run.
+        score: The expected error, 0..1: the expected share of wrong pixels.
+        confidence: The mean confidence, 0..1, of labelled pixels; None if no pixel is labelled.
+        reasons: The parts of the score, the largest first.
     """
 
     path: Path
@@ -55,28 +55,27 @@ def rank(
     images: str | Path | None = None,
     limit: int | None = None,
 ) -> list[Ranked]:
-    """Put the images of a run into the order in which a person reviews them, as `tipsseg rank` does.
+    """Order the images of a run for review, as `tipsseg rank` does.
 
-    Images come first whose labels are expected to have the most wrong pixels. One that is like an image before it comes later, and
-    one with a class that no image before it shows comes earlier. Images whose mask a person corrected are left out. The same run
-    gives the same order.
+    Images with the largest expected error come first. Images similar to an earlier image move back, and images with a class that no
+    earlier image shows move forward. Corrected images are left out. The order is deterministic.
 
     Args:
-        output: The output folder, of a run that ended or not.
-        features: The folder of a feature store: how alike images are is by their class tokens then, else by their labels.
-        only: Paths of images; the others are left out. None: all.
-        images: The folder that the images' names begin at, in place of where the images were.
-        limit: Only the first images, so many of them.
+        output: The output folder of a run, finished or not.
+        features: A feature store. Images are compared by their class tokens; without a store, by their labels.
+        only: Rank only the images with these paths. None ranks all.
+        images: The folder of the images, if they have moved.
+        limit: Return at most this many images.
 
     Returns:
-        The images, those first that are to be reviewed first.
+        The images in the order of review.
 
     Raises:
-        UsageError: For a limit below 1, or where `images` is no folder.
-        InputError: For what is no output folder, or no feature store; where one of `only` is not labelled.
-        OutputError: For a manifest that cannot be read.
+        UsageError: The limit is below 1, or `images` is not a folder.
+        InputError: The output folder or the feature store does not exist, or an image of `only` is not labelled.
+        OutputError: The manifest cannot be read.
     """
-    found, unknown = rank_folder(
+    ranked, unknown = rank_folder(
         Path(output),
         None if features is None else Path(features),
         None if only is None else [Path(path) for path in only],
@@ -85,8 +84,8 @@ def rank(
         Silence(),
     )
     if unknown:
-        raise InputError(f"{unknown[0]}: not labelled in {output}", "Leave it out of argument `only`.")
-    return found
+        raise InputError(f"{unknown[0]}: not labelled in {output}", "Remove it from argument `only`.")
+    return ranked
 
 
 def rank_folder(
@@ -97,11 +96,11 @@ def rank_folder(
     limit: int | None,
     progress: Progress,
 ) -> tuple[list[Ranked], list[Path]]:
-    """See `rank`; also return the paths of `only` that are not labelled. `progress` is told what is left out."""
+    """Return the images in the order of review, see `rank`, and the paths of `only` that are not labelled."""
     if limit is not None:
         check_whole_number("argument `limit`", limit)
     check_image_root(images)
-    candidates, found, corrected = Candidates(), dict[str, Ranked](), 0
+    candidates, ranked, corrected = Candidates(), dict[str, Ranked](), 0
     names, unknown = None, list[Path]()
     with open_runs(output, ended=False) as runs:
         refuse_other_settings(runs)
@@ -115,18 +114,18 @@ def rank_folder(
                 corrected += 1
                 continue
             error = candidates.add(entry)
-            found[entry.image] = Ranked(image.path(images), entry.image, error, mean_confidence(entry), reasons(entry))
+            ranked[entry.image] = Ranked(image.path(images), entry.image, error, mean_confidence(entry), reasons(entry))
     vectors, missing = candidates.vectors(features)
     if corrected:
         progress.note(f"{counted(corrected, 'corrected image')} left out.")
     if missing:
         progress.note(without_features(missing, features))
-    return [found[image] for image in candidates.order(vectors)[:limit]], unknown
+    return [ranked[image] for image in candidates.order(vectors)[:limit]], unknown
 
 
 def _is_corrected(image: RunImage) -> bool:
-    """Return whether the mask of an image is not as the run wrote it, and so a person's."""
+    """Return True if a person edited the mask of an image."""
     try:
         return image.correction() is not None
-    except ImageError:  # two masks, each changed in its own way
+    except ImageError:  # two masks were edited in different ways
         return True

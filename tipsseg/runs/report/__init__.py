@@ -1,1 +1,1 @@
-"""The static page of a run: pictures, labels and numbers, to be looked at in a browser without a network."""
+"""`tipsseg report`: write an HTML page that shows the pictures, labels and statistics of a run offline."""

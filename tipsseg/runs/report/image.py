@@ -1,4 +1,4 @@
-"""Make the files of one image of the page, and its record."""
+"""Draw the files of one image of the page, and make its record."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from tipsseg.store.summary import corrected_summary
 from tipsseg.types import LabelArray, LabelClass, printable_path
 from tipsseg.util.files import is_file, json_bytes
 
-#: Is raised when the files of an image are made in another way.
+#: Increase this if the files of an image change.
 _VERSION = 2
 
 Record = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class ImageResult:
     """An image of the page.
 
     Attributes:
-        entry: Of the manifest; after a correction, with the numbers of the corrected labels.
-        signature: Of what the files were made; "" for an image that is made again each time.
-        record: What the page knows of it.
-        new: Whether its files were made now.
-        error: What is wrong with the image; None: nothing.
+        entry: The manifest entry; after a correction, with the summary of the corrected labels.
+        signature: A digest of the inputs of its files; "" if the image must be drawn again next time.
+        record: The image's record for the page.
+        new: Its files were drawn now.
+        error: The failure of the image, or None.
     """
 
     entry: ManifestEntry
@@ -49,13 +49,13 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class ImageMaker:
-    """Make the files of images.
+    """Draw the files of images.
 
     Attributes:
         place: The folder of the page.
         classes: The classes of the run.
-        images: The folder that the images' names begin at; None: they are where they were.
-        max_pixels: Larger images are refused.
+        images: The folder of the images, if they have moved.
+        max_pixels: Refuse images with more pixels.
     """
 
     place: Place
@@ -63,19 +63,19 @@ class ImageMaker:
     images: Path | None
     max_pixels: int
 
-    def make(self, image: RunImage) -> Made:
-        """Make the files of an image, unless they are there; several threads may call it. Raises OutputError.
+    def make(self, image: RunImage) -> ImageResult:
+        """Draw the files of an image, unless they are up to date. Thread-safe. Raises OutputError.
 
-        An image that cannot be read leaves a grey picture with its labels. An image whose labels cannot be read has no files.
+        An image that cannot be read gets a grey picture. An image whose labels cannot be read has no files.
         """
         try:
             return self._make(image)
         except ImageError as error:
             entry = image.entry
             record = failed_record(entry.image, str(image.path(self.images)), error.message)
-            return Made(entry, "", record, True, error)
+            return ImageResult(entry, "", record, True, error)
 
-    def _make(self, image: RunImage) -> Made:
+    def _make(self, image: RunImage) -> ImageResult:
         path, fault = image.path(self.images), self._fault(image)
         correction = image.correction()
         signature = self._signature(image.entry, path, correction, fault)
@@ -84,9 +84,9 @@ class ImageMaker:
         if (mask := image.persons_mask(correction)) is not None:
             labels = image.read_mask(mask)
             entry = replace(entry, summary=corrected_summary(labels, self.classes, entry.summary))
-        known = self.place.record(entry.image, signature)
-        if known is not None:
-            return Made(entry, signature, known, False, fault)
+        record = self.place.record(entry.image, signature)
+        if record is not None:
+            return ImageResult(entry, signature, record, False, fault)
         confidence = None
         if labels is None:
             labels, confidence = image.labels(), _confidence(image)
@@ -98,14 +98,14 @@ class ImageMaker:
         self.place.write(label_map, pictures.map_script(key, labels, confidence))
         places = pictures.name_places(labels, len(self.classes))
         record = image_record(entry, str(path), places, shown=unread is None, confidences=confidence is not None)
-        # Whether an image can be decoded, the signature does not tell.
-        return Made(entry, signature if unread is fault else "", record, True, unread)
+        # The signature does not show if an image can be decoded.
+        return ImageResult(entry, signature if unread is fault else "", record, True, unread)
 
     def _fault(self, image: RunImage) -> ImageError | None:
-        """Return what keeps the picture of an image from being shown, as far as that is known without decoding it."""
+        """Return the error if the image is missing or has changed, or None. This does not decode the image."""
         path = image.path(self.images)
         if not is_file(path):
-            return ImageError(path, "no such file", "Give the folder that has it with argument `images`.")
+            return ImageError(path, "no such file", "Set the folder of the images with argument `images`.")
         if not image.entry.fingerprint.matches(path):
             return ImageError(path, "changed since it was labelled", "Label it again.")
         return None
@@ -134,19 +134,19 @@ class ImageMaker:
 
 
 def _confidence(image: RunImage) -> NDArray[np.float32] | None:
-    """Return the confidence [H, W], 0..1; None if no file of the image has it."""
+    """Return the confidence [H, W], 0..1; None if no file stores it."""
     if not any(name in image.entry.files for name in archives()):
         return None
     try:
         return image.scores()[0]
-    except ImageError:  # the page does without it
+    except ImageError:  # the page works without
         return None
 
 
 def image_record(
     entry: ManifestEntry, path: str, places: list[tuple[int, int, int]], *, shown: bool, confidences: bool
 ) -> Record:
-    """Return what the page knows of an image; `places` as `pictures.name_places` gives them."""
+    """Return the record of an image for the page; `places` come from `pictures.name_places`."""
     numbers = entry.numbers
     return {
         "image": entry.image,
@@ -156,7 +156,7 @@ def image_record(
         "state": "unchanged" if entry.corrected is None else "edited",
         "score": expected_error(entry),
         "confidence": mean_confidence(entry),
-        "classes": [[found.id, found.pixels, found.confidence] for found in numbers.classes],
+        "classes": [[entry.id, entry.pixels, entry.confidence] for entry in numbers.classes],
         "background": [numbers.background, background_confidence(entry)],
         "ignored": numbers.ignored,
         "places": places,

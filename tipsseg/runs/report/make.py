@@ -1,4 +1,4 @@
-"""Make the page of a run, in a folder that can be opened from the disk, copied and sent."""
+"""`tipsseg report`: write the page of a run into a folder that works offline and can be copied."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.rank.candidates import Candidates, without_features
 from tipsseg.runs.rank.likeness import Vectors, nearest
-from tipsseg.runs.report.image import ImageMaker, Made, failed_record
+from tipsseg.runs.report.image import ImageMaker, ImageResult, failed_record
 from tipsseg.runs.report.place import DATA, Place, chunk_name
 from tipsseg.runs.report.scripts import script
 from tipsseg.runs.report.truth import accuracy_of, read_image_accuracies, read_truth_scores
@@ -30,13 +30,13 @@ from tipsseg.util.record_paths import actual_name
 from tipsseg.util.threads import in_order
 from tipsseg.vocabulary.palette import safe_colour
 
-#: The page's own files.
+#: The static files of the page.
 PAGE_FILES = ("index.html", "page.css", "page.js", "statistics.js", "viewer.js")
 
-#: How many images the page names that are like an image.
+#: The number of similar images to list for an image.
 ALIKE = 8
 
-#: How many images a file of data has; the first is small, as the page shows it first.
+#: The number of images in a chunk of data. The first chunk is small, because the page shows it first.
 FIRST_CHUNK = 200
 CHUNK = 1000
 
@@ -51,23 +51,24 @@ def make_report(
     features: Path | None = None,
     palette: Palette = "own",
 ) -> int:
-    """Make the page of a run, finished or not; files that are as they would be made stay.
+    """Write the page of a run, finished or not, and return the number of images that cannot be read. Keep up-to-date files.
 
-    Memory holds some hundred bytes per image, and the pixels of `jobs` images.
+    Memory grows by a few hundred bytes per image, plus the pixels of `jobs` images.
 
     Args:
         output: The output folder of the run.
         target: The folder of the page. None: the folder `report` in the output folder.
-        images: The folder that the images' names begin at, in place of where the images were.
+        images: The folder of the images, if they have moved.
         jobs: Threads.
-        progress: Counts the images.
-        max_pixels: Larger images are refused.
-        features: The folder of a feature store, whose class tokens tell which images are alike. None: the labels tell.
-        palette: "own": the colours of the classes; "safe": colours that people with any kind of colour vision tell apart.
+        progress: Prints progress and notes.
+        max_pixels: Refuse images with more pixels.
+        features: A feature store, to find similar images by their class tokens. None compares their labels.
+        palette: "own" for the colours of the classes, "safe" for colours that are distinct with any colour vision.
 
-    Returns how many images have no picture, because they or their labels cannot be read. Raises UsageError for `images` that is
-    not a folder, InputError for a folder that is not a run's, or not a store, and OutputError for a folder of the page that
-    cannot be written, or is something else.
+    Raises:
+        UsageError: `images` is not a folder.
+        InputError: The folder is not an output folder, or the store is not a feature store.
+        OutputError: The folder of the page cannot be written, or contains other files.
     """
     check_image_root(images)
     with ExitStack() as stack:
@@ -100,7 +101,7 @@ def make_report(
 
 @dataclass(slots=True, kw_only=True)
 class _Report:
-    """A page, and the images of it so far: how many were drawn, are as before, or went wrong, and which have no labels."""
+    """A page, and its images so far: counts of drawn, unchanged and failed images, accuracies, and images without labels."""
 
     runs: Sequence[Run]
     image_root: Path | None
@@ -112,8 +113,8 @@ class _Report:
     progress: Progress
     totals: TotalsSum
     new: int = 0
-    same: int = 0
-    wrong: int = 0
+    unchanged: int = 0
+    failed: int = 0
     scored: dict[str, float] = field(default_factory=dict)
     unreadable: set[str] = field(default_factory=set)
 
@@ -130,15 +131,15 @@ class _Report:
                 if (accuracy := accuracy_of(entry, self.accuracies)) is not None:
                     self.scored[entry.image] = accuracy
         except KeyboardInterrupt as interrupt:
-            interrupt.add_note(f"{counted(self.new + self.same, 'image')} done; the same command goes on from there")
+            interrupt.add_note(f"{counted(self.new + self.unchanged, 'image')} done; run the same command to resume")
             raise
         vectors, missing = candidates.vectors(self.features)
-        # A stable sort: what has no labels comes last.
+        # A stable sort: images without labels come last.
         order = sorted(candidates.order(vectors), key=self.unreadable.__contains__)
         alike = {} if self.features is None else _alike(candidates.images, vectors, order)
         if missing:
             progress.note(without_features(missing, self.features))
-        self.place.keep_only(order)
+        self.place.remove_others(order)
         failed = [failed_record(*failure) for failure in self._failures()]
         number = len(order) + len(failed)
         chunks = self._write_data([*_chunks(number)], chain((self._record(image, alike) for image in order), failed))
@@ -146,46 +147,49 @@ class _Report:
         progress.end()
         progress.results([folder / PAGE_FILES[0]])
         progress.note(self._last_line(time.monotonic() - began))
-        return self.wrong
+        return self.failed
 
     def _images(self, maker: ImageMaker, jobs: int) -> Iterator[ManifestEntry]:
         items = (image for run in self.runs for image in run.images())
         with closing(in_order(jobs, maker.make, items)) as results:
-            for made in results:
-                self._take(made)
-                yield made.entry
+            for result in results:
+                self._add(result)
+                yield result.entry
 
     def _failures(self) -> Iterator[tuple[str, str, str]]:
-        """Yield the images that failed and are not labelled: name, path and reason."""
+        """Yield the images that could not be labelled: name, path and reason."""
         images = self.image_root
         for run in self.runs:
             for image, path, reason in run.failures():
                 yield image, str(path if images is None else images / actual_name(image)), reason
 
     def _record(self, image: str, alike: Mapping[str, list[int]]) -> Mapping[str, object]:
-        found, accuracy = alike.get(image), self.scored.get(image)
-        more = {"alike": found} if found else {}
-        return {**self.place.read(image), **more, **({} if accuracy is None else {"accuracy": accuracy})}
+        record = dict(self.place.read(image))
+        if similar := alike.get(image):
+            record["alike"] = similar
+        if image in self.scored:
+            record["accuracy"] = self.scored[image]
+        return record
 
-    def _take(self, made: Made) -> None:
-        if made.new:
-            self.place.add(made.entry.image, made.signature, made.record)
-        if made.error is not None:
-            self.wrong += 1
-            self.progress.error(made.error)
+    def _add(self, result: ImageResult) -> None:
+        if result.new:
+            self.place.add(result.entry.image, result.signature, result.record)
+        if result.error is not None:
+            self.failed += 1
+            self.progress.error(result.error)
         else:
-            self.new += made.new
-            self.same += not made.new
-        if made.record["state"] == "failed":
-            self.unreadable.add(made.entry.image)
+            self.new += result.new
+            self.unchanged += not result.new
+        if result.record["state"] == "failed":
+            self.unreadable.add(result.entry.image)
         self.progress.advance()
 
     def _write_data(self, sizes: Sequence[int], records: Iterator[Mapping[str, object]]) -> int:
-        """Write the records in files of these sizes, remove older ones, and return how many files there are."""
+        """Write the records in chunks of these sizes, remove older chunks, and return the number of chunks."""
         for index, size in enumerate(sizes):
             data = script("images", index, list(islice(records, size)))
             self.place.write(self.place.folder / DATA / chunk_name(index), data)
-        self.place.keep_chunks(len(sizes))
+        self.place.remove_chunks_from(len(sizes))
         return len(sizes)
 
     def _write_page(self, images: int, chunks: int) -> None:
@@ -206,35 +210,37 @@ class _Report:
             "summary": [*_facts(runs), *self.totals.result().lines()],
         }
         self.place.write(folder / DATA / "run.js", script("run", facts))
-        # Last comes the page itself, which needs all others.
+        # Write index.html last, because it needs the other files.
         for name in reversed(PAGE_FILES):
             self.place.write(folder / name, page_file(name))
 
     def _last_line(self, seconds: float) -> str:
         parts = [f"{counted(self.new, 'image')} drawn"]
-        parts += [f"{self.same} unchanged"] if self.same else []
-        parts += [f"{self.wrong} failed"] if self.wrong else []
+        parts += [f"{self.unchanged} unchanged"] if self.unchanged else []
+        parts += [f"{self.failed} failed"] if self.failed else []
         return f"{', '.join(parts)} in {seconds:.1f} s, into {self.place.folder}"
 
 
 def _facts(runs: Sequence[Run]) -> Iterator[str]:
-    """Yield what is worth knowing of a run, or of its first shard, a sentence each."""
+    """Yield sentences about a run, or about the first of its shards."""
     info = runs[0].info
     if len(runs) > 1:
-        yield f"{len(runs)} shards, of which this is the first:"
+        yield f"{len(runs)} shards. The first one:"
     version = "" if info.noted is None else f" of tipsseg {info.noted.version}"
     yield f"Model {info.spec.model}, {info.dtype}{f' on {info.device}' if info.device else ''}; labels{version}."
     if info.noted is not None:
         yield f"Command: {info.noted.command}"
     if info.started is not None:
-        ended = "it has not ended" if info.ended is None else f"ended {info.ended:%Y-%m-%d %H:%M}"
-        yield f"Begun {info.started:%Y-%m-%d %H:%M} (UTC), {ended}."
+        ended = "not finished" if info.ended is None else f"ended {info.ended:%Y-%m-%d %H:%M}"
+        yield f"Started {info.started:%Y-%m-%d %H:%M} (UTC), {ended}."
 
 
 def _alike(images: Sequence[str], vectors: Vectors, order: Sequence[str]) -> dict[str, list[int]]:
-    places = {image: place for place, image in enumerate(order)}
-    found = nearest(vectors, ALIKE)
-    return {image: [places[images[index]] for index in near] for image, near in zip(images, found, strict=True)}
+    positions = {image: position for position, image in enumerate(order)}
+    return {
+        image: [positions[images[index]] for index in indices]
+        for image, indices in zip(images, nearest(vectors, ALIKE), strict=True)
+    }
 
 
 def page_file(name: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Make the files of one image for the page: a picture, a thumbnail with the labels on it, a map of labels and confidences."""
+"""Draw the files of one image for the page: a picture, a thumbnail with its labels, a map of labels and confidences."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from tipsseg.regions.name_places import inner_point, largest_regions
 from tipsseg.runs.report.scripts import script
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
 
-#: The longest sides, in pixels, of a picture and of a thumbnail.
+#: The longest side, in pixels, of a picture and of a thumbnail.
 PICTURE_SIDE = 800
 THUMBNAIL_SIDE = 240
 
-#: How much of a thumbnail's colour is that of the class.
+#: The opacity of class colours on a thumbnail.
 _TINT = 0.45
 
-#: The colour of outlines, of ignored pixels, and of an image that is not there.
+#: The colours of outlines, of ignored pixels, and of a missing image.
 _OUTLINE = (20, 20, 20)
 _IGNORED = (128, 128, 128)
 _NO_IMAGE = 200
 
 
 def shown_size(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Return the size (h, w) at which an image of `size` is shown: no side longer than `side`, and not enlarged."""
+    """Return the size (h, w) to show an image of `size` at: no side longer than `side`, never enlarged."""
     scale = min(1.0, side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def picture(image: NDArray[np.uint8] | None, size: tuple[int, int]) -> Image.Image:
-    """Scale an image [H, W, 3] RGB uint8 to the labels' `size` (H, W) or smaller; without an image, make a grey picture."""
+    """Scale an image [H, W, 3] RGB uint8 to the `size` (H, W) of its labels or smaller. Without an image, return a grey picture."""
     height, width = shown_size(size, PICTURE_SIDE)
     if image is None:
         return Image.new("RGB", (width, height), (_NO_IMAGE,) * 3)
@@ -42,7 +42,7 @@ def picture(image: NDArray[np.uint8] | None, size: tuple[int, int]) -> Image.Ima
 
 
 def thumbnail(shown: Image.Image, labels: LabelArray, classes: Sequence[LabelClass]) -> Image.Image:
-    """Draw a thumbnail of a picture, with the labels [H, W] as colours and outlines."""
+    """Draw a thumbnail of a picture with the colours and outlines of its labels [H, W]."""
     height, width = shown_size(labels.shape, THUMBNAIL_SIDE)
     small = shown.resize((width, height), Image.Resampling.BOX)
     pixels = np.asarray(small, np.float32)  # [h, w, 3]
@@ -59,7 +59,7 @@ def thumbnail(shown: Image.Image, labels: LabelArray, classes: Sequence[LabelCla
 
 
 def resampled(values: NDArray[np.generic], size: tuple[int, int]) -> NDArray[np.generic]:
-    """Resample values [H, W] to another size (h, w): each the value at the middle of its pixel."""
+    """Resample values [H, W] to another size (h, w) by the nearest value."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in zip(size, values.shape, strict=True)
     )
@@ -73,10 +73,10 @@ def jpeg(shown: Image.Image) -> bytes:
 
 
 def map_script(key: str, labels: LabelArray, confidence: NDArray[np.float32] | None) -> bytes:
-    """Write the labels [H, W], and the confidences [H, W] in 0..1 if they are known, as a script.
+    """Encode labels [H, W] and, if known, confidences [H, W] in 0..1 as a script.
 
-    It holds a PNG of the size of the picture as text, as a page from the disk may not look into an image file. Red is the low byte
-    of the label id, green its high byte, blue the confidence times 255.
+    It contains a PNG as base64, because a page opened from disk may not read the pixels of an image file. The PNG has the size of
+    the picture: red is the low byte of the label id, green its high byte, blue the confidence times 255.
     """
     size = shown_size(labels.shape, PICTURE_SIDE)
     ids = resampled(labels, size).astype(np.uint16)  # [h, w]
@@ -91,14 +91,14 @@ def map_script(key: str, labels: LabelArray, confidence: NDArray[np.float32] | N
 
 
 def name_places(labels: LabelArray, number_of_classes: int) -> list[tuple[int, int, int]]:
-    """Return where the picture shows names of classes: each id, and (y, x) inside its largest region in labels [H, W]."""
+    """Return (class id, y, x) for the name of each class on the picture: a point inside its largest region in labels [H, W]."""
     small = resampled(labels, shown_size(labels.shape, PICTURE_SIDE)).astype(np.uint16)  # [h, w]
     return [(region.class_id, *inner_point(region)) for region in largest_regions(small, number_of_classes)]
 
 
 def _outlines(ids: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Find the pixels [h, w] whose right or lower neighbour has another id."""
-    found = np.zeros(ids.shape, np.bool_)
-    found[:, :-1] |= ids[:, :-1] != ids[:, 1:]
-    found[:-1] |= ids[:-1] != ids[1:]
-    return found
+    """Return a mask [h, w] of pixels whose right or lower neighbour has another id."""
+    outlines = np.zeros(ids.shape, np.bool_)
+    outlines[:, :-1] |= ids[:, :-1] != ids[:, 1:]
+    outlines[:-1] |= ids[:-1] != ids[1:]
+    return outlines

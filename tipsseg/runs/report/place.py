@@ -1,7 +1,7 @@
-"""Keep the folder of a page: see that it is ours, and what was made in it.
+"""The folder of a report, and the records of its files.
 
-report.json    says that the folder is a report of tipsseg; no other folder is written to
-records/       a file per image: of what its files were made, and its record for the page
+report.json    marks the folder as a report of tipsseg; other folders are refused
+records/       a file for each image: the signature of its inputs, and its record for the page
 """
 
 from __future__ import annotations
@@ -18,47 +18,47 @@ from tipsseg.util.files import atomic_write, json_bytes, output_error, read_regu
 from tipsseg.util.json_values import parse, take
 from tipsseg.util.ownership import Ownership
 
-#: The folders of per-image files, and the suffix of each.
+#: The folders of per-image files, with their suffixes.
 IMAGE_FILES = {"pictures": ".jpg", "thumbnails": ".jpg", "maps": ".js"}
 _RECORDS = "records"
 
-#: The folder of the data of all images.
+#: The folder of the scripts with the records of all images.
 DATA = "data"
 
 _CHOOSE = "Choose another folder with argument `target`."
 
 
 def image_key(image: str) -> str:
-    """Return the name of the files of an image: of letters that every file system takes, and never the same for two images."""
+    """Return a file name for an image that is valid on every file system and unique."""
     return hashlib.sha256(image.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
 class Place:
-    """The folder of a page. Any thread may write files in it."""
+    """The folder of a report. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
-        """Take the folder, or make it. Raises OutputError for a folder that holds anything else."""
+        """Open the folder, or make it. Raises OutputError if it is not empty and not a report."""
         self.folder = folder
-        self._ownership = Ownership(folder)  # for its rule about links alone
+        self._ownership = Ownership(folder)  # only to refuse links out of the folder
         _claim(folder)
 
     def record(self, image: str, signature: str) -> Mapping[str, object] | None:
-        """Return the record of an image whose files were made of the same, and are all there; else None."""
+        """Return the record of an image; None if its inputs have changed, or a file is missing."""
         try:
-            known = self._read(image)
-            record = take(known, "record", dict)
-            same = take(known, "signature", str) == signature
-        except (OSError, ValueError):  # as after a loss of power: the image is done again
+            saved = self._read(image)
+            record = take(saved, "record", dict)
+            same = take(saved, "signature", str) == signature
+        except (OSError, ValueError):  # damaged, for example by a power loss
             return None
         return record if same and all(path.is_file() for path in self.files(image)) else None
 
     def read(self, image: str) -> Mapping[str, object]:
-        """Return the record of an image that was added, or is there."""
+        """Return the record of an image, which must exist."""
         record: dict[str, object] = self._read(image)["record"]
         return record
 
     def add(self, image: str, signature: str, record: Mapping[str, object]) -> None:
-        """Note that the files of an image are there. Raises OutputError."""
+        """Record that the files of an image are complete. Raises OutputError."""
         data = json_bytes({"image": image, "signature": signature, "record": dict(record)})
         self.write(self._path(_RECORDS, image_key(image), ".json"), data)
 
@@ -72,12 +72,12 @@ class Place:
         return [self._path(name, image_key(image), suffix) for name, suffix in IMAGE_FILES.items()]
 
     def write(self, path: Path, data: bytes) -> None:
-        """Write a file below the folder. Raises OutputError, also if a link leads out of the folder."""
+        """Write a file below the folder. Raises OutputError if it cannot be written, or a link leads out of the folder."""
         self._ownership.refuse_outside(path)
         atomic_write(path, data)
 
-    def keep_only(self, images: Iterable[str]) -> None:
-        """Remove the files of all images but these. Raises OutputError."""
+    def remove_others(self, images: Iterable[str]) -> None:
+        """Remove the files of all other images. Raises OutputError."""
         keys = set(map(image_key, images))
         for record in (self.folder / _RECORDS).glob("??/*.json"):
             if record.stem not in keys:
@@ -86,8 +86,8 @@ class Place:
                     self._ownership.refuse_outside(path)
                     remove_file(path)
 
-    def keep_chunks(self, number: int) -> None:
-        """Remove data of an earlier page that had more chunks. Raises OutputError."""
+    def remove_chunks_from(self, number: int) -> None:
+        """Remove the chunks of an earlier page from this number on. Raises OutputError."""
         for path in sorted((self.folder / DATA).glob("images-*.js")):
             if path.name not in {chunk_name(index) for index in range(number)}:
                 remove_file(path)
@@ -105,9 +105,9 @@ def _claim(folder: Path) -> None:
                 return
         except (OSError, ValueError):
             pass
-        raise OutputError(path, "tipsseg did not write the file that is there", _CHOOSE)
+        raise OutputError(path, "tipsseg did not write this file", _CHOOSE)
     if any(_others(folder)):
-        raise OutputError(folder, "the folder is no report of tipsseg and is not empty", _CHOOSE)
+        raise OutputError(folder, "the folder is not empty and not a report of tipsseg", _CHOOSE)
     atomic_write(path, json_bytes({"tool": "tipsseg", "report": 1}, indent=2) + b"\n")
 
 

@@ -1,4 +1,4 @@
-"""Write data as scripts: a page from the disk may load a script, and may not fetch a file of JSON."""
+"""Encode data as scripts, because a page opened from disk may load scripts but not fetch JSON."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 
 
 def script(kind: str, *values: object) -> bytes:
-    """Write a script that hands values to the page, `tipsseg.<kind>(...)`, in ASCII.
+    """Return an ASCII script that passes values to the page: `tipsseg.<kind>(...)`.
 
-    No text in the values can end the script or a comment in a page: `<`, `>` and `&`, and line separators, are escaped.
+    `<`, `>`, `&` and line separators are escaped, so that no value can end the script or a comment of the page.
     """
     texts = (json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")) for value in values)
     arguments = ",".join(texts)

@@ -1,4 +1,4 @@
-"""Read the scores of a run against truth, if `tipsseg eval -o` wrote them into its output folder."""
+"""Read the scores that `tipsseg eval -o` wrote into the output folder of a run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def read_truth_scores(folder: Path) -> Mapping[str, object] | None:
     """Read the scores in eval.json and the matrix in confusion.csv; None without an eval.json.
 
     Returns:
-        `mean_iou` and `pixel_accuracy`, 0..1 or None; `classes`: name and IoU of each; `columns`: the names of what was predicted;
-        `counts`: a row of pixels for each class of the truth.
+        `mean_iou` and `pixel_accuracy`, 0..1 or None; `classes` with name and IoU; `columns`, the names of predicted classes;
+        `counts`, a row of pixel counts for each truth class.
     """
     if not os.path.lexists(folder / SCORES_FILE):
         return None
@@ -29,16 +29,16 @@ def read_truth_scores(folder: Path) -> Mapping[str, object] | None:
         record = parse(read_regular(folder / SCORES_FILE))
         text = read_regular(folder / CSV_FILE).decode("utf-8")
         if take(record, "tool", str) != "tipsseg":
-            raise ValueError("of another tool")
+            raise ValueError("written by another tool")
         header, *rows = csv.reader(io.StringIO(text))
         classes = [
             {"name": take(entry, "name", str), "iou": _score(entry, "iou")} for entry in take(record, "classes", list)
         ]
         counts = [[int(number) for number in row[1:]] for row in rows]
         if len(counts) != len(classes) or any(len(row) != len(header) - 1 for row in counts):
-            raise ValueError(f"{CSV_FILE} is not of these classes")
+            raise ValueError(f"{CSV_FILE} has other classes")
     except (OSError, ValueError) as error:
-        raise _other(folder / SCORES_FILE, error) from error
+        raise _invalid_scores(folder / SCORES_FILE, error) from error
     columns = [str(entry["name"]) for entry in classes] + ["no label"] * (len(header) - 1 - len(classes))
     return {
         "mean_iou": _score(record, "mean_iou"),
@@ -50,14 +50,14 @@ def read_truth_scores(folder: Path) -> Mapping[str, object] | None:
 
 
 def read_image_accuracies(folder: Path) -> dict[str, float]:
-    """Read the share of right pixels of each image that was scored, 0..1, by the name of the image or of its mask.
+    """Read the pixel accuracy of each scored image, 0..1, by the name of the image or of its mask.
 
-    Images without a pixel that counts are left out; so are all where there is no file of them, as an earlier version wrote none.
+    Images without scored pixels are left out. The result is empty if the file is missing, because earlier versions wrote none.
     """
     path = folder / IMAGES_FILE
     if not os.path.lexists(path):
         return {}
-    found = {}
+    accuracies = {}
     try:
         with open_regular(path) as file:
             for line in file:
@@ -66,10 +66,10 @@ def read_image_accuracies(folder: Path) -> dict[str, float]:
                 if not 0 <= right <= pixels:
                     raise ValueError(f"{right} of {pixels} pixels are right")
                 if pixels:
-                    found[take(record, "image", str)] = round(right / pixels, 4)
+                    accuracies[take(record, "image", str)] = round(right / pixels, 4)
     except (OSError, ValueError) as error:
-        raise _other(path, error) from error
-    return found
+        raise _invalid_scores(path, error) from error
+    return accuracies
 
 
 def accuracy_of(entry: ManifestEntry, accuracies: Mapping[str, float]) -> float | None:
@@ -77,9 +77,8 @@ def accuracy_of(entry: ManifestEntry, accuracies: Mapping[str, float]) -> float 
     return next((accuracies[name] for name in (entry.image, *masks) if name in accuracies), None)
 
 
-def _other(path: Path, error: Exception) -> InputError:
-    reason = reason_of(error)
-    return InputError(f"{path}: not as tipsseg eval writes it: {reason}", "Run the evaluation again.")
+def _invalid_scores(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: not a result of tipsseg eval: {reason_of(error)}", "Run the evaluation again.")
 
 
 def _score(record: Mapping[str, object], key: str) -> float | None:
@@ -87,5 +86,5 @@ def _score(record: Mapping[str, object], key: str) -> float | None:
     if value is None:
         return None
     if type(value) not in (int, float) or not 0 <= value <= 1:  # type: ignore[operator]
-        raise ValueError(f"`{key}` is no score")
+        raise ValueError(f"`{key}` is not a score")
     return float(value)  # type: ignore[arg-type]

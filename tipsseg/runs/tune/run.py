@@ -309,5 +309,5 @@ def _tallies(
     from tipsseg.runs.tune.task import TallyTask
 
     label_task = make_label_task(loaded, vocabulary, run_context(loaded.info), progress.note)
-    results, failed = run_on_masks(TallyTask(label_task, masks), loaded, masks, progress)
-    return [result.tally for result in results if result.tally is not None], failed
+    tallies, failed = run_on_masks(TallyTask(label_task, masks), loaded, masks, progress)
+    return [tally for tally in tallies if tally is not None], failed
