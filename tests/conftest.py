@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tipsseg.store import state
+
 # On cores that others use too, an example takes as long as it takes.
 settings.register_profile("tipsseg", deadline=None)
 settings.load_profile("tipsseg")
@@ -26,6 +28,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Labels do not depend on numba, and to load it takes a while. tests/labelling/test_compiled.py has it.
 os.environ.setdefault("TIPSSEG_NUMBA", "0")
+
+# No test loses power, and on a busy disk most of the time would go with waiting for it.
+state.SYNCHRONOUS = "OFF"
 
 if TYPE_CHECKING:
     from tipsseg import Model

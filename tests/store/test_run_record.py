@@ -20,6 +20,7 @@ from tipsseg.store import run_record as module
 from tipsseg.store import spec as specs
 from tipsseg.store.run_record import (
     RUN_FILE,
+    _versions,
     differences,
     find_run,
     read_run,
@@ -186,7 +187,9 @@ def test_versions_of_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
         return plain(name)
 
     monkeypatch.setattr(metadata, "version", version)
+    _versions.cache_clear()
     versions = run_record(INFO)["versions"]
+    _versions.cache_clear()
     assert isinstance(versions, dict)
     assert "opencv-python" not in versions
     assert {"pycocotools", "safetensors"} <= versions.keys()

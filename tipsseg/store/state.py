@@ -64,6 +64,9 @@ _SCHEMA = [
     "CREATE TABLE failure (key BLOB PRIMARY KEY, session INTEGER, line BLOB) WITHOUT ROWID",
 ]
 
+#: What SQLite waits for: the disk at each checkpoint, not at each commit. A power loss may cost the last images, never the folder.
+SYNCHRONOUS = "NORMAL"
+
 #: Images that are read at a time, so that others may be changed meanwhile.
 _PAGE = 200
 
@@ -199,8 +202,8 @@ class State:
             for path in self._former:
                 remove_file(path)
         self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._set_journal("WAL")
+        self._connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
         self._session += 1
         self.changed = True
         with self._changing():
@@ -217,6 +220,7 @@ class State:
         with atomic_path(self.path) as temporary:
             target = _connect(str(temporary))
             try:
+                target.execute("PRAGMA synchronous = OFF")  # until it is complete, the exports can replace it
                 self._connection.backup(target)
             finally:
                 target.close()
@@ -332,8 +336,14 @@ class State:
             self._close_exports()
             if self.changed:
                 self.changed = False
-                self._connection.execute("PRAGMA journal_mode = DELETE")
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._set_journal("DELETE")
             self._connection.close()
+
+    def _set_journal(self, mode: str) -> None:
+        # Without waiting for the disk: nothing changes but bytes of the header, within one sector.
+        self._connection.execute("PRAGMA synchronous = OFF")
+        self._connection.execute(f"PRAGMA journal_mode = {mode}")
 
     # ---- images ----
 
