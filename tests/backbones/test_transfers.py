@@ -60,7 +60,7 @@ def test_tensors_of_a_cpu_have_arrived() -> None:
 def test_rounded_features_are_those_that_are_read_again(dtype: FeatureDtype) -> None:
     rounded = round_features(features(), dtype)
     record = rounded.record()
-    again = features_of(record.in_float32(), torch.device("cpu"))
+    again = features_of(record.to_float32(), torch.device("cpu"))
     assert record.dtype == dtype
     assert record.patches.dtype == np.dtype(dtype)
     assert (rounded.features.size, rounded.features.plan) == (again.size, again.plan) == ((60, 105), PLAN)
@@ -79,7 +79,7 @@ def keeping(features: Features, dtype: FeatureDtype) -> tuple[Callable[[], Featu
     source = FeatureSource(
         cast(Backbone, backbone), view, cast(FeatureStore, store), FeatureFiles.find, max_pixels=1_000_000
     )
-    (kept,), (unsaved,) = source.keep(cast("Loaded[FeatureRecord]", loaded), features)
+    (kept,), (unsaved,) = source.merge(cast("Loaded[FeatureRecord]", loaded), features)
     assert isinstance(kept, Features)
     return unsaved, kept
 
@@ -95,7 +95,7 @@ def test_the_thread_of_the_model_waits_for_no_features(monkeypatch: pytest.Monke
         unsaved, kept = keeping(features(), dtype)
     record = unsaved()
     assert record.origin == Origin("a" * 64, "a.png", Recipe({}, "float32", "slide", 56, 1))
-    assert torch.equal(features_of(record.in_float32(), torch.device("cpu")).patches, kept.patches)
+    assert torch.equal(features_of(record.to_float32(), torch.device("cpu")).patches, kept.patches)
 
 
 @pytest.mark.parametrize("dtype", FEATURE_DTYPES)

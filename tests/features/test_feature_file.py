@@ -19,7 +19,7 @@ from tipsseg.features.file import (
     FeatureRecord,
     Origin,
     Recipe,
-    check_unit,
+    check_unit_length,
     feature_bytes,
     read_feature_file,
     read_feature_header,
@@ -123,40 +123,40 @@ def shape(name: str, value: object) -> Callable[[bytes], bytes]:
 
 
 DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "empty": (lambda data: b"", "a header of 0 bytes in a file of 0"),
-    "cut in the header": (lambda data: data[:100], "a header of"),
-    "cut in the numbers": (lambda data: data[:-1], "bytes, where"),
-    "longer": (lambda data: data + b"\0", "bytes, where"),
-    "a bit": (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "not those that were written"),
-    "zeros": (lambda data: data[:-64] + bytes(64), "not those that were written"),
+    "empty": (lambda data: b"", "its header has 0 bytes, the file 0"),
+    "cut in the header": (lambda data: data[:100], "its header has"),
+    "cut in the numbers": (lambda data: data[:-1], "but its header requires"),
+    "longer": (lambda data: data + b"\0", "but its header requires"),
+    "a bit": (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "the checksum does not match"),
+    "zeros": (lambda data: data[:-64] + bytes(64), "the checksum does not match"),
     "a huge header": (
         lambda data: (1 << 60).to_bytes(8, "little") + data[8:],
-        "a header of 1,152,921,504,606,846,976 bytes",
+        "its header has 1,152,921,504,606,846,976 bytes",
     ),
-    "no JSON": (lambda data: data[:8] + b"x" * (len(data) - 8), "not a whole file of features"),
+    "no JSON": (lambda data: data[:8] + b"x" * (len(data) - 8), "damaged feature file"),
     "of nobody": (header_changed(lambda header, facts: facts.clear()), "no `format`"),
-    "a later format": (fact("format", 2), "of format 2; this version of tipsseg reads format 1"),
+    "a later format": (fact("format", 2), "it has format 2; this version of tipsseg reads format 1"),
     "no height": (fact("height", 0), "`height` is 0"),
     "a huge width": (fact("width", 1 << 40), "`width` is"),
     "no plan": (fact("plan", None), "no `plan`"),
     "one window less": (
         fact("plan", {"size": [56, 98], "side": 56, "corners": [[0, 0]]}),
-        r"patches \[2, 4, 4, 8\] of 1 windows",
+        r"patches of shape \[2, 4, 4, 8\] for 1 window",
     ),
     "a window outside": (
         fact("plan", {"size": [56, 98], "side": 56, "corners": [[0, 0], [0, 43]]}),
-        "windows outside of 56 x 98",
+        "a window outside 56 x 98",
     ),
     "corners of texts": (
         fact("plan", {"size": [56, 98], "side": 56, "corners": [["0", 0], [0, 4]]}),
-        "is no pair of numbers",
+        "is not a pair of whole numbers",
     ),
     "an unknown dtype": (fact("dtype", "int4"), '`dtype` is "int4"'),
-    "another dtype": (fact("dtype", "float32"), "bytes, where"),
+    "another dtype": (fact("dtype", "float32"), "but its header requires"),
     "a hash that is none": (fact("origin", {"sha256": "../../x", "name": "", "recipe": {}}), "`sha256` is"),
-    "another checksum": (fact("crc32", 1), "not those that were written"),
+    "another checksum": (fact("crc32", 1), "the checksum does not match"),
     "other patches": (shape("patches", [2, 4, 8, 4]), "class tokens"),
-    "more patches": (shape("patches", [2, 400, 400, 8]), r"patches \[2, 400, 400, 8\] of 56 x 98"),
+    "more patches": (shape("patches", [2, 400, 400, 8]), r"patches of shape \[2, 400, 400, 8\] for 56 x 98"),
     "negative patches": (shape("patches", [-2, 4, 4, 8]), "patches of shape"),
     "other class tokens": (shape("class_tokens", [1, 2, 8]), "class tokens"),
 }
@@ -169,8 +169,8 @@ def test_what_is_not_whole_is_told(tmp_path: Path, name: str, reads: Callable[[P
     write_feature_file(path, record_of())
     damage, reason = DAMAGE[name]
     path.write_bytes(damage(path.read_bytes()))
-    if reads is read_feature_header and "not those" in reason:
-        reads(path)  # which does not look at the numbers
+    if reads is read_feature_header and "checksum" in reason:
+        reads(path)  # which does not read the tensors
         return
     with pytest.raises(FeatureFileError, match=reason) as caught:
         reads(path)
@@ -188,7 +188,7 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
 def test_vectors_that_are_not_of_unit_length_are_told(value: float) -> None:
     vectors = np.zeros((3, 4), np.float32)
     vectors[:, 0] = 1
-    check_unit(vectors)
+    check_unit_length(vectors)
     vectors[1, 0] = value
     with pytest.raises(ValueError, match="unit length"):
-        check_unit(vectors)
+        check_unit_length(vectors)

@@ -184,4 +184,4 @@ def test_nothing_waits_for_the_device_while_windows_are_encoded_and_kept(
         rounded = round_features(encode_prepared(model.backbone, prepared), dtype)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    rounded.record().in_float32()
+    rounded.record().to_float32()

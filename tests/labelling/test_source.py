@@ -120,7 +120,7 @@ def test_an_image_that_never_rests_is_named(ref: ImageRef, monkeypatch: pytest.M
         os.utime(path, ns=(path.stat().st_mtime_ns + 1,) * 2)
 
     after_reading(monkeypatch, busy)
-    with pytest.raises(ImageError, match="it changes while it is read") as caught:
+    with pytest.raises(ImageError, match="keeps changing while it is read") as caught:
         reader().load(ref)
     assert caught.value.hint
 

@@ -34,7 +34,7 @@ class Image:
     """What was loaded; its windows are not looked at."""
 
     ref: ImageRef
-    lacking: str = "windows"
+    missing: str = "windows"
 
 
 class FakeBatches:
@@ -60,7 +60,7 @@ class FakeWork:
     """Labels nothing, and counts what is loaded; 7.png cannot be read, 9.png cannot be written."""
 
     def __init__(self, fatal: BaseException | None = None, batch: int = 1) -> None:
-        self.windows_at_once = batch
+        self.batch_size = batch
         self.model = FakeBatches(batch)
         self.loaded = 0
         self.finished = 0
@@ -78,7 +78,7 @@ class FakeWork:
     def score(self, scales: Sequence[None]) -> None:
         assert list(scales) == []
 
-    def keep(self, image: Image, features: None) -> tuple[list[None], list[None]]:
+    def merge(self, image: Image, features: None) -> tuple[list[None], list[None]]:
         return [], []
 
     def save(self, unsaved: Sequence[None]) -> None:

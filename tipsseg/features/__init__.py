@@ -1,1 +1,1 @@
-"""Features on disk: one file per image, and the folder that holds them. No torch."""
+"""Read and write features on disk: feature files, and the stores that contain them. No torch."""

@@ -1,11 +1,11 @@
-"""The features of one image in a safetensors file: what the vision tower made of it, of which image, and how it was made.
+"""Read and write feature files: safetensors files with the features of one image, and how they were computed.
 
-    patches       [B, h, w, D] float16, float32 or int8: a unit vector for each patch of each window
-    scales        [B, h, w] float32, with int8 alone: a vector is patches * scale
-    class_tokens  [B, C, D] float32 beside float32, else float16: C unit vectors for each window as a whole
+    patches       [B, h, w, D] float16, float32 or int8: one unit vector per patch, for B windows
+    scales        [B, h, w] float32, only for int8: a vector is patches * scale
+    class_tokens  [B, C, D] float32 if the patches are float32, else float16: C unit vectors per window
 
-Whatever else a file says stands in its metadata, as JSON under the one key `tipsseg`: safetensors writes several in any order, and
-the same features are the same bytes.
+The metadata has a single key, `tipsseg`, with JSON: safetensors writes several keys in any order, and equal features must give
+equal bytes.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from tipsseg.options import DTYPE_NAMES, FEATURE_DTYPES, MODES, FeatureDtype, Mo
 from tipsseg.types import WindowPlan
 from tipsseg.util.files import atomic_write, open_regular, reason_of
 from tipsseg.util.json_values import parse, short, take
+from tipsseg.util.printable import counted
 
-#: The features of an image as numbers to compute with.
 FloatArray = NDArray[np.float32]
 
-#: Raised by one whenever files are laid out otherwise.
+#: Increase this with every change of the layout.
 FORMAT_VERSION = 1
 
 _KEY = "tipsseg"
 
-#: Bytes of a header at most, and of a whole file; the largest image that is labelled takes less.
+#: The largest header and file in bytes. The largest supported image takes less.
 _HEADER_LIMIT = 64 << 20
 _FILE_LIMIT = 16 << 30
 
-#: How far a vector may be from unit length: many times what the coarsest dtype makes of it.
-_NOT_UNIT = 0.1
+#: Tolerance of the squared length of a unit vector: many times the rounding error of the coarsest dtype.
+_TOLERANCE = 0.1
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -51,13 +51,13 @@ _NAMES = {"float16": "F16", "float32": "F32", "int8": "I8"}
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that decides the features of an image beside the image.
+    """Everything that determines the features of an image, except the image.
 
     Attributes:
-        model: What tells the model from others, see `spec.model_identity`.
-        dtype: What the vision tower computed in.
-        mode: How the model saw the image.
-        short_side: The shorter side of the image as the model saw it, in pixels.
+        model: Identity of the model, see `spec.model_identity`.
+        dtype: Dtype of the vision tower.
+        mode: "slide" or "whole".
+        short_side: Shorter side of the resized image in pixels.
         labels_version: See `spec.LABELS_VERSION`.
     """
 
@@ -70,12 +70,12 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where features come from.
+    """The image of features, and how they were computed.
 
     Attributes:
-        sha256: The hash of the image file, in hex.
-        name: The name of the image when it was encoded; others may have the same content.
-        recipe: How they were made.
+        sha256: Hash of the image file, in hex.
+        name: Name of the image when it was encoded. Other images may have the same content.
+        recipe: Settings of the computation.
     """
 
     sha256: str
@@ -85,16 +85,16 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureRecord:
-    """The features of one image as a file holds them.
+    """Content of a feature file.
 
     Attributes:
-        size: (height, width) of the image in pixels, upright.
-        plan: How the model saw the image.
-        dtype: What the features are kept in.
+        size: (height, width) of the upright image in pixels.
+        plan: Size and windows of the resized image.
+        dtype: Dtype of the patches.
         patches: [B, h, w, D] in that dtype.
-        scales: [B, h, w] float32: what int8 is multiplied by; None for other dtypes.
-        class_tokens: [B, C, D] float32 beside float32, else float16.
-        origin: Where they come from; None where nobody said.
+        scales: [B, h, w] float32, factors of int8 patches; None for other dtypes.
+        class_tokens: [B, C, D] float32 if `dtype` is float32, else float16.
+        origin: Image and recipe; None if unknown.
     """
 
     size: tuple[int, int]
@@ -105,30 +105,30 @@ class FeatureRecord:
     class_tokens: NDArray[np.float16] | FloatArray
     origin: Origin | None = None
 
-    def in_float32(self) -> FeatureRecord:
-        """Return the same features to compute with. Raises ValueError if vectors are not of unit length, or are no numbers."""
+    def to_float32(self) -> FeatureRecord:
+        """Convert the features to float32. Raises ValueError for vectors that are not finite or not of unit length."""
         patches: FloatArray = self.patches.astype(np.float32, copy=False)
         if self.scales is not None:
-            with np.errstate(invalid="ignore"):  # infinity times 0 is no number, which is found then
+            with np.errstate(invalid="ignore"):  # infinity * 0 gives NaN, which `check_unit_length` refuses
                 patches *= self.scales[..., None]
         class_tokens = self.class_tokens.astype(np.float32, copy=False)
-        check_unit(patches)
-        check_unit(class_tokens)
+        check_unit_length(patches)
+        check_unit_length(class_tokens)
         return replace(self, dtype="float32", patches=patches, scales=None, class_tokens=class_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureHeader:
-    """What a file says of itself before its numbers.
+    """Header of a feature file.
 
     Attributes:
-        size: See FeatureRecord, as the next two and the last.
-        plan: How the model saw the image.
-        dtype: What the features are kept in.
-        patches: The shape [B, h, w, D].
-        tokens: C, the class tokens of each window.
-        crc32: The checksum of all numbers.
-        origin: Where they come from.
+        size: (height, width) of the upright image in pixels.
+        plan: Size and windows of the resized image.
+        dtype: Dtype of the patches.
+        patches: Shape [B, h, w, D].
+        tokens: C, the number of class tokens per window.
+        crc32: Checksum of all tensors.
+        origin: Image and recipe; None if unknown.
     """
 
     size: tuple[int, int]
@@ -141,27 +141,27 @@ class FeatureHeader:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all numbers."""
+        """Size of all tensors in bytes."""
         return feature_bytes(self.patches, self.tokens, self.dtype)
 
 
 def feature_bytes(patches: tuple[int, int, int, int], tokens: int, dtype: FeatureDtype) -> int:
-    """How many bytes the numbers of features take: `patches` [B, h, w, D], and `tokens` class tokens for each of B windows."""
+    """Return the size in bytes of patches of shape [B, h, w, D], their scales, and `tokens` class tokens per window."""
     windows, dim = patches[0], patches[-1]
-    each = {"float16": 2, "float32": 4, "int8": 1}[dtype]
+    item = {"float16": 2, "float32": 4, "int8": 1}[dtype]
     scales = 4 * prod(patches[:3]) if dtype == "int8" else 0
-    return prod(patches) * each + scales + windows * tokens * dim * (4 if dtype == "float32" else 2)
+    return prod(patches) * item + scales + windows * tokens * dim * (4 if dtype == "float32" else 2)
 
 
-def check_unit(vectors: FloatArray) -> None:
-    """Raise ValueError where vectors [..., D] are not of unit length, or are no numbers."""
+def check_unit_length(vectors: FloatArray) -> None:
+    """Raise ValueError if a vector of [..., D] is not finite or not of unit length."""
     squares = np.einsum("...d,...d->...", vectors, vectors)
-    if not (np.abs(squares - 1) < _NOT_UNIT).all():  # a NaN is not less
+    if not (np.abs(squares - 1) < _TOLERANCE).all():  # also False for NaN
         raise ValueError("vectors that are not of unit length")
 
 
 def write_feature_file(path: Path, record: FeatureRecord) -> int:
-    """Write features into a file, which appears whole or not at all; returns its bytes. Raises OutputError."""
+    """Write a feature file atomically and return its size in bytes. Raises OutputError."""
     from safetensors.numpy import save
 
     tensors: dict[str, NDArray[np.generic]] = {
@@ -185,7 +185,7 @@ def write_feature_file(path: Path, record: FeatureRecord) -> int:
 
 
 def read_feature_file(path: Path) -> FeatureRecord:
-    """Read features from a file. Raises FeatureFileError for one that is not whole, or not as `write_feature_file` writes it."""
+    """Read a feature file. Raises FeatureFileError if it is incomplete, damaged, or of another format."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -195,7 +195,8 @@ def read_feature_file(path: Path) -> FeatureRecord:
             file.seek(0)
             data = file.read()
         tensors = load(data)
-        _check_tensors(tensors, header)
+        if _checksum(tensors) != header.crc32:
+            raise ValueError("the checksum does not match")
     except OSError as error:
         raise FeatureFileError(path, reason_of(error)) from error
     except (ValueError, TypeError, KeyError, SafetensorError, MemoryError) as error:
@@ -212,14 +213,14 @@ def read_feature_file(path: Path) -> FeatureRecord:
 
 
 def read_class_tokens(path: Path) -> NDArray[np.float16] | FloatArray:
-    """Read the class tokens [B, C, D] from a file, and no more of it. Raises FeatureFileError."""
+    """Read only the class tokens [B, C, D] of a feature file. Raises FeatureFileError."""
     from safetensors import SafetensorError, safe_open
 
     read_feature_header(path)
     try:
         with safe_open(path, framework="numpy") as file:
             tokens: NDArray[np.float16] | FloatArray = file.get_tensor("class_tokens")
-        check_unit(tokens.astype(np.float32))
+        check_unit_length(tokens.astype(np.float32))
     except OSError as error:
         raise FeatureFileError(path, reason_of(error)) from error
     except (ValueError, SafetensorError) as error:
@@ -228,7 +229,7 @@ def read_class_tokens(path: Path) -> NDArray[np.float16] | FloatArray:
 
 
 def read_feature_header(path: Path) -> FeatureHeader:
-    """Read what a file says of itself, and see that it has as many bytes as that takes. Raises FeatureFileError."""
+    """Read the header of a feature file, and check it against the file's size. Raises FeatureFileError."""
     try:
         with open_regular(path) as file:
             return _read_header(file)
@@ -239,33 +240,31 @@ def read_feature_header(path: Path) -> FeatureHeader:
 
 
 def _damaged(path: Path, error: Exception) -> FeatureFileError:
-    return FeatureFileError(
-        path, f"not a whole file of features: {error or type(error).__name__}", "Encode the image again."
-    )
+    return FeatureFileError(path, f"damaged feature file: {error or type(error).__name__}", "Encode the image again.")
 
 
 def _read_header(file: BufferedReader) -> FeatureHeader:
-    """The header of an open file. Raises ValueError."""
+    """Read the header of an open file. Raises ValueError."""
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
-        raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
+        raise ValueError(f"its header has {length:,} bytes, the file {size:,}")
     header = parse(file.read(length))
     metadata = take(header, "__metadata__", dict)
     facts = parse(take(metadata, _KEY, str).encode())
     if take(facts, "format", int) != FORMAT_VERSION:
-        raise ValueError(f"of format {facts['format']}; this version of tipsseg reads format {FORMAT_VERSION}")
-    found = _parse_facts(facts, _shape(header, "patches"), _shape(header, "class_tokens"))
-    if size != 8 + length + found.bytes or size > _FILE_LIMIT:
-        raise ValueError(f"{size:,} bytes, where {8 + length + found.bytes:,} were written")
-    wanted = {"patches": _NAMES[found.dtype], "class_tokens": "F32" if found.dtype == "float32" else "F16"}
-    wanted |= {"scales": "F32"} if found.dtype == "int8" else {}
-    there = {name: take(each, "dtype", str) for name, each in header.items() if name != "__metadata__"}
-    if there != wanted:
-        raise ValueError(f"the tensors {short(there)} in place of {short(wanted)}")
-    if "scales" in header and _shape(header, "scales") != found.patches[:3]:
-        raise ValueError(f"scales {list(_shape(header, 'scales'))} of patches {list(found.patches)}")
-    return found
+        raise ValueError(f"it has format {facts['format']}; this version of tipsseg reads format {FORMAT_VERSION}")
+    parsed = _parse_facts(facts, _shape(header, "patches"), _shape(header, "class_tokens"))
+    if size != 8 + length + parsed.bytes or size > _FILE_LIMIT:
+        raise ValueError(f"it has {size:,} bytes, but its header requires {8 + length + parsed.bytes:,}")
+    expected = {"patches": _NAMES[parsed.dtype], "class_tokens": "F32" if parsed.dtype == "float32" else "F16"}
+    expected |= {"scales": "F32"} if parsed.dtype == "int8" else {}
+    tensors = {name: take(tensor, "dtype", str) for name, tensor in header.items() if name != "__metadata__"}
+    if tensors != expected:
+        raise ValueError(f"its tensors are {short(tensors)}, not {short(expected)}")
+    if "scales" in header and _shape(header, "scales") != parsed.patches[:3]:
+        raise ValueError(f"scales of shape {list(_shape(header, 'scales'))} for patches of {list(parsed.patches)}")
+    return parsed
 
 
 def _parse_facts(facts: Mapping[str, object], patches: tuple[int, ...], tokens: tuple[int, ...]) -> FeatureHeader:
@@ -276,11 +275,13 @@ def _parse_facts(facts: Mapping[str, object], patches: tuple[int, ...], tokens: 
         raise ValueError(f"`dtype` is {short(dtype)}")
     windows = max(len(plan.corners), 1)
     if len(patches) != 4 or patches[0] != windows or 0 in patches:
-        raise ValueError(f"patches {list(patches)} of {windows} windows")
+        raise ValueError(f"patches of shape {list(patches)} for {counted(windows, 'window')}")
     if len(tokens) != 3 or tokens[0] != windows or tokens[2] != patches[3] or not tokens[1]:
-        raise ValueError(f"class tokens {list(tokens)} of patches {list(patches)}")
+        raise ValueError(f"class tokens of shape {list(tokens)} for patches of {list(patches)}")
     if max(patches[1:3]) > max(plan.size):
-        raise ValueError(f"patches {list(patches)} of {plan.size[0]} x {plan.size[1]} (height x width) pixels")
+        raise ValueError(
+            f"patches of shape {list(patches)} for {plan.size[0]} x {plan.size[1]} (height x width) pixels"
+        )
     origin = None if facts.get("origin") is None else _parse_origin(take(facts, "origin", dict))
     return FeatureHeader(size, plan, dtype, patches, tokens[1], take(facts, "crc32", int), origin)
 
@@ -288,11 +289,11 @@ def _parse_facts(facts: Mapping[str, object], patches: tuple[int, ...], tokens: 
 def _parse_plan(record: Mapping[str, object]) -> WindowPlan:
     height, width = _pair(take(record, "size", list))
     side = take(record, "side", int)
-    corners = tuple(_pair(each) for each in take(record, "corners", list))
+    corners = tuple(_pair(corner) for corner in take(record, "corners", list))
     if height < 1 or width < 1 or (side < 1 if corners else side != 0):
         raise ValueError(f"windows of {side} pixels in {height} x {width}")
     if any(top < 0 or left < 0 or top + side > height or left + side > width for top, left in corners):
-        raise ValueError(f"windows outside of {height} x {width} (height x width) pixels")
+        raise ValueError(f"a window outside {height} x {width} (height x width) pixels")
     return WindowPlan((height, width), side, corners)
 
 
@@ -304,7 +305,7 @@ def _parse_origin(record: Mapping[str, object]) -> Origin:
 
 
 def parse_recipe(record: Mapping[str, object]) -> Recipe:
-    """The recipe of a JSON object, as `asdict` gives one. Raises ValueError."""
+    """Parse a recipe that was written with `asdict`. Raises ValueError."""
     dtype, mode = take(record, "dtype", str), take(record, "mode", str)
     if dtype not in DTYPE_NAMES[1:]:
         raise ValueError(f"`dtype` is {short(dtype)}")
@@ -322,26 +323,20 @@ def _positive(record: Mapping[str, object], key: str) -> int:
 
 
 def _pair(value: object) -> tuple[int, int]:
-    if not isinstance(value, list) or len(value) != 2 or not all(type(each) is int for each in value):
-        raise ValueError(f"{short(value)} is no pair of numbers")
+    if not isinstance(value, list) or len(value) != 2 or not all(type(number) is int for number in value):
+        raise ValueError(f"{short(value)} is not a pair of whole numbers")
     return value[0], value[1]
 
 
 def _shape(header: Mapping[str, object], name: str) -> tuple[int, ...]:
     shape = take(take(header, name, dict), "shape", list)
-    if not all(type(each) is int and 0 <= each < 1 << 31 for each in shape) or len(shape) > 4:
+    if not all(type(length) is int and 0 <= length < 1 << 31 for length in shape) or len(shape) > 4:
         raise ValueError(f"{name} of shape {short(shape)}")
     return tuple(shape)
 
 
-def _check_tensors(tensors: Mapping[str, NDArray[np.generic]], header: FeatureHeader) -> None:
-    """Raise ValueError where tensors are not as the header says."""
-    if _checksum(tensors) != header.crc32:
-        raise ValueError("the numbers are not those that were written")
-
-
 def _checksum(tensors: Mapping[str, NDArray[np.generic]]) -> int:
-    found = 0
+    checksum = 0
     for name in sorted(tensors):
-        found = zlib.crc32(tensors[name].reshape(-1).view(np.uint8).data, found)
-    return found
+        checksum = zlib.crc32(tensors[name].reshape(-1).view(np.uint8).data, checksum)
+    return checksum

@@ -1,11 +1,11 @@
-"""A feature store: a folder with the features of images, each in a file that is named by the hash of the image's content.
+"""Manage a feature store: a folder with one feature file per image, named by the sha256 of the image file.
 
-    features.json                       how all of them were made, and what they are kept in
-    feats/ab/abcdef….safetensors        at the short side that features.json names
-    feats/ab/abcdef…-448.safetensors    at another one, of 448 pixels
+    features.json                       recipe and dtype of all features
+    feats/ab/abcdef….safetensors        at the short side in features.json
+    feats/ab/abcdef…-448.safetensors    at another short side, 448 pixels
 
-An image that is moved or renamed, or is there twice, finds its features; one that was changed is another image. What is written is
-the same bytes whoever writes it, so that several processes may add to one store.
+Moved, renamed and duplicate images find their features; a changed image counts as a new one. Equal features give equal bytes, so
+several processes may add to one store at the same time.
 """
 
 from __future__ import annotations
@@ -35,29 +35,28 @@ from tipsseg.util.json_values import parse, short, take
 
 STORE_FILE = "features.json"
 
-#: The folder of the files, in that of the store.
+#: Subfolder of the feature files.
 FILES_FOLDER = "feats"
 
-#: The name of a file of features: the hash of the image, and the short side where it is not that of the store.
+#: Name of a feature file: the sha256 of the image, and the short side if it differs from the store's.
 FEATURE_FILE = re.compile(r"([0-9a-f]{64})(?:-([1-9][0-9]{0,9}))?\.safetensors")
 
-#: What features are kept in where nobody says.
 DEFAULT_FEATURE_DTYPE: FeatureDtype = "float16"
 
-#: Seconds without a change after which no living process writes a temporary file any more.
-_LEFT = 300
+#: A temporary file is stale after so many seconds without a change.
+_STALE_SECONDS = 300
 
 _OTHER = "Choose another folder for the features."
 
 
 @dataclass(frozen=True, slots=True)
 class StoreRecord:
-    """What features.json says.
+    """Content of features.json.
 
     Attributes:
-        model: The id of the model when the store was begun, for people.
-        recipe: How all features were made.
-        dtype: What they are kept in.
+        model: Id of the model when the store was created, only for messages.
+        recipe: Recipe of all features.
+        dtype: Dtype of the stored patches.
     """
 
     model: str
@@ -66,10 +65,10 @@ class StoreRecord:
 
 
 def read_store(folder: Path) -> StoreRecord | None:
-    """What the features.json of a folder says; None where there is none, and nothing that a store would come among.
+    """Read the features.json of a folder. Returns None if the folder is missing or empty.
 
     Raises:
-        OutputError: Where the folder is not a store, or not of this version.
+        OutputError: The folder has other files, or a store of another version.
     """
     path = folder / STORE_FILE
     if not os.path.lexists(path):
@@ -78,173 +77,171 @@ def read_store(folder: Path) -> StoreRecord | None:
     try:
         return _parse_store(parse(read_regular(path)))
     except (OSError, ValueError) as error:
-        raise OutputError(path, f"the file that is there is no record of features: {error}", _OTHER) from error
+        raise OutputError(path, f"the file is not a record of features: {error}", _OTHER) from error
 
 
-def check_same(folder: Path, there: StoreRecord, wanted: StoreRecord) -> None:
-    """Raise OtherRunError where features of a store were made or are kept otherwise than is wanted."""
-    if found := differences(there, wanted):
-        raise OtherRunError(folder, f"the features in it were made otherwise: {'; '.join(found)}", _OTHER)
+def check_same(folder: Path, stored: StoreRecord, expected: StoreRecord) -> None:
+    """Raise OtherRunError if the record of a store differs from the expected one."""
+    if differences := _describe_differences(stored, expected):
+        raise OtherRunError(folder, f"its features were made with other settings: {'; '.join(differences)}", _OTHER)
 
 
-def differences(there: StoreRecord, wanted: StoreRecord) -> list[str]:
-    """What of two records is not the same, in words."""
-    one, other = there.recipe, wanted.recipe
-    found = []
+def _describe_differences(stored: StoreRecord, expected: StoreRecord) -> list[str]:
+    one, other = stored.recipe, expected.recipe
+    differences = []
     if one.model != other.model:
-        same = " (with other files)" if there.model == wanted.model else ""
-        found.append(f"the model is {there.model}, not {wanted.model}{same}")
-    pairs = (
+        same = " (with other files)" if stored.model == expected.model else ""
+        differences.append(f"the model is {stored.model}, not {expected.model}{same}")
+    settings = (
         ("dtype", one.dtype, other.dtype),
         ("mode", one.mode, other.mode),
         ("short side", one.short_side, other.short_side),
         ("version of labels", one.labels_version, other.labels_version),
-        ("dtype of the features", there.dtype, wanted.dtype),
+        ("dtype of the features", stored.dtype, expected.dtype),
     )
-    return found + [f"the {what} is {here}, not {asked}" for what, here, asked in pairs if here != asked]
+    return differences + [f"the {name} is {own}, not {wanted}" for name, own, wanted in settings if own != wanted]
 
 
 class FeatureFiles:
-    """The files of a store that hold images at one short side. Any thread may use it.
+    """The feature files of a store at one short side. Safe to use from several threads.
 
     Attributes:
-        folder: The folder of the store.
-        record: How the features in these files are made and kept.
+        folder: Folder of the store.
+        record: Recipe, with the short side of these files, and dtype.
     """
 
     def __init__(self, folder: Path, record: StoreRecord, side_of_store: int) -> None:
-        """`side_of_store` is the short side that the store names, in pixels; the record has that of these files."""
+        """`side_of_store` is the short side in features.json, in pixels; `record` has the short side of these files."""
         self.folder = folder
         self.record = record
         side = record.recipe.short_side
         self._other_side = None if side == side_of_store else side
 
     def path(self, sha256: str) -> Path:
-        """Where the features of the image of that hash are, or would be."""
+        """Return the path of the file for an image, whether it exists or not."""
         return feature_path(self.folder, sha256, self._other_side)
 
     def find(self, sha256: str) -> FeatureRecord | None:
-        """Return the features of an image in float32; None if there are none. Raises FeatureFileError for a broken file."""
+        """Read the features of an image, in float32; None if there is no file. Raises FeatureFileError for a damaged file."""
         path = self.path(sha256)
         if not os.path.lexists(path):
             return None
-        found = read_feature_file(path)
-        self._check(path, sha256, found)
+        record = read_feature_file(path)
+        self._check(path, sha256, record)
         try:
-            return found.in_float32()
+            return record.to_float32()
         except ValueError as error:
             raise FeatureFileError(path, str(error), "Encode the image again.") from error
 
     def find_header(self, sha256: str) -> FeatureHeader | None:
-        """What the file of an image says of itself; None where there is none. Raises FeatureFileError."""
+        """Read the header of an image's file; None if there is no file. Raises FeatureFileError for a damaged file."""
         path = self.path(sha256)
         if not os.path.lexists(path):
             return None
-        found = read_feature_header(path)
-        self._check(path, sha256, found)
-        return found
+        header = read_feature_header(path)
+        self._check(path, sha256, header)
+        return header
 
     def add(self, record: FeatureRecord) -> Path:
-        """Write the features of an image; returns the path of the file. Raises OutputError."""
+        """Write the features of an image and return the path of the file. Raises OutputError."""
         assert record.origin is not None
         path = self.path(record.origin.sha256)
         try:
             write_feature_file(path, record)
         except OutputError as error:
-            # Not a matter of this image: the next one would meet the same.
-            hint = error.hint.replace("Choose another output folder.", _OTHER)
-            raise OutputError(path, error.reason, hint) from error
+            raise _with_store_hint(path, error) from error
         return path
 
-    def _check(self, path: Path, sha256: str, found: FeatureRecord | FeatureHeader) -> None:
-        """Raise FeatureFileError for features that this store would not have written there."""
-        if fault := fault_of(self.record, sha256, found):
+    def _check(self, path: Path, sha256: str, features: FeatureRecord | FeatureHeader) -> None:
+        if fault := describe_fault(self.record, sha256, features):
             raise FeatureFileError(path, fault, "Encode the image again.")
 
 
 class FeatureStore(FeatureFiles):
-    """The features of images in a folder, all of them made in one way: the files at its own short side, and those `at` others."""
+    """A feature store. Its own methods use the short side in features.json; `at` returns the files at another one."""
 
     def __init__(self, folder: Path, record: StoreRecord) -> None:
-        """Open a store, and begin it where there is none. Raises OutputError; an OtherRunError where it is of another kind."""
+        """Open a store, or create it in an empty folder. Raises OutputError, or OtherRunError for a store with another record."""
         super().__init__(folder, record, record.recipe.short_side)
-        there = read_store(folder)
-        if there is None:
-            _write_first(folder / STORE_FILE, record)
-            there = read_store(folder)
-        if there is not None:
-            check_same(folder, there, record)
-        remove_left(folder)
+        stored = read_store(folder)
+        if stored is None:
+            _write_record(folder / STORE_FILE, record)
+            stored = read_store(folder)
+        if stored is not None:
+            check_same(folder, stored, record)
+        remove_stale_files(folder)
 
     def at(self, short_side: int) -> FeatureFiles:
-        """The features of images at a short side in pixels: one of the scales that images are seen at."""
+        """Return the files at a short side in pixels."""
         recipe = self.record.recipe
-        there = replace(self.record, recipe=replace(recipe, short_side=short_side))
-        return FeatureFiles(self.folder, there, recipe.short_side)
+        record = replace(self.record, recipe=replace(recipe, short_side=short_side))
+        return FeatureFiles(self.folder, record, recipe.short_side)
 
 
 def feature_path(folder: Path, sha256: str, other_side: int | None = None) -> Path:
-    """Where a store in that folder has the features of the image of that hash.
-
-    `other_side` is their short side in pixels, where that is not the one of the store.
-    """
+    """Return the path of an image's feature file. `other_side` is its short side in pixels if it differs from the store's."""
     scale = "" if other_side is None else f"-{other_side}"
     return folder / FILES_FOLDER / sha256[:2] / f"{sha256}{scale}.safetensors"
 
 
-def fault_of(record: StoreRecord, sha256: str, found: FeatureRecord | FeatureHeader) -> str:
-    """What is wrong with a file in a store of that record, at the place of that image; "" where nothing is."""
-    if found.origin is None:
-        return "it does not say of which image it is"
-    if found.origin.sha256 != sha256:
-        return "it is of another image than its name says"
-    wanted = replace(record, recipe=found.origin.recipe, dtype=found.dtype)
-    return "; ".join(differences(wanted, record))
+def describe_fault(record: StoreRecord, sha256: str, features: FeatureRecord | FeatureHeader) -> str:
+    """Compare a feature file with the store's record and the sha256 in its name. Returns "" if they agree."""
+    if features.origin is None:
+        return "it does not name its image"
+    if features.origin.sha256 != sha256:
+        return "its content and its name belong to different images"
+    own = replace(record, recipe=features.origin.recipe, dtype=features.dtype)
+    return "; ".join(_describe_differences(own, record))
 
 
-def files_in(folder: Path) -> Iterator[Path]:
-    """All files below the folder of the files, sorted; links to folders are not followed."""
-    for place, folders, names in os.walk(folder / FILES_FOLDER):
+def list_files(folder: Path) -> Iterator[Path]:
+    """Yield all files below FILES_FOLDER, sorted. Does not follow links to folders."""
+    for subfolder, folders, names in os.walk(folder / FILES_FOLDER):
         folders.sort()
         for name in sorted(names):
-            yield Path(place, name)
+            yield Path(subfolder, name)
 
 
-def files_of(folder: Path, sha256: str) -> list[Path]:
-    """The files of the image of that hash, at whatever short sides. Raises OSError."""
-    place = folder / FILES_FOLDER / sha256[:2]
-    if not place.is_dir():
+def list_image_files(folder: Path, sha256: str) -> list[Path]:
+    """Return the feature files of an image at all short sides, sorted. Raises OSError."""
+    subfolder = folder / FILES_FOLDER / sha256[:2]
+    if not subfolder.is_dir():
         return []
-    found = ((path, FEATURE_FILE.fullmatch(path.name)) for path in place.iterdir())
-    return sorted(path for path, named in found if named is not None and named[1] == sha256)
+    matches = ((path, FEATURE_FILE.fullmatch(path.name)) for path in subfolder.iterdir())
+    return sorted(path for path, match in matches if match is not None and match[1] == sha256)
 
 
-def remove_left(folder: Path) -> None:
-    """Remove what processes that were killed left under temporary names, where it is too old to be of one that still runs."""
-    before = time.time() - _LEFT
-    # Beside features.json a process that encodes has its lock, which has no suffix.
-    for path in (*folder.glob(f"{TEMPORARY_PREFIX}*.json"), *files_in(folder)):
+def remove_stale_files(folder: Path) -> None:
+    """Remove the temporary files of killed processes. Spares recent files, whose process may still run."""
+    limit = time.time() - _STALE_SECONDS
+    # Only .json in the store's own folder: the lock there has the same prefix and no extension.
+    for path in (*folder.glob(f"{TEMPORARY_PREFIX}*.json"), *list_files(folder)):
         if path.name.startswith(TEMPORARY_PREFIX):
             with suppress(OSError):
-                if path.lstat().st_mtime < before:
+                if path.lstat().st_mtime < limit:
                     path.unlink()
 
 
 def _refuse_others(folder: Path) -> None:
-    """Raise OutputError for a folder with files that no store has."""
+    """Raise OutputError if the path is not a folder, or has files."""
     try:
         names = os.listdir(folder) if is_folder(folder) else []  # noqa: PTH208  names are enough
     except OSError as error:
         raise output_error(folder, error) from error
     if os.path.lexists(folder) and not is_folder(folder):
-        raise OutputError(folder, "it is not a folder", _OTHER)
+        raise OutputError(folder, "not a folder", _OTHER)
     others = sorted(name for name in names if not name.startswith(TEMPORARY_PREFIX))
     if others:
-        raise OutputError(folder, f"there are files in it, such as {others[0]}, and no {STORE_FILE}", _OTHER)
+        raise OutputError(folder, f"it has other files, for example {others[0]}, but no {STORE_FILE}", _OTHER)
 
 
-def _write_first(path: Path, record: StoreRecord) -> None:
-    """Write features.json where no other process has meanwhile. Raises OutputError."""
+def _with_store_hint(path: Path, error: OutputError) -> OutputError:
+    """Return an OutputError, which stops the run, with a hint about the store instead of the output folder."""
+    return OutputError(path, error.reason, error.hint.replace("Choose another output folder.", _OTHER))
+
+
+def _write_record(path: Path, record: StoreRecord) -> None:
+    """Write features.json, unless another process has just written it. Raises OutputError."""
     from tipsseg._version import __version__
 
     value = {
@@ -259,15 +256,14 @@ def _write_first(path: Path, record: StoreRecord) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(json_bytes(value, indent=2) + b"\n")
         try:
-            os.link(temporary, path)  # fails where the file is there, as renaming does not
+            os.link(temporary, path)  # unlike a rename, fails if the file exists
         except FileExistsError:
             return
-        except OSError:  # a file system without links
+        except OSError:  # a file system without hard links
             if not os.path.lexists(path):
                 temporary.replace(path)
     except OSError as error:
-        raised = output_error(path, error)
-        raise OutputError(path, raised.reason, raised.hint.replace("Choose another output folder.", _OTHER)) from error
+        raise _with_store_hint(path, output_error(path, error)) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -275,7 +271,7 @@ def _write_first(path: Path, record: StoreRecord) -> None:
 
 def _parse_store(value: object) -> StoreRecord:
     if take(value, "tool", str) != "tipsseg":
-        raise ValueError("of another tool")
+        raise ValueError("another tool wrote it")
     dtype = take(value, "dtype", str)
     if dtype not in FEATURE_DTYPES:
         raise ValueError(f"`dtype` is {short(dtype)}")

@@ -107,7 +107,7 @@ class Features:
 
         path = Path(path)
         try:
-            return features_of(read_feature_file(path).in_float32(), torch.device(device))
+            return features_of(read_feature_file(path).to_float32(), torch.device(device))
         except ValueError as error:
             raise FeatureFileError(path, str(error), "Encode the image again.") from error
 

@@ -1,8 +1,8 @@
-"""The one way from an image file to its features: read from the feature store, or made by the model and kept there.
+"""Get the features of image files: read them from the feature store, or compute and store them.
 
-file ─► `load`, in threads ─► features that the store has ─────────────────────────────────────┐
-                          └─► the image as the model sees it ─► `batches` ─► `keep` ─► features ─► whoever asked for them
-                                                                                └─► `save`, in threads ─► the store
+file ─► `load`, in threads ─► stored features ──────────────────────┐
+                          └─► prepared image ─► `batches` ─► `merge` ─► features at all scales
+                                                                └─► `save`, in threads ─► feature store
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ if TYPE_CHECKING:
     from tipsseg.features.file import FeatureHeader
     from tipsseg.labelling.features import Features, RoundedFeatures
 
-#: Images of more pixels than this are decoded, and labelled, one at a time.
+#: Images with more pixels than this are decoded and labelled one at a time.
 _HEAVY = 32_000_000
 
-#: The pixels of an image that nobody looks at.
+#: Placeholder for pixels that are not needed.
 NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 #: Size, time and inode of a file.
 _Stamp = tuple[int, int, int]
 
-#: How often an image is read again that was changed meanwhile.
+#: Attempts to read a file that changes while it is read.
 _ATTEMPTS = 3
 
 
-#: What a store has of an image at one scale: features, or what their file says of them.
-Found = TypeVar("Found", bound="Features | FeatureRecord | FeatureHeader")
+#: Content of a store for an image at one scale: the features, or only their header.
+Stored = TypeVar("Stored", bound="Features | FeatureRecord | FeatureHeader")
 
-#: Finds what the files of one scale have of the image of a sha256; None where they have nothing. Raises FeatureFileError.
-LookUp = Callable[[FeatureFiles, str], Found | None]
+#: Reads the stored content for a sha256 from the files of one scale; None if there is no file. Raises FeatureFileError.
+Find = Callable[[FeatureFiles, str], Stored | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,9 +64,9 @@ class Picture:
     """An image in memory.
 
     Attributes:
-        prepared: The image as the model sees it; its `resized` is 0 x 0 if it was not decoded.
-        thumbnail: [h, w, 3] uint8, see `thumbnail_rgb`; 0 x 0 if nobody needs it.
-        remarks: How the model sees less than is in the file.
+        prepared: The image prepared for the model. Its `resized` is 0 x 0 if the image was not decoded.
+        thumbnail: [h, w, 3] uint8, see `thumbnail_rgb`; 0 x 0 if not requested.
+        remarks: Remarks on content of the file that the model does not see.
     """
 
     prepared: Prepared
@@ -75,45 +75,45 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Loaded(Generic[Found]):
-    """An image that was read.
+class Loaded(Generic[Stored]):
+    """An image, read from its file and from the store.
 
     Attributes:
         ref: The image.
-        fingerprint: Of the file that it was read from.
-        sha256: The hash of that file, by which the store knows it; "" without a store.
-        picture: Its pixels, as far as anybody needs them.
-        known: What the store has of it, at some scales or all, in ascending order.
-        damaged: What is wrong with a file of features that is made anew; "" if nothing is.
-        seconds: The time that reading took.
+        fingerprint: Fingerprint of the file.
+        sha256: Hash of the file, its key in the store; "" without a store.
+        picture: The pixels, as far as they are needed.
+        stored: Content of the store at some or all scales, in ascending order.
+        damaged: Fault of a feature file that will be replaced; "" if there is none.
+        seconds: Time of reading.
     """
 
     ref: ImageRef
     fingerprint: Fingerprint
     sha256: str = ""
     picture: Picture
-    known: tuple[Found, ...] = ()
+    stored: tuple[Stored, ...] = ()
     damaged: str = ""
     seconds: float = 0.0
 
     @property
-    def lacking(self) -> Prepared | None:
-        """The image at the scales that the store lacks; None if it has all of them."""
-        known = {each.plan for each in self.known}
-        left = [each for each in self.picture.prepared.scales if each.plan not in known]
-        return replace(left[0], finer=tuple(left[1:])) if left else None
+    def missing(self) -> Prepared | None:
+        """The prepared image at the scales that are not stored; None if all are stored."""
+        plans = {features.plan for features in self.stored}
+        scales = [scale for scale in self.picture.prepared.scales if scale.plan not in plans]
+        return replace(scales[0], finer=tuple(scales[1:])) if scales else None
 
 
-#: Features that are on their way from the device to the store.
-Unsaved = Callable[[], FeatureRecord]
+#: Waits for features to arrive from the device, and returns their record for the store.
+PendingRecord = Callable[[], FeatureRecord]
 
 
-class FeatureSource(Generic[Found]):
-    """Reads images, and their features from a store; rounds and keeps the features that the model makes of the others.
+class FeatureSource(Generic[Stored]):
+    """Reads images and their stored features. Rounds and stores newly encoded features.
 
     Attributes:
-        backbone: Makes features.
-        view: How it sees images.
+        backbone: The model that encodes images.
+        view: Sizes and windows of its input.
     """
 
     def __init__(
@@ -121,55 +121,55 @@ class FeatureSource(Generic[Found]):
         backbone: Backbone,
         view: View,
         store: FeatureStore | None,
-        look_up: LookUp[Found],
+        find: Find[Stored],
         *,
         max_pixels: int,
         digests: Digests | None = None,
         pixels: bool = False,
         thumbnails: bool = False,
     ) -> None:
-        """Say how it is done.
+        """Create a source.
 
         Args:
-            backbone: Makes features.
-            view: How it sees images.
-            store: Features are taken from it and added to it. None: all are made, and kept nowhere.
-            look_up: Finds features in the store.
-            max_pixels: Images of more pixels are refused.
-            digests: Hashes that were taken already.
-            pixels: Whether images are decoded even if the store has their features.
-            thumbnails: Whether thumbnails are made.
+            backbone: The model that encodes images.
+            view: Sizes and windows of its input.
+            store: The feature store to read and extend. None: no features are stored.
+            find: Reads stored features.
+            max_pixels: Limit on the pixels of an image.
+            digests: Hashes that are already computed.
+            pixels: Decode images even if their features are stored.
+            thumbnails: Make thumbnails.
         """
         self.backbone, self.view = backbone, view
         self._files = {} if store is None else {side: store.at(side) for side in view.short_sides}
-        self._look_up = look_up
+        self._find = find
         self._max_pixels = max_pixels
         self._digests = digests or Digests()
         self._pixels = pixels
         self._thumbnails = thumbnails
-        self.alone = OneLarge()
+        self.alone = LargeImageLock()
 
-    def load(self, ref: ImageRef) -> Loaded[Found]:
-        """Read an image, and read it again if its file was changed meanwhile; several threads may call this.
+    def load(self, ref: ImageRef) -> Loaded[Stored]:
+        """Read an image, again if its file changes meanwhile. Safe to call from several threads.
 
         Raises ImageError.
         """
         began = time.monotonic()
         for _ in range(_ATTEMPTS):
-            before = _stamp(ref.path)
+            before = _read_stamp(ref.path)
             failure: ImageError | None = None
             try:
                 loaded = self._read(ref)
             except ImageError as error:
                 failure = error
-            if _stamp(ref.path) != before:
-                continue  # a half of the old file and a half of the new one may well decode
+            if _read_stamp(ref.path) != before:
+                continue  # the content may be a mixture of the old and the new file
             if failure is not None:
                 raise failure
             return replace(loaded, seconds=time.monotonic() - began)
-        raise ImageError(ref.path, "it changes while it is read", "Label it again once it is complete.")
+        raise ImageError(ref.path, "the file keeps changing while it is read", "Run again once the file is complete.")
 
-    def _read(self, ref: ImageRef) -> Loaded[Found]:
+    def _read(self, ref: ImageRef) -> Loaded[Stored]:
         if not self._files:
             picture = self._picture(ref, ())
             try:
@@ -177,41 +177,43 @@ class FeatureSource(Generic[Found]):
             except OSError as error:
                 raise ImageError(ref.path, reason_of(error)) from error
         try:
-            of_file, sha256 = self._digests.take(ref.path)
+            file_fingerprint, sha256 = self._digests.pop(ref.path)
         except (OSError, ValueError) as error:
-            self._picture(ref, ())  # it nearly always raises what is wrong with the file
+            self._picture(ref, ())  # raises a better error for nearly all faults
             raise ImageError(ref.path, str(error)) from error
-        there, damaged = self.find(sha256)
-        known = tuple(there.values())
-        if any(prod(each.size) > self._max_pixels for each in known):
-            known = ()
-        picture = self._picture(ref, known)
-        return Loaded(ref=ref, fingerprint=of_file, sha256=sha256, picture=picture, known=known, damaged=damaged)
+        by_side, damaged = self.find_stored(sha256)
+        stored = tuple(by_side.values())
+        if any(prod(features.size) > self._max_pixels for features in stored):
+            stored = ()
+        picture = self._picture(ref, stored)
+        return Loaded(
+            ref=ref, fingerprint=file_fingerprint, sha256=sha256, picture=picture, stored=stored, damaged=damaged
+        )
 
-    def find(self, sha256: str) -> tuple[Mapping[int, Found], str]:
-        """Return what the store has of an image, by the short side of the scale; and what is wrong with one of its files."""
-        found: dict[int, Found] = {}
+    def find_stored(self, sha256: str) -> tuple[Mapping[int, Stored], str]:
+        """Return the store's content for an image by short side, and the fault of one of its files or ""."""
+        stored: dict[int, Stored] = {}
         damaged = ""
         for index, (side, files) in enumerate(self._files.items()):
             try:
-                there = self._look_up(files, sha256)
+                features = self._find(files, sha256)
             except FeatureFileError as error:
                 damaged = damaged or error.message
                 continue
-            if there is None:
+            if features is None:
                 continue
-            if there.plan == self.view.plans(there.size)[index]:
-                found[side] = there
+            if features.plan == self.view.plans(features.size)[index]:
+                stored[side] = features
             else:
-                damaged = damaged or f"{files.path(sha256)}: of another plan of windows"
-        return found, damaged
+                damaged = damaged or f"{files.path(sha256)}: its windows are not those of the current settings"
+        return stored, damaged
 
-    def _picture(self, ref: ImageRef, known: Sequence[Found]) -> Picture:
-        """Decode an image, unless its features are known and nobody needs pixels."""
+    def _picture(self, ref: ImageRef, stored: Sequence[Stored]) -> Picture:
+        """Decode an image, unless its features are stored and no pixels are needed."""
         prepared: Prepared | None = None
         thumbnail, remarks = NO_PIXELS, tuple[Remark, ...]()
-        if len(known) == len(self.view.short_sides) and not self._pixels:
-            first, *finer = [Prepared(each.size, NO_PIXELS, each.plan) for each in known]
+        if len(stored) == len(self.view.short_sides) and not self._pixels:
+            first, *finer = [Prepared(features.size, NO_PIXELS, features.plan) for features in stored]
             prepared = replace(first, finer=tuple(finer))
         if prepared is None or self._thumbnails:
             with open_header(ref.path, self._max_pixels) as image, self.alone(image.size), as_image_error(ref.path):
@@ -223,85 +225,87 @@ class FeatureSource(Generic[Found]):
         return Picture(prepared=prepared, thumbnail=thumbnail, remarks=(*remarks, *squeezed))
 
     @property
-    def windows_at_once(self) -> int:
-        """How many windows make a batch."""
+    def batch_size(self) -> int:
+        """Number of windows in a batch."""
         return self.backbone.batch_size
 
     def batches(self) -> Batches[Batched]:
-        """Return what makes features of images, in batches; for one thread."""
+        """Return a queue that encodes images in batches. Only for a single thread."""
         return Batches(self.backbone)
 
-    def keep(self, loaded: Loaded[Found], made: Features | None) -> tuple[list[Found | Features], list[Unsaved]]:
-        """Join features that the store has with those that the model made of the rest; for the thread of `batches`.
+    def merge(
+        self, loaded: Loaded[Stored], encoded: Features | None
+    ) -> tuple[list[Stored | Features], list[PendingRecord]]:
+        """Merge stored features with newly encoded ones. Only for the thread of `batches`.
 
-        Those are rounded first as the store keeps them, so that a second question gets the same labels.
+        Rounds new features to the store's dtype first, so that a later run on stored features gives the same labels.
 
         Args:
             loaded: The image.
-            made: Its features at the scales that the store lacks; None if it has all.
+            encoded: Its features at the scales in `missing`; None if all are stored.
 
         Returns:
-            The features at each scale, in ascending order; and what `save` is to write.
+            The features at each scale, in ascending order; and the records for `save`.
         """
-        new = () if made is None else made.scales
+        new = () if encoded is None else encoded.scales
         if not self._files:
             return list(new), []
-        rounded = [round_features(each, self._files[each.plan.short_side].record.dtype) for each in new]
-        scales: list[Found | Features] = [*loaded.known, *(each.features for each in rounded)]
-        scales.sort(key=lambda each: each.plan.short_side)
-        return scales, [partial(self._record, loaded, each) for each in rounded]
+        rounded = [round_features(scale, self._files[scale.plan.short_side].record.dtype) for scale in new]
+        scales: list[Stored | Features] = [*loaded.stored, *(scale.features for scale in rounded)]
+        scales.sort(key=lambda scale: scale.plan.short_side)
+        return scales, [partial(self._record, loaded, scale) for scale in rounded]
 
-    def save(self, unsaved: Iterable[Unsaved]) -> None:
-        """Wait for features and write them into the store; several threads may call this.
+    def save(self, pending: Iterable[PendingRecord]) -> None:
+        """Wait for features and write them to the store. Safe to call from several threads.
 
-        Raises OutputError, and DeviceError if the model gives values that are no numbers: nobody is to keep those.
+        Raises OutputError, and DeviceError if features contain infinity or NaN, which are not stored.
         """
-        for each in unsaved:
-            record = each()
+        for wait_for_record in pending:
+            record = wait_for_record()
             self._files[record.plan.short_side].add(record)
 
-    def _record(self, loaded: Loaded[Found], rounded: RoundedFeatures) -> FeatureRecord:
+    def _record(self, loaded: Loaded[Stored], rounded: RoundedFeatures) -> FeatureRecord:
         files = self._files[rounded.features.plan.short_side]
         record = rounded.record(Origin(loaded.sha256, loaded.ref.name, files.record.recipe))
         try:
-            record.in_float32()
+            record.to_float32()
         except ValueError as error:
             raise non_finite_error(self.backbone) from error
         return record
 
 
 class Digests:
-    """Hashes of files: some are taken ahead of time, and nobody reads those files twice for them."""
+    """Hashes of files that are computed ahead of time, so that those files are hashed only once."""
 
     def __init__(self) -> None:
-        self._ahead: dict[Path, tuple[_Stamp | None, tuple[Fingerprint, str]]] = {}
+        self._computed: dict[Path, tuple[_Stamp | None, tuple[Fingerprint, str]]] = {}
 
-    def ahead(self, path: Path) -> str | None:
-        """Return the sha256 of a file, and keep it for `take`; None if the file cannot be read."""
-        stamp = _stamp(path)
+    def compute(self, path: Path) -> str | None:
+        """Return the sha256 of a file, and save it for `pop`; None if the file cannot be read."""
+        stamp = _read_stamp(path)
         with suppress(OSError, ValueError):
-            self._ahead[path] = stamp, fingerprint_and_digest(path)
-            return self._ahead[path][1][1]
+            self._computed[path] = stamp, fingerprint_and_digest(path)
+            return self._computed[path][1][1]
         return None
 
-    def take(self, path: Path) -> tuple[Fingerprint, str]:
-        """Return the fingerprint of a file, and its sha256 whatever its size; several threads may call this. Raises OSError."""
-        stamp, known = self._ahead.pop(path, (None, None))
-        return known if known is not None and stamp == _stamp(path) else fingerprint_and_digest(path)
+    def pop(self, path: Path) -> tuple[Fingerprint, str]:
+        """Return the fingerprint and the sha256 of a file, computed now or before. Thread-safe. Raises OSError."""
+        stamp, computed = self._computed.pop(path, (None, None))
+        return computed if computed is not None and stamp == _read_stamp(path) else fingerprint_and_digest(path)
 
 
-class OneLarge:
-    """Keeps large images one behind the other, so that memory goes with one of them and not with the number of threads."""
+class LargeImageLock:
+    """Lets only one large image into memory at a time, so that memory does not grow with the number of threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
 
     def __call__(self, size: tuple[int, int]) -> AbstractContextManager[object]:
-        """Return what is to be entered while an image of that size is in memory."""
+        """Return the context to enter while an image of `size` (height, width) is in memory."""
         return self._lock if prod(size) > _HEAVY else nullcontext()
 
 
-def _stamp(path: Path) -> _Stamp | None:
+def _read_stamp(path: Path) -> _Stamp | None:
     try:
         status = path.stat()
     except (OSError, ValueError):

@@ -10,7 +10,15 @@ from pathlib import Path
 
 from tipsseg.errors import FeatureFileError, OutputError
 from tipsseg.features.file import read_feature_file
-from tipsseg.features.folder import FEATURE_FILE, FILES_FOLDER, STORE_FILE, StoreRecord, fault_of, files_in, read_store
+from tipsseg.features.folder import (
+    FEATURE_FILE,
+    FILES_FOLDER,
+    STORE_FILE,
+    StoreRecord,
+    describe_fault,
+    list_files,
+    read_store,
+)
 from tipsseg.formats.problem import Problem
 from tipsseg.runs.common.progress import Progress
 from tipsseg.store.failures import ERRORS_FILE
@@ -51,7 +59,7 @@ def check_store(folder: Path, jobs: int, progress: Progress) -> Iterator[Problem
     for name in sorted(os.listdir(folder)):  # noqa: PTH208  names are enough
         if name not in _KNOWN and not name.startswith(TEMPORARY_PREFIX):
             yield Problem(folder / name, "not a feature file")
-    files = list(files_in(folder))
+    files = list(list_files(folder))
     left = [path for path in files if path.name.startswith(TEMPORARY_PREFIX)]
     sound = [path for path in files if path not in set(left)]
     progress.begin(f"{counted(len(sound), 'file')} of features in {folder}.", len(sound))
@@ -81,8 +89,8 @@ def _check_file(folder: Path, record: StoreRecord, path: Path) -> Problem | None
     try:
         found = read_feature_file(path)
         side = int(named[2] or record.recipe.short_side)
-        fault = fault_of(replace(record, recipe=replace(record.recipe, short_side=side)), named[1], found)
-        found.in_float32()
+        fault = describe_fault(replace(record, recipe=replace(record.recipe, short_side=side)), named[1], found)
+        found.to_float32()
     except FeatureFileError as error:
         return Problem(path, error.reason)
     except ValueError as error:

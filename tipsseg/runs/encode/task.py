@@ -34,8 +34,8 @@ class EncodeTask:
 
     def finish(self, loaded: Loaded[FeatureHeader], scored: None) -> Encoded:
         """Say what the store has now; several threads may call this."""
-        made = loaded.lacking is not None
-        headers = list(self.source.find(loaded.sha256)[0].values()) if made else loaded.known
+        made = loaded.missing is not None
+        headers = list(self.source.find_stored(loaded.sha256)[0].values()) if made else loaded.stored
         file, *finer = [files.path(loaded.sha256) for files in self._files]
         return Encoded(
             ref=loaded.ref,

@@ -86,7 +86,7 @@ def _has_features(store: Path, options: LabelOptions, images: Sequence[ImageRef]
         return False
     base = record.recipe.short_side
     sides = [side if side != base else None for side in short_sides(base, options.scales)]
-    sample = [digests.ahead(ref.path) for ref in images[:: max(len(images) // _LOOKED_UP, 1)]]
+    sample = [digests.compute(ref.path) for ref in images[:: max(len(images) // _LOOKED_UP, 1)]]
     hashes = [sha256 for sha256 in sample if sha256 is not None]
     return bool(hashes) and all(
         os.path.lexists(feature_path(store, sha256, side)) for sha256 in hashes for side in sides

@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from tipsseg.errors import ImageError
 from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.source import FeatureSource, Loaded, Unsaved
+from tipsseg.labelling.source import FeatureSource, Loaded, PendingRecord
 from tipsseg.store.results import Failed
 from tipsseg.types import ImageRef
 from tipsseg.util.threads import Feeder
@@ -64,7 +64,7 @@ def run_tasks(
         try:
             for image, features in step:
                 any_ready = True
-                scales, unsaved = source.keep(image.loaded, features)
+                scales, unsaved = source.merge(image.loaded, features)
                 # Score now, to free the features, which take the most memory, before the next model step.
                 finishing = pool.submit(_finish, task, image, task.score(scales), unsaved)
                 writing.add(finishing)
@@ -76,7 +76,7 @@ def run_tasks(
             raise
         return any_ready
 
-    feed = Feeder(items, 2 * jobs + source.windows_at_once, happened.set)
+    feed = Feeder(items, 2 * jobs + source.batch_size, happened.set)
     try:
         while True:
             happened.clear()
@@ -152,11 +152,11 @@ def _begin(
 
 def _add(image: _Image[Done], batches: Batches[_Image[Done]]) -> Iterable[tuple[_Image[Done], Features | None]]:
     """Add an image to the batches and return the images that are ready; a stored one is ready at once."""
-    lacking = image.loaded.lacking
-    return [(image, None)] if lacking is None else batches.add(image, lacking)
+    missing = image.loaded.missing
+    return [(image, None)] if missing is None else batches.add(image, lacking)
 
 
-def _finish(task: Task[Scored, Done], image: _Image[Done], scored: Scored, unsaved: Sequence[Unsaved]) -> None:
+def _finish(task: Task[Scored, Done], image: _Image[Done], scored: Scored, unsaved: Sequence[PendingRecord]) -> None:
     try:
         task.source.save(unsaved)
         image.result.set_result(task.finish(image.loaded, scored))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tipsseg.backbones.tipsv2.config import read_config
 from tipsseg.errors import OutputError
-from tipsseg.features.folder import STORE_FILE, files_in, files_of
+from tipsseg.features.folder import STORE_FILE, list_files, list_image_files
 from tipsseg.labelling.view import make_view
 from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.options.fields import text_of
@@ -185,7 +185,7 @@ def _trial_store(store: Path, refs: Sequence[ImageRef], folder: Path) -> Path:
         shutil.copyfile(store / STORE_FILE, folder / STORE_FILE)
     for ref in refs:
         with suppress(OSError, ValueError):  # of an image that cannot be read, and of one without features
-            for file in files_of(store, content_digest(ref.path)):
+            for file in list_image_files(store, content_digest(ref.path)):
                 target = folder / file.relative_to(store)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(file.read_bytes())
@@ -194,4 +194,4 @@ def _trial_store(store: Path, refs: Sequence[ImageRef], folder: Path) -> Path:
 
 def _sizes(store: Path) -> dict[Path, int]:
     """The bytes of each file of features."""
-    return {path: path.stat().st_size for path in files_in(store)}
+    return {path: path.stat().st_size for path in list_files(store)}
