@@ -73,7 +73,7 @@ def keeping(features: Features, dtype: FeatureDtype) -> tuple[Callable[[], Featu
     """As features are kept in a store of that dtype; the model only makes its error."""
     recipe = Recipe({}, "float32", "slide", 56, 1)
     store = SimpleNamespace(at=lambda _: SimpleNamespace(record=SimpleNamespace(dtype=dtype, recipe=recipe)))
-    loaded = SimpleNamespace(sha256="a" * 64, ref=SimpleNamespace(name="a.png"), known=())
+    loaded = SimpleNamespace(sha256="a" * 64, ref=SimpleNamespace(name="a.png"), stored=())
     backbone = SimpleNamespace(device_name="cpu", dtype_name="float32")
     view = View(native_size=56, patch_size=14, mode="slide", base=56, short_sides=(56,))
     source = FeatureSource(
