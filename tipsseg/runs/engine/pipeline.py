@@ -153,7 +153,7 @@ def _begin(
 def _add(image: _Image[Done], batches: Batches[_Image[Done]]) -> Iterable[tuple[_Image[Done], Features | None]]:
     """Add an image to the batches and return the images that are ready; a stored one is ready at once."""
     missing = image.loaded.missing
-    return [(image, None)] if missing is None else batches.add(image, lacking)
+    return [(image, None)] if missing is None else batches.add(image, missing)
 
 
 def _finish(task: Task[Scored, Done], image: _Image[Done], scored: Scored, unsaved: Sequence[PendingRecord]) -> None:
