@@ -10,6 +10,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import tipsseg
 from tipsseg import Labeller, LabelMap, Model, errors
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.errors import InputError
+from tipsseg.options import MinArea
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 DESERT = EXAMPLES / "scenes/desert.png"
@@ -59,7 +61,12 @@ CASES: dict[str, tuple[list[str], list[str], list[str]]] = {
     "write_formats": ([str(DESERT), "out"], ["panda: ", " polygons"], ["annotations.json", "mask.png", "overlay.png"]),
     "label_folder": (
         [str(PANDA.parent), "out", str(EXAMPLES / "truth/meadow")],
-        ["two-pandas.png: masks/two-pandas.png", "mean IoU 0.8", "over 3 images"],
+        [
+            "two-pandas.png: out/masks/two-pandas.png",
+            "FolderSummary('out': 3 labelled)",
+            "mean IoU 0.8",
+            "over 3 images",
+        ],
         ["annotations.json", "classes.json", "manifest.jsonl", "masks", "run.json"],
     ),
     "handle_errors": (
@@ -114,15 +121,26 @@ def masks_of(folder: Path) -> dict[str, bytes]:
 
 def test_a_folder_is_labelled_as_the_command_does(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     again = {"output": tmp_path / "out", "model": "tiny", **VIEW, "device": "cpu"}
-    results = tipsseg.label_folder([PANDA, DESERT], ["panda", "tree"], **again)
-    assert not (tmp_path / "out").exists(), "the work is done while the results are taken"
+    results = tipsseg.iter_label_folder([PANDA, DESERT], ["panda", "tree"], **again)
+    assert not (tmp_path / "out").exists(), "the work is done while the results are consumed"
     first = next(results)
-    assert isinstance(first, tipsseg.Labelled)
-    assert first.entry.files.keys() == {"png"}
+    assert (first.path, first.status, first.error) == (DESERT, "labelled", None)
+    assert first.files == {"png": tmp_path / "out/masks/desert.png"}
+    assert first.files["png"].is_file()
     results.close()
     assert not (tmp_path / "out/annotations.json").exists()
-    rest = list(tipsseg.label_folder([PANDA, DESERT], ["panda", "tree"], **again))
-    assert [type(each) for each in rest] == [tipsseg.Unchanged, tipsseg.Labelled]
+    run = tipsseg.label_folder([PANDA, DESERT], ["panda", "tree"], **again)
+    assert (len(run), run.count("unchanged"), run.count("labelled"), run.count("failed")) == (2, 1, 1, 0)
+    assert repr(run) == f"FolderSummary({str(tmp_path / 'out')!r}: 1 labelled, 1 unchanged)"
+    before, other = run
+    assert (before, other.path) == (replace(first, status="unchanged"), PANDA)
+    with Image.open(before.files["png"]) as mask:
+        assert before.classes == {
+            name: pytest.approx((np.asarray(mask) == number).mean())
+            for number, name in ((1, "panda"), (2, "tree"))
+            if (np.asarray(mask) == number).any()
+        }
+    assert list(run) == [before, other], "read again"
     assert capfd.readouterr() == ("", "")
     command = [sys.executable, "-m", "tipsseg", "label", PANDA, DESERT, "-c", "panda,tree", "-m", "tiny"]
     command += ["--mode", "whole", "--short-side", "112", "--device", "cpu", "-o", tmp_path / "by-command"]
@@ -138,23 +156,36 @@ def test_an_image_that_fails_is_a_result(tmp_path: Path, capfd: pytest.CaptureFi
     (tmp_path / "in").mkdir()
     (tmp_path / "in/broken.png").write_bytes(DESERT.read_bytes()[:2000])
     (result,) = tipsseg.label_folder(tmp_path / "in", ["tree"], output=tmp_path / "out", model="tiny", device="cpu")
-    assert isinstance(result, tipsseg.Failed)
-    assert result.error.path == tmp_path / "in/broken.png"
+    assert isinstance(result.error, tipsseg.ImageError)
+    assert (result.path, result.error.path, result.status) == (*2 * (tmp_path / "in/broken.png",), "failed")
     assert capfd.readouterr() == ("", "")
     (again,) = tipsseg.label_folder(
         (), ["tree"], output=tmp_path / "out", model="tiny", device="cpu", retry_failed=True
     )
-    assert isinstance(again, tipsseg.Failed)
+    assert (again.path, again.status) == (result.path, "failed")
+
+
+def test_a_shard_has_its_images(tmp_path: Path) -> None:
+    parts = [
+        tipsseg.label_folder(
+            PANDA.parent, ["tree"], output=tmp_path / "out", model="tiny", device="cpu", shard=f"{part}/2", **VIEW
+        )
+        for part in (1, 2)
+    ]
+    images = [list(part) for part in parts]
+    assert sorted(image.path for part in images for image in part) == sorted(PANDA.parent.iterdir())
+    assert all(image.files["png"].is_file() for part in images for image in part)
+    assert {image.status for part in images for image in part} == {"labelled"}
 
 
 # name: (the call, the kind of its error, a part of its message)
 REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], str]] = {
     "no images": (lambda out: tipsseg.label_folder((), ["a"], output=out), tipsseg.UsageError, "no images given"),
     "no such image": (
-        lambda out: tipsseg.label_folder("absent.png", ["a"], output=out, model="tiny"), tipsseg.InputError,
+        lambda out: tipsseg.label_folder("absent.png", ["a"], output=out, model="tiny"), tipsseg.errors.InputError,
         "absent.png",
     ),
-    "no classes": (lambda out: tipsseg.label_folder(DESERT, [], output=out), tipsseg.VocabularyError, "no classes"),
+    "no classes": (lambda out: tipsseg.label_folder(DESERT, [], output=out), tipsseg.errors.VocabularyError, "no classes"),
     "format": (
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, formats=["pgn"]), tipsseg.UsageError,
         "unknown format 'pgn'",
@@ -192,7 +223,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
     ),
     "a set of classes": (
         lambda out: tipsseg.label_folder(DESERT, {"a", "b"}, output=out),  # type: ignore[arg-type]
-        tipsseg.VocabularyError,
+        tipsseg.errors.VocabularyError,
         "classes must be in an order",
     ),
     "minimum area": (
@@ -200,7 +231,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
         tipsseg.UsageError,
         "argument `min_area` must be a whole number, not 1.5",
     ),
-    "negative area": (lambda out: tipsseg.MinArea(-1), tipsseg.UsageError, "a minimum area of -1 is none"),
+    "negative area": (lambda out: MinArea(-1), tipsseg.UsageError, "a minimum area of -1 is none"),
     "no actors": (
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, ray=0),
         tipsseg.UsageError,
@@ -210,13 +241,13 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, shard="3/2"), tipsseg.UsageError, "no part 3 of 2",
     ),
     "evaluate without classes": (
-        lambda out: tipsseg.evaluate(DESERT, out), tipsseg.VocabularyError, "no classes given",
+        lambda out: tipsseg.review.evaluate(DESERT, out), tipsseg.errors.VocabularyError, "no classes given",
     ),
     "evaluate without a folder": (
-        lambda out: tipsseg.evaluate(DESERT, out, ["a"], formats=["png"]), tipsseg.UsageError, "there is none",
+        lambda out: tipsseg.review.evaluate(DESERT, out, ["a"], formats=["png"]), tipsseg.UsageError, "there is none",
     ),
-    "layout": (lambda out: tipsseg.evaluate(DESERT, out, layout="voc"), tipsseg.UsageError, "unknown layout 'voc'"),
-    "no masks": (lambda out: tipsseg.score_masks(out, out), tipsseg.UsageError, "says what their ids mean"),
+    "layout": (lambda out: tipsseg.review.evaluate(DESERT, out, layout="voc"), tipsseg.UsageError, "unknown layout 'voc'"),
+    "no masks": (lambda out: tipsseg.review.score_masks(out, out), tipsseg.UsageError, "says what their ids mean"),
 }  # fmt: skip
 
 
@@ -231,12 +262,12 @@ def test_what_is_wrong_is_told_by_the_call_itself(name: str, tmp_path: Path) -> 
 def test_scores_are_those_of_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     images, truths = PANDA.parent, EXAMPLES / "truth/meadow"
     classes = tipsseg.read_vocabulary(EXAMPLES / "leaves.txt", "none")
-    found = tipsseg.evaluate(
+    found = tipsseg.review.evaluate(
         images, truths, classes, model="tiny", **VIEW, output=tmp_path / "out", formats=["png"], device="cpu"
     )
     assert (found.scored, found.failed) == (3, 0)
     assert 0.3 < found.scores.mean_iou < 1
-    scored = tipsseg.score_masks(tmp_path / "out", truths)
+    scored = tipsseg.review.score_masks(tmp_path / "out", truths)
     np.testing.assert_array_equal(scored.confusion.counts, found.confusion.counts)
     assert capfd.readouterr() == ("", "")
 
@@ -245,31 +276,38 @@ def test_scores_are_those_of_the_command(tmp_path: Path, capfd: pytest.CaptureFi
 
 
 def test_public_names() -> None:
-    assert tipsseg.__all__ == dir(tipsseg) == sorted(tipsseg.__all__)
-    for name in tipsseg.__all__:
+    names = dir(tipsseg)
+    assert len(names) <= 25
+    for name in names:
         assert getattr(tipsseg, name).__doc__, name
-    kinds = {
-        name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.TipssegError)
-    }
-    assert kinds <= set(tipsseg.__all__)
-    with pytest.raises(AttributeError, match="module 'tipsseg' has no attribute 'Encoder'"):
+    for module in (tipsseg.learn, tipsseg.review):
+        for name in module.__all__:
+            assert getattr(module, name).__doc__, name
+    with pytest.raises(AttributeError, match="module 'tipsseg' has no attribute 'Encoder'$"):
         tipsseg.Encoder  # noqa: B018
+    for name, place in (("fit_folder", "learn"), ("evaluate", "review"), ("InputError", "errors")):
+        with pytest.raises(AttributeError, match=rf"; use tipsseg\.{place}\.{name}$"):
+            getattr(tipsseg, name)
 
 
-def test_help_shows_the_api() -> None:
+def test_help_is_a_page_that_leads_on() -> None:
     text = pydoc.render_doc(tipsseg, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
-    for each in (
-        "A guide in five steps",
-        "class Labeller",
-        "label_many(",
-        "class LabelMap",
-        "to_coco(",
-        "load(model",
-        "Raises:",
-    ):
-        assert each in text
-    assert "importlib" not in text
-    assert text.split("PACKAGE CONTENTS")[1].split("\n\n")[0].count("\n") < 24
+    page = text.split("PACKAGE CONTENTS")[0]
+    assert page.count("\n") < 45
+    assert text.count("\n") < 75
+    there = re.findall(r"help\((tipsseg(?:\.\w+)+)\)", page)
+    assert len(there) > 8
+    for name in there:
+        assert pydoc.locate(name) is not None, name
+
+
+@pytest.mark.parametrize(
+    "function", [tipsseg.label_folder, tipsseg.iter_label_folder, tipsseg.encode_folder, Labeller, Model.label]
+)
+def test_help_shows_keywords(function: Callable[..., object]) -> None:
+    text = pydoc.plain(pydoc.render_doc(function))
+    for words in ("scales: ", "short_side: ", "mode: Literal['slide', 'whole'] = 'slide'", "Keywords:"):
+        assert words in text
 
 
 IMPORT = """
@@ -534,6 +572,6 @@ def test_overlays_show_the_image(result: LabelMap) -> None:
     assert picture.height > 300  # with the legend
     assert picture.tobytes() != titled.tobytes()
     with pytest.raises(
-        tipsseg.InputError, match=r"the image is 30 x 40 \(height x width\) pixels, but its labels are 300 x 560"
+        tipsseg.errors.InputError, match=r"the image is 30 x 40 \(height x width\) pixels, but its labels are 300 x 560"
     ):
         result.overlay(Image.new("RGB", (40, 30)))

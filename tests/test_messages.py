@@ -46,15 +46,15 @@ _API: tuple[Callable[..., Any], ...] = (
     tipsseg.Labeller.label,
     tipsseg.encode_folder,
     tipsseg.LabelMap.to_coco,
-    tipsseg.correct_folder,
-    tipsseg.evaluate,
-    tipsseg.fit_folder,
-    tipsseg.fit_truths,
+    tipsseg.review.correct_folder,
+    tipsseg.review.evaluate,
+    tipsseg.learn.fit_folder,
+    tipsseg.learn.fit_truths,
     tipsseg.label_folder,
     tipsseg.make_vocabulary,
-    tipsseg.rank,
-    tipsseg.score_masks,
-    tipsseg.tune_folder,
+    tipsseg.review.rank,
+    tipsseg.review.score_masks,
+    tipsseg.learn.tune_folder,
 )
 
 

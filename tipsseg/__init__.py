@@ -1,49 +1,32 @@
-"""Label the pixels of images with phrases, using TIPSv2: no training, no server, no account.
-
-A guide in five steps:
+"""Open-vocabulary segmentation with TIPSv2: name what to find, get a mask for every image.
 
     import tipsseg
 
-    model = tipsseg.load("l14")                                # "tiny" needs no download
-    labeller = tipsseg.Labeller(model, ["panda leg", "tree"])
-    result = labeller.label("panda.jpg")                       # a path, a Pillow image, or pixels [H, W, 3] uint8
+    model = tipsseg.load("l14")                         # "tiny" is a demo model that needs no download
+    result = model.label("photo.jpg", ["panda leg", "tree"], min_confidence=0.5)
 
-    result.labels                                              # [H, W] uint8: 0 background, 1 panda leg, 2 tree
-    result.confidence                                          # [H, W] float32, 0..1
-    result.save_mask("panda.png")
-    result.overlay("panda.jpg").save("overlay.png")
+    result.labels                                       # [H, W] uint8: 0 background, 1 panda leg, 2 tree
+    result.mask("tree")                                 # [H, W] bool
+    result.objects                                      # name, class_id, score, area, xyxy, mask, polygons
+    result.save_mask("mask.png")
+    result.save_overlay("overlay.jpg")
 
-Many images share batches of the model, and come back in their order:
+Many images                                             help(tipsseg.Labeller)
+    labeller = model.labeller(["panda leg", "tree"])
+    for result in labeller.label_many(paths): ...
 
-    for result in labeller.label_many(paths):
-        ...
+A folder: files, resumed, corrections kept              help(tipsseg.label_folder), help(tipsseg.iter_label_folder)
+    tipsseg.label_folder("photos/", ["car", "road"], output="labels", formats=["png", "coco"])
 
-A second question about the same image costs next to nothing, as the model sees the image once:
+Many questions about one image                          help(tipsseg.Model.encode), help(tipsseg.encode_folder)
+    features = model.encode("photo.jpg")
+    model.label(features, ["sky", "grass"])
 
-    features = model.encode("panda.jpg")
-    tipsseg.Labeller(model, ["sky", "grass"]).label(features)
-    features.save("panda.safetensors")                         # and tipsseg.Features.load reads it
-
-A folder of images becomes a folder of label files. `label_folder` has the options of the command `tipsseg label`. It goes on where
-it was broken off, and keeps what a person changed:
-
-    for result in tipsseg.label_folder("photos/", ["car", "road"], output="labels", formats=("png", "coco")):
-        print(result.ref.path)
-
-Masks of a few images improve the labels of the others, and teach words that the model does not know:
-
-    fitted = tipsseg.fit(model, features, masks, ["panda leg", "defect type B"])    # features and masks of each image
-    tipsseg.Labeller(model, fitted)
-    tipsseg.fit_folder("labels").fitted                                             # from masks of a run that you edited
-
-`encode_folder` keeps the features of images; `label_folder(..., features=...)` takes them from there.
-
-`rank` says which images a person looks at first, and why. `correct_folder` takes labels back that were corrected in CVAT, LabelMe,
-Label Studio and others. `evaluate` and `score_masks` score labels against truth masks.
-
-A class may have synonyms, a colour or a threshold of its own, see ClassSpec and make_vocabulary; LabelOptions says how images are
-labelled. Everything that is raised on purpose is a TipssegError. Importing tipsseg does not import torch; the first use of `load`,
-`Model` or `Labeller` does. Nothing is written but what is asked for.
+Synonyms, colours, thresholds, background               help(tipsseg.ClassSpec), help(tipsseg.make_vocabulary)
+The labels of an image                                  help(tipsseg.LabelMap)
+Rank images, import corrections, score                  help(tipsseg.review)
+Learn from corrected masks                              help(tipsseg.learn)
+Errors, all of them TipssegErrors                       help(tipsseg.errors)
 """
 
 from __future__ import annotations
@@ -51,152 +34,63 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from tipsseg._version import __version__
-from tipsseg.errors import (
-    CheckpointError,
-    DeviceError,
-    DownloadError,
-    FeatureFileError,
-    FileError,
-    ImageError,
-    InputError,
-    IntegrityError,
-    LabelIdError,
-    LockError,
-    OtherRunError,
-    OutputError,
-    RecordError,
-    TipssegError,
-    UsageError,
-    VocabularyError,
-    WeightsError,
-)
+from tipsseg import errors as errors
+from tipsseg._version import __version__ as __version__
+from tipsseg.errors import DeviceError as DeviceError
+from tipsseg.errors import ImageError as ImageError
+from tipsseg.errors import OutputError as OutputError
+from tipsseg.errors import TipssegError as TipssegError
+from tipsseg.errors import UsageError as UsageError
+from tipsseg.errors import WeightsError as WeightsError
 
 if TYPE_CHECKING:
-    from tipsseg.api import correct_folder, encode_folder, evaluate, label_folder, score_masks
-    from tipsseg.fitting.fit import fit
-    from tipsseg.label_map import LabelMap
-    from tipsseg.labelling.features import Features
-    from tipsseg.labelling.labeller import Labeller
-    from tipsseg.labelling.model import Model, load
-    from tipsseg.learn import fit_folder, fit_truths, tune_folder
-    from tipsseg.options import FileOptions, LabelOptions, MinArea
-    from tipsseg.regions.components import Region
-    from tipsseg.regions.objects import LabelledObject
-    from tipsseg.runs.correct.folder import Corrections
-    from tipsseg.runs.evaluate.run import Evaluation
-    from tipsseg.runs.fit.run import Fit
-    from tipsseg.runs.rank.rank import Ranked, rank
-    from tipsseg.runs.tune.run import Tuning
-    from tipsseg.store.results import Encoded, Failed, Labelled, Unchanged
-    from tipsseg.types import LabelClass, TopClasses
-    from tipsseg.vocabulary.files import read_vocabulary
-    from tipsseg.vocabulary.fitted import FittedVocabulary
-    from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
+    from tipsseg import learn as learn
+    from tipsseg import review as review
+    from tipsseg.api import encode_folder as encode_folder
+    from tipsseg.api import iter_label_folder as iter_label_folder
+    from tipsseg.api import label_folder as label_folder
+    from tipsseg.label_map import LabelMap as LabelMap
+    from tipsseg.labelling.features import Features as Features
+    from tipsseg.labelling.labeller import Labeller as Labeller
+    from tipsseg.labelling.model import Model as Model
+    from tipsseg.labelling.model import load as load
+    from tipsseg.options import LabelOptions as LabelOptions
+    from tipsseg.vocabulary.files import read_vocabulary as read_vocabulary
+    from tipsseg.vocabulary.vocabulary import ClassSpec as ClassSpec
+    from tipsseg.vocabulary.vocabulary import Vocabulary as Vocabulary
+    from tipsseg.vocabulary.vocabulary import make_vocabulary as make_vocabulary
 
-__all__ = [
-    "CheckpointError",
-    "ClassSpec",
-    "Corrections",
-    "DeviceError",
-    "DownloadError",
-    "Encoded",
-    "Evaluation",
-    "Failed",
-    "FeatureFileError",
-    "Features",
-    "FileError",
-    "FileOptions",
-    "Fit",
-    "FittedVocabulary",
-    "ImageError",
-    "InputError",
-    "IntegrityError",
-    "LabelClass",
-    "LabelIdError",
-    "LabelMap",
-    "LabelOptions",
-    "Labelled",
-    "LabelledObject",
-    "Labeller",
-    "LockError",
-    "MinArea",
-    "Model",
-    "OtherRunError",
-    "OutputError",
-    "Ranked",
-    "RecordError",
-    "Region",
-    "TipssegError",
-    "TopClasses",
-    "Tuning",
-    "Unchanged",
-    "UsageError",
-    "Vocabulary",
-    "VocabularyError",
-    "WeightsError",
-    "__version__",
-    "correct_folder",
-    "encode_folder",
-    "evaluate",
-    "fit",
-    "fit_folder",
-    "fit_truths",
-    "label_folder",
-    "load",
-    "make_vocabulary",
-    "rank",
-    "read_vocabulary",
-    "score_masks",
-    "tune_folder",
-]
+#: Names that are imported at their first use, by module, so that `import tipsseg` stays fast.
+_LAZY = {
+    "api": ("encode_folder", "iter_label_folder", "label_folder"),
+    "label_map": ("LabelMap",),
+    "labelling.features": ("Features",),
+    "labelling.labeller": ("Labeller",),
+    "labelling.model": ("Model", "load"),
+    "options": ("LabelOptions",),
+    "vocabulary.files": ("read_vocabulary",),
+    "vocabulary.vocabulary": ("ClassSpec", "Vocabulary", "make_vocabulary"),
+}
+_MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
+_MODULES = ("errors", "learn", "review")
 
-#: The modules of the names that are imported at their first use.
-_HOMES = {
-    "ClassSpec": "vocabulary.vocabulary",
-    "Corrections": "runs.correct.folder",
-    "Encoded": "store.results",
-    "Evaluation": "runs.evaluate.run",
-    "Failed": "store.results",
-    "Features": "labelling.features",
-    "FileOptions": "options",
-    "Fit": "runs.fit.run",
-    "FittedVocabulary": "vocabulary.fitted",
-    "LabelClass": "types",
-    "LabelMap": "label_map",
-    "LabelOptions": "options",
-    "Labelled": "store.results",
-    "LabelledObject": "regions.objects",
-    "Labeller": "labelling.labeller",
-    "MinArea": "options",
-    "Model": "labelling.model",
-    "Ranked": "runs.rank.rank",
-    "Region": "regions.components",
-    "TopClasses": "types",
-    "Tuning": "runs.tune.run",
-    "Unchanged": "store.results",
-    "Vocabulary": "vocabulary.vocabulary",
-    "correct_folder": "api",
-    "encode_folder": "api",
-    "evaluate": "api",
-    "fit": "fitting.fit",
-    "fit_folder": "learn",
-    "fit_truths": "learn",
-    "label_folder": "api",
-    "load": "labelling.model",
-    "make_vocabulary": "vocabulary.vocabulary",
-    "rank": "runs.rank.rank",
-    "read_vocabulary": "vocabulary.files",
-    "score_masks": "api",
-    "tune_folder": "learn",
+#: Names that users look for here, by module.
+_ELSEWHERE = {
+    "learn": ("FittedVocabulary", "fit", "fit_folder", "fit_truths", "tune_folder"),
+    "review": ("correct_folder", "evaluate", "rank", "score_masks"),
+    "errors": tuple(name for name in vars(errors) if name.endswith("Error")),
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
+# Without `__all__`, help() shows this page and leads on to the names; with it, help() would print all of them.
 def __dir__() -> list[str]:
-    return __all__
+    return sorted([*_MODULE_OF, *_MODULES, "__version__", *(name for name in globals() if name.endswith("Error"))])
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    hint = next((f"; use tipsseg.{module}.{name}" for module, names in _ELSEWHERE.items() if name in names), "")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")

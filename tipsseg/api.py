@@ -1,50 +1,113 @@
-"""The commands as functions: folders in, results out, in silence."""
+"""`label_folder` and `encode_folder`: the commands `tipsseg label` and `tipsseg encode` as functions, silent by default."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import Literal, Unpack
 
-from tipsseg.errors import UsageError
+from tipsseg.errors import ImageError, UsageError
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.options.fields import take_options
-from tipsseg.options.keywords import (
-    CorrectKeywords,
-    EncodeFolderKeywords,
-    EvaluateKeywords,
-    LabelFolderKeywords,
-    ScoreMasksKeywords,
-    with_keywords,
-)
+from tipsseg.options.keywords import EncodeFolderKeywords, LabelFolderKeywords, with_keywords
 from tipsseg.options.run import (
     ComputeOptions,
-    CorrectOptions,
     EngineOptions,
     ImageOptions,
     OutputOptions,
     StoreOptions,
-    TruthOptions,
 )
-from tipsseg.runs.common.image_list import Choice, Images, check_choice, find_images, found_images
+from tipsseg.runs.common.image_list import Choice, Images, check_choice, find_images
 from tipsseg.runs.common.progress import Progress, Silence
-from tipsseg.runs.correct.folder import Corrections, take_corrections
-from tipsseg.runs.encode.run import EncodeResult, EncodeRun, encode_spec
+from tipsseg.runs.encode.run import EncodeRun, encode_spec
 from tipsseg.runs.engine.maker import EngineMaker, engine_maker
-from tipsseg.runs.evaluate.predictions import names_of
-from tipsseg.runs.evaluate.run import Evaluation, evaluate_masks, evaluate_model
-from tipsseg.runs.evaluate.truth_options import layout_of, preset_of
 from tipsseg.runs.label.run import LabelRun
-from tipsseg.store.results import ImageResult
+from tipsseg.store.manifest import ManifestEntry
+from tipsseg.store.open_run import open_runs
+from tipsseg.store.results import Failed, ImageResult, Labelled
 from tipsseg.store.run_record import plan_run
 from tipsseg.store.spec import RunInfo, RunSpec
+from tipsseg.types import ImageRef
 from tipsseg.util.printable import quoted
-from tipsseg.vocabulary.files import read_vocabulary
-from tipsseg.vocabulary.fitted import FittedVocabulary
-from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
+from tipsseg.util.record_paths import actual_path
+from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 
-Classes = Vocabulary | FittedVocabulary | Sequence[str | ClassSpec]
 Paths = str | Path | Iterable[str | Path]
+
+#: What a call did with an image. "unchanged": an earlier run had done it.
+Status = Literal["labelled", "encoded", "unchanged", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderImage:
+    """One image of a folder run.
+
+    Attributes:
+        path: The image.
+        status: "labelled" or "encoded" by this call, "unchanged" since an earlier one, or "failed".
+        files: Its files: of labels by format, of features by scale ("1").
+        classes: The classes in the image, each with its share of the pixels, 0..1.
+        error: The reason of a failure, else None.
+    """
+
+    path: Path
+    status: Status
+    files: Mapping[str, Path] = field(default_factory=dict)
+    classes: Mapping[str, float] = field(default_factory=dict)
+    error: ImageError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """An image that a call is done with: all that its summary keeps in memory.
+
+    Attributes:
+        ref: The image.
+        status: See FolderImage.
+        files: The feature files of an encoded image, in the order of the scales.
+        error: The reason of a failure.
+    """
+
+    ref: ImageRef
+    status: Status
+    files: tuple[Path, ...] = ()
+    error: ImageError | None = None
+
+
+class FolderSummary:
+    """The result of `label_folder` or `encode_folder`.
+
+        run = tipsseg.label_folder("photos/", ["car", "road"])
+        print(run)                                      # FolderSummary('labels': 11 labelled, 1 failed)
+        for image in run:                               # reads one image after the other from the folder
+            print(image.path, image.classes, image.error)
+
+    Attributes:
+        output: The folder.
+    """
+
+    def __init__(self, output: Path, images: list[_Done], read: Callable[[list[_Done]], Iterator[FolderImage]]) -> None:
+        self.output = output
+        self._images = images
+        self._read = read
+
+    def count(self, status: Status) -> int:
+        """Return the number of images with this status."""
+        return sum(image.status == status for image in self._images)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __iter__(self) -> Iterator[FolderImage]:
+        return self._read(self._images)
+
+    def __repr__(self) -> str:
+        statuses: tuple[Status, ...] = ("labelled", "encoded", "unchanged", "failed")
+        counts = [f"{number} {status}" for status in statuses if (number := self.count(status))]
+        return f"FolderSummary({str(self.output)!r}: {', '.join(counts) or 'no images'})"
 
 
 @with_keywords(
@@ -52,27 +115,103 @@ Paths = str | Path | Iterable[str | Path]
 )
 def label_folder(
     images: Paths, classes: Classes, *, verbose: bool = False, **keywords: Unpack[LabelFolderKeywords]
-) -> Generator[ImageResult, None, None]:
-    """Label images into an output folder, as `tipsseg label` does; the work is done while the results are taken.
+) -> FolderSummary:
+    """Label images and write the labels to a folder, as `tipsseg label` does.
 
-        for result in tipsseg.label_folder("photos/", ["car", "road"], output="labels", min_confidence=0.5):
-            ...
+        tipsseg.label_folder("photos/", ["car", "road"], output="labels", min_confidence=0.5)
 
-    A run that was broken off goes on from there with the next call. `list(label_folder(...))` does all of it.
+    The same call again resumes an interrupted run. Files that a person edited are kept.
 
     Args:
-        images: Files and folders, which are searched with their sub-folders. May be empty with `retry_failed`.
-        classes: Names, ClassSpecs, a vocabulary as `make_vocabulary` and `read_vocabulary` give it, or a fitted one.
-        verbose: Whether notes, progress and faults go to stderr.
+        images: Files and folders. Folders are searched with their sub-folders. May be empty with `retry_failed`.
+        classes: Names; ClassSpecs; a dict of names with their synonyms; a Vocabulary; or a fit, see `tipsseg.learn`.
+        verbose: Print notes, progress and errors on stderr.
 
-    Yields:
-        A Labelled, an Unchanged or a Failed per image, in the order of the images, once its files are in place. `ref.path` is the
-        image; `entry.files` are its files by format, relative to `output`; `entry.summary` is what was found; `error` is the
-        ImageError of a Failed. The files for the whole run are written when the last result has been taken.
+    Returns:
+        The images of this call, with their files, classes and errors. A bad image does not end the run.
 
     Raises:
-        TipssegError: For what ends the run; what can be known before is raised by the call itself.
+        TipssegError: The run cannot begin, or go on.
     """
+    spec, results = _begin_labelling(images, classes, verbose, keywords)
+    done = []
+    with closing(results):
+        for result in results:
+            error = result.error if isinstance(result, Failed) else None
+            done.append(_Done(result.ref, _status_of(result), error=error))
+    return FolderSummary(spec.output, done, partial(_read_labelled, spec))
+
+
+@with_keywords(
+    LabelFolderKeywords, LabelOptions, FileOptions, ComputeOptions, OutputOptions, ImageOptions, EngineOptions
+)
+def iter_label_folder(
+    images: Paths, classes: Classes, *, verbose: bool = False, **keywords: Unpack[LabelFolderKeywords]
+) -> Generator[FolderImage, None, None]:
+    """Label images like `label_folder`, and yield each once its files are written.
+
+        for image in tipsseg.iter_label_folder("photos/", ["car", "road"]):
+            print(image.path, image.status)
+
+    Images are labelled only while the results are consumed. The files for the whole run are written after the last result.
+
+    Args:
+        images: See `label_folder`.
+        classes: See `label_folder`.
+        verbose: Print notes, progress and errors on stderr.
+
+    Yields:
+        The images, in their order.
+
+    Raises:
+        TipssegError: See `label_folder`. Wrong arguments raise before the first image.
+    """
+    spec, results = _begin_labelling(images, classes, verbose, keywords)
+    return _yield_images(spec.output, results)
+
+
+def _yield_images(output: Path, results: Generator[ImageResult, None, None]) -> Generator[FolderImage, None, None]:
+    with closing(results):
+        for result in results:
+            if isinstance(result, Failed):
+                yield FolderImage(path=result.ref.path, status="failed", error=result.error)
+            else:
+                yield _labelled_image(output, result.ref.path, _status_of(result), result.entry)
+
+
+def _status_of(result: ImageResult) -> Status:
+    if isinstance(result, Failed):
+        return "failed"
+    return "labelled" if isinstance(result, Labelled) else "unchanged"
+
+
+def _read_labelled(spec: RunSpec, images: list[_Done]) -> Iterator[FolderImage]:
+    """Read labelled images from their output folder. Raise RecordError if its records are gone or damaged."""
+    with open_runs(spec.output, ended=False) as runs:
+        records = next(run.records for run in runs if run.shard == spec.shard)
+        for image in images:
+            entry = None if image.error else records.get(image.ref.name)
+            if entry is None:
+                yield FolderImage(path=image.ref.path, status=image.status, error=image.error)
+            else:
+                yield _labelled_image(spec.output, image.ref.path, image.status, entry)
+
+
+def _labelled_image(output: Path, path: Path, status: Status, entry: ManifestEntry) -> FolderImage:
+    numbers = entry.numbers
+    height, width = numbers.size
+    return FolderImage(
+        path=path,
+        status=status,
+        files={name: actual_path(output, file) for name, file in entry.files.items()},
+        classes={found.name: found.pixels / (height * width) for found in numbers.classes},
+    )
+
+
+def _begin_labelling(
+    images: Paths, classes: Classes, verbose: bool, keywords: LabelFolderKeywords
+) -> tuple[RunSpec, Generator[ImageResult, None, None]]:
+    """Plan a run. Its results come from the returned generator."""
     paths, choice = as_paths(images), take_options(ImageOptions, keywords)
     check_choice(bool(paths), choice)
     vocabulary, fitted = as_vocabulary(classes)
@@ -92,10 +231,10 @@ def label_folder(
     progress = progress_for(verbose)
     info = plan_run(spec)
     found = find_images(spec, Choice(**vars(choice), paths=paths), progress)
-    return _results(info, found, progress, make_engine)
+    return spec, _label(info, found, progress, make_engine)
 
 
-def _results(
+def _label(
     info: RunInfo, images: Images, progress: Progress, make_engine: EngineMaker
 ) -> Generator[ImageResult, None, None]:
     with progress, make_engine(info, progress.note, True) as engine:
@@ -105,20 +244,22 @@ def _results(
 @with_keywords(EncodeFolderKeywords, LabelOptions, ComputeOptions, StoreOptions, ImageOptions)
 def encode_folder(
     images: Paths, output: str | Path, *, verbose: bool = False, **keywords: Unpack[EncodeFolderKeywords]
-) -> Generator[EncodeResult, None, None]:
-    """Keep the features of images in a feature store, as `tipsseg encode` does; the work is done while the results are taken.
+) -> FolderSummary:
+    """Encode images and keep their features in a folder, as `tipsseg encode` does.
+
+        tipsseg.encode_folder("photos/", "feats")
+        tipsseg.label_folder("photos/", ["car", "road"], features="feats")      # does not run the model again
 
     Args:
-        images: As of `label_folder`.
-        output: The folder of the store: argument `features` of `label_folder`. Images whose features are there are not encoded
-            again.
-        verbose: Whether notes, progress and faults go to stderr.
+        images: See `label_folder`.
+        output: The folder of the features. Images that it has are not encoded again.
+        verbose: Print notes, progress and errors on stderr.
 
-    Yields:
-        An Encoded or a Failed per image, in the order of the images: `ref.path` is the image, `file` the file of its features.
+    Returns:
+        The images of this call, with their files and errors. A bad image does not end the run.
 
     Raises:
-        TipssegError: For what ends the run; what can be known before is raised by the call itself.
+        TipssegError: The run cannot begin, or go on.
     """
     paths, choice = as_paths(images), take_options(ImageOptions, keywords)
     check_choice(bool(paths), choice)
@@ -131,129 +272,24 @@ def encode_folder(
     progress = progress_for(verbose)
     info = plan_run(spec)
     found = find_images(spec, Choice(**vars(choice), paths=paths), progress)
-    return _encoded(EncodeRun(info, found, progress, quiet=True), progress)
+    done = []
+    with progress, closing(EncodeRun(info, found, progress, quiet=True).results()) as results:
+        for result in results:
+            if isinstance(result, Failed):
+                done.append(_Done(result.ref, "failed", error=result.error))
+            else:
+                done.append(_Done(result.ref, "encoded" if result.made else "unchanged", result.files))
+    return FolderSummary(spec.output, done, partial(_read_encoded, spec))
 
 
-def _encoded(run: EncodeRun, progress: Progress) -> Generator[EncodeResult, None, None]:
-    with progress:
-        yield from run.results()
-
-
-@with_keywords(EvaluateKeywords, TruthOptions, LabelOptions, FileOptions, ComputeOptions)
-def evaluate(
-    images: Paths,
-    truths: str | Path,
-    classes: Classes | None = None,
-    *,
-    output: str | Path | None = None,
-    formats: Sequence[str] = (),
-    verbose: bool = False,
-    **keywords: Unpack[EvaluateKeywords],
-) -> Evaluation:
-    """Label images and score the labels against truth masks, as `tipsseg eval` does.
-
-    Args:
-        images: Files and folders.
-        truths: The folder of the truth masks, which mirrors the folders of the images.
-        classes: As of `label_folder`. None: the classes of `layout`.
-        output: With `formats`: the folder that the labels are written into.
-        formats: The formats to write. Without formats no label is written.
-        verbose: Whether notes, progress and faults go to stderr.
-
-    Returns:
-        The scores: `scores.mean_iou` (0..1), `scores.iou` per class, `confusion`, how many images were `scored` and `failed`, and
-        `record()`, all of it as JSON values.
-
-    Raises:
-        TipssegError: For what ends the run.
-    """
-    truth = take_options(TruthOptions, keywords)
-    if formats and output is None:
-        raise UsageError(
-            "formats are written into a folder, and there is none", "Give the folder as argument `output`."
-        )
-    vocabulary, fitted = as_vocabulary(read_vocabulary(preset_of(truth)) if classes is None else classes)
-    spec = RunSpec(
-        **vars(take_options(ComputeOptions, keywords)),
-        output=Path(output or ""),
-        formats=tuple(formats),
-        resume=False,
-        vocabulary=vocabulary,
-        fitted=fitted,
-        options=take_options(LabelOptions, keywords),
-        files=take_options(FileOptions, keywords),
-    )
-    layout = layout_of(truth, [entry.name for entry in vocabulary.classes])
-    spec.check()
-    folder = spec.output if spec.formats else None
-    with progress_for(verbose) as progress:
-        found = found_images(as_paths(images), None, folder, Path(truths))
-        return evaluate_model(spec, found, Path(truths), layout, progress, quiet=True)
-
-
-@with_keywords(ScoreMasksKeywords, TruthOptions, ComputeOptions)
-def score_masks(
-    predicted: str | Path,
-    truths: str | Path,
-    classes: Classes | None = None,
-    *,
-    verbose: bool = False,
-    **keywords: Unpack[ScoreMasksKeywords],
-) -> Evaluation:
-    """Score masks that are there already against truth masks, as `tipsseg eval --pred` does.
-
-    Args:
-        predicted: The output folder of a run that wrote index masks, or a folder of such masks.
-        truths: As of `evaluate`.
-        classes: The classes of the masks. None: the classes of `layout`, or of the run.
-        verbose: Whether notes, progress and faults go to stderr.
-
-    Returns:
-        The scores, see `evaluate`.
-
-    Raises:
-        TipssegError: For what ends the run.
-    """
-    truth, jobs = take_options(TruthOptions, keywords), take_options(ComputeOptions, keywords).jobs
-    if classes is None and truth.layout is not None:
-        classes = read_vocabulary(preset_of(truth))
-    given = None if classes is None else [entry.name for entry in as_vocabulary(classes)[0].classes]
-    names = names_of(Path(predicted), given)
-    with progress_for(verbose) as progress:
-        return evaluate_masks(Path(predicted), Path(truths), layout_of(truth, names), names, jobs, progress)
-
-
-@with_keywords(CorrectKeywords, CorrectOptions, ComputeOptions)
-def correct_folder(
-    output: str | Path, corrections: str | Path, *, verbose: bool = False, **keywords: Unpack[CorrectKeywords]
-) -> Corrections:
-    """Take corrected labels back into the output folder of a run, as `tipsseg correct` does: all of them, or none.
-
-    The masks of the images then count as changed by a person, and every later command keeps them.
-
-    Args:
-        output: The output folder.
-        corrections: The file, the folder or the zip that a labelling tool exported.
-        verbose: Whether notes, progress and faults go to stderr.
-
-    Returns:
-        The result: `format`, `masks` (each with `image`, `path`, the number of `changed` pixels and whether the image was
-        `emptied`), `unchanged` images, `unmatched` images, images of a source run that are `uncorrected`, new `classes`, and
-        `redrawn` objects, which stay as they were although their edges differ.
-
-    Raises:
-        UsageError: For an unknown format.
-        InputError: Where the corrections, or some of them, cannot be taken. Nothing was changed then.
-        ImageError: Where a file of the corrections cannot be read. Nothing was changed then.
-        OutputError: Where the folder cannot be written.
-    """
-    options, max_pixels = take_options(CorrectOptions, keywords), take_options(ComputeOptions, keywords).max_pixels
-    with progress_for(verbose) as progress:
-        return take_corrections(Path(output), Path(corrections), progress, options, max_pixels=max_pixels)
+def _read_encoded(spec: RunSpec, images: list[_Done]) -> Iterator[FolderImage]:
+    for image in images:
+        files = {f"{scale:g}": file for scale, file in zip(spec.options.scales, image.files, strict=False)}
+        yield FolderImage(path=image.ref.path, status=image.status, files=files, error=image.error)
 
 
 def as_paths(images: Paths) -> tuple[Path, ...]:
-    """Return paths that a program gives, one or several. Raise UsageError for anything else."""
+    """Return one path or several as a tuple. Raise UsageError for other values."""
     if isinstance(images, str | Path):
         return (Path(images),)
     if not isinstance(images, Iterable):
@@ -261,17 +297,10 @@ def as_paths(images: Paths) -> tuple[Path, ...]:
     paths = tuple(images)
     for path in paths:
         if not isinstance(path, str | Path):
-            raise UsageError(f"images must be paths, not {quoted(path)}", "Labeller.label takes images in memory.")
+            raise UsageError(f"images must be paths, not {quoted(path)}", "Model.label takes images in memory.")
     return tuple(map(Path, paths))
 
 
-def as_vocabulary(classes: Classes) -> tuple[Vocabulary, FittedVocabulary | None]:
-    """Return the vocabulary that classes make, and its vectors if they were fitted. Raise VocabularyError."""
-    if isinstance(classes, FittedVocabulary):
-        return classes.vocabulary, classes
-    return (classes if isinstance(classes, Vocabulary) else make_vocabulary(classes)), None
-
-
 def progress_for(verbose: bool) -> Progress:
-    """Return what says how a run goes on, or says nothing."""
+    """Return a Progress that prints on stderr, or nothing."""
     return Progress(quiet=False, results=False) if verbose else Silence()

@@ -1,11 +1,12 @@
-"""Learn from masks in Python, as `tipsseg fit` and `tipsseg tune` do."""
+"""Learn from masks: fit class vectors, and choose minimum confidences, as `tipsseg fit` and `tipsseg tune` do."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Unpack
 
-from tipsseg.api import Classes, Paths, as_paths, as_vocabulary, progress_for
+from tipsseg.api import Paths, as_paths, progress_for
+from tipsseg.fitting.fit import fit
 from tipsseg.options import LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import ComputeKeywords, FitTruthsKeywords, with_keywords
@@ -17,7 +18,17 @@ from tipsseg.runs.fit.masked import edited_masks, truth_masks
 from tipsseg.runs.fit.run import Fit, fit_masks
 from tipsseg.runs.tune.run import Tuning, check_wish, spec_of_tuning, tune_run
 from tipsseg.vocabulary.files import read_vocabulary
-from tipsseg.vocabulary.fitted import FittedVocabulary
+from tipsseg.vocabulary.fitted import Classes, FittedVocabulary, as_vocabulary
+
+__all__ = [
+    "Fit",
+    "FittedVocabulary",
+    "Tuning",
+    "fit",
+    "fit_folder",
+    "fit_truths",
+    "tune_folder",
+]
 
 
 @with_keywords(ComputeKeywords, ComputeOptions)
@@ -30,22 +41,22 @@ def fit_folder(
 ) -> Fit:
     """Fit the classes of a run to the masks in its output folder that a person edited, as `tipsseg fit` does.
 
-        fit = tipsseg.fit_folder("labels")
+        fit = tipsseg.learn.fit_folder("labels")
         print(fit.table())
         fit.fitted.save("farm.fit")
 
     Args:
         output: The output folder of `label_folder`.
-        images: The folder that the images' names begin at now. None: they are where they were.
-        verbose: Whether notes, progress and faults go to stderr.
+        images: The folder of the images, if they have moved.
+        verbose: Print notes, progress and errors on stderr.
 
     Returns:
-        The fit: `fitted` for `label_folder` and `Labeller` in place of classes, how many `images` it is fitted to and how many
-        `failed`, `table()`, and `record()`, the scores as JSON values.
+        The fit: `fitted`, to pass as classes; the numbers of `images` it was fitted to and of `failed` ones; `table()`; and
+        `record()`, the scores as JSON values.
 
     Raises:
-        InputError: Fewer than two masks were edited, or it is no folder of a run that has ended.
-        TipssegError: For what else ends the run.
+        InputError: Fewer than two masks were edited, or `output` is not the folder of a run that has ended.
+        TipssegError: The run cannot begin, or go on.
     """
     compute = take_options(ComputeOptions, keywords)
     edited = edited_masks(Path(output), None if images is None else Path(images), compute.max_pixels)
@@ -65,19 +76,19 @@ def fit_truths(
     verbose: bool = False,
     **keywords: Unpack[FitTruthsKeywords],
 ) -> Fit:
-    """Fit classes to truth masks of images, as `tipsseg fit` with masks does.
+    """Fit classes to truth masks of images, as `tipsseg fit --gt` does.
 
     Args:
-        images: Files and folders; those without a mask are left out.
-        truths: The folder of the masks, which mirrors the folders of the images.
-        classes: As of `label_folder`; of a fit its words are taken. None: the classes of `layout`.
-        verbose: Whether notes, progress and faults go to stderr.
+        images: Files and folders. Images without a mask are skipped.
+        truths: The folder of the masks. It mirrors the folders of the images.
+        classes: See `label_folder`. A fit is reduced to its phrases. None: the classes of `layout`.
+        verbose: Print notes, progress and errors on stderr.
 
     Returns:
-        As `fit_folder`.
+        The fit, see `fit_folder`.
 
     Raises:
-        TipssegError: For what ends the run.
+        TipssegError: The run cannot begin, or go on.
     """
     truth = take_options(TruthOptions, keywords)
     vocabulary, _ = as_vocabulary(read_vocabulary(preset_of(truth)) if classes is None else classes)
@@ -101,28 +112,29 @@ def tune_folder(
     verbose: bool = False,
     **keywords: Unpack[ComputeKeywords],
 ) -> Tuning:
-    """Choose the minimum confidence of each class by the masks of a run that a person edited, as `tipsseg tune` does.
+    """Choose the minimum confidence of each class from the masks of a run that a person edited, as `tipsseg tune` does.
 
-        tuning = tipsseg.tune_folder("labels", precision=0.95)
+        tuning = tipsseg.learn.tune_folder("labels", precision=0.95)
         print(tuning.table())
         tuning.save("farm.toml")
 
     Args:
         output: The output folder of `label_folder`.
-        precision: The share of the pixels of each class that are to be right, 0..1. None: no minimum confidences are chosen.
-        temperature: Whether the temperature of the softmax is fitted first, so that confidences are as often right as they say.
-        fitted: The fitted vocabulary that the run was made with, if it was.
-        images: The folder that the images' names begin at now. None: they are where they were.
-        verbose: Whether notes, progress and faults go to stderr.
+        precision: The precision to reach for each class, 0..1: the share of its pixels that are right. None: choose none.
+        temperature: Fit the temperature of the softmax first, to calibrate the confidences.
+        fitted: The fit that the run was labelled with, if any.
+        images: The folder of the images, if they have moved.
+        verbose: Print notes, progress and errors on stderr.
 
     Returns:
-        What came of it: the `vocabulary` with its minimum confidences, `fitted`, the same with the temperature where that was
-        fitted, the `thresholds` of the classes, the `calibration`, `table()`, `record()` and `save()`.
+        The tuning: `vocabulary` with its minimum confidences; `fitted`, the same with the fitted temperature; `thresholds`,
+        `calibration`, `table()`, `record()` and `save()`.
 
     Raises:
-        UsageError: Nothing is asked for; or the run was made with a fitted vocabulary that is not given.
-        InputError: Fewer than three masks were edited, or two for a temperature alone, or it is no folder of a run that has ended.
-        TipssegError: For what else ends the run.
+        UsageError: Neither `precision` nor `temperature` is set, or `fitted` is missing.
+        InputError: Fewer than three masks were edited, or two for a temperature alone, or `output` is not the folder of a run that
+            has ended.
+        TipssegError: The run cannot begin, or go on.
     """
     compute = take_options(ComputeOptions, keywords)
     check_wish(precision, temperature=temperature)

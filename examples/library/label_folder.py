@@ -1,4 +1,4 @@
-"""Label a folder into index masks and COCO annotations, then score the masks; a second call goes on where the first one ended.
+"""Label a folder to index masks and COCO annotations, then score the masks. A second call resumes.
 
 Usage: python label_folder.py FOLDER OUTPUT TRUTHS
 """
@@ -14,11 +14,10 @@ if len(sys.argv) != 4:
 folder, output, truths = sys.argv[1:]
 classes = tipsseg.read_vocabulary(Path(__file__).parents[1] / "leaves.txt", "none")
 
-for result in tipsseg.label_folder(folder, classes, output=output, formats=("png", "coco"), model="tiny"):
-    if isinstance(result, tipsseg.Failed):
-        print(f"{result.name}: {result.error.reason}")
-    else:
-        print(f"{result.ref.name}: {result.entry.files['png']}")
+run = tipsseg.label_folder(folder, classes, output=output, formats=["png", "coco"], model="tiny")
+print(run)
+for image in run:
+    print(f"{image.path}: {image.error or image.files['png']}")
 
-evaluation = tipsseg.score_masks(output, truths)
+evaluation = tipsseg.review.score_masks(output, truths)
 print(f"mean IoU {evaluation.scores.mean_iou:.3f} over {evaluation.scored} images")

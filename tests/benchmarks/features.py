@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,8 @@ from endtoend import CLASSES, draw
 from models import TINY, machine, save_model
 
 import tipsseg
+from tipsseg.api import FolderSummary
+from tipsseg.features.file import read_feature_header
 from tipsseg.labelling.features import features_of, round_features
 from tipsseg.options import FEATURE_DTYPES
 
@@ -95,11 +97,13 @@ def measure_speed(model: Path, options: argparse.Namespace) -> None:
     def labelled(images: str, names: list[str], features: str | None = None) -> Took:
         shutil.rmtree("out", ignore_errors=True)
         vocabulary = tipsseg.make_vocabulary(names, "none")
-        return whole(tipsseg.label_folder(images, vocabulary, **how, output="out", features=features, use_cache=True))
+        return whole(
+            lambda: tipsseg.label_folder(images, vocabulary, **how, output="out", features=features, use_cache=True)
+        )
 
     def encoded(images: str) -> Took:
         shutil.rmtree("feats", ignore_errors=True)
-        return whole(tipsseg.encode_folder(images, "feats", **how, use_cache=True))
+        return whole(lambda: tipsseg.encode_folder(images, "feats", **how, use_cache=True))
 
     labelled("one", NAMES)  # texts are kept from here on
     ratios: dict[tuple[str, str], list[tuple[float, float]]] = {}
@@ -120,7 +124,7 @@ def measure_speed(model: Path, options: argparse.Namespace) -> None:
             if names is NAMES:
                 found["encode, and label from the store"] = (encode + took, "the first run", first)
         reads = [path for _ in range(50) for path in Path("feats/feats").rglob("*.safetensors")]
-        read = whole(path.read_bytes() for path in reads) / len(reads)
+        read = whole(lambda reads=reads: [path.read_bytes() for path in reads]) / len(reads)
         found["the same"] = (took, "reading its files, which are in memory", read)
         for what, (one, over, other) in found.items():
             ratio = one.passed / other.passed, one.processor / other.processor
@@ -136,12 +140,11 @@ def said(ratio: float) -> str:
     return f"1/{1 / ratio:.0f}" if ratio < 0.2 else f"{ratio:.2f}"
 
 
-def whole(results: Iterable[object]) -> Took:
-    """What a run takes, its start and its end included."""
+def whole(call: Callable[[], object]) -> Took:
+    """Measure a run, its start and its end included."""
     began = time.perf_counter(), time.process_time()
-    for result in results:
-        if isinstance(result, tipsseg.Failed):
-            raise result.error
+    result = call()
+    assert not (isinstance(result, FolderSummary) and result.count("failed"))
     return Took(time.perf_counter() - began[0], time.process_time() - began[1])
 
 
@@ -158,9 +161,8 @@ def measure_bytes(model: Path, options: argparse.Namespace) -> None:
         results = tipsseg.encode_folder(
             "imgs", f"feats-{dtype}", model=model, device="cpu", feature_dtype=dtype, limit=2
         )
-        made = [each for each in results if isinstance(each, tipsseg.Encoded)]
-        sizes = [(each.bytes, each.file.stat().st_size) for each in made]
-        print(f"| {dtype} | {told} | {sizes[0][0]:,} | {sizes[0][1]:,} |", flush=True)
+        file = next(iter(results)).files["1"]
+        print(f"| {dtype} | {told} | {read_feature_header(file).bytes:,} | {file.stat().st_size:,} |", flush=True)
     print()
 
 

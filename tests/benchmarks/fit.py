@@ -177,7 +177,7 @@ def _drawn(
         for some in (patches, pool.patches[others])
     )
     began = time.process_time()
-    fitted = tipsseg.fit(model, features, list(masks), vocabulary, unlabelled=unlabelled)
+    fitted = tipsseg.learn.fit(model, features, list(masks), vocabulary, unlabelled=unlabelled)
     seconds = time.process_time() - began
     logits = held_out.patches @ torch.from_numpy(fitted.vectors).T + torch.from_numpy(fitted.biases)
     found["fit"] = _ious(logits, held_out.truths)

@@ -160,7 +160,9 @@ def _fit(work: Path, scenes: int, images: int, seeds: int) -> None:
         if not kept.exists():
             masks = [np.where(found.truths[place] == 0, np.uint8(255), found.truths[place]) for place in first]
             unlabelled = [features_of(place) for place in others]
-            fitted = tipsseg.fit(model, [features_of(each) for each in first], masks, vocabulary, unlabelled=unlabelled)
+            fitted = tipsseg.learn.fit(
+                model, [features_of(each) for each in first], masks, vocabulary, unlabelled=unlabelled
+            )
             kept.write_text(str(score(tipsseg.Labeller(model, fitted))))
         return float(kept.read_text())
 
@@ -306,10 +308,9 @@ def _labelled(
     paths = [folder / f"{number:05}.png" for number in range(len(truths))]
     output = work / f"{kind}-{len(paths)}-{names[0].split()[0]}-{len(names)}"
     vocabulary = tipsseg.make_vocabulary(names, background)
-    for _ in tipsseg.label_folder(
+    tipsseg.label_folder(
         paths, vocabulary, output=output, formats=["png"], model="tiny", device="cpu", features=features, jobs=2
-    ):
-        pass
+    )
     entries = list(read_entries(output).values())
     errors = []
     for entry, truth in zip(entries, truths, strict=True):

@@ -190,9 +190,9 @@ def test_no_link_is_written_through(run: Run, victim: Path, name: str, begun: bo
 
 @pytest.mark.parametrize("what", ["out/masks", "out/.tipsseg/state.db"])
 def test_what_is_removed_while_the_run_goes_on_is_told(run: Run, what: str) -> None:
-    results = tipsseg.label_folder("imgs", CLASSES.split(","), output="out", model=str(run.model), device="cpu")
+    results = tipsseg.iter_label_folder("imgs", CLASSES.split(","), output="out", model=str(run.model), device="cpu")
     for result in results:
-        if result.ref.name == ALL[-1]:
+        if result.path == Path("imgs", ALL[-1]):
             shutil.rmtree(what) if Path(what).is_dir() else Path(what).unlink()
             break
     with pytest.raises(tipsseg.OutputError, match=f"cannot write {what}.*: it was removed while the run went on"):

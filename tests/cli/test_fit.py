@@ -30,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mask[:, :28] = 1
         Image.fromarray(mask).save(top / f"gt/{name}.png")
     vocabulary = tipsseg.make_vocabulary(["blarg", "kwix"], "none")
-    fit = tipsseg.fit_truths(top / "imgs", top / "gt", vocabulary, model="tiny", short_side=56, device="cpu")
+    fit = tipsseg.learn.fit_truths(top / "imgs", top / "gt", vocabulary, model="tiny", short_side=56, device="cpu")
     fit.fitted.save(top / "farm.fit")
     return top
 

@@ -108,10 +108,10 @@ def test_at_the_command(command: Command, scenes: Path, tmp_path: Path, monkeypa
 def test_in_python(scenes: Path, tmp_path: Path) -> None:
     imgs, gt, out, feats = scenes / "imgs", scenes / "gt", tmp_path / "out", tmp_path / "feats"
 
-    encoded = list(tipsseg.encode_folder(imgs, feats, model="tiny", short_side=112, device="cpu"))
-    assert [type(each) for each in encoded] == [tipsseg.Encoded] * 4
+    encoded = tipsseg.encode_folder(imgs, feats, model="tiny", short_side=112, device="cpu")
+    assert (len(encoded), encoded.count("encoded")) == (4, 4)
 
-    def label(classes: tuple[str, ...] | tipsseg.FittedVocabulary, *, overwrite: bool = False) -> list[type[object]]:
+    def label(classes: tuple[str, ...] | tipsseg.learn.FittedVocabulary, *, overwrite: bool = False) -> list[str]:
         results = tipsseg.label_folder(
             imgs,
             classes,
@@ -123,25 +123,25 @@ def test_in_python(scenes: Path, tmp_path: Path) -> None:
             features=feats,
             overwrite=overwrite,
         )
-        return [type(each) for each in results]
+        return [image.status for image in results]
 
-    assert label(NAMES) == [tipsseg.Labelled] * 4
+    assert label(NAMES) == ["labelled"] * 4
     before = accuracy(out, gt)
-    assert {each.path for each in tipsseg.rank(out, features=feats)} == {imgs / name for name in IMAGES}
-    assert len(tipsseg.correct_folder(out, scenes / "drawn").masks) == 3
-    assert [each.path for each in tipsseg.rank(out, features=feats)] == [imgs / NEW]
+    assert {each.path for each in tipsseg.review.rank(out, features=feats)} == {imgs / name for name in IMAGES}
+    assert len(tipsseg.review.correct_folder(out, scenes / "drawn").masks) == 3
+    assert [each.path for each in tipsseg.review.rank(out, features=feats)] == [imgs / NEW]
 
-    fit = tipsseg.fit_folder(out, features=feats, device="cpu")
+    fit = tipsseg.learn.fit_folder(out, features=feats, device="cpu")
     assert (fit.images, fit.failed) == (3, 0)
-    tuning = tipsseg.tune_folder(out, 0.9, features=feats, device="cpu")
+    tuning = tipsseg.learn.tune_folder(out, 0.9, features=feats, device="cpu")
     assert (tuning.images, [each.name for each in tuning.vocabulary.classes]) == (3, list(NAMES))
 
-    assert label(fit.fitted, overwrite=True).count(tipsseg.Labelled) == 1
+    assert label(fit.fitted, overwrite=True).count("labelled") == 1
     assert accuracy(out, gt) > before + 0.2
-    assert label(fit.fitted) == [tipsseg.Unchanged] * 4
+    assert label(fit.fitted) == ["unchanged"] * 4
     for name in CORRECTED:
         np.testing.assert_array_equal(read(out / "masks" / name), read(gt / name))
 
-    scored = tipsseg.score_masks(out, gt)
+    scored = tipsseg.review.score_masks(out, gt)
     assert (scored.scored, scored.failed) == (4, 0)
     assert scored.scores.pixel_accuracy > 0.75

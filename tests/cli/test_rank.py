@@ -53,9 +53,9 @@ def test_the_list_goes_into_label(command: Command, out: Path, mlp_checkpoint: P
         assert tree(Path("own/masks")) == before
         assert len(json.loads(Path("own/annotations.json").read_bytes())["images"]) == len(LABELS)
     # As a program does it, which gives paths in place of a list.
-    paths = [each.path for each in tipsseg.rank("own", limit=2)]
+    paths = [each.path for each in tipsseg.review.rank("own", limit=2)]
     again = tipsseg.label_folder(paths, ["tree"], output="own", model=str(mlp_checkpoint), formats=("png", "coco"))
-    assert {each.ref.name for each in again} <= set(LABELS)
+    assert {image.path.name for image in again} <= set(LABELS)
     assert tree(Path("own/masks")) == before
 
 

@@ -322,10 +322,10 @@ def test_a_folder_with_an_option_that_is_gone_still_opens(run: Run, name: str, v
 
 def test_labels_of_a_run_before_the_last_are_not_mixed(run: Run) -> None:
     run("-f", "png")
-    results = tipsseg.label_folder(
+    results = tipsseg.iter_label_folder(
         "imgs", CLASSES.split(","), output="out", formats=["png"], model=str(run.model), mode="whole", device="cpu"
     )
-    assert next(results).ref.name == ALL[0]
+    assert next(results).path == Path("imgs", ALL[0])
     results.close()
     err = run("-f", "png", "--mode", "whole", "--limit", "1")
     said = (

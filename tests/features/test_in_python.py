@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import tipsseg
-from tipsseg.errors import FeatureFileError, OtherRunError, OutputError, UsageError
+from tipsseg.errors import FeatureFileError, ImageError, OtherRunError, OutputError, UsageError
 from tipsseg.options import FEATURE_DTYPES, FeatureDtype
-from tipsseg.store.results import Encoded, Failed
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
 SCENE = SCENES / "desert.png"
@@ -66,17 +66,18 @@ def test_features_that_cannot_be_kept_or_read(model: tipsseg.Model, tmp_path: Pa
 
 def test_a_folder_is_encoded_once(imgs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = tmp_path / "feats"
-    a, b, c = tipsseg.encode_folder(imgs, store, model="tiny", device="cpu", feature_dtype="float32")
-    assert [each.ref.name for each in (a, b, c)] == ["a.png", "b.png", "sub/sea.gif"]
-    assert isinstance(a, Failed)
-    assert isinstance(b, Encoded)
-    assert isinstance(c, Encoded)
-    assert (b.made, c.made) == (True, True)
-    assert tipsseg.Features.load(b.file).size == b.size
-    again = list(tipsseg.encode_folder([imgs / "b.png"], store, model="tiny", device="cpu"))
-    assert [each.made for each in again if isinstance(each, Encoded)] == [False]
+    run = tipsseg.encode_folder(imgs, store, model="tiny", device="cpu", feature_dtype="float32")
+    assert repr(run) == f"FolderSummary({str(store)!r}: 2 encoded, 1 failed)"
+    a, b, c = run
+    assert [image.path for image in run] == [imgs / "a.png", imgs / "b.png", imgs / "sub/sea.gif"]
+    assert (a.status, a.files, b.status, c.status) == ("failed", {}, "encoded", "encoded")
+    assert isinstance(a.error, ImageError)
+    with Image.open(b.path) as image:
+        assert tipsseg.Features.load(b.files["1"]).size == image.size[::-1]
+    (again,) = tipsseg.encode_folder([imgs / "b.png"], store, model="tiny", device="cpu")
+    assert (again.status, again.files) == ("unchanged", b.files)
     labels = [
-        result.entry.summary
+        result.classes
         for features in (None, store)
         for result in tipsseg.label_folder(
             imgs / "sub",
@@ -86,22 +87,21 @@ def test_a_folder_is_encoded_once(imgs: Path, tmp_path: Path, capsys: pytest.Cap
             output=tmp_path / f"out {features is None}",
             features=features,
         )
-        if isinstance(result, tipsseg.Labelled)
     ]
     assert len(labels) == 2
-    assert labels[0] == labels[1]
+    assert labels[0] == labels[1] != {}
     assert tuple(capsys.readouterr()) == ("", "")
 
 
 def test_a_part_of_a_folder(imgs: Path, tmp_path: Path) -> None:
     (imgs / "a.png").unlink()
     parts = [
-        [each.ref.name for each in tipsseg.encode_folder(imgs, tmp_path / "feats", model="tiny", shard=f"{part}/3")]
+        [image.path.name for image in tipsseg.encode_folder(imgs, tmp_path / "feats", model="tiny", shard=f"{part}/3")]
         for part in (1, 2, 3)
     ]
-    assert sorted(chain.from_iterable(parts)) == ["b.png", "sub/sea.gif"]
+    assert sorted(chain.from_iterable(parts)) == ["b.png", "sea.gif"]
     limited = tipsseg.encode_folder(imgs, tmp_path / "other", model="tiny", limit=1)
-    assert [each.ref.name for each in limited] == ["b.png"]
+    assert [image.path.name for image in limited] == ["b.png"]
 
 
 def test_what_can_be_known_before_is_raised_by_the_call(imgs: Path, tmp_path: Path) -> None:
@@ -112,6 +112,6 @@ def test_what_can_be_known_before_is_raised_by_the_call(imgs: Path, tmp_path: Pa
     with pytest.raises(OutputError, match=r"it has other files, for example a\.png"):
         tipsseg.encode_folder(imgs, imgs, model="tiny")
     assert not store.exists()
-    list(tipsseg.encode_folder(imgs / "b.png", store, model="tiny"))
+    tipsseg.encode_folder(imgs / "b.png", store, model="tiny")
     with pytest.raises(OtherRunError, match="the mode is slide, not whole"):
         tipsseg.encode_folder(imgs, store, model="tiny", mode="whole")

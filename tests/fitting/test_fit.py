@@ -18,13 +18,14 @@ from torch import Tensor
 import tipsseg
 from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.scenes import draw_scene
-from tipsseg import Features, FittedVocabulary, Labeller, LabelOptions, Model, VocabularyError
+from tipsseg import Features, Labeller, LabelOptions, Model
 from tipsseg.backbones.workers import limit_torch_threads
-from tipsseg.errors import TipssegError
+from tipsseg.errors import TipssegError, VocabularyError
 from tipsseg.fitting import choice
 from tipsseg.fitting import fit as fitting
 from tipsseg.fitting.maths import Mask, Prior, Window, cell_logits, solve, thinned, windows_of
 from tipsseg.fitting.unlabelled import compare, second_moment
+from tipsseg.learn import FittedVocabulary
 from tipsseg.types import WindowPlan
 
 NAMES = ("sky", "zoofle", "tree", "balloon")  # a zoofle is grass
@@ -55,7 +56,7 @@ VOCABULARY = tipsseg.make_vocabulary(NAMES, "none")
 @pytest.fixture(scope="module")
 def fitted(tiny: Model, pairs: list[tuple[Features, Mask]]) -> FittedVocabulary:
     features, masks = zip(*pairs[:4], strict=True)
-    return tipsseg.fit(tiny, features, masks, VOCABULARY, OPTIONS)
+    return tipsseg.learn.fit(tiny, features, masks, VOCABULARY, OPTIONS)
 
 
 def test_a_word_that_the_text_tower_does_not_know_is_learnt(
@@ -109,7 +110,7 @@ def test_the_same_masks_give_the_same_file_and_it_is_read_back(
     tiny: Model, fitted: FittedVocabulary, pairs: list[tuple[Features, Mask]], tmp_path: Path
 ) -> None:
     features, masks = zip(*pairs[:4], strict=True)
-    again = tipsseg.fit(tiny, features, masks, VOCABULARY, OPTIONS)
+    again = tipsseg.learn.fit(tiny, features, masks, VOCABULARY, OPTIONS)
     files = [tmp_path / name for name in ("first.fit", "second.fit", "third.fit")]
     for each, file in zip((fitted, again, None), files, strict=True):
         (each or FittedVocabulary.load(files[0])).save(file)
@@ -133,7 +134,7 @@ def test_one_thread_fits_however_many_there_are(
 
     monkeypatch.setattr(fitting, "choose_and_fit", watched)
     with limit_torch_threads(3):
-        tipsseg.fit(tiny, [pairs[0][0]], [pairs[0][1]], VOCABULARY, OPTIONS)
+        tipsseg.learn.fit(tiny, [pairs[0][0]], [pairs[0][1]], VOCABULARY, OPTIONS)
         assert torch.get_num_threads() == 3
     assert seen == [1]
 
@@ -150,7 +151,7 @@ def test_images_without_masks_keep_a_fit_from_serving_them_badly(
         for each in features
     ]
     others = [each for each, _ in pairs]
-    free, held = (tipsseg.fit(tiny, dim, masks, names, OPTIONS, unlabelled=some) for some in ((), others))
+    free, held = (tipsseg.learn.fit(tiny, dim, masks, names, OPTIONS, unlabelled=some) for some in ((), others))
     labeller = Labeller(tiny, tipsseg.make_vocabulary(names), OPTIONS)
     moved = []
     for fitted in (free, held):
@@ -213,7 +214,7 @@ def test_what_cannot_be_fitted_is_refused(
 ) -> None:
     features, mask = change(*pairs[0])
     with pytest.raises(TipssegError, match=message):
-        tipsseg.fit(tiny, [features], [mask], VOCABULARY, OPTIONS)
+        tipsseg.learn.fit(tiny, [features], [mask], VOCABULARY, OPTIONS)
 
 
 @pytest.mark.parametrize(

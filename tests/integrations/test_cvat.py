@@ -67,14 +67,12 @@ def test_the_masks_are_those_of_the_command(function: cvat.CvatFunction, tmp_pat
         min_confidence=0.5,
         device="cpu",
     )
-    results = list(found)
-    assert len(results) == 3
-    for result in results:
-        assert isinstance(result, tipsseg.Labelled)
-        with Image.open(tmp_path / result.entry.files["png"]) as picture:
+    assert (len(found), found.count("labelled")) == (3, 3)
+    for result in found:
+        with Image.open(result.files["png"]) as picture:
             wanted = np.array(picture)
         wanted[wanted == 255] = 0  # what is too unsure is in no shape
-        with Image.open(result.ref.path) as image:
+        with Image.open(result.path) as image:
             shapes = remapped(function, function.detect(context(), image))
         assert {shape.frame for shape in shapes} == {7}
         assert np.array_equal(painted(shapes, wanted.shape), wanted)
@@ -106,7 +104,7 @@ def test_polygons_where_cvat_asks_for_them(function: cvat.CvatFunction) -> None:
 
 @pytest.mark.parametrize(("classes", "vocab"), [("", ""), ("tree", "voc20")], ids=["none", "both"])
 def test_one_of_classes_and_vocab_is_needed(classes: str, vocab: str) -> None:
-    with pytest.raises(tipsseg.VocabularyError, match="either `classes` or `vocab`"):
+    with pytest.raises(tipsseg.errors.VocabularyError, match="either `classes` or `vocab`"):
         cvat.create(classes, vocab, model="tiny")
 
 
@@ -129,7 +127,7 @@ def fit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     masks = [np.where(sky.label(each).labels == 1, 1, 2).astype(np.uint8) for each in images]
     features = [model.encode(each, short_side=112) for each in images]
     path = tmp_path_factory.mktemp("fit") / "made-up.fit"
-    tipsseg.fit(model, features, masks, tipsseg.make_vocabulary(["blarg", "kwix"], "none"), seen).save(path)
+    tipsseg.learn.fit(model, features, masks, tipsseg.make_vocabulary(["blarg", "kwix"], "none"), seen).save(path)
     return path
 
 
@@ -138,7 +136,7 @@ def test_a_fit_labels_as_it_does_in_the_library(fit: Path) -> None:
     assert [each.name for each in function.spec.labels] == ["blarg", "kwix"]
     labeller = tipsseg.Labeller(
         tipsseg.load("tiny", device="cpu"),
-        tipsseg.FittedVocabulary.load(fit),
+        tipsseg.learn.FittedVocabulary.load(fit),
         tipsseg.LabelOptions(short_side=112, min_confidence=0.7),
     )
     wanted = labeller.label(SCENES / "desert.png").labels
@@ -152,5 +150,5 @@ def test_what_a_fit_is_not_for_is_refused(fit: Path, tmp_path: Path) -> None:
     with pytest.raises(tipsseg.UsageError, match="`background` is for phrases that are still to be encoded"):
         cvat.create(vocab=str(fit), background="sky", model="tiny", device="cpu")
     (tmp_path / "no.fit").write_text("grass")
-    with pytest.raises(tipsseg.VocabularyError, match="no fitted vocabulary"):
+    with pytest.raises(tipsseg.errors.VocabularyError, match="no fitted vocabulary"):
         cvat.create(vocab=str(tmp_path / "no.fit"), model="tiny", device="cpu")

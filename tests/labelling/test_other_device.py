@@ -228,10 +228,10 @@ def test_a_fit_is_that_of_the_same_features_on_the_cpu(device: OtherDevice, tiny
     images = [np.roll(picture(56, 70), step, 1) for step in (0, 20, 40)]
     features = [model.encode(image, short_side=56) for image in images]
     masks = [(1 + (image[..., 0] > 128) + (image[..., 1] > 128)).astype(np.uint8) for image in images[:2]]
-    fitted = tipsseg.fit(model, features[:2], masks, ["a", "b", "sky"], options, unlabelled=features[2:])
+    fitted = tipsseg.learn.fit(model, features[:2], masks, ["a", "b", "sky"], options, unlabelled=features[2:])
     cpu = tipsseg.load(tiny_checkpoint, device="cpu", dtype="float32")
     known = list(map(on_cpu, features))
-    expected = tipsseg.fit(cpu, known[:2], masks, ["a", "b", "sky"], options, unlabelled=known[2:])
+    expected = tipsseg.learn.fit(cpu, known[:2], masks, ["a", "b", "sky"], options, unlabelled=known[2:])
     np.testing.assert_allclose(fitted.vectors, expected.vectors, atol=1e-4)
     np.testing.assert_allclose(fitted.biases, expected.biases, atol=1e-4)
     labels = Labeller(model, fitted, options).label(images[2]).labels

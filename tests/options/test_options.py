@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import tipsseg
+from tipsseg import learn, review
 from tipsseg.errors import UsageError
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, LabelOptions, MinArea, default_jobs, parse_min_area
 from tipsseg.options.fields import choices_of, read_options
@@ -179,7 +180,7 @@ KEYWORDS: dict[str, tuple[tuple[type, ...], set[str]]] = {
 @pytest.mark.parametrize("name", KEYWORDS)
 def test_the_types_of_keywords_are_those_of_the_options(name: str) -> None:
     records, left_out = KEYWORDS[name]
-    function = getattr(tipsseg, name)
+    function: Any = next(getattr(module, name) for module in (tipsseg, learn, review) if hasattr(module, name))
     keywords = get_type_hints(get_args(get_type_hints(function.__wrapped__)["keywords"])[0])
     options = {key: hint for record in records for key, hint in get_type_hints(record).items() if key not in left_out}
     assert keywords.keys() - {"max_pixels"} == options.keys() - {"max_pixels"}

@@ -51,8 +51,8 @@ def attempt(loop: ThroughATool, out: Path, images: Path, folder: str) -> bool:
     try:
         with redirect_stdout(sys.stderr), tempfile.TemporaryDirectory(dir=folder) as place:  # some talk
             saved = loop.run(out, images, Path(place))
-            exact = tipsseg.correct_folder(out, saved, source_format=loop.form, exact=True, dry_run=True)
-            taken = tipsseg.correct_folder(out, saved, source_format=loop.form, dry_run=True)
+            exact = tipsseg.review.correct_folder(out, saved, source_format=loop.form, exact=True, dry_run=True)
+            taken = tipsseg.review.correct_folder(out, saved, source_format=loop.form, dry_run=True)
     except Exception as error:  # whatever a foreign tool raises
         print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
         return False

@@ -318,7 +318,7 @@ def label_studio_round_trip(out: Path, images: Path) -> Mapping[str, Ids]:
         copy, export = Path(folder, "out"), Path(folder, "export.json")
         shutil.copytree(out, copy, symlinks=True)
         export.write_text(json.dumps(tasks), "utf-8")
-        taken = tipsseg.correct_folder(copy, export)
+        taken = tipsseg.review.correct_folder(copy, export)
         if [each.image for each in taken.masks] != [changed["data"]["file_name"]] or not taken.masks[0].changed:
             raise ValueError(f"corrected: {[each.image for each in taken.masks]}")
         for task in tasks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from PIL import Image
 import tipsseg
 from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.scenes import draw_scene
-from tipsseg import Fit, FittedVocabulary, LabelOptions, Unchanged
-from tipsseg.api import Classes
+from tipsseg import LabelOptions
+from tipsseg.api import FolderSummary
 from tipsseg.errors import TipssegError
 from tipsseg.fitting import fit as module
+from tipsseg.learn import Fit, FittedVocabulary
 from tipsseg.runs.fit import masked
-from tipsseg.store.results import ImageResult
+from tipsseg.vocabulary.fitted import Classes
 
 THINGS = ("sky", "grass", "tree")
 NAMES = ("sky", "zoofle", "tree", "kite")  # a zoofle is grass; nobody draws a kite
@@ -44,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 break
         Image.fromarray(scene.image).save(top / f"imgs/{name}.png")
         Image.fromarray(mask).save(top / f"gt/{name}.png")
-    list(_label(top / "imgs", NAMES, top / "out"))
+    _label(top / "imgs", NAMES, top / "out")
     for name in CHANGED:
         shutil.copy(top / "gt" / name, top / "out/masks" / name)
     return top
@@ -52,7 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _label(
     images: Path, classes: Classes, output: Path, model: str = "tiny", *, overwrite: bool = False
-) -> Iterator[ImageResult]:
+) -> FolderSummary:
     return tipsseg.label_folder(
         images,
         classes,
@@ -73,7 +74,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def fit(made: Path) -> Fit:
-    return tipsseg.fit_folder(made / "out", device="cpu")
+    return tipsseg.learn.fit_folder(made / "out", device="cpu")
 
 
 def test_edited_masks_are_what_a_fit_learns_from(made: Path, fit: Fit) -> None:
@@ -96,11 +97,11 @@ def test_images_without_masks_are_looked_at(folder: Path, monkeypatch: pytest.Mo
 
     fit_windows = module.fit_windows
     monkeypatch.setattr(module, "fit_windows", watched)
-    assert tipsseg.fit_folder(folder / "out", images=folder / "imgs", device="cpu").failed == 0
+    assert tipsseg.learn.fit_folder(folder / "out", images=folder / "imgs", device="cpu").failed == 0
     (folder / "imgs/b.png").unlink()
-    assert tipsseg.fit_folder(folder / "out", images=folder / "imgs", device="cpu").failed == 0
+    assert tipsseg.learn.fit_folder(folder / "out", images=folder / "imgs", device="cpu").failed == 0
     shutil.copy(folder / "gt/a.png", folder / "imgs/e.png")
-    tipsseg.fit_truths(folder / "imgs", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu")
+    tipsseg.learn.fit_truths(folder / "imgs", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu")
     assert seen == [1, 0, 1]
 
 
@@ -109,15 +110,17 @@ def test_masks_of_a_run_whose_formats_follow_them_still_count(folder: Path, fit:
     from tipsseg.runs.convert.folder import convert_folder
 
     convert_folder(folder / "out", ("png", "coco"), None, 1, Silence())
-    again = tipsseg.fit_folder(folder / "out", images=folder / "imgs", device="cpu")
+    again = tipsseg.learn.fit_folder(folder / "out", images=folder / "imgs", device="cpu")
     np.testing.assert_array_equal(again.fitted.vectors, fit.fitted.vectors)
 
 
 def test_the_store_has_the_features_or_gets_them(folder: Path) -> None:
-    first = tipsseg.fit_folder(folder / "out", features=folder / "feats", device="cpu")
+    first = tipsseg.learn.fit_folder(folder / "out", features=folder / "feats", device="cpu")
     assert len(list((folder / "feats").rglob("*.safetensors"))) == 4
     files = []
-    for number, each in enumerate((first, tipsseg.fit_folder(folder / "out", features=folder / "feats", device="cpu"))):
+    for number, each in enumerate(
+        (first, tipsseg.learn.fit_folder(folder / "out", features=folder / "feats", device="cpu"))
+    ):
         files.append(folder / f"{number}.fit")
         each.fitted.save(files[-1])
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -131,49 +134,49 @@ def test_of_many_masks_those_with_rare_classes_are_taken(
     mask[:30, :30] = 4
     Image.fromarray(mask).save(folder / "out/masks" / name)
     monkeypatch.setattr(masked, "_MOST", 2)
-    some, again = (tipsseg.fit_folder(folder / "out", images=folder / "imgs", device="cpu") for _ in range(2))
+    some, again = (tipsseg.learn.fit_folder(folder / "out", images=folder / "imgs", device="cpu") for _ in range(2))
     assert some.images == 2
     assert some.fitted.scores[4].images == 1
     assert some.fitted.vocabulary.fit == again.fitted.vocabulary.fit
-    truths = tipsseg.fit_truths(
+    truths = tipsseg.learn.fit_truths(
         folder / "imgs", folder / "out/masks", NAMES, model="tiny", short_side=112, device="cpu"
     )
     assert truths.images == 2
 
 
 def test_a_folder_is_labelled_again_by_the_fit_and_keeps_its_corrections(folder: Path, fit: Fit) -> None:
-    found = list(_label(folder / "imgs", fit.fitted, folder / "out", overwrite=True))
-    assert [each.ref.name for each in found if isinstance(each, Unchanged)] == list(CHANGED)
+    found = _label(folder / "imgs", fit.fitted, folder / "out", overwrite=True)
+    assert [image.path.name for image in found if image.status == "unchanged"] == list(CHANGED)
     for name in CHANGED:
         assert (folder / "out/masks" / name).read_bytes() == (folder / "gt" / name).read_bytes()
     grass = np.asarray(Image.open(folder / "gt/b.png")) == 2
     assert (np.asarray(Image.open(folder / "out/masks/b.png"))[grass] == 2).mean() > 0.8
-    again = tipsseg.fit_folder(folder / "out", device="cpu")
+    again = tipsseg.learn.fit_folder(folder / "out", device="cpu")
     np.testing.assert_array_equal(again.fitted.vectors, fit.fitted.vectors)
 
 
 def test_a_run_labels_by_a_fit_and_goes_on_by_no_other(made: Path, fit: Fit, tmp_path: Path) -> None:
     fit.fitted.save(tmp_path / "farm.fit")
     fitted = FittedVocabulary.load(tmp_path / "farm.fit")
-    list(_label(made / "imgs", fitted, tmp_path / "out"))
+    _label(made / "imgs", fitted, tmp_path / "out")
     grass = np.asarray(Image.open(made / "gt/b.png")) == 2
     recall = [(np.asarray(Image.open(top / "out/masks/b.png"))[grass] == 2).mean() for top in (made, tmp_path)]
     assert recall[0] < 0.5
     assert recall[1] > 0.8
     record = json.loads((tmp_path / "out/run.json").read_text())
     assert record["vocabulary"]["fit"] == fitted.vocabulary.fit != ""
-    assert {type(each) for each in _label(made / "imgs", fitted, tmp_path / "out")} == {Unchanged}
+    assert {image.status for image in _label(made / "imgs", fitted, tmp_path / "out")} == {"unchanged"}
     other = replace(fitted, biases=fitted.biases + np.float32(0.01))
     words = tipsseg.make_vocabulary(NAMES, fitted.vocabulary.background)
     for each in (other, words):
-        with pytest.raises(tipsseg.OtherRunError, match="with the same classes, other fitted vectors"):
-            list(_label(made / "imgs", each, tmp_path / "out"))
+        with pytest.raises(tipsseg.errors.OtherRunError, match="with the same classes, other fitted vectors"):
+            _label(made / "imgs", each, tmp_path / "out")
 
 
 def _undo(folder: Path, *names: str) -> None:
     """The masks are as the run wrote them again."""
     shutil.rmtree(folder / "out")
-    list(_label(folder / "imgs", NAMES, folder / "out"))
+    _label(folder / "imgs", NAMES, folder / "out")
     for name in set(CHANGED) - set(names):
         shutil.copy(folder / "gt" / name, folder / "out/masks" / name)
 
@@ -233,33 +236,35 @@ def test_what_cannot_be_fitted_is_refused(
 ) -> None:
     change(folder)
     with pytest.raises(TipssegError, match=message) as caught:
-        tipsseg.fit_folder(folder / "out", images=folder / "imgs", device="cpu")
+        tipsseg.learn.fit_folder(folder / "out", images=folder / "imgs", device="cpu")
     assert re.search(hint, caught.value.hint), caught.value.hint
 
 
 def test_one_truth_mask_is_too_few(folder: Path) -> None:
-    with pytest.raises(tipsseg.InputError, match="/gt: only 1 mask; a fit needs 2 or more") as caught:
-        tipsseg.fit_truths(folder / "imgs/a.png", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu")
+    with pytest.raises(tipsseg.errors.InputError, match="/gt: only 1 mask; a fit needs 2 or more") as caught:
+        tipsseg.learn.fit_truths(
+            folder / "imgs/a.png", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu"
+        )
     assert caught.value.hint.startswith("Make the mask of one more image: ")
 
 
 def test_a_truth_of_another_size_is_told_of_and_left_out(folder: Path) -> None:
     Image.fromarray(np.ones((100, 112), np.uint8)).save(folder / "gt/a.png")
-    found = tipsseg.fit_truths(folder / "imgs", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu")
+    found = tipsseg.learn.fit_truths(folder / "imgs", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu")
     assert (found.images, found.failed) == (3, 1)
 
 
 def test_images_without_a_mask_are_left_out(folder: Path, fit: Fit) -> None:
     (folder / "gt/b.png").unlink()
-    again = tipsseg.fit_truths(folder / "imgs", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu")
+    again = tipsseg.learn.fit_truths(folder / "imgs", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu")
     np.testing.assert_array_equal(again.fitted.vectors, fit.fitted.vectors)
     shutil.rmtree(folder / "gt")
     (folder / "gt").mkdir()
     Image.fromarray(np.zeros((1, 1), np.uint8)).save(folder / "gt/other.png")
-    with pytest.raises(tipsseg.InputError, match="no mask matches an image"):
-        tipsseg.fit_truths(folder / "imgs", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu")
+    with pytest.raises(tipsseg.errors.InputError, match="no mask matches an image"):
+        tipsseg.learn.fit_truths(folder / "imgs", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu")
 
 
 def test_a_fit_of_another_model_is_refused_before_that_is_downloaded(made: Path, fit: Fit, tmp_path: Path) -> None:
     with pytest.raises(tipsseg.UsageError, match="of the model tiny, and this model is l14"):
-        list(_label(made / "imgs", fit.fitted, tmp_path / "out", "l14"))
+        _label(made / "imgs", fit.fitted, tmp_path / "out", "l14")

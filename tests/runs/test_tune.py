@@ -15,8 +15,10 @@ from running import Ran
 import tipsseg
 from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.scenes import draw_scene
-from tipsseg import FittedVocabulary, InputError, LabelOptions, UsageError
+from tipsseg import LabelOptions, UsageError
 from tipsseg.cli.main import app
+from tipsseg.errors import InputError
+from tipsseg.learn import FittedVocabulary
 from tipsseg.runs.fit import masked
 
 NAMES = ("sky", "grass", "tree", "kite")
@@ -34,10 +36,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         scene = draw_scene(seed, 112, 112)
         Image.fromarray(scene.image).save(top / f"imgs/{name}.png")
         truths[name] = to_list(scene.truth, NAMES[:3])
-    list(
-        tipsseg.label_folder(
-            top / "imgs", NAMES, output=top / "out", model="tiny", formats=("png",), short_side=112, device="cpu"
-        )
+    tipsseg.label_folder(
+        top / "imgs", NAMES, output=top / "out", model="tiny", formats=("png",), short_side=112, device="cpu"
     )
     labeller = tipsseg.Labeller(tipsseg.load("tiny", device="cpu"), NAMES, SEEN)
     for name, truth in truths.items():
@@ -48,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_thresholds_are_where_pixels_become_right(made: Path, tmp_path: Path) -> None:
-    tuning = tipsseg.tune_folder(made / "out", precision=0.99, device="cpu", features=tmp_path / "feats")
+    tuning = tipsseg.learn.tune_folder(made / "out", precision=0.99, device="cpu", features=tmp_path / "feats")
     assert (tuning.images, tuning.failed) == (5, 0)
     grass = tuning.thresholds[1]
     assert 0.5 < grass.min_confidence <= 0.705
@@ -65,7 +65,7 @@ def test_thresholds_are_where_pixels_become_right(made: Path, tmp_path: Path) ->
 
 
 def test_a_temperature_makes_confidences_as_often_right_as_they_say(made: Path, tmp_path: Path) -> None:
-    tuning = tipsseg.tune_folder(made / "out", None, temperature=True, device="cpu")
+    tuning = tipsseg.learn.tune_folder(made / "out", None, temperature=True, device="cpu")
     found = tuning.calibration
     assert found is not None
     assert found.after is not None
@@ -80,20 +80,18 @@ def test_a_temperature_makes_confidences_as_often_right_as_they_say(made: Path, 
 
 
 def test_a_run_by_a_fit_is_tuned_with_that_fit(made: Path, tmp_path: Path) -> None:
-    fitted = tipsseg.tune_folder(made / "out", None, temperature=True, device="cpu").fitted
+    fitted = tipsseg.learn.tune_folder(made / "out", None, temperature=True, device="cpu").fitted
     assert fitted is not None
-    list(
-        tipsseg.label_folder(
-            made / "imgs", fitted, output=tmp_path / "out", model="tiny", formats=("png",), short_side=112, device="cpu"
-        )
+    tipsseg.label_folder(
+        made / "imgs", fitted, output=tmp_path / "out", model="tiny", formats=("png",), short_side=112, device="cpu"
     )
     for path in (made / "out/masks").iterdir():
         shutil.copy(path, tmp_path / "out/masks" / path.name)
     with pytest.raises(UsageError, match="used a fitted vocabulary"):
-        tipsseg.tune_folder(tmp_path / "out", 0.99, device="cpu")
+        tipsseg.learn.tune_folder(tmp_path / "out", 0.99, device="cpu")
     with pytest.raises(UsageError, match="used other fitted vectors"):
-        tipsseg.tune_folder(made / "out", 0.99, fitted=fitted, device="cpu")
-    tuning = tipsseg.tune_folder(tmp_path / "out", 0.99, fitted=fitted, device="cpu")
+        tipsseg.learn.tune_folder(made / "out", 0.99, fitted=fitted, device="cpu")
+    tuning = tipsseg.learn.tune_folder(tmp_path / "out", 0.99, fitted=fitted, device="cpu")
     assert tuning.fitted is not None
     assert tuning.fitted.vocabulary.fit == fitted.vocabulary.fit
     assert tuning.fitted.vocabulary.classes[1].min_confidence == tuning.thresholds[1].min_confidence > 0
@@ -103,10 +101,8 @@ def _labels_again(folder: Path, names: tuple[str, ...]) -> None:
     """Only the masks of these images are edited."""
     shutil.move(folder / "out/masks", folder / "edited")
     shutil.rmtree(folder / "out")
-    list(
-        tipsseg.label_folder(
-            folder / "imgs", NAMES, output=folder / "out", model="tiny", formats=("png",), short_side=112, device="cpu"
-        )
+    tipsseg.label_folder(
+        folder / "imgs", NAMES, output=folder / "out", model="tiny", formats=("png",), short_side=112, device="cpu"
     )
     for name in names:
         shutil.copy(folder / f"edited/{name}.png", folder / "out/masks")
@@ -138,10 +134,10 @@ def test_few_masks_are_refused(
     for name in broken:
         (folder / f"out/masks/{name}.png").write_bytes(b"\x89PNG")
     if message is None:
-        assert tipsseg.tune_folder(folder / "out", precision, device="cpu").images == len(edited)
+        assert tipsseg.learn.tune_folder(folder / "out", precision, device="cpu").images == len(edited)
         return
     with pytest.raises(InputError, match=message) as caught:
-        tipsseg.tune_folder(folder / "out", precision, temperature=precision is None, device="cpu")
+        tipsseg.learn.tune_folder(folder / "out", precision, temperature=precision is None, device="cpu")
     assert re.search(hint, caught.value.hint), caught.value.hint
 
 
@@ -149,14 +145,14 @@ def test_a_mask_that_is_ignored_as_a_whole_is_no_image(made: Path, tmp_path: Pat
     folder = tmp_path / "top"
     shutil.copytree(made, folder)
     _labels_again(folder, ("a", "b", "c"))
-    by_three = tipsseg.tune_folder(folder / "out", 0.9, device="cpu")
+    by_three = tipsseg.learn.tune_folder(folder / "out", 0.9, device="cpu")
     Image.fromarray(np.full((112, 112), 255, np.uint8)).save(folder / "out/masks/d.png")
-    by_four = tipsseg.tune_folder(folder / "out", 0.9, device="cpu")
+    by_four = tipsseg.learn.tune_folder(folder / "out", 0.9, device="cpu")
     assert (by_four.images, by_four.failed) == (3, 0)
     assert by_four.thresholds == by_three.thresholds
     shutil.copy(folder / "out/masks/d.png", folder / "out/masks/c.png")
     with pytest.raises(InputError, match="2 of 4 corrected masks can be used; minimum confidences need 3") as caught:
-        tipsseg.tune_folder(folder / "out", 0.9, device="cpu")
+        tipsseg.learn.tune_folder(folder / "out", 0.9, device="cpu")
     assert "Pixels of 255 are ignored" in caught.value.hint
 
 
@@ -170,7 +166,7 @@ def run(*arguments: object) -> Ran:
 def test_of_many_masks_some_are_taken(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masked, "_MOST", 4)
     first, again = (
-        tipsseg.tune_folder(made / "out", temperature=True, device="cpu", features=tmp_path) for _ in range(2)
+        tipsseg.learn.tune_folder(made / "out", temperature=True, device="cpu", features=tmp_path) for _ in range(2)
     )
     assert (first.images, again.images) == (4, 4)
     assert first.record() == again.record()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
@@ -20,14 +20,10 @@ from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import LabelKeywords, with_keywords
 from tipsseg.types import WindowPlan
 from tipsseg.util.printable import quoted
-from tipsseg.vocabulary.fitted import FittedVocabulary
-from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
+from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 
 if TYPE_CHECKING:
     from tipsseg.labelling.model import Model
-
-#: Names of classes, or more about them; see `make_vocabulary`.
-Classes = Vocabulary | FittedVocabulary | Sequence[str | ClassSpec] | Mapping[str, Sequence[str]]
 
 #: An image on its way through a batch: as it was passed, and as the model sees it.
 _Pending = tuple[ImageInput, Prepared]
@@ -74,8 +70,7 @@ class Labeller:
                 f"the model must be the result of tipsseg.load, not {quoted(model)}",
                 'For example: tipsseg.load("l14").',
             )
-        if not isinstance(classes, Vocabulary | FittedVocabulary):
-            classes = make_vocabulary(classes)
+        vocabulary, fitted = as_vocabulary(classes)
         if not isinstance(options, LabelOptions | None):
             raise UsageError(
                 f"options must be LabelOptions, not {quoted(options)}", 'For example: LabelOptions(mode="whole").'
@@ -85,7 +80,7 @@ class Labeller:
             take_options(LabelOptions, keywords) if options is None else replace(options, **cast(Any, keywords))
         )
         self._max_pixels = check_whole_number("argument `max_pixels`", max_pixels)
-        self._patches = PatchLabeller(model.backbone, classes, self.options, cache=cache)
+        self._patches = PatchLabeller(model.backbone, fitted or vocabulary, self.options, cache=cache)
         self.vocabulary, self.dropped = self._patches.vocabulary, self._patches.dropped
 
     def __repr__(self) -> str:

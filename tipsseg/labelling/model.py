@@ -12,7 +12,7 @@ from tipsseg.errors import UsageError
 from tipsseg.images.decoding import ImageInput, to_upright
 from tipsseg.labelling.encode import encode_prepared
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.labeller import Classes, Labeller
+from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.view import view_of
 from tipsseg.options import (
     MAX_PIXELS,
@@ -28,8 +28,7 @@ from tipsseg.options import (
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import LabelKeywords, with_keywords
 from tipsseg.util.printable import quoted
-from tipsseg.vocabulary.fitted import FittedVocabulary
-from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary
+from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 from tipsseg.weights.sources import find_model
 
 if TYPE_CHECKING:
@@ -81,13 +80,13 @@ class Model:
         Raises:
             TipssegError: See `Labeller` and `Labeller.label`.
         """
-        vocabulary = classes if isinstance(classes, Vocabulary | FittedVocabulary) else make_vocabulary(classes)
+        vocabulary, fitted = as_vocabulary(classes)
         options = take_options(LabelOptions, keywords)
         question = vocabulary, options, max_pixels
         if self._last is not None and self._last[0] == question:
             labeller = self._last[1]
         else:
-            labeller = Labeller(self, vocabulary, options, max_pixels=max_pixels)
+            labeller = Labeller(self, fitted or vocabulary, options, max_pixels=max_pixels)
             self._last = question, labeller
         return labeller.label(image, guide=guide)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -166,6 +166,17 @@ class FittedVocabulary:
         except (SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise VocabularyError("it is no fitted vocabulary", "Give a file that a fit wrote.", path=path) from error
         return fitted
+
+
+#: Classes as functions of the library take them: names, ClassSpecs, a dict of names with their synonyms, a vocabulary, or a fit.
+Classes = Vocabulary | FittedVocabulary | Sequence[str | ClassSpec] | Mapping[str, Sequence[str]]
+
+
+def as_vocabulary(classes: Classes) -> tuple[Vocabulary, FittedVocabulary | None]:
+    """Return the vocabulary of classes, and their fit if they have one. Raise VocabularyError."""
+    if isinstance(classes, FittedVocabulary):
+        return classes.vocabulary, classes
+    return (classes if isinstance(classes, Vocabulary) else make_vocabulary(classes)), None
 
 
 def is_fit(source: str | Path) -> bool:

@@ -36,11 +36,11 @@ def out(tmp_path: Path) -> Path:
 
 
 def names(out: Path, **arguments: object) -> list[str]:
-    return [each.image for each in tipsseg.rank(out, **arguments)]  # type: ignore[arg-type]
+    return [each.image for each in tipsseg.review.rank(out, **arguments)]  # type: ignore[arg-type]
 
 
 def test_the_worst_come_first(out: Path) -> None:
-    ranked = tipsseg.rank(out)
+    ranked = tipsseg.review.rank(out)
     entries = read_entries(out)
     assert sorted(each.image for each in ranked) == sorted(LABELS)
     for each in ranked:
@@ -48,7 +48,7 @@ def test_the_worst_come_first(out: Path) -> None:
         assert each.path == out.parent / "imgs" / each.image
         assert each.reasons
     assert ranked[0].score == max(each.score for each in ranked)
-    assert tipsseg.rank(out) == ranked
+    assert tipsseg.review.rank(out) == ranked
     assert json.loads(json.dumps(ranked[0].record()))["image"] == ranked[0].image
 
 
@@ -67,17 +67,17 @@ def test_a_list_of_images(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert names(out, only=paths) == [each for each in names(out) if each in wanted]
     monkeypatch.chdir(out)
     assert names(out, only=["sub/c.png"]) == ["sub/c.png"]  # by the name in the run
-    with pytest.raises(tipsseg.InputError, match=r"nope\.png: not labelled in"):
-        tipsseg.rank(out, only=["a.png", "nope.png"])
+    with pytest.raises(tipsseg.errors.InputError, match=r"nope\.png: not labelled in"):
+        tipsseg.review.rank(out, only=["a.png", "nope.png"])
 
 
 def test_images_that_moved(out: Path) -> None:
     moved = out.parent / "moved"
     (out.parent / "imgs").rename(moved)
-    ranked = tipsseg.rank(out, images=moved, only=[moved / "b.png"])
+    ranked = tipsseg.review.rank(out, images=moved, only=[moved / "b.png"])
     assert [each.path for each in ranked] == [moved / "b.png"]
     with pytest.raises(tipsseg.TipssegError, match="nowhere"):
-        tipsseg.rank(out, images=out / "nowhere")
+        tipsseg.review.rank(out, images=out / "nowhere")
 
 
 def test_shards_that_are_not_joined_yet(tmp_path: Path) -> None:
@@ -86,14 +86,14 @@ def test_shards_that_are_not_joined_yet(tmp_path: Path) -> None:
         make_run(tmp_path / "out", tmp_path / "imgs", LABELS, formats=("png",), shard=Shard(number, 2))
     assert sorted(names(tmp_path / "out")) == sorted(LABELS)
     edit_json("out/shards/2-of-2/run.json", lambda record: record.update(digest="other"))(tmp_path)
-    with pytest.raises(tipsseg.InputError, match="out: its shards were labelled with different settings"):
+    with pytest.raises(tipsseg.errors.InputError, match="out: its shards were labelled with different settings"):
         names(tmp_path / "out")
 
 
 def test_class_tokens_tell_which_images_are_alike(out: Path) -> None:
     plain = names(out)
     apart = {image: [float(place == number) for place in range(4)] for number, image in enumerate(plain)}
-    errors = {each.image: each.score for each in tipsseg.rank(out)}
+    errors = {each.image: each.score for each in tipsseg.review.rank(out)}
     by_error = sorted(errors, key=lambda each: -errors[each])
     # All alike but for one pair, of which the second then comes last.
     pair = {**apart, by_error[1]: apart[by_error[0]]}
@@ -120,7 +120,7 @@ def test_images_without_features_are_in_the_order_too(out: Path) -> None:
 def test_what_is_no_feature_store(out: Path, make: Callable[[Path], object], part: str) -> None:
     make(out.parent / "feats")
     with pytest.raises(tipsseg.TipssegError, match=part):
-        tipsseg.rank(out, features=out.parent / "feats")
+        tipsseg.review.rank(out, features=out.parent / "feats")
 
 
 def test_ranking_needs_no_torch() -> None:

@@ -97,7 +97,7 @@ def test_truth_and_images_that_are_alike(browser: Browser, tmp_path: Path) -> No
         Image.fromarray(np.where(ids == 255, 0, ids).astype(np.uint8)).save(tmp_path / "truth" / name)
     wrong = np.where(B == 2, 3, B)
     Image.fromarray(wrong).save(tmp_path / "truth/sub/c.png")
-    evaluation = tipsseg.score_masks(out, tmp_path / "truth")
+    evaluation = tipsseg.review.score_masks(out, tmp_path / "truth")
     write_reports(evaluation, out)
     make_report(out, None, None, 1, Silence())
     browser.go(out / "report/index.html", "page.complete")
@@ -272,7 +272,7 @@ def test_order_by_truth_is_offered_where_images_were_scored(browser: Browser, re
 
     assert not offered()
     shutil.copytree(tmp_path / "out/masks", tmp_path / "truth")
-    write_reports(tipsseg.score_masks(tmp_path / "out", tmp_path / "truth"), tmp_path / "out")
+    write_reports(tipsseg.review.score_masks(tmp_path / "out", tmp_path / "truth"), tmp_path / "out")
     assert offered()
     (tmp_path / "out/eval-images.jsonl").unlink()
     assert not offered()

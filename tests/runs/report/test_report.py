@@ -184,7 +184,7 @@ def scored(out: Path) -> None:
     (out.parent / "truth").mkdir()
     for name, ids in {HOSTILE_IMAGE: np.where(A == 255, 0, A), "b.png": truth}.items():
         Image.fromarray(ids.astype(np.uint8)).save(out.parent / "truth" / name)
-    write_reports(tipsseg.score_masks(out, out.parent / "truth"), out)
+    write_reports(tipsseg.review.score_masks(out, out.parent / "truth"), out)
 
 
 def test_the_truth_of_each_image(out: Path) -> None:

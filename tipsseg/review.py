@@ -1,0 +1,149 @@
+"""Review labels: rank images for a person, take corrections back, and score labels against truth masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Unpack
+
+from tipsseg.api import Paths, as_paths, progress_for
+from tipsseg.errors import UsageError
+from tipsseg.options import FileOptions, LabelOptions
+from tipsseg.options.fields import take_options
+from tipsseg.options.keywords import CorrectKeywords, EvaluateKeywords, ScoreMasksKeywords, with_keywords
+from tipsseg.options.run import ComputeOptions, CorrectOptions, TruthOptions
+from tipsseg.runs.common.image_list import found_images
+from tipsseg.runs.correct.folder import Corrections, take_corrections
+from tipsseg.runs.evaluate.predictions import names_of
+from tipsseg.runs.evaluate.run import Evaluation, evaluate_masks, evaluate_model
+from tipsseg.runs.evaluate.truth_options import layout_of, preset_of
+from tipsseg.runs.rank.rank import Ranked, rank
+from tipsseg.store.spec import RunSpec
+from tipsseg.vocabulary.files import read_vocabulary
+from tipsseg.vocabulary.fitted import Classes, as_vocabulary
+
+__all__ = [
+    "Corrections",
+    "Evaluation",
+    "Ranked",
+    "correct_folder",
+    "evaluate",
+    "rank",
+    "score_masks",
+]
+
+
+@with_keywords(EvaluateKeywords, TruthOptions, LabelOptions, FileOptions, ComputeOptions)
+def evaluate(
+    images: Paths,
+    truths: str | Path,
+    classes: Classes | None = None,
+    *,
+    output: str | Path | None = None,
+    formats: Sequence[str] = (),
+    verbose: bool = False,
+    **keywords: Unpack[EvaluateKeywords],
+) -> Evaluation:
+    """Label images and score the labels against truth masks, as `tipsseg eval` does.
+
+        result = tipsseg.review.evaluate("photos/", "masks/", ["car", "road"])
+        print(result.scores.mean_iou)
+
+    Args:
+        images: Files and folders.
+        truths: The folder of the truth masks. It mirrors the folders of the images.
+        classes: See `label_folder`. None: the classes of `layout`.
+        output: The folder for the labels. Needs `formats`.
+        formats: The formats to write. Without formats no labels are written.
+        verbose: Print notes, progress and errors on stderr.
+
+    Returns:
+        The scores: `scores.mean_iou` (0..1), `scores.iou` per class, `confusion`, the numbers of images `scored` and `failed`, and
+        `record()`, all of them as JSON values.
+
+    Raises:
+        TipssegError: The run cannot begin, or go on.
+    """
+    truth = take_options(TruthOptions, keywords)
+    if formats and output is None:
+        raise UsageError(
+            "formats are written into a folder, and there is none", "Give the folder as argument `output`."
+        )
+    vocabulary, fitted = as_vocabulary(read_vocabulary(preset_of(truth)) if classes is None else classes)
+    spec = RunSpec(
+        **vars(take_options(ComputeOptions, keywords)),
+        output=Path(output or ""),
+        formats=tuple(formats),
+        resume=False,
+        vocabulary=vocabulary,
+        fitted=fitted,
+        options=take_options(LabelOptions, keywords),
+        files=take_options(FileOptions, keywords),
+    )
+    layout = layout_of(truth, [entry.name for entry in vocabulary.classes])
+    spec.check()
+    folder = spec.output if spec.formats else None
+    with progress_for(verbose) as progress:
+        found = found_images(as_paths(images), None, folder, Path(truths))
+        return evaluate_model(spec, found, Path(truths), layout, progress, quiet=True)
+
+
+@with_keywords(ScoreMasksKeywords, TruthOptions, ComputeOptions)
+def score_masks(
+    predicted: str | Path,
+    truths: str | Path,
+    classes: Classes | None = None,
+    *,
+    verbose: bool = False,
+    **keywords: Unpack[ScoreMasksKeywords],
+) -> Evaluation:
+    """Score existing masks against truth masks, as `tipsseg eval --pred` does.
+
+    Args:
+        predicted: The output folder of a run that wrote index masks, or a folder of index masks.
+        truths: See `evaluate`.
+        classes: The classes of the masks. None: the classes of `layout`, or of the run.
+        verbose: Print notes, progress and errors on stderr.
+
+    Returns:
+        The scores, see `evaluate`.
+
+    Raises:
+        TipssegError: The masks cannot be read or scored.
+    """
+    truth, jobs = take_options(TruthOptions, keywords), take_options(ComputeOptions, keywords).jobs
+    if classes is None and truth.layout is not None:
+        classes = read_vocabulary(preset_of(truth))
+    given = None if classes is None else [entry.name for entry in as_vocabulary(classes)[0].classes]
+    names = names_of(Path(predicted), given)
+    with progress_for(verbose) as progress:
+        return evaluate_masks(Path(predicted), Path(truths), layout_of(truth, names), names, jobs, progress)
+
+
+@with_keywords(CorrectKeywords, CorrectOptions, ComputeOptions)
+def correct_folder(
+    output: str | Path, corrections: str | Path, *, verbose: bool = False, **keywords: Unpack[CorrectKeywords]
+) -> Corrections:
+    """Import corrected labels into the output folder of a run, as `tipsseg correct` does: all of them, or none.
+
+    The masks then count as edited by a person, and later commands keep them.
+
+    Args:
+        output: The output folder.
+        corrections: The file, folder or zip that a labelling tool exported.
+        verbose: Print notes, progress and errors on stderr.
+
+    Returns:
+        The corrections: `format`, `masks` (with `image`, `path`, the number of `changed` pixels, and `emptied`), `unchanged` and
+        `unmatched` images, `uncorrected` images of a source run, new `classes`, and `redrawn` objects, which stay although their
+        edges differ.
+
+    Raises:
+        UsageError: The format is unknown.
+        InputError: A correction cannot be imported. Nothing was changed.
+        ImageError: A file of the corrections cannot be read. Nothing was changed.
+        OutputError: The folder cannot be written.
+    """
+    options, max_pixels = take_options(CorrectOptions, keywords), take_options(ComputeOptions, keywords).max_pixels
+    with progress_for(verbose) as progress:
+        return take_corrections(Path(output), Path(corrections), progress, options, max_pixels=max_pixels)
