@@ -244,7 +244,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
         lambda out: tipsseg.review.evaluate(DESERT, out), tipsseg.errors.VocabularyError, "no classes given",
     ),
     "evaluate without a folder": (
-        lambda out: tipsseg.review.evaluate(DESERT, out, ["a"], formats=["png"]), tipsseg.UsageError, "there is none",
+        lambda out: tipsseg.review.evaluate(DESERT, out, ["a"], formats=["png"]), tipsseg.UsageError, "needs an output folder",
     ),
     "layout": (lambda out: tipsseg.review.evaluate(DESERT, out, layout="voc"), tipsseg.UsageError, "unknown layout 'voc'"),
     "no masks": (lambda out: tipsseg.review.score_masks(out, out), tipsseg.UsageError, "says what their ids mean"),
@@ -283,7 +283,7 @@ def test_public_names() -> None:
     for module in (tipsseg.learn, tipsseg.review):
         for name in module.__all__:
             assert getattr(module, name).__doc__, name
-    with pytest.raises(AttributeError, match="module 'tipsseg' has no attribute 'Encoder'$"):
+    with pytest.raises(AttributeError, match=r"module 'tipsseg' has no attribute 'Encoder'$"):
         tipsseg.Encoder  # noqa: B018
     for name, place in (("fit_folder", "learn"), ("evaluate", "review"), ("InputError", "errors")):
         with pytest.raises(AttributeError, match=rf"; use tipsseg\.{place}\.{name}$"):

@@ -66,9 +66,7 @@ def evaluate(
     """
     truth = take_options(TruthOptions, keywords)
     if formats and output is None:
-        raise UsageError(
-            "formats are written into a folder, and there is none", "Give the folder as argument `output`."
-        )
+        raise UsageError("argument `formats` needs an output folder", "Set argument `output`.")
     vocabulary, fitted = as_vocabulary(read_vocabulary(preset_of(truth)) if classes is None else classes)
     spec = RunSpec(
         **vars(take_options(ComputeOptions, keywords)),

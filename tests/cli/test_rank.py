@@ -55,7 +55,7 @@ def test_the_list_goes_into_label(command: Command, out: Path, mlp_checkpoint: P
     # As a program does it, which gives paths in place of a list.
     paths = [each.path for each in tipsseg.review.rank("own", limit=2)]
     again = tipsseg.label_folder(paths, ["tree"], output="own", model=str(mlp_checkpoint), formats=("png", "coco"))
-    assert {image.path.name for image in again} <= set(LABELS)
+    assert {image.path for image in again} == set(paths)
     assert tree(Path("own/masks")) == before
 
 
