@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -478,7 +478,7 @@ def test_reprs_are_short(model: Model, name: str) -> None:
     assert re.fullmatch(pattern, repr(make(model)))
 
 
-@pytest.mark.parametrize("kind", ["path", "text", "Pillow", "array", "RGBA", "features"])
+@pytest.mark.parametrize("kind", ["path", "text", "Pillow", "array", "RGBA", "tensor", "features"])
 def test_an_image_may_come_in_any_form(model: Model, result: LabelMap, kind: str) -> None:
     labeller = Labeller(model, ["panda", "tree", "sky"])
     forms: dict[str, Path | str | Image.Image | np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | tipsseg.Features] = {
@@ -487,6 +487,7 @@ def test_an_image_may_come_in_any_form(model: Model, result: LabelMap, kind: str
         "Pillow": opened(DESERT),
         "array": np.array(opened(DESERT).convert("RGB")),
         "RGBA": np.array(opened(DESERT).convert("RGBA")),
+        "tensor": cast(Any, torch.from_numpy(np.array(opened(DESERT).convert("RGB")))),
         "features": model.encode(DESERT),
     }
     assert np.array_equal(labeller.label(forms[kind]).labels, result.labels)

@@ -188,7 +188,7 @@ def _status_of(result: ImageResult) -> Status:
 def _read_labelled(spec: RunSpec, images: list[_Done]) -> Iterator[FolderImage]:
     """Read labelled images from their output folder. Raise RecordError if its records are gone or damaged."""
     with open_runs(spec.output, ended=False) as runs:
-        records = next(run.records for run in runs if run.shard == spec.shard)
+        records = next((run for run in runs if run.shard == spec.shard), runs[0]).records  # shards may be merged since
         for image in images:
             entry = None if image.error else records.get(image.ref.name)
             if entry is None:

@@ -1,26 +1,25 @@
-"""Errors, as types that carry their facts.
+"""Errors that callers can expect. All of them are TipssegErrors.
 
     TipssegError                     message, hint, exit_code
-    ├── UsageError                   a wrong option or argument (exit code 2)
-    │   └── VocabularyError          path, line, class_index: class names, a vocabulary file or templates that cannot be used
-    ├── InputError                   nothing to label, or two inputs for one output
-    │   └── RecordError              path, reason: an output folder whose records cannot be used
-    ├── FileError                    path, reason: a file that cannot be read
-    │   ├── ImageError               one image that cannot be read
-    │   │   └── LabelIdError         a mask with ids that are no class
-    │   ├── FeatureFileError         a file of features that cannot be read
+    ├── UsageError                   wrong option or argument (exit code 2)
+    │   └── VocabularyError          path, line, class_index: invalid class names, vocabulary file or templates
+    ├── InputError                   invalid inputs: nothing to label, or two inputs for one output
+    │   └── RecordError              path, reason: unusable records of an output folder
+    ├── FileError                    path, reason: unreadable file
+    │   ├── ImageError               unreadable image
+    │   │   └── LabelIdError         mask with ids outside of the classes
+    │   ├── FeatureFileError         unreadable feature file
     │   └── CheckpointError          tensor: files that are not a TIPSv2 model
-    ├── OutputError                  path, reason: a result that cannot be written
-    │   └── OtherRunError            a folder with labels or features of a run that was asked for something else
-    ├── DeviceError                  device: a device or dtype that is not there
+    ├── OutputError                  path, reason: result that cannot be written
+    │   └── OtherRunError            folder with labels or features of a run with other settings
+    ├── DeviceError                  device: unavailable device or dtype, or a failed computation
     └── WeightsError                 weights that cannot be found, downloaded or read
-        ├── LockError                a FileError too: weights.lock is missing or malformed
-        ├── DownloadError            repository, revision, file: the hub did not deliver
-        └── IntegrityError           path, what, expected, got: a file that is not what was pinned
+        ├── LockError                a FileError too: missing or malformed weights.lock
+        ├── DownloadError            repository, revision, file: failed download
+        └── IntegrityError           path, what, expected, got: file that differs from its pin
 
-Library code raises these. Their texts name arguments, as in "argument `max_pixels`=0 is too small". The command line prints them in
-one place as `Error:` and `Hint:` lines, with its options in place of arguments. Anything else that is raised is a bug and keeps
-its traceback.
+Messages name arguments, as in "argument `max_pixels`=0 is too small". The command line prints them as `Error:` and `Hint:` lines,
+with its options in place of arguments. Any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ from pathlib import Path
 
 
 class TipssegError(Exception):
-    """Base of all expected errors. They can be pickled with all their attributes.
+    """Base class of all expected errors. Pickling keeps all attributes.
 
     Attributes:
-        message: What happened, and to what.
-        hint: What to do; may be empty.
+        message: The fault, with the file, option or value that has it.
+        hint: A remedy; may be empty.
         exit_code: The exit code of the command line.
-        commands: Whole command lines that the hint speaks of; may be empty.
+        commands: Command lines that the hint quotes; may be empty.
     """
 
     exit_code = 1
@@ -48,30 +47,32 @@ class TipssegError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[object, ...]:
-        # By itself pickle would call a subclass with the message alone.
-        return _remade, (type(self), self.args, vars(self))
+        # By default pickle calls a subclass with the message alone.
+        return _restore_error, (type(self), self.args, vars(self))
 
 
-def _remade(kind: type[TipssegError], arguments: tuple[object, ...], fields: Mapping[str, object]) -> TipssegError:
+def _restore_error(
+    kind: type[TipssegError], arguments: tuple[object, ...], fields: Mapping[str, object]
+) -> TipssegError:
     error = kind.__new__(kind, *arguments)
     vars(error).update(fields)
     return error
 
 
 class UsageError(TipssegError):
-    """A wrong option or argument."""
+    """Wrong option or argument."""
 
     exit_code = 2
 
 
 class VocabularyError(UsageError):
-    """Class names, a vocabulary file or prompt templates that cannot be used.
+    """Invalid class names, vocabulary file or prompt templates.
 
     Attributes:
-        reason: The message without the place.
-        path: The file. None: the names do not come from a file.
-        line: The line of the file, from 1. None: not known.
-        class_index: The place of the class among the classes, from 0. None: no class is at fault.
+        reason: The message without its location.
+        path: The vocabulary file, or None.
+        line: The line of the file, from 1, or None.
+        class_index: The index of the class among the classes, from 0, or None.
     """
 
     def __init__(
@@ -96,11 +97,11 @@ class VocabularyError(UsageError):
 
 
 class InputError(TipssegError):
-    """The inputs as a whole cannot be labelled."""
+    """Inputs that cannot be labelled as a whole."""
 
 
 class RecordError(InputError):
-    """An output folder that cannot be used: for what it is, or for a record in it that is not as a run leaves it.
+    """Output folder that is not one, or whose records are damaged or incomplete.
 
     Attributes:
         path: The folder or the record.
@@ -114,7 +115,7 @@ class RecordError(InputError):
 
 
 class FileError(TipssegError):
-    """A file that cannot be read.
+    """Unreadable file.
 
     Attributes:
         path: The file.
@@ -128,24 +129,24 @@ class FileError(TipssegError):
 
 
 class ImageError(FileError):
-    """One image that cannot be read; a run goes on with its other images."""
+    """Unreadable image. A run skips it and continues."""
 
 
 class LabelIdError(ImageError):
-    """A mask with ids that are no class of the vocabulary."""
+    """Mask with ids outside of the classes."""
 
 
 class FeatureFileError(FileError):
-    """A file of features that cannot be read."""
+    """Unreadable feature file."""
 
 
 class OutputError(TipssegError):
-    """A result that cannot be written.
+    """Result that cannot be written.
 
     Attributes:
         path: The file or the folder.
         reason: The message without the path.
-        only_this: Whether the name or the place of this one file is at fault; other files can be written then.
+        only_this: True if only this file is at fault, by its name or its location, and others can be written.
     """
 
     def __init__(self, path: Path, reason: str, hint: str = "", *, only_this: bool = False) -> None:
@@ -156,11 +157,11 @@ class OutputError(TipssegError):
 
 
 class OtherRunError(OutputError):
-    """A folder with labels or features of a run that was asked for something else.
+    """Folder with labels or features of a run with other settings.
 
     Attributes:
-        covered: Whether the run labels all images of the folder, so that no labels are lost if it starts over.
-        features: The folder of the features that the other run labelled by, if they alone make the difference.
+        covered: True if this run labels all images of the folder, so that starting over loses no labels.
+        features: The feature folder of the other run, if it is the only difference.
     """
 
     def __init__(
@@ -172,7 +173,7 @@ class OtherRunError(OutputError):
 
 
 class DeviceError(TipssegError):
-    """A device, or a dtype on it, that this machine does not have.
+    """Unavailable device or dtype, or a computation that failed on the device.
 
     Attributes:
         device: The name of the device.
@@ -184,10 +185,10 @@ class DeviceError(TipssegError):
 
 
 class CheckpointError(FileError):
-    """A folder whose files are not a TIPSv2 model.
+    """Folder whose files are not a TIPSv2 model.
 
     Attributes:
-        tensor: The name of the first tensor at fault. None: no tensor is at fault.
+        tensor: The name of the first tensor at fault, or None.
     """
 
     def __init__(self, path: Path, reason: str, hint: str = "", tensor: str | None = None) -> None:
@@ -200,11 +201,11 @@ class WeightsError(TipssegError):
 
 
 class LockError(WeightsError, FileError):
-    """weights.lock is missing, unreadable or malformed."""
+    """Missing, unreadable or malformed weights.lock."""
 
 
 class DownloadError(WeightsError):
-    """The hub did not deliver a file.
+    """Failed download of a file from the hub.
 
     Attributes:
         repository: The repository on the hub.
@@ -222,13 +223,13 @@ class DownloadError(WeightsError):
 
 
 class IntegrityError(WeightsError):
-    """A file whose size or hash is not the pinned one.
+    """File whose size or hash differs from its pin.
 
     Attributes:
         path: The file.
         what: "size", "sha256" or "git-sha1".
         expected: The pinned value.
-        got: The value that was found.
+        got: The value of the file.
     """
 
     def __init__(self, path: Path, what: str, expected: str, got: str, hint: str = "") -> None:

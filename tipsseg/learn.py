@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from tipsseg.api import Paths, as_paths, progress_for
-from tipsseg.fitting.fit import fit
 from tipsseg.options import LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import ComputeKeywords, FitTruthsKeywords, with_keywords
@@ -20,6 +19,9 @@ from tipsseg.runs.tune.run import Tuning, check_wish, spec_of_tuning, tune_run
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.fitted import Classes, FittedVocabulary, as_vocabulary
 
+if TYPE_CHECKING:
+    from tipsseg.fitting.fit import fit
+
 __all__ = [
     "Fit",
     "FittedVocabulary",
@@ -29,6 +31,14 @@ __all__ = [
     "fit_truths",
     "tune_folder",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "fit":  # imports torch
+        from tipsseg.fitting.fit import fit
+
+        return fit
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @with_keywords(ComputeKeywords, ComputeOptions)

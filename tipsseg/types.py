@@ -1,6 +1,6 @@
-"""Frozen records that cross module borders. No torch here: everything that follows a LabelMap is numpy.
+"""Frozen records that pass between rooms, without torch: everything after a LabelMap is numpy.
 
-Sizes are always (height, width), in pixels. Colours are (red, green, blue), 0..255.
+Sizes are (height, width) in pixels. Colours are (red, green, blue), 0..255.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-#: How the model sees less of an image than is in its file: nearly black, the first page alone, or squeezed.
+#: What the model misses of an image file: it is nearly black, has further pages, or is squeezed to a shorter side.
 Remark = Literal["dark", "pages", "squeezed"]
 
 LabelArray = NDArray[np.uint8] | NDArray[np.uint16]
 ConfidenceArray = NDArray[np.float32] | NDArray[np.float16]
 Colour = tuple[int, int, int]
 
-#: Raised by one whenever the same input and options give other labels or other files; a release alone does not raise it.
+#: Incremented when the same input and options produce other labels or files. A release does not increment it by itself.
 LABELS_VERSION = 1
 
-#: Label id of pixels that belong to none of the classes.
+#: The label id of pixels without a class.
 BACKGROUND = 0
 
 #: More classes need 16 bits per pixel.
@@ -31,7 +31,7 @@ MAX_CLASSES_8_BIT = 254
 
 @dataclass(frozen=True, slots=True)
 class LockedFile:
-    """One file of a model as weights.lock pins it; `size` in bytes. None: the lock does not state it."""
+    """One file of a model in weights.lock, with its size in bytes and its hash. None if the lock does not pin it."""
 
     name: str
     size: int | None = None
@@ -40,10 +40,10 @@ class LockedFile:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One entry of weights.lock.
+    """A model in weights.lock.
 
-    `repository` and the 40-hex `revision` name a hub snapshot; for a model that ships inside the package they are None
-    and `embedded` is its folder, relative to the package.
+    `repository` and the 40-hex `revision` name a snapshot of the hub. They are None for a model that ships in the package; its
+    folder, relative to the package, is `embedded`.
     """
 
     id: str
@@ -57,11 +57,11 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """An image to be labelled.
+    """An image to label.
 
     Attributes:
-        path: Where the image is.
-        relative: Its path relative to the image root, posix; its output files are named by this path.
+        path: The file.
+        relative: Its path relative to the image root, posix. Output files are named after it.
     """
 
     path: Path
@@ -69,31 +69,31 @@ class ImageRef:
 
     @property
     def name(self) -> str:
-        """The relative path as printable text: bytes that are no UTF-8 are spelled out. All records name the image by it."""
+        """The relative path as printable text, the name of the image in all records. Bytes that are not UTF-8 are escaped."""
         return printable_path(self.relative)
 
 
 def printable_path(path: PurePath) -> str:
-    """Write a path as posix text that can be printed and written into JSON: bytes that are not UTF-8 are spelled out."""
+    """Return a path as posix text for terminals and JSON. Bytes that are not UTF-8 are escaped."""
     return path.as_posix().encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def name_order(name: str) -> tuple[str, ...]:
-    """Return the sort key of images by their names: folder by folder, in code point order."""
+    """Return the sort key of an image name: folder by folder, in code point order."""
     return tuple(name.split("/"))
 
 
 @dataclass(frozen=True, slots=True)
 class LabelClass:
-    """A class of the output.
+    """A class of a label map.
 
     Attributes:
-        id: The label id, 1..N in the order given, equal to the COCO category id.
-        name: What the class is called.
+        id: The label id, 1..N in the order of the classes, equal to the COCO category id.
+        name: The name, and the first phrase.
         colour: (red, green, blue), 0..255.
-        synonyms: Further phrases that stand for the class.
-        supercategory: The COCO supercategory; the name of the class where none was given.
-        min_confidence: Replaces the minimum confidence of the options for this class, 0..1. None: the options decide.
+        synonyms: Further phrases for the class.
+        supercategory: The COCO supercategory; by default the name.
+        min_confidence: The minimum confidence of this class, 0..1. None: that of the options.
     """
 
     id: int
@@ -106,14 +106,11 @@ class LabelClass:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TopClasses:
-    """The best K classes of each patch of an image, the best first.
-
-    The h x w patches divide the image as the model sees it, resized and in one piece.
+    """The best K classes of each patch, best first. The h x w patches divide the resized image.
 
     Attributes:
-        ids: [K, h, w] uint8 (uint16 above 254 classes), as in the label map; 0 is the background.
-        scores: [K, h, w] float16 in [0, 1]: softmax(score / temperature) over the classes and the background, before any
-            refinement.
+        ids: [K, h, w] uint8 (uint16 above 254 classes): label ids, 0 is the background.
+        scores: [K, h, w] float16 in [0, 1]: softmax(score / temperature) over the classes and the background, before refinement.
     """
 
     ids: LabelArray
@@ -122,12 +119,12 @@ class TopClasses:
 
 @dataclass(frozen=True, slots=True)
 class WindowPlan:
-    """The windows through which the model sees one image.
+    """The windows that an image is cut into for the model.
 
     Attributes:
-        size: (height, width) in pixels, to which the image is resized.
-        side: Side of the square windows in pixels; 0 without windows.
-        corners: (top, left) of each window, row by row; empty if the model sees the image in one piece.
+        size: (height, width) of the resized image in pixels.
+        side: The side of the square windows in pixels; 0 without windows.
+        corners: (top, left) of the windows, row by row; empty for an image in one piece.
     """
 
     size: tuple[int, int]
@@ -136,17 +133,17 @@ class WindowPlan:
 
     @property
     def whole(self) -> bool:
-        """Whether the model sees the image in one piece."""
+        """True if the model sees the image in one piece."""
         return not self.corners
 
     @property
     def short_side(self) -> int:
-        """The shorter side of the resized image in pixels."""
+        """Shorter side of the resized image in pixels."""
         return min(self.size)
 
 
 def ignore_id(number_of_classes: int) -> int:
-    """Return the label id of low-confidence pixels: 255 up to 254 classes, 65535 above."""
+    """Return the label id of pixels below the minimum confidence: 255 up to 254 classes, 65535 above."""
     return 255 if number_of_classes <= MAX_CLASSES_8_BIT else 65535
 
 

@@ -87,6 +87,8 @@ def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
         return decode_upright(Path(image), max_pixels)
     if isinstance(image, Image.Image):
         return upright_image(image)
+    if hasattr(image, "__array__"):  # of torch and others
+        image = np.asarray(image)
     if not isinstance(image, np.ndarray):
         raise InputError(
             f"an image must be a path, a Pillow image or an array, not {type(image).__name__}",

@@ -1,6 +1,6 @@
-"""The keywords of the library's functions: the types that editors and type checkers see, and how they become records.
+"""Keywords of the library's functions, typed for editors and type checkers.
 
-The records of options say what a keyword means. These types repeat the names alone; a test keeps the two equal.
+The records of options define the keywords. These types repeat their names and types; a test keeps both equal.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class ViewKeywords(TypedDict, total=False):
-    """How the model sees an image."""
+    """Keywords for the view of the model: a part of LabelOptions."""
 
     mode: Mode
     short_side: int | None
 
 
 class LabelKeywords(ViewKeywords, total=False):
-    """How an image is labelled: LabelOptions."""
+    """Keywords of LabelOptions."""
 
     min_confidence: float
     refine: Refinement
@@ -34,7 +34,7 @@ class LabelKeywords(ViewKeywords, total=False):
 
 
 class FileKeywords(TypedDict, total=False):
-    """How labels become files: FileOptions."""
+    """Keywords of FileOptions."""
 
     instances: Instances
     min_area: int | str | MinArea
@@ -45,7 +45,7 @@ class FileKeywords(TypedDict, total=False):
 
 
 class DeviceKeywords(TypedDict, total=False):
-    """Where the model computes: ComputeOptions without the model and the features."""
+    """Keywords of ComputeOptions without the model and the features."""
 
     device: str | int
     dtype: Dtype
@@ -56,26 +56,26 @@ class DeviceKeywords(TypedDict, total=False):
 
 
 class ComputeKeywords(DeviceKeywords, total=False):
-    """Where features come from: ComputeOptions without the model."""
+    """Keywords of ComputeOptions without the model."""
 
     features: str | Path | None
 
 
 class ModelKeywords(TypedDict, total=False):
-    """The model."""
+    """Keyword for the model."""
 
     model: str | Path
 
 
 class ImageKeywords(TypedDict, total=False):
-    """Which images: ImageOptions without `retry_failed`."""
+    """Keywords of ImageOptions without `retry_failed`."""
 
     limit: int | None
     sample: int | None
 
 
 class TruthKeywords(TypedDict, total=False):
-    """What is said of truth masks: TruthOptions."""
+    """Keywords of TruthOptions."""
 
     layout: str | None
     ignore_index: int | None
@@ -84,7 +84,7 @@ class TruthKeywords(TypedDict, total=False):
 
 
 class LabelFolderKeywords(LabelKeywords, FileKeywords, ComputeKeywords, ModelKeywords, ImageKeywords, total=False):
-    """The keywords of `label_folder`."""
+    """Keywords of `label_folder`."""
 
     output: str | Path
     formats: Sequence[str]
@@ -97,7 +97,7 @@ class LabelFolderKeywords(LabelKeywords, FileKeywords, ComputeKeywords, ModelKey
 
 
 class EncodeFolderKeywords(ViewKeywords, DeviceKeywords, ModelKeywords, ImageKeywords, total=False):
-    """The keywords of `encode_folder`."""
+    """Keywords of `encode_folder`."""
 
     scales: Iterable[float] | float | str
     feature_dtype: FeatureDtype | None
@@ -105,21 +105,21 @@ class EncodeFolderKeywords(ViewKeywords, DeviceKeywords, ModelKeywords, ImageKey
 
 
 class EvaluateKeywords(TruthKeywords, LabelKeywords, FileKeywords, ComputeKeywords, ModelKeywords, total=False):
-    """The keywords of `evaluate`."""
+    """Keywords of `evaluate`."""
 
 
 class ScoreMasksKeywords(TruthKeywords, total=False):
-    """The keywords of `score_masks`."""
+    """Keywords of `score_masks`."""
 
     jobs: int | None
 
 
 class FitTruthsKeywords(TruthKeywords, ViewKeywords, ComputeKeywords, ModelKeywords, total=False):
-    """The keywords of `fit_truths`."""
+    """Keywords of `fit_truths`."""
 
 
 class CorrectKeywords(TypedDict, total=False):
-    """The keywords of `correct_folder`."""
+    """Keywords of `correct_folder`."""
 
     source_format: str | None
     add_classes: bool

@@ -89,6 +89,9 @@ class FittedVocabulary:
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in numbers)).hexdigest()[:32]
         object.__setattr__(self, "vocabulary", replace(self.vocabulary, fit=digest))
 
+    def __repr__(self) -> str:
+        return f"FittedVocabulary({self.vocabulary!r}, model={self.model_id!r}, mode={self.mode!r}, short_side={self.short_side})"
+
     def check(
         self, model: Mapping[str, object], model_id: str, mode: Mode | None = None, short_side: int | None = None
     ) -> None:

@@ -69,6 +69,9 @@ class Evaluation:
     names: tuple[str, ...]
     images: tuple[ImageScore, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Evaluation(mean IoU {self.scores.mean_iou:.3f} over {self.scored} images, {self.failed} failed)"
+
     def record(self) -> dict[str, object]:
         """Return the result as JSON values."""
         return {**self.facts, "images": self.scored, "failed": self.failed, **metrics.record(self.scores)}
