@@ -247,7 +247,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
         lambda out: tipsseg.review.evaluate(DESERT, out, ["a"], formats=["png"]), tipsseg.UsageError, "needs an output folder",
     ),
     "layout": (lambda out: tipsseg.review.evaluate(DESERT, out, layout="voc"), tipsseg.UsageError, "unknown layout 'voc'"),
-    "no masks": (lambda out: tipsseg.review.score_masks(out, out), tipsseg.UsageError, "says what their ids mean"),
+    "no masks": (lambda out: tipsseg.review.score_masks(out, out), tipsseg.UsageError, "that names their ids"),
 }  # fmt: skip
 
 

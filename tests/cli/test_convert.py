@@ -55,7 +55,7 @@ def test_a_failure_is_told_and_the_others_are_done(
     (pictures / "a.png").unlink()
     ran = command("convert", tmp_path / "out", "-f", "overlay", "-q")
     assert ran.code == 1
-    hint = "Give the folder that has it with --images, or leave out overlay."
+    hint = "Set the folder of the images with --images, or leave out overlay."
     assert ran.err == f"Error: {pictures}/a.png: no such file ({hint})\n"
     assert len(ran.out.splitlines()) == 2
     assert command("check", tmp_path / "out").code == 0

@@ -60,7 +60,7 @@ RELATED = (
 )
 CHECKING = "Checking 1 truth mask.\n"
 NOT_FOUND = "Hint: --gt takes the folder that the truth masks are in.\n"
-NO_PRED = "Hint: --pred takes a folder of masks, or the output folder of a run with --format png.\n"
+NO_PRED = "Hint: Set --pred to a folder of masks, or to an output folder with the format png.\n"
 NO_OUTPUT = "Hint: Choose another output folder with -o.\n"
 NO_FILES = (
     "Hint: Folders are searched for files with one of .png .tif .tiff .bmp. If these are the photographs, images and --gt are "
@@ -144,8 +144,8 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         "masks",
         ["--pred", "pred", "--gt", "gt"],
         2,
-        "Error: no classes.json beside the masks in pred says what their ids mean\n"
-        "Hint: Give the classes with --classes, --vocab or --layout.\n",
+        "Error: the masks in pred have no classes.json that names their ids\n"
+        "Hint: Set the classes with --classes, --vocab or --layout.\n",
     ),
     "no folder of masks": ("masks", ["--pred", "labels", "--gt", "gt"], 1, "Error: labels: no such folder\n" + NO_PRED),
     "masks are a file": (
@@ -217,15 +217,15 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         "masks",
         [*MODEL, "--gt", "gt", "--layout", "voc21"],
         2,
-        "Error: the layout voc21 has 20 classes, the vocabulary has 2\n"
-        "Hint: Leave out --classes and --vocab to take the preset voc21.\n",
+        "Error: the layout voc21 has 20 classes, but the vocabulary has 2\n"
+        "Hint: Leave out --classes and --vocab to use the preset voc21.\n",
     ),
     "layout and its classes in another order": (
         "masks",
         ["imgs", "--gt", "gt", "--layout", "voc20", "--vocab", "turned.txt"],
         2,
-        "Error: the vocabulary has the classes of voc20 in another order\n"
-        "Hint: Leave out --classes and --vocab to take the preset voc20.\n",
+        "Error: the vocabulary lists the classes of voc20 in another order\n"
+        "Hint: Leave out --classes and --vocab to use the preset voc20.\n",
     ),
     "output is a file": (
         "masks", [*MODEL, "--gt", "gt", "-o", "imgs/a.jpg"], 1,

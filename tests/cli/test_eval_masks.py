@@ -133,8 +133,8 @@ def test_masks_of_a_run_bring_their_names(command: Command, mlp_checkpoint: Path
     ran = command(*in_order, "Tree,panda leg,sky")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == (
-        "Error: the masks in run/masks were made with the classes in another order: panda leg, tree, sky\n"
-        "Hint: Leave out --classes and --vocab; the names are known from that run. The truth must have its order.\n"
+        "Error: the masks in run/masks have the classes in another order: panda leg, tree, sky\n"
+        "Hint: Leave out --classes and --vocab to use the run's classes. The truth must have the same order.\n"
     )
 
     for option in (["-c", "tree"], ["--vocab", "more.txt"], ["--layout", "voc20"]):
@@ -143,9 +143,9 @@ def test_masks_of_a_run_bring_their_names(command: Command, mlp_checkpoint: Path
         assert (ran.code, ran.out) == (2, "")
         number = {"-c": "1 class", "--vocab": "4 classes", "--layout": "20 classes"}[option[0]]
         assert ran.err == (
-            f"Error: {number} given, but the masks in run were made with 3: panda leg, tree, sky\n"
-            "Hint: The names are known from that run: leave out --classes and --vocab. To score by --layout, label with the "
-            "vocabulary of its name.\n"
+            f"Error: got {number}, but the masks in run have 3: panda leg, tree, sky\n"
+            "Hint: Leave out --classes and --vocab to use the run's classes. To score with --layout, label with the vocabulary of that "
+            "name.\n"
         )
 
     assert command("eval", "--pred", "run", "--gt", "gt", "-o", "run", "--quiet").code == 0
@@ -154,8 +154,8 @@ def test_masks_of_a_run_bring_their_names(command: Command, mlp_checkpoint: Path
     ran = command("eval", "--pred", "run", "--gt", "gt", "--json")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == (
-        "Error: no classes.json beside the masks in run says what their ids mean\n"
-        "Hint: Give the classes with --classes, --vocab or --layout.\n"
+        "Error: the masks in run have no classes.json that names their ids\n"
+        "Hint: Set the classes with --classes, --vocab or --layout.\n"
     )
     assert scores(command("eval", "--pred", "run", "--gt", "gt", "--json", "-c", CLASSES)) == scores(by_folder)
 
@@ -165,7 +165,7 @@ def test_masks_of_a_run_bring_their_names(command: Command, mlp_checkpoint: Path
     (tmp_path / "run" / "masks").rmdir()
     ran = command("eval", "--pred", "run", "--gt", "gt")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == "Error: the run in run wrote no masks\nHint: Label with --format png.\n"
+    assert ran.err == "Error: run: the run has no masks\nHint: Label with --format png.\n"
 
 
 FOREIGN = ("[]", "{", '{"classes": 3}', '{"classes": {}}', '{"classes": [{"id": 1}]}', '{"classes": ["a"]}',
@@ -179,7 +179,7 @@ def test_a_foreign_classes_file(command: Command, content: str) -> None:
     ran = command("eval", "--pred", "pred", "--gt", "gt")
     assert (ran.code, ran.out) == (1, "")
     assert ran.err == (
-        "Error: pred/classes.json is not what tipsseg writes\nHint: Give the classes with --classes or --vocab.\n"
+        "Error: pred/classes.json: not a classes.json of tipsseg\nHint: Set the classes with --classes or --vocab.\n"
     )
     assert command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree").out == TABLE
 
@@ -192,7 +192,7 @@ def test_the_classes_of_another_run_beside_the_masks_are_not_theirs(command: Com
     assert command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree").out == TABLE
     ran = command("eval", "--pred", "pred", "--gt", "gt")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith("Error: no classes.json beside the masks in pred says what their ids mean\n")
+    assert ran.err.startswith("Error: the masks in pred have no classes.json that names their ids\n")
     Path("pred").rename("masks")
     assert names(command("eval", "--pred", "masks", "--gt", "gt", "--json")) == ["background", "a", "b", "c"]
 
@@ -455,7 +455,7 @@ def test_a_classes_file_without_names(command: Command) -> None:
     Path("pred/classes.json").write_text('{"classes": []}')
     ran = command("eval", "--pred", "pred", "--gt", "gt")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == "Error: pred/classes.json names no classes\nHint: Give the classes with --classes or --vocab.\n"
+    assert ran.err == "Error: pred/classes.json: no classes\nHint: Set the classes with --classes or --vocab.\n"
 
 
 def test_truths_inside_a_listed_folder_are_no_images(command: Command, mlp_checkpoint: Path) -> None:

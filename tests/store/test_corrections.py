@@ -113,7 +113,10 @@ def test_all_formats_follow_a_corrected_mask(tmp_path: Path, name: str, seen: bo
     assert check(tmp_path)[0] == []
     failed, said = convert(tmp_path, *INTO)
     assert failed == 0
-    assert any(line.startswith("1 mask changed by hand: all formats that its image is in have ") for line in said)
+    assert any(
+        line.startswith("1 mask changed by hand: updated all other formats of the same images, except ")
+        for line in said
+    )
     assert path.read_bytes() == data
     assert entry_of(tmp_path).corrected is not None
 
@@ -272,7 +275,7 @@ def test_a_file_that_somebody_worked_on_stays(tmp_path: Path, mask: bool) -> Non
     for formats in (("labelme", "yolo"), ("yolo",)):
         failed, said = convert(tmp_path, *formats)
         assert failed == 0
-        assert ("out/labelme/a.json changed by hand, and kept." in said) is ("labelme" in formats)
+        assert ("Did not overwrite out/labelme/a.json: edited by hand." in said) is ("labelme" in formats)
         assert path.read_bytes() == data
     problems, noted = check(tmp_path)
     assert problems == []

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from tipsseg.store.lock import LOCK_FILE
 
 
 class Killed(BaseException):
@@ -56,6 +60,23 @@ def death_after(changes: int) -> Iterator[None]:
     """After so many changes of files every further one fails, also those that would tidy up."""
     with stopped_after(changes, "SIGKILL"):
         yield
+
+
+def deaths(folder: Path, work: Callable[[], object], stride: int = 1) -> Iterator[int]:
+    """Kill `work` before each of its changes of files in turn, and yield the number of changes before, with `folder` as it is left.
+
+    Each try begins with the folder as it was. At the end `work` has run through.
+    """
+    before = folder.with_name(f"{folder.name} before")
+    shutil.copytree(folder, before, symlinks=True)
+    for changes in itertools.count(0, stride):
+        shutil.rmtree(folder)
+        shutil.copytree(before, folder, symlinks=True)
+        with suppress(Killed), death_after(changes):
+            work()
+            return
+        (folder / LOCK_FILE).touch()  # its owner is dead
+        yield changes
 
 
 #: What may stop work: what is raised, whether every further change meets it too, and whether reading does.

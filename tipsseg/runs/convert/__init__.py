@@ -1,1 +1,1 @@
-"""What `tipsseg convert` does."""
+"""`tipsseg convert`: write the labels of an output folder in more formats, without the model."""

@@ -1,4 +1,4 @@
-"""`tipsseg convert`: the labels in an output folder in more formats, from the files that are in it."""
+"""`tipsseg convert`: write the labels in an output folder in more formats, from its files."""
 
 from __future__ import annotations
 
@@ -38,29 +38,28 @@ def convert_folder(
     only: Iterable[Path] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> int:
-    """Write the labels in an output folder in more formats, as its run would have written them.
+    """Write the labels in an output folder in more formats, with the same bytes as its run would have written.
 
-    What is there stays, and a conversion that was broken off goes on. A mask that a person corrected is taken as the labels of its
-    image, and then all formats of the image follow it, those of the run too; other files that were changed by hand stay. Memory
-    grows by a name and an offset per image.
+    Skip files that exist, and resume an interrupted conversion. If a person corrected the mask of an image, update all formats of
+    the image from the mask. Never overwrite other files that a person edited. Memory grows by a name and an offset per image.
 
     Args:
         output: The output folder.
         formats: The names of the formats.
-        images: The folder that the images' names begin at, in place of the one that the run noted.
+        images: The folder of the images, if they have moved.
         jobs: Threads.
-        progress: Is told of every image.
-        val_fraction: Replaces that of the run, see FileOptions.
-        only: Paths of images; the others are left out. None: all.
-        max_pixels: Larger images are refused.
+        progress: Prints progress, results and notes.
+        val_fraction: Replace the run's fraction, see FileOptions.
+        only: Convert only the images with these paths. None converts all.
+        max_pixels: Refuse images with more pixels.
 
     Returns:
-        How many images failed, with the paths of `only` that are not labelled.
+        The number of failed images and unknown paths in `only`.
 
     Raises:
-        UsageError: For what cannot be meant.
-        InputError: For a folder that does not have what the formats need.
-        OutputError: Where the folder cannot be written.
+        UsageError: An argument is invalid.
+        InputError: The folder lacks labels or images that the formats need.
+        OutputError: The folder cannot be written.
     """
     check_image_root(images)
     with change_run(output, max_pixels=max_pixels) as changes:
@@ -77,54 +76,45 @@ def convert_folder(
         refuse_unfit(run, formats)
         root = image_root(run, formats, images)
         changes.open_formats(formats)
-        return _Converter(changes, formats, root, names).go(jobs, progress) + len(unknown)
+        return _Converter(changes, formats, root, names).run(jobs, progress) + len(unknown)
 
 
 @dataclass(slots=True)
 class _Notes:
-    """What is said of all images together, once they are converted.
-
-    Attributes:
-        rough: Objects whose score is the mean of their class.
-        corrected: Masks that a person corrected.
-        kept: Files that a person changed.
-        left: Formats that images are in no more.
-        quality: How well the polygons fit.
-    """
+    """Facts about all images for the notes at the end, see `Converted`."""
 
     rough: int = 0
     corrected: int = 0
-    kept: set[Path] = field(default_factory=set)
-    left: dict[str, None] = field(default_factory=dict)
+    edited: set[Path] = field(default_factory=set)
+    dropped: dict[str, None] = field(default_factory=dict)
     quality: PolygonQuality = field(default_factory=PolygonQuality)
 
-    def take(self, converted: Converted) -> None:
+    def add(self, converted: Converted) -> None:
         self.rough += converted.rough
         self.corrected += converted.corrected
-        self.kept.update(converted.kept)
-        self.left |= dict.fromkeys(converted.left)
+        self.edited.update(converted.edited)
+        self.dropped |= dict.fromkeys(converted.dropped)
         self.quality += converted.polygon_quality
 
-    def say(self, progress: Progress, output: Path) -> None:
+    def print(self, progress: Progress, output: Path) -> None:
         if self.corrected:
             progress.note(
-                f"{counted(self.corrected, 'mask')} changed by hand: all formats that "
-                f"{'its image is' if self.corrected == 1 else 'their images are'} in have the corrected labels, but for those of "
-                f"the model ({', '.join(of_the_model())}) and files that were changed by hand."
+                f"{counted(self.corrected, 'mask')} changed by hand: updated all other formats of the same images, except "
+                f"{', '.join(of_the_model())} and edited files."
             )
-        if self.left:
+        if self.dropped:
             progress.note(
-                f"Some corrected images are not in {', '.join(self.left)} any more: the image that the format needs is gone or was "
-                "changed (argument `images` says where images are now), or the format's file was changed by hand."
+                f"Removed some corrected images from {', '.join(self.dropped)}: their pictures are missing or have changed (set "
+                "their folder with argument `images`), or a file was edited by hand."
             )
-        if self.kept:
-            first = min(self.kept)
-            more = f" and {len(self.kept) - 1} more" if len(self.kept) > 1 else ""
-            progress.note(f"{first}{more} changed by hand, and kept.")
+        if self.edited:
+            first = min(self.edited)
+            more = f" and {counted(len(self.edited) - 1, 'more file')}" if len(self.edited) > 1 else ""
+            progress.note(f"Did not overwrite {first}{more}: edited by hand.")
         if self.rough:
             progress.note(
-                f"The score of {counted(self.rough, 'object')} is the mean confidence of its class in the image: "
-                f"{output} holds nothing closer."
+                f"The score of {counted(self.rough, 'object')} is the mean confidence of its class in the image, because {output} "
+                "stores no object scores."
             )
         note_polygon_quality(progress, self.quality)
 
@@ -144,15 +134,15 @@ class _Converter:
         self._only = only
         self._notes = _Notes()
 
-    def go(self, jobs: int, progress: Progress) -> int:
-        """Convert all images; return how many failed."""
+    def run(self, jobs: int, progress: Progress) -> int:
+        """Convert all images, and return the number of failures."""
         began = time.monotonic()
         output, context = self._run.output, self._context
         number = len(self._run) if self._only is None else len(self._only)
         progress.begin(f"{counted(number, 'image')} of {output} into {', '.join(self._formats)}.", number)
         note_formats(self._formats, context.files, context.classes, progress)
         note_moved(self._changes.begin(), progress)
-        reporter: Reporter[Converted | Unchanged | Failed] = Reporter(progress, self._keep)
+        reporter: Reporter[Converted | Unchanged | Failed] = Reporter(progress, self._record)
         try:
             for _ in reporter.each(self._placed(self._results(jobs))):
                 pass
@@ -162,7 +152,7 @@ class _Converter:
         files = self._changes.end(counted_again=self._notes.corrected > 0)
         progress.end()
         progress.results(files)
-        self._notes.say(progress, output)
+        self._notes.print(progress, output)
         note_division(self._formats, self._run.records, context.files, progress)
         note_end(progress, reporter.counts, time.monotonic() - began, f", into {output}", "converted")
         return reporter.counts.failed
@@ -176,14 +166,14 @@ class _Converter:
     ) -> Generator[Converted | Unchanged | Failed, None, None]:
         with closing(results):
             for result in results:
-                yield self._put(result) if isinstance(result, Converted) else result
+                yield self._rename(result) if isinstance(result, Converted) else result
 
-    def _put(self, converted: Converted) -> Converted | Failed:
+    def _rename(self, converted: Converted) -> Converted | Failed:
         try:
             self._changes.put(converted.ref, converted.staged, converted.before)
         except ImageError as error:
             return Failed(converted.ref, error)
-        remove_files(converted.before, converted.left, self._context, self._context.files)
+        remove_files(converted.before, converted.dropped, self._context, self._context.files)
         return converted
 
     def _items(self) -> Iterator[Item]:
@@ -195,20 +185,20 @@ class _Converter:
                 )
 
     def _is_missing(self, name: str, entry: ManifestEntry, ref: ImageRef) -> bool:
-        # Rows that say where the image is are written again where it is somewhere else.
+        # Rows that contain the path of the image are outdated after it has moved.
         form = FORMATS[name]
         if self._moved and form.needs_image and form.has_rows and form.link_folder is None:
             return True
         return not self._changes.holds(name, entry, ref)
 
-    def _keep(self, result: Converted | Unchanged | Failed) -> Mapping[str, Path]:
-        """Keep the result of an image for good; return its per-image files by format."""
+    def _record(self, result: Converted | Unchanged | Failed) -> Mapping[str, Path]:
+        """Record the result of an image, and return its per-image files by format."""
         if isinstance(result, Failed):
             return {}
         written: tuple[str, ...] = ()
         if isinstance(result, Converted):
-            self._notes.take(result)
-            self._changes.add(result.entry, result.rows, result.left)
+            self._notes.add(result)
+            self._changes.add(result.entry, result.rows, result.dropped)
             written = result.formats
         if is_file(result.ref.path):
             restore_links(self._context, result.ref, self._formats)

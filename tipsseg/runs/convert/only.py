@@ -1,4 +1,4 @@
-"""A list of images that a command on an output folder is restricted to: which images of the run its paths are."""
+"""Find the images of a run by the paths of the option `--only`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tipsseg.util.record_paths import actual_name
 def find_only(
     entries: Iterable[ManifestEntry], paths: Iterable[Path], images: Path | None
 ) -> tuple[set[str], list[Path]]:
-    """Return the names of the images that have these paths, and the paths of no labelled image.
+    """Return the names of the images with these paths, and the paths that match no labelled image.
 
     Args:
         entries: The labelled images.
-        paths: Each where the image is, or where it was when it was labelled, or its name in the run.
-        images: The folder that the images' names begin at; None: where the images were.
+        paths: Paths of images, now or when they were labelled, or their names in the run.
+        images: The folder of the images, if they have moved.
     """
     by_path: dict[str, str] = {}
     for entry in entries:
@@ -31,7 +31,7 @@ def find_only(
     names: set[str] = set()
     unknown: list[Path] = []
     for path in paths:
-        # An absolute path first: a name in the run may be that of another file below the current folder.
+        # Try the absolute path first: a name in the run may also be another file below the working directory.
         name = by_path.get(_absolute(path)) or by_path.get(printable_path(path))
         if name is None:
             unknown.append(path)
@@ -41,9 +41,9 @@ def find_only(
 
 
 def not_labelled(path: Path, output: Path) -> ImageError:
-    """Return the error for a path of no labelled image."""
-    return ImageError(path, f"not labelled in {output}", "Leave it out of argument `only`.")
+    """Return the error for a path that matches no labelled image."""
+    return ImageError(path, f"not labelled in {output}", "Remove it from argument `only`.")
 
 
 def _absolute(path: Path) -> str:
-    return printable_path(Path(os.path.abspath(path)))  # noqa: PTH100  links stay as they are, as in the manifest
+    return printable_path(Path(os.path.abspath(path)))  # noqa: PTH100  must not resolve links, as in the manifest

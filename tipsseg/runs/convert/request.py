@@ -1,4 +1,4 @@
-"""What a conversion was asked for, and whether the folder has what that needs."""
+"""Check if a folder has the labels and images that a conversion needs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LABELS = "labels"
 
 
 def refuse_unfit(run: Run, formats: Sequence[str]) -> None:
-    """Raise InputError if the labels of a run cannot be converted into these formats, or two images would have one file."""
+    """Raise InputError if a run cannot be converted into these formats, or two images would share a file."""
     begun = conversion_begun(run.info, run.records)
     if not set(begun) <= set(formats):
         raise broken_conversion(run.output, begun)
@@ -31,65 +31,65 @@ def refuse_unfit(run: Run, formats: Sequence[str]) -> None:
         needs.append(("scores of patches", tuple(dict.fromkeys((*archives(), *asked)))))
     if asked := [name for name in formats if FORMATS[name].needs_confidence]:
         needs.append(("confidences", tuple(dict.fromkeys((*archives(), *asked)))))
-    lacking: dict[str, list[str]] = {}
+    missing: dict[str, list[str]] = {}
     names = OutputNames(name_key(run.output), run.context.files.names, formats)
     shared = ""
     for entry in run.entries():
-        # Lists of objects have no ignored pixels.
+        # Lists of objects cannot store ignored pixels.
         unfit = {name for name in label_sources() if FORMATS[name].labels == "objects" and entry.numbers.ignored}
         for what, sources in needs:
             if not (set(sources) - (unfit if what == _LABELS else set())) & set(entry.formats):
-                lacking.setdefault(what, []).append(entry.image)
+                missing.setdefault(what, []).append(entry.image)
         if has_image_files(formats):
             shared = shared or names.take(ImageRef(Path(entry.image), PurePosixPath(entry.image)))
     for what, sources in needs:
-        if what in lacking:
-            first, *more = lacking[what]
+        if what in missing:
+            first, *more = missing[what]
             others = f" and {len(more)} more" if more else ""
             raise InputError(
-                f"{run.output}: it does not hold the {what} of {first}{others}",
-                f"Run the command that made it again, with one of these formats beside its own: {', '.join(sources)}.",
+                f"{run.output}: no {what} of {first}{others}",
+                f"Run the command that made the folder again, and add one of these formats: {', '.join(sources)}.",
             )
     if shared:
         raise InputError(f"{run.output}: {shared}", names.hint)
 
 
 def set_fraction(changes: RunChanges, formats: Sequence[str], val_fraction: float | None) -> None:
-    """Let images be divided by another `val_fraction`; None: as before. Raises UsageError."""
+    """Change the `val_fraction` of a run; None keeps it. Raises UsageError if no format splits images."""
     if val_fraction is None:
         return
-    dividing = [name for name, form in FORMATS.items() if form.splits_train_val]
-    if not set(dividing) & set(formats):
-        names = " or ".join(dividing)
+    splitting = [name for name, form in FORMATS.items() if form.splits_train_val]
+    if not set(splitting) & set(formats):
+        names = " or ".join(splitting)
         raise UsageError(
-            f"argument `val_fraction` is for the format {names}", f"Leave it out, or name {names} among the formats."
+            f"argument `val_fraction` needs the format {names}", f"Leave it out, or add {names} to the formats."
         )
     changes.set_files(replace(changes.run.context.files, val_fraction=val_fraction))
 
 
 def image_root(run: Run, formats: Sequence[str], images: Path | None) -> Path | None:
-    """Return the folder that the names of the images begin at. Raises InputError if it is needed and not there."""
-    noted = run.info.image_root
-    root = images or (None if noted is None else actual_path(Path(), noted))
+    """Return the folder of the images; None if there are several. Raises InputError if a format needs it and it is missing."""
+    recorded = run.info.image_root
+    root = images or (None if recorded is None else actual_path(Path(), recorded))
     needing = [name for name in formats if FORMATS[name].needs_image]
     if needing and (root is None or not is_folder(root)):
-        where = "the images are from several folders" if root is None else f"{root}: no such folder"
+        reason = "the images are in several folders" if root is None else f"{root}: no such folder"
         raise InputError(
-            f"{where}, and {', '.join(needing)} cannot do without the images",
-            "Give the folder that the images' names begin at with argument `images`.",
+            f"{reason}, but {', '.join(needing)} {'needs' if len(needing) == 1 else 'need'} the images",
+            "Set the folder of the images with argument `images`.",
         )
     return root
 
 
 def image_ref(entry: ManifestEntry, output: Path, root: Path | None) -> ImageRef:
-    """Return the image of an entry, whose name may spell out bytes, see `types.printable_path`."""
+    """Return the image of an entry. Its name may contain escaped bytes, see `types.printable_path`."""
     name = entry.image
-    if actual_name(name) != name and not _as_written(name, entry, output, root):
+    if actual_name(name) != name and not _exists(name, entry, output, root):
         name = actual_name(name)
     return ImageRef((root or Path()) / name, PurePosixPath(name))
 
 
-def _as_written(name: str, entry: ManifestEntry, output: Path, root: Path | None) -> bool:
-    places = [output / file for file in entry.files.values()]
-    places += [] if root is None else [root / name]
-    return any(os.path.lexists(place) for place in places)
+def _exists(name: str, entry: ManifestEntry, output: Path, root: Path | None) -> bool:
+    paths = [output / file for file in entry.files.values()]
+    paths += [] if root is None else [root / name]
+    return any(os.path.lexists(path) for path in paths)

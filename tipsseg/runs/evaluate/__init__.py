@@ -1,1 +1,1 @@
-"""Score labels against ground truth."""
+"""`tipsseg eval`: score labels against truth masks."""

@@ -1,4 +1,4 @@
-"""Masks that are there already, for `tipsseg eval --pred`: where they are, and what their ids are called."""
+"""Find existing masks and their class names, for `tipsseg eval --pred`."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json_values import parse
 from tipsseg.util.printable import counted, listed
 
-#: The folder of an output folder that has its masks.
+#: The folder of masks in an output folder.
 _MASKS = FORMATS[index_masks()[0]].folder or ""
 
-_GIVE = "Give the classes with argument `classes` or argument `vocabulary`."
-_PRED = "Argument `predicted` takes a folder of masks, or the output folder of a run with argument `formats`=png."
+_SET_CLASSES = "Set the classes with argument `classes` or argument `vocabulary`."
+_PRED = "Set argument `predicted` to a folder of masks, or to an output folder with the format png."
 
 
 def masks_folder(folder: Path) -> Path:
-    """Return the folder itself, or masks/ of the output folder of a run.
+    """Return the folder of masks: `folder` itself, or masks/ if it is the output folder of a run.
 
-    Raises InputError for what is not a folder, for a run without masks, and for a merge that has not ended: masks may be missing.
+    Raises InputError if it is not a folder, if the run has no masks, or if a merge into it is unfinished.
     """
     if not is_folder(folder):
         raise InputError(f"{folder}: {'not a folder' if is_file(folder) else 'no such folder'}", _PRED)
@@ -43,12 +43,12 @@ def masks_folder(folder: Path) -> Path:
     if (inner := folder / _MASKS).is_dir():
         return inner
     if (folder / CLASSES_FILE).is_file():
-        raise InputError(f"the run in {folder} wrote no masks", "Label with argument `formats`=png.")
+        raise InputError(f"{folder}: the run has no masks", "Label with argument `formats`=png.")
     return folder
 
 
 def find_masks(folder: Path) -> Found:
-    """Find the masks in a folder, or those of the run whose output folder it is. Raises InputError."""
+    """Find the masks in a folder, or in the output folder of a run. Raises InputError."""
     masks = masks_folder(folder)
     try:
         found = inputs.find([masks], output=None)
@@ -57,88 +57,88 @@ def find_masks(folder: Path) -> Found:
     inputs.check_listed(found)
     if _names(folder) == NAMES[0]:
         return found
-    # Such a mask is of the image whose whole name it has before its suffix.
+    # The name of such a mask is the full name of its image, plus a suffix.
     return replace(found, refs=tuple(replace(ref, relative=ref.relative.with_suffix("")) for ref in found.refs))
 
 
-def _places(folder: Path) -> list[Path]:
-    """Return where the records of the run may be that wrote the masks in a folder."""
-    # Beside other folders than masks/ they would be about other masks.
+def _record_folders(folder: Path) -> list[Path]:
+    """Return the folders that may hold the records of the run that wrote the masks in a folder."""
+    # Records beside any folder but masks/ describe other masks.
     return [folder, folder.absolute().parent] if folder.absolute().name == _MASKS else [folder]
 
 
 def _names(folder: Path) -> str:
-    """Return the choice of `FileOptions.names` of the run that wrote the masks in a folder."""
-    places = _places(folder)
-    records = (*places, *(state for place in places for state in state_folders(place)[:1]))
-    found = (info for place in records if (info := find_run(place)) is not None)
-    return next((info.spec.files.names for info in found), NAMES[0])
+    """Return `FileOptions.names` of the run that wrote the masks in a folder."""
+    folders = _record_folders(folder)
+    records = (*folders, *(state for parent in folders for state in state_folders(parent)[:1]))
+    infos = (info for record in records if (info := find_run(record)) is not None)
+    return next((info.spec.files.names for info in infos), NAMES[0])
 
 
 def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names of the classes 1..N of masks: the given names, or else those that the run wrote beside the masks.
+    """Return the names of the classes 1..N of masks: the given names, or the names that the run wrote beside the masks.
 
     Raises:
-        UsageError: There are no names; or the given names are more or fewer than the names of the run, or in another order: the
-            ids would mean other classes.
+        UsageError: There are no names, or the given names differ from the run's in number or order, so that ids would mean other
+            classes.
         InputError: No names are given, and the names of the run cannot be read.
     """
     if given is None:
         return names_beside(folder)
     try:
         written = names_beside(folder)
-    except (UsageError, InputError):  # masks from elsewhere
+    except (UsageError, InputError):  # masks of another tool
         return tuple(given)
     if len(given) != len(written):
         raise UsageError(
-            f"{counted(len(given), 'class', 'classes')} given, but the masks in {folder} were made with {len(written)}: "
-            f"{listed(written, 6)}",
-            "The names are known from that run: leave out argument `classes` and argument `vocabulary`. To score by argument "
-            "`layout`, label with the vocabulary of its name.",
+            f"got {counted(len(given), 'class', 'classes')}, but the masks in {folder} have {len(written)}: {listed(written, 6)}",
+            "Leave out argument `classes` and argument `vocabulary` to use the run's classes. To score with argument `layout`, "
+            "label with the vocabulary of that name.",
         )
     if in_other_order(given, written):
         raise UsageError(
-            f"the masks in {folder} were made with the classes in another order: {', '.join(written)}",
-            "Leave out argument `classes` and argument `vocabulary`; the names are known from that run. The truth must have its "
-            "order.",
+            f"the masks in {folder} have the classes in another order: {', '.join(written)}",
+            "Leave out argument `classes` and argument `vocabulary` to use the run's classes. The truth must have the same order.",
         )
     return tuple(given)
 
 
 def in_other_order(names: Sequence[str], others: Sequence[str]) -> bool:
-    """Return whether these are the same names, but not in the same order."""
+    """Return True if the same names are in another order."""
     first, second = [name.casefold() for name in names], [name.casefold() for name in others]
     return first != second and sorted(first) == sorted(second)
 
 
 def names_beside(folder: Path) -> tuple[str, ...]:
-    """Return the class names in the classes.json of a run's output folder, or of the folder that holds its masks/.
+    """Return the class names in the classes.json in a folder, or beside it if its name is masks.
 
-    Raises UsageError if there is none, InputError if it cannot be used.
+    Raises UsageError if the file is missing, InputError if it is invalid.
     """
-    path = next((place / CLASSES_FILE for place in _places(folder) if (place / CLASSES_FILE).is_file()), None)
+    path = next(
+        (parent / CLASSES_FILE for parent in _record_folders(folder) if (parent / CLASSES_FILE).is_file()), None
+    )
     if path is None:
         raise UsageError(
-            f"no {CLASSES_FILE} beside the masks in {folder} says what their ids mean",
-            "Give the classes with argument `classes`, argument `vocabulary` or argument `layout`.",
+            f"the masks in {folder} have no {CLASSES_FILE} that names their ids",
+            "Set the classes with argument `classes`, argument `vocabulary` or argument `layout`.",
         )
     try:
         classes = class_names(parse(read_regular(path)))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not what tipsseg writes", _GIVE) from error
+        raise InputError(f"{path}: not a {CLASSES_FILE} of tipsseg", _SET_CLASSES) from error
     if not classes:
-        raise InputError(f"{path} names no classes", _GIVE)
+        raise InputError(f"{path}: no classes", _SET_CLASSES)
     _refuse_other_names(path, classes)
     return tuple(name for _, name in classes)
 
 
 def _refuse_other_names(path: Path, classes: Sequence[tuple[int, str]]) -> None:
-    """Raise InputError if the run.json beside a classes.json, or one of the shards', gives the ids another meaning."""
+    """Raise InputError if the run.json beside a classes.json, or of a shard, has other names for the ids."""
     for state in (path.parent, *state_folders(path.parent)):
         try:
             refuse_other_record(state)
-        except OutputError:  # of another tool
+        except OutputError:  # written by another tool
             continue
         if os.path.lexists(state / RUN_FILE):
-            for what in class_faults(classes, read_record(state / RUN_FILE, _GIVE).names):
-                raise InputError(f"{path}: {what}", f"{OTHER_CLASSES} {_GIVE}")
+            for fault in class_faults(classes, read_record(state / RUN_FILE, _SET_CLASSES).names):
+                raise InputError(f"{path}: {fault}", f"{OTHER_CLASSES} {_SET_CLASSES}")

@@ -1,4 +1,4 @@
-"""The layout of truth masks that TruthOptions ask for."""
+"""Choose the layout of truth masks by TruthOptions."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from tipsseg.vocabulary.files import read_vocabulary
 
 
 def preset_of(truth: TruthOptions) -> str:
-    """Return the preset vocabulary of the layout that is named. Raise VocabularyError if none is."""
+    """Return the preset vocabulary of the layout. Raises VocabularyError if there is no layout."""
     preset = None if truth.layout is None else get_layout(truth.layout).vocabulary
     if preset is None:
-        raise VocabularyError("no classes given", 'Name what to label, for example ["panda leg", "tree"].')
+        raise VocabularyError("no classes given", 'Name the things to label, for example ["panda leg", "tree"].')
     return preset
 
 
 def layout_of(truth: TruthOptions, names: Sequence[str]) -> Layout:
-    """Return the layout for a vocabulary of these classes. Raise UsageError."""
+    """Return the layout for these classes. Raises UsageError if they do not match the layout."""
     if truth.layout is None:
         return plain_layout(plain_ids(len(names), truth.ignore_index, truth.reduce_zero_label, truth.zero_based))
     layout = get_layout(truth.layout)
-    hint = f"Leave out argument `classes` and argument `vocabulary` to take the preset {layout.vocabulary}."
+    hint = f"Leave out argument `classes` and argument `vocabulary` to use the preset {layout.vocabulary}."
     if len(names) != layout.classes:
         raise UsageError(
-            f"the layout {truth.layout} has {layout.classes} classes, the vocabulary has {len(names)}", hint
+            f"the layout {truth.layout} has {layout.classes} classes, but the vocabulary has {len(names)}", hint
         )
     if in_other_order(names, [entry.name for entry in read_vocabulary(truth.layout).classes]):
-        raise UsageError(f"the vocabulary has the classes of {truth.layout} in another order", hint)
+        raise UsageError(f"the vocabulary lists the classes of {truth.layout} in another order", hint)
     return layout
