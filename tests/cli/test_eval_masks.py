@@ -144,8 +144,8 @@ def test_masks_of_a_run_bring_their_names(command: Command, mlp_checkpoint: Path
         number = {"-c": "1 class", "--vocab": "4 classes", "--layout": "20 classes"}[option[0]]
         assert ran.err == (
             f"Error: got {number}, but the masks in run have 3: panda leg, tree, sky\n"
-            "Hint: Leave out --classes and --vocab to use the run's classes. To score with --layout, label with the vocabulary of that "
-            "name.\n"
+            "Hint: Leave out --classes and --vocab to use the run's classes. To score with --layout, label with the vocabulary of "
+            "that name.\n"
         )
 
     assert command("eval", "--pred", "run", "--gt", "gt", "-o", "run", "--quiet").code == 0

@@ -144,7 +144,7 @@ class _Converter:
         note_moved(self._changes.begin(), progress)
         reporter: Reporter[Converted | Unchanged | Failed] = Reporter(progress, self._record)
         try:
-            for _ in reporter.each(self._placed(self._results(jobs))):
+            for _ in reporter.each(self._rename_files(self._results(jobs))):
                 pass
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(reporter.broken_off("the same command"))
@@ -161,7 +161,7 @@ class _Converter:
         conversion = Conversion(self._context, tuple(self._formats), self._changes.followers)
         return in_order(jobs, conversion.convert, self._items())
 
-    def _placed(
+    def _rename_files(
         self, results: Generator[Converted | Unchanged | Failed, None, None]
     ) -> Generator[Converted | Unchanged | Failed, None, None]:
         with closing(results):

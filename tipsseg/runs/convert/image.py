@@ -72,6 +72,15 @@ class Converted:
     formats: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The formats of an image to write and to drop, and files that a person edited and that are not overwritten."""
+
+    write: tuple[str, ...]
+    edited: tuple[Path, ...]
+    drop: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Stored:
     """The labels of an image, read back.
@@ -111,17 +120,15 @@ class Conversion:
         """Convert one image. Thread-safe. Raises OutputError if the run cannot go on."""
         try:
             correction = item.image.correction()
-            formats, edited, dropped = self._formats(item, correction)
-            if not formats and not edited and not dropped:
+            choice = self._choose_formats(item, correction)
+            if not (choice.write or choice.edited or choice.drop):
                 return Unchanged(item.ref, item.image.entry)
-            return self._convert(item, formats, edited, dropped, correction)
+            return self._convert(item, choice, correction)
         except ImageError as error:
             return Failed(item.ref, error)
 
-    def _formats(
-        self, item: Item, correction: Mask | None
-    ) -> tuple[tuple[str, ...], tuple[Path, ...], tuple[str, ...]]:
-        """Return the formats to write, files that a person edited, and formats that cannot be updated from the correction."""
+    def _choose_formats(self, item: Item, correction: Mask | None) -> _Choice:
+        """Choose the formats to write. Raises ImageError if a requested format needs the picture and it has changed."""
         ref, entry = item.ref, item.image.entry
         digest = None if correction is None else correction.digest
         wanted = item.missing
@@ -129,9 +136,7 @@ class Conversion:
             # Update all formats from the mask, except those that only the model can write.
             current = (name for name in entry.formats if name not in of_the_model())
             wanted = tuple(dict.fromkeys((*self.formats, *current)))
-        formats: list[str] = []
-        edited: list[Path] = []
-        dropped: list[str] = []
+        formats, edited, outdated = list[str](), list[Path](), list[str]()
         for name in wanted:
             path = self.context.image_path(FORMATS[name], ref)
             if name in entry.files and path is not None and self._is_edited(name, path, entry):
@@ -139,8 +144,13 @@ class Conversion:
             elif name in self.formats or name in self.followers:
                 formats.append(name)
             else:
-                dropped.append(name)
-        return tuple(formats), tuple(edited), tuple(dropped)
+                outdated.append(name)
+        needing = [name for name in formats if FORMATS[name].needs_image]
+        if not needing or entry.fingerprint.matches(ref.path):
+            return _Choice(tuple(formats), tuple(edited), tuple(outdated))
+        if requested := [name for name in needing if name in self.formats]:
+            raise _changed_image(ref, requested, corrected=correction is not None)
+        return _Choice(tuple(name for name in formats if name not in needing), tuple(edited), (*needing, *outdated))
 
     def _is_edited(self, name: str, path: Path, entry: ManifestEntry) -> bool:
         return (
@@ -149,18 +159,8 @@ class Conversion:
             and not self.context.ownership.is_pending(path)
         )
 
-    def _convert(
-        self,
-        item: Item,
-        formats: tuple[str, ...],
-        edited: tuple[Path, ...],
-        outdated: tuple[str, ...],
-        correction: Mask | None,
-    ) -> Converted:
-        entry = item.image.entry
-        ref = item.ref
-        formats, needing = self._split_by_image(ref, entry, formats, corrected=correction is not None)
-        dropped = (*needing, *outdated)
+    def _convert(self, item: Item, choice: _Choice, correction: Mask | None) -> Converted:
+        ref, formats = item.ref, choice.write
         stored = self._read(item.image, formats, correction)
         needed = [FORMATS[name] for name in formats]
         objects: list[LabelledObject] = []
@@ -176,7 +176,7 @@ class Conversion:
             thumbnail=open_thumbnail(ref.path, item.image.run.max_pixels) if with_thumbnail else None,
         )
         done = finish_image(image, formats, self.context)
-        entry = entry.without(dropped)
+        entry = item.image.entry.without(choice.drop)
         entry = replace(
             entry,
             summary=stored.summary,
@@ -196,24 +196,10 @@ class Conversion:
             polygon_quality=done.polygon_quality,
             rough=stored.scores.rough if scored else 0,
             corrected=correction is not None,
-            edited=edited,
-            dropped=dropped,
+            edited=choice.edited,
+            dropped=choice.drop,
             formats=formats,
         )
-
-    def _split_by_image(
-        self, ref: ImageRef, entry: ManifestEntry, formats: tuple[str, ...], *, corrected: bool
-    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the formats that can be written, and those that need the picture if it is missing or has changed.
-
-        Raises ImageError if a requested format needs the picture.
-        """
-        needing = [name for name in formats if FORMATS[name].needs_image]
-        if not needing or entry.fingerprint.matches(ref.path):
-            return formats, ()
-        if requested := [name for name in needing if name in self.formats]:
-            raise _changed_image(ref, requested, corrected=corrected)
-        return tuple(name for name in formats if name not in needing), tuple(needing)
 
     def _read(self, image: RunImage, formats: tuple[str, ...], correction: Mask | None) -> _Stored:
         """Read the labels of an image, and the confidences that these formats need. Raises ImageError."""
@@ -227,10 +213,8 @@ class Conversion:
                 confidence, top = image.scores()
         else:
             labels = image.read_mask(mask)
-            summary, means = (
-                corrected_summary(labels, classes, entry.summary),
-                {label_class.id: CERTAIN for label_class in classes},
-            )
+            summary = corrected_summary(labels, classes, entry.summary)
+            means = dict.fromkeys((label_class.id for label_class in classes), CERTAIN)
         scores = ObjectScores(entry.objects or (), means, self.context.files)
         return _Stored(labels, confidence, top, summary, scores, mask is not None)
 

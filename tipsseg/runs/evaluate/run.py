@@ -152,7 +152,7 @@ def evaluate_model(
         folder = None
         if spec.formats:
             folder = stack.enter_context(OutputFolder(info, found.refs))
-            images = replace(images, refs=_to_be_labelled(found.refs, folder))
+            images = replace(images, refs=_images_to_label(found.refs, folder))
         started = engine.start(run_context(info), found.refs) if folder is None else begin(engine, images, folder)
         note_begin(started, images, Counts(), progress)
         if folder is not None:
@@ -173,7 +173,7 @@ def evaluate_model(
     return scorer.evaluation(facts, [entry.name for entry in spec.vocabulary.classes], counts.failed)
 
 
-def _to_be_labelled(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[ImageRef | Failed, ...]:
+def _images_to_label(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[ImageRef | Failed, ...]:
     """Return the images to label. Raises OutputError if a person edited a file, because all images must be labelled."""
     items: list[ImageRef | Failed] = []
     for item in as_items(refs, folder.resume):

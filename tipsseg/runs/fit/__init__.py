@@ -1,1 +1,1 @@
-"""Fits of class vectors to masks that are there: the edited masks of a run, or truth masks."""
+"""`tipsseg fit`: fit class vectors to the edited masks of a run, or to truth masks."""

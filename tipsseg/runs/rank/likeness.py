@@ -36,7 +36,7 @@ def token_vector(class_tokens: NDArray[np.floating]) -> Vectors:
     """Return the vector [d] of an image from its class tokens [B, C, D], averaged over the windows B."""
     means = class_tokens.astype(np.float32).mean(0)  # [C, D]
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-6)
-    return _projected(_unit(means.reshape(1, -1)))[0]
+    return _project(_normalize(means.reshape(1, -1)))[0]
 
 
 def label_shares(numbers: ImageNumbers, objects: Iterable[ObjectScore]) -> Shares:
@@ -72,7 +72,7 @@ def label_vectors(shares: Sequence[Shares]) -> Vectors:
         columns = np.searchsorted(ids, rows[:, 0])
         vector = np.zeros((1, len(ids)), np.float32)
         vector[0, columns] = np.sqrt(rows[:, 1]) * weights[columns]
-        vectors.append(_projected(_unit(vector))[0])
+        vectors.append(_project(_normalize(vector))[0])
     return np.stack(vectors) if vectors else np.zeros((0, 1), np.float32)
 
 
@@ -88,14 +88,14 @@ def nearest(vectors: Vectors, number: int) -> Iterator[list[int]]:
             yield [other for other in best if known[image] and np.isfinite(row[other])]
 
 
-def _unit(vectors: Vectors) -> Vectors:
+def _normalize(vectors: Vectors) -> Vectors:
     """Scale vectors [n, d] to unit length, except zero vectors."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
 
 
-def _projected(vectors: Vectors) -> Vectors:
+def _project(vectors: Vectors) -> Vectors:
     length = vectors.shape[1]
-    return vectors if length <= LENGTH else _unit(vectors @ _projection(length))
+    return vectors if length <= LENGTH else _normalize(vectors @ _projection(length))
 
 
 @cache

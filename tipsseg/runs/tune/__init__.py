@@ -1,1 +1,1 @@
-"""Minimum confidences and temperatures, chosen by masks that a person edited."""
+"""`tipsseg tune`: choose minimum confidences and a temperature by masks that a person edited."""
