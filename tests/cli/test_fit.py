@@ -71,7 +71,12 @@ def test_a_fit_that_takes_long_says_how_it_goes_on(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        pytest.param(["out", "-o", "x.toml"], 2, "-o x.toml: the name of a fit must end with .fit", id="suffix"),
+        pytest.param(
+            ["out", "-o", "x.toml"],
+            2,
+            "-o x.toml: a vocabulary with vectors or a temperature is a .fit file",
+            id="suffix",
+        ),
         pytest.param(["out", "-o", "gt/x.fit/y.fit"], 1, "gt/x.fit is a file", id="folder"),
         pytest.param(["out", "other", "-o", "x.fit"], 2, "2 folders given", id="two"),
         pytest.param(["out", "-c", "a", "-o", "x.fit"], 2, "--classes is for images with masks", id="classes"),

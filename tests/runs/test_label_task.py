@@ -23,8 +23,7 @@ from tipsseg.labelling.patch_labeller import Cosines, PatchLabeller
 from tipsseg.labelling.view import View
 from tipsseg.options import MAX_PIXELS, LabelOptions
 from tipsseg.runs.engine.label_task import LabelTask
-from tipsseg.runs.evaluate.run import Scorer
-from tipsseg.runs.evaluate.task import EvaluationTask
+from tipsseg.runs.evaluate.run import Scorer, scoring_task
 from tipsseg.store.writing import RunContext, put_in_place
 from tipsseg.types import ImageRef, LabelClass
 from tipsseg.util.fingerprint import fingerprint
@@ -113,7 +112,7 @@ def test_labels_are_scored_before_they_are_written(ref: ImageRef, tmp_path: Path
     Image.fromarray(np.ones((5, 4), np.uint8)).save(tmp_path / "truth.png")
     layout = plain_layout(plain_ids(1))
     pair = Pair(ref, tmp_path / "truth.png", layout.kinds[0])
-    work = EvaluationTask(work_in(tmp_path / "out"), {ref: pair}, Scorer(layout, MAX_PIXELS))
+    work = scoring_task(work_in(tmp_path / "out"), {ref: pair}, Scorer(layout, MAX_PIXELS))
     with pytest.raises(ImageError, match="the truth is 5 x 4"):
         work.finish(work.source.load(ref), SCORED)
     assert not (tmp_path / "out").exists()

@@ -74,14 +74,14 @@ def fit(
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.evaluate.truth_options import preset_of
-    from tipsseg.runs.fit.learning import note_other_scales, spec_of_run, spec_of_truths
+    from tipsseg.runs.fit.learning import check_target, note_other_scales, spec_of_run, spec_of_truths
     from tipsseg.runs.fit.masked import edited_masks
-    from tipsseg.runs.fit.run import check_target, fit_masks
+    from tipsseg.runs.fit.run import fit_masks
     from tipsseg.util.files import json_bytes
 
     values.refuse_split_lists(paths, question.classes, ())
     _refuse_together(context, paths, fitting)
-    check_target(fitting.output, overwrite=fitting.overwrite)
+    check_target(fitting.output, fitted=True, overwrite=fitting.overwrite)
     silence_decoders()
     if truth.layout is not None and not question.classes and question.vocab is None:
         question = replace(question, vocab=preset_of(truth))

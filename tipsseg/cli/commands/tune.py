@@ -59,8 +59,9 @@ def tune(folder: opt.Folder, asked: Tuning, compute: Annotated[ComputeOptions, W
     """Choose the minimum confidence of each class by the masks of a run that you edited."""
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.common.progress import Progress
+    from tipsseg.runs.fit.learning import check_target
     from tipsseg.runs.fit.masked import edited_masks
-    from tipsseg.runs.tune.run import check_target, check_wish, spec_of_tuning, tune_run
+    from tipsseg.runs.tune.run import check_wish, spec_of_tuning, tune_run
     from tipsseg.util.files import json_bytes
     from tipsseg.vocabulary.fitted import is_fit
 

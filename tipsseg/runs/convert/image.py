@@ -28,13 +28,7 @@ from tipsseg.util.ownership import StagedFile, digest_of
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An image to convert.
-
-    Attributes:
-        ref: The image.
-        image: The image in the run.
-        missing: The requested formats that lack it.
-    """
+    """An image to convert, and the requested formats that lack it."""
 
     ref: ImageRef
     image: RunImage
@@ -104,13 +98,7 @@ class _Stored:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """Convert images.
-
-    Attributes:
-        context: The settings of the run for the writers.
-        formats: The requested formats.
-        followers: Other formats of the run, to update from corrected masks.
-    """
+    """Convert images into the requested `formats`, and update `followers`, other formats of the run, from corrected masks."""
 
     context: RunContext
     formats: tuple[str, ...]

@@ -86,13 +86,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """The result of one image.
-
-    Attributes:
-        plan: The new mask; None if the mask already agrees with the correction.
-        redrawn: Objects that keep their pixels although their outlines differ.
-        final: False if there is no plan yet.
-    """
+    """The result of one image: a plan if a mask changes, and redrawn objects; `final` is False if the plan is still open."""
 
     plan: Plan | None = None
     redrawn: tuple[RedrawnObject, ...] = ()
@@ -133,14 +127,7 @@ class ImageCorrection:
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """Plan new masks.
-
-    Attributes:
-        context: The settings of the run for the writers.
-        source: The absolute path of the corrections, as text.
-        format: The format of the corrections.
-        options: The options of the command.
-    """
+    """Plan new masks. `source` is the absolute path of the corrections, `format` their format."""
 
     context: RunContext
     source: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -26,19 +26,26 @@ Done_co = TypeVar("Done_co", covariant=True)
 
 
 class Task(Protocol[Scored, Done_co]):
-    """The work on an image with its features: label it, store it, or learn from it.
+    """The work on an image with its features: label it, store it, or learn from it."""
 
-    Attributes:
-        source: The source of the features.
-    """
-
-    source: FeatureSource[Any]
+    @property
+    def source(self) -> FeatureSource[Any]:
+        """The source of the features."""
 
     def score(self, scales: Sequence[Any]) -> Scored:
         """Return the data that `finish` needs from the features of all scales. Runs in the model's thread."""
 
     def finish(self, loaded: Loaded[Any], scored: Scored) -> Done_co:
         """Finish an image and return its result. Must be thread-safe. Raises ImageError if this image fails."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FunctionTask(Generic[Scored, Done]):
+    """A task made of functions, see Task."""
+
+    source: FeatureSource[Any]
+    score: Callable[[Sequence[Any]], Scored]
+    finish: Callable[[Loaded[Any], Scored], Done]
 
 
 def run_tasks(

@@ -9,6 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tipsseg._version import __version__
 from tipsseg.errors import ImageError, InputError, LabelIdError, OutputError, UsageError
@@ -39,6 +40,12 @@ from tipsseg.util.json_values import parse, take
 from tipsseg.util.ownership import Ownership
 from tipsseg.util.printable import counted, listed
 from tipsseg.util.threads import in_order
+
+if TYPE_CHECKING:
+    from tipsseg.labelling.patch_labeller import Patches, Scored
+    from tipsseg.labelling.source import Loaded
+    from tipsseg.runs.engine.label_task import LabelTask
+    from tipsseg.runs.engine.pipeline import Task
 
 SCORES_FILE = "eval.json"
 CSV_FILE = "confusion.csv"
@@ -121,19 +128,10 @@ def evaluate_model(
     This labels all images again and reuses no result of an earlier run. An image that cannot be read, or whose truth has
     another size, is reported and left out.
 
-    Args:
-        spec: The settings of the run.
-        found: The images.
-        truths: The folder of the truth masks.
-        layout: The layout of the truth masks.
-        progress: Prints progress and notes.
-        quiet: Hide the progress of a model download.
-
     Raises:
-        TipssegError: The run cannot go on. Missing truth masks and unknown ids in them are found before any image is labelled.
+        TipssegError: The run cannot go on. Missing truth masks and unknown ids in them are detected before any image is labelled.
     """
     from tipsseg.runs.engine.pipeline import run_tasks
-    from tipsseg.runs.evaluate.task import EvaluationTask
 
     inputs.check_listed(found)
     pairs = pair_truths(found.refs, truths, layout)
@@ -158,7 +156,7 @@ def evaluate_model(
         if folder is not None:
             note_folder(folder, progress)
             note_formats(spec.formats, spec.files, spec.vocabulary.classes, progress)
-        task = EvaluationTask(engine.task, {pair.ref: pair for pair in pairs.pairs}, scorer)
+        task = scoring_task(engine.task, {pair.ref: pair for pair in pairs.pairs}, scorer)
         with closing(run_tasks(images.refs, task, spec.jobs)) as results:
             counts, first = _collect(results, info, folder, engine.batch_size(), progress)
     _require_some(counts.labelled, first)
@@ -171,6 +169,20 @@ def evaluate_model(
         "layout": layout.name,
     }
     return scorer.evaluation(facts, [entry.name for entry in spec.vocabulary.classes], counts.failed)
+
+
+def scoring_task(label_task: LabelTask, pairs: Mapping[ImageRef, Pair], scorer: Scorer) -> Task[Scored, Labelled]:
+    """Return a task that labels images as `label_task` does, and scores the labels before they are written."""
+    from tipsseg.runs.engine.pipeline import FunctionTask
+
+    def finish(loaded: Loaded[Patches], scored: Scored) -> Labelled:
+        began = time.monotonic()
+        with label_task.alone(loaded):
+            label_map = label_task.label(loaded, scored)
+            scorer.add(pairs[loaded.ref], label_map.labels)
+            return label_task.write(loaded, label_map, began)
+
+    return FunctionTask(label_task.source, label_task.score, finish)
 
 
 def _images_to_label(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[ImageRef | Failed, ...]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tipsseg.errors import ImageError, InputError, OutputError
+from tipsseg.errors import ImageError, InputError, OutputError, UsageError
 from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.options.run import ComputeOptions
 from tipsseg.runs.common.notes import note_damaged
@@ -21,6 +21,7 @@ from tipsseg.store.spec import RunSpec, check_folder, model_identity
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_folder
 from tipsseg.util.printable import counted
+from tipsseg.vocabulary.fitted import FIT_SUFFIX
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import find_model
 
@@ -33,8 +34,20 @@ if TYPE_CHECKING:
 _Value = TypeVar("_Value")
 
 
-def check_file(target: Path, *, overwrite: bool) -> None:
-    """Raise OutputError if a file cannot be written, or exists and `overwrite` is False."""
+def check_suffix(target: Path, *, fitted: bool) -> None:
+    """Raise UsageError if the suffix of a vocabulary file does not match its content."""
+    suffix = FIT_SUFFIX if fitted else ".toml"
+    if target.suffix.lower() != suffix:
+        content = "vectors or a temperature" if fitted else "only words and thresholds"
+        raise UsageError(
+            f"argument `output`={target}: a vocabulary with {content} is a {suffix} file",
+            f"Use {target.with_suffix(suffix)}",
+        )
+
+
+def check_target(target: Path, *, fitted: bool, overwrite: bool) -> None:
+    """Check the suffix of a file, see `check_suffix`. Raises OutputError if the file cannot be written, or exists already."""
+    check_suffix(target, fitted=fitted)
     if is_folder(target):
         raise OutputError(target, "a folder has this name", "Choose another file with argument `output`.")
     if os.path.lexists(target) and not overwrite:
@@ -47,14 +60,9 @@ def check_file(target: Path, *, overwrite: bool) -> None:
 
 
 def spec_of_run(masks: EditedMasks, compute: ComputeOptions) -> RunSpec:
-    """Return the settings that encode the images of a run as the run did.
+    """Return the settings that encode the images of a run as the run did. `compute` sets all but the model.
 
-    Args:
-        masks: The edited masks.
-        compute: Device, dtype, threads and feature store; the model is the run's.
-
-    Raises:
-        InputError: The files of the run's model have changed.
+    Raises InputError if the files of the run's model have changed.
     """
     info = masks.run.info
     recorded = info.spec
@@ -97,9 +105,9 @@ def learn(
     Images whose mask ignores all pixels are left out. Raises InputError if fewer images than `minimum` remain.
     """
     from tipsseg.fitting.fit import counting_groups
-    from tipsseg.runs.fit.task import FitTask, source_at_scale_one
+    from tipsseg.runs.fit.task import mask_task
 
-    task = FitTask(source_at_scale_one(loaded), masks, counting_groups(classifier.vocabulary))
+    task = mask_task(loaded, masks, counting_groups(classifier.vocabulary))
     values, failed = run_on_masks(task, loaded, masks, progress)
     images = [windows for windows in values if windows]
     require_masks(masks, len(images), failed, minimum)

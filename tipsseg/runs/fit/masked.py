@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Generic, Self, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -58,10 +58,6 @@ class Masks(ABC):
     @abstractmethod
     def read(self, ref: ImageRef) -> LabelArray:
         """Read the mask [H, W] of an image: 0 is background, 1..N are the classes, other ids are ignored. Raises ImageError."""
-
-    def only(self, refs: Iterable[ImageRef]) -> Self:
-        """Return the masks of these images only."""
-        return replace(self, refs=tuple(refs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,12 +118,7 @@ class Learnt(Generic[_Value]):
 
 @dataclass(frozen=True, slots=True)
 class Minimum:
-    """The fewest masks that a method needs.
-
-    Attributes:
-        masks: The number of masks.
-        needed_by: The method and its verb, for a message: "a fit needs".
-    """
+    """The fewest masks that a method needs. `needed_by` names the method in a message: "a fit needs"."""
 
     masks: int
     needed_by: str
@@ -153,7 +144,7 @@ def draw_masks(masks: _Masks, progress: Progress, *, classes: int = 0, jobs: int
         f"Using {_MOST} of {counted(len(refs), masks.noun)}, drawn at random"
         + (", those with rare classes first." if classes else ".")
     )
-    return masks.only([refs[index] for index in sorted(order[:_MOST])])
+    return replace(masks, refs=tuple(refs[index] for index in sorted(order[:_MOST])))
 
 
 def _rare_classes_first(masks: Masks, order: Sequence[int], classes: int, jobs: int) -> list[int]:
@@ -179,14 +170,7 @@ def _rare_classes_first(masks: Masks, order: Sequence[int], classes: int, jobs: 
 
 
 def require_masks(masks: Masks, usable: int, failed: Sequence[ImageError], minimum: Minimum) -> None:
-    """Raise InputError if fewer masks are usable than a method needs.
-
-    Args:
-        masks: The masks.
-        usable: The number of usable masks.
-        failed: Errors of masks and images that cannot be read.
-        minimum: The fewest masks.
-    """
+    """Raise InputError if fewer masks are usable than a method needs; `failed` are the errors of the others."""
     if usable >= minimum.masks:
         return
     number = counted(len(masks.refs), masks.noun)

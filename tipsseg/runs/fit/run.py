@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tipsseg.errors import UsageError
 from tipsseg.evaluation.metrics import BACKGROUND_NAME
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.loading import LoadedModel, load_for
-from tipsseg.runs.fit.learning import check_file, learn, run_noting_damage
+from tipsseg.runs.fit.learning import learn, run_noting_damage
 from tipsseg.runs.fit.masked import Masks, Minimum, draw_masks, require_masks
 from tipsseg.store.results import Failed
 from tipsseg.store.run_record import plan_run
@@ -22,7 +21,7 @@ from tipsseg.types import ImageRef
 from tipsseg.util.files import cache_folder
 from tipsseg.util.printable import clock, counted, listed
 from tipsseg.util.table import text_table
-from tipsseg.vocabulary.fitted import FIT_SUFFIX, FittedVocabulary, is_fit
+from tipsseg.vocabulary.fitted import FittedVocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,21 +92,6 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def check_target(target: Path, *, overwrite: bool) -> None:
-    """Check the path of a fit.
-
-    Raises:
-        UsageError: The path does not end with .fit.
-        OutputError: The file exists already, or its folder cannot be made.
-    """
-    if not is_fit(target):
-        raise UsageError(
-            f"argument `output`={target}: the name of a fit must end with {FIT_SUFFIX}",
-            f"Use {target}{FIT_SUFFIX}",
-        )
-    check_file(target, overwrite=overwrite)
-
-
 def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progress, *, quiet: bool = False) -> Fit:
     """Fit class vectors to masks, and write them to a file.
 
@@ -148,13 +132,13 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
 
 def _unlabelled_patches(loaded: LoadedModel, refs: Sequence[ImageRef], progress: Progress) -> list[Tensor]:
     """Return some patches of each image without a mask, and note images that cannot be read."""
-    from tipsseg.runs.fit.task import UnlabelledTask, source_at_scale_one
+    from tipsseg.runs.fit.task import patches_task
 
     if not refs:
         return []
     number = counted(len(refs), "image")
     progress.begin(f"Encoding {number} without masks.", len(refs))
-    results = run_noting_damage(UnlabelledTask(source_at_scale_one(loaded)), refs, loaded.info.spec.jobs, progress)
+    results = run_noting_damage(patches_task(loaded), refs, loaded.info.spec.jobs, progress)
     patches = [result.value for result in results if not isinstance(result, Failed)]
     if missing := len(refs) - len(patches):
         progress.note(f"Ignored {missing} of the {number} without masks: cannot be read.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,34 @@ from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.labelling.view import view_of
 from tipsseg.options import LabelOptions
 from tipsseg.runs.engine.loading import LoadedModel
+from tipsseg.runs.engine.pipeline import FunctionTask
 from tipsseg.runs.fit.masked import Learnt, Masks, size_mismatch
 
 
-def source_at_scale_one(loaded: LoadedModel) -> FeatureSource[Features]:
+def mask_task(
+    model: LoadedModel, masks: Masks, groups: NDArray[np.int64]
+) -> FunctionTask[Features, Learnt[list[Window]]]:
+    """Return a task that cuts masks into the windows of their images; `groups` is the group of each mask id, see `windows_of`."""
+
+    def finish(loaded: Loaded[Features], features: Features) -> Learnt[list[Window]]:
+        mask = masks.read(loaded.ref)
+        if mask.shape != features.size:
+            raise size_mismatch(loaded.ref, features.size, mask.shape)
+        return Learnt(windows_of(features.patches, features.plan, mask, groups), loaded.damaged)
+
+    return FunctionTask(_source_at_scale_one(model), itemgetter(0), finish)
+
+
+def patches_task(model: LoadedModel) -> FunctionTask[Features, Learnt[Tensor]]:
+    """Return a task that draws some patches of each image."""
+
+    def finish(loaded: Loaded[Features], features: Features) -> Learnt[Tensor]:
+        return Learnt(some_patches(features.patches), loaded.damaged)
+
+    return FunctionTask(_source_at_scale_one(model), itemgetter(0), finish)
+
+
+def _source_at_scale_one(loaded: LoadedModel) -> FeatureSource[Features]:
     """Return the source of the features at scale 1, the only scale of a fit."""
     spec, backbone = loaded.info.spec, loaded.model.backbone
     return FeatureSource(
@@ -29,36 +53,3 @@ def source_at_scale_one(loaded: LoadedModel) -> FeatureSource[Features]:
         max_pixels=spec.max_pixels,
         digests=loaded.digests,
     )
-
-
-class FitTask:
-    """Pair the features of images with their masks."""
-
-    def __init__(self, source: FeatureSource[Features], masks: Masks, groups: NDArray[np.int64]) -> None:
-        """Set the masks, and the group of each mask id, see `windows_of`."""
-        self.source = source
-        self._masks = masks
-        self._groups = groups
-
-    def score(self, scales: Sequence[Features]) -> Features:
-        return scales[0]
-
-    def finish(self, loaded: Loaded[Features], scored: Features) -> Learnt[list[Window]]:
-        """Read the mask and cut it into the windows of the image. Raises ImageError if their sizes differ."""
-        mask = self._masks.read(loaded.ref)
-        if mask.shape != scored.size:
-            raise size_mismatch(loaded.ref, scored.size, mask.shape)
-        return Learnt(windows_of(scored.patches, scored.plan, mask, self._groups), loaded.damaged)
-
-
-class UnlabelledTask:
-    """Draw some patches of each image."""
-
-    def __init__(self, source: FeatureSource[Features]) -> None:
-        self.source = source
-
-    def score(self, scales: Sequence[Features]) -> Features:
-        return scales[0]
-
-    def finish(self, loaded: Loaded[Features], scored: Features) -> Learnt[Tensor]:
-        return Learnt(some_patches(scored.patches), loaded.damaged)

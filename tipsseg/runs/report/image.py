@@ -49,14 +49,7 @@ class ImageResult:
 
 @dataclass(frozen=True, slots=True)
 class ImageMaker:
-    """Draw the files of images.
-
-    Attributes:
-        place: The folder of the page.
-        classes: The classes of the run.
-        images: The folder of the images, if they have moved.
-        max_pixels: Refuse images with more pixels.
-    """
+    """Draw the files of images. `images` is the folder of the images, if they have moved."""
 
     place: Place
     classes: tuple[LabelClass, ...]

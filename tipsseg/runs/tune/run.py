@@ -9,26 +9,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipsseg.errors import ImageError, UsageError
-from tipsseg.evaluation.thresholds import ClassThreshold, Tally, choose_thresholds
+from tipsseg.evaluation.thresholds import ClassThreshold, Tally, choose_thresholds, tally
 from tipsseg.options.run import ComputeOptions
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.loading import LoadedModel, load_for
-from tipsseg.runs.fit.learning import check_file, learn, note_other_scales, run_on_masks, spec_of_run
-from tipsseg.runs.fit.masked import EditedMasks, Minimum, draw_masks, require_masks
+from tipsseg.runs.fit.learning import check_suffix, learn, note_other_scales, run_on_masks, spec_of_run
+from tipsseg.runs.fit.masked import EditedMasks, Learnt, Minimum, draw_masks, require_masks, size_mismatch
 from tipsseg.store.run_record import plan_run, run_context
 from tipsseg.store.spec import RunSpec
 from tipsseg.util.files import atomic_write, cache_folder
 from tipsseg.util.printable import listed, quoted
 from tipsseg.util.table import text_table
-from tipsseg.vocabulary.fitted import FIT_SUFFIX, FittedVocabulary
+from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.toml_file import vocabulary_toml
 from tipsseg.vocabulary.vocabulary import Vocabulary, with_min_confidences
 from tipsseg.weights.sources import file_hashes, name_of
 
 if TYPE_CHECKING:
     from tipsseg.fitting.temperature import Calibration
-
-_TOML = ".toml"
+    from tipsseg.labelling.patch_labeller import Patches, Scored
+    from tipsseg.labelling.source import Loaded
 
 #: A threshold is chosen on two images or more, and validated on another one.
 _FOR_THRESHOLDS = Minimum(3, "minimum confidences need")
@@ -150,23 +150,6 @@ def check_wish(precision: float | None, *, temperature: bool) -> None:
             f"argument `precision`={quoted(precision)} is not between 0 and 1",
             "For example 0.95: 95 of 100 pixels are right.",
         )
-
-
-def check_suffix(target: Path, *, fitted: bool) -> None:
-    """Raise UsageError if the suffix of a file does not match its content."""
-    suffix = FIT_SUFFIX if fitted else _TOML
-    if target.suffix.lower() != suffix:
-        content = "vectors or a temperature" if fitted else "only words and thresholds"
-        raise UsageError(
-            f"argument `output`={target}: a vocabulary with {content} is a {suffix} file",
-            f"Use {target.with_suffix(suffix)}",
-        )
-
-
-def check_target(target: Path, *, fitted: bool, overwrite: bool) -> None:
-    """Check the suffix of a file, see `check_suffix`. Raises OutputError if the file cannot be written, or exists already."""
-    check_suffix(target, fitted=fitted)
-    check_file(target, overwrite=overwrite)
 
 
 def spec_of_tuning(masks: EditedMasks, compute: ComputeOptions, fitted: FittedVocabulary | None) -> RunSpec:
@@ -302,12 +285,24 @@ def _fit_temperature(
 
 
 def _tallies(
-    loaded: LoadedModel, vocabulary: Vocabulary | FittedVocabulary, masks: EditedMasks, progress: Progress
+    model: LoadedModel, vocabulary: Vocabulary | FittedVocabulary, masks: EditedMasks, progress: Progress
 ) -> tuple[list[Tally], list[ImageError]]:
     """Return the tally of each image, and the errors of failed images. Images whose mask ignores all pixels are left out."""
     from tipsseg.runs.engine.label_task import make_label_task
-    from tipsseg.runs.tune.task import TallyTask
+    from tipsseg.runs.engine.pipeline import FunctionTask
 
-    label_task = make_label_task(loaded, vocabulary, run_context(loaded.info), progress.note)
-    tallies, failed = run_on_masks(TallyTask(label_task, masks), loaded, masks, progress)
-    return [tally for tally in tallies if tally is not None], failed
+    task = make_label_task(model, vocabulary, run_context(model.info), progress.note)
+
+    def finish(loaded: Loaded[Patches], scored: Scored) -> Learnt[Tally | None]:
+        with task.alone(loaded):
+            label_map = task.label(loaded, scored)
+            mask = masks.read(loaded.ref)
+            if mask.shape != label_map.labels.shape:
+                raise size_mismatch(loaded.ref, label_map.labels.shape, mask.shape)
+            classes = len(label_map.classes)
+            if not (mask <= classes).any():
+                return Learnt(None, loaded.damaged)
+            return Learnt(tally(label_map.labels, label_map.confidence, mask, classes), loaded.damaged)
+
+    tallies, failed = run_on_masks(FunctionTask(task.source, task.score, finish), model, masks, progress)
+    return [image for image in tallies if image is not None], failed
