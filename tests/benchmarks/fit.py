@@ -29,7 +29,7 @@ import tipsseg
 from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.concepts import WHOLE_LIST
 from tinytips.world.scenes import draw_scene
-from tipsseg.fitting.maths import Prior, Window, solve, windows_of
+from tipsseg.fitting.maths import Prior, Window, make_windows, solve
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.view import view_of
 
@@ -169,7 +169,7 @@ def _drawn(
     windows = [
         window
         for each, mask in zip(patches, masks, strict=True)
-        for window in windows_of(each[None], plan, mask, groups)
+        for window in make_windows(each[None], plan, mask, groups)
     ]
     found = {name: _ious(method(windows, text, held_out.patches), held_out.truths) for name, method in METHODS.items()}
     features, unlabelled = (
@@ -201,7 +201,7 @@ def _ceilings(model: tipsseg.Model, cache: Path | None) -> None:
             windows = [
                 window
                 for patches, mask in zip(made.patches, masks, strict=True)
-                for window in windows_of(patches[None], plan, mask, groups)
+                for window in make_windows(patches[None], plan, mask, groups)
             ]
             strength = torch.full((len(names),), 3.0)
             if kite:

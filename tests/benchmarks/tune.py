@@ -18,7 +18,7 @@ from fit import POOL, SIDE, Scenes, scenes
 import tipsseg
 from tinytips.world.concepts import WHOLE_LIST
 from tipsseg.evaluation.thresholds import STEPS, Tally, choose_thresholds, tally
-from tipsseg.fitting.maths import windows_of
+from tipsseg.fitting.maths import make_windows
 from tipsseg.fitting.temperature import calibrate, calibration_error
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.view import view_of
@@ -80,7 +80,7 @@ def _temperatures(model: tipsseg.Model, pool: Scenes, held_out: Scenes, images: 
     groups[1 : count + 1] = np.arange(count)
     taught = [
         [
-            windows_of(patches[None], plan, np.where(truth == 0, 255, truth).astype(np.uint8), groups)
+            make_windows(patches[None], plan, np.where(truth == 0, 255, truth).astype(np.uint8), groups)
             for patches, truth in zip(made.patches, made.truths, strict=True)
         ]
         for made in (pool, held_out)

@@ -23,7 +23,7 @@ from tipsseg.backbones.workers import limit_torch_threads
 from tipsseg.errors import TipssegError, VocabularyError
 from tipsseg.fitting import choice
 from tipsseg.fitting import fit as fitting
-from tipsseg.fitting.maths import Mask, Prior, Window, cell_logits, solve, thinned, windows_of
+from tipsseg.fitting.maths import Mask, Prior, Window, cell_logits, draw_pieces, make_windows, solve
 from tipsseg.fitting.unlabelled import compare, second_moment
 from tipsseg.learn import FittedVocabulary
 from tipsseg.types import WindowPlan
@@ -202,9 +202,9 @@ Change = Callable[[Features, Mask], tuple[Features, Mask]]
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        pytest.param(lambda f, m: (f, m[:-1]), "mask 1 is 111 x 112, and its image 112 x 112", id="size"),
-        pytest.param(lambda f, m: (f, np.full_like(m, 5)), "mask 1 has id 5, and the vocabulary 4 classes", id="id"),
-        pytest.param(lambda f, m: (f, np.full_like(m, 255)), "no pixel of the masks counts", id="nothing"),
+        pytest.param(lambda f, m: (f, m[:-1]), "mask 1 is 111 x 112, but its image is 112 x 112", id="size"),
+        pytest.param(lambda f, m: (f, np.full_like(m, 5)), "mask 1 has id 5, but the vocabulary has 4 classes", id="id"),
+        pytest.param(lambda f, m: (f, np.full_like(m, 255)), "the masks contain no labelled pixels", id="nothing"),
         pytest.param(lambda f, m: (f, m.astype(np.int64)), "must be an array of uint8 or uint16", id="dtype"),
         pytest.param(lambda f, m: (replace(f, patches=f.patches[..., :9]), m), "another model", id="features"),
     ],
@@ -292,7 +292,7 @@ def test_shares_of_cells_count_pixels_and_leave_out_what_does_not_count() -> Non
     mask = np.array([[1, 1, 2, 2], [1, 2, 255, 255], [0, 0, 0, 0], [0, 0, 0, 0]], np.uint8)
     groups = np.full(256, -1)
     groups[[1, 2]] = [0, 1]
-    (window,) = windows_of(torch.zeros(1, 1, 1, 3), WindowPlan((4, 4), 4, ((0, 0),)), mask, groups)
+    (window,) = make_windows(torch.zeros(1, 1, 1, 3), WindowPlan((4, 4), 4, ((0, 0),)), mask, groups)
     assert window.groups.tolist() == [0, 1]
     expected: list[list[list[float]]] = [[[0.75, 0.25], [0.0, 0.5]], [[0.0, 0.0], [0.0, 0.0]]]
     np.testing.assert_allclose(window.shares.numpy(), expected)
@@ -335,15 +335,15 @@ def test_pieces_of_many_windows_stand_for_all_of_them() -> None:
         groups = torch.tensor([0, 1])[: 2 if number < 8 else 1]
         windows.append(Window(torch.zeros(16, 16, 3), groups, shares[..., : len(groups)]))
     images = [windows[:20], windows[20:]]
-    assert thinned(images, 40 * 256) == images
-    found = thinned(images, 40 * 64)
+    assert draw_pieces(images, 40 * 256) == images
+    found = draw_pieces(images, 40 * 64)
     pieces = [each for image in found for each in image]
     assert 30 < len(pieces) < 50  # about a quarter of 160
     rare = [each for each in pieces if 1 in each.groups]
     assert len(rare) > 4  # of 8, where a quarter would be 2
     total = sum(float(each.shares.sum()) for each in pieces)
     assert total == pytest.approx(40 * 1024, rel=0.15)
-    again = [each for image in thinned(images, 40 * 64) for each in image]
+    again = [each for image in draw_pieces(images, 40 * 64) for each in image]
     assert all(torch.equal(one.shares, other.shares) for one, other in zip(pieces, again, strict=True))
 
 

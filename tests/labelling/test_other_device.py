@@ -23,8 +23,8 @@ import tipsseg
 from tipsseg import Features, Labeller, LabelOptions, Model
 from tipsseg.cli.main import app
 from tipsseg.errors import DeviceError
-from tipsseg.fitting.maths import windows_of
-from tipsseg.fitting.unlabelled import some_patches
+from tipsseg.fitting.maths import make_windows
+from tipsseg.fitting.unlabelled import sample_patches
 from tipsseg.labelling.features import round_features
 from tipsseg.labelling.golden import picture
 from tipsseg.labelling.scoring import device_scores
@@ -244,10 +244,10 @@ def test_what_an_image_teaches_waits_once_for_the_device(device: OtherDevice, ml
     for _ in range(2):
         features = model.encode(picture(60, 100))
         device.waits.clear()
-        assert len(windows_of(features.patches, features.plan, mask, np.arange(2))) == 2
+        assert len(make_windows(features.patches, features.plan, mask, np.arange(2))) == 2
         assert len(device.waits) == 1
         features = model.encode(picture(60, 100))
-        assert some_patches(features.patches).device.type == "cpu"
+        assert sample_patches(features.patches).device.type == "cpu"
         assert len(device.waits) == 2
 
 

@@ -1,1 +1,1 @@
-"""Class vectors that are fitted to masks."""
+"""Fit class vectors to masks."""

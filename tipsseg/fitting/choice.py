@@ -1,8 +1,8 @@
-"""Choose what each class is made from, and how strongly it is drawn there.
+"""Choose the prior of each class by cross-validation over images, and fit.
 
-For each class one of three is taken: its text vector as it is, a vector that is drawn towards it, or, for words that the text tower
-does not know, a vector that is drawn towards nothing. Leaving images out decides that, and the strengths. Images without masks
-keep the fit from serving images badly that are unlike those with masks, see `unlabelled`.
+A class gets one of three: its text vector unchanged, a fit with a prior at the text vector, or, for a word that the text tower does
+not know, a fit from masks alone with a weak prior at zero. Images without masks protect the fit from overfitting to unusual images
+with masks, see `unlabelled`.
 """
 
 from __future__ import annotations
@@ -15,120 +15,126 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.fitting.maths import Prior, Window, confusion, solve, thinned
+from tipsseg.fitting.maths import Prior, Window, confusion, draw_pieces, solve
 from tipsseg.fitting.unlabelled import compare, second_moment
 from tipsseg.vocabulary.fitted import ClassFit
 
-#: Precisions of the prior of a class that the text helps with, in patches; its bias is held as strongly. One is chosen.
+#: Candidate precisions, in patches, of the prior at the text vector, for weights and bias.
 _STRONG = (10.0, 3.0)
-#: The same where the masks lack more than this share of the classes: nothing tells the others where these are, and they would
-#: spread into them.
+#: The same if the masks lack more than this share of the classes. Nothing shows where those are, and the others would spread there.
 _STRONGER, _LACKING = (30.0,), 0.25
-#: The same of a class that is learnt from masks alone.
+#: Candidate precisions of the prior at zero, for a class that is fitted to masks alone.
 _WEAK = (0.3, 0.03)
-#: How strongly the bias of a class without its text is held, as a share of how its vector is.
+#: Precision of the bias of such a class, relative to that of its weights.
 _WEAK_BIAS = 1 / 3
-#: How strongly the logits of a class that the text helps with are held in images without masks, see `Prior.moment_strength`, where
-#: the text is at least twice as unsure in those with masks. It is less where these are more like the others.
-_HELD = 50.0
-#: How much more than by their area rare classes count where no class has its text; with half of the classes half of that.
+#: `Prior.moment_strength` of a class with a text prior, if the text is at least twice as unsure in images with masks as in those
+#: without. It decreases to 0 for equally unsure.
+_MOMENT_STRENGTH = 50.0
+#: Exponent of `group_weights` if all classes are fitted to masks alone; in proportion for fewer of them.
 _BALANCE = 0.5
-#: A class leaves its text where that finds less than this share of the IoU of masks alone, or less than this IoU at all.
+#: A class gives up its text if the text's IoU is below this share of the IoU of masks alone, or below this IoU.
 _SHARE, _UNKNOWN = 0.5, 0.1
-#: More images are left out several at a time.
+#: The most folds of cross-validation.
 _FOLDS = 5
-#: Of more patches some are taken: for a fit without some images, and for the last one.
-_PATCHES_LEFT_OUT, _PATCHES = 1 << 12, 1 << 14
-#: Steps of a fit that only tells which words are unknown.
-_ROUGH = 12
-#: How many kinds of fits are tried at most: one of masks alone, and then what `_chosen` tries.
-_KINDS = 1 + len(_WEAK) + len(_STRONG) - 1 + 1
+#: The most patches of a fit in cross-validation, and of the final fit.
+_FOLD_PATCHES, _PATCHES = 1 << 12, 1 << 14
+#: Iterations of the rough fit that detects unknown words.
+_ROUGH_STEPS = 12
+#: The most settings in cross-validation: masks alone, then those in `_choose_settings`.
+_CANDIDATES = 1 + len(_WEAK) + len(_STRONG) - 1 + 1
 
-#: Is told how many solutions are found, and how many will be at most: a fit takes some, and each some time.
-Step = Callable[[int, int], None]
+#: Called after each solved problem with the number of solved problems, and the most that there will be.
+OnSolved = Callable[[int, int], None]
 
 Ious = NDArray[np.float64]
 Groups = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Kind:
-    """The source of each group, and its strength.
+class _FitSettings:
+    """Priors of the groups.
 
     Attributes:
-        weak: [G], whether without its text.
-        kept: [G], whether its text stays as it is.
-        strong_strength: See `_STRONG` and `_STRONGER`.
-        weak_strength: See `_WEAK`.
+        weak: [G], True for groups that are fitted to masks alone.
+        fixed: [G], True for groups that keep their text vector.
+        strong_strength: Precision at text vectors, see `_STRONG` and `_STRONGER`.
+        weak_strength: Precision for masks alone, see `_WEAK`.
     """
 
     weak: Groups
-    kept: Groups
+    fixed: Groups
     strong_strength: float
     weak_strength: float = _WEAK[0]
 
 
 @dataclass(slots=True, eq=False)
 class _Problem:
-    """Images, and what is fitted to them.
+    """A fit of groups to images.
 
     Attributes:
-        images: The windows of each image.
-        group_of: [P] int64, the group of each phrase.
-        text: [P, D], the text vectors in logits.
+        images: Windows of each image.
+        group_of: [P] int64, group of each phrase.
+        text: [P, D], text vectors in logits.
         groups: G.
-        step: See `Step`.
-        moment: Of patches of images without masks, see `Prior`; None where there are none.
-        held: How strongly the logits of these are held.
-        found: The vectors of each fold by the last fit: the next one, of another kind, begins there.
-        solutions: How many are found.
+        on_solved: See `OnSolved`.
+        moment: Second moment of unlabelled patches, see `Prior`; None without such patches.
+        moment_strength: Precision of the logits of these patches.
+        fold_solutions: Last solution of each fold, the starting point of the next fit.
+        solved: Number of solved problems.
     """
 
     images: Sequence[Sequence[Window]]
     group_of: Tensor
     text: Tensor
     groups: int
-    step: Step
+    on_solved: OnSolved
     moment: Tensor | None = None
-    held: float = 0.0
-    found: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    solutions: int = 0
+    moment_strength: float = 0.0
+    fold_solutions: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    solved: int = 0
 
     @property
     def folds(self) -> int:
-        """The number of fits that leave images out, each others."""
+        """Number of folds."""
         return min(len(self.images), _FOLDS)
 
-    def left_out(self, kind: _Kind, steps: int = 40) -> Ious:
-        """Return the IoU of each group, with each image labelled by a fit without it."""
+    def cross_validate(self, settings: _FitSettings, steps: int = 40) -> Ious:
+        """Return the IoU of each group, with every image labelled by a fit to the other folds."""
         folds = self.folds
         total = np.zeros((self.groups, self.groups))
         for fold in range(folds):
-            rest = [image for number, image in enumerate(self.images) if number % folds != fold]
-            out = [window for image in self.images[fold::folds] for window in image]
-            self.found[fold] = self._fit(thinned(rest, _PATCHES_LEFT_OUT), kind, steps, self.found.get(fold))
-            total += confusion(out, *self.found[fold], self.group_of)
+            training = [image for number, image in enumerate(self.images) if number % folds != fold]
+            held_out = [window for image in self.images[fold::folds] for window in image]
+            sample = draw_pieces(training, _FOLD_PATCHES)
+            solution = self._fit(sample, settings, steps, self.fold_solutions.get(fold))
+            self.fold_solutions[fold] = solution
+            total += confusion(held_out, *solution, self.group_of)
         return ious(total)
 
-    def fit(self, kind: _Kind) -> tuple[Tensor, Tensor]:
-        return self._fit(thinned(self.images, _PATCHES), kind, 40, None)
+    def fit(self, settings: _FitSettings) -> tuple[Tensor, Tensor]:
+        return self._fit(draw_pieces(self.images, _PATCHES), settings, 40, None)
 
     def _fit(
-        self, images: Sequence[Sequence[Window]], kind: _Kind, steps: int, start: tuple[Tensor, Tensor] | None
+        self,
+        images: Sequence[Sequence[Window]],
+        settings: _FitSettings,
+        steps: int,
+        start: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
-        is_weak, is_kept = (torch.from_numpy(groups)[self.group_of] for groups in (kind.weak, kind.kept))
-        strength = torch.where(is_weak, kind.weak_strength, kind.strong_strength)
-        bias_strength = torch.where(is_weak, kind.weak_strength * _WEAK_BIAS, kind.strong_strength)
-        strength[is_kept] = torch.inf
-        held = torch.where(is_weak, 0.0, self.held)
-        prior = Prior(torch.where(is_weak[:, None], 0.0, self.text), strength, bias_strength, self.moment, held)
+        is_weak, is_fixed = (torch.from_numpy(groups)[self.group_of] for groups in (settings.weak, settings.fixed))
+        strength = torch.where(is_weak, settings.weak_strength, settings.strong_strength)
+        bias_strength = torch.where(is_weak, settings.weak_strength * _WEAK_BIAS, settings.strong_strength)
+        strength[is_fixed] = torch.inf
+        moment_strength = torch.where(is_weak, 0.0, self.moment_strength)
+        weights = torch.where(is_weak[:, None], 0.0, self.text)
+        prior = Prior(weights, strength, bias_strength, self.moment, moment_strength)
         windows = [window for image in images for window in image]
-        learnt = kind.weak.sum() + (~kind.weak & ~kind.kept).sum()
-        balance = _BALANCE * kind.weak.sum() / max(learnt, 1)
-        found = solve(windows, self.group_of, prior, float(balance), steps, start)
-        self.solutions += 1
-        self.step(self.solutions, _KINDS * self.folds + 1)
-        return found
+        fitted = settings.weak.sum() + (~settings.weak & ~settings.fixed).sum()
+        balance = _BALANCE * settings.weak.sum() / max(fitted, 1)
+        solution = solve(windows, self.group_of, prior, float(balance), steps, start)
+        self.solved += 1
+        self.on_solved(self.solved, _CANDIDATES * self.folds + 1)
+        return solution
 
 
 def choose_and_fit(
@@ -137,47 +143,48 @@ def choose_and_fit(
     text: Tensor,
     names: Sequence[str],
     unlabelled: Tensor | None,
-    step: Step,
+    on_solved: OnSolved,
 ) -> tuple[Tensor, Tensor, tuple[ClassFit, ...]]:
-    """Choose what each class is made from, fit, and score.
+    """Choose the prior of each class, fit, and score the fit.
 
     Args:
-        images: What the windows of each image teach.
+        images: Windows of each image.
         group_of: [P] int64, the group of each phrase.
         text: [P, D], the text vectors in logits.
-        names: Of the groups.
-        unlabelled: [n, D] float32, patches of images without masks; None: none are known.
-        step: See `Step`.
+        names: The names of the groups.
+        unlabelled: [n, D] float32, patches of images without masks; None if there are none.
+        on_solved: See `OnSolved`.
 
     Returns:
         Weights [P, D] and biases [P] in logits, and the scores of the groups that have phrases.
     """
-    problem = _Problem(images, group_of, text, len(names), step)
-    everything = [window for image in images for window in image]
+    problem = _Problem(images, group_of, text, len(names), on_solved)
+    windows = [window for image in images for window in image]
     counts = np.zeros(len(names), np.int64)
     for image in images:
         counts[torch.cat([window.groups for window in image]).unique().numpy()] += 1
     present = counts > 0
     unknown = np.ones(len(names), np.bool_)
     if unlabelled is not None:
-        compared = compare(everything, unlabelled, text, group_of, len(names))
-        unknown = ~compared.known
-        problem.moment, problem.held = second_moment(unlabelled), _HELD * min(max(compared.unsure - 1, 0), 1)
-    by_text = ious(confusion(everything, text, torch.zeros(len(text)), group_of))
+        comparison = compare(windows, unlabelled, text, group_of, len(names))
+        unknown = ~comparison.known
+        problem.moment = second_moment(unlabelled)
+        problem.moment_strength = _MOMENT_STRENGTH * min(max(comparison.unsure - 1, 0), 1)
+    text_ious = ious(confusion(windows, text, torch.zeros(len(text)), group_of))
     has_phrases = set(group_of.tolist())
     strengths = _STRONGER if present.sum() < (1 - _LACKING) * len(has_phrases) else _STRONG
     if len(images) == 1:
-        kind, found = _Kind(present & unknown & (by_text < _UNKNOWN), ~present, strengths[0]), None
+        settings, fit_ious = _FitSettings(present & unknown & (text_ious < _UNKNOWN), ~present, strengths[0]), None
     else:
-        kind, found = _chosen(problem, present, unknown, by_text, strengths)
-    weights, biases = problem.fit(kind)
+        settings, fit_ious = _choose_settings(problem, present, unknown, text_ious, strengths)
+    weights, biases = problem.fit(settings)
     scores = tuple(
         ClassFit(
             name,
             int(counts[group]),
-            float(by_text[group]) if present[group] else None,
-            float(found[group]) if found is not None and present[group] else None,
-            "text" if kind.kept[group] else "masks" if kind.weak[group] else "text and masks",
+            float(text_ious[group]) if present[group] else None,
+            float(fit_ious[group]) if fit_ious is not None and present[group] else None,
+            "text" if settings.fixed[group] else "masks" if settings.weak[group] else "text and masks",
         )
         for group, name in enumerate(names)
         if group in has_phrases
@@ -185,38 +192,40 @@ def choose_and_fit(
     return weights, biases, scores
 
 
-def _chosen(
-    problem: _Problem, present: Groups, unknown: Groups, by_text: Ious, strengths: Sequence[float]
-) -> tuple[_Kind, Ious]:
-    """Choose what each group is made from, and return the IoUs in images left out; groups that are known keep their text."""
+def _choose_settings(
+    problem: _Problem, present: Groups, unknown: Groups, text_ious: Ious, strengths: Sequence[float]
+) -> tuple[_FitSettings, Ious]:
+    """Choose settings by cross-validation, and return them with their IoUs. Only `unknown` groups may lose their text."""
     first = strengths[0]
-    alone = problem.left_out(_Kind(present, ~present, first), _ROUGH)
-    weak = present & unknown & (by_text < np.maximum(_SHARE * alone, _UNKNOWN))
-    best, found = _best(
-        problem, [_Kind(weak, ~present, first, strength) for strength in _WEAK[: 2 if weak.any() else 1]], weak
+    mask_ious = problem.cross_validate(_FitSettings(present, ~present, first), _ROUGH_STEPS)
+    weak = present & unknown & (text_ious < np.maximum(_SHARE * mask_ious, _UNKNOWN))
+    best, best_ious = _best_settings(
+        problem, [_FitSettings(weak, ~present, first, strength) for strength in _WEAK[: 2 if weak.any() else 1]], weak
     )
     if (present & ~weak).any():
-        others = [_Kind(weak, ~present, strength, best.weak_strength) for strength in strengths[1:]]
-        best, found = _best(problem, [best, *others], present, found)
-    worse = present & ~weak & (found < by_text)
+        others = [_FitSettings(weak, ~present, strength, best.weak_strength) for strength in strengths[1:]]
+        best, best_ious = _best_settings(problem, [best, *others], present, best_ious)
+    worse = present & ~weak & (best_ious < text_ious)
     if worse.any():
-        best = _Kind(weak, best.kept | worse, best.strong_strength, best.weak_strength)
-        found = problem.left_out(best)
-    return best, found
+        best = _FitSettings(weak, best.fixed | worse, best.strong_strength, best.weak_strength)
+        best_ious = problem.cross_validate(best)
+    return best, best_ious
 
 
-def _best(problem: _Problem, kinds: Sequence[_Kind], judged: Groups, known: Ious | None = None) -> tuple[_Kind, Ious]:
-    """Return the kind with the highest mean IoU of the judged groups, and its IoUs; `known` are those of the first kind."""
-    best = kinds[0]
-    found = problem.left_out(best) if known is None else known
-    for kind in kinds[1:]:
-        tried = problem.left_out(kind)
-        if tried[judged].mean() > found[judged].mean():
-            best, found = kind, tried
-    return best, found
+def _best_settings(
+    problem: _Problem, candidates: Sequence[_FitSettings], groups: Groups, first_ious: Ious | None = None
+) -> tuple[_FitSettings, Ious]:
+    """Return the candidate with the highest mean IoU over `groups`, and its IoUs. `first_ious` are those of the first, if known."""
+    best = candidates[0]
+    best_ious = problem.cross_validate(best) if first_ious is None else first_ious
+    for settings in candidates[1:]:
+        other_ious = problem.cross_validate(settings)
+        if other_ious[groups].mean() > best_ious[groups].mean():
+            best, best_ious = settings, other_ious
+    return best, best_ious
 
 
 def ious(table: NDArray[np.float64]) -> Ious:
-    """Return the IoUs of a confusion [G, G]; 0 for a group that does not occur."""
+    """Return the IoU of each group of a confusion matrix [G, G]; 0 for a group that does not occur."""
     both = np.diag(table)
     return both / np.maximum(table.sum(0) + table.sum(1) - both, 1e-9)

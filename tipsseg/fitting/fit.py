@@ -1,4 +1,4 @@
-"""Learn class vectors from masks of a few images, drawn towards the vectors of the texts."""
+"""Fit class vectors to the masks of a few images, with a prior at the text vectors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tipsseg.backbones.workers import limit_torch_threads
 from tipsseg.errors import InputError, UsageError
-from tipsseg.fitting.choice import Step, choose_and_fit
-from tipsseg.fitting.maths import Mask, Window, windows_of
-from tipsseg.fitting.unlabelled import some_patches
+from tipsseg.fitting.choice import OnSolved, choose_and_fit
+from tipsseg.fitting.maths import Mask, Window, make_windows
+from tipsseg.fitting.unlabelled import sample_patches
 from tipsseg.labelling.classifier import Classifier, make_classifier
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.model import Model
@@ -38,34 +38,33 @@ def fit(
     unlabelled: Sequence[Features] = (),
     cache: Path | None = None,
 ) -> FittedVocabulary:
-    """Learn the vectors of classes from masks of a few images.
+    """Fit class vectors to the masks of a few images.
 
-    Classes without pixels in the masks keep their text vectors. On one machine, the same arguments give the same numbers.
+    Classes without pixels in the masks keep their text vectors. The result is deterministic on one machine.
 
-    Give features of some images without masks too, about 30 drawn at random from all that the fit is for, unless the images with
-    masks were drawn so themselves. Where the text is much less sure of those with masks, as it is of images that `rank` puts first,
-    the fit is kept from serving the others badly.
+    If the images with masks were not drawn at random, also pass features of about 30 images without masks, drawn at random from all
+    images that the fit is for. They protect the fit from overfitting to unusual images, for example those that `rank` lists first.
 
     Args:
-        model: The model that made the features.
-        features: Of each image, as `Model.encode` gives them.
-        masks: [H, W] uint8 or uint16 for each image, at its size: 0 background, 1..N the classes by id; 255 does not count (65535
-            with more than 254 classes). Without background phrases in the vocabulary, 0 does not count either.
+        model: The model that encoded the images.
+        features: The features of each image, from `Model.encode`.
+        masks: The mask of each image, [H, W] uint8 or uint16 at the image's size: 0 background, 1..N the classes by id, 255 ignored
+            (65535 with more than 254 classes). Without background phrases in the vocabulary, 0 is ignored too.
         vocabulary: Names of classes, `ClassSpec`s, or a `Vocabulary`, as for `Labeller`.
-        options: The mode and the short side that the features were made with; None: as published.
-        unlabelled: Of images without masks, made in the same way.
-        cache: A folder that keeps the vectors of phrases for the next time. None: nothing is written.
+        options: The mode and the short side of the features. None: as published.
+        unlabelled: The features of images without masks, encoded with the same options.
+        cache: Cache folder for text vectors. None: no cache.
 
     Returns:
-        The fitted vocabulary, for `Labeller` in place of a vocabulary.
+        The fitted vocabulary. `Labeller` accepts it as a vocabulary.
 
     Raises:
-        UsageError: An argument has a wrong type; features and masks differ in number; the features were made in another way.
-        InputError: A mask has a wrong size, or ids that are no class; or no pixel counts.
-        VocabularyError: The classes cannot be used.
+        UsageError: An argument has a wrong type, the numbers of features and masks differ, or the features have other options.
+        InputError: A mask has a wrong size or an unknown id, or all pixels are ignored.
+        VocabularyError: The classes are invalid.
     """
     if not isinstance(model, Model):
-        raise UsageError(f"the model must be what tipsseg.load gives, not {quoted(model)}")
+        raise UsageError(f"the model must come from tipsseg.load, not {quoted(model)}")
     options = options or LabelOptions()
     view = view_of(model.backbone, LabelOptions(mode=options.mode, short_side=options.short_side))
     if not isinstance(vocabulary, Vocabulary):
@@ -74,14 +73,16 @@ def fit(
     _check_pairs(model, view, features, masks, len(vocabulary.classes))
     for number, other in enumerate(unlabelled, start=1):
         _check_features(model, view, other, f"unlabelled features {number}")
-    groups = counting_groups(classifier.vocabulary)
-    images = [windows_of(each.patches, each.plan, mask, groups) for each, mask in zip(features, masks, strict=True)]
-    others = [some_patches(other.patches) for other in unlabelled]
+    groups = groups_by_id(classifier.vocabulary)
+    images = [
+        make_windows(image.patches, image.plan, mask, groups) for image, mask in zip(features, masks, strict=True)
+    ]
+    others = [sample_patches(other.patches) for other in unlabelled]
     return fit_windows(model, view, classifier, images, others, lambda done, most: None)
 
 
-def counting_groups(vocabulary: Vocabulary) -> NDArray[np.int64]:
-    """Return the group of each id of a mask, for `windows_of`: -1 for pixels that do not count."""
+def groups_by_id(vocabulary: Vocabulary) -> NDArray[np.int64]:
+    """Return the group of each mask id, for `make_windows`; -1 for ignored pixels."""
     classes = len(vocabulary.classes)
     groups = np.full(np.iinfo(np.uint16).max + 1, -1, np.int64)
     groups[1 : classes + 1] = np.arange(1, classes + 1)
@@ -96,27 +97,27 @@ def fit_windows(
     classifier: Classifier,
     images: Sequence[Sequence[Window]],
     unlabelled: Sequence[Tensor],
-    step: Step,
+    on_solved: OnSolved,
 ) -> FittedVocabulary:
-    """As `fit`, from what the windows of each image teach, see `windows_of`, and patches of images without masks.
+    """Fit class vectors to windows, see `make_windows`, and patches of images without masks.
 
-    `step` is told how it goes on.
+    `on_solved` is called after each solved problem, see `OnSolved`.
 
     Raises:
-        InputError: No pixel counts.
+        InputError: All pixels are ignored.
     """
     vocabulary, temperature = classifier.vocabulary, model.backbone.temperature
     names = ["", *(entry.name for entry in vocabulary.classes)]
     group_of = torch.tensor([phrase.label_id for phrase in vocabulary.phrases])
     images = [windows for windows in images if windows]
     if not images:
-        raise InputError("no pixel of the masks counts", "Give masks with pixels of the classes.")
+        raise InputError("the masks contain no labelled pixels", "Pass masks with pixels of the classes.")
     text = torch.from_numpy(classifier.vectors) / temperature
     others = torch.cat(list(unlabelled)) if unlabelled else None
-    # Sums differ by the number of threads that share them, and small differences grow from step to step. With one thread the same
-    # masks give the same fit, however many threads there are.
+    # Sums depend on the number of threads, and small differences grow from iteration to iteration. A single thread makes the result
+    # independent of the machine's number of cores.
     with limit_torch_threads(1):
-        weights, biases, scores = choose_and_fit(images, group_of, text, names, others, step)
+        weights, biases, scores = choose_and_fit(images, group_of, text, names, others, on_solved)
     hashes = file_hashes(model.backbone.folder)
     return FittedVocabulary(
         vocabulary,
@@ -139,29 +140,27 @@ def _check_pairs(
     classes: int,
 ) -> None:
     if len(features) != len(masks):
-        raise UsageError(
-            f"{len(features)} features and {len(masks)} masks are no pairs", "Give one mask for each image."
-        )
-    for number, (each, mask) in enumerate(zip(features, masks, strict=True), start=1):
-        _check_features(model, view, each, f"features {number}")
+        raise UsageError(f"got {len(features)} features but {len(masks)} masks", "Pass one mask per image.")
+    for number, (image, mask) in enumerate(zip(features, masks, strict=True), start=1):
+        _check_features(model, view, image, f"features {number}")
         if not isinstance(mask, np.ndarray) or mask.dtype not in (np.uint8, np.uint16):
             raise UsageError(f"mask {number} must be an array of uint8 or uint16, not {quoted(mask)}")
-        if mask.shape != each.size:
-            shape, (height, width) = " x ".join(map(str, mask.shape)), each.size
-            raise InputError(f"mask {number} is {shape}, and its image {height} x {width} (height x width) pixels")
-        beyond = [value for value in np.unique(mask).tolist() if value > classes and value != ignore_id(classes)]
-        if beyond:
+        if mask.shape != image.size:
+            shape, (height, width) = " x ".join(map(str, mask.shape)), image.size
+            raise InputError(f"mask {number} is {shape}, but its image is {height} x {width} (height x width) pixels")
+        unknown = [value for value in np.unique(mask).tolist() if value > classes and value != ignore_id(classes)]
+        if unknown:
             raise InputError(
-                f"mask {number} has id {beyond[0]}, and the vocabulary {classes} classes",
-                f"Ids are 0..{classes}; {ignore_id(classes)} does not count.",
+                f"mask {number} has id {unknown[0]}, but the vocabulary has {classes} classes",
+                f"Valid ids are 0..{classes}, and {ignore_id(classes)} for ignored pixels.",
             )
 
 
-def _check_features(model: Model, view: View, each: Features, name: str) -> None:
-    if not isinstance(each, Features):
-        raise UsageError(f"{name} must be what Model.encode gives, not {quoted(each)}")
-    if each.patches.shape[-1] != model.backbone.embed_dim or (each.plan,) != view.plans(each.size):
+def _check_features(model: Model, view: View, features: Features, name: str) -> None:
+    if not isinstance(features, Features):
+        raise UsageError(f"{name} must come from Model.encode, not {quoted(features)}")
+    if features.patches.shape[-1] != model.backbone.embed_dim or (features.plan,) != view.plans(features.size):
         raise UsageError(
-            f"{name} were made by another model, or in another mode or with another short side",
-            "Encode the image with this model, in the mode and with the short side of the options of the fit.",
+            f"{name} were encoded by another model, or with another mode or short side",
+            "Encode the image with this model, and with the mode and short side of the fit's options.",
         )

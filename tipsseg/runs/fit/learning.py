@@ -104,10 +104,10 @@ def learn(
 
     Images whose mask ignores all pixels are left out. Raises InputError if fewer images than `minimum` remain.
     """
-    from tipsseg.fitting.fit import counting_groups
+    from tipsseg.fitting.fit import groups_by_id
     from tipsseg.runs.fit.task import mask_task
 
-    task = mask_task(loaded, masks, counting_groups(classifier.vocabulary))
+    task = mask_task(loaded, masks, groups_by_id(classifier.vocabulary))
     values, failed = run_on_masks(task, loaded, masks, progress)
     images = [windows for windows in values if windows]
     require_masks(masks, len(images), failed, minimum)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.fitting.maths import Window, windows_of
-from tipsseg.fitting.unlabelled import some_patches
+from tipsseg.fitting.maths import Window, make_windows
+from tipsseg.fitting.unlabelled import sample_patches
 from tipsseg.labelling.features import Features, find_features
 from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.labelling.view import view_of
@@ -22,13 +22,13 @@ from tipsseg.runs.fit.masked import Learnt, Masks, size_mismatch
 def mask_task(
     model: LoadedModel, masks: Masks, groups: NDArray[np.int64]
 ) -> FunctionTask[Features, Learnt[list[Window]]]:
-    """Return a task that cuts masks into the windows of their images; `groups` is the group of each mask id, see `windows_of`."""
+    """Return a task that cuts masks into the windows of their images; `groups` is the group of each mask id, see `make_windows`."""
 
     def finish(loaded: Loaded[Features], features: Features) -> Learnt[list[Window]]:
         mask = masks.read(loaded.ref)
         if mask.shape != features.size:
             raise size_mismatch(loaded.ref, features.size, mask.shape)
-        return Learnt(windows_of(features.patches, features.plan, mask, groups), loaded.damaged)
+        return Learnt(make_windows(features.patches, features.plan, mask, groups), loaded.damaged)
 
     return FunctionTask(_source_at_scale_one(model), itemgetter(0), finish)
 
@@ -37,7 +37,7 @@ def patches_task(model: LoadedModel) -> FunctionTask[Features, Learnt[Tensor]]:
     """Return a task that draws some patches of each image."""
 
     def finish(loaded: Loaded[Features], features: Features) -> Learnt[Tensor]:
-        return Learnt(some_patches(features.patches), loaded.damaged)
+        return Learnt(sample_patches(features.patches), loaded.damaged)
 
     return FunctionTask(_source_at_scale_one(model), itemgetter(0), finish)
 
