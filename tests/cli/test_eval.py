@@ -119,8 +119,8 @@ def test_bad_images_and_truths_of_another_size_cost_a_line_and_are_left_out(
         assert scores(ran, code=1) == {**good, "failed": 2}
         assert ran.err == (
             "Error: imgs/broken.png: empty file (0 bytes) (Download the image again, or remove it.)\n"
-            "Error: imgs/other.png: the labels are 30 x 40 (height x width), the truth is 40 x 30 (gt/other.png) (The truth must "
-            "belong to this image and have its size, with the image upright.)\n"
+            "Error: imgs/other.png: the labels are 30 x 40 (height x width), but the truth is 40 x 30 (gt/other.png) "
+            "(The truth must have the size of the upright image.)\n"
         )
     assert sorted(files(tmp_path / "out" / "masks")) == ["a.png", "z.png"]
     assert [json.loads(line)["image"] for line in Path("out/errors.jsonl").read_text().splitlines()] == [

@@ -55,15 +55,15 @@ ARRANGE: dict[str, Callable[[], None]] = {
     "nothing": lambda: None,
 }
 RELATED = (
-    "Hint: The vocabulary has {}. If that is right, say what the ids mean with --ignore-index, --reduce-zero-label or "
-    "--zero-based, or name the benchmark with --layout.\n"
+    "Hint: The vocabulary has {}. If that is right, set --ignore-index, --reduce-zero-label or "
+    "--zero-based, or select the benchmark with --layout.\n"
 )
 CHECKING = "Checking 1 truth mask.\n"
-NOT_FOUND = "Hint: --gt takes the folder that the truth masks are in.\n"
+NOT_FOUND = "Hint: Pass the folder of the truth masks as --gt.\n"
 NO_PRED = "Hint: Set --pred to a folder of masks, or to an output folder with the format png.\n"
 NO_OUTPUT = "Hint: Choose another output folder with -o.\n"
 NO_FILES = (
-    "Hint: Folders are searched for files with one of .png .tif .tiff .bmp. If these are the photographs, images and --gt are "
+    "Hint: Truth masks are files with one of .png .tif .tiff .bmp. If the folder contains the photographs, images and --gt are "
     "swapped.\n"
 )
 NO_THREADS = "Error: --jobs {} is too small; the least is 1\n"
@@ -80,14 +80,14 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
     ),
     "ids beyond the classes": (
         "masks", ["imgs", "--gt", "gt", "-c", "panda", "-m", "l14"], 1,
-        CHECKING + "Error: gt/a.png: ids that are no class: 2 (3 pixels)\n" + RELATED.format("1 class"),
+        CHECKING + "Error: gt/a.png: unknown ids: 2 (3 pixels)\n" + RELATED.format("1 class"),
     ),
     "grey values": (
         "values",
         ["--gt", "gt", *MODEL],
         1,
         CHECKING
-        + "Error: gt/a.png: ids that are no class: 100 (1 pixel), 200 (1 pixel), 254 (1 pixel)\n"
+        + "Error: gt/a.png: unknown ids: 100 (1 pixel), 200 (1 pixel), 254 (1 pixel)\n"
         + RELATED.format("2 classes"),
     ),
     "coloured truth": (
@@ -106,9 +106,9 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         "foreign",
         [*MASKS, "--gt", "gt"],
         1,
-        "Checking 2 truth masks.\nError: pred/b.png: ids that are no class: 3 (2 pixels), 9 (1 pixel)\n"
-        "Hint: Predicted masks hold 0 for background, 1..2 for the classes in the vocabulary's order and 255 for pixels without a "
-        "label. Give the vocabulary that they were made with.\n",
+        "Checking 2 truth masks.\nError: pred/b.png: unknown ids: 3 (2 pixels), 9 (1 pixel)\n"
+        "Hint: Predicted masks have 0 for background, 1..2 for the classes in the vocabulary's order, and 255 for pixels without a "
+        "label. Use the vocabulary of the run that wrote them.\n",
     ),
     "truth without files": ("empty", ["--gt", "gt", *MODEL], 1, "Error: no truth masks in gt\n" + NO_FILES),
     "truth is a JPEG": (
@@ -116,7 +116,7 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         ["--gt", "gt", *MODEL],
         1,
         "Error: no truth for imgs/a.jpg in gt: looked for a with one of .png .tif .tiff .bmp\n"
-        "Hint: gt/a.jpg is there, but truth masks need exact ids, as in a PNG. Or are images and --gt swapped?\n",
+        "Hint: gt/a.jpg exists, but truth masks need a lossless format like PNG. Or are images and --gt swapped?\n",
     ),
     "truth is a file": ("masks", ["--gt", "gt/a.png", *MODEL], 1, "Error: gt/a.png: not a folder\n" + NOT_FOUND),
     "no truth folder": ("nothing", ["--gt", "gt", *MODEL], 1, "Error: gt: no such folder\n" + NOT_FOUND),
@@ -125,7 +125,7 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         ["--gt", "gt", *MODEL],
         1,
         "Error: no truth for imgs/a.jpg in gt: looked for a with one of .png .tif .tiff .bmp\n"
-        "Hint: Truths are found by the image's path in its folder, or by its file name. Name the images that have one, or the "
+        "Hint: A truth has the relative path or the file name of its image. Pass only images that have one, or select the "
         "benchmark with --layout.\n",
     ),
     "truth and images in one folder": (
@@ -133,8 +133,8 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         ["gt", "--gt", "gt", "-c", "panda,tree"],
         1,
         "Error: gt/a.png would be its own truth\n"
-        "Hint: Images and truths lie in one folder, or the truths inside the images' folder. Name the images alone, for example "
-        "by a pattern such as photos/*.jpg.\n",
+        "Hint: The images' folder also contains the truths. Pass only the images, for example "
+        "with a pattern: photos/*.jpg\n",
     ),
     "masks are the truth": (
         "masks", ["--pred", "gt", "--gt", "gt/../gt", "-c", "panda,tree"], 2,

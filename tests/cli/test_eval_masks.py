@@ -317,7 +317,7 @@ def test_bad_masks_cost_a_line_and_are_left_out(command: Command) -> None:
         "Error: pred/c.png: a colour picture (RGB); masks must hold class ids (grey or palette) ("
     )
     assert middle[2].startswith(
-        "Error: pred/d.png: the labels are 1 x 1 (height x width), the truth is 2 x 4 (gt/d.png) ("
+        "Error: pred/d.png: the labels are 1 x 1 (height x width), but the truth is 2 x 4 (gt/d.png) ("
     )
     assert len(middle) == 3
     assert last == "The scores leave out 3 that failed."
@@ -337,7 +337,7 @@ def test_no_mask_at_all_that_could_be_scored(command: Command, tmp_path: Path) -
         assert third.startswith("Error: pred/a.png: the labels are 1 x 1 ")
         error, hint = last
         assert error.startswith("Error: no image was scored; the first failure: pred/a.png: the labels are 1 x 1 ")
-        assert hint.startswith("Hint: The truth must belong to this image ")
+        assert hint.startswith("Hint: The truth must have the size of ")
         assert files(tmp_path) == before
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tipsseg.errors import InputError, UsageError
 from tipsseg.evaluation import metrics
-from tipsseg.evaluation.metrics import Confusion, confusion_csv, misplaced, record, scores, table
+from tipsseg.evaluation.metrics import Confusion, confusion_csv, find_swapped_classes, record, scores, table
 from tipsseg.evaluation.truth import IGNORED
 from tipsseg.types import LabelArray
 
@@ -153,7 +153,7 @@ def test_counting_by_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 def test_other_sizes_are_refused() -> None:
     with pytest.raises(InputError) as caught:
         Confusion(3, True).add(truth_of([0, 1, 2]), labels_of([0], [1]))
-    assert caught.value.message == "the labels are 2 x 1 (height x width), the truth is 1 x 3"
+    assert caught.value.message == "the labels are 2 x 1 (height x width), but the truth is 1 x 3"
     assert "upright" in caught.value.hint
 
 
@@ -164,7 +164,7 @@ def test_too_many_classes_are_refused() -> None:
 
 # ---- names in another order ----
 
-# Pixels by truth 1..N (rows) and label 1..N, then none (columns) -> (truth, label) of the classes that are misplaced.
+# Pixels by truth 1..N (rows) and label 1..N, then none (columns) -> (truth, label) of the classes that are find_swapped_classes.
 MISPLACED: dict[str, tuple[list[list[int]], list[tuple[int, int]]]] = {
     "all well": ([[9, 0, 1, 0], [2, 5, 0, 0], [0, 0, 7, 3]], []),
     "swap of two": ([[0, 9, 0, 0], [8, 1, 0, 0], [0, 1, 7, 0]], [(1, 2), (2, 1)]),
@@ -202,17 +202,17 @@ def test_misplaced(name: str, background: bool) -> None:
     first = 1 if background else 0
     confusion.counts[first:, first:] = counts
     # The rows of the matrix begin with background, where it is scored.
-    assert misplaced(confusion) == [(truth - 1 + first, label - 1 + first) for truth, label in pairs]
+    assert find_swapped_classes(confusion) == [(truth - 1 + first, label - 1 + first) for truth, label in pairs]
 
 
 def test_background_is_not_looked_at_but_its_labels_are_not_those_of_a_class() -> None:
     confusion = Confusion(2, background=True)
     confusion.counts[:] = [[0, 99, 0, 0], [0, 0, 9, 0], [0, 9, 0, 0]]
-    assert misplaced(confusion) == [(1, 2), (2, 1)]
+    assert find_swapped_classes(confusion) == [(1, 2), (2, 1)]
     confusion.counts[1:, 0] = 9  # then the other class has no more than half
-    assert misplaced(confusion) == []
+    assert find_swapped_classes(confusion) == []
     confusion.counts[:] = [[0, 99, 0, 0], [9, 0, 0, 0], [0, 9, 0, 0]]
-    assert misplaced(confusion) == []
+    assert find_swapped_classes(confusion) == []
 
 
 @given(st.permutations(range(1, 7)), st.booleans())
@@ -221,7 +221,7 @@ def test_misplaced_finds_the_order_of_the_names(order: list[int], background: bo
     labels = np.array([0, *order], np.uint8)[truth]
     confusion = confusion_of(truth, labels, background, 6)
     moved = [(number, label) for number, label in enumerate(order, start=1) if label != number]
-    found = [(confusion.ids[row], confusion.ids[column]) for row, column in misplaced(confusion)]
+    found = [(confusion.ids[row], confusion.ids[column]) for row, column in find_swapped_classes(confusion)]
     assert found == (moved if len(moved) >= 3 else [])
 
 

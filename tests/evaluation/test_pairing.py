@@ -107,7 +107,8 @@ def beside(layout: str, image: str, names: str, picture: str) -> tuple[Arrange, 
     return (
         lambda top: (refs_of(top, image), make(top / "gt", f"other.png {picture}"), layout),
         f"no truth for {{top}}/{image} in {{top}}/gt: looked for {names} with one of .png .tif .tiff .bmp",
-        f"{{top}}/gt/{picture} is there, but truth masks need exact ids, as in a PNG. Or are images and argument `truths` swapped?",
+        f"{{top}}/gt/{picture} exists, but truth masks need a lossless format like PNG. "
+        "Or are images and argument `truths` swapped?",
     )
 
 
@@ -116,12 +117,12 @@ REFUSED: dict[str, tuple[Arrange, str, str]] = {
     "no truth": (
         lambda top: (refs_of(top, "a.jpg s/b.jpg"), make(top / "gt", "a.png"), "plain"),
         "no truth for {top}/s/b.jpg in {top}/gt: looked for s/b with one of .png .tif .tiff .bmp",
-        "Truths are found by the image's path",
+        "A truth has the relative path",
     ),
     "no truth for two": (
         lambda top: (refs_of(top, "a.jpg b.jpg"), make(top / "gt", "c.png"), "plain"),
         "no truth for {top}/a.jpg in {top}/gt: looked for a with one of .png .tif .tiff .bmp (and for 1 more image)",
-        "Truths are found by the image's path",
+        "A truth has the relative path",
     ),
     "no truth for three": (
         lambda top: (
@@ -131,7 +132,7 @@ REFUSED: dict[str, tuple[Arrange, str, str]] = {
         ),
         "no truth for {top}/b/x_leftImg8bit.png in {top}/gt: looked for b/x_gtFine_labelTrainIds or b/x_gtFine_labelIds with one "
         "of .png .tif .tiff .bmp (and for 2 more images)",
-        "Truths are found by the image's path",
+        "A truth has the relative path",
     ),
     "a JPEG of the truth's name": beside("plain", "a.png", "a", "a.jpg"),
     "a JPEG of the truth's name, in a folder": beside("plain", "s/a.jpg", "s/a", "s/a.jpeg"),
@@ -143,42 +144,42 @@ REFUSED: dict[str, tuple[Arrange, str, str]] = {
     "pictures of other names": (
         lambda top: (refs_of(top, "a.b.png"), make(top / "gt", "other.png a.jpg a.b.jpg.txt s/a.b.jpg"), "plain"),
         "no truth for {top}/a.b.png in {top}/gt: looked for a.b with one of .png .tif .tiff .bmp",
-        "Truths are found by the image's path",
+        "A truth has the relative path",
     ),
     "the longest of names": (
         lambda top: (refs_of(top, f"{LONGEST}.png"), make(top / "gt", "other.png"), "plain"),
         f"no truth for {{top}}/{LONGEST}.png in {{top}}/gt: looked for {LONGEST} with one of .png .tif .tiff .bmp",
-        "Truths are found by the image's path",
+        "A truth has the relative path",
     ),
     "two truths of one name": (
         lambda top: (refs_of(top, "a.jpg"), make(top / "gt", "t/a.png s/a.tif"), "plain"),
         "{top}/gt/s/a.tif and {top}/gt/t/a.png have the same name, and either may be the truth of {top}/a.jpg",
-        "Give images and truths the same sub-folders",
+        "Use the same subfolders for images and truths",
     ),
     "two images of one truth": (
         lambda top: (refs_of(top, "s/a.jpg t/a.jpg"), make(top / "gt", "a.png"), "plain"),
         "{top}/s/a.jpg and {top}/t/a.jpg would share one truth, {top}/gt/a.png",
-        "Give images and truths the same sub-folders",
+        "Use the same subfolders for images and truths",
     ),
     "its own truth": (
         lambda top: (refs_of(make(top / "gt", "a.png"), "a.png"), top / "gt", "plain"),
-        "{top}/gt/a.png would be its own truth", "Images and truths lie in one folder",
+        "{top}/gt/a.png would be its own truth", "The images' folder also contains the truths",
     ),
     "truths inside the images' folder": (
         lambda top: (refs_of(top, "a.jpg gt/a.png"), make(top / "gt", "a.png"), "plain"),
-        "{top}/gt/a.png would be its own truth", "Images and truths lie in one folder",
+        "{top}/gt/a.png would be its own truth", "The images' folder also contains the truths",
     ),
     "missing folder": (
         lambda top: (refs_of(top, "a.jpg"), top / "gt", "plain"), "{top}/gt: no such folder",
-        "Argument `truths` takes the folder",
+        "Pass the folder of the truth masks",
     ),
     "a file": (
         lambda top: (refs_of(top, "a.jpg"), make(top, "a.png") / "a.png", "plain"), "{top}/a.png: not a folder",
-        "Argument `truths` takes the folder",
+        "Pass the folder of the truth masks",
     ),
     "empty folder": (
         lambda top: (refs_of(top, "a.jpg"), make(top / "gt", "a.txt s/.b.png"), "plain"), "no truth masks in {top}/gt",
-        "Folders are searched for files with one of .png .tif .tiff .bmp.",
+        "Truth masks are files with one of .png .tif .tiff .bmp.",
     ),
 }  # fmt: skip
 

@@ -222,22 +222,22 @@ REFUSED: dict[str, tuple[Image.Image, str, str]] = {
         grey([[0, 3]]), "a GIF, which programs renumber when they save it; masks must hold exact class ids",
         SAVE_AS_PNG,
     ),
-    "one unknown id": (grey([[0, 4]]), "ids that are no class: 4 (1 pixel)", ""),
-    "some unknown ids": (grey([[9, 4, 4, 254]]), "ids that are no class: 4 (2 pixels), 9 (1 pixel), 254 (1 pixel)", ""),
+    "one unknown id": (grey([[0, 4]]), "unknown ids: 4 (1 pixel)", ""),
+    "some unknown ids": (grey([[9, 4, 4, 254]]), "unknown ids: 4 (2 pixels), 9 (1 pixel), 254 (1 pixel)", ""),
     "many unknown ids": (
         grey([[0, *range(100, 150), *[100] * 1233]]),
-        "ids that are no class: 100 (1,234 pixels), 101 (1 pixel), 102 (1 pixel), 103 (1 pixel) and 46 more", "",
+        "unknown ids: 100 (1,234 pixels), 101 (1 pixel), 102 (1 pixel), 103 (1 pixel) and 46 more", "",
     ),
-    "large unknown id": (grey([[0, 65535]], np.uint16), "ids that are no class: 65535 (1 pixel)", ""),
+    "large unknown id": (grey([[0, 65535]], np.uint16), "unknown ids: 65535 (1 pixel)", ""),
 }  # fmt: skip
 
 TRUTH_HINT = (
-    "The vocabulary has 3 classes. If that is right, say what the ids mean with argument `ignore_index`, "
-    "argument `reduce_zero_label` or argument `zero_based`, or name the benchmark with argument `layout`."
+    "The vocabulary has 3 classes. If that is right, set argument `ignore_index`, "
+    "argument `reduce_zero_label` or argument `zero_based`, or select the benchmark with argument `layout`."
 )
 LABELS_HINT = (
-    "Predicted masks hold 0 for background, 1..3 for the classes in the vocabulary's order and 255 for pixels without a "
-    "label. Give the vocabulary that they were made with."
+    "Predicted masks have 0 for background, 1..3 for the classes in the vocabulary's order, and 255 for pixels without a "
+    "label. Use the vocabulary of the run that wrote them."
 )
 
 

@@ -203,7 +203,9 @@ Change = Callable[[Features, Mask], tuple[Features, Mask]]
     ("change", "message"),
     [
         pytest.param(lambda f, m: (f, m[:-1]), "mask 1 is 111 x 112, but its image is 112 x 112", id="size"),
-        pytest.param(lambda f, m: (f, np.full_like(m, 5)), "mask 1 has id 5, but the vocabulary has 4 classes", id="id"),
+        pytest.param(
+            lambda f, m: (f, np.full_like(m, 5)), "mask 1 has id 5, but the vocabulary has 4 classes", id="id"
+        ),
         pytest.param(lambda f, m: (f, np.full_like(m, 255)), "the masks contain no labelled pixels", id="nothing"),
         pytest.param(lambda f, m: (f, m.astype(np.int64)), "must be an array of uint8 or uint16", id="dtype"),
         pytest.param(lambda f, m: (replace(f, patches=f.patches[..., :9]), m), "another model", id="features"),

@@ -1,1 +1,1 @@
-"""Labels against truth: truth masks, pairing, scores."""
+"""Compare labels with ground truth: truth masks, pairing, scores, thresholds."""

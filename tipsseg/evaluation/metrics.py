@@ -1,8 +1,8 @@
-"""Score labels against truth: one confusion matrix over all images, the scores from it, and these as JSON, table and CSV.
+"""Score labels against ground truth: build a confusion matrix, compute scores, and format them as JSON, table and CSV.
 
-The scores are the usual ones of semantic segmentation benchmarks: IoU as in Pascal VOC (Everingham et al., IJCV 2010), mean IoU
-and the accuracies as in Long et al., "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015. One matrix counts the
-pixels of all images, and the scores come from that matrix, not from single images.
+The scores are those of semantic segmentation benchmarks: IoU as in Pascal VOC (Everingham et al., IJCV 2010), mean IoU and the
+accuracies as in Long et al., "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015. A single matrix counts the
+pixels of all images; scores are not averaged over images.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tipsseg.types import BACKGROUND, LabelArray, ignore_id
 from tipsseg.util.printable import one_line
 from tipsseg.util.table import text_table
 
-#: The matrix grows with the square of the classes; this many take 72 MB.
+#: The matrix grows with the square of the number of classes; this many take 72 MB.
 MAX_SCORED_CLASSES = 3000
 
-#: What background is called where it is scored, and the column of pixels that got no scored label.
+#: Names of the background row, and of the column of pixels without a scored label.
 BACKGROUND_NAME = "background"
 NO_LABEL_NAME = "none"
 
-#: What a spreadsheet takes for a formula begins with one of these; the last four are wide forms of = + - @.
+#: Spreadsheets treat text as a formula if it starts with one of these. The last four are full-width = + - @.
 _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 _LEFT_OUT = -1
@@ -40,15 +40,15 @@ class Confusion:
     """Counts of pixels by truth and label.
 
     Attributes:
-        counts: [R, R + 1] int64. A row per truth: the classes 1..N, with background before them where it is scored. A column
-            per prediction, in the same order; the last column counts pixels without a scored label: pixels below the minimum
-            confidence, and background where background is not scored.
+        counts: [R, R + 1] int64. One row per true class: background, if it is scored, then 1..N. One column per predicted class in
+            the same order, and a last column of pixels without a scored label: those below the minimum confidence, and background
+            if it is not scored.
         classes: N.
-        background: Background is scored as a class of its own: R = N + 1, else R = N.
+        background: True if background is scored: R = N + 1, else R = N.
     """
 
     def __init__(self, classes: int, background: bool) -> None:
-        """Begin with all counts 0. Raises UsageError for more than MAX_SCORED_CLASSES classes."""
+        """Create a matrix of zeros. Raises UsageError for more than MAX_SCORED_CLASSES classes."""
         if classes > MAX_SCORED_CLASSES:
             raise UsageError(
                 f"{classes} classes cannot be scored: the limit is {MAX_SCORED_CLASSES}",
@@ -68,45 +68,48 @@ class Confusion:
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """The label id of each row."""
+        """Label id of each row."""
         return tuple(range(0 if self.background else 1, self.classes + 1))
 
     def add(self, truth: NDArray[np.uint16], labels: LabelArray) -> tuple[int, int]:
-        """Count the pixels of one image, and return how many count, and how many of these have the right label.
+        """Add the pixels of one image.
 
         Args:
-            truth: [H, W] uint16, scored label ids, and IGNORED for pixels that do not count.
+            truth: [H, W] uint16, scored label ids, or IGNORED.
             labels: [H, W] uint8 or uint16, 0, 1..N and the ignore id.
+
+        Returns:
+            The number of pixels whose truth is not ignored, and the number of these with the correct label.
 
         Raises:
             InputError: The sizes differ.
         """
         if truth.shape != labels.shape:
             raise InputError(
-                f"the labels are {_size(labels)} (height x width), the truth is {_size(truth)}",
-                "The truth must belong to this image and have its size, with the image upright.",
+                f"the labels are {_size(labels)} (height x width), but the truth is {_size(truth)}",
+                "The truth must have the size of the upright image.",
             )
         flat_truth, flat_labels = truth.reshape(-1), labels.reshape(-1)
         added = np.zeros(self.counts.size, np.int64)
-        # By pieces: the indices take 8 bytes a pixel, several times over.
+        # In pieces, because several arrays of indices take 8 bytes per pixel each.
         for start in range(0, flat_truth.size, _PIECE):
             row = self._row[flat_truth[start : start + _PIECE]]
             column = self._column[flat_labels[start : start + _PIECE]]
             cell = row * self.counts.shape[1] + column
             added += np.bincount(cell[row != _LEFT_OUT], minlength=self.counts.size)
-        of_image = added.reshape(self.counts.shape)
-        self.counts += of_image
-        return int(of_image.sum()), int(np.trace(of_image))
+        image_counts = added.reshape(self.counts.shape)
+        self.counts += image_counts
+        return int(image_counts.sum()), int(np.trace(image_counts))
 
 
 @dataclass(frozen=True, slots=True)
 class ImageScore:
-    """One image that was scored.
+    """Score of one image.
 
     Attributes:
-        image: Its name, or that of its mask.
-        pixels: How many pixels have a truth that counts.
-        right: How many of these have the right label.
+        image: Name of the image or its mask.
+        pixels: Number of pixels whose truth is not ignored.
+        right: Number of these with the correct label.
     """
 
     image: str
@@ -116,22 +119,22 @@ class ImageScore:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """The scores of a confusion matrix. All are shares, 0..1; NaN where the divisor is 0.
+    """Scores of a confusion matrix, 0..1; NaN for a zero divisor.
 
-    For a class, t is the number of its truth pixels, p the number of pixels predicted as the class, and c the number of pixels
-    that are both. Pixels whose truth is ignored count nowhere.
+    For each class, t is its number of true pixels, p its number of predicted pixels, and c its number of correct pixels. Pixels
+    with ignored truth are excluded.
 
     Attributes:
-        ids: [R] the label id of each scored class.
-        names: [R] the name of each scored class.
+        ids: [R] label id of each scored class.
+        names: [R] name of each scored class.
         iou: [R] float64, c / (t + p - c).
         precision: [R] float64, c / p ("user's accuracy").
         recall: [R] float64, c / t (class accuracy, "producer's accuracy").
         truth_pixels: [R] int64, t.
-        mean_iou: The mean of `iou` over the classes that occur in truth or prediction.
-        pixel_accuracy: The sum of c over all classes, divided by `counted`.
-        mean_accuracy: The mean of `recall` over the classes that occur in the truth.
-        counted: The number of pixels whose truth is not ignored.
+        mean_iou: Mean of `iou` over the classes that occur in truth or prediction.
+        pixel_accuracy: Sum of c over all classes, divided by `counted`.
+        mean_accuracy: Mean of `recall` over the classes that occur in the truth.
+        counted: Number of pixels whose truth is not ignored.
     """
 
     ids: tuple[int, ...]
@@ -147,12 +150,12 @@ class Scores:
 
 
 def row_names(confusion: Confusion, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the rows, from the names of the classes 1..N."""
+    """Return the names of the rows. `names` are those of the classes 1..N."""
     return ((BACKGROUND_NAME,) if confusion.background else ()) + tuple(names)
 
 
 def scores(confusion: Confusion, names: Sequence[str]) -> Scores:
-    """Compute the scores of a confusion matrix; `names` are the names of the classes 1..N, without background."""
+    """Compute the scores of a confusion matrix. `names` are those of the classes 1..N."""
     counts = confusion.counts
     correct = np.diagonal(counts)  # [R]
     truth = counts.sum(1)  # [R]
@@ -174,14 +177,15 @@ def scores(confusion: Confusion, names: Sequence[str]) -> Scores:
     )
 
 
-def misplaced(confusion: Confusion) -> list[tuple[int, int]]:
-    """Find classes most of whose pixels got one and the same other class, as happens when the names are in another order.
+def find_swapped_classes(confusion: Confusion) -> list[tuple[int, int]]:
+    """Detect that truth and predictions number the classes in different orders.
 
-    It looks like another order where there are at least two such other classes, and at least half as many as classes in the
-    truth. A model that is merely bad gives many classes the same other class. Background does not count.
+    A class is suspicious if more than half of its pixels are predicted as one other class. The order differs if there are at least
+    two such other classes, and at least half as many as classes in the truth. (A poor model predicts the same other class for many
+    classes.) Ignores background.
 
     Returns:
-        (row, column) of each such class and its other class; empty if all is well.
+        (row, column) of each suspicious class and its other class; empty if the order seems right.
     """
     first = 1 if confusion.background else 0
     counts = confusion.counts[first:, first:-1]  # [N, N]
@@ -195,7 +199,7 @@ def misplaced(confusion: Confusion) -> list[tuple[int, int]]:
 
 
 def record(result: Scores) -> dict[str, object]:
-    """Return the scores as JSON values; None if a score is not defined."""
+    """Return the scores as JSON values, with None for NaN."""
     return {
         "mean_iou": _defined(result.mean_iou),
         "pixel_accuracy": _defined(result.pixel_accuracy),
@@ -216,7 +220,7 @@ def record(result: Scores) -> dict[str, object]:
 
 
 def table(result: Scores) -> str:
-    """Lay out the scores in per cent for a terminal: a line per class, then the means. "-": not defined."""
+    """Format the scores in percent as a text table: one line per class, then the means, with "-" for NaN."""
     share = result.truth_pixels / max(result.counted, 1)
     rows = [
         [one_line(name) or f"class {number}", *map(_percent, (iou, precision, recall, part or math.nan))]
@@ -235,10 +239,10 @@ def table(result: Scores) -> str:
 
 
 def confusion_csv(confusion: Confusion, names: Sequence[str]) -> str:
-    """Write the counts as CSV text: a row per truth, a column per prediction, and their names in front.
+    """Format the matrix as CSV: one row per true class, one column per predicted class, with names.
 
-    A name that a spreadsheet would take for a formula, with or without apostrophes before it, gets one more apostrophe. A
-    program that reads the file removes the first apostrophe of a name that has apostrophes before one of = + - @.
+    Names that a spreadsheet would evaluate as a formula, with or without leading apostrophes, get one more apostrophe. To read the
+    names back, remove one apostrophe from those with apostrophes before one of = + - @.
     """
     rows = [f"'{name}" if _FORMULA.match(name) else name for name in row_names(confusion, names)]
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""Find the truth mask of each image by its name."""
+"""Pair images with truth masks by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tipsseg.evaluation.truth import Layout, TruthKind
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_file, is_folder, is_there, reason_of
 
-#: The extensions of truth files. Of files that differ in the extension alone, the one whose extension comes first here counts.
+#: Extensions of truth files. Of files that differ only in the extension, the first in this order is used.
 EXTENSIONS = (".png", ".tif", ".tiff", ".bmp")
 
 
@@ -27,12 +27,12 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Images with their truths.
+    """Images paired with truth files.
 
     Attributes:
-        pairs: In the order of the images.
-        unused: The number of truths without an image.
-        missing: The images without a truth.
+        pairs: The pairs in the order of the images.
+        unused: Number of truth files without an image.
+        missing: Images without a truth file.
     """
 
     pairs: tuple[Pair, ...]
@@ -41,66 +41,65 @@ class Pairs:
 
 
 def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs:
-    """Find the truth of every image.
+    """Find the truth file of every image.
 
-    A truth belongs to an image if its relative path is the image's path with one more extension, a.jpg.png for a.jpg. Else it
-    belongs to the image if both have the same relative path, apart from the extension and the layout's suffixes. Without
-    either, the file name alone counts, if it is the only one of that name: a folder of truths serves a list of images from
-    elsewhere too.
+    The first match in this order is used: a file with the image's relative path and one more extension (a.jpg.png for a.jpg); a
+    file with the same relative path apart from the extension and the layout's suffixes; the only file with the image's file
+    name. The last rule allows images from other folders.
 
-    Sub-folders of `folder` and links to folders are searched, hidden files and folders are not.
+    Searches subfolders and follows links to folders. Ignores hidden files and folders.
 
     Raises:
-        InputError: For a folder that is missing or has no truths, for an image with no truth or several truths, for an image
-            that would be its own truth, and for two images with one truth.
+        InputError: The folder is missing or has no truth files, an image has no truth or several, an image would be its own truth,
+            or two images would share a truth.
     """
-    found = _pair(refs, _Index(folder), layout)
-    if missing := found.missing:
+    pairs = _pair(refs, _Index(folder), layout)
+    if missing := pairs.missing:
         more = f" (and for {len(missing) - 1} more image{'s' if len(missing) > 2 else ''})" if len(missing) > 1 else ""
         names = " or ".join(dict.fromkeys(str(name) for name, _ in _names(missing[0], layout)))
         raise InputError(
             f"no truth for {missing[0].path} in {folder}: looked for {names} with one of {' '.join(EXTENSIONS)}{more}",
             _hint(missing[0], folder, layout),
         )
-    return found
+    return pairs
 
 
 def find_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs:
-    """As `pair_truths`, but images may be without a truth.
+    """Find truth files like `pair_truths`, but allow images without one.
 
-    A file of the image's name may be the truth of another image then. It counts only if one path ends with the other, and if it has
-    the path of no other image; any place counts if no truth is found so.
+    A file with the image's file name may then belong to another image. So it is used only if one path ends with the other, and no
+    image has the file's own path. If this pairs no image at all, the rules of `pair_truths` apply.
     """
     index = _Index(folder)
-    found = _pair(refs, index, layout, partial=True)
-    return found if found.pairs else _pair(refs, index, layout)
+    pairs = _pair(refs, index, layout, partial=True)
+    return pairs if pairs.pairs else _pair(refs, index, layout)
 
 
 def _pair(refs: Sequence[ImageRef], index: _Index, layout: Layout, *, partial: bool = False) -> Pairs:
-    by_path = [index.at_path(ref, layout) for ref in refs]
-    taken = {found[0] for found in by_path if found is not None} if partial else None
+    by_path = [index.by_path(ref, layout) for ref in refs]
+    taken = {match[0] for match in by_path if match is not None} if partial else None
     owners: dict[Path, ImageRef] = {}
     pairs: list[Pair] = []
     missing: list[ImageRef] = []
-    for ref, at_path in zip(refs, by_path, strict=True):
-        found = at_path or index.by_name(ref, layout, taken)
-        if found is None:
+    for ref, path_match in zip(refs, by_path, strict=True):
+        match = path_match or index.by_name(ref, layout, taken)
+        if match is None:
             missing.append(ref)
             continue
-        path, kind = found
+        path, kind = match
         _refuse_itself(ref, path)
         owner = owners.setdefault(path, ref)
         if owner is not ref:
             raise InputError(
                 f"{owner.path} and {ref.path} would share one truth, {path}",
-                "Give images and truths the same sub-folders, or evaluate the two in runs of their own.",
+                "Use the same subfolders for images and truths, or evaluate the two images in separate runs.",
             )
         pairs.append(Pair(ref, path, kind))
     return Pairs(tuple(pairs), index.count(layout) - len(pairs), tuple(missing))
 
 
 class _Index:
-    """The truth files of a folder, by their paths relative to it without extension."""
+    """Truth files of a folder, by relative path without extension."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -110,45 +109,45 @@ class _Index:
         if not self._files:
             raise InputError(
                 f"no truth masks in {folder}",
-                f"Folders are searched for files with one of {' '.join(EXTENSIONS)}."
-                " If these are the photographs, images and argument `truths` are swapped.",
+                f"Truth masks are files with one of {' '.join(EXTENSIONS)}."
+                " If the folder contains the photographs, images and argument `truths` are swapped.",
             )
         self._by_stem: dict[str, list[Path]] = {}
         for name, path in self._files.items():
             self._by_stem.setdefault(name.name, []).append(path)
 
-    def at_path(self, ref: ImageRef, layout: Layout) -> tuple[Path, TruthKind] | None:
+    def by_path(self, ref: ImageRef, layout: Layout) -> tuple[Path, TruthKind] | None:
         names = _full_names(ref, layout) + _names(ref, layout)
         return next(((self._files[name], kind) for name, kind in names if name in self._files), None)
 
     def by_name(
         self, ref: ImageRef, layout: Layout, taken: Container[Path] | None = None
     ) -> tuple[Path, TruthKind] | None:
-        """Return the truth that has the file name of an image. Raises InputError if several files have it.
+        """Return the truth with the file name of an image. Raises InputError if several files have it.
 
-        With `taken`, the truths of other images, one of the two paths must end with the other.
+        `taken` are truths of other images. If it is given, they are excluded, and one of the two paths must end with the other.
         """
         for name, kind in _full_names(ref, layout) + _names(ref, layout):
             paths = self._by_stem.get(name.name, [])
             if taken is not None:
-                paths = [path for path in paths if path not in taken and self._ends_alike(path, name)]
+                paths = [path for path in paths if path not in taken and self._has_same_end(path, name)]
             if len(paths) > 1:
                 raise InputError(
                     f"{paths[0]} and {paths[1]} have the same name, and either may be the truth of {ref.path}",
-                    "Give images and truths the same sub-folders, or the one sub-folder that belongs to the images.",
+                    "Use the same subfolders for images and truths, or name the subfolder that belongs to the images.",
                 )
             if paths:
                 return paths[0], kind
         return None
 
-    def _ends_alike(self, path: Path, name: PurePosixPath) -> bool:
+    def _has_same_end(self, path: Path, name: PurePosixPath) -> bool:
         ours, theirs = path.relative_to(self._folder).with_suffix("").parts, name.parts
         common = min(len(ours), len(theirs))
         return ours[-common:] == theirs[-common:]
 
     def count(self, layout: Layout) -> int:
-        """Count the truths: files of several kinds for one image count once, files of no kind do not count."""
-        # The longest first, or the suffix of one kind would seem to be a part of another kind's name.
+        """Count the truths. Files of several kinds for one image count once; files of other kinds are ignored."""
+        # Longest first, because a suffix may end with another kind's suffix.
         suffixes = sorted((kind.suffix for kind in layout.kinds), key=len, reverse=True)
         stems = set()
         for name in self._files:
@@ -159,13 +158,13 @@ class _Index:
 
 
 def _names(ref: ImageRef, layout: Layout) -> list[tuple[PurePosixPath, TruthKind]]:
-    """Return the relative paths, without extension, that an image's truth may have, the best first."""
+    """Return the possible relative paths of an image's truth, without extension, best kind first."""
     stem = ref.relative.stem.removesuffix(layout.image_suffix)
     return [(ref.relative.parent / (stem + kind.suffix), kind) for kind in layout.kinds]
 
 
 def _full_names(ref: ImageRef, layout: Layout) -> list[tuple[PurePosixPath, TruthKind]]:
-    """As `_names`, for a truth that keeps the image's extension, as a run with the `names` "full" names its masks."""
+    """Return the same for truths that keep the image's extension, like the masks of a run with `names` "full"."""
     return [(ref.relative.parent / (ref.relative.name + kind.suffix), kind) for kind in layout.kinds]
 
 
@@ -174,10 +173,13 @@ def _hint(ref: ImageRef, folder: Path, layout: Layout) -> str:
         for other in (".jpg", ".jpeg", ".webp"):
             path = folder / f"{name}{other}"
             if is_there(path):
-                return f"{path} is there, but truth masks need exact ids, as in a PNG. Or are images and argument `truths` swapped?"
+                return (
+                    f"{path} exists, but truth masks need a lossless format like PNG. "
+                    "Or are images and argument `truths` swapped?"
+                )
     return (
-        "Truths are found by the image's path in its folder, or by its file name. Name the images that have one, or the"
-        " benchmark with argument `layout`."
+        "A truth has the relative path or the file name of its image. Pass only images that have one, or select the benchmark"
+        " with argument `layout`."
     )
 
 
@@ -185,8 +187,7 @@ def _refuse_itself(ref: ImageRef, truth: Path) -> None:
     if os.path.realpath(ref.path) == os.path.realpath(truth):
         raise InputError(
             f"{ref.path} would be its own truth",
-            "Images and truths lie in one folder, or the truths inside the images' folder. Name the images alone, for example "
-            "by a pattern such as photos/*.jpg.",
+            "The images' folder also contains the truths. Pass only the images, for example with a pattern: photos/*.jpg",
         )
 
 
@@ -197,11 +198,11 @@ def _rank(relative: PurePosixPath) -> tuple[tuple[str, ...], int, str]:
 def _walk(top: Path) -> Iterable[PurePosixPath]:
     if not is_folder(top):
         reason = "not a folder" if is_file(top) else "no such folder"
-        raise InputError(f"{top}: {reason}", "Argument `truths` takes the folder that the truth masks are in.")
+        raise InputError(f"{top}: {reason}", "Pass the folder of the truth masks as argument `truths`.")
     seen: set[str] = set()
     for folder, subfolders, names in os.walk(top, onerror=_refuse_folder, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back
+        if real in seen:  # a cycle of links
             subfolders.clear()
             continue
         seen.add(real)

@@ -1,13 +1,13 @@
-"""Choose minimum confidences from images with truth: the lowest by which a class is as precise as asked, with few images too.
+"""Choose minimum confidences from images with truth: for each class the lowest that reaches a target precision.
 
-Pixels of one image are right and wrong together, so images are counted: of each image the pixels of a class that are right, and
-those that are labelled as the class, at every threshold. Their ratio over all images is the precision. It is as high as asked if
-the mean of
+Errors within an image are correlated, so the statistics are over images. For every threshold and image, count the pixels
+labelled as the class, and those of them that are right. Precision is the ratio of the sums, so it reaches the target if the
+mean over images of
 
-    right pixels - precision asked * labelled pixels
+    right pixels - target * labelled pixels
 
-over images is at least 0. Student's one-sided bound on that mean tells: one image that is all wrong weighs as much as it has
-pixels, and few images that differ give a wide bound.
+is at least 0. The test is Student's one-sided lower bound on that mean: an image counts by its pixels, and the bound is wide
+for few or diverse images.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from tipsseg.types import ConfidenceArray, LabelArray
 #: Thresholds are 0, 1 / STEPS, ..., 1.
 STEPS = 200
 
-#: The level of Student's bound. By tests/benchmarks/tune.py 0.9 costs three points of recall, and 0.8 half of that, and all classes
-#: together are as precise as asked either way.
+#: Confidence level of the bound. In tests/benchmarks/tune.py, 0.9 costs three points of recall and 0.8 half of that. Over all
+#: classes together, both reach the target.
 _LEVEL = 0.8
 
-#: Classes that fewer images are labelled with get the threshold of all classes together.
-_FEWEST = 3
+#: Classes that occur in fewer images get the threshold of all classes together.
+_MIN_IMAGES = 3
 
 _EDGES = (np.arange(STEPS + 1) / STEPS).astype(np.float32)
 
@@ -39,12 +39,12 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tally:
-    """The pixels of one image, or the sum over several, that truth counts.
+    """Counts of pixels of one image, or sums over several. Excludes ignored pixels.
 
     Attributes:
-        labelled: [N, STEPS + 1], how many are labelled as each class with at least each confidence.
-        right: [N, STEPS + 1], how many of these are of that class.
-        truth: [N], how many there are of each class.
+        labelled: [N, STEPS + 1], pixels labelled as each class with at least each confidence.
+        right: [N, STEPS + 1], pixels among these whose true class is the same.
+        truth: [N], true pixels of each class.
     """
 
     labelled: Counts
@@ -56,41 +56,42 @@ def tally(labels: LabelArray, confidence: ConfidenceArray, truth: NDArray[np.int
     """Count the pixels of an image.
 
     Args:
-        labels: [H, W], as labelled without any minimum confidence.
-        confidence: [H, W], of the labels, 0..1.
-        truth: [H, W], 0 the background, 1..N the classes; pixels of other ids do not count.
+        labels: [H, W], labels without any minimum confidence.
+        confidence: [H, W], confidence of the labels, 0..1.
+        truth: [H, W], 0 for background, 1..N for the classes; other ids are ignored.
         classes: N.
     """
     counts = truth <= classes
-    given, meant = labels[counts].astype(np.int64), truth[counts].astype(np.int64)
+    predicted, true = labels[counts].astype(np.int64), truth[counts].astype(np.int64)
     step = np.searchsorted(_EDGES, confidence[counts].astype(np.float32), side="right") - 1
-    cell = given * (STEPS + 1) + np.maximum(step, 0)
+    cell = predicted * (STEPS + 1) + np.maximum(step, 0)
 
-    def from_above(chosen: NDArray[np.bool_]) -> Counts:
-        found = np.bincount(cell[chosen], minlength=(classes + 1) * (STEPS + 1))[: (classes + 1) * (STEPS + 1)]
-        found = found.reshape(classes + 1, STEPS + 1)[1:]
-        return np.cumsum(found[:, ::-1], axis=1)[:, ::-1]
+    def count_from_above(selected: NDArray[np.bool_]) -> Counts:
+        histogram = np.bincount(cell[selected], minlength=(classes + 1) * (STEPS + 1))[: (classes + 1) * (STEPS + 1)]
+        histogram = histogram.reshape(classes + 1, STEPS + 1)[1:]
+        return np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1]
 
     return Tally(
-        from_above(given <= classes),
-        from_above(given == meant),
-        np.bincount(meant, minlength=classes + 1)[1:],
+        count_from_above(predicted <= classes),
+        count_from_above(predicted == true),
+        np.bincount(true, minlength=classes + 1)[1:],
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ClassThreshold:
-    """The minimum confidence of a class, and its precision and recall in images that it was not chosen by.
+    """Minimum confidence of a class, with leave-one-out precision and recall.
 
     Attributes:
-        min_confidence: 0..1.
-        images: How many images have pixels that are labelled as the class.
-        reached: Whether the precision asked for is reached. If not, the minimum confidence is 1.
-        own: Whether it is the class's own; False: too few images have it, and it is that of all classes together.
-        precision: With the threshold that each image gets from the other images; None where nothing is left to be labelled.
-        recall: Likewise; None where the truth has no pixel of the class.
-        recall_before: The recall without a threshold.
-        precision_before: The precision without a threshold.
+        min_confidence: The threshold, 0..1.
+        images: Number of images with pixels labelled as the class.
+        reached: True if the target precision is reached. If not, `min_confidence` is 1.
+        own: True if the threshold is the class's own; False if it is that of all classes together, because too few images have the
+            class.
+        precision: Precision with a threshold from the other images; None if no pixel remains labelled.
+        recall: Recall with a threshold from the other images; None if the truth has no pixel of the class.
+        precision_before: Precision without a threshold.
+        recall_before: Recall without a threshold.
     """
 
     min_confidence: float
@@ -104,17 +105,17 @@ class ClassThreshold:
 
 
 def choose_thresholds(tallies: Sequence[Tally], precision: float) -> tuple[ClassThreshold, ...]:
-    """Choose the minimum confidence of each class 1..N, for a precision of 0..1.
+    """Choose the minimum confidence of each class 1..N for a target precision, 0..1.
 
-    Of two images and more the numbers are with one left out; of one image there are none.
+    Precision and recall need at least two images, because they leave one out; they are None for a single image.
     """
     labelled = np.stack([tally.labelled for tally in tallies])  # [I, N, K]
     right = np.stack([tally.right for tally in tallies])
     truth = np.stack([tally.truth for tally in tallies])  # [I, N]
-    own, found = _chosen(labelled, right, precision)
-    reached, steps = found[0] >= 0, np.where(found >= 0, found, STEPS)
+    own, chosen = _choose_steps(labelled, right, precision)
+    reached, steps = chosen[0] >= 0, np.where(chosen >= 0, chosen, STEPS)
     image, number = np.ogrid[: len(tallies), : labelled.shape[1]]
-    kept, hit = (counts[image, number, steps[1:]].sum(0) for counts in (labelled, right))
+    positives, true_positives = (counts[image, number, steps[1:]].sum(0) for counts in (labelled, right))
     several = len(tallies) > 1
     return tuple(
         ClassThreshold(
@@ -122,8 +123,8 @@ def choose_thresholds(tallies: Sequence[Tally], precision: float) -> tuple[Class
             images=int((labelled[:, entry, 0] > 0).sum()),
             reached=bool(reached[entry]),
             own=bool(own[0, entry]),
-            precision=_share(hit[entry], kept[entry]) if several else None,
-            recall=_share(hit[entry], truth[:, entry].sum()) if several else None,
+            precision=_share(true_positives[entry], positives[entry]) if several else None,
+            recall=_share(true_positives[entry], truth[:, entry].sum()) if several else None,
             precision_before=_share(right[:, entry, 0].sum(), labelled[:, entry, 0].sum()),
             recall_before=_share(right[:, entry, 0].sum(), truth[:, entry].sum()),
         )
@@ -135,42 +136,44 @@ def _share(part: int, whole: int) -> float | None:
     return None if not whole else float(part / whole)
 
 
-def _chosen(labelled: Counts, right: Counts, precision: float) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Return whether the step of each class is its own, and that step, or -1 where none is precise enough.
+def _choose_steps(labelled: Counts, right: Counts, precision: float) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Return for each class whether it has its own step, and the step, or -1 if none reaches the target.
 
-    Both are [1 + I, N]: of all images, and then of all but one, for each.
+    Both are [1 + I, N]: row 0 is for all images, row 1 + i for all images except i.
     """
-    there = (labelled[..., 0] > 0).astype(np.int64)
-    own = np.vstack([there.sum(0), there.sum(0) - there]) >= _FEWEST
+    occurs = (labelled[..., 0] > 0).astype(np.int64)
+    own = np.vstack([occurs.sum(0), occurs.sum(0) - occurs]) >= _MIN_IMAGES
     quantiles = [0.0, 0.0, *(student_quantile(_LEVEL, images - 1) for images in range(2, len(labelled) + 1))]
     widths = np.array(quantiles)
-    together = _first(labelled.sum(1), right.sum(1), precision, widths)
-    alone = [_first(labelled[:, number], right[:, number], precision, widths) for number in range(labelled.shape[1])]
-    return own, np.where(own, np.stack(alone, axis=1), together[:, None])
+    shared = _lowest_step(labelled.sum(1), right.sum(1), precision, widths)
+    single = [
+        _lowest_step(labelled[:, number], right[:, number], precision, widths) for number in range(labelled.shape[1])
+    ]
+    return own, np.where(own, np.stack(single, axis=1), shared[:, None])
 
 
-def _first(labelled: Counts, right: Counts, precision: float, widths: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the lowest step by which [I, K] pixels are precise enough, or -1: of all images, and then of all but one; [1 + I].
+def _lowest_step(labelled: Counts, right: Counts, precision: float, widths: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the lowest step that reaches the target, or -1, for counts [I, K]: of all images, and of all except each; [1 + I].
 
     `widths` are the quantiles of Student's distribution by the number of images.
     """
-    there = labelled > 0
+    occurs = labelled > 0
     surplus = right - precision * labelled
-    mean = surplus.sum(0) / np.maximum(there.sum(0), 1)
-    apart = np.where(there, surplus - mean, 0)
-    squares = apart**2
-    # Without an image the mean of the others moves away from it, and their squares are about that mean.
-    images = np.vstack([there.sum(0), there.sum(0) - there])  # [1 + I, K]
-    moved = np.vstack([np.zeros(len(mean)), -apart]) / np.maximum(images, 1)
-    total = np.vstack([squares.sum(0), squares.sum(0) - squares]) - images * moved**2
+    mean = surplus.sum(0) / np.maximum(occurs.sum(0), 1)
+    deviation = np.where(occurs, surplus - mean, 0)
+    squares = deviation**2
+    # Leaving an image out shifts the mean away from it; the sum of squares is then about the shifted mean.
+    images = np.vstack([occurs.sum(0), occurs.sum(0) - occurs])  # [1 + I, K]
+    shift = np.vstack([np.zeros(len(mean)), -deviation]) / np.maximum(images, 1)
+    total = np.vstack([squares.sum(0), squares.sum(0) - squares]) - images * shift**2
     variance = np.maximum(total, 0) / np.maximum(images - 1, 1)
-    margin = mean + moved - widths[images] * np.sqrt(variance / np.maximum(images, 1))
+    margin = mean + shift - widths[images] * np.sqrt(variance / np.maximum(images, 1))
     enough = (images >= 2) & (margin >= 0)
     return np.where(enough.any(1), enough.argmax(1), -1)
 
 
 def student_quantile(level: float, freedom: int) -> float:
-    """Return the quantile of Student's distribution: exact for 1 and 2 degrees, else to 0.01 for levels below 0.95."""
+    """Return a quantile of Student's distribution: exact for 1 and 2 degrees of freedom, else to 0.01 for levels below 0.95."""
     if freedom == 1:
         return math.tan(math.pi * (level - 0.5))
     if freedom == 2:

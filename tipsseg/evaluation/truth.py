@@ -1,7 +1,6 @@
-"""Truth masks: which class each id in a file means, the layouts of well-known benchmarks, and the reading of mask files.
+"""Read truth masks, map their ids to label ids, and define the layouts of common benchmarks.
 
-In this program 0 is background and 1..N are the classes, as in the masks that it writes. Truth files may number differently: in
-some the classes begin at 0, in some 0 stands for pixels that do not count.
+Label ids are 0 for background and 1..N for the classes. In truth files, the classes may start at 0, or 0 may mean ignored pixels.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id, label_dtype
 from tipsseg.util.printable import listed
 
-#: In truth arrays, the id of pixels that do not count.
+#: Id of ignored pixels in truth arrays.
 IGNORED = 65535
 
 _UNKNOWN = -1
@@ -31,12 +30,11 @@ _TOP_ID = 65535
 
 @dataclass(frozen=True, slots=True)
 class TruthIds:
-    """The meaning of the ids in truth files.
+    """Mapping from the ids of truth files to label ids.
 
     Attributes:
-        classes: N, the number of classes that are scored.
-        meaning: The label id of each id in the file, 0..65535: 0 for background, 1..N, or IGNORED. Any other id is a fault of
-            the file.
+        classes: N, the number of scored classes.
+        meaning: Label id of each valid id in a file, 0..65535: 0 for background, 1..N, or IGNORED.
     """
 
     classes: int
@@ -44,11 +42,11 @@ class TruthIds:
 
     @property
     def background(self) -> bool:
-        """Tell whether the truth has background; background is then scored as a class of its own."""
+        """True if the truth has background, which is then scored as a class."""
         return BACKGROUND in self.meaning.values()
 
     def table(self) -> NDArray[np.int32]:
-        """Return [65536] int32, for each id of a file: its label id, IGNORED, or -1 for an unknown id."""
+        """Return the label id of each id of a file, [65536] int32: 0..N, IGNORED, or -1 for an unknown id."""
         table = np.full(_TOP_ID + 1, _UNKNOWN, np.int32)
         table[list(self.meaning.keys())] = list(self.meaning.values())
         return table
@@ -56,7 +54,7 @@ class TruthIds:
 
 @dataclass(frozen=True, slots=True)
 class TruthKind:
-    """A kind of truth file: the end of its name, before the extension, and the meaning of its ids."""
+    """Kind of truth file: the suffix of its name before the extension, and the meaning of its ids."""
 
     suffix: str
     ids: TruthIds
@@ -64,13 +62,13 @@ class TruthKind:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The names of files and the numbers of classes of a benchmark.
+    """File names and class ids of a benchmark.
 
     Attributes:
-        name: The name of the layout.
-        vocabulary: The preset vocabulary that it scores; None: the user's own vocabulary.
-        image_suffix: The end of an image's name, before the extension, that the name of its truth does not have.
-        kinds: The kinds of truth file that it may have, the best first; all score the same classes.
+        name: Name of the layout.
+        vocabulary: Preset vocabulary of the benchmark; None for the user's own vocabulary.
+        image_suffix: Suffix of image names before the extension, which truth names lack.
+        kinds: Kinds of truth files, best first. All score the same classes.
     """
 
     name: str
@@ -96,9 +94,9 @@ def plain_ids(
 
     Args:
         classes: N.
-        ignore_index: The id of pixels that do not count, whatever else that id would mean; None: 255, or 65535 above 254 classes.
-        reduce_zero_label: 0 does not count, and 1..N are the classes.
-        zero_based: 0..N-1 are the classes, and there is no background.
+        ignore_index: The id of ignored pixels, which overrides any other meaning. None: 255, or 65535 above 254 classes.
+        reduce_zero_label: 0 is ignored, and 1..N are the classes.
+        zero_based: 0..N-1 are the classes, without background.
     """
     if ignore_index is None:
         ignore_index = ignore_id(classes)
@@ -114,16 +112,16 @@ def plain_ids(
 
 
 def plain_layout(ids: TruthIds) -> Layout:
-    """Return the layout of a dataset whose truth files are named like the images."""
+    """Return the layout of a dataset with truth files named like the images."""
     return Layout("plain", None, "", (TruthKind("", ids),))
 
 
 # ---- benchmarks ----
 
-# Cityscapes: classes in the order of their training ids, by the ids of the labelIds files; the other ids are not evaluated.
+# Cityscapes: ids of the labelIds files, in the order of the training ids. Other ids are ignored.
 _CITYSCAPES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
-# COCO-Stuff: of 182 categories these have no pixels in the 2017 edition; ids in the stuffthingmaps files begin at 0.
+# COCO-Stuff: categories without pixels in the 2017 edition, out of 182. Ids in the stuffthingmaps files start at 0.
 _COCO_STUFF_UNUSED = frozenset({11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90})
 
 
@@ -145,10 +143,10 @@ def _layout(name: str, *kinds: TruthKind, image_suffix: str = "") -> Layout:
 _ALL_LAYOUTS = (
     # ADEChallengeData2016: images/validation/X.jpg, annotations/validation/X.png
     _layout("ade20k", TruthKind("", plain_ids(150, reduce_zero_label=True))),
-    # VOC2012: JPEGImages/X.jpg, SegmentationClass/X.png; 255 is the seam around objects
+    # VOC2012: JPEGImages/X.jpg, SegmentationClass/X.png; 255 is the border of objects
     _layout("voc20", TruthKind("", plain_ids(20, reduce_zero_label=True))),
     _layout("voc21", TruthKind("", plain_ids(20))),
-    # VOC2010: JPEGImages/X.jpg, SegmentationClassContext/X.png, whose ids are the 59 frequent classes in alphabetical order
+    # VOC2010: JPEGImages/X.jpg, SegmentationClassContext/X.png; ids are the 59 frequent classes in alphabetical order
     _layout("pascal-context-59", TruthKind("", plain_ids(59, reduce_zero_label=True))),
     _layout("pascal-context-60", TruthKind("", plain_ids(59))),
     # leftImg8bit/val/CITY/X_leftImg8bit.png, gtFine/val/CITY/X_gtFine_labelIds.png
@@ -158,7 +156,7 @@ _ALL_LAYOUTS = (
         TruthKind("_gtFine_labelIds", _cityscapes_label_ids()),
         image_suffix="_leftImg8bit",
     ),
-    # val2017/X.jpg, stuffthingmaps/val2017/X.png or what mmsegmentation's converter makes of it
+    # val2017/X.jpg, stuffthingmaps/val2017/X.png or the output of mmsegmentation's converter
     _layout(
         "coco-stuff",
         TruthKind("_labelTrainIds", plain_ids(171, zero_based=True)),
@@ -166,16 +164,16 @@ _ALL_LAYOUTS = (
     ),
 )
 
-#: The layouts by name; each is named like the vocabulary that it scores. 255 does not count in any of them.
+#: Layouts by name, which is also the name of their vocabulary. All ignore 255.
 LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in _ALL_LAYOUTS}
 
 
 def get_layout(name: str) -> Layout:
-    """Find a layout by its name in LAYOUTS. Raises UsageError for any other name."""
+    """Return the layout with this name. Raises UsageError for an unknown name."""
     if name not in LAYOUTS:
         close = difflib.get_close_matches(name.lower(), LAYOUTS, n=1)
-        known = f"The layouts are: {', '.join(LAYOUTS)}."
-        raise UsageError(f"unknown layout {name!r}", f"Did you mean {close[0]!r}? {known}" if close else known)
+        names = f"The layouts are: {', '.join(LAYOUTS)}."
+        raise UsageError(f"unknown layout {name!r}", f"Did you mean {close[0]!r}? {names}" if close else names)
     return LAYOUTS[name]
 
 
@@ -183,19 +181,19 @@ def get_layout(name: str) -> Layout:
 
 
 def read_truth(path: Path, ids: TruthIds, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint16]:
-    """Read the truth in a mask file.
+    """Read a truth mask.
 
     Args:
-        path: A grey picture of 1, 8 or 16 bits, whose values are the ids, or a palette picture, whose indices are the ids.
+        path: A greyscale image of 1, 8 or 16 bits with ids as values, or a palette image with ids as indices.
         ids: The meaning of the ids.
-        max_pixels: Larger masks are refused.
+        max_pixels: Limit on the number of pixels.
 
     Returns:
-        [H, W] uint16: 0 for background, 1..N for the classes, IGNORED.
+        [H, W] uint16: 0 for background, 1..N for the classes, or IGNORED.
 
     Raises:
-        ImageError: The file cannot be read, or is another kind of picture.
-        LabelIdError: It has ids that `ids` does not have.
+        ImageError: The file cannot be read, or is another kind of image.
+        LabelIdError: The mask has ids that are not in `ids`.
     """
     stored = _read_ids(path, max_pixels)
     table = ids.table()
@@ -203,30 +201,29 @@ def read_truth(path: Path, ids: TruthIds, max_pixels: int = MAX_PIXELS) -> NDArr
         path,
         stored,
         table != _UNKNOWN,
-        f"The vocabulary has {_count(ids.classes, 'class', 'classes')}. If that is right, say what the ids mean with "
-        "argument `ignore_index`, argument `reduce_zero_label` or argument `zero_based`, or name the benchmark with "
-        "argument `layout`.",
+        f"The vocabulary has {_count(ids.classes, 'class', 'classes')}. If that is right, set argument `ignore_index`, "
+        "argument `reduce_zero_label` or argument `zero_based`, or select the benchmark with argument `layout`.",
     )
     return table.astype(np.uint16)[stored]
 
 
 def read_labels(path: Path, classes: int, max_pixels: int = MAX_PIXELS) -> LabelArray:
-    """Read the labels of N classes in a mask file, as `tipsseg label` writes it: [H, W] uint8, or uint16 above 254 classes.
+    """Read a mask that `tipsseg label` wrote for N classes: [H, W] uint8, or uint16 above 254 classes.
 
     Raises:
-        ImageError: As `read_truth`.
-        LabelIdError: For ids other than 0, 1..N and 255 (65535 above 254 classes).
+        ImageError: The file cannot be read, or is another kind of image.
+        LabelIdError: The mask has ids other than 0, 1..N and 255 (65535 above 254 classes).
     """
     stored = _read_ids(path, max_pixels)
-    known = np.zeros(_TOP_ID + 1, bool)
-    known[: classes + 1] = True
-    known[ignore_id(classes)] = True
+    valid = np.zeros(_TOP_ID + 1, bool)
+    valid[: classes + 1] = True
+    valid[ignore_id(classes)] = True
     _refuse_unknown(
         path,
         stored,
-        known,
-        f"Predicted masks hold 0 for background, 1..{classes} for the classes in the vocabulary's order and "
-        f"{ignore_id(classes)} for pixels without a label. Give the vocabulary that they were made with.",
+        valid,
+        f"Predicted masks have 0 for background, 1..{classes} for the classes in the vocabulary's order, and "
+        f"{ignore_id(classes)} for pixels without a label. Use the vocabulary of the run that wrote them.",
     )
     return stored.astype(np.uint8) if label_dtype(classes) is np.uint8 else stored.astype(np.uint16)
 
@@ -237,13 +234,13 @@ def _read_ids(path: Path, max_pixels: int) -> LabelArray:
         return stored_ids(picture)
 
 
-def _refuse_unknown(path: Path, stored: LabelArray, known: NDArray[np.bool_], hint: str) -> None:
-    """Raise LabelIdError if `stored` [H, W] has ids that are not in `known` [65536]."""
+def _refuse_unknown(path: Path, stored: LabelArray, valid: NDArray[np.bool_], hint: str) -> None:
+    """Raise LabelIdError if `stored` [H, W] has ids that are not `valid` [65536]."""
     counts = count_labels(stored)
-    unknown = np.flatnonzero((counts > 0) & ~known[: counts.size]).tolist()
+    unknown = np.flatnonzero((counts > 0) & ~valid[: counts.size]).tolist()
     if unknown:
-        found = [f"{number} ({_count(int(counts[number]), 'pixel')})" for number in unknown]
-        raise LabelIdError(path, f"ids that are no class: {listed(found, 4)}", hint)
+        ids = [f"{number} ({_count(int(counts[number]), 'pixel')})" for number in unknown]
+        raise LabelIdError(path, f"unknown ids: {listed(ids, 4)}", hint)
 
 
 def _count(number: int, one: str, many: str = "") -> str:

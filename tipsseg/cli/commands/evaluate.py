@@ -210,7 +210,7 @@ def _make_page(output: Path, compute: ComputeOptions, progress: Progress) -> boo
 
 
 def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress: Progress) -> None:
-    from tipsseg.evaluation.metrics import misplaced, row_names, table
+    from tipsseg.evaluation.metrics import find_swapped_classes, row_names, table
     from tipsseg.runs.evaluate.run import write_reports
     from tipsseg.util.files import json_bytes
     from tipsseg.util.printable import counted
@@ -218,7 +218,7 @@ def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress
     if output is not None:
         written = write_reports(evaluation, output)
         progress.note(f"Written: {', '.join(map(str, written))}")
-    if swapped := misplaced(evaluation.confusion):
+    if swapped := find_swapped_classes(evaluation.confusion):
         names = row_names(evaluation.confusion, evaluation.names)
         first, taken = swapped[0]
         progress.note(
