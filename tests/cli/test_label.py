@@ -269,7 +269,7 @@ def test_a_vocabulary_file_is_used_and_written_out(label: Label, mlp_checkpoint:
     before = contents("out")
     ran = label(words=words)
     assert (ran.code, ran.out) == (1, "")
-    assert "it holds labels of another run: with the same classes, other what is said of the classes\nHint: " in ran.err
+    assert "it holds labels of another run: with the same classes, other class settings\nHint: " in ran.err
     assert contents("out") == before
 
 

@@ -97,7 +97,7 @@ def a_file_for_the_folder(path: Path) -> None:
     path.parent.write_bytes(b"mine")
 
 
-STRANGER = "out/masks/more/new.png is there, and is not what tipsseg wrote for this image"
+STRANGER = "out/masks/more/new.png exists, and tipsseg did not write it for this image"
 #: What is in the place of a mask that no record has, and why it is not replaced; "" where it is.
 IN_THE_PLACE: dict[str, tuple[Callable[[Path], object], str]] = {
     "nothing": (lambda path: None, ""),

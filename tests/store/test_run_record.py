@@ -18,10 +18,10 @@ from tipsseg.options import FileOptions, LabelOptions, MinArea
 from tipsseg.options.shard import Shard
 from tipsseg.store import run_record as module
 from tipsseg.store import spec as specs
+from tipsseg.store.differences import differences
 from tipsseg.store.run_record import (
     RUN_FILE,
     _versions,
-    differences,
     find_run,
     read_run,
     refuse_other_record,

@@ -19,8 +19,8 @@ from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
 from tipsseg.store.failures import Failure
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
 from tipsseg.store.manifest import ManifestEntry, expected_files, input_path
+from tipsseg.store.refusals import open_resume, refuse_in_the_way, refuse_other_classes, refuse_other_ids
 from tipsseg.store.results import Failed, ImageResult, Labelled, Unchanged, move_files, remove_files, restore_links
-from tipsseg.store.resume import ResumeState
 from tipsseg.store.run_record import RUN_FILE, run_context, write_run
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.store.state import STATE_FOLDER, State
@@ -68,11 +68,11 @@ class OutputFolder:
             if lock.left_over:
                 _clean_up_before(spec)
             self.state = stack.enter_context(closing(State(context.state)))
-            self.resume = ResumeState(info, context, self.state)
+            self.resume = open_resume(info, context, self.state)
             if not spec.overwrite:
-                self.resume.refuse_other_ids(refs)
+                refuse_other_ids(self.resume, refs)
             elif not spec.replace_edited:
-                self.resume.refuse_other_classes()
+                refuse_other_classes(self.resume)
             before = self.resume.before
             #: What run.json says, or what it keeps of an earlier run that it does not say any more.
             self._record = before or info
@@ -88,7 +88,7 @@ class OutputFolder:
             if spec.shard is None:  # else it may be another shard's, with the same content
                 context.ownership.refuse_changed(context.output / CLASSES_FILE)
             # From here on what is there is changed.
-            self.resume.refuse_in_the_way(refs)
+            refuse_in_the_way(self.resume, refs)
             self.moved = move_files(self.state, context)
             if spec.overwrite:
                 self._overwrite()

@@ -22,14 +22,13 @@ from tipsseg.options.fields import options_of, read_options
 from tipsseg.options.shard import parse_shard
 from tipsseg.store import spec as specs
 from tipsseg.store.shards import state_folders
-from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec, model_identity, vocabulary_identity, vocabulary_record
+from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec, model_identity, vocabulary_record
 from tipsseg.store.writing import RunContext
 from tipsseg.types import BACKGROUND, printable_path
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.fingerprint import Fingerprint, parse_file
 from tipsseg.util.json_values import parse, short, take
 from tipsseg.util.ownership import MOVE, Ownership
-from tipsseg.util.printable import listed
 from tipsseg.util.record_paths import actual_name, is_inside
 from tipsseg.vocabulary.toml_file import parse_class
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary
@@ -288,57 +287,6 @@ def parse_run(record: object, state: Path) -> RunInfo:
             {name: options[name] for name in options if name in GONE},
         ),
     )
-
-
-def differences(one: RunInfo, other: RunInfo) -> list[str]:
-    """What of the model, the vocabulary and the names of files is not the same in two runs.
-
-    Of the first two, ids would mean other things.
-    """
-    found = []
-    if model_identity(one.model) != model_identity(other.model):
-        found.append("model")
-    if _vocabulary_of(one) != _vocabulary_of(other):
-        found.append("vocabulary")
-    if one.spec.files.names != other.spec.files.names:
-        found.append("choice of argument `names`")
-    return found
-
-
-def difference_texts(one: RunInfo, other: RunInfo) -> list[str]:
-    """What `differences` finds, in words: "the classes differ: panda leg, tree / car"."""
-    found = differences(one, other)
-    texts = []
-    if "model" in found:
-        models = [str(info.model["id"]) for info in (one, other)]
-        texts.append(f"the models differ: {' / '.join(models)}" + (" (with other files)" * (models[0] == models[1])))
-    if "vocabulary" in found:
-        names = [[entry.name for entry in info.spec.vocabulary.specs] for info in (one, other)]
-        if names[0] != names[1]:
-            texts.append(f"the classes differ: {' / '.join(listed(each, 5) for each in names)}")
-        else:
-            first, second = _vocabulary_of(one), _vocabulary_of(other)
-            keys = [
-                key
-                for key in ("classes", "background", "auto", "templates", "fit")
-                if first.get(key) != second.get(key)
-            ]
-            what = {"classes": "what is said of the classes", "auto": "background", "fit": "fitted vectors"}
-            texts.append(f"with the same classes, other {', '.join(dict.fromkeys(what.get(key, key) for key in keys))}")
-    if "choice of argument `names`" in found:
-        texts.append(f"the names of files differ: argument `names`={one.spec.files.names} / {other.spec.files.names}")
-    return texts
-
-
-def of_same_phrases(info: RunInfo) -> RunInfo:
-    """The same run with classes that say nothing but what the model is asked: no colour, supercategory or minimum confidence."""
-    vocabulary = info.spec.vocabulary
-    plain = tuple(replace(each, colour=None, supercategory="", min_confidence=None) for each in vocabulary.specs)
-    return replace(info, spec=replace(info.spec, vocabulary=replace(vocabulary, specs=plain)))
-
-
-def _vocabulary_of(info: RunInfo) -> Mapping[str, object]:
-    return vocabulary_identity(vocabulary_record(info.spec.vocabulary, info.spec.vocabulary))
 
 
 def _get(record: object, key: str) -> object:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -232,37 +232,6 @@ def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str
     if spec.labelled_in != "float32":
         value["features"] = spec.labelled_in
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def other_options(one: RunInfo, other: RunInfo) -> tuple[list[str], list[str]]:
-    """The options that decide labels and are not the same in two runs, as each has them: ["scales 1"], ["scales 1,1.75"]."""
-    pairs = [
-        (each.name, getattr(here, each.name), getattr(there, each.name))
-        for here, there in ((one.spec.options, other.spec.options), (one.spec.files, other.spec.files))
-        for each in fields(here)
-        if each.name != "val_fraction"  # which images are for validation is no matter of labels
-    ]
-    pairs += [("dtype", one.dtype, other.dtype)]
-    differing = [each for each in pairs if each[1] != each[2]]
-    theirs, ours = ([f"{each[0].replace('_', '-')} {_said(each[side])}" for each in differing] for side in (1, 2))
-    for name, value in ({} if one.noted is None else one.noted.gone).items():
-        option = name.replace("_", "-")
-        theirs, ours = [*theirs, f"{option} {_said(value)} (gone from this version)"], [*ours, f"no {option}"]
-    if one.spec.labelled_in != other.spec.labelled_in:
-        theirs, ours = [*theirs, kept_features(one.spec)], [*ours, kept_features(other.spec)]
-    return theirs, ours
-
-
-def kept_features(spec: RunSpec) -> str:
-    """The features that a run labels by, in words."""
-    return "no kept features" if spec.features is None else f"features kept in {spec.labelled_in}"
-
-
-def _said(value: object) -> str:
-    """Return the value of an option as it is typed, or nearly so."""
-    if value is None or isinstance(value, bool):
-        return "on" if value else "not given"
-    return text_of(value)
 
 
 def model_identity(facts: Mapping[str, object]) -> Mapping[str, object]:

@@ -23,8 +23,8 @@ from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.engine import LocalEngine
 from tipsseg.runs.label.run import as_items, refuse_unfit
 from tipsseg.store.lock import is_locked
+from tipsseg.store.refusals import open_resume, refuse_in_the_way, refuse_other_ids
 from tipsseg.store.results import Failed, Labelled, Unchanged, image_paths
-from tipsseg.store.resume import ResumeState
 from tipsseg.store.run_record import run_context
 from tipsseg.store.spec import RunInfo
 from tipsseg.store.state import State
@@ -73,13 +73,13 @@ def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool)
     unchanged = failed = replaced = edited = 0
     todo: list[ImageRef] = []
     with closing(State(context.state)) as state:
-        resume = ResumeState(info, context, state)
+        resume = open_resume(info, context, state)
         context = context.with_files(resume.files)
         try:
             if not spec.overwrite:
-                resume.refuse_other_ids(images.known)
+                refuse_other_ids(resume, images.known)
                 images = refuse_unfit(resume, images)
-            resume.refuse_in_the_way(images.known)
+            refuse_in_the_way(resume, images.known)
         except OutputError as refusal:  # this tells what there is to do all the same
             progress.note(
                 f"The run would be refused: {refusal.message}" + (f" ({refusal.hint})" if refusal.hint else "")

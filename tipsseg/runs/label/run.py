@@ -32,6 +32,7 @@ from tipsseg.runs.common.reporting import Reporter
 from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.engine.engine import Engine
 from tipsseg.store.folder import OutputFolder
+from tipsseg.store.refusals import refuse_convertible, refuse_mixture
 from tipsseg.store.results import Failed, ImageResult, Labelled, Left, Unchanged, image_paths
 from tipsseg.store.resume import ResumeState
 from tipsseg.store.spec import Counts, RunInfo
@@ -196,15 +197,15 @@ def run_label(info: RunInfo, images: Images, engine: Engine, progress: Progress,
 def refuse_unfit(resume: ResumeState, images: Images) -> Images:
     """Return the images again, all at hand if that had to be known.
 
-    Raises OutputError, see `ResumeState.refuse_mixture` and `ResumeState.refuse_convertible`.
+    Raises OutputError, see `refuse_mixture` and `refuse_convertible`.
     """
     if not resume.mixed and not resume.lacks_formats:
         return images
     refs = tuple(images.refs)
     if resume.mixed:
-        resume.refuse_mixture({each.name for each in refs})
+        refuse_mixture(resume, {each.name for each in refs})
     else:
-        resume.refuse_convertible(refs)
+        refuse_convertible(resume, refs)
     return replace(images, refs=refs)
 
 

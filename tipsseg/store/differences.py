@@ -1,0 +1,96 @@
+"""Compare two runs: would their ids mean the same, and were their labels made with the same options?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+
+from tipsseg.options.fields import text_of
+from tipsseg.store.spec import RunInfo, RunSpec, model_identity, vocabulary_identity, vocabulary_record
+from tipsseg.util.printable import listed
+
+#: The keys of a vocabulary's record, in words. "auto" and "background" are one option.
+_PARTS = {
+    "classes": "class settings",
+    "background": "background",
+    "auto": "background",
+    "templates": "templates",
+    "fit": "fitted vectors",
+}
+
+
+def differences(one: RunInfo, other: RunInfo) -> list[str]:
+    """Name what differs in two runs: "model", "vocabulary", "choice of argument `names`".
+
+    If one of the first two differs, ids would mean other things.
+    """
+    found = []
+    if model_identity(one.model) != model_identity(other.model):
+        found.append("model")
+    if _vocabulary_of(one) != _vocabulary_of(other):
+        found.append("vocabulary")
+    if one.spec.files.names != other.spec.files.names:
+        found.append("choice of argument `names`")
+    return found
+
+
+def difference_texts(one: RunInfo, other: RunInfo) -> list[str]:
+    """Describe what `differences` names: "the classes differ: panda leg, tree / car"."""
+    found = differences(one, other)
+    texts = []
+    if "model" in found:
+        models = [str(info.model["id"]) for info in (one, other)]
+        texts.append(f"the models differ: {' / '.join(models)}" + (" (with other files)" * (models[0] == models[1])))
+    if "vocabulary" in found:
+        names = [[entry.name for entry in info.spec.vocabulary.specs] for info in (one, other)]
+        if names[0] != names[1]:
+            texts.append(f"the classes differ: {' / '.join(listed(classes, 5) for classes in names)}")
+        else:
+            first, second = _vocabulary_of(one), _vocabulary_of(other)
+            parts = dict.fromkeys(text for key, text in _PARTS.items() if first.get(key) != second.get(key))
+            texts.append(f"with the same classes, other {', '.join(parts)}")
+    if "choice of argument `names`" in found:
+        texts.append(f"the names of files differ: argument `names`={one.spec.files.names} / {other.spec.files.names}")
+    return texts
+
+
+def of_same_phrases(info: RunInfo) -> RunInfo:
+    """Return the run without what the model is not asked about its classes: colour, supercategory, minimum confidence."""
+    vocabulary = info.spec.vocabulary
+    plain = tuple(replace(spec, colour=None, supercategory="", min_confidence=None) for spec in vocabulary.specs)
+    return replace(info, spec=replace(info.spec, vocabulary=replace(vocabulary, specs=plain)))
+
+
+def other_options(one: RunInfo, other: RunInfo) -> tuple[list[str], list[str]]:
+    """Return the options that decide labels and differ in two runs, as each has them: ["scales 1"], ["scales 1,1.75"]."""
+    pairs = [
+        (option.name, getattr(first, option.name), getattr(second, option.name))
+        for first, second in ((one.spec.options, other.spec.options), (one.spec.files, other.spec.files))
+        for option in fields(first)
+        if option.name != "val_fraction"  # labels do not depend on which images are for validation
+    ]
+    pairs += [("dtype", one.dtype, other.dtype)]
+    differing = [pair for pair in pairs if pair[1] != pair[2]]
+    theirs, ours = ([f"{pair[0].replace('_', '-')} {_value_text(pair[side])}" for pair in differing] for side in (1, 2))
+    for name, value in ({} if one.noted is None else one.noted.gone).items():
+        option = name.replace("_", "-")
+        theirs, ours = [*theirs, f"{option} {_value_text(value)} (gone from this version)"], [*ours, f"no {option}"]
+    if one.spec.labelled_in != other.spec.labelled_in:
+        theirs, ours = [*theirs, kept_features(one.spec)], [*ours, kept_features(other.spec)]
+    return theirs, ours
+
+
+def kept_features(spec: RunSpec) -> str:
+    """Describe the features that a run labels from."""
+    return "no kept features" if spec.features is None else f"features kept in {spec.labelled_in}"
+
+
+def _value_text(value: object) -> str:
+    """Return the value of an option as it is typed, or nearly so."""
+    if value is None or isinstance(value, bool):
+        return "on" if value else "not given"
+    return text_of(value)
+
+
+def _vocabulary_of(info: RunInfo) -> Mapping[str, object]:
+    return vocabulary_identity(vocabulary_record(info.spec.vocabulary, info.spec.vocabulary))
