@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from tipsseg.store import state
+from tipsseg.store import database
 
 # On cores that others use too, an example takes as long as it takes.
 settings.register_profile("tipsseg", deadline=None)
@@ -30,7 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TIPSSEG_NUMBA", "0")
 
 # No test loses power, and on a busy disk most of the time would go with waiting for it.
-state.SYNCHRONOUS = "OFF"
+database.SYNCHRONOUS = "OFF"
 
 if TYPE_CHECKING:
     from tipsseg import Model

@@ -133,7 +133,11 @@ def refuse_in_the_way(resume: ResumeState, refs: Iterable[ImageRef | Failed]) ->
     )
     conflicts = [(ref, conflict) for ref in images if (conflict := resume.conflict(ref, None))]
     if conflicts and resume.info.spec.overwrite:  # files of other images, by names of the same stem, are removed
-        ours = {actual_path(resume.context.output, file) for file in resume.state.files()}
+        ours = {
+            actual_path(resume.context.output, file)
+            for entry in resume.state.entries()
+            for file in entry.files.values()
+        }
         conflicts = [(ref, conflict) for ref, conflict in conflicts if not resume.files_of(ref) <= ours]
     if conflicts:
         ref, (reason, hint) = conflicts[0]

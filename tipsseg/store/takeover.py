@@ -72,7 +72,7 @@ def exported_rows(folder: Path, holding: Callable[[str], Sequence[str]]) -> Iter
 
 def former_files(folder: Path) -> list[Path]:
     """Return the hidden files of an earlier version. Raises OSError."""
-    return [*_former_logs(folder), *(_journal(folder, name) for name in FORMATS)]
+    return [*_former_logs(folder), *(_journal(folder, name) for name in former_journals(folder))]
 
 
 def _former_logs(folder: Path) -> list[Path]:

@@ -75,6 +75,13 @@ def fingerprint(path: Path) -> Fingerprint:
     return Fingerprint(status.st_size, status.st_mtime_ns, sha256)
 
 
+def stamp(path: Path, digest: str | None = None) -> Fingerprint:
+    """Take the fingerprint of a regular file, with its sha256 whatever its size; `digest` if it is known. Raises OSError."""
+    sha256 = content_digest(path) if digest is None else digest
+    status = path.stat()
+    return Fingerprint(status.st_size, status.st_mtime_ns, sha256)
+
+
 def fingerprint_and_digest(path: Path) -> tuple[Fingerprint, str]:
     """Take the fingerprint of a regular file, and its sha256 whatever its size, by reading it once. Raises OSError."""
     with open_regular(path) as file:

@@ -1,0 +1,236 @@
+"""The SQLite file of a state folder: open it, begin changes, make transactions, close it.
+
+Until the first change nothing is written: a database that is new, or was damaged, is a temporary one. While a process changes the
+file, it is in WAL mode and locked for others. Afterwards it is in DELETE mode, so that it can be opened in a read-only folder.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tipsseg.errors import OutputError
+from tipsseg.util.files import atomic_path, remove_file
+
+#: What SQLite waits for: the disk at each checkpoint, not at each commit. A power loss may cost the last images, never the folder.
+SYNCHRONOUS = "NORMAL"
+
+#: The text of the tables. A database with other tables is of another version, or not by tipsseg, and is replaced.
+_SCHEMA = [
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    "CREATE TABLE image (key BLOB PRIMARY KEY, path TEXT, digest TEXT, formats TEXT, session INTEGER, entry BLOB) WITHOUT ROWID",
+    "CREATE TABLE row (format TEXT, key BLOB, data BLOB, PRIMARY KEY (format, key)) WITHOUT ROWID",
+    "CREATE TABLE ahead (place TEXT, digest TEXT, image TEXT, PRIMARY KEY (place, digest)) WITHOUT ROWID",
+    "CREATE TABLE stale (format TEXT PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE failure (key BLOB PRIMARY KEY, session INTEGER, line BLOB) WITHOUT ROWID",
+]
+
+#: Messages of SQLite that have no error number: a word of them, the reason, and what to do.
+_REASONS = {
+    "full": ("no space left on the device", "Free some space and run the same command again."),
+    "disk I/O": (
+        "the system allows no larger file, or the disk failed",
+        "See `ulimit -f`, and run the same command again.",
+    ),
+}
+
+#: Words in messages of SQLite if another process has the file, or was killed in a folder that is read-only now.
+_OUT_OF_REACH = ("lock", "unable to open", "readonly")
+
+
+class Database:
+    """A database with the tables of a state. Any thread may call it.
+
+    Attributes:
+        path: Its file.
+        lock: Lets one thread make several calls at a time.
+        is_file: Whether the file is open; else a temporary database is.
+        damaged: Whether the file cannot be used, and is to be replaced.
+        changed: Whether this process has begun to change it.
+        images: Number of images.
+        session: Number of processes that changed it.
+        broken_off: Whether a process ended before it had written all exports.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock = threading.RLock()
+        self.is_file = self.damaged = self.changed = self.broken_off = False
+        self.images = self.session = 0
+        self._connection = _connect("")
+
+    # ---- opening and closing ----
+
+    def open_file(self) -> bool:
+        """Open the file, and read what it holds; False if there is none that can be used. Raises OutputError."""
+        if not os.path.lexists(self.path):
+            return False
+        self._refuse_link()
+        self._connection = _connect(str(self.path))
+        try:
+            tables = self._connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid").fetchall()
+            self.is_file = [sql for (sql,) in tables] == _SCHEMA
+            self.damaged = not self.is_file
+            if self.is_file:
+                (self.images,) = self._connection.execute("SELECT count(*) FROM image").fetchone()
+                meta = dict(self._connection.execute("SELECT key, value FROM meta").fetchall())
+                self.session, self.broken_off = int(meta.get("session", 0)), bool(meta.get("at_work"))
+        except sqlite3.OperationalError as error:
+            self.is_file = False
+            if not any(word in str(error) for word in _OUT_OF_REACH):
+                raise self._error(error) from error
+        except (sqlite3.DatabaseError, ValueError):
+            self.is_file, self.damaged = False, True
+        return self.is_file
+
+    def open_temporary(self) -> None:
+        """Open a temporary database in place of the file."""
+        self._connection.close()
+        self.is_file, self.images, self.session, self.broken_off = False, 0, 0, False
+        self._connection = _connect("")  # on the disk only if it gets large
+        for statement in _SCHEMA:
+            self._connection.execute(statement)
+
+    def begin(self) -> None:
+        """Get ready for changes: write a temporary database to the file, and lock it for others. Raises OutputError."""
+        with self.errors():
+            if not self.is_file:
+                self._write_file()
+            self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._set_journal("WAL")
+            self._connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
+        self.changed = True
+        self.session += 1
+        with self.transaction():
+            self.set_meta("at_work", 1)
+            self.set_meta("session", self.session)
+
+    def _write_file(self) -> None:
+        self._refuse_link()
+        for suffix in ("-wal", "-shm", "-journal"):  # of a damaged database
+            remove_file(self.path.with_name(self.path.name + suffix))
+        with atomic_path(self.path) as temporary:
+            target = _connect(str(temporary))
+            try:
+                target.execute("PRAGMA synchronous = OFF")  # until it is complete, the exports can replace it
+                self._connection.backup(target)
+            finally:
+                target.close()
+        self._connection.close()
+        self._connection = _connect(str(self.path))
+        self.is_file = True
+
+    def _set_journal(self, mode: str) -> None:
+        # Without waiting for the disk: nothing changes but bytes of the header, within one sector.
+        self._connection.execute("PRAGMA synchronous = OFF")
+        self._connection.execute(f"PRAGMA journal_mode = {mode}")
+
+    def _refuse_link(self) -> None:
+        for path in (self.path.parent, self.path):
+            if path.is_symlink():
+                raise OutputError(path, "it is a symbolic link", "Remove the link, or choose another output folder.")
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        with self.lock, suppress(sqlite3.Error):
+            if self.changed:
+                self.changed = False
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._set_journal("DELETE")
+            self._connection.close()
+
+    # ---- statements ----
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Lock the database, and raise errors of SQLite and of damaged values as OutputError."""
+        try:
+            with self.lock:
+                yield
+        except (sqlite3.DatabaseError, zlib.error, ValueError) as error:
+            raise self._error(error) from error
+
+    def _error(self, error: Exception) -> OutputError:
+        if isinstance(error, sqlite3.OperationalError):
+            reason, hint = next((text for word, text in _REASONS.items() if word in str(error)), (str(error), ""))
+            return OutputError(self.path, reason, hint)
+        hint = f"Remove {self.path.parent} and run the same command again: it is rebuilt from the other records."
+        return OutputError(self.path, f"it is damaged: {error}", hint)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Database]:
+        """Make one transaction of the block. Raises OutputError."""
+        with self.errors():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def execute(self, statement: str, *values: object) -> None:
+        self._connection.execute(statement, values)
+
+    def execute_all(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+        self._connection.executemany(statement, rows)
+
+    def select(self, statement: str, *values: object) -> list[Any]:
+        """Return all rows. Raises OutputError."""
+        with self.errors():
+            return self._connection.execute(statement, values).fetchall()
+
+    def value(self, statement: str, *values: object) -> object:
+        """Return the first column of the first row; None without rows. Raises OutputError."""
+        with self.errors():
+            row = self._connection.execute(statement, values).fetchone()
+        return None if row is None else row[0]
+
+    def meta(self, key: str) -> object:
+        return self.value("SELECT value FROM meta WHERE key = ?", key)
+
+    def set_meta(self, key: str, value: object) -> None:
+        self.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", key, value)
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    # Transactions are begun by hand, and one thread uses the connection at a time.
+    return sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
+
+
+# ---- values of columns ----
+
+
+def key_of(image: str) -> bytes:
+    """Return the key of an image; keys have the order of `name_order`."""
+    return image.replace("/", "\0").encode()
+
+
+def name_of(key: bytes) -> str:
+    return key.decode().replace("\0", "/")
+
+
+def pack(rows: Iterable[bytes]) -> bytes:
+    """Compress rows, which have no tabs."""
+    return zlib.compress(b"".join(row + b"\t" for row in rows), 1)
+
+
+def unpack(data: bytes, limit: int) -> bytes:
+    """Decompress data. Raises zlib.error for other data, and for more bytes than the limit."""
+    decompressor = zlib.decompressobj()
+    plain = decompressor.decompress(data, limit)
+    if not decompressor.eof:
+        raise zlib.error("cut off, or too large")
+    return plain
+
+
+def split_formats(formats: object) -> tuple[str, ...]:
+    """Return the formats in a column; none for NULL."""
+    return tuple(str(formats).split(",")) if formats else ()
