@@ -12,7 +12,7 @@ from resuming import ALL, CLASSES, Run, contents, correct, tree
 
 import tipsseg
 
-NOT_OURS = "tipsseg did not write the file that is there, or the file was changed since"
+NOT_OURS = "tipsseg did not write this file, or it was changed since"
 
 
 # ---- damaged records ----

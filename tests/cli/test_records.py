@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from resuming import ALL, Run, contents, tree
 
-NOT_OURS = "tipsseg did not write the file that is there, or the file was changed since"
+NOT_OURS = "tipsseg did not write this file, or it was changed since"
 
 
 def failed(output: str = "out") -> list[str]:

@@ -222,9 +222,8 @@ def test_a_file_of_records_that_was_changed_stops_the_run(run: Run, damage: byte
     Path("out/annotations.json").write_bytes(damage)
     before = contents(Path("out"))
     for options in ([], ["--no-resume"], ["--overwrite"], ["--limit", "1"]):
-        assert (
-            "Error: cannot write out/annotations.json: tipsseg did not write the file that is there, or the file was changed"
-            in run(*options)
+        assert "Error: cannot write out/annotations.json: tipsseg did not write this file, or it was changed" in run(
+            *options
         )
         assert (run.code, run.labelled, contents(Path("out"))) == (1, [], before)
 

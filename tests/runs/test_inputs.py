@@ -15,7 +15,7 @@ from tipsseg.errors import InputError, UsageError
 from tipsseg.formats import FORMATS
 from tipsseg.images.pillow import image_extensions
 from tipsseg.options.run import ImageOptions
-from tipsseg.runs.common import inputs
+from tipsseg.runs.common import inputs, walking
 from tipsseg.runs.common.inputs import (
     Found,
     again,
@@ -24,8 +24,8 @@ from tipsseg.runs.common.inputs import (
     choose,
     find,
     from_list,
-    is_output,
 )
+from tipsseg.runs.common.walking import is_output
 from tipsseg.store.file_names import NameKey, OutputNames, exact, without_case
 from tipsseg.store.results import Failed
 from tipsseg.types import ImageRef
@@ -597,8 +597,8 @@ def test_a_folder_that_is_removed_meanwhile_is_passed_over(tmp_path: Path, monke
             shutil.rmtree(folder)
         return scanned(folder)
 
-    scanned = inputs._scan
-    monkeypatch.setattr(inputs, "_scan", scan)
+    scanned = walking._scan
+    monkeypatch.setattr(walking, "_scan", scan)
     found = find([tmp_path], output=OUT)
     assert (names(found), found.refused) == (["b/2.png"], ())
 
@@ -632,8 +632,8 @@ def test_what_was_not_searched_is_told_in_order(tmp_path: Path, monkeypatch: pyt
             raise PermissionError(13, "no")
         return scanned(folder)
 
-    scanned = inputs._scan
-    monkeypatch.setattr(inputs, "_scan", scan)
+    scanned = walking._scan
+    monkeypatch.setattr(walking, "_scan", scan)
     given = [tmp_path / "in" / name for name in ("v", "z", "u", "y", "a.png", "x")]
     found = find(given, output=OUT)
     assert found.outputs == tuple(tmp_path / "in" / name / "masks" for name in ("x", "y", "z"))

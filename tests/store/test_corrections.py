@@ -316,9 +316,7 @@ def test_a_file_of_the_run_that_was_changed_stays(tmp_path: Path) -> None:
     (tmp_path / "out/annotations.json").write_text("{}")
     paint(tmp_path / "out/masks/a.png", CORRECTED)
     before = tree(tmp_path / "out")
-    with pytest.raises(
-        OutputError, match="tipsseg did not write the file that is there, or the file was changed since"
-    ):
+    with pytest.raises(OutputError, match="tipsseg did not write this file, or it was changed since"):
         convert(tmp_path, "coco")
     assert tree(tmp_path / "out") == before
     convert(tmp_path, "yolo")
@@ -330,10 +328,10 @@ def test_what_somebody_put_there_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "out/annotations.json").write_text('{"mine": 1}')
     (tmp_path / "out/yolo/labels/train").mkdir(parents=True)
     (tmp_path / "out/yolo/labels/train/a.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"annotations.json: tipsseg did not write the file that is there"):
+    with pytest.raises(OutputError, match=r"annotations.json: tipsseg did not write this file"):
         convert(tmp_path, "coco")
     failed, said = convert(tmp_path, "yolo")
     assert failed == 1
-    assert any("yolo/labels/train/a.txt: tipsseg did not write the file that is there" in line for line in said)
+    assert any("yolo/labels/train/a.txt: tipsseg did not write this file" in line for line in said)
     assert (tmp_path / "out/annotations.json").read_text() == '{"mine": 1}'
     assert (tmp_path / "out/yolo/labels/train/a.txt").read_text() == "mine"

@@ -155,6 +155,11 @@ def read_error(path: Path, error: OSError) -> OutputError:
     return OutputError(path, f"it cannot be read: {error.strerror or error}", "Check its permissions.")
 
 
+def temporary_path(path: Path, owner: str = "") -> Path:
+    """Return a new temporary name for a file, in its folder; see `atomic_path`."""
+    return path.parent / f"{TEMPORARY_PREFIX}{owner}{secrets.token_hex(8)}{path.suffix}"
+
+
 @contextmanager
 def atomic_path(path: Path, owner: str = "") -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends, remove it when the block raises.
@@ -169,7 +174,7 @@ def atomic_path(path: Path, owner: str = "") -> Iterator[Path]:
     Raises:
         OutputError: Where the system refuses, and for any OSError from inside the block.
     """
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{owner}{secrets.token_hex(8)}{path.suffix}"
+    temporary = temporary_path(path, owner)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tipsseg.errors import OutputError
-from tipsseg.runs.common.inputs import REPORT_FILE
+from tipsseg.runs.common.walking import REPORT_FILE
 from tipsseg.util.files import atomic_write, json_bytes, output_error, read_regular, remove_file
 from tipsseg.util.json_values import parse, take
 from tipsseg.util.ownership import Ownership
