@@ -244,14 +244,16 @@ class LabelMap:
         Raises:
             UsageError: `image_id` is not a whole number from 0 on, or `first_id` not one from 1 on.
         """
-        from tipsseg.formats.coco import annotation_record, codes
+        from tipsseg.formats.coco import annotation_record, encode_masks
 
         image_id = check_whole_number("argument `image_id`", image_id, least=0)
         first_id = check_whole_number("argument `first_id`", first_id)
         objects = self._find(instances, min_area)
         return [
             {"id": number, "image_id": image_id, **annotation_record(entry, code)}
-            for number, (entry, code) in enumerate(zip(objects, codes(objects, self.shape), strict=True), first_id)
+            for number, (entry, code) in enumerate(
+                zip(objects, encode_masks(objects, self.shape), strict=True), first_id
+            )
         ]
 
     def to_dicts(self, *, instances: Instances = "class", min_area: int | str | MinArea = 1) -> list[LabelledMask]:

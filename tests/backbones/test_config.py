@@ -138,7 +138,7 @@ def test_an_empty_nested_config_is_b14() -> None:
             '{"vision_config": {"hidden_size": 12, "mlp_ratio": 0.02}, "text_config": {"hidden_size": 12}}',
             "the MLP of the vision tower has 0 channels",
         ),
-        ("[" * 100_000, "is not JSON: lists in lists without end"),
+        ("[" * 100_000, "is not JSON: nested too deeply"),
         (" " * (1 << 20) + "{}", "larger than 1,048,576 bytes"),
         ('{"temperature_init_value": 1' + 5000 * "0" + "}", "is not JSON"),
         ('{"vision_fn": "vit_huge"}', "vision_fn should be one of vit_base, vit_large, vit_so400m, vit_giant2"),

@@ -129,7 +129,7 @@ def test_options_are_named_as_they_are_typed(command: Command, folder: Path) -> 
     (folder / "a.json").write_bytes((folder / "x.json").read_bytes())
     done = command("correct", folder / "out", "--from", folder / "a.json")
     assert done.code == 1
-    assert "no class of the run is called 'kite'" in done.err
+    assert "unknown class 'kite'" in done.err
     assert "--add-classes" in done.err
 
 

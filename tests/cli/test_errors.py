@@ -34,31 +34,32 @@ USAGE = {
     "empty class": (
         ["imgs", "-c", "a,,b"],
         2,
-        "Error: class 2 of 3 is empty\nHint: Remove the extra comma. If a name has a comma in it, repeat the option, once for "
+        "Error: class 2 of 3 is empty\n"
+        "Hint: Remove the extra comma. If a name has a comma in it, repeat the option, once for "
         'each name: -c "salt, pepper" -c tree\n',
     ),
     "doubled class": (
         ["imgs", "-c", "tree, Tree"],
         2,
-        "Error: class 'Tree' is given twice, as number 1 and number 2\n"
-        "Hint: Names that differ only in case or spacing are the same to the model.\n",
+        "Error: duplicate class 'Tree': number 1 and number 2\n"
+        "Hint: The model does not distinguish names that differ only in case or spacing.\n",
     ),
     "class in background": (
         ["imgs", "-c", "sky", "--background", "wall,sky"],
         2,
-        "Error: 'sky' is both a class and a background phrase\nHint: Leave it out of one of the two.\n",
+        "Error: 'sky' is both a class and a background phrase\nHint: Remove it from one of the lists.\n",
     ),
     "unknown model": (
         ["imgs", "-c", "a", "-m", "l15"],
         2,
-        "Error: unknown model 'l15'; the known ones are b14, l14, so400m14, g14, tiny\nHint: Did you mean l14? A model in a "
-        "local folder is given as the path of that folder, which must exist.\n",
+        "Error: unknown model 'l15'\nHint: Did you mean 'l14'? The models are: b14, l14, so400m14, g14, tiny. For a local model, "
+        "pass the path of its folder.\n",
     ),
     "folder without a model": (
         ["imgs", "-c", "a", "-m", "imgs"],
         1,
         "Error: imgs/config.json: no such file\n"
-        "Hint: A model folder holds config.json, model.safetensors, tokenizer.model.\n",
+        "Hint: A model folder contains config.json, model.safetensors, tokenizer.model.\n",
     ),
     "unknown format": (
         ["imgs", "-c", "a", "-f", "png,cocoo"],
@@ -68,7 +69,7 @@ USAGE = {
     "format twice": (
         ["imgs", "-c", "a", "-f", "png,png"],
         2,
-        "Error: a format is named twice: png, png\nHint: Name each format once.\n",
+        "Error: duplicate format: png, png\nHint: List every format once.\n",
     ),
     "unknown mode": (
         ["imgs", "-c", "a", "--mode", "tile"],
@@ -121,7 +122,7 @@ USAGE = {
     "empty model": (
         ["imgs", "-c", "a", "-m", ""],
         2,
-        "Error: the model's name is empty\nHint: Use one of the ids in `tipsseg weights list`, or a folder.\n",
+        "Error: the model name is empty\nHint: Pass a model id from `tipsseg weights list`, or a folder.\n",
     ),
     "a file of classes": (
         ["imgs", "-c", "classes.txt"],
@@ -143,7 +144,7 @@ USAGE = {
     "classes on one line": (
         ["imgs", "--vocab", "line.txt"],
         2,
-        "Error: line.txt:1: one line with commas would be one class, commas and all\nHint: Write one class a line.\n",
+        "Error: line.txt:1: the only line has commas, but a line is one class\nHint: Write one class per line.\n",
     ),
     "classes twice": (
         ["imgs", "-c", "a", "--vocab", "voc20"],
@@ -153,13 +154,14 @@ USAGE = {
     "unknown preset": (
         ["imgs", "--vocab", "voc-20"],
         2,
-        "Error: the vocabulary 'voc-20' is no file and no preset\nHint: Did you mean voc20? The presets are: ade20k, cityscapes, "
-        "coco-stuff, pascal-context-59, pascal-context-60, voc20, voc21.\n",
+        "Error: the vocabulary 'voc-20' is neither a file nor a preset\n"
+        "Hint: Did you mean 'voc20'? The presets are: ade20k, cityscapes, coco-stuff, pascal-context-59, "
+        "pascal-context-60, voc20, voc21.\n",
     ),
     "broken vocabulary": (
         ["imgs", "--vocab", "broken.toml"],
         2,
-        "Error: broken.toml: class 1: unknown key `nane`\nHint: Did you mean `name`? The keys are: name, synonyms, colour, "
+        "Error: broken.toml: class 1: unknown key `nane`\nHint: Did you mean 'name'? The keys are: name, synonyms, colour, "
         "min_confidence, supercategory, templates, negative.\n",
     ),
     "unknown refinement": (
@@ -170,7 +172,7 @@ USAGE = {
     "empty background": (
         ["imgs", "-c", "a", "--background", ""],
         2,
-        "Error: background phrase 1 of 1 is empty\nHint: Leave it out; 'none' in place of the list stands for no background.\n",
+        "Error: background phrase 1 of 1 is empty\nHint: Remove it. For no background, use 'none'.\n",
     ),
     "no actors": (
         ["imgs", "-c", "a", "--ray", "0"],
@@ -331,7 +333,7 @@ BAD_IMAGES = {
     "truncated": (jpeg()[:700], "truncated"),
     "bomb": (png_of_size(40_000, 30_000), "pixels"),
     "endless": (endless(), "decoding takes more than 1 seconds"),
-    "unreadable": (jpeg(), "no permission to read it"),
+    "unreadable": (jpeg(), "no read permission"),
 }
 
 
@@ -384,7 +386,7 @@ def test_a_bad_image_costs_one_line_and_the_others_are_done(
     ("arguments", "code", "error"),
     [
         (["label", "imgs"], 2, "Error: no classes given\n"),
-        (["label", "imgs", "-c", "a", "-m", "huge"], 2, "Error: unknown model 'huge'; the known ones are "),
+        (["label", "imgs", "-c", "a", "-m", "huge"], 2, "Error: unknown model 'huge'\n"),
         (["label", "gone", "-c", "a", "-m", "tiny"], 1, "Error: gone: no such file or folder"),
         (["label", "imgs", "--clases", "a"], 2, "Usage: "),
         (["weights", "path", "nope"], 2, "Error: unknown model 'nope'"),
@@ -449,8 +451,8 @@ LONG_NAMES = {
     "model": (["label", "imgs", "-c", "a", "-m", LONG], 2, "Error: unknown model 'xxx"),
     "output": (["label", "imgs", "-c", "a", "-m", "tiny", "-q", "-o", LONG], 1, "the name is too long"),
     "class": (["label", "imgs", "-c", f"{LONG}.txt", "-m", "tine"], 2, "Error: unknown model 'tine'"),
-    "vocabulary": (["label", "imgs", "--vocab", LONG], 2, "is no file and no preset"),
-    "templates": (["vocab", "show", "voc20", "--templates", LONG], 2, "is no file and none of protocol, plain"),
+    "vocabulary": (["label", "imgs", "--vocab", LONG], 2, "is neither a file nor a preset"),
+    "templates": (["vocab", "show", "voc20", "--templates", LONG], 2, "is neither a file nor one of protocol, plain"),
     "truth": (["eval", "imgs", "--gt", LONG, "-c", "a", "-m", "tiny"], 1, f"Error: {LONG}: no such folder"),
     "masks": (["eval", "--pred", LONG, "--gt", "imgs"], 1, f"Error: {LONG}: no such folder"),
 }

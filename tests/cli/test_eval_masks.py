@@ -314,7 +314,7 @@ def test_bad_masks_cost_a_line_and_are_left_out(command: Command) -> None:
     assert (checking, first) == ("Checking 4 truth masks.", "4 masks of pred against gt.")
     assert middle[0].startswith("Error: pred/b.png: ")
     assert middle[1].startswith(
-        "Error: pred/c.png: a colour picture (RGB); masks must hold class ids (grey or palette) ("
+        "Error: pred/c.png: a colour image (RGB); masks must store class ids (greyscale or palette) ("
     )
     assert middle[2].startswith(
         "Error: pred/d.png: the labels are 1 x 1 (height x width), but the truth is 2 x 4 (gt/d.png) ("
@@ -420,8 +420,8 @@ def record_of(*classes: str) -> dict[str, object]:
     ("run", "code", "first"),
     [
         (record_of("panda", "tree"), 0, ""),
-        (record_of("panda", "bush"), 1, 'Error: run/classes.json: class 2 is "tree", in run.json "bush"'),
-        (record_of("panda"), 1, "Error: run/classes.json: 2 classes, where run.json has 1"),
+        (record_of("panda", "bush"), 1, 'Error: run/classes.json: class 2 is "tree", but "bush" in run.json'),
+        (record_of("panda"), 1, "Error: run/classes.json: 2 classes, but run.json has 1"),
         ({"tool": "tipsseg"}, 1, "Error: {records}/run.json: not as this version of tipsseg writes it: no `digest`"),
         (
             {**record_of("panda", "tree"), "vocabulary": None},

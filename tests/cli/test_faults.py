@@ -137,7 +137,7 @@ def test_a_limit_on_the_size_of_files(
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)),
     )
     assert ran.returncode == 1
-    assert "the system allows no larger file" in ran.stderr
+    assert "the file exceeds the size limit of the system" in ran.stderr
     assert "ulimit -f" in ran.stderr
     assert temporary(tmp_path / "out") == []
     for record in ("manifest.jsonl", ".tipsseg-coco"):
@@ -270,7 +270,7 @@ DEEP = (
 FAULTS: dict[str, Fault] = {
     "a folder in place of a mask": Fault(
         folder_in_place_of("out/masks/b.png"),
-        {"b.png": "cannot write out/masks/b.png: a folder has this name"},
+        {"b.png": "cannot write out/masks/b.png: a folder with this name exists"},
         "a e f sub/c sub/d",
         lambda: Path("out/masks/b.png").rmdir(),
     ),
@@ -377,8 +377,8 @@ class TestPermissions:
         assert ran.code == 1, ran.err
         assert told(Path("out")) == ["a.png", "e.png", "f.png"], ran.err
         assert failures(Path("out")) == {
-            "b.png": "no permission to read it",
-            "sub": "cannot list this folder: no permission to read it",
+            "b.png": "no read permission",
+            "sub": "cannot list this folder: no read permission",
         }
         # Later they may be read; only those are taken, by the names that they have in a run over all.
         for path in (Path("imgs/b.png"), Path("imgs/sub")):

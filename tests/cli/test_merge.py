@@ -614,12 +614,12 @@ REFUSALS: Mapping[str, Refusal] = {
     ),
     "classes.json that is gone": Refusal("two/classes.json: no such file", remove("two/classes.json")),
     "classes.json with other names": Refusal(
-        'two/classes.json: class 2 is "bush", in run.json "tree"',
+        'two/classes.json: class 2 is "bush", but "tree" in run.json',
         edit_json("two/classes.json", lambda each: each["classes"][1].update(name="bush")),  # type: ignore[index]
         hint="Restore classes.json. Or remove it and run the command that labelled the images again.",
     ),
     "classes.json of shards with fewer classes": Refusal(
-        "one/classes.json: 2 classes, where run.json has 3",
+        "one/classes.json: 2 classes, but run.json has 3",
         edit_json("one/classes.json", lambda each: each["classes"].pop()),  # type: ignore[attr-defined]
         folders=("one",),
         target="one",

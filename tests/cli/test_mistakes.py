@@ -89,8 +89,8 @@ MISTAKES = {
     **{
         f"a slip in the background, {slip}": (
             ["label", "photos", "-c", "tree", "--background", slip],
-            f"the background {slip!r} is one slip away from {word!r}",
-            f'Give {word}. If the phrase itself is meant, give it in a vocabulary file: background = ["{slip.lower()}"].',
+            f"the background {slip!r} looks like a typo of {word!r}",
+            f'Use {word}. If you mean the phrase, write it in a vocabulary file: background = ["{slip.lower()}"].',
         )
         for slip, word in {
             "auot": "auto",
@@ -104,9 +104,9 @@ MISTAKES = {
     "empty output": (["label", "photos", "-c", "car", "-o", ""], "the path of --output is empty", UNSET),
     "empty image": (["label", "photos", "", "-c", "car"], "the path of an image is empty", UNSET),
     "empty run": (["label", "photos", "--from", ""], "the path of --from is empty", UNSET),
-    "empty vocabulary": (["vocab", "check", ""], "the vocabulary '' is no file and no preset", None),
+    "empty vocabulary": (["vocab", "check", ""], "the vocabulary '' is neither a file nor a preset", None),
     "empty templates": (
-        ["vocab", "show", "voc20", "--templates", ""], "--templates '' is no file and none of", None,
+        ["vocab", "show", "voc20", "--templates", ""], "--templates '' is neither a file nor one of", None,
     ),
     "empty truth": (["eval", "photos", "--gt", "", "-c", "car"], "the path of --gt is empty", UNSET),
     "empty masks": (["eval", "--pred", "", "--gt", "photos"], "the path of --pred is empty", UNSET),
@@ -122,11 +122,11 @@ MISTAKES = {
     "empty target": (["merge", "photos", "-o", ""], "the path of --output is empty", UNSET),
     "escape in a class": (
         ["label", "photos", "-c", "tree,a\x1b[2J"],
-        "the name of class 2 has the control character \\u001b in it: 'a\\x1b[2J'", "Leave that character out.",
+        "the name of class 2 contains the control character \\u001b: 'a\\x1b[2J'", "Remove that character.",
     ),
     "escape in the background": (
         ["label", "photos", "-c", "tree", "--background", "a\x07"],
-        "a background phrase has the control character \\u0007 in it: 'a\\x07'", "Leave that character out.",
+        "a background phrase contains the control character \\u0007: 'a\\x07'", "Remove that character.",
     ),
 }  # fmt: skip
 
@@ -198,7 +198,7 @@ def test_a_class_that_is_no_utf8(tmp_path: Path) -> None:
     ran = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == (
-        "Error: the name of class 1 is no UTF-8 text: 'tr\\udcffee'\nHint: Use a terminal, or a file, in UTF-8.\n"
+        "Error: the name of class 1 is not UTF-8 text: 'tr\\udcffee'\nHint: Use a UTF-8 terminal or file.\n"
     )
 
 

@@ -109,7 +109,7 @@ IN_THE_PLACE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link to a file outside": (link_to("../../../victim/new.png"), STRANGER),
     "a link to nothing": (link_to("nothing"), STRANGER),
     "a pipe": (os.mkfifo, STRANGER),
-    "a folder": (lambda path: path.mkdir(), "a folder has this name"),
+    "a folder": (lambda path: path.mkdir(), "a folder with this name exists"),
     "a folder that is a link out": (linked_folder("../../victim"), STRANGER),
     "a file for the folder": (a_file_for_the_folder, "one of its parent folders is a file"),
 }

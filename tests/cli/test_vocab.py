@@ -125,7 +125,7 @@ def test_ids_stand_in_one_column(command: Command) -> None:
 
 
 WRITTEN = (
-    'Hint: Texts stand in quotes, as in name = "tree"; items of a list have commas between them, and "]" ends it.\n'
+    'Hint: Put texts in quotes, as in name = "tree"; separate the items of a list with commas and end it with "]".\n'
 )
 
 # name: (file, content, stderr)
@@ -140,87 +140,88 @@ FAULTS = {
         "v.toml",
         'classes = [\n  "tree",\n  { nam = "sky" },\n]\n',
         "Error: v.toml: class 2: unknown key `nam`\n"
-        "Hint: Did you mean `name`? The keys are: name, synonyms, colour, min_confidence, "
+        "Hint: Did you mean 'name'? The keys are: name, synonyms, colour, min_confidence, "
         "supercategory, templates, negative.\n",
     ),
     "twice": (
         "v.txt",
         "# of mine\ntree\n\nTree\n",
-        "Error: v.txt:4: class 'Tree' is given twice, as number 1 and number 2\n"
-        "Hint: Names that differ only in case or spacing are the same to the model.\n",
+        "Error: v.txt:4: duplicate class 'Tree': number 1 and number 2\n"
+        "Hint: The model does not distinguish names that differ only in case or spacing.\n",
     ),
     "class in the background": (
         "v.toml", 'background = ["sky"]\n\n[[classes]]\nname = "sky"\n',
-        "Error: v.toml: 'sky' is both a class and a background phrase\nHint: Leave it out of one of the two.\n",
+        "Error: v.toml: 'sky' is both a class and a background phrase\nHint: Remove it from one of the lists.\n",
     ),
     "bad colour": (
         "v.toml",
         '[[classes]]\nname = "tree"\n[[classes]]\nname = "sky"\ncolour = "blue"\n',
-        "Error: v.toml: class 2: the colour 'blue' of 'sky' is not three numbers from 0 to 255\n"
+        "Error: v.toml: class 2: the colour of 'sky' must be three numbers from 0 to 255, not 'blue'\n"
         'Hint: Use [red, green, blue] or "#rrggbb".\n',
     ),
-    "empty": ("v.txt", "# nothing\n", "Error: v.txt: no classes in the file\nHint: Write one class a line.\n"),
+    "empty": ("v.txt", "# nothing\n", "Error: v.txt: the file has no classes\nHint: Write one class per line.\n"),
     "TOML in text": (
         "v.txt",
         '\n[[classes]]\nname = "tree"\n',
-        "Error: v.txt:2: this looks like TOML, in a file that has one class a line\n"
-        "Hint: Give the file a name that ends in .toml.\n",
+        "Error: v.txt:2: this looks like TOML, in a file with one class per line\n"
+        "Hint: Rename the file to end in .toml.\n",
     ),
     "a list of TOML in text": (
         "v.txt",
         'classes = [\n  "tree",\n]\n',
-        "Error: v.txt:1: this looks like TOML, in a file that has one class a line\n"
-        "Hint: Give the file a name that ends in .toml.\n",
+        "Error: v.txt:1: this looks like TOML, in a file with one class per line\n"
+        "Hint: Rename the file to end in .toml.\n",
     ),
     "all on one line": (
         "v.txt", "# mine\ntree, sky, panda\n",
-        "Error: v.txt:2: one line with commas would be one class, commas and all\nHint: Write one class a line.\n",
+        "Error: v.txt:2: the only line has commas, but a line is one class\nHint: Write one class per line.\n",
     ),
     "a comma at the end": (
         "v.txt",
         "tree\nsky,\npanda\n",
-        "Error: v.txt:2: a comma at the end of the line, in a file that has one class a line\n"
-        "Hint: Write one class a line, without commas between them.\n",
+        "Error: v.txt:2: a comma at the end of the line, in a file with one class per line\n"
+        "Hint: Write one class per line, without commas.\n",
     ),
     "columns": (
         "v.txt",
         "tree\n2\tsky\n",
-        "Error: v.txt:2: a tab in the line, in a file that has one class a line\n"
-        "Hint: Leave out columns of numbers; ids are given in the order of the lines.\n",
+        "Error: v.txt:2: a tab in the line, in a file with one class per line\n"
+        "Hint: Remove columns of numbers. Ids follow the order of the lines.\n",
     ),
     "JSON": (
         "v.json",
         '["tree", "sky"]\n',
-        "Error: v.json: a .json file, where TOML or one class a line is understood\n"
-        "Hint: Write one class a line into a .txt file, or see `tipsseg vocab show voc20` for TOML.\n",
+        "Error: v.json: unsupported file type .json\n"
+        "Hint: Write one class per line into a .txt file, or a .toml file: see `tipsseg vocab show voc20`.\n",
     ),
     "a synonym that is another class": (
         "v.toml",
         '[[classes]]\nname = "tree"\n[[classes]]\nname = "bush"\nsynonyms = ["Tree"]\n',
-        "Error: v.toml: class 2: 'Tree' stands for two classes, 'tree' and 'bush'\n"
-        "Hint: Names that differ only in case or spacing are the same to the model.\n",
+        "Error: v.toml: class 2: 'Tree' belongs to two classes, 'tree' and 'bush'\n"
+        "Hint: The model does not distinguish names that differ only in case or spacing.\n",
     ),
     "negative alone": (
         "v.toml", '[[classes]]\nname = "tree"\nnegative = true\n',
-        "Error: v.toml: all classes in the file are negative\nHint: Leave out `negative` where a label is wanted.\n",
+        "Error: v.toml: all classes in the file are negative\nHint: Remove `negative` from the classes to label.\n",
     ),
     "background below a class": (
         "v.toml",
         '[[classes]]\nname = "tree"\nbackground = "none"\n',
         "Error: v.toml: class 1: unknown key `background` of 'tree'\n"
-        "Hint: Move it above the first [[classes]]; there it is for all.\n",
+        "Hint: Move it above the first [[classes]], where it applies to all classes.\n",
     ),
     "a misspelt preset": (
         "ade2k",
         None,
-        f"Error: the vocabulary 'ade2k' is no file and no preset\nHint: Did you mean ade20k? The presets are: {PRESETS}.\n",
+        f"Error: the vocabulary 'ade2k' is neither a file nor a preset\nHint: Did you mean 'ade20k'? The presets are: {PRESETS}.\n",
     ),
     "no file": (
         "my/words.toml",
         None,
-        f"Error: the vocabulary 'my/words.toml' is no file and no preset\nHint: Check the path. The presets are: {PRESETS}.\n",
+        "Error: the vocabulary 'my/words.toml' is neither a file nor a preset\n"
+        f"Hint: Check the path. The presets are: {PRESETS}.\n",
     ),
-    "a folder": (".", None, "Error: .: a folder, not a vocabulary file\n"),
+    "a folder": (".", None, "Error: . is a folder, not a vocabulary file\n"),
 }  # fmt: skip
 
 

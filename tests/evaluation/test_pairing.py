@@ -206,4 +206,4 @@ def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "scandir", fail)
     with pytest.raises(InputError) as caught:
         pair_truths(refs_of(tmp_path, "a.jpg"), folder, PLAIN)
-    assert caught.value.message == f"cannot list the folder {folder / 's'}: no permission to read it"
+    assert caught.value.message == f"cannot list the folder {folder / 's'}: no read permission"

@@ -193,33 +193,33 @@ def test_predicted_masks(tmp_path: Path) -> None:
     assert read_labels(saved(tmp_path, grey(IDS, np.uint16)), 3).dtype == np.uint8
 
 
-SAVE_AS_PNG = "Save it as a PNG of one channel, 8 or 16 bits, whose values are the class ids."
+SAVE_AS_PNG = "Save it as a single-channel PNG, 8 or 16 bits, whose values are the class ids."
 SAVE_OR_SWAP = f"{SAVE_AS_PNG} If it is a photograph, images and masks are swapped."
 
 # what is in the file, what is wrong with it, the hint; "": ids that are no class, and what to do depends on the file
 COLOUR = np.zeros((2, 2, 3), np.uint8)
 REFUSED: dict[str, tuple[Image.Image, str, str]] = {
     "colour": (
-        Image.fromarray(COLOUR), "a colour picture (RGB); masks must hold class ids (grey or palette)", SAVE_OR_SWAP,
+        Image.fromarray(COLOUR), "a colour image (RGB); masks must store class ids (greyscale or palette)", SAVE_OR_SWAP,
     ),
     "colour with alpha": (
-        Image.fromarray(COLOUR).convert("RGBA"), "a colour picture (RGBA); masks must hold class ids (grey or palette)",
+        Image.fromarray(COLOUR).convert("RGBA"), "a colour image (RGBA); masks must store class ids (greyscale or palette)",
         SAVE_OR_SWAP,
     ),
     "grey with alpha": (
         Image.fromarray(COLOUR).convert("LA"),
-        "a picture with transparency (LA); masks must hold class ids (grey or palette)", SAVE_OR_SWAP,
+        "an image with transparency (LA); masks must store class ids (greyscale or palette)", SAVE_OR_SWAP,
     ),
     "float.tif": (
-        Image.fromarray(np.zeros((2, 2), np.float32)), "float pixels (F); masks must hold class ids (grey or palette)",
+        Image.fromarray(np.zeros((2, 2), np.float32)), "an image of floats (F); masks must store class ids (greyscale or palette)",
         SAVE_AS_PNG,
     ),
     "integers.tif": (
-        grey([[-1, 70000]], np.int32), "ids from -1 to 70000, where 0 to 65535 is understood", SAVE_AS_PNG,
+        grey([[-1, 70000]], np.int32), "ids range from -1 to 70000; allowed are 0 to 65535", SAVE_AS_PNG,
     ),
-    "lossy.jpg": (grey([[0, 1]]), "a JPEG, whose values are not exact; masks must hold exact class ids", SAVE_AS_PNG),
+    "lossy.jpg": (grey([[0, 1]]), "a JPEG, which does not preserve pixel values; masks need exact class ids", SAVE_AS_PNG),
     "renumbered.gif": (
-        grey([[0, 3]]), "a GIF, which programs renumber when they save it; masks must hold exact class ids",
+        grey([[0, 3]]), "a GIF, whose palette programs reorder when they save it; masks need exact class ids",
         SAVE_AS_PNG,
     ),
     "one unknown id": (grey([[0, 4]]), "unknown ids: 4 (1 pixel)", ""),

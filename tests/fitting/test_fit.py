@@ -274,7 +274,7 @@ def test_a_fit_with_a_damaged_record_is_refused(fitted: FittedVocabulary, tmp_pa
     damaged, number = re.subn(rf'"{key}": ("[^"]*"|[^,}}]+)', lambda _: f'"{key}": {value}', record)
     assert number
     file.write_bytes(save(tensors, {"tipsseg": damaged}))
-    with pytest.raises(VocabularyError, match="it is no fitted vocabulary"):
+    with pytest.raises(VocabularyError, match="not a fit file"):
         FittedVocabulary.load(file)
 
 
@@ -286,7 +286,7 @@ def test_a_fit_with_numbers_that_no_fit_gives_is_refused(
     numbers = getattr(fitted, name).copy()
     numbers.flat[1] = value
     replace(fitted, **{name: numbers}).save(tmp_path / "x.fit")
-    with pytest.raises(VocabularyError, match="it is no fitted vocabulary"):
+    with pytest.raises(VocabularyError, match="not a fit file"):
         FittedVocabulary.load(tmp_path / "x.fit")
 
 

@@ -60,24 +60,24 @@ def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, give
 
 
 Change = Callable[[bytes], bytes]
-ANNOTATIONS, MISPLACED = "'annotations'", "that is not there, or not in its place"
+ANNOTATIONS, MISPLACED = "'annotations'", "which is not listed or out of order"
 NO_FILES: dict[str, tuple[Change, str]] = {
-    "nothing": (lambda data: b"", f"no whole list {ANNOTATIONS}"),
-    "in one line": (lambda data: json.dumps(json.loads(data)).encode(), f"no whole list {ANNOTATIONS}"),
-    "with indents": (lambda data: json.dumps(json.loads(data), indent=1).encode(), f"no whole list {ANNOTATIONS}"),
-    "cut off in the images": (lambda data: data[: data.index(b"sub/b")], f"no whole list {ANNOTATIONS}"),
-    "cut off after an image": (lambda data: data[: data.index(b'{"id": 2, "file')], f"no whole list {ANNOTATIONS}"),
-    "cut off after the images": (lambda data: data[: data.index(b'"annotations"')], f"no whole list {ANNOTATIONS}"),
-    "cut off after an annotation": (lambda data: data[: data.index(b'{"id": 2, "image')], f"no whole list {ANNOTATIONS}"),
-    "cut off in an annotation": (lambda data: data[: data.index(b'8}')], "a record that is none"),
-    "a comma too few": (lambda data: data.replace(b'7},', b'7}'), f"a comma too many or too few in the list {ANNOTATIONS}"),
-    "a comma too many": (lambda data: data.replace(b'9}\n', b'9},\n'), f"a comma too many or too few in the list {ANNOTATIONS}"),
-    "no records": (lambda data: data.replace(b'{"id": 1, "f', b'["id", 1, "f'), "a record that is none"),
-    "an id as text": (lambda data: data.replace(b'"id": 2, "f', b'"id": "2", "f'), "a record that is none"),
-    "a name that is a number": (lambda data: data.replace(b'"a.png"', b"7"), "a file name that is no text"),
-    "an annotation of no image": (lambda data: data.replace(b'"image_id": 3', b'"image_id": 4'), f"image 4 {MISPLACED}"),
+    "nothing": (lambda data: b"", f"the list {ANNOTATIONS} is incomplete"),
+    "in one line": (lambda data: json.dumps(json.loads(data)).encode(), f"the list {ANNOTATIONS} is incomplete"),
+    "with indents": (lambda data: json.dumps(json.loads(data), indent=1).encode(), f"the list {ANNOTATIONS} is incomplete"),
+    "cut off in the images": (lambda data: data[: data.index(b"sub/b")], f"the list {ANNOTATIONS} is incomplete"),
+    "cut off after an image": (lambda data: data[: data.index(b'{"id": 2, "file')], f"the list {ANNOTATIONS} is incomplete"),
+    "cut off after the images": (lambda data: data[: data.index(b'"annotations"')], f"the list {ANNOTATIONS} is incomplete"),
+    "cut off after an annotation": (lambda data: data[: data.index(b'{"id": 2, "image')], f"the list {ANNOTATIONS} is incomplete"),
+    "cut off in an annotation": (lambda data: data[: data.index(b'8}')], "unexpected record"),
+    "a comma too few": (lambda data: data.replace(b'7},', b'7}'), f"missing or surplus comma in the list {ANNOTATIONS}"),
+    "a comma too many": (lambda data: data.replace(b'9}\n', b'9},\n'), f"missing or surplus comma in the list {ANNOTATIONS}"),
+    "no records": (lambda data: data.replace(b'{"id": 1, "f', b'["id", 1, "f'), "unexpected record"),
+    "an id as text": (lambda data: data.replace(b'"id": 2, "f', b'"id": "2", "f'), "unexpected record"),
+    "a name that is a number": (lambda data: data.replace(b'"a.png"', b"7"), "`file_name` is 7"),
+    "an annotation of no image": (lambda data: data.replace(b'"image_id": 3', b'"image_id": 4'), f"image 4, {MISPLACED}"),
     "an image in two places": (
-        lambda data: data.replace(b'"id": 1, "image_id": 1', b'"id": 1, "image_id": 3'), f"image 1 {MISPLACED}"),
+        lambda data: data.replace(b'"id": 1, "image_id": 1', b'"id": 1, "image_id": 3'), f"image 1, {MISPLACED}"),
 }  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def test_images_that_are_cut_off(tmp_path: Path, end: bytes) -> None:
     path = write(tmp_path, {"a.png": A, "sub/b.png": B})
     data = path.read_bytes()
     path.write_bytes(data[: data.index(end, data.index(b'"images"') if end else 0)])
-    with pytest.raises(ValueError, match=r"no whole list|a record that is none"):
+    with pytest.raises(ValueError, match=r"is incomplete|unexpected record"):
         list(read(path))
 
 

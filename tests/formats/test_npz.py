@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tipsseg.formats.npz import read_arrays
-from tipsseg.formats.problem import UNREADABLE, what_is_wrong
+from tipsseg.formats.problem import UNREADABLE, describe_unreadable
 
 
 @pytest.mark.filterwarnings("ignore:Reading `.npy` or `.npz` file required additional header parsing:UserWarning")
@@ -27,7 +27,7 @@ def test_a_damaged_archive_is_unreadable_or_whole(tmp_path: Path) -> None:
         try:
             labels, scores = read_arrays(path, ("labels", "scores"), (20, 20))
         except UNREADABLE as error:
-            said.add(what_is_wrong(error))
+            said.add(describe_unreadable(error))
         else:
             assert labels.ndim >= 0
             assert scores.ndim >= 0
@@ -61,7 +61,7 @@ def test_an_archive_that_would_fill_the_memory_is_refused_before_it_is_unpacked(
     assert (tmp_path / "a.npz").stat().st_size < 100_000
     assert read_arrays(tmp_path / "a.npz", ("labels",), (9000, 9000))[0].shape == (9000, 9000)
     monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it was unpacked"))
-    with pytest.raises(ValueError, match=r"^81,000,\d+ bytes unpacked, where 67,108,912 are possible$"):
+    with pytest.raises(ValueError, match=r"^unpacks to 81,000,\d+ bytes; the limit is 67,108,912$"):
         read_arrays(tmp_path / "a.npz", ("labels",), (2, 3))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from comparing import least_iou
+from comparing import lowest_iou
 from output_folders import make_run, save_inputs
 from tools import HEAVY, LIGHT, Reader
 
@@ -60,7 +60,7 @@ def test_a_tool_makes_of_it_what_the_masks_say(root: Path, reader: Reader, monke
     found = reader.read(root / "out", root / "imgs")
     of_one_folder = {name for name in LABELS if "/" not in name}
     assert found.keys() == (of_one_folder if reader.format == "yolo" else LABELS.keys())
-    assert least_iou(root / "out", reader.format, found) >= reader.least
+    assert lowest_iou(root / "out", reader.format, found) >= reader.least
 
 
 def test_the_readme_says_how_to_load_each() -> None:

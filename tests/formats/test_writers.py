@@ -24,7 +24,7 @@ from tipsseg.errors import OutputError, UsageError
 from tipsseg.formats import FORMATS, check_format, image_folders
 from tipsseg.formats.classes_file import classes_json
 from tipsseg.formats.cvat import label_map_text
-from tipsseg.formats.label_studio import local_address
+from tipsseg.formats.label_studio import local_files_url
 from tipsseg.formats.panoptic import segment_colours
 from tipsseg.formats.yolo import is_for_validation
 from tipsseg.label_map import LabelMap
@@ -332,7 +332,7 @@ def test_label_studio_finds_images_from_the_folder_on(
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "farm/link").symlink_to("../elsewhere")
     monkeypatch.chdir(tmp_path / "farm")
-    assert local_address(ImageRef(Path(path), PurePosixPath(relative))) == f"/data/local-files/?d={address}"
+    assert local_files_url(ImageRef(Path(path), PurePosixPath(relative))) == f"/data/local-files/?d={address}"
 
 
 def test_predictions_for_label_studio_have_a_score(tmp_path: Path) -> None:
@@ -610,7 +610,7 @@ def test_what_the_system_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     for path, reason in (
-        (tmp_path / "folder", "a folder has this name"),
+        (tmp_path / "folder", "a folder with this name exists"),
         (tmp_path / "file/a.txt", "is a file"),
         (tmp_path / "file/sub/a.txt", "is a file"),
         (tmp_path / ("x" * 300), "too long"),

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from output_folders import make_run, save_inputs
 
-from tipsseg.formats.reading.found import Objects
 from tipsseg.formats.reading.ids import ClassNames
-from tipsseg.formats.reading.recognising import find_reader
+from tipsseg.formats.reading.readers import find_reader
+from tipsseg.formats.reading.records import Objects
 from tipsseg.formats.reading.source import Source
 from tipsseg.options import FileOptions
 from tipsseg.regions.objects import labelled_objects

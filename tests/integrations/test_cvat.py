@@ -147,8 +147,8 @@ def test_a_fit_labels_as_it_does_in_the_library(fit: Path) -> None:
 
 
 def test_what_a_fit_is_not_for_is_refused(fit: Path, tmp_path: Path) -> None:
-    with pytest.raises(tipsseg.UsageError, match="`background` is for phrases that are still to be encoded"):
+    with pytest.raises(tipsseg.UsageError, match="`background` cannot be changed"):
         cvat.create(vocab=str(fit), background="sky", model="tiny", device="cpu")
     (tmp_path / "no.fit").write_text("grass")
-    with pytest.raises(tipsseg.errors.VocabularyError, match="no fitted vocabulary"):
+    with pytest.raises(tipsseg.errors.VocabularyError, match="not a fit file"):
         cvat.create(vocab=str(tmp_path / "no.fit"), model="tiny", device="cpu")

@@ -26,7 +26,7 @@ def model(mlp_checkpoint: Path) -> Model:
 WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     "model, none": (lambda _: loose.load(None), "the model must be an id or a folder, not None"),
     "model, number": (lambda _: loose.load(14), "the model must be an id or a folder, not 14"),
-    "model, empty": (lambda _: load(""), "the model's name is empty"),
+    "model, empty": (lambda _: load(""), "the model name is empty"),
     "model, unknown": (lambda _: load("l15"), "unknown model 'l15'"),
     "model, NUL": (lambda _: load("l\0"), "unknown model 'l\\x00'"),
     "model, no such folder": (lambda _: load(Path("tiny")), "unknown model './tiny'"),
@@ -102,25 +102,25 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     "classes, empty name": (lambda _: make_vocabulary(["a", " "]), "class 2 of 2 is empty"),
     "classes, control character": (
         lambda _: make_vocabulary(["a\x1b[2Jb"]),
-        "the name of class 1 has the control character \\u001b in it: 'a\\x1b[2Jb'",
+        "the name of class 1 contains the control character \\u001b: 'a\\x1b[2Jb'",
     ),
-    "classes, NUL": (lambda _: make_vocabulary(["a\0"]), "the name of class 1 has the control character \\u0000 in it"),
+    "classes, NUL": (lambda _: make_vocabulary(["a\0"]), "the name of class 1 contains the control character \\u0000"),
     "classes, C1": (
         lambda _: make_vocabulary(["a\x9bb"]),
-        "the name of class 1 has the control character \\u009b in it",
+        "the name of class 1 contains the control character \\u009b",
     ),
     "classes, no character": (
         lambda _: make_vocabulary(["a\uffff"]),
-        "the name of class 1 has the control character \\uffff",
+        "the name of class 1 contains the control character \\uffff",
     ),
-    "classes, surrogate": (lambda _: make_vocabulary(["\udcff"]), "the name of class 1 is no UTF-8 text: '\\udcff'"),
+    "classes, surrogate": (lambda _: make_vocabulary(["\udcff"]), "the name of class 1 is not UTF-8 text: '\\udcff'"),
     "classes, endless name": (
         lambda _: make_vocabulary(["a" * 1001]),
-        "the name of class 1 has 1001 characters; the most is 1000",
+        "the name of class 1 has 1001 characters; the limit is 1000",
     ),
     "classes, too many": (
         lambda _: make_vocabulary([ClassSpec("a", tuple(map(str, range(200_000))))]),
-        "200001 names and synonyms are too many; the most is 200000",
+        "200001 names and synonyms; the limit is 200000",
     ),
     "entry, name": (lambda _: make_vocabulary([loose.ClassSpec(5)]), "the name of class 1 must be a text, not 5"),
     "entry, synonyms a text": (
@@ -133,11 +133,11 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     ),
     "entry, synonym with a bell": (
         lambda _: make_vocabulary([ClassSpec("tree", ("o\x07k",))]),
-        "a synonym of 'tree' has the control character \\u0007 in it: 'o\\x07k'",
+        "a synonym of 'tree' contains the control character \\u0007: 'o\\x07k'",
     ),
     "entry, supercategory": (
         lambda _: make_vocabulary([ClassSpec("tree", supercategory="\x1bx")]),
-        "the supercategory of 'tree' has the control character \\u001b in it",
+        "the supercategory of 'tree' contains the control character \\u001b",
     ),
     "entry, supercategory none": (
         lambda _: make_vocabulary([loose.ClassSpec("tree", supercategory=None)]),
@@ -145,7 +145,7 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     ),
     "entry, colour text": (
         lambda _: make_vocabulary([loose.ClassSpec("tree", colour="#fff")]),
-        "the colour '#fff' of 'tree' is not three numbers from 0 to 255",
+        "the colour of 'tree' must be three numbers from 0 to 255, not '#fff'",
     ),
     "image, URL": (
         lambda model: model.label("https://a.b/c.jpg", ["a"]),
@@ -170,11 +170,11 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     ),
     "entry, two colours": (
         lambda _: make_vocabulary([loose.ClassSpec("tree", colour=(1, 2))]),
-        "the colour (1, 2) of 'tree'",
+        "the colour of 'tree' must be three numbers from 0 to 255, not (1, 2)",
     ),
     "entry, colour of floats": (
         lambda _: make_vocabulary([loose.ClassSpec("tree", colour=(1.0, 0, 0))]),
-        "the colour (1.0, 0, 0)",
+        "the colour of 'tree' must be three numbers from 0 to 255, not (1.0, 0, 0)",
     ),
     "entry, confidence text": (
         lambda _: make_vocabulary([loose.ClassSpec("tree", min_confidence="0.5")]),
@@ -182,7 +182,7 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     ),
     "entry, confidence": (
         lambda _: make_vocabulary([ClassSpec("tree", min_confidence=2)]),
-        "the minimum confidence 2 of 'tree'",
+        "the minimum confidence of 'tree' must be between 0 and 1, not 2",
     ),
     "entry, negative": (
         lambda _: make_vocabulary(["a", loose.ClassSpec("tree", negative="yes")]),
@@ -192,9 +192,18 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
         lambda _: make_vocabulary([loose.ClassSpec("tree", templates="a {}")]),
         "'tree': templates must be a list of texts, not 'a {}'",
     ),
-    "background, word": (lambda _: make_vocabulary(["a"], "sky"), "background 'sky' is neither 'auto' nor 'none'"),
-    "background, number": (lambda _: loose.make_vocabulary(["a"], 5), "background 5 is neither 'auto' nor 'none'"),
-    "background, none": (lambda _: loose.make_vocabulary(["a"], None), "background None is neither 'auto' nor 'none'"),
+    "background, word": (
+        lambda _: make_vocabulary(["a"], "sky"),
+        "background must be 'auto', 'none' or a list, not 'sky'",
+    ),
+    "background, number": (
+        lambda _: loose.make_vocabulary(["a"], 5),
+        "background must be 'auto', 'none' or a list, not 5",
+    ),
+    "background, none": (
+        lambda _: loose.make_vocabulary(["a"], None),
+        "background must be 'auto', 'none' or a list, not None",
+    ),
     "background, empty": (lambda _: make_vocabulary(["a"], [""]), "background phrase 1 of 1 is empty"),
     "background, not a text": (
         lambda _: loose.make_vocabulary(["a"], [5]),
@@ -202,7 +211,7 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     ),
     "background, escape": (
         lambda _: make_vocabulary(["a"], ["\x1bc"]),
-        "a background phrase has the control character \\u001b",
+        "a background phrase contains the control character \\u001b",
     ),
     "templates, text": (
         lambda _: make_vocabulary(["a"], "auto", "a {}"),
@@ -213,14 +222,23 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
         "templates must be a list of texts, not None",
     ),
     "templates, number": (lambda _: loose.make_vocabulary(["a"], "auto", [5]), "a template must be a text, not 5"),
-    "templates, surrogate": (lambda _: make_vocabulary(["a"], "auto", ["{}\udcff"]), "a template is no UTF-8 text"),
-    "templates, too many": (lambda _: make_vocabulary(["a"], "auto", ["{}"] * 1001), "1001 templates are too many"),
+    "templates, surrogate": (lambda _: make_vocabulary(["a"], "auto", ["{}\udcff"]), "a template is not UTF-8 text"),
+    "templates, too many": (
+        lambda _: make_vocabulary(["a"], "auto", ["{}"] * 1001),
+        "1001 templates; the limit is 1000",
+    ),
     "source": (lambda _: loose.make_vocabulary(["a"], source=Path("a")), "source must be a text, not "),
-    "vocabulary, number": (lambda _: loose.read_vocabulary(5), "a vocabulary is the name of a preset or a path, not 5"),
-    "vocabulary, empty": (lambda _: read_vocabulary(""), "the vocabulary '' is no file and no preset"),
-    "vocabulary, NUL": (lambda _: read_vocabulary("a\0"), "the vocabulary 'a\\x00' is no file and no preset"),
-    "vocabulary, none": (lambda _: read_vocabulary("voc"), "the vocabulary 'voc' is no file and no preset"),
-    "vocabulary, background": (lambda _: read_vocabulary("voc20", "sky"), "voc20: background 'sky' is neither"),
+    "vocabulary, number": (
+        lambda _: loose.read_vocabulary(5),
+        "a vocabulary must be the name of a preset or a path, not 5",
+    ),
+    "vocabulary, empty": (lambda _: read_vocabulary(""), "the vocabulary '' is neither a file nor a preset"),
+    "vocabulary, NUL": (lambda _: read_vocabulary("a\0"), "the vocabulary 'a\\x00' is neither a file nor a preset"),
+    "vocabulary, none": (lambda _: read_vocabulary("voc"), "the vocabulary 'voc' is neither a file nor a preset"),
+    "vocabulary, background": (
+        lambda _: read_vocabulary("voc20", "sky"),
+        "voc20: background must be 'auto', 'none' or a list, not 'sky'",
+    ),
     "mode": (lambda _: loose.LabelOptions(mode="tile"), "unknown mode 'tile'"),
     "mode, number": (lambda _: loose.LabelOptions(mode=5), "unknown mode 5"),
     "refinement": (lambda _: loose.LabelOptions(refine=None), "unknown refinement None"),

@@ -202,4 +202,4 @@ def test_a_file_that_cannot_be_read_again_says_why(ref: ImageRef, monkeypatch: p
     monkeypatch.setattr(source, "fingerprint", refuse)
     with pytest.raises(ImageError) as caught:
         reader().load(ref)
-    assert caught.value.reason == "no permission to read it"
+    assert caught.value.reason == "no read permission"

@@ -1,14 +1,13 @@
-"""Sends labels through the tools that people correct with, edits nothing, and prints what comes back as the table in the README.
+"""Open and save labels in labelling tools without edits, and print the changes as the table of round trips in README.md.
 
     pip install '.[readers]' && python tests/readers/bring_back.py [TOOL...]
 
-Labels the example scenes with the embedded model. What a tool saved is taken back twice: with `--exact`, which shows what the tool
-moved, and without, where nothing may move. Ends with 1 where a tool fails, or where a mask would be corrected.
+Labels the example scenes with the embedded model. Reads the saved labels back with `--exact`, which counts changed
+pixels, and without it, which must not correct any mask. The exit code is 1 if a tool fails, or if a mask would be corrected.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path += [str(REPOSITORY / "tests" / "support"), str(REPOSITORY / "tests" / "readers")]
 
-from loops import LOOPS, ThroughATool
+from round_trips import ROUND_TRIPS, RoundTrip
 
 import tipsseg
 
@@ -30,36 +29,37 @@ FORMATS = "png,hf,coco,coco-polygon,cvat,labelme,label-studio"
 
 
 def main(tools: Sequence[str]) -> int:
-    """Returns the exit code."""
+    """Print the table. Return the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         images, out = Path(folder, "photos"), Path(folder, "out")
         images.mkdir()
         for path in sorted((REPOSITORY / "examples" / "scenes").rglob("*.*")):
-            shutil.copy(path, images / f"{path.parent.name}-{path.name}")  # some tools know file names alone
+            shutil.copy(path, images / f"{path.parent.name}-{path.name}")  # some tools ignore folders
         command = [sys.executable, "-m", "tipsseg", "label", str(images), *OPTIONS, "-f", FORMATS, "-o", str(out)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        objects = len(json.loads((out / "annotations.json").read_bytes())["annotations"])
-        print(f"| tool | way | moved by it: masks | pixels | most in a mask | of {objects} objects kept | corrected |")
+        print(
+            "| tool | round trip | changed masks | changed pixels | most in a mask | objects kept | masks corrected |"
+        )
         print("|---|---|---|---|---|---|---|")
-        good = [attempt(each, out, images, folder) for each in LOOPS if not tools or each.tool in tools]
+        good = [attempt(trip, out, images, folder) for trip in ROUND_TRIPS if not tools or trip.tool in tools]
     return int(not all(good))
 
 
-def attempt(loop: ThroughATool, out: Path, images: Path, folder: str) -> bool:
-    """Print the line of a tool; returns whether nothing moved."""
-    name = f"{loop.tool} {metadata.version(loop.tool)} | {loop.way}"
+def attempt(trip: RoundTrip, out: Path, images: Path, folder: str) -> bool:
+    """Print the row of a tool. Return True if no mask would be corrected."""
+    name = f"{trip.tool} {metadata.version(trip.tool)} | {trip.steps}"
     try:
-        with redirect_stdout(sys.stderr), tempfile.TemporaryDirectory(dir=folder) as place:  # some talk
-            saved = loop.run(out, images, Path(place))
-            exact = tipsseg.review.correct_folder(out, saved, source_format=loop.form, exact=True, dry_run=True)
-            taken = tipsseg.review.correct_folder(out, saved, source_format=loop.form, dry_run=True)
-    except Exception as error:  # whatever a foreign tool raises
+        with redirect_stdout(sys.stderr), tempfile.TemporaryDirectory(dir=folder) as target:  # some tools print
+            saved = trip.run(out, images, Path(target))
+            exact = tipsseg.review.correct_folder(out, saved, source_format=trip.form, exact=True, dry_run=True)
+            corrected = tipsseg.review.correct_folder(out, saved, source_format=trip.form, dry_run=True)
+    except Exception as error:  # a tool may raise anything
         print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
         return False
     pixels = [mask.changed for mask in exact.masks]
-    moved = f"{len(pixels)} | {sum(pixels)} | {max(pixels, default=0)}"
-    print(f"| {name} | {moved} | {len(taken.redrawn)} | {len(taken.masks)} |", flush=True)
-    return not taken.masks
+    changed = f"{len(pixels)} | {sum(pixels)} | {max(pixels, default=0)}"
+    print(f"| {name} | {changed} | {len(corrected.redrawn)} | {len(corrected.masks)} |", flush=True)
+    return not corrected.masks
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Label files read by the tools that they are for. Each takes the output folder and the images, and gives ids [H, W] by image."""
+"""Read label files with third-party tools. The functions take the output folder and the images, and return ids [H, W] by image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from reading import Ids, painted
 
-#: (output folder, folder of the images) -> ids of each image by its name, "sub/a.jpg"; of some images only where a tool has rules.
+#: (output folder, folder of the images) -> ids by image name, "sub/a.jpg". Tools may skip images that they do not support.
 Read = Callable[[Path, Path], Mapping[str, Ids]]
 
 
@@ -25,9 +25,11 @@ Read = Callable[[Path, Path], Mapping[str, Ids]]
 class Reader:
     """A tool that reads a format.
 
-    tool    its name on PyPI
+    tool    the package on PyPI
+    format  the format, by our name
     how     how to load it, for the README
-    least   IoU that each class has at least with the mask: 1 for pixels; polygons and the tools' ways to fill them cost a little
+    read    the function that reads it
+    least   the required IoU of each class: 1 for pixels, less for polygons, which tools fill in different ways
     """
 
     tool: str
@@ -38,8 +40,8 @@ class Reader:
 
 
 def class_ids(out: Path) -> dict[str, int]:
-    """The id of each class by its name."""
-    return {each["name"]: each["id"] for each in json.loads((out / "classes.json").read_bytes())["classes"]}
+    """Return the class ids by name."""
+    return {entry["name"]: entry["id"] for entry in json.loads((out / "classes.json").read_bytes())["classes"]}
 
 
 # ---- pycocotools ----
@@ -56,7 +58,7 @@ def _annotations(coco: Any, images: Iterable[int]) -> Iterator[tuple[str, Ids]]:
     for number in images:
         record = coco.loadImgs(number)[0]
         objects = coco.loadAnns(coco.getAnnIds(number))
-        masks = ((each["category_id"], coco.annToMask(each) > 0) for each in objects)
+        masks = ((entry["category_id"], coco.annToMask(entry) > 0) for entry in objects)
         yield record["file_name"], painted(masks, (record["height"], record["width"]))
 
 
@@ -71,7 +73,7 @@ def pycocotools_polygons(out: Path, images: Path) -> Mapping[str, Ids]:
 
 
 def pycocotools_results(out: Path, images: Path) -> Mapping[str, Ids]:
-    """Scored against annotations.json it has an average precision of 1, in boxes and in masks; so have the polygons."""
+    """Also check that the average precision against annotations.json is 1, for boxes and for masks."""
     from pycocotools.cocoeval import COCOeval
 
     coco = _coco_api(out, "annotations.json")
@@ -79,7 +81,7 @@ def pycocotools_results(out: Path, images: Path) -> Mapping[str, Ids]:
         results = coco.loadRes(str(out / "results.json"))
         for kind in ("segm", "bbox"):
             evaluation = COCOeval(coco, results, kind)
-            evaluation.params.maxDets = [1, 10, 1000]  # there are more than 100 objects in an image
+            evaluation.params.maxDets = [1, 10, 1000]  # an image may have more than 100 objects
             evaluation.evaluate()
             evaluation.accumulate()
             precision = evaluation.eval["precision"][..., -1]
@@ -92,10 +94,10 @@ def pycocotools_results(out: Path, images: Path) -> Mapping[str, Ids]:
 
 
 def _detections(dataset: Any, images: Path, ids: Mapping[str, int]) -> Iterator[tuple[str, Ids]]:
-    for path, picture, found in dataset:
+    for path, picture, detections in dataset:
         size = picture.shape[:2]
-        names = [dataset.classes[number] for number in found.class_id]
-        masks = zip((ids[name] for name in names), found.mask if len(found) else [], strict=True)
+        names = [dataset.classes[number] for number in detections.class_id]
+        masks = zip((ids[name] for name in names), detections.mask if len(detections) else [], strict=True)
         yield str(Path(path).relative_to(images)), painted(masks, size)
 
 
@@ -112,7 +114,7 @@ def _supervision_coco(file: str) -> Read:
 
 
 def supervision_yolo(out: Path, images: Path) -> Mapping[str, Ids]:
-    """One folder of images at a time; this is the topmost."""
+    """Read the top folder only: supervision reads one folder of images at a time."""
     import supervision
 
     dataset = supervision.DetectionDataset.from_yolo(
@@ -134,14 +136,14 @@ def hugging_face(out: Path, images: Path) -> Mapping[str, Ids]:
     with tempfile.TemporaryDirectory() as cache:
         rows = datasets.load_dataset("imagefolder", data_dir=str(out / "hf"), split="train", cache_dir=cache)
         paths = rows.cast_column("image", datasets.Image(decode=False))
-        found = {}
-        for row, place in zip(rows, paths, strict=True):
-            name = Path(place["image"]["path"]).relative_to(out / "hf/images")
+        labels = {}
+        for row, path in zip(rows, paths, strict=True):
+            name = Path(path["image"]["path"]).relative_to(out / "hf/images")
             ids = np.asarray(row["mask"]).astype(np.int64)
             if row["image"].size[::-1] != ids.shape:
                 raise ValueError(f"{name}: {row['image'].size} and {ids.shape}")
-            found[str(name)] = ids
-        return found
+            labels[str(name)] = ids
+        return labels
 
 
 # ---- datumaro ----
@@ -149,7 +151,7 @@ def hugging_face(out: Path, images: Path) -> Mapping[str, Ids]:
 
 @contextmanager
 def _coco_layout(images: Path) -> Iterator[Path]:
-    """The folders that COCO is published in: images, and annotations, to be filled."""
+    """Create the folders of a COCO data set: a link to the images, and an empty folder for annotations."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "images").symlink_to(images.absolute())
@@ -164,16 +166,16 @@ def _items(dataset: Any, ids: Mapping[str, int], images: Path) -> Iterator[tuple
     by_stem = {str(path.relative_to(images).with_suffix("")): path for path in images.rglob("*") if path.is_file()}
     for item in dataset:
         masks = [
-            (ids[names[each.label]], np.asarray(each.image, bool))
-            for each in item.annotations
-            if each.type == AnnotationType.mask and names[each.label] in ids
+            (ids[names[entry.label]], np.asarray(entry.image, bool))
+            for entry in item.annotations
+            if entry.type == AnnotationType.mask and names[entry.label] in ids
         ]
         path = by_stem[item.id]
         yield str(path.relative_to(images)), painted(masks, size_of(path))
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Height and width of an image, upright."""
+    """Return height and width of the upright image."""
     with Image.open(path) as picture:
         width, height = ImageOps.exif_transpose(picture).size
     return height, width
@@ -199,7 +201,7 @@ def datumaro_panoptic(out: Path, images: Path) -> Mapping[str, Ids]:
 
 
 def datumaro_voc(out: Path, images: Path) -> Mapping[str, Ids]:
-    """As CVAT reads its "Segmentation mask 1.1", which it does by datumaro."""
+    """Read like CVAT, which reads its "Segmentation mask 1.1" with datumaro."""
     return _datumaro(out / "cvat", "voc_segmentation", out, images)
 
 
@@ -207,29 +209,29 @@ def datumaro_voc(out: Path, images: Path) -> Mapping[str, Ids]:
 
 
 def ultralytics(out: Path, images: Path) -> Mapping[str, Ids]:
-    """The data set that its training reads; of the images those whose format it takes."""
+    """Read the data set like ultralytics does for training, without images in formats that it does not support."""
     from ultralytics.data import YOLODataset
     from ultralytics.data.utils import check_det_dataset
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "yolo"
-        shutil.copytree(out / "yolo", root)  # it leaves caches beside the labels
+        shutil.copytree(out / "yolo", root)  # ultralytics writes caches beside the labels
         data = check_det_dataset(str(root / "data.yaml"))
         dataset = YOLODataset(img_path=data["train"], data=data, task="segment", augment=False)
         ids = class_ids(out)
-        found = {}
+        labels = {}
         for label in dataset.labels:
             height, width = label["shape"]
             objects = []
             for number, ring in zip(label["cls"].ravel().astype(int), label["segments"], strict=True):
                 objects.append((ids[data["names"][int(number)]], _filled(ring * [width, height], (height, width))))
             image = Path(label["im_file"]).relative_to(root.resolve() / "images/train")
-            found[str(image)] = painted(objects, (height, width))
-        return found
+            labels[str(image)] = painted(objects, (height, width))
+        return labels
 
 
 def _filled(ring: NDArray[np.floating[Any]], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """As ultralytics fills a polygon: by OpenCV, whole pixels."""
+    """Fill a polygon like ultralytics, which uses OpenCV."""
     from ultralytics.data.utils import polygon2mask
 
     return np.asarray(polygon2mask(size, [ring.reshape(-1)]), bool)
@@ -242,23 +244,23 @@ def labelme(out: Path, images: Path) -> Mapping[str, Ids]:
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     from labelme import LabelFile, utils
 
-    ids, found = class_ids(out), {}
+    ids, labels_by_image = class_ids(out), {}
     for path in sorted((out / "labelme").rglob("*.json")):
         if json.loads(path.read_bytes())["imagePath"].endswith(".gif"):
-            continue  # LabelMe 6.3 opens no pictures with palettes
+            continue  # LabelMe 6.3 does not open images with palettes
         file = LabelFile(str(path))
         pixels = utils.img_data_to_arr(file.image_data)
         labels, _ = utils.shapes_to_label(pixels.shape, file.shapes, ids)
         image = path.parent.relative_to(out / "labelme") / file.image_path
-        found[str(image)] = labels.astype(np.int64)
-    return found
+        labels_by_image[str(image)] = labels.astype(np.int64)
+    return labels_by_image
 
 
 # ---- Label Studio ----
 
 
 def label_studio(out: Path, images: Path) -> Mapping[str, Ids]:
-    """Its own checks of interface and predictions, and its converter to COCO, as for labels that were accepted."""
+    """Validate interface and predictions with the SDK, and convert them to COCO like accepted labels."""
     from label_studio_sdk.converter import Converter
     from label_studio_sdk.label_interface import LabelInterface
 
@@ -267,8 +269,8 @@ def label_studio(out: Path, images: Path) -> Mapping[str, Ids]:
     for number, task in enumerate(tasks, start=1):
         (prediction,) = task["predictions"]
         if not interface.validate_prediction(prediction):
-            raise ValueError(f"{task['data']['file_name']}: not as its interface says")
-        # What Label Studio exports once a prediction is accepted.
+            raise ValueError(f"{task['data']['file_name']}: prediction does not match the interface")
+        # The export of Label Studio after a prediction was accepted.
         task["annotations"] = [{"id": number, "result": prediction["result"]}]
         task["id"] = number
     with tempfile.TemporaryDirectory() as folder:
@@ -278,19 +280,19 @@ def label_studio(out: Path, images: Path) -> Mapping[str, Ids]:
         converter.convert_to_coco(str(exported), str(converted), is_dir=False)
         coco = _coco_api(converted, "result.json")
     ids = class_ids(out)
-    names = {each["id"]: each["name"] for each in coco.loadCats(coco.getCatIds())}
-    found = {}
+    names = {entry["id"]: entry["name"] for entry in coco.loadCats(coco.getCatIds())}
+    labels = {}
     for task, record in zip(tasks, coco.loadImgs(coco.getImgIds()), strict=True):
         objects = coco.loadAnns(coco.getAnnIds(record["id"]))
-        masks = ((ids[names[each["category_id"]]], coco.annToMask(each) > 0) for each in objects)
-        found[task["data"]["file_name"]] = painted(masks, (record["height"], record["width"]))
-    return found
+        masks = ((ids[names[entry["category_id"]]], coco.annToMask(entry) > 0) for entry in objects)
+        labels[task["data"]["file_name"]] = painted(masks, (record["height"], record["width"]))
+    return labels
 
 
 def label_studio_round_trip(out: Path, images: Path) -> Mapping[str, Ids]:
-    """Predictions that a person accepted, one of them under another class, taken back by `tipsseg correct`.
+    """Accept predictions, change the class of one object, and read them back with `tipsseg correct`.
 
-    Gives the masks of the images that nobody changed; raises ValueError where the change did not come back.
+    Return the masks of the unchanged images. Raise ValueError if the change is not in the corrected mask.
     """
     from label_studio_sdk.label_interface import LabelInterface
 
@@ -302,7 +304,7 @@ def label_studio_round_trip(out: Path, images: Path) -> Mapping[str, Ids]:
     for number, task in enumerate(tasks, start=1):
         (prediction,) = task.pop("predictions")
         if prediction["result"] and not 0 < prediction["score"] <= 1:
-            raise ValueError(f"{task['data']['file_name']}: no score that Label Studio can order by")
+            raise ValueError(f"{task['data']['file_name']}: Label Studio needs a score above 0")
         task["id"] = number
         task["annotations"] = [{"id": number, "was_cancelled": False, "result": prediction["result"]}]
     changed = max(tasks, key=lambda task: len(task["annotations"][0]["result"]))
@@ -312,29 +314,30 @@ def label_studio_round_trip(out: Path, images: Path) -> Mapping[str, Ids]:
     value["polygonlabels"] = [after]
     for task in tasks:
         if not interface.validate_annotation(task["annotations"][0]):
-            raise ValueError(f"{task['data']['file_name']}: not as its interface says")
-    found = {}
+            raise ValueError(f"{task['data']['file_name']}: annotation does not match the interface")
+    labels = {}
     with tempfile.TemporaryDirectory() as folder:
         copy, export = Path(folder, "out"), Path(folder, "export.json")
         shutil.copytree(out, copy, symlinks=True)
         export.write_text(json.dumps(tasks), "utf-8")
-        taken = tipsseg.review.correct_folder(copy, export)
-        if [each.image for each in taken.masks] != [changed["data"]["file_name"]] or not taken.masks[0].changed:
-            raise ValueError(f"corrected: {[each.image for each in taken.masks]}")
+        corrections = tipsseg.review.correct_folder(copy, export)
+        images_changed = [mask.image for mask in corrections.masks]
+        if images_changed != [changed["data"]["file_name"]] or not corrections.masks[0].changed:
+            raise ValueError(f"corrected: {images_changed}")
         for task in tasks:
             name = task["data"]["file_name"]
             if name != changed["data"]["file_name"]:
                 with Image.open(copy / "masks" / PurePosixPath(name).with_suffix(".png")) as mask:
-                    found[name] = np.asarray(mask).astype(np.int64)
+                    labels[name] = np.asarray(mask).astype(np.int64)
     ignored = json.loads((out / "classes.json").read_bytes())["ignore"]
-    return {name: np.where(ids == ignored, 0, ids) for name, ids in found.items()}
+    return {name: np.where(ids == ignored, 0, ids) for name, ids in labels.items()}
 
 
 # ---- CVAT ----
 
 
 def cvat_function(out: Path, images: Path) -> Mapping[str, Ids]:
-    """The auto-annotation function, its masks decoded by the SDK."""
+    """Call the auto-annotation function, and decode its masks with the SDK."""
     from types import SimpleNamespace
 
     from cvat_sdk.masks import decode_mask
@@ -343,23 +346,23 @@ def cvat_function(out: Path, images: Path) -> Mapping[str, Ids]:
 
     function = cvat.create(classes=",".join(class_ids(out)), model="tiny", device="cpu", min_confidence=0.5)
     context: Any = SimpleNamespace(conf_threshold=None, conv_mask_to_poly=False)
-    found = {}
-    for path in sorted(each for each in images.rglob("*") if each.is_file()):
+    labels = {}
+    for path in sorted(path for path in images.rglob("*") if path.is_file()):
         with Image.open(path) as picture:
             shapes = function.detect(context, ImageOps.exif_transpose(picture))
         size = size_of(path)
         masks = (
-            (each.label_id, decode_mask(each.points, image_height=size[0], image_width=size[1])) for each in shapes
+            (shape.label_id, decode_mask(shape.points, image_height=size[0], image_width=size[1])) for shape in shapes
         )
-        found[str(path.relative_to(images))] = painted(masks, size)
-    return found
+        labels[str(path.relative_to(images))] = painted(masks, size)
+    return labels
 
 
 # ---- FiftyOne ----
 
 
 def fiftyone_zoo(out: Path, images: Path) -> Mapping[str, Ids]:
-    """The model of the remote source, as FiftyOne finds and loads it, on pixels as FiftyOne reads them."""
+    """Load the model from a remote source of the zoo, and label images that FiftyOne reads."""
     import fiftyone
     import fiftyone.utils.image
     import fiftyone.zoo
@@ -374,10 +377,10 @@ def fiftyone_zoo(out: Path, images: Path) -> Mapping[str, Ids]:
             "tipsseg", classes=list(class_ids(out)), model="tiny", device="cpu", min_confidence=0.5
         )
         if {name: number for number, name in model.mask_targets.items()} != class_ids(out):
-            raise ValueError(f"other classes: {model.mask_targets}")
-        paths = sorted(each for each in images.rglob("*") if each.is_file())
+            raise ValueError(f"unexpected classes: {model.mask_targets}")
+        paths = sorted(path for path in images.rglob("*") if path.is_file())
         read = fiftyone.utils.image.read
-        return {str(each.relative_to(images)): model.predict(read(str(each))).mask.astype(np.int64) for each in paths}
+        return {str(path.relative_to(images)): model.predict(read(str(path))).mask.astype(np.int64) for path in paths}
 
 
 def _fiftyone_coco(file: str) -> Read:
@@ -387,13 +390,8 @@ def _fiftyone_coco(file: str) -> Read:
         importer = COCODetectionDatasetImporter(
             data_path=str(images), labels_path=str(out / file), label_types="segmentations"
         )
-        ids, found = class_ids(out), {}
         with importer:
-            for path, metadata, label in importer:
-                size = metadata.height, metadata.width
-                masks = ((ids[each.label], _in_place(each, size)) for each in (label.detections if label else ()))
-                found[str(Path(path).relative_to(images))] = painted(masks, size)
-        return found
+            return dict(_fiftyone_labels(importer, class_ids(out), images))
 
     return read
 
@@ -404,17 +402,19 @@ def fiftyone_yolo(out: Path, images: Path) -> Mapping[str, Ids]:
     importer = YOLOv5DatasetImporter(
         dataset_dir=str(out / "yolo"), yaml_path="data.yaml", split="train", label_type="instances"
     )
-    ids, found = class_ids(out), {}
     with importer:
-        for path, metadata, label in importer:
-            size = metadata.height, metadata.width
-            masks = ((ids[each.label], _in_place(each, size)) for each in (label.detections if label else ()))
-            found[str(Path(path).relative_to(out.absolute() / "yolo/images/train"))] = painted(masks, size)
-    return found
+        return dict(_fiftyone_labels(importer, class_ids(out), out.absolute() / "yolo/images/train"))
 
 
-def _in_place(detection: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A mask within its box, whose corner is in shares of the image, in the whole image."""
+def _fiftyone_labels(importer: Any, ids: Mapping[str, int], images: Path) -> Iterator[tuple[str, Ids]]:
+    for path, metadata, label in importer:
+        size = metadata.height, metadata.width
+        masks = ((ids[entry.label], _full_mask(entry, size)) for entry in (label.detections if label else ()))
+        yield str(Path(path).relative_to(images)), painted(masks, size)
+
+
+def _full_mask(detection: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return the mask of a detection in the whole image. FiftyOne stores it in a box, in fractions of the image size."""
     mask = np.zeros(size, bool)
     x, y = round(detection.bounding_box[0] * size[1]), round(detection.bounding_box[1] * size[0])
     part = np.asarray(detection.mask, bool)
@@ -432,7 +432,7 @@ def fiftyone_masks(out: Path, images: Path) -> Mapping[str, Ids]:
         return {str(Path(path).relative_to(images)): np.asarray(label.mask, np.int64) for path, _, label in importer}
 
 
-#: Tools that the tests of every run can do with.
+#: Tools that the default tests install.
 LIGHT = (
     Reader("pycocotools", "coco", '`COCO("out/annotations.json")`', pycocotools_instances),
     Reader("pycocotools", "coco-polygon", '`COCO("out/annotations-polygon.json")`', pycocotools_polygons, 0.99),
@@ -469,13 +469,16 @@ _DATUMARO_PANOPTIC = (
     '`import_from("d", "coco_panoptic")`'
 )
 _LABEL_STUDIO = (
-    "the folder that holds `photos` as root of local files, `label-studio.xml` as interface; import `label-studio.json`"
+    "parent folder of `photos` as root of local files, `label-studio.xml` as interface; import `label-studio.json`"
 )
-_ROUND_TRIP = (
-    "the same; export as JSON, `tipsseg correct out --from export.json`: what nobody changed stays, pixel for pixel"
+_ROUND_TRIP = "the same; export as JSON, `tipsseg correct out --from export.json`: unchanged masks stay identical"
+_ZOO = (
+    '`foz.load_zoo_model("tipsseg", classes="panda leg,tree")` of [examples/fiftyone](../../examples/fiftyone), '
+    "without label files"
 )
-_ZOO = '`foz.load_zoo_model("tipsseg", classes="panda leg,tree")` of [examples/fiftyone](../../examples/fiftyone), without files'
-_CVAT = "`cvat-cli task auto-annotate ID --function-module tipsseg.integrations.cvat`: the function itself, without a server"
+_CVAT = (
+    "`cvat-cli task auto-annotate ID --function-module tipsseg.integrations.cvat`: the function alone, without a server"
+)
 _FIFTYONE_YOLO = (
     '`Dataset.from_dir(dataset_type=YOLOv5Dataset, dataset_dir="out/yolo", yaml_path="data.yaml", split="train", '
     'label_type="instances")`'
@@ -485,16 +488,16 @@ _FIFTYONE = (
     'data_path="photos", labels_path="out/annotations.json", label_types="segmentations")`'
 )
 
-#: Those that are an installation of their own.
+#: Tools with large dependencies.
 HEAVY = (
     Reader("datumaro", "coco", _DATUMARO_COCO, datumaro_coco),
     Reader("datumaro", "panoptic", _DATUMARO_PANOPTIC, datumaro_panoptic),
     Reader("datumaro", "cvat", '`Dataset.import_from("out/cvat", "voc_segmentation")`', datumaro_voc),
     Reader(
-        "ultralytics", "yolo", "`yolo segment train model=yolo11n-seg.yaml data=out/yolo/data.yaml`; it takes no GIF",
+        "ultralytics", "yolo", "`yolo segment train model=yolo11n-seg.yaml data=out/yolo/data.yaml`; without GIF",
         ultralytics, 0.99,
     ),
-    Reader("labelme", "labelme", "`labelme out/labelme`; it takes no GIF", labelme, 0.99),
+    Reader("labelme", "labelme", "`labelme out/labelme`; without GIF", labelme, 0.99),
     Reader("label-studio-sdk", "label-studio", _LABEL_STUDIO, label_studio, 0.99),
     Reader("label-studio-sdk", "label-studio", _ROUND_TRIP, label_studio_round_trip),
     Reader("cvat-sdk", "cvat", _CVAT, cvat_function),

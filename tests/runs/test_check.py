@@ -198,15 +198,15 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "classes.json with another name": (
         edit_json("out/classes.json", lambda r: classes_of(r)[1].update(name="bush")),
-        ['out/classes.json: class 2 is "bush", in run.json "tree"'],
+        ['out/classes.json: class 2 is "bush", but "tree" in run.json'],
     ),
     "classes.json with another id": (
         edit_json("out/classes.json", lambda r: classes_of(r)[1].update(id=7)),
-        ['out/classes.json: class "tree" has the id 7, in run.json 2'],
+        ['out/classes.json: class "tree" has id 7, but 2 in run.json'],
     ),
     "classes.json with a class less": (
         edit_json("out/classes.json", lambda r: classes_of(r).pop()),
-        ["out/classes.json: 2 classes, where run.json has 3"],
+        ["out/classes.json: 2 classes, but run.json has 3"],
     ),
     "classes.json with another ignore id": (
         edit_json("out/classes.json", lambda r: r.update(ignore=254)),
@@ -334,21 +334,21 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         entry("a.png", add_class),
         [
             f"{MANIFEST}: a.png: class 4 (moon) is not in the vocabulary",
-            f"{MASK}: 28 pixels of background, where the manifest says 27",
+            f"{MASK}: 28 pixels of background, but 27 in the manifest",
         ],
     ),
     "another number of pixels": (
         entry("a.png", lambda r: classes_of(r)[1].update(pixels=5)),
         [
             f"{MANIFEST}: a.png: 49 pixels in all, where 6 x 8 (height x width) are 48",
-            f"{MASK}: 4 pixels of class 2 (tree), where the manifest says 5",
+            f"{MASK}: 4 pixels of class 2 (tree), but 5 in the manifest",
         ],
     ),
     "fewer pixels than the image has": (
         entry("a.png", lambda r: classes_of(r)[1].update(pixels=3)),
         [
             f"{MANIFEST}: a.png: 47 pixels in all, where 6 x 8 (height x width) are 48",
-            f"{MASK}: 4 pixels of class 2 (tree), where the manifest says 3",
+            f"{MASK}: 4 pixels of class 2 (tree), but 3 in the manifest",
         ],
     ),
     # pictures
@@ -366,26 +366,26 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "a mask of another size": (
         repaint(MASK, lambda ids: ids.T),
-        [f"{MASK}: 8 x 6 (height x width), where the image is 6 x 8"],
+        [f"{MASK}: 8 x 6 (height x width), but the image is 6 x 8"],
     ),
-    "a mask of 16 bits": (png(A.astype(np.uint16)), [f"{MASK}: a PNG of mode I;16, not a PNG of mode L"]),
-    "a mask in colour": (png(np.dstack([A, A, A])), [f"{MASK}: a PNG of mode RGB, not a PNG of mode L"]),
+    "a mask of 16 bits": (png(A.astype(np.uint16)), [f"{MASK}: PNG mode I;16, expected L"]),
+    "a mask in colour": (png(np.dstack([A, A, A])), [f"{MASK}: PNG mode RGB, expected L"]),
     "a mask as JPEG": (
-        lambda root: Image.fromarray(A).save(root / MASK, "JPEG"), [f"{MASK}: a JPEG, whose pixels need not be exact"],
+        lambda root: Image.fromarray(A).save(root / MASK, "JPEG"), [f"{MASK}: a JPEG, which may not preserve pixel values"],
     ),
     "an id that is no class": (
         repaint(MASK, lambda ids: np.where(np.arange(48).reshape(6, 8) == 2, 9, ids).astype(np.uint8)),
-        [f"{MASK}: ids that are no class: 9", f"{MASK}: 27 pixels of background, where the manifest says 28"],
+        [f"{MASK}: unknown ids: 9", f"{MASK}: 27 pixels of background, but 28 in the manifest"],
     ),
-    "several ids that are no class": (
+    "several unknown ids": (
         repaint(MASK, lambda ids: np.where(ids == 255, [[4, 7, 0, 0, 0, 0, 0, 0]], ids).astype(np.uint8)),
-        [f"{MASK}: ids that are no class: 4 and 1 more", f"{MASK}: 0 pixels of ignored pixels, where the manifest says 2"],
+        [f"{MASK}: unknown ids: 4 and 1 more", f"{MASK}: 0 pixels of ignored pixels, but 2 in the manifest"],
     ),
     "ignored pixels that are not": (
         repaint(MASK, lambda ids: np.where(ids == 255, 0, ids).astype(np.uint8)),
         [
-            f"{MASK}: 30 pixels of background, where the manifest says 28",
-            f"{MASK}: 0 pixels of ignored pixels, where the manifest says 2",
+            f"{MASK}: 30 pixels of background, but 28 in the manifest",
+            f"{MASK}: 0 pixels of ignored pixels, but 2 in the manifest",
         ],
     ),
     "a confidence is gone": (remove("out/confidence/sub/ü.png"), ["out/confidence/sub/ü.png: no such file"]),

@@ -89,17 +89,17 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "a LabelMe file that is no JSON": (
         write(LABELME, b"{"),
         [
-            f"{LABELME}: {CHANGED}, and not as tipsseg writes it: "
+            f"{LABELME}: {CHANGED}, and not written by tipsseg, or damaged: "
             "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
         ],
     ),
     "an archive that is none": (
         write("out/npz/a.npz", b"no archive"),
-        [f"out/npz/a.npz: {CHANGED}, and not as tipsseg writes it: no archive, or cut off"],
+        [f"out/npz/a.npz: {CHANGED}, and not written by tipsseg, or damaged: not a .npz archive, or truncated"],
     ),
     "an archive that is cut off": (
         edit("out/npz/a.npz", lambda data: data[:-30]),
-        [f"out/npz/a.npz: {CHANGED}, and not as tipsseg writes it: no archive, or cut off"],
+        [f"out/npz/a.npz: {CHANGED}, and not written by tipsseg, or damaged: not a .npz archive, or truncated"],
     ),
     "an overlay that is cut off": (
         edit("out/overlays/a.jpg", lambda data: data[: len(data) // 2]),
@@ -117,11 +117,11 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "a mask with another id": (
         together(repaint(MASK, lambda pixels: np.where(pixels == 1, 2, pixels)), stamp_out),
         [
-            f"{MASK}: 0 pixels of class 1 (panda leg), where the manifest says 6",
-            f"{MASK}: 10 pixels of class 2 (tree), where the manifest says 4",
+            f"{MASK}: 0 pixels of class 1 (panda leg), but 6 in the manifest",
+            f"{MASK}: 10 pixels of class 2 (tree), but 4 in the manifest",
         ],
     ),
-    "a mask with a palette": (together(save(MASK, "P"), stamp_out), [f"{MASK}: a PNG of mode P, not a PNG of mode L"]),
+    "a mask with a palette": (together(save(MASK, "P"), stamp_out), [f"{MASK}: PNG mode P, expected L"]),
     # ---- links ----
     "a link is gone": (remove("out/yolo/images/train/a.png"), ["out/yolo/images/train/a.png: missing"]),
     "a link leads nowhere": (

@@ -458,11 +458,13 @@ def archive(**arrays: np.ndarray) -> Change:
 
 
 def odd_archive(says: str, **arrays: np.ndarray) -> Fault:
-    return Fault(f"out/npz/b/c.npz: not as tipsseg writes it: {says} | {CHANGED}", archive(**arrays), of=("npz",))
+    return Fault(
+        f"out/npz/b/c.npz: not written by tipsseg, or damaged: {says} | {CHANGED}", archive(**arrays), of=("npz",)
+    )
 
 
 def odd_annotation(says: str, change: Change) -> Fault:
-    says = f"out/annotations.json: a.png: not as tipsseg writes it: {says} | {LEFT_OUT}"
+    says = f"out/annotations.json: a.png: not written by tipsseg, or damaged: {says} | {LEFT_OUT}"
     return Fault(says, change, of=("coco",), labels={"a.png": SURE["a.png"], "b.jpg": B})
 
 
@@ -480,43 +482,43 @@ FAULTS: Mapping[str, Fault] = {
         of=("png",),
     ),
     "a mask of another kind": Fault(
-        f"out/masks/b/c.png: a PNG of mode L, not a PNG of mode P | {CHANGED}",
+        f"out/masks/b/c.png: PNG mode L, expected P | {CHANGED}",
         palette,
         of=("png",),
         labels={"b/c.jpg": B},
     ),
     "a mask that is no PNG": Fault(
-        f"out/masks/b/c.png: changed by hand: a JPEG, whose pixels need not be exact | {BACK}",
+        f"out/masks/b/c.png: changed by hand: a JPEG, which may not preserve pixel values | {BACK}",
         lambda root: Image.fromarray(B).save(root / "out/masks/b/c.png", format="JPEG"),
         of=("png",),
     ),
     "a mask that lies on its side": Fault(
-        f"out/masks/b/c.png: changed by hand: 5 x 7 (height x width), where the image is 7 x 5 | {BACK}",
+        f"out/masks/b/c.png: changed by hand: 5 x 7 (height x width), but the image is 7 x 5 | {BACK}",
         repaint("out/masks/b/c.png", np.transpose),
         of=("png",),
     ),
     "a mask with other labels": Fault(
-        f"out/masks/b/c.png: 0 pixels of class 2 (tree), where the manifest says 21 | {CHANGED}",
+        f"out/masks/b/c.png: 0 pixels of class 2 (tree), but 21 in the manifest | {CHANGED}",
         together(repaint("out/masks/b/c.png", shift), lambda root: stamp(root / "out")),  # a fault of the program
         of=("png",),
     ),
     "an archive that is none": Fault(
-        f"out/npz/b/c.npz: not as tipsseg writes it: no archive, or cut off | {CHANGED}",
+        f"out/npz/b/c.npz: not written by tipsseg, or damaged: not a .npz archive, or truncated | {CHANGED}",
         write("out/npz/b/c.npz", b"PK\x03\x04 and no more"),
         of=("npz",),
     ),
     "an archive without labels": Fault(
-        f"out/npz/b/c.npz: not as tipsseg writes it: 'labels is not a file in the archive' | {CHANGED}",
+        f"out/npz/b/c.npz: not written by tipsseg, or damaged: 'labels is not a file in the archive' | {CHANGED}",
         lambda root: np.savez(root / "out/npz/b/c.npz", confidence=B),
         of=("npz",),
     ),
     "an archive of another size": Fault(
-        f"out/npz/b/c.npz: not as tipsseg writes it: uint8 [4, 4] and uint8 [4, 4] | {CHANGED}",
+        f"out/npz/b/c.npz: not written by tipsseg, or damaged: uint8 [4, 4] and uint8 [4, 4] | {CHANGED}",
         lambda root: shutil.copy(root / "out/npz/b/ü.npz", root / "out/npz/b/c.npz"),
         of=("npz",),
     ),
     "an archive with odd scores": Fault(
-        f"out/npz/b/c.npz: not as tipsseg writes it: uint8 [2] and float64 [2] | {CHANGED}",
+        f"out/npz/b/c.npz: not written by tipsseg, or damaged: uint8 [2] and float64 [2] | {CHANGED}",
         lambda root: np.savez(root / "out/npz/b/c.npz", labels=B, confidence=B, top_ids=B[0, :2], top_scores=np.ones(2)),
         of=("npz",),
     ),
@@ -542,7 +544,7 @@ FAULTS: Mapping[str, Fault] = {
         into=("coco-polygon", "confidence"),
     ),
     "objects below the minimum area": Fault(
-        f"out/annotations.json: a.png: 32 pixels of background, where the manifest says 30 | {LEFT_OUT}",
+        f"out/annotations.json: a.png: 32 pixels of background, but 30 in the manifest | {LEFT_OUT}",
         of=("coco",),
         labels={"a.png": SURE["a.png"], "b.jpg": B},
         options=MIN_AREA_3,
@@ -553,7 +555,7 @@ FAULTS: Mapping[str, Fault] = {
         of=("npz",),
     ),
     "objects below the minimum area, two lists": Fault(
-        f"out/annotations.json: a.png: 32 pixels of background, where the manifest says 30 | {LEFT_OUT}",
+        f"out/annotations.json: a.png: 32 pixels of background, but 30 in the manifest | {LEFT_OUT}",
         of=("coco", "coco-results"),
         labels={"a.png": SURE["a.png"], "b.jpg": B},
         options=MIN_AREA_3,
@@ -565,7 +567,7 @@ FAULTS: Mapping[str, Fault] = {
         options=MIN_AREA_3,
     ),
     "annotations without an object": Fault(
-        f"out/annotations.json: a.png: 38 pixels of background, where the manifest says 30 | {LEFT_OUT}",
+        f"out/annotations.json: a.png: 38 pixels of background, but 30 in the manifest | {LEFT_OUT}",
         edit("out/annotations.json", lambda data: re.sub(rb',\n\{"id": 4, "image_id": 1.*', b"", data)),
         of=("coco",),
         labels={"a.png": SURE["a.png"]},
@@ -580,9 +582,9 @@ FAULTS: Mapping[str, Fault] = {
     "an annotation whose code is none": odd_annotation(
         "its RLE cannot be read: invalid or missing characters", annotation(1, segmentation={"size": [6, 8], "counts": "~"})
     ),
-    "an annotation of no class": odd_annotation("an object of a class 300 that there is not", annotation(1, category_id=300)),
+    "an annotation of no class": odd_annotation("annotation refers to unknown category 300", annotation(1, category_id=300)),
     "an annotation of lists in lists": odd_annotation(
-        "lists in lists without end",
+        "nested too deeply",
         edit("out/annotations.json", lambda data: data.replace(b'"iscrowd": 0', b'"x": ' + b"[" * 99_999 + b"]" * 99_999, 1)),
     ),
     "an image that is gone": Fault(
@@ -596,7 +598,7 @@ FAULTS: Mapping[str, Fault] = {
         into=("overlay",),
     ),
     "a place that is a folder": Fault(
-        "imgs/b/c.jpg: cannot write out/yolo/labels/train/b/c.txt: a folder has this name | "
+        "imgs/b/c.jpg: cannot write out/yolo/labels/train/b/c.txt: a folder with this name exists | "
         "Move the folder away, or choose another output folder.",
         lambda root: (root / "out/yolo/labels/train/b/c.txt").mkdir(parents=True),
         into=("yolo",),
@@ -814,7 +816,7 @@ REFUSALS: Mapping[str, Refusal] = {
         hint="Run the command that made it again; what is done there stays.",
     ),
     "a classes.json with other names": Refusal(
-        'out/classes.json: class 2 is "bush", in run.json "tree"',
+        'out/classes.json: class 2 is "bush", but "tree" in run.json',
         edit_json("out/classes.json", lambda each: each["classes"][1].update(name="bush")),  # type: ignore[index]
         hint="Restore classes.json. Or remove it and run the command that labelled the images again.",
     ),
@@ -859,9 +861,9 @@ REFUSALS: Mapping[str, Refusal] = {
         "argument `images`=imgs/a.png: no such folder", images=Path("imgs/a.png"), kind=UsageError
     ),
     "an unknown format": Refusal("unknown format 'voc'", formats=("voc",), kind=UsageError),
-    "a format twice": Refusal("a format is named twice: hf, hf", formats=("hf", "hf"), kind=UsageError),
+    "a format twice": Refusal("duplicate format: hf, hf", formats=("hf", "hf"), kind=UsageError),
     "a name that the format cannot hold": Refusal(
-        "the format cvat cannot hold the class 'a:b': it has no way to write ':' in a name",
+        "the format cvat cannot store the class name 'a:b': it does not allow ':'",
         formats=("cvat",),
         kind=UsageError,
         classes=("a:b", "tree", "sky"),

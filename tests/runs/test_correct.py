@@ -22,7 +22,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from tipsseg.errors import ImageError, InputError, TipssegError
-from tipsseg.formats.reading.recognising import READERS
+from tipsseg.formats.reading.readers import READERS
 from tipsseg.options import FileOptions, MinArea
 from tipsseg.options.run import CorrectOptions
 from tipsseg.runs.common.progress import Progress, Silence
@@ -822,7 +822,7 @@ def test_more_classes_than_masks_hold_are_refused(
     corrections = many_classes(tmp_path, number, source)
     before = tree(tmp_path / "out")
     more = 5 if source == "labelme" else 4  # of the five, the mask has no pixel of one
-    message = f"{number} classes and {more} more do not fit into masks of {bits} bits, which hold {most}"
+    message = f"{number} classes and {more} new ones exceed the limit of {bits}-bit masks, {most}"
     with pytest.raises(InputError, match=message):
         take(tmp_path, corrections, add_classes=True, everything=True)
     assert tree(tmp_path / "out") == before
@@ -940,7 +940,7 @@ def test_all_are_taken_or_none(tmp_path: Path) -> None:
     said = Said()
     with pytest.raises(InputError, match="1 of 2 corrections cannot be imported; nothing was changed"):
         take_corrections(tmp_path / "out", tmp_path / "new", said)
-    assert any("59 x 80 (height x width), where the image is 60 x 80" in line for line in said.lines)
+    assert any("59 x 80 (height x width), but the image is 60 x 80" in line for line in said.lines)
     assert tree(tmp_path / "out") == before
     save(tmp_path / "new/scene.png", WANTED)
     take(tmp_path, tmp_path / "new", dry_run=True)
@@ -1031,10 +1031,10 @@ def test_a_replaced_mask_can_be_edited_again(tmp_path: Path) -> None:
 def test_what_is_recognised_must_be_one_format(tmp_path: Path) -> None:
     export = build(tmp_path)
     (export / "manifest.jsonl").unlink()  # the folder of a run says itself what counts
-    with pytest.raises(InputError, match="several formats: cvat, hf, yolo, coco"):
+    with pytest.raises(InputError, match="several formats match: cvat, hf, yolo, coco"):
         take(tmp_path, export)
     (tmp_path / "none").mkdir()
-    with pytest.raises(InputError, match="without corrections in a format that is read"):
+    with pytest.raises(InputError, match="no corrections found in this folder"):
         take(tmp_path, tmp_path / "none")
 
 
@@ -1233,7 +1233,7 @@ def test_masks_of_a_run_with_further_classes(tmp_path: Path) -> None:
     ids = np.array([0, 2, 1, 1, *range(4, 256)], np.uint8)[WANTED]  # none of the lamp
     other = other_run(tmp_path, ("sky", "kite", "lamp"), "png", ids=ids)
     before = tree(tmp_path / "out")
-    with pytest.raises(InputError, match=r"no class of the run is called 'kite'$") as caught:
+    with pytest.raises(InputError, match=r"unknown class 'kite'$") as caught:
         take(tmp_path, other, everything=True)
     assert "argument `add_classes`" in caught.value.hint
     assert tree(tmp_path / "out") == before
@@ -1247,7 +1247,7 @@ def test_masks_of_a_run_with_further_classes(tmp_path: Path) -> None:
     [
         ("[", "tipsseg writes it: "),
         ('{"classes": [{"name": 3}]}', "tipsseg writes it: "),
-        ('{"classes": [{"id": 7, "name": "tree"}]}', "the ids of the classes are not 1, 2"),
+        ('{"classes": [{"id": 7, "name": "tree"}]}', "the class ids are not 1, 2"),
     ],
 )
 def test_a_damaged_list_of_classes_is_told(tmp_path: Path, given: str, text: str, what: str) -> None:

@@ -412,12 +412,12 @@ class TestPermissions:
         images = list(stream(["in", "in/closed/b.png", "in/closed", "in/no-way/d.png", "in/gone.png"], output=OUT))
         assert told(iter(images)) == [
             "in/a.png",
-            "in/closed ! in/closed: cannot list this folder: no permission to read it",
+            "in/closed ! in/closed: cannot list this folder: no read permission",
             "in/no-way/d.png",  # fails by name when it is opened
-            "in/no-way/s ! in/no-way/s: cannot list this folder: no permission to read it",
+            "in/no-way/s ! in/no-way/s: cannot list this folder: no read permission",
             "in/own.png",
             "in/z.png",
-            "in/closed/b.png ! in/closed/b.png: no permission to read it",
+            "in/closed/b.png ! in/closed/b.png: no read permission",
             "in/gone.png",
         ]
         assert isinstance(images[1], Failed)
@@ -427,17 +427,17 @@ class TestPermissions:
         found = find([Path("in")], output=OUT)
         assert names(found) == ["a.png", "no-way/d.png", "own.png", "z.png"]
         assert told(iter(found.refused)) == [
-            "closed ! in/closed: cannot list this folder: no permission to read it",
-            "no-way/s ! in/no-way/s: cannot list this folder: no permission to read it",
+            "closed ! in/closed: cannot list this folder: no read permission",
+            "no-way/s ! in/no-way/s: cannot list this folder: no read permission",
         ]
         assert choose(found, 1, None).refused == found.refused
 
     @pytest.mark.parametrize(
         ("given", "expected"),
         [
-            ("in/closed", "in/closed: cannot list this folder: no permission to read it"),
-            ("in/no-way/s", "in/no-way/s: no permission to read it"),
-            ("in/closed/b.png", "in/closed/b.png: no permission to read it"),
+            ("in/closed", "in/closed: cannot list this folder: no read permission"),
+            ("in/no-way/s", "in/no-way/s: no read permission"),
+            ("in/closed/b.png", "in/closed/b.png: no read permission"),
         ],
     )
     def test_find_names_the_place(self, given: str, expected: str) -> None:
@@ -640,4 +640,4 @@ def test_what_was_not_searched_is_told_in_order(tmp_path: Path, monkeypatch: pyt
     assert [each.name for each in found.refused] == ["u", "v"]
     with pytest.raises(InputError) as caught:
         check_listed(found)
-    assert caught.value.message == f"{tmp_path}/in/u: cannot list this folder: no permission to read it"
+    assert caught.value.message == f"{tmp_path}/in/u: cannot list this folder: no read permission"

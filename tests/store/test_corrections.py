@@ -203,20 +203,20 @@ class Wrong:
 
 HINT = "Correct the mask, or label the image again: the command that labelled it, with argument `replace_edited`."
 WRONG: Mapping[str, Wrong] = {
-    "an id that is no class": Wrong(lambda path: paint(path, np.where(A == 1, 9, A).astype(np.uint8)), "ids that are no class: 9"),
+    "an id that is no class": Wrong(lambda path: paint(path, np.where(A == 1, 9, A).astype(np.uint8)), "unknown ids: 9"),
     "ids that are no class": Wrong(
         lambda path: paint(path, np.where(A == 1, 9, np.where(A == 2, 4, A)).astype(np.uint8)),
-        "ids that are no class: 4 and 1 more",
+        "unknown ids: 4 and 1 more",
     ),
     "another size": Wrong(
-        lambda path: paint(path, A.T.copy()), "8 x 6 (height x width), where the image is 6 x 8"
+        lambda path: paint(path, A.T.copy()), "8 x 6 (height x width), but the image is 6 x 8"
     ),
-    "another mode": Wrong(lambda path: paint(path, A, "RGB"), "a PNG of mode RGB, not a PNG of mode L"),
-    "16 bits": Wrong(lambda path: paint(path, A.astype(np.uint16)), "a PNG of mode I;16, not a PNG of mode L"),
+    "another mode": Wrong(lambda path: paint(path, A, "RGB"), "PNG mode RGB, expected L"),
+    "16 bits": Wrong(lambda path: paint(path, A.astype(np.uint16)), "PNG mode I;16, expected L"),
     "grey, where it had a palette": Wrong(
-        lambda path: paint(path, A), "a PNG of mode L, not a PNG of mode P", FileOptions(png_mode="P")
+        lambda path: paint(path, A), "PNG mode L, expected P", FileOptions(png_mode="P")
     ),
-    "a JPEG": Wrong(lambda path: Image.fromarray(A).save(path, format="JPEG"), "a JPEG, whose pixels need not be exact"),
+    "a JPEG": Wrong(lambda path: Image.fromarray(A).save(path, format="JPEG"), "a JPEG, which may not preserve pixel values"),
     "no picture": Wrong(lambda path: path.write_bytes(b"none"), "not an image in a format that Pillow reads"),
     "nothing in it": Wrong(lambda path: path.write_bytes(b""), "empty file (0 bytes)"),
 }  # fmt: skip

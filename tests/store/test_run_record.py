@@ -304,7 +304,7 @@ FAULTS: dict[str, tuple[str, object, str]] = {
     "a class without its name": (
         "vocabulary",
         {**vocabulary_record(VOCABULARY, VOCABULARY), "classes": [{"id": 1}]},
-        "a class without a name",
+        "a class has no name",
     ),
     "ids with a gap": (
         "vocabulary",

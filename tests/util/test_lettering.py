@@ -108,7 +108,7 @@ def test_an_overlay_has_the_letters_of_all_fonts() -> None:
 def test_without_fonts_there_is_the_font_of_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with system_fonts(tmp_path / "bin"):
         assert fit_name("\u00fc panda", "class 1", 13, 200) == ("? panda", plain_font(13))
-    monkeypatch.setattr(lettering, "_OTHER_FONTS", ("no such font.ttf",))
+    monkeypatch.setattr(lettering, "_FALLBACK_FONTS", ("no such font.ttf",))
     monkeypatch.setenv("PATH", str(tmp_path))  # no fontconfig
     forget()
     assert fit_name("\u00fc panda", "class 1", 13, 200) == ("? panda", plain_font(13))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tipsseg.vocabulary.background import GENERAL_BACKGROUND, meaning_threshold, same_meaning, without_words_of
+from tipsseg.vocabulary.background import GENERAL_BACKGROUND, drop_equal_words, match_synonyms, meaning_threshold
 
 SYNONYMS = (("tree", "wood"), ("sea", "river"), ("mountain", "hill"))
 
@@ -55,12 +55,12 @@ DIFFERENT = [
     ("one", "other", "same"), [(*pair, True) for pair in SAME] + [(*pair, False) for pair in DIFFERENT]
 )
 def test_the_same_words(one: str, other: str, same: bool) -> None:
-    assert without_words_of(["zz", one], ["yy", other]) == (("zz",) if same else ("zz", one))
-    assert without_words_of([other, "zz"], [one]) == (("zz",) if same else (other, "zz"))
+    assert drop_equal_words(["zz", one], ["yy", other]) == (("zz",) if same else ("zz", one))
+    assert drop_equal_words([other, "zz"], [one]) == (("zz",) if same else (other, "zz"))
 
 
 def test_no_two_phrases_of_the_general_background_are_the_same() -> None:
-    assert [pair for pair in combinations(GENERAL_BACKGROUND, 2) if not without_words_of(pair[:1], pair[1:])] == []
+    assert [pair for pair in combinations(GENERAL_BACKGROUND, 2) if not drop_equal_words(pair[:1], pair[1:])] == []
     assert len(GENERAL_BACKGROUND) == 25
     assert {phrase for pair in SYNONYMS for phrase in pair} < set(GENERAL_BACKGROUND)
 
@@ -121,6 +121,6 @@ def test_same_meaning(
     classes: list[NDArray[np.float32]], background: list[NDArray[np.float32]], threshold: float, expected: list[int]
 ) -> None:
     vectors = np.array(background, np.float32).reshape(-1, 3)
-    found = same_meaning(np.array(classes, np.float32), vectors, threshold)
+    found = match_synonyms(np.array(classes, np.float32), vectors, threshold)
     assert found.shape == (len(background),)
     assert found.tolist() == expected

@@ -33,11 +33,11 @@ each_storage = pytest.mark.parametrize("stored", STORED.values(), ids=STORED)
 
 KEYS = "The keys are: classes, background, templates."
 CLASS_KEYS = "The keys are: name, synonyms, colour, min_confidence, supercategory, templates, negative."
-SAME = "Names that differ only in case or spacing are the same to the model."
-A_NAME = "Leave it out, or give it a name."
-MARK_ONE = "Mark one with {}, as in: a photo of a {}."
-WRITTEN = 'Texts stand in quotes, as in name = "tree"; items of a list have commas between them, and "]" ends it.'
-GIVEN_ONCE = "A key is given once, and `classes` either as a list or as [[classes]]."
+SAME = "The model does not distinguish names that differ only in case or spacing."
+A_NAME = "Remove it, or name it."
+MARK_ONE = "For example: a photo of a {}."
+WRITTEN = 'Put texts in quotes, as in name = "tree"; separate the items of a list with commas and end it with "]".'
+GIVEN_ONCE = "Set every key once, and `classes` either as a list or as [[classes]]."
 
 
 @pytest.fixture(scope="module")
@@ -250,16 +250,15 @@ def table(lines: str) -> str:
     )
 
 
-NO_CLASSES = ("no classes in the file", 'Add [[classes]] with a name, or a list: classes = ["panda leg", "tree"]')
+NO_CLASSES = ("the file has no classes", 'Add [[classes]] with a name, or a list: classes = ["panda leg", "tree"]')
 NEGATIVE = (
-    "'tree' is negative, so it is written as 0 and has no colour, minimum confidence or supercategory",
-    "Leave those out, or leave out `negative`.",
+    "'tree' is negative: it must not have a colour, a minimum confidence or a supercategory",
+    "Remove those, or remove `negative`.",
 )
-ALL_NEGATIVE = ("all classes in the file are negative", "Leave out `negative` where a label is wanted.")
+ALL_NEGATIVE = ("all classes in the file are negative", "Remove `negative` from the classes to label.")
 RGB = 'Use [red, green, blue] or "#rrggbb".'
-NEITHER = " is neither 'auto' nor 'none'", "Give phrases as a list of strings."
-NAMED_SETS = "A vocabulary file may name a set: protocol, plain."
-ABOVE = "Move it above the first [[classes]]; there it is for all."
+NAMED_SETS = "A vocabulary file can also name a set: protocol, plain."
+ABOVE = "Move it above the first [[classes]], where it applies to all classes."
 
 FAULTS = {
     # syntax
@@ -289,7 +288,7 @@ FAULTS = {
     "no classes": Fault('background = "none"\n', *NO_CLASSES),
     "only negatives": Fault('[[classes]]\nname = "a"\nnegative = true\n', *ALL_NEGATIVE),
     "unknown key": Fault(
-        'classes = ["a"]\n\nclases = ["b"]\n', "unknown key `clases`", f"Did you mean `classes`? {KEYS}"
+        'classes = ["a"]\n\nclases = ["b"]\n', "unknown key `clases`", f"Did you mean 'classes'? {KEYS}"
     ),
     "unknown table": Fault('classes = ["a"]\n\n[other]\nname = 1\n', "unknown key `other`", KEYS),
     "classes is a table": Fault(
@@ -298,7 +297,7 @@ FAULTS = {
     # background
     **{
         f"background {written}": Fault(
-            f'# 1\nbackground = {written}\nclasses = ["a"]', f"background {shown}{NEITHER[0]}", NEITHER[1]
+            f'# 1\nbackground = {written}\nclasses = ["a"]', f"background must be 'auto', 'none' or a list, not {shown}", ""
         )
         for written, shown in (('"Auto"', "'Auto'"), ("true", "True"), ("{ sky = 1 }", "{'sky': 1}"))
     },
@@ -314,15 +313,15 @@ FAULTS = {
     ),
     "template without a place": Fault(
         '#\ntemplates = [\n"{}",\n"a photo",\n]\nclasses = ["a"]\n',
-        "the template 'a photo' has no place for the phrase", MARK_ONE,
+        "the template 'a photo' must contain {} once, not 0 times", MARK_ONE,
     ),
     # keys of a class, in tables
     "class without a name": Fault(
-        table("negative = true"), "a class without a name", 'Each needs one, for example: name = "tree"', number=2
+        table("negative = true"), "a class has no name", 'For example: name = "tree"', number=2
     ),
     "unknown key of a class": Fault(
         table('name = "tree"\ncolor = "#ff0000"'), "unknown key `color` of 'tree'",
-        f"Did you mean `colour`? {CLASS_KEYS}", number=2,
+        f"Did you mean 'colour'? {CLASS_KEYS}", number=2,
     ),
     "background below a class": Fault(
         table('name = "tree"\n\nbackground = "none"'), "unknown key `background` of 'tree'", ABOVE, number=2
@@ -353,7 +352,7 @@ FAULTS = {
         number=2,
     ),
     "confidence nan": Fault(
-        table('min_confidence = nan\nname = "tree"'), "the minimum confidence nan of 'tree' is not between 0 and 1",
+        table('min_confidence = nan\nname = "tree"'), "the minimum confidence of 'tree' must be between 0 and 1, not nan",
         number=2,
     ),
     "templates of a class, text": Fault(
@@ -366,7 +365,7 @@ FAULTS = {
     **{
         f"colour {written}": Fault(
             table(f'name = "tree"\ncolour = {written}'),
-            f"the colour {shown} of 'tree' is not three numbers from 0 to 255",
+            f"the colour of 'tree' must be three numbers from 0 to 255, not {shown}",
             RGB,
             number=2,
         )
@@ -389,7 +388,7 @@ FAULTS = {
     # names that are given twice: the line is that of the second class
     "name twice": Fault(
         '[[classes]]\nname = "sea"\n[[classes]]\nname = "tree"\n\n[[classes]]\n# again\nname = "Tree"\n',
-        "class 'Tree' is given twice, as number 2 and number 3", SAME, number=3,
+        "duplicate class 'Tree': number 2 and number 3", SAME, number=3,
     ),
     # the same in lists
     "list: number": Fault(
@@ -402,7 +401,7 @@ FAULTS = {
     ),
     "list: name twice": Fault(
         'templates = [\n"{}",\n]\nclasses = [\n"a",\n"b", "c",\n# B\n"d", "B",\n"e",\n]\n',
-        "class 'B' is given twice, as number 2 and number 5", SAME, number=5,
+        "duplicate class 'B': number 2 and number 5", SAME, number=5,
     ),
 }  # fmt: skip
 
@@ -433,33 +432,33 @@ def test_faults_of_toml_however_it_is_stored(name: str, stored: Stored, folder: 
 
 
 LOOKS_LIKE_TOML = (
-    "this looks like TOML, in a file that has one class a line",
-    "Give the file a name that ends in .toml.",
+    "this looks like TOML, in a file with one class per line",
+    "Rename the file to end in .toml.",
 )
 COMMA_AT_END = (
-    "a comma at the end of the line, in a file that has one class a line",
-    "Write one class a line, without commas between them.",
+    "a comma at the end of the line, in a file with one class per line",
+    "Write one class per line, without commas.",
 )
 TAB = (
-    "a tab in the line, in a file that has one class a line",
-    "Leave out columns of numbers; ids are given in the order of the lines.",
+    "a tab in the line, in a file with one class per line",
+    "Remove columns of numbers. Ids follow the order of the lines.",
 )
 BETWEEN = (
-    "a comma between two names, in a file that has one class a line",
-    "Write one class a line. A name that has such a comma is given in a file that ends in .toml.",
+    "a comma between two names, in a file with one class per line",
+    "Write one class per line. For a name with such a comma, use a .toml file.",
 )
 NUMBERS = (
-    "a number before the name, in a file that has one class a line",
-    "Leave out the numbers; ids are given in the order of the lines, from 1.",
+    "a number before the name, in a file with one class per line",
+    "Remove the numbers. Ids follow the order of the lines, from 1.",
 )
-YAML = ("this looks like YAML, in a file that has one class a line", "Write one class a line, and nothing else.")
-ONE_LINE = ("one line with commas would be one class, commas and all", "Write one class a line.")
+YAML = ("this looks like YAML, in a file with one class per line", "Write one class per line, and nothing else.")
+ONE_LINE = ("the only line has commas, but a line is one class", "Write one class per line.")
 
 TEXT_FAULTS = {
-    "empty": Fault("", "no classes in the file", "Write one class a line."),
-    "comments": Fault("# a\n\n", "no classes in the file", "Write one class a line."),
+    "empty": Fault("", "the file has no classes", "Write one class per line."),
+    "comments": Fault("# a\n\n", "the file has no classes", "Write one class per line."),
     "twice": Fault(
-        "# a\ntree\n\nsky # tree\n▶Tree # sky\nsea", "class 'Tree' is given twice, as number 1 and number 3", SAME,
+        "# a\ntree\n\nsky # tree\n▶Tree # sky\nsea", "duplicate class 'Tree': number 1 and number 3", SAME,
         number=3,
     ),
     "blank": Fault("tree\n\n▶_\nsky", "class 2 of 3 is empty", A_NAME, number=2),
@@ -479,7 +478,7 @@ TEXT_FAULTS = {
     "all in one line": Fault("# mine\n\n▶tree, sky,sea\n", *ONE_LINE),
     "all in one line without its end": Fault("▶tree,sky", *ONE_LINE),
     "background argument": Fault(
-        "tree\n", "background 'sky' is neither 'auto' nor 'none'", "Give phrases as a list of strings.",
+        "tree\n", "background must be 'auto', 'none' or a list, not 'sky'", "",
         background="sky",
     ),
 }  # fmt: skip
@@ -498,8 +497,8 @@ def test_files_of_other_kinds_are_refused_whatever_is_in_them(name: str, folder:
     with pytest.raises(VocabularyError) as caught:
         read_vocabulary(path)
     error = caught.value
-    assert error.message == f"{path}: a {path.suffix} file, where TOML or one class a line is understood"
-    assert error.hint == "Write one class a line into a .txt file, or see `tipsseg vocab show voc20` for TOML."
+    assert error.message == f"{path}: unsupported file type {path.suffix}"
+    assert error.hint == "Write one class per line into a .txt file, or a .toml file: see `tipsseg vocab show voc20`."
     assert (error.path, error.line) == (path, None)
 
 
@@ -509,7 +508,7 @@ def test_other_names_are_those_of_text_files(name: str, folder: Path) -> None:
 
 
 UTF8 = "Save the file as UTF-8."
-NUL = "a NUL character, so this is no text"
+NUL = "a NUL character: the file is not text"
 
 
 @pytest.mark.parametrize("name", ["mine.txt", "mine.toml"])
@@ -541,7 +540,7 @@ def test_what_is_no_utf8_text(name: str, data: bytes, line: int, reason: str, fo
 @pytest.mark.parametrize(
     ("raised", "reason"),
     [
-        (PermissionError(13, "Permission denied"), "no permission to read it"),
+        (PermissionError(13, "Permission denied"), "no read permission"),
         (FileNotFoundError(2, "No such file"), "no such file"),
         (OSError(5, "Input/output error"), "Input/output error"),
     ],
@@ -567,18 +566,18 @@ def test_a_file_in_a_folder_without_permission(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(Path, name, fail)
     with pytest.raises(VocabularyError) as caught:
         read_vocabulary("locked/mine.txt")
-    assert caught.value.message == "locked/mine.txt: no permission to read it"
+    assert caught.value.message == "locked/mine.txt: no read permission"
 
 
 # ---- one fault among any number of classes ----
 
 # A class as a table in one line, and what is said of it.
 FAULTY = {
-    '{ name = "x", colour = "red" }': "the colour 'red' of 'x'",
-    "{ synonyms = [] }": "a class without a name",
+    '{ name = "x", colour = "red" }': "the colour of 'x' must be three numbers from 0 to 255, not 'red'",
+    "{ synonyms = [] }": "a class has no name",
     '{ name = "x", id = 1 }': "unknown key `id` of 'x'",
-    '{ name = "x", min_confidence = 2 }': "the minimum confidence 2 of 'x'",
-    '{ name = "x", synonyms = ["X"] }': "'x' has a name twice",
+    '{ name = "x", min_confidence = 2 }': "the minimum confidence of 'x' must be between 0 and 1, not 2",
+    '{ name = "x", synonyms = ["X"] }': "'x' has duplicate names",
     '{ name = "x", templates = ["a"] }': "'x': the template",
 }
 
@@ -648,7 +647,7 @@ def test_words_stand_for_what_they_name(background: str | list[str], templates: 
 
 
 def test_a_resolved_background_is_written_out() -> None:
-    resolved = make_vocabulary([TREE]).resolved({"wood"})
+    resolved = make_vocabulary([TREE]).drop_background({"wood"})
     assert vocabulary_toml(resolved).startswith('background = ["sky", "wall", "grass", ')
 
 
@@ -716,7 +715,7 @@ def test_a_written_vocabulary_reads_back(data: st.DataObject, folder: Path) -> N
         made[0] = ClassSpec(made[0].name, made[0].synonyms)
     vocabulary = make_vocabulary(made, background, data.draw(TEMPLATE_LISTS | st.sampled_from([PROTOCOL_TEMPLATES])))
     if data.draw(st.booleans()):
-        vocabulary = vocabulary.resolved(set(vocabulary.background[::2]))
+        vocabulary = vocabulary.drop_background(set(vocabulary.background[::2]))
     path = saved(folder, vocabulary_toml(vocabulary), "written.toml")
     assert read_vocabulary(path) == replace(vocabulary, source="written.toml")
     assert vocabulary_toml(read_vocabulary(path)) == vocabulary_toml(vocabulary)

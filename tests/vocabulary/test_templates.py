@@ -10,7 +10,7 @@ import pytest
 from tipsseg.errors import VocabularyError
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, check_template, check_templates, find_templates
 
-MARK_ONE = "Mark one with {}, as in: a photo of a {}."
+MARK_ONE = "For example: a photo of a {}."
 
 
 def test_protocol_has_nine_templates_and_plain_the_phrase_alone() -> None:
@@ -27,13 +27,17 @@ def test_templates_are_trimmed_and_stay_in_order() -> None:
 @pytest.mark.parametrize(
     ("templates", "message", "hint"),
     [
-        ("a {}", "templates must be a list of texts, not 'a {}'", "A vocabulary file may name a set: protocol, plain."),
-        ([], "no templates", 'Give at least one, such as "a photo of a {}."'),
-        (["{}", "a photo"], "the template 'a photo' has no place for the phrase", MARK_ONE),
-        (["{} and {}"], "the template '{} and {}' has 2 places for the phrase", MARK_ONE),
-        (["{}{}{}"], "the template '{}{}{}' has 3 places for the phrase", MARK_ONE),
-        (["{ }"], "the template '{ }' has no place for the phrase", MARK_ONE),
-        ([""], "the template '' has no place for the phrase", MARK_ONE),
+        (
+            "a {}",
+            "templates must be a list of texts, not 'a {}'",
+            "A vocabulary file can also name a set: protocol, plain.",
+        ),
+        ([], "no templates", 'Add at least one, such as "a photo of a {}."'),
+        (["{}", "a photo"], "the template 'a photo' must contain {} once, not 0 times", MARK_ONE),
+        (["{} and {}"], "the template '{} and {}' must contain {} once, not 2 times", MARK_ONE),
+        (["{}{}{}"], "the template '{}{}{}' must contain {} once, not 3 times", MARK_ONE),
+        (["{ }"], "the template '{ }' must contain {} once, not 0 times", MARK_ONE),
+        ([""], "the template '' must contain {} once, not 0 times", MARK_ONE),
         ([7], "a template must be a text, not 7", ""),
         ([None], "a template must be a text, not None", ""),
     ],
@@ -47,7 +51,7 @@ def test_what_is_no_template(templates: Sequence[str], message: str, hint: str) 
 
 def test_a_single_template_is_checked_alike() -> None:
     assert check_template(" a  {} ") == "a {}"
-    with pytest.raises(VocabularyError, match="has no place"):
+    with pytest.raises(VocabularyError, match=r"must contain \{\} once, not 0 times"):
         check_template("a")
 
 
@@ -70,13 +74,13 @@ def test_file_has_one_template_a_line(content: bytes, templates: tuple[str, ...]
 @pytest.mark.parametrize(
     ("content", "place", "reason", "hint"),
     [
-        pytest.param(b"", "", "no templates", "Give one a line, such as: a photo of a {}.", id="empty"),
-        pytest.param(b"\n # {}\n", "", "no templates", "Give one a line, such as: a photo of a {}.", id="all comments"),
+        pytest.param(b"", "", "no templates", "Write one per line, such as: a photo of a {}.", id="empty"),
+        pytest.param(b"\n # {}\n", "", "no templates", "Write one per line, such as: a photo of a {}.", id="all comments"),
         pytest.param(
-            b"# a\r\n{}\r\n\r\na photo\r\n", ":4", "the template 'a photo' has no place for the phrase", MARK_ONE,
+            b"# a\r\n{}\r\n\r\na photo\r\n", ":4", "the template 'a photo' must contain {} once, not 0 times", MARK_ONE,
             id="no place",
         ),
-        pytest.param(b"{} {}\n", ":1", "the template '{} {}' has 2 places for the phrase", MARK_ONE, id="two places"),
+        pytest.param(b"{} {}\n", ":1", "the template '{} {}' must contain {} once, not 2 times", MARK_ONE, id="two places"),
         pytest.param(b"{}\n\xe4 {}\n", ":2", "not UTF-8 text", "Save the file as UTF-8.", id="Latin-1"),
     ],
 )  # fmt: skip
@@ -94,8 +98,8 @@ def test_a_name_that_is_neither_set_nor_file(name: str) -> None:
     with pytest.raises(VocabularyError) as caught:
         find_templates(name)
     shown = repr(name) if len(name) < 80 else f"{name!r:.77}..."
-    assert caught.value.message == f"argument `templates`={shown} is no file and none of protocol, plain"
-    assert caught.value.hint == "A file has one template a line, such as: a photo of a {}."
+    assert caught.value.message == f"argument `templates`={shown} is neither a file nor one of protocol, plain"
+    assert caught.value.hint == "A file has one template per line, such as: a photo of a {}."
 
 
 def test_a_file_with_the_name_of_a_set_is_given_as_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,4 +112,4 @@ def test_a_file_with_the_name_of_a_set_is_given_as_a_path(tmp_path: Path, monkey
 def test_a_folder_is_no_file_of_templates(tmp_path: Path) -> None:
     with pytest.raises(VocabularyError) as caught:
         find_templates(str(tmp_path))
-    assert (caught.value.message, caught.value.hint) == (f"{tmp_path}: a folder, not a file of templates", "")
+    assert (caught.value.message, caught.value.hint) == (f"{tmp_path} is a folder, not a template file", "")

@@ -14,8 +14,8 @@ from tipsseg.vocabulary.palette import colour
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
 from tipsseg.vocabulary.vocabulary import MAX_CLASSES, ClassSpec, Phrase, make_vocabulary, parse_background, split_names
 
-SAME = "Names that differ only in case or spacing are the same to the model."
-A_NAME = "Leave it out, or give it a name."
+SAME = "The model does not distinguish names that differ only in case or spacing."
+A_NAME = "Remove it, or name it."
 
 
 def test_classes_keep_their_order_and_are_numbered_from_1() -> None:
@@ -117,12 +117,12 @@ def test_auto_background_leaves_out_what_the_classes_name(classes: list[str | Cl
 
 def test_resolved_drops_phrases_of_the_background_alone() -> None:
     vocabulary = make_vocabulary(["pond", ClassSpec("sea", negative=True)], "auto", ["{}"], "a.txt")
-    resolved = vocabulary.resolved({"river", "pond", "sea", "no such phrase"})
+    resolved = vocabulary.drop_background({"river", "pond", "sea", "no such phrase"})
     assert resolved.background == tuple(text for text in GENERAL_BACKGROUND if text not in ("sea", "river"))
     assert (vocabulary.auto, resolved.auto) == (True, False)
     for part in ("specs", "classes", "templates", "source"):
         assert getattr(resolved, part) == getattr(vocabulary, part)
-    assert vocabulary.resolved(()).background == vocabulary.background
+    assert vocabulary.drop_background(()).background == vocabulary.background
 
 
 @pytest.mark.parametrize(
@@ -168,13 +168,13 @@ class Refused:
     templates: Sequence[str] = PROTOCOL_TEMPLATES
 
 
-NO_CLASSES = Refused([], "no classes given", 'Name what to label, for example "panda leg" and "tree".')
+NO_CLASSES = Refused([], "no classes given", 'Name at least one, for example: ["panda leg", "tree"]')
 NEGATIVE = (
-    "'a b' is negative, so it is written as 0 and has no colour, minimum confidence or supercategory",
-    "Leave those out, or leave out `negative`.",
+    "'a b' is negative: it must not have a colour, a minimum confidence or a supercategory",
+    "Remove those, or remove `negative`.",
     1,
 )
-MARK_ONE = "Mark one with {}, as in: a photo of a {}."
+MARK_ONE = "For example: a photo of a {}."
 
 REFUSED = {
     "a string": Refused("tree", "classes must be a list of names, not a string", 'Use ["tree"].'),
@@ -186,69 +186,69 @@ REFUSED = {
     "empty": Refused(["a", "", "b"], "class 2 of 3 is empty", A_NAME, 1),
     "blank": Refused(["a", " _ "], "class 2 of 2 is empty", A_NAME, 1),
     "empty synonym": Refused(["b", ClassSpec("a_b", ("c", " _"))], "a synonym of 'a b' is empty", "", 1),
-    "twice": Refused(["a", "b", "A"], "class 'A' is given twice, as number 1 and number 3", SAME, 2),
+    "twice": Refused(["a", "b", "A"], "duplicate class 'A': number 1 and number 3", SAME, 2),
     "twice, synonym of another": Refused(
-        [ClassSpec("a", ("b",)), "c", ClassSpec("d", ("e", "_B"))], "'B' stands for two classes, 'a' and 'd'", SAME, 2
+        [ClassSpec("a", ("b",)), "c", ClassSpec("d", ("e", "_B"))], "'B' belongs to two classes, 'a' and 'd'", SAME, 2
     ),
     "twice, name and synonym of another": Refused(
-        [ClassSpec("a", ("b",)), "b"], "'b' stands for two classes, 'a' and 'b'", SAME, 1
+        [ClassSpec("a", ("b",)), "b"], "'b' belongs to two classes, 'a' and 'b'", SAME, 1
     ),
     "twice, synonym and name of another": Refused(
         ["c", "panda_leg", ClassSpec("b", ("d", "Panda  Leg"))],
-        "'Panda Leg' stands for two classes, 'panda leg' and 'b'", SAME, 2,
+        "'Panda Leg' belongs to two classes, 'panda leg' and 'b'", SAME, 2,
     ),
     "twice, names before synonyms": Refused(
-        [ClassSpec("a", ("b",)), ClassSpec("A", ("b",))], "class 'A' is given twice, as number 1 and number 2", SAME, 1
+        [ClassSpec("a", ("b",)), ClassSpec("A", ("b",))], "duplicate class 'A': number 1 and number 2", SAME, 1
     ),
     "twice, class and synonym of a negative": Refused(
-        ["a", ClassSpec("b", ("A",), negative=True)], "'A' stands for two classes, 'a' and 'b'", SAME, 1
+        ["a", ClassSpec("b", ("A",), negative=True)], "'A' belongs to two classes, 'a' and 'b'", SAME, 1
     ),
     "twice, class and negative": Refused(
-        ["a", ClassSpec("A", negative=True)], "class 'A' is given twice, as number 1 and number 2", SAME, 1
+        ["a", ClassSpec("A", negative=True)], "duplicate class 'A': number 1 and number 2", SAME, 1
     ),
-    "synonym twice": Refused(["a", ClassSpec("b", ("c", "C"))], "'b' has a name twice: b, c, C", SAME, 1),
-    "synonym that is the name": Refused([ClassSpec("b", ("B",)), "a"], "'b' has a name twice: b, B", SAME, 0),
+    "synonym twice": Refused(["a", ClassSpec("b", ("c", "C"))], "'b' has duplicate names: b, c, C", SAME, 1),
+    "synonym that is the name": Refused([ClassSpec("b", ("B",)), "a"], "'b' has duplicate names: b, B", SAME, 0),
     "confidence above 1": Refused(
-        ["b", ClassSpec("a_", min_confidence=1.01)], "the minimum confidence 1.01 of 'a' is not between 0 and 1", "", 1
+        ["b", ClassSpec("a_", min_confidence=1.01)], "the minimum confidence of 'a' must be between 0 and 1, not 1.01", "", 1
     ),
     "confidence that is no number": Refused(
-        [ClassSpec("a", min_confidence=float("nan"))], "the minimum confidence nan of 'a' is not between 0 and 1", "", 0
+        [ClassSpec("a", min_confidence=float("nan"))], "the minimum confidence of 'a' must be between 0 and 1, not nan", "", 0
     ),
     "colour beyond 255": Refused(
-        ["b", ClassSpec("a", colour=(0, 256, 0))], "the colour (0, 256, 0) of 'a' is not three numbers from 0 to 255",
+        ["b", ClassSpec("a", colour=(0, 256, 0))], "the colour of 'a' must be three numbers from 0 to 255, not (0, 256, 0)",
         'Use [red, green, blue] or "#rrggbb".', 1,
     ),
     "negative with colour": Refused(["c", ClassSpec("a_b", colour=(0, 0, 0), negative=True)], *NEGATIVE),
     "negative with confidence": Refused(["c", ClassSpec("a b", min_confidence=0.0, negative=True)], *NEGATIVE),
     "negative with supercategory": Refused(["c", ClassSpec("a b", supercategory="c", negative=True)], *NEGATIVE),
     "own template": Refused(
-        ["c", ClassSpec("a_b", templates=("{}", "a"))], "'a b': the template 'a' has no place for the phrase", MARK_ONE,
+        ["c", ClassSpec("a_b", templates=("{}", "a"))], "'a b': the template 'a' must contain {} once, not 0 times", MARK_ONE,
         1,
     ),
     "no own templates": Refused(
-        [ClassSpec("a", templates=())], "'a': no templates", 'Give at least one, such as "a photo of a {}."', 0
+        [ClassSpec("a", templates=())], "'a': no templates", 'Add at least one, such as "a photo of a {}."', 0
     ),
-    "template": Refused(["a"], "the template '{}{}' has 2 places for the phrase", MARK_ONE, templates=["{}{}"]),
+    "template": Refused(["a"], "the template '{}{}' must contain {} once, not 2 times", MARK_ONE, templates=["{}{}"]),
     "empty background phrase": Refused(
         ["a"], "background phrase 2 of 3 is empty",
-        "Leave it out; 'none' in place of the list stands for no background.", background=["sky", "_", "sea"],
+        "Remove it. For no background, use 'none'.", background=["sky", "_", "sea"],
     ),
     "background twice": Refused(
-        ["a"], "background phrase 'SKY' is given twice", SAME, background=["sky", "sea", " SKY"]
+        ["a"], "duplicate background phrase 'SKY'", SAME, background=["sky", "sea", " SKY"]
     ),
     "background that is a class": Refused(
-        ["Stone wall"], "'stone wall' is both a class and a background phrase", "Leave it out of one of the two.",
+        ["Stone wall"], "'stone wall' is both a class and a background phrase", "Remove it from one of the lists.",
         background=["sky", "stone_wall"],
     ),
     "background that is a negative": Refused(
         ["a", ClassSpec("b", negative=True)], "'b' is both a class and a background phrase",
-        "Leave it out of one of the two.", background=["b"],
+        "Remove it from one of the lists.", background=["b"],
     ),
     "background word": Refused(
-        ["a"], "background 'some' is neither 'auto' nor 'none'", "Give phrases as a list of strings.", background="some"
+        ["a"], "background must be 'auto', 'none' or a list, not 'some'", "", background="some"
     ),
     "too many": Refused(
-        [f"c{number}" for number in range(65535)], "65535 classes are more than a 16-bit mask can hold (65534)"
+        [f"c{number}" for number in range(65535)], "65535 classes; the limit of 16-bit masks is 65534"
     ),
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from tipsseg.errors import IntegrityError, WeightsError
 from tipsseg.types import LockedFile, ModelSpec
 from tipsseg.weights import digests, fetching, hub_errors
-from tipsseg.weights.digests import Expected, Mismatch, expected_from_name, find_mismatch, sha256_of, stamped
+from tipsseg.weights.digests import Expected, Mismatch, expected_from_name, find_mismatch, read_stamp, sha256_of
 
 CONTENT = b"some content"
 SHA256 = Expected("sha256", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
@@ -76,7 +76,7 @@ def test_a_verified_file_is_hashed_once(file: Path, tmp_path: Path, hashed: list
         assert find_mismatch(file, SHA256, keep_stamp=True) is None
     assert len(hashed) == 1
     assert [path.suffix for path in stamps(tmp_path)] == [".json"]
-    assert stamped(file) == Expected("sha256", SHA256.digest)
+    assert read_stamp(file) == Expected("sha256", SHA256.digest)
     # but a stamp is for one expectation, and can be ignored
     assert find_mismatch(file, Expected("sha256", "0" * 64), keep_stamp=True) is not None
     assert find_mismatch(file, Expected("sha256", SHA256.digest, 3), keep_stamp=True) is not None
@@ -115,7 +115,7 @@ def test_a_corrupted_stamp_is_ignored(file: Path, tmp_path: Path, hashed: list[P
     find_mismatch(file, SHA256, keep_stamp=True)
     (stamp,) = stamps(tmp_path)
     stamp.write_text(text, encoding="utf-8")
-    assert stamped(file) is None
+    assert read_stamp(file) is None
     assert find_mismatch(file, SHA256, keep_stamp=True) is None
     assert len(hashed) == 2
     assert json.loads(stamp.read_text(encoding="utf-8"))["digest"] == SHA256.digest
@@ -215,7 +215,7 @@ def caused(cause: BaseException) -> Exception:
 FAILURES = {
     "disk full": (OSError(errno.ENOSPC, "No space left on device"), "the disk is full", "HF_HOME"),
     "quota": (OSError(errno.EDQUOT, "Quota exceeded"), "the disk is full", "HF_HOME"),
-    "read-only": (OSError(errno.EROFS, "Read-only file system"), "cannot be used", "HF_HOME"),
+    "read-only": (OSError(errno.EROFS, "Read-only file system"), "cannot use the cache", "HF_HOME"),
     "timeout": (TimeoutError("timed out"), "did not answer in time (timed out)", "HF_HUB_ETAG_TIMEOUT"),
     "timeout of a library": (
         caused(TimeoutError()), "did not answer in time (of the library)", "argument `model`=tiny",
@@ -249,11 +249,11 @@ def test_failures_say_what_to_do(case: str) -> None:
 
 
 def test_a_bug_stays_a_bug() -> None:
-    assert not isinstance(AttributeError("x"), hub_errors.expected())
-    assert not isinstance(TypeError("x"), hub_errors.expected())
+    assert not isinstance(AttributeError("x"), hub_errors.expected_errors())
+    assert not isinstance(TypeError("x"), hub_errors.expected_errors())
 
 
 def test_nothing_is_stamped_unless_asked(file: Path) -> None:
     assert find_mismatch(file, SHA256) is None
     assert sha256_of(file) == SHA256.digest
-    assert stamped(file) is None
+    assert read_stamp(file) is None

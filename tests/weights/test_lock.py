@@ -80,13 +80,13 @@ def test_reads_both_kinds_of_model_in_order(tmp_path: Path) -> None:
 
 WRONG = {
     "not toml": ("[models", "is not TOML"),
-    "empty": ("", "models: there must be at least one"),
-    "models is no table": ("models = 3", "models: there must be at least one"),
+    "empty": ("", "models: at least one [models.ID] table is required"),
+    "models is no table": ("models = 3", "models: at least one [models.ID] table is required"),
     "model is no table": ("models.demo = 3", "models.demo: must be a table"),
-    "top-level key": (f"format = 1\n{HUB}", "the top level: format: unknown key"),
-    "unknown key": (HUB.replace("parameters", "size = 3\nparameters"), "models.demo: size: unknown key"),
-    "unknown file key": (HUB.replace("size = 0", "bytes = 0"), "models.demo.files[2]: bytes: unknown key"),
-    "american licence": (HUB.replace("licence", "license"), "models.demo: license: unknown key"),
+    "top-level key": (f"format = 1\n{HUB}", "the top level: unknown key format"),
+    "unknown key": (HUB.replace("parameters", "size = 3\nparameters"), "models.demo: unknown key size"),
+    "unknown file key": (HUB.replace("size = 0", "bytes = 0"), "models.demo.files[2]: unknown key bytes"),
+    "american licence": (HUB.replace("licence", "license"), "models.demo: unknown key license"),
     "model id": (HUB.replace("models.demo", "models.Demo"), "models.Demo: a model id"),
     "no repository": (HUB.replace('repository = "owner/demo"', ""), "models.demo.repository: is missing"),
     "repository": (HUB.replace("owner/demo", "demo"), "models.demo.repository: must be an owner/name"),
@@ -96,21 +96,21 @@ WRONG = {
     "parameters text": (HUB.replace("= 12", '= "12"'), "models.demo.parameters: must be a whole number"),
     "parameters true": (HUB.replace("= 12", "= true"), "models.demo.parameters: must be a whole number"),
     "negative size": (HUB.replace("size = 3", "size = -3"), "models.demo.files[1].size: must be a whole number"),
-    "sha256": (HUB.replace(SHA, SHA[:-1]), "models.demo.files[1].sha256: must be 64 small hex"),
-    "sha256 capitals": (HUB.replace(SHA, SHA.upper()), "models.demo.files[1].sha256: must be 64 small hex"),
+    "sha256": (HUB.replace(SHA, SHA[:-1]), "models.demo.files[1].sha256: must be 64 lower-case hex"),
+    "sha256 capitals": (HUB.replace(SHA, SHA.upper()), "models.demo.files[1].sha256: must be 64 lower-case hex"),
     "empty licence": (HUB.replace("Apache-2.0", " "), "models.demo.licence: must be printable text"),
     "control character": (HUB.replace("Apache-2.0", "a\\u0007"), "models.demo.licence: must be printable text"),
     "files missing": (HUB.partition("files")[0], "models.demo.files: is missing"),
     "files is text": (HUB.partition("files")[0] + 'files = "a"', "models.demo.files: must be an array"),
     "file is text": (HUB.replace('{ name = "config.json" }', '"config.json"'), "files[0]: must be a table"),
-    "file not named": (HUB.replace("tokenizer.model", "other.model"), "does not name tokenizer.model"),
-    "file twice": (HUB.replace("tokenizer.model", "config.json"), "names config.json twice"),
+    "file not named": (HUB.replace("tokenizer.model", "other.model"), "does not list tokenizer.model"),
+    "file twice": (HUB.replace("tokenizer.model", "config.json"), "lists config.json twice"),
     "absolute": (HUB.replace("config.json", "/etc/config.json"), "files[0].name: must be a relative path"),
     "upwards": (HUB.replace("config.json", "../config.json"), "files[0].name: must be a relative path"),
     "backslash": (HUB.replace("config.json", "..\\\\config.json"), "files[0].name: must be a relative path"),
     "drive": (HUB.replace("config.json", "c:config.json"), "files[0].name: must be a relative path"),
     "embedded upwards": (EMBEDDED.replace("assets/small", "../small"), "models.small.embedded: must be a relative"),
-    "embedded with revision": (EMBEDDED + f'revision = "{REVISION}"', "models.small: revision: unknown key"),
+    "embedded with revision": (EMBEDDED + f'revision = "{REVISION}"', "models.small: unknown key revision"),
     "embedded without hash": (
         EMBEDDED.replace(f', sha256 = "{SHA}"', "", 1),
         "models.small.files[0].sha256: is missing",
@@ -144,7 +144,7 @@ def test_found_in_the_wheel_and_beside_an_editable_package(
     package = tmp_path / "tipsseg"
     package.mkdir()
     monkeypatch.setattr("tipsseg.weights.lock._PACKAGE", package)
-    with pytest.raises(LockError, match="no such file"):
+    with pytest.raises(LockError, match="not found"):
         find_lock()
     path = written(tmp_path if beside else package, HUB)
     assert find_lock() == path
@@ -178,14 +178,14 @@ def test_get_model() -> None:
     for close in ("tipsv2-l14", "google/tipsv2-l1", "google/tips-l14"):
         with pytest.raises(UsageError) as caught:
             get_model(close)
-        assert "Did you mean l14?" in caught.value.hint
+        assert "Did you mean 'l14'?" in caught.value.hint
     with pytest.raises(UsageError) as caught:
         get_model("so400m")
     assert "so400m'" in caught.value.message
-    assert "b14, l14, so400m14, g14" in caught.value.message
-    assert "Did you mean so400m14?" in caught.value.hint
+    assert "b14, l14, so400m14, g14" in caught.value.hint
+    assert "Did you mean 'so400m14'?" in caught.value.hint
     assert "folder" in caught.value.hint
     with pytest.raises(UsageError) as caught:
         get_model("./nowhere")
     assert "Did you mean" not in caught.value.hint
-    assert "must exist" in caught.value.hint
+    assert "path of its folder" in caught.value.hint

@@ -282,11 +282,11 @@ REFUSALS = {
     ),
     "offline and not in the cache": Refusal(
         "DownloadError", "offline mode is on and the file is not in the cache at",
-        "`tipsseg weights download demo` on a machine with network and copy its cache to /",
+        "`tipsseg weights download demo` on another machine and copy its cache to /",
         environment={"HF_HUB_OFFLINE": "1"}, asked=0,
     ),
     "cache cannot be written": Refusal(
-        "DownloadError", "the cache cannot be used", "HF_HOME", environment={"HF_HOME": "/dev/null/hf"}
+        "DownloadError", "the cache cannot use the cache", "HF_HOME", environment={"HF_HOME": "/dev/null/hf"}
     ),
     "another revision answers": Refusal(
         "DownloadError", "answered for revision 1", "HF_ENDPOINT",
@@ -507,7 +507,7 @@ def test_a_cache_without_symbolic_links(bench: Bench) -> None:
         stamp.unlink()
     refused, unknown = bench.run("fetch", "verify")
     assert refused["error"] == "DownloadError"
-    assert "cannot be verified" in refused["message"]
+    assert "cannot verify" in refused["message"]
     assert "offline mode is on" in refused["message"]
     assert "tipsseg weights download demo" in refused["hint"]
     assert unknown["value"] == dict.fromkeys(CONTENT, "unknown")

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from tipsseg.errors import InputError
 from tipsseg.evaluation.truth import Layout, TruthKind
 from tipsseg.types import ImageRef
-from tipsseg.util.files import is_file, is_folder, is_there, reason_of
+from tipsseg.util.files import is_file, is_folder, path_exists, reason_of
 
 #: Extensions of truth files. Of files that differ only in the extension, the first in this order is used.
 EXTENSIONS = (".png", ".tif", ".tiff", ".bmp")
@@ -172,7 +172,7 @@ def _hint(ref: ImageRef, folder: Path, layout: Layout) -> str:
     for name, _ in _names(ref, layout):
         for other in (".jpg", ".jpeg", ".webp"):
             path = folder / f"{name}{other}"
-            if is_there(path):
+            if path_exists(path):
                 return (
                     f"{path} exists, but truth masks need a lossless format like PNG. "
                     "Or are images and argument `truths` swapped?"

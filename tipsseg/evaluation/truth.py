@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import LabelIdError, UsageError
-from tipsseg.formats.png import stored_ids
+from tipsseg.formats.png import read_ids
 from tipsseg.images.decoding import as_image_error, decode_stored
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.components import count_labels
@@ -231,7 +231,7 @@ def read_labels(path: Path, classes: int, max_pixels: int = MAX_PIXELS) -> Label
 def _read_ids(path: Path, max_pixels: int) -> LabelArray:
     picture = decode_stored(path, max_pixels)
     with as_image_error(path):
-        return stored_ids(picture)
+        return read_ids(picture)
 
 
 def _refuse_unknown(path: Path, stored: LabelArray, valid: NDArray[np.bool_], hint: str) -> None:

@@ -1,18 +1,13 @@
-"""Label files: one module for each format, one line here for each module.
-
-`FORMATS` has the formats by name; `base.Format` says what a format is.
-"""
+"""Label formats, one module each. `FORMATS` maps names to formats; `base.Format` is their base class."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tipsseg.errors import UsageError
 from tipsseg.formats.base import Format
-from tipsseg.formats.coco import Coco
-from tipsseg.formats.coco_polygon import CocoPolygon
+from tipsseg.formats.coco import Coco, CocoPolygon
 from tipsseg.formats.coco_results import CocoResults
 from tipsseg.formats.confidence import Confidence
 from tipsseg.formats.cvat import Cvat
@@ -24,14 +19,14 @@ from tipsseg.formats.overlay import Overlay
 from tipsseg.formats.panoptic import Panoptic
 from tipsseg.formats.png import Png
 from tipsseg.formats.yolo import Yolo
+from tipsseg.util.printable import did_you_mean
 
 if TYPE_CHECKING:
     from tipsseg.types import LabelClass
 
-#: The formats by name.
 FORMATS: dict[str, Format] = {
-    each.name: each
-    for each in (
+    entry.name: entry
+    for entry in (
         Png(),
         Coco(),
         CocoPolygon(),
@@ -48,54 +43,54 @@ FORMATS: dict[str, Format] = {
     )
 }
 
-#: The picture that `tipsseg eval` of earlier versions left in its output folder.
+#: The confusion matrix that earlier versions of `tipsseg eval` wrote into the output folder.
 CONFUSION_PICTURE = "confusion.png"
 
 
 def check_format(name: str) -> None:
-    """Raise UsageError for a name that is not in FORMATS."""
+    """Raise UsageError if FORMATS has no such name."""
     if not name:
-        raise UsageError("a format without a name", "Give names with a comma between them, such as png,coco.")
+        raise UsageError("empty format name", "Separate format names with single commas: png,coco.")
     if name not in FORMATS:
-        close = difflib.get_close_matches(name.lower(), FORMATS, n=1)
-        known = f"The formats are: {', '.join(FORMATS)}."
-        raise UsageError(f"unknown format {name!r}", f"Did you mean {close[0]!r}? {known}" if close else known)
+        raise UsageError(
+            f"unknown format {name!r}", f"{did_you_mean(name, FORMATS)}The formats are: {', '.join(FORMATS)}."
+        )
 
 
 def check_formats(names: Sequence[str], classes: Sequence[LabelClass]) -> None:
-    """Raise UsageError for formats that are unknown, are named twice, or cannot hold the names of these classes."""
+    """Raise UsageError if a format is unknown, is listed twice, or cannot store the name of a class."""
     for name in names:
         check_format(name)
     if len(set(names)) < len(names):
-        raise UsageError(f"a format is named twice: {', '.join(names)}", "Name each format once.")
+        raise UsageError(f"duplicate format: {', '.join(names)}", "List every format once.")
     for name in names:
         _check_names(name, classes)
 
 
 def _check_names(name: str, classes: Sequence[LabelClass]) -> None:
-    for each in classes:
+    for entry in classes:
         for character in FORMATS[name].forbidden_characters:
-            if character in each.name:
+            if character in entry.name:
                 raise UsageError(
-                    f"the format {name} cannot hold the class {each.name!r}: it has no way to write {character!r} in a name",
-                    "Rename the class, or leave the format out.",
+                    f"the format {name} cannot store the class name {entry.name!r}: it does not allow {character!r}",
+                    "Rename the class, or drop the format.",
                 )
 
 
 def image_folders() -> frozenset[str]:
-    """Return the folders at the top of an output folder that hold per-image files; images are not looked for in them."""
-    return frozenset(each.folder.split("/")[0] for each in FORMATS.values() if each.folder is not None)
+    """Return the top-level output folders of per-image files. A search for input images skips them."""
+    return frozenset(entry.folder.split("/")[0] for entry in FORMATS.values() if entry.folder is not None)
 
 
 def has_image_files(formats: Iterable[str]) -> bool:
     return any(FORMATS[name].folder is not None for name in formats)
 
 
-def index_masks() -> tuple[str, ...]:
-    """Return the formats whose per-image files are index masks; messages name the first."""
+def mask_formats() -> tuple[str, ...]:
+    """Return the names of the formats that write index masks. Messages refer to the first."""
     return tuple(name for name, form in FORMATS.items() if form.labels == "mask")
 
 
-def of_the_model() -> tuple[str, ...]:
-    """Return the formats that hold what only the model knows, and do not follow a correction."""
+def model_only_formats() -> tuple[str, ...]:
+    """Return the names of the formats that only the model can write: a corrected mask cannot update them."""
     return tuple(name for name, form in FORMATS.items() if form.needs_confidence or form.needs_top_classes)

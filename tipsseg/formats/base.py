@@ -1,14 +1,14 @@
-"""A label format: the class `Format`, and the records that formats take and give.
+"""The base class of label formats, and the records that formats read.
 
-A format makes bytes. For one image, in whatever process and order: its per-image file, and its rows in a file of the whole run.
-At the end of a run: its files for the whole run.
+A format returns bytes. For one image, in any process and any order: its per-image file, and its rows in a file of the whole run.
+At the end of a run: the files of the whole run.
 
     data = form.encode(image, run)
     rows = form.image_rows(image, run)
     pieces = form.run_file(name, run, images, rows_of)
 
-It says where its files are, relative to the output folder, and writes none of them. No file holds a clock: the same labels give the
-same bytes.
+A format names its files, relative to the output folder, but does not write them. No file contains a timestamp, so the same labels
+give the same bytes.
 """
 
 from __future__ import annotations
@@ -33,22 +33,26 @@ Rows = tuple[bytes, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """What all images of a run share, as formats take it.
+    """Facts that all images of a run share.
 
     Attributes:
         classes: The classes by id, 1..N.
-        info: Facts about the run by name: version, command, model, revision, vocabulary; values must fit into JSON.
-        files: How labels become files.
+        info: JSON values by name: version, command, model, revision, vocabulary.
+        files: Options of the label files.
     """
 
     classes: tuple[LabelClass, ...]
     info: Mapping[str, object]
     files: FileOptions = DEFAULT_FILE_OPTIONS
 
+    def class_names(self) -> dict[int, str]:
+        """Return the class names by id."""
+        return {entry.id: entry.name for entry in self.classes}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageLabels:
-    """One image with its labels, as formats take it. A format says by `needs_...` which of the others have to be there.
+    """One image with its labels. A format requires optional attributes by its `needs_...` flags.
 
     Attributes:
         ref: The image.
@@ -73,22 +77,22 @@ class ImageLabels:
         return height, width
 
 
-def spelled_out(text: str) -> bytes:
-    """Return the text in UTF-8; bytes of names that are not UTF-8 are spelled out."""
+def encode_text(text: str) -> bytes:
+    """Encode text as UTF-8, with backslash escapes for file name bytes that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredImage:
-    """What the records of a finished run say of an image; its files are held against this.
+    """The records of an image in a finished run, against which its files are checked.
 
     Attributes:
         name: The name of the image.
         size: (height, width) in pixels.
-        pixels: The number of pixels of each label id, of background and of ignored pixels too.
-        classes: The names of the run's classes by id, 1..N.
-        options: How the labels of the run became files.
-        sure: Whether the image was labelled with exactly these options.
+        pixels: Pixel counts by label id, including background and ignored pixels.
+        classes: The class names of the run by id, 1..N.
+        options: Options of the run's label files.
+        sure: True if the image was labelled with exactly these options.
     """
 
     name: str
@@ -100,36 +104,36 @@ class StoredImage:
 
     @property
     def max_pixels(self) -> int:
-        """The most pixels that a picture of this image may have: overlays of small images have more than the image."""
+        """The maximum pixel count of a label file of this image. Overlays of small images are larger than the image."""
         return max(MAX_PIXELS, self.size[0] * self.size[1])
 
 
 class Format:
-    """A label format: what it can hold, how it is written, read back and checked.
+    """A label format: how to write, read and check its files.
 
-    A format with a per-image file has `folder`, `suffix` and `encode`. One with files for the whole run has `files` and
-    `run_file`. One whose first such file is made of rows has `has_rows` and `image_rows` too.
+    A format with a per-image file defines `folder`, `suffix` and `encode`. One with files for the whole run defines `files` and
+    `run_file`. If the first of these files consists of rows, the format also defines `has_rows` and `image_rows`.
 
     Attributes:
-        name: The name by which users choose the format.
-        description: What the format writes, in one line for the table of formats.
-        folder: The folder of its per-image files, relative to the output folder; None: it has no per-image file.
+        name: The name that users pass to `--format`.
+        description: One line for the table of formats.
+        folder: The folder of its per-image files, relative to the output folder. None without per-image files.
         suffix: The suffix of these files.
-        link_folder: The folder of its links to the images, relative to the output folder; None: it has no links.
+        link_folder: The folder of its links to the images, relative to the output folder. None without links.
         files: Names of its files for the whole run.
         former_files: Names of files for the whole run that only earlier versions wrote.
-        has_rows: The first of these files is made of rows, and can be read back.
-        needs_objects: It lists objects.
-        needs_confidence: It holds the confidence of every pixel.
-        needs_top_classes: It holds the best classes of every patch.
-        needs_image: It shows the image, or links to it.
-        needs_thumbnail: It shows the image.
-        scores_objects: It has a score for each object.
-        multi_part_objects: It can hold an object of several parts.
-        splits_train_val: It divides the images by `FileOptions.val_fraction`, see `split`.
-        forbidden_characters: Characters that names of classes cannot have.
-        labels: The source of label ids that are read back: an index "mask", which people correct; an "archive", with confidence
-            and the best classes of patches too; or listed "objects", without other pixels. None: no labels are read back.
+        has_rows: The first file in `files` consists of rows and can be read back.
+        needs_objects: Needs `ImageLabels.objects`.
+        needs_confidence: Needs `ImageLabels.confidence`.
+        needs_top_classes: Needs `ImageLabels.top`.
+        needs_image: Shows the image, or links to it.
+        needs_thumbnail: Needs `ImageLabels.thumbnail`.
+        scores_objects: Stores a score per object.
+        multi_part_objects: Can store an object that has several parts.
+        splits_train_val: Splits the images by `FileOptions.val_fraction`, see `split`.
+        forbidden_characters: Characters that class names must not contain.
+        labels: The kind of labels that can be read back: an index "mask", which people correct; an "archive" that also stores
+            confidence and the best classes of each patch; or listed "objects" alone. None if labels cannot be read back.
     """
 
     name: ClassVar[str]
@@ -151,35 +155,35 @@ class Format:
     forbidden_characters: ClassVar[str] = ""
     labels: ClassVar[Literal["mask", "archive", "objects"] | None] = None
 
-    # ---- where its files are ----
+    # ---- paths ----
 
     def split(self, image: PurePosixPath, options: FileOptions) -> str:
-        """Return the part of the data that an image is in, if `splits_train_val`."""
-        raise NotImplementedError(f"the format {self.name} does not divide images")
+        """Return the split of an image, such as "train". Only for formats with `splits_train_val`."""
+        raise NotImplementedError(f"the format {self.name} does not split images")
 
     def parent(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath:
-        """Return the folder of the files of an image, relative to `folder` and to `link_folder`."""
+        """Return the folder of an image's files, relative to `folder` and to `link_folder`."""
         return image.parent
 
     def link_name(self, image: PurePosixPath, options: FileOptions) -> str:
-        """Return the name of the link to an image: that of the per-image file, but for the suffix."""
+        """Return the name of the link to an image: the name of the per-image file with the image's suffix."""
         return output_name(image, options.names).name + image.suffix
 
     def relative_path(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath | None:
-        """Return the place of the per-image file, relative to the output folder; None if the format has none."""
+        """Return the path of the per-image file, relative to the output folder; None without per-image files."""
         if self.folder is None:
             return None
         name = output_name(image, options.names).name + self.suffix
         return PurePosixPath(self.folder) / self.parent(image, options) / name
 
     def link_path(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath | None:
-        """Return the place of the link to an image, relative to the output folder; None if the format has none."""
+        """Return the path of the link to an image, relative to the output folder; None without links."""
         if self.link_folder is None:
             return None
         return PurePosixPath(self.link_folder) / self.parent(image, options) / self.link_name(image, options)
 
     def places(self, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
-        """Return where the per-image file may be by the records of any version, the present place first, each with its link."""
+        """Map the paths that any version gave to the per-image file to the paths of its link, the current path first."""
         path = self.relative_path(image, options)
         return {} if path is None else {str(path): self.link_path(image, options)}
 
@@ -198,47 +202,47 @@ class Format:
 
         Args:
             name: The name of the file, one of `files`.
-            run: What the images share.
+            run: Facts about the run.
             images: The names of the images, in the order of the file.
-            rows: Gives the rows of an image; it may be asked twice for each.
+            rows: Returns the rows of an image. It may be called twice per image.
         """
         raise NotImplementedError(f"the format {self.name} has no file for the whole run")
 
     # ---- reading back ----
 
     def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-        """Yield the images in a file of rows, with their rows.
+        """Yield the images of a file of rows, with their rows.
 
         Args:
             path: The file.
-            images: The images that the file was written with; it may have lost some.
+            images: The images that the file was written with. Some may be missing from it.
 
         Raises:
             OSError: The file cannot be read.
-            ValueError: The file is not as it was written.
+            ValueError: The file was changed.
         """
         raise NotImplementedError(f"the format {self.name} has no file of rows")
 
     def read_labels(self, image: StoredImage, path: Path) -> LabelArray:
-        """Return the label ids [H, W] in a per-image file, if `labels` says that they can be read back.
+        """Return the label ids [H, W] of a per-image file. Only for formats whose `labels` is not None.
 
         Raises:
-            ImageError, OSError, ValueError: The file cannot be read, or is not as it was written; see `problem.UNREADABLE`.
+            ImageError, OSError, ValueError: The file cannot be read, or is damaged; see `problem.UNREADABLE`.
         """
-        raise NotImplementedError(f"no labels can be read back from the format {self.name}")
+        raise NotImplementedError(f"the format {self.name} does not support reading labels")
 
     def labels_of_rows(self, image: StoredImage, rows: Rows) -> LabelArray:
-        """Return the label ids [H, W] in the rows of an image, if it has no file of its own. Raises as `read_labels` does."""
-        raise NotImplementedError(f"no labels can be read back from the rows of the format {self.name}")
+        """Return the label ids [H, W] of an image's rows, for formats without per-image files. Raises like `read_labels`."""
+        raise NotImplementedError(f"the format {self.name} does not support reading labels from rows")
 
     def read_scores(self, image: StoredImage, path: Path) -> tuple[NDArray[np.float32], TopClasses]:
-        """Return the confidence [H, W], 0..1, and the best classes of each patch in an archive. Raises as `read_labels` does."""
-        raise NotImplementedError(f"no scores can be read back from the format {self.name}")
+        """Return the confidence [H, W], 0..1, and the best classes of each patch of an archive. Raises like `read_labels`."""
+        raise NotImplementedError(f"the format {self.name} does not support reading scores")
 
     # ---- checking ----
 
     def try_reading(self, path: Path, image: StoredImage) -> None:
-        """Read a per-image file that a person changed as what its suffix says. Raises as `read_labels` does."""
+        """Decode a per-image file that a person edited, by its suffix. Raises like `read_labels`."""
         from tipsseg.images.decoding import decode_stored
         from tipsseg.util.files import read_regular
         from tipsseg.util.json_values import parse
@@ -250,5 +254,5 @@ class Format:
 
 
 def output_name(image: PurePosixPath, names: str) -> PurePosixPath:
-    """Return the name of the files of an image, without a suffix; `names` is one of `options.NAMES`."""
+    """Return the output name of an image, without a suffix. `names` is one of `options.NAMES`."""
     return image.with_suffix("") if names == NAMES[0] else image

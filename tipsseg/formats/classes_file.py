@@ -1,4 +1,4 @@
-"""classes.json: what the label ids mean. Written for every run, whatever the formats."""
+"""classes.json: the meaning of the label ids. Every run writes it, with any format."""
 
 from __future__ import annotations
 
@@ -16,54 +16,54 @@ CLASSES_FILE = "classes.json"
 def classes_json(classes: Sequence[LabelClass], background: Sequence[str]) -> bytes:
     """Return the content of classes.json.
 
-    It holds `background` and `ignore`, the ids of pixels without a class; `background_phrases`, what competed and was written as
-    background; and `classes`: id, name, synonyms, colour "#rrggbb", supercategory, and min_confidence where a class has its own.
+    Keys: `background` and `ignore`, the ids of pixels without a class; `background_phrases`, the phrases whose pixels are written
+    as background; and `classes`: id, name, synonyms, colour "#rrggbb", supercategory, and min_confidence if the class has its own.
     """
     record = {
         "background": BACKGROUND,
         "ignore": ignore_id(len(classes)),
         "background_phrases": list(background),
-        "classes": [_class_record(each) for each in classes],
+        "classes": [_class_record(entry) for entry in classes],
     }
     return json_bytes(record, indent=2) + b"\n"
 
 
 def read_classes(output: Path) -> tuple[LabelClass, ...]:
-    """The classes in `output`/classes.json, but for their minimum confidence, which only labelling needs.
+    """Read the classes of `output`/classes.json, without their minimum confidence, which only labelling needs.
 
-    Raises OSError, and ValueError for a file that is not as it was written.
+    Raises OSError if the file cannot be read, ValueError if it is damaged.
     """
     record = parse(read_regular(output / CLASSES_FILE))
     names = ordered_names(record)
     return tuple(
-        _read_class(label_id, name, each)
-        for label_id, (name, each) in enumerate(zip(names, record["classes"], strict=True), start=1)
+        _read_class(label_id, name, entry)
+        for label_id, (name, entry) in enumerate(zip(names, record["classes"], strict=True), start=1)
     )
 
 
 def ordered_names(record: object) -> tuple[str, ...]:
-    """Return the names of the classes 1, 2, ... in the content of a classes.json. Raises ValueError for other ids."""
-    named = class_names(record)
-    if [label_id for label_id, _ in named] != list(range(1, len(named) + 1)):
-        raise ValueError("the ids of the classes are not 1, 2, ...")
-    return tuple(name for _, name in named)
+    """Return the class names of a parsed classes.json by id. Raises ValueError unless the ids are 1, 2, ..."""
+    names = class_names(record)
+    if [label_id for label_id, _ in names] != list(range(1, len(names) + 1)):
+        raise ValueError("the class ids are not 1, 2, ...")
+    return tuple(name for _, name in names)
 
 
 def class_names(record: object) -> tuple[tuple[int, str], ...]:
-    """The id and the name of each class in the content of a classes.json; an id that is left out is the class's number.
+    """Return id and name of each class in a parsed classes.json. A missing id defaults to the position, from 1.
 
-    Raises ValueError for what has no classes.
+    Raises ValueError for any other JSON value.
     """
     classes = take(record, "classes", list)
     return tuple(
-        (take(each, "id", int) if not isinstance(each, dict) or "id" in each else number, take(each, "name", str))
-        for number, each in enumerate(classes, start=1)
+        (take(entry, "id", int) if not isinstance(entry, dict) or "id" in entry else number, take(entry, "name", str))
+        for number, entry in enumerate(classes, start=1)
     )
 
 
 def _read_class(label_id: int, name: str, record: object) -> LabelClass:
-    if what := control_character(name):
-        raise ValueError(f"a name with the control character {what}")
+    if character := control_character(name):
+        raise ValueError(f"a class name with the control character {character}")
     red, green, blue = bytes.fromhex(take(record, "colour", str).removeprefix("#"))
     return LabelClass(
         label_id,

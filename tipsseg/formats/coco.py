@@ -1,18 +1,19 @@
-"""COCO instances: annotations.json, masks as compressed run-length codes.
+"""COCO instances: annotations.json with masks as compressed run-length codes, annotations-polygon.json with polygons.
 
-The file has one record a line, annotations in the order of their images, so that it can be written, read and checked line by line.
+Both files have one record per line, and annotations in the order of their images, so that they are written, read and checked line
+by line.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, StoredImage
-from tipsseg.formats.listing import match, read_section, section_pieces
+from tipsseg.formats.listing import encode_section, match_row, prepend, read_section
 from tipsseg.util.files import json_bytes, open_regular
 from tipsseg.util.json_values import parse, take
 
@@ -24,42 +25,39 @@ FILE_NAME = "annotations.json"
 
 Record = dict[str, object]
 
-_DESCRIPTION = {
-    "component": "Labels made by tipsseg; one annotation per connected component.",
-    "class": "Labels made by tipsseg; one annotation per class and image.",
-}
+_UNITS = {"component": "connected component", "class": "class and image"}
 _INFO_KEYS = ("version", "command", "model", "revision", "vocabulary")
 _IMAGE = re.compile(rb'\{"id": (\d+), ("file_name": .*\})')
 _ANNOTATION = re.compile(rb'\{"id": (\d+), "image_id": (\d+), (.*\})')
 
 
 class CocoInstances(Format):
-    """A format that is laid out as annotations.json."""
+    """The layout of annotations.json; subclasses choose the segmentations."""
 
     has_rows = True
     needs_objects = True
     scores_objects = True
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
-        yield from head_pieces(run, _DESCRIPTION, map(category_record, run.classes))
-        yield from section_pieces(b"images", image_lines(images, rows))
-        yield from section_pieces(b"annotations", _annotation_lines(images, rows))
+        yield from encode_head(run, "annotation", map(category_record, run.classes))
+        yield from encode_section(b"images", image_lines(images, rows))
+        yield from encode_section(b"annotations", _annotation_lines(images, rows))
         yield b"\n}\n"
 
     def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-        with open_regular(path) as file, open_regular(path) as beside:
-            annotations = (match(_ANNOTATION, line) for line in read_section(beside, b"annotations"))
-            grouped = groupby(annotations, key=lambda found: found[2])
-            waiting = next(grouped, None)
+        with open_regular(path) as file, open_regular(path) as second:
+            annotations = (match_row(_ANNOTATION, line) for line in read_section(second, b"annotations"))
+            grouped = groupby(annotations, key=lambda match: match[2])
+            following = next(grouped, None)
             for line in read_section(file, b"images"):
-                image = match(_IMAGE, line)
+                image = match_row(_IMAGE, line)
                 record, own = b"{" + image[2], []
-                if waiting is not None and waiting[0] == image[1]:
-                    own = [b"{" + each[3] for each in waiting[1]]
-                    waiting = next(grouped, None)
-                yield _file_name(record), (record, *own)
-            if waiting is not None:
-                raise ValueError(f"annotations of an image {int(waiting[0])} that is not there, or not in its place")
+                if following is not None and following[0] == image[1]:
+                    own = [b"{" + match[3] for match in following[1]]
+                    following = next(grouped, None)
+                yield take(parse(record), "file_name", str), (record, *own)
+            if following is not None:
+                raise ValueError(f"annotations of image {int(following[0])}, which is not listed or out of order")
 
 
 class Coco(CocoInstances):
@@ -69,7 +67,7 @@ class Coco(CocoInstances):
     labels = "objects"
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
-        return annotated_rows(image, codes(image.objects, image.size))
+        return _encode_rows(image, encode_masks(image.objects, image.size))
 
     def labels_of_rows(self, image: StoredImage, rows: Rows) -> LabelArray:
         import numpy as np
@@ -81,71 +79,83 @@ class Coco(CocoInstances):
         for annotation in map(parse, rows[1:]):
             class_id = take(annotation, "category_id", int)
             if class_id not in image.classes:
-                raise ValueError(f"an object of a class {class_id} that there is not")
+                raise ValueError(f"annotation refers to unknown category {class_id}")
             shape = shape_from_rle(class_id, take(annotation, "segmentation", dict), image.size)
             labels[shape.place][shape.mask] = class_id
         return labels  # type: ignore[return-value]
 
 
-# ---- writing ----
+class CocoPolygon(CocoInstances):
+    """Polygons for tools that cannot read masks: one per part of an object, with holes joined to the outer ring by a cut.
+
+    `area` and `bbox` are those of the object's pixels.
+    """
+
+    name = "coco-polygon"
+    description = "COCO instances with polygons: annotations-polygon.json"
+    files = ("annotations-polygon.json",)
+
+    def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
+        # Each polygon is [x1, y1, x2, y2, ...] in pixels.
+        polygons = ([ring[:, ::-1].ravel().tolist() for ring in entry.outline.rings] for entry in image.objects)
+        return _encode_rows(image, polygons)
 
 
-def annotated_rows(image: ImageLabels, segmentations: Iterable[object]) -> Rows:
-    """Return the entry of `images` for an image, then its entries of `annotations`; ids are counted over the file, later."""
+def _encode_rows(image: ImageLabels, segmentations: Iterable[object]) -> Rows:
+    """Return the `images` entry, then the `annotations` entries, without ids: those are counted over the whole file."""
     annotations = map(annotation_record, image.objects, segmentations)
     return tuple(json_bytes(record) for record in (image_record(image.ref, image.size), *annotations))
 
 
 def annotation_record(labelled: LabelledObject, segmentation: object) -> Record:
-    """Return the entry of `annotations` for an object, without its ids."""
+    """Return the `annotations` entry of an object, without its ids."""
     return {
         "category_id": labelled.region.class_id,
         "segmentation": segmentation,
         "area": labelled.region.area,
-        "bbox": box(labelled),
+        "bbox": coco_box(labelled),
         "iscrowd": 0,
         "score": labelled.score,
     }
 
 
-def codes(objects: Sequence[LabelledObject], size: tuple[int, int]) -> Sequence[object]:
+def encode_masks(objects: Sequence[LabelledObject], size: tuple[int, int]) -> Sequence[object]:
     """Return the pixels of objects in an image of `size` (height, width) as compressed run-length codes."""
     from tipsseg.regions.components import encode_regions
 
-    return encode_regions([each.region for each in objects], size)
+    return encode_regions([entry.region for entry in objects], size)
 
 
 def image_record(ref: ImageRef, size: tuple[int, int]) -> Record:
-    """Return the entry of `images` for an image of `size` (height, width), without its id, which is its place in the file."""
+    """Return the `images` entry of an image of `size` (height, width), without its id: its position in the file."""
     height, width = size
     return {"file_name": ref.name, "width": width, "height": height, "license": 1}
 
 
-def box(labelled: LabelledObject) -> list[int]:
-    """Return the smallest box around an object, [x, y, w, h]."""
+def coco_box(labelled: LabelledObject) -> list[int]:
+    """Return the bounding box of an object, [x, y, w, h]."""
     y, x, h, w = labelled.region.box
     return [x, y, w, h]
 
 
 def category_record(entry: LabelClass) -> Record:
-    """Return the entry of `categories` for a class."""
-    # A class without one is its own supercategory: readers that group by it take an empty one for a group.
+    # A missing supercategory defaults to the name: readers that group by supercategory treat "" as a group.
     return {"id": entry.id, "name": entry.name, "supercategory": entry.supercategory or entry.name}
 
 
-def head_pieces(run: RunFacts, description: Mapping[str, str], categories: Iterable[Record]) -> Iterator[bytes]:
-    """Yield the beginning of a file: `info` with the description for the run's instances, `licenses`, `categories`."""
-    info: Record = {"description": description[run.files.instances]}
+def encode_head(run: RunFacts, noun: str, categories: Iterable[Record]) -> Iterator[bytes]:
+    """Yield the start of a file: `info`, `licenses`, `categories`. `noun` names an object in the description."""
+    info: Record = {"description": f"Labels made by tipsseg; one {noun} per {_UNITS[run.files.instances]}."}
     info |= {key: run.info[key] for key in _INFO_KEYS if key in run.info}
     yield b'{\n"info": ' + json_bytes(info)
     yield b',\n"licenses": ' + json_bytes([{"id": 1, "name": "", "url": ""}])
-    yield from section_pieces(b"categories", map(json_bytes, categories))
+    yield from encode_section(b"categories", map(json_bytes, categories))
 
 
 def image_lines(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
-    """Yield the entries of `images`, from the first row of each image."""
+    """Yield the `images` entries, which are the first row of each image."""
     for number, image in enumerate(images, start=1):
-        yield b'{"id": %d, ' % number + rows(image)[0].removeprefix(b"{")
+        yield prepend(b'"id": %d' % number, rows(image)[0])
 
 
 def _annotation_lines(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
@@ -153,14 +163,4 @@ def _annotation_lines(images: Sequence[str], rows: Callable[[str], Rows]) -> Ite
     for number, image in enumerate(images, start=1):
         for row in rows(image)[1:]:
             annotation += 1
-            yield b'{"id": %d, "image_id": %d, ' % (annotation, number) + row.removeprefix(b"{")
-
-
-# ---- reading back: only as it was written, anything else is a ValueError ----
-
-
-def _file_name(record: bytes) -> str:
-    name = parse(record)["file_name"]
-    if not isinstance(name, str):
-        raise ValueError("a file name that is no text")
-    return name
+            yield prepend(b'"id": %d, "image_id": %d' % (annotation, number), row)

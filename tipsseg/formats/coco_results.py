@@ -1,7 +1,7 @@
-"""COCO results: results.json, the bare list that COCO's `loadRes` takes.
+"""COCO results: results.json, the plain list that COCO's `loadRes` loads.
 
-Image ids are those of an annotations.json of the same images. Each result says the name of its image too, which readers pass over:
-an image without objects is not in such a file, and this is how it is read back.
+Image ids match an annotations.json of the same images. Every result also has a `file_name`, which readers ignore. It allows the
+file to be read back, although images without objects do not occur in it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from itertools import chain, groupby
 from pathlib import Path
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
-from tipsseg.formats.coco import codes
-from tipsseg.formats.listing import list_pieces, match, read_list
+from tipsseg.formats.coco import encode_masks
+from tipsseg.formats.listing import encode_list, match_row, prepend, read_list
 from tipsseg.util.files import json_bytes, open_regular
 from tipsseg.util.json_values import parse
 
@@ -22,7 +22,7 @@ _RESULT = re.compile(rb'\{"image_id": \d+, (.*"file_name": (".*")\})')
 
 class CocoResults(Format):
     name = "coco-results"
-    description = "COCO results: results.json, the bare list that loadRes takes"
+    description = "COCO results: results.json, the plain list that loadRes loads"
     files = ("results.json",)
     has_rows = True
     needs_objects = True
@@ -32,31 +32,31 @@ class CocoResults(Format):
         return tuple(
             json_bytes(
                 {
-                    "category_id": each.region.class_id,
+                    "category_id": entry.region.class_id,
                     "segmentation": segmentation,
-                    "score": each.score,
+                    "score": entry.score,
                     "file_name": image.ref.name,
                 }
             )
-            for each, segmentation in zip(image.objects, codes(image.objects, image.size), strict=True)
+            for entry, segmentation in zip(image.objects, encode_masks(image.objects, image.size), strict=True)
         )
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterable[bytes]:
         results = (
-            b'{"image_id": %d, ' % number + row.removeprefix(b"{")
+            prepend(b'"image_id": %d' % number, row)
             for number, image in enumerate(images, start=1)
             for row in rows(image)
         )
-        return chain(list_pieces(results), (b"\n",))
+        return chain(encode_list(results), (b"\n",))
 
     def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-        """Yield the images with their rows, see Format; an image without objects has none."""
-        left = dict.fromkeys(images)
+        """Yield the images of the file with their rows, then the other `images` without rows."""
+        absent = dict.fromkeys(images)
         with open_regular(path) as file:
-            results = (match(_RESULT, line) for line in read_list(file))
-            for name, own in groupby(results, key=lambda found: found[2]):
+            results = (match_row(_RESULT, line) for line in read_list(file))
+            for name, own in groupby(results, key=lambda match: match[2]):
                 image = parse(name)
-                left.pop(image, None)
-                yield image, tuple(b"{" + each[1] for each in own)
-        for image in left:
+                absent.pop(image, None)
+                yield image, tuple(b"{" + match[1] for match in own)
+        for image in absent:
             yield image, ()

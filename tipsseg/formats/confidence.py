@@ -1,11 +1,11 @@
-"""Confidence maps: one 8-bit grey PNG per image, 0..255 for a confidence of 0..1."""
+"""Confidence maps: one 8-bit greyscale PNG per image; 0..255 stands for a confidence of 0..1."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
-from tipsseg.formats.png import png_bytes
+from tipsseg.formats.png import encode_png
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,20 +22,20 @@ class Confidence(Format):
     needs_confidence = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        """Return the confidence as a PNG file. Ignored pixels keep theirs."""
         from PIL import Image
 
         assert image.confidence is not None
-        return png_bytes(Image.fromarray(quantized(image.confidence)))
+        return encode_png(Image.fromarray(quantize(image.confidence)))
 
 
-def quantized(confidence: ConfidenceArray) -> NDArray[np.uint8]:
+def quantize(confidence: ConfidenceArray) -> NDArray[np.uint8]:
+    """Return round(255 * confidence) [H, W], also for ignored pixels."""
     import numpy as np
 
     levels = np.empty(confidence.shape, np.uint8)
-    # Row by row, or so: in one piece it would take twice the memory of the confidence.
+    # In blocks of rows: at once it would take twice the memory of the confidence.
     step = max((1 << 20) // confidence.shape[1], 1)
     for top in range(0, len(levels), step):
-        piece = confidence[top : top + step].astype(np.float32)
-        levels[top : top + step] = np.rint(piece * 255)
+        block = confidence[top : top + step].astype(np.float32)
+        levels[top : top + step] = np.rint(block * 255)
     return levels

@@ -1,4 +1,4 @@
-"""Hugging Face `datasets`, as its ImageFolder reads it: hf/images, links; hf/masks, index masks; and metadata.jsonl."""
+"""Hugging Face `datasets` in the ImageFolder layout: links in hf/images, index masks in hf/masks, and metadata.jsonl."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class HuggingFace(Format):
         return encode_mask(image.labels, run.classes)
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
-        """Return the line of metadata.jsonl; its names are relative to that file."""
+        """Return the line of metadata.jsonl, with paths relative to that file."""
         from tipsseg.types import printable_path
 
         link, mask = self.link_path(image.ref.relative, run.files), self.relative_path(image.ref.relative, run.files)
@@ -57,7 +57,7 @@ class HuggingFace(Format):
                 record = parse(line)
                 name = record.get("file_name") if isinstance(record, dict) else None
                 if not isinstance(name, str) or not name.startswith("images/"):
-                    raise ValueError("a line without the name of its image")
+                    raise ValueError("a line without a `file_name` in images/")
                 yield name.removeprefix("images/"), (line.rstrip(b"\n"),)
 
     def read_labels(self, image: StoredImage, path: Path) -> LabelArray:

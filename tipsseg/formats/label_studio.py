@@ -1,6 +1,6 @@
-"""Label Studio: label-studio.json, one task per image, with polygons as a prediction; and label-studio.xml, the interface.
+"""Label Studio: label-studio.json, one task per image with polygons as predictions; label-studio.xml, the labelling interface.
 
-Images are named as Label Studio's local files, from the folder on that holds the image root.
+Images are referenced as local files of Label Studio, relative to the parent of the image root.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, spelled_out
-from tipsseg.formats.listing import list_pieces, read_list
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
+from tipsseg.formats.listing import encode_list, read_list
 from tipsseg.util.files import json_bytes, open_regular
 from tipsseg.util.json_values import parse
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 _LOCAL_FILES = "/data/local-files/?d="
 
-#: Names in the labelling interface.
+#: Names of the control tag and of the object tag in the labelling interface.
 _FROM, _TO = "label", "image"
 
 
 class LabelStudio(Format):
     name = "label-studio"
-    description = "Label Studio: label-studio.json, polygons as predictions, and the interface, label-studio.xml"
+    description = "Label Studio: label-studio.json, polygons as predictions; label-studio.xml, the interface"
     files = ("label-studio.json", "label-studio.xml")
     has_rows = True
     needs_objects = True
@@ -38,7 +38,7 @@ class LabelStudio(Format):
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         task = {
-            "data": {"image": local_address(image.ref), "file_name": image.ref.name},
+            "data": {"image": local_files_url(image.ref), "file_name": image.ref.name},
             "predictions": [
                 {"model_version": _model_version(run.info), **_score(image.objects), "result": _polygons(image, run)}
             ],
@@ -47,8 +47,8 @@ class LabelStudio(Format):
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterable[bytes]:
         if name == self.files[0]:
-            return chain(list_pieces(rows(image)[0] for image in images), (b"\n",))
-        return (spelled_out(_interface(run.classes)),)
+            return chain(encode_list(rows(image)[0] for image in images), (b"\n",))
+        return (encode_text(_interface(run.classes)),)
 
     def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
         with open_regular(path) as file:
@@ -56,15 +56,15 @@ class LabelStudio(Format):
                 try:
                     name = parse(line)["data"]["file_name"]
                 except (KeyError, TypeError) as error:
-                    raise ValueError("a task without the name of its image") from error
+                    raise ValueError("a task without `data.file_name`") from error
                 yield name, (line,)
 
 
-def local_address(ref: ImageRef) -> str:
-    """Return the address of an image under Label Studio, whose document root is the folder that holds the image root."""
+def local_files_url(ref: ImageRef) -> str:
+    """Return the URL of an image in Label Studio, whose document root is the parent of the image root."""
     from urllib.parse import quote
 
-    # Not resolved: a link in the image root is named as it is in there.
+    # Links are not resolved: a link in the image root keeps its own name.
     root = Path(os.path.abspath(ref.path)).parents[len(ref.relative.parts) - 1]  # noqa: PTH100
     return _LOCAL_FILES + quote(os.fsencode(f"{root.name}/{ref.relative}"))
 
@@ -74,21 +74,21 @@ def _model_version(info: Mapping[str, object]) -> str:
 
 
 def _score(objects: Sequence[LabelledObject]) -> dict[str, float]:
-    """The score of the prediction, by which Label Studio orders and samples tasks: the mean confidence, 0..1, of all pixels of its
-    objects; nothing where there is no object.
+    """Return the `score` of a prediction, by which Label Studio orders and samples tasks; {} without objects.
 
-    It is of the scores of the objects, which every command knows, so that all write the same.
+    The score is the mean confidence of all object pixels, 0..1. It is computed from the object scores, because those are known to
+    every command, and so every command writes the same.
     """
-    pixels = sum(each.region.area for each in objects)
+    pixels = sum(entry.region.area for entry in objects)
     if not pixels:
         return {}
-    return {"score": round(sum(each.region.area * each.score for each in objects) / pixels, 4)}
+    return {"score": round(sum(entry.region.area * entry.score for entry in objects) / pixels, 4)}
 
 
 def _polygons(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
-    """Return the results of a prediction, one for each part of each object; corners are in percent of the image's sides."""
+    """Return the results of a prediction: one per part of an object, with corners in percent of the image size."""
     height, width = image.size
-    names = {each.id: each.name for each in run.classes}
+    names = run.class_names()
     return [
         {
             "id": f"{number}-{part}",
@@ -98,15 +98,15 @@ def _polygons(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
             "original_width": width,
             "original_height": height,
             "image_rotation": 0,
-            "score": each.score,
+            "score": entry.score,
             "value": {
                 "points": [[round(100 * x / width, 5), round(100 * y / height, 5)] for y, x in ring.tolist()],
                 "closed": True,
-                "polygonlabels": [names[each.region.class_id]],
+                "polygonlabels": [names[entry.region.class_id]],
             },
         }
-        for number, each in enumerate(image.objects, start=1)
-        for part, ring in enumerate(each.outline.rings, start=1)
+        for number, entry in enumerate(image.objects, start=1)
+        for part, ring in enumerate(entry.outline.rings, start=1)
     ]
 
 
@@ -114,7 +114,7 @@ def _interface(classes: Sequence[LabelClass]) -> str:
     from xml.sax.saxutils import quoteattr
 
     labels = "".join(
-        f'    <Label value={quoteattr(each.name)} background="#{bytes(each.colour).hex()}"/>\n' for each in classes
+        f'    <Label value={quoteattr(entry.name)} background="#{bytes(entry.colour).hex()}"/>\n' for entry in classes
     )
     return (
         "<View>\n"

@@ -1,7 +1,4 @@
-"""LabelMe: a JSON file per image, with a polygon for each part of each object, and a link to the image beside it.
-
-The parts of one object have one `group_id`.
-"""
+"""LabelMe: per image a JSON file with polygons, and a link to the image. Parts of the same object share a `group_id`."""
 
 from __future__ import annotations
 
@@ -10,13 +7,13 @@ from pathlib import PurePosixPath
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.util.files import json_bytes
 
-#: The version of LabelMe whose files these are like.
+#: The version of LabelMe whose format is written.
 _VERSION = "5.5.0"
 
 
 class LabelMe(Format):
     name = "labelme"
-    description = "LabelMe: labelme/<image>.json, links to the images beside them"
+    description = "LabelMe: labelme/<image>.json, with links to the images"
     folder = "labelme"
     suffix = ".json"
     link_folder = "labelme"
@@ -40,17 +37,17 @@ class LabelMe(Format):
 
 
 def _shapes(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
-    classes = {each.id: each.name for each in run.classes}
+    names = run.class_names()
     return [
         {
-            "label": classes[each.region.class_id],
+            "label": names[entry.region.class_id],
             "points": ring[:, ::-1].tolist(),
-            "group_id": number if len(each.outline.rings) > 1 else None,
+            "group_id": number if len(entry.outline.rings) > 1 else None,
             "description": "",
             "shape_type": "polygon",
             "flags": {},
             "mask": None,
         }
-        for number, each in enumerate(image.objects, start=1)
-        for ring in each.outline.rings
+        for number, entry in enumerate(image.objects, start=1)
+        for ring in entry.outline.rings
     ]

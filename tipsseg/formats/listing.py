@@ -1,4 +1,4 @@
-"""Lists in JSON files with one record a line: two runs can be compared line by line, and no file has to fit into memory."""
+"""JSON lists with one record per line: two runs can be compared with `diff`, and a file need not fit into memory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import IO
 
 
-def list_pieces(rows: Iterable[bytes]) -> Iterator[bytes]:
-    """Write a list of rows, in pieces."""
+def encode_list(rows: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the bytes of a list of rows, in pieces."""
     yield b"["
     separator = b"\n"
     for row in rows:
@@ -17,49 +17,54 @@ def list_pieces(rows: Iterable[bytes]) -> Iterator[bytes]:
     yield b"\n]" if separator == b",\n" else b"]"
 
 
-def section_pieces(key: bytes, rows: Iterable[bytes]) -> Iterator[bytes]:
-    """Write a list as the value of a key that is not the first in its object, in pieces."""
+def encode_section(key: bytes, rows: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the bytes of a list as the value of a key, in pieces. The key must not be the first of its object."""
     yield b',\n"' + key + b'": '
-    yield from list_pieces(rows)
+    yield from encode_list(rows)
+
+
+def prepend(members: bytes, row: bytes) -> bytes:
+    """Insert members, such as `"id": 1`, at the start of a JSON object."""
+    return b"{" + members + b", " + row.removeprefix(b"{")
 
 
 def read_section(file: IO[bytes], key: bytes) -> Iterator[bytes]:
-    """Yield the rows of the list of that key, from the beginning of the file. Raises ValueError."""
+    """Yield the rows of the list under a key. `file` must be at its start. Raises ValueError."""
     first = b'"' + key + b'": ['
     for line in file:
         if line.startswith(first):
             if line.startswith(first + b"]"):
                 return
             break
-    yield from _rest(file, f"list {key.decode()!r}")
+    yield from _read_items(file, f"list {key.decode()!r}")
 
 
 def read_list(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield the rows of a file that is one list. Raises ValueError."""
+    """Yield the rows of a file that is a single list. Raises ValueError."""
     first = file.readline(3)
     if first == b"[]\n":
         return
     if first != b"[\n":
-        raise ValueError("it has not one record a line")
-    yield from _rest(file, "list")
+        raise ValueError("expected one record per line")
+    yield from _read_items(file, "list")
 
 
-def match(pattern: re.Pattern[bytes], line: bytes) -> re.Match[bytes]:
-    """Return the match of a pattern with a whole row. Raises ValueError if there is none."""
-    found = pattern.fullmatch(line)
-    if found is None:
-        raise ValueError(f"a record that is none: {line[:40].decode('utf-8', 'replace')!r}")
-    return found
+def match_row(pattern: re.Pattern[bytes], line: bytes) -> re.Match[bytes]:
+    """Match a pattern with a whole row. Raises ValueError if it does not match."""
+    match = pattern.fullmatch(line)
+    if match is None:
+        raise ValueError(f"unexpected record: {line[:40].decode('utf-8', 'replace')!r}")
+    return match
 
 
-def _rest(file: IO[bytes], what: str) -> Iterator[bytes]:
+def _read_items(file: IO[bytes], what: str) -> Iterator[bytes]:
     more = True
     for line in file:
         if more == line.startswith(b"]"):
-            raise ValueError(f"a comma too many or too few in the {what}")
+            raise ValueError(f"missing or surplus comma in the {what}")
         if not more:
             return
         record = line.rstrip(b"\n")
         more = record.endswith(b",")
         yield record.removesuffix(b",")
-    raise ValueError(f"no whole {what} in the file")
+    raise ValueError(f"the {what} is incomplete")

@@ -1,9 +1,9 @@
-"""NumPy archives: one compressed .npz per image, with all that the labels come from.
+"""NumPy archives: one compressed .npz per image with labels, confidence and the best classes of each patch.
 
-labels      [H, W] uint8 (uint16 above 254 classes): the label ids, as in the index masks
+labels      [H, W] uint8, or uint16 above 254 classes: the label ids, as in the index masks
 confidence  [H, W] uint8: round(255 * confidence)
-top_ids     [K, h, w] as labels: the ids of the best K classes of each patch, the best first; 0 is the background
-top_scores  [K, h, w] float16: their probabilities, before any refinement
+top_ids     [K, h, w], dtype of `labels`: the ids of the best K classes of each patch, best first; 0 is the background
+top_scores  [K, h, w] float16: their probabilities before refinement
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tipsseg.formats.base import Format, ImageLabels, RunFacts, StoredImage
-from tipsseg.formats.confidence import quantized
+from tipsseg.formats.confidence import quantize
 from tipsseg.util.files import open_regular
 
 if TYPE_CHECKING:
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
     from tipsseg.types import LabelArray, TopClasses
 
-#: An array of archives of earlier versions, which is large, and which nobody reads.
+#: A large array that earlier versions stored. It is not read.
 _COSINES = "cosines.npy"
 
-#: Bytes of an archive, unpacked: 16-bit labels, 8-bit confidences and a margin for each pixel; and for the patches of small images.
-_PER_PIXEL = 8
-_AT_LEAST = 64 << 20
+#: The size limit of an unpacked archive in bytes: per pixel (16-bit labels, 8-bit confidence, a margin), and for the patches.
+_BYTES_PER_PIXEL = 8
+_PATCH_BYTES = 64 << 20
 
 
 class Npz(Format):
     name = "npz"
-    description = "npz/<image>.npz: label ids, confidence, the best classes of each patch with their scores"
+    description = "npz/<image>.npz: label ids, confidence, the best classes of each patch and their scores"
     folder = "npz"
     suffix = ".npz"
     needs_confidence = True
@@ -52,9 +52,9 @@ class Npz(Format):
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer,
-            # In one order whatever they come in, for the same bytes.
+            # In C order, whatever the memory layout of the input: the same labels give the same bytes.
             labels=np.ascontiguousarray(image.labels, ids),
-            confidence=np.ascontiguousarray(quantized(image.confidence)),
+            confidence=np.ascontiguousarray(quantize(image.confidence)),
             top_ids=np.ascontiguousarray(image.top.ids, ids),
             top_scores=np.ascontiguousarray(image.top.scores),
         )
@@ -86,44 +86,44 @@ def _read(path: Path, image: StoredImage) -> _Archive:
     from tipsseg.types import TopClasses, label_dtype
 
     labels, confidence, ids, scores = read_arrays(path, ("labels", "confidence", "top_ids", "top_scores"), image.size)
-    wanted = label_dtype(len(image.classes))
-    if not labels.shape == confidence.shape == image.size or labels.dtype != wanted or confidence.dtype != np.uint8:
+    dtype = label_dtype(len(image.classes))
+    if not labels.shape == confidence.shape == image.size or labels.dtype != dtype or confidence.dtype != np.uint8:
         raise ValueError(f"{labels.dtype} {list(labels.shape)} and {confidence.dtype} {list(confidence.shape)}")
-    if ids.ndim != 3 or ids.shape != scores.shape or ids.dtype != wanted or scores.dtype != np.float16:
+    if ids.ndim != 3 or ids.shape != scores.shape or ids.dtype != dtype or scores.dtype != np.float16:
         raise ValueError(f"{ids.dtype} {list(ids.shape)} and {scores.dtype} {list(scores.shape)}")
     return _Archive(labels, confidence, TopClasses(ids, scores))
 
 
 def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int]) -> list[NDArray[Any]]:
-    """Arrays of a NumPy archive by their names.
+    """Read arrays of a NumPy archive by their names.
 
     Args:
-        path: Of the archive.
-        names: Of the arrays.
-        size: (height, width) of the image, which bounds what is unpacked.
+        path: The archive.
+        names: The names of the arrays.
+        size: (height, width) of the image, which limits the unpacked size.
 
     Raises:
-        OSError: Where the file cannot be read.
-        ValueError: Where it is no such archive, or is damaged.
+        OSError: The file cannot be read.
+        ValueError: The file is not an archive with these arrays, or is damaged.
     """
     import zipfile
 
     import numpy as np
 
-    with open_regular(path) as file:  # by its name, numpy leaves a file open that is no archive
+    with open_regular(path) as file:  # given a path, numpy would leave a file open that is not an archive
         if not zipfile.is_zipfile(file):
-            raise ValueError("no archive, or cut off")
-        _refuse_bombs(file, size)
+            raise ValueError("not a .npz archive, or truncated")
+        _check_unpacked_size(file, size)
         file.seek(0)
         try:
             with np.load(file, allow_pickle=False) as archive:
                 return [archive[name] for name in names]
-        except _damage() as error:
+        except _archive_errors() as error:
             raise ValueError(str(error) or type(error).__name__) from error
 
 
-def _damage() -> tuple[type[Exception], ...]:
-    """Return what numpy and the libraries below it raise for a damaged archive, as damaging one at random shows."""
+def _archive_errors() -> tuple[type[Exception], ...]:
+    """Return the errors that numpy and its libraries raise for damaged archives, as randomly damaged files showed."""
     import tokenize
     import zipfile
     import zlib
@@ -143,16 +143,16 @@ def _damage() -> tuple[type[Exception], ...]:
     )
 
 
-def _refuse_bombs(file: BinaryIO, size: tuple[int, int]) -> None:
-    """Raise ValueError for an archive that would be far larger, unpacked, than what is written of an image of that size."""
+def _check_unpacked_size(file: BinaryIO, size: tuple[int, int]) -> None:
+    """Raise ValueError if the archive would unpack to far more than labels of an image of that size (a zip bomb)."""
     import zipfile
 
     height, width = size
-    limit = _PER_PIXEL * height * width + _AT_LEAST
+    limit = _BYTES_PER_PIXEL * height * width + _PATCH_BYTES
     try:
         with zipfile.ZipFile(file) as archive:
-            unpacked = sum(each.file_size for each in archive.infolist() if each.filename != _COSINES)
-    except _damage() as error:
+            unpacked = sum(entry.file_size for entry in archive.infolist() if entry.filename != _COSINES)
+    except _archive_errors() as error:
         raise ValueError(str(error) or type(error).__name__) from error
     if unpacked > limit:
-        raise ValueError(f"{unpacked:,} bytes unpacked, where {limit:,} are possible")
+        raise ValueError(f"unpacks to {unpacked:,} bytes; the limit is {limit:,}")

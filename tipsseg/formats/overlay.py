@@ -1,6 +1,6 @@
-"""Pictures for people: the labels as colours on the image, with a legend.
+"""Overlays: JPEG previews of the labels on the image, with a legend.
 
-Not for machines: large images are scaled down, small ones up, and the colours are JPEG's. The masks are the labels.
+They are for viewing only: large images are scaled down, small ones up, and JPEG changes colours. For label ids, read the masks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tipsseg.formats.base import Format, ImageLabels, RunFacts
 
 class Overlay(Format):
     name = "overlay"
-    description = "pictures for eyes: overlays/<image>.jpg, with a legend"
+    description = "previews: overlays/<image>.jpg, with a legend"
     folder = "overlays"
     suffix = ".jpg"
     needs_image = True
@@ -26,6 +26,6 @@ class Overlay(Format):
         assert image.thumbnail is not None
         picture = draw_labels(image.thumbnail, image.labels, run.classes, image.ref.name)
         buffer = io.BytesIO()
-        # Full colour resolution: by halves the outlines and the legend's text get coloured seams.
+        # No chroma subsampling: it would fringe the outlines and the text of the legend with colour.
         Image.fromarray(picture).save(buffer, format="JPEG", quality=92, subsampling=0)
         return buffer.getvalue()

@@ -1,7 +1,6 @@
 """Index masks: one PNG per image, whose pixel values are the label ids.
 
-Grey scale ("L", or 16-bit above 254 classes) and not a palette, unless that is asked for: OpenCV reads palette PNGs as colours or
-brightness.
+The default mode is greyscale ("L", or 16-bit above 254 classes), not a palette: OpenCV reads palette PNGs as colours or brightness.
 """
 
 from __future__ import annotations
@@ -14,27 +13,27 @@ from typing import TYPE_CHECKING
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats.base import Format, ImageLabels, RunFacts, StoredImage
-from tipsseg.formats.problem import by, class_text
+from tipsseg.formats.problem import class_text, size_text
 from tipsseg.options import MAX_PIXELS
+from tipsseg.util.printable import listed
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from tipsseg.types import LabelArray, LabelClass
 
-
-#: Formats that do not give back the numbers that were put in.
+#: Formats that do not preserve pixel values.
 _UNFIT_FORMATS = {
-    "JPEG": "a JPEG, whose values are not exact",
-    "MPO": "a JPEG, whose values are not exact",
-    "GIF": "a GIF, which programs renumber when they save it",
+    "JPEG": "a JPEG, which does not preserve pixel values",
+    "MPO": "a JPEG, which does not preserve pixel values",
+    "GIF": "a GIF, whose palette programs reorder when they save it",
 }
-_KINDS = {"F": "float pixels", "LA": "a picture with transparency", "PA": "a picture with transparency"}
-_SAVE_AS_PNG = "Save it as a PNG of one channel, 8 or 16 bits, whose values are the class ids."
-_TOP_ID = 65535
+_KINDS = {"F": "an image of floats", "LA": "an image with transparency", "PA": "an image with transparency"}
+_SAVE_AS_PNG = "Save it as a single-channel PNG, 8 or 16 bits, whose values are the class ids."
+_MAX_ID = 65535
 
-#: zlib's strategy Z_RLE.
-_RUN_LENGTHS = 3
+#: The zlib strategy.
+_Z_RLE = 3
 
 
 class Png(Format):
@@ -51,20 +50,17 @@ class Png(Format):
         return read_mask(path, image, image.options.png_mode)
 
 
-def png_bytes(picture: Image.Image) -> bytes:
+def encode_png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def encode_mask(labels: LabelArray, classes: Sequence[LabelClass], mode: str = "L") -> bytes:
-    """Return label ids as a PNG file.
+    """Encode label ids [H, W] as a PNG file.
 
-    Args:
-        labels: [H, W], the label ids.
-        classes: The classes.
-        mode: "L", 8-bit grey, or 16-bit grey above 254 classes; or "P", 8-bit with a palette: the classes' own colours, and PASCAL
-            VOC's.
+    `mode` is "L" for greyscale, 8-bit or 16-bit above 254 classes; or "P" for an 8-bit palette with the classes' own colours, and
+    the colours of PASCAL VOC for all other ids.
     """
     import numpy as np
     from PIL import Image
@@ -74,96 +70,97 @@ def encode_mask(labels: LabelArray, classes: Sequence[LabelClass], mode: str = "
 
     picture = Image.fromarray(np.ascontiguousarray(labels, label_dtype(len(classes))))
     if mode == "P":
-        own = {each.id: palette_colour(each) for each in classes}
+        own = {entry.id: palette_colour(entry) for entry in classes}
         picture.putpalette([value for index in range(256) for value in own.get(index) or voc_colour(index)])
     buffer = io.BytesIO()
-    # Masks are long runs of one number: to look for nothing else takes half the time, and the files are smaller.
-    picture.save(buffer, format="PNG", compress_level=1, compress_type=_RUN_LENGTHS)
+    # Masks are long runs of equal values: encoding only runs takes half the time, and the files are smaller.
+    picture.save(buffer, format="PNG", compress_level=1, compress_type=_Z_RLE)
     return buffer.getvalue()
 
 
 def read_mask(path: Path, image: StoredImage, mode: str = "L") -> LabelArray:
-    """Return the label ids [H, W] in the index mask of an image.
+    """Return the label ids [H, W] of an index mask.
 
     Args:
         path: The mask.
-        image: What the records say of the image.
-        mode: The mode of the PNG, "L" or "P"; above 254 classes it is 16-bit grey.
+        image: The records of the image.
+        mode: The mode of the PNG, "L" or "P"; above 254 classes it is always 16-bit greyscale.
 
     Raises:
-        ImageError: There is no such mask of that size.
+        ImageError: The file is not a PNG of this mode and of the image's size.
     """
     import numpy as np
 
     from tipsseg.images.decoding import as_image_error
     from tipsseg.types import label_dtype
 
-    wanted = mode if label_dtype(len(image.classes)) is np.uint8 else "I;16"
+    expected = mode if label_dtype(len(image.classes)) is np.uint8 else "I;16"
     picture = read_picture(path, image.size)
     with as_image_error(path):
-        if picture.mode != wanted:
-            raise InputError(f"a PNG of mode {picture.mode}, not a PNG of mode {wanted}")
-        return stored_ids(picture)
+        if picture.mode != expected:
+            raise InputError(f"PNG mode {picture.mode}, expected {expected}")
+        return read_ids(picture)
 
 
 def read_picture(path: Path, size: tuple[int, int]) -> Image.Image:
-    """Return the PNG of an image of `size` (height, width). Raises ImageError; of another size no pixel is decoded."""
+    """Decode a PNG of `size` (height, width). Raises ImageError. Pixels are decoded only if the size matches."""
     from tipsseg.images.decoding import open_header
 
     with open_header(path, max(MAX_PIXELS, prod(size))) as image:
         if image.picture.format != "PNG":
-            raise ImageError(path, f"a {image.picture.format}, whose pixels need not be exact", "Save masks as PNG.")
+            raise ImageError(
+                path, f"a {image.picture.format}, which may not preserve pixel values", "Save masks as PNG."
+            )
         if image.size != size:
-            what = f"{by(image.size)}, where the image is {size[0]} x {size[1]}"
-            raise ImageError(path, what, "Masks have the size of their image, turned upright.")
+            reason = f"{size_text(image.size)}, but the image is {size[0]} x {size[1]}"
+            raise ImageError(path, reason, "A mask must have the size of its upright image.")
         return image.decode()
 
 
-def stored_ids(picture: Image.Image) -> LabelArray:
-    """Return the ids in a mask [H, W] as they are stored: palette indices or grey values, 0 and 1 in pictures of one bit.
+def read_ids(picture: Image.Image) -> LabelArray:
+    """Return the stored ids of a mask [H, W]: palette indices or grey values, 0 and 1 for one bit per pixel.
 
-    An EXIF orientation is not applied. Masks are made for the upright image; a mask that has the tag got it together with the other
+    The EXIF orientation is not applied. Masks are made for the upright image; if a mask has the tag, it was copied with the other
     metadata of the photograph.
 
     Raises:
-        InputError: The picture does not hold ids.
+        InputError: The picture cannot be a mask.
     """
     import numpy as np
 
     if 0 in picture.size:
-        raise InputError("an image without pixels")
+        raise InputError("the image has no pixels")
     if picture.format in _UNFIT_FORMATS:
-        raise InputError(f"{_UNFIT_FORMATS[picture.format]}; masks must hold exact class ids", _SAVE_AS_PNG)
+        raise InputError(f"{_UNFIT_FORMATS[picture.format]}; masks need exact class ids", _SAVE_AS_PNG)
     if picture.mode in ("1", "L", "P"):
         return np.asarray(picture).astype(np.uint8)
     if picture.mode.startswith("I"):
         values = np.asarray(picture)
         low, high = int(values.min()), int(values.max())
-        if low < 0 or high > _TOP_ID:
-            raise InputError(f"ids from {low} to {high}, where 0 to {_TOP_ID} is understood", _SAVE_AS_PNG)
+        if low < 0 or high > _MAX_ID:
+            raise InputError(f"ids range from {low} to {high}; allowed are 0 to {_MAX_ID}", _SAVE_AS_PNG)
         return values.astype(np.uint16)
-    kind = _KINDS.get(picture.mode, "a colour picture")
+    kind = _KINDS.get(picture.mode, "a colour image")
     hint = (
         _SAVE_AS_PNG if picture.mode == "F" else f"{_SAVE_AS_PNG} If it is a photograph, images and masks are swapped."
     )
-    raise InputError(f"{kind} ({picture.mode}); masks must hold class ids (grey or palette)", hint)
+    raise InputError(f"{kind} ({picture.mode}); masks must store class ids (greyscale or palette)", hint)
 
 
 def label_faults(labels: LabelArray, image: StoredImage) -> Iterator[str]:
-    """Yield ids in labels [H, W] that are not a class, and numbers of pixels that differ from the records of the image."""
+    """Yield the differences of labels [H, W] from the records of the image: unknown ids, and other pixel counts."""
     import numpy as np
 
     from tipsseg.regions.components import count_labels
     from tipsseg.types import BACKGROUND, ignore_id
 
     counts = count_labels(labels)
-    known = {BACKGROUND: "background", ignore_id(len(image.classes)): "ignored pixels"}
-    known |= {label_id: class_text(image.classes, label_id) for label_id in image.classes}
-    found = {label_id: int(counts[label_id]) for label_id in np.flatnonzero(counts).tolist()}
-    if unknown := sorted(found.keys() - known):
-        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        yield f"ids that are no class: {unknown[0]}{more}"
-    for label_id, what in known.items():
-        number, wanted = found.get(label_id, 0), image.pixels.get(label_id, 0)
-        if number != wanted:
-            yield f"{number} pixels of {what}, where the manifest says {wanted}"
+    names = {BACKGROUND: "background", ignore_id(len(image.classes)): "ignored pixels"}
+    names |= {label_id: class_text(image.classes, label_id) for label_id in image.classes}
+    pixels = {label_id: int(counts[label_id]) for label_id in np.flatnonzero(counts).tolist()}
+    if unknown := sorted(pixels.keys() - names):
+        yield f"unknown ids: {listed([str(label_id) for label_id in unknown], 1)}"
+    for label_id, name in names.items():
+        number, recorded = pixels.get(label_id, 0), image.pixels.get(label_id, 0)
+        if number != recorded:
+            yield f"{number} pixels of {name}, but {recorded} in the manifest"

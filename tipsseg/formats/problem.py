@@ -1,4 +1,4 @@
-"""Describe what is wrong with the files of a finished run."""
+"""Describe faults in the files of a finished run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tipsseg.util.files import reason_of
 from tipsseg.util.json_values import short
 from tipsseg.util.printable import printable
 
-#: What is raised for a per-image file that cannot be read, or is not as it was written.
+#: Errors that mean that a per-image file cannot be read, or is damaged.
 UNREADABLE = (ImageError, OSError, ValueError)
 
 
@@ -26,20 +26,20 @@ class Problem:
         return printable(f"{self.path}: {self.what}")
 
 
-def unreadable(error: OSError, place: Path) -> Problem:
-    """Return the problem of a file that cannot be read; `place` stands for a file that the error does not name."""
-    named = error.filename
-    return Problem(Path(named) if isinstance(named, str | Path) else place, reason_of(error))
+def unreadable_problem(error: OSError, default: Path) -> Problem:
+    """Return the problem of a file that cannot be read; `default` is the path if the error names no file."""
+    name = error.filename
+    return Problem(Path(name) if isinstance(name, str | Path) else default, reason_of(error))
 
 
-def what_is_wrong(error: Exception) -> str:
-    """Describe one of UNREADABLE in a few words, without the file."""
+def describe_unreadable(error: Exception) -> str:
+    """Describe one of UNREADABLE in a few words, without the path."""
     if isinstance(error, ImageError):
         return error.reason
-    return reason_of(error) if isinstance(error, OSError) else f"not as tipsseg writes it: {error}"
+    return reason_of(error) if isinstance(error, OSError) else f"not written by tipsseg, or damaged: {error}"
 
 
-def by(size: tuple[int, int]) -> str:
+def size_text(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]} (height x width)"
 
 
@@ -48,12 +48,12 @@ def class_text(names: Mapping[int, str], label_id: int) -> str:
 
 
 def class_faults(classes: Sequence[tuple[int, str]], names: Mapping[int, str]) -> Iterator[str]:
-    """Yield how ids and names of classes differ from the classes of the run, whose `names` are by id."""
+    """Yield the differences of ids and names from the classes of the run, which `names` lists by id."""
     if len(classes) != len(names):
-        yield f"{len(classes)} classes, where run.json has {len(names)}"
+        yield f"{len(classes)} classes, but run.json has {len(names)}"
         return
-    for (label_id, name), (wanted_id, wanted) in zip(classes, names.items(), strict=True):
-        if label_id != wanted_id:
-            yield f"class {short(name)} has the id {label_id}, in run.json {wanted_id}"
-        elif name != wanted:
-            yield f"class {label_id} is {short(name)}, in run.json {short(wanted)}"
+    for (label_id, name), (run_id, run_name) in zip(classes, names.items(), strict=True):
+        if label_id != run_id:
+            yield f"class {short(name)} has id {label_id}, but {run_id} in run.json"
+        elif name != run_name:
+            yield f"class {label_id} is {short(name)}, but {short(run_name)} in run.json"

@@ -1,9 +1,9 @@
 """YOLO segmentation: a text file per image, a link to the image, and data.yaml.
 
-    yolo/images/train/<image>, yolo/labels/train/<image>.txt    and `val` beside `train` with a `val_fraction`
+    yolo/images/train/<image>, yolo/labels/train/<image>.txt    and yolo/images/val, yolo/labels/val with a `val_fraction`
 
-Readers change the last folder "images" of a path to "labels" to find the text file, so no folder of an image may have that name
-below yolo/images: there an underscore follows it.
+To find the text file, readers replace the last folder "images" of a path by "labels". Below yolo/images, folders of that name get
+an underscore.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, spelled_out
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
 
 if TYPE_CHECKING:
     from tipsseg.options import FileOptions
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 _FOLDER = "yolo"
 IMAGES, LABELS = "images", "labels"
 TRAIN, VAL = "train", "val"
-_PARTS = [TRAIN], [VAL], ["valid"], ["test"]
+_SPLITS = [TRAIN], [VAL], ["valid"], ["test"]
 
-#: Folders whose names get one underscore more, so that no two become one.
-_TAKEN = re.compile(rf"{IMAGES}_*")
+#: Folders that get one more underscore, so that no two share a name.
+_RESERVED = re.compile(rf"{IMAGES}_*")
 
 
 class Yolo(Format):
     name = "yolo"
     description = (
         "YOLO segmentation: yolo/data.yaml, yolo/labels/train/<image>.txt, "
-        "links to the images in yolo/images/train/, and val beside train"
+        "links to the images in yolo/images/train/, and the same for val"
     )
     folder = f"{_FOLDER}/{LABELS}"
     suffix = ".txt"
@@ -51,60 +51,59 @@ class Yolo(Format):
         return VAL if is_for_validation(printable_path(image), options.val_fraction or 0.0) else TRAIN
 
     def parent(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath:
-        """Return the folder below that of the part."""
-        folders = (f"{name}_" if _TAKEN.fullmatch(name) else name for name in image.parent.parts)  # see `image_name`
+        folders = (f"{name}_" if _RESERVED.fullmatch(name) else name for name in image.parent.parts)  # see `image_name`
         return PurePosixPath(self.split(image, options), *folders)
 
     def places(self, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
-        """Return the places in each part, and those of an earlier version, yolo/<folder>/labels and yolo/<folder>/images."""
+        """Return the paths in both splits, and those of an earlier version, yolo/<folder>/labels and yolo/<folder>/images."""
         file, link = self.relative_path(image, options), self.link_path(image, options)
         assert file is not None
         assert link is not None
-        found: dict[str, PurePosixPath | None] = {str(file): link}
-        found |= {str(_in(part, file)): _in(part, link) for part in (TRAIN, VAL)}
+        places: dict[str, PurePosixPath | None] = {str(file): link}
+        places |= {str(_move(file, split)): _move(link, split) for split in (TRAIN, VAL)}
         top = PurePosixPath(_FOLDER) / image.parent
-        return found | {str(top / LABELS / file.name): top / IMAGES / link.name}
+        return places | {str(top / LABELS / file.name): top / IMAGES / link.name}
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        """Return a line for each part of each object: the class, from 0, then x and y of each corner as shares of the image."""
+        """Return a line per part of an object: the class, from 0, then x and y of the corners as fractions of the image size."""
         height, width = image.size
         lines = []
-        for each in image.objects:
-            for ring in each.outline.rings:
+        for entry in image.objects:
+            for ring in entry.outline.rings:
                 corners = " ".join(f"{x / width:.6f} {y / height:.6f}" for y, x in ring.tolist())
-                lines.append(f"{each.region.class_id - 1} {corners}\n")
+                lines.append(f"{entry.region.class_id - 1} {corners}\n")
         return "".join(lines).encode("ascii")
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
-        """Return data.yaml: the folders of the images, from this file on, and the names of the classes."""
-        parts = {self.split(PurePosixPath(image), run.files) for image in images} or {TRAIN}
-        for part in (TRAIN, VAL):  # a part without images is a folder that is not there
-            yield f"{part}: {IMAGES}/{part if part in parts else min(parts)}\n".encode()
+        """Yield data.yaml: the image folders, relative to this file, and the class names."""
+        splits = {self.split(PurePosixPath(image), run.files) for image in images} or {TRAIN}
+        for split in (TRAIN, VAL):  # a split without images has no folder
+            yield f"{split}: {IMAGES}/{split if split in splits else min(splits)}\n".encode()
         yield b"names:\n"
-        for each in run.classes:
-            # JSON's strings are YAML's.
-            yield spelled_out(f"  {each.id - 1}: {json.dumps(each.name, ensure_ascii=False)}\n")
+        for entry in run.classes:
+            # JSON strings are valid YAML.
+            yield encode_text(f"  {entry.id - 1}: {json.dumps(entry.name, ensure_ascii=False)}\n")
 
 
 def image_name(file: PurePosixPath, kind: str) -> str:
-    """Return what a path in a data set of YOLO calls its image: the path without the folder `kind`, LABELS or IMAGES.
+    """Return the image name in a path of a YOLO data set: the path without the folder `kind` (LABELS or IMAGES).
 
-    That is the first that has a folder for each part of the data, or the last, as in Roboflow and earlier versions.
+    That folder is the first one above a split, or else the last one, as in Roboflow and earlier versions.
     """
     *folders, name = file.parts or (".",)
-    found = [at for at, folder in enumerate(folders) if folder == kind]
-    if found:
-        del folders[next((at for at in found if folders[at + 1 : at + 2] in _PARTS), found[-1])]
-    return str(PurePosixPath(*(each[:-1] if _TAKEN.fullmatch(each[:-1]) else each for each in folders), name))
+    matches = [index for index, folder in enumerate(folders) if folder == kind]
+    if matches:
+        del folders[next((index for index in matches if folders[index + 1 : index + 2] in _SPLITS), matches[-1])]
+    return str(PurePosixPath(*(part[:-1] if _RESERVED.fullmatch(part[:-1]) else part for part in folders), name))
 
 
-def _in(part: str, path: PurePosixPath) -> PurePosixPath:
+def _move(path: PurePosixPath, split: str) -> PurePosixPath:
     folder, kind, _, *rest = path.parts
-    return PurePosixPath(folder, kind, part, *rest)
+    return PurePosixPath(folder, kind, split, *rest)
 
 
 def is_for_validation(image: str, fraction: float) -> bool:
-    """Tell whether an image is among the `fraction` for validation: the same on every machine, whatever other images there are."""
-    # Not the hash by which shards and samples are drawn: of those too a part is to be for validation.
+    """Return True if an image is in the validation `fraction`. The choice depends on its name only."""
+    # Another hash than for shards and samples: each of those must contain validation images too.
     digest = hashlib.sha256(b"val " + image.encode("utf-8")).digest()
     return int.from_bytes(digest[:6], "big") < fraction * (1 << 48)

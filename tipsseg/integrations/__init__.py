@@ -1,1 +1,1 @@
-"""Labelling from within other programs. Each module needs that program's own package, and nothing here imports it unasked."""
+"""Plugins for other programs. Each module requires the package of its program; tipsseg itself does not import them."""

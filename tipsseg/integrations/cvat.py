@@ -1,6 +1,6 @@
-"""An auto-annotation function for CVAT; cvat-cli takes this module as its function module, see examples/integrations.
+"""An auto-annotation function for CVAT. Pass this module to cvat-cli as its function module; see examples/integrations.
 
-It needs the package cvat-sdk, with which cvat-cli comes. The task must have labels with the names of the classes.
+Requires the package cvat-sdk, which cvat-cli installs. The CVAT task must have labels with the names of the classes.
 """
 
 from __future__ import annotations
@@ -39,27 +39,25 @@ def create(
     device: str = "auto",
     dtype: str = "auto",
 ) -> CvatFunction:
-    """Make the function, as cvat-cli does with its options `-p NAME=TYPE:VALUE`.
+    """Create the function. cvat-cli passes its options `-p NAME=TYPE:VALUE` as arguments.
 
     Args:
-        classes: Names of classes with commas, as of `tipsseg label`.
-        vocab: A vocabulary file, the name of a preset, or a file that `tipsseg fit` wrote, in place of `classes`. With a fit,
-            images are shown to the model as those of the fit were.
+        classes: Class names separated by commas, like `tipsseg label --classes`.
+        vocab: A vocabulary file, a preset or a fit file, in place of `classes`. A fit also sets mode and short side of the images.
         model: An id of weights.lock, or a folder in the hub layout.
-        background: "auto", "none", or phrases with commas; "": as the vocabulary says, or "auto". A fit has its own.
-        min_confidence: Pixels below this confidence, 0..1, are in no shape.
+        background: "auto", "none", or phrases separated by commas. "" for the background of the vocabulary, or else "auto". Not
+            allowed with a fit.
+        min_confidence: Exclude pixels below this confidence, 0..1.
         refine: "none" or "pamr".
-        min_area: Smaller objects are left out, in pixels.
-        device: Where the model runs.
-        dtype: What the model computes in.
+        min_area: Exclude objects below this area in pixels.
+        device: The device of the model.
+        dtype: The dtype of the model.
 
     Raises:
-        TipssegError: For a vocabulary, a model or an option that cannot be used.
+        TipssegError: The vocabulary, the model or an option is invalid.
     """
     if bool(classes) == bool(vocab):
-        raise VocabularyError(
-            "either `classes` or `vocab` says what to label", 'For example: -p classes=str:"panda leg,tree"'
-        )
+        raise VocabularyError("set either `classes` or `vocab`", 'For example: -p classes=str:"panda leg,tree"')
     options = LabelOptions(min_confidence=min_confidence, refine=choose(refine, REFINEMENTS, "refinement"))
     vocabulary = _read_classes(classes, vocab, background)
     if isinstance(vocabulary, FittedVocabulary):
@@ -77,42 +75,41 @@ def _read_classes(classes: str, vocab: str, background: str) -> Vocabulary | Fit
         return read_vocabulary(vocab, phrases)
     if background:
         raise UsageError(
-            f"`background` is for phrases that are still to be encoded, and {vocab} has their vectors",
-            "Leave it out, or fit again with another background.",
+            f"`background` cannot be changed: the fit {vocab} contains its vectors",
+            "Omit `background`, or fit again with another background.",
         )
     return FittedVocabulary.load(vocab)
 
 
 class CvatFunction:
-    """A detection function: each connected region of a class is a shape."""
+    """A CVAT detection function. Every connected region of a class is a shape."""
 
     def __init__(self, labeller: Labeller, min_area: int = 1) -> None:
-        """`min_area`: smaller objects are left out, in pixels."""
         self._labeller = labeller
         self._min_area = min_area
 
     @cached_property
     def spec(self) -> cvataa.DetectionFunctionSpec:
-        """The classes, as CVAT's labels for masks."""
+        """The classes as CVAT labels of type mask."""
         labels = [cvataa.label_spec(entry.name, entry.id, type="mask") for entry in self._labeller.vocabulary.classes]
         return cvataa.DetectionFunctionSpec(labels=labels)
 
     def detect(self, context: cvataa.DetectionFunctionContext, image: Image.Image) -> list[LabeledShapeRequest]:
-        """Find the objects in an image, as masks, or as polygons if CVAT asks for these."""
+        """Return the objects in an image as masks, or as polygons if CVAT requests them."""
         objects = self._labeller.label(image).find_objects(min_area=self._min_area)
-        found = [entry for entry in objects if entry.score >= (context.conf_threshold or 0)]
+        segments = [segment for segment in objects if segment.score >= (context.conf_threshold or 0)]
         if context.conv_mask_to_poly:
-            return [shape for entry in found for shape in _polygons(entry)]
-        return [cvataa.mask(entry.class_id, _code(entry)) for entry in found]
+            return [shape for segment in segments for shape in _polygons(segment)]
+        return [cvataa.mask(segment.class_id, _encode_mask(segment)) for segment in segments]
 
 
-def _code(found: Segment) -> list[float]:
-    """Return CVAT's code of a mask: lengths of runs within the box, then its corners x1, y1, x2, y2."""
-    left, top, right, bottom = found.xyxy
-    *runs, _, _, _, _ = encode_mask(found.mask[top:bottom, left:right], [0, 0, right - left, bottom - top])
+def _encode_mask(segment: Segment) -> list[float]:
+    """Encode a mask for CVAT: run lengths inside the box, then the corners x1, y1, x2, y2 of the box."""
+    left, top, right, bottom = segment.xyxy
+    *runs, _, _, _, _ = encode_mask(segment.mask[top:bottom, left:right], [0, 0, right - left, bottom - top])
     return [*runs, left, top, right - 1, bottom - 1]
 
 
-def _polygons(found: Segment) -> Iterator[LabeledShapeRequest]:
-    for ring in found.polygons:  # [K, 2] of (x, y)
-        yield cvataa.polygon(found.class_id, ring.ravel().tolist())
+def _polygons(segment: Segment) -> Iterator[LabeledShapeRequest]:
+    for ring in segment.polygons:  # [K, 2] of (x, y)
+        yield cvataa.polygon(segment.class_id, ring.ravel().tolist())

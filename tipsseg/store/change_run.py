@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tipsseg.errors import InputError, RecordError, VocabularyError
-from tipsseg.formats import FORMATS, check_formats, of_the_model
+from tipsseg.formats import FORMATS, check_formats, model_only_formats
 from tipsseg.formats.base import Rows
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json, read_classes
 from tipsseg.options import MAX_PIXELS, FileOptions
@@ -86,7 +86,7 @@ class RunChanges:
         for file in (file for name in formats for file in run_files(name, context)):
             context.ownership.refuse_changed(file.path)
         # All other formats follow masks that a person corrected, but for rows that a person changed too.
-        others = set().union(*self._records.formats()) - {*formats, *of_the_model()}
+        others = set().union(*self._records.formats()) - {*formats, *model_only_formats()}
         rows = {name: rows_file(name, context) for name in FORMATS if name in others}
         self._formats = tuple(formats)
         self.followers = tuple(

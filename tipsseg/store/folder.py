@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from tipsseg.errors import ImageError, OutputError
-from tipsseg.formats import FORMATS, image_folders, index_masks
+from tipsseg.formats import FORMATS, image_folders, mask_formats
 from tipsseg.formats.base import Rows
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
 from tipsseg.store.failures import Failure
@@ -269,7 +269,7 @@ class OutputFolder:
             stays = {name for name in paths if rows.get(name) is not None or not FORMATS[name].has_rows}
             expected = expected_files(entry.image, stays, self._files)
             stays = {name for name in stays if paths[name] in left and expected[name] == entry.files[name]}
-            if mask := next((paths[name] for name in index_masks() if name in stays), None):
+            if mask := next((paths[name] for name in mask_formats() if name in stays), None):
                 left_entry = replace(entry.without(set(entry.formats) - stays), digest=self._info.digest)
                 corrected.append((left_entry, {name: each for name in stays if (each := rows.get(name)) is not None}))
                 again = {digest_of(mask)}

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import OtherRunError, OutputError
-from tipsseg.formats import FORMATS, index_masks
+from tipsseg.formats import FORMATS, mask_formats
 from tipsseg.store import spec as specs
 from tipsseg.store.differences import difference_texts, kept_features, of_same_phrases, other_options
 from tipsseg.store.failures import ERRORS_FILE
@@ -110,7 +110,7 @@ def refuse_other_classes(resume: ResumeState) -> None:
     lost = next((label_id for label_id in old if new.get(label_id) != old[label_id]), None)
     if lost is None and ignore_id(len(old)) == ignore_id(len(new)):
         return
-    masks = set(index_masks())
+    masks = set(mask_formats())
     for entry in resume.state.entries():
         ref = ImageRef(Path(entry.path), PurePosixPath(entry.image))
         if masks & set(edited_formats(entry, ref, context)):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS, index_masks
+from tipsseg.formats import FORMATS, mask_formats
 from tipsseg.formats.classes_file import CLASSES_FILE
 from tipsseg.store.manifest import ManifestEntry, input_path
 from tipsseg.store.results import Failed, Left, Unchanged, edited_formats, image_paths, in_place
@@ -236,7 +236,7 @@ class ResumeState:
 
     def _gone_mask(self, entry: ManifestEntry, ref: ImageRef) -> Path | None:
         """Return a mask of an image that was removed; None if no mask was."""
-        paths = image_paths(self.context, ref, [name for name in index_masks() if name in entry.files]).values()
+        paths = image_paths(self.context, ref, [name for name in mask_formats() if name in entry.files]).values()
         return next((path for path in paths if not os.path.lexists(path)), None)
 
     def _is_done(self, entry: ManifestEntry, ref: ImageRef, but: Container[str] = ()) -> bool:

@@ -77,7 +77,7 @@ def check_fitted(spec: RunSpec, model: Mapping[str, object]) -> None:
     if fitted is None:
         return
     if fitted.model_id != model["id"] and {fitted.model_id, model["id"]} <= read_lock().keys():
-        raise fitted.of_another_model(str(model["id"]))  # told before that other one is downloaded
+        raise fitted.wrong_model_error(str(model["id"]))  # told before that other one is downloaded
     if isinstance(known, Mapping):
         fitted.check(known, str(model["id"]), spec.options.mode, spec.options.short_side)
 

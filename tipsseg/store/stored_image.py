@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS, index_masks
+from tipsseg.formats import FORMATS, mask_formats
 from tipsseg.formats.base import StoredImage
 from tipsseg.formats.png import label_faults
-from tipsseg.formats.problem import UNREADABLE, by, what_is_wrong
+from tipsseg.formats.problem import UNREADABLE, describe_unreadable, size_text
 from tipsseg.options import FileOptions
 from tipsseg.regions.components import Region, count_labels
 from tipsseg.regions.objects import LabelledObject, object_regions
@@ -94,7 +94,7 @@ class RunImage:
     @property
     def masks(self) -> dict[str, Path]:
         """The places of its index masks, by format."""
-        return {name: path for name in index_masks() if (path := self.file(name)) is not None}
+        return {name: path for name in mask_formats() if (path := self.file(name)) is not None}
 
     def file(self, name: str) -> Path | None:
         """Return the place of its file in a format; None if it has none."""
@@ -182,7 +182,7 @@ class RunImage:
             try:
                 labels = form.read_labels(self.stored, path) if path else form.labels_of_rows(self.stored, rows or ())
             except UNREADABLE as error:
-                raise self._failure(name, what_is_wrong(error)) from error
+                raise self._failure(name, describe_unreadable(error)) from error
             if wrong := next(label_faults(labels, self.stored), "") or self._other_content(name):
                 raise self._failure(name, wrong)
             return labels
@@ -197,7 +197,7 @@ class RunImage:
                 try:
                     return FORMATS[name].read_scores(self.stored, path)
                 except UNREADABLE as error:
-                    raise self._failure(name, what_is_wrong(error)) from error
+                    raise self._failure(name, describe_unreadable(error)) from error
         output = self.context.output
         raise ImageError(output, f"no confidence of {self.entry.image} is left", check_hint(output))
 
@@ -240,7 +240,7 @@ def stored_image(
     numbers = entry.numbers
     size = numbers.size
     if size[0] * size[1] > max_pixels:
-        raise ValueError(f"{by(size)} pixels, where argument `max_pixels` allows {max_pixels:,}")
+        raise ValueError(f"{size_text(size)} pixels, where argument `max_pixels` allows {max_pixels:,}")
     pixels = {BACKGROUND: numbers.background, ignore_id(len(classes)): numbers.ignored}
     for each in numbers.classes:
         if each.id in pixels:

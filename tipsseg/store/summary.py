@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.formats import index_masks
+from tipsseg.formats import mask_formats
 from tipsseg.label_map import LabelMap
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
@@ -141,7 +141,7 @@ def image_summary(ref: ImageRef, summary: Mapping[str, object], files: Mapping[s
         `path`: the image, as it was given or found; `image`: its path relative to the image root, as in COCO's file_name; `mask`:
         its index mask, None without the format png; `files`: all its per-image files; then the summary.
     """
-    mask = index_masks()[0]
+    mask = mask_formats()[0]
     return {
         "path": os.fspath(ref.path),
         "image": ref.name,

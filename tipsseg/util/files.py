@@ -1,4 +1,4 @@
-"""Write files whole, under a temporary name in the same folder that is then renamed; open regular files only."""
+"""Write files atomically, by renaming a temporary file in the same folder; open regular files only."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from types import TracebackType
 
 from tipsseg.errors import OutputError
 
-#: Temporary files begin with this. The dot hides them, from people and from `inputs.find`.
+#: The prefix of temporary files. The dot hides them from users and from the search for images.
 TEMPORARY_PREFIX = ".tipsseg-"
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 _REASONS = {
     errno.ENOSPC: ("no space left on the device", "Free some space and run the same command again."),
-    errno.EDQUOT: ("the disk quota is used up", "Free some space and run the same command again."),
+    errno.EDQUOT: ("disk quota exceeded", "Free some space and run the same command again."),
     errno.EACCES: ("no permission", "Choose another output folder."),
     errno.EPERM: ("no permission", "Choose another output folder."),
     errno.EROFS: ("the file system is read-only", "Choose another output folder."),
-    errno.ENAMETOOLONG: ("the name is too long", "Shorten the input's name or the output folder's path."),
-    errno.EISDIR: ("a folder has this name", "Move the folder away, or choose another output folder."),
+    errno.ENAMETOOLONG: ("the name is too long", "Shorten the name of the input, or the path of the output folder."),
+    errno.EISDIR: ("a folder with this name exists", "Move the folder away, or choose another output folder."),
     errno.ENOTDIR: ("one of its parent folders is a file", "Move that file away, or choose another output folder."),
     errno.EEXIST: ("one of its parent folders is a file", "Move that file away, or choose another output folder."),
     errno.ELOOP: ("it is a symbolic link", "Remove the link, or choose another output folder."),
-    errno.EFBIG: ("the system allows no larger file", "See `ulimit -f`, and run the same command again."),
+    errno.EFBIG: ("the file exceeds the size limit of the system", "Raise `ulimit -f` and run the same command again."),
 }
 
-#: What is wrong with one name or place, where other files may well be written.
-_OF_ONE_FILE = frozenset(
+#: Errors of a single path: other files may still be written.
+_PATH_ERRORS = frozenset(
     {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EINVAL,
      errno.EILSEQ}
 )  # fmt: skip
 
 
 def is_folder(path: Path) -> bool:
-    """Tell whether a path is a folder; False if the system refuses to tell, for example for a name that is too long."""
+    """Return True if a path is a folder; False on any error, such as a name that is too long."""
     return os.path.isdir(path)  # noqa: PTH112  Path.is_dir raises for such names
 
 
 def is_file(path: Path) -> bool:
-    """Tell whether a path is a file; False if the system refuses to tell."""
+    """Return True if a path is a file; False on any error."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def file_size(path: Path) -> int | None:
-    """Return the size of a file in bytes; None if the path is not a file."""
+    """Return the size of a file in bytes; None if the path is not a regular file."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -62,39 +62,38 @@ def file_size(path: Path) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
-def is_there(path: Path) -> bool:
-    """Tell whether a file or a folder exists. A text that is too long for a name, such as a list of names, names none."""
+def path_exists(path: Path) -> bool:
+    """Return True if a file or folder exists. A text that is too long for a path, such as a list of names, does not exist."""
     try:
         return path.exists()
     except OSError as error:
         return error.errno != errno.ENAMETOOLONG
-    except ValueError:  # a name that no file can have
+    except ValueError:  # an invalid path
         return False
 
 
 class RegularFile(BufferedReader):
-    """A regular file, open for reading. As a context manager it puts its name into errors of reading."""
+    """A regular file, open for reading. As a context manager, it adds its path to errors of reading."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file. Raises OSError, for a pipe or a device too: reading from it could wait for ever."""
+        """Open the file. Raises OSError, also for a pipe or a device: reading from it could block forever."""
         super().__init__(FileIO(path, "rb", opener=_open_regular))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # what was read was read
+        with suppress(OSError):  # all data was read
             self.close()
         if isinstance(error, OSError):
             error.filename = error.filename or self.name
 
 
 def open_regular(path: Path) -> RegularFile:
-    """Open a regular file for reading; see RegularFile. Raises OSError."""
     return RegularFile(path)
 
 
 def _open_regular(path: str, flags: int) -> int:
-    # Opening a pipe without a writer would wait for one.
+    # Without O_NONBLOCK, opening a pipe would wait for a writer.
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     try:
         _require_regular(descriptor, Path(path))
@@ -105,13 +104,9 @@ def _open_regular(path: str, flags: int) -> int:
 
 
 def open_appending(path: Path) -> int:
-    """Open a regular file to append to it and to read it, and create it where it is absent.
+    """Open a regular file for reading and appending, and create it if it is missing. Return its file descriptor.
 
-    Returns:
-        A file descriptor.
-
-    Raises:
-        OSError: Where the system refuses, and for a symbolic link.
+    Raises OSError, also for a symbolic link.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
@@ -131,14 +126,14 @@ def _require_regular(descriptor: int, path: Path) -> None:
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
 
 
-#: Bytes of a record of a run at most: run.json and classes.json grow with the number of classes alone.
+#: The size limit of a record in bytes. run.json and classes.json grow with the number of classes only.
 RECORD_LIMIT = 64 << 20
 
 
 def read_regular(path: Path, limit: int = RECORD_LIMIT) -> bytes:
     """Read a regular file of at most `limit` bytes. Raises OSError."""
     with open_regular(path) as file:
-        # One byte more than it has: reading asks for the memory first.
+        # Not `limit + 1`: read() allocates the requested size first.
         data = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"larger than {limit:,} bytes", os.fspath(path))
@@ -147,12 +142,12 @@ def read_regular(path: Path, limit: int = RECORD_LIMIT) -> bytes:
 
 def output_error(path: Path, error: OSError) -> OutputError:
     reason, hint = _REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
-    return OutputError(path, reason, hint, only_this=error.errno in _OF_ONE_FILE)
+    return OutputError(path, reason, hint, only_this=error.errno in _PATH_ERRORS)
 
 
 def read_error(path: Path, error: OSError) -> OutputError:
-    """Return the error for a file that cannot be read, and is to be written again."""
-    return OutputError(path, f"it cannot be read: {error.strerror or error}", "Check its permissions.")
+    """Return the error for an output file that cannot be read."""
+    return OutputError(path, f"cannot be read: {error.strerror or error}", "Check its permissions.")
 
 
 def temporary_path(path: Path, owner: str = "") -> Path:
@@ -162,17 +157,17 @@ def temporary_path(path: Path, owner: str = "") -> Path:
 
 @contextmanager
 def atomic_path(path: Path, owner: str = "") -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends, remove it when the block raises.
+    """Yield a temporary path beside `path`. Rename it to `path` after the block, or remove it if the block raises.
 
-    Creates the parent folders. The temporary name is hidden, random, and has the suffix of `path`. Readers see the old file or
-    the new file, never a part of one.
+    Creates the parent folders. The temporary name is hidden and random, and has the suffix of `path`. Readers see the old file or
+    the new file, never a partial one.
 
     Args:
         path: The file to write.
         owner: A part of the temporary name, by which `clean_up` finds the files of one process.
 
     Raises:
-        OutputError: Where the system refuses, and for any OSError from inside the block.
+        OutputError: The file cannot be written, or the block raised an OSError.
     """
     temporary = temporary_path(path, owner)
     try:
@@ -188,7 +183,7 @@ def atomic_path(path: Path, owner: str = "") -> Iterator[Path]:
 
 
 def atomic_write(path: Path, data: bytes, owner: str = "") -> None:
-    """Write `data` to `path`; the file appears whole or not at all, see `atomic_path`. Raises OutputError."""
+    """Write a file atomically; see `atomic_path`. Raises OutputError."""
     with atomic_path(path, owner) as temporary:
         temporary.write_bytes(data)
 
@@ -202,11 +197,11 @@ def remove_file(path: Path) -> None:
 
 
 def clean_up(folders: Iterable[Path], owner: str = "", keep: Container[str] = ()) -> None:
-    """Remove the temporary files that a killed process left in folders. The caller must know that the process no longer runs.
+    """Remove the temporary files of a killed process. The caller must know that the process no longer runs.
 
     Args:
-        folders: The folders to look into.
-        owner: Only files of this owner; see `atomic_path`.
+        folders: The folders that may contain them.
+        owner: The owner of the files; see `atomic_path`.
         keep: Names of files to keep.
     """
     for folder in folders:
@@ -218,7 +213,7 @@ def clean_up(folders: Iterable[Path], owner: str = "", keep: Container[str] = ()
 
 
 def clean_up_below(tops: Iterable[Path], owner: str = "") -> None:
-    """`clean_up` these folders and all folders below them; links are not followed."""
+    """Call `clean_up` for folders and all their subfolders. Does not follow links."""
     for top in tops:
         if top.is_symlink():
             continue
@@ -227,7 +222,7 @@ def clean_up_below(tops: Iterable[Path], owner: str = "") -> None:
 
 def _remove(path: Path, owner: str) -> None:
     if path.is_dir() and not path.is_symlink():
-        # Under another name first: a part of a folder must not be taken for the whole of it.
+        # Rename it first: a partly removed folder must not be mistaken for a complete one.
         doomed = path.with_name(f"{TEMPORARY_PREFIX}{owner}{secrets.token_hex(8)}")
         path.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
@@ -236,26 +231,26 @@ def _remove(path: Path, owner: str) -> None:
 
 
 def json_bytes(value: object, indent: int | None = None) -> bytes:
-    """Write a value as JSON in UTF-8, with names readable; bytes of file names that are no UTF-8 become text.
+    """Encode a value as JSON in UTF-8, without escapes for non-ASCII characters.
 
-    Python holds such bytes as lone surrogates. They have no UTF-8 form, and readers in other languages refuse them as JSON
-    escapes. They become the visible text `\\udc..`.
+    Python decodes bytes of file names that are not UTF-8 as lone surrogates. These cannot be encoded, and parsers in other
+    languages reject them as JSON escapes. They become the literal text `\\udc..`.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     return _SURROGATE.sub(lambda match: f"\\\\u{ord(match[0]):04x}", text).encode("utf-8")
 
 
 def reason_of(error: Exception) -> str:
-    """Describe an error of the file system in a few words."""
+    """Describe a file system error in a few words."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, PermissionError):
-        return "no permission to read it"
+        return "no read permission"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def cache_folder() -> Path | None:
-    """Return the folder, which may not exist yet; None if the user has no home folder."""
+    """Return tipsseg's cache folder, which may not exist; None if the user has no home folder."""
     own = os.environ.get("TIPSSEG_CACHE")
     if own:
         return Path(own)

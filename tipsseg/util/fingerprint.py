@@ -1,4 +1,4 @@
-"""Tell whether a file is still what it was: by size and modification time first, then by its content."""
+"""Detect changed files: by size and modification time first, then by a hash of the content."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 
 from tipsseg.util.files import open_regular
 
-#: Bytes; of larger files size and time alone decide, because reading them twice takes too long.
+#: Files above this size in bytes are compared by size and time alone: hashing them takes too long.
 HASH_LIMIT = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """The size, the time and the content of a file.
+    """Size, modification time and content hash of a file.
 
     Attributes:
-        size: Bytes.
-        mtime_ns: The modification time, nanoseconds since 1970.
-        sha256: The hash of the content, in hex; None for files above HASH_LIMIT.
+        size: The size in bytes.
+        mtime_ns: The modification time in nanoseconds since 1970.
+        sha256: The hash of the content in hex; None for files above HASH_LIMIT.
     """
 
     size: int
@@ -29,13 +29,13 @@ class Fingerprint:
     sha256: str | None
 
     def same_content(self, other: Fingerprint) -> bool:
-        """Compare contents by their hashes; if one has no hash, by size and time."""
+        """Compare two fingerprints by hash, or by size and time if one has no hash."""
         if self.sha256 is not None and other.sha256 is not None:
             return self.sha256 == other.sha256
         return (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
 
     def matches(self, path: Path) -> bool:
-        """Tell whether a file has this size and time, or this content with another time, as after copying."""
+        """Return True if a file has this size and time, or this content with another time, as after copying."""
         try:
             status = path.stat()
             if status.st_size != self.size:
@@ -47,7 +47,7 @@ class Fingerprint:
             return False
 
     def holds(self, path: Path) -> bool:
-        """Tell whether a regular file, not a link, has this size, and this time or this content."""
+        """Return True for a regular file, not a link, with this size and with this time or this content."""
         try:
             status = path.lstat()
             if not stat.S_ISREG(status.st_mode) or status.st_size != self.size:
@@ -57,18 +57,18 @@ class Fingerprint:
             return False
 
     def same_bytes(self, path: Path) -> bool:
-        """Compare the hash of a file. Raises OSError."""
+        """Return True if a file has this hash. Raises OSError."""
         return content_digest(path) == self.sha256
 
 
 def content_digest(path: Path) -> str:
-    """Return the sha256 of a regular file, in hex. Raises OSError."""
+    """Return the sha256 of a regular file in hex. Raises OSError."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """Take the fingerprint of a file. Raises OSError."""
+    """Return the fingerprint of a file. Raises OSError."""
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         sha256 = hashlib.file_digest(file, "sha256").hexdigest() if status.st_size <= HASH_LIMIT else None
@@ -83,7 +83,7 @@ def stamp(path: Path, digest: str | None = None) -> Fingerprint:
 
 
 def fingerprint_and_digest(path: Path) -> tuple[Fingerprint, str]:
-    """Take the fingerprint of a regular file, and its sha256 whatever its size, by reading it once. Raises OSError."""
+    """Return the fingerprint of a regular file and its sha256, which has no size limit. Reads it once. Raises OSError."""
     with open_regular(path) as file:
         status = os.fstat(file.fileno())
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -91,15 +91,15 @@ def fingerprint_and_digest(path: Path) -> tuple[Fingerprint, str]:
 
 
 def file_record(file: Fingerprint) -> dict[str, object]:
-    """Return the fingerprint of a written file as JSON values, for records."""
+    """Return a fingerprint as JSON values."""
     return {"bytes": file.size, "mtime_ns": file.mtime_ns, "sha256": file.sha256}
 
 
 def parse_file(record: object) -> Fingerprint:
-    """Read back what `file_record` gave. Raises ValueError."""
+    """Parse the JSON values of `file_record`. Raises ValueError."""
     if not isinstance(record, dict):
-        raise ValueError("no record of a file")
+        raise ValueError("not a file record")
     size, time, digest = record.get("bytes"), record.get("mtime_ns"), record.get("sha256")
     if type(size) is not int or type(time) is not int or not isinstance(digest, str) or len(digest) != 64:
-        raise ValueError("no record of a file")
+        raise ValueError("not a file record")
     return Fingerprint(size, time, digest)

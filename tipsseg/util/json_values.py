@@ -1,4 +1,4 @@
-"""Parse JSON texts that others may have changed, and take values out of them."""
+"""Parse untrusted JSON, and read typed values from it."""
 
 from __future__ import annotations
 
@@ -9,51 +9,50 @@ from typing import Any, TypeVar
 
 _Value = TypeVar("_Value")
 
-#: What may be a number beyond the floats.
+#: Matches numbers that may exceed the range of floats.
 _MAYBE_HUGE = re.compile(rb'\d{300}|(?<![\w."])\d[\d.]*[eE]\+?\d{3}')
 
-#: What may be half of a surrogate pair, for which there is no UTF-8.
-_HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
+#: Matches escapes of lone surrogates, which cannot be encoded as UTF-8, and of surrogate pairs.
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse(data: bytes) -> Any:
     """Parse a JSON text.
 
-    Raises:
-        ValueError: For what is no JSON, and for endlessly nested lists, NaN, infinity, numbers that no float holds and texts that
-            cannot be written as UTF-8.
+    Raises ValueError for invalid JSON, and for deeply nested lists, NaN, infinity, numbers beyond the range of floats and texts
+    that cannot be encoded as UTF-8.
     """
     try:
-        value = json.loads(data, parse_constant=_no_number)
+        value = json.loads(data, parse_constant=_refuse_constant)
         if _MAYBE_HUGE.search(data):
             json.loads(data, parse_float=_refuse_huge, parse_int=_refuse_huge)
     except RecursionError as error:
-        raise ValueError("lists in lists without end") from error
-    if _HALF_A_PAIR.search(data):
+        raise ValueError("nested too deeply") from error
+    if _SURROGATE.search(data):
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
 
 
 def _refuse_huge(text: str) -> None:
     if math.isinf(float(text)):
-        raise ValueError(f"{text[:20]}... is too large a number")
+        raise ValueError(f"the number {text[:20]}... is too large")
 
 
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number of JSON")
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not valid JSON")
 
 
 def take(record: object, key: str, kind: type[_Value]) -> _Value:
-    """Take the value of a key out of a JSON object. Raises ValueError unless the value is of this kind."""
+    """Return the value of a key in a JSON object. Raises ValueError unless the value has this type."""
     value = record.get(key) if isinstance(record, dict) else None
-    # JSON's true is an int to Python.
+    # In Python, JSON's true is an int.
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ValueError(f"no `{key}`" if value is None else f"`{key}` is {short(value)}")
     return value
 
 
 def take_share(record: object, key: str) -> float:
-    """Take a number from 0 to 1 out of a JSON object. Raises ValueError for any other value."""
+    """Return the value of a key in a JSON object. Raises ValueError unless it is a number from 0 to 1."""
     value = record.get(key) if isinstance(record, dict) else None
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
         raise ValueError(f"no `{key}`" if value is None else f"`{key}` is {short(value)}")
@@ -61,6 +60,6 @@ def take_share(record: object, key: str) -> float:
 
 
 def short(value: object) -> str:
-    """Shorten a JSON value for a message, to 60 characters."""
+    """Return a JSON value as text for a message, cut to 60 characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,49 +1,50 @@
-"""Spell out characters that would control a terminal, or break a line in two; put numbers and names into messages.
+"""Escape control characters and line ends; format numbers, names and lists for messages.
 
-Names of files and classes come from anywhere. A name with an escape sequence or a line end in it could clear the screen, or
-look like a line of the program.
+Names of files and classes are untrusted. One with an escape sequence or a line end could clear the screen, or imitate a message of
+the program.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-# Control characters (C0, DEL, C1), separators of lines, marks that change the direction of writing, bytes of file names that are
-# no UTF-8, which Python holds as surrogates, and two codes that are no characters, and that XML forbids like control characters.
-_STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+# Control characters (C0, DEL, C1), line separators, bidirectional marks, surrogates (Python's form of file name bytes that are not
+# UTF-8), and two noncharacters, which XML forbids as well.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-#: Characters of a value that a message shows.
+#: The maximum length of a value in a message.
 _QUOTED = 80
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def printable(text: str) -> str:
-    """Return the text as one line: line ends, control characters and bytes that are no UTF-8 are spelled out, as in "a\\u001bb".
+    """Return text as a single line, with escapes for line ends, control characters and bytes that are not UTF-8: "a\\u001bb".
 
-    They are spelled as JSON and TOML spell them, so that a line of those keeps its value.
+    The escapes are those of JSON and TOML, so that a line of JSON or TOML keeps its value.
     """
-    return _STEERING.sub(lambda found: _SHORT.get(found[0], f"\\u{ord(found[0]):04x}"), text)
+    return _UNSAFE.sub(lambda match: _SHORT.get(match[0], f"\\u{ord(match[0]):04x}"), text)
 
 
 def printable_lines(text: str) -> str:
-    """As `printable`, but line ends stay."""
+    """Escape text like `printable`, but keep line ends."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def one_line(name: str) -> str:
-    """Return the name without control characters and line ends, which no picture and no table can show."""
+    """Return a name without control characters and line ends, for images and tables."""
     return " ".join("".join(" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in name).split())
 
 
 def control_character(text: str) -> str:
-    """Return the first control character of a text, or code that is no character, spelled out; or ""."""
-    found = _CONTROL.search(text)
-    return printable(found[0]) if found else ""
+    """Return the first control character or noncharacter of a text, escaped; "" without one."""
+    match = _CONTROL.search(text)
+    return printable(match[0]) if match else ""
 
 
 def is_utf8(text: str) -> bool:
@@ -51,10 +52,10 @@ def is_utf8(text: str) -> bool:
 
 
 def quoted(value: object) -> str:
-    """Write a value for a message as Python does, cut to 80 characters."""
+    """Return the repr of a value for a message, cut to 80 characters."""
     try:
         text = repr(value[: _QUOTED + 1] if isinstance(value, str) else value)
-    except (ValueError, RecursionError):  # numbers of thousands of digits, lists in lists in lists
+    except (ValueError, RecursionError):  # numbers with thousands of digits, deeply nested lists
         return f"a value of type {type(value).__name__}"
     return shortened(text)
 
@@ -64,40 +65,46 @@ def shortened(text: str) -> str:
 
 
 def shell_word(word: str) -> str:
-    """Quote a word for a shell if it has to be, as $'a\\nb' if it cannot be printed as it is."""
-    if _STEERING.search(word) is None:
+    """Quote a word for a shell if necessary, as $'a\\nb' if it has unprintable characters."""
+    if _UNSAFE.search(word) is None:
         return shlex.quote(word)
     plain = word.replace("\\", "\\\\").replace("'", "\\'")
-    return f"$'{_STEERING.sub(_octal, plain)}'"
+    return f"$'{_UNSAFE.sub(_octal, plain)}'"
 
 
 def shell_line(words: Iterable[str]) -> str:
     return " ".join(map(shell_word, words))
 
 
-def _octal(found: re.Match[str]) -> str:
-    # Three digits end by themselves, whatever follows; the bytes of hexadecimal digits would run into what follows.
-    return "".join(f"\\{byte:03o}" for byte in found[0].encode("utf-8", "surrogateescape"))
+def _octal(match: re.Match[str]) -> str:
+    # An octal escape has exactly three digits; a hexadecimal one would absorb following digits.
+    return "".join(f"\\{byte:03o}" for byte in match[0].encode("utf-8", "surrogateescape"))
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """Write a number and its noun: "1 image", "2 images"; give `plural` if it takes more than an "s"."""
+    """Return a number with its noun: "1 image", "2 images". Pass `plural` for an irregular plural."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def listed(texts: Sequence[str], most: int) -> str:
-    """List the first texts, `most` at most, and count the others: "a, b, c and 2 more"."""
+    """Join at most `most` texts, and count the others: "a, b, c and 2 more"."""
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return ", ".join(texts[:most]) + more
 
 
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return "Did you mean 'x'? " for the most similar known name; "" if none is similar."""
+    close = difflib.get_close_matches(shortened(name.lower()), known, n=1, cutoff=cutoff)
+    return f"Did you mean {close[0]!r}? " if close else ""
+
+
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text that is not blank, or else the type of the error."""
+    """Return the first non-blank line of an error message, or else the name of its type."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def clock(seconds: int) -> str:
-    """Write seconds as "1:57" or "2:05:09"."""
+    """Format seconds as "1:57" or "2:05:09"."""
     minutes, second = divmod(seconds, 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -1,4 +1,4 @@
-"""The name of the processor, for what is measured on it."""
+"""Name the processor that a measurement ran on."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 @cache
 def processor_name() -> str:
-    """Return the name that the system gives to the processor, such as "AMD EPYC 9004", or else its architecture."""
+    """Return the name of the processor, such as "AMD EPYC 9004", or else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
         lines = []
-    found = (value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == "model name")
-    return next(found, "") or platform.processor() or platform.machine()
+    names = (value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == "model name")
+    return next(names, "") or platform.processor() or platform.machine()

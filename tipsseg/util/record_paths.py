@@ -1,6 +1,6 @@
-"""Check that paths in records stay in their folder, and find the files that they name.
+"""Check that paths in records stay in their folder, and convert them to file paths.
 
-A record is UTF-8, and the name of a file need not be: `types.printable_path` spells such bytes out as "\\udc80" and the like.
+Records are UTF-8, but file names may have other bytes: `types.printable_path` escapes them as "\\udc80" and so on.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import os
 import re
 from pathlib import Path, PurePath, PurePosixPath
 
-_SPELLED_OUT = re.compile(r"\\u(dc[89a-f][0-9a-f])")
+_ESCAPE = re.compile(r"\\u(dc[89a-f][0-9a-f])")
 
 
 def is_inside(name: str) -> bool:
-    """Tell whether a name in a record is a relative path that does not lead out of its folder."""
+    """Return True if a name in a record is a relative path inside its folder."""
     path = PurePosixPath(name)
     return (
         bool(name)
@@ -27,11 +27,11 @@ def is_inside(name: str) -> bool:
 
 
 def actual_path(folder: Path, name: str) -> Path:
-    """Return the path below `folder` that a record names; see `actual_name`."""
+    """Return the file path for a name in a record, below `folder`; see `actual_name`."""
     literal = folder / name
     return literal if "\\udc" not in name or os.path.lexists(literal) else folder / actual_name(name)
 
 
 def actual_name(name: str) -> str:
-    """Turn the name in a record back into the name of a file: the reverse of `types.printable_path`."""
-    return _SPELLED_OUT.sub(lambda match: chr(int(match[1], 16)), name)
+    """Convert a name in a record to a file name. Reverses `types.printable_path`."""
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), name)

@@ -1,4 +1,4 @@
-"""Run work in several threads, with results in the order of the items; take items as they come, in a thread."""
+"""Run work in threads with results in order; consume an iterable in a thread of its own."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Generic, TypeVar
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-#: Seconds that a feeder gets to end; one that waits for stdin does not, and is harmless.
-_GRACE = 0.5
+#: The timeout in seconds to stop a feeder. A feeder that waits for stdin does not stop, which is harmless.
+_STOP_TIMEOUT = 0.5
 
 
 def in_order(jobs: int, work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Generator[_Result, None, None]:
-    """Do `work` for each item, in `jobs` threads; a few items at a time are taken. Close it if not all are wanted."""
+    """Yield `work(item)` for all items, in order, from `jobs` threads. Reads few items ahead. Close it to stop early."""
     waiting: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(jobs) as pool:
         try:
@@ -32,15 +32,15 @@ def in_order(jobs: int, work: Callable[[_Item], _Result], items: Iterable[_Item]
 
 
 class Feeder(Generic[_Item]):
-    """Take items as they come, in a thread of its own, as long as there is room for them."""
+    """Consume items in a thread of its own, up to a maximum number of items in progress."""
 
     def __init__(self, items: Iterable[_Item], room: int, happened: Callable[[], None]) -> None:
-        """Begin.
+        """Start the thread.
 
         Args:
-            items: They may come slowly.
-            room: How many items may be under way: given out, and no room made for them.
-            happened: Is called in the thread when there is something to take, or the end is reached.
+            items: The items. Iteration may block.
+            room: The maximum number of items in progress: consumed, but not yet released by `make_room`.
+            happened: Called in the thread after each item, and at the end.
         """
         self._items = items
         self._happened = happened
@@ -48,17 +48,17 @@ class Feeder(Generic[_Item]):
         self._room = threading.Semaphore(room)
         self._stopped = threading.Event()
         self._ended = threading.Event()
-        # A daemon, as nothing ends a thread that waits for a line on stdin.
+        # A daemon, because nothing can stop a thread that waits for stdin.
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
         self._thread.start()
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is left to take and nothing more comes."""
+        """True if all items were taken and no more will come."""
         return self._ended.is_set() and self._ready.empty()
 
     def take(self) -> _Item | BaseException | None:
-        """Return the next item, if it is here; an error takes the place of the rest."""
+        """Return the next item, or None if none is ready. An exception of `items` is returned as the last item."""
         try:
             return self._ready.get_nowait()
         except Empty:
@@ -70,8 +70,8 @@ class Feeder(Generic[_Item]):
     def stop(self) -> None:
         self._stopped.set()
         self._room.release()
-        # One that was let go and still runs while the interpreter ends brings the process down (SIGABRT).
-        self._thread.join(timeout=_GRACE)
+        # A thread that still runs at interpreter shutdown may abort the process (SIGABRT).
+        self._thread.join(timeout=_STOP_TIMEOUT)
 
     def _run(self) -> None:
         try:
@@ -81,7 +81,7 @@ class Feeder(Generic[_Item]):
                     return
                 self._ready.put(item)
                 self._happened()
-        except BaseException as error:  # it belongs to who asked for the items
+        except BaseException as error:  # for the caller of `take`
             self._ready.put(error)
         finally:
             self._ended.set()

@@ -1,1 +1,1 @@
-"""The classes that are asked for: names, their files and presets, prompt templates, the background, colours."""
+"""Vocabularies: class names, their files and presets, prompt templates, the background, colours."""

@@ -1,15 +1,14 @@
-"""Vocabularies by name: the presets of the package, TOML files, and plain text files."""
+"""Read vocabularies: presets, TOML files and plain text files."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 from tipsseg.errors import VocabularyError
-from tipsseg.util.files import is_there
-from tipsseg.util.printable import quoted, shortened
+from tipsseg.util.files import path_exists
+from tipsseg.util.printable import did_you_mean, quoted
 from tipsseg.vocabulary.fitted import is_fit
 from tipsseg.vocabulary.plain_file import line_of_class, parse_lines
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
@@ -27,7 +26,7 @@ def preset_names() -> tuple[str, ...]:
 
 
 def preset_summary(name: str) -> str:
-    """Describe a preset in a line: the first comment of its file."""
+    """Return a one-line description of a preset: the first comment of its file."""
     return (_FOLDER / f"{name}.toml").read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("#").strip()
 
 
@@ -36,36 +35,36 @@ def read_vocabulary(
     background: str | Sequence[str] | None = None,
     templates: Sequence[str] | None = None,
 ) -> Vocabulary:
-    """Read the vocabulary of a preset, or of a file.
+    """Read a vocabulary from a preset or a file.
 
     Args:
-        source: The name of a preset, or a path. A file that has the name of a preset is given as a path: "./ade20k". A file whose
-            name ends in .toml is TOML; any other has one class a line.
+        source: The name of a preset, or a path. If a file has the name of a preset, pass "./ade20k". Files that end in .toml are
+            TOML; all others have one class per line.
         background: Replaces the background of the file; see `make_vocabulary`.
-        templates: Replaces the templates of the file; see `make_vocabulary`. Templates that the file gives to a single class stay.
+        templates: Replaces the templates of the file, but not those of single classes; see `make_vocabulary`.
 
     Returns:
-        The vocabulary, with the name of the preset or the file as its `source`.
+        The vocabulary. Its `source` is the name of the preset or file.
 
     Raises:
-        VocabularyError: For what is no vocabulary, with the path, and with the line or the class where there is one.
+        VocabularyError: The file is not a valid vocabulary. The error has its path, and the line or class if known.
     """
     if not isinstance(source, str | Path):
-        raise VocabularyError(f"a vocabulary is the name of a preset or a path, not {quoted(source)}")
+        raise VocabularyError(f"a vocabulary must be the name of a preset or a path, not {quoted(source)}")
     path = _locate(source)
     if is_fit(path):
         raise VocabularyError(
-            "a fitted vocabulary has vectors beside its words", "FittedVocabulary.load reads it.", path=path
+            "a fitted vocabulary, not a vocabulary file", "Read it with FittedVocabulary.load.", path=path
         )
     toml = path.suffix.lower() == ".toml"
     text = read_text(path, "a vocabulary file")
     content = parse_toml(path, text) if toml else Content(parse_lines(path, text))
     if not content.specs:
         hint = 'Add [[classes]] with a name, or a list: classes = ["panda leg", "tree"]'
-        raise VocabularyError("no classes in the file", hint if toml else "Write one class a line.", path=path)
+        raise VocabularyError("the file has no classes", hint if toml else "Write one class per line.", path=path)
     if all(spec.negative for spec in content.specs):
         raise VocabularyError(
-            "all classes in the file are negative", "Leave out `negative` where a label is wanted.", path=path
+            "all classes in the file are negative", "Remove `negative` from the classes to label.", path=path
         )
     if background is None:
         background = "auto" if content.background is None else content.background
@@ -90,11 +89,10 @@ def _locate(source: str | Path) -> Path:
     if isinstance(source, str) and source in presets:
         return Path(str(_FOLDER / f"{source}.toml"))
     path = Path(source)
-    if not str(source) or not is_there(path):
-        close = difflib.get_close_matches(shortened(str(source).lower()), presets, n=1)
-        guess = f"Did you mean {close[0]}? " if close else "Check the path. "
+    if not str(source) or not path_exists(path):
+        guess = did_you_mean(str(source), presets) or "Check the path. "
         raise VocabularyError(
-            f"the vocabulary {quoted(str(source))} is no file and no preset",
+            f"the vocabulary {quoted(str(source))} is neither a file nor a preset",
             f"{guess}The presets are: {', '.join(presets)}.",
         )
     return path

@@ -1,4 +1,4 @@
-"""Class vectors that were fitted to masks, and their file."""
+"""Class vectors that were fitted to masks, and their file format."""
 
 from __future__ import annotations
 
@@ -14,38 +14,40 @@ from numpy.typing import NDArray
 from tipsseg.errors import TipssegError, UsageError, VocabularyError
 from tipsseg.options import LabelOptions, Mode
 from tipsseg.types import LABELS_VERSION
-from tipsseg.util.files import atomic_write, is_there, json_bytes, read_regular
+from tipsseg.util.files import atomic_write, json_bytes, path_exists, read_regular
 from tipsseg.util.json_values import parse, take, take_share
 from tipsseg.util.printable import quoted
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 
-#: What the names of files of fits end with; by it they are told from files of words.
+#: The suffix of fit files, which distinguishes them from vocabulary files.
 FIT_SUFFIX = ".fit"
 
-#: One key: the order of several in a safetensors file is not always the same.
+#: The only metadata key: safetensors does not write several keys in a fixed order.
 _KEY = "tipsseg"
 _KIND = "tipsseg.fit"
 _VERSION = 1
-#: A length in the first bytes of the file, then that many bytes of JSON.
+#: A safetensors file starts with the length of its JSON header in this many bytes, then the header.
 _LENGTH_BYTES = 8
-_LIMIT = 1 << 30  # bytes
+_MAX_BYTES = 1 << 30
 
-#: No fit comes near; with larger numbers logits would be infinite.
-_HUGE = 1e6
+#: Real fits stay far below; larger values would make logits infinite.
+_MAX_VALUE = 1e6
 
 Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class ClassFit:
-    """The score of a class.
+    """The result of a fit for one class.
 
     Attributes:
-        name: The class; "" for the background.
-        images: How many images have pixels of it.
-        text_iou: IoU of the text vectors alone on these images, None for a class without pixels.
-        iou: IoU of the chosen vectors, each image labelled by a fit without it. None where there is one image alone, or no pixels.
-        source: "text": the text vector as it was; "text and masks": drawn towards it; "masks": the text did not help.
+        name: The class name; "" for the background.
+        images: The number of images that contain the class.
+        text_iou: IoU of the text vectors on these images. None if no image contains the class.
+        iou: Cross-validated IoU of the fitted vectors: each image is labelled by a fit without it. None with fewer than two images,
+            or if no image contains the class.
+        source: The origin of the vector. "text": the text vector; "text and masks": learned from masks, with the text vector as a
+            prior; "masks": learned from masks alone.
     """
 
     name: str
@@ -57,18 +59,18 @@ class ClassFit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedVocabulary:
-    """A vocabulary with fitted vectors, for `Labeller` in place of a vocabulary.
+    """A vocabulary with fitted vectors. `Labeller` accepts it in place of a vocabulary.
 
     Attributes:
         vocabulary: The classes and the background phrases; its `fit` is the digest of the vectors.
-        vectors: [P, D] float32, in the order of the vocabulary's phrases. Their lengths are not 1.
-        biases: [P] float32, added to the products of vectors and patch features. The sum stands for the cosine.
-        temperature: That of the softmax over these sums.
-        model: The sha256 of each file of the model, by its name.
-        model_id: What the model is called: its id in weights.lock, or the name of its folder.
-        mode: How the images were seen, see `LabelOptions`.
-        short_side: Their shorter side as the model saw it, in pixels.
-        scores: How each class came out, by id; first the background, where it has phrases.
+        vectors: [P, D] float32, in the order of the vocabulary's phrases. They are not unit vectors.
+        biases: [P] float32, added to the products of vectors and patch features. The sums replace the cosines.
+        temperature: The temperature of the softmax over these sums.
+        model: The sha256 of the model files, by file name.
+        model_id: The id of the model in weights.lock, or the name of its folder.
+        mode: The mode of the training images; see `LabelOptions`.
+        short_side: The shorter side of the training images as model input, in pixels.
+        scores: The results by class id. If there are background phrases, the background comes first.
         labels_version: See `types.LABELS_VERSION`.
     """
 
@@ -84,7 +86,7 @@ class FittedVocabulary:
     labels_version: int = LABELS_VERSION
 
     def __post_init__(self) -> None:
-        """Let the vocabulary say by which vectors it labels."""
+        """Set `vocabulary.fit` to the digest of the vectors."""
         numbers = (self.vectors, self.biases, np.float64(self.temperature))
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in numbers)).hexdigest()[:32]
         object.__setattr__(self, "vocabulary", replace(self.vocabulary, fit=digest))
@@ -95,37 +97,37 @@ class FittedVocabulary:
     def check(
         self, model: Mapping[str, object], model_id: str, mode: Mode | None = None, short_side: int | None = None
     ) -> None:
-        """Raise UsageError if the fit is of another model, or of images seen in another way.
+        """Raise UsageError if the fit does not match a model, or its mode and short side.
 
         Args:
-            model: The sha256 of files of the model; files that only one of the two knows are not compared.
-            model_id: What the model is called.
-            mode: How images are shown to it. None: not known yet.
-            short_side: Of the images as it sees them. None: not known yet.
+            model: The sha256 of the model files. Files that only one of both lists are not compared.
+            model_id: The id of the model, for messages.
+            mode: The mode of the images, or None if unknown.
+            short_side: The short side of the images, or None if unknown.
         """
         if self.labels_version != LABELS_VERSION:
             raise UsageError(
-                "the fitted vocabulary is of another version of the labels", "Fit again with this version."
+                "the fitted vocabulary was made for another version of the labels", "Fit again with this version."
             )
         if any(self.model[name] != model[name] for name in self.model.keys() & model.keys()):
-            raise self.of_another_model(model_id)
+            raise self.wrong_model_error(model_id)
         if (mode or self.mode, short_side or self.short_side) != (self.mode, self.short_side):
             raise UsageError(
-                f"the fitted vocabulary is of images in mode {self.mode!r} with short side {self.short_side}, and these are "
-                f"seen in mode {(mode or self.mode)!r} with short side {short_side or self.short_side}",
-                "Give the mode and the short side of the fit, or fit again with these.",
+                f"the fitted vocabulary needs mode {self.mode!r} and short side {self.short_side}, but the options are "
+                f"mode {(mode or self.mode)!r} and short side {short_side or self.short_side}",
+                "Use the mode and the short side of the fit, or fit again with these options.",
             )
 
-    def of_another_model(self, model_id: str) -> UsageError:
-        """Return the error for a model, called `model_id`, that is not the one of the fit."""
-        other = f"{model_id} with other files" if model_id == self.model_id else model_id
+    def wrong_model_error(self, model_id: str) -> UsageError:
+        """Return the error for the use of this fit with another model."""
+        other = f"another {model_id}, with other files" if model_id == self.model_id else model_id
         return UsageError(
-            f"the fitted vocabulary is of the model {self.model_id}, and this model is {other}",
-            f"Load the model of the fit with argument `model`={self.model_id}, or fit again with this one.",
+            f"the fitted vocabulary needs the model {self.model_id}, but this model is {other}",
+            f"Load the model of the fit with argument `model`={self.model_id}, or fit again with this model.",
         )
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file. The same fit gives the same bytes. Raises OutputError."""
+        """Write a safetensors file. Its bytes are deterministic. Raises OutputError."""
         from safetensors.numpy import save
 
         vocabulary = self.vocabulary
@@ -149,25 +151,25 @@ class FittedVocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> FittedVocabulary:
-        """Read what `save` wrote. Raises VocabularyError for a file that cannot be read, or is not a fit."""
+        """Read a file that `save` wrote. Raises VocabularyError."""
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
         path = Path(path)
-        if not is_there(path):
-            raise VocabularyError(f"the fitted vocabulary {quoted(str(path))} is no file", "Fit it: tipsseg fit --help")
+        if not path_exists(path):
+            raise VocabularyError(f"fitted vocabulary not found: {quoted(str(path))}", "Create it: tipsseg fit --help")
         try:
-            data = read_regular(path, _LIMIT)
+            data = read_regular(path, _MAX_BYTES)
             tensors = load(data)
             length = int.from_bytes(data[:_LENGTH_BYTES], "little")
             header = parse(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
-            fitted = _made(parse(header["__metadata__"][_KEY].encode()), tensors)
+            fitted = _parse_fit(parse(header["__metadata__"][_KEY].encode()), tensors)
         except VocabularyError as error:
             raise VocabularyError(error.reason, error.hint, path=path) from error
         except (OSError, TipssegError) as error:
-            raise VocabularyError(f"it cannot be read: {error}", path=path) from error
+            raise VocabularyError(f"cannot be read: {error}", path=path) from error
         except (SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
-            raise VocabularyError("it is no fitted vocabulary", "Give a file that a fit wrote.", path=path) from error
+            raise VocabularyError("not a fit file", "Pass a file that `tipsseg fit` wrote.", path=path) from error
         return fitted
 
 
@@ -183,7 +185,7 @@ def as_vocabulary(classes: Classes) -> tuple[Vocabulary, FittedVocabulary | None
 
 
 def is_fit(source: str | Path) -> bool:
-    """Tell by its name whether a vocabulary is a file of a fit."""
+    """Return True if a vocabulary name has the suffix of a fit file."""
     return Path(source).suffix.lower() == FIT_SUFFIX
 
 
@@ -192,21 +194,21 @@ def _read_score(record: Mapping[str, Any]) -> ClassFit:
     return ClassFit(take(record, "name", str), take(record, "images", int), text_iou, iou, take(record, "source", str))
 
 
-def _made(record: Mapping[str, Any], tensors: Mapping[str, Values]) -> FittedVocabulary:
-    """Build the fit in a file. Raises ValueError and its like if the record is not one of a fit."""
+def _parse_fit(record: Mapping[str, Any], tensors: Mapping[str, Values]) -> FittedVocabulary:
+    """Build the fit of a file. Raises ValueError, LookupError, TypeError or AttributeError if the record is not valid."""
     if (record["kind"], record["version"]) != (_KIND, _VERSION):
-        raise ValueError("of another kind or version")
+        raise ValueError("another kind or version")
     specs = [ClassSpec(**entry) for entry in record["classes"]]
     vocabulary = make_vocabulary(specs, tuple(record["background"]), record["templates"], str(record["source"]))
     vectors, biases, temperature = tensors["vectors"], tensors["biases"], float(record["temperature"])
     phrases = len(vocabulary.phrases)
     if vectors.ndim != 2 or vectors.shape[0] != phrases or biases.shape != (phrases,):
-        raise ValueError("vectors and phrases differ in number")
+        raise ValueError("the numbers of vectors and phrases differ")
     if {vectors.dtype, biases.dtype} != {np.dtype(np.float32)} or not temperature > 0:
-        raise ValueError("wrong types of numbers")
+        raise ValueError("wrong dtype or temperature")
     numbers = (vectors, biases, np.array([temperature, 1 / temperature]))
-    if not all((np.abs(part) <= _HUGE).all() for part in numbers):  # false for NaN too
-        raise ValueError("no numbers, or numbers that no fit gives")
+    if not all((np.abs(part) <= _MAX_VALUE).all() for part in numbers):  # also False for NaN
+        raise ValueError("values are NaN or out of range")
     options = LabelOptions(mode=record["mode"], short_side=int(record["short_side"]))
     if options.short_side is None:
         raise ValueError("no short side")

@@ -1,4 +1,4 @@
-"""Colours for class ids: our own, which are fixed, far apart and readable on photographs, and those of PASCAL VOC."""
+"""Colours of class ids: our own palette, a colour-blind-safe palette, and the palette of PASCAL VOC."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import colorsys
 
 from tipsseg.types import Colour, LabelClass
 
-# The first dozen is chosen by hand: neighbours in the list, which are the classes of most runs, differ in hue and in
-# lightness.
+# The first dozen is chosen by hand, because most runs use no more classes: neighbours in the list differ in hue and lightness.
 _FIRST: tuple[Colour, ...] = (
     (230, 57, 70),  # red
     (46, 134, 222),  # blue
@@ -23,9 +22,8 @@ _FIRST: tuple[Colour, ...] = (
     (150, 220, 190),  # mint
 )
 
-# A turn by the golden angle lands in the widest gap that earlier turns left; lightness and saturation take turns too,
-# so that ids whose hues come close differ in those. Start and values were searched for the widest gap in CIELAB within
-# the first thirty colours.
+# Further hues advance by the golden angle, which always lands in the widest gap. Lightness and saturation cycle, so that ids with
+# similar hues differ in those. The values were optimized for the largest minimum distance in CIELAB of the first thirty colours.
 _GOLDEN_TURN = 0.381966
 _FIRST_HUE = 0.04
 _LIGHTNESS = (0.36, 0.50, 0.74)
@@ -33,9 +31,9 @@ _SATURATION = (0.90, 0.45)
 
 
 def colour(index: int) -> Colour:
-    """Return the colour (red, green, blue) of class id `index` >= 1: always the same, never near black, white or grey.
+    """Return the colour (red, green, blue) of class id `index` >= 1, never close to black, white or grey.
 
-    Ids up to some dozens are easy to tell apart; above that the colours still differ, but less.
+    Some dozens of ids are easy to distinguish; the colours of higher ids are closer.
     """
     if index <= len(_FIRST):
         return _FIRST[index - 1]
@@ -47,8 +45,7 @@ def colour(index: int) -> Colour:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-#: The colours of Okabe and Ito without black, which people with any kind of colour vision tell apart; those of the most
-#: different lightness come first.
+#: The colour-blind-safe palette of Okabe and Ito without black; the colours that differ most in lightness come first.
 _SAFE: tuple[Colour, ...] = (
     (0, 114, 178),  # blue
     (240, 228, 66),  # yellow
@@ -58,25 +55,25 @@ _SAFE: tuple[Colour, ...] = (
     (230, 159, 0),  # orange
     (204, 121, 167),  # reddish purple
 )
-#: What later rounds through these colours are multiplied by.
+#: The factors by which successive cycles through these colours are darkened.
 _SHADES = (1.0, 0.6, 0.8)
 
 
 def safe_colour(index: int) -> Colour:
-    """Return the colour of class id `index` >= 1 in a palette for all kinds of colour vision; above seven they are closer."""
-    turn, place = divmod(index - 1, len(_SAFE))
-    shade = _SHADES[turn % len(_SHADES)]
-    red, green, blue = (round(shade * part) for part in _SAFE[place])
+    """Return the colour of class id `index` >= 1 in the colour-blind-safe palette. Above id 7, darker shades repeat."""
+    cycle, position = divmod(index - 1, len(_SAFE))
+    shade = _SHADES[cycle % len(_SHADES)]
+    red, green, blue = (round(shade * part) for part in _SAFE[position])
     return red, green, blue
 
 
 def palette_colour(entry: LabelClass) -> Colour:
-    """Return the colour of a class in the palette of a mask: its own, or that of PASCAL VOC if nobody gave it one."""
+    """Return the colour of a class in the palette of a mask: the colour that the user chose, or else that of PASCAL VOC."""
     return voc_colour(entry.id) if entry.colour == colour(entry.id) else entry.colour
 
 
 def voc_colour(index: int) -> Colour:
-    """Return the colour of class id `index` >= 0 in the palette of PASCAL VOC: black for 0, and below 2 ** 24 no two the same."""
+    """Return the colour of class id `index` >= 0 in the palette of PASCAL VOC: black for 0, unique below 2 ** 24."""
     red = green = blue = 0
     for shift in range(7, -1, -1):
         red |= (index & 1) << shift

@@ -1,4 +1,4 @@
-"""Vocabularies as plain text files: one class a line, and comments."""
+"""Read vocabularies from plain text files: one class per line, and comments."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ import re
 from pathlib import Path
 
 from tipsseg.errors import VocabularyError
-from tipsseg.vocabulary.texts import content_lines, in_place
+from tipsseg.vocabulary.texts import content_lines, locate_errors
 from tipsseg.vocabulary.vocabulary import ClassSpec, check_number
 
 
 def parse_lines(path: Path, text: str) -> tuple[ClassSpec, ...]:
-    """Read the text of a file with one class a line; `path` names the file in errors.
+    """Parse a text with one class per line; `path` names the file in errors.
 
-    Raises VocabularyError for a file of another kind, and for lines that look like another format, with the line.
+    Raises VocabularyError with the line if the file has another format.
     """
-    if path.suffix.lower() in _OTHER_KINDS:
+    if path.suffix.lower() in _OTHER_SUFFIXES:
         raise VocabularyError(
-            f"a {path.suffix} file, where TOML or one class a line is understood",
-            "Write one class a line into a .txt file, or see `tipsseg vocab show voc20` for TOML.",
+            f"unsupported file type {path.suffix}",
+            "Write one class per line into a .txt file, or a .toml file: see `tipsseg vocab show voc20`.",
             path=path,
         )
     lines = list(content_lines(text))
-    with in_place(path):
+    with locate_errors(path):
         check_number(len(lines))
-    for pattern, what, hint in _NO_LINES:
+    for pattern, fault, hint in _FAULTS:
         for number, line in lines:
             if re.search(pattern, line):
-                raise VocabularyError(f"{what}, in a file that has one class a line", hint, path=path, line=number)
+                raise VocabularyError(f"{fault}, in a file with one class per line", hint, path=path, line=number)
     if len(lines) == 1 and "," in lines[0][1]:
         raise VocabularyError(
-            "one line with commas would be one class, commas and all",
-            "Write one class a line.",
+            "the only line has commas, but a line is one class",
+            "Write one class per line.",
             path=path,
             line=lines[0][0],
         )
     for number, line in lines:
-        if _BETWEEN.search(line):
+        if _SEPARATOR.search(line):
             raise VocabularyError(
-                "a comma between two names, in a file that has one class a line",
-                "Write one class a line. A name that has such a comma is given in a file that ends in .toml.",
+                "a comma between two names, in a file with one class per line",
+                "Write one class per line. For a name with such a comma, use a .toml file.",
                 path=path,
                 line=number,
             )
@@ -47,22 +47,22 @@ def parse_lines(path: Path, text: str) -> tuple[ClassSpec, ...]:
 
 
 def line_of_class(text: str, index: int) -> int:
-    """Return the line, from 1, of class `index`, from 0."""
+    """Return the line number, from 1, of class `index`, from 0."""
     return [number for number, _ in content_lines(text)][index]
 
 
-_OTHER_KINDS = (".json", ".jsonl", ".yaml", ".yml", ".csv", ".tsv", ".xml")
+_OTHER_SUFFIXES = (".json", ".jsonl", ".yaml", ".yml", ".csv", ".tsv", ".xml")
 
-_NUMBERS = "Leave out the numbers; ids are given in the order of the lines, from 1."
+_NUMBERS = "Remove the numbers. Ids follow the order of the lines, from 1."
 
-# What a line of a plain list never looks like, and how it comes to be there. TOML first: its lists have commas at line ends too.
-_NO_LINES = (
-    (r"^\[\[classes\]\]$|^classes\s*=\s*\[", "this looks like TOML", "Give the file a name that ends in .toml."),
-    (r",$", "a comma at the end of the line", "Write one class a line, without commas between them."),
-    (r"\t", "a tab in the line", "Leave out columns of numbers; ids are given in the order of the lines."),
-    (r"^-\s|^\w+:$", "this looks like YAML", "Write one class a line, and nothing else."),
+# Patterns of lines that belong to another format, with fault and hint. TOML comes first: its lists also have commas at line ends.
+_FAULTS = (
+    (r"^\[\[classes\]\]$|^classes\s*=\s*\[", "this looks like TOML", "Rename the file to end in .toml."),
+    (r",$", "a comma at the end of the line", "Write one class per line, without commas."),
+    (r"\t", "a tab in the line", "Remove columns of numbers. Ids follow the order of the lines."),
+    (r"^-\s|^\w+:$", "this looks like YAML", "Write one class per line, and nothing else."),
     (r"^\d+\s*[:=]|^\d+[.)]\s", "a number before the name", _NUMBERS),
 )
 
-#: A comma that is no part of a name; "salt, pepper" may be one.
-_BETWEEN = re.compile(r"[^\s,\d],[^\s,]")
+#: A comma that separates names. In "salt, pepper" it may be part of a name.
+_SEPARATOR = re.compile(r"[^\s,\d],[^\s,]")

@@ -1,4 +1,4 @@
-"""Prompt templates: sentences with a place, `{}`, for the phrase that goes to the text tower."""
+"""Prompt templates: sentences for the text tower with a placeholder, `{}`, for the phrase."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tipsseg.errors import VocabularyError
-from tipsseg.util.files import is_there
+from tipsseg.util.files import path_exists
 from tipsseg.util.printable import quoted
-from tipsseg.vocabulary.texts import check_text, content_lines, in_place, read_text
+from tipsseg.vocabulary.texts import check_text, content_lines, locate_errors, read_text
 
-#: The templates of the published protocol (reference: the authors' zero-shot segmentation notebook).
+#: The templates of the published protocol, from the authors' zero-shot segmentation notebook.
 PROTOCOL_TEMPLATES: tuple[str, ...] = (
     "itap of a {}.",
     "a bad photo of a {}.",
@@ -23,55 +23,51 @@ PROTOCOL_TEMPLATES: tuple[str, ...] = (
     "a photo of {}s.",
 )
 
-#: The sets that have a name.
+#: The template sets by name.
 TEMPLATES: Mapping[str, tuple[str, ...]] = {"protocol": PROTOCOL_TEMPLATES, "plain": ("{}",)}
 
-
-#: More templates would take the time of as many vocabularies.
+#: Every template multiplies the time to encode a vocabulary.
 MAX_TEMPLATES = 1000
 
 
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
-    """Check a list of templates, and trim them. Raises VocabularyError."""
+    """Return trimmed templates. Raises VocabularyError unless each is valid."""
     if isinstance(templates, str) or not isinstance(templates, Sequence):
-        named = f"A vocabulary file may name a set: {', '.join(TEMPLATES)}."
-        raise VocabularyError(f"templates must be a list of texts, not {quoted(templates)}", named)
+        hint = f"A vocabulary file can also name a set: {', '.join(TEMPLATES)}."
+        raise VocabularyError(f"templates must be a list of texts, not {quoted(templates)}", hint)
     if not templates:
-        raise VocabularyError("no templates", 'Give at least one, such as "a photo of a {}."')
+        raise VocabularyError("no templates", 'Add at least one, such as "a photo of a {}."')
     if len(templates) > MAX_TEMPLATES:
-        raise VocabularyError(f"{len(templates)} templates are too many; the most is {MAX_TEMPLATES}")
+        raise VocabularyError(f"{len(templates)} templates; the limit is {MAX_TEMPLATES}")
     return tuple(check_template(template) for template in templates)
 
 
 def check_template(template: object) -> str:
-    """Check one template, and trim it. Raises VocabularyError unless it is a text with exactly one `{}`; see `check_text`."""
+    """Return a trimmed template. Raises VocabularyError unless it is a valid text with exactly one `{}`; see `check_text`."""
     template = check_text(template, "a template")
     count = template.count("{}")
     if count != 1:
         raise VocabularyError(
-            f"the template {quoted(template)} has {f'{count} places' if count else 'no place'} for the phrase",
-            "Mark one with {}, as in: a photo of a {}.",
+            f"the template {quoted(template)} must contain {{}} once, not {count} times",
+            "For example: a photo of a {}.",
         )
     return " ".join(template.split())
 
 
 def find_templates(name: str) -> tuple[str, ...]:
-    """Find templates by name: "protocol" or "plain", or the path of a file that has one template a line.
-
-    Raises VocabularyError for a name that is neither, and for a line that is no template.
-    """
+    """Return the template set "protocol" or "plain", or the templates of a file with one per line. Raises VocabularyError."""
     if name in TEMPLATES:
         return TEMPLATES[name]
     path = Path(name)
-    if not name or not is_there(path):
+    if not name or not path_exists(path):
         raise VocabularyError(
-            f"argument `templates`={quoted(name)} is no file and none of {', '.join(TEMPLATES)}",
-            "A file has one template a line, such as: a photo of a {}.",
+            f"argument `templates`={quoted(name)} is neither a file nor one of {', '.join(TEMPLATES)}",
+            "A file has one template per line, such as: a photo of a {}.",
         )
     templates = []
-    for line, template in content_lines(read_text(path, "a file of templates")):
-        with in_place(path, line):
+    for line, template in content_lines(read_text(path, "a template file")):
+        with locate_errors(path, line):
             templates.append(check_template(template))
     if not templates:
-        raise VocabularyError("no templates", "Give one a line, such as: a photo of a {}.", path=path)
+        raise VocabularyError("no templates", "Write one per line, such as: a photo of a {}.", path=path)
     return tuple(templates)

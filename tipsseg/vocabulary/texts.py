@@ -1,4 +1,4 @@
-"""Read and check texts that people write: small files, and single phrases."""
+"""Read and check texts that users write: small files and phrases."""
 
 from __future__ import annotations
 
@@ -13,67 +13,67 @@ from tipsseg.util.printable import control_character, is_utf8, quoted
 
 _BLANKS = str.maketrans(dict.fromkeys("\t\n\r\v\f", " "))
 
-#: Bytes of a file; the largest vocabulary that a mask can hold takes about as many.
+#: The size limit of a file, about the size of the largest vocabulary that a mask can store.
 MAX_BYTES = 8_000_000
 
-#: Characters of a phrase: many more than the text towers read of it.
+#: The maximum length of a phrase in characters, far above the maximum input of the text towers.
 MAX_TEXT = 1000
 
-#: A comment begins a line, or stands apart: "#" in "item #5" is a part of the name.
+#: A comment starts at the beginning of a line, or with "#" between blanks: "item #5" is a name.
 _COMMENT = re.compile(r"(^|\s)#(\s.*)?$|^\s*#.*$")
 
 
 def read_text(path: Path, what: str) -> str:
-    """Read a small file in UTF-8, with or without a byte order mark, with "\\n" for line ends of any kind.
+    """Read a small UTF-8 file, with or without a byte order mark, and convert line ends to "\\n".
 
-    Raises VocabularyError, which calls the file `what`, such as "a vocabulary file".
+    Raises VocabularyError. `what` describes the file in messages, such as "a vocabulary file".
     """
     try:
-        with path.open("rb") as file:  # which may be a pipe, or have no end
+        with path.open("rb") as file:  # may be a pipe, or endless
             data = file.read(MAX_BYTES + 1)
     except IsADirectoryError as error:
-        raise VocabularyError(f"{path}: a folder, not {what}") from error
+        raise VocabularyError(f"{path} is a folder, not {what}") from error
     except (OSError, ValueError) as error:
         raise VocabularyError(f"{path}: {reason_of(error)}") from error
     if len(data) > MAX_BYTES:
-        raise VocabularyError(f"{path}: more than {MAX_BYTES // 1_000_000} MB, which is too much for {what}")
+        raise VocabularyError(f"{path}: larger than {MAX_BYTES // 1_000_000} MB, the limit of {what}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = error.object[: error.start].decode("utf-8")  # both without the byte order mark
-        line = _plain_ends(before).count("\n") + 1
+        before = error.object[: error.start].decode("utf-8")  # error.object has no byte order mark
+        line = _normalize_line_ends(before).count("\n") + 1
         raise VocabularyError("not UTF-8 text", "Save the file as UTF-8.", path=path, line=line) from error
-    text = _plain_ends(text)
+    text = _normalize_line_ends(text)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise VocabularyError("a NUL character, so this is no text", "Save the file as UTF-8.", path=path, line=line)
+        raise VocabularyError("a NUL character: the file is not text", "Save the file as UTF-8.", path=path, line=line)
     return text
 
 
 def check_text(text: object, what: str) -> str:
-    """Check a phrase or a template, and trim it; tabs and line ends become spaces.
+    """Return a phrase or a template trimmed, with spaces for tabs and line ends.
 
-    Raises VocabularyError, which calls the text `what`, such as "a synonym". Control characters are refused, as they mean nothing
-    to the model, and files and terminals do not take them.
+    Raises VocabularyError. `what` describes the text in messages, such as "a synonym". Control characters are refused: the model
+    does not know them, and they break files and terminals.
     """
     if not isinstance(text, str):
         raise VocabularyError(f"{what} must be a text, not {quoted(text)}")
     text = text.translate(_BLANKS).strip(" ")
     if len(text) > MAX_TEXT:
-        raise VocabularyError(f"{what} has {len(text)} characters; the most is {MAX_TEXT}: {quoted(text)}")
+        raise VocabularyError(f"{what} has {len(text)} characters; the limit is {MAX_TEXT}: {quoted(text)}")
     if not is_utf8(text):
-        raise VocabularyError(f"{what} is no UTF-8 text: {quoted(text)}", "Use a terminal, or a file, in UTF-8.")
+        raise VocabularyError(f"{what} is not UTF-8 text: {quoted(text)}", "Use a UTF-8 terminal or file.")
     if character := control_character(text):
         raise VocabularyError(
-            f"{what} has the control character {character} in it: {quoted(text)}", "Leave that character out."
+            f"{what} contains the control character {character}: {quoted(text)}", "Remove that character."
         )
     return text
 
 
 def content_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines that have content, trimmed and without comments, with their numbers from 1.
+    """Yield the non-blank lines, trimmed and without comments, with their numbers from 1.
 
-    A comment begins with "#" at the start of a line, or with a "#" between blanks further on.
+    A comment starts with "#" at the beginning of a line, or with "#" between blanks.
     """
     for number, line in enumerate(text.split("\n"), start=1):
         content = _COMMENT.sub("", line).strip()
@@ -82,8 +82,8 @@ def content_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 @contextmanager
-def in_place(path: Path | None = None, line: int | None = None, class_index: int | None = None) -> Iterator[None]:
-    """Add the place to a VocabularyError that is raised inside."""
+def locate_errors(path: Path | None = None, line: int | None = None, class_index: int | None = None) -> Iterator[None]:
+    """Add path, line and class index to a VocabularyError that the block raises."""
     try:
         yield
     except VocabularyError as error:
@@ -93,5 +93,5 @@ def in_place(path: Path | None = None, line: int | None = None, class_index: int
         ) from error
 
 
-def _plain_ends(text: str) -> str:
+def _normalize_line_ends(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")

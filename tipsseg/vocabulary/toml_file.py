@@ -1,4 +1,4 @@
-"""Vocabularies as TOML files, read and written.
+"""Read and write vocabularies as TOML files.
 
     background = "auto"                     # auto, none, or a list of phrases
     templates = "protocol"                  # protocol, plain, or a list of sentences with {}
@@ -13,14 +13,13 @@
 
     [[classes]]
     name = "bamboo"
-    negative = true                         # competes, is written as 0
+    negative = true                         # competes, but is written as 0
 
-Only `name` is needed, and a class that has nothing else may be a text: classes = ["panda leg", "tree"].
+Only `name` is required. A class with only a name may be a string: classes = ["panda leg", "tree"].
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import tomllib
@@ -30,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from tipsseg.errors import VocabularyError
-from tipsseg.util.printable import quoted, shortened
+from tipsseg.util.printable import did_you_mean, quoted, shortened
 from tipsseg.vocabulary.templates import TEMPLATES
-from tipsseg.vocabulary.texts import in_place
+from tipsseg.vocabulary.texts import locate_errors
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, check_number
 
 _KEYS = ("classes", "background", "templates")
@@ -41,7 +40,7 @@ _CLASS_KEYS = ("name", "synonyms", "colour", "min_confidence", "supercategory", 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The content of a vocabulary file, None where it says nothing. `make_vocabulary` checks the values."""
+    """The content of a vocabulary file. `make_vocabulary` checks the values."""
 
     specs: tuple[ClassSpec, ...]
     background: str | Sequence[str] | None = None
@@ -52,24 +51,24 @@ class Content:
 
 
 def parse_toml(path: Path, text: str) -> Content:
-    """Read the text of a TOML file; `path` names the file in errors.
+    """Parse the text of a TOML file; `path` names the file in errors.
 
-    Raises VocabularyError for broken TOML, with the line, and for an unknown key, with the class that has it.
+    Raises VocabularyError with the line for invalid TOML, and with the class for an unknown key.
     """
-    # tomllib takes memory by the square of the number of parts.
-    long = _long_key(text)
-    if long is not None:
-        reason = f"a key of more than {_MOST_PARTS} parts"
-        raise VocabularyError(reason, "The keys have one.", path=path, line=text.count("\n", 0, long) + 1)
+    # The memory that tomllib needs grows with the square of the number of parts.
+    start = _find_long_key(text)
+    if start is not None:
+        reason = f"a key has more than {_MAX_PARTS} parts"
+        raise VocabularyError(reason, "Keys have one part.", path=path, line=text.count("\n", 0, start) + 1)
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(path, text, error) from error
     except RecursionError as error:
-        raise VocabularyError("not a vocabulary: lists in lists in lists, or tables in tables", path=path) from error
+        raise VocabularyError("not a vocabulary: lists or tables are nested too deeply", path=path) from error
     except ValueError as error:  # numbers of thousands of digits
         raise VocabularyError(f"not a vocabulary: {shortened(str(error))}", path=path) from error
-    with in_place(path):
+    with locate_errors(path):
         _require_known(table, _KEYS)
         classes = table.get("classes", [])
         if not isinstance(classes, list):
@@ -77,13 +76,13 @@ def parse_toml(path: Path, text: str) -> Content:
         check_number(len(classes))
         specs = []
         for index, value in enumerate(classes):
-            with in_place(class_index=index):
+            with locate_errors(class_index=index):
                 specs.append(parse_class(value))
-        return Content(tuple(specs), table.get("background"), _named_templates(table))
+        return Content(tuple(specs), table.get("background"), _resolve_templates(table))
 
 
 def parse_class(value: object) -> ClassSpec:
-    """Read one item of `classes`: a name, or a table as `class_record` gives it. Raises VocabularyError for unknown keys."""
+    """Parse an item of `classes`: a name, or a table; see `class_record`. Raises VocabularyError for unknown keys."""
     if isinstance(value, str):
         return ClassSpec(value)
     if not isinstance(value, dict):
@@ -93,11 +92,11 @@ def parse_class(value: object) -> ClassSpec:
     table: dict[str, Any] = value
     _require_known(table, _CLASS_KEYS, f" of {quoted(table['name'])}" if isinstance(table.get("name"), str) else "")
     if "name" not in table:
-        raise VocabularyError("a class without a name", 'Each needs one, for example: name = "tree"')
-    return ClassSpec(**{**table, "templates": _named_templates(table)})
+        raise VocabularyError("a class has no name", 'For example: name = "tree"')
+    return ClassSpec(**{**table, "templates": _resolve_templates(table)})
 
 
-def _named_templates(table: Mapping[str, Any]) -> Any:
+def _resolve_templates(table: Mapping[str, Any]) -> Any:
     value = table.get("templates")
     return TEMPLATES.get(value, value) if isinstance(value, str) else value
 
@@ -105,11 +104,9 @@ def _named_templates(table: Mapping[str, Any]) -> Any:
 def _require_known(keys: Iterable[str], known: Sequence[str], of_class: str = "") -> None:
     for key in keys:
         if key not in known:
-            close = difflib.get_close_matches(shortened(key.lower()), known, n=1)
-            hint = f"Did you mean `{close[0]}`? " if close else ""
-            hint += f"The keys are: {', '.join(known)}."
+            hint = f"{did_you_mean(key, known)}The keys are: {', '.join(known)}."
             if key == "background":
-                hint = "Move it above the first [[classes]]; there it is for all."
+                hint = "Move it above the first [[classes]], where it applies to all classes."
             raise VocabularyError(f"unknown key `{shortened(key)}`{of_class}", hint)
 
 
@@ -118,32 +115,32 @@ def _require_known(keys: Iterable[str], known: Sequence[str], of_class: str = ""
 
 def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> VocabularyError:
     message = str(error)
-    place = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
+    position = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
     line = text.count("\n") + 1
-    if place:
-        message = message[: place.start()]
-        line = int(place[1]) if place[1] else line
+    if position:
+        message = message[: position.start()]
+        line = int(position[1]) if position[1] else line
     twice = message.startswith(("Cannot", "Duplicate"))  # overwrite, declare twice, mutate
-    hint = _GIVEN_ONCE if twice else _WRITTEN
+    hint = _DUPLICATE_HINT if twice else _SYNTAX_HINT
     return VocabularyError(f"not TOML: {shortened(message)}", hint, path=path, line=line)
 
 
-_GIVEN_ONCE = "A key is given once, and `classes` either as a list or as [[classes]]."
-_WRITTEN = 'Texts stand in quotes, as in name = "tree"; items of a list have commas between them, and "]" ends it.'
+_DUPLICATE_HINT = "Set every key once, and `classes` either as a list or as [[classes]]."
+_SYNTAX_HINT = 'Put texts in quotes, as in name = "tree"; separate the items of a list with commas and end it with "]".'
 
-#: Parts of a key, as in a.b.c: no table of a vocabulary lies that deep.
-_MOST_PARTS = 32
+#: The maximum number of parts of a dotted key, such as a.b.c. Keys of vocabularies have one.
+_MAX_PARTS = 32
 
-# A quote that is not closed ends with its line, so that nothing is read twice.
+# An unclosed quote ends with its line, so that matching takes linear time.
 _PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?)"""
 _KEY = re.compile(rf"{_PART}(?:[ \t]*+\.[ \t]*+{_PART})*+")
 
 
-def _long_key(text: str) -> int | None:
-    """Return where a key of too many parts begins, if there is one."""
-    for found in _KEY.finditer(text):
-        if found[0].count(".") >= _MOST_PARTS and len(re.findall(_PART, found[0])) > _MOST_PARTS:
-            return found.start()
+def _find_long_key(text: str) -> int | None:
+    """Return the start of the first key with too many parts; None without one."""
+    for match in _KEY.finditer(text):
+        if match[0].count(".") >= _MAX_PARTS and len(re.findall(_PART, match[0])) > _MAX_PARTS:
+            return match.start()
     return None
 
 
@@ -151,12 +148,12 @@ def _long_key(text: str) -> int | None:
 
 
 def vocabulary_toml(vocabulary: Vocabulary) -> str:
-    """Write a vocabulary as the text of a TOML file, which reads back as the same classes and phrases."""
-    named = [name for name, known in TEMPLATES.items() if known == vocabulary.templates]
+    """Return a vocabulary as the text of a TOML file. Reading it returns the same classes and phrases."""
+    names = [name for name, templates in TEMPLATES.items() if templates == vocabulary.templates]
     background = "auto" if vocabulary.auto else list(vocabulary.background) or "none"
     lines = [
         f"background = {_toml(background)}",
-        f"templates = {_toml(named[0] if named else list(vocabulary.templates))}",
+        f"templates = {_toml(names[0] if names else list(vocabulary.templates))}",
     ]
     for spec in vocabulary.specs:
         lines += ["", "[[classes]]", *(f"{key} = {_toml(value)}" for key, value in class_record(spec).items())]
@@ -164,7 +161,7 @@ def vocabulary_toml(vocabulary: Vocabulary) -> str:
 
 
 def class_record(spec: ClassSpec) -> dict[str, object]:
-    """Return the table of a class in a vocabulary file, as `parse_class` reads it, without what the class leaves open."""
+    """Return the table of a class in a vocabulary file, without values that are not set. `parse_class` reads it."""
     record: dict[str, object] = {
         "name": spec.name,
         "synonyms": list(spec.synonyms),
@@ -178,5 +175,5 @@ def class_record(spec: ClassSpec) -> dict[str, object]:
 
 
 def _toml(value: object) -> str:
-    # What JSON writes of texts, numbers, truth values and lists of them is TOML, but for one character.
+    # JSON of strings, numbers, booleans and lists is TOML, except for one character.
     return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", "\\u007f")

@@ -14,30 +14,30 @@ from tipsseg.errors import VocabularyError
 from tipsseg.options.fields import short_repr
 from tipsseg.types import BACKGROUND, Colour, LabelClass
 from tipsseg.util.printable import counted, listed, quoted, shortened
-from tipsseg.vocabulary.background import GENERAL_BACKGROUND, without_words_of
+from tipsseg.vocabulary.background import GENERAL_BACKGROUND, drop_equal_words
 from tipsseg.vocabulary.palette import colour
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, check_templates
-from tipsseg.vocabulary.texts import check_text, in_place
+from tipsseg.vocabulary.texts import check_text, locate_errors
 
-#: 16-bit masks hold ids 1..65534 beside background 0 and ignore 65535.
+#: 16-bit masks store ids 1..65534, besides background 0 and ignore 65535.
 MAX_CLASSES = 65534
 
-#: Names and synonyms, of classes and of what is negative: their vectors take a gigabyte.
+#: The maximum number of names and synonyms, negative ones included. Their vectors take a gigabyte.
 MAX_PHRASES = 200_000
 
 
 @dataclass(frozen=True, slots=True)
 class ClassSpec:
-    """A class as it is asked for.
+    """A class that a user asks for.
 
     Attributes:
-        name: What the class is called; also the first phrase that stands for it.
-        synonyms: Further phrases; the score of the class is the maximum over all its phrases.
-        colour: (red, green, blue), 0..255, or "#rrggbb"; None: a colour by the id.
-        min_confidence: Pixels of this class with less confidence, 0..1, are ignored; None: the minimum of the run.
-        supercategory: The COCO supercategory; "" stands for the name.
-        templates: The sentences for its phrases; None: the templates of the vocabulary.
-        negative: The class competes like any other and is written as 0; it has neither id nor colour.
+        name: The name, which is also the first phrase.
+        synonyms: Further phrases. The score of the class is the maximum over all its phrases.
+        colour: (red, green, blue), 0..255, or "#rrggbb". None for the default colour of the id.
+        min_confidence: Pixels of this class below this confidence, 0..1, are ignored. None for the minimum of the run.
+        supercategory: The COCO supercategory. "" for the name.
+        templates: The prompt templates of its phrases. None for the templates of the vocabulary.
+        negative: If True, the class competes like any other but is written as 0. It has neither id nor colour.
     """
 
     name: str
@@ -64,7 +64,7 @@ class ClassSpec:
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A text that competes for pixels, filled into each of its templates; label id 0 is background."""
+    """A text that competes for pixels, with its templates. Label id 0 is background."""
 
     text: str
     label_id: int
@@ -73,16 +73,16 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The classes and the background, whose phrases compete for every pixel.
+    """Classes and background phrases that compete for every pixel.
 
     Attributes:
-        specs: All classes as they were asked for, negative ones among them, in order.
+        specs: All classes in the given order, including negative ones.
         classes: The classes that are not negative, by id 1..N.
-        background: Phrases that are written as 0, beside the negative classes.
-        templates: The sentences for every phrase whose class has no templates of its own.
-        auto: `background` is the general background, whose phrases are still to be compared with the classes by meaning.
-        source: The preset or the file that the classes come from; "" where they were named one by one.
-        fit: The digest of vectors that were fitted to masks, see FittedVocabulary; "" where the text tower makes the vectors.
+        background: Phrases that are written as 0, in addition to the negative classes.
+        templates: The prompt templates of every phrase whose class has none of its own.
+        auto: True if `background` is the general background, and synonyms of classes are not dropped from it yet.
+        source: The preset or file of the classes; "" without one.
+        fit: The digest of fitted vectors, see FittedVocabulary; "" if the text tower computes the vectors.
     """
 
     specs: tuple[ClassSpec, ...]
@@ -99,7 +99,7 @@ class Vocabulary:
 
     @property
     def phrases(self) -> tuple[Phrase, ...]:
-        """The phrases of the classes by id, then the phrases that are written as 0."""
+        """The phrases of the classes by id, then those that are written as 0."""
         ids = iter(range(1, len(self.classes) + 1))
         own = [
             Phrase(text, label_id, spec.templates or self.templates)
@@ -112,13 +112,12 @@ class Vocabulary:
 
     @property
     def background_texts(self) -> tuple[str, ...]:
-        """All texts that are written as 0: the texts of negative classes, then `background`."""
+        """All texts that are written as 0: those of negative classes, then `background`."""
         return tuple(phrase.text for phrase in self.phrases if phrase.label_id == BACKGROUND)
 
-    def resolved(self, dropped: Collection[str]) -> Vocabulary:
-        """Return the same vocabulary without these phrases of the background, and with `auto` False."""
-        left = tuple(text for text in self.background if text not in dropped)
-        return replace(self, background=left, auto=False)
+    def drop_background(self, phrases: Collection[str]) -> Vocabulary:
+        """Return the vocabulary without some background phrases, and with `auto` False."""
+        return replace(self, background=tuple(text for text in self.background if text not in phrases), auto=False)
 
 
 def make_vocabulary(
@@ -127,28 +126,25 @@ def make_vocabulary(
     templates: Sequence[str] = PROTOCOL_TEMPLATES,
     source: str = "",
 ) -> Vocabulary:
-    """Check and number classes.
+    """Check classes and assign ids.
 
     Args:
-        classes: Names, ClassSpecs, or a dict of names with their synonyms, in the order of their ids 1..N; negative classes have no
-            id. Names are trimmed, and underscores are read as spaces.
-        background: "auto": general background phrases, without the phrases that mean the same as a class (the words decide here,
-            the text tower once there is a model); "none": the classes divide every pixel among themselves; or a list of phrases.
-        templates: Sentences with one `{}` for the phrase.
-        source: What to call the vocabulary in records.
-
-    Returns:
-        The vocabulary, with classes numbered 1..N.
+        classes: Names, ClassSpecs, or a dict of names with their synonyms, in the order of their ids 1..N. Negative classes get no
+            id. Names are trimmed, and underscores become spaces.
+        background: "auto" for general background phrases without synonyms of classes (equal words are dropped here, other synonyms
+            once a model is loaded); "none" to assign every pixel to a class; or a list of phrases.
+        templates: Prompt templates with one `{}` for the phrase.
+        source: The name of the vocabulary in records.
 
     Raises:
-        VocabularyError: For empty or doubled names, for a background phrase that is a class, and for impossible values; its
-            `class_index` says which class is at fault.
+        VocabularyError: A name is empty or given twice, a background phrase is a class, or a value is invalid. Its `class_index` is
+            the index of the class at fault.
     """
     if isinstance(classes, str):
-        names = ", ".join(f'"{name.strip()}"' for name in classes.split(",") if name.strip())
-        raise VocabularyError("classes must be a list of names, not a string", f"Use [{shortened(names)}].")
+        example = ", ".join(f'"{name.strip()}"' for name in classes.split(",") if name.strip())
+        raise VocabularyError("classes must be a list of names, not a string", f"Use [{shortened(example)}].")
     if isinstance(classes, set | frozenset):
-        raise VocabularyError("classes must be in an order, as their ids follow it", "Use a list of names.")
+        raise VocabularyError(f"classes must be a list (ids follow its order), not a {type(classes).__name__}")
     if isinstance(classes, Mapping):
         classes = [ClassSpec(name, synonyms) for name, synonyms in classes.items()]
     if not isinstance(classes, Iterable):
@@ -160,10 +156,10 @@ def make_vocabulary(
     check_number(sum(len(spec.texts) for spec in specs))
     positive = [spec for spec in specs if not spec.negative]
     if not positive:
-        raise VocabularyError("no classes given", 'Name what to label, for example "panda leg" and "tree".')
+        raise VocabularyError("no classes given", 'Name at least one, for example: ["panda leg", "tree"]')
     if len(positive) > MAX_CLASSES:
-        raise VocabularyError(f"{len(positive)} classes are more than a 16-bit mask can hold ({MAX_CLASSES})")
-    named = _require_distinct(specs)
+        raise VocabularyError(f"{len(positive)} classes; the limit of 16-bit masks is {MAX_CLASSES}")
+    names = _require_distinct(specs)
     common = check_templates(templates)
     numbered = tuple(
         LabelClass(
@@ -176,72 +172,70 @@ def make_vocabulary(
         )
         for number, spec in enumerate(positive, start=1)
     )
-    phrases = _check_background(background, named)
+    phrases = _check_background(background, names)
     if not isinstance(source, str):
         raise VocabularyError(f"source must be a text, not {quoted(source)}")
     return Vocabulary(specs, numbered, phrases, common, background == "auto", source)
 
 
-def with_min_confidences(vocabulary: Vocabulary, least: Sequence[float | None]) -> Vocabulary:
-    """Return the same vocabulary with other minimum confidences, one for each class by its id; None: that of the run."""
+def with_min_confidences(vocabulary: Vocabulary, minima: Sequence[float | None]) -> Vocabulary:
+    """Return the vocabulary with new minimum confidences, one per class by id. None stands for the minimum of the run."""
     classes = tuple(
-        replace(entry, min_confidence=value) for entry, value in zip(vocabulary.classes, least, strict=True)
+        replace(entry, min_confidence=value) for entry, value in zip(vocabulary.classes, minima, strict=True)
     )
-    values = iter(least)
+    values = iter(minima)
     specs = tuple(spec if spec.negative else replace(spec, min_confidence=next(values)) for spec in vocabulary.specs)
     return replace(vocabulary, specs=specs, classes=classes)
 
 
 def split_names(values: Sequence[str]) -> tuple[str, ...]:
-    """Return the names in the values of a repeatable option: a single value is split at commas and line ends."""
+    """Return the names in the values of a repeatable option. A single value is split at commas and line ends."""
     return tuple(re.split(r"[,\n]", values[0].strip("\r\n"))) if len(values) == 1 else tuple(values)
 
 
 def parse_background(value: str) -> str | tuple[str, ...]:
-    """Read the background in a text: "auto" and "none" stand for themselves, anything else is a list with commas.
+    """Parse a background option: "auto", "none", or phrases with commas between them.
 
-    Raises VocabularyError for a single phrase that is one slip away from "auto" or "none", unless things are called so.
+    Raises VocabularyError for a likely typo of "auto" or "none".
     """
     word = value.strip().lower()
     if word in ("auto", "none"):
         return word
-    for meant in ("auto", "none"):
-        if word not in _THINGS and _is_slip(word, meant):
+    for keyword in ("auto", "none"):
+        if word not in _THINGS and _is_typo(word, keyword):
             raise VocabularyError(
-                f"the background {quoted(value)} is one slip away from {quoted(meant)}",
-                f'Give {meant}. If the phrase itself is meant, give it in a vocabulary file: background = ["{word}"].',
+                f"the background {quoted(value)} looks like a typo of {quoted(keyword)}",
+                f'Use {keyword}. If you mean the phrase, write it in a vocabulary file: background = ["{word}"].',
             )
     return split_names([value])
 
 
-#: What is one letter away from "auto" or "none", and may be meant.
+#: Words one letter away from "auto" or "none" that name things.
 _THINGS = frozenset({"alto", "autos", "bone", "cone", "node", "nose", "note", "tone", "zone"})
 
 
-def _is_slip(text: str, word: str) -> bool:
-    """Tell whether a text is a word with one letter too many, too few or another, or with two neighbours swapped."""
+def _is_typo(text: str, word: str) -> bool:
+    """Return True if one inserted, missing or wrong letter, or two swapped neighbours, turn `word` into `text`."""
     short, long = sorted((text, word), key=len)
     if len(long) > len(short):
-        return any(long[:at] + long[at + 1 :] == short for at in range(len(long)))
-    wrong = [at for at in range(len(word)) if text[at] != word[at]]
+        return any(long[:index] + long[index + 1 :] == short for index in range(len(long)))
+    wrong = [index for index in range(len(word)) if text[index] != word[index]]
     return len(wrong) == 1 or (len(wrong) == 2 and text[wrong[0] : wrong[1] + 1] == word[wrong[0] : wrong[1] + 1][::-1])
 
 
 def check_number(phrases: int) -> None:
-    """Raise VocabularyError for more phrases than a vocabulary may have."""
+    """Raise VocabularyError if a vocabulary would have more than MAX_PHRASES phrases."""
     if phrases > MAX_PHRASES:
-        raise VocabularyError(f"{phrases} names and synonyms are too many; the most is {MAX_PHRASES}")
+        raise VocabularyError(f"{phrases} names and synonyms; the limit is {MAX_PHRASES}")
 
 
-def _check_background(background: str | Sequence[str], named: dict[str, int]) -> tuple[str, ...]:
+def _check_background(background: str | Sequence[str], names: dict[str, int]) -> tuple[str, ...]:
     if background == "auto":
-        return without_words_of(GENERAL_BACKGROUND, named)
+        return drop_equal_words(GENERAL_BACKGROUND, names)
     if background == "none":
         return ()
     if isinstance(background, str | Mapping) or not isinstance(background, Iterable):
-        raise VocabularyError(
-            f"background {quoted(background)} is neither 'auto' nor 'none'", "Give phrases as a list of strings."
-        )
+        raise VocabularyError(f"background must be 'auto', 'none' or a list, not {quoted(background)}")
     phrases = tuple(_clean(phrase, "a background phrase") for phrase in background)
     check_number(len(phrases))
     seen: set[str] = set()
@@ -249,30 +243,30 @@ def _check_background(background: str | Sequence[str], named: dict[str, int]) ->
         if not phrase:
             raise VocabularyError(
                 f"background phrase {number} of {len(phrases)} is empty",
-                "Leave it out; 'none' in place of the list stands for no background.",
+                "Remove it. For no background, use 'none'.",
             )
-        if _key(phrase) in named:
+        if _key(phrase) in names:
             raise VocabularyError(
-                f"{quoted(phrase)} is both a class and a background phrase", "Leave it out of one of the two."
+                f"{quoted(phrase)} is both a class and a background phrase", "Remove it from one of the lists."
             )
         if _key(phrase) in seen:
-            raise VocabularyError(f"background phrase {quoted(phrase)} is given twice", _SAME)
+            raise VocabularyError(f"duplicate background phrase {quoted(phrase)}", _SAME)
         seen.add(_key(phrase))
     return phrases
 
 
-_SAME = "Names that differ only in case or spacing are the same to the model."
+_SAME = "The model does not distinguish names that differ only in case or spacing."
 
 
 def _check_class(value: object, index: int, count: int) -> ClassSpec:
-    """Return the class that item `index`, from 0, of `count` stands for, with clean names, once all its values are possible."""
+    """Return item `index`, from 0, of `count` as a spec with normalized names. Raises VocabularyError for invalid values."""
     spec = ClassSpec(value) if isinstance(value, str) else value
-    with in_place(class_index=index):
+    with locate_errors(class_index=index):
         if not isinstance(spec, ClassSpec):
             raise VocabularyError(f"class {index + 1} must be a name or a ClassSpec, not {quoted(value)}")
         name = _clean(spec.name, f"the name of class {index + 1}")
         if not name:
-            raise VocabularyError(f"class {index + 1} of {count} is empty", "Leave it out, or give it a name.")
+            raise VocabularyError(f"class {index + 1} of {count} is empty", "Remove it, or name it.")
         called = quoted(name)
         if isinstance(spec.synonyms, str) or not isinstance(spec.synonyms, Sequence):
             raise VocabularyError(f"synonyms of {called} must be a list of texts, not {quoted(spec.synonyms)}")
@@ -286,8 +280,8 @@ def _check_class(value: object, index: int, count: int) -> ClassSpec:
             raise VocabularyError(f"negative of {called} must be true or false, not {quoted(spec.negative)}")
         if spec.negative and (own_colour or confidence is not None or supercategory):
             raise VocabularyError(
-                f"{called} is negative, so it is written as 0 and has no colour, minimum confidence or supercategory",
-                "Leave those out, or leave out `negative`.",
+                f"{called} is negative: it must not have a colour, a minimum confidence or a supercategory",
+                "Remove those, or remove `negative`.",
             )
         try:
             templates = None if spec.templates is None else check_templates(spec.templates)
@@ -301,9 +295,9 @@ def _check_confidence(value: object, called: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, Real):
         raise VocabularyError(f"the minimum confidence of {called} must be a number, not {quoted(value)}")
-    number: Any = value  # which of all kinds of numbers it is, is not known
+    number: Any = value  # any numeric type, also of numpy
     if not 0 <= number <= 1:
-        raise VocabularyError(f"the minimum confidence {quoted(value)} of {called} is not between 0 and 1")
+        raise VocabularyError(f"the minimum confidence of {called} must be between 0 and 1, not {quoted(value)}")
     return value if isinstance(value, int | float) else float(number)
 
 
@@ -317,7 +311,7 @@ def _check_colour(value: object, called: str) -> Colour | None:
         red, green, blue = map(int, parts)
         return red, green, blue
     raise VocabularyError(
-        f"the colour {quoted(value)} of {called} is not three numbers from 0 to 255",
+        f"the colour of {called} must be three numbers from 0 to 255, not {quoted(value)}",
         'Use [red, green, blue] or "#rrggbb".',
     )
 
@@ -327,7 +321,7 @@ def _is_byte(value: object) -> bool:
 
 
 def _require_distinct(specs: Sequence[ClassSpec]) -> dict[str, int]:
-    """Return the index of the class of each name, by the name's key. Raises VocabularyError for a name that is given twice."""
+    """Map the keys of all names to class indices. Raises VocabularyError for duplicate names."""
     seen: dict[str, int] = {}
     for index, text in [(index, text) for index, spec in enumerate(specs) for text in spec.texts]:
         first = seen.setdefault(_key(text), index)
@@ -335,14 +329,14 @@ def _require_distinct(specs: Sequence[ClassSpec]) -> dict[str, int]:
             continue
         names = (specs[first].name, specs[index].name)
         if {_key(text)} == {_key(name) for name in names}:
-            reason = f"class {quoted(text)} is given twice, as number {first + 1} and number {index + 1}"
+            reason = f"duplicate class {quoted(text)}: number {first + 1} and number {index + 1}"
         else:
-            reason = f"{quoted(text)} stands for two classes, {quoted(names[0])} and {quoted(names[1])}"
+            reason = f"{quoted(text)} belongs to two classes, {quoted(names[0])} and {quoted(names[1])}"
         raise VocabularyError(reason, _SAME, class_index=index)
     for index, spec in enumerate(specs):
         if len({_key(text) for text in spec.texts}) < len(spec.texts):
             texts = shortened(", ".join(spec.texts))
-            raise VocabularyError(f"{quoted(spec.name)} has a name twice: {texts}", _SAME, class_index=index)
+            raise VocabularyError(f"{quoted(spec.name)} has duplicate names: {texts}", _SAME, class_index=index)
     return seen
 
 
@@ -351,4 +345,4 @@ def _clean(name: object, what: str) -> str:
 
 
 def _key(name: str) -> str:
-    return name.lower()  # the model lower-cases
+    return name.lower()  # the tokenizer lower-cases too

@@ -1,1 +1,1 @@
-"""weights.lock, the hub and hashes: from the id of a model to a folder of verified files."""
+"""Resolve a model id to a folder of verified files: weights.lock, the hub and hashes."""

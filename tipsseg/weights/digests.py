@@ -1,9 +1,9 @@
-"""Compare files with their hashes, and keep stamps that save hashing a file a second time.
+"""Compare files with their expected hashes, and cache verified hashes in stamps.
 
-A stamp says: this file, when it had this size, inode and these times, had this hash. One of the times is the time of the last
-change of the inode, which no program can set. A file that was written to since is therefore hashed again, even where its size
-and its modification time were put back. A stamp is a small JSON file in the folder `verified` of tipsseg's cache. Stamps only
-save time: a stamp that cannot be written or read costs a hashing, never an error. Stamps are written only on request.
+A stamp records the hash of a file together with its size, inode, modification time and ctime. No program can set the ctime, so a
+file that was written to since is hashed again, even if its size and modification time were restored. A stamp is a small JSON file
+in the folder `verified` of tipsseg's cache. Stamps only save time: if one cannot be read or written, the file is hashed again.
+Stamps are written only on request.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The hash that a file must have, and its size in bytes where that is known."""
+    """The expected hash of a file, and its size in bytes, or None if unknown."""
 
     kind: Kind
     digest: str
@@ -38,7 +38,7 @@ class Expected:
 
 
 class Mismatch(NamedTuple):
-    """The difference of a file from the expected one; `what` is "size", "sha256" or "git-sha1"."""
+    """A difference between a file and its expected size or hash; `what` is "size", "sha256" or "git-sha1"."""
 
     what: str
     expected: str
@@ -46,7 +46,7 @@ class Mismatch(NamedTuple):
 
 
 def expected_from_name(name: str, size: int | None = None) -> Expected | None:
-    """Read an ETag of the hub, or the name of a blob: the sha256 of a large file, or the git blob hash of a file in git.
+    """Parse an ETag of the hub or the name of a cached blob: a sha256 for large files, a git blob hash for small ones.
 
     Return None for any other text.
     """
@@ -55,7 +55,7 @@ def expected_from_name(name: str, size: int | None = None) -> Expected | None:
 
 
 def hash_file(path: Path, kind: Kind) -> str:
-    """Hash the content of a file, in hex. Raises OSError."""
+    """Return the hash of a file in hex. Raises OSError."""
     if kind == "sha256":
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -69,9 +69,9 @@ def hash_file(path: Path, kind: Kind) -> str:
 def find_mismatch(
     path: Path, expected: Expected, *, trust_stamp: bool = True, keep_stamp: bool = False
 ) -> Mismatch | None:
-    """Compare the size of a file, then its hash, and return the first that differs. Raises OSError.
+    """Compare a file with its expected size, then with its hash; return the first difference. Raises OSError.
 
-    A file whose stamp still holds is not hashed again. With `keep_stamp` a right file gets a stamp.
+    A file with a valid stamp is not hashed again. With `keep_stamp`, a stamp is written if the file matches.
     """
     before = _stamp(path, expected)
     size = before["size"]
@@ -82,25 +82,25 @@ def find_mismatch(
     got = hash_file(path, expected.kind)
     if got != expected.digest:
         return Mismatch(expected.kind, expected.digest, got)
-    if keep_stamp and _stamp(path, expected) == before:  # else something writes to it right now
+    if keep_stamp and _stamp(path, expected) == before:  # otherwise the file changed while it was hashed
         _save_stamp(path, before)
     return None
 
 
 def sha256_of(path: Path, *, keep_stamp: bool = False) -> str:
-    """Return the sha256 of a file, in hex, from its stamp if that still holds. Raises OSError."""
-    known = stamped(path)
-    if known is not None and known.kind == "sha256" and _load_stamp(path) == _stamp(path, known):
-        return known.digest
+    """Return the sha256 of a file in hex, from its stamp if that is valid. Raises OSError."""
+    stamped = read_stamp(path)
+    if stamped is not None and stamped.kind == "sha256" and _load_stamp(path) == _stamp(path, stamped):
+        return stamped.digest
     before = _state(path)
-    found = Expected("sha256", hash_file(path, "sha256"))
-    if keep_stamp and _state(path) == before:  # else something writes to it right now
-        _save_stamp(path, _stamp(path, found))
-    return found.digest
+    hashed = Expected("sha256", hash_file(path, "sha256"))
+    if keep_stamp and _state(path) == before:  # otherwise the file changed while it was hashed
+        _save_stamp(path, _stamp(path, hashed))
+    return hashed.digest
 
 
-def stamped(path: Path) -> Expected | None:
-    """Return the hash in the stamp of this path, whatever became of the file since; None without a stamp."""
+def read_stamp(path: Path) -> Expected | None:
+    """Return the hash in the stamp of a path, even if the file changed since; None without a stamp."""
     stamp = _load_stamp(path)
     digest = stamp.get("digest")
     return expected_from_name(digest) if isinstance(digest, str) and stamp.get("path") == str(path.resolve()) else None
@@ -124,7 +124,7 @@ def _state(path: Path) -> dict[str, object]:
 def _stamp_file(path: Path) -> Path:
     cache = cache_folder()
     if cache is None:
-        raise FileNotFoundError("there is no cache")
+        raise FileNotFoundError("no cache folder")
     return cache / "verified" / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json")
 
 

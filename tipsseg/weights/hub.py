@@ -1,24 +1,24 @@
-"""Files of a pinned revision out of the Hugging Face hub, into the hub's ordinary cache.
+"""Download files of a pinned revision from the Hugging Face hub into the hub's own cache.
 
-huggingface_hub looks into the cache, transfers files (with Xet where the hub has it) and makes links; it shares its cache with
-transformers. This module asks the hub for hashes and sizes before anything is transferred, compares the sizes with the free
-disk space, and hashes a file as soon as it is in the cache. A wrong file is removed again, and the program stops.
+huggingface_hub looks up the cache, transfers files (with Xet if the hub supports it) and creates links; it shares its cache with
+transformers. This module asks the hub for hashes and sizes before any transfer, compares the sizes with the free disk space, and
+hashes each file after its download. A file that does not match is removed, and the program stops.
 
-huggingface_hub 1.20.1 and 2.4.0 were tried, and their own behaviour is left as it is:
+Behaviour of huggingface_hub, tested with 1.20.1 and 2.4.0, that this module does not change:
 
-* Each process writes a temporary file of its own and renames it when it is whole, so that two processes at once cannot mix their
-  bytes even where the file system ignores locks.
-* A connection that breaks off is taken up again where it stopped, in steps of 10 MiB, until it broke off six times without one. A
-  program that is stopped begins that file again the next time. SIGKILL leaves the temporary file `blobs/*.incomplete`.
-* A body that is longer than stated is written to its end, then refused and removed. One without an end is written until the disk
-  is full or the program is stopped, and removed then.
-* A body may come as slowly as it likes, as long as something comes within HF_HUB_DOWNLOAD_TIMEOUT seconds (10).
-* Xet does not compare what it brings with the hash of the file.
-* Where the hub answers the request for a body with HTTP 429 and `Retry-After`, 2.4.0 waits as long as that says, be it 27 hours,
-  and says so on stderr; 1.20.1 waits some seconds. HTTP 429 to the question for hash and size, which comes first, ends the program.
+* Each process writes its own temporary file and renames it once complete, so that concurrent processes cannot mix their bytes,
+  even on a file system that ignores locks.
+* After a broken connection the download resumes, in steps of 10 MiB, until the connection broke six times without progress. If the
+  program is stopped, the file is downloaded again from the start. SIGKILL leaves the temporary file `blobs/*.incomplete`.
+* A body longer than stated is written completely, then rejected and removed. An endless body is written until the disk is full or
+  the program is stopped, then removed.
+* A body may arrive slowly, if some data arrives every HF_HUB_DOWNLOAD_TIMEOUT seconds (10).
+* Xet does not verify the hash of the file.
+* If the hub answers the request for a body with HTTP 429 and `Retry-After`, 2.4.0 waits that long, even 27 hours, and prints a
+  message to stderr; 1.20.1 waits some seconds. HTTP 429 to the preceding request for hash and size ends the program.
 
-huggingface_hub is imported inside the functions: it is slow to import, and reads HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE
-and the like from the environment at that moment.
+huggingface_hub is imported inside functions, because the import is slow and reads the environment: HF_HOME, HF_ENDPOINT,
+HF_HUB_OFFLINE and others.
 """
 
 from __future__ import annotations
@@ -38,40 +38,40 @@ from tipsseg.weights.digests import Expected, expected_from_name, find_mismatch
 
 _Result = TypeVar("_Result")
 
-#: Seconds to wait before asking again when the hub is down.
+#: Seconds to wait before each retry if the hub is down.
 _WAITS = (1.0, 2.0)
 _DOWN = (500, 502, 503, 504)
 
 _AGAIN = (
-    "Run the command again to download it afresh; if this repeats, the hub or a proxy on the way delivers something "
-    "else than is pinned."
+    "Run the command again to download it again. If the error persists, the hub or a proxy delivers another file than "
+    "the pinned one."
 )
 _DISAGREE = (
-    "weights.lock and the hub disagree about this revision: if the revision in weights.lock was changed by hand, "
-    "remove the size and sha256 of its files and run `tipsseg weights lock`; otherwise do not trust this endpoint."
+    "weights.lock and the hub disagree about this revision. If you edited the revision in weights.lock, "
+    "remove the size and sha256 of its files and run `tipsseg weights lock`. Otherwise do not trust this endpoint."
 )
 
 
-def cached(spec: ModelSpec, name: str) -> Path | None:
-    """Find a file of the pinned revision in the hub cache. Uses no network."""
+def find_cached(spec: ModelSpec, name: str) -> Path | None:
+    """Return the path of a file of the pinned revision in the hub cache; None if it is missing. Uses no network."""
     from huggingface_hub import try_to_load_from_cache
 
     repository, revision = source(spec)
-    found = try_to_load_from_cache(repository, name, revision=revision)
-    return Path(found) if isinstance(found, str) else None
+    path = try_to_load_from_cache(repository, name, revision=revision)
+    return Path(path) if isinstance(path, str) else None
 
 
-def stated_in_cache(path: Path, size: int | None = None) -> Expected | None:
-    """Return the hash that the hub stated for a cached file: the name of the blob that the snapshot links to."""
+def cached_expectation(path: Path, size: int | None = None) -> Expected | None:
+    """Return the hash that the hub stated for a cached file: the name of the blob behind the link in the snapshot."""
     return expected_from_name(path.readlink().name, size) if path.is_symlink() else None
 
 
-def stated_by_hub(spec: ModelSpec, file: LockedFile) -> Expected:
+def ask_hub(spec: ModelSpec, file: LockedFile) -> Expected:
     """Ask the hub for the hash and the size of a file of the pinned revision.
 
     Raises:
-        DownloadError: Where the hub cannot be asked, or states no hash.
-        IntegrityError: Where hub and lock contradict each other.
+        DownloadError: The hub cannot be reached, or states no hash.
+        IntegrityError: The hub and the lock disagree.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
@@ -109,18 +109,18 @@ def download(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool, keep_
     """Download files of the pinned revision into the hub cache, and verify them.
 
     Raises:
-        DownloadError: Where a file cannot be downloaded; before any transfer where the disk has no room for all of them.
-        IntegrityError: For a file that is not what lock and hub state; it is not kept.
+        DownloadError: A file cannot be downloaded; or, before any transfer, the disk space is too small for all files.
+        IntegrityError: A file does not match the hash of the lock or of the hub; it was removed.
     """
-    stated = [stated_by_hub(spec, file) for file in files]
+    stated = [ask_hub(spec, file) for file in files]
     _check_space(spec, files, stated)
     with _progress_bars(quiet):
-        for file, by_hub in zip(files, stated, strict=True):
-            _download(spec, file, by_hub, keep_stamps=keep_stamps)
+        for file, expected in zip(files, stated, strict=True):
+            _download(spec, file, expected, keep_stamps=keep_stamps)
 
 
 def remove(path: Path) -> str:
-    """Remove a wrong file from the hub cache, its links and its blob, and nothing outside; return the hint for the user."""
+    """Remove a file from the hub cache, with its links and its blob, but nothing outside of it. Return a hint for the user."""
     from huggingface_hub import constants
 
     hint = _AGAIN
@@ -134,14 +134,14 @@ def remove(path: Path) -> str:
             step = here.parent / here.readlink() if here.is_symlink() else None
             here.unlink(missing_ok=True)
     except OSError as error:
-        hint = f"It could not be removed ({error.strerror}): remove it by hand first. {_AGAIN}"
+        hint = f"The file could not be removed ({error.strerror}): remove it first. {_AGAIN}"
     return hint
 
 
 def source(spec: ModelSpec) -> tuple[str, str]:
-    """Return the repository and the revision of a model of the hub."""
+    """Return the hub repository and the revision of a model."""
     if spec.repository is None or spec.revision is None:
-        raise ValueError(f"{spec.id} does not come from the hub")
+        raise ValueError(f"{spec.id} is not a model of the hub")
     return spec.repository, spec.revision
 
 
@@ -165,28 +165,28 @@ def _download(spec: ModelSpec, file: LockedFile, stated: Expected, *, keep_stamp
 
 
 def _check_space(spec: ModelSpec, files: Sequence[LockedFile], stated: Sequence[Expected]) -> None:
-    """Raise DownloadError if the disk of the cache has no room for the absent files."""
+    """Raise DownloadError if the disk of the cache is too small for the missing files."""
     repository, revision = source(spec)
     storage = _storage(repository)
-    absent = [
-        (file.name, by_hub.size or 0)
-        for file, by_hub in zip(files, stated, strict=True)
-        if not (storage / "blobs" / by_hub.digest).exists()
+    missing = [
+        (file.name, expected.size or 0)
+        for file, expected in zip(files, stated, strict=True)
+        if not (storage / "blobs" / expected.digest).exists()
     ]
-    needed = sum(size for _, size in absent)
+    needed = sum(size for _, size in missing)
     try:
         free = shutil.disk_usage(next(folder for folder in storage.parents if folder.exists())).free
     except OSError:
-        return  # what is wrong with the folder is told when it is used
+        return  # using the folder will raise a better error
     if needed > free:
-        largest, _ = max(absent, key=lambda each: each[1])
-        reason = f"{needed:,} bytes are to be downloaded, and the disk of {storage.parent} has {free:,} bytes free"
+        largest, _ = max(missing, key=lambda entry: entry[1])
+        reason = f"the download needs {needed:,} bytes, but the disk of {storage.parent} has {free:,} bytes free"
         hint = "Free some space, or set HF_HOME to a folder on a larger disk."
         raise DownloadError(repository, revision, largest, reason, hint)
 
 
 def _storage(repository: str) -> Path:
-    """The folder of a repository in the cache; the layout is documented and shared by all programs that use the hub."""
+    """Return the cache folder of a repository. Its layout is documented, and shared by all programs that use the hub."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
@@ -194,7 +194,7 @@ def _storage(repository: str) -> Path:
 
 @contextmanager
 def _progress_bars(quiet: bool) -> Iterator[None]:
-    """huggingface_hub's progress bars, off where `quiet`. The user's HF_HUB_DISABLE_PROGRESS_BARS has precedence."""
+    """Turn off huggingface_hub's progress bars if `quiet`, unless the user sets HF_HUB_DISABLE_PROGRESS_BARS."""
     from huggingface_hub import constants
     from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented, but not typed as exported
         are_progress_bars_disabled,
@@ -213,7 +213,7 @@ def _progress_bars(quiet: bool) -> Iterator[None]:
 
 
 def _from_hub(spec: ModelSpec, name: str, work: Callable[[], _Result]) -> _Result:
-    """Call `work`, again if the hub is down, and turn its errors into a DownloadError."""
+    """Call `work`, retry while the hub is down, and turn its errors into a DownloadError."""
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
@@ -225,6 +225,6 @@ def _from_hub(spec: ModelSpec, name: str, work: Callable[[], _Result]) -> _Resul
                     raise
                 time.sleep(wait)
         return work()
-    except hub_errors.expected() as error:
-        reason, hint = hub_errors.explain(error, spec, in_cache=cached(spec, name) is not None)
+    except hub_errors.expected_errors() as error:
+        reason, hint = hub_errors.explain(error, spec, in_cache=find_cached(spec, name) is not None)
         raise DownloadError(*source(spec), name, reason, hint) from error

@@ -1,7 +1,7 @@
-"""Explain errors of huggingface_hub, of its HTTP library and of the disk: what happened, and what to do.
+"""Turn errors of huggingface_hub, of its HTTP library and of the disk into a reason and a hint.
 
-huggingface_hub lets errors of its HTTP library through, and its version decides which library that is (httpx, httpx2). tipsseg
-depends on neither. It takes their base class from huggingface_hub, and finds the cause in the errors of Python behind them.
+huggingface_hub passes on errors of its HTTP library, which is httpx or httpx2, depending on its version. tipsseg depends on
+neither: it gets their base class from huggingface_hub, and finds the cause in the chained Python exceptions.
 """
 
 from __future__ import annotations
@@ -17,69 +17,69 @@ from tipsseg.util.printable import first_line
 
 _CHECK_NETWORK = "Check the network, HF_ENDPOINT and the proxy settings."
 _CHECK_LOCK = "Check weights.lock, or update tipsseg."
-_ROOM = "Free some space, or set HF_HOME to a folder on a larger disk."
+_FREE_SPACE = "Free some space, or set HF_HOME to a folder on a larger disk."
 
-# Reason and hint by the class of the error; the nearest base class counts.
+# Reason and hint by class name; the first match in the method resolution order is used.
 _REFUSALS = {
     "GatedRepoError": (
-        "the repository is gated and access was not granted",
-        "Ask for access at {endpoint}/{repository}, then set HF_TOKEN to a token of that account.",
+        "the repository is gated, and this account has no access",
+        "Request access at {endpoint}/{repository}, then set HF_TOKEN to a token of that account.",
     ),
     "RepositoryNotFoundError": (
-        "{endpoint} has no such repository, or does not show it to this account",
-        "For a private repository set HF_TOKEN to a token that may read it; an expired token must be replaced.",
+        "{endpoint} has no such repository, or this account has no access to it",
+        "For a private repository, set HF_TOKEN to a token with read access. Replace an expired token.",
     ),
     "RevisionNotFoundError": ("the pinned revision {revision} does not exist on the hub", _CHECK_LOCK),
     "EntryNotFoundError": ("{endpoint} has no such file in that revision", _CHECK_LOCK),
 }
 _STATUS_HINTS = {
-    401: "Set HF_TOKEN to a token that may read this repository; an expired token must be replaced.",
-    403: "Set HF_TOKEN to a token that may read this repository.",
-    404: f"{_CHECK_LOCK} If HF_ENDPOINT is set, check that it is a hub.",
-    429: "Too many requests: wait some minutes; with HF_TOKEN set more are allowed.",
+    401: "Set HF_TOKEN to a token with read access to this repository. Replace an expired token.",
+    403: "Set HF_TOKEN to a token with read access to this repository.",
+    404: f"{_CHECK_LOCK} If HF_ENDPOINT is set, check that it is the address of a hub.",
+    429: "Too many requests: wait some minutes. With HF_TOKEN set, the limit is higher.",
 }
 
 
-def expected() -> tuple[type[Exception], ...]:
-    """Return the errors that the hub, the network and the disk may cause inside huggingface_hub; any other error is a bug.
+def expected_errors() -> tuple[type[Exception], ...]:
+    """Return the errors that hub, network and disk can cause in huggingface_hub; any other error is a bug.
 
-    Its Xet transfer raises RuntimeError; an answer of a server that is not a hub causes ValueError.
+    Xet transfers raise RuntimeError. A server that is not a hub causes ValueError.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    http_error: type[Exception] = HfHubHTTPError.__bases__[0]  # of the HTTP library
+    http_error: type[Exception] = HfHubHTTPError.__bases__[0]  # the base class of the HTTP library
     return OSError, RuntimeError, ValueError, http_error
 
 
 def endpoint_fault() -> str | None:
-    """Return why the hub cannot be asked if HF_ENDPOINT is not a web address."""
+    """Describe the fault of HF_ENDPOINT; None if it is a web address."""
     from huggingface_hub import constants
 
     parts = urlsplit(constants.ENDPOINT)
     if parts.scheme in ("http", "https") and parts.hostname:
         return None
-    return f"cannot reach {constants.ENDPOINT!r}: it is not an address that begins with https://"
+    return f"cannot reach {constants.ENDPOINT!r}: it must begin with https://"
 
 
 def explain(error: Exception, model: ModelSpec, *, in_cache: bool) -> tuple[str, str]:
-    """Return reason and hint for an `expected` error; `in_cache`: the file is in the cache nevertheless."""
+    """Return reason and hint for one of `expected_errors`. `in_cache` tells if the file is in the cache."""
     from huggingface_hub import constants
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
     while isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # it wraps what went wrong
+        error = error.__cause__  # the actual error
     cache = constants.HF_HUB_CACHE
     without_network = (
-        "Without network: try argument `model`=tiny, which needs no download, or run "
-        f"`tipsseg weights download {model.id}` on a machine with network and copy its cache to {cache}."
+        "Without a network: use argument `model`=tiny, which needs no download, or run "
+        f"`tipsseg weights download {model.id}` on another machine and copy its cache to {cache}."
     )
     if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
-        where = "" if in_cache else f" and the file is not in the cache at {cache}"
-        return f"offline mode is on{where}", f"Unset HF_HUB_OFFLINE. {without_network}"
-    return _answer(error, model) or _disk_fault(error) or _connection_fault(error, without_network)
+        missing = "" if in_cache else f", and the file is not in the cache at {cache}"
+        return f"offline mode is on{missing}", f"Unset HF_HUB_OFFLINE. {without_network}"
+    return _http_fault(error, model) or _disk_fault(error) or _connection_fault(error, without_network)
 
 
-def _answer(error: Exception, model: ModelSpec) -> tuple[str, str] | None:
+def _http_fault(error: Exception, model: ModelSpec) -> tuple[str, str] | None:
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -97,13 +97,13 @@ def _answer(error: Exception, model: ModelSpec) -> tuple[str, str] | None:
 
 
 def _disk_fault(error: Exception) -> tuple[str, str] | None:
-    of_network = isinstance(error, ConnectionError | TimeoutError) or _is_unreachable(error)
-    if not isinstance(error, OSError) or error.errno is None or of_network:
+    is_network = isinstance(error, ConnectionError | TimeoutError) or _is_unreachable(error)
+    if not isinstance(error, OSError) or error.errno is None or is_network:
         return None
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full ({first_line(error)})", _ROOM
-    hint = "Check the permissions of the cache folder, or set HF_HOME to another."
-    return f"the cache cannot be used ({first_line(error)})", hint
+        return f"the disk is full ({first_line(error)})", _FREE_SPACE
+    hint = "Check the permissions of the cache folder, or set HF_HOME to another folder."
+    return f"cannot use the cache ({first_line(error)})", hint
 
 
 def _connection_fault(error: Exception, without_network: str) -> tuple[str, str]:
@@ -111,7 +111,7 @@ def _connection_fault(error: Exception, without_network: str) -> tuple[str, str]
 
     causes, detail = tuple(_causes(error)), first_line(error)
     if any(isinstance(cause, TimeoutError) for cause in causes):
-        seconds = "HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT set the seconds to wait."
+        seconds = "HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT set the timeouts in seconds."
         reason = f"{constants.ENDPOINT} did not answer in time ({detail})"
         return reason, f"{_CHECK_NETWORK} {seconds} {without_network}"
     if any(_is_unreachable(cause) for cause in causes):
@@ -120,7 +120,7 @@ def _connection_fault(error: Exception, without_network: str) -> tuple[str, str]
 
 
 def _is_unreachable(error: BaseException) -> bool:
-    """Tell that there was no connection at all: an unknown name, no answer, a certificate that is not trusted."""
+    """Return True if no connection was made: unknown host, unreachable host, untrusted certificate."""
     unreachable = isinstance(error, OSError) and error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
     return unreachable or isinstance(error, ConnectionRefusedError | socket.gaierror | ssl.SSLError)
 

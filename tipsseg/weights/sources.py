@@ -1,4 +1,4 @@
-"""Find models: entries of weights.lock, and local folders."""
+"""Find models in weights.lock and in local folders."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class ModelSource:
     """The source of a model: an entry of weights.lock, or a local folder in the hub layout.
 
     Attributes:
-        name: The id, or the path of the folder.
-        spec: The entry; None for a folder.
+        name: The model id, or the path of the folder.
+        spec: The entry of weights.lock; None for a folder.
     """
 
     name: str
     spec: ModelSpec | None
 
     def facts(self, *, keep_stamps: bool = False) -> dict[str, object]:
-        """Return the facts in run.json about the model; hash the files of a local folder for them. Raises CheckpointError."""
+        """Return the `model` entry of run.json. Hashes the files of a local folder. Raises CheckpointError."""
         if self.spec is None:
             hashes = file_hashes(Path(self.name), keep_stamps=keep_stamps)
             return {"id": self.name, "repository": None, "revision": None, "sha256": hashes}
@@ -40,29 +40,29 @@ class ModelSource:
 
     @property
     def is_here(self) -> bool:
-        """Whether its files need no download."""
+        """True if no download is needed."""
         return self.spec is None or fetching.locate(self.spec) is not None
 
     def fetch(self, *, quiet: bool = False, keep_stamps: bool = False) -> Path:
-        """Return the folder of the model's files, verified or downloaded, see `fetching.fetch`. Raises WeightsError."""
+        """Return the folder of verified model files; see `fetching.fetch`. Raises WeightsError."""
         return Path(self.name) if self.spec is None else fetching.fetch(self.spec, quiet=quiet, keep_stamps=keep_stamps)
 
 
 def file_hashes(folder: Path, *, keep_stamps: bool = False) -> dict[str, str]:
-    """Return the sha256 of each file of a model; a file whose stamp still holds is not read. Raises CheckpointError."""
+    """Return the sha256 of each file of a model folder. Files with a valid stamp are not read. Raises CheckpointError."""
     hashes: dict[str, str] = {}
     for name in FILES:
         try:
             hashes[name] = sha256_of(folder / name, keep_stamp=keep_stamps)
         except OSError as error:
             raise CheckpointError(
-                folder / name, f"it cannot be read: {reason_of(error)}", "Check its permissions."
+                folder / name, f"cannot be read: {reason_of(error)}", "Check its permissions."
             ) from error
     return hashes
 
 
 def name_of(folder: Path, hashes: Mapping[str, str]) -> str:
-    """Return the id of the entry of weights.lock that a model is, or else the name of its folder."""
+    """Return the id of a model in weights.lock that has these hashes or this revision, or else the name of the folder."""
     for spec in lock.read_lock().values():
         known = {file.name: file.sha256 for file in spec.files if file.sha256 is not None}
         if spec.revision == folder.name or (
@@ -73,12 +73,12 @@ def name_of(folder: Path, hashes: Mapping[str, str]) -> str:
 
 
 def find_model(name: str) -> ModelSource:
-    """Find a model by an id or a hub repository of weights.lock, or by the path of a local folder: "./tiny", not "tiny".
+    """Find a model by its id or hub repository in weights.lock, or by the path of a local folder: "./tiny", not "tiny".
 
-    Raises UsageError for a name that is none of these, CheckpointError for a folder without a model in it.
+    Raises UsageError for an unknown name, CheckpointError for a folder without a model.
     """
     if not name.strip():
-        raise UsageError("the model's name is empty", "Use one of the ids in `tipsseg weights list`, or a folder.")
+        raise UsageError("the model name is empty", "Pass a model id from `tipsseg weights list`, or a folder.")
     folder = Path(name)
     if name in lock.read_lock() or not is_folder(folder):
         spec = lock.get_model(name)

@@ -1,1 +1,1 @@
-"""Label files that other programs, and people, wrote: one reader a format, tolerant of what tools write, and bounded."""
+"""Read label files that other programs or people wrote: one module per format, tolerant of known tools, with size limits."""

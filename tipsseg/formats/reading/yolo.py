@@ -1,4 +1,4 @@
-"""Objects in text files of YOLO segmentation: a line for each, its class and its corners as shares of the image."""
+"""Read YOLO segmentation: a text file per image, one line per object with its class and corners as fractions of the image size."""
 
 from __future__ import annotations
 
@@ -10,98 +10,97 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from tipsseg.errors import ImageError
-from tipsseg.formats.reading.found import Found, Objects, Size, check_number, faults_of
 from tipsseg.formats.reading.ids import ClassNames
+from tipsseg.formats.reading.records import Objects, Size, SourceImage, image_errors, read_shapes
 from tipsseg.formats.reading.source import Source
 from tipsseg.formats.yolo import IMAGES, LABELS, image_name
 from tipsseg.regions.shapes import Shape, shape_from_polygons
 
-#: Bytes of data.yaml, which takes seconds for each million, and of the text file of an image.
+#: Size limits in bytes: of data.yaml, whose parsing takes seconds per million bytes, and of the text file of an image.
 _YAML_MAX = 1 << 20
 _TEXT_MAX = 256 << 20
 
-#: YAML files that are looked into.
+#: The maximum number of YAML files that are opened.
 _TRIED = 20
 
-#: Lists of images: a listed image without a text file has no objects.
+#: Lists of images. A listed image without a text file has no objects.
 _LISTS = frozenset({"train", "val", "valid", "validation", "test"})
 
 
-def descriptions(source: Source) -> list[str]:
-    """Return the YAML files of a source, as many as are looked into."""
-    return [name for name in source.names if PurePosixPath(name).suffix.lower() in (".yaml", ".yml")][:_TRIED]
+def yaml_files(source: Source) -> list[str]:
+    """Return the first YAML files of a source."""
+    return source.find_suffix(".yaml", ".yml")[:_TRIED]
 
 
-def yolo(source: Source, names: ClassNames) -> Iterator[Found]:
-    """Yield the images by text files in folders `labels`, below the one YAML file that names the classes. Raises ImageError."""
-    found: dict[str, Mapping[int, str]] = {}
-    for name in descriptions(source):
+def read_yolo(source: Source, names: ClassNames) -> Iterator[SourceImage]:
+    """Yield the images with text files in folders `labels`, below the only YAML file with class names. Raises ImageError."""
+    classes: dict[str, Mapping[int, str]] = {}
+    for name in yaml_files(source):
         with suppress(ImageError):
-            found[name] = class_names(source, name)
-    if len(found) != 1:
-        what = f"{' and '.join(list(found)[:2])} both name" if found else "no YAML file names"
-        raise ImageError(source.path, f"{what} the classes", "Give the folder that has data.yaml.")
-    ((listing, known),) = found.items()
+            classes[name] = read_class_names(source, name)
+    if len(classes) != 1:
+        reason = f"both {' and '.join(list(classes)[:2])} list classes" if classes else "no YAML file lists the classes"
+        raise ImageError(source.path, reason, "Pass the folder that contains data.yaml.")
+    ((listing, numbered),) = classes.items()
     top = PurePosixPath(listing).parent
-    # Label Studio writes a file without a line for what nobody submitted.
+    # Label Studio writes an empty file for an image that nobody submitted.
     submitted = not source.has(str(top / "notes.json"))
     lists = []
-    for name in source.names:
+    for name in source.find_suffix(".txt"):
         path = PurePosixPath(name)
-        if path.suffix.lower() != ".txt" or not path.is_relative_to(top):
+        if not path.is_relative_to(top):
             continue
         path = path.relative_to(top)
         if LABELS in path.parts[:-1]:
             image = image_name(path.with_suffix(""), LABELS)
-            yield Found(image, source.shown(name), partial(_objects, source, name, known, names), submitted)
+            yield SourceImage(
+                image, source.shown(name), partial(_read_objects, source, name, numbered, names), submitted
+            )
         elif path.stem.lower() in _LISTS:
             lists.append(name)
     for name in lists:
         for _, line in source.lines(name):
             image = image_name(PurePosixPath(line.replace("\\", "/")), IMAGES)
-            yield Found(image, source.shown(name), lambda size: Objects((), "yolo"), submitted, by_list=True)
+            yield SourceImage(image, source.shown(name), lambda size: Objects((), "yolo"), submitted, by_list=True)
 
 
-def class_names(source: Source, name: str) -> Mapping[int, str]:
-    """Return the names of the classes in a YAML file by their numbers. Raises ImageError if it names none."""
+def read_class_names(source: Source, name: str) -> Mapping[int, str]:
+    """Return the class names of a YAML file by number. Raises ImageError if it has none."""
     import yaml
 
-    where = source.shown(name)
-    with faults_of(where):
+    with image_errors(source.shown(name)):
         try:
-            # All values as texts: a class may be called "yes" or "1", and merged keys and numbers to base 60 cost nothing.
+            # BaseLoader reads all values as text: a class may be called "yes" or "1". It ignores merge keys, which can be slow.
             value = yaml.load(source.read(name, _YAML_MAX), yaml.BaseLoader)
         except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
             raise ValueError(f"not YAML: {type(error).__name__}") from error
-        found = value.get("names") if isinstance(value, dict) else None
-        if isinstance(found, list):
-            found = dict(enumerate(found))
-        if not isinstance(found, dict) or not found:
+        names = value.get("names") if isinstance(value, dict) else None
+        if isinstance(names, list):
+            names = dict(enumerate(names))
+        if not isinstance(names, dict) or not names:
             raise ValueError("no `names` of classes")
-        if not all(isinstance(each, str) for each in found.values()):
-            raise ValueError("`names` are not texts by number")
-        return {int(number): each for number, each in found.items()}
+        if not all(isinstance(text, str) for text in names.values()):
+            raise ValueError("`names` must map numbers to texts")
+        return {int(number): text for number, text in names.items()}
 
 
-def _objects(source: Source, name: str, known: Mapping[int, str], names: ClassNames, size: Size) -> Objects:
-    with faults_of(source.shown(name)):
+def _read_objects(source: Source, name: str, numbered: Mapping[int, str], names: ClassNames, size: Size) -> Objects:
+    where = source.shown(name)
+    with image_errors(where):
         lines = source.read(name, _TEXT_MAX).decode("ascii", "strict").splitlines()
-        check_number(lines)
-    shapes = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            with faults_of(source.shown(name), f"line {number}"):
-                shapes.append(_shape(line, known, names, size))
-    return Objects(tuple(shapes), "yolo")
+    read = partial(_read_shape, numbered=numbered, names=names, size=size)
+    return Objects(read_shapes(where, lines, "line", read), "yolo")
 
 
-def _shape(line: str, known: Mapping[int, str], names: ClassNames, size: Size) -> Shape:
+def _read_shape(line: str, numbered: Mapping[int, str], names: ClassNames, size: Size) -> Shape | None:
+    if not line.strip():
+        return None
     first, *rest = line.split()
-    if not first.isdecimal() or int(first) not in known:
-        raise ValueError(f"no class has the number {first[:20]}")
+    if not first.isdecimal() or int(first) not in numbered:
+        raise ValueError(f"unknown class number {first[:20]}")
     if len(rest) == 4:
-        raise ValueError("a box, which says nothing of pixels")
+        raise ValueError("a box does not define pixels")
     if len(rest) % 2:
-        raise ValueError("an x without a y")
-    corners = np.array([float(each) for each in rest]).reshape(-1, 2) * size[::-1]
-    return shape_from_polygons(names.id_of(known[int(first)]), [corners], size)
+        raise ValueError("odd number of coordinates")
+    corners = np.array([float(value) for value in rest]).reshape(-1, 2) * size[::-1]
+    return shape_from_polygons(names.id_of(numbered[int(first)]), [corners], size)

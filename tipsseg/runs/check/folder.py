@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from tipsseg.errors import OutputError
-from tipsseg.formats import FORMATS, of_the_model
-from tipsseg.formats.problem import Problem, unreadable
+from tipsseg.formats import FORMATS, model_only_formats
+from tipsseg.formats.problem import Problem, unreadable_problem
 from tipsseg.options import MAX_PIXELS
 from tipsseg.runs.check.image import Report, check_image
 from tipsseg.runs.check.manifest import (
@@ -91,7 +91,7 @@ def check_folder(
             yield problem
     except (OSError, OutputError) as error:  # any read may fail
         found += 1
-        yield unreadable(error, folder) if isinstance(error, OSError) else Problem(error.path, error.reason)
+        yield unreadable_problem(error, folder) if isinstance(error, OSError) else Problem(error.path, error.reason)
     if tally.other:
         progress.note(f"{counted(tally.other, 'image')} labelled with other settings than {RUN_FILE} says.")
     if images is not None and tally.gone == tally.images > 0:
@@ -188,7 +188,7 @@ def _note_gaps(run: Run, progress: Progress) -> None:
                 f"In the format {name} are {held} of {counted(len(run), 'image')}; "
                 + (
                     "only the model can write the others."
-                    if name in of_the_model()
+                    if name in model_only_formats()
                     else "tipsseg convert writes the others."
                 )
             )

@@ -8,10 +8,10 @@ from hashlib import sha256
 from pathlib import Path
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS, of_the_model
+from tipsseg.formats import FORMATS, model_only_formats
 from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.png import label_faults
-from tipsseg.formats.problem import UNREADABLE, Problem, by, unreadable, what_is_wrong
+from tipsseg.formats.problem import UNREADABLE, Problem, describe_unreadable, size_text, unreadable_problem
 from tipsseg.images.decoding import upright_size
 from tipsseg.runs.check.manifest import check_entry, known_files
 from tipsseg.store.manifest import MANIFEST_FILE, expected_files
@@ -60,7 +60,7 @@ def check_image(images: Path | None, image: RunImage) -> Report:
     except ImageError as error:  # numbers of the entry that cannot be
         report.problems.append(Problem(error.path, error.reason))
     except OSError as error:  # any read may fail
-        report.problems.append(unreadable(error, image.context.output))
+        report.problems.append(unreadable_problem(error, image.context.output))
     return report
 
 
@@ -121,7 +121,7 @@ def _stale(
             if (
                 place in edited
                 or name not in entry.written
-                or name in of_the_model()
+                or name in model_only_formats()
                 or form.needs_thumbnail
                 or form.labels == "mask"
             ):
@@ -161,7 +161,7 @@ def _fault_of_change(name: str, path: Path, image: RunImage) -> str:
     try:
         FORMATS[name].try_reading(path, image.stored)
     except UNREADABLE as error:
-        return f"changed since it was written, and {what_is_wrong(error)}"
+        return f"changed since it was written, and {describe_unreadable(error)}"
     return ""
 
 
@@ -182,6 +182,6 @@ def _check_input(path: Path | None, image: RunImage, report: Report) -> None:
         if not image.entry.fingerprint.matches(path):
             report.problems.append(Problem(path, "changed since it was labelled"))
         elif (size := upright_size(path, image.run.max_pixels)) != image.stored.size:
-            report.problems.append(Problem(path, f"{by(size)}, but labelled as {by(image.stored.size)}"))
+            report.problems.append(Problem(path, f"{size_text(size)}, but labelled as {size_text(image.stored.size)}"))
     except ImageError as error:
         report.problems.append(Problem(path, error.reason))

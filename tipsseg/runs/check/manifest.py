@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.formats import FORMATS, has_image_files
 from tipsseg.formats.base import output_name
-from tipsseg.formats.problem import Problem, by
+from tipsseg.formats.problem import Problem, size_text
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, expected_files
 from tipsseg.store.open_run import Run
 from tipsseg.store.run_record import RUN_FILE
@@ -63,7 +63,7 @@ def check_entry(image: RunImage) -> Iterator[str]:
     height, width = image.stored.size
     number = sum(image.stored.pixels.values())
     if number != height * width:
-        yield f"{number} pixels in all, where {by(image.stored.size)} are {height * width}"
+        yield f"{number} pixels in all, where {size_text(image.stored.size)} are {height * width}"
 
 
 def known_files(run: RunInfo, entry: ManifestEntry) -> dict[str, str]:

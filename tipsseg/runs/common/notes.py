@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
-from tipsseg.formats import FORMATS, of_the_model
+from tipsseg.formats import FORMATS, model_only_formats
 from tipsseg.formats.yolo import TRAIN, VAL
 from tipsseg.labelling.windows import LONGEST_ASPECT
 from tipsseg.options import FileOptions
@@ -171,7 +171,7 @@ def note_outdated(resume: ResumeState, spec: RunSpec, progress: Progress) -> Non
     names = ",".join(name for name in FORMATS if name in resume.outdated)
     if names:
         place = shell_word(str(spec.output))
-        later = ",".join(name for name in names.split(",") if name not in of_the_model())
+        later = ",".join(name for name in names.split(",") if name not in model_only_formats())
         how = ""
         if later and not spec.shard:
             stored = set(spec.formats) & set(label_sources())
@@ -199,7 +199,7 @@ def note_edited(spec: RunSpec, counts: Counts, edited: Edited, progress: Progres
         progress.note(
             f"The image itself was changed since in {edited.other_input} of these cases: the kept labels are of the image before."
         )
-    if never := [name for name in edited.lacking if name in of_the_model()]:
+    if never := [name for name in edited.lacking if name in model_only_formats()]:
         progress.note(
             f"Only the model can write {', '.join(never)}, which {counted(len(edited.images), 'changed image')} "
             f"{'lacks' if len(edited.images) == 1 else 'lack'}; argument `replace_edited` labels again, and gives the change up."
@@ -222,9 +222,9 @@ def note_formats(
     if unfit and options.instances == "class":
         progress.note(f"In {' and '.join(unfit)} an object has one part, so each part of a class is an object there.")
     if any(FORMATS[name].needs_thumbnail for name in formats):
-        from tipsseg.util.lettering import unreadable
+        from tipsseg.util.lettering import find_undrawable
 
-        if names := unreadable(one_line(each.name) for each in classes):
+        if names := find_undrawable(one_line(each.name) for each in classes):
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             progress.note(
                 f"No font of this machine has all letters of {', '.join(names[:_NAMED])}{more}: overlays show "

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS, check_formats, of_the_model
+from tipsseg.formats import FORMATS, check_formats, model_only_formats
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.runs.common.inputs import check_image_root
@@ -100,7 +100,7 @@ class _Notes:
         if self.corrected:
             progress.note(
                 f"{counted(self.corrected, 'mask')} changed by hand: updated all other formats of the same images, except "
-                f"{', '.join(of_the_model())} and edited files."
+                f"{', '.join(model_only_formats())} and edited files."
             )
         if self.dropped:
             progress.note(

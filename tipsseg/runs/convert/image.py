@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS, of_the_model
+from tipsseg.formats import FORMATS, model_only_formats
 from tipsseg.formats.base import ImageLabels, Rows
 from tipsseg.images.decoding import open_thumbnail
 from tipsseg.regions.objects import LabelledObject
@@ -122,7 +122,7 @@ class Conversion:
         wanted = item.missing
         if digest != entry.corrected:
             # Update all formats from the mask, except those that only the model can write.
-            current = (name for name in entry.formats if name not in of_the_model())
+            current = (name for name in entry.formats if name not in model_only_formats())
             wanted = tuple(dict.fromkeys((*self.formats, *current)))
         formats, edited, outdated = list[str](), list[Path](), list[str]()
         for name in wanted:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg.errors import ImageError, InputError
-from tipsseg.formats import index_masks, of_the_model
-from tipsseg.formats.reading.found import Found
+from tipsseg.formats import mask_formats, model_only_formats
 from tipsseg.formats.reading.ids import ClassNames
-from tipsseg.formats.reading.recognising import Reader, find_reader, recognise
+from tipsseg.formats.reading.readers import Reader, detect_reader, find_reader
+from tipsseg.formats.reading.records import SourceImage
 from tipsseg.formats.reading.source import Source
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, CorrectOptions
@@ -69,7 +69,7 @@ class Corrections:
 class _Matches:
     """Corrections by the images of the run, in their order, and the names of corrections that are ignored."""
 
-    pairs: tuple[tuple[str, Found], ...]
+    pairs: tuple[tuple[str, SourceImage], ...]
     missing: tuple[str, ...]
     other_pictures: tuple[str, ...]
     uncorrected: tuple[str, ...]
@@ -142,11 +142,11 @@ def take_corrections(
 def _reader(options: CorrectOptions, source_run: SourceRun | None, files: Source) -> Reader:
     if options.source_format is not None:
         return find_reader(options.source_format)
-    return (source_run and source_run.reader(files)) or recognise(files)
+    return (source_run and source_run.reader(files)) or detect_reader(files)
 
 
 def _match(
-    images: Iterable[Found], run: Run, source_run: SourceRun | None, source: Path, options: CorrectOptions
+    images: Iterable[SourceImage], run: Run, source_run: SourceRun | None, source: Path, options: CorrectOptions
 ) -> _Matches:
     """Match the images of a source with images of the run.
 
@@ -155,7 +155,7 @@ def _match(
     if source_run is not None and not options.everything:
         images = source_run.corrected(images, run.info.digest)
     names = ImageNames(entry.image for entry in run.entries())
-    pairs: dict[str, Found] = {}
+    pairs: dict[str, SourceImage] = {}
     missing: dict[str, None] = {}
     other_pictures: dict[str, None] = {}
     for found in images:
@@ -181,7 +181,7 @@ def _match(
     )
     if not pairs and not matches.uncorrected:
         raise _nothing_matched(source, matches)
-    if bare := [image for image in pairs if not set(index_masks()) & set(run.entry(image).formats)]:
+    if bare := [image for image in pairs if not set(mask_formats()) & set(run.entry(image).formats)]:
         raise InputError(
             f"{run.output}: no index mask of {listed(bare, 3)} to correct",
             f"Write masks first: tipsseg convert {shell_word(str(run.output))} --format png",
@@ -204,7 +204,7 @@ def _nothing_matched(source: Path, matches: _Matches) -> InputError:
 
 
 def _plan_all(
-    pairs: Sequence[tuple[str, Found]],
+    pairs: Sequence[tuple[str, SourceImage]],
     run: Run,
     planner: Planner,
     outcomes: dict[str, Outcome],
@@ -215,7 +215,7 @@ def _plan_all(
     Unedited objects show whether the source writes objects exactly. So images that depend on it are planned last.
     """
     failed = same = redrawn = 0
-    undecided: dict[str, Found] = {}
+    undecided: dict[str, SourceImage] = {}
     for image, found in pairs:
         try:
             correction = planner.compare(run.image(run.entry(image)), found)
@@ -332,7 +332,7 @@ def _names(names: Sequence[str]) -> str:
 
 def _note_formats(run: Run, progress: Progress) -> None:
     """Note the formats that do not show the corrections yet, and the command that updates them."""
-    mask = next((name for name in index_masks() if name in run.formats), "png")
-    if outdated := [name for name in run.formats if name != mask and name not in of_the_model()]:
+    mask = next((name for name in mask_formats() if name in run.formats), "png")
+    if outdated := [name for name in run.formats if name != mask and name not in model_only_formats()]:
         command = f"tipsseg convert {shell_word(str(run.output))} --format {outdated[0]}"
         progress.note(f"To update {', '.join(outdated)}, run: {command}")

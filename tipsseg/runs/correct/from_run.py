@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from tipsseg.errors import InputError
 from tipsseg.formats import image_folders
 from tipsseg.formats.reading import masks
-from tipsseg.formats.reading.found import Found
-from tipsseg.formats.reading.recognising import Reader
+from tipsseg.formats.reading.readers import Reader
+from tipsseg.formats.reading.records import SourceImage
 from tipsseg.formats.reading.source import Source
 from tipsseg.runs.correct.names import ImageNames
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry
@@ -91,16 +91,16 @@ class SourceRun:
         }
         if Path(os.path.realpath(source.path)) != self._top or not paths:
             return None
-        return Reader("png", partial(masks.named_masks, paths))
+        return Reader("png", partial(masks.read_named_masks, paths.items()))
 
-    def has_other_picture(self, found: Found, entry: ManifestEntry) -> bool:
+    def has_other_picture(self, found: SourceImage, entry: ManifestEntry) -> bool:
         """Return True if an image of the source is another picture than an entry of the same name, by their digests."""
         own, _ = self._written.get(Path(os.path.realpath(found.where)), ("", None))
         labelled = self._images.get(own or self._names.find(found.name) or "")
         digests = (None if labelled is None else labelled.sha256, entry.fingerprint.sha256)
         return None not in digests and digests[0] != digests[1]
 
-    def corrected(self, images: Iterable[Found], digest: str) -> Iterator[Found]:
+    def corrected(self, images: Iterable[SourceImage], digest: str) -> Iterator[SourceImage]:
         """Yield the images that a person corrected. `digest` identifies the labels of the run that imports them.
 
         Raises InputError if a file is out of date, or does not record which of its images a person corrected.
@@ -118,7 +118,7 @@ class SourceRun:
             if not found.by_list:
                 seen.add(image)
 
-    def _is_corrected(self, found: Found, image: str | None, digest: str) -> bool:
+    def _is_corrected(self, found: SourceImage, image: str | None, digest: str) -> bool:
         """Return True if the labels of an image in a file are a person's; see `corrected`."""
         path = Path(os.path.realpath(found.where))
         if path not in self._written:

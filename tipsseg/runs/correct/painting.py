@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tipsseg.formats.reading.found import Whole
+from tipsseg.formats.reading.records import PixelLabels
 from tipsseg.regions.redrawing import fill_holes
 from tipsseg.runs.correct.comparing import Comparison
 from tipsseg.runs.correct.old_objects import regions_of
@@ -28,7 +28,7 @@ def compare_masks(old: LabelArray, new: LabelArray, ignored: int) -> Comparison:
     return comparison if np.array_equal(labels, new) else Comparison(old, before, regions_of(labels))
 
 
-def copy_mask(old: LabelArray, new: Whole, ignored: int) -> LabelArray:
+def copy_mask(old: LabelArray, new: PixelLabels, ignored: int) -> LabelArray:
     """Return the labels [H, W] of a corrected mask. Ignored pixels stay if its format cannot store them."""
     labels = new.labels.astype(np.uint8) if old.dtype == np.uint8 else new.labels.astype(np.uint16)
     if not new.ignores:

@@ -13,7 +13,7 @@ import numpy as np
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels
-from tipsseg.formats.reading.found import Found, Objects, Whole, faults_of
+from tipsseg.formats.reading.records import Objects, PixelLabels, SourceImage, image_errors
 from tipsseg.options.run import CorrectOptions
 from tipsseg.regions.objects import LabelledObject, object_regions
 from tipsseg.runs.correct.comparing import Comparison
@@ -114,7 +114,7 @@ class ImageCorrection:
     edited: bool
     targets: tuple[tuple[str, Path], ...]
     old: LabelArray
-    new: Whole | Objects
+    new: PixelLabels | Objects
     digest: str
     done: bool
     objects: Comparison | None
@@ -134,12 +134,12 @@ class Planner:
     format: str
     options: CorrectOptions
 
-    def compare(self, image: RunImage, found: Found) -> ImageCorrection:
+    def compare(self, image: RunImage, found: SourceImage) -> ImageCorrection:
         """Read a correction and compare it with the old mask. Raises ImageError if either cannot be used."""
         entry, edited = image.entry, image.correction()
         current = edited or image.mask()
         old = image.read_mask(current)
-        with faults_of(found.where):
+        with image_errors(found.where):
             new = found.read(old.shape)
             digest = new.digest(exact=self.options.exact)
             taken = entry.taken
@@ -186,7 +186,7 @@ class Planner:
         mask = CorrectedMask(correction.entry.image, correction.targets[0][1], changed, emptied)
         return Outcome(self._write(correction, labels, mask), redrawn)
 
-    def _compare_objects(self, old: LabelArray, new: Whole | Objects) -> Comparison | None:
+    def _compare_objects(self, old: LabelArray, new: PixelLabels | Objects) -> Comparison | None:
         if isinstance(new, Objects):
             options = self.context.files
             regions = object_regions(old, len(self.context.classes), options)
@@ -212,7 +212,7 @@ class Planner:
         objects, new = correction.objects, correction.new
         if correction.done:
             return correction.old
-        if isinstance(new, Whole) and (objects is None or exact or not objects.depends_on_source):
+        if isinstance(new, PixelLabels) and (objects is None or exact or not objects.depends_on_source):
             return copy_mask(correction.old, new, self._ignored)
         assert objects is not None
         return paint(objects, exact=exact)

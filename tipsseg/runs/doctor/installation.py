@@ -224,9 +224,9 @@ def _is_verified(spec: ModelSpec, file: LockedFile, path: Path) -> bool:
     Unlike `fetching.fetch`, this asks no hub and leaves a wrong file where it is. Raises IntegrityError.
     """
     from tipsseg.weights.digests import find_mismatch
-    from tipsseg.weights.fetching import stated_locally
+    from tipsseg.weights.fetching import local_expectation
 
-    expected = stated_locally(spec, file, path)
+    expected = local_expectation(spec, file, path)
     if expected is None:
         return False
     mismatch = find_mismatch(path, expected, keep_stamp=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tipsseg.errors import InputError, OutputError, UsageError
-from tipsseg.formats import FORMATS, index_masks
+from tipsseg.formats import FORMATS, mask_formats
 from tipsseg.formats.classes_file import CLASSES_FILE, class_names
 from tipsseg.formats.problem import class_faults
 from tipsseg.options import NAMES
@@ -23,7 +23,7 @@ from tipsseg.util.json_values import parse
 from tipsseg.util.printable import counted, listed
 
 #: The folder of masks in an output folder.
-_MASKS = FORMATS[index_masks()[0]].folder or ""
+_MASKS = FORMATS[mask_formats()[0]].folder or ""
 
 _SET_CLASSES = "Set the classes with argument `classes` or argument `vocabulary`."
 _PRED = "Set argument `predicted` to a folder of masks, or to an output folder with the format png."

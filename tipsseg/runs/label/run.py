@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
-from tipsseg.formats import of_the_model
+from tipsseg.formats import model_only_formats
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.notes import (
     Edited,
@@ -171,7 +171,7 @@ class LabelRun:
 
     def _follow_edited(self, edited: Edited) -> int:
         """Write edited images in the formats that were asked for and that they lack; returns how many failed."""
-        formats = tuple(name for name in edited.lacking if name not in of_the_model())
+        formats = tuple(name for name in edited.lacking if name not in model_only_formats())
         if not formats or self._info.spec.shard is not None:
             return 0
         spec, told = self._info.spec, self._progress.without_results() if self._jsonl else self._progress

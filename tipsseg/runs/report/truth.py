@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tipsseg.errors import InputError
-from tipsseg.formats import index_masks
+from tipsseg.formats import mask_formats
 from tipsseg.runs.evaluate.run import CSV_FILE, IMAGES_FILE, SCORES_FILE
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.util.files import open_regular, read_regular, reason_of
@@ -73,7 +73,7 @@ def read_image_accuracies(folder: Path) -> dict[str, float]:
 
 
 def accuracy_of(entry: ManifestEntry, accuracies: Mapping[str, float]) -> float | None:
-    masks = [entry.files[name].partition("/")[2] for name in index_masks() if name in entry.files]
+    masks = [entry.files[name].partition("/")[2] for name in mask_formats() if name in entry.files]
     return next((accuracies[name] for name in (entry.image, *masks) if name in accuracies), None)
 
 
