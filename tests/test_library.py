@@ -224,7 +224,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
     "a set of classes": (
         lambda out: tipsseg.label_folder(DESERT, {"a", "b"}, output=out),  # type: ignore[arg-type]
         tipsseg.errors.VocabularyError,
-        "classes must be in an order",
+        "classes must be a list (ids follow its order)",
     ),
     "minimum area": (
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, min_area=1.5),  # type: ignore[arg-type]

@@ -114,7 +114,7 @@ def test_eval_and_vocab_take_a_fit(command: Command, made: Path) -> None:
     refused = command("vocab", "show", made / "farm.fit", "--background", "sky")
     assert refused.code == 2
     assert "--background is for phrases that are still to be encoded" in refused.err
-    assert "is no file" in command("vocab", "check", "gone.fit").err
+    assert "not found" in command("vocab", "check", "gone.fit").err
 
 
 def test_a_run_by_a_fit_is_repeated_with_the_fit(command: Command, made: Path, tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def test_what_cannot_be_fitted_is_refused(
         pytest.param({}, LabelOptions(), "short side 112", id="short side"),
         pytest.param({}, LabelOptions(mode="whole", short_side=112), "mode 'slide'", id="mode"),
         pytest.param(
-            {"model": {"config.json": "0" * 64}}, OPTIONS, "of the model tiny, and this model is tiny with other",
+            {"model": {"config.json": "0" * 64}}, OPTIONS, "needs the model tiny, but this model is another tiny, with other",
             id="model",
         ),
         pytest.param(
@@ -247,7 +247,7 @@ def test_a_fit_of_another_model_or_preprocessing_is_refused(
 def test_a_file_that_is_no_fit_is_refused(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "no.fit"
     file.write_bytes(data)
-    with pytest.raises(VocabularyError, match="no fitted vocabulary"):
+    with pytest.raises(VocabularyError, match="not a fit file"):
         FittedVocabulary.load(file)
 
 

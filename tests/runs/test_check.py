@@ -221,7 +221,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "the manifest is a folder": (
         both(remove(MANIFEST), lambda root: (root / MANIFEST).mkdir()),
-        [f"{MANIFEST}: it cannot be read: Is a directory"],
+        [f"{MANIFEST}: cannot be read: Is a directory"],
     ),
     "a line that is no entry": (
         edit(MANIFEST, lambda data: data + b'{"image": "x.png"}\n'),

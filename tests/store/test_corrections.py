@@ -203,10 +203,10 @@ class Wrong:
 
 HINT = "Correct the mask, or label the image again: the command that labelled it, with argument `replace_edited`."
 WRONG: Mapping[str, Wrong] = {
-    "an id that is no class": Wrong(lambda path: paint(path, np.where(A == 1, 9, A).astype(np.uint8)), "unknown ids: 9"),
+    "an id that is no class": Wrong(lambda path: paint(path, np.where(A == 1, 9, A).astype(np.uint8)), "ids that are no class: 9"),
     "ids that are no class": Wrong(
         lambda path: paint(path, np.where(A == 1, 9, np.where(A == 2, 4, A)).astype(np.uint8)),
-        "unknown ids: 4 and 1 more",
+        "ids that are no class: 4 and 1 more",
     ),
     "another size": Wrong(
         lambda path: paint(path, A.T.copy()), "8 x 6 (height x width), but the image is 6 x 8"
