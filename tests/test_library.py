@@ -404,8 +404,14 @@ def test_the_model_labels_by_itself(model: Model, result: LabelMap, monkeypatch:
     assert np.array_equal(again, first)
     assert len(made) == 2, "the phrases of the last call stay encoded"
     assert np.array_equal(model.label(model.encode(DESERT), classes), result)
-    with pytest.raises(TypeError, match=r"Model\.label\(\) got an unexpected keyword argument 'min_confidense'"):
+    with pytest.raises(
+        TypeError,
+        match=r"Model\.label\(\) got an unexpected keyword argument 'min_confidense'\. Did you mean 'min_confidence'\?",
+    ):
         model.label(DESERT, classes, min_confidense=0.5)  # type: ignore[call-arg]
+    with pytest.raises(tipsseg.errors.InputError) as caught:
+        model.label(np.zeros((3, 60, 90), np.uint8), classes)
+    assert caught.value.hint == "Move the channels last: image.transpose(1, 2, 0)."
 
 
 # What programs pass: a name, the keywords of a labeller, and the options that they make.

@@ -94,11 +94,15 @@ def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
             f"an image must be a path, a Pillow image or an array, not {type(image).__name__}",
             'For example: label("photo.jpg").',
         )
-    grey = image.ndim == 2
-    if not (grey or (image.ndim == 3 and image.shape[2] in (3, 4))) or image.dtype != np.uint8 or 0 in image.shape:
+    channels_last = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))
+    if not channels_last or image.dtype != np.uint8 or 0 in image.shape:
+        if not channels_last and image.ndim == 3 and image.shape[0] in (3, 4):
+            hint = "Move the channels last: image.transpose(1, 2, 0)."
+        else:
+            hint = "Convert floats from 0 to 1 by (image * 255).astype(numpy.uint8). Pillow images of any mode are converted."
         raise InputError(
             f"an image array must be uint8, [H, W, 3] RGB, [H, W, 4] RGBA or [H, W] grey, got {list(image.shape)} {image.dtype}",
-            "Pillow images of any mode are converted.",
+            hint,
         )
     return upright_image(Image.fromarray(image))
 

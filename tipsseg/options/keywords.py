@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast, get_type_hints
@@ -152,7 +153,8 @@ def with_keywords(typed: type, *records: type) -> Callable[[_Function], _Functio
         @wraps(function)
         def call(*args: Any, **keywords: Any) -> Any:
             for name in keywords.keys() - names:
-                raise TypeError(f"{function.__qualname__}() got an unexpected keyword argument {name!r}")
+                hint = "".join(f". Did you mean {close!r}?" for close in get_close_matches(name, names, 1))
+                raise TypeError(f"{function.__qualname__}() got an unexpected keyword argument {name!r}{hint}")
             return function(*args, **keywords)
 
         call.__signature__ = own.replace(parameters=[*parameters, *added])  # type: ignore[attr-defined]  # for help() and notebooks
