@@ -1,6 +1,6 @@
 """A remote source of FiftyOne's model zoo: `foz.load_zoo_model("tipsseg", classes="panda leg,tree")`.
 
-FiftyOne finds it by the manifest.json beside it, and calls the functions here.
+FiftyOne reads the manifest.json in this folder and calls these functions.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import tipsseg
 
 
 def download_model(model_name: str, model_path: str) -> None:
-    """Leave the file that FiftyOne takes for a model that is there: tipsseg fetches and verifies its weights when it loads them."""
-    Path(model_path).write_text("tipsseg fetches the weights when they are loaded\n")
+    """Write a placeholder for the model file: tipsseg downloads and verifies its weights when it loads them."""
+    Path(model_path).write_text("tipsseg downloads the weights when it loads them\n")
 
 
 def load_model(
@@ -31,17 +31,17 @@ def load_model(
     min_confidence: float = 0.0,
     device: str = "auto",
 ) -> TipssegModel:
-    """The model with what it is to label.
+    """Load a model and its classes.
 
     Args:
-        model_name: In the manifest.
-        model_path: The file of `download_model`.
-        classes: Names of classes: a list, or a text with commas.
-        vocab: A vocabulary file, or the name of a preset, in place of `classes`.
+        model_name: The name in the manifest.
+        model_path: The file that `download_model` wrote.
+        classes: Class names: a list, or a text with commas.
+        vocab: A vocabulary file or the name of a preset, in place of `classes`.
         model: An id of weights.lock, or a folder in the hub layout.
-        background: "auto", "none", or phrases with commas; of `classes` alone, as a vocabulary has its own.
-        min_confidence: Pixels below this confidence, 0..1, are ignored.
-        device: Where the model runs.
+        background: "auto", "none", or phrases with commas. Only for `classes`; a vocabulary has its own.
+        min_confidence: Ignore pixels below this confidence, 0..1.
+        device: The device of the model.
     """
     if bool(classes) == bool(vocab):
         raise tipsseg.UsageError(
@@ -53,20 +53,19 @@ def load_model(
         names = [name.strip() for name in classes.split(",")] if isinstance(classes, str) else classes
         stuff = background if background in ("auto", "none") else background.split(",")
         vocabulary = tipsseg.make_vocabulary(names, stuff)
-    options = tipsseg.LabelOptions(min_confidence=min_confidence)
-    return TipssegModel(tipsseg.Labeller(tipsseg.load(model, device=device), vocabulary, options))
+    return TipssegModel(tipsseg.load(model, device=device).labeller(vocabulary, min_confidence=min_confidence))
 
 
 class TipssegModel(fom.Model):  # type: ignore[misc]
-    """Gives a Segmentation of each image: 0 background, 1..N the classes, 255 (65535 above 254 classes) ignored.
+    """Predicts Segmentations: 0 background, 1..N the classes, 255 (65535 above 254 classes) ignored.
 
     Attributes:
-        mask_targets: The names of the classes by id, for `dataset.mask_targets` or `dataset.default_mask_targets`.
+        mask_targets: Class names by id, for `dataset.mask_targets` or `dataset.default_mask_targets`.
     """
 
     def __init__(self, labeller: tipsseg.Labeller) -> None:
         self._labeller = labeller
-        self.mask_targets = {each.id: each.name for each in labeller.vocabulary.classes}
+        self.mask_targets = {entry.id: entry.name for entry in labeller.vocabulary.classes}
 
     @property
     def media_type(self) -> str:
@@ -85,6 +84,5 @@ class TipssegModel(fom.Model):  # type: ignore[misc]
         return False
 
     def predict(self, arg: NDArray[np.uint8]) -> Any:
-        """The Segmentation of an image [H, W, 3] uint8 RGB, or [H, W] where it is grey."""
-        pixels = arg if arg.ndim == 3 else np.repeat(arg[..., None], 3, axis=2)
-        return fol.Segmentation(mask=self._labeller.label(np.ascontiguousarray(pixels[..., :3])).labels)
+        """Return the Segmentation of an image: uint8 [H, W, 3] RGB, [H, W, 4] RGBA or [H, W] grey."""
+        return fol.Segmentation(mask=self._labeller.label(arg).labels)
