@@ -48,7 +48,7 @@ class FolderImage:
     Attributes:
         path: The image.
         status: "labelled" or "encoded" by this call, "unchanged" since an earlier one, or "failed".
-        files: Its files: of labels by format, of features by scale ("1").
+        files: Its files: label files by format ("png"), feature files by scale ("1").
         classes: The classes in the image, each with its share of the pixels, 0..1.
         error: The reason of a failure, else None.
     """
@@ -62,7 +62,7 @@ class FolderImage:
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """An image that a call is done with: all that its summary keeps in memory.
+    """The part of a FolderImage that a summary keeps in memory.
 
     Attributes:
         ref: The image.
@@ -120,7 +120,7 @@ def label_folder(
 
         tipsseg.label_folder("photos/", ["car", "road"], output="labels", min_confidence=0.5)
 
-    The same call again resumes an interrupted run. Files that a person edited are kept.
+    Repeat the call to resume an interrupted run. Files that a person edited are kept.
 
     Args:
         images: Files and folders. Folders are searched with their sub-folders. May be empty with `retry_failed`.
@@ -131,7 +131,7 @@ def label_folder(
         The images of this call, with their files, classes and errors. A bad image does not end the run.
 
     Raises:
-        TipssegError: The run cannot begin, or go on.
+        TipssegError: The run cannot start or continue.
     """
     spec, results = _begin_labelling(images, classes, verbose, keywords)
     done = []
@@ -211,7 +211,7 @@ def _labelled_image(output: Path, path: Path, status: Status, entry: ManifestEnt
 def _begin_labelling(
     images: Paths, classes: Classes, verbose: bool, keywords: LabelFolderKeywords
 ) -> tuple[RunSpec, Generator[ImageResult, None, None]]:
-    """Plan a run. Its results come from the returned generator."""
+    """Plan a run. The returned generator executes it."""
     paths, choice = as_paths(images), take_options(ImageOptions, keywords)
     check_choice(bool(paths), choice)
     vocabulary, fitted = as_vocabulary(classes)
@@ -245,21 +245,21 @@ def _label(
 def encode_folder(
     images: Paths, output: str | Path, *, verbose: bool = False, **keywords: Unpack[EncodeFolderKeywords]
 ) -> FolderSummary:
-    """Encode images and keep their features in a folder, as `tipsseg encode` does.
+    """Encode images and store their features in a folder, as `tipsseg encode` does.
 
         tipsseg.encode_folder("photos/", "feats")
         tipsseg.label_folder("photos/", ["car", "road"], features="feats")      # does not run the model again
 
     Args:
         images: See `label_folder`.
-        output: The folder of the features. Images that it has are not encoded again.
+        output: The folder of the features. Images in it are not encoded again.
         verbose: Print notes, progress and errors on stderr.
 
     Returns:
         The images of this call, with their files and errors. A bad image does not end the run.
 
     Raises:
-        TipssegError: The run cannot begin, or go on.
+        TipssegError: The run cannot start or continue.
     """
     paths, choice = as_paths(images), take_options(ImageOptions, keywords)
     check_choice(bool(paths), choice)

@@ -66,7 +66,7 @@ def fit_folder(
 
     Raises:
         InputError: Fewer than two masks were edited, or `output` is not the folder of a run that has ended.
-        TipssegError: The run cannot begin, or go on.
+        TipssegError: The run cannot start or continue.
     """
     compute = take_options(ComputeOptions, keywords)
     edited = edited_masks(Path(output), None if images is None else Path(images), compute.max_pixels)
@@ -98,7 +98,7 @@ def fit_truths(
         The fit, see `fit_folder`.
 
     Raises:
-        TipssegError: The run cannot begin, or go on.
+        TipssegError: The run cannot start or continue.
     """
     truth = take_options(TruthOptions, keywords)
     vocabulary, _ = as_vocabulary(read_vocabulary(preset_of(truth)) if classes is None else classes)
@@ -144,7 +144,7 @@ def tune_folder(
         UsageError: Neither `precision` nor `temperature` is set, or `fitted` is missing.
         InputError: Fewer than three masks were edited, or two for a temperature alone, or `output` is not the folder of a run that
             has ended.
-        TipssegError: The run cannot begin, or go on.
+        TipssegError: The run cannot start or continue.
     """
     compute = take_options(ComputeOptions, keywords)
     check_wish(precision, temperature=temperature)

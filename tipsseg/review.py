@@ -62,7 +62,7 @@ def evaluate(
         `record()`, all of them as JSON values.
 
     Raises:
-        TipssegError: The run cannot begin, or go on.
+        TipssegError: The run cannot start or continue.
     """
     truth = take_options(TruthOptions, keywords)
     if formats and output is None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from tipsseg.labelling.scoring.device_scores import DeviceLabels, DeviceScorer
 
-#: Larger images, in pixels, do not leave the device asynchronously: the host would hold the labels of several at a time.
+#: Labels of larger images, in pixels, are not copied asynchronously: the host would hold those of several images at a time.
 _MAX_ASYNC_PIXELS = 1 << 22
 
 
@@ -122,7 +122,7 @@ class PatchLabeller:
 
     @property
     def uses_numba(self) -> bool:
-        """Whether labels come from the windows of one scale on a CPU, which numba speeds up."""
+        """True if labels come from the windows of one scale on a CPU: numba speeds this up."""
         one_scale = len(self.view.short_sides) == 1
         return self._scorer is None and one_scale and (self.options.mode, self.options.refine) == ("slide", "none")
 
