@@ -199,7 +199,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
     ),
     "threads": (
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, jobs=0), tipsseg.UsageError,
-        "argument `jobs`=0 is too small; the least is 1",
+        "argument `jobs`=0 is too small; the minimum is 1",
     ),
     "a limit": (
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, limit=1.5),  # type: ignore[arg-type]
@@ -541,7 +541,7 @@ def test_masks_hold_the_ids(result: LabelMap, tmp_path: Path, mode: str) -> None
         pytest.param(lambda each: each.save_mask("mask"), "a mask is a PNG file, not mask", id="bare"),
         pytest.param(lambda each: each.to_coco("a"), "argument `image_id` must be a whole number, not 'a'", id="name"),
         pytest.param(
-            lambda each: each.to_coco(0, first_id=0), "argument `first_id`=0 is too small; the least is 1", id="0"
+            lambda each: each.to_coco(0, first_id=0), "argument `first_id`=0 is too small; the minimum is 1", id="0"
         ),
     ],
 )

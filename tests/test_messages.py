@@ -61,7 +61,7 @@ _API: tuple[Callable[..., Any], ...] = (
 def texts(source: str) -> Iterator[tuple[int, str]]:
     """The string constants of a module with their lines; {} stands for what an f-string takes in.
 
-    The words of `RunSpec.command` are left out, as they are a command line.
+    `RunSpec.command` and `RunSpec.question` write command lines, and are left out.
     """
     nodes: list[ast.AST] = [ast.parse(source)]
     while nodes:
@@ -72,7 +72,7 @@ def texts(source: str) -> Iterator[tuple[int, str]]:
             nodes += [part.value for part in node.values if isinstance(part, ast.FormattedValue)]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.lineno, node.value
-        elif not isinstance(node, ast.FunctionDef) or node.name != "command":
+        elif not isinstance(node, ast.FunctionDef) or node.name not in ("command", "question", "_question"):
             nodes += ast.iter_child_nodes(node)
 
 

@@ -28,7 +28,7 @@ from tipsseg.runs.label.run import LabelRun
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.open_run import open_runs
 from tipsseg.store.results import Failed, ImageResult, Labelled
-from tipsseg.store.run_record import plan_run
+from tipsseg.store.run_record import plan_run, with_formats
 from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.types import ImageRef
 from tipsseg.util.printable import quoted
@@ -215,7 +215,7 @@ def _begin_labelling(
     paths, choice = as_paths(images), take_options(ImageOptions, keywords)
     check_choice(bool(paths), choice)
     vocabulary, fitted = as_vocabulary(classes)
-    output = take_options(OutputOptions, keywords)
+    output = with_formats(take_options(OutputOptions, keywords))
     if not output.formats:
         raise UsageError("no formats given", 'For example: ["png", "coco"].')
     spec = RunSpec(
@@ -225,6 +225,7 @@ def _begin_labelling(
         fitted=fitted,
         options=take_options(LabelOptions, keywords),
         files=take_options(FileOptions, keywords),
+        sources=tuple(map(str, paths)),
     )
     spec.check()
     make_engine = engine_maker(take_options(EngineOptions, keywords), spec.device)

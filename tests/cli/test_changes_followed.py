@@ -107,7 +107,7 @@ def test_what_cannot_be_taken_from_a_corrected_mask_is_told(run: Run) -> None:
     ran = run.command("convert", "out", "-f", "overlay")
     assert (ran.code, "Error: out/masks/a.png: changed by hand: " in ran.err) == (1, True)
     err = run("-f", "npz")
-    assert "Only the model can write npz" in err
+    assert "cannot be added to npz" in err
     assert "a.png" not in run.labelled
 
 

@@ -137,7 +137,7 @@ def test_a_folder_that_is_none_is_a_problem(command: Command, pictures: Path, fo
     ("arguments", "message"),
     [
         (["out", "--images", "nowhere"], "Error: --images nowhere: no such folder"),
-        (["out", "--jobs", "0"], "Error: --jobs 0 is too small; the least is 1"),
+        (["out", "--jobs", "0"], "Error: --jobs 0 is too small; the minimum is 1"),
     ],
     ids=" ".join,
 )

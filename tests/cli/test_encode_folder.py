@@ -127,7 +127,7 @@ def test_a_dry_run_adds_no_features(run: Run) -> None:
     assert not Path("feats").exists()
     encode(run, "--limit", "2")
     before = tree("feats")
-    assert "by labelling 3 of them" in run("--features", "feats", "--dry-run")
+    assert "estimated from 3 of them" in run("--features", "feats", "--dry-run")
     assert tree("feats") == before
     # What is kept of new images is a part of the estimate.
     sizes = [re.findall(r"and ([0-9.,]+) kB", run("--dry-run", *more))[0] for more in ((), ("--features", "feats"))]

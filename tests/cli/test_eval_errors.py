@@ -66,7 +66,7 @@ NO_FILES = (
     "Hint: Truth masks are files with one of .png .tif .tiff .bmp. If the folder contains the photographs, images and --gt are "
     "swapped.\n"
 )
-NO_THREADS = "Error: --jobs {} is too small; the least is 1\n"
+NO_THREADS = "Error: --jobs {} is too small; the minimum is 1\n"
 EXCLUDE = "Hint: Give images to label and score, or --pred with a folder of masks.\n"
 
 MODEL = ["imgs", "-c", "panda,tree", "-m", "l14"]
@@ -178,7 +178,7 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         [*MODEL, "--gt", "gt", "--background", "turned.txt"],
         2,
         "Error: --background takes phrases, and turned.txt is the name of a file\n"
-        "Hint: Put the phrases into the vocabulary file, as `background`, or name them: --background sky,wall\n",
+        "Hint: Put the phrases into the vocabulary file, as `background`, or list them: --background sky,wall\n",
     ),
     "no classes": (
         "masks", ["imgs", "--gt", "gt"], 2,
@@ -186,7 +186,7 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
     ),
     "two vocabularies": (
         "masks", [*MODEL, "--gt", "gt", "--vocab", "voc20"], 2,
-        "Error: --classes and --vocab both say what to label\nHint: Give one of them.\n",
+        "Error: --classes and --vocab exclude each other\nHint: Use one of them.\n",
     ),
     "two numberings": (
         "masks",
@@ -210,7 +210,7 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         "masks",
         ["imgs", "--gt", "gt", "--layout", "voc21", "--ignore-index", "0"],
         2,
-        "Error: --layout voc21 says already what the ids of the truth mean\n"
+        "Error: --layout voc21 defines the ids of the truth\n"
         "Hint: Leave out --ignore-index, --reduce-zero-label and --zero-based.\n",
     ),
     "layout and other classes": (

@@ -143,8 +143,8 @@ def test_a_dry_run_is_told_and_not_stopped(run: Run) -> None:
     before = contents(Path("out"))
     err = run("--dry-run", options=("-c", "car"))
     assert run.code == 0
-    assert "The run would be refused: cannot write out: it holds labels of another run: the classes differ" in err
-    assert "3 images to label, files of 3 would be replaced" in err
+    assert "The run would stop: cannot write out: it holds labels of another run: the classes differ" in err
+    assert "3 images to label, files of 3 to replace" in err
     assert run.out.splitlines() == [f"imgs/{name}" for name in ALL]
     assert contents(Path("out")) == before
 
@@ -170,7 +170,7 @@ def test_a_format_more_comes_from_the_stored_labels(run: Run, more: str) -> None
     listed = run.command("label", "-", "-c", CLASSES, "-m", run.model, "-o", "out", "-f", more, stdin=b"imgs/a.png\n")
     assert (listed.code, listed.err.splitlines()[-2:]) == (1, err.splitlines()[-2:])
     assert (run.labelled, contents(Path("out"))) == ([], before)
-    assert f"The run would be refused: {err.partition('Error: ')[2].splitlines()[0]}" in run("-f", more, "--dry-run")
+    assert f"The run would stop: {err.partition('Error: ')[2].splitlines()[0]}" in run("-f", more, "--dry-run")
     command = shlex.split(err.rpartition("tipsseg ")[2])
     assert run.command(*command).code == 0
     found, wanted = contents(Path("out")), contents(Path("wanted"))

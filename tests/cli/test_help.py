@@ -96,8 +96,8 @@ def test_help_shows_no_types(command: Command, name: list[str]) -> None:
 #: The options that --help shows of `tipsseg label`, and those that --help-all adds.
 GROUPS = {
     "What to label": ("classes vocab background min-confidence", "from"),
-    "The model": ("model device features refine scales", "dtype batch-size mode short-side"),
-    "The files": ("output format overwrite", "replace-edited instances min-area png-mode simplify names val-fraction"),
+    "Model": ("model device features refine scales", "dtype batch-size mode short-side"),
+    "Files": ("output format overwrite", "replace-edited instances min-area png-mode simplify names val-fraction"),
     "Many images": ("limit dry-run jsonl", "jobs max-pixels resume sample retry-failed null"),
     "Many machines": ("", "shard ray"),
     "Other options": ("quiet help-all help", ""),
@@ -205,8 +205,8 @@ def test_help_has_examples_and_all_formats(command: Command) -> None:
     assert 'tipsseg label photos/ --classes "panda leg,tree"' in command("--help").out
     text = " ".join(command("label", "--help").out.split())
     for part in (
-        "find photos -name '*.jpg' -print0 | tipsseg label -0 -",
-        "Exit code: 0 all done",
+        "find photos -name '*.jpg' -print0 | tipsseg label -0 - -c",
+        "Exit code: 0 success;",
     ):
         assert part in text
     assert ",".join(FORMATS) in "".join(text.split())  # lines may end at a hyphen
@@ -214,7 +214,7 @@ def test_help_has_examples_and_all_formats(command: Command) -> None:
 
 def test_the_help_of_eval_names_every_layout(command: Command) -> None:
     text = "".join(command("eval", "--help").out.split())  # lines may end at a hyphen
-    assert f"anditsclasses:{','.join(sorted(LAYOUTS))}." in text
+    assert f"classesofabenchmark:{','.join(sorted(LAYOUTS))}." in text
 
 
 def test_version(command: Command) -> None:
@@ -241,4 +241,4 @@ else:
 
 def test_tune_says_which_file_it_writes(command: Command) -> None:
     words = " ".join(command("tune", "--help").out.split())
-    assert "End its name with .toml, or with .fit if you give --vocab or --temperature." in words
+    assert "Vocabulary file to write: .toml, or .fit with --vocab or --temperature." in words

@@ -34,7 +34,7 @@ def test_a_corrected_mask_is_kept(run: Run, options: list[str]) -> None:
     err = run(*options)
     assert (run.code, "a.png" in run.labelled, mask.read_bytes()) == (0, False, data)
     assert (
-        "Files of 1 image were changed by hand and are kept; --replace-edited labels it again, and tipsseg convert out "
+        "Kept 1 edited image; use --replace-edited to relabel, and tipsseg convert out "
         "--format FORMAT takes a changed mask into other formats.\n"
     ) in err
     assert "out/masks/a.png" in run.out.splitlines()
@@ -44,9 +44,9 @@ def test_corrected_masks_are_counted(run: Run) -> None:
     run()
     for name in ("a.png", "sub/ü.png"):
         correct(Path("out/masks", name))
-    assert "2 of those changed by hand, and kept" in run("--dry-run")
+    assert "2 of these edited by hand" in run("--dry-run")
     shutil.copy("imgs/a.png", "imgs/new.png")
-    assert "Files of 2 images were changed by hand and are kept; --replace-edited labels them again" in run()
+    assert "Kept 2 edited images; use --replace-edited to relabel" in run()
     assert record(Path("out"))["counts"] == {"labelled": 1, "unchanged": 3, "failed": 0, "edited": 2}
     assert run.command("check", "out").code == 0
 
@@ -80,7 +80,7 @@ def test_other_files_that_were_changed_are_kept(run: Run) -> None:
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "flags": {"seen": True}}))
     data = path.read_bytes()
     shutil.copy("imgs/a.png", "imgs/new.png")
-    assert "1 image were changed by hand" in run("-f", "png,labelme")
+    assert "Kept 1 edited image" in run("-f", "png,labelme")
     assert (run.labelled, path.read_bytes()) == (["new.png"], data)
 
 
@@ -92,7 +92,7 @@ def test_beginning_anew_removes_what_the_program_wrote_and_names_what_it_keeps(r
     Path("out/notes.txt").write_text("mine")
     err = run("--overwrite", "-f", "png", "--limit", "2", options=("-c", "tree"))
     assert (run.code, run.labelled) == (0, ALL[:2])
-    assert "out/labelme/sub/ü.json was changed by hand, and is kept.\n" in err
+    assert "Kept out/labelme/sub/ü.json (edited by hand).\n" in err
     found = tree("out")
     assert found.pop("labelme/sub/ü.json") == data
     assert found.pop("notes.txt") == b"mine"
@@ -128,7 +128,7 @@ def test_beginning_anew_keeps_corrections(run: Run, options: tuple[str, ...], ho
         data = Path("out/masks/a.png").read_bytes()
     err = run("--overwrite", *formats, options=options)
     assert (run.code, run.labelled, Path("out/masks/a.png").read_bytes()) == (0, ALL[1:], data)
-    assert "Files of 1 image were changed by hand and are kept" in err
+    assert "Files of Kept 1 edited image and are kept" in err
     assert run.command("check", "out").code == 0
     # As labelled into a new folder and corrected there.
     run(*formats, output="fresh", options=options)

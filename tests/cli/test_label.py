@@ -101,7 +101,7 @@ def test_a_folder_becomes_masks_annotations_overlays_and_records(label: Label) -
     assert files("out") == ["annotations.json", "classes.json", "manifest.jsonl", *named, "run.json"]
     assert sorted(ran.out.splitlines()) == [f"out/{name}" for name in ("annotations.json", "classes.json", *named)]
     assert "3 images with" in ran.err
-    assert "Skipped in the folders, as no images by their extensions: 1 " in ran.err
+    assert "Skipped files that are not images by their extension: 1 " in ran.err
     assert "3 images labelled" in ran.err
 
     annotations = read("out/annotations.json")
@@ -157,7 +157,7 @@ def test_outputs_inside_the_input_folder_never_become_inputs(label: Label) -> No
         assert ran.code == 0
         assert read(f"{output}/run.json")["counts"]["failed"] == 0
         assert len(Path(output, "manifest.jsonl").read_text().splitlines()) == 3
-    assert "Not searched, as a place of outputs: " in ran.err
+    assert "Skipped folders of outputs: " in ran.err
     assert "imgs/masks" in ran.err
 
 
@@ -168,7 +168,7 @@ def test_the_same_command_gives_the_same_bytes_whatever_the_jobs(label: Label) -
 
 
 def test_commas_in_a_text_vocabulary_are_told(label: Label) -> None:
-    note = "list.txt has one class a line, commas and all, such as 'salt, pepper'.\n"
+    note = "list.txt has one class per line, and keeps commas, as in 'salt, pepper'.\n"
     listed = Path("list.txt")
     listed.write_text("salt, pepper\ntree\n")
     words = ("--vocab", listed)
@@ -176,11 +176,11 @@ def test_commas_in_a_text_vocabulary_are_told(label: Label) -> None:
     assert ran.err.startswith(f'2 classes of list.txt: "salt, pepper", tree.\n{note}')
     assert label("--quiet", images="imgs/a.png", words=words).err == ""
     listed.write_text("salt\ntree\n")
-    assert "commas and all" not in label(images="imgs/a.png", words=words).err
+    assert "keeps commas" not in label(images="imgs/a.png", words=words).err
     for name in ("list.toml", "LIST.TOML"):
         Path(name).write_text('classes = ["salt, pepper", "tree"]')
         ran = label(images="imgs/a.png", words=("--vocab", name))
-        assert (ran.code, "commas and all" in ran.err) == (0, False)
+        assert (ran.code, "keeps commas" in ran.err) == (0, False)
 
 
 def test_the_end_says_what_all_images_of_the_folder_hold(label: Label) -> None:
@@ -245,8 +245,10 @@ def test_a_vocabulary_file_is_used_and_written_out(label: Label, mlp_checkpoint:
         "classes": [leg, {"id": 2, "name": "tree", "synonyms": [], "colour": "#2e86de", "supercategory": "tree"}],
     }
     run = read("out/run.json")
-    assert "--vocab farm.toml --background 'a wall' --mode" in run["command"]
-    assert str(tmp_path) not in run["command"].replace(str(mlp_checkpoint), "")
+    assert f"--vocab {tmp_path}/farm.toml --background 'a wall' --mode" in run["command"]
+    info = read("out/annotations.json")["info"]
+    assert f"--model {mlp_checkpoint.name} --vocab farm.toml --background 'a wall' --mode" in info["command"]
+    assert not any(path in str(info) for path in (str(tmp_path), str(mlp_checkpoint), "imgs"))
     tree = {"id": 2, "name": "tree", "templates": ["a {}", "the {}"]}
     assert run["vocabulary"] == {
         "source": "farm.toml",
@@ -276,7 +278,7 @@ def test_a_vocabulary_file_is_used_and_written_out(label: Label, mlp_checkpoint:
 def test_what_means_the_same_as_a_class_is_told_and_left_out(label: Label) -> None:
     ran = label("-m", "tiny", "--device", "cpu", images="imgs/a.png", words=("-c", "ocean"))
     assert (
-        "\nLeft out 2 background phrases, because to this model they mean the same as a class: "
+        "\nRemoved background phrases that mean the same as a class to this model: "
         "sea (close to ocean), river (close to ocean).\n"
     ) in ran.err
     assert "--background auto " in read("out/run.json")["command"]
@@ -305,10 +307,11 @@ def test_the_recorded_command_gives_the_same_masks(label: Label, command: Comman
     assert label(words=(*flags,), out="one").code == 0
     words = read("one/run.json")["command"]
     assert f" {recorded}" in words
-    assert words.startswith("tipsseg label --model ")
-    assert command(*shlex.split(words)[1:], "imgs", "-f", "png", "-o", "two").code == 0
+    assert words.startswith("tipsseg label imgs --model ")
+    assert words.endswith(" --output one --format png")
+    assert command(*shlex.split(words)[1:], "-o", "two").code == 0
     assert contents("one") == contents("two")
-    assert read("two/run.json")["command"] == words
+    assert read("two/run.json")["command"] == words.replace("--output one", "--output two")
 
 
 def test_masks_of_a_run_that_is_broken_off_can_be_read(label: Label, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +325,7 @@ def test_masks_of_a_run_that_is_broken_off_can_be_read(label: Label, monkeypatch
     monkeypatch.setattr(PatchLabeller, "assign", interrupted)
     ran = label(out="imgs/out", formats="png,coco")
     assert ran.code == 130
-    assert ran.err.splitlines()[-1] == "Interrupted: 2 images done; the same command goes on from there."
+    assert ran.err.splitlines()[-1] == "Interrupted: 2 images done; run the same command to resume."
     named = [name for name in files("imgs/out") if not name.startswith(".tipsseg")]
     assert named == ["classes.json", "manifest.jsonl", "masks/a.png", "masks/sub/b c.png", "run.json"]
     run = read("imgs/out/run.json")
@@ -339,7 +342,7 @@ def test_masks_of_a_run_that_is_broken_off_can_be_read(label: Label, monkeypatch
     ("flags", "told"), [(("-c", "a,b"), False), (("-c", "a", "-c", "b"), False), (("-c", "a,b", "-c", "c"), True)]
 )
 def test_the_note_about_commas_comes_only_where_they_are_kept(label: Label, flags: tuple[str, ...], told: bool) -> None:
-    assert ("commas and all" in label(images="imgs/a.png", words=flags).err) == told
+    assert ("with its commas" in label(images="imgs/a.png", words=flags).err) == told
 
 
 def test_a_line_of_json_for_each_image(process: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
@@ -440,7 +443,7 @@ def test_images_that_are_too_large_are_named(
 @pytest.mark.parametrize("entry", ["label -c a", "eval -c a --gt .", "check", "convert -f coco"])
 def test_a_limit_of_nothing_is_refused(command: Command, tmp_path: Path, entry: str) -> None:
     ran = command(*entry.split(), tmp_path, "--max-pixels", 0)
-    assert (ran.code, ran.err) == (2, "Error: --max-pixels 0 is too small; the least is 1\n")
+    assert (ran.code, ran.err) == (2, "Error: --max-pixels 0 is too small; the minimum is 1\n")
 
 
 def test_labels_of_larger_images_than_is_usual_are_checked_and_converted_where_that_is_allowed(
@@ -525,8 +528,8 @@ def test_names_that_no_font_has_are_told_once(label: Label) -> None:
     with system_fonts(Path("bin").absolute()):
         for formats, told in (("png,overlay", ["\u732b, \u72ac"]), ("png", [])):
             ran = label(words=("-c", "cat,\u732b,\u72ac"), out=formats, formats=formats)
-            notes = [line for line in ran.err.splitlines() if line.startswith("No font")]
-            assert [line.partition(" letters of ")[2].partition(":")[0] for line in notes] == told
+            notes = [line for line in ran.err.splitlines() if line.startswith("No installed font")]
+            assert [line.partition(" letters of ")[2].partition(";")[0] for line in notes] == told
 
 
 def test_tiny_says_once_that_it_knows_drawn_scenes_only(command: Command, tmp_path: Path) -> None:
@@ -535,5 +538,5 @@ def test_tiny_says_once_that_it_knows_drawn_scenes_only(command: Command, tmp_pa
     for number in range(2):
         Image.new("RGB", (30, 30), (0, 90, number)).save(tmp_path / f"imgs/{number}.png")
     label = ("label", "-c", "panda", "-m", "tiny", "-o", tmp_path / "out")
-    assert "drawn scenes only" not in command(*label, scenes / "desert.png").err
-    assert command(*label, tmp_path / "imgs", "--overwrite").err.count("drawn scenes only") == 1
+    assert "only drawn scenes" not in command(*label, scenes / "desert.png").err
+    assert command(*label, tmp_path / "imgs", "--overwrite").err.count("only drawn scenes") == 1

@@ -89,7 +89,7 @@ def test_at_the_command(command: Command, scenes: Path, tmp_path: Path, monkeypa
     assert [each.name for each in tipsseg.read_vocabulary(Path("own.toml")).classes] == list(NAMES)
 
     again = ("label", imgs, *seen, "--vocab", "own.fit", "-f", "png,coco", *store, "-o", "out")
-    assert "Files of 3 images were changed by hand and are kept" in run(*again, "--overwrite").err
+    assert "Kept 3 edited images" in run(*again, "--overwrite").err
     assert accuracy(Path("out"), gt) > before + 0.2
     for name in CORRECTED:
         np.testing.assert_array_equal(read(Path("out/masks") / name), read(gt / name))

@@ -21,70 +21,70 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("coco").mkdir()
 
 
-QUOTES = "Put the list into quotes, so that the shell keeps it in one piece: -c"
+QUOTES = "Quote the list: --classes"
 COMMAS = "Join formats with commas, without spaces: -f"
-UNSET = "Is it of a variable that is not set? The current folder is . (a dot)."
+UNSET = "Is a shell variable not set? Write . (a dot) for the current folder."
 
 # name: (arguments, error, hint)
 MISTAKES = {
     "a space in the list": (
-        ["label", "photos", "-c", "car,", "tree"], "'tree' is no file, and --classes car, seems to go on there",
+        ["label", "photos", "-c", "car,", "tree"], "'tree' is not a file, and seems to belong to --classes",
         f"{QUOTES} 'car, tree'",
     ),
     "a space in a longer list": (
         ["label", "-c", "car,", "panda", "leg,", "tree", "photos"],
-        "'panda' is no file, and --classes car, seems to go on there", f"{QUOTES} 'car, panda, leg, tree'",
+        "'panda' is not a file, and seems to belong to --classes", f"{QUOTES} 'car, panda leg, tree'",
     ),
     "a space before the comma": (
-        ["label", "photos", "-c", "car", ",tree"], "',tree' is no file, and --classes car seems to go on there",
-        f"{QUOTES} 'car, tree'",
+        ["label", "photos", "-c", "car", ",tree"], "',tree' is not a file, and seems to belong to --classes",
+        f"{QUOTES} car,tree",
     ),
     "a space in the list of eval": (
         ["eval", "photos", "--gt", "gt", "-c", "car,", "tree"],
-        "'tree' is no file, and --classes car, seems to go on there", f"{QUOTES} 'car, tree'",
+        "'tree' is not a file, and seems to belong to --classes", f"{QUOTES} 'car, tree'",
     ),
     "a comma at the end": (
         ["label", "photos", "-c", "car,"],
         "class 2 of 2 is empty",
-        "Remove the extra comma. If a name has a comma in it, repeat the option, once for each name: "
+        "Remove the extra comma. If a name has a comma, repeat -c for each name: "
         '-c "salt, pepper" -c tree',
     ),
     "semicolons": (
         ["label", "photos", "-c", "car; red tree"],
-        "classes are separated by commas, and --classes 'car; red tree' has a semicolon",
-        "Use commas: -c 'car,red tree'. A name with a semicolon in it is given in a vocabulary file.",
+        "--classes 'car; red tree' has a semicolon; commas separate classes",
+        "Write -c 'car,red tree'. To label a name with a semicolon, use a vocabulary file.",
     ),
     "a format among the paths": (
-        ["label", "photos", "-c", "car", "-f", "png", "yolo"], "'yolo' is a format, and stands where a path belongs",
+        ["label", "photos", "-c", "car", "-f", "png", "yolo"], "'yolo' is a format, not a path",
         f"{COMMAS} png,yolo",
     ),
     "formats with commas and spaces": (
         ["label", "photos", "-c", "car", "-f", "png,", "yolo,", "overlay"],
-        "'yolo,' is a format, and stands where a path belongs", f"{COMMAS} png,yolo,overlay",
+        "'yolo,' is a format, not a path", f"{COMMAS} png,yolo,overlay",
     ),
     "a format more to convert into": (
-        ["convert", "photos", "-f", "yolo", "cvat"], "'cvat' is a format, and stands where a path belongs",
+        ["convert", "photos", "-f", "yolo", "cvat"], "'cvat' is a format, not a path",
         f"{COMMAS} yolo,cvat",
     ),
     "two folders to convert": (
         ["convert", "photos", "others", "-f", "yolo"],
-        "one folder is converted at a time, and 'others' is another argument", "",
+        "convert takes one output folder, got 'others' too", "",
     ),
     "no command": (
-        ["photos", "-c", "car"], "the command is missing: 'photos' is none", "Run: tipsseg label photos -c car",
+        ["photos", "-c", "car"], "missing command: 'photos' is a folder", "Run: tipsseg label photos -c car",
     ),
     "no command, a list": (
-        ["-", "--vocab", "my list.txt"], "the command is missing: '-' is none",
+        ["-", "--vocab", "my list.txt"], "missing command: '-' is not a command",
         "Run: tipsseg label - --vocab 'my list.txt'",
     ),
     "no command, no such folder": (
-        ["pictures/", "-c", "car"], "the command is missing: 'pictures/' is none",
+        ["pictures/", "-c", "car"], "missing command: 'pictures/' is not a command",
         "Run: tipsseg label pictures/ -c car",
     ),
     "two vocabularies": (
         ["label", "photos", "--vocab", "voc20", "-m", "tiny", "--vocab", "ade20k"],
         "--vocab is given more than once",
-        "Give one; put all classes into one vocabulary file.",
+        "Put all classes into one vocabulary file.",
     ),
     **{
         f"a slip in the background, {slip}": (
@@ -151,7 +151,7 @@ def test_what_is_there_is_a_path_and_no_mistake(command: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "end"),
     [
-        (["-c", "car tree", "photos"], "Error: The command is missing. Run: tipsseg label -c 'car tree' photos\n"),
+        (["-c", "car tree", "photos"], "Error: Missing command. Run: tipsseg label -c 'car tree' photos\n"),
         (["lable", "-c", "car", "pictures"], "Error: No such command 'lable'. Did you mean 'label'?\n"),
         (["pictures"], "Error: No such command 'pictures'.\n"),
     ],
@@ -168,7 +168,7 @@ def test_a_command_that_is_missing_or_none(command: Command, arguments: list[str
         (["photos", "-c", "tree"], "Error: No such command 'labels'. Did you mean 'label'?\n"),
         (
             ["-c", "tree"],
-            "Error: the command is missing: 'labels' is none\n"
+            "Error: missing command: 'labels' is a folder\n"
             "Hint: Did you mean 'label'? Or run: tipsseg label labels -c tree\n",
         ),
     ],
@@ -188,8 +188,8 @@ def test_a_picture_in_place_of_a_list(command: Command, kind: str, flags: list[s
     ran = command("label", "-", "-c", "car", "-m", "tiny", *flags, stdin=data.getvalue())
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.splitlines()[-2:] == [
-        "Error: a picture came on stdin, where - stands for a list of paths",
-        "Hint: Give the path of the picture, or save it first.",
+        "Error: got an image on stdin, but - expects a list of paths",
+        "Hint: Name the image file instead of -.",
     ]
 
 
@@ -249,7 +249,7 @@ def test_retrying_takes_classes_and_options_of_the_run(command: Command, mlp_che
 
 def test_nothing_to_take_classes_from(command: Command) -> None:
     ran = command("label", "--retry-failed", "-o", "out")
-    assert (ran.code, ran.err) == (1, "Error: no run in out, so nothing to retry\nHint: Leave out --retry-failed.\n")
+    assert (ran.code, ran.err) == (1, "Error: no run in out, so nothing to retry\nHint: Remove --retry-failed.\n")
     ran = command("label", "photos")
     assert (ran.code, ran.err.splitlines()[0]) == (2, "Error: no classes given")
 

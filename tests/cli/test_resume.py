@@ -86,7 +86,7 @@ CHANGES: dict[str, Change] = {
     "no manifest": Change(without("out/manifest.jsonl"), []),
     "half a line in the manifest": Change(cut("out/manifest.jsonl"), []),
     "no classes": Change(without("out/classes.json"), []),
-    "another format that needs the model": Change(nothing, ALL, ("-f", "png,coco,confidence")),
+    "another format that needs the model": Change(nothing, ALL, ("-f", "png,coco,overlay,confidence")),
     "one format less": Change(nothing, [], ("-f", "png")),
     "another way": Change(nothing, ALL, ("--mode", "whole")),
     "another least confidence": Change(nothing, ALL, ("--min-confidence", "0.4")),
@@ -122,7 +122,7 @@ def test_what_was_left_out_goes_on_in_the_first_format(run: Run) -> None:
     assert Path("out/annotations.json").read_bytes() == before
     run()
     assert run.labelled == []
-    assert record(Path("out"))["formats"] == ["png", "coco"]
+    assert record(Path("out"))["formats"] == ["png", "coco", "overlay"]
 
 
 def test_other_options_for_a_part_of_the_images_are_refused(run: Run) -> None:
@@ -131,7 +131,7 @@ def test_other_options_for_a_part_of_the_images_are_refused(run: Run) -> None:
     err = run("--mode", "whole", "--limit", "1")
     assert (run.code, run.labelled) == (1, [])
     assert (
-        "Error: cannot write out: it holds the labels of sub/b c.jpg and 1 more, made with other options (tipsseg label --model"
+        "Error: cannot write out: it holds the labels of sub/b c.jpg and 1 more, made with other options (tipsseg label imgs "
         in err
     )
     # To start over would lose the labels of the other images.
@@ -254,7 +254,12 @@ def test_only_what_failed_is_tried_again(failed: Run, given: bool) -> None:
     ran = failed.command(*label, "--retry-failed")
     assert ran.code == 1
     assert failed.labelled == ["sub/bad.png"]
-    assert ran.out.splitlines() == ["out/masks/sub/bad.png", "out/annotations.json", "out/classes.json"]
+    assert ran.out.splitlines() == [
+        "out/masks/sub/bad.png",
+        "out/overlays/sub/bad.jpg",
+        "out/annotations.json",
+        "out/classes.json",
+    ]
     assert [json.loads(line)["image"] for line in Path("out/errors.jsonl").read_text().splitlines()] == ["broken.jpg"]
     Path("imgs/broken.jpg").unlink()
     Path("imgs/new.png").unlink()
@@ -278,10 +283,10 @@ def test_a_list_can_be_narrowed_to_what_failed(failed: Run) -> None:
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        (["-o", "elsewhere"], "Error: no run in elsewhere, so nothing to retry\nHint: Leave out --retry-failed.\n"),
+        (["-o", "elsewhere"], "Error: no run in elsewhere, so nothing to retry\nHint: Remove --retry-failed.\n"),
         (
             ["--no-resume"],
-            "Error: --retry-failed goes on from a run, and --no-resume starts over\nHint: Give one of them.\n",
+            "Error: --retry-failed resumes a run, and --no-resume does not\nHint: Use one of them.\n",
         ),
     ],
 )
@@ -336,7 +341,7 @@ def test_a_run_is_repeated_from_its_record(run: Run, case: str) -> None:
         assert ran.code == 0, ran.err
         assert contents(Path("again")) == contents(Path("out"))
     different = {key for key in record(Path("out")) if record(Path("out"))[key] != record(Path("again"))[key]}
-    assert different <= {"started", "ended", "counts", "files"}  # the times of those
+    assert different <= {"started", "ended", "counts", "files", "command"}  # times, and paths
     # And what is there counts as done by the same.
     run.labelled.clear()
     assert run.command("label", "imgs", "--from", "out", "-o", "out").code == 0
@@ -382,7 +387,7 @@ def test_labels_in_the_old_layout_of_yolo_are_moved_without_labelling_them_anew(
     assert "Nothing was written" in run("-f", "png", "--dry-run")
     said = run("-f", "png")
     assert (run.code, run.labelled) == (0, [])
-    assert "yolo: the files of 3 images moved to the folders that its data.yaml names now." in said
+    assert "yolo: moved the files of 3 images to the folders that data.yaml names now." in said
     assert contents(Path("out")) == before
     assert run.command("check", "out").code == 0
 
@@ -394,7 +399,7 @@ def edited(**values: object) -> Callable[[], object]:
 WRONG_RECORDS: dict[str, tuple[Callable[[], object], list[str], str]] = {
     "absent": (
         nothing, ["--from", "nowhere/run.json"],
-        "Error: --from nowhere/run.json: no such file\nHint: Give the run.json in",
+        "Error: --from nowhere/run.json: no such file\nHint: Name the run.json of an output folder",
     ),
     "not JSON": (
         lambda: Path("out/run.json").write_text("{"),
@@ -409,12 +414,12 @@ WRONG_RECORDS: dict[str, tuple[Callable[[], object], list[str], str]] = {
     "of another tool": (
         edited(tool="x"),
         ["--from", "out"],
-        "Error: --from out/run.json: not by tipsseg, or damaged\nHint: Give the run.json in",
+        "Error: --from out/run.json: not by tipsseg, or damaged\nHint: Name the run.json of an output folder",
     ),
     "of eval": (
         lambda: Path("out/run.json").write_text("[]"),
         ["--from", "out"],
-        "Error: --from out/run.json: not by tipsseg, or damaged\nHint: Give the run.json in",
+        "Error: --from out/run.json: not by tipsseg, or damaged\nHint: Name the run.json of an output folder",
     ),
     "without a vocabulary": (
         edited(vocabulary=None),
@@ -436,7 +441,7 @@ WRONG_RECORDS: dict[str, tuple[Callable[[], object], list[str], str]] = {
     ),
     "with classes beside it": (
         nothing, ["--from", "out", "-c", "tree"],
-        "Error: --from says what to label\nHint: Leave out --classes, --vocab and --background.\n",
+        "Error: --from repeats the classes of a run\nHint: Remove --classes, --vocab and --background.\n",
     ),
 }  # fmt: skip
 
@@ -456,10 +461,10 @@ def test_what_cannot_be_the_same_any_more_is_told(run: Run) -> None:
     run()
     edited(version="0.0.9")()
     ran = run.command("label", "imgs", "--from", "out", "-o", "again")
-    assert "out/run.json is of version 0.0.9 of tipsseg, and this is " in ran.err
+    assert "out/run.json is of tipsseg 0.0.9, and this is " in ran.err
     edited(model={**dict(record(Path("out"))["model"]), "sha256": {}})()  # type: ignore[call-overload]
     ran = run.command("label", "imgs", "--from", "out", "-o", "again")
-    assert "The model is not the one of out/run.json; it has other files." in ran.err
+    assert "The model has other files than the model of out/run.json." in ran.err
 
 
 # ---- --dry-run ----
@@ -472,10 +477,10 @@ def test_a_dry_run_tells_what_would_be_done(run: Run) -> None:
     err = run("--dry-run")
     assert (run.code, run.out.splitlines()) == (0, ["imgs/broken.jpg", "imgs/sub/b c.jpg", "imgs/sub/ü.bmp"])
     assert "3 images to label, 1 unchanged, into out. Nothing was written.\n" in err
-    assert re.search(r"\nAbout 0:\d\d and [0-9.]+ kB on this machine, by labelling 2 of them\.\n", err)
+    assert re.search(r"\nAbout 0:\d\d and [0-9.]+ kB on this machine, estimated from 2 of them\.\n", err)
     assert contents(Path("out")) == before
     err = run("--dry-run", "--no-resume")
-    assert "4 images to label, files of 1 would be replaced, into out. Nothing was written.\n" in err
+    assert "4 images to label, files of 1 to replace, into out. Nothing was written.\n" in err
 
 
 def test_a_dry_run_refuses_what_a_run_refuses(run: Run) -> None:
@@ -484,11 +489,11 @@ def test_a_dry_run_refuses_what_a_run_refuses(run: Run) -> None:
     assert (run.code, run.out) == (1, "")
     # Other labels in the folder are told, and what the run would be too.
     assert (
-        "The run would be refused: cannot write out: it holds the labels of sub/b c.jpg and 1 more, made with other"
+        "The run would stop: cannot write out: it holds the labels of sub/b c.jpg and 1 more, made with other"
         in run("--dry-run", "--mode", "whole", "--limit", "1")
     )
     assert (run.code, run.out) == (0, "imgs/a.png\n")
-    assert "The run would be refused: cannot write out: it holds labels of another run: the classes differ" in run(
+    assert "The run would stop: cannot write out: it holds labels of another run: the classes differ" in run(
         "--dry-run", options=("-c", "tree")
     )
     shutil.copy("imgs/a.png", "imgs/a.jpg")
@@ -505,7 +510,7 @@ def test_a_dry_run_downloads_nothing(run: Run, monkeypatch: pytest.MonkeyPatch, 
     assert ran.code == 0
     assert ran.err.endswith(
         "3 images to label, into labels. Nothing was written.\n"
-        "No estimate of time and disk: get the weights first, with tipsseg weights download b14\n"
+        "No estimate of time and disk space without the weights. Run: tipsseg weights download b14\n"
     )
 
 

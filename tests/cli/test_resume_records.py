@@ -126,7 +126,7 @@ def test_an_interrupted_run_says_what_is_done_and_how_to_go_on(run: Run) -> None
         with at(Path("out/annotations.json")):
             err = run(*options)
         assert run.code == 130
-        assert err.splitlines()[-1] == f"Interrupted: 3 images done; {how} goes on from there."
+        assert err.splitlines()[-1] == f"Interrupted: 3 images done; run {how} to resume."
 
 
 def test_a_record_says_what_was_asked_for_and_what_that_came_to(run: Run) -> None:
@@ -181,7 +181,7 @@ def test_a_dry_run_starts_over_as_a_run_does(run: Run) -> None:
     for options in (("-c", "tree"), ("-c", CLASSES, "--mode", "whole", "--limit", "1")):
         err = run("--dry-run", "--no-resume", options=options)
         assert run.code == 0, err
-        assert "would be replaced, into out. Nothing was written.\n" in err
+        assert "to replace, into out. Nothing was written.\n" in err
 
 
 def test_a_dry_run_counts_what_cannot_be_labelled(run: Run) -> None:
@@ -197,7 +197,7 @@ def test_a_dry_run_counts_what_cannot_be_labelled(run: Run) -> None:
 def test_a_dry_run_tells_of_another_at_work(run: Run, records: str, options: list[str]) -> None:
     Path(records).mkdir(parents=True)
     with FileLock(Path(records, ".tipsseg-lock")):
-        assert f"Another tipsseg is at work in {records}.\n" in run("--dry-run", *options)
+        assert f"Another tipsseg process is writing to {records}.\n" in run("--dry-run", *options)
     assert "Another" not in run("--dry-run", *options)
 
 
@@ -205,7 +205,7 @@ def test_an_estimate_is_of_images_from_all_over_the_run(run: Run) -> None:
     for number in range(12):
         shutil.copy("imgs/a.png", f"imgs/b{number:02}.png")
     err = run("--dry-run")
-    assert err.endswith("on this machine, by labelling 6 of them.\n")
+    assert err.endswith("on this machine, estimated from 6 of them.\n")
     assert run.labelled == ["a.png", "b01.png", "b03.png", "b05.png", "b07.png", "b09.png"]
 
 
@@ -213,7 +213,7 @@ def test_no_estimate_of_images_that_cannot_be_labelled(run: Run) -> None:
     for name in ALL:
         Path("imgs", name).write_bytes(b"")
     err = run("--dry-run")
-    assert err.endswith("No estimate of time and disk: none of the images that were tried can be labelled.\n")
+    assert err.endswith("No estimate of time and disk space: labelling a few images failed.\n")
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}"], ids=["empty", "of others"])
@@ -257,7 +257,7 @@ def test_a_picture_that_was_changed_is_kept_unless_it_is_asked_for(run: Run) -> 
     before = mask.read_bytes()
     for damage in (b"", before[:-1], before + b"0"):
         mask.write_bytes(damage)
-        assert "Files of 1 image were changed by hand and are kept; --replace-edited labels it again" in run()
+        assert "Kept 1 edited image; use --replace-edited to relabel" in run()
         assert (run.labelled, mask.read_bytes()) == ([], damage)
         run("--replace-edited")
         assert (run.labelled, mask.read_bytes()) == (["a.png"], before)
@@ -309,9 +309,7 @@ def test_a_folder_with_an_option_that_is_gone_still_opens(run: Run, name: str, v
     assert told in run("--limit", "1")
     again = run.command("label", "imgs", "--from", "out", "--device", "cpu", "-o", "again")
     assert again.code == 0
-    assert (
-        f"out/run.json asks for --{option}, which is gone from this version; labels are made without it." in again.err
-    )
+    assert f"out/run.json uses --{option}, which this version does not have; this run ignores it." in again.err
     run()
     assert run.labelled == ALL
     assert name not in record(Path("out"))["options"]  # type: ignore[operator]
@@ -341,7 +339,7 @@ def test_another_folder_that_names_begin_at_is_told_of(run: Run) -> None:
     ran = run.command("label", "more", "-c", CLASSES, "-m", run.model, "-o", "out", "--device", "cpu")
     assert (ran.code, images_of("out")) == (0, ["a.png", "new.png", *ALL[1:]])
     here = Path.cwd()
-    said = f"The names of images begin at {here}/more now, and began at {here}/imgs in the run before."
+    said = f"Names of images are relative to {here}/more; in the earlier run they were relative to {here}/imgs."
     assert said in ran.err.splitlines()
 
 
@@ -459,7 +457,7 @@ def test_formats_that_are_of_other_labels_now_are_named(run: Run) -> None:
     run("-f", "png,yolo,hf")
     err = run("-f", "png", "--min-area", "5")
     assert (
-        "Images that were labelled again are not in yolo,hf any more; tipsseg convert out --format yolo,hf writes them.\n"
+        "Images that were labelled again are no longer in yolo,hf. To add them, run: tipsseg convert out --format yolo,hf.\n"
         in err
     )
     assert run.command("convert", "out", "-f", "yolo,hf").code == 0

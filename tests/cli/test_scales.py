@@ -129,7 +129,7 @@ def test_a_file_of_a_scale_that_is_damaged_is_made_again(command: Command, image
     assert f"{other}: not a feature file" in command("check", "feats").out
     other.unlink()
     ran = command("label", images, *TINY, *SCALES, "-c", "panda", "-o", "out", "--features", "feats")
-    assert (ran.code, ran.err.count("; the image was encoded again.")) == (0, 2)
+    assert (ran.code, ran.err.count("; encoded the image again.")) == (0, 2)
     assert [path.read_bytes() for path in fine] == before
     fine[0].write_bytes(before[0][:-1])
     ran = command("encode", images, *TINY, *SCALES, "-o", "feats", "--jsonl")
@@ -165,7 +165,7 @@ def test_dry_runs_tell_the_cost(command: Command, images: Path, monkeypatch: pyt
     assert "2 unchanged" in command("encode", images, *TINY, *SCALES, "-o", "other", "--dry-run").err
     seen = windows(monkeypatch)
     trial = ("label", images, *TINY, *SCALES, "-c", "panda", "--dry-run", "--features", "other")
-    assert "by labelling 2 of them" in command(*trial).err
+    assert "estimated from 2 of them" in command(*trial).err
     assert not seen  # the features of both scales are tried with
 
 
@@ -186,8 +186,8 @@ def test_scores_and_archives(command: Command, images: Path) -> None:
         (("encode", "-o", "feats", "--scales", "-1,1"), "--scales: -1 is not positive"),
         (("eval", "--gt", "imgs", "-c", "a", "--scales", "1,1e9"), "--scales: 1000000000.0 is too large"),
         (("label", "-c", "a", "--scales", "1,1"), "--scales has 1 twice"),
-        (("label", "-c", "a", "--scales", "two"), "--scales two: 'two' is no number"),
-        (("label", "-c", "a", "--scales", "1,2,3,4,5"), "--scales has 5 numbers, more than 4"),
+        (("label", "-c", "a", "--scales", "two"), "--scales two: 'two' is not a number"),
+        (("label", "-c", "a", "--scales", "1,2,3,4,5"), "--scales has 5 numbers; the maximum is 4"),
         (("label", "-c", "a", "--scales", "1,1.001"), "--scales: 1 and 1.001 are both a short side of 56 pixels"),
         (
             ("label", "-c", "a", "--scales", "1,1.01"),

@@ -34,7 +34,7 @@ def test_a_run_that_is_stopped_leaves_whole_files(mlp_checkpoint: Path, tmp_path
         run.send_signal(number)
         out, err = run.stdout.read(), run.stderr.read()  # `communicate` would lose what `readline` has read ahead
     assert run.returncode == code
-    told = re.fullmatch(message + r": (\d+) images? done; the same command goes on from there\.", err.splitlines()[-1])
+    told = re.fullmatch(message + r": (\d+) images? done; run the same command to resume\.", err.splitlines()[-1])
     assert "Traceback" not in err
     done = ["out/masks/000.png", *out.splitlines()]
     assert told is not None
@@ -114,4 +114,4 @@ def test_a_run_that_waits_for_more_of_a_list_stops_at_once(mlp_checkpoint: Path,
             assert run.wait(timeout=60) == 143
         finally:
             run.kill()
-        assert run.stderr.read().endswith("Terminated: 1 image done; the same command goes on from there.\n")
+        assert run.stderr.read().endswith("Terminated: 1 image done; run the same command to resume.\n")

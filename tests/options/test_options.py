@@ -58,8 +58,8 @@ def test_areas_are_read_and_written(text: str, area: MinArea) -> None:
 def test_what_is_no_area(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_min_area(text)
-    assert caught.value.message == f"argument `min_area`={text} is no area"
-    assert caught.value.hint == 'Give a whole number of pixels, or a percentage of the image such as "0.1%".'
+    assert caught.value.message == f"argument `min_area`={text} is not an area"
+    assert caught.value.hint == 'Write a whole number of pixels, or a percentage of the image such as "0.1%".'
 
 
 def test_more_than_the_image() -> None:
@@ -101,16 +101,16 @@ def test_the_record() -> None:
         ({"instances": "all"}, "unknown instances 'all'"),
         ({"instances": None}, "unknown instances None"),
         ({"min_area": []}, r"argument `min_area` must be a whole number, not \[\]"),
-        ({"min_area": "few"}, "argument `min_area`=few is no area"),
+        ({"min_area": "few"}, "argument `min_area`=few is not an area"),
         ({"png_mode": "RGB"}, "unknown mode of PNG files 'RGB'"),
         ({"names": "long"}, "unknown names of files 'long'"),
         ({"names": 1}, "unknown names of files 1"),
         ({"simplify": "2"}, "argument `simplify` must be a number, not '2'"),
         ({"simplify": True}, "argument `simplify` must be a number, not True"),
         ({"simplify": 10**400}, "argument `simplify`=1000"),
-        ({"simplify": math.nan}, "argument `simplify`=nan is no distance"),
-        ({"simplify": -1}, "argument `simplify`=-1 is no distance"),
-        ({"val_fraction": 1}, "argument `val_fraction`=1 is no part of the images"),
+        ({"simplify": math.nan}, "argument `simplify`=nan is not between 0 and 1000"),
+        ({"simplify": -1}, "argument `simplify`=-1 is not between 0 and 1000"),
+        ({"val_fraction": 1}, r"argument `val_fraction` must be in \[0, 1\), got 1"),
         ({"val_fraction": []}, r"argument `val_fraction` must be a number, not \[\]"),
     ],
 )
@@ -125,10 +125,10 @@ def test_records_by_others(change: dict[str, object], message: str) -> None:
         ({"instances": "object"}, "Use one of component, class."),
         ({"png_mode": "rgb"}, "Use one of L, P."),
         ({"names": ""}, "Use one of stem, full."),
-        ({"simplify": -0.5}, "Give a number from 0 to 1000; 1 or 2 are usual."),
-        ({"simplify": math.inf}, "Give a number from 0 to 1000; 1 or 2 are usual."),
-        ({"val_fraction": math.nan}, "Give a number from 0 to less than 1, such as 0.2."),
-        ({"val_fraction": 20.0}, "Give a number from 0 to less than 1, such as 0.2."),
+        ({"simplify": -0.5}, "Write a distance in pixels; 1 or 2 are usual."),
+        ({"simplify": math.inf}, "Write a distance in pixels; 1 or 2 are usual."),
+        ({"val_fraction": math.nan}, "Write 0.2 for a fifth of the images."),
+        ({"val_fraction": 20.0}, "Write 0.2 for a fifth of the images."),
     ],
 )
 def test_wrong_options_say_what_there_is(options: dict[str, object], hint: str) -> None:
@@ -229,12 +229,12 @@ def test_what_programs_have_at_hand_is_taken(record: type, name: str, given: obj
     ("record", "options", "message"),
     [
         (TruthOptions, {"reduce_zero_label": True, "zero_based": True}, "argument `reduce_zero_label` and argument `zero_based`"),
-        (TruthOptions, {"layout": "voc20", "ignore_index": 0}, "argument `layout`=voc20 says already what the ids"),
+        (TruthOptions, {"layout": "voc20", "ignore_index": 0}, "argument `layout`=voc20 defines the ids"),
         (ImageOptions, {"limit": 1, "sample": 1}, "argument `limit` and argument `sample` exclude each other"),
         (ImageOptions, {"sample": True}, "argument `sample` must be a whole number, not True"),
         (OutputOptions, {"overwrite": True, "resume": False}, "argument `overwrite` and argument `resume`=False exclude"),
         (OutputOptions, {"formats": "png"}, "formats must be a list of names, not 'png'"),
-        (EngineOptions, {"ray": True}, "argument `ray`=True is no number of actors"),
+        (EngineOptions, {"ray": True}, "argument `ray`=True is not a number of actors"),
         (ComputeOptions, {"device": True}, "unknown device True"),
         (ComputeOptions, {"dtype": "int8"}, "unknown dtype 'int8'"),
         (StoreOptions, {"output": "feats", "feature_dtype": "int4"}, "unknown dtype of features 'int4'"),

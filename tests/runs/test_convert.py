@@ -255,9 +255,9 @@ def test_what_is_said(tmp_path: Path) -> None:
     build(tmp_path, Case(("png", "coco"), ("yolo", "coco-polygon"), options=CLASSWISE))
     _, said = convert(tmp_path, "yolo", "coco-polygon")
     assert said[0] == f"6 images of {tmp_path}/out into yolo, coco-polygon."
-    assert said[1] == "In yolo an object has one part, so each part of a class is an object there."
+    assert said[1] == "yolo cannot hold objects of several parts; every part of a class is an object there."
     assert said[2].startswith("Polygons of 11 objects: IoU with their pixels 1.0000 on average")
-    assert said[3].startswith("yolo: yolo/data.yaml names the same 6 images for training and for validation; ")
+    assert said[3].startswith("yolo: yolo/data.yaml has the same 6 images for training and validation; ")
     assert said[4].startswith("6 images converted in ")
     assert said[4].endswith(f" s, into {tmp_path}/out")
     assert len(said) == 5
@@ -395,12 +395,12 @@ def test_what_a_person_changed_moves_too_and_what_is_in_the_way_keeps_all_from_m
     assert tree(tmp_path / "out/yolo").keys() == {*tree(tmp_path / "wanted/yolo")}
 
 
-SAME_IMAGES = "yolo: yolo/data.yaml names the same 6 images for training and for validation; argument `val_fraction`="
+SAME_IMAGES = "yolo: yolo/data.yaml has the same 6 images for training and validation; "
 #: A fraction, and what is said of it.
 DIVISIONS = {
-    "none": (None, f"{SAME_IMAGES}0.2 sets about a fifth apart."),
+    "none": (None, f"{SAME_IMAGES}see argument `val_fraction`."),
     "some": (0.5, "yolo: 2 images for training, 4 for validation."),
-    "too little": (0.001, f"{SAME_IMAGES}0.001 divides more images."),
+    "too little": (0.001, f"{SAME_IMAGES}argument `val_fraction`=0.001 needs more images."),
 }
 
 
@@ -955,7 +955,7 @@ def test_an_interrupt_says_how_far_it_came(tmp_path: Path) -> None:
     for images in (2, 3):  # those that are done already count too
         with pytest.raises(KeyboardInterrupt) as caught:
             convert_folder(tmp_path / "out", into, None, 1, Interrupts(images))
-        assert caught.value.__notes__ == [f"{images} images done; the same command goes on from there"]
+        assert caught.value.__notes__ == [f"{images} images done; run the same command to resume"]
     assert convert(tmp_path, *into)[0] == 0
     assert_same(tmp_path / "out", tmp_path / "wanted")
 

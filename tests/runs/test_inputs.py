@@ -566,8 +566,8 @@ def test_a_part_of_the_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limit", "sample", "message"),
     [
-        (0, None, "argument `limit`=0 is too small; the least is 1"),
-        (None, -1, "argument `sample`=-1 is too small; the least is 1"),
+        (0, None, "argument `limit`=0 is too small; the minimum is 1"),
+        (None, -1, "argument `sample`=-1 is too small; the minimum is 1"),
         (2, 2, "argument `limit` and argument `sample` exclude each other"),
     ],
 )

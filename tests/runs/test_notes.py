@@ -1,4 +1,4 @@
-"""What is said of the images of a run: once, at the right time, and nothing where there is nothing to say."""
+"""Notes about the images of a run: printed once, at the right time, and only if there is something to note."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def said(model: str, images: Sequence[tuple[str | None, bool]]) -> list[str]:
     for number, (sha256, squeezed) in enumerate(images):
         ref = ImageRef(Path(f"in/{number}.png"), PurePosixPath(f"{number}.png"))
         entry = ManifestEntry(ref.name, str(ref.path), Fingerprint(1, 1, sha256), "", {}, {}, (), 0.0, {})
-        notes.take(Labelled(ref, entry, {}, PolygonQuality(), ("squeezed",) if squeezed else ()))
+        notes.add(Labelled(ref, entry, {}, PolygonQuality(), ("squeezed",) if squeezed else ()))
     progress.note("|")
     notes.end()
     return progress.lines
 
 
-TINY = "The model tiny knows drawn scenes only"
+TINY = "The model tiny knows only drawn scenes"
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_what_is_none(text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_shard(text)
     assert caught.value.message == message
-    assert caught.value.hint == "Give the part and the number of parts, with 8 processes from 1/8 to 8/8."
+    assert caught.value.hint == "Write the part and the number of parts: 1/8 to 8/8 for 8 processes."
 
 
 @given(shards)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from unittest.mock import patch
 
 from typer.testing import CliRunner
 
@@ -28,7 +30,9 @@ class Command(Protocol):
 
 def run_command(*arguments: object, stdin: bytes | None = None) -> Ran:
     """Run `tipsseg` in this process and folder; an error that is not an expected one is raised."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+    words = [str(argument) for argument in arguments]
+    with patch.object(sys, "argv", ["tipsseg", *words]):
+        result = CliRunner().invoke(app, words, input=stdin)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Ran(result.exit_code, result.stdout, result.stderr)

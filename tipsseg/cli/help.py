@@ -1,4 +1,4 @@
-"""How the help of a command looks, its options in groups; and what a shell completes the values of options to."""
+"""Format the help of a command in groups, guess what a mistyped option means, and complete values in a shell."""
 
 from __future__ import annotations
 
@@ -14,44 +14,46 @@ from tipsseg.options.fields import GROUPS, OTHER, Completion
 
 _ARGUMENTS = "Arguments"
 
-#: Where a context keeps that all options are to be shown.
+#: The key in a context's `meta` that asks for the rare options too.
 _ALL = "tipsseg.help_all"
 
-
-#: Options of earlier versions, and what takes their place.
-_GONE = {
+#: Options of earlier versions and of other tools, and the hint for each. Only commands that have `--vocab` look here.
+_HINTS = {
     "-v": "Write --vocab.",
     "--actors": "Write --ray 4 for four actors, or --ray 4x1 for four with a GPU each.",
     "--engine": "Write --ray 4 for four actors of a Ray cluster; without --ray this process labels.",
     "--gpus": "Write --ray 4x0.5 for four actors with half a GPU each.",
-    "--templates": "Write `templates` into a vocabulary file; tipsseg vocab show makes one, and has --templates.",
+    "--templates": "Write `templates` into a vocabulary file; tipsseg vocab show prints one to start from.",
+    **dict.fromkeys(
+        ("--prompt", "--prompts", "--text", "--text-prompt", "--queries"), 'Write --classes "panda leg,tree".'
+    ),
+    **dict.fromkeys(("--threshold", "--conf", "--confidence"), "Write --min-confidence 0.5."),
 }
 
 
 class Command(TyperCommand):
-    """A command whose options stand in its help in the groups that `rich_help_panel` names; typer does so with rich alone.
+    """A command that prints its options in the groups of `rich_help_panel`; typer does that only with rich installed.
 
-    All arguments and options have a `metavar`, or typer would show their type.
+    Arguments and options need a `metavar`, or typer prints their Python types.
 
     Attributes:
-        rare: The names of the options that --help-all alone shows.
+        rare: Names of the options that only --help-all prints.
     """
 
     rare: ClassVar[frozenset[str]] = frozenset()
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Parse the arguments. Raise UsageError if --vocab is there twice, as of any option the last counts."""
+        """Parse the arguments. Raise UsageError for two --vocab, of which click would use the last, and for known wrong options."""
+        names = {param.name for param in self.params}
         try:
-            _, _, found = self.make_parser(ctx).parse_args(list(args))
-            if sum(param.name == "vocab" for param in found) > 1:
-                raise UsageError(
-                    "--vocab is given more than once", "Give one; put all classes into one vocabulary file."
-                )
+            _, _, given = self.make_parser(ctx).parse_args(list(args))
+            if sum(param.name == "vocab" for param in given) > 1:
+                raise UsageError("--vocab is given more than once", "Put all classes into one vocabulary file.")
             return super().parse_args(ctx, args)
         except Exception as error:
             flag = getattr(error, "option_name", None)
-            if flag in _GONE and any(param.name == "vocab" for param in self.params):
-                raise UsageError(f"{flag} is gone", _GONE[flag]) from None
+            if flag in _HINTS and "vocab" in names:
+                raise UsageError(f"unknown option {flag}", _HINTS[flag]) from None
             raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -66,11 +68,10 @@ class Command(TyperCommand):
                 arguments.append((param.metavar or name, text))
             else:
                 options.append((getattr(param, "rich_help_panel", None) or OTHER, (name, text)))
-        if len({heading for heading, _ in options}) < 4:  # few options of each group
+        if len({heading for heading, _ in options}) < 4:  # too few for groups
             options = [("Options", row) for _, row in options]
-        headings = dict.fromkeys((_ARGUMENTS, *GROUPS, *(heading for heading, _ in options)))
-        for heading in headings:
-            rows = arguments if heading == _ARGUMENTS else [row for each, row in options if each == heading]
+        for heading in dict.fromkeys((_ARGUMENTS, *GROUPS, *(heading for heading, _ in options))):
+            rows = arguments if heading == _ARGUMENTS else [row for group, row in options if group == heading]
             if rows:
                 with formatter.section(heading):
                     formatter.write_dl(rows)
@@ -84,7 +85,7 @@ def show_all(context: typer.Context, wanted: bool) -> None:
 
 
 def completion_of(choices: tuple[str, ...] | Completion) -> Callable[[str], list[str]]:
-    """Return what completes a value to one of these choices, or to one of a list that has a name."""
+    """Return the function that completes a value to one of the choices, or to a name of a known list."""
     if choices == "formats":
         return complete_formats
     if choices == "models":
@@ -99,10 +100,10 @@ def completion_of(choices: tuple[str, ...] | Completion) -> Callable[[str], list
 
 
 def complete_formats(incomplete: str) -> list[str]:
-    """Completes the last name of a list with commas to a format that is not in the list."""
+    """Complete the last name of a comma-separated list to a format that the list does not have yet."""
     before, comma, last = incomplete.rpartition(",")
-    taken = before.split(",")
-    return [f"{before}{comma}{name}" for name in FORMATS if name.startswith(last) and name not in taken]
+    listed = before.split(",")
+    return [f"{before}{comma}{name}" for name in FORMATS if name.startswith(last) and name not in listed]
 
 
 def complete_models(incomplete: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The command line: joins the commands, and is the only place that prints errors."""
+"""Entry point of the command line: load the command, print its errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tipsseg.cli.wording import as_typed
 from tipsseg.errors import TipssegError, UsageError
 from tipsseg.util.printable import printable, quoted, shell_line
 
-_MAIN_HELP = "Label every pixel of images with your own phrases, by TIPSv2."
+_MAIN_HELP = "Label every pixel of your images with your own phrases."
 
 _MAIN_EPILOG = """\b
 Examples:
@@ -29,38 +29,50 @@ Examples:
 """
 
 
-#: The commands, and what --help says of them. Each has its module in `tipsseg.cli.commands`.
+#: The commands with their summaries in --help. Each is a module of `tipsseg.cli.commands`.
 _COMMANDS: Mapping[str, str] = {
-    "label": "Label images: a mask, COCO annotations or an overlay of each.",
-    "encode": "Keep features of images: later labels need no model run.",
+    "label": "Label images and write masks, COCO annotations and overlays.",
+    "encode": "Store image features, so that labelling again needs no model run.",
     "convert": "Write the labels of a run in more formats, without the model.",
-    "correct": "Take corrected labels back into an output folder.",
-    "fit": "Learn classes from edited masks, for --vocab of label.",
-    "tune": "Choose minimum confidences by edited masks, for --vocab of label.",
+    "correct": "Import corrected labels into an output folder.",
+    "fit": "Learn classes from edited masks, for label --vocab.",
+    "tune": "Choose minimum confidences from edited masks, for label --vocab.",
     "merge": "Join the shards of a run, or several runs, into one folder.",
-    "check": "Read an output folder back: is all there, and what it should be?",
-    "rank": "Print which images to review first, with reasons.",
-    "report": "Make a page to look at: thumbnails, labels, numbers by class.",
+    "check": "Verify an output folder.",
+    "rank": "List the images to review first, with reasons.",
+    "report": "Write an HTML page with thumbnails, labels and class statistics.",
     "eval": "Score labels against truth masks: mean IoU, confusion matrix.",
-    "vocab": "Vocabularies: the presets, and files of your own.",
+    "vocab": "List, print and check vocabularies.",
     "weights": "Download and verify the pinned weights.",
     "doctor": "Check this installation: versions, devices, numbers, weights.",
 }
 
-#: Where the module has another name, as `eval` is Python's.
+#: Commands whose module has another name; `eval` is a built-in function.
 _MODULES = {"eval": "evaluate"}
 
+#: Commands that users guess, and the right ones.
+_GUESSES = {
+    **dict.fromkeys(("annotate", "predict", "run", "segment"), "label"),
+    "embed": "encode",
+    "export": "convert",
+    "import": "correct",
+    "train": "fit",
+    "show": "report",
+    "view": "report",
+    "evaluate": "eval",
+}
 
-# The base of typer's errors of usage has had several homes; this one of its children is public.
+
+# The base class of typer's usage errors has moved between modules; a public subclass leads to it.
 _TyperUsageError: Any = typer.BadParameter.__mro__[1]
 
 
 class _Group(TyperGroup):
-    """Loads the command that is asked for, and turns expected errors into `Error:` and `Hint:` lines and an exit code."""
+    """Load the command that the user names. Print expected errors as `Error:` and `Hint:` lines, and set the exit code."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        # To import all of them, and to look through their options, takes 0.45 of the time that importing typer takes.
-        _refuse_missing_command(ctx, args)
+        # Importing all commands with their options would take 0.45 of the time that importing typer takes.
+        _refuse_other_words(ctx, args)
         if args[0] in _COMMANDS:
             module = import_module(f"tipsseg.cli.commands.{_MODULES.get(args[0], args[0])}")
             self.commands[args[0]] = typer.main.get_command(module.app)
@@ -68,8 +80,8 @@ class _Group(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with _typer_errors_printable():
-            if args and args[0][:1] == "-" != args[0] and not ctx.resilient_parsing and _says_what_to_label(args):
-                ctx.fail(f"The command is missing. Run: {shell_line(['tipsseg', 'label', *args])}")
+            if args and args[0][:1] == "-" != args[0] and not ctx.resilient_parsing and _has_classes(args):
+                ctx.fail(f"Missing command. Run: {shell_line(['tipsseg', 'label', *args])}")
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -82,35 +94,43 @@ class _Group(TyperGroup):
         except KeyboardInterrupt as interrupt:
             number = interrupt.number if isinstance(interrupt, _Stopped) else signal.SIGINT
             what = "Interrupted" if number == signal.SIGINT else "Terminated"
-            told = as_typed(": ".join([what, *getattr(interrupt, "__notes__", ())]))
-            print(printable(f"{told}."), file=sys.stderr)
+            line = as_typed(": ".join([what, *getattr(interrupt, "__notes__", ())]))
+            print(printable(f"{line}."), file=sys.stderr)
             raise typer.Exit(128 + number) from None
 
 
-def _says_what_to_label(args: list[str]) -> bool:
+def _has_classes(args: list[str]) -> bool:
     return not {"-c", "--classes", "--vocab"}.isdisjoint(args)
 
 
-def _refuse_missing_command(ctx: Any, args: list[str]) -> None:
-    """Raise UsageError where a path stands in the place of the command."""
-    first = args[0]
-    # What completes a command line must not raise.
-    if first in _COMMANDS or ctx.resilient_parsing:
+def _refuse_other_words(ctx: Any, args: list[str]) -> None:
+    """Raise UsageError for a path in place of the command, and for words that other tools use for a command."""
+    first, *rest = args
+    if first in _COMMANDS or ctx.resilient_parsing:  # completion must not raise
         return
-    alike = get_close_matches(first, _COMMANDS, n=1)
-    if alike and any(map(os.path.lexists, args[1:])):
-        return  # a slip in the name of the command, of which typer tells, though a file may be called so
-    if first == "-" or os.path.lexists(first) or (_says_what_to_label(args) and not alike):
-        line = shell_line(["tipsseg", "label", *args])
+    is_path = first == "-" or os.path.lexists(first)
+    if first == "undo" and not is_path:
         raise UsageError(
-            f"the command is missing: {quoted(first)} is none",
+            "unknown command 'undo'",
+            "tipsseg label IMAGES -o OUT --replace-edited labels edited images again; --overwrite starts over.",
+        )
+    if first in _GUESSES and (not is_path or any(map(os.path.lexists, rest))):
+        raise UsageError(f"unknown command {first!r}", f"Run: {shell_line(['tipsseg', _GUESSES[first], *rest])}")
+    alike = get_close_matches(first, _COMMANDS, n=1)
+    if alike and any(map(os.path.lexists, rest)):
+        return  # a misspelt command, for which typer has a message, although a file may have that name
+    if is_path or (_has_classes(args) and not alike):
+        line = shell_line(["tipsseg", "label", *args])
+        kind = "a folder" if Path(first).is_dir() else "a file"
+        raise UsageError(
+            f"missing command: {quoted(first)} is {kind if is_path and first != '-' else 'not a command'}",
             f"Did you mean {alike[0]!r}? Or run: {line}" if alike else f"Run: {line}",
         )
 
 
 @contextmanager
 def _typer_errors_printable() -> Iterator[None]:
-    """Spell out what wrong arguments have in them, which typer prints as they are, or in part, by its version."""
+    """Escape control characters of arguments in typer's messages; typer escapes some or none, depending on its version."""
     try:
         yield
     except _TyperUsageError as error:
@@ -118,12 +138,12 @@ def _typer_errors_printable() -> Iterator[None]:
         if error.ctx is None or error.message != error.ctx.get_help():
             error.message = printable(error.message)
         if "Did you mean" in error.message and hasattr(error, "possibilities"):
-            error.possibilities = None  # typer has added its guess; click 8.4 would add its own
+            error.possibilities = None  # typer added its guess; click 8.4 would add another
         raise
 
 
 class _Stopped(KeyboardInterrupt):
-    """A signal asked the program to end."""
+    """A signal that ends the program."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -131,9 +151,9 @@ class _Stopped(KeyboardInterrupt):
 
 
 def _stop(number: int, frame: object) -> None:
-    # The next signal stops at once, whatever is being tidied up.
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_DFL)
+    # A second signal ends the program at once, also during the clean-up.
+    for stopping in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stopping, signal.SIG_DFL)
     raise _Stopped(number)
 
 
@@ -145,23 +165,23 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    # As wide as the terminal, where the default ends at 80.
+    # As wide as the terminal; the default stops at 80 columns.
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 10_000},
 )
 
 
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # a background job of a shell, or nohup
+        if signal.getsignal(number) != signal.SIG_IGN:  # ignored in background jobs, and by nohup
             signal.signal(number, _stop)
-    # A stream that the caller closed is None here; printing to it should do nothing.
+    # A stream that the caller closed is None; printing to it should do nothing.
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     app()
 
 
 def print_error(error: TipssegError) -> None:
-    """`Error:` and, where there are some, `Hint:` and commands to paste, on stderr."""
+    """Print `Error:`, an optional `Hint:` and commands to paste on stderr."""
     print(f"Error: {printable(as_typed(error.message))}", file=sys.stderr)
     if error.hint:
         print(f"Hint: {printable(as_typed(error.hint))}", file=sys.stderr)
@@ -187,7 +207,7 @@ def _main(
 
 
 def _not_loaded() -> None:
-    """Stands for a command until it is asked for."""
+    """Placeholder of a command until it is loaded."""
 
 
 for _name, _summary in _COMMANDS.items():

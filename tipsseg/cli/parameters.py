@@ -1,7 +1,7 @@
-"""Commands whose parameters come from records of options.
+"""Make the parameters of a command from records of options.
 
-A command is a function. A parameter of it that is annotated with a record stands for all options of that record: typer sees one
-parameter for each option, and the function gets the record.
+A command is a function. Annotate a parameter with a record: typer gets one parameter per option of the record, and the function
+gets the record.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from tipsseg.errors import UsageError
 from tipsseg.formats import FORMATS
 from tipsseg.options.fields import OTHER, Option, choices_of, options_of, text_of
 
-#: What to do about a path that is empty.
-EMPTY_PATH = "Is it of a variable that is not set? The current folder is . (a dot)."
+#: The hint for an empty path.
+EMPTY_PATH = "Is a shell variable not set? Write . (a dot) for the current folder."
 
 
 class Only:
-    """These options of a record alone; the others keep their defaults."""
+    """Take only these options of a record; the others keep their defaults."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
 
 
 class Without:
-    """All options of a record but these."""
+    """Take all options of a record except these."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
@@ -40,7 +40,7 @@ class Without:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The options that a parameter of the function stands for: those of a record, or one by itself."""
+    """The options of one parameter of the function: those of a record, or a single one."""
 
     name: str
     record: type | None
@@ -48,7 +48,7 @@ class _Part:
     options: Mapping[str, Option]
 
     def value(self, values: Mapping[str, Any]) -> Any:
-        """Return the argument of the function for the values that typer has read."""
+        """Return the argument of the function for the values that typer parsed."""
         read = {
             name: option.read(value) if option.read is not None else value
             for name, option in self.options.items()
@@ -72,13 +72,14 @@ def command(
     defaults: Callable[[Mapping[str, Any], Callable[[str], bool]], Mapping[str, object]] | None = None,
     **settings: Any,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add a function to an app as a command.
+    """Return a decorator that adds a function to an app as a command.
 
     Args:
         app: The app.
         epilog: The end of the help.
-        name: The name of the command. None: that of the function.
-        defaults: Returns values for options that are not given, by all values and by what tells whether an option is given.
+        name: The name of the command. None: the name of the function.
+        defaults: A function that returns values for absent options. Its arguments are all values, and a function that returns
+            True if an option is on the command line.
         settings: Further arguments of `typer.Typer.command`.
     """
 
@@ -99,7 +100,7 @@ def command(
         if rare:
             parameters.append(_HELP_ALL)
         kind = type("Command", (Command,), {"rare": frozenset(rare)})
-        # typer reads both.
+        # typer reads the signature and the annotations.
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         run.__doc__ = function.__doc__
@@ -115,14 +116,14 @@ def is_given(context: typer.Context, name: str) -> bool:
 
 
 def given_options(context: typer.Context, record: type) -> Iterator[str]:
-    """Yield the flags of the options of a record that stand on the command line."""
+    """Yield the flags of a record's options that are on the command line."""
     for name, (_, option) in options_of(record).items():
         if name in context.params and is_given(context, name):
             yield option.long(name)
 
 
 def path_of(what: str) -> Callable[[str | Path], Path]:
-    """Return what makes a path of a value; it raises UsageError for an empty one, which pathlib takes for the current folder."""
+    """Return a function that parses a path. It raises UsageError for "", which pathlib reads as the current folder."""
 
     def read(value: str | Path) -> Path:
         if isinstance(value, str) and not value:
@@ -132,7 +133,7 @@ def path_of(what: str) -> Callable[[str | Path], Path]:
     return read
 
 
-#: A command with so many options shows the common ones first.
+#: From this number of options on, --help leaves out the rare ones.
 _MANY = 18
 
 _CONTEXT = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
@@ -159,8 +160,8 @@ def _part(parameter: inspect.Parameter, hint: Any) -> _Part:
     option = next((mark for mark in marks if isinstance(mark, Option)), None)
     if option is None:
         return _Part(parameter.name, None, (parameter.replace(annotation=hint, kind=parameter.KEYWORD_ONLY),), {})
-    made = _parameter(parameter.name, option, kind, parameter.default)
-    return _Part(parameter.name, None, (made,), {parameter.name: option})
+    single = _parameter(parameter.name, option, kind, parameter.default)
+    return _Part(parameter.name, None, (single,), {parameter.name: option})
 
 
 def _is_wanted(name: str, option: Option, marks: list[object]) -> bool:
@@ -184,7 +185,7 @@ def _parameter(name: str, option: Option, kind: Any, default: Any) -> inspect.Pa
     if option.read is not None:
         typed = list[str]
         if default is not inspect.Parameter.empty:
-            default = None  # the help says what the default is
+            default = None  # the help text names the default
     elif typed is str and default not in (None, inspect.Parameter.empty):
         default = text_of(default)
     info = typer.Option(

@@ -1,11 +1,12 @@
-"""What the values of options stand for: a vocabulary, options as records, formats; and common mistakes in them, told before they
-are taken for something else."""
+"""Turn the values of options into a vocabulary, and refuse common mistakes before they mean something else."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,20 +21,20 @@ if TYPE_CHECKING:
     from tipsseg.vocabulary.fitted import FittedVocabulary
     from tipsseg.vocabulary.vocabulary import Vocabulary
 
-#: Names of classes in the first line of a run.
-_NAMED = 20
+#: The most class names in the first line of a run.
+_MAX_NAMES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is to be labelled; `fitted` are the vectors of the vocabulary where --vocab is the file of a fit."""
+    """A vocabulary to label with; `fitted` has its vectors if --vocab is a .fit file."""
 
     vocabulary: Vocabulary
     fitted: FittedVocabulary | None = None
 
 
 def parse_question(question: Question) -> Asked:
-    """Return the vocabulary that is asked for; --vocab may be the file of a fit. Raise VocabularyError and UsageError."""
+    """Return the vocabulary of a question; --vocab may be a .fit file. Raise VocabularyError and UsageError."""
     from tipsseg.vocabulary.fitted import is_fit
 
     vocab = question.vocab
@@ -42,15 +43,14 @@ def parse_question(question: Question) -> Asked:
     for option, value in (("--templates", question.templates), ("--background", question.background)):
         if value is not None:
             raise UsageError(
-                f"{option} is for phrases that are still to be encoded, and {vocab} has their vectors",
-                f"Leave it out, or fit again with {option}.",
+                f"{option} needs phrases to encode, and {vocab} has vectors", f"Remove {option}, or fit again with it."
             )
     fitted = read_fit(Path(vocab))
     return Asked(fitted.vocabulary, fitted)
 
 
 def read_fit(path: Path) -> FittedVocabulary:
-    """The fit in a file, with the file as the source of its vocabulary. Raises VocabularyError."""
+    """Read a .fit file, and name it as the source of its vocabulary. Raise VocabularyError."""
     from tipsseg.vocabulary.fitted import FittedVocabulary
 
     fitted = FittedVocabulary.load(path)
@@ -64,18 +64,19 @@ def _parse_vocabulary(question: Question) -> Vocabulary:
 
     classes, vocab, background = question.classes, question.vocab, question.background
     if classes and vocab is not None:
-        raise UsageError("--classes and --vocab both say what to label", "Give one of them.")
+        raise UsageError("--classes and --vocab exclude each other", "Use one of them.")
     for value in classes or ():
-        if Path(value).suffix in (".txt", ".csv", ".json", ".toml", ".names") and is_file(Path(value)):
-            raise UsageError(f"--classes takes names, and {value} is a file", f"Give it as --vocab {value}")
+        path = value.removeprefix("@")
+        if Path(path).suffix in (".txt", ".csv", ".json", ".toml", ".names") and is_file(Path(path)):
+            raise UsageError(f"--classes takes names, and {value} is a file", f"Write --vocab {shell_word(path)}")
     if background is not None and Path(background).suffix.lower() in (".txt", ".toml"):
         raise UsageError(
             f"--background takes phrases, and {background} is the name of a file",
-            "Put the phrases into the vocabulary file, as `background`, or name them: --background sky,wall",
+            "Put the phrases into the vocabulary file, as `background`, or list them: --background sky,wall",
         )
     if not classes and vocab is None:
         raise VocabularyError("no classes given", 'Name what to label, for example: --classes "panda leg,tree"')
-    refuse_semicolons(classes or ())
+    _refuse_semicolons(classes or ())
     prompts = None if question.templates is None else find_templates(question.templates)
     phrases = None if background is None else parse_background(background)
     if vocab is not None:
@@ -85,8 +86,7 @@ def _parse_vocabulary(question: Question) -> Vocabulary:
         if not name.strip(" _"):
             raise VocabularyError(
                 f"class {number} of {len(names)} is empty",
-                "Remove the extra comma. If a name has a comma in it, repeat the option, once for each name: "
-                '-c "salt, pepper" -c tree',
+                'Remove the extra comma. If a name has a comma, repeat -c for each name: -c "salt, pepper" -c tree',
             )
     return make_vocabulary(
         names, "auto" if phrases is None else phrases, PROTOCOL_TEMPLATES if prompts is None else prompts
@@ -94,57 +94,66 @@ def _parse_vocabulary(question: Question) -> Vocabulary:
 
 
 def note_vocabulary(progress: Progress, classes: Sequence[str] | None, vocabulary: Vocabulary) -> None:
-    """What is looked for, as the first line of a run; and notes on what was made of the names."""
+    """Note the classes in the first line of a run, and commas that became parts of names."""
     progress.head(classes_line(vocabulary))
     with_comma = [entry.name for entry in vocabulary.classes if "," in entry.name]
     if with_comma and vocabulary.source and not vocabulary.source.lower().endswith(".toml"):
-        progress.note(f"{vocabulary.source} has one class a line, commas and all, such as {with_comma[0]!r}.")
+        progress.note(f"{vocabulary.source} has one class per line, and keeps commas, as in {with_comma[0]!r}.")
     if classes and len(classes) > 1 and any("," in value for value in classes):
-        progress.note("--classes was given several times, so each value is one class, commas and all.")
+        progress.note("--classes is repeated, so every value is one class, with its commas.")
 
 
 def classes_line(vocabulary: Vocabulary) -> str:
-    """The names of the classes in a line, as many as a person reads."""
+    """Return the number and the first names of the classes as a line."""
     names = [f'"{entry.name}"' if "," in entry.name else entry.name for entry in vocabulary.classes]
     source = f" of {vocabulary.source}" if vocabulary.source else ""
-    return f"{counted(len(names), 'class', 'classes')}{source}: {listed(names, _NAMED)}."
-
-
-#: How a list is given in one piece.
-_IN_QUOTES = "Put the list into quotes, so that the shell keeps it in one piece"
+    return f"{counted(len(names), 'class', 'classes')}{source}: {listed(names, _MAX_NAMES)}."
 
 
 def refuse_split_lists(paths: Sequence[str], classes: Sequence[str] | None, formats: Sequence[str] | None) -> None:
-    """Raise UsageError where a part of --classes or --format stands among the paths, as a space divides it from the rest."""
-    strays = [path for path in paths if path != "-" and not os.path.lexists(path)]
+    """Raise UsageError if the shell split the list of --classes or --format at a space, so that its rest became paths."""
+    strays = [path for path in paths if path != "-" and "://" not in path and not os.path.lexists(path)]
     if formats:
         refuse_stray_formats(strays, formats)
     for value in classes or ():
-        rest = strays if value.rstrip().endswith(",") else [stray for stray in strays if stray.startswith(",")]
-        if rest:
-            names = ", ".join(part for each in (value, *rest) if (part := each.strip(" ,")))
+        rest = _words_behind(value, strays)
+        words = " ".join([value, *rest]).replace(" ,", ",").rstrip(", ")
+        if rest and "," in words:
             raise UsageError(
-                f"{quoted(rest[0])} is no file, and --classes {shell_word(value)} seems to go on there",
-                f"{_IN_QUOTES}: -c {shell_word(names)}",
+                f"{quoted(rest[0])} is not a file, and seems to belong to --classes",
+                f"Quote the list: --classes {shell_word(words)}",
+            )
+        if rest and not any("." in word or os.sep in word for word in rest):
+            raise UsageError(
+                f"{rest[0]}: no such file or folder",
+                f"Check the path. If the word belongs to the name, quote the name: --classes {shell_word(words)}",
             )
 
 
+def _words_behind(value: str, strays: Sequence[str]) -> list[str]:
+    """Return the stray words that follow a value of --classes on the command line."""
+    words = iter(sys.argv)
+    for flag in words:
+        if flag in ("-c", "--classes") and next(words, None) == value:
+            return list(takewhile(lambda word: word in strays, words))
+    return []
+
+
 def refuse_stray_formats(arguments: Sequence[str], formats: Sequence[str]) -> None:
-    """Raise UsageError where there are formats among the arguments."""
+    """Raise UsageError if an argument is a format."""
     strays = [argument for argument in arguments if argument.strip(" ,") in FORMATS]
     if strays:
-        names = ",".join(part for each in (*formats, *strays) if (part := each.strip(" ,")))
+        names = ",".join(part for name in (*formats, *strays) if (part := name.strip(" ,")))
         raise UsageError(
-            f"{quoted(strays[0])} is a format, and stands where a path belongs",
+            f"{quoted(strays[0])} is a format, not a path",
             f"Join formats with commas, without spaces: -f {shell_word(names)}",
         )
 
 
-def refuse_semicolons(classes: Sequence[str]) -> None:
-    """Raise UsageError where a list of classes is separated by semicolons."""
+def _refuse_semicolons(classes: Sequence[str]) -> None:
     if len(classes) == 1 and ";" in classes[0]:
-        names = ",".join(part for each in classes[0].split(";") if (part := each.strip()))
+        names = ",".join(part for name in classes[0].split(";") if (part := name.strip()))
         raise UsageError(
-            f"classes are separated by commas, and --classes {shell_word(classes[0])} has a semicolon",
-            f"Use commas: -c {shell_word(names)}. A name with a semicolon in it is given in a vocabulary file.",
+            f"--classes {shell_word(classes[0])} has a semicolon; commas separate classes",
+            f"Write -c {shell_word(names)}. To label a name with a semicolon, use a vocabulary file.",
         )

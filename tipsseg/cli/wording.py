@@ -1,7 +1,7 @@
-"""How the command says what the library says: an argument of the library is an option of the command line.
+"""Write the library's arguments as options of the command line.
 
-Texts of the library name "argument `max_pixels`", and with a value "argument `max_pixels`=0". Whoever typed a command gave
-"--max-pixels", and "--max-pixels 0".
+Texts of the library name "argument `max_pixels`", or "argument `max_pixels`=0" with a value. The command prints
+"--max-pixels" and "--max-pixels 0".
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from tipsseg.options.fields import options_of
 from tipsseg.options.run import CorrectOptions, OutputOptions
 
-#: The flags of arguments that are not `--` and the name of the argument.
+#: Arguments whose flag does not follow from their name.
 _FLAGS = {
     **{
         name: option.long(name)
@@ -24,21 +24,21 @@ _FLAGS = {
     "vocabulary": "--vocab",
 }
 
-#: Arguments of functions that no command calls so.
+#: Arguments that have no option.
 LIBRARY_ONLY = frozenset({"first_id", "guide", "image_id"})
 
 _ARGUMENT = re.compile(r"[Aa]rgument `(\w+)`(=False\b|=?)")
 
 
 def as_typed(text: str) -> str:
-    """Return a text of the library with options in place of arguments."""
+    """Return the text with options in place of the library's arguments."""
     return _ARGUMENT.sub(_option, text)
 
 
-def _option(found: re.Match[str]) -> str:
-    name, value = found.groups()
+def _option(match: re.Match[str]) -> str:
+    name, value = match.groups()
     if name in LIBRARY_ONLY:
-        return found[0]
+        return match[0]
     flag = f"--{name.replace('_', '-')}"
     if value == "=False":
         return f"--no-{flag[2:]}"

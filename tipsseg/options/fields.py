@@ -1,6 +1,6 @@
-"""Fields of records that are options: a field says its type, default, help, flag and group once.
+"""Options as fields of records: a field states type, default, help, flag and group once.
 
-The command line makes its parameters out of these fields, the library its keywords, run.json its entries, and messages the flags.
+From these fields come the parameters of commands, the keywords of the library, the entries of run.json and the flags in messages.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from tipsseg.errors import UsageError
 _Record = TypeVar("_Record")
 
 #: The groups of a command's help, in their order.
-TRUTH = "The truth"
+TRUTH = "Truth masks"
 WHAT = "What to label"
-MODEL = "The model"
-FILES = "The files"
+MODEL = "Model"
+FILES = "Files"
 IMAGES = "Many images"
 MACHINES = "Many machines"
 OTHER = "Other options"
 
 GROUPS = (TRUTH, WHAT, MODEL, FILES, IMAGES, MACHINES, OTHER)
 
-#: Lists that a shell completes a value from.
+#: Named lists for shell completion.
 Completion = Literal["formats", "models", "presets"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """An option of a command, which may be a keyword of the library too.
+    """An option of a command, often a keyword of the library too.
 
     Attributes:
-        help: A sentence or two.
-        flag: The name that a user types after two dashes. Empty: that of the field.
-        short: A letter, or a digit, that stands for the name.
-        negatable: There is a flag for False too.
-        metavar: Stands for the value in the help. Empty for a switch, and for choices, which stand for themselves.
-        group: The group of the help that it stands in.
-        rare: The option is shown by the whole help alone.
-        choices: The values that a shell completes, or the name of a list of them.
-        read: Makes the value out of the texts that were typed, if the record does not take a text.
-        sparse: A record leaves the option out at its default, as earlier versions did not have it.
-        commands_give: What commands give, as it is no option of theirs. None: it is an option.
+        help: One or two sentences.
+        flag: The name after the two dashes. Empty: the name of the field.
+        short: The letter or digit of the short flag.
+        negatable: True if the option also has a --no- flag.
+        metavar: The value in the help. Empty for a switch and for choices.
+        group: The group in the help.
+        rare: True if only --help-all prints the option.
+        choices: The values for shell completion, or the name of a list.
+        read: A function that converts the typed texts, if the record does not take a text.
+        sparse: True if run.json omits the default, because earlier versions did not have the option.
+        commands_give: The fixed value that commands pass instead of an option. None: commands have the option.
     """
 
     help: str
@@ -59,37 +59,37 @@ class Option:
     commands_give: object = None
 
     def long(self, name: str) -> str:
-        """Return the flag of a field with this name, as messages have it."""
+        """Return the long flag for a field of this name."""
         return f"--{self.flag or name.replace('_', '-')}"
 
     def flags(self, name: str) -> tuple[str, ...]:
-        """Return all that a user may type for a field with this name."""
+        """Return all flags for a field of this name."""
         long = self.long(name)
         both = f"{long}/--no-{long[2:]}" if self.negatable else long
         return (both, f"-{self.short}") if self.short else (both,)
 
 
 def option(default: object, *, help: str, **more: Any) -> Any:  # noqa: A002  the word of the command line
-    """Return a field of a record that is an option; `more` as in Option."""
+    """Return a dataclass field that is an option; `more` are attributes of Option."""
     return field(default=default, metadata={"option": Option(help=help, **more)})
 
 
 def options_of(record: type) -> dict[str, tuple[Field[Any], Option]]:
-    """Return the fields of a record that are options, by their names."""
-    return {each.name: (each, each.metadata["option"]) for each in fields(record) if "option" in each.metadata}
+    """Return the fields of a record that are options, by name."""
+    return {item.name: (item, item.metadata["option"]) for item in fields(record) if "option" in item.metadata}
 
 
 def choices_of(kind: object) -> tuple[str, ...]:
-    """Return the values that a type admits: those of a Literal, and none otherwise."""
+    """Return the values of a Literal, also inside of a union; () for other types."""
     if get_origin(kind) is Literal:
         return get_args(kind)
-    return next((found for each in get_args(kind) if (found := choices_of(each))), ())
+    return next((choices for part in get_args(kind) if (choices := choices_of(part))), ())
 
 
 def text_of(value: object) -> str:
-    """Return the value of an option as a command takes it."""
+    """Return the value of an option as a user types it."""
     if isinstance(value, tuple | list):
-        return ",".join(text_of(each) for each in value)
+        return ",".join(map(text_of, value))
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return str(value)
@@ -99,8 +99,8 @@ def record_of(options: Any) -> dict[str, object]:
     """Return the options of a record as JSON values."""
     return {
         name: _json_value(value)
-        for name, (each, about) in options_of(type(options)).items()
-        if (value := getattr(options, name)) != each.default or not about.sparse
+        for name, (item, about) in options_of(type(options)).items()
+        if (value := getattr(options, name)) != item.default or not about.sparse
     }
 
 
@@ -111,7 +111,7 @@ def _json_value(value: object) -> object:
 
 
 def read_options(record: type[_Record], values: Mapping[str, object]) -> _Record:
-    """Return the record that `record_of` wrote among other values. Raises ValueError."""
+    """Read the options of a record from the values of run.json. Raise ValueError."""
     given = {}
     for name, (_, about) in options_of(record).items():
         if name in values:
@@ -132,6 +132,6 @@ def short_repr(record: Any) -> str:
 
 
 def take_options(record: type[_Record], keywords: Mapping[str, Any]) -> _Record:
-    """Return a record with those keywords that are fields of it; None stands for the default."""
-    names = {each.name for each in fields(record)}  # type: ignore[arg-type]  # a record is a dataclass
+    """Return a record of the keywords that are its fields; None means the default."""
+    names = {item.name for item in fields(record)}  # type: ignore[arg-type]  # a record is a dataclass
     return record(**{name: value for name, value in keywords.items() if name in names and value is not None})

@@ -88,7 +88,7 @@ class LabelFolderKeywords(LabelKeywords, FileKeywords, ComputeKeywords, ModelKey
     """Keywords of `label_folder`."""
 
     output: str | Path
-    formats: Sequence[str]
+    formats: Sequence[str] | None
     resume: bool
     overwrite: bool
     replace_edited: bool

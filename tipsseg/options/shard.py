@@ -1,4 +1,4 @@
-"""A shard: one part of the images of a run that several processes share."""
+"""A shard: one part of the images, for a run on several processes."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from dataclasses import dataclass
 
 from tipsseg.errors import UsageError
 
-_HINT = "Give the part and the number of parts, with 8 processes from 1/8 to 8/8."
+_HINT = "Write the part and the number of parts: 1/8 to 8/8 for 8 processes."
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Part `index` (1..`count`) of `count` parts. Raises UsageError for numbers that cannot be."""
+    """Part `index` (1..`count`) of `count` parts. Raises UsageError for invalid numbers."""
 
     index: int
     count: int
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise UsageError(f"argument `shard`={self}: a run has 1 part or more", _HINT)
+            raise UsageError(f"argument `shard`={self}: a run has at least one part", _HINT)
         if not 1 <= self.index <= self.count:
-            raise UsageError(f"argument `shard`={self}: there is no part {self.index} of {self.count}", _HINT)
+            raise UsageError(f"argument `shard`={self}: the part must be in 1 to {self.count}", _HINT)
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
 
     @property
     def folder(self) -> str:
-        """The name of its folder in SHARDS_FOLDER."""
+        """Return the name of the shard's folder in SHARDS_FOLDER."""
         return f"{self.index}-of-{self.count}"
 
     def takes(self, name: str) -> bool:
-        """Whether the image of that name (ImageRef.name) belongs to it; to exactly one of all shards, the same on every machine."""
+        """Return True if the image of this name (ImageRef.name) is in the shard: in exactly one, the same on every machine."""
         digest = hashlib.sha256(name.encode("utf-8")).digest()
         return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
 
 
 def parse_shard(text: str) -> Shard:
-    """The shard of a text such as "3/8". Raises UsageError."""
+    """Parse a shard such as "3/8". Raise UsageError."""
     # Nine digits: more parts than there are images.
     if not (match := re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)):
         raise UsageError(f"argument `shard`={text!r} is not a part of a run", _HINT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import cache
@@ -17,12 +17,14 @@ from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError
 from tipsseg.features.file import Recipe
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, StoreRecord, check_same, read_store
 from tipsseg.formats import FORMATS
-from tipsseg.options import DTYPE_NAMES, FEATURE_DTYPES, FileOptions, LabelOptions, choose
+from tipsseg.options import DEFAULT_FORMATS, DTYPE_NAMES, FEATURE_DTYPES, FileOptions, LabelOptions, choose
 from tipsseg.options.fields import options_of, read_options
+from tipsseg.options.run import OutputOptions
 from tipsseg.options.shard import parse_shard
 from tipsseg.store import spec as specs
-from tipsseg.store.shards import state_folders
+from tipsseg.store.shards import state_folder, state_folders
 from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec, model_identity, vocabulary_record
+from tipsseg.store.state import State
 from tipsseg.store.writing import RunContext
 from tipsseg.types import BACKGROUND, printable_path
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
@@ -123,21 +125,36 @@ def _begun_feature_dtype(spec: RunSpec) -> str | None:
     return next((info.spec.feature_dtype for info in begun if info.spec.features is not None), None)
 
 
-def _begun(spec: RunSpec) -> Iterator[RunInfo]:
-    """The runs that an output folder has: this one, and other shards of it."""
+def with_formats(asked: OutputOptions) -> OutputOptions:
+    """Return the options with formats. If the user named none, take those that all images of the folder have, or the default."""
+    if asked.formats is not None:
+        return asked
+    begun = None if asked.overwrite else next(_begun(asked), None)
+    if begun is None:
+        return replace(asked, formats=DEFAULT_FORMATS)
+    with closing(State(begun.spec.state)) as state:
+        groups = state.formats() or {begun.spec.formats}
+    held = tuple(name for name in FORMATS if all(name in formats for formats in groups))
+    return replace(asked, formats=held or DEFAULT_FORMATS)
+
+
+def _begun(asked: OutputOptions) -> Iterator[RunInfo]:
+    """Yield the runs in an output folder: the asked one, and other shards."""
     shards: list[Path] = []
-    with suppress(InputError):  # told when the folder is taken
-        shards = state_folders(spec.output)
-    return (info for state in (spec.state, *shards) if (info := find_run(state)) is not None)
+    with suppress(InputError):  # raised again when the folder is opened
+        shards = state_folders(asked.output)
+    states = (state_folder(asked.output, asked.shard), *shards)
+    return (info for state in states if (info := find_run(state)) is not None)
 
 
 def run_context(info: RunInfo) -> RunContext:
     """What the writers of the formats have to know of a run."""
     spec = info.spec
+    model = Path(str(info.model["id"])).name  # label files do not depend on where a local model is
     facts = {
         "version": __version__ if info.noted is None else info.noted.version,
-        "command": spec.command() if info.noted is None else info.noted.command,
-        "model": info.model["id"],
+        "command": spec.question(model),
+        "model": model,
         "revision": info.model["revision"],
         "vocabulary": [entry.name for entry in spec.vocabulary.classes],
     }

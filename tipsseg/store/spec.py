@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
 from tipsseg.formats import check_formats
 from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
+    DEFAULT_FORMATS,
     DEFAULT_LABEL_OPTIONS,
     FileOptions,
     LabelOptions,
@@ -33,6 +34,9 @@ from tipsseg.vocabulary.toml_file import class_record
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import find_model
 
+#: Options that a command to repeat a run leaves out, or names elsewhere.
+_UNRECORDED = frozenset({"model", "features", "jobs", "use_cache", "resume", "overwrite", "replace_edited"})
+
 #: See `types.LABELS_VERSION`.
 LABELS_VERSION = types.LABELS_VERSION
 
@@ -48,6 +52,8 @@ class RunSpec(ComputeOptions, OutputOptions):
         files: How labels become files.
         formats: The formats to write. Without formats nothing is written.
         feature_dtype: What the features of the store are kept in; None before `plan_run`, which takes it from the store.
+        sources: Paths of the images as the user named them, "-" for a list on stdin; none in the record of an earlier run.
+        vocabulary_path: The vocabulary file or preset as the user named it.
     """
 
     vocabulary: Vocabulary
@@ -55,6 +61,9 @@ class RunSpec(ComputeOptions, OutputOptions):
     options: LabelOptions = DEFAULT_LABEL_OPTIONS
     files: FileOptions = DEFAULT_FILE_OPTIONS
     feature_dtype: str | None = None
+    formats: tuple[str, ...] = DEFAULT_FORMATS
+    sources: tuple[str, ...] = ()
+    vocabulary_path: str | None = None
 
     def __post_init__(self) -> None:
         ComputeOptions.__post_init__(self)
@@ -100,11 +109,28 @@ class RunSpec(ComputeOptions, OutputOptions):
         return {**self.options.record(), **self.files.record()}
 
     def command(self) -> str:
-        """A command line that asks for the same labels, without paths and without what does not change the labels."""
+        """Return the command of the run, with paths and formats."""
+        vocabulary = self.vocabulary_path or self.vocabulary.source
+        words = ["tipsseg", "label", *(self.sources or ["IMAGES"]), *self._question(self.model, vocabulary)]
+        if self.features is not None:
+            words += ["--features", str(self.features)]
+        files = replace(self.files, val_fraction=self.files.val_fraction or None)
+        for record, values in ((ComputeOptions, self), (FileOptions, files), (OutputOptions, self)):
+            for name, (each, about) in options_of(record).items():
+                if name not in _UNRECORDED and (value := getattr(values, name)) != each.default:
+                    words += [about.long(name), text_of(value)]
+        return shell_line(words)
+
+    def question(self, model: str) -> str:
+        """Return a command that asks the model for the same labels, the same on every machine: without paths."""
+        words = ["tipsseg", "label", *self._question(model, self.vocabulary.source)]
+        return shell_line([*words, "--features", "DIR"] if self.labelled_in != "float32" else words)
+
+    def _question(self, model: str, source: str) -> list[str]:
         vocabulary = self.vocabulary
-        words = ["tipsseg", "label", "--model", self.model]
+        words = ["--model", model]
         if vocabulary.source or vocabulary.fit or vocabulary.templates != PROTOCOL_TEMPLATES:
-            words += ["--vocab", vocabulary.source or ("FIT" if vocabulary.fit else "FILE")]
+            words += ["--vocab", source or ("FIT" if vocabulary.fit else "FILE")]
         else:
             for entry in vocabulary.classes:
                 words += ["-c", entry.name]
@@ -115,9 +141,7 @@ class RunSpec(ComputeOptions, OutputOptions):
         for name, (each, about) in options_of(LabelOptions).items():
             if name != "mode" and (value := getattr(self.options, name)) != each.default:
                 words += [about.long(name), text_of(value)]
-        if self.labelled_in != "float32":
-            words += ["--features", "DIR"]
-        return shell_line(words)
+        return words
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The list of images that --only names."""
+"""Read the list of images of --only."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from tipsseg.errors import InputError, UsageError
 from tipsseg.util.files import open_regular, reason_of
 from tipsseg.util.printable import shell_line, shell_word
 
-#: Control characters that no list has: all but those that separate, or stand between words.
+#: Control characters that no list of paths has: all except separators and white space.
 _CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def read_only(only: Path | None, null: bool, command: str, output: Path) -> list[Path] | None:
-    """The paths in the list that --only names; None where it is not given.
+    """Return the paths in the list of --only, or None without --only.
 
     Args:
-        only: A file, or - for a list on stdin.
-        null: Whether a list on stdin is separated by NUL. A file shows it itself.
-        command: The command that --only is given to.
-        output: The output folder that it is given.
+        only: A file, or - for stdin.
+        null: NUL separates a list on stdin. For a file, the separator is detected.
+        command: The command with the --only, for hints.
+        output: The output folder of the command, for hints.
 
     Raises:
-        UsageError: For an empty list, one on stdin that is separated by something else, and a file that is no list.
-        InputError: For a file that cannot be read.
+        UsageError: For an empty list, a wrong separator on stdin, and a file that is not a list.
+        InputError: If the file cannot be read.
     """
     from tipsseg.runs.common.inputs import clean_entries
 
@@ -42,7 +42,7 @@ def read_only(only: Path | None, null: bool, command: str, output: Path) -> list
 
 def _hint(only: Path, command: str, output: Path) -> str:
     line = shell_line(["tipsseg", command, str(output), "--only", "-"])
-    return f"Give a file with one path per line, or - for stdin: echo {shell_word(str(only))} | {line}"
+    return f"Use a file with one path per line, or - for stdin: echo {shell_word(str(only))} | {line}"
 
 
 def _file_entries(path: Path, hint: str) -> list[bytes]:
@@ -50,7 +50,7 @@ def _file_entries(path: Path, hint: str) -> list[bytes]:
         with open_regular(path) as file:
             first = next(_blocks(file), b"")
             if _is_binary(first):
-                raise UsageError(f"argument `only`: {path} is no list of paths", hint)
+                raise UsageError(f"argument `only`: {path} is not a list of paths", hint)
             file.seek(0)
             return list(stdin.split_entries(_blocks(file), null=b"\0" in first))
     except OSError as error:
@@ -58,9 +58,9 @@ def _file_entries(path: Path, hint: str) -> list[bytes]:
 
 
 def _is_binary(block: bytes) -> bool:
-    """Whether a file that begins with these bytes is no text.
+    """Return True if a file that begins with these bytes is not text.
 
-    NUL may separate paths, and old names need not be UTF-8. So neither alone is a sign.
+    NUL may separate paths, and old names need not be UTF-8, so neither alone is a sign of a binary file.
     """
     if stdin.is_picture(block) or b"\0\0" in block:
         return True

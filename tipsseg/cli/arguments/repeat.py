@@ -1,4 +1,4 @@
-"""`--from run.json`: what an earlier run was asked for, to ask for it again."""
+"""Read the run that `--from run.json` repeats."""
 
 from __future__ import annotations
 
@@ -15,51 +15,50 @@ from tipsseg.store.spec import RunInfo
 from tipsseg.util.files import is_folder
 from tipsseg.vocabulary.vocabulary import Vocabulary
 
-_HINT = f"Give the {RUN_FILE} in the output folder of a run."
+_HINT = f"Name the {RUN_FILE} of an output folder, or the folder."
 
 
 @dataclass(frozen=True, slots=True)
 class RepeatedRun:
-    """A run that is repeated, by its run.json."""
+    """An earlier run, read from its run.json, that a new run repeats."""
 
     path: Path
     info: RunInfo
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """What it was to label."""
         return self.info.spec.vocabulary
 
     @property
     def options(self) -> Mapping[str, object]:
         spec = self.info.spec
         shard = None if spec.shard is None else str(spec.shard)
-        kept = {name: getattr(spec, name) for name in ("model", "formats", "device", "dtype", "batch_size")}
-        return {**kept, "shard": shard, **spec.option_record()}
+        run_options = {name: getattr(spec, name) for name in ("model", "formats", "device", "dtype", "batch_size")}
+        return {**run_options, "shard": shard, **spec.option_record()}
 
     def notes(self, info: RunInfo) -> list[str]:
-        """Why the labels of a run with its options may still be others."""
-        found = []
+        """Return reasons why the new run may write other labels, although its options are the same."""
+        notes = []
         version = None if self.info.noted is None else self.info.noted.version
         if version != __version__:
-            found.append(f"{self.path} is of version {version} of tipsseg, and this is {__version__}.")
+            notes.append(f"{self.path} is of tipsseg {version}, and this is {__version__}.")
         for name in {} if self.info.noted is None else self.info.noted.gone:
-            found.append(
-                f"{self.path} asks for --{name.replace('_', '-')}, which is gone from this version; labels are made without it."
+            notes.append(
+                f"{self.path} uses --{name.replace('_', '-')}, which this version does not have; this run ignores it."
             )
         if "model" in differences(self.info, info):
-            found.append(f"The model is not the one of {self.path}; it has other files.")
-        there, here = self.info.spec, info.spec
-        if there.labelled_in != here.labelled_in:
-            of = "no folder" if there.features is None else str(there.features)
-            found.append(
-                f"{self.path} is of labels from features in {there.labelled_in} ({of}), and this run takes {here.labelled_in}."
+            notes.append(f"The model has other files than the model of {self.path}.")
+        earlier, new = self.info.spec, info.spec
+        if earlier.labelled_in != new.labelled_in:
+            store = "no feature folder" if earlier.features is None else str(earlier.features)
+            notes.append(
+                f"{self.path} is of labels from features in {earlier.labelled_in} ({store}); this run uses {new.labelled_in}."
             )
-        return found
+        return notes
 
 
 def read_run_file(path: Path) -> RepeatedRun:
-    """Return the run with that run.json, or with that output folder. Raises UsageError."""
+    """Read a run.json, or the run.json of an output folder. Raise UsageError."""
     path = path / RUN_FILE if is_folder(path) else path
     try:
         return RepeatedRun(path, read_record(path, _HINT))

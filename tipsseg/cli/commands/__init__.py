@@ -1,1 +1,1 @@
-"""The commands: a module of each, loaded when it is asked for."""
+"""One module per command, loaded when the command runs."""

@@ -1,4 +1,4 @@
-"""`tipsseg check`."""
+"""The `tipsseg check` command: verify an output folder or a feature folder."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ EPILOG = """\b
 Examples:
   tipsseg check labels/
   tipsseg check labels/ --images /mnt/photos
-  tipsseg check feats/                        (the folder of tipsseg encode)
+  tipsseg check feats/             (a folder of tipsseg encode)
 
 \b
-Each problem is a line on stdout: the file, and what is wrong with it. Images that are not
-there any more are counted, on stderr, and are no problem.
-Exit code: 0 nothing wrong, 1 problems, 2 wrong usage.
+Every problem is a line on stdout: the file and what is wrong. Missing images
+are no problem; their number is on stderr.
+Exit code: 0 no problems, 1 problems, 2 usage error.
 """
 
 
@@ -34,7 +34,7 @@ def check(
     images: opt.Images = None,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Read an output folder back: files, sizes, ids, areas, annotations, and whether the images are the same; or features."""
+    """Verify an output folder: files, sizes, ids, areas, annotations, and that the images are unchanged. Or a feature folder."""
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.check.features import check_store, is_store
     from tipsseg.runs.check.folder import check_folder

@@ -1,4 +1,4 @@
-"""`tipsseg convert`."""
+"""The `tipsseg convert` command: write the labels of a run in more formats."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ EPILOG = """\b
 Examples:
   tipsseg convert labels/ --format yolo,cvat
   tipsseg convert labels/ --format hf --images /mnt/photos
-  tipsseg rank labels/ -n 20 | tipsseg convert labels/ --only - --format labelme
+  tipsseg rank labels/ -n 9 | tipsseg convert labels/ --only - -f labelme
 
 \b
-The labels come from the masks (png, hf), archives (npz) or annotations (coco, coco-results) that
-are there; confidences from archives and confidence pictures. Options of the run that concern
-files, such as --min-area, are kept; --val-fraction too, where it is not given. Paths of results go to stdout, all else to stderr.
-Exit code: 0 all converted, 1 some images failed (each named on stderr) or an error, 2 wrong usage.
+Reads labels from masks (png, hf), archives (npz) or annotations (coco,
+coco-results), and confidences from archives and confidence images. Keeps the
+file options of the run, such as --min-area, and by default --val-fraction.
+Paths of results go to stdout, everything else to stderr.
+Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-# The parts of a list of formats that a space divides come as further arguments.
+# If the shell splits a list of formats at a space, its rest arrives as extra arguments.
 @command(app, EPILOG, context_settings={"allow_extra_args": True})
 def convert(
     context: typer.Context,
@@ -53,7 +54,7 @@ def convert(
 
     refuse_stray_formats(context.args, formats)
     if context.args:
-        raise UsageError(f"one folder is converted at a time, and {quoted(context.args[0])} is another argument")
+        raise UsageError(f"convert takes one output folder, got {quoted(context.args[0])} too")
     silence_decoders()
     with Progress(quiet, null=null, wording=as_typed) as progress:
         paths = read_only(only, null, "convert", output)

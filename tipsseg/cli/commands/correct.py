@@ -1,4 +1,4 @@
-"""`tipsseg correct`."""
+"""The `tipsseg correct` command: import corrected labels."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from tipsseg.options.run import ComputeOptions, CorrectOptions
 
 EPILOG = """\b
 Examples:
-  tipsseg correct labels/ --from task-17.zip                 what CVAT exported
-  tipsseg correct labels/ --from labels/labelme/             edited in place with LabelMe
-  tipsseg correct better/ --from labels/                     what a person changed in another run
-  tipsseg correct labels/ --from export.json --dry-run       what would change
+  tipsseg correct labels/ --from task-17.zip         an export of CVAT
+  tipsseg correct labels/ --from labels/labelme/     edited in LabelMe
+  tipsseg correct better/ --from labels/             edited masks of a run
+  tipsseg correct labels/ --from export.json --dry-run
 
 \b
-Images are found by the ends of their paths, classes by their name. All is taken, or nothing.
-The masks count as changed by hand: every later command keeps them. Paths of corrected masks go to
-stdout, all else to stderr. Exit code: 0 all taken, 1 an error, 2 wrong usage.
+Matches images by the ends of their paths, and classes by name. Imports all
+corrections or none. Corrected masks count as edited: later commands keep
+them. Their paths go to stdout, everything else to stderr.
+Exit code: 0 success, 1 error, 2 usage error.
 """
 
 
@@ -38,21 +39,21 @@ def correct(
     compute: Annotated[ComputeOptions, Only("max_pixels")],
     source: Annotated[
         Path,
-        Option(help="The file, the folder or the zip with the corrected labels.", flag="from", metavar="SOURCE"),
+        Option(help="File, folder or zip with the corrected labels.", flag="from", metavar="SOURCE"),
     ],
     jsonl: Annotated[
-        bool, Option(help="A JSON object for each corrected mask on stdout, in place of its path.")
+        bool, Option(help="Print one JSON object per corrected mask on stdout, instead of its path.")
     ] = False,
     null: opt.NullResults = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Take corrected labels from CVAT, LabelMe, Label Studio and others back into an output folder."""
+    """Import corrected labels from CVAT, LabelMe, Label Studio and others into an output folder."""
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.correct.folder import take_corrections
 
     if jsonl and null:
-        raise UsageError("--jsonl and --null exclude each other", "Lines of JSON need no NUL.")
+        raise UsageError("--jsonl and --null exclude each other", "Remove --null; JSON lines need no NUL.")
     silence_decoders()
     with Progress(quiet, null=null, wording=as_typed) as progress:
         take_corrections(output, source, progress, options, jsonl=jsonl, max_pixels=compute.max_pixels)

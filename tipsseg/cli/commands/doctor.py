@@ -1,4 +1,4 @@
-"""`tipsseg doctor`."""
+"""The `tipsseg doctor` command: check the installation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def doctor(compute: Annotated[ComputeOptions, Only("device", "dtype")]) -> None:
     """Check this installation: versions, devices, numbers, cache and weights. Uses no network.
 
-    Exit code 0: all is well; 1: a line says FAIL.
+    Exit code: 0 no failures, 1 a line begins with FAIL.
     """
     from tipsseg.runs.doctor.report import examine
 
@@ -30,6 +30,6 @@ def doctor(compute: Annotated[ComputeOptions, Only("device", "dtype")]) -> None:
         print_text(f"{printable(f'{state:5} {diagnostic.what}: {as_typed(diagnostic.detail)}')}\n")
         if diagnostic.hint:
             print_text(f"      {printable(as_typed(diagnostic.hint))}\n")
-    print_text(f"{counted(failed, 'check')} failed.\n" if failed else "All is well.\n")
+    print_text(f"{counted(failed, 'check')} failed.\n" if failed else "All checks passed.\n")
     if failed:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`tipsseg encode`."""
+"""The `tipsseg encode` command: store image features."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ EPILOG = """\b
 Examples:
   tipsseg encode photos/ -o feats
   tipsseg label photos/ -c "panda leg,tree" --features feats
-  tipsseg encode photos/ -o feats --dry-run              (how much disk it takes)
-  tipsseg encode photos/ -o feats --shard 3/8            (of 8 processes or machines the third)
+  tipsseg encode photos/ -o feats --dry-run        (estimate the disk space)
+  tipsseg encode photos/ -o feats --shard 3/8      (third of 8 parts)
 
 \b
-An image is known by its content: one that was moved is not encoded again, one that was
-changed is. A run that was broken off goes on by the same command.
-Paths of the files of features go to stdout, all else to stderr.
-Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage, 130 or 143 interrupted.
+Identifies images by content: encodes a changed image again, a moved one not.
+Run the same command again to resume. Paths of feature files go to stdout,
+everything else to stderr.
+Exit code: 0 success; 1 an error, or an image failed; 2 usage error;
+130 or 143 interrupted.
 """
 
 
@@ -40,7 +41,7 @@ def encode(
     printing: opt.Printing,
     paths: opt.Paths = None,
 ) -> None:
-    """Keep the features of images in a folder: what the model makes of them, whatever they are asked for later."""
+    """Store the features of images in a folder, so that labelling them again needs no model run."""
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.common.image_list import Choice, check_choice, find_images
     from tipsseg.runs.common.progress import Progress

@@ -1,4 +1,4 @@
-"""`tipsseg eval`."""
+"""The `tipsseg eval` command: score labels against truth masks."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ Examples:
       --gt ADEChallengeData2016/annotations/validation --layout ade20k
 
 \b
-Truth masks hold ids: 0 background (scored as a class), 1..N the classes in the order given,
-255 pixels that do not count; other numberings: --ignore-index, --reduce-zero-label,
---zero-based, --layout. A truth has the relative path of its image, or its file name.
-All pixels of all images are counted in one confusion matrix, at the truth's size.
-Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage.
+Truth masks hold ids: 0 background (scored as a class), 1..N the classes in
+the order given, 255 ignored. For other ids see --ignore-index, --layout and,
+in --help-all, --reduce-zero-label and --zero-based. A truth mask has the
+relative path of its image, or its file name. One confusion matrix counts all
+pixels, at the size of the truth.
+Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -44,23 +45,23 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scoring:
-    """What is scored, and what is written of it."""
+    """Settings of the masks, the scores and the files."""
 
     # fmt: off
     gt: Path = option(MISSING, metavar="DIR", group=TRUTH, help="Folder of the truth masks.")
     pred: Path | None = option(None, metavar="DIR", group=TRUTH,
-        help="Score the masks in this folder, which may be a run's output folder.")
+        help="Score the masks in this folder, or in this output folder of a run.")
     as_json: bool = option(False, flag="json", group=FILES, help="Print the scores as one JSON object.")
     output: Path | None = option(None, metavar="DIR", short="o", group=FILES,
         help="Folder for eval.json, confusion.csv and --format.")
     report: bool = option(False, group=FILES,
-        help="Also make the page of tipsseg report of the labels in that folder, with the matrix and the worst images.")
+        help="Also write the page of tipsseg report for the labels, with the matrix and the worst images.")
     formats: tuple[str, ...] | None = option(None, metavar="NAMES", flag="format", short="f", group=FILES, choices="formats",
         read=split_names,
-        help="Write the labels too. " + opt.FORMAT_HELP)
+        help="Also write the labels. " + opt.FORMAT_HELP)
     null: bool = option(False, short="0", group=IMAGES, rare=True,
-        help="The list on stdin is separated by NUL, not lines.")
-    quiet: bool = option(False, short="q", help="No progress and no notes on stderr.")
+        help="Separate the list on stdin by NUL, not by lines.")
+    quiet: bool = option(False, short="q", help=opt.QUIET_HELP)
     # fmt: on
 
 
@@ -78,7 +79,7 @@ def evaluate(
         typer.Argument(metavar="IMAGES", help="Images, folders, or - for a list on stdin; not with --pred."),
     ] = None,
 ) -> None:
-    """Score labels against truth masks: mean IoU, IoU of each class, confusion matrix."""
+    """Score labels against truth masks: mean IoU, IoU per class, confusion matrix."""
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.evaluate.truth_options import preset_of
@@ -161,15 +162,15 @@ def _evaluate_model(
 
 
 def _refuse_together(context: typer.Context, scoring: Scoring) -> None:
-    """Raise UsageError for arguments that have no meaning together."""
+    """Raise UsageError for arguments that exclude each other."""
     images, pred = bool(context.params["paths"]), scoring.pred is not None
     if images == pred:
         raise UsageError(
             "images and --pred exclude each other" if pred else "nothing to score: no images and no --pred",
-            "Give images to label and score, or --pred with a folder of masks.",
+            "Name images to label and score, or a folder of masks with --pred.",
         )
     if images and scoring.null and list(map(str, context.params["paths"])) != ["-"]:
-        raise UsageError("-0 is for a list on stdin, but the paths are arguments", "Give - as the only path.")
+        raise UsageError("-0 is for a list on stdin, but the paths are arguments", "Write - as the only path.")
     writing = list(given_options(context, FileOptions))
     if pred:
         labelling = [flag for record in (LabelOptions, ComputeOptions) for flag in given_options(context, record)]
@@ -177,33 +178,33 @@ def _refuse_together(context: typer.Context, scoring: Scoring) -> None:
         labelling += ["--null"] * scoring.null + writing
         for flag in labelling:
             if flag not in ("--jobs", "--max-pixels"):
-                raise UsageError(f"{flag} is for labelling, and with --pred nothing is labelled")
+                raise UsageError(f"{flag} is for labelling, and --pred scores masks without labelling")
     if scoring.formats is None:
         for flag in writing:
             raise UsageError(
-                f"{flag} is for the labels that --format writes", "Give --format coco, and a folder with -o."
+                f"{flag} is for the labels that --format writes", "Add --format coco, and a folder with -o."
             )
     elif pred or scoring.output is None:
-        raise UsageError("--format writes labels of images into a folder", "Give images, and the folder with -o.")
+        raise UsageError("--format writes labels of images into a folder", "Name images, and a folder with -o.")
 
 
 def _refuse_report(scoring: Scoring, paths: Sequence[str] | None) -> None:
-    """Raise UsageError where --report has no labels to show."""
+    """Raise UsageError if there are no labels for the page."""
     from tipsseg.store.run_record import RUN_FILE
 
     if scoring.output is None:
-        raise UsageError("--report makes a page in a folder, and there is none", "Give the folder with -o.")
+        raise UsageError("--report needs a folder for the page", "Add -o FOLDER.")
     if paths and not scoring.formats:
-        raise UsageError("--report shows the labels that --format writes", "Give --format png too.")
+        raise UsageError("--report shows the labels that --format writes", "Add --format png.")
     if scoring.pred is not None and not (scoring.output / RUN_FILE).exists():
         raise UsageError(
-            f"--report shows the labels of a run, and {scoring.output} holds none",
-            "Give the output folder of tipsseg label with -o.",
+            f"--report shows the labels of a run, but {scoring.output} has no labels",
+            "Name the output folder of tipsseg label with -o.",
         )
 
 
 def _make_page(output: Path, compute: ComputeOptions, progress: Progress) -> bool:
-    """Make the page of tipsseg report; return whether all images have a picture."""
+    """Write the page of tipsseg report; return True if no image failed."""
     from tipsseg.runs.report.make import make_report
 
     return not make_report(output, None, None, compute.jobs, progress, compute.max_pixels, compute.features)
@@ -222,15 +223,16 @@ def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress
         names = row_names(evaluation.confusion, evaluation.names)
         first, taken = swapped[0]
         progress.note(
-            f"Most of what is {names[first]!r} in the truth is labelled {names[taken]!r}, and likewise for "
-            f"{counted(len(swapped) - 1, 'more class', 'more classes')}. Are the classes in the order of the truth's ids? If these "
-            "begin otherwise, see --zero-based and --layout."
+            f"Most pixels of {names[first]!r} in the truth are labelled {names[taken]!r}, and likewise for "
+            f"{counted(len(swapped) - 1, 'more class', 'more classes')}. Check that the classes are in the order of the truth's "
+            "ids; if the ids do not begin at 1, see --zero-based and --layout."
         )
     if evaluation.failed:
-        progress.note(f"The scores leave out {evaluation.failed} that failed.")
+        progress.note(f"The scores do not include {counted(evaluation.failed, 'failed image')}.")
     if not evaluation.scores.truth_pixels[[number > 0 for number in evaluation.scores.ids]].any():
         progress.note(
-            "The truth has no pixel of any class. If its ids mean something else, see --ignore-index, --zero-based and --layout."
+            "The truth has no pixels of these classes. If its ids mean something else, see --ignore-index, --zero-based "
+            "and --layout."
         )
     progress.end()
     progress.text(json_bytes(evaluation.record()).decode() + "\n" if as_json else table(evaluation.scores))

@@ -1,4 +1,4 @@
-"""`tipsseg fit`."""
+"""The `tipsseg fit` command: learn classes from masks."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 Examples:
-  tipsseg fit labels/ -o farm.fit                            from the masks of a run that you edited
-  tipsseg fit labels/ -o farm.fit --features feats           their features are there, or are kept there
+  tipsseg fit labels/ -o farm.fit                   (edited masks of a run)
+  tipsseg fit labels/ -o farm.fit --features feats  (reuse stored features)
   tipsseg fit photos/ --gt masks/ --vocab farm.toml -o farm.fit
   tipsseg label photos/ --vocab farm.fit -o better
 
 \b
-Pixels of 255 do not count. Classes without a pixel in the masks keep what their words say; a class
-that the masks do not help keeps it too. Words that the model does not know can be learnt.
-The IoU of each class, in images that a fit has not seen, goes to stdout, all else to stderr.
-Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage.
+Ignores pixels of 255. A class keeps the vector of its phrases if the masks
+lack it or do not improve it. Learns words that the model does not know.
+Prints the IoU per class, in images held out of the fit, on stdout, and
+everything else on stderr.
+Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -41,17 +42,17 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitting:
-    """What is fitted to, and what is written."""
+    """Settings of the masks and of the file to write."""
 
     # fmt: off
     output: Path = option(MISSING, metavar="FILE", short="o", group=FILES,
-        help="The file of the fit, which ends with .fit.")
+        help="File to write; its name ends with .fit.")
     images: Path | None = option(None, metavar="DIR", group=TRUTH,
-        help="Where the images are now.  [default: where they were]")
-    gt: Path | None = option(None, metavar="DIR", group=TRUTH, help="Folder of the masks.")
-    overwrite: bool = option(False, group=FILES, help="Replace the file where it is there.")
+        help=opt.IMAGES_HELP)
+    gt: Path | None = option(None, metavar="DIR", group=TRUTH, help="Folder of truth masks.")
+    overwrite: bool = option(False, group=FILES, help="Replace an existing file.")
     as_json: bool = option(False, flag="json", group=FILES, help="Print the scores as one JSON object.")
-    quiet: bool = option(False, short="q", help="No progress and no notes on stderr.")
+    quiet: bool = option(False, short="q", help=opt.QUIET_HELP)
     # fmt: on
 
 
@@ -66,11 +67,11 @@ def fit(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="OUT|IMAGES", help="The output folder of tipsseg label; or with --gt images and folders of images."
+            metavar="OUT|IMAGES", help="The output folder of tipsseg label; with --gt, images and folders of images."
         ),
     ],
 ) -> None:
-    """Learn classes from masks of a few images, for --vocab of label and eval."""
+    """Learn classes from the masks of a few images, for label --vocab and eval --vocab."""
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.evaluate.truth_options import preset_of
@@ -118,20 +119,22 @@ def _truth_masks(paths: list[str], gt: Path, truth: TruthOptions, spec: RunSpec,
 
 
 def _refuse_together(context: typer.Context, paths: list[str], fitting: Fitting) -> None:
-    """Raise UsageError for arguments that have no meaning together."""
+    """Raise UsageError for arguments that exclude each other."""
     if fitting.gt is not None:
         if fitting.images is not None:
-            raise UsageError("--images is for the images of a run, and with --gt the images are given", "Leave it out.")
+            raise UsageError(
+                "--images and --gt exclude each other", "Remove --images, and name the images as arguments."
+            )
         return
     for record in (opt.Question, TruthOptions, LabelOptions, ComputeOptions):
         for flag in given_options(context, record):
             if record is not ComputeOptions or flag == "--model":
                 raise UsageError(
-                    f"{flag} is for images with masks, and a run's folder says that itself",
-                    "Leave it out, or give images and the folder of their masks with --gt.",
+                    f"{flag} needs --gt; without --gt the run's own settings apply",
+                    f"Remove {flag}, or name images, and the folder of their masks with --gt.",
                 )
     if len(paths) > 1:
         raise UsageError(
-            f"{len(paths)} folders given, and a fit is to the edited masks of one run",
-            "Give one output folder, or images and the folder of their masks with --gt.",
+            f"fit takes one output folder, got {len(paths)}",
+            "Name one output folder, or images, and the folder of their masks with --gt.",
         )

@@ -1,4 +1,4 @@
-"""`tipsseg label`."""
+"""The `tipsseg label` command: label images into an output folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tipsseg.cli.arguments import stdin
 from tipsseg.cli.parameters import command
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import InputError, OtherRunError, UsageError
-from tipsseg.options import DEFAULT_FORMATS, FileOptions, LabelOptions
+from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.options.fields import WHAT, Option, options_of
 from tipsseg.options.run import ComputeOptions, EngineOptions, ImageOptions, OutputOptions
 from tipsseg.util.printable import shell_line, shell_word
@@ -27,29 +27,27 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   tipsseg label photos/ --classes "panda leg,tree"
-  tipsseg label a.jpg b.png -c sky -c "salt, pepper" --format png,overlay -o out
+  tipsseg label a.jpg b.png -c sky -c "salt, pepper" --format png,yolo -o out
   tipsseg label photos/ --vocab farm.toml --min-confidence 0.5
-  find photos -name '*.jpg' -print0 | tipsseg label -0 - -c "car,road" --model b14
-  tipsseg label photos/ -c "panda" --jsonl | jq -r 'select(.classes != []).path'
-  tipsseg label photos/ -c "panda" --shard 3/8        (of 8 processes or machines the third)
+  find photos -name '*.jpg' -print0 | tipsseg label -0 - -c "car,road"
+  tipsseg label photos/ -c panda --jsonl | jq -r 'select(.classes!=[]).path'
+  tipsseg label photos/ -c panda --shard 3/8       (third of 8 parts)
   tipsseg label photos/ --from labels/run.json -o again
-  tipsseg label photos/ -c "road" --features feats    (a second question: no model run)
+  tipsseg label photos/ -c road --features feats   (reuses stored features)
   tipsseg label examples/scenes -c "panda,tree" --model tiny
 
 \b
-Masks are 8-bit index PNGs: 0 background, 1..N the classes in the order given (also the
-COCO category ids), 255 below --min-confidence; 16-bit above 254 classes.
-A run that was broken off goes on by the same command; what is done and unchanged is kept.
-Paths of written files go to stdout, all else to stderr.
-Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage, 130 or 143 interrupted.
+Masks are 8-bit index PNGs: 0 background, 1..N the classes in the order given
+(also the COCO category ids), 255 below --min-confidence; 16-bit if there are
+more than 254 classes. Run the same command again to resume; finished images
+are skipped. Paths of written files go to stdout, everything else to stderr.
+Exit code: 0 success; 1 an error, or an image failed; 2 usage error;
+130 or 143 interrupted.
 """
 
 
 def _options_of_earlier_run(values: Mapping[str, Any], is_given: Callable[[str], bool]) -> dict[str, object]:
-    """Return the options of an earlier run that take the place of options that are not given.
-
-    With --retry-failed and nothing that says what to label it is the run whose images failed.
-    """
+    """Return the options of an earlier run for those that are absent: of --from, or of the run that --retry-failed retries."""
     path = values["from_run"]
     if path is None and values["retry_failed"] and all(values.get(name) is None for name in _QUESTION):
         path = _run_to_retry(Path(values["output"]), values["shard"])
@@ -72,7 +70,7 @@ def _run_to_retry(output: Path, shard: str | None) -> Path:
 
     state = state_folder(output, None if shard is None else parse_shard(shard))
     if find_run(state) is None:
-        raise InputError(f"no run in {state}, so nothing to retry", "Leave out --retry-failed.")
+        raise InputError(f"no run in {state}, so nothing to retry", "Remove --retry-failed.")
     return state
 
 
@@ -93,7 +91,7 @@ def label(
     from_run: Annotated[
         Path | None,
         Option(
-            help="Repeat a run: model, classes and options of its run.json, but for options that are given here.",
+            help="Repeat a run with the model, classes and options of its run.json; options on the command line win.",
             flag="from",
             metavar="FILE|DIR",
             group=WHAT,
@@ -101,19 +99,19 @@ def label(
         ),
     ] = None,
 ) -> None:
-    """Label images: write a mask, COCO annotations or an overlay of each."""
+    """Label images and write masks, COCO annotations, overlays and more."""
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.common.image_list import Choice, check_choice, find_images
     from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.engine.maker import engine_maker
     from tipsseg.runs.label.dry_run import dry_run
     from tipsseg.runs.label.run import run_label
-    from tipsseg.store.run_record import plan_run
+    from tipsseg.store.run_record import plan_run, with_formats
     from tipsseg.store.spec import RunSpec
 
     silence_decoders()
     given = tuple(paths or ())
-    values.refuse_split_lists(given, question.classes, () if output.formats == DEFAULT_FORMATS else output.formats)
+    values.refuse_split_lists(given, question.classes, output.formats)
     check_choice(bool(given), images)
     printing.check(given, "labels")
     _refuse_to_retry(images, output)
@@ -121,7 +119,14 @@ def label(
     repeated = None if from_run is None else _repeated(from_run, question)
     asked = values.parse_question(question) if repeated is None else _again(repeated, question.vocab)
     spec = RunSpec(
-        **vars(compute), **vars(output), vocabulary=asked.vocabulary, fitted=asked.fitted, options=options, files=files
+        **vars(compute),
+        **vars(with_formats(output)),
+        vocabulary=asked.vocabulary,
+        fitted=asked.fitted,
+        options=options,
+        files=files,
+        sources=given,
+        vocabulary_path=question.vocab,
     )
     spec.check()
     with Progress(printing.quiet, results=not printing.jsonl, null=printing.null, wording=as_typed) as progress:
@@ -142,12 +147,12 @@ def label(
 def _refuse_to_retry(images: ImageOptions, output: OutputOptions) -> None:
     for is_given, flag in ((not output.resume, "--no-resume"), (output.overwrite, "--overwrite")):
         if images.retry_failed and is_given:
-            raise UsageError(f"--retry-failed goes on from a run, and {flag} starts over", "Give one of them.")
+            raise UsageError(f"--retry-failed resumes a run, and {flag} does not", "Use one of them.")
 
 
 @contextmanager
 def _commands_to_paste(output: Path) -> Iterator[None]:
-    """Say as whole commands what there is to do where the folder has labels of another run."""
+    """Add whole commands to the error about a folder with labels of another run."""
     try:
         yield
     except OtherRunError as error:
@@ -155,51 +160,49 @@ def _commands_to_paste(output: Path) -> Iterator[None]:
         same, other = (shell_word(name) for name in (str(output), f"{output}-2"))
         ways = {"label into another folder": f"{command} -o {other}"}
         if error.covered:
-            ways["start over in this one, where corrected masks stay"] = f"{command} -o {same} --overwrite"
+            ways["start over in this one, and keep corrected masks"] = f"{command} -o {same} --overwrite"
         if error.features is not None:
-            ways["label by the features of that run"] = (
-                f"{command} -o {same} --features {shell_word(str(error.features))}"
-            )
+            ways["use the features of that run"] = f"{command} -o {same} --features {shell_word(str(error.features))}"
         hint = ", or ".join(ways)
         error.hint, error.commands = f"{hint[0].upper()}{hint[1:]}:", tuple(ways.values())
         raise
 
 
 def _without_output(arguments: Sequence[str]) -> list[str]:
-    """The arguments of this command but for the output folder, and for --no-resume, which means nothing in another one."""
-    left: list[str] = []
+    """Return the arguments without the output folder, and without --no-resume, which has no meaning in another folder."""
+    others: list[str] = []
     skip = False
-    for each in arguments:
-        if not skip and each not in ("-o", "--output", "--no-resume") and not each.startswith(("-o", "--output=")):
-            left.append(each)
-        skip = not skip and each in ("-o", "--output")
-    return left
+    for word in arguments:
+        if not skip and word not in ("-o", "--output", "--no-resume") and not word.startswith(("-o", "--output=")):
+            others.append(word)
+        skip = not skip and word in ("-o", "--output")
+    return others
 
 
 def _repeated(path: Path, question: opt.Question) -> RepeatedRun:
-    """Return the run to repeat. Raise UsageError if the question is given too."""
+    """Return the run to repeat. Raise UsageError if the command line has classes too."""
     from tipsseg.cli.arguments.repeat import read_run_file
 
     repeated = read_run_file(path)
     own = [question.classes, question.background]
-    if not repeated.vocabulary.fit:  # of which --vocab gives the vectors
+    if not repeated.vocabulary.fit:  # --vocab names the .fit file again
         own.append(question.vocab)
     if any(value is not None for value in own):
-        raise UsageError("--from says what to label", "Leave out --classes, --vocab and --background.")
+        raise UsageError("--from repeats the classes of a run", "Remove --classes, --vocab and --background.")
     return repeated
 
 
 def _again(repeated: RepeatedRun, vocab: str | None) -> values.Asked:
-    """What a repeated run is to label. Raises UsageError where the vectors that it labelled by are not given."""
+    """Return the vocabulary of a repeated run. Raise UsageError if its fitted vectors are missing."""
     vocabulary = repeated.vocabulary
     if not vocabulary.fit:
         return values.Asked(vocabulary)
     fitted = None if vocab is None else values.read_fit(Path(vocab))
     if fitted is None or fitted.vocabulary.fit != vocabulary.fit:
-        of = f" of {vocabulary.source}" if vocabulary.source else ""
-        where = "it does not hold" if vocab is None else f"{vocab} does not have"
+        name = vocabulary.source or "FIT"
+        place = "are not in run.json" if vocab is None else f"are not in {vocab}"
         raise UsageError(
-            f"{repeated.path} is of a run with the fitted vectors{of}, which {where}",
-            f"Give that file too: --vocab {vocabulary.source or 'FIT'}",
+            f"{repeated.path} is of a run with the fitted vectors of {name}, which {place}",
+            f"Name that file too: --vocab {name}",
         )
     return values.Asked(vocabulary, fitted)

@@ -1,4 +1,4 @@
-"""`tipsseg merge`."""
+"""The `tipsseg merge` command: join shards or runs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tipsseg.cli.wording import as_typed
 
 EPILOG = """\b
 Examples:
-  tipsseg merge labels/ -o labels/        the shards in it become one run
-  tipsseg merge node1/ node2/ -o labels/  shards, or runs, of several folders
+  tipsseg merge labels/ -o labels/        (join the shards in a folder)
+  tipsseg merge node1/ node2/ -o labels/  (join shards, or runs)
 
 \b
-The folder of -o is new; or it is the only OUT and has all shards, and one run takes their place.
-Pictures are copied into a new folder, and nothing in it is replaced.
-What is joined has to be of one model and one vocabulary, and no image in it twice.
-A merge that was stopped goes on when the same command is run again.
-Paths of the files that stand for all images go to stdout, all else to stderr.
-Exit code: 0 all joined, 1 an error, 2 wrong usage.
+-o names a new folder; or the only OUT, which has all shards, and one run
+replaces them. Merging into a new folder copies the files.
+All runs need the same model and the same vocabulary, and no image twice.
+Run the same command again to resume a stopped merge. Paths of files for the
+whole run go to stdout, everything else to stderr.
+Exit code: 0 success, 1 error, 2 usage error.
 """
 
 
@@ -34,9 +34,7 @@ def merge(
     folders: Annotated[
         list[Path], typer.Argument(metavar="OUT", parser=path_of("a folder"), help="Output folders of tipsseg label.")
     ],
-    output: Annotated[
-        Path, opt.output_option("Where all of it is to be: a new folder, or the only OUT, with all shards.")
-    ],
+    output: Annotated[Path, opt.output_option("A new folder, or the only OUT, if it has all shards.")],
     null: opt.NullResults = False,
     quiet: opt.Quiet = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`tipsseg rank`."""
+"""The `tipsseg rank` command: list the images to review first."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from tipsseg.options.fields import Option
 EPILOG = """\b
 Examples:
   tipsseg rank labels/ -n 20
-  tipsseg rank labels/ -n 20 | tipsseg convert labels/ --only - --format labelme
+  tipsseg rank labels/ -n 9 | tipsseg convert labels/ --only - -f labelme
   tipsseg rank labels/ --features feats/ --jsonl | jq -r .reasons[0].class
 
 \b
-First come the images whose labels are expected to have the most wrong pixels, by the confidences
-and the borders of objects. One that is like an image before it comes later, by --features, or by
-the labels without it; one with a class that no image before it shows comes earlier. Images whose
-mask was corrected, and images that failed, are left out.
-Exit code: 0 done, 1 some of --only are not labelled or an error, 2 wrong usage.
+Sorts images by the number of pixels that are probably wrong, which it
+estimates from confidences and from the borders of objects. Moves an image
+back if a similar one comes before it (by --features, else by the labels), and
+forward if it has a class that no image before it has. Leaves out images with
+corrected masks, and failed images.
+Exit code: 0 success; 1 an error, or an image of --only is not labelled;
+2 usage error.
 """
 
 
@@ -34,33 +36,35 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @command(app, EPILOG)
 def rank(
     output: opt.Folder,
-    limit: Annotated[int | None, Option(help="Only the first N images.", flag="limit", short="n", metavar="N")] = None,
+    limit: Annotated[
+        int | None, Option(help="Print only the first N images.", flag="limit", short="n", metavar="N")
+    ] = None,
     features: opt.KeptFeatures = None,
     only: opt.Only = None,
     images: opt.Images = None,
     jsonl: Annotated[
-        bool, Option(help="Print one JSON object per image, with its score and the reasons, in place of paths.")
+        bool, Option(help="Print one JSON object per image, with score and reasons, instead of paths.")
     ] = False,
     null: opt.Null = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Print the images of an output folder in the order in which to review them."""
+    """List the images of an output folder in the order in which to review them."""
     from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.convert.only import not_labelled
     from tipsseg.runs.rank.rank import rank_folder
     from tipsseg.util.files import json_bytes
 
     if null and jsonl and str(only) != "-":
-        raise UsageError("-0 is for lists of paths, and --jsonl prints records", "Give one of them.")
+        raise UsageError("-0 separates paths, and --jsonl prints none", "Remove -0.")
     with Progress(quiet, null=null, wording=as_typed) as progress:
         paths = read_only(only, null, "rank", output)
-        found, unknown = rank_folder(output, features, paths, images, limit, progress)
+        order, unknown = rank_folder(output, features, paths, images, limit, progress)
         for path in unknown:
             progress.error(not_labelled(path, output))
-        for each in found:
+        for ranked in order:
             if jsonl:
-                progress.text(json_bytes(each.record()).decode() + "\n")
+                progress.text(json_bytes(ranked.record()).decode() + "\n")
             else:
-                progress.path(each.path)
+                progress.path(ranked.path)
     if unknown:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`tipsseg report`."""
+"""The `tipsseg report` command: write an HTML page."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ EPILOG = """\b
 Examples:
   tipsseg report labels/
   tipsseg report labels/ -o page/ --images /mnt/photos
-  tipsseg report labels/ --features feats/    (with images that are alike)
+  tipsseg report labels/ --features feats/    (groups similar images)
 
 \b
-The page needs no network and no server: open report/index.html in a browser. The images stand
-in the order of tipsseg rank. Run it again after labels changed: only those images are
-drawn again. The path of the page goes to stdout, all else to stderr.
-Exit code: 0 all shown, 1 some images failed (each named on stderr) or an error, 2 wrong usage.
+Open report/index.html in a browser; it needs no network and no server. Images
+are in the order of tipsseg rank. After labels changed, the same command draws
+only the changed images again. The path of the page goes to stdout, everything
+else to stderr.
+Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
 
 
@@ -41,12 +42,12 @@ def report(
     images: opt.Images = None,
     features: opt.KeptFeatures = None,
     palette: Annotated[
-        Palette, Option(help="own: the colours of the classes; safe: colours for any kind of colour vision.")
+        Palette, Option(help="own: the colours of the classes; safe: colours for every kind of colour vision.")
     ] = PALETTES[0],
     null: opt.NullResults = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Make a page of pictures, labels and numbers of an output folder, for a browser."""
+    """Write an HTML page with the images, labels and class statistics of an output folder."""
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.report.make import make_report

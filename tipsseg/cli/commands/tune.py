@@ -1,4 +1,4 @@
-"""`tipsseg tune`."""
+"""The `tipsseg tune` command: choose minimum confidences."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from tipsseg.options.run import ComputeOptions
 EPILOG = """\b
 Examples:
   tipsseg tune labels/ --precision 0.95 -o farm.toml
-  tipsseg tune better/ --precision 0.95 --vocab farm.fit -o farm-95.fit     a run by a fit
+  tipsseg tune labels/ --precision 0.95 --vocab farm.fit -o farm-95.fit
   tipsseg tune labels/ --temperature -o farm.fit
   tipsseg label photos/ --vocab farm.toml
 
 \b
-Pixels below the minimum confidence of their class are written as 255, ignored. It is chosen by the
-masks of the run that you edited, with a margin where those are few; the numbers are of images that
-it was not chosen by. Numbers go to stdout, all else to stderr.
-Exit code: 0 all done, 1 some image failed or an error, 2 wrong usage.
+label writes pixels below the minimum confidence of their class as 255. tune
+chooses it from the edited masks of a run, with a margin if these are few, and
+reports the precision on images held out of the choice. Numbers go to stdout,
+everything else to stderr.
+Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
 
 
@@ -36,27 +37,27 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """What is tuned, and what is written."""
+    """Settings of the choice and of the file to write."""
 
     # fmt: off
     output: Path = option(MISSING, metavar="FILE", short="o", group=FILES,
-        help="The vocabulary file to write. End its name with .toml, or with .fit if you give --vocab or --temperature.")
+        help="Vocabulary file to write: .toml, or .fit with --vocab or --temperature.")
     precision: float | None = option(None, metavar="0..1", group=WHAT,
-        help="Choose minimum confidences by which this share of the pixels of each class is right.")
+        help="Choose minimum confidences that leave this fraction of the pixels of every class correct.")
     temperature: bool = option(False, group=WHAT,
-        help="Fit the temperature of the softmax, so that confidences are as often right as they say.")
+        help="Fit the temperature of the softmax, so that confidences match precision.")
     vocab: Path | None = option(None, metavar="FIT", group=WHAT,
-        help="The .fit that the run was made with, if it was made with one.")
-    images: Path | None = option(None, metavar="DIR", help="Where the images are now.  [default: where they were]")
-    overwrite: bool = option(False, group=FILES, help="Replace the file where it is there.")
+        help="The .fit of the run, if it was labelled with one.")
+    images: Path | None = option(None, metavar="DIR", help=opt.IMAGES_HELP)
+    overwrite: bool = option(False, group=FILES, help="Replace an existing file.")
     as_json: bool = option(False, flag="json", group=FILES, help="Print the numbers as one JSON object.")
-    quiet: bool = option(False, short="q", help="No progress and no notes on stderr.")
+    quiet: bool = option(False, short="q", help=opt.QUIET_HELP)
     # fmt: on
 
 
 @command(app, EPILOG)
 def tune(folder: opt.Folder, asked: Tuning, compute: Annotated[ComputeOptions, Without("model")]) -> None:
-    """Choose the minimum confidence of each class by the masks of a run that you edited."""
+    """Choose the minimum confidence of every class from the edited masks of a run."""
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.fit.learning import check_target
@@ -68,8 +69,8 @@ def tune(folder: opt.Folder, asked: Tuning, compute: Annotated[ComputeOptions, W
     check_wish(asked.precision, temperature=asked.temperature)
     if asked.vocab is not None and not is_fit(asked.vocab):
         raise UsageError(
-            f"--vocab {asked.vocab} is no fit, and the run says its classes itself",
-            "Leave it out, or give the .fit that the run was made with.",
+            f"--vocab {asked.vocab} is not a .fit file; the run names its classes itself",
+            "Remove --vocab, or name the .fit that the run was labelled with.",
         )
     check_target(asked.output, fitted=asked.temperature or asked.vocab is not None, overwrite=asked.overwrite)
     silence_decoders()
@@ -80,7 +81,7 @@ def tune(folder: opt.Folder, asked: Tuning, compute: Annotated[ComputeOptions, W
         spec.check()
         tuning = tune_run(spec, edited, asked.precision, progress, temperature=asked.temperature, quiet=asked.quiet)
         tuning.save(asked.output)
-        progress.note(f"Written: {asked.output}.")
+        progress.note(f"Wrote {asked.output}.")
         progress.text(json_bytes(tuning.record()).decode() + "\n" if asked.as_json else tuning.table())
     if tuning.failed:
         raise typer.Exit(1)

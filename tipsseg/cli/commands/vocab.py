@@ -1,4 +1,4 @@
-"""`tipsseg vocab`."""
+"""The `tipsseg vocab` commands: list, print and check vocabularies."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tipsseg.runs.common.progress import print_text
 from tipsseg.util.printable import counted
 
 app = typer.Typer(
-    help="Vocabularies: the presets, and files of your own.",
+    help="List, print and check vocabularies.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
 
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", autocompletion=complete_presets, help="A preset, or a vocabulary file.")
+    str, typer.Argument(metavar="NAME", autocompletion=complete_presets, help="A preset or a vocabulary file.")
 ]
 
 
 @app.command("list", cls=Command)
 def list_presets() -> None:
-    """The presets, for --vocab."""
+    """List the presets for --vocab."""
     from tipsseg.vocabulary.files import preset_names, preset_summary, read_vocabulary
 
     for name in preset_names():
@@ -39,18 +39,18 @@ def list_presets() -> None:
 
 @command(app, "", no_args_is_help=False)
 def show(name: Name, question: Annotated[opt.Question, Only("background", "templates")]) -> None:
-    """Print a vocabulary as a TOML file, for a look or as the start of one's own."""
+    """Print a vocabulary as a TOML file, for example to start your own."""
     from tipsseg.vocabulary.toml_file import vocabulary_toml
 
     asked = values.parse_question(replace(question, vocab=name))
     if asked.fitted is not None:
-        print_text(f"# The words of {name}. Their vectors and the temperature are in that file alone.\n")
+        print_text(f"# The phrases of {name}. Only that file has their vectors and the temperature.\n")
     print_text(vocabulary_toml(asked.vocabulary))
 
 
 @app.command(cls=Command)
 def check(name: Name) -> None:
-    """Read a vocabulary as `tipsseg label` would, and say what is in it; an error names the file and the place in it."""
+    """Check a vocabulary, and print its classes; an error names the file and the line."""
     asked = values.parse_question(opt.Question(vocab=name))
     vocabulary = asked.vocabulary
     negative = len(vocabulary.specs) - len(vocabulary.classes)

@@ -1,4 +1,4 @@
-"""`tipsseg weights`."""
+"""The `tipsseg weights` commands: download and verify models."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ app = typer.Typer(
 
 Models = Annotated[
     list[str] | None,
-    typer.Argument(metavar="ID", autocompletion=complete_models, help="Ids of models; all when left out."),
+    typer.Argument(metavar="ID", autocompletion=complete_models, help="Ids of models.  [default: all]"),
 ]
 
 
 @app.command("list", cls=Command)
 def list_weights() -> None:
-    """The models in weights.lock, and which are here."""
+    """List the models of weights.lock, and which of them are downloaded."""
     from tipsseg.weights import fetching
     from tipsseg.weights.lock import read_lock
 
@@ -61,9 +61,9 @@ def download(
 
 @app.command(cls=Command)
 def verify(models: Models = None) -> None:
-    """Hash the files that are here afresh; a wrong one is removed, with an error.
+    """Hash the downloaded files again; remove a wrong one, with an error.
 
-    Models that are named must be all here, or the exit code is 1 too.
+    The exit code is also 1 if a named model is not downloaded.
     """
     from tipsseg.weights import fetching
     from tipsseg.weights.lock import get_model, read_lock
@@ -75,14 +75,14 @@ def verify(models: Models = None) -> None:
         for name, state in fetching.verify(spec).items():
             print(f"{spec.id:10} {name:20} {state}")
             complete = complete and state == "ok"
-    # Models that nobody asked for may be absent.
+    # Models that the user did not name may be absent.
     if models and not complete:
         raise typer.Exit(1)
 
 
 @app.command(cls=Command)
 def lock(models: Models = None) -> None:
-    """Ask the hub for sizes and hashes of the pinned revisions, and write them into weights.lock."""
+    """Ask the hub for sizes and hashes of the pinned revisions, and write them to weights.lock."""
     from tipsseg.weights import fetching
     from tipsseg.weights.lock import find_lock, get_model, read_lock, write_lock
 
@@ -98,11 +98,11 @@ def lock(models: Models = None) -> None:
 def show_path(
     model: Annotated[str, typer.Argument(metavar="ID", autocompletion=complete_models, help="Id of a model.")],
 ) -> None:
-    """The folder of a model's files; an error when they are not here."""
+    """Print the folder of a downloaded model."""
     from tipsseg.weights import fetching
     from tipsseg.weights.lock import get_model
 
     folder = fetching.locate(get_model(model))
     if folder is None:
-        raise WeightsError(f"the files of {model} are not here", f"Run: tipsseg weights download {model}")
+        raise WeightsError(f"the files of {model} are not downloaded", f"Run: tipsseg weights download {model}")
     print_path(folder)

@@ -1,4 +1,4 @@
-"""The images of a run, found before its output folder is opened: what was named, or what failed in an earlier run."""
+"""Find the images of a run, before its output folder is opened: the named ones, or those that failed before."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tipsseg.types import ImageRef, name_order
 
 @dataclass(frozen=True, kw_only=True)
 class Choice(ImageOptions):
-    """Which images a run is about.
+    """The images that the user chose.
 
     Attributes:
-        paths: Files and folders. None where there is a list.
-        entries: A list of paths, which may come bit by bit, in place of `paths`.
+        paths: Files and folders.
+        entries: A list of paths, instead of `paths`; entries may arrive one by one.
     """
 
     paths: tuple[Path, ...] = ()
@@ -36,11 +36,11 @@ class Choice(ImageOptions):
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """The images of a run: all of them, or one after the other as a list comes in.
+    """The images of a run: a tuple, or a stream.
 
     Attributes:
-        refs: A tuple, or an iterator; with inputs of which it is known that they cannot be labelled.
-        root: The folder that their names begin at.
+        refs: A tuple, or an iterator over a list that arrives entry by entry; with inputs that already failed.
+        root: The folder that names of images are relative to.
     """
 
     refs: Iterable[ImageRef | Failed]
@@ -48,42 +48,40 @@ class Images:
 
     @property
     def known(self) -> tuple[ImageRef | Failed, ...]:
-        """The images that are known before the run begins: all, or none of a list that comes bit by bit."""
+        """The images that are known before the run: all of a tuple, none of a stream."""
         return self.refs if isinstance(self.refs, tuple) else ()
 
     @property
     def number(self) -> int | None:
-        """How many there are; None where that is not known yet."""
+        """The number of images; None for a stream."""
         return len(self.refs) if isinstance(self.refs, tuple) else None
 
 
 def check_choice(given: bool, options: ImageOptions) -> None:
-    """Raise UsageError for a choice that cannot be meant; `given` tells whether there are paths or a list."""
+    """Raise UsageError for an impossible choice; `given` is True if there are paths or a list."""
     if given:
         return
     if not options.retry_failed:
-        raise UsageError("no images given", "Name images or folders, or give - and a list of them on stdin.")
+        raise UsageError("no images given", "Name images or folders, or write - to read a list from stdin.")
     if options.limit is not None or options.sample is not None:
-        raise UsageError(
-            "argument `limit` and argument `sample` are for images that are given", "Leave them out, or name images."
-        )
+        raise UsageError("argument `limit` and argument `sample` need images", "Remove them, or name images.")
 
 
 def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
-    """Find the images of a run, and refuse those whose files would have one name.
+    """Find the images of a run.
 
     Raises:
-        UsageError: For a list that is empty, or separated by something else.
-        InputError: Where there is no image, where two would share an output, where one is among the outputs of the run, or where
-            one is in the folder under another name.
+        UsageError: The list is empty, or has another separator.
+        InputError: There are no images, two images would share an output file, an image is among the outputs of the run, or an
+            image is in the output folder under another name.
     """
     if not choice.retry_failed:
         return _given(spec, choice, progress)
     before = find_run(spec.state)
     if before is None:
-        raise InputError(f"no run in {spec.state}, so nothing to retry", "Leave out argument `retry_failed`.")
+        raise InputError(f"no run in {spec.state}, so nothing to retry", "Remove argument `retry_failed`.")
     with closing(State(spec.state)) as records:
-        failed = tuple(each.ref for each in records.failures())
+        failed = tuple(failure.ref for failure in records.failures())
     if not failed:
         progress.note(f"No image failed in {spec.state}.")
     if choice.paths or choice.entries is not None:
@@ -99,24 +97,24 @@ def found_images(
     apart: Path | None = None,
     run: RunNames | None = None,
 ) -> Found:
-    """All images of these paths or of this list; see `inputs.find` for the folders that are left out. Raises InputError."""
+    """Return the images of the paths or of the list; `inputs.find` lists the folders that are not searched. Raise InputError."""
     if entries is not None:
         return inputs.from_list(entries, output=output, apart=apart, run=run)
     return inputs.find(tuple(paths), output=output, apart=apart)
 
 
 def note_inputs(progress: Progress, found: Found) -> None:
-    """Say what was passed over in the folders."""
+    """Note skipped files and folders."""
     if found.skipped:
-        progress.note(f"Skipped in the folders, as no images by their extensions: {found.skipped}.")
+        progress.note(f"Skipped files that are not images by their extension: {found.skipped}.")
         for hint in found.skipped.hints:
             progress.note(hint)
     if found.outputs:
-        progress.note(f"Not searched, as a place of outputs: {', '.join(map(str, found.outputs))}.")
+        progress.note(f"Skipped folders of outputs: {', '.join(map(str, found.outputs))}.")
 
 
 def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
-    """The images that were named, of a shard its part."""
+    """Return the images that the user named, or the part of the shard."""
     shard, run = spec.shard, RunNames(spec.state)
     if choice.entries is not None and choice.sample is None:
         images = islice(inputs.stream(choice.entries, output=spec.output, names=_names(spec), run=run), choice.limit)
@@ -129,34 +127,34 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     names = _names(spec)
     inputs.check_collisions(found.refs, names)
     inputs.check_not_outputs(found.refs, spec.output, names.key)
-    # A folder that cannot be listed is told by each shard, as its images are of any of them.
+    # Every shard reports a folder that cannot be listed, as its images may be in any shard.
     refs: list[ImageRef | Failed] = [*found.refused]
     refs += [ref for ref in found.refs if shard is None or shard.takes(ref.name)]
-    return Images(tuple(sorted(refs, key=lambda each: name_order(each.name))), found.root)
+    return Images(tuple(sorted(refs, key=lambda item: name_order(item.name))), found.root)
 
 
 def _in_run(found: Found, run: RunNames, output: Path) -> Found:
-    """The images by their names in a run. Raises InputError where only some of them can be named so, and a name is another one."""
+    """Rename the images as in an earlier run, if all can be. Raise InputError if a name is taken by another image."""
     named = [run.named(ref) for ref in found.refs]
     if any(ours == theirs for ours, theirs in zip(named, found.refs, strict=True)):
         run.check(found.refs, output)
         return found
     refused = tuple(replace(failed, ref=run.named(failed.ref)) for failed in found.refused)
-    refs = tuple(sorted(named, key=lambda each: name_order(each.name)))
+    refs = tuple(sorted(named, key=lambda ref: name_order(ref.name)))
     return replace(found, refs=refs, refused=refused, root=run.root or found.root)
 
 
 def _names(spec: RunSpec) -> OutputNames:
-    """The names that the files of a run may take, by the rules of the file system that its folder is on, or will be."""
+    """Return the names of the run's files, by the rules of the file system of its folder."""
     return OutputNames(name_key(spec.state), spec.files.names, spec.formats)
 
 
 def _only(images: Images, names: Container[str]) -> Images:
-    """Of the images those with these names, or in folders with these names."""
+    """Return the images with these names, or in folders with these names."""
 
-    def is_wanted(each: ImageRef | Failed) -> bool:
-        name = PurePosixPath(each.name)
+    def is_named(item: ImageRef | Failed) -> bool:
+        name = PurePosixPath(item.name)
         return any(str(part) in names for part in (name, *name.parents))
 
-    refs = filter(is_wanted, images.refs)
+    refs = filter(is_named, images.refs)
     return replace(images, refs=tuple(refs) if images.number is not None else refs)

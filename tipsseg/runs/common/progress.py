@@ -1,6 +1,6 @@
-"""Print what a run says: paths of results on stdout; on stderr a bar on a terminal, a line now and then elsewhere.
+"""Print results on stdout, and progress on stderr: a bar on a terminal, otherwise a line now and then.
 
-Text for a person passes through `printable`, here and nowhere else; paths on stdout are bytes, for programs.
+This module alone passes text for people through `printable`; paths on stdout are bytes, for programs.
 """
 
 from __future__ import annotations
@@ -21,27 +21,26 @@ from tipsseg.util.printable import clock, counted, printable, printable_lines
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-#: Seconds between two lines when stderr is no terminal.
+#: Seconds between two lines if stderr is not a terminal.
 _LINE_EVERY = 30.0
 
-#: The time left is told once so many images, and seconds, have come after the first image, which waits for the model too.
-_SOME_IMAGES, _SOME_SECONDS = 8, 5.0
+#: The remaining time is printed only after this many images and seconds, counted from the first image, which waits for the model.
+_MIN_IMAGES, _MIN_SECONDS = 8, 5.0
 
-#: A bar without the time left as tqdm reckons it, which is hours while the model is being loaded.
+#: A bar without tqdm's estimate of the remaining time, which is hours while the model loads.
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"
 
 
 class Progress:
-    """Count images, and say how a run goes on. Use as a context manager.
+    """Count images and print the progress of a run. Use as a context manager.
 
     Args:
-        quiet: Leaves out notes and progress, never errors or results.
-        results: Whether paths of finished files go to stdout.
-        null: Whether a NUL ends each path there, in place of a line end.
-        wording: Makes of each line for stderr what is printed; by itself a line stays as it is.
+        quiet: Print no notes and no progress, only errors and results.
+        results: Print paths of finished files on stdout.
+        null: End paths on stdout with NUL, not with a line end.
+        wording: A function that every line for stderr passes through.
 
-    The bar never shares a line with anything else: it is taken off the terminal before a line is printed, and drawn again
-    below it.
+    The bar never shares a line with other text: it is removed before a line is printed, and drawn again below.
     """
 
     def __init__(
@@ -63,12 +62,12 @@ class Progress:
         return Progress(self._quiet, results=False, wording=self._wording)
 
     def begin(self, line: str, total: int | None, before: int = 0) -> None:
-        """Say what is about to be done, and begin to measure time.
+        """Note the start of the work, and start the clock.
 
         Args:
-            line: What is said.
-            total: How many images there are; None where that is not known.
-            before: How many of them are done already, in no time.
+            line: The note.
+            total: The number of images; None if unknown.
+            before: The number of images that were done before.
         """
         self.note(line)
         self._total = total
@@ -89,43 +88,43 @@ class Progress:
             )
 
     def advance(self) -> None:
-        """Count one more image that is done, well or badly."""
+        """Count one more image, labelled or failed."""
         self._done += 1
         now = time.monotonic()
         self._first = self._first or now
-        left = self._time_left(now - self._first)
+        remaining = self._remaining(now - self._first)
         if self._bar is not None:
-            self._bar.set_postfix_str(left, refresh=False)
+            self._bar.set_postfix_str(remaining, refresh=False)
             self._bar.update()
         elif now - self._last_line >= _LINE_EVERY:
             self._last_line = now
             done = counted(self._done, "image") if self._total is None else f"{self._done} of {self._total} images"
             rate = (self._done - self._before) / max(now - self._began, 1e-9)
-            self.note(f"{done}, {rate:.1f} images/s" + (f", {left}" if left else ""))
+            self.note(f"{done}, {rate:.1f} images/s" + (f", {remaining}" if remaining else ""))
 
-    def _time_left(self, seconds: float) -> str:
-        """Write, for example, "about 1:57 left", so many seconds after the first image was done; "" while that would be a guess."""
+    def _remaining(self, seconds: float) -> str:
+        """Return a text such as "about 1:57 left", `seconds` after the first image; "" if it is too early for an estimate."""
         images = self._done - self._before - 1
-        if self._total is None or images < _SOME_IMAGES or seconds < _SOME_SECONDS:
+        if self._total is None or images < _MIN_IMAGES or seconds < _MIN_SECONDS:
             return ""
         return f"about {clock(round((self._total - self._done) * seconds / images))} left"
 
     def end(self) -> None:
-        """Take the bar away: what follows are the last lines. Safe to call twice."""
+        """Remove the bar before the last lines. Safe to call twice."""
         self._last_line = time.monotonic()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
     def still(self, line: str) -> None:
-        """Note work that goes on behind the images, if the last such line, or `end`, was long ago."""
+        """Note work after the last image, if the last note of this kind, or `end`, was long ago."""
         now = time.monotonic()
         if now - self._last_line >= _LINE_EVERY:
             self._last_line = now
             self.note(line)
 
     def head(self, line: str) -> None:
-        """Set the line that comes before the first note; without a note, as if a run is refused, it is not printed."""
+        """Set the line to print before the first note. If a run is refused, there is no note, and nothing is printed."""
         self._head = line
 
     def note(self, line: str) -> None:
@@ -137,11 +136,11 @@ class Progress:
         self._stderr(line)
 
     def error(self, error: TipssegError) -> None:
-        """Print one line for an image that cannot be labelled."""
+        """Print the error of an image as one line."""
         self._stderr(f"Error: {error.message}" + (f" ({error.hint})" if error.hint else ""))
 
     def worded(self, error: ImageError) -> ImageError:
-        """Return the error in the words that `error` prints, for a record that people read."""
+        """Return the error as `error` prints it, for errors.jsonl."""
         return ImageError(error.path, self._wording(error.reason), self._wording(error.hint))
 
     def results(self, paths: Iterable[Path]) -> None:
@@ -149,7 +148,7 @@ class Progress:
             self.path(path)
 
     def path(self, path: Path) -> None:
-        """Print a path on stdout, whatever else goes there."""
+        """Print a path on stdout, also without `results`."""
         with self._without_bar(sys.stdout.isatty()):
             print_path(path, null=self._null)
 
@@ -180,7 +179,7 @@ class Progress:
 
 
 class Silence(Progress):
-    """Say nothing at all: for programs, which have the results and the errors themselves."""
+    """Print nothing: library callers get results and errors as values."""
 
     def __init__(self) -> None:
         super().__init__(quiet=True, results=False)
@@ -189,22 +188,22 @@ class Silence(Progress):
         return Silence()
 
     def error(self, error: TipssegError) -> None:
-        """Leave the error to whoever takes the results."""
+        """Print nothing; the result has the error."""
 
     def text(self, text: str) -> None:
         """Print nothing."""
 
 
 def print_path(path: Path, *, null: bool = False) -> None:
-    """Print a path on stdout, byte for byte: names need not be valid in the terminal's encoding. Raises OutputError.
+    """Print a path on stdout as bytes, as names need not be valid in the terminal's encoding. Raise OutputError.
 
-    `null` ends it with a NUL, as a name may have line ends in it.
+    `null` ends the path with NUL, as a name may contain line ends.
     """
     _print(os.fsencode(path) + (b"\0" if null else b"\n"))
 
 
 def print_text(text: str) -> None:
-    """Print lines on stdout, as `printable`, in UTF-8 whatever the terminal's encoding. Raises OutputError."""
+    """Print `printable` lines on stdout, in UTF-8 regardless of the terminal's encoding. Raise OutputError."""
     _print(printable_lines(text).encode())
 
 
@@ -214,6 +213,6 @@ def _print(data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        raise  # nobody reads any more, which is no error to tell of
+        raise  # the reader closed the pipe, which needs no message
     except OSError as error:
         raise output_error(Path("standard output"), error) from error

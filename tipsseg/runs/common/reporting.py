@@ -1,6 +1,6 @@
-"""Take the results of a run one after the other: record, count and report each.
+"""Record, count and print the results of a run, one by one.
 
-On stdout are the paths of its files, or a line of JSON; on stderr is its fault.
+Paths of files, or lines of JSON, go to stdout; errors of images go to stderr.
 """
 
 from __future__ import annotations
@@ -22,68 +22,66 @@ from tipsseg.util.printable import counted
 
 
 class Done(Protocol):
-    """The result of an image whose labels are in place: Labelled, Unchanged or Converted."""
+    """The result of an image with labels: Labelled, Unchanged or Converted."""
 
     @property
-    def ref(self) -> ImageRef:
-        """The image."""
+    def ref(self) -> ImageRef: ...
 
     @property
-    def entry(self) -> ManifestEntry:
-        """Its line in the manifest."""
+    def entry(self) -> ManifestEntry: ...
 
 
 _Result = TypeVar("_Result", bound=Done | Failed)
 
 
 class Reporter(Generic[_Result]):
-    """Take the results of a run one after the other.
+    """Record, count and print results.
 
     Attributes:
-        counts: What became of the images so far; `labelled` are those that the run itself has done.
+        counts: The results so far; `labelled` counts the images that this run labelled or converted.
     """
 
     def __init__(
         self, progress: Progress, record: Callable[[_Result], Mapping[str, Path]], *, jsonl: bool = False
     ) -> None:
-        """Take nothing yet.
+        """Set up.
 
         Args:
-            progress: Prints it all.
-            record: Keeps a result for good, before anything is said of it; returns the per-image files to report, by format.
-            jsonl: Whether a line of JSON takes the place of the paths.
+            progress: Prints the results.
+            record: A function that records a result before it is printed, and returns the per-image files by format.
+            jsonl: Print a line of JSON instead of paths.
         """
         self.counts = Counts()
         self._progress = progress
         self._record = record
         self._jsonl = jsonl
 
-    def each(self, results: Generator[_Result, None, None]) -> Iterator[_Result]:
-        """Take all results, and yield each once it is recorded and reported."""
+    def report_all(self, results: Generator[_Result, None, None]) -> Iterator[_Result]:
+        """Report results, and yield them afterwards."""
         with closing(results):
             for result in results:
-                self.take(result)
+                self.report(result)
                 yield result
 
-    def take(self, result: _Result) -> None:
-        """Take one result. Raises OutputError if it cannot be recorded or reported."""
+    def report(self, result: _Result) -> None:
+        """Record, count and print a result. Raise OutputError if it cannot be recorded or printed."""
         files, counts = self._record(result), self.counts
         if isinstance(result, Failed):
             self.counts = replace(counts, failed=counts.failed + 1)
             self._progress.error(result.error)
         elif isinstance(result, Unchanged):
             self.counts = replace(counts, unchanged=counts.unchanged + 1, edited=counts.edited + bool(result.edited))
-            self._tell(result, files)
+            self._print(result, files)
         else:
             self.counts = replace(counts, labelled=counts.labelled + 1)
-            self._tell(result, files)
+            self._print(result, files)
         self._progress.advance()
 
-    def broken_off(self, again: str) -> str:
-        """Return the line for a run that the user breaks off; `again` is the command that goes on."""
-        return f"{counted(self.counts.labelled + self.counts.unchanged, 'image')} done; {again} goes on from there"
+    def interruption(self, command: str) -> str:
+        """Return the message for an interrupted run; `command` is the one that resumes it."""
+        return f"{counted(self.counts.labelled + self.counts.unchanged, 'image')} done; run {command} to resume"
 
-    def _tell(self, result: Done, files: Mapping[str, Path]) -> None:
+    def _print(self, result: Done, files: Mapping[str, Path]) -> None:
         if self._jsonl:
             record = image_summary(result.ref, result.entry.summary, files)
             self._progress.text(json_bytes(record).decode() + "\n")

@@ -144,10 +144,10 @@ class _Converter:
         note_moved(self._changes.begin(), progress)
         reporter: Reporter[Converted | Unchanged | Failed] = Reporter(progress, self._record)
         try:
-            for _ in reporter.each(self._rename_files(self._results(jobs))):
+            for _ in reporter.report_all(self._rename_files(self._results(jobs))):
                 pass
         except KeyboardInterrupt as interrupt:
-            interrupt.add_note(reporter.broken_off("the same command"))
+            interrupt.add_note(reporter.interruption("the same command"))
             raise
         files = self._changes.end(counted_again=self._notes.corrected > 0)
         progress.end()

@@ -1,6 +1,6 @@
-"""Checks of the packages, the memory, the hub cache and the weights of this installation. Uses no network, changes no model.
+"""Check packages, memory, hub cache and weights. Uses no network, changes no model.
 
-A package that may be broken is imported inside the functions: a failure to import it is a diagnostic too.
+Functions import packages that may be broken, as a failed import is a diagnostic too.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Diagnostic:
     """The result of one check.
 
     Attributes:
-        state: "ok"; "note": worth knowing, but nothing is wrong; "fail": tipsseg does not work as it should.
-        what: The name of the thing that was checked, for example "torch".
-        detail: What was found.
-        hint: What to do; may be empty.
+        state: "ok"; "note": worth knowing, but nothing is wrong; "fail": tipsseg does not work properly.
+        what: The subject, for example "torch".
+        detail: The finding.
+        hint: The remedy; may be empty.
     """
 
     state: Literal["ok", "note", "fail"]
@@ -60,11 +60,11 @@ _SUBSTITUTES = {"opencv-python": ("opencv-python-headless", "opencv-contrib-pyth
 
 
 def examine_packages(requirements: Sequence[str], version_of: Callable[[str], str]) -> Iterator[Diagnostic]:
-    """Check that each required package is installed, new enough, and can be imported.
+    """Check that every required package is installed, new enough, and can be imported.
 
     Args:
-        requirements: As importlib.metadata.requires gives them, such as "numpy>=1.26,<3"; those of extras are left out.
-        version_of: Gives the version of a distribution; raises PackageNotFoundError.
+        requirements: Requirements such as "numpy>=1.26,<3", as from importlib.metadata.requires; those of extras are ignored.
+        version_of: A function that returns the version of a distribution, or raises PackageNotFoundError.
     """
     from packaging.requirements import Requirement
 
@@ -88,12 +88,12 @@ def _package(requirement: Requirement, version_of: Callable[[str], str]) -> Diag
         return Diagnostic("fail", name, "is not installed", hint)
     # A build before the release, such as 2.10.0rc1, counts as that release.
     if Version(Version(version).base_version) < Version(floor):
-        return Diagnostic("fail", distribution, f"{version} is too old: {floor} or newer is needed", hint)
+        return Diagnostic("fail", distribution, f"{version} is too old; tipsseg needs {floor} or newer", hint)
     module = _MODULES.get(name, name.replace("-", "_"))
     try:
         importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: a shared library that it needs
-        hint = f'Reinstall it, or what it needs; python -c "import {module}" tells more.'
+    except (ImportError, OSError) as error:  # OSError: a missing shared library
+        hint = f'Reinstall it, or its dependencies; python -c "import {module}" prints details.'
         return Diagnostic("fail", distribution, f"{version} cannot be imported: {first_line(error)}", hint)
     return Diagnostic("ok", distribution, f"{version} ({_torch_build()})" if name == "torch" else version)
 
@@ -115,17 +115,17 @@ def examine_memory() -> Diagnostic:
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
-        return Diagnostic("note", "memory", "how much there is cannot be told on this system")
+        return Diagnostic("note", "memory", "unknown on this system")
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
     except (ValueError, OSError, StopIteration):
-        return Diagnostic("note", "memory", f"{gigabytes(total)}; how much is available cannot be told on this system")
+        return Diagnostic("note", "memory", f"{gigabytes(total)}; available memory unknown on this system")
     return Diagnostic("ok", "memory", f"{gigabytes(available)} of {gigabytes(total)} available")
 
 
 def examine_cache() -> Iterator[Diagnostic]:
-    """Check that the hub cache can be written to, how much room it has, and whether offline mode is on."""
+    """Check that the hub cache is writable, its free space, and offline mode."""
     from huggingface_hub import constants
 
     try:
@@ -135,26 +135,24 @@ def examine_cache() -> Iterator[Diagnostic]:
             "fail", "cache", f"{constants.HF_HUB_CACHE} cannot be used: {error.strerror or error}", _HF_HOME
         )
     if constants.HF_HUB_OFFLINE:
-        yield Diagnostic("note", "offline mode", "on (HF_HUB_OFFLINE): nothing will be downloaded")
+        yield Diagnostic("note", "offline mode", "on (HF_HUB_OFFLINE): no downloads")
     else:
         yield Diagnostic("ok", "offline mode", "off")
 
 
-_HF_HOME = "Set HF_HOME to a folder that can be written to."
+_HF_HOME = "Set HF_HOME to a writable folder."
 
 
 def _cache(folder: Path) -> Diagnostic:
     existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     if not existing.is_dir():
-        return Diagnostic("fail", "cache", f"{folder} cannot be made: {existing} is not a folder", _HF_HOME)
+        return Diagnostic("fail", "cache", f"{folder} cannot be created: {existing} is not a folder", _HF_HOME)
     if os.access(existing, os.W_OK | os.X_OK):
-        made = "" if existing == folder else " (will be made)"
-        return Diagnostic("ok", "cache", f"{folder}{made}, {gigabytes(shutil.disk_usage(existing).free)} free")
+        suffix = "" if existing == folder else " (to be created)"
+        return Diagnostic("ok", "cache", f"{folder}{suffix}, {gigabytes(shutil.disk_usage(existing).free)} free")
     if existing == folder:
-        return Diagnostic(
-            "note", "cache", f"{folder} is read-only: what is there is used, nothing can be added", _HF_HOME
-        )
-    return Diagnostic("fail", "cache", f"{folder} cannot be made: {existing} is read-only", _HF_HOME)
+        return Diagnostic("note", "cache", f"{folder} is read-only: downloaded models work, downloads do not", _HF_HOME)
+    return Diagnostic("fail", "cache", f"{folder} cannot be created: {existing} is read-only", _HF_HOME)
 
 
 # ---- weights ----
@@ -163,7 +161,7 @@ _REINSTALL = "Reinstall tipsseg."
 
 
 def examine_lock() -> tuple[Diagnostic, tuple[ModelSpec, ...]]:
-    """Check weights.lock, and return its models, too; none if it cannot be read."""
+    """Check weights.lock, and return its models; none if it cannot be read."""
     from tipsseg.weights.lock import find_lock, read_lock
 
     try:
@@ -175,9 +173,9 @@ def examine_lock() -> tuple[Diagnostic, tuple[ModelSpec, ...]]:
 
 
 def examine_model(spec: ModelSpec) -> tuple[Diagnostic, Path | None]:
-    """Check the files of a model, and return their folder, too; None if a file is absent or wrong.
+    """Check the files of a model, and return their folder; None if a file is missing or wrong.
 
-    A file that was hashed before and has not changed since is not hashed again.
+    Files that did not change since they were hashed are not hashed again.
     """
     from tipsseg.weights.fetching import locate
 
@@ -190,7 +188,10 @@ def _absent(spec: ModelSpec) -> Diagnostic:
     if spec.embedded is not None:
         return Diagnostic("fail", f"model {spec.id}", "is missing from the installation", _REINSTALL)
     return Diagnostic(
-        "note", f"model {spec.id}", f"not downloaded; will be held to {_origin_of_hashes(spec)}", _download(spec)
+        "note",
+        f"model {spec.id}",
+        f"not downloaded; downloads are verified by {_origin_of_hashes(spec)}",
+        _download(spec),
     )
 
 
@@ -204,14 +205,14 @@ def _present(spec: ModelSpec, folder: Path) -> Diagnostic:
         reason = f"{error.filename or folder} cannot be read: {error.strerror or error}"
         return Diagnostic("fail", what, reason, "Check its permissions.")
     if unknown:
-        detail = f"in {folder}; not verified, because nothing here states the hash of {', '.join(unknown)}"
+        detail = f"in {folder}; not verified, because the hash of {', '.join(unknown)} is unknown here"
         return Diagnostic("note", what, detail, _download(spec))
     return Diagnostic("ok", what, f"in {folder}; verified by {_origin_of_hashes(spec)}")
 
 
 def _origin_of_hashes(spec: ModelSpec) -> str:
     pinned = all(file.sha256 is not None for file in spec.files)
-    return "the hashes in weights.lock" if pinned else "the hashes that the hub states"
+    return "the hashes in weights.lock" if pinned else "the hashes on the hub"
 
 
 def _download(spec: ModelSpec) -> str:
@@ -219,9 +220,9 @@ def _download(spec: ModelSpec) -> str:
 
 
 def _is_verified(spec: ModelSpec, file: LockedFile, path: Path) -> bool:
-    """Hash a file, unless its stamp still holds; return False if nothing here states what its hash must be.
+    """Verify the hash of a file, unless its stamp is valid; return False if the expected hash is unknown here.
 
-    Unlike `fetching.fetch`, this asks no hub and leaves a wrong file where it is. Raises IntegrityError.
+    Unlike `fetching.fetch`, ask no hub and keep a wrong file. Raise IntegrityError.
     """
     from tipsseg.weights.digests import find_mismatch
     from tipsseg.weights.fetching import local_expectation
@@ -231,7 +232,7 @@ def _is_verified(spec: ModelSpec, file: LockedFile, path: Path) -> bool:
         return False
     mismatch = find_mismatch(path, expected, keep_stamp=True)
     if mismatch is not None:
-        # Verifying removes it from the hub cache, and the next download brings it again.
+        # `weights verify` removes a wrong file from the hub cache, so that the next download replaces it.
         hint = _REINSTALL if spec.embedded is not None else f"`tipsseg weights verify {spec.id}` removes it."
         raise IntegrityError(path, *mismatch, hint)
     return True

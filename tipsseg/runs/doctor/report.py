@@ -1,6 +1,6 @@
-"""Check the installation, the devices and the numbers that a model computes, for `tipsseg doctor`. Uses no network.
+"""Check the installation, the devices and the numbers of a model, for `tipsseg doctor`. Uses no network.
 
-torch, and every module that needs it, is imported inside the functions: a broken torch is a diagnostic too.
+Functions import torch and modules that need it, as a broken torch is a diagnostic too.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 
 
 def examine(device: str, dtype: str) -> Iterator[Diagnostic]:
-    """Check packages, memory, the cache, weights and devices, one after the other, and then some numbers.
+    """Check packages, memory, cache, weights, devices and numbers. Download nothing, and change no model.
 
-    Downloads nothing, and changes no model. Anything that is wrong is a diagnostic, but for an unknown name of a device or a
-    dtype, as `load` takes them: UsageError, before the first diagnostic.
+    Every fault is a diagnostic, except an unknown device or dtype: UsageError, before the first diagnostic.
     """
-    with suppress(ImportError, OSError):  # what cannot be imported is a diagnostic below
+    with suppress(ImportError, OSError):  # a failed import is a diagnostic below
         _check_names(device, dtype)
     yield Diagnostic("ok", "tipsseg", f"{metadata.version('tipsseg')} in {Path(__file__).parents[2]}")
     yield Diagnostic("ok", "Python", f"{platform.python_version()} on {platform.platform()}")
@@ -39,7 +38,7 @@ def examine(device: str, dtype: str) -> Iterator[Diagnostic]:
         whole = whole and diagnostic.state != "fail"
     yield installation.examine_memory()
     if not whole:
-        yield Diagnostic("note", "all else", "was left out, because it needs the packages above")
+        yield Diagnostic("note", "other checks", "skipped, because they need the packages above")
         return
     yield from installation.examine_cache()
     diagnostic, models = installation.examine_lock()
@@ -53,7 +52,7 @@ def examine(device: str, dtype: str) -> Iterator[Diagnostic]:
     yield from _devices()
     yield _loops()
     if embedded is None:
-        yield Diagnostic("note", "numbers", "not compared, because that takes the embedded model")
+        yield Diagnostic("note", "numbers", "not compared, because the embedded model is missing")
         return
     yield _computed("recorded numbers", "", partial(_recorded, embedded))
     hint = "Try argument `device`=cpu argument `dtype`=float32."
@@ -72,18 +71,16 @@ def _loops() -> Diagnostic:
     from tipsseg.labelling.scoring.compiled.match import SWITCH, loops
 
     if loops() is not None:
-        return Diagnostic(
-            "ok", "numba", f"{metadata.version('numba')}; makes labels from the model's features on a CPU"
-        )
+        return Diagnostic("ok", "numba", f"{metadata.version('numba')}; labels on a CPU are compiled")
     if os.environ.get(SWITCH) == "0":
-        return Diagnostic("note", "numba", f"is off ({SWITCH}=0): numpy makes the same labels, and takes longer")
+        return Diagnostic("note", "numba", f"off ({SWITCH}=0): numpy computes the same labels, but slower")
     try:
         version = metadata.version("numba")
     except metadata.PackageNotFoundError:
-        detail = "is not installed: numpy makes the same labels, and takes longer"
+        detail = "not installed: numpy computes the same labels, but slower"
         return Diagnostic("note", "numba", detail, "Run: pip install 'tipsseg[numba]'")
-    detail = f"{version} cannot be used: numpy makes the same labels, and takes longer"
-    hint = 'python -c "import numba" tells more; it also needs a cache folder that it can write to.'
+    detail = f"{version} cannot be used: numpy computes the same labels, but slower"
+    hint = 'python -c "import numba" prints details; numba also needs a writable cache folder.'
     return Diagnostic("note", "numba", detail, hint)
 
 
@@ -108,7 +105,7 @@ def _devices() -> Iterator[Diagnostic]:
 
 
 def _absence(kind: str) -> str:
-    """Return why a device is not there, or "" if it is."""
+    """Return the reason why a device is missing, or ""."""
     from tipsseg.backbones.devices import resolve_device
 
     try:
@@ -138,7 +135,7 @@ def _gpu(device: torch.device) -> str:
 
 
 def _trial(device: torch.device, dtype: str) -> str:
-    """Multiply two small matrices, and return what came of it."""
+    """Multiply two small matrices, and return the outcome."""
     import torch
 
     from tipsseg.backbones.devices import resolve_dtype
@@ -174,31 +171,31 @@ def _computed(what: str, hint: str, compute: Callable[[str], Diagnostic]) -> Dia
     except TipssegError as error:
         return failure(what, error)
     except RuntimeError as error:
-        return Diagnostic("fail", what, f"it does not run: {first_line(error)}", hint)
+        return Diagnostic("fail", what, f"does not run: {first_line(error)}", hint)
 
 
 def _recorded(folder: Path, what: str) -> Diagnostic:
-    """Compare the CPU in float32 with what another CPU computed."""
+    """Compare the CPU in float32 with numbers recorded on another CPU."""
     from tipsseg.labelling import golden
 
     difference = golden.recorded_difference(folder)
     detail = f"cpu in float32 differs by up to {difference:.1e} from them (tolerance {golden.RECORDED_TOLERANCE:.0e})"
-    hint = "This build of torch computes something else on this CPU: do not trust these labels."
+    hint = "This build of torch computes other numbers on this CPU: do not trust its labels."
     return verdict(what, difference <= golden.RECORDED_TOLERANCE, detail, hint)
 
 
 def _numbers(folder: Path, device: str, dtype: str, what: str) -> Diagnostic:
-    """Compare the chosen device and dtype with the CPU in float32, by the embedded model."""
+    """Compare the device and the dtype with the CPU in float32, with the embedded model."""
     from tipsseg.backbones.devices import resolve_device, resolve_dtype
     from tipsseg.labelling import golden
 
     chosen = resolve_device(device)
     precision = resolve_dtype(dtype, chosen)
-    found, limit = golden.agreement(folder, device, dtype), golden.LIMITS[precision]
+    agreement, limit = golden.agreement(folder, device, dtype), golden.LIMITS[precision]
     detail = (
         f"{chosen} in {str(precision).removeprefix('torch.')} against cpu in float32: cosines differ by up to "
-        f"{found.difference:.1e} (limit {limit.difference:.1e}), the same phrase wins in {found.same_winner:.1%} of the "
+        f"{agreement.difference:.1e} (limit {limit.difference:.1e}), the same phrase wins in {agreement.same_winner:.1%} of the "
         f"patches (limit {limit.same_winner:.1%})"
     )
     hint = "Update the driver and torch, or use argument `device`=cpu or argument `dtype`=float32."
-    return verdict(what, found.within(limit), detail, hint)
+    return verdict(what, agreement.within(limit), detail, hint)

@@ -1,4 +1,4 @@
-"""A dry run of `tipsseg encode`: which images it would encode, and how much disk their features would take. No torch."""
+"""A dry run of `tipsseg encode`: list the images to encode, and compute the disk space of their features. No torch."""
 
 from __future__ import annotations
 
@@ -26,57 +26,56 @@ from tipsseg.weights.sources import find_model
 
 
 def dry_run(info: RunInfo, images: Images, progress: Progress) -> int:
-    """Print the images that would be encoded, and note what their features would take. Nothing is written.
+    """Print the images to encode, and note the size of their features. Write nothing.
 
     Args:
-        info: The run, as `plan_run` plans an `encode_spec`.
-        images: The images. Of those to encode the size is read, of the others the hash alone.
-        progress: Says it all.
+        info: The run, from `plan_run` for an `encode_spec`.
+        images: The images.
+        progress: Prints the paths and notes.
 
     Returns:
-        How many images cannot be encoded.
+        The number of images that cannot be encoded.
     """
-    spec, there = info.spec, read_store(info.spec.output)
-    kept = choose(spec.feature_dtype, FEATURE_DTYPES, "dtype of features")
+    spec, store = info.spec, read_store(info.spec.output)
+    dtype = choose(spec.feature_dtype, FEATURE_DTYPES, "dtype of features")
     source = find_model(spec.model)
     config = view = None
     if source.is_here:
         config = read_config(source.fetch(quiet=True, keep_stamps=spec.use_cache) / "config.json")
         view = make_view(config.vision.image_size, config.vision.patch_size, spec.options)
     todo = unchanged = failed = windows = total = 0
-    for each in images.refs:
-        if isinstance(each, Failed):
+    for ref in images.refs:
+        if isinstance(ref, Failed):
             failed += 1
-            progress.error(each.error)
+            progress.error(ref.error)
             continue
         try:
-            sides = set() if there is None else _sides_kept(spec, there.recipe.short_side, each.path)
+            sides = set() if store is None else _stored_sides(spec, store.recipe.short_side, ref.path)
             if len(sides) == len(spec.options.scales):
                 unchanged += 1
                 continue
-            size = upright_size(each.path, spec.max_pixels)
+            size = upright_size(ref.path, spec.max_pixels)
         except (ImageError, OSError, ValueError) as error:
             failed += 1
-            progress.error(error if isinstance(error, ImageError) else ImageError(each.path, str(error)))
+            progress.error(error if isinstance(error, ImageError) else ImageError(ref.path, str(error)))
             continue
         todo += 1
         if config is not None and view is not None:
-            seen = zip(view.short_sides, view.grids(size), strict=True)
-            grids = [grid for side, grid in seen if side not in sides]
+            grids = [grid for side, grid in zip(view.short_sides, view.grids(size), strict=True) if side not in sides]
             windows += sum(grid[0] for grid in grids)
             dim, tokens = config.text.hidden_size, config.vision.num_prefix_tokens
-            total += sum(feature_bytes((*grid, dim), tokens, kept) for grid in grids)
-        progress.path(each.path)
+            total += sum(feature_bytes((*grid, dim), tokens, dtype) for grid in grids)
+        progress.path(ref.path)
     parts = [f"{counted(todo, 'image')} to encode"]
     parts += [f"{unchanged} unchanged"] if unchanged else []
     parts += [f"{failed} cannot be encoded"] if failed else []
     progress.note(f"{', '.join(parts)}, into {spec.output}. Nothing was written.")
     if todo and config is None:
-        progress.note(f"No estimate of disk: get the weights first, with tipsseg weights download {spec.model}")
+        progress.note(f"No estimate of disk space without the weights. Run: tipsseg weights download {spec.model}")
     elif todo:
         progress.note(
-            f"In {kept} features take {_readable(total / todo)} per image, {_readable(total)} in all; "
-            f"{_readable(_free(spec.output))} are free there."
+            f"Features in {dtype} take {_readable(total / todo)} per image, {_readable(total)} in total; "
+            f"{_readable(_free(spec.output))} free on the disk."
         )
         if spec.options.scales != ONE_SCALE:
             progress.note(
@@ -85,8 +84,8 @@ def dry_run(info: RunInfo, images: Images, progress: Progress) -> int:
     return failed
 
 
-def _sides_kept(spec: RunSpec, own: int, path: Path) -> set[int]:
-    """Return the short sides, of those that are asked for, at which a store has an image; its `own` is that of scale 1."""
+def _stored_sides(spec: RunSpec, own: int, path: Path) -> set[int]:
+    """Return the short sides of the run that the store has for an image; `own` is the short side of scale 1."""
     sha256 = content_digest(path)
     paths = {
         side: feature_path(spec.output, sha256, None if side == own else side)
@@ -96,7 +95,7 @@ def _sides_kept(spec: RunSpec, own: int, path: Path) -> set[int]:
 
 
 def _free(folder: Path) -> int:
-    place = next(each for each in (folder.absolute(), *folder.absolute().parents) if is_folder(each))
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if is_folder(path))
     return shutil.disk_usage(place).free
 
 

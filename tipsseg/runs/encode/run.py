@@ -1,4 +1,4 @@
-"""One `tipsseg encode` run: images, found before ─► those that the store lacks ─► the model ─► files, each told of."""
+"""A `tipsseg encode` run: images ─► those that the store lacks ─► the model ─► feature files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from itertools import chain, islice
 from tipsseg.options import LabelOptions
 from tipsseg.options.run import ComputeOptions, StoreOptions
 from tipsseg.runs.common.image_list import Images
-from tipsseg.runs.common.notes import Remarks, note_damaged
+from tipsseg.runs.common.notes import Remarks, note_damaged, note_end
 from tipsseg.runs.common.progress import Progress
 from tipsseg.store.failures import Failure
 from tipsseg.store.lock import LOCK_FILE, FolderLock
@@ -20,14 +20,14 @@ from tipsseg.store.results import Encoded, Failed
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.store.state import State
 from tipsseg.util.files import clean_up, json_bytes
-from tipsseg.util.printable import clock, counted
+from tipsseg.util.printable import counted
 from tipsseg.vocabulary.vocabulary import Vocabulary
 
 EncodeResult = Encoded | Failed
 
 
 def encode_spec(compute: ComputeOptions, store: StoreOptions, view: LabelOptions) -> RunSpec:
-    """Return what an encoding run is asked for: a run without classes and formats, whose output folder is its feature store."""
+    """Return the settings of an encoding run: without classes and formats, with the feature store as output folder."""
     return RunSpec(
         **{**vars(compute), **vars(store), "features": store.output},
         vocabulary=Vocabulary((), (), ()),
@@ -37,23 +37,23 @@ def encode_spec(compute: ComputeOptions, store: StoreOptions, view: LabelOptions
 
 
 class EncodeRun:
-    """Encodes the images that the store lacks.
+    """Encode the images that the store lacks.
 
     Attributes:
-        counts: What became of the images; `labelled` are those that were encoded.
+        counts: The results so far; `labelled` counts encoded images.
     """
 
     def __init__(
         self, info: RunInfo, images: Images, progress: Progress, *, jsonl: bool = False, quiet: bool = False
     ) -> None:
-        """Take what is to be done.
+        """Set up a run.
 
         Args:
-            info: The run, as `plan_run` plans an `encode_spec`.
-            images: The images, see `find_images`.
-            progress: Says what happens.
-            jsonl: Whether a line of JSON per image takes the place of the paths of the files.
-            quiet: Whether a download of the model shows no progress.
+            info: The run, from `plan_run` for an `encode_spec`.
+            images: The images, from `find_images`.
+            progress: Prints results and notes.
+            jsonl: Print a line of JSON per image instead of the paths of its files.
+            quiet: Show no progress of downloads.
         """
         self.counts = Counts()
         self._info = info
@@ -64,10 +64,10 @@ class EncodeRun:
         self._remarks = Remarks()
 
     def results(self) -> Generator[EncodeResult, None, None]:
-        """Yield the result of each image once its features are in place; call this once. A bad image is a Failed.
+        """Yield the result of every image after its features are stored. Call this once. A bad image is a Failed.
 
         Raises:
-            TipssegError: For what ends the run.
+            TipssegError: An error ends the run.
         """
         from tipsseg.runs.encode.task import EncodeTask
         from tipsseg.runs.engine.loading import load_for
@@ -75,34 +75,34 @@ class EncodeRun:
 
         spec, progress = self._info.spec, self._progress
         refs = iter(self._images.refs)
-        first = list(islice(refs, 1))  # a list without images is told of before the store is begun
+        first = list(islice(refs, 1))  # raises for a list without images before the store is created
         loaded = load_for(self._info, progress.note, quiet=self._quiet)
         task = EncodeTask(loaded)
         number, info = self._images.number, loaded.info
         images = "images" if number is None else counted(number, "image")
         progress.begin(
-            f"{images}, model {info.model['id']} on {info.device} ({info.dtype}); features in {spec.feature_dtype}.",
+            f"{images} with {info.model['id']} on {info.device} ({info.dtype}), features in {spec.feature_dtype}.",
             number,
         )
         began = time.monotonic()
         with ExitStack() as stack:
-            # The records are one run's at a time; any number may add features.
+            # One run at a time owns the records; any number of runs may add features.
             lock = FolderLock(spec.state)
             stack.callback(lock.give_back)
             if lock.left_over:
                 clean_up([spec.state], keep={LOCK_FILE})
             records = stack.enter_context(closing(State(spec.state)))
             for result in stack.enter_context(closing(run_tasks(chain(first, refs), task, spec.jobs))):
-                self._take(result, records)
+                self._report(result, records)
                 yield result
             records.forget_failures()
             if records.changed:
                 records.end(())
         progress.end()
         self._remarks.end(progress)
-        self._note_end(time.monotonic() - began)
+        note_end(progress, self.counts, time.monotonic() - began, f", into {spec.output}", "encoded")
 
-    def _take(self, result: EncodeResult, records: State) -> None:
+    def _report(self, result: EncodeResult, records: State) -> None:
         counts, progress = self.counts, self._progress
         if isinstance(result, Failed):
             self.counts = replace(counts, failed=counts.failed + 1)
@@ -114,7 +114,7 @@ class EncodeRun:
             else:
                 self.counts = replace(counts, unchanged=counts.unchanged + 1)
             records.mend(result.ref.name)
-            self._remarks.take(result.ref, result.remarks)
+            self._remarks.add(result.ref, result.remarks)
             if result.damaged:
                 note_damaged(result.damaged, progress)
         if self._jsonl:
@@ -123,21 +123,13 @@ class EncodeRun:
             progress.results(result.files)
         progress.advance()
 
-    def _note_end(self, seconds: float) -> None:
-        counts = self.counts
-        parts = [f"{counted(counts.labelled, 'image')} encoded"]
-        parts += [f"{counts.unchanged} unchanged"] if counts.unchanged else []
-        parts += [f"{counts.failed} failed"] if counts.failed else []
-        self._progress.note(f"{', '.join(parts)}, into {self._info.spec.output}, in {clock(round(seconds))}.")
-
 
 def result_record(result: EncodeResult) -> dict[str, object]:
-    """The result of one image, for a line of JSON.
+    """Return the JSON record of a result.
 
-    Returns:
-        `path` and `image` as in the lines of `tipsseg label`; `status`: "encoded", "unchanged" or "failed"; `file`: the file of its
-        features, None where it failed. Then `height` and `width` in pixels, `windows` and `bytes`; with several scales `finer`, the
-        files of the larger ones. Of one that failed `reason`.
+    It has `path` and `image` as in the lines of `tipsseg label`; `status`: "encoded", "unchanged" or "failed"; `file`: the feature
+    file, or None if the image failed. Then `reason` of a failure; or `height`, `width` (pixels), `windows` and `bytes`, and with
+    several scales `finer`, the files of the larger scales.
     """
     record: dict[str, object] = {"path": os.fspath(result.ref.path), "image": result.ref.name}
     if isinstance(result, Failed):

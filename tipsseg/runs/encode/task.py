@@ -1,4 +1,4 @@
-"""What is done to one image of `encode`, from its features to their files."""
+"""The task of `encode` for one image: from features to files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tipsseg.store.results import Encoded
 
 
 class EncodeTask:
-    """Keeps the features of images; of those that the store has it reads the headers alone.
+    """Store the features of images; read only the headers of features that the store has.
 
     Attributes:
-        source: Makes the features, and keeps them.
+        source: Computes and stores features.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -30,10 +30,10 @@ class EncodeTask:
         self._files = [loaded.store.at(side) for side in loaded.view.short_sides]
 
     def score(self, scales: Sequence[object]) -> None:
-        """Nothing is asked of the features."""
+        """Do nothing: encoding has no classes."""
 
     def finish(self, loaded: Loaded[FeatureHeader], scored: None) -> Encoded:
-        """Say what the store has now; several threads may call this."""
+        """Return the stored files of an image. Thread-safe."""
         made = loaded.missing is not None
         headers = list(self.source.find_stored(loaded.sha256)[0].values()) if made else loaded.stored
         file, *finer = [files.path(loaded.sha256) for files in self._files]
@@ -41,8 +41,8 @@ class EncodeTask:
             ref=loaded.ref,
             file=file,
             size=headers[0].size,
-            windows=sum(each.patches[0] for each in headers),
-            bytes=sum(each.bytes for each in headers),
+            windows=sum(header.patches[0] for header in headers),
+            bytes=sum(header.bytes for header in headers),
             made=made,
             damaged=loaded.damaged,
             finer=tuple(finer),

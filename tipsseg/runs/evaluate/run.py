@@ -163,7 +163,7 @@ def evaluate_model(
     facts = {
         "image_root": str(found.root),
         "gt": str(truths),
-        "labels": info.spec.command(),
+        "labels": info.spec.question(info.spec.model),
         "device": started.device,
         "dtype": started.dtype,
         "layout": layout.name,
@@ -215,7 +215,7 @@ def _collect(
         nonlocal first
         match result:
             case Labelled():
-                notes.take(result)
+                notes.add(result)
                 if folder is not None:
                     folder.add(result)
             case Failed():
@@ -225,7 +225,7 @@ def _collect(
         return {}
 
     reporter: Reporter[ImageResult] = Reporter(progress, record)
-    for _ in reporter.each(results if folder is None else folder.placed(results)):
+    for _ in reporter.report_all(results if folder is None else folder.placed(results)):
         pass
     if folder is not None:
         folder.finish(reporter.counts, batch_size)

@@ -1,4 +1,4 @@
-"""A dry run: what a run would do, and what it would cost, measured by labelling a few images into a temporary folder."""
+"""A dry run: list the images to label, and estimate time and disk space by labelling a few into a temporary folder."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from tipsseg.util.fingerprint import content_digest
 from tipsseg.util.printable import clock, counted
 from tipsseg.weights.sources import find_model
 
-#: So many images are labelled for the estimate, from all over the run; the first only warms up.
+#: The number of images to label for the estimate, spread over the run; the first only warms up.
 _SAMPLE = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What one image costs.
+    """The cost of an image.
 
     Attributes:
         start: Seconds before the first image.
-        seconds: Of one image.
-        size: Bytes of all that is written for it.
-        sample: How many images were labelled to know.
+        seconds: Seconds per image.
+        size: Bytes written per image.
+        sample: The number of images that were labelled for the estimate.
         sizes: (height, width) of these images in pixels.
     """
 
@@ -58,16 +58,16 @@ class Estimate:
 
 
 def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool) -> int:
-    """Print the images that would be labelled, and note the rest. Raises as a run does.
+    """Print the images to label, and note the numbers. Raise the errors of a run.
 
     Args:
-        info: The run, as `plan_run` gives it.
-        images: Its images.
-        progress: Says it all.
-        measure: Whether to estimate time and disk, by labelling some of the images here.
+        info: The run, from `plan_run`.
+        images: The images.
+        progress: Prints the paths and notes.
+        measure: Estimate time and disk space by labelling a few images.
 
     Returns:
-        How many images cannot be labelled.
+        The number of images that cannot be labelled.
     """
     spec, context = info.spec, run_context(info)
     unchanged = failed = replaced = edited = 0
@@ -80,10 +80,8 @@ def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool)
                 refuse_other_ids(resume, images.known)
                 images = refuse_unfit(resume, images)
             refuse_in_the_way(resume, images.known)
-        except OutputError as refusal:  # this tells what there is to do all the same
-            progress.note(
-                f"The run would be refused: {refusal.message}" + (f" ({refusal.hint})" if refusal.hint else "")
-            )
+        except OutputError as refusal:  # list the images all the same
+            progress.note(f"The run would stop: {refusal.message}" + (f" ({refusal.hint})" if refusal.hint else ""))
         for item in images.refs if spec.overwrite else as_items(images.refs, resume):
             match item:
                 case Failed(_, error):
@@ -97,12 +95,12 @@ def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool)
                     replaced += any(path.exists() for path in image_paths(context, item, spec.formats).values())
                     progress.path(item.path)
     if is_locked(spec.state):
-        progress.note(f"Another tipsseg is at work in {spec.state}.")
+        progress.note(f"Another tipsseg process is writing to {spec.state}.")
     parts = [f"{counted(len(todo), 'image')} to label"]
     parts += [f"{unchanged} unchanged"] if unchanged else []
-    parts += [f"{edited} of those changed by hand, and kept"] if edited else []
+    parts += [f"{edited} of these edited by hand"] if edited else []
     parts += [f"{failed} cannot be labelled"] if failed else []
-    parts += [f"files of {replaced} would be replaced"] if replaced else []
+    parts += [f"files of {replaced} to replace"] if replaced else []
     progress.note(f"{', '.join(parts)}, into {spec.output}. Nothing was written.")
     if todo and measure:
         progress.note(_cost(info, todo))
@@ -110,20 +108,20 @@ def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool)
 
 
 def _cost(info: RunInfo, todo: list[ImageRef]) -> str:
-    """A sentence on time and disk."""
+    """Return a sentence on time and disk space."""
     model = info.spec.model
     if not find_model(model).is_here:
-        return f"No estimate of time and disk: get the weights first, with tipsseg weights download {model}"
-    found = estimate(info, todo)
-    if found is None:
-        return "No estimate of time and disk: none of the images that were tried can be labelled."
-    seconds, size = round(found.start + found.seconds * len(todo)), found.size * len(todo)
-    told = f"About {clock(seconds)} and {_readable(size)} on this machine, by labelling {found.sample} of them."
-    return told if info.spec.options.scales == ONE_SCALE else f"{told} {_windows(info, found.sizes)}"
+        return f"No estimate of time and disk space without the weights. Run: tipsseg weights download {model}"
+    cost = estimate(info, todo)
+    if cost is None:
+        return "No estimate of time and disk space: labelling a few images failed."
+    seconds, size = round(cost.start + cost.seconds * len(todo)), cost.size * len(todo)
+    text = f"About {clock(seconds)} and {_readable(size)} on this machine, estimated from {cost.sample} of them."
+    return text if info.spec.options.scales == ONE_SCALE else f"{text} {_windows(info, cost.sizes)}"
 
 
 def _windows(info: RunInfo, sizes: Sequence[tuple[int, int]]) -> str:
-    """A sentence on what several scales cost."""
+    """Return a sentence on the cost of several scales."""
     spec, options = info.spec, info.spec.options
     vision = read_config(find_model(spec.model).fetch(quiet=True, keep_stamps=spec.use_cache) / "config.json").vision
 
@@ -144,7 +142,7 @@ def _readable(size: float) -> str:
 
 
 def estimate(info: RunInfo, todo: list[ImageRef]) -> Estimate | None:
-    """The cost of an image, by labelling a few into a temporary folder; None where none of them can be. Raises TipssegError."""
+    """Estimate the cost of an image by labelling a few into a temporary folder; None if all fail. Raise TipssegError."""
     step = max(1, len(todo) // _SAMPLE)
     refs = todo[::step][:_SAMPLE]
     began = time.monotonic()
@@ -171,7 +169,7 @@ def estimate(info: RunInfo, todo: list[ImageRef]) -> Estimate | None:
                 else:
                     times.pop()
         if features is not None:
-            size += sum(each for path, each in _sizes(features).items() if path not in known)
+            size += sum(added for path, added in _sizes(features).items() if path not in known)
     if not times:
         return None
     seconds = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else times[0] - began - start
@@ -179,12 +177,12 @@ def estimate(info: RunInfo, todo: list[ImageRef]) -> Estimate | None:
 
 
 def _trial_store(store: Path, refs: Sequence[ImageRef], folder: Path) -> Path:
-    """A feature store with what the real one has of these images, which nothing is added to. Raises OSError."""
+    """Copy the features of these images into a temporary store, so that the real store does not change. Raise OSError."""
     if os.path.lexists(store / STORE_FILE):
         folder.mkdir()
         shutil.copyfile(store / STORE_FILE, folder / STORE_FILE)
     for ref in refs:
-        with suppress(OSError, ValueError):  # of an image that cannot be read, and of one without features
+        with suppress(OSError, ValueError):  # an unreadable image, or an image without features
             for file in list_image_files(store, content_digest(ref.path)):
                 target = folder / file.relative_to(store)
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -193,5 +191,5 @@ def _trial_store(store: Path, refs: Sequence[ImageRef], folder: Path) -> Path:
 
 
 def _sizes(store: Path) -> dict[Path, int]:
-    """The bytes of each file of features."""
+    """Return the bytes of every feature file."""
     return {path: path.stat().st_size for path in list_files(store)}

@@ -1,6 +1,6 @@
-"""One `tipsseg label` run: what is done already, the model for the rest, and the records of it all.
+"""A `tipsseg label` run: skip finished images, label the rest, record the results.
 
-images, found before ─► OutputFolder ─► done, or to be labelled ─► Engine ─► results, recorded, told of ─► run files
+images ─► OutputFolder ─► finished, or to be labelled ─► Engine ─► results, recorded and printed ─► files for the whole run
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from tipsseg.formats import model_only_formats
+from tipsseg.formats.overlay import Overlay
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.notes import (
     Edited,
@@ -40,42 +41,43 @@ from tipsseg.types import ImageRef
 
 
 class LabelRun:
-    """Labels the images that are not labelled yet, and writes everything below the output folder.
+    """Label the images that are not labelled yet, and write the output folder.
 
     Attributes:
-        counts: What became of the images.
-        broken_off: What to say where the run was broken off while it labelled; "" otherwise.
+        counts: The results so far.
+        interruption: The message if the run was interrupted while it labelled; otherwise "".
     """
 
     def __init__(
         self, info: RunInfo, images: Images, engine: Engine, progress: Progress, *, jsonl: bool = False
     ) -> None:
-        """Nothing is done yet.
+        """Set up a run.
 
         Args:
-            info: The run, as `plan_run` gives it.
-            images: Its images, see `find_images`.
-            engine: Labels them.
-            progress: Says what happens.
-            jsonl: Whether a line of JSON per image takes the place of the paths of its files.
+            info: The run, from `plan_run`.
+            images: The images, from `find_images`.
+            engine: The engine that labels images.
+            progress: Prints results and notes.
+            jsonl: Print a line of JSON per image instead of the paths of its files.
         """
         self.counts = Counts()
-        self.broken_off = ""
+        self.interruption = ""
         self._info = info
         self._images = images
         self._engine = engine
         self._progress = progress
         self._jsonl = jsonl
         self._notes, self._edited = ImageNotes(info.model, progress), Edited()
+        self._shown: Path | None = None  # the first overlay
         self._reporter: Reporter[ImageResult] = Reporter(progress, self._record, jsonl=jsonl)
 
     def results(self) -> Generator[ImageResult, None, None]:
-        """Yield the result of each image once its files are in place and recorded; call this once.
+        """Yield the result of every image after its files are in place and recorded. Call this once.
 
-        A bad image is a Failed. Where not all results are taken, close the generator; another run goes on from there.
+        A bad image is a Failed. Close the generator to stop early; another run resumes.
 
         Raises:
-            TipssegError: For what ends the run.
+            TipssegError: An error ends the run.
         """
         with OutputFolder(self._info, self._images.known) as self._folder:
             self._images = refuse_unfit(self._folder.resume, self._images)
@@ -84,25 +86,27 @@ class LabelRun:
             try:
                 yield from self._label()
             except (KeyboardInterrupt, GeneratorExit):
-                self.broken_off = self._reporter.broken_off(self._again())
+                self.interruption = self._reporter.interruption(self._resuming_command())
                 raise
             finally:
                 self.counts = self._reporter.counts
-        failed = self._follow_edited(self._edited)
+        failed = self._convert_edited(self._edited)
         self.counts = replace(self.counts, failed=self.counts.failed + failed)
+        if self._shown is not None and not self._jsonl:
+            self._progress.note(f"Open {self._shown} to see the labels.")
 
     def _label(self) -> Generator[ImageResult, None, None]:
-        """Give on what is done, have the rest labelled, and write the files that stand for all images."""
+        """Yield finished images, label the rest, and write the files for the whole run."""
         folder, spec = self._folder, self._info.spec
         began = time.monotonic()
-        left = as_items(self._images.refs, folder.resume)
-        # The model is loaded for the first image that needs it, if there is one.
+        items = as_items(self._images.refs, folder.resume)
+        # The model is loaded for the first image that needs it.
         first: ImageRef | None = None
-        for item in left:
+        for item in items:
             if isinstance(item, ImageRef):
                 first = item
                 break
-            self._reporter.take(item)
+            self._reporter.report(item)
             yield item
         batch_size = None
         if first is not None or not folder.begun:
@@ -110,12 +114,12 @@ class LabelRun:
             note_formats(spec.formats, spec.files, spec.vocabulary.classes, self._progress)
             began = time.monotonic()
             if first is not None:
-                yield from self._reporter.each(folder.placed(self._engine.results(chain([first], left))))
+                yield from self._reporter.report_all(folder.placed(self._engine.results(chain([first], items))))
                 batch_size = self._engine.batch_size()
         self._end(batch_size, began)
 
     def _begin(self, first: ImageRef | None) -> None:
-        """Get the model ready and write the records that come first; without the model if the folder knows what it came to."""
+        """Load the model and write the first records; without a model if no image needs it and the folder has its facts."""
         folder, images = self._folder, self._images
         before = folder.resume.before if folder.resume.of_the_same and len(folder.state) else None
         if first is not None or before is None or before.vocabulary is None:
@@ -132,7 +136,7 @@ class LabelRun:
         folder.begin(_begun(info, images))
 
     def _record(self, result: ImageResult) -> Mapping[str, Path]:
-        """Record a result in the folder; return the per-image files to be told of."""
+        """Record a result in the folder, and return the per-image files to print."""
         folder = self._folder
         match result:
             case Failed():
@@ -140,15 +144,17 @@ class LabelRun:
                 return {}
             case Labelled():
                 folder.add(result)
-                self._notes.take(result)
+                self._notes.add(result)
             case Unchanged():
                 folder.keep(result)
-                self._edited.take(result)
+                self._edited.add(result)
         held = [name for name in folder.formats if name in result.entry.formats]
-        return image_paths(folder.context, result.ref, held)
+        paths = image_paths(folder.context, result.ref, held)
+        self._shown = self._shown or paths.get(Overlay.name)
+        return paths
 
     def _end(self, batch_size: int | None, began: float) -> None:
-        """Write the files that stand for all images, and say how it went; labelling `began` at that time."""
+        """Write the files for the whole run, and note the totals; `began` is the time when labelling began."""
         folder, spec, progress, counts = self._folder, self._info.spec, self._progress, self._reporter.counts
         if not folder.finished or counts.labelled or counts.failed:
             folder.finish(counts, batch_size)
@@ -162,66 +168,65 @@ class LabelRun:
             progress.note(line)
         note_end(progress, counts, time.monotonic() - began, f", into {spec.output}")
 
-    def _again(self) -> str:
-        """Return how to go on from here, in words."""
+    def _resuming_command(self) -> str:
         spec = self._info.spec
         if spec.resume and not spec.overwrite:
             return "the same command"
         return "the same command without " + ("argument `overwrite`" if spec.overwrite else "argument `resume`=False")
 
-    def _follow_edited(self, edited: Edited) -> int:
-        """Write edited images in the formats that were asked for and that they lack; returns how many failed."""
+    def _convert_edited(self, edited: Edited) -> int:
+        """Convert edited images into formats that they lack, and return the number that failed."""
         formats = tuple(name for name in edited.lacking if name not in model_only_formats())
         if not formats or self._info.spec.shard is not None:
             return 0
-        spec, told = self._info.spec, self._progress.without_results() if self._jsonl else self._progress
+        spec, progress = self._info.spec, self._progress.without_results() if self._jsonl else self._progress
         return convert_folder(
-            spec.output, formats, self._images.root, spec.jobs, told, only=edited.images, max_pixels=spec.max_pixels
+            spec.output, formats, self._images.root, spec.jobs, progress, only=edited.images, max_pixels=spec.max_pixels
         )
 
 
 def run_label(info: RunInfo, images: Images, engine: Engine, progress: Progress, *, jsonl: bool = False) -> Counts:
-    """Run all of a LabelRun, and return what became of the images. Raises TipssegError for what ends the run."""
+    """Run a LabelRun to its end, and return its counts. Raise TipssegError for an error that ends the run."""
     run = LabelRun(info, images, engine, progress, jsonl=jsonl)
     try:
         with closing(run.results()) as results:
             for _ in results:
                 pass
     except KeyboardInterrupt as interrupt:
-        if run.broken_off:
-            interrupt.add_note(run.broken_off)
+        if run.interruption:
+            interrupt.add_note(run.interruption)
         raise
     return run.counts
 
 
 def refuse_unfit(resume: ResumeState, images: Images) -> Images:
-    """Return the images again, all at hand if that had to be known.
+    """Return the images; a stream becomes a tuple if the checks need all images.
 
-    Raises OutputError, see `refuse_mixture` and `refuse_convertible`.
+    Raise OutputError, see `refuse_mixture` and `refuse_convertible`.
     """
     if not resume.mixed and not resume.lacks_formats:
         return images
     refs = tuple(images.refs)
     if resume.mixed:
-        refuse_mixture(resume, {each.name for each in refs})
+        refuse_mixture(resume, {item.name for item in refs})
     else:
         refuse_convertible(resume, refs)
     return replace(images, refs=refs)
 
 
 def as_items(refs: Iterable[ImageRef | Failed], resume: ResumeState) -> Iterator[Left]:
-    """The images, each as what an earlier run left of it says: to be labelled, done, or not possible."""
+    """Yield images to label, results of finished images, and failures."""
     for ref in refs:
         yield resume.item(ref) if isinstance(ref, ImageRef) else ref
 
 
 def begin(engine: Engine, images: Images, folder: OutputFolder, first: ImageRef | None = None) -> RunInfo:
-    """Get the model ready, write the records that come first, and return what the run came to. Raises TipssegError.
+    """Load the model, write the first records, and return the facts of the run. Raise TipssegError.
 
-    `first` is the first image to be labelled, if there is one.
+    `first` is the first image to label, if any.
     """
-    to_come = [each for each in images.known if isinstance(each, ImageRef)] or ([] if first is None else [first])
-    info = _begun(engine.start(folder.context, to_come), images)
+    known = [item for item in images.known if isinstance(item, ImageRef)] or ([] if first is None else [first])
+    info = _begun(engine.start(folder.context, known), images)
     folder.begin(info)
     return info
 
