@@ -11,6 +11,9 @@ import pytest
 from PIL import Image
 from resuming import ALL, CLASSES, Run, correct, tree
 
+#: The formats of a run, to which conversions add others.
+FIRST = ("-f", "png,coco")
+
 
 def make_other(path: Path) -> None:
     """Another image in the place of one."""
@@ -20,13 +23,13 @@ def make_other(path: Path) -> None:
 
 def change_image(run: Run) -> None:
     make_other(Path("imgs/a.png"))
-    run()
+    run(*FIRST)
 
 
 def correct_and_replace(run: Run) -> None:
     correct(Path("out/masks/a.png"))
     run.command("convert", "out", "-f", "yolo")
-    run("--replace-edited")
+    run(*FIRST, "--replace-edited")
 
 
 def correct_and_take_back(run: Run) -> None:
@@ -35,12 +38,12 @@ def correct_and_take_back(run: Run) -> None:
     correct(mask)
     run.command("convert", "out", "-f", "yolo")
     mask.write_bytes(before)
-    run()
+    run(*FIRST)
 
 
 RELABELLED: dict[str, Callable[[Run], object]] = {
     "an image that was changed": change_image,
-    "other options": lambda run: run("--mode", "whole"),
+    "other options": lambda run: run(*FIRST, "--mode", "whole"),
     "a correction that was replaced": correct_and_replace,
     "a correction that was taken back": correct_and_take_back,
 }
@@ -48,7 +51,7 @@ RELABELLED: dict[str, Callable[[Run], object]] = {
 
 @pytest.mark.parametrize("case", RELABELLED)
 def test_formats_of_older_labels_do_not_stay_and_can_be_written_again(run: Run, case: str) -> None:
-    run()
+    run(*FIRST)
     formats = "yolo,overlay,labelme,cvat,hf,panoptic,coco-polygon"
     assert run.command("convert", "out", "-f", formats).code == 0
     RELABELLED[case](run)
@@ -66,14 +69,14 @@ def test_a_changed_file_of_older_labels_stays(run: Run) -> None:
     shape.write_bytes(shape.read_bytes() + b" ")
     data = shape.read_bytes()
     make_other(Path("imgs/a.png"))
-    run("--replace-edited")
+    run(*FIRST, "--replace-edited")
     assert run.labelled == ["a.png"]
     assert shape.read_bytes() == data
 
 
 @pytest.mark.parametrize(("formats", "file"), [("overlay", "overlays/a.jpg"), ("png,yolo", "yolo/labels/train/a.txt")])
 def test_a_corrected_image_is_in_a_format_more_too(run: Run, formats: str, file: str) -> None:
-    run()
+    run(*FIRST)
     correct(Path("out/masks/a.png"))
     run("-f", formats)
     assert (run.code, run.labelled) == (1, [])  # as for an image that nobody corrected
@@ -115,7 +118,7 @@ def test_an_image_that_was_changed_beside_its_corrected_mask_is_told(run: Run) -
     run()
     correct(Path("out/masks/a.png"))
     make_other(Path("imgs/a.png"))
-    assert "The image itself was changed since in 1 of these cases: the kept labels are of the image before.\n" in run()
+    assert "1 edited image changed since; the kept labels are of the image before.\n" in run()
     ran = run.command("convert", "out", "-f", "yolo")
     assert ran.code == 1
     assert "label it again with --replace-edited, which discards the correction; or leave out yolo." in ran.err
@@ -205,10 +208,10 @@ def test_lists_of_formats_that_a_run_is_not_for_lose_what_is_labelled_anew(run: 
     run("-f", "png,coco,coco-polygon,coco-results,panoptic,cvat,label-studio,npz")
     correct(Path("out/masks/a.png"))
     assert run.command("convert", "out", "-f", "coco").code == 0
-    err = run("--replace-edited")
+    err = run(*FIRST, "--replace-edited")
     assert (
-        "not in coco-polygon,coco-results,panoptic,cvat,label-studio,npz any more; "
-        "tipsseg convert out --format coco-polygon,coco-results,panoptic,cvat,label-studio writes them; only the model can"
+        "no longer in coco-polygon,coco-results,panoptic,cvat,label-studio,npz. To add them, run: "
+        "tipsseg convert out --format coco-polygon,coco-results,panoptic,cvat,label-studio. npz and confidence need the model"
     ) in err
     ran = run.command("check", "out")
     assert (ran.code, ran.out) == (0, "")
@@ -256,4 +259,4 @@ def test_lists_of_formats_that_need_the_image_lose_it_too(run: Run) -> None:
 def test_where_no_labels_are_stored_convert_is_not_advised(run: Run) -> None:
     run("-f", "png")
     err = run("-f", "overlay", "--min-area", "5")
-    assert "Images that were labelled again are not in png any more; label with these formats to have them." in err
+    assert "Images that were labelled again are no longer in png. To add them, run: tipsseg label --format png." in err

@@ -51,7 +51,7 @@ BEFORE = {".tipsseg", "masks", "annotations.json", "classes.json", "run.json", "
 def test_a_failure_is_told_and_the_others_are_done(
     command: Command, label: Command, pictures: Path, tmp_path: Path
 ) -> None:
-    label("-o", tmp_path / "out")
+    label("-o", tmp_path / "out", "-f", "png,coco")
     (pictures / "a.png").unlink()
     ran = command("convert", tmp_path / "out", "-f", "overlay", "-q")
     assert ran.code == 1

@@ -26,7 +26,7 @@ def test_one_of_the_database_and_its_export_is_made_of_the_other(run: Run, name:
     path.unlink() if data is None else path.write_bytes(data)
     err = run()
     assert (run.code, run.labelled, contents(Path("out"))) == (0, [], before)
-    assert ("and is made again of" in err) == (name != "manifest.jsonl" and data is not None)
+    assert ("rebuilt it from" in err) == (name != "manifest.jsonl" and data is not None)
     assert run.command("check", "out").code == 0
     assert path.exists()
 
@@ -75,7 +75,7 @@ def test_a_manifest_that_lost_lines_is_told_of_and_they_are_done_again(run: Run)
     shutil.rmtree("out/.tipsseg")
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
     assert "it has 1 images, where run.json counts 3" in run.command("check", "out").out
-    assert "The manifest lacks 2 images that run.json counts; labelled again where given.\n" in run()
+    assert "manifest.jsonl lacks 2 images of run.json; name them to label them again.\n" in run()
     assert (run.code, run.labelled, contents(Path("out"))) == (0, ALL[1:], before)
 
 

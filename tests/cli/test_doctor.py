@@ -15,7 +15,7 @@ def test_all_is_well(process: Command, tmp_path: Path, monkeypatch: pytest.Monke
     ran = process("doctor", "--device", "cpu")
     assert (ran.code, ran.err) == (0, "")
     lines = ran.out.splitlines()
-    assert lines[-1] == "All is well."
+    assert lines[-1] == "All checks passed."
     assert {line[:6] for line in lines[:-1]} == {"ok    ", "note  ", "      "}
     assert any(line.startswith("ok    numbers: cpu in float32 against cpu in float32") for line in lines)
     assert not (tmp_path / "cache").exists()

@@ -81,7 +81,7 @@ def test_label_goes_on_and_labels_nothing(command: Command, top: Path) -> None:
     ran = command(*LABEL, "-f", FORMATS, "-o", "out")
     assert ran.code == 0, ran.err
     assert "0 images labelled, 2 unchanged" in ran.err
-    assert "Files of Kept 1 edited image and are kept" in ran.err
+    assert "Kept 1 edited image" in ran.err
     after = contents(Path("out"))
     assert "images/train" in after.pop("yolo/data.yaml").decode()
     assert after == moved(before)
@@ -95,7 +95,7 @@ def test_starting_over_keeps_the_correction_and_makes_the_same_labels(command: C
     ran = command(*LABEL, "-f", FORMATS, "-o", "out", "--overwrite")
     assert ran.code == 0, ran.err
     after = contents(Path("out"))
-    assert "Files of Kept 1 edited image and are kept" in ran.err
+    assert "Kept 1 edited image" in ran.err
     del after["yolo/data.yaml"]
     assert after == moved(before)
 

@@ -128,7 +128,7 @@ def test_bad_images_and_truths_of_another_size_cost_a_line_and_are_left_out(
     ]
     ran = command("eval", "imgs", "--gt", "gt", *model)
     assert ran.code == 1
-    assert ran.err.splitlines()[-1] == "The scores leave out 2 that failed."
+    assert ran.err.splitlines()[-1] == "The scores do not include 2 failed images."
 
 
 def test_no_image_at_all_that_could_be_scored(command: Command, mlp_checkpoint: Path, tmp_path: Path) -> None:

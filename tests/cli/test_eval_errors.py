@@ -67,7 +67,7 @@ NO_FILES = (
     "swapped.\n"
 )
 NO_THREADS = "Error: --jobs {} is too small; the minimum is 1\n"
-EXCLUDE = "Hint: Give images to label and score, or --pred with a folder of masks.\n"
+EXCLUDE = "Hint: Name images to label and score, or a folder of masks with --pred.\n"
 
 MODEL = ["imgs", "-c", "panda,tree", "-m", "l14"]
 MASKS = ["--pred", "pred", "-c", "panda,tree"]
@@ -162,11 +162,11 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
     ),
     "labels without a folder": (
         "masks", [*MODEL, "--gt", "gt", "-f", "png"], 2,
-        "Error: --format writes labels of images into a folder\nHint: Give images, and the folder with -o.\n",
+        "Error: --format writes labels of images into a folder\nHint: Name images, and a folder with -o.\n",
     ),
     "components without labels": (
         "masks", [*MODEL, "--gt", "gt", "-o", "out", "--min-area", "9"], 2,
-        "Error: --min-area is for the labels that --format writes\nHint: Give --format coco, and a folder with -o.\n",
+        "Error: --min-area is for the labels that --format writes\nHint: Add --format coco, and a folder with -o.\n",
     ),
     "unknown format": (
         "masks", [*MODEL, "--gt", "gt", "-f", "pgn", "-o", "out"], 2,
@@ -193,7 +193,7 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         [*MODEL, "--gt", "gt", "--zero-based", "--reduce-zero-label"],
         2,
         "Error: --reduce-zero-label and --zero-based exclude each other\n"
-        "Hint: Use the first where 0 stands for pixels that do not count, the second where 0 is the first class.\n",
+        "Hint: Use the first if 0 marks ignored pixels, the second if 0 is the first class.\n",
     ),
     "no such id": (
         "masks", [*MASKS, "--gt", "gt", "--ignore-index", "-1"], 2,
@@ -211,7 +211,7 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         ["imgs", "--gt", "gt", "--layout", "voc21", "--ignore-index", "0"],
         2,
         "Error: --layout voc21 defines the ids of the truth\n"
-        "Hint: Leave out --ignore-index, --reduce-zero-label and --zero-based.\n",
+        "Hint: Remove --ignore-index, --reduce-zero-label and --zero-based.\n",
     ),
     "layout and other classes": (
         "masks",
@@ -287,7 +287,7 @@ def test_every_other_option_is_refused_beside_masks(command: Command) -> None:
         value = [] if name == "null" else [_VALUES.get(name, str(left[name].default))]
         ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", flag, *value)
         assert (ran.code, ran.out) == (2, "")
-        assert ran.err == f"Error: {flag} is for labelling, and with --pred nothing is labelled\n"
+        assert ran.err == f"Error: {flag} is for labelling, and --pred scores masks without labelling\n"
 
 
 @pytest.mark.usefixtures("masks")

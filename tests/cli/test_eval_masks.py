@@ -320,7 +320,7 @@ def test_bad_masks_cost_a_line_and_are_left_out(command: Command) -> None:
         "Error: pred/d.png: the labels are 1 x 1 (height x width), but the truth is 2 x 4 (gt/d.png) ("
     )
     assert len(middle) == 3
-    assert last == "The scores leave out 3 that failed."
+    assert last == "The scores do not include 3 failed images."
     quiet = command(*arguments, "--quiet")
     assert (quiet.code, quiet.out, quiet.err.splitlines()) == (1, ran.out, middle)
 
@@ -343,8 +343,8 @@ def test_no_mask_at_all_that_could_be_scored(command: Command, tmp_path: Path) -
 
 MANY = "panda leg,tree,sky,road"
 SWAPPED = (
-    "Most of what is 'panda leg' in the truth is labelled 'tree', and likewise for {}. Are the classes in the order of the "
-    "truth's ids? If these begin otherwise, see --zero-based and --layout."
+    "Most pixels of 'panda leg' in the truth are labelled 'tree', and likewise for {}. Check that the classes are in the "
+    "order of the truth's ids; if the ids do not begin at 1, see --zero-based and --layout."
 )
 
 # name: (truth, predicted, flags, the note)
@@ -382,7 +382,8 @@ def test_0_and_255_alone_count_as_background_and_ignored(command: Command) -> No
     assert ious(ran) == {"background": 1.0}
     assert result(ran)["pixels"] == 2
     assert ran.err.splitlines()[2:] == [
-        "The truth has no pixel of any class. If its ids mean something else, see --ignore-index, --zero-based and --layout."
+        "The truth has no pixels of these classes. If its ids mean something else, see --ignore-index, --zero-based "
+        "and --layout."
     ]
     assert command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda", "--quiet").err == ""
 

@@ -419,6 +419,7 @@ def test_two_runs_in_one_folder(mlp_checkpoint: Path, images: Path, tmp_path: Pa
         first.stdin.write("imgs/a.png\n")
         first.stdin.flush()
         assert first.stdout.readline() == "out/masks/imgs/a.png\n"
+        assert first.stdout.readline() == "out/overlays/imgs/a.jpg\n"
         second = subprocess.run(label, input="imgs/b.png\n", capture_output=True, text=True)
         assert (second.returncode, second.stdout) == (1, "")
         assert "Error: cannot write out: another tipsseg is at work there\nHint: Wait for it to end" in second.stderr

@@ -78,9 +78,11 @@ def test_a_fit_that_takes_long_says_how_it_goes_on(
             id="suffix",
         ),
         pytest.param(["out", "-o", "gt/x.fit/y.fit"], 1, "gt/x.fit is a file", id="folder"),
-        pytest.param(["out", "other", "-o", "x.fit"], 2, "2 folders given", id="two"),
-        pytest.param(["out", "-c", "a", "-o", "x.fit"], 2, "--classes is for images with masks", id="classes"),
-        pytest.param(["imgs", "--gt", "gt", "--images", "imgs", "-o", "x.fit"], 2, "--images is for", id="images"),
+        pytest.param(["out", "other", "-o", "x.fit"], 2, "fit takes one output folder, got 2", id="two"),
+        pytest.param(["out", "-c", "a", "-o", "x.fit"], 2, "--classes needs --gt", id="classes"),
+        pytest.param(
+            ["imgs", "--gt", "gt", "--images", "imgs", "-o", "x.fit"], 2, "--images and --gt exclude", id="images"
+        ),
         pytest.param(["imgs", "--gt", "gt", "-o", "x.fit"], 2, "no classes given", id="no classes"),
         pytest.param(
             ["imgs", "--gt", "gt", "-c", "a", *SEEN, "-o", "x.fit"],
@@ -113,7 +115,7 @@ def test_eval_and_vocab_take_a_fit(command: Command, made: Path) -> None:
     assert shown.out.startswith("# ")
     refused = command("vocab", "show", made / "farm.fit", "--background", "sky")
     assert refused.code == 2
-    assert "--background is for phrases that are still to be encoded" in refused.err
+    assert "--background needs phrases to encode" in refused.err
     assert "not found" in command("vocab", "check", "gone.fit").err
 
 
@@ -121,7 +123,7 @@ def test_a_run_by_a_fit_is_repeated_with_the_fit(command: Command, made: Path, t
     first = command("label", made / "imgs", "--vocab", made / "farm.fit", *SEEN, "-f", "png", "-o", tmp_path / "out")
     assert first.code == 0
     again = ["label", made / "imgs", "--from", tmp_path / "out", "-o", tmp_path / "again"]
-    assert "Give that file too: --vocab farm.fit" in command(*again).err
+    assert "Name that file too: --vocab farm.fit" in command(*again).err
     assert command(*again, "--vocab", made / "farm.fit").code == 0
     assert (tmp_path / "again/masks/a.png").read_bytes() == (tmp_path / "out/masks/a.png").read_bytes()
     assert command("label", made / "imgs", "--vocab", made / "farm.fit", "-o", tmp_path / "new").code == 2

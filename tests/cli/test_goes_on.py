@@ -106,7 +106,7 @@ def test_other_classes_are_refused_with_commands_to_paste(
     assert error == (
         "Error: cannot write out: it holds labels of another run: the classes differ: panda leg, tree, sky / car"
     )
-    assert hint == "Hint: Label into another folder, or start over in this one, where corrected masks stay:"
+    assert hint == "Hint: Label into another folder, or start over in this one, and keep corrected masks:"
     assert contents(Path("out")) == before
     for command, folder in ((elsewhere, "out-2"), (again, "out")):
         program, *arguments = shlex.split(command)
@@ -161,7 +161,7 @@ def test_a_fault_of_an_option_is_told_before_one_of_the_folder(run: Run) -> None
 @pytest.mark.parametrize("more", ["overlay", "overlay,yolo,labelme,cvat,hf", "coco-polygon,panoptic,label-studio"])
 def test_a_format_more_comes_from_the_stored_labels(run: Run, more: str) -> None:
     run("-f", f"png,coco,{more}", output="wanted")
-    run()
+    run("-f", "png,coco")
     before = contents(Path("out"))
     err = run("-f", more)
     assert (run.code, run.labelled) == (1, [])
@@ -189,7 +189,7 @@ def test_what_only_the_model_knows_comes_from_the_model(run: Run, more: str) -> 
 
 
 def test_an_image_more_needs_the_model_and_the_others_only_their_labels(run: Run) -> None:
-    run("--limit", "2")
+    run("-f", "png,coco", "--limit", "2")
     run("-f", "png,overlay")
     assert (run.code, run.labelled) == (1, [])
     assert run.command("convert", "out", "-f", "overlay").code == 0
@@ -229,7 +229,7 @@ def test_a_folder_of_a_version_that_did_not_keep_scores_goes_on(run: Run) -> Non
 
 def test_a_format_more_comes_where_classes_json_is_gone(run: Run) -> None:
     """A conversion would refuse the folder, and say to run this command again."""
-    run()
+    run("-f", "png,coco")
     Path("out/classes.json").unlink()
     run("-f", "overlay")
     assert (run.code, run.labelled) == (0, ALL)

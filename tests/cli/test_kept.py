@@ -34,8 +34,8 @@ def test_a_corrected_mask_is_kept(run: Run, options: list[str]) -> None:
     err = run(*options)
     assert (run.code, "a.png" in run.labelled, mask.read_bytes()) == (0, False, data)
     assert (
-        "Kept 1 edited image; use --replace-edited to relabel, and tipsseg convert out "
-        "--format FORMAT takes a changed mask into other formats.\n"
+        "Kept 1 edited image; use --replace-edited to relabel, or tipsseg convert out "
+        "--format FORMAT to write an edited mask in other formats.\n"
     ) in err
     assert "out/masks/a.png" in run.out.splitlines()
 
@@ -128,7 +128,7 @@ def test_beginning_anew_keeps_corrections(run: Run, options: tuple[str, ...], ho
         data = Path("out/masks/a.png").read_bytes()
     err = run("--overwrite", *formats, options=options)
     assert (run.code, run.labelled, Path("out/masks/a.png").read_bytes()) == (0, ALL[1:], data)
-    assert "Files of Kept 1 edited image and are kept" in err
+    assert "Kept 1 edited image" in err
     assert run.command("check", "out").code == 0
     # As labelled into a new folder and corrected there.
     run(*formats, output="fresh", options=options)
@@ -287,7 +287,7 @@ def test_beginning_anew_is_not_for_what_failed(run: Run, paths: tuple[str, ...])
     before = tree("out")
     ran = run.command("label", *paths, "-c", CLASSES, "-m", run.model, "-o", "out", "--retry-failed", "--overwrite")
     assert ran.code == 2
-    assert "Error: --retry-failed goes on from a run, and --overwrite starts over\n" in ran.err
+    assert "Error: --retry-failed resumes a run, and --overwrite does not\n" in ran.err
     assert tree("out") == before
 
 

@@ -437,7 +437,7 @@ def test_images_that_are_too_large_are_named(
     assert "2 images labelled, 1 failed" in ran.err
     if entry == "label":
         (record,) = map(json.loads, (tmp_path / "out/errors.jsonl").read_text().splitlines())
-        assert "allow it with --max-pixels if" in record["hint"]
+        assert "raise the limit with --max-pixels" in record["hint"]
 
 
 @pytest.mark.parametrize("entry", ["label -c a", "eval -c a --gt .", "check", "convert -f coco"])

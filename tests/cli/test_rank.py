@@ -116,11 +116,11 @@ def test_an_image_in_place_of_a_list(
     image.write_bytes(data)
     more = ("-f", "labelme") if name == "convert" else ()
     hint = (
-        "Hint: Give a file with one path per line, or - for stdin: "
+        "Hint: Use a file with one path per line, or - for stdin: "
         f"echo '{{}}' | tipsseg {name} {out} --only -\n".replace(str(out), shlex.quote(str(out)))
     )
     ran = command(name, out, "--only", image, *more)
-    told = f"Error: --only: {image} is no list of paths\n{hint.format(image)}"
+    told = f"Error: --only: {image} is not a list of paths\n{hint.format(image)}"
     assert (ran.err == told, ran.code) == ((True, 2) if refused else (False, 1))
     ran = command(name, out, "--only", "no sea.gif", *more)
     assert (ran.code, ran.err) == (1, f"Error: --only: no sea.gif: no such file\n{hint.format('no sea.gif')}")
@@ -136,13 +136,13 @@ def test_an_image_in_place_of_a_list(
             ["out", "--only", "nope.txt"],
             b"",
             1,
-            "Error: --only: nope.txt: no such file\nHint: Give a file with one path per line",
+            "Error: --only: nope.txt: no such file\nHint: Use a file with one path per line",
         ),
         (["out", "--only", "-"], b"", 2, "Error: the list on stdin is empty"),
         (["out", "--only", "empty.txt"], b"", 2, "Error: the list in empty.txt is empty"),
         (["out", "--features", "imgs"], b"", 1, "and no features.json"),
         (["out", "--features", "feats"], b"", 1, "Error: feats: not a feature store"),
-        (["out", "-0", "--jsonl"], b"", 2, "Error: -0 is for lists of paths"),
+        (["out", "-0", "--jsonl"], b"", 2, "Error: -0 separates paths"),
     ],
 )
 def test_wrong_usage(command: Command, out: Path, arguments: list[str], stdin: bytes, code: int, part: str) -> None:

@@ -53,13 +53,13 @@ def test_an_evaluation_makes_the_page(command: Command, out: Path) -> None:
             1,
             "Error: nowhere: not a feature store\nHint: Compute features with tipsseg encode",
         ),
-        (["eval", "--pred", "out", "--gt", "gt", "--report"], 2, "Error: --report makes a page in a folder"),
+        (["eval", "--pred", "out", "--gt", "gt", "--report"], 2, "Error: --report needs a folder for the page"),
         (
             ["eval", "--pred", "out", "--gt", "gt", "--report", "-o", "x"],
             2,
-            "and x holds none\nHint: Give the output folder",
+            "but x has no labels\nHint: Name the output folder",
         ),
-        (["eval", "imgs", "--gt", "gt", "-c", "a", "--report", "-o", "x"], 2, "Hint: Give --format png too.\n"),
+        (["eval", "imgs", "--gt", "gt", "-c", "a", "--report", "-o", "x"], 2, "Hint: Add --format png.\n"),
     ],
 )
 def test_wrong_usage(command: Command, out: Path, arguments: list[str], code: int, part: str) -> None:

@@ -161,7 +161,7 @@ def test_dry_runs_tell_the_cost(command: Command, images: Path, monkeypatch: pyt
     lines = command("encode", images, *TINY, *SCALES, "-o", "other", "--jsonl").out.splitlines()
     total = sum(json.loads(line)["bytes"] for line in lines)
     ran = command("encode", images, *TINY, *SCALES, "-o", "third", "--dry-run")
-    assert f"{total / 1e3:,.1f} kB in all" in ran.err
+    assert f"{total / 1e3:,.1f} kB in total" in ran.err
     assert "2 unchanged" in command("encode", images, *TINY, *SCALES, "-o", "other", "--dry-run").err
     seen = windows(monkeypatch)
     trial = ("label", images, *TINY, *SCALES, "-c", "panda", "--dry-run", "--features", "other")

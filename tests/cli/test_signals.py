@@ -19,7 +19,21 @@ def test_a_run_that_is_stopped_leaves_whole_files(mlp_checkpoint: Path, tmp_path
     number, code, message = STOPS[case]
     for index in range(400):
         Image.effect_noise((64, 80), 60).convert("RGB").save(tmp_path / f"{index:03}.jpg")
-    command = [sys.executable, "-m", "tipsseg", "label", ".", "-c", "a,b", "-m", str(mlp_checkpoint), "-o", "out"]
+    command = [
+        sys.executable,
+        "-m",
+        "tipsseg",
+        "label",
+        ".",
+        "-c",
+        "a,b",
+        "-m",
+        str(mlp_checkpoint),
+        "-o",
+        "out",
+        "-f",
+        "png",
+    ]
     with subprocess.Popen(
         [*command, "--device", "cpu", "--jobs", "1"],
         cwd=tmp_path,
@@ -94,7 +108,21 @@ cli.main()
 
 def test_a_run_that_waits_for_more_of_a_list_stops_at_once(mlp_checkpoint: Path, tmp_path: Path) -> None:
     Image.new("RGB", (64, 80)).save(tmp_path / "a.png")
-    command = [sys.executable, "-m", "tipsseg", "label", "-", "-c", "a,b", "-m", str(mlp_checkpoint), "-o", "out"]
+    command = [
+        sys.executable,
+        "-m",
+        "tipsseg",
+        "label",
+        "-",
+        "-c",
+        "a,b",
+        "-m",
+        str(mlp_checkpoint),
+        "-o",
+        "out",
+        "-f",
+        "png",
+    ]
     with subprocess.Popen(
         [*command, "--device", "cpu"],
         cwd=tmp_path,

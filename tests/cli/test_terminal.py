@@ -68,7 +68,7 @@ def test_results_can_end_with_nul(command: Command, folder: str, mlp_checkpoint:
         *(f"{folder}/{HOSTILE}{name}.png" for name in "ab"),
         "",
     ]
-    assert label(command, folder, mlp_checkpoint, "-0").out.split("\0") == [*masks, *files, ""]
+    assert label(command, folder, mlp_checkpoint, "-0", "-f", "png,coco").out.split("\0") == [*masks, *files, ""]
     listed = "".join(f"{folder}/{HOSTILE}{name}.png\0" for name in "ab").encode()
     ran = command("label", "-", "-0", "-c", "tree", "-m", mlp_checkpoint, "-o", "l", "-f", "png", stdin=listed)
     assert ran.out.split("\0") == [*(f"l/masks/{folder}/{HOSTILE}{name}.png" for name in "ab"), "l/classes.json", ""]
@@ -181,13 +181,17 @@ def test_a_run_in_a_terminal(pictures: Path, mlp_checkpoint: Path, tmp_path: Pat
         "4 images with on cpu (float32).",
         "Error: imgs/z.png: empty file (0 bytes) (Download the image again, or remove it.)",
         "3 images labelled, 1 failed in s, into labels",
+        "Open labels/overlays/a.jpg to see the labels.",
     ]
     assert seen(data)[-1] == notes[-1]
-    assert data.endswith(b", into labels\r\n")  # the bar is gone by then
+    assert data.endswith(b" to see the labels.\r\n")  # the bar is gone by then
     assert [line for line in seen(data) if line.startswith("labels/")] == [
         "labels/masks/a.png",
+        "labels/overlays/a.jpg",
         "labels/masks/sub/b c.png",
+        "labels/overlays/sub/b c.jpg",
         "labels/masks/sub/ü.png",
+        "labels/overlays/sub/ü.jpg",
         "labels/annotations.json",
         "labels/classes.json",
     ]
