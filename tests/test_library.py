@@ -125,7 +125,7 @@ def test_a_folder_is_labelled_as_the_command_does(tmp_path: Path, capfd: pytest.
     assert not (tmp_path / "out").exists(), "the work is done while the results are consumed"
     first = next(results)
     assert (first.path, first.status, first.error) == (DESERT, "labelled", None)
-    assert first.files == {"png": tmp_path / "out/masks/desert.png"}
+    assert first.files == {"png": tmp_path / "out/masks/desert.png", "overlay": tmp_path / "out/overlays/desert.jpg"}
     assert first.files["png"].is_file()
     results.close()
     assert not (tmp_path / "out/annotations.json").exists()
@@ -231,14 +231,14 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
         tipsseg.UsageError,
         "argument `min_area` must be a whole number, not 1.5",
     ),
-    "negative area": (lambda out: MinArea(-1), tipsseg.UsageError, "a minimum area of -1 is none"),
+    "negative area": (lambda out: MinArea(-1), tipsseg.UsageError, "invalid minimum area -1"),
     "no actors": (
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, ray=0),
         tipsseg.UsageError,
-        "argument `ray`=0: there is 1 actor or more",
+        "argument `ray`=0: at least one actor is needed",
     ),
     "shard": (
-        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, shard="3/2"), tipsseg.UsageError, "no part 3 of 2",
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, shard="3/2"), tipsseg.UsageError, "the part must be in 1 to 2",
     ),
     "evaluate without classes": (
         lambda out: tipsseg.review.evaluate(DESERT, out), tipsseg.errors.VocabularyError, "no classes given",

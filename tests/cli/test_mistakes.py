@@ -18,6 +18,7 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
     Image.new("RGB", (60, 60), (10, 200, 30)).save("photos/a.png")
+    Path("photos/names.txt").write_text("car\n")
     Path("coco").mkdir()
 
 
@@ -42,6 +43,18 @@ MISTAKES = {
     "a space in the list of eval": (
         ["eval", "photos", "--gt", "gt", "-c", "car,", "tree"],
         "'tree' is not a file, and seems to belong to --classes", f"{QUOTES} 'car, tree'",
+    ),
+    "a list of names of several words": (
+        ["label", "photos", "--classes", "panda", "leg,tree"],
+        "'leg,tree' is not a file, and seems to belong to --classes", f"{QUOTES} 'panda leg,tree'",
+    ),
+    "a name of two words": (
+        ["label", "photos", "-c", "panda", "leg"], "leg: no such file or folder",
+        "Check the path. If the word belongs to the name, quote the name: --classes 'panda leg'",
+    ),
+    "a file of names with an at": (
+        ["label", "photos", "-c", "@photos/names.txt"],
+        "--classes takes names, and @photos/names.txt is a file", "Write --vocab photos/names.txt",
     ),
     "a comma at the end": (
         ["label", "photos", "-c", "car,"],
@@ -80,6 +93,34 @@ MISTAKES = {
     "no command, no such folder": (
         ["pictures/", "-c", "car"], "missing command: 'pictures/' is not a command",
         "Run: tipsseg label pictures/ -c car",
+    ),
+    "no command, a file": (
+        ["photos/a.png", "-c", "car"], "missing command: 'photos/a.png' is a file",
+        "Run: tipsseg label photos/a.png -c car",
+    ),
+    **{
+        f"another tool's command {word}": (
+            [word, "photos", "-c", "a car"], f"unknown command {word!r}", f"Run: tipsseg {right} photos -c 'a car'",
+        )
+        for word, right in {
+            "predict": "label", "segment": "label", "annotate": "label", "run": "label", "export": "convert",
+            "show": "report", "view": "report", "train": "fit",
+        }.items()
+    },
+    "undo": (
+        ["undo", "photos"], "unknown command 'undo'",
+        "tipsseg label IMAGES -o OUT --replace-edited labels edited images again; --overwrite starts over.",
+    ),
+    **{
+        f"another tool's option {flag}": (["label", "photos", flag, "car"], f"unknown option {flag}", hint)
+        for flag, hint in {
+            "--prompt": 'Write --classes "panda leg,tree".',
+            "--prompts": 'Write --classes "panda leg,tree".',
+            "--threshold": "Write --min-confidence 0.5.",
+        }.items()
+    },
+    "a format of another tool": (
+        ["label", "photos", "-c", "car", "-f", "mask"], "unknown format 'mask'\nHint: Did you mean 'png'?", None,
     ),
     "two vocabularies": (
         ["label", "photos", "--vocab", "voc20", "-m", "tiny", "--vocab", "ade20k"],

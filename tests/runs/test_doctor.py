@@ -84,7 +84,7 @@ def test_a_sound_installation_has_no_failure(dtype: str, cache: Path) -> None:
     assert diagnostics["torch"].detail.startswith(f"{metadata.version('torch')} (")
     assert diagnostics["opencv-python"].state == diagnostics["typer"].state == "ok"
     assert diagnostics["cache"] == Diagnostic("ok", "cache", diagnostics["cache"].detail)
-    assert diagnostics["cache"].detail.startswith(f"{cache} (will be made), ")
+    assert diagnostics["cache"].detail.startswith(f"{cache} (to be created), ")
     assert diagnostics["weights.lock"].detail == f"{lock.find_lock()}, {len(lock.read_lock())} models"
     assert diagnostics["model tiny"].state == "ok"
     assert diagnostics["model b14"].state == "note"
@@ -103,12 +103,12 @@ PACKAGES = {
     "longer by a zero": ("numpy>=1.26", "1.26.0", "ok", "1.26.0"),
     "shorter by a zero": ("numpy>=1.26.0", "1.26", "ok", "1.26"),
     "local version": ("numpy>=1.26", "2.0+cpu", "ok", "2.0+cpu"),
-    "an upper bound too": ("numpy<9,>=1.26", "1.25", "fail", "1.25 is too old: 1.26 or newer is needed"),
+    "an upper bound too": ("numpy<9,>=1.26", "1.25", "fail", "1.25 is too old; tipsseg needs 1.26 or newer"),
     "a build before the release": ("numpy>=2.10", "2.10.0a0+git", "ok", "2.10.0a0+git"),
     "a marker that holds": ('numpy>=1.26; python_version >= "3"', "1.26", "ok", "1.26"),
     "no floor": ("numpy", "0.1", "ok", "0.1"),
-    "too old": ("numpy>=1.26.1", "1.26", "fail", "1.26 is too old: 1.26.1 or newer is needed"),
-    "too old by a digit": ("numpy>=1.10", "1.9.9", "fail", "1.9.9 is too old: 1.10 or newer is needed"),
+    "too old": ("numpy>=1.26.1", "1.26", "fail", "1.26 is too old; tipsseg needs 1.26.1 or newer"),
+    "too old by a digit": ("numpy>=1.10", "1.9.9", "fail", "1.9.9 is too old; tipsseg needs 1.10 or newer"),
     "not installed": ("numpy>=1.26", None, "fail", "is not installed"),
     "not importable": ("no-such-module>=1", "1.0", "fail", "1.0 cannot be imported: No module named 'no_such_module'"),
 }
@@ -141,7 +141,7 @@ def test_what_needs_a_package_that_is_too_old_is_left_out(monkeypatch: pytest.Mo
     monkeypatch.setattr("tipsseg.runs.doctor.report.metadata.requires", lambda _: ["torch>=99"])
     diagnostics = report()
     assert failed(diagnostics) == ["torch"]
-    assert list(diagnostics) == ["tipsseg", "Python", "torch", "memory", "all else"]
+    assert list(diagnostics) == ["tipsseg", "Python", "torch", "memory", "other checks"]
 
 
 # ---- the cache ----
@@ -150,7 +150,7 @@ def test_what_needs_a_package_that_is_too_old_is_left_out(monkeypatch: pytest.Mo
 def test_a_cache_that_cannot_be_made(cache: Path) -> None:
     cache.write_text("a file")
     (diagnostic, _) = installation.examine_cache()
-    assert (diagnostic.state, diagnostic.detail) == ("fail", f"{cache} cannot be made: {cache} is not a folder")
+    assert (diagnostic.state, diagnostic.detail) == ("fail", f"{cache} cannot be created: {cache} is not a folder")
 
 
 @pytest.mark.parametrize(("exists", "state"), [(True, "note"), (False, "fail")])
@@ -378,7 +378,7 @@ def test_a_device_that_cannot_run_the_model_is_a_failure(monkeypatch: pytest.Mon
     monkeypatch.setattr(Tipsv2Backbone, "encode_windows", broken)
     diagnostics = report()
     assert failed(diagnostics) == ["recorded numbers", "numbers"]
-    assert diagnostics["numbers"].detail == "it does not run: out of memory"
+    assert diagnostics["numbers"].detail == "does not run: out of memory"
 
 
 def test_a_cpu_that_computes_something_else_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,7 +427,7 @@ def test_memory(monkeypatch: pytest.MonkeyPatch, content: str | None, expected: 
 
     monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 2_000_000, "SC_PAGE_SIZE": 4096}.__getitem__)
     monkeypatch.setattr(Path, "read_text", read_text)
-    unknown = Diagnostic("note", "memory", "8.2 GB; how much is available cannot be told on this system")
+    unknown = Diagnostic("note", "memory", "8.2 GB; available memory unknown on this system")
     assert installation.examine_memory() == (expected or unknown)
 
 
@@ -443,9 +443,9 @@ def test_a_cache_that_cannot_even_be_looked_at(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_lock_that_pins_some_files_only_leaves_the_rest_to_the_hub(cache: Path) -> None:
     files = LockedFile("config.json", 1, "0" * 64), LockedFile("model.safetensors")
-    for pinned, origin in ((files, "the hashes that the hub states"), (files[:1], "the hashes in weights.lock")):
+    for pinned, origin in ((files, "the hashes on the hub"), (files[:1], "the hashes in weights.lock")):
         spec = ModelSpec("b14", "Apache-2.0", 1, pinned, "owner/demo", REVISION)
-        assert installation.examine_model(spec)[0].detail == f"not downloaded; will be held to {origin}"
+        assert installation.examine_model(spec)[0].detail == f"not downloaded; downloads are verified by {origin}"
 
 
 def test_a_pinned_size_is_checked_too() -> None:

@@ -199,7 +199,9 @@ def test_the_command(made: Path, tmp_path: Path) -> None:
             "-o x.toml: a vocabulary with vectors or a temperature is a .fit file",
             id="toml",
         ),
-        pytest.param(["-o", "x.fit", "--temperature", "--vocab", "a.toml"], "--vocab a.toml is no fit", id="vocab"),
+        pytest.param(
+            ["-o", "x.fit", "--temperature", "--vocab", "a.toml"], "--vocab a.toml is not a .fit file", id="vocab"
+        ),
     ],
 )
 def test_wrong_usage(made: Path, arguments: list[str], message: str) -> None:

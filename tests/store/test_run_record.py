@@ -170,7 +170,11 @@ def test_the_record_says_what_was_asked_for_and_what_it_came_to() -> None:
     }
     asked = {"device": "auto", "dtype": "auto", "batch_size": 8}
     assert (record["dtype"], record["asked"]) == ("float32", asked)
-    assert (record["formats"], record["shard"], record["image_root"]) == (["png", "coco"], None, "/data/imgs")
+    assert (record["formats"], record["shard"], record["image_root"]) == (
+        ["png", "coco", "overlay"],
+        None,
+        "/data/imgs",
+    )
     assert (record["started"], record["ended"], record["counts"]) == ("2026-01-02T03:04:05+00:00", None, None)
     versions = record["versions"]
     assert isinstance(versions, dict)
@@ -207,6 +211,7 @@ def test_a_run_that_ended_says_how() -> None:
     assert ENDED.counts.done == 12
     assert run_record(ENDED) == {
         **run_record(INFO),
+        "command": ENDED.spec.command(),
         "formats": ["png"],
         "ended": "2026-01-02T04:00:00+00:00",
         "counts": {"labelled": 3, "unchanged": 4, "failed": 5, "edited": 2},
@@ -316,7 +321,7 @@ FAULTS: dict[str, tuple[str, object, str]] = {
         {**vocabulary_record(VOCABULARY, VOCABULARY), "classes": [{"id": 0, "name": "a"}, {"id": 1, "name": "b"}]},
         "the ids of the classes are not those of classes that are not negative",
     ),
-    "a shard of none": ("shard", "3/2", "argument `shard`=3/2: there is no part 3 of 2"),
+    "a shard of none": ("shard", "3/2", "argument `shard`=3/2: the part must be in 1 to 2"),
     "a time that is none": ("ended", "soon", "Invalid isoformat string: 'soon'"),
     "a time of nowhere": ("ended", "2026-01-02T04:00:00", "`ended` is without its time zone"),
     "no counts": ("counts", None, "no `counts`"),

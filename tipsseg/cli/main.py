@@ -15,7 +15,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tipsseg.cli.wording import as_typed
 from tipsseg.errors import TipssegError, UsageError
 from tipsseg.util.printable import printable, quoted, shell_line
 
@@ -94,8 +93,7 @@ class _Group(TyperGroup):
         except KeyboardInterrupt as interrupt:
             number = interrupt.number if isinstance(interrupt, _Stopped) else signal.SIGINT
             what = "Interrupted" if number == signal.SIGINT else "Terminated"
-            line = as_typed(": ".join([what, *getattr(interrupt, "__notes__", ())]))
-            print(printable(f"{line}."), file=sys.stderr)
+            _print_line(": ".join([what, *getattr(interrupt, "__notes__", ())]) + ".")
             raise typer.Exit(128 + number) from None
 
 
@@ -182,11 +180,17 @@ def main() -> None:
 
 def print_error(error: TipssegError) -> None:
     """Print `Error:`, an optional `Hint:` and commands to paste on stderr."""
-    print(f"Error: {printable(as_typed(error.message))}", file=sys.stderr)
+    _print_line(f"Error: {error.message}")
     if error.hint:
-        print(f"Hint: {printable(as_typed(error.hint))}", file=sys.stderr)
+        _print_line(f"Hint: {error.hint}")
     for command in error.commands:
         print(f"  {printable(command)}", file=sys.stderr)
+
+
+def _print_line(text: str) -> None:
+    from tipsseg.cli.wording import as_typed  # imports all options, which --help does not need
+
+    print(printable(as_typed(text)), file=sys.stderr)
 
 
 def _show_version(wanted: bool) -> None:

@@ -43,6 +43,9 @@ FORMATS: dict[str, Format] = {
     )
 }
 
+#: Words that users guess for a format.
+_GUESSES = {**dict.fromkeys(("mask", "masks", "index"), "png"), "json": "coco", "voc": "cvat", "jpg": "overlay"}
+
 #: The confusion matrix that earlier versions of `tipsseg eval` wrote into the output folder.
 CONFUSION_PICTURE = "confusion.png"
 
@@ -52,8 +55,9 @@ def check_format(name: str) -> None:
     if not name:
         raise UsageError("empty format name", "Separate format names with single commas: png,coco.")
     if name not in FORMATS:
+        guess = _GUESSES.get(name.lower(), name)
         raise UsageError(
-            f"unknown format {name!r}", f"{did_you_mean(name, FORMATS)}The formats are: {', '.join(FORMATS)}."
+            f"unknown format {name!r}", f"{did_you_mean(guess, FORMATS)}The formats are: {', '.join(FORMATS)}."
         )
 
 
