@@ -47,6 +47,8 @@ except SystemExit as end:
 heavy = {{"torch", "cv2", "transformers", "huggingface_hub"}}
 if sys.argv[1] != "vocab":
     heavy |= {{"numpy", "PIL", "tqdm"}}
+if sys.argv[1] == "--help":
+    heavy |= {{"tipsseg.options", "tipsseg.formats"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
