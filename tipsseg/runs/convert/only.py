@@ -1,4 +1,4 @@
-"""Find the images of a run by the paths of the option `--only`."""
+"""Find the images of a run by a list of their paths."""
 
 from __future__ import annotations
 
