@@ -176,22 +176,41 @@ def test_a_correction_is_not_given_up_silently(run: Run) -> None:
     assert run.command("check", "out").code == 0
 
 
+def scores_of(folder: str, image: str) -> dict[str, float]:
+    """The scores in annotations.json by class and box."""
+    value = json.loads(Path(folder, "annotations.json").read_bytes())
+    (number,) = (entry["id"] for entry in value["images"] if entry["file_name"] == image)
+    objects = [entry for entry in value["annotations"] if entry["image_id"] == number]
+    return {f"{entry['category_id']} {entry['bbox']} {entry['area']}": entry["score"] for entry in objects}
+
+
 @pytest.mark.parametrize("how", ["changed", "gone"])
-def test_formats_that_need_the_image_do_not_keep_others_from_following(run: Run, how: str) -> None:
-    run("-f", "png,coco,yolo")
+@pytest.mark.parametrize(
+    ("formats", "following"),
+    [pytest.param("png,coco,yolo", "coco", id="objects"), pytest.param("png,yolo", "cvat", id="no objects any more")],
+)
+def test_formats_that_need_the_image_do_not_keep_others_from_following(
+    run: Run, formats: str, following: str, how: str
+) -> None:
+    run("-f", "coco", output="before")
+    run("-f", formats)
     correct(Path("out/masks/a.png"))
-    before = Path("out/annotations.json").read_bytes()
     if how == "changed":
         make_other(Path("imgs/a.png"))
     else:
         Path("imgs/a.png").unlink()
-    ran = run.command("convert", "out", "-f", "coco")
+    ran = run.command("convert", "out", "-f", following)
     assert ran.code == 0, ran.err
-    assert Path("out/annotations.json").read_bytes() != before
     assert "Removed some corrected images from yolo: " in ran.err
     assert not Path("out/yolo/labels/train/a.txt").exists()
     assert not Path("out/yolo/images/train/a.png").is_symlink()
     assert run.command("check", "out").out.count("\n") == (how == "changed")  # the image itself
+    assert run.command("convert", "out", "-f", "coco").code == 0
+    before, after = scores_of("before", "a.png"), scores_of("out", "a.png")
+    assert before != after
+    untouched = before.keys() & after.keys()
+    assert untouched
+    assert {key: after[key] for key in untouched} == {key: before[key] for key in untouched}
 
 
 def test_a_link_in_the_place_of_a_mask_is_no_correction(run: Run) -> None:

@@ -153,19 +153,24 @@ def test_images_without_objects_are_refused_or_emptied_or_left_as_is_typed(comma
     assert np.array_equal(np.asarray(Image.open(mask)), np.where(A == 255, 255, 0))
 
 
-def test_what_a_tool_redrew_is_named_and_taken_when_asked_for(command: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize("edited", [False, True], ids=["alone", "beside an object that a person edited"])
+def test_what_a_tool_redrew_is_named_and_taken_when_asked_for(command: Command, tmp_path: Path, edited: bool) -> None:
     ids = np.zeros((40, 60), np.uint8)
     ids[5:30, 10:50] = 1
+    if edited:
+        ids[34:38, 10:20] = 2
     save_inputs(tmp_path / "imgs", {"box.png": ids})
     make_run(tmp_path / "out", tmp_path / "imgs", {"box.png": ids}, formats=("png", "coco"))
     value = json.loads((tmp_path / "out/annotations.json").read_bytes())
     value["annotations"][0]["segmentation"] = [
         [10, 5, 49, 5, 49, 29, 10, 29]
     ]  # through the centres of the outermost pixels
+    if edited:
+        value["annotations"][1]["category_id"] = 3
     (tmp_path / "new.json").write_text(json.dumps(value))
     done = command("correct", tmp_path / "out", "--from", tmp_path / "new.json")
-    assert (done.code, done.out) == (0, "")
+    assert (done.code, done.out) == (0, f"{tmp_path}/out/masks/box.png\n" if edited else "")
     assert "'panda leg' at x 10, y 5 of box.png. --exact imports every difference." in done.err
-    assert "0 masks corrected, 1 unchanged." in done.err
+    assert ("1 mask corrected, 0 unchanged." if edited else "0 masks corrected, 1 unchanged.") in done.err
     done = command("correct", tmp_path / "out", "--from", tmp_path / "new.json", "--exact", "--jsonl")
     assert json.loads(done.out)["changed"] == 25 + 39
