@@ -24,12 +24,12 @@ def test_list(command: Command) -> None:
     assert (ran.code, ran.err) == (0, "")
     assert ran.out == (
         "ade20k                150 classes               ADE20K, the scene parsing benchmark\n"
-        "cityscapes             19 classes               Cityscapes, the classes that are scored\n"
+        "cityscapes             19 classes               Cityscapes, the evaluated classes\n"
         "coco-stuff            171 classes               COCO-Stuff 164k, things and stuff\n"
-        "pascal-context-59      59 classes               PASCAL Context, its frequent classes\n"
-        "pascal-context-60      59 classes + background  PASCAL Context, everything else as background\n"
-        "voc20                  20 classes               PASCAL VOC 2012, the objects alone\n"
-        "voc21                  20 classes + background  PASCAL VOC 2012, everything else as background\n"
+        "pascal-context-59      59 classes               PASCAL Context, the 59 frequent classes\n"
+        "pascal-context-60      59 classes + background  PASCAL Context, with all other pixels as background\n"
+        "voc20                  20 classes               PASCAL VOC 2012, objects only\n"
+        "voc21                  20 classes + background  PASCAL VOC 2012, with all other pixels as background\n"
     )
 
 
