@@ -27,9 +27,9 @@ def test_list(command: Command) -> None:
         "cityscapes             19 classes               Cityscapes, the evaluated classes\n"
         "coco-stuff            171 classes               COCO-Stuff 164k, things and stuff\n"
         "pascal-context-59      59 classes               PASCAL Context, the 59 frequent classes\n"
-        "pascal-context-60      59 classes + background  PASCAL Context, with all other pixels as background\n"
+        "pascal-context-60      59 classes + background  PASCAL Context, all other pixels as background\n"
         "voc20                  20 classes               PASCAL VOC 2012, objects only\n"
-        "voc21                  20 classes + background  PASCAL VOC 2012, with all other pixels as background\n"
+        "voc21                  20 classes + background  PASCAL VOC 2012, all other pixels as background\n"
     )
 
 
