@@ -9,18 +9,18 @@ from time import sleep
 
 import pytest
 
-from tipsseg.util.threads import in_order
+from tipsseg.util.threads import map_in_order
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 5])
 @pytest.mark.parametrize("number", [0, 1, 3, 40])
 def test_results_come_in_the_order_of_the_items(jobs: int, number: int) -> None:
-    assert list(in_order(jobs, str, range(number))) == list(map(str, range(number)))
+    assert list(map_in_order(jobs, str, range(number))) == list(map(str, range(number)))
 
 
 def test_as_many_work_as_are_asked_for() -> None:
     meeting = Barrier(3)
-    assert sorted(in_order(3, lambda _: meeting.wait(10), range(3))) == [0, 1, 2]
+    assert sorted(map_in_order(3, lambda _: meeting.wait(10), range(3))) == [0, 1, 2]
 
 
 def test_few_items_are_taken_before_they_are_wanted() -> None:
@@ -32,7 +32,7 @@ def test_few_items_are_taken_before_they_are_wanted() -> None:
             taken += 1
             yield taken
 
-    with closing(in_order(2, int, items())) as results:
+    with closing(map_in_order(2, int, items())) as results:
         for result in results:
             assert result <= taken <= min(result + 4, 100)
             assert taken >= min(result + 2, 100)  # so that the threads have something to do meanwhile
@@ -46,11 +46,11 @@ def test_what_waits_is_not_begun_once_it_is_closed() -> None:
         sleep(0.05 * (item > 0))
         return item
 
-    with closing(in_order(1, work, range(100))) as results:
+    with closing(map_in_order(1, work, range(100))) as results:
         assert next(results) == 0
     assert len(begun) <= 2  # the end waits for what is at work
 
 
 def test_an_error_ends_it() -> None:
     with pytest.raises(ZeroDivisionError):
-        list(in_order(2, lambda item: 1 // item, [1, 2, 0, 3]))
+        list(map_in_order(2, lambda item: 1 // item, [1, 2, 0, 3]))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tipsseg.vocabulary.background import GENERAL_BACKGROUND, drop_equal_words, match_synonyms, meaning_threshold
+from tipsseg.vocabulary.background import GENERAL_BACKGROUND, drop_equal_words, match_synonyms, synonym_threshold
 
 SYNONYMS = (("tree", "wood"), ("sea", "river"), ("mountain", "hill"))
 
@@ -98,7 +98,7 @@ def embeddings(synonyms: tuple[float, float, float], group: int) -> NDArray[np.f
     ],
 )
 def test_meaning_threshold(synonyms: tuple[float, float, float], group: int, threshold: float) -> None:
-    assert meaning_threshold(embeddings(synonyms, group)) == pytest.approx(threshold, abs=1e-6)
+    assert synonym_threshold(embeddings(synonyms, group)) == pytest.approx(threshold, abs=1e-6)
 
 
 E0, E1, E2 = np.eye(3, dtype=np.float32)

@@ -25,7 +25,7 @@ from tipsseg.types import BACKGROUND, ignore_id
 from tipsseg.util.printable import quoted
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
-from tipsseg.weights.sources import file_hashes, name_of
+from tipsseg.weights.sources import file_hashes, find_model_id
 
 
 def fit(
@@ -125,7 +125,7 @@ def fit_windows(
         (biases * temperature).numpy(),
         temperature,
         hashes,
-        name_of(model.backbone.folder, hashes),
+        find_model_id(model.backbone.folder, hashes),
         view.mode,
         view.base,
         scores,

@@ -158,7 +158,7 @@ class Format:
     # ---- paths ----
 
     def split(self, image: PurePosixPath, options: FileOptions) -> str:
-        """Return the split of an image, such as "train". Only for formats with `splits_train_val`."""
+        """Return the split of an image, such as "train". Formats with `splits_train_val` define it."""
         raise NotImplementedError(f"the format {self.name} does not split images")
 
     def parent(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath:
@@ -182,7 +182,7 @@ class Format:
             return None
         return PurePosixPath(self.link_folder) / self.parent(image, options) / self.link_name(image, options)
 
-    def places(self, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
+    def possible_paths(self, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
         """Map the paths that any version gave to the per-image file to the paths of its link, the current path first."""
         path = self.relative_path(image, options)
         return {} if path is None else {str(path): self.link_path(image, options)}
@@ -224,14 +224,14 @@ class Format:
         raise NotImplementedError(f"the format {self.name} has no file of rows")
 
     def read_labels(self, image: StoredImage, path: Path) -> LabelArray:
-        """Return the label ids [H, W] of a per-image file. Only for formats whose `labels` is not None.
+        """Return the label ids [H, W] of a per-image file. Formats whose `labels` is None raise NotImplementedError.
 
         Raises:
             ImageError, OSError, ValueError: The file cannot be read, or is damaged; see `problem.UNREADABLE`.
         """
         raise NotImplementedError(f"the format {self.name} does not support reading labels")
 
-    def labels_of_rows(self, image: StoredImage, rows: Rows) -> LabelArray:
+    def read_labels_from_rows(self, image: StoredImage, rows: Rows) -> LabelArray:
         """Return the label ids [H, W] of an image's rows, for formats without per-image files. Raises like `read_labels`."""
         raise NotImplementedError(f"the format {self.name} does not support reading labels from rows")
 

@@ -69,7 +69,7 @@ class Coco(CocoInstances):
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         return _encode_rows(image, encode_masks(image.objects, image.size))
 
-    def labels_of_rows(self, image: StoredImage, rows: Rows) -> LabelArray:
+    def read_labels_from_rows(self, image: StoredImage, rows: Rows) -> LabelArray:
         import numpy as np
 
         from tipsseg.regions.shapes import shape_from_rle

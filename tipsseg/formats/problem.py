@@ -11,7 +11,7 @@ from tipsseg.util.files import reason_of
 from tipsseg.util.json_values import short
 from tipsseg.util.printable import printable
 
-#: Errors that mean that a per-image file cannot be read, or is damaged.
+#: Errors of reading a per-image file that is unreadable or damaged.
 UNREADABLE = (ImageError, OSError, ValueError)
 
 

@@ -54,7 +54,7 @@ class Yolo(Format):
         folders = (f"{name}_" if _RESERVED.fullmatch(name) else name for name in image.parent.parts)  # see `image_name`
         return PurePosixPath(self.split(image, options), *folders)
 
-    def places(self, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
+    def possible_paths(self, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
         """Return the paths in both splits, and those of an earlier version, yolo/<folder>/labels and yolo/<folder>/images."""
         file, link = self.relative_path(image, options), self.link_path(image, options)
         assert file is not None

@@ -16,7 +16,7 @@ from tipsseg.labelling.scoring.assign import LabelTable
 from tipsseg.labelling.scoring.resample import Values
 from tipsseg.labelling.text_cache import remembered
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id, label_dtype
-from tipsseg.vocabulary.background import GENERAL_BACKGROUND, match_synonyms, meaning_threshold
+from tipsseg.vocabulary.background import GENERAL_BACKGROUND, match_synonyms, synonym_threshold
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import Phrase, Vocabulary
 
@@ -108,6 +108,6 @@ def _same_meaning(vocabulary: Vocabulary, vectors: Mapping[Phrase, Values]) -> M
     general = np.stack([vectors[phrase] for phrase in _general(vocabulary)])
     named = [phrase for phrase in vocabulary.phrases if phrase.label_id != BACKGROUND]
     classes = np.stack([vectors[phrase] for phrase in named])
-    closest = match_synonyms(classes, general, meaning_threshold(general))
+    closest = match_synonyms(classes, general, synonym_threshold(general))
     pairs = zip(GENERAL_BACKGROUND, closest.tolist(), strict=True)
     return {text: named[index].text for text, index in pairs if index >= 0 and text in vocabulary.background}

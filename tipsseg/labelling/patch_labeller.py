@@ -28,7 +28,7 @@ from tipsseg.options import LabelOptions
 from tipsseg.types import TopClasses, WindowPlan
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary
-from tipsseg.weights.sources import file_hashes, name_of
+from tipsseg.weights.sources import file_hashes, find_model_id
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +88,7 @@ class PatchLabeller:
         self.view = view_of(backbone, options)
         if isinstance(vocabulary, FittedVocabulary):
             hashes = file_hashes(backbone.folder)
-            vocabulary.check(hashes, name_of(backbone.folder, hashes), options.mode, self.view.base)
+            vocabulary.check(hashes, find_model_id(backbone.folder, hashes), options.mode, self.view.base)
             classifier = fitted_classifier(backbone, vocabulary)
             self._temperature = vocabulary.temperature
         else:

@@ -171,7 +171,7 @@ def is_placed(entry: ManifestEntry, options: FileOptions) -> bool:
     """Whether its files are where this version or an earlier one puts files of that image."""
     if any(part in ("", ".", "..") for part in entry.image.split("/")) or not FORMATS.keys() >= set(entry.formats):
         return False
-    places = {name: FORMATS[name].places(PurePosixPath(entry.image), options) for name in entry.formats}
+    places = {name: FORMATS[name].possible_paths(PurePosixPath(entry.image), options) for name in entry.formats}
     return entry.files.keys() == {name for name, known in places.items() if known} and all(
         file in places[name] for name, file in entry.files.items()
     )

@@ -163,7 +163,7 @@ def remove_files(
 
 def link_of(entry: ManifestEntry, name: str, options: FileOptions) -> PurePosixPath | None:
     """Where the link to an image is in a format, relative to the output folder; None where there is none."""
-    places = FORMATS[name].places(PurePosixPath(entry.image), options)
+    places = FORMATS[name].possible_paths(PurePosixPath(entry.image), options)
     return places.get(entry.files.get(name, ""))
 
 
@@ -211,7 +211,7 @@ def _move(state: State, image: str, name: str, context: RunContext) -> _Move | N
     entry = state.get(image)
     if entry is None or name not in entry.files:
         return None
-    (file, link), *_ = FORMATS[name].places(PurePosixPath(image), context.files).items()
+    (file, link), *_ = FORMATS[name].possible_paths(PurePosixPath(image), context.files).items()
     if entry.files[name] == file:
         return None
     pairs = [(entry.files[name], file), (str(link_of(entry, name, context.files)), str(link))]
@@ -230,7 +230,7 @@ def in_place(name: str, entry: ManifestEntry, ref: ImageRef, context: RunContext
     return (
         name in entry.formats
         and (
-            entry.written[name].holds(actual_path(context.output, file))
+            entry.written[name].is_unchanged(actual_path(context.output, file))
             if file is not None
             else FORMATS[name].folder is None
         )
@@ -246,6 +246,10 @@ def edited_formats(entry: ManifestEntry, ref: ImageRef, context: RunContext) -> 
     found = []
     for name, file in entry.files.items():
         path = actual_path(context.output, file)
-        if os.path.lexists(path) and not entry.written[name].holds(path) and not context.ownership.is_pending(path):
+        if (
+            os.path.lexists(path)
+            and not entry.written[name].is_unchanged(path)
+            and not context.ownership.is_pending(path)
+        ):
             found.append(name)
     return tuple(found)

@@ -225,7 +225,9 @@ class ResumeState:
             return entry
         output = self.context.output
         others = {name: file for name, file in before.files.items() if name not in entry.formats}
-        gone = {name for name, file in others.items() if not before.written[name].holds(actual_path(output, file))}
+        gone = {
+            name for name, file in others.items() if not before.written[name].is_unchanged(actual_path(output, file))
+        }
         kept = [name for name in before.formats if name not in entry.formats and name not in gone]
         return replace(
             entry,

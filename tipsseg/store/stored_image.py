@@ -180,7 +180,9 @@ class RunImage:
             if path is None and not rows:
                 continue
             try:
-                labels = form.read_labels(self.stored, path) if path else form.labels_of_rows(self.stored, rows or ())
+                labels = (
+                    form.read_labels(self.stored, path) if path else form.read_labels_from_rows(self.stored, rows or ())
+                )
             except UNREADABLE as error:
                 raise self._failure(name, describe_unreadable(error)) from error
             if wrong := next(label_faults(labels, self.stored), "") or self._other_content(name):

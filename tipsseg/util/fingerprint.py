@@ -46,7 +46,7 @@ class Fingerprint:
         except OSError:
             return False
 
-    def holds(self, path: Path) -> bool:
+    def is_unchanged(self, path: Path) -> bool:
         """Return True for a regular file, not a link, with this size and with this time or this content."""
         try:
             status = path.lstat()

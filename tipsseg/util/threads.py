@@ -16,7 +16,7 @@ _Result = TypeVar("_Result")
 _STOP_TIMEOUT = 0.5
 
 
-def in_order(jobs: int, work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Generator[_Result, None, None]:
+def map_in_order(jobs: int, work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Generator[_Result, None, None]:
     """Yield `work(item)` for all items, in order, from `jobs` threads. Reads few items ahead. Close it to stop early."""
     waiting: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(jobs) as pool:

@@ -39,7 +39,7 @@ def _forms(text: str) -> set[str]:
     return {text, f"{text}s", f"{text}es", *shorter}
 
 
-def meaning_threshold(vectors: NDArray[np.float32]) -> float:
+def synonym_threshold(vectors: NDArray[np.float32]) -> float:
     """Return the cosine from which two texts count as synonyms.
 
     Typical cosines differ between models, so the threshold is calibrated on the model's own text tower. GENERAL_BACKGROUND has 3
@@ -66,7 +66,7 @@ def match_synonyms(classes: NDArray[np.float32], background: NDArray[np.float32]
     Args:
         classes: [P, D] float32, unit text embeddings of the class phrases.
         background: [B, D] float32, unit text embeddings of the background phrases.
-        threshold: The cosine from `meaning_threshold`.
+        threshold: The cosine from `synonym_threshold`.
 
     Returns:
         [B] the index of the closest class phrase per background phrase; -1 if it is below the threshold.

@@ -93,7 +93,7 @@ def ask_hub(spec: ModelSpec, file: LockedFile) -> Expected:
         answer = (
             f"answered for revision {metadata.commit_hash}"
             if metadata.commit_hash != revision
-            else f"states no sha256 for it, but {metadata.etag!r}"
+            else f"sent the ETag {metadata.etag!r}, which is not a hash"
         )
         reason = f"{constants.ENDPOINT} {answer}"
         raise DownloadError(repository, revision, file.name, reason, "Check HF_ENDPOINT and the proxy settings.")

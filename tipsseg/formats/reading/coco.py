@@ -41,7 +41,7 @@ def read_coco(source: Source, names: ClassNames) -> Iterator[SourceImage]:
     for name in source.find_suffix(".json"):
         value = source.json(name)
         if is_coco(value):
-            yield from _read_images(value, source.shown(name), names)
+            yield from _read_images(value, source.display_path(name), names)
 
 
 def _read_images(value: Mapping[str, Any], where: Path, names: ClassNames) -> Iterator[SourceImage]:

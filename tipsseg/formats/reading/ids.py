@@ -31,14 +31,14 @@ class ClassNames:
     """The classes of a run by name.
 
     Attributes:
-        known: The number of classes of the run.
+        count: The number of classes of the run.
     """
 
     def __init__(self, classes: Sequence[LabelClass], *, add: bool) -> None:
         """Index the classes of a run. If `add` is True, an unknown name becomes a new class."""
         self._bits, self._most = (8, MAX_CLASSES_8_BIT) if len(classes) <= MAX_CLASSES_8_BIT else (16, MAX_CLASSES)
         self._names = [entry.name for entry in classes]
-        self.known = len(classes)
+        self.count = len(classes)
         self._add = add
         self._ids = {entry.name: entry.id for entry in classes}
         self._folded: dict[str, list[int]] = defaultdict(list)
@@ -49,13 +49,13 @@ class ClassNames:
     @property
     def added(self) -> tuple[str, ...]:
         """The names of the new classes, in the order of their ids."""
-        return tuple(self._names[self.known :])
+        return tuple(self._names[self.count :])
 
     def id_of(self, name: object) -> int:
         """Return the label id of the class with this name, or of the only one that differs in case or in spacing.
 
-        "background" is 0 unless a class has that name. An unknown name, or a new class above the limit, returns 0; `refuse` reports
-        it later. Raises ValueError if `name` is not a name.
+        "background" is 0 unless a class has that name. An unknown name, or a new class above the limit, returns 0, and `raise_unknown`
+        reports it later. Raises ValueError if `name` is not a name.
         """
         if not isinstance(name, str) or not name.strip():
             raise ValueError("an object has no class name")
@@ -76,11 +76,11 @@ class ClassNames:
         self._unknown[name] = None
         return BACKGROUND
 
-    def refuse(self) -> None:
+    def raise_unknown(self) -> None:
         """Raise InputError if a name was unknown, or if there are more classes than the masks can store."""
         if len(self._names) > self._most:
             raise InputError(
-                f"{self.known} classes and {len(self.added)} new ones exceed the limit of {self._bits}-bit masks, {self._most}",
+                f"{self.count} classes and {len(self.added)} new ones exceed the limit of {self._bits}-bit masks, {self._most}",
                 "Add fewer classes, or label again with all of them.",
             )
         if not self._unknown:
@@ -114,7 +114,7 @@ class MaskIds:
         self._run = names
         #: The class names by folder of the source, for folders that have a classes.json.
         self._inside: Mapping[PurePosixPath, Sequence[str]] = {
-            PurePosixPath(name).parent: _parse_names(source.shown(name), source.read(name, RECORD_LIMIT))
+            PurePosixPath(name).parent: _parse_names(source.display_path(name), source.read(name, RECORD_LIMIT))
             for name in source.find_name(CLASSES_FILE)
         }
         self._outside = None if PurePosixPath() in self._inside else _read_names_around(source.path)
@@ -128,21 +128,21 @@ class MaskIds:
             stored: [H, W] uint8 or uint16, the ids in the mask.
 
         Returns:
-            [H, W] uint16. Unknown classes are reported by `ClassNames.refuse`.
+            [H, W] uint16. Unknown classes are reported by `ClassNames.raise_unknown`.
 
         Raises:
             ImageError: The mask has an unknown id.
         """
         folders = PurePosixPath(name).parents
         written = next((self._inside[folder] for folder in folders if folder in self._inside), self._outside)
-        number = self._run.known if written is None else len(written)
+        number = self._run.count if written is None else len(written)
         table = np.zeros(1 << 16, np.uint16)
         unknown = []
         for stored_id in np.flatnonzero(count_labels(stored)).tolist():
             if stored_id == BACKGROUND:
                 continue
             if stored_id == ignore_id(number):
-                table[stored_id] = ignore_id(self._run.known)
+                table[stored_id] = ignore_id(self._run.count)
             elif stored_id > number:
                 unknown.append(str(stored_id))
             else:

@@ -48,7 +48,7 @@ def read_label_studio(source: Source, names: ClassNames) -> Iterator[SourceImage
     """Yield the images of tasks that a person annotated. Raises ImageError."""
     for name in source.find_suffix(".json"):
         value = source.json(name)
-        where = source.shown(name)
+        where = source.display_path(name)
         if is_label_studio(value):
             for number, task in enumerate(value if isinstance(value, list) else [value], start=1):
                 with image_errors(where, f"task {number}"):

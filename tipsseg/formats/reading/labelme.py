@@ -29,7 +29,7 @@ def is_labelme(value: object) -> bool:
 
 def read_labelme(source: Source, names: ClassNames) -> Iterator[SourceImage]:
     for name in source.find_suffix(".json"):
-        yield SourceImage(name[: -len(".json")], source.shown(name), partial(_read_objects, source, name, names))
+        yield SourceImage(name[: -len(".json")], source.display_path(name), partial(_read_objects, source, name, names))
 
 
 def _read_objects(source: Source, name: str, names: ClassNames, size: Size) -> Objects:
@@ -38,7 +38,7 @@ def _read_objects(source: Source, name: str, names: ClassNames, size: Size) -> O
         raise ValueError("not a LabelMe file: no list `shapes`")
     check_size(value.get("imageHeight"), value.get("imageWidth"), size)
     read = partial(_read_shape, names=names, size=size)
-    return Objects(read_shapes(source.shown(name), value["shapes"], "shape", read), "labelme")
+    return Objects(read_shapes(source.display_path(name), value["shapes"], "shape", read), "labelme")
 
 
 def _read_shape(record: object, names: ClassNames, size: Size) -> Shape:

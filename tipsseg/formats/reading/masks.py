@@ -35,7 +35,7 @@ def read_named_masks(masks: Iterable[tuple[str, str]], source: Source, names: Cl
     """Yield the images of `masks`: pairs of an image name and its mask in the source."""
     ids = MaskIds(source, names)
     for image, name in masks:
-        yield SourceImage(image, source.shown(name), partial(_read_index_mask, source, name, names.known, ids))
+        yield SourceImage(image, source.display_path(name), partial(_read_index_mask, source, name, names.count, ids))
 
 
 def read_hugging_face(source: Source, names: ClassNames) -> Iterator[SourceImage]:
@@ -43,7 +43,7 @@ def read_hugging_face(source: Source, names: ClassNames) -> Iterator[SourceImage
     ids = MaskIds(source, names)
     for listing in source.find_name(METADATA):
         folder = PurePosixPath(listing).parent
-        where = source.shown(listing)
+        where = source.display_path(listing)
         for number, line in enumerate(source.read(listing, LIST_MAX).splitlines(), start=1):
             if not line.strip():
                 continue
@@ -55,8 +55,8 @@ def read_hugging_face(source: Source, names: ClassNames) -> Iterator[SourceImage
             name = str(folder / mask)
             if not source.has(name):
                 raise ImageError(where, f"line {number}: mask {mask!r} not found")
-            read = partial(_read_index_mask, source, name, names.known, ids)
-            yield SourceImage(image.removeprefix("images/"), source.shown(name), read)
+            read = partial(_read_index_mask, source, name, names.count, ids)
+            yield SourceImage(image.removeprefix("images/"), source.display_path(name), read)
 
 
 def _take_text(record: object, key: str) -> str:
@@ -68,9 +68,9 @@ def _take_text(record: object, key: str) -> str:
 
 def _read_index_mask(source: Source, name: str, classes: int, ids: MaskIds, size: Size) -> PixelLabels | Objects:
     picture = _read_png(source, name, size)
-    with as_image_error(source.shown(name)):
+    with as_image_error(source.display_path(name)):
         stored = read_ids(picture)
-    labels = ids.to_run_ids(name, source.shown(name), stored)
+    labels = ids.to_run_ids(name, source.display_path(name), stored)
     return PixelLabels(labels.astype(np.uint8) if label_dtype(classes) is np.uint8 else labels, ignores=True)
 
 
@@ -79,7 +79,7 @@ def _read_png(source: Source, name: str, size: Size) -> Image.Image:
         try:
             return read_picture(path, size)
         except ImageError as error:
-            raise ImageError(source.shown(name), error.reason, error.hint) from error
+            raise ImageError(source.display_path(name), error.reason, error.hint) from error
 
 
 # ---- CVAT, PASCAL VOC ----
@@ -97,12 +97,14 @@ def read_colour_masks(source: Source, names: ClassNames) -> Iterator[SourceImage
         masks = [name for name in source.find_suffix(".png") if name.startswith(folder)]
         for name in masks:
             read = partial(_read_colour_mask, source, name, colours, names.id_of)
-            yield SourceImage(name[len(folder) : -len(".png")], source.shown(name), read)
+            yield SourceImage(name[len(folder) : -len(".png")], source.display_path(name), read)
         for name in source.find_suffix(".txt"):
             if PurePosixPath(name).parent == top / "ImageSets" / "Segmentation":
                 for _, image in source.lines(name):
                     # Without any mask this may be an export of boxes.
-                    yield SourceImage(image.strip('"'), source.shown(name), _empty_labels, bool(masks), by_list=True)
+                    yield SourceImage(
+                        image.strip('"'), source.display_path(name), _empty_labels, bool(masks), by_list=True
+                    )
 
 
 def _empty_labels(size: Size) -> PixelLabels:
@@ -111,7 +113,7 @@ def _empty_labels(size: Size) -> PixelLabels:
 
 def _read_colours(source: Source, listing: str) -> Mapping[int, str]:
     """Return the class names by colour, as 24-bit numbers."""
-    where = source.shown(listing)
+    where = source.display_path(listing)
     names: dict[int, str] = {}
     for number, line in source.lines(listing):
         if line.startswith("#"):
@@ -133,7 +135,7 @@ def _read_colour_mask(
 ) -> PixelLabels | Objects:
     picture = _read_png(source, name, size)
     if picture.mode not in ("RGB", "RGBA", "P"):
-        raise ImageError(source.shown(name), f"PNG mode {picture.mode}, expected a colour image")
+        raise ImageError(source.display_path(name), f"PNG mode {picture.mode}, expected a colour image")
     red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB")).astype(np.uint32), -1, 0)
     values, inverse = _unique(red << 16 | green << 8 | blue)
     ids = []
@@ -144,7 +146,7 @@ def _read_colour_mask(
             ids.append(id_of(colours[value]))
         else:
             rgb = ",".join(map(str, (value >> 16, value >> 8 & 255, value & 255)))
-            raise ImageError(source.shown(name), f"the colour {rgb} is not in {LABEL_MAP}")
+            raise ImageError(source.display_path(name), f"the colour {rgb} is not in {LABEL_MAP}")
     return PixelLabels(np.array(ids, np.uint16)[inverse].reshape(size), ignores=False)
 
 

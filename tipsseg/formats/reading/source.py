@@ -40,7 +40,7 @@ LIST_MAX = 64 << 20
 #: Bytes that are copied at a time when a file is unpacked to disk.
 _BLOCK = 1 << 20
 
-#: Files and folders of operating systems that are skipped.
+#: Names of files and folders that operating systems create. They are skipped.
 _CLUTTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 
 _HINT = "Pass the file, folder or zip that the labelling tool exported."
@@ -84,7 +84,7 @@ class Source:
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
             raise InputError(f"{self.path}: cannot read the zip: {error}", "Export it again.") from error
 
-    def shown(self, name: str) -> Path:
+    def display_path(self, name: str) -> Path:
         """Return the path of a file for messages."""
         if self._zip is not None:
             return self.path / name  # as if the zip were a folder
@@ -118,7 +118,7 @@ class Source:
         """Open a file of the zip. It yields at most as many bytes as the directory of the zip states."""
         size = archive.getinfo(name).file_size
         if size > limit:
-            raise ImageError(self.shown(name), f"{size:,} bytes; the limit is {limit:,}")
+            raise ImageError(self.display_path(name), f"{size:,} bytes; the limit is {limit:,}")
         return archive.open(name)
 
     @contextmanager
@@ -127,24 +127,24 @@ class Source:
         try:
             yield
         except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-            raise ImageError(self.shown(name), reason_of(error), "Export it again.") from error
+            raise ImageError(self.display_path(name), reason_of(error), "Export it again.") from error
         except Exception as error:  # zlib.error, lzma.LZMAError: errors of decompressors on damaged data
             if type(error).__module__ not in ("zlib", "lzma", "_lzma"):
                 raise
-            raise ImageError(self.shown(name), f"cannot decompress it: {error}", "Export it again.") from error
+            raise ImageError(self.display_path(name), f"cannot decompress it: {error}", "Export it again.") from error
 
     def json(self, name: str) -> Any:
         try:
             return parse(self.read(name))
         except ValueError as error:
-            raise ImageError(self.shown(name), f"not JSON: {error}", "Export it again.") from error
+            raise ImageError(self.display_path(name), f"not JSON: {error}", "Export it again.") from error
 
     def lines(self, name: str) -> Iterator[tuple[int, str]]:
         """Yield the non-blank lines of a text file, with their numbers. Raises ImageError."""
         try:
             text = self.read(name, LIST_MAX).decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise ImageError(self.shown(name), f"not UTF-8: {error}") from error
+            raise ImageError(self.display_path(name), f"not UTF-8: {error}") from error
         yield from ((number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
 
     @contextmanager
@@ -161,13 +161,15 @@ class Source:
                 shutil.copyfileobj(member, file, _BLOCK)
             yield path
         except ImageError as error:
-            raise ImageError(self.shown(name), error.reason, error.hint) from error
+            raise ImageError(self.display_path(name), error.reason, error.hint) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _refuse_link(self, name: str) -> None:
         if (self._folder / name).is_symlink() and is_folder(self.path):
-            raise ImageError(self.shown(name), "is a link, which may lead anywhere", "Replace it by the file itself.")
+            raise ImageError(
+                self.display_path(name), "is a link, which may lead anywhere", "Replace it by the file itself."
+            )
 
     def close(self) -> None:
         """Close the files; safe to call twice."""

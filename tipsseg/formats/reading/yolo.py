@@ -54,21 +54,23 @@ def read_yolo(source: Source, names: ClassNames) -> Iterator[SourceImage]:
         if LABELS in path.parts[:-1]:
             image = image_name(path.with_suffix(""), LABELS)
             yield SourceImage(
-                image, source.shown(name), partial(_read_objects, source, name, numbered, names), submitted
+                image, source.display_path(name), partial(_read_objects, source, name, numbered, names), submitted
             )
         elif path.stem.lower() in _LISTS:
             lists.append(name)
     for name in lists:
         for _, line in source.lines(name):
             image = image_name(PurePosixPath(line.replace("\\", "/")), IMAGES)
-            yield SourceImage(image, source.shown(name), lambda size: Objects((), "yolo"), submitted, by_list=True)
+            yield SourceImage(
+                image, source.display_path(name), lambda size: Objects((), "yolo"), submitted, by_list=True
+            )
 
 
 def read_class_names(source: Source, name: str) -> Mapping[int, str]:
     """Return the class names of a YAML file by number. Raises ImageError if it has none."""
     import yaml
 
-    with image_errors(source.shown(name)):
+    with image_errors(source.display_path(name)):
         try:
             # BaseLoader reads all values as text: a class may be called "yes" or "1". It ignores merge keys, which can be slow.
             value = yaml.load(source.read(name, _YAML_MAX), yaml.BaseLoader)
@@ -85,7 +87,7 @@ def read_class_names(source: Source, name: str) -> Mapping[int, str]:
 
 
 def _read_objects(source: Source, name: str, numbered: Mapping[int, str], names: ClassNames, size: Size) -> Objects:
-    where = source.shown(name)
+    where = source.display_path(name)
     with image_errors(where):
         lines = source.read(name, _TEXT_MAX).decode("ascii", "strict").splitlines()
     read = partial(_read_shape, numbered=numbered, names=names, size=size)

@@ -26,7 +26,7 @@ from tipsseg.store.shards import SHARDS_FOLDER
 from tipsseg.store.state import STATE_FOLDER
 from tipsseg.util.files import TEMPORARY_PREFIX
 from tipsseg.util.printable import counted
-from tipsseg.util.threads import in_order
+from tipsseg.util.threads import map_in_order
 
 #: Names that runs leave in the folder of a store.
 _KNOWN = {STORE_FILE, FILES_FOLDER, ERRORS_FILE, STATE_FOLDER, SHARDS_FOLDER}
@@ -64,7 +64,7 @@ def check_store(folder: Path, jobs: int, progress: Progress) -> Iterator[Problem
     sound = [path for path in files if path not in set(left)]
     progress.begin(f"{counted(len(sound), 'file')} of features in {folder}.", len(sound))
     found = 0
-    for problem in in_order(jobs, partial(_check_file, folder, record), sound):
+    for problem in map_in_order(jobs, partial(_check_file, folder, record), sound):
         progress.advance()
         if problem is not None:
             found += 1

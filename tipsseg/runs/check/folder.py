@@ -39,7 +39,7 @@ from tipsseg.util.files import is_file
 from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.util.printable import counted, shell_word
 from tipsseg.util.record_paths import actual_path
-from tipsseg.util.threads import in_order
+from tipsseg.util.threads import map_in_order
 
 
 @dataclass(slots=True)
@@ -138,7 +138,7 @@ def _check(
             _note_gaps(run, progress)
             noted = run.info.image_root
             root = images or (None if noted is None else actual_path(Path(), noted))
-            for report in in_order(jobs, partial(check_image, root), map(run.image, run.records.entries())):
+            for report in map_in_order(jobs, partial(check_image, root), map(run.image, run.records.entries())):
                 for path in report.edited:
                     progress.note(f"{path}: changed by hand")
                 tally.add(report)

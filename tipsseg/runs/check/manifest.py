@@ -69,7 +69,7 @@ def check_entry(image: RunImage) -> Iterator[str]:
 def known_files(run: RunInfo, entry: ManifestEntry) -> dict[str, str]:
     """Return the per-image files of an image: where its entry says, or where they belong if no version puts them there."""
     files = expected_files(entry.image, entry.formats, run.spec.files)
-    places = {name: FORMATS[name].places(PurePosixPath(entry.image), run.spec.files) for name in files}
+    places = {name: FORMATS[name].possible_paths(PurePosixPath(entry.image), run.spec.files) for name in files}
     return files | {name: file for name, file in entry.files.items() if file in places.get(name, ())}
 
 

@@ -25,7 +25,7 @@ from tipsseg.store.results import Failed, Unchanged, image_paths, remove_files, 
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_file
 from tipsseg.util.printable import counted
-from tipsseg.util.threads import in_order
+from tipsseg.util.threads import map_in_order
 
 
 def convert_folder(
@@ -159,7 +159,7 @@ class _Converter:
 
     def _results(self, jobs: int) -> Generator[Converted | Unchanged | Failed, None, None]:
         conversion = Conversion(self._context, tuple(self._formats), self._changes.followers)
-        return in_order(jobs, conversion.convert, self._items())
+        return map_in_order(jobs, conversion.convert, self._items())
 
     def _rename_files(
         self, results: Generator[Converted | Unchanged | Failed, None, None]

@@ -115,7 +115,7 @@ def take_corrections(
         outcomes: dict[str, Outcome] = {}
         try:
             _plan_all(matches.pairs, run, planner, outcomes, progress)
-            names.refuse()
+            names.raise_unknown()
             progress.end()
             plans = _without_unseen(source, matches, options.emptied, outcomes, progress)
             if changes is not None:

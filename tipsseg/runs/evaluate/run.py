@@ -39,7 +39,7 @@ from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.json_values import parse, take
 from tipsseg.util.ownership import Ownership
 from tipsseg.util.printable import counted, listed
-from tipsseg.util.threads import in_order
+from tipsseg.util.threads import map_in_order
 
 if TYPE_CHECKING:
     from tipsseg.labelling.patch_labeller import Patches, Scored
@@ -358,7 +358,7 @@ def _check_truths(pairs: Pairs, jobs: int, progress: Progress, max_pixels: int) 
     def check(pair: Pair) -> None:  # returns nothing, because results would stay in memory
         read_truth(pair.truth, pair.kind.ids, max_pixels)
 
-    for _ in in_order(jobs, check, pairs.pairs):
+    for _ in map_in_order(jobs, check, pairs.pairs):
         pass
 
 
@@ -373,7 +373,7 @@ def _check_labels(pairs: Pairs, classes: int, jobs: int, max_pixels: int) -> Non
         except ImageError:
             pass
 
-    for _ in in_order(jobs, check, pairs.pairs):
+    for _ in map_in_order(jobs, check, pairs.pairs):
         pass
 
 

@@ -27,7 +27,7 @@ from tipsseg.types import LabelClass, ignore_id
 from tipsseg.util.files import clean_up, clean_up_below
 from tipsseg.util.printable import counted
 from tipsseg.util.record_paths import actual_name
-from tipsseg.util.threads import in_order
+from tipsseg.util.threads import map_in_order
 from tipsseg.vocabulary.palette import safe_colour
 
 #: The static files of the page.
@@ -151,7 +151,7 @@ class _Report:
 
     def _images(self, maker: ImageMaker, jobs: int) -> Iterator[ManifestEntry]:
         items = (image for run in self.runs for image in run.images())
-        with closing(in_order(jobs, maker.make, items)) as results:
+        with closing(map_in_order(jobs, maker.make, items)) as results:
             for result in results:
                 self._add(result)
                 yield result.entry

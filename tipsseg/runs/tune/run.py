@@ -23,7 +23,7 @@ from tipsseg.util.table import text_table
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.toml_file import vocabulary_toml
 from tipsseg.vocabulary.vocabulary import Vocabulary, with_min_confidences
-from tipsseg.weights.sources import file_hashes, name_of
+from tipsseg.weights.sources import file_hashes, find_model_id
 
 if TYPE_CHECKING:
     from tipsseg.fitting.temperature import Calibration
@@ -276,7 +276,7 @@ def _fit_temperature(
         biases.numpy(),
         before,
         hashes,
-        name_of(backbone.folder, hashes),
+        find_model_id(backbone.folder, hashes),
         spec.options.mode,
         loaded.view.base,
         (),
