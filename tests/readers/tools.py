@@ -73,7 +73,7 @@ def pycocotools_polygons(out: Path, images: Path) -> Mapping[str, Ids]:
 
 
 def pycocotools_results(out: Path, images: Path) -> Mapping[str, Ids]:
-    """Also check that the average precision against annotations.json is 1, for boxes and for masks."""
+    """Read results.json, and check that its average precision against annotations.json is 1 for boxes and masks."""
     from pycocotools.cocoeval import COCOeval
 
     coco = _coco_api(out, "annotations.json")

@@ -253,7 +253,7 @@ def table(lines: str) -> str:
 NO_CLASSES = ("the file has no classes", 'Add [[classes]] with a name, or a list: classes = ["panda leg", "tree"]')
 NEGATIVE = (
     "'tree' is negative: it must not have a colour, a minimum confidence or a supercategory",
-    "Remove those, or remove `negative`.",
+    "Remove these values, or remove `negative`.",
 )
 ALL_NEGATIVE = ("all classes in the file are negative", "Remove `negative` from the classes to label.")
 RGB = 'Use [red, green, blue] or "#rrggbb".'

@@ -171,7 +171,7 @@ class Refused:
 NO_CLASSES = Refused([], "no classes given", 'Name at least one, for example: ["panda leg", "tree"]')
 NEGATIVE = (
     "'a b' is negative: it must not have a colour, a minimum confidence or a supercategory",
-    "Remove those, or remove `negative`.",
+    "Remove these values, or remove `negative`.",
     1,
 )
 MARK_ONE = "For example: a photo of a {}."

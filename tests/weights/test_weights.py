@@ -293,7 +293,7 @@ REFUSALS = {
         faults={CONFIG: Fault(headers={"X-Repo-Commit": "1"})},
     ),
     "no hash": Refusal(
-        "DownloadError", "states no sha256", "HF_ENDPOINT", faults={CONFIG: Fault(headers={"ETag": '"abc-2"'})}
+        "DownloadError", "which is not a hash", "HF_ENDPOINT", faults={CONFIG: Fault(headers={"ETag": '"abc-2"'})}
     ),
     "too large for the disk": Refusal(
         "DownloadError",

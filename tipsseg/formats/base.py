@@ -117,9 +117,9 @@ class Format:
     Attributes:
         name: The name that users pass to `--format`.
         description: One line for the table of formats.
-        folder: The folder of its per-image files, relative to the output folder. None without per-image files.
+        folder: The folder of its per-image files, relative to the output folder. None if it writes no per-image files.
         suffix: The suffix of these files.
-        link_folder: The folder of its links to the images, relative to the output folder. None without links.
+        link_folder: The folder of its links to the images, relative to the output folder. None if it makes no links.
         files: Names of its files for the whole run.
         former_files: Names of files for the whole run that only earlier versions wrote.
         has_rows: The first file in `files` consists of rows and can be read back.
@@ -170,14 +170,14 @@ class Format:
         return output_name(image, options.names).name + image.suffix
 
     def relative_path(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath | None:
-        """Return the path of the per-image file, relative to the output folder; None without per-image files."""
+        """Return the path of the per-image file, relative to the output folder; None if the format writes none."""
         if self.folder is None:
             return None
         name = output_name(image, options.names).name + self.suffix
         return PurePosixPath(self.folder) / self.parent(image, options) / name
 
     def link_path(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath | None:
-        """Return the path of the link to an image, relative to the output folder; None without links."""
+        """Return the path of the link to an image, relative to the output folder; None if the format makes no links."""
         if self.link_folder is None:
             return None
         return PurePosixPath(self.link_folder) / self.parent(image, options) / self.link_name(image, options)
@@ -232,17 +232,17 @@ class Format:
         raise NotImplementedError(f"the format {self.name} does not support reading labels")
 
     def read_labels_from_rows(self, image: StoredImage, rows: Rows) -> LabelArray:
-        """Return the label ids [H, W] of an image's rows, for formats without per-image files. Raises like `read_labels`."""
+        """Return the label ids [H, W] of an image's rows. For formats without per-image files. Raises as `read_labels`."""
         raise NotImplementedError(f"the format {self.name} does not support reading labels from rows")
 
     def read_scores(self, image: StoredImage, path: Path) -> tuple[NDArray[np.float32], TopClasses]:
-        """Return the confidence [H, W], 0..1, and the best classes of each patch of an archive. Raises like `read_labels`."""
+        """Return the confidence [H, W], 0..1, and the best classes of each patch of an archive. Raises as `read_labels`."""
         raise NotImplementedError(f"the format {self.name} does not support reading scores")
 
     # ---- checking ----
 
     def try_reading(self, path: Path, image: StoredImage) -> None:
-        """Decode a per-image file that a person edited, by its suffix. Raises like `read_labels`."""
+        """Decode a per-image file that a person edited, to see if it is valid. Raises as `read_labels`."""
         from tipsseg.images.decoding import decode_stored
         from tipsseg.util.files import read_regular
         from tipsseg.util.json_values import parse

@@ -88,7 +88,7 @@ class Coco(CocoInstances):
 class CocoPolygon(CocoInstances):
     """Polygons for tools that cannot read masks: one per part of an object, with holes joined to the outer ring by a cut.
 
-    `area` and `bbox` are those of the object's pixels.
+    `area` and `bbox` are computed from the pixels, not from the polygons.
     """
 
     name = "coco-polygon"
@@ -102,7 +102,7 @@ class CocoPolygon(CocoInstances):
 
 
 def _encode_rows(image: ImageLabels, segmentations: Iterable[object]) -> Rows:
-    """Return the `images` entry, then the `annotations` entries, without ids: those are counted over the whole file."""
+    """Return the `images` entry, then the `annotations` entries. `run_file` adds the ids, which count over the whole file."""
     annotations = map(annotation_record, image.objects, segmentations)
     return tuple(json_bytes(record) for record in (image_record(image.ref, image.size), *annotations))
 
@@ -127,7 +127,7 @@ def encode_masks(objects: Sequence[LabelledObject], size: tuple[int, int]) -> Se
 
 
 def image_record(ref: ImageRef, size: tuple[int, int]) -> Record:
-    """Return the `images` entry of an image of `size` (height, width), without its id: its position in the file."""
+    """Return the `images` entry of an image of `size` (height, width), without its id."""
     height, width = size
     return {"file_name": ref.name, "width": width, "height": height, "license": 1}
 

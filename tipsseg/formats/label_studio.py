@@ -74,10 +74,10 @@ def _model_version(info: Mapping[str, object]) -> str:
 
 
 def _score(objects: Sequence[LabelledObject]) -> dict[str, float]:
-    """Return the `score` of a prediction, by which Label Studio orders and samples tasks; {} without objects.
+    """Return the `score` of a prediction, by which Label Studio orders and samples tasks; {} if it has no objects.
 
-    The score is the mean confidence of all object pixels, 0..1. It is computed from the object scores, because those are known to
-    every command, and so every command writes the same.
+    The score is the mean confidence of all object pixels, 0..1. All commands know the object scores, so all commands write the
+    same value.
     """
     pixels = sum(entry.region.area for entry in objects)
     if not pixels:

@@ -104,6 +104,6 @@ def _move(path: PurePosixPath, split: str) -> PurePosixPath:
 
 def is_for_validation(image: str, fraction: float) -> bool:
     """Return True if an image is in the validation `fraction`. The choice depends on its name only."""
-    # Another hash than for shards and samples: each of those must contain validation images too.
+    # Not the hash that selects shards and samples: with it, a shard could get no validation images at all.
     digest = hashlib.sha256(b"val " + image.encode("utf-8")).digest()
     return int.from_bytes(digest[:6], "big") < fraction * (1 << 48)

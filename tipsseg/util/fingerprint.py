@@ -76,7 +76,7 @@ def fingerprint(path: Path) -> Fingerprint:
 
 
 def stamp(path: Path, digest: str | None = None) -> Fingerprint:
-    """Take the fingerprint of a regular file, with its sha256 whatever its size; `digest` if it is known. Raises OSError."""
+    """Return the fingerprint of a regular file with its sha256, which may be passed as `digest`. Raises OSError."""
     sha256 = content_digest(path) if digest is None else digest
     status = path.stat()
     return Fingerprint(status.st_size, status.st_mtime_ns, sha256)

@@ -12,7 +12,7 @@ _Value = TypeVar("_Value")
 #: Matches numbers that may exceed the range of floats.
 _MAYBE_HUGE = re.compile(rb'\d{300}|(?<![\w."])\d[\d.]*[eE]\+?\d{3}')
 
-#: Matches escapes of lone surrogates, which cannot be encoded as UTF-8, and of surrogate pairs.
+#: Matches escapes of surrogates. A lone surrogate cannot be encoded as UTF-8.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 

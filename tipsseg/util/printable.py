@@ -42,7 +42,7 @@ def one_line(name: str) -> str:
 
 
 def control_character(text: str) -> str:
-    """Return the first control character or noncharacter of a text, escaped; "" without one."""
+    """Return the first control character or noncharacter of a text, escaped; "" if there is none."""
     match = _CONTROL.search(text)
     return printable(match[0]) if match else ""
 

@@ -34,16 +34,16 @@ def map_in_order(jobs: int, work: Callable[[_Item], _Result], items: Iterable[_I
 class Feeder(Generic[_Item]):
     """Consume items in a thread of its own, up to a maximum number of items in progress."""
 
-    def __init__(self, items: Iterable[_Item], room: int, happened: Callable[[], None]) -> None:
+    def __init__(self, items: Iterable[_Item], room: int, notify: Callable[[], None]) -> None:
         """Start the thread.
 
         Args:
             items: The items. Iteration may block.
             room: The maximum number of items in progress: consumed, but not yet released by `make_room`.
-            happened: Called in the thread after each item, and at the end.
+            notify: Called in the thread after each item, and at the end.
         """
         self._items = items
-        self._happened = happened
+        self._happened = notify
         self._ready: SimpleQueue[_Item | BaseException] = SimpleQueue()
         self._room = threading.Semaphore(room)
         self._stopped = threading.Event()
@@ -81,7 +81,7 @@ class Feeder(Generic[_Item]):
                     return
                 self._ready.put(item)
                 self._happened()
-        except BaseException as error:  # for the caller of `take`
+        except BaseException as error:  # `take` returns it
             self._ready.put(error)
         finally:
             self._ended.set()

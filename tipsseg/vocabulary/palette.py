@@ -55,7 +55,7 @@ _SAFE: tuple[Colour, ...] = (
     (230, 159, 0),  # orange
     (204, 121, 167),  # reddish purple
 )
-#: The factors by which successive cycles through these colours are darkened.
+#: Brightness factors of successive cycles through _SAFE.
 _SHADES = (1.0, 0.6, 0.8)
 
 

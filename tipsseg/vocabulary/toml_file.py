@@ -137,7 +137,7 @@ _KEY = re.compile(rf"{_PART}(?:[ \t]*+\.[ \t]*+{_PART})*+")
 
 
 def _find_long_key(text: str) -> int | None:
-    """Return the start of the first key with too many parts; None without one."""
+    """Return the start of the first key with too many parts; None if there is none."""
     for match in _KEY.finditer(text):
         if match[0].count(".") >= _MAX_PARTS and len(re.findall(_PART, match[0])) > _MAX_PARTS:
             return match.start()

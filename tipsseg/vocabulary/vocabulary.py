@@ -81,7 +81,7 @@ class Vocabulary:
         background: Phrases that are written as 0, in addition to the negative classes.
         templates: The prompt templates of every phrase whose class has none of its own.
         auto: True if `background` is the general background, and synonyms of classes are not dropped from it yet.
-        source: The preset or file of the classes; "" without one.
+        source: The preset or file of the classes; "" if they have none.
         fit: The digest of fitted vectors, see FittedVocabulary; "" if the text tower computes the vectors.
     """
 
@@ -281,7 +281,7 @@ def _check_class(value: object, index: int, count: int) -> ClassSpec:
         if spec.negative and (own_colour or confidence is not None or supercategory):
             raise VocabularyError(
                 f"{called} is negative: it must not have a colour, a minimum confidence or a supercategory",
-                "Remove those, or remove `negative`.",
+                "Remove these values, or remove `negative`.",
             )
         try:
             templates = None if spec.templates is None else check_templates(spec.templates)

@@ -100,7 +100,7 @@ def sha256_of(path: Path, *, keep_stamp: bool = False) -> str:
 
 
 def read_stamp(path: Path) -> Expected | None:
-    """Return the hash in the stamp of a path, even if the file changed since; None without a stamp."""
+    """Return the hash in the stamp of a path, even if the file changed since; None if it has no stamp."""
     stamp = _load_stamp(path)
     digest = stamp.get("digest")
     return expected_from_name(digest) if isinstance(digest, str) and stamp.get("path") == str(path.resolve()) else None

@@ -31,7 +31,7 @@ _MISSING_HINTS = {
     ),
     (TOKENIZER_FILE, "tokenizer.json"): (
         "Copy tokenizer.model from the model that was fine-tuned; `tipsseg weights path l14` prints the folder of l14. "
-        "The tokenizer.json of transformers drops characters without a piece, such as commas; the published tokenizer does not."
+        "The tokenizer.json of transformers drops unknown characters, such as commas; the published tokenizer does not."
     ),
     (CONFIG_FILE, "adapter_model.safetensors"): (
         "This is a LoRA adapter without its base model. Merge them with peft's merge_and_unload(), and save the merged model."

@@ -62,7 +62,7 @@ def file_hashes(folder: Path, *, keep_stamps: bool = False) -> dict[str, str]:
 
 
 def find_model_id(folder: Path, hashes: Mapping[str, str]) -> str:
-    """Return the id of a model in weights.lock that has these hashes or this revision, or else the name of the folder."""
+    """Return the id of the model in weights.lock with the same hashes or revision, or else the name of the folder."""
     for spec in lock.read_lock().values():
         known = {file.name: file.sha256 for file in spec.files if file.sha256 is not None}
         if spec.revision == folder.name or (

@@ -54,8 +54,8 @@ class ClassNames:
     def id_of(self, name: object) -> int:
         """Return the label id of the class with this name, or of the only one that differs in case or in spacing.
 
-        "background" is 0 unless a class has that name. An unknown name, or a new class above the limit, returns 0, and `raise_unknown`
-        reports it later. Raises ValueError if `name` is not a name.
+        "background" is 0 unless a class has that name. An unknown name, or a new class above the limit, returns 0, and
+        `raise_unknown` reports it later. Raises ValueError if `name` is not a name.
         """
         if not isinstance(name, str) or not name.strip():
             raise ValueError("an object has no class name")
@@ -157,7 +157,7 @@ class MaskIds:
 
 
 def _read_names_around(path: Path) -> Sequence[str] | None:
-    """Return the class names of the output folder that contains a source, or of the folder of a file; None without names."""
+    """Return the class names of the output folder or folder that contains a source; None if it has no classes.json."""
     tops = {str(FORMATS[name].folder).split("/")[0] for name in mask_formats()}
     for place in (path.absolute(), path.resolve()):  # a link may have another name than its target
         folders = [parent.parent for parent in (place, *place.parents) if parent.name in tops]
