@@ -115,7 +115,7 @@ class Format:
     `run_file`. If the first of these files consists of rows, the format also defines `has_rows` and `image_rows`.
 
     Attributes:
-        name: The name that users pass to `--format`.
+        name: The name by which users choose the format.
         description: One line for the table of formats.
         folder: The folder of its per-image files, relative to the output folder. None if it writes no per-image files.
         suffix: The suffix of these files.

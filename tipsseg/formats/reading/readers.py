@@ -23,7 +23,7 @@ class Reader:
     """A format of corrections.
 
     Attributes:
-        name: The name of the format; `--format` writes it under the same name.
+        name: The name of the format in FORMATS.
         images: Yields the images of a source, given the classes of a run.
     """
 
