@@ -101,7 +101,9 @@ def test_a_mask_of_another_picture_of_the_same_name_is_ignored(
         )(folder)
     done = command("correct", folder / "out", "--from", folder / "loop" / place, *flags)
     source = str(folder / "loop" / place)
-    assert (f"Ignored 1 image of {source} whose names the run has for other pictures: a" in done.err) == digest
+    assert (
+        f"Ignored 1 image of {source}, because the run has other pictures with these names: a" in done.err
+    ) == digest
     assert np.array_equal(np.asarray(Image.open(folder / "out/masks/a.png")), A) == digest
     assert (done.code, f"{folder}/out/masks/a.png" in done.out) == (0, not digest)
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,6 +78,22 @@ def test_a_temperature_makes_confidences_as_often_right_as_they_say(made: Path, 
     by_text, by_fit = (tipsseg.Labeller(model, each, SEEN).label(made / "imgs/a.png") for each in (NAMES, fitted))
     np.testing.assert_array_equal(by_text.labels, by_fit.labels)
     assert abs(by_text.confidence - by_fit.confidence).max() > 0.01
+
+
+def test_a_temperature_and_thresholds_share_one_model(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+
+    loads: list[object] = []
+    load = Tipsv2Backbone.__init__
+
+    def watched(self: Tipsv2Backbone, *given: Any, **more: Any) -> None:
+        loads.append(self)
+        load(self, *given, **more)
+
+    monkeypatch.setattr(Tipsv2Backbone, "__init__", watched)
+    tuning = tipsseg.learn.tune_folder(made / "out", 0.9, temperature=True, device="cpu")
+    assert (len(loads), tuning.images, tuning.calibration is None) == (1, 5, False)
+    assert any(threshold.reached for threshold in tuning.thresholds)
 
 
 def test_a_run_by_a_fit_is_tuned_with_that_fit(made: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class Comparison:
     def __init__(
         self, labels: LabelArray, before: Sequence[Shape], shapes: Sequence[Shape], *, exact: bool = False
     ) -> None:
-        """Compare all objects. `exact` counts every difference as an edit. Raises ValueError for a box of no old object."""
+        """Compare all objects. `exact` counts every difference as an edit. Raises ValueError if a box matches no old object."""
         self._exact = exact
         self.labels, self.before, self.shapes = labels, before, shapes
         self.partners: list[int | None] = [None] * len(shapes)
@@ -151,7 +151,7 @@ class Comparison:
                 self._pair(new, old)
 
     def _pair_boxes_and_thin_objects(self) -> None:
-        """Pair boxes with old objects of that box, and thin old objects with the little that a tool left of them."""
+        """Pair boxes with old objects of the same box, and thin old objects with what a tool left of them."""
         thin = {old for old in self._free if not self._exact and is_thin(self._old_pixels(old).mask)}
         for new, old in self._neighbours(1):
             shape = self.shapes[new]

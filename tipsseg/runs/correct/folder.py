@@ -308,12 +308,12 @@ def _print_result(
     if result.classes:
         progress.note(f"New classes: {listed(result.classes, 10)}.")
     for names, reason in (
-        (matches.missing, "not in the run: {}."),
-        (matches.other_pictures, "whose names the run has for other pictures: {}."),
-        (result.uncorrected, "that nobody corrected; argument `everything` imports the model's labels too."),
+        (matches.missing, " not in the run: {}."),
+        (matches.other_pictures, ", because the run has other pictures with these names: {}."),
+        (result.uncorrected, " that nobody corrected; argument `everything` imports the model's labels too."),
     ):
         if names:
-            progress.note(f"Ignored {counted(len(names), 'image')} of {source} {reason.format(_names(names))}")
+            progress.note(f"Ignored {counted(len(names), 'image')} of {source}{reason.format(_names(names))}")
     if result.redrawn:
         objects = listed([str(redrawn) for redrawn in result.redrawn], _OBJECTS_NAMED)
         progress.note(

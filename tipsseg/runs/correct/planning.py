@@ -99,7 +99,7 @@ class ImageCorrection:
 
     Attributes:
         entry: The image's manifest entry.
-        current: The mask that counts.
+        current: The mask with the current labels.
         edited: A person edited `current`.
         targets: The masks to write, by format.
         old: [H, W], the labels of `current`.

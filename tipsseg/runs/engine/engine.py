@@ -1,4 +1,4 @@
-"""Engines: where the images of a run are labelled, in this process or in others."""
+"""Engines label the images of a run: the protocol, and the engine of this process."""
 
 from __future__ import annotations
 

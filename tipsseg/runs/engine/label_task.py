@@ -82,7 +82,7 @@ class LabelTask:
             return self.write(loaded, self.label(loaded, scored), began)
 
     def alone(self, loaded: Loaded[Patches]) -> AbstractContextManager[object]:
-        """Return a context that holds a lock if the image is large, so that one large image is in memory at a time."""
+        """Return a context that admits one large image at a time, to bound memory."""
         finest = loaded.picture.prepared.scales[-1]
         return self.source.alone(max(finest.size, finest.plan.size, key=prod))
 

@@ -102,7 +102,7 @@ def _load(spec: ComputeOptions, dtype: str, note: Note | None, *, quiet: bool) -
         return Model(LazyTipsv2(source.fetch(quiet=quiet, keep_stamps=spec.use_cache), dtype))
     from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 
-    check_device(spec, dtype)  # before any download
+    check_device(spec, dtype)  # before downloading the model
     folder = source.fetch(quiet=quiet, keep_stamps=spec.use_cache)
     cache = cache_folder() if spec.use_cache else None
     backbone = Tipsv2Backbone(folder, spec.device, dtype, spec.batch_size, cache, lazy=lazy)

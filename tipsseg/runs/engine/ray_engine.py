@@ -41,7 +41,7 @@ from tipsseg.util.threads import Feeder
 #: The most images in a batch for an actor.
 _BATCH = 16
 
-#: The batches queued at an actor, so that it never waits for the next one.
+#: Batches in the queue of an actor, which never waits for the next one.
 _AHEAD = 2
 
 #: The most batches per actor between the oldest unfinished image and the newest one.

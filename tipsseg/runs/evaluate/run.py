@@ -288,11 +288,11 @@ def evaluate_masks(
 
 
 def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
-    """Raise OutputError if the output folder cannot be made, or is among the `masks` to read.
+    """Raise OutputError if the output folder cannot be made, or overlaps a folder of masks.
 
     Args:
         output: The output folder.
-        masks: Folders of masks.
+        masks: The folders of masks.
         labels: The evaluation also writes labels.
     """
     check_folder(output)
@@ -350,7 +350,7 @@ def _reports(output: Path) -> Ownership:
 
 
 def _check_truths(pairs: Pairs, jobs: int, progress: Progress, max_pixels: int) -> None:
-    """Read all truths once, to find a wrong vocabulary or layout by unknown ids before images are labelled for an hour."""
+    """Read all truths once: unknown ids reveal a wrong vocabulary or layout before an hour of labelling."""
     if pairs.unused:
         progress.note(f"{counted(pairs.unused, 'truth mask')} without an image.")
     progress.note(f"Checking {counted(len(pairs.pairs), 'truth mask')}.")

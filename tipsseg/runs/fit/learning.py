@@ -1,4 +1,4 @@
-"""The steps that `tipsseg fit` and `tipsseg tune` share: settings of a run, features of masked images, and checks of both."""
+"""Steps shared by `tipsseg fit` and `tipsseg tune`: check the output, encode the images of a run again, collect data from masks."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def tune_run(
     temperature: bool,
     quiet: bool = False,
 ) -> Tuning:
-    """Fit a temperature, then choose minimum confidences; either or both.
+    """Fit a temperature and choose minimum confidences, or do one of the two.
 
     Args:
         spec: The settings that `spec_of_tuning` returns.
@@ -267,7 +267,7 @@ def _fit_temperature(
     biases = torch.zeros(len(vectors)) if classifier.biases is None else torch.from_numpy(classifier.biases)
     group_of = torch.tensor([phrase.label_id for phrase in classifier.vocabulary.phrases])
     before = backbone.temperature if spec.fitted is None else spec.fitted.temperature
-    with limit_torch_threads(1):  # as in a fit: results may depend on the number of threads, and most would only wait
+    with limit_torch_threads(1):  # as in a fit: more threads may change the result, and mostly wait for each other
         calibration = calibrate(images, vectors, biases, group_of, before)
     hashes = file_hashes(backbone.folder)
     fitted = spec.fitted or FittedVocabulary(
