@@ -15,7 +15,7 @@ from tipsseg.runs.evaluate.truth_options import layout_of, preset_of
 from tipsseg.runs.fit.learning import note_other_scales, spec_of_run, spec_of_truths
 from tipsseg.runs.fit.masked import edited_masks, truth_masks
 from tipsseg.runs.fit.run import Fit, fit_masks
-from tipsseg.runs.tune.run import Tuning, check_wish, spec_of_tuning, tune_run
+from tipsseg.runs.tune.run import Tuning, check_precision, spec_of_tuning, tune_run
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.fitted import Classes, FittedVocabulary, as_vocabulary
 
@@ -147,7 +147,7 @@ def tune_folder(
         TipssegError: The run cannot start or continue.
     """
     compute = take_options(ComputeOptions, keywords)
-    check_wish(precision, temperature=temperature)
+    check_precision(precision, temperature=temperature)
     edited = edited_masks(Path(output), None if images is None else Path(images), compute.max_pixels)
     spec = spec_of_tuning(edited, compute, fitted)
     spec.check()

@@ -82,7 +82,7 @@ def test_a_path_that_is_not_labelled_is_told(command: Command, out: Path, tmp_pa
     listed.write_text(f"{tmp_path}/imgs/a.png\n\nnope.png\n")
     ran = command(name, out, "--only", listed, *more, "-q")
     assert (ran.code, len(ran.out.splitlines())) == (1, 1)
-    assert ran.err == f"Error: nope.png: not labelled in {out} (Leave it out of --only.)\n"
+    assert ran.err == f"Error: nope.png: not labelled in {out} (Remove it from --only.)\n"
     # Where none is labelled, nothing is done.
     before = tree(out)
     listed.write_text("nope.png\n")
@@ -140,7 +140,7 @@ def test_an_image_in_place_of_a_list(
         ),
         (["out", "--only", "-"], b"", 2, "Error: the list on stdin is empty"),
         (["out", "--only", "empty.txt"], b"", 2, "Error: the list in empty.txt is empty"),
-        (["out", "--features", "imgs"], b"", 1, "and no features.json"),
+        (["out", "--features", "imgs"], b"", 1, "but no features.json"),
         (["out", "--features", "feats"], b"", 1, "Error: feats: not a feature store"),
         (["out", "-0", "--jsonl"], b"", 2, "Error: -0 separates paths"),
     ],

@@ -942,6 +942,7 @@ def test_all_are_taken_or_none(tmp_path: Path) -> None:
         take_corrections(tmp_path / "out", tmp_path / "new", said)
     assert any("59 x 80 (height x width), but the image is 60 x 80" in line for line in said.lines)
     assert tree(tmp_path / "out") == before
+    assert [path.name for path in (tmp_path / "out/masks").iterdir() if path.name.startswith(".")] == []
     save(tmp_path / "new/scene.png", WANTED)
     take(tmp_path, tmp_path / "new", dry_run=True)
     assert tree(tmp_path / "out") == before

@@ -60,12 +60,12 @@ def test_without_ray_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_machine_of_the_cluster_is_like_the_one_that_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "shared").mkdir()
-    ray_actor.enter(tmp_path / "shared", __version__)
+    ray_actor.change_directory(tmp_path / "shared", __version__)
     assert Path.cwd() == tmp_path / "shared"
     with pytest.raises(UsageError, match=r"of the Ray cluster cannot open .*absent: No such file"):
-        ray_actor.enter(tmp_path / "absent", __version__)
+        ray_actor.change_directory(tmp_path / "absent", __version__)
     with pytest.raises(UsageError, match=rf"has tipsseg {__version__}, but this machine has 9\.9"):
-        ray_actor.enter(tmp_path, "9.9")
+        ray_actor.change_directory(tmp_path, "9.9")
 
 
 def test_an_error_travels_with_its_facts() -> None:

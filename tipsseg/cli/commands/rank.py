@@ -50,7 +50,7 @@ def rank(
 ) -> None:
     """List the images of an output folder in the order in which to review them."""
     from tipsseg.runs.common.progress import Progress
-    from tipsseg.runs.convert.only import not_labelled
+    from tipsseg.runs.convert.only import unlabelled_error
     from tipsseg.runs.rank.rank import rank_folder
     from tipsseg.util.files import json_bytes
 
@@ -60,7 +60,7 @@ def rank(
         paths = read_only(only, null, "rank", output)
         order, unknown = rank_folder(output, features, paths, images, limit, progress)
         for path in unknown:
-            progress.error(not_labelled(path, output))
+            progress.error(unlabelled_error(path, output))
         for ranked in order:
             if jsonl:
                 progress.text(json_bytes(ranked.record()).decode() + "\n")

@@ -62,11 +62,11 @@ def tune(folder: opt.Folder, asked: Tuning, compute: Annotated[ComputeOptions, W
     from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.fit.learning import check_target
     from tipsseg.runs.fit.masked import edited_masks
-    from tipsseg.runs.tune.run import check_wish, spec_of_tuning, tune_run
+    from tipsseg.runs.tune.run import check_precision, spec_of_tuning, tune_run
     from tipsseg.util.files import json_bytes
     from tipsseg.vocabulary.fitted import is_fit
 
-    check_wish(asked.precision, temperature=asked.temperature)
+    check_precision(asked.precision, temperature=asked.temperature)
     if asked.vocab is not None and not is_fit(asked.vocab):
         raise UsageError(
             f"--vocab {asked.vocab} is not a .fit file; the run names its classes itself",

@@ -17,7 +17,7 @@ from tipsseg.runs.common.notes import note_division, note_end, note_formats, not
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.common.reporting import Reporter
 from tipsseg.runs.convert.image import Conversion, Converted, Item
-from tipsseg.runs.convert.only import find_only, not_labelled
+from tipsseg.runs.convert.only import find_only, unlabelled_error
 from tipsseg.runs.convert.request import image_ref, image_root, refuse_unfit, set_fraction
 from tipsseg.store.change_run import RunChanges, change_run
 from tipsseg.store.manifest import ManifestEntry
@@ -68,7 +68,7 @@ def convert_folder(
         if only is not None:
             names, unknown = find_only(run.entries(), only, images)
             for path in unknown:
-                progress.error(not_labelled(path, output))
+                progress.error(unlabelled_error(path, output))
             if not names:
                 return len(unknown)
         set_fraction(changes, formats, val_fraction)

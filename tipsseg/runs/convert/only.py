@@ -40,7 +40,7 @@ def find_only(
     return names, unknown
 
 
-def not_labelled(path: Path, output: Path) -> ImageError:
+def unlabelled_error(path: Path, output: Path) -> ImageError:
     """Return the error for a path that matches no labelled image."""
     return ImageError(path, f"not labelled in {output}", "Remove it from argument `only`.")
 

@@ -90,14 +90,11 @@ def take_corrections(
         output: The output folder.
         source: The file, folder or zip of the corrections.
         progress: Prints progress, results and notes.
-        options: The options of the command.
+        options: See CorrectOptions.
         jsonl: Print a JSON line for each mask instead of its path.
         max_pixels: Refuse images with more pixels.
 
-    Raises:
-        UsageError: The format is unknown.
-        InputError: The folder does not contain a finished run, or the corrections cannot be imported as a whole.
-        OutputError: The folder cannot be written.
+    Raises InputError if the folder does not contain a finished run, or the corrections cannot be imported as a whole.
     """
     with ExitStack() as stack:
         changes = None if options.dry_run else stack.enter_context(change_run(output, max_pixels=max_pixels))
@@ -109,8 +106,8 @@ def take_corrections(
         reader = _reader(options, source_run, files)
         names = ClassNames(run.classes, add=options.add_classes)
         matches = _match(reader.images(files, names), run, source_run, files.path, options)
-        number = counted(len(matches.pairs), "image")
-        progress.begin(f"{number} of {source} ({reader.name}) into {run.output}.", len(matches.pairs))
+        images = [image for image, _ in matches.pairs]
+        progress.begin(f"{counted(len(images), 'image')} of {source} ({reader.name}) into {run.output}.", len(images))
         planner = Planner(run.context, printable_path(source.absolute()), reader.name, options)
         outcomes: dict[str, Outcome] = {}
         try:
@@ -127,14 +124,14 @@ def take_corrections(
         result = Corrections(
             format=reader.name,
             masks=tuple(plan.mask for plan in plans),
-            unchanged=tuple(image for image, _ in matches.pairs if image not in {plan.mask.image for plan in plans}),
+            unchanged=tuple(image for image in images if image not in {plan.mask.image for plan in plans}),
             unmatched=(*matches.missing, *matches.other_pictures),
             uncorrected=matches.uncorrected,
             classes=names.added,
-            redrawn=tuple(redrawn for image, _ in matches.pairs for redrawn in outcomes[image].redrawn),
+            redrawn=tuple(redrawn for image in images for redrawn in outcomes[image].redrawn),
         )
         _print_result(result, matches, source, progress, jsonl=jsonl, dry_run=options.dry_run)
-        if result.masks and not options.dry_run:
+        if plans and not options.dry_run:
             _note_formats(run, progress)
         return result
 
@@ -153,7 +150,7 @@ def _match(
     Raises InputError if no image matches, if a match is ambiguous, or if an image has no mask.
     """
     if source_run is not None and not options.everything:
-        images = source_run.corrected(images, run.info.digest)
+        images = source_run.select_corrected(images, run.info.digest)
     names = ImageNames(entry.image for entry in run.entries())
     pairs: dict[str, SourceImage] = {}
     missing: dict[str, None] = {}
@@ -180,7 +177,7 @@ def _match(
         () if source_run is None else tuple(source_run.uncorrected),
     )
     if not pairs and not matches.uncorrected:
-        raise _nothing_matched(source, matches)
+        raise _no_match_error(source, matches)
     if bare := [image for image in pairs if not set(mask_formats()) & set(run.entry(image).formats)]:
         raise InputError(
             f"{run.output}: no index mask of {listed(bare, 3)} to correct",
@@ -189,7 +186,7 @@ def _match(
     return matches
 
 
-def _nothing_matched(source: Path, matches: _Matches) -> InputError:
+def _no_match_error(source: Path, matches: _Matches) -> InputError:
     if matches.other_pictures:
         return InputError(
             f"{source}: the run has other pictures with these names: {_names(matches.other_pictures)}",

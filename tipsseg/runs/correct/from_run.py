@@ -51,7 +51,7 @@ class SourceRun:
     """The run whose output folder is, or contains, the source.
 
     Attributes:
-        uncorrected: The images that `corrected` skipped, as the source names them.
+        uncorrected: The images that `select_corrected` skipped, as the source names them.
     """
 
     def __init__(self, top: Path, runs: Iterable[Run]) -> None:
@@ -100,7 +100,7 @@ class SourceRun:
         digests = (None if labelled is None else labelled.sha256, entry.fingerprint.sha256)
         return None not in digests and digests[0] != digests[1]
 
-    def corrected(self, images: Iterable[SourceImage], digest: str) -> Iterator[SourceImage]:
+    def select_corrected(self, images: Iterable[SourceImage], digest: str) -> Iterator[SourceImage]:
         """Yield the images that a person corrected. `digest` identifies the labels of the run that imports them.
 
         Raises InputError if a file is out of date, or does not record which of its images a person corrected.
@@ -119,7 +119,7 @@ class SourceRun:
                 seen.add(image)
 
     def _is_corrected(self, found: SourceImage, image: str | None, digest: str) -> bool:
-        """Return True if the labels of an image in a file are a person's; see `corrected`."""
+        """Return True if the labels of an image in a file are a person's; see `select_corrected`."""
         path = Path(os.path.realpath(found.where))
         if path not in self._written:
             return True

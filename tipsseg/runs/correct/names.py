@@ -47,7 +47,7 @@ class ImageNames:
         """
         parts = tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", ".", ".."))
         for spelling in _spellings(parts):
-            if images := self._matching(spelling):
+            if images := self._find_matching(spelling):
                 if len(images) > 1:
                     raise InputError(
                         f"{quoted(name)} is ambiguous: {listed(sorted(images), 4)}",
@@ -56,15 +56,15 @@ class ImageNames:
                 return images.pop()
         return None
 
-    def _matching(self, parts: tuple[str, ...]) -> set[str]:
+    def _find_matching(self, parts: tuple[str, ...]) -> set[str]:
         """Return the image of a path; else the images whose paths end with it, and the image with the longest path that ends it."""
         if parts in self._whole:
             return set(self._whole[parts])
         ends = (parts[-number:] for number in range(min(len(parts), self._deepest), 0, -1))
         longest = next((end for end in ends if end in self._whole), None)
-        return {*self._ending_with(parts), *(self._whole[longest] if longest else ())}
+        return {*self._find_ending_with(parts), *(self._whole[longest] if longest else ())}
 
-    def _ending_with(self, parts: tuple[str, ...]) -> list[str]:
+    def _find_ending_with(self, parts: tuple[str, ...]) -> list[str]:
         number = len(parts)
         if number > self._deepest:
             return []

@@ -232,7 +232,7 @@ class Planner:
         image = ImageLabels(ref=ImageRef(Path(entry.path), PurePosixPath(entry.image)), labels=labels)
         files: list[tuple[Path, Path]] = []
         try:
-            # The current mask comes last: if the process dies before, it still counts, and the same command resumes.
+            # The first mask comes last: until it is replaced, the old labels count, and the same command resumes.
             for name, path in reversed(correction.targets):
                 temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{path.suffix}")
                 files.append((path, temporary))

@@ -51,11 +51,10 @@ class FunctionTask(Generic[Scored, Done]):
 def run_tasks(
     items: Iterable[ImageRef | Done | Failed], task: Task[Scored, Done], jobs: int
 ) -> Generator[Done | Failed, None, None]:
-    """Run a task on images with `jobs` threads, and yield the results in the order of `items`.
+    """Run a task on images with `jobs` threads. Yield the results in order, and pass other items through.
 
-    A thread iterates over `items`, which may arrive slowly: images are finished without waiting for a full batch. Memory holds at
-    most 2 * `jobs` images, plus the windows of a batch. An ImageError while loading or finishing yields a Failed; other errors are
-    raised. Items that are not images are passed through.
+    `items` may arrive slowly: images are finished without waiting for a full batch. Memory holds at most 2 * `jobs` images, plus
+    the windows of a batch. An ImageError while loading or finishing yields a Failed; other errors are raised.
     """
     happened = threading.Event()
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="work")

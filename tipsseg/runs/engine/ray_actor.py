@@ -49,7 +49,7 @@ class LabelActor:
         """Load the model, and return the run with its device and dtype."""
         plan = self._plan
         try:
-            enter(plan.folder, plan.version)
+            change_directory(plan.folder, plan.version)
             silence_decoders()  # this process only serves the run
             self._engine = LocalEngine(plan.info, quiet=True)
             return self._engine.start(plan.context)
@@ -67,7 +67,7 @@ class LabelActor:
         return tuple(results)
 
 
-def enter(folder: Path, version: str) -> None:
+def change_directory(folder: Path, version: str) -> None:
     """Change to the driver's working directory, so that relative paths and messages are the same as in a local run.
 
     Raises UsageError if this machine lacks the directory, or has another version of tipsseg.

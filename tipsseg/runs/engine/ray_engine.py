@@ -120,12 +120,12 @@ class RayEngine:
 
         self._context = context
         self._stack.enter_context(redirect_stdout(messages := _Messages(sys.stdout)))
-        if self._stack.enter_context(_connected()):
+        if self._stack.enter_context(_connect()):
             _check_resources(self._wanted)
         self._plan = ray.put(Plan(self._info, context, Path.cwd(), __version__))
         self._stack.callback(self._end_actors)
         self._stack.callback(messages.end)
-        self._workers = [self._hire() for _ in range(self._wanted.actors)]
+        self._workers = [self._start_actor() for _ in range(self._wanted.actors)]
         while self._started is None:
             self._happened.wait()
             self._happened.clear()
@@ -172,7 +172,7 @@ class RayEngine:
             known.set_result(item)
         return known
 
-    def _hire(self) -> _Worker:
+    def _start_actor(self) -> _Worker:
         """Start an actor, which begins to load the model."""
         import ray
 
@@ -242,7 +242,7 @@ class RayEngine:
                 f"They may have run out of memory. {_SAME_COMMAND}",
             )
         self._waiting.extendleft(reversed([image for task in worker.tasks for image in task.images]))
-        return self._hire()
+        return self._start_actor()
 
     def _end_actors(self) -> None:
         """Kill all actors. Safe to call twice."""
@@ -309,7 +309,7 @@ class _Messages:
 
 
 @contextmanager
-def _connected() -> Iterator[bool]:
+def _connect() -> Iterator[bool]:
     """Connect to Ray. Yields True if this started Ray."""
     import ray
 

@@ -159,7 +159,7 @@ def evaluate_model(
         task = scoring_task(engine.task, {pair.ref: pair for pair in pairs.pairs}, scorer)
         with closing(run_tasks(images.refs, task, spec.jobs)) as results:
             counts, first = _collect(results, info, folder, engine.batch_size(), progress)
-    _require_some(counts.labelled, first)
+    _require_scores(counts.labelled, first)
     facts = {
         "image_root": str(found.root),
         "gt": str(truths),
@@ -277,7 +277,7 @@ def evaluate_masks(
             failed, first = failed + 1, first or error
             progress.error(error)
         progress.advance()
-    _require_some(scorer.scored, first)
+    _require_scores(scorer.scored, first)
     facts = {
         "pred": str(predicted),
         "gt": str(truths),
@@ -296,7 +296,7 @@ def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
         labels: The evaluation also writes labels.
     """
     check_folder(output)
-    ownership = _reports(output)
+    ownership = _load_reports(output)
     for name in (IMAGES_FILE, CSV_FILE):
         ownership.refuse_changed(output / name)
     place = Path(os.path.realpath(output))
@@ -319,7 +319,7 @@ def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
         IMAGES_FILE: b"".join(json_bytes(asdict(score)) + b"\n" for score in evaluation.images),
         CSV_FILE: metrics.confusion_csv(confusion, names).encode("utf-8"),
     }
-    ownership = _reports(output)
+    ownership = _load_reports(output)
     ownership.remove_run_file(output / CONFUSION_PICTURE)  # a picture of an earlier version shows old numbers
     for name, data in contents.items():
         ownership.write_run_file(output / name, data)
@@ -329,7 +329,7 @@ def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
     return [scores, *(output / name for name in contents)]
 
 
-def _reports(output: Path) -> Ownership:
+def _load_reports(output: Path) -> Ownership:
     """Load the reports of an earlier evaluation in a folder. Raises OutputError if another program wrote eval.json."""
     path = output / SCORES_FILE
     try:
@@ -377,7 +377,7 @@ def _check_labels(pairs: Pairs, classes: int, jobs: int, max_pixels: int) -> Non
         pass
 
 
-def _require_some(scored: int, first: ImageError | None) -> None:
+def _require_scores(scored: int, first: ImageError | None) -> None:
     """Raise InputError with the first failure if all images failed, because the library prints no failures."""
     if not scored and first is not None:
         raise InputError(f"no image was scored; the first failure: {first.message}", first.hint)

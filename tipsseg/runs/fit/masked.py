@@ -180,18 +180,20 @@ def require_masks(masks: Masks, usable: int, failed: Sequence[ImageError], minim
         number = f"only {number}"
     raise InputError(
         f"{masks.folder}: {number}; {minimum.needed_by} {minimum.masks} or more{' images' * (minimum.masks > 2)}",
-        _repair(masks, failed[0], len(failed) - 1) if failed else _one_more(masks, minimum.masks - usable),
+        _repair_hint(masks, failed[0], len(failed) - 1)
+        if failed
+        else _missing_masks_hint(masks, minimum.masks - usable),
     )
 
 
-def _repair(masks: Masks, first: ImageError, others: int) -> str:
+def _repair_hint(masks: Masks, first: ImageError, others: int) -> str:
     more = f" {counted(others, 'more image')} failed." if others else ""
     if first.path in map(masks.file, masks.refs):
         return f"Repair the mask {first.path}: {first.reason}.{more}"
     return f"Fix this first: {first.message}.{more}"
 
 
-def _one_more(masks: Masks, lacking: int) -> str:
+def _missing_masks_hint(masks: Masks, lacking: int) -> str:
     verb = "Correct" if isinstance(masks, EditedMasks) else "Make"
     what = "the mask of one more image" if lacking == 1 else f"the masks of {lacking} more images"
     return f"{verb} {what}: the result is validated on held-out images. Pixels of 255 are ignored."

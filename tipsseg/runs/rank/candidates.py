@@ -73,7 +73,7 @@ class Candidates:
         return [candidates[index].image for index in order]
 
 
-def without_features(missing: int, features: Path | None) -> str:
+def missing_features_note(missing: int, features: Path | None) -> str:
     return f"{counted(missing, 'image')} without features in {features}: not compared with other images."
 
 

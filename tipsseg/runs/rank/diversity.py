@@ -47,7 +47,7 @@ def diverse_order(errors: Sequence[float], vectors: Vectors, classes: Sequence[S
         order.append(chosen)
         remaining[chosen] = False
         unseen.remove(chosen)
-        np.maximum(similarity, _above(vectors @ vectors[chosen], baseline), out=similarity)
+        np.maximum(similarity, _rescale(vectors @ vectors[chosen], baseline), out=similarity)
     rest = np.flatnonzero(remaining)
     return order + rest[np.argsort(-worth[rest], kind="stable")].tolist()
 
@@ -60,7 +60,7 @@ def baseline_similarity(vectors: Vectors) -> float:
     return min(max(0.0, float(np.quantile(pairs, _BASELINE_QUANTILE))), _MOST_BASELINE) if len(pairs) else 0.0
 
 
-def _above(products: Vectors, baseline: float) -> Vectors:
+def _rescale(products: Vectors, baseline: float) -> Vectors:
     return np.clip((products.round(4) - baseline) / (1 - baseline), 0, 1)
 
 

@@ -11,7 +11,7 @@ from tipsseg.options import check_whole_number
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.convert.only import find_only
-from tipsseg.runs.rank.candidates import Candidates, without_features
+from tipsseg.runs.rank.candidates import Candidates, missing_features_note
 from tipsseg.runs.rank.expected import Reason, mean_confidence, reasons
 from tipsseg.store.open_run import open_runs, refuse_other_settings
 from tipsseg.store.stored_image import RunImage
@@ -119,7 +119,7 @@ def rank_folder(
     if corrected:
         progress.note(f"{counted(corrected, 'corrected image')} left out.")
     if missing:
-        progress.note(without_features(missing, features))
+        progress.note(missing_features_note(missing, features))
     return [ranked[image] for image in candidates.order(vectors)[:limit]], unknown
 
 

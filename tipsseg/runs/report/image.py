@@ -69,7 +69,7 @@ class ImageMaker:
             return ImageResult(entry, "", record, True, error)
 
     def _make(self, image: RunImage) -> ImageResult:
-        path, fault = image.path(self.images), self._fault(image)
+        path, fault = image.path(self.images), self._picture_error(image)
         correction = image.correction()
         signature = self._signature(image.entry, path, correction, fault)
         entry = replace(image.entry, corrected=None if correction is None else correction.digest)
@@ -94,7 +94,7 @@ class ImageMaker:
         # The signature does not show if an image can be decoded.
         return ImageResult(entry, signature if unread is fault else "", record, True, unread)
 
-    def _fault(self, image: RunImage) -> ImageError | None:
+    def _picture_error(self, image: RunImage) -> ImageError | None:
         """Return the error if the image is missing or has changed, or None. This does not decode the image."""
         path = image.path(self.images)
         if not is_file(path):

@@ -13,7 +13,7 @@ from pathlib import Path
 from tipsseg.options import MAX_PIXELS, Palette
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.rank.candidates import Candidates, without_features
+from tipsseg.runs.rank.candidates import Candidates, missing_features_note
 from tipsseg.runs.rank.likeness import Vectors, nearest
 from tipsseg.runs.report.image import ImageMaker, ImageResult, failed_record
 from tipsseg.runs.report.place import DATA, Place, chunk_name
@@ -136,9 +136,9 @@ class _Report:
         vectors, missing = candidates.vectors(self.features)
         # A stable sort: images without labels come last.
         order = sorted(candidates.order(vectors), key=self.unreadable.__contains__)
-        alike = {} if self.features is None else _alike(candidates.images, vectors, order)
+        alike = {} if self.features is None else _similar_images(candidates.images, vectors, order)
         if missing:
-            progress.note(without_features(missing, self.features))
+            progress.note(missing_features_note(missing, self.features))
         self.place.remove_others(order)
         failed = [failed_record(*failure) for failure in self._failures()]
         number = len(order) + len(failed)
@@ -235,7 +235,7 @@ def _facts(runs: Sequence[Run]) -> Iterator[str]:
         yield f"Started {info.started:%Y-%m-%d %H:%M} (UTC), {ended}."
 
 
-def _alike(images: Sequence[str], vectors: Vectors, order: Sequence[str]) -> dict[str, list[int]]:
+def _similar_images(images: Sequence[str], vectors: Vectors, order: Sequence[str]) -> dict[str, list[int]]:
     positions = {image: position for position, image in enumerate(order)}
     return {
         image: [positions[images[index]] for index in indices]

@@ -46,7 +46,7 @@ def thumbnail(shown: Image.Image, labels: LabelArray, classes: Sequence[LabelCla
     height, width = shown_size(labels.shape, THUMBNAIL_SIDE)
     small = shown.resize((width, height), Image.Resampling.BOX)
     pixels = np.asarray(small, np.float32)  # [h, w, 3]
-    ids = resampled(labels, (height, width))  # [h, w]
+    ids = resample(labels, (height, width))  # [h, w]
     colours = np.zeros((int(ids.max()) + 1, 3), np.float32)
     for entry in classes:
         if entry.id < len(colours):
@@ -58,7 +58,7 @@ def thumbnail(shown: Image.Image, labels: LabelArray, classes: Sequence[LabelCla
     return Image.fromarray(painted.round().astype(np.uint8))
 
 
-def resampled(values: NDArray[np.generic], size: tuple[int, int]) -> NDArray[np.generic]:
+def resample(values: NDArray[np.generic], size: tuple[int, int]) -> NDArray[np.generic]:
     """Resample values [H, W] to another size (h, w) by the nearest value."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in zip(size, values.shape, strict=True)
@@ -79,12 +79,12 @@ def map_script(key: str, labels: LabelArray, confidence: NDArray[np.float32] | N
     the picture: red is the low byte of the label id, green its high byte, blue the confidence times 255.
     """
     size = shown_size(labels.shape, PICTURE_SIDE)
-    ids = resampled(labels, size).astype(np.uint16)  # [h, w]
+    ids = resample(labels, size).astype(np.uint16)  # [h, w]
     planes = np.zeros((*size, 3), np.uint8)
     planes[..., 0] = ids & 255
     planes[..., 1] = ids >> 8
     if confidence is not None:
-        planes[..., 2] = np.rint(np.clip(resampled(confidence, size), 0, 1).astype(np.float32) * 255)
+        planes[..., 2] = np.rint(np.clip(resample(confidence, size), 0, 1).astype(np.float32) * 255)
     buffer = io.BytesIO()
     Image.fromarray(planes).save(buffer, format="PNG")
     return script("map", key, f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}")
@@ -92,7 +92,7 @@ def map_script(key: str, labels: LabelArray, confidence: NDArray[np.float32] | N
 
 def name_places(labels: LabelArray, number_of_classes: int) -> list[tuple[int, int, int]]:
     """Return (class id, y, x) for the name of each class on the picture: a point inside its largest region in labels [H, W]."""
-    small = resampled(labels, shown_size(labels.shape, PICTURE_SIDE)).astype(np.uint16)  # [h, w]
+    small = resample(labels, shown_size(labels.shape, PICTURE_SIDE)).astype(np.uint16)  # [h, w]
     return [(region.class_id, *inner_point(region)) for region in largest_regions(small, number_of_classes)]
 
 

@@ -106,12 +106,12 @@ def _claim(folder: Path) -> None:
         except (OSError, ValueError):
             pass
         raise OutputError(path, "tipsseg did not write this file", _CHOOSE)
-    if any(_others(folder)):
+    if any(_visible_names(folder)):
         raise OutputError(folder, "the folder is not empty and not a report of tipsseg", _CHOOSE)
     atomic_write(path, json_bytes({"tool": "tipsseg", "report": 1}, indent=2) + b"\n")
 
 
-def _others(folder: Path) -> Iterator[str]:
+def _visible_names(folder: Path) -> Iterator[str]:
     try:
         yield from (name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208  names are enough
     except FileNotFoundError:

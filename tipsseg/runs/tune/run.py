@@ -83,8 +83,8 @@ class Tuning:
             "failed": self.failed,
             "precision": self.precision,
             "temperature": None if self.calibration is None else round(self.calibration.temperature, 6),
-            "calibration_error": None if self.calibration is None else _rounded(self.calibration.after),
-            "calibration_error_before": None if self.calibration is None else _rounded(self.calibration.before),
+            "calibration_error": None if self.calibration is None else _round(self.calibration.after),
+            "calibration_error_before": None if self.calibration is None else _round(self.calibration.before),
             "classes": [
                 {
                     "id": number,
@@ -93,10 +93,10 @@ class Tuning:
                     "min_confidence": threshold.min_confidence,
                     "reached": threshold.reached,
                     "own": threshold.own,
-                    "precision": _rounded(threshold.precision),
-                    "recall": _rounded(threshold.recall),
-                    "precision_before": _rounded(threshold.precision_before),
-                    "recall_before": _rounded(threshold.recall_before),
+                    "precision": _round(threshold.precision),
+                    "recall": _round(threshold.recall),
+                    "precision_before": _round(threshold.precision_before),
+                    "recall_before": _round(threshold.recall_before),
                 }
                 for number, (name, threshold) in enumerate(zip(names, self.thresholds, strict=False), start=1)
             ],
@@ -134,11 +134,11 @@ def _percent(value: float | None, digits: int = 2) -> str:
     return "-" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
 
 
-def _rounded(value: float | None) -> float | None:
+def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-def check_wish(precision: float | None, *, temperature: bool) -> None:
+def check_precision(precision: float | None, *, temperature: bool) -> None:
     """Raise UsageError if there is nothing to tune, or the precision is out of range."""
     if precision is None and not temperature:
         raise UsageError(
