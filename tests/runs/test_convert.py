@@ -457,10 +457,13 @@ def archive(**arrays: np.ndarray) -> Change:
     return change
 
 
-def odd_archive(says: str, **arrays: np.ndarray) -> Fault:
-    return Fault(
-        f"out/npz/b/c.npz: not written by tipsseg, or damaged: {says} | {CHANGED}", archive(**arrays), of=("npz",)
-    )
+def odd_archive(says: str, change: Change | None = None, **arrays: np.ndarray) -> Fault:
+    says = f"out/npz/b/c.npz: not written by tipsseg, or damaged: {says} | {CHANGED}"
+    return Fault(says, change or archive(**arrays), of=("npz",))
+
+
+def odd_mask(says: str, change: Change) -> Fault:
+    return Fault(f"out/masks/b/c.png: changed by hand: {says} | {BACK}", change, of=("png",))
 
 
 def odd_annotation(says: str, change: Change) -> Fault:
@@ -476,10 +479,8 @@ LEFT_OUT = "It lists no ignored pixels and no objects below argument `min_area`;
 
 FAULTS: Mapping[str, Fault] = {
     "a mask that is gone": Fault(f"out: no labels of b/c.jpg are left | {CHECK}out", remove("out/masks/b/c.png"), of=("png",)),
-    "a mask that is none": Fault(
-        f"out/masks/b/c.png: changed by hand: not an image in a format that Pillow reads | {BACK}",
-        write("out/masks/b/c.png", b"x"),
-        of=("png",),
+    "a mask that is none": odd_mask(
+        "not an image in a format that Pillow reads", write("out/masks/b/c.png", b"x")
     ),
     "a mask of another kind": Fault(
         f"out/masks/b/c.png: PNG mode L, expected P | {CHANGED}",
@@ -487,41 +488,28 @@ FAULTS: Mapping[str, Fault] = {
         of=("png",),
         labels={"b/c.jpg": B},
     ),
-    "a mask that is no PNG": Fault(
-        f"out/masks/b/c.png: changed by hand: a JPEG, which may not preserve pixel values | {BACK}",
+    "a mask that is no PNG": odd_mask(
+        "a JPEG, which may not preserve pixel values",
         lambda root: Image.fromarray(B).save(root / "out/masks/b/c.png", format="JPEG"),
-        of=("png",),
     ),
-    "a mask that lies on its side": Fault(
-        f"out/masks/b/c.png: changed by hand: 5 x 7 (height x width), but the image is 7 x 5 | {BACK}",
-        repaint("out/masks/b/c.png", np.transpose),
-        of=("png",),
+    "a mask that lies on its side": odd_mask(
+        "5 x 7 (height x width), but the image is 7 x 5", repaint("out/masks/b/c.png", np.transpose)
     ),
     "a mask with other labels": Fault(
         f"out/masks/b/c.png: 0 pixels of class 2 (tree), but 21 in the manifest | {CHANGED}",
         together(repaint("out/masks/b/c.png", shift), lambda root: stamp(root / "out")),  # a fault of the program
         of=("png",),
     ),
-    "an archive that is none": Fault(
-        f"out/npz/b/c.npz: not written by tipsseg, or damaged: not a .npz archive, or truncated | {CHANGED}",
-        write("out/npz/b/c.npz", b"PK\x03\x04 and no more"),
-        of=("npz",),
+    "an archive that is none": odd_archive(
+        "not a .npz archive, or truncated", write("out/npz/b/c.npz", b"PK\x03\x04 and no more")
     ),
-    "an archive without labels": Fault(
-        f"out/npz/b/c.npz: not written by tipsseg, or damaged: 'labels is not a file in the archive' | {CHANGED}",
-        lambda root: np.savez(root / "out/npz/b/c.npz", confidence=B),
-        of=("npz",),
+    "an archive without labels": odd_archive(
+        "'labels is not a file in the archive'", lambda root: np.savez(root / "out/npz/b/c.npz", confidence=B)
     ),
-    "an archive of another size": Fault(
-        f"out/npz/b/c.npz: not written by tipsseg, or damaged: uint8 [4, 4] and uint8 [4, 4] | {CHANGED}",
-        lambda root: shutil.copy(root / "out/npz/b/ü.npz", root / "out/npz/b/c.npz"),
-        of=("npz",),
+    "an archive of another size": odd_archive(
+        "uint8 [4, 4] and uint8 [4, 4]", lambda root: shutil.copy(root / "out/npz/b/ü.npz", root / "out/npz/b/c.npz")
     ),
-    "an archive with odd scores": Fault(
-        f"out/npz/b/c.npz: not written by tipsseg, or damaged: uint8 [2] and float64 [2] | {CHANGED}",
-        lambda root: np.savez(root / "out/npz/b/c.npz", labels=B, confidence=B, top_ids=B[0, :2], top_scores=np.ones(2)),
-        of=("npz",),
-    ),
+    "an archive with odd scores": odd_archive("uint8 [2] and float64 [2]", top_ids=B[0, :2], top_scores=np.ones(2)),
     "an archive with labels of 16 bits": odd_archive("uint16 [7, 5] and uint8 [7, 5]", labels=B.astype(np.uint16)),
     "an archive with confidences of 16 bits": odd_archive("uint8 [7, 5] and uint16 [7, 5]", confidence=B.astype(np.uint16)),
     "an archive with fewer confidences": odd_archive("uint8 [7, 5] and uint8 [6, 5]", confidence=B[1:]),

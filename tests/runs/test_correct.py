@@ -574,12 +574,18 @@ def by_cvat_masks(export: Path) -> Path:
     return painted_masks(export, _redrawn(export))
 
 
+def by_cvat_masks_with_the_ring_on_top(export: Path) -> Path:
+    """The ring without its hole covers the disc in it."""
+    return painted_masks(export, sorted(_redrawn(export), key=lambda each: each["category_id"] == 2))
+
+
 REDRAWN = {
     "supervision": by_supervision,
     "contours": by_contours,
     "contours and boxes": by_contours_and_boxes,
     "stretched": by_stretching,
     "masks of contours": by_cvat_masks,
+    "masks of contours, the ring on top": by_cvat_masks_with_the_ring_on_top,
 }
 
 
@@ -591,7 +597,7 @@ def test_what_a_tool_redrew_stays_unless_every_pixel_is_asked_for(tmp_path: Path
     found = take_corrections(tmp_path / "out", source, said)
     assert (found.masks, found.unchanged) == ((), ("tools.png",))
     assert tree(tmp_path / "out") == before
-    assert len(found.redrawn) == (3 if tool == "stretched" else 6)
+    assert len(found.redrawn) == {"stretched": 3, "masks of contours, the ring on top": 5}.get(tool, 6)
     assert {each.image for each in found.redrawn} == {"tools.png"}
     (line,) = (line for line in said.lines if f"{len(found.redrawn)} objects of {source}" in line)
     assert "'panda leg' at x" in line
@@ -599,6 +605,24 @@ def test_what_a_tool_redrew_stays_unless_every_pixel_is_asked_for(tmp_path: Path
     exact = take(tmp_path, source, exact=True)
     assert (exact.redrawn, [mask.image for mask in exact.masks]) == ((), ["tools.png"])
     assert take(tmp_path, source, exact=True).masks == ()
+
+
+def test_a_part_that_a_tool_cut_off_is_no_new_object(tmp_path: Path) -> None:
+    """A tail two pixels wide comes back in two parts, the outer one moved by a pixel."""
+    ids: LabelArray = np.zeros((60, 90), np.uint8)
+    cv2.circle(ids, (20, 30), 14, 1, -1)
+    ids[29:31, 34:80] = 1
+    save_inputs(tmp_path / "imgs", {"tail.png": ids})
+    make_run(tmp_path / "out", tmp_path / "imgs", {"tail.png": ids}, formats=("png", "cvat"))
+    colours = np.asarray(Image.open(tmp_path / "out/cvat/SegmentationClass/tail.png").convert("RGB"))
+    cut = colours.copy()
+    cut[29:31, 50:80] = 0
+    cut[30:32, 56:80] = colours[30, 20]
+    shutil.copytree(tmp_path / "out/cvat", tmp_path / "cvat")
+    save(tmp_path / "cvat/SegmentationClass/tail.png", cut)
+    found = take(tmp_path, tmp_path / "cvat")
+    assert (found.masks, len(found.redrawn)) == ((), 1)
+    assert np.array_equal(labels_of(tmp_path, "tail"), ids)
 
 
 def _moved(mask: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from tipsseg.errors import InputError, OutputError, TipssegError
 from tipsseg.runs.common.inputs import find
 from tipsseg.runs.common.progress import Silence
 from tipsseg.runs.evaluate.run import write_reports
+from tipsseg.runs.report import make
 from tipsseg.runs.report.make import make_report
 from tipsseg.runs.report.scripts import script
 
@@ -75,6 +76,15 @@ def test_the_data_of_a_page(out: Path) -> None:
     # The page lies beside labels, and is taken neither for labels nor for images.
     assert problems(out) == []
     assert all("report" not in ref.relative.parts for ref in find([out.parent], output=None).refs)
+
+
+def test_data_of_an_earlier_page_with_more_files_is_removed(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make, "FIRST_CHUNK", 1)
+    for more in (1, 0):
+        report(out)
+        names = [f"images-{number:05}.js" for number in range(1 + more)]
+        assert sorted(path.name for path in (out / "report/data").glob("images-*")) == names
+        monkeypatch.setattr(make, "FIRST_CHUNK", 200)
 
 
 def test_the_map_holds_labels_and_confidences(out: Path, tmp_path: Path) -> None:

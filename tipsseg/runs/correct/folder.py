@@ -155,19 +155,19 @@ def _match(
     pairs: dict[str, SourceImage] = {}
     missing: dict[str, None] = {}
     other_pictures: dict[str, None] = {}
-    for found in images:
-        image = names.find(found.name)
+    for source_image in images:
+        image = names.find(source_image.name)
         if image is None:
-            missing[found.name] = None
-        elif source_run is not None and source_run.has_other_picture(found, run.entry(image)):
-            other_pictures[found.name] = None
+            missing[source_image.name] = None
+        elif source_run is not None and source_run.has_other_picture(source_image, run.entry(image)):
+            other_pictures[source_image.name] = None
         elif image not in pairs:
-            pairs[image] = found
-        elif not found.by_list:
+            pairs[image] = source_image
+        elif not source_image.by_list:
             other = pairs[image]
             raise InputError(
                 f"{source}: two corrections of {image}: {shortened(other.name)} ({other.where}) "
-                f"and {shortened(found.name)} ({found.where})",
+                f"and {shortened(source_image.name)} ({source_image.where})",
                 "Remove one of them.",
             )
     matches = _Matches(
@@ -213,14 +213,14 @@ def _plan_all(
     """
     failed = same = redrawn = 0
     undecided: dict[str, SourceImage] = {}
-    for image, found in pairs:
+    for image, source_image in pairs:
         try:
-            correction = planner.compare(run.image(run.entry(image)), found)
+            correction = planner.compare(run.image(run.entry(image)), source_image)
             if correction.objects is not None:
                 same += len(correction.objects.same)
                 redrawn += len(correction.objects.redrawn.intersection(correction.objects.partners))
             if planner.depends_on_source(correction):
-                undecided[image] = found
+                undecided[image] = source_image
                 outcomes[image] = planner.outcome_if_redrawn(correction)
                 continue
             outcomes[image] = planner.plan(correction, exact=True)
@@ -228,11 +228,11 @@ def _plan_all(
             failed = _print_failure(error, failed, progress)
         progress.advance()
     exact = same >= redrawn
-    for image, found in undecided.items():
+    for image, source_image in undecided.items():
         try:
             if exact or not outcomes[image].final:
                 # Read again, because memory does not hold the corrections of all images.
-                correction = planner.compare(run.image(run.entry(image)), found)
+                correction = planner.compare(run.image(run.entry(image)), source_image)
                 outcomes[image] = planner.plan(correction, exact=exact)
         except ImageError as error:
             failed = _print_failure(error, failed, progress)
@@ -258,7 +258,7 @@ def _without_unseen(
 
     `empty` is the user's choice for images that a person may not have seen. Raises InputError if it is None and needed.
     """
-    unseen = {image for image, found in matches.pairs if not found.submitted}
+    unseen = {image for image, source_image in matches.pairs if not source_image.submitted}
     changed = [plan for image, _ in matches.pairs if (plan := outcomes[image].plan) is not None]
     emptied = [plan.mask.image for plan in changed if plan.mask.emptied]
     unsure = [image for image in emptied if image in unseen]

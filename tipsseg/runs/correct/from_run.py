@@ -93,10 +93,10 @@ class SourceRun:
             return None
         return Reader("png", partial(masks.read_named_masks, paths.items()))
 
-    def has_other_picture(self, found: SourceImage, entry: ManifestEntry) -> bool:
+    def has_other_picture(self, source_image: SourceImage, entry: ManifestEntry) -> bool:
         """Return True if an image of the source is another picture than an entry of the same name, by their digests."""
-        own, _ = self._written.get(Path(os.path.realpath(found.where)), ("", None))
-        labelled = self._images.get(own or self._names.find(found.name) or "")
+        own, _ = self._written.get(Path(os.path.realpath(source_image.where)), ("", None))
+        labelled = self._images.get(own or self._names.find(source_image.name) or "")
         digests = (None if labelled is None else labelled.sha256, entry.fingerprint.sha256)
         return None not in digests and digests[0] != digests[1]
 
@@ -106,21 +106,21 @@ class SourceRun:
         Raises InputError if a file is out of date, or does not record which of its images a person corrected.
         """
         seen: set[str | None] = set()
-        for found in images:
-            image = self._names.find(found.name)
-            if found.by_list:
+        for source_image in images:
+            image = self._names.find(source_image.name)
+            if source_image.by_list:
                 if image is None or (image not in seen and not all(map(os.path.lexists, self._images[image].files))):
-                    yield found  # a person deleted its file
-            elif self._is_corrected(found, image, digest):
-                yield found
+                    yield source_image  # a person deleted its file
+            elif self._is_corrected(source_image, image, digest):
+                yield source_image
             else:
-                self.uncorrected.append(found.name)
-            if not found.by_list:
+                self.uncorrected.append(source_image.name)
+            if not source_image.by_list:
                 seen.add(image)
 
-    def _is_corrected(self, found: SourceImage, image: str | None, digest: str) -> bool:
+    def _is_corrected(self, source_image: SourceImage, image: str | None, digest: str) -> bool:
         """Return True if the labels of an image in a file are a person's; see `select_corrected`."""
-        path = Path(os.path.realpath(found.where))
+        path = Path(os.path.realpath(source_image.where))
         if path not in self._written:
             return True
         own, _ = self._written[path]
@@ -128,7 +128,7 @@ class SourceRun:
             # In a copy of the importing folder, the other images have the same labels and change nothing.
             if not own and self._digests != {digest}:
                 raise InputError(
-                    f"{found.where}: edited, but it does not record which of its images were",
+                    f"{source_image.where}: edited, but it does not record which of its images were",
                     f"Import it into {self._top} first, then import that folder; or {_EVERYTHING}.",
                 )
             return True
@@ -137,7 +137,7 @@ class SourceRun:
             return False
         if not labelled.followed:
             raise InputError(
-                f"{found.where}: out of date: it does not show the correction of {own or image} in {labelled.mask}",
+                f"{source_image.where}: out of date: it does not show the correction of {own or image} in {labelled.mask}",
                 f"Import the folder {self._top} itself.",
             )
         return True

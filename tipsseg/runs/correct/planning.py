@@ -134,13 +134,13 @@ class Planner:
     format: str
     options: CorrectOptions
 
-    def compare(self, image: RunImage, found: SourceImage) -> ImageCorrection:
+    def compare(self, image: RunImage, source_image: SourceImage) -> ImageCorrection:
         """Read a correction and compare it with the old mask. Raises ImageError if either cannot be used."""
         entry, edited = image.entry, image.correction()
         current = edited or image.mask()
         old = image.read_mask(current)
-        with image_errors(found.where):
-            new = found.read(old.shape)
+        with image_errors(source_image.where):
+            new = source_image.read(old.shape)
             digest = new.digest(exact=self.options.exact)
             taken = entry.taken
             done = taken is not None and (taken.content, taken.mask) == (digest, current.digest)
