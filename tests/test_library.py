@@ -55,7 +55,7 @@ CASES: dict[str, tuple[list[str], list[str], list[str]]] = {
     "label_many": ([str(PANDA.parent), "out"], ["out/two-pandas.png"], ["two-pandas.png"]),
     "features": (
         [str(DESERT)],
-        ["Features(300x560, 3 windows of 16x16 patches, 192 numbers each)", "sky ", "background only"],
+        ["Features(300x560, 3 windows of 16x16 patches of 192 dimensions)", "sky ", "background only"],
         [],
     ),
     "write_formats": ([str(DESERT), "out"], ["panda: ", " polygons"], ["annotations.json", "mask.png", "overlay.png"]),
@@ -469,7 +469,7 @@ REPRS: dict[str, tuple[Callable[[Model], object], str]] = {
     ),
     "features": (
         lambda model: model.encode(DESERT, scales=(1, 2)),
-        r"Features\(300x560, 3 windows of 16x16 patches, 192 numbers each, 2 scales\)",
+        r"Features\(300x560, 3 windows of 16x16 patches of 192 dimensions, 2 scales\)",
     ),
     "labeller": (
         lambda model: model.labeller(["tree"], mode="whole"),
@@ -517,7 +517,7 @@ def test_refinement_works_from_features(model: Model) -> None:
     labeller = Labeller(model, ["panda", "tree", "sky"], tipsseg.LabelOptions(refine="pamr"))
     features = model.encode(DESERT)
     assert np.array_equal(labeller.label(features, guide=DESERT).labels, labeller.label(DESERT).labels)
-    for guide, message in ((None, "argument `guide`"), (PANDA, "not of the 300 x 560")):
+    for guide, message in ((None, "argument `guide`"), (PANDA, "must have the 300 x 560")):
         with pytest.raises(tipsseg.UsageError) as caught:
             labeller.label(features, guide=guide)
         assert message in f"{caught.value.message} {caught.value.hint}"

@@ -37,7 +37,7 @@ from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 
 Paths = str | Path | Iterable[str | Path]
 
-#: What a call did with an image. "unchanged": an earlier run had done it.
+#: The outcome of an image. "unchanged": done by an earlier call.
 Status = Literal["labelled", "encoded", "unchanged", "failed"]
 
 
@@ -298,7 +298,7 @@ def as_paths(images: Paths) -> tuple[Path, ...]:
     paths = tuple(images)
     for path in paths:
         if not isinstance(path, str | Path):
-            raise UsageError(f"images must be paths, not {quoted(path)}", "Model.label takes images in memory.")
+            raise UsageError(f"images must be paths, not {quoted(path)}", "Use Model.label for an image in memory.")
     return tuple(map(Path, paths))
 
 

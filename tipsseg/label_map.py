@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tipsseg.images.decoding import ImageInput
     from tipsseg.regions.objects import LabelledObject
 
-#: Pillow's format for each suffix of `save_overlay`, and its options. JPEG at half the colour resolution blurs outlines and text.
+#: Pillow's options for `save_overlay`, by suffix. At half the colour resolution JPEG would blur outlines and text.
 _PICTURES: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
     ".jpg": {"format": "JPEG", "quality": 92, "subsampling": 0},
@@ -214,7 +214,7 @@ class LabelMap:
 
         options = _PICTURES.get(Path(path).suffix.lower())
         if options is None:
-            raise UsageError(f"unknown suffix of a picture: {path}", f"Use one of {', '.join(_PICTURES)}.")
+            raise UsageError(f"cannot save an overlay as {path}", f"Use one of {', '.join(_PICTURES)}.")
         atomic_write(Path(path), _encoded(self.overlay(image, title=title), **options))
 
     def _repr_png_(self) -> bytes:

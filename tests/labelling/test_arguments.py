@@ -82,16 +82,16 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     ),
     "features, of another side": (
         lambda model: Labeller(model, ["a"]).label(model.encode(np.zeros((60, 90, 3), np.uint8), short_side=70)),
-        "the features are of an image at 70 x 105 (height x width) pixels in windows, and this labeller sees it at 56 x 84",
+        "the image was encoded at 70 x 105 (height x width) pixels in windows, but this labeller expects 56 x 84",
     ),
     "features, of another mode": (
         lambda model: Labeller(model, ["a"]).label(model.encode(np.zeros((60, 60, 3), np.uint8), mode="whole")),
-        "the features are of an image at 56 x 56 (height x width) pixels in one piece, and this labeller sees it at 56 x 56 "
+        "the image was encoded at 56 x 56 (height x width) pixels in one piece, but this labeller expects 56 x 56 "
         "(height x width) pixels in windows",
     ),
     "features, of another model": (
         lambda model: Labeller(model, ["a"]).label(load("tiny", device="cpu").encode(np.zeros((60, 60, 3), np.uint8))),
-        "the features have 192 numbers for each patch, and those of this model 64",
+        "the features have 192 dimensions, but this model has 64",
     ),
     "image, floats": (
         lambda model: loose.Labeller(model, ["a"]).label(np.zeros((5, 5, 3))),

@@ -200,9 +200,9 @@ def test_refinement_follows_the_image_at_the_largest_scale(
 
 def test_features_of_other_scales_are_refused(model: Model, image: NDArray[np.uint8]) -> None:
     labeller = labeller_of(model, (1, 1.75))
-    with pytest.raises(UsageError, match=r"the features are of an image at 56 x 80 .* at 56 x 80 and 98 x 141"):
+    with pytest.raises(UsageError, match=r"the image was encoded at 56 x 80 .* expects 56 x 80 and 98 x 141"):
         labeller.label(model.encode(image))
-    with pytest.raises(UsageError, match="the features are of an image at 56 x 80 and 98 x 141"):
+    with pytest.raises(UsageError, match="the image was encoded at 56 x 80 and 98 x 141"):
         labeller_of(model, (1,)).label(model.encode(image, scales=(1, 1.75)))
 
 

@@ -115,7 +115,7 @@ class Features:
         height, width = self.size
         windows, rows, columns, dim = self.patches.shape
         scales = f", {len(self.scales)} scales" if self.finer else ""
-        return f"Features({height}x{width}, {windows} windows of {rows}x{columns} patches, {dim} numbers each{scales})"
+        return f"Features({height}x{width}, {windows} windows of {rows}x{columns} patches of {dim} dimensions{scales})"
 
 
 def features_of(record: FeatureRecord, device: torch.device) -> Features:

@@ -135,7 +135,7 @@ class Labeller:
         """
         choose(errors, ("raise", "yield"), "value of `errors`")
         if isinstance(images, str | Path) or not isinstance(images, Iterable):
-            raise UsageError(f"images must be a list, not {quoted(images)}", "For one image: Labeller.label.")
+            raise UsageError(f"images must be a list, not {quoted(images)}", "Use Labeller.label for one image.")
         return self._label_many(images, errors == "yield")
 
     def _label_many(
@@ -167,13 +167,13 @@ class Labeller:
             return None
         if guide is None:
             raise UsageError(
-                "refinement follows the colours of the image, and features have none",
+                "refinement follows the colours of the image, but features have none",
                 "Pass the image of the features as argument `guide`.",
             )
         prepared = self._prepare(guide)
         if (prepared.size, plans_of(prepared.scales)) != (features.size, plans_of(features.scales)):
             height, width = features.size
-            raise UsageError(f"the guide is not of the {height} x {width} (height x width) pixels of the features")
+            raise UsageError(f"the guide must have the {height} x {width} (height x width) pixels of the encoded image")
         return prepared
 
     def _prepare(self, image: ImageInput) -> Prepared:
@@ -184,13 +184,13 @@ class Labeller:
         dim, plans = features.patches.shape[-1], plans_of(features.scales)
         if dim != self.model.backbone.embed_dim:
             raise UsageError(
-                f"the features have {dim} numbers for each patch, and those of this model {self.model.backbone.embed_dim}",
+                f"the features have {dim} dimensions, but this model has {self.model.backbone.embed_dim}",
                 "Encode the image with the model of the labeller.",
             )
         expected = self._patches.view.plans(features.size)
         if plans != expected:
             raise UsageError(
-                f"the features are of an image at {_sizes(plans)}, and this labeller sees it at {_sizes(expected)}",
+                f"the image was encoded at {_sizes(plans)}, but this labeller expects {_sizes(expected)}",
                 "Pass the mode, the short side and the scales of the labeller to encode.",
             )
 
