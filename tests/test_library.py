@@ -185,6 +185,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
         lambda out: tipsseg.label_folder("absent.png", ["a"], output=out, model="tiny"), tipsseg.errors.InputError,
         "absent.png",
     ),
+    "URL": (
+        lambda out: tipsseg.label_folder(["https://a.b/c.jpg"], ["a"], output=out), tipsseg.errors.InputError,
+        "URLs are not supported: https://a.b/c.jpg",
+    ),
     "no classes": (lambda out: tipsseg.label_folder(DESERT, [], output=out), tipsseg.errors.VocabularyError, "no classes"),
     "format": (
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, formats=["pgn"]), tipsseg.UsageError,

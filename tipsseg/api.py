@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, Unpack
 
 from tipsseg.errors import ImageError, UsageError
+from tipsseg.images.decoding import refuse_url
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import EncodeFolderKeywords, LabelFolderKeywords, with_keywords
@@ -291,14 +292,13 @@ def _read_encoded(spec: RunSpec, images: list[_Done]) -> Iterator[FolderImage]:
 
 def as_paths(images: Paths) -> tuple[Path, ...]:
     """Return one path or several as a tuple. Raise UsageError for other values."""
-    if isinstance(images, str | Path):
-        return (Path(images),)
-    if not isinstance(images, Iterable):
+    if not isinstance(images, Iterable | Path):
         raise UsageError(f"images must be paths, not {quoted(images)}", 'For example: "photos/", or a list of files.')
-    paths = tuple(images)
+    paths = (images,) if isinstance(images, str | Path) else tuple(images)
     for path in paths:
         if not isinstance(path, str | Path):
             raise UsageError(f"images must be paths, not {quoted(path)}", "Use Model.label for an image in memory.")
+        refuse_url(path)
     return tuple(map(Path, paths))
 
 

@@ -81,8 +81,7 @@ def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
         ImageError: The file cannot be read.
         InputError: The image has a wrong type, shape or dtype, or pixel values without an 8-bit equivalent.
     """
-    if isinstance(image, str) and re.match(r"[a-z]+://", image):
-        raise InputError(f"URLs are not supported: {image}", "Download the image first.")
+    refuse_url(image)
     if isinstance(image, str | Path):
         return decode_upright(Path(image), max_pixels)
     if isinstance(image, Image.Image):
@@ -105,6 +104,12 @@ def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
             hint,
         )
     return upright_image(Image.fromarray(image))
+
+
+def refuse_url(image: object) -> None:
+    """Raise InputError for the URL of an image."""
+    if isinstance(image, str) and re.match(r"[a-z]+://", image):
+        raise InputError(f"URLs are not supported: {image}", "Download the image first.")
 
 
 def upright_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

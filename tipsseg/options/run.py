@@ -97,9 +97,8 @@ class OutputOptions:
         _set(self, "output", Path(self.output))
         if self.formats is not None:
             if isinstance(self.formats, str) or not all(isinstance(name, str) for name in self.formats):
-                raise UsageError(
-                    f"formats must be a list of names, not {quoted(self.formats)}", 'For example: ["png", "coco"].'
-                )
+                names = split_names([self.formats]) if isinstance(self.formats, str) else ("png", "coco")
+                raise UsageError(f"formats must be a list of names, not {quoted(self.formats)}", f"Use {list(names)}.")
             _set(self, "formats", tuple(self.formats))
         if isinstance(self.shard, str):
             _set(self, "shard", parse_shard(self.shard))
