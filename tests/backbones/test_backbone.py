@@ -272,13 +272,13 @@ def test_one_thread_at_a_time_computes(mlp_checkpoint: Path, monkeypatch: pytest
             return plain(pixels)
 
     backbone._tower = Watching(backbone.vision_encoder)
-    compare = scores.cosines_with
+    compare = scores.compute_cosines
 
     def watching(patches: Values, vectors: Values, biases: Values | None) -> Values:
         held.append(backbone.at_work.locked())
         return compare(patches, vectors, biases)
 
-    monkeypatch.setattr("tipsseg.labelling.patch_labeller.cosines_with", watching)
+    monkeypatch.setattr("tipsseg.labelling.patch_labeller.compute_cosines", watching)
     labeller.label(np.zeros((60, 60, 3), np.uint8))
     assert held == [True, True]
 

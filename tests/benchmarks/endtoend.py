@@ -26,7 +26,7 @@ from PIL import Image
 
 from tipsseg import LabelOptions
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
-from tipsseg.labelling.golden import picture
+from tipsseg.labelling.golden import draw_picture
 from tipsseg.labelling.view import view_of
 from tipsseg.options import default_jobs
 
@@ -71,7 +71,7 @@ def main() -> None:
 def draw(folder: Path, number: int) -> None:
     """Photographs: the same picture in other colours, with grain."""
     folder.mkdir()
-    plain = picture(480, 640)
+    plain = draw_picture(480, 640)
     for index in range(number):
         rng = np.random.default_rng(index)
         grain = rng.normal(0, 6, plain.shape)

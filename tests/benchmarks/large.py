@@ -20,7 +20,7 @@ from pathlib import Path
 from models import machine
 from PIL import Image
 
-from tipsseg.labelling.golden import picture
+from tipsseg.labelling.golden import draw_picture
 
 CLASSES = "panda,tree,house,car,grass,sky,water,rock"
 DECODE = "import sys; from PIL import Image; Image.MAX_IMAGE_PIXELS = None; Image.open(sys.argv[1]).load()"
@@ -64,7 +64,9 @@ def main() -> None:
 def draw(path: Path, height: int, width: int) -> None:
     """The picture, in a process of its own."""
     if os.fork() == 0:
-        Image.fromarray(picture(height // 10, width // 10)).resize((width, height), Image.Resampling.BICUBIC).save(path)
+        Image.fromarray(draw_picture(height // 10, width // 10)).resize((width, height), Image.Resampling.BICUBIC).save(
+            path
+        )
         os._exit(0)
     os.wait()
 

@@ -89,7 +89,7 @@ def measure_time(rounds: int) -> None:
 
 
 def measure_loops(rounds: int) -> None:
-    if compiled.loops() is None:
+    if compiled.load_loops() is None:
         raise SystemExit("There is no numba that can be used: pip install 'tipsseg[numba]'.")
     print(
         "| cosines | phrases | loops over numpy (median) | other labels | confidence is off by, mean | by more than 0.01 |"

@@ -24,7 +24,7 @@ from models import machine, save_model
 
 from tipsseg import Labeller, Model, make_vocabulary
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
-from tipsseg.labelling.golden import picture
+from tipsseg.labelling.golden import draw_picture
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
 
 LOAD = """
@@ -53,7 +53,7 @@ def main() -> None:
 def measure_commands(place: Path, rounds: int) -> None:
     from PIL import Image
 
-    Image.fromarray(picture(224, 300)).save(place / "one.png")
+    Image.fromarray(draw_picture(224, 300)).save(place / "one.png")
     label = ["-m", "tipsseg", "label", "one.png", "-c", "panda,tree", "-m", "tiny", "-q", "--no-resume"]
     pairs: Mapping[str, tuple[Sequence[str], str, Sequence[str]]] = {
         "tipsseg --help": (["-m", "tipsseg", "--help"], "import typer", ["-c", "import typer"]),

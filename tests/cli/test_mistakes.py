@@ -302,7 +302,7 @@ NOTHING_DONE = {
     "a list with the wrong separator": (["-", "-0"], b"a.png\nb.png\n", 2, "the list on stdin has lines and no NUL"),
     "a folder without images": (["coco"], None, 1, "no images in coco"),
     "no such file": (["b.png"], None, 1, "b.png: no such file or folder"),
-    "scales that are one": (["photos", "--scales", "1,1.01"], None, 2, "--scales: 1 and 1.01 are short sides of"),
+    "scales that are one": (["photos", "--scales", "1,1.01"], None, 2, "--scales: 1 and 1.01 give short sides of"),
 }
 
 

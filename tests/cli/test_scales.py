@@ -14,7 +14,7 @@ from running import Command
 import tipsseg
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.features.file import read_feature_file
-from tipsseg.labelling.golden import picture
+from tipsseg.labelling.golden import draw_picture
 
 TINY = ("-m", "tiny", "--device", "cpu", "--short-side", "56")
 LABEL = (*TINY, "-c", "panda,tree,sky", "-q")
@@ -27,7 +27,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("imgs").mkdir()
     for name, size in (("a.png", (90, 130)), ("b.png", (120, 80))):
-        Image.fromarray(picture(*size)).save(Path("imgs", name))
+        Image.fromarray(draw_picture(*size)).save(Path("imgs", name))
     return Path("imgs")
 
 
@@ -188,10 +188,10 @@ def test_scores_and_archives(command: Command, images: Path) -> None:
         (("label", "-c", "a", "--scales", "1,1"), "--scales has 1 twice"),
         (("label", "-c", "a", "--scales", "two"), "--scales two: 'two' is not a number"),
         (("label", "-c", "a", "--scales", "1,2,3,4,5"), "--scales has 5 numbers; the maximum is 4"),
-        (("label", "-c", "a", "--scales", "1,1.001"), "--scales: 1 and 1.001 are both a short side of 56 pixels"),
+        (("label", "-c", "a", "--scales", "1,1.001"), "--scales: 1 and 1.001 both give a short side of 56 pixels"),
         (
             ("label", "-c", "a", "--scales", "1,1.01"),
-            "--scales: 1 and 1.01 are short sides of 56 and 57 pixels, less than one patch (14 pixels) apart",
+            "--scales: 1 and 1.01 give short sides of 56 and 57 pixels, less than one patch (14 pixels) apart",
         ),
     ],
 )

@@ -20,7 +20,7 @@ from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.errors import DeviceError
 from tipsseg.labelling.encode import encode_prepared
 from tipsseg.labelling.features import round_features
-from tipsseg.labelling.golden import picture
+from tipsseg.labelling.golden import draw_picture
 from tipsseg.labelling.scoring.assign import LabelTable
 from tipsseg.labelling.scoring.device_scores import DeviceLabels, DeviceScorer
 from tipsseg.labelling.view import view_of
@@ -41,7 +41,7 @@ def test_labels_agree_with_those_of_the_cpu(
     tiny_checkpoint: Path, mode: Mode, refine: Refinement, dtype: Dtype
 ) -> None:
     options = LabelOptions(mode=mode, refine=refine)
-    image = picture(480, 640)
+    image = draw_picture(480, 640)
     runs: tuple[tuple[str, Dtype], ...] = (("cpu", "float32"), ("cuda", dtype))
     expected, got = (
         Labeller(load(tiny_checkpoint, device=device, dtype=kind), make_vocabulary(CLASSES), options)
@@ -128,7 +128,7 @@ def test_scores_agree_with_those_of_the_cpu(groups: list[int], least: float, mod
 def test_nothing_waits_for_the_device_before_labels_are_asked_for(tiny_checkpoint: Path) -> None:
     model = load(tiny_checkpoint, device=str(DEVICE))
     labeller = Labeller(model, make_vocabulary(CLASSES))
-    features = model.encode(picture(480, 640))
+    features = model.encode(draw_picture(480, 640))
     labeller._patches.score(features.scales, 3)  # brings the weights of resizing there
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -142,7 +142,7 @@ def test_nothing_waits_for_the_device_before_labels_are_asked_for(tiny_checkpoin
 def test_values_that_are_no_numbers_are_an_error(tiny_checkpoint: Path) -> None:
     model = load(tiny_checkpoint, device=str(DEVICE))
     labeller = Labeller(model, make_vocabulary(CLASSES))
-    features = model.encode(picture(100, 120))
+    features = model.encode(draw_picture(100, 120))
     broken = Features(features.size, features.plan, torch.full_like(features.patches, torch.nan), features.class_tokens)
     with pytest.raises(DeviceError, match="infinity or NaN"):
         labeller.label(broken)
@@ -152,7 +152,7 @@ def test_values_that_are_no_numbers_are_an_error(tiny_checkpoint: Path) -> None:
 def test_a_folder_has_the_labels_of_the_cpu(tiny_checkpoint: Path, tmp_path: Path, formats: tuple[str, ...]) -> None:
     (tmp_path / "imgs").mkdir()
     for number, size in enumerate([(480, 640), (300, 200), (480, 640), (224, 224), (90, 700)]):
-        Image.fromarray(np.roll(picture(*size), number, 2)).save(tmp_path / "imgs" / f"{number}.png")
+        Image.fromarray(np.roll(draw_picture(*size), number, 2)).save(tmp_path / "imgs" / f"{number}.png")
     masks = []
     for name, device in (("a", "cpu"), ("b", str(DEVICE)), ("c", str(DEVICE))):
         done = label_folder(
@@ -177,7 +177,7 @@ def test_nothing_waits_for_the_device_while_windows_are_encoded_and_kept(
     tiny_checkpoint: Path, dtype: FeatureDtype
 ) -> None:
     model = load(tiny_checkpoint, device=str(DEVICE))
-    prepared = view_of(model.backbone, LabelOptions()).prepare(Image.fromarray(picture(480, 640)))
+    prepared = view_of(model.backbone, LabelOptions()).prepare(Image.fromarray(draw_picture(480, 640)))
     round_features(encode_prepared(model.backbone, prepared), dtype).record()  # memory is pinned the first time
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -21,7 +21,7 @@ from tipsseg.labelling.scoring.assign import Assignment, LabelTable
 from tipsseg.labelling.scoring.compiled import match as compiled
 from tipsseg.labelling.scoring.compiled.match import match
 from tipsseg.labelling.scoring.resample import Values
-from tipsseg.labelling.scoring.scores import Scores, WholeScores, WindowScores, values_at
+from tipsseg.labelling.scoring.scores import Scores, WholeScores, WindowScores, score_pixels
 from tipsseg.labelling.windows import make_plan
 from tipsseg.types import LabelArray, WindowPlan, ignore_id, label_dtype
 from tipsseg.util.files import cache_folder
@@ -34,7 +34,7 @@ def _with_numba() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(compiled.SWITCH)
         compiled._load.cache_clear()
-        assert compiled.loops() is not None
+        assert compiled.load_loops() is not None
         yield
     compiled._load.cache_clear()
 
@@ -160,7 +160,7 @@ def test_pixels_that_rounding_may_decide_are_scored_as_numpy_does(monkeypatch: p
     assert np.array_equal(match(scores, case.size, table_of(case)).labels, expected.labels)
     assert asked == []
     assert set(np.unique(expected.labels)) == {1, 2, 3}
-    monkeypatch.setattr(compiled, "_choose_again", lambda *_: None)
+    monkeypatch.setattr(compiled, "_rescore_unsure", lambda *_: None)
     assert not np.array_equal(match(scores, case.size, table_of(case)).labels, expected.labels)
 
 
@@ -173,11 +173,11 @@ def test_scores_at_single_pixels_are_those_of_the_map_bit_by_bit(case: Case) -> 
     scores = WindowScores(cosines, plan, case.temperature).values(*everything)
     rng = np.random.default_rng(3)
     rows, columns = (rng.integers(0, length, 300) for length in plan.size)
-    assert np.array_equal(values_at(cosines, plan, rows, columns), scores[:, rows, columns])
+    assert np.array_equal(score_pixels(cosines, plan, rows, columns), scores[:, rows, columns])
 
 
 def test_exp_and_log_are_off_by_little() -> None:
-    maths = compiled.loops()
+    maths = compiled.load_loops()
     assert maths is not None
     exp, log = maths.maths.exp, maths.maths.log
 
@@ -235,8 +235,8 @@ def test_without_numba_there_are_no_loops(lacks: str, tmp_path: Path, monkeypatc
         monkeypatch.setenv("TIPSSEG_CACHE", str(tmp_path / "file" / "cache"))
     else:
         monkeypatch.setattr(compiled, "_match", fails)
-    assert compiled.loops() is None
-    assert not compiled.to_be_compiled()
+    assert compiled.load_loops() is None
+    assert not compiled.needs_compilation()
     assert not list(Path(compiled.__file__).parent.rglob("*.nb?"))  # numba's own choice, where it cannot write to ours
     scores = WindowScores(*cosines_of(CASES["one window"]), 0.02)
     monkeypatch.undo()
@@ -245,14 +245,14 @@ def test_without_numba_there_are_no_loops(lacks: str, tmp_path: Path, monkeypatc
 
 def test_a_new_cache_is_to_be_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIPSSEG_CACHE", str(tmp_path))
-    assert compiled.to_be_compiled()
+    assert compiled.needs_compilation()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_compiled_is_kept_in_the_cache_of_tipsseg() -> None:
     folder = cache_folder()
     assert folder is not None
-    assert not compiled.to_be_compiled()
+    assert not compiled.needs_compilation()
     kept = {path.suffix for path in (folder / "numba").rglob("*") if path.is_file()}
     assert kept == {".nbi", ".nbc"}
     assert not list(Path(compiled.__file__).parent.rglob("*.nb?"))
@@ -264,7 +264,7 @@ def test_a_folder_has_the_same_masks_with_numba_and_without(tmp_path: Path, monk
         return {path.name: path.read_bytes() for path in (folder / "masks").rglob("*.png")}
 
     with_numba = masks_in(tmp_path / "with")
-    monkeypatch.setattr(compiled, "loops", lambda: None)
+    monkeypatch.setattr(compiled, "load_loops", lambda: None)
     assert len(with_numba) > 3
     assert masks_in(tmp_path / "without") == with_numba
 

@@ -24,7 +24,7 @@ from tipsseg import ClassSpec, Features, Labeller, Model, UsageError, make_vocab
 from tipsseg.backbones.devices import as_device_error
 from tipsseg.errors import DeviceError
 from tipsseg.labelling import patch_labeller
-from tipsseg.labelling.golden import picture
+from tipsseg.labelling.golden import draw_picture
 from tipsseg.labelling.scoring import device_scores
 from tipsseg.labelling.scoring.assign import Assignment, LabelTable, best_groups, match
 from tipsseg.labelling.scoring.device_scores import DeviceScorer
@@ -208,7 +208,7 @@ def test_any_image_and_any_tiles(
 def test_no_tile_is_larger_than_it_may(mode: Mode, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     most = 1 << 12
     sizes: list[int] = []
-    plain = device_scores._resized
+    plain = device_scores._resize
 
     def spy(values: torch.Tensor, *axes: device_scores._Axis) -> torch.Tensor:
         made = plain(values, *axes)
@@ -218,7 +218,7 @@ def test_no_tile_is_larger_than_it_may(mode: Mode, size: tuple[int, int], monkey
     cosines, plan = drawn(size, 20, mode, 1, 0.1)
     everything = on_device(cosines, plan, size, table_of([1] * 20), 0.05)
     monkeypatch.setattr(device_scores, "_ELEMENTS", most)
-    monkeypatch.setattr(device_scores, "_resized", spy)
+    monkeypatch.setattr(device_scores, "_resize", spy)
     tiled = on_device(cosines, plan, size, table_of([1] * 20), 0.05)
     # A single pixel may come from more: two rows and columns of the grid of a reduced image.
     assert max(sizes) <= max(most, 20 * plan.size[0] * plan.size[1] // 30)
@@ -291,7 +291,7 @@ NAMES: list[str | ClassSpec] = [ClassSpec("panda leg", ("leg",)), "tree", ClassS
 def test_values_that_are_no_numbers_are_an_error(model: Model, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patch_labeller, "_MAX_ASYNC_PIXELS", most)
     device = as_on_a_gpu(Labeller(model, make_vocabulary(NAMES)))
-    features = model.encode(picture(60, 80))
+    features = model.encode(draw_picture(60, 80))
     patches = features.patches.clone()
     patches[0, 1, 2] = torch.nan
     broken = Features(features.size, features.plan, patches, features.class_tokens)

@@ -26,7 +26,7 @@ from tipsseg.errors import DeviceError
 from tipsseg.fitting.maths import make_windows
 from tipsseg.fitting.unlabelled import sample_patches
 from tipsseg.labelling.features import round_features
-from tipsseg.labelling.golden import picture
+from tipsseg.labelling.golden import draw_picture
 from tipsseg.labelling.scoring import device_scores
 from tipsseg.options import Dtype, FeatureDtype
 
@@ -94,7 +94,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("mode", ["slide", "whole"])
 def test_every_tower_gives_the_labels_of_the_cpu(folder: Path, device: OtherDevice, mode: Any) -> None:
     options = LabelOptions(mode=mode, short_side=70)
-    image = picture(60, 100)
+    image = draw_picture(60, 100)
     expected = Labeller(tipsseg.load(folder, device="cpu", dtype="float32"), CLASSES, options).label(image)
     labeller = Labeller(model_on(device, folder), CLASSES, options)
     assert labeller._patches.vectors.device == device.device
@@ -107,7 +107,7 @@ def test_labels_are_those_of_the_cpu_and_wait_once_for_the_device(
     device: OtherDevice, mlp_checkpoint: Path, name: str
 ) -> None:
     options = LabelOptions(**OPTIONS[name])
-    images = [np.roll(picture(60, 100), step, 1) for step in (0, 9)]
+    images = [np.roll(draw_picture(60, 100), step, 1) for step in (0, 9)]
     expected = list(Labeller(tipsseg.load(mlp_checkpoint, device="cpu"), CLASSES, options).label_many(images))
     labeller = Labeller(model_on(device, mlp_checkpoint), CLASSES, options)
     labeller.label(images[0])  # brings what all images of this size need
@@ -125,7 +125,7 @@ def test_half_precision(device: OtherDevice, tiny_checkpoint: Path, dtype: Dtype
     options = LabelOptions(short_side=112)
     expected = Labeller(tipsseg.load(tiny_checkpoint, device="cpu", dtype="float32"), CLASSES, options)
     labeller = Labeller(model_on(device, tiny_checkpoint, dtype=dtype), CLASSES, options)
-    image = picture(112, 150)
+    image = draw_picture(112, 150)
     assert (labeller.label(image).labels == expected.label(image).labels).mean() > 0.97
 
 
@@ -133,7 +133,7 @@ def test_images_whose_labels_are_too_large_to_be_under_way(
     device: OtherDevice, mlp_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labeller = Labeller(model_on(device, mlp_checkpoint), CLASSES)
-    image = picture(60, 100)
+    image = draw_picture(60, 100)
     expected = labeller.label(image).labels
     monkeypatch.setattr("tipsseg.labelling.patch_labeller._MAX_ASYNC_PIXELS", 1000)
     monkeypatch.setattr(device_scores, "_ELEMENTS", 20_000)
@@ -143,7 +143,7 @@ def test_images_whose_labels_are_too_large_to_be_under_way(
 def test_the_best_classes(device: OtherDevice, mlp_checkpoint: Path) -> None:
     labeller = Labeller(model_on(device, mlp_checkpoint), CLASSES)
     host = Labeller(tipsseg.load(mlp_checkpoint, device="cpu", dtype="float32"), CLASSES)
-    features, there = (each.model.encode(picture(60, 100)) for each in (labeller, host))
+    features, there = (each.model.encode(draw_picture(60, 100)) for each in (labeller, host))
     device.waits.clear()
     best = labeller._patches.assign(labeller._patches.score(features.scales, 3)).top
     expected = host._patches.assign(host._patches.score(there.scales, 3)).top
@@ -158,7 +158,7 @@ def test_the_best_classes(device: OtherDevice, mlp_checkpoint: Path) -> None:
 
 def test_windows_of_several_images_share_batches(device: OtherDevice, mlp_checkpoint: Path) -> None:
     labeller = Labeller(model_on(device, mlp_checkpoint, 4), CLASSES, LabelOptions(scales=(1, 1.75)))
-    images = [picture(*size) for size in ((60, 60), (60, 130), (56, 56))]
+    images = [draw_picture(*size) for size in ((60, 60), (60, 130), (56, 56))]
     alone = [labeller.label(image) for image in images]
     device.waits.clear()
     for one, other in zip(alone, labeller.label_many(images), strict=True):
@@ -167,7 +167,7 @@ def test_windows_of_several_images_share_batches(device: OtherDevice, mlp_checkp
 
 
 def test_where_memory_runs_out_the_batch_is_halved(folder: Path, device: OtherDevice) -> None:
-    windows = [np.roll(picture(56, 56), step, 1) for step in range(11)]
+    windows = [np.roll(draw_picture(56, 56), step, 1) for step in range(11)]
     pair, backbone = (model_on(device, folder, size).backbone for size in (2, 8))
     told: list[int] = []
     backbone.on_less_memory = told.append
@@ -193,7 +193,7 @@ def test_a_device_that_holds_too_little_is_an_error(
     device: OtherDevice, mlp_checkpoint: Path, mode: Any, when: str, message: str
 ) -> None:
     labeller = Labeller(model_on(device, mlp_checkpoint), CLASSES, LabelOptions(mode=mode))
-    image = picture(60, 100)
+    image = draw_picture(60, 100)
     features = labeller.model.encode(image, mode=mode)
     device.holds = 1000
     with pytest.raises(DeviceError, match=message):
@@ -208,7 +208,7 @@ def test_features_go_to_a_file_and_back(
     device: OtherDevice, mlp_checkpoint: Path, tmp_path: Path, dtype: FeatureDtype
 ) -> None:
     labeller = Labeller(model_on(device, mlp_checkpoint), CLASSES)
-    features = labeller.model.encode(picture(60, 100))
+    features = labeller.model.encode(draw_picture(60, 100))
     device.waits.clear()
     rounded = round_features(features, dtype)
     assert device.waits == []
@@ -225,7 +225,7 @@ def test_features_go_to_a_file_and_back(
 def test_a_fit_is_that_of_the_same_features_on_the_cpu(device: OtherDevice, tiny_checkpoint: Path) -> None:
     options = LabelOptions(short_side=56)
     model = model_on(device, tiny_checkpoint)
-    images = [np.roll(picture(56, 70), step, 1) for step in (0, 20, 40)]
+    images = [np.roll(draw_picture(56, 70), step, 1) for step in (0, 20, 40)]
     features = [model.encode(image, short_side=56) for image in images]
     masks = [(1 + (image[..., 0] > 128) + (image[..., 1] > 128)).astype(np.uint8) for image in images[:2]]
     fitted = tipsseg.learn.fit(model, features[:2], masks, ["a", "b", "sky"], options, unlabelled=features[2:])
@@ -242,11 +242,11 @@ def test_what_an_image_teaches_waits_once_for_the_device(device: OtherDevice, ml
     model = model_on(device, mlp_checkpoint)
     mask = np.ones((60, 100), np.uint8)
     for _ in range(2):
-        features = model.encode(picture(60, 100))
+        features = model.encode(draw_picture(60, 100))
         device.waits.clear()
         assert len(make_windows(features.patches, features.plan, mask, np.arange(2))) == 2
         assert len(device.waits) == 1
-        features = model.encode(picture(60, 100))
+        features = model.encode(draw_picture(60, 100))
         assert sample_patches(features.patches).device.type == "cpu"
         assert len(device.waits) == 2
 
@@ -260,7 +260,7 @@ def test_the_commands_of_the_loop(device: OtherDevice, tmp_path: Path, monkeypat
     for folder in ("imgs", "gt"):
         Path(folder).mkdir()
     for name, size in zip(names, [(56, 70), (56, 56), (56, 70), (60, 56)], strict=True):
-        image = np.roll(picture(*size), int(name[0]) * 7, 1)
+        image = np.roll(draw_picture(*size), int(name[0]) * 7, 1)
         Image.fromarray(image).save(f"imgs/{name}")
         Image.fromarray(image[..., 0] // 128 + 1).save(f"gt/{name}")
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tipsseg import ClassSpec, Features, Labeller, LabelMap, LabelOptions, Model, UsageError, make_vocabulary
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.labelling import refine
-from tipsseg.labelling.golden import picture
+from tipsseg.labelling.golden import draw_picture
 from tipsseg.labelling.scoring.assign import LabelTable, best_groups, match
 from tipsseg.labelling.scoring.resample import Values, resize
 from tipsseg.labelling.scoring.scores import FusedScores
@@ -142,7 +142,7 @@ def model(mlp_checkpoint: Path) -> Model:
 
 @pytest.fixture(scope="module")
 def image() -> NDArray[np.uint8]:
-    return picture(90, 130)
+    return draw_picture(90, 130)
 
 
 def labeller_of(model: Model, scales: Sequence[float], *entries: str | ClassSpec, **options: object) -> Labeller:
@@ -176,7 +176,7 @@ def test_labels_are_the_same_whatever_they_come_from(
     assert same(labeller.label(features, guide=image), found)
     alone = [model.encode(image, mode=mode, scales=(scale,)) for scale in scales]
     assert same(labeller.label(Features.at_scales(alone), guide=image), found)
-    other = picture(40, 61)
+    other = draw_picture(40, 61)
     many = list(labeller.label_many([other, image, other]))
     assert same(many[1], found)
     assert same(many[0], many[2])
@@ -221,11 +221,11 @@ def test_a_file_holds_one_scale(model: Model, image: NDArray[np.uint8], tmp_path
 @pytest.mark.parametrize(
     ("scales", "short_side", "message"),
     [
-        pytest.param((1, 1.001), 56, "`scales`: 1 and 1.001 are both a short side of 56 pixels", id="one short side"),
+        pytest.param((1, 1.001), 56, "`scales`: 1 and 1.001 both give a short side of 56 pixels", id="one short side"),
         pytest.param(
             (0.5, 1, 1.2),
             56,
-            r"`scales`: 1 and 1.2 are short sides of 56 and 67 pixels, less than one patch \(14 pixels\) apart",
+            r"`scales`: 1 and 1.2 give short sides of 56 and 67 pixels, less than one patch \(14 pixels\) apart",
             id="one patch",
         ),
         pytest.param((0.5, 1, 1.25), 56, None, id="a patch apart"),
@@ -241,7 +241,7 @@ def test_scales_of_one_grid_of_patches_are_refused(
     with pytest.raises(UsageError, match=message):
         labeller_of(model, scales, short_side=short_side)
     with pytest.raises(UsageError, match=message):
-        model.encode(picture(60, 60), scales=scales, short_side=short_side)
+        model.encode(draw_picture(60, 60), scales=scales, short_side=short_side)
 
 
 @pytest.mark.parametrize(("mode", "largest"), [("slide", 42), ("whole", 140)])

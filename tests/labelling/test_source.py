@@ -65,7 +65,7 @@ def test_an_image_that_the_model_cannot_see_keeps_its_advice(ref: ImageRef) -> N
     with pytest.raises(ImageError, match="too elongated") as caught:
         reader(short_side=8192).load(ref)
     assert caught.value.path == ref.path
-    assert caught.value.hint.startswith("Cut it into pieces")
+    assert caught.value.hint.startswith("Cut the image into pieces")
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def test_a_cache_that_cannot_be_written_costs_the_computing(model: Path, monkeyp
 def test_what_was_not_used_for_long_makes_room(
     cache: Path, model: Path, computed: Computed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text_cache, "_KEPT", 2)
+    monkeypatch.setattr(text_cache, "_MOST_FILES", 2)
     first, second, third = (make_vocabulary((name,), ()) for name in ("tree", "sky", "sea"))
     for number, vocabulary in enumerate((first, second)):
         computed.of(model, vocabulary)

@@ -1,1 +1,1 @@
-"""One image in, its LabelMap out."""
+"""Label an image: prepare, encode, score, assign, refine."""

@@ -1,4 +1,4 @@
-"""Images go in, their features come out: windows of several images share a batch."""
+"""Encode images in batches that windows of several images share."""
 
 from __future__ import annotations
 
@@ -23,58 +23,58 @@ Batched = TypeVar("Batched")
 
 
 class Batches(Generic[Batched]):
-    """The model as a queue: images leave it in the order they came, as soon as their last window was in a full batch."""
+    """A queue of images. They leave it in order, once a full batch has encoded their last window."""
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
         self._windows: deque[NDArray[np.uint8]] = deque()
-        self._images: deque[_Partly[Batched]] = deque()
+        self._images: deque[_PendingImage[Batched]] = deque()
 
     def add(self, image: Batched, prepared: Prepared) -> Iterator[tuple[Batched, Features]]:
-        """Take an image, and yield the images that are complete now, each with its features as `Model.encode` makes them.
+        """Add an image, and yield the images that are complete now with their features, equal to those of `Model.encode`.
 
         Args:
-            image: Stands for the image in what is yielded.
-            prepared: The image as the model sees it.
+            image: Any object that identifies the image in the result.
+            prepared: The prepared image.
         """
-        windows = [each.windows() for each in prepared.scales]
-        # As a whole, at a size of its own; or where windows share no batch: a CPU divides its threads between those of an image.
+        windows = [scale.windows() for scale in prepared.scales]
+        # Encode at once in mode "whole", and on a CPU, which divides its threads between the windows of a single image.
         if not windows[0] or (self._backbone.batch_size == 1 and not self._images):
             yield image, encode_prepared(self._backbone, prepared)
             return
-        self._images.append(_Partly(image, prepared))
+        self._images.append(_PendingImage(image, prepared))
         self._windows.extend(chain.from_iterable(windows))
         yield from self._run(self._backbone.batch_size)
 
     def flush(self) -> Iterator[tuple[Batched, Features]]:
-        """Encode what waits for a full batch, and yield the images that were not complete."""
+        """Encode the remaining windows, and yield the remaining images with their features."""
         return self._run(1)
 
     def _run(self, at_least: int) -> Iterator[tuple[Batched, Features]]:
         backbone = self._backbone
         while len(self._windows) >= at_least:
             batch = [self._windows.popleft()]
-            # A scale below the model's native size has smaller windows, which share no batch with others.
+            # A scale below the model's native size has smaller windows, which cannot share a batch with larger ones.
             while self._windows and len(batch) < backbone.batch_size and self._windows[0].shape == batch[0].shape:
                 batch.append(self._windows.popleft())
             encoded = backbone.encode_windows(batch)
             for window in zip(encoded.patches, encoded.class_tokens, strict=True):
-                if (features := self._images[0].take(*window)) is not None:
+                if (features := self._images[0].add_window(*window)) is not None:
                     yield self._images.popleft().image, features
 
 
-class _Partly(Generic[Batched]):
-    """An image whose windows are not all encoded yet."""
+class _PendingImage(Generic[Batched]):
+    """An image with windows that are not encoded yet."""
 
     def __init__(self, image: Batched, prepared: Prepared) -> None:
         self.image = image
         self._size = prepared.size
-        self._plans = [each.plan for each in prepared.scales]
+        self._plans = [scale.plan for scale in prepared.scales]
         self._scales: list[Features] = []
         self._done = 0
 
-    def take(self, patches: Tensor, class_tokens: Tensor) -> Features | None:
-        """Take the next window, [h, w, D] and [C, D]; return the features of the image once that was the last."""
+    def add_window(self, patches: Tensor, class_tokens: Tensor) -> Features | None:
+        """Add the features of the next window, [h, w, D] and [C, D]. After the last, return the features of the image."""
         plan = self._plans[len(self._scales)]
         windows = len(plan.corners)
         if not self._done:

@@ -1,4 +1,4 @@
-"""A vocabulary -> class vectors: what patches are compared with, and what each of the vectors stands for."""
+"""Turn a vocabulary into class vectors, and map each vector to its class."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import UsageError
 from tipsseg.labelling.scoring.assign import LabelTable
 from tipsseg.labelling.scoring.resample import Values
-from tipsseg.labelling.text_cache import remembered
+from tipsseg.labelling.text_cache import load_or_compute
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id, label_dtype
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND, match_synonyms, synonym_threshold
 from tipsseg.vocabulary.fitted import FittedVocabulary
@@ -23,13 +23,13 @@ from tipsseg.vocabulary.vocabulary import Phrase, Vocabulary
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classifier:
-    """The phrases of a vocabulary as vectors.
+    """Vectors of the phrases of a vocabulary.
 
     Attributes:
-        vocabulary: Without the phrases of an automatic background that mean the same as a class.
-        dropped: The phrases that were left out, each with the phrase of the class that it means the same as.
-        vectors: [P, D] float32, in the order of the vocabulary's phrases; of unit length unless they were fitted.
-        biases: [P] float32, added to the cosines; None for phrases as the text tower gives them.
+        vocabulary: The vocabulary, without automatic background phrases that are synonyms of a class.
+        dropped: The removed background phrases, each with its synonym among the phrases of classes.
+        vectors: [P, D] float32, in the order of the vocabulary's phrases. Unit vectors unless they are fitted.
+        biases: [P] float32, added to the cosines; None for text vectors.
     """
 
     vocabulary: Vocabulary
@@ -38,74 +38,71 @@ class Classifier:
     biases: Values | None = None
 
     def label_table(self, min_confidence: float) -> LabelTable:
-        """Return what the vectors stand for; `min_confidence` is that of classes which have none of their own."""
+        """Return the label of each vector. `min_confidence` applies to classes without their own minimum confidence."""
         classes = self.vocabulary.classes
         groups = [
             (label_id, len(list(group))) for label_id, group in groupby(p.label_id for p in self.vocabulary.phrases)
         ]
-        own = [min_confidence if each.min_confidence is None else each.min_confidence for each in classes]
+        thresholds = [min_confidence if entry.min_confidence is None else entry.min_confidence for entry in classes]
         return LabelTable(
             groups=[count for _, count in groups],
             label_ids=cast(LabelArray, np.array([label_id for label_id, _ in groups], label_dtype(len(classes)))),
-            min_confidence=np.array([min_confidence, *own], np.float32),
+            min_confidence=np.array([min_confidence, *thresholds], np.float32),
             ignore=ignore_id(len(classes)),
         )
 
 
 def make_classifier(backbone: Backbone, vocabulary: Vocabulary, cache: Path | None = None) -> Classifier:
-    """Encode the phrases of a vocabulary, and drop the automatic background phrases that mean the same as a class.
+    """Encode the phrases of a vocabulary, and drop automatic background phrases that are synonyms of a class.
 
     Args:
-        backbone: Encodes the phrases.
+        backbone: The model that encodes phrases.
         vocabulary: The classes and the background.
-        cache: The folder that keeps vectors for the next time; None: they are kept nowhere.
-
-    Returns:
-        The class vectors.
+        cache: Cache folder for text vectors. None: no cache.
     """
     vectors = _phrase_vectors(backbone, vocabulary, cache)
-    dropped = _same_meaning(vocabulary, vectors)
+    dropped = _find_synonyms(vocabulary, vectors)
     vocabulary = vocabulary.drop_background(dropped)
     chosen = np.stack([vectors[phrase] for phrase in vocabulary.phrases])
     return Classifier(vocabulary, dropped, chosen)
 
 
 def fitted_classifier(backbone: Backbone, fitted: FittedVocabulary) -> Classifier:
-    """Return the class vectors of a fit. Raises UsageError if the model has another width."""
+    """Return the class vectors of a fit. Raises UsageError if the model's features have another length."""
     width = fitted.vectors.shape[1]
     if width != backbone.embed_dim:
         raise UsageError(
-            f"the vectors of the fitted vocabulary have {width} numbers, and the features of the model {backbone.embed_dim}",
+            f"the vectors of the fitted vocabulary have {width} numbers, but the model's features have {backbone.embed_dim}",
             "Fit again with this model.",
         )
     return Classifier(fitted.vocabulary, {}, fitted.vectors, fitted.biases)
 
 
 def _phrase_vectors(backbone: Backbone, vocabulary: Vocabulary, cache: Path | None) -> Mapping[Phrase, Values]:
-    """The unit vectors, [D] each, of all phrases and of all that an automatic background is measured by."""
-    # Each goes through the text tower once, whatever becomes of it.
-    phrases = list(dict.fromkeys([*vocabulary.phrases, *(_general(vocabulary) if vocabulary.auto else ())]))
+    """Return the unit vector [D] of each phrase, and of the general background phrases if the background is automatic."""
+    # Without duplicates, so that each phrase is encoded once.
+    phrases = list(dict.fromkeys([*vocabulary.phrases, *(_general_phrases(vocabulary) if vocabulary.auto else ())]))
 
     def compute() -> Values:
         parts = [
             backbone.encode_text([phrase.text for phrase in group], templates)
             for templates, group in groupby(phrases, lambda phrase: phrase.templates)
         ]
-        return np.concatenate([each.cpu().numpy() for each in parts])
+        return np.concatenate([part.cpu().numpy() for part in parts])
 
-    vectors = compute() if cache is None else remembered(cache, backbone, phrases, compute)
+    vectors = compute() if cache is None else load_or_compute(cache, backbone, phrases, compute)
     return dict(zip(phrases, vectors, strict=True))
 
 
-def _general(vocabulary: Vocabulary) -> list[Phrase]:
+def _general_phrases(vocabulary: Vocabulary) -> list[Phrase]:
     return [Phrase(text, BACKGROUND, vocabulary.templates) for text in GENERAL_BACKGROUND]
 
 
-def _same_meaning(vocabulary: Vocabulary, vectors: Mapping[Phrase, Values]) -> Mapping[str, str]:
-    """The phrases of an automatic background that mean the same as a class, each with that class's phrase."""
+def _find_synonyms(vocabulary: Vocabulary, vectors: Mapping[Phrase, Values]) -> Mapping[str, str]:
+    """Return the automatic background phrases that are synonyms of a class, each with the class's phrase."""
     if not vocabulary.auto:
         return {}
-    general = np.stack([vectors[phrase] for phrase in _general(vocabulary)])
+    general = np.stack([vectors[phrase] for phrase in _general_phrases(vocabulary)])
     named = [phrase for phrase in vocabulary.phrases if phrase.label_id != BACKGROUND]
     classes = np.stack([vectors[phrase] for phrase in named])
     closest = match_synonyms(classes, general, synonym_threshold(general))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tipsseg.errors import FeatureFileError, UsageError
 from tipsseg.features.file import FeatureRecord, Origin, read_feature_file, write_feature_file
 from tipsseg.features.folder import FeatureFiles
-from tipsseg.labelling.scoring.scores import cosines_with
+from tipsseg.labelling.scoring.scores import compute_cosines
 from tipsseg.options import FEATURE_DTYPES, FeatureDtype, choose
 from tipsseg.types import WindowPlan
 
@@ -64,7 +64,7 @@ class Features:
         import torch
 
         if self.patches.device.type == "cpu":
-            return torch.from_numpy(cosines_with(self.patches.numpy(), vectors.numpy()))
+            return torch.from_numpy(compute_cosines(self.patches.numpy(), vectors.numpy()))
         height, width, dim = self.patches.shape[1:]
         with torch.inference_mode():
             # Window by window: the order of a device's sums may depend on the size of a product, and labels must not.

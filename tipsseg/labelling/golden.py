@@ -1,4 +1,4 @@
-"""Check that a model computes what it should: against recorded numbers, and one device against another."""
+"""Verify the output of a model: against recorded numbers, and one device against another."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tipsseg.labelling.windows import cut_windows
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How alike the cosines of two devices are.
+    """Agreement of the cosines of two devices.
 
     Attributes:
-        difference: The largest absolute difference; NaN if a cosine is not a number.
-        same_winner: Share of the patches at which the same phrase has the largest cosine, 0..1.
+        difference: Largest absolute difference; NaN if a cosine is NaN.
+        same_winner: Share of patches with the same best phrase, 0..1.
     """
 
     difference: float
@@ -31,50 +31,51 @@ class Agreement:
         return self.difference <= limit.difference and self.same_winner >= limit.same_winner
 
 
-# Measured with the embedded model on a CPU, over 20 pictures that `picture` makes of as many seeds; on the left the picture
-# that is used:
+# Measured with the embedded model on a CPU, for the picture of `draw_picture`, and the worst of 20 pictures with other seeds:
 #
-#                                   largest difference, worst    same winners, worst
-#   bfloat16                        0.0116              0.0222    99.2 %       98.8 %
-#   float16                         0.0016              0.0067    100 %        99.5 %
+#              largest difference, worst     same winners, worst
+#   bfloat16   0.0116              0.0222    99.2 %        98.8 %
+#   float16    0.0016              0.0067    100 %         99.5 %
 #
-# The limits are twice the worst (of float16 once and a half), as other devices sum in another order. A block whose attention or
-# MLP gives nothing differs by 0.13 to 0.70 and keeps 87 % of the winners at most. Rounding in float32 is 2 ** 13 times finer
-# than in float16.
+# The limits are twice the worst (for float16 1.5 times), because devices differ in their order of summation. For comparison, a
+# block whose attention or MLP returns zeros differs by 0.13 to 0.70 and keeps at most 87 % of the winners. Rounding in float32 is
+# 2 ** 13 times finer than in float16.
 LIMITS = {
     torch.float32: Agreement(1e-4, 0.999),
     torch.float16: Agreement(0.01, 0.99),
     torch.bfloat16: Agreement(0.045, 0.975),
 }
 
-#: Cosines of the embedded model for the picture, as a CPU computed them in float32: of one patch with the phrases.
+#: Cosines of the embedded model between one patch of the picture and the phrases, computed on a CPU in float32.
 RECORDED = (0.1045, 0.10269, 0.12906, -0.13316, 0.15515, 0.03296, 0.14583, -0.04448, 0.17756, 0.09094)
 
-#: How much they may differ on another CPU.
+#: Tolerance for other CPUs.
 RECORDED_TOLERANCE = 1e-4
 
 _PHRASES = ("sky", "cloud", "grass", "water", "tree", "rock", "house roof", "car wheel", "panda leg", "umbrella")
 _TEMPLATES = ("a photo of a {}.", "itap of a {}.")
 
 
-def recorded_difference(folder: Path) -> float:
-    """Return how far cosines of the embedded model, on this CPU in float32, are from RECORDED. Raises CheckpointError."""
+def difference_from_record(folder: Path) -> float:
+    """Return the largest difference between the embedded model's cosines on this CPU and RECORDED. Raises CheckpointError."""
     cosines = _cosines(Tipsv2Backbone(folder, "cpu", "float32"))
     return float((cosines[1, :, 3, 12] - torch.tensor(RECORDED)).abs().max())
 
 
-def agreement(folder: Path, device: str, dtype: str) -> Agreement:
-    """Compare the cosines of a model on a device with those of the CPU in float32, for a drawn picture.
+def compare_devices(folder: Path, device: str, dtype: str) -> Agreement:
+    """Compare the cosines of a model on a device with those on the CPU in float32, for a drawn picture.
 
     Raises DeviceError, UsageError, CheckpointError; RuntimeError if torch cannot compute on the device.
     """
-    expected, got = (_cosines(Tipsv2Backbone(folder, *where)) for where in (("cpu", "float32"), (device, dtype)))
-    same = expected.argmax(1) == got.argmax(1)
-    return Agreement(float((got - expected).abs().max()), float(same.float().mean()))
+    expected, actual = (
+        _cosines(Tipsv2Backbone(folder, *settings)) for settings in (("cpu", "float32"), (device, dtype))
+    )
+    same = expected.argmax(1) == actual.argmax(1)
+    return Agreement(float((actual - expected).abs().max()), float(same.float().mean()))
 
 
-def picture(height: int, width: int) -> NDArray[np.uint8]:
-    """Draw soft ellipses on a gradient, always the same: [height, width, 3] uint8 RGB."""
+def draw_picture(height: int, width: int) -> NDArray[np.uint8]:
+    """Draw soft ellipses on a gradient with a fixed seed: [height, width, 3] uint8 RGB."""
     generator = np.random.default_rng(0)
     y, x = np.mgrid[0:height, 0:width]
     top, bottom = generator.uniform(0, 1, (2, 3))
@@ -90,10 +91,10 @@ def picture(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def _cosines(backbone: Backbone) -> Tensor:
-    """Cosines of four windows of the picture, [4, P, h, w] float32 on the CPU."""
+    """Compute the cosines of four windows of the picture, [4, P, h, w] float32 on the CPU."""
     side = backbone.native_size
     stride = side * 3 // 4
     corners = [(top, left) for top in (0, stride) for left in (0, stride)]
     vectors = backbone.encode_text(_PHRASES, _TEMPLATES)
-    windows = cut_windows(picture(side + stride, side + stride), corners, side)
+    windows = cut_windows(draw_picture(side + stride, side + stride), corners, side)
     return (backbone.encode_windows(windows).patches @ vectors.T).cpu().permute(0, 3, 1, 2)  # [4, P, h, w]

@@ -22,7 +22,7 @@ from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.scoring.assign import Assignment, best_groups, match_refined
 from tipsseg.labelling.scoring.compiled.match import match
 from tipsseg.labelling.scoring.resample import Values
-from tipsseg.labelling.scoring.scores import cosines_with, make_scores
+from tipsseg.labelling.scoring.scores import compute_cosines, make_scores
 from tipsseg.labelling.view import view_of
 from tipsseg.options import LabelOptions
 from tipsseg.types import TopClasses, WindowPlan
@@ -146,7 +146,7 @@ class PatchLabeller:
         if scorer is None:
             vectors, biases = self._classifier.vectors, self._classifier.biases
             with backbone.at_work:
-                cosines = [cosines_with(np.asarray(scale.patches), vectors, biases) for scale in scales]
+                cosines = [compute_cosines(np.asarray(scale.patches), vectors, biases) for scale in scales]
             return Cosines(cosines, plans, size, top)
         from tipsseg.backbones.devices import as_device_error
 

@@ -1,8 +1,8 @@
-"""Draw soft label maps to the edges of the image: PAMR. Optional, and nothing in it is trained.
+"""Refine soft label maps by the edges of the image with PAMR. Optional, and needs no training.
 
-Cosines come on a grid of patches, so the edges of labels are off by up to a patch. Pixel-adaptive mask refinement (Araslanov and
-Roth, "Single-Stage Semantic Segmentation from Image Labels", CVPR 2020, section 4) lets every pixel take over, again and again, the
-mean of its neighbours, those of a similar colour weighing most.
+Cosines are on a grid of patches, so the edges of labels are off by up to a patch. Pixel-adaptive mask refinement (Araslanov and
+Roth, "Single-Stage Semantic Segmentation from Image Labels", CVPR 2020, section 4) repeatedly replaces every pixel by a weighted
+mean of its neighbours, with the largest weights for similar colours.
 
 Shapes: K maps, h x w pixels, N neighbours (eight at each dilation).
 """
@@ -21,17 +21,17 @@ from torch import Tensor
 
 from tipsseg.backbones.transfers import to_device
 
-#: Distances of the neighbours in pixels, and how often a pixel takes over from them, as published.
+#: Distances of the neighbours in pixels, and the number of iterations, as published.
 DILATIONS: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
 ITERATIONS = 10
 
-#: How far colours may differ, in standard deviations of the neighbourhood; as published.
+#: Scale of colour differences, in standard deviations of the neighbourhood, as published.
 _SPREAD = 0.1
 
-#: Pixels that are refined at once. With 48 neighbours a pixel takes 192 bytes of weights, and some 70 of other things in passing.
+#: Pixels per tile. With 48 neighbours, a pixel takes 192 bytes of weights and about 70 of temporary values.
 _TILE_PIXELS = 800_000
 
-#: Maps that are refined at once.
+#: Maps per batch.
 _CHUNK = 4
 
 _RING = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
@@ -43,18 +43,18 @@ def pamr(
 ) -> Tensor:
     """Refine soft label maps by the colours of the image.
 
-    Memory: beside the result about 250 MB at most, whatever h, w and K are, for the published parameters.
+    With the published parameters this takes about 250 MB at most in addition to the result, for any h, w and K.
 
     Args:
         maps: [K, h, w] float32, on any device.
         image: [h, w, 3] uint8 RGB.
-        dilations: Distances of the neighbours in pixels; each adds eight, at the corners and the middles of the sides of a square.
-        iterations: How often each pixel becomes the weighted mean of its neighbours.
+        dilations: Distances of the neighbours in pixels. Each adds eight, at the corners and edge midpoints of a square.
+        iterations: Number of iterations.
 
     Returns:
-        [K, h, w] float32 on the device of `maps`. Every value is a weighted mean of values of its own map, with weights that the
-        image alone decides: maps in [0, 1] stay there, maps that sum to 1 at every pixel still do, and no map depends on which
-        others are refined with it. Nothing farther than `reach(dilations, iterations)` pixels matters to a pixel.
+        [K, h, w] float32 on the device of `maps`. Every value is a weighted mean of its own map, with weights that depend only on
+        the image. So maps stay within [0, 1], their sum at every pixel stays 1, and maps are independent of one another. A pixel
+        depends only on pixels within `reach(dilations, iterations)`.
     """
     size = (image.shape[0], image.shape[1])
     refined = torch.empty_like(maps)
@@ -64,13 +64,13 @@ def pamr(
 
 
 def reach(dilations: Sequence[int] = DILATIONS, iterations: int = ITERATIONS) -> int:
-    """Return how far in pixels, along each axis, a pixel can matter to the refined value of another."""
+    """Return the largest distance along an axis, in pixels, at which a pixel can affect the refined value of another."""
     return max(dilations) * iterations
 
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    """Rows and columns of the image: `core` is wanted, `outer` is what that depends on, `inner` is the core within the outer."""
+    """Rows and columns of a tile: `core` is the result, `outer` includes its margins, `inner` is the core relative to the outer."""
 
     core: tuple[slice, slice]
     outer: tuple[slice, slice]
@@ -78,9 +78,9 @@ class _Tile:
 
 
 def _tiles(size: tuple[int, int], margin: int) -> Iterator[_Tile]:
-    """Yield tiles whose cores are the image, with outer parts of about _TILE_PIXELS."""
+    """Yield tiles whose cores cover the image, each of about _TILE_PIXELS with its margins."""
     short = min(size)
-    # Pieces of the whole short side are refined with margins on two sides only, as long as they are not mostly margin.
+    # Tiles that span the short side need margins on only two sides. Use them unless they would be mostly margin.
     side = short if _TILE_PIXELS // short >= 3 * margin else isqrt(_TILE_PIXELS)
     extents = (side, _TILE_PIXELS // side) if size[0] <= size[1] else (_TILE_PIXELS // side, side)
     spans = [list(_spans(length, extent, margin)) for length, extent in zip(size, extents, strict=True)]
@@ -90,7 +90,7 @@ def _tiles(size: tuple[int, int], margin: int) -> Iterator[_Tile]:
 
 
 def _spans(length: int, extent: int, margin: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Yield (core, outer, inner) of pieces of one axis, the outer ones at most `extent` long if the margins leave anything."""
+    """Yield (core, outer, inner) slices along one axis. An outer one is at most `extent` long, if `extent` exceeds the margins."""
     step = length if extent >= length else max(extent - 2 * margin, 1)
     for start in range(0, length, step):
         stop = min(start + step, length)
@@ -101,30 +101,30 @@ def _spans(length: int, extent: int, margin: int) -> Iterator[tuple[slice, slice
 def _refine_tile(
     maps: Tensor, image: NDArray[np.uint8], refined: Tensor, tile: _Tile, dilations: Sequence[int], iterations: int
 ) -> None:
-    # A function of its own so that the weights of one tile are gone before those of the next are made.
+    # A separate function frees the weights of a tile before those of the next are allocated.
     pixels = to_device(np.require(image[tile.outer], requirements=["C", "W"]), maps.device)
     weights = _affinity(pixels.permute(2, 0, 1).float(), dilations)
     for start in range(0, len(maps), _CHUNK):
         chunk = maps[start : start + _CHUNK, *tile.outer]
         for _ in range(iterations):
-            chunk = _take_over(chunk, weights, dilations)
+            chunk = _average_neighbours(chunk, weights, dilations)
         refined[start : start + _CHUNK, *tile.core] = chunk[:, *tile.inner]
 
 
 def _affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
-    """Weigh the neighbours of each pixel, [N, h, w], of sum 1: softmax(mean over channels of -|difference| / (0.1 * sigma)).
+    """Return the weights of the neighbours of each pixel, [N, h, w]: softmax(mean over channels of -|difference| / (0.1 * sigma)).
 
-    `image` is [3, h, w] float32; sigma is the standard deviation of a channel over the neighbours.
+    `image` is [3, h, w] float32. sigma is the standard deviation of a channel over the neighbours.
     """
     neighbours = 8 * len(dilations)
     total, squares = torch.zeros_like(image), torch.zeros_like(image)
     for values in _neighbours(image, dilations):
-        # Differences instead of values: both sums are whole numbers that float32 holds exactly, and a plain surface has sigma 0.
+        # Sum differences instead of values: both sums are whole numbers, exact in float32, and a uniform area has sigma 0.
         difference = values - image
         total += difference
         squares.addcmul_(difference, difference)
     sigma = squares.sub_(total.square_().div_(neighbours)).clamp_(min=0).div_(neighbours - 1).sqrt_()
-    # Where sigma is 0 all neighbours are alike in that channel, which then has no say.
+    # If sigma is 0, all neighbours are equal in that channel, which then has no effect.
     scale = torch.where(sigma > 0, -1 / (len(image) * _SPREAD * sigma), 0.0)
     weights = image.new_empty(neighbours, *image.shape[1:])
     for weight, values in zip(weights, _neighbours(image, dilations), strict=True):
@@ -133,8 +133,8 @@ def _affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
     return weights.div_(weights.sum(0))
 
 
-def _take_over(maps: Tensor, weights: Tensor, dilations: Sequence[int]) -> Tensor:
-    """Do one iteration: [c, h, w] -> [c, h, w]."""
+def _average_neighbours(maps: Tensor, weights: Tensor, dilations: Sequence[int]) -> Tensor:
+    """Return the weighted mean of the neighbours of every pixel: [c, h, w] -> [c, h, w]."""
     mean = torch.zeros_like(maps)
     for weight, values in zip(weights, _neighbours(maps, dilations), strict=True):
         mean.addcmul_(values, weight)
@@ -142,7 +142,7 @@ def _take_over(maps: Tensor, weights: Tensor, dilations: Sequence[int]) -> Tenso
 
 
 def _neighbours(maps: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
-    """Yield the N neighbours of every pixel, [c, h, w] each; beyond the edges the outermost pixels go on."""
+    """Yield N shifted copies of the maps, each [c, h, w], one per neighbour. Edge pixels are repeated outwards."""
     height, width = maps.shape[1:]
     margin = max(dilations)
     padded = F.pad(maps, (margin, margin, margin, margin), mode="replicate")

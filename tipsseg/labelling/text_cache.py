@@ -1,10 +1,9 @@
-"""Text vectors on disk, so that a vocabulary goes through the text tower of a model once.
+"""Cache text vectors on disk, so that a vocabulary is encoded only once per model.
 
-They are files in the folder `text` of a cache, named by all that decides them: the phrases and their templates, the files of the
-model, versions, device and dtype. On a CPU all of it is known without torch, so that a run which finds its vectors does not import
-it; only threads that a program gives torch by itself do not count. Each file begins with the sha256 of its name and its numbers: a
-file that was damaged, or that stands under the name of another, is not used. They only save time: a file that cannot be read or
-written costs the computing, no error.
+The files are in the folder `text` of the cache. Their names are hashes of everything that determines the vectors: the phrases and
+templates, the model's files, versions, device and dtype. On a CPU the name is computed without importing torch; it does not include
+torch's number of threads if a program sets that itself. A file starts with the sha256 of its name and data, so damaged and renamed
+files are ignored. Errors of reading or writing only cost the time of encoding.
 """
 
 from __future__ import annotations
@@ -28,21 +27,23 @@ from tipsseg.util.processor import processor_name
 from tipsseg.vocabulary.vocabulary import Phrase
 from tipsseg.weights.sources import file_hashes
 
-#: So many vocabularies are kept: the ones that were used last.
-_KEPT = 100
+#: The most files in the cache; the least recently used are deleted first.
+_MOST_FILES = 100
 
 _SUFFIX = ".vectors"
-_EARLIER_SUFFIX = ".npy"  # of earlier versions, which wrote no checksum
+_EARLIER_SUFFIX = ".npy"  # of earlier versions, without a checksum
 _NUMBERS = np.dtype("<f4")
 
-#: How names of environment variables begin by which torch, or what it computes with, chooses instructions and threads.
+#: Prefixes of the environment variables that control instructions and threads of torch and its libraries.
 _SETTINGS = ("ATEN_", "MKL_", "OMP_")
 
 Vectors = NDArray[np.float32]
 
 
-def remembered(cache: Path, backbone: Backbone, phrases: Sequence[Phrase], compute: Callable[[], Vectors]) -> Vectors:
-    """The vectors of the phrases, [P, D] of unit length: from the cache, or computed and put there."""
+def load_or_compute(
+    cache: Path, backbone: Backbone, phrases: Sequence[Phrase], compute: Callable[[], Vectors]
+) -> Vectors:
+    """Return the unit vectors of the phrases, [P, D], from the cache, or compute and cache them."""
     file = _file(cache, backbone, phrases)
     vectors = None if file is None else _read(file, (len(phrases), backbone.embed_dim))
     if vectors is None:
@@ -53,21 +54,21 @@ def remembered(cache: Path, backbone: Backbone, phrases: Sequence[Phrase], compu
 
 
 def _file(cache: Path, backbone: Backbone, phrases: Sequence[Phrase]) -> Path | None:
-    """Return the file for these phrases, or None if the model's files or torch's version cannot be read."""
+    """Return the cache file for these phrases; None if the model's files or torch's version cannot be read."""
     with suppress(TipssegError, metadata.PackageNotFoundError):
-        decides = {
+        key = {
             "versions": [__version__, metadata.version("torch"), np.__version__],
             "device": [platform.system(), platform.machine(), *_device(backbone)],
             "dtype": backbone.dtype_name,
             "model": file_hashes(backbone.folder),
             "phrases": [[phrase.text, list(phrase.templates)] for phrase in phrases],
         }
-        return cache / "text" / f"{hashlib.sha256(json_bytes(decides)).hexdigest()[:40]}{_SUFFIX}"
+        return cache / "text" / f"{hashlib.sha256(json_bytes(key)).hexdigest()[:40]}{_SUFFIX}"
     return None
 
 
 def _device(backbone: Backbone) -> list[object]:
-    """Return what of the device may decide how it rounds."""
+    """Return properties of the device that may affect rounding."""
     kind = backbone.device_name.partition(":")[0]
     if kind == "cuda":
         import torch
@@ -80,17 +81,17 @@ def _device(backbone: Backbone) -> list[object]:
 
 
 def _read(file: Path, shape: tuple[int, int]) -> Vectors | None:
-    """The vectors of that shape in the file; None where it is not there, or not as it was written."""
+    """Return the vectors in a cache file, of the given shape; None if the file is missing or damaged."""
     length = shape[0] * shape[1] * _NUMBERS.itemsize
     try:
-        with file.open("rb") as opened:
-            checksum, data = opened.read(hashlib.sha256().digest_size), opened.read(length)
-            if len(data) != length or opened.read(1) or checksum != _checksum(file, data):
+        with file.open("rb") as stream:
+            checksum, data = stream.read(hashlib.sha256().digest_size), stream.read(length)
+            if len(data) != length or stream.read(1) or checksum != _checksum(file, data):
                 return None
     except OSError:
         return None
     with suppress(OSError):
-        file.touch()  # the files that were not used for longest are removed first
+        file.touch()  # marks the file as recently used
     return np.frombuffer(data, _NUMBERS).reshape(shape).astype(np.float32)
 
 
@@ -98,10 +99,10 @@ def _write(file: Path, vectors: Vectors) -> None:
     data = vectors.astype(_NUMBERS).tobytes()
     with suppress(TipssegError, OSError):
         atomic_write(file, _checksum(file, data) + data)
-        there = [each for each in file.parent.iterdir() if each.suffix in (_SUFFIX, _EARLIER_SUFFIX)]
-        kept = sorted(there, key=lambda each: each.stat().st_mtime, reverse=True)
-        for each in kept[_KEPT:]:
-            each.unlink()
+        files = [path for path in file.parent.iterdir() if path.suffix in (_SUFFIX, _EARLIER_SUFFIX)]
+        files.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in files[_MOST_FILES:]:
+            path.unlink()
 
 
 def _checksum(file: Path, data: bytes) -> bytes:

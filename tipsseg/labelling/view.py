@@ -1,4 +1,4 @@
-"""How a model sees the images of a run: at which sizes, in which windows. No torch."""
+"""Define the sizes and windows in which a model sees the images of a run. No torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 from tipsseg.errors import UsageError
 from tipsseg.labelling.prepare import MAX_WORKING_PIXELS, Prepared, prepare
-from tipsseg.labelling.windows import check_apart, make_plan, patch_grid, short_sides
+from tipsseg.labelling.windows import check_distinct, make_plan, patch_grid, short_sides
 from tipsseg.options import LabelOptions, Mode
 from tipsseg.types import WindowPlan
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """How a model sees images.
+    """Sizes and windows of a model's input.
 
     Attributes:
-        native_size: Side in pixels of the square windows that the model is made for.
+        native_size: Side of the model's square windows in pixels.
         patch_size: Side of its patches in pixels.
-        mode: "slide" in windows, "whole" in one piece.
-        base: The shorter side of the resized image at scale 1, in pixels.
-        short_sides: The same at each scale of the run, in ascending order.
+        mode: "slide" for windows, "whole" for one piece.
+        base: Shorter side of the resized image at scale 1, in pixels.
+        short_sides: Shorter side at each scale of the run, in ascending order.
     """
 
     native_size: int
@@ -36,20 +36,20 @@ class View:
     short_sides: tuple[int, ...]
 
     def plans(self, size: tuple[int, int]) -> tuple[WindowPlan, ...]:
-        """Plan how an image of `size` (height, width) in pixels is cut into windows at each scale."""
+        """Return the plan of an image of `size` (height, width) at each scale."""
         return tuple(make_plan(size, self.native_size, side, self.patch_size, self.mode) for side in self.short_sides)
 
     def prepare(self, upright: Image.Image) -> Prepared:
-        """Bring an upright image in mode RGB to its size at each scale; several threads may call this."""
+        """Resize an upright image in mode RGB for each scale. Safe to call from several threads."""
         return prepare(upright, *self.plans((upright.height, upright.width)))
 
     def grid(self, plan: WindowPlan) -> tuple[int, int]:
-        """Return how many patches, down and across, the resized image has in one piece."""
+        """Return the (rows, columns) of patches of the whole resized image."""
         height, width = (max(round(side / self.patch_size), 1) for side in plan.size)
         return height, width
 
     def grids(self, size: tuple[int, int]) -> list[tuple[int, int, int]]:
-        """Return the number of windows of an image at each scale, and the patches of a window, down and across."""
+        """Return (windows, rows, columns) at each scale: the number of windows, and the patches of a window."""
         return [patch_grid(plan, self.patch_size) for plan in self.plans(size)]
 
 
@@ -59,15 +59,15 @@ def view_of(backbone: Backbone, options: LabelOptions) -> View:
 
 
 def make_view(native_size: int, patch_size: int, options: LabelOptions) -> View:
-    """Return how a model with these sizes sees images by these options.
+    """Create the view of a model with these sizes and options.
 
-    Raises UsageError if no image can have a short side, and if two scales are less than a patch apart.
+    Raises UsageError if a short side is too small or too large, or two scales differ by less than a patch.
     """
     base = options.short_side or native_size
     sides = short_sides(base, options.scales)
     for side in (base, *sides):
         _check_side(side, native_size, patch_size)
-    check_apart(options.scales, sides, patch_size)
+    check_distinct(options.scales, sides, patch_size)
     return View(native_size=native_size, patch_size=patch_size, mode=options.mode, base=base, short_sides=sides)
 
 

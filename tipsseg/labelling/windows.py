@@ -1,4 +1,4 @@
-"""Geometry of the sliding window, in pure numbers: working size, windows, and the weights of bilinear resizing.
+"""Compute the geometry of sliding windows: size of the resized image, windows, and weights of bilinear resizing.
 
 All sizes are (height, width), all positions (top, left), in pixels.
 """
@@ -23,9 +23,9 @@ class InterpolationWeights:
     """Bilinear resizing along one axis: output i is source[low[i]] * (1 - weight[i]) + source[high[i]] * weight[i].
 
     Attributes:
-        low: [n] int64, index of the source before the output.
-        high: [n] int64, index of the source behind it.
-        weight: [n] float32 in [0, 1), the share of `high`.
+        low: [n] int64, index of the source before each output.
+        high: [n] int64, index of the source after it.
+        weight: [n] float32 in [0, 1), weight of `high`.
     """
 
     low: NDArray[np.int64]
@@ -33,21 +33,21 @@ class InterpolationWeights:
     weight: NDArray[np.float32]
 
     def part(self, start: int, stop: int) -> InterpolationWeights:
-        """The weights of outputs start .. stop - 1."""
+        """Return the weights of outputs start .. stop - 1."""
         return InterpolationWeights(self.low[start:stop], self.high[start:stop], self.weight[start:stop])
 
     @property
     def span(self) -> slice:
-        """What of the source they need."""
+        """Slice of the source that the outputs depend on."""
         return slice(int(self.low[0]), int(self.high[-1]) + 1)
 
 
-#: An image that is enlarged for the model is not made longer than so many times as long as wide, see `working_size`.
+#: Limit on the aspect ratio of enlarged images, see `working_size`.
 LONGEST_ASPECT = 16
 
 
 def published_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """The size with its short side at `short_side`, aspect kept, the long side rounded down (but never below the short)."""
+    """Scale a size to `short_side`, keeping the aspect ratio. The long side is rounded down, but not below the short side."""
     height, width = size
     if height <= width:
         return short_side, width * short_side // height
@@ -55,26 +55,26 @@ def published_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
 
 
 def working_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """The size at which the model sees an image: the published one, but of strips that would be blown up beyond all measure.
+    """Return the size of the resized image: the published size, with a limit for narrow strips.
 
-    Of an image that is more than LONGEST_ASPECT times as long as wide, and that is enlarged, the long side is not made longer than
-    that many short sides, or than what gives the working image as many pixels as the image has. Without that, a strip of
-    3,000 x 2 pixels would take two thousand windows.
+    For an enlarged image, the long side is limited to LONGEST_ASPECT short sides, or to the length with which the resized image has
+    as many pixels as the original, whichever is longer. Without the limit, a strip of 3,000 x 2 pixels would take two thousand
+    windows.
     """
     height, width = published_size(size, short_side)
-    most = max(LONGEST_ASPECT * short_side, size[0] * size[1] // short_side)
-    return min(height, most), min(width, most)
+    limit = max(LONGEST_ASPECT * short_side, size[0] * size[1] // short_side)
+    return min(height, limit), min(width, limit)
 
 
 def window_side(native: int, short_side: int, patch: int) -> int:
-    """Side of a window: the model's native size, or what fits a smaller image in whole patches."""
+    """Return the side of a window: the native size, or less for a smaller short side, in whole patches."""
     return min(native, short_side // patch * patch)
 
 
 def window_starts(length: int, side: int) -> tuple[int, ...]:
-    """Starts of windows along one axis: a stride of 3/4 of the side, the last window shifted back inside.
+    """Return the starts of windows along one axis, with a stride of 3/4 of the side. The last window is shifted back inside.
 
-    The published protocol states side 448 and stride 336.
+    The published protocol has side 448 and stride 336.
     """
     stride = side * 3 // 4
     count = max(length - side + stride - 1, 0) // stride + 1
@@ -82,17 +82,14 @@ def window_starts(length: int, side: int) -> tuple[int, ...]:
 
 
 def make_plan(size: tuple[int, int], native: int, short_side: int, patch: int, mode: Mode = "slide") -> WindowPlan:
-    """Plan how the model sees an image.
+    """Plan the size and the windows of a resized image.
 
     Args:
         size: (height, width) of the image in pixels.
         native: Side of the model's windows in pixels.
-        short_side: The shorter side of the resized image in pixels.
+        short_side: Shorter side of the resized image in pixels.
         patch: Side of the model's patches in pixels.
         mode: "slide" for windows, "whole" for one piece.
-
-    Returns:
-        The plan.
     """
     height, width = working_size(size, short_side)
     if mode == "whole":
@@ -103,56 +100,54 @@ def make_plan(size: tuple[int, int], native: int, short_side: int, patch: int, m
 
 
 def short_sides(base: int, scales: Sequence[float]) -> tuple[int, ...]:
-    """The short side of each scale in pixels; `base` is that of scale 1."""
+    """Return the short side of each scale in pixels. `base` is the short side at scale 1."""
     return tuple(max(round(base * scale), 1) for scale in scales)
 
 
-def check_apart(scales: Sequence[float], sides: Sequence[int], patch: int) -> None:
-    """Raise UsageError where the model would see the same grid of patches at two scales, or nearly so, and be paid for twice.
-
-    That is where two short sides are less than a patch apart.
+def check_distinct(scales: Sequence[float], sides: Sequence[int], patch: int) -> None:
+    """Raise UsageError if the short sides of two scales differ by less than a patch, and so give nearly the same patches.
 
     Args:
-        scales: In ascending order.
-        sides: The short side of each in pixels.
+        scales: The scales in ascending order.
+        sides: Their short sides in pixels.
         patch: Side of the model's patches in pixels.
     """
-    for (one, other), (side, larger) in zip(pairwise(text_of(each) for each in scales), pairwise(sides), strict=True):
+    for (one, other), (side, larger) in zip(pairwise(text_of(scale) for scale in scales), pairwise(sides), strict=True):
         if side == larger:
             raise UsageError(
-                f"argument `scales`: {one} and {other} are both a short side of {side} pixels", _ONE_OF_TWO
+                f"argument `scales`: {one} and {other} both give a short side of {side} pixels", _ONE_OF_TWO
             )
         if larger - side < patch:
             raise UsageError(
-                f"argument `scales`: {one} and {other} are short sides of {side} and {larger} pixels, less than one patch "
+                f"argument `scales`: {one} and {other} give short sides of {side} and {larger} pixels, less than one patch "
                 f"({patch} pixels) apart",
                 _ONE_OF_TWO,
             )
 
 
-_ONE_OF_TWO = "Leave one of them out: the model would see nearly the same patches twice, at twice the cost."
+_ONE_OF_TWO = "Remove one of them: the model would see nearly the same patches twice, at twice the cost."
 
 
 def cut_windows(image: NDArray[np.uint8], corners: Iterable[tuple[int, int]], side: int) -> list[NDArray[np.uint8]]:
-    """The square windows of `side` pixels at `corners` of an image [H, W, 3]."""
+    """Cut square windows of `side` pixels at `corners` from an image [H, W, 3]."""
     return [image[top : top + side, left : left + side] for top, left in corners]
 
 
 def stretched_size(size: tuple[int, int], patch: int) -> tuple[int, int]:
-    """The size rounded up to whole patches on both axes."""
+    """Round a size up to whole patches on both axes."""
     height, width = size
     return -(-height // patch) * patch, -(-width // patch) * patch
 
 
 def patch_grid(plan: WindowPlan, patch: int) -> tuple[int, int, int]:
-    """How many windows the model sees of an image, 1 for one piece; and how many patches of each, down and across."""
+    """Return (windows, rows, columns) of a plan: the number of windows, 1 for one piece, and the patches of a window."""
     height, width = stretched_size(plan.size, patch) if plan.whole else (plan.side, plan.side)
     return max(len(plan.corners), 1), height // patch, width // patch
 
 
 def interpolation_weights(source: int, target: int) -> InterpolationWeights:
-    """Weights of bilinear resizing with pixel centres at half-integers (torch's align_corners=False, no antialiasing)."""
-    # In float32 as torch does it, so that ties fall the same way.
+    """Compute weights of bilinear resizing with pixel centres at half-integers (torch's align_corners=False, no antialiasing)."""
+    # In float32 like torch, so that ties are resolved in the same way.
     scale = np.float32(source) / np.float32(target)
     centre = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
     centre = np.maximum(centre, np.float32(0))

@@ -98,11 +98,11 @@ def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignmen
     README.md shows that this changes no label. Memory beside the result: some MB, and a map of the sums for each window.
     """
     labels = np.empty(size, table.label_ids.dtype)
-    confidence = empty_confidence(size)
+    confidence = allocate_confidence(size)
     owners = np.repeat(np.arange(len(table.groups)), table.groups)
     for tile in _tiles(scores, size, owners):
         here = tile.rows, tile.columns
-        for band, groups, index, share in _won(scores, tile, owners):
+        for band, groups, index, share in _find_winners(scores, tile, owners):
             labels[here][band] = table.labels(groups, index, share)
             confidence[here][band] = share
     return Assignment(cast(LabelArray, labels), confidence)
@@ -120,20 +120,20 @@ def match_refined(
     occurring = occurring_groups(scores, small, table.groups)
     at_once = max(_REFINED_ELEMENTS // (small[0] * small[1]), 1)
     labels = np.empty(size, table.label_ids.dtype)
-    confidence = empty_confidence(size)
+    confidence = allocate_confidence(size)
     confidence[:] = -1
     for start in range(0, len(occurring), at_once):
         chosen = occurring[start : start + at_once]
         refined = refine(_probabilities(scores, small, table.groups, chosen), image)
-        for band, resized in _resized_bands(refined, size):
+        for band, resized in _resize_in_bands(refined, size):
             best = resized.max(0)  # [rows, W]
             wins = best.astype(confidence.dtype) > confidence[band]  # as it is kept, so that of equals the first wins
-            labels[band][wins] = table.labels(chosen, _first_index(resized, best)[wins], best[wins])
+            labels[band][wins] = table.labels(chosen, _argmax(resized, best)[wins], best[wins])
             confidence[band][wins] = best[wins]
     return Assignment(cast(LabelArray, labels), confidence)
 
 
-def empty_confidence(size: tuple[int, int]) -> ConfidenceArray:
+def allocate_confidence(size: tuple[int, int]) -> ConfidenceArray:
     large = size[0] * size[1] > _LARGE
     return cast(ConfidenceArray, np.empty(size, np.float16 if large else np.float32))
 
@@ -276,7 +276,7 @@ def _margins(corners: Sequence[Values]) -> Values:
     return margins
 
 
-def _log_rest(scores: Scores, tile: _Tile, owners: Ids) -> Values | None:
+def _log_sum_of_others(scores: Scores, tile: _Tile, owners: Ids) -> Values | None:
     """Return the log of the sum of exp(logit / temperature) over the other groups, for the coarse grid of the tile, [r, c]."""
     phrases = tile.others
     if not len(phrases):
@@ -294,10 +294,12 @@ def _log_rest(scores: Scores, tile: _Tile, owners: Ids) -> Values | None:
     return rest
 
 
-def _won(scores: Scores, tile: _Tile, owners: Ids) -> Iterator[tuple[slice, Ids, NDArray[np.unsignedinteger], Values]]:
+def _find_winners(
+    scores: Scores, tile: _Tile, owners: Ids
+) -> Iterator[tuple[slice, Ids, NDArray[np.unsignedinteger], Values]]:
     """Yield bands of rows of a tile, each with the groups that contend, the index of the winner among them, and its confidence."""
     (rows, columns), phrases = tile.source, tile.contenders
-    rest, first = _log_rest(scores, tile, owners), tile.coarse[0].span.start
+    rest, first = _log_sum_of_others(scores, tile, owners), tile.coarse[0].span.start
     if rest is not None:
         rest = resize_columns(rest, tile.coarse[1])  # [r, columns]
     step = max(_CHUNK // (len(phrases) * len(columns.low)), 1)
@@ -306,7 +308,7 @@ def _won(scores: Scores, tile: _Tile, owners: Ids) -> Iterator[tuple[slice, Ids,
         values = scores.values(part.span, columns.span, phrases)
         merged, groups = merge_names(resize(values, part, columns), owners[phrases])  # [G', rows, columns]
         best = merged.max(0)
-        index = _first_index(merged, best)
+        index = _argmax(merged, best)
         logits, logit = scores.logits(merged), scores.logits(best)
         logits -= logit
         logits /= scores.temperature
@@ -320,7 +322,7 @@ def _won(scores: Scores, tile: _Tile, owners: Ids) -> Iterator[tuple[slice, Ids,
         yield slice(start, start + step), groups, index, np.reciprocal(total, out=total)
 
 
-def _first_index(values: Values, best: Values) -> NDArray[np.unsignedinteger]:
+def _argmax(values: Values, best: Values) -> NDArray[np.unsignedinteger]:
     """Return the first index at which [K, ...] holds its maximum `best`."""
     # numpy's argmax along the first axis takes ten times as long.
     index = np.zeros(best.shape, np.uint8 if len(values) <= 256 else np.uint16)
@@ -363,7 +365,7 @@ def _probabilities(scores: Scores, size: tuple[int, int], groups: Sequence[int],
     return soft
 
 
-def _resized_bands(maps: Values, size: tuple[int, int]) -> Iterator[tuple[slice, Values]]:
+def _resize_in_bands(maps: Values, size: tuple[int, int]) -> Iterator[tuple[slice, Values]]:
     """Yield bands of rows of maps [K, h, w] resized to `size`, [K, rows, W] each."""
     rows, columns = (interpolation_weights(*lengths) for lengths in zip(maps.shape[1:], size, strict=True))
     step = max(_CHUNK // (len(maps) * size[1]), 1)

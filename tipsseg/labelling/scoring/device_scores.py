@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tipsseg.backbones.transfers import HostCopy, to_device
-from tipsseg.labelling.scoring.assign import Assignment, LabelTable, empty_confidence
-from tipsseg.labelling.scoring.scores import seen_by
+from tipsseg.labelling.scoring.assign import Assignment, LabelTable, allocate_confidence
+from tipsseg.labelling.scoring.scores import count_windows
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import LabelArray, TopClasses, WindowPlan
 
@@ -52,7 +52,7 @@ class DeviceLabels:
         if not finite:
             return None
         best = TopClasses(cast(LabelArray, top[0].view(self.dtype)), top[1]) if top else None
-        kept = empty_confidence(confidence.shape)
+        kept = allocate_confidence(confidence.shape)
         kept[:] = confidence
         return Assignment(cast(LabelArray, labels.view(self.dtype)), kept), best
 
@@ -71,8 +71,8 @@ class DeviceScorer:
         self._dtype = table.label_ids.dtype
         self._temperature = temperature
         self._runs = list(_runs(table.groups))
-        self._label_ids = to_device(_signed(table.label_ids), device)
-        self._ignore = int(_signed(np.array(table.ignore, self._dtype)))
+        self._label_ids = to_device(_as_signed(table.label_ids), device)
+        self._ignore = int(_as_signed(np.array(table.ignore, self._dtype)))
         least = table.min_confidence[table.label_ids]
         self._least = to_device(least, device) if least.any() else None
 
@@ -98,28 +98,28 @@ class DeviceScorer:
             The labels: those of `assign.match` but for ties within rounding. The confidence is rounded to 16 bits, and is what
             the minimum confidences are compared with.
         """
-        maps = _maps(cosines, plans)
+        maps = _make_maps(cosines, plans)
         labels = self._label_ids.new_empty(size)
         confidence = cosines[0].new_empty(size, dtype=torch.float16)
-        for rows, columns, scores in _tiles(maps, size):
+        for rows, columns, scores in _score_tiles(maps, size):
             here = rows, columns
-            labels[here], confidence[here] = self._labels(maps, self._merged(scores))
-        best = self._best(maps, grid, top) if top else ()
+            labels[here], confidence[here] = self._assign_labels(maps, self._merge_phrases(scores))
+        best = self._best_groups(maps, grid, top) if top else ()
         finite = torch.stack([torch.isfinite(each).all() for each in cosines]).all()
         return DeviceLabels(HostCopy(finite, labels, confidence, *best), self._dtype)
 
     @torch.inference_mode()
     def fetch(self, cosines: Sequence[Tensor], plans: Sequence[WindowPlan], size: tuple[int, int]) -> Assignment:
         """Do as `send` for images whose labels are too large to be under way in numbers: tile by tile, waiting for each."""
-        maps = _maps(cosines, plans)
-        found, confidence = np.empty(size, self._dtype), empty_confidence(size)
-        for rows, columns, scores in _tiles(maps, size):
+        maps = _make_maps(cosines, plans)
+        found, confidence = np.empty(size, self._dtype), allocate_confidence(size)
+        for rows, columns, scores in _score_tiles(maps, size):
             here = rows, columns
-            labels, shares = self._labels(maps, self._merged(scores))
+            labels, shares = self._assign_labels(maps, self._merge_phrases(scores))
             found[here], confidence[here] = labels.cpu().numpy().view(self._dtype), shares.cpu().numpy()
         return Assignment(cast(LabelArray, found), confidence)
 
-    def _merged(self, scores: Tensor) -> Tensor:
+    def _merge_phrases(self, scores: Tensor) -> Tensor:
         """Return the maximum over the phrases of each group, [P, r, c] -> [G, r, c]."""
         if len(self._runs) == 1 and self._runs[0].phrases == 1:
             return scores
@@ -131,7 +131,7 @@ class DeviceScorer:
             start, first = start + len(phrases), first + run.groups
         return merged
 
-    def _labels(self, maps: _Maps, scores: Tensor) -> tuple[Tensor, Tensor]:
+    def _assign_labels(self, maps: _Maps, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Return label ids and confidences of a tile, [r, c] each, from the scores of its groups, [G, r, c], which are used up."""
         best, index = scores.max(0)  # of equals the first
         confidence = maps.relative_(scores, best, self._temperature).sum(0).reciprocal_().half()
@@ -140,13 +140,13 @@ class DeviceScorer:
             labels.masked_fill_(confidence.float() < self._least[index], self._ignore)
         return labels, confidence
 
-    def _best(self, maps: _Maps, size: tuple[int, int], count: int) -> tuple[Tensor, Tensor]:
+    def _best_groups(self, maps: _Maps, size: tuple[int, int], count: int) -> tuple[Tensor, Tensor]:
         """Return label ids and shares of the best groups at each cell of a grid, as `assign.best_groups`: [K, h, w] each."""
         count = min(count, len(self._label_ids))
         ids = self._label_ids.new_empty(count, *size)
         shares = torch.empty(count, *size, dtype=torch.float16, device=ids.device)
-        for rows, columns, scores in _tiles(maps, size):
-            merged = self._merged(scores)
+        for rows, columns, scores in _score_tiles(maps, size):
+            merged = self._merge_phrases(scores)
             parts = maps.relative_(merged, merged.amax(0), self._temperature)
             parts /= parts.sum(0)
             ordered, index = parts.sort(dim=0, descending=True, stable=True)
@@ -178,7 +178,7 @@ class _Windows:
         self._cosines = cosines.permute(0, 3, 1, 2).contiguous()  # [windows, P, h, w]
         self._plan = plan
         self._axis = _axis(cosines.shape[1], plan.side, cosines.device)
-        self._seen = _windows_seen(plan, cosines.device)
+        self._seen = _count_windows(plan, cosines.device)
 
     def values(self, rows: slice, columns: slice) -> Tensor:
         """Return the scores of all phrases in a part of the grid, [P, r, c]."""
@@ -194,7 +194,7 @@ class _Windows:
             if y.start >= y.stop or x.start >= x.stop:
                 continue
             inside = self._axis.part(y.start - top, y.stop - top), self._axis.part(x.start - left, x.stop - left)
-            part = _resized(cosines[:, inside[0].span, inside[1].span], *inside).exp_()
+            part = _resize(cosines[:, inside[0].span, inside[1].span], *inside).exp_()
             here = (
                 slice(y.start - rows.start, y.stop - rows.start),
                 slice(x.start - columns.start, x.stop - columns.start),
@@ -253,7 +253,7 @@ class _Fused:
         )
         for maps, (down, across) in self._scales:
             here = down.part(rows.start, rows.stop), across.part(columns.start, columns.stop)
-            total.add_(maps.logits_(_resized(maps.values(here[0].span, here[1].span), *here)))
+            total.add_(maps.logits_(_resize(maps.values(here[0].span, here[1].span), *here)))
         return total.mul_(1 / len(self._scales))
 
     @staticmethod
@@ -264,7 +264,7 @@ class _Fused:
 _Maps = _Windows | _Whole | _Fused
 
 
-def _maps(cosines: Sequence[Tensor], plans: Sequence[WindowPlan]) -> _Maps:
+def _make_maps(cosines: Sequence[Tensor], plans: Sequence[WindowPlan]) -> _Maps:
     """Return the scores of an image at its scales, the finest last."""
     each = [
         _Whole(values[0]) if plan.whole else _Windows(values, plan) for values, plan in zip(cosines, plans, strict=True)
@@ -272,7 +272,7 @@ def _maps(cosines: Sequence[Tensor], plans: Sequence[WindowPlan]) -> _Maps:
     return each[0] if len(each) == 1 else _Fused(each)
 
 
-def _tiles(maps: _Maps, size: tuple[int, int]) -> Iterator[tuple[slice, slice, Tensor]]:
+def _score_tiles(maps: _Maps, size: tuple[int, int]) -> Iterator[tuple[slice, slice, Tensor]]:
     """Yield rows and columns of tiles of an image of `size`, each with the scores of all phrases there, [P, r, c]."""
     down, across = (_axis(*lengths, maps.device) for lengths in zip(maps.size, size, strict=True))
     # A row of the image may come from many of the grid.
@@ -285,7 +285,7 @@ def _tiles(maps: _Maps, size: tuple[int, int]) -> Iterator[tuple[slice, slice, T
         for left in range(0, size[1], width):
             columns = slice(left, min(left + width, size[1]))
             here = down.part(rows.start, rows.stop), across.part(columns.start, columns.stop)
-            yield rows, columns, _resized(maps.values(here[0].span, here[1].span), *here)
+            yield rows, columns, _resize(maps.values(here[0].span, here[1].span), *here)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -315,7 +315,7 @@ class _Axis:
         return _Axis(self.weights.part(start, stop), *tensors)
 
 
-def _resized(values: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
+def _resize(values: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
     """Resize maps [P, r, c], the spans of `rows` and `columns`, to [P, n, m]."""
     # Columns first: there are fewer rows yet.
     low, high = (each - columns.span.start for each in (columns.low, columns.high))
@@ -331,12 +331,12 @@ def _axis(source: int, target: int, device: torch.device) -> _Axis:
 
 
 @lru_cache(maxsize=16)
-def _windows_seen(plan: WindowPlan, device: torch.device) -> tuple[Tensor, Tensor]:
+def _count_windows(plan: WindowPlan, device: torch.device) -> tuple[Tensor, Tensor]:
     """Count the rows of windows that see a row of the grid, and the columns that see a column; the product sees a pixel."""
-    down, across = seen_by(plan)
+    down, across = count_windows(plan)
     return to_device(down, device), to_device(across, device)
 
 
-def _signed(ids: NDArray[np.unsignedinteger]) -> NDArray[np.integer]:
+def _as_signed(ids: NDArray[np.unsignedinteger]) -> NDArray[np.integer]:
     # torch has no 16-bit ids without a sign that all devices know.
     return ids.view(np.int16) if ids.dtype == np.uint16 else ids

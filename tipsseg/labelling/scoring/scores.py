@@ -89,7 +89,7 @@ class WindowScores:
     @cached_property
     def _factors(self) -> list[Values]:
         """The factor that makes exp(cosine) of a window its part of the mean, [side, side] of each."""
-        down, across = seen_by(self.plan)
+        down, across = count_windows(self.plan)
         side = self.plan.side
         return [
             np.reciprocal(_sum_of_exp(each, self._weights) * np.outer(down[top:][:side], across[left:][:side]))
@@ -98,15 +98,15 @@ class WindowScores:
 
     def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> list[Values]:
         seen = []
-        for window, (down, across) in self._windows(rows.span, columns.span):
+        for window, (down, across) in self._overlaps(rows.span, columns.span):
             weights = self._weights.part(down.start, down.stop), self._weights.part(across.start, across.stop)
             seen.append(_corners(self.cosines[window], *weights))
         return [np.concatenate(seen)]
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         total = np.zeros((len(phrases), rows.stop - rows.start, columns.stop - columns.start), np.float32)
-        for window, (down, across) in self._windows(rows, columns):
-            part = self._resized(window, (down, across), phrases)  # [K, r', c']
+        for window, (down, across) in self._overlaps(rows, columns):
+            part = self._resize_window(window, (down, across), phrases)  # [K, r', c']
             np.exp(part, out=part)
             part *= self._factors[window][down, across]
             top, left = self.plan.corners[window]
@@ -115,23 +115,23 @@ class WindowScores:
         return total
 
     def coarse_logits(self, rows: slice, columns: slice, phrases: Ids) -> Values:
-        (window, inside), *others = self._windows(rows, columns)
+        (window, inside), *others = self._overlaps(rows, columns)
         if others:
             return self.logits(self.values(rows, columns, phrases))
-        logits = self._resized(window, inside, phrases)  # what one window alone saw needs no exp and no log
+        logits = self._resize_window(window, inside, phrases)  # what one window alone saw needs no exp and no log
         logits += np.log(self._factors[window][*inside])
         return logits
 
     def logits(self, scores: Values) -> Values:
         return np.log(scores, out=scores)
 
-    def _resized(self, window: int, inside: tuple[slice, slice], phrases: Ids) -> Values:
+    def _resize_window(self, window: int, inside: tuple[slice, slice], phrases: Ids) -> Values:
         """Return cosines of some phrases in a part of a window, [K, r, c]."""
         down, across = (self._weights.part(part.start, part.stop) for part in inside)
         patches = self.cosines[window][down.span, across.span].transpose(2, 0, 1)[phrases]  # [K, r', c']
         return resize(patches, down, across)
 
-    def _windows(self, rows: slice, columns: slice) -> Iterator[tuple[int, tuple[slice, slice]]]:
+    def _overlaps(self, rows: slice, columns: slice) -> Iterator[tuple[int, tuple[slice, slice]]]:
         """Yield the windows that see some of a part of the grid, each with the rows and columns of the window that are in it."""
         side = self.plan.side
         for window, (top, left) in enumerate(self.plan.corners):
@@ -240,7 +240,7 @@ def make_scores(cosines: Sequence[Values], plans: Sequence[WindowPlan], temperat
     return WindowScores(cosines[0], plans[0], temperature)
 
 
-def cosines_with(patches: Values, vectors: Values, biases: Values | None = None) -> Values:
+def compute_cosines(patches: Values, vectors: Values, biases: Values | None = None) -> Values:
     """Compare patches [B, h, w, D] with vectors [P, D]: [B, h, w, P], with the biases [P] added if there are any.
 
     Wherever features are on a CPU this is the product that labels are made of, with torch or without.
@@ -262,7 +262,7 @@ def cosines_with(patches: Values, vectors: Values, biases: Values | None = None)
     return cosines.reshape(windows, height, width, phrases)
 
 
-def seen_by(plan: WindowPlan) -> tuple[Values, Values]:
+def count_windows(plan: WindowPlan) -> tuple[Values, Values]:
     """Count the windows that see each row and each column, [H] and [W]; their product sees a pixel."""
     down, across = (np.zeros(length, np.float32) for length in plan.size)
     for seen, starts in zip((down, across), zip(*plan.corners, strict=True), strict=True):
@@ -271,7 +271,7 @@ def seen_by(plan: WindowPlan) -> tuple[Values, Values]:
     return down, across
 
 
-def values_at(cosines: Values, plan: WindowPlan, rows: Ids, columns: Ids) -> Values:
+def score_pixels(cosines: Values, plan: WindowPlan, rows: Ids, columns: Ids) -> Values:
     """Return the scores of all phrases at single pixels, [P, n] float32: bit by bit those of `WindowScores.values`.
 
     Args:
@@ -281,20 +281,20 @@ def values_at(cosines: Values, plan: WindowPlan, rows: Ids, columns: Ids) -> Val
         columns: [n].
     """
     weights = interpolation_weights(cosines.shape[1], plan.side)
-    down, across = seen_by(plan)
+    down, across = count_windows(plan)
     windows = down[rows] * across[columns]  # [n]
     total = np.zeros((len(rows), cosines.shape[3]), np.float32)
     for window, (top, left) in zip(cosines, plan.corners, strict=True):
         y, x = rows - top, columns - left
         inside = (y >= 0) & (y < plan.side) & (x >= 0) & (x < plan.side)
         y, x = y[inside], x[inside]
-        part = np.exp(_between_patches(window, weights, y, x))
+        part = np.exp(_interpolate_cosines(window, weights, y, x))
         part *= (1 / (_sum_of_exp_at(window, weights, y, x) * windows[inside]))[:, None]
         total[inside] += part
     return total.T
 
 
-def _between_patches(window: Values, weights: InterpolationWeights, rows: Ids, columns: Ids) -> Values:
+def _interpolate_cosines(window: Values, weights: InterpolationWeights, rows: Ids, columns: Ids) -> Values:
     """Return cosines at some pixels of a window: [h, w, P] -> [n, P]."""
 
     def resized(patch_rows: Ids) -> Values:

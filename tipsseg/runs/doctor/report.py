@@ -68,9 +68,9 @@ def _check_names(device: str, dtype: str) -> None:
 
 
 def _loops() -> Diagnostic:
-    from tipsseg.labelling.scoring.compiled.match import SWITCH, loops
+    from tipsseg.labelling.scoring.compiled.match import SWITCH, load_loops
 
-    if loops() is not None:
+    if load_loops() is not None:
         return Diagnostic("ok", "numba", f"{metadata.version('numba')}; labels on a CPU are compiled")
     if os.environ.get(SWITCH) == "0":
         return Diagnostic("note", "numba", f"off ({SWITCH}=0): numpy computes the same labels, but slower")
@@ -178,7 +178,7 @@ def _recorded(folder: Path, what: str) -> Diagnostic:
     """Compare the CPU in float32 with numbers recorded on another CPU."""
     from tipsseg.labelling import golden
 
-    difference = golden.recorded_difference(folder)
+    difference = golden.difference_from_record(folder)
     detail = f"cpu in float32 differs by up to {difference:.1e} from them (tolerance {golden.RECORDED_TOLERANCE:.0e})"
     hint = "This build of torch computes other numbers on this CPU: do not trust its labels."
     return verdict(what, difference <= golden.RECORDED_TOLERANCE, detail, hint)
@@ -191,7 +191,7 @@ def _numbers(folder: Path, device: str, dtype: str, what: str) -> Diagnostic:
 
     chosen = resolve_device(device)
     precision = resolve_dtype(dtype, chosen)
-    agreement, limit = golden.agreement(folder, device, dtype), golden.LIMITS[precision]
+    agreement, limit = golden.compare_devices(folder, device, dtype), golden.LIMITS[precision]
     detail = (
         f"{chosen} in {str(precision).removeprefix('torch.')} against cpu in float32: cosines differ by up to "
         f"{agreement.difference:.1e} (limit {limit.difference:.1e}), the same phrase wins in {agreement.same_winner:.1%} of the "

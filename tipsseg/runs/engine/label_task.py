@@ -13,7 +13,7 @@ from tipsseg.formats.base import ImageLabels
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.features import find_features
 from tipsseg.labelling.patch_labeller import Patches, PatchLabeller, Scored
-from tipsseg.labelling.scoring.compiled.match import to_be_compiled
+from tipsseg.labelling.scoring.compiled.match import needs_compilation
 from tipsseg.labelling.source import Digests, FeatureSource, Loaded
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.objects import labelled_objects
@@ -132,6 +132,6 @@ def make_label_task(
     info, spec = loaded.info, loaded.info.spec
     cache = cache_folder() if spec.use_cache else None
     labeller = PatchLabeller(loaded.model.backbone, vocabulary, spec.options, cache=cache)
-    if note is not None and labeller.uses_numba and to_be_compiled():
+    if note is not None and labeller.uses_numba and needs_compilation():
         note("numba compiles the labelling loops. This takes a few seconds, once.")
     return LabelTask(labeller, spec.formats, context, info.digest, spec.max_pixels, loaded.store, loaded.digests)

@@ -1,4 +1,4 @@
-"""Find the phrases that matter in a tile, see `assign.match`."""
+"""Find the phrases that find_candidates in a tile, see `assign.match`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ _LEADERS = 4
 
 
 @compiled
-def matter(windows: Windows, rows: Span, columns: Span, owners: Numbers, limits: Limits, chosen: Numbers) -> Span:
-    """Put the phrases that matter in a tile into `chosen`: of groups that come near winning, and then others.
+def find_candidates(
+    windows: Windows, rows: Span, columns: Span, owners: Numbers, limits: Limits, chosen: Numbers
+) -> Span:
+    """Put the phrases that find_candidates in a tile into `chosen`: of groups that come near winning, and then others.
 
     Return how many of the former, and how many in all.
     """
@@ -46,7 +48,7 @@ def matter(windows: Windows, rows: Span, columns: Span, owners: Numbers, limits:
 
 
 @compiled
-def inside(first: Index, last: Index, corner: Index, side: Index) -> Span:
+def clip_span(first: Index, last: Index, corner: Index, side: Index) -> Span:
     """Return the first and the last pixel of a window that are in a tile; the last is before the first if there are none."""
     return max(first - corner, 0), min(last - corner, side - 1)
 
@@ -57,16 +59,16 @@ def _corners(windows: Windows, rows: Span, columns: Span) -> Values:
     count: Index = 0
     side, phrases = windows.factors.shape[1], windows.by_patch.shape[3]
     for corner in windows.corners:
-        top, bottom = inside(*rows, corner[0], side)
-        left, right = inside(*columns, corner[1], side)
+        top, bottom = clip_span(*rows, corner[0], side)
+        left, right = clip_span(*columns, corner[1], side)
         if top <= bottom and left <= right:
             count += _knots(windows.axis, top, bottom) * _knots(windows.axis, left, right)
     corners = np.empty((count, phrases), np.float32)
     count = 0
     for window in range(len(windows.corners)):
         cosines = windows.by_patch[window]
-        top, bottom = inside(*rows, windows.corners[window, 0], side)
-        left, right = inside(*columns, windows.corners[window, 1], side)
+        top, bottom = clip_span(*rows, windows.corners[window, 0], side)
+        left, right = clip_span(*columns, windows.corners[window, 1], side)
         if top > bottom or left > right:
             continue
         for i in range(_knots(windows.axis, top, bottom)):

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.labelling.scoring import assign
-from tipsseg.labelling.scoring.assign import Assignment, LabelTable, empty_confidence, merge_names
+from tipsseg.labelling.scoring.assign import Assignment, LabelTable, allocate_confidence, merge_names
 from tipsseg.labelling.scoring.compiled.inputs import Axis, Limits, Windows
 from tipsseg.labelling.scoring.resample import Values
-from tipsseg.labelling.scoring.scores import Ids, Scores, WindowScores, seen_by, values_at
+from tipsseg.labelling.scoring.scores import Ids, Scores, WindowScores, count_windows, score_pixels
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import LabelArray, WindowPlan
 from tipsseg.util.files import cache_folder
@@ -55,7 +55,7 @@ class Loops(NamedTuple):
 _loading = threading.Lock()
 
 
-def loops() -> Loops | None:
+def load_loops() -> Loops | None:
     """Return the loops; None if numba is not installed, cannot be used here, or is not wanted.
 
     The first time on a machine numba compiles them, for some seconds, and keeps them in the cache of tipsseg.
@@ -66,7 +66,7 @@ def loops() -> Loops | None:
 
 @cache
 def _load() -> Loops | None:
-    folder = _kept()
+    folder = _loops_folder()
     if folder is None:
         return None
     try:
@@ -91,13 +91,13 @@ def _load() -> Loops | None:
     return found
 
 
-def to_be_compiled() -> bool:
+def needs_compilation() -> bool:
     """Tell whether the first use of the loops takes some seconds, because none are kept yet."""
-    folder = _kept()
+    folder = _loops_folder()
     return folder is not None and not folder.exists()
 
 
-def _kept() -> Path | None:
+def _loops_folder() -> Path | None:
     """Return where numba keeps the loops of this version; None if there are to be none, or it cannot keep them."""
     cache = cache_folder()
     if os.environ.get(SWITCH) == "0" or cache is None or find_spec("numba") is None:
@@ -120,7 +120,7 @@ def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignmen
     Returns:
         The label of every pixel, and its confidence.
     """
-    if isinstance(scores, WindowScores) and np.abs(scores.cosines).max() <= _LARGEST and (found := loops()):
+    if isinstance(scores, WindowScores) and np.abs(scores.cosines).max() <= _LARGEST and (found := load_loops()):
         assignment = _match(found, scores, size, table)
         if assignment is not None:
             return assignment
@@ -139,7 +139,7 @@ def _match(found: Loops, scores: WindowScores, size: tuple[int, int], table: Lab
     owners = np.repeat(np.arange(len(table.groups), dtype=np.uint32), table.groups)
     close, nothing = assign.CLOSE * temperature, assign.NOTHING * temperature
     limits = Limits(*map(np.float32, (max(assign.ROUNDING, close), nothing, assign.ROUNDING, temperature, 1 - _TIE)))
-    labels, confidence = np.empty(size, table.label_ids.dtype), empty_confidence(size)
+    labels, confidence = np.empty(size, table.label_ids.dtype), allocate_confidence(size)
     step = max(_BAND // tile[0], 1) * tile[0]
     for start in range(0, size[0], step):
         band = slice(start, min(start + step, size[0]))
@@ -149,7 +149,7 @@ def _match(found: Loops, scores: WindowScores, size: tuple[int, int], table: Lab
         tiles.label_rows(windows, _axis(down), _axis(columns), tile, owners, limits, winners, share, unsure)
         if unsure.mean() > _MOST_UNSURE:
             return None
-        _choose_again(scores, down, columns, owners, unsure, winners)
+        _rescore_unsure(scores, down, columns, owners, unsure, winners)
         labels[band] = table.labels(np.arange(len(table.groups)), winners, share)
         confidence[band] = share
     return Assignment(cast(LabelArray, labels), confidence)
@@ -158,7 +158,7 @@ def _match(found: Loops, scores: WindowScores, size: tuple[int, int], table: Lab
 def _windows(sum_of_exp: Callable[[Values, Axis, Values], None], scores: WindowScores) -> Windows:
     cosines, side = np.ascontiguousarray(scores.cosines), scores.plan.side
     corners, axis = np.array(scores.plan.corners, np.int64), _axis(interpolation_weights(cosines.shape[1], side))
-    down, across = seen_by(scores.plan)
+    down, across = count_windows(scores.plan)
     factors = np.empty((len(cosines), side, side), np.float32)
     for window, (top, left), of_window in zip(cosines, corners, factors, strict=True):
         sum_of_exp(window, axis, of_window)
@@ -170,7 +170,7 @@ def _axis(weights: InterpolationWeights) -> Axis:
     return Axis(weights.low.astype(np.uint32), weights.high.astype(np.uint32), weights.weight)
 
 
-def _choose_again(
+def _rescore_unsure(
     scores: WindowScores,
     rows: InterpolationWeights,
     columns: InterpolationWeights,
@@ -186,7 +186,7 @@ def _choose_again(
 
         def resized(source: Ids, x: Ids = x) -> Values:
             low, high = (
-                values_at(scores.cosines, scores.plan, source, along[x]) for along in (columns.low, columns.high)
+                score_pixels(scores.cosines, scores.plan, source, along[x]) for along in (columns.low, columns.high)
             )
             return (high - low) * columns.weight[x] + low  # [P, n]
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.labelling.scoring.compiled.bounds import inside, matter
+from tipsseg.labelling.scoring.compiled.bounds import clip_span, find_candidates
 from tipsseg.labelling.scoring.compiled.inputs import Axis, Index, Limits, Numbers, Span, Windows
 from tipsseg.labelling.scoring.compiled.lines import (
     add_exp,
@@ -28,7 +28,7 @@ from tipsseg.labelling.scoring.compiled.maths import ONE, ZERO, compiled
 from tipsseg.labelling.scoring.resample import Values
 
 #: The most rows and columns of a tile: of the image, along either axis, and of the image as the model sees it. Long rows make long
-#: loops, and a small area has few phrases that matter.
+#: loops, and a small area has few phrases that find_candidates.
 TILE, SOURCE_TILE = 128, (20, 64)
 _WIDTH = TILE + 16  # of the rows in memory
 
@@ -64,8 +64,8 @@ def label_rows(
     phrases = len(owners)
     height, width = winners.shape
     chosen = np.empty(phrases, np.uint32)
-    # The scores of the phrases that matter in a tile; and the same at the columns of the image. Behind them, what the other
-    # phrases are worth, see _add_others.
+    # The scores of the phrases that find_candidates in a tile; and the same at the columns of the image. Behind them, what the
+    # other phrases are worth, see _add_others.
     scores = np.zeros((phrases + 1, SOURCE_TILE[0], _WIDTH), np.float32)
     resized = np.zeros((phrases + 1, SOURCE_TILE[0], _WIDTH), np.float32)
     across, line = _axis_of_width(), _line(phrases)
@@ -81,8 +81,8 @@ def label_rows(
                 across.low[x] = columns.low[left + x] - np.uint32(source_columns[0])
                 across.high[x] = columns.high[left + x] - np.uint32(source_columns[0])
                 across.weight[x] = columns.weight[left + x]
-            near, far = matter(windows, source_rows, source_columns, owners, limits, chosen)
-            _score(windows, source_rows, source_columns, chosen[:far], scores)
+            near, far = find_candidates(windows, source_rows, source_columns, owners, limits, chosen)
+            _score_tile(windows, source_rows, source_columns, chosen[:far], scores)
             _add_others(scores, owners, chosen, (near, far), limits.temperature, depth, source_lanes, line)
             for y in range(depth):
                 for k in range(near):
@@ -157,7 +157,7 @@ def _add_others(
             invert(line.best, line.inverse, lanes)
             k: Index = near
             while k < far:
-                end = _end_of(owners, chosen, k, far)
+                end = _find_group_end(owners, chosen, k, far)
                 for other in range(k + 1, end):
                     raise_row(scores, k, other, y, lanes)
                 add_share(scores, k, y, line.inverse, temperature, line.total, lanes)
@@ -186,7 +186,7 @@ def _decide(
     line.total[:lanes] = line.scores[rest, 0, :lanes]
     k: Index = 0
     while k < near:
-        end = _end_of(owners, chosen, k, near)
+        end = _find_group_end(owners, chosen, k, near)
         for each in range(k, end):
             between(resized, each, rows, weight, line.scores, lanes)
         for other in range(k + 1, end):
@@ -197,11 +197,11 @@ def _decide(
     k = 0
     while k < near:
         add_share(line.scores, k, _ONLY, line.inverse, temperature, line.total, lanes)
-        k = _end_of(owners, chosen, k, near)
+        k = _find_group_end(owners, chosen, k, near)
 
 
 @compiled
-def _score(windows: Windows, rows: Span, columns: Span, chosen: Numbers, scores: Values) -> None:
+def _score_tile(windows: Windows, rows: Span, columns: Span, chosen: Numbers, scores: Values) -> None:
     """Average the probabilities of some phrases in a tile over windows: `scores` [K, r, c]."""
     side, axis = windows.factors.shape[1], windows.axis
     lanes = whole_vectors(columns[1] - columns[0] + 1)
@@ -211,8 +211,8 @@ def _score(windows: Windows, rows: Span, columns: Span, chosen: Numbers, scores:
                 scores[k, y, x] = ZERO
     spread_rows = np.empty((windows.by_patch.shape[1], _WIDTH), np.float32)
     for window in range(len(windows.corners)):
-        top, bottom = inside(*rows, windows.corners[window, 0], side)
-        left, right = inside(*columns, windows.corners[window, 1], side)
+        top, bottom = clip_span(*rows, windows.corners[window, 0], side)
+        left, right = clip_span(*columns, windows.corners[window, 1], side)
         if top > bottom or left > right:
             continue
         # All of the window at the columns of the tile, with factors of 0 where there is nothing of it.
@@ -251,7 +251,7 @@ def _add_window(
 
 
 @compiled
-def _end_of(owners: Numbers, chosen: Numbers, start: Index, stop: Index) -> Index:
+def _find_group_end(owners: Numbers, chosen: Numbers, start: Index, stop: Index) -> Index:
     """Return where the chosen phrases end that stand for the same as that at `start`."""
     end: Index = start + 1
     while end < stop and owners[chosen[end]] == owners[chosen[start]]:
