@@ -31,6 +31,6 @@ def test_what_is_too_elongated_is_refused(monkeypatch: pytest.MonkeyPatch, most:
     if most == 56 * 560:
         assert prepare.prepare(image, make_plan((image.height, image.width), 56, 56, 14)).resized.shape == (56, 560, 3)
         return
-    message = r"10 x 100 \(height x width\) pixels .* short side of 56 .* 56 x 560 pixels, more than 31,359"
+    message = r"10 x 100 \(height x width\) pixels .* short side of 56, it would have 56 x 560 pixels, more than 31,359"
     with pytest.raises(InputError, match=message):
         prepare.prepare(image, make_plan((image.height, image.width), 56, 56, 14))

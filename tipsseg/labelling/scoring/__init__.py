@@ -1,1 +1,1 @@
-"""Cosines of patches -> the label and the confidence of every pixel."""
+"""Turn the cosines of patches into a label and a confidence for every pixel."""

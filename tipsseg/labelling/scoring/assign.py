@@ -1,15 +1,14 @@
 """Turn cosine maps into a label and a confidence for every pixel, tile by tile.
 
-The published protocol merges sliding windows as follows: cosines are resized to the window (bilinear), made to
-probabilities by a softmax over phrases without temperature, summed over windows, divided by the number of windows that saw the
-pixel, resized to the image (bilinear), and the largest wins. Here the same numbers are made for a tile of the image at a time, and
-at its resolution only for phrases that can win there (see `match`). Phrases that stand for one thing are merged at the very end, by
-their maximum at each pixel, so that the winner is the owner of the best phrase.
+The published protocol merges sliding windows as follows: resize cosines to the window (bilinear), apply a softmax over phrases
+without temperature, sum the probabilities over windows, divide by the number of windows at the pixel, resize to the image
+(bilinear), and take the largest. This module computes the same numbers for one tile of the image at a time, at full resolution
+only for phrases that can win there (see `match`). Phrases of one class are merged last, by their maximum at each pixel.
 
-All of it is numpy, on one core: images are matched in threads beside the model. See `compiled` for numba, `device_scores` for GPUs,
-and README.md for the proof.
+It uses numpy on one core: threads label images while the model runs. See `compiled` for numba, `device_scores` for GPUs, and
+README.md for the proof.
 
-Shapes: P phrases, G groups of phrases that stand for one thing, H x W the labels, h x w a patch grid.
+Shapes: P phrases, G groups (the phrases of one class, or of background), H x W the labels, h x w a patch grid.
 """
 
 from __future__ import annotations
@@ -26,43 +25,42 @@ from tipsseg.labelling.scoring.scores import Ids, Scores
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import ConfidenceArray, LabelArray
 
-#: Scores that are at hand at once, phrases x rows x columns: 1 MB, so that they stay in the cache of a core.
+#: Scores per step, phrases x rows x columns: 1 MB, which fits the cache of a core.
 _CHUNK = 1 << 18
 
-#: Rows and columns of a tile for each of `Scores.tile_patches`, of the image and of the image as the model sees it, where not more
-#: than _FEW phrases can win; and the smallest side that it is cut down to where there are more. Smaller tiles have fewer phrases,
-#: and more of the work that every tile costs.
+#: Side of a tile per `Scores.tile_patches`, in pixels of the image and of the resized image, if at most _FEW phrases can win. Tiles
+#: with more candidates are divided down to _MIN_SIDE. Smaller tiles have fewer candidates, but every tile has a fixed cost.
 _TILE, _WORKING_TILE, _FEW, _MIN_SIDE = 32, 14, 8, 16
 
-#: Two cosines this close may change places by rounding: ten times what sums of float32 of this size can be off.
+#: Rounding may swap two cosines closer than this: ten times the possible error of float32 sums of this size.
 ROUNDING = 1e-5
 
-#: Temperatures by which the cosine of a phrase stays below the best: from the first on it counts for the confidence as the coarse
-#: grid has it (0.14 of the best at most), from the second on not at all (less than 5e-5).
-CLOSE, NOTHING = 2.0, 10.0
+#: Distances of a cosine from the best, in temperatures. From CLOSE on, its share of the confidence is computed on the coarse
+#: grid (it is at most 0.14 of the best). From NEGLIGIBLE on, it is left out (less than 5e-5).
+CLOSE, NEGLIGIBLE = 2.0, 10.0
 
-#: Leading phrases that a bound is made of, at most.
+#: The most leading phrases in a bound.
 _LEADERS = 4
 
-#: Larger images have their confidence in 16 bits: in 32 it would take as much memory as their decoding.
+#: Images with more pixels get a confidence in 16 bits: in 32 it would take as much memory as decoding them.
 _LARGE = 64_000_000
 
-#: Soft maps that are refined at once, maps x rows x columns: 256 MB.
+#: Soft maps per refinement, maps x rows x columns: 256 MB.
 _REFINED_ELEMENTS = 64_000_000
 
-#: Maps [K, h, w] and an image [h, w, 3] -> the maps, refined.
+#: Refines maps [K, h, w] by an image [h, w, 3].
 Refine = Callable[[Values, NDArray[np.uint8]], Values]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelTable:
-    """What the phrases stand for.
+    """Groups and label ids of the phrases.
 
     Attributes:
-        groups: How many phrases each group has, in the order of the phrases.
-        label_ids: [G], of the groups.
-        min_confidence: [N] float32, by label id: a pixel of a lower confidence is ignored.
-        ignore: The label id of ignored pixels.
+        groups: Number of phrases of each group, in the order of the phrases.
+        label_ids: [G], label id of each group.
+        min_confidence: [N] float32, minimum confidence by label id. Pixels below it are ignored.
+        ignore: Label id of ignored pixels.
     """
 
     groups: Sequence[int]
@@ -71,7 +69,7 @@ class LabelTable:
     ignore: int
 
     def labels(self, groups: Ids, index: NDArray[np.unsignedinteger], confidence: Values) -> LabelArray:
-        """Return the label ids [H, W] of winners: `index` [H, W] among `groups`, and `confidence` [H, W]."""
+        """Return label ids [H, W] for winners at `index` [H, W] of `groups`, with `confidence` [H, W]."""
         labels = self.label_ids[groups][index]
         if self.min_confidence.any():
             labels[confidence < self.min_confidence[labels]] = self.ignore
@@ -80,10 +78,10 @@ class LabelTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Assignment:
-    """What won at each pixel.
+    """Label and confidence of each pixel.
 
     Attributes:
-        labels: [H, W], the label id of the winning group, or that of ignored pixels.
+        labels: [H, W], label id of the winning group, or the ignore id.
         confidence: [H, W] float32 in [0, 1]; float16 above _LARGE pixels.
     """
 
@@ -92,28 +90,28 @@ class Assignment:
 
 
 def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignment:
-    """Find the label of every pixel of an image of `size` (H, W), and its confidence.
+    """Find the label and the confidence of every pixel of an image of `size` (H, W).
 
-    Phrases that cannot win in a tile are told by the cosines alone, and left out of what is made at the size of the image;
-    README.md shows that this changes no label. Memory beside the result: some MB, and a map of the sums for each window.
+    Cosines show which phrases cannot win in a tile; those are not computed at the size of the image. README.md proves that this
+    changes no label. In addition to the result, it takes a few MB, and a map of sums per window.
     """
     labels = np.empty(size, table.label_ids.dtype)
     confidence = allocate_confidence(size)
     owners = np.repeat(np.arange(len(table.groups)), table.groups)
     for tile in _tiles(scores, size, owners):
-        here = tile.rows, tile.columns
+        region = tile.rows, tile.columns
         for band, groups, index, share in _find_winners(scores, tile, owners):
-            labels[here][band] = table.labels(groups, index, share)
-            confidence[here][band] = share
+            labels[region][band] = table.labels(groups, index, share)
+            confidence[region][band] = share
     return Assignment(cast(LabelArray, labels), confidence)
 
 
 def match_refined(
     scores: Scores, image: NDArray[np.uint8], size: tuple[int, int], table: LabelTable, refine: Refine
 ) -> Assignment:
-    """Match as `match` does, after the probabilities of the groups were drawn to the edges of the image.
+    """Find labels like `match`, after refining the probabilities of the groups by the edges of the image.
 
-    Only groups that win somewhere are refined, at the size of `image` [h', w', 3] uint8 RGB; the result is resized (bilinear) to
+    Refines only groups that win somewhere, at the size of `image` [h', w', 3] uint8 RGB, and resizes the result (bilinear) to
     `size` (H, W). The confidence of a pixel is the refined probability of its winner.
     """
     small = (image.shape[0], image.shape[1])
@@ -127,7 +125,9 @@ def match_refined(
         refined = refine(_probabilities(scores, small, table.groups, chosen), image)
         for band, resized in _resize_in_bands(refined, size):
             best = resized.max(0)  # [rows, W]
-            wins = best.astype(confidence.dtype) > confidence[band]  # as it is kept, so that of equals the first wins
+            wins = (
+                best.astype(confidence.dtype) > confidence[band]
+            )  # in the stored precision, so that the first of equals wins
             labels[band][wins] = table.labels(chosen, _argmax(resized, best)[wins], best[wins])
             confidence[band][wins] = best[wins]
     return Assignment(cast(LabelArray, labels), confidence)
@@ -141,9 +141,9 @@ def allocate_confidence(size: tuple[int, int]) -> ConfidenceArray:
 def best_groups(
     scores: Scores, size: tuple[int, int], groups: Sequence[int], count: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float16]]:
-    """Return the best `count` groups at each cell of a grid of `size` (h, w), and softmax(log score / temperature) of each.
+    """Return the best `count` groups at each cell of a grid of `size` (h, w), and their softmax(log score / temperature).
 
-    Both are [count, h, w], the best first; of equals the first group comes first.
+    Both are [count, h, w], best first. Equal groups keep their order.
     """
     index = np.empty((count, *size), np.intp)
     share = np.empty((count, *size), np.float16)
@@ -155,19 +155,19 @@ def best_groups(
 
 
 def occurring_groups(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Ids:
-    """Return the groups that win somewhere in an image of `size` (H, W), in their order."""
+    """Return the groups that win at some pixel of an image of `size` (H, W), in ascending order."""
     numbers = np.arange(len(groups), dtype=np.uint16)
     won = match(scores, size, LabelTable(groups, numbers, np.zeros(len(groups), np.float32), 0)).labels
     return np.flatnonzero(np.bincount(won.reshape(-1), minlength=len(groups)))
 
 
 def merge_names(values: Values, owners: Ids) -> tuple[Values, Ids]:
-    """Return the maximum over the phrases of each owner, [K, ...] -> [G', ...], and the owners [G']; `owners` [K] is sorted."""
+    """Return the maximum over the phrases of each group, [K, ...] -> [G', ...], and the groups [G']. `owners` [K] are sorted."""
     firsts = np.flatnonzero(np.diff(owners, prepend=-1))
     if len(firsts) == len(owners):
         return values, owners
     merged = np.empty((len(firsts), *values.shape[1:]), np.float32)
-    # numpy's reduceat takes three times as long.
+    # np.maximum.reduceat takes three times as long.
     for target, start, stop in zip(merged, firsts, [*firsts[1:], len(owners)], strict=True):
         values[start:stop].max(0, out=target)
     return merged, owners[firsts]
@@ -178,12 +178,12 @@ class _Tile:
     """A part of the image.
 
     Attributes:
-        rows: Its rows of the image.
-        columns: Its columns of the image.
-        source: Interpolation weights from the grid of the scores, down and across.
-        coarse: Interpolation weights from the coarse grid, down and across.
-        contenders: Phrases of groups that may win here, or come near that.
-        others: Phrases of other groups that count for the confidence.
+        rows: Its rows.
+        columns: Its columns.
+        source: Weights from the grid of the scores, for rows and columns.
+        coarse: Weights from the coarse grid, for rows and columns.
+        contenders: Phrases of groups that may win, or come close to it.
+        others: Phrases of other groups that affect the confidence.
     """
 
     rows: slice
@@ -195,7 +195,7 @@ class _Tile:
 
 
 def _tiles(scores: Scores, size: tuple[int, int], owners: Ids) -> Iterator[_Tile]:
-    """Yield tiles of an image of `size`, in rows; those with many phrases that can win are cut up, as small ones have fewer."""
+    """Yield tiles of an image of `size` (H, W), row by row. Tiles with many contenders are divided."""
     source, coarse = (
         [interpolation_weights(*lengths) for lengths in zip(grid, size, strict=True)]
         for grid in (scores.size, scores.coarse_size)
@@ -204,9 +204,9 @@ def _tiles(scores: Scores, size: tuple[int, int], owners: Ids) -> Iterator[_Tile
     def parts(*spans: slice) -> Iterator[_Tile]:
         rows, columns = spans
         down, across = (weights.part(span.start, span.stop) for weights, span in zip(source, spans, strict=True))
-        coarsely = tuple(weights.part(span.start, span.stop) for weights, span in zip(coarse, spans, strict=True))
-        candidates = _candidates(scores, down, across, owners)
-        tile = _Tile(rows, columns, (down, across), (coarsely[0], coarsely[1]), *candidates)
+        coarse_parts = tuple(weights.part(span.start, span.stop) for weights, span in zip(coarse, spans, strict=True))
+        candidates = _find_candidates(scores, down, across, owners)
+        tile = _Tile(rows, columns, (down, across), (coarse_parts[0], coarse_parts[1]), *candidates)
         height, width = (span.stop - span.start for span in spans)
         if (
             len(tile.contenders) <= _FEW
@@ -236,48 +236,48 @@ def _halves(span: slice) -> tuple[slice, slice]:
     return slice(span.start, middle), slice(middle, span.stop)
 
 
-def _candidates(
+def _find_candidates(
     scores: Scores, rows: InterpolationWeights, columns: InterpolationWeights, owners: Ids
 ) -> tuple[Ids, Ids]:
-    """Return the phrases that matter in a part of the image: the best of groups that come near winning, and others that count."""
+    """Return the contenders and the others of a part of the image, see `_Tile`."""
     corners = scores.corners(rows, columns)
     margins = _margins(corners)  # [P]
     contends = margins <= max(ROUNDING, CLOSE * scores.temperature)
     groups = np.zeros(owners[-1] + 1, bool)
     groups[owners[contends]] = True
-    others = np.flatnonzero(~groups[owners] & (margins <= NOTHING * scores.temperature))
+    others = np.flatnonzero(~groups[owners] & (margins <= NEGLIGIBLE * scores.temperature))
     for group in np.flatnonzero(groups & (np.bincount(owners) > 1)):
         own = slice(*np.searchsorted(owners, [group, group + 1]))
-        # Of a group only what may be its own best somewhere; the argument of `match`, with leaders of the group.
-        contends[own] = _margins([each[:, own] for each in corners]) <= ROUNDING
+        # Only phrases that may be the best of their group somewhere, by the same bound with leaders from the group.
+        contends[own] = _margins([values[:, own] for values in corners]) <= ROUNDING
     return np.flatnonzero(contends), others
 
 
 def _margins(corners: Sequence[Values]) -> Values:
-    """[N, P] of each scale -> [P]: by how much each phrase stays below a mean of a few leading ones, at least.
+    """Return a lower bound on the distance of each phrase from a mean of leading phrases, [N, P] per scale -> [P].
 
-    The more corners differ in what is best there, the more leaders it takes so that their mean is high at all of them.
+    If different phrases lead at different corners, the mean takes more leaders, so that it is high at all corners.
     """
-    first = sum((each.mean(0) for each in corners), np.float32(0)).argmax()
-    bounds = [each[:, first] for each in corners]  # [N] each
+    first = sum((values.mean(0) for values in corners), np.float32(0)).argmax()
+    bounds = [values[:, first] for values in corners]  # [N] each
     for number in range(2, _LEADERS + 1):
         lowest = [bound.argmin() for bound in bounds]
         worst = int(np.argmin([bound[index] for bound, index in zip(bounds, lowest, strict=True)]))
         best_at_worst = corners[worst][lowest[worst]].argmax()
         wider = [
-            bound + (each[:, best_at_worst] - bound) / np.float32(number)
-            for bound, each in zip(bounds, corners, strict=True)
+            bound + (values[:, best_at_worst] - bound) / np.float32(number)
+            for bound, values in zip(bounds, corners, strict=True)
         ]
         if min(bound.min() for bound in wider) <= bounds[worst][lowest[worst]]:
             break
         bounds = wider
-    least = [(bound[:, None] - each).min(0) for bound, each in zip(bounds, corners, strict=True)]
+    least = [(bound[:, None] - values).min(0) for bound, values in zip(bounds, corners, strict=True)]
     margins: Values = np.mean(least, axis=0, dtype=np.float32)
     return margins
 
 
 def _log_sum_of_others(scores: Scores, tile: _Tile, owners: Ids) -> Values | None:
-    """Return the log of the sum of exp(logit / temperature) over the other groups, for the coarse grid of the tile, [r, c]."""
+    """Return the log of the sum of exp(logit / temperature) over the other groups, on the coarse grid of the tile, [r, c]."""
     phrases = tile.others
     if not len(phrases):
         return None
@@ -297,7 +297,7 @@ def _log_sum_of_others(scores: Scores, tile: _Tile, owners: Ids) -> Values | Non
 def _find_winners(
     scores: Scores, tile: _Tile, owners: Ids
 ) -> Iterator[tuple[slice, Ids, NDArray[np.unsignedinteger], Values]]:
-    """Yield bands of rows of a tile, each with the groups that contend, the index of the winner among them, and its confidence."""
+    """Yield bands of rows of a tile: the rows, the contending groups, the index of the winner among them, its confidence."""
     (rows, columns), phrases = tile.source, tile.contenders
     rest, first = _log_sum_of_others(scores, tile, owners), tile.coarse[0].span.start
     if rest is not None:
@@ -323,22 +323,22 @@ def _find_winners(
 
 
 def _argmax(values: Values, best: Values) -> NDArray[np.unsignedinteger]:
-    """Return the first index at which [K, ...] holds its maximum `best`."""
-    # numpy's argmax along the first axis takes ten times as long.
+    """Return the first index of the maximum `best` along the first axis of [K, ...]."""
+    # np.argmax along the first axis takes ten times as long.
     index = np.zeros(best.shape, np.uint8 if len(values) <= 256 else np.uint16)
-    behind = np.ones(best.shape, bool)
-    for each in values[:-1]:
-        behind &= each != best
-        index += behind
+    not_reached = np.ones(best.shape, bool)
+    for item in values[:-1]:
+        not_reached &= item != best
+        index += not_reached
     return index
 
 
 def _shares(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Iterator[tuple[slice, Values]]:
-    """Yield bands of rows of an image of `size`, each with softmax(log score / temperature) of all groups, [G, rows, W]."""
+    """Yield bands of rows of an image of `size`: the rows, and softmax(log score / temperature) of all groups, [G, rows, W]."""
     owners = np.repeat(np.arange(len(groups)), groups)
-    everything = np.arange(len(owners))
+    all_phrases = np.arange(len(owners))
     weights, columns = (interpolation_weights(*lengths) for lengths in zip(scores.size, size, strict=True))
-    # A row of the image may come from many of the grid; it is made in pieces so that neither is too much at once.
+    # A row of a small image depends on many rows of the grid, so its columns are processed in pieces too.
     finer = [max(-(-source // length), 1) for source, length in zip(scores.size, size, strict=True)]
     width = max(min(_CHUNK // (len(owners) * 2 * finer[0] * finer[1]), size[1]), 1)
     step = max(_CHUNK // (len(owners) * size[1] * finer[0] * finer[1]), 1)
@@ -347,7 +347,7 @@ def _shares(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Ite
         pieces = []
         for left in range(0, size[1], width):
             part = columns.part(left, left + width)
-            values = scores.values(rows.span, part.span, everything)
+            values = scores.values(rows.span, part.span, all_phrases)
             pieces.append(merge_names(resize(values, rows, part), owners)[0])
         shares = scores.logits(np.concatenate(pieces, 2))
         shares -= shares.max(0)
@@ -358,7 +358,7 @@ def _shares(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Ite
 
 
 def _probabilities(scores: Scores, size: tuple[int, int], groups: Sequence[int], chosen: Ids) -> Values:
-    """Return softmax(log score / temperature) over all groups, for the chosen ones: [K, h', w']."""
+    """Return the probabilities of the chosen groups, softmax(log score / temperature) over all groups: [K, h', w']."""
     soft = np.empty((len(chosen), *size), np.float32)
     for band, shares in _shares(scores, size, groups):
         soft[:, band] = shares[chosen]
@@ -366,7 +366,7 @@ def _probabilities(scores: Scores, size: tuple[int, int], groups: Sequence[int],
 
 
 def _resize_in_bands(maps: Values, size: tuple[int, int]) -> Iterator[tuple[slice, Values]]:
-    """Yield bands of rows of maps [K, h, w] resized to `size`, [K, rows, W] each."""
+    """Resize maps [K, h, w] to `size`, and yield bands of rows: the rows, and the maps [K, rows, W]."""
     rows, columns = (interpolation_weights(*lengths) for lengths in zip(maps.shape[1:], size, strict=True))
     step = max(_CHUNK // (len(maps) * size[1]), 1)
     for start in range(0, size[0], step):

@@ -1,12 +1,12 @@
-"""Turn cosine maps into labels and confidences on the device that the cosines are on: a GPU does this in place of `assign`.
+"""Turn cosine maps into labels and confidences on a GPU, instead of `assign`, which is for CPUs.
 
-The same numbers as `assign.match` makes, by plain means: the scores of all phrases at all pixels, a tile of the image at a time.
-What a tile takes is bounded, whatever the image and however many the phrases. Nothing waits for the device before the labels are
-asked for, and what crosses to the host then is a label and a confidence of 16 bits for each pixel.
+The results are those of `assign.match`, computed by brute force: the scores of all phrases at all pixels, one tile of the image
+at a time. The memory of a tile is bounded for any image and number of phrases. The host waits only when it needs the labels,
+and receives a label and a 16-bit confidence per pixel.
 
-Only basic operations of torch, none of them a matrix product or a convolution: those may round to TF32 on a GPU.
+Uses only basic operations of torch, without matrix products and convolutions, which may round to TF32 on a GPU.
 
-Shapes: P phrases, G groups of phrases that stand for one thing, H x W the labels, h x w a patch grid, r x c a tile.
+Shapes: P phrases, G groups (the phrases of one class, or of background), H x W the labels, h x w a patch grid, r x c a tile.
 """
 
 from __future__ import annotations
@@ -28,45 +28,46 @@ from tipsseg.labelling.scoring.scores import count_windows
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import LabelArray, TopClasses, WindowPlan
 
-#: Phrases x rows x columns of a tile, of the image and of the grid that it is resized from: 64 MB in float32, and some four of
-#: these at once. Smaller ones leave a large GPU idle between them.
+#: Values per tile, phrases x rows x columns, in the image and in the grid that it is resized from: 64 MB in float32, and about four
+#: such tensors at a time. Smaller tiles leave a large GPU idle.
 _ELEMENTS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeviceLabels:
-    """The labels of an image, on their way from the device.
+    """Labels of an image that are being copied from the device.
 
     Attributes:
-        arriving: Whether all cosines were numbers, [] bool; label ids, [H, W] uint8 or int16; confidences, [H, W] float16. Where
-            the best classes were asked for also their label ids and shares, [K, h, w] each.
-        dtype: Of the label ids; torch has no 16-bit ones without a sign.
+        arriving: A flag, False if a cosine is NaN or infinite, [] bool; label ids, [H, W] uint8 or int16; confidences, [H, W]
+        float16;
+            and, if requested, label ids and shares of the best classes, each [K, h, w].
+        dtype: Dtype of the label ids. torch lacks some operations on uint16, so those are copied as int16.
     """
 
     arriving: HostCopy
     dtype: np.dtype[np.unsignedinteger]
 
     def wait(self) -> tuple[Assignment, TopClasses | None] | None:
-        """Wait for the labels and the best classes of each patch; None if cosines were not numbers."""
+        """Wait for the labels, and the best classes of each patch if requested. Returns None if a cosine is NaN or infinite."""
         finite, labels, confidence, *top = self.arriving.arrays()
         if not finite:
             return None
         best = TopClasses(cast(LabelArray, top[0].view(self.dtype)), top[1]) if top else None
-        kept = allocate_confidence(confidence.shape)
-        kept[:] = confidence
-        return Assignment(cast(LabelArray, labels.view(self.dtype)), kept), best
+        converted = allocate_confidence(confidence.shape)
+        converted[:] = confidence
+        return Assignment(cast(LabelArray, labels.view(self.dtype)), converted), best
 
 
 class DeviceScorer:
-    """Make labels from cosines on a device."""
+    """Computes labels from cosines on a device."""
 
     def __init__(self, table: LabelTable, temperature: float, device: torch.device) -> None:
-        """Bring what the phrases stand for to the device.
+        """Copy the label table to the device.
 
         Args:
-            table: What the phrases stand for.
-            temperature: The temperature of the softmax that confidences come from.
-            device: Any but a CPU, where `assign.match` is faster.
+            table: Groups and label ids of the phrases.
+            temperature: Temperature of the softmax for confidences.
+            device: Any device except a CPU, on which `assign.match` is faster.
         """
         self._dtype = table.label_ids.dtype
         self._temperature = temperature
@@ -85,39 +86,39 @@ class DeviceScorer:
         grid: tuple[int, int] = (0, 0),
         top: int = 0,
     ) -> DeviceLabels:
-        """Make the labels of an image and send them to the host, without waiting for the device.
+        """Compute the labels of an image and start copying them to the host, without waiting for the device.
 
         Args:
-            cosines: [B, h, w, P] float32 of each scale in ascending order, on the device, as `Features.cosines` makes them.
-            plans: How the image was cut into windows at each scale.
+            cosines: Cosines at each scale in ascending order, [B, h, w, P] float32, on the device.
+            plans: The plan of each scale.
             size: (H, W) of the labels.
-            grid: (h, w) of the patches of the whole image.
-            top: How many of the best classes of each patch are sent too.
+            grid: (h, w) of the patches of the whole image, for the best classes.
+            top: Number of best classes per patch; 0 for none.
 
         Returns:
-            The labels: those of `assign.match` but for ties within rounding. The confidence is rounded to 16 bits, and is what
-            the minimum confidences are compared with.
+            The labels, equal to those of `assign.match` except for ties within rounding. The confidence is rounded to 16 bits
+            before it is compared with minimum confidences.
         """
         maps = _make_maps(cosines, plans)
         labels = self._label_ids.new_empty(size)
         confidence = cosines[0].new_empty(size, dtype=torch.float16)
         for rows, columns, scores in _score_tiles(maps, size):
-            here = rows, columns
-            labels[here], confidence[here] = self._assign_labels(maps, self._merge_phrases(scores))
+            region = rows, columns
+            labels[region], confidence[region] = self._assign_labels(maps, self._merge_phrases(scores))
         best = self._best_groups(maps, grid, top) if top else ()
-        finite = torch.stack([torch.isfinite(each).all() for each in cosines]).all()
+        finite = torch.stack([torch.isfinite(values).all() for values in cosines]).all()
         return DeviceLabels(HostCopy(finite, labels, confidence, *best), self._dtype)
 
     @torch.inference_mode()
     def fetch(self, cosines: Sequence[Tensor], plans: Sequence[WindowPlan], size: tuple[int, int]) -> Assignment:
-        """Do as `send` for images whose labels are too large to be under way in numbers: tile by tile, waiting for each."""
+        """Compute the same labels for a large image, and wait for each tile, so that few labels are on the device at a time."""
         maps = _make_maps(cosines, plans)
-        found, confidence = np.empty(size, self._dtype), allocate_confidence(size)
+        labels, confidence = np.empty(size, self._dtype), allocate_confidence(size)
         for rows, columns, scores in _score_tiles(maps, size):
-            here = rows, columns
-            labels, shares = self._assign_labels(maps, self._merge_phrases(scores))
-            found[here], confidence[here] = labels.cpu().numpy().view(self._dtype), shares.cpu().numpy()
-        return Assignment(cast(LabelArray, found), confidence)
+            region = rows, columns
+            ids, shares = self._assign_labels(maps, self._merge_phrases(scores))
+            labels[region], confidence[region] = ids.cpu().numpy().view(self._dtype), shares.cpu().numpy()
+        return Assignment(cast(LabelArray, labels), confidence)
 
     def _merge_phrases(self, scores: Tensor) -> Tensor:
         """Return the maximum over the phrases of each group, [P, r, c] -> [G, r, c]."""
@@ -132,8 +133,8 @@ class DeviceScorer:
         return merged
 
     def _assign_labels(self, maps: _Maps, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Return label ids and confidences of a tile, [r, c] each, from the scores of its groups, [G, r, c], which are used up."""
-        best, index = scores.max(0)  # of equals the first
+        """Return label ids and confidences of a tile, each [r, c], from the scores of its groups [G, r, c], in place."""
+        best, index = scores.max(0)  # the first of equals
         confidence = maps.relative_(scores, best, self._temperature).sum(0).reciprocal_().half()
         labels = self._label_ids[index]
         if self._least is not None:
@@ -141,7 +142,7 @@ class DeviceScorer:
         return labels, confidence
 
     def _best_groups(self, maps: _Maps, size: tuple[int, int], count: int) -> tuple[Tensor, Tensor]:
-        """Return label ids and shares of the best groups at each cell of a grid, as `assign.best_groups`: [K, h, w] each."""
+        """Return label ids and shares of the best groups at each cell of a grid, each [K, h, w], like `assign.best_groups`."""
         count = min(count, len(self._label_ids))
         ids = self._label_ids.new_empty(count, *size)
         shares = torch.empty(count, *size, dtype=torch.float16, device=ids.device)
@@ -157,7 +158,7 @@ class DeviceScorer:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Groups in a row that have the same number of phrases."""
+    """Consecutive groups with the same number of phrases."""
 
     groups: int
     phrases: int
@@ -169,10 +170,10 @@ def _runs(groups: Sequence[int]) -> Iterator[_Run]:
 
 
 class _Windows:
-    """`scores.WindowScores` on a device: the mean over windows of the probabilities of phrases."""
+    """`scores.WindowScores` on a device: the mean probability over windows."""
 
     def __init__(self, cosines: Tensor, plan: WindowPlan) -> None:
-        """`cosines` is [windows, h, w, P]."""
+        """Store the cosines, [windows, h, w, P]."""
         self.size, self.device = plan.size, cosines.device
         self.phrases = cosines.shape[3]
         self._cosines = cosines.permute(0, 3, 1, 2).contiguous()  # [windows, P, h, w]
@@ -195,22 +196,22 @@ class _Windows:
                 continue
             inside = self._axis.part(y.start - top, y.stop - top), self._axis.part(x.start - left, x.stop - left)
             part = _resize(cosines[:, inside[0].span, inside[1].span], *inside).exp_()
-            here = (
+            region = (
                 slice(y.start - rows.start, y.stop - rows.start),
                 slice(x.start - columns.start, x.stop - columns.start),
             )
-            weight = part.sum(0).mul_(down[here[0], None]).mul_(across[here[1]]).reciprocal_()
-            total[:, *here].addcmul_(part, weight)
+            weight = part.sum(0).mul_(down[region[0], None]).mul_(across[region[1]]).reciprocal_()
+            total[:, *region].addcmul_(part, weight)
         return total
 
     @staticmethod
     def logits_(scores: Tensor) -> Tensor:
-        """Return the logits of scores, in their memory."""
+        """Convert scores to logits in place."""
         return scores.log_()
 
     @staticmethod
     def relative_(scores: Tensor, best: Tensor, temperature: float) -> Tensor:
-        """Return exp(logit / temperature) over that of the best, [G, r, c], in the memory of the scores; a logit is log(score)."""
+        """Convert scores [G, r, c] in place to exp((logit - best logit) / temperature), where a logit is log(score)."""
         return scores.div_(best).pow_(1 / temperature)
 
 
@@ -218,7 +219,7 @@ class _Whole:
     """`scores.WholeScores` on a device: cosines of the whole image."""
 
     def __init__(self, cosines: Tensor) -> None:
-        """`cosines` is [h, w, P]."""
+        """Store the cosines, [h, w, P]."""
         self.size, self.device = (cosines.shape[0], cosines.shape[1]), cosines.device
         self.phrases = cosines.shape[2]
         self._cosines = cosines.permute(2, 0, 1).contiguous()  # [P, h, w]
@@ -239,12 +240,12 @@ class _Fused:
     """`scores.FusedScores` on a device: the mean of the logits over scales."""
 
     def __init__(self, scales: Sequence[_Windows | _Whole]) -> None:
-        """The finest comes last."""
+        """Store the scales, the finest last."""
         finest = scales[-1]
         self.size, self.device, self.phrases = finest.size, finest.device, finest.phrases
         self._scales = [
-            (each, [_axis(*lengths, self.device) for lengths in zip(each.size, self.size, strict=True)])
-            for each in scales
+            (scale, [_axis(*lengths, self.device) for lengths in zip(scale.size, self.size, strict=True)])
+            for scale in scales
         ]
 
     def values(self, rows: slice, columns: slice) -> Tensor:
@@ -252,8 +253,8 @@ class _Fused:
             self.phrases, rows.stop - rows.start, columns.stop - columns.start, dtype=torch.float32, device=self.device
         )
         for maps, (down, across) in self._scales:
-            here = down.part(rows.start, rows.stop), across.part(columns.start, columns.stop)
-            total.add_(maps.logits_(_resize(maps.values(here[0].span, here[1].span), *here)))
+            axes = down.part(rows.start, rows.stop), across.part(columns.start, columns.stop)
+            total.add_(maps.logits_(_resize(maps.values(axes[0].span, axes[1].span), *axes)))
         return total.mul_(1 / len(self._scales))
 
     @staticmethod
@@ -265,17 +266,17 @@ _Maps = _Windows | _Whole | _Fused
 
 
 def _make_maps(cosines: Sequence[Tensor], plans: Sequence[WindowPlan]) -> _Maps:
-    """Return the scores of an image at its scales, the finest last."""
-    each = [
+    """Create the scores of an image from the cosines of its scales, the finest last."""
+    scales = [
         _Whole(values[0]) if plan.whole else _Windows(values, plan) for values, plan in zip(cosines, plans, strict=True)
     ]
-    return each[0] if len(each) == 1 else _Fused(each)
+    return scales[0] if len(scales) == 1 else _Fused(scales)
 
 
 def _score_tiles(maps: _Maps, size: tuple[int, int]) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Yield rows and columns of tiles of an image of `size`, each with the scores of all phrases there, [P, r, c]."""
+    """Yield the rows and columns of tiles of an image of `size`, and the scores of all phrases in them, [P, r, c]."""
     down, across = (_axis(*lengths, maps.device) for lengths in zip(maps.size, size, strict=True))
-    # A row of the image may come from many of the grid.
+    # A row of a small image depends on many rows of the grid.
     finer = [max(-(-source // length), 1) for source, length in zip(maps.size, size, strict=True)]
     per_pixel = maps.phrases * finer[0] * finer[1]
     width = max(min(_ELEMENTS // (2 * per_pixel), size[1]), 1)
@@ -284,19 +285,19 @@ def _score_tiles(maps: _Maps, size: tuple[int, int]) -> Iterator[tuple[slice, sl
         rows = slice(top, min(top + height, size[0]))
         for left in range(0, size[1], width):
             columns = slice(left, min(left + width, size[1]))
-            here = down.part(rows.start, rows.stop), across.part(columns.start, columns.stop)
-            yield rows, columns, _resize(maps.values(here[0].span, here[1].span), *here)
+            axes = down.part(rows.start, rows.stop), across.part(columns.start, columns.stop)
+            yield rows, columns, _resize(maps.values(axes[0].span, axes[1].span), *axes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Axis:
-    """Bilinear resizing along one axis.
+    """Weights of bilinear resizing along one axis.
 
     Attributes:
-        weights: On the host.
-        low: [n] int64 of the weights, on the device.
-        high: [n] int64, likewise.
-        weight: [n] float32, likewise.
+        weights: The weights on the host.
+        low: [n] int64, `weights.low` on the device.
+        high: [n] int64, `weights.high` on the device.
+        weight: [n] float32, `weights.weight` on the device.
     """
 
     weights: InterpolationWeights
@@ -306,37 +307,37 @@ class _Axis:
 
     @property
     def span(self) -> slice:
-        """The part of the source that the outputs need."""
+        """Slice of the source that the outputs depend on."""
         return self.weights.span
 
     def part(self, start: int, stop: int) -> _Axis:
         """Return the weights of outputs start .. stop - 1."""
-        tensors = (each[start:stop] for each in (self.low, self.high, self.weight))
+        tensors = (tensor[start:stop] for tensor in (self.low, self.high, self.weight))
         return _Axis(self.weights.part(start, stop), *tensors)
 
 
 def _resize(values: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
-    """Resize maps [P, r, c], the spans of `rows` and `columns`, to [P, n, m]."""
-    # Columns first: there are fewer rows yet.
-    low, high = (each - columns.span.start for each in (columns.low, columns.high))
+    """Resize maps [P, r, c], which cover the spans of `rows` and `columns`, to [P, n, m]."""
+    # Columns first, while there are still few rows.
+    low, high = (index - columns.span.start for index in (columns.low, columns.high))
     values = torch.lerp(values.index_select(2, low), values.index_select(2, high), columns.weight)  # [P, r, m]
-    low, high = (each - rows.span.start for each in (rows.low, rows.high))
+    low, high = (index - rows.span.start for index in (rows.low, rows.high))
     return torch.lerp(values.index_select(1, low), values.index_select(1, high), rows.weight[:, None])
 
 
 @lru_cache(maxsize=64)
 def _axis(source: int, target: int, device: torch.device) -> _Axis:
     weights = interpolation_weights(source, target)
-    return _Axis(weights, *(to_device(each, device) for each in (weights.low, weights.high, weights.weight)))
+    return _Axis(weights, *(to_device(array, device) for array in (weights.low, weights.high, weights.weight)))
 
 
 @lru_cache(maxsize=16)
 def _count_windows(plan: WindowPlan, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Count the rows of windows that see a row of the grid, and the columns that see a column; the product sees a pixel."""
+    """Return `scores.count_windows` on a device."""
     down, across = count_windows(plan)
     return to_device(down, device), to_device(across, device)
 
 
 def _as_signed(ids: NDArray[np.unsignedinteger]) -> NDArray[np.integer]:
-    # torch has no 16-bit ids without a sign that all devices know.
+    # Not all devices support torch.uint16.
     return ids.view(np.int16) if ids.dtype == np.uint16 else ids

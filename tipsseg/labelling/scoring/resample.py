@@ -1,6 +1,6 @@
-"""Bilinear resizing of maps and of parts of them: each value depends on its neighbours alone.
+"""Resize maps bilinearly, or parts of them. Every value depends only on its neighbours.
 
-Weights may be of a part of the outputs; what is resized is the part of the source that those need, see `InterpolationWeights.span`.
+The weights may cover a part of the outputs; then `values` is the part of the source in `InterpolationWeights.span`.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ Values = NDArray[np.float32]
 
 
 def resize_columns(values: Values, weights: InterpolationWeights) -> Values:
-    """[..., h, w] float32 -> [..., h, n], by the n weights of the columns."""
-    return _between(values, weights, values.ndim - 1, weights.weight)
+    """Resize the columns to n weights: [..., h, w] float32 -> [..., h, n]."""
+    return _interpolate(values, weights, values.ndim - 1, weights.weight)
 
 
 def resize_rows(values: Values, weights: InterpolationWeights) -> Values:
-    """[..., h, w] float32 -> [..., n, w], by the n weights of the rows."""
-    return _between(values, weights, values.ndim - 2, weights.weight[:, None])
+    """Resize the rows to n weights: [..., h, w] float32 -> [..., n, w]."""
+    return _interpolate(values, weights, values.ndim - 2, weights.weight[:, None])
 
 
 def resize(values: Values, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
-    """[..., h, w] float32 -> [..., n, m]."""
-    # Columns first: there are fewer rows yet, and taking whole rows apart is cheaper than single values.
+    """Resize rows and columns: [..., h, w] float32 -> [..., n, m]."""
+    # Columns first, while there are still few rows: copying whole rows is cheaper than copying single values.
     return resize_rows(resize_columns(values, columns), rows)
 
 
-def _between(values: Values, weights: InterpolationWeights, axis: int, weight: Values) -> Values:
-    # Elementwise and in this order, so that a value does not depend on what is resized with it.
+def _interpolate(values: Values, weights: InterpolationWeights, axis: int, weight: Values) -> Values:
+    # Elementwise and in this order, so that a value does not depend on the other values.
     steps = np.zeros_like(values)
-    ahead = [slice(None)] * axis + [slice(1, None)]
-    behind = [slice(None)] * axis + [slice(None, -1)]
-    np.subtract(values[*ahead], values[*behind], out=steps[*behind])
+    following = [slice(None)] * axis + [slice(1, None)]
+    preceding = [slice(None)] * axis + [slice(None, -1)]
+    np.subtract(values[*following], values[*preceding], out=steps[*preceding])
     assert values.shape[axis] == weights.span.stop - weights.span.start
     low = weights.low - weights.low[0]
     resized = np.take(steps, low, axis)

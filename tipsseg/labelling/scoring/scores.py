@@ -1,4 +1,4 @@
-"""Turn cosines of the patches of one image into the scores of phrases in any part of it, as the published protocol does.
+"""Compute the scores of phrases in any part of an image from the cosines of its patches, as in the published protocol.
 
 Shapes: P phrases, h x w a patch grid, r x c a part of a grid.
 """
@@ -18,28 +18,27 @@ from tipsseg.types import WindowPlan
 
 Ids = NDArray[np.intp]
 
-#: Phrases x rows x columns whose sum is made at once: 1 MB, so that they stay in the cache of a core.
+#: Values per sum, phrases x rows x columns: 1 MB, which fits the cache of a core.
 _CHUNK = 1 << 18
 
-#: So many patches are compared at once, by so many multiplications: OpenBLAS divides no smaller product between threads. These
-#: would keep a core busy for milliseconds after each, and add up by their number.
+#: Patches and multiplications per matrix product. OpenBLAS does not divide products of this size between threads, whose waiting
+#: would keep cores busy for milliseconds after every product.
 _ROWS, _PRODUCT = 16, 1 << 18
 
-#: Of so many pixels along each axis, as the model sees them at the finest of several scales, one is enough for a sum over many
-#: phrases.
+#: With several scales, the coarse grid has one cell per so many pixels of the finest resized image, along each axis.
 _COARSE = 4
 
 
 class Scores(Protocol):
-    """The scores of P phrases on a grid of `size` (height, width), from which the scores of pixels are resized.
+    """Scores of P phrases on a grid, which are resized to the image.
 
     Attributes:
         size: (height, width) of the grid.
-        working_size: (height, width) of the image as the model sees it, at the finest scale.
-        coarse_size: (height, width) of a grid for what changes little from pixel to pixel.
-        tile_patches: How many patches wide and high a tile is to be.
+        working_size: (height, width) of the resized image at the finest scale.
+        coarse_size: (height, width) of a coarser grid, for values that change little from pixel to pixel.
+        tile_patches: Preferred side of a tile in patches.
         phrases: P.
-        temperature: The temperature of the softmax that confidences come from.
+        temperature: Temperature of the softmax for confidences.
     """
 
     size: tuple[int, int]
@@ -50,26 +49,26 @@ class Scores(Protocol):
     temperature: float
 
     def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> Sequence[Values]:
-        """Cosines at a few points, [N, P] for each scale: those at all pixels that `rows` and `columns` resize are means of them.
+        """Return cosines at a few points, [N, P] per scale. The cosines at all pixels of `rows` and `columns` are means of them.
 
-        The weights of a mean are the same for all phrases.
+        The weights of these means are the same for all phrases.
         """
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
-        """Return scores of some phrases in a part of the grid, [K, r, c] float32. They do not depend on other phrases."""
+        """Return the scores of some phrases in a part of the grid, [K, r, c] float32. They do not depend on other phrases."""
 
     def coarse_logits(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         """Return the logits of some phrases in a part of the coarse grid, [K, r, c] float32."""
 
     def logits(self, scores: Values) -> Values:
-        """Return what takes the place of cosines in softmax(cosine / temperature), of scores of any shape, in their memory."""
+        """Convert scores in place to logits, which replace cosines in softmax(cosine / temperature)."""
 
 
 class WindowScores:
-    """The protocol's "slide" mode: the mean probability over the windows that saw a pixel.
+    """Scores of mode "slide": the mean probability over the windows at a pixel.
 
-    The confidence takes the mean probability p of a phrase for exp(cosine): softmax(log(p) / temperature). Where a single window
-    saw the pixel this is softmax(cosine / temperature) itself, as the denominator of p is common to all phrases.
+    The confidence is softmax(log(p) / temperature) for the mean probability p of a phrase. With a single window at the pixel, this
+    equals softmax(cosine / temperature), because the denominator of p is the same for all phrases.
 
     Attributes:
         cosines: [windows, h, w, P] float32, in the order of `plan.corners`.
@@ -79,7 +78,7 @@ class WindowScores:
     tile_patches = 4
 
     def __init__(self, cosines: Values, plan: WindowPlan, temperature: float) -> None:
-        """`cosines` is [windows, h, w, P] float32, in the order of `plan.corners`."""
+        """Store the cosines, [windows, h, w, P] float32, in the order of `plan.corners`."""
         self.size = self.working_size = self.coarse_size = plan.size
         self.phrases = cosines.shape[3]
         self.temperature = temperature
@@ -88,20 +87,20 @@ class WindowScores:
 
     @cached_property
     def _factors(self) -> list[Values]:
-        """The factor that makes exp(cosine) of a window its part of the mean, [side, side] of each."""
+        """Factors that turn exp(cosine) of each window into its part of the mean, each [side, side]."""
         down, across = count_windows(self.plan)
         side = self.plan.side
         return [
-            np.reciprocal(_sum_of_exp(each, self._weights) * np.outer(down[top:][:side], across[left:][:side]))
-            for each, (top, left) in zip(self.cosines, self.plan.corners, strict=True)
+            np.reciprocal(_sum_of_exp(window, self._weights) * np.outer(down[top:][:side], across[left:][:side]))
+            for window, (top, left) in zip(self.cosines, self.plan.corners, strict=True)
         ]
 
     def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> list[Values]:
-        seen = []
+        corners = []
         for window, (down, across) in self._overlaps(rows.span, columns.span):
             weights = self._weights.part(down.start, down.stop), self._weights.part(across.start, across.stop)
-            seen.append(_corners(self.cosines[window], *weights))
-        return [np.concatenate(seen)]
+            corners.append(_corners(self.cosines[window], *weights))
+        return [np.concatenate(corners)]
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         total = np.zeros((len(phrases), rows.stop - rows.start, columns.stop - columns.start), np.float32)
@@ -118,7 +117,7 @@ class WindowScores:
         (window, inside), *others = self._overlaps(rows, columns)
         if others:
             return self.logits(self.values(rows, columns, phrases))
-        logits = self._resize_window(window, inside, phrases)  # what one window alone saw needs no exp and no log
+        logits = self._resize_window(window, inside, phrases)  # a single window needs neither exp nor log
         logits += np.log(self._factors[window][*inside])
         return logits
 
@@ -126,13 +125,13 @@ class WindowScores:
         return np.log(scores, out=scores)
 
     def _resize_window(self, window: int, inside: tuple[slice, slice], phrases: Ids) -> Values:
-        """Return cosines of some phrases in a part of a window, [K, r, c]."""
+        """Return the cosines of some phrases in a part of a window, [K, r, c]."""
         down, across = (self._weights.part(part.start, part.stop) for part in inside)
         patches = self.cosines[window][down.span, across.span].transpose(2, 0, 1)[phrases]  # [K, r', c']
         return resize(patches, down, across)
 
     def _overlaps(self, rows: slice, columns: slice) -> Iterator[tuple[int, tuple[slice, slice]]]:
-        """Yield the windows that see some of a part of the grid, each with the rows and columns of the window that are in it."""
+        """Yield the windows that overlap a part of the grid: the index, and the window's rows and columns in that part."""
         side = self.plan.side
         for window, (top, left) in enumerate(self.plan.corners):
             down = slice(max(rows.start - top, 0), min(rows.stop - top, side))
@@ -142,12 +141,12 @@ class WindowScores:
 
 
 class WholeScores:
-    """The protocol's "whole" mode: cosines of one map of the whole image, without a softmax before the argmax."""
+    """Scores of mode "whole": cosines of the whole image, without a softmax before the argmax."""
 
     tile_patches = 4
 
     def __init__(self, cosines: Values, working_size: tuple[int, int], temperature: float) -> None:
-        """`cosines` is [h, w, P] float32."""
+        """Store the cosines, [h, w, P] float32."""
         self.size = (cosines.shape[0], cosines.shape[1])
         self.working_size = self.coarse_size = working_size
         self.phrases = cosines.shape[2]
@@ -172,17 +171,16 @@ class WholeScores:
 
 
 class FusedScores:
-    """The mean over scales of the logits of P phrases.
+    """Scores of several scales: the mean of the logits over scales.
 
-    At each scale a phrase has the score that the published protocol gives it there. At a pixel the scales have one say each: the
-    fused score is the mean of their logits. It is made on the grid of the finest scale, to which the scores of the others are
-    resized as they are to the image; from there it is resized to the image.
+    The scores of each scale are those of the published protocol. They are resized to the grid of the finest scale, converted to
+    logits and averaged with equal weights; the mean is resized to the image.
     """
 
     tile_patches = 2
 
     def __init__(self, cosines: Sequence[Values], plans: Sequence[WindowPlan], temperature: float) -> None:
-        """`cosines` are [windows, h, w, P] float32 of each scale, in the order of the plan's corners; the finest comes last."""
+        """Store the cosines of each scale, [windows, h, w, P] float32, in the order of the plan's corners; the finest is last."""
         self.phrases, self.temperature = cosines[-1].shape[3], temperature
         self.working_size = plans[-1].size
         self._scales: list[WindowScores | WholeScores] = [
@@ -194,8 +192,8 @@ class FusedScores:
         self.coarse_size = height, width
         self._fine, self._coarse = (
             [
-                [interpolation_weights(*lengths) for lengths in zip(each.size, size, strict=True)]
-                for each in self._scales
+                [interpolation_weights(*lengths) for lengths in zip(scale.size, size, strict=True)]
+                for scale in self._scales
             ]
             for size in (self.size, self.coarse_size)
         )
@@ -203,10 +201,10 @@ class FusedScores:
     def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> list[Values]:
         spans = rows.span, columns.span
         return [
-            found
+            values
             for scale, axes in zip(self._scales, self._fine, strict=True)
-            for found in scale.corners(
-                *(each.part(span.start, span.stop) for each, span in zip(axes, spans, strict=True))
+            for values in scale.corners(
+                *(axis.part(span.start, span.stop) for axis, span in zip(axes, spans, strict=True))
             )
         ]
 
@@ -224,15 +222,15 @@ class FusedScores:
     ) -> Values:
         total = np.zeros((len(phrases), rows.stop - rows.start, columns.stop - columns.start), np.float32)
         for scale, (down, across) in zip(self._scales, grid, strict=True):
-            here = down.part(rows.start, rows.stop), across.part(columns.start, columns.stop)
-            found = scale.values(here[0].span, here[1].span, phrases)
-            total += scale.logits(resize(found, *here))
+            weights = down.part(rows.start, rows.stop), across.part(columns.start, columns.stop)
+            values = scale.values(weights[0].span, weights[1].span, phrases)
+            total += scale.logits(resize(values, *weights))
         total *= np.float32(1 / len(self._scales))
         return total
 
 
 def make_scores(cosines: Sequence[Values], plans: Sequence[WindowPlan], temperature: float) -> Scores:
-    """Return the scores of an image whose cosines are [windows, h, w, P] float32 at each scale."""
+    """Create the scores of an image from its cosines, [windows, h, w, P] float32 at each scale."""
     if len(plans) > 1:
         return FusedScores(cosines, plans, temperature)
     if plans[0].whole:
@@ -241,44 +239,44 @@ def make_scores(cosines: Sequence[Values], plans: Sequence[WindowPlan], temperat
 
 
 def compute_cosines(patches: Values, vectors: Values, biases: Values | None = None) -> Values:
-    """Compare patches [B, h, w, D] with vectors [P, D]: [B, h, w, P], with the biases [P] added if there are any.
+    """Compute the cosines of patches [B, h, w, D] with vectors [P, D], plus biases [P] if given: [B, h, w, P].
 
-    Wherever features are on a CPU this is the product that labels are made of, with torch or without.
+    All labels from features on a CPU use this product, whether torch is imported or not.
     """
     windows, height, width, dim = patches.shape
     pixels, phrases = height * width, len(vectors)
     rows = min(_ROWS, pixels)
     blocks = -(-phrases // max(_PRODUCT // (rows * dim), 1))
     cosines = np.empty((windows, pixels, phrases), np.float32)
-    # Window by window: how a product adds up may depend on its size, and labels must not.
+    # Window by window: the order of a product's sums may depend on its size, and labels must not.
     for window, target in zip(patches.reshape(windows, pixels, dim), cosines, strict=True):
         for columns in np.array_split(np.arange(phrases), blocks):
-            part, here = vectors[columns].T, slice(columns[0], columns[-1] + 1)
-            together = window[: pixels - pixels % rows].reshape(-1, rows, dim)
-            target[: pixels - pixels % rows, here] = np.matmul(together, part).reshape(-1, len(columns))
-            target[pixels - rows :, here] = window[pixels - rows :] @ part
+            part, block = vectors[columns].T, slice(columns[0], columns[-1] + 1)
+            stacked = window[: pixels - pixels % rows].reshape(-1, rows, dim)
+            target[: pixels - pixels % rows, block] = np.matmul(stacked, part).reshape(-1, len(columns))
+            target[pixels - rows :, block] = window[pixels - rows :] @ part
     if biases is not None:
         cosines += biases
     return cosines.reshape(windows, height, width, phrases)
 
 
 def count_windows(plan: WindowPlan) -> tuple[Values, Values]:
-    """Count the windows that see each row and each column, [H] and [W]; their product sees a pixel."""
+    """Count the windows over each row and each column, [H] and [W]. The number at a pixel is the product of the two."""
     down, across = (np.zeros(length, np.float32) for length in plan.size)
-    for seen, starts in zip((down, across), zip(*plan.corners, strict=True), strict=True):
+    for counts, starts in zip((down, across), zip(*plan.corners, strict=True), strict=True):
         for start in set(starts):
-            seen[start : start + plan.side] += 1
+            counts[start : start + plan.side] += 1
     return down, across
 
 
 def score_pixels(cosines: Values, plan: WindowPlan, rows: Ids, columns: Ids) -> Values:
-    """Return the scores of all phrases at single pixels, [P, n] float32: bit by bit those of `WindowScores.values`.
+    """Return the scores of all phrases at single pixels, [P, n] float32, bit-identical to those of `WindowScores.values`.
 
     Args:
         cosines: [windows, h, w, P] float32, in the order of `plan.corners`.
         plan: The windows.
-        rows: [n], of the image as the model sees it.
-        columns: [n].
+        rows: [n], rows in the resized image.
+        columns: [n], columns in the resized image.
     """
     weights = interpolation_weights(cosines.shape[1], plan.side)
     down, across = count_windows(plan)
@@ -295,47 +293,47 @@ def score_pixels(cosines: Values, plan: WindowPlan, rows: Ids, columns: Ids) -> 
 
 
 def _interpolate_cosines(window: Values, weights: InterpolationWeights, rows: Ids, columns: Ids) -> Values:
-    """Return cosines at some pixels of a window: [h, w, P] -> [n, P]."""
+    """Return the cosines at some pixels of a window: [h, w, P] -> [n, P]."""
 
-    def resized(patch_rows: Ids) -> Values:
+    def interpolate_columns(patch_rows: Ids) -> Values:
         low = window[patch_rows, weights.low[columns]]
         return (window[patch_rows, weights.high[columns]] - low) * weights.weight[columns, None] + low
 
-    low = resized(weights.low[rows])
-    return (resized(weights.high[rows]) - low) * weights.weight[rows, None] + low
+    low = interpolate_columns(weights.low[rows])
+    return (interpolate_columns(weights.high[rows]) - low) * weights.weight[rows, None] + low
 
 
 def _sum_of_exp_at(window: Values, weights: InterpolationWeights, rows: Ids, columns: Ids) -> Values:
-    """Compute `_sum_of_exp` at some pixels of a window, by the same steps: [h, w, P] -> [n]."""
+    """Compute `_sum_of_exp` at some pixels of a window, with the same operations: [h, w, P] -> [n]."""
     width, side = window.shape[1], len(weights.low)
     patch = side // width
     first = patch // 2
     cell, step = np.divmod(columns - first, patch)
-    at_the_side = (cell < 0) | (cell >= width - 1)
-    cell, behind = np.clip(cell, 0, width - 1), np.clip(cell + 1, 0, width - 1)
-    steps = np.where(at_the_side, 0, step)
+    at_edge = (cell < 0) | (cell >= width - 1)
+    cell, next_cell = np.clip(cell, 0, width - 1), np.clip(cell + 1, 0, width - 1)
+    steps = np.where(at_edge, 0, step)
 
-    def row_at(column: Ids) -> Values:
+    def interpolate_rows(column: Ids) -> Values:
         low = window[weights.low[rows], column]
         return (window[weights.high[rows], column] - low) * weights.weight[rows, None] + low
 
-    here = row_at(cell)
-    factor = row_at(behind) - here
+    centre = interpolate_rows(cell)
+    factor = interpolate_rows(next_cell) - centre
     factor /= patch
-    pixel = here + factor * np.float32(first + 0.5 - patch / 2)
+    pixel = centre + factor * np.float32(first + 0.5 - patch / 2)
     np.exp(factor, out=factor)
     np.exp(pixel, out=pixel)
     for number in range(steps.max(initial=0)):
         pixel[steps > number] *= factor[steps > number]
-    pixel[at_the_side] = np.exp(here[at_the_side])
+    pixel[at_edge] = np.exp(centre[at_edge])
     return pixel.sum(1)
 
 
 def _corners(cosines: Values, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
-    """Return the corners of what `rows` and `columns` resize, and the patches among them: [h, w, P] -> [N, P].
+    """Return the cosines at the corners of a resized part, and at the patch centres inside it: [h, w, P] -> [N, P].
 
-    A resized map is bilinear between the centres of four patches. So at any pixel it is a mean of its values at the first and last
-    row and column and at the centres in between, with weights that are the same for all phrases.
+    A resized map is bilinear between the centres of four patches. So any pixel is a mean of the values at the first and last
+    row and column and at the centres between them, with weights that are the same for all phrases.
     """
     down, across = _knots(rows), _knots(columns)
     patches = cosines[down.span, across.span]  # [h', w', P]
@@ -345,7 +343,7 @@ def _corners(cosines: Values, rows: InterpolationWeights, columns: Interpolation
 
 
 def _knots(weights: InterpolationWeights) -> InterpolationWeights:
-    """Keep of the outputs only the first and the last, and the sources between them."""
+    """Return weights for the first and the last output, and for the sources between them."""
     between = np.arange(weights.low[0] + 1, weights.low[-1] + 1)
     ends = [0, -1]
     low, high, weight = weights.low[ends], weights.high[ends], weights.weight[ends]
@@ -359,16 +357,16 @@ def _knots(weights: InterpolationWeights) -> InterpolationWeights:
 def _sum_of_exp(cosines: Values, weights: InterpolationWeights) -> Values:
     """Sum exp(cosine) over phrases, at the size of the window: [h, w, P] -> [side, side].
 
-    Between the centres of two patches a cosine is linear, so its exp goes from pixel to pixel by one factor: a product in place of
-    an exp, 0.3 of the time. Its rounding, 2e-6 at most, is common to all phrases.
+    Between the centres of two patches a cosine is linear, so its exp changes from pixel to pixel by a constant factor. A product
+    instead of an exp takes 0.3 of the time. Its rounding error, at most 2e-6, is the same for all phrases.
     """
     side, (_, width, phrases) = len(weights.low), cosines.shape
     sums = np.empty((side, side), np.float32)
     patch = side // width
-    first = patch // 2  # the first pixel at or behind a centre
+    first = patch // 2  # the first pixel at or after a centre
     step = max(_CHUNK // (width * phrases), 1)
     for start in range(0, side, step):
-        # Phrases stay last: their sum is over what lies side by side.
+        # Phrases stay the last axis, so that their sum reads contiguous memory.
         part = weights.part(start, start + step)
         down = resize_rows(cosines[part.span].reshape(1, -1, width * phrases), part)[0]
         row = down.reshape(-1, width, phrases)  # [n, w, P]

@@ -1,1 +1,1 @@
-"""Labels from cosines by loops in machine code, which numba compiles."""
+"""Label pixels with loops that numba compiles."""

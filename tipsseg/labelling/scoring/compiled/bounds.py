@@ -1,4 +1,4 @@
-"""Find the phrases that find_candidates in a tile, see `assign.match`."""
+"""Find the phrases that may win in a tile or affect its confidence, see `assign.match`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tipsseg.labelling.scoring.compiled.inputs import Axis, Index, Limits, Numbe
 from tipsseg.labelling.scoring.compiled.maths import ZERO, compiled
 from tipsseg.labelling.scoring.resample import Values
 
-#: Leading phrases that a bound is made of, at most.
+#: The most leading phrases in a bound.
 _LEADERS = 4
 
 
@@ -16,9 +16,9 @@ _LEADERS = 4
 def find_candidates(
     windows: Windows, rows: Span, columns: Span, owners: Numbers, limits: Limits, chosen: Numbers
 ) -> Span:
-    """Put the phrases that find_candidates in a tile into `chosen`: of groups that come near winning, and then others.
+    """Write the candidates of a tile to `chosen`: first phrases of groups that may win or come close, then the others.
 
-    Return how many of the former, and how many in all.
+    Returns the number of the former, and the total.
     """
     phrases = len(owners)
     margins, own = np.empty(phrases, np.float32), np.zeros(phrases, np.float32)
@@ -49,13 +49,13 @@ def find_candidates(
 
 @compiled
 def clip_span(first: Index, last: Index, corner: Index, side: Index) -> Span:
-    """Return the first and the last pixel of a window that are in a tile; the last is before the first if there are none."""
+    """Return the first and the last pixel of a window inside a tile. If there are none, the last is before the first."""
     return max(first - corner, 0), min(last - corner, side - 1)
 
 
 @compiled
 def _corners(windows: Windows, rows: Span, columns: Span) -> Values:
-    """Return cosines of which those in a tile are means, [N, P]: see `scores.Scores.corners`; spans are first and last."""
+    """Return cosines whose means include all cosines in a tile, [N, P], see `scores.Scores.corners`. Spans are (first, last)."""
     count: Index = 0
     side, phrases = windows.factors.shape[1], windows.by_patch.shape[3]
     for corner in windows.corners:
@@ -74,24 +74,24 @@ def _corners(windows: Windows, rows: Span, columns: Span) -> Values:
         for i in range(_knots(windows.axis, top, bottom)):
             upper, lower, down = _knot(windows.axis, top, bottom, i)
             for j in range(_knots(windows.axis, left, right)):
-                one, other, across = _knot(windows.axis, left, right, j)
+                near, far, across = _knot(windows.axis, left, right, j)
                 for g in range(phrases):
-                    before = cosines[upper, one, g] + (cosines[lower, one, g] - cosines[upper, one, g]) * down
-                    behind = cosines[upper, other, g] + (cosines[lower, other, g] - cosines[upper, other, g]) * down
-                    corners[count, g] = before + (behind - before) * across
+                    before = cosines[upper, near, g] + (cosines[lower, near, g] - cosines[upper, near, g]) * down
+                    after = cosines[upper, far, g] + (cosines[lower, far, g] - cosines[upper, far, g]) * down
+                    corners[count, g] = before + (after - before) * across
                 count += 1
     return corners
 
 
 @compiled
 def _knots(axis: Axis, first: Index, last: Index) -> Index:
-    """Count the points along an axis: the first and the last pixel, and the centres of patches between them."""
+    """Count the knots along an axis: the first and the last pixel, and the centres of patches between them."""
     return np.int64(axis.low[last]) - np.int64(axis.low[first]) + 2
 
 
 @compiled
 def _knot(axis: Axis, first: Index, last: Index, number: Index) -> tuple[np.uint32, np.uint32, np.float32]:
-    """Return one of these points: the patches before and behind it, and the weight of the latter."""
+    """Return a knot by its number: the patches before and after it, and the weight of the latter."""
     if number == 0:
         return axis.low[first], axis.high[first], axis.weight[first]
     if number == _knots(axis, first, last) - 1:
@@ -102,7 +102,7 @@ def _knot(axis: Axis, first: Index, last: Index, number: Index) -> tuple[np.uint
 
 @compiled
 def _margins(corners: Values, start: Index, stop: Index, margins: Values) -> None:
-    """Find by how much each of some phrases stays below a mean of a few leading ones, at least: [N, P] -> `margins` [P]."""
+    """Write a lower bound on the distance of some phrases from a mean of leading phrases: [N, P] -> `margins` [P]."""
     count = len(corners)
     margins[start:stop] = ZERO
     for n in range(count):

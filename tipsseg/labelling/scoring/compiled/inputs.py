@@ -1,4 +1,4 @@
-"""The inputs of the loops."""
+"""Define the inputs of the compiled loops."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tipsseg.labelling.scoring.resample import Values
 
 Numbers = NDArray[np.uint32]
 
-#: A row, a column or a phrase. Not of uint32: numba makes floats of their sums with an int.
+#: Index of a row, a column or a phrase. Not uint32, because numba computes its sums with an int in floats.
 Index = int | np.int64
 Span = tuple[Index, Index]
 
 
 class Axis(NamedTuple):
-    """Bilinear resizing along one axis, see `windows.InterpolationWeights`.
+    """Weights of bilinear resizing along one axis, see `windows.InterpolationWeights`.
 
     Attributes:
         low: [n] uint32.
@@ -31,14 +31,14 @@ class Axis(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """The windows of an image.
+    """Windows of an image.
 
     Attributes:
-        by_patch: [W, h, w, P] cosines.
-        by_phrase: [W, P, h, w] the same.
-        factors: [W, side, side], what makes exp(cosine) of a window its part of the mean over windows.
-        corners: [W, 2] int64, row and column of the first pixel of each, in the image as the model sees it.
-        axis: From the patches to the pixels of a window, along both axes.
+        by_patch: [W, h, w, P], cosines.
+        by_phrase: [W, P, h, w], the same cosines.
+        factors: [W, side, side], factors that turn exp(cosine) of a window into its part of the mean over windows.
+        corners: [W, 2] int64, (row, column) of the first pixel of each window in the resized image.
+        axis: Weights from the patches to the pixels of a window, for both axes.
     """
 
     by_patch: Values
@@ -49,14 +49,14 @@ class Windows(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """The limits of what matters in a tile.
+    """Limits for leaving phrases out of a tile.
 
     Attributes:
-        near: A phrase that stays below the best by more cannot win, and does not come close, see `assign.match`.
-        far: A phrase that stays below it by more does not count for the confidence.
-        rounding: A phrase that stays below others of its group by more is never the best of the group.
-        temperature: Of the confidence.
-        tie: A pixel is unsure where the second score is above this share of the best.
+        near: A phrase further below the best than this cannot win or come close, see `assign.match`.
+        far: A phrase further below the best than this does not affect the confidence.
+        rounding: A phrase further below others of its group than this is never the best of the group.
+        temperature: Temperature of the softmax for confidences.
+        tie: A pixel is unsure if the second score is above this share of the best.
     """
 
     near: np.float32

@@ -1,6 +1,6 @@
-"""Loops along a row of a tile, over `lanes` numbers: whole vectors of the processor, so a few behind the row mean nothing.
+"""Loops along a row of a tile, over `lanes` numbers: whole vectors of the processor, so the last few numbers are padding.
 
-Arrays come with the numbers of the row that is meant: to cut it out would take longer than to work on it.
+The functions take whole arrays and the index of the row, because slicing would take longer than the loop.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from tipsseg.labelling.scoring.compiled.inputs import Axis, Index, Numbers, Span
 from tipsseg.labelling.scoring.compiled.maths import ONE, compiled, exp, log
 from tipsseg.labelling.scoring.resample import Values
 
-#: float32 in a vector of AVX-512; others are shorter.
+#: float32 numbers in a vector of AVX-512, the longest kind.
 _LANES = 16
 
 
@@ -22,14 +22,14 @@ def whole_vectors(length: Index) -> Index:
 
 @compiled
 def resize(source: Values, k: Index, row: Index, axis: Axis, target: Values, lanes: Index) -> None:
-    """Resize a row of a phrase."""
+    """Resize a row of a phrase's scores, [K, r, c] -> [K, r, n]."""
     for x in range(lanes):
         low = source[k, row, axis.low[x]]
         target[k, row, x] = low + (source[k, row, axis.high[x]] - low) * axis.weight[x]
 
 
 @compiled
-def spread(cosines: Values, phrase: Index, row: Index, axis: Axis, target: Values, lanes: Index) -> None:
+def resize_patches(cosines: Values, phrase: Index, row: Index, axis: Axis, target: Values, lanes: Index) -> None:
     """Resize a row of patches, [P, h, w] -> [h, n]."""
     for x in range(lanes):
         low = cosines[phrase, row, axis.low[x]]
@@ -48,15 +48,15 @@ def add_exp(
     row: Index,
     lanes: Index,
 ) -> None:
-    """Add exp(cosine) times a factor to the scores of a phrase, between two rows of cosines."""
+    """Interpolate between two rows of cosines, and add exp(cosine) times a factor to the scores of a phrase."""
     for x in range(lanes):
         cosine = cosines[upper, x] + (cosines[lower, x] - cosines[upper, x]) * weight
         scores[k, row, x] += exp(cosine) * factors[row, x]
 
 
 @compiled
-def between(maps: Values, k: Index, rows: Span, weight: np.float32, lines: Values, lanes: Index) -> None:
-    """A row of the image, between two rows of a phrase."""
+def interpolate(maps: Values, k: Index, rows: Span, weight: np.float32, lines: Values, lanes: Index) -> None:
+    """Interpolate a row of the image between two rows of a phrase."""
     upper, lower = rows
     for x in range(lanes):
         lines[k, 0, x] = maps[k, upper, x] + (maps[k, lower, x] - maps[k, upper, x]) * weight
@@ -64,14 +64,14 @@ def between(maps: Values, k: Index, rows: Span, weight: np.float32, lines: Value
 
 @compiled
 def raise_row(maps: Values, k: Index, other: Index, row: Index, lanes: Index) -> None:
-    """Raise a row to that of another phrase, where that is larger."""
+    """Replace a row of a phrase by its elementwise maximum with that of another phrase."""
     for x in range(lanes):
         maps[k, row, x] = max(maps[k, row, x], maps[other, row, x])
 
 
 @compiled
 def raise_to(maps: Values, k: Index, row: Index, values: Values, lanes: Index) -> None:
-    """Raise values to a row, where that is larger."""
+    """Replace `values` by their elementwise maximum with a row."""
     for x in range(lanes):
         values[x] = max(values[x], maps[k, row, x])
 
@@ -86,7 +86,7 @@ def invert(values: Values, inverse: Values, lanes: Index) -> None:
 def compare(
     lines: Values, k: Index, owner: np.uint32, best: Values, second: Values, winner: Numbers, lanes: Index
 ) -> None:
-    """Take what is larger than the best so far; of equals the first stays."""
+    """Update the best and second values and the winners with a row. The first of equals wins."""
     for x in range(lanes):
         value, before = lines[k, 0, x], best[x]
         wins = value > before

@@ -1,8 +1,9 @@
-"""Match windows by loops in machine code, if numba is installed: the labels of `assign.match` in a fifth to a half of the time.
+"""Find labels with loops compiled by numba, if it is installed, in a fifth to a half of the time of `assign.match`.
 
-The loops are quick rather than exact. A pixel whose second score is so close to the best that rounding may have chosen the winner
-is scored again, by the steps of `assign.match`. So labels do not depend on whether numba is there. The confidence does, as little
-as `assign.match` says of its own: groups that are not close to the best have it from the image as the model sees it.
+The loops trade exactness for speed. If the second score of a pixel is so close to the best that rounding may have decided, the
+pixel is scored again with the operations of `assign.match`. So labels are the same with and without numba. The confidence may
+differ
+slightly: the share of groups that are not close to the best is computed at the size of the resized image.
 """
 
 from __future__ import annotations
@@ -29,24 +30,25 @@ from tipsseg.labelling.windows import InterpolationWeights, interpolation_weight
 from tipsseg.types import LabelArray, WindowPlan
 from tipsseg.util.files import cache_folder
 
-#: Set to 0, it leaves numba out.
+#: Environment variable that disables numba if it is 0.
 SWITCH = "TIPSSEG_NUMBA"
 
-#: Relative to the best, scores of the loops and of `assign.match` differ by a tenth of that at most, for cosines up to _LARGEST.
+#: Relative distance of the second score from the best at which a pixel is scored again. For cosines up to _LARGEST, the scores
+#: of the loops and of `assign.match` differ by at most a tenth of it.
 _TIE, _LARGEST = 1e-5, 8.0
 
-#: With a larger share of unsure pixels `assign.match` is quicker. Two phrases with the same vector make as many.
+#: With a larger share of unsure pixels, as for two phrases with the same vector, `assign.match` is faster.
 _MOST_UNSURE = 1 / 32
 
-#: Rows of the image whose winners are at hand at once.
+#: Rows of the image per step.
 _BAND = 512
 
-#: Pixels that are scored again at once, times phrases.
+#: Pixels times phrases per step of scoring again.
 _AGAIN = 1 << 17
 
 
 class Loops(NamedTuple):
-    """The modules of the loops."""
+    """Modules of the compiled loops."""
 
     maths: ModuleType
     tiles: ModuleType
@@ -56,9 +58,9 @@ _loading = threading.Lock()
 
 
 def load_loops() -> Loops | None:
-    """Return the loops; None if numba is not installed, cannot be used here, or is not wanted.
+    """Load the loops. Returns None if numba is not installed, does not work, or is disabled.
 
-    The first time on a machine numba compiles them, for some seconds, and keeps them in the cache of tipsseg.
+    On first use, numba compiles the loops, which takes a few seconds, and stores them in the cache of tipsseg.
     """
     with _loading:
         return _load()
@@ -72,73 +74,73 @@ def _load() -> Loops | None:
     try:
         from numba.core import config
         from numba.core.errors import NumbaError
-    except ImportError:  # numba is not for this numpy
+    except ImportError:  # numba does not support this version of numpy
         return None
     try:
-        # What numba keeps is of all files together: by itself it looks at the file of the outermost loop alone.
+        # A cache folder per content of all files, because numba itself checks only the file of the outermost loop for changes.
         before = config.CACHE_DIR  # type: ignore[attr-defined]
         config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
         try:
             from tipsseg.labelling.scoring.compiled import maths, tiles
         finally:
             config.CACHE_DIR = before  # type: ignore[attr-defined]
-        found = Loops(maths, tiles)
-        one = WindowScores(np.zeros((1, 1, 1, 1), np.float32), WindowPlan((14, 14), 14, ((0, 0),)), 1.0)
-        _match(found, one, (14, 14), LabelTable([1], np.zeros(1, np.uint8), np.zeros(1, np.float32), 0))
+        loops = Loops(maths, tiles)
+        sample = WindowScores(np.zeros((1, 1, 1, 1), np.float32), WindowPlan((14, 14), 14, ((0, 0),)), 1.0)
+        _match(loops, sample, (14, 14), LabelTable([1], np.zeros(1, np.uint8), np.zeros(1, np.float32), 0))
     except (NumbaError, RuntimeError, OSError):
-        # A numba that does not compile them, no folder that can be written to, or a full disk.
+        # This numba cannot compile them, the cache is not writable, or the disk is full.
         return None
-    return found
+    return loops
 
 
 def needs_compilation() -> bool:
-    """Tell whether the first use of the loops takes some seconds, because none are kept yet."""
+    """Return True if the loops are not cached, so that their first use takes a few seconds."""
     folder = _loops_folder()
     return folder is not None and not folder.exists()
 
 
 def _loops_folder() -> Path | None:
-    """Return where numba keeps the loops of this version; None if there are to be none, or it cannot keep them."""
+    """Return the cache folder of the loops of this version; None if numba is disabled, or the cache is not writable."""
     cache = cache_folder()
     if os.environ.get(SWITCH) == "0" or cache is None or find_spec("numba") is None:
         return None
     files = sorted(Path(__file__).parent.glob("*.py"))
     folder = cache / "numba" / hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
-    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    # In place of a folder that it cannot write to numba takes one of the package, by the file of the outermost loop alone.
-    return folder if there.is_dir() and os.access(there, os.W_OK) else None
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    # If the folder is not writable, numba falls back to one in the package, which ignores changes of the other files.
+    return folder if existing.is_dir() and os.access(existing, os.W_OK) else None
 
 
 def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignment:
-    """`assign.match`, quicker for windows where numba is installed.
+    """Find labels like `assign.match`, faster for mode "slide" if numba is installed.
 
     Args:
         scores: The scores of the phrases.
         size: (H, W) of the image.
-        table: What the phrases stand for.
+        table: Groups and label ids of the phrases.
 
     Returns:
-        The label of every pixel, and its confidence.
+        The label and the confidence of every pixel.
     """
-    if isinstance(scores, WindowScores) and np.abs(scores.cosines).max() <= _LARGEST and (found := load_loops()):
-        assignment = _match(found, scores, size, table)
+    if isinstance(scores, WindowScores) and np.abs(scores.cosines).max() <= _LARGEST and (loops := load_loops()):
+        assignment = _match(loops, scores, size, table)
         if assignment is not None:
             return assignment
     return assign.match(scores, size, table)
 
 
-def _match(found: Loops, scores: WindowScores, size: tuple[int, int], table: LabelTable) -> Assignment | None:
-    """Match by the loops; None if too many pixels are unsure."""
-    tiles, temperature = found.tiles, scores.temperature
-    windows = _windows(found.maths.sum_of_exp, scores)
+def _match(loops: Loops, scores: WindowScores, size: tuple[int, int], table: LabelTable) -> Assignment | None:
+    """Find labels with the loops. Returns None if too many pixels are unsure."""
+    tiles, temperature = loops.tiles, scores.temperature
+    windows = _prepare_windows(loops.maths.sum_of_exp, scores)
     rows, columns = (interpolation_weights(*lengths) for lengths in zip(scores.size, size, strict=True))
     tile = tuple(
         min(max((limit - 3) * length // source, 1), tiles.TILE)
         for limit, source, length in zip(tiles.SOURCE_TILE, scores.size, size, strict=True)
     )
     owners = np.repeat(np.arange(len(table.groups), dtype=np.uint32), table.groups)
-    close, nothing = assign.CLOSE * temperature, assign.NOTHING * temperature
-    limits = Limits(*map(np.float32, (max(assign.ROUNDING, close), nothing, assign.ROUNDING, temperature, 1 - _TIE)))
+    close, negligible = assign.CLOSE * temperature, assign.NEGLIGIBLE * temperature
+    limits = Limits(*map(np.float32, (max(assign.ROUNDING, close), negligible, assign.ROUNDING, temperature, 1 - _TIE)))
     labels, confidence = np.empty(size, table.label_ids.dtype), allocate_confidence(size)
     step = max(_BAND // tile[0], 1) * tile[0]
     for start in range(0, size[0], step):
@@ -155,14 +157,14 @@ def _match(found: Loops, scores: WindowScores, size: tuple[int, int], table: Lab
     return Assignment(cast(LabelArray, labels), confidence)
 
 
-def _windows(sum_of_exp: Callable[[Values, Axis, Values], None], scores: WindowScores) -> Windows:
+def _prepare_windows(sum_of_exp: Callable[[Values, Axis, Values], None], scores: WindowScores) -> Windows:
     cosines, side = np.ascontiguousarray(scores.cosines), scores.plan.side
     corners, axis = np.array(scores.plan.corners, np.int64), _axis(interpolation_weights(cosines.shape[1], side))
     down, across = count_windows(scores.plan)
     factors = np.empty((len(cosines), side, side), np.float32)
-    for window, (top, left), of_window in zip(cosines, corners, factors, strict=True):
-        sum_of_exp(window, axis, of_window)
-        np.reciprocal(of_window * np.outer(down[top:][:side], across[left:][:side]), out=of_window)
+    for window, (top, left), factor in zip(cosines, corners, factors, strict=True):
+        sum_of_exp(window, axis, factor)
+        np.reciprocal(factor * np.outer(down[top:][:side], across[left:][:side]), out=factor)
     return Windows(cosines, np.ascontiguousarray(cosines.transpose(0, 3, 1, 2)), factors, corners, axis)
 
 
@@ -178,18 +180,18 @@ def _rescore_unsure(
     unsure: NDArray[np.bool_],
     winners: NDArray[np.uint32],
 ) -> None:
-    """Put the exact winners of unsure pixels into `winners`; both are [H, W], and `rows` and `columns` resize to them."""
+    """Write the exact winners of unsure pixels to `winners`. Both are [H, W], the size that `rows` and `columns` resize to."""
     pixels = np.argwhere(unsure)
     step = max(_AGAIN // len(owners), 1)
     for start in range(0, len(pixels), step):
         y, x = pixels[start : start + step].T
 
-        def resized(source: Ids, x: Ids = x) -> Values:
+        def interpolate_columns(source: Ids, x: Ids = x) -> Values:
             low, high = (
-                score_pixels(scores.cosines, scores.plan, source, along[x]) for along in (columns.low, columns.high)
+                score_pixels(scores.cosines, scores.plan, source, index[x]) for index in (columns.low, columns.high)
             )
             return (high - low) * columns.weight[x] + low  # [P, n]
 
-        upper, lower = resized(rows.low[y]), resized(rows.high[y])
+        upper, lower = interpolate_columns(rows.low[y]), interpolate_columns(rows.high[y])
         values, groups = merge_names((lower - upper) * rows.weight[y] + upper, owners.astype(np.intp))
         winners[y, x] = groups[values.argmax(0)]

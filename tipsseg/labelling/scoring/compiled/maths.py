@@ -1,4 +1,4 @@
-"""exp, log and a sum of exp in float32: quick rather than exact."""
+"""Approximate exp, log and a sum of exp in float32, faster than the exact functions."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from numba import njit
 from tipsseg.labelling.scoring.compiled.inputs import Axis
 from tipsseg.labelling.scoring.resample import Values
 
-# ln 2 in two parts: the first times a whole number below 2 ** 9 is exact.
+# ln 2 in two parts. The product of the first with a whole number below 2 ** 9 is exact.
 _LN2_HIGH = np.float32(np.round(np.log(2) * 2**14) / 2**14)
 _LN2_LOW = np.float32(np.log(2) - float(_LN2_HIGH))
 _LOG2_E = np.float32(1 / np.log(2))
-#: A float32 of this size has no digits behind the point: adding it rounds.
+#: A float32 of this size has no fractional bits, so adding it rounds to a whole number.
 _ROUNDER = np.float32(1.5 * 2**23)
 _LARGEST = np.float32(87)
-#: Bits of a float32 behind its exponent, and those of sqrt(1/2).
+#: Bits of the mantissa of a float32, and the bits of sqrt(1/2).
 _DIGITS, _ROOT = np.int32(23), np.float32(0.5**0.5).view(np.int32)
-#: Coefficients of the power series of exp (1 / n!) and of 2 artanh (2 / n).
+#: Coefficients of the power series of exp, 1 / n!, and of 2 artanh, 2 / n.
 _E2, _E3, _E4, _E5, _E6 = (np.float32(1 / n) for n in (2, 6, 24, 120, 720))
 _A3, _A5, _A7, _A9 = (np.float32(2 / n) for n in (3, 5, 7, 9))
 ZERO, ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 
-#: A product and a sum may be rounded as one, and nothing is said of divisions by 0. The GIL is not held.
+#: Allow fused multiply-add, reciprocals and unsigned zeros; do not raise for divisions by 0; release the GIL.
 _QUICK = {"contract", "arcp", "nsz"}
 compiled = njit(fastmath=_QUICK, error_model="numpy", nogil=True, cache=True)
 _in_any_order = njit(fastmath={*_QUICK, "reassoc"}, error_model="numpy", nogil=True, cache=True)
@@ -40,7 +40,7 @@ def _number(bits: np.int32) -> np.float32:
 
 @compiled
 def exp(x: np.float32) -> np.float32:
-    """Return e ** x, off by 2e-7 of it at most; of |x| above 87 as of 87."""
+    """Return e ** x with a relative error of at most 2e-7. |x| is limited to 87."""
     shifted = min(max(x, -_LARGEST), _LARGEST) * _LOG2_E + _ROUNDER
     whole = shifted - _ROUNDER
     x = min(max(x, -_LARGEST), _LARGEST) - whole * _LN2_HIGH - whole * _LN2_LOW
@@ -50,7 +50,7 @@ def exp(x: np.float32) -> np.float32:
 
 @compiled
 def log(x: np.float32) -> np.float32:
-    """Return ln x of x above 0, off by 2e-7 at most, or by 1e-7 of it."""
+    """Return ln x for x > 0, with an error of at most 2e-7, or a relative error of at most 1e-7."""
     bits = _bits(x)
     exponent = (bits - _ROOT) >> _DIGITS
     mantissa = _number(bits - (exponent << _DIGITS))  # in [sqrt(1/2), sqrt(2))
@@ -66,11 +66,11 @@ def log(x: np.float32) -> np.float32:
 
 @_in_any_order
 def sum_of_exp(cosines: Values, axis: Axis, sums: Values) -> None:
-    """`scores._sum_of_exp` in any order: the sum over phrases of exp(cosine), [h, w, P] -> `sums` [side, side]."""
+    """Write the sum of exp(cosine) over phrases: [h, w, P] -> `sums` [side, side]. `scores._sum_of_exp` with any order of sums."""
     width, phrases = cosines.shape[1:]
     side = len(axis.low)
     patch = side // width
-    first = patch // 2  # the first pixel at or behind the centre of a patch
+    first = patch // 2  # the first pixel at or after the centre of a patch
     row, pixel, factor = (
         np.empty((width, phrases), np.float32),
         np.empty(phrases, np.float32),
@@ -82,12 +82,12 @@ def sum_of_exp(cosines: Values, axis: Axis, sums: Values) -> None:
         for x in range(width):
             for g in range(phrases):
                 row[x, g] = cosines[low, x, g] + (cosines[high, x, g] - cosines[low, x, g]) * weight
-        before, behind = ZERO, ZERO
+        before, after = ZERO, ZERO
         for g in range(phrases):
             before += exp(row[0, g])
-            behind += exp(row[width - 1, g])
+            after += exp(row[width - 1, g])
         sums[y, :first] = before
-        sums[y, side - patch + first :] = behind
+        sums[y, side - patch + first :] = after
         for x in range(width - 1):
             for g in range(phrases):
                 step = (row[x + 1, g] - row[x, g]) * share

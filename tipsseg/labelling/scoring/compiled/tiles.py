@@ -1,6 +1,6 @@
-"""Find the winner of every pixel, tile by tile. The numbers of a tile stay in the cache of a core.
+"""Find the winner of every pixel, tile by tile. The data of a tile fits the cache of a core.
 
-Shapes: P phrases, h x w patches of a window; a tile has r x c pixels of the image as the model sees it.
+Shapes: P phrases, h x w patches of a window, r x c pixels of a tile in the resized image.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from tipsseg.labelling.scoring.compiled.inputs import Axis, Index, Limits, Numbe
 from tipsseg.labelling.scoring.compiled.lines import (
     add_exp,
     add_share,
-    between,
     compare,
+    interpolate,
     invert,
     raise_row,
     raise_to,
     resize,
-    spread,
+    resize_patches,
     whole_vectors,
 )
 from tipsseg.labelling.scoring.compiled.maths import ONE, ZERO, compiled
 from tipsseg.labelling.scoring.resample import Values
 
-#: The most rows and columns of a tile: of the image, along either axis, and of the image as the model sees it. Long rows make long
-#: loops, and a small area has few phrases that find_candidates.
+#: The largest tile: its side in the image, and its (rows, columns) in the resized image. Long rows make efficient loops, and a
+#: small area has few candidates.
 TILE, SOURCE_TILE = 128, (20, 64)
 _WIDTH = TILE + 16  # of the rows in memory
 
@@ -52,20 +52,20 @@ def label_rows(
 
     Args:
         windows: The windows.
-        rows: From the image as the model sees it to these rows.
-        columns: The same for all columns.
-        tile: Rows and columns of a tile: at most TILE, and resized from at most SOURCE_TILE.
-        owners: [P], what each phrase stands for, ascending.
-        limits: What matters.
-        winners: [H, W], filled with the owners of the best phrases.
-        confidence: [H, W], filled.
-        unsure: [H, W], filled: where rounding may have chosen the winner.
+        rows: Weights from the resized image to these rows.
+        columns: Weights from the resized image to all columns.
+        tile: (rows, columns) of a tile, at most TILE, and resized from at most SOURCE_TILE.
+        owners: [P], the group of each phrase, ascending.
+        limits: Limits for leaving phrases out.
+        winners: [H, W], output: the groups of the best phrases.
+        confidence: [H, W], output.
+        unsure: [H, W], output: True if rounding may have decided the winner.
     """
     phrases = len(owners)
     height, width = winners.shape
     chosen = np.empty(phrases, np.uint32)
-    # The scores of the phrases that find_candidates in a tile; and the same at the columns of the image. Behind them, what the
-    # other phrases are worth, see _add_others.
+    # Scores of the candidates of a tile, and the same resized to the columns of the image. The last map is the share of the groups
+    # that cannot win, see _add_others.
     scores = np.zeros((phrases + 1, SOURCE_TILE[0], _WIDTH), np.float32)
     resized = np.zeros((phrases + 1, SOURCE_TILE[0], _WIDTH), np.float32)
     across, line = _axis_of_width(), _line(phrases)
@@ -98,15 +98,15 @@ def label_rows(
 
 
 class _Line(NamedTuple):
-    """What is made of a row of a tile. Arrays of their own, as numba then makes vectors of their loops.
+    """Intermediate values of a row of a tile. Separate arrays, because numba vectorizes loops over them.
 
     Attributes:
-        scores: [P + 1, 1, _WIDTH], of phrases; and what the others are worth.
-        best: The largest score.
-        second: The largest of the other groups.
+        scores: [P + 1, 1, _WIDTH], scores of phrases, and the share of the groups that cannot win.
+        best: Largest score.
+        second: Largest score of the other groups.
         inverse: 1 / best.
-        total: The sum of exp((log score - log best) / temperature) over groups.
-        winner: The owner of the best.
+        total: Sum of exp((log score - log best) / temperature) over groups.
+        winner: Group of the best score.
     """
 
     scores: Values
@@ -145,7 +145,7 @@ def _add_others(
     lanes: Index,
     line: _Line,
 ) -> None:
-    """Put what the groups behind the first are worth for the confidence, in shares of the best, behind all scores."""
+    """Write the share of the groups that cannot win, relative to the best score, to the last map of `scores`."""
     near, far = counts
     rest = len(scores) - 1
     for y in range(depth):
@@ -178,17 +178,17 @@ def _decide(
     lanes: Index,
     line: _Line,
 ) -> None:
-    """Find the winners of a row of the image, between two rows of `resized`."""
+    """Find the winners of a row of the image by interpolation between two rows of `resized`."""
     line.best[:lanes] = ZERO
     line.second[:lanes] = ZERO
     rest = np.int64(len(resized) - 1)
-    between(resized, rest, rows, weight, line.scores, lanes)
+    interpolate(resized, rest, rows, weight, line.scores, lanes)
     line.total[:lanes] = line.scores[rest, 0, :lanes]
     k: Index = 0
     while k < near:
         end = _find_group_end(owners, chosen, k, near)
-        for each in range(k, end):
-            between(resized, each, rows, weight, line.scores, lanes)
+        for phrase in range(k, end):
+            interpolate(resized, phrase, rows, weight, line.scores, lanes)
         for other in range(k + 1, end):
             raise_row(line.scores, k, other, _ONLY, lanes)
         compare(line.scores, k, owners[chosen[k]], line.best, line.second, line.winner, lanes)
@@ -202,30 +202,30 @@ def _decide(
 
 @compiled
 def _score_tile(windows: Windows, rows: Span, columns: Span, chosen: Numbers, scores: Values) -> None:
-    """Average the probabilities of some phrases in a tile over windows: `scores` [K, r, c]."""
+    """Write the mean probabilities of the chosen phrases over windows to `scores` [K, r, c]."""
     side, axis = windows.factors.shape[1], windows.axis
     lanes = whole_vectors(columns[1] - columns[0] + 1)
     for k in range(len(chosen)):
         for y in range(rows[1] - rows[0] + 1):
             for x in range(lanes):
                 scores[k, y, x] = ZERO
-    spread_rows = np.empty((windows.by_patch.shape[1], _WIDTH), np.float32)
+    buffer = np.empty((windows.by_patch.shape[1], _WIDTH), np.float32)
     for window in range(len(windows.corners)):
         top, bottom = clip_span(*rows, windows.corners[window, 0], side)
         left, right = clip_span(*columns, windows.corners[window, 1], side)
         if top > bottom or left > right:
             continue
-        # All of the window at the columns of the tile, with factors of 0 where there is nothing of it.
-        below, behind = windows.corners[window, 0] - rows[0], windows.corners[window, 1] - columns[0]
+        # Full rows of the tile, with factors of 0 outside the window.
+        y_offset, x_offset = windows.corners[window, 0] - rows[0], windows.corners[window, 1] - columns[0]
         across = _axis_of_width()
         factors = np.zeros((SOURCE_TILE[0], _WIDTH), np.float32)
         for x in range(left, right + 1):
-            across.low[behind + x], across.high[behind + x] = axis.low[x], axis.high[x]
-            across.weight[behind + x] = axis.weight[x]
+            across.low[x_offset + x], across.high[x_offset + x] = axis.low[x], axis.high[x]
+            across.weight[x_offset + x] = axis.weight[x]
             for y in range(top, bottom + 1):
-                factors[below + y, behind + x] = windows.factors[window, y, x]
+                factors[y_offset + y, x_offset + x] = windows.factors[window, y, x]
         _add_window(
-            windows.by_phrase[window], chosen, axis, (top, bottom), below, across, factors, spread_rows, scores, lanes
+            windows.by_phrase[window], chosen, axis, (top, bottom), y_offset, across, factors, buffer, scores, lanes
         )
 
 
@@ -235,24 +235,24 @@ def _add_window(
     chosen: Numbers,
     axis: Axis,
     rows: Span,
-    below: Index,
+    y_offset: Index,
     across: Axis,
     factors: Values,
-    spread_rows: Values,
+    buffer: Values,
     scores: Values,
     lanes: Index,
 ) -> None:
-    """Add the probabilities of a window [P, h, w], of which `rows` are in the tile, `below` its first one."""
+    """Add the probabilities of a window [P, h, w]. Its `rows` are in the tile, where its first row is at `y_offset`."""
     for k in range(len(chosen)):
         for row in range(axis.low[rows[0]], axis.high[rows[1]] + 1):
-            spread(cosines, chosen[k], row, across, spread_rows, lanes)
+            resize_patches(cosines, chosen[k], row, across, buffer, lanes)
         for y in range(rows[0], rows[1] + 1):
-            add_exp(spread_rows, axis.low[y], axis.high[y], axis.weight[y], factors, scores, k, below + y, lanes)
+            add_exp(buffer, axis.low[y], axis.high[y], axis.weight[y], factors, scores, k, y_offset + y, lanes)
 
 
 @compiled
 def _find_group_end(owners: Numbers, chosen: Numbers, start: Index, stop: Index) -> Index:
-    """Return where the chosen phrases end that stand for the same as that at `start`."""
+    """Return the end of the chosen phrases that belong to the same group as the one at `start`."""
     end: Index = start + 1
     while end < stop and owners[chosen[end]] == owners[chosen[start]]:
         end += 1
