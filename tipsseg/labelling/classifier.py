@@ -26,8 +26,8 @@ class Classifier:
     """Vectors of the phrases of a vocabulary.
 
     Attributes:
-        vocabulary: The vocabulary, without automatic background phrases that are synonyms of a class.
-        dropped: The removed background phrases, each with its synonym among the phrases of classes.
+        vocabulary: The vocabulary, without automatic background phrases that mean the same as a class.
+        dropped: The removed background phrases, each with the phrase of a class that means the same.
         vectors: [P, D] float32, in the order of the vocabulary's phrases. Unit vectors unless they are fitted.
         biases: [P] float32, added to the cosines; None for text vectors.
     """
@@ -53,7 +53,7 @@ class Classifier:
 
 
 def make_classifier(backbone: Backbone, vocabulary: Vocabulary, cache: Path | None = None) -> Classifier:
-    """Encode the phrases of a vocabulary, and drop automatic background phrases that are synonyms of a class.
+    """Encode the phrases of a vocabulary, and drop automatic background phrases that mean the same as a class.
 
     Args:
         backbone: The model that encodes phrases.
@@ -61,7 +61,7 @@ def make_classifier(backbone: Backbone, vocabulary: Vocabulary, cache: Path | No
         cache: Cache folder for text vectors. None: no cache.
     """
     vectors = _phrase_vectors(backbone, vocabulary, cache)
-    dropped = _find_synonyms(vocabulary, vectors)
+    dropped = _find_duplicates(vocabulary, vectors)
     vocabulary = vocabulary.drop_background(dropped)
     chosen = np.stack([vectors[phrase] for phrase in vocabulary.phrases])
     return Classifier(vocabulary, dropped, chosen)
@@ -98,8 +98,8 @@ def _general_phrases(vocabulary: Vocabulary) -> list[Phrase]:
     return [Phrase(text, BACKGROUND, vocabulary.templates) for text in GENERAL_BACKGROUND]
 
 
-def _find_synonyms(vocabulary: Vocabulary, vectors: Mapping[Phrase, Values]) -> Mapping[str, str]:
-    """Return the automatic background phrases that are synonyms of a class, each with the class's phrase."""
+def _find_duplicates(vocabulary: Vocabulary, vectors: Mapping[Phrase, Values]) -> Mapping[str, str]:
+    """Return the automatic background phrases that mean the same as a class, each with the phrase of that class."""
     if not vocabulary.auto:
         return {}
     general = np.stack([vectors[phrase] for phrase in _general_phrases(vocabulary)])
