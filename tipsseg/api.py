@@ -32,7 +32,7 @@ from tipsseg.store.results import Failed, ImageResult, Labelled
 from tipsseg.store.run_record import plan_run, with_formats
 from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.types import ImageRef
-from tipsseg.util.printable import quoted
+from tipsseg.util.printable import quote
 from tipsseg.util.record_paths import actual_path
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 
@@ -293,11 +293,11 @@ def _read_encoded(spec: RunSpec, images: list[_Done]) -> Iterator[FolderImage]:
 def as_paths(images: Paths) -> tuple[Path, ...]:
     """Return one path or several as a tuple. Raise UsageError for other values."""
     if not isinstance(images, Iterable | Path):
-        raise UsageError(f"images must be paths, not {quoted(images)}", 'For example: "photos/", or a list of files.')
+        raise UsageError(f"images must be paths, not {quote(images)}", 'For example: "photos/", or a list of files.')
     paths = (images,) if isinstance(images, str | Path) else tuple(images)
     for path in paths:
         if not isinstance(path, str | Path):
-            raise UsageError(f"images must be paths, not {quoted(path)}", "Use Model.label for an image in memory.")
+            raise UsageError(f"images must be paths, not {quote(path)}", "Use Model.label for an image in memory.")
         refuse_url(path)
     return tuple(map(Path, paths))
 

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from tipsseg.errors import InputError, TipssegError, UsageError
 from tipsseg.options import MAX_PIXELS, FileOptions, Instances, MinArea, PngMode, check_whole_number, parse_min_area
 from tipsseg.types import ConfidenceArray, LabelArray, LabelClass, TopClasses, ignore_id
-from tipsseg.util.printable import listed, quoted
+from tipsseg.util.printable import join_first, quote
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -74,7 +74,7 @@ class LabelMap:
         shares = [
             f"{entry.name} {pixels[entry.id] / self.labels.size:.1%}" for entry in self.classes if pixels[entry.id]
         ]
-        return f"LabelMap({height}x{width}, {listed(shares, _MOST_NAMES) or 'background only'})"
+        return f"LabelMap({height}x{width}, {join_first(shares, _MOST_NAMES) or 'background only'})"
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.labels, dtype=dtype, copy=copy)
@@ -111,8 +111,8 @@ class LabelMap:
             number: number for number in (0, *self.names, self.ignore)
         }
         if name not in ids:
-            known = listed(list(self.names.values()), _MOST_NAMES)
-            raise UsageError(f"the labels have no class {quoted(name)}", f"The classes are {known}.")
+            known = join_first(list(self.names.values()), _MOST_NAMES)
+            raise UsageError(f"the labels have no class {quote(name)}", f"The classes are {known}.")
         return self.labels == ids[name]
 
     @cached_property

@@ -8,14 +8,14 @@ import pytest
 
 from tipsseg.errors import ImageError
 from tipsseg.runs.common.progress import Progress
-from tipsseg.util.printable import clock, counted
+from tipsseg.util.printable import format_duration, pluralize
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (9, "0:09"), (117, "1:57"), (3600, "1:00:00"), (7509, "2:05:09")]
 )
 def test_clock(seconds: int, text: str) -> None:
-    assert clock(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_lines_come_now_and_then_when_nobody_watches(
@@ -126,4 +126,4 @@ def test_paths_of_results_go_to_stdout_unless_something_else_does(capsysbinary: 
     ("number", "plural", "text"), [(1, "", "1 class"), (2, "classes", "2 classes"), (0, "", "0 classs")]
 )
 def test_counted(number: int, plural: str, text: str) -> None:
-    assert counted(number, "class", plural) == text
+    assert pluralize(number, "class", plural) == text

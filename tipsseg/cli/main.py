@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from tipsseg.errors import TipssegError, UsageError
-from tipsseg.util.printable import printable, quoted, shell_line
+from tipsseg.util.printable import printable, quote, shell_line
 
 _MAIN_HELP = "Label every pixel of your images with your own phrases."
 
@@ -121,7 +121,7 @@ def _refuse_other_words(ctx: Any, args: list[str]) -> None:
         line = shell_line(["tipsseg", "label", *args])
         kind = "a folder" if Path(first).is_dir() else "a file"
         raise UsageError(
-            f"missing command: {quoted(first)} is {kind if is_path and first != '-' else 'not a command'}",
+            f"missing command: {quote(first)} is {kind if is_path and first != '-' else 'not a command'}",
             f"Did you mean {alike[0]!r}? Or run: {line}" if alike else f"Run: {line}",
         )
 

@@ -14,7 +14,7 @@ from tipsseg.cli.options import Question
 from tipsseg.errors import UsageError, VocabularyError
 from tipsseg.formats import FORMATS
 from tipsseg.util.files import is_file
-from tipsseg.util.printable import counted, listed, quoted, shell_word
+from tipsseg.util.printable import join_first, pluralize, quote, shell_word
 
 if TYPE_CHECKING:
     from tipsseg.runs.common.progress import Progress
@@ -107,7 +107,7 @@ def classes_line(vocabulary: Vocabulary) -> str:
     """Return the number and the first names of the classes as a line."""
     names = [f'"{entry.name}"' if "," in entry.name else entry.name for entry in vocabulary.classes]
     source = f" of {vocabulary.source}" if vocabulary.source else ""
-    return f"{counted(len(names), 'class', 'classes')}{source}: {listed(names, _MAX_NAMES)}."
+    return f"{pluralize(len(names), 'class', 'classes')}{source}: {join_first(names, _MAX_NAMES)}."
 
 
 def refuse_split_lists(paths: Sequence[str], classes: Sequence[str] | None, formats: Sequence[str] | None) -> None:
@@ -120,7 +120,7 @@ def refuse_split_lists(paths: Sequence[str], classes: Sequence[str] | None, form
         words = " ".join([value, *rest]).replace(" ,", ",").rstrip(", ")
         if rest and "," in words:
             raise UsageError(
-                f"{quoted(rest[0])} is not a file, and seems to belong to --classes",
+                f"{quote(rest[0])} is not a file, and seems to belong to --classes",
                 f"Quote the list: --classes {shell_word(words)}",
             )
         if rest and not any("." in word or os.sep in word for word in rest):
@@ -145,7 +145,7 @@ def refuse_stray_formats(arguments: Sequence[str], formats: Sequence[str]) -> No
     if strays:
         names = ",".join(part for name in (*formats, *strays) if (part := name.strip(" ,")))
         raise UsageError(
-            f"{quoted(strays[0])} is a format, not a path",
+            f"{quote(strays[0])} is a format, not a path",
             f"Join formats with commas, without spaces: -f {shell_word(names)}",
         )
 

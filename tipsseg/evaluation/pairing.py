@@ -10,7 +10,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from tipsseg.errors import InputError
 from tipsseg.evaluation.truth import Layout, TruthKind
 from tipsseg.types import ImageRef
-from tipsseg.util.files import is_file, is_folder, path_exists, reason_of
+from tipsseg.util.files import describe_error, is_file, is_folder, path_exists
 
 #: Extensions of truth files. Of files that differ only in the extension, the first in this order is used.
 EXTENSIONS = (".png", ".tif", ".tiff", ".bmp")
@@ -215,5 +215,5 @@ def _walk(top: Path) -> Iterable[PurePosixPath]:
 
 def _refuse_folder(error: OSError) -> None:
     raise InputError(
-        f"cannot list the folder {error.filename}: {reason_of(error)}", "Check its permissions."
+        f"cannot list the folder {error.filename}: {describe_error(error)}", "Check its permissions."
     ) from error

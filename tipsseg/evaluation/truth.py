@@ -5,7 +5,6 @@ Label ids are 0 for background and 1..N for the classes. In truth files, the cla
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from tipsseg.images.decoding import as_image_error, decode_stored
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id, label_dtype
-from tipsseg.util.printable import listed
+from tipsseg.util.printable import did_you_mean, join_first
 
 #: Id of ignored pixels in truth arrays.
 IGNORED = 65535
@@ -171,9 +170,9 @@ LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in _ALL_LAYOUTS}
 def get_layout(name: str) -> Layout:
     """Return the layout with this name. Raises UsageError for an unknown name."""
     if name not in LAYOUTS:
-        close = difflib.get_close_matches(name.lower(), LAYOUTS, n=1)
-        names = f"The layouts are: {', '.join(LAYOUTS)}."
-        raise UsageError(f"unknown layout {name!r}", f"Did you mean {close[0]!r}? {names}" if close else names)
+        raise UsageError(
+            f"unknown layout {name!r}", f"{did_you_mean(name, LAYOUTS)}The layouts are: {', '.join(LAYOUTS)}."
+        )
     return LAYOUTS[name]
 
 
@@ -240,7 +239,7 @@ def _refuse_unknown(path: Path, stored: LabelArray, valid: NDArray[np.bool_], hi
     unknown = np.flatnonzero((counts > 0) & ~valid[: counts.size]).tolist()
     if unknown:
         ids = [f"{number} ({_count(int(counts[number]), 'pixel')})" for number in unknown]
-        raise LabelIdError(path, f"unknown ids: {listed(ids, 4)}", hint)
+        raise LabelIdError(path, f"unknown ids: {join_first(ids, 4)}", hint)
 
 
 def _count(number: int, one: str, many: str = "") -> str:

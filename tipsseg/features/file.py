@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from tipsseg.errors import FeatureFileError
 from tipsseg.options import DTYPE_NAMES, FEATURE_DTYPES, MODES, FeatureDtype, Mode
 from tipsseg.types import WindowPlan
-from tipsseg.util.files import atomic_write, open_regular, reason_of
+from tipsseg.util.files import atomic_write, describe_error, open_regular
 from tipsseg.util.json_values import parse, short, take
-from tipsseg.util.printable import counted
+from tipsseg.util.printable import pluralize
 
 FloatArray = NDArray[np.float32]
 
@@ -198,7 +198,7 @@ def read_feature_file(path: Path) -> FeatureRecord:
         if _checksum(tensors) != header.crc32:
             raise ValueError("the checksum does not match")
     except OSError as error:
-        raise FeatureFileError(path, reason_of(error)) from error
+        raise FeatureFileError(path, describe_error(error)) from error
     except (ValueError, TypeError, KeyError, SafetensorError, MemoryError) as error:
         raise _damaged(path, error) from error
     return FeatureRecord(
@@ -222,7 +222,7 @@ def read_class_tokens(path: Path) -> NDArray[np.float16] | FloatArray:
             tokens: NDArray[np.float16] | FloatArray = file.get_tensor("class_tokens")
         check_unit_length(tokens.astype(np.float32))
     except OSError as error:
-        raise FeatureFileError(path, reason_of(error)) from error
+        raise FeatureFileError(path, describe_error(error)) from error
     except (ValueError, SafetensorError) as error:
         raise _damaged(path, error) from error
     return tokens
@@ -234,7 +234,7 @@ def read_feature_header(path: Path) -> FeatureHeader:
         with open_regular(path) as file:
             return _read_header(file)
     except OSError as error:
-        raise FeatureFileError(path, reason_of(error)) from error
+        raise FeatureFileError(path, describe_error(error)) from error
     except ValueError as error:
         raise _damaged(path, error) from error
 
@@ -275,7 +275,7 @@ def _parse_facts(facts: Mapping[str, object], patches: tuple[int, ...], tokens: 
         raise ValueError(f"`dtype` is {short(dtype)}")
     windows = max(len(plan.corners), 1)
     if len(patches) != 4 or patches[0] != windows or 0 in patches:
-        raise ValueError(f"patches of shape {list(patches)} for {counted(windows, 'window')}")
+        raise ValueError(f"patches of shape {list(patches)} for {pluralize(windows, 'window')}")
     if len(tokens) != 3 or tokens[0] != windows or tokens[2] != patches[3] or not tokens[1]:
         raise ValueError(f"class tokens of shape {list(tokens)} for patches of {list(patches)}")
     if max(patches[1:3]) > max(plan.size):

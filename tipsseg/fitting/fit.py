@@ -22,7 +22,7 @@ from tipsseg.labelling.model import Model
 from tipsseg.labelling.view import View, view_of
 from tipsseg.options import LabelOptions
 from tipsseg.types import BACKGROUND, ignore_id
-from tipsseg.util.printable import quoted
+from tipsseg.util.printable import quote
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 from tipsseg.weights.sources import file_hashes, find_model_id
@@ -64,7 +64,7 @@ def fit(
         VocabularyError: The classes are invalid.
     """
     if not isinstance(model, Model):
-        raise UsageError(f"the model must come from tipsseg.load, not {quoted(model)}")
+        raise UsageError(f"the model must come from tipsseg.load, not {quote(model)}")
     options = options or LabelOptions()
     view = view_of(model.backbone, LabelOptions(mode=options.mode, short_side=options.short_side))
     if not isinstance(vocabulary, Vocabulary):
@@ -144,7 +144,7 @@ def _check_pairs(
     for number, (image, mask) in enumerate(zip(features, masks, strict=True), start=1):
         _check_features(model, view, image, f"features {number}")
         if not isinstance(mask, np.ndarray) or mask.dtype not in (np.uint8, np.uint16):
-            raise UsageError(f"mask {number} must be an array of uint8 or uint16, not {quoted(mask)}")
+            raise UsageError(f"mask {number} must be an array of uint8 or uint16, not {quote(mask)}")
         if mask.shape != image.size:
             shape, (height, width) = " x ".join(map(str, mask.shape)), image.size
             raise InputError(f"mask {number} is {shape}, but its image is {height} x {width} (height x width) pixels")
@@ -158,7 +158,7 @@ def _check_pairs(
 
 def _check_features(model: Model, view: View, features: Features, name: str) -> None:
     if not isinstance(features, Features):
-        raise UsageError(f"{name} must come from Model.encode, not {quoted(features)}")
+        raise UsageError(f"{name} must come from Model.encode, not {quote(features)}")
     if features.patches.shape[-1] != model.backbone.embed_dim or (features.plan,) != view.plans(features.size):
         raise UsageError(
             f"{name} were encoded by another model, or with another mode or short side",

@@ -15,7 +15,7 @@ from tipsseg.errors import ImageError, InputError
 from tipsseg.formats.base import Format, ImageLabels, RunFacts, StoredImage
 from tipsseg.formats.problem import class_text, size_text
 from tipsseg.options import MAX_PIXELS
-from tipsseg.util.printable import listed
+from tipsseg.util.printable import join_first
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -159,7 +159,7 @@ def label_faults(labels: LabelArray, image: StoredImage) -> Iterator[str]:
     names |= {label_id: class_text(image.classes, label_id) for label_id in image.classes}
     pixels = {label_id: int(counts[label_id]) for label_id in np.flatnonzero(counts).tolist()}
     if unknown := sorted(pixels.keys() - names):
-        yield f"unknown ids: {listed([str(label_id) for label_id in unknown], 1)}"
+        yield f"unknown ids: {join_first([str(label_id) for label_id in unknown], 1)}"
     for label_id, name in names.items():
         number, recorded = pixels.get(label_id, 0), image.pixels.get(label_id, 0)
         if number != recorded:

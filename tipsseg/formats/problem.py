@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg.errors import ImageError
-from tipsseg.util.files import reason_of
+from tipsseg.util.files import describe_error
 from tipsseg.util.json_values import short
 from tipsseg.util.printable import printable
 
@@ -29,14 +29,14 @@ class Problem:
 def unreadable_problem(error: OSError, default: Path) -> Problem:
     """Return the problem of a file that cannot be read; `default` is the path if the error names no file."""
     name = error.filename
-    return Problem(Path(name) if isinstance(name, str | Path) else default, reason_of(error))
+    return Problem(Path(name) if isinstance(name, str | Path) else default, describe_error(error))
 
 
 def describe_unreadable(error: Exception) -> str:
     """Describe one of UNREADABLE in a few words, without the path."""
     if isinstance(error, ImageError):
         return error.reason
-    return reason_of(error) if isinstance(error, OSError) else f"not written by tipsseg, or damaged: {error}"
+    return describe_error(error) if isinstance(error, OSError) else f"not written by tipsseg, or damaged: {error}"
 
 
 def size_text(size: tuple[int, int]) -> str:

@@ -26,7 +26,7 @@ from tipsseg.images.skipped import HEIC_HINT, VIDEO_HINT
 from tipsseg.images.upright import ORIENTATION, orientation_of, thumbnail_rgb, upright_image
 from tipsseg.options import MAX_PIXELS
 from tipsseg.types import Remark
-from tipsseg.util.files import reason_of
+from tipsseg.util.files import describe_error
 
 #: Limit on the CPU seconds for decoding an image. 100 million pixels take a few seconds.
 DECODE_SECONDS = 60
@@ -182,7 +182,7 @@ class OpenImage:
         except DecodingTimeoutError as error:
             raise _too_slow(path) from error
         except OSError as error:  # the process did not start, or the disk is full
-            raise ImageError(path, f"cannot be decoded: {reason_of(error)}") from error
+            raise ImageError(path, f"cannot be decoded: {describe_error(error)}") from error
         decoded.getexif()[ORIENTATION] = orientation
         decoded.format = picture.format
         return decoded
@@ -203,7 +203,7 @@ def open_header(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[OpenImage]
         # program truncates kills the process.
         file = _TimedFile(path.open("rb", buffering=0), DECODE_SECONDS)
     except (OSError, ValueError) as error:
-        raise ImageError(path, reason_of(error)) from error
+        raise ImageError(path, describe_error(error)) from error
     with file:
         with catch_pillow_errors(path, max_pixels):
             try:
@@ -351,7 +351,7 @@ def _too_slow(path: Path) -> ImageError:
 def _describe_fault(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno is not None:
-        return f"cannot be read: {reason_of(error)}"
+        return f"cannot be read: {describe_error(error)}"
     if "truncated" in text.lower() or isinstance(error, EOFError):
         return f"truncated file ({text or 'unexpected end of file'})"
     # The text of a KeyError is only the key, so add the type.

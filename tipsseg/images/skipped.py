@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import PurePath
 
-from tipsseg.util.printable import counted
+from tipsseg.util.printable import pluralize
 
 #: The most kinds that a message lists.
 _LISTED = 8
@@ -38,7 +38,7 @@ class Skipped:
         parts = [f"{number} {_kind_name(kind)}" for kind, number in kinds[:_LISTED]]
         if kinds[_LISTED:]:
             rest = sum(number for _, number in kinds[_LISTED:])
-            parts.append(f"{rest} of {counted(len(kinds) - _LISTED, 'other kind')}")
+            parts.append(f"{rest} of {pluralize(len(kinds) - _LISTED, 'other kind')}")
         return ", ".join(parts)
 
     @property

@@ -19,7 +19,7 @@ from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number, choose
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import LabelKeywords, with_keywords
 from tipsseg.types import WindowPlan
-from tipsseg.util.printable import quoted
+from tipsseg.util.printable import quote
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 
 if TYPE_CHECKING:
@@ -67,13 +67,13 @@ class Labeller:
         """
         if not hasattr(model, "backbone"):
             raise UsageError(
-                f"the model must be the result of tipsseg.load, not {quoted(model)}",
+                f"the model must be the result of tipsseg.load, not {quote(model)}",
                 'For example: tipsseg.load("l14").',
             )
         vocabulary, fitted = as_vocabulary(classes)
         if not isinstance(options, LabelOptions | None):
             raise UsageError(
-                f"options must be LabelOptions, not {quoted(options)}", 'For example: LabelOptions(mode="whole").'
+                f"options must be LabelOptions, not {quote(options)}", 'For example: LabelOptions(mode="whole").'
             )
         self.model = model
         self.options = (
@@ -135,7 +135,7 @@ class Labeller:
         """
         choose(errors, ("raise", "yield"), "value of `errors`")
         if isinstance(images, str | Path) or not isinstance(images, Iterable):
-            raise UsageError(f"images must be a list, not {quoted(images)}", "Use Labeller.label for one image.")
+            raise UsageError(f"images must be a list, not {quote(images)}", "Use Labeller.label for one image.")
         return self._label_many(images, errors == "yield")
 
     def _label_many(

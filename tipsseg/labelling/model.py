@@ -27,7 +27,7 @@ from tipsseg.options import (
 )
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import LabelKeywords, with_keywords
-from tipsseg.util.printable import quoted
+from tipsseg.util.printable import quote
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 from tipsseg.weights.sources import find_model
 
@@ -177,7 +177,7 @@ def load(
     from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone, check_batch_size
 
     if not isinstance(model, str | Path):
-        raise UsageError(f"the model must be an id or a folder, not {quoted(model)}", 'For example: load("l14").')
+        raise UsageError(f"the model must be an id or a folder, not {quote(model)}", 'For example: load("l14").')
     # pathlib drops the leading dot, by which `find_model` tells a folder from an id.
     source = find_model(model if isinstance(model, str) else os.path.join(".", model))  # noqa: PTH118
     check_batch_size(batch_size)

@@ -31,7 +31,7 @@ from tipsseg.labelling.features import round_features
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.view import View
 from tipsseg.types import ImageRef, Remark
-from tipsseg.util.files import reason_of
+from tipsseg.util.files import describe_error
 from tipsseg.util.fingerprint import Fingerprint, fingerprint, fingerprint_and_digest
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class FeatureSource(Generic[Stored]):
             try:
                 return Loaded(ref=ref, fingerprint=fingerprint(ref.path), picture=picture)
             except OSError as error:
-                raise ImageError(ref.path, reason_of(error)) from error
+                raise ImageError(ref.path, describe_error(error)) from error
         try:
             file_fingerprint, sha256 = self._digests.pop(ref.path)
         except (OSError, ValueError) as error:

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from tipsseg.errors import UsageError
 from tipsseg.options.fields import FILES, MODEL, WHAT, option, record_of, short_repr
-from tipsseg.util.printable import quoted
+from tipsseg.util.printable import quote
 
 #: Dtypes of a model. "auto" is bfloat16 on a CUDA device that supports it, else float32.
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -61,7 +61,7 @@ def choose(value: object, choices: tuple[_Choice, ...], what: str) -> _Choice:
     for choice in choices:
         if value == choice:
             return choice
-    raise UsageError(f"unknown {what} {quoted(value)}", f"Use one of {', '.join(choices)}.")
+    raise UsageError(f"unknown {what} {quote(value)}", f"Use one of {', '.join(choices)}.")
 
 
 def split_names(texts: Iterable[str]) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ def check_whole_number(argument: str, value: object, least: int = 1) -> int:
             raise TypeError
         number = operator.index(value)  # type: ignore[arg-type]  # numpy integers have __index__ too
     except TypeError:
-        raise UsageError(f"{argument} must be a whole number, not {quoted(value)}") from None
+        raise UsageError(f"{argument} must be a whole number, not {quote(value)}") from None
     if number < least:
         raise UsageError(f"{argument}={number} is too small; the minimum is {least}")
     return number
@@ -85,7 +85,7 @@ def check_whole_number(argument: str, value: object, least: int = 1) -> int:
 def check_number(argument: str, value: object) -> float:
     """Return the value as a Python number. Raise UsageError for other values; the message begins with `argument`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise UsageError(f"{argument} must be a number, not {quoted(value)}")
+        raise UsageError(f"{argument} must be a number, not {quote(value)}")
     return float(value) if isinstance(value, float) or not isinstance(value, int) else value
 
 
@@ -98,7 +98,7 @@ def device_name(device: object) -> str:
         return f"cuda:{device}"
     name = str(device) if type(device).__module__ == "torch" else device
     if not isinstance(name, str) or not _DEVICE.fullmatch(name):
-        raise UsageError(f"unknown device {quoted(name)}", "Use auto, cpu, cuda, cuda:N or mps.")
+        raise UsageError(f"unknown device {quote(name)}", "Use auto, cpu, cuda, cuda:N or mps.")
     return name
 
 
@@ -174,7 +174,7 @@ class LabelOptions:
         _set(self, "min_confidence", check_number("argument `min_confidence`", self.min_confidence))
         if not 0 <= self.min_confidence <= 1:
             raise UsageError(
-                f"argument `min_confidence`={quoted(self.min_confidence)} is not between 0 and 1",
+                f"argument `min_confidence`={quote(self.min_confidence)} is not between 0 and 1",
                 "A confidence is between 0 and 1: write 0.6 for 60 %.",
             )
         _set(self, "scales", check_scales(self.scales))
@@ -193,16 +193,16 @@ def check_scales(scales: object) -> tuple[float, ...]:
     elif isinstance(scales, numbers.Real):
         scales = (scales,)
     elif not isinstance(scales, Iterable):
-        raise UsageError(f"argument `scales` must be numbers, not {quoted(scales)}", "For example: scales=(1, 2).")
+        raise UsageError(f"argument `scales` must be numbers, not {quote(scales)}", "For example: scales=(1, 2).")
     given: tuple[Any, ...] = tuple(scales)
     for scale in given:
         if not _is_number(scale):
-            raise UsageError(f"argument `scales`: {quoted(scale)} is not a number", _SCALES_HINT)
+            raise UsageError(f"argument `scales`: {quote(scale)} is not a number", _SCALES_HINT)
         if not scale > 0:
-            raise UsageError(f"argument `scales`: {quoted(scale)} is not positive", _SCALES_HINT)
+            raise UsageError(f"argument `scales`: {quote(scale)} is not positive", _SCALES_HINT)
         if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
             raise UsageError(
-                f"argument `scales`: {quoted(scale)} is too {'large' if scale > 1 else 'small'}",
+                f"argument `scales`: {quote(scale)} is too {'large' if scale > 1 else 'small'}",
                 f"A scale is a factor of the short side, from {SMALLEST_SCALE:g} to {LARGEST_SCALE:g}.",
             )
     ordered = tuple(sorted(map(float, given)))
@@ -228,7 +228,7 @@ def _parse_scales(text: str) -> list[float]:
     for part in parts:
         if not _SCALE.fullmatch(part):
             raise UsageError(
-                f"argument `scales`={text}: " + (f"{quoted(part)} is not a number" if part else "a number is missing"),
+                f"argument `scales`={text}: " + (f"{quote(part)} is not a number" if part else "a number is missing"),
                 _SCALES_HINT,
             )
     return [int(part) if part.lstrip("+-").isdigit() else float(part) for part in parts]
@@ -266,7 +266,7 @@ class MinArea:
     def __post_init__(self) -> None:
         most = 100 if self.percent else math.inf
         if isinstance(self.value, bool) or not isinstance(self.value, int | float) or not 0 <= self.value <= most:
-            raise UsageError(f"invalid minimum area {quoted(self.value)}", "Use pixels, or a percentage from 0 to 100.")
+            raise UsageError(f"invalid minimum area {quote(self.value)}", "Use pixels, or a percentage from 0 to 100.")
 
     def pixels(self, size: tuple[int, int]) -> int:
         """Return the area in pixels, in an image of `size` (height, width)."""
@@ -331,14 +331,14 @@ class FileOptions:
             _set(self, "simplify", check_number("argument `simplify`", self.simplify))
             if not 0 <= self.simplify <= MAX_SIMPLIFY:
                 raise UsageError(
-                    f"argument `simplify`={quoted(self.simplify)} is not between 0 and {MAX_SIMPLIFY}",
+                    f"argument `simplify`={quote(self.simplify)} is not between 0 and {MAX_SIMPLIFY}",
                     "Write a distance in pixels; 1 or 2 are usual.",
                 )
         if self.val_fraction is not None:
             _set(self, "val_fraction", check_number("argument `val_fraction`", self.val_fraction))
             if not 0 <= self.val_fraction < 1:
                 raise UsageError(
-                    f"argument `val_fraction` must be in [0, 1), got {quoted(self.val_fraction)}",
+                    f"argument `val_fraction` must be in [0, 1), got {quote(self.val_fraction)}",
                     "Write 0.2 for a fifth of the images.",
                 )
 

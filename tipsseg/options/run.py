@@ -27,7 +27,7 @@ from tipsseg.options import (
 )
 from tipsseg.options.fields import FILES, IMAGES, MACHINES, MODEL, TRUTH, option
 from tipsseg.options.shard import Shard, parse_shard
-from tipsseg.util.printable import quoted
+from tipsseg.util.printable import quote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class OutputOptions:
         if self.formats is not None:
             if isinstance(self.formats, str) or not all(isinstance(name, str) for name in self.formats):
                 names = split_names([self.formats]) if isinstance(self.formats, str) else ("png", "coco")
-                raise UsageError(f"formats must be a list of names, not {quoted(self.formats)}", f"Use {list(names)}.")
+                raise UsageError(f"formats must be a list of names, not {quote(self.formats)}", f"Use {list(names)}.")
             _set(self, "formats", tuple(self.formats))
         if isinstance(self.shard, str):
             _set(self, "shard", parse_shard(self.shard))

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 from tipsseg.options.fields import text_of
 from tipsseg.store.spec import RunInfo, RunSpec, model_identity, vocabulary_identity, vocabulary_record
-from tipsseg.util.printable import listed
+from tipsseg.util.printable import join_first
 
 #: The keys of a vocabulary's record, in words. "auto" and "background" are one option.
 _PARTS = {
@@ -44,7 +44,7 @@ def difference_texts(one: RunInfo, other: RunInfo) -> list[str]:
     if "vocabulary" in found:
         names = [[entry.name for entry in info.spec.vocabulary.specs] for info in (one, other)]
         if names[0] != names[1]:
-            texts.append(f"the classes differ: {' / '.join(listed(classes, 5) for classes in names)}")
+            texts.append(f"the classes differ: {' / '.join(join_first(classes, 5) for classes in names)}")
         else:
             first, second = _vocabulary_of(one), _vocabulary_of(other)
             parts = dict.fromkeys(text for key, text in _PARTS.items() if first.get(key) != second.get(key))

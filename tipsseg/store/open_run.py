@@ -30,9 +30,9 @@ from tipsseg.store.spec import RunInfo, check_hint
 from tipsseg.store.state import State
 from tipsseg.store.stored_image import Mask, RunImage
 from tipsseg.types import LabelClass
-from tipsseg.util.files import is_folder, read_regular, reason_of
+from tipsseg.util.files import describe_error, is_folder, read_regular
 from tipsseg.util.json_values import parse, short
-from tipsseg.util.printable import listed, shell_word
+from tipsseg.util.printable import join_first, shell_word
 
 #: What is wrong with a record that says something else than this version writes.
 OTHER_VERSION = "not as this version of tipsseg writes it"
@@ -208,7 +208,7 @@ def read_record(path: Path, hint: str) -> RunInfo:
             raise RecordError(path, "not by tipsseg, or damaged", hint)
         return parse_run(record, path.parent)
     except OSError as error:
-        raise RecordError(path, reason_of(error), hint) from error
+        raise RecordError(path, describe_error(error), hint) from error
     except ValueError as error:
         raise RecordError(path, f"{OTHER_VERSION}: {error}", hint) from error
 
@@ -266,7 +266,7 @@ def _check_records(info: RunInfo, records: State) -> None:
         raise RecordError(
             path,
             f"{done - held} of {done} images are lost from it: {RUN_FILE} counts more than it has"
-            + (f" ({listed(lost, 3)})" if lost else ""),
+            + (f" ({join_first(lost, 3)})" if lost else ""),
             RUN_AGAIN,
         )
 
@@ -278,7 +278,7 @@ def _read_classes(info: RunInfo) -> tuple[LabelClass, ...]:
     try:
         classes = read_classes(output)
     except OSError as error:
-        raise RecordError(path, reason_of(error), RUN_AGAIN) from error
+        raise RecordError(path, describe_error(error), RUN_AGAIN) from error
     except ValueError as error:
         raise RecordError(path, f"{OTHER_VERSION}: {error}", check_hint(output)) from error
     for what in class_faults([(each.id, each.name) for each in classes], info.names):

@@ -15,7 +15,7 @@ from tipsseg.label_map import LabelMap
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
 from tipsseg.util.json_values import take, take_share
-from tipsseg.util.printable import counted, listed, one_line
+from tipsseg.util.printable import join_first, one_line, pluralize
 
 #: The confidence of what a person labelled.
 CERTAIN = 1.0
@@ -229,10 +229,10 @@ class Totals:
             return
         found = sorted((each for each in self.classes if each.images), key=lambda each: -each.pixels)  # stable
         if found:
-            of_all = listed([self._of_class(each) for each in found], _NAMED)
-            yield f"Found in {counted(self.images, 'image')}, by area: {of_all}."
+            of_all = join_first([self._of_class(each) for each in found], _NAMED)
+            yield f"Found in {pluralize(self.images, 'image')}, by area: {of_all}."
         if never := [_short(each) for each in self.classes if not each.images]:
-            yield f"Never found: {listed(never, _NAMED)}."
+            yield f"Never found: {join_first(never, _NAMED)}."
 
     def _of_class(self, entry: ClassTotal) -> str:
         share = entry.pixels / self.pixels

@@ -240,7 +240,7 @@ def json_bytes(value: object, indent: int | None = None) -> bytes:
     return _SURROGATE.sub(lambda match: f"\\\\u{ord(match[0]):04x}", text).encode("utf-8")
 
 
-def reason_of(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Describe a file system error in a few words."""
     if isinstance(error, FileNotFoundError):
         return "no such file"

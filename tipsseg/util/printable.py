@@ -51,16 +51,16 @@ def is_utf8(text: str) -> bool:
     return _SURROGATE.search(text) is None
 
 
-def quoted(value: object) -> str:
+def quote(value: object) -> str:
     """Return the repr of a value for a message, cut to 80 characters."""
     try:
         text = repr(value[: _QUOTED + 1] if isinstance(value, str) else value)
     except (ValueError, RecursionError):  # numbers with thousands of digits, deeply nested lists
         return f"a value of type {type(value).__name__}"
-    return shortened(text)
+    return shorten(text)
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     return text if len(text) <= _QUOTED + 2 else f"{text[: _QUOTED - 3]}..."
 
 
@@ -81,12 +81,12 @@ def _octal(match: re.Match[str]) -> str:
     return "".join(f"\\{byte:03o}" for byte in match[0].encode("utf-8", "surrogateescape"))
 
 
-def counted(number: int, noun: str, plural: str = "") -> str:
+def pluralize(number: int, noun: str, plural: str = "") -> str:
     """Return a number with its noun: "1 image", "2 images". Pass `plural` for an irregular plural."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
-def listed(texts: Sequence[str], most: int) -> str:
+def join_first(texts: Sequence[str], most: int) -> str:
     """Join at most `most` texts, and count the others: "a, b, c and 2 more"."""
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return ", ".join(texts[:most]) + more
@@ -94,7 +94,7 @@ def listed(texts: Sequence[str], most: int) -> str:
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return "Did you mean 'x'? " for the most similar known name; "" if none is similar."""
-    close = difflib.get_close_matches(shortened(name.lower()), known, n=1, cutoff=cutoff)
+    close = difflib.get_close_matches(shorten(name.lower()), known, n=1, cutoff=cutoff)
     return f"Did you mean {close[0]!r}? " if close else ""
 
 
@@ -103,7 +103,7 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def clock(seconds: int) -> str:
+def format_duration(seconds: int) -> str:
     """Format seconds as "1:57" or "2:05:09"."""
     minutes, second = divmod(seconds, 60)
     hours, minute = divmod(minutes, 60)

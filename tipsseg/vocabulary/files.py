@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tipsseg.errors import VocabularyError
 from tipsseg.util.files import path_exists
-from tipsseg.util.printable import did_you_mean, quoted
+from tipsseg.util.printable import did_you_mean, quote
 from tipsseg.vocabulary.fitted import is_fit
 from tipsseg.vocabulary.plain_file import line_of_class, parse_lines
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
@@ -50,7 +50,7 @@ def read_vocabulary(
         VocabularyError: The file is not a valid vocabulary. The error has its path, and the line or class if known.
     """
     if not isinstance(source, str | Path):
-        raise VocabularyError(f"a vocabulary must be the name of a preset or a path, not {quoted(source)}")
+        raise VocabularyError(f"a vocabulary must be the name of a preset or a path, not {quote(source)}")
     path = _locate(source)
     if is_fit(path):
         raise VocabularyError(
@@ -92,7 +92,7 @@ def _locate(source: str | Path) -> Path:
     if not str(source) or not path_exists(path):
         guess = did_you_mean(str(source), presets) or "Check the path. "
         raise VocabularyError(
-            f"the vocabulary {quoted(str(source))} is neither a file nor a preset",
+            f"the vocabulary {quote(str(source))} is neither a file nor a preset",
             f"{guess}The presets are: {', '.join(presets)}.",
         )
     return path

@@ -16,7 +16,7 @@ from tipsseg.options import LabelOptions, Mode
 from tipsseg.types import LABELS_VERSION
 from tipsseg.util.files import atomic_write, json_bytes, path_exists, read_regular
 from tipsseg.util.json_values import parse, take, take_share
-from tipsseg.util.printable import quoted
+from tipsseg.util.printable import quote
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 
 #: The suffix of fit files, which distinguishes them from vocabulary files.
@@ -157,7 +157,7 @@ class FittedVocabulary:
 
         path = Path(path)
         if not path_exists(path):
-            raise VocabularyError(f"fitted vocabulary not found: {quoted(str(path))}", "Create it: tipsseg fit --help")
+            raise VocabularyError(f"fitted vocabulary not found: {quote(str(path))}", "Create it: tipsseg fit --help")
         try:
             data = read_regular(path, _MAX_BYTES)
             tensors = load(data)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tipsseg.errors import VocabularyError
 from tipsseg.util.files import path_exists
-from tipsseg.util.printable import quoted
+from tipsseg.util.printable import quote
 from tipsseg.vocabulary.texts import check_text, content_lines, locate_errors, read_text
 
 #: The templates of the published protocol, from the authors' zero-shot segmentation notebook.
@@ -34,7 +34,7 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
     """Return trimmed templates. Raises VocabularyError unless each is valid."""
     if isinstance(templates, str) or not isinstance(templates, Sequence):
         hint = f"A vocabulary file can also name a set: {', '.join(TEMPLATES)}."
-        raise VocabularyError(f"templates must be a list of texts, not {quoted(templates)}", hint)
+        raise VocabularyError(f"templates must be a list of texts, not {quote(templates)}", hint)
     if not templates:
         raise VocabularyError("no templates", 'Add at least one, such as "a photo of a {}."')
     if len(templates) > MAX_TEMPLATES:
@@ -48,7 +48,7 @@ def check_template(template: object) -> str:
     count = template.count("{}")
     if count != 1:
         raise VocabularyError(
-            f"the template {quoted(template)} must contain {{}} once, not {count} times",
+            f"the template {quote(template)} must contain {{}} once, not {count} times",
             "For example: a photo of a {}.",
         )
     return " ".join(template.split())
@@ -61,7 +61,7 @@ def find_templates(name: str) -> tuple[str, ...]:
     path = Path(name)
     if not name or not path_exists(path):
         raise VocabularyError(
-            f"argument `templates`={quoted(name)} is neither a file nor one of {', '.join(TEMPLATES)}",
+            f"argument `templates`={quote(name)} is neither a file nor one of {', '.join(TEMPLATES)}",
             "A file has one template per line, such as: a photo of a {}.",
         )
     templates = []

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tipsseg.errors import VocabularyError
-from tipsseg.util.files import reason_of
-from tipsseg.util.printable import control_character, is_utf8, quoted
+from tipsseg.util.files import describe_error
+from tipsseg.util.printable import control_character, is_utf8, quote
 
 _BLANKS = str.maketrans(dict.fromkeys("\t\n\r\v\f", " "))
 
@@ -34,7 +34,7 @@ def read_text(path: Path, what: str) -> str:
     except IsADirectoryError as error:
         raise VocabularyError(f"{path} is a folder, not {what}") from error
     except (OSError, ValueError) as error:
-        raise VocabularyError(f"{path}: {reason_of(error)}") from error
+        raise VocabularyError(f"{path}: {describe_error(error)}") from error
     if len(data) > MAX_BYTES:
         raise VocabularyError(f"{path}: larger than {MAX_BYTES // 1_000_000} MB, the limit of {what}")
     try:
@@ -57,15 +57,15 @@ def check_text(text: object, what: str) -> str:
     does not know them, and they break files and terminals.
     """
     if not isinstance(text, str):
-        raise VocabularyError(f"{what} must be a text, not {quoted(text)}")
+        raise VocabularyError(f"{what} must be a text, not {quote(text)}")
     text = text.translate(_BLANKS).strip(" ")
     if len(text) > MAX_TEXT:
-        raise VocabularyError(f"{what} has {len(text)} characters; the limit is {MAX_TEXT}: {quoted(text)}")
+        raise VocabularyError(f"{what} has {len(text)} characters; the limit is {MAX_TEXT}: {quote(text)}")
     if not is_utf8(text):
-        raise VocabularyError(f"{what} is not UTF-8 text: {quoted(text)}", "Use a UTF-8 terminal or file.")
+        raise VocabularyError(f"{what} is not UTF-8 text: {quote(text)}", "Use a UTF-8 terminal or file.")
     if character := control_character(text):
         raise VocabularyError(
-            f"{what} contains the control character {character}: {quoted(text)}", "Remove that character."
+            f"{what} contains the control character {character}: {quote(text)}", "Remove that character."
         )
     return text
 

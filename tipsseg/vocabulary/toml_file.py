@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from tipsseg.errors import VocabularyError
-from tipsseg.util.printable import did_you_mean, quoted, shortened
+from tipsseg.util.printable import did_you_mean, quote, shorten
 from tipsseg.vocabulary.templates import TEMPLATES
 from tipsseg.vocabulary.texts import locate_errors
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, check_number
@@ -67,7 +67,7 @@ def parse_toml(path: Path, text: str) -> Content:
     except RecursionError as error:
         raise VocabularyError("not a vocabulary: lists or tables are nested too deeply", path=path) from error
     except ValueError as error:  # numbers of thousands of digits
-        raise VocabularyError(f"not a vocabulary: {shortened(str(error))}", path=path) from error
+        raise VocabularyError(f"not a vocabulary: {shorten(str(error))}", path=path) from error
     with locate_errors(path):
         _require_known(table, _KEYS)
         classes = table.get("classes", [])
@@ -87,10 +87,10 @@ def parse_class(value: object) -> ClassSpec:
         return ClassSpec(value)
     if not isinstance(value, dict):
         raise VocabularyError(
-            f"a class must be a text or a table, not {quoted(value)}", 'For example: { name = "tree" }'
+            f"a class must be a text or a table, not {quote(value)}", 'For example: { name = "tree" }'
         )
     table: dict[str, Any] = value
-    _require_known(table, _CLASS_KEYS, f" of {quoted(table['name'])}" if isinstance(table.get("name"), str) else "")
+    _require_known(table, _CLASS_KEYS, f" of {quote(table['name'])}" if isinstance(table.get("name"), str) else "")
     if "name" not in table:
         raise VocabularyError("a class has no name", 'For example: name = "tree"')
     return ClassSpec(**{**table, "templates": _resolve_templates(table)})
@@ -107,7 +107,7 @@ def _require_known(keys: Iterable[str], known: Sequence[str], of_class: str = ""
             hint = f"{did_you_mean(key, known)}The keys are: {', '.join(known)}."
             if key == "background":
                 hint = "Move it above the first [[classes]], where it applies to all classes."
-            raise VocabularyError(f"unknown key `{shortened(key)}`{of_class}", hint)
+            raise VocabularyError(f"unknown key `{shorten(key)}`{of_class}", hint)
 
 
 # ---- syntax ----
@@ -122,7 +122,7 @@ def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> Voca
         line = int(position[1]) if position[1] else line
     twice = message.startswith(("Cannot", "Duplicate"))  # overwrite, declare twice, mutate
     hint = _DUPLICATE_HINT if twice else _SYNTAX_HINT
-    return VocabularyError(f"not TOML: {shortened(message)}", hint, path=path, line=line)
+    return VocabularyError(f"not TOML: {shorten(message)}", hint, path=path, line=line)
 
 
 _DUPLICATE_HINT = "Set every key once, and `classes` either as a list or as [[classes]]."

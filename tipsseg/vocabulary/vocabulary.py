@@ -13,7 +13,7 @@ import numpy as np
 from tipsseg.errors import VocabularyError
 from tipsseg.options.fields import short_repr
 from tipsseg.types import BACKGROUND, Colour, LabelClass
-from tipsseg.util.printable import counted, listed, quoted, shortened
+from tipsseg.util.printable import join_first, pluralize, quote, shorten
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND, drop_equal_words
 from tipsseg.vocabulary.palette import colour
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, check_templates
@@ -94,8 +94,8 @@ class Vocabulary:
     fit: str = ""
 
     def __repr__(self) -> str:
-        names = listed([entry.name for entry in self.classes], 6)
-        return f"Vocabulary({names}; {counted(len(self.background_texts), 'background phrase')})"
+        names = join_first([entry.name for entry in self.classes], 6)
+        return f"Vocabulary({names}; {pluralize(len(self.background_texts), 'background phrase')})"
 
     @property
     def phrases(self) -> tuple[Phrase, ...]:
@@ -142,14 +142,14 @@ def make_vocabulary(
     """
     if isinstance(classes, str):
         example = ", ".join(f'"{name.strip()}"' for name in classes.split(",") if name.strip())
-        raise VocabularyError("classes must be a list of names, not a string", f"Use [{shortened(example)}].")
+        raise VocabularyError("classes must be a list of names, not a string", f"Use [{shorten(example)}].")
     if isinstance(classes, set | frozenset):
         raise VocabularyError(f"classes must be a list (ids follow its order), not a {type(classes).__name__}")
     if isinstance(classes, Mapping):
         classes = [ClassSpec(name, synonyms) for name, synonyms in classes.items()]
     if not isinstance(classes, Iterable):
         raise VocabularyError(
-            f"classes must be a list of names, not {quoted(classes)}", 'For example: ["panda leg", "tree"]'
+            f"classes must be a list of names, not {quote(classes)}", 'For example: ["panda leg", "tree"]'
         )
     given = list(classes)
     specs = tuple(_check_class(value, index, len(given)) for index, value in enumerate(given))
@@ -174,7 +174,7 @@ def make_vocabulary(
     )
     phrases = _check_background(background, names)
     if not isinstance(source, str):
-        raise VocabularyError(f"source must be a text, not {quoted(source)}")
+        raise VocabularyError(f"source must be a text, not {quote(source)}")
     return Vocabulary(specs, numbered, phrases, common, background == "auto", source)
 
 
@@ -204,7 +204,7 @@ def parse_background(value: str) -> str | tuple[str, ...]:
     for keyword in ("auto", "none"):
         if word not in _THINGS and _is_typo(word, keyword):
             raise VocabularyError(
-                f"the background {quoted(value)} looks like a typo of {quoted(keyword)}",
+                f"the background {quote(value)} looks like a typo of {quote(keyword)}",
                 f'Use {keyword}. If you mean the phrase, write it in a vocabulary file: background = ["{word}"].',
             )
     return split_names([value])
@@ -235,7 +235,7 @@ def _check_background(background: str | Sequence[str], names: dict[str, int]) ->
     if background == "none":
         return ()
     if isinstance(background, str | Mapping) or not isinstance(background, Iterable):
-        raise VocabularyError(f"background must be 'auto', 'none' or a list, not {quoted(background)}")
+        raise VocabularyError(f"background must be 'auto', 'none' or a list, not {quote(background)}")
     phrases = tuple(_clean(phrase, "a background phrase") for phrase in background)
     check_number(len(phrases))
     seen: set[str] = set()
@@ -247,10 +247,10 @@ def _check_background(background: str | Sequence[str], names: dict[str, int]) ->
             )
         if _key(phrase) in names:
             raise VocabularyError(
-                f"{quoted(phrase)} is both a class and a background phrase", "Remove it from one of the lists."
+                f"{quote(phrase)} is both a class and a background phrase", "Remove it from one of the lists."
             )
         if _key(phrase) in seen:
-            raise VocabularyError(f"duplicate background phrase {quoted(phrase)}", _SAME)
+            raise VocabularyError(f"duplicate background phrase {quote(phrase)}", _SAME)
         seen.add(_key(phrase))
     return phrases
 
@@ -263,13 +263,13 @@ def _check_class(value: object, index: int, count: int) -> ClassSpec:
     spec = ClassSpec(value) if isinstance(value, str) else value
     with locate_errors(class_index=index):
         if not isinstance(spec, ClassSpec):
-            raise VocabularyError(f"class {index + 1} must be a name or a ClassSpec, not {quoted(value)}")
+            raise VocabularyError(f"class {index + 1} must be a name or a ClassSpec, not {quote(value)}")
         name = _clean(spec.name, f"the name of class {index + 1}")
         if not name:
             raise VocabularyError(f"class {index + 1} of {count} is empty", "Remove it, or name it.")
-        called = quoted(name)
+        called = quote(name)
         if isinstance(spec.synonyms, str) or not isinstance(spec.synonyms, Sequence):
-            raise VocabularyError(f"synonyms of {called} must be a list of texts, not {quoted(spec.synonyms)}")
+            raise VocabularyError(f"synonyms of {called} must be a list of texts, not {quote(spec.synonyms)}")
         synonyms = tuple(_clean(text, f"a synonym of {called}") for text in spec.synonyms)
         if "" in synonyms:
             raise VocabularyError(f"a synonym of {called} is empty")
@@ -277,7 +277,7 @@ def _check_class(value: object, index: int, count: int) -> ClassSpec:
         own_colour = _check_colour(spec.colour, called)
         supercategory = _clean(spec.supercategory, f"the supercategory of {called}")
         if not isinstance(spec.negative, bool):
-            raise VocabularyError(f"negative of {called} must be true or false, not {quoted(spec.negative)}")
+            raise VocabularyError(f"negative of {called} must be true or false, not {quote(spec.negative)}")
         if spec.negative and (own_colour or confidence is not None or supercategory):
             raise VocabularyError(
                 f"{called} is negative: it must not have a colour, a minimum confidence or a supercategory",
@@ -294,10 +294,10 @@ def _check_confidence(value: object, called: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise VocabularyError(f"the minimum confidence of {called} must be a number, not {quoted(value)}")
+        raise VocabularyError(f"the minimum confidence of {called} must be a number, not {quote(value)}")
     number: Any = value  # any numeric type, also of numpy
     if not 0 <= number <= 1:
-        raise VocabularyError(f"the minimum confidence of {called} must be between 0 and 1, not {quoted(value)}")
+        raise VocabularyError(f"the minimum confidence of {called} must be between 0 and 1, not {quote(value)}")
     return value if isinstance(value, int | float) else float(number)
 
 
@@ -311,7 +311,7 @@ def _check_colour(value: object, called: str) -> Colour | None:
         red, green, blue = map(int, parts)
         return red, green, blue
     raise VocabularyError(
-        f"the colour of {called} must be three numbers from 0 to 255, not {quoted(value)}",
+        f"the colour of {called} must be three numbers from 0 to 255, not {quote(value)}",
         'Use [red, green, blue] or "#rrggbb".',
     )
 
@@ -329,14 +329,14 @@ def _require_distinct(specs: Sequence[ClassSpec]) -> dict[str, int]:
             continue
         names = (specs[first].name, specs[index].name)
         if {_key(text)} == {_key(name) for name in names}:
-            reason = f"duplicate class {quoted(text)}: number {first + 1} and number {index + 1}"
+            reason = f"duplicate class {quote(text)}: number {first + 1} and number {index + 1}"
         else:
-            reason = f"{quoted(text)} belongs to two classes, {quoted(names[0])} and {quoted(names[1])}"
+            reason = f"{quote(text)} belongs to two classes, {quote(names[0])} and {quote(names[1])}"
         raise VocabularyError(reason, _SAME, class_index=index)
     for index, spec in enumerate(specs):
         if len({_key(text) for text in spec.texts}) < len(spec.texts):
-            texts = shortened(", ".join(spec.texts))
-            raise VocabularyError(f"{quoted(spec.name)} has duplicate names: {texts}", _SAME, class_index=index)
+            texts = shorten(", ".join(spec.texts))
+            raise VocabularyError(f"{quote(spec.name)} has duplicate names: {texts}", _SAME, class_index=index)
     return seen
 
 

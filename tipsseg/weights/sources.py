@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tipsseg.errors import CheckpointError, UsageError
 from tipsseg.types import ModelSpec
-from tipsseg.util.files import is_file, is_folder, reason_of
+from tipsseg.util.files import describe_error, is_file, is_folder
 from tipsseg.weights import fetching, lock
 from tipsseg.weights.digests import sha256_of
 from tipsseg.weights.lock import FILES, missing_hint
@@ -56,7 +56,7 @@ def file_hashes(folder: Path, *, keep_stamps: bool = False) -> dict[str, str]:
             hashes[name] = sha256_of(folder / name, keep_stamp=keep_stamps)
         except OSError as error:
             raise CheckpointError(
-                folder / name, f"cannot be read: {reason_of(error)}", "Check its permissions."
+                folder / name, f"cannot be read: {describe_error(error)}", "Check its permissions."
             ) from error
     return hashes
 

@@ -25,7 +25,7 @@ from tipsseg.backbones.tipsv2.vision import VisionTower
 from tipsseg.backbones.transfers import to_device
 from tipsseg.backbones.workers import Workers
 from tipsseg.errors import DeviceError, UsageError
-from tipsseg.util.printable import quoted
+from tipsseg.util.printable import quote
 
 #: Texts per pass of the text tower.
 _TEXT_BATCH = 256
@@ -244,4 +244,4 @@ def exact_convolutions(device: torch.device, dtype: torch.dtype) -> Iterator[Non
 
 def check_batch_size(size: int) -> None:
     if type(size) is not int or size < 1:
-        raise UsageError(f"batch size must be a whole number of at least 1, not {quoted(size)}")
+        raise UsageError(f"batch size must be a whole number of at least 1, not {quote(size)}")

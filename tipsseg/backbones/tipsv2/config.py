@@ -19,7 +19,7 @@ from typing import Any
 from tipsseg.errors import CheckpointError
 from tipsseg.util.files import read_regular
 from tipsseg.util.json_values import parse
-from tipsseg.util.printable import shortened
+from tipsseg.util.printable import shorten
 from tipsseg.weights.lock import missing_hint
 
 #: B/14's temperature, the default of TIPSv2's configuration. The released models have it in config.json, not in a tensor.
@@ -216,7 +216,7 @@ class _Fields:
             shown = f"is {reprlib.repr(value)}, but tipsseg"
             if key in fixed:
                 raise self._error(key, f"{shown} supports only {fixed[key]!r}", _OTHER_MODEL)
-            raise self._error(shortened(key), f"{shown} does not support this key", _UNKNOWN_KEY)
+            raise self._error(shorten(key), f"{shown} does not support this key", _UNKNOWN_KEY)
 
     def _get(self, key: str, default: object) -> Any:
         self._read.add(key)

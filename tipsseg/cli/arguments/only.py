@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tipsseg.cli.arguments import stdin
 from tipsseg.errors import InputError, UsageError
-from tipsseg.util.files import open_regular, reason_of
+from tipsseg.util.files import describe_error, open_regular
 from tipsseg.util.printable import shell_line, shell_word
 
 #: Control characters that no list of paths has: all except separators and white space.
@@ -54,7 +54,7 @@ def _file_entries(path: Path, hint: str) -> list[bytes]:
             file.seek(0)
             return list(stdin.split_entries(_blocks(file), null=b"\0" in first))
     except OSError as error:
-        raise InputError(f"argument `only`: {path}: {reason_of(error)}", hint) from error
+        raise InputError(f"argument `only`: {path}: {describe_error(error)}", hint) from error
 
 
 def _is_binary(block: bytes) -> bool:

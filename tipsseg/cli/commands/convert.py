@@ -14,7 +14,7 @@ from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
 from tipsseg.options import FileOptions
 from tipsseg.options.run import ComputeOptions
-from tipsseg.util.printable import quoted
+from tipsseg.util.printable import quote
 
 EPILOG = """\b
 Examples:
@@ -54,7 +54,7 @@ def convert(
 
     refuse_stray_formats(context.args, formats)
     if context.args:
-        raise UsageError(f"convert takes one output folder, got {quoted(context.args[0])} too")
+        raise UsageError(f"convert takes one output folder, got {quote(context.args[0])} too")
     silence_decoders()
     with Progress(quiet, null=null, wording=as_typed) as progress:
         paths = read_only(only, null, "convert", output)

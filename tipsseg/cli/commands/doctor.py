@@ -10,7 +10,7 @@ from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import as_typed
 from tipsseg.options.run import ComputeOptions
 from tipsseg.runs.common.progress import print_text
-from tipsseg.util.printable import counted, printable
+from tipsseg.util.printable import pluralize, printable
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -30,6 +30,6 @@ def doctor(compute: Annotated[ComputeOptions, Only("device", "dtype")]) -> None:
         print_text(f"{printable(f'{state:5} {diagnostic.what}: {as_typed(diagnostic.detail)}')}\n")
         if diagnostic.hint:
             print_text(f"      {printable(as_typed(diagnostic.hint))}\n")
-    print_text(f"{counted(failed, 'check')} failed.\n" if failed else "All checks passed.\n")
+    print_text(f"{pluralize(failed, 'check')} failed.\n" if failed else "All checks passed.\n")
     if failed:
         raise typer.Exit(1)

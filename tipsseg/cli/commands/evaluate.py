@@ -214,7 +214,7 @@ def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress
     from tipsseg.evaluation.metrics import find_swapped_classes, row_names, table
     from tipsseg.runs.evaluate.run import write_reports
     from tipsseg.util.files import json_bytes
-    from tipsseg.util.printable import counted
+    from tipsseg.util.printable import pluralize
 
     if output is not None:
         written = write_reports(evaluation, output)
@@ -224,11 +224,11 @@ def _report(evaluation: Evaluation, output: Path | None, as_json: bool, progress
         first, taken = swapped[0]
         progress.note(
             f"Most pixels of {names[first]!r} in the truth are labelled {names[taken]!r}, and likewise for "
-            f"{counted(len(swapped) - 1, 'more class', 'more classes')}. Check that the classes are in the order of the truth's "
+            f"{pluralize(len(swapped) - 1, 'more class', 'more classes')}. Check that the classes are in the order of the truth's "
             "ids; if the ids do not begin at 1, see --zero-based and --layout."
         )
     if evaluation.failed:
-        progress.note(f"The scores do not include {counted(evaluation.failed, 'failed image')}.")
+        progress.note(f"The scores do not include {pluralize(evaluation.failed, 'failed image')}.")
     if not evaluation.scores.truth_pixels[[number > 0 for number in evaluation.scores.ids]].any():
         progress.note(
             "The truth has no pixels of these classes. If its ids mean something else, see --ignore-index, --zero-based "

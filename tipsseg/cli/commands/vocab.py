@@ -12,7 +12,7 @@ from tipsseg.cli import values
 from tipsseg.cli.help import Command, complete_presets
 from tipsseg.cli.parameters import Only, command
 from tipsseg.runs.common.progress import print_text
-from tipsseg.util.printable import counted
+from tipsseg.util.printable import pluralize
 
 app = typer.Typer(
     help="List, print and check vocabularies.",
@@ -54,14 +54,14 @@ def check(name: Name) -> None:
     asked = values.parse_question(opt.Question(vocab=name))
     vocabulary = asked.vocabulary
     negative = len(vocabulary.specs) - len(vocabulary.classes)
-    phrases = counted(len(vocabulary.background), "phrase") if vocabulary.background else "none"
+    phrases = pluralize(len(vocabulary.background), "phrase") if vocabulary.background else "none"
     background = "auto" if vocabulary.auto else phrases
     parts = [
-        counted(len(vocabulary.classes), "class", "classes"),
-        counted(len(vocabulary.phrases) - len(vocabulary.background_texts), "phrase"),
+        pluralize(len(vocabulary.classes), "class", "classes"),
+        pluralize(len(vocabulary.phrases) - len(vocabulary.background_texts), "phrase"),
         *([f"{negative} negative"] if negative else []),
         f"background {background}",
-        counted(len(vocabulary.templates), "template"),
+        pluralize(len(vocabulary.templates), "template"),
         *([f"fitted with the model {asked.fitted.model_id}"] if asked.fitted else []),
     ]
     print_text(f"{name}: ok, {', '.join(parts)}\n")

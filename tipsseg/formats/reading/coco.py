@@ -23,7 +23,7 @@ from tipsseg.formats.reading.records import (
 from tipsseg.formats.reading.source import Source
 from tipsseg.regions.shapes import Shape, shape_from_polygons, shape_from_rle
 from tipsseg.util.json_values import short, take
-from tipsseg.util.printable import shortened
+from tipsseg.util.printable import shorten
 
 #: Our format that describes objects in the same way, by whether the file has polygons.
 _WRITTEN_AS = {False: "coco", True: "coco-polygon"}
@@ -77,7 +77,7 @@ def _read_objects(
     where: Path,
     size: Size,
 ) -> Objects:
-    file = shortened(image["file_name"])
+    file = shorten(image["file_name"])
     with image_errors(where, f"image {file}"):
         check_object_count(annotations)
         # Label Studio does not know the size of images that nobody submitted.

@@ -16,9 +16,9 @@ from tipsseg.formats.classes_file import CLASSES_FILE, ordered_names
 from tipsseg.formats.reading.source import Source
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT, LabelArray, LabelClass, ignore_id
-from tipsseg.util.files import RECORD_LIMIT, is_folder, read_regular, reason_of
+from tipsseg.util.files import RECORD_LIMIT, describe_error, is_folder, read_regular
 from tipsseg.util.json_values import parse
-from tipsseg.util.printable import listed, quoted
+from tipsseg.util.printable import join_first, quote
 from tipsseg.vocabulary.vocabulary import MAX_CLASSES
 
 #: The class that some tools add for pixels without a class.
@@ -89,11 +89,11 @@ class ClassNames:
         for name in self._unknown:
             close = difflib.get_close_matches(_fold(name), list(self._folded), n=1)
             known = self._names[self._folded[close[0]][0] - 1] if close else ""
-            texts.append(quoted(name) + (f" (did you mean {quoted(known)}?)" if known else ""))
+            texts.append(quote(name) + (f" (did you mean {quote(known)}?)" if known else ""))
         raise InputError(
-            f"unknown class {listed(texts, 5)}",
+            f"unknown class {join_first(texts, 5)}",
             "Rename it in the labelling tool, or add it to the run with argument `add_classes`. "
-            f"The classes are: {listed(self._names, 20)}.",
+            f"The classes are: {join_first(self._names, 20)}.",
         )
 
 
@@ -150,7 +150,7 @@ class MaskIds:
         if unknown:
             raise ImageError(
                 where,
-                f"unknown ids: {listed(unknown, 1)}",
+                f"unknown ids: {join_first(unknown, 1)}",
                 f"Ids are 0 for background, 1..{number} as in {CLASSES_FILE}, and {ignore_id(number)} for ignored pixels.",
             )
         return table[stored]
@@ -167,7 +167,7 @@ def _read_names_around(path: Path) -> Sequence[str] | None:
                 try:
                     return _parse_names(listing, read_regular(listing))
                 except OSError as error:
-                    raise ImageError(listing, reason_of(error), _HINT) from error
+                    raise ImageError(listing, describe_error(error), _HINT) from error
     return None
 
 

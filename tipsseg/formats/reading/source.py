@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO, Any, NoReturn, Self
 
 from tipsseg.errors import ImageError, InputError
-from tipsseg.util.files import RegularFile, is_folder, open_regular, read_regular, reason_of
+from tipsseg.util.files import RegularFile, describe_error, is_folder, open_regular, read_regular
 from tipsseg.util.json_values import parse
 from tipsseg.util.record_paths import is_inside
 
@@ -66,7 +66,7 @@ class Source:
             try:
                 self._file = open_regular(path)
             except (OSError, ValueError) as error:
-                raise InputError(f"{path}: {reason_of(error)}", _HINT) from error
+                raise InputError(f"{path}: {describe_error(error)}", _HINT) from error
             try:
                 names = self._open(self._file)
             except BaseException:
@@ -127,7 +127,7 @@ class Source:
         try:
             yield
         except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-            raise ImageError(self.display_path(name), reason_of(error), "Export it again.") from error
+            raise ImageError(self.display_path(name), describe_error(error), "Export it again.") from error
         except Exception as error:  # zlib.error, lzma.LZMAError: errors of decompressors on damaged data
             if type(error).__module__ not in ("zlib", "lzma", "_lzma"):
                 raise
@@ -202,7 +202,7 @@ def _walk(top: Path) -> Iterator[str]:
 
 def _refuse_folder(error: OSError) -> NoReturn:
     raise InputError(
-        f"cannot list the folder {error.filename}: {reason_of(error)}", "Check its permissions."
+        f"cannot list the folder {error.filename}: {describe_error(error)}", "Check its permissions."
     ) from error
 
 

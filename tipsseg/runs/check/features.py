@@ -25,7 +25,7 @@ from tipsseg.store.failures import ERRORS_FILE
 from tipsseg.store.shards import SHARDS_FOLDER
 from tipsseg.store.state import STATE_FOLDER
 from tipsseg.util.files import TEMPORARY_PREFIX
-from tipsseg.util.printable import counted
+from tipsseg.util.printable import pluralize
 from tipsseg.util.threads import map_in_order
 
 #: Names that runs leave in the folder of a store.
@@ -62,7 +62,7 @@ def check_store(folder: Path, jobs: int, progress: Progress) -> Iterator[Problem
     files = list(list_files(folder))
     left = [path for path in files if path.name.startswith(TEMPORARY_PREFIX)]
     sound = [path for path in files if path not in set(left)]
-    progress.begin(f"{counted(len(sound), 'file')} of features in {folder}.", len(sound))
+    progress.begin(f"{pluralize(len(sound), 'file')} of features in {folder}.", len(sound))
     found = 0
     for problem in map_in_order(jobs, partial(_check_file, folder, record), sound):
         progress.advance()
@@ -72,10 +72,10 @@ def check_store(folder: Path, jobs: int, progress: Progress) -> Iterator[Problem
     progress.end()
     if left:
         progress.note(
-            f"{counted(len(left), 'temporary file')} of runs that go on or were killed; a later run removes old ones."
+            f"{pluralize(len(left), 'temporary file')} of runs that go on or were killed; a later run removes old ones."
         )
-    looked = f"{counted(len(sound), 'file')} checked"
-    progress.note(f"{looked}: {counted(found, 'problem') if found else 'nothing wrong'}.")
+    looked = f"{pluralize(len(sound), 'file')} checked"
+    progress.note(f"{looked}: {pluralize(found, 'problem') if found else 'nothing wrong'}.")
 
 
 def _check_file(folder: Path, record: StoreRecord, path: Path) -> Problem | None:

@@ -37,7 +37,7 @@ from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.writing import run_files
 from tipsseg.util.files import is_file
 from tipsseg.util.fingerprint import Fingerprint
-from tipsseg.util.printable import counted, shell_word
+from tipsseg.util.printable import pluralize, shell_word
 from tipsseg.util.record_paths import actual_path
 from tipsseg.util.threads import map_in_order
 
@@ -93,24 +93,24 @@ def check_folder(
         found += 1
         yield unreadable_problem(error, folder) if isinstance(error, OSError) else Problem(error.path, error.reason)
     if tally.other:
-        progress.note(f"{counted(tally.other, 'image')} labelled with other settings than {RUN_FILE} says.")
+        progress.note(f"{pluralize(tally.other, 'image')} labelled with other settings than {RUN_FILE} says.")
     if images is not None and tally.gone == tally.images > 0:
         found += 1
         yield Problem(images, "none of the images is in this folder")
     elif tally.gone:
         hint = "" if images is not None else "; give their folder with argument `images` to compare them"
-        progress.note(f"{counted(tally.gone, 'input')} not found, so not compared{hint}.")
+        progress.note(f"{pluralize(tally.gone, 'input')} not found, so not compared{hint}.")
     if tally.edited:
         progress.note(
-            f"{counted(tally.edited, 'file')} changed by hand, which is no problem; "
+            f"{pluralize(tally.edited, 'file')} changed by hand, which is no problem; "
             f"tipsseg convert {shell_word(str(folder))} --format FORMAT takes changed masks into other formats."
         )
     if tally.behind:
         progress.note(
-            f"Other formats of {counted(tally.behind, 'corrected image')} have the labels of before the correction."
+            f"Other formats of {pluralize(tally.behind, 'corrected image')} have the labels of before the correction."
         )
-    looked = f"{counted(tally.images, 'image')}, {counted(tally.files, 'file')} checked"
-    progress.note(f"{looked}: {counted(found, 'problem') if found else 'nothing wrong'}.")
+    looked = f"{pluralize(tally.images, 'image')}, {pluralize(tally.files, 'file')} checked"
+    progress.note(f"{looked}: {pluralize(found, 'problem') if found else 'nothing wrong'}.")
 
 
 def _check(
@@ -132,7 +132,7 @@ def _check(
             yield from check_export(run)
         yield from check_shared_files(runs)
         total = sum(map(len, runs))
-        progress.begin(f"{counted(total, 'image')} in {folder}.", total)
+        progress.begin(f"{pluralize(total, 'image')} in {folder}.", total)
         for run in runs:
             yield from _check_run_files(run, progress)
             _note_gaps(run, progress)
@@ -185,7 +185,7 @@ def _note_gaps(run: Run, progress: Progress) -> None:
         held = len(run.records.holding(name))
         if (held or name in run.formats) and held < len(run):
             progress.note(
-                f"In the format {name} are {held} of {counted(len(run), 'image')}; "
+                f"In the format {name} are {held} of {pluralize(len(run), 'image')}; "
                 + (
                     "only the model can write the others."
                     if name in model_only_formats()
@@ -197,7 +197,7 @@ def _note_gaps(run: Run, progress: Progress) -> None:
 def _note_runs(folder: Path, runs: Sequence[Run], whole: bool, progress: Progress) -> None:
     for run in runs:
         if failed := run.info.counts.failed:
-            progress.note(f"{counted(failed, 'image')} failed, see {run.state / ERRORS_FILE}")
+            progress.note(f"{pluralize(failed, 'image')} failed, see {run.state / ERRORS_FILE}")
     if whole and runs[0].shard is not None:
         place = shell_word(str(folder))
-        progress.note(f"All {counted(len(runs), 'shard')} ended; join them: tipsseg merge {place} -o {place}")
+        progress.note(f"All {pluralize(len(runs), 'shard')} ended; join them: tipsseg merge {place} -o {place}")

@@ -19,7 +19,7 @@ from tipsseg.store.results import link_of
 from tipsseg.store.stored_image import Mask, ObjectScores, RunImage
 from tipsseg.store.summary import CERTAIN
 from tipsseg.types import LabelArray
-from tipsseg.util.files import is_file, reason_of
+from tipsseg.util.files import describe_error, is_file
 from tipsseg.util.fingerprint import content_digest
 from tipsseg.util.record_paths import actual_path
 
@@ -135,7 +135,7 @@ def _digest(path: Path) -> tuple[str, str]:
     try:
         return content_digest(path), ""
     except OSError as error:
-        return "", reason_of(error)
+        return "", describe_error(error)
 
 
 def _check_mask(found: Mask, image: RunImage, *, changed: bool) -> tuple[LabelArray | None, list[str]]:

@@ -19,7 +19,7 @@ from tipsseg.store.shards import SHARDS_FOLDER, missing_shards, shards_in, state
 from tipsseg.store.spec import RunInfo
 from tipsseg.store.state import State
 from tipsseg.types import ignore_id
-from tipsseg.util.files import is_folder, read_regular, reason_of
+from tipsseg.util.files import describe_error, is_folder, read_regular
 from tipsseg.util.json_values import parse, take
 
 
@@ -97,7 +97,7 @@ def check_classes(folder: Path, run: RunInfo) -> Iterator[Problem]:
         classes = class_names(record)
         ignore = take(record, "ignore", int)
     except OSError as error:
-        yield Problem(path, reason_of(error))
+        yield Problem(path, describe_error(error))
         return
     except ValueError as error:
         yield Problem(path, f"{OTHER_VERSION}: {error}")

@@ -15,7 +15,7 @@ from tipsseg.runs.common.walking import PERMISSIONS, OutputFolders, Walker, by_n
 from tipsseg.store.file_names import NameKey, OutputNames, RunNames, exact
 from tipsseg.store.results import Failed
 from tipsseg.types import ImageRef
-from tipsseg.util.files import is_folder, reason_of
+from tipsseg.util.files import describe_error, is_folder
 
 _OTHER_OUTPUT = "Choose another output folder with argument `output`."
 
@@ -229,7 +229,7 @@ def clean_entries(entries: Iterable[str | bytes]) -> Iterator[str]:
 
 
 def _reason(path: Path, error: OSError | ValueError) -> str:
-    return "a name with a NUL byte" if "\0" in str(path) else reason_of(error)
+    return "a name with a NUL byte" if "\0" in str(path) else describe_error(error)
 
 
 def _absolute(path: Path) -> Path:

@@ -25,7 +25,7 @@ from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.store.state import State
 from tipsseg.store.stored_image import label_sources
 from tipsseg.types import ImageRef, LabelClass, Remark
-from tipsseg.util.printable import counted, listed, one_line, shell_word
+from tipsseg.util.printable import join_first, one_line, pluralize, shell_word
 from tipsseg.weights.lock import get_model
 from tipsseg.weights.sources import ModelSource
 
@@ -59,7 +59,7 @@ class Remarks:
         for remark, text in _REMARKS.items():
             first, number = self._images.get(remark, ("", 0))
             if number:
-                more = f" and {counted(number - 1, 'more image')}" if number > 1 else ""
+                more = f" and {pluralize(number - 1, 'more image')}" if number > 1 else ""
                 progress.note(f"{first}{more}: {text}")
 
 
@@ -133,13 +133,13 @@ def note_folder(folder: OutputFolder, progress: Progress) -> None:
     note_moved(folder.moved, progress)
     if folder.resume.lost:
         progress.note(
-            f"{MANIFEST_FILE} lacks {counted(folder.resume.lost, 'image')} of {RUN_FILE}; name them to label them again."
+            f"{MANIFEST_FILE} lacks {pluralize(folder.resume.lost, 'image')} of {RUN_FILE}; name them to label them again."
         )
 
 
 def note_resume(resume: ResumeState, images: Images, progress: Progress) -> None:
     for path, lost in resume.lost_rows():
-        progress.note(f"{path} is missing or was changed; {counted(lost, 'image')} in it must be written again.")
+        progress.note(f"{path} is missing or was changed; {pluralize(lost, 'image')} in it must be written again.")
     root = None if resume.before is None or not len(resume.state) else resume.before.image_root
     if root is not None and root != str(images.root):
         progress.note(
@@ -150,7 +150,7 @@ def note_resume(resume: ResumeState, images: Images, progress: Progress) -> None
 def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress) -> None:
     """Note the start once the model is loaded; `counts` are of the images that needed no model."""
     number = images.number
-    what = "Images from a list" if number is None else counted(number, "image")
+    what = "Images from a list" if number is None else pluralize(number, "image")
     before = f"; {counts.unchanged} already done" if counts.unchanged else ""
     spec = info.spec
     stored = "" if spec.features is None else f", features in {spec.features} ({spec.labelled_in})"
@@ -181,23 +181,23 @@ def note_edited(spec: RunSpec, counts: Counts, edited: Edited, progress: Progres
     """Note the number of images with edited files, and the formats that do not follow the edits."""
     if counts.edited:
         progress.note(
-            f"Kept {counted(counts.edited, 'edited image')}; use argument `replace_edited` to relabel, or tipsseg convert "
+            f"Kept {pluralize(counts.edited, 'edited image')}; use argument `replace_edited` to relabel, or tipsseg convert "
             f"{shell_word(str(spec.output))} --format FORMAT to write an edited mask in other formats."
         )
     if edited.other_input:
         progress.note(
-            f"{counted(edited.other_input, 'edited image')} changed since; the kept labels are of the image before."
+            f"{pluralize(edited.other_input, 'edited image')} changed since; the kept labels are of the image before."
         )
     if never := [name for name in edited.lacking if name in model_only_formats()]:
         progress.note(
-            f"{counted(len(edited.images), 'edited image')} cannot be added to {', '.join(never)}, which need the model; "
+            f"{pluralize(len(edited.images), 'edited image')} cannot be added to {', '.join(never)}, which need the model; "
             "argument `replace_edited` labels again and discards the edits."
         )
 
 
 def note_end(progress: Progress, counts: Counts, seconds: float, where: str, done: str = "labelled") -> None:
     """Note the totals of a run; `done` is the verb."""
-    parts = [f"{counted(counts.labelled, 'image')} {done}"]
+    parts = [f"{pluralize(counts.labelled, 'image')} {done}"]
     parts += [f"{counts.unchanged} unchanged"] if counts.unchanged else []
     parts += [f"{counts.failed} failed"] if counts.failed else []
     progress.note(f"{', '.join(parts)} in {seconds:.1f} s{where}")
@@ -217,14 +217,14 @@ def note_formats(
 
         if names := find_undrawable(one_line(entry.name) for entry in classes):
             progress.note(
-                f"No installed font has all letters of {listed(names, _MAX_NAMES)}; overlays replace letters by ?, or names by "
+                f"No installed font has all letters of {join_first(names, _MAX_NAMES)}; overlays replace letters by ?, or names by "
                 "numbers. Install a font that has them, such as Noto Sans CJK for Chinese."
             )
 
 
 def note_moved(number: int, progress: Progress) -> None:
     if number:
-        progress.note(f"yolo: moved the files of {counted(number, 'image')} to the folders that data.yaml names now.")
+        progress.note(f"yolo: moved the files of {pluralize(number, 'image')} to the folders that data.yaml names now.")
 
 
 def note_division(formats: Iterable[str], state: State, options: FileOptions, progress: Progress) -> None:
@@ -233,14 +233,14 @@ def note_division(formats: Iterable[str], state: State, options: FileOptions, pr
         images = state.holding(name) if FORMATS[name].splits_train_val else []
         parts = Counter(FORMATS[name].split(PurePosixPath(image), options) for image in images)
         if len(parts) > 1:
-            progress.note(f"{name}: {counted(parts[TRAIN], 'image')} for training, {parts[VAL]} for validation.")
+            progress.note(f"{name}: {pluralize(parts[TRAIN], 'image')} for training, {parts[VAL]} for validation.")
         elif parts:
             fraction = options.val_fraction
             hint = (
                 f"argument `val_fraction`={fraction:g} needs more images" if fraction else "see argument `val_fraction`"
             )
             progress.note(
-                f"{name}: {FORMATS[name].files[0]} has the same {counted(len(images), 'image')} for training "
+                f"{name}: {FORMATS[name].files[0]} has the same {pluralize(len(images), 'image')} for training "
                 f"and validation; {hint}."
             )
 
@@ -248,6 +248,6 @@ def note_division(formats: Iterable[str], state: State, options: FileOptions, pr
 def note_polygon_quality(progress: Progress, quality: PolygonQuality) -> None:
     if quality.objects:
         progress.note(
-            f"Polygons of {counted(quality.objects, 'object')}: IoU with their pixels {quality.total / quality.objects:.4f} "
+            f"Polygons of {pluralize(quality.objects, 'object')}: IoU with their pixels {quality.total / quality.objects:.4f} "
             f"on average, {quality.worst:.4f} at worst."
         )

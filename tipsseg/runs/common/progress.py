@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from tipsseg.errors import ImageError, TipssegError
 from tipsseg.util.files import output_error
-from tipsseg.util.printable import clock, counted, printable, printable_lines
+from tipsseg.util.printable import format_duration, pluralize, printable, printable_lines
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -98,7 +98,7 @@ class Progress:
             self._bar.update()
         elif now - self._last_line >= _LINE_EVERY:
             self._last_line = now
-            done = counted(self._done, "image") if self._total is None else f"{self._done} of {self._total} images"
+            done = pluralize(self._done, "image") if self._total is None else f"{self._done} of {self._total} images"
             rate = (self._done - self._before) / max(now - self._began, 1e-9)
             self.note(f"{done}, {rate:.1f} images/s" + (f", {remaining}" if remaining else ""))
 
@@ -107,7 +107,7 @@ class Progress:
         images = self._done - self._before - 1
         if self._total is None or images < _MIN_IMAGES or seconds < _MIN_SECONDS:
             return ""
-        return f"about {clock(round((self._total - self._done) * seconds / images))} left"
+        return f"about {format_duration(round((self._total - self._done) * seconds / images))} left"
 
     def end(self) -> None:
         """Remove the bar before the last lines. Safe to call twice."""

@@ -18,7 +18,7 @@ from tipsseg.store.spec import Counts
 from tipsseg.store.summary import image_summary
 from tipsseg.types import ImageRef
 from tipsseg.util.files import json_bytes
-from tipsseg.util.printable import counted
+from tipsseg.util.printable import pluralize
 
 
 class Done(Protocol):
@@ -79,7 +79,7 @@ class Reporter(Generic[_Result]):
 
     def interruption(self, command: str) -> str:
         """Return the message for an interrupted run; `command` is the one that resumes it."""
-        return f"{counted(self.counts.labelled + self.counts.unchanged, 'image')} done; run {command} to resume"
+        return f"{pluralize(self.counts.labelled + self.counts.unchanged, 'image')} done; run {command} to resume"
 
     def _print(self, result: Done, files: Mapping[str, Path]) -> None:
         if self._jsonl:

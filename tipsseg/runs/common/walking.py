@@ -18,7 +18,7 @@ from tipsseg.store.file_names import NameKey
 from tipsseg.store.results import Failed
 from tipsseg.store.shards import SHARDS_FOLDER, shards_in
 from tipsseg.types import ImageRef, name_order
-from tipsseg.util.files import reason_of
+from tipsseg.util.files import describe_error
 
 #: A file in each folder that `tipsseg report` wrote; such a folder is not searched.
 REPORT_FILE = "report.json"
@@ -74,7 +74,7 @@ class Walker:
             except FileNotFoundError:  # removed meanwhile
                 continue
             except OSError as error:
-                yield refuse(folder, name, f"cannot list this folder: {reason_of(error)}")
+                yield refuse(folder, name, f"cannot list this folder: {describe_error(error)}")
                 continue
             real = os.path.realpath(folder)
             ours = (

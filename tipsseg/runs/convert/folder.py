@@ -24,7 +24,7 @@ from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.results import Failed, Unchanged, image_paths, remove_files, restore_links
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_file
-from tipsseg.util.printable import counted
+from tipsseg.util.printable import pluralize
 from tipsseg.util.threads import map_in_order
 
 
@@ -99,7 +99,7 @@ class _Notes:
     def print(self, progress: Progress, output: Path) -> None:
         if self.corrected:
             progress.note(
-                f"{counted(self.corrected, 'mask')} changed by hand: updated all other formats of the same images, except "
+                f"{pluralize(self.corrected, 'mask')} changed by hand: updated all other formats of the same images, except "
                 f"{', '.join(model_only_formats())} and edited files."
             )
         if self.dropped:
@@ -109,12 +109,12 @@ class _Notes:
             )
         if self.edited:
             first = min(self.edited)
-            more = f" and {counted(len(self.edited) - 1, 'more file')}" if len(self.edited) > 1 else ""
+            more = f" and {pluralize(len(self.edited) - 1, 'more file')}" if len(self.edited) > 1 else ""
             progress.note(f"Did not overwrite {first}{more}: edited by hand.")
         if self.rough:
             progress.note(
-                f"The score of {counted(self.rough, 'object')} is the mean confidence of its class in the image, because {output} "
-                "stores no object scores."
+                f"The score of {pluralize(self.rough, 'object')} is the mean confidence of its class in the image, "
+                f"because {output} stores no object scores."
             )
         note_polygon_quality(progress, self.quality)
 
@@ -139,7 +139,7 @@ class _Converter:
         began = time.monotonic()
         output, context = self._run.output, self._context
         number = len(self._run) if self._only is None else len(self._only)
-        progress.begin(f"{counted(number, 'image')} of {output} into {', '.join(self._formats)}.", number)
+        progress.begin(f"{pluralize(number, 'image')} of {output} into {', '.join(self._formats)}.", number)
         note_formats(self._formats, context.files, context.classes, progress)
         note_moved(self._changes.begin(), progress)
         reporter: Reporter[Converted | Unchanged | Failed] = Reporter(progress, self._record)

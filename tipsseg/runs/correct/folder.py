@@ -27,7 +27,7 @@ from tipsseg.store.change_run import RunChanges, change_run
 from tipsseg.store.open_run import Run, broken_conversion, conversion_begun, open_run
 from tipsseg.types import name_order, printable_path
 from tipsseg.util.files import json_bytes, output_error
-from tipsseg.util.printable import counted, listed, shell_word, shortened
+from tipsseg.util.printable import join_first, pluralize, shell_word, shorten
 
 #: The most failures to print.
 _FAILURES_SHOWN = 20
@@ -107,7 +107,7 @@ def take_corrections(
         names = ClassNames(run.classes, add=options.add_classes)
         matches = _match(reader.images(files, names), run, source_run, files.path, options)
         images = [image for image, _ in matches.pairs]
-        progress.begin(f"{counted(len(images), 'image')} of {source} ({reader.name}) into {run.output}.", len(images))
+        progress.begin(f"{pluralize(len(images), 'image')} of {source} ({reader.name}) into {run.output}.", len(images))
         planner = Planner(run.context, printable_path(source.absolute()), reader.name, options)
         outcomes: dict[str, Outcome] = {}
         try:
@@ -166,8 +166,8 @@ def _match(
         elif not source_image.by_list:
             other = pairs[image]
             raise InputError(
-                f"{source}: two corrections of {image}: {shortened(other.name)} ({other.where}) "
-                f"and {shortened(source_image.name)} ({source_image.where})",
+                f"{source}: two corrections of {image}: {shorten(other.name)} ({other.where}) "
+                f"and {shorten(source_image.name)} ({source_image.where})",
                 "Remove one of them.",
             )
     matches = _Matches(
@@ -180,7 +180,7 @@ def _match(
         raise _no_match_error(source, matches)
     if bare := [image for image in pairs if not set(mask_formats()) & set(run.entry(image).formats)]:
         raise InputError(
-            f"{run.output}: no index mask of {listed(bare, 3)} to correct",
+            f"{run.output}: no index mask of {join_first(bare, 3)} to correct",
             f"Write masks first: tipsseg convert {shell_word(str(run.output))} --format png",
         )
     return matches
@@ -240,7 +240,7 @@ def _plan_all(
     if failed:
         more = f" (the first {_FAILURES_SHOWN} are printed above)" if failed > _FAILURES_SHOWN else ""
         raise InputError(
-            f"{failed} of {counted(len(pairs), 'correction')} cannot be imported{more}; nothing was changed",
+            f"{failed} of {pluralize(len(pairs), 'correction')} cannot be imported{more}; nothing was changed",
             "Fix them in the tool that exported them, or leave them out, and run the same command again.",
         )
 
@@ -262,7 +262,7 @@ def _without_unseen(
     changed = [plan for image, _ in matches.pairs if (plan := outcomes[image].plan) is not None]
     emptied = [plan.mask.image for plan in changed if plan.mask.emptied]
     unsure = [image for image in emptied if image in unseen]
-    number, names = counted(len(unsure), "image"), listed(unsure, 20)
+    number, names = pluralize(len(unsure), "image"), join_first(unsure, 20)
     if unsure and empty is None:
         raise InputError(
             f"{source}: {number} without objects: {names}",
@@ -273,7 +273,7 @@ def _without_unseen(
         progress.note(f"Left {number} without objects in {source} as before: {names}.")
         return [plan for plan in changed if plan.mask.image not in unsure]
     if emptied:
-        progress.note(f"{counted(len(emptied), 'image')} with no objects left: {listed(emptied, 20)}.")
+        progress.note(f"{pluralize(len(emptied), 'image')} with no objects left: {join_first(emptied, 20)}.")
     return changed
 
 
@@ -303,28 +303,28 @@ def _print_result(
         else:
             progress.results([mask.path])
     if result.classes:
-        progress.note(f"New classes: {listed(result.classes, 10)}.")
+        progress.note(f"New classes: {join_first(result.classes, 10)}.")
     for names, reason in (
         (matches.missing, " not in the run: {}."),
         (matches.other_pictures, ", because the run has other pictures with these names: {}."),
         (result.uncorrected, " that nobody corrected; argument `everything` imports the model's labels too."),
     ):
         if names:
-            progress.note(f"Ignored {counted(len(names), 'image')} of {source}{reason.format(_names(names))}")
+            progress.note(f"Ignored {pluralize(len(names), 'image')} of {source}{reason.format(_names(names))}")
     if result.redrawn:
-        objects = listed([str(redrawn) for redrawn in result.redrawn], _OBJECTS_NAMED)
+        objects = join_first([str(redrawn) for redrawn in result.redrawn], _OBJECTS_NAMED)
         progress.note(
-            f"Left {counted(len(result.redrawn), 'object')} of {source} as before, because only edges differ or the object is "
+            f"Left {pluralize(len(result.redrawn), 'object')} of {source} as before, because only edges differ or the object is "
             f"too thin to export: {objects}. Argument `exact` imports every difference."
         )
         if not result.masks:
             progress.note(EXACT_EXPORTS)
     would = "would be " if dry_run else ""
-    progress.note(f"{counted(len(result.masks), 'mask')} {would}corrected, {len(result.unchanged)} unchanged.")
+    progress.note(f"{pluralize(len(result.masks), 'mask')} {would}corrected, {len(result.unchanged)} unchanged.")
 
 
 def _names(names: Sequence[str]) -> str:
-    return listed([shortened(name) for name in names], 5)
+    return join_first([shorten(name) for name in names], 5)
 
 
 def _note_formats(run: Run, progress: Progress) -> None:

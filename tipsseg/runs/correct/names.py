@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 from tipsseg.errors import InputError
-from tipsseg.util.printable import listed, quoted
+from tipsseg.util.printable import join_first, quote
 
 #: Suffixes of images. Any other suffix may be part of the name, as in "scan.0041".
 _IMAGE_SUFFIXES = frozenset(
@@ -50,7 +50,7 @@ class ImageNames:
             if images := self._find_matching(spelling):
                 if len(images) > 1:
                     raise InputError(
-                        f"{quoted(name)} is ambiguous: {listed(sorted(images), 4)}",
+                        f"{quote(name)} is ambiguous: {join_first(sorted(images), 4)}",
                         "Name the images in the corrections with their folders or suffixes.",
                     )
                 return images.pop()

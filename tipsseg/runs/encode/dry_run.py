@@ -21,7 +21,7 @@ from tipsseg.store.results import Failed
 from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.util.files import is_folder
 from tipsseg.util.fingerprint import content_digest
-from tipsseg.util.printable import counted
+from tipsseg.util.printable import pluralize
 from tipsseg.weights.sources import find_model
 
 
@@ -66,7 +66,7 @@ def dry_run(info: RunInfo, images: Images, progress: Progress) -> int:
             dim, tokens = config.text.hidden_size, config.vision.num_prefix_tokens
             total += sum(feature_bytes((*grid, dim), tokens, dtype) for grid in grids)
         progress.path(ref.path)
-    parts = [f"{counted(todo, 'image')} to encode"]
+    parts = [f"{pluralize(todo, 'image')} to encode"]
     parts += [f"{unchanged} unchanged"] if unchanged else []
     parts += [f"{failed} cannot be encoded"] if failed else []
     progress.note(f"{', '.join(parts)}, into {spec.output}. Nothing was written.")

@@ -20,7 +20,7 @@ from tipsseg.store.results import Encoded, Failed
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.store.state import State
 from tipsseg.util.files import clean_up, json_bytes
-from tipsseg.util.printable import counted
+from tipsseg.util.printable import pluralize
 from tipsseg.vocabulary.vocabulary import Vocabulary
 
 EncodeResult = Encoded | Failed
@@ -79,7 +79,7 @@ class EncodeRun:
         loaded = load_for(self._info, progress.note, quiet=self._quiet)
         task = EncodeTask(loaded)
         number, info = self._images.number, loaded.info
-        images = "images" if number is None else counted(number, "image")
+        images = "images" if number is None else pluralize(number, "image")
         progress.begin(
             f"{images} with {info.model['id']} on {info.device} ({info.dtype}), features in {spec.feature_dtype}.",
             number,

@@ -20,7 +20,7 @@ from tipsseg.store.run_record import RUN_FILE, find_run, refuse_other_record
 from tipsseg.store.shards import shards_in, state_folders
 from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json_values import parse
-from tipsseg.util.printable import counted, listed
+from tipsseg.util.printable import join_first, pluralize
 
 #: The folder of masks in an output folder.
 _MASKS = FORMATS[mask_formats()[0]].folder or ""
@@ -91,7 +91,8 @@ def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
         return tuple(given)
     if len(given) != len(written):
         raise UsageError(
-            f"got {counted(len(given), 'class', 'classes')}, but the masks in {folder} have {len(written)}: {listed(written, 6)}",
+            f"got {pluralize(len(given), 'class', 'classes')}, but the masks in {folder} have {len(written)}: "
+            f"{join_first(written, 6)}",
             "Leave out argument `classes` and argument `vocabulary` to use the run's classes. To score with argument `layout`, "
             "label with the vocabulary of that name.",
         )

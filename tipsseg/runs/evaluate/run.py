@@ -38,7 +38,7 @@ from tipsseg.types import ImageRef, LabelArray, name_order
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.json_values import parse, take
 from tipsseg.util.ownership import Ownership
-from tipsseg.util.printable import counted, listed
+from tipsseg.util.printable import join_first, pluralize
 from tipsseg.util.threads import map_in_order
 
 if TYPE_CHECKING:
@@ -263,12 +263,12 @@ def evaluate_masks(
         pairs = pair_truths(found.refs, truths, layout)  # raises the error for missing truths
     if without := [ref.name for ref in pairs.missing]:
         progress.note(
-            f"Ignored {len(without)} of {counted(len(found.refs), 'mask')} without a truth: {listed(without, 3)}."
+            f"Ignored {len(without)} of {pluralize(len(found.refs), 'mask')} without a truth: {join_first(without, 3)}."
         )
     _check_truths(pairs, jobs, progress, max_pixels)
     _check_labels(pairs, layout.classes, jobs, max_pixels)
     scorer = Scorer(layout, max_pixels)
-    progress.begin(f"{counted(len(pairs.pairs), 'mask')} of {predicted} against {truths}.", len(pairs.pairs))
+    progress.begin(f"{pluralize(len(pairs.pairs), 'mask')} of {predicted} against {truths}.", len(pairs.pairs))
     failed, first = 0, None
     for pair in pairs.pairs:
         try:
@@ -352,8 +352,8 @@ def _load_reports(output: Path) -> Ownership:
 def _check_truths(pairs: Pairs, jobs: int, progress: Progress, max_pixels: int) -> None:
     """Read all truths once: unknown ids reveal a wrong vocabulary or layout before an hour of labelling."""
     if pairs.unused:
-        progress.note(f"{counted(pairs.unused, 'truth mask')} without an image.")
-    progress.note(f"Checking {counted(len(pairs.pairs), 'truth mask')}.")
+        progress.note(f"{pluralize(pairs.unused, 'truth mask')} without an image.")
+    progress.note(f"Checking {pluralize(len(pairs.pairs), 'truth mask')}.")
 
     def check(pair: Pair) -> None:  # returns nothing, because results would stay in memory
         read_truth(pair.truth, pair.kind.ids, max_pixels)

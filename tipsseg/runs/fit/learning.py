@@ -20,7 +20,7 @@ from tipsseg.store.results import Failed
 from tipsseg.store.spec import RunSpec, check_folder, model_identity
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_folder
-from tipsseg.util.printable import counted
+from tipsseg.util.printable import pluralize
 from tipsseg.vocabulary.fitted import FIT_SUFFIX
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import find_model
@@ -120,7 +120,7 @@ def run_on_masks(
     """Run a task on all images with a mask. Return its values in order, and the errors of failed images."""
     info = loaded.info
     progress.begin(
-        f"{counted(len(masks.refs), 'image')} with masks, model {info.model['id']} on {info.device} ({info.dtype}).",
+        f"{pluralize(len(masks.refs), 'image')} with masks, model {info.model['id']} on {info.device} ({info.dtype}).",
         len(masks.refs),
     )
     values: list[_Value] = []

@@ -22,7 +22,7 @@ from tipsseg.runs.common.progress import Progress
 from tipsseg.store.open_run import Run, open_run
 from tipsseg.store.stored_image import Mask, RunImage
 from tipsseg.types import ImageRef, LabelArray
-from tipsseg.util.printable import counted, shell_word
+from tipsseg.util.printable import pluralize, shell_word
 
 _Image = TypeVar("_Image")
 _Masks = TypeVar("_Masks", bound="Masks")
@@ -141,7 +141,7 @@ def draw_masks(masks: _Masks, progress: Progress, *, classes: int = 0, jobs: int
     if classes:
         order = _rare_classes_first(masks, order, classes, jobs)
     progress.note(
-        f"Using {_MOST} of {counted(len(refs), masks.noun)}, drawn at random"
+        f"Using {_MOST} of {pluralize(len(refs), masks.noun)}, drawn at random"
         + (", those with rare classes first." if classes else ".")
     )
     return replace(masks, refs=tuple(refs[index] for index in sorted(order[:_MOST])))
@@ -173,7 +173,7 @@ def require_masks(masks: Masks, usable: int, failed: Sequence[ImageError], minim
     """Raise InputError if fewer masks are usable than a method needs; `failed` are the errors of the others."""
     if usable >= minimum.masks:
         return
-    number = counted(len(masks.refs), masks.noun)
+    number = pluralize(len(masks.refs), masks.noun)
     if usable < len(masks.refs):
         number = f"{usable} of {number} can be used"
     elif usable == 1:
@@ -187,7 +187,7 @@ def require_masks(masks: Masks, usable: int, failed: Sequence[ImageError], minim
 
 
 def _repair_hint(masks: Masks, first: ImageError, others: int) -> str:
-    more = f" {counted(others, 'more image')} failed." if others else ""
+    more = f" {pluralize(others, 'more image')} failed." if others else ""
     if first.path in map(masks.file, masks.refs):
         return f"Repair the mask {first.path}: {first.reason}.{more}"
     return f"Fix this first: {first.message}.{more}"

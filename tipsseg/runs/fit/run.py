@@ -19,7 +19,7 @@ from tipsseg.store.run_record import plan_run
 from tipsseg.store.spec import RunSpec
 from tipsseg.types import ImageRef
 from tipsseg.util.files import cache_folder
-from tipsseg.util.printable import clock, counted, listed
+from tipsseg.util.printable import format_duration, join_first, pluralize
 from tipsseg.util.table import text_table
 from tipsseg.vocabulary.fitted import FittedVocabulary
 
@@ -116,17 +116,19 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
     unlabelled = _unlabelled_patches(loaded, masks.others, progress)
     began = time.monotonic()
     progress.note(
-        f"Fitting {counted(len(spec.vocabulary.classes), 'class', 'classes')} to {counted(len(images), 'image')}."
+        f"Fitting {pluralize(len(spec.vocabulary.classes), 'class', 'classes')} to {pluralize(len(images), 'image')}."
     )
 
     def step(done: int, most: int) -> None:
-        progress.still(f"{done} of at most {most} steps of the fit in {clock(round(time.monotonic() - began))}.")
+        progress.still(
+            f"{done} of at most {most} steps of the fit in {format_duration(round(time.monotonic() - began))}."
+        )
 
     fitted = fit_windows(loaded.model, loaded.view, classifier, images, unlabelled, step)
     _note_classes(fitted, progress)
     if target is not None:
         fitted.save(target)
-        progress.note(f"Wrote {target} in {clock(round(time.monotonic() - began))}.")
+        progress.note(f"Wrote {target} in {format_duration(round(time.monotonic() - began))}.")
     return Fit(fitted, len(images), len(failed))
 
 
@@ -136,7 +138,7 @@ def _unlabelled_patches(loaded: LoadedModel, refs: Sequence[ImageRef], progress:
 
     if not refs:
         return []
-    number = counted(len(refs), "image")
+    number = pluralize(len(refs), "image")
     progress.begin(f"Encoding {number} without masks.", len(refs))
     results = run_noting_damage(patches_task(loaded), refs, loaded.info.spec.jobs, progress)
     patches = [result.value for result in results if not isinstance(result, Failed)]
@@ -149,5 +151,5 @@ def _note_classes(fitted: FittedVocabulary, progress: Progress) -> None:
     absent = [score.name for score in fitted.scores if score.name and not score.images]
     if absent:
         progress.note(
-            f"The masks have no pixel of {listed(absent, 10)}: classes without pixels keep their text vectors."
+            f"The masks have no pixel of {join_first(absent, 10)}: classes without pixels keep their text vectors."
         )

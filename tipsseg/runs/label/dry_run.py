@@ -31,7 +31,7 @@ from tipsseg.store.state import State
 from tipsseg.types import ImageRef
 from tipsseg.util.files import json_bytes
 from tipsseg.util.fingerprint import content_digest
-from tipsseg.util.printable import clock, counted
+from tipsseg.util.printable import format_duration, pluralize
 from tipsseg.weights.sources import find_model
 
 #: The number of images to label for the estimate, spread over the run; the first only warms up.
@@ -96,7 +96,7 @@ def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool)
                     progress.path(item.path)
     if is_locked(spec.state):
         progress.note(f"Another tipsseg process is writing to {spec.state}.")
-    parts = [f"{counted(len(todo), 'image')} to label"]
+    parts = [f"{pluralize(len(todo), 'image')} to label"]
     parts += [f"{unchanged} unchanged"] if unchanged else []
     parts += [f"{edited} of these edited by hand"] if edited else []
     parts += [f"{failed} cannot be labelled"] if failed else []
@@ -116,7 +116,9 @@ def _cost(info: RunInfo, todo: list[ImageRef]) -> str:
     if cost is None:
         return "No estimate of time and disk space: labelling a few images failed."
     seconds, size = round(cost.start + cost.seconds * len(todo)), cost.size * len(todo)
-    text = f"About {clock(seconds)} and {_readable(size)} on this machine, estimated from {cost.sample} of them."
+    text = (
+        f"About {format_duration(seconds)} and {_readable(size)} on this machine, estimated from {cost.sample} of them."
+    )
     return text if info.spec.options.scales == ONE_SCALE else f"{text} {_windows(info, cost.sizes)}"
 
 

@@ -49,7 +49,7 @@ from tipsseg.store.state import STATE_FILE, STATE_FOLDER, State
 from tipsseg.store.takeover import FORMER_NOTES
 from tipsseg.store.writing import RunContext
 from tipsseg.util.files import TEMPORARY_PREFIX, clean_up_below, is_file, output_error, remove_file
-from tipsseg.util.printable import counted
+from tipsseg.util.printable import pluralize
 
 #: Temporary files of shards, see `RunContext.owner`.
 _SHARD_TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}[0-9]+-of-[0-9]+-")
@@ -113,7 +113,7 @@ def _merge(folders: Sequence[Path], runs: Sequence[Run], target: Path, progress:
         number = refuse_images(runs, context)
         for line in notes(runs):
             progress.note(line)
-        what = f"{counted(number, 'image')} of {_counted_runs(runs)}"
+        what = f"{pluralize(number, 'image')} of {_counted_runs(runs)}"
         progress.begin(f"{what} to be joined.", number)
         _clean_up(target)
         begin_merge(target, folders)
@@ -124,7 +124,7 @@ def _merge(folders: Sequence[Path], runs: Sequence[Run], target: Path, progress:
             records.close()
             _undo(context)
             raise
-    told = [f"{counted(failed, 'image')} failed, see {target / ERRORS_FILE}"] if failed else []
+    told = [f"{pluralize(failed, 'image')} failed, see {target / ERRORS_FILE}"] if failed else []
     return [*told, f"{what} joined, into {target}"]
 
 
@@ -241,7 +241,7 @@ def _holds_all(target: Path, runs: Sequence[Run]) -> bool:
 def _counted_runs(runs: Sequence[Run]) -> str:
     shards = sum(run.shard is not None for run in runs)
     whole = len(runs) - shards
-    return " and ".join([counted(whole, "run")] * bool(whole) + [counted(shards, "shard")] * bool(shards))
+    return " and ".join([pluralize(whole, "run")] * bool(whole) + [pluralize(shards, "shard")] * bool(shards))
 
 
 def _same(one: Path, other: Path) -> bool:

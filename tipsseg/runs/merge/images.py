@@ -14,7 +14,7 @@ from tipsseg.store.results import link_of
 from tipsseg.store.spec import check_hint
 from tipsseg.store.stored_image import RunImage
 from tipsseg.types import ImageRef
-from tipsseg.util.files import open_regular, reason_of
+from tipsseg.util.files import describe_error, open_regular
 from tipsseg.util.ownership import Ownership
 from tipsseg.util.record_paths import actual_path
 
@@ -32,7 +32,7 @@ def copy_image_files(image: RunImage, target: Path, ownership: Ownership) -> Non
         try:
             status, file = path.stat(), open_regular(path)
         except OSError as error:
-            raise RecordError(path, reason_of(error), check_hint(image.context.output)) from error
+            raise RecordError(path, describe_error(error), check_hint(image.context.output)) from error
         with file:
             ownership.copy(ref, file, place, (status.st_atime_ns, status.st_mtime_ns))
 

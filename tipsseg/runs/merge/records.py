@@ -19,7 +19,7 @@ from tipsseg.store.spec import Counts, RunInfo, check_hint
 from tipsseg.store.state import State
 from tipsseg.store.summary import TotalsSum
 from tipsseg.store.writing import RunContext, write_run_files
-from tipsseg.util.files import read_regular, reason_of
+from tipsseg.util.files import describe_error, read_regular
 from tipsseg.util.ownership import Ownership
 
 #: Begins the temporary names of a merge: shards may be at work in the target, which have temporary files too.
@@ -127,7 +127,7 @@ def _write_classes(run: Run, context: RunContext) -> None:
     try:
         data = read_regular(path)
     except OSError as error:
-        raise RecordError(path, reason_of(error), check_hint(run.output)) from error
+        raise RecordError(path, describe_error(error), check_hint(run.output)) from error
     context.ownership.write_run_file(place, data)
 
 

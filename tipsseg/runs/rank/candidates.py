@@ -15,7 +15,7 @@ from tipsseg.runs.rank.expected import expected_error
 from tipsseg.runs.rank.likeness import Shares, Vectors, label_shares, label_vectors, token_vector
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.types import name_order
-from tipsseg.util.printable import counted
+from tipsseg.util.printable import pluralize
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +74,7 @@ class Candidates:
 
 
 def missing_features_note(missing: int, features: Path | None) -> str:
-    return f"{counted(missing, 'image')} without features in {features}: not compared with other images."
+    return f"{pluralize(missing, 'image')} without features in {features}: not compared with other images."
 
 
 def _token_vectors(features: Path, hashes: list[str | None]) -> tuple[Vectors, int]:

@@ -16,7 +16,7 @@ from tipsseg.runs.rank.expected import Reason, mean_confidence, reasons
 from tipsseg.store.open_run import open_runs, refuse_other_settings
 from tipsseg.store.stored_image import RunImage
 from tipsseg.types import printable_path
-from tipsseg.util.printable import counted
+from tipsseg.util.printable import pluralize
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def rank_folder(
             ranked[entry.image] = Ranked(image.path(images), entry.image, error, mean_confidence(entry), reasons(entry))
     vectors, missing = candidates.vectors(features)
     if corrected:
-        progress.note(f"{counted(corrected, 'corrected image')} left out.")
+        progress.note(f"{pluralize(corrected, 'corrected image')} left out.")
     if missing:
         progress.note(missing_features_note(missing, features))
     return [ranked[image] for image in candidates.order(vectors)[:limit]], unknown

@@ -25,7 +25,7 @@ from tipsseg.store.open_run import Run, open_runs, refuse_other_settings
 from tipsseg.store.summary import TotalsSum
 from tipsseg.types import LabelClass, ignore_id
 from tipsseg.util.files import clean_up, clean_up_below
-from tipsseg.util.printable import counted
+from tipsseg.util.printable import pluralize
 from tipsseg.util.record_paths import actual_name
 from tipsseg.util.threads import map_in_order
 from tipsseg.vocabulary.palette import safe_colour
@@ -121,7 +121,7 @@ class _Report:
     def make(self, jobs: int, max_pixels: int) -> int:
         began = time.monotonic()
         progress, folder, number = self.progress, self.place.folder, sum(map(len, self.runs))
-        progress.begin(f"{counted(number, 'image')} of {self.runs[0].output} into {folder}.", number)
+        progress.begin(f"{pluralize(number, 'image')} of {self.runs[0].output} into {folder}.", number)
         maker = ImageMaker(self.place, self.classes, self.image_root, max_pixels)
         candidates = Candidates()
         try:
@@ -131,7 +131,7 @@ class _Report:
                 if (accuracy := accuracy_of(entry, self.accuracies)) is not None:
                     self.scored[entry.image] = accuracy
         except KeyboardInterrupt as interrupt:
-            interrupt.add_note(f"{counted(self.new + self.unchanged, 'image')} done; run the same command to resume")
+            interrupt.add_note(f"{pluralize(self.new + self.unchanged, 'image')} done; run the same command to resume")
             raise
         vectors, missing = candidates.vectors(self.features)
         # A stable sort: images without labels come last.
@@ -215,7 +215,7 @@ class _Report:
             self.place.write(folder / name, page_file(name))
 
     def _last_line(self, seconds: float) -> str:
-        parts = [f"{counted(self.new, 'image')} drawn"]
+        parts = [f"{pluralize(self.new, 'image')} drawn"]
         parts += [f"{self.unchanged} unchanged"] if self.unchanged else []
         parts += [f"{self.failed} failed"] if self.failed else []
         return f"{', '.join(parts)} in {seconds:.1f} s, into {self.place.folder}"

@@ -12,7 +12,7 @@ from tipsseg.errors import InputError
 from tipsseg.formats import mask_formats
 from tipsseg.runs.evaluate.run import CSV_FILE, IMAGES_FILE, SCORES_FILE
 from tipsseg.store.manifest import ManifestEntry
-from tipsseg.util.files import open_regular, read_regular, reason_of
+from tipsseg.util.files import describe_error, open_regular, read_regular
 from tipsseg.util.json_values import parse, take
 
 
@@ -78,7 +78,7 @@ def accuracy_of(entry: ManifestEntry, accuracies: Mapping[str, float]) -> float 
 
 
 def _invalid_scores(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: not a result of tipsseg eval: {reason_of(error)}", "Run the evaluation again.")
+    return InputError(f"{path}: not a result of tipsseg eval: {describe_error(error)}", "Run the evaluation again.")
 
 
 def _score(record: Mapping[str, object], key: str) -> float | None:

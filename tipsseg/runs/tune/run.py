@@ -18,7 +18,7 @@ from tipsseg.runs.fit.masked import EditedMasks, Learnt, Minimum, draw_masks, re
 from tipsseg.store.run_record import plan_run, run_context
 from tipsseg.store.spec import RunSpec
 from tipsseg.util.files import atomic_write, cache_folder
-from tipsseg.util.printable import listed, quoted
+from tipsseg.util.printable import join_first, quote
 from tipsseg.util.table import text_table
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.toml_file import vocabulary_toml
@@ -147,7 +147,7 @@ def check_precision(precision: float | None, *, temperature: bool) -> None:
         )
     if precision is not None and not 0 < precision < 1:
         raise UsageError(
-            f"argument `precision`={quoted(precision)} is not between 0 and 1",
+            f"argument `precision`={quote(precision)} is not between 0 and 1",
             "For example 0.95: 95 of 100 pixels are right.",
         )
 
@@ -238,7 +238,7 @@ def _note_thresholds(vocabulary: Vocabulary, thresholds: Sequence[ClassThreshold
     ]
     if missed:
         progress.note(
-            f"No threshold reaches the precision for {listed(missed, 10)}. Their minimum confidence is set to 1, so almost no "
+            f"No threshold reaches the precision for {join_first(missed, 10)}. Their minimum confidence is set to 1, so almost no "
             "pixel gets these labels. Lower it in the file to keep them."
         )
 
