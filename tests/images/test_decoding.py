@@ -316,7 +316,7 @@ def test_paths_that_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    assert "no permission" in failure(path).reason
+    assert "no read permission" in failure(path).reason
 
 
 def test_truncated(tmp_path: Path) -> None:

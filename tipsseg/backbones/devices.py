@@ -9,6 +9,7 @@ import torch
 
 from tipsseg.errors import DeviceError
 from tipsseg.options import device_name, dtype_name
+from tipsseg.util.printable import counted
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -16,7 +17,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 def resolve_device(device: object) -> torch.device:
     """Return the torch device with this name; "auto" prefers CUDA, then MPS, then the CPU.
 
-    Raises UsageError for an unknown name, DeviceError for an unavailable device.
+    Raise UsageError for an unknown name, DeviceError for an unavailable device.
     """
     name = device_name(device)
     if name == "auto":
@@ -30,12 +31,14 @@ def resolve_device(device: object) -> torch.device:
             built = (
                 f"torch {torch.__version__} was built without CUDA"
                 if torch.version.cuda is None
-                else "no usable GPU found"
+                else "torch detects no usable GPU"
             )
             raise DeviceError(name, f"device {name!r} is not available: {built}", hint)
         if colon and int(index) >= torch.cuda.device_count():
             raise DeviceError(
-                name, f"device {name!r} is not available: there are {torch.cuda.device_count()} GPUs", hint
+                name,
+                f"device {name!r} is not available: torch detects {counted(torch.cuda.device_count(), 'GPU')}",
+                hint,
             )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(name, "device 'mps' is not available: it needs macOS on Apple silicon", hint)
@@ -47,7 +50,7 @@ def resolve_dtype(dtype: object, device: torch.device) -> torch.dtype:
 
     "auto" is bfloat16 on a CUDA device with native support, float32 elsewhere. `auto_dtype` decides for a CPU.
 
-    Raises UsageError for an unknown name, DeviceError if the device does not support the dtype.
+    Raise UsageError for an unknown name, DeviceError if the device does not support the dtype.
     """
     name = dtype_name(dtype)
     # Older cards emulate bfloat16, slowly.

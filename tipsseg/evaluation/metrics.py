@@ -48,7 +48,7 @@ class Confusion:
     """
 
     def __init__(self, classes: int, background: bool) -> None:
-        """Create a matrix of zeros. Raises UsageError for more than MAX_SCORED_CLASSES classes."""
+        """Create a matrix of zeros. Raise UsageError for more than MAX_SCORED_CLASSES classes."""
         if classes > MAX_SCORED_CLASSES:
             raise UsageError(
                 f"{classes} classes cannot be scored: the limit is {MAX_SCORED_CLASSES}",
@@ -182,7 +182,7 @@ def find_swapped_classes(confusion: Confusion) -> list[tuple[int, int]]:
 
     A class is suspicious if more than half of its pixels are predicted as one other class. The order differs if there are at least
     two such other classes, and at least half as many as classes in the truth. (A poor model predicts the same other class for many
-    classes.) Ignores background.
+    classes.) Ignore background.
 
     Returns:
         (row, column) of each suspicious class and its other class; empty if the order seems right.

@@ -47,7 +47,7 @@ def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
     file with the same relative path apart from the extension and the layout's suffixes; the only file with the image's file
     name. The last rule allows images from other folders.
 
-    Searches subfolders and follows links to folders. Ignores hidden files and folders.
+    Search subfolders and follow links to folders. Ignore hidden files and folders.
 
     Raises:
         InputError: The folder is missing or has no truth files, an image has no truth or several, an image would be its own truth,
@@ -123,7 +123,7 @@ class _Index:
     def by_name(
         self, ref: ImageRef, layout: Layout, taken: Container[Path] | None = None
     ) -> tuple[Path, TruthKind] | None:
-        """Return the truth with the file name of an image. Raises InputError if several files have it.
+        """Return the truth with the file name of an image. Raise InputError if several files have it.
 
         `taken` are truths of other images. If it is given, they are excluded, and one of the two paths must end with the other.
         """

@@ -168,7 +168,7 @@ LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in _ALL_LAYOUTS}
 
 
 def get_layout(name: str) -> Layout:
-    """Return the layout with this name. Raises UsageError for an unknown name."""
+    """Return the layout with this name. Raise UsageError for an unknown name."""
     if name not in LAYOUTS:
         raise UsageError(
             f"unknown layout {name!r}", f"{did_you_mean(name, LAYOUTS)}The layouts are: {', '.join(LAYOUTS)}."

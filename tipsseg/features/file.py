@@ -106,7 +106,7 @@ class FeatureRecord:
     origin: Origin | None = None
 
     def to_float32(self) -> FeatureRecord:
-        """Convert the features to float32. Raises ValueError for vectors that are not finite or not of unit length."""
+        """Convert the features to float32. Raise ValueError for vectors that are not finite or not of unit length."""
         patches: FloatArray = self.patches.astype(np.float32, copy=False)
         if self.scales is not None:
             with np.errstate(invalid="ignore"):  # infinity * 0 gives NaN, which `check_unit_length` refuses
@@ -161,7 +161,7 @@ def check_unit_length(vectors: FloatArray) -> None:
 
 
 def write_feature_file(path: Path, record: FeatureRecord) -> int:
-    """Write a feature file atomically and return its size in bytes. Raises OutputError."""
+    """Write a feature file atomically and return its size in bytes. Raise OutputError."""
     from safetensors.numpy import save
 
     tensors: dict[str, NDArray[np.generic]] = {
@@ -185,7 +185,7 @@ def write_feature_file(path: Path, record: FeatureRecord) -> int:
 
 
 def read_feature_file(path: Path) -> FeatureRecord:
-    """Read a feature file. Raises FeatureFileError if it is incomplete, damaged, or of another format."""
+    """Read a feature file. Raise FeatureFileError if it is incomplete, damaged, or of another format."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -213,7 +213,7 @@ def read_feature_file(path: Path) -> FeatureRecord:
 
 
 def read_class_tokens(path: Path) -> NDArray[np.float16] | FloatArray:
-    """Read only the class tokens [B, C, D] of a feature file. Raises FeatureFileError."""
+    """Read only the class tokens [B, C, D] of a feature file. Raise FeatureFileError."""
     from safetensors import SafetensorError, safe_open
 
     read_feature_header(path)
@@ -229,7 +229,7 @@ def read_class_tokens(path: Path) -> NDArray[np.float16] | FloatArray:
 
 
 def read_feature_header(path: Path) -> FeatureHeader:
-    """Read the header of a feature file, and check it against the file's size. Raises FeatureFileError."""
+    """Read the header of a feature file, and check it against the file's size. Raise FeatureFileError."""
     try:
         with open_regular(path) as file:
             return _read_header(file)
@@ -244,7 +244,7 @@ def _damaged(path: Path, error: Exception) -> FeatureFileError:
 
 
 def _read_header(file: BufferedReader) -> FeatureHeader:
-    """Read the header of an open file. Raises ValueError."""
+    """Read the header of an open file. Raise ValueError."""
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
@@ -272,7 +272,7 @@ def _parse_facts(facts: Mapping[str, object], patches: tuple[int, ...], tokens: 
     plan = _parse_plan(take(facts, "plan", dict))
     dtype = take(facts, "dtype", str)
     if dtype not in FEATURE_DTYPES:
-        raise ValueError(f"`dtype` is {short(dtype)}")
+        raise ValueError(f"unknown `dtype` {short(dtype)}")
     windows = max(len(plan.corners), 1)
     if len(patches) != 4 or patches[0] != windows or 0 in patches:
         raise ValueError(f"patches of shape {list(patches)} for {pluralize(windows, 'window')}")
@@ -300,17 +300,17 @@ def _parse_plan(record: Mapping[str, object]) -> WindowPlan:
 def _parse_origin(record: Mapping[str, object]) -> Origin:
     sha256 = take(record, "sha256", str)
     if not _SHA256.fullmatch(sha256):
-        raise ValueError(f"`sha256` is {short(sha256)}")
+        raise ValueError(f"invalid `sha256` {short(sha256)}")
     return Origin(sha256, take(record, "name", str), parse_recipe(take(record, "recipe", dict)))
 
 
 def parse_recipe(record: Mapping[str, object]) -> Recipe:
-    """Parse a recipe that was written with `asdict`. Raises ValueError."""
+    """Parse a recipe that was written with `asdict`. Raise ValueError."""
     dtype, mode = take(record, "dtype", str), take(record, "mode", str)
     if dtype not in DTYPE_NAMES[1:]:
-        raise ValueError(f"`dtype` is {short(dtype)}")
+        raise ValueError(f"unknown `dtype` {short(dtype)}")
     if mode not in MODES:
-        raise ValueError(f"`mode` is {short(mode)}")
+        raise ValueError(f"unknown `mode` {short(mode)}")
     short_side = _positive(record, "short_side")
     return Recipe(take(record, "model", dict), dtype, mode, short_side, take(record, "labels_version", int))
 
@@ -318,7 +318,7 @@ def parse_recipe(record: Mapping[str, object]) -> Recipe:
 def _positive(record: Mapping[str, object], key: str) -> int:
     value = take(record, key, int)
     if not 0 < value < 1 << 31:
-        raise ValueError(f"`{key}` is {value}")
+        raise ValueError(f"invalid `{key}` {value}")
     return value
 
 

@@ -65,7 +65,7 @@ class StoreRecord:
 
 
 def read_store(folder: Path) -> StoreRecord | None:
-    """Read the features.json of a folder. Returns None if the folder is missing or empty.
+    """Read the features.json of a folder. Return None if the folder is missing or empty.
 
     Raises:
         OutputError: The folder has other files, or a store of another version.
@@ -122,7 +122,7 @@ class FeatureFiles:
         return feature_path(self.folder, sha256, self._other_side)
 
     def find(self, sha256: str) -> FeatureRecord | None:
-        """Read the features of an image, in float32; None if there is no file. Raises FeatureFileError for a damaged file."""
+        """Read the features of an image, in float32; None if there is no file. Raise FeatureFileError for a damaged file."""
         path = self.path(sha256)
         if not os.path.lexists(path):
             return None
@@ -134,7 +134,7 @@ class FeatureFiles:
             raise FeatureFileError(path, str(error), "Encode the image again.") from error
 
     def find_header(self, sha256: str) -> FeatureHeader | None:
-        """Read the header of an image's file; None if there is no file. Raises FeatureFileError for a damaged file."""
+        """Read the header of an image's file; None if there is no file. Raise FeatureFileError for a damaged file."""
         path = self.path(sha256)
         if not os.path.lexists(path):
             return None
@@ -143,7 +143,7 @@ class FeatureFiles:
         return header
 
     def add(self, record: FeatureRecord) -> Path:
-        """Write the features of an image and return the path of the file. Raises OutputError."""
+        """Write the features of an image and return the path of the file. Raise OutputError."""
         assert record.origin is not None
         path = self.path(record.origin.sha256)
         try:
@@ -161,7 +161,7 @@ class FeatureStore(FeatureFiles):
     """A feature store. Its own methods use the short side in features.json; `at` returns the files at another one."""
 
     def __init__(self, folder: Path, record: StoreRecord) -> None:
-        """Open a store, or create it in an empty folder. Raises OutputError, or OtherRunError for a store with another record."""
+        """Open a store, or create it in an empty folder. Raise OutputError, or OtherRunError for a store with another record."""
         super().__init__(folder, record, record.recipe.short_side)
         stored = read_store(folder)
         if stored is None:
@@ -185,7 +185,7 @@ def feature_path(folder: Path, sha256: str, other_side: int | None = None) -> Pa
 
 
 def describe_fault(record: StoreRecord, sha256: str, features: FeatureRecord | FeatureHeader) -> str:
-    """Compare a feature file with the store's record and the sha256 in its name. Returns "" if they agree."""
+    """Compare a feature file with the store's record and the sha256 in its name. Return "" if they agree."""
     if features.origin is None:
         return "it does not name its image"
     if features.origin.sha256 != sha256:
@@ -195,7 +195,7 @@ def describe_fault(record: StoreRecord, sha256: str, features: FeatureRecord | F
 
 
 def list_files(folder: Path) -> Iterator[Path]:
-    """Yield all files below FILES_FOLDER, sorted. Does not follow links to folders."""
+    """Yield all files below FILES_FOLDER, sorted. Do not follow links to folders."""
     for subfolder, folders, names in os.walk(folder / FILES_FOLDER):
         folders.sort()
         for name in sorted(names):
@@ -203,7 +203,7 @@ def list_files(folder: Path) -> Iterator[Path]:
 
 
 def list_image_files(folder: Path, sha256: str) -> list[Path]:
-    """Return the feature files of an image at all short sides, sorted. Raises OSError."""
+    """Return the feature files of an image at all short sides, sorted. Raise OSError."""
     subfolder = folder / FILES_FOLDER / sha256[:2]
     if not subfolder.is_dir():
         return []
@@ -212,7 +212,7 @@ def list_image_files(folder: Path, sha256: str) -> list[Path]:
 
 
 def remove_stale_files(folder: Path) -> None:
-    """Remove the temporary files of killed processes. Spares recent files, whose process may still run."""
+    """Remove the temporary files of killed processes. Spare recent files, whose process may still run."""
     limit = time.time() - _STALE_SECONDS
     # Only .json in the store's own folder: the lock there has the same prefix and no extension.
     for path in (*folder.glob(f"{TEMPORARY_PREFIX}*.json"), *list_files(folder)):
@@ -241,7 +241,7 @@ def _with_store_hint(path: Path, error: OutputError) -> OutputError:
 
 
 def _write_record(path: Path, record: StoreRecord) -> None:
-    """Write features.json, unless another process has just written it. Raises OutputError."""
+    """Write features.json, unless another process has just written it. Raise OutputError."""
     from tipsseg._version import __version__
 
     value = {
@@ -274,5 +274,5 @@ def _parse_store(value: object) -> StoreRecord:
         raise ValueError("another tool wrote it")
     dtype = take(value, "dtype", str)
     if dtype not in FEATURE_DTYPES:
-        raise ValueError(f"`dtype` is {short(dtype)}")
+        raise ValueError(f"unknown `dtype` {short(dtype)}")
     return StoreRecord(take(value, "model", str), parse_recipe(take(value, "recipe", dict)), dtype)

@@ -188,7 +188,7 @@ def draw_pieces(images: Sequence[Sequence[Window]], most: int) -> list[list[Wind
 
 
 def _pieces(window: Window) -> Iterator[Window]:
-    """Cut a window into pieces with the groups that occur in them. Omits pieces whose pixels are all ignored."""
+    """Cut a window into pieces with the groups that occur in them. Omit pieces whose pixels are all ignored."""
     height, width = window.patches.shape[:2]
     for top in range(0, height, _PIECE):
         for left in range(0, width, _PIECE):

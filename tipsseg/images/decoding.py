@@ -44,11 +44,11 @@ ImageInput = str | Path | Image.Image | NDArray[np.uint8]
 def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Read the pixels of an image file, turned upright.
 
-    Supports every format and mode that Pillow decodes. Applies the EXIF orientation, reads the first frame of an animation, drops
-    an alpha channel, and ignores colour profiles. Scales 16-bit values by v / 257, and floats in [0, 1] by 255. Floats and 32-bit
-    integers up to 255 stay unscaled.
+    All formats and modes that Pillow decodes are supported. Apply the EXIF orientation, read the first frame of an animation,
+    drop an alpha channel, and ignore colour profiles. Scale 16-bit values by v / 257, and floats in [0, 1] by 255. Floats and
+    32-bit integers up to 255 stay unscaled.
 
-    Returns [H, W, 3] uint8 RGB, C-contiguous and writable. Raises ImageError.
+    Return [H, W, 3] uint8 RGB, C-contiguous and writable. Raise ImageError.
     """
     upright = decode_upright(path, max_pixels)
     with as_image_error(path):
@@ -56,20 +56,20 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
 
 
 def open_thumbnail(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Read an image file as a thumbnail, see `thumbnail_rgb`. Raises ImageError."""
+    """Read an image file as a thumbnail, see `thumbnail_rgb`. Raise ImageError."""
     upright = decode_upright(path, max_pixels)
     with as_image_error(path):
         return thumbnail_rgb(upright)
 
 
 def decode_upright(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an image file to an upright picture in mode RGB, by the rules of `open_image`. Raises ImageError."""
+    """Decode an image file to an upright picture in mode RGB, by the rules of `open_image`. Raise ImageError."""
     with open_header(path, max_pixels) as image, as_image_error(path):
         return upright_image(image.decode())
 
 
 def decode_stored(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an image file as stored: in its own mode, not turned upright. Raises ImageError."""
+    """Decode an image file as stored: in its own mode, not turned upright. Raise ImageError."""
     with open_header(path, max_pixels) as image:
         return image.decode()
 
@@ -115,7 +115,7 @@ def refuse_url(image: object) -> None:
 def upright_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return the upright (height, width) of an image file, from its header and its EXIF orientation.
 
-    Decodes pixels only for a PNG without EXIF data before them, because PNG may store it after them. Raises ImageError, but not for
+    Decode pixels only for a PNG without EXIF data before them, because PNG may store it after them. Raise ImageError, but not for
     damaged pixels.
     """
     with open_header(path, max_pixels) as image, catch_pillow_errors(path, image.max_pixels), as_image_error(path):
@@ -163,7 +163,7 @@ class OpenImage:
         return (*(("dark",) if dark else ()), *(("pages",) if self.pages else ()))
 
     def decode(self) -> Image.Image:
-        """Decode the pixels, in DECODE_SECONDS at most. Raises ImageError.
+        """Decode the pixels, in DECODE_SECONDS at most. Raise ImageError.
 
         The result stays valid after the file is closed. It is a new object if another process decoded it.
         """
@@ -190,7 +190,7 @@ class OpenImage:
 
 @contextmanager
 def open_header(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[OpenImage]:
-    """Open an image file and read its header. Raises ImageError, also for an image of more than `max_pixels`."""
+    """Open an image file and read its header. Raise ImageError, also for an image of more than `max_pixels`."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):

@@ -15,7 +15,7 @@ THUMBNAIL_SIDE = 4096
 def upright_image(image: Image.Image) -> Image.Image:
     """Convert a Pillow image to mode RGB by the rules of `open_image`, and turn it upright.
 
-    Returns the same object if it is RGB and upright. Raises InputError for an image without pixels, and for pixel values that have
+    Return the same object if it is RGB and upright. Raise InputError for an image without pixels, and for pixel values that have
     no 8-bit equivalent.
     """
     image.load()

@@ -68,7 +68,7 @@ def make_classifier(backbone: Backbone, vocabulary: Vocabulary, cache: Path | No
 
 
 def fitted_classifier(backbone: Backbone, fitted: FittedVocabulary) -> Classifier:
-    """Return the class vectors of a fit. Raises UsageError if the model's features have another length."""
+    """Return the class vectors of a fit. Raise UsageError if the model's features have another length."""
     width = fitted.vectors.shape[1]
     if width != backbone.embed_dim:
         raise UsageError(

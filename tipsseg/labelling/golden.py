@@ -57,7 +57,7 @@ _TEMPLATES = ("a photo of a {}.", "itap of a {}.")
 
 
 def difference_from_record(folder: Path) -> float:
-    """Return the largest difference between the embedded model's cosines on this CPU and RECORDED. Raises CheckpointError."""
+    """Return the largest difference between the embedded model's cosines on this CPU and RECORDED. Raise CheckpointError."""
     cosines = _cosines(Tipsv2Backbone(folder, "cpu", "float32"))
     return float((cosines[1, :, 3, 12] - torch.tensor(RECORDED)).abs().max())
 
@@ -65,7 +65,7 @@ def difference_from_record(folder: Path) -> float:
 def compare_devices(folder: Path, device: str, dtype: str) -> Agreement:
     """Compare the cosines of a model on a device with those on the CPU in float32, for a drawn picture.
 
-    Raises DeviceError, UsageError, CheckpointError; RuntimeError if torch cannot compute on the device.
+    Raise DeviceError, UsageError, CheckpointError; RuntimeError if torch cannot compute on the device.
     """
     expected, actual = (
         _cosines(Tipsv2Backbone(folder, *settings)) for settings in (("cpu", "float32"), (device, dtype))

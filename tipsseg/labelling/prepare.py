@@ -43,14 +43,14 @@ class Prepared:
         return any(scale.plan.size != published_size(scale.size, min(scale.plan.size)) for scale in self.scales)
 
     def windows(self) -> list[NDArray[np.uint8]]:
-        """Cut the windows of this scale, each [side, side, 3] uint8. Returns none in mode "whole"."""
+        """Cut the windows of this scale, each [side, side, 3] uint8. Return none in mode "whole"."""
         return cut_windows(self.resized, self.plan.corners, self.plan.side)
 
 
 def prepare(upright: Image.Image, *plans: WindowPlan) -> Prepared:
     """Resize an upright image in mode RGB to the size of each plan, bicubic. Plans are in ascending order of size.
 
-    Raises InputError for an image that is too elongated.
+    Raise InputError for an image that is too elongated.
     """
     first, *finer = [_prepare(upright, plan) for plan in plans]
     return replace(first, finer=tuple(finer))

@@ -152,7 +152,7 @@ class FeatureSource(Generic[Stored]):
     def load(self, ref: ImageRef) -> Loaded[Stored]:
         """Read an image, again if its file changes meanwhile. Safe to call from several threads.
 
-        Raises ImageError.
+        Raise ImageError.
         """
         began = time.monotonic()
         for _ in range(_ATTEMPTS):
@@ -238,7 +238,7 @@ class FeatureSource(Generic[Stored]):
     ) -> tuple[list[Stored | Features], list[PendingRecord]]:
         """Merge stored features with newly encoded ones. Only for the thread of `batches`.
 
-        Rounds new features to the store's dtype first, so that a later run on stored features gives the same labels.
+        Round new features to the store's dtype first, so that a later run on stored features gives the same labels.
 
         Args:
             loaded: The image.
@@ -258,7 +258,7 @@ class FeatureSource(Generic[Stored]):
     def save(self, pending: Iterable[PendingRecord]) -> None:
         """Wait for features and write them to the store. Safe to call from several threads.
 
-        Raises OutputError, and DeviceError if features contain infinity or NaN, which are not stored.
+        Raise OutputError, and DeviceError if features contain infinity or NaN, which are not stored.
         """
         for wait_for_record in pending:
             record = wait_for_record()
@@ -289,7 +289,7 @@ class Digests:
         return None
 
     def pop(self, path: Path) -> tuple[Fingerprint, str]:
-        """Return the fingerprint and the sha256 of a file, computed now or before. Thread-safe. Raises OSError."""
+        """Return the fingerprint and the sha256 of a file, computed now or before. Thread-safe. Raise OSError."""
         stamp, computed = self._computed.pop(path, (None, None))
         return computed if computed is not None and stamp == _read_stamp(path) else fingerprint_and_digest(path)
 

@@ -61,7 +61,7 @@ def view_of(backbone: Backbone, options: LabelOptions) -> View:
 def make_view(native_size: int, patch_size: int, options: LabelOptions) -> View:
     """Create the view of a model with these sizes and options.
 
-    Raises UsageError if a short side is too small or too large, or two scales differ by less than a patch.
+    Raise UsageError if a short side is too small or too large, or two scales differ by less than a patch.
     """
     base = options.short_side or native_size
     sides = short_sides(base, options.scales)

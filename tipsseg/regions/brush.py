@@ -22,7 +22,7 @@ class _Bits:
         return int(self.numbers(1, width)[0])
 
     def numbers(self, count: int, width: int) -> NDArray[np.int64]:
-        """Read `count` numbers of `width` bits each, [count]. Raises ValueError at the end of the bits."""
+        """Read `count` numbers of `width` bits each, [count]. Raise ValueError at the end of the bits."""
         end = self._position + count * width
         if end > len(self._bits):
             raise ValueError("unexpected end")
@@ -34,7 +34,7 @@ class _Bits:
 def decode_brush(code: object, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Decode a list of bytes to a mask of the painted (not transparent) pixels, [H, W] bool.
 
-    Raises ValueError if the code is invalid, or is not of an image of `size` (H, W).
+    Raise ValueError if the code is invalid, or is not of an image of `size` (H, W).
     """
     if not isinstance(code, list) or not all(type(number) is int and 0 <= number <= 255 for number in code):
         raise ValueError("its RLE is not a list of bytes")

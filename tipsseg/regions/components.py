@@ -87,7 +87,7 @@ def count_labels(labels: LabelArray) -> NDArray[np.int64]:
 def components(labels: LabelArray, number_of_classes: int, min_area: int = 1) -> list[Region]:
     """Find the 8-connected components of the classes 1..N in `labels` [H, W], uint8 or uint16.
 
-    Omits background, ignored pixels, and components with fewer than `min_area` pixels. Sorts by class id, top row, left column, and
+    Omit background, ignored pixels, and components with fewer than `min_area` pixels. Sort by class id, top row, left column, and
     the leftmost pixel of the top row, which is unique.
     """
     runs, class_ids = _runs(labels, number_of_classes)
@@ -95,7 +95,7 @@ def components(labels: LabelArray, number_of_classes: int, min_area: int = 1) ->
 
 
 def whole_classes(labels: LabelArray, number_of_classes: int, min_area: int = 1) -> list[Region]:
-    """Find all pixels of each class 1..N in `labels` [H, W] as one region. Omits classes with fewer than `min_area` pixels."""
+    """Find all pixels of each class 1..N in `labels` [H, W] as one region. Omit classes with fewer than `min_area` pixels."""
     runs, class_ids = _runs(labels, number_of_classes)
     return _regions(runs, class_ids, class_ids.astype(np.intp), min_area)
 

@@ -72,7 +72,7 @@ def place_names(labels: NDArray[np.uint16], classes: Sequence[LabelClass], size:
 
 
 def largest_regions(labels: LabelArray, number_of_classes: int) -> list[Region]:
-    """Find the largest region of each class in a label map [H, W]. Omits classes whose regions are all very small."""
+    """Find the largest region of each class in a label map [H, W]. Omit classes whose regions are all very small."""
     regions = components(labels, number_of_classes, max(round(labels.size * _MIN_SHARE / 4), 1))
     largest = {region.class_id: region for region in sorted(regions, key=lambda region: region.area)}
     return [largest[number] for number in sorted(largest)]

@@ -101,7 +101,7 @@ def _top_left(ring: Ring) -> tuple[float, float]:
 
 
 def _simplify(ring: Ring, tolerance: float) -> Ring:
-    """Remove corners within the tolerance. Halves the tolerance while fewer than three corners would remain."""
+    """Remove corners within the tolerance. Halve the tolerance while fewer than three corners would remain."""
     while True:
         short = cv2.approxPolyDP(ring.astype(np.float32), tolerance, True)[:, 0].astype(np.float64)
         if len(short) >= 3:

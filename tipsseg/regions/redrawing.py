@@ -62,7 +62,7 @@ def find_edits(old: Mask, new: Mask) -> Mask | None:
 def tool_variants(old: Mask, new: Mask) -> Iterator[Mask]:
     """Yield the versions of an object that a tool may save: with and without narrow bays, with and without holes.
 
-    Fills only holes whose edges `new` covers, and only the pixels in `new`, because a hole may contain other objects.
+    Fill only holes whose edges `new` covers, and only the pixels in `new`, because a hole may contain other objects.
     """
     closed = cv2.morphologyEx(old.view(np.uint8), cv2.MORPH_CLOSE, _BLOCK).view(np.bool_)
     for base in (old, closed):

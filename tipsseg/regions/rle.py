@@ -16,7 +16,7 @@ _DIGITS_MAX = 6  # of 5 bits with the sign; enough for the pixels of any support
 
 
 def decode_runs(counts: str, size: tuple[int, int]) -> Runs:
-    """Decode the runs of a mask of `size` (height, width). Raises ValueError for an invalid code, or one without pixels.
+    """Decode the runs of a mask of `size` (height, width). Raise ValueError for an invalid code, or one without pixels.
 
     A number is a series of 5-bit digits, lowest first, each a character starting at "0". Bit 5 marks that more digits follow;
     the highest bit of the last digit is the sign. From the fourth number on, each is a difference to the number two before it.

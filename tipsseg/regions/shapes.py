@@ -72,7 +72,7 @@ class Shape:
         return max(abs(own - its) for own, its in zip(self.box, other.box, strict=True))
 
     def same_pixels(self, other: Shape) -> bool:
-        """Return True if another shape has exactly these pixels. Ignores the class."""
+        """Return True if another shape has exactly these pixels. Ignore the class."""
         return (
             (self.y, self.x, self.mask.shape) == (other.y, other.x, other.mask.shape)
             and bool((self.mask == other.mask).all())
@@ -163,7 +163,7 @@ def shape_from_runs(class_id: int, runs: Runs, height: int) -> Shape:
 
 
 def shape_from_rle(class_id: int, code: object, size: tuple[int, int]) -> Shape:
-    """Create a shape from COCO's run-length code, compressed or not. Raises ValueError if it is invalid or has another size."""
+    """Create a shape from COCO's run-length code, compressed or not. Raise ValueError if it is invalid or has another size."""
     if not isinstance(code, dict) or code.get("size") != list(size):
         code_size = code.get("size") if isinstance(code, dict) else None
         raise ValueError(f"its RLE has size {short(code_size)}, but the image has {list(size)}")

@@ -47,7 +47,7 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         """Check config.json, tokenizer.model, and the header of model.safetensors.
 
-        Raises CheckpointError, which names the file and the first faulty tensor.
+        Raise CheckpointError, which names the file and the first faulty tensor.
         """
         self._weights = folder / WEIGHTS_FILE
         config, stored = read_headers(folder)
@@ -57,7 +57,7 @@ class Checkpoint:
         except ValueError as error:
             raise CheckpointError(self._weights, f"tensors {error}", ONE_MODEL) from None
         shapes = {name: stored[first] for name, (first, *_) in self._sources.items()}
-        for quantity, configured, stored_number in _compare_numbers(self.config, shapes):
+        for quantity, configured, stored_number in _model_numbers(self.config, shapes):
             if stored_number is not None and stored_number != configured:
                 reason = f"describes a model with {configured:,} {quantity}, but {WEIGHTS_FILE} has {stored_number:,}"
                 raise CheckpointError(folder / CONFIG_FILE, reason, ONE_MODEL)
@@ -76,12 +76,12 @@ class Checkpoint:
         _check_shapes(self._weights, self._sources, stored, expected)
 
     def read_vision(self, device: torch.device, dtype: torch.dtype) -> VisionTower:
-        """Load the vision tower onto a device, in evaluation mode and without gradients. Raises CheckpointError."""
+        """Load the vision tower onto a device, in evaluation mode and without gradients. Raise CheckpointError."""
         self._fill("vision_encoder", self._model.vision_encoder, device, dtype)
         return self._model.vision_encoder
 
     def read_text(self, device: torch.device, dtype: torch.dtype) -> TextTower:
-        """Load the text tower onto a device, in evaluation mode and without gradients. Raises CheckpointError."""
+        """Load the text tower onto a device, in evaluation mode and without gradients. Raise CheckpointError."""
         self._fill("text_encoder", self._model.text_encoder, device, dtype)
         return self._model.text_encoder
 
@@ -103,7 +103,7 @@ class Checkpoint:
 
 
 def load(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Tipsv2, Tokenizer]:
-    """Load both towers and the tokenizer of the model in a folder, see `Checkpoint`. Raises CheckpointError."""
+    """Load both towers and the tokenizer of the model in a folder, see `Checkpoint`. Raise CheckpointError."""
     checkpoint = Checkpoint(folder)
     return checkpoint.read(device, dtype), checkpoint.tokenizer
 
@@ -113,8 +113,8 @@ def save_weights(path: Path, model: Tipsv2, dtype: torch.dtype) -> None:
     save_file({name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}, path)
 
 
-def _compare_numbers(config: ModelConfig, shapes: Shapes) -> Iterator[tuple[str, int, int | None]]:
-    """Yield each quantity's name, its number in config.json, and its number by the tensors (None if a tensor is missing)."""
+def _model_numbers(config: ModelConfig, shapes: Shapes) -> Iterator[tuple[str, int, int | None]]:
+    """Yield quantities of the model: (name, number in config.json, number by the tensors or None if a tensor is missing)."""
 
     def size(name: str, axis: int) -> int | None:
         shape = shapes.get(name, ())

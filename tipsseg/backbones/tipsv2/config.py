@@ -232,7 +232,7 @@ class _Fields:
 def read_config(path: Path) -> ModelConfig:
     """Read a config.json of either layout.
 
-    Raises CheckpointError, which names the file and the key, if it does not describe a TIPSv2 model.
+    Raise CheckpointError, which names the file and the key, if it does not describe a TIPSv2 model.
     """
     try:
         values = parse(read_bytes(path, _CONFIG_BYTES))
@@ -250,7 +250,7 @@ def read_config(path: Path) -> ModelConfig:
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """Read a file of a model, at most `most` bytes. Raises CheckpointError."""
+    """Read a file of a model, at most `most` bytes. Raise CheckpointError."""
     try:
         return read_regular(path, most)
     except FileNotFoundError:

@@ -33,7 +33,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def read_model_config(folder: Path) -> ModelConfig:
-    """Read config.json, and the temperature from model.safetensors if one was learned. Raises CheckpointError."""
+    """Read config.json, and the temperature from model.safetensors if one was learned. Raise CheckpointError."""
     return read_headers(folder)[0]
 
 
@@ -65,7 +65,7 @@ def read_headers(folder: Path) -> tuple[ModelConfig, Shapes]:
 
 
 def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Read the shapes of the tensors in a file from its header. Raises CheckpointError, also for tensors that are not floats."""
+    """Read the shapes of the tensors in a file from its header. Raise CheckpointError, also for tensors that are not floats."""
     shapes: dict[str, tuple[int, ...]] = {}
     with as_checkpoint_error(path):
         with open_regular(path) as stream:

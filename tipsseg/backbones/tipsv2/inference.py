@@ -121,7 +121,7 @@ class _WorkSharing:
         return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
     def run(self, work: Callable[[Item], None], items: Sequence[Item]) -> None:
-        """Call `work` with each item. Raises StoppedError, see `Workers.check`."""
+        """Call `work` with each item. Raise StoppedError, see `Workers.check`."""
         if self._workers is not None:
             self._workers.check()
         if self._workers is None or self.workers == 1:

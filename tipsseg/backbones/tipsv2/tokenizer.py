@@ -38,7 +38,7 @@ class Tokenizer:
     """
 
     def __init__(self, path: Path, max_length: int) -> None:
-        """Read a SentencePiece model with pad id 0. Raises CheckpointError."""
+        """Read a SentencePiece model with pad id 0. Raise CheckpointError."""
         self.path = path
         self.max_length = max_length
         # Pass bytes rather than a path: SentencePiece opens only paths in UTF-8.

@@ -111,7 +111,7 @@ def match_refined(
 ) -> Assignment:
     """Find labels like `match`, after refining the probabilities of the groups by the edges of the image.
 
-    Refines only groups that win somewhere, at the size of `image` [h', w', 3] uint8 RGB, and resizes the result (bilinear) to
+    Refine only groups that win somewhere, at the size of `image` [h', w', 3] uint8 RGB, and resize the result (bilinear) to
     `size` (H, W). The confidence of a pixel is the refined probability of its winner.
     """
     small = (image.shape[0], image.shape[1])

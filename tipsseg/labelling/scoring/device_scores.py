@@ -48,7 +48,7 @@ class DeviceLabels:
     dtype: np.dtype[np.unsignedinteger]
 
     def wait(self) -> tuple[Assignment, TopClasses | None] | None:
-        """Wait for the labels, and the best classes of each patch if requested. Returns None if a cosine is NaN or infinite."""
+        """Wait for the labels, and the best classes of each patch if requested. Return None if a cosine is NaN or infinite."""
         finite, labels, confidence, *top = self.arriving.arrays()
         if not finite:
             return None

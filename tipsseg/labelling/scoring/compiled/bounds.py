@@ -18,7 +18,7 @@ def find_candidates(
 ) -> Span:
     """Write the candidates of a tile to `chosen`: first phrases of groups that may win or come close, then the others.
 
-    Returns the number of the former, and the total.
+    Return the number of the former, and the total.
     """
     phrases = len(owners)
     margins, own = np.empty(phrases, np.float32), np.zeros(phrases, np.float32)

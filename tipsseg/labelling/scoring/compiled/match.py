@@ -58,7 +58,7 @@ _loading = threading.Lock()
 
 
 def load_loops() -> Loops | None:
-    """Load the loops. Returns None if numba is not installed, does not work, or is disabled.
+    """Load the loops. Return None if numba is not installed, does not work, or is disabled.
 
     On first use, numba compiles the loops, which takes a few seconds, and stores them in the cache of tipsseg.
     """
@@ -130,7 +130,7 @@ def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignmen
 
 
 def _match(loops: Loops, scores: WindowScores, size: tuple[int, int], table: LabelTable) -> Assignment | None:
-    """Find labels with the loops. Returns None if too many pixels are unsure."""
+    """Find labels with the loops. Return None if too many pixels are unsure."""
     tiles, temperature = loops.tiles, scores.temperature
     windows = _prepare_windows(loops.maths.sum_of_exp, scores)
     rows, columns = (interpolation_weights(*lengths) for lengths in zip(scores.size, size, strict=True))
