@@ -9,7 +9,7 @@ import torch
 
 from tipsseg.errors import DeviceError
 from tipsseg.options import device_name, dtype_name
-from tipsseg.util.printable import counted
+from tipsseg.util.printable import pluralize
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -37,7 +37,7 @@ def resolve_device(device: object) -> torch.device:
         if colon and int(index) >= torch.cuda.device_count():
             raise DeviceError(
                 name,
-                f"device {name!r} is not available: torch detects {counted(torch.cuda.device_count(), 'GPU')}",
+                f"device {name!r} is not available: torch detects {pluralize(torch.cuda.device_count(), 'GPU')}",
                 hint,
             )
     if kind == "mps" and not torch.backends.mps.is_available():
