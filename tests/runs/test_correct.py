@@ -938,6 +938,7 @@ def test_images_of_coco_without_objects_are_emptied_only_if_asked(tmp_path: Path
     left = take(tmp_path, source, emptied=False)
     assert ([mask.image for mask in left.masks], "a.png" in left.unchanged) == (["scene.png"], True)
     assert np.array_equal(labels_of(tmp_path, "a"), A)
+    assert [path.name for path in (tmp_path / "out/masks").iterdir() if path.name.startswith(".")] == []
     found = take(tmp_path, source, emptied=True)
     assert [(mask.image, mask.emptied) for mask in found.masks] == [("a.png", True)]
     assert set(np.unique(labels_of(tmp_path, "a")).tolist()) <= {0, 1, 2, 255}

@@ -110,17 +110,12 @@ def take_corrections(
         progress.begin(f"{pluralize(len(images), 'image')} of {source} ({reader.name}) into {run.output}.", len(images))
         planner = Planner(run.context, printable_path(source.absolute()), reader.name, options)
         outcomes: dict[str, Outcome] = {}
-        try:
-            _plan_all(matches.pairs, run, planner, outcomes, progress)
-            names.raise_unknown()
-            progress.end()
-            plans = _without_unseen(source, matches, options.emptied, outcomes, progress)
-            if changes is not None:
-                _write(plans, names.added, changes)
-        finally:
-            for outcome in outcomes.values():
-                if outcome.plan is not None:
-                    outcome.plan.discard()
+        _plan_all(matches.pairs, run, planner, outcomes, progress)
+        names.raise_unknown()
+        progress.end()
+        plans = _without_unseen(source, matches, options.emptied, outcomes, progress)
+        if changes is not None:
+            _write(plans, names.added, changes)
         result = Corrections(
             format=reader.name,
             masks=tuple(plan.mask for plan in plans),
@@ -271,6 +266,8 @@ def _without_unseen(
         )
     if unsure and not empty:
         progress.note(f"Left {number} without objects in {source} as before: {names}.")
+        for path in (temporary for plan in changed if plan.mask.image in unsure for _, temporary in plan.files):
+            path.unlink(missing_ok=True)
         return [plan for plan in changed if plan.mask.image not in unsure]
     if emptied:
         progress.note(f"{pluralize(len(emptied), 'image')} with no objects left: {join_first(emptied, 20)}.")

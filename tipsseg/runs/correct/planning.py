@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -78,10 +76,6 @@ class Plan:
     mask: CorrectedMask
     entry: ManifestEntry
     files: tuple[tuple[Path, Path], ...]
-
-    def discard(self) -> None:
-        """Remove the temporary files."""
-        _discard(self.files)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -225,26 +219,22 @@ class Planner:
         return bool(((labels != BACKGROUND) & (labels != self._ignored)).any())
 
     def _write(self, correction: ImageCorrection, labels: LabelArray, mask: CorrectedMask) -> Plan:
-        """Write the new mask to temporary files beside its targets."""
+        """Write the new mask to temporary files beside its targets. After an error, `change_run` removes them."""
         entry = correction.entry
         if self.options.dry_run:
             return Plan(mask, entry, ())
         image = ImageLabels(ref=ImageRef(Path(entry.path), PurePosixPath(entry.image)), labels=labels)
         files: list[tuple[Path, Path]] = []
-        try:
-            # The first mask comes last: until it is replaced, the old labels count, and the same command resumes.
-            for name, path in reversed(correction.targets):
-                temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{path.suffix}")
-                files.append((path, temporary))
-                self.context.ownership.refuse_outside(path)
-                try:
-                    temporary.write_bytes(FORMATS[name].encode(image, self.context))
-                except OSError as error:
-                    raise output_error(path, error) from error
-            written = content_digest(files[-1][1])
-        except BaseException:
-            _discard(files)
-            raise
+        # The first mask comes last: until it is replaced, the old labels count, and the same command resumes.
+        for name, path in reversed(correction.targets):
+            temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{path.suffix}")
+            self.context.ownership.refuse_outside(path)
+            try:
+                temporary.write_bytes(FORMATS[name].encode(image, self.context))
+            except OSError as error:
+                raise output_error(path, error) from error
+            files.append((path, temporary))
+        written = content_digest(files[-1][1])
         before = entry.taken.before if correction.done and entry.taken else correction.current.digest
         taken = TakenFrom(self.source, self.format, correction.digest, written, before)
         return Plan(mask, replace(entry, taken=taken), tuple(files))
@@ -263,9 +253,3 @@ class Planner:
             for name, path in masks.items()
             if name in preceding or digest_of(path) not in (None, written[name].sha256)
         )
-
-
-def _discard(files: Sequence[tuple[Path, Path]]) -> None:
-    for _, temporary in files:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
