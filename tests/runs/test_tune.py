@@ -91,9 +91,11 @@ def test_a_temperature_and_thresholds_share_one_model(made: Path, monkeypatch: p
         load(self, *given, **more)
 
     monkeypatch.setattr(Tipsv2Backbone, "__init__", watched)
-    tuning = tipsseg.learn.tune_folder(made / "out", 0.9, temperature=True, device="cpu")
+    tuning = tipsseg.learn.tune_folder(made / "out", 0.99, temperature=True, device="cpu")
     assert (len(loads), tuning.images, tuning.calibration is None) == (1, 5, False)
     assert any(threshold.reached for threshold in tuning.thresholds)
+    cold = tipsseg.learn.tune_folder(made / "out", 0.99, device="cpu").thresholds
+    assert [each.min_confidence for each in tuning.thresholds] != [each.min_confidence for each in cold]
 
 
 def test_a_run_by_a_fit_is_tuned_with_that_fit(made: Path, tmp_path: Path) -> None:

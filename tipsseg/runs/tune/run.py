@@ -14,7 +14,7 @@ from tipsseg.options.run import ComputeOptions
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.loading import LoadedModel, load_for
 from tipsseg.runs.fit.learning import check_suffix, learn, note_other_scales, run_on_masks, spec_of_run
-from tipsseg.runs.fit.masked import EditedMasks, Learnt, Minimum, draw_masks, require_masks, size_mismatch
+from tipsseg.runs.fit.masked import EditedMasks, Learnt, Minimum, draw_masks, require_masks
 from tipsseg.store.run_record import plan_run, run_context
 from tipsseg.store.spec import RunSpec
 from tipsseg.util.files import atomic_write, cache_folder
@@ -297,8 +297,6 @@ def _tallies(
         with task.alone(loaded):
             label_map = task.label(loaded, scored)
             mask = masks.read(loaded.ref)
-            if mask.shape != label_map.labels.shape:
-                raise size_mismatch(loaded.ref, label_map.labels.shape, mask.shape)
             classes = len(label_map.classes)
             if not (mask <= classes).any():
                 return Learnt(None, loaded.damaged)
