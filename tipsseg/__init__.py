@@ -13,12 +13,12 @@
 
 Many images                                             help(tipsseg.Labeller)
     labeller = model.labeller(["panda leg", "tree"])
-    for result in labeller.label_many(paths): ...
+    for result in labeller.label_many(paths, errors="yield"): ...    # yields the error of an image that fails
 
-A folder: files, resumed, corrections kept              help(tipsseg.label_folder), help(tipsseg.iter_label_folder)
+A folder: writes files, resumes, keeps corrections      help(tipsseg.label_folder), help(tipsseg.iter_label_folder)
     tipsseg.label_folder("photos/", ["car", "road"], output="labels", formats=["png", "coco"])
 
-Many questions about one image                          help(tipsseg.Model.encode), help(tipsseg.encode_folder)
+Many lists of classes for one image                     help(tipsseg.Model.encode), help(tipsseg.encode_folder)
     features = model.encode("photo.jpg")
     model.label(features, ["sky", "grass"])
 
@@ -26,7 +26,7 @@ Synonyms, colours, thresholds, background               help(tipsseg.ClassSpec),
 The labels of an image                                  help(tipsseg.LabelMap)
 Rank images, import corrections, score                  help(tipsseg.review)
 Learn from corrected masks                              help(tipsseg.learn)
-Errors, all of them TipssegErrors                       help(tipsseg.errors)
+Errors (all derive from TipssegError)                   help(tipsseg.errors)
 """
 
 from __future__ import annotations

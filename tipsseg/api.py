@@ -124,15 +124,17 @@ def label_folder(
     Repeat the call to resume an interrupted run. Files that a person edited are kept.
 
     Args:
-        images: Files and folders. Folders are searched with their sub-folders. May be empty with `retry_failed`.
-        classes: Names; ClassSpecs; a dict of names with their synonyms; a Vocabulary; or a fit, see `tipsseg.learn`.
+        images: Files and folders. Folders are searched recursively. The list may be empty with `retry_failed`.
+        classes: Names; ClassSpecs; a dict of names with their synonyms; a Vocabulary; or a fit (see `tipsseg.learn`).
         verbose: Print notes, progress and errors on stderr.
 
     Returns:
-        The images of this call, with their files, classes and errors. A bad image does not end the run.
+        A FolderSummary: iterate over it for the FolderImage of each image, with its files, classes and error. A bad image does
+        not end the run.
 
     Raises:
-        TipssegError: The run cannot start or continue.
+        OtherRunError: The folder has labels of another model, other classes or other options.
+        TipssegError: The run cannot start or continue for another reason.
     """
     spec, results = _begin_labelling(images, classes, verbose, keywords)
     done = []
@@ -258,7 +260,8 @@ def encode_folder(
         verbose: Print notes, progress and errors on stderr.
 
     Returns:
-        The images of this call, with their files and errors. A bad image does not end the run.
+        A FolderSummary: iterate over it for the FolderImage of each image, with its files and error. A bad image does not end
+        the run.
 
     Raises:
         TipssegError: The run cannot start or continue.

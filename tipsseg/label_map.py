@@ -51,13 +51,13 @@ class LabelMap:
     """Labels of one image. `np.asarray(result)` returns them as an array.
 
     Attributes:
-        labels: [H, W] uint8 (uint16 above 254 classes): 0 background, 1..N the classes, `ignore` below the minimum confidence.
-        confidence: [H, W] float32 in [0, 1] (float16 above 64 million pixels): the probability of the label that won, which is
+        labels: [H, W] uint8 (uint16 with more than 254 classes): 0 background, 1..N the classes, `ignore` below the minimum confidence.
+        confidence: [H, W] float32 in [0, 1] (float16 with more than 64 million pixels): the probability of the label that won, which is
             softmax(score / temperature) over the classes and the background; the score of a class is that of its best phrase. For
             refined labels it is the refined probability.
         classes: The N classes, by id.
         top: The best classes of each patch. None unless they were requested.
-        image: The path or picture that was labelled, never a decoded copy. None if only its features were known.
+        image: The path or picture that was labelled, never a decoded copy. None if it was labelled from features.
     """
 
     labels: LabelArray
@@ -112,7 +112,8 @@ class LabelMap:
         }
         if name not in ids:
             known = join_first(list(self.names.values()), _MOST_NAMES)
-            raise UsageError(f"the labels have no class {quote(name)}", f"The classes are {known}.")
+            hint = f"The classes are {known}." if isinstance(name, str) else f"The ids are 0 to {len(self.classes)}."
+            raise UsageError(f"the labels have no class {quote(name)}", hint)
         return self.labels == ids[name]
 
     @cached_property
@@ -143,11 +144,11 @@ class LabelMap:
         return labelled_objects(self.labels, self.confidence, len(self.classes), options)
 
     def save_mask(self, path: str | Path, *, mode: PngMode = "L") -> None:
-        """Write the labels as an index mask: a PNG whose pixel values are the label ids. The file appears whole or not at all.
+        """Write the labels as an index mask: a PNG whose pixel values are the label ids. The file is written atomically.
 
         Args:
             path: The file, "*.png". Missing folders are created.
-            mode: "L": grey, 16-bit above 254 classes; "P": 8-bit with a palette of the classes' colours.
+            mode: "L": grey, 16-bit with more than 254 classes; "P": 8-bit with a palette of the classes' colours.
 
         Raises:
             OutputError: The file cannot be written.
@@ -176,7 +177,7 @@ class LabelMap:
 
         Raises:
             ImageError: The file cannot be read.
-            InputError: The image has a wrong shape or dtype, or not the size of the labels.
+            InputError: The image has the wrong shape or dtype, or its size differs from the labels'.
             UsageError: The labels were made from features, and `image` is None.
         """
         from PIL import Image
@@ -198,7 +199,7 @@ class LabelMap:
         return Image.fromarray(draw_labels(thumbnail_rgb(upright), self.labels, self.classes, title))
 
     def save_overlay(self, path: str | Path, image: ImageInput | None = None, *, title: str = "") -> None:
-        """Write the picture that `overlay` draws. The file appears whole or not at all.
+        """Write the picture that `overlay` draws. The file is written atomically.
 
         Args:
             path: The file: .png, .jpg or .webp. Missing folders are created.
@@ -238,11 +239,11 @@ class LabelMap:
             min_area: See `find_objects`.
 
         Returns:
-            Records for JSON: id, image_id, category_id (the id of the class), segmentation, area in pixels, bbox [x, y, w, h],
+            JSON-serialisable dicts: id, image_id, category_id (the id of the class), segmentation, area in pixels, bbox [x, y, w, h],
             iscrowd, score.
 
         Raises:
-            UsageError: `image_id` is not a whole number from 0 on, or `first_id` not one from 1 on.
+            UsageError: `image_id` is not an integer >= 0, or `first_id` is not an integer >= 1.
         """
         from tipsseg.formats.coco import annotation_record, encode_masks
 

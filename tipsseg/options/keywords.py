@@ -138,7 +138,7 @@ def with_keywords(typed: type, *records: type) -> Callable[[_Function], _Functio
     The decorated function refuses other keywords.
     """
     hints = get_type_hints(typed)
-    doc = ["", "    Keywords:"]
+    doc = ["", "    Keyword Args:"]
     added = []
     for name, hint in hints.items():
         field, about = next(options[name] for options in map(options_of, records) if name in options)
