@@ -60,7 +60,9 @@ def test_masks_by_name_and_id(labels: LabelMap) -> None:
     for name in ("trees", 4, -1):
         with pytest.raises(UsageError, match="the labels have no class") as caught:
             labels.mask(name)
-        assert caught.value.hint == "The classes are panda leg, tree, sky."
+        assert caught.value.hint == (
+            "The classes are panda leg, tree, sky." if isinstance(name, str) else "The ids are 0 to 3."
+        )
 
 
 def test_objects_are_flat(labels: LabelMap) -> None:

@@ -51,8 +51,9 @@ class LabelMap:
     """Labels of one image. `np.asarray(result)` returns them as an array.
 
     Attributes:
-        labels: [H, W] uint8 (uint16 with more than 254 classes): 0 background, 1..N the classes, `ignore` below the minimum confidence.
-        confidence: [H, W] float32 in [0, 1] (float16 with more than 64 million pixels): the probability of the label that won, which is
+        labels: [H, W] uint8 (uint16 with more than 254 classes): 0 background, 1..N the classes, `ignore` below the minimum
+            confidence.
+        confidence: [H, W] float32 in [0, 1] (float16 with more than 64 million pixels): the probability of the label, which is
             softmax(score / temperature) over the classes and the background; the score of a class is that of its best phrase. For
             refined labels it is the refined probability.
         classes: The N classes, by id.
@@ -239,8 +240,8 @@ class LabelMap:
             min_area: See `find_objects`.
 
         Returns:
-            JSON-serialisable dicts: id, image_id, category_id (the id of the class), segmentation, area in pixels, bbox [x, y, w, h],
-            iscrowd, score.
+            JSON-serialisable dicts: id, image_id, category_id (the id of the class), segmentation, area in pixels,
+            bbox [x, y, w, h], iscrowd, score.
 
         Raises:
             UsageError: `image_id` is not an integer >= 0, or `first_id` is not an integer >= 1.
