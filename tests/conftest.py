@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from tipsseg.store import database
-
 # On cores that others use too, an example takes as long as it takes.
 settings.register_profile("tipsseg", deadline=None)
 settings.load_profile("tipsseg")
@@ -28,9 +26,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Labels do not depend on numba, and to load it takes a while. tests/labelling/test_compiled.py has it.
 os.environ.setdefault("TIPSSEG_NUMBA", "0")
-
-# No test loses power, and on a busy disk most of the time would go with waiting for it.
-database.SYNCHRONOUS = "OFF"
 
 if TYPE_CHECKING:
     from tipsseg import Model
@@ -90,6 +85,14 @@ def _contents(package: Path) -> dict[str, bytes]:
         for path in package.rglob("[!.]*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_waiting_for_the_disk() -> None:
+    """No test loses power, and on a busy disk most of the time would go with waiting for it."""
+    from tipsseg.store import database
+
+    database.SYNCHRONOUS = "OFF"
 
 
 @pytest.fixture(scope="session", autouse=True)
