@@ -220,7 +220,7 @@ def test_a_link_in_the_place_of_a_mask_is_no_correction(run: Run) -> None:
     Path("out/masks/a.png").symlink_to("../../mine.png")
     ran = run.command("convert", "out", "-f", "coco")
     assert ran.code == 1
-    assert "Error: out/masks/a.png: a link is in the place of the mask (Put the file itself there.)" in ran.err
+    assert "Error: out/masks/a.png: the mask is a symbolic link (Replace the link by the file itself.)" in ran.err
 
 
 def test_lists_of_formats_that_a_run_is_not_for_lose_what_is_labelled_anew(run: Run) -> None:

@@ -465,7 +465,7 @@ def mixed_shards(root: Path) -> None:
     make_run(root / "two", root / "imgs", SECOND, shard=Shard(1, 3))
 
 
-STRANGER = "what is there is not of the runs that are joined"
+STRANGER = "it does not belong to the runs that are joined"
 
 
 def orphan(path: str, build: Build = build_runs, target: str = "new") -> Refusal:
@@ -487,7 +487,7 @@ REFUSALS: Mapping[str, Refusal] = {
     ),
     "the records of a shard": Refusal(
         "one/shards/2-of-3: these are the records of one shard, 2/3", folders=("one/shards/2-of-3",),
-        build=shards_of("one", "one", "one"), hint="Give the output folder that has them.",
+        build=shards_of("one", "one", "one"), hint="Name the output folder that has them.",
     ),
     "a run.json of others": Refusal(
         "two/run.json: not by tipsseg, or damaged", edit_json("two/run.json", lambda each: each.update(tool="x"))
@@ -507,7 +507,7 @@ REFUSALS: Mapping[str, Refusal] = {
     "shards missing": Refusal(
         "one: of 9 shards, these are missing: 3-9", folders=("one",), target="one",
         build=shards_of("one", "one", count=9),
-        hint="Label what is missing with --shard I/9, or name the folder that it is in too.",
+        hint="Label the missing shards with --shard I/9, or name their folder too.",
     ),
     "shards of other numbers": Refusal(
         "one has shards of 2, two of 3 in all", folders=("one", "two"), build=mixed_shards
@@ -583,7 +583,7 @@ REFUSALS: Mapping[str, Refusal] = {
         build=mixed_folders,
     ),
     "a target that is a file": Refusal("cannot write imgs/a.png: imgs/a.png is a file", target="imgs/a.png"),
-    "a picture that is gone": Refusal("two/masks/b/a.png is not there", remove("two/masks/b/a.png")),
+    "a picture that is gone": Refusal("two/masks/b/a.png is missing", remove("two/masks/b/a.png")),
     "pictures that are gone": Refusal(
         "one/overlays/b/c.jpg is not there, and 1 more",
         together(remove("one/overlays/b/c.jpg"), remove("two/confidence/b/a.png")),
@@ -849,7 +849,7 @@ def interrupted(words: str, *, after: bool) -> None:
     *_, target = words.split()
     with at(Path(target, "run.json"), after=after):
         err = merge(words, 130).err
-    assert err.splitlines()[-1] == "Interrupted: the same command goes on from there."
+    assert err.splitlines()[-1] == "Interrupted: run the same command to resume."
 
 
 @pytest.mark.parametrize("name", ["run.json", "manifest.jsonl", "shards/2-of-3/manifest.jsonl"])

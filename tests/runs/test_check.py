@@ -255,7 +255,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "a class twice": (
         entry("a.png", lambda r: classes_of(r).append(classes_of(r)[0])),
-        [f"{MANIFEST}: line 1 is not an entry: id 1 is there twice; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 1 is not an entry: id 1 is listed twice; {SET_ASIDE}"],
     ),
     "the last line is cut off": (
         edit(MANIFEST, lambda data: data[:-9]),

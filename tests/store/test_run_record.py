@@ -291,7 +291,7 @@ def test_what_is_no_run_is_none(tmp_path: Path, data: bytes) -> None:
     refuse_other_record(tmp_path)
     (tmp_path / RUN_FILE).write_bytes(data)
     assert find_run(tmp_path) is None
-    with pytest.raises(OutputError, match=r"run.json: the file that is there is not the record of a run"):
+    with pytest.raises(OutputError, match=r"run.json: the file is not a record of tipsseg"):
         refuse_other_record(tmp_path)
 
 
@@ -344,6 +344,6 @@ def test_what_is_not_as_it_is_written_is_told(tmp_path: Path, key: str, value: o
 
 def test_a_record_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / RUN_FILE).mkdir()
-    with pytest.raises(OutputError, match=r"run.json: the file that is there is not the record of a run"):
+    with pytest.raises(OutputError, match=r"run.json: the file is not a record of tipsseg"):
         write_run(Ownership(tmp_path), replace(INFO, spec=replace(SPEC, output=tmp_path)))
     assert find_run(tmp_path) is None

@@ -1,1 +1,1 @@
-"""An output folder: its lock, its one state, its exports, and the files that runs put in place."""
+"""Output folders: the lock, the state, its exports, and the files that runs write."""

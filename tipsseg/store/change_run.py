@@ -1,6 +1,6 @@
-"""Change a run that has ended: take corrected masks, classes and formats into it.
+"""Change a run that has ended: add corrected masks, classes and formats.
 
-with change_run(output) as changes:        no other process may write into the folder meanwhile
+with change_run(output) as changes:        locks the folder
     changes.run                            the run, see `open_run`
     changes.add(entry, rows)
     changes.end()
@@ -54,11 +54,11 @@ def change_run(output: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[RunCha
 
 
 class RunChanges:
-    """What becomes other in a run that has ended.
+    """The changes to a run that has ended.
 
     Attributes:
         run: The run.
-        followers: Formats that images are in beside those of `open_formats`, and that follow masks which a person corrected.
+        followers: Other formats that images are in, and that follow masks which a person corrected.
     """
 
     def __init__(self, run: Run) -> None:
@@ -71,21 +71,21 @@ class RunChanges:
         return self.run.records
 
     def set_files(self, files: FileOptions) -> None:
-        """Let labels become files by other options from now on; `end` writes them down."""
+        """Use other options of files from now on; `end` records them."""
         run = self.run
         run.info = replace(run.info, spec=replace(run.info.spec, files=files))
         run.context = run.context.with_files(files)
 
     def open_formats(self, formats: Sequence[str]) -> None:
-        """Let images come into these formats.
+        """Allow `add` to put images into these formats.
 
         Raises:
-            OutputError: Somebody else's files are where those of the whole run belong.
+            OutputError: A file for the whole run exists, and tipsseg did not write it.
         """
         context = self.run.context
         for file in (file for name in formats for file in run_files(name, context)):
             context.ownership.refuse_changed(file.path)
-        # All other formats follow masks that a person corrected, but for rows that a person changed too.
+        # All other formats follow corrected masks, unless a person changed the file of their rows too.
         others = set().union(*self._records.formats()) - {*formats, *model_only_formats()}
         rows = {name: rows_file(name, context) for name in FORMATS if name in others}
         self._formats = tuple(formats)
@@ -94,16 +94,16 @@ class RunChanges:
         )
 
     def begin(self) -> int:
-        """Write down which formats are to come, so that whoever finds the folder half done knows how to go on.
+        """Record the new formats, so that a conversion that is killed can be resumed.
 
-        Files that an earlier version put elsewhere are moved; return how many images have such files. Raises OutputError.
+        Move the files that an earlier version put elsewhere; return how many images have such files. Raises OutputError.
         """
         self._records.begin()
         write_run(self.run.context.ownership, replace(self.run.info, converting=self._formats))
         return move_files(self._records, self.run.context)
 
     def holds(self, name: str, entry: ManifestEntry, ref: ImageRef) -> bool:
-        """Return whether an image is in a format, with all that belongs to it."""
+        """Return True if an image is in a format, with its file and its rows."""
         return in_place(name, entry, ref, self.run.context, self._records)
 
     def put(self, ref: ImageRef, staged: Sequence[StagedFile], before: ManifestEntry) -> None:
@@ -111,14 +111,14 @@ class RunChanges:
         put_in_place(ref, staged, self.run.context, before.former)
 
     def add(self, entry: ManifestEntry, rows: Mapping[str, Rows] | None = None, left: Collection[str] = ()) -> None:
-        """Write down an image, whose files are in place, and its rows; it is in the formats `left` no more. Raises OutputError."""
+        """Record an image, whose files are in place, and its rows; it has left the formats `left`. Raises OutputError."""
         self._records.add(entry, rows, stale=left)
 
     def end(self, *, counted_again: bool = False) -> list[Path]:
-        """Write the files of the whole run, and the records. Return the files of open formats and of those that followed.
+        """Write the files for the whole run, and the records. Return the files of open formats and of those that followed.
 
         Args:
-            counted_again: Whether labels were changed since the run was summed up.
+            counted_again: Whether labels have changed since the run was summed up.
 
         Raises:
             OutputError: If one of them cannot be written.
@@ -130,8 +130,8 @@ class RunChanges:
         for name in self.followers:
             if all(context.ownership.is_unchanged(file.path) for file in run_files(name, context)):
                 write_run_files(name, context, records)
-        records.mark_fresh(*records.stale)  # of rows that a person changed after they began to follow
-        if counted_again or (info.converting and info.summary):  # what was broken off may have taken corrections
+        records.mark_fresh(*records.stale)  # of files of rows that a person changed meanwhile
+        if counted_again or (info.converting and info.summary):  # the killed conversion may have added corrections
             info = replace(info, summary=total(records.summaries(), context.classes).record())
         formats = tuple(dict.fromkeys((*info.spec.formats, *self._formats)))
         write_run(context.ownership, replace(info, spec=replace(info.spec, formats=formats), converting=()))
@@ -139,24 +139,24 @@ class RunChanges:
         return [file.path for name in (*self._formats, *followed) for file in run_files(name, context)]
 
     def tidy(self) -> None:
-        """Leave the records as a run does, once masks were added that a person corrected. Raises OutputError."""
+        """Write the exports. Raises OutputError."""
         self._records.end(self.run.context.ownership.record())
 
     def add_classes(self, names: Sequence[str]) -> None:
-        """Give the run further classes. Raises InputError for names that cannot be, and OutputError."""
+        """Add classes to the run. Raises InputError for invalid names, and OutputError."""
         info, context = _with_classes(self.run.info, names), self.run.context
         vocabulary = info.vocabulary or info.spec.vocabulary
         check_formats(self.run.formats, vocabulary.classes)
-        # In classes.json first; `_finish_adding` goes on from that.
+        # classes.json first: `_finish_adding` resumes from it.
         meanings = classes_json(vocabulary.classes, vocabulary.background_texts)
         context.ownership.write_run_file(context.output / CLASSES_FILE, meanings)
         write_run(context.ownership, info)
 
 
 def _finish_adding(output: Path) -> None:
-    """Let run.json have the further classes that classes.json has: adding them was broken off between the two. Raises OutputError.
+    """Add the classes to run.json that only classes.json has, if adding them was killed. Raises OutputError.
 
-    What is wrong with the files otherwise is told by who reads the run.
+    Other faults of the files are reported when the run is opened.
     """
     with suppress(OSError, ValueError, InputError):
         info, classes = read_run(output), read_classes(output)

@@ -1,4 +1,4 @@
-"""errors.jsonl: one line per image that failed. Without failures there is no such file."""
+"""Read and write errors.jsonl, which has one line per failed image, and exists only if an image failed."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Failure:
 
     Attributes:
         image: The name of the image.
-        path: Where it was.
-        reason: What is wrong with it.
+        path: The path that it had.
+        reason: What is wrong.
         hint: What to do.
     """
 
@@ -40,12 +40,12 @@ class Failure:
 
     @property
     def ref(self) -> ImageRef:
-        """The image, to be tried again."""
+        """Return the image, to try it again."""
         return ImageRef(actual_path(Path(), self.path), PurePosixPath(actual_name(self.image)))
 
     @property
     def may_last(self) -> bool:
-        """Whether it may be as it was: the file is still there, and is not a folder that can be listed by now."""
+        """Return True if the failure may last: the path exists, and is not a folder that can be listed by now."""
         path = self.ref.path
         return path.exists() and not (is_folder(path) and os.access(path, os.R_OK | os.X_OK))
 
@@ -62,7 +62,7 @@ def exported_failures(folder: Path) -> Iterator[Failure]:
 
 
 def read_failure(line: bytes) -> Failure | None:
-    """Return the failure in a line; None for a line that is no record, or names a path outside of an output folder."""
+    """Return the failure in a line; None if it is not a record, or has a name outside of an output folder."""
     try:
         record = parse(line)
         image, path = record["image"], record["path"]

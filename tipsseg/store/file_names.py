@@ -1,4 +1,4 @@
-"""Names in an output folder: which ones a file system takes for one, which inputs would share one, which ones a run has given."""
+"""Compare names in an output folder as its file system does, find inputs that would share one, and resume the names of a run."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ _ALIKE = (
 
 
 def exact(name: str) -> str:
-    """The key where only equal names are one file."""
+    """Return the key of a name if only equal names are one file."""
     return name
 
 
 def without_case(name: str) -> str:
-    """The key where upper and lower case are one; rather too many names are taken for one than too few."""
+    """Return the key of a name if upper and lower case are one; it may equate too many names, but not too few."""
     return name.casefold()
 
 
 def without_form(name: str) -> str:
-    """The key where the ways to spell an accented letter, in one character or in two, are one."""
+    """Return the key of a name if an accented letter of one character equals one of two characters."""
     return unicodedata.normalize("NFD", name)
 
 
 def without_case_and_form(name: str) -> str:
-    """The key of a file system that does both."""
+    """Return the key of a name if both differences are ignored."""
     # Normalised twice, as in Unicode's canonical caseless matching: folding case may undo the first.
     return without_form(without_case(without_form(name)))
 
 
 def name_key(folder: Path) -> NameKey:
-    """The key for the names of files in `folder`, or in the nearest of its parents that exists.
+    """Return the key function for names in `folder`, or in its nearest existing parent.
 
-    Finds out with two hidden files, which are removed at once. A process that is killed meanwhile leaves one, which the next call
-    removes. Where they cannot be written, only equal names are taken for one.
+    Probe with two hidden files, which are removed at once. If a process is killed meanwhile, the next call removes the file that it
+    left. If the files cannot be written, return `exact`.
     """
     place = next((each for each in (folder, *folder.absolute().parents) if is_folder(each)), Path())
     _remove_left(place)
@@ -74,13 +74,10 @@ def name_key(folder: Path) -> NameKey:
 
 
 class OutputNames:
-    """The names that the files of some images take: relative paths without their suffix, and their folders.
-
-    Keeps two texts per image.
-    """
+    """The used names of per-image files: relative paths without their suffix, and their folders. Memory: two texts per image."""
 
     def __init__(self, key: NameKey, names: str, formats: Iterable[str]) -> None:
-        """Which names are one to the file system, how files are named (see FileOptions), and the formats they are in."""
+        """Take the key function of the file system, the naming of files (see FileOptions), and the formats."""
         self.key = key
         self._names = names
         self._suffixes = tuple(
@@ -91,7 +88,7 @@ class OutputNames:
 
     @property
     def hint(self) -> str:
-        """What to do where two images would have one file."""
+        """Return what to do if two images would have one file."""
         full = (
             ""
             if self._names == NAMES[1]
@@ -101,9 +98,9 @@ class OutputNames:
         return f"Rename one of the two, or label them in two runs with an output folder each.{full}{alike}"
 
     def take(self, ref: ImageRef) -> str:
-        """Take the names of an image; take nothing where one of them is taken already.
+        """Use the names of an image, unless one of them is used already.
 
-        Returns which name is taken, and by what; "" where all went well, and where no format has a per-image file.
+        Returns which name is used, and by which image; "" on success, and if no format has a per-image file.
         """
         if not self._suffixes:
             return ""
@@ -130,23 +127,23 @@ class OutputNames:
 
 
 class RunNames:
-    """Names images as the run in a folder named them, wherever a later command would begin their names.
+    """Names images as the resumed run named them, even if a later command would begin the names at another folder.
 
     Attributes:
-        root: The folder that the names in the run begin at. None: nothing is labelled yet, or the images are from several folders.
+        root: The folder that the names in the run begin at; None if nothing is labelled yet, or for images of several folders.
     """
 
     def __init__(self, state: Path | None) -> None:
-        """Read run.json in a state folder; None: no run is gone on with."""
+        """Read run.json in a state folder; None if no run is resumed."""
         self._state = state if state is not None and os.path.lexists(state / MANIFEST_FILE) else None
         before = None if self._state is None else find_run(self._state)
         noted = None if before is None else before.image_root
         self.root = None if noted is None else actual_path(Path(), noted)
 
     def find(self, path: Path, name: PurePosixPath) -> PurePosixPath:
-        """Return the name of an image in the run: the one it has, or the one that it gets by the root; else `name`.
+        """Return the recorded name of an image in the run, or the name relative to its root; else `name`.
 
-        An image is known by its path. If the folders were moved, it is known by the end of its path and by its content.
+        Images are recognised by their path, or, if the folders were moved, by the end of their path and their content.
         """
         if self._state is None:
             return name
@@ -160,20 +157,20 @@ class RunNames:
             real, root = Path(os.path.realpath(absolute.parent), absolute.name), os.path.realpath(self.root)
             if real.is_relative_to(root):
                 return _posix(real.relative_to(root))
-        if printable_path(name) in images:  # whether it is that image is known when the folder is open
+        if printable_path(name) in images:  # compared with that image when the folder is opened
             return name
         ends = (_posix(PurePath(*absolute.parts[start:])) for start in range(1, len(absolute.parts)))
         return next((end for end in ends if _was_moved(images.get(printable_path(end)), absolute)), name)
 
     def named(self, ref: ImageRef) -> ImageRef:
-        """Return an image by its name in the run, see `find`."""
+        """Return an image with its name in the run, see `find`."""
         return replace(ref, relative=self.find(ref.path, ref.relative))
 
     def check(self, refs: Iterable[ImageRef], output: Path) -> None:
-        """Raise InputError for an image that has another name in the run in an output folder."""
+        """Raise InputError for an image that has another name in the run of an output folder."""
         for ref in refs:
             if (known := self.named(ref)) != ref:
-                where = "" if self.root is None else f", or give the folder that its names begin at, {self.root}"
+                where = "" if self.root is None else f", or label the folder that its names begin at, {self.root}"
                 raise InputError(
                     f"{ref.path} is {known.name} in {output}, and would be labelled again as {ref.name}",
                     f"Choose another output folder with argument `output`{where}.",
@@ -181,10 +178,10 @@ class RunNames:
 
     @cached_property
     def _recorded(self) -> tuple[dict[str, str], dict[str, tuple[str, Fingerprint]]]:
-        """The names of the labelled images by their paths, and their paths and contents by their names."""
+        """Return the names of the labelled images by path, and their paths and contents by name."""
         images: dict[str, tuple[str, Fingerprint]] = {}
         if self._state is not None:
-            with suppress(OutputError), closing(State(self._state)) as records:  # told when the folder is opened
+            with suppress(OutputError), closing(State(self._state)) as records:  # reported when the folder is opened
                 images = {each.image: (each.path, each.fingerprint) for each in records.entries()}
         return {path: image for image, (path, _) in images.items()}, images
 
@@ -194,7 +191,7 @@ def _posix(path: PurePath) -> PurePosixPath:
 
 
 def _was_moved(image: tuple[str, Fingerprint] | None, path: Path) -> bool:
-    """Whether a file is a labelled image that is not any more where it was."""
+    """Return True if a file is a labelled image that was moved."""
     if image is None:
         return False
     before, content = image
@@ -202,7 +199,7 @@ def _was_moved(image: tuple[str, Fingerprint] | None, path: Path) -> bool:
 
 
 def _is_one(folder: Path, name: str, other: str) -> bool:
-    """Whether a file of one name in `folder` is also found by the other."""
+    """Return True if a file in `folder` can be opened by both names."""
     start = f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}-"
     path = folder / (start + name)
     try:
@@ -216,8 +213,8 @@ def _is_one(folder: Path, name: str, other: str) -> bool:
 
 
 def _remove_left(folder: Path) -> None:
-    """Remove what killed processes left of `_is_one` in a folder, which need not be one of this program."""
-    if os.name != "posix":  # elsewhere the signal 0 is no question
+    """Remove the probes that killed processes left in a folder, which need not be an output folder."""
+    if os.name != "posix":  # elsewhere the signal 0 ends the process
         return
     with suppress(OSError):
         for name in os.listdir(folder):  # noqa: PTH208  names are enough

@@ -1,4 +1,4 @@
-"""An output folder while one run has it: what an earlier run did, what is added, and what a killed one left behind."""
+"""The output folder of one run: lock it, resume from an earlier run, record images, and finish."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ from tipsseg.util.record_paths import actual_path
 
 
 class OutputFolder:
-    """The output folder of one run; no other run can have it until it is closed. Use as a context manager.
+    """The output folder of one run, locked until it is closed. Use as a context manager.
 
     Attributes:
         path: The output folder.
-        context: What the writers have to know of the run.
-        resume: What was there before.
-        state: What is there now.
+        context: The context of the writers.
+        resume: What an earlier run left.
+        state: The record of the folder.
         kept: Files of an earlier run that `overwrite` did not remove, because they were changed since.
-        moved: How many images have files that were moved, see `results.move_files`.
+        moved: Number of images whose files were moved, see `results.move_files`.
     """
 
     def __init__(self, info: RunInfo, refs: Iterable[ImageRef | Failed]) -> None:
-        """Take the folder, and make way for the images.
+        """Lock the folder, and make way for the images.
 
         Args:
-            info: The run, as `plan_run` gives it.
+            info: The run, from `plan_run`.
             refs: The images of the run, as far as they are known.
 
         Raises:
-            OutputError: Where another run is at work there, where the folder has labels that mean something else, or where files
-                are in the way that this program did not write. Nothing was changed then.
+            OutputError: Another run is at work in the folder, its labels mean something else, or files are in the way that tipsseg
+                did not write. Nothing was changed.
         """
         spec = info.spec
         self.path = spec.output
@@ -74,7 +74,7 @@ class OutputFolder:
             elif not spec.replace_edited:
                 refuse_other_classes(self.resume)
             before = self.resume.before
-            #: What run.json says, or what it keeps of an earlier run that it does not say any more.
+            #: The content of run.json, or of an earlier run.json that this run will extend.
             self._record = before or info
             self._fraction_before = 0.0
             if before is not None and not spec.overwrite:
@@ -85,9 +85,8 @@ class OutputFolder:
             self._run_files = [(name, file) for name in spec.formats for file in run_files(name, context)]
             for _, file in self._run_files:
                 context.ownership.refuse_changed(file.path)
-            if spec.shard is None:  # else it may be another shard's, with the same content
+            if spec.shard is None:  # else another shard may have written it, with the same content
                 context.ownership.refuse_changed(context.output / CLASSES_FILE)
-            # From here on what is there is changed.
             refuse_in_the_way(self.resume, refs)
             self.moved = move_files(self.state, context)
             if spec.overwrite:
@@ -97,18 +96,17 @@ class OutputFolder:
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """The formats of the run."""
         return self._info.spec.formats
 
     @property
     def begun(self) -> bool:
-        """Whether an earlier run of the same has written the records that come first."""
+        """Return True if an earlier run with the same settings wrote the first records."""
         same = self.resume.of_the_same and self._files.val_fraction == self._fraction_before
         return same and (self.context.output / CLASSES_FILE).exists()
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to be written: an earlier run of the same ended here, and this one has added nothing."""
+        """Return True if an earlier run with the same settings ended here, and this one has added nothing."""
         return (
             self.begun
             and self._record.ended is not None
@@ -122,7 +120,7 @@ class OutputFolder:
 
     @property
     def run_paths(self) -> list[Path]:
-        """The files that stand for all images; without an image only what is there already and classes.json."""
+        """Return the files for the whole run; without an image only classes.json and existing files."""
         return [*(file.path for _, file in self._due_files()), self.context.output / CLASSES_FILE]
 
     def _due_files(self) -> list[tuple[str, RunFile]]:
@@ -130,15 +128,15 @@ class OutputFolder:
         return [(name, file) for name, file in self._run_files if some or os.path.lexists(file.path)]
 
     def begin(self, info: RunInfo) -> None:
-        """Write the records that come first: they say what masks mean, and that they are no inputs. Raises OutputError.
+        """Write the first records: the meaning of ids, and run.json, which marks masks as outputs. Raises OutputError.
 
         Args:
-            info: The run, as `Engine.start` gives it, with its `image_root` and when it `started`.
+            info: The run, from `Engine.start`, with `image_root` and `started`.
         """
         context = self.context
         self._info = replace(info, spec=replace(info.spec, files=self._files))
         self.resume.settle(self._info)
-        # A conversion that was broken off before is so still.
+        # An unfinished conversion stays unfinished.
         before = self._record
         self._record = replace(
             self._info,
@@ -152,7 +150,7 @@ class OutputFolder:
         write_run(context.ownership, self._record)
 
     def placed(self, results: Generator[ImageResult, None, None]) -> Generator[ImageResult, None, None]:
-        """Put the files of each labelled image in place; an image of which one is in the way has failed. Raises OutputError."""
+        """Put the files of each labelled image in place; an image fails if a file is in the way. Raises OutputError."""
         with closing(results):
             for result in results:
                 yield self._placed(result) if isinstance(result, Labelled) else result
@@ -165,16 +163,16 @@ class OutputFolder:
         return labelled
 
     def add(self, labelled: Labelled) -> None:
-        """Note that an image is done. Raises OutputError."""
+        """Record a labelled image. Raises OutputError."""
         before = self.state.get(labelled.ref.name)
         entry = self.resume.with_other_formats(labelled.entry)
         outdated = [] if before is None else [name for name in before.formats if name not in entry.formats]
-        if before is not None:  # older labels, which nobody is to take for its labels
+        if before is not None:  # older labels, which nobody must take for the new ones
             remove_files(before, outdated, self.context, self._record.spec.files)
         self.state.add(entry, labelled.rows, stale=outdated)
 
     def keep(self, unchanged: Unchanged) -> None:
-        """Note that an image was done before, and where it is now. Raises OutputError."""
+        """Record the present path of an unchanged image. Raises OutputError."""
         ref, entry = unchanged.ref, unchanged.entry
         context = self.context
         restore_links(context, ref, [name for name in self._info.spec.formats if name in entry.formats])
@@ -183,13 +181,13 @@ class OutputFolder:
         self.state.mend(ref.name)
 
     def fail(self, failed: Failed) -> None:
-        """Note that an image failed; what an earlier run made of it stays, as it was. Raises OutputError."""
+        """Record that an image failed; its labels of an earlier run stay. Raises OutputError."""
         self.state.fail(Failure.of(failed.ref, failed.error))
 
     def finish(self, counts: Counts, batch_size: int | None) -> None:
-        """Write the records that come last. Raises OutputError, also where files of this run were removed meanwhile."""
+        """Write the last records. Raises OutputError, also if files of this run were removed meanwhile."""
         context = self.context
-        if self.state.is_removed():  # nothing that follows would be true
+        if self.state.is_removed():  # the last records would be wrong
             raise _removed(self.state.path)
         removed = self._removed_file()
         for name in dict.fromkeys(name for name, _ in self._due_files()):
@@ -199,7 +197,7 @@ class OutputFolder:
         self._record = replace(
             self._record,
             spec=replace(self._record.spec, formats=self.formats),
-            # Of these formats the files for the whole run are whole now.
+            # The files of these formats for the whole run are complete now.
             converting=tuple(name for name in self._record.converting if name not in self.formats),
             ended=datetime.now(UTC),
             counts=counts,
@@ -213,7 +211,7 @@ class OutputFolder:
             raise _removed(removed)
 
     def _write_outdated(self) -> None:
-        """Leave images that are in a format no more out of its files for the whole run. Raises OutputError."""
+        """Remove images that left a format from its files for the whole run. Raises OutputError."""
         context, state = self.context, self.state
         for name in state.stale.difference(self.formats):
             for file in run_files(name, context):
@@ -227,7 +225,7 @@ class OutputFolder:
         return self.state.rows(name, image) or ()
 
     def _removed_file(self) -> Path | None:
-        """The first file of an image of this run that is not there any more; None where all are there."""
+        """Return the first missing file of an image of this run; None if all exist."""
         context = self.context
         for file in self.state.added_files():
             path = actual_path(context.output, file)
@@ -236,7 +234,7 @@ class OutputFolder:
         return None
 
     def totals(self) -> Totals:
-        """What all images of the folder hold together, once all are labelled. Raises OutputError."""
+        """Return the totals of all images of the folder, once all are labelled. Raises OutputError."""
         if self._totals is None:  # all entries are read
             self._totals = total(self.state.summaries(), self.context.classes)
         return self._totals
@@ -247,12 +245,12 @@ class OutputFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:  # files of images that were made, and are not in place
+        if error is not None:  # files of images that are not in place
             clean_up_run(self.path, self.state.folder, self.context.owner)
         self._stack.close()
 
     def _overwrite(self) -> None:
-        """Remove what an earlier run wrote; files of images that were changed since stay, and corrected masks stay corrections.
+        """Remove the files of an earlier run. Edited files stay, and corrected masks stay corrections.
 
         Raises OutputError.
         """
@@ -263,7 +261,7 @@ class OutputFolder:
             options, edited = self._record.spec.files, self._info.spec.replace_edited
             left = remove_files(entry, entry.formats, context, options, edited=edited)
             paths = {name: actual_path(context.output, place) for name, place in entry.files.items()}
-            # What has rows in a file of the whole run stays with them, if this run writes that file.
+            # A format of rows stays together with its rows, if this run writes the file for the whole run.
             formats = [name for name in self.formats if FORMATS[name].has_rows] if left else []
             rows = {name: self.state.rows(name, entry.image) for name in formats}
             stays = {name for name in paths if rows.get(name) is not None or not FORMATS[name].has_rows}
@@ -280,7 +278,7 @@ class OutputFolder:
         kept = {*self.kept, *(path for path in self.resume.kept if os.path.lexists(path))}
         places = tuple(sorted(printable_path(path.relative_to(context.output)) for path in kept))
         if before is not None:
-            # The record of the kept files stands before the manifest goes, so that a run that is killed here loses neither.
+            # Record the kept files before the images are removed, so that a run that is killed here loses neither.
             nothing = replace(before, ended=None, counts=Counts(), summary={}, converting=(), lost=False)
             write_run(ownership, replace(nothing, kept=places))
         self.state.replace(corrected)
@@ -289,7 +287,7 @@ class OutputFolder:
 
 
 def _clean_up_before(spec: RunSpec) -> None:
-    """Remove what a killed run left behind."""
+    """Remove the temporary files of a killed run."""
     if spec.shard is not None:
         clean_up([spec.output], spec.owner)
     clean_up_run(spec.output, spec.state, spec.owner)
@@ -300,10 +298,7 @@ def _removed(path: Path) -> OutputError:
 
 
 def clean_up_run(output: Path, state: Path, owner: str = "") -> None:
-    """Remove what was left in the folders of a run under temporary names, but what a run or a merge goes on from.
-
-    See `files.clean_up`.
-    """
+    """Remove temporary files from the folders of a run, but those that a run or a merge resumes from; see `files.clean_up`."""
     kept = {LOCK_FILE, MERGE_FILE, *(path.name for path in former_files(state))}
     clean_up([state, state / STATE_FOLDER], keep=kept)
     clean_up_below((place / folder for place in {output, state} for folder in image_folders()), owner)

@@ -1,6 +1,8 @@
-"""Who has a folder: a run, by a lock that ends with its process, however that ends; or a merge that has not ended.
+"""Lock a folder for a run, and mark it while a merge into it is unfinished.
 
-A merge is told of by a hidden file that is there from its beginning to its end, whichever process goes on with it.
+The lock ends with its process, however that ends. The mark of a merge is a hidden file that lasts until the merge ends, through as
+many processes as that takes. A file, and not a row of the database, for three reasons: whoever meets the folder can read it while
+the database is locked, and in a read-only folder; and a person can remove it to give the merge up.
 """
 
 from __future__ import annotations
@@ -25,27 +27,26 @@ from tipsseg.util.record_paths import actual_name
 
 LOCK_FILE = f"{TEMPORARY_PREFIX}lock"
 
-#: The hidden file of a merge that has not ended. It names the folders that are joined; null stands for the target itself.
+#: The hidden file of an unfinished merge: the names of the joined folders; null is the target itself.
 MERGE_FILE = f"{TEMPORARY_PREFIX}merging.json"
 
-#: Seconds to wait for a lock that somebody only looks at.
+#: Seconds to wait for a lock that `is_locked` has for a moment.
 _MOMENT = 1.0
 
-#: What a file system without locks answers. Where flock is not there at all, ENOSYS, filelock makes do with the file itself.
+#: Error numbers of a file system without locks. Without flock, ENOSYS, filelock uses the existence of the file.
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
 
 
 class FolderLock:
-    """The right to write into a state folder."""
+    """The lock of a state folder: its process alone may write there."""
 
     def __init__(self, state: Path) -> None:
-        """Take it. Raises OutputError where another living process has it, or the folder cannot be written.
+        """Acquire the lock. Raises OutputError if another process has it, or the folder cannot be written.
 
-        `left_over` tells whether an earlier run ended without giving it back, so that temporary files of it may be there.
+        `left_over` is True if an earlier run did not release it, and may have left temporary files.
         """
         path = state / LOCK_FILE
         self._path = path
-        # `is_locked` has it for a moment.
         self._lock = FileLock(path, timeout=_MOMENT, thread_local=False)
         self._made = [folder for folder in (state, *state.parents) if not is_folder(folder)]
         try:
@@ -54,7 +55,7 @@ class FolderLock:
                 raise OutputError(path, "it is a symbolic link", "Remove the link, or choose another output folder.")
             self.left_over = path.exists()
             _acquire(self._lock)
-            while not path.exists():  # whoever had it before removed the file after it was opened here
+            while not path.exists():  # its last owner removed the file after it was opened here
                 self._lock.release()
                 _acquire(self._lock)
         except Timeout as error:
@@ -73,21 +74,21 @@ class FolderLock:
             raise output_error(path, error) from error
 
     def give_back(self) -> None:
-        """Let others have it. Folders that were made for it go again where nothing came into them. Safe to call twice."""
+        """Release the lock, and remove the folders that were created for it and are empty. Safe to call twice."""
         try:
             if self._lock.is_locked:
-                # Before the release: afterwards it may be another's.
+                # Before the release: afterwards another process may have it.
                 with suppress(OSError):
                     self._path.unlink()
                     for folder in self._made:
                         folder.rmdir()
         finally:
-            with suppress(OSError):  # the file is gone, and the lock ends with the process at the latest
+            with suppress(OSError):  # the file is removed, and the lock ends with the process at the latest
                 self._lock.release()
 
 
 def is_locked(state: Path) -> bool:
-    """Whether a living process has the lock of a state folder."""
+    """Return True if a process has the lock of a state folder."""
     path = state / LOCK_FILE
     if not path.exists():
         return False
@@ -99,32 +100,32 @@ def is_locked(state: Path) -> bool:
     except Timeout:
         return True
     except OSError as error:
-        return error.errno != errno.EROFS  # there nobody can be at work
+        return error.errno != errno.EROFS  # no run can write there
 
 
 def _acquire(lock: BaseFileLock) -> None:
-    """Take a lock. Raises Timeout and OSError."""
+    """Acquire a lock. Raises Timeout and OSError."""
     with warnings.catch_warnings():
-        # That there is no flock does not concern the user, as what stands in for it does the same.
+        # The replacement for a missing flock does the same, so the user need not know.
         warnings.filterwarnings("ignore", "flock not supported", UserWarning)
         lock.acquire()
 
 
 def begin_merge(target: Path, folders: Sequence[Path]) -> None:
-    """Say in `target` that a merge of these folders has begun. Raises OutputError."""
+    """Mark `target` with the folders of a merge that begins. Raises OutputError."""
     named = [None if folder == target else printable_path(folder.absolute()) for folder in folders]
     atomic_write(target / MERGE_FILE, json_bytes(named))
 
 
 def is_begun(folder: Path) -> bool:
-    """Whether a merge into a folder has begun and has not ended."""
+    """Return True if a merge into a folder is unfinished."""
     return is_file(folder / MERGE_FILE)
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a merge into a folder has begun and has not ended, and the folder is of no use until then.
+    """Return True if a merge into a folder is unfinished, and the folder cannot be used until it ends.
 
-    While the folder has shards and no run.json, the shards can be used as if no merge had begun: it will read them again.
+    Shards can still be used until the folder has a run.json: the merge will read them again.
     """
     if not is_begun(folder):
         return False
@@ -133,7 +134,7 @@ def is_unfinished(folder: Path) -> bool:
 
 
 def finish_command(folder: Path) -> str:
-    """The command that finishes the merge into a folder."""
+    """Return the command that finishes the merge into a folder."""
     target = shell_word(str(folder))
     whole = os.path.lexists(folder / RUN_FILE)
     named = [target] if whole else [shell_word(str(each)) for each in folders_of(folder)]
@@ -141,7 +142,7 @@ def finish_command(folder: Path) -> str:
 
 
 def folders_of(target: Path) -> list[Path]:
-    """The folders of the merge that has begun in `target`; empty where they are not known."""
+    """Return the folders of the unfinished merge into `target`; none if they are unknown."""
     with suppress(OSError, ValueError, TypeError, RecursionError):
         named = json.loads((target / MERGE_FILE).read_bytes())
         return [target if name is None else Path(actual_name(name)) for name in named]

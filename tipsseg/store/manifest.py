@@ -1,4 +1,4 @@
-"""What the records say of an image: from which input, into which files, with which result. manifest.jsonl has a line of each."""
+"""The record of a labelled image: its input, its files, its result. manifest.jsonl has one line per image."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _SIX_NUMBERS = (int,) * 6
 
 @dataclass(frozen=True, slots=True)
 class TakenFrom:
-    """Where the mask of an image came from, if a correction by another program was taken in.
+    """Source of the mask of an image that `tipsseg correct` imported.
 
     Attributes:
         source: The file that the correction was in, absolute.
         format: The format of that file.
-        content: sha256 of what the correction says.
-        mask: sha256 of the mask that came of it. A mask with another content was changed since.
-        before: sha256 of the mask that was there before.
+        content: sha256 of the content of the correction.
+        mask: sha256 of the mask that was written. A mask with another sha256 was changed since.
+        before: sha256 of the mask that was replaced.
     """
 
     source: str
@@ -50,17 +50,17 @@ class ManifestEntry:
 
     Attributes:
         image: Its name, see ImageRef.name.
-        path: Where the input was, absolute, when it was labelled.
-        fingerprint: Of the input then.
-        digest: Of all that decided the labels, see `RunInfo.digest`.
-        summary: What the labels hold, see `summary.label_summary`: height, width, classes, background, ignored.
+        path: Absolute path of the input when it was labelled.
+        fingerprint: Fingerprint of the input at that time.
+        digest: Digest of all that decided the labels, see `RunInfo.digest`.
+        summary: Summary of the labels, see `summary.label_summary`: height, width, classes, background, ignored.
         files: Its per-image file in each format that has one, relative to the output folder, posix.
         formats: All formats that hold the image.
-        seconds: From opening the input to the last file.
-        written: What those files were when they were written. A file that is different now was edited.
-        objects: The objects that the labels show, whether or not a format lists them. None: an earlier version did not keep them.
-        corrected: sha256 of the edited mask that the labels are of. None: the labels are the run's own.
-        taken: Where the edited mask came from. None: nobody took a correction in, or a person changed the mask in its place.
+        seconds: Time from opening the input to writing the last file.
+        written: Fingerprints of these files when they were written. A file that differs now was edited.
+        objects: The objects in the labels, whether or not a format lists them; None in entries of an earlier version.
+        corrected: sha256 of the edited mask that the labels come from; None if they are the run's own.
+        taken: Source of an imported mask; None if no correction was imported, or the mask was edited in place.
     """
 
     image: str
@@ -77,7 +77,7 @@ class ManifestEntry:
     taken: TakenFrom | None = None
 
     def record(self) -> dict[str, object]:
-        """The entry as a line's JSON value."""
+        """Return the JSON value of the entry's line."""
         size = {key: self.summary[key] for key in ("height", "width")}
         rest = {key: value for key, value in self.summary.items() if key not in size}
         return {
@@ -100,11 +100,11 @@ class ManifestEntry:
 
     @property
     def numbers(self) -> ImageNumbers:
-        """The numbers of its summary. Of an entry that was read, they can be had without an error."""
+        """Return the numbers of the summary. They were checked if the entry was read."""
         return read_summary(self.summary)
 
     def without(self, formats: Collection[str]) -> ManifestEntry:
-        """The entry of the image in fewer formats."""
+        """Return the entry without these formats."""
         return replace(
             self,
             formats=tuple(name for name in self.formats if name not in formats),
@@ -114,23 +114,23 @@ class ManifestEntry:
 
     @property
     def former(self) -> Former:
-        """What its files may be before they are replaced."""
+        """Return what its files may be before they are replaced."""
         return Former(replaceable=self.replaceable, formats=self.formats, content=self.fingerprint.sha256)
 
     @property
     def replaceable(self) -> frozenset[tuple[str, str]]:
-        """Its files and the sha256 that they were written with. A file with the content of another format was changed."""
+        """Return its files, each with its recorded sha256. A file with the content of another format was changed."""
         return frozenset(
             (self.files[name], file.sha256) for name, file in self.written.items() if file.sha256 is not None
         )
 
 
 def expected_files(image: str, formats: Iterable[str], options: FileOptions) -> dict[str, str]:
-    """The per-image file of an image in each of these formats that has one, relative to the output folder.
+    """Return the per-image files of an image, by format, relative to the output folder.
 
     Args:
         image: The name of the image.
-        formats: The formats.
+        formats: The formats; those without a per-image file are ignored.
         options: How labels become files.
     """
     paths = {name: FORMATS[name].relative_path(PurePosixPath(image), options) for name in formats}
@@ -138,12 +138,12 @@ def expected_files(image: str, formats: Iterable[str], options: FileOptions) -> 
 
 
 def input_path(ref: ImageRef) -> str:
-    """Where an input is, as entries have it: absolute, links kept as they were given."""
+    """Return the path of an input as entries have it: absolute, with links as they were given."""
     return printable_path(Path(os.path.abspath(ref.path)))  # noqa: PTH100  Path.resolve follows links
 
 
 def read_entry(line: bytes) -> ManifestEntry:
-    """The entry in a line of manifest.jsonl. Raises ValueError for a line that is not as it is written."""
+    """Read a line of manifest.jsonl. Raises ValueError for a line that tipsseg does not write."""
     try:
         record = parse(line)
         entry = ManifestEntry(
@@ -168,7 +168,7 @@ def read_entry(line: bytes) -> ManifestEntry:
 
 
 def is_placed(entry: ManifestEntry, options: FileOptions) -> bool:
-    """Whether its files are where this version or an earlier one puts files of that image."""
+    """Return True if the files are where this version or an earlier one puts files of the image."""
     if any(part in ("", ".", "..") for part in entry.image.split("/")) or not FORMATS.keys() >= set(entry.formats):
         return False
     places = {name: FORMATS[name].possible_paths(PurePosixPath(entry.image), options) for name in entry.formats}
@@ -184,14 +184,14 @@ def _read_taken(record: Mapping[str, object]) -> TakenFrom:
 def _read_object(record: list[object]) -> ObjectScore:
     class_id, area, y, x, h, w, score = record
     numbers = (class_id, area, y, x, h, w)
-    # JSON's true is an int to Python.
+    # JSON's true is an int in Python.
     if tuple(map(type, numbers)) != _SIX_NUMBERS or type(score) not in (int, float) or not 0 <= score <= 1:  # type: ignore[operator]
         raise ValueError("an object without its numbers")
     return (*numbers, float(score))  # type: ignore[return-value, arg-type]
 
 
 def _check_names(entry: ManifestEntry) -> None:
-    """Raise ValueError for names that are not of files below an output folder, and for files without their record."""
+    """Raise ValueError for names outside of an output folder, and for files without a fingerprint."""
     for what, name in (("image", entry.image), *((f"files.{form}", file) for form, file in entry.files.items())):
         if not is_inside(name):
             raise ValueError(f"`{what}` is {short(name)}")

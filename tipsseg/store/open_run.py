@@ -1,11 +1,11 @@
-"""Open a run that is there: its records, its images, and what can be read back of them.
+"""Open the run of an output folder, and read its records and images.
 
     with open_run(output) as run:                     the run of an output folder, which has ended
         for image in run.images():
             labels = image.labels()
     with open_runs(output, ended=False) as runs:      the run of an output folder, or its shards; they may be at work
 
-Whatever is wrong with the records is told as a RecordError: in which file, what, and what to do.
+Faults of the records raise RecordError, with the file, the fault and a hint.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ from tipsseg.util.files import describe_error, is_folder, read_regular
 from tipsseg.util.json_values import parse, short
 from tipsseg.util.printable import join_first, shell_word
 
-#: What is wrong with a record that says something else than this version writes.
+#: The fault of a record that this version does not write.
 OTHER_VERSION = "not as this version of tipsseg writes it"
 
-#: What to do about a run that was broken off.
+#: The hint for a run that was broken off.
 RUN_AGAIN = "Run the command that made it again; what is done there stays."
 
-#: What to do if classes.json gives ids another meaning than run.json.
+#: The hint if ids have another meaning in classes.json than in run.json.
 OTHER_CLASSES = f"Restore {CLASSES_FILE}. Or remove it and run the command that labelled the images again."
 
-_GIVE = "Give an output folder of tipsseg label."
+_NAME_FOLDER = "Name an output folder of tipsseg label."
 
-#: What is wrong with a folder that is not there, and what to do.
-NO_FOLDER = "no such folder", _GIVE
+#: The fault of a missing folder, and the hint.
+NO_FOLDER = "no such folder", _NAME_FOLDER
 
 
 class Run:
-    """A run that is there, or a shard of one.
+    """A recorded run, or a shard of one.
 
     Attributes:
-        info: What its run.json says.
-        context: What the formats have to know of it; its classes are those of classes.json.
+        info: Content of its run.json.
+        context: Context of the formats, with the classes of classes.json.
         records: Its images.
-        max_pixels: An image of more pixels is refused.
+        max_pixels: Larger images are refused.
     """
 
     def __init__(self, info: RunInfo, classes: tuple[LabelClass, ...], records: State, max_pixels: int) -> None:
@@ -72,7 +72,7 @@ class Run:
 
     @property
     def state(self) -> Path:
-        """The state folder; the output folder, but for a shard."""
+        """Return the state folder, which differs from the output folder for a shard."""
         return self.info.spec.state
 
     @property
@@ -85,7 +85,7 @@ class Run:
 
     @property
     def classes(self) -> tuple[LabelClass, ...]:
-        """The classes, with the ids and names that run.json has."""
+        """Return the classes, with the ids and names of run.json."""
         return self.context.classes
 
     def __len__(self) -> int:
@@ -95,9 +95,9 @@ class Run:
         return image in self.records
 
     def entries(self) -> Iterator[ManifestEntry]:
-        """Yield what the records say of each image, in the order of the names.
+        """Yield the entries of the images, in the order of the names.
 
-        Raises RecordError for files that no version puts there: anybody may have written the manifest that was taken over.
+        Raises RecordError for files at places that no version uses: anybody may have written a manifest that was taken over.
         """
         for entry in self.records.entries():
             if self.records.taken_over and not is_placed(entry, self.context.files):
@@ -106,7 +106,7 @@ class Run:
             yield entry
 
     def entry(self, image: str) -> ManifestEntry:
-        """Return what the records say of an image that the run has. Raises KeyError."""
+        """Return the entry of an image. Raises KeyError for an unknown image."""
         entry = self.records.get(image)
         if entry is None:
             raise KeyError(image)
@@ -120,7 +120,7 @@ class Run:
         return map(self.image, self.entries())
 
     def corrections(self) -> Iterator[tuple[RunImage, Mask | None]]:
-        """Yield the images, each with the mask that a person changed; see `RunImage.correction`."""
+        """Yield the images, each with its edited mask or None; see `RunImage.correction`."""
         return ((image, image.correction()) for image in self.images())
 
     def failures(self) -> Iterator[tuple[str, Path, str]]:
@@ -152,9 +152,8 @@ def open_runs(
         max_pixels: Larger images are refused.
 
     Raises:
-        RecordError: For what is not an output folder, or has not ended, and for records that are not as a run leaves them, or that
-            lost images. There may be journals of a run, or of a conversion, that came later and was broken off.
-        OutputError: For a manifest that cannot be read.
+        RecordError: The folder is not an output folder, the run has not ended, or its records are damaged or lost images.
+        OutputError: The manifest cannot be read.
     """
     with ExitStack() as stack:
         shards: list[Shard | None] = [*_shards_of(output)]
@@ -165,7 +164,7 @@ def open_runs(
 
 @contextmanager
 def open_shards(output: Path) -> Iterator[tuple[Run, ...]]:
-    """Open the shards of an output folder, whatever else is in it. Raises as `open_runs` does."""
+    """Open the shards of an output folder, even beside a whole run. Raises as `open_runs` does."""
     with ExitStack() as stack:
         shards = shards_in(output)
         yield tuple(_open(output, each, stack, ended=True, own=None, max_pixels=MAX_PIXELS) for each in shards)
@@ -180,18 +179,18 @@ def refuse_other_settings(runs: Sequence[Run]) -> None:
 
 
 def join_hint(output: Path) -> str:
-    """Return what to do if a command takes a whole run, and the folder holds shards."""
+    """Return the hint if a command needs a whole run, and the folder holds shards."""
     folder = shell_word(str(output))
     return f"Join them first: tipsseg merge {folder} -o {folder}"
 
 
 def conversion_begun(info: RunInfo, records: State) -> tuple[str, ...]:
-    """Return the formats of a conversion that was begun and has not ended; formats that only follow a correction are left out."""
+    """Return the formats of an unfinished conversion, but those that only follow a correction."""
     return info.converting or tuple(name for name in FORMATS if name in records.stale)
 
 
 def broken_conversion(output: Path, formats: Sequence[str]) -> RecordError:
-    """Return the error for a conversion that was broken off: the manifest has its formats, and no file of the whole run does."""
+    """Return the error for an unfinished conversion: images are in its formats, but the files for the whole run are not written."""
     names = ",".join(formats)
     return RecordError(
         output,
@@ -201,7 +200,7 @@ def broken_conversion(output: Path, formats: Sequence[str]) -> RecordError:
 
 
 def read_record(path: Path, hint: str) -> RunInfo:
-    """Return what a run.json says. Raises RecordError, with this hint."""
+    """Read a run.json. Raises RecordError, with this hint."""
     try:
         record = parse(read_regular(path))
         if not isinstance(record, dict) or record.get("tool") != "tipsseg":
@@ -214,7 +213,7 @@ def read_record(path: Path, hint: str) -> RunInfo:
 
 
 def _shards_of(output: Path) -> list[Shard]:
-    """Return the shards of an output folder; none for a whole run. Raises RecordError for what is not one or the other."""
+    """Return the shards of an output folder; none for a whole run. Raises RecordError if it is neither, or both."""
     if not is_folder(output):
         raise RecordError(output, *NO_FOLDER)
     if is_unfinished(output):
@@ -233,7 +232,7 @@ def _open(
     if ended and state != own and is_locked(state):
         raise RecordError(state, "a run is at work there", "Wait for it to end.")
     if not os.path.lexists(state / RUN_FILE):
-        raise RecordError(state, f"no {RUN_FILE} in it, so it is not what tipsseg label leaves", _GIVE)
+        raise RecordError(state, f"no {RUN_FILE} in it, so it is not what tipsseg label leaves", _NAME_FOLDER)
     info = read_record(state / RUN_FILE, check_hint(output))
     check_shard(info, shard, state)
     if ended and info.ended is None:
@@ -244,11 +243,11 @@ def _open(
 
 
 def check_shard(info: RunInfo, shard: Shard | None, state: Path) -> None:
-    """Raise RecordError for the record of another shard than that of the folder that it is in."""
+    """Raise RecordError if a shard's record is in the folder of another."""
     noted = info.spec.shard
     if shard is None and noted is not None:
         raise RecordError(
-            state, f"these are the records of one shard, {noted}", "Give the output folder that has them."
+            state, f"these are the records of one shard, {noted}", "Name the output folder that has them."
         )
     if noted != shard:
         what = "null" if noted is None else short(str(noted))
@@ -257,7 +256,7 @@ def check_shard(info: RunInfo, shard: Shard | None, state: Path) -> None:
 
 
 def _check_records(info: RunInfo, records: State) -> None:
-    """Raise RecordError if the records have lines that are not entries, or have lost images."""
+    """Raise RecordError if the records have unreadable lines, or lost images."""
     path, done, held = info.spec.state / MANIFEST_FILE, info.images if info.ended else 0, len(records)
     if records.unreadable:
         raise RecordError(path, records.unreadable, check_hint(info.spec.output))
@@ -272,7 +271,7 @@ def _check_records(info: RunInfo, records: State) -> None:
 
 
 def _read_classes(info: RunInfo) -> tuple[LabelClass, ...]:
-    """Return the classes in classes.json. Raises RecordError if run.json gives the ids another meaning."""
+    """Read classes.json. Raises RecordError if the ids have another meaning in run.json."""
     output = info.spec.output
     path = output / CLASSES_FILE
     try:

@@ -1,4 +1,4 @@
-"""The result of one image of a run, and its files in the output folder."""
+"""Results of the images of a run, and their files in the output folder: are they in place, edited, to be moved or removed?"""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from tipsseg.util.record_paths import actual_name, actual_path
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Result of an image that this run labelled.
+    """The result of an image that this run labelled.
 
     Attributes:
         ref: The image.
-        entry: Its line in the manifest.
-        rows: Its rows for the files of the whole run, by format.
-        polygon_quality: How well the polygons fit its pixels.
-        remarks: How the model saw less than is in the file.
-        damaged: What was wrong with the file of its features, which was written again; "" where nothing was.
-        staged: Its per-image files, until they are put in place.
+        entry: Its manifest entry.
+        rows: Its rows for the files for the whole run, by format.
+        polygon_quality: Agreement of the polygons with its pixels.
+        remarks: Differences between the file and what the model saw.
+        damaged: What was wrong with its feature file, which was written again; "" if it was sound.
+        staged: Its per-image files under temporary names.
     """
 
     ref: ImageRef
@@ -45,14 +45,14 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """Result of an image that an earlier run labelled: nothing that matters has changed, or edited labels are kept.
+    """The result of an image that an earlier run labelled, and that is up to date or was edited.
 
     Attributes:
         ref: The image.
-        entry: Its line in the manifest.
-        edited: The formats whose files were edited.
-        lacking: The formats of this run that an edited image is not in.
-        other_input: Whether the image was changed after its labels were edited.
+        entry: Its manifest entry.
+        edited: Formats whose files were edited.
+        lacking: Formats of this run that an edited image is not in.
+        other_input: Whether the image has changed since its labels were edited.
     """
 
     ref: ImageRef
@@ -64,7 +64,7 @@ class Unchanged:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Result of an image that cannot be labelled. A folder that cannot be listed may stand here for its images.
+    """The result of an image that cannot be labelled, or of a folder that cannot be listed.
 
     Attributes:
         ref: The image.
@@ -76,23 +76,22 @@ class Failed:
 
     @property
     def name(self) -> str:
-        """The name of the image."""
         return self.ref.name
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Result of an image whose features are in the feature store.
+    """The result of an image whose features are in the feature store.
 
     Attributes:
         ref: The image.
-        file: The file of its features; of several scales that of the coarsest.
-        size: (height, width) of the image in pixels, upright.
-        windows: How many windows the model saw; 1 for an image that it saw in one piece.
+        file: Its feature file; at several scales that of the coarsest.
+        size: (height, width) of the upright image in pixels.
+        windows: Number of windows; 1 for a whole image.
         bytes: Bytes of the features.
-        made: Whether this run has made them, or those of a scale.
+        made: Whether this run computed them, or those of one scale.
         damaged: See Labelled.
-        finer: The files of the features at larger scales, in ascending order.
+        finer: The feature files at larger scales, in ascending order.
         remarks: See Labelled; of an image that this run has encoded.
     """
 
@@ -108,24 +107,24 @@ class Encoded:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The file at each scale."""
+        """Return the feature file at each scale."""
         return (self.file, *self.finer)
 
 
 ImageResult = Labelled | Unchanged | Failed
 
-#: What an earlier run left of an image: it is to be labelled, or its result is known.
+#: An image to be labelled, or its result.
 Left = ImageRef | Unchanged | Failed
 
 
 def image_paths(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
-    """Where the per-image files of an image are, by format."""
+    """Return the paths of the per-image files of an image, by format."""
     paths = {name: context.image_path(FORMATS[name], ref) for name in formats}
     return {name: path for name, path in paths.items() if path is not None}
 
 
 def restore_links(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> None:
-    """Let the links to an image lead to it where they do not, as after it was moved. Raises OutputError."""
+    """Make the links to an image lead to it again, if it was moved. Raises OutputError."""
     for name in formats:
         place = FORMATS[name].link_path(ref.relative, context.files)
         if place is not None:
@@ -139,16 +138,16 @@ def remove_files(
 
     Args:
         entry: The image.
-        formats: The formats that it is in no more.
-        context: Of the output folder.
-        options: How its labels became files.
-        edited: Whether files that were changed since may go too.
+        formats: The formats that it leaves.
+        context: Context of the output folder.
+        options: Options that its files were written with.
+        edited: Whether files that were changed since are removed too.
 
     Returns:
         The files that were changed since, and stay.
 
     Raises:
-        OutputError: Where a file cannot be removed.
+        OutputError: A file cannot be removed.
     """
     ownership, kept = context.ownership, []
     for name in formats:
@@ -162,21 +161,19 @@ def remove_files(
 
 
 def link_of(entry: ManifestEntry, name: str, options: FileOptions) -> PurePosixPath | None:
-    """Where the link to an image is in a format, relative to the output folder; None where there is none."""
+    """Return the place of the link to an image in a format, relative to the output folder; None if the format has no link."""
     places = FORMATS[name].possible_paths(PurePosixPath(entry.image), options)
     return places.get(entry.files.get(name, ""))
 
 
 def move_files(state: State, context: RunContext) -> int:
-    """Move files of images that an earlier version, or another `val_fraction`, put elsewhere than the context has them.
-
-    The same again goes on where it was broken off.
+    """Move files of images that an earlier version, or another `val_fraction`, put elsewhere; a second call resumes a killed one.
 
     Returns:
-        How many images have files that were moved.
+        Number of images whose files were moved.
 
     Raises:
-        OutputError: Where other files are in the way; nothing was moved then.
+        OutputError: Other files are in the way; nothing was moved.
     """
     moved = 0
     for name, form in FORMATS.items():
@@ -186,7 +183,7 @@ def move_files(state: State, context: RunContext) -> int:
             context.ownership.remove_run_file(context.state / former)
         if not images:
             continue
-        for file in run_files(name, context):  # first: as long as a file is not moved, this is done again
+        for file in run_files(name, context):  # first: if the process is killed, the remaining moves come here again
             context.ownership.refuse_changed(file.path)
             file.write(held)
         for image in images:
@@ -200,14 +197,14 @@ def move_files(state: State, context: RunContext) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """Files of an image that are to be moved: its entry afterwards, and from where each goes to where."""
+    """Files of an image to be moved: the entry afterwards, and pairs of old and new path."""
 
     entry: ManifestEntry
     paths: tuple[tuple[Path, Path], ...]
 
 
 def _move(state: State, image: str, name: str, context: RunContext) -> _Move | None:
-    """What is to be moved of an image in a format; None for nothing. Raises OutputError where something is in the way."""
+    """Return the moves of an image in a format; None if its files are in place. Raises OutputError if a file is in the way."""
     entry = state.get(image)
     if entry is None or name not in entry.files:
         return None
@@ -225,7 +222,7 @@ def _move(state: State, image: str, name: str, context: RunContext) -> _Move | N
 
 
 def in_place(name: str, entry: ManifestEntry, ref: ImageRef, context: RunContext, state: State) -> bool:
-    """Whether an image is in a format, as the records say: its per-image file is as written, and its rows are there."""
+    """Return True if an image is in a format: recorded, its per-image file as written, its rows present."""
     file = entry.files.get(name)
     return (
         name in entry.formats
@@ -239,9 +236,9 @@ def in_place(name: str, entry: ManifestEntry, ref: ImageRef, context: RunContext
 
 
 def edited_formats(entry: ManifestEntry, ref: ImageRef, context: RunContext) -> tuple[str, ...]:
-    """The formats in which an image has a file that is there, and not as this program wrote it.
+    """Return the formats whose files of an image exist, and are not as tipsseg wrote them.
 
-    A file of the size and time that it was written with is not read; `find_correction` and `check_image` read it.
+    Files with the recorded size and time are not read here; `RunImage.correction` and `check_image` read them.
     """
     found = []
     for name, file in entry.files.items():

@@ -1,4 +1,4 @@
-"""run.json: what was run, on what, with which result. It is written from a RunInfo, and read into one, here alone."""
+"""Write a RunInfo to run.json, and read it back; plan a run."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ RUN_FILE = "run.json"
 #: Options that earlier versions had.
 GONE = frozenset({"presence", "keep_cosines"})
 
-#: Options of the machine that run.json keeps, though labels do not depend on them.
+#: Options that run.json records although labels do not depend on them.
 _WISHES = {"device": str, "dtype": str, "batch_size": int}
 
-#: Packages whose version may matter to labels or files.
+#: Packages whose versions may change labels or files.
 _PACKAGES = ("torch", "numpy", "pillow", "opencv-python", "pycocotools", "sentencepiece", "safetensors")
 
 
 def plan_run(spec: RunSpec) -> RunInfo:
-    """What is known of a run before its model is loaded.
+    """Resolve what is known of a run before its model is loaded.
 
     Raises:
-        UsageError: Where the vocabulary was fitted with another model or in another mode.
-        CheckpointError: Where the files of a local model cannot be read.
-        OutputError: Where the feature store is none, or has features of another kind.
+        UsageError: The vocabulary was fitted with another model or in another mode.
+        CheckpointError: The files of a local model cannot be read.
+        OutputError: The folder is not a feature store, or has features of another kind.
     """
     dtype = spec.dtype
     facts = find_model(spec.model).facts(keep_stamps=spec.use_cache)
@@ -74,12 +74,12 @@ def plan_run(spec: RunSpec) -> RunInfo:
 
 
 def check_fitted(spec: RunSpec, model: Mapping[str, object]) -> None:
-    """Raise UsageError for a fitted vocabulary of another model than this, see `ModelSource.facts`, or of another mode."""
+    """Raise UsageError for a fitted vocabulary of another model, see `ModelSource.facts`, or of another mode."""
     fitted, known = spec.fitted, model.get("sha256")
     if fitted is None:
         return
     if fitted.model_id != model["id"] and {fitted.model_id, model["id"]} <= read_lock().keys():
-        raise fitted.wrong_model_error(str(model["id"]))  # told before that other one is downloaded
+        raise fitted.wrong_model_error(str(model["id"]))  # before the other model is downloaded
     if isinstance(known, Mapping):
         fitted.check(known, str(model["id"]), spec.options.mode, spec.options.short_side)
 
@@ -87,40 +87,40 @@ def check_fitted(spec: RunSpec, model: Mapping[str, object]) -> None:
 def plan_features(
     folder: Path, feature_dtype: str | None, model: Mapping[str, object], dtype: str, options: LabelOptions
 ) -> StoreRecord | None:
-    """What a feature store says that is there already; None where there is none.
+    """Read the record of a feature store, and compare it with the options; None for a new folder.
 
     Args:
-        folder: Its folder.
-        feature_dtype: What features are to be kept in; None: as they are.
+        folder: The folder of the store.
+        feature_dtype: The dtype to store features in; None for the dtype of the store.
         model: See `ModelSource.facts`.
-        dtype: What the model is to compute in; "auto": as it did.
-        options: How images are shown to the model. A short side of None may be that of the store: the model says it.
+        dtype: The dtype of the model; "auto" for that of the store.
+        options: How images are shown to the model. A short side of None is that of the store, as the model alone knows its own.
 
     Raises:
-        OutputError: Where the folder is no store, or has features of another kind.
+        OutputError: The folder is not a store, or has features of another kind.
     """
-    there = read_store(folder)
-    if there is None:
+    stored = read_store(folder)
+    if stored is None:
         return None
     recipe = Recipe(
         model_identity(model),
-        there.recipe.dtype if dtype == "auto" else dtype,
+        stored.recipe.dtype if dtype == "auto" else dtype,
         options.mode,
-        there.recipe.short_side if options.short_side is None else options.short_side,
+        stored.recipe.short_side if options.short_side is None else options.short_side,
         specs.LABELS_VERSION,
     )
-    kept = there.dtype if feature_dtype is None else choose(feature_dtype, FEATURE_DTYPES, "dtype of features")
-    check_same(folder, there, StoreRecord(str(model["id"]), recipe, kept))
-    return there
+    kept = stored.dtype if feature_dtype is None else choose(feature_dtype, FEATURE_DTYPES, "dtype of features")
+    check_same(folder, stored, StoreRecord(str(model["id"]), recipe, kept))
+    return stored
 
 
 def begun_dtype(spec: RunSpec) -> str | None:
-    """The dtype that the labels in an output folder were begun in, by this run or another shard of it; None: there are none."""
+    """Return the dtype of the labels in an output folder, by this run or another shard; None without labels."""
     return next((info.dtype for info in _begun(spec) if info.dtype in DTYPE_NAMES), None)
 
 
 def _begun_feature_dtype(spec: RunSpec) -> str | None:
-    """The dtype of the features that the labels in an output folder were begun from; None: no features were kept."""
+    """Return the dtype of the features that the labels in an output folder come from; None without a feature store."""
     begun = _begun(spec) if spec.formats else ()
     return next((info.spec.feature_dtype for info in begun if info.spec.features is not None), None)
 
@@ -148,7 +148,7 @@ def _begun(asked: OutputOptions) -> Iterator[RunInfo]:
 
 
 def run_context(info: RunInfo) -> RunContext:
-    """What the writers of the formats have to know of a run."""
+    """Return the context of the formats."""
     spec = info.spec
     model = Path(str(info.model["id"])).name  # label files do not depend on where a local model is
     facts = {
@@ -169,7 +169,7 @@ def run_context(info: RunInfo) -> RunContext:
 
 
 def run_record(info: RunInfo) -> dict[str, object]:
-    """The content of run.json but for `files`; a run that is still going, or was broken off, has no `ended` and no `counts`."""
+    """Return the content of run.json but `files`; `ended` and `counts` are null until the run ends."""
     spec = info.spec
     maker = info.noted or Maker(
         __version__,
@@ -209,7 +209,7 @@ def run_record(info: RunInfo) -> dict[str, object]:
 def write_run(ownership: Ownership, info: RunInfo) -> Path:
     """Write run.json into the state folder of a run and return its path. Raises OutputError.
 
-    Its `files` are the files that stand for the whole run, each with its size, time and digest, as `ownership` has them.
+    Its `files` are the files for the whole run, each with size, time and digest, from `ownership`.
     """
     path = info.spec.state / RUN_FILE
     refuse_other_record(info.spec.state)
@@ -219,7 +219,7 @@ def write_run(ownership: Ownership, info: RunInfo) -> Path:
 
 
 def refuse_other_record(state: Path) -> None:
-    """Raise OutputError where a run.json is there that is not by this program."""
+    """Raise OutputError if the folder has a run.json that tipsseg did not write."""
     path = state / RUN_FILE
     if not os.path.lexists(path):
         return
@@ -228,28 +228,23 @@ def refuse_other_record(state: Path) -> None:
     except (OSError, ValueError):
         record = None
     if not isinstance(record, dict) or record.get("tool") != "tipsseg":
-        raise OutputError(path, "the file that is there is not the record of a run, or cannot be read", MOVE)
+        raise OutputError(path, "the file is not a record of tipsseg, or cannot be read", MOVE)
 
 
 def find_run(state: Path) -> RunInfo | None:
-    """What the run.json in a state folder says; None where it is absent, or `read_run` cannot read it."""
+    """Read the run.json of a state folder; None if it is absent or cannot be read."""
     with suppress(OSError, ValueError):
         return read_run(state)
     return None
 
 
 def read_run(state: Path) -> RunInfo:
-    """What the run.json in a state folder says. Raises OSError, and ValueError for one that is not as it is written."""
+    """Read the run.json of a state folder. Raises OSError, and ValueError for content that tipsseg does not write."""
     return parse_run(parse(read_regular(state / RUN_FILE)), state)
 
 
 def parse_run(record: object, state: Path) -> RunInfo:
-    """What the content of a run.json says. Raises ValueError for one that is not as it is written.
-
-    Args:
-        record: The value of the JSON text.
-        state: The state folder that it is in.
-    """
+    """Parse the value of a run.json in a state folder. Raises ValueError for content that tipsseg does not write."""
     if take(record, "tool", str) != "tipsseg":
         raise ValueError(f"the tool is {short(take(record, 'tool', str))}")
     digest = take(record, "digest", str)
@@ -311,7 +306,7 @@ def _get(record: object, key: str) -> object:
 
 
 def _texts(record: object, key: str) -> list[str]:
-    """The texts of a list that need not be there; what is no text is left out."""
+    """Return the texts in an optional list; ignore other values."""
     found = _get(record, key)
     return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
 
@@ -330,7 +325,7 @@ def _parse_time(record: object, key: str) -> datetime | None:
 
 
 def _parse_vocabulary(record: Mapping[str, object]) -> tuple[Vocabulary, Vocabulary]:
-    """The vocabulary as it was asked for, and with its background resolved."""
+    """Return the vocabulary as it was asked for, and with its background resolved."""
     classes = take(record, "classes", list)
     ids = [take(each, "id", int) for each in classes]
     positive = [each for each in ids if each != BACKGROUND]  # those with 0 are negative
@@ -373,7 +368,7 @@ def _feature_record(folder: Path, dtype: str) -> dict[str, str]:
 
 
 def _parse_features(record: object) -> tuple[Path | None, str | None]:
-    """The feature store of a run, and what its features are kept in."""
+    """Return the folder of the feature store of a run, and the dtype of its features."""
     if _get(record, "features") is None:
         return None, None
     found = take(record, "features", dict)
@@ -393,7 +388,7 @@ def _parse_counts(record: Mapping[str, object]) -> Counts:
 
 
 def parse_files(record: Mapping[str, object]) -> dict[str, Fingerprint]:
-    """The files that stand for the whole run, without entries that are damaged."""
+    """Parse the files for the whole run; ignore damaged entries."""
     found: dict[str, Fingerprint] = {}
     for place, file in record.items():
         with suppress(ValueError):

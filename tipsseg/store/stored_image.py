@@ -1,4 +1,4 @@
-"""An image of a run, read back: the mask that counts, its labels, its confidence, the scores of its objects."""
+"""Read an image of a run back: its mask, edited or not, its labels, its confidence, the scores of its objects."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LABEL_AGAIN = "Move the file away and label the image again."
 _LEFT_OUT = "It lists no ignored pixels and no objects below argument `min_area`; label with argument `formats`=png."
 _BACK = "Correct the mask, or label the image again: the command that labelled it, with argument `replace_edited`."
 
-#: How formats hold the label ids of all pixels, see `Format.labels`.
+#: Values of `Format.labels` for formats that hold the label ids of all pixels.
 _ALL_PIXELS = ("mask", "archive")
 
 
@@ -55,11 +55,11 @@ class Mask:
 
 @dataclass(frozen=True, eq=False)
 class RunImage:
-    """An image of a run, and what can be read back of it. Any thread may ask.
+    """An image of a run. Any thread may read it.
 
     Attributes:
-        entry: Its line in the manifest.
-        run: The run. Labels that no file of the image holds can be read back until it is closed.
+        entry: Its manifest entry.
+        run: The run. Labels that are in no per-image file can be read until it is closed.
     """
 
     entry: ManifestEntry
@@ -67,12 +67,12 @@ class RunImage:
 
     @property
     def context(self) -> RunContext:
-        """What the formats have to know of the run."""
+        """Return the context of the formats."""
         return self.run.context
 
     @cached_property
     def stored(self) -> StoredImage:
-        """What files of the image are held against. Raises ImageError if the numbers of the entry cannot be."""
+        """Return what files of the image are compared with. Raises ImageError for impossible numbers in the entry."""
         names = {each.id: each.name for each in self.context.classes}
         try:
             return stored_image(self.entry, names, self.context.files, self.run.max_pixels, self.run.info.digest)
@@ -82,7 +82,7 @@ class RunImage:
             raise ImageError(place, reason, check_hint(self.context.output)) from error
 
     def path(self, images: Path | None) -> Path:
-        """Return where the image is: below the folder `images`; None: where it was when it was labelled."""
+        """Return the path of the image below the folder `images`; if that is None, the recorded path."""
         return actual_path(Path(), self.entry.path) if images is None else actual_path(images, self.entry.image)
 
     def ref(self, images: Path | None) -> ImageRef:
@@ -93,42 +93,42 @@ class RunImage:
 
     @property
     def masks(self) -> dict[str, Path]:
-        """The places of its index masks, by format."""
+        """Return the paths of its index masks, by format."""
         return {name: path for name in mask_formats() if (path := self.file(name)) is not None}
 
     def file(self, name: str) -> Path | None:
-        """Return the place of its file in a format; None if it has none."""
+        """Return the path of its file in a format; None if it has none."""
         file = self.entry.files.get(name)
         return None if file is None else actual_path(self.context.output, file)
 
     def correction(self) -> Mask | None:
-        """Return the mask that a person changed; None if no mask was changed, whatever its time and size say.
+        """Return the mask that a person changed, by its content; None if no mask was changed.
 
-        Raises ImageError if two masks were changed, each in its own way.
+        Raises ImageError if two masks were changed in different ways.
         """
         found: list[Mask] = []
         for name, path in self.masks.items():
             if path.is_symlink():
-                raise ImageError(path, "a link is in the place of the mask", "Put the file itself there.")
+                raise ImageError(path, "the mask is a symbolic link", "Replace the link by the file itself.")
             digest = digest_of(path)
             if digest and digest != self.entry.written[name].sha256 and not self.context.ownership.is_pending(path):
                 found.append(Mask(name, path, digest))
         taken = self.entry.taken
         if taken is not None:
-            # Of masks that one correction replaced, that which was not replaced yet does not count; nor does a copy of a mask that
-            # was edited since.
+            # A correction replaces several masks. Ignore a mask that it has not replaced yet, and its copies of a mask that was
+            # edited since.
             found = [each for each in found if each.digest != taken.before] or found
             found = found[:1] + [each for each in found[1:] if each.digest != taken.mask]
         if len(found) > 1 and found[0].digest != found[1].digest:
             raise ImageError(
                 found[0].path,
                 f"this mask was changed, and {found[1].path} was changed in another way",
-                "Remove the one that does not count.",
+                "Remove the wrong one.",
             )
         return found[0] if found else None
 
     def mask(self) -> Mask:
-        """Return the first of its masks that is there. Raises ImageError if none is."""
+        """Return the first of its masks that exists. Raises ImageError if none does."""
         for name, path in self.masks.items():
             if digest := digest_of(path):
                 return Mask(name, path, digest)
@@ -140,17 +140,17 @@ class RunImage:
         )
 
     def persons_mask(self, correction: Mask | None) -> Mask | None:
-        """Return the mask whose labels a person answers for; None if the labels are the run's.
+        """Return the mask with a person's labels; None if the labels are the run's.
 
-        That is the `correction`. After one was taken into other formats, a mask that is the run's again was corrected back.
+        It is the `correction`. Once a correction is in other formats, a mask with the run's content was corrected back.
         """
         return correction or (None if self.entry.corrected is None else self.mask())
 
     def read_mask(self, mask: Mask) -> LabelArray:
         """Return the label ids in a mask that a person may have changed [H, W].
 
-        Raises ImageError if it is no mask of the image's size and of the mode that the run wrote, or if ids are neither classes nor
-        background nor ignored pixels.
+        Raises ImageError for another size or mode than the run wrote, and for ids other than those of classes, background and
+        ignored pixels.
         """
         classes = self.stored.classes
         try:
@@ -161,16 +161,15 @@ class RunImage:
         unknown = [label_id for label_id in np.flatnonzero(count_labels(labels)).tolist() if label_id not in known]
         if unknown:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-            raise ImageError(mask.path, f"changed by hand: ids that are no class: {unknown[0]}{more}", _BACK)
+            raise ImageError(mask.path, f"changed by hand: unknown ids: {unknown[0]}{more}", _BACK)
         return labels
 
     # ---- labels and confidence of the run ----
 
     def labels(self) -> LabelArray:
-        """Return the label ids as the run wrote them [H, W], from the first format that is there and holds them.
+        """Return the label ids as the run wrote them [H, W], from the first format that exists and holds them.
 
-        Raises ImageError if no labels are left, or if a file is not as the run wrote it: nobody is to take older labels, from
-        another file, for newer ones.
+        Raises ImageError if no labels are left, or if a file is not as the run wrote it: labels of another file may be older.
         """
         for name in label_sources():
             if name not in self.entry.formats:
@@ -208,7 +207,7 @@ class RunImage:
         return path if path is not None and path.exists() else None
 
     def _other_content(self, name: str) -> str:
-        """Return what is wrong with a file that is not as it was written, by size or content; "" for others."""
+        """Return what is wrong with the size or content of a file; "" if it is as it was written."""
         path = self.file(name)
         if path is None:
             return ""
@@ -227,17 +226,17 @@ class RunImage:
 def stored_image(
     entry: ManifestEntry, classes: Mapping[int, str], options: FileOptions, max_pixels: int, digest: str
 ) -> StoredImage:
-    """Return what files of an image are held against.
+    """Return what files of an image are compared with.
 
     Args:
-        entry: Its line in the manifest.
+        entry: Its manifest entry.
         classes: The names of the run's classes by id, 1..N.
-        options: How the labels of the run became files.
+        options: Options that the files of the run were written with.
         max_pixels: Larger images are refused.
-        digest: Of all that decides the labels of the run.
+        digest: Digest of all that decides the labels of the run.
 
     Raises:
-        ValueError: If the numbers of the entry cannot be.
+        ValueError: The entry has impossible numbers.
     """
     numbers = entry.numbers
     size = numbers.size
@@ -246,24 +245,24 @@ def stored_image(
     pixels = {BACKGROUND: numbers.background, ignore_id(len(classes)): numbers.ignored}
     for each in numbers.classes:
         if each.id in pixels:
-            raise ValueError(f"id {each.id} is there twice")
+            raise ValueError(f"id {each.id} is listed twice")
         pixels[each.id] = each.pixels
     return StoredImage(entry.image, size, pixels, classes, options, entry.digest == digest)
 
 
 def label_sources() -> tuple[str, ...]:
-    """The formats that label ids can be read back from, those first that hold all pixels."""
+    """Return the formats that label ids can be read from; those that hold all pixels come first."""
     whole = (name for name, form in FORMATS.items() if form.labels in _ALL_PIXELS)
     return (*whole, *(name for name, form in FORMATS.items() if form.labels == "objects"))
 
 
 def archives() -> tuple[str, ...]:
-    """The formats that confidence and the best classes of patches can be read back from."""
+    """Return the formats that confidence and the best classes of patches can be read from."""
     return tuple(name for name, form in FORMATS.items() if form.labels == "archive")
 
 
 def suffices(name: str, held: Collection[str]) -> bool:
-    """Whether images in the formats `held` can be written in format `name` as the run would have written them."""
+    """Return True if images in the formats `held` can be written in format `name` as the run would have written them."""
     form = FORMATS[name]
     if form.needs_top_classes or form.needs_confidence:
         return not form.needs_top_classes and any(each in held for each in archives())
@@ -274,24 +273,24 @@ def suffices(name: str, held: Collection[str]) -> bool:
 
 
 def object_scores(objects: Iterable[LabelledObject]) -> tuple[ObjectScore, ...]:
-    """What the manifest keeps of objects."""
+    """Return the objects as the manifest records them."""
     return tuple((each.region.class_id, each.region.area, *each.region.box, each.score) for each in objects)
 
 
 class ObjectScores:
-    """Gives the objects of labels that were read back the scores that the manifest has.
+    """Finds the objects in labels that were read back, with their recorded scores.
 
     Attributes:
-        rough: How many objects got the mean of their class, because nothing closer is known.
+        rough: Number of objects without a recorded score, which got the mean of their class.
     """
 
     def __init__(self, known: Iterable[ObjectScore], means: Mapping[int, float], options: FileOptions) -> None:
-        """Of one image.
+        """Take the scores of one image.
 
         Args:
-            known: As the manifest has them.
+            known: The recorded objects.
             means: The confidence of other objects, by class.
-            options: What is one object.
+            options: Options that define an object.
         """
         self.rough = 0
         # No two objects have the same class, area and box: regions of one class that touch all four sides of one box meet.
@@ -300,7 +299,7 @@ class ObjectScores:
         self._options = options
 
     def objects(self, labels: LabelArray, classes: int) -> list[LabelledObject]:
-        """Return the objects that labels [H, W] of so many classes show, as `objects.labelled_objects` finds them."""
+        """Return the objects in labels [H, W] with this number of classes, as `objects.labelled_objects` does."""
         regions = object_regions(labels, classes, self._options)
         return [LabelledObject(region, self._score(region), self._options.simplify) for region in regions]
 

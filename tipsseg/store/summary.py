@@ -1,4 +1,4 @@
-"""What the labels of an image hold, for manifest.jsonl and lines of JSON; and the totals of a whole folder, for run.json."""
+"""Summarise the labels of an image for manifest.jsonl and lines of JSON, and the labels of a folder for run.json."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_i
 from tipsseg.util.json_values import take, take_share
 from tipsseg.util.printable import join_first, one_line, pluralize
 
-#: The confidence of what a person labelled.
+#: The confidence of pixels that a person labelled.
 CERTAIN = 1.0
 
 #: Pixels that are summed at once.
 _PIECE = 1 << 20
 
-#: How many classes a line names, and how many letters of each.
+#: Number of classes that a line names, and of letters of each.
 _NAMED = 8
 _LETTERS = 40
 
 
 def label_summary(label_map: LabelMap) -> dict[str, object]:
-    """What the labels hold.
+    """Summarise labels.
 
     Returns:
         `height` and `width` in pixels; `classes`: id, name, pixels, share of the image and mean confidence of each class that
-        occurs; `background`: pixels, share and mean confidence of id 0, None for the confidence where there are no such pixels;
+        occurs; `background`: pixels, share and mean confidence of id 0, with None as the confidence of no pixels;
         `ignored`: pixels below the minimum confidence.
     """
     height, width = label_map.shape
@@ -55,9 +55,9 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
 def corrected_summary(
     labels: LabelArray, classes: tuple[LabelClass, ...], before: Mapping[str, object]
 ) -> dict[str, object]:
-    """What corrected labels [H, W] hold, as `summary.label_summary` says it of a run's.
+    """Summarise corrected labels [H, W], as `label_summary` does for a run's.
 
-    The mean confidence of a class stays as the model had it; of a class that a person brought in it is CERTAIN.
+    Classes keep their mean confidence of `before`; a class that a person added has CERTAIN.
     """
     height, width = labels.shape
     pixels = count_labels(labels)
@@ -78,7 +78,7 @@ def corrected_summary(
 
 
 def _means(summary: Mapping[str, object]) -> dict[int, float]:
-    """The mean confidences in a summary, by label id."""
+    """Return the mean confidences in a summary, by label id."""
     classes, background = summary.get("classes"), summary.get("background")
     records = [each for each in classes if isinstance(each, dict)] if isinstance(classes, list) else []
     records += [{**background, "id": BACKGROUND}] if isinstance(background, dict) else []
@@ -97,7 +97,7 @@ class ClassNumbers:
 
 @dataclass(frozen=True, slots=True)
 class ImageNumbers:
-    """What a `label_summary` says, checked.
+    """The checked numbers of a `label_summary`.
 
     Attributes:
         size: (height, width) in pixels.
@@ -113,10 +113,10 @@ class ImageNumbers:
 
 
 def read_summary(summary: Mapping[str, object]) -> ImageNumbers:
-    """The numbers of a `label_summary` that was read back. Raises ValueError for what cannot be one."""
+    """Read a `label_summary`. Raises ValueError for another value."""
     size = take(summary, "height", int), take(summary, "width", int)
     if size[0] < 1 or size[1] < 1:
-        raise ValueError(f"{size[0]} x {size[1]} (height x width) is no size of an image")
+        raise ValueError(f"{size[0]} x {size[1]} (height x width) is not a size of an image")
     background = take(take(summary, "background", dict), "pixels", int)
     ignored = take(summary, "ignored", int)
     classes: dict[int, ClassNumbers] = {}
@@ -124,13 +124,13 @@ def read_summary(summary: Mapping[str, object]) -> ImageNumbers:
         label_id, name, pixels = take(each, "id", int), take(each, "name", str), take(each, "pixels", int)
         confidence = take_share(each, "confidence")
         if label_id in classes or label_id == BACKGROUND:
-            raise ValueError(f"id {label_id} is there twice")
+            raise ValueError(f"id {label_id} is listed twice")
         classes[label_id] = ClassNumbers(label_id, name, pixels, confidence)
     return ImageNumbers(size, background, ignored, tuple(classes.values()))
 
 
 def image_summary(ref: ImageRef, summary: Mapping[str, object], files: Mapping[str, Path]) -> dict[str, object]:
-    """The record of one image, for a line of JSON.
+    """Return the record of one image, for a line of JSON.
 
     Args:
         ref: The image.
@@ -138,8 +138,8 @@ def image_summary(ref: ImageRef, summary: Mapping[str, object], files: Mapping[s
         files: Its per-image files, by format.
 
     Returns:
-        `path`: the image, as it was given or found; `image`: its path relative to the image root, as in COCO's file_name; `mask`:
-        its index mask, None without the format png; `files`: all its per-image files; then the summary.
+        `path`: path of the image; `image`: its path relative to the image root, as in COCO's file_name; `mask`: its index mask,
+        None without the format png; `files`: all its per-image files; then the summary.
     """
     mask = mask_formats()[0]
     return {
@@ -152,13 +152,13 @@ def image_summary(ref: ImageRef, summary: Mapping[str, object], files: Mapping[s
 
 
 def _totals(label_map: LabelMap) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Pixels and sum of the confidence of each label id."""
+    """Return the number of pixels and the sum of the confidence by label id."""
     labels, confidence = label_map.labels.reshape(-1), label_map.confidence.reshape(-1)
     ids = int(np.iinfo(labels.dtype).max) + 1
     pixels, sums = np.zeros(ids, np.int64), np.zeros(ids, np.float64)
-    for start in range(0, labels.size, _PIECE):  # what is made of it takes some 20 bytes a pixel
+    for start in range(0, labels.size, _PIECE):  # the arrays below take some 20 bytes per pixel
         piece = labels[start : start + _PIECE]
-        # By runs of one id, which are few.
+        # Sum over runs of one id, which are few.
         begins = np.ones(len(piece), np.bool_)
         np.not_equal(piece[1:], piece[:-1], out=begins[1:])
         first = np.flatnonzero(begins)
@@ -178,7 +178,7 @@ def _share(pixels: np.int64, confidence: np.float64, size: int) -> dict[str, obj
 
 @dataclass(frozen=True, slots=True)
 class ClassTotal:
-    """How many images show a class, and how many of all their pixels."""
+    """The number of images with a class, and of its pixels in all images."""
 
     id: int
     name: str
@@ -188,13 +188,13 @@ class ClassTotal:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What all images hold.
+    """The summary of all images.
 
     Attributes:
-        images: How many images there are.
-        pixels: How many pixels all images have.
-        background: How many of the pixels are background.
-        ignored: How many of the pixels are ignored.
+        images: Number of images.
+        pixels: Number of pixels of all images.
+        background: Number of background pixels.
+        ignored: Number of ignored pixels.
         classes: The total of each class, by id.
     """
 
@@ -205,7 +205,7 @@ class Totals:
     classes: tuple[ClassTotal, ...]
 
     def record(self) -> dict[str, object]:
-        """As run.json has it; a share is of the pixels of all images."""
+        """Return the value in run.json; shares are of the pixels of all images."""
         return {
             "images": self.images,
             "pixels": self.pixels,
@@ -224,7 +224,7 @@ class Totals:
         }
 
     def lines(self) -> Iterator[str]:
-        """A line on the classes that were found, the largest first, and a line on the classes that were never found."""
+        """Yield a line on the classes that were found, the largest first, and a line on those that were never found."""
         if not self.images:
             return
         found = sorted((each for each in self.classes if each.images), key=lambda each: -each.pixels)  # stable
@@ -241,7 +241,7 @@ class Totals:
 
 
 class TotalsSum:
-    """Adds up the summaries of images. Memory goes with the classes and not with the images."""
+    """Adds up the summaries of images. Memory grows with the classes, not with the images."""
 
     def __init__(self, classes: Sequence[LabelClass]) -> None:
         self._classes = classes
@@ -249,7 +249,7 @@ class TotalsSum:
         self._of_class = [[0, 0] for _ in classes]
 
     def add(self, summary: Mapping[str, object]) -> None:
-        """Add the summary of an image, see `label_summary`; one that cannot be read is left out."""
+        """Add the summary of an image, see `label_summary`; ignore one that cannot be read."""
         try:
             numbers = read_summary(summary)
         except ValueError:
@@ -264,7 +264,7 @@ class TotalsSum:
                 self._of_class[each.id - 1][1] += each.pixels
 
     def result(self) -> Totals:
-        """What was added up."""
+        """Return the totals."""
         counts = zip(self._classes, self._of_class, strict=True)
         classes = tuple(ClassTotal(each.id, each.name, *own) for each, own in counts)
         return Totals(self._images, self._pixels, self._background, self._ignored, classes)

@@ -1,4 +1,4 @@
-"""Read the exports of a folder without a database, and the hidden files that earlier versions had in place of one."""
+"""Read the exports of a folder without a database, and the hidden files of versions without one."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tipsseg.util.files import TEMPORARY_PREFIX, open_regular
 from tipsseg.util.json_values import parse
 from tipsseg.util.record_paths import is_inside
 
-#: Earlier versions noted files that were about to be put in place in files that begin with this, each process in its own.
+#: Prefix of the files in which processes of earlier versions noted files that were about to be put in place.
 FORMER_NOTES = f"{TEMPORARY_PREFIX}writes-"
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
-    """Yield the whole lines of a file, without their ends; none if the file is absent. Raises OSError."""
+    """Yield the complete lines of a file, without line ends; none if the file is absent. Raises OSError."""
     with suppress(FileNotFoundError), open_regular(path) as file:
         for line in file:
             if line.endswith(b"\n"):
@@ -27,7 +27,7 @@ def lines_of(path: Path) -> Iterator[bytes]:
 
 
 def exported_entries(folder: Path) -> Iterator[tuple[ManifestEntry | None, str]]:
-    """Yield the entry in each line of manifest.jsonl; None and what is wrong for another line. Raises OSError."""
+    """Yield the entry in each line of manifest.jsonl, or None and what is wrong with the line. Raises OSError."""
     for number, line in enumerate(lines_of(folder / MANIFEST_FILE), start=1):
         try:
             yield read_entry(line), ""
@@ -36,7 +36,7 @@ def exported_entries(folder: Path) -> Iterator[tuple[ManifestEntry | None, str]]
 
 
 def former_notes(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield what an earlier version noted ahead: the place, the digest, and the image or "". Raises OSError."""
+    """Yield the notes of an earlier version on files: the place, the digest, and the image or "". Raises OSError."""
     for log in _former_logs(folder):
         for line in lines_of(log):
             with suppress(ValueError, TypeError):  # a torn line, as after a loss of power
@@ -46,22 +46,22 @@ def former_notes(folder: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def former_journals(folder: Path) -> list[str]:
-    """Return the formats whose rows an earlier version kept in a journal, as their file had to be written again."""
+    """Return the formats with a journal of rows of an earlier version, whose file must be written again."""
     return [name for name in FORMATS if _journal(folder, name).exists()]
 
 
 def exported_rows(folder: Path, holding: Callable[[str], Sequence[str]]) -> Iterator[tuple[str, str, Rows]]:
-    """Yield format, image and rows of each image in files of rows, or in the journals of an earlier version.
+    """Yield the format, the image and its rows from files of rows, or from the journals of an earlier version.
 
     Args:
         folder: The state folder.
-        holding: Gives the images in a format, in the order of their names.
+        holding: Returns the images in a format, in the order of their names.
     """
     for name, form in FORMATS.items():
         if not form.has_rows:
             continue
         journal = _journal(folder, name)
-        # Of a file that cannot be read the rows are lost, and its images are labelled again.
+        # The rows of an unreadable file are lost, and its images are labelled again.
         with suppress(OSError, ValueError):
             if journal.exists():
                 yield from ((name, image, rows) for image, rows in _journal_rows(journal))

@@ -1,6 +1,6 @@
-"""From the labels of an image to its files in an output folder, and from all images to the files of the whole run.
+"""Write the files of an image, and the files for the whole run, in an output folder.
 
-Formats make the bytes; here they become files. Files appear whole or not at all.
+Formats encode the bytes. Files appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tipsseg.util.ownership import Former, Ownership, StagedFile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext(RunFacts):
-    """What all images of a run share, and where its files are.
+    """The facts that all images of a run share, and the places of its files.
 
     Attributes:
         output: The output folder.
-        state: The state folder, which holds the files that stand for the whole run; the output folder, but for a shard.
-        owner: What the names of temporary files begin with, where several processes write into one folder; see `files.clean_up`.
+        state: The state folder, which holds the files for the whole run; it differs from the output folder for a shard.
+        owner: Prefix of the names of temporary files, if several processes write into one folder; see `files.clean_up`.
     """
 
     output: Path
@@ -39,13 +39,13 @@ class RunContext(RunFacts):
         object.__setattr__(self, "ownership", Ownership(self.output, self.owner))
 
     def with_files(self, files: FileOptions) -> RunContext:
-        """Return the same with other options of files, of the same folder."""
+        """Return the context with other options of files, for the same folder."""
         other = replace(self, files=files)
         object.__setattr__(other, "ownership", self.ownership)
         return other
 
     def image_path(self, form: Format, ref: ImageRef) -> Path | None:
-        """Return the place of an image's per-image file in a format; None if the format has none."""
+        """Return the path of an image's per-image file in a format; None if the format has none."""
         place = form.relative_path(ref.relative, self.files)
         return None if place is None else self.output / place
 
@@ -58,11 +58,11 @@ class FinishedImage:
     """The files of an image, by format.
 
     Attributes:
-        staged: The per-image files, which have temporary names yet, see `Ownership.put`.
-        files: The per-image file, relative to the output folder.
-        written: The fingerprint of that file.
-        rows: The rows for the file of the whole run.
-        polygon_quality: How well the polygons fit that were made.
+        staged: The per-image files under their temporary names, see `Ownership.put`.
+        files: The per-image files, relative to the output folder.
+        written: The fingerprints of these files.
+        rows: The rows for the files for the whole run.
+        polygon_quality: Agreement of the polygons with the labels.
     """
 
     staged: tuple[StagedFile, ...]
@@ -73,14 +73,14 @@ class FinishedImage:
 
 
 def finish_image(image: ImageLabels, formats: Iterable[str], context: RunContext) -> FinishedImage:
-    """Make the files of an image in these formats, and its rows. Any thread, and any process, may do it.
+    """Write the files of an image in these formats under temporary names, and encode its rows. Any thread or process may call it.
 
     Raises:
-        ImageError: For what is wrong with the place of a file.
+        ImageError: The place of a file cannot be used.
         OutputError: The folder cannot be written.
     """
     forms = [FORMATS[name] for name in formats]
-    # All bytes first: of an image that a format cannot take nothing is written.
+    # Encode all formats first: if one cannot encode the image, nothing is written.
     made = {form: form.encode(image, context) for form in forms if form.folder is not None}
     rows = {form.name: form.image_rows(image, context) for form in forms if form.has_rows}
     staged: list[StagedFile] = []
@@ -125,12 +125,12 @@ def put_in_place(ref: ImageRef, staged: Sequence[StagedFile], context: RunContex
 
 @dataclass(frozen=True, slots=True)
 class RunFile:
-    """A file that a format has for a whole run.
+    """A file of a format for a whole run.
 
     Attributes:
         form: The format.
         name: The name of the file, one of `Format.files`.
-        context: The run.
+        context: The context of the run.
     """
 
     form: Format
@@ -139,12 +139,11 @@ class RunFile:
 
     @property
     def path(self) -> Path:
-        """The path of the file."""
         return self.context.state / self.name
 
     @property
     def has_rows(self) -> bool:
-        """Whether the file is made of rows, and can be read back."""
+        """Return True if the file consists of rows, and can be read back."""
         return self.form.has_rows and self.name == self.form.files[0]
 
     def write(self, images: Sequence[str], rows: Callable[[str], Rows] = lambda _: ()) -> None:
@@ -152,17 +151,17 @@ class RunFile:
 
         Args:
             images: The names of the images, in the order of the file.
-            rows: Gives the rows of an image; it may be asked twice for each.
+            rows: Returns the rows of an image; it may be called twice per image.
 
         Raises:
-            OutputError: The file cannot be written, or somebody else's file is there.
+            OutputError: The file cannot be written, or tipsseg did not write the existing one.
         """
         with self.context.ownership.replacing(self.path) as temporary, temporary.open("wb") as target:
             target.writelines(self.form.run_file(self.name, self.context, images, rows))
 
 
 def write_run_files(name: str, context: RunContext, state: State, *, rewrite: bool = False) -> None:
-    """Write the files of a format for the whole run; one of rows only if rows have changed, it is gone, or `rewrite` says so.
+    """Write the files of a format for the whole run; a file of rows only if rows changed, it is missing, or `rewrite` is True.
 
     Raises:
         OutputError: One of them cannot be written.
@@ -181,5 +180,5 @@ def run_files(name: str, context: RunContext) -> tuple[RunFile, ...]:
 
 
 def rows_file(name: str, context: RunContext) -> RunFile | None:
-    """Return the file of a format that is made of rows; None if the format has none."""
+    """Return the file of a format that consists of rows; None if the format has none."""
     return next((file for file in run_files(name, context) if file.has_rows), None)

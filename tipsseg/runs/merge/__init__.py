@@ -1,1 +1,1 @@
-"""What `tipsseg merge` does."""
+"""The command `tipsseg merge`."""

@@ -1,15 +1,15 @@
-"""`tipsseg merge`: joins the records of several runs, or of all shards of a run, into one output folder.
+"""`tipsseg merge`: join several runs, or all shards of a run, in one output folder.
 
-The target is a new folder, or the one folder that has all shards. A merge goes this way, and may be stopped anywhere:
+The target is a new folder, or the one folder that has all shards. A merge has five steps, and may be killed anywhere:
 
-    1  a hidden file says that it has begun (store.lock)
-    2  files of images are copied into a new folder; beside shards they are in their places already
-    3  the records are written, run.json last (records)
-    4  the shards are removed
-    5  the hidden file is removed
+    1  mark the target with a hidden file (store.lock)
+    2  copy the files of images into a new folder; files of shards in the target are in place
+    3  write the records, run.json last (records)
+    4  remove the shards
+    5  remove the hidden file
 
-The same command goes on then. Without run.json it starts over, as the runs have lost nothing, and leaves files that are copied
-already. With run.json only the last two steps are left.
+The same command resumes it. Without run.json it starts over, because the runs have lost nothing, but skips copied files. With
+run.json it does the last two steps.
 """
 
 from __future__ import annotations
@@ -56,20 +56,20 @@ _SHARD_TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}[0-9]+-of-[0-9]+-"
 
 
 def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> None:
-    """Join what is in these output folders into `target`: a new folder, or the only one of `folders`, where it has shards.
+    """Join the runs of output folders in `target`: a new folder, or the only one of `folders` if it has shards.
 
-    Files of images are copied into a new folder; shards in `target` become a whole run. A merge that was stopped goes on when it
-    is run again. Memory grows by a name and an offset per image.
+    Files of images are copied into a new folder; shards in `target` become a whole run. A second call resumes a killed merge.
+    Memory grows by a name per image.
 
     Args:
         folders: Output folders of `tipsseg label`, each with a whole run or with shards.
-        target: Where all of it is to be.
-        progress: What is told to the user.
+        target: The folder of the joined run.
+        progress: Shows the progress, notes and results.
 
     Raises:
-        UsageError: For a folder that is named twice.
-        InputError: For runs that cannot be joined.
-        OutputError: For a target that cannot be written, or that has other files where those of the merge belong.
+        UsageError: A folder is named twice.
+        InputError: The runs cannot be joined.
+        OutputError: The target cannot be written, or has other files in the way.
     """
     for number, folder in enumerate(folders):
         if any(_same(folder, other) for other in folders[:number]):
@@ -92,14 +92,14 @@ def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> 
         for line in told or [f"Nothing to join: all of it is in {target} already."]:
             progress.note(line)
     except KeyboardInterrupt as interrupt:
-        interrupt.add_note("the same command goes on from there")
+        interrupt.add_note("run the same command to resume")
         raise
     finally:
         lock.give_back()
 
 
 def _merge(folders: Sequence[Path], runs: Sequence[Run], target: Path, progress: Progress) -> list[str]:
-    """Join runs, but for removing shards; return what is to be said, nothing if the target has all of it."""
+    """Join runs, but keep the shards; return the notes on the result, none if the target has all images already."""
     refuse_broken_off(runs)
     if _holds_all(target, runs):
         return []
@@ -129,9 +129,9 @@ def _merge(folders: Sequence[Path], runs: Sequence[Run], target: Path, progress:
 
 
 def _refuse_changed(runs: Sequence[Run], target: Path) -> None:
-    """Raise InputError for shards in `target` that a run has worked on since they were read.
+    """Raise InputError if a run has changed shards in `target` since they were read.
 
-    From now on none can begin: run.json is there, see `store.lock`.
+    From now on no run can begin, because run.json exists; see `store.lock`.
     """
     if runs[0].output == target:
         with open_shards(target) as shards:
@@ -142,9 +142,9 @@ def _refuse_changed(runs: Sequence[Run], target: Path) -> None:
 
 
 def _undo(context: RunContext) -> None:
-    """Remove the records that were written before an error; files of images that were copied stay."""
+    """Remove the records that were written before an error; copied files of images stay."""
     target, ownership = context.output, context.ownership
-    with suppress(OutputError):  # what is left then is what a merge leaves that was stopped
+    with suppress(OutputError):  # the rest is removed as after a killed merge
         remove_file(target / RUN_FILE)
         copied = () if shards_in(target) else (target / CLASSES_FILE,)
         for path in (*copied, *run_paths(target, tuple(FORMATS))):
@@ -157,16 +157,16 @@ def _undo(context: RunContext) -> None:
 
 
 def _settle(target: Path) -> bool:
-    """Finish a merge into `target` that was stopped after run.json was written; whether there was one.
+    """Finish a merge into `target` that was killed after it wrote run.json; return True if there was one.
 
-    Where the shards are not as they were joined, they count, and run.json is removed. Raises OutputError.
+    If the shards have changed since they were joined, remove run.json instead, so that they are joined again. Raises OutputError.
     """
     if not (is_begun(target) and is_file(target / RUN_FILE)):
         return False
     try:
         with open_shards(target) as shards:
             whole = _holds_all(target, shards)
-    except InputError:  # they are at work, or were broken off
+    except InputError:  # a run is at work in one, or was broken off
         whole = False
     if whole:
         _finish(target)
@@ -176,16 +176,16 @@ def _settle(target: Path) -> bool:
 
 
 def _finish(target: Path) -> None:
-    """Remove the shards, then what says that the merge has not ended. Can be stopped and called again.
+    """Remove the shards, then the mark of the merge. If it is killed, a second call resumes it.
 
-    Raises OutputError, also for what others put among the shards.
+    Raises OutputError, also for files of others among the shards.
     """
     if shards_in(target):
         for path in orphans_in_shards(target):
             raise orphan_error(path)
         try:
             _sync(target)
-            # Under another name first: a part of the shards must not be taken for all.
+            # Rename them first: a part of the shards must not be taken for all.
             (target / SHARDS_FOLDER).rename(target / f"{TEMPORARY_PREFIX}{OWNER}{secrets.token_hex(8)}")
         except OSError as error:
             raise output_error(target, error) from error
@@ -197,7 +197,7 @@ def _finish(target: Path) -> None:
 
 
 def _sync(target: Path) -> None:
-    """See to it that the records are on the disk, before what they were made of is removed. Raises OSError."""
+    """Wait until the records are on the disk, before the shards are removed. Raises OSError."""
     records = (target / name for name in (STATE_FILE, RUN_FILE, MANIFEST_FILE, ERRORS_FILE))
     for path in (*records, *run_paths(target, tuple(FORMATS))):
         if is_file(path):
@@ -206,10 +206,7 @@ def _sync(target: Path) -> None:
 
 
 def _clean_up(target: Path) -> None:
-    """Remove what was left in `target` under temporary names, but what is of shards, which may be at work.
-
-    Raises OutputError.
-    """
+    """Remove temporary files from `target`, but those of shards, which may be at work. Raises OutputError."""
     try:
         for name in os.listdir(target):  # noqa: PTH208  names are enough
             path = target / name
@@ -230,7 +227,7 @@ def _in_order(runs: Sequence[Run]) -> list[Run]:
 
 
 def _holds_all(target: Path, runs: Sequence[Run]) -> bool:
-    """Return whether the target is a whole run that has the images of all runs, labelled when theirs were."""
+    """Return True if the target is a whole run with the entries of all runs."""
     info = find_run(target)
     if info is None or info.ended is None:
         return False
@@ -247,5 +244,5 @@ def _counted_runs(runs: Sequence[Run]) -> str:
 def _same(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other)
-    except OSError:  # one of them is not there
+    except OSError:  # one of them does not exist
         return False

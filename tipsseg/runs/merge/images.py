@@ -1,4 +1,4 @@
-"""Files of images of runs that are joined: each is copied to its place in the target, and none replaces another."""
+"""Copy the files of images into the target of a merge, without replacing other files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tipsseg.util.record_paths import actual_path
 
 
 def copy_image_files(image: RunImage, target: Path, ownership: Ownership) -> None:
-    """Copy the files of an image as they are, but for files that are copied already. Raises InputError and OutputError."""
+    """Copy the files of an image, but those that are copied already. Raises InputError and OutputError."""
     ref = ImageRef(Path(), PurePosixPath(image.entry.image))
     links = set(_links(image))
     for path, place in places(image, target):
@@ -38,7 +38,7 @@ def copy_image_files(image: RunImage, target: Path, ownership: Ownership) -> Non
 
 
 def is_copied(path: Path, place: Path) -> bool:
-    """Return whether a file of an image has been copied to its place. Raises OutputError if another file is there."""
+    """Return True if a file of an image was copied to its place. Raises OutputError if another file is in the way."""
     if not os.path.lexists(place):
         return False
     if not _is_same(path, place):
@@ -47,16 +47,16 @@ def is_copied(path: Path, place: Path) -> bool:
 
 
 def places(image: RunImage, target: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield the files of an image, each with its place in `target`; nothing if they are in their places already."""
+    """Yield the files of an image, each with its place in `target`; none if the run is in the target."""
     output = image.context.output
     if output != target:
-        # Where the image is gone there is nothing to link to.
+        # A link to an image that was removed is not copied.
         for path in (*(path for path in _links(image) if path.exists()), *files(image)):
             yield path, target / path.relative_to(output)
 
 
 def files(image: RunImage) -> list[Path]:
-    """Return where the files of an image are."""
+    """Return the paths of the files of an image."""
     return [actual_path(image.context.output, place) for place in image.entry.files.values()]
 
 
@@ -66,16 +66,16 @@ def _links(image: RunImage) -> list[Path]:
 
 
 def orphan_error(path: Path) -> OutputError:
-    """Return the error for a file that is not of the runs, and would be replaced or removed."""
+    """Return the error for a file that would be replaced or removed, and does not belong to the runs."""
     return OutputError(
         path,
-        "what is there is not of the runs that are joined",
+        "it does not belong to the runs that are joined",
         "Move it away, or merge into another folder with argument `target`.",
     )
 
 
 def _is_same(path: Path, place: Path) -> bool:
-    """Return whether a link leads to the same file as another, or a file has the content of another."""
+    """Return True if two links lead to the same file, or two files have the same content."""
     try:
         if place.is_symlink():
             return path.is_symlink() and place.samefile(path)

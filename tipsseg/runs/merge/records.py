@@ -1,4 +1,4 @@
-"""The records of runs that are joined: run.json, the manifest, errors.jsonl, classes.json, and files of formats for all images."""
+"""Write the records of joined runs: the database and its exports, classes.json, the files of formats for the whole run."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tipsseg.store.writing import RunContext, write_run_files
 from tipsseg.util.files import describe_error, read_regular
 from tipsseg.util.ownership import Ownership
 
-#: Begins the temporary names of a merge: shards may be at work in the target, which have temporary files too.
+#: Prefix of the temporary names of a merge: shards that are at work in the target have temporary files too.
 OWNER = "merge-"
 
 
 def merged_run(runs: Sequence[Run], target: Path) -> RunInfo:
-    """Return what the runs are together: as the first of them, but a whole run in `target`, with their counts summed."""
+    """Return the joined run: the first run as a whole run in `target`, with the counts of all."""
     infos = [run.info for run in runs]
     return replace(
         infos[0],
@@ -45,7 +45,7 @@ def merged_run(runs: Sequence[Run], target: Path) -> RunInfo:
 
 
 def notes(runs: Sequence[Run]) -> Iterator[str]:
-    """Yield a line for each way in which the runs differ that does not keep them from being joined."""
+    """Yield a line for each difference between the runs that does not prevent joining them."""
     first = runs[0]
     settings = [_settings(run.info) for run in runs]
     for name in dict.fromkeys(name for each in settings for name in each):
@@ -61,21 +61,21 @@ def notes(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def write_all(runs: Sequence[Run], info: RunInfo, context: RunContext, records: State, progress: Progress) -> int:
-    """Copy the files of images, and write all records of the whole run, run.json last; return how many images failed.
+    """Copy the files of images, and write all records, run.json last; return the number of failed images.
 
     Args:
-        runs: What is joined.
-        info: What they came to, see `merged_run`.
-        context: Of the target.
-        records: Of the target.
-        progress: Is told of every image.
+        runs: The runs.
+        info: The joined run, see `merged_run`.
+        context: Context of the target.
+        records: State of the target.
+        progress: Shows the progress.
 
     Raises:
-        InputError: If a record of a run cannot be read.
-        OutputError: If a file cannot be written.
+        InputError: A record of a run cannot be read.
+        OutputError: A file cannot be written.
     """
     totals = TotalsSum(context.classes)
-    # Nothing is noted: what is copied may be a person's work, and is nothing that a later run may replace.
+    # Without notes: copied files may be a person's work, which no later run may replace.
     copies = Ownership(context.output, OWNER)
 
     def joined() -> Iterator[tuple[ManifestEntry, Mapping[str, Rows]]]:
@@ -90,7 +90,7 @@ def write_all(runs: Sequence[Run], info: RunInfo, context: RunContext, records: 
         if run.output == context.output and (left := run.records.ahead()):
             records.note_ahead(left)
     for name in FORMATS:
-        # Where images are left from a run in a format that later runs did not have, the files go on too.
+        # Images may be in formats of an earlier run that later runs did not have.
         if name in runs[0].formats or records.holding(name):
             write_run_files(name, context, records, rewrite=True)
     for failure in (failure for run in reversed(runs) for failure in run.records.failures()):
@@ -102,12 +102,12 @@ def write_all(runs: Sequence[Run], info: RunInfo, context: RunContext, records: 
 
 
 def run_paths(target: Path, formats: Sequence[str]) -> list[Path]:
-    """Return where the files are that these formats have for the whole run."""
+    """Return the paths of the files of these formats for the whole run."""
     return [target / file for name in formats for file in FORMATS[name].files]
 
 
 def _rows(run: Run, entry: ManifestEntry) -> Mapping[str, Rows]:
-    """Return the rows that a run has of an image, by format. Raises RecordError if some are gone."""
+    """Return the rows of an image in a run, by format. Raises RecordError if some are missing."""
     found = {}
     for name in entry.formats:
         if FORMATS[name].has_rows:
@@ -119,7 +119,7 @@ def _rows(run: Run, entry: ManifestEntry) -> Mapping[str, Rows]:
 
 
 def _write_classes(run: Run, context: RunContext) -> None:
-    """Copy classes.json, where it is not in its place already. Raises InputError and OutputError."""
+    """Copy classes.json, unless it is in place. Raises InputError and OutputError."""
     path, place = run.output / CLASSES_FILE, context.output / CLASSES_FILE
     if path == place:
         context.ownership.adopt(place)

@@ -1,4 +1,4 @@
-"""What keeps runs and shards from being joined."""
+"""Refuse to join runs and shards that do not fit together, and a target that has other files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tipsseg.util.files import TEMPORARY_PREFIX, output_error
 
 
 def refuse_broken_off(runs: Sequence[Run]) -> None:
-    """Raise InputError where a run that had ended was started over, or a conversion begun, and broken off."""
+    """Raise InputError if a run or a conversion in an ended run was broken off."""
     for run in runs:
         if run.info.converting:
             raise broken_conversion(run.output, conversion_begun(run.info, run.records))
@@ -38,7 +38,7 @@ def refuse_broken_off(runs: Sequence[Run]) -> None:
 
 
 def refuse_target(folders: Sequence[Path], target: Path) -> None:
-    """Raise OutputError where the target has a whole run, or shards that are not all that is joined."""
+    """Raise OutputError if the target has a whole run, or shards beside those of other folders."""
     if os.path.lexists(target / RUN_FILE) or (os.path.lexists(target / MANIFEST_FILE) and not is_begun(target)):
         raise OutputError(target, "it holds a whole run", "Choose a new folder with argument `target`.")
     if shards_in(target) and target not in folders:
@@ -49,12 +49,12 @@ def refuse_target(folders: Sequence[Path], target: Path) -> None:
         raise OutputError(
             target,
             "it holds some of the shards to join, and others are elsewhere",
-            "Choose a new folder with argument `target`. Only where one folder has all shards, the whole run can take their place.",
+            "Choose a new folder with argument `target`. The whole run can replace the shards only if one folder has them all.",
         )
 
 
 def refuse_another(folders: Sequence[Path], target: Path) -> None:
-    """Raise OutputError where a merge of other folders into `target` has begun, whose files are in it."""
+    """Raise OutputError if `target` has files of an unfinished merge of other folders."""
     begun = {os.path.realpath(folder) for folder in folders_of(target)}
     if begun and begun != {os.path.realpath(folder) for folder in folders}:
         raise OutputError(
@@ -65,7 +65,7 @@ def refuse_another(folders: Sequence[Path], target: Path) -> None:
 
 
 def refuse_incomplete(runs: Sequence[Run]) -> None:
-    """Raise InputError where a shard is missing, or there twice."""
+    """Raise InputError if a shard is missing, or in two folders."""
     shards: dict[Shard, Run] = {}
     for run in runs:
         if run.shard is None:
@@ -88,12 +88,12 @@ def refuse_incomplete(runs: Sequence[Run]) -> None:
             where = ", ".join(dict.fromkeys(str(run.output) for run in shards.values()))
             raise InputError(
                 f"{where}: of {count} shards, these are missing: {gaps}",
-                f"Label what is missing with argument `shard`=I/{count}, or name the folder that it is in too.",
+                f"Label the missing shards with argument `shard`=I/{count}, or name their folder too.",
             )
 
 
 def refuse_other_meanings(runs: Sequence[Run]) -> None:
-    """Raise InputError where not all runs are of one model, one vocabulary, one dtype and the same formats."""
+    """Raise InputError if the runs differ in model, vocabulary, dtype or formats."""
     first = runs[0]
     for run in runs[1:]:
         if other := differences(first.info, run.info):
@@ -109,13 +109,13 @@ def refuse_other_meanings(runs: Sequence[Run]) -> None:
         if set(run.formats) != set(first.formats):
             raise InputError(
                 f"{run.state} has the formats {', '.join(run.formats)}; {first.state} has {', '.join(first.formats)}",
-                "Files would be missing; write what is missing first, with tipsseg convert.",
+                "Files would be missing; write them first, with tipsseg convert.",
             )
 
 
 @dataclass(slots=True)
 class _Faults:
-    """The first of many faults, how many more there are, and what to do about them."""
+    """The first of several faults, the number of the others, and a hint."""
 
     hint: str
     first: str = ""
@@ -131,27 +131,27 @@ class _Faults:
 
 
 def refuse_images(runs: Sequence[Run], context: RunContext) -> int:
-    """Look at all images before one is copied, and return how many there are.
+    """Check all images before one is copied, and return their number.
 
     Args:
-        runs: What is joined; all name the files of images in one way.
-        context: Of the target. Its ownership knows what a merge wrote that was stopped.
+        runs: The runs; all name the files of images in one way.
+        context: Context of the target. Its ownership has the files of a killed merge.
 
     Raises:
-        InputError: If files of images are not where the joined run has them, or are gone; if two runs have one image, or two images
-            would have one file.
-        OutputError: For a file in the target that is not of the runs, and would be replaced or removed.
+        InputError: Files of images are missing, or not where the joined run has them; two runs have one image, or two images would
+            have one file.
+        OutputError: A file in the target does not belong to the runs, and would be replaced or removed.
     """
     options, target = runs[0].info.spec.files, context.output
     misplaced = _Faults(
         f"Run the command that labelled it again with argument `val_fraction`={options.val_fraction or 0:g}, which moves the files."
     )
     doubled = _Faults(
-        "Images are told apart by their paths below the folder that was labelled: label a folder that has them all, "
+        "Images are identified by their paths below the labelled folder: label a folder that has them all, "
         "or leave one of the runs out."
     )
-    gone = _Faults("Run the command again that labelled it: what is gone is made again.")
-    # Any formats, as images may be left in those of earlier runs.
+    gone = _Faults("Run the command that labelled it again: missing files are written again.")
+    # All formats: images may be in those of earlier runs.
     names = OutputNames(name_key(target), options.names, FORMATS)
     owners: dict[str, Run] = {}
     formats = set(runs[0].formats)
@@ -173,11 +173,11 @@ def refuse_images(runs: Sequence[Run], context: RunContext) -> int:
             doubled.add(what)
         for path in files(image):
             if not path.is_file():
-                gone.add(f"{path} is not there")
+                gone.add(f"{path} is missing")
         try:
             for path, place in places(image, target) if orphan is None else ():
                 is_copied(path, place)
-        except OutputError as error:  # told after what is wrong with the runs
+        except OutputError as error:  # raised after the faults of the runs
             orphan = error
     for faults in (misplaced, doubled, gone):
         faults.refuse()
@@ -188,7 +188,7 @@ def refuse_images(runs: Sequence[Run], context: RunContext) -> int:
 
 
 def _refuse_orphans(runs: Sequence[Run], context: RunContext, formats: Iterable[str]) -> None:
-    """Raise OutputError for records in the target, or files of these formats for the whole run, that are not of the runs."""
+    """Raise OutputError for records in the target, or files of these formats for the whole run, that do not belong to the runs."""
     target = context.output
     records = () if is_begun(target) else (RUN_FILE, MANIFEST_FILE, ERRORS_FILE)
     for path in chain((target / name for name in records), orphans_in_shards(target)):
@@ -201,7 +201,7 @@ def _refuse_orphans(runs: Sequence[Run], context: RunContext, formats: Iterable[
 
 
 def orphans_in_shards(target: Path) -> Iterator[Path]:
-    """Yield what is among the shards of `target`, with which it would be removed, and is not theirs. Raises OutputError."""
+    """Yield the files of others among the shards of `target`, which would be removed with the shards. Raises OutputError."""
     shards = target / SHARDS_FOLDER
     if not shards_in(target):
         return
