@@ -222,9 +222,9 @@ def test_a_file_of_records_that_was_changed_stops_the_run(run: Run, damage: byte
     Path("out/annotations.json").write_bytes(damage)
     before = contents(Path("out"))
     for options in ([], ["--no-resume"], ["--overwrite"], ["--limit", "1"]):
-        assert "Error: cannot write out/annotations.json: tipsseg did not write this file, or it was changed" in run(
-            *options
-        )
+        err = run(*options)
+        assert "Error: cannot write out/annotations.json: tipsseg did not write this file, or it was changed" in err
+        assert err.endswith(" first run: tipsseg correct out --from out/annotations.json\n")
         assert (run.code, run.labelled, contents(Path("out"))) == (1, [], before)
 
 
@@ -402,7 +402,7 @@ def test_images_that_would_have_two_names_are_refused_before_any_work(run: Run) 
     assert (ran.code, run.labelled, tree("out")) == (1, [], before)
     assert ran.err.splitlines()[-2:] == [
         "Error: imgs/sub/b c.jpg is b c.jpg in out, and would be labelled again as sub/b c.jpg",
-        f"Hint: Choose another output folder with -o, or give the folder that its names begin at, {Path.cwd()}/imgs/sub.",
+        f"Hint: Choose another output folder with -o, or label the folder that its names begin at, {Path.cwd()}/imgs/sub.",
     ]
     assert run.command("label", "imgs", *label, "--overwrite").code == 0
     assert images_of("out") == ALL

@@ -471,7 +471,7 @@ def odd_annotation(says: str, change: Change) -> Fault:
     return Fault(says, change, of=("coco",), labels={"a.png": SURE["a.png"], "b.jpg": B})
 
 
-CHECK = "See what is wrong with it: tipsseg check "
+CHECK = "Find out what is wrong: tipsseg check "
 GONE = "Set the folder of the images with argument `images`, or leave out"
 CHANGED = "Move the file away and label the image again."
 BACK = "Correct the mask, or label the image again: the command that labelled it, with argument `replace_edited`."

@@ -203,10 +203,10 @@ class Wrong:
 
 HINT = "Correct the mask, or label the image again: the command that labelled it, with argument `replace_edited`."
 WRONG: Mapping[str, Wrong] = {
-    "an id that is no class": Wrong(lambda path: paint(path, np.where(A == 1, 9, A).astype(np.uint8)), "ids that are no class: 9"),
+    "an id that is no class": Wrong(lambda path: paint(path, np.where(A == 1, 9, A).astype(np.uint8)), "unknown ids: 9"),
     "ids that are no class": Wrong(
         lambda path: paint(path, np.where(A == 1, 9, np.where(A == 2, 4, A)).astype(np.uint8)),
-        "ids that are no class: 4 and 1 more",
+        "unknown ids: 4 and 1 more",
     ),
     "another size": Wrong(
         lambda path: paint(path, A.T.copy()), "8 x 6 (height x width), but the image is 6 x 8"
@@ -246,7 +246,7 @@ def test_two_masks_that_were_changed_in_different_ways(tmp_path: Path) -> None:
     failed, said = convert(tmp_path, "coco")
     assert failed == 1
     assert any(
-        f"out/masks/a.png: this mask was changed, and {two} was changed in another way | Remove the one" in line
+        f"out/masks/a.png: this mask was changed, and {two} was changed in another way | Remove the wrong one" in line
         for line in (line.replace("out/hf/masks/a.png was", f"{two} was") for line in said)
     )
     assert (one.read_bytes(), two.read_bytes()) == data

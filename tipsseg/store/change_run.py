@@ -84,7 +84,7 @@ class RunChanges:
         """
         context = self.run.context
         for file in (file for name in formats for file in run_files(name, context)):
-            context.ownership.refuse_changed(file.path)
+            file.refuse_changed()
         # All other formats follow corrected masks, unless a person changed the file of their rows too.
         others = set().union(*self._records.formats()) - {*formats, *model_only_formats()}
         rows = {name: rows_file(name, context) for name in FORMATS if name in others}

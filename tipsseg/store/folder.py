@@ -84,7 +84,7 @@ class OutputFolder:
             self._info = replace(info, spec=replace(spec, files=self._files))
             self._run_files = [(name, file) for name in spec.formats for file in run_files(name, context)]
             for _, file in self._run_files:
-                context.ownership.refuse_changed(file.path)
+                file.refuse_changed()
             if spec.shard is None:  # else another shard may have written it, with the same content
                 context.ownership.refuse_changed(context.output / CLASSES_FILE)
             refuse_in_the_way(self.resume, refs)

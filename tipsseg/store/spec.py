@@ -1,4 +1,4 @@
-"""RunSpec and RunInfo: what a run is asked for, and what it came to."""
+"""RunSpec and RunInfo: the settings of a run, and its result."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ LABELS_VERSION = types.LABELS_VERSION
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec(ComputeOptions, OutputOptions):
-    """What a run is asked for, beside its images.
+    """Settings of a run, except its images.
 
     Attributes:
         vocabulary: The classes and the background phrases, as they are asked for.
-        fitted: The vectors of the vocabulary, if they were fitted to masks; a record of a run has their digest alone.
-        options: How an image is labelled.
-        files: How labels become files.
+        fitted: The vectors of the vocabulary, if they were fitted to masks; the record of a run has only their digest.
+        options: Options of labelling.
+        files: Options of files.
         formats: The formats to write. Without formats nothing is written.
-        feature_dtype: What the features of the store are kept in; None before `plan_run`, which takes it from the store.
+        feature_dtype: Dtype of the features in the store; None before `plan_run`, which reads it from the store.
         sources: Paths of the images as the user named them, "-" for a list on stdin; none in the record of an earlier run.
         vocabulary_path: The vocabulary file or preset as the user named it.
     """
@@ -71,26 +71,26 @@ class RunSpec(ComputeOptions, OutputOptions):
 
     @property
     def state(self) -> Path:
-        """The state folder: the output folder, or the folder of the shard in it."""
+        """Return the state folder: the output folder, or the folder of the shard in it."""
         return state_folder(self.output, self.shard)
 
     @property
     def labelled_in(self) -> str:
-        """The dtype of the features that labels come from: that of the feature store, "float32" without one."""
+        """Return the dtype of the features that labels come from: that of the feature store, or "float32"."""
         return "float32" if self.features is None else self.feature_dtype or DEFAULT_FEATURE_DTYPE
 
     @property
     def owner(self) -> str:
-        """What the names of temporary files in the output folder begin with; see `files.clean_up`."""
+        """Return the prefix of temporary files in the output folder; see `files.clean_up`."""
         return "" if self.shard is None else f"{self.shard.folder}-"
 
     def check(self) -> None:
-        """Raise an error for everything that can be seen to be wrong without torch and without images.
+        """Check the settings, as far as that needs neither torch nor images.
 
         Raises:
-            UsageError: For options that cannot be meant.
-            OutputError: Where the output folder cannot be made.
-            CheckpointError, WeightsError: Where there is no such model.
+            UsageError: Options contradict each other.
+            OutputError: The output folder cannot be created.
+            CheckpointError, WeightsError: The model is not found.
         """
         classes = self.vocabulary.classes
         check_formats(self.formats, classes)
@@ -102,10 +102,10 @@ class RunSpec(ComputeOptions, OutputOptions):
         check_features(self.features, self.output if self.formats else None)
         check_fit(self.vocabulary, self.fitted)
         find_model(self.model)
-        check_folder(self.output)  # after the options: their faults are told first
+        check_folder(self.output)  # last: faults of options are raised first
 
     def option_record(self) -> dict[str, object]:
-        """The options of labelling and of files, as run.json has them."""
+        """Return the options of labelling and of files, as run.json has them."""
         return {**self.options.record(), **self.files.record()}
 
     def command(self) -> str:
@@ -146,10 +146,10 @@ class RunSpec(ComputeOptions, OutputOptions):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many images a run has labelled, left unchanged since an earlier run, and failed to label.
+    """Numbers of images that a run labelled, found unchanged since an earlier run, and failed to label.
 
     Attributes:
-        edited: Those of `unchanged` with files that were changed by hand, and are kept.
+        edited: Number of the unchanged images whose files were changed by hand, and are kept.
     """
 
     labelled: int = 0
@@ -159,32 +159,31 @@ class Counts:
 
     @property
     def done(self) -> int:
-        """All of them."""
         return self.labelled + self.unchanged + self.failed
 
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What a run came to. Its fields become known one after the other: see `plan_run`, `Engine.start` and `OutputFolder`.
+    """Result of a run. Fields become known one after the other: see `plan_run`, `Engine.start` and `OutputFolder`.
 
     Attributes:
-        spec: What was asked for.
+        spec: Settings of the run.
         model: `id`, `repository`, `revision` and `sha256` of the model, see `ModelSource.facts`.
-        dtype: The dtype that the model computes in; "auto" until the model is loaded, where the output folder has none yet.
+        dtype: The dtype of the model; "auto" until the model is loaded, if the output folder has no labels yet.
         device: The device of the model. Known once the model is loaded, as are the next two.
         vocabulary: The vocabulary with its background resolved.
-        dropped: Background phrases that were left out, each with the phrase of a class that it means the same as.
-        image_root: The folder that the names of the images begin at; None where it is not one folder.
-        started: When the run began to label.
-        ended: When the run ended; None before that.
-        counts: What became of the images.
-        batch_size: Windows that made a batch at the end, after batches were halved for want of memory; None: not known.
-        summary: What the labels of all images of the folder hold, see `summary.Totals`.
-        files: The files that stand for the whole run, as it wrote them, by their paths relative to the output folder.
-        converting: The formats of a conversion that was begun and has not ended.
-        lost: Whether records of images were lost once: files may be there then that no record has.
-        kept: Files that were changed by hand, and were kept when the folder was started over; relative to the output folder.
-        noted: What the record of an earlier run says of the program that made it; None for a run of this process.
+        dropped: Background phrases that were ignored, each with the phrase of a class that means the same.
+        image_root: The folder that the names of the images begin at; None if they are from several folders.
+        started: Time at which labelling began.
+        ended: Time at which the run ended; None before that.
+        counts: Numbers of images by result.
+        batch_size: Windows per batch at the end, after batches were halved for lack of memory; None if unknown.
+        summary: Summary of the labels of all images of the folder, see `summary.Totals`.
+        files: The files for the whole run, as it wrote them, by their paths relative to the output folder.
+        converting: The formats of an unfinished conversion.
+        lost: Whether records of images were lost once, so that files may exist that no record has.
+        kept: Files that were changed by hand, and kept when the folder was started over; relative to the output folder.
+        noted: The program that wrote the record of an earlier run; None for a run of this process.
     """
 
     spec: RunSpec
@@ -207,32 +206,32 @@ class RunInfo:
 
     @property
     def digest(self) -> str:
-        """32 hex digits, the same for the same labels and annotations: a function of what was asked, the model and the dtype."""
+        """Return 32 hex digits that are the same for the same labels: a function of the settings, the model and the dtype."""
         return self.noted.digest if self.noted is not None else labels_digest(self.spec, self.model, self.dtype)
 
     @property
     def names(self) -> dict[int, str]:
-        """The names of the classes by their ids, 1..N."""
+        """Return the names of the classes by id, 1..N."""
         return {each.id: each.name for each in self.spec.vocabulary.classes}
 
     @property
     def images(self) -> int:
-        """How many images the folder had at the end of the run."""
+        """Return the number of images in the folder at the end of the run."""
         held = self.summary.get("images")
         return max(self.counts.labelled + self.counts.unchanged, held if isinstance(held, int) else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """What the record of a run says of the program that made it, which may be of another version.
+    """The program that wrote the record of a run; it may be of another version.
 
     Attributes:
-        version: Of tipsseg.
+        version: Version of tipsseg.
         labels_version: See LABELS_VERSION.
         digest: See RunInfo.
         command: See `RunSpec.command`.
-        versions: Of Python and of packages.
-        gone: The options that this version does not have, with their values.
+        versions: Versions of Python and of packages.
+        gone: Options that this version does not have, with their values.
     """
 
     version: str
@@ -244,7 +243,7 @@ class Maker:
 
 
 def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str:
-    """See RunInfo. Manifests have it, so that it stays the same as long as LABELS_VERSION does."""
+    """Return the digest, see RunInfo. It is in manifests, so it must not change before LABELS_VERSION does."""
     value = {
         "labels_version": LABELS_VERSION,
         "model": model_identity(model),
@@ -259,21 +258,23 @@ def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str
 
 
 def model_identity(facts: Mapping[str, object]) -> Mapping[str, object]:
-    """What tells a model from others: a revision of a repository, or the hashes of its files."""
+    """Return the identity of a model: a revision of a repository, or the hashes of its files."""
     if facts.get("revision"):
         return {"repository": facts.get("repository"), "revision": facts["revision"]}
     return {"sha256": facts.get("sha256")}
 
 
 def vocabulary_identity(record: Mapping[str, object]) -> Mapping[str, object]:
-    """What tells a vocabulary from others: all of its record but where it came from, and what an automatic background came to."""
+    """Return the identity of a vocabulary: its record without the source, and without the phrases of an automatic background."""
     same = {key: value for key, value in record.items() if key != "source"}
     return {**same, "background": None} if record.get("auto") else same
 
 
 def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
-    """What competed: `classes` as the entries of a vocabulary file, with the ids that they were given (0: written as background),
-    `background`, whether that was chosen by itself (`auto`), and `templates`; and the digest of vectors that were fitted (`fit`).
+    """Return the record of a vocabulary.
+
+    It has `classes` as in a vocabulary file, with their ids (0: written as background), the `background`, whether that is `auto`,
+    the `templates`, and the digest of fitted vectors (`fit`).
     """
     ids = iter(range(1, len(asked.classes) + 1))
     return {
@@ -287,7 +288,7 @@ def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
 
 
 def _option_value(background: Sequence[str]) -> str:
-    """These phrases as an option of the command takes them; FILE where only a vocabulary file can say them."""
+    """Return phrases as --background takes them; FILE if only a vocabulary file can hold them."""
     if not background:
         return "none"
     if background in (("auto",), ("none",)) or any("," in phrase for phrase in background):
@@ -296,29 +297,27 @@ def _option_value(background: Sequence[str]) -> str:
 
 
 def check_features(features: Path | None, output: Path | None) -> None:
-    """Raise UsageError for a feature store that cannot be meant; `output` is the folder of the labels, if there is one."""
+    """Raise UsageError if the feature store is the output folder; `output` is None for a run without labels."""
     if features is not None and output is not None and os.path.realpath(features) == os.path.realpath(output):
-        raise UsageError(
-            "argument `features` and argument `output` are one folder", "Give a folder for each of the two."
-        )
+        raise UsageError("argument `features` and argument `output` are one folder", "Choose two folders.")
 
 
 def check_fit(vocabulary: Vocabulary, fitted: FittedVocabulary | None) -> None:
-    """Raise UsageError where the vectors of a vocabulary are not at hand, or are others than it says."""
+    """Raise UsageError if the fitted vectors of a vocabulary are missing, or are others than it names."""
     if vocabulary.fit != ("" if fitted is None else fitted.vocabulary.fit):
         raise UsageError(
-            "the vectors of this vocabulary were fitted to masks, and they are not at hand, or others",
-            "Give the fitted vocabulary itself: the file that the fit wrote, as argument `vocabulary`.",
+            "the fitted vectors of this vocabulary are missing, or belong to another fit",
+            "Pass the fit file itself as argument `vocabulary`.",
         )
 
 
 def check_hint(output: Path) -> str:
-    """Return what to do if the records of an output folder are not as a run leaves them."""
-    return f"See what is wrong with it: tipsseg check {shell_word(str(output))}"
+    """Return the hint if the records of an output folder are damaged."""
+    return f"Find out what is wrong: tipsseg check {shell_word(str(output))}"
 
 
 def check_folder(output: Path) -> None:
-    """Raise OutputError where an output folder cannot be made, because a file has its name or that of a parent."""
+    """Raise OutputError if a file has the name of the output folder or of one of its parents."""
     for folder in (output, *output.parents):
         if is_folder(folder):
             break

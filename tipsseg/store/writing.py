@@ -17,7 +17,11 @@ from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.store.state import State
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.fingerprint import Fingerprint
-from tipsseg.util.ownership import Former, Ownership, StagedFile
+from tipsseg.util.ownership import MOVE, Former, Ownership, StagedFile
+from tipsseg.util.printable import shell_word
+
+#: Formats whose file for the whole run `tipsseg correct` can read.
+_CORRECTABLE = frozenset({"coco", "coco-polygon", "label-studio"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +144,14 @@ class RunFile:
     @property
     def path(self) -> Path:
         return self.context.state / self.name
+
+    def refuse_changed(self) -> None:
+        """Raise OutputError if the file exists, and is not as tipsseg wrote it."""
+        hint = MOVE
+        if self.form.name in _CORRECTABLE and self.context.state == self.context.output:
+            output, path = shell_word(str(self.context.output)), shell_word(str(self.path))
+            hint += f" To keep corrections in it, first run: tipsseg correct {output} --from {path}"
+        self.context.ownership.refuse_changed(self.path, hint)
 
     @property
     def has_rows(self) -> bool:

@@ -157,10 +157,10 @@ class Ownership:
         except OSError as error:
             raise output_error(path, error) from error
 
-    def refuse_changed(self, path: Path) -> None:
+    def refuse_changed(self, path: Path, hint: str = MOVE) -> None:
         """Raise OutputError if a file for the whole run exists, and is not as tipsseg wrote it."""
         if not self.is_unchanged(path):
-            raise OutputError(path, _NOT_OURS, MOVE, only_this=True)
+            raise OutputError(path, _NOT_OURS, hint, only_this=True)
 
     def stage(self, form: str, path: Path, data: bytes, link: Path | None) -> tuple[StagedFile, Fingerprint]:
         """Write a file of an image under a temporary name in its folder. Any thread and process may call it.
