@@ -877,6 +877,21 @@ def test_shards_that_go_meanwhile_are_in_the_whole_run_already(root: Path, image
     assert labels(root / "out") == labels(images / "whole")
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before run.json", "after run.json"])
+def test_a_merge_beside_shards_can_be_given_up(root: Path, images: Path, after: bool) -> None:
+    """As examples/cluster/README.md says."""
+    build_shards(root, "out", "out", "out")
+    interrupted("out -o out", after=after)
+    for name in (".tipsseg-merging.json", "run.json", "manifest.jsonl"):
+        (root / "out" / name).unlink(missing_ok=True)
+    ran = run_command("check", "out")
+    assert "All 3 shards ended; join them: tipsseg merge out -o out" in ran.err
+    assert UNFINISHED not in ran.out
+    merge("out -o out")
+    assert labels(root / "out") == labels(images / "whole")
+    assert problems(root / "out") == []
+
+
 def test_a_shard_that_was_broken_off_meanwhile_can_be_mended(root: Path, images: Path) -> None:
     build_shards(root, "out", "out", "out")
     interrupted("out -o out", after=True)

@@ -292,7 +292,7 @@ def test_check_tells_of_changed_files_and_what_takes_them(tmp_path: Path) -> Non
     assert noted.count("out/masks/a.png: changed by hand") == 1
     assert noted.count("out/overlays/sub/b c.jpg: changed by hand") == 1
     assert any(
-        re.match(r"2 files changed by hand, which is no problem; tipsseg convert .*out --format FORMAT", each)
+        re.match(r"2 files changed by hand, which is fine; tipsseg convert .*out --format FORMAT", each)
         for each in noted
     )
     assert noted[-1].endswith("checked: nothing wrong.")

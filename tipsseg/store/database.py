@@ -68,7 +68,7 @@ class Database:
     # ---- opening and closing ----
 
     def open_file(self) -> bool:
-        """Open the file, and read what it holds; False if there is none that can be used. Raises OutputError."""
+        """Open the file, and read its counts; return False if it is missing or unusable. Raises OutputError."""
         if not os.path.lexists(self.path):
             return False
         self._refuse_link()
@@ -175,6 +175,8 @@ class Database:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+
+    # Within `transaction`, which raises the errors.
 
     def execute(self, statement: str, *values: object) -> None:
         self._connection.execute(statement, values)

@@ -1,4 +1,4 @@
-"""Compare two runs: would their ids mean the same, and were their labels made with the same options?"""
+"""Compare two runs: the meaning of their ids, and the options that decide their labels."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def difference_texts(one: RunInfo, other: RunInfo) -> list[str]:
 
 
 def of_same_phrases(info: RunInfo) -> RunInfo:
-    """Return the run without what the model is not asked about its classes: colour, supercategory, minimum confidence."""
+    """Return the run without the properties of classes that the model does not see: colour, supercategory, minimum confidence."""
     vocabulary = info.spec.vocabulary
     plain = tuple(replace(spec, colour=None, supercategory="", min_confidence=None) for spec in vocabulary.specs)
     return replace(info, spec=replace(info.spec, vocabulary=replace(vocabulary, specs=plain)))

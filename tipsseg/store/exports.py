@@ -1,4 +1,4 @@
-"""Write manifest.jsonl and errors.jsonl: line by line while a run goes on, whole and in order at its end."""
+"""Write manifest.jsonl and errors.jsonl: line by line during a run, complete and in order at its end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Exports:
             return json_bytes(file_record(stamp(temporary)))
 
     def write_errors(self, lines: Iterable[bytes]) -> None:
-        """Replace errors.jsonl, or remove it if there are no lines. Raises OutputError."""
+        """Replace errors.jsonl, or remove it if `lines` is empty. Raises OutputError."""
         self.close()
         path, data = self._folder / ERRORS_FILE, b"".join(lines)
         if not data:

@@ -24,8 +24,8 @@ class Failure:
     Attributes:
         image: The name of the image.
         path: The path that it had.
-        reason: What is wrong.
-        hint: What to do.
+        reason: The reason of the failure.
+        hint: Advice to the user.
     """
 
     image: str

@@ -88,7 +88,7 @@ class OutputNames:
 
     @property
     def hint(self) -> str:
-        """Return what to do if two images would have one file."""
+        """Return the hint if two images would have one file."""
         full = (
             ""
             if self._names == NAMES[1]

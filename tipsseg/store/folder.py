@@ -39,7 +39,7 @@ class OutputFolder:
     Attributes:
         path: The output folder.
         context: The context of the writers.
-        resume: What an earlier run left.
+        resume: The state that an earlier run left.
         state: The record of the folder.
         kept: Files of an earlier run that `overwrite` did not remove, because they were changed since.
         moved: Number of images whose files were moved, see `results.move_files`.

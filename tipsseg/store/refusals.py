@@ -1,4 +1,4 @@
-"""Refuse to label into a folder whose labels, ids or files would be mixed up with others: what is wrong, and what to do."""
+"""Refuse to label into a folder if its labels, ids or files would be mixed up with those of another run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LABEL_ALL = f"{ANOTHER_FOLDER}, or label all images of this one in one run."
 
 
 def open_resume(info: RunInfo, context: RunContext, state: State) -> ResumeState:
-    """Read what an earlier run left.
+    """Read the state that an earlier run left.
 
     Args:
         info: The run that resumes.
@@ -61,7 +61,7 @@ def _refuse_neighbours(spec: RunSpec) -> None:
 
 
 def _read_earlier_run(folder: Path, state: State) -> RunInfo | None:
-    """Read the run.json of a state folder; None if there is none.
+    """Read the run.json of a state folder; None if it is missing.
 
     Raises OutputError for a run.json of another program or version, and for records without a run.json.
     """
@@ -146,7 +146,7 @@ def refuse_in_the_way(resume: ResumeState, refs: Iterable[ImageRef | Failed]) ->
 
 
 def refuse_mixture(resume: ResumeState, covered: Container[str]) -> None:
-    """Raise OtherRunError if labels that were made with other options would stay; `covered` are the names of this run's images."""
+    """Raise OtherRunError if labels with other options would stay; `covered` are the names of this run's images."""
     others = [image for image in resume.state.others(resume.digest) if image not in covered]
     if not others:
         return

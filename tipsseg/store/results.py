@@ -68,7 +68,7 @@ class Failed:
 
     Attributes:
         ref: The image.
-        error: What is wrong with it.
+        error: The reason.
     """
 
     ref: ImageRef
@@ -89,7 +89,7 @@ class Encoded:
         size: (height, width) of the upright image in pixels.
         windows: Number of windows; 1 for a whole image.
         bytes: Bytes of the features.
-        made: Whether this run computed them, or those of one scale.
+        made: True if this run computed features, at one scale at least.
         damaged: See Labelled.
         finer: The feature files at larger scales, in ascending order.
         remarks: See Labelled; of an image that this run has encoded.

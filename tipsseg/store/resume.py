@@ -1,4 +1,4 @@
-"""Find out what an earlier run left in an output folder, and which of it a run can resume from."""
+"""Compare a run with the state that an earlier run left: which images are done, edited, or in conflict?"""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MOVE_OR_REPLACE = (
 
 
 class ResumeState:
-    """What an earlier run left.
+    """The state that an earlier run left, compared with the run that resumes.
 
     Attributes:
         info: The run that resumes.

@@ -251,7 +251,7 @@ def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str
         "options": {**spec.options.record(), **spec.files.image_record()},
         "dtype": dtype,
     }
-    # Left out where labels are those without a store.
+    # Not for float32, whose labels are those without a store.
     if spec.labelled_in != "float32":
         value["features"] = spec.labelled_in
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]

@@ -47,7 +47,7 @@ _IN_FORMAT = "instr(',' || formats || ',', ',' || ? || ',')"
 
 
 class State:
-    """The record of what runs did in a folder. Any thread may read and change it.
+    """The record of the runs in a folder. Any thread may read and change it.
 
     Attributes:
         folder: The state folder.
@@ -72,7 +72,7 @@ class State:
     # ---- opening and closing ----
 
     def _is_current(self) -> bool:
-        """Return False if manifest.jsonl was changed after it was exported, and can be taken over whole."""
+        """Return False if manifest.jsonl was changed after it was exported, and is complete."""
         path = self.folder / MANIFEST_FILE
         if self.exported or not os.path.lexists(path):
             return True
@@ -370,7 +370,7 @@ class State:
             db.execute_all(_INSERT_AHEAD, files)
 
     def ahead(self) -> list[tuple[str, str, str]]:
-        """Return what `note_ahead` recorded and no image took over since."""
+        """Return the files of `note_ahead` whose images are not recorded yet."""
         return self._db.select("SELECT place, digest, image FROM ahead")
 
     # ---- statements ----

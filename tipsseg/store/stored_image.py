@@ -72,7 +72,7 @@ class RunImage:
 
     @cached_property
     def stored(self) -> StoredImage:
-        """Return what files of the image are compared with. Raises ImageError for impossible numbers in the entry."""
+        """Return the numbers that files of the image are compared with. Raises ImageError if the entry has impossible ones."""
         names = {each.id: each.name for each in self.context.classes}
         try:
             return stored_image(self.entry, names, self.context.files, self.run.max_pixels, self.run.info.digest)
@@ -226,7 +226,7 @@ class RunImage:
 def stored_image(
     entry: ManifestEntry, classes: Mapping[int, str], options: FileOptions, max_pixels: int, digest: str
 ) -> StoredImage:
-    """Return what files of an image are compared with.
+    """Return the numbers that files of an image are compared with.
 
     Args:
         entry: Its manifest entry.

@@ -72,7 +72,7 @@ def check_store(folder: Path, jobs: int, progress: Progress) -> Iterator[Problem
     progress.end()
     if left:
         progress.note(
-            f"{pluralize(len(left), 'temporary file')} of runs that go on or were killed; a later run removes old ones."
+            f"{pluralize(len(left), 'temporary file')} of runs that are at work or were killed; a later run removes old ones."
         )
     looked = f"{pluralize(len(sound), 'file')} checked"
     progress.note(f"{looked}: {pluralize(found, 'problem') if found else 'nothing wrong'}.")
@@ -83,7 +83,7 @@ def _check_file(folder: Path, record: StoreRecord, path: Path) -> Problem | None
     if (
         named is None
         or path.parent != folder / FILES_FOLDER / named[1][:2]
-        or named[2] == str(record.recipe.short_side)  # where nobody looks
+        or named[2] == str(record.recipe.short_side)  # which no run reads
     ):
         return Problem(path, "not a feature file")
     try:

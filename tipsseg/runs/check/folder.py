@@ -1,4 +1,4 @@
-"""`tipsseg check`: read the output folder of a run back, and list what is not as a run leaves it.
+"""`tipsseg check`: read the output folder of a run back, and list its faults.
 
 run       run.json, classes.json, shards
 manifest  the records of all images; files that belong to no image
@@ -102,7 +102,7 @@ def check_folder(
         progress.note(f"{pluralize(tally.gone, 'input')} not found, so not compared{hint}.")
     if tally.edited:
         progress.note(
-            f"{pluralize(tally.edited, 'file')} changed by hand, which is no problem; "
+            f"{pluralize(tally.edited, 'file')} changed by hand, which is fine; "
             f"tipsseg convert {shell_word(str(folder))} --format FORMAT takes changed masks into other formats."
         )
     if tally.behind:

@@ -1,4 +1,4 @@
-"""Check one image: its entry, its per-image files and links, its input."""
+"""Check one image: its entry, its per-image files and links, and its input."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _check(images: Path | None, image: RunImage, report: Report) -> None:
         one, other = corrected.values()
         report.problems.append(Problem(one, f"changed by hand, and {other} was changed in another way"))
     elif entry.corrected not in (corrected or {None}):
-        # A mask that is the run's again counts as corrected back.
+        # A mask with the run's content was corrected back.
         report.behind += 1
     else:
         report.problems += _stale(image, masks, corrected.values(), report.edited)
@@ -103,9 +103,9 @@ def _check(images: Path | None, image: RunImage, report: Report) -> None:
 def _stale(
     image: RunImage, masks: Mapping[Path, LabelArray], corrected: Iterable[Path], edited: Container[Path]
 ) -> Iterator[Problem]:
-    """Name the files that do not have the labels of the corrected mask, which they follow.
+    """Yield the files that should follow the corrected mask, and have other labels.
 
-    Left out are files that a person `edited`, and those that depend on more than the labels and the run say, as on pixels.
+    Files that a person `edited` are ignored, and so are formats that need more than the labels, for example pixels.
     """
     entry, context = image.entry, image.context
     what = f"{entry.image}: not the labels of its corrected mask; remove the file, and convert again"
@@ -139,9 +139,9 @@ def _digest(path: Path) -> tuple[str, str]:
 
 
 def _check_mask(found: Mask, image: RunImage, *, changed: bool) -> tuple[LabelArray | None, list[str]]:
-    """Return the labels in an index mask, if other files are to agree with them, and what is wrong with it.
+    """Return the labels in an index mask, if other files must agree with them, and the faults of the mask.
 
-    A mask that a person changed is that person's affair, as long as it can be one, until other formats follow it.
+    A mask that a person changed has faults only if it is unusable, or if other formats follow it.
     """
     try:
         form = FORMATS[found.name]
@@ -157,7 +157,7 @@ def _check_mask(found: Mask, image: RunImage, *, changed: bool) -> tuple[LabelAr
 
 
 def _fault_of_change(name: str, path: Path, image: RunImage) -> str:
-    """Return what is wrong with a file that a person changed; "" if it can be read: what is in it is that person's affair."""
+    """Return why a file that a person changed cannot be read; "" if it can: its content is up to that person."""
     try:
         FORMATS[name].try_reading(path, image.stored)
     except UNREADABLE as error:

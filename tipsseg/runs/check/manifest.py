@@ -27,7 +27,7 @@ _ONE_NAME = "label into another folder, in which it has one name"
 
 
 def check_records(run: Run) -> Iterator[Problem]:
-    """Yield what is wrong with the records as a whole; images of such a run may be missing from them."""
+    """Yield the faults of the records as a whole, from which images may be missing."""
     records, path = run.records, run.state / MANIFEST_FILE
     labelled = 0 if run.info.ended is None else run.info.images
     if records.unreadable:
@@ -67,7 +67,7 @@ def check_entry(image: RunImage) -> Iterator[str]:
 
 
 def known_files(run: RunInfo, entry: ManifestEntry) -> dict[str, str]:
-    """Return the per-image files of an image: where its entry says, or where they belong if no version puts them there."""
+    """Return the per-image files of an image: the recorded places, or the expected ones if no version uses those."""
     files = expected_files(entry.image, entry.formats, run.spec.files)
     places = {name: FORMATS[name].possible_paths(PurePosixPath(entry.image), run.spec.files) for name in files}
     return files | {name: file for name, file in entry.files.items() if file in places.get(name, ())}

@@ -185,7 +185,7 @@ def _finish(target: Path) -> None:
             raise orphan_error(path)
         try:
             _sync(target)
-            # Rename them first: a part of the shards must not be taken for all.
+            # Rename them first, so that nobody reads a part of the shards as all of them.
             (target / SHARDS_FOLDER).rename(target / f"{TEMPORARY_PREFIX}{OWNER}{secrets.token_hex(8)}")
         except OSError as error:
             raise output_error(target, error) from error
