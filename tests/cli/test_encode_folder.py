@@ -11,7 +11,7 @@ import pytest
 from resuming import ALL, Run, contents, record, tree
 
 from tipsseg.store.lock import LOCK_FILE, FolderLock
-from tipsseg.store.run_record import read_run
+from tipsseg.store.run_record import RUN_FILE, read_record
 
 STORE = ("--features", "feats")
 
@@ -66,7 +66,7 @@ def test_run_json_names_the_store(run: Run) -> None:
     begin_store(run, "int8")
     run(*STORE, output="stored")
     assert record(Path("stored"))["features"] == {"folder": "feats", "dtype": "int8"}
-    spec = read_run(Path("stored")).spec
+    spec = read_record(Path("stored", RUN_FILE), "").spec
     assert (spec.features, spec.feature_dtype) == (Path("feats"), "int8")
     assert run.command("convert", "stored", "-f", "yolo").code == 0
     assert record(Path("stored"))["features"] == {"folder": "feats", "dtype": "int8"}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tipsseg.errors import OutputError
+from tipsseg.errors import OutputError, RecordError
 from tipsseg.options import FileOptions, LabelOptions, MinArea
 from tipsseg.options.shard import Shard
 from tipsseg.store import run_record as module
@@ -23,7 +23,7 @@ from tipsseg.store.run_record import (
     RUN_FILE,
     _versions,
     find_run,
-    read_run,
+    read_record,
     refuse_other_record,
     run_record,
     write_run,
@@ -262,7 +262,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path, info: RunInfo) -> No
     ownership.write_run_file(tmp_path / "classes.json", b"{}")
     assert write_run(ownership, info) == info.spec.state / RUN_FILE
     assert [path.name for path in info.spec.state.glob("*.json")].count(RUN_FILE) == 1
-    found = read_run(info.spec.state)
+    found = read_record(info.spec.state / RUN_FILE, "")
     assert find_run(info.spec.state) == found
     assert differences(found, info) == []
     assert found.digest == info.digest
@@ -336,8 +336,8 @@ def test_what_is_not_as_it_is_written_is_told(tmp_path: Path, key: str, value: o
     if value is GONE:
         del record[key]
     (tmp_path / RUN_FILE).write_text(json.dumps(record))
-    with pytest.raises(ValueError, match=re.escape(fault)):
-        read_run(tmp_path)
+    with pytest.raises(RecordError, match=re.escape(fault)):
+        read_record(tmp_path / RUN_FILE, "")
     assert find_run(tmp_path) is None
     refuse_other_record(tmp_path)  # it is this program's all the same
 

@@ -23,7 +23,7 @@ from tipsseg.store.lock import FolderLock
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.open_run import NO_FOLDER, Run, open_run
 from tipsseg.store.results import in_place, move_files
-from tipsseg.store.run_record import read_run, run_context, write_run
+from tipsseg.store.run_record import find_run, run_context, write_run
 from tipsseg.store.spec import RunInfo
 from tipsseg.store.state import State
 from tipsseg.store.summary import total
@@ -158,8 +158,10 @@ def _finish_adding(output: Path) -> None:
 
     Other faults of the files are reported when the run is opened.
     """
+    if (info := find_run(output)) is None:
+        return
     with suppress(OSError, ValueError, InputError):
-        info, classes = read_run(output), read_classes(output)
+        classes = read_classes(output)
         known = [each.name for each in info.spec.vocabulary.classes]
         names = [each.name for each in classes]
         if len(names) > len(known) and names[: len(known)] == known:

@@ -90,7 +90,6 @@ class Database:
         return self.is_file
 
     def open_temporary(self) -> None:
-        """Open a temporary database in place of the file."""
         self._connection.close()
         self.is_file, self.images, self.session, self.broken_off = False, 0, 0, False
         self._connection = _connect("")  # on the disk only if it gets large
@@ -234,5 +233,4 @@ def unpack(data: bytes, limit: int) -> bytes:
 
 
 def split_formats(formats: object) -> tuple[str, ...]:
-    """Return the formats in a column; none for NULL."""
     return tuple(str(formats).split(",")) if formats else ()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from io import FileIO
+from itertools import chain
 from pathlib import Path
 
-from tipsseg.store.failures import ERRORS_FILE
-from tipsseg.store.manifest import MANIFEST_FILE
 from tipsseg.util.files import atomic_path, json_bytes, open_appending, output_error, remove_file
 from tipsseg.util.fingerprint import file_record, stamp
 
@@ -29,28 +28,18 @@ class Exports:
         except OSError as error:
             raise output_error(path, error) from error
 
-    def write_manifest(self, lines: Iterable[bytes] | None) -> bytes | None:
-        """Replace manifest.jsonl, or remove it if `lines` is None; return the record of the file. Raises OutputError."""
+    def write(self, name: str, lines: Iterable[bytes]) -> bytes | None:
+        """Replace an export, or remove it if `lines` is empty; return the record of the file. Raises OutputError."""
         self.close()
-        path = self._folder / MANIFEST_FILE
-        if lines is None:
+        path, lines = self._folder / name, iter(lines)
+        first = next(lines, None)
+        if first is None:
             remove_file(path)
             return None
         with atomic_path(path) as temporary:
             with temporary.open("wb") as file:
-                for line in lines:
-                    file.write(line + b"\n")
+                file.writelines(chain([first], lines))
             return json_bytes(file_record(stamp(temporary)))
-
-    def write_errors(self, lines: Iterable[bytes]) -> None:
-        """Replace errors.jsonl, or remove it if `lines` is empty. Raises OutputError."""
-        self.close()
-        path, data = self._folder / ERRORS_FILE, b"".join(lines)
-        if not data:
-            remove_file(path)
-            return
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(data)
 
     def close(self) -> None:
         """Close the files; safe to call twice."""

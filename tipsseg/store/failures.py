@@ -50,7 +50,6 @@ class Failure:
         return path.exists() and not (is_folder(path) and os.access(path, os.R_OK | os.X_OK))
 
     def line(self) -> bytes:
-        """Return the line of errors.jsonl."""
         return json_bytes(asdict(self)) + b"\n"
 
 

@@ -163,7 +163,6 @@ class OutputFolder:
         return labelled
 
     def add(self, labelled: Labelled) -> None:
-        """Record a labelled image. Raises OutputError."""
         before = self.state.get(labelled.ref.name)
         entry = self.resume.with_other_formats(labelled.entry)
         outdated = [] if before is None else [name for name in before.formats if name not in entry.formats]
@@ -287,7 +286,6 @@ class OutputFolder:
 
 
 def _clean_up_before(spec: RunSpec) -> None:
-    """Remove the temporary files of a killed run."""
     if spec.shard is not None:
         clean_up([spec.output], spec.owner)
     clean_up_run(spec.output, spec.state, spec.owner)

@@ -104,7 +104,6 @@ def is_locked(state: Path) -> bool:
 
 
 def _acquire(lock: BaseFileLock) -> None:
-    """Acquire a lock. Raises Timeout and OSError."""
     with warnings.catch_warnings():
         # The replacement for a missing flock does the same, so the user need not know.
         warnings.filterwarnings("ignore", "flock not supported", UserWarning)

@@ -77,7 +77,6 @@ class ManifestEntry:
     taken: TakenFrom | None = None
 
     def record(self) -> dict[str, object]:
-        """Return the JSON value of the entry's line."""
         size = {key: self.summary[key] for key in ("height", "width")}
         rest = {key: value for key, value in self.summary.items() if key not in size}
         return {
@@ -104,7 +103,6 @@ class ManifestEntry:
         return read_summary(self.summary)
 
     def without(self, formats: Collection[str]) -> ManifestEntry:
-        """Return the entry without these formats."""
         return replace(
             self,
             formats=tuple(name for name in self.formats if name not in formats),

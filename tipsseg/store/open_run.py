@@ -24,18 +24,15 @@ from tipsseg.options import MAX_PIXELS
 from tipsseg.options.shard import Shard
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, is_placed
-from tipsseg.store.run_record import RUN_FILE, parse_run, run_context
+from tipsseg.store.run_record import OTHER_VERSION, RUN_FILE, read_record, run_context
 from tipsseg.store.shards import shards_in, state_folder
 from tipsseg.store.spec import RunInfo, check_hint
 from tipsseg.store.state import State
 from tipsseg.store.stored_image import Mask, RunImage
 from tipsseg.types import LabelClass
-from tipsseg.util.files import describe_error, is_folder, read_regular
-from tipsseg.util.json_values import parse, short
-from tipsseg.util.printable import join_first, shell_word
-
-#: The fault of a record that this version does not write.
-OTHER_VERSION = "not as this version of tipsseg writes it"
+from tipsseg.util.files import is_folder, describe_error
+from tipsseg.util.json_values import short
+from tipsseg.util.printable import listed, shell_word
 
 #: The hint for a run that was broken off.
 RUN_AGAIN = "Run the command that made it again; what is done there stays."
@@ -72,7 +69,6 @@ class Run:
 
     @property
     def state(self) -> Path:
-        """Return the state folder, which differs from the output folder for a shard."""
         return self.info.spec.state
 
     @property
@@ -85,7 +81,6 @@ class Run:
 
     @property
     def classes(self) -> tuple[LabelClass, ...]:
-        """Return the classes, with the ids and names of run.json."""
         return self.context.classes
 
     def __len__(self) -> int:
@@ -197,19 +192,6 @@ def broken_conversion(output: Path, formats: Sequence[str]) -> RecordError:
         f"a conversion into {names} was broken off",
         f"Run it again first: tipsseg convert {shell_word(str(output))} --format {names}",
     )
-
-
-def read_record(path: Path, hint: str) -> RunInfo:
-    """Read a run.json. Raises RecordError, with this hint."""
-    try:
-        record = parse(read_regular(path))
-        if not isinstance(record, dict) or record.get("tool") != "tipsseg":
-            raise RecordError(path, "not by tipsseg, or damaged", hint)
-        return parse_run(record, path.parent)
-    except OSError as error:
-        raise RecordError(path, describe_error(error), hint) from error
-    except ValueError as error:
-        raise RecordError(path, f"{OTHER_VERSION}: {error}", hint) from error
 
 
 def _shards_of(output: Path) -> list[Shard]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Container, Iterable
 from pathlib import Path, PurePosixPath
 
-from tipsseg.errors import OtherRunError, OutputError
+from tipsseg.errors import OtherRunError, OutputError, RecordError
 from tipsseg.formats import FORMATS, mask_formats
 from tipsseg.store import spec as specs
 from tipsseg.store.differences import difference_texts, kept_features, of_same_phrases, other_options
@@ -15,7 +15,7 @@ from tipsseg.store.lock import finish_command, is_begun, is_unfinished
 from tipsseg.store.manifest import MANIFEST_FILE
 from tipsseg.store.results import Failed, edited_formats
 from tipsseg.store.resume import ANOTHER_FOLDER, ResumeState, follows
-from tipsseg.store.run_record import RUN_FILE, find_run, read_run, refuse_other_record
+from tipsseg.store.run_record import RUN_FILE, find_run, read_record, refuse_other_record
 from tipsseg.store.shards import shards_in, state_folders
 from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.store.state import State
@@ -72,10 +72,9 @@ def _read_earlier_run(folder: Path, state: State) -> RunInfo | None:
                 raise OutputError(folder / name, f"it exists without a {RUN_FILE}, so its run is unknown", MOVE)
         return None
     try:
-        return read_run(folder)
-    except (OSError, ValueError) as error:
-        reason = f"its {RUN_FILE} is not as this version of tipsseg writes it: {error}"
-        raise OutputError(folder, reason, f"{ANOTHER_FOLDER}.") from error
+        return read_record(folder / RUN_FILE, "")
+    except RecordError as error:
+        raise OutputError(folder, f"its {RUN_FILE} is {error.reason}", f"{ANOTHER_FOLDER}.") from error
 
 
 def refuse_other_ids(resume: ResumeState, refs: Iterable[ImageRef | Failed]) -> None:

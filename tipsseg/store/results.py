@@ -118,7 +118,6 @@ Left = ImageRef | Unchanged | Failed
 
 
 def image_paths(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
-    """Return the paths of the per-image files of an image, by format."""
     paths = {name: context.image_path(FORMATS[name], ref) for name in formats}
     return {name: path for name, path in paths.items() if path is not None}
 

@@ -153,7 +153,6 @@ class ResumeState:
         return replace(former, replaceable=former.replaceable | context.ownership.as_they_are(paths))
 
     def files_of(self, ref: ImageRef) -> set[Path]:
-        """Return the per-image files of an image that exist."""
         paths = image_paths(self.context, ref, self.info.spec.formats).values()
         return {path for path in paths if os.path.lexists(path)}
 
@@ -237,7 +236,6 @@ class ResumeState:
         )
 
     def _gone_mask(self, entry: ManifestEntry, ref: ImageRef) -> Path | None:
-        """Return a mask of an image that was removed; None if no mask was."""
         paths = image_paths(self.context, ref, [name for name in mask_formats() if name in entry.files]).values()
         return next((path for path in paths if not os.path.lexists(path)), None)
 

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from tipsseg._version import __version__
-from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError
+from tipsseg.errors import InputError, OutputError, RecordError, UsageError, VocabularyError
 from tipsseg.features.file import Recipe
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, StoreRecord, check_same, read_store
 from tipsseg.formats import FORMATS
@@ -27,7 +27,7 @@ from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec, model_identity, 
 from tipsseg.store.state import State
 from tipsseg.store.writing import RunContext
 from tipsseg.types import BACKGROUND, printable_path
-from tipsseg.util.files import atomic_write, json_bytes, read_regular
+from tipsseg.util.files import atomic_write, json_bytes, read_regular, describe_error
 from tipsseg.util.fingerprint import Fingerprint, parse_file
 from tipsseg.util.json_values import parse, short, take
 from tipsseg.util.ownership import MOVE, Ownership
@@ -38,6 +38,9 @@ from tipsseg.weights.lock import read_lock
 from tipsseg.weights.sources import find_model
 
 RUN_FILE = "run.json"
+
+#: The fault of a record that this version does not write.
+OTHER_VERSION = "not as this version of tipsseg writes it"
 
 #: Options that earlier versions had.
 GONE = frozenset({"presence", "keep_cosines"})
@@ -120,7 +123,6 @@ def begun_dtype(spec: RunSpec) -> str | None:
 
 
 def _begun_feature_dtype(spec: RunSpec) -> str | None:
-    """Return the dtype of the features that the labels in an output folder come from; None without a feature store."""
     begun = _begun(spec) if spec.formats else ()
     return next((info.spec.feature_dtype for info in begun if info.spec.features is not None), None)
 
@@ -148,7 +150,6 @@ def _begun(asked: OutputOptions) -> Iterator[RunInfo]:
 
 
 def run_context(info: RunInfo) -> RunContext:
-    """Return the context of the formats."""
     spec = info.spec
     model = Path(str(info.model["id"])).name  # label files do not depend on where a local model is
     facts = {
@@ -233,20 +234,26 @@ def refuse_other_record(state: Path) -> None:
 
 def find_run(state: Path) -> RunInfo | None:
     """Read the run.json of a state folder; None if it is absent or cannot be read."""
-    with suppress(OSError, ValueError):
-        return read_run(state)
+    with suppress(RecordError):
+        return read_record(state / RUN_FILE, "")
     return None
 
 
-def read_run(state: Path) -> RunInfo:
-    """Read the run.json of a state folder. Raises OSError, and ValueError for content that tipsseg does not write."""
-    return parse_run(parse(read_regular(state / RUN_FILE)), state)
+def read_record(path: Path, hint: str) -> RunInfo:
+    """Read a run.json. Raises RecordError with this hint."""
+    try:
+        record = parse(read_regular(path))
+        if not isinstance(record, dict) or record.get("tool") != "tipsseg":
+            raise RecordError(path, "not by tipsseg, or damaged", hint)
+        return _parse_run(record, path.parent)
+    except OSError as error:
+        raise RecordError(path, describe_error(error), hint) from error
+    except ValueError as error:
+        raise RecordError(path, f"{OTHER_VERSION}: {error}", hint) from error
 
 
-def parse_run(record: object, state: Path) -> RunInfo:
+def _parse_run(record: object, state: Path) -> RunInfo:
     """Parse the value of a run.json in a state folder. Raises ValueError for content that tipsseg does not write."""
-    if take(record, "tool", str) != "tipsseg":
-        raise ValueError(f"the tool is {short(take(record, 'tool', str))}")
     digest = take(record, "digest", str)
     asked, used = _parse_vocabulary(take(record, "vocabulary", dict))
     formats = _parse_formats(record)
@@ -306,7 +313,6 @@ def _get(record: object, key: str) -> object:
 
 
 def _texts(record: object, key: str) -> list[str]:
-    """Return the texts in an optional list; ignore other values."""
     found = _get(record, key)
     return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
 

@@ -105,7 +105,6 @@ class RunSpec(ComputeOptions, OutputOptions):
         check_folder(self.output)  # last: faults of options are raised first
 
     def option_record(self) -> dict[str, object]:
-        """Return the options of labelling and of files, as run.json has them."""
         return {**self.options.record(), **self.files.record()}
 
     def command(self) -> str:
@@ -211,7 +210,6 @@ class RunInfo:
 
     @property
     def names(self) -> dict[int, str]:
-        """Return the names of the classes by id, 1..N."""
         return {each.id: each.name for each in self.spec.vocabulary.classes}
 
     @property

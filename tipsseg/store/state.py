@@ -109,7 +109,6 @@ class State:
         self._lacks_rows = db.images > 0
 
     def _take_rows(self) -> None:
-        """Take over the rows of files for the whole run."""
         with self._db.lock:
             if self._lacks_rows:
                 self._lacks_rows = False
@@ -164,7 +163,7 @@ class State:
             run_files: The places of files for the whole run that run.json has by now.
         """
         self._export()
-        self._exports.write_errors(failure.line() for failure in self.failures())
+        self._exports.write(ERRORS_FILE, (failure.line() for failure in self.failures()))
         with self._changing() as db:
             db.execute_all("DELETE FROM ahead WHERE image = '' AND place = ?", ((place,) for place in run_files))
             db.set_meta("at_work", 0)
@@ -182,7 +181,7 @@ class State:
 
     def _export(self) -> None:
         """Write manifest.jsonl, with the images in the order of their names. Raises OutputError."""
-        record = self._exports.write_manifest(self._entries() if self._db.images else None)
+        record = self._exports.write(MANIFEST_FILE, (line + b"\n" for line in self._entries()))
         with self._changing() as db:
             db.set_meta("exported", record)
 
@@ -215,7 +214,6 @@ class State:
         return split_formats(self._image(image, "formats"))
 
     def names(self) -> list[str]:
-        """Return the names of all images, in their order."""
         return self._names("1")
 
     def same_paths(self) -> list[tuple[str, str]]:
@@ -239,7 +237,6 @@ class State:
             yield entry
 
     def formats(self) -> set[tuple[str, ...]]:
-        """Return the different groups of formats that images are in."""
         return {split_formats(formats) for (formats,) in self._db.select("SELECT DISTINCT formats FROM image")}
 
     def holding(self, name: str) -> list[str]:
@@ -291,7 +288,6 @@ class State:
             self._export()
 
     def _insert(self, entry: ManifestEntry, session: int, rows: Mapping[str, Rows]) -> None:
-        """Insert an image and its rows, whose files must be written again."""
         self._db.execute(_INSERT_IMAGE, *_image_row(entry, session))
         for name, lines in rows.items():
             self._db.execute(_INSERT_ROWS, name, key_of(entry.image), pack(lines))

@@ -67,7 +67,6 @@ class RunImage:
 
     @property
     def context(self) -> RunContext:
-        """Return the context of the formats."""
         return self.run.context
 
     @cached_property
@@ -93,11 +92,9 @@ class RunImage:
 
     @property
     def masks(self) -> dict[str, Path]:
-        """Return the paths of its index masks, by format."""
         return {name: path for name in mask_formats() if (path := self.file(name)) is not None}
 
     def file(self, name: str) -> Path | None:
-        """Return the path of its file in a format; None if it has none."""
         file = self.entry.files.get(name)
         return None if file is None else actual_path(self.context.output, file)
 

@@ -78,7 +78,6 @@ def corrected_summary(
 
 
 def _means(summary: Mapping[str, object]) -> dict[int, float]:
-    """Return the mean confidences in a summary, by label id."""
     classes, background = summary.get("classes"), summary.get("background")
     records = [each for each in classes if isinstance(each, dict)] if isinstance(classes, list) else []
     records += [{**background, "id": BACKGROUND}] if isinstance(background, dict) else []
@@ -152,7 +151,6 @@ def image_summary(ref: ImageRef, summary: Mapping[str, object], files: Mapping[s
 
 
 def _totals(label_map: LabelMap) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the number of pixels and the sum of the confidence by label id."""
     labels, confidence = label_map.labels.reshape(-1), label_map.confidence.reshape(-1)
     ids = int(np.iinfo(labels.dtype).max) + 1
     pixels, sums = np.zeros(ids, np.int64), np.zeros(ids, np.float64)
@@ -205,7 +203,6 @@ class Totals:
     classes: tuple[ClassTotal, ...]
 
     def record(self) -> dict[str, object]:
-        """Return the value in run.json; shares are of the pixels of all images."""
         return {
             "images": self.images,
             "pixels": self.pixels,
@@ -264,7 +261,6 @@ class TotalsSum:
                 self._of_class[each.id - 1][1] += each.pixels
 
     def result(self) -> Totals:
-        """Return the totals."""
         counts = zip(self._classes, self._of_class, strict=True)
         classes = tuple(ClassTotal(each.id, each.name, *own) for each, own in counts)
         return Totals(self._images, self._pixels, self._background, self._ignored, classes)

@@ -9,8 +9,7 @@ from pathlib import Path
 from tipsseg._version import __version__
 from tipsseg.errors import RecordError, UsageError
 from tipsseg.store.differences import differences
-from tipsseg.store.open_run import read_record
-from tipsseg.store.run_record import RUN_FILE
+from tipsseg.store.run_record import RUN_FILE, read_record
 from tipsseg.store.spec import RunInfo
 from tipsseg.util.files import is_folder
 from tipsseg.vocabulary.vocabulary import Vocabulary

@@ -178,7 +178,6 @@ def _check_digest(path: Path, written: Fingerprint | None) -> Iterator[Problem]:
 
 
 def _note_gaps(run: Run, progress: Progress) -> None:
-    """Note which formats do not hold all images, which may be intended."""
     if run.info.ended is None or run.info.converting:
         return
     for name in FORMATS:

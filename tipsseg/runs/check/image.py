@@ -131,7 +131,6 @@ def _stale(
 
 
 def _digest(path: Path) -> tuple[str, str]:
-    """Return the sha256 of a file, and why it has none."""
     try:
         return content_digest(path), ""
     except OSError as error:

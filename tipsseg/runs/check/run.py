@@ -13,8 +13,8 @@ from tipsseg.formats.classes_file import CLASSES_FILE, class_names
 from tipsseg.formats.problem import Problem, class_faults
 from tipsseg.options.shard import Shard
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
-from tipsseg.store.open_run import OTHER_VERSION, Run, broken_conversion, check_shard, conversion_begun, read_record
-from tipsseg.store.run_record import RUN_FILE
+from tipsseg.store.open_run import Run, broken_conversion, check_shard, conversion_begun
+from tipsseg.store.run_record import OTHER_VERSION, RUN_FILE, read_record
 from tipsseg.store.shards import SHARDS_FOLDER, missing_shards, shards_in, state_folder
 from tipsseg.store.spec import RunInfo
 from tipsseg.store.state import State

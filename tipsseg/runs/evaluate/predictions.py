@@ -15,8 +15,8 @@ from tipsseg.options import NAMES
 from tipsseg.runs.common import inputs
 from tipsseg.runs.common.inputs import Found
 from tipsseg.store.lock import finish_command, is_unfinished
-from tipsseg.store.open_run import OTHER_CLASSES, read_record
-from tipsseg.store.run_record import RUN_FILE, find_run, refuse_other_record
+from tipsseg.store.open_run import OTHER_CLASSES
+from tipsseg.store.run_record import RUN_FILE, find_run, read_record, refuse_other_record
 from tipsseg.store.shards import shards_in, state_folders
 from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json_values import parse

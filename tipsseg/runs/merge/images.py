@@ -56,7 +56,6 @@ def places(image: RunImage, target: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def files(image: RunImage) -> list[Path]:
-    """Return the paths of the files of an image."""
     return [actual_path(image.context.output, place) for place in image.entry.files.values()]
 
 

@@ -102,12 +102,10 @@ def write_all(runs: Sequence[Run], info: RunInfo, context: RunContext, records: 
 
 
 def run_paths(target: Path, formats: Sequence[str]) -> list[Path]:
-    """Return the paths of the files of these formats for the whole run."""
     return [target / file for name in formats for file in FORMATS[name].files]
 
 
 def _rows(run: Run, entry: ManifestEntry) -> Mapping[str, Rows]:
-    """Return the rows of an image in a run, by format. Raises RecordError if some are missing."""
     found = {}
     for name in entry.formats:
         if FORMATS[name].has_rows:
