@@ -116,10 +116,11 @@ def take_corrections(
         plans = _without_unseen(source, matches, options.emptied, outcomes, progress)
         if changes is not None:
             _write(plans, names.added, changes)
+        corrected = {plan.mask.image for plan in plans}
         result = Corrections(
             format=reader.name,
             masks=tuple(plan.mask for plan in plans),
-            unchanged=tuple(image for image in images if image not in {plan.mask.image for plan in plans}),
+            unchanged=tuple(image for image in images if image not in corrected),
             unmatched=(*matches.missing, *matches.other_pictures),
             uncorrected=matches.uncorrected,
             classes=names.added,
