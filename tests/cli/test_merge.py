@@ -585,7 +585,7 @@ REFUSALS: Mapping[str, Refusal] = {
     "a target that is a file": Refusal("cannot write imgs/a.png: imgs/a.png is a file", target="imgs/a.png"),
     "a picture that is gone": Refusal("two/masks/b/a.png is missing", remove("two/masks/b/a.png")),
     "pictures that are gone": Refusal(
-        "one/overlays/b/c.jpg is not there, and 1 more",
+        "one/overlays/b/c.jpg is missing, and 1 more",
         together(remove("one/overlays/b/c.jpg"), remove("two/confidence/b/a.png")),
     ),
     "a manifest that is gone": Refusal(
