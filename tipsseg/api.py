@@ -28,8 +28,8 @@ from tipsseg.runs.engine.maker import EngineMaker, engine_maker
 from tipsseg.runs.label.run import LabelRun
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.open_run import open_runs
+from tipsseg.store.plan import plan_run, with_formats
 from tipsseg.store.results import Failed, ImageResult, Labelled
-from tipsseg.store.run_record import plan_run, with_formats
 from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.types import ImageRef
 from tipsseg.util.printable import quote

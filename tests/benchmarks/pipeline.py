@@ -52,8 +52,8 @@ from tipsseg.runs.engine.label_task import LabelTask
 from tipsseg.runs.engine.pipeline import run_tasks
 from tipsseg.runs.label.run import LabelRun
 from tipsseg.store.folder import OutputFolder
+from tipsseg.store.plan import plan_run
 from tipsseg.store.results import Failed, ImageResult, Left
-from tipsseg.store.run_record import plan_run
 from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.store.writing import RunContext
 from tipsseg.types import ImageRef

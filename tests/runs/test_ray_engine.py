@@ -33,8 +33,9 @@ from tipsseg.runs.engine.engine import Engine, LocalEngine
 from tipsseg.runs.engine.ray_engine import RayEngine
 from tipsseg.runs.label.run import run_label
 from tipsseg.store.manifest import ManifestEntry
+from tipsseg.store.plan import plan_run
 from tipsseg.store.results import Failed, Labelled, Left, Unchanged
-from tipsseg.store.run_record import plan_run, run_context
+from tipsseg.store.run_record import run_context
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.types import ImageRef
 from tipsseg.util.fingerprint import Fingerprint
@@ -341,7 +342,7 @@ from tipsseg.options.run import Ray
 from tipsseg.runs.common.inputs import find
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.ray_engine import RayEngine
-from tipsseg.store.run_record import plan_run
+from tipsseg.store.plan import plan_run
 from tipsseg.store.spec import RunSpec
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.label.run import run_label

@@ -1,11 +1,11 @@
-"""Write a RunInfo to run.json, and read it back; plan a run."""
+"""Write a RunInfo to run.json, and read it back."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import closing, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import cache
@@ -13,18 +13,13 @@ from importlib import metadata
 from pathlib import Path
 
 from tipsseg._version import __version__
-from tipsseg.errors import InputError, OutputError, RecordError, UsageError, VocabularyError
-from tipsseg.features.file import Recipe
-from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, StoreRecord, check_same, read_store
+from tipsseg.errors import OutputError, RecordError, UsageError, VocabularyError
 from tipsseg.formats import FORMATS
-from tipsseg.options import DEFAULT_FORMATS, DTYPE_NAMES, FEATURE_DTYPES, FileOptions, LabelOptions, choose
+from tipsseg.options import FEATURE_DTYPES, FileOptions, LabelOptions
 from tipsseg.options.fields import options_of, read_options
-from tipsseg.options.run import OutputOptions
 from tipsseg.options.shard import parse_shard
 from tipsseg.store import spec as specs
-from tipsseg.store.shards import state_folder, state_folders
-from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec, model_identity, vocabulary_record
-from tipsseg.store.state import State
+from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec, vocabulary_record
 from tipsseg.store.writing import RunContext
 from tipsseg.types import BACKGROUND, printable_path
 from tipsseg.util.files import atomic_write, json_bytes, read_regular, describe_error
@@ -34,8 +29,6 @@ from tipsseg.util.ownership import MOVE, Ownership
 from tipsseg.util.record_paths import actual_name, is_inside
 from tipsseg.vocabulary.toml_file import parse_class
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary
-from tipsseg.weights.lock import read_lock
-from tipsseg.weights.sources import find_model
 
 RUN_FILE = "run.json"
 
@@ -50,103 +43,6 @@ _WISHES = {"device": str, "dtype": str, "batch_size": int}
 
 #: Packages whose versions may change labels or files.
 _PACKAGES = ("torch", "numpy", "pillow", "opencv-python", "pycocotools", "sentencepiece", "safetensors")
-
-
-def plan_run(spec: RunSpec) -> RunInfo:
-    """Resolve what is known of a run before its model is loaded.
-
-    Raises:
-        UsageError: The vocabulary was fitted with another model or in another mode.
-        CheckpointError: The files of a local model cannot be read.
-        OutputError: The folder is not a feature store, or has features of another kind.
-    """
-    dtype = spec.dtype
-    facts = find_model(spec.model).facts(keep_stamps=spec.use_cache)
-    check_fitted(spec, facts)
-    if spec.features is not None:
-        kept = plan_features(spec.features, spec.feature_dtype, facts, dtype, spec.options)
-        if kept is not None:
-            dtype, spec = kept.recipe.dtype, replace(spec, feature_dtype=kept.dtype)
-        else:
-            spec = replace(
-                spec, feature_dtype=spec.feature_dtype or _begun_feature_dtype(spec) or DEFAULT_FEATURE_DTYPE
-            )
-    if dtype == "auto" and spec.formats:
-        dtype = begun_dtype(spec) or "auto"
-    return RunInfo(spec, facts, dtype)
-
-
-def check_fitted(spec: RunSpec, model: Mapping[str, object]) -> None:
-    """Raise UsageError for a fitted vocabulary of another model, see `ModelSource.facts`, or of another mode."""
-    fitted, known = spec.fitted, model.get("sha256")
-    if fitted is None:
-        return
-    if fitted.model_id != model["id"] and {fitted.model_id, model["id"]} <= read_lock().keys():
-        raise fitted.wrong_model_error(str(model["id"]))  # before the other model is downloaded
-    if isinstance(known, Mapping):
-        fitted.check(known, str(model["id"]), spec.options.mode, spec.options.short_side)
-
-
-def plan_features(
-    folder: Path, feature_dtype: str | None, model: Mapping[str, object], dtype: str, options: LabelOptions
-) -> StoreRecord | None:
-    """Read the record of a feature store, and compare it with the options; None for a new folder.
-
-    Args:
-        folder: The folder of the store.
-        feature_dtype: The dtype to store features in; None for the dtype of the store.
-        model: See `ModelSource.facts`.
-        dtype: The dtype of the model; "auto" for that of the store.
-        options: How images are shown to the model. A short side of None is that of the store, as the model alone knows its own.
-
-    Raises:
-        OutputError: The folder is not a store, or has features of another kind.
-    """
-    stored = read_store(folder)
-    if stored is None:
-        return None
-    recipe = Recipe(
-        model_identity(model),
-        stored.recipe.dtype if dtype == "auto" else dtype,
-        options.mode,
-        stored.recipe.short_side if options.short_side is None else options.short_side,
-        specs.LABELS_VERSION,
-    )
-    kept = stored.dtype if feature_dtype is None else choose(feature_dtype, FEATURE_DTYPES, "dtype of features")
-    check_same(folder, stored, StoreRecord(str(model["id"]), recipe, kept))
-    return stored
-
-
-def begun_dtype(spec: RunSpec) -> str | None:
-    """Return the dtype of the labels in an output folder, by this run or another shard; None without labels."""
-    return next((info.dtype for info in _begun(spec) if info.dtype in DTYPE_NAMES), None)
-
-
-def _begun_feature_dtype(spec: RunSpec) -> str | None:
-    begun = _begun(spec) if spec.formats else ()
-    return next((info.spec.feature_dtype for info in begun if info.spec.features is not None), None)
-
-
-def with_formats(asked: OutputOptions) -> OutputOptions:
-    """Return the options with formats. If the user named none, take those that all images of the folder have, or the default."""
-    if asked.formats is not None:
-        return asked
-    begun = None if asked.overwrite else next(_begun(asked), None)
-    if begun is None:
-        return replace(asked, formats=DEFAULT_FORMATS)
-    with closing(State(begun.spec.state)) as state:
-        groups = state.formats() or {begun.spec.formats}
-    held = tuple(name for name in FORMATS if all(name in formats for formats in groups))
-    return replace(asked, formats=held or DEFAULT_FORMATS)
-
-
-def _begun(asked: OutputOptions) -> Iterator[RunInfo]:
-    """Yield the runs in an output folder: the asked one, and other shards."""
-    shards: list[Path] = []
-    with suppress(InputError):  # raised again when the folder is opened
-        shards = state_folders(asked.output)
-    states = (state_folder(asked.output, asked.shard), *shards)
-    return (info for state in states if (info := find_run(state)) is not None)
 
 
 def run_context(info: RunInfo) -> RunContext:

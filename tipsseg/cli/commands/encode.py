@@ -47,7 +47,7 @@ def encode(
     from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.encode.dry_run import dry_run
     from tipsseg.runs.encode.run import EncodeRun, encode_spec
-    from tipsseg.store.run_record import plan_run
+    from tipsseg.store.plan import plan_run
 
     silence_decoders()
     given = tuple(paths or ())

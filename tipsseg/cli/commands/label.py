@@ -106,7 +106,7 @@ def label(
     from tipsseg.runs.engine.maker import engine_maker
     from tipsseg.runs.label.dry_run import dry_run
     from tipsseg.runs.label.run import run_label
-    from tipsseg.store.run_record import plan_run, with_formats
+    from tipsseg.store.plan import plan_run, with_formats
     from tipsseg.store.spec import RunSpec
 
     silence_decoders()

@@ -31,8 +31,9 @@ from tipsseg.runs.evaluate.predictions import find_masks, masks_folder
 from tipsseg.runs.label.run import as_items, begin
 from tipsseg.store.file_names import OutputNames, RunNames, name_key
 from tipsseg.store.folder import OutputFolder
+from tipsseg.store.plan import plan_run
 from tipsseg.store.results import Failed, ImageResult, Labelled, Unchanged
-from tipsseg.store.run_record import parse_files, plan_run, run_context
+from tipsseg.store.run_record import parse_files, run_context
 from tipsseg.store.spec import Counts, RunInfo, RunSpec, check_folder
 from tipsseg.types import ImageRef, LabelArray, name_order
 from tipsseg.util.files import atomic_write, json_bytes, read_regular

@@ -14,8 +14,8 @@ from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.loading import LoadedModel, load_for
 from tipsseg.runs.fit.learning import learn, run_noting_damage
 from tipsseg.runs.fit.masked import Masks, Minimum, draw_masks, require_masks
+from tipsseg.store.plan import plan_run
 from tipsseg.store.results import Failed
-from tipsseg.store.run_record import plan_run
 from tipsseg.store.spec import RunSpec
 from tipsseg.types import ImageRef
 from tipsseg.util.files import cache_folder

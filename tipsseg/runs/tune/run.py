@@ -15,7 +15,8 @@ from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.loading import LoadedModel, load_for
 from tipsseg.runs.fit.learning import check_suffix, learn, note_other_scales, run_on_masks, spec_of_run
 from tipsseg.runs.fit.masked import EditedMasks, Learnt, Minimum, draw_masks, require_masks
-from tipsseg.store.run_record import plan_run, run_context
+from tipsseg.store.plan import plan_run
+from tipsseg.store.run_record import run_context
 from tipsseg.store.spec import RunSpec
 from tipsseg.util.files import atomic_write, cache_folder
 from tipsseg.util.printable import join_first, quote

@@ -1,0 +1,119 @@
+"""Plan a run: what its options, the feature store and the output folder determine before the model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from tipsseg.errors import InputError
+from tipsseg.features.file import Recipe
+from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, StoreRecord, check_same, read_store
+from tipsseg.formats import FORMATS
+from tipsseg.options import DEFAULT_FORMATS, DTYPE_NAMES, FEATURE_DTYPES, LabelOptions, choose
+from tipsseg.options.run import OutputOptions
+from tipsseg.store import spec as specs
+from tipsseg.store.run_record import find_run
+from tipsseg.store.shards import state_folder, state_folders
+from tipsseg.store.spec import RunInfo, RunSpec, model_identity
+from tipsseg.store.state import State
+from tipsseg.weights.lock import read_lock
+from tipsseg.weights.sources import find_model
+
+
+def plan_run(spec: RunSpec) -> RunInfo:
+    """Resolve what is known of a run before its model is loaded.
+
+    Raises:
+        UsageError: The vocabulary was fitted with another model or in another mode.
+        CheckpointError: The files of a local model cannot be read.
+        OutputError: The folder is not a feature store, or has features of another kind.
+    """
+    dtype = spec.dtype
+    facts = find_model(spec.model).facts(keep_stamps=spec.use_cache)
+    check_fitted(spec, facts)
+    if spec.features is not None:
+        kept = plan_features(spec.features, spec.feature_dtype, facts, dtype, spec.options)
+        if kept is not None:
+            dtype, spec = kept.recipe.dtype, replace(spec, feature_dtype=kept.dtype)
+        else:
+            spec = replace(
+                spec, feature_dtype=spec.feature_dtype or _begun_feature_dtype(spec) or DEFAULT_FEATURE_DTYPE
+            )
+    if dtype == "auto" and spec.formats:
+        dtype = begun_dtype(spec) or "auto"
+    return RunInfo(spec, facts, dtype)
+
+
+def check_fitted(spec: RunSpec, model: Mapping[str, object]) -> None:
+    """Raise UsageError for a fitted vocabulary of another model, see `ModelSource.facts`, or of another mode."""
+    fitted, known = spec.fitted, model.get("sha256")
+    if fitted is None:
+        return
+    if fitted.model_id != model["id"] and {fitted.model_id, model["id"]} <= read_lock().keys():
+        raise fitted.wrong_model_error(str(model["id"]))  # before the other model is downloaded
+    if isinstance(known, Mapping):
+        fitted.check(known, str(model["id"]), spec.options.mode, spec.options.short_side)
+
+
+def plan_features(
+    folder: Path, feature_dtype: str | None, model: Mapping[str, object], dtype: str, options: LabelOptions
+) -> StoreRecord | None:
+    """Read the record of a feature store, and compare it with the options; None for a new folder.
+
+    Args:
+        folder: The folder of the store.
+        feature_dtype: The dtype to store features in; None for the dtype of the store.
+        model: See `ModelSource.facts`.
+        dtype: The dtype of the model; "auto" for that of the store.
+        options: How images are shown to the model. A short side of None is that of the store, as the model alone knows its own.
+
+    Raises:
+        OutputError: The folder is not a store, or has features of another kind.
+    """
+    stored = read_store(folder)
+    if stored is None:
+        return None
+    recipe = Recipe(
+        model_identity(model),
+        stored.recipe.dtype if dtype == "auto" else dtype,
+        options.mode,
+        stored.recipe.short_side if options.short_side is None else options.short_side,
+        specs.LABELS_VERSION,
+    )
+    kept = stored.dtype if feature_dtype is None else choose(feature_dtype, FEATURE_DTYPES, "dtype of features")
+    check_same(folder, stored, StoreRecord(str(model["id"]), recipe, kept))
+    return stored
+
+
+def begun_dtype(spec: RunSpec) -> str | None:
+    """Return the dtype of the labels in an output folder, by this run or another shard; None without labels."""
+    return next((info.dtype for info in _begun(spec) if info.dtype in DTYPE_NAMES), None)
+
+
+def _begun_feature_dtype(spec: RunSpec) -> str | None:
+    begun = _begun(spec) if spec.formats else ()
+    return next((info.spec.feature_dtype for info in begun if info.spec.features is not None), None)
+
+
+def with_formats(asked: OutputOptions) -> OutputOptions:
+    """Return the options with formats. If the user named none, take those that all images of the folder have, or the default."""
+    if asked.formats is not None:
+        return asked
+    begun = None if asked.overwrite else next(_begun(asked), None)
+    if begun is None:
+        return replace(asked, formats=DEFAULT_FORMATS)
+    with closing(State(begun.spec.state)) as state:
+        groups = state.formats() or {begun.spec.formats}
+    held = tuple(name for name in FORMATS if all(name in formats for formats in groups))
+    return replace(asked, formats=held or DEFAULT_FORMATS)
+
+
+def _begun(asked: OutputOptions) -> Iterator[RunInfo]:
+    """Yield the runs in an output folder: the asked one, and other shards."""
+    shards: list[Path] = []
+    with suppress(InputError):  # raised again when the folder is opened
+        shards = state_folders(asked.output)
+    states = (state_folder(asked.output, asked.shard), *shards)
+    return (info for state in states if (info := find_run(state)) is not None)
