@@ -30,9 +30,9 @@ from tipsseg.store.spec import RunInfo, check_hint
 from tipsseg.store.state import State
 from tipsseg.store.stored_image import Mask, RunImage
 from tipsseg.types import LabelClass
-from tipsseg.util.files import is_folder, describe_error
+from tipsseg.util.files import describe_error, is_folder
 from tipsseg.util.json_values import short
-from tipsseg.util.printable import listed, shell_word
+from tipsseg.util.printable import join_first, shell_word
 
 #: The hint for a run that was broken off.
 RUN_AGAIN = "Run the command that made it again; what is done there stays."

@@ -22,7 +22,7 @@ from tipsseg.store import spec as specs
 from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec, vocabulary_record
 from tipsseg.store.writing import RunContext
 from tipsseg.types import BACKGROUND, printable_path
-from tipsseg.util.files import atomic_write, json_bytes, read_regular, describe_error
+from tipsseg.util.files import atomic_write, describe_error, json_bytes, read_regular
 from tipsseg.util.fingerprint import Fingerprint, parse_file
 from tipsseg.util.json_values import parse, short, take
 from tipsseg.util.ownership import MOVE, Ownership

@@ -286,7 +286,7 @@ def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
 
 
 def _option_value(background: Sequence[str]) -> str:
-    """Return phrases as --background takes them; FILE if only a vocabulary file can hold them."""
+    """Return background phrases as the command takes them; FILE if only a vocabulary file can hold them."""
     if not background:
         return "none"
     if background in (("auto",), ("none",)) or any("," in phrase for phrase in background):
