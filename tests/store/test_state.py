@@ -118,6 +118,15 @@ def test_the_export_grows_line_by_line(tmp_path: Path) -> None:
             assert len((tmp_path / "manifest.jsonl").read_bytes().splitlines()) == number
 
 
+def test_an_export_that_was_lost_is_complete_before_it_grows(tmp_path: Path) -> None:
+    filled(tmp_path)
+    (tmp_path / "manifest.jsonl").unlink()
+    with opened(tmp_path) as state:
+        state.add(entry("z.png"))
+        lines = (tmp_path / "manifest.jsonl").read_bytes().splitlines()
+        assert [read_entry(line).image for line in lines] == [*NAMES, "z.png"]
+
+
 def test_a_folder_that_nobody_may_write_to_can_be_read(tmp_path: Path) -> None:
     filled(tmp_path)
     header = (tmp_path / STATE_FILE).read_bytes()[18:20]
