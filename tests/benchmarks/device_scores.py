@@ -1,11 +1,11 @@
-"""Labels of an image on a GPU against labels of it on a core of the host.
+"""Compare labelling an image on a GPU with labelling it on one core of the host.
 
     python tests/benchmarks/device_scores.py --device cuda
 
-Cosines of 640 x 480 and 4000 x 3000 pixels, those of `scoring.py`, are on the device. Each round times, for 20, 150 and 1,000
-classes: `assign.match` on one core, the copy of the cosines included; labels and confidences made on the device, until they are on
-the host; and how long the thread of the model is held up by that. Prints a table in Markdown. With `--device cpu` it shows that it
-runs, and no more.
+The device holds cosines of 640 x 480 and 4000 x 3000 pixels, those of `scoring.py`. For 20, 150 and 1,000 classes, every round
+times `assign.match` on one core, including the copy of the cosines; labels and confidences computed on the device and copied to the
+host; and the time that this blocks the thread of the model. Prints a table in Markdown. `--device cpu` only shows that the script
+works.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def row(size: tuple[int, int], classes: int, device: torch.device, rounds: int) 
 
 
 def timed(task: Callable[[], object], device: torch.device) -> float:
-    """Seconds of a task that begins with a device that has nothing to do; whether it waits for its end is its own affair."""
+    """Return the seconds of a task on an idle device. The task itself waits for the device if it needs to."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     began = time.perf_counter()

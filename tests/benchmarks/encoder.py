@@ -1,15 +1,15 @@
-"""The vision tower against transformers' and against its own matrix products, as ratios inside one run.
+"""Compare the vision tower with transformers' and with its own matrix products, as ratios within one run.
 
     python tests/benchmarks/encoder.py --rounds 5
     python tests/benchmarks/encoder.py --rounds 5 --busy 1
     python tests/benchmarks/encoder.py --model l14 --device cuda --dtypes bfloat16,float32 --batch 16
 
-A model of the published size with seeded random weights, windows of 448 pixels. Each round times, in turn, value features as the
-encoder makes them (on a CPU a window for each thread, at the same time, and the windows that are left over shared by all; on a
-GPU all at once), on a CPU the same with each operation divided between all threads, one window after the other, transformers'
-Tipsv2VisionModel on the same windows, and the matrix products of the same blocks alone (linear layers and attention, on inputs of
-their shapes). Prints a table in Markdown, and the share of the rate of a large matrix product that the tower reaches. Ratios are
-medians of the ratios of each round. With --busy other processes keep so many cores busy meanwhile.
+The model has a published size and seeded random weights; windows have 448 pixels. Every round times, in turn: value features as the
+encoder computes them (on a CPU one window per thread, and the remaining windows shared by all; on a GPU all windows at once); on a
+CPU also with every operation divided between all threads, one window after the other; transformers' Tipsv2VisionModel on the same
+windows; and only the matrix products of the same blocks (linear layers and attention, on inputs of the same shapes). Prints a table
+in Markdown, and the rate of the tower relative to that of a large matrix product. Ratios are medians over rounds. With --busy,
+other processes keep some cores busy.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def main() -> None:
 
 @contextmanager
 def busy(cores: int) -> Iterator[None]:
-    """Processes that do nothing but compute, until the block ends."""
+    """Run processes that keep cores busy until the block ends."""
     spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
     try:
         yield
@@ -107,7 +107,7 @@ SQUARE = 4096
 def candidates(
     config: VisionConfig, batch: int, device: torch.device, dtype: str, attention: list[str]
 ) -> Mapping[str, Callable[[], object]]:
-    """What is timed, by name."""
+    """Return the timed tasks by name."""
     kind = DTYPES[dtype]
     pixels = torch.rand(batch, 3, config.image_size, config.image_size, dtype=kind, device=device)
     tower, workers = VisionTower(config).eval().to(device, kind), Workers()
@@ -130,7 +130,7 @@ def candidates(
 
 
 def encode_windows(features: TowerInference, workers: Workers, pixels: Tensor) -> None:
-    """As `Tipsv2Backbone` takes the windows of an image on a CPU."""
+    """Encode windows as `Tipsv2Backbone` encodes those of an image on a CPU."""
     number = len(pixels) - len(pixels) % workers.count
     workers.map(features, pixels[:number].split(1) if number else (), workers.count)
     if number < len(pixels):
@@ -152,7 +152,7 @@ def tokens_of(config: VisionConfig) -> int:
 
 
 def flops(config: VisionConfig) -> float:
-    """Of the matrix products of one window; its last block has no query, no key and no attention."""
+    """Count the operations of the matrix products of one window. The last block has no query, key and attention."""
     tokens, width, layers = tokens_of(config), config.hidden_size, config.num_hidden_layers
     linear = 2 * tokens * width * (4 * width + 2 * config.mlp_hidden_size)
     attention = 4 * tokens**2 * width
@@ -160,7 +160,7 @@ def flops(config: VisionConfig) -> float:
 
 
 def products(config: VisionConfig, batch: int, device: torch.device, dtype: torch.dtype) -> Callable[[], object]:
-    """The matrix products of the tower, its last block without query, key and attention."""
+    """Compute the matrix products of the tower. The last block has no query, key and attention."""
     tokens, width, hidden, heads = (
         tokens_of(config),
         config.hidden_size,
@@ -192,7 +192,7 @@ def products(config: VisionConfig, batch: int, device: torch.device, dtype: torc
 
 
 def square(device: str, dtype: str) -> Callable[[], object]:
-    """One large matrix product."""
+    """Compute one large matrix product."""
     one, two = torch.rand(2, SQUARE, SQUARE, device=device).to(DTYPES[dtype])
     return lambda: one @ two
 
@@ -201,7 +201,7 @@ def square(device: str, dtype: str) -> Callable[[], object]:
 def measure(
     tasks: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
 ) -> Mapping[str, list[float]]:
-    """Seconds of each task in each round, after one round to warm up."""
+    """Return the seconds of each task in each round, after a round of warm-up."""
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for number in range(rounds + 1):
         for name, task in tasks.items():

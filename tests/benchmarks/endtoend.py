@@ -1,10 +1,10 @@
-"""`tipsseg label` against its own vision tower: what a run costs beside the model.
+"""Measure the cost of `tipsseg label` in addition to its vision tower.
 
     python tests/benchmarks/endtoend.py --images 64 --rounds 3
 
-Draws photographs of 640 x 480 pixels (JPEG) and labels them with B/14 at its real size, seeded random weights, 20 phrases and
-the automatic background, into png and coco. A round takes the time of the command for all images and for one image, each in a
-process of its own, and of the tower alone for the windows of the difference. Prints the ratio and the peak memory (Linux).
+Draws photographs of 640 x 480 pixels (JPEG) and labels them with B/14 in its real size, seeded random weights, 20 phrases and the
+automatic background, into png and coco. A round times the command for all images and for one image, each in a new process, and the
+tower alone for the windows of the other images. Prints the ratio and the peak memory (Linux).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def draw(folder: Path, number: int) -> None:
-    """Photographs: the same picture in other colours, with grain."""
+    """Draw photographs: one picture with different colours and grain."""
     folder.mkdir()
     plain = draw_picture(480, 640)
     for index in range(number):
@@ -80,7 +80,7 @@ def draw(folder: Path, number: int) -> None:
 
 
 def one_round(place: Path, model: Path, how: Sequence[str], number: int) -> tuple[float, float, float]:
-    """(run over tower, start over tower for one image, peak memory in MB)."""
+    """Return (run over tower, start over tower for one image, peak memory in MB)."""
     whole, peak = label(place, "imgs", model, how)
     single, _ = label(place, "one", model, how)
     tower = tower_alone(place / "imgs", model, how, number - 1)
@@ -88,7 +88,7 @@ def one_round(place: Path, model: Path, how: Sequence[str], number: int) -> tupl
 
 
 def label(place: Path, images: str, model: Path, how: Sequence[str]) -> tuple[float, float]:
-    """(seconds, peak memory in MB) of labelling a folder."""
+    """Label a folder, and return (seconds, peak memory in MB)."""
     command = [
         sys.executable,
         "-m",
@@ -115,7 +115,7 @@ def label(place: Path, images: str, model: Path, how: Sequence[str]) -> tuple[fl
 
 
 def tower_alone(folder: Path, model: Path, how: Sequence[str], number: int) -> float:
-    """Seconds of the vision tower for the windows of so many images, which are prepared before."""
+    """Return the seconds of the vision tower for prepared windows of that many images."""
     backbone = Tipsv2Backbone(model, how[1], how[3], int(how[5]))
     steps = []
     for path in sorted(folder.iterdir())[:number]:

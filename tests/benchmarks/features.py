@@ -1,12 +1,12 @@
-"""What a feature store saves, costs and changes.
+"""Measure the savings, the cost and the effect on labels of a feature store.
 
     python tests/benchmarks/features.py
     python tests/benchmarks/features.py --images 2 --rounds 1 --tables speed
 
 Draws photographs of 640 x 480 pixels (JPEG), labels them into png and coco with the architecture of B/14 (seeded random weights) on
-the CPU, encodes them, and asks further questions over the store. The time of an image is that of a run over all images less that of
-a run over one, so without start and end. Each ratio is given twice: of the time that passed, and of the processor's time,
-which other programs on the machine change less. Then: bytes, and the share of pixels whose label another dtype of features changes.
+the CPU, encodes them, and labels them again from the store. The time per image is the difference between a run over all images and
+a run over one, without start and end. Every ratio is given for elapsed time and for CPU time, which other programs affect less.
+Also prints sizes in bytes, and the share of pixels whose label changes with the dtype of the features.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MANY = [
 
 @dataclass(frozen=True)
 class Took:
-    """Seconds of an image: passed, and of all cores together."""
+    """Seconds per image: elapsed, and CPU time of all cores."""
 
     passed: float
     processor: float
@@ -147,7 +147,7 @@ def read_all(paths: Sequence[Path]) -> None:
 
 
 def whole(call: Callable[[], object]) -> Took:
-    """Measure a run, its start and its end included."""
+    """Measure a whole run, including its start and end."""
     began = time.perf_counter(), time.process_time()
     result = call()
     assert not (isinstance(result, FolderSummary) and result.count("failed"))

@@ -1,14 +1,13 @@
-"""What masks of a few images are worth: fitted class vectors beside text alone and simple classifiers, on drawn scenes.
+"""Compare class vectors fitted to masks of a few images with text vectors and simple classifiers, on drawn scenes.
 
     PYTHONPATH=examples/pretrain python tests/benchmarks/fit.py --tables known,made-up --images 5,10 --seeds 8
 
-Scenes are 224 x 224 pixels, one window of the embedded model, so that the features of all scenes are made once; `--cache` keeps
-them, and the results: a run that was broken off goes on. Give another folder after a change of the code. Labels are scored at all
-pixels. Prints a table in Markdown; each cell is the mean over the seeds and, in brackets, the lowest. The last column is the time
-of the processor for a fit.
+Scenes are 224 x 224 pixels, one window of the embedded model, so each scene is encoded once. `--cache` stores the features and the
+results, so an interrupted run can continue; use another folder after a change of the code. Labels are scored at all pixels. Prints
+a table in Markdown: cells are the mean over the seeds and, in brackets, the lowest. The last column is the CPU time of a fit.
 
-Strengths and thresholds of the fit were chosen on other scenes than these. `--tables ceiling` says what there is to be reached: the
-same linear classifier, fitted to all scenes that images are drawn from, and to the held-out scenes themselves.
+Strengths and thresholds of the fit were chosen on other scenes. `--tables ceiling` estimates the upper bound: the same linear
+classifier, fitted to all scenes of the pool, and to the held-out scenes themselves.
 """
 
 from __future__ import annotations
@@ -159,7 +158,7 @@ def _drawn(
     others: NDArray[np.int64],
     without: NDArray[np.int64],
 ) -> tuple[dict[str, Ious], float]:
-    """The IoUs that each method comes to with masks of the chosen images, and seconds of the processor for the fit."""
+    """Return the IoUs of each method with masks of the chosen images, and the fit's CPU seconds."""
     plan = view_of(model.backbone, tipsseg.LabelOptions(short_side=SIDE)).plans((SIDE, SIDE))[0]
     text = tipsseg.Labeller(model, vocabulary)._patches.vectors
     masks = np.where(np.isin(pool.truths[chosen], [*without, 0]), 255, pool.truths[chosen]).astype(np.uint8)
@@ -185,7 +184,7 @@ def _drawn(
 
 
 def _ceilings(model: tipsseg.Model, cache: Path | None) -> None:
-    """What the classifier of the fit comes to with more than a few images."""
+    """Return the IoUs of the fit's classifier with more than a few images."""
     plan, temperature = (
         view_of(model.backbone, tipsseg.LabelOptions(short_side=SIDE)).plans((SIDE, SIDE))[0],
         model.backbone.temperature,
@@ -217,7 +216,7 @@ def _ceilings(model: tipsseg.Model, cache: Path | None) -> None:
 
 
 def _rows(windows: Sequence[Window], classes: int) -> tuple[Tensor, Tensor]:
-    """The patches that count, [n, D], and the shares of the classes in them, [n, P]."""
+    """Return the patches that are not ignored, [n, D], and the shares of the classes in them, [n, P]."""
     xs, ys = [], []
     for window in windows:
         shares = torch.zeros(GRID, GRID, classes)
@@ -280,7 +279,7 @@ def _ious(scores: Tensor, truths: Bytes) -> Ious:
 
 
 def scenes(model: tipsseg.Model, name: str, kite: bool, cache: Path | None) -> Scenes:
-    """The scenes that images are drawn from, "pool", or those that are labelled, "held-out"; with kites or without."""
+    """Return the scenes of the "pool", which images are drawn from, or the "held-out" ones; with or without kites."""
     file = cache / f"{name}{'-with-kites' if kite else ''}.npz" if cache else None
     if file and file.exists():
         stored = np.load(file)
@@ -312,7 +311,7 @@ _KITES = (
 
 
 def _draw_kite(image: Bytes, truth: Bytes, rng: np.random.Generator) -> None:
-    """A rhombus in two colours with three bows, a thing that the drawn world does not have."""
+    """Draw a rhombus in two colours with three bows, an object that the drawn world lacks."""
     tall = rng.uniform(26, 42)
     wide, turn = tall * rng.uniform(0.55, 0.75), rng.uniform(-0.6, 0.6)
     middle = rng.uniform(40, SIDE - 40), rng.uniform(36, SIDE * 0.55)

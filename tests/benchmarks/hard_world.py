@@ -1,15 +1,14 @@
-"""A drawn scene -> the same scene made harder: nearer to photographs than plain colours are.
+"""Make a drawn scene harder and more like a photograph.
 
-Every surface gets a texture from a photograph, by its brightness or with its colours; small things lie about and large ones stand
-in front; then haze, a shift of colours, blur, noise and JPEG. What lies about or stands in front is none of the world's things: its
-truth is 0.
+Every surface gets a texture from a photograph, by its brightness or with its colours. Small objects are added, and large ones in
+front; then haze, a colour cast, blur, noise and JPEG compression. The truth of added objects is 0.
 
-The photographs are those that the package scikit-image brings along, brick, grass and gravel among them:
+The photographs are part of the package scikit-image, for example brick, grass and gravel:
 
     pip install scikit-image
 
-Nothing is downloaded, and nothing of that package runs. The same seed and the same photographs give the same pixels, but for JPEG,
-which is up to the version of OpenCV.
+Nothing is downloaded, and no code of that package runs. Equal seeds and photographs give equal pixels, except for JPEG, which
+depends on the version of OpenCV.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ class Hardness:
 
 
 def harden(image: Bytes, leaves: Bytes, seed: int, hardness: Hardness | None = None) -> tuple[Bytes, Bytes]:
-    """The image [H, W, 3] and its truth [H, W], leaf ids, 0 for what now is none of the world's things."""
+    """Return the image [H, W, 3] and its truth [H, W]: leaf ids, and 0 for added objects."""
     rng = np.random.default_rng([seed, 7])
     hardness = hardness or Hardness()
     pixels, truth = image.astype(np.float32), leaves.copy()
@@ -91,7 +90,7 @@ def harden(image: Bytes, leaves: Bytes, seed: int, hardness: Hardness | None = N
 
 @cache
 def photographs() -> Mapping[str, Floats]:
-    """By name, [h, w, 3] RGB."""
+    """Return photographs by name, [h, w, 3] RGB."""
     spec = find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("The harder world takes its photographs from a package: pip install scikit-image")
@@ -106,7 +105,7 @@ def photographs() -> Mapping[str, Floats]:
 
 
 def _crop(rng: np.random.Generator, name: str, size: tuple[int, int]) -> Floats:
-    """A piece of a photograph, enlarged or made smaller, and turned; mirrored copies go on where it is too small."""
+    """Cut a random piece of a photograph, scaled and rotated, and continued by mirrored copies if it is too small."""
     photograph = photographs()[name]
     scale = rng.uniform(0.4, 1.2) * max(min(size) / 300, 0.5)
     photograph = np.rot90(photograph, int(rng.integers(4)))
@@ -139,7 +138,7 @@ def _fill(rng: np.random.Generator, pixels: Floats, truth: Bytes, hardness: Hard
 
 
 def _clutter(rng: np.random.Generator, pixels: Floats, truth: Bytes, hardness: Hardness) -> None:
-    """Lay small things about: sticks, stones and scraps."""
+    """Add small objects: sticks, stones and scraps."""
     unit = min(truth.shape) / 224
     for _ in range(int(rng.integers(hardness.clutter // 3, hardness.clutter + 1))):
         x, y = rng.uniform(0, truth.shape[1]), rng.uniform(0.3, 1) * truth.shape[0]
@@ -160,7 +159,7 @@ def _clutter(rng: np.random.Generator, pixels: Floats, truth: Bytes, hardness: H
 
 
 def _occlude(rng: np.random.Generator, pixels: Floats, truth: Bytes, hardness: Hardness) -> None:
-    """Put large things in front: posts, and what looms out of focus at the edges."""
+    """Add large objects in front: posts, and blurred shapes at the edges."""
     height, width = truth.shape
     unit = min(truth.shape) / 224
     for _ in range(int(rng.integers(0, hardness.occluders + 1))):
@@ -196,7 +195,7 @@ def _paste(rng: np.random.Generator, pixels: Floats, truth: Bytes, outline: NDAr
 
 
 def _haze(rng: np.random.Generator, pixels: Floats, hardness: Hardness) -> Floats:
-    """Let what is far, the upper part, fade into the colour of the air."""
+    """Blend the upper part, which is far away, with the colour of the air."""
     depth = np.clip(np.linspace(1.4, 0, len(pixels), dtype=np.float32), 0, 1)[:, None, None]
     seen = np.exp(-depth * np.float32(rng.uniform(0, hardness.haze)))
     air = np.float32(rng.uniform(170, 235)) + rng.uniform(-12, 12, 3).astype(np.float32)
@@ -204,7 +203,7 @@ def _haze(rng: np.random.Generator, pixels: Floats, hardness: Hardness) -> Float
 
 
 def _tint(rng: np.random.Generator, pixels: Floats, hardness: Hardness) -> Floats:
-    """Another light and another camera: gains, gamma, saturation."""
+    """Change the light and the camera: gains, gamma, saturation."""
     gains = 1 + rng.uniform(-hardness.tint, hardness.tint, 3).astype(np.float32)
     gamma = np.float32(np.exp(rng.uniform(-hardness.tint, hardness.tint) * 1.4))
     saturation = np.float32(rng.uniform(0.35, 1.25))
@@ -215,7 +214,7 @@ def _tint(rng: np.random.Generator, pixels: Floats, hardness: Hardness) -> Float
 
 
 def _blur(rng: np.random.Generator, pixels: Floats, hardness: Hardness) -> Floats:
-    """Out of focus, or the camera moved."""
+    """Blur the image, like a camera out of focus or in motion."""
     unit = min(pixels.shape[:2]) / 448
     amount = rng.uniform(0.2, hardness.blur) * unit
     if rng.random() < 0.6:

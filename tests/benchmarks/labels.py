@@ -1,9 +1,9 @@
-"""What each step towards better labels is worth, with the embedded model on held-out drawn scenes.
+"""Measure the gain of each step towards better labels, with the embedded model on held-out drawn scenes.
 
     PYTHONPATH=examples/pretrain python tests/benchmarks/labels.py --scenes 200 --json labels.json
 
-Prints tables in Markdown: lists of three phrases with and without a background; confidence thresholds. All scores are of pixels at
-the truth's own size. The closed list at several short sides, and refined, is measured by `testbed.py`.
+Prints tables in Markdown: lists of three phrases with and without background phrases, and confidence thresholds. Scores are over
+pixels at the size of the truth. `testbed.py` measures the closed list at several short sides and with refinement.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def labels_of(
     background: str = "none",
     options: tipsseg.LabelOptions | None = None,
 ) -> Iterator[tuple[NDArray[np.uint16], tipsseg.LabelMap]]:
-    """Truth and labels of each scene, both numbered by `names`."""
+    """Return the truth and the labels of each scene, both numbered by `names`."""
     labeller = tipsseg.Labeller(model, tipsseg.make_vocabulary(names, background), options)
     for scene in scenes:
         yield to_list(scene.leaves, names).astype(np.uint16), labeller.label(scene.image)

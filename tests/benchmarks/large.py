@@ -1,9 +1,9 @@
-"""Peak memory of `tipsseg label` on one very large image, against what decoding it alone takes (Linux).
+"""Measure the peak memory of `tipsseg label` on a very large image, relative to decoding it (Linux).
 
     python tests/benchmarks/large.py
 
-Draws a picture of 20,000 x 10,000 pixels as JPEG and as TIFF, and labels it with the embedded model into --formats. Decoding
-alone is a process that imports Pillow and loads the image. Prints a table in Markdown.
+Draws a picture of 20,000 x 10,000 pixels as JPEG and as TIFF, and labels it with the embedded model into --formats. The reference
+is a process that imports Pillow and loads the image. Prints a table in Markdown.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def draw(path: Path, height: int, width: int) -> None:
-    """The picture, in a process of its own."""
+    """Draw the picture in a process of its own."""
     if os.fork() == 0:
         Image.fromarray(draw_picture(height // 10, width // 10)).resize((width, height), Image.Resampling.BICUBIC).save(
             path
@@ -72,7 +72,7 @@ def draw(path: Path, height: int, width: int) -> None:
 
 
 def peak(command: Sequence[str]) -> tuple[float, float]:
-    """(peak memory in MB, seconds) of a command."""
+    """Run a command, and return (peak memory in MB, seconds)."""
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as run:
         _, status, usage = os.wait4(run.pid, 0)

@@ -1,11 +1,11 @@
-"""Resident memory of `tipsseg label` over many images: it should not grow with their number.
+"""Measure the resident memory of `tipsseg label` over many images, which should not grow with their number.
 
     python tests/benchmarks/memory.py --images 5000
     python tests/benchmarks/memory.py --images 1722 --learn
 
-Writes small pictures of patches into a temporary folder, labels them with the embedded model in a process of its own, and reads the
-process's memory while it works (Linux). Prints a table in Markdown, and the peak, in which the writing of annotations.json is.
-With `--learn` all masks are then changed a little, and `tipsseg fit` and `tipsseg tune` learn from them.
+Draws small pictures of patches in a temporary folder, labels them with the embedded model in another process, and reads the memory
+of that process while it runs (Linux). Prints a table in Markdown, and the peak, which includes writing annotations.json. With
+`--learn`, it then changes all masks a little and runs `tipsseg fit` and `tipsseg tune`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def draw(folder: Path, number: int, side: int) -> None:
-    """Pictures of coloured patches, each another."""
+    """Draw different pictures of coloured patches."""
     folder.mkdir()
     for index in range(number):
         patches = np.random.default_rng(index).integers(0, 256, (6, 6, 3), np.uint8)
@@ -88,7 +88,7 @@ def measure(folder: Path, number: int, classes: str, listed: bool, kept: bool) -
 
 
 def learn(folder: Path) -> None:
-    """Move all masks by a pixel, as a person might, and learn from them."""
+    """Shift all masks by a pixel, like an edit by a person, and learn from them."""
     for path in (folder / "out/masks").rglob("*.png"):
         Image.fromarray(np.roll(np.asarray(Image.open(path)), 1, 1)).save(path)
     print("\n| | most memory, MB | seconds | of the processor |\n|---|---|---|---|")
@@ -104,7 +104,7 @@ def learn(folder: Path) -> None:
 
 
 def resident(process: int, key: str) -> float:
-    """MB of a line in the status of a process."""
+    """Return the MB in a line of the status of a process."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) / 1e3

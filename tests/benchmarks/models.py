@@ -1,4 +1,4 @@
-"""Models of the published sizes with seeded random weights, for benchmarks: speed and memory do not depend on what weights say."""
+"""Create models of the published sizes with seeded random weights, because speed and memory do not depend on the weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONFIGS = {
 
 
 def save_model(name: str, folder: Path) -> Path:
-    """Write a model of that size into a folder, in the hub layout and in float32. Its tokenizer is the embedded model's."""
+    """Write a model of a published size to a folder, in the hub layout and float32, with the embedded model's tokenizer."""
     folder.mkdir(parents=True)
     values = nested_config(CONFIGS[name])
     (folder / "config.json").write_text(json.dumps(values))
@@ -45,7 +45,7 @@ def save_model(name: str, folder: Path) -> Path:
 
 
 def machine(*packages: str) -> str:
-    """Versions, processor and threads, in words."""
+    """Describe the versions, the processor and the threads."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("tipsseg", *packages))
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     capability = torch.backends.cpu.get_cpu_capability()

@@ -1,12 +1,12 @@
-"""Everything but the tower: the whole of `tipsseg label` with a vision tower that costs nothing.
+"""Measure `tipsseg label` with a vision tower that costs nothing.
 
     python tests/benchmarks/pipeline.py
     python tests/benchmarks/pipeline.py --classes 150 --cores 1,8,32
 
-Draws photographs of 640 x 480 pixels (JPEG) and labels them into png and coco, as the command does: resume state, manifest and
-annotations.json included. The model has the shape of B/14, and its features are ready: a drawn picture of some dozen objects.
-Once with scores made on the CPU, and once with labels that are ready, as a GPU leaves them to the host. Prints what an image
-costs of one core, in all and by step, and images per second against cores.
+Draws photographs of 640 x 480 pixels (JPEG) and labels them into png and coco like the command, including resume state, manifest
+and annotations.json. The model has the shape of B/14 and stored features, those of a drawn picture with about a dozen objects.
+Measures scoring on the CPU, and with finished labels, which is the host's part with a GPU. Prints the time of one core per image,
+in total and by step, and images per second by number of cores.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ STEPS = ("decode", "prepare", "score", "regions", "png", "coco", "records")
 
 
 class FreeTower:
-    """A `Backbone` whose features are ready: those of the windows of one picture, again and again."""
+    """A `Backbone` that returns stored features of the windows of one picture."""
 
     def __init__(self, folder: Path, vocabulary: Vocabulary) -> None:
         self.folder = folder
@@ -102,7 +102,7 @@ class FreeTower:
         return self._vectors[phrase]
 
     def _features(self, names: Sequence[NDArray[np.float64]]) -> Tensor:
-        """[windows, 32, 32, D]: a patch is a mixture of the objects nearby, of a part that all share, and of noise."""
+        """Return features [windows, 32, 32, D]: mixtures of nearby objects, a common part, and noise."""
         rng = np.random.default_rng(5)
         plan = make_plan(SIZE, self.native_size, self.native_size, self.patch_size)
         shown, places = rng.integers(0, len(names), 24), rng.random((24, 2)) * plan.size
@@ -118,7 +118,7 @@ class FreeTower:
 
 
 class Ready(PatchLabeller):
-    """Labels are there without any work, as on their way from a GPU."""
+    """Labels that cost nothing, as if copied from a GPU."""
 
     def prepare_labels(self, features: Features) -> None:
         made = self.assign(super().score(features.scales))
@@ -130,7 +130,7 @@ class Ready(PatchLabeller):
 
 
 class FreeEngine:
-    """The local engine around the free tower."""
+    """Local engine with the free tower."""
 
     def __init__(self, info: RunInfo, labeller: PatchLabeller) -> None:
         self._info = info
@@ -157,7 +157,7 @@ class FreeEngine:
 
 
 class Stopwatch:
-    """Adds up the seconds of a core that steps take; what a step does within another counts for itself alone."""
+    """Adds up the CPU seconds of steps. A nested step counts only for itself."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STEPS, 0.0)
@@ -180,7 +180,7 @@ class Stopwatch:
                 self.seconds[name] += took - others[0]
 
     def watch(self, owner: Any, method: str, step: str) -> None:
-        """Measure a function of a module or a class from here on."""
+        """Start measuring a function of a module or a class."""
         plain = getattr(owner, method)
 
         def watched(*arguments: Any, **named: Any) -> Any:
@@ -249,7 +249,7 @@ def watch_steps(watch: Stopwatch) -> None:
 
 
 def make_labellers(vocabulary: Vocabulary) -> dict[str, PatchLabeller]:
-    """By what they leave to the host."""
+    """Return labellers by the part of the work that they leave to the host."""
     tower = FreeTower(TINY, vocabulary)
     ready = Ready(tower, vocabulary, LabelOptions())
     image = np.zeros((*SIZE, 3), np.uint8)
@@ -260,7 +260,7 @@ def make_labellers(vocabulary: Vocabulary) -> dict[str, PatchLabeller]:
 def one_core(
     place: Path, name: str, labeller: PatchLabeller, options: argparse.Namespace, watch: Stopwatch
 ) -> list[float]:
-    """Milliseconds of one core an image: by step, of what is in no step, and in all."""
+    """Return milliseconds of one core per image: by step, outside all steps, and in total."""
     watch.seconds = dict.fromkeys(STEPS, 0.0)
     began = time.process_time()
     label_all(place, name, labeller, options.formats, 1)
@@ -270,7 +270,7 @@ def one_core(
 
 
 def label_all(place: Path, name: str, labeller: PatchLabeller, formats: str, jobs: int) -> float:
-    """Seconds of a run over all images into a folder of its own."""
+    """Label all images into a new folder, and return the seconds."""
     spec = RunSpec(
         model="tiny",
         vocabulary=labeller.vocabulary,
@@ -291,7 +291,7 @@ def label_all(place: Path, name: str, labeller: PatchLabeller, formats: str, job
 
 
 def processor() -> str:
-    """Its name, where Linux tells."""
+    """Return the name of the processor, if Linux reports it."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
 

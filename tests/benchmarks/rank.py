@@ -1,14 +1,14 @@
-"""How much of the errors the first images have that `tipsseg rank` names, on drawn scenes whose truth is known.
+"""Measure the share of errors in the first images of `tipsseg rank`, on drawn scenes with known truth.
 
     PYTHONPATH=examples/pretrain:tests/benchmarks python tests/benchmarks/rank.py --scenes 320 --seeds 8 --tables errors,scenes,fit
 
-Half of the scenes are blurred, noisy or dark, as real folders are uneven. Each seed draws a folder of images among them. Prints
-tables in Markdown; each cell is the mean over the seeds and, in brackets, the lowest.
+Half of the scenes are blurred, noisy or dark, like uneven real folders. Every seed draws a folder of images from them. Prints
+tables in Markdown: cells are the mean over the seeds and, in brackets, the lowest.
 
-errors    the share of all wrong pixels in the first 5, 10 and 20 % of the images, and the rank correlation with the true error
-scenes    of folders in which each scene is there five times, a little changed: how many scenes are among the first images
-fit       mean IoU on other scenes of a fit from the first 5 and 10 images, with their truth as the masks; alone, and with images
-          without masks, drawn from the same folder
+errors    share of all wrong pixels in the first 5, 10 and 20 % of the images, and the rank correlation with the true error
+scenes    number of scenes among the first images of folders with five variants of every scene
+fit       mean IoU on other scenes of a fit from the first 5 and 10 images, with their truth as masks; without and with
+          images without masks from the same folder
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labelled:
-    """Images that were labelled: their entries, their true errors 0..1, their class tokens' folder, and the truth of each."""
+    """Labelled images: entries, true errors 0..1, the folder of their class tokens, and truths."""
 
     entries: Sequence[ManifestEntry]
     errors: Numbers
@@ -186,7 +186,7 @@ TABLES = {"errors": _errors, "scenes": _scenes, "fit": _fit}
 
 
 def _drawn(seed: int, scenes: int, images: int) -> list[int]:
-    """The images of the folder of a seed, in the order of their names."""
+    """Return the images of a seed's folder, in the order of their names."""
     return sorted(np.random.default_rng(seed).permutation(scenes)[:images].tolist())
 
 
@@ -238,7 +238,7 @@ def _windows(found: Labelled, place: int) -> float:
 
 @cache
 def _disagreement(path: Path) -> float:
-    """How far apart the features of two windows are at one place of the image: 1 less their cosine, on average."""
+    """Return 1 minus the mean cosine of the features of two windows at the same place."""
     record = read_feature_file(path)
     patches, patch = record.patches.astype(np.float32), record.plan.side / record.patches.shape[1]
     steps, cosines = np.arange(patches.shape[1]), []
@@ -269,7 +269,7 @@ ORDERS: dict[str, Order] = {
 
 
 def _varied(number: int, first: int = 0) -> Iterator[tuple[Bytes, Bytes]]:
-    """Scenes, half of them blurred, noisy or dark."""
+    """Return scenes, half of them blurred, noisy or dark."""
     for index in range(first, first + number):
         scene = draw_scene(FIRST + index, *SIZES[index % len(SIZES)])
         rng = np.random.default_rng(FIRST + index)
@@ -285,7 +285,7 @@ def _varied(number: int, first: int = 0) -> Iterator[tuple[Bytes, Bytes]]:
 
 
 def _repeated(number: int) -> Iterator[tuple[Bytes, Bytes]]:
-    """Scenes, each several times: a few pixels cut off on each side, and a little darker or brighter."""
+    """Return every scene several times, cropped by a few pixels and slightly darker or brighter."""
     for image, truth in _varied(number, 100_000):
         for copy in range(REPEATS):
             rng = np.random.default_rng(copy)

@@ -1,15 +1,15 @@
-"""Time and memory of making labels from cosines, for 10 to 1,000 classes and up to 24 megapixels, and how often pruning was exact.
+"""Measure the time and memory of scoring, for 10 to 1,000 classes and up to 24 megapixels, and check that pruning is exact.
 
     python tests/benchmarks/scoring.py --rounds 3
 
-The cosines are drawn: a picture of objects, in which a patch is a mixture of the class vectors of the objects nearby, of a part
-that all patches share and of noise, so that cosines with the own class are about 0.3, with another 0.1 and off by 0.03. Prints
-tables in Markdown; memory is that of a process of its own (Linux), above what it had before.
+The cosines are synthetic: a picture of objects, in which a patch is a mixture of the class vectors of nearby objects, a part common
+to all patches, and noise. Cosines with the own class are about 0.3, with others 0.1, with a noise of 0.03. Prints tables in
+Markdown; memory is the increase in a separate process (Linux).
 
     python tests/benchmarks/scoring.py --loops --rounds 15
 
-compares the loops that numba compiles with numpy, on images of 640 x 480: on random cosines, on cosines that change slowly, on the
-drawn ones, and on those of `tiny` on examples/scenes. Of each both are timed in turn, by processor time.
+compares the loops compiled by numba with numpy on images of 640 x 480: on random cosines, on slowly varying cosines, on the
+synthetic ones, and on those of `tiny` for examples/scenes. Both are timed in turn, by CPU time.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def measure_loops(rounds: int) -> None:
 
 @dataclass(frozen=True)
 class Scored:
-    """The cosines of an image, and its size."""
+    """Cosines of an image, and its size."""
 
     cosines: NDArray[np.float32]
     plan: WindowPlan
@@ -150,7 +150,7 @@ def loop_cases() -> dict[str, list[Scored]]:
 
 
 def tiny_cosines(names: list[str]) -> list[Scored]:
-    """Of some scenes. Each phrase counts for itself, those of the background too."""
+    """Return the cosines of some scenes. Every phrase is its own class, background phrases too."""
     model = tipsseg.load("tiny")
     labeller = tipsseg.Labeller(model, names)
     scored = []
@@ -172,7 +172,7 @@ def measure_memory() -> None:
 
 
 def memory_of(size: tuple[int, int], classes: int) -> float:
-    """MB that the step adds at most, cosines and result included."""
+    """Return the peak MB of scoring, cosines and result included."""
     small, plan = drawn_cosines((100, 100), 10)
     match(WindowScores(small, plan, TEMPERATURE), (100, 100), naming(10))
     cosines, plan = drawn_cosines(size, classes)
@@ -182,18 +182,18 @@ def memory_of(size: tuple[int, int], classes: int) -> float:
 
 
 def resident() -> int:
-    """Bytes that this process has now."""
+    """Return the resident bytes of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def naming(classes: int) -> LabelTable:
-    """Each phrase its own class."""
+    """Return a table in which every phrase is its own class."""
     ids = np.arange(1, classes + 1, dtype=label_dtype(classes))
     return LabelTable([1] * classes, cast(LabelArray, ids), np.zeros(classes + 1, np.float32), 0)
 
 
 def drawn_cosines(size: tuple[int, int], classes: int) -> tuple[NDArray[np.float32], WindowPlan]:
-    """Cosines of the windows of a drawn picture of some dozen objects, [windows, 32, 32, P]."""
+    """Return cosines of the windows of a drawn picture with about a dozen objects, [windows, 32, 32, P]."""
     rng = np.random.default_rng(3)
     plan = make_plan(size, 448, 448, 14)
     shared = unit(rng.standard_normal(WIDTH))

@@ -1,10 +1,10 @@
-"""What a command costs before its first image, and what loading a model takes (Linux), as ratios inside one run.
+"""Measure the start of a command and the loading of a model (Linux), as ratios within one run.
 
     python tests/benchmarks/start.py --rounds 7
 
-Prints `tipsseg --help` over importing typer, labelling one image with the embedded model over importing torch, the peak memory of
-loading L/14 at its real size (seeded random weights) over its file, and the text vectors of --classes with nine templates by
-B/14, in batches, over one class after the other, and again from the cache.
+Prints four ratios: `tipsseg --help` to importing typer; labelling one image with the embedded model to importing torch; the peak
+memory of loading L/14 in its real size (seeded random weights) to its file; and the text vectors of --classes with nine templates
+by B/14, in batches and from the cache, to one class after the other.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def seconds(task: Callable[[], object]) -> float:
 
 
 def peak(words: Sequence[str]) -> float:
-    """Bytes of memory that a process had at most."""
+    """Return the peak memory of a process in bytes."""
     with subprocess.Popen([sys.executable, *words]) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)

@@ -1,15 +1,15 @@
-"""What ways of labelling are worth on four combinations: `tiny` and a weak model, plain drawn scenes and a harder world.
+"""Compare methods of labelling on four combinations: `tiny` and a weak model, plain drawn scenes and a harder world.
 
     pip install scikit-image
     PYTHONPATH=examples/pretrain python tests/benchmarks/weak.py --work /tmp/weak --out /tmp/weak/model
     PYTHONPATH=examples/pretrain python tests/benchmarks/testbed.py --weak /tmp/weak/model --scenes 200 --json testbed.json
 
-A method that helps a good model on plain colours may hurt elsewhere: what is recommended should help in all four. The lists are
-those of `tinytips.evaluate`: the closed list of 24 classes, every thing whole, every part apart. Scored are all pixels that
-have one of the classes. Prints a table in Markdown. Time is the median processor time of one image, encoding included, relative
-to the first method on the same combination. It is that of all threads, so that other programs on the machine matter little.
+A method that helps a good model on plain colours may hurt elsewhere, so a recommended method should help in all four combinations.
+The lists are those of `tinytips.evaluate`: the closed list of 24 classes, whole things, and separate parts. Scores are over all
+pixels with one of the classes. Prints a table in Markdown. Time is the median CPU time of all threads per image, encoding included,
+relative to the first method on the same combination. CPU time depends little on other programs.
 
-A part of the scenes at a time: `--first-seed` and `--json`; then `--merge` prints the table of all parts.
+To measure the scenes in parts, use `--first-seed` and `--json`, then `--merge` to print the table of all parts.
 """
 
 from __future__ import annotations
@@ -97,27 +97,27 @@ class Counts:
 
     @classmethod
     def of(cls, title: str) -> Counts:
-        """Nothing counted yet."""
+        """Create empty counts."""
         return cls(LISTS[title], Confusion(len(LISTS[title]), background=False))
 
     def add(self, truth: NDArray[np.uint16], labels: NDArray[np.unsignedinteger], seconds: float) -> None:
-        """Count an image; truth 0 is none of the classes."""
+        """Count an image. Truth 0 is none of the classes."""
         self.confusion.add(np.where(truth == 0, np.uint16(IGNORED), truth), labels)
         self.found += found_regions(truth, labels)
         self.seconds.append(seconds)
 
     def record(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the counts as JSON values."""
         return {"confusion": self.confusion.counts.tolist(), "found": self.found.tolist(), "seconds": self.seconds}
 
     def add_record(self, record: Mapping[str, Any]) -> None:
-        """Add what `record` gave."""
+        """Add counts from `record`."""
         self.confusion.counts += np.array(record["confusion"])
         self.found += np.array(record["found"])
         self.seconds += record["seconds"]
 
     def row(self, first: float, shown: Sequence[str]) -> str:
-        """Give the cells of a table: scores, recalls, IoU of the classes to show, time over that of the first method."""
+        """Return the cells of a table: scores, recalls, IoU of the classes to show, time relative to the first method."""
         result = scores(self.confusion, self.classes)
         parts = [self.found[rows].sum(0) for rows in RECALLS.values()]
         cells = [f"{result.mean_iou:.3f}", f"{result.pixel_accuracy:.3f}"]
@@ -182,7 +182,7 @@ def main() -> None:
 
 
 def merged(paths: Sequence[Path]) -> dict[Case, Counts]:
-    """The sums of several parts."""
+    """Sum the counts of several parts."""
     total: dict[Case, Counts] = {}
     for path in paths:
         for record in json.loads(path.read_text()):
@@ -192,7 +192,7 @@ def merged(paths: Sequence[Path]) -> dict[Case, Counts]:
 
 
 def print_table(counts: Mapping[Case, Counts], shown: Sequence[str]) -> None:
-    """Print a table in Markdown, and how many regions there are of each size."""
+    """Print a table in Markdown, and the number of regions of each size."""
     columns = " | ".join([*RECALLS, *shown, "time"])
     print(f"| model | scenes | list | method | mean IoU | pixel accuracy | recall of regions {columns} |")
     print("|---" * (7 + len(RECALLS) + len(shown)) + "|")
@@ -207,7 +207,7 @@ def print_table(counts: Mapping[Case, Counts], shown: Sequence[str]) -> None:
 
 
 def scenes_of(world: str, count: int, first_seed: int) -> Sequence[Scene]:
-    """The scenes of the seeds from `first_seed` on, in the sizes of the evaluation."""
+    """Return the scenes of the seeds from `first_seed` on, in the sizes of the evaluation."""
 
     def scene(seed: int) -> Scene:
         drawn = draw_scene(seed, *SIZES[(seed - FIRST_SEED) % len(SIZES)])

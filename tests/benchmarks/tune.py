@@ -1,9 +1,9 @@
-"""Minimum confidences from a few images with masks: what precision and recall they give on held-out scenes.
+"""Measure the precision and recall of minimum confidences from a few images with masks, on held-out scenes.
 
     PYTHONPATH=examples/pretrain python tests/benchmarks/tune.py --cache /tmp/features
 
-The scenes are those of fit.py. Each draw chooses the thresholds of all classes by the masks of some images; "in hindsight" they are
-chosen by the held-out scenes themselves. Prints a table in Markdown.
+The scenes are those of fit.py. Every draw chooses the thresholds of all classes from the masks of some images; "in hindsight" they
+are chosen on the held-out scenes themselves. Prints a table in Markdown.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _tallies(model: tipsseg.Model, made: Scenes) -> list[Tally]:
 
 
 def _temperatures(model: tipsseg.Model, pool: Scenes, held_out: Scenes, images: int, draws: int) -> None:
-    """The calibration error on held-out scenes, with the temperature of the model and with those of the draws."""
+    """Return the calibration error on held-out scenes, at the model's temperature and at those of the draws."""
     vectors = tipsseg.Labeller(model, tipsseg.make_vocabulary(WHOLE_LIST, "none"))._patches.vectors
     plan, count = view_of(model.backbone, tipsseg.LabelOptions(short_side=SIDE)).plans((SIDE, SIDE))[0], len(WHOLE_LIST)
     groups = np.full(256, -1)

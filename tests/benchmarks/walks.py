@@ -1,19 +1,19 @@
-"""Count how an image walks through tipsseg: modules entered, entered again, and entered in a higher room.
+"""Count the modules of tipsseg that an image enters, enters again, and enters in a higher room.
 
     python tests/benchmarks/walks.py              # the table
-    python tests/benchmarks/walks.py --edges 30   # and the commonest steps of each walk
+    python tests/benchmarks/walks.py --edges 30   # and the most frequent steps of each walk
 
-The count is what one image more costs: the difference between the same command over six images and over two, divided by four. So
-the start, the loading of the model and what a run does once are left out, and the script names no function or module; the rooms are
-the layers of import-linter in pyproject.toml. The images are one drawn scene with one pixel changed, which has seven objects.
-`label` makes png and coco with `tiny`, one image a batch, one thread of each kind, without numba.
+The counts are per additional image: the difference between the same command over six images and over two, divided by four. This
+excludes the start, loading the model, and other work per run. The script lists no function or module; rooms are the layers of
+import-linter in pyproject.toml. The images are one drawn scene with seven objects, with one pixel changed. `label` writes png and
+coco with `tiny`, with a batch size of one, one thread of each kind, without numba.
 
 * **Entry**: a Python function of a module of tipsseg begins, or a generator goes on, and its nearest caller in tipsseg, on the
   stack of the same thread, is in another module, or there is none. All threads count, and generated functions such as the
   `__init__` of a dataclass; C code and other processes do not. A return to the caller is not an entry.
 * **Place**: a line that calls and the function that it enters. Entries of one place count once, so that a loop over objects or
   tiles counts once.
-* **Modules**: how many different modules are entered.
+* **Modules**: number of different modules entered.
 * **Again**: places of entries, beyond one for each of these modules.
 * **Higher**: places that enter a room above the caller's room in pyproject.toml. These are callbacks.
 * **All entries**, **of them higher**: the same with each entry of a loop.
@@ -54,7 +54,7 @@ Site = tuple[tuple[str, int] | None, tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """What one command entered, by site, and how often it opened a manifest."""
+    """Entries of one command by site, and the number of times it opened a manifest."""
 
     entries: Counter[Site]
     manifests: int
@@ -62,7 +62,7 @@ class Walk:
 
 @dataclass(slots=True)
 class Recorder:
-    """Follows all threads that run while it is on."""
+    """Follows all threads while it is active."""
 
     entries: Counter[Site] = field(default_factory=Counter)
     manifests: int = 0
@@ -83,7 +83,7 @@ class Recorder:
 
 
 def module_of(frame: FrameType) -> str | None:
-    """The module of tipsseg that a frame is of, else None."""
+    """Return the module of tipsseg that a frame belongs to, or None."""
     package, _, name = str(frame.f_globals.get("__name__")).partition(".")
     return name if package == "tipsseg" and name else None
 
@@ -113,7 +113,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def read_rooms() -> dict[str, int]:
-    """The height of each room, from the layers of import-linter: 0 is the lowest."""
+    """Return the height of each room by the layers of import-linter; 0 is the lowest."""
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
     contracts = settings["tool"]["importlinter"]["contracts"]
     layers = next(each["layers"] for each in contracts if each["type"] == "layers")
@@ -125,7 +125,7 @@ def read_rooms() -> dict[str, int]:
 
 
 def save_images(folder: Path, number: int) -> Path:
-    """Save one scene so many times, each with another first pixel: files of the same bytes would be one to a feature store."""
+    """Save a scene several times, each with a different first pixel, because a feature store treats equal files as one image."""
     folder.mkdir(parents=True)
     with Image.open(SCENE) as opened:
         pixels = np.array(opened.convert("RGB"))
@@ -136,7 +136,7 @@ def save_images(folder: Path, number: int) -> Path:
 
 
 def run(*arguments: object) -> None:
-    """`tipsseg` in this process, with its paths on stdout thrown away."""
+    """Run `tipsseg` in this process, and discard its stdout."""
     from typer.testing import CliRunner
 
     from tipsseg.cli.main import app
@@ -160,7 +160,7 @@ def walk_label(place: Path, number: int) -> Callable[[], None]:
 
 
 def walk_features(place: Path, number: int) -> Callable[[], None]:
-    """Labels of a store that has the features of all images."""
+    """Label images from a store with all their features."""
     arguments = label(place, number, "--features", place / "feats")
     run("encode", place / "images", "-m", "tiny", "--device", "cpu", "-q", "-o", place / "feats")
     return lambda: run(*arguments)
@@ -181,7 +181,7 @@ WALKS: dict[str, Callable[[Path, int], Callable[[], None]]] = {
 
 
 def least(prepare: Callable[[Path, int], Callable[[], None]], number: int, rounds: int) -> Walk:
-    """What so many images always cost: what a clock adds, such as a line of progress, is not in every round."""
+    """Return the minimum over rounds, without entries that depend on the clock, for example lines of progress."""
     walks = [record(prepare, number) for _ in range(rounds)]
     return Walk(reduce(and_, (each.entries for each in walks)), min(each.manifests for each in walks))
 
@@ -201,14 +201,14 @@ def climbs(site: Site, rooms: dict[str, int]) -> bool:
 
 
 def count(entries: Counter[Site], rooms: dict[str, int]) -> list[int]:
-    """The columns of the table that are of one image."""
+    """Return the columns of the table for one image."""
     modules = {entered for _, (entered, _) in entries}
     higher = [times for site, times in entries.items() if climbs(site, rooms)]
     return [len(modules), len(entries) - len(modules), len(higher), entries.total(), sum(higher)]
 
 
 def per_image(fewer: Counter[Site], more: Counter[Site]) -> Counter[Site]:
-    """What each of the further images costs, to the nearest whole entry: threads that wait for one another enter some once more."""
+    """Return the cost of each further image, rounded to a whole entry, because waiting threads enter some modules again."""
     further = MANY - FEW
     found = Counter({site: (times - fewer[site] + further // 2) // further for site, times in more.items()})
     return +found

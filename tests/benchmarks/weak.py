@@ -1,11 +1,11 @@
-"""A weak model: an early checkpoint of the training of `tiny`, for measurements on a model that is far from perfect.
+"""Train a weak model, an early checkpoint of `tiny`, for measurements on an imperfect model.
 
     PYTHONPATH=examples/pretrain python tests/benchmarks/weak.py --work /tmp/weak --out /tmp/weak/model
 
-The first of the three runs in the card of `tiny`, with fewer scenes, steps and images a step. `--out` becomes a folder in the hub
-layout, for `--model`. The seed is fixed; processors differ in how they round bfloat16, so the weights of two machines may differ a
-little. It takes about five minutes on two free cores with instructions for bfloat16, some two for the scenes. What was broken off
-goes on by the same command.
+This is the first of the three training runs in the model card of `tiny`, with fewer scenes, steps and images per step. `--out`
+becomes a folder in the hub layout, for `--model`. The seed is fixed, but processors round bfloat16 differently, so the weights may
+differ slightly between machines. It takes about five minutes on two free cores with bfloat16 instructions, two of them for the
+scenes. Run the same command again to continue an interrupted run.
 """
 
 from __future__ import annotations
