@@ -38,7 +38,7 @@ def main(tools: Sequence[str]) -> int:
         command = [sys.executable, "-m", "tipsseg", "label", str(images), *OPTIONS, "-f", FORMATS, "-o", str(out)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         print(
-            "| tool | round trip | changed masks | changed pixels | most in a mask | objects kept | masks corrected |"
+            "| tool | round trip | changed masks | changed pixels | most pixels in a mask | objects redrawn | masks corrected |"
         )
         print("|---|---|---|---|---|---|---|")
         good = [attempt(trip, out, images, folder) for trip in ROUND_TRIPS if not tools or trip.tool in tools]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tipsseg.errors import VocabularyError
 from tipsseg.vocabulary.texts import content_lines, locate_errors
-from tipsseg.vocabulary.vocabulary import ClassSpec, check_number
+from tipsseg.vocabulary.vocabulary import ClassSpec, check_phrase_count
 
 
 def parse_lines(path: Path, text: str) -> tuple[ClassSpec, ...]:
@@ -23,7 +23,7 @@ def parse_lines(path: Path, text: str) -> tuple[ClassSpec, ...]:
         )
     lines = list(content_lines(text))
     with locate_errors(path):
-        check_number(len(lines))
+        check_phrase_count(len(lines))
     for pattern, fault, hint in _FAULTS:
         for number, line in lines:
             if re.search(pattern, line):

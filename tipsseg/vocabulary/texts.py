@@ -13,7 +13,7 @@ from tipsseg.util.printable import control_character, is_utf8, quote
 
 _BLANKS = str.maketrans(dict.fromkeys("\t\n\r\v\f", " "))
 
-#: The size limit of a file, about the size of the largest vocabulary that a mask can store.
+#: The size limit of a file in bytes. The largest vocabulary for 16-bit masks has about this size.
 MAX_BYTES = 8_000_000
 
 #: The maximum length of a phrase in characters, far above the maximum input of the text towers.

@@ -32,7 +32,7 @@ from tipsseg.errors import VocabularyError
 from tipsseg.util.printable import did_you_mean, quote, shorten
 from tipsseg.vocabulary.templates import TEMPLATES
 from tipsseg.vocabulary.texts import locate_errors
-from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, check_number
+from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, check_phrase_count
 
 _KEYS = ("classes", "background", "templates")
 _CLASS_KEYS = ("name", "synonyms", "colour", "min_confidence", "supercategory", "templates", "negative")
@@ -73,7 +73,7 @@ def parse_toml(path: Path, text: str) -> Content:
         classes = table.get("classes", [])
         if not isinstance(classes, list):
             raise VocabularyError("`classes` must be a list", 'For example: classes = ["panda leg", "tree"]')
-        check_number(len(classes))
+        check_phrase_count(len(classes))
         specs = []
         for index, value in enumerate(classes):
             with locate_errors(class_index=index):

@@ -99,7 +99,7 @@ class Vocabulary:
 
     @property
     def phrases(self) -> tuple[Phrase, ...]:
-        """The phrases of the classes by id, then those that are written as 0."""
+        """The phrases of the classes by id, then the background phrases, whose pixels are written as 0."""
         ids = iter(range(1, len(self.classes) + 1))
         own = [
             Phrase(text, label_id, spec.templates or self.templates)
@@ -112,7 +112,7 @@ class Vocabulary:
 
     @property
     def background_texts(self) -> tuple[str, ...]:
-        """All texts that are written as 0: those of negative classes, then `background`."""
+        """The texts of all background phrases: those of negative classes, then `background`."""
         return tuple(phrase.text for phrase in self.phrases if phrase.label_id == BACKGROUND)
 
     def drop_background(self, phrases: Collection[str]) -> Vocabulary:
@@ -153,7 +153,7 @@ def make_vocabulary(
         )
     given = list(classes)
     specs = tuple(_check_class(value, index, len(given)) for index, value in enumerate(given))
-    check_number(sum(len(spec.texts) for spec in specs))
+    check_phrase_count(sum(len(spec.texts) for spec in specs))
     positive = [spec for spec in specs if not spec.negative]
     if not positive:
         raise VocabularyError("no classes given", 'Name at least one, for example: ["panda leg", "tree"]')
@@ -223,7 +223,7 @@ def _is_typo(text: str, word: str) -> bool:
     return len(wrong) == 1 or (len(wrong) == 2 and text[wrong[0] : wrong[1] + 1] == word[wrong[0] : wrong[1] + 1][::-1])
 
 
-def check_number(phrases: int) -> None:
+def check_phrase_count(phrases: int) -> None:
     """Raise VocabularyError if a vocabulary would have more than MAX_PHRASES phrases."""
     if phrases > MAX_PHRASES:
         raise VocabularyError(f"{phrases} names and synonyms; the limit is {MAX_PHRASES}")
@@ -237,7 +237,7 @@ def _check_background(background: str | Sequence[str], names: dict[str, int]) ->
     if isinstance(background, str | Mapping) or not isinstance(background, Iterable):
         raise VocabularyError(f"background must be 'auto', 'none' or a list, not {quote(background)}")
     phrases = tuple(_clean(phrase, "a background phrase") for phrase in background)
-    check_number(len(phrases))
+    check_phrase_count(len(phrases))
     seen: set[str] = set()
     for number, phrase in enumerate(phrases, start=1):
         if not phrase:
