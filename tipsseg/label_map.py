@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -212,21 +211,24 @@ class LabelMap:
             UsageError: The suffix is unknown.
             TipssegError: See `overlay`.
         """
+        from tipsseg.formats.png import encode_picture
         from tipsseg.util.files import atomic_write
 
         options = _PICTURES.get(Path(path).suffix.lower())
         if options is None:
             raise UsageError(f"cannot save an overlay as {path}", f"Use one of {', '.join(_PICTURES)}.")
-        atomic_write(Path(path), _encoded(self.overlay(image, title=title), **options))
+        atomic_write(Path(path), encode_picture(self.overlay(image, title=title), **options))
 
     def _repr_png_(self) -> bytes:
         """Return the overlay for a notebook, or the mask in colours if the image is not available."""
+        from tipsseg.formats.png import encode_picture
+
         try:
             picture = self.overlay()
         except TipssegError:
             return self._mask_png("P")
         picture.thumbnail((_NOTEBOOK_SIDE, _NOTEBOOK_SIDE))
-        return _encoded(picture, format="PNG")
+        return encode_picture(picture)
 
     def to_coco(
         self, image_id: int, *, first_id: int = 1, instances: Instances = "component", min_area: int | str | MinArea = 1
@@ -355,9 +357,3 @@ class Segment:
     def polygons(self) -> list[NDArray[np.float64]]:
         """A ring [K, 2] of (x, y) in pixels for each connected part; holes are joined to the ring by a cut."""
         return [ring[:, ::-1] for ring in self._found.outline.rings]
-
-
-def _encoded(picture: Image.Image, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, **options)
-    return buffer.getvalue()

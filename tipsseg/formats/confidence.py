@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
-from tipsseg.formats.png import encode_png
+from tipsseg.formats.png import encode_picture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ class Confidence(Format):
         from PIL import Image
 
         assert image.confidence is not None
-        return encode_png(Image.fromarray(quantize(image.confidence)))
+        return encode_picture(Image.fromarray(quantize(image.confidence)))
 
 
 def quantize(confidence: ConfidenceArray) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text, output_name
-from tipsseg.formats.png import encode_png
+from tipsseg.formats.png import encode_picture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,7 @@ class Cvat(Format):
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         from PIL import Image
 
-        return encode_png(Image.fromarray(colour_mask(image.labels, run.classes)))
+        return encode_picture(Image.fromarray(colour_mask(image.labels, run.classes)))
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterable[bytes]:
         """Return labelmap.txt, which maps class names to colours, or the list of image names without suffixes."""

@@ -5,9 +5,8 @@ They are for viewing only: large images are scaled down, small ones up, and JPEG
 
 from __future__ import annotations
 
-import io
-
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
+from tipsseg.formats.png import encode_picture
 
 
 class Overlay(Format):
@@ -25,7 +24,5 @@ class Overlay(Format):
 
         assert image.thumbnail is not None
         picture = draw_labels(image.thumbnail, image.labels, run.classes, image.ref.name)
-        buffer = io.BytesIO()
         # No chroma subsampling: it would fringe the outlines and the text of the legend with colour.
-        Image.fromarray(picture).save(buffer, format="JPEG", quality=92, subsampling=0)
-        return buffer.getvalue()
+        return encode_picture(Image.fromarray(picture), format="JPEG", quality=92, subsampling=0)

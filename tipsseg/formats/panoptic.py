@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, output_name
 from tipsseg.formats.coco import Record, category_record, coco_box, encode_head, image_lines, image_record
 from tipsseg.formats.listing import encode_section, match_row, prepend, read_section
-from tipsseg.formats.png import encode_png
+from tipsseg.formats.png import encode_picture
 from tipsseg.util.files import json_bytes, open_regular
 from tipsseg.util.json_values import parse
 
@@ -43,7 +43,7 @@ class Panoptic(Format):
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         from PIL import Image
 
-        return encode_png(Image.fromarray(segment_colours(image.objects, image.size)))
+        return encode_picture(Image.fromarray(segment_colours(image.objects, image.size)))
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         """Return the `images` entry and the `annotations` entry, without the image id."""

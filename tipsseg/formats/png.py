@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats.base import Format, ImageLabels, RunFacts, StoredImage
@@ -50,9 +50,10 @@ class Png(Format):
         return read_mask(path, image, image.options.png_mode)
 
 
-def encode_png(picture: Image.Image) -> bytes:
+def encode_picture(picture: Image.Image, **options: Any) -> bytes:
+    """Encode a picture, as PNG unless Pillow's `options` say otherwise."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    picture.save(buffer, **{"format": "PNG", **options})
     return buffer.getvalue()
 
 
@@ -72,10 +73,8 @@ def encode_mask(labels: LabelArray, classes: Sequence[LabelClass], mode: str = "
     if mode == "P":
         own = {entry.id: palette_colour(entry) for entry in classes}
         picture.putpalette([value for index in range(256) for value in own.get(index) or voc_colour(index)])
-    buffer = io.BytesIO()
     # Masks are long runs of equal values: encoding only runs takes half the time, and the files are smaller.
-    picture.save(buffer, format="PNG", compress_level=1, compress_type=_Z_RLE)
-    return buffer.getvalue()
+    return encode_picture(picture, compress_level=1, compress_type=_Z_RLE)
 
 
 def read_mask(path: Path, image: StoredImage, mode: str = "L") -> LabelArray:

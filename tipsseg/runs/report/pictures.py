@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tipsseg.formats.png import encode_picture
 from tipsseg.regions.name_places import inner_point, largest_regions
 from tipsseg.runs.report.scripts import script
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
@@ -67,9 +67,7 @@ def resample(values: NDArray[np.generic], size: tuple[int, int]) -> NDArray[np.g
 
 
 def jpeg(shown: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    shown.save(buffer, format="JPEG", quality=82)
-    return buffer.getvalue()
+    return encode_picture(shown, format="JPEG", quality=82)
 
 
 def map_script(key: str, labels: LabelArray, confidence: NDArray[np.float32] | None) -> bytes:
@@ -85,9 +83,8 @@ def map_script(key: str, labels: LabelArray, confidence: NDArray[np.float32] | N
     planes[..., 1] = ids >> 8
     if confidence is not None:
         planes[..., 2] = np.rint(np.clip(resample(confidence, size), 0, 1).astype(np.float32) * 255)
-    buffer = io.BytesIO()
-    Image.fromarray(planes).save(buffer, format="PNG")
-    return script("map", key, f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}")
+    data = base64.b64encode(encode_picture(Image.fromarray(planes))).decode("ascii")
+    return script("map", key, f"data:image/png;base64,{data}")
 
 
 def name_places(labels: LabelArray, number_of_classes: int) -> list[tuple[int, int, int]]:
