@@ -211,7 +211,7 @@ def vision_alone(folder: Path, target: Path) -> None:
 @pytest.mark.parametrize(
     ("save", "messages"),
     [
-        (shards, ["model.safetensors: no such file", "in shards", "save_pretrained"]),
+        (shards, ["model.safetensors: no such file", "sharded", "save_pretrained"]),
         (fast_tokenizer, ["tokenizer.model: no such file", "tokenizer.json", "Copy tokenizer.model", "weights path"]),
         (adapter, ["config.json: no such file", "LoRA", "merge_and_unload"]),
         (vision_alone, ["config.json: model_type is 'tipsv2_vision_model', not 'tipsv2'"]),

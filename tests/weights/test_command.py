@@ -83,7 +83,7 @@ def test_list_download_path_verify_lock(installation: Installation) -> None:
 
     absent = installation.run("weights", "path", "l14")
     assert absent.returncode == 1
-    assert absent.stderr == "Error: the files of l14 are not here\nHint: Run: tipsseg weights download l14\n"
+    assert absent.stderr == "Error: the files of l14 are not downloaded\nHint: Run: tipsseg weights download l14\n"
     assert not installation.hub.requests
 
     downloaded = installation.run("weights", "download", "l14", "tiny")
