@@ -1,8 +1,8 @@
-"""What a person does between two commands: correct the masks of two images. Here the truth masks of the examples do it.
+"""Stand in for a person who corrects the masks of two images: copy them from the truth masks of the examples.
 
     python examples/corrections/person.py
 
-writes corrected/, the two masks as a tool for labelling would export them, and truth/, the masks of all images to score by.
+Write out/corrected, the two masks as a labelling tool exports them, and out/truth, the truth masks of all images.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ for number, word in enumerate(CLASSES.values(), start=1):
 
 for path in sorted((EXAMPLES / "truth").rglob("*.png")):
     mask = Image.fromarray(ids[np.asarray(Image.open(path))])
-    place = path.relative_to(EXAMPLES / "truth")
-    for folder in ("truth", "corrected")[: 2 if place.as_posix() in CORRECTED else 1]:
-        (Path(folder) / place).parent.mkdir(parents=True, exist_ok=True)
-        mask.save(Path(folder) / place)
+    relative = path.relative_to(EXAMPLES / "truth")
+    for folder in ("out/truth", "out/corrected")[: 2 if relative.as_posix() in CORRECTED else 1]:
+        (Path(folder) / relative).parent.mkdir(parents=True, exist_ok=True)
+        mask.save(Path(folder) / relative)
