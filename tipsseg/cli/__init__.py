@@ -1,1 +1,1 @@
-"""The commands of `tipsseg`, one module each, with the command as `app`: parse, call, print."""
+"""The commands of `tipsseg`: parse the options, call the library, print."""

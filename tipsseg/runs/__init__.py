@@ -1,1 +1,1 @@
-"""What the commands do, without the command line."""
+"""The work of the commands: one package per command, without the command line."""

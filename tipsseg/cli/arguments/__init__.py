@@ -1,1 +1,1 @@
-"""What is read in place of arguments: a list of paths on stdin, the options of an earlier run."""
+"""Read inputs other than arguments: a list of paths on stdin, the options of an earlier run."""

@@ -19,7 +19,7 @@ Examples:
 
 \b
 Every problem is a line on stdout: the file and what is wrong. Missing images
-are no problem; their number is on stderr.
+are counted on stderr.
 Exit code: 0 no problems, 1 problems, 2 usage error.
 """
 

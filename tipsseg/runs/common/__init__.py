@@ -1,1 +1,1 @@
-"""Share what several commands need: find images, show progress, say what happened."""
+"""Shared by several commands: find images, print progress and notes, report results."""

@@ -1,1 +1,1 @@
-"""The command `doctor`: check an installation."""
+"""`tipsseg doctor`: check an installation."""

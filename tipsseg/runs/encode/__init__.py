@@ -1,1 +1,1 @@
-"""What `tipsseg encode` does: the features of images into a feature store."""
+"""`tipsseg encode`: store the features of images."""

@@ -1,1 +1,1 @@
-"""Label the images of folders."""
+"""`tipsseg label`: label images into an output folder."""
