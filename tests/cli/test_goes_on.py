@@ -144,7 +144,7 @@ def test_a_dry_run_is_told_and_not_stopped(run: Run) -> None:
     err = run("--dry-run", options=("-c", "car"))
     assert run.code == 0
     assert "The run would stop: cannot write out: it holds labels of another run: the classes differ" in err
-    assert "3 images to label, files of 3 to replace" in err
+    assert "3 images to label, 3 with files to replace" in err
     assert run.out.splitlines() == [f"imgs/{name}" for name in ALL]
     assert contents(Path("out")) == before
 
@@ -153,6 +153,44 @@ def test_a_fault_of_an_option_is_told_before_one_of_the_folder(run: Run) -> None
     Path("out").write_text("a file")
     assert "unknown model 'no'" in run("-m", "no")
     assert run.code == 2
+
+
+# ---- formats that are not named ----
+
+
+def formats() -> object:
+    return record(Path("out"))["formats"]
+
+
+def test_a_new_folder_has_overlays_and_the_last_line_names_one(run: Run) -> None:
+    err = run()
+    assert formats() == ["png", "coco", "overlay"]
+    assert err.splitlines()[-1] == "Open out/overlays/a.jpg to see the labels."
+    assert run().splitlines()[-1] == "Open out/overlays/a.jpg to see the labels."  # nothing left to label
+    assert "Open" not in run("--jsonl") + run("--quiet") + run("-f", "png", output="masks")
+
+
+def test_a_folder_without_overlays_goes_on_with_its_formats(run: Run) -> None:
+    run("-f", "png,coco", "--limit", "2")
+    err = run()
+    assert (run.code, run.labelled, formats()) == (0, ALL[2:], ["png", "coco"])
+    assert not Path("out/overlays").exists()
+    assert "Open" not in err
+    assert run.command("convert", "out", "-f", "labelme", "--only", "-", stdin=b"imgs/a.png\n").code == 0
+    run()  # not refused for a format that a conversion wrote for one image
+    assert (run.code, run.labelled) == (0, [])
+    run("--no-resume")
+    assert (run.labelled, formats()) == (ALL, ["png", "coco"])
+    run("--overwrite")
+    assert (run.labelled, formats()) == (ALL, ["png", "coco", "overlay"])
+    assert run.command("check", "out").code == 0
+
+
+def test_a_shard_takes_the_formats_of_the_others(run: Run) -> None:
+    run("-f", "png,coco", "--shard", "1/2")
+    run("--shard", "2/2")
+    assert run.command("merge", "out", "-o", "out").code == 0
+    assert formats() == ["png", "coco"]
 
 
 # ---- formats more ----

@@ -44,7 +44,7 @@ def test_corrected_masks_are_counted(run: Run) -> None:
     run()
     for name in ("a.png", "sub/ü.png"):
         correct(Path("out/masks", name))
-    assert "2 of these edited by hand" in run("--dry-run")
+    assert "2 edited by hand" in run("--dry-run")
     shutil.copy("imgs/a.png", "imgs/new.png")
     assert "Kept 2 edited images; use --replace-edited to relabel" in run()
     assert record(Path("out"))["counts"] == {"labelled": 1, "unchanged": 3, "failed": 0, "edited": 2}

@@ -480,7 +480,7 @@ def test_a_dry_run_tells_what_would_be_done(run: Run) -> None:
     assert re.search(r"\nAbout 0:\d\d and [0-9.]+ kB on this machine, estimated from 2 of them\.\n", err)
     assert contents(Path("out")) == before
     err = run("--dry-run", "--no-resume")
-    assert "4 images to label, files of 1 to replace, into out. Nothing was written.\n" in err
+    assert "4 images to label, 1 with files to replace, into out. Nothing was written.\n" in err
 
 
 def test_a_dry_run_refuses_what_a_run_refuses(run: Run) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli.parameters import Only, command
+from tipsseg.cli.progress import open_progress
 from tipsseg.cli.wording import as_typed
 from tipsseg.options.run import ComputeOptions
 
@@ -35,14 +36,11 @@ def check(
     quiet: opt.Quiet = False,
 ) -> None:
     """Verify an output folder: files, sizes, ids, areas, annotations, and that the images are unchanged. Or a feature folder."""
-    from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.check.features import check_store, is_store
     from tipsseg.runs.check.folder import check_folder
-    from tipsseg.runs.common.progress import Progress
 
-    silence_decoders()
     wrong = False
-    with Progress(quiet, results=False, wording=as_typed) as progress:
+    with open_progress(quiet, results=False) as progress:
         if is_store(output):
             problems = check_store(output, compute.jobs, progress)
         else:

@@ -9,8 +9,8 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli.arguments.only import read_only
 from tipsseg.cli.parameters import Only, command
+from tipsseg.cli.progress import open_progress
 from tipsseg.cli.values import refuse_stray_formats
-from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
 from tipsseg.options import FileOptions
 from tipsseg.options.run import ComputeOptions
@@ -48,15 +48,12 @@ def convert(
     quiet: opt.Quiet = False,
 ) -> None:
     """Write the labels in an output folder in more formats, without the model."""
-    from tipsseg.images.pillow import silence_decoders
-    from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.convert.folder import convert_folder
 
     refuse_stray_formats(context.args, formats)
     if context.args:
         raise UsageError(f"convert takes one output folder, got {quote(context.args[0])} too")
-    silence_decoders()
-    with Progress(quiet, null=null, wording=as_typed) as progress:
+    with open_progress(quiet, null=null) as progress:
         paths = read_only(only, null, "convert", output)
         if convert_folder(
             output, tuple(formats), images, compute.jobs, progress, files.val_fraction, paths, compute.max_pixels

@@ -9,7 +9,7 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli.parameters import Only, command
-from tipsseg.cli.wording import as_typed
+from tipsseg.cli.progress import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options.fields import Option
 from tipsseg.options.run import ComputeOptions, CorrectOptions
@@ -48,12 +48,9 @@ def correct(
     quiet: opt.Quiet = False,
 ) -> None:
     """Import corrected labels from CVAT, LabelMe, Label Studio and others into an output folder."""
-    from tipsseg.images.pillow import silence_decoders
-    from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.correct.folder import take_corrections
 
     if jsonl and null:
         raise UsageError("--jsonl and --null exclude each other", "Remove --null; JSON lines need no NUL.")
-    silence_decoders()
-    with Progress(quiet, null=null, wording=as_typed) as progress:
+    with open_progress(quiet, null=null) as progress:
         take_corrections(output, source, progress, options, jsonl=jsonl, max_pixels=compute.max_pixels)

@@ -9,7 +9,7 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli.arguments import stdin
 from tipsseg.cli.parameters import Only, Without, command
-from tipsseg.cli.wording import as_typed
+from tipsseg.cli.progress import open_progress
 from tipsseg.options import LabelOptions
 from tipsseg.options.run import ComputeOptions, ImageOptions, StoreOptions
 
@@ -42,20 +42,17 @@ def encode(
     paths: opt.Paths = None,
 ) -> None:
     """Store the features of images in a folder, so that labelling them again needs no model run."""
-    from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.common.image_list import Choice, check_choice, find_images
-    from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.encode.dry_run import dry_run
     from tipsseg.runs.encode.run import EncodeRun, encode_spec
     from tipsseg.store.plan import plan_run
 
-    silence_decoders()
     given = tuple(paths or ())
     check_choice(bool(given), images)
     printing.check(given, "features")
     spec = encode_spec(compute, store, view)
     spec.check()
-    with Progress(printing.quiet, results=not printing.jsonl, null=printing.null, wording=as_typed) as progress:
+    with open_progress(printing.quiet, results=not printing.jsonl, null=printing.null) as progress:
         info = plan_run(spec)
         found = find_images(spec, Choice(**vars(images), **stdin.sources(given, printing.null)), progress)
         if printing.dry_run:

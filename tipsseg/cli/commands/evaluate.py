@@ -13,7 +13,7 @@ from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.arguments import stdin
 from tipsseg.cli.parameters import command, given_options
-from tipsseg.cli.wording import as_typed
+from tipsseg.cli.progress import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options import FileOptions, LabelOptions, split_names
 from tipsseg.options.fields import FILES, IMAGES, TRUTH, option
@@ -80,8 +80,6 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score labels against truth masks: mean IoU, IoU per class, confusion matrix."""
-    from tipsseg.images.pillow import silence_decoders
-    from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.evaluate.truth_options import preset_of
     from tipsseg.store.spec import RunSpec
 
@@ -89,10 +87,9 @@ def evaluate(
     _refuse_together(context, scoring)
     if scoring.report:
         _refuse_report(scoring, paths)
-    silence_decoders()
     if truth.layout is not None and not question.classes and question.vocab is None:
         question = replace(question, vocab=preset_of(truth))
-    with Progress(scoring.quiet, results=False, wording=as_typed) as progress:
+    with open_progress(scoring.quiet, results=False) as progress:
         if scoring.pred is not None:
             evaluation = _evaluate_masks(scoring, scoring.pred, truth, question, compute, progress)
         else:

@@ -11,7 +11,7 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.parameters import Only, command, given_options
-from tipsseg.cli.wording import as_typed
+from tipsseg.cli.progress import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options import LabelOptions
 from tipsseg.options.fields import FILES, TRUTH, option
@@ -72,8 +72,6 @@ def fit(
     ],
 ) -> None:
     """Learn classes from the masks of a few images, for label --vocab and eval --vocab."""
-    from tipsseg.images.pillow import silence_decoders
-    from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.evaluate.truth_options import preset_of
     from tipsseg.runs.fit.learning import check_target, note_other_scales, spec_of_run, spec_of_truths
     from tipsseg.runs.fit.masked import edited_masks
@@ -83,10 +81,9 @@ def fit(
     values.refuse_split_lists(paths, question.classes, ())
     _refuse_together(context, paths, fitting)
     check_target(fitting.output, fitted=True, overwrite=fitting.overwrite)
-    silence_decoders()
     if truth.layout is not None and not question.classes and question.vocab is None:
         question = replace(question, vocab=preset_of(truth))
-    with Progress(fitting.quiet, results=False, wording=as_typed) as progress:
+    with open_progress(fitting.quiet, results=False) as progress:
         masks: Masks
         if fitting.gt is None:
             masks = edited_masks(Path(paths[0]), fitting.images, compute.max_pixels)

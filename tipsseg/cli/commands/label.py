@@ -14,7 +14,7 @@ from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.arguments import stdin
 from tipsseg.cli.parameters import command
-from tipsseg.cli.wording import as_typed
+from tipsseg.cli.progress import open_progress
 from tipsseg.errors import InputError, OtherRunError, UsageError
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.options.fields import WHAT, Option, options_of
@@ -100,21 +100,15 @@ def label(
     ] = None,
 ) -> None:
     """Label images and write masks, COCO annotations, overlays and more."""
-    from tipsseg.images.pillow import silence_decoders
-    from tipsseg.runs.common.image_list import Choice, check_choice, find_images
-    from tipsseg.runs.common.progress import Progress
+    from tipsseg.runs.common.image_list import Choice, find_images
     from tipsseg.runs.engine.maker import engine_maker
     from tipsseg.runs.label.dry_run import dry_run
     from tipsseg.runs.label.run import run_label
     from tipsseg.store.plan import plan_run, with_formats
     from tipsseg.store.spec import RunSpec
 
-    silence_decoders()
     given = tuple(paths or ())
-    values.refuse_split_lists(given, question.classes, output.formats)
-    check_choice(bool(given), images)
-    printing.check(given, "labels")
-    _refuse_to_retry(images, output)
+    _refuse_mistakes(given, question, output, images, printing)
     make_engine = engine_maker(engine, compute.device)
     repeated = None if from_run is None else _repeated(from_run, question)
     asked = values.parse_question(question) if repeated is None else _again(repeated, question.vocab)
@@ -129,7 +123,7 @@ def label(
         vocabulary_path=question.vocab,
     )
     spec.check()
-    with Progress(printing.quiet, results=not printing.jsonl, null=printing.null, wording=as_typed) as progress:
+    with open_progress(printing.quiet, results=not printing.jsonl, null=printing.null) as progress:
         values.note_vocabulary(progress, question.classes, asked.vocabulary)
         info = plan_run(spec)
         for note in [] if repeated is None else repeated.notes(info):
@@ -144,7 +138,19 @@ def label(
         raise typer.Exit(1)
 
 
-def _refuse_to_retry(images: ImageOptions, output: OutputOptions) -> None:
+def _refuse_mistakes(
+    paths: tuple[str, ...],
+    question: opt.Asked,
+    output: OutputOptions,
+    images: ImageOptions,
+    printing: opt.Printing,
+) -> None:
+    """Raise UsageError for arguments that exclude each other, or that the shell split."""
+    from tipsseg.runs.common.image_list import check_choice
+
+    values.refuse_split_lists(paths, question.classes, output.formats)
+    check_choice(bool(paths), images)
+    printing.check(paths, "labels")
     for is_given, flag in ((not output.resume, "--no-resume"), (output.overwrite, "--overwrite")):
         if images.retry_failed and is_given:
             raise UsageError(f"--retry-failed resumes a run, and {flag} does not", "Use one of them.")

@@ -9,7 +9,7 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli.parameters import Only, command
-from tipsseg.cli.wording import as_typed
+from tipsseg.cli.progress import open_progress
 from tipsseg.options import PALETTES, Palette, choose
 from tipsseg.options.fields import Option
 from tipsseg.options.run import ComputeOptions
@@ -48,12 +48,9 @@ def report(
     quiet: opt.Quiet = False,
 ) -> None:
     """Write an HTML page with the images, labels and class statistics of an output folder."""
-    from tipsseg.images.pillow import silence_decoders
-    from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.report.make import make_report
 
     colours = choose(palette, PALETTES, "palette")
-    silence_decoders()
-    with Progress(quiet, null=null, wording=as_typed) as progress:
+    with open_progress(quiet, null=null) as progress:
         if make_report(output, target, images, compute.jobs, progress, compute.max_pixels, features, colours):
             raise typer.Exit(1)

@@ -11,7 +11,7 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.parameters import Without, command
-from tipsseg.cli.wording import as_typed
+from tipsseg.cli.progress import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options.fields import FILES, WHAT, option
 from tipsseg.options.run import ComputeOptions
@@ -58,8 +58,6 @@ class Tuning:
 @command(app, EPILOG)
 def tune(folder: opt.Folder, asked: Tuning, compute: Annotated[ComputeOptions, Without("model")]) -> None:
     """Choose the minimum confidence of every class from the edited masks of a run."""
-    from tipsseg.images.pillow import silence_decoders
-    from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.fit.learning import check_target
     from tipsseg.runs.fit.masked import edited_masks
     from tipsseg.runs.tune.run import check_precision, spec_of_tuning, tune_run
@@ -73,9 +71,8 @@ def tune(folder: opt.Folder, asked: Tuning, compute: Annotated[ComputeOptions, W
             "Remove --vocab, or name the .fit that the run was labelled with.",
         )
     check_target(asked.output, fitted=asked.temperature or asked.vocab is not None, overwrite=asked.overwrite)
-    silence_decoders()
     fitted = None if asked.vocab is None else values.read_fit(asked.vocab)
-    with Progress(asked.quiet, results=False, wording=as_typed) as progress:
+    with open_progress(asked.quiet, results=False) as progress:
         edited = edited_masks(folder, asked.images, compute.max_pixels)
         spec = spec_of_tuning(edited, compute, fitted)
         spec.check()

@@ -197,10 +197,23 @@ def note_edited(spec: RunSpec, counts: Counts, edited: Edited, progress: Progres
 
 def note_end(progress: Progress, counts: Counts, seconds: float, where: str, done: str = "labelled") -> None:
     """Note the totals of a run; `done` is the verb."""
-    parts = [f"{pluralize(counts.labelled, 'image')} {done}"]
-    parts += [f"{counts.unchanged} unchanged"] if counts.unchanged else []
-    parts += [f"{counts.failed} failed"] if counts.failed else []
-    progress.note(f"{', '.join(parts)} in {seconds:.1f} s{where}")
+    others = {"unchanged": counts.unchanged, "failed": counts.failed}
+    progress.note(f"{list_counts(counts.labelled, done, others)} in {seconds:.1f} s{where}")
+
+
+def list_counts(number: int, done: str, others: Mapping[str, int]) -> str:
+    """Return a text such as "2 images labelled, 1 failed", without counts of 0 after the first."""
+    return ", ".join(
+        [f"{pluralize(number, 'image')} {done}", *(f"{count} {what}" for what, count in others.items() if count)]
+    )
+
+
+def readable_size(size: float) -> str:
+    """Return bytes in the largest fitting unit."""
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return f"{size / 1e3:,.1f} kB"
 
 
 def note_formats(

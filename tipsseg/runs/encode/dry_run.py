@@ -16,12 +16,12 @@ from tipsseg.labelling.windows import short_sides
 from tipsseg.options import FEATURE_DTYPES, ONE_SCALE, choose
 from tipsseg.options.fields import text_of
 from tipsseg.runs.common.image_list import Images
+from tipsseg.runs.common.notes import list_counts, readable_size
 from tipsseg.runs.common.progress import Progress
 from tipsseg.store.results import Failed
 from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.util.files import is_folder
 from tipsseg.util.fingerprint import content_digest
-from tipsseg.util.printable import pluralize
 from tipsseg.weights.sources import find_model
 
 
@@ -66,16 +66,14 @@ def dry_run(info: RunInfo, images: Images, progress: Progress) -> int:
             dim, tokens = config.text.hidden_size, config.vision.num_prefix_tokens
             total += sum(feature_bytes((*grid, dim), tokens, dtype) for grid in grids)
         progress.path(ref.path)
-    parts = [f"{pluralize(todo, 'image')} to encode"]
-    parts += [f"{unchanged} unchanged"] if unchanged else []
-    parts += [f"{failed} cannot be encoded"] if failed else []
-    progress.note(f"{', '.join(parts)}, into {spec.output}. Nothing was written.")
+    totals = list_counts(todo, "to encode", {"unchanged": unchanged, "cannot be encoded": failed})
+    progress.note(f"{totals}, into {spec.output}. Nothing was written.")
     if todo and config is None:
         progress.note(f"No estimate of disk space without the weights. Run: tipsseg weights download {spec.model}")
     elif todo:
         progress.note(
-            f"Features in {dtype} take {_readable(total / todo)} per image, {_readable(total)} in total; "
-            f"{_readable(_free(spec.output))} free on the disk."
+            f"Features in {dtype} take {readable_size(total / todo)} per image, {readable_size(total)} in total; "
+            f"{readable_size(_free(spec.output))} free on the disk."
         )
         if spec.options.scales != ONE_SCALE:
             progress.note(
@@ -97,10 +95,3 @@ def _stored_sides(spec: RunSpec, own: int, path: Path) -> set[int]:
 def _free(folder: Path) -> int:
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if is_folder(path))
     return shutil.disk_usage(place).free
-
-
-def _readable(size: float) -> str:
-    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
-        if size >= unit:
-            return f"{size / unit:,.1f} {name}"
-    return f"{size / 1e3:,.1f} kB"

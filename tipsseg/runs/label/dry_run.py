@@ -19,6 +19,7 @@ from tipsseg.labelling.view import make_view
 from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.options.fields import text_of
 from tipsseg.runs.common.image_list import Images
+from tipsseg.runs.common.notes import list_counts, readable_size
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.engine import LocalEngine
 from tipsseg.runs.label.run import as_items, refuse_unfit
@@ -31,7 +32,7 @@ from tipsseg.store.state import State
 from tipsseg.types import ImageRef
 from tipsseg.util.files import json_bytes
 from tipsseg.util.fingerprint import content_digest
-from tipsseg.util.printable import format_duration, pluralize
+from tipsseg.util.printable import format_duration
 from tipsseg.weights.sources import find_model
 
 #: The number of images to label for the estimate, spread over the run; the first only warms up.
@@ -96,12 +97,13 @@ def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool)
                     progress.path(item.path)
     if is_locked(spec.state):
         progress.note(f"Another tipsseg process is writing to {spec.state}.")
-    parts = [f"{pluralize(len(todo), 'image')} to label"]
-    parts += [f"{unchanged} unchanged"] if unchanged else []
-    parts += [f"{edited} of these edited by hand"] if edited else []
-    parts += [f"{failed} cannot be labelled"] if failed else []
-    parts += [f"files of {replaced} to replace"] if replaced else []
-    progress.note(f"{', '.join(parts)}, into {spec.output}. Nothing was written.")
+    others = {
+        "unchanged": unchanged,
+        "edited by hand": edited,
+        "cannot be labelled": failed,
+        "with files to replace": replaced,
+    }
+    progress.note(f"{list_counts(len(todo), 'to label', others)}, into {spec.output}. Nothing was written.")
     if todo and measure:
         progress.note(_cost(info, todo))
     return failed
@@ -116,9 +118,7 @@ def _cost(info: RunInfo, todo: list[ImageRef]) -> str:
     if cost is None:
         return "No estimate of time and disk space: labelling a few images failed."
     seconds, size = round(cost.start + cost.seconds * len(todo)), cost.size * len(todo)
-    text = (
-        f"About {format_duration(seconds)} and {_readable(size)} on this machine, estimated from {cost.sample} of them."
-    )
+    text = f"About {format_duration(seconds)} and {readable_size(size)} on this machine, estimated from {cost.sample} of them."
     return text if info.spec.options.scales == ONE_SCALE else f"{text} {_windows(info, cost.sizes)}"
 
 
@@ -137,10 +137,6 @@ def _windows(info: RunInfo, sizes: Sequence[tuple[int, int]]) -> str:
         f"At scales {text_of(options.scales)} the model sees {sum(grid[0] for grid in grids) / len(sizes):.1f} windows per "
         f"image, and {times:.1f} times as many patches as at scale 1."
     )
-
-
-def _readable(size: float) -> str:
-    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
 
 
 def estimate(info: RunInfo, todo: list[ImageRef]) -> Estimate | None:
