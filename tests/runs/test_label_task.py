@@ -89,7 +89,7 @@ def test_a_file_of_somebody_else_is_a_matter_of_the_image(ref: ImageRef, tmp_pat
     theirs.parent.mkdir(parents=True)
     theirs.write_bytes(b"theirs")
     staged, context = work.finish(work.source.load(ref), SCORED).staged, work._context
-    with pytest.raises(ImageError, match="tipsseg did not write the file") as caught:
+    with pytest.raises(ImageError, match="tipsseg did not write this file") as caught:
         put_in_place(ref, staged, context, Former())
     assert not any(file.temporary.exists() for file in staged)
     assert caught.value.path == ref.path

@@ -257,7 +257,8 @@ def _without_unseen(
     unseen = {image for image, source_image in matches.pairs if not source_image.submitted}
     changed = [plan for image, _ in matches.pairs if (plan := outcomes[image].plan) is not None]
     emptied = [plan.mask.image for plan in changed if plan.mask.emptied]
-    unsure = [image for image in emptied if image in unseen]
+    skipped = [plan for plan in changed if plan.mask.emptied and plan.mask.image in unseen]
+    unsure = [plan.mask.image for plan in skipped]
     number, names = pluralize(len(unsure), "image"), join_first(unsure, 20)
     if unsure and empty is None:
         raise InputError(
@@ -267,9 +268,9 @@ def _without_unseen(
         )
     if unsure and not empty:
         progress.note(f"Left {number} without objects in {source} as before: {names}.")
-        for path in (temporary for plan in changed if plan.mask.image in unsure for _, temporary in plan.files):
+        for path in (temporary for plan in skipped for _, temporary in plan.files):
             path.unlink(missing_ok=True)
-        return [plan for plan in changed if plan.mask.image not in unsure]
+        return [plan for plan in changed if not plan.mask.emptied or plan.mask.image not in unseen]
     if emptied:
         progress.note(f"{pluralize(len(emptied), 'image')} with no objects left: {join_first(emptied, 20)}.")
     return changed
