@@ -18,7 +18,7 @@ from tipsseg.options import FileOptions, LabelOptions, MinArea
 from tipsseg.options.shard import Shard
 from tipsseg.store import run_record as module
 from tipsseg.store import spec as specs
-from tipsseg.store.differences import differences
+from tipsseg.store.resuming.differences import differences
 from tipsseg.store.run_record import (
     RUN_FILE,
     _versions,

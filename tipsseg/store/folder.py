@@ -19,8 +19,8 @@ from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
 from tipsseg.store.failures import Failure
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
 from tipsseg.store.manifest import ManifestEntry, expected_files, input_path
-from tipsseg.store.refusals import open_resume, refuse_in_the_way, refuse_other_classes, refuse_other_ids
 from tipsseg.store.results import Failed, ImageResult, Labelled, Unchanged, move_files, remove_files, restore_links
+from tipsseg.store.resuming.refusals import open_resume, refuse_in_the_way, refuse_other_classes, refuse_other_ids
 from tipsseg.store.run_record import RUN_FILE, run_context, write_run
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.store.state import STATE_FOLDER, State

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tipsseg._version import __version__
 from tipsseg.errors import RecordError, UsageError
-from tipsseg.store.differences import differences
+from tipsseg.store.resuming.differences import differences
 from tipsseg.store.run_record import RUN_FILE, read_record
 from tipsseg.store.spec import RunInfo
 from tipsseg.util.files import is_folder

@@ -19,7 +19,7 @@ from tipsseg.runs.common.progress import Progress
 from tipsseg.store.folder import OutputFolder
 from tipsseg.store.manifest import MANIFEST_FILE
 from tipsseg.store.results import Labelled, Unchanged
-from tipsseg.store.resume import ResumeState
+from tipsseg.store.resuming.resume import ResumeState
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.store.state import State

@@ -24,8 +24,8 @@ from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.engine import LocalEngine
 from tipsseg.runs.label.run import as_items, refuse_unfit
 from tipsseg.store.lock import is_locked
-from tipsseg.store.refusals import open_resume, refuse_in_the_way, refuse_other_ids
 from tipsseg.store.results import Failed, Labelled, Unchanged, image_paths
+from tipsseg.store.resuming.refusals import open_resume, refuse_in_the_way, refuse_other_ids
 from tipsseg.store.run_record import run_context
 from tipsseg.store.spec import RunInfo
 from tipsseg.store.state import State

@@ -33,9 +33,9 @@ from tipsseg.runs.common.reporting import Reporter
 from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.engine.engine import Engine
 from tipsseg.store.folder import OutputFolder
-from tipsseg.store.refusals import refuse_convertible, refuse_mixture
 from tipsseg.store.results import Failed, ImageResult, Labelled, Left, Unchanged, image_paths
-from tipsseg.store.resume import ResumeState
+from tipsseg.store.resuming.refusals import refuse_convertible, refuse_mixture
+from tipsseg.store.resuming.resume import ResumeState
 from tipsseg.store.spec import Counts, RunInfo
 from tipsseg.types import ImageRef
 

@@ -14,12 +14,12 @@ from tipsseg.formats.classes_file import CLASSES_FILE
 from tipsseg.options.shard import Shard
 from tipsseg.runs.merge.images import files, is_copied, orphan_error, places
 from tipsseg.runs.merge.records import run_paths
-from tipsseg.store.differences import differences
 from tipsseg.store.failures import ERRORS_FILE
 from tipsseg.store.file_names import OutputNames, name_key
 from tipsseg.store.lock import MERGE_FILE, finish_command, folders_of, is_begun
 from tipsseg.store.manifest import MANIFEST_FILE, expected_files
 from tipsseg.store.open_run import RUN_AGAIN, Run, broken_conversion, conversion_begun
+from tipsseg.store.resuming.differences import differences
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.shards import SHARDS_FOLDER, missing_shards, parse_folder, shards_in
 from tipsseg.store.state import STATE_FILE

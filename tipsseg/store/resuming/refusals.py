@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 from tipsseg.errors import OtherRunError, OutputError, RecordError
 from tipsseg.formats import FORMATS, mask_formats
 from tipsseg.store import spec as specs
-from tipsseg.store.differences import difference_texts, kept_features, of_same_phrases, other_options
 from tipsseg.store.failures import ERRORS_FILE
 from tipsseg.store.lock import finish_command, is_begun, is_unfinished
 from tipsseg.store.manifest import MANIFEST_FILE
 from tipsseg.store.results import Failed, edited_formats
-from tipsseg.store.resume import ANOTHER_FOLDER, ResumeState, follows
+from tipsseg.store.resuming.differences import difference_texts, kept_features, of_same_phrases, other_options
+from tipsseg.store.resuming.resume import ANOTHER_FOLDER, ResumeState, follows
 from tipsseg.store.run_record import RUN_FILE, find_run, read_record, refuse_other_record
 from tipsseg.store.shards import shards_in, state_folders
 from tipsseg.store.spec import RunInfo, RunSpec
