@@ -43,7 +43,7 @@ FEATURE_FILE = re.compile(r"([0-9a-f]{64})(?:-([1-9][0-9]{0,9}))?\.safetensors")
 
 DEFAULT_FEATURE_DTYPE: FeatureDtype = "float16"
 
-#: A temporary file is stale after so many seconds without a change.
+#: A temporary file is stale after this time without a change.
 _STALE_SECONDS = 300
 
 _OTHER = "Choose another folder for the features."

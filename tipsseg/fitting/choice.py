@@ -21,7 +21,8 @@ from tipsseg.vocabulary.fitted import ClassFit
 
 #: Candidate precisions, in patches, of the prior at the text vector, for weights and bias.
 _STRONG = (10.0, 3.0)
-#: The same if the masks lack more than this share of the classes. Nothing shows where those are, and the others would spread there.
+#: The same if the masks lack more than this share of the classes. Nothing shows where the missing classes are, and the others
+#: would spread there.
 _STRONGER, _LACKING = (30.0,), 0.25
 #: Candidate precisions of the prior at zero, for a class that is fitted to masks alone.
 _WEAK = (0.3, 0.03)

@@ -220,7 +220,7 @@ class Tipsv2Backbone:
 
     def _to_pixels(self, images: NDArray[np.uint8], dtype: torch.dtype | None = None) -> Tensor:
         """[B, H, W, 3] uint8 -> [B, 3, H, W] in [0, 1]."""
-        # torch warns about read-only arrays, such as Pillow's.
+        # torch warns about read-only arrays, for example Pillow's.
         tensor = to_device(np.require(images, requirements=["C", "W"]), self.device)
         return (tensor.permute(0, 3, 1, 2).to(torch.float32) / 255).to(dtype or self.dtype).contiguous()
 

@@ -25,7 +25,7 @@ _CHUNK = 1 << 18
 #: would keep cores busy for milliseconds after every product.
 _ROWS, _PRODUCT = 16, 1 << 18
 
-#: With several scales, the coarse grid has one cell per so many pixels of the finest resized image, along each axis.
+#: With several scales, the coarse grid has one cell per _COARSE pixels of the finest resized image, along each axis.
 _COARSE = 4
 
 
