@@ -242,7 +242,7 @@ def test_check_tells_what_does_not_follow_yet_and_what_contradicts(run: Run) -> 
     run("-f", "png,coco,hf")
     correct(Path("out/masks/a.png"))
     assert (
-        "Other formats of 1 corrected image have the labels of before the correction.\n"
+        "Other formats of 1 corrected image still hold the labels from before the correction.\n"
         in run.command("check", "out").err
     )
     assert run.command("convert", "out", "-f", "coco").code == 0

@@ -34,7 +34,7 @@ USAGE = {
     "empty class": (
         ["imgs", "-c", "a,,b"],
         2,
-        "Error: class 2 of 3 is empty\nHint: Remove the extra comma. If a name has a comma, repeat -c for each name: "
+        "Error: class 2 of 3 is empty\nHint: Remove the extra comma. If a name contains a comma, pass -c once per name: "
         '-c "salt, pepper" -c tree\n',
     ),
     "doubled class": (

@@ -61,8 +61,7 @@ def test_labels_score_1_against_themselves_and_exactly_less_where_the_truth_diff
     alone = process("eval", pictures, "--gt", "gt", *model, "--json", cwd=tmp_path)
     assert result(alone) == record
     assert alone.err.startswith(
-        "3 classes: panda leg, tree, sky.\nSkipped files that are not images by their extension: 1 .txt.\n"
-        "Checking 3 truth masks.\n"
+        "3 classes: panda leg, tree, sky.\nSkipped files without an image extension: 1 .txt.\nChecking 3 truth masks.\n"
     )
     assert scores(command("eval", "--pred", "labels", "--gt", "gt", "--json")) == scores(ran)
 

@@ -184,7 +184,7 @@ def test_corrections_whose_ids_would_be_of_other_classes_are_not_begun_anew(run:
     before = tree("out")
     err = run("--overwrite", options=("-c", classes))
     assert (run.code, run.labelled, tree("out")) == (1, [], before)
-    assert "the mask of a.png was corrected, and its ids would be of other classes: " in err
+    assert "the mask of a.png was corrected, and its ids would mean other classes: " in err
     assert "--replace-edited" in err
 
 

@@ -101,7 +101,7 @@ def test_a_folder_becomes_masks_annotations_overlays_and_records(label: Label) -
     assert files("out") == ["annotations.json", "classes.json", "manifest.jsonl", *named, "run.json"]
     assert sorted(ran.out.splitlines()) == [f"out/{name}" for name in ("annotations.json", "classes.json", *named)]
     assert "3 images with" in ran.err
-    assert "Skipped files that are not images by their extension: 1 " in ran.err
+    assert "Skipped files without an image extension: 1 " in ran.err
     assert "3 images labelled" in ran.err
 
     annotations = read("out/annotations.json")

@@ -483,7 +483,7 @@ REFUSALS: Mapping[str, Refusal] = {
     "no folder": Refusal("no: no such folder", folders=("one", "no")),
     "a file": Refusal("one/run.json: no such folder", folders=("one/run.json",)),
     "a folder of other things": Refusal(
-        "imgs: no run.json in it, so it is not what tipsseg label leaves", folders=("one", "imgs")
+        "imgs: no run.json in it, so it is not an output folder of tipsseg label", folders=("one", "imgs")
     ),
     "the records of a shard": Refusal(
         "one/shards/2-of-3: these are the records of one shard, 2/3", folders=("one/shards/2-of-3",),

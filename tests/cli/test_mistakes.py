@@ -59,7 +59,7 @@ MISTAKES = {
     "a comma at the end": (
         ["label", "photos", "-c", "car,"],
         "class 2 of 2 is empty",
-        "Remove the extra comma. If a name has a comma, repeat -c for each name: "
+        "Remove the extra comma. If a name contains a comma, pass -c once per name: "
         '-c "salt, pepper" -c tree',
     ),
     "semicolons": (

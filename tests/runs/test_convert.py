@@ -769,7 +769,7 @@ REFUSALS: Mapping[str, Refusal] = {
         "out: no such folder", together(lambda root: shutil.rmtree(root / "out"), write("out", b""))
     ),
     "a folder of others": Refusal(
-        "out: no run.json in it, so it is not what tipsseg label leaves", remove("out/run.json")
+        "out: no run.json in it, so it is not an output folder of tipsseg label", remove("out/run.json")
     ),
     "shards": Refusal("out: it holds shards", shards),
     "a run that was broken off": Refusal("out: the run was broken off", run_json(ended=None)),

@@ -25,8 +25,10 @@ _HINTS = {
     "--gpus": "Write --ray 4x0.5 for four actors with half a GPU each.",
     "--templates": "Write `templates` into a vocabulary file; tipsseg vocab show prints one to start from.",
     **dict.fromkeys(
-        ("--prompt", "--prompts", "--text", "--text-prompt", "--queries"), 'Write --classes "panda leg,tree".'
+        ("--labels", "--prompt", "--prompts", "--text", "--text-prompt", "--queries"),
+        'Write --classes "panda leg,tree".',
     ),
+    "--recursive": "Leave it out; folders are searched recursively.",
     **dict.fromkeys(("--threshold", "--conf", "--confidence"), "Write --min-confidence 0.5."),
 }
 

@@ -31,14 +31,14 @@ Examples:
 #: The commands with their summaries in --help. Each is a module of `tipsseg.cli.commands`.
 _COMMANDS: Mapping[str, str] = {
     "label": "Label images and write masks, COCO annotations and overlays.",
-    "encode": "Store image features, so that labelling again needs no model run.",
+    "encode": "Store image features, so that relabelling skips the model.",
     "convert": "Write the labels of a run in more formats, without the model.",
     "correct": "Import corrected labels into an output folder.",
     "fit": "Learn classes from edited masks, for label --vocab.",
-    "tune": "Choose minimum confidences from edited masks, for label --vocab.",
+    "tune": "Choose confidence thresholds from edited masks, for label --vocab.",
     "merge": "Join the shards of a run, or several runs, into one folder.",
     "check": "Verify an output folder.",
-    "rank": "List the images to review first, with reasons.",
+    "rank": "List the images to review first; --jsonl adds the reasons.",
     "report": "Write an HTML page with thumbnails, labels and class statistics.",
     "eval": "Score labels against truth masks: mean IoU, confusion matrix.",
     "vocab": "List, print and check vocabularies.",
@@ -59,6 +59,8 @@ _GUESSES = {
     "show": "report",
     "view": "report",
     "evaluate": "eval",
+    "help": "--help",
+    "version": "--version",
 }
 
 

@@ -15,9 +15,9 @@ from tipsseg.options import split_names
 from tipsseg.options.fields import FILES, IMAGES, OTHER, WHAT, Option, option
 
 FORMAT_HELP = "One or more, with commas: {formats}."
-QUIET_HELP = "No progress and no notes on stderr."
+QUIET_HELP = "Do not print progress or notes to stderr."
 IMAGES_HELP = "Folder of the images, if they have moved."
-NULL_HELP = "Separate paths by NUL, not by lines, on stdin and stdout."
+NULL_HELP = "Separate paths with NUL instead of newlines, on stdin and stdout."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +26,9 @@ class Question:
 
     # fmt: off
     classes: list[str] | None = option(None, metavar="NAMES", short="c", group=WHAT,
-        help='What to label: "panda leg,tree". If a name has a comma, repeat -c for each name.')
+        help='What to label: "panda leg,tree". If a name contains a comma, pass -c once per name.')
     vocab: str | None = option(None, metavar="FILE|PRESET", group=WHAT, choices="presets",
-        help="A vocabulary file (.toml, text with one class per line, or .fit of tipsseg fit) or a preset (tipsseg vocab list).")
+        help="A vocabulary file (.toml, text with one class per line, or .fit from tipsseg fit) or a preset (tipsseg vocab list).")
     background: str | None = option(None, metavar="NAMES", group=WHAT, choices=("auto", "none"),
         help='Background phrases: auto (a general list), none, or your own, such as "sky,wall". Their pixels are written as 0.  '
         "[default: the vocabulary's, or auto]")
@@ -71,7 +71,7 @@ Folder = Annotated[
     Path, typer.Argument(metavar="OUT", parser=path_of("the folder"), help="The output folder of tipsseg label.")
 ]
 Null = Annotated[bool, Option(help=NULL_HELP, flag="null", short="0", group=IMAGES, rare=True)]
-NullResults = Annotated[bool, Option(help="End paths on stdout with NUL, not with a line end.", flag="null", short="0")]
+NullResults = Annotated[bool, Option(help="End paths on stdout with NUL instead of a newline.", flag="null", short="0")]
 Images = Annotated[Path | None, Option(help=IMAGES_HELP, metavar="DIR")]
 KeptFeatures = Annotated[
     Path | None,

@@ -67,8 +67,13 @@ def _parse_vocabulary(question: Question) -> Vocabulary:
         raise UsageError("--classes and --vocab exclude each other", "Use one of them.")
     for value in classes or ():
         path = value.removeprefix("@")
-        if Path(path).suffix in (".txt", ".csv", ".json", ".toml", ".names") and is_file(Path(path)):
-            raise UsageError(f"--classes takes names, and {value} is a file", f"Write --vocab {shell_word(path)}")
+        if Path(path).suffix in (".txt", ".csv", ".json", ".toml", ".names"):
+            is_or_looks = "is a file" if is_file(Path(path)) else "looks like a file, but does not exist"
+            raise UsageError(f"--classes takes names, and {value} {is_or_looks}", f"Write --vocab {shell_word(path)}")
+        if value.startswith(("[", "{")):
+            raise UsageError(
+                f"--classes takes names with commas, not {quote(value)}", 'Write --classes "panda leg,tree".'
+            )
     if background is not None and Path(background).suffix.lower() in (".txt", ".toml"):
         raise UsageError(
             f"--background takes phrases, and {background} is the name of a file",
@@ -86,7 +91,7 @@ def _parse_vocabulary(question: Question) -> Vocabulary:
         if not name.strip(" _"):
             raise VocabularyError(
                 f"class {number} of {len(names)} is empty",
-                'Remove the extra comma. If a name has a comma, repeat -c for each name: -c "salt, pepper" -c tree',
+                'Remove the extra comma. If a name contains a comma, pass -c once per name: -c "salt, pepper" -c tree',
             )
     return make_vocabulary(
         names, "auto" if phrases is None else phrases, PROTOCOL_TEMPLATES if prompts is None else prompts

@@ -161,7 +161,7 @@ class LabelOptions:
         help="Resize the shorter side to this many pixels.  [default: the model's own size]")
     min_confidence: float = option(0.0, metavar="0..1", group=WHAT,
         help="Write pixels below this confidence as 255 (ignored).")
-    refine: Refinement = option("none", group=MODEL, help="Refine edges by the colours of the image.")
+    refine: Refinement = option("none", group=MODEL, help="Refine edges using the image's colours.")
     scales: tuple[float, ...] = option(ONE_SCALE, metavar="FACTORS", group=MODEL, sparse=True,
         help='Label at several scales, such as "1,2": better labels, especially of small parts, but slower.')
     # fmt: on
@@ -319,7 +319,7 @@ class FileOptions:
     names: Names = option("stem", group=FILES, rare=True, sparse=True,
         help="Name the files of an image a.jpg by its stem (a.png), or in full (a.jpg.png), if a.png is an image too.")
     val_fraction: float | None = option(None, metavar="0..1", group=FILES, rare=True, sparse=True,
-        help="Fraction of images for YOLO's validation split (deterministic).  [default: as in the folder, or 0]")
+        help="Fraction of images for YOLO's validation split (deterministic).  [default: as already in the folder, or 0]")
     # fmt: on
 
     def __post_init__(self) -> None:

@@ -81,9 +81,9 @@ class OutputOptions:
     output: Path = option(Path("labels"), metavar="DIR", short="o", group=FILES, help="Output folder.")
     formats: tuple[str, ...] | None = option(None, metavar="NAMES", flag="format", short="f", group=FILES, choices="formats",
         read=split_names,
-        help=f"One or more, with commas: {{formats}}.  [default: as in the folder, or {','.join(DEFAULT_FORMATS)}]")
+        help=f"One or more, with commas: {{formats}}.  [default: as already in the folder, or {','.join(DEFAULT_FORMATS)}]")
     resume: bool = option(True, negatable=True, group=IMAGES, rare=True,
-        help="Resume: skip images that are labelled already; or label them again, with the same classes.")
+        help="Skip images that are labelled already, or label them again with the same classes.")
     overwrite: bool = option(False, group=FILES,
         help="Start over: remove the files of earlier runs from the output folder, except files edited since, such as "
         "corrected masks.")
@@ -117,7 +117,7 @@ class StoreOptions:
     output: Path = option(MISSING, metavar="DIR", short="o", group=FILES, help="Feature folder.")
     feature_dtype: FeatureDtype | None = option(None, group=MODEL,
         help="Dtype of stored features: float32 gives the same labels as no store, float16 takes half the disk space, int8 a "
-        "quarter.  [default: as in the folder, or float16]")
+        "quarter.  [default: as already in the folder, or float16]")
     shard: Shard | None = option(None, metavar="I/N", group=MACHINES, rare=True,
         help="Encode only part I of N parts, for several processes or machines.")
     # fmt: on
@@ -136,11 +136,11 @@ class ImageOptions:
 
     # fmt: off
     limit: int | None = option(None, metavar="N", group=IMAGES,
-        help="Process only the first N images; argument `sample` draws N of all.")
+        help="Process only the first N images; argument `sample` picks N at random.")
     sample: int | None = option(None, metavar="N", group=IMAGES, rare=True,
         help="Process a random subset of N images (fixed seed); argument `limit` takes the first N.")
     retry_failed: bool = option(False, group=IMAGES, rare=True,
-        help="Process only images that failed before: of PATHS, or all of them. Without classes, repeat the classes and options "
+        help="Process only images that failed before: those in PATHS, or all. Without classes, repeat the classes and options "
         "of that run.")
     # fmt: on
 
@@ -207,7 +207,7 @@ class TruthOptions:
 
     # fmt: off
     layout: str | None = option(None, metavar="NAME", group=TRUTH, choices=LAYOUT_NAMES,
-        help=f"Use the file names, ids and classes of a benchmark: {', '.join(LAYOUT_NAMES)}.")
+        help=f"Read the masks in a benchmark's layout (file names, ids and classes): {', '.join(LAYOUT_NAMES)}.")
     ignore_index: int | None = option(None, metavar="ID", group=TRUTH,
         help="Truth id to ignore.  [default: 255, or 65535 with more than 254 classes]")
     reduce_zero_label: bool = option(False, group=TRUTH, rare=True,
@@ -248,16 +248,16 @@ class CorrectOptions:
 
     # fmt: off
     source_format: str | None = option(None, metavar="NAME", flag="format", short="f", choices=CORRECTION_FORMATS,
-        help=f"The format of the corrections: {', '.join(CORRECTION_FORMATS)}.  [default: recognised]")
+        help=f"The format of the corrections: {', '.join(CORRECTION_FORMATS)}.  [default: detected]")
     add_classes: bool = option(False, help="Add classes that the run does not have.")
     everything: bool = option(False, flag="all",
         help="Import all labels of a tipsseg folder, not only the edited ones.")
     replace_edited: bool = option(False, help="Also replace masks that were edited in place.")
     emptied: bool | None = option(None, negatable=True,
-        help="Empty the masks of images without objects, or keep them, if SOURCE does not show whether a person saw the image.  "
-        "[default: refuse]")
+        help="Clear or keep the masks of images without objects, if SOURCE does not show whether a person reviewed them.  "
+        "[default: stop with an error]")
     exact: bool = option(False,
-        help="Also import objects that differ only at their edges; tools round corners and fill holes.")
+        help="Also import objects that differ only at their edges; ignored by default, as tools round corners and fill holes.")
     dry_run: bool = option(False, help="Check the corrections and list the changes; write nothing.")
     # fmt: on
 

@@ -214,7 +214,7 @@ def _open(
     if ended and state != own and is_locked(state):
         raise RecordError(state, "a run is at work there", "Wait for it to end.")
     if not os.path.lexists(state / RUN_FILE):
-        raise RecordError(state, f"no {RUN_FILE} in it, so it is not what tipsseg label leaves", _NAME_FOLDER)
+        raise RecordError(state, f"no {RUN_FILE} in it, so it is not an output folder of tipsseg label", _NAME_FOLDER)
     info = read_record(state / RUN_FILE, check_hint(output))
     check_shard(info, shard, state)
     if ended and info.ended is None:

@@ -44,7 +44,7 @@ class ClassFit:
         name: The class name; "" for the background.
         images: The number of images that contain the class.
         text_iou: IoU of the text vectors on these images. None if no image contains the class.
-        iou: Cross-validated IoU of the fitted vectors: each image is labelled by a fit without it. None with fewer than two images,
+        iou: Cross-validated IoU of the fitted vectors: each image is scored by a fit without it. None with fewer than two images,
             or if no image contains the class.
         source: The origin of the vector. "text": the text vector; "text and masks": learned from masks, with the text vector as a
             prior; "masks": learned from masks alone.

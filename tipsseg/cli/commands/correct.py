@@ -16,13 +16,13 @@ from tipsseg.options.run import ComputeOptions, CorrectOptions
 
 EPILOG = """\b
 Examples:
-  tipsseg correct labels/ --from task-17.zip         an export of CVAT
+  tipsseg correct labels/ --from task-17.zip         a CVAT export
   tipsseg correct labels/ --from labels/labelme/     edited in LabelMe
   tipsseg correct better/ --from labels/             edited masks of a run
   tipsseg correct labels/ --from export.json --dry-run
 
 \b
-Matches images by the ends of their paths, and classes by name. Imports all
+Matches images by the trailing part of their paths, and classes by name. Imports all
 corrections or none. Corrected masks count as edited: later commands keep
 them. Their paths go to stdout, everything else to stderr.
 Exit code: 0 success, 1 error, 2 usage error.

@@ -18,7 +18,7 @@ Examples:
   tipsseg encode photos/ -o feats
   tipsseg label photos/ -c "panda leg,tree" --features feats
   tipsseg encode photos/ -o feats --dry-run        (estimate the disk space)
-  tipsseg encode photos/ -o feats --shard 3/8      (third of 8 parts)
+  tipsseg encode photos/ -o feats --shard 3/8      (part 3 of 8)
 
 \b
 Identifies images by content: encodes a changed image again, a moved one not.
@@ -41,7 +41,7 @@ def encode(
     printing: opt.Printing,
     paths: opt.Paths = None,
 ) -> None:
-    """Store the features of images in a folder, so that labelling them again needs no model run."""
+    """Store the features of images in a folder, so that relabelling skips the model."""
     from tipsseg.runs.common.image_list import Choice, check_choice, find_images
     from tipsseg.runs.encode.dry_run import dry_run
     from tipsseg.runs.encode.run import EncodeRun, encode_spec

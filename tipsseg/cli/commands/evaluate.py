@@ -60,7 +60,7 @@ class Scoring:
         read=split_names,
         help="Also write the labels. " + opt.FORMAT_HELP)
     null: bool = option(False, short="0", group=IMAGES, rare=True,
-        help="Separate the list on stdin by NUL, not by lines.")
+        help="Separate the list on stdin with NUL instead of newlines.")
     quiet: bool = option(False, short="q", help=opt.QUIET_HELP)
     # fmt: on
 

@@ -31,7 +31,7 @@ Examples:
   tipsseg label photos/ --vocab farm.toml --min-confidence 0.5
   find photos -name '*.jpg' -print0 | tipsseg label -0 - -c "car,road"
   tipsseg label photos/ -c panda --jsonl | jq -r 'select(.classes!=[]).path'
-  tipsseg label photos/ -c panda --shard 3/8       (third of 8 parts)
+  tipsseg label photos/ -c panda --shard 3/8       (part 3 of 8)
   tipsseg label photos/ --from labels/run.json -o again
   tipsseg label photos/ -c road --features feats   (reuses stored features)
   tipsseg label examples/scenes -c "panda,tree" --model tiny
@@ -91,7 +91,7 @@ def label(
     from_run: Annotated[
         Path | None,
         Option(
-            help="Repeat a run with the model, classes and options of its run.json; options on the command line win.",
+            help="Repeat a run with the model, classes and options of its run.json; options on the command line override it.",
             flag="from",
             metavar="FILE|DIR",
             group=WHAT,

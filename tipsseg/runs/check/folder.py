@@ -103,11 +103,11 @@ def check_folder(
     if tally.edited:
         progress.note(
             f"{pluralize(tally.edited, 'file')} changed by hand, which is fine; "
-            f"tipsseg convert {shell_word(str(folder))} --format FORMAT takes changed masks into other formats."
+            f"tipsseg convert {shell_word(str(folder))} --format FORMAT writes changed masks in other formats."
         )
     if tally.behind:
         progress.note(
-            f"Other formats of {pluralize(tally.behind, 'corrected image')} have the labels of before the correction."
+            f"Other formats of {pluralize(tally.behind, 'corrected image')} still hold the labels from before the correction."
         )
     looked = f"{pluralize(tally.images, 'image')}, {pluralize(tally.files, 'file')} checked"
     progress.note(f"{looked}: {pluralize(found, 'problem') if found else 'nothing wrong'}.")

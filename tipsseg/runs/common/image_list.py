@@ -106,7 +106,7 @@ def found_images(
 def note_inputs(progress: Progress, found: Found) -> None:
     """Note skipped files and folders."""
     if found.skipped:
-        progress.note(f"Skipped files that are not images by their extension: {found.skipped}.")
+        progress.note(f"Skipped files without an image extension: {found.skipped}.")
         for hint in found.skipped.hints:
             progress.note(hint)
     if found.outputs:

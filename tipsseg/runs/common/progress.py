@@ -37,7 +37,7 @@ class Progress:
     Args:
         quiet: Print no notes and no progress, only errors and results.
         results: Print paths of finished files on stdout.
-        null: End paths on stdout with NUL, not with a line end.
+        null: End paths on stdout with NUL instead of a newline.
         wording: A function that every line for stderr passes through.
 
     The bar never shares a line with other text: it is removed before a line is printed, and drawn again below.

@@ -84,7 +84,10 @@ class Fit:
         ]
         if known:
             text, fitted = (math.fsum(values) / len(known) for values in zip(*known, strict=True))
-            rows += [[], ["mean IoU", _percent(text), _percent(fitted), "", "each image labelled by a fit without it"]]
+            rows += [
+                [],
+                ["mean IoU", _percent(text), _percent(fitted), "", "each image scored by a fit without it"],
+            ]
         return text_table(["in %", "text", "fitted", "images", "made from"], rows, left=(0, 4))
 
 

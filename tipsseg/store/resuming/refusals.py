@@ -116,9 +116,9 @@ def refuse_other_classes(resume: ResumeState) -> None:
             now = "" if lost is None else f": {lost} is {new.get(lost, 'no class')} now, and was {old[lost]}"
             raise OutputError(
                 context.output,
-                f"the mask of {entry.image} was corrected, and its ids would be of other classes{now}",
-                f"{ANOTHER_FOLDER}, or give the corrections up with argument `replace_edited`. "
-                "Classes may be added behind the present ones.",
+                f"the mask of {entry.image} was corrected, and its ids would mean other classes{now}",
+                f"{ANOTHER_FOLDER}, or discard the corrections with argument `overwrite` and argument `replace_edited`. "
+                "Classes may be added after the existing ones.",
             )
 
 
