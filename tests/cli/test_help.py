@@ -216,7 +216,7 @@ def test_help_has_examples_and_all_formats(command: Command) -> None:
 
 def test_the_help_of_eval_names_every_layout(command: Command) -> None:
     text = "".join(command("eval", "--help").out.split())  # lines may end at a hyphen
-    assert f"classesofabenchmark:{','.join(sorted(LAYOUTS))}." in text
+    assert f"abenchmark'slayout(filenames,idsandclasses):{','.join(sorted(LAYOUTS))}." in text
 
 
 def test_version(command: Command) -> None:

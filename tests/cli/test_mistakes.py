@@ -104,7 +104,7 @@ MISTAKES = {
         )
         for word, right in {
             "predict": "label", "segment": "label", "annotate": "label", "run": "label", "export": "convert",
-            "show": "report", "view": "report", "train": "fit",
+            "show": "report", "view": "report", "train": "fit", "version": "--version", "help": "--help",
         }.items()
     },
     "undo": (
@@ -116,9 +116,21 @@ MISTAKES = {
         for flag, hint in {
             "--prompt": 'Write --classes "panda leg,tree".',
             "--prompts": 'Write --classes "panda leg,tree".',
+            "--labels": 'Write --classes "panda leg,tree".',
+            "--recursive": "Leave it out; folders are searched recursively.",
             "--threshold": "Write --min-confidence 0.5.",
         }.items()
     },
+    "a file in place of classes": (
+        ["label", "photos", "-c", "farm.txt"],
+        "--classes takes names, and farm.txt looks like a file, but does not exist",
+        "Write --vocab farm.txt",
+    ),
+    "a list of another language": (
+        ["label", "photos", "-c", '["car"]'],
+        "--classes takes names with commas, not '[\"car\"]'",
+        'Write --classes "panda leg,tree".',
+    ),
     "a format of another tool": (
         ["label", "photos", "-c", "car", "-f", "mask"], "unknown format 'mask'\nHint: Did you mean 'png'?", None,
     ),

@@ -30,10 +30,10 @@ Examples:
   tipsseg label photos/ --vocab farm.fit -o better
 
 \b
-Ignores pixels of 255. A class keeps the vector of its phrases if the masks
-lack it or do not improve it. Learns words that the model does not know.
-Prints the IoU per class, in images held out of the fit, on stdout, and
-everything else on stderr.
+Ignores pixels of 255. A class that the masks lack, or that they do not
+improve, keeps its text vector. Can learn classes that the model has no words
+for. Prints the IoU per class on held-out images on stdout, and everything else
+on stderr.
 Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
 
