@@ -134,7 +134,7 @@ USAGE = {
     "a file of classes": (
         ["imgs", "-c", "classes.txt"],
         2,
-        "Error: --classes takes names, and classes.txt is a file\nHint: Write --vocab classes.txt\n",
+        "Error: --classes takes names, and 'classes.txt' is a file\nHint: Write --vocab classes.txt\n",
     ),
     "a file of background": (
         ["imgs", "-c", "a", "--background", "stuff.TXT"],
@@ -462,7 +462,7 @@ LONG = "x" * 300
 LONG_NAMES = {
     "model": (["label", "imgs", "-c", "a", "-m", LONG], 2, "Error: unknown model 'xxx"),
     "output": (["label", "imgs", "-c", "a", "-m", "tiny", "-q", "-o", LONG], 1, "the name is too long"),
-    "class": (["label", "imgs", "-c", f"{LONG}.txt", "-m", "tine"], 2, "Error: unknown model 'tine'"),
+    "class": (["label", "imgs", "-c", f"{LONG}.txt", "-m", "tine"], 2, "Error: --classes takes names, and 'xxx"),
     "vocabulary": (["label", "imgs", "--vocab", LONG], 2, "is neither a file nor a preset"),
     "templates": (["vocab", "show", "voc20", "--templates", LONG], 2, "is neither a file nor one of protocol, plain"),
     "truth": (["eval", "imgs", "--gt", LONG, "-c", "a", "-m", "tiny"], 1, f"Error: {LONG}: no such folder"),

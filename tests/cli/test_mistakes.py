@@ -54,7 +54,7 @@ MISTAKES = {
     ),
     "a file of names with an at": (
         ["label", "photos", "-c", "@photos/names.txt"],
-        "--classes takes names, and @photos/names.txt is a file", "Write --vocab photos/names.txt",
+        "--classes takes names, and '@photos/names.txt' is a file", "Write --vocab photos/names.txt",
     ),
     "a comma at the end": (
         ["label", "photos", "-c", "car,"],
@@ -123,7 +123,7 @@ MISTAKES = {
     },
     "a file in place of classes": (
         ["label", "photos", "-c", "farm.txt"],
-        "--classes takes names, and farm.txt looks like a file, but does not exist",
+        "--classes takes names, and 'farm.txt' looks like a file, but does not exist",
         "Write --vocab farm.txt",
     ),
     "a list of another language": (

@@ -69,7 +69,9 @@ def _parse_vocabulary(question: Question) -> Vocabulary:
         path = value.removeprefix("@")
         if Path(path).suffix in (".txt", ".csv", ".json", ".toml", ".names"):
             is_or_looks = "is a file" if is_file(Path(path)) else "looks like a file, but does not exist"
-            raise UsageError(f"--classes takes names, and {value} {is_or_looks}", f"Write --vocab {shell_word(path)}")
+            raise UsageError(
+                f"--classes takes names, and {quote(value)} {is_or_looks}", f"Write --vocab {shell_word(path)}"
+            )
         if value.startswith(("[", "{")):
             raise UsageError(
                 f"--classes takes names with commas, not {quote(value)}", 'Write --classes "panda leg,tree".'
