@@ -23,7 +23,7 @@ from tipsseg.store.exports import Exports
 from tipsseg.store.failures import ERRORS_FILE, Failure, exported_failures, read_failure
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, read_entry
 from tipsseg.store.takeover import exported_entries, exported_rows, former_files, former_journals, former_notes
-from tipsseg.util.files import json_bytes, read_error, remove_file
+from tipsseg.util.files import json_bytes, output_error, read_error, remove_file
 from tipsseg.util.fingerprint import parse_file
 from tipsseg.util.json_values import parse
 
@@ -124,8 +124,11 @@ class State:
             if not self._db.is_file:
                 self._take_rows()
             self._db.begin()
-            for path in former_files(self.folder):  # the database has their content
-                remove_file(path)
+            try:
+                for path in former_files(self.folder):  # the database has their content
+                    remove_file(path)
+            except OSError as error:
+                raise output_error(self.folder, error) from error
             if not self.exported:  # new lines follow complete ones
                 self._export()
 
