@@ -49,7 +49,7 @@ def test_the_page_of_the_architecture_names_what_is_there() -> None:
     page = (TOP / "README.md").read_text("utf-8")
     layers = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"][0]
     rooms = {room for line in layers["layers"] for room in line.split(" | ")}
-    table = page.partition("## Rooms")[2].partition("## ")[0]
+    table = page.partition("## Packages")[2].partition("## ")[0]
     assert set(re.findall(r"`([a-z_]+)`", table)) >= rooms - {"_version"}
     folder = TOP
     for place in re.findall(r"`((?:[a-z_0-9]+/)*(?:[a-z_0-9]+\.py|[a-z_0-9]+/))`", page):

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Labels images with the actors of a Ray cluster: 16 actors, each with one GPU.
+# Label images on a Ray cluster: 16 actors, each with one GPU.
 #   RAY_ADDRESS=head:6379 examples/cluster/ray.sh /data/photos farm.toml /data/labels [OPTION...]
-# Without RAY_ADDRESS Ray starts on this machine; ACTORS and GPUS say how many actors, and how many GPUs per actor.
+# Without RAY_ADDRESS, Ray starts on this machine. ACTORS sets the number of actors, GPUS the GPUs per actor.
 set -eu
 images=$1 vocabulary=$2 output=$3
 shift 3

@@ -1,8 +1,8 @@
-"""Stand in for a person who corrects the masks of two images: copy them from the truth masks of the examples.
+"""Stand in for a person who corrects the masks of two images: copy them from the truth masks.
 
     python examples/corrections/person.py
 
-Write out/corrected, the two masks as a labelling tool exports them, and out/truth, the truth masks of all images.
+Write the two masks to out/corrected, as a labelling tool would export them, and the truth masks of all images to out/truth.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""A remote source of FiftyOne's model zoo: `foz.load_zoo_model("tipsseg", classes="panda leg,tree")`.
+"""A remote source for FiftyOne's model zoo: `foz.load_zoo_model("tipsseg", classes="panda leg,tree")`.
 
-FiftyOne reads the manifest.json in this folder and calls these functions.
+FiftyOne reads manifest.json in this folder and calls `download_model` and `load_model`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tipsseg
 
 
 def download_model(model_name: str, model_path: str) -> None:
-    """Write a placeholder for the model file: tipsseg downloads and verifies its weights when it loads them."""
+    """Write a placeholder for the model file, because tipsseg downloads and verifies the weights itself on loading."""
     Path(model_path).write_text("tipsseg downloads the weights when it loads them\n")
 
 
@@ -31,22 +31,20 @@ def load_model(
     min_confidence: float = 0.0,
     device: str = "auto",
 ) -> TipssegModel:
-    """Load a model and its classes.
+    """Return a model that labels the given classes.
 
     Args:
-        model_name: The name in the manifest.
-        model_path: The file that `download_model` wrote.
-        classes: Class names: a list, or a text with commas.
-        vocab: A vocabulary file or the name of a preset, in place of `classes`.
-        model: An id of weights.lock, or a folder in the hub layout.
-        background: "auto", "none", or phrases with commas. Only for `classes`; a vocabulary has its own.
-        min_confidence: Ignore pixels below this confidence, 0..1.
-        device: The device of the model.
+        model_name: Name in the manifest (unused).
+        model_path: Path of the placeholder that `download_model` wrote (unused).
+        classes: Class names, as a list or separated by commas.
+        vocab: Vocabulary file, or name of a preset, instead of `classes`.
+        model: Model id, or a folder in the hub layout.
+        background: "auto", "none", or phrases separated by commas. Ignored with `vocab`, which sets its own.
+        min_confidence: Label pixels below this confidence (0..1) as ignored.
+        device: Device to run the model on, for example "cpu" or "cuda"; "auto" chooses one.
     """
     if bool(classes) == bool(vocab):
-        raise tipsseg.UsageError(
-            "either `classes` or `vocab` says what to label", 'For example: classes="panda leg,tree"'
-        )
+        raise tipsseg.UsageError("pass either `classes` or `vocab`", 'For example: classes="panda leg,tree"')
     if vocab:
         vocabulary = tipsseg.read_vocabulary(vocab)
     else:
@@ -57,7 +55,7 @@ def load_model(
 
 
 class TipssegModel(fom.Model):  # type: ignore[misc]
-    """Predicts Segmentations: 0 background, 1..N the classes, 255 (65535 above 254 classes) ignored.
+    """FiftyOne model that predicts Segmentations: 0 background, 1..N the classes, 255 (65535 with more than 254 classes) ignored.
 
     Attributes:
         mask_targets: Class names by id, for `dataset.mask_targets` or `dataset.default_mask_targets`.
@@ -73,7 +71,7 @@ class TipssegModel(fom.Model):  # type: ignore[misc]
 
     @property
     def ragged_batches(self) -> bool:
-        return True  # images of several sizes make no batch
+        return True  # images of different sizes cannot be stacked
 
     @property
     def transforms(self) -> None:

@@ -1,4 +1,4 @@
-"""Encode an image once and ask about it several times: each question costs a few milliseconds.
+"""Encode an image once and label it with several lists of classes: each takes a few milliseconds.
 
 Usage: python features.py IMAGE
 """

@@ -1,4 +1,4 @@
-"""Label a folder to index masks and COCO annotations, then score the masks. A second call resumes.
+"""Label a folder, write index masks and COCO annotations, and score the masks. A second call resumes.
 
 Usage: python label_folder.py FOLDER OUTPUT TRUTHS
 """

@@ -1,4 +1,4 @@
-"""Label many images: they are read one by one, share batches of the model, and keep their order.
+"""Label many images. They are read one by one, encoded in batches, and returned in order.
 
 Usage: python label_many.py FOLDER OUTPUT
 """

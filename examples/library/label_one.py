@@ -1,4 +1,4 @@
-"""Label one image: the objects in it, and the confidence of the model.
+"""Label one image, and print the area and the mean confidence of each class.
 
 Usage: python label_one.py IMAGE
 """
