@@ -40,7 +40,7 @@ USAGE = {
     "doubled class": (
         ["imgs", "-c", "tree, Tree"],
         2,
-        "Error: duplicate class 'Tree': number 1 and number 2\n"
+        "Error: duplicate class 'Tree': numbers 1 and 2\n"
         "Hint: The model does not distinguish names that differ only in case or spacing.\n",
     ),
     "class in background": (
@@ -151,7 +151,7 @@ USAGE = {
     "classes on one line": (
         ["imgs", "--vocab", "line.txt"],
         2,
-        "Error: line.txt:1: the only line has commas, but a line is one class\nHint: Write one class per line.\n",
+        "Error: line.txt:1: the only line contains commas, but each line is one class\nHint: Write one class per line.\n",
     ),
     "classes twice": (
         ["imgs", "-c", "a", "--vocab", "voc20"],

@@ -94,7 +94,7 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         "colour",
         ["--gt", "gt", *MODEL],
         1,
-        CHECKING + "Error: gt/a.png: a colour image (RGB); masks must store class ids (greyscale or palette)\n"
+        CHECKING + "Error: gt/a.png: a colour image (RGB); masks must store class ids as greyscale or palette values\n"
         "Hint: Save it as a single-channel PNG, 8 or 16 bits, whose values are the class ids. If it is a photograph, images and "
         "masks are swapped.\n",
     ),

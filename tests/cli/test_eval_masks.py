@@ -314,7 +314,7 @@ def test_bad_masks_cost_a_line_and_are_left_out(command: Command) -> None:
     assert (checking, first) == ("Checking 4 truth masks.", "4 masks of pred against gt.")
     assert middle[0].startswith("Error: pred/b.png: ")
     assert middle[1].startswith(
-        "Error: pred/c.png: a colour image (RGB); masks must store class ids (greyscale or palette) ("
+        "Error: pred/c.png: a colour image (RGB); masks must store class ids as greyscale or palette values ("
     )
     assert middle[2].startswith(
         "Error: pred/d.png: the labels are 1 x 1 (height x width), but the truth is 2 x 4 (gt/d.png) ("

@@ -146,7 +146,7 @@ FAULTS = {
     "twice": (
         "v.txt",
         "# of mine\ntree\n\nTree\n",
-        "Error: v.txt:4: duplicate class 'Tree': number 1 and number 2\n"
+        "Error: v.txt:4: duplicate class 'Tree': numbers 1 and 2\n"
         "Hint: The model does not distinguish names that differ only in case or spacing.\n",
     ),
     "class in the background": (
@@ -174,7 +174,7 @@ FAULTS = {
     ),
     "all on one line": (
         "v.txt", "# mine\ntree, sky, panda\n",
-        "Error: v.txt:2: the only line has commas, but a line is one class\nHint: Write one class per line.\n",
+        "Error: v.txt:2: the only line contains commas, but each line is one class\nHint: Write one class per line.\n",
     ),
     "a comma at the end": (
         "v.txt",

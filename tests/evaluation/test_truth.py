@@ -200,22 +200,23 @@ SAVE_OR_SWAP = f"{SAVE_AS_PNG} If it is a photograph, images and masks are swapp
 COLOUR = np.zeros((2, 2, 3), np.uint8)
 REFUSED: dict[str, tuple[Image.Image, str, str]] = {
     "colour": (
-        Image.fromarray(COLOUR), "a colour image (RGB); masks must store class ids (greyscale or palette)", SAVE_OR_SWAP,
+        Image.fromarray(COLOUR), "a colour image (RGB); masks must store class ids as greyscale or palette values", SAVE_OR_SWAP,
     ),
     "colour with alpha": (
-        Image.fromarray(COLOUR).convert("RGBA"), "a colour image (RGBA); masks must store class ids (greyscale or palette)",
+        Image.fromarray(COLOUR).convert("RGBA"), "a colour image (RGBA); masks must store class ids as greyscale or palette values",
         SAVE_OR_SWAP,
     ),
     "grey with alpha": (
         Image.fromarray(COLOUR).convert("LA"),
-        "an image with transparency (LA); masks must store class ids (greyscale or palette)", SAVE_OR_SWAP,
+        "an image with transparency (LA); masks must store class ids as greyscale or palette values", SAVE_OR_SWAP,
     ),
     "float.tif": (
-        Image.fromarray(np.zeros((2, 2), np.float32)), "an image of floats (F); masks must store class ids (greyscale or palette)",
+        Image.fromarray(np.zeros((2, 2), np.float32)),
+        "an image of floats (F); masks must store class ids as greyscale or palette values",
         SAVE_AS_PNG,
     ),
     "integers.tif": (
-        grey([[-1, 70000]], np.int32), "ids range from -1 to 70000; allowed are 0 to 65535", SAVE_AS_PNG,
+        grey([[-1, 70000]], np.int32), "ids range from -1 to 70000, but must be between 0 and 65535", SAVE_AS_PNG,
     ),
     "lossy.jpg": (grey([[0, 1]]), "a JPEG, which does not preserve pixel values; masks need exact class ids", SAVE_AS_PNG),
     "renumbered.gif": (

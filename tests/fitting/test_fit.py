@@ -225,7 +225,8 @@ def test_what_cannot_be_fitted_is_refused(
         pytest.param({}, LabelOptions(), "short side 112", id="short side"),
         pytest.param({}, LabelOptions(mode="whole", short_side=112), "mode 'slide'", id="mode"),
         pytest.param(
-            {"model": {"config.json": "0" * 64}}, OPTIONS, "needs the model tiny, but this model is another tiny, with other",
+            {"model": {"config.json": "0" * 64}}, OPTIONS,
+            "needs the model tiny, but this model is a different tiny, with different files$",
             id="model",
         ),
         pytest.param(
@@ -233,7 +234,7 @@ def test_what_cannot_be_fitted_is_refused(
             id="two models",
         ),
         pytest.param({"vectors": np.ones((4, 7), np.float32)}, OPTIONS, "model's features have 192$", id="width"),
-        pytest.param({"labels_version": 0}, OPTIONS, "another version of the labels", id="version"),
+        pytest.param({"labels_version": 0}, OPTIONS, "a different version of the labels", id="version"),
     ],
 )  # fmt: skip
 def test_a_fit_of_another_model_or_preprocessing_is_refused(

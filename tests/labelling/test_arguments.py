@@ -122,14 +122,14 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
         lambda _: make_vocabulary([ClassSpec("a", tuple(map(str, range(200_000))))]),
         "200001 names and synonyms; the limit is 200000",
     ),
-    "entry, name": (lambda _: make_vocabulary([loose.ClassSpec(5)]), "the name of class 1 must be a text, not 5"),
+    "entry, name": (lambda _: make_vocabulary([loose.ClassSpec(5)]), "the name of class 1 must be a string, not 5"),
     "entry, synonyms a text": (
         lambda _: make_vocabulary([loose.ClassSpec("tree", "oak")]),
-        "synonyms of 'tree' must be a list of texts, not 'oak'",
+        "synonyms of 'tree' must be a list of strings, not 'oak'",
     ),
     "entry, synonym": (
         lambda _: make_vocabulary([loose.ClassSpec("tree", (5,))]),
-        "a synonym of 'tree' must be a text, not 5",
+        "a synonym of 'tree' must be a string, not 5",
     ),
     "entry, synonym with a bell": (
         lambda _: make_vocabulary([ClassSpec("tree", ("o\x07k",))]),
@@ -141,7 +141,7 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     ),
     "entry, supercategory none": (
         lambda _: make_vocabulary([loose.ClassSpec("tree", supercategory=None)]),
-        "the supercategory of 'tree' must be a text, not None",
+        "the supercategory of 'tree' must be a string, not None",
     ),
     "entry, colour text": (
         lambda _: make_vocabulary([loose.ClassSpec("tree", colour="#fff")]),
@@ -158,7 +158,7 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     "classes, commas": (lambda model: model.label("a.jpg", "a,b"), "classes must be a list of names, not a string"),
     "classes, a dict of texts": (
         lambda _: loose.make_vocabulary({"tree": "oak"}),
-        "synonyms of 'tree' must be a list of texts, not 'oak'",
+        "synonyms of 'tree' must be a list of strings, not 'oak'",
     ),
     "errors, unknown": (
         lambda model: loose.Labeller(model, ["a"]).label_many([], errors="skip"),
@@ -186,11 +186,11 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     ),
     "entry, negative": (
         lambda _: make_vocabulary(["a", loose.ClassSpec("tree", negative="yes")]),
-        "negative of 'tree' must be true or false, not 'yes'",
+        "`negative` of 'tree' must be true or false, not 'yes'",
     ),
     "entry, templates": (
         lambda _: make_vocabulary([loose.ClassSpec("tree", templates="a {}")]),
-        "'tree': templates must be a list of texts, not 'a {}'",
+        "'tree': templates must be a list of strings, not 'a {}'",
     ),
     "background, word": (
         lambda _: make_vocabulary(["a"], "sky"),
@@ -207,7 +207,7 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     "background, empty": (lambda _: make_vocabulary(["a"], [""]), "background phrase 1 of 1 is empty"),
     "background, not a text": (
         lambda _: loose.make_vocabulary(["a"], [5]),
-        "a background phrase must be a text, not 5",
+        "a background phrase must be a string, not 5",
     ),
     "background, escape": (
         lambda _: make_vocabulary(["a"], ["\x1bc"]),
@@ -215,22 +215,22 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     ),
     "templates, text": (
         lambda _: make_vocabulary(["a"], "auto", "a {}"),
-        "templates must be a list of texts, not",
+        "templates must be a list of strings, not",
     ),
     "templates, none": (
         lambda _: loose.make_vocabulary(["a"], "auto", None),
-        "templates must be a list of texts, not None",
+        "templates must be a list of strings, not None",
     ),
-    "templates, number": (lambda _: loose.make_vocabulary(["a"], "auto", [5]), "a template must be a text, not 5"),
+    "templates, number": (lambda _: loose.make_vocabulary(["a"], "auto", [5]), "a template must be a string, not 5"),
     "templates, surrogate": (lambda _: make_vocabulary(["a"], "auto", ["{}\udcff"]), "a template is not UTF-8 text"),
     "templates, too many": (
         lambda _: make_vocabulary(["a"], "auto", ["{}"] * 1001),
         "1001 templates; the limit is 1000",
     ),
-    "source": (lambda _: loose.make_vocabulary(["a"], source=Path("a")), "source must be a text, not "),
+    "source": (lambda _: loose.make_vocabulary(["a"], source=Path("a")), "source must be a string, not "),
     "vocabulary, number": (
         lambda _: loose.read_vocabulary(5),
-        "a vocabulary must be the name of a preset or a path, not 5",
+        "a vocabulary must be a preset name or a path, not 5",
     ),
     "vocabulary, empty": (lambda _: read_vocabulary(""), "the vocabulary '' is neither a file nor a preset"),
     "vocabulary, NUL": (lambda _: read_vocabulary("a\0"), "the vocabulary 'a\\x00' is neither a file nor a preset"),

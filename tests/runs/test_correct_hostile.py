@@ -143,7 +143,7 @@ FILES = {
     "a path of Windows": (zipped(("..\\a.png", png(IDS + 1))), "leads out of the zip|the run has no image"),
     "a link in a zip": (zipped((_link(), b"/etc/passwd")), "a link, which may lead anywhere"),
     "an encrypted zip": (_changed(_encrypted), "is encrypted"),
-    "a zip that is damaged": (_changed(_garbage), "cannot decompress it|Bad CRC"),
+    "a zip that is damaged": (_changed(_garbage), "cannot be decompressed|Bad CRC"),
     "a link in a folder": (_linked, "a link, which may lead anywhere"),
     "a pipe": (_pipe, "no corrections found|not a regular file"),
     "a mask of another size": (file("a.png", png(IDS.T.copy())), "8 x 6 .*, but the image is 6 x 8"),
@@ -261,7 +261,7 @@ OBJECTS = {
     "coco: far outside": (coco({"segmentation": [[0, 0, 1e300, 0, 3, 3]]}), "far outside"),
     "coco: NaN": (coco({"segmentation": [[0, 0, float("nan"), 0, 3, 3]]}), "no corrections found"),
     "coco: an unknown category": (coco({"category_id": 9, **rle([48])}), "no category has the id 9"),
-    "coco: an annotation of no image": (coco({"image_id": 3}), "annotations of image 3"),
+    "coco: an annotation of no image": (coco({"image_id": 3}), "annotations refer to image 3"),
     "coco: an image that is larger": (
         coco(rle([48]), images=[{"id": 1, "file_name": "a.png", "height": 9, "width": 8}]),
         "9 x 8 .*, but the image is 6 x 8",
@@ -314,7 +314,7 @@ OBJECTS = {
     "label-studio: two classes": (
         label_studio({"value": {"points": [], "polygonlabels": [LEG, "tree"]}}), "one class, not 2"
     ),
-    "label-studio: two people": (label_studio({}, annotations=[{"result": []}] * 2), "2 annotations of one image"),
+    "label-studio: two people": (label_studio({}, annotations=[{"result": []}] * 2), "2 annotations for one image"),
     "label-studio: predictions alone": (label_studio({}, annotations=[]), "exports submitted annotations"),
     "yolo: an unknown class": (yolo("5 0 0 1 0 1 1"), "unknown class number 5"),
     "yolo: a box": (yolo("0 0.5 0.5 0.2 0.2"), "a box does not define pixels"),
@@ -325,7 +325,7 @@ OBJECTS = {
     "yolo: bytes": (yolo("0 0 0 1 0 \xff 1"), "ascii"),
     "yolo: a name that is no text": (yolo("", "names: [[yes]]"), "`names` must map numbers to texts"),
     "yolo: a number that is none": (yolo("", "names: {a: tree}"), "no corrections found"),
-    "yolo: objects of Python": (yolo("0 0 0 1", "names: !!python/object/apply:os.abort []"), "no `names` of classes"),
+    "yolo: objects of Python": (yolo("0 0 0 1", "names: !!python/object/apply:os.abort []"), "`names` does not list the classes"),
 }  # fmt: skip
 
 

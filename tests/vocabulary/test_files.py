@@ -302,14 +302,14 @@ FAULTS = {
         for written, shown in (('"Auto"', "'Auto'"), ("true", "True"), ("{ sky = 1 }", "{'sky': 1}"))
     },
     "background number in a list": Fault(
-        'classes = [\n"a",\n]\nbackground = [\n"sky",\n1]\n', "a background phrase must be a text, not 1"
+        'classes = [\n"a",\n]\nbackground = [\n"sky",\n1]\n', "a background phrase must be a string, not 1"
     ),
     # templates
     "templates word": Fault(
-        'classes = ["a"]\ntemplates = "protocoll"\n', "templates must be a list of texts, not 'protocoll'", NAMED_SETS
+        'classes = ["a"]\ntemplates = "protocoll"\n', "templates must be a list of strings, not 'protocoll'", NAMED_SETS
     ),
     "templates number in a list": Fault(
-        'templates = [\n"{}",\n1.5\n]\nclasses = ["a"]\n', "a template must be a text, not 1.5"
+        'templates = [\n"{}",\n1.5\n]\nclasses = ["a"]\n', "a template must be a string, not 1.5"
     ),
     "template without a place": Fault(
         '#\ntemplates = [\n"{}",\n"a photo",\n]\nclasses = ["a"]\n',
@@ -328,7 +328,7 @@ FAULTS = {
     ),
     **{
         f"name {written}": Fault(
-            table(f"negative = false\nname{written}"), f"the name of class 2 must be a text, not {shown}", number=2
+            table(f"negative = false\nname{written}"), f"the name of class 2 must be a string, not {shown}", number=2
         )
         for written, shown in ((" = 7", "7"), (' = [\n"tree"\n]', "['tree']"), ('.en = "tree"', "{'en': 'tree'}"))
     },
@@ -337,14 +337,14 @@ FAULTS = {
         for written in ('""', '" _ "', '"\u00a0"', '"""\n\n \n"""')
     },
     "synonyms text": Fault(
-        table('name = "tree"\nsynonyms = "oak"'), "synonyms of 'tree' must be a list of texts, not 'oak'", number=2
+        table('name = "tree"\nsynonyms = "oak"'), "synonyms of 'tree' must be a list of strings, not 'oak'", number=2
     ),
     "synonyms number": Fault(
         table('name = "tree"\nsynonyms = [\n  "oak",  # big\n\n  5,\n]\nnegative = true'),
-        "a synonym of 'tree' must be a text, not 5", number=2,
+        "a synonym of 'tree' must be a string, not 5", number=2,
     ),
     "supercategory": Fault(
-        table('name = "tree"\nsupercategory = ["plant"]'), "the supercategory of 'tree' must be a text, not ['plant']",
+        table('name = "tree"\nsupercategory = ["plant"]'), "the supercategory of 'tree' must be a string, not ['plant']",
         number=2,
     ),
     "confidence truth value": Fault(
@@ -356,11 +356,11 @@ FAULTS = {
         number=2,
     ),
     "templates of a class, text": Fault(
-        table('name = "tree"\ntemplates = "Plain"'), "'tree': templates must be a list of texts, not 'Plain'",
+        table('name = "tree"\ntemplates = "Plain"'), "'tree': templates must be a list of strings, not 'Plain'",
         NAMED_SETS, number=2,
     ),
     "templates of a class, number in a list": Fault(
-        table('name = "tree"\ntemplates = [\n"{}",\n7\n]'), "'tree': a template must be a text, not 7", number=2
+        table('name = "tree"\ntemplates = [\n"{}",\n7\n]'), "'tree': a template must be a string, not 7", number=2
     ),
     **{
         f"colour {written}": Fault(
@@ -388,20 +388,20 @@ FAULTS = {
     # names that are given twice: the line is that of the second class
     "name twice": Fault(
         '[[classes]]\nname = "sea"\n[[classes]]\nname = "tree"\n\n[[classes]]\n# again\nname = "Tree"\n',
-        "duplicate class 'Tree': number 2 and number 3", SAME, number=3,
+        "duplicate class 'Tree': numbers 2 and 3", SAME, number=3,
     ),
     # the same in lists
     "list: number": Fault(
         'classes = [\n  "a", "b",\n  # a comment, [1, 2]\n\n  "c", 5,\n  "d",\n]\n',
-        "a class must be a text or a table, not 5", 'For example: { name = "tree" }', number=4,
+        "a class must be a string or a table, not 5", 'For example: { name = "tree" }', number=4,
     ),
     "list: list": Fault(
-        'classes = [\n"a",\n["b",\n"c"],\n]\n', "a class must be a text or a table, not ['b', 'c']",
+        'classes = [\n"a",\n["b",\n"c"],\n]\n', "a class must be a string or a table, not ['b', 'c']",
         'For example: { name = "tree" }', number=2,
     ),
     "list: name twice": Fault(
         'templates = [\n"{}",\n]\nclasses = [\n"a",\n"b", "c",\n# B\n"d", "B",\n"e",\n]\n',
-        "duplicate class 'B': number 2 and number 5", SAME, number=5,
+        "duplicate class 'B': numbers 2 and 5", SAME, number=5,
     ),
 }  # fmt: skip
 
@@ -452,13 +452,13 @@ NUMBERS = (
     "Remove the numbers. Ids follow the order of the lines, from 1.",
 )
 YAML = ("this looks like YAML, in a file with one class per line", "Write one class per line, and nothing else.")
-ONE_LINE = ("the only line has commas, but a line is one class", "Write one class per line.")
+ONE_LINE = ("the only line contains commas, but each line is one class", "Write one class per line.")
 
 TEXT_FAULTS = {
     "empty": Fault("", "the file has no classes", "Write one class per line."),
     "comments": Fault("# a\n\n", "the file has no classes", "Write one class per line."),
     "twice": Fault(
-        "# a\ntree\n\nsky # tree\n▶Tree # sky\nsea", "duplicate class 'Tree': number 1 and number 3", SAME,
+        "# a\ntree\n\nsky # tree\n▶Tree # sky\nsea", "duplicate class 'Tree': numbers 1 and 3", SAME,
         number=3,
     ),
     "blank": Fault("tree\n\n▶_\nsky", "class 2 of 3 is empty", A_NAME, number=2),

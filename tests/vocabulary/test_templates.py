@@ -29,7 +29,7 @@ def test_templates_are_trimmed_and_stay_in_order() -> None:
     [
         (
             "a {}",
-            "templates must be a list of texts, not 'a {}'",
+            "templates must be a list of strings, not 'a {}'",
             "A vocabulary file can also name a set: protocol, plain.",
         ),
         ([], "no templates", 'Add at least one, such as "a photo of a {}."'),
@@ -38,8 +38,8 @@ def test_templates_are_trimmed_and_stay_in_order() -> None:
         (["{}{}{}"], "the template '{}{}{}' must contain {} once, not 3 times", MARK_ONE),
         (["{ }"], "the template '{ }' must contain {} once, not 0 times", MARK_ONE),
         ([""], "the template '' must contain {} once, not 0 times", MARK_ONE),
-        ([7], "a template must be a text, not 7", ""),
-        ([None], "a template must be a text, not None", ""),
+        ([7], "a template must be a string, not 7", ""),
+        ([None], "a template must be a string, not None", ""),
     ],
 )
 def test_what_is_no_template(templates: Sequence[str], message: str, hint: str) -> None:

@@ -186,7 +186,7 @@ REFUSED = {
     "empty": Refused(["a", "", "b"], "class 2 of 3 is empty", A_NAME, 1),
     "blank": Refused(["a", " _ "], "class 2 of 2 is empty", A_NAME, 1),
     "empty synonym": Refused(["b", ClassSpec("a_b", ("c", " _"))], "a synonym of 'a b' is empty", "", 1),
-    "twice": Refused(["a", "b", "A"], "duplicate class 'A': number 1 and number 3", SAME, 2),
+    "twice": Refused(["a", "b", "A"], "duplicate class 'A': numbers 1 and 3", SAME, 2),
     "twice, synonym of another": Refused(
         [ClassSpec("a", ("b",)), "c", ClassSpec("d", ("e", "_B"))], "'B' belongs to two classes, 'a' and 'd'", SAME, 2
     ),
@@ -198,13 +198,13 @@ REFUSED = {
         "'Panda Leg' belongs to two classes, 'panda leg' and 'b'", SAME, 2,
     ),
     "twice, names before synonyms": Refused(
-        [ClassSpec("a", ("b",)), ClassSpec("A", ("b",))], "duplicate class 'A': number 1 and number 2", SAME, 1
+        [ClassSpec("a", ("b",)), ClassSpec("A", ("b",))], "duplicate class 'A': numbers 1 and 2", SAME, 1
     ),
     "twice, class and synonym of a negative": Refused(
         ["a", ClassSpec("b", ("A",), negative=True)], "'A' belongs to two classes, 'a' and 'b'", SAME, 1
     ),
     "twice, class and negative": Refused(
-        ["a", ClassSpec("A", negative=True)], "duplicate class 'A': number 1 and number 2", SAME, 1
+        ["a", ClassSpec("A", negative=True)], "duplicate class 'A': numbers 1 and 2", SAME, 1
     ),
     "synonym twice": Refused(["a", ClassSpec("b", ("c", "C"))], "'b' has duplicate names: b, c, C", SAME, 1),
     "synonym that is the name": Refused([ClassSpec("b", ("B",)), "a"], "'b' has duplicate names: b, B", SAME, 0),

@@ -17,7 +17,7 @@ HOSTILE: dict[str, tuple[str, Callable[[], str], str]] = {
     "closed": ("a.toml", lambda: "classes = " + "[" * DEEP + "]" * DEEP, ": not a vocabulary: lists or tables are nested"),
     "tables in tables": ("a.toml", lambda: "classes = [" + "{a=" * DEEP, ": not a vocabulary: lists or tables are nested"),
     "some lists": (
-        "a.toml", lambda: "classes = " + "[" * 300 + "]" * 300, ": class 1: a class must be a text or a table, not [[",
+        "a.toml", lambda: "classes = " + "[" * 300 + "]" * 300, ": class 1: a class must be a string or a table, not [[",
     ),
     "parts of a key": ("a.toml", lambda: "\n" + ".".join("a" * 50_000) + " = 1", ":2: a key has more than 32 parts"),
     "quoted": ("a.toml", lambda: " . ".join(['"a"'] * 50_000) + " = 1", ":1: a key has more than 32 parts"),
@@ -41,7 +41,7 @@ HOSTILE: dict[str, tuple[str, Callable[[], str], str]] = {
     ),
     "a name": (
         "a.toml", lambda: f"[[classes]]\nname = 0x{'f' * 50_000}",
-        ": class 1: the name of class 1 must be a text, not a value",
+        ": class 1: the name of class 1 must be a string, not a value",
     ),
     "digits": ("a.toml", lambda: "a = " + "9" * 50_000, ": not a vocabulary: Exceeds the limit"),
     "classes": (

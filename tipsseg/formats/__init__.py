@@ -43,7 +43,7 @@ FORMATS: dict[str, Format] = {
     )
 }
 
-#: Words that users guess for a format.
+#: Names that users may guess, and the formats they mean.
 _GUESSES = {**dict.fromkeys(("mask", "masks", "index"), "png"), "json": "coco", "voc": "cvat", "jpg": "overlay"}
 
 #: The confusion matrix that earlier versions of `tipsseg eval` wrote into the output folder.
@@ -51,7 +51,7 @@ CONFUSION_PICTURE = "confusion.png"
 
 
 def check_format(name: str) -> None:
-    """Raise UsageError if FORMATS has no such name."""
+    """Raise UsageError if `name` is not in FORMATS."""
     if not name:
         raise UsageError("empty format name", "Separate format names with single commas: png,coco.")
     if name not in FORMATS:
@@ -62,7 +62,7 @@ def check_format(name: str) -> None:
 
 
 def check_formats(names: Sequence[str], classes: Sequence[LabelClass]) -> None:
-    """Raise UsageError if a format is unknown, is listed twice, or cannot store the name of a class."""
+    """Raise UsageError if a format is unknown, is listed twice, or cannot store a class name."""
     for name in names:
         check_format(name)
     if len(set(names)) < len(names):
@@ -82,7 +82,7 @@ def _check_names(name: str, classes: Sequence[LabelClass]) -> None:
 
 
 def image_folders() -> frozenset[str]:
-    """Return the top-level output folders of per-image files. A search for input images skips them."""
+    """Return the top-level output folders that contain per-image files. The search for input images skips them."""
     return frozenset(entry.folder.split("/")[0] for entry in FORMATS.values() if entry.folder is not None)
 
 
@@ -91,7 +91,7 @@ def has_image_files(formats: Iterable[str]) -> bool:
 
 
 def mask_formats() -> tuple[str, ...]:
-    """Return the names of the formats that write index masks. Messages refer to the first."""
+    """Return the names of the formats that write index masks. Messages name the first one."""
     return tuple(name for name, form in FORMATS.items() if form.labels == "mask")
 
 

@@ -1,14 +1,14 @@
 """The base class of label formats, and the records that formats read.
 
-A format returns bytes. For one image, in any process and any order: its per-image file, and its rows in a file of the whole run.
-At the end of a run: the files of the whole run.
+A format returns bytes. For each image, in any process and order, it returns the per-image file and the image's rows in a run file.
+At the end of a run, it returns the run files, which cover all images.
 
     data = form.encode(image, run)
     rows = form.image_rows(image, run)
     pieces = form.run_file(name, run, images, rows_of)
 
-A format names its files, relative to the output folder, but does not write them. No file contains a timestamp, so the same labels
-give the same bytes.
+A format names its files, relative to the output folder, but does not write them. Files contain no timestamps, so equal labels give
+equal bytes.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from tipsseg.regions.objects import LabelledObject
     from tipsseg.types import ConfidenceArray, ImageRef, LabelArray, LabelClass, TopClasses
 
-#: The bytes of one image in a file of the whole run: lines of JSON, without line ends or tabs.
+#: An image's rows in a run file: lines of JSON, without line ends or tabs.
 Rows = tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """Facts that all images of a run share.
+    """Facts shared by all images of a run.
 
     Attributes:
-        classes: The classes by id, 1..N.
-        info: JSON values by name: version, command, model, revision, vocabulary.
-        files: Options of the label files.
+        classes: The classes, in the order of their ids 1..N.
+        info: The JSON values of version, command, model, revision and vocabulary.
+        files: Options for the label files.
     """
 
     classes: tuple[LabelClass, ...]
@@ -52,7 +52,7 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageLabels:
-    """One image with its labels. A format requires optional attributes by its `needs_...` flags.
+    """An image and its labels. The `needs_...` flags of a format say which optional attributes it requires.
 
     Attributes:
         ref: The image.
@@ -84,14 +84,14 @@ def encode_text(text: str) -> bytes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredImage:
-    """The records of an image in a finished run, against which its files are checked.
+    """The records of an image in a finished run. Its files are checked against them.
 
     Attributes:
-        name: The name of the image.
+        name: The image name.
         size: (height, width) in pixels.
         pixels: Pixel counts by label id, including background and ignored pixels.
         classes: The class names of the run by id, 1..N.
-        options: Options of the run's label files.
+        options: Options for the run's label files.
         sure: True if the image was labelled with exactly these options.
     """
 
@@ -104,36 +104,36 @@ class StoredImage:
 
     @property
     def max_pixels(self) -> int:
-        """The maximum pixel count of a label file of this image. Overlays of small images are larger than the image."""
+        """The maximum pixel count of this image's label files. The overlay of a small image is larger than the image."""
         return max(MAX_PIXELS, self.size[0] * self.size[1])
 
 
 class Format:
     """A label format: how to write, read and check its files.
 
-    A format with a per-image file defines `folder`, `suffix` and `encode`. One with files for the whole run defines `files` and
-    `run_file`. If the first of these files consists of rows, the format also defines `has_rows` and `image_rows`.
+    A format with per-image files defines `folder`, `suffix` and `encode`. A format with run files, which cover all images, defines
+    `files` and `run_file`. If its first run file consists of rows, it also defines `has_rows` and `image_rows`.
 
     Attributes:
-        name: The name by which users choose the format.
-        description: One line for the table of formats.
-        folder: The folder of its per-image files, relative to the output folder. None if it writes no per-image files.
-        suffix: The suffix of these files.
-        link_folder: The folder of its links to the images, relative to the output folder. None if it makes no links.
-        files: Names of its files for the whole run.
-        former_files: Names of files for the whole run that only earlier versions wrote.
-        has_rows: The first file in `files` consists of rows and can be read back.
-        needs_objects: Needs `ImageLabels.objects`.
-        needs_confidence: Needs `ImageLabels.confidence`.
-        needs_top_classes: Needs `ImageLabels.top`.
-        needs_image: Shows the image, or links to it.
-        needs_thumbnail: Needs `ImageLabels.thumbnail`.
-        scores_objects: Stores a score per object.
-        multi_part_objects: Can store an object that has several parts.
-        splits_train_val: Splits the images by `FileOptions.val_fraction`, see `split`.
+        name: The name that users pass.
+        description: A one-line description for the table of formats.
+        folder: The folder for per-image files, relative to the output folder. None if the format writes none.
+        suffix: The suffix of the per-image files.
+        link_folder: The folder for links to the images, relative to the output folder. None if the format makes no links.
+        files: The names of the run files.
+        former_files: The names of run files that only earlier versions wrote.
+        has_rows: True if the first run file consists of rows and can be read back.
+        needs_objects: True if the format reads `ImageLabels.objects`.
+        needs_confidence: True if the format reads `ImageLabels.confidence`.
+        needs_top_classes: True if the format reads `ImageLabels.top`.
+        needs_image: True if the format shows the image or links to it.
+        needs_thumbnail: True if the format reads `ImageLabels.thumbnail`.
+        scores_objects: True if the format stores a score per object.
+        multi_part_objects: True if the format can store an object with several parts.
+        splits_train_val: True if the format splits the images by `FileOptions.val_fraction`; see `split`.
         forbidden_characters: Characters that class names must not contain.
-        labels: The kind of labels that can be read back: an index "mask", which people correct; an "archive" that also stores
-            confidence and the best classes of each patch; or listed "objects" alone. None if labels cannot be read back.
+        labels: The kind of labels that can be read back: "mask" for index masks, which people correct; "archive" for labels with
+            confidence and the best classes of each patch; "objects" for lists of objects. None if labels cannot be read back.
     """
 
     name: ClassVar[str]
@@ -158,15 +158,15 @@ class Format:
     # ---- paths ----
 
     def split(self, image: PurePosixPath, options: FileOptions) -> str:
-        """Return the split of an image, such as "train". Formats with `splits_train_val` define it."""
+        """Return the split of an image, such as "train". Formats with `splits_train_val` override this."""
         raise NotImplementedError(f"the format {self.name} does not split images")
 
     def parent(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath:
-        """Return the folder of an image's files, relative to `folder` and to `link_folder`."""
+        """Return the folder of an image's file and link, relative to `folder` and `link_folder`."""
         return image.parent
 
     def link_name(self, image: PurePosixPath, options: FileOptions) -> str:
-        """Return the name of the link to an image: the name of the per-image file with the image's suffix."""
+        """Return the name of the link to an image: the name of its per-image file, with the image's suffix."""
         return output_name(image, options.names).name + image.suffix
 
     def relative_path(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath | None:
@@ -183,7 +183,7 @@ class Format:
         return PurePosixPath(self.link_folder) / self.parent(image, options) / self.link_name(image, options)
 
     def possible_paths(self, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
-        """Map the paths that any version gave to the per-image file to the paths of its link, the current path first."""
+        """Map every path that any version gave to the per-image file to the path of its link. The current path comes first."""
         path = self.relative_path(image, options)
         return {} if path is None else {str(path): self.link_path(image, options)}
 
@@ -194,28 +194,28 @@ class Format:
         raise NotImplementedError(f"the format {self.name} has no per-image file")
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
-        """Return the rows of an image in the file of the whole run."""
+        """Return an image's rows in the run file."""
         raise NotImplementedError(f"the format {self.name} has no file of rows")
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterable[bytes]:
-        """Return the bytes of a file for the whole run, in pieces.
+        """Return the bytes of a run file, in pieces.
 
         Args:
-            name: The name of the file, one of `files`.
+            name: The file name, one of `files`.
             run: Facts about the run.
-            images: The names of the images, in the order of the file.
-            rows: Returns the rows of an image. It may be called twice per image.
+            images: The image names, in the order of the file.
+            rows: Returns an image's rows. It may be called twice per image.
         """
-        raise NotImplementedError(f"the format {self.name} has no file for the whole run")
+        raise NotImplementedError(f"the format {self.name} has no run file")
 
     # ---- reading back ----
 
     def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-        """Yield the images of a file of rows, with their rows.
+        """Yield the images in a run file, with their rows.
 
         Args:
             path: The file.
-            images: The images that the file was written with. Some may be missing from it.
+            images: The images that the file was written for. The file may lack some.
 
         Raises:
             OSError: The file cannot be read.
@@ -224,7 +224,7 @@ class Format:
         raise NotImplementedError(f"the format {self.name} has no file of rows")
 
     def read_labels(self, image: StoredImage, path: Path) -> LabelArray:
-        """Return the label ids [H, W] of a per-image file. Formats whose `labels` is None raise NotImplementedError.
+        """Return the label ids [H, W] in a per-image file. Formats whose `labels` is None raise NotImplementedError.
 
         Raises:
             ImageError, OSError, ValueError: The file cannot be read, or is damaged; see `problem.UNREADABLE`.
@@ -232,17 +232,17 @@ class Format:
         raise NotImplementedError(f"the format {self.name} does not support reading labels")
 
     def read_labels_from_rows(self, image: StoredImage, rows: Rows) -> LabelArray:
-        """Return the label ids [H, W] of an image's rows. For formats without per-image files. Raises as `read_labels`."""
+        """Return the label ids [H, W] in an image's rows. Only for formats without per-image files. Raises like `read_labels`."""
         raise NotImplementedError(f"the format {self.name} does not support reading labels from rows")
 
     def read_scores(self, image: StoredImage, path: Path) -> tuple[NDArray[np.float32], TopClasses]:
-        """Return the confidence [H, W], 0..1, and the best classes of each patch of an archive. Raises as `read_labels`."""
+        """Return the confidence [H, W], 0..1, and the best classes of each patch in an archive. Raises like `read_labels`."""
         raise NotImplementedError(f"the format {self.name} does not support reading scores")
 
     # ---- checking ----
 
     def try_reading(self, path: Path, image: StoredImage) -> None:
-        """Decode a per-image file that a person edited, to see if it is valid. Raises as `read_labels`."""
+        """Decode a per-image file that a person edited, to check that it is valid. Raises like `read_labels`."""
         from tipsseg.images.decoding import decode_stored
         from tipsseg.util.files import read_regular
         from tipsseg.util.json_values import parse
@@ -254,5 +254,5 @@ class Format:
 
 
 def output_name(image: PurePosixPath, names: str) -> PurePosixPath:
-    """Return the output name of an image, without a suffix. `names` is one of `options.NAMES`."""
+    """Return the output name of an image, to which formats add their suffix. `names` is one of `options.NAMES`."""
     return image.with_suffix("") if names == NAMES[0] else image

@@ -1,4 +1,4 @@
-"""classes.json: the meaning of the label ids. Every run writes it, with any format."""
+"""Write and read classes.json, which defines the label ids. Every run writes it, whatever its formats."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def classes_json(classes: Sequence[LabelClass], background: Sequence[str]) -> by
 
 
 def read_classes(output: Path) -> tuple[LabelClass, ...]:
-    """Read the classes of `output`/classes.json, without their minimum confidence, which only labelling needs.
+    """Read the classes in `output`/classes.json, except for minimum confidences, which only labelling needs.
 
     Raises OSError if the file cannot be read, ValueError if it is damaged.
     """
@@ -42,7 +42,7 @@ def read_classes(output: Path) -> tuple[LabelClass, ...]:
 
 
 def ordered_names(record: object) -> tuple[str, ...]:
-    """Return the class names of a parsed classes.json by id. Raises ValueError unless the ids are 1, 2, ..."""
+    """Return the class names in a parsed classes.json, in the order of their ids. Raises ValueError unless the ids are 1, 2, ..."""
     names = class_names(record)
     if [label_id for label_id, _ in names] != list(range(1, len(names) + 1)):
         raise ValueError("the class ids are not 1, 2, ...")
@@ -50,9 +50,9 @@ def ordered_names(record: object) -> tuple[str, ...]:
 
 
 def class_names(record: object) -> tuple[tuple[int, str], ...]:
-    """Return id and name of each class in a parsed classes.json. A missing id defaults to the position, from 1.
+    """Return the id and name of each class in a parsed classes.json. A missing id defaults to the position, from 1.
 
-    Raises ValueError for any other JSON value.
+    Raises ValueError if the record is not a valid classes.json.
     """
     classes = take(record, "classes", list)
     return tuple(
@@ -63,7 +63,7 @@ def class_names(record: object) -> tuple[tuple[int, str], ...]:
 
 def _read_class(label_id: int, name: str, record: object) -> LabelClass:
     if character := control_character(name):
-        raise ValueError(f"a class name with the control character {character}")
+        raise ValueError(f"a class name contains the control character {character}")
     red, green, blue = bytes.fromhex(take(record, "colour", str).removeprefix("#"))
     return LabelClass(
         label_id,

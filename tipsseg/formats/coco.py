@@ -1,7 +1,7 @@
-"""COCO instances: annotations.json with masks as compressed run-length codes, annotations-polygon.json with polygons.
+"""COCO instances: annotations.json with masks as compressed RLE, annotations-polygon.json with polygons.
 
-Both files have one record per line, and annotations in the order of their images, so that they are written, read and checked line
-by line.
+Both files have one record per line, with annotations in the order of the images, so they can be written, read and checked line by
+line.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ANNOTATION = re.compile(rb'\{"id": (\d+), "image_id": (\d+), (.*\})')
 
 
 class CocoInstances(Format):
-    """The layout of annotations.json; subclasses choose the segmentations."""
+    """The base class for COCO instances. Subclasses encode the segmentations."""
 
     has_rows = True
     needs_objects = True
@@ -57,12 +57,12 @@ class CocoInstances(Format):
                     following = next(grouped, None)
                 yield take(parse(record), "file_name", str), (record, *own)
             if following is not None:
-                raise ValueError(f"annotations of image {int(following[0])}, which is not listed or out of order")
+                raise ValueError(f"annotations refer to image {int(following[0])}, which is not listed or out of order")
 
 
 class Coco(CocoInstances):
     name = "coco"
-    description = "COCO instances: annotations.json, masks as run-length codes"
+    description = "COCO instances with RLE masks: annotations.json"
     files = (FILE_NAME,)
     labels = "objects"
 
@@ -86,9 +86,10 @@ class Coco(CocoInstances):
 
 
 class CocoPolygon(CocoInstances):
-    """Polygons for tools that cannot read masks: one per part of an object, with holes joined to the outer ring by a cut.
+    """COCO instances with polygons, for tools that cannot read masks.
 
-    `area` and `bbox` are computed from the pixels, not from the polygons.
+    Every part of an object is one polygon, in which a cut joins each hole to the outer ring. `area` and `bbox` are computed from
+    the pixels, not from the polygons.
     """
 
     name = "coco-polygon"
@@ -102,13 +103,13 @@ class CocoPolygon(CocoInstances):
 
 
 def _encode_rows(image: ImageLabels, segmentations: Iterable[object]) -> Rows:
-    """Return the `images` entry, then the `annotations` entries. `run_file` adds the ids, which count over the whole file."""
+    """Return the `images` entry, then the `annotations` entries. `run_file` adds the ids, which are unique in the file."""
     annotations = map(annotation_record, image.objects, segmentations)
     return tuple(json_bytes(record) for record in (image_record(image.ref, image.size), *annotations))
 
 
 def annotation_record(labelled: LabelledObject, segmentation: object) -> Record:
-    """Return the `annotations` entry of an object, without its ids."""
+    """Return the `annotations` entry of an object, without ids."""
     return {
         "category_id": labelled.region.class_id,
         "segmentation": segmentation,
@@ -120,7 +121,7 @@ def annotation_record(labelled: LabelledObject, segmentation: object) -> Record:
 
 
 def encode_masks(objects: Sequence[LabelledObject], size: tuple[int, int]) -> Sequence[object]:
-    """Return the pixels of objects in an image of `size` (height, width) as compressed run-length codes."""
+    """Encode the objects in an image of `size` (height, width) as compressed RLE."""
     from tipsseg.regions.components import encode_regions
 
     return encode_regions([entry.region for entry in objects], size)
@@ -133,7 +134,7 @@ def image_record(ref: ImageRef, size: tuple[int, int]) -> Record:
 
 
 def coco_box(labelled: LabelledObject) -> list[int]:
-    """Return the bounding box of an object, [x, y, w, h]."""
+    """Return the bounding box of an object as [x, y, w, h]."""
     y, x, h, w = labelled.region.box
     return [x, y, w, h]
 
@@ -144,7 +145,7 @@ def category_record(entry: LabelClass) -> Record:
 
 
 def encode_head(run: RunFacts, noun: str, categories: Iterable[Record]) -> Iterator[bytes]:
-    """Yield the start of a file: `info`, `licenses`, `categories`. `noun` names an object in the description."""
+    """Yield the start of a file: `info`, `licenses` and `categories`. The description calls an object `noun`."""
     info: Record = {"description": f"Labels made by tipsseg; one {noun} per {_UNITS[run.files.instances]}."}
     info |= {key: run.info[key] for key in _INFO_KEYS if key in run.info}
     yield b'{\n"info": ' + json_bytes(info)
@@ -153,7 +154,7 @@ def encode_head(run: RunFacts, noun: str, categories: Iterable[Record]) -> Itera
 
 
 def image_lines(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
-    """Yield the `images` entries, which are the first row of each image."""
+    """Yield the `images` entries: the first row of each image, with its id."""
     for number, image in enumerate(images, start=1):
         yield prepend(b'"id": %d' % number, rows(image)[0])
 

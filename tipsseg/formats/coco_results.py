@@ -1,7 +1,7 @@
 """COCO results: results.json, the plain list that COCO's `loadRes` loads.
 
-Image ids match an annotations.json of the same images. Every result also has a `file_name`, which readers ignore. It allows the
-file to be read back, although images without objects do not occur in it.
+Image ids match those in an annotations.json for the same images. Every result also has a `file_name`, which other readers ignore:
+tipsseg needs it to read the file back, because images without objects have no results.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RESULT = re.compile(rb'\{"image_id": \d+, (.*"file_name": (".*")\})')
 
 class CocoResults(Format):
     name = "coco-results"
-    description = "COCO results: results.json, the plain list that loadRes loads"
+    description = "COCO results, the list for loadRes: results.json"
     files = ("results.json",)
     has_rows = True
     needs_objects = True
@@ -50,7 +50,7 @@ class CocoResults(Format):
         return chain(encode_list(results), (b"\n",))
 
     def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-        """Yield the images of the file with their rows, then the other `images` without rows."""
+        """Yield the images in the file with their rows, then the remaining `images` without rows."""
         absent = dict.fromkeys(images)
         with open_regular(path) as file:
             results = (match_row(_RESULT, line) for line in read_list(file))

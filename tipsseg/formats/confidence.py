@@ -1,4 +1,4 @@
-"""Confidence maps: one 8-bit greyscale PNG per image; 0..255 stands for a confidence of 0..1."""
+"""Confidence maps: one 8-bit greyscale PNG per image, in which 0..255 encodes a confidence of 0..1."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Confidence(Format):
 
 
 def quantize(confidence: ConfidenceArray) -> NDArray[np.uint8]:
-    """Return round(255 * confidence) [H, W], also for ignored pixels."""
+    """Return round(255 * confidence), [H, W] uint8, also for ignored pixels."""
     import numpy as np
 
     levels = np.empty(confidence.shape, np.uint8)
-    # In blocks of rows: at once it would take twice the memory of the confidence.
+    # Convert blocks of rows: converting everything at once would take twice the memory of the confidence.
     step = max((1 << 20) // confidence.shape[1], 1)
     for top in range(0, len(levels), step):
         block = confidence[top : top + step].astype(np.float32)

@@ -1,7 +1,7 @@
-"""CVAT's "Segmentation mask 1.1" in the layout of PASCAL VOC: colour masks, labelmap.txt and a list of the images.
+"""CVAT's "Segmentation mask 1.1" in the PASCAL VOC layout: colour masks, labelmap.txt and an image list.
 
-To upload, zip the contents of cvat/. CVAT has no ignored pixels, so they become background. The colours come from the VOC palette,
-because CVAT needs a different colour for each class.
+To upload, zip the contents of cvat/. CVAT does not support ignored pixels, so they become background. The colours come from the VOC
+palette, because CVAT needs a different colour for each class.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ _HEAD = "# label:color_rgb:parts:actions"
 
 class Cvat(Format):
     name = "cvat"
-    description = (
-        "CVAT's Segmentation mask 1.1 (PASCAL VOC): cvat/SegmentationClass/<image>.png, labelmap.txt and image list"
-    )
+    description = "CVAT's Segmentation mask 1.1 (PASCAL VOC): cvat/SegmentationClass/<image>.png and lists"
     folder = "cvat/SegmentationClass"
     suffix = ".png"
     files = ("cvat/labelmap.txt", "cvat/ImageSets/Segmentation/default.txt")
@@ -68,7 +66,7 @@ def label_map_text(classes: Sequence[LabelClass]) -> str:
 
 
 def _background_names() -> Iterator[str]:
-    """Yield names for the background, the best first."""
+    """Yield names for the background, best first."""
     yield from ("background", "unlabelled", "void", "nothing of these")
     for number in count(2):
         yield f"background {number}"

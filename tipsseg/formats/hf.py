@@ -57,7 +57,7 @@ class HuggingFace(Format):
                 record = parse(line)
                 name = record.get("file_name") if isinstance(record, dict) else None
                 if not isinstance(name, str) or not name.startswith("images/"):
-                    raise ValueError("a line without a `file_name` in images/")
+                    raise ValueError("a line has no `file_name` in images/")
                 yield name.removeprefix("images/"), (line.rstrip(b"\n"),)
 
     def read_labels(self, image: StoredImage, path: Path) -> LabelArray:

@@ -1,6 +1,6 @@
-"""Label Studio: label-studio.json, one task per image with polygons as predictions; label-studio.xml, the labelling interface.
+"""Label Studio: label-studio.json with one task per image and polygons as predictions, label-studio.xml with the interface.
 
-Images are referenced as local files of Label Studio, relative to the parent of the image root.
+Image URLs point to Label Studio's local files, relative to the parent of the image root.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 _LOCAL_FILES = "/data/local-files/?d="
 
-#: Names of the control tag and of the object tag in the labelling interface.
+#: Names of the control tag and the object tag in the labelling interface.
 _FROM, _TO = "label", "image"
 
 
 class LabelStudio(Format):
     name = "label-studio"
-    description = "Label Studio: label-studio.json, polygons as predictions; label-studio.xml, the interface"
+    description = "Label Studio predictions: label-studio.json, and the labelling interface, label-studio.xml"
     files = ("label-studio.json", "label-studio.xml")
     has_rows = True
     needs_objects = True
@@ -56,12 +56,12 @@ class LabelStudio(Format):
                 try:
                     name = parse(line)["data"]["file_name"]
                 except (KeyError, TypeError) as error:
-                    raise ValueError("a task without `data.file_name`") from error
+                    raise ValueError("a task has no `data.file_name`") from error
                 yield name, (line,)
 
 
 def local_files_url(ref: ImageRef) -> str:
-    """Return the URL of an image in Label Studio, whose document root is the parent of the image root."""
+    """Return the URL of an image in Label Studio if its document root is the parent of the image root."""
     from urllib.parse import quote
 
     # Links are not resolved: a link in the image root keeps its own name.
@@ -74,10 +74,10 @@ def _model_version(info: Mapping[str, object]) -> str:
 
 
 def _score(objects: Sequence[LabelledObject]) -> dict[str, float]:
-    """Return the `score` of a prediction, by which Label Studio orders and samples tasks; {} if it has no objects.
+    """Return the `score` of a prediction; {} if it has no objects. Label Studio uses it to order and sample tasks.
 
-    The score is the mean confidence of all object pixels, 0..1. All commands know the object scores, so all commands write the
-    same value.
+    The score is the mean confidence of all object pixels, 0..1. It is computed from object scores, which every command has, so that
+    all commands write the same value.
     """
     pixels = sum(entry.region.area for entry in objects)
     if not pixels:

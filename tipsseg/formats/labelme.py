@@ -1,4 +1,4 @@
-"""LabelMe: per image a JSON file with polygons, and a link to the image. Parts of the same object share a `group_id`."""
+"""LabelMe: a JSON file with polygons and a link to the image, per image. Parts of the same object share a `group_id`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.util.files import json_bytes
 
-#: The version of LabelMe whose format is written.
+#: The LabelMe version whose format is written.
 _VERSION = "5.5.0"
 
 

@@ -1,4 +1,4 @@
-"""JSON lists with one record per line: two runs can be compared with `diff`, and a file need not fit into memory."""
+"""Read and write JSON lists with one record per line: `diff` can compare them, and they need not fit into memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import IO
 
 
 def encode_list(rows: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the bytes of a list of rows, in pieces."""
+    """Encode rows as a JSON list, in pieces."""
     yield b"["
     separator = b"\n"
     for row in rows:
@@ -18,7 +18,7 @@ def encode_list(rows: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def encode_section(key: bytes, rows: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the bytes of a list as the value of a key, in pieces. The key must not be the first of its object."""
+    """Encode rows as a JSON list under a key, in pieces. The key must not be the first one in its object."""
     yield b',\n"' + key + b'": '
     yield from encode_list(rows)
 
@@ -29,7 +29,7 @@ def prepend(members: bytes, row: bytes) -> bytes:
 
 
 def read_section(file: IO[bytes], key: bytes) -> Iterator[bytes]:
-    """Yield the rows of the list under a key. `file` must be at its start. Raises ValueError."""
+    """Yield the rows of the list under a key. `file` must be at its start. Raises ValueError if the list is damaged."""
     first = b'"' + key + b'": ['
     for line in file:
         if line.startswith(first):
@@ -40,7 +40,7 @@ def read_section(file: IO[bytes], key: bytes) -> Iterator[bytes]:
 
 
 def read_list(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield the rows of a file that is a single list. Raises ValueError."""
+    """Yield the rows of a file that is a single list. Raises ValueError if the list is damaged."""
     first = file.readline(3)
     if first == b"[]\n":
         return
@@ -50,7 +50,7 @@ def read_list(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def match_row(pattern: re.Pattern[bytes], line: bytes) -> re.Match[bytes]:
-    """Match a pattern with a whole row. Raises ValueError if it does not match."""
+    """Match a whole row against a pattern. Raises ValueError if it does not match."""
     match = pattern.fullmatch(line)
     if match is None:
         raise ValueError(f"unexpected record: {line[:40].decode('utf-8', 'replace')!r}")

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 #: A large array that earlier versions stored. It is not read.
 _COSINES = "cosines.npy"
 
-#: The size limit of an unpacked archive in bytes: per pixel (16-bit labels, 8-bit confidence, a margin), and for the patches.
+#: Size limits of an unpacked archive in bytes: per pixel (16-bit labels, 8-bit confidence, a margin), and for all patches.
 _BYTES_PER_PIXEL = 8
 _PATCH_BYTES = 64 << 20
 
 
 class Npz(Format):
     name = "npz"
-    description = "npz/<image>.npz: label ids, confidence, the best classes of each patch and their scores"
+    description = "npz/<image>.npz: labels, confidence, the best classes of every patch with scores"
     folder = "npz"
     suffix = ".npz"
     needs_confidence = True
@@ -52,7 +52,7 @@ class Npz(Format):
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer,
-            # In C order, whatever the memory layout of the input: the same labels give the same bytes.
+            # C order, so that equal labels give equal bytes, whatever the memory layout of the input.
             labels=np.ascontiguousarray(image.labels, ids),
             confidence=np.ascontiguousarray(quantize(image.confidence)),
             top_ids=np.ascontiguousarray(image.top.ids, ids),
@@ -95,7 +95,7 @@ def _read(path: Path, image: StoredImage) -> _Archive:
 
 
 def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int]) -> list[NDArray[Any]]:
-    """Read arrays of a NumPy archive by their names.
+    """Read arrays by name from a NumPy archive.
 
     Args:
         path: The archive.
@@ -110,7 +110,7 @@ def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int]) -> list
 
     import numpy as np
 
-    with open_regular(path) as file:  # given a path, numpy would leave a file open that is not an archive
+    with open_regular(path) as file:  # given a path, numpy would leave the file open if it is not an archive
         if not zipfile.is_zipfile(file):
             raise ValueError("not a .npz archive, or truncated")
         _check_unpacked_size(file, size)
@@ -123,7 +123,7 @@ def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int]) -> list
 
 
 def _archive_errors() -> tuple[type[Exception], ...]:
-    """Return the errors that numpy and its libraries raise for damaged archives, as randomly damaged files showed."""
+    """Return the errors that numpy and its libraries raise for damaged archives. Determined with randomly damaged files."""
     import tokenize
     import zipfile
     import zlib
@@ -144,7 +144,7 @@ def _archive_errors() -> tuple[type[Exception], ...]:
 
 
 def _check_unpacked_size(file: BinaryIO, size: tuple[int, int]) -> None:
-    """Raise ValueError if the archive would unpack to far more than labels of an image of that size (a zip bomb)."""
+    """Raise ValueError for a zip bomb, which unpacks to far more bytes than the labels of an image of that size take."""
     import zipfile
 
     height, width = size

@@ -1,4 +1,4 @@
-"""Index masks: one PNG per image, whose pixel values are the label ids.
+"""Index masks: one PNG per image, in which pixel values are label ids.
 
 The default mode is greyscale ("L", or 16-bit above 254 classes), not a palette: OpenCV reads palette PNGs as colours or brightness.
 """
@@ -51,7 +51,7 @@ class Png(Format):
 
 
 def encode_picture(picture: Image.Image, **options: Any) -> bytes:
-    """Encode a picture, as PNG unless Pillow's `options` say otherwise."""
+    """Encode a picture, by default as PNG. `options` are passed to Pillow."""
     buffer = io.BytesIO()
     picture.save(buffer, **{"format": "PNG", **options})
     return buffer.getvalue()
@@ -60,8 +60,8 @@ def encode_picture(picture: Image.Image, **options: Any) -> bytes:
 def encode_mask(labels: LabelArray, classes: Sequence[LabelClass], mode: str = "L") -> bytes:
     """Encode label ids [H, W] as a PNG file.
 
-    `mode` is "L" for greyscale, 8-bit or 16-bit above 254 classes; or "P" for an 8-bit palette with the classes' own colours, and
-    the colours of PASCAL VOC for all other ids.
+    `mode` is "L" for greyscale, 8-bit or (above 254 classes) 16-bit; or "P" for an 8-bit palette. The palette has the class colours
+    that the user chose, and PASCAL VOC colours for all other ids.
     """
     import numpy as np
     from PIL import Image
@@ -73,20 +73,20 @@ def encode_mask(labels: LabelArray, classes: Sequence[LabelClass], mode: str = "
     if mode == "P":
         own = {entry.id: palette_colour(entry) for entry in classes}
         picture.putpalette([value for index in range(256) for value in own.get(index) or voc_colour(index)])
-    # Masks are long runs of equal values: encoding only runs takes half the time, and the files are smaller.
+    # Masks consist of long runs of equal values. Encoding only runs takes half the time and makes smaller files.
     return encode_picture(picture, compress_level=1, compress_type=_Z_RLE)
 
 
 def read_mask(path: Path, image: StoredImage, mode: str = "L") -> LabelArray:
-    """Return the label ids [H, W] of an index mask.
+    """Return the label ids [H, W] in an index mask.
 
     Args:
         path: The mask.
-        image: The records of the image.
-        mode: The mode of the PNG, "L" or "P"; above 254 classes it is always 16-bit greyscale.
+        image: The image's records.
+        mode: The expected PNG mode, "L" or "P". Above 254 classes, masks are always 16-bit greyscale.
 
     Raises:
-        ImageError: The file is not a PNG of this mode and of the image's size.
+        ImageError: The file is not a PNG with this mode and the size of the image.
     """
     import numpy as np
 
@@ -102,7 +102,7 @@ def read_mask(path: Path, image: StoredImage, mode: str = "L") -> LabelArray:
 
 
 def read_picture(path: Path, size: tuple[int, int]) -> Image.Image:
-    """Decode a PNG of `size` (height, width). Raises ImageError. Pixels are decoded only if the size matches."""
+    """Decode a PNG of `size` (height, width). Raises ImageError before decoding pixels if the size differs."""
     from tipsseg.images.decoding import open_header
 
     with open_header(path, max(MAX_PIXELS, prod(size))) as image:
@@ -117,10 +117,10 @@ def read_picture(path: Path, size: tuple[int, int]) -> Image.Image:
 
 
 def read_ids(picture: Image.Image) -> LabelArray:
-    """Return the stored ids of a mask [H, W]: palette indices or grey values, 0 and 1 for one bit per pixel.
+    """Return the ids that a mask stores, [H, W]: palette indices or grey values; 0 and 1 for one bit per pixel.
 
-    The EXIF orientation is not applied. Masks are made for the upright image; if a mask has the tag, it was copied with the other
-    metadata of the photograph.
+    The EXIF orientation is not applied. Masks match the upright image; a mask with an orientation tag got it with the photograph's
+    other metadata.
 
     Raises:
         InputError: The picture cannot be a mask.
@@ -137,17 +137,17 @@ def read_ids(picture: Image.Image) -> LabelArray:
         values = np.asarray(picture)
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > _MAX_ID:
-            raise InputError(f"ids range from {low} to {high}; allowed are 0 to {_MAX_ID}", _SAVE_AS_PNG)
+            raise InputError(f"ids range from {low} to {high}, but must be between 0 and {_MAX_ID}", _SAVE_AS_PNG)
         return values.astype(np.uint16)
     kind = _KINDS.get(picture.mode, "a colour image")
     hint = (
         _SAVE_AS_PNG if picture.mode == "F" else f"{_SAVE_AS_PNG} If it is a photograph, images and masks are swapped."
     )
-    raise InputError(f"{kind} ({picture.mode}); masks must store class ids (greyscale or palette)", hint)
+    raise InputError(f"{kind} ({picture.mode}); masks must store class ids as greyscale or palette values", hint)
 
 
 def label_faults(labels: LabelArray, image: StoredImage) -> Iterator[str]:
-    """Yield the differences of labels [H, W] from the records of the image: unknown ids, and other pixel counts."""
+    """Yield the differences between labels [H, W] and the image's records: unknown ids and mismatched pixel counts."""
     import numpy as np
 
     from tipsseg.regions.components import count_labels

@@ -11,7 +11,7 @@ from tipsseg.util.files import describe_error
 from tipsseg.util.json_values import short
 from tipsseg.util.printable import printable
 
-#: Errors of reading a per-image file that is unreadable or damaged.
+#: Errors raised for a per-image file that is unreadable or damaged.
 UNREADABLE = (ImageError, OSError, ValueError)
 
 
@@ -27,7 +27,7 @@ class Problem:
 
 
 def unreadable_problem(error: OSError, default: Path) -> Problem:
-    """Return the problem of a file that cannot be read; `default` is the path if the error names no file."""
+    """Return the problem for a file that cannot be read. Its path is `default` if the error does not name a file."""
     name = error.filename
     return Problem(Path(name) if isinstance(name, str | Path) else default, describe_error(error))
 
@@ -48,7 +48,7 @@ def class_text(names: Mapping[int, str], label_id: int) -> str:
 
 
 def class_faults(classes: Sequence[tuple[int, str]], names: Mapping[int, str]) -> Iterator[str]:
-    """Yield the differences of ids and names from the classes of the run, which `names` lists by id."""
+    """Yield the differences between (id, name) pairs and the class names of the run by id."""
     if len(classes) != len(names):
         yield f"{len(classes)} classes, but run.json has {len(names)}"
         return

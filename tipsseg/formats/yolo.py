@@ -2,8 +2,8 @@
 
     yolo/images/train/<image>, yolo/labels/train/<image>.txt    and yolo/images/val, yolo/labels/val with a `val_fraction`
 
-To find the text file, readers replace the last folder "images" of a path by "labels". Below yolo/images, folders of that name get
-an underscore.
+To find the text file of an image, readers replace the last folder "images" in its path with "labels". Folders of that name below
+yolo/images therefore get an underscore.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ IMAGES, LABELS = "images", "labels"
 TRAIN, VAL = "train", "val"
 _SPLITS = [TRAIN], [VAL], ["valid"], ["test"]
 
-#: Folders that get one more underscore, so that no two share a name.
+#: Folder names that get an underscore. "images_" gets another one, so that names stay unique.
 _RESERVED = re.compile(rf"{IMAGES}_*")
 
 
 class Yolo(Format):
     name = "yolo"
     description = (
-        "YOLO segmentation: yolo/data.yaml, yolo/labels/train/<image>.txt, "
-        "links to the images in yolo/images/train/, and the same for val"
+        "YOLO segmentation: yolo/data.yaml, yolo/labels/train/<image>.txt, links in yolo/images/train/, "
+        "and val beside train"
     )
     folder = f"{_FOLDER}/{LABELS}"
     suffix = ".txt"
@@ -55,7 +55,7 @@ class Yolo(Format):
         return PurePosixPath(self.split(image, options), *folders)
 
     def possible_paths(self, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
-        """Return the paths in both splits, and those of an earlier version, yolo/<folder>/labels and yolo/<folder>/images."""
+        """Return the paths in both splits, and those of earlier versions: yolo/<folder>/labels and yolo/<folder>/images."""
         file, link = self.relative_path(image, options), self.link_path(image, options)
         assert file is not None
         assert link is not None
@@ -65,7 +65,7 @@ class Yolo(Format):
         return places | {str(top / LABELS / file.name): top / IMAGES / link.name}
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        """Return a line per part of an object: the class, from 0, then x and y of the corners as fractions of the image size."""
+        """Return a line per object part: the class number, from 0, then x and y of each corner as fractions of the image size."""
         height, width = image.size
         lines = []
         for entry in image.objects:
@@ -86,9 +86,10 @@ class Yolo(Format):
 
 
 def image_name(file: PurePosixPath, kind: str) -> str:
-    """Return the image name in a path of a YOLO data set: the path without the folder `kind` (LABELS or IMAGES).
+    """Return the image name from a path in a YOLO data set: the path without the folder `kind` (LABELS or IMAGES).
 
-    That folder is the first one above a split, or else the last one, as in Roboflow and earlier versions.
+    Of several such folders, the first one directly above a split is dropped, or else the last one, as Roboflow and earlier versions
+    of tipsseg place it.
     """
     *folders, name = file.parts or (".",)
     matches = [index for index, folder in enumerate(folders) if folder == kind]
@@ -103,7 +104,7 @@ def _move(path: PurePosixPath, split: str) -> PurePosixPath:
 
 
 def is_for_validation(image: str, fraction: float) -> bool:
-    """Return True if an image is in the validation `fraction`. The choice depends on its name only."""
-    # Not the hash that selects shards and samples: with it, a shard could get no validation images at all.
+    """Return True if an image is in the validation split, a `fraction` of all images. Depends only on its name."""
+    # This hash must differ from the one that selects shards and samples, or a shard could get no validation images at all.
     digest = hashlib.sha256(b"val " + image.encode("utf-8")).digest()
     return int.from_bytes(digest[:6], "big") < fraction * (1 << 48)

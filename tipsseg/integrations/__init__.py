@@ -1,1 +1,1 @@
-"""Plugins for other programs. Each module requires the package of its program; tipsseg itself does not import them."""
+"""Plugins for other programs. Each module requires a package of its program. tipsseg itself imports none of them."""

@@ -1,6 +1,6 @@
 """An auto-annotation function for CVAT. Pass this module to cvat-cli as its function module; see examples/integrations.
 
-Requires the package cvat-sdk, which cvat-cli installs. The CVAT task must have labels with the names of the classes.
+Requires the package cvat-sdk, which cvat-cli installs. The labels of the CVAT task must be named after the classes.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ def create(
     """Create the function. cvat-cli passes its options `-p NAME=TYPE:VALUE` as arguments.
 
     Args:
-        classes: Class names separated by commas, like `tipsseg label --classes`.
-        vocab: A vocabulary file, a preset or a fit file, in place of `classes`. A fit also sets mode and short side of the images.
-        model: An id of weights.lock, or a folder in the hub layout.
-        background: "auto", "none", or phrases separated by commas. "" for the background of the vocabulary, or else "auto". Not
+        classes: Comma-separated class names, like `tipsseg label --classes`.
+        vocab: A vocabulary file, a preset or a fit file, in place of `classes`. A fit also sets the mode and the short side.
+        model: A model id from weights.lock, or a folder in the hub layout.
+        background: "auto", "none", or comma-separated phrases. "" uses the background of the vocabulary, or else "auto". Not
             allowed with a fit.
         min_confidence: Exclude pixels below this confidence, 0..1.
         refine: "none" or "pamr".
         min_area: Exclude objects below this area in pixels.
-        device: The device of the model.
-        dtype: The dtype of the model.
+        device: The device to run the model on.
+        dtype: The dtype to run the model in.
 
     Raises:
         TipssegError: The vocabulary, the model or an option is invalid.
@@ -82,7 +82,7 @@ def _read_classes(classes: str, vocab: str, background: str) -> Vocabulary | Fit
 
 
 class CvatFunction:
-    """A CVAT detection function. Every connected region of a class is a shape."""
+    """A CVAT detection function. Every connected region of a class becomes a shape."""
 
     def __init__(self, labeller: Labeller, min_area: int = 1) -> None:
         self._labeller = labeller
@@ -104,7 +104,7 @@ class CvatFunction:
 
 
 def _encode_mask(segment: Segment) -> list[float]:
-    """Encode a mask for CVAT: run lengths inside the box, then the corners x1, y1, x2, y2 of the box."""
+    """Encode a mask for CVAT: run lengths inside the bounding box, then x1, y1, x2, y2 of the box."""
     left, top, right, bottom = segment.xyxy
     *runs, _, _, _, _ = encode_mask(segment.mask[top:bottom, left:right], [0, 0, right - left, bottom - top])
     return [*runs, left, top, right - 1, bottom - 1]

@@ -1,1 +1,1 @@
-"""Files, records, texts and threads: nothing here knows of images or labels."""
+"""Helpers for files, records, text and threads."""

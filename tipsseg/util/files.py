@@ -36,7 +36,7 @@ _REASONS = {
     errno.EFBIG: ("the file exceeds the size limit of the system", "Raise `ulimit -f` and run the same command again."),
 }
 
-#: Errors of a single path: other files may still be written.
+#: Errors that concern a single path: other files can still be written.
 _PATH_ERRORS = frozenset(
     {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EINVAL,
      errno.EILSEQ}
@@ -63,7 +63,7 @@ def file_size(path: Path) -> int | None:
 
 
 def path_exists(path: Path) -> bool:
-    """Return True if a file or folder exists. A text that is too long for a path, such as a list of names, does not exist."""
+    """Return True if a file or folder exists. Return False for text that is too long for a path."""
     try:
         return path.exists()
     except OSError as error:
@@ -73,16 +73,16 @@ def path_exists(path: Path) -> bool:
 
 
 class RegularFile(BufferedReader):
-    """A regular file, open for reading. As a context manager, it adds its path to errors of reading."""
+    """A regular file, open for reading. As a context manager, it adds its path to read errors."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file. Raises OSError, also for a pipe or a device: reading from it could block forever."""
+        """Open the file. Raises OSError, also for a pipe or a device, which could block forever."""
         super().__init__(FileIO(path, "rb", opener=_open_regular))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # all data was read
+        with suppress(OSError):  # all data has been read
             self.close()
         if isinstance(error, OSError):
             error.filename = error.filename or self.name
@@ -151,7 +151,7 @@ def read_error(path: Path, error: OSError) -> OutputError:
 
 
 def temporary_path(path: Path, owner: str = "") -> Path:
-    """Return a new temporary name for a file, in its folder; see `atomic_path`."""
+    """Return a new temporary path in the folder of a file; see `atomic_path`."""
     return path.parent / f"{TEMPORARY_PREFIX}{owner}{secrets.token_hex(8)}{path.suffix}"
 
 
@@ -164,7 +164,7 @@ def atomic_path(path: Path, owner: str = "") -> Iterator[Path]:
 
     Args:
         path: The file to write.
-        owner: A part of the temporary name, by which `clean_up` finds the files of one process.
+        owner: A part of the temporary name. `clean_up` uses it to find the files of one process.
 
     Raises:
         OutputError: The file cannot be written, or the block raised an OSError.
@@ -197,7 +197,7 @@ def remove_file(path: Path) -> None:
 
 
 def clean_up(folders: Iterable[Path], owner: str = "", keep: Container[str] = ()) -> None:
-    """Remove the temporary files of a killed process. The caller must know that the process no longer runs.
+    """Remove the temporary files of a killed process. The caller must ensure that the process is no longer running.
 
     Args:
         folders: The folders that may contain them.
@@ -233,8 +233,8 @@ def _remove(path: Path, owner: str) -> None:
 def json_bytes(value: object, indent: int | None = None) -> bytes:
     """Encode a value as JSON in UTF-8, without escapes for non-ASCII characters.
 
-    Python decodes bytes of file names that are not UTF-8 as lone surrogates. These cannot be encoded, and parsers in other
-    languages reject them as JSON escapes. They become the literal text `\\udc..`.
+    Python decodes non-UTF-8 bytes in file names as lone surrogates, which cannot be encoded, and which parsers in other languages
+    reject as JSON escapes. They become the literal text `\\udc..`.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     return _SURROGATE.sub(lambda match: f"\\\\u{ord(match[0]):04x}", text).encode("utf-8")

@@ -35,7 +35,7 @@ class Fingerprint:
         return (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
 
     def matches(self, path: Path) -> bool:
-        """Return True if a file has this size and time, or this content with another time, as after copying."""
+        """Return True if a file has this size and time, or this content with a different time, for example after copying."""
         try:
             status = path.stat()
             if status.st_size != self.size:
@@ -47,7 +47,7 @@ class Fingerprint:
             return False
 
     def is_unchanged(self, path: Path) -> bool:
-        """Return True for a regular file, not a link, with this size and with this time or this content."""
+        """Return True for a regular file, not a link, with this size and either this time or this content."""
         try:
             status = path.lstat()
             if not stat.S_ISREG(status.st_mode) or status.st_size != self.size:
@@ -76,14 +76,14 @@ def fingerprint(path: Path) -> Fingerprint:
 
 
 def stamp(path: Path, digest: str | None = None) -> Fingerprint:
-    """Return the fingerprint of a regular file with its sha256, which may be passed as `digest`. Raises OSError."""
+    """Return the fingerprint of a regular file of any size, with its sha256. Pass `digest` if it is known. Raises OSError."""
     sha256 = content_digest(path) if digest is None else digest
     status = path.stat()
     return Fingerprint(status.st_size, status.st_mtime_ns, sha256)
 
 
 def fingerprint_and_digest(path: Path) -> tuple[Fingerprint, str]:
-    """Return the fingerprint of a regular file and its sha256, which has no size limit. Reads it once. Raises OSError."""
+    """Return a regular file's fingerprint, and its sha256 for any size. Reads the file once. Raises OSError."""
     with open_regular(path) as file:
         status = os.fstat(file.fileno())
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -96,10 +96,10 @@ def file_record(file: Fingerprint) -> dict[str, object]:
 
 
 def parse_file(record: object) -> Fingerprint:
-    """Parse the JSON values of `file_record`. Raises ValueError."""
+    """Parse the JSON values that `file_record` returns. Raises ValueError if they are invalid."""
     if not isinstance(record, dict):
-        raise ValueError("not a file record")
+        raise ValueError("invalid file record")
     size, time, digest = record.get("bytes"), record.get("mtime_ns"), record.get("sha256")
     if type(size) is not int or type(time) is not int or not isinstance(digest, str) or len(digest) != 64:
-        raise ValueError("not a file record")
+        raise ValueError("invalid file record")
     return Fingerprint(size, time, digest)

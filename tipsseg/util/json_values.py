@@ -12,14 +12,14 @@ _Value = TypeVar("_Value")
 #: Matches numbers that may exceed the range of floats.
 _MAYBE_HUGE = re.compile(rb'\d{300}|(?<![\w."])\d[\d.]*[eE]\+?\d{3}')
 
-#: Matches escapes of surrogates. A lone surrogate cannot be encoded as UTF-8.
+#: Matches surrogate escapes. A lone surrogate cannot be encoded as UTF-8.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse(data: bytes) -> Any:
-    """Parse a JSON text.
+    """Parse JSON.
 
-    Raises ValueError for invalid JSON, and for deeply nested lists, NaN, infinity, numbers beyond the range of floats and texts
+    Raises ValueError for invalid JSON, and for deeply nested lists, NaN, infinity, numbers beyond the range of floats and strings
     that cannot be encoded as UTF-8.
     """
     try:
@@ -43,9 +43,9 @@ def _refuse_constant(text: str) -> None:
 
 
 def take(record: object, key: str, kind: type[_Value]) -> _Value:
-    """Return the value of a key in a JSON object. Raises ValueError unless the value has this type."""
+    """Return the value of a key in a JSON object. Raises ValueError unless it has the type `kind`."""
     value = record.get(key) if isinstance(record, dict) else None
-    # In Python, JSON's true is an int.
+    # In Python, True is an int.
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ValueError(f"no `{key}`" if value is None else f"`{key}` is {short(value)}")
     return value

@@ -1,4 +1,4 @@
-"""Draw text into images: choose fonts that have its letters, and cut it to the available width."""
+"""Draw text into images: choose fonts that have all letters, and cut text to the available width."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class MixedFont:
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont | MixedFont
 
-#: The end of a text that was cut, and the replacement of a letter that no font has.
+#: The end of a cut text, and the replacement for letters that no font has.
 _CUT, _MISSING = "...", "?"
 
 #: The line height as a multiple of the font size.
@@ -36,19 +36,19 @@ _PLAIN = ("", 0)
 # fixes the language, so that the order and the output do not depend on the user's locale.
 _FONTCONFIG = (
     "fc-match",
-    "-s",  # sorted, only fonts that add letters
+    "-s",  # sorted; only fonts that add letters
     "-f",
     "%{file}\t%{index}\t%{scalable}\t%{color}\n",
     "sans-serif:lang=en:scalable=true:color=false",
 )
 
-#: The end of the output line of a scalable font without colour, which Pillow can draw.
+#: The end of an output line for a font that Pillow can draw: scalable and without colour.
 _SCALABLE = "\tTrue\tFalse"
 
 #: The timeout of fontconfig in seconds. Its first run indexes all fonts.
 _TIMEOUT = 60
 
-#: Fonts to try without fontconfig.
+#: Fonts to try if fontconfig is not installed.
 _FALLBACK_FONTS = (
     *("Arial.ttf", "arial.ttf", "segoeui.ttf", "Arial Unicode.ttf"),
     *("PingFang.ttc", "msyh.ttc", "meiryo.ttc", "malgun.ttf"),
@@ -68,7 +68,10 @@ def text_length(font: Font, text: str) -> float:
 def draw_text(
     draw: ImageDraw.ImageDraw, position: tuple[float, float], text: str, font: Font, *, anchor: str, **style: Any
 ) -> None:
-    """Draw lines of text at (x, y): the centre for the anchor "mm", the middle of the left side for "lm". Pillow gets `style`."""
+    """Draw lines of text at (x, y): the centre for the anchor "mm", the middle of the left side for "lm".
+
+    `style` is passed to Pillow.
+    """
     if not isinstance(font, MixedFont):
         draw.text(position, text, font=font, anchor=anchor, align="center", **style)
         return
@@ -116,7 +119,7 @@ def find_undrawable(texts: Iterable[str]) -> list[str]:
 
 
 def _count_fitting(text: str, font: Font, width: float) -> int:
-    """Return how many letters of a text fit into `width` pixels together with the mark of the cut."""
+    """Return how many letters of a text fit into `width` pixels, including the end mark."""
     fits, too_many = 0, len(text) + 1
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
@@ -142,7 +145,7 @@ def _font_for(text: str, size: int) -> Font:
 def _parts(text: str, size: int) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
     fonts: list[tuple[str, int]] = []
     for letter in text:
-        # Combining marks, joiners and blanks use the font of the letter before.
+        # Combining marks, joiners and blanks use the font of the previous letter.
         joins = letter == " " or unicodedata.category(letter) in ("Mn", "Mc", "Me", "Cf")
         last = fonts[-1] if fonts and joins else None
         fonts.append(last if last and _has_letter(last, letter) else _first_font(letter) or _PLAIN)

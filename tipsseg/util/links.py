@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-#: Error numbers of a file system without links, and of a user who may not make links.
+#: Error numbers if the file system does not support links, or the user may not make them.
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
@@ -19,7 +19,7 @@ def leads_to(place: Path, image: Path) -> bool:
 
 
 def make_link(image: Path, place: Path, temporary: Path) -> bool:
-    """Make a link at `temporary` that is valid once it is renamed to `place`; False if links cannot be made. Raises OSError."""
+    """Make a link at `temporary` that becomes valid when renamed to `place`. Return False if links are not supported."""
     try:
         temporary.symlink_to(os.path.relpath(os.path.realpath(image), os.path.realpath(place.parent)))
     except OSError as error:

@@ -1,12 +1,12 @@
-"""Replace and remove only files that tipsseg wrote: the one rule for every write, link and removal in an output folder.
+"""Replace and remove only files that tipsseg wrote. This rule holds for every write, link and removal in an output folder.
 
-An existing file is replaced or removed only if a record says that tipsseg wrote it and its content has not changed since. Records:
+An existing file is replaced or removed only if a record shows that tipsseg wrote it and that its content has not changed since:
 
-    the entry of an image   the digests of its files
-    run.json                the digests of the files for the whole run
-    notes                   the digests of files that a run was about to put in place, in case it is killed
+    image entries   the digests of per-image files
+    run.json        the digests of run files, which cover all images
+    notes           the digests of files that a run is about to put in place, in case it is killed
 
-A file that has the new content already is never in the way. No write follows a link out of the output folder.
+A file that already has the new content may also be replaced. No write follows a link out of the output folder.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from tipsseg.util.fingerprint import Fingerprint, content_digest, file_record, s
 from tipsseg.util.links import leads_to, make_link
 from tipsseg.util.record_paths import actual_path
 
-#: In place of a digest, for a link.
+#: Recorded for a link, instead of a digest.
 LINK = "link"
 
-#: In place of a digest, for something other than a regular file, and for a file that cannot be read.
+#: Returned for an unreadable file and for anything but a regular file, instead of a digest.
 _OTHER = ""
 
 _NOT_OURS = "tipsseg did not write this file, or it was changed since"
@@ -41,25 +41,25 @@ _OUTSIDE = "Put a folder in the place of the link, or choose another output fold
 
 
 class Notes(Protocol):
-    """Records of files that are about to be put in place: place, digest or LINK, and the image, "" for the whole run."""
+    """Records of files that are about to be put in place: (place, digest or LINK, image), with the image "" for run files."""
 
     def note_ahead(self, files: Iterable[tuple[str, str, str]]) -> None:
         """Record files durably. Raises OutputError."""
 
     def ahead(self) -> Iterable[tuple[str, str, str]]:
-        """Return the files whose images or runs are not recorded yet."""
+        """Return the files whose image or run is not recorded yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedFile:
-    """A file of an image under its temporary name.
+    """A file of an image that still has a temporary name.
 
     Attributes:
-        temporary: The temporary name.
-        path: The final name.
+        temporary: The temporary path.
+        path: The final path.
         digest: The sha256 of its content, in hex.
-        form: Its format.
-        link: Where a link to the image is made together with the file; None: no link.
+        form: The name of its format.
+        link: The path of the link to the image that is made with the file; None for no link.
     """
 
     temporary: Path
@@ -76,12 +76,12 @@ class StagedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Former:
-    """Recorded files of an image before they are replaced.
+    """The recorded files of an image that are about to be replaced.
 
     Attributes:
-        replaceable: Files that may be replaced: the path relative to the output folder, and its recorded sha256.
-        formats: The formats that the image was in; tipsseg made the links to it in these.
-        content: The sha256 of the image; copies of it may be in place of links.
+        replaceable: Files that may be replaced, as (path relative to the output folder, recorded sha256).
+        formats: The formats that the image was written in. tipsseg made the links to the image in their folders.
+        content: The sha256 of the image, of which copies may replace links.
     """
 
     replaceable: frozenset[tuple[str, str]] = frozenset()
@@ -90,10 +90,10 @@ class Former:
 
 
 class Ownership:
-    """The files of an output folder that tipsseg wrote. A copy in another process can stage files."""
+    """The files that tipsseg wrote into an output folder. A copy in another process can stage files."""
 
     def __init__(self, output: Path, owner: str = "") -> None:
-        """Know nothing yet; see `load`. `owner` is a part of temporary names, see `files.atomic_path`."""
+        """Start without records; `load` adds them. `owner` is a part of temporary names; see `files.atomic_path`."""
         self._output = output
         self._owner = owner
         self._real = ""
@@ -102,11 +102,11 @@ class Ownership:
         self._pending: dict[str, set[str]] = {}
 
     def load(self, written: Mapping[str, Fingerprint], notes: Notes | None = None) -> None:
-        """Read what earlier runs wrote. Raises OutputError.
+        """Load the records of earlier runs. Raises OutputError.
 
         Args:
-            written: The files for the whole run, by their paths relative to the output folder, see `record`.
-            notes: Where files that are about to be put in place are recorded; None: nowhere.
+            written: The run files by path relative to the output folder; see `record`.
+            notes: The records of files that are about to be put in place; None to record nothing.
         """
         self._notes = notes
         self._written = dict(written)
@@ -114,20 +114,20 @@ class Ownership:
         for place, digest, image in () if notes is None else notes.ahead():
             self._pending.setdefault(place, set()).add(digest)
             path = actual_path(self._output, place)
-            # A file for the whole run that was put in place, but is not in run.json.
+            # A run file that was put in place, but is not in run.json.
             if not image and digest_of(path) == digest:
                 self._written[place] = stamp(path, digest)
 
     def record(self) -> dict[str, object]:
-        """Return the files for the whole run, as run.json has them under `files`."""
+        """Return the run files, as listed in run.json under `files`."""
         return {place: file_record(self._written[place]) for place in sorted(self._written)}
 
     def as_they_are(self, paths: Iterable[Path]) -> frozenset[tuple[str, str]]:
-        """Return the present files at these paths, as `Former.replaceable`."""
+        """Return the current files at these paths, in the form of `Former.replaceable`."""
         return frozenset((self._place(path), digest_of(path)) for path in paths)
 
     def remove_pending(self) -> list[Path]:
-        """Remove the files that a killed run left; return those that were changed since, and stay. Raises OutputError."""
+        """Remove the files that a killed run left. Return those that were changed since, which are kept. Raises OutputError."""
         kept = []
         for place, digests in self._pending.items():
             path = actual_path(self._output, place)
@@ -138,12 +138,12 @@ class Ownership:
         return kept
 
     def is_pending(self, path: Path) -> bool:
-        """Return True if a killed run was about to put the present file at a path."""
+        """Return True if the file at a path is one that a killed run was about to put there."""
         known = self._pending.get(self._place(path), ())
         return bool(known) and _digest(path) in known
 
     def is_unchanged(self, path: Path) -> bool:
-        """Return True if a file for the whole run is absent, or as tipsseg wrote it, by size and time or by content."""
+        """Return True if a run file is absent or as tipsseg wrote it, compared by size and time or by content."""
         with suppress(OSError):
             known = self._written.get(self._place(path))
             if known is not None and not path.is_symlink() and known.matches(path):
@@ -151,25 +151,25 @@ class Ownership:
         return self._may_replace(path, ())
 
     def adopt(self, path: Path) -> None:
-        """Record an existing file as one for the whole run that tipsseg wrote. Raises OutputError."""
+        """Record an existing file as a run file that tipsseg wrote. Raises OutputError."""
         try:
             self._written[self._place(path)] = stamp(path)
         except OSError as error:
             raise output_error(path, error) from error
 
     def refuse_changed(self, path: Path, hint: str = MOVE) -> None:
-        """Raise OutputError if a file for the whole run exists, and is not as tipsseg wrote it."""
+        """Raise OutputError if a run file exists and is not as tipsseg wrote it."""
         if not self.is_unchanged(path):
             raise OutputError(path, _NOT_OURS, hint, only_this=True)
 
     def stage(self, form: str, path: Path, data: bytes, link: Path | None) -> tuple[StagedFile, Fingerprint]:
-        """Write a file of an image under a temporary name in its folder. Any thread and process may call it.
+        """Write a file of an image under a temporary name in its folder. Safe to call from any thread or process.
 
         Returns:
             The file for `put`, and its fingerprint for the records.
 
         Raises:
-            OutputError: If a link leads out of the output folder, or the system refuses.
+            OutputError: A link leads out of the output folder, or the file cannot be written.
         """
         self.refuse_outside(path)
         digest = hashlib.sha256(data).hexdigest()
@@ -185,10 +185,10 @@ class Ownership:
             raise
 
     def put(self, ref: ImageRef, files: Sequence[StagedFile], former: Former) -> None:
-        """Put the files of an image in place, and its links; if one file is in the way, put none.
+        """Put the files and links of an image in place. If an existing file is in the way of one, put none in place.
 
         Raises:
-            OutputError: A file is in the way, or the system refuses. The temporary files are removed.
+            OutputError: A file is in the way, or cannot be renamed. The temporary files are then removed.
         """
         try:
             for file in files:
@@ -210,19 +210,19 @@ class Ownership:
             raise
 
     def copy(self, ref: ImageRef, source: BinaryIO, path: Path, times: tuple[int, int]) -> None:
-        """Put a copy of a file in place, with these times of access and change in nanoseconds. Raises OutputError as `put` does."""
+        """Put a copy of a file in place, with these access and modification times in nanoseconds. Raises OutputError like `put`."""
         self.refuse_outside(path)
         with atomic_path(path, self._owner) as temporary:
             with temporary.open("wb") as target:
                 shutil.copyfileobj(source, target)
             digest = content_digest(temporary)
-            os.utime(temporary, ns=times)  # after reading, which is an access
+            os.utime(temporary, ns=times)  # after reading, which changes the access time
             self._approve(path, digest, ())
             self._note([(path, digest)], ref.name)
 
     @contextmanager
     def replacing(self, path: Path) -> Iterator[Path]:
-        """Yield a temporary path for a file for the whole run, and rename it afterwards, as `files.atomic_path` does.
+        """Yield a temporary path for a run file and rename it afterwards, like `files.atomic_path`.
 
         Raises:
             OutputError: A file is in the way, a link leads out of the output folder, or the system refuses.
@@ -237,19 +237,19 @@ class Ownership:
         self._written[self._place(path)] = written
 
     def write_run_file(self, path: Path, data: bytes) -> None:
-        """Write a file for the whole run; see `replacing`."""
+        """Write a run file; see `replacing`."""
         with self.replacing(path) as temporary:
             temporary.write_bytes(data)
 
     def link(self, ref: ImageRef, place: Path, *, ours: bool) -> None:
         """Make a relative link to an image at `place`, or a copy if the file system has no links.
 
-        A link has no content that could be compared: any link at the place of a recorded one counts as that one.
+        A link has no content to compare: any link at the place of a recorded link counts as the recorded one.
 
         Args:
             ref: The image.
             place: A path below the output folder.
-            ours: Whether the manifest says that tipsseg made a link there.
+            ours: True if the manifest shows that tipsseg made a link there.
 
         Raises:
             OutputError: A file is in the way, a link leads out of the output folder, or the system refuses.
@@ -260,7 +260,7 @@ class Ownership:
             self._make_link(ref, place)
 
     def _approve_link(self, ref: ImageRef, place: Path, content: str | None, *, ours: bool) -> None:
-        """Raise OutputError if a link, or a copy of the image, must not get the name `place`."""
+        """Raise OutputError if a link to the image, or a copy of it, must not be put at `place`."""
         self.refuse_outside(place)
         if place.is_symlink():
             may = ours or LINK in self._pending.get(self._place(place), ())
@@ -276,7 +276,7 @@ class Ownership:
                 self._note([(place, content_digest(temporary))], ref.name)
 
     def restore_link(self, ref: ImageRef, place: Path) -> None:
-        """Make a link of tipsseg lead to its image again, after the image was moved. Raises OutputError."""
+        """Restore a link that tipsseg made, after its image was moved. Raises OutputError."""
         if not leads_to(place, ref.path) and (place.is_symlink() or not os.path.lexists(place)):
             self.link(ref, place, ours=True)
 
@@ -298,10 +298,10 @@ class Ownership:
         except OSError as error:
             raise output_error(place, error) from error
         with suppress(OSError):
-            os.removedirs(path.parent)  # those that are empty
+            os.removedirs(path.parent)  # only empty folders
 
     def refuse_taken(self, path: Path, place: Path) -> None:
-        """Raise OutputError if a file cannot move to a place because it is taken, but not by the moved link itself."""
+        """Raise OutputError if the place that a file moves to is taken, except by a link to the same image."""
         if not (os.path.lexists(path) and os.path.lexists(place)):
             return
         links = path.is_symlink() and place.is_symlink()
@@ -309,13 +309,13 @@ class Ownership:
             raise OutputError(place, _NOT_OURS, MOVE, only_this=True)
 
     def remove_link(self, place: Path) -> None:
-        """Remove a link that tipsseg made; anything but a link stays. Raises OutputError."""
+        """Remove a link that tipsseg made. Anything but a link is kept. Raises OutputError."""
         self.refuse_outside(place)
         if place.is_symlink():
             remove_file(place)
 
     def remove(self, path: Path, digests: Collection[str]) -> bool:
-        """Remove a file that has one of these digests; return True if the path is free now. Raises OutputError."""
+        """Remove a file if it has one of these digests. Return True if the path is then free. Raises OutputError."""
         self.refuse_outside(path)
         if not os.path.lexists(path):
             return True
@@ -325,12 +325,12 @@ class Ownership:
         return True
 
     def remove_run_files(self) -> None:
-        """Remove the files for the whole run, but those that were changed. Raises OutputError."""
+        """Remove all run files except changed ones. Raises OutputError."""
         for place in list(self._written):
             self.remove_run_file(self._output / place)
 
     def remove_run_file(self, path: Path) -> None:
-        """Remove a file for the whole run, unless it was changed, and drop it from `record`. Raises OutputError."""
+        """Remove a run file unless it was changed, and drop it from `record`. Raises OutputError."""
         self.remove(path, ())
         self._written.pop(self._place(path), None)
 
@@ -350,7 +350,7 @@ class Ownership:
         return known is not None and known.sha256 == digest
 
     def refuse_outside(self, path: Path) -> None:
-        """Raise OutputError if a link on the way to a path below the output folder leads out of it."""
+        """Raise OutputError if a link in a path leads out of the output folder."""
         self._real = self._real or os.path.realpath(self._output)
         real = os.path.realpath(path.parent)
         if not Path(real).is_relative_to(self._real):
@@ -377,10 +377,10 @@ def digest_of(path: Path) -> str:
 
 
 def _digest(path: Path) -> str | None:
-    """Return the sha256 of a file, in hex; None for nothing or a folder, which no file can replace; else _OTHER."""
+    """Return the sha256 of a regular file in hex; None if absent, or for a folder, which no file can replace; else _OTHER."""
     try:
         mode = path.lstat().st_mode
-    except OSError:  # nothing, or nothing that can be seen; then writing fails with the reason
+    except OSError:  # absent or inaccessible; writing will then report the reason
         return None
     if stat.S_ISDIR(mode):
         return None

@@ -1,7 +1,7 @@
 """Escape control characters and line ends; format numbers, names and lists for messages.
 
-Names of files and classes are untrusted. One with an escape sequence or a line end could clear the screen, or imitate a message of
-the program.
+Names of files and classes are untrusted. A name with an escape sequence or a line end could clear the screen, or imitate a
+message of the program.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def one_line(name: str) -> str:
 
 
 def control_character(text: str) -> str:
-    """Return the first control character or noncharacter of a text, escaped; "" if there is none."""
+    """Return the first control character or noncharacter of a text, escaped; "" if it has none."""
     match = _CONTROL.search(text)
     return printable(match[0]) if match else ""
 

@@ -1,6 +1,6 @@
 """Check that paths in records stay in their folder, and convert them to file paths.
 
-Records are UTF-8, but file names may have other bytes: `types.printable_path` escapes them as "\\udc80" and so on.
+Records are UTF-8, but file names may contain other bytes: `types.printable_path` escapes them as "\\udc80" and so on.
 """
 
 from __future__ import annotations

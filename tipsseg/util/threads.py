@@ -1,4 +1,4 @@
-"""Run work in threads with results in order; consume an iterable in a thread of its own."""
+"""Run work in threads and return results in order; consume an iterable in its own thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _STOP_TIMEOUT = 0.5
 
 
 def map_in_order(jobs: int, work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Generator[_Result, None, None]:
-    """Yield `work(item)` for all items, in order, from `jobs` threads. Reads few items ahead. Close it to stop early."""
+    """Yield `work(item)` for all items, in order, from `jobs` threads. Reads only a few items ahead.
+
+    Close the generator to stop early.
+    """
     waiting: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(jobs) as pool:
         try:
@@ -32,7 +35,7 @@ def map_in_order(jobs: int, work: Callable[[_Item], _Result], items: Iterable[_I
 
 
 class Feeder(Generic[_Item]):
-    """Consume items in a thread of its own, up to a maximum number of items in progress."""
+    """Consume items in a separate thread, with a maximum number of items in progress."""
 
     def __init__(self, items: Iterable[_Item], room: int, notify: Callable[[], None]) -> None:
         """Start the thread.
@@ -40,7 +43,7 @@ class Feeder(Generic[_Item]):
         Args:
             items: The items. Iteration may block.
             room: The maximum number of items in progress: consumed, but not yet released by `make_room`.
-            notify: Called in the thread after each item, and at the end.
+            notify: A function that the thread calls after each item, and at the end.
         """
         self._items = items
         self._happened = notify

@@ -1,1 +1,1 @@
-"""Vocabularies: class names, their files and presets, prompt templates, the background, colours."""
+"""Vocabularies: class names, files, presets, prompt templates, background phrases and colours."""

@@ -1,7 +1,7 @@
-"""The general background phrases of the background "auto", and how to drop those that are synonyms of a class.
+"""The background phrases of the background "auto", except those that are synonyms of a class.
 
-A background phrase that is a synonym of a class would take pixels from it. `drop_equal_words` compares the words;
-`match_synonyms` compares text embeddings, which shows that "ocean" and "sea" are synonyms.
+A background phrase that is a synonym of a class would take pixels from that class. `drop_equal_words` compares the words;
+`match_synonyms` compares text embeddings, which also finds that "ocean" and "sea" are synonyms.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ GENERAL_BACKGROUND: tuple[str, ...] = (
     "cloud", "lamp", "door", "window", "ceiling", "shelf", "curtain", "stair", "floor", "hill", "rail", "fence",
 )  # fmt: skip
 
-#: The pairs of GENERAL_BACKGROUND that are synonyms. All other pairs have different meanings.
+#: The synonyms in GENERAL_BACKGROUND. All other pairs have different meanings.
 _SYNONYMS = (("tree", "wood"), ("sea", "river"), ("mountain", "hill"))
 
 #: The maximum fraction of pairs with different meanings that may reach the threshold.
@@ -34,21 +34,21 @@ def drop_equal_words(phrases: Iterable[str], names: Iterable[str]) -> tuple[str,
 
 
 def _forms(text: str) -> set[str]:
-    """Return the singular and plural forms that a text may have."""
+    """Return a text with its possible singular and plural forms."""
     shorter = {text.removesuffix(ending) for ending in ("s", "es")}
     return {text, f"{text}s", f"{text}es", *shorter}
 
 
 def synonym_threshold(vectors: NDArray[np.float32]) -> float:
-    """Return the cosine from which two texts count as synonyms.
+    """Return the lowest cosine at which two texts count as synonyms.
 
     Typical cosines differ between models, so the threshold is calibrated on the model's own text tower. GENERAL_BACKGROUND has 3
-    pairs of synonyms (tree and wood, sea and river, mountain and hill) and some 300 pairs with different meanings. The threshold is
-    the lowest cosine of the synonyms; if more than 5 % of the other pairs reach that, it is the 95th percentile of the other pairs.
-    A low threshold is safe, because the two errors are not equally bad: dropping a phrase by mistake leaves two dozen other
-    background phrases, but keeping a synonym halves its class.
+    pairs of synonyms (tree and wood, sea and river, mountain and hill) and about 300 pairs with different meanings. The threshold
+    is the lowest cosine of a pair of synonyms, or the 95th percentile of the other pairs if that is higher. A low threshold is
+    safe, because the two errors are not equally bad: dropping a phrase by mistake leaves two dozen other background phrases, but
+    keeping a synonym loses half of its class.
 
-    `vectors` are the unit text embeddings of GENERAL_BACKGROUND in its order, [25, D] float32.
+    `vectors` are the unit text embeddings of GENERAL_BACKGROUND in order, [25, D] float32.
     """
     cosines = vectors @ vectors.T  # [25, 25]
     number = {phrase: index for index, phrase in enumerate(GENERAL_BACKGROUND)}
@@ -61,7 +61,7 @@ def synonym_threshold(vectors: NDArray[np.float32]) -> float:
 
 
 def match_synonyms(classes: NDArray[np.float32], background: NDArray[np.float32], threshold: float) -> NDArray[np.intp]:
-    """Match background phrases with the class phrases that are their synonyms.
+    """Match background phrases with class phrases that are synonyms.
 
     Args:
         classes: [P, D] float32, unit text embeddings of the class phrases.
@@ -69,7 +69,7 @@ def match_synonyms(classes: NDArray[np.float32], background: NDArray[np.float32]
         threshold: The cosine from `synonym_threshold`.
 
     Returns:
-        [B] the index of the closest class phrase per background phrase; -1 if it is below the threshold.
+        [B], the index of the closest class phrase for each background phrase; -1 if its cosine is below the threshold.
     """
     cosines = background @ classes.T  # [B, P]
     closest = cosines.argmax(1)

@@ -38,19 +38,19 @@ def read_vocabulary(
     """Read a vocabulary from a preset or a file.
 
     Args:
-        source: The name of a preset, or a path. If a file has the name of a preset, pass "./ade20k". Files that end in .toml are
+        source: A preset name, or a path. For a file that has the name of a preset, pass "./ade20k". Files that end in .toml are
             TOML; all others have one class per line.
-        background: Replaces the background of the file; see `make_vocabulary`.
-        templates: Replaces the templates of the file, but not those of single classes; see `make_vocabulary`.
+        background: Replaces the background in the file; see `make_vocabulary`.
+        templates: Replaces the templates in the file, but not those of individual classes; see `make_vocabulary`.
 
     Returns:
         The vocabulary. Its `source` is the name of the preset or file.
 
     Raises:
-        VocabularyError: The file is not a valid vocabulary. The error has its path, and the line or class if known.
+        VocabularyError: The file is not a valid vocabulary. The error states the path, and the line or class if known.
     """
     if not isinstance(source, str | Path):
-        raise VocabularyError(f"a vocabulary must be the name of a preset or a path, not {quote(source)}")
+        raise VocabularyError(f"a vocabulary must be a preset name or a path, not {quote(source)}")
     path = _locate(source)
     if is_fit(path):
         raise VocabularyError(

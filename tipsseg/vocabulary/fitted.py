@@ -1,4 +1,4 @@
-"""Class vectors that were fitted to masks, and their file format."""
+"""Class vectors fitted to masks, and their file format."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ FIT_SUFFIX = ".fit"
 _KEY = "tipsseg"
 _KIND = "tipsseg.fit"
 _VERSION = 1
-#: A safetensors file starts with the length of its JSON header in this many bytes, then the header.
+#: A safetensors file starts with the length of its JSON header, which takes this many bytes.
 _LENGTH_BYTES = 8
 _MAX_BYTES = 1 << 30
 
-#: Real fits stay far below; larger values would make logits infinite.
+#: The limit for vectors and biases, far above the values of real fits. Larger values would make logits infinite.
 _MAX_VALUE = 1e6
 
 Values = NDArray[np.float32]
@@ -63,14 +63,14 @@ class FittedVocabulary:
 
     Attributes:
         vocabulary: The classes and the background phrases; its `fit` is the digest of the vectors.
-        vectors: [P, D] float32, in the order of the vocabulary's phrases. They are not unit vectors.
+        vectors: [P, D] float32, one per phrase of the vocabulary, in order. They are not unit vectors.
         biases: [P] float32, added to the products of vectors and patch features. The sums replace the cosines.
         temperature: The temperature of the softmax over these sums.
-        model: The sha256 of the model files, by file name.
-        model_id: The id of the model in weights.lock, or the name of its folder.
+        model: The sha256 of each model file, by file name.
+        model_id: The model id in weights.lock, or the name of the model folder.
         mode: The mode of the training images; see `LabelOptions`.
         short_side: The shorter side of the training images as model input, in pixels.
-        scores: The results by class id. If there are background phrases, the background comes first.
+        scores: The results in the order of class ids. With background phrases, the background comes first.
         labels_version: See `types.LABELS_VERSION`.
     """
 
@@ -97,17 +97,17 @@ class FittedVocabulary:
     def check(
         self, model: Mapping[str, object], model_id: str, mode: Mode | None = None, short_side: int | None = None
     ) -> None:
-        """Raise UsageError if the fit does not match a model, or its mode and short side.
+        """Raise UsageError unless the fit matches a model, a mode and a short side.
 
         Args:
-            model: The sha256 of the model files. Files that only one of both lists are not compared.
-            model_id: The id of the model, for messages.
+            model: The sha256 of each model file, by file name. Only files that both sides list are compared.
+            model_id: The model id, for messages.
             mode: The mode of the images, or None if unknown.
             short_side: The short side of the images, or None if unknown.
         """
         if self.labels_version != LABELS_VERSION:
             raise UsageError(
-                "the fitted vocabulary was made for another version of the labels", "Fit again with this version."
+                "the fitted vocabulary was made with a different version of the labels", "Fit again with this version."
             )
         if any(self.model[name] != model[name] for name in self.model.keys() & model.keys()):
             raise self.wrong_model_error(model_id)
@@ -119,15 +119,15 @@ class FittedVocabulary:
             )
 
     def wrong_model_error(self, model_id: str) -> UsageError:
-        """Return the error for the use of this fit with another model."""
-        other = f"another {model_id}, with other files" if model_id == self.model_id else model_id
+        """Return the error for using this fit with another model."""
+        other = f"a different {model_id}, with different files" if model_id == self.model_id else model_id
         return UsageError(
             f"the fitted vocabulary needs the model {self.model_id}, but this model is {other}",
             f"Load the model of the fit with argument `model`={self.model_id}, or fit again with this model.",
         )
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file. Its bytes are deterministic. Raises OutputError."""
+        """Write the fit as a safetensors file. The bytes are deterministic. Raises OutputError."""
         from safetensors.numpy import save
 
         vocabulary = self.vocabulary
@@ -151,7 +151,7 @@ class FittedVocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> FittedVocabulary:
-        """Read a file that `save` wrote. Raises VocabularyError."""
+        """Read a file that `save` wrote. Raises VocabularyError if it cannot be read or is not a fit."""
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
@@ -173,12 +173,12 @@ class FittedVocabulary:
         return fitted
 
 
-#: Classes as functions of the library take them: names, ClassSpecs, a dict of names with their synonyms, a vocabulary, or a fit.
+#: Classes that library functions accept: names, ClassSpecs, a dict of names with their synonyms, a vocabulary, or a fit.
 Classes = Vocabulary | FittedVocabulary | Sequence[str | ClassSpec] | Mapping[str, Sequence[str]]
 
 
 def as_vocabulary(classes: Classes) -> tuple[Vocabulary, FittedVocabulary | None]:
-    """Return the vocabulary of classes, and their fit if they have one. Raise VocabularyError."""
+    """Return the vocabulary of classes, and their fit or None. Raises VocabularyError if the classes are invalid."""
     if isinstance(classes, FittedVocabulary):
         return classes.vocabulary, classes
     return (classes if isinstance(classes, Vocabulary) else make_vocabulary(classes)), None
@@ -195,7 +195,7 @@ def _read_score(record: Mapping[str, Any]) -> ClassFit:
 
 
 def _parse_fit(record: Mapping[str, Any], tensors: Mapping[str, Values]) -> FittedVocabulary:
-    """Build the fit of a file. Raises ValueError, LookupError, TypeError or AttributeError if the record is not valid."""
+    """Build a fit from a record and tensors. Raises ValueError, LookupError, TypeError or AttributeError if they are invalid."""
     if (record["kind"], record["version"]) != (_KIND, _VERSION):
         raise ValueError("another kind or version")
     specs = [ClassSpec(**entry) for entry in record["classes"]]

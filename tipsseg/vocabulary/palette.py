@@ -1,4 +1,4 @@
-"""Colours of class ids: our own palette, a colour-blind-safe palette, and the palette of PASCAL VOC."""
+"""Colours for class ids: the default palette, a colour-blind-safe palette, and the PASCAL VOC palette."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import colorsys
 
 from tipsseg.types import Colour, LabelClass
 
-# The first dozen is chosen by hand, because most runs use no more classes: neighbours in the list differ in hue and lightness.
+# The first twelve colours are chosen by hand, because most runs have no more classes. Neighbours differ in hue and lightness.
 _FIRST: tuple[Colour, ...] = (
     (230, 57, 70),  # red
     (46, 134, 222),  # blue
@@ -23,7 +23,7 @@ _FIRST: tuple[Colour, ...] = (
 )
 
 # Further hues advance by the golden angle, which always lands in the widest gap. Lightness and saturation cycle, so that ids with
-# similar hues differ in those. The values were optimized for the largest minimum distance in CIELAB of the first thirty colours.
+# similar hues differ in these. The values maximize the minimum CIELAB distance between the first thirty colours.
 _GOLDEN_TURN = 0.381966
 _FIRST_HUE = 0.04
 _LIGHTNESS = (0.36, 0.50, 0.74)
@@ -33,7 +33,7 @@ _SATURATION = (0.90, 0.45)
 def colour(index: int) -> Colour:
     """Return the colour (red, green, blue) of class id `index` >= 1, never close to black, white or grey.
 
-    Some dozens of ids are easy to distinguish; the colours of higher ids are closer.
+    The colours of a few dozen ids are easy to distinguish. Above that, they get more similar.
     """
     if index <= len(_FIRST):
         return _FIRST[index - 1]
@@ -60,7 +60,7 @@ _SHADES = (1.0, 0.6, 0.8)
 
 
 def safe_colour(index: int) -> Colour:
-    """Return the colour of class id `index` >= 1 in the colour-blind-safe palette. Above id 7, darker shades repeat."""
+    """Return the colour of class id `index` >= 1 in the colour-blind-safe palette. Ids above 7 repeat it in darker shades."""
     cycle, position = divmod(index - 1, len(_SAFE))
     shade = _SHADES[cycle % len(_SHADES)]
     red, green, blue = (round(shade * part) for part in _SAFE[position])
@@ -68,12 +68,12 @@ def safe_colour(index: int) -> Colour:
 
 
 def palette_colour(entry: LabelClass) -> Colour:
-    """Return the colour of a class in the palette of a mask: the colour that the user chose, or else that of PASCAL VOC."""
+    """Return the colour of a class in a mask palette: the colour that the user chose, or else the PASCAL VOC colour."""
     return voc_colour(entry.id) if entry.colour == colour(entry.id) else entry.colour
 
 
 def voc_colour(index: int) -> Colour:
-    """Return the colour of class id `index` >= 0 in the palette of PASCAL VOC: black for 0, unique below 2 ** 24."""
+    """Return the PASCAL VOC colour of class id `index` >= 0: black for 0, unique below 2 ** 24."""
     red = green = blue = 0
     for shift in range(7, -1, -1):
         red |= (index & 1) << shift

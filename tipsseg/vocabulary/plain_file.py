@@ -1,4 +1,4 @@
-"""Read vocabularies from plain text files: one class per line, and comments."""
+"""Read vocabularies from plain text files, with one class per line and comments."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tipsseg.vocabulary.vocabulary import ClassSpec, check_phrase_count
 
 
 def parse_lines(path: Path, text: str) -> tuple[ClassSpec, ...]:
-    """Parse a text with one class per line; `path` names the file in errors.
+    """Parse text with one class per line; `path` names the file in errors.
 
-    Raises VocabularyError with the line if the file has another format.
+    Raises VocabularyError with the line number if the text looks like another format.
     """
     if path.suffix.lower() in _OTHER_SUFFIXES:
         raise VocabularyError(
@@ -30,7 +30,7 @@ def parse_lines(path: Path, text: str) -> tuple[ClassSpec, ...]:
                 raise VocabularyError(f"{fault}, in a file with one class per line", hint, path=path, line=number)
     if len(lines) == 1 and "," in lines[0][1]:
         raise VocabularyError(
-            "the only line has commas, but a line is one class",
+            "the only line contains commas, but each line is one class",
             "Write one class per line.",
             path=path,
             line=lines[0][0],

@@ -1,4 +1,4 @@
-"""Prompt templates: sentences for the text tower with a placeholder, `{}`, for the phrase."""
+"""Prompt templates: sentences for the text tower, with the placeholder `{}` for the phrase."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROTOCOL_TEMPLATES: tuple[str, ...] = (
 #: The template sets by name.
 TEMPLATES: Mapping[str, tuple[str, ...]] = {"protocol": PROTOCOL_TEMPLATES, "plain": ("{}",)}
 
-#: Every template multiplies the time to encode a vocabulary.
+#: The time to encode a vocabulary is proportional to the number of templates.
 MAX_TEMPLATES = 1000
 
 
@@ -34,7 +34,7 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
     """Return trimmed templates. Raises VocabularyError unless each is valid."""
     if isinstance(templates, str) or not isinstance(templates, Sequence):
         hint = f"A vocabulary file can also name a set: {', '.join(TEMPLATES)}."
-        raise VocabularyError(f"templates must be a list of texts, not {quote(templates)}", hint)
+        raise VocabularyError(f"templates must be a list of strings, not {quote(templates)}", hint)
     if not templates:
         raise VocabularyError("no templates", 'Add at least one, such as "a photo of a {}."')
     if len(templates) > MAX_TEMPLATES:

@@ -1,4 +1,4 @@
-"""Read and check texts that users write: small files and phrases."""
+"""Read and check user text: small files and phrases."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ MAX_BYTES = 8_000_000
 #: The maximum length of a phrase in characters, far above the maximum input of the text towers.
 MAX_TEXT = 1000
 
-#: A comment starts at the beginning of a line, or with "#" between blanks: "item #5" is a name.
+#: "#" starts a comment at the beginning of a line or between blanks: "item #5" is a name.
 _COMMENT = re.compile(r"(^|\s)#(\s.*)?$|^\s*#.*$")
 
 
 def read_text(path: Path, what: str) -> str:
     """Read a small UTF-8 file, with or without a byte order mark, and convert line ends to "\\n".
 
-    Raises VocabularyError. `what` describes the file in messages, such as "a vocabulary file".
+    `what` describes the file in messages, such as "a vocabulary file". Raises VocabularyError if the file cannot be read, is too
+    large or is not text.
     """
     try:
-        with path.open("rb") as file:  # may be a pipe, or endless
+        with path.open("rb") as file:  # may be an endless pipe
             data = file.read(MAX_BYTES + 1)
     except IsADirectoryError as error:
         raise VocabularyError(f"{path} is a folder, not {what}") from error
@@ -51,13 +52,13 @@ def read_text(path: Path, what: str) -> str:
 
 
 def check_text(text: object, what: str) -> str:
-    """Return a phrase or a template trimmed, with spaces for tabs and line ends.
+    """Trim a phrase or a template, and replace tabs and line ends with spaces.
 
-    Raises VocabularyError. `what` describes the text in messages, such as "a synonym". Control characters are refused: the model
-    does not know them, and they break files and terminals.
+    `what` describes the text in messages, such as "a synonym". Raises VocabularyError for invalid text. Control characters are
+    invalid: the model does not know them, and they break files and terminals.
     """
     if not isinstance(text, str):
-        raise VocabularyError(f"{what} must be a text, not {quote(text)}")
+        raise VocabularyError(f"{what} must be a string, not {quote(text)}")
     text = text.translate(_BLANKS).strip(" ")
     if len(text) > MAX_TEXT:
         raise VocabularyError(f"{what} has {len(text)} characters; the limit is {MAX_TEXT}: {quote(text)}")
@@ -71,10 +72,7 @@ def check_text(text: object, what: str) -> str:
 
 
 def content_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the non-blank lines, trimmed and without comments, with their numbers from 1.
-
-    A comment starts with "#" at the beginning of a line, or with "#" between blanks.
-    """
+    """Yield the non-blank lines, trimmed and without comments, with their numbers from 1."""
     for number, line in enumerate(text.split("\n"), start=1):
         content = _COMMENT.sub("", line).strip()
         if content:

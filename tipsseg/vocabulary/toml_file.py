@@ -55,18 +55,18 @@ def parse_toml(path: Path, text: str) -> Content:
 
     Raises VocabularyError with the line for invalid TOML, and with the class for an unknown key.
     """
-    # The memory that tomllib needs grows with the square of the number of parts.
+    # The memory that tomllib needs grows with the square of the number of parts in a key.
     start = _find_long_key(text)
     if start is not None:
         reason = f"a key has more than {_MAX_PARTS} parts"
-        raise VocabularyError(reason, "Keys have one part.", path=path, line=text.count("\n", 0, start) + 1)
+        raise VocabularyError(reason, "Keys must have one part.", path=path, line=text.count("\n", 0, start) + 1)
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(path, text, error) from error
     except RecursionError as error:
         raise VocabularyError("not a vocabulary: lists or tables are nested too deeply", path=path) from error
-    except ValueError as error:  # numbers of thousands of digits
+    except ValueError as error:  # numbers with thousands of digits
         raise VocabularyError(f"not a vocabulary: {shorten(str(error))}", path=path) from error
     with locate_errors(path):
         _require_known(table, _KEYS)
@@ -87,7 +87,7 @@ def parse_class(value: object) -> ClassSpec:
         return ClassSpec(value)
     if not isinstance(value, dict):
         raise VocabularyError(
-            f"a class must be a text or a table, not {quote(value)}", 'For example: { name = "tree" }'
+            f"a class must be a string or a table, not {quote(value)}", 'For example: { name = "tree" }'
         )
     table: dict[str, Any] = value
     _require_known(table, _CLASS_KEYS, f" of {quote(table['name'])}" if isinstance(table.get("name"), str) else "")
@@ -137,7 +137,7 @@ _KEY = re.compile(rf"{_PART}(?:[ \t]*+\.[ \t]*+{_PART})*+")
 
 
 def _find_long_key(text: str) -> int | None:
-    """Return the start of the first key with too many parts; None if there is none."""
+    """Return the start of the first key with too many parts, or None."""
     for match in _KEY.finditer(text):
         if match[0].count(".") >= _MAX_PARTS and len(re.findall(_PART, match[0])) > _MAX_PARTS:
             return match.start()
@@ -148,7 +148,7 @@ def _find_long_key(text: str) -> int | None:
 
 
 def vocabulary_toml(vocabulary: Vocabulary) -> str:
-    """Return a vocabulary as the text of a TOML file. Reading it returns the same classes and phrases."""
+    """Format a vocabulary as the text of a TOML file. Reading it back returns the same classes and phrases."""
     names = [name for name, templates in TEMPLATES.items() if templates == vocabulary.templates]
     background = "auto" if vocabulary.auto else list(vocabulary.background) or "none"
     lines = [
@@ -161,7 +161,7 @@ def vocabulary_toml(vocabulary: Vocabulary) -> str:
 
 
 def class_record(spec: ClassSpec) -> dict[str, object]:
-    """Return the table of a class in a vocabulary file, without values that are not set. `parse_class` reads it."""
+    """Return a class as a table for a vocabulary file, without unset values. `parse_class` reads it."""
     record: dict[str, object] = {
         "name": spec.name,
         "synonyms": list(spec.synonyms),
@@ -175,5 +175,5 @@ def class_record(spec: ClassSpec) -> dict[str, object]:
 
 
 def _toml(value: object) -> str:
-    # JSON of strings, numbers, booleans and lists is TOML, except for one character.
+    # JSON strings, numbers, booleans and lists are valid TOML, except for one character.
     return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", "\\u007f")

@@ -22,21 +22,21 @@ from tipsseg.vocabulary.texts import check_text, locate_errors
 #: 16-bit masks store ids 1..65534, besides background 0 and ignore 65535.
 MAX_CLASSES = 65534
 
-#: The maximum number of names and synonyms, negative ones included. Their vectors take a gigabyte.
+#: The maximum number of names and synonyms, including negative classes. That many vectors take a gigabyte.
 MAX_PHRASES = 200_000
 
 
 @dataclass(frozen=True, slots=True)
 class ClassSpec:
-    """A class that a user asks for.
+    """A class to label, as the user describes it.
 
     Attributes:
         name: The name, which is also the first phrase.
         synonyms: Further phrases. The score of the class is the maximum over all its phrases.
         colour: (red, green, blue), 0..255, or "#rrggbb". None for the default colour of the id.
-        min_confidence: Pixels of this class below this confidence, 0..1, are ignored. None for the minimum of the run.
-        supercategory: The COCO supercategory. "" for the name.
-        templates: The prompt templates of its phrases. None for the templates of the vocabulary.
+        min_confidence: Pixels of this class below this confidence, 0..1, are ignored. None for the run's minimum.
+        supercategory: The COCO supercategory. "" for the class name.
+        templates: The prompt templates for its phrases. None for the vocabulary's templates.
         negative: If True, the class competes like any other but is written as 0. It has neither id nor colour.
     """
 
@@ -48,7 +48,7 @@ class ClassSpec:
     templates: tuple[str, ...] | None = None
     negative: bool = False
     _: KW_ONLY
-    #: American for `colour`.
+    #: American spelling of `colour`.
     color: InitVar[Colour | str | None] = None
 
     def __post_init__(self, color: Colour | str | None) -> None:
@@ -79,10 +79,10 @@ class Vocabulary:
         specs: All classes in the given order, including negative ones.
         classes: The classes that are not negative, by id 1..N.
         background: Phrases that are written as 0, in addition to the negative classes.
-        templates: The prompt templates of every phrase whose class has none of its own.
-        auto: True if `background` is the general background, and synonyms of classes are not dropped from it yet.
-        source: The preset or file of the classes; "" if they have none.
-        fit: The digest of fitted vectors, see FittedVocabulary; "" if the text tower computes the vectors.
+        templates: The prompt templates for the phrases of classes without their own, and for the background.
+        auto: True if `background` is the general background and still contains synonyms of classes.
+        source: The preset or file that defines the classes; "" for neither.
+        fit: The digest of the fitted vectors (see FittedVocabulary); "" if the text tower computes the vectors.
     """
 
     specs: tuple[ClassSpec, ...]
@@ -116,7 +116,7 @@ class Vocabulary:
         return tuple(phrase.text for phrase in self.phrases if phrase.label_id == BACKGROUND)
 
     def drop_background(self, phrases: Collection[str]) -> Vocabulary:
-        """Return the vocabulary without some background phrases, and with `auto` False."""
+        """Return the vocabulary without these background phrases, and with `auto` set to False."""
         return replace(self, background=tuple(text for text in self.background if text not in phrases), auto=False)
 
 
@@ -126,12 +126,12 @@ def make_vocabulary(
     templates: Sequence[str] = PROTOCOL_TEMPLATES,
     source: str = "",
 ) -> Vocabulary:
-    """Check classes and assign ids.
+    """Check classes, assign their ids, and return the vocabulary.
 
     Args:
         classes: Names, ClassSpecs, or a dict of names with their synonyms, in the order of their ids 1..N. Negative classes get no
             id. Names are trimmed, and underscores become spaces.
-        background: "auto" for general background phrases without synonyms of classes (equal words are dropped here, other synonyms
+        background: "auto" for general background phrases without class synonyms (equal words are dropped here, other synonyms
             once a model is loaded); "none" to assign every pixel to a class; or a list of phrases.
         templates: Prompt templates with one `{}` for the phrase.
         source: The name of the vocabulary in records.
@@ -174,12 +174,12 @@ def make_vocabulary(
     )
     phrases = _check_background(background, names)
     if not isinstance(source, str):
-        raise VocabularyError(f"source must be a text, not {quote(source)}")
+        raise VocabularyError(f"source must be a string, not {quote(source)}")
     return Vocabulary(specs, numbered, phrases, common, background == "auto", source)
 
 
 def with_min_confidences(vocabulary: Vocabulary, minima: Sequence[float | None]) -> Vocabulary:
-    """Return the vocabulary with new minimum confidences, one per class by id. None stands for the minimum of the run."""
+    """Return the vocabulary with new minimum confidences, one per class by id. None means the minimum of the run."""
     classes = tuple(
         replace(entry, min_confidence=value) for entry, value in zip(vocabulary.classes, minima, strict=True)
     )
@@ -194,7 +194,7 @@ def split_names(values: Sequence[str]) -> tuple[str, ...]:
 
 
 def parse_background(value: str) -> str | tuple[str, ...]:
-    """Parse a background option: "auto", "none", or phrases with commas between them.
+    """Parse a background option: "auto", "none", or comma-separated phrases.
 
     Raises VocabularyError for a likely typo of "auto" or "none".
     """
@@ -210,7 +210,7 @@ def parse_background(value: str) -> str | tuple[str, ...]:
     return split_names([value])
 
 
-#: Words one letter away from "auto" or "none" that name things.
+#: Names of things that differ from "auto" or "none" by one letter.
 _THINGS = frozenset({"alto", "autos", "bone", "cone", "node", "nose", "note", "tone", "zone"})
 
 
@@ -259,7 +259,7 @@ _SAME = "The model does not distinguish names that differ only in case or spacin
 
 
 def _check_class(value: object, index: int, count: int) -> ClassSpec:
-    """Return item `index`, from 0, of `count` as a spec with normalized names. Raises VocabularyError for invalid values."""
+    """Return class `index` (from 0) of `count` with normalized names. Raises VocabularyError for invalid values."""
     spec = ClassSpec(value) if isinstance(value, str) else value
     with locate_errors(class_index=index):
         if not isinstance(spec, ClassSpec):
@@ -269,7 +269,7 @@ def _check_class(value: object, index: int, count: int) -> ClassSpec:
             raise VocabularyError(f"class {index + 1} of {count} is empty", "Remove it, or name it.")
         called = quote(name)
         if isinstance(spec.synonyms, str) or not isinstance(spec.synonyms, Sequence):
-            raise VocabularyError(f"synonyms of {called} must be a list of texts, not {quote(spec.synonyms)}")
+            raise VocabularyError(f"synonyms of {called} must be a list of strings, not {quote(spec.synonyms)}")
         synonyms = tuple(_clean(text, f"a synonym of {called}") for text in spec.synonyms)
         if "" in synonyms:
             raise VocabularyError(f"a synonym of {called} is empty")
@@ -277,7 +277,7 @@ def _check_class(value: object, index: int, count: int) -> ClassSpec:
         own_colour = _check_colour(spec.colour, called)
         supercategory = _clean(spec.supercategory, f"the supercategory of {called}")
         if not isinstance(spec.negative, bool):
-            raise VocabularyError(f"negative of {called} must be true or false, not {quote(spec.negative)}")
+            raise VocabularyError(f"`negative` of {called} must be true or false, not {quote(spec.negative)}")
         if spec.negative and (own_colour or confidence is not None or supercategory):
             raise VocabularyError(
                 f"{called} is negative: it must not have a colour, a minimum confidence or a supercategory",
@@ -321,7 +321,7 @@ def _is_byte(value: object) -> bool:
 
 
 def _require_distinct(specs: Sequence[ClassSpec]) -> dict[str, int]:
-    """Map the keys of all names to class indices. Raises VocabularyError for duplicate names."""
+    """Return the class index for each name, as `_key` writes it. Raises VocabularyError for duplicate names."""
     seen: dict[str, int] = {}
     for index, text in [(index, text) for index, spec in enumerate(specs) for text in spec.texts]:
         first = seen.setdefault(_key(text), index)
@@ -329,7 +329,7 @@ def _require_distinct(specs: Sequence[ClassSpec]) -> dict[str, int]:
             continue
         names = (specs[first].name, specs[index].name)
         if {_key(text)} == {_key(name) for name in names}:
-            reason = f"duplicate class {quote(text)}: number {first + 1} and number {index + 1}"
+            reason = f"duplicate class {quote(text)}: numbers {first + 1} and {index + 1}"
         else:
             reason = f"{quote(text)} belongs to two classes, {quote(names[0])} and {quote(names[1])}"
         raise VocabularyError(reason, _SAME, class_index=index)

@@ -1,1 +1,1 @@
-"""Resolve a model id to a folder of verified files: weights.lock, the hub and hashes."""
+"""Resolve a model id to a folder of verified files, with weights.lock and the hub."""

@@ -1,7 +1,7 @@
 """Compare files with their expected hashes, and cache verified hashes in stamps.
 
 A stamp records the hash of a file together with its size, inode, modification time and ctime. No program can set the ctime, so a
-file that was written to since is hashed again, even if its size and modification time were restored. A stamp is a small JSON file
+file is hashed again after every write, even if its size and modification time were restored. A stamp is a small JSON file
 in the folder `verified` of tipsseg's cache. Stamps only save time: if one cannot be read or written, the file is hashed again.
 Stamps are written only on request.
 """
@@ -30,7 +30,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The expected hash of a file, and its size in bytes, or None if unknown."""
+    """The expected hash of a file, and its size in bytes if known."""
 
     kind: Kind
     digest: str
@@ -46,7 +46,7 @@ class Mismatch(NamedTuple):
 
 
 def expected_from_name(name: str, size: int | None = None) -> Expected | None:
-    """Parse an ETag of the hub or the name of a cached blob: a sha256 for large files, a git blob hash for small ones.
+    """Parse a hub ETag or the name of a cached blob: a sha256 for large files, a git blob hash for small ones.
 
     Return None for any other text.
     """
@@ -88,7 +88,7 @@ def find_mismatch(
 
 
 def sha256_of(path: Path, *, keep_stamp: bool = False) -> str:
-    """Return the sha256 of a file in hex, from its stamp if that is valid. Raises OSError."""
+    """Return the sha256 of a file in hex, from its stamp if the stamp is valid. Raises OSError."""
     stamped = read_stamp(path)
     if stamped is not None and stamped.kind == "sha256" and _load_stamp(path) == _stamp(path, stamped):
         return stamped.digest

@@ -1,7 +1,7 @@
 """Download the files of a model in weights.lock from the hub, and verify every file.
 
-Only verified files are loaded. A file must have the size and the sha256 of weights.lock. If the lock states none, it must have the
-hash that the hub states for the pinned revision; the hub cache stores that hash as the name of the blob, so no network is needed.
+Only verified files are loaded. A file must have the size and the sha256 in weights.lock. If the lock states none, it must have the
+hash that the hub states for the pinned revision; the hub cache stores that hash as the blob name, so no network is needed.
 A file that does not match is removed from the hub cache, and the program stops.
 """
 
@@ -28,7 +28,7 @@ State = Literal["ok", "absent", "unknown"]
 def fetch(spec: ModelSpec, *, quiet: bool = False, keep_stamps: bool = False) -> Path:
     """Verify the files of a model, download missing ones, and return their folder.
 
-    Uses the network only if a file is missing. With `keep_stamps`, stamps in the user's cache make the next verification fast.
+    Uses the network only if a file is missing. With `keep_stamps`, writes stamps that make the next verification fast.
 
     Raises:
         DownloadError: A file cannot be downloaded.
@@ -45,9 +45,9 @@ def locate(spec: ModelSpec) -> Path | None:
 
 
 def verify(spec: ModelSpec) -> dict[str, State]:
-    """Hash every local file, ignoring stamps, and return the states by file name. Uses no network.
+    """Hash every local file, ignoring stamps, and return their states by file name. Uses no network.
 
-    Raises IntegrityError for the first file that does not match; it was removed from the hub cache.
+    Raises IntegrityError for the first file that does not match, after removing it from the hub cache.
     """
     states: dict[str, State] = {}
     for file in spec.files:
@@ -60,7 +60,7 @@ def verify(spec: ModelSpec) -> dict[str, State]:
 
 
 def resolve_hashes(spec: ModelSpec) -> ModelSpec:
-    """Return the model with the size and sha256 that the hub states for each file of the pinned revision.
+    """Return the model with the size and sha256 that the hub states for each file in the pinned revision.
 
     The hub states a sha256 for large files only. Small files have a git blob hash: they are downloaded, compared with it, and
     hashed locally. An embedded model is returned unchanged.

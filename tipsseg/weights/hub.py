@@ -8,11 +8,11 @@ Behaviour of huggingface_hub, tested with 1.20.1 and 2.4.0, that this module doe
 
 * Each process writes its own temporary file and renames it once complete, so that concurrent processes cannot mix their bytes,
   even on a file system that ignores locks.
-* After a broken connection the download resumes, in steps of 10 MiB, until the connection broke six times without progress. If the
+* After a connection error, the download resumes in steps of 10 MiB. It fails after six errors without progress. If the
   program is stopped, the file is downloaded again from the start. SIGKILL leaves the temporary file `blobs/*.incomplete`.
 * A body longer than stated is written completely, then rejected and removed. An endless body is written until the disk is full or
   the program is stopped, then removed.
-* A body may arrive slowly, if some data arrives every HF_HUB_DOWNLOAD_TIMEOUT seconds (10).
+* A slow body is accepted as long as some data arrives every HF_HUB_DOWNLOAD_TIMEOUT seconds (10).
 * Xet does not verify the hash of the file.
 * If the hub answers the request for a body with HTTP 429 and `Retry-After`, 2.4.0 waits that long, even 27 hours, and prints a
   message to stderr; 1.20.1 waits some seconds. HTTP 429 to the preceding request for hash and size ends the program.
@@ -43,8 +43,8 @@ _WAITS = (1.0, 2.0)
 _DOWN = (500, 502, 503, 504)
 
 _AGAIN = (
-    "Run the command again to download it again. If the error persists, the hub or a proxy delivers another file than "
-    "the pinned one."
+    "Run the command again to repeat the download. If the error persists, the file that the hub or a proxy serves "
+    "differs from the pinned one."
 )
 _DISAGREE = (
     "weights.lock and the hub disagree about this revision. If you edited the revision in weights.lock, "
@@ -53,7 +53,7 @@ _DISAGREE = (
 
 
 def find_cached(spec: ModelSpec, name: str) -> Path | None:
-    """Return the path of a file of the pinned revision in the hub cache; None if it is missing. Uses no network."""
+    """Return the path of a pinned file in the hub cache; None if it is missing. Uses no network."""
     from huggingface_hub import try_to_load_from_cache
 
     repository, revision = source(spec)
@@ -62,12 +62,12 @@ def find_cached(spec: ModelSpec, name: str) -> Path | None:
 
 
 def cached_expectation(path: Path, size: int | None = None) -> Expected | None:
-    """Return the hash that the hub stated for a cached file: the name of the blob behind the link in the snapshot."""
+    """Return the hash that the hub stated for a cached file: the name of the blob that the snapshot links to."""
     return expected_from_name(path.readlink().name, size) if path.is_symlink() else None
 
 
 def ask_hub(spec: ModelSpec, file: LockedFile) -> Expected:
-    """Ask the hub for the hash and the size of a file of the pinned revision.
+    """Ask the hub for the hash and the size of a pinned file.
 
     Raises:
         DownloadError: The hub cannot be reached, or states no hash.
@@ -106,11 +106,11 @@ def ask_hub(spec: ModelSpec, file: LockedFile) -> Expected:
 
 
 def download(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool, keep_stamps: bool) -> None:
-    """Download files of the pinned revision into the hub cache, and verify them.
+    """Download pinned files into the hub cache and verify them.
 
     Raises:
-        DownloadError: A file cannot be downloaded; or, before any transfer, the disk space is too small for all files.
-        IntegrityError: A file does not match the hash of the lock or of the hub; it was removed.
+        DownloadError: A file cannot be downloaded, or the disk is too small for all files, which is checked first.
+        IntegrityError: A file does not match the hash from the lock or the hub; it was removed.
     """
     stated = [ask_hub(spec, file) for file in files]
     _check_space(spec, files, stated)
@@ -120,7 +120,7 @@ def download(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool, keep_
 
 
 def remove(path: Path) -> str:
-    """Remove a file from the hub cache, with its links and its blob, but nothing outside of it. Return a hint for the user."""
+    """Remove a file from the hub cache with its links and its blob, but nothing outside the cache. Return a hint for the user."""
     from huggingface_hub import constants
 
     hint = _AGAIN
@@ -141,7 +141,7 @@ def remove(path: Path) -> str:
 def source(spec: ModelSpec) -> tuple[str, str]:
     """Return the hub repository and the revision of a model."""
     if spec.repository is None or spec.revision is None:
-        raise ValueError(f"{spec.id} is not a model of the hub")
+        raise ValueError(f"{spec.id} is not a hub model")
     return spec.repository, spec.revision
 
 
@@ -165,7 +165,7 @@ def _download(spec: ModelSpec, file: LockedFile, stated: Expected, *, keep_stamp
 
 
 def _check_space(spec: ModelSpec, files: Sequence[LockedFile], stated: Sequence[Expected]) -> None:
-    """Raise DownloadError if the disk of the cache is too small for the missing files."""
+    """Raise DownloadError if the missing files do not fit on the disk of the cache."""
     repository, revision = source(spec)
     storage = _storage(repository)
     missing = [
@@ -186,7 +186,7 @@ def _check_space(spec: ModelSpec, files: Sequence[LockedFile], stated: Sequence[
 
 
 def _storage(repository: str) -> Path:
-    """Return the cache folder of a repository. Its layout is documented, and shared by all programs that use the hub."""
+    """Return the cache folder of a repository. The layout is documented, and all programs that use the hub share it."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"

@@ -1,7 +1,7 @@
-"""Turn errors of huggingface_hub, of its HTTP library and of the disk into a reason and a hint.
+"""Turn errors from huggingface_hub, its HTTP library and the disk into a reason and a hint.
 
-huggingface_hub passes on errors of its HTTP library, which is httpx or httpx2, depending on its version. tipsseg depends on
-neither: it gets their base class from huggingface_hub, and finds the cause in the chained Python exceptions.
+huggingface_hub does not catch errors from its HTTP library, which is httpx or httpx2, depending on the version. tipsseg depends on
+neither: it gets their base class from huggingface_hub and finds the cause in the exception chain.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CHECK_NETWORK = "Check the network, HF_ENDPOINT and the proxy settings."
 _CHECK_LOCK = "Check weights.lock, or update tipsseg."
 _FREE_SPACE = "Free some space, or set HF_HOME to a folder on a larger disk."
 
-# Reason and hint by class name; the first match in the method resolution order is used.
+# Reasons and hints by exception name; the first match in the method resolution order is used.
 _REFUSALS = {
     "GatedRepoError": (
         "the repository is gated, and this account has no access",
@@ -47,12 +47,12 @@ def expected_errors() -> tuple[type[Exception], ...]:
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    http_error: type[Exception] = HfHubHTTPError.__bases__[0]  # the base class of the HTTP library
+    http_error: type[Exception] = HfHubHTTPError.__bases__[0]  # the HTTP library's base exception
     return OSError, RuntimeError, ValueError, http_error
 
 
 def endpoint_fault() -> str | None:
-    """Describe the fault of HF_ENDPOINT; None if it is a web address."""
+    """Describe the fault in HF_ENDPOINT; None if it is a web address."""
     from huggingface_hub import constants
 
     parts = urlsplit(constants.ENDPOINT)
@@ -62,7 +62,7 @@ def endpoint_fault() -> str | None:
 
 
 def explain(error: Exception, model: ModelSpec, *, in_cache: bool) -> tuple[str, str]:
-    """Return reason and hint for one of `expected_errors`. `in_cache` tells if the file is in the cache."""
+    """Return the reason and the hint for one of `expected_errors`. `in_cache` is True if the file is in the cache."""
     from huggingface_hub import constants
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 

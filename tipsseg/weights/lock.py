@@ -1,4 +1,4 @@
-"""Parse, check and write weights.lock: a TOML file that pins the revision and the files of each model."""
+"""Read, check and write weights.lock, a TOML file that pins the revision and the files of each model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _MISSING_HINTS = {
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _NAME = "weights.lock"
-_HINT = "Correct it, or restore it: from the repository, or by reinstalling tipsseg."
+_HINT = "Correct it, or restore it from the repository or by reinstalling tipsseg."
 
 _MODEL_ID = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
@@ -53,7 +53,7 @@ _HEADER = """\
 
 
 def missing_hint(path: Path) -> str:
-    """Return the hint for a missing file of a model folder."""
+    """Return the hint for a file that is missing from a model folder."""
     hints = (
         hint for (name, other), hint in _MISSING_HINTS.items() if path.name == name and (path.parent / other).exists()
     )
@@ -69,7 +69,7 @@ def find_lock() -> Path:
 
 
 def read_lock(path: Path | None = None) -> dict[str, ModelSpec]:
-    """Read a lock file, by default the installed one. Return its models by id, in the order of the file.
+    """Read a lock file, by default the installed one. Return its models by id, in file order.
 
     Raises LockError with the model and the key for any missing, unknown or invalid value.
     """
@@ -93,7 +93,7 @@ def read_lock(path: Path | None = None) -> dict[str, ModelSpec]:
 
 
 def get_model(name: str) -> ModelSpec:
-    """Find a model in the installed lock, by its id or its repository. Raises UsageError."""
+    """Find a model in the installed lock, by its id or its repository. Raises UsageError if the name is unknown."""
     models = read_lock()
     known = models | {model.repository.lower(): model for model in models.values() if model.repository is not None}
     # The hub ignores case in repository names.
@@ -112,7 +112,7 @@ def get_model(name: str) -> ModelSpec:
 
 
 def lock_text(models: Mapping[str, ModelSpec]) -> str:
-    """Return models as the TOML text of a lock, in this order. The text is deterministic."""
+    """Format models as the TOML text of a lock. The text is deterministic."""
     return "\n".join([_HEADER, *map(_model_text, models.values())])
 
 
@@ -134,7 +134,7 @@ def _model_text(model: ModelSpec) -> str:
 
 
 def _string(text: str) -> str:
-    # A lock has printable text only, for which a JSON string is a TOML basic string.
+    # A lock contains only printable text, for which a JSON string is a TOML basic string.
     return json.dumps(text, ensure_ascii=False)
 
 

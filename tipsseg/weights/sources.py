@@ -16,11 +16,11 @@ from tipsseg.weights.lock import FILES, missing_hint
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """The source of a model: an entry of weights.lock, or a local folder in the hub layout.
+    """The source of a model: an entry in weights.lock, or a local folder in the hub layout.
 
     Attributes:
         name: The model id, or the path of the folder.
-        spec: The entry of weights.lock; None for a folder.
+        spec: The entry in weights.lock; None for a folder.
     """
 
     name: str
@@ -49,7 +49,7 @@ class ModelSource:
 
 
 def file_hashes(folder: Path, *, keep_stamps: bool = False) -> dict[str, str]:
-    """Return the sha256 of each file of a model folder. Files with a valid stamp are not read. Raises CheckpointError."""
+    """Return the sha256 of each file in a model folder. Files with a valid stamp are not read. Raises CheckpointError."""
     hashes: dict[str, str] = {}
     for name in FILES:
         try:
@@ -62,7 +62,7 @@ def file_hashes(folder: Path, *, keep_stamps: bool = False) -> dict[str, str]:
 
 
 def find_model_id(folder: Path, hashes: Mapping[str, str]) -> str:
-    """Return the id of the model in weights.lock with the same hashes or revision, or else the name of the folder."""
+    """Return the id of the model in weights.lock with the same hashes or revision, or else the folder name."""
     for spec in lock.read_lock().values():
         known = {file.name: file.sha256 for file in spec.files if file.sha256 is not None}
         if spec.revision == folder.name or (

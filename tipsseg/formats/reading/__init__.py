@@ -1,1 +1,1 @@
-"""Read label files that other programs or people wrote: one module per format, tolerant of known tools, with size limits."""
+"""Read label files from other programs. Each module reads one format, accepts the variants of known tools, and limits sizes."""

@@ -1,4 +1,4 @@
-"""Read COCO instances: run-length codes or polygons."""
+"""Read COCO instances with RLE masks or polygons."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from tipsseg.regions.shapes import Shape, shape_from_polygons, shape_from_rle
 from tipsseg.util.json_values import short, take
 from tipsseg.util.printable import shorten
 
-#: Our format that describes objects in the same way, by whether the file has polygons.
+#: The tipsseg format that describes objects in the same way, by whether the file has polygons.
 _WRITTEN_AS = {False: "coco", True: "coco-polygon"}
 
 
 def is_coco(value: object) -> bool:
-    """Return True if a JSON value looks like a COCO file of instances."""
+    """Return True if a JSON value looks like a COCO instances file."""
     return (
         isinstance(value, dict) and isinstance(value.get("annotations"), list) and isinstance(value.get("images"), list)
     )
 
 
 def read_coco(source: Source, names: ClassNames) -> Iterator[SourceImage]:
-    """Yield the images of all files of instances. Raises ImageError."""
+    """Yield the images in all COCO instances files. Raises ImageError if a file is invalid."""
     for name in source.find_suffix(".json"):
         value = source.json(name)
         if is_coco(value):
@@ -66,7 +66,7 @@ def _read_images(value: Mapping[str, Any], where: Path, names: ClassNames) -> It
             # Label Studio also lists images that nobody submitted.
             yield SourceImage(name, where, read, submitted=False)
         if stray := sorted(annotations.keys() - seen):
-            raise ValueError(f"annotations of image {stray[0]}, which is not listed")
+            raise ValueError(f"annotations refer to image {stray[0]}, which is not listed")
 
 
 def _read_objects(

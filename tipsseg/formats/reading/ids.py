@@ -1,4 +1,4 @@
-"""Map class names, and ids in masks, to the label ids of a run. A classes.json beside the masks defines their ids."""
+"""Map class names and mask ids to the label ids of a run. A classes.json beside the masks defines the mask ids."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from tipsseg.util.json_values import parse
 from tipsseg.util.printable import join_first, quote
 from tipsseg.vocabulary.vocabulary import MAX_CLASSES
 
-#: The class that some tools add for pixels without a class.
+#: The name of the class that some tools add for pixels without a class.
 _BACKGROUND_NAME = "background"
 
-_HINT = "Restore it. Or copy the masks to a folder without it; their ids are then read as ids of the run."
+_HINT = "Restore it, or copy the masks to a folder without it. Their ids are then read as the ids of the run."
 
 
 class ClassNames:
-    """The classes of a run by name.
+    """Look up the classes of a run by name.
 
     Attributes:
-        count: The number of classes of the run.
+        count: The number of classes in the run.
     """
 
     def __init__(self, classes: Sequence[LabelClass], *, add: bool) -> None:
@@ -52,10 +52,10 @@ class ClassNames:
         return tuple(self._names[self.count :])
 
     def id_of(self, name: object) -> int:
-        """Return the label id of the class with this name, or of the only one that differs in case or in spacing.
+        """Return the label id of a class. A name that differs only in case or spacing also matches, unless it is ambiguous.
 
-        "background" is 0 unless a class has that name. An unknown name, or a new class above the limit, returns 0, and
-        `raise_unknown` reports it later. Raises ValueError if `name` is not a name.
+        "background" returns 0 unless a class has that name. An unknown name, or a new class above the limit, returns 0, and
+        `raise_unknown` reports it later. Raises ValueError if `name` is blank or not a string.
         """
         if not isinstance(name, str) or not name.strip():
             raise ValueError("an object has no class name")
@@ -77,7 +77,7 @@ class ClassNames:
         return BACKGROUND
 
     def raise_unknown(self) -> None:
-        """Raise InputError if a name was unknown, or if there are more classes than the masks can store."""
+        """Raise InputError if a name was unknown, or if the masks cannot store that many classes."""
         if len(self._names) > self._most:
             raise InputError(
                 f"{self.count} classes and {len(self.added)} new ones exceed the limit of {self._bits}-bit masks, {self._most}",
@@ -98,7 +98,7 @@ class ClassNames:
 
 
 def _clean(name: str) -> str:
-    """Return a name with spaces in place of underscores, which many tools write, and without surplus spaces."""
+    """Replace underscores, which many tools write, with spaces, and remove surplus spaces."""
     return " ".join(name.replace("_", " ").split())
 
 
@@ -107,12 +107,12 @@ def _fold(name: str) -> str:
 
 
 class MaskIds:
-    """The ids in the masks of a source."""
+    """Map the ids in the masks of a source to the label ids of a run."""
 
     def __init__(self, source: Source, names: ClassNames) -> None:
-        """Read the classes.json beside the masks; `names` are the classes of the run. Raises ImageError."""
+        """Read each classes.json in or around the source. `names` are the run's classes. Raises ImageError if one is invalid."""
         self._run = names
-        #: The class names by folder of the source, for folders that have a classes.json.
+        #: Class names by folder, for folders in the source that contain a classes.json.
         self._inside: Mapping[PurePosixPath, Sequence[str]] = {
             PurePosixPath(name).parent: _parse_names(source.display_path(name), source.read(name, RECORD_LIMIT))
             for name in source.find_name(CLASSES_FILE)
@@ -120,15 +120,15 @@ class MaskIds:
         self._outside = None if PurePosixPath() in self._inside else _read_names_around(source.path)
 
     def to_run_ids(self, name: str, where: Path, stored: LabelArray) -> NDArray[np.uint16]:
-        """Map the ids in a mask to label ids of the run.
+        """Map the ids in a mask to the label ids of the run.
 
         Args:
-            name: The mask in the source.
+            name: The path of the mask in the source.
             where: The path of the mask, for messages.
             stored: [H, W] uint8 or uint16, the ids in the mask.
 
         Returns:
-            [H, W] uint16. Unknown classes are reported by `ClassNames.raise_unknown`.
+            [H, W] uint16. `ClassNames.raise_unknown` reports unknown classes.
 
         Raises:
             ImageError: The mask has an unknown id.
@@ -151,15 +151,15 @@ class MaskIds:
             raise ImageError(
                 where,
                 f"unknown ids: {join_first(unknown, 1)}",
-                f"Ids are 0 for background, 1..{number} as in {CLASSES_FILE}, and {ignore_id(number)} for ignored pixels.",
+                f"Valid ids are 0 for background, 1..{number} for the classes, and {ignore_id(number)} for ignored pixels.",
             )
         return table[stored]
 
 
 def _read_names_around(path: Path) -> Sequence[str] | None:
-    """Return the class names of the output folder or folder that contains a source; None if it has no classes.json."""
+    """Return the class names in the classes.json of the folder or output folder around a source; None without that file."""
     tops = {str(FORMATS[name].folder).split("/")[0] for name in mask_formats()}
-    for place in (path.absolute(), path.resolve()):  # a link may have another name than its target
+    for place in (path.absolute(), path.resolve()):  # the name of a link may differ from its target's
         folders = [parent.parent for parent in (place, *place.parents) if parent.name in tops]
         for folder in folders if is_folder(place) else [place.parent, *folders]:
             listing = folder / CLASSES_FILE

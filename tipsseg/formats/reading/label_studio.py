@@ -1,4 +1,4 @@
-"""Read Label Studio's JSON export: polygons, rectangles and brush strokes in the annotations of tasks."""
+"""Read Label Studio's JSON export: polygons, rectangles and brush strokes in task annotations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _IMAGE_TYPES = frozenset({"choices", "textarea", "rating", "number", "datetime",
 
 
 def is_label_studio(value: object) -> bool:
-    """Return True if a JSON value looks like a list of tasks, or like a single task."""
+    """Return True if a JSON value looks like a task or a list of tasks."""
     first = (value[0] if value else None) if isinstance(value, list) else value
     return (
         isinstance(first, dict)
@@ -45,7 +45,7 @@ def is_label_studio(value: object) -> bool:
 
 
 def read_label_studio(source: Source, names: ClassNames) -> Iterator[SourceImage]:
-    """Yield the images of tasks that a person annotated. Raises ImageError."""
+    """Yield the images of tasks that a person annotated. Raises ImageError if a task is invalid."""
     for name in source.find_suffix(".json"):
         value = source.json(name)
         where = source.display_path(name)
@@ -66,7 +66,7 @@ def _read_task(task: object, where: Path, number: int, names: ClassNames) -> Sou
         raise ValueError("`annotations` is not a list of annotations")
     annotations = [entry for entry in annotations if not entry.get("was_cancelled")]
     if len(annotations) > 1:
-        raise ValueError(f"{len(annotations)} annotations of one image: delete all but one")
+        raise ValueError(f"{len(annotations)} annotations for one image: delete all but one")
     if not annotations:
         return None
     image = _image_name(data)
@@ -75,7 +75,7 @@ def _read_task(task: object, where: Path, number: int, names: ClassNames) -> Sou
 
 
 def _image_name(data: Mapping[str, Any]) -> str:
-    """Return the image of a task: the `file_name` that tipsseg wrote, or else the path in its URL."""
+    """Return the image name of a task: the `file_name` that tipsseg wrote, or else the path in its URL."""
     name = data.get("file_name")
     if isinstance(name, str) and name:
         return name
@@ -122,5 +122,5 @@ def _read_rectangle(value: Mapping[str, Any], size: Size) -> NDArray[np.float64]
 
 
 def _to_pixels(points: object, size: Size) -> NDArray[np.float64]:
-    """Convert corners [K, 2], x and y, from percent of the image size to pixels."""
+    """Convert (x, y) corners [K, 2] from percent of the image size to pixels."""
     return parse_corners(points) * (size[1] / 100, size[0] / 100)

@@ -18,7 +18,7 @@ from tipsseg.formats.reading.source import Source
 from tipsseg.regions.shapes import Shape, shape_from_mask, shape_from_polygons
 from tipsseg.util.json_values import short, take
 
-#: Corners of the polygon that approximates a circle.
+#: The number of corners in the polygon that approximates a circle.
 _CORNERS = 360
 
 
@@ -35,7 +35,7 @@ def read_labelme(source: Source, names: ClassNames) -> Iterator[SourceImage]:
 def _read_objects(source: Source, name: str, names: ClassNames, size: Size) -> Objects:
     value = source.json(name)
     if not is_labelme(value):
-        raise ValueError("not a LabelMe file: no list `shapes`")
+        raise ValueError("not a LabelMe file: `shapes` is not a list")
     check_size(value.get("imageHeight"), value.get("imageWidth"), size)
     read = partial(_read_shape, names=names, size=size)
     return Objects(read_shapes(source.display_path(name), value["shapes"], "shape", read), "labelme")
@@ -57,7 +57,7 @@ def _read_shape(record: object, names: ClassNames, size: Size) -> Shape:
     if kind == "rectangle":
         corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
         return shape_from_polygons(class_id, [corners], size)
-    if kind == "circle":  # its centre, and a point on its circumference
+    if kind == "circle":  # points: the centre, and one on the circumference
         angles = np.linspace(0, 2 * math.pi, _CORNERS, endpoint=False)
         radius = math.dist(*points.tolist())
         return shape_from_polygons(
@@ -67,7 +67,7 @@ def _read_shape(record: object, names: ClassNames, size: Size) -> Shape:
 
 
 def _decode_mask(class_id: int, text: str, y: int, x: int, size: Size) -> Shape:
-    """Return the pixels of a mask, a base64-encoded PNG whose top left pixel is at (y, x)."""
+    """Decode a mask: a base64-encoded PNG whose top left pixel is at (y, x)."""
     try:
         data = base64.b64decode(text, validate=True)
         with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:

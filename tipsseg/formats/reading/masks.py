@@ -1,4 +1,4 @@
-"""Read formats that label each pixel: index masks, CVAT's colour masks, data sets in the layout of the format hf."""
+"""Read formats that label every pixel: index masks, CVAT's colour masks, and data sets in the layout of the hf format."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ METADATA = "metadata.jsonl"
 
 
 def read_index_masks(source: Source, names: ClassNames) -> Iterator[SourceImage]:
-    """Yield an image for each PNG of label ids, greyscale or with a palette. The PNG has the name of its image."""
+    """Yield an image for each greyscale or palette PNG with label ids. A PNG is named after its image."""
     return read_named_masks([(name[: -len(".png")], name) for name in source.find_suffix(".png")], source, names)
 
 
 def read_named_masks(masks: Iterable[tuple[str, str]], source: Source, names: ClassNames) -> Iterator[SourceImage]:
-    """Yield the images of `masks`: pairs of an image name and its mask in the source."""
+    """Yield an image for each pair of an image name and the path of its mask in the source."""
     ids = MaskIds(source, names)
     for image, name in masks:
         yield SourceImage(image, source.display_path(name), partial(_read_index_mask, source, name, names.count, ids))
 
 
 def read_hugging_face(source: Source, names: ClassNames) -> Iterator[SourceImage]:
-    """Yield the images that metadata.jsonl lists with their masks. Raises ImageError."""
+    """Yield the images that metadata.jsonl lists with their masks. Raises ImageError if a line is invalid."""
     ids = MaskIds(source, names)
     for listing in source.find_name(METADATA):
         folder = PurePosixPath(listing).parent
@@ -86,9 +86,10 @@ def _read_png(source: Source, name: str, size: Size) -> Image.Image:
 
 
 def read_colour_masks(source: Source, names: ClassNames) -> Iterator[SourceImage]:
-    """Yield an image for each SegmentationClass/<image>.png beside a labelmap.txt, which defines the colours. Raises ImageError.
+    """Yield an image for each SegmentationClass/<image>.png beside a labelmap.txt, which defines the colours.
 
-    CVAT writes no mask for an image without objects, but lists the image in ImageSets/Segmentation.
+    CVAT writes no mask for an image without objects, but lists the image in ImageSets/Segmentation. Raises ImageError if a
+    labelmap.txt is invalid.
     """
     for listing in source.find_name(LABEL_MAP):
         top = PurePosixPath(listing).parent
@@ -101,7 +102,7 @@ def read_colour_masks(source: Source, names: ClassNames) -> Iterator[SourceImage
         for name in source.find_suffix(".txt"):
             if PurePosixPath(name).parent == top / "ImageSets" / "Segmentation":
                 for _, image in source.lines(name):
-                    # Without any mask this may be an export of boxes.
+                    # Without masks, this may be an export of boxes.
                     yield SourceImage(
                         image.strip('"'), source.display_path(name), _empty_labels, bool(masks), by_list=True
                     )
@@ -112,7 +113,7 @@ def _empty_labels(size: Size) -> PixelLabels:
 
 
 def _read_colours(source: Source, listing: str) -> Mapping[int, str]:
-    """Return the class names by colour, as 24-bit numbers."""
+    """Return the class names by 24-bit colour."""
     where = source.display_path(listing)
     names: dict[int, str] = {}
     for number, line in source.lines(listing):
@@ -140,7 +141,7 @@ def _read_colour_mask(
     values, inverse = _unique(red << 16 | green << 8 | blue)
     ids = []
     for value in values.tolist():
-        if value == 0:  # black is unpainted, whatever its name
+        if value == 0:  # black means unlabelled, whatever its name
             ids.append(BACKGROUND)
         elif value in colours:
             ids.append(id_of(colours[value]))

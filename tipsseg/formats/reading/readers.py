@@ -1,4 +1,4 @@
-"""The formats of corrections, and how to detect them."""
+"""Choose the reader for corrections by the name of a format, or detect the format."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Reader:
     """A format of corrections.
 
     Attributes:
-        name: The name of the format in FORMATS.
-        images: Yields the images of a source, given the classes of a run.
+        name: The format name in FORMATS.
+        images: Yields the images in a source, given the classes of a run.
     """
 
     name: str
@@ -44,15 +44,15 @@ READERS = {
     )
 }
 
-#: Formats that the reader of another format reads.
+#: Formats that use the reader of another format.
 _ALIASES = {"coco-polygon": "coco"}
 
-#: Functions that detect a format by a parsed JSON file.
+#: Functions that detect a format from parsed JSON.
 _JSON = {"coco": coco.is_coco, "labelme": labelme.is_labelme, "label-studio": label_studio.is_label_studio}
 
 
 def find_reader(name: str) -> Reader:
-    """Return the reader of a format. Raises UsageError."""
+    """Return the reader for a format. Raises UsageError if the format has none."""
     name = _ALIASES.get(name, name)
     if name not in READERS:
         known = f"Corrections are read from: {', '.join(READERS)}."
@@ -61,7 +61,7 @@ def find_reader(name: str) -> Reader:
 
 
 def detect_reader(source: Source) -> Reader:
-    """Return the reader of a source, by its files. Raises InputError if no format matches, or several."""
+    """Detect the format of a source by its files, and return the reader. Raises InputError unless exactly one format matches."""
     matching: dict[str, None] = {}
     pascal = {"SegmentationClass", "Segmentation"}
     if source.find_name(masks.LABEL_MAP) and any(

@@ -1,4 +1,4 @@
-"""Records that the readers of label formats return, and the checks that they share."""
+"""Records that label readers return, and checks that they share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tipsseg.regions.shapes import Shape
 from tipsseg.types import LabelArray
 from tipsseg.util.json_values import short
 
-#: The maximum number of objects of an image. Each takes a fraction of a millisecond.
+#: The maximum number of objects in an image. Each takes a fraction of a millisecond.
 OBJECTS_MAX = 100_000
 
 #: (height, width) in pixels.
@@ -28,28 +28,28 @@ _Record = TypeVar("_Record")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PixelLabels:
-    """A label for each pixel of an image.
+    """The labels of all pixels in an image.
 
     Attributes:
         labels: [H, W], the label ids.
-        ignores: True if the format can mark ignored pixels. If False, they may be stored as background.
+        ignores: True if the format can mark ignored pixels. If False, ignored pixels may be stored as background.
     """
 
     labels: LabelArray
     ignores: bool
 
     def digest(self, *, exact: bool) -> str:
-        """Return the sha256 of the labels in hex. It differs with `exact`, because `exact` changes which pixels are corrected."""
+        """Return the sha256 of the labels in hex. It depends on `exact`, which decides the pixels that are corrected."""
         return _digest((repr((self.labels.shape, str(self.labels.dtype))), self.labels), exact=exact)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Objects:
-    """Objects of an image, the last one on top.
+    """The objects in an image, the last one on top.
 
     Attributes:
         shapes: The objects.
-        written_as: The name of our format that describes objects in the same way.
+        written_as: The name of the tipsseg format that describes objects in the same way.
     """
 
     shapes: tuple[Shape, ...]
@@ -69,11 +69,11 @@ class SourceImage:
     """An image in a source of corrections.
 
     Attributes:
-        name: The path of the image in the source, posix, with or without its suffix.
+        name: The posix path of the image in the source, with or without its suffix.
         where: The file that contains its labels, for messages.
-        read: Reads the labels of the image, given its size. Raises ImageError, or a ValueError about the file `where`.
-        submitted: True if a person has seen the image for certain. If False, an image without objects may be unfinished.
-        by_list: True if only a list of images names it: it has no objects. Any other mention of the image takes precedence.
+        read: Reads the image's labels, given its size. Raises ImageError, or ValueError if the file `where` is invalid.
+        submitted: True if a person certainly finished the image. If False, an image without objects may be unfinished.
+        by_list: True if the image comes from an image list and so has no objects. Any other entry for it takes precedence.
     """
 
     name: str
@@ -92,7 +92,7 @@ def _digest(parts: Iterable[str | NDArray[np.generic]], *, exact: bool) -> str:
 
 @contextmanager
 def image_errors(where: Path, part: str = "") -> Iterator[None]:
-    """Turn a ValueError or InputError into an ImageError of a file; `part` names the part of the file."""
+    """Turn a ValueError or InputError into an ImageError for a file. `part` names the faulty part of the file."""
     try:
         yield
     except (ValueError, InputError) as error:
@@ -103,14 +103,14 @@ def image_errors(where: Path, part: str = "") -> Iterator[None]:
 def read_shapes(
     where: Path, records: Sequence[_Record], noun: str, read: Callable[[_Record], Shape | None], part: str = ""
 ) -> tuple[Shape, ...]:
-    """Return the shapes that `read` returns for records, without None.
+    """Read records into shapes. Skip records for which `read` returns None.
 
     Args:
         where: The file that contains the records.
         records: The records of an image.
-        noun: The name of a record in messages, such as "line".
+        noun: The word for a record in messages, such as "line".
         read: Reads one record. Raises ValueError.
-        part: The name of the part of the file that contains all records.
+        part: The part of the file that contains the records, for messages.
 
     Raises:
         ImageError: A record cannot be read, or there are too many.
@@ -125,7 +125,7 @@ def read_shapes(
 
 
 def parse_corners(points: object) -> NDArray[np.float64]:
-    """Return corners [K, 2], x and y, of a list of pairs. Raises ValueError for any other value."""
+    """Parse a list of [x, y] pairs into corners [K, 2]. Raises ValueError for any other value."""
     if not isinstance(points, list):
         raise ValueError("`points` is not a list")
     for point in points:
@@ -135,7 +135,7 @@ def parse_corners(points: object) -> NDArray[np.float64]:
 
 
 def parse_numbers(values: object) -> NDArray[np.float64]:
-    """Return a list of numbers as an array [K]. Raises ValueError for any other value."""
+    """Parse a list of numbers into an array [K]. Raises ValueError for any other value."""
     if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
         raise ValueError(f"not a list of numbers: {short(values)}")
     return np.array(values, np.float64)
@@ -148,7 +148,7 @@ def check_object_count(objects: Sequence[object]) -> None:
 
 
 def check_size(height: object, width: object, size: Size) -> None:
-    """Raise ValueError if a record states another size than that of the image."""
+    """Raise ValueError if the size in a record differs from the image size."""
     if type(height) is not int or type(width) is not int:
         raise ValueError("image height and width are missing, or not whole numbers")
     if (height, width) != size:

@@ -1,7 +1,6 @@
-"""The source of corrections: a file, a folder or a zip. All its files are listed before any is read.
+"""Read corrections from a file, a folder or a zip. All files are listed before any is read.
 
-Sources are untrusted. Paths that lead outside, links and oversized files are refused. From a zip, only one file at a time is
-unpacked.
+Sources are untrusted: paths that lead outside, links and oversized files are refused. Zip members are unpacked one at a time.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ FILES_MAX = 2_000_000
 #: The size limit of a file that is read into memory, in bytes, unpacked.
 BYTES_MAX = 1 << 30
 
-#: A zip may unpack to this many bytes, or to this multiple of its own size: labels compress to a fifth, zip bombs to a thousandth,
-#: and parsed JSON takes up to twenty times the bytes of its file.
+#: A zip may unpack to this many bytes, or to this multiple of its own size. Labels compress to a fifth of their size, zip bombs to
+#: a thousandth. Parsed JSON takes up to twenty times as much memory as its file.
 _UNPACKED_MAX = 32 << 20
 _RATIO_MAX = 50
 
 #: The size limit of a list of labels or images, in bytes.
 LIST_MAX = 64 << 20
 
-#: Bytes that are copied at a time when a file is unpacked to disk.
+#: The number of bytes to copy at a time when a file is unpacked to disk.
 _BLOCK = 1 << 20
 
 #: Names of files and folders that operating systems create. They are skipped.
@@ -47,15 +46,15 @@ _HINT = "Pass the file, folder or zip that the labelling tool exported."
 
 
 class Source:
-    """The files of a file, a folder or a zip. Use as a context manager.
+    """The files in a folder or a zip, or a single file. Use as a context manager.
 
     Attributes:
         path: The path of the file, folder or zip.
-        names: The posix paths of all files, relative to the folder or to the root of the zip, sorted; for a file, its name.
+        names: The sorted posix paths of all files, relative to the folder or the zip root. For a single file, its name.
     """
 
     def __init__(self, path: Path) -> None:
-        """List the files. Raises InputError if they cannot be listed, or are refused."""
+        """List the files. Raises InputError if they cannot be listed or are refused."""
         self.path = path
         self._zip: zipfile.ZipFile | None = None
         self._file: RegularFile | None = None
@@ -85,7 +84,7 @@ class Source:
             raise InputError(f"{self.path}: cannot read the zip: {error}", "Export it again.") from error
 
     def display_path(self, name: str) -> Path:
-        """Return the path of a file for messages."""
+        """Return a file's path for messages."""
         if self._zip is not None:
             return self.path / name  # as if the zip were a folder
         return self._folder / name
@@ -95,7 +94,7 @@ class Source:
         return [path for path in self.names if PurePosixPath(path).name == name]
 
     def find_suffix(self, *suffixes: str) -> list[str]:
-        """Return the paths of all files with one of these suffixes, in any case."""
+        """Return the paths of all files with one of these suffixes, ignoring case."""
         return [path for path in self.names if path.lower().endswith(suffixes)]
 
     def has(self, name: str) -> bool:
@@ -115,7 +114,7 @@ class Source:
             return read_regular(self._folder / name, limit)
 
     def _member(self, archive: zipfile.ZipFile, name: str, limit: int) -> IO[bytes]:
-        """Open a file of the zip. It yields at most as many bytes as the directory of the zip states."""
+        """Open a file in the zip. It returns at most as many bytes as the zip's directory states."""
         size = archive.getinfo(name).file_size
         if size > limit:
             raise ImageError(self.display_path(name), f"{size:,} bytes; the limit is {limit:,}")
@@ -123,7 +122,7 @@ class Source:
 
     @contextmanager
     def _name_errors(self, name: str) -> Iterator[None]:
-        """Turn errors of reading a file into an ImageError with its path."""
+        """Turn read errors into an ImageError with the path of the file."""
         try:
             yield
         except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
@@ -131,7 +130,7 @@ class Source:
         except Exception as error:  # zlib.error, lzma.LZMAError: errors of decompressors on damaged data
             if type(error).__module__ not in ("zlib", "lzma", "_lzma"):
                 raise
-            raise ImageError(self.display_path(name), f"cannot decompress it: {error}", "Export it again.") from error
+            raise ImageError(self.display_path(name), f"cannot be decompressed: {error}", "Export it again.") from error
 
     def json(self, name: str) -> Any:
         try:
@@ -140,7 +139,7 @@ class Source:
             raise ImageError(self.display_path(name), f"not JSON: {error}", "Export it again.") from error
 
     def lines(self, name: str) -> Iterator[tuple[int, str]]:
-        """Yield the non-blank lines of a text file, with their numbers. Raises ImageError."""
+        """Yield the non-blank lines of a text file, with their numbers. Raises ImageError if the file is not UTF-8 text."""
         try:
             text = self.read(name, LIST_MAX).decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -149,7 +148,7 @@ class Source:
 
     @contextmanager
     def file(self, name: str) -> Iterator[Path]:
-        """Yield a path at which the file can be read. An ImageError of that path becomes one of the file. Raises ImageError."""
+        """Yield a path to the file, unpacked if needed. An ImageError in the block gets the file's path in the source."""
         if self._zip is None:
             self._refuse_link(name)
             yield self._folder / name
@@ -168,7 +167,7 @@ class Source:
     def _refuse_link(self, name: str) -> None:
         if (self._folder / name).is_symlink() and is_folder(self.path):
             raise ImageError(
-                self.display_path(name), "is a link, which may lead anywhere", "Replace it by the file itself."
+                self.display_path(name), "is a link, which may lead anywhere", "Replace it with the file itself."
             )
 
     def close(self) -> None:
@@ -211,14 +210,14 @@ def _is_clutter(name: str) -> bool:
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> Iterator[str]:
-    """Yield the files in the directory of a zip. Raises InputError for a zip bomb, and for unsafe or duplicate entries."""
+    """Yield the files that a zip lists. Raises InputError for a zip bomb, and for unsafe or duplicate entries."""
     entries = archive.infolist()
     if len(entries) > FILES_MAX:
         raise InputError(f"{path}: {len(entries):,} files; the limit is {FILES_MAX:,}", _HINT)
     size, packed = sum(entry.file_size for entry in entries), path.stat().st_size
     if size > max(_UNPACKED_MAX, _RATIO_MAX * packed):
         raise InputError(
-            f"{path}: {packed:,} bytes would unpack to {size:,}, far more than labels do",
+            f"{path}: {packed:,} bytes would unpack to {size:,} bytes, too many for label files",
             "Nothing was read. If you trust the zip, unpack it and pass the folder.",
         )
     seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""Read YOLO segmentation: a text file per image, one line per object with its class and corners as fractions of the image size."""
+"""Read YOLO segmentation: a text file per image, with the class and the relative corners of one object per line."""
 
 from __future__ import annotations
 
@@ -16,24 +16,27 @@ from tipsseg.formats.reading.source import Source
 from tipsseg.formats.yolo import IMAGES, LABELS, image_name
 from tipsseg.regions.shapes import Shape, shape_from_polygons
 
-#: Size limits in bytes: of data.yaml, whose parsing takes seconds per million bytes, and of the text file of an image.
+#: Size limits in bytes: for data.yaml, which takes seconds per megabyte to parse, and for the text file of an image.
 _YAML_MAX = 1 << 20
 _TEXT_MAX = 256 << 20
 
 #: The maximum number of YAML files that are opened.
 _TRIED = 20
 
-#: Lists of images. A listed image without a text file has no objects.
+#: Names of image lists. A listed image without a text file has no objects.
 _LISTS = frozenset({"train", "val", "valid", "validation", "test"})
 
 
 def yaml_files(source: Source) -> list[str]:
-    """Return the first YAML files of a source."""
+    """Return the first YAML files in a source."""
     return source.find_suffix(".yaml", ".yml")[:_TRIED]
 
 
 def read_yolo(source: Source, names: ClassNames) -> Iterator[SourceImage]:
-    """Yield the images with text files in folders `labels`, below the only YAML file with class names. Raises ImageError."""
+    """Yield the images with text files in `labels` folders below the folder of the YAML file that lists the classes.
+
+    Raises ImageError unless exactly one YAML file lists classes.
+    """
     classes: dict[str, Mapping[int, str]] = {}
     for name in yaml_files(source):
         with suppress(ImageError):
@@ -67,7 +70,7 @@ def read_yolo(source: Source, names: ClassNames) -> Iterator[SourceImage]:
 
 
 def read_class_names(source: Source, name: str) -> Mapping[int, str]:
-    """Return the class names of a YAML file by number. Raises ImageError if it has none."""
+    """Return the class names in a YAML file by number. Raises ImageError if it has none."""
     import yaml
 
     with image_errors(source.display_path(name)):
@@ -80,7 +83,7 @@ def read_class_names(source: Source, name: str) -> Mapping[int, str]:
         if isinstance(names, list):
             names = dict(enumerate(names))
         if not isinstance(names, dict) or not names:
-            raise ValueError("no `names` of classes")
+            raise ValueError("`names` does not list the classes")
         if not all(isinstance(text, str) for text in names.values()):
             raise ValueError("`names` must map numbers to texts")
         return {int(number): text for number, text in names.items()}
