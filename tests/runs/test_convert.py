@@ -507,23 +507,36 @@ FAULTS: Mapping[str, Fault] = {
         "'labels is not a file in the archive'", lambda root: np.savez(root / "out/npz/b/c.npz", confidence=B)
     ),
     "an archive of another size": odd_archive(
-        "uint8 [4, 4] and uint8 [4, 4]", lambda root: shutil.copy(root / "out/npz/b/ü.npz", root / "out/npz/b/c.npz")
+        "labels uint8 [4, 4] or confidence uint8 [4, 4] does not fit the image",
+        lambda root: shutil.copy(root / "out/npz/b/ü.npz", root / "out/npz/b/c.npz"),
     ),
-    "an archive with odd scores": odd_archive("uint8 [2] and float64 [2]", top_ids=B[0, :2], top_scores=np.ones(2)),
-    "an archive with labels of 16 bits": odd_archive("uint16 [7, 5] and uint8 [7, 5]", labels=B.astype(np.uint16)),
-    "an archive with confidences of 16 bits": odd_archive("uint8 [7, 5] and uint16 [7, 5]", confidence=B.astype(np.uint16)),
-    "an archive with fewer confidences": odd_archive("uint8 [7, 5] and uint8 [6, 5]", confidence=B[1:]),
+    "an archive with odd scores": odd_archive(
+        "top_ids uint8 [2] or top_scores float64 [2] is invalid",
+        top_ids=B[0, :2], top_scores=np.ones(2),
+    ),
+    "an archive with labels of 16 bits": odd_archive(
+        "labels uint16 [7, 5] or confidence uint8 [7, 5] does not fit the image",
+        labels=B.astype(np.uint16),
+    ),
+    "an archive with confidences of 16 bits": odd_archive(
+        "labels uint8 [7, 5] or confidence uint16 [7, 5] does not fit the image",
+        confidence=B.astype(np.uint16),
+    ),
+    "an archive with fewer confidences": odd_archive(
+        "labels uint8 [7, 5] or confidence uint8 [6, 5] does not fit the image",
+        confidence=B[1:],
+    ),
     "an archive with flat patches": odd_archive(
-        "uint8 [2, 2] and float16 [2, 2]", top_ids=B[:2, :2], top_scores=np.ones((2, 2), np.float16)
+        "top_ids uint8 [2, 2] or top_scores float16 [2, 2] is invalid", top_ids=B[:2, :2], top_scores=np.ones((2, 2), np.float16)
     ),
     "an archive with fewer scores": odd_archive(
-        "uint8 [1, 2, 2] and float16 [1, 2, 1]", top_scores=np.ones((1, 2, 1), np.float16)
+        "top_ids uint8 [1, 2, 2] or top_scores float16 [1, 2, 1] is invalid", top_scores=np.ones((1, 2, 1), np.float16)
     ),
     "an archive with patches of 16 bits": odd_archive(
-        "uint16 [1, 2, 2] and float16 [1, 2, 2]", top_ids=np.ones((1, 2, 2), np.uint16)
+        "top_ids uint16 [1, 2, 2] or top_scores float16 [1, 2, 2] is invalid", top_ids=np.ones((1, 2, 2), np.uint16)
     ),
     "an archive with scores of 32 bits": odd_archive(
-        "uint8 [1, 2, 2] and float32 [1, 2, 2]", top_scores=np.ones((1, 2, 2), np.float32)
+        "top_ids uint8 [1, 2, 2] or top_scores float32 [1, 2, 2] is invalid", top_scores=np.ones((1, 2, 2), np.float32)
     ),
     "a confidence that is gone": Fault(
         f"out: no confidence of b/c.jpg is left | {CHECK}out",

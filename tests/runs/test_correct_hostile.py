@@ -323,7 +323,7 @@ OBJECTS = {
     "yolo: no number": (yolo("0 0 0 1 0 x 1"), "could not convert|no number"),
     "yolo: NaN": (yolo("0 0 0 1 0 nan 1"), "a corner with a coordinate that is not a finite number"),
     "yolo: bytes": (yolo("0 0 0 1 0 \xff 1"), "ascii"),
-    "yolo: a name that is no text": (yolo("", "names: [[yes]]"), "`names` must map numbers to texts"),
+    "yolo: a name that is no text": (yolo("", "names: [[yes]]"), "`names` must map numbers to strings"),
     "yolo: a number that is none": (yolo("", "names: {a: tree}"), "no corrections found"),
     "yolo: objects of Python": (yolo("0 0 0 1", "names: !!python/object/apply:os.abort []"), "`names` does not list the classes"),
 }  # fmt: skip

@@ -34,7 +34,7 @@ each_storage = pytest.mark.parametrize("stored", STORED.values(), ids=STORED)
 KEYS = "The keys are: classes, background, templates."
 CLASS_KEYS = "The keys are: name, synonyms, colour, min_confidence, supercategory, templates, negative."
 SAME = "The model does not distinguish names that differ only in case or spacing."
-A_NAME = "Remove it, or name it."
+A_NAME = "Remove it, or give it a name."
 MARK_ONE = "For example: a photo of a {}."
 WRITTEN = 'Put texts in quotes, as in name = "tree"; separate the items of a list with commas and end it with "]".'
 GIVEN_ONCE = "Set every key once, and `classes` either as a list or as [[classes]]."

@@ -15,7 +15,7 @@ from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
 from tipsseg.vocabulary.vocabulary import MAX_CLASSES, ClassSpec, Phrase, make_vocabulary, parse_background, split_names
 
 SAME = "The model does not distinguish names that differ only in case or spacing."
-A_NAME = "Remove it, or name it."
+A_NAME = "Remove it, or give it a name."
 
 
 def test_classes_keep_their_order_and_are_numbered_from_1() -> None:

@@ -25,7 +25,9 @@ _HEAD = "# label:color_rgb:parts:actions"
 
 class Cvat(Format):
     name = "cvat"
-    description = "CVAT's Segmentation mask 1.1 (PASCAL VOC): cvat/SegmentationClass/<image>.png and lists"
+    description = (
+        "CVAT's Segmentation mask 1.1 (PASCAL VOC): cvat/SegmentationClass/<image>.png, labelmap.txt and image list"
+    )
     folder = "cvat/SegmentationClass"
     suffix = ".png"
     files = ("cvat/labelmap.txt", "cvat/ImageSets/Segmentation/default.txt")

@@ -1,4 +1,4 @@
-"""LabelMe: a JSON file with polygons and a link to the image, per image. Parts of the same object share a `group_id`."""
+"""LabelMe: one JSON file with polygons and one link per image. Parts of the same object share a `group_id`."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _PATCH_BYTES = 64 << 20
 
 class Npz(Format):
     name = "npz"
-    description = "npz/<image>.npz: labels, confidence, the best classes of every patch with scores"
+    description = "npz/<image>.npz: label ids, confidence, the best classes of each patch and their scores"
     folder = "npz"
     suffix = ".npz"
     needs_confidence = True
@@ -88,9 +88,14 @@ def _read(path: Path, image: StoredImage) -> _Archive:
     labels, confidence, ids, scores = read_arrays(path, ("labels", "confidence", "top_ids", "top_scores"), image.size)
     dtype = label_dtype(len(image.classes))
     if not labels.shape == confidence.shape == image.size or labels.dtype != dtype or confidence.dtype != np.uint8:
-        raise ValueError(f"{labels.dtype} {list(labels.shape)} and {confidence.dtype} {list(confidence.shape)}")
+        raise ValueError(
+            f"labels {labels.dtype} {list(labels.shape)} or confidence {confidence.dtype} {list(confidence.shape)} "
+            "does not fit the image"
+        )
     if ids.ndim != 3 or ids.shape != scores.shape or ids.dtype != dtype or scores.dtype != np.float16:
-        raise ValueError(f"{ids.dtype} {list(ids.shape)} and {scores.dtype} {list(scores.shape)}")
+        raise ValueError(
+            f"top_ids {ids.dtype} {list(ids.shape)} or top_scores {scores.dtype} {list(scores.shape)} is invalid"
+        )
     return _Archive(labels, confidence, TopClasses(ids, scores))
 
 

@@ -11,7 +11,7 @@ from tipsseg.formats.png import encode_picture
 
 class Overlay(Format):
     name = "overlay"
-    description = "preview with colours, names and a legend: overlays/<image>.jpg"
+    description = "previews: overlays/<image>.jpg, with a legend"
     folder = "overlays"
     suffix = ".jpg"
     needs_image = True

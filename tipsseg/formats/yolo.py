@@ -32,8 +32,8 @@ _RESERVED = re.compile(rf"{IMAGES}_*")
 class Yolo(Format):
     name = "yolo"
     description = (
-        "YOLO segmentation: yolo/data.yaml, yolo/labels/train/<image>.txt, links in yolo/images/train/, "
-        "and val beside train"
+        "YOLO segmentation: yolo/data.yaml, yolo/labels/train/<image>.txt, "
+        "links to the images in yolo/images/train/, and the same for val"
     )
     folder = f"{_FOLDER}/{LABELS}"
     suffix = ".txt"

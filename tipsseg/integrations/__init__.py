@@ -1,1 +1,1 @@
-"""Plugins for other programs. Each module requires a package of its program. tipsseg itself imports none of them."""
+"""Plugins for other programs. Each module needs the package of its program; tipsseg itself does not import the modules."""

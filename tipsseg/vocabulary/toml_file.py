@@ -120,7 +120,7 @@ def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> Voca
     if position:
         message = message[: position.start()]
         line = int(position[1]) if position[1] else line
-    twice = message.startswith(("Cannot", "Duplicate"))  # overwrite, declare twice, mutate
+    twice = message.startswith(("Cannot", "Duplicate"))  # for example: cannot overwrite a value
     hint = _DUPLICATE_HINT if twice else _SYNTAX_HINT
     return VocabularyError(f"not TOML: {shorten(message)}", hint, path=path, line=line)
 

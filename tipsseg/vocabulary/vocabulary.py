@@ -165,7 +165,7 @@ def make_vocabulary(
         LabelClass(
             id=number,
             name=spec.name,
-            colour=cast(Colour | None, spec.colour) or colour(number),  # `_check_class` has read it
+            colour=cast(Colour | None, spec.colour) or colour(number),  # `_check_class` has parsed it
             synonyms=tuple(spec.synonyms),
             supercategory=spec.supercategory or spec.name,
             min_confidence=spec.min_confidence,
@@ -266,7 +266,7 @@ def _check_class(value: object, index: int, count: int) -> ClassSpec:
             raise VocabularyError(f"class {index + 1} must be a name or a ClassSpec, not {quote(value)}")
         name = _clean(spec.name, f"the name of class {index + 1}")
         if not name:
-            raise VocabularyError(f"class {index + 1} of {count} is empty", "Remove it, or name it.")
+            raise VocabularyError(f"class {index + 1} of {count} is empty", "Remove it, or give it a name.")
         called = quote(name)
         if isinstance(spec.synonyms, str) or not isinstance(spec.synonyms, Sequence):
             raise VocabularyError(f"synonyms of {called} must be a list of strings, not {quote(spec.synonyms)}")
@@ -295,7 +295,7 @@ def _check_confidence(value: object, called: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, Real):
         raise VocabularyError(f"the minimum confidence of {called} must be a number, not {quote(value)}")
-    number: Any = value  # any numeric type, also of numpy
+    number: Any = value  # any numeric type, including numpy's
     if not 0 <= number <= 1:
         raise VocabularyError(f"the minimum confidence of {called} must be between 0 and 1, not {quote(value)}")
     return value if isinstance(value, int | float) else float(number)

@@ -73,7 +73,7 @@ def find_model_id(folder: Path, hashes: Mapping[str, str]) -> str:
 
 
 def find_model(name: str) -> ModelSource:
-    """Find a model by its id or hub repository in weights.lock, or by the path of a local folder: "./tiny", not "tiny".
+    """Find a model by its id or hub repository in weights.lock, or by a folder path, such as "./tiny" if "tiny" is an id.
 
     Raises UsageError for an unknown name, CheckpointError for a folder without a model.
     """

@@ -85,7 +85,7 @@ def read_class_names(source: Source, name: str) -> Mapping[int, str]:
         if not isinstance(names, dict) or not names:
             raise ValueError("`names` does not list the classes")
         if not all(isinstance(text, str) for text in names.values()):
-            raise ValueError("`names` must map numbers to texts")
+            raise ValueError("`names` must map numbers to strings")
         return {int(number): text for number, text in names.items()}
 
 
