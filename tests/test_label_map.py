@@ -125,7 +125,7 @@ def test_overlays_need_no_image_twice(labels: LabelMap, picture: Image.Image, tm
 
 
 REFUSED: dict[str, tuple[Callable[[LabelMap, Image.Image], object], type[Exception], str]] = {
-    "no image": (lambda labels, _: labels.overlay(), UsageError, "labels of features have no image"),
+    "no image": (lambda labels, _: labels.overlay(), UsageError, "labels from features have no image"),
     "another image": (lambda labels, _: labels.overlay(Image.new("L", (3, 6))), InputError, "its labels are 3 x 6"),
     "suffix": (
         lambda labels, picture: labels.save_overlay("a.bmp", picture),

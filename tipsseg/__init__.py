@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from tipsseg.vocabulary.vocabulary import Vocabulary as Vocabulary
     from tipsseg.vocabulary.vocabulary import make_vocabulary as make_vocabulary
 
-#: Names that are imported at their first use, by module, so that `import tipsseg` stays fast.
+#: Names imported on first use, by module, so that `import tipsseg` stays fast.
 _LAZY = {
     "api": ("encode_folder", "iter_label_folder", "label_folder"),
     "label_map": ("LabelMap",),
@@ -74,7 +74,7 @@ _LAZY = {
 _MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
 _MODULES = ("errors", "learn", "review")
 
-#: Names that users look for here, by module.
+#: Names that users may look for here, by the module that has them.
 _ELSEWHERE = {
     "learn": ("FittedVocabulary", "fit", "fit_folder", "fit_truths", "tune_folder"),
     "review": ("correct_folder", "evaluate", "rank", "score_masks"),

@@ -1,3 +1,3 @@
-"""The version of the package, for those that import nothing else of it."""
+"""Define the package version in a module that imports nothing else."""
 
 __version__ = "0.1.0"

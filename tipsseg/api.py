@@ -38,7 +38,7 @@ from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 
 Paths = str | Path | Iterable[str | Path]
 
-#: The outcome of an image. "unchanged": done by an earlier call.
+#: The outcome of an image. "unchanged" means that an earlier call completed it.
 Status = Literal["labelled", "encoded", "unchanged", "failed"]
 
 
@@ -49,9 +49,9 @@ class FolderImage:
     Attributes:
         path: The image.
         status: "labelled" or "encoded" by this call, "unchanged" since an earlier one, or "failed".
-        files: Its files: label files by format ("png"), feature files by scale ("1").
+        files: The image's files: label files by format ("png"), feature files by scale ("1").
         classes: The classes in the image, each with its share of the pixels, 0..1.
-        error: The reason of a failure, else None.
+        error: The reason for a failure, else None.
     """
 
     path: Path
@@ -69,7 +69,7 @@ class _Done:
         ref: The image.
         status: See FolderImage.
         files: The feature files of an encoded image, in the order of the scales.
-        error: The reason of a failure.
+        error: The reason for a failure.
     """
 
     ref: ImageRef
@@ -125,7 +125,7 @@ def label_folder(
 
     Args:
         images: Files and folders. Folders are searched recursively. The list may be empty with `retry_failed`.
-        classes: Names; ClassSpecs; a dict of names with their synonyms; a Vocabulary; or a fit (see `tipsseg.learn`).
+        classes: Class names; ClassSpecs; a dict that maps names to synonyms; a Vocabulary; or a fit (see `tipsseg.learn`).
         verbose: Print notes, progress and errors on stderr.
 
     Returns:
@@ -133,7 +133,7 @@ def label_folder(
         not end the run.
 
     Raises:
-        OtherRunError: The folder has labels of another model, other classes or other options.
+        OtherRunError: The folder contains labels from a different model, or for different classes or options.
         TipssegError: The run cannot start or continue for another reason.
     """
     spec, results = _begin_labelling(images, classes, verbose, keywords)
@@ -164,7 +164,7 @@ def iter_label_folder(
         verbose: Print notes, progress and errors on stderr.
 
     Yields:
-        The images, in their order.
+        The images, in order.
 
     Raises:
         TipssegError: See `label_folder`. Wrong arguments raise before the first image.
@@ -189,9 +189,11 @@ def _status_of(result: ImageResult) -> Status:
 
 
 def _read_labelled(spec: RunSpec, images: list[_Done]) -> Iterator[FolderImage]:
-    """Read labelled images from their output folder. Raise RecordError if its records are gone or damaged."""
+    """Read labelled images from their output folder. Raise RecordError if its records are missing or damaged."""
     with open_runs(spec.output, ended=False) as runs:
-        records = next((run for run in runs if run.shard == spec.shard), runs[0]).records  # shards may be merged since
+        records = next(
+            (run for run in runs if run.shard == spec.shard), runs[0]
+        ).records  # shards may have been merged since
         for image in images:
             entry = None if image.error else records.get(image.ref.name)
             if entry is None:
@@ -306,5 +308,5 @@ def as_paths(images: Paths) -> tuple[Path, ...]:
 
 
 def progress_for(verbose: bool) -> Progress:
-    """Return a Progress that prints on stderr, or nothing."""
+    """Return a Progress that prints on stderr if `verbose`, else nothing."""
     return Progress(quiet=False, results=False) if verbose else Silence()

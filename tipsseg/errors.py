@@ -7,7 +7,7 @@
     │   └── RecordError              path, reason: unusable records of an output folder
     ├── FileError                    path, reason: unreadable file
     │   ├── ImageError               unreadable image
-    │   │   └── LabelIdError         mask with ids outside of the classes
+    │   │   └── LabelIdError         mask with ids that do not belong to a class
     │   ├── FeatureFileError         unreadable feature file
     │   └── CheckpointError          tensor: files that are not a TIPSv2 model
     ├── OutputError                  path, reason: result that cannot be written
@@ -32,7 +32,7 @@ class TipssegError(Exception):
     """Base class of all expected errors. Pickling keeps all attributes.
 
     Attributes:
-        message: The fault, with the file, option or value that has it.
+        message: The fault, with the file, option or value at fault.
         hint: A remedy; may be empty.
         exit_code: The exit code of the command line.
         commands: Command lines that the hint quotes; may be empty.
@@ -97,11 +97,11 @@ class VocabularyError(UsageError):
 
 
 class InputError(TipssegError):
-    """Inputs that cannot be labelled as a whole."""
+    """Invalid inputs: nothing to label, or two inputs for one output."""
 
 
 class RecordError(InputError):
-    """Output folder that is not one, or whose records are damaged or incomplete.
+    """Folder that is not an output folder, or whose records are damaged or incomplete.
 
     Attributes:
         path: The folder or the record.
@@ -133,7 +133,7 @@ class ImageError(FileError):
 
 
 class LabelIdError(ImageError):
-    """Mask with ids outside of the classes."""
+    """Mask with ids that do not belong to a class."""
 
 
 class FeatureFileError(FileError):
@@ -229,7 +229,7 @@ class IntegrityError(WeightsError):
         path: The file.
         what: "size", "sha256" or "git-sha1".
         expected: The pinned value.
-        got: The value of the file.
+        got: The file's value.
     """
 
     def __init__(self, path: Path, what: str, expected: str, got: str, hint: str = "") -> None:

@@ -1,4 +1,4 @@
-"""LabelMap: the labels of one image, with its masks, objects and pictures. The model is not needed for any of them."""
+"""Define LabelMap: the labels of one image, with its masks, objects and pictures. None of them needs the model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tipsseg.images.decoding import ImageInput
     from tipsseg.regions.objects import LabelledObject
 
-#: Pillow's options for `save_overlay`, by suffix. At half the colour resolution JPEG would blur outlines and text.
+#: Pillow's options for `save_overlay`, by suffix. JPEG uses full colour resolution, because half would blur outlines and text.
 _PICTURES: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
     ".jpg": {"format": "JPEG", "quality": 92, "subsampling": 0},
@@ -30,7 +30,7 @@ _PICTURES: dict[str, dict[str, Any]] = {
     ".webp": {"format": "WEBP", "quality": 92},
 }
 
-#: The longest side in pixels of the picture in a notebook.
+#: Longest side of the picture in a notebook, in pixels.
 _NOTEBOOK_SIDE = 1024
 
 #: The number of classes that `repr` lists.
@@ -38,7 +38,7 @@ _MOST_NAMES = 6
 
 
 class LabelledMask(TypedDict):
-    """One segment as Hugging Face's image-segmentation pipeline returns it."""
+    """One segment, as returned by Hugging Face's image-segmentation pipeline."""
 
     label: str
     score: float
@@ -127,8 +127,9 @@ class LabelMap:
         """Find the objects in the labels.
 
         Args:
-            instances: "component": each 8-connected region of a class is an object; "class": all pixels of a class are one object.
-            min_area: Leave out smaller objects: pixels, or a percentage of the image, "0.1%".
+            instances: "component": each 8-connected region of a class is an object. "class": all pixels of a class form one
+                object.
+            min_area: Minimum area of an object, in pixels or as a percentage of the image, for example "0.1%".
 
         Returns:
             The objects, by class, then from top to bottom, then from left to right.
@@ -148,11 +149,11 @@ class LabelMap:
 
         Args:
             path: The file, "*.png". Missing folders are created.
-            mode: "L": grey, 16-bit with more than 254 classes; "P": 8-bit with a palette of the classes' colours.
+            mode: "L": grey, 16-bit with more than 254 classes; "P": 8-bit with a palette of the class colours.
 
         Raises:
             OutputError: The file cannot be written.
-            UsageError: The mode is unknown, or the file has another suffix.
+            UsageError: The mode is unknown, or the suffix is not .png.
         """
         from tipsseg.util.files import atomic_write
 
@@ -178,7 +179,7 @@ class LabelMap:
         Raises:
             ImageError: The file cannot be read.
             InputError: The image has the wrong shape or dtype, or its size differs from the labels'.
-            UsageError: The labels were made from features, and `image` is None.
+            UsageError: The image was labelled from features, and `image` is None.
         """
         from PIL import Image
 
@@ -188,7 +189,7 @@ class LabelMap:
 
         image = self.image if image is None else image
         if image is None:
-            raise UsageError("labels of features have no image to draw on", "Pass the image: overlay(image).")
+            raise UsageError("labels from features have no image to draw on", "Pass the image: overlay(image).")
         upright = to_upright(image, max(MAX_PIXELS, self.labels.size))
         height, width = self.shape
         if upright.size != (width, height):
@@ -308,7 +309,7 @@ class LabelMap:
 
 
 class Segment:
-    """One object of an image.
+    """One object in an image.
 
     Attributes:
         name: The name of its class.
@@ -347,7 +348,7 @@ class Segment:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """[H, W] bool, its pixels in the image. A new array on every access."""
+        """Its mask in the image, [H, W] bool. A new array on every access."""
         pixels = np.zeros(self._shape, np.bool_)
         left, top, right, bottom = self.xyxy
         pixels[top:bottom, left:right] = self._found.region.mask

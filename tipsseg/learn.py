@@ -1,4 +1,4 @@
-"""Learn from masks: fit class vectors, and choose minimum confidences, as `tipsseg fit` and `tipsseg tune` do."""
+"""Learn from masks, as `tipsseg fit` and `tipsseg tune` do: fit class vectors, and choose minimum confidences."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def fit_folder(
         `record()`, the scores as JSON values.
 
     Raises:
-        InputError: Fewer than two masks were edited, or `output` is not the folder of a run that has ended.
+        InputError: Fewer than two masks were edited, or `output` is not the folder of a finished run.
         TipssegError: The run cannot start or continue.
     """
     compute = take_options(ComputeOptions, keywords)
@@ -130,7 +130,8 @@ def tune_folder(
 
     Args:
         output: The output folder of `label_folder`.
-        precision: The precision to reach for each class, 0..1: the share of its pixels that are right. None: choose none.
+        precision: The precision to reach for each class, 0..1: the share of its pixels that are right. None: do not choose
+            minimum confidences.
         temperature: Fit the temperature of the softmax first, to calibrate the confidences.
         fitted: The fit that the run was labelled with, if any.
         images: The folder of the images, if they have moved.
@@ -142,8 +143,8 @@ def tune_folder(
 
     Raises:
         UsageError: Neither `precision` nor `temperature` is set, or `fitted` is missing.
-        InputError: Fewer than three masks were edited, or two for a temperature alone, or `output` is not the folder of a run that
-            has ended.
+        InputError: Fewer than three masks were edited, or two for a temperature alone, or `output` is not the folder of a
+            finished run.
         TipssegError: The run cannot start or continue.
     """
     compute = take_options(ComputeOptions, keywords)

@@ -1,4 +1,4 @@
-"""Review labels: rank images for a person, take corrections back, and score labels against truth masks."""
+"""Review labels: rank images for a person, import corrections, and score labels against truth masks."""
 
 from __future__ import annotations
 

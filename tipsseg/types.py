@@ -1,4 +1,4 @@
-"""Frozen records that pass between rooms, without torch: everything after a LabelMap is numpy.
+"""Define the frozen records that rooms exchange. Never imports torch: everything after a LabelMap is numpy.
 
 Sizes are (height, width) in pixels. Colours are (red, green, blue), 0..255.
 """
@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-#: What the model misses of an image file: it is nearly black, has further pages, or is squeezed to a shorter side.
+#: Remarks on an image file: it is nearly black, has more pages than the first, or its long side is compressed.
 Remark = Literal["dark", "pages", "squeezed"]
 
 LabelArray = NDArray[np.uint8] | NDArray[np.uint16]
@@ -25,13 +25,13 @@ LABELS_VERSION = 1
 #: The label id of pixels without a class.
 BACKGROUND = 0
 
-#: More classes need 16 bits per pixel.
+#: Maximum number of classes with 8 bits per pixel; more need 16.
 MAX_CLASSES_8_BIT = 254
 
 
 @dataclass(frozen=True, slots=True)
 class LockedFile:
-    """One file of a model in weights.lock, with its size in bytes and its hash. None if the lock does not pin it."""
+    """One file of a model in weights.lock, with its size in bytes and its hash; either is None if it is not pinned."""
 
     name: str
     size: int | None = None
@@ -148,5 +148,5 @@ def ignore_id(number_of_classes: int) -> int:
 
 
 def label_dtype(number_of_classes: int) -> type[np.uint8] | type[np.uint16]:
-    """Return the dtype that holds every label id: uint8 up to 254 classes, uint16 above."""
+    """Return the smallest dtype for all label ids: uint8 up to 254 classes, uint16 above."""
     return np.uint8 if number_of_classes <= MAX_CLASSES_8_BIT else np.uint16

@@ -213,7 +213,7 @@ def test_a_device_that_does_not_hold_an_image_as_a_whole_is_an_error(mlp_checkpo
     backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32")
     labeller = Labeller(Model(backbone), make_vocabulary(["tree"]), LabelOptions(mode="whole"))
     Full(backbone, 0, message)
-    with pytest.raises(DeviceError, match="for an image of 112 x 56 pixels as a whole") as caught:
+    with pytest.raises(DeviceError, match="to encode 112 x 56 pixels in one piece") as caught:
         labeller.label(np.zeros((60, 120, 3), np.uint8))
     assert "a smaller short side" in caught.value.hint
 

@@ -139,7 +139,7 @@ def test_features_of_another_kind_are_refused(
     for arguments in (["encode", scenes, *TINY, "-o", "feats"], ["label", scenes, *LABEL, "--features", "feats"]):
         ran = command(*arguments, *given)
         assert ran.code == 1
-        assert f"cannot write feats: its features were made with other settings: {told}" in ran.err
+        assert f"cannot write feats: its features were computed with different settings: {told}" in ran.err
     ran = command("encode", scenes, *TINY, "-o", "feats", "--feature-dtype", "int8")
     assert (ran.code, "the dtype of the features is float16, not int8" in ran.err) == (1, True)
     # Nothing said is as the store has it.
@@ -149,7 +149,7 @@ def test_features_of_another_kind_are_refused(
 def test_a_folder_of_others_is_refused(command: Command, scenes: Path) -> None:
     ran = command("encode", scenes, *TINY, "-o", "imgs")
     assert ran.code == 1
-    assert "it has other files, for example beach, but no features.json" in ran.err
+    assert "it contains other files, for example beach, but no features.json" in ran.err
     ran = command("label", scenes, *LABEL, "--features", "out", "-o", "out")
     assert (ran.code, "--features and -o are one folder" in ran.err) == (2, True)
 

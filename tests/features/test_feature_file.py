@@ -123,7 +123,7 @@ def shape(name: str, value: object) -> Callable[[bytes], bytes]:
 
 
 DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "empty": (lambda data: b"", "its header has 0 bytes, the file 0"),
+    "empty": (lambda data: b"", "its header has 0 bytes in a file of 0"),
     "cut in the header": (lambda data: data[:100], "its header has"),
     "cut in the numbers": (lambda data: data[:-1], "but its header requires"),
     "longer": (lambda data: data + b"\0", "but its header requires"),
@@ -141,11 +141,11 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "no plan": (fact("plan", None), "no `plan`"),
     "one window less": (
         fact("plan", {"size": [56, 98], "side": 56, "corners": [[0, 0]]}),
-        r"patches of shape \[2, 4, 4, 8\] for 1 window",
+        r"patches of shape \[2, 4, 4, 8\] do not match 1 window",
     ),
     "a window outside": (
         fact("plan", {"size": [56, 98], "side": 56, "corners": [[0, 0], [0, 43]]}),
-        "a window outside 56 x 98",
+        "a window exceeds 56 x 98",
     ),
     "corners of texts": (
         fact("plan", {"size": [56, 98], "side": 56, "corners": [["0", 0], [0, 4]]}),
@@ -156,7 +156,7 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a hash that is none": (fact("origin", {"sha256": "../../x", "name": "", "recipe": {}}), "invalid `sha256`"),
     "another checksum": (fact("crc32", 1), "the checksum does not match"),
     "other patches": (shape("patches", [2, 4, 8, 4]), "class tokens"),
-    "more patches": (shape("patches", [2, 400, 400, 8]), r"patches of shape \[2, 400, 400, 8\] for 56 x 98"),
+    "more patches": (shape("patches", [2, 400, 400, 8]), r"patches of shape \[2, 400, 400, 8\] do not match 56 x 98"),
     "negative patches": (shape("patches", [-2, 4, 4, 8]), "patches of shape"),
     "other class tokens": (shape("class_tokens", [1, 2, 8]), "class tokens"),
 }

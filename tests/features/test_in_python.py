@@ -109,7 +109,7 @@ def test_what_can_be_known_before_is_raised_by_the_call(imgs: Path, tmp_path: Pa
     for wrong in ({"feature_dtype": "float8"}, {"shard": "3"}, {"mode": "all"}, {"jobs": 0}, {"limit": 1, "sample": 1}):
         with pytest.raises(UsageError):
             tipsseg.encode_folder(imgs, store, model="tiny", **wrong)
-    with pytest.raises(OutputError, match=r"it has other files, for example a\.png"):
+    with pytest.raises(OutputError, match=r"it contains other files, for example a\.png"):
         tipsseg.encode_folder(imgs, imgs, model="tiny")
     assert not store.exists()
     tipsseg.encode_folder(imgs / "b.png", store, model="tiny")

@@ -554,7 +554,7 @@ def test_each_call_has_a_limit_of_its_own(tmp_path: Path) -> None:
 
 
 def test_an_image_without_pixels() -> None:
-    with pytest.raises(InputError, match="without pixels"):
+    with pytest.raises(InputError, match="has no pixels"):
         upright.upright_image(Image.new("RGB", (0, 3)))
 
 

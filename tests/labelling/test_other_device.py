@@ -185,7 +185,7 @@ def test_where_memory_runs_out_the_batch_is_halved(folder: Path, device: OtherDe
     ("mode", "when", "message"),
     [
         ("slide", "encoding", "not enough memory on the device for one window"),
-        ("whole", "encoding", "not enough memory on the device for an image of 98 x 56 pixels as a whole"),
+        ("whole", "encoding", "not enough memory on the device to encode 98 x 56 pixels in one piece"),
         ("slide", "scoring", "not enough memory on the device for the scores"),
     ],
 )

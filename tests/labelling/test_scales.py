@@ -208,7 +208,7 @@ def test_features_of_other_scales_are_refused(model: Model, image: NDArray[np.ui
 
 def test_a_file_holds_one_scale(model: Model, image: NDArray[np.uint8], tmp_path: Path) -> None:
     features = model.encode(image, scales=(1, 1.75))
-    with pytest.raises(UsageError, match="the features are of 2 scales, but a file has one"):
+    with pytest.raises(UsageError, match="the features have 2 scales, but a file stores only one"):
         features.save(tmp_path / "both.safetensors")
     paths = [tmp_path / f"{number}.safetensors" for number in range(2)]
     for path, each in zip(paths, features.scales, strict=True):

@@ -256,7 +256,7 @@ OBJECTS = {
     "coco: a compressed code that does not add up": (coco(rle("04")), "its RLE cannot be read"),
     "coco: a code of a billion pixels": (coco(rle("0PPPPPPPPPPPP1")), "its RLE cannot be read"),
     "coco: a box alone": (coco({"segmentation": [], "bbox": [0, 0, 3, 3]}), "a box alone"),
-    "coco: two corners": (coco({"segmentation": [[0, 0, 3, 3]]}), "a polygon of 2 corners"),
+    "coco: two corners": (coco({"segmentation": [[0, 0, 3, 3]]}), "a polygon has only 2 corners"),
     "coco: an x without a y": (coco({"segmentation": [[0, 0, 3, 3, 3]]}), "odd number of coordinates"),
     "coco: far outside": (coco({"segmentation": [[0, 0, 1e300, 0, 3, 3]]}), "far outside"),
     "coco: NaN": (coco({"segmentation": [[0, 0, float("nan"), 0, 3, 3]]}), "no corrections found"),
@@ -279,7 +279,7 @@ OBJECTS = {
         coco(annotations=[{"id": 1, "image_id": 1}] * 100_001), "image a.png: 100,001 objects in an image; the limit is 100,000"
     ),
     "coco: an outline without end": (
-        coco({"segmentation": [[-8, 0, 16, 0] * 240_000]}), "outline longer than"
+        coco({"segmentation": [[-8, 0, 16, 0] * 240_000]}), "outline is longer than"
     ),
     "labelme: a coordinate of 401 digits": (labelme({"points": [[1, 1], [5, 10**400], [5, 5]]}), "is too large"),
     "labelme: more objects than an image has": (labelme({}, shapes=[0] * 100_001), "100,001 objects in an image; the limit is"),
@@ -321,7 +321,7 @@ OBJECTS = {
     "yolo: an x without a y": (yolo("0 0 0 1 0 1"), "odd number of coordinates"),
     "yolo: more objects than an image has": (yolo("0 0 0 1 0 1 1\n" * 100_001), "100,001 objects in an image; the limit is"),
     "yolo: no number": (yolo("0 0 0 1 0 x 1"), "could not convert|no number"),
-    "yolo: NaN": (yolo("0 0 0 1 0 nan 1"), "a corner with a coordinate that is not a finite number"),
+    "yolo: NaN": (yolo("0 0 0 1 0 nan 1"), "a coordinate of a corner is not a finite number"),
     "yolo: bytes": (yolo("0 0 0 1 0 \xff 1"), "ascii"),
     "yolo: a name that is no text": (yolo("", "names: [[yes]]"), "`names` must map numbers to strings"),
     "yolo: a number that is none": (yolo("", "names: {a: tree}"), "no corrections found"),

@@ -1,4 +1,4 @@
-"""Resolve the names of devices and dtypes to torch's. Raise DeviceError if the machine lacks them."""
+"""Resolve device and dtype names to torch objects. Raise DeviceError if the machine does not support them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def resolve_dtype(dtype: object, device: torch.device) -> torch.dtype:
     Raise UsageError for an unknown name, DeviceError if the device does not support the dtype.
     """
     name = dtype_name(dtype)
-    # Older cards emulate bfloat16, slowly.
+    # Cards below compute capability 8.0 only emulate bfloat16, which is slow.
     native_bfloat16 = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" and native_bfloat16 else torch.float32
@@ -63,16 +63,16 @@ def resolve_dtype(dtype: object, device: torch.device) -> torch.dtype:
 
 
 def emulates_bfloat16() -> bool:
-    """Return True if the CPU lacks instructions for bfloat16; False if this version of torch cannot detect them."""
+    """Return True if the CPU lacks bfloat16 instructions; False also if this version of torch cannot detect them."""
     flags = _instructions()
     return bool(flags) and not any(flags.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def has_avx512_bfloat16_only() -> bool:
-    """Return True if the CPU has AVX-512's bfloat16 instructions but not AMX's; False if torch cannot detect them.
+    """Return True if the CPU has the bfloat16 instructions of AVX-512 but not of AMX; False also if torch cannot detect them.
 
-    On an AMD EPYC of this kind, torch's attention in bfloat16 is slower than two matrix products and a softmax. No other
-    processor was measured.
+    On such an AMD EPYC, torch's bfloat16 attention is slower than two matrix products and a softmax. Other processors were not
+    measured.
     """
     flags = _instructions()
     return bool(flags.get("avx512_bf16")) and not flags.get("amx_bf16")

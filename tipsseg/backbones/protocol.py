@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowFeatures:
-    """Output of the vision tower for B pictures of one size.
+    """Vision tower output for B pictures of the same size.
 
     Attributes:
-        patches: [B, h, w, D] float32, one unit vector per patch, comparable with the vectors of phrases.
+        patches: [B, h, w, D] float32, one unit vector per patch, comparable with phrase vectors.
         class_tokens: [B, C, D] float32, C unit vectors per picture.
     """
 
@@ -30,7 +30,7 @@ class WindowFeatures:
 
 
 class Backbone(Protocol):
-    """The two towers of a model on one device.
+    """A model's two towers on one device.
 
     Attributes:
         folder: Folder of the model's files.
@@ -39,10 +39,10 @@ class Backbone(Protocol):
         native_size: Side of the model's square window in pixels.
         patch_size: Side of a patch in pixels.
         embed_dim: D, the length of all vectors.
-        temperature: Logits are cosine / temperature.
-        batch_size: Windows per pass of the vision tower. Halved when the device runs out of memory.
-        on_less_memory: Called with the new batch size after it was halved.
-        at_work: Lock to hold while computing with torch. On a CPU, competing threads of torch only wait for each other.
+        temperature: Softmax temperature: logits are cosine / temperature.
+        batch_size: Number of windows per pass of the vision tower, halved when the device runs out of memory.
+        on_less_memory: Called with the new batch size after each halving.
+        at_work: Lock to hold while computing with torch. On a CPU, competing torch threads only wait for each other.
     """
 
     folder: Path
@@ -58,10 +58,10 @@ class Backbone(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Device as a torch object; reading it may import torch."""
+        """The torch device. Reading it may import torch."""
 
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """Encode phrases, averaged over the templates.
+        """Encode phrases, averaging over the templates.
 
         Args:
             phrases: P texts.

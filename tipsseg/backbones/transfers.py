@@ -14,12 +14,12 @@ def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     """Copy an array to a device. Later work on the device sees the complete copy.
 
     Args:
-        array: A writable array, because torch warns about others. On a CPU the tensor shares its memory; on other devices the
+        array: A writable array; torch warns about read-only ones. On a CPU the tensor shares its memory; on other devices the
             caller may change the array after this returns.
         device: The target device.
     """
     tensor = torch.from_numpy(array)
-    # A copy from unpinned memory would wait for all queued work of the device.
+    # A copy from unpinned memory would wait for all work queued on the device.
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 

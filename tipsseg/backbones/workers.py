@@ -25,7 +25,7 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: Serializes changes of the number of threads.
+#: Serializes changes to the number of torch threads.
 _CHANGING = threading.Lock()
 
 
@@ -48,7 +48,7 @@ class Workers:
 
     @property
     def count(self) -> int:
-        """Number of torch's threads for the caller; 1 for a worker, and if threads are not divisible."""
+        """Number of torch threads for the caller; 1 for a worker, or if threads cannot be divided."""
         return 1 if hasattr(self._worker, "threads") or not _can_divide_threads() else torch.get_num_threads()
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item], at_once: int) -> list[Result]:
@@ -57,13 +57,14 @@ class Workers:
         Args:
             work: The function. It may call `check`.
             items: Its arguments.
-            at_once: Number of parallel workers, which divide torch's threads equally. 1: the caller's thread, with all threads.
+            at_once: Number of parallel workers, which divide torch's threads equally. 1: only the caller's thread, with all
+                torch threads.
 
         Returns:
             The results, in the order of the items.
 
         Raises:
-            Exception: An error of `work`. All workers have stopped by then, also after KeyboardInterrupt.
+            Exception: `work` raised an error. All workers have stopped by then, as after KeyboardInterrupt.
         """
         if at_once == 1:
             return [work(item) for item in items]
@@ -84,7 +85,7 @@ class Workers:
             raise StoppedError
 
     def _compute(self, work: Callable[[], None], workers: int, threads: int) -> None:
-        """Run `work` in several workers, each with `threads` threads of torch."""
+        """Run `work` in several workers, each with `threads` torch threads."""
         futures = [self._pool.submit(self._run, work, threads) for _ in range(workers)]
         try:
             for future in as_completed(futures):
@@ -106,12 +107,12 @@ class Workers:
 
 @cache
 def _can_divide_threads() -> bool:
-    """Return True if every Python thread can have its own number of torch's threads, as with OpenMP."""
+    """Return True if every Python thread can have its own number of torch threads, as with OpenMP."""
     return "backend: OpenMP" in torch.__config__.parallel_info()
 
 
 def _set_threads(count: int) -> None:
-    """Set the number of torch's threads for the current thread.
+    """Set the number of torch threads for the current thread.
 
     torch also stores the number as the default of threads that start later. A short-lived thread restores that default.
     """

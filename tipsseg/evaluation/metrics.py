@@ -22,7 +22,7 @@ from tipsseg.types import BACKGROUND, LabelArray, ignore_id
 from tipsseg.util.printable import one_line
 from tipsseg.util.table import text_table
 
-#: The matrix grows with the square of the number of classes; this many take 72 MB.
+#: Maximum number of scored classes. The matrix grows with its square: 3,000 classes take 72 MB.
 MAX_SCORED_CLASSES = 3000
 
 #: Names of the background row, and of the column of pixels without a scored label.
@@ -91,7 +91,7 @@ class Confusion:
             )
         flat_truth, flat_labels = truth.reshape(-1), labels.reshape(-1)
         added = np.zeros(self.counts.size, np.int64)
-        # In pieces, because several arrays of indices take 8 bytes per pixel each.
+        # Count in pieces, because several arrays of indices take 8 bytes per pixel each.
         for start in range(0, flat_truth.size, _PIECE):
             row = self._row[flat_truth[start : start + _PIECE]]
             column = self._column[flat_labels[start : start + _PIECE]]
@@ -119,7 +119,7 @@ class ImageScore:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """Scores of a confusion matrix, 0..1; NaN for a zero divisor.
+    """Scores of a confusion matrix, 0..1; NaN if the divisor is zero.
 
     For each class, t is its number of true pixels, p its number of predicted pixels, and c its number of correct pixels. Pixels
     with ignored truth are excluded.
@@ -150,12 +150,12 @@ class Scores:
 
 
 def row_names(confusion: Confusion, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the rows. `names` are those of the classes 1..N."""
+    """Return the names of the rows. `names` are the class names 1..N."""
     return ((BACKGROUND_NAME,) if confusion.background else ()) + tuple(names)
 
 
 def scores(confusion: Confusion, names: Sequence[str]) -> Scores:
-    """Compute the scores of a confusion matrix. `names` are those of the classes 1..N."""
+    """Compute the scores of a confusion matrix. `names` are the class names 1..N."""
     counts = confusion.counts
     correct = np.diagonal(counts)  # [R]
     truth = counts.sum(1)  # [R]
@@ -178,11 +178,11 @@ def scores(confusion: Confusion, names: Sequence[str]) -> Scores:
 
 
 def find_swapped_classes(confusion: Confusion) -> list[tuple[int, int]]:
-    """Detect that truth and predictions number the classes in different orders.
+    """Detect whether truth and predictions number the classes in different orders.
 
-    A class is suspicious if more than half of its pixels are predicted as one other class. The order differs if there are at least
-    two such other classes, and at least half as many as classes in the truth. (A poor model predicts the same other class for many
-    classes.) Ignore background.
+    A class is suspicious if more than half of its pixels are predicted as one other class. The orders differ if these other
+    classes number at least two, and at least half as many as the classes in the truth. (A poor model predicts the same other
+    class for many classes.) Ignore background.
 
     Returns:
         (row, column) of each suspicious class and its other class; empty if the order seems right.

@@ -12,7 +12,7 @@ from tipsseg.evaluation.truth import Layout, TruthKind
 from tipsseg.types import ImageRef
 from tipsseg.util.files import describe_error, is_file, is_folder, path_exists
 
-#: Extensions of truth files. Of files that differ only in the extension, the first in this order is used.
+#: Extensions of truth files. If several files differ only in the extension, the first in this order is used.
 EXTENSIONS = (".png", ".tif", ".tiff", ".bmp")
 
 
@@ -43,9 +43,9 @@ class Pairs:
 def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs:
     """Find the truth file of every image.
 
-    The first match in this order is used: a file with the image's relative path and one more extension (a.jpg.png for a.jpg); a
+    Use the first match in this order: a file with the image's relative path and one more extension (a.jpg.png for a.jpg); a
     file with the same relative path apart from the extension and the layout's suffixes; the only file with the image's file
-    name. The last rule allows images from other folders.
+    name. The last rule supports images in different folders.
 
     Search subfolders and follow links to folders. Ignore hidden files and folders.
 
@@ -123,9 +123,10 @@ class _Index:
     def by_name(
         self, ref: ImageRef, layout: Layout, taken: Container[Path] | None = None
     ) -> tuple[Path, TruthKind] | None:
-        """Return the truth with the file name of an image. Raise InputError if several files have it.
+        """Return the truth with an image's file name. Raise InputError if several files have that name.
 
-        `taken` are truths of other images. If it is given, they are excluded, and one of the two paths must end with the other.
+        `taken` contains the truths of other images. If set, these are excluded, and one of the two paths must end with the
+        other.
         """
         for name, kind in _full_names(ref, layout) + _names(ref, layout):
             paths = self._by_stem.get(name.name, [])
@@ -134,7 +135,7 @@ class _Index:
             if len(paths) > 1:
                 raise InputError(
                     f"{paths[0]} and {paths[1]} have the same name, and either may be the truth of {ref.path}",
-                    "Use the same subfolders for images and truths, or name the subfolder that belongs to the images.",
+                    "Use the same subfolders for images and truths, or pass the subfolder that belongs to the images.",
                 )
             if paths:
                 return paths[0], kind
@@ -158,7 +159,7 @@ class _Index:
 
 
 def _names(ref: ImageRef, layout: Layout) -> list[tuple[PurePosixPath, TruthKind]]:
-    """Return the possible relative paths of an image's truth, without extension, best kind first."""
+    """Return the relative paths that an image's truth may have, without extension, best kind first."""
     stem = ref.relative.stem.removesuffix(layout.image_suffix)
     return [(ref.relative.parent / (stem + kind.suffix), kind) for kind in layout.kinds]
 

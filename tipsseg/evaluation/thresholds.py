@@ -6,8 +6,8 @@ mean over images of
 
     right pixels - target * labelled pixels
 
-is at least 0. The test is Student's one-sided lower bound on that mean: an image counts by its pixels, and the bound is wide
-for few or diverse images.
+is at least 0. The test is Student's one-sided lower bound on that mean: images count in proportion to their pixels, and the
+bound is wide for few or diverse images.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STEPS = 200
 #: classes together, both reach the target.
 _LEVEL = 0.8
 
-#: Classes that occur in fewer images get the threshold of all classes together.
+#: Classes in fewer images get the threshold of all classes together.
 _MIN_IMAGES = 3
 
 _EDGES = (np.arange(STEPS + 1) / STEPS).astype(np.float32)
@@ -88,8 +88,8 @@ class ClassThreshold:
         reached: True if the target precision is reached. If not, `min_confidence` is 1.
         own: True if the threshold is the class's own; False if it is that of all classes together, because too few images have the
             class.
-        precision: Precision with a threshold from the other images; None if no pixel remains labelled.
-        recall: Recall with a threshold from the other images; None if the truth has no pixel of the class.
+        precision: Precision with a threshold chosen on the other images; None if no pixel remains labelled.
+        recall: Recall with a threshold chosen on the other images; None if the truth has no pixel of the class.
         precision_before: Precision without a threshold.
         recall_before: Recall without a threshold.
     """
@@ -107,7 +107,7 @@ class ClassThreshold:
 def choose_thresholds(tallies: Sequence[Tally], precision: float) -> tuple[ClassThreshold, ...]:
     """Choose the minimum confidence of each class 1..N for a target precision, 0..1.
 
-    Precision and recall need at least two images, because they leave one out; they are None for a single image.
+    Precision and recall need at least two images, because one is left out; they are None for a single image.
     """
     labelled = np.stack([tally.labelled for tally in tallies])  # [I, N, K]
     right = np.stack([tally.right for tally in tallies])

@@ -33,7 +33,7 @@ class TruthIds:
 
     Attributes:
         classes: N, the number of scored classes.
-        meaning: Label id of each valid id in a file, 0..65535: 0 for background, 1..N, or IGNORED.
+        meaning: Label id for each valid id in a file, 0..65535: 0 for background, 1..N, or IGNORED.
     """
 
     classes: int
@@ -45,7 +45,7 @@ class TruthIds:
         return BACKGROUND in self.meaning.values()
 
     def table(self) -> NDArray[np.int32]:
-        """Return the label id of each id of a file, [65536] int32: 0..N, IGNORED, or -1 for an unknown id."""
+        """Return the label id for each id in a file, [65536] int32: 0..N, IGNORED, or -1 for an unknown id."""
         table = np.full(_TOP_ID + 1, _UNKNOWN, np.int32)
         table[list(self.meaning.keys())] = list(self.meaning.values())
         return table
@@ -65,7 +65,7 @@ class Layout:
 
     Attributes:
         name: Name of the layout.
-        vocabulary: Preset vocabulary of the benchmark; None for the user's own vocabulary.
+        vocabulary: The benchmark's preset vocabulary; None for the user's own.
         image_suffix: Suffix of image names before the extension, which truth names lack.
         kinds: Kinds of truth files, best first. All score the same classes.
     """
@@ -117,7 +117,7 @@ def plain_layout(ids: TruthIds) -> Layout:
 
 # ---- benchmarks ----
 
-# Cityscapes: ids of the labelIds files, in the order of the training ids. Other ids are ignored.
+# Cityscapes: ids in the labelIds files, in the order of the training ids. Other ids are ignored.
 _CITYSCAPES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
 # COCO-Stuff: categories without pixels in the 2017 edition, out of 182. Ids in the stuffthingmaps files start at 0.

@@ -1,1 +1,1 @@
-"""Read and write features on disk: feature files, and the stores that contain them. No torch."""
+"""Read and write feature files, and the stores that contain them. Never imports torch."""

@@ -32,12 +32,12 @@ from tipsseg.util.printable import pluralize
 
 FloatArray = NDArray[np.float32]
 
-#: Increase this with every change of the layout.
+#: Incremented with every change to the layout.
 FORMAT_VERSION = 1
 
 _KEY = "tipsseg"
 
-#: The largest header and file in bytes. The largest supported image takes less.
+#: Size limits of the header and the file in bytes. The largest supported image takes less.
 _HEADER_LIMIT = 64 << 20
 _FILE_LIMIT = 16 << 30
 
@@ -51,7 +51,7 @@ _NAMES = {"float16": "F16", "float32": "F32", "int8": "I8"}
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that determines the features of an image, except the image.
+    """Everything that determines the features of an image, except the image itself.
 
     Attributes:
         model: Identity of the model, see `spec.model_identity`.
@@ -70,7 +70,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The image of features, and how they were computed.
+    """Origin of features: the image, and how they were computed.
 
     Attributes:
         sha256: Hash of the image file, in hex.
@@ -106,7 +106,7 @@ class FeatureRecord:
     origin: Origin | None = None
 
     def to_float32(self) -> FeatureRecord:
-        """Convert the features to float32. Raise ValueError for vectors that are not finite or not of unit length."""
+        """Convert the features to float32. Raise ValueError if a vector is not finite or not of unit length."""
         patches: FloatArray = self.patches.astype(np.float32, copy=False)
         if self.scales is not None:
             with np.errstate(invalid="ignore"):  # infinity * 0 gives NaN, which `check_unit_length` refuses
@@ -157,11 +157,11 @@ def check_unit_length(vectors: FloatArray) -> None:
     """Raise ValueError if a vector of [..., D] is not finite or not of unit length."""
     squares = np.einsum("...d,...d->...", vectors, vectors)
     if not (np.abs(squares - 1) < _TOLERANCE).all():  # also False for NaN
-        raise ValueError("vectors that are not of unit length")
+        raise ValueError("not all vectors are of unit length")
 
 
 def write_feature_file(path: Path, record: FeatureRecord) -> int:
-    """Write a feature file atomically and return its size in bytes. Raise OutputError."""
+    """Write a feature file atomically and return its size in bytes. Raise OutputError if it cannot be written."""
     from safetensors.numpy import save
 
     tensors: dict[str, NDArray[np.generic]] = {
@@ -185,7 +185,7 @@ def write_feature_file(path: Path, record: FeatureRecord) -> int:
 
 
 def read_feature_file(path: Path) -> FeatureRecord:
-    """Read a feature file. Raise FeatureFileError if it is incomplete, damaged, or of another format."""
+    """Read a feature file. Raise FeatureFileError if it is incomplete, damaged, or in another format."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -213,7 +213,7 @@ def read_feature_file(path: Path) -> FeatureRecord:
 
 
 def read_class_tokens(path: Path) -> NDArray[np.float16] | FloatArray:
-    """Read only the class tokens [B, C, D] of a feature file. Raise FeatureFileError."""
+    """Read only the class tokens [B, C, D] of a feature file. Raise FeatureFileError if it is damaged."""
     from safetensors import SafetensorError, safe_open
 
     read_feature_header(path)
@@ -229,7 +229,7 @@ def read_class_tokens(path: Path) -> NDArray[np.float16] | FloatArray:
 
 
 def read_feature_header(path: Path) -> FeatureHeader:
-    """Read the header of a feature file, and check it against the file's size. Raise FeatureFileError."""
+    """Read the header of a feature file. Raise FeatureFileError if it is invalid or does not match the file's size."""
     try:
         with open_regular(path) as file:
             return _read_header(file)
@@ -244,11 +244,11 @@ def _damaged(path: Path, error: Exception) -> FeatureFileError:
 
 
 def _read_header(file: BufferedReader) -> FeatureHeader:
-    """Read the header of an open file. Raise ValueError."""
+    """Read the header of an open file. Raise ValueError if it is invalid."""
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
-        raise ValueError(f"its header has {length:,} bytes, the file {size:,}")
+        raise ValueError(f"its header has {length:,} bytes in a file of {size:,}")
     header = parse(file.read(length))
     metadata = take(header, "__metadata__", dict)
     facts = parse(take(metadata, _KEY, str).encode())
@@ -263,7 +263,9 @@ def _read_header(file: BufferedReader) -> FeatureHeader:
     if tensors != expected:
         raise ValueError(f"its tensors are {short(tensors)}, not {short(expected)}")
     if "scales" in header and _shape(header, "scales") != parsed.patches[:3]:
-        raise ValueError(f"scales of shape {list(_shape(header, 'scales'))} for patches of {list(parsed.patches)}")
+        raise ValueError(
+            f"scales of shape {list(_shape(header, 'scales'))} do not match patches of shape {list(parsed.patches)}"
+        )
     return parsed
 
 
@@ -275,12 +277,12 @@ def _parse_facts(facts: Mapping[str, object], patches: tuple[int, ...], tokens: 
         raise ValueError(f"unknown `dtype` {short(dtype)}")
     windows = max(len(plan.corners), 1)
     if len(patches) != 4 or patches[0] != windows or 0 in patches:
-        raise ValueError(f"patches of shape {list(patches)} for {pluralize(windows, 'window')}")
+        raise ValueError(f"patches of shape {list(patches)} do not match {pluralize(windows, 'window')}")
     if len(tokens) != 3 or tokens[0] != windows or tokens[2] != patches[3] or not tokens[1]:
-        raise ValueError(f"class tokens of shape {list(tokens)} for patches of {list(patches)}")
+        raise ValueError(f"class tokens of shape {list(tokens)} do not match patches of shape {list(patches)}")
     if max(patches[1:3]) > max(plan.size):
         raise ValueError(
-            f"patches of shape {list(patches)} for {plan.size[0]} x {plan.size[1]} (height x width) pixels"
+            f"patches of shape {list(patches)} do not match {plan.size[0]} x {plan.size[1]} (height x width) pixels"
         )
     origin = None if facts.get("origin") is None else _parse_origin(take(facts, "origin", dict))
     return FeatureHeader(size, plan, dtype, patches, tokens[1], take(facts, "crc32", int), origin)
@@ -291,9 +293,9 @@ def _parse_plan(record: Mapping[str, object]) -> WindowPlan:
     side = take(record, "side", int)
     corners = tuple(_pair(corner) for corner in take(record, "corners", list))
     if height < 1 or width < 1 or (side < 1 if corners else side != 0):
-        raise ValueError(f"windows of {side} pixels in {height} x {width}")
+        raise ValueError(f"windows of {side} pixels do not match {height} x {width} (height x width) pixels")
     if any(top < 0 or left < 0 or top + side > height or left + side > width for top, left in corners):
-        raise ValueError(f"a window outside {height} x {width} (height x width) pixels")
+        raise ValueError(f"a window exceeds {height} x {width} (height x width) pixels")
     return WindowPlan((height, width), side, corners)
 
 
@@ -305,7 +307,7 @@ def _parse_origin(record: Mapping[str, object]) -> Origin:
 
 
 def parse_recipe(record: Mapping[str, object]) -> Recipe:
-    """Parse a recipe that was written with `asdict`. Raise ValueError."""
+    """Parse a recipe that was written with `asdict`. Raise ValueError if it is invalid."""
     dtype, mode = take(record, "dtype", str), take(record, "mode", str)
     if dtype not in DTYPE_NAMES[1:]:
         raise ValueError(f"unknown `dtype` {short(dtype)}")
@@ -331,7 +333,7 @@ def _pair(value: object) -> tuple[int, int]:
 def _shape(header: Mapping[str, object], name: str) -> tuple[int, ...]:
     shape = take(take(header, name, dict), "shape", list)
     if not all(type(length) is int and 0 <= length < 1 << 31 for length in shape) or len(shape) > 4:
-        raise ValueError(f"{name} of shape {short(shape)}")
+        raise ValueError(f"{name} cannot have shape {short(shape)}")
     return tuple(shape)
 
 

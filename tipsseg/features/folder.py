@@ -4,8 +4,8 @@
     feats/ab/abcdef….safetensors        at the short side in features.json
     feats/ab/abcdef…-448.safetensors    at another short side, 448 pixels
 
-Moved, renamed and duplicate images find their features; a changed image counts as a new one. Equal features give equal bytes, so
-several processes may add to one store at the same time.
+Images keep their features when they are moved, renamed or copied; a changed image counts as new. Equal features give equal
+bytes, so several processes may add to one store at the same time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tipsseg.util.json_values import parse, short, take
 
 STORE_FILE = "features.json"
 
-#: Subfolder of the feature files.
+#: Subfolder that contains the feature files.
 FILES_FOLDER = "feats"
 
 #: Name of a feature file: the sha256 of the image, and the short side if it differs from the store's.
@@ -43,7 +43,7 @@ FEATURE_FILE = re.compile(r"([0-9a-f]{64})(?:-([1-9][0-9]{0,9}))?\.safetensors")
 
 DEFAULT_FEATURE_DTYPE: FeatureDtype = "float16"
 
-#: A temporary file is stale after this time without a change.
+#: A temporary file is stale after this many seconds without a change.
 _STALE_SECONDS = 300
 
 _OTHER = "Choose another folder for the features."
@@ -54,7 +54,7 @@ class StoreRecord:
     """Content of features.json.
 
     Attributes:
-        model: Id of the model when the store was created, only for messages.
+        model: Model id at the time the store was created, only for messages.
         recipe: Recipe of all features.
         dtype: Dtype of the stored patches.
     """
@@ -68,7 +68,7 @@ def read_store(folder: Path) -> StoreRecord | None:
     """Read the features.json of a folder. Return None if the folder is missing or empty.
 
     Raises:
-        OutputError: The folder has other files, or a store of another version.
+        OutputError: The folder contains other files, or a store from another version.
     """
     path = folder / STORE_FILE
     if not os.path.lexists(path):
@@ -77,13 +77,15 @@ def read_store(folder: Path) -> StoreRecord | None:
     try:
         return _parse_store(parse(read_regular(path)))
     except (OSError, ValueError) as error:
-        raise OutputError(path, f"the file is not a record of features: {error}", _OTHER) from error
+        raise OutputError(path, f"the file does not describe a feature store: {error}", _OTHER) from error
 
 
 def check_same(folder: Path, stored: StoreRecord, expected: StoreRecord) -> None:
     """Raise OtherRunError if the record of a store differs from the expected one."""
     if differences := _describe_differences(stored, expected):
-        raise OtherRunError(folder, f"its features were made with other settings: {'; '.join(differences)}", _OTHER)
+        raise OtherRunError(
+            folder, f"its features were computed with different settings: {'; '.join(differences)}", _OTHER
+        )
 
 
 def _describe_differences(stored: StoreRecord, expected: StoreRecord) -> list[str]:
@@ -118,11 +120,11 @@ class FeatureFiles:
         self._other_side = None if side == side_of_store else side
 
     def path(self, sha256: str) -> Path:
-        """Return the path of the file for an image, whether it exists or not."""
+        """Return the path of an image's file, whether it exists or not."""
         return feature_path(self.folder, sha256, self._other_side)
 
     def find(self, sha256: str) -> FeatureRecord | None:
-        """Read the features of an image, in float32; None if there is no file. Raise FeatureFileError for a damaged file."""
+        """Read an image's features in float32; return None if the file is missing. Raise FeatureFileError if it is damaged."""
         path = self.path(sha256)
         if not os.path.lexists(path):
             return None
@@ -134,7 +136,7 @@ class FeatureFiles:
             raise FeatureFileError(path, str(error), "Encode the image again.") from error
 
     def find_header(self, sha256: str) -> FeatureHeader | None:
-        """Read the header of an image's file; None if there is no file. Raise FeatureFileError for a damaged file."""
+        """Read the header of an image's file; return None if it is missing. Raise FeatureFileError if it is damaged."""
         path = self.path(sha256)
         if not os.path.lexists(path):
             return None
@@ -143,7 +145,7 @@ class FeatureFiles:
         return header
 
     def add(self, record: FeatureRecord) -> Path:
-        """Write the features of an image and return the path of the file. Raise OutputError."""
+        """Write an image's features and return the path of the file. Raise OutputError if it cannot be written."""
         assert record.origin is not None
         path = self.path(record.origin.sha256)
         try:
@@ -161,7 +163,7 @@ class FeatureStore(FeatureFiles):
     """A feature store. Its own methods use the short side in features.json; `at` returns the files at another one."""
 
     def __init__(self, folder: Path, record: StoreRecord) -> None:
-        """Open a store, or create it in an empty folder. Raise OutputError, or OtherRunError for a store with another record."""
+        """Open a store, or create one in an empty folder. Raise OtherRunError if the record of an existing store differs."""
         super().__init__(folder, record, record.recipe.short_side)
         stored = read_store(folder)
         if stored is None:
@@ -203,7 +205,7 @@ def list_files(folder: Path) -> Iterator[Path]:
 
 
 def list_image_files(folder: Path, sha256: str) -> list[Path]:
-    """Return the feature files of an image at all short sides, sorted. Raise OSError."""
+    """Return an image's feature files at all short sides, sorted. Raise OSError if their folder cannot be listed."""
     subfolder = folder / FILES_FOLDER / sha256[:2]
     if not subfolder.is_dir():
         return []
@@ -212,9 +214,9 @@ def list_image_files(folder: Path, sha256: str) -> list[Path]:
 
 
 def remove_stale_files(folder: Path) -> None:
-    """Remove the temporary files of killed processes. Spare recent files, whose process may still run."""
+    """Remove the temporary files of killed processes. Keep recent files, whose process may still be running."""
     limit = time.time() - _STALE_SECONDS
-    # Only .json in the store's own folder: the lock there has the same prefix and no extension.
+    # In the store's own folder, remove only .json files: the lock has the same prefix and no extension.
     for path in (*folder.glob(f"{TEMPORARY_PREFIX}*.json"), *list_files(folder)):
         if path.name.startswith(TEMPORARY_PREFIX):
             with suppress(OSError):
@@ -223,16 +225,16 @@ def remove_stale_files(folder: Path) -> None:
 
 
 def _refuse_others(folder: Path) -> None:
-    """Raise OutputError if the path is not a folder, or has files."""
+    """Raise OutputError if the path is not a folder, or the folder contains files."""
     try:
-        names = os.listdir(folder) if is_folder(folder) else []  # noqa: PTH208  names are enough
+        names = os.listdir(folder) if is_folder(folder) else []  # noqa: PTH208  only names are needed
     except OSError as error:
         raise output_error(folder, error) from error
     if os.path.lexists(folder) and not is_folder(folder):
         raise OutputError(folder, "not a folder", _OTHER)
     others = sorted(name for name in names if not name.startswith(TEMPORARY_PREFIX))
     if others:
-        raise OutputError(folder, f"it has other files, for example {others[0]}, but no {STORE_FILE}", _OTHER)
+        raise OutputError(folder, f"it contains other files, for example {others[0]}, but no {STORE_FILE}", _OTHER)
 
 
 def _with_store_hint(path: Path, error: OutputError) -> OutputError:
@@ -241,7 +243,7 @@ def _with_store_hint(path: Path, error: OutputError) -> OutputError:
 
 
 def _write_record(path: Path, record: StoreRecord) -> None:
-    """Write features.json, unless another process has just written it. Raise OutputError."""
+    """Write features.json, unless another process has just written it. Raise OutputError if it cannot be written."""
     from tipsseg._version import __version__
 
     value = {

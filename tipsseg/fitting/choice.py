@@ -21,7 +21,7 @@ from tipsseg.vocabulary.fitted import ClassFit
 
 #: Candidate precisions, in patches, of the prior at the text vector, for weights and bias.
 _STRONG = (10.0, 3.0)
-#: The same if the masks lack more than this share of the classes. Nothing shows where the missing classes are, and the others
+#: The same if the masks lack more than this share of the classes. Nothing shows where the missing classes are, so the others
 #: would spread there.
 _STRONGER, _LACKING = (30.0,), 0.25
 #: Candidate precisions of the prior at zero, for a class that is fitted to masks alone.
@@ -29,22 +29,22 @@ _WEAK = (0.3, 0.03)
 #: Precision of the bias of such a class, relative to that of its weights.
 _WEAK_BIAS = 1 / 3
 #: `Prior.moment_strength` of a class with a text prior, if the text is at least twice as unsure in images with masks as in those
-#: without. It decreases to 0 for equally unsure.
+#: without. It decreases to 0 if the text is equally unsure in both.
 _MOMENT_STRENGTH = 50.0
 #: Exponent of `group_weights` if all classes are fitted to masks alone; in proportion for fewer of them.
 _BALANCE = 0.5
 #: A class gives up its text if the text's IoU is below this share of the IoU of masks alone, or below this IoU.
 _SHARE, _UNKNOWN = 0.5, 0.1
-#: The most folds of cross-validation.
+#: Maximum number of folds in cross-validation.
 _FOLDS = 5
-#: The most patches of a fit in cross-validation, and of the final fit.
+#: Maximum number of patches in a fit of cross-validation, and in the final fit.
 _FOLD_PATCHES, _PATCHES = 1 << 12, 1 << 14
 #: Iterations of the rough fit that detects unknown words.
 _ROUGH_STEPS = 12
-#: The most settings in cross-validation: masks alone, then those in `_choose_settings`.
+#: Maximum number of settings in cross-validation: masks alone, then those in `_choose_settings`.
 _CANDIDATES = 1 + len(_WEAK) + len(_STRONG) - 1 + 1
 
-#: Called after each solved problem with the number of solved problems, and the most that there will be.
+#: Called after each solved problem with the number solved so far, and the maximum number to solve.
 OnSolved = Callable[[int, int], None]
 
 Ious = NDArray[np.float64]
@@ -100,7 +100,7 @@ class _Problem:
         return min(len(self.images), _FOLDS)
 
     def cross_validate(self, settings: _FitSettings, steps: int = 40) -> Ious:
-        """Return the IoU of each group, with every image labelled by a fit to the other folds."""
+        """Return the IoU of each group if every image is labelled with a fit to the other folds."""
         folds = self.folds
         total = np.zeros((self.groups, self.groups))
         for fold in range(folds):
@@ -196,7 +196,7 @@ def choose_and_fit(
 def _choose_settings(
     problem: _Problem, present: Groups, unknown: Groups, text_ious: Ious, strengths: Sequence[float]
 ) -> tuple[_FitSettings, Ious]:
-    """Choose settings by cross-validation, and return them with their IoUs. Only `unknown` groups may lose their text."""
+    """Choose settings by cross-validation, and return them with their IoUs. Only `unknown` groups may give up their text."""
     first = strengths[0]
     mask_ious = problem.cross_validate(_FitSettings(present, ~present, first), _ROUGH_STEPS)
     weak = present & unknown & (text_ious < np.maximum(_SHARE * mask_ious, _UNKNOWN))
@@ -216,7 +216,9 @@ def _choose_settings(
 def _best_settings(
     problem: _Problem, candidates: Sequence[_FitSettings], groups: Groups, first_ious: Ious | None = None
 ) -> tuple[_FitSettings, Ious]:
-    """Return the candidate with the highest mean IoU over `groups`, and its IoUs. `first_ious` are those of the first, if known."""
+    """Return the candidate with the highest mean IoU over `groups`, and its IoUs. `first_ious` are the first candidate's, if
+    known.
+    """
     best = candidates[0]
     best_ious = problem.cross_validate(best) if first_ious is None else first_ious
     for settings in candidates[1:]:

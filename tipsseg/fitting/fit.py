@@ -43,7 +43,7 @@ def fit(
     Classes without pixels in the masks keep their text vectors. The result is deterministic on one machine.
 
     If the images with masks were not drawn at random, also pass features of about 30 images without masks, drawn at random from all
-    images that the fit is for. They protect the fit from overfitting to unusual images, for example those that `rank` lists first.
+    images that the fit is for. They keep the fit from overfitting to unusual images, for example those that `rank` lists first.
 
     Args:
         model: The model that encoded the images.
@@ -51,15 +51,16 @@ def fit(
         masks: The mask of each image, [H, W] uint8 or uint16 at the image's size: 0 background, 1..N the classes by id, 255 ignored
             (65535 with more than 254 classes). Without background phrases in the vocabulary, 0 is ignored too.
         vocabulary: Names of classes, `ClassSpec`s, or a `Vocabulary`, as for `Labeller`.
-        options: The mode and the short side of the features. None: as published.
-        unlabelled: The features of images without masks, encoded with the same options.
+        options: The options that the features were encoded with. None: those of the published protocol.
+        unlabelled: Features of images without masks, encoded with the same options.
         cache: Cache folder for text vectors. None: no cache.
 
     Returns:
         The fitted vocabulary. `Labeller` accepts it as a vocabulary.
 
     Raises:
-        UsageError: An argument has a wrong type, the numbers of features and masks differ, or the features have other options.
+        UsageError: An argument has a wrong type, the numbers of features and masks differ, or the features were encoded with
+            other options.
         InputError: A mask has a wrong size or an unknown id, or all pixels are ignored.
         VocabularyError: The classes are invalid.
     """

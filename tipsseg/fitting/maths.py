@@ -24,10 +24,10 @@ from tipsseg.types import WindowPlan
 #: Cells along the side of a patch.
 CELLS = 2
 
-#: A fit stops when the loss per patch changes by less.
+#: A fit stops when the loss per patch changes by less than this.
 _TOLERANCE = 1e-5
 
-#: Side of the pieces in `draw_pieces`, in patches.
+#: Side of a piece in `draw_pieces`, in patches.
 _PIECE = 8
 
 #: Cells per matrix product.
@@ -35,7 +35,7 @@ _BATCH = 1 << 14
 
 Mask = NDArray[np.uint8] | NDArray[np.uint16]
 
-#: Matrices of `_resize_matrix` by length.
+#: Results of `_resize_matrix` by length.
 Resizings = Mapping[int, Tensor]
 
 
@@ -46,7 +46,7 @@ class Window:
     Attributes:
         patches: [h, w, D] on the CPU, float16 if that is exact, else float32; [N, h, w, D] float32 for a stack.
         groups: [k] int64, the groups that occur.
-        shares: [r, c, k] or [N, r, c, k] float32, the share of each of these groups in each cell. Ignored pixels have no share.
+        shares: [r, c, k] or [N, r, c, k] float32, the share of each of these groups in each cell. Ignored pixels do not count.
     """
 
     patches: Tensor
@@ -163,7 +163,7 @@ def draw_pieces(images: Sequence[Sequence[Window]], most: int) -> list[list[Wind
         for group, area in zip(window.groups.tolist(), window.shares.flatten(0, -2).sum(0).tolist(), strict=True):
             areas[group] = areas.get(group, 0.0) + area
     pieces = [[piece for window in image for piece in _pieces(window)] for image in images]
-    # Half of the probability by area, half equally divided among the classes.
+    # Divide half of the probability by area, and the other half equally among the classes.
     total_area, classes = sum(areas.values()), len(areas)
     scores = [
         sum(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tipsseg.fitting.maths import Window, cell_logits
 
-#: The most sampled cells, and cells per batch.
+#: Maximum number of sampled cells, and number of cells per batch.
 _CELLS, _BATCH = 1 << 17, 1 << 14
 
 #: Bounds of the search, relative to the current temperature.
@@ -29,7 +29,7 @@ class Calibration:
     Attributes:
         temperature: The best temperature for all images.
         before: Expected calibration error at the original temperature, 0..1, with 15 bins of confidence.
-        after: The same by cross-validation: each image at the best temperature for the others. None for a single image.
+        after: The same by cross-validation, with each image at the best temperature for the others. None for a single image.
     """
 
     temperature: float

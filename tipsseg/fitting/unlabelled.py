@@ -1,8 +1,8 @@
-"""Compare images with masks to images without, to keep a fit to unusual images useful for the others.
+"""Compare images with and without masks, to keep a fit to unusual images useful for the others.
 
-Masks of unusual images, for example dark ones in a clear set, teach little about the others. Two things protect the others: the
-logits of their patches have a prior at the logits of the text, see `Prior.moment`; and a word that the text finds in them counts as
-known, even if the text does not find it in the images with masks.
+Masks of unusual images, for example dark images in a bright set, teach little about the others. Two things protect the others:
+the logits of their patches have a prior at the logits of the text, see `Prior.moment`; and a word that the text finds in them
+counts as known, even if the text does not find it in the images with masks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _UNUSUAL_RATIO = 1.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """Differences between images with masks and images without.
+    """Differences between images with and without masks.
 
     Attributes:
         known: [G], True if images without masks show that the text knows the group's word. All False unless the images with masks
@@ -59,15 +59,15 @@ def second_moment(patches: Tensor) -> Tensor:
 
 
 def compare(windows: Sequence[Window], patches: Tensor, text: Tensor, group_of: Tensor, groups: int) -> Comparison:
-    """Compare the predictions of the text in images with masks and in images without.
+    """Compare what the text predicts in images with masks and in images without.
 
     A word is known if the text predicts it in images without masks, with much less uncertainty than at pixels in images with masks
-    where that prediction was wrong. For a word without wrong pixels, those of all words count. So there is no absolute threshold on
-    confidence, which would differ between models.
+    where that prediction was wrong. For a word without wrong pixels, those of all words count. This avoids an absolute
+    threshold on confidence, which would differ between models.
 
     Args:
         windows: Windows of the images with masks.
-        patches: [n, D], patches of the images without.
+        patches: [n, D], patches of the images without masks.
         text: [P, D], the text vectors in logits.
         group_of: [P] int64, the group of each phrase.
         groups: G.

@@ -1,4 +1,4 @@
-"""Decode images in a process of their own if their decoder cannot be interrupted.
+"""Decode images in a separate process if their decoder cannot be interrupted.
 
 Most decoders of Pillow read a file block by block, and can be stopped between blocks. The decoders here read a file in one call
 that cannot be stopped, and a file of a few kilobytes can keep them busy for hours.
@@ -18,25 +18,25 @@ from PIL import Image
 
 from tipsseg.errors import ImageError
 
-#: Formats whose decoding time has no bound by the number of pixels.
+#: Formats whose decoding time is not bounded by the number of pixels.
 _UNBOUNDED = frozenset({"JPEG2000", "ICNS"})  # ICNS may contain JPEG 2000
 
 #: Formats that are decoded in one call, in a time proportional to the number of pixels.
 _ONE_CALL = frozenset({"WEBP", "AVIF", "HEIF", "TIFF"})
 
-#: Up to this many pixels those formats take about a second at most and need no process, whose start takes a quarter of a second.
+#: Up to this many pixels, those formats take at most about a second, so they need no process, which takes 0.25 s to start.
 _FEW = 16_000_000
 
 #: Timeout as a multiple of the CPU time limit, to allow for slow disks and busy machines.
 _WAIT = 10
 
-#: Exit code of a process that reports a fault of the image as JSON, on the last line of stderr.
+#: Exit code of a process that reports an image fault as JSON on the last line of stderr.
 REPORTED = 3
 
 # -P: do not import modules from the current folder.
 _COMMAND = (sys.executable, "-P", "-m", "tipsseg.images.decoder_process")
 
-_TILE_SIDES = (322, 323)  # tags of TIFF
+_TILE_SIDES = (322, 323)  # TIFF tags
 
 
 class DecodingTimeoutError(Exception):
@@ -44,7 +44,7 @@ class DecodingTimeoutError(Exception):
 
 
 def needs_own_process(image: Image.Image) -> bool:
-    """Return True if `decode_apart` should decode this open image. A damaged file may raise any exception."""
+    """Return True if `decode_apart` must decode this open image. A damaged file may raise any exception."""
     if image.format in _UNBOUNDED:
         return True
     return image.format in _ONE_CALL and _decoded_pixels(image) > _FEW

@@ -28,7 +28,7 @@ from tipsseg.options import MAX_PIXELS
 from tipsseg.types import Remark
 from tipsseg.util.files import describe_error
 
-#: Limit on the CPU seconds for decoding an image. 100 million pixels take a few seconds.
+#: CPU time limit for decoding an image, in seconds. 100 million pixels take a few seconds.
 DECODE_SECONDS = 60
 
 #: The largest 12-bit value in a 16-bit channel, scaled to 8 bits.
@@ -48,7 +48,7 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     drop an alpha channel, and ignore colour profiles. Scale 16-bit values by v / 257, and floats in [0, 1] by 255. Floats and
     32-bit integers up to 255 stay unscaled.
 
-    Return [H, W, 3] uint8 RGB, C-contiguous and writable. Raise ImageError.
+    Return [H, W, 3] uint8 RGB, C-contiguous and writable. Raise ImageError if the file cannot be read.
     """
     upright = decode_upright(path, max_pixels)
     with as_image_error(path):
@@ -56,20 +56,20 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
 
 
 def open_thumbnail(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Read an image file as a thumbnail, see `thumbnail_rgb`. Raise ImageError."""
+    """Read an image file as a thumbnail, see `thumbnail_rgb`. Raise ImageError if the file cannot be read."""
     upright = decode_upright(path, max_pixels)
     with as_image_error(path):
         return thumbnail_rgb(upright)
 
 
 def decode_upright(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an image file to an upright picture in mode RGB, by the rules of `open_image`. Raise ImageError."""
+    """Decode an image file to an upright picture in mode RGB, by the rules of `open_image`. Raise ImageError if that fails."""
     with open_header(path, max_pixels) as image, as_image_error(path):
         return upright_image(image.decode())
 
 
 def decode_stored(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an image file as stored: in its own mode, not turned upright. Raise ImageError."""
+    """Decode an image file as stored: in its own mode, not turned upright. Raise ImageError if that fails."""
     with open_header(path, max_pixels) as image:
         return image.decode()
 
@@ -86,7 +86,7 @@ def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
         return decode_upright(Path(image), max_pixels)
     if isinstance(image, Image.Image):
         return upright_image(image)
-    if hasattr(image, "__array__"):  # of torch and others
+    if hasattr(image, "__array__"):  # arrays of torch and other libraries
         image = np.asarray(image)
     if not isinstance(image, np.ndarray):
         raise InputError(
@@ -98,7 +98,9 @@ def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
         if not channels_last and image.ndim == 3 and image.shape[0] in (3, 4):
             hint = "Move the channels last: image.transpose(1, 2, 0)."
         else:
-            hint = "Convert floats from 0 to 1 by (image * 255).astype(numpy.uint8). Pillow images of any mode are converted."
+            hint = (
+                "Convert floats from 0 to 1 with (image * 255).astype(numpy.uint8), or pass a Pillow image of any mode."
+            )
         raise InputError(
             f"an image array must be uint8, [H, W, 3] RGB, [H, W, 4] RGBA or [H, W] grey, got {list(image.shape)} {image.dtype}",
             hint,
@@ -107,7 +109,7 @@ def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def refuse_url(image: object) -> None:
-    """Raise InputError for the URL of an image."""
+    """Raise InputError if `image` is a URL."""
     if isinstance(image, str) and re.match(r"[a-z]+://", image):
         raise InputError(f"URLs are not supported: {image}", "Download the image first.")
 
@@ -115,8 +117,8 @@ def refuse_url(image: object) -> None:
 def upright_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return the upright (height, width) of an image file, from its header and its EXIF orientation.
 
-    Decode pixels only for a PNG without EXIF data before them, because PNG may store it after them. Raise ImageError, but not for
-    damaged pixels.
+    Decode pixels only for a PNG without EXIF data before them, because PNG may store it after them. Raise ImageError if the
+    header is damaged, but not for damaged pixels.
     """
     with open_header(path, max_pixels) as image, catch_pillow_errors(path, image.max_pixels), as_image_error(path):
         return _upright_size(image.picture)
@@ -125,7 +127,7 @@ def upright_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
     if not width or not height:
-        raise InputError("an image without pixels")
+        raise InputError("the image has no pixels")
     if width == height:
         return height, width
     # For a TIFF, Pillow's size already includes the rotation by its tag.
@@ -142,7 +144,7 @@ class OpenImage:
         picture: Pillow's image.
         max_pixels: Limit on the number of pixels.
         deep: True for 16 bits per channel.
-        pages: True if more pages follow the first, which is the only one read. Reduced copies of it do not count.
+        pages: True if the file has more pages than the first, which is the only one read. Reduced copies of it do not count.
     """
 
     path: Path
@@ -157,13 +159,13 @@ class OpenImage:
         return self.picture.height, self.picture.width
 
     def remarks(self, upright: Image.Image) -> tuple[Remark, ...]:
-        """Return remarks on content of the file that the upright picture does not show."""
+        """Return remarks on file content that the upright picture does not show."""
         ranges = cast(tuple[tuple[int, int], ...], upright.getextrema()) if self.deep else ()
         dark = self.deep and all(high <= _TWELVE_BITS for _, high in ranges)
         return (*(("dark",) if dark else ()), *(("pages",) if self.pages else ()))
 
     def decode(self) -> Image.Image:
-        """Decode the pixels, in DECODE_SECONDS at most. Raise ImageError.
+        """Decode the pixels. Raise ImageError if that fails or takes more than DECODE_SECONDS.
 
         The result stays valid after the file is closed. It is a new object if another process decoded it.
         """
@@ -190,7 +192,7 @@ class OpenImage:
 
 @contextmanager
 def open_header(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[OpenImage]:
-    """Open an image file and read its header. Raise ImageError, also for an image of more than `max_pixels`."""
+    """Open an image file and read its header. Raise ImageError if it is invalid or has more than `max_pixels`."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -243,12 +245,12 @@ def as_image_error(path: Path) -> Iterator[None]:
     except InputError as error:
         raise ImageError(path, error.message, error.hint) from error
     except MemoryError as error:
-        raise ImageError(path, "not enough memory for it", _LESS_MEMORY) from error
+        raise ImageError(path, "not enough memory to process it", _LESS_MEMORY) from error
 
 
 @contextmanager
 def catch_pillow_errors(path: Path, max_pixels: int) -> Iterator[None]:
-    """Convert any exception of Pillow to ImageError. Wrap only calls of Pillow in it."""
+    """Convert any Pillow exception to ImageError. Wrap only Pillow calls in it."""
     try:
         with PILLOW_LIMIT.at_least(max_pixels):
             yield
@@ -264,7 +266,7 @@ def catch_pillow_errors(path: Path, max_pixels: int) -> Iterator[None]:
     except MemoryError as error:
         raise ImageError(path, "not enough memory to decode it", _LESS_MEMORY) from error
     except Exception as error:
-        # On broken data decoders raise nearly anything: OSError, SyntaxError, ValueError, struct.error, EOFError,
+        # On broken data, decoders raise nearly anything: OSError, SyntaxError, ValueError, struct.error, EOFError,
         # IndexError, KeyError, TypeError, zlib.error, ... No file may take down a run, so this catches all of them.
         raise ImageError(path, _describe_fault(error), _DOWNLOAD_AGAIN) from error
 
@@ -294,7 +296,7 @@ _DAMAGED = ("broken image file: its header is damaged or truncated", _DOWNLOAD_A
 
 _HEIC = rb"(?s)....ftyp(hei|hev|mif|msf)"
 
-# Files that are often found in place of an image: (first bytes, reason, hint).
+# Files often found in place of an image: (first bytes, reason, hint).
 _LOOKALIKES = (
     (
         re.compile(rb"(?s)\x89PNG|\xff\xd8\xff|GIF8|II\*\0|MM\0\*|RIFF....WEBP|BM|....ftypavi[fs]"),
@@ -338,7 +340,7 @@ def _too_large(path: Path, size: str, max_pixels: int) -> ImageError:
     return ImageError(
         path,
         f"too large: {size}; the limit is {max_pixels:,}",
-        "Scale it down, or raise the limit with argument `max_pixels` (it takes 4 to 11 bytes of memory per pixel).",
+        "Scale it down, or raise the limit with argument `max_pixels` (decoding takes 4 to 11 bytes of memory per pixel).",
     )
 
 

@@ -52,7 +52,7 @@ class _PillowLimit:
 
     @contextmanager
     def at_least(self, pixels: int) -> Iterator[None]:
-        """Make Pillow accept images of `pixels` without a warning. Pillow still refuses twice as many."""
+        """Make Pillow accept images of up to `pixels` pixels without a warning. It still refuses more than twice as many."""
         with self._lock:
             if not self._inside:
                 self._original = Image.MAX_IMAGE_PIXELS
@@ -75,7 +75,7 @@ PILLOW_LIMIT = _PillowLimit()
 def silence_decoders() -> None:
     """Silence the warnings of Pillow, and libtiff's lines on stderr, about files that are readable.
 
-    Only for processes whose stderr belongs to tipsseg, like the command. There is no way back: warning filters and libtiff's
+    Only for processes whose stderr belongs to tipsseg, like the command. This cannot be undone: warning filters and libtiff's
     handlers are global to the process, and switching them is not thread-safe.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -84,12 +84,12 @@ def silence_decoders() -> None:
 
 @cache
 def _silence_libtiff() -> None:
-    """Remove the message handlers of libtiff. Pillow still raises for faulty files.
+    """Remove libtiff's message handlers. Pillow still raises for faulty files.
 
     If libtiff is statically linked into Pillow, as on Windows, its handlers are out of reach.
     """
     with suppress(AttributeError, OSError):
-        pillow = ctypes.CDLL(_imaging.__file__)  # gives access to the libraries that it was linked with
+        pillow = ctypes.CDLL(_imaging.__file__)  # exposes the libraries that it was linked with
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
             handler = pillow[name]
             handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p

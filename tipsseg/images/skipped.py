@@ -7,16 +7,16 @@ from pathlib import PurePath
 
 from tipsseg.util.printable import pluralize
 
-#: The most kinds that a message lists.
+#: Maximum number of kinds that a message lists.
 _LISTED = 8
 
-#: Kind of pipes, sockets and devices.
+#: Kind for pipes, sockets and devices.
 _OTHER = "other"
 
 _HEIC = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
 _VIDEO = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".mts", ".m2ts", ".3gp"})
 
-HEIC_HINT = ".heic: install support for HEIC: pip install 'tipsseg[heic]'"
+HEIC_HINT = ".heic: install HEIC support: pip install 'tipsseg[heic]'"
 VIDEO_HINT = "Video: extract frames, for example one per second: ffmpeg -i VIDEO -vf fps=1 frames/%05d.png"
 
 

@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 
 from tipsseg.errors import InputError
 
-#: Longest side of thumbnails in pixels: enough for any screen, and little memory.
+#: Longest side of thumbnails in pixels: enough for any screen, in little memory.
 THUMBNAIL_SIDE = 4096
 
 
@@ -20,7 +20,7 @@ def upright_image(image: Image.Image) -> Image.Image:
     """
     image.load()
     if 0 in image.size:
-        raise InputError("an image without pixels")
+        raise InputError("the image has no pixels")
     # After `load`: PNG may store EXIF data after the pixels, and Pillow rotates TIFF while loading it.
     orientation = orientation_of(image)
     colours = _to_rgb(image)
@@ -28,7 +28,7 @@ def upright_image(image: Image.Image) -> Image.Image:
 
 
 def _turn_upright(image: Image.Image, orientation: int) -> Image.Image:
-    # `exif_transpose` rewrites all metadata, and raises if some are damaged. Leave it only the orientation.
+    # `exif_transpose` rewrites all metadata, and raises if any are damaged, so keep only the orientation.
     image.info.clear()
     image.getexif()[ORIENTATION] = orientation
     ImageOps.exif_transpose(image, in_place=True)
@@ -63,7 +63,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         ) from error
 
 
-# v / 257, rounded to nearest: 65535 / 257 = 255. Dropping the low byte would darken, clipping would flatten.
+# v / 257, rounded to nearest: 65535 / 257 = 255. Dropping the low byte would darken the image; clipping would flatten it.
 _EIGHT_BIT: NDArray[np.uint8] = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
 
 _RESCALE = "Save the image with 8 or 16 bits per channel."
@@ -71,7 +71,7 @@ _RESCALE = "Save the image with 8 or 16 bits per channel."
 
 def _from_float(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 255):  # false for NaN too
+    if not (low >= 0 and high <= 255):  # also False for NaN
         reason = f"float pixels from {low:g} to {high:g}, outside the supported ranges 0 to 1 and 0 to 255"
         raise InputError(reason, _RESCALE)
     scaled = values * np.float32(255) if high <= 1 else values
@@ -104,7 +104,7 @@ def thumbnail_rgb(upright: Image.Image) -> NDArray[np.uint8]:
 
 
 def thumbnail_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the (height, width) of the thumbnail for an image of `size`: scaled down to THUMBNAIL_SIDE if longer."""
+    """Return the (height, width) of the thumbnail for an image of `size`: scaled down to a longest side of THUMBNAIL_SIDE."""
     longest = max(size)
     if longest <= THUMBNAIL_SIDE:
         return size

@@ -1,4 +1,4 @@
-"""Encode images in batches that windows of several images share."""
+"""Encode windows of several images in shared batches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Batched = TypeVar("Batched")
 
 
 class Batches(Generic[Batched]):
-    """A queue of images. They leave it in order, once a full batch has encoded their last window."""
+    """Queue of images. An image leaves it, in order, once a full batch has encoded its last window."""
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
@@ -31,14 +31,14 @@ class Batches(Generic[Batched]):
         self._images: deque[_PendingImage[Batched]] = deque()
 
     def add(self, image: Batched, prepared: Prepared) -> Iterator[tuple[Batched, Features]]:
-        """Add an image, and yield the images that are complete now with their features, equal to those of `Model.encode`.
+        """Add an image. Yield every image that is now complete with its features, which equal those of `Model.encode`.
 
         Args:
             image: Any object that identifies the image in the result.
             prepared: The prepared image.
         """
         windows = [scale.windows() for scale in prepared.scales]
-        # Encode at once in mode "whole", and on a CPU, which divides its threads between the windows of a single image.
+        # Encode immediately in "whole" mode, and on a CPU, which divides its threads between the windows of a single image.
         if not windows[0] or (self._backbone.batch_size == 1 and not self._images):
             yield image, encode_prepared(self._backbone, prepared)
             return
@@ -64,7 +64,7 @@ class Batches(Generic[Batched]):
 
 
 class _PendingImage(Generic[Batched]):
-    """An image with windows that are not encoded yet."""
+    """An image with windows that are not yet encoded."""
 
     def __init__(self, image: Batched, prepared: Prepared) -> None:
         self.image = image

@@ -23,11 +23,11 @@ from tipsseg.vocabulary.vocabulary import Phrase, Vocabulary
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classifier:
-    """Vectors of the phrases of a vocabulary.
+    """Phrase vectors of a vocabulary.
 
     Attributes:
         vocabulary: The vocabulary, without automatic background phrases that mean the same as a class.
-        dropped: The removed background phrases, each with the phrase of a class that means the same.
+        dropped: The removed background phrases, each mapped to the class phrase with the same meaning.
         vectors: [P, D] float32, in the order of the vocabulary's phrases. Unit vectors unless they are fitted.
         biases: [P] float32, added to the cosines; None for text vectors.
     """
@@ -38,7 +38,7 @@ class Classifier:
     biases: Values | None = None
 
     def label_table(self, min_confidence: float) -> LabelTable:
-        """Return the label of each vector. `min_confidence` applies to classes without their own minimum confidence."""
+        """Return the label table of the vectors. `min_confidence` applies to classes that do not set their own."""
         classes = self.vocabulary.classes
         groups = [
             (label_id, len(list(group))) for label_id, group in groupby(p.label_id for p in self.vocabulary.phrases)
@@ -68,7 +68,7 @@ def make_classifier(backbone: Backbone, vocabulary: Vocabulary, cache: Path | No
 
 
 def fitted_classifier(backbone: Backbone, fitted: FittedVocabulary) -> Classifier:
-    """Return the class vectors of a fit. Raise UsageError if the model's features have another length."""
+    """Return the class vectors of a fit. Raise UsageError if their length differs from that of the model's features."""
     width = fitted.vectors.shape[1]
     if width != backbone.embed_dim:
         raise UsageError(
@@ -80,7 +80,7 @@ def fitted_classifier(backbone: Backbone, fitted: FittedVocabulary) -> Classifie
 
 def _phrase_vectors(backbone: Backbone, vocabulary: Vocabulary, cache: Path | None) -> Mapping[Phrase, Values]:
     """Return the unit vector [D] of each phrase, and of the general background phrases if the background is automatic."""
-    # Without duplicates, so that each phrase is encoded once.
+    # Remove duplicates, so that each phrase is encoded once.
     phrases = list(dict.fromkeys([*vocabulary.phrases, *(_general_phrases(vocabulary) if vocabulary.auto else ())]))
 
     def compute() -> Values:
@@ -99,7 +99,7 @@ def _general_phrases(vocabulary: Vocabulary) -> list[Phrase]:
 
 
 def _find_duplicates(vocabulary: Vocabulary, vectors: Mapping[Phrase, Values]) -> Mapping[str, str]:
-    """Return the automatic background phrases that mean the same as a class, each with the phrase of that class."""
+    """Map each automatic background phrase that means the same as a class to the phrase of that class."""
     if not vocabulary.auto:
         return {}
     general = np.stack([vectors[phrase] for phrase in _general_phrases(vocabulary)])

@@ -1,4 +1,4 @@
-"""Encode prepared images by the vision tower."""
+"""Encode prepared images with the vision tower."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def encode_prepared(backbone: Backbone, prepared: Prepared) -> Features:
-    """Encode a prepared image at each of its scales. Raise DeviceError if the memory of the device is too small."""
+    """Encode a prepared image at each of its scales. Raise DeviceError if the device has too little memory."""
     return Features.at_scales([_encode_scale(backbone, scale) for scale in prepared.scales])
 
 

@@ -1,4 +1,4 @@
-"""Features: the output of the vision tower for one image, which class vectors are compared with."""
+"""Define Features: the vision tower's output for one image, to compare with class vectors."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """The features of one image, on the device of the model.
+    """The features of one image, on the model's device.
 
     Attributes:
         size: (height, width) of the image in pixels, upright.
         plan: How the image was resized and cut into windows.
-        patches: [B, h, w, D] float32 of unit length: one vector per patch, for B windows of h x w patches. B is 1 for an image in
+        patches: [B, h, w, D] float32: one unit vector per patch, for B windows of h x w patches. B is 1 for an image in
             one piece.
-        class_tokens: [B, C, D] float32 of unit length: C vectors per window. TIPSv2 has two: the first was trained on alt-texts of
-            the web, the second on synthetic captions.
+        class_tokens: [B, C, D] float32: C unit vectors per window. TIPSv2 has two: the first was trained on web
+            alt-texts, the second on synthetic captions.
         finer: The features at larger scales, in ascending order. Their own `finer` is empty.
     """
 
@@ -53,7 +53,7 @@ class Features:
         return (self, *self.finer)
 
     def cosines(self, vectors: Tensor) -> Tensor:
-        """Compare the patches of this scale with vectors, such as those of phrases.
+        """Compare the patches at this scale with vectors, for example phrase vectors.
 
         Args:
             vectors: [P, D] float32 of unit length, on the same device.
@@ -67,25 +67,25 @@ class Features:
             return torch.from_numpy(compute_cosines(self.patches.numpy(), vectors.numpy()))
         height, width, dim = self.patches.shape[1:]
         with torch.inference_mode():
-            # Window by window: the order of a device's sums may depend on the size of a product, and labels must not.
+            # Multiply window by window: a device's summation order may depend on the matrix size, and labels must not.
             windows = [patches.reshape(-1, dim) @ vectors.T for patches in self.patches]  # B of [h * w, P]
             return torch.stack(windows).view(len(windows), height, width, -1)
 
     def save(self, path: str | Path, dtype: FeatureDtype = "float16") -> None:
-        """Write the features to a safetensors file. The file appears whole or not at all.
+        """Write the features to a safetensors file. The file is written atomically.
 
         Args:
-            path: The file. An existing one is replaced.
-            dtype: "float32": exact; "float16": half the bytes; "int8": a quarter, with a scale per patch.
+            path: The file. An existing file is overwritten.
+            dtype: "float32" is exact; "float16" takes half the bytes; "int8" takes a quarter, with one scale per patch.
 
         Raises:
-            UsageError: The dtype is unknown, or the features are of several scales.
+            UsageError: The dtype is unknown, or the features have several scales.
             OutputError: The file cannot be written.
         """
         if self.finer:
             raise UsageError(
-                f"the features are of {len(self.scales)} scales, but a file has one",
-                "Save each of `features.scales` to its own file, and join them by Features.at_scales.",
+                f"the features have {len(self.scales)} scales, but a file stores only one",
+                "Save each of `features.scales` to its own file, and join them with Features.at_scales.",
             )
         write_feature_file(Path(path), round_features(self, dtype).record())
 
@@ -119,14 +119,14 @@ class Features:
 
 
 def features_of(record: FeatureRecord, device: torch.device) -> Features:
-    """Return the features of a record in float32, on a device."""
+    """Convert a record to features in float32, on a device."""
     from tipsseg.backbones.transfers import to_device
 
     return Features(record.size, record.plan, to_device(record.patches, device), to_device(record.class_tokens, device))
 
 
 def round_features(features: Features, dtype: FeatureDtype) -> RoundedFeatures:
-    """Return the features of one scale as a file in `dtype` returns them, without waiting for the device.
+    """Round the features of one scale to the precision of a file in `dtype`, without waiting for the device.
 
     Raise UsageError for an unknown dtype.
     """
@@ -151,7 +151,7 @@ def round_features(features: Features, dtype: FeatureDtype) -> RoundedFeatures:
 
 
 def find_features(device: torch.device) -> Callable[[FeatureFiles, str], Features | None]:
-    """Return a function that reads the features of an image from a store, by its sha256, and sends them to a device."""
+    """Return a function that reads an image's features from a store by its sha256, and copies them to a device."""
 
     def find(files: FeatureFiles, sha256: str) -> Features | None:
         record = files.find(sha256)
@@ -165,9 +165,9 @@ class RoundedFeatures:
     """Features in the precision of a file, and the arrays of that file on their way from the device.
 
     Attributes:
-        features: The same as `features_of` returns for the record.
+        features: The features that `features_of` would return for the record.
         dtype: The dtype of the file.
-        arriving: Patches, class tokens, and for int8 the scales, see FeatureRecord.
+        arriving: Arrays of the file: patches, class tokens, and scales for int8, see FeatureRecord.
     """
 
     features: Features
@@ -175,7 +175,7 @@ class RoundedFeatures:
     arriving: HostCopy
 
     def record(self, origin: Origin | None = None) -> FeatureRecord:
-        """Wait for the arrays and return the record of the file. Any thread may call this."""
+        """Wait for the arrays and return the record to write. Safe to call from any thread."""
         patches, class_tokens, *scales = self.arriving.arrays()
         size, plan = self.features.size, self.features.plan
         return FeatureRecord(size, plan, self.dtype, patches, scales[0] if scales else None, class_tokens, origin)

@@ -1,4 +1,4 @@
-"""Verify the output of a model: against recorded numbers, and one device against another."""
+"""Verify a model's output: compare it with recorded numbers, and one device with another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tipsseg.labelling.windows import cut_windows
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Agreement of the cosines of two devices.
+    """Agreement between the cosines from two devices.
 
     Attributes:
         difference: Largest absolute difference; NaN if a cosine is NaN.
@@ -37,9 +37,9 @@ class Agreement:
 #   bfloat16   0.0116              0.0222    99.2 %        98.8 %
 #   float16    0.0016              0.0067    100 %         99.5 %
 #
-# The limits are twice the worst (for float16 1.5 times), because devices differ in their order of summation. For comparison, a
-# block whose attention or MLP returns zeros differs by 0.13 to 0.70 and keeps at most 87 % of the winners. Rounding in float32 is
-# 2 ** 13 times finer than in float16.
+# The limits are twice the worst (for float16 1.5 times), because devices differ in summation order. For comparison, if the
+# attention or the MLP of a block returns zeros, cosines differ by 0.13 to 0.70 and at most 87 % of the winners stay the same.
+# Rounding in float32 is 2 ** 13 times finer than in float16.
 LIMITS = {
     torch.float32: Agreement(1e-4, 0.999),
     torch.float16: Agreement(0.01, 0.99),
@@ -57,7 +57,7 @@ _TEMPLATES = ("a photo of a {}.", "itap of a {}.")
 
 
 def difference_from_record(folder: Path) -> float:
-    """Return the largest difference between the embedded model's cosines on this CPU and RECORDED. Raise CheckpointError."""
+    """Return the largest difference between the embedded model's cosines on this CPU and RECORDED."""
     cosines = _cosines(Tipsv2Backbone(folder, "cpu", "float32"))
     return float((cosines[1, :, 3, 12] - torch.tensor(RECORDED)).abs().max())
 
@@ -65,7 +65,7 @@ def difference_from_record(folder: Path) -> float:
 def compare_devices(folder: Path, device: str, dtype: str) -> Agreement:
     """Compare the cosines of a model on a device with those on the CPU in float32, for a drawn picture.
 
-    Raise DeviceError, UsageError, CheckpointError; RuntimeError if torch cannot compute on the device.
+    Raise RuntimeError if torch cannot compute on the device; see `Tipsv2Backbone` for other errors.
     """
     expected, actual = (
         _cosines(Tipsv2Backbone(folder, *settings)) for settings in (("cpu", "float32"), (device, dtype))

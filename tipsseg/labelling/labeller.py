@@ -1,4 +1,4 @@
-"""Labeller: a model, classes and options, ready to label images."""
+"""Define Labeller: a model, classes and options, ready to label images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 if TYPE_CHECKING:
     from tipsseg.labelling.model import Model
 
-#: An image on its way through a batch: as it was passed, and as the model sees it.
+#: An image that waits in a batch: as it was passed, and as the model sees it.
 _Pending = tuple[ImageInput, Prepared]
 
 
@@ -34,9 +34,9 @@ class Labeller:
 
     Attributes:
         model: The model.
-        options: How images are labelled.
+        options: Labelling options.
         vocabulary: The classes and background phrases that compete, without `dropped`.
-        dropped: Automatic background phrases that mean the same as a class, each with the phrase of that class.
+        dropped: Removed automatic background phrases, each mapped to the class phrase with the same meaning.
     """
 
     @with_keywords(LabelKeywords, LabelOptions)
@@ -50,20 +50,20 @@ class Labeller:
         cache: Path | None = None,
         **keywords: Unpack[LabelKeywords],
     ) -> None:
-        """Encode the phrases of the classes, once.
+        """Encode the class phrases once.
 
         Args:
             model: The model, see `tipsseg.load`.
-            classes: Names; ClassSpecs; a dict of names with their synonyms; a Vocabulary; or a fit, see `tipsseg.learn`. Names
-                alone get an automatic background, see `make_vocabulary`.
-            options: How images are labelled. None: as published. Keywords replace its values.
-            max_pixels: Reject image files with more pixels.
-            cache: Keep the vectors of phrases in this folder for the next time. None: write nothing.
+            classes: Class names; ClassSpecs; a dict that maps names to synonyms; a Vocabulary; or a fit, see `tipsseg.learn`.
+                Names alone get an automatic background, see `make_vocabulary`.
+            options: Labelling options. None: those of the published protocol. Keywords override them.
+            max_pixels: Reject image files with more pixels than this.
+            cache: Folder to cache phrase vectors in. None: no cache.
 
         Raises:
-            VocabularyError: The classes cannot be used.
-            UsageError: An argument has a wrong type, or the short side is too small or too large; or the vocabulary was fitted with
-                another model, in another mode or with another short side.
+            VocabularyError: The classes are invalid.
+            UsageError: An argument has a wrong type, or the short side is too small or too large; or the vocabulary was fitted
+                with a different model, mode or short side.
         """
         if not hasattr(model, "backbone"):
             raise UsageError(
@@ -91,8 +91,9 @@ class Labeller:
 
         Args:
             image: A path, a Pillow image (turned upright by its EXIF orientation), pixels uint8 RGB [H, W, 3], RGBA [H, W, 4] or
-                grey [H, W], or the features from `Model.encode`. Features make a second question about an image cheap.
-            guide: With features: the image that was encoded. Refinement needs its colours.
+                grey [H, W], or the features from `Model.encode`. Features can be labelled several times without encoding the
+                image again.
+            guide: The encoded image, if `image` is features. Refinement needs its colours.
 
         Returns:
             The labels of its pixels.
@@ -100,8 +101,8 @@ class Labeller:
         Raises:
             ImageError: The file cannot be read.
             InputError: The image has a wrong shape or dtype, or is too elongated.
-            UsageError: The features are of another model, mode or short side; or refinement lacks `guide`.
-            DeviceError: The memory of the device is too small.
+            UsageError: The features have a different model, mode or short side; or refinement needs `guide`.
+            DeviceError: The device has too little memory.
         """
         if not isinstance(image, Features):
             prepared = self._prepare(image)
@@ -120,12 +121,12 @@ class Labeller:
     def label_many(
         self, images: Iterable[ImageInput], *, errors: Literal["raise", "yield"] = "raise"
     ) -> Iterator[LabelMap | ImageError | InputError]:
-        """Label images as they come. Small images share batches of the model, which makes a GPU faster.
+        """Label images one after another. Small images share batches, which is faster on a GPU.
 
         Args:
-            images: See `label`. They are read one by one; no more are in memory than fill a batch.
-            errors: "raise": raise the error of a bad image, after the results of the images before it. "yield": yield the error in
-                place of its result, and go on.
+            images: See `label`. They are read one by one; at most one batch of them is in memory.
+            errors: "raise": yield the results before a bad image, then raise its error. "yield": yield the error in place of
+                the result, and continue.
 
         Yields:
             The labels of each image, in the order of the images.
@@ -167,8 +168,8 @@ class Labeller:
             return None
         if guide is None:
             raise UsageError(
-                "refinement follows the colours of the image, but features have none",
-                "Pass the image of the features as argument `guide`.",
+                "refinement needs the colours of the image, which features do not contain",
+                "Pass the encoded image as argument `guide`.",
             )
         prepared = self._prepare(guide)
         if (prepared.size, plans_of(prepared.scales)) != (features.size, plans_of(features.scales)):
@@ -180,7 +181,7 @@ class Labeller:
         return self._patches.view.prepare(to_upright(image, self._max_pixels))
 
     def _check(self, features: Features) -> None:
-        """Raise UsageError for features that this labeller would not have made."""
+        """Raise UsageError if the features do not match this labeller's model and options."""
         dim, plans = features.patches.shape[-1], plans_of(features.scales)
         if dim != self.model.backbone.embed_dim:
             raise UsageError(
@@ -191,7 +192,7 @@ class Labeller:
         if plans != expected:
             raise UsageError(
                 f"the image was encoded at {_sizes(plans)}, but this labeller expects {_sizes(expected)}",
-                "Pass the mode, the short side and the scales of the labeller to encode.",
+                "Encode the image with the labeller's mode, short side and scales.",
             )
 
 

@@ -1,4 +1,4 @@
-"""`load` and Model: a model that labels and encodes images."""
+"""Define Model, which labels and encodes images, and `load`, which returns one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Model:
     """A model on a device; `load` returns it.
 
     Attributes:
-        backbone: The two towers of the model, on the device.
+        backbone: The model's two towers, on the device.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -66,13 +66,14 @@ class Model:
 
             model.label("photo.jpg", ["panda leg", "tree"], min_confidence=0.5)
 
-        The phrases of the last call stay encoded for the next. For many images `labeller` is clearer, and can batch them.
+        The next call with the same classes reuses the encoded phrases. For many images use `labeller`, which can also batch
+        them.
 
         Args:
             image: A path, a Pillow image, pixels, or features, see `Labeller.label`.
-            classes: Names; ClassSpecs; a dict of names with their synonyms; a Vocabulary; or a fit, see `tipsseg.learn`.
-            guide: With features and refinement: the image that was encoded.
-            max_pixels: Reject image files with more pixels.
+            classes: Class names; ClassSpecs; a dict that maps names to synonyms; a Vocabulary; or a fit, see `tipsseg.learn`.
+            guide: The encoded image, if `image` is features and labels are refined.
+            max_pixels: Reject image files with more pixels than this.
 
         Returns:
             The labels of its pixels.
@@ -99,12 +100,12 @@ class Model:
         cache: Path | None = None,
         **keywords: Unpack[LabelKeywords],
     ) -> Labeller:
-        """Return a labeller for these classes: it encodes their phrases once, for any number of images.
+        """Return a labeller, which encodes the class phrases once for any number of images.
 
         Args:
             classes: See `label`.
-            max_pixels: Reject image files with more pixels.
-            cache: Keep the vectors of phrases in this folder for the next time. None: write nothing.
+            max_pixels: Reject image files with more pixels than this.
+            cache: Folder to cache phrase vectors in. None: no cache.
 
         Raises:
             TipssegError: See `Labeller`.
@@ -120,23 +121,23 @@ class Model:
         scales: Sequence[float] = ONE_SCALE,
         max_pixels: int = MAX_PIXELS,
     ) -> Features:
-        """Encode an image once, to label it with any number of class lists: `label` takes the features in place of the image.
+        """Encode an image once, to label it with any number of class lists: pass the features to `label` in place of the image.
 
         Args:
             image: A path, a Pillow image, or pixels, see `Labeller.label`.
             mode: "slide": overlapping windows of the model's native size; "whole": the image in one piece.
             short_side: Resize the shorter side of the image to this many pixels. None: the model's native size.
-            scales: Factors of the short side: encode the image at each of them.
-            max_pixels: Reject image files with more pixels.
+            scales: Factors of the short side. The image is encoded at each of them.
+            max_pixels: Reject image files with more pixels than this.
 
         Returns:
-            The features of the image, on the device of the model.
+            The features of the image, on the model's device.
 
         Raises:
             ImageError: The file cannot be read.
             InputError: The image has a wrong shape or dtype, or is too elongated.
             UsageError: The mode is unknown, or the short side is too small or too large.
-            DeviceError: The memory of the device is too small.
+            DeviceError: The device has too little memory.
         """
         options = LabelOptions(mode=mode, short_side=short_side, scales=check_scales(scales))
         upright = to_upright(image, check_whole_number("argument `max_pixels`", max_pixels))
@@ -160,17 +161,17 @@ def load(
         model: An id in weights.lock (l14, b14, so400m14, g14, tiny), its repository ("google/tipsv2-l14"), or a folder in the
             layout of the hub. A Path is always a folder.
         device: "auto" (CUDA before MPS before CPU), "cpu", "cuda", "cuda:1", "mps", the number of a GPU, or a torch.device.
-        dtype: The model's dtype: "float32", "bfloat16", "float16" or torch's. "auto" is bfloat16 on a GPU that has it. On a CPU
-            "auto" times a block of the model and is bfloat16 if that takes at most 0.8 of the time of float32. Otherwise, and for
-            `tiny`, it is float32.
+        dtype: The model's dtype: "float32", "bfloat16", "float16" or a torch dtype. "auto" is bfloat16 on a GPU that supports
+            it. On a CPU, "auto" times a block of the model, and is bfloat16 if that takes at most 0.8 times as long as float32.
+            Otherwise, and for `tiny`, it is float32.
         batch_size: The number of windows that a GPU encodes at once.
-        cache: Keep the measurement for dtype "auto" in this folder, so that the next run has the same dtype. None: write nothing.
-        quiet: Show no progress of downloads.
+        cache: Folder to cache the measurement for dtype "auto" in, so that later runs use the same dtype. None: no cache.
+        quiet: Hide download progress.
 
     Raises:
-        UsageError: An argument has a wrong value.
+        UsageError: An argument has an invalid value.
         DeviceError: The device or the dtype is not available.
-        WeightsError: The files cannot be downloaded, or are not the pinned ones.
+        WeightsError: The files cannot be downloaded, or differ from their pins.
         CheckpointError: The files are not a TIPSv2 model.
     """
     from tipsseg.backbones.devices import resolve_device, resolve_dtype
@@ -178,7 +179,7 @@ def load(
 
     if not isinstance(model, str | Path):
         raise UsageError(f"the model must be an id or a folder, not {quote(model)}", 'For example: load("l14").')
-    # pathlib drops the leading dot, by which `find_model` tells a folder from an id.
+    # pathlib drops the leading dot, by which `find_model` distinguishes a folder from an id.
     source = find_model(model if isinstance(model, str) else os.path.join(".", model))  # noqa: PTH118
     check_batch_size(batch_size)
     resolve_dtype(dtype, resolve_device(device))  # before any download

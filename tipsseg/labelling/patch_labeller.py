@@ -1,4 +1,4 @@
-"""PatchLabeller: patch features to labels, in two steps. `score` runs on the device, `assign` on any thread of the host."""
+"""Define PatchLabeller, which labels patch features in two steps: `score` on the device, `assign` on any host thread."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from tipsseg.labelling.scoring.device_scores import DeviceLabels, DeviceScorer
 
-#: Labels of larger images, in pixels, are not copied asynchronously: the host would hold those of several images at a time.
+#: Above this number of pixels, labels are not copied asynchronously: the host would hold those of several images at a time.
 _MAX_ASYNC_PIXELS = 1 << 22
 
 
@@ -44,7 +44,7 @@ class Cosines:
     """Cosine scores of one image, not yet turned into labels.
 
     Attributes:
-        values: [B, h, w, P] float32 for each scale, on the device of the model.
+        values: [B, h, w, P] float32 for each scale, on the model's device.
         plans: The windows at each scale.
         size: (height, width) of the image in pixels.
         top: The number of best classes to keep for each patch.
@@ -56,7 +56,7 @@ class Cosines:
     top: int
 
 
-#: The features of an image at one scale, on the device of the model; on a CPU also a record of a store, in float32.
+#: The features of an image at one scale, on the model's device; on a CPU also a stored record, in float32.
 Patches = Features | FeatureRecord
 
 #: The result of `PatchLabeller.score`: cosines, or labels on their way from the device.
@@ -64,14 +64,14 @@ Scored = Union["Cosines", "DeviceLabels"]
 
 
 class PatchLabeller:
-    """Labels patch features by the phrases of a vocabulary.
+    """Labels patch features with the phrases of a vocabulary.
 
     Attributes:
         backbone: The model.
-        options: How images are labelled.
+        options: Labelling options.
         view: The sizes and windows at which the model sees images.
         vocabulary: The classes and background phrases that compete, without `dropped`.
-        dropped: Automatic background phrases that mean the same as a class, each with the phrase of that class.
+        dropped: Removed automatic background phrases, each mapped to the class phrase with the same meaning.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class PatchLabeller:
 
     @cached_property
     def vectors(self) -> Tensor:
-        """[P, D] float32, the vectors of the phrases, on the device; of unit length, or fitted."""
+        """[P, D] float32, the phrase vectors on the device: unit vectors, or fitted."""
         return self._on_device(self._classifier.vectors)
 
     @cached_property
@@ -122,24 +122,24 @@ class PatchLabeller:
 
     @property
     def uses_numba(self) -> bool:
-        """True if labels come from the windows of one scale on a CPU: numba speeds this up."""
+        """True if labels are computed from the windows of one scale on a CPU, which numba speeds up."""
         one_scale = len(self.view.short_sides) == 1
         return self._scorer is None and one_scale and (self.options.mode, self.options.refine) == ("slide", "none")
 
     def score(self, scales: Sequence[Patches], top: int = 0) -> Scored:
         """Compare the features of an image with the phrases, without waiting for the device.
 
-        A GPU also makes the labels, unless they are refined or the image is large.
+        A GPU also computes the labels, unless they are refined or the image is large.
 
         Args:
             scales: The features at each scale, in ascending order.
             top: The number of best classes to keep for each patch, at most the number of classes.
 
         Returns:
-            The argument of `assign`.
+            The scores to pass to `assign`.
 
         Raises:
-            DeviceError: The memory of the device is too small.
+            DeviceError: The device has too little memory.
         """
         backbone, scorer = self.backbone, self._scorer
         size, plans = scales[0].size, plans_of(scales)
@@ -158,7 +158,7 @@ class PatchLabeller:
             return scorer.send(values, plans, size, self.view.grid(plans[0]), top)
 
     def assign(self, scored: Scored, pixels: NDArray[np.uint8] | None = None) -> LabelMap:
-        """Turn scores into labels. Several threads may call this.
+        """Turn scores into labels. Safe to call from several threads.
 
         Args:
             scored: The result of `score`.

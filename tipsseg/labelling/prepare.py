@@ -1,4 +1,4 @@
-"""Prepare an upright image for the model: resize it, and cut it into windows. No torch."""
+"""Prepare an upright image for the model: resize it, and cut it into windows. Never imports torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tipsseg.errors import InputError
 from tipsseg.labelling.windows import cut_windows, published_size
 from tipsseg.types import WindowPlan
 
-#: The most pixels of a resized image.
+#: Maximum number of pixels in a resized image.
 MAX_WORKING_PIXELS = 178_956_970
 
 
@@ -43,12 +43,12 @@ class Prepared:
         return any(scale.plan.size != published_size(scale.size, min(scale.plan.size)) for scale in self.scales)
 
     def windows(self) -> list[NDArray[np.uint8]]:
-        """Cut the windows of this scale, each [side, side, 3] uint8. Return none in mode "whole"."""
+        """Cut the windows at this scale, each [side, side, 3] uint8. The list is empty in "whole" mode."""
         return cut_windows(self.resized, self.plan.corners, self.plan.side)
 
 
 def prepare(upright: Image.Image, *plans: WindowPlan) -> Prepared:
-    """Resize an upright image in mode RGB to the size of each plan, bicubic. Plans are in ascending order of size.
+    """Resize an upright image in mode RGB to the size of each plan (bicubic). Plans are in ascending order of size.
 
     Raise InputError for an image that is too elongated.
     """

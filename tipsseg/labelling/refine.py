@@ -1,4 +1,4 @@
-"""Refine soft label maps by the edges of the image with PAMR. Optional, and needs no training.
+"""Refine soft label maps along the edges of the image with PAMR, which needs no training.
 
 Cosines are on a grid of patches, so the edges of labels are off by up to a patch. Pixel-adaptive mask refinement (Araslanov and
 Roth, "Single-Stage Semantic Segmentation from Image Labels", CVPR 2020, section 4) repeatedly replaces every pixel by a weighted
@@ -41,9 +41,9 @@ _RING = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 def pamr(
     maps: Tensor, image: NDArray[np.uint8], dilations: Sequence[int] = DILATIONS, iterations: int = ITERATIONS
 ) -> Tensor:
-    """Refine soft label maps by the colours of the image.
+    """Refine soft label maps according to the colours of the image.
 
-    With the published parameters this takes about 250 MB at most in addition to the result, for any h, w and K.
+    With the published parameters this takes at most about 250 MB in addition to the result, for any h, w and K.
 
     Args:
         maps: [K, h, w] float32, on any device.
@@ -70,7 +70,7 @@ def reach(dilations: Sequence[int] = DILATIONS, iterations: int = ITERATIONS) ->
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    """Rows and columns of a tile: `core` is the result, `outer` includes its margins, `inner` is the core relative to the outer."""
+    """Rows and columns of a tile: `core` is the result, `outer` includes its margins, `inner` is `core` relative to `outer`."""
 
     core: tuple[slice, slice]
     outer: tuple[slice, slice]
@@ -90,7 +90,7 @@ def _tiles(size: tuple[int, int], margin: int) -> Iterator[_Tile]:
 
 
 def _spans(length: int, extent: int, margin: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Yield (core, outer, inner) slices along one axis. An outer one is at most `extent` long, if `extent` exceeds the margins."""
+    """Yield (core, outer, inner) slices along an axis. `outer` is at most `extent` long, if `extent` exceeds the margins."""
     step = length if extent >= length else max(extent - 2 * margin, 1)
     for start in range(0, length, step):
         stop = min(start + step, length)
@@ -112,7 +112,7 @@ def _refine_tile(
 
 
 def _affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
-    """Return the weights of the neighbours of each pixel, [N, h, w]: softmax(mean over channels of -|difference| / (0.1 * sigma)).
+    """Return the neighbour weights of each pixel, [N, h, w]: softmax(mean over channels of -|difference| / (0.1 * sigma)).
 
     `image` is [3, h, w] float32. sigma is the standard deviation of a channel over the neighbours.
     """

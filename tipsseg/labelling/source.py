@@ -52,10 +52,11 @@ _Stamp = tuple[int, int, int]
 _ATTEMPTS = 3
 
 
-#: Content of a store for an image at one scale: the features, or only their header.
+#: Stored content for an image at one scale: the features, or only their header.
 Stored = TypeVar("Stored", bound="Features | FeatureRecord | FeatureHeader")
 
-#: Reads the stored content for a sha256 from the files of one scale; None if there is no file. Raises FeatureFileError.
+#: Function that reads the stored content for a sha256 from the files of one scale. It returns None if the file is missing, and
+#: raises FeatureFileError if it is damaged.
 Find = Callable[[FeatureFiles, str], Stored | None]
 
 
@@ -66,7 +67,7 @@ class Picture:
     Attributes:
         prepared: The image prepared for the model. Its `resized` is 0 x 0 if the image was not decoded.
         thumbnail: [h, w, 3] uint8, see `thumbnail_rgb`; 0 x 0 if not requested.
-        remarks: Remarks on content of the file that the model does not see.
+        remarks: Remarks on file content that the model does not see.
     """
 
     prepared: Prepared
@@ -83,9 +84,9 @@ class Loaded(Generic[Stored]):
         fingerprint: Fingerprint of the file.
         sha256: Hash of the file, its key in the store; "" without a store.
         picture: The pixels, as far as they are needed.
-        stored: Content of the store at some or all scales, in ascending order.
-        damaged: Fault of a feature file that will be replaced; "" if there is none.
-        seconds: Time of reading.
+        stored: Stored content at some or all scales, in ascending order.
+        damaged: Fault of a damaged feature file, which will be replaced; "" if all files are intact.
+        seconds: Time spent reading, in seconds.
     """
 
     ref: ImageRef
@@ -104,7 +105,7 @@ class Loaded(Generic[Stored]):
         return replace(scales[0], finer=tuple(scales[1:])) if scales else None
 
 
-#: Waits for features to arrive from the device, and returns their record for the store.
+#: Function that waits for features from the device, and returns their record for the store.
 PendingRecord = Callable[[], FeatureRecord]
 
 
@@ -128,14 +129,14 @@ class FeatureSource(Generic[Stored]):
         pixels: bool = False,
         thumbnails: bool = False,
     ) -> None:
-        """Create a source.
+        """Create a source of features.
 
         Args:
             backbone: The model that encodes images.
             view: Sizes and windows of its input.
             store: The feature store to read and extend. None: no features are stored.
             find: Reads stored features.
-            max_pixels: Limit on the pixels of an image.
+            max_pixels: Maximum number of pixels in an image.
             digests: Hashes that are already computed.
             pixels: Decode images even if their features are stored.
             thumbnails: Make thumbnails.
@@ -150,9 +151,9 @@ class FeatureSource(Generic[Stored]):
         self.alone = LargeImageLock()
 
     def load(self, ref: ImageRef) -> Loaded[Stored]:
-        """Read an image, again if its file changes meanwhile. Safe to call from several threads.
+        """Read an image; read it again if its file changes in the meantime. Safe to call from several threads.
 
-        Raise ImageError.
+        Raise ImageError if the file cannot be read.
         """
         began = time.monotonic()
         for _ in range(_ATTEMPTS):
@@ -179,7 +180,7 @@ class FeatureSource(Generic[Stored]):
         try:
             file_fingerprint, sha256 = self._digests.pop(ref.path)
         except (OSError, ValueError) as error:
-            self._picture(ref, ())  # raises a better error for nearly all faults
+            self._picture(ref, ())  # raises a more precise error for nearly all faults
             raise ImageError(ref.path, str(error)) from error
         by_side, damaged = self.find_stored(sha256)
         stored = tuple(by_side.values())
@@ -191,7 +192,7 @@ class FeatureSource(Generic[Stored]):
         )
 
     def find_stored(self, sha256: str) -> tuple[Mapping[int, Stored], str]:
-        """Return the store's content for an image by short side, and the fault of one of its files or ""."""
+        """Return an image's stored content by short side, and the fault of a damaged file or ""."""
         stored: dict[int, Stored] = {}
         damaged = ""
         for index, (side, files) in enumerate(self._files.items()):
@@ -230,13 +231,13 @@ class FeatureSource(Generic[Stored]):
         return self.backbone.batch_size
 
     def batches(self) -> Batches[Batched]:
-        """Return a queue that encodes images in batches. Only for a single thread."""
+        """Return a queue that encodes images in batches. Use it from a single thread only."""
         return Batches(self.backbone)
 
     def merge(
         self, loaded: Loaded[Stored], encoded: Features | None
     ) -> tuple[list[Stored | Features], list[PendingRecord]]:
-        """Merge stored features with newly encoded ones. Only for the thread of `batches`.
+        """Merge stored features with newly encoded ones. Call this only from the thread that uses `batches`.
 
         Round new features to the store's dtype first, so that a later run on stored features gives the same labels.
 
@@ -258,7 +259,8 @@ class FeatureSource(Generic[Stored]):
     def save(self, pending: Iterable[PendingRecord]) -> None:
         """Wait for features and write them to the store. Safe to call from several threads.
 
-        Raise OutputError, and DeviceError if features contain infinity or NaN, which are not stored.
+        Raise OutputError if a file cannot be written. Raise DeviceError if features contain infinity or NaN; these are not
+        stored.
         """
         for wait_for_record in pending:
             record = wait_for_record()
@@ -289,7 +291,7 @@ class Digests:
         return None
 
     def pop(self, path: Path) -> tuple[Fingerprint, str]:
-        """Return the fingerprint and the sha256 of a file, computed now or before. Thread-safe. Raise OSError."""
+        """Return a file's fingerprint and sha256, computed now or before. Thread-safe. Raise OSError if it cannot be read."""
         stamp, computed = self._computed.pop(path, (None, None))
         return computed if computed is not None and stamp == _read_stamp(path) else fingerprint_and_digest(path)
 

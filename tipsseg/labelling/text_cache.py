@@ -1,9 +1,9 @@
 """Cache text vectors on disk, so that a vocabulary is encoded only once per model.
 
-The files are in the folder `text` of the cache. Their names are hashes of everything that determines the vectors: the phrases and
+The files are in the cache's `text` folder. Their names are hashes of everything that determines the vectors: the phrases and
 templates, the model's files, versions, device and dtype. On a CPU the name is computed without importing torch; it does not include
 torch's number of threads if a program sets that itself. A file starts with the sha256 of its name and data, so damaged and renamed
-files are ignored. Errors of reading or writing only cost the time of encoding.
+files are ignored. If a file cannot be read or written, the vectors are encoded again.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from tipsseg.util.processor import processor_name
 from tipsseg.vocabulary.vocabulary import Phrase
 from tipsseg.weights.sources import file_hashes
 
-#: The most files in the cache; the least recently used are deleted first.
+#: Maximum number of files in the cache; the least recently used are deleted first.
 _MOST_FILES = 100
 
 _SUFFIX = ".vectors"
-_EARLIER_SUFFIX = ".npy"  # of earlier versions, without a checksum
+_EARLIER_SUFFIX = ".npy"  # earlier versions wrote no checksum
 _NUMBERS = np.dtype("<f4")
 
-#: Prefixes of the environment variables that control instructions and threads of torch and its libraries.
+#: Prefixes of environment variables that control the instructions and threads of torch and its libraries.
 _SETTINGS = ("ATEN_", "MKL_", "OMP_")
 
 Vectors = NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""Define the sizes and windows in which a model sees the images of a run. No torch."""
+"""Define the image sizes and windows that a model sees. Never imports torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class View:
     Attributes:
         native_size: Side of the model's square windows in pixels.
         patch_size: Side of its patches in pixels.
-        mode: "slide" for windows, "whole" for one piece.
+        mode: "slide" for windows, "whole" for the image in one piece.
         base: Shorter side of the resized image at scale 1, in pixels.
         short_sides: Shorter side at each scale of the run, in ascending order.
     """
@@ -54,7 +54,7 @@ class View:
 
 
 def view_of(backbone: Backbone, options: LabelOptions) -> View:
-    """Return how a model sees images by these options. Raise UsageError, see `make_view`."""
+    """Return a model's view of images with these options. See `make_view` for errors."""
     return make_view(backbone.native_size, backbone.patch_size, options)
 
 

@@ -89,7 +89,7 @@ def make_plan(size: tuple[int, int], native: int, short_side: int, patch: int, m
         native: Side of the model's windows in pixels.
         short_side: Shorter side of the resized image in pixels.
         patch: Side of the model's patches in pixels.
-        mode: "slide" for windows, "whole" for one piece.
+        mode: "slide" for windows, "whole" for the image in one piece.
     """
     height, width = working_size(size, short_side)
     if mode == "whole":
@@ -105,7 +105,7 @@ def short_sides(base: int, scales: Sequence[float]) -> tuple[int, ...]:
 
 
 def check_distinct(scales: Sequence[float], sides: Sequence[int], patch: int) -> None:
-    """Raise UsageError if the short sides of two scales differ by less than a patch, and so give nearly the same patches.
+    """Raise UsageError if the short sides of two scales differ by less than a patch, and so yield nearly the same patches.
 
     Args:
         scales: The scales in ascending order.

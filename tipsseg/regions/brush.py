@@ -34,7 +34,7 @@ class _Bits:
 def decode_brush(code: object, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Decode a list of bytes to a mask of the painted (not transparent) pixels, [H, W] bool.
 
-    Raise ValueError if the code is invalid, or is not of an image of `size` (H, W).
+    Raise ValueError if the code is invalid, or its image is not of `size` (H, W).
     """
     if not isinstance(code, list) or not all(type(number) is int and 0 <= number <= 255 for number in code):
         raise ValueError("its RLE is not a list of bytes")

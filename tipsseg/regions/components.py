@@ -78,7 +78,7 @@ def count_labels(labels: LabelArray) -> NDArray[np.int64]:
     ids = int(np.iinfo(labels.dtype).max) + 1
     counts = np.zeros(ids, np.int64)
     flat = labels.reshape(-1)
-    # In pieces, because bincount makes a 64-bit copy, eight times the size of a uint8 map.
+    # Count in pieces, because bincount makes a 64-bit copy, eight times the size of a uint8 map.
     for start in range(0, flat.size, _PIECE):
         counts += np.bincount(flat[start : start + _PIECE], minlength=ids)
     return counts
@@ -125,7 +125,7 @@ def _concatenate(parts: Sequence[Runs]) -> Runs:
 
 
 def _number_components(runs: Runs, class_ids: LabelArray, height: int) -> NDArray[np.intp]:
-    """Return a number for each run, equal for runs of one 8-connected component."""
+    """Return a number for each run, equal for runs of the same 8-connected component."""
     # With a pitch of two extra rows, positions in column-major order increase from run to run and never touch across columns.
     column, pitch = runs.column.astype(np.int64), height + 2
     next_column = (column + 1) * pitch
@@ -183,7 +183,7 @@ def region_means(regions: Sequence[Region], values: ConfidenceArray) -> NDArray[
     sums = np.zeros(len(regions))
     owner = np.repeat(np.arange(len(regions)), [len(region.runs) for region in regions])
     runs = _concatenate([region.runs for region in regions])
-    # In the order of the pixels, because `reduceat` also sums between consecutive edges.
+    # Sort by pixel, because `reduceat` also sums between consecutive edges.
     order = np.argsort(runs.column.astype(np.int64) * height + runs.top, kind="stable")
     runs, owner = runs[order], owner[order]
     step = max(_PIECE // height, 1)

@@ -17,9 +17,9 @@ from tipsseg.util.lettering import Font, draw_text, fit_name, fit_path, plain_fo
 from tipsseg.util.printable import one_line
 
 _LONG_SIDE_MIN = 320  # smaller images are enlarged
-_CANVAS_WIDTH_MIN = 320  # for an entry of the legend
+_CANVAS_WIDTH_MIN = 320  # to fit a legend entry
 
-_TINT = 0.5  # share of the class colour in its pixels
+_TINT = 0.5  # share of the class colour in a pixel
 _DIM = 0.62  # brightness of background pixels
 _IGNORED: Colour = (150, 150, 150)
 _GREY: Colour = (70, 74, 80)
@@ -46,13 +46,13 @@ def draw_labels(
     picture, ids = _scale(image, labels)
     _paint(picture, ids, classes)
     height, width = ids.shape
-    # 13 for 640 x 480, 80 for 4000 x 3000.
+    # Letter height: 13 for 640 x 480 pixels, 80 for 4000 x 3000.
     size = int(np.clip(round((height * max(width, _CANVAS_WIDTH_MIN)) ** 0.5 / 42), 13, 80))
     return _add_legend(_add_names(picture, ids, classes, size), name, _legend_entries(labels, classes), size)
 
 
 def _scale(image: NDArray[np.uint8], labels: LabelArray) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
-    """Return copies of the image and the labels at one size, at least _LONG_SIDE_MIN, with uint16 labels."""
+    """Return copies of the image and the labels (as uint16) at the same size, at least _LONG_SIDE_MIN."""
     height, width = image.shape[:2]
     if (height, width) != labels.shape:
         small = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
@@ -93,7 +93,7 @@ def _paint(picture: NDArray[np.uint8], labels: NDArray[np.uint16], classes: Sequ
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """An entry of the legend. Colour None means the stripes of ignored pixels."""
+    """An entry of the legend. Without a colour, its swatch has the stripes of ignored pixels."""
 
     name: str
     spare_name: str
@@ -141,9 +141,9 @@ def _add_legend(picture: NDArray[np.uint8], name: str, entries: list[_Entry], si
 
 
 def _legend(name: str, entries: list[_Entry], width: int, size: int, row_limit: int) -> NDArray[np.uint8]:
-    """Draw a strip with the name of the image and, in flowing rows, the swatch, name and share of every entry.
+    """Draw a strip with the image's name and, in flowing rows, the swatch, name and share of every entry.
 
-    If the rows overflow, draws the entries with the largest shares and the number of the others.
+    If the rows overflow, draw the entries with the largest shares and the number of the others.
     """
     gap, line = round(size * 0.6), round(size * 1.75)
     plain = plain_font(size)

@@ -1,4 +1,4 @@
-"""Place the names of classes inside the larger regions of a picture."""
+"""Place class names inside the larger regions of a picture."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NAMES = 80
 #: Names are shortened to this share of the picture's width.
 _WIDEST = 0.5
 
-#: Relative sizes of letters, in the order in which they are tried.
+#: Relative letter sizes, in the order they are tried.
 _SIZES = (1.0, 0.8)
 
 #: Height of a line and margin around a name, relative to the size of the letters.
@@ -86,14 +86,14 @@ def inner_point(region: Region) -> tuple[int, int]:
 
 
 def _place(region: Region, entry: LabelClass, size: int, scale: float, width: int) -> PlacedName | None:
-    """Place a name where it fits inside a region; None if it does not fit."""
+    """Place a name inside a region; return None if it does not fit."""
     y, x, _, _ = region.box
     mask = np.pad(region.mask.astype(np.uint8), 1)
     for letters in (max(round(size * share), 9) for share in _SIZES):
         name, font = fit_name(shown_name(entry), spare_name(entry), letters, _WIDEST * width)
         for lines in _line_breaks(name):
             longest = max(text_length(font, line) for line in lines)
-            # Odd numbers, because an odd length has a middle pixel.
+            # Use odd lengths, because they have a middle pixel.
             box_width = round(scale * (longest + 2 * _MARGIN * letters)) | 1
             box_height = round(scale * (len(lines) * _LINE + 2 * _MARGIN) * letters) | 1
             middle = _find_room(mask, box_height, box_width)

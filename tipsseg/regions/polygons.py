@@ -23,7 +23,7 @@ Ring = NDArray[np.float64]
 #: The lowest accepted IoU of outlines with their region.
 MIN_IOU = 0.99
 
-#: The same for user-simplified outlines, because small and thin regions would vanish without a limit.
+#: The same for a tolerance set by the user. Without a limit, small and thin regions would vanish.
 MIN_SIMPLIFIED_IOU = 0.8
 
 # Tolerances of simplification in pixels. The next is tried if the IoU is too low.
@@ -75,7 +75,7 @@ def _tolerances(tolerance: float) -> Iterator[float]:
 
 def _contours(mask: NDArray[np.bool_]) -> list[tuple[Ring, list[Ring]]]:
     """Return the outer contour of each connected part, and the contours of its holes."""
-    # Four pixels for one, so that a contour can run along one side of a pixel.
+    # Double the resolution, so that a contour can run along one side of a pixel.
     doubled = mask.astype(np.uint8).repeat(2, 0).repeat(2, 1)
     contours, tree = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     rings = [_to_points(contour) for contour in contours]
@@ -113,7 +113,7 @@ def _simplify(ring: Ring, tolerance: float) -> Ring:
 
 def _keyhole(outer: Ring, holes: list[Ring]) -> Ring:
     """Join an outer ring and its holes into one ring."""
-    # From left to right, so that everything to the left of a hole is already in the ring.
+    # Join from left to right, so that everything to the left of a hole is already in the ring.
     for hole in sorted(holes, key=lambda ring: (ring[:, 1].min(), ring[:, 0].min())):
         leftmost = np.lexsort((hole[:, 0], hole[:, 1]))[0]
         own = np.roll(hole, -leftmost, axis=0)
@@ -126,7 +126,7 @@ def _cast_left(ring: Ring, point: Ring) -> tuple[int, Ring]:
     """Cast a ray from a point to the left. Return the index of the first edge of the ring that it meets, and the point there,
     [1, 2].
 
-    If the ray meets no edge, returns the nearest corner of the ring.
+    If the ray meets no edge, return the nearest corner of the ring.
     """
     y, x = point
     start, end = ring, np.roll(ring, -1, axis=0)

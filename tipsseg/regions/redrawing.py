@@ -1,4 +1,4 @@
-"""Distinguish edits by a person from the changes of a tool that rounds corners, fills holes or drops thin parts.
+"""Distinguish a person's edits from the changes of a tool that rounds corners, fills holes or drops thin parts.
 
 The bounds are those of tools that saved unedited objects, see tests/readers: an outline moves by at most two pixels almost
 everywhere, and by up to four at single corners. Parts thinner than three pixels get lost; holes and narrow bays are closed.
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-#: The farthest that tools move an outline, in pixels.
+#: Maximum distance by which tools move an outline, in pixels.
 MOVED = 2.25
 
 #: The same at single corners, and the share of an outline that may lie beyond MOVED.
@@ -49,8 +49,8 @@ def fill_holes(mask: Mask) -> Mask:
 def find_edits(old: Mask, new: Mask) -> Mask | None:
     """Find the pixels that a person edited: the differences beyond the bounds, and the differences around them.
 
-    `old` and `new` are masks [h, w] of the object before and after, with at least 3 pixels of background on each side. Returns
-    a mask [h, w], or None if all differences are within the bounds.
+    `old` and `new` are masks [h, w] of the object before and after, with at least 3 pixels of background on each side. Return a
+    mask [h, w], or None if all differences are within the bounds.
     """
     beyond = _beyond(old, new)
     if not beyond.any():

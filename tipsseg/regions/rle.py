@@ -1,7 +1,7 @@
 """Decode COCO's compressed run-length codes to runs, as numpy arrays.
 
-pycocotools decodes a full picture per code and trusts the code. Here the work is proportional to the code's length, and damaged
-codes raise ValueError.
+pycocotools decodes a full picture per code and does not validate the code. Here the work is proportional to the code's length,
+and damaged codes raise ValueError.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 #: [R, 2], start and end of each run as column-major indices of pixels.
 Runs = NDArray[np.int64]
 
-_DIGITS_MAX = 6  # of 5 bits with the sign; enough for the pixels of any supported picture
+_DIGITS_MAX = 6  # of 5 bits each, sign included; enough for any supported picture
 
 
 def decode_runs(counts: str, size: tuple[int, int]) -> Runs:
@@ -42,7 +42,7 @@ def decode_runs(counts: str, size: tuple[int, int]) -> Runs:
     runs = np.stack([ends[:-1][::2], ends[1::2]], axis=1)
     runs = runs[runs[:, 1] > runs[:, 0]]
     if not len(runs):
-        raise ValueError("no pixels")
+        raise ValueError("it has no pixels")
     return runs
 
 

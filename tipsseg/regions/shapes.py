@@ -14,13 +14,13 @@ from tipsseg.regions import rle
 from tipsseg.regions.rle import Runs
 from tipsseg.util.json_values import short
 
-#: The most corners of an object's polygons.
+#: Maximum number of corners in an object's polygons.
 CORNERS_MAX = 1_000_000
 
-#: The longest outline of an object in pixels. pycocotools needs 100 bytes per pixel, and crashes if it gets no memory.
+#: Maximum length of an object's outline in pixels. pycocotools needs 100 bytes per pixel, and crashes if it runs out of memory.
 _OUTLINE_MAX = 10_000_000
 
-#: Codes per merge. Merging all at once would process the growing result again for each code.
+#: Number of codes per merge. Merging all at once would process the growing result again for each code.
 _MERGED = 16
 
 
@@ -114,23 +114,23 @@ def shape_from_polygons(class_id: int, rings: Sequence[NDArray[np.float64]], siz
     """
     height, width = size
     if not rings:
-        raise ValueError("an object without a polygon")
+        raise ValueError("the object has no polygon")
     lengths = np.array([len(ring) for ring in rings])
     if lengths.min() < 3:
-        raise ValueError(f"a polygon of {lengths.min()} corners")
+        raise ValueError(f"a polygon has only {lengths.min()} corners")
     if lengths.sum() > CORNERS_MAX:
-        raise ValueError(f"polygons of more than {CORNERS_MAX:,} corners")
+        raise ValueError(f"the polygons have more than {CORNERS_MAX:,} corners")
     corners = np.concatenate(list(rings))
     if not np.isfinite(corners).all():
-        raise ValueError("a corner with a coordinate that is not a finite number")
+        raise ValueError("a coordinate of a corner is not a finite number")
     if (corners < (-width, -height)).any() or (corners > (2 * width, 2 * height)).any():
-        raise ValueError(f"a corner far outside the image, which is {height} x {width} (height x width)")
+        raise ValueError(f"a corner is far outside the image, which is {height} x {width} (height x width)")
     ends = lengths.cumsum()
     following = np.arange(1, len(corners) + 1)
     following[ends - 1] = ends - lengths  # the last corner of a ring is followed by its first
     if np.abs(corners[following] - corners).max(axis=1).sum() > _OUTLINE_MAX:
-        raise ValueError(f"an outline longer than {_OUTLINE_MAX:,} pixels")
-    # One pixel more on each side, because polygons may be filled up to the next pixel.
+        raise ValueError(f"the outline is longer than {_OUTLINE_MAX:,} pixels")
+    # Add one pixel on each side, because polygons may be filled up to the next pixel.
     left, top = (max(0, int(np.floor(low)) - 1) for low in corners.min(axis=0))
     right, bottom = (
         min(end, int(np.ceil(high)) + 2) for end, high in zip((width, height), corners.max(axis=0), strict=True)
@@ -145,7 +145,7 @@ def shape_from_polygons(class_id: int, rings: Sequence[NDArray[np.float64]], siz
     code = codes[0]
     if not coco_mask.area(code):
         return Shape(class_id, 0, 0, np.zeros((0, 0), np.bool_))
-    # Without pycocotools' decoder, which warns with numpy 2.
+    # Avoid pycocotools' decoder, which warns with numpy 2.
     filled = shape_from_runs(
         class_id, rle.decode_runs(code["counts"].decode(), (bottom - top, right - left)), bottom - top
     )

@@ -1,1 +1,1 @@
-"""Implement TIPSv2 in plain torch: configuration, towers, tokenizer, strict loading of checkpoints."""
+"""Implement TIPSv2 in plain torch: configuration, towers, tokenizer, and strict checkpoint loading."""

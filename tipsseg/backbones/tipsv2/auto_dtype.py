@@ -1,7 +1,7 @@
-"""Choose the dtype "auto" on a CPU: bfloat16 if a block of the vision tower takes at most 0.8 of its time in float32, else float32.
+"""Resolve dtype "auto" on a CPU: bfloat16 if a vision block takes at most 0.8 times as long as in float32, else float32.
 
-Both are timed. A cache stores the result by processor and model, because the dtype affects labels, and two measurements close
-to the limit may disagree.
+Both are timed. The result is cached per processor and model: the dtype affects labels, and two measurements close to the limit
+may disagree.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ MOST = 0.8
 #: reliable timing, and the whole tower takes no longer than the scoring. Released models have 768 channels or more.
 _CHANNELS = 384
 
-#: Tokens of the timed block. A window has about 1,024; fewer are enough because nearly all products take time in proportion.
+#: Tokens in the timed block. A window has about 1,024, but fewer suffice: nearly all products take time in proportion to them.
 _TOKENS = 128
 
-#: No new round starts after this time.
+#: Seconds after which no new round starts.
 _SECONDS = 0.4
 
-#: The largest file of the cache that is read, in bytes.
+#: Size limit of cache files in bytes; larger files are ignored.
 _FILE_BYTES = 10_000
 
 
@@ -54,7 +54,7 @@ def auto_dtype(
         config: Configuration of the model's vision tower.
         workers: The threads that will run the tower.
         cache: Cache folder for measurements. None: no cache.
-        measure: Function that returns the time in bfloat16 divided by that in float32. None: `time_ratio`.
+        measure: Function that returns the bfloat16 time divided by the float32 time. None: `time_ratio`.
     """
     if config.hidden_size < _CHANNELS or emulates_bfloat16():
         return torch.float32
@@ -74,7 +74,7 @@ def auto_dtype(
 
 @torch.inference_mode()
 def time_ratio(config: VisionConfig, workers: Workers) -> float:
-    """Return the time of a block in bfloat16 divided by that in float32, on all threads at once: the best of a few rounds."""
+    """Return a block's bfloat16 time divided by its float32 time: the shortest of a few rounds, with all threads busy."""
     tasks = {dtype: _task(config, workers, dtype) for dtype in (torch.float32, torch.bfloat16)}
     for task in tasks.values():  # the first call prepares the kernels
         task()
@@ -90,7 +90,7 @@ def time_ratio(config: VisionConfig, workers: Workers) -> float:
 
 
 def _task(config: VisionConfig, workers: Workers, dtype: torch.dtype) -> Callable[[], object]:
-    with torch.device("meta"):  # leaves the random state of the program unchanged
+    with torch.device("meta"):  # leaves the program's random state unchanged
         block = Block(config)
     block = block.to(dtype).to_empty(device="cpu").eval()
     for parameter in block.parameters():
@@ -120,7 +120,7 @@ def _file(cache: Path, config: VisionConfig) -> Path:
 
 
 def _read(file: Path | None) -> float | None:
-    """Return the ratio in a file of the cache; None if the file is missing or invalid."""
+    """Return the ratio in a cache file; None if the file is missing or invalid."""
     try:
         record = None if file is None else parse(read_regular(file, _FILE_BYTES))
     except (OSError, ValueError):

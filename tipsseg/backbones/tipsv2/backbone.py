@@ -1,4 +1,4 @@
-"""Run the towers of TIPSv2 on one device, as a `Backbone`."""
+"""Implement `Backbone` for TIPSv2: run its towers on one device."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from tipsseg.backbones.workers import Workers
 from tipsseg.errors import DeviceError, UsageError
 from tipsseg.util.printable import quote
 
-#: Texts per pass of the text tower.
+#: Number of texts per pass of the text tower.
 _TEXT_BATCH = 256
 
 
 class Tipsv2Backbone:
     """A TIPSv2 model on a device, see `Backbone`.
 
-    Both class tokens were trained on captions of whole images: the first on alt-texts of the web, the second (the register) on
+    Both class tokens were trained on captions of whole images: the first on web alt-texts, the second (the register) on
     synthetic captions.
     """
 
@@ -48,15 +48,15 @@ class Tipsv2Backbone:
         *,
         lazy: bool = False,
     ) -> None:
-        """Load the model in a folder.
+        """Load the model from a folder.
 
         Args:
-            folder: The folder with config.json, model.safetensors and tokenizer.model.
+            folder: The folder that contains config.json, model.safetensors and tokenizer.model.
             device: "auto" (CUDA, then MPS, then the CPU), "cpu", "cuda", "cuda:1" or "mps".
             dtype: "auto", "float32", "bfloat16" or "float16". On a CPU, "auto" is chosen by timing, see `auto_dtype`.
             batch_size: Windows per pass of the vision tower on a GPU. On a CPU each thread encodes one window at a time, see
                 `Workers`.
-            cache: Cache folder for the timing of dtype "auto". None: no cache.
+            cache: Cache folder for the timing result of dtype "auto". None: no cache.
             lazy: Load a tower only when it is first used. Then only config.json and the header of model.safetensors are checked
                 here.
 
@@ -75,7 +75,8 @@ class Tipsv2Backbone:
         if dtype == "auto" and self.device.type == "cpu":
             self.dtype = auto_dtype(config.vision, self._workers, cache)
         self.dtype_name = str(self.dtype).removeprefix("torch.")
-        # On a CPU, batches would make features of a window depend on the others; its threads encode windows in parallel instead.
+        # On a CPU, batching would make a window's features depend on the other windows, so threads encode single windows
+        # instead.
         self.batch_size = 1 if self.device.type == "cpu" else batch_size
         self.on_less_memory: Callable[[int], None] = lambda _: None
         self.at_work = threading.Lock()
@@ -111,7 +112,7 @@ class Tipsv2Backbone:
             [template.replace("{}", phrase) for phrase in phrases for template in templates]
         )
         vectors = torch.empty(len(tokens.ids), self.embed_dim, device=self.device)
-        # Batches of texts of equal length need no padding, which would be a fifth of the work, and no text depends on longer ones.
+        # Batch texts of equal length: padding would be a fifth of the work, and no text may depend on longer ones.
         for length in tokens.lengths.unique().tolist():
             for batch in torch.nonzero(tokens.lengths == length)[:, 0].split(_TEXT_BATCH):
                 ids, lengths = (
@@ -148,7 +149,7 @@ class Tipsv2Backbone:
             height, width = size
             raise DeviceError(
                 str(self.device),
-                f"not enough memory on the device for an image of {width} x {height} pixels as a whole",
+                f"not enough memory on the device to encode {width} x {height} pixels in one piece",
                 "Use mode slide, a smaller short side, or device cpu.",
             ) from None
 
@@ -185,7 +186,8 @@ class Tipsv2Backbone:
 
     def _encode_batch(self, windows: Sequence[NDArray[np.uint8]]) -> WindowFeatures | None:
         """Return the features of one batch; None if the device runs out of memory."""
-        # Fill up every batch: a GPU's order of summation depends on the batch size, and labels must not depend on other windows.
+        # Pad every batch to full size: a GPU's summation order depends on the batch size, and labels must not depend on other
+        # windows.
         padding = [np.zeros_like(windows[0])] * (self.batch_size - len(windows))
         try:
             with self.at_work:
@@ -197,7 +199,7 @@ class Tipsv2Backbone:
         return WindowFeatures(features.patches[: len(windows)], features.class_tokens[: len(windows)])
 
     def _halve_batch_size(self) -> None:
-        # Call this outside the except block: the handled error still references the memory.
+        # Call this outside the except block, in which the handled error still references the memory.
         self._tower.forget()
         if self.device.type == "mps":
             torch.mps.empty_cache()
@@ -220,7 +222,7 @@ class Tipsv2Backbone:
 
     def _to_pixels(self, images: NDArray[np.uint8], dtype: torch.dtype | None = None) -> Tensor:
         """[B, H, W, 3] uint8 -> [B, 3, H, W] in [0, 1]."""
-        # torch warns about read-only arrays, for example Pillow's.
+        # torch warns about read-only arrays, and Pillow's are read-only.
         tensor = to_device(np.require(images, requirements=["C", "W"]), self.device)
         return (tensor.permute(0, 3, 1, 2).to(torch.float32) / 255).to(dtype or self.dtype).contiguous()
 

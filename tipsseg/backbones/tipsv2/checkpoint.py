@@ -1,7 +1,7 @@
 """Read a TIPSv2 model from a folder in the hub layout. Refuse missing or unknown tensors and wrong shapes.
 
-The numbers in config.json are checked against the header of model.safetensors before a model is built from them. Tensors may have
-the names of the hub's files or those of transformers, see `tensor_names`.
+The numbers in config.json are checked against the header of model.safetensors before a model is built from them. Tensors may
+have the hub's names or transformers' names, see `tensor_names`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Sources = Mapping[str, tuple[str, ...]]
 
 
 class Tipsv2(nn.Module):
-    """Both towers, under the names of the checkpoint."""
+    """Both towers, named as in the checkpoint."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Tipsv2(nn.Module):
 
 
 class Checkpoint:
-    """A model in a folder. Everything but the tensors is read and checked at once; each tower is read on request.
+    """A model in a folder. Everything except the tensors is read and checked immediately; each tower is read on request.
 
     Attributes:
         config: The configuration in config.json, with the learned temperature.
@@ -47,7 +47,7 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         """Check config.json, tokenizer.model, and the header of model.safetensors.
 
-        Raise CheckpointError, which names the file and the first faulty tensor.
+        Raise CheckpointError if a file is missing or invalid; it names the file and the first faulty tensor.
         """
         self._weights = folder / WEIGHTS_FILE
         config, stored = read_headers(folder)
@@ -76,12 +76,12 @@ class Checkpoint:
         _check_shapes(self._weights, self._sources, stored, expected)
 
     def read_vision(self, device: torch.device, dtype: torch.dtype) -> VisionTower:
-        """Load the vision tower onto a device, in evaluation mode and without gradients. Raise CheckpointError."""
+        """Load the vision tower onto a device, in evaluation mode and without gradients."""
         self._fill("vision_encoder", self._model.vision_encoder, device, dtype)
         return self._model.vision_encoder
 
     def read_text(self, device: torch.device, dtype: torch.dtype) -> TextTower:
-        """Load the text tower onto a device, in evaluation mode and without gradients. Raise CheckpointError."""
+        """Load the text tower onto a device, in evaluation mode and without gradients."""
         self._fill("text_encoder", self._model.text_encoder, device, dtype)
         return self._model.text_encoder
 
@@ -91,7 +91,7 @@ class Checkpoint:
         return self._model.eval()
 
     def _fill(self, prefix: str, tower: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-        """Copy tensors one by one from the memory-mapped file to the device, converted from any floating type to `dtype`."""
+        """Copy tensors one by one from the memory-mapped file to the device, converting them to `dtype`."""
         with as_checkpoint_error(self._weights), safe_open(self._weights, framework="pt", device="cpu") as file:
             tensors: dict[str, Tensor] = {}
             for name in tower.state_dict():
@@ -103,18 +103,18 @@ class Checkpoint:
 
 
 def load(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Tipsv2, Tokenizer]:
-    """Load both towers and the tokenizer of the model in a folder, see `Checkpoint`. Raise CheckpointError."""
+    """Load both towers and the tokenizer from a model folder, see `Checkpoint`."""
     checkpoint = Checkpoint(folder)
     return checkpoint.read(device, dtype), checkpoint.tokenizer
 
 
 def save_weights(path: Path, model: Tipsv2, dtype: torch.dtype) -> None:
-    """Write the weights of `model` as safetensors, with the names and layout of the hub."""
+    """Write the weights of `model` to a safetensors file with the hub's tensor names and layout."""
     save_file({name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}, path)
 
 
 def _model_numbers(config: ModelConfig, shapes: Shapes) -> Iterator[tuple[str, int, int | None]]:
-    """Yield quantities of the model: (name, number in config.json, number by the tensors or None if a tensor is missing)."""
+    """Yield model quantities as (name, number in config.json, number in the tensors or None if a tensor is missing)."""
 
     def size(name: str, axis: int) -> int | None:
         shape = shapes.get(name, ())

@@ -1,10 +1,11 @@
 """Read config.json into the configurations of the two towers.
 
 The hub has two layouts: a flat one (older revisions), and a nested one with `vision_config` and `text_config`, whose missing fields
-default to B/14's. transformers saves the nested layout for any model of its class, so every key is read, must have the value that
-the towers implement, is known to have no effect, or is refused. The flat layout describes four models; unread keys are ignored.
+default to B/14's. transformers saves the nested layout for any model of its class. So a key that is not read must have the
+value that the towers implement, or be known to have no effect; other keys are refused. The flat layout describes only four
+models, so its unread keys are ignored.
 
-Every number has bounds, many times those of the released models, so that a wrong file raises an error instead of describing a model
+Every number is limited to many times that of the released models, so a wrong file raises an error instead of describing a model
 that no machine can run. `checkpoint` also compares the numbers with the tensors.
 """
 
@@ -22,10 +23,10 @@ from tipsseg.util.json_values import parse
 from tipsseg.util.printable import shorten
 from tipsseg.weights.lock import missing_hint
 
-#: B/14's temperature, the default of TIPSv2's configuration. The released models have it in config.json, not in a tensor.
+#: B/14's temperature, the default of TIPSv2's configuration. The released models store it in config.json, not in a tensor.
 DEFAULT_TEMPERATURE = 0.005065968260169029
 
-# Upper bounds of the whole numbers, (low, high) bounds of the others. The released models have at most 1,536 channels, 6,144 in the
+# Upper bounds of whole numbers, and (low, high) bounds of floats. The released models have at most 1,536 channels, 6,144 in the
 # MLP, 40 layers, 24 heads, 32 patches of 14 pixels along a side, 1 register, 32,000 pieces, 64 tokens.
 _MLP_WIDTH = 131_072
 _GRID = 128
@@ -50,14 +51,14 @@ _MLP_RATIO = (1 / 64, 64.0)
 _LAYER_NORM_EPS = (1e-12, 0.1)
 TEMPERATURE = (1e-4, 100.0)
 
-#: The largest config.json that is read, in bytes; the released ones have less than 2,000.
+#: Size limit of config.json in bytes; the released files have less than 2,000.
 _CONFIG_BYTES = 1 << 20
 
 _NOT_TIPSV2 = "This does not describe a TIPSv2 model."
 _OTHER_MODEL = "The labels would be wrong: tipsseg runs only models with the architecture of the released ones."
 _UNKNOWN_KEY = "If the key does not change the features of the model, remove it from config.json."
 
-# (depth, heads) by the flat layout's names of the towers.
+# (depth, heads) by tower name in the flat layout.
 _FLAT_TOWERS = {
     "vit_base": (12, 12),
     "vit_large": (24, 16),
@@ -65,8 +66,8 @@ _FLAT_TOWERS = {
     "vit_giant2": (40, 24),
 }
 
-# Keys of the nested layout that change the computation, with the values that the towers implement. The two `interpolate_` keys were
-# in transformers before it released TIPSv2.
+# Keys of the nested layout that change the computation, with the values that the towers implement. The two `interpolate_` keys
+# date from before transformers released TIPSv2.
 _VISION_FIXED = {
     "hidden_act": "gelu",
     "num_channels": 3,
@@ -81,19 +82,19 @@ _TEXT_FIXED = {"hidden_act": "relu", "scale_sqrt_depth": True, "pooling_epsilon"
 _WITHOUT_EFFECT = (
     # Training and initialisation of weights.
     "attention_dropout attention_probs_dropout_prob drop_path_rate hidden_dropout_prob initializer_range layerscale_value",
-    # The outputs of transformers, and their format.
+    # Selection and format of the outputs in transformers.
     "out_features out_indices output_attentions output_hidden_states reshape_hidden_states return_dict stage_names",
     # Also in tokenizer.model.
     "bos_token_id eos_token_id pad_token_id",
-    # Classifiers.
+    # Classification heads.
     "id2label label2id num_labels problem_type",
-    # The file, and how the model is loaded and run.
+    # How the model is saved, loaded and run.
     "architectures attn_implementation auto_map chunk_size_feed_forward dtype is_encoder_decoder model_type name_or_path",
     "tie_word_embeddings torch_dtype transformers_version",
 )
 _IGNORED = frozenset(" ".join(_WITHOUT_EFFECT).split())
 
-# Fields with their keys in the flat layout, and the defaults of missing keys.
+# Fields with their keys in the flat layout, and defaults for missing keys.
 _FLAT_VISION = {
     "hidden_size": "embed_dim",
     "image_size": "img_size",
@@ -110,13 +111,13 @@ _FLAT_TEXT = {
 }
 _FLAT_DEFAULTS = {"img_size": 448, "patch_size": 14, "num_register_tokens": 1, "vocab_size": 32000, "max_len": 64}
 
-# A nested file may also have the keys of the flat layout, for old readers. transformers ignores them.
+# A nested file may also have flat-layout keys, for old readers. transformers ignores them.
 _FLAT_KEYS = (*_FLAT_VISION.values(), *_FLAT_TEXT.values(), "ffn_layer", "init_values", "temperature", "vision_fn")
 
 
 @dataclass(frozen=True, slots=True)
 class VisionConfig:
-    """Configuration of the vision tower: a pre-norm ViT with a position grid of `image_size // patch_size` on a side."""
+    """Configuration of the vision tower: a pre-norm ViT with a position grid of `image_size // patch_size` per side."""
 
     hidden_size: int = 768
     num_hidden_layers: int = 12
@@ -130,12 +131,12 @@ class VisionConfig:
 
     @property
     def grid_size(self) -> int:
-        """Patches along one side of the learned position grid."""
+        """Number of patches along one side of the learned position grid."""
         return self.image_size // self.patch_size
 
     @property
     def num_prefix_tokens(self) -> int:
-        """Tokens in front of the patches: the class token and the registers."""
+        """Number of tokens before the patches: the class token and the registers."""
         return 1 + self.num_register_tokens
 
 
@@ -154,7 +155,7 @@ class TextConfig:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Configuration of both towers, of equal width, and the temperature: logits are cosine / temperature."""
+    """Configuration of both towers, which have the same width, and the temperature: logits are cosine / temperature."""
 
     vision: VisionConfig
     text: TextConfig
@@ -232,7 +233,7 @@ class _Fields:
 def read_config(path: Path) -> ModelConfig:
     """Read a config.json of either layout.
 
-    Raise CheckpointError, which names the file and the key, if it does not describe a TIPSv2 model.
+    Raise CheckpointError, which names the file and the key, if the file does not describe a TIPSv2 model.
     """
     try:
         values = parse(read_bytes(path, _CONFIG_BYTES))
@@ -250,7 +251,7 @@ def read_config(path: Path) -> ModelConfig:
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """Read a file of a model, at most `most` bytes. Raise CheckpointError."""
+    """Read a model file. Raise CheckpointError if it cannot be read or is larger than `most` bytes."""
     try:
         return read_regular(path, most)
     except FileNotFoundError:
@@ -260,14 +261,14 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def parse_config(values: Mapping[str, object], path: Path) -> ModelConfig:
-    """Return the configuration in a parsed config.json of either layout; `path` is only for messages."""
+    """Convert a parsed config.json of either layout; `path` is only for messages."""
     config = _parse_nested(values, path) if _is_nested(values) else _parse_flat(values, path)
     _check(config, path)
     return config
 
 
 def nested_config(config: ModelConfig) -> dict[str, object]:
-    """Return `config` as a nested config.json, in a dict that `parse_config` reads back."""
+    """Return `config` in the nested layout, as a dict that `parse_config` reads back."""
     vision, text = asdict(config.vision), asdict(config.text)
     ratio = vision.pop("mlp_hidden_size") / config.vision.hidden_size
     if config.vision.use_swiglu_ffn:
@@ -297,7 +298,7 @@ def _parse_nested(values: Mapping[str, object], path: Path) -> ModelConfig:
     both = _Fields(path, "", values)
     vision, text = both.section("vision_config"), both.section("text_config")
     numbers = vision.integers(_VISION_MOST, VisionConfig())
-    # Rounding may turn the product for a ratio like 4304 / 1152 into slightly less than a whole number.
+    # With a ratio like 4304 / 1152, rounding may make the product slightly less than a whole number.
     mlp_hidden_size = int(numbers["hidden_size"] * vision.number("mlp_ratio", _MLP_RATIO, 4.0) + 1e-6)
     use_swiglu_ffn = vision.boolean("use_swiglu_ffn", False)
     config = ModelConfig(

@@ -1,4 +1,4 @@
-"""Read config.json and the header of model.safetensors, without the tensors. Imports torch only for a learned temperature."""
+"""Read config.json and the header of model.safetensors, but no tensors. Import torch only for a learned temperature."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from tipsseg.errors import CheckpointError
 from tipsseg.util.files import open_regular
 from tipsseg.weights.lock import CONFIG_FILE, WEIGHTS_FILE, missing_hint
 
-#: Limits of a header: bytes (the released ones have about 100,000), tensors (715), characters per name (64), dimensions (4).
+#: Header limits: bytes (the released files have about 100,000), tensors (715), characters per name (64), dimensions (4).
 _HEADER_BYTES = 16 << 20
 _TENSORS = 10_000
 _NAME = 200
 _AXES = 8
 
-#: Supported types of stored numbers.
+#: Supported tensor dtypes.
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 _INCOMPLETE = "Download the file again."
 ONE_MODEL = "config.json and model.safetensors must come from one model."
 
-#: A tensor outside the towers. The released files do not have it.
+#: Name of the learned temperature, a tensor outside the towers. The released files lack it.
 _TEMPERATURE = "temperature"
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def read_model_config(folder: Path) -> ModelConfig:
-    """Read config.json, and the temperature from model.safetensors if one was learned. Raise CheckpointError."""
+    """Read config.json, and a learned temperature from model.safetensors. Raise CheckpointError if a file is invalid."""
     return read_headers(folder)[0]
 
 
 def read_headers(folder: Path) -> tuple[ModelConfig, Shapes]:
-    """Read the configuration, and the shapes of the towers' tensors by their names in the file.
+    """Read the configuration, and the shapes of the towers' tensors by name in the file.
 
-    transformers learns the temperature and saves it in the model's dtype. If config.json's number rounds to the saved one in that
-    dtype, config.json's is the more exact and is used.
+    transformers learns the temperature and saves it in the model's dtype. If the number in config.json rounds to the saved one
+    in that dtype, it is more exact and is used.
     """
     config, path = read_config(folder / CONFIG_FILE), folder / WEIGHTS_FILE
     shapes = _read_shapes(path)
@@ -65,7 +65,7 @@ def read_headers(folder: Path) -> tuple[ModelConfig, Shapes]:
 
 
 def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Read the shapes of the tensors in a file from its header. Raise CheckpointError, also for tensors that are not floats."""
+    """Read the tensor shapes in a file's header. Raise CheckpointError if it is invalid, or a tensor is not floating point."""
     shapes: dict[str, tuple[int, ...]] = {}
     with as_checkpoint_error(path):
         with open_regular(path) as stream:
@@ -93,7 +93,7 @@ def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 @contextmanager
 def as_checkpoint_error(path: Path) -> Iterator[None]:
-    """Convert errors of reading a weights file to CheckpointError."""
+    """Convert errors raised while reading a weights file to CheckpointError."""
     try:
         yield
     except FileNotFoundError:

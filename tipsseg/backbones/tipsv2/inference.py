@@ -1,9 +1,9 @@
-"""Run the vision tower without gradients, in buffers that are reused.
+"""Run the vision tower without gradients, in reused buffers.
 
 `VisionTower.value_features` and `VisionTower.forward` define the computation, but allocate new tensors in every layer: 10 MB
 each for a window of B/14, which a CPU's allocator returns to the system and requests again, page by page. Here hidden layers
-overwrite those of the previous block, and residuals are added in place. Measured with `tests/benchmarks/encoder.py` on 2 cores
-of an Intel Xeon, B/14 in float32: 0.90 of the time.
+overwrite those of the previous block, and residuals are added in place. On 2 cores of an Intel Xeon, B/14 in float32 takes 0.90
+times as long (measured with `tests/benchmarks/encoder.py`).
 
 If a CPU has more threads than an image has windows, workers share a window. Between two attentions tokens are independent, so each
 worker processes some of the tokens. Within an attention each worker processes some of the heads.
@@ -26,33 +26,35 @@ from tipsseg.backbones.workers import Workers
 
 Item = TypeVar("Item")
 
-#: The fewest tokens of a worker at a time; with fewer, the matrix products take longer in total.
+#: Minimum number of tokens per worker at a time; with fewer, the matrix products take longer in total.
 _TOKENS = 256
 
-#: The most workers that share windows, each with its part of torch's threads. More were not measured.
+#: Maximum number of workers that share windows, each with its part of torch's threads. More were not measured.
 _WORKERS = 4
 
-#: Dtypes in which workers share windows. In float32 sharing took 1.14 of the time on idle cores, and 0.94 beside a busy one.
+#: Dtypes in which workers share windows. In float32, sharing took 1.14 times as long on idle cores, and 0.94 times as long
+#: beside a busy core.
 _SHARED = (torch.bfloat16,)
 
-#: The most logits of an attention in memory at a time: a few megabytes, which fit the processor's cache.
+#: Maximum number of attention logits in memory at a time: a few megabytes, which fit the processor's cache.
 _LOGITS = 1 << 21
 
 
 class TowerInference:
-    """Compute value features and class tokens of a tower. Safe to call from several threads."""
+    """Computes a tower's value features and class tokens. Safe to call from several threads."""
 
     def __init__(self, tower: VisionTower, workers: Workers | None = None) -> None:
-        """Allocate no buffers yet.
+        """Wrap a tower. Buffers are allocated by the first call.
 
         Args:
             tower: A tower in evaluation mode.
-            workers: On a CPU they share the computation, unless the caller is one of them. A call stops when their `check` raises.
+            workers: Workers that share the computation on a CPU, unless the caller is one of them. A call stops when their
+                `check` raises.
                 None: the caller computes alone.
         """
         self._tower = tower
         self._workers = workers
-        self._free_buffers: list[_Buffers] = []  # of finished calls
+        self._free_buffers: list[_Buffers] = []  # left by finished calls
         self._positions = lru_cache(maxsize=4)(tower.patch_positions)  # computing them makes MPS wait
 
     @torch.inference_mode()
@@ -105,7 +107,7 @@ class TowerInference:
 
 
 class _WorkSharing:
-    """Divide the work of a call between workers. The division depends only on the numbers of threads and tokens, and the dtype."""
+    """Divides a call's work between workers. The division depends only on the numbers of threads and tokens, and the dtype."""
 
     def __init__(self, workers: Workers | None, x: Tensor) -> None:
         """`x` is [B * N, D]."""
@@ -132,7 +134,7 @@ class _WorkSharing:
 
 
 def _run_blocks(blocks: Sequence[Block], x: Tensor, batch: int, buffers: _Buffers, sharing: _WorkSharing) -> None:
-    """Apply blocks to the tokens of B images, [B * N, D] in place."""
+    """Apply blocks in place to the tokens of B images, [B * N, D]."""
     width = x.shape[1]
     qkv = buffers.rows("qkv", 0, len(x), 3 * width)
 
@@ -183,7 +185,7 @@ def _attend_by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class _Buffers:
-    """Memory for the outputs of linear layers. One call uses it at a time."""
+    """Memory for the outputs of linear layers, used by one call at a time."""
 
     def __init__(self) -> None:
         self._tensors: dict[str, Tensor] = {}
@@ -229,9 +231,9 @@ def _mlp(buffers: _Buffers, block: Block, x: Tensor, start: int = 0) -> Tensor:
 def _attend_from_first(attention: Attention, x: Tensor, count: int) -> Tensor:
     """Compute `Attention.forward` for the first C tokens only, which attend to all tokens: [B, N, D] -> [B * C, D].
 
-    Keys and values of all N tokens would be a sixth of the work of a block. But q . (W x) = (q W) . x, and the mean of W x is W
-    times the mean of x: with queries projected to the tokens' space, no token needs a key or a value. The bias of keys adds the
-    same number to all logits of a query, so the softmax cancels it.
+    Computing the keys and values of all N tokens would take a sixth of a block's work. But q . (W x) = (q W) . x, and the mean
+    of W x is W times the mean of x: with queries projected to the tokens' space, no token needs a key or a value. The key bias
+    adds the same number to all logits of a query, so the softmax cancels it.
     """
     batch, _, width = x.shape
     heads = attention.heads

@@ -25,7 +25,7 @@ class LazyTipsv2:
     """A TIPSv2 model on the CPU, see `Backbone`, that loads each tower when it is first used."""
 
     def __init__(self, folder: Path, dtype_name: str) -> None:
-        """Read config.json and the header of model.safetensors in a folder. Raise CheckpointError."""
+        """Read config.json and the header of model.safetensors in a folder. Raise CheckpointError if they are invalid."""
         config = read_model_config(folder)
         self.folder = folder
         self.device_name = "cpu"

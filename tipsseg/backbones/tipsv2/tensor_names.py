@@ -1,7 +1,8 @@
-"""Translate the tensor names of a file to those of the hub, which the towers use.
+"""Translate a file's tensor names to the hub's names, which the towers use.
 
 transformers has its own names, which changed once, and splits the fused projections. `save_pretrained` converts some of them back,
-depending on how the model was loaded, so every replacement works independently. All are from transformers' conversion mapping.
+depending on how the model was loaded, so every replacement works independently. All replacements come from transformers'
+conversion mapping.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 _TOWERS = {"vision_model.": "vision_encoder.", "text_model.": "text_encoder."}
 
-# Applied in this order to a name without its tower.
+# Applied in this order to a name without its tower prefix.
 _REPLACEMENTS: Mapping[str, Mapping[str, str]] = {
     "vision_encoder.": {
         "embeddings.patch_embeddings.projection.": "patch_embed.proj.",
@@ -45,7 +46,7 @@ _REPLACEMENTS: Mapping[str, Mapping[str, str]] = {
     },
 }
 
-# (pattern, fused name, parts in order): the rows of the fused tensor are those of its parts.
+# (pattern, fused name, parts), with the parts in the order of their rows in the fused tensor.
 _FUSED = {
     "vision_encoder.": (
         (re.compile(r"\.attn\.([qkv])_proj\."), ".attn.qkv.", ("q", "k", "v")),
@@ -56,7 +57,7 @@ _FUSED = {
 
 
 def find_sources(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Map each tensor name of the hub to the tensors of a file that make it up, in the order of their rows.
+    """Map each hub tensor name to the tensors in a file that make it up, in row order.
 
     A part of an incomplete fused tensor keeps its own name.
 
@@ -81,7 +82,7 @@ def find_sources(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _hub_name(name: str) -> tuple[str, int, int]:
-    """Return the name of the hub's tensor, the index of this part, and the number of parts."""
+    """Return the hub's tensor name, the index of this part, and the number of parts."""
     for theirs, ours in _TOWERS.items():
         if name.startswith(theirs):
             name = ours + name.removeprefix(theirs)

@@ -76,7 +76,7 @@ class TextTransformer(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Text tower: token ids to one vector per text."""
+    """Text tower: maps token ids to one vector per text."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -89,10 +89,11 @@ class TextTower(nn.Module):
         self.ln_final = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Return the mean of the real tokens after the final norm, not normalised: [P, T] int64, [P] int64 -> [P, D].
+        """Return the mean of the real tokens after the final norm, not scaled to unit length: [P, T] int64, [P] int64 -> [P,
+        D].
 
         Tokens beyond a text's length are padding: they are neither attended to nor averaged. A text of length 0 (the empty string)
-        gives the zero vector.
+        yields the zero vector.
         """
         real = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]  # [P, T]
         # A text without tokens attends to its padding, which is not averaged: a softmax over nothing would be NaN.

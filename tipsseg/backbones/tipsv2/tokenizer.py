@@ -13,7 +13,7 @@ from torch import Tensor
 from tipsseg.backbones.tipsv2.config import read_bytes
 from tipsseg.errors import CheckpointError
 
-#: The largest tokenizer.model that is read, in bytes; the released ones have less than a million.
+#: Size limit of tokenizer.model in bytes; the released files have less than a million.
 _BYTES = 64 << 20
 
 
@@ -22,7 +22,7 @@ class Tokens:
     """Padded token ids.
 
     Attributes:
-        ids: [P, max_length] int64, zero padded.
+        ids: [P, max_length] int64, zero-padded.
         lengths: [P] int64, the number of real tokens per text.
     """
 
@@ -31,14 +31,14 @@ class Tokens:
 
 
 class Tokenizer:
-    """Lower-case each text, split it into pieces without BOS or EOS, truncate it, pad it with zeros.
+    """Lower-cases each text, splits it into pieces without BOS or EOS, truncates it, and pads it with zeros.
 
     The published tokenizer drops the padding mask of a whole batch if one of its texts is too long; here the texts of a batch are
     independent. Lower-casing follows Unicode, as in transformers; the authors' code lower-cases only the letters A to Z.
     """
 
     def __init__(self, path: Path, max_length: int) -> None:
-        """Read a SentencePiece model with pad id 0. Raise CheckpointError."""
+        """Read a SentencePiece model with pad id 0. Raise CheckpointError if the file is not one."""
         self.path = path
         self.max_length = max_length
         # Pass bytes rather than a path: SentencePiece opens only paths in UTF-8.

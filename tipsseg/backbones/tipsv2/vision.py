@@ -23,7 +23,7 @@ class VisionOutput:
     """Normalised output of the last block.
 
     Attributes:
-        cls: [B, D], first class token, aligned with alt-texts of the web.
+        cls: [B, D], first class token, aligned with web alt-texts.
         registers: [B, R, D], second class token, aligned with synthetic captions.
         patches: [B, h, w, D], patch tokens.
     """
@@ -83,7 +83,7 @@ class Mlp(nn.Module):
 
 
 class SwiGlu(nn.Module):
-    """Gated MLP, w3(silu(a) * b) with [a, b] = w12(x), as g/14 uses it."""
+    """Gated MLP, w3(silu(a) * b) with [a, b] = w12(x), used by g/14."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class VisionTower(nn.Module):
         return self.output_of(self.last_block_input(pixels, mask), pixels)
 
     def output_of(self, hidden: Tensor, pixels: Tensor) -> VisionOutput:
-        """Return the output from the input of the last block, [B, N, D]."""
+        """Apply the last block to its input, [B, N, D], and return the normalised tokens."""
         tokens = self.norm(self.blocks[-1](hidden))  # [B, N, D]
         prefix = self.config.num_prefix_tokens
         return VisionOutput(tokens[:, 0], tokens[:, 1:prefix], self.to_grid(tokens[:, prefix:], pixels))
@@ -173,7 +173,7 @@ class VisionTower(nn.Module):
         return self.values_of(self.last_block_input(pixels), pixels)
 
     def values_of(self, hidden: Tensor, pixels: Tensor) -> Tensor:
-        """Return value features [B, h, w, D] from the input of the last block, [B, N, D]."""
+        """Apply the last block without attention to its input, [B, N, D], and return value features [B, h, w, D]."""
         last = cast(Block, self.blocks[-1])
         return self.to_grid(self.norm(last.value_features(hidden[:, self.config.num_prefix_tokens :])), pixels)
 
@@ -187,7 +187,7 @@ class VisionTower(nn.Module):
     def embed(self, pixels: Tensor, mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
         """Return the input tokens of the first block, [B, 3, H, W] -> [B, N, D]; see `forward`.
 
-        `positions` are the result of `patch_positions`, if the caller has computed it.
+        `positions` is the result of `patch_positions`, if already computed.
         """
         batch = pixels.shape[0]
         patches = self.patch_embed(pixels)  # [B, h * w, D]

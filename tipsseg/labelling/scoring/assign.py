@@ -5,10 +5,10 @@ without temperature, sum the probabilities over windows, divide by the number of
 (bilinear), and take the largest. This module computes the same numbers for one tile of the image at a time, at full resolution
 only for phrases that can win there (see `match`). Phrases of one class are merged last, by their maximum at each pixel.
 
-It uses numpy on one core: threads label images while the model runs. See `compiled` for numba, `device_scores` for GPUs, and
-README.md for the proof.
+It uses numpy on one core, because several threads label images while the model runs. See `compiled` for numba, `device_scores`
+for GPUs, and README.md for the proof.
 
-Shapes: P phrases, G groups (the phrases of one class, or of background), H x W the labels, h x w a patch grid.
+Shapes: P phrases, G groups (the phrases of one class, or of background), H x W labels, h x w patches.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tipsseg.labelling.scoring.scores import Ids, Scores
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import ConfidenceArray, LabelArray
 
-#: Scores per step, phrases x rows x columns: 1 MB, which fits the cache of a core.
+#: Scores per step, phrases x rows x columns: 1 MB, which fits a core's cache.
 _CHUNK = 1 << 18
 
 #: Side of a tile per `Scores.tile_patches`, in pixels of the image and of the resized image, if at most _FEW phrases can win. Tiles
@@ -39,16 +39,16 @@ ROUNDING = 1e-5
 #: grid (it is at most 0.14 of the best). From NEGLIGIBLE on, it is left out (less than 5e-5).
 CLOSE, NEGLIGIBLE = 2.0, 10.0
 
-#: The most leading phrases in a bound.
+#: Maximum number of leading phrases in a bound.
 _LEADERS = 4
 
-#: Images with more pixels get a confidence in 16 bits: in 32 it would take as much memory as decoding them.
+#: Images with more pixels get a 16-bit confidence: 32 bits would take as much memory as decoding them.
 _LARGE = 64_000_000
 
 #: Soft maps per refinement, maps x rows x columns: 256 MB.
 _REFINED_ELEMENTS = 64_000_000
 
-#: Refines maps [K, h, w] by an image [h, w, 3].
+#: Function that refines maps [K, h, w] according to an image [h, w, 3].
 Refine = Callable[[Values, NDArray[np.uint8]], Values]
 
 
@@ -57,7 +57,7 @@ class LabelTable:
     """Groups and label ids of the phrases.
 
     Attributes:
-        groups: Number of phrases of each group, in the order of the phrases.
+        groups: Number of phrases in each group, in phrase order.
         label_ids: [G], label id of each group.
         min_confidence: [N] float32, minimum confidence by label id. Pixels below it are ignored.
         ignore: Label id of ignored pixels.
@@ -92,8 +92,8 @@ class Assignment:
 def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignment:
     """Find the label and the confidence of every pixel of an image of `size` (H, W).
 
-    Cosines show which phrases cannot win in a tile; those are not computed at the size of the image. README.md proves that this
-    changes no label. In addition to the result, it takes a few MB, and a map of sums per window.
+    Cosines show which phrases cannot win in a tile. Their scores are not computed at the size of the image; README.md proves
+    that this changes no label. In addition to the result, this takes a few MB and one map of sums per window.
     """
     labels = np.empty(size, table.label_ids.dtype)
     confidence = allocate_confidence(size)
@@ -109,7 +109,7 @@ def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignmen
 def match_refined(
     scores: Scores, image: NDArray[np.uint8], size: tuple[int, int], table: LabelTable, refine: Refine
 ) -> Assignment:
-    """Find labels like `match`, after refining the probabilities of the groups by the edges of the image.
+    """Find labels like `match`, after refining the group probabilities along the edges of the image.
 
     Refine only groups that win somewhere, at the size of `image` [h', w', 3] uint8 RGB, and resize the result (bilinear) to
     `size` (H, W). The confidence of a pixel is the refined probability of its winner.
@@ -127,7 +127,7 @@ def match_refined(
             best = resized.max(0)  # [rows, W]
             wins = (
                 best.astype(confidence.dtype) > confidence[band]
-            )  # in the stored precision, so that the first of equals wins
+            )  # in the stored precision, so that the first of equal groups wins
             labels[band][wins] = table.labels(chosen, _argmax(resized, best)[wins], best[wins])
             confidence[band][wins] = best[wins]
     return Assignment(cast(LabelArray, labels), confidence)
@@ -175,14 +175,14 @@ def merge_names(values: Values, owners: Ids) -> tuple[Values, Ids]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tile:
-    """A part of the image.
+    """Part of an image.
 
     Attributes:
-        rows: Its rows.
-        columns: Its columns.
-        source: Weights from the grid of the scores, for rows and columns.
-        coarse: Weights from the coarse grid, for rows and columns.
-        contenders: Phrases of groups that may win, or come close to it.
+        rows: Rows of the image.
+        columns: Columns of the image.
+        source: Resizing weights from the score grid, for rows and columns.
+        coarse: Resizing weights from the coarse grid, for rows and columns.
+        contenders: Phrases of groups that may win or come close.
         others: Phrases of other groups that affect the confidence.
     """
 
@@ -239,7 +239,7 @@ def _halves(span: slice) -> tuple[slice, slice]:
 def _find_candidates(
     scores: Scores, rows: InterpolationWeights, columns: InterpolationWeights, owners: Ids
 ) -> tuple[Ids, Ids]:
-    """Return the contenders and the others of a part of the image, see `_Tile`."""
+    """Return the contenders and the other phrases in a part of the image, see `_Tile`."""
     corners = scores.corners(rows, columns)
     margins = _margins(corners)  # [P]
     contends = margins <= max(ROUNDING, CLOSE * scores.temperature)
@@ -248,7 +248,7 @@ def _find_candidates(
     others = np.flatnonzero(~groups[owners] & (margins <= NEGLIGIBLE * scores.temperature))
     for group in np.flatnonzero(groups & (np.bincount(owners) > 1)):
         own = slice(*np.searchsorted(owners, [group, group + 1]))
-        # Only phrases that may be the best of their group somewhere, by the same bound with leaders from the group.
+        # Keep only phrases that may be the best of their group somewhere, by the same bound with leaders from the group.
         contends[own] = _margins([values[:, own] for values in corners]) <= ROUNDING
     return np.flatnonzero(contends), others
 

@@ -1,12 +1,12 @@
-"""Turn cosine maps into labels and confidences on a GPU, instead of `assign`, which is for CPUs.
+"""Turn cosine maps into labels and confidences on a GPU; `assign` does this on a CPU.
 
 The results are those of `assign.match`, computed by brute force: the scores of all phrases at all pixels, one tile of the image
 at a time. The memory of a tile is bounded for any image and number of phrases. The host waits only when it needs the labels,
 and receives a label and a 16-bit confidence per pixel.
 
-Uses only basic operations of torch, without matrix products and convolutions, which may round to TF32 on a GPU.
+It avoids matrix products and convolutions, which may round to TF32 on a GPU.
 
-Shapes: P phrases, G groups (the phrases of one class, or of background), H x W the labels, h x w a patch grid, r x c a tile.
+Shapes: P phrases, G groups (the phrases of one class, or of background), H x W labels, h x w patches, r x c a tile.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ class DeviceLabels:
 
     Attributes:
         arriving: A flag, False if a cosine is NaN or infinite, [] bool; label ids, [H, W] uint8 or int16; confidences, [H, W]
-        float16;
-            and, if requested, label ids and shares of the best classes, each [K, h, w].
+            float16; and, if requested, label ids and shares of the best classes, each [K, h, w].
         dtype: Dtype of the label ids. torch lacks some operations on uint16, so those are copied as int16.
     """
 
@@ -134,7 +133,7 @@ class DeviceScorer:
 
     def _assign_labels(self, maps: _Maps, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Return label ids and confidences of a tile, each [r, c], from the scores of its groups [G, r, c], in place."""
-        best, index = scores.max(0)  # the first of equals
+        best, index = scores.max(0)  # the first of equal groups
         confidence = maps.relative_(scores, best, self._temperature).sum(0).reciprocal_().half()
         labels = self._label_ids[index]
         if self._least is not None:
@@ -318,7 +317,7 @@ class _Axis:
 
 def _resize(values: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
     """Resize maps [P, r, c], which cover the spans of `rows` and `columns`, to [P, n, m]."""
-    # Columns first, while there are still few rows.
+    # Resize columns first, while there are few rows.
     low, high = (index - columns.span.start for index in (columns.low, columns.high))
     values = torch.lerp(values.index_select(2, low), values.index_select(2, high), columns.weight)  # [P, r, m]
     low, high = (index - rows.span.start for index in (rows.low, rows.high))

@@ -25,12 +25,12 @@ def resize_rows(values: Values, weights: InterpolationWeights) -> Values:
 
 def resize(values: Values, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
     """Resize rows and columns: [..., h, w] float32 -> [..., n, m]."""
-    # Columns first, while there are still few rows: copying whole rows is cheaper than copying single values.
+    # Resize columns first, while there are few rows: copying whole rows is cheaper than copying single values.
     return resize_rows(resize_columns(values, columns), rows)
 
 
 def _interpolate(values: Values, weights: InterpolationWeights, axis: int, weight: Values) -> Values:
-    # Elementwise and in this order, so that a value does not depend on the other values.
+    # Compute elementwise and in this order, so that a value does not depend on the other values.
     steps = np.zeros_like(values)
     following = [slice(None)] * axis + [slice(1, None)]
     preceding = [slice(None)] * axis + [slice(None, -1)]

@@ -18,7 +18,7 @@ from tipsseg.types import WindowPlan
 
 Ids = NDArray[np.intp]
 
-#: Values per sum, phrases x rows x columns: 1 MB, which fits the cache of a core.
+#: Values per sum, phrases x rows x columns: 1 MB, which fits a core's cache.
 _CHUNK = 1 << 18
 
 #: Patches and multiplications per matrix product. OpenBLAS does not divide products of this size between threads, whose waiting
@@ -49,7 +49,8 @@ class Scores(Protocol):
     temperature: float
 
     def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> Sequence[Values]:
-        """Return cosines at a few points, [N, P] per scale. The cosines at all pixels of `rows` and `columns` are means of them.
+        """Return cosines at a few points, [N, P] per scale, such that the cosines at all pixels of `rows` and `columns` are
+        means of them.
 
         The weights of these means are the same for all phrases.
         """
@@ -65,7 +66,7 @@ class Scores(Protocol):
 
 
 class WindowScores:
-    """Scores of mode "slide": the mean probability over the windows at a pixel.
+    """Scores in "slide" mode: the mean probability over the windows at a pixel.
 
     The confidence is softmax(log(p) / temperature) for the mean probability p of a phrase. With a single window at the pixel, this
     equals softmax(cosine / temperature), because the denominator of p is the same for all phrases.
@@ -141,7 +142,7 @@ class WindowScores:
 
 
 class WholeScores:
-    """Scores of mode "whole": cosines of the whole image, without a softmax before the argmax."""
+    """Scores in "whole" mode: cosines of the whole image, without a softmax before the argmax."""
 
     tile_patches = 4
 
@@ -241,14 +242,14 @@ def make_scores(cosines: Sequence[Values], plans: Sequence[WindowPlan], temperat
 def compute_cosines(patches: Values, vectors: Values, biases: Values | None = None) -> Values:
     """Compute the cosines of patches [B, h, w, D] with vectors [P, D], plus biases [P] if given: [B, h, w, P].
 
-    All labels from features on a CPU use this product, whether torch is imported or not.
+    All labels computed on a CPU use this product, with or without torch.
     """
     windows, height, width, dim = patches.shape
     pixels, phrases = height * width, len(vectors)
     rows = min(_ROWS, pixels)
     blocks = -(-phrases // max(_PRODUCT // (rows * dim), 1))
     cosines = np.empty((windows, pixels, phrases), np.float32)
-    # Window by window: the order of a product's sums may depend on its size, and labels must not.
+    # Multiply window by window: the summation order may depend on the matrix size, and labels must not.
     for window, target in zip(patches.reshape(windows, pixels, dim), cosines, strict=True):
         for columns in np.array_split(np.arange(phrases), blocks):
             part, block = vectors[columns].T, slice(columns[0], columns[-1] + 1)
@@ -357,8 +358,8 @@ def _knots(weights: InterpolationWeights) -> InterpolationWeights:
 def _sum_of_exp(cosines: Values, weights: InterpolationWeights) -> Values:
     """Sum exp(cosine) over phrases, at the size of the window: [h, w, P] -> [side, side].
 
-    Between the centres of two patches a cosine is linear, so its exp changes from pixel to pixel by a constant factor. A product
-    instead of an exp takes 0.3 of the time. Its rounding error, at most 2e-6, is the same for all phrases.
+    Between the centres of two patches a cosine is linear, so its exp changes from pixel to pixel by a constant factor.
+    Multiplying takes 0.3 times as long as computing exp. Its rounding error, at most 2e-6, is the same for all phrases.
     """
     side, (_, width, phrases) = len(weights.low), cosines.shape
     sums = np.empty((side, side), np.float32)
@@ -366,7 +367,7 @@ def _sum_of_exp(cosines: Values, weights: InterpolationWeights) -> Values:
     first = patch // 2  # the first pixel at or after a centre
     step = max(_CHUNK // (width * phrases), 1)
     for start in range(0, side, step):
-        # Phrases stay the last axis, so that their sum reads contiguous memory.
+        # Phrases remain the last axis, so that their sum reads contiguous memory.
         part = weights.part(start, start + step)
         down = resize_rows(cosines[part.span].reshape(1, -1, width * phrases), part)[0]
         row = down.reshape(-1, width, phrases)  # [n, w, P]

@@ -8,7 +8,7 @@ from tipsseg.labelling.scoring.compiled.inputs import Axis, Index, Limits, Numbe
 from tipsseg.labelling.scoring.compiled.maths import ZERO, compiled
 from tipsseg.labelling.scoring.resample import Values
 
-#: The most leading phrases in a bound.
+#: Maximum number of leading phrases in a bound.
 _LEADERS = 4
 
 

@@ -11,7 +11,7 @@ from tipsseg.labelling.scoring.resample import Values
 
 Numbers = NDArray[np.uint32]
 
-#: Index of a row, a column or a phrase. Not uint32, because numba computes its sums with an int in floats.
+#: Index of a row, a column or a phrase. Not uint32, because numba adds a uint32 and an int as floats.
 Index = int | np.int64
 Span = tuple[Index, Index]
 

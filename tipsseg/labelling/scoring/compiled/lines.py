@@ -1,4 +1,4 @@
-"""Loops along a row of a tile, over `lanes` numbers: whole vectors of the processor, so the last few numbers are padding.
+"""Loop along a row of a tile over `lanes` numbers. They fill whole vectors of the processor, so the last few are padding.
 
 The functions take whole arrays and the index of the row, because slicing would take longer than the loop.
 """
@@ -11,7 +11,7 @@ from tipsseg.labelling.scoring.compiled.inputs import Axis, Index, Numbers, Span
 from tipsseg.labelling.scoring.compiled.maths import ONE, compiled, exp, log
 from tipsseg.labelling.scoring.resample import Values
 
-#: float32 numbers in a vector of AVX-512, the longest kind.
+#: float32 numbers per AVX-512 vector, the longest vectors there are.
 _LANES = 16
 
 
@@ -86,7 +86,7 @@ def invert(values: Values, inverse: Values, lanes: Index) -> None:
 def compare(
     lines: Values, k: Index, owner: np.uint32, best: Values, second: Values, winner: Numbers, lanes: Index
 ) -> None:
-    """Update the best and second values and the winners with a row. The first of equals wins."""
+    """Update the best values, the second-best values and the winners with a row. The first of equal values wins."""
     for x in range(lanes):
         value, before = lines[k, 0, x], best[x]
         wins = value > before
@@ -99,7 +99,7 @@ def compare(
 def add_share(
     maps: Values, k: Index, row: Index, inverse: Values, temperature: np.float32, total: Values, lanes: Index
 ) -> None:
-    """Add exp((log value - log best) / temperature); `inverse` is 1 / best."""
+    """Add exp((log value - log best) / temperature) to `total`; `inverse` is 1 / best."""
     share = ONE / temperature
     for x in range(lanes):
         total[x] += exp(log(maps[k, row, x] * inverse[x]) * share)

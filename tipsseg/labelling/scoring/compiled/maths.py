@@ -15,7 +15,7 @@ _LOG2_E = np.float32(1 / np.log(2))
 #: A float32 of this size has no fractional bits, so adding it rounds to a whole number.
 _ROUNDER = np.float32(1.5 * 2**23)
 _LARGEST = np.float32(87)
-#: Bits of the mantissa of a float32, and the bits of sqrt(1/2).
+#: Number of mantissa bits in a float32, and the bits of sqrt(1/2).
 _DIGITS, _ROOT = np.int32(23), np.float32(0.5**0.5).view(np.int32)
 #: Coefficients of the power series of exp, 1 / n!, and of 2 artanh, 2 / n.
 _E2, _E3, _E4, _E5, _E6 = (np.float32(1 / n) for n in (2, 6, 24, 120, 720))
@@ -66,7 +66,7 @@ def log(x: np.float32) -> np.float32:
 
 @_in_any_order
 def sum_of_exp(cosines: Values, axis: Axis, sums: Values) -> None:
-    """Write the sum of exp(cosine) over phrases: [h, w, P] -> `sums` [side, side]. `scores._sum_of_exp` with any order of sums."""
+    """Write the sum of exp(cosine) over phrases, see `scores._sum_of_exp`: [h, w, P] -> `sums` [side, side]."""
     width, phrases = cosines.shape[1:]
     side = len(axis.low)
     patch = side // width

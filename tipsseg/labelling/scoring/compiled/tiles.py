@@ -1,4 +1,4 @@
-"""Find the winner of every pixel, tile by tile. The data of a tile fits the cache of a core.
+"""Find the winner of every pixel, tile by tile. A tile's data fits a core's cache.
 
 Shapes: P phrases, h x w patches of a window, r x c pixels of a tile in the resized image.
 """
@@ -30,9 +30,9 @@ from tipsseg.labelling.scoring.resample import Values
 #: The largest tile: its side in the image, and its (rows, columns) in the resized image. Long rows make efficient loops, and a
 #: small area has few candidates.
 TILE, SOURCE_TILE = 128, (20, 64)
-_WIDTH = TILE + 16  # of the rows in memory
+_WIDTH = TILE + 16  # length of rows in memory
 
-#: The row of maps that have one. Of a plain 0 numba would compile functions of its own.
+#: Index of the row in maps with a single row. For a plain 0, numba would compile separate functions.
 _ONLY = np.int64(0)
 
 
@@ -48,12 +48,12 @@ def label_rows(
     confidence: Values,
     unsure: NDArray[np.bool_],
 ) -> None:
-    """Find the winner of every pixel of some rows of an image, tile by tile, as `assign.match` describes.
+    """Find the winner of every pixel in some rows of an image, tile by tile, as `assign.match` describes.
 
     Args:
         windows: The windows.
-        rows: Weights from the resized image to these rows.
-        columns: Weights from the resized image to all columns.
+        rows: Resizing weights from the resized image to these rows.
+        columns: Resizing weights from the resized image to all columns.
         tile: (rows, columns) of a tile, at most TILE, and resized from at most SOURCE_TILE.
         owners: [P], the group of each phrase, ascending.
         limits: Limits for leaving phrases out.
@@ -64,8 +64,8 @@ def label_rows(
     phrases = len(owners)
     height, width = winners.shape
     chosen = np.empty(phrases, np.uint32)
-    # Scores of the candidates of a tile, and the same resized to the columns of the image. The last map is the share of the groups
-    # that cannot win, see _add_others.
+    # Scores of a tile's candidates, and the same scores resized to the columns of the image. The last map is the share of the
+    # groups that cannot win, see _add_others.
     scores = np.zeros((phrases + 1, SOURCE_TILE[0], _WIDTH), np.float32)
     resized = np.zeros((phrases + 1, SOURCE_TILE[0], _WIDTH), np.float32)
     across, line = _axis_of_width(), _line(phrases)
@@ -252,7 +252,7 @@ def _add_window(
 
 @compiled
 def _find_group_end(owners: Numbers, chosen: Numbers, start: Index, stop: Index) -> Index:
-    """Return the end of the chosen phrases that belong to the same group as the one at `start`."""
+    """Return the end of the chosen phrases in the same group as the one at `start`."""
     end: Index = start + 1
     while end < stop and owners[chosen[end]] == owners[chosen[start]]:
         end += 1
