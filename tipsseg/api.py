@@ -121,7 +121,7 @@ def label_folder(
 
         tipsseg.label_folder("photos/", ["car", "road"], output="labels", min_confidence=0.5)
 
-    Repeat the call to resume an interrupted run. Files that a person edited are kept.
+    Repeat the call to resume an interrupted run. Files edited by a person are kept.
 
     Args:
         images: Files and folders. Folders are searched recursively. The list may be empty with `retry_failed`.
@@ -191,9 +191,7 @@ def _status_of(result: ImageResult) -> Status:
 def _read_labelled(spec: RunSpec, images: list[_Done]) -> Iterator[FolderImage]:
     """Read labelled images from their output folder. Raise RecordError if its records are missing or damaged."""
     with open_runs(spec.output, ended=False) as runs:
-        records = next(
-            (run for run in runs if run.shard == spec.shard), runs[0]
-        ).records  # shards may have been merged since
+        records = next((run for run in runs if run.shard == spec.shard), runs[0]).records  # perhaps merged by now
         for image in images:
             entry = None if image.error else records.get(image.ref.name)
             if entry is None:
@@ -258,7 +256,7 @@ def encode_folder(
 
     Args:
         images: See `label_folder`.
-        output: The folder of the features. Images in it are not encoded again.
+        output: The feature folder. Images with features in it are not encoded again.
         verbose: Print notes, progress and errors on stderr.
 
     Returns:

@@ -146,7 +146,7 @@ class OutputError(TipssegError):
     Attributes:
         path: The file or the folder.
         reason: The message without the path.
-        only_this: True if only this file is at fault, by its name or its location, and others can be written.
+        only_this: True if only this file is at fault, because of its name or location, and others can be written.
     """
 
     def __init__(self, path: Path, reason: str, hint: str = "", *, only_this: bool = False) -> None:

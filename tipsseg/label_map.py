@@ -234,7 +234,7 @@ class LabelMap:
     def to_coco(
         self, image_id: int, *, first_id: int = 1, instances: Instances = "component", min_area: int | str | MinArea = 1
     ) -> list[dict[str, object]]:
-        """Return the `annotations` of a COCO file for this image, with masks as compressed run-length codes.
+        """Return this image's `annotations` for a COCO file, with masks as compressed run-length codes.
 
         Args:
             image_id: The id of the image in the file.
@@ -342,7 +342,7 @@ class Segment:
 
     @property
     def xyxy(self) -> tuple[int, int, int, int]:
-        """The bounding box: left, top, right, bottom in pixels. Right and bottom are the edge behind the last pixel."""
+        """The bounding box (left, top, right, bottom) in pixels. Right and bottom are exclusive."""
         y, x, height, width = self._found.region.box
         return x, y, x + width, y + height
 

@@ -57,7 +57,7 @@ def fit_folder(
 
     Args:
         output: The output folder of `label_folder`.
-        images: The folder of the images, if they have moved.
+        images: The image folder, if it has moved.
         verbose: Print notes, progress and errors on stderr.
 
     Returns:
@@ -90,8 +90,8 @@ def fit_truths(
 
     Args:
         images: Files and folders. Images without a mask are skipped.
-        truths: The folder of the masks. It mirrors the folders of the images.
-        classes: See `label_folder`. A fit is reduced to its phrases. None: the classes of `layout`.
+        truths: The folder with the masks, laid out like the image folders.
+        classes: See `label_folder`. Of a fit, only the phrases are used. None: the classes of `layout`.
         verbose: Print notes, progress and errors on stderr.
 
     Returns:
@@ -134,7 +134,7 @@ def tune_folder(
             minimum confidences.
         temperature: Fit the temperature of the softmax first, to calibrate the confidences.
         fitted: The fit that the run was labelled with, if any.
-        images: The folder of the images, if they have moved.
+        images: The image folder, if it has moved.
         verbose: Print notes, progress and errors on stderr.
 
     Returns:
@@ -143,8 +143,8 @@ def tune_folder(
 
     Raises:
         UsageError: Neither `precision` nor `temperature` is set, or `fitted` is missing.
-        InputError: Fewer than three masks were edited, or two for a temperature alone, or `output` is not the folder of a
-            finished run.
+        InputError: Fewer than three masks were edited (two if only the temperature is fitted), or `output` is not the folder of
+            a finished run.
         TipssegError: The run cannot start or continue.
     """
     compute = take_options(ComputeOptions, keywords)

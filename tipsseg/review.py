@@ -51,10 +51,10 @@ def evaluate(
 
     Args:
         images: Files and folders.
-        truths: The folder of the truth masks. It mirrors the folders of the images.
+        truths: The folder with the truth masks, laid out like the image folders.
         classes: See `label_folder`. None: the classes of `layout`.
-        output: The folder for the labels. Needs `formats`.
-        formats: The formats to write. Without formats no labels are written.
+        output: The folder to write labels to. Requires `formats`.
+        formats: The label formats to write. If empty, no labels are written.
         verbose: Print notes, progress and errors on stderr.
 
     Returns:
@@ -133,8 +133,8 @@ def correct_folder(
 
     Returns:
         The corrections: `format`, `masks` (with `image`, `path`, the number of `changed` pixels, and `emptied`), `unchanged` and
-        `unmatched` images, `uncorrected` images of a source run, new `classes`, and `redrawn` objects, which stay although their
-        edges differ.
+        `unmatched` images, `uncorrected` images of a source run, new `classes`, and `redrawn` objects, which are left unchanged
+        although their edges differ.
 
     Raises:
         UsageError: The format is unknown.

@@ -42,7 +42,7 @@ class LockedFile:
 class ModelSpec:
     """A model in weights.lock.
 
-    `repository` and the 40-hex `revision` name a snapshot of the hub. They are None for a model that ships in the package; its
+    `repository` and the 40-hex `revision` name a snapshot on the hub. They are None for a model that ships in the package; its
     folder, relative to the package, is `embedded`.
     """
 

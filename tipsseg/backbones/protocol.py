@@ -81,7 +81,7 @@ class Backbone(Protocol):
             windows: B pictures, each [side, side, 3] uint8 RGB.
 
         Returns:
-            The features of the windows, on the device.
+            The window features, on the device.
 
         Raises:
             DeviceError: The device has too little memory for a single window.

@@ -179,8 +179,8 @@ def _hint(ref: ImageRef, folder: Path, layout: Layout) -> str:
                     "Or are images and argument `truths` swapped?"
                 )
     return (
-        "A truth has the relative path or the file name of its image. Pass only images that have one, or select the benchmark"
-        " with argument `layout`."
+        "A truth mask has the relative path or the file name of its image. Pass only images that have a mask, or select "
+        "the benchmark with argument `layout`."
     )
 
 

@@ -96,7 +96,6 @@ class _Problem:
 
     @property
     def folds(self) -> int:
-        """Number of folds."""
         return min(len(self.images), _FOLDS)
 
     def cross_validate(self, settings: _FitSettings, steps: int = 40) -> Ious:
@@ -216,9 +215,7 @@ def _choose_settings(
 def _best_settings(
     problem: _Problem, candidates: Sequence[_FitSettings], groups: Groups, first_ious: Ious | None = None
 ) -> tuple[_FitSettings, Ious]:
-    """Return the candidate with the highest mean IoU over `groups`, and its IoUs. `first_ious` are the first candidate's, if
-    known.
-    """
+    """Return the candidate with the highest mean IoU over `groups`, and its IoUs; `first_ious` are the first one's, if known."""
     best = candidates[0]
     best_ious = problem.cross_validate(best) if first_ious is None else first_ious
     for settings in candidates[1:]:

@@ -46,7 +46,7 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
 
     All formats and modes that Pillow decodes are supported. Apply the EXIF orientation, read the first frame of an animation,
     drop an alpha channel, and ignore colour profiles. Scale 16-bit values by v / 257, and floats in [0, 1] by 255. Floats and
-    32-bit integers up to 255 stay unscaled.
+    32-bit integers up to 255 are not scaled.
 
     Return [H, W, 3] uint8 RGB, C-contiguous and writable. Raise ImageError if the file cannot be read.
     """

@@ -63,7 +63,7 @@ def difference_from_record(folder: Path) -> float:
 
 
 def compare_devices(folder: Path, device: str, dtype: str) -> Agreement:
-    """Compare the cosines of a model on a device with those on the CPU in float32, for a drawn picture.
+    """Compare a model's cosines on a device with those on the CPU in float32, for a drawn picture.
 
     Raise RuntimeError if torch cannot compute on the device; see `Tipsv2Backbone` for other errors.
     """

@@ -96,7 +96,7 @@ class Labeller:
             guide: The encoded image, if `image` is features. Refinement needs its colours.
 
         Returns:
-            The labels of its pixels.
+            The labels of the image.
 
         Raises:
             ImageError: The file cannot be read.

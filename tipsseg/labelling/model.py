@@ -76,7 +76,7 @@ class Model:
             max_pixels: Reject image files with more pixels than this.
 
         Returns:
-            The labels of its pixels.
+            The labels of the image.
 
         Raises:
             TipssegError: See `Labeller` and `Labeller.label`.

@@ -207,5 +207,4 @@ class PatchLabeller:
 
 
 def plans_of(scales: Iterable[Patches | Prepared]) -> tuple[WindowPlan, ...]:
-    """Return the windows at each scale."""
     return tuple(scale.plan for scale in scales)

@@ -206,7 +206,7 @@ class FeatureSource(Generic[Stored]):
             if features.plan == self.view.plans(features.size)[index]:
                 stored[side] = features
             else:
-                damaged = damaged or f"{files.path(sha256)}: its windows are not those of the current settings"
+                damaged = damaged or f"{files.path(sha256)}: its windows differ from those of the current settings"
         return stored, damaged
 
     def _picture(self, ref: ImageRef, stored: Sequence[Stored]) -> Picture:
@@ -227,7 +227,6 @@ class FeatureSource(Generic[Stored]):
 
     @property
     def batch_size(self) -> int:
-        """Number of windows in a batch."""
         return self.backbone.batch_size
 
     def batches(self) -> Batches[Batched]:

@@ -1,9 +1,9 @@
 """Cache text vectors on disk, so that a vocabulary is encoded only once per model.
 
 The files are in the cache's `text` folder. Their names are hashes of everything that determines the vectors: the phrases and
-templates, the model's files, versions, device and dtype. On a CPU the name is computed without importing torch; it does not include
-torch's number of threads if a program sets that itself. A file starts with the sha256 of its name and data, so damaged and renamed
-files are ignored. If a file cannot be read or written, the vectors are encoded again.
+templates, the model's files, versions, device and dtype. On a CPU the name is computed without importing torch; it ignores
+torch's number of threads if a program sets that itself. A file starts with the sha256 of its name and data, so damaged and
+renamed files are ignored. If a file cannot be read or written, the vectors are encoded again.
 """
 
 from __future__ import annotations

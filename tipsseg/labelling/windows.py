@@ -1,4 +1,4 @@
-"""Compute the geometry of sliding windows: size of the resized image, windows, and weights of bilinear resizing.
+"""Compute the geometry of sliding windows: size of the resized image, windows, and bilinear resizing weights.
 
 All sizes are (height, width), all positions (top, left), in pixels.
 """
@@ -42,7 +42,7 @@ class InterpolationWeights:
         return slice(int(self.low[0]), int(self.high[-1]) + 1)
 
 
-#: Limit on the aspect ratio of enlarged images, see `working_size`.
+#: Maximum aspect ratio of enlarged images, see `working_size`.
 LONGEST_ASPECT = 16
 
 
@@ -146,7 +146,7 @@ def patch_grid(plan: WindowPlan, patch: int) -> tuple[int, int, int]:
 
 
 def interpolation_weights(source: int, target: int) -> InterpolationWeights:
-    """Compute weights of bilinear resizing with pixel centres at half-integers (torch's align_corners=False, no antialiasing)."""
+    """Compute bilinear resizing weights with pixel centres at half-integers (torch's align_corners=False, no antialiasing)."""
     # In float32 like torch, so that ties are resolved in the same way.
     scale = np.float32(source) / np.float32(target)
     centre = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)

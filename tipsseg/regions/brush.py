@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 
 class _Bits:
-    """A stream of bits."""
-
     def __init__(self, data: NDArray[np.uint8]) -> None:
         self._bits = np.unpackbits(data)
         self._position = 0

@@ -79,7 +79,7 @@ def largest_regions(labels: LabelArray, number_of_classes: int) -> list[Region]:
 
 
 def inner_point(region: Region) -> tuple[int, int]:
-    """Return the (y, x) of the pixel of a region that is farthest from its edges."""
+    """Return the (y, x) of the region's pixel that is farthest from its edges."""
     y, x, _, _ = region.box
     row, column = _innermost_pixel(np.pad(region.mask.astype(np.uint8), 1))
     return y + row - 1, x + column - 1
@@ -121,7 +121,6 @@ def _find_room(mask: NDArray[np.uint8], height: int, width: int) -> tuple[int, i
 
 
 def _innermost_pixel(mask: NDArray[np.uint8]) -> tuple[int, int]:
-    """Return the (y, x) of the pixel of a mask that is farthest from its edges."""
     inside = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
     # In a long region these pixels form a line: take the one nearest to their mean.
     deep = np.argwhere(inside >= inside.max())

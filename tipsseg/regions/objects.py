@@ -31,7 +31,7 @@ class LabelledObject:
 
     @property
     def iou(self) -> float | None:
-        """IoU of polygons and pixels, 0..1; None if `outline` was never accessed."""
+        """IoU between the polygons and the pixels, 0..1; None if `outline` was never accessed."""
         computed = self.__dict__.get("outline")
         return computed.iou if isinstance(computed, Outline) else None
 

@@ -89,8 +89,7 @@ class TextTower(nn.Module):
         self.ln_final = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Return the mean of the real tokens after the final norm, not scaled to unit length: [P, T] int64, [P] int64 -> [P,
-        D].
+        """Return the mean of the real tokens after the final norm, not of unit length: [P, T] int64, [P] int64 -> [P, D].
 
         Tokens beyond a text's length are padding: they are neither attended to nor averaged. A text of length 0 (the empty string)
         yields the zero vector.

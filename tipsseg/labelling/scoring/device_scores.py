@@ -290,7 +290,7 @@ def _score_tiles(maps: _Maps, size: tuple[int, int]) -> Iterator[tuple[slice, sl
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Axis:
-    """Weights of bilinear resizing along one axis.
+    """Bilinear resizing weights along one axis.
 
     Attributes:
         weights: The weights on the host.

@@ -17,7 +17,7 @@ Span = tuple[Index, Index]
 
 
 class Axis(NamedTuple):
-    """Weights of bilinear resizing along one axis, see `windows.InterpolationWeights`.
+    """Bilinear resizing weights along one axis, see `windows.InterpolationWeights`.
 
     Attributes:
         low: [n] uint32.

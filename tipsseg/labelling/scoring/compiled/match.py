@@ -47,8 +47,6 @@ _AGAIN = 1 << 17
 
 
 class Loops(NamedTuple):
-    """Modules of the compiled loops."""
-
     maths: ModuleType
     tiles: ModuleType
 
