@@ -141,7 +141,7 @@ def test_features_of_another_kind_are_refused(
         assert ran.code == 1
         assert f"cannot write feats: its features were computed with different settings: {told}" in ran.err
     ran = command("encode", scenes, *TINY, "-o", "feats", "--feature-dtype", "int8")
-    assert (ran.code, "the dtype of the features is float16, not int8" in ran.err) == (1, True)
+    assert (ran.code, "the feature dtype is float16, not int8" in ran.err) == (1, True)
     # Nothing said is as the store has it.
     assert command("label", scenes, *LABEL, "--features", "feats").code == 0
 

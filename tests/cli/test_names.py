@@ -120,7 +120,7 @@ def test_scores_of_masks_with_full_names(command: Command, mlp_checkpoint: Path)
         assert json.loads(ran.out)["pixel_accuracy"] == 1
     ran = command("eval", "--pred", "out", "--gt", "short", "-q")
     assert ran.code == 1
-    assert "would share one truth, short/a.png" in ran.err
+    assert "would share the same truth, short/a.png" in ran.err
     Path("out/masks/a.png.png").unlink()
     assert json.loads(command("eval", "--pred", "out", "--gt", "short", "--json", "-q").out)["pixel_accuracy"] == 1
     ran = command(

@@ -158,7 +158,7 @@ REFUSED: dict[str, tuple[Arrange, str, str]] = {
     ),
     "two images of one truth": (
         lambda top: (refs_of(top, "s/a.jpg t/a.jpg"), make(top / "gt", "a.png"), "plain"),
-        "{top}/s/a.jpg and {top}/t/a.jpg would share one truth, {top}/gt/a.png",
+        "{top}/s/a.jpg and {top}/t/a.jpg would share the same truth, {top}/gt/a.png",
         "Use the same subfolders for images and truths",
     ),
     "its own truth": (

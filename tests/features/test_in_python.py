@@ -53,7 +53,7 @@ def test_features_are_kept_and_read_again(model: tipsseg.Model, tmp_path: Path, 
 
 def test_features_that_cannot_be_kept_or_read(model: tipsseg.Model, tmp_path: Path) -> None:
     features = model.encode(SCENE)
-    with pytest.raises(UsageError, match="unknown dtype of features 'float8'"):
+    with pytest.raises(UsageError, match="unknown feature dtype 'float8'"):
         features.save(tmp_path / "a", "float8")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(OutputError):

@@ -237,7 +237,7 @@ def test_what_programs_have_at_hand_is_taken(record: type, name: str, given: obj
         (EngineOptions, {"ray": True}, "argument `ray`=True is not a number of actors"),
         (ComputeOptions, {"device": True}, "unknown device True"),
         (ComputeOptions, {"dtype": "int8"}, "unknown dtype 'int8'"),
-        (StoreOptions, {"output": "feats", "feature_dtype": "int4"}, "unknown dtype of features 'int4'"),
+        (StoreOptions, {"output": "feats", "feature_dtype": "int4"}, "unknown feature dtype 'int4'"),
     ],
 )  # fmt: skip
 def test_options_that_exclude_each_other_or_cannot_be(record: type, options: dict[str, object], message: str) -> None:

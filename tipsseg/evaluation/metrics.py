@@ -37,7 +37,7 @@ _PIECE = 1 << 20
 
 
 class Confusion:
-    """Counts of pixels by truth and label.
+    """Pixel counts by truth and label.
 
     Attributes:
         counts: [R, R + 1] int64. One row per true class: background, if it is scored, then 1..N. One column per predicted class in

@@ -91,7 +91,7 @@ def _pair(refs: Sequence[ImageRef], index: _Index, layout: Layout, *, partial: b
         owner = owners.setdefault(path, ref)
         if owner is not ref:
             raise InputError(
-                f"{owner.path} and {ref.path} would share one truth, {path}",
+                f"{owner.path} and {ref.path} would share the same truth, {path}",
                 "Use the same subfolders for images and truths, or evaluate the two images in separate runs.",
             )
         pairs.append(Pair(ref, path, kind))
@@ -147,7 +147,7 @@ class _Index:
         return ours[-common:] == theirs[-common:]
 
     def count(self, layout: Layout) -> int:
-        """Count the truths. Files of several kinds for one image count once; files of other kinds are ignored."""
+        """Count the truths. Several kinds of files for one image count once; other files are ignored."""
         # Longest first, because a suffix may end with another kind's suffix.
         suffixes = sorted((kind.suffix for kind in layout.kinds), key=len, reverse=True)
         stems = set()

@@ -39,7 +39,7 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tally:
-    """Counts of pixels of one image, or sums over several. Excludes ignored pixels.
+    """Pixel counts of one image, or sums over several images, without ignored pixels.
 
     Attributes:
         labelled: [N, STEPS + 1], pixels labelled as each class with at least each confidence.
@@ -153,7 +153,8 @@ def _choose_steps(labelled: Counts, right: Counts, precision: float) -> tuple[ND
 
 
 def _lowest_step(labelled: Counts, right: Counts, precision: float, widths: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the lowest step that reaches the target, or -1, for counts [I, K]: of all images, and of all except each; [1 + I].
+    """Return the lowest step that reaches the target, or -1: for all images, then for all except each, [1 + I]. Counts are [I,
+    K].
 
     `widths` are the quantiles of Student's distribution by the number of images.
     """

@@ -37,7 +37,7 @@ FORMAT_VERSION = 1
 
 _KEY = "tipsseg"
 
-#: Size limits of the header and the file in bytes. The largest supported image takes less.
+#: Size limits of the header and the file in bytes. The largest supported image stays below them.
 _HEADER_LIMIT = 64 << 20
 _FILE_LIMIT = 16 << 30
 

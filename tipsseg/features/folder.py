@@ -46,7 +46,7 @@ DEFAULT_FEATURE_DTYPE: FeatureDtype = "float16"
 #: A temporary file is stale after this many seconds without a change.
 _STALE_SECONDS = 300
 
-_OTHER = "Choose another folder for the features."
+_OTHER = "Choose another feature folder."
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +92,14 @@ def _describe_differences(stored: StoreRecord, expected: StoreRecord) -> list[st
     one, other = stored.recipe, expected.recipe
     differences = []
     if one.model != other.model:
-        same = " (with other files)" if stored.model == expected.model else ""
+        same = " (with different files)" if stored.model == expected.model else ""
         differences.append(f"the model is {stored.model}, not {expected.model}{same}")
     settings = (
         ("dtype", one.dtype, other.dtype),
         ("mode", one.mode, other.mode),
         ("short side", one.short_side, other.short_side),
-        ("version of labels", one.labels_version, other.labels_version),
-        ("dtype of the features", stored.dtype, expected.dtype),
+        ("labels version", one.labels_version, other.labels_version),
+        ("feature dtype", stored.dtype, expected.dtype),
     )
     return differences + [f"the {name} is {own}, not {wanted}" for name, own, wanted in settings if own != wanted]
 
@@ -189,7 +189,7 @@ def feature_path(folder: Path, sha256: str, other_side: int | None = None) -> Pa
 def describe_fault(record: StoreRecord, sha256: str, features: FeatureRecord | FeatureHeader) -> str:
     """Compare a feature file with the store's record and the sha256 in its name. Return "" if they agree."""
     if features.origin is None:
-        return "it does not name its image"
+        return "it does not record its image"
     if features.origin.sha256 != sha256:
         return "its content and its name belong to different images"
     own = replace(record, recipe=features.origin.recipe, dtype=features.dtype)

@@ -40,7 +40,7 @@ def fit(
 ) -> FittedVocabulary:
     """Fit class vectors to the masks of a few images.
 
-    Classes without pixels in the masks keep their text vectors. The result is deterministic on one machine.
+    Classes without pixels in the masks keep their text vectors. The result is deterministic on the same machine.
 
     If the images with masks were not drawn at random, also pass features of about 30 images without masks, drawn at random from all
     images that the fit is for. They keep the fit from overfitting to unusual images, for example those that `rank` lists first.
@@ -162,6 +162,6 @@ def _check_features(model: Model, view: View, features: Features, name: str) -> 
         raise UsageError(f"{name} must come from Model.encode, not {quote(features)}")
     if features.patches.shape[-1] != model.backbone.embed_dim or (features.plan,) != view.plans(features.size):
         raise UsageError(
-            f"{name} were encoded by another model, or with another mode or short side",
+            f"{name} were encoded with a different model, mode or short side",
             "Encode the image with this model, and with the mode and short side of the fit's options.",
         )

@@ -324,7 +324,7 @@ def _multiply_rows(matrix: Tensor, values: Tensor) -> Tensor:
 
 
 def _resize_matrix(length: int) -> Tensor:
-    """Return the matrix of bilinear resizing from patches to cells along one axis, [length * CELLS, length]."""
+    """Return the bilinear resizing matrix from patches to cells along one axis, [length * CELLS, length]."""
     weights = interpolation_weights(length, length * CELLS)
     matrix = np.zeros((length * CELLS, length), np.float32)
     rows = np.arange(length * CELLS)

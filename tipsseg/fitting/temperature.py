@@ -75,7 +75,7 @@ def calibrate(
 def calibration_error(
     images: Sequence[Sequence[Window]], vectors: Tensor, biases: Tensor, group_of: Tensor, temperature: float
 ) -> float:
-    """Return the expected calibration error of images at a temperature, 0..1. For the arguments see `calibrate`."""
+    """Return the expected calibration error of images at a temperature, 0..1. See `calibrate` for the arguments."""
     return _error(_sample_cells(images, vectors, biases, group_of), torch.tensor(temperature))
 
 

@@ -72,7 +72,7 @@ def fitted_classifier(backbone: Backbone, fitted: FittedVocabulary) -> Classifie
     width = fitted.vectors.shape[1]
     if width != backbone.embed_dim:
         raise UsageError(
-            f"the vectors of the fitted vocabulary have {width} numbers, but the model's features have {backbone.embed_dim}",
+            f"the fitted vectors have {width} dimensions, but the model's features have {backbone.embed_dim}",
             "Fit again with this model.",
         )
     return Classifier(fitted.vocabulary, {}, fitted.vectors, fitted.biases)

@@ -27,7 +27,7 @@ class Features:
 
     Attributes:
         size: (height, width) of the image in pixels, upright.
-        plan: How the image was resized and cut into windows.
+        plan: Size and windows of the resized image.
         patches: [B, h, w, D] float32: one unit vector per patch, for B windows of h x w patches. B is 1 for an image in
             one piece.
         class_tokens: [B, C, D] float32: C unit vectors per window. TIPSv2 has two: the first was trained on web
@@ -134,7 +134,7 @@ def round_features(features: Features, dtype: FeatureDtype) -> RoundedFeatures:
 
     from tipsseg.backbones.transfers import HostCopy
 
-    dtype = choose(dtype, FEATURE_DTYPES, "dtype of features")
+    dtype = choose(dtype, FEATURE_DTYPES, "feature dtype")
     patches, class_tokens = features.patches, features.class_tokens
     if dtype == "float32":
         return RoundedFeatures(features, dtype, HostCopy(patches, class_tokens))

@@ -186,7 +186,7 @@ class Labeller:
         if dim != self.model.backbone.embed_dim:
             raise UsageError(
                 f"the features have {dim} dimensions, but this model has {self.model.backbone.embed_dim}",
-                "Encode the image with the model of the labeller.",
+                "Encode the image with the labeller's model.",
             )
         expected = self._patches.view.plans(features.size)
         if plans != expected:

@@ -125,7 +125,7 @@ class StoreOptions:
     def __post_init__(self) -> None:
         _set(self, "output", Path(self.output))
         if self.feature_dtype is not None:
-            choose(self.feature_dtype, FEATURE_DTYPES, "dtype of features")
+            choose(self.feature_dtype, FEATURE_DTYPES, "feature dtype")
         if isinstance(self.shard, str):
             _set(self, "shard", parse_shard(self.shard))
 

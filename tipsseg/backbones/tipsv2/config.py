@@ -55,7 +55,7 @@ TEMPERATURE = (1e-4, 100.0)
 _CONFIG_BYTES = 1 << 20
 
 _NOT_TIPSV2 = "This does not describe a TIPSv2 model."
-_OTHER_MODEL = "The labels would be wrong: tipsseg runs only models with the architecture of the released ones."
+_OTHER_MODEL = "The labels would be wrong: tipsseg supports only the architectures of the released models."
 _UNKNOWN_KEY = "If the key does not change the features of the model, remove it from config.json."
 
 # (depth, heads) by tower name in the flat layout.

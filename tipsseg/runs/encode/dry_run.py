@@ -37,7 +37,7 @@ def dry_run(info: RunInfo, images: Images, progress: Progress) -> int:
         The number of images that cannot be encoded.
     """
     spec, store = info.spec, read_store(info.spec.output)
-    dtype = choose(spec.feature_dtype, FEATURE_DTYPES, "dtype of features")
+    dtype = choose(spec.feature_dtype, FEATURE_DTYPES, "feature dtype")
     source = find_model(spec.model)
     config = view = None
     if source.is_here:

@@ -73,7 +73,7 @@ def load_for(info: RunInfo, note: Note | None, *, quiet: bool, images: Sequence[
     store = None
     if spec.features is not None:
         recipe = Recipe(model_identity(facts), backbone.dtype_name, view.mode, view.base, LABELS_VERSION)
-        dtype = choose(spec.feature_dtype or DEFAULT_FEATURE_DTYPE, FEATURE_DTYPES, "dtype of features")
+        dtype = choose(spec.feature_dtype or DEFAULT_FEATURE_DTYPE, FEATURE_DTYPES, "feature dtype")
         store = FeatureStore(spec.features, StoreRecord(str(facts["id"]), recipe, dtype))
     info = replace(info, model=facts, device=backbone.device_name, dtype=backbone.dtype_name)
     return LoadedModel(model=model, view=view, info=info, store=store, digests=digests)
