@@ -25,7 +25,7 @@ _PATCHES = 512
 #: masks. Uncertainty is the mean of 1 - confidence.
 _KNOWN_SHARE = 0.65
 
-#: Images with masks are unusual if their uncertainty is at least this many times that of the others. If they are not, the masks
+#: Images with masks are unusual if their uncertainty is more than this many times that of the others. If they are not, the masks
 #: alone decide which words are known.
 _UNUSUAL_RATIO = 1.5
 

@@ -44,7 +44,7 @@ class PlacedName:
 
 
 def spare_name(entry: LabelClass) -> str:
-    """Return the name to draw if no font has the letters of the class's own name."""
+    """Return the name to draw if no font covers the letters of the class name."""
     return f"class {entry.id}"
 
 

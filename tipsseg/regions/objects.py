@@ -11,7 +11,7 @@ from tipsseg.types import ConfidenceArray, LabelArray
 
 
 class LabelledObject:
-    """One object of an image.
+    """One object in an image.
 
     Attributes:
         region: Pixels of the object.
@@ -48,7 +48,7 @@ def labelled_objects(
 
 
 def object_regions(labels: LabelArray, number_of_classes: int, options: FileOptions) -> list[Region]:
-    """Find the region of each object in label ids [H, W], in the order of `regions.components`."""
+    """Find the regions of the objects in label ids [H, W], in the order of `regions.components`."""
     find = whole_classes if options.instances == "class" else components
     height, width = labels.shape
     return find(labels, number_of_classes, options.min_area.pixels((height, width)))

@@ -85,7 +85,7 @@ def _contours(mask: NDArray[np.bool_]) -> list[tuple[Ring, list[Ring]]]:
         if parent >= 0:
             holes[parent].append(ring)
     parts = [(rings[number], own) for number, own in holes.items()]
-    # OpenCV's numbering of contours must not affect the order.
+    # The order must not depend on OpenCV's contour numbering.
     return sorted(parts, key=lambda part: _top_left(part[0]))
 
 
