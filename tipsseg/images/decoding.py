@@ -63,9 +63,7 @@ def open_thumbnail(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8
 
 
 def decode_upright(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an image file to an upright picture in mode RGB, following the rules of `open_image`. Raise ImageError if that
-    fails.
-    """
+    """Decode an image file to an upright RGB picture, following the rules of `open_image`. Raise ImageError if that fails."""
     with open_header(path, max_pixels) as image, as_image_error(path):
         return upright_image(image.decode())
 

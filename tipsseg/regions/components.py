@@ -244,9 +244,7 @@ def encode_regions(regions: Sequence[Region], size: tuple[int, int]) -> list[Rle
 
 
 def _rle_text(numbers: NDArray[np.int64]) -> tuple[str, NDArray[np.int64]]:
-    """Encode numbers as COCO's text, five bits per letter, lowest first. Return the text and the number of letters per
-    number.
-    """
+    """Encode numbers as COCO's text, five bits per letter, lowest first. Return the text, and the letter count of each number."""
     letters: list[NDArray[np.uint8]] = []
     more = np.ones(len(numbers), np.bool_)
     lengths = np.zeros(len(numbers), np.int64)
