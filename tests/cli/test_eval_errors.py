@@ -125,8 +125,8 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         ["--gt", "gt", *MODEL],
         1,
         "Error: no truth for imgs/a.jpg in gt: looked for a with one of .png .tif .tiff .bmp\n"
-        "Hint: A truth has the relative path or the file name of its image. Pass only images that have one, or select the "
-        "benchmark with --layout.\n",
+        "Hint: A truth mask has the relative path or the file name of its image. Pass only images that have a mask, or "
+        "select the benchmark with --layout.\n",
     ),
     "truth and images in one folder": (
         "masks",

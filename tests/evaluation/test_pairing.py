@@ -117,12 +117,12 @@ REFUSED: dict[str, tuple[Arrange, str, str]] = {
     "no truth": (
         lambda top: (refs_of(top, "a.jpg s/b.jpg"), make(top / "gt", "a.png"), "plain"),
         "no truth for {top}/s/b.jpg in {top}/gt: looked for s/b with one of .png .tif .tiff .bmp",
-        "A truth has the relative path",
+        "A truth mask has the relative path",
     ),
     "no truth for two": (
         lambda top: (refs_of(top, "a.jpg b.jpg"), make(top / "gt", "c.png"), "plain"),
         "no truth for {top}/a.jpg in {top}/gt: looked for a with one of .png .tif .tiff .bmp (and for 1 more image)",
-        "A truth has the relative path",
+        "A truth mask has the relative path",
     ),
     "no truth for three": (
         lambda top: (
@@ -132,7 +132,7 @@ REFUSED: dict[str, tuple[Arrange, str, str]] = {
         ),
         "no truth for {top}/b/x_leftImg8bit.png in {top}/gt: looked for b/x_gtFine_labelTrainIds or b/x_gtFine_labelIds with one "
         "of .png .tif .tiff .bmp (and for 2 more images)",
-        "A truth has the relative path",
+        "A truth mask has the relative path",
     ),
     "a JPEG of the truth's name": beside("plain", "a.png", "a", "a.jpg"),
     "a JPEG of the truth's name, in a folder": beside("plain", "s/a.jpg", "s/a", "s/a.jpeg"),
@@ -144,12 +144,12 @@ REFUSED: dict[str, tuple[Arrange, str, str]] = {
     "pictures of other names": (
         lambda top: (refs_of(top, "a.b.png"), make(top / "gt", "other.png a.jpg a.b.jpg.txt s/a.b.jpg"), "plain"),
         "no truth for {top}/a.b.png in {top}/gt: looked for a.b with one of .png .tif .tiff .bmp",
-        "A truth has the relative path",
+        "A truth mask has the relative path",
     ),
     "the longest of names": (
         lambda top: (refs_of(top, f"{LONGEST}.png"), make(top / "gt", "other.png"), "plain"),
         f"no truth for {{top}}/{LONGEST}.png in {{top}}/gt: looked for {LONGEST} with one of .png .tif .tiff .bmp",
-        "A truth has the relative path",
+        "A truth mask has the relative path",
     ),
     "two truths of one name": (
         lambda top: (refs_of(top, "a.jpg"), make(top / "gt", "t/a.png s/a.tif"), "plain"),

@@ -157,7 +157,7 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "another checksum": (fact("crc32", 1), "the checksum does not match"),
     "other patches": (shape("patches", [2, 4, 8, 4]), "class tokens"),
     "more patches": (shape("patches", [2, 400, 400, 8]), r"patches of shape \[2, 400, 400, 8\] do not match 56 x 98"),
-    "negative patches": (shape("patches", [-2, 4, 4, 8]), "patches of shape"),
+    "negative patches": (shape("patches", [-2, 4, 4, 8]), "patches cannot have shape"),
     "other class tokens": (shape("class_tokens", [1, 2, 8]), "class tokens"),
 }
 
