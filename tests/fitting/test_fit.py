@@ -208,7 +208,7 @@ Change = Callable[[Features, Mask], tuple[Features, Mask]]
         ),
         pytest.param(lambda f, m: (f, np.full_like(m, 255)), "the masks contain no labelled pixels", id="nothing"),
         pytest.param(lambda f, m: (f, m.astype(np.int64)), "must be an array of uint8 or uint16", id="dtype"),
-        pytest.param(lambda f, m: (replace(f, patches=f.patches[..., :9]), m), "another model", id="features"),
+        pytest.param(lambda f, m: (replace(f, patches=f.patches[..., :9]), m), "a different model", id="features"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(
