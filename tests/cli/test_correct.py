@@ -148,7 +148,7 @@ def test_images_without_objects_are_refused_or_emptied_or_left_as_is_typed(comma
     assert "--no-emptied" in done.err
     done = command("correct", folder / "out", "--from", path, "--no-emptied")
     assert (done.code, done.out, mask.read_bytes() == before) == (0, "", True)
-    assert f"Left 1 image without objects in {path} as before: a.png." in done.err
+    assert f"Left 1 image without objects in {path} unchanged: a.png." in done.err
     done = command("correct", folder / "out", "--from", path, "--emptied")
     assert (done.code, done.out) == (0, f"{mask}\n")
     assert "1 image with no objects left: a.png." in done.err

@@ -115,10 +115,10 @@ def test_labels_of_other_features_are_made_again(
 def test_a_run_that_is_repeated_without_its_store_says_so(run: Run) -> None:
     begin_store(run, "int8")
     run(*STORE)
-    told = "out/run.json is of labels from features in int8 (feats); this run uses float32."
+    told = "The run of out/run.json used features in int8 (feats); this run uses float32."
     repeat = ("label", "imgs", "--from", "out", "--device", "cpu", "-o")
     assert told in run.command(*repeat, "again").err
-    assert "is of labels" not in run.command(*repeat, "third", "--features", "feats").err
+    assert "used features in" not in run.command(*repeat, "third", "--features", "feats").err
 
 
 def test_a_dry_run_adds_no_features(run: Run) -> None:

@@ -88,7 +88,7 @@ USAGE = {
     "confidence": (
         ["imgs", "-c", "a", "--min-confidence", "55"],
         2,
-        "Error: --min-confidence 55.0 is not between 0 and 1\nHint: A confidence is between 0 and 1: write 0.6 for 60 %.\n",
+        "Error: --min-confidence 55.0 is not between 0 and 1\nHint: Write 0.6 for 60 %.\n",
     ),
     "short side": (
         ["imgs", "-c", "a", "--short-side", "0"],
@@ -109,12 +109,12 @@ USAGE = {
     "dash among paths": (
         ["imgs", "-", "-c", "a"],
         2,
-        "Error: - stands for a list on stdin and cannot be mixed with other paths\n",
+        "Error: - reads a list from stdin and cannot be combined with other paths\n",
     ),
     "-0 without paths on either side": (
         ["imgs", "-0", "--jsonl", "-c", "a"],
         2,
-        "Error: -0 separates paths, and --jsonl prints none\nHint: Remove -0.\n",
+        "Error: -0 separates paths, but --jsonl prints no paths\nHint: Remove -0.\n",
     ),
     "output is a file": (
         ["imgs", "-c", "a", "-o", "imgs/a.png"],
@@ -134,18 +134,18 @@ USAGE = {
     "a file of classes": (
         ["imgs", "-c", "classes.txt"],
         2,
-        "Error: --classes takes names, and 'classes.txt' is a file\nHint: Write --vocab classes.txt\n",
+        "Error: --classes takes names, but 'classes.txt' is a file\nHint: Write --vocab classes.txt\n",
     ),
     "a file of background": (
         ["imgs", "-c", "a", "--background", "stuff.TXT"],
         2,
-        "Error: --background takes phrases, and stuff.TXT is the name of a file\n"
+        "Error: --background takes phrases, but stuff.TXT is a file name\n"
         "Hint: Put the phrases into the vocabulary file, as `background`, or list them: --background sky,wall\n",
     ),
     "a vocabulary of background": (
         ["imgs", "--vocab", "classes.txt", "--background", "broken.toml"],
         2,
-        "Error: --background takes phrases, and broken.toml is the name of a file\n"
+        "Error: --background takes phrases, but broken.toml is a file name\n"
         "Hint: Put the phrases into the vocabulary file, as `background`, or list them: --background sky,wall\n",
     ),
     "classes on one line": (
@@ -185,7 +185,7 @@ USAGE = {
         ["imgs", "-c", "a", "--ray", "0"],
         2,
         "Error: --ray 0: at least one actor is needed\n"
-        "Hint: Write actors, or actors x GPUs per actor: 4, 4x1, or 4x0.5 for two actors per GPU.\n",
+        "Hint: Write 4 for four actors, 4x1 for one GPU per actor, or 4x0.5 for two actors per GPU.\n",
     ),
     "an option of earlier versions": (["imgs", "-v", "x"], 2, "Error: unknown option -v\nHint: Write --vocab.\n"),
     "templates of earlier versions": (
@@ -278,7 +278,7 @@ def test_cuda_asked_and_absent(command: Command, tmp_path: Path) -> None:
     [
         ([], b"", "Error: the list on stdin is empty\n"),
         ([], b"imgs/a.png\0imgs/b.png\0", "Error: the list on stdin is separated by NUL\nHint: Add -0.\n"),
-        (["-0"], b"imgs/a.png\nb.png\n", "Error: the list on stdin has lines and no NUL\nHint: Remove -0.\n"),
+        (["-0"], b"imgs/a.png\nb.png\n", "Error: the list on stdin is separated by newlines, not NUL\nHint: Remove -0.\n"),
     ],
 )
 def test_a_list_of_another_kind(command: Command, flags: list[str], listed: bytes, message: str) -> None:
@@ -462,7 +462,7 @@ LONG = "x" * 300
 LONG_NAMES = {
     "model": (["label", "imgs", "-c", "a", "-m", LONG], 2, "Error: unknown model 'xxx"),
     "output": (["label", "imgs", "-c", "a", "-m", "tiny", "-q", "-o", LONG], 1, "the name is too long"),
-    "class": (["label", "imgs", "-c", f"{LONG}.txt", "-m", "tine"], 2, "Error: --classes takes names, and 'xxx"),
+    "class": (["label", "imgs", "-c", f"{LONG}.txt", "-m", "tine"], 2, "Error: --classes takes names, but 'xxx"),
     "vocabulary": (["label", "imgs", "--vocab", LONG], 2, "is neither a file nor a preset"),
     "templates": (["vocab", "show", "voc20", "--templates", LONG], 2, "is neither a file nor one of protocol, plain"),
     "truth": (["eval", "imgs", "--gt", LONG, "-c", "a", "-m", "tiny"], 1, f"Error: {LONG}: no such folder"),

@@ -162,11 +162,11 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
     ),
     "labels without a folder": (
         "masks", [*MODEL, "--gt", "gt", "-f", "png"], 2,
-        "Error: --format writes labels of images into a folder\nHint: Name images, and a folder with -o.\n",
+        "Error: --format needs images to label and an output folder\nHint: Name images, and set a folder with -o.\n",
     ),
     "components without labels": (
         "masks", [*MODEL, "--gt", "gt", "-o", "out", "--min-area", "9"], 2,
-        "Error: --min-area is for the labels that --format writes\nHint: Add --format coco, and a folder with -o.\n",
+        "Error: --min-area is for the labels that --format writes\nHint: Add --format coco, and set a folder with -o.\n",
     ),
     "unknown format": (
         "masks", [*MODEL, "--gt", "gt", "-f", "pgn", "-o", "out"], 2,
@@ -177,7 +177,7 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         "masks",
         [*MODEL, "--gt", "gt", "--background", "turned.txt"],
         2,
-        "Error: --background takes phrases, and turned.txt is the name of a file\n"
+        "Error: --background takes phrases, but turned.txt is a file name\n"
         "Hint: Put the phrases into the vocabulary file, as `background`, or list them: --background sky,wall\n",
     ),
     "no classes": (
@@ -210,7 +210,7 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         "masks",
         ["imgs", "--gt", "gt", "--layout", "voc21", "--ignore-index", "0"],
         2,
-        "Error: --layout voc21 defines the ids of the truth\n"
+        "Error: --layout voc21 already defines the truth ids\n"
         "Hint: Remove --ignore-index, --reduce-zero-label and --zero-based.\n",
     ),
     "layout and other classes": (
@@ -224,7 +224,7 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         "masks",
         ["imgs", "--gt", "gt", "--layout", "voc20", "--vocab", "turned.txt"],
         2,
-        "Error: the vocabulary lists the classes of voc20 in another order\n"
+        "Error: the vocabulary lists the classes of voc20 in a different order\n"
         "Hint: Leave out --classes and --vocab to use the preset voc20.\n",
     ),
     "output is a file": (
@@ -287,7 +287,7 @@ def test_every_other_option_is_refused_beside_masks(command: Command) -> None:
         value = [] if name == "null" else [_VALUES.get(name, str(left[name].default))]
         ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", flag, *value)
         assert (ran.code, ran.out) == (2, "")
-        assert ran.err == f"Error: {flag} is for labelling, and --pred scores masks without labelling\n"
+        assert ran.err == f"Error: {flag} is for labelling, but --pred scores existing masks\n"
 
 
 @pytest.mark.usefixtures("masks")

@@ -133,7 +133,7 @@ def test_masks_of_a_run_bring_their_names(command: Command, mlp_checkpoint: Path
     ran = command(*in_order, "Tree,panda leg,sky")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == (
-        "Error: the masks in run/masks have the classes in another order: panda leg, tree, sky\n"
+        "Error: the masks in run/masks have the classes in a different order: panda leg, tree, sky\n"
         "Hint: Leave out --classes and --vocab to use the run's classes. The truth must have the same order.\n"
     )
 

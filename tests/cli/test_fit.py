@@ -123,7 +123,7 @@ def test_a_run_by_a_fit_is_repeated_with_the_fit(command: Command, made: Path, t
     first = command("label", made / "imgs", "--vocab", made / "farm.fit", *SEEN, "-f", "png", "-o", tmp_path / "out")
     assert first.code == 0
     again = ["label", made / "imgs", "--from", tmp_path / "out", "-o", tmp_path / "again"]
-    assert "Name that file too: --vocab farm.fit" in command(*again).err
+    assert "Name that file with --vocab farm.fit" in command(*again).err
     assert command(*again, "--vocab", made / "farm.fit").code == 0
     assert (tmp_path / "again/masks/a.png").read_bytes() == (tmp_path / "out/masks/a.png").read_bytes()
     assert command("label", made / "imgs", "--vocab", made / "farm.fit", "-o", tmp_path / "new").code == 2

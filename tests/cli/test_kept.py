@@ -287,7 +287,7 @@ def test_beginning_anew_is_not_for_what_failed(run: Run, paths: tuple[str, ...])
     before = tree("out")
     ran = run.command("label", *paths, "-c", CLASSES, "-m", run.model, "-o", "out", "--retry-failed", "--overwrite")
     assert ran.code == 2
-    assert "Error: --retry-failed resumes a run, and --overwrite does not\n" in ran.err
+    assert "Error: --retry-failed resumes a run, but --overwrite does not\n" in ran.err
     assert tree("out") == before
 
 

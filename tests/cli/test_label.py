@@ -168,7 +168,7 @@ def test_the_same_command_gives_the_same_bytes_whatever_the_jobs(label: Label) -
 
 
 def test_commas_in_a_text_vocabulary_are_told(label: Label) -> None:
-    note = "list.txt has one class per line, and keeps commas, as in 'salt, pepper'.\n"
+    note = "list.txt has one class per line, so commas are part of a name, as in 'salt, pepper'.\n"
     listed = Path("list.txt")
     listed.write_text("salt, pepper\ntree\n")
     words = ("--vocab", listed)
@@ -176,11 +176,11 @@ def test_commas_in_a_text_vocabulary_are_told(label: Label) -> None:
     assert ran.err.startswith(f'2 classes of list.txt: "salt, pepper", tree.\n{note}')
     assert label("--quiet", images="imgs/a.png", words=words).err == ""
     listed.write_text("salt\ntree\n")
-    assert "keeps commas" not in label(images="imgs/a.png", words=words).err
+    assert "commas are part of a name" not in label(images="imgs/a.png", words=words).err
     for name in ("list.toml", "LIST.TOML"):
         Path(name).write_text('classes = ["salt, pepper", "tree"]')
         ran = label(images="imgs/a.png", words=("--vocab", name))
-        assert (ran.code, "keeps commas" in ran.err) == (0, False)
+        assert (ran.code, "commas are part of a name" in ran.err) == (0, False)
 
 
 def test_the_end_says_what_all_images_of_the_folder_hold(label: Label) -> None:
@@ -342,7 +342,7 @@ def test_masks_of_a_run_that_is_broken_off_can_be_read(label: Label, monkeypatch
     ("flags", "told"), [(("-c", "a,b"), False), (("-c", "a", "-c", "b"), False), (("-c", "a,b", "-c", "c"), True)]
 )
 def test_the_note_about_commas_comes_only_where_they_are_kept(label: Label, flags: tuple[str, ...], told: bool) -> None:
-    assert ("with its commas" in label(images="imgs/a.png", words=flags).err) == told
+    assert ("including its commas" in label(images="imgs/a.png", words=flags).err) == told
 
 
 def test_a_line_of_json_for_each_image(process: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 QUOTES = "Quote the list: --classes"
 COMMAS = "Join formats with commas, without spaces: -f"
-UNSET = "Is a shell variable not set? Write . (a dot) for the current folder."
+UNSET = "Is a shell variable unset? Write . (a dot) for the current folder."
 
 # name: (arguments, error, hint)
 MISTAKES = {
@@ -54,7 +54,7 @@ MISTAKES = {
     ),
     "a file of names with an at": (
         ["label", "photos", "-c", "@photos/names.txt"],
-        "--classes takes names, and '@photos/names.txt' is a file", "Write --vocab photos/names.txt",
+        "--classes takes names, but '@photos/names.txt' is a file", "Write --vocab photos/names.txt",
     ),
     "a comma at the end": (
         ["label", "photos", "-c", "car,"],
@@ -109,7 +109,7 @@ MISTAKES = {
     },
     "undo": (
         ["undo", "photos"], "unknown command 'undo'",
-        "tipsseg label IMAGES -o OUT --replace-edited labels edited images again; --overwrite starts over.",
+        "tipsseg label IMAGES -o OUT --replace-edited relabels edited images; --overwrite starts over.",
     ),
     **{
         f"another tool's option {flag}": (["label", "photos", flag, "car"], f"unknown option {flag}", hint)
@@ -117,18 +117,18 @@ MISTAKES = {
             "--prompt": 'Write --classes "panda leg,tree".',
             "--prompts": 'Write --classes "panda leg,tree".',
             "--labels": 'Write --classes "panda leg,tree".',
-            "--recursive": "Leave it out; folders are searched recursively.",
+            "--recursive": "Remove it; folders are always searched recursively.",
             "--threshold": "Write --min-confidence 0.5.",
         }.items()
     },
     "a file in place of classes": (
         ["label", "photos", "-c", "farm.txt"],
-        "--classes takes names, and 'farm.txt' looks like a file, but does not exist",
+        "--classes takes names, but 'farm.txt' looks like a file, but does not exist",
         "Write --vocab farm.txt",
     ),
     "a list of another language": (
         ["label", "photos", "-c", '["car"]'],
-        "--classes takes names with commas, not '[\"car\"]'",
+        "--classes takes names separated by commas, not '[\"car\"]'",
         'Write --classes "panda leg,tree".',
     ),
     "a format of another tool": (
@@ -155,7 +155,7 @@ MISTAKES = {
         }.items()
     },
     "empty output": (["label", "photos", "-c", "car", "-o", ""], "the path of --output is empty", UNSET),
-    "empty image": (["label", "photos", "", "-c", "car"], "the path of an image is empty", UNSET),
+    "empty image": (["label", "photos", "", "-c", "car"], "an image path is empty", UNSET),
     "empty run": (["label", "photos", "--from", ""], "the path of --from is empty", UNSET),
     "empty vocabulary": (["vocab", "check", ""], "the vocabulary '' is neither a file nor a preset", None),
     "empty templates": (
@@ -311,7 +311,7 @@ def test_nothing_to_take_classes_from(command: Command) -> None:
 NOTHING_DONE = {
     "an empty list": (["-"], b"", 2, "the list on stdin is empty"),
     "a list of folders without images": (["-"], b"coco\n", 1, "no images in the list"),
-    "a list with the wrong separator": (["-", "-0"], b"a.png\nb.png\n", 2, "the list on stdin has lines and no NUL"),
+    "a list with the wrong separator": (["-", "-0"], b"a.png\nb.png\n", 2, "the list on stdin is separated by newlines, not NUL"),
     "a folder without images": (["coco"], None, 1, "no images in coco"),
     "no such file": (["b.png"], None, 1, "b.png: no such file or folder"),
     "scales that are one": (["photos", "--scales", "1,1.01"], None, 2, "--scales: 1 and 1.01 give short sides of"),

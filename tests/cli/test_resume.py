@@ -286,7 +286,7 @@ def test_a_list_can_be_narrowed_to_what_failed(failed: Run) -> None:
         (["-o", "elsewhere"], "Error: no run in elsewhere, so nothing to retry\nHint: Remove --retry-failed.\n"),
         (
             ["--no-resume"],
-            "Error: --retry-failed resumes a run, and --no-resume does not\nHint: Use one of them.\n",
+            "Error: --retry-failed resumes a run, but --no-resume does not\nHint: Use one of them.\n",
         ),
     ],
 )
@@ -461,10 +461,10 @@ def test_what_cannot_be_the_same_any_more_is_told(run: Run) -> None:
     run()
     edited(version="0.0.9")()
     ran = run.command("label", "imgs", "--from", "out", "-o", "again")
-    assert "out/run.json is of tipsseg 0.0.9, and this is " in ran.err
+    assert "out/run.json was written by tipsseg 0.0.9; this is " in ran.err
     edited(model={**dict(record(Path("out"))["model"]), "sha256": {}})()  # type: ignore[call-overload]
     ran = run.command("label", "imgs", "--from", "out", "-o", "again")
-    assert "The model has other files than the model of out/run.json." in ran.err
+    assert "The model's files differ from those in out/run.json." in ran.err
 
 
 # ---- --dry-run ----
@@ -498,7 +498,7 @@ def test_a_dry_run_refuses_what_a_run_refuses(run: Run) -> None:
     )
     shutil.copy("imgs/a.png", "imgs/a.jpg")
     assert "would share one output" in run("--dry-run")
-    assert "--dry-run prints paths, and --jsonl records of labels" in run("--dry-run", "--jsonl")
+    assert "--dry-run prints paths, but --jsonl prints records of labels" in run("--dry-run", "--jsonl")
     assert run.code == 2
 
 

@@ -309,7 +309,7 @@ def test_a_folder_with_an_option_that_is_gone_still_opens(run: Run, name: str, v
     assert told in run("--limit", "1")
     again = run.command("label", "imgs", "--from", "out", "--device", "cpu", "-o", "again")
     assert again.code == 0
-    assert f"out/run.json uses --{option}, which this version does not have; this run ignores it." in again.err
+    assert f"out/run.json uses --{option}, which this version lacks; this run ignores it." in again.err
     run()
     assert run.labelled == ALL
     assert name not in record(Path("out"))["options"]  # type: ignore[operator]

@@ -204,8 +204,8 @@ def test_wrong_scales_are_named(command: Command, images: Path, arguments: tuple
 @pytest.mark.parametrize(
     ("options", "note"),
     [
-        (("--scales", "1,1.75"), " at scale 1 alone; the run has scales 1, 1.75."),
-        (("--scales", "2"), " at scale 1 alone; the run has scale 2."),
+        (("--scales", "1,1.75"), " at scale 1 only; the run has scales 1, 1.75."),
+        (("--scales", "2"), " at scale 1 only; the run has scale 2."),
         ((), None),
     ],
     ids=["scales", "one scale", "as published"],

@@ -238,7 +238,7 @@ def test_scores_of_objects_that_the_manifest_does_not_have(tmp_path: Path) -> No
         means[each["image_id"] - 1][each["category_id"]] for each in annotations
     ]
     assert (
-        f"The score of {len(annotations)} objects is the mean confidence of its class in the image, because {tmp_path}/out "
+        f"For {len(annotations)} objects, the score is the mean confidence of the class in the image, because {tmp_path}/out "
         "stores no object scores." in said
     )
 
@@ -787,7 +787,7 @@ REFUSALS: Mapping[str, Refusal] = {
     "shards": Refusal("out: it holds shards", shards),
     "a run that was broken off": Refusal("out: the run was broken off", run_json(ended=None)),
     "a merge that was broken off": Refusal(
-        "out: a merge into it has not ended", write(f"out/{MERGE_FILE}", b"[]")
+        "out: a merge into this folder is unfinished", write(f"out/{MERGE_FILE}", b"[]")
     ),
     "another conversion that was broken off": Refusal(
         "out: a conversion into coco-polygon,coco-results,hf was broken off",
@@ -836,8 +836,8 @@ REFUSALS: Mapping[str, Refusal] = {
     "no confidences": Refusal(
         "out: no confidences of a.png and 5 more", formats=("overlay", "confidence")
     ),
-    "no scores of patches": Refusal(
-        "out: no scores of patches of a.png and 5 more",
+    "no patch scores": Refusal(
+        "out: no patch scores for a.png and 5 more",
         formats=("npz", "confidence"),
         of=("png", "confidence"),
     ),

@@ -445,7 +445,7 @@ def test_a_lock_that_pins_some_files_only_leaves_the_rest_to_the_hub(cache: Path
     files = LockedFile("config.json", 1, "0" * 64), LockedFile("model.safetensors")
     for pinned, origin in ((files, "the hashes on the hub"), (files[:1], "the hashes in weights.lock")):
         spec = ModelSpec("b14", "Apache-2.0", 1, pinned, "owner/demo", REVISION)
-        assert installation.examine_model(spec)[0].detail == f"not downloaded; downloads are verified by {origin}"
+        assert installation.examine_model(spec)[0].detail == f"not downloaded; downloads are verified against {origin}"
 
 
 def test_a_pinned_size_is_checked_too() -> None:

@@ -15,10 +15,10 @@ from tipsseg.runs.engine.ray_engine import check_ray
 
 WRONG = {
     "no actor": ("0", "auto", "argument `ray`=0: at least one actor is needed"),
-    "no number": ("many", "auto", "argument `ray`=many is not a number of actors"),
-    "fewer than none": ("1x-1", "auto", "argument `ray`=1x-1 is not a number of actors"),
-    "half an actor": (1.5, "auto", "argument `ray`=1.5 is not a number of actors"),
-    "one and a half": ("1x1.5", "auto", "argument `ray`=1x1.5: an actor uses a part of one GPU, or whole GPUs"),
+    "no number": ("many", "auto", "argument `ray`=many is not a valid number of actors"),
+    "fewer than none": ("1x-1", "auto", "argument `ray`=1x-1 is not a valid number of actors"),
+    "half an actor": (1.5, "auto", "argument `ray`=1.5 is not a valid number of actors"),
+    "one and a half": ("1x1.5", "auto", "argument `ray`=1x1.5: an actor uses a fraction of one GPU, or whole GPUs"),
     "a GPU that Ray hides": ("1", "cuda", "argument `device`=cuda with argument `ray`=1: Ray would hide the GPUs"),
 }
 

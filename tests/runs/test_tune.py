@@ -108,7 +108,7 @@ def test_a_run_by_a_fit_is_tuned_with_that_fit(made: Path, tmp_path: Path) -> No
         shutil.copy(path, tmp_path / "out/masks" / path.name)
     with pytest.raises(UsageError, match="used a fitted vocabulary"):
         tipsseg.learn.tune_folder(tmp_path / "out", 0.99, device="cpu")
-    with pytest.raises(UsageError, match="used other fitted vectors"):
+    with pytest.raises(UsageError, match="used different fitted vectors"):
         tipsseg.learn.tune_folder(made / "out", 0.99, fitted=fitted, device="cpu")
     tuning = tipsseg.learn.tune_folder(tmp_path / "out", 0.99, fitted=fitted, device="cpu")
     assert tuning.fitted is not None
@@ -172,7 +172,7 @@ def test_a_mask_that_is_ignored_as_a_whole_is_no_image(made: Path, tmp_path: Pat
     shutil.copy(folder / "out/masks/d.png", folder / "out/masks/c.png")
     with pytest.raises(InputError, match="2 of 4 corrected masks can be used; minimum confidences need 3") as caught:
         tipsseg.learn.tune_folder(folder / "out", 0.9, device="cpu")
-    assert "Pixels of 255 are ignored" in caught.value.hint
+    assert "Pixels of id 255 are ignored" in caught.value.hint
 
 
 def run(*arguments: object) -> Ran:

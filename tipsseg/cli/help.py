@@ -1,4 +1,4 @@
-"""Format the help of a command in groups, guess what a mistyped option means, and complete values in a shell."""
+"""Group the options in a command's help, give hints for wrong options, and complete values in a shell."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from tipsseg.options.fields import GROUPS, OTHER, Completion
 
 _ARGUMENTS = "Arguments"
 
-#: The key in a context's `meta` that asks for the rare options too.
+#: The key in a context's `meta` that makes the help include rare options.
 _ALL = "tipsseg.help_all"
 
-#: Options of earlier versions and of other tools, and the hint for each. Only commands that have `--vocab` look here.
+#: Hints for options of earlier versions and of other tools, for commands that have `--vocab`.
 _HINTS = {
     "-v": "Write --vocab.",
     "--actors": "Write --ray 4 for four actors, or --ray 4x1 for four with a GPU each.",
-    "--engine": "Write --ray 4 for four actors of a Ray cluster; without --ray this process labels.",
+    "--engine": "Write --ray 4 for four actors of a Ray cluster; without --ray, labelling runs in this process.",
     "--gpus": "Write --ray 4x0.5 for four actors with half a GPU each.",
     "--templates": "Write `templates` into a vocabulary file; tipsseg vocab show prints one to start from.",
     **dict.fromkeys(
         ("--labels", "--prompt", "--prompts", "--text", "--text-prompt", "--queries"),
         'Write --classes "panda leg,tree".',
     ),
-    "--recursive": "Leave it out; folders are searched recursively.",
+    "--recursive": "Remove it; folders are always searched recursively.",
     **dict.fromkeys(("--threshold", "--conf", "--confidence"), "Write --min-confidence 0.5."),
 }
 
 
 class Command(TyperCommand):
-    """A command that prints its options in the groups of `rich_help_panel`; typer does that only with rich installed.
+    """A command whose help groups options by `rich_help_panel`; typer alone does so only if rich is installed.
 
     Arguments and options need a `metavar`, or typer prints their Python types.
 
@@ -45,7 +45,10 @@ class Command(TyperCommand):
     rare: ClassVar[frozenset[str]] = frozenset()
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Parse the arguments. Raise UsageError for two --vocab, of which click would use the last, and for known wrong options."""
+        """Parse the arguments. Raise UsageError for known wrong options, and for a repeated --vocab.
+
+        Of several --vocab, click would use the last.
+        """
         names = {param.name for param in self.params}
         try:
             _, _, given = self.make_parser(ctx).parse_args(list(args))
@@ -87,7 +90,7 @@ def show_all(context: typer.Context, wanted: bool) -> None:
 
 
 def completion_of(choices: tuple[str, ...] | Completion) -> Callable[[str], list[str]]:
-    """Return the function that completes a value to one of the choices, or to a name of a known list."""
+    """Return a function that completes a value to one of the choices, or to a name in a known list."""
     if choices == "formats":
         return complete_formats
     if choices == "models":
@@ -102,7 +105,7 @@ def completion_of(choices: tuple[str, ...] | Completion) -> Callable[[str], list
 
 
 def complete_formats(incomplete: str) -> list[str]:
-    """Complete the last name of a comma-separated list to a format that the list does not have yet."""
+    """Complete the last name in a comma-separated list to a format that is not in the list yet."""
     before, comma, last = incomplete.rpartition(",")
     listed = before.split(",")
     return [f"{before}{comma}{name}" for name in FORMATS if name.startswith(last) and name not in listed]

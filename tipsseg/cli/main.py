@@ -28,7 +28,7 @@ Examples:
 """
 
 
-#: The commands with their summaries in --help. Each is a module of `tipsseg.cli.commands`.
+#: Commands and their summaries in --help. Each command is a module of `tipsseg.cli.commands`.
 _COMMANDS: Mapping[str, str] = {
     "label": "Label images and write masks, COCO annotations and overlays.",
     "encode": "Store image features, so that relabelling skips the model.",
@@ -46,10 +46,10 @@ _COMMANDS: Mapping[str, str] = {
     "doctor": "Check this installation: versions, devices, numbers, weights.",
 }
 
-#: Commands whose module has another name; `eval` is a built-in function.
+#: Commands whose module has a different name, because `eval` is a built-in function.
 _MODULES = {"eval": "evaluate"}
 
-#: Commands that users guess, and the right ones.
+#: Names that users try, and the commands they mean.
 _GUESSES = {
     **dict.fromkeys(("annotate", "predict", "run", "segment"), "label"),
     "embed": "encode",
@@ -64,7 +64,7 @@ _GUESSES = {
 }
 
 
-# The base class of typer's usage errors has moved between modules; a public subclass leads to it.
+# typer has moved the base class of its usage errors between modules, so find it through a public subclass.
 _TyperUsageError: Any = typer.BadParameter.__mro__[1]
 
 
@@ -72,7 +72,7 @@ class _Group(TyperGroup):
     """Load the command that the user names. Print expected errors as `Error:` and `Hint:` lines, and set the exit code."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        # Importing all commands with their options would take 0.45 of the time that importing typer takes.
+        # Importing all commands with their options would take 0.45 times as long as importing typer.
         _refuse_other_words(ctx, args)
         if args[0] in _COMMANDS:
             module = import_module(f"tipsseg.cli.commands.{_MODULES.get(args[0], args[0])}")
@@ -104,7 +104,7 @@ def _has_classes(args: list[str]) -> bool:
 
 
 def _refuse_other_words(ctx: Any, args: list[str]) -> None:
-    """Raise UsageError for a path in place of the command, and for words that other tools use for a command."""
+    """Raise UsageError for a path instead of a command, and for the names that other tools give their commands."""
     first, *rest = args
     if first in _COMMANDS or ctx.resilient_parsing:  # completion must not raise
         return
@@ -112,13 +112,13 @@ def _refuse_other_words(ctx: Any, args: list[str]) -> None:
     if first == "undo" and not is_path:
         raise UsageError(
             "unknown command 'undo'",
-            "tipsseg label IMAGES -o OUT --replace-edited labels edited images again; --overwrite starts over.",
+            "tipsseg label IMAGES -o OUT --replace-edited relabels edited images; --overwrite starts over.",
         )
     if first in _GUESSES and (not is_path or any(map(os.path.lexists, rest))):
         raise UsageError(f"unknown command {first!r}", f"Run: {shell_line(['tipsseg', _GUESSES[first], *rest])}")
     alike = get_close_matches(first, _COMMANDS, n=1)
     if alike and any(map(os.path.lexists, rest)):
-        return  # a misspelt command, for which typer has a message, although a file may have that name
+        return  # typer reports a misspelt command, even if a file has that name
     if is_path or (_has_classes(args) and not alike):
         line = shell_line(["tipsseg", "label", *args])
         kind = "a folder" if Path(first).is_dir() else "a file"
@@ -130,20 +130,20 @@ def _refuse_other_words(ctx: Any, args: list[str]) -> None:
 
 @contextmanager
 def _typer_errors_printable() -> Iterator[None]:
-    """Escape control characters of arguments in typer's messages; typer escapes some or none, depending on its version."""
+    """Escape control characters in typer's messages; depending on its version, typer escapes some or none."""
     try:
         yield
     except _TyperUsageError as error:
-        # A command without arguments is an error whose message is its help.
+        # For a command without arguments, typer raises an error whose message is the help.
         if error.ctx is None or error.message != error.ctx.get_help():
             error.message = printable(error.message)
         if "Did you mean" in error.message and hasattr(error, "possibilities"):
-            error.possibilities = None  # typer added its guess; click 8.4 would add another
+            error.possibilities = None  # typer has added a suggestion; click 8.4 would add another
         raise
 
 
 class _Stopped(KeyboardInterrupt):
-    """A signal that ends the program."""
+    """Raised if a signal ends the program."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class _Stopped(KeyboardInterrupt):
 
 
 def _stop(number: int, frame: object) -> None:
-    # A second signal ends the program at once, also during the clean-up.
+    # A second signal ends the program at once, even during clean-up.
     for stopping in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stopping, signal.SIG_DFL)
     raise _Stopped(number)
@@ -172,16 +172,16 @@ app = typer.Typer(
 
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # ignored in background jobs, and by nohup
+        if signal.getsignal(number) != signal.SIG_IGN:  # background jobs and nohup ignore signals
             signal.signal(number, _stop)
-    # A stream that the caller closed is None; printing to it should do nothing.
+    # A stream that the caller closed is None; discard its output.
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     app()
 
 
 def print_error(error: TipssegError) -> None:
-    """Print `Error:`, an optional `Hint:` and commands to paste on stderr."""
+    """Print an `Error:` line, an optional `Hint:` line and commands to paste to stderr."""
     _print_line(f"Error: {error.message}")
     if error.hint:
         _print_line(f"Hint: {error.hint}")
@@ -213,7 +213,7 @@ def _main(
 
 
 def _not_loaded() -> None:
-    """Placeholder of a command until it is loaded."""
+    """Placeholder for a command until it is loaded."""
 
 
 for _name, _summary in _COMMANDS.items():

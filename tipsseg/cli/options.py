@@ -1,4 +1,4 @@
-"""Options that commands share and the library lacks: the question, lists on stdin, printing."""
+"""Options that several commands share but the library lacks: the question, lists on stdin, printing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tipsseg.errors import UsageError
 from tipsseg.options import split_names
 from tipsseg.options.fields import FILES, IMAGES, OTHER, WHAT, Option, option
 
-FORMAT_HELP = "One or more, with commas: {formats}."
+FORMAT_HELP = "One or more, separated by commas: {formats}."
 QUIET_HELP = "Do not print progress or notes to stderr."
 IMAGES_HELP = "Folder of the images, if they have moved."
 NULL_HELP = "Separate paths with NUL instead of newlines, on stdin and stdout."
@@ -22,7 +22,7 @@ NULL_HELP = "Separate paths with NUL instead of newlines, on stdin and stdout."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """Classes and background as the user types them; `values.parse_question` reads them."""
+    """Classes and background as the user types them; `values.parse_question` parses them."""
 
     # fmt: off
     classes: list[str] | None = option(None, metavar="NAMES", short="c", group=WHAT,
@@ -37,13 +37,13 @@ class Question:
     # fmt: on
 
 
-#: The question of a command that labels; it takes templates from a vocabulary file only.
+#: The question of a command that labels; its templates come only from a vocabulary file.
 Asked = Annotated[Question, Without("templates")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Printing:
-    """Settings of what a run over images prints."""
+    """Options for the output of a run on stdout and stderr."""
 
     # fmt: off
     dry_run: bool = option(False, group=IMAGES,
@@ -54,11 +54,11 @@ class Printing:
     # fmt: on
 
     def check(self, paths: Sequence[str], what: str) -> None:
-        """Raise UsageError if two options ask for different things on stdout; `what` names the records of --jsonl."""
+        """Raise UsageError if two options print different things to stdout; `what` names the content of --jsonl records."""
         if self.null and self.jsonl and tuple(paths) != ("-",):
-            raise UsageError("-0 separates paths, and --jsonl prints none", "Remove -0.")
+            raise UsageError("-0 separates paths, but --jsonl prints no paths", "Remove -0.")
         if self.dry_run and self.jsonl:
-            raise UsageError(f"--dry-run prints paths, and --jsonl records of {what}", "Use one of them.")
+            raise UsageError(f"--dry-run prints paths, but --jsonl prints records of {what}", "Use one of them.")
 
 
 Paths = Annotated[
@@ -83,16 +83,18 @@ KeptFeatures = Annotated[
 ]
 Only = Annotated[
     Path | None,
-    Option(help="Only these images: a file with one path per line, or - for stdin.", metavar="FILE", group=IMAGES),
+    Option(
+        help="Use only the images listed in this file, one path per line, or - for stdin.", metavar="FILE", group=IMAGES
+    ),
 ]
 Quiet = Annotated[bool, Option(help=QUIET_HELP, flag="quiet", short="q", group=OTHER)]
 
 
-def output_option(help: str) -> Option:  # noqa: A002  the word of the command line
+def output_option(help: str) -> Option:  # noqa: A002  typer's word
     return Option(help=help, flag="output", short="o", metavar="DIR", group=FILES)
 
 
-def format_option(help: str, group: str = FILES) -> Option:  # noqa: A002  the word of the command line
+def format_option(help: str, group: str = FILES) -> Option:  # noqa: A002  typer's word
     return Option(
         help=help, flag="format", short="f", metavar="NAMES", group=group, choices="formats", read=split_names
     )

@@ -1,7 +1,7 @@
-"""Make the parameters of a command from records of options.
+"""Turn option records into the parameters of a command.
 
-A command is a function. Annotate a parameter with a record: typer gets one parameter per option of the record, and the function
-gets the record.
+A command is a function. For a parameter annotated with a record, typer gets one parameter per option, and the function gets the
+record.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tipsseg.formats import FORMATS
 from tipsseg.options.fields import OTHER, Option, choices_of, options_of, text_of
 
 #: The hint for an empty path.
-EMPTY_PATH = "Is a shell variable not set? Write . (a dot) for the current folder."
+EMPTY_PATH = "Is a shell variable unset? Write . (a dot) for the current folder."
 
 
 class Only:
@@ -40,7 +40,7 @@ class Without:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The options of one parameter of the function: those of a record, or a single one."""
+    """The options behind one parameter of the function: all options of a record, or a single option."""
 
     name: str
     record: type | None
@@ -48,7 +48,7 @@ class _Part:
     options: Mapping[str, Option]
 
     def value(self, values: Mapping[str, Any]) -> Any:
-        """Return the argument of the function for the values that typer parsed."""
+        """Convert the values that typer parsed to the function's argument."""
         read = {
             name: option.read(value) if option.read is not None else value
             for name, option in self.options.items()
@@ -75,12 +75,12 @@ def command(
     """Return a decorator that adds a function to an app as a command.
 
     Args:
-        app: The app.
-        epilog: The end of the help.
-        name: The name of the command. None: the name of the function.
+        app: The app that gets the command.
+        epilog: The text at the end of the help.
+        name: The command's name. If None, the function's name.
         defaults: A function that returns values for absent options. Its arguments are all values, and a function that returns
             True if an option is on the command line.
-        settings: Further arguments of `typer.Typer.command`.
+        settings: More arguments for `typer.Typer.command`.
     """
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
@@ -123,7 +123,7 @@ def given_options(context: typer.Context, record: type) -> Iterator[str]:
 
 
 def path_of(what: str) -> Callable[[str | Path], Path]:
-    """Return a function that parses a path. It raises UsageError for "", which pathlib reads as the current folder."""
+    """Return a parser of paths. It raises UsageError for "", which pathlib reads as the current folder."""
 
     def read(value: str | Path) -> Path:
         if isinstance(value, str) and not value:
@@ -133,7 +133,7 @@ def path_of(what: str) -> Callable[[str | Path], Path]:
     return read
 
 
-#: From this number of options on, --help leaves out the rare ones.
+#: Commands with at least this many parameters omit rare options from --help.
 _MANY = 18
 
 _CONTEXT = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)

@@ -1,4 +1,4 @@
-"""Open the progress of a command."""
+"""Create the progress display of a command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def open_progress(quiet: bool, *, results: bool = True, null: bool = False) -> Progress:
-    """Return a Progress that prints options in place of the library's arguments; silence the decoders of images."""
+    """Silence the image decoders, and return a Progress that prints flags instead of the library's argument names."""
     from tipsseg.images.pillow import silence_decoders
     from tipsseg.runs.common.progress import Progress
 

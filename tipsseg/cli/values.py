@@ -1,4 +1,4 @@
-"""Turn the values of options into a vocabulary, and refuse common mistakes before they mean something else."""
+"""Build a vocabulary from option values, and reject common mistakes that would otherwise be misread."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from tipsseg.vocabulary.fitted import FittedVocabulary
     from tipsseg.vocabulary.vocabulary import Vocabulary
 
-#: The most class names in the first line of a run.
+#: The maximum number of class names in the first line of a run.
 _MAX_NAMES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A vocabulary to label with; `fitted` has its vectors if --vocab is a .fit file."""
+    """A vocabulary to label with; `fitted` holds its vectors if --vocab is a .fit file."""
 
     vocabulary: Vocabulary
     fitted: FittedVocabulary | None = None
 
 
 def parse_question(question: Question) -> Asked:
-    """Return the vocabulary of a question; --vocab may be a .fit file. Raise VocabularyError and UsageError."""
+    """Build the vocabulary of a question; --vocab may be a .fit file. Raise VocabularyError or UsageError if it is invalid."""
     from tipsseg.vocabulary.fitted import is_fit
 
     vocab = question.vocab
@@ -43,14 +43,14 @@ def parse_question(question: Question) -> Asked:
     for option, value in (("--templates", question.templates), ("--background", question.background)):
         if value is not None:
             raise UsageError(
-                f"{option} needs phrases to encode, and {vocab} has vectors", f"Remove {option}, or fit again with it."
+                f"{option} needs phrases to encode, but {vocab} has vectors", f"Remove {option}, or fit again with it."
             )
     fitted = read_fit(Path(vocab))
     return Asked(fitted.vocabulary, fitted)
 
 
 def read_fit(path: Path) -> FittedVocabulary:
-    """Read a .fit file, and name it as the source of its vocabulary. Raise VocabularyError."""
+    """Read a .fit file, and set its name as the vocabulary's source. Raise VocabularyError if it is not a fit."""
     from tipsseg.vocabulary.fitted import FittedVocabulary
 
     fitted = FittedVocabulary.load(path)
@@ -70,15 +70,15 @@ def _parse_vocabulary(question: Question) -> Vocabulary:
         if Path(path).suffix in (".txt", ".csv", ".json", ".toml", ".names"):
             is_or_looks = "is a file" if is_file(Path(path)) else "looks like a file, but does not exist"
             raise UsageError(
-                f"--classes takes names, and {quote(value)} {is_or_looks}", f"Write --vocab {shell_word(path)}"
+                f"--classes takes names, but {quote(value)} {is_or_looks}", f"Write --vocab {shell_word(path)}"
             )
         if value.startswith(("[", "{")):
             raise UsageError(
-                f"--classes takes names with commas, not {quote(value)}", 'Write --classes "panda leg,tree".'
+                f"--classes takes names separated by commas, not {quote(value)}", 'Write --classes "panda leg,tree".'
             )
     if background is not None and Path(background).suffix.lower() in (".txt", ".toml"):
         raise UsageError(
-            f"--background takes phrases, and {background} is the name of a file",
+            f"--background takes phrases, but {background} is a file name",
             "Put the phrases into the vocabulary file, as `background`, or list them: --background sky,wall",
         )
     if not classes and vocab is None:
@@ -101,24 +101,26 @@ def _parse_vocabulary(question: Question) -> Vocabulary:
 
 
 def note_vocabulary(progress: Progress, classes: Sequence[str] | None, vocabulary: Vocabulary) -> None:
-    """Note the classes in the first line of a run, and commas that became parts of names."""
+    """Print the classes as the first line of a run, and note commas that became part of a name."""
     progress.head(classes_line(vocabulary))
     with_comma = [entry.name for entry in vocabulary.classes if "," in entry.name]
     if with_comma and vocabulary.source and not vocabulary.source.lower().endswith(".toml"):
-        progress.note(f"{vocabulary.source} has one class per line, and keeps commas, as in {with_comma[0]!r}.")
+        progress.note(
+            f"{vocabulary.source} has one class per line, so commas are part of a name, as in {with_comma[0]!r}."
+        )
     if classes and len(classes) > 1 and any("," in value for value in classes):
-        progress.note("--classes is repeated, so every value is one class, with its commas.")
+        progress.note("--classes is repeated, so every value is one class, including its commas.")
 
 
 def classes_line(vocabulary: Vocabulary) -> str:
-    """Return the number and the first names of the classes as a line."""
+    """Return a line with the number of classes and their first names."""
     names = [f'"{entry.name}"' if "," in entry.name else entry.name for entry in vocabulary.classes]
     source = f" of {vocabulary.source}" if vocabulary.source else ""
     return f"{pluralize(len(names), 'class', 'classes')}{source}: {join_first(names, _MAX_NAMES)}."
 
 
 def refuse_split_lists(paths: Sequence[str], classes: Sequence[str] | None, formats: Sequence[str] | None) -> None:
-    """Raise UsageError if the shell split the list of --classes or --format at a space, so that its rest became paths."""
+    """Raise UsageError if the shell split the list of --classes or --format at a space, which turns the rest into paths."""
     strays = [path for path in paths if path != "-" and "://" not in path and not os.path.lexists(path)]
     if formats:
         refuse_stray_formats(strays, formats)
@@ -147,7 +149,7 @@ def _words_behind(value: str, strays: Sequence[str]) -> list[str]:
 
 
 def refuse_stray_formats(arguments: Sequence[str], formats: Sequence[str]) -> None:
-    """Raise UsageError if an argument is a format."""
+    """Raise UsageError if an argument is the name of a format."""
     strays = [argument for argument in arguments if argument.strip(" ,") in FORMATS]
     if strays:
         names = ",".join(part for name in (*formats, *strays) if (part := name.strip(" ,")))

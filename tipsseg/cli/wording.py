@@ -1,7 +1,7 @@
-"""Write the library's arguments as options of the command line.
+"""Replace argument names in the library's texts with command-line flags.
 
-Texts of the library name "argument `max_pixels`", or "argument `max_pixels`=0" with a value. The command prints
-"--max-pixels" and "--max-pixels 0".
+The library writes "argument `max_pixels`", or "argument `max_pixels`=0" with a value. The command prints "--max-pixels" and
+"--max-pixels 0".
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from tipsseg.options.fields import options_of
 from tipsseg.options.run import CorrectOptions, OutputOptions
 
-#: Arguments whose flag does not follow from their name.
+#: Arguments whose flag differs from their name.
 _FLAGS = {
     **{
         name: option.long(name)
@@ -24,14 +24,14 @@ _FLAGS = {
     "vocabulary": "--vocab",
 }
 
-#: Arguments that have no option.
+#: Arguments without a flag.
 LIBRARY_ONLY = frozenset({"first_id", "guide", "image_id"})
 
 _ARGUMENT = re.compile(r"[Aa]rgument `(\w+)`(=False\b|=?)")
 
 
 def as_typed(text: str) -> str:
-    """Return the text with options in place of the library's arguments."""
+    """Replace the library's argument names in a text with flags."""
     return _ARGUMENT.sub(_option, text)
 
 

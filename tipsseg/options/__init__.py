@@ -1,6 +1,6 @@
-"""Records of the options of labelling and of label files, and their values.
+"""Option records for labelling and for label files.
 
-Imports nothing slow: the help of the command needs this module.
+Keep imports fast here: the command's help loads this module.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 #: Dtypes of stored features; int8 has a scale per patch.
 FeatureDtype = Literal["float16", "float32", "int8"]
 
-#: Ways to show an image to the model.
+#: The model's view of an image: sliding windows, or the whole image.
 Mode = Literal["slide", "whole"]
 
-#: Refinements of edges.
+#: Edge refinements.
 Refinement = Literal["none", "pamr"]
 
-#: Objects of formats that list objects: a connected component, or all pixels of a class.
+#: One object in formats that list objects: a connected component, or all pixels of a class.
 Instances = Literal["component", "class"]
 
-#: Modes of mask PNGs: grey values (L), or indices into a palette (P).
+#: PNG modes of masks: grey values (L), or palette indices (P).
 PngMode = Literal["L", "P"]
 
-#: Colours of a report: those of the classes, or colours that every kind of colour vision distinguishes.
+#: Colours of a report: the classes' own, or a colour-blind-safe palette.
 Palette = Literal["own", "safe"]
 
-#: Names of the files of an image: its path without the suffix, or with it.
+#: Names of an image's files: the image's path without its suffix, or with it.
 Names = Literal["stem", "full"]
 
 DTYPE_NAMES: tuple[Dtype, ...] = get_args(Dtype)
@@ -57,7 +57,7 @@ _Choice = TypeVar("_Choice", bound=str)
 
 
 def choose(value: object, choices: tuple[_Choice, ...], what: str) -> _Choice:
-    """Return the value as one of the choices. Raise UsageError for another value; `what` names the option."""
+    """Return the choice that equals the value. Raise UsageError if none does; the message calls the option `what`."""
     for choice in choices:
         if value == choice:
             return choice
@@ -70,7 +70,7 @@ def split_names(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_whole_number(argument: str, value: object, least: int = 1) -> int:
-    """Return the value as an int. Raise UsageError for other values; the message begins with `argument`."""
+    """Return the value as an int. Raise UsageError if it is not a whole number, or is less than `least`."""
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -83,7 +83,7 @@ def check_whole_number(argument: str, value: object, least: int = 1) -> int:
 
 
 def check_number(argument: str, value: object) -> float:
-    """Return the value as a Python number. Raise UsageError for other values; the message begins with `argument`."""
+    """Return the value as a Python int or float. Raise UsageError if it is not a number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise UsageError(f"{argument} must be a number, not {quote(value)}")
     return float(value) if isinstance(value, float) or not isinstance(value, int) else value
@@ -93,7 +93,7 @@ _DEVICE = re.compile("auto|(cpu|mps)(:0)?|cuda(:[0-9]+)?")
 
 
 def device_name(device: object) -> str:
-    """Return the name of a device from a name, a torch device or a GPU number. Raise UsageError for other values."""
+    """Convert a name, a torch device or a GPU number to a device name. Raise UsageError for other values."""
     if isinstance(device, int) and not isinstance(device, bool) and device >= 0:
         return f"cuda:{device}"
     name = str(device) if type(device).__module__ == "torch" else device
@@ -103,39 +103,39 @@ def device_name(device: object) -> str:
 
 
 def dtype_name(dtype: object) -> Dtype:
-    """Return the name of a dtype from a name or a torch dtype. Raise UsageError for other values."""
+    """Convert a name or a torch dtype to a dtype name. Raise UsageError for other values."""
     name = str(dtype).removeprefix("torch.") if type(dtype).__module__ == "torch" else dtype
     return choose(name, DTYPE_NAMES, "dtype")
 
 
-#: The default limit on threads: every thread adds the memory of two images.
+#: Upper limit of the default number of threads; each thread needs memory for two images.
 _MAX_JOBS = 32
 
 
 def default_jobs() -> int:
-    """Return the default number of threads: one per usable core, 32 at most."""
+    """Return the default number of threads: one per usable core, at most 32."""
     return min(usable_cores(), _MAX_JOBS)
 
 
 def usable_cores() -> int:
-    """Return the number of cores that the process may use, which a scheduler may limit."""
+    """Return the number of cores available to this process; a scheduler may limit them."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-#: The formats of a new output folder.
+#: The default formats of a new output folder.
 DEFAULT_FORMATS = ("png", "coco", "overlay")
 
-#: The default limit on the pixels of an image. Decoded, these take 2 GB.
+#: The default limit on an image's pixels. Decoding this many takes 2 GB.
 MAX_PIXELS = 500_000_000
 
-#: Limits on the number and the size of scales. A scale costs the model about its square.
+#: Limits on the number and size of scales. The model's cost grows with about the square of a scale.
 MAX_SCALES = 4
 LARGEST_SCALE = 8.0
 SMALLEST_SCALE = 0.25
 
-#: The published protocol: one scale.
+#: The single scale of the published protocol.
 ONE_SCALE = (1.0,)
 
 
@@ -145,13 +145,13 @@ def _set(options: object, name: str, value: object) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelOptions:
-    """Options of labelling an image, apart from the model and the vocabulary.
+    """Options for labelling an image, except the model and the vocabulary.
 
-    With several `scales` the model sees the image at every scale, and the mean of the log-probabilities decides the labels. The
-    record sorts the scales.
+    With several `scales`, the model sees the image at every scale, and the mean log-probabilities decide the labels. The
+    scales are stored in ascending order.
 
     Raises:
-        UsageError: A value is invalid for every model.
+        UsageError: If a value is invalid for all models.
     """
 
     # fmt: off
@@ -163,7 +163,7 @@ class LabelOptions:
         help="Write pixels below this confidence as 255 (ignored).")
     refine: Refinement = option("none", group=MODEL, help="Refine edges using the image's colours.")
     scales: tuple[float, ...] = option(ONE_SCALE, metavar="FACTORS", group=MODEL, sparse=True,
-        help='Label at several scales, such as "1,2": better labels, especially of small parts, but slower.')
+        help='Combine several scales, such as "1,2". Slower, but labels are better, especially for small parts.')
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -175,19 +175,19 @@ class LabelOptions:
         if not 0 <= self.min_confidence <= 1:
             raise UsageError(
                 f"argument `min_confidence`={quote(self.min_confidence)} is not between 0 and 1",
-                "A confidence is between 0 and 1: write 0.6 for 60 %.",
+                "Write 0.6 for 60 %.",
             )
         _set(self, "scales", check_scales(self.scales))
 
     __repr__ = short_repr
 
     def record(self) -> dict[str, object]:
-        """Return the options as in run.json."""
+        """Return the options as run.json stores them."""
         return record_of(self)
 
 
 def check_scales(scales: object) -> tuple[float, ...]:
-    """Return the scales of numbers, one number or a text such as "1,2", sorted. Raise UsageError for other values."""
+    """Return sorted scales from numbers, a single number or a string such as "1,2". Raise UsageError if one is invalid."""
     if isinstance(scales, str):
         scales = _parse_scales(scales)
     elif isinstance(scales, numbers.Real):
@@ -203,14 +203,14 @@ def check_scales(scales: object) -> tuple[float, ...]:
         if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
             raise UsageError(
                 f"argument `scales`: {quote(scale)} is too {'large' if scale > 1 else 'small'}",
-                f"A scale is a factor of the short side, from {SMALLEST_SCALE:g} to {LARGEST_SCALE:g}.",
+                f"Use a factor of the short side from {SMALLEST_SCALE:g} to {LARGEST_SCALE:g}.",
             )
     ordered = tuple(sorted(map(float, given)))
     if not ordered:
         raise UsageError("argument `scales` is empty", _SCALES_HINT)
     for one, other in pairwise(ordered):
         if one == other:
-            raise UsageError(f"argument `scales` has {one:g} twice", "Remove one of them.")
+            raise UsageError(f"argument `scales` contains {one:g} twice", "Remove one of them.")
     if len(ordered) > MAX_SCALES:
         raise UsageError(
             f"argument `scales` has {len(ordered)} numbers; the maximum is {MAX_SCALES}",
@@ -234,18 +234,17 @@ def _parse_scales(text: str) -> list[float]:
     return [int(part) if part.lstrip("+-").isdigit() else float(part) for part in parts]
 
 
-_SCALES_HINT = 'Write factors of the short side, with commas: "1,2".'
+_SCALES_HINT = 'Write factors of the short side, separated by commas: "1,2".'
 
-#: A number in ASCII digits. Signs and powers of ten match, so that the message can name the value.
+#: A number in ASCII digits. Signs and exponents match too, so that the error message can quote the value.
 _SCALE = re.compile(
     r"[-+]?(\d{1,40}(\.\d{0,40})?|\.\d{1,40})([eE][-+]?\d{1,3})?|[-+]?(inf|nan)", re.ASCII | re.IGNORECASE
 )
 
 
-#: The default options of labelling.
 DEFAULT_LABEL_OPTIONS = LabelOptions()
 
-#: The limit of `simplify`: polygons that are farther off have nothing to do with the object.
+#: The upper limit of `simplify`; coarser polygons no longer resemble the object.
 MAX_SIMPLIFY = 1000
 
 _MIN_AREA = re.compile(r"(\d{1,18})|(\d+(?:\.\d+)?|\.\d+)%", re.ASCII)
@@ -269,18 +268,18 @@ class MinArea:
             raise UsageError(f"invalid minimum area {quote(self.value)}", "Use pixels, or a percentage from 0 to 100.")
 
     def pixels(self, size: tuple[int, int]) -> int:
-        """Return the area in pixels, in an image of `size` (height, width)."""
+        """Return the area in pixels for an image of `size` (height, width)."""
         height, width = size
         return math.ceil(self.value / 100 * height * width) if self.percent else int(self.value)
 
     def __str__(self) -> str:
         """Return the text that `parse_min_area` reads."""
-        # Decimal digits only, without powers of ten.
+        # Decimal digits only, without an exponent.
         return f"{Decimal(repr(self.value)).normalize():f}%" if self.percent else str(int(self.value))
 
 
 def parse_min_area(area: object) -> MinArea:
-    """Return the area of a number of pixels or of a text such as "50" or "0.1%". Raise UsageError."""
+    """Parse a number of pixels, or a string such as "50" or "0.1%". Raise UsageError if it is not an area."""
     if isinstance(area, MinArea):
         return area
     if not isinstance(area, str):
@@ -299,33 +298,34 @@ def parse_min_area(area: object) -> MinArea:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileOptions:
-    """Options of label files.
+    """Options for label files.
 
-    `min_area` also takes pixels, and texts such as "0.1%". A `val_fraction` of None is the fraction of the existing folder.
+    `min_area` also accepts a number of pixels, or a string such as "0.1%". If `val_fraction` is None, the fraction already used
+    in the folder applies.
 
     Raises:
-        UsageError: A value is invalid.
+        UsageError: If a value is invalid.
     """
 
     # fmt: off
     instances: Instances = option("component", group=FILES, rare=True,
         help="One object per connected component, or per class.")
     min_area: MinArea = option(MinArea(1), metavar="AREA", group=FILES, rare=True,
-        help='Leave smaller objects out of formats that list objects: pixels, or percent of the image such as "0.1%".')
+        help='Omit smaller objects from formats that list objects: a number of pixels, or a part of the image such as "0.1%".')
     png_mode: PngMode = option("L", group=FILES, rare=True,
         help="Write masks as grey values (L), or with a palette (P) for tools that need one.")
     simplify: float | None = option(None, metavar="PIXELS", group=FILES, rare=True, sparse=True,
-        help="Simplify polygons for editing by hand: move the outline by up to this distance.  [default: follow the pixels]")
+        help="Simplify polygons for manual editing; their outlines move by up to this distance.  [default: follow the pixels]")
     names: Names = option("stem", group=FILES, rare=True, sparse=True,
-        help="Name the files of an image a.jpg by its stem (a.png), or in full (a.jpg.png), if a.png is an image too.")
+        help="stem: the mask of a.jpg is a.png; full: the mask is a.jpg.png, in case a.png is an image too.")
     val_fraction: float | None = option(None, metavar="0..1", group=FILES, rare=True, sparse=True,
         help="Fraction of images for YOLO's validation split (deterministic).  [default: as already in the folder, or 0]")
     # fmt: on
 
     def __post_init__(self) -> None:
         choose(self.instances, INSTANCES, "instances")
-        choose(self.png_mode, PNG_MODES, "mode of PNG files")
-        choose(self.names, NAMES, "names of files")
+        choose(self.png_mode, PNG_MODES, "PNG mode")
+        choose(self.names, NAMES, "file naming")
         _set(self, "min_area", parse_min_area(self.min_area))
         if self.simplify is not None:
             _set(self, "simplify", check_number("argument `simplify`", self.simplify))
@@ -345,13 +345,12 @@ class FileOptions:
     __repr__ = short_repr
 
     def image_record(self) -> dict[str, object]:
-        """Return the options that the files of an image depend on, as in run.json."""
+        """Return the options that affect an image's files, as run.json stores them."""
         return {name: value for name, value in record_of(self).items() if name != "val_fraction"}
 
     def record(self) -> dict[str, object]:
-        """Return the options as in run.json, without a `val_fraction` of 0."""
+        """Return the options as run.json stores them, without a `val_fraction` of 0."""
         return {**self.image_record(), **({"val_fraction": self.val_fraction} if self.val_fraction else {})}
 
 
-#: The default options of label files.
 DEFAULT_FILE_OPTIONS = FileOptions()

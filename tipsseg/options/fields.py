@@ -1,6 +1,6 @@
-"""Options as fields of records: a field states type, default, help, flag and group once.
+"""Define options as dataclass fields with a type, a default, help, a flag and a group.
 
-From these fields come the parameters of commands, the keywords of the library, the entries of run.json and the flags in messages.
+Command parameters, library keywords, run.json entries and the flags in messages are all derived from these fields.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tipsseg.errors import UsageError
 
 _Record = TypeVar("_Record")
 
-#: The groups of a command's help, in their order.
+#: The groups of a command's help, in order.
 TRUTH = "Truth masks"
 WHAT = "What to label"
 MODEL = "Model"
@@ -24,26 +24,26 @@ OTHER = "Other options"
 
 GROUPS = (TRUTH, WHAT, MODEL, FILES, IMAGES, MACHINES, OTHER)
 
-#: Named lists for shell completion.
+#: Names of the lists for shell completion.
 Completion = Literal["formats", "models", "presets"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """An option of a command, often a keyword of the library too.
+    """A command-line option, often also a keyword argument of the library.
 
     Attributes:
-        help: One or two sentences.
-        flag: The name after the two dashes. Empty: the name of the field.
+        help: The help text, in one or two sentences.
+        flag: The long flag without its dashes. If empty, the field's name.
         short: The letter or digit of the short flag.
         negatable: True if the option also has a --no- flag.
-        metavar: The value in the help. Empty for a switch and for choices.
-        group: The group in the help.
+        metavar: The placeholder of the value in the help. Empty for switches and choices.
+        group: The option's group in the help.
         rare: True if only --help-all prints the option.
-        choices: The values for shell completion, or the name of a list.
-        read: A function that converts the typed texts, if the record does not take a text.
-        sparse: True if run.json omits the default, because earlier versions did not have the option.
-        commands_give: The fixed value that commands pass instead of an option. None: commands have the option.
+        choices: The values for shell completion, or the name of a list of them.
+        read: A function that converts the typed strings, if the record does not accept strings.
+        sparse: True if run.json omits the default value, because earlier versions lacked the option.
+        commands_give: The fixed value that commands pass if they do not offer the option. None if they offer it.
     """
 
     help: str
@@ -59,35 +59,35 @@ class Option:
     commands_give: object = None
 
     def long(self, name: str) -> str:
-        """Return the long flag for a field of this name."""
+        """Return the long flag of the field `name`."""
         return f"--{self.flag or name.replace('_', '-')}"
 
     def flags(self, name: str) -> tuple[str, ...]:
-        """Return all flags for a field of this name."""
+        """Return all flags of the field `name`."""
         long = self.long(name)
         both = f"{long}/--no-{long[2:]}" if self.negatable else long
         return (both, f"-{self.short}") if self.short else (both,)
 
 
-def option(default: object, *, help: str, **more: Any) -> Any:  # noqa: A002  the word of the command line
-    """Return a dataclass field that is an option; `more` are attributes of Option."""
+def option(default: object, *, help: str, **more: Any) -> Any:  # noqa: A002  typer's word
+    """Return a dataclass field for an option; `more` are attributes of Option."""
     return field(default=default, metadata={"option": Option(help=help, **more)})
 
 
 def options_of(record: type) -> dict[str, tuple[Field[Any], Option]]:
-    """Return the fields of a record that are options, by name."""
+    """Return a record's option fields by name."""
     return {item.name: (item, item.metadata["option"]) for item in fields(record) if "option" in item.metadata}
 
 
 def choices_of(kind: object) -> tuple[str, ...]:
-    """Return the values of a Literal, also inside of a union; () for other types."""
+    """Return the values of a Literal, even inside a union, or () for other types."""
     if get_origin(kind) is Literal:
         return get_args(kind)
     return next((choices for part in get_args(kind) if (choices := choices_of(part))), ())
 
 
 def text_of(value: object) -> str:
-    """Return the value of an option as a user types it."""
+    """Return an option's value as a user would type it."""
     if isinstance(value, tuple | list):
         return ",".join(map(text_of, value))
     if isinstance(value, float):
@@ -96,7 +96,7 @@ def text_of(value: object) -> str:
 
 
 def record_of(options: Any) -> dict[str, object]:
-    """Return the options of a record as JSON values."""
+    """Return a record's options as JSON values."""
     return {
         name: _json_value(value)
         for name, (item, about) in options_of(type(options)).items()
@@ -111,7 +111,7 @@ def _json_value(value: object) -> object:
 
 
 def read_options(record: type[_Record], values: Mapping[str, object]) -> _Record:
-    """Read the options of a record from the values of run.json. Raise ValueError."""
+    """Build a record from the option values in run.json. Raise ValueError if one is missing or invalid."""
     given = {}
     for name, (_, about) in options_of(record).items():
         if name in values:
@@ -125,13 +125,13 @@ def read_options(record: type[_Record], values: Mapping[str, object]) -> _Record
 
 
 def short_repr(record: Any) -> str:
-    """Return the repr of a record with the fields that differ from their defaults."""
+    """Return a repr that shows only the fields that differ from their defaults."""
     values = {entry.name: (getattr(record, entry.name), entry.default) for entry in fields(record)}
     texts = [f"{name}={value!r}" for name, (value, default) in values.items() if value != default]
     return f"{type(record).__name__}({', '.join(texts)})"
 
 
 def take_options(record: type[_Record], keywords: Mapping[str, Any]) -> _Record:
-    """Return a record of the keywords that are its fields; None means the default."""
+    """Build a record from the keywords that are fields of it; None means the default."""
     names = {item.name for item in fields(record)}  # type: ignore[arg-type]  # a record is a dataclass
     return record(**{name: value for name, value in keywords.items() if name in names and value is not None})

@@ -1,6 +1,6 @@
-"""Keywords of the library's functions, typed for editors and type checkers.
+"""Typed keyword arguments of the library's functions, for editors and type checkers.
 
-The records of options define the keywords. These types repeat their names and types; a test keeps both equal.
+The option records define the keywords. These classes repeat their names and types; a test compares both.
 """
 
 from __future__ import annotations
@@ -20,23 +20,19 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class ViewKeywords(TypedDict, total=False):
-    """Keywords for the view of the model: a part of LabelOptions."""
+    """Keywords of LabelOptions for the model's view of an image."""
 
     mode: Mode
     short_side: int | None
 
 
 class LabelKeywords(ViewKeywords, total=False):
-    """Keywords of LabelOptions."""
-
     min_confidence: float
     refine: Refinement
     scales: Iterable[float] | float | str
 
 
 class FileKeywords(TypedDict, total=False):
-    """Keywords of FileOptions."""
-
     instances: Instances
     min_area: int | str | MinArea
     png_mode: PngMode
@@ -63,8 +59,6 @@ class ComputeKeywords(DeviceKeywords, total=False):
 
 
 class ModelKeywords(TypedDict, total=False):
-    """Keyword for the model."""
-
     model: str | Path
 
 
@@ -76,8 +70,6 @@ class ImageKeywords(TypedDict, total=False):
 
 
 class TruthKeywords(TypedDict, total=False):
-    """Keywords of TruthOptions."""
-
     layout: str | None
     ignore_index: int | None
     reduce_zero_label: bool
@@ -85,8 +77,6 @@ class TruthKeywords(TypedDict, total=False):
 
 
 class LabelFolderKeywords(LabelKeywords, FileKeywords, ComputeKeywords, ModelKeywords, ImageKeywords, total=False):
-    """Keywords of `label_folder`."""
-
     output: str | Path
     formats: Sequence[str] | None
     resume: bool
@@ -98,8 +88,6 @@ class LabelFolderKeywords(LabelKeywords, FileKeywords, ComputeKeywords, ModelKey
 
 
 class EncodeFolderKeywords(ViewKeywords, DeviceKeywords, ModelKeywords, ImageKeywords, total=False):
-    """Keywords of `encode_folder`."""
-
     scales: Iterable[float] | float | str
     feature_dtype: FeatureDtype | None
     shard: str | None
@@ -110,8 +98,6 @@ class EvaluateKeywords(TruthKeywords, LabelKeywords, FileKeywords, ComputeKeywor
 
 
 class ScoreMasksKeywords(TruthKeywords, total=False):
-    """Keywords of `score_masks`."""
-
     jobs: int | None
 
 
@@ -120,8 +106,6 @@ class FitTruthsKeywords(TruthKeywords, ViewKeywords, ComputeKeywords, ModelKeywo
 
 
 class CorrectKeywords(TypedDict, total=False):
-    """Keywords of `correct_folder`."""
-
     source_format: str | None
     add_classes: bool
     everything: bool
@@ -133,9 +117,9 @@ class CorrectKeywords(TypedDict, total=False):
 
 
 def with_keywords(typed: type, *records: type) -> Callable[[_Function], _Function]:
-    """Return a decorator that adds the keywords of the type `typed`, options of `records`, to a signature and its docstring.
+    """Return a decorator that adds the keywords of `typed` to a function's signature and docstring.
 
-    The decorated function refuses other keywords.
+    Their defaults and help texts come from the option `records`. The decorated function rejects other keywords.
     """
     hints = get_type_hints(typed)
     doc = ["", "    Keyword Args:"]

@@ -1,6 +1,6 @@
-"""Records of the options of a run: model and device, output folder, images, engine, truth masks, corrections.
+"""Option records for a run: model and device, output folder, images, engine, truth masks, corrections.
 
-Imports nothing slow: the help of the command needs this module.
+Keep imports fast here: the command's help loads this module.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ from tipsseg.util.printable import quote
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeOptions:
-    """Options of the model and the machine.
+    """Options for the model and the machine.
 
     Raises:
-        UsageError: A value is invalid on every machine.
+        UsageError: If a value is invalid on all machines.
     """
 
     # fmt: off
     model: str = option("l14", metavar="ID|DIR", short="m", group=MODEL, choices="models",
-        help="l14, b14, so400m14, g14, tiny, or a folder in the hub layout.")
+        help="Model id (l14, b14, so400m14, g14, tiny), or a folder in the Hugging Face layout.")
     device: str = option("auto", metavar="DEVICE", group=MODEL, choices=("auto", "cpu", "cuda", "mps"),
-        help="auto (cuda, then mps, then cpu), cpu, cuda, cuda:N or mps.")
+        help="auto (the first available of cuda, mps and cpu), cpu, cuda, cuda:N or mps.")
     dtype: str = option("auto", metavar="DTYPE", group=MODEL, choices=DTYPE_NAMES, rare=True,
-        help=f"{', '.join(DTYPE_NAMES)}. On a CPU, auto is bfloat16 if a measurement on the first run finds it faster by a "
-        "quarter, else float32.")
+        help=f"{', '.join(DTYPE_NAMES)}. On a CPU, auto means bfloat16 if the first run measures that it is at least 25% faster "
+        "than float32, else float32.")
     batch_size: int = option(8, metavar="N", group=MODEL, rare=True,
         help="Windows per batch on a GPU; a CPU processes one at a time.")
     features: Path | None = option(None, metavar="DIR", group=MODEL,
         help="Reuse the features in this folder, and add missing ones; see tipsseg encode.")
     jobs: int = option(None, metavar="N", group=IMAGES, rare=True,
-        help="Threads for decoding, labels and files.  [default: one per core, up to 32]")
+        help="Threads for decoding, labelling and writing files.  [default: one per core, up to 32]")
     max_pixels: int = option(MAX_PIXELS, metavar="N", group=IMAGES, rare=True,
-        help="Reject images with more pixels, as a protection against decompression bombs.")
+        help="Reject images with more pixels, to protect against decompression bombs.")
     use_cache: bool = option(False, commands_give=True,
         help="Cache text vectors and file hashes in the user cache folder.")
     # fmt: on
@@ -71,24 +71,25 @@ class ComputeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """Options of the output folder, and of the labels that it already has. Formats of None are those of its labels, or the default.
+    """Options for the output folder and the labels already in it.
+
+    If `formats` is None, the formats already in the folder apply, or the default formats.
 
     Raises:
-        UsageError: A value is invalid, or two exclude each other.
+        UsageError: If a value is invalid, or two values cannot be combined.
     """
 
     # fmt: off
     output: Path = option(Path("labels"), metavar="DIR", short="o", group=FILES, help="Output folder.")
     formats: tuple[str, ...] | None = option(None, metavar="NAMES", flag="format", short="f", group=FILES, choices="formats",
         read=split_names,
-        help=f"One or more, with commas: {{formats}}.  [default: as already in the folder, or {','.join(DEFAULT_FORMATS)}]")
+        help=f"One or more, separated by commas: {{formats}}.  [default: as already in the folder, or {','.join(DEFAULT_FORMATS)}]")
     resume: bool = option(True, negatable=True, group=IMAGES, rare=True,
-        help="Skip images that are labelled already, or label them again with the same classes.")
+        help="Skip images that are already labelled; argument `resume`=False labels them again with the same classes.")
     overwrite: bool = option(False, group=FILES,
-        help="Start over: remove the files of earlier runs from the output folder, except files edited since, such as "
-        "corrected masks.")
+        help="Start over: remove the files of earlier runs from the output folder, except edited files such as corrected masks.")
     replace_edited: bool = option(False, group=FILES, rare=True,
-        help="Also relabel images with edited files, and replace these files.")
+        help="Also relabel images whose files were edited by hand, overwriting the edits.")
     shard: Shard | None = option(None, metavar="I/N", group=MACHINES, rare=True,
         help="Label only part I of N parts, for several processes or machines; see tipsseg merge.")
     # fmt: on
@@ -111,13 +112,13 @@ class OutputOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreOptions:
-    """Options of the feature store of `encode`. Raises UsageError for invalid values."""
+    """Options for the feature store that `encode` writes. Raises UsageError if a value is invalid."""
 
     # fmt: off
     output: Path = option(MISSING, metavar="DIR", short="o", group=FILES, help="Feature folder.")
     feature_dtype: FeatureDtype | None = option(None, group=MODEL,
-        help="Dtype of stored features: float32 gives the same labels as no store, float16 takes half the disk space, int8 a "
-        "quarter.  [default: as already in the folder, or float16]")
+        help="Dtype of stored features: float32 gives the same labels as running the model, float16 takes half the disk space, "
+        "int8 a quarter.  [default: as already in the folder, or float16]")
     shard: Shard | None = option(None, metavar="I/N", group=MACHINES, rare=True,
         help="Encode only part I of N parts, for several processes or machines.")
     # fmt: on
@@ -132,7 +133,7 @@ class StoreOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """Options that select images. Raises UsageError for invalid numbers."""
+    """Options that select images. Raises UsageError if a number is invalid."""
 
     # fmt: off
     limit: int | None = option(None, metavar="N", group=IMAGES,
@@ -140,8 +141,8 @@ class ImageOptions:
     sample: int | None = option(None, metavar="N", group=IMAGES, rare=True,
         help="Process a random subset of N images (fixed seed); argument `limit` takes the first N.")
     retry_failed: bool = option(False, group=IMAGES, rare=True,
-        help="Process only images that failed before: those in PATHS, or all. Without classes, repeat the classes and options "
-        "of that run.")
+        help="Process only images that failed before: those in PATHS, or all. If no classes are given, use the classes and "
+        "options of that run.")
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -154,7 +155,7 @@ class ImageOptions:
 
 @dataclass(frozen=True, slots=True)
 class Ray:
-    """Actors of a Ray cluster and the GPUs per actor; every actor loads a model. Raises UsageError for invalid numbers."""
+    """Actors of a Ray cluster and GPUs per actor; every actor loads the model. Raises UsageError if a number is invalid."""
 
     actors: int
     gpus: float = 0.0
@@ -163,33 +164,33 @@ class Ray:
         if self.actors < 1:
             raise UsageError(f"argument `ray`={self}: at least one actor is needed", _RAY_HINT)
         if not 0 <= self.gpus < math.inf:
-            raise UsageError(f"argument `ray`={self}: {self.gpus:g} is not a number of GPUs", _RAY_HINT)
+            raise UsageError(f"argument `ray`={self}: {self.gpus:g} is not a valid number of GPUs", _RAY_HINT)
         if self.gpus > 1 and self.gpus != int(self.gpus):
-            raise UsageError(f"argument `ray`={self}: an actor uses a part of one GPU, or whole GPUs", _RAY_HINT)
+            raise UsageError(f"argument `ray`={self}: an actor uses a fraction of one GPU, or whole GPUs", _RAY_HINT)
 
     def __str__(self) -> str:
         return f"{self.actors}x{self.gpus:g}" if self.gpus else str(self.actors)
 
 
 def parse_ray(text: object) -> Ray:
-    """Parse a number of actors such as "4", or "4x0.5" with half a GPU per actor. Raise UsageError."""
+    """Parse a number of actors such as "4", or "4x0.5" with half a GPU per actor. Raise UsageError if it is neither."""
     if isinstance(text, Ray):
         return text
     if not (match := re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{0,9}\.?[0-9]{1,9}))?", str(text))):
-        raise UsageError(f"argument `ray`={text} is not a number of actors", _RAY_HINT)
+        raise UsageError(f"argument `ray`={text} is not a valid number of actors", _RAY_HINT)
     return Ray(int(match[1]), float(match[2] or 0))
 
 
-_RAY_HINT = "Write actors, or actors x GPUs per actor: 4, 4x1, or 4x0.5 for two actors per GPU."
+_RAY_HINT = "Write 4 for four actors, 4x1 for one GPU per actor, or 4x0.5 for two actors per GPU."
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """Options of the engine: this process, or a Ray cluster. Raises UsageError for invalid values."""
+    """Options for the engine: this process, or a Ray cluster. Raises UsageError if a value is invalid."""
 
     # fmt: off
     ray: Ray | None = option(None, metavar="ACTORS[xGPUS]", group=MACHINES, rare=True,
-        help="Label with actors of a Ray cluster: 4, or 4x0.5 with half a GPU per actor (pip install 'tipsseg[ray]').")
+        help="Label on a Ray cluster with this many actors: 4, or 4x0.5 for half a GPU per actor (pip install 'tipsseg[ray]').")
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -197,13 +198,13 @@ class EngineOptions:
             _set(self, "ray", parse_ray(self.ray))
 
 
-#: Benchmarks with known file names and ids of truth masks.
+#: Benchmarks whose truth masks have known file names and ids.
 LAYOUT_NAMES = ("ade20k", "cityscapes", "coco-stuff", "pascal-context-59", "pascal-context-60", "voc20", "voc21")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TruthOptions:
-    """Options of truth masks: file names and ids. Without a `layout` 0 is the background, and 1..N are the classes."""
+    """Options for reading truth masks: file names and ids. Without a `layout`, 0 is the background, and 1..N are the classes."""
 
     # fmt: off
     layout: str | None = option(None, metavar="NAME", group=TRUTH, choices=LAYOUT_NAMES,
@@ -213,7 +214,7 @@ class TruthOptions:
     reduce_zero_label: bool = option(False, group=TRUTH, rare=True,
         help="Ignore truth id 0, instead of scoring it as background.")
     zero_based: bool = option(False, group=TRUTH, rare=True,
-        help="Truth id 0 is the first class, not the background.")
+        help="Treat truth id 0 as the first class, not as background.")
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -223,7 +224,7 @@ class TruthOptions:
             False,
         ):
             raise UsageError(
-                f"argument `layout`={self.layout} defines the ids of the truth",
+                f"argument `layout`={self.layout} already defines the truth ids",
                 "Remove argument `ignore_index`, argument `reduce_zero_label` and argument `zero_based`.",
             )
         if self.reduce_zero_label and self.zero_based:
@@ -233,23 +234,23 @@ class TruthOptions:
             )
 
 
-#: The formats of corrections.
+#: Formats in which corrections can be imported.
 CORRECTION_FORMATS = ("png", "cvat", "hf", "coco", "labelme", "label-studio", "yolo")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorrectOptions:
-    """Options of importing corrections.
+    """Options for importing corrections.
 
-    Tools redraw objects: by default an object is unchanged if its outline moved by no more than a tool moves it, or if it only
-    lost its holes; with `exact` every pixel counts. `emptied` is for images without objects, if the corrections do not show whether
-    a person saw them; None refuses such images.
+    Editing tools redraw objects. By default, an object counts as unchanged if its outline moved no farther than a tool moves it,
+    or if it only lost its holes; with `exact`, every pixel counts. `emptied` applies to images without objects, if the corrections
+    do not show whether a person reviewed them; None rejects such images.
     """
 
     # fmt: off
     source_format: str | None = option(None, metavar="NAME", flag="format", short="f", choices=CORRECTION_FORMATS,
-        help=f"The format of the corrections: {', '.join(CORRECTION_FORMATS)}.  [default: detected]")
-    add_classes: bool = option(False, help="Add classes that the run does not have.")
+        help=f"Format of the corrections: {', '.join(CORRECTION_FORMATS)}.  [default: detected]")
+    add_classes: bool = option(False, help="Add classes that are missing from the run.")
     everything: bool = option(False, flag="all",
         help="Import all labels of a tipsseg folder, not only the edited ones.")
     replace_edited: bool = option(False, help="Also replace masks that were edited in place.")
@@ -262,7 +263,6 @@ class CorrectOptions:
     # fmt: on
 
 
-#: Import edited labels only.
 DEFAULT_CORRECT_OPTIONS = CorrectOptions()
 
 

@@ -1,4 +1,4 @@
-"""A shard: one part of the images, for a run on several processes."""
+"""Shards: parts of the images, for a run on several processes or machines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HINT = "Write the part and the number of parts: 1/8 to 8/8 for 8 processes."
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Part `index` (1..`count`) of `count` parts. Raises UsageError for invalid numbers."""
+    """Part `index` (1..`count`) of `count` parts. Raises UsageError if a number is invalid."""
 
     index: int
     count: int
@@ -33,14 +33,14 @@ class Shard:
         return f"{self.index}-of-{self.count}"
 
     def takes(self, name: str) -> bool:
-        """Return True if the image of this name (ImageRef.name) is in the shard: in exactly one, the same on every machine."""
+        """Return True if the image `name` (ImageRef.name) is in this shard. Every machine assigns it to the same shard."""
         digest = hashlib.sha256(name.encode("utf-8")).digest()
         return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
 
 
 def parse_shard(text: str) -> Shard:
-    """Parse a shard such as "3/8". Raise UsageError."""
-    # Nine digits: more parts than there are images.
+    """Parse a shard such as "3/8". Raise UsageError if it is invalid."""
+    # Nine digits allow more parts than any run has images.
     if not (match := re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)):
         raise UsageError(f"argument `shard`={text!r} is not a part of a run", _HINT)
     return Shard(int(match[1]), int(match[2]))

@@ -1,10 +1,10 @@
 "use strict";
-// The list of images: load the data chunk by chunk, filter it, and draw the visible thumbnails.
-// Names are untrusted: set them by textContent, value and setAttribute only.
+// The image list: load the data chunk by chunk, filter it, and draw the visible thumbnails.
+// Names are untrusted: set them only through textContent, value and setAttribute.
 
 const byId = (id) => document.getElementById(id);
 
-/** Make an element with properties and children, which are elements or texts. */
+/** Create an element with properties and children, which are elements or strings. */
 function element(tag, properties, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(properties || {})) {
@@ -52,7 +52,7 @@ function loadScript(address, failed) {
 function loadChunk(index) {
   const { chunks, images, ended } = page.run;
   page.complete = index >= chunks.length;
-  const state = ended ? "" : " The run has not ended.";
+  const state = ended ? "" : " The run is not finished.";
   byId("about").textContent = (page.complete ? `${images} images.` : `Loading: ${page.records.length} of ${images} images.`) + state;
   if (page.complete) {
     refresh();
@@ -89,7 +89,7 @@ function setMark(record, mark) {
   try {
     localStorage.setItem(marksKey(), JSON.stringify(page.marks));
   } catch {
-    byId("about").textContent = "This browser does not store marks of local pages: save the list before you close the page.";
+    byId("about").textContent = "This browser does not store marks for local pages: save the list before you close the page.";
   }
   redraw();
   writeList();
@@ -151,7 +151,7 @@ function refresh() {
   layOut();
 }
 
-/** The legend of the thumbnails. */
+/** Draw the legend of the thumbnails. */
 function drawColours() {
   const found = new Set(page.shown.flatMap((each) => each.classes.map((part) => part[0])));
   const entries = page.run.classes.filter((each) => found.has(each.id)).map((each) => [each.name, each.colour]);
@@ -159,12 +159,12 @@ function drawColours() {
   byId("colours").replaceChildren(...entries.map(([name, colour]) => element("li", {}, swatch(colour), name)));
 }
 
-// ---- state in the address, behind "#", for reload and Back ----
+// ---- state in the address, after "#", for reload and Back ----
 
 const fields = () => [...byId("filters").elements].filter((each) => each.id);
 const unset = (field) => (field.options ? field.options[0].value : field.defaultValue);
 
-/** Save filters, view and open image in the address: replace the current entry, or add one for Back with "pushState". */
+/** Save the filters, the view and the open image in the address. "pushState" adds a history entry, so that Back works. */
 function notePlace(how = "replaceState") {
   const place = new URLSearchParams();
   for (const field of fields()) if (field.value !== unset(field)) place.set(field.id, field.value);

@@ -1,11 +1,11 @@
 "use strict";
-// Statistics of classes over all images, classes in no image, and the confusion matrix if truth is known.
+// Class statistics over all images, classes in no image, and the confusion matrix if the truth is known.
 
 const BINS = 10;
 const EXAMPLES = 3;
 const WORST = 24;
 
-/** Make a button with a thumbnail that opens an image. */
+/** Create a button with a thumbnail that opens the image. */
 function exampleButton(record, what) {
   const text = `${record.image}: ${what}`;
   const view = element("img", { src: address("thumbnails", record.key, ".jpg"), alt: "", loading: "lazy" });

@@ -1,5 +1,5 @@
 "use strict";
-// The viewer of one image: its picture, labels and visible classes, and the label under the pointer.
+// The image viewer: the picture, its labels and visible classes, and the label under the pointer.
 
 const viewer = {
   index: -1,
@@ -104,7 +104,7 @@ const viewer = {
     if (lines) this.drawNames(context);
   },
 
-  /** Draw the names of classes. */
+  /** Draw the class names. */
   drawNames(context) {
     const [height, width] = this.size;
     const letters = Math.max(9, Math.round(Math.max(height, width) / 42));

@@ -1,1 +1,1 @@
-"""Read inputs other than arguments: a list of paths on stdin, the options of an earlier run."""
+"""Read lists of paths from stdin or a file, and the options of an earlier run."""

@@ -1,4 +1,4 @@
-"""Read the list of images of --only."""
+"""Read the list of images that --only names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tipsseg.errors import InputError, UsageError
 from tipsseg.util.files import describe_error, open_regular
 from tipsseg.util.printable import shell_line, shell_word
 
-#: Control characters that no list of paths has: all except separators and white space.
+#: Control characters that do not occur in a list of paths: all except separators and white space.
 _CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -21,12 +21,12 @@ def read_only(only: Path | None, null: bool, command: str, output: Path) -> list
 
     Args:
         only: A file, or - for stdin.
-        null: NUL separates a list on stdin. For a file, the separator is detected.
-        command: The command with the --only, for hints.
-        output: The output folder of the command, for hints.
+        null: True if NUL separates a list on stdin. A file's separator is detected.
+        command: The name of the command, for hints.
+        output: The command's output folder, for hints.
 
     Raises:
-        UsageError: For an empty list, a wrong separator on stdin, and a file that is not a list.
+        UsageError: If the list is empty, the file is not a list, or the list on stdin has the wrong separator.
         InputError: If the file cannot be read.
     """
     from tipsseg.runs.common.inputs import clean_entries

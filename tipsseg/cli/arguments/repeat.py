@@ -14,7 +14,7 @@ from tipsseg.store.spec import RunInfo
 from tipsseg.util.files import is_folder
 from tipsseg.vocabulary.vocabulary import Vocabulary
 
-_HINT = f"Name the {RUN_FILE} of an output folder, or the folder."
+_HINT = f"Name an output folder, or its {RUN_FILE}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +36,26 @@ class RepeatedRun:
         return {**run_options, "shard": shard, **spec.option_record()}
 
     def notes(self, info: RunInfo) -> list[str]:
-        """Return reasons why the new run may write other labels, although its options are the same."""
+        """Return reasons why the new run may write different labels despite the same options."""
         notes = []
         version = None if self.info.noted is None else self.info.noted.version
         if version != __version__:
-            notes.append(f"{self.path} is of tipsseg {version}, and this is {__version__}.")
+            notes.append(f"{self.path} was written by tipsseg {version}; this is {__version__}.")
         for name in {} if self.info.noted is None else self.info.noted.gone:
-            notes.append(
-                f"{self.path} uses --{name.replace('_', '-')}, which this version does not have; this run ignores it."
-            )
+            notes.append(f"{self.path} uses --{name.replace('_', '-')}, which this version lacks; this run ignores it.")
         if "model" in differences(self.info, info):
-            notes.append(f"The model has other files than the model of {self.path}.")
+            notes.append(f"The model's files differ from those in {self.path}.")
         earlier, new = self.info.spec, info.spec
         if earlier.labelled_in != new.labelled_in:
             store = "no feature folder" if earlier.features is None else str(earlier.features)
             notes.append(
-                f"{self.path} is of labels from features in {earlier.labelled_in} ({store}); this run uses {new.labelled_in}."
+                f"The run of {self.path} used features in {earlier.labelled_in} ({store}); this run uses {new.labelled_in}."
             )
         return notes
 
 
 def read_run_file(path: Path) -> RepeatedRun:
-    """Read a run.json, or the run.json of an output folder. Raise UsageError."""
+    """Read a run.json, or the run.json of an output folder. Raise UsageError if it cannot be read."""
     path = path / RUN_FILE if is_folder(path) else path
     try:
         return RepeatedRun(path, read_record(path, _HINT))

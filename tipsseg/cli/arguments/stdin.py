@@ -18,13 +18,13 @@ _PICTURES = ((0, b"\x89PNG\r\n\x1a\n"), (0, b"\xff\xd8\xff"), (0, b"GIF8"), (0, 
 
 
 def is_list(paths: Sequence[str]) -> bool:
-    """Return True if the arguments ask for a list on stdin. Raise UsageError for paths that cannot be meant."""
+    """Return True if the arguments ask for a list on stdin. Raise UsageError for an empty path, a URL, or - among other paths."""
     if list(paths) == ["-"]:
         return True
     if "" in paths:
-        raise UsageError("the path of an image is empty", EMPTY_PATH)
+        raise UsageError("an image path is empty", EMPTY_PATH)
     if "-" in paths:
-        raise UsageError("- stands for a list on stdin and cannot be mixed with other paths")
+        raise UsageError("- reads a list from stdin and cannot be combined with other paths")
     urls = [path for path in paths if "://" in path]
     if urls:
         raise UsageError(f"URLs are not supported: {urls[0]}", f"Download the image: curl -O {shell_word(urls[0])}")
@@ -32,14 +32,14 @@ def is_list(paths: Sequence[str]) -> bool:
 
 
 def sources(paths: Sequence[str], null: bool) -> dict[str, Any]:
-    """Return the `paths` of a Choice, or its `entries` if the arguments ask for a list on stdin. Raise UsageError."""
+    """Return the keyword of a Choice: `entries` for a list on stdin, else `paths`. Raise UsageError as `is_list` does."""
     return {"entries": entries(null)} if is_list(paths) else {"paths": tuple(map(Path, paths))}
 
 
 def entries(null: bool) -> Iterator[bytes]:
-    """Return the entries of the list on stdin, which arrive one by one. Wait for the first.
+    """Wait for the first entry of the list on stdin, and return an iterator over all entries.
 
-    Raise UsageError, now or later, for an empty list and for a wrong separator.
+    Raise UsageError if the list is empty or has the wrong separator. The iterator raises UsageError too.
     """
     remaining = split_entries(_stdin_blocks(), null)
     first = next((entry for entry in remaining if entry.strip()), None)
@@ -49,7 +49,7 @@ def entries(null: bool) -> Iterator[bytes]:
 
 
 def split_entries(blocks: Iterable[bytes], null: bool) -> Iterator[bytes]:
-    """Split the blocks of a list at NUL, or at line ends. Raise UsageError if the list has the other separator."""
+    """Split the blocks of a list at NUL or at newlines. Raise UsageError if the list has the other separator."""
     separator = b"\0" if null else b"\n"
     rest, separated = b"", False
     for block in blocks:
@@ -59,7 +59,7 @@ def split_entries(blocks: Iterable[bytes], null: bool) -> Iterator[bytes]:
         separated = separated or bool(whole)
         yield from whole
     if null and not separated and b"\n" in rest.rstrip():
-        raise UsageError("the list on stdin has lines and no NUL", "Remove -0.")
+        raise UsageError("the list on stdin is separated by newlines, not NUL", "Remove -0.")
     if rest:
         yield rest
 
@@ -70,7 +70,7 @@ def _stdin_blocks() -> Iterator[bytes]:
     try:
         # Unbuffered: a block arrives as soon as it is written, and the thread that waits for it holds no lock.
         stream: Any = FileIO(sys.stdin.fileno(), closefd=False)
-    except (OSError, ValueError):  # stdin is not a file, as under a test runner
+    except (OSError, ValueError):  # stdin is not a file, for example under a test runner
         stream = sys.stdin.buffer
     first = True
     while block := stream.read(1 << 16):

@@ -16,11 +16,11 @@ EPILOG = """\b
 Examples:
   tipsseg check labels/
   tipsseg check labels/ --images /mnt/photos
-  tipsseg check feats/             (a folder of tipsseg encode)
+  tipsseg check feats/             (a feature folder)
 
 \b
-Every problem is a line on stdout: the file and what is wrong. Missing images
-are counted on stderr.
+Prints one line per problem on stdout: the file and what is wrong with it.
+Prints the number of missing images on stderr.
 Exit code: 0 no problems, 1 problems, 2 usage error.
 """
 
@@ -35,7 +35,7 @@ def check(
     images: opt.Images = None,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Verify an output folder: files, sizes, ids, areas, annotations, and that the images are unchanged. Or a feature folder."""
+    """Verify an output folder (files, sizes, ids, areas, annotations, unchanged images) or a feature folder."""
     from tipsseg.runs.check.features import check_store, is_store
     from tipsseg.runs.check.folder import check_folder
 

@@ -34,7 +34,7 @@ Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-# If the shell splits a list of formats at a space, its rest arrives as extra arguments.
+# If the shell splits a list of formats at a space, the rest arrives as extra arguments.
 @command(app, EPILOG, context_settings={"allow_extra_args": True})
 def convert(
     context: typer.Context,

@@ -39,7 +39,7 @@ def correct(
     compute: Annotated[ComputeOptions, Only("max_pixels")],
     source: Annotated[
         Path,
-        Option(help="File, folder or zip with the corrected labels.", flag="from", metavar="SOURCE"),
+        Option(help="File, folder or zip archive with the corrected labels.", flag="from", metavar="SOURCE"),
     ],
     jsonl: Annotated[
         bool, Option(help="Print one JSON object per corrected mask on stdout, instead of its path.")

@@ -19,7 +19,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def doctor(compute: Annotated[ComputeOptions, Only("device", "dtype")]) -> None:
     """Check this installation: versions, devices, numbers, cache and weights. Uses no network.
 
-    Exit code: 0 no failures, 1 a line begins with FAIL.
+    Exit code: 0 if all checks pass, 1 if a check fails.
     """
     from tipsseg.runs.doctor.report import examine
 

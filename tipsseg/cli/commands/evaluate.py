@@ -34,9 +34,9 @@ Examples:
 \b
 Truth masks hold ids: 0 background (scored as a class), 1..N the classes in
 the order given, 255 ignored. For other ids see --ignore-index, --layout and,
-in --help-all, --reduce-zero-label and --zero-based. A truth mask has the
-relative path of its image, or its file name. One confusion matrix counts all
-pixels, at the size of the truth.
+in --help-all, --reduce-zero-label and --zero-based. A truth mask is named
+after its image: the same relative path, or the same file name. One confusion
+matrix counts all pixels, at the size of the truth.
 Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
 
@@ -45,17 +45,17 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scoring:
-    """Settings of the masks, the scores and the files."""
+    """Options for the masks to score and the files to write."""
 
     # fmt: off
     gt: Path = option(MISSING, metavar="DIR", group=TRUTH, help="Folder of the truth masks.")
     pred: Path | None = option(None, metavar="DIR", group=TRUTH,
-        help="Score the masks in this folder, or in this output folder of a run.")
+        help="Folder of masks to score, or an output folder of tipsseg label.")
     as_json: bool = option(False, flag="json", group=FILES, help="Print the scores as one JSON object.")
     output: Path | None = option(None, metavar="DIR", short="o", group=FILES,
-        help="Folder for eval.json, confusion.csv and --format.")
+        help="Folder for eval.json, confusion.csv and the labels of --format.")
     report: bool = option(False, group=FILES,
-        help="Also write the page of tipsseg report for the labels, with the matrix and the worst images.")
+        help="Also write the HTML page of tipsseg report, with the confusion matrix and the worst images.")
     formats: tuple[str, ...] | None = option(None, metavar="NAMES", flag="format", short="f", group=FILES, choices="formats",
         read=split_names,
         help="Also write the labels. " + opt.FORMAT_HELP)
@@ -159,7 +159,7 @@ def _evaluate_model(
 
 
 def _refuse_together(context: typer.Context, scoring: Scoring) -> None:
-    """Raise UsageError for arguments that exclude each other."""
+    """Raise UsageError for arguments that cannot be combined."""
     images, pred = bool(context.params["paths"]), scoring.pred is not None
     if images == pred:
         raise UsageError(
@@ -175,18 +175,20 @@ def _refuse_together(context: typer.Context, scoring: Scoring) -> None:
         labelling += ["--null"] * scoring.null + writing
         for flag in labelling:
             if flag not in ("--jobs", "--max-pixels"):
-                raise UsageError(f"{flag} is for labelling, and --pred scores masks without labelling")
+                raise UsageError(f"{flag} is for labelling, but --pred scores existing masks")
     if scoring.formats is None:
         for flag in writing:
             raise UsageError(
-                f"{flag} is for the labels that --format writes", "Add --format coco, and a folder with -o."
+                f"{flag} is for the labels that --format writes", "Add --format coco, and set a folder with -o."
             )
     elif pred or scoring.output is None:
-        raise UsageError("--format writes labels of images into a folder", "Name images, and a folder with -o.")
+        raise UsageError(
+            "--format needs images to label and an output folder", "Name images, and set a folder with -o."
+        )
 
 
 def _refuse_report(scoring: Scoring, paths: Sequence[str] | None) -> None:
-    """Raise UsageError if there are no labels for the page."""
+    """Raise UsageError if the page would have no labels to show."""
     from tipsseg.store.run_record import RUN_FILE
 
     if scoring.output is None:

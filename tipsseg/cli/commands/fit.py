@@ -30,7 +30,7 @@ Examples:
   tipsseg label photos/ --vocab farm.fit -o better
 
 \b
-Ignores pixels of 255. A class that the masks lack, or that they do not
+Ignores pixels of id 255. A class that the masks lack, or that they do not
 improve, keeps its text vector. Can learn classes that the model has no words
 for. Prints the IoU per class on held-out images on stdout, and everything else
 on stderr.
@@ -42,7 +42,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitting:
-    """Settings of the masks and of the file to write."""
+    """Options for the masks to learn from and the file to write."""
 
     # fmt: off
     output: Path = option(MISSING, metavar="FILE", short="o", group=FILES,
@@ -116,7 +116,7 @@ def _truth_masks(paths: list[str], gt: Path, truth: TruthOptions, spec: RunSpec,
 
 
 def _refuse_together(context: typer.Context, paths: list[str], fitting: Fitting) -> None:
-    """Raise UsageError for arguments that exclude each other."""
+    """Raise UsageError for arguments that cannot be combined."""
     if fitting.gt is not None:
         if fitting.images is not None:
             raise UsageError(
@@ -128,10 +128,10 @@ def _refuse_together(context: typer.Context, paths: list[str], fitting: Fitting)
             if record is not ComputeOptions or flag == "--model":
                 raise UsageError(
                     f"{flag} needs --gt; without --gt the run's own settings apply",
-                    f"Remove {flag}, or name images, and the folder of their masks with --gt.",
+                    f"Remove {flag}, or name images and set the folder of their masks with --gt.",
                 )
     if len(paths) > 1:
         raise UsageError(
             f"fit takes one output folder, got {len(paths)}",
-            "Name one output folder, or images, and the folder of their masks with --gt.",
+            "Name one output folder, or name images and set the folder of their masks with --gt.",
         )

@@ -47,7 +47,7 @@ Exit code: 0 success; 1 an error, or an image failed; 2 usage error;
 
 
 def _options_of_earlier_run(values: Mapping[str, Any], is_given: Callable[[str], bool]) -> dict[str, object]:
-    """Return the options of an earlier run for those that are absent: of --from, or of the run that --retry-failed retries."""
+    """Return an earlier run's values for absent options: those of --from, or of the run that --retry-failed retries."""
     path = values["from_run"]
     if path is None and values["retry_failed"] and all(values.get(name) is None for name in _QUESTION):
         path = _run_to_retry(Path(values["output"]), values["shard"])
@@ -63,14 +63,14 @@ _QUESTION = tuple(options_of(opt.Question))
 
 
 def _run_to_retry(output: Path, shard: str | None) -> Path:
-    """Return the state folder of the run whose failed images are retried."""
+    """Return the state folder of the run whose failed images to retry."""
     from tipsseg.options.shard import parse_shard
     from tipsseg.store.run_record import find_run
     from tipsseg.store.shards import state_folder
 
     state = state_folder(output, None if shard is None else parse_shard(shard))
     if find_run(state) is None:
-        raise InputError(f"no run in {state}, so nothing to retry", "Remove --retry-failed.")
+        raise InputError(f"nothing to retry: no run in {state}", "Remove --retry-failed.")
     return state
 
 
@@ -91,7 +91,7 @@ def label(
     from_run: Annotated[
         Path | None,
         Option(
-            help="Repeat a run with the model, classes and options of its run.json; options on the command line override it.",
+            help="Repeat a run with the model, classes and options of its run.json; options on the command line override them.",
             flag="from",
             metavar="FILE|DIR",
             group=WHAT,
@@ -145,7 +145,7 @@ def _refuse_mistakes(
     images: ImageOptions,
     printing: opt.Printing,
 ) -> None:
-    """Raise UsageError for arguments that exclude each other, or that the shell split."""
+    """Raise UsageError for arguments that cannot be combined, or that the shell split."""
     from tipsseg.runs.common.image_list import check_choice
 
     values.refuse_split_lists(paths, question.classes, output.formats)
@@ -153,12 +153,12 @@ def _refuse_mistakes(
     printing.check(paths, "labels")
     for is_given, flag in ((not output.resume, "--no-resume"), (output.overwrite, "--overwrite")):
         if images.retry_failed and is_given:
-            raise UsageError(f"--retry-failed resumes a run, and {flag} does not", "Use one of them.")
+            raise UsageError(f"--retry-failed resumes a run, but {flag} does not", "Use one of them.")
 
 
 @contextmanager
 def _commands_to_paste(output: Path) -> Iterator[None]:
-    """Add whole commands to the error about a folder with labels of another run."""
+    """Add complete commands to the error for a folder with another run's labels."""
     try:
         yield
     except OtherRunError as error:
@@ -168,14 +168,14 @@ def _commands_to_paste(output: Path) -> Iterator[None]:
         if error.covered:
             ways["start over in this one, and keep corrected masks"] = f"{command} -o {same} --overwrite"
         if error.features is not None:
-            ways["use the features of that run"] = f"{command} -o {same} --features {shell_word(str(error.features))}"
+            ways["use that run's features"] = f"{command} -o {same} --features {shell_word(str(error.features))}"
         hint = ", or ".join(ways)
         error.hint, error.commands = f"{hint[0].upper()}{hint[1:]}:", tuple(ways.values())
         raise
 
 
 def _without_output(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments without the output folder, and without --no-resume, which has no meaning in another folder."""
+    """Return the arguments without the output folder, and without --no-resume, which does not apply to another folder."""
     others: list[str] = []
     skip = False
     for word in arguments:
@@ -208,7 +208,7 @@ def _again(repeated: RepeatedRun, vocab: str | None) -> values.Asked:
         name = vocabulary.source or "FIT"
         place = "are not in run.json" if vocab is None else f"are not in {vocab}"
         raise UsageError(
-            f"{repeated.path} is of a run with the fitted vectors of {name}, which {place}",
-            f"Name that file too: --vocab {name}",
+            f"the run of {repeated.path} used the fitted vectors of {name}, which {place}",
+            f"Name that file with --vocab {name}",
         )
     return values.Asked(vocabulary, fitted)

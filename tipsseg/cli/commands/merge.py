@@ -17,11 +17,11 @@ Examples:
   tipsseg merge node1/ node2/ -o labels/  (join shards, or runs)
 
 \b
--o names a new folder; or the only OUT, which has all shards, and one run
-replaces them. Merging into a new folder copies the files.
+-o names a new folder, or the only OUT. A new folder gets copies of the files.
+If OUT has all shards of a run, one run replaces them.
 All runs need the same model and the same vocabulary, and no image twice.
-Run the same command again to resume a stopped merge. Paths of files for the
-whole run go to stdout, everything else to stderr.
+Run the same command again to resume an interrupted merge. Paths of files for
+the whole run go to stdout, everything else to stderr.
 Exit code: 0 success, 1 error, 2 usage error.
 """
 
@@ -34,7 +34,7 @@ def merge(
     folders: Annotated[
         list[Path], typer.Argument(metavar="OUT", parser=path_of("a folder"), help="Output folders of tipsseg label.")
     ],
-    output: Annotated[Path, opt.output_option("A new folder, or the only OUT, if it has all shards.")],
+    output: Annotated[Path, opt.output_option("A new folder, or the only OUT if it has all shards.")],
     null: opt.NullResults = False,
     quiet: opt.Quiet = False,
 ) -> None:

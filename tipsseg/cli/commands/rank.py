@@ -25,7 +25,7 @@ estimates from confidences and from the borders of objects. Moves an image
 back if a similar one comes before it (by --features, else by the labels), and
 forward if it has a class that no image before it has. Leaves out images with
 corrected masks, and failed images.
-Exit code: 0 success; 1 an error, or an image of --only is not labelled;
+Exit code: 0 success; 1 an error, or an image in --only is not labelled;
 2 usage error.
 """
 
@@ -55,7 +55,7 @@ def rank(
     from tipsseg.util.files import json_bytes
 
     if null and jsonl and str(only) != "-":
-        raise UsageError("-0 separates paths, and --jsonl prints none", "Remove -0.")
+        raise UsageError("-0 separates paths, but --jsonl prints no paths", "Remove -0.")
     with Progress(quiet, null=null, wording=as_typed) as progress:
         paths = read_only(only, null, "rank", output)
         order, unknown = rank_folder(output, features, paths, images, limit, progress)

@@ -22,9 +22,9 @@ Examples:
 
 \b
 Open report/index.html in a browser; it needs no network and no server. Images
-are in the order of tipsseg rank. After labels changed, the same command draws
-only the changed images again. The path of the page goes to stdout, everything
-else to stderr.
+are in the order of tipsseg rank. If labels change, run the same command again:
+it redraws only the changed images. The path of the page goes to stdout,
+everything else to stderr.
 Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
 
@@ -37,12 +37,12 @@ def report(
     output: opt.Folder,
     compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
     target: Annotated[
-        Path | None, opt.output_option("Folder of the page.  [default: report, in the output folder]")
+        Path | None, opt.output_option("Folder for the page.  [default: report/ in the output folder]")
     ] = None,
     images: opt.Images = None,
     features: opt.KeptFeatures = None,
     palette: Annotated[
-        Palette, Option(help="own: the colours of the classes; safe: colours for every kind of colour vision.")
+        Palette, Option(help="own: the classes' own colours; safe: a colour-blind-safe palette.")
     ] = PALETTES[0],
     null: opt.NullResults = False,
     quiet: opt.Quiet = False,

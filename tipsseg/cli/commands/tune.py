@@ -24,10 +24,10 @@ Examples:
   tipsseg label photos/ --vocab farm.toml
 
 \b
-label writes pixels below the minimum confidence of their class as 255. tune
-chooses it from the edited masks of a run, with a margin if these are few, and
-reports the precision on images held out of the choice. Numbers go to stdout,
-everything else to stderr.
+tipsseg label writes pixels below the minimum confidence of their class as
+255. This command chooses the minimum confidences from the edited masks of a
+run, with a safety margin if there are few masks, and reports the precision on
+held-out images. Numbers go to stdout, everything else to stderr.
 Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
 
@@ -37,17 +37,17 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """Settings of the choice and of the file to write."""
+    """Options for tuning and the file to write."""
 
     # fmt: off
     output: Path = option(MISSING, metavar="FILE", short="o", group=FILES,
         help="Vocabulary file to write: .toml, or .fit with --vocab or --temperature.")
     precision: float | None = option(None, metavar="0..1", group=WHAT,
-        help="Choose minimum confidences that leave this fraction of the pixels of every class correct.")
+        help="Choose minimum confidences at which this fraction of each class's labelled pixels is correct.")
     temperature: bool = option(False, group=WHAT,
-        help="Fit the temperature of the softmax, so that confidences match precision.")
+        help="Fit the softmax temperature, so that confidences match precision.")
     vocab: Path | None = option(None, metavar="FIT", group=WHAT,
-        help="The .fit of the run, if it was labelled with one.")
+        help="The .fit file that the run was labelled with, if any.")
     images: Path | None = option(None, metavar="DIR", help=opt.IMAGES_HELP)
     overwrite: bool = option(False, group=FILES, help="Replace an existing file.")
     as_json: bool = option(False, flag="json", group=FILES, help="Print the numbers as one JSON object.")
@@ -67,8 +67,8 @@ def tune(folder: opt.Folder, asked: Tuning, compute: Annotated[ComputeOptions, W
     check_precision(asked.precision, temperature=asked.temperature)
     if asked.vocab is not None and not is_fit(asked.vocab):
         raise UsageError(
-            f"--vocab {asked.vocab} is not a .fit file; the run names its classes itself",
-            "Remove --vocab, or name the .fit that the run was labelled with.",
+            f"--vocab {asked.vocab} is not a .fit file; the classes come from the run",
+            "Remove --vocab, or name the .fit file that the run was labelled with.",
         )
     check_target(asked.output, fitted=asked.temperature or asked.vocab is not None, overwrite=asked.overwrite)
     fitted = None if asked.vocab is None else values.read_fit(asked.vocab)

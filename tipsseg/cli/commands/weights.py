@@ -17,13 +17,15 @@ app = typer.Typer(
 
 Models = Annotated[
     list[str] | None,
-    typer.Argument(metavar="ID", autocompletion=complete_models, help="Ids of models.  [default: all]"),
+    typer.Argument(
+        metavar="ID", autocompletion=complete_models, help="Model ids: l14, b14, so400m14, g14, tiny.  [default: all]"
+    ),
 ]
 
 
 @app.command("list", cls=Command)
 def list_weights() -> None:
-    """List the models of weights.lock, and which of them are downloaded."""
+    """List the models in weights.lock, and whether they are downloaded."""
     from tipsseg.weights import fetching
     from tipsseg.weights.lock import read_lock
 
@@ -45,11 +47,9 @@ def list_weights() -> None:
 def download(
     models: Annotated[
         list[str],
-        typer.Argument(
-            metavar="ID", autocompletion=complete_models, help="Ids of models: l14, b14, so400m14, g14, tiny."
-        ),
+        typer.Argument(metavar="ID", autocompletion=complete_models, help="Model ids: l14, b14, so400m14, g14, tiny."),
     ],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not print progress bars.")] = False,
 ) -> None:
     """Download models into the hub cache, and verify them."""
     from tipsseg.weights import fetching
@@ -61,9 +61,9 @@ def download(
 
 @app.command(cls=Command)
 def verify(models: Models = None) -> None:
-    """Hash the downloaded files again; remove a wrong one, with an error.
+    """Verify the hashes of downloaded files. If a hash is wrong, remove the file and stop with an error.
 
-    The exit code is also 1 if a named model is not downloaded.
+    The exit code is 1 if a hash is wrong, or if a named model is not downloaded.
     """
     from tipsseg.weights import fetching
     from tipsseg.weights.lock import get_model, read_lock
@@ -82,7 +82,7 @@ def verify(models: Models = None) -> None:
 
 @app.command(cls=Command)
 def lock(models: Models = None) -> None:
-    """Ask the hub for sizes and hashes of the pinned revisions, and write them to weights.lock."""
+    """Fetch the sizes and hashes of the pinned revisions from the hub, and write them to weights.lock."""
     from tipsseg.weights import fetching
     from tipsseg.weights.lock import find_lock, get_model, read_lock, write_lock
 
@@ -96,7 +96,7 @@ def lock(models: Models = None) -> None:
 
 @app.command("path", cls=Command)
 def show_path(
-    model: Annotated[str, typer.Argument(metavar="ID", autocompletion=complete_models, help="Id of a model.")],
+    model: Annotated[str, typer.Argument(metavar="ID", autocompletion=complete_models, help="Model id.")],
 ) -> None:
     """Print the folder of a downloaded model."""
     from tipsseg.weights import fetching

@@ -38,28 +38,28 @@ def convert_folder(
     only: Iterable[Path] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> int:
-    """Write the labels in an output folder in more formats, with the same bytes as its run would have written.
+    """Write the labels in an output folder in more formats, byte for byte as its run would have written them.
 
-    Skip files that exist, and resume an interrupted conversion. If a person corrected the mask of an image, update all formats of
-    the image from the mask. Never overwrite other files that a person edited. Memory grows by a name and an offset per image.
+    Skip files that exist, and resume an interrupted conversion. If a person corrected an image's mask, update all formats of the
+    image from the mask. Never overwrite other edited files. Memory use grows by a name and an offset per image.
 
     Args:
         output: The output folder.
         formats: The names of the formats.
         images: The folder of the images, if they have moved.
-        jobs: Threads.
+        jobs: The number of threads.
         progress: Prints progress, results and notes.
-        val_fraction: Replace the run's fraction, see FileOptions.
-        only: Convert only the images with these paths. None converts all.
-        max_pixels: Refuse images with more pixels.
+        val_fraction: Replaces the run's fraction, see FileOptions.
+        only: The paths of the images to convert. None converts all images.
+        max_pixels: Images with more pixels are rejected.
 
     Returns:
         The number of failed images and unknown paths in `only`.
 
     Raises:
-        UsageError: An argument is invalid.
-        InputError: The folder lacks labels or images that the formats need.
-        OutputError: The folder cannot be written.
+        UsageError: If an argument is invalid.
+        InputError: If the folder lacks labels or images that the formats need.
+        OutputError: If the folder cannot be written.
     """
     check_image_root(images)
     with change_run(output, max_pixels=max_pixels) as changes:
@@ -81,7 +81,7 @@ def convert_folder(
 
 @dataclass(slots=True)
 class _Notes:
-    """Facts about all images for the notes at the end, see `Converted`."""
+    """Totals over all images for the notes at the end, see `Converted`."""
 
     rough: int = 0
     corrected: int = 0
@@ -113,15 +113,13 @@ class _Notes:
             progress.note(f"Did not overwrite {first}{more}: edited by hand.")
         if self.rough:
             progress.note(
-                f"The score of {pluralize(self.rough, 'object')} is the mean confidence of its class in the image, "
+                f"For {pluralize(self.rough, 'object')}, the score is the mean confidence of the class in the image, "
                 f"because {output} stores no object scores."
             )
         note_polygon_quality(progress, self.quality)
 
 
 class _Converter:
-    """One conversion of a folder."""
-
     def __init__(
         self, changes: RunChanges, formats: Sequence[str], root: Path | None, only: Collection[str] | None
     ) -> None:
@@ -185,7 +183,7 @@ class _Converter:
                 )
 
     def _is_missing(self, name: str, entry: ManifestEntry, ref: ImageRef) -> bool:
-        # Rows that contain the path of the image are outdated after it has moved.
+        # Rows that contain the image's path are outdated once the image has moved.
         form = FORMATS[name]
         if self._moved and form.needs_image and form.has_rows and form.link_folder is None:
             return True

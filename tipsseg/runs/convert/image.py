@@ -28,7 +28,7 @@ from tipsseg.util.ownership import StagedFile, digest_of
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An image to convert, and the requested formats that lack it."""
+    """An image to convert, and the requested formats that it is missing from."""
 
     ref: ImageRef
     image: RunImage
@@ -46,10 +46,10 @@ class Converted:
         entry: Its new manifest entry.
         rows: Its rows for files of the whole run, by format.
         polygon_quality: The fit of the new polygons.
-        rough: The number of objects whose score is the mean of their class.
-        corrected: The labels come from a mask that a person corrected.
-        edited: Files of the formats that a person edited; they are not overwritten.
-        dropped: Formats that no longer have the image, because they need the picture, which is missing or has changed.
+        rough: The number of objects whose score is only the mean of their class.
+        corrected: True if the labels come from a mask that a person corrected.
+        edited: Files that a person edited, which are not overwritten.
+        dropped: Formats that no longer contain the image, because they need the picture, and it is missing or has changed.
         formats: The written formats.
     """
 
@@ -68,7 +68,7 @@ class Converted:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """The formats of an image to write and to drop, and files that a person edited and that are not overwritten."""
+    """The formats to write and to drop for an image, and edited files, which are not overwritten."""
 
     write: tuple[str, ...]
     edited: tuple[Path, ...]
@@ -85,7 +85,7 @@ class _Stored:
         top: The best classes of each patch; None if no format needs them.
         summary: The summary of the labels, see `summary.label_summary`.
         scores: The scores of the objects.
-        corrected: The labels come from a mask that a person corrected, or restored after a correction.
+        corrected: True if the labels come from a mask that a person corrected, or restored after a correction.
     """
 
     labels: LabelArray
@@ -98,14 +98,14 @@ class _Stored:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """Convert images into the requested `formats`, and update `followers`, other formats of the run, from corrected masks."""
+    """Convert images into the requested `formats`, and update `followers`, the run's other formats, from corrected masks."""
 
     context: RunContext
     formats: tuple[str, ...]
     followers: tuple[str, ...]
 
     def convert(self, item: Item) -> Converted | Unchanged | Failed:
-        """Convert one image. Thread-safe. Raises OutputError if the run cannot go on."""
+        """Convert one image. Thread-safe. Raises OutputError if a file cannot be written."""
         try:
             correction = item.image.correction()
             choice = self._choose_formats(item, correction)
@@ -116,7 +116,7 @@ class Conversion:
             return Failed(item.ref, error)
 
     def _choose_formats(self, item: Item, correction: Mask | None) -> _Choice:
-        """Choose the formats to write. Raises ImageError if a requested format needs the picture and it has changed."""
+        """Choose the formats to write. Raises ImageError if a requested format needs the picture, but it has changed."""
         ref, entry = item.ref, item.image.entry
         digest = None if correction is None else correction.digest
         wanted = item.missing
@@ -190,7 +190,7 @@ class Conversion:
         )
 
     def _read(self, image: RunImage, formats: tuple[str, ...], correction: Mask | None) -> _Stored:
-        """Read the labels of an image, and the confidences that these formats need. Raises ImageError."""
+        """Read an image's labels, and the confidences that the formats need. Raises ImageError if a file cannot be read."""
         entry, classes = image.entry, self.context.classes
         mask = image.persons_mask(correction)
         confidence, top = None, None
@@ -208,7 +208,7 @@ class Conversion:
 
 
 def _changed_image(ref: ImageRef, formats: list[str], *, corrected: bool) -> ImageError:
-    """Return the error for a picture that is missing or has changed; `corrected`: a person corrected its mask."""
+    """Return the error for a missing or changed picture; `corrected` is True if a person corrected its mask."""
     without = f"or leave out {' and '.join(formats)}."
     if not is_file(ref.path):
         return ImageError(ref.path, "no such file", f"Set the folder of the images with argument `images`, {without}")

@@ -15,11 +15,11 @@ from tipsseg.util.record_paths import actual_name
 def find_only(
     entries: Iterable[ManifestEntry], paths: Iterable[Path], images: Path | None
 ) -> tuple[set[str], list[Path]]:
-    """Return the names of the images with these paths, and the paths that match no labelled image.
+    """Return the names of the images at these paths, and the paths that match no labelled image.
 
     Args:
         entries: The labelled images.
-        paths: Paths of images, now or when they were labelled, or their names in the run.
+        paths: Current paths of images, their paths when they were labelled, or their names in the run.
         images: The folder of the images, if they have moved.
     """
     by_path: dict[str, str] = {}
@@ -42,7 +42,7 @@ def find_only(
 
 def unlabelled_error(path: Path, output: Path) -> ImageError:
     """Return the error for a path that matches no labelled image."""
-    return ImageError(path, f"not labelled in {output}", "Remove it from argument `only`.")
+    return ImageError(path, f"not labelled in {output}", "Remove it from the list in argument `only`.")
 
 
 def _absolute(path: Path) -> str:

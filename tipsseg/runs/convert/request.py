@@ -1,4 +1,4 @@
-"""Check if a folder has the labels and images that a conversion needs."""
+"""Check that a folder has the labels and images that a conversion needs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _LABELS = "labels"
 
 
 def refuse_unfit(run: Run, formats: Sequence[str]) -> None:
-    """Raise InputError if a run cannot be converted into these formats, or two images would share a file."""
+    """Raise InputError if a run cannot be converted into these formats, or if two images would share a file."""
     begun = conversion_begun(run.info, run.records)
     if not set(begun) <= set(formats):
         raise broken_conversion(run.output, begun)
     needs = [(_LABELS, label_sources())]
     if asked := [name for name in formats if FORMATS[name].needs_top_classes]:
-        needs.append(("scores of patches", tuple(dict.fromkeys((*archives(), *asked)))))
+        needs.append(("patch scores", tuple(dict.fromkeys((*archives(), *asked)))))
     if asked := [name for name in formats if FORMATS[name].needs_confidence]:
         needs.append(("confidences", tuple(dict.fromkeys((*archives(), *asked)))))
     missing: dict[str, list[str]] = {}
@@ -47,28 +47,28 @@ def refuse_unfit(run: Run, formats: Sequence[str]) -> None:
             first, *more = missing[what]
             others = f" and {len(more)} more" if more else ""
             raise InputError(
-                f"{run.output}: no {what} of {first}{others}",
-                f"Run the command that made the folder again, and add one of these formats: {', '.join(sources)}.",
+                f"{run.output}: no {what} for {first}{others}",
+                f"Run the command that made the folder again with one of these formats added: {', '.join(sources)}.",
             )
     if shared:
         raise InputError(f"{run.output}: {shared}", names.hint)
 
 
 def set_fraction(changes: RunChanges, formats: Sequence[str], val_fraction: float | None) -> None:
-    """Change the `val_fraction` of a run; None keeps it. Raises UsageError if no format splits images."""
+    """Change a run's `val_fraction`, unless it is None. Raises UsageError if none of the formats splits images."""
     if val_fraction is None:
         return
     splitting = [name for name, form in FORMATS.items() if form.splits_train_val]
     if not set(splitting) & set(formats):
         names = " or ".join(splitting)
         raise UsageError(
-            f"argument `val_fraction` needs the format {names}", f"Leave it out, or add {names} to the formats."
+            f"argument `val_fraction` needs the format {names}", f"Remove it, or add {names} to the formats."
         )
     changes.set_files(replace(changes.run.context.files, val_fraction=val_fraction))
 
 
 def image_root(run: Run, formats: Sequence[str], images: Path | None) -> Path | None:
-    """Return the folder of the images; None if there are several. Raises InputError if a format needs it and it is missing."""
+    """Return the image folder, or None if there are several. Raises InputError if a format needs it, but it is missing."""
     recorded = run.info.image_root
     root = images or (None if recorded is None else actual_path(Path(), recorded))
     needing = [name for name in formats if FORMATS[name].needs_image]
@@ -82,7 +82,7 @@ def image_root(run: Run, formats: Sequence[str], images: Path | None) -> Path | 
 
 
 def image_ref(entry: ManifestEntry, output: Path, root: Path | None) -> ImageRef:
-    """Return the image of an entry. Its name may contain escaped bytes, see `types.printable_path`."""
+    """Return the image of an entry, whose name may contain escaped bytes (see `types.printable_path`)."""
     name = entry.image
     if actual_name(name) != name and not _exists(name, entry, output, root):
         name = actual_name(name)

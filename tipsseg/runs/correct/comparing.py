@@ -1,9 +1,9 @@
 """Compare the objects of a correction with the old objects, so that only edited pixels change.
 
-Formats of objects store less than a mask: polygons only approximate their pixels, small objects are left out, ignored pixels are
-missing. And annotation tools redraw objects: they round corners, fill holes and drop thin parts. So an object that nobody edited
+Object formats store less than a mask: polygons only approximate pixels, small objects are omitted, and ignored pixels are missing.
+Annotation tools also redraw objects: they round corners, fill holes and drop thin parts. Therefore, an object that nobody edited
 keeps its old pixels, and an edited object changes only where it was edited. Only the source as a whole shows whether its tool
-redraws objects. Until then, the comparison allows for both.
+redraws objects, so the comparison of an image allows for both cases.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from tipsseg.regions.shapes import Shape, shape_from_mask
 from tipsseg.runs.correct.old_objects import owners_of
 from tipsseg.types import LabelArray
 
-#: The least IoU of an edited object with its old object.
+#: The minimum IoU of an edited object with its old object.
 _SAME_OBJECT = 0.5
 
-#: Background around two compared objects, in pixels, as `find_edits` needs it.
+#: Background pixels around two compared objects, which `find_edits` needs.
 _MARGIN = 4
 
 _Box = tuple[int, int, int, int]
@@ -38,20 +38,20 @@ class Comparison:
 
     Attributes:
         labels: [H, W], the old labels.
-        before: The old objects, as the format of the correction writes them.
-        shapes: The objects of the correction.
-        partners: The old object of each object of the correction, edited or not; None for a new object.
+        before: The old objects, as the correction's format writes them.
+        shapes: The objects in the correction.
+        partners: The old object of each object in the correction, edited or not; None for a new object.
         same: Old objects that came back unchanged.
-        untouched: Old objects that came back only as a box, or stretched by a pixel: nobody edited them.
-        redrawn: Old objects that differ no more than a tool redraws them, or are missing but so thin that tools drop them.
-        parts: New objects that are a part of a redrawn object.
-        edited: Edited objects without the changes of a tool, by `new`.
+        untouched: Unedited old objects that came back only as a box, or stretched by a pixel.
+        redrawn: Old objects that differ only as far as tools redraw objects, or are missing but so thin that tools drop them.
+        parts: New objects that are part of a redrawn object.
+        edited: Edited objects without the tool's own changes, by `new`.
     """
 
     def __init__(
         self, labels: LabelArray, before: Sequence[Shape], shapes: Sequence[Shape], *, exact: bool = False
     ) -> None:
-        """Compare all objects. `exact` counts every difference as an edit. Raises ValueError if a box matches no old object."""
+        """Compare all objects. With `exact`, every difference is an edit. Raises ValueError if a box matches no old object."""
         self._exact = exact
         self.labels, self.before, self.shapes = labels, before, shapes
         self.partners: list[int | None] = [None] * len(shapes)
@@ -78,18 +78,18 @@ class Comparison:
 
     @property
     def unchanged_if_redrawn(self) -> bool:
-        """Return True if the labels stay as they are for a source that redraws objects."""
+        """Return True if the labels do not change, provided that the source redraws objects."""
         stay = self.same | self.untouched | self.redrawn
         new = (index for index, partner in enumerate(self.partners) if partner is None)
         return len(stay) == len(self.before) and not self.edited and self.parts.issuperset(new)
 
     @cached_property
     def owners(self) -> NDArray[np.int32]:
-        """[H, W], the old object of each pixel; -1 for pixels of no object."""
+        """[H, W], the old object of each pixel; -1 outside all objects."""
         return owners_of(self.labels, self.before)
 
     def whole_edit(self, new: int, old: int) -> Shape:
-        """Return an edited object of an exact source: its old pixels where its old and new shape agree, else the new shape."""
+        """Return an edited object of an exact source: its old pixels where the old and new shapes agree, else the new shape."""
         shape, before, pixels = self.shapes[new], self.before[old], self._old_pixels(old)
         box = _box_around((shape, before, pixels), 0)
         drawn, written = shape.within(box), before.within(box)
@@ -137,7 +137,7 @@ class Comparison:
                     self.same.add(partner)
 
     def _pair_overlapping(self) -> None:
-        """Pair objects by IoU, the best pairs first."""
+        """Pair objects by IoU, best pairs first."""
         candidates = []
         wholes = {old: replace(self.before[old], mask=fill_holes(self.before[old].mask)) for old in self._free}
         for new, old in self._neighbours(0):
@@ -151,7 +151,7 @@ class Comparison:
                 self._pair(new, old)
 
     def _pair_boxes_and_thin_objects(self) -> None:
-        """Pair boxes with old objects of the same box, and thin old objects with what a tool left of them."""
+        """Pair boxes with old objects that have the same box, and thin old objects with what a tool left of them."""
         thin = {old for old in self._free if not self._exact and is_thin(self._old_pixels(old).mask)}
         for new, old in self._neighbours(1):
             shape = self.shapes[new]
@@ -167,11 +167,11 @@ class Comparison:
             if shape.box_only and self.partners[new] is None:
                 h, w = shape.mask.shape
                 raise ValueError(
-                    f"a box without a polygon, {w} x {h} pixels at x {shape.x}, y {shape.y}: a box alone says nothing about pixels"
+                    f"a box without a polygon, {w} x {h} pixels at x {shape.x}, y {shape.y}: a box alone does not define pixels"
                 )
 
     def _neighbours(self, margin: int) -> Iterator[tuple[int, int]]:
-        """Yield unpaired objects, new and old, whose boxes overlap or are nearer than `margin` pixels."""
+        """Yield unpaired objects (new, old) whose boxes overlap or are less than `margin` pixels apart."""
         free = np.array(list(self._free), np.intp)
         boxes = np.array([self.before[old].box for old in self._free], np.int64).reshape(-1, 4)
         for new, shape in enumerate(self.shapes):
@@ -183,7 +183,7 @@ class Comparison:
                 yield from ((new, old) for old in free[near.all(axis=1)].tolist())
 
     def _find_parts(self) -> None:
-        """Find new objects within a redrawn object, or within the bounds around it."""
+        """Find new objects inside a redrawn object, with a tolerance of `MOVED` pixels around it."""
         unpaired = [
             new
             for new, shape in enumerate(self.shapes)
@@ -241,9 +241,9 @@ def _pixels_key(shape: Shape) -> tuple[object, ...]:
 
 
 def _is_stretched(old: Shape, new: Shape) -> bool:
-    """Return True if a shape is the old one resized to a box that is off by a pixel, as FiftyOne resizes masks.
+    """Return True if the new shape is the old one resized to a box that is off by a pixel, as FiftyOne resizes masks.
 
-    The resizing must show inside: a box that is smaller by a pixel may be an edit.
+    The shapes must also differ inside the box, because a box that is one pixel smaller may be an edit.
     """
     if not new.mask.size or not old.mask.size or old.box_distance(new) > 2:
         return False

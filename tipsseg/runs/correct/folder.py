@@ -29,10 +29,10 @@ from tipsseg.types import name_order, printable_path
 from tipsseg.util.files import json_bytes, output_error
 from tipsseg.util.printable import join_first, pluralize, shell_word, shorten
 
-#: The most failures to print.
+#: The maximum number of failures to print.
 _FAILURES_SHOWN = 20
 
-#: The most redrawn objects to name.
+#: The maximum number of redrawn objects to name.
 _OBJECTS_NAMED = 5
 
 #: How to export exact outlines from tools that redraw objects.
@@ -50,10 +50,10 @@ class Corrections:
         format: The format of the corrections.
         masks: The corrected masks, in the order of the images.
         unchanged: Images whose masks already agree with the corrections.
-        unmatched: Images of the corrections that the folder lacks, or has another picture of, as the corrections name them.
-        uncorrected: Images of a source run that nobody corrected, as the source names them.
+        unmatched: Names of images in the corrections that are missing from the folder, or are different pictures there.
+        uncorrected: Names of images in a source run that nobody corrected.
         classes: The names of added classes.
-        redrawn: Objects that stay as they were, because their outlines differ no more than tools redraw them.
+        redrawn: Objects left unchanged, because their outlines differ only as far as tools redraw objects.
     """
 
     format: str
@@ -67,7 +67,7 @@ class Corrections:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Matches:
-    """Corrections by the images of the run, in their order, and the names of corrections that are ignored."""
+    """Pairs of an image and its correction, in image order, and the names of ignored corrections."""
 
     pairs: tuple[tuple[str, SourceImage], ...]
     missing: tuple[str, ...]
@@ -88,11 +88,11 @@ def take_corrections(
 
     Args:
         output: The output folder.
-        source: The file, folder or zip of the corrections.
+        source: The file, folder or zip archive with the corrections.
         progress: Prints progress, results and notes.
         options: See CorrectOptions.
         jsonl: Print a JSON line for each mask instead of its path.
-        max_pixels: Refuse images with more pixels.
+        max_pixels: Images with more pixels are rejected.
 
     Raises InputError if the folder does not contain a finished run, or the corrections cannot be imported as a whole.
     """
@@ -141,7 +141,7 @@ def _reader(options: CorrectOptions, source_run: SourceRun | None, files: Source
 def _match(
     images: Iterable[SourceImage], run: Run, source_run: SourceRun | None, source: Path, options: CorrectOptions
 ) -> _Matches:
-    """Match the images of a source with images of the run.
+    """Match the images in a source with images of the run.
 
     Raises InputError if no image matches, if a match is ambiguous, or if an image has no mask.
     """
@@ -176,7 +176,7 @@ def _match(
         raise _no_match_error(source, matches)
     if bare := [image for image in pairs if not set(mask_formats()) & set(run.entry(image).formats)]:
         raise InputError(
-            f"{run.output}: no index mask of {join_first(bare, 3)} to correct",
+            f"{run.output}: no index mask to correct for {join_first(bare, 3)}",
             f"Write masks first: tipsseg convert {shell_word(str(run.output))} --format png",
         )
     return matches
@@ -185,13 +185,13 @@ def _match(
 def _no_match_error(source: Path, matches: _Matches) -> InputError:
     if matches.other_pictures:
         return InputError(
-            f"{source}: the run has other pictures with these names: {_names(matches.other_pictures)}",
+            f"{source}: the run has different pictures with these names: {_names(matches.other_pictures)}",
             "Correct the labels of the same image files.",
         )
     reason = f"the run has no image {_names(matches.missing)}" if matches.missing else "no corrected images"
     return InputError(
         f"{source}: {reason}",
-        "An image matches if its path ends with the name in the corrections, or the name with its path; suffixes may differ. "
+        "An image matches if its path ends with the name in the corrections, or the name ends with its path; suffixes may differ. "
         "Label Studio exports submitted annotations, not predictions.",
     )
 
@@ -205,7 +205,7 @@ def _plan_all(
 ) -> None:
     """Add the outcome of each image to `outcomes`. Raises InputError if a correction cannot be imported.
 
-    Unedited objects show whether the source writes objects exactly. So images that depend on it are planned last.
+    Unedited objects show whether the source writes objects exactly, so images that depend on this are planned last.
     """
     failed = same = redrawn = 0
     undecided: dict[str, SourceImage] = {}
@@ -227,7 +227,7 @@ def _plan_all(
     for image, source_image in undecided.items():
         try:
             if exact or not outcomes[image].final:
-                # Read again, because memory does not hold the corrections of all images.
+                # Read again, because the corrections of all images may not fit into memory.
                 correction = planner.compare(run.image(run.entry(image)), source_image)
                 outcomes[image] = planner.plan(correction, exact=exact)
         except ImageError as error:
@@ -250,9 +250,9 @@ def _print_failure(error: ImageError, failed: int, progress: Progress) -> int:
 def _without_unseen(
     source: Path, matches: _Matches, empty: bool | None, outcomes: Mapping[str, Outcome], progress: Progress
 ) -> list[Plan]:
-    """Note images that lose all their objects, and return the plans, except those that may not empty a mask.
+    """Return the plans, except those that would empty a mask without permission. Note images that lose all their objects.
 
-    `empty` is the user's choice for images that a person may not have seen. Raises InputError if it is None and needed.
+    `empty` is the user's choice for images that a person may not have reviewed. Raises InputError if it is needed, but None.
     """
     unseen = {image for image, source_image in matches.pairs if not source_image.submitted}
     changed = [plan for image, _ in matches.pairs if (plan := outcomes[image].plan) is not None]
@@ -267,7 +267,7 @@ def _without_unseen(
             "argument `emptied`, or leave these images as they are with argument `emptied`=False.",
         )
     if unsure and not empty:
-        progress.note(f"Left {number} without objects in {source} as before: {names}.")
+        progress.note(f"Left {number} without objects in {source} unchanged: {names}.")
         for path in (temporary for plan in skipped for _, temporary in plan.files):
             path.unlink(missing_ok=True)
         return [plan for plan in changed if not plan.mask.emptied or plan.mask.image not in unseen]
@@ -280,7 +280,7 @@ def _write(plans: Sequence[Plan], classes: Sequence[str], changes: RunChanges) -
     """Record the new masks and rename them into place. Raises OutputError."""
     if classes:
         changes.add_classes(classes)
-    # Record first: if the process dies, a mask in its place is known as imported.
+    # Record first: if the process dies, a renamed mask is already recorded as imported.
     for plan in plans:
         changes.add(plan.entry)
     for plan in plans:
@@ -305,7 +305,7 @@ def _print_result(
         progress.note(f"New classes: {join_first(result.classes, 10)}.")
     for names, reason in (
         (matches.missing, " not in the run: {}."),
-        (matches.other_pictures, ", because the run has other pictures with these names: {}."),
+        (matches.other_pictures, ", because the run has different pictures with these names: {}."),
         (result.uncorrected, " that nobody corrected; argument `everything` imports the model's labels too."),
     ):
         if names:
@@ -313,7 +313,7 @@ def _print_result(
     if result.redrawn:
         objects = join_first([str(redrawn) for redrawn in result.redrawn], _OBJECTS_NAMED)
         progress.note(
-            f"Left {pluralize(len(result.redrawn), 'object')} of {source} as before, because only edges differ or the object is "
+            f"Left {pluralize(len(result.redrawn), 'object')} of {source} unchanged, because only edges differ or the object is "
             f"too thin to export: {objects}. Argument `exact` imports every difference."
         )
         if not result.masks:

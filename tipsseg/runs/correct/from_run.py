@@ -33,11 +33,11 @@ class _Labelled:
     """An image of the source run.
 
     Attributes:
-        mask: Its index mask; the corrected one, if a person corrected it.
-        corrected: A person corrected it.
-        followed: All its formats show the correction.
+        mask: Its index mask; the corrected one if a person corrected it.
+        corrected: True if a person corrected it.
+        followed: True if all its formats show the correction.
         files: Its per-image files.
-        sha256: The digest of the picture that was labelled; None if unknown.
+        sha256: The digest of the labelled picture; None if unknown.
     """
 
     mask: Path | None
@@ -55,7 +55,7 @@ class SourceRun:
     """
 
     def __init__(self, top: Path, runs: Iterable[Run]) -> None:
-        """Read the records of the run. Raises ImageError if a person edited two masks of one image."""
+        """Read the run's records. Raises ImageError if a person edited two masks of one image."""
         self.uncorrected: list[str] = []
         self._top = top
         self._images: dict[str, _Labelled] = {}
@@ -83,7 +83,7 @@ class SourceRun:
         self._names = ImageNames(self._images)
 
     def reader(self, source: Source) -> Reader | None:
-        """Return a reader of all masks of the run; None if the source is not its whole folder, or has no masks."""
+        """Return a reader of all the run's masks, or None if the source is not the whole folder or has no masks."""
         paths = {
             image: labelled.mask.relative_to(self._top).as_posix()
             for image, labelled in self._images.items()
@@ -94,7 +94,7 @@ class SourceRun:
         return Reader("png", partial(masks.read_named_masks, paths.items()))
 
     def has_other_picture(self, source_image: SourceImage, entry: ManifestEntry) -> bool:
-        """Return True if an image of the source is another picture than an entry of the same name, by their digests."""
+        """Return True if the digests of an image in the source and of the entry with the same name differ."""
         own, _ = self._written.get(Path(os.path.realpath(source_image.where)), ("", None))
         labelled = self._images.get(own or self._names.find(source_image.name) or "")
         digests = (None if labelled is None else labelled.sha256, entry.fingerprint.sha256)
@@ -119,7 +119,7 @@ class SourceRun:
                 seen.add(image)
 
     def _is_corrected(self, source_image: SourceImage, image: str | None, digest: str) -> bool:
-        """Return True if the labels of an image in a file are a person's; see `select_corrected`."""
+        """Return True if a person corrected the labels of an image in a file; see `select_corrected`."""
         path = Path(os.path.realpath(source_image.where))
         if path not in self._written:
             return True
@@ -143,21 +143,21 @@ class SourceRun:
         return True
 
     def _is_as_written(self, path: Path) -> bool:
-        if path not in self._unchanged:  # a file of the whole run has many images
+        if path not in self._unchanged:  # a file of the whole run contains many images
             self._unchanged[path] = digest_of(path) == self._written[path][1]
         return self._unchanged[path]
 
 
 def find_source_run(source: Source, output: Path, *, everything: bool) -> SourceRun | None:
-    """Return the run whose output folder is, or contains, the source; None for other sources and for files of `output` itself.
+    """Return the run whose output folder is, or contains, the source; None for other sources and for files in `output` itself.
 
     Args:
-        source: The source.
+        source: The source of the corrections.
         output: The output folder that imports the corrections.
-        everything: Import all labels, not only a person's.
+        everything: True to import all labels, not only corrected ones.
 
     Raises:
-        InputError: The run has not ended, or its folder is in a zip.
+        InputError: If the run is not finished, or its folder is in a zip archive.
     """
     path = Path(os.path.realpath(source.path))
     records = [

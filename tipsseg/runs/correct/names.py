@@ -1,4 +1,4 @@
-"""Find the images of a run by the names that a source gives them."""
+"""Match the image names in a source with the images of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm"}
 )  # fmt: skip
 
-#: File names renamed by tools: by Label Studio at an upload, by Roboflow at an export.
+#: File names as tools rename them: Label Studio on upload, Roboflow on export.
 _RENAMED = (
     re.compile(r"[0-9a-f]{8}-(?P<name>.+)"),
     re.compile(r"(?P<name>.+)_(?:jpe?g|png|webp|bmp|tiff?|avif|heic)\.rf\.\w+(?:\.\w+)?", re.IGNORECASE),
@@ -23,7 +23,7 @@ _RENAMED = (
 
 
 class ImageNames:
-    """An index of the images of a run by name."""
+    """An index of a run's images by name."""
 
     def __init__(self, images: Iterable[str]) -> None:
         #: Images by path, with and without suffix.
@@ -37,13 +37,13 @@ class ImageNames:
         self._ends: dict[int, dict[tuple[str, ...], list[str]]] = {}
 
     def find(self, name: str) -> str | None:
-        """Return the image with this name in a source; None if the run has none.
+        """Return the image that a source calls `name`, or None if the run does not have it.
 
-        A name matches if it ends with the path of the image, or the path with the name; file suffixes may differ. Prefixes and
+        A name matches if it ends with the image's path, or if the path ends with the name; file suffixes may differ. Prefixes and
         suffixes that tools add to file names are ignored, unless an image has them.
 
         Raises:
-            InputError: Several images match.
+            InputError: If several images match.
         """
         parts = tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", ".", ".."))
         for spelling in _spellings(parts):
@@ -57,7 +57,7 @@ class ImageNames:
         return None
 
     def _find_matching(self, parts: tuple[str, ...]) -> set[str]:
-        """Return the image of a path; else the images whose paths end with it, and the image with the longest path that ends it."""
+        """Return the images at this path; else those whose paths end with it, and those with the longest path that it ends with."""
         if parts in self._whole:
             return set(self._whole[parts])
         ends = (parts[-number:] for number in range(min(len(parts), self._deepest), 0, -1))

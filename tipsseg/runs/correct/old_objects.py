@@ -1,4 +1,4 @@
-"""The old labels of an image as objects: as a format writes them, as regions, and the object that each pixel belongs to."""
+"""Convert old labels to objects: as a format writes them, or as connected regions. Find the object of each pixel."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tipsseg.regions.objects import LabelledObject
 from tipsseg.regions.shapes import Shape, shape_from_polygons
 from tipsseg.types import LabelArray
 
-#: The unit and the decimals of corners in formats that write them as shares of the image's sides.
+#: The unit and the decimals of coordinates in formats that write them relative to the image's sides.
 _ROUNDED = {"yolo": (1, 6), "label-studio": (100, 5)}
 
 
 def written_shapes(objects: Iterable[LabelledObject], name: str, size: tuple[int, int]) -> tuple[Shape, ...]:
-    """Return the objects of an image of `size` (h, w) as a format writes them: by pixels, or by polygons."""
+    """Return the objects of an image of `size` (h, w) as a format writes them: as pixels, or as polygons."""
     if name == "coco":
         return tuple(Shape(entry.region.class_id, *entry.region.box[:2], entry.region.mask) for entry in objects)
     whole, decimals = _ROUNDED.get(name, (None, 0))
@@ -40,9 +40,10 @@ def regions_of(labels: LabelArray) -> list[Shape]:
 
 
 def owners_of(labels: LabelArray, objects: Sequence[Shape]) -> NDArray[np.int32]:
-    """Return the index of the object that each pixel belongs to, [H, W]; -1 for pixels of no object.
+    """Return the index of the object that each pixel belongs to, [H, W]; -1 outside all objects.
 
-    A pixel beside the polygon of its object belongs to the nearest polygon of its class, if that meets its connected region.
+    A pixel outside its object's polygon belongs to the nearest polygon of its class, if that polygon overlaps the connected region
+    of the pixel.
     """
     owners = np.full(labels.shape, -1, np.int32)
     for class_id in dict.fromkeys(shape.class_id for shape in objects):

@@ -1,4 +1,4 @@
-"""Make the new labels of an image from its old labels and a correction."""
+"""Compute an image's new labels from its old labels and a correction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tipsseg.types import BACKGROUND, LabelArray
 
 
 def compare_masks(old: LabelArray, new: LabelArray, ignored: int) -> Comparison:
-    """Compare the connected regions of two label maps [H, W], except for holes that a tool filled.
+    """Compare the connected regions of two label maps [H, W], ignoring holes that a tool filled.
 
     `ignored` is the id of ignored pixels in `old`.
     """
@@ -29,7 +29,7 @@ def compare_masks(old: LabelArray, new: LabelArray, ignored: int) -> Comparison:
 
 
 def copy_mask(old: LabelArray, new: PixelLabels, ignored: int) -> LabelArray:
-    """Return the labels [H, W] of a corrected mask. Ignored pixels stay if its format cannot store them."""
+    """Return the labels [H, W] of a corrected mask. Keep ignored pixels if the mask's format cannot store them."""
     labels = new.labels.astype(np.uint8) if old.dtype == np.uint8 else new.labels.astype(np.uint16)
     if not new.ignores:
         labels[(old == ignored) & (labels == BACKGROUND)] = ignored
@@ -44,7 +44,7 @@ def paint(comparison: Comparison, *, exact: bool) -> LabelArray:
 
     Args:
         comparison: The objects of the correction and the old objects.
-        exact: The source writes objects exactly. If not, objects that a tool may have redrawn stay as they were.
+        exact: True if the source writes objects exactly. If False, objects that a tool may have redrawn stay unchanged.
     """
     labels = comparison.labels.copy()
     before, partners = comparison.before, comparison.partners
@@ -52,11 +52,11 @@ def paint(comparison: Comparison, *, exact: bool) -> LabelArray:
     if len(unchanged) == len(before) and unchanged.issuperset(partners):
         return labels
     owners = comparison.owners
-    # One entry more, for pixels of no object: their owner is -1, which indexes the last entry.
+    # One extra entry, for pixels outside all objects: their owner is -1, which indexes the last entry.
     removed = np.ones(len(before) + 1, np.bool_)
     removed[[*unchanged, -1]] = False
     labels[removed[owners]] = BACKGROUND
-    position = np.full(len(before) + 1, -1)  # of each unchanged object in the file
+    position = np.full(len(before) + 1, -1)  # index of each unchanged object in the file
     for new, old in enumerate(partners):
         if old in unchanged:
             position[old] = new

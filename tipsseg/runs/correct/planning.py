@@ -35,7 +35,7 @@ class CorrectedMask:
         image: The name of the image.
         path: The mask.
         changed: The number of pixels with a new label.
-        emptied: The image loses all of its objects.
+        emptied: True if the image loses all its objects.
     """
 
     image: str
@@ -46,7 +46,7 @@ class CorrectedMask:
 
 @dataclass(frozen=True, slots=True)
 class RedrawnObject:
-    """An object that keeps its pixels because its outline differs no more than a tool redraws it, or because it is too thin.
+    """An object that keeps its pixels, because its outline differs only as far as tools redraw objects, or it is too thin.
 
     Attributes:
         image: The name of the image.
@@ -60,7 +60,7 @@ class RedrawnObject:
 
     def __str__(self) -> str:
         y, x, _, _ = self.box
-        return f"{self.class_name!r} at x {x}, y {y} of {self.image}"
+        return f"{self.class_name!r} at x {x}, y {y} in {self.image}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +69,7 @@ class Plan:
 
     Attributes:
         mask: The mask, for the report.
-        entry: The manifest entry that records the source of the mask; the old entry in a dry run.
+        entry: The manifest entry that records the mask's source; the old entry in a dry run.
         files: The masks to replace, each with its temporary file; empty in a dry run.
     """
 
@@ -80,7 +80,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """The result of one image: a plan if a mask changes, and redrawn objects; `final` is False if the plan is still open."""
+    """The result for one image: a plan if a mask changes, and redrawn objects; `final` is False if the plan is undecided."""
 
     plan: Plan | None = None
     redrawn: tuple[RedrawnObject, ...] = ()
@@ -89,18 +89,18 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageCorrection:
-    """A correction beside the old labels.
+    """A correction and the old labels.
 
     Attributes:
         entry: The image's manifest entry.
         current: The mask with the current labels.
-        edited: A person edited `current`.
+        edited: True if a person edited `current`.
         targets: The masks to write, by format.
         old: [H, W], the labels of `current`.
         new: The correction.
         digest: The digest of the correction.
-        done: This correction was imported before, and the mask is unchanged since.
-        objects: The objects of both; None if the correction replaces all pixels, or is done.
+        done: True if this correction was imported before, and the mask has not changed since.
+        objects: The comparison of their objects; None if the correction replaces all pixels, or is done.
     """
 
     entry: ManifestEntry
@@ -115,7 +115,7 @@ class ImageCorrection:
 
     @property
     def masks_agree(self) -> bool:
-        """Return True if all masks of the image are the current one."""
+        """Return True if all masks to write have the content of the current one."""
         return all(digest_of(path) == self.current.digest for _, path in self.targets)
 
 
@@ -154,11 +154,11 @@ class Planner:
         return Outcome(None, redrawn, final=unchanged and correction.masks_agree)
 
     def plan(self, correction: ImageCorrection, *, exact: bool) -> Outcome:
-        """Make the new mask of an image. `exact`: the source writes objects exactly.
+        """Write an image's new mask to temporary files. `exact` is True if the source writes objects exactly.
 
         Raises:
-            ImageError: A person edited the mask in place.
-            OutputError: The temporary file cannot be written.
+            ImageError: If a person edited the mask in place, and the correction differs from it.
+            OutputError: If a temporary file cannot be written.
         """
         redrawn = self._redrawn_objects(correction, exact=exact)
         labels = self._new_labels(correction, exact=exact)

@@ -1,6 +1,6 @@
-"""Check packages, memory, hub cache and weights. Uses no network, changes no model.
+"""Check packages, memory, hub cache and weights, without using the network or changing a model.
 
-Functions import packages that may be broken, as a failed import is a diagnostic too.
+Functions import packages that may be broken, because a failed import is a diagnostic too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Diagnostic:
         state: "ok"; "note": worth knowing, but nothing is wrong; "fail": tipsseg does not work properly.
         what: The subject, for example "torch".
         detail: The finding.
-        hint: The remedy; may be empty.
+        hint: The remedy, or "".
     """
 
     state: Literal["ok", "note", "fail"]
@@ -54,7 +54,7 @@ def gigabytes(size: int) -> str:
 
 # ---- packages ----
 
-# Distributions whose module has another name, and distributions that replace another one.
+# Distributions whose module name differs, and distributions that can replace another one.
 _MODULES = {"opencv-python": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
 _SUBSTITUTES = {"opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")}
 
@@ -86,7 +86,7 @@ def _package(requirement: Requirement, version_of: Callable[[str], str]) -> Diag
             break
     else:
         return Diagnostic("fail", name, "is not installed", hint)
-    # A build before the release, such as 2.10.0rc1, counts as that release.
+    # A pre-release such as 2.10.0rc1 counts as its release.
     if Version(Version(version).base_version) < Version(floor):
         return Diagnostic("fail", distribution, f"{version} is too old; tipsseg needs {floor} or newer", hint)
     module = _MODULES.get(name, name.replace("-", "_"))
@@ -125,7 +125,7 @@ def examine_memory() -> Diagnostic:
 
 
 def examine_cache() -> Iterator[Diagnostic]:
-    """Check that the hub cache is writable, its free space, and offline mode."""
+    """Check whether the hub cache is writable, its free space, and offline mode."""
     from huggingface_hub import constants
 
     try:
@@ -161,7 +161,7 @@ _REINSTALL = "Reinstall tipsseg."
 
 
 def examine_lock() -> tuple[Diagnostic, tuple[ModelSpec, ...]]:
-    """Check weights.lock, and return its models; none if it cannot be read."""
+    """Check weights.lock, and return its models, or () if it cannot be read."""
     from tipsseg.weights.lock import find_lock, read_lock
 
     try:
@@ -173,9 +173,9 @@ def examine_lock() -> tuple[Diagnostic, tuple[ModelSpec, ...]]:
 
 
 def examine_model(spec: ModelSpec) -> tuple[Diagnostic, Path | None]:
-    """Check the files of a model, and return their folder; None if a file is missing or wrong.
+    """Check a model's files, and return their folder, or None if a file is missing or wrong.
 
-    Files that did not change since they were hashed are not hashed again.
+    Files unchanged since the last check are not hashed again.
     """
     from tipsseg.weights.fetching import locate
 
@@ -190,7 +190,7 @@ def _absent(spec: ModelSpec) -> Diagnostic:
     return Diagnostic(
         "note",
         f"model {spec.id}",
-        f"not downloaded; downloads are verified by {_origin_of_hashes(spec)}",
+        f"not downloaded; downloads are verified against {_origin_of_hashes(spec)}",
         _download(spec),
     )
 
@@ -207,7 +207,7 @@ def _present(spec: ModelSpec, folder: Path) -> Diagnostic:
     if unknown:
         detail = f"in {folder}; not verified, because the hash of {', '.join(unknown)} is unknown here"
         return Diagnostic("note", what, detail, _download(spec))
-    return Diagnostic("ok", what, f"in {folder}; verified by {_origin_of_hashes(spec)}")
+    return Diagnostic("ok", what, f"in {folder}; verified against {_origin_of_hashes(spec)}")
 
 
 def _origin_of_hashes(spec: ModelSpec) -> str:
@@ -222,7 +222,7 @@ def _download(spec: ModelSpec) -> str:
 def _is_verified(spec: ModelSpec, file: LockedFile, path: Path) -> bool:
     """Verify the hash of a file, unless its stamp is valid; return False if the expected hash is unknown here.
 
-    Unlike `fetching.fetch`, ask no hub and keep a wrong file. Raise IntegrityError.
+    Unlike `fetching.fetch`, do not ask the hub, and keep a wrong file. Raise IntegrityError if the hash is wrong.
     """
     from tipsseg.weights.digests import find_mismatch
     from tipsseg.weights.fetching import local_expectation

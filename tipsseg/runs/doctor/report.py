@@ -1,6 +1,6 @@
-"""Check the installation, the devices and the numbers of a model, for `tipsseg doctor`. Uses no network.
+"""Check the installation, the devices and the numbers of a model, without using the network.
 
-Functions import torch and modules that need it, as a broken torch is a diagnostic too.
+Functions import torch and modules that need it, because a broken torch is a diagnostic too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def examine(device: str, dtype: str) -> Iterator[Diagnostic]:
     """Check packages, memory, cache, weights, devices and numbers. Download nothing, and change no model.
 
-    Every fault is a diagnostic, except an unknown device or dtype: UsageError, before the first diagnostic.
+    Every fault is a diagnostic, except that an unknown device or dtype raises UsageError before the first diagnostic.
     """
     with suppress(ImportError, OSError):  # a failed import is a diagnostic below
         _check_names(device, dtype)
@@ -122,7 +122,9 @@ def _device(device: torch.device, describe: Callable[[], str]) -> Diagnostic:
     except RuntimeError as error:
         return Diagnostic("fail", str(device), first_line(error), "Check the driver, or use argument `device`=cpu.")
     dtypes = ", ".join(f"{name} {result}" for name, result in trials.items())
-    hint = "Check the driver, and that torch was built for this device; or use another argument `device`."
+    hint = (
+        "Check the driver, and that torch was built for this device; or choose another device with argument `device`."
+    )
     return verdict(str(device), trials["float32"].startswith("works"), f"{description}; {dtypes}", hint)
 
 
@@ -148,7 +150,7 @@ def _trial(device: torch.device, dtype: str) -> str:
     except (RuntimeError, TypeError) as error:
         return f"does not work ({first_line(error)})"
     if not right:
-        return "computes wrongly"
+        return "gives wrong results"
     return f"works{_emulated()}" if device.type == "cpu" and dtype == "bfloat16" else "works"
 
 
@@ -179,13 +181,13 @@ def _recorded(folder: Path, what: str) -> Diagnostic:
     from tipsseg.labelling import golden
 
     difference = golden.difference_from_record(folder)
-    detail = f"cpu in float32 differs by up to {difference:.1e} from them (tolerance {golden.RECORDED_TOLERANCE:.0e})"
-    hint = "This build of torch computes other numbers on this CPU: do not trust its labels."
+    detail = f"cpu in float32 differs from them by up to {difference:.1e} (tolerance {golden.RECORDED_TOLERANCE:.0e})"
+    hint = "This build of torch computes wrong numbers on this CPU; do not trust its labels."
     return verdict(what, difference <= golden.RECORDED_TOLERANCE, detail, hint)
 
 
 def _numbers(folder: Path, device: str, dtype: str, what: str) -> Diagnostic:
-    """Compare the device and the dtype with the CPU in float32, with the embedded model."""
+    """Run the embedded model with the device and the dtype, and compare the numbers with the CPU in float32."""
     from tipsseg.backbones.devices import resolve_device, resolve_dtype
     from tipsseg.labelling import golden
 

@@ -30,14 +30,16 @@ _PRED = "Set argument `predicted` to a folder of masks, or to an output folder w
 
 
 def masks_folder(folder: Path) -> Path:
-    """Return the folder of masks: `folder` itself, or masks/ if it is the output folder of a run.
+    """Return the folder of masks: `folder` itself, or its masks/ if it is a run's output folder.
 
     Raises InputError if it is not a folder, if the run has no masks, or if a merge into it is unfinished.
     """
     if not is_folder(folder):
         raise InputError(f"{folder}: {'not a folder' if is_file(folder) else 'no such folder'}", _PRED)
     if is_unfinished(folder):
-        raise InputError(f"{folder}: a merge into it has not ended", f"Finish it first: {finish_command(folder)}")
+        raise InputError(
+            f"{folder}: a merge into this folder is unfinished", f"Finish it first: {finish_command(folder)}"
+        )
     if not (folder / RUN_FILE).is_file() and not shards_in(folder):
         return folder
     if (inner := folder / _MASKS).is_dir():
@@ -48,7 +50,7 @@ def masks_folder(folder: Path) -> Path:
 
 
 def find_masks(folder: Path) -> Found:
-    """Find the masks in a folder, or in the output folder of a run. Raises InputError."""
+    """Find the masks in a folder, or in a run's output folder. Raises InputError if it has no masks."""
     masks = masks_folder(folder)
     try:
         found = inputs.find([masks], output=None)
@@ -62,13 +64,13 @@ def find_masks(folder: Path) -> Found:
 
 
 def _record_folders(folder: Path) -> list[Path]:
-    """Return the folders that may hold the records of the run that wrote the masks in a folder."""
+    """Return the folders that may contain the records of the run that wrote the masks."""
     # Records beside any folder but masks/ describe other masks.
     return [folder, folder.absolute().parent] if folder.absolute().name == _MASKS else [folder]
 
 
 def _names(folder: Path) -> str:
-    """Return `FileOptions.names` of the run that wrote the masks in a folder."""
+    """Return the `FileOptions.names` of the run that wrote the masks."""
     folders = _record_folders(folder)
     records = (*folders, *(state for parent in folders for state in state_folders(parent)[:1]))
     infos = (info for record in records if (info := find_run(record)) is not None)
@@ -76,12 +78,12 @@ def _names(folder: Path) -> str:
 
 
 def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names of the classes 1..N of masks: the given names, or the names that the run wrote beside the masks.
+    """Return the names of classes 1..N: the given names, or the names that the run wrote beside the masks.
 
     Raises:
-        UsageError: There are no names, or the given names differ from the run's in number or order, so that ids would mean other
-            classes.
-        InputError: No names are given, and the names of the run cannot be read.
+        UsageError: If no names are known, or the given names differ from the run's names in number or order, so that ids would
+            mean different classes.
+        InputError: If no names are given, and the run's names cannot be read.
     """
     if given is None:
         return names_beside(folder)
@@ -98,20 +100,20 @@ def names_of(folder: Path, given: Sequence[str] | None) -> tuple[str, ...]:
         )
     if in_other_order(given, written):
         raise UsageError(
-            f"the masks in {folder} have the classes in another order: {', '.join(written)}",
+            f"the masks in {folder} have the classes in a different order: {', '.join(written)}",
             "Leave out argument `classes` and argument `vocabulary` to use the run's classes. The truth must have the same order.",
         )
     return tuple(given)
 
 
 def in_other_order(names: Sequence[str], others: Sequence[str]) -> bool:
-    """Return True if the same names are in another order."""
+    """Return True if both lists have the same names in a different order."""
     first, second = [name.casefold() for name in names], [name.casefold() for name in others]
     return first != second and sorted(first) == sorted(second)
 
 
 def names_beside(folder: Path) -> tuple[str, ...]:
-    """Return the class names in the classes.json in a folder, or beside it if its name is masks.
+    """Read the class names from classes.json in a folder, or beside the folder if it is called masks.
 
     Raises UsageError if the file is missing, InputError if it is invalid.
     """
@@ -134,7 +136,7 @@ def names_beside(folder: Path) -> tuple[str, ...]:
 
 
 def _refuse_other_names(path: Path, classes: Sequence[tuple[int, str]]) -> None:
-    """Raise InputError if the run.json beside a classes.json, or of a shard, has other names for the ids."""
+    """Raise InputError if the run.json beside a classes.json, or in a shard, has different names for the ids."""
     for state in (path.parent, *state_folders(path.parent)):
         try:
             refuse_other_record(state)

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 SCORES_FILE = "eval.json"
 CSV_FILE = "confusion.csv"
 
-#: A line of JSON for each image: the number of scored pixels, and of right ones.
+#: One JSON line per image: the numbers of scored pixels and of correct pixels.
 IMAGES_FILE = "eval-images.jsonl"
 
 
@@ -86,10 +86,10 @@ class Evaluation:
 
 
 class Scorer:
-    """A confusion matrix of all images, and the pixel counts of each."""
+    """A confusion matrix over all images, and the pixel counts of each image."""
 
     def __init__(self, layout: Layout, max_pixels: int) -> None:
-        """Set up an empty matrix. Truth masks with more pixels than `max_pixels` are refused."""
+        """Create an empty matrix. Truth masks with more pixels than `max_pixels` are rejected."""
         self._confusion = Confusion(layout.classes, layout.background)
         self._max_pixels = max_pixels
         self._images: list[ImageScore] = []
@@ -126,11 +126,11 @@ def evaluate_model(
 ) -> Evaluation:
     """Label images and score the labels. If the spec has formats, also write the labels.
 
-    This labels all images again and reuses no result of an earlier run. An image that cannot be read, or whose truth has
-    another size, is reported and left out.
+    All images are labelled again, without reusing results of an earlier run. An image that cannot be read, or whose truth has a
+    different size, is reported and left out.
 
     Raises:
-        TipssegError: The run cannot go on. Missing truth masks and unknown ids in them are detected before any image is labelled.
+        TipssegError: If the run cannot continue. Missing truths and unknown ids are detected before any image is labelled.
     """
     from tipsseg.runs.engine.pipeline import run_tasks
 
@@ -207,7 +207,7 @@ def _collect(
     batch_size: int | None,
     progress: Progress,
 ) -> tuple[Counts, ImageError | None]:
-    """Record the results in the folder, if there is one. Return the counts, and the first failure."""
+    """Record the results in the folder, unless it is None. Return the counts, and the first failure."""
     began = time.monotonic()
     notes = ImageNotes(info.model, progress)
     first: ImageError | None = None
@@ -249,9 +249,9 @@ def evaluate_masks(
     Masks without a truth are counted and left out. A predicted mask that cannot be read is reported and left out.
 
     Raises:
-        UsageError: Both folders are the same.
-        InputError: The folder has no masks, or no mask has a truth.
-        ImageError: A truth cannot be read, or has unknown ids.
+        UsageError: If both folders are the same.
+        InputError: If the folder has no masks, or no mask has a truth.
+        ImageError: If a truth cannot be read, or has unknown ids.
     """
     if os.path.realpath(masks_folder(predicted)) == os.path.realpath(truths):
         raise UsageError(
@@ -289,12 +289,12 @@ def evaluate_masks(
 
 
 def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
-    """Raise OutputError if the output folder cannot be made, or overlaps a folder of masks.
+    """Raise OutputError if the output folder cannot be created, or overlaps a folder of masks.
 
     Args:
         output: The output folder.
         masks: The folders of masks.
-        labels: The evaluation also writes labels.
+        labels: True if the evaluation also writes labels.
     """
     check_folder(output)
     ownership = _load_reports(output)
@@ -314,7 +314,7 @@ def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
 
 
 def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
-    """Write eval.json, eval-images.jsonl and confusion.csv, and return their paths. Raises OutputError."""
+    """Write eval.json, eval-images.jsonl and confusion.csv, and return their paths. Raises OutputError if one cannot be written."""
     confusion, names = evaluation.confusion, evaluation.names
     contents = {
         IMAGES_FILE: b"".join(json_bytes(asdict(score)) + b"\n" for score in evaluation.images),
@@ -351,9 +351,9 @@ def _load_reports(output: Path) -> Ownership:
 
 
 def _check_truths(pairs: Pairs, jobs: int, progress: Progress, max_pixels: int) -> None:
-    """Read all truths once: unknown ids reveal a wrong vocabulary or layout before an hour of labelling."""
+    """Read all truths once, because unknown ids reveal a wrong vocabulary or layout before an hour of labelling."""
     if pairs.unused:
-        progress.note(f"{pluralize(pairs.unused, 'truth mask')} without an image.")
+        progress.note(f"Ignored {pluralize(pairs.unused, 'truth mask')} without an image.")
     progress.note(f"Checking {pluralize(len(pairs.pairs), 'truth mask')}.")
 
     def check(pair: Pair) -> None:  # returns nothing, because results would stay in memory

@@ -1,4 +1,4 @@
-"""Choose the layout of truth masks by TruthOptions."""
+"""Choose the layout of truth masks from TruthOptions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tipsseg.vocabulary.files import read_vocabulary
 
 
 def preset_of(truth: TruthOptions) -> str:
-    """Return the preset vocabulary of the layout. Raises VocabularyError if there is no layout."""
+    """Return the layout's preset vocabulary. Raises VocabularyError if no layout is set."""
     preset = None if truth.layout is None else get_layout(truth.layout).vocabulary
     if preset is None:
         raise VocabularyError("no classes given", 'Name the things to label, for example ["panda leg", "tree"].')
@@ -30,5 +30,5 @@ def layout_of(truth: TruthOptions, names: Sequence[str]) -> Layout:
             f"the layout {truth.layout} has {layout.classes} classes, but the vocabulary has {len(names)}", hint
         )
     if in_other_order(names, [entry.name for entry in read_vocabulary(truth.layout).classes]):
-        raise UsageError(f"the vocabulary lists the classes of {truth.layout} in another order", hint)
+        raise UsageError(f"the vocabulary lists the classes of {truth.layout} in a different order", hint)
     return layout

@@ -1,4 +1,4 @@
-"""Steps shared by `tipsseg fit` and `tipsseg tune`: check the output, encode the images of a run again, collect data from masks."""
+"""Steps shared by `tipsseg fit` and `tipsseg tune`: check the output, encode a run's images again, collect data from masks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_suffix(target: Path, *, fitted: bool) -> None:
 
 
 def check_target(target: Path, *, fitted: bool, overwrite: bool) -> None:
-    """Check the suffix of a file, see `check_suffix`. Raises OutputError if the file cannot be written, or exists already."""
+    """Check the file to write. Raises UsageError for a wrong suffix, OutputError if it exists or cannot be written."""
     check_suffix(target, fitted=fitted)
     if is_folder(target):
         raise OutputError(target, "a folder has this name", "Choose another file with argument `output`.")
@@ -60,7 +60,7 @@ def check_target(target: Path, *, fitted: bool, overwrite: bool) -> None:
 
 
 def spec_of_run(masks: EditedMasks, compute: ComputeOptions) -> RunSpec:
-    """Return the settings that encode the images of a run as the run did. `compute` sets all but the model.
+    """Return settings that encode a run's images as the run did. `compute` sets everything except the model.
 
     Raises InputError if the files of the run's model have changed.
     """
@@ -69,14 +69,14 @@ def spec_of_run(masks: EditedMasks, compute: ComputeOptions) -> RunSpec:
     compute = replace(compute, model=recorded.model, dtype=info.dtype if compute.dtype == "auto" else compute.dtype)
     if model_identity(find_model(recorded.model).facts(keep_stamps=compute.use_cache)) != model_identity(info.model):
         raise InputError(
-            f"{masks.run.output}: the files of its model {recorded.model} have changed",
+            f"{masks.run.output}: the files of the model {recorded.model} have changed since the run",
             "Restore the model, or label the images again.",
         )
     return spec_of_truths(recorded.vocabulary, recorded.options, compute)
 
 
 def spec_of_truths(vocabulary: Vocabulary, options: LabelOptions, compute: ComputeOptions) -> RunSpec:
-    """Return the settings that encode images for a fit: at one scale, starting from the text vectors."""
+    """Return settings that encode images for a fit, at one scale and starting from the text vectors."""
     return RunSpec(
         **vars(compute),
         vocabulary=replace(vocabulary, fit=""),
@@ -93,14 +93,14 @@ def note_other_scales(masks: EditedMasks, subject: str, progress: Progress) -> N
     if options.scales != ONE_SCALE:
         scales = "scales" if len(options.scales) > 1 else "scale"
         progress.note(
-            f"{subject} at scale 1 alone; the run has {scales} {', '.join(f'{scale:g}' for scale in options.scales)}."
+            f"{subject} at scale 1 only; the run has {scales} {', '.join(f'{scale:g}' for scale in options.scales)}."
         )
 
 
 def learn(
     loaded: LoadedModel, masks: Masks, classifier: Classifier, minimum: Minimum, progress: Progress
 ) -> tuple[list[list[Window]], list[ImageError]]:
-    """Return the windows of each image with its mask, and the errors of failed images.
+    """Return the windows of each image with their masks, and the errors of failed images.
 
     Images whose mask ignores all pixels are left out. Raises InputError if fewer images than `minimum` remain.
     """

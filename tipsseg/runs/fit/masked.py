@@ -28,10 +28,10 @@ _Image = TypeVar("_Image")
 _Masks = TypeVar("_Masks", bound="Masks")
 _Value = TypeVar("_Value")
 
-#: The most images without a mask whose features a fit uses.
+#: The maximum number of images without a mask that a fit uses.
 _MOST_UNLABELLED = 32
 
-#: The most masks to read: bounds memory and time.
+#: The maximum number of masks to read, which bounds memory and time.
 _MOST = 512
 
 
@@ -57,7 +57,10 @@ class Masks(ABC):
 
     @abstractmethod
     def read(self, ref: ImageRef) -> LabelArray:
-        """Read the mask [H, W] of an image: 0 is background, 1..N are the classes, other ids are ignored. Raises ImageError."""
+        """Read the mask [H, W] of an image: 0 is background, 1..N are classes, other ids are ignored.
+
+        Raises ImageError if the mask cannot be used.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +85,7 @@ class EditedMasks(Masks):
         if not ref.path.exists():
             raise ImageError(ref.path, "no such file", "Set the folder of the images with argument `images`.")
         if not image.entry.fingerprint.matches(ref.path):
-            raise ImageError(ref.path, f"changed since it was labelled, so that its mask {mask.path} is out of date")
+            raise ImageError(ref.path, f"changed since it was labelled, so its mask {mask.path} is out of date")
         return image.read_mask(mask)
 
 
@@ -93,7 +96,7 @@ class TruthMasks(Masks):
     Attributes:
         pairs: Images and their masks, by image name.
         without: The number of images without a mask.
-        max_pixels: Refuse masks with more pixels.
+        max_pixels: Masks with more pixels are rejected.
     """
 
     pairs: Mapping[str, Pair]
@@ -110,7 +113,7 @@ class TruthMasks(Masks):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Learnt(Generic[_Value]):
-    """The value of one image, and the fault of its feature file, if any."""
+    """The value computed from an image, and the fault of its feature file, or ""."""
 
     value: _Value
     damaged: str
@@ -118,7 +121,7 @@ class Learnt(Generic[_Value]):
 
 @dataclass(frozen=True, slots=True)
 class Minimum:
-    """The fewest masks that a method needs. `needed_by` names the method in a message: "a fit needs"."""
+    """The minimum number of masks for a method. `needed_by` names the method in messages, for example "a fit needs"."""
 
     masks: int
     needed_by: str
@@ -130,9 +133,9 @@ def draw_masks(masks: _Masks, progress: Progress, *, classes: int = 0, jobs: int
     Args:
         masks: The masks.
         progress: Prints a note if masks are left out.
-        classes: The number of classes N, to prefer rare classes. This reads all masks. Each class is then in 1/N of the drawn
-            masks, or in all masks that contain it if those are fewer. 0 draws uniformly, as an unbiased pixel accuracy requires.
-        jobs: Threads.
+        classes: The number of classes N, to prefer rare classes, which requires reading all masks. Each class is then in 1/N of
+            the drawn masks, or fewer if fewer masks contain it. 0 draws uniformly, as an unbiased pixel accuracy requires.
+        jobs: The number of threads.
     """
     refs = masks.refs
     if len(refs) <= _MOST:
@@ -170,7 +173,7 @@ def _rare_classes_first(masks: Masks, order: Sequence[int], classes: int, jobs: 
 
 
 def require_masks(masks: Masks, usable: int, failed: Sequence[ImageError], minimum: Minimum) -> None:
-    """Raise InputError if fewer masks are usable than a method needs; `failed` are the errors of the others."""
+    """Raise InputError if fewer masks can be used than a method needs; `failed` are the errors of the other masks."""
     if usable >= minimum.masks:
         return
     number = pluralize(len(masks.refs), masks.noun)
@@ -196,7 +199,7 @@ def _repair_hint(masks: Masks, first: ImageError, others: int) -> str:
 def _missing_masks_hint(masks: Masks, lacking: int) -> str:
     verb = "Correct" if isinstance(masks, EditedMasks) else "Make"
     what = "the mask of one more image" if lacking == 1 else f"the masks of {lacking} more images"
-    return f"{verb} {what}: the result is validated on held-out images. Pixels of 255 are ignored."
+    return f"{verb} {what}: the result is validated on held-out images. Pixels of id 255 are ignored."
 
 
 def size_mismatch(ref: ImageRef, size: tuple[int, ...], mask_size: tuple[int, ...]) -> ImageError:
@@ -215,12 +218,12 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
     Args:
         output: The output folder.
         images: The folder of the images, if they have moved.
-        max_pixels: Refuse images with more pixels.
+        max_pixels: Images with more pixels are rejected.
 
     Raises:
-        UsageError: `images` is not a folder.
-        InputError: The folder does not contain a finished run, or no mask was edited.
-        ImageError: Two masks of one image were edited in different ways.
+        UsageError: If `images` is not a folder.
+        InputError: If the folder does not contain a finished run, or no mask was edited.
+        ImageError: If two masks of an image were edited in different ways.
     """
     check_image_root(images)
     edited: dict[str, tuple[RunImage, Mask]] = {}
@@ -256,7 +259,7 @@ def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, max_pixe
     if not truths.pairs:
         raise InputError(
             f"{folder}: no mask matches an image",
-            "Name a mask as its image: by the same relative path, or by the same file name.",
+            "Name each mask after its image: use the same relative path, or the same file name.",
         )
     return TruthMasks(
         folder=folder,

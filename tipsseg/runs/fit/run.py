@@ -26,7 +26,7 @@ from tipsseg.vocabulary.fitted import FittedVocabulary
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: A fit is validated on held-out images, so it needs a second one.
+#: A fit is validated on held-out images, so it needs at least two.
 _MINIMUM = Minimum(2, "a fit needs")
 
 
@@ -67,7 +67,7 @@ class Fit:
         }
 
     def table(self) -> str:
-        """Return the scores as a text table, IoU in per cent; "-" if unknown."""
+        """Return a text table of the scores, with IoU in per cent and "-" for unknown values."""
         scores = self.fitted.scores
         rows = [
             [
@@ -101,12 +101,12 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
     Args:
         spec: Model, classes, encoding options and feature store; output and formats are ignored.
         masks: The images and their masks.
-        target: The file to write; None writes nothing.
+        target: The file to write, or None to write no file.
         progress: Prints progress and notes.
         quiet: Hide the progress of a model download.
 
     Raises:
-        TipssegError: The run cannot go on. An image that cannot be read is reported and left out instead.
+        TipssegError: If the run cannot continue. Images that cannot be read are reported and left out instead.
     """
     from tipsseg.fitting.fit import fit_windows
     from tipsseg.labelling.classifier import make_classifier
@@ -146,7 +146,7 @@ def _unlabelled_patches(loaded: LoadedModel, refs: Sequence[ImageRef], progress:
     results = run_noting_damage(patches_task(loaded), refs, loaded.info.spec.jobs, progress)
     patches = [result.value for result in results if not isinstance(result, Failed)]
     if missing := len(refs) - len(patches):
-        progress.note(f"Ignored {missing} of the {number} without masks: cannot be read.")
+        progress.note(f"Could not read {missing} of the {number} without masks; the fit ignores them.")
     return patches
 
 
@@ -154,5 +154,5 @@ def _note_classes(fitted: FittedVocabulary, progress: Progress) -> None:
     absent = [score.name for score in fitted.scores if score.name and not score.images]
     if absent:
         progress.note(
-            f"The masks have no pixel of {join_first(absent, 10)}: classes without pixels keep their text vectors."
+            f"The masks have no pixels of {join_first(absent, 10)}: classes without pixels keep their text vectors."
         )

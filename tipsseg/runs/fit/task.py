@@ -1,4 +1,4 @@
-"""Tasks of the pipeline that turn the features of an image into data to learn from: with its mask, or without one."""
+"""Pipeline tasks that turn an image's features into training data, with or without a mask."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tipsseg.runs.fit.masked import Learnt, Masks, size_mismatch
 def mask_task(
     model: LoadedModel, masks: Masks, groups: NDArray[np.int64]
 ) -> FunctionTask[Features, Learnt[list[Window]]]:
-    """Return a task that cuts masks into the windows of their images; `groups` is the group of each mask id, see `make_windows`."""
+    """Return a task that cuts masks into windows; `groups` is the group of each mask id, see `make_windows`."""
 
     def finish(loaded: Loaded[Features], features: Features) -> Learnt[list[Window]]:
         mask = masks.read(loaded.ref)
@@ -43,7 +43,7 @@ def patches_task(model: LoadedModel) -> FunctionTask[Features, Learnt[Tensor]]:
 
 
 def _source_at_scale_one(loaded: LoadedModel) -> FeatureSource[Features]:
-    """Return the source of the features at scale 1, the only scale of a fit."""
+    """Return a source of features at scale 1, the only scale that a fit uses."""
     spec, backbone = loaded.info.spec, loaded.model.backbone
     return FeatureSource(
         backbone,

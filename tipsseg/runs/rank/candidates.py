@@ -20,7 +20,7 @@ from tipsseg.util.printable import pluralize
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Candidate:
-    """The facts about an image that its rank depends on: a few hundred bytes."""
+    """The data that an image's rank depends on, a few hundred bytes."""
 
     image: str
     error: float
@@ -48,21 +48,21 @@ class Candidates:
         return [candidate.image for candidate in self._all]
 
     def vectors(self, features: Path | None) -> tuple[Vectors, int]:
-        """Return vectors [n, d] that compare images, see `likeness`, and the number of images without readable features.
+        """Return vectors [n, d] to compare images, see `likeness`, and the number of images without readable features.
 
-        Vectors come from the class tokens in a feature store, or without a store from the labels. An image without readable
-        features has a vector of zeros.
+        Vectors come from the class tokens in a feature store, or, without a store, from the labels. An image without readable
+        features has a zero vector.
 
         Raises:
-            InputError: The store does not exist.
-            OutputError: The folder is not a store of this version.
+            InputError: If the store does not exist.
+            OutputError: If the folder is not a store of this version.
         """
         if features is None:
             return label_vectors([candidate.shares for candidate in self._all]), 0
         return _token_vectors(features, [candidate.sha256 for candidate in self._all])
 
     def order(self, vectors: Vectors) -> list[str]:
-        """Return the names of the images in the order of review, see `diversity`."""
+        """Return the image names in review order, see `diversity`."""
         by_error = sorted(range(len(self._all)), key=lambda i: (-self._all[i].error, name_order(self._all[i].image)))
         candidates = [self._all[index] for index in by_error]
         order = diverse_order(
@@ -74,7 +74,7 @@ class Candidates:
 
 
 def missing_features_note(missing: int, features: Path | None) -> str:
-    return f"{pluralize(missing, 'image')} without features in {features}: not compared with other images."
+    return f"Did not compare {pluralize(missing, 'image')} with the others: no features in {features}."
 
 
 def _token_vectors(features: Path, hashes: list[str | None]) -> tuple[Vectors, int]:

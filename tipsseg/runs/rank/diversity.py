@@ -1,7 +1,7 @@
-"""Order images by expected error, discounted by similarity to images before them.
+"""Order images by expected error, discounted by similarity to earlier images.
 
-The order is greedy. An image is worth its expected error, discounted by its similarity to the most similar image chosen before, and
-raised while it shows a class that no chosen image shows.
+The order is greedy. The worth of an image is its expected error, discounted by its similarity to the most similar image already
+chosen, and raised if it shows a class that no chosen image shows.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from tipsseg.runs.rank.likeness import Vectors
 #: The number of images to choose one by one. All later images are ordered by error alone.
 CHOSEN = 1000
 
-#: The discount at similarity 1, and the exponent by which it falls off for lower similarities.
+#: The discount at similarity 1, and the exponent with which it decreases for lower similarities.
 _REPEATED, _STEEP = 0.9, 4
 
 #: The bonus of an image with a class that no image before it shows.
 _NEW_CLASS = 0.25
 
-#: This quantile of the similarities of image pairs counts as similarity 0, because the usual similarity depends on the folder.
+#: The quantile of pairwise similarities that counts as similarity 0, because typical similarities depend on the folder.
 _BASELINE_QUANTILE, _MOST_BASELINE = 0.9, 0.98
 _SAMPLE = 500
 
 
 def diverse_order(errors: Sequence[float], vectors: Vectors, classes: Sequence[Sequence[int]]) -> list[int]:
-    """Return the indices of all images in the order of review.
+    """Return the indices of all images in review order.
 
     Args:
-        errors: The expected error of each image. The first of equally good images wins.
-        vectors: [n, d], the vectors of the images, see `likeness`.
+        errors: The expected error of each image. Of equally good images, the first comes first.
+        vectors: [n, d], the image vectors, see `likeness`.
         classes: The class ids in each image.
     """
     worth = np.array(errors, np.float64)
@@ -73,7 +73,7 @@ class _Unseen:
         for image, shown in enumerate(classes):
             for label in shown:
                 self._images[label].append(image)
-        #: The number of these classes in each image.
+        #: The number of unseen classes in each image.
         self.numbers: NDArray[np.int64] = np.array([len(shown) for shown in classes], np.int64)
 
     def remove(self, image: int) -> None:

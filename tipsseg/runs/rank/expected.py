@@ -1,7 +1,7 @@
-"""Estimate the share of wrong pixels of an image, and its causes, from the manifest.
+"""Estimate an image's share of wrong pixels, and its causes, from the manifest.
 
-The expected error is the expected share of wrong pixels, if confidence is the probability of a right label, times 1 + B. B is the
-share of the image near object borders, where models are overconfident.
+The expected error is the share of wrong pixels, with confidence as the probability of a correct label, times 1 + B. B is the share
+of the image near object borders, where models are overconfident.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from tipsseg.store.manifest import ManifestEntry, ObjectScore
 #: The width of an object's border, as a share of the image's shorter side: the size of a patch in a window.
 _BORDER = 1 / 32
 
-#: The least share of the expected error that is listed as a reason.
+#: The minimum share of the expected error for a reason to be listed.
 _LEAST = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """A part of the expected error of an image.
+    """A part of an image's expected error.
 
     Attributes:
         kind: "class", "background", "ignored" or "borders".
-        name: The name of the class; "" for the other kinds.
-        share: Its share of the expected error, 0..1, two decimals.
+        name: The class name; "" for the other kinds.
+        share: Its share of the expected error, 0..1, rounded to two decimals.
     """
 
     kind: str
@@ -37,12 +37,12 @@ class Reason:
 
 
 def expected_error(entry: ManifestEntry) -> float:
-    """Return the expected error of an image, 0..1, four decimals; 0 if a person corrected its mask."""
+    """Return an image's expected error, 0..1, rounded to four decimals; 0 if a person corrected its mask."""
     return round(min(1.0, sum(part for _, _, part in _parts(entry))), 4)
 
 
 def reasons(entry: ManifestEntry) -> tuple[Reason, ...]:
-    """Return the parts of an image's expected error, the largest first."""
+    """Return the parts of an image's expected error, largest first."""
     parts = _parts(entry)
     total = sum(part for _, _, part in parts)
     largest = [Reason(kind, name, round(part / total, 2)) for kind, name, part in parts if part >= _LEAST * total > 0]
@@ -74,7 +74,7 @@ def border_share(objects: Iterable[ObjectScore], size: tuple[int, int]) -> float
 
 
 def _parts(entry: ManifestEntry) -> list[tuple[str, str, float]]:
-    """Return the parts of the expected error: kind, class name, and the expected share of wrong pixels in the image."""
+    """Return the parts of the expected error: kind, class name, and expected share of wrong pixels in the image."""
     if entry.corrected is not None:
         return []
     numbers = entry.numbers

@@ -1,7 +1,7 @@
-"""Compare images by short vectors, from the class tokens of their features or from their labels.
+"""Compare images by short vectors, computed from class tokens or from labels.
 
-Vectors have unit length: the product of two vectors is the cosine similarity of the images. An unknown image has a vector of zeros,
-and similarity 0 to every image.
+Vectors have unit length, so the dot product of two vectors is the cosine similarity of the images. An image without data has a zero
+vector, and similarity 0 to every image.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ Shares = NDArray[np.float64]
 #: Longer vectors are projected to this length by a fixed random matrix, which changes products by about 0.1.
 LENGTH = 128
 
-#: The grid of cells for the positions of objects, and the id of ignored pixels.
+#: The grid for object positions, 3 x 3 cells, and the id of ignored pixels.
 _GRID = 3
 _CELLS = _GRID**2
 _IGNORED = -1
 
-#: The number of images to compare with all images in one product.
+#: The number of images to compare with all images in one matrix product.
 _BATCH = 256
 
 
 def token_vector(class_tokens: NDArray[np.floating]) -> Vectors:
-    """Return the vector [d] of an image from its class tokens [B, C, D], averaged over the windows B."""
+    """Return an image's vector [d] from its class tokens [B, C, D], averaged over the B windows."""
     means = class_tokens.astype(np.float32).mean(0)  # [C, D]
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-6)
     return _project(_normalize(means.reshape(1, -1)))[0]
 
 
 def label_shares(numbers: ImageNumbers, objects: Iterable[ObjectScore]) -> Shares:
-    """Return the labels of an image with their positions, [k, 2]: label and grid cell as one number, and its share of pixels.
+    """Return the labels of an image with their positions, [k, 2]: label and grid cell as one number, and their share of pixels.
 
-    The cell of an object is that of its centre in a grid of 3 x 3. Background and ignored pixels have one cell each.
+    An object belongs to the grid cell of its centre. Background and ignored pixels have one cell each.
     """
     height, width = numbers.size
     pixels: dict[int, int] = defaultdict(int)
@@ -61,7 +61,7 @@ def label_shares(numbers: ImageNumbers, objects: Iterable[ObjectScore]) -> Share
 
 
 def label_vectors(shares: Sequence[Shares]) -> Vectors:
-    """Return the vectors [n, d] of images from their `label_shares`, weighted by inverse document frequency."""
+    """Return image vectors [n, d] from `label_shares`, weighted by inverse document frequency."""
     ids = np.unique(np.concatenate([np.zeros(0), *(rows[:, 0] for rows in shares)]))
     images = np.zeros(len(ids), np.float32)
     for rows in shares:
@@ -77,7 +77,7 @@ def label_vectors(shares: Sequence[Shares]) -> Vectors:
 
 
 def nearest(vectors: Vectors, number: int) -> Iterator[list[int]]:
-    """Yield the most similar images of each image, the nearest first. Images with a zero vector have none."""
+    """Yield the indices of the most similar images for each image, nearest first; [] for a zero vector."""
     known: NDArray[np.bool_] = np.asarray(vectors.any(1))
     for start in range(0, len(vectors), _BATCH):
         similarity = vectors[start : start + _BATCH] @ vectors.T  # [b, n]

@@ -21,14 +21,14 @@ from tipsseg.util.printable import pluralize
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """An image in the order of review.
+    """An image in review order.
 
     Attributes:
         path: The path of the image.
         image: The name of the image in the run.
-        score: The expected error, 0..1: the expected share of wrong pixels.
+        score: The expected error, 0..1: the share of pixels that are probably wrong.
         confidence: The mean confidence, 0..1, of labelled pixels; None if no pixel is labelled.
-        reasons: The parts of the score, the largest first.
+        reasons: The parts of the score, largest first.
     """
 
     path: Path
@@ -62,18 +62,18 @@ def rank(
 
     Args:
         output: The output folder of a run, finished or not.
-        features: A feature store. Images are compared by their class tokens; without a store, by their labels.
-        only: Rank only the images with these paths. None ranks all.
+        features: A feature store, to compare images by their class tokens. None compares them by their labels.
+        only: The paths of the images to rank. None ranks all images.
         images: The folder of the images, if they have moved.
         limit: Return at most this many images.
 
     Returns:
-        The images in the order of review.
+        The images in review order.
 
     Raises:
-        UsageError: The limit is below 1, or `images` is not a folder.
-        InputError: The output folder or the feature store does not exist, or an image of `only` is not labelled.
-        OutputError: The manifest cannot be read.
+        UsageError: If the limit is below 1, or `images` is not a folder.
+        InputError: If the output folder or the feature store does not exist, or an image in `only` is not labelled.
+        OutputError: If the manifest cannot be read.
     """
     ranked, unknown = rank_folder(
         Path(output),
@@ -84,7 +84,7 @@ def rank(
         Silence(),
     )
     if unknown:
-        raise InputError(f"{unknown[0]}: not labelled in {output}", "Remove it from argument `only`.")
+        raise InputError(f"{unknown[0]}: not labelled in {output}", "Remove it from the list in argument `only`.")
     return ranked
 
 
@@ -96,7 +96,7 @@ def rank_folder(
     limit: int | None,
     progress: Progress,
 ) -> tuple[list[Ranked], list[Path]]:
-    """Return the images in the order of review, see `rank`, and the paths of `only` that are not labelled."""
+    """Return the images in review order, see `rank`, and the paths in `only` that are not labelled."""
     if limit is not None:
         check_whole_number("argument `limit`", limit)
     check_image_root(images)
@@ -117,7 +117,7 @@ def rank_folder(
             ranked[entry.image] = Ranked(image.path(images), entry.image, error, mean_confidence(entry), reasons(entry))
     vectors, missing = candidates.vectors(features)
     if corrected:
-        progress.note(f"{pluralize(corrected, 'corrected image')} left out.")
+        progress.note(f"Left out {pluralize(corrected, 'corrected image')}.")
     if missing:
         progress.note(missing_features_note(missing, features))
     return [ranked[image] for image in candidates.order(vectors)[:limit]], unknown

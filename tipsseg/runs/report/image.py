@@ -1,4 +1,4 @@
-"""Draw the files of one image of the page, and make its record."""
+"""Draw an image's files for the page, and build its record."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tipsseg.store.summary import corrected_summary
 from tipsseg.types import LabelArray, LabelClass, printable_path
 from tipsseg.util.files import is_file, json_bytes
 
-#: Increase this if the files of an image change.
+#: Increase this if the code draws different files.
 _VERSION = 2
 
 Record = Mapping[str, object]
@@ -36,8 +36,8 @@ class ImageResult:
         entry: The manifest entry; after a correction, with the summary of the corrected labels.
         signature: A digest of the inputs of its files; "" if the image must be drawn again next time.
         record: The image's record for the page.
-        new: Its files were drawn now.
-        error: The failure of the image, or None.
+        new: True if its files were drawn now.
+        error: The image's error, or None.
     """
 
     entry: ManifestEntry
@@ -49,7 +49,7 @@ class ImageResult:
 
 @dataclass(frozen=True, slots=True)
 class ImageMaker:
-    """Draw the files of images. `images` is the folder of the images, if they have moved."""
+    """Draw images for the page. `images` is the folder of the images, if they have moved."""
 
     place: Place
     classes: tuple[LabelClass, ...]
@@ -57,7 +57,7 @@ class ImageMaker:
     max_pixels: int
 
     def make(self, image: RunImage) -> ImageResult:
-        """Draw the files of an image, unless they are up to date. Thread-safe. Raises OutputError.
+        """Draw an image's files, unless they are up to date. Thread-safe. Raises OutputError if one cannot be written.
 
         An image that cannot be read gets a grey picture. An image whose labels cannot be read has no files.
         """
@@ -91,7 +91,7 @@ class ImageMaker:
         self.place.write(label_map, pictures.map_script(key, labels, confidence))
         places = pictures.name_places(labels, len(self.classes))
         record = image_record(entry, str(path), places, shown=unread is None, confidences=confidence is not None)
-        # The signature does not show if an image can be decoded.
+        # The signature does not depend on whether the image can be decoded.
         return ImageResult(entry, signature if unread is fault else "", record, True, unread)
 
     def _picture_error(self, image: RunImage) -> ImageError | None:
@@ -132,7 +132,7 @@ def _confidence(image: RunImage) -> NDArray[np.float32] | None:
         return None
     try:
         return image.scores()[0]
-    except ImageError:  # the page works without
+    except ImageError:  # the page works without confidences
         return None
 
 

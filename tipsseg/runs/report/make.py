@@ -1,4 +1,4 @@
-"""`tipsseg report`: write the page of a run into a folder that works offline and can be copied."""
+"""`tipsseg report`: write a run's page into a self-contained folder that works offline."""
 
 from __future__ import annotations
 
@@ -53,22 +53,22 @@ def make_report(
 ) -> int:
     """Write the page of a run, finished or not, and return the number of images that cannot be read. Keep up-to-date files.
 
-    Memory grows by a few hundred bytes per image, plus the pixels of `jobs` images.
+    Memory use grows by a few hundred bytes per image, plus the pixels of `jobs` images.
 
     Args:
-        output: The output folder of the run.
-        target: The folder of the page. None: the folder `report` in the output folder.
+        output: The run's output folder.
+        target: The folder for the page. If None, `report` in the output folder.
         images: The folder of the images, if they have moved.
-        jobs: Threads.
+        jobs: The number of threads.
         progress: Prints progress and notes.
-        max_pixels: Refuse images with more pixels.
+        max_pixels: Images with more pixels are rejected.
         features: A feature store, to find similar images by their class tokens. None compares their labels.
-        palette: "own" for the colours of the classes, "safe" for colours that are distinct with any colour vision.
+        palette: "own" for the classes' own colours, "safe" for a colour-blind-safe palette.
 
     Raises:
-        UsageError: `images` is not a folder.
-        InputError: The folder is not an output folder, or the store is not a feature store.
-        OutputError: The folder of the page cannot be written, or contains other files.
+        UsageError: If `images` is not a folder.
+        InputError: If `output` is not an output folder, or `features` is not a feature store.
+        OutputError: If the folder for the page cannot be written, or contains other files.
     """
     check_image_root(images)
     with ExitStack() as stack:
@@ -101,7 +101,7 @@ def make_report(
 
 @dataclass(slots=True, kw_only=True)
 class _Report:
-    """A page, and its images so far: counts of drawn, unchanged and failed images, accuracies, and images without labels."""
+    """A page in progress: counts of drawn, unchanged and failed images, accuracies, and images without readable labels."""
 
     runs: Sequence[Run]
     image_root: Path | None
@@ -225,13 +225,13 @@ def _facts(runs: Sequence[Run]) -> Iterator[str]:
     """Yield sentences about a run, or about the first of its shards."""
     info = runs[0].info
     if len(runs) > 1:
-        yield f"{len(runs)} shards. The first one:"
-    version = "" if info.noted is None else f" of tipsseg {info.noted.version}"
-    yield f"Model {info.spec.model}, {info.dtype}{f' on {info.device}' if info.device else ''}; labels{version}."
+        yield f"{len(runs)} shards. The first shard:"
+    version = "" if info.noted is None else f"; labelled with tipsseg {info.noted.version}"
+    yield f"Model {info.spec.model}, {info.dtype}{f' on {info.device}' if info.device else ''}{version}."
     if info.noted is not None:
         yield f"Command: {info.noted.command}"
     if info.started is not None:
-        ended = "not finished" if info.ended is None else f"ended {info.ended:%Y-%m-%d %H:%M}"
+        ended = "not finished" if info.ended is None else f"finished {info.ended:%Y-%m-%d %H:%M}"
         yield f"Started {info.started:%Y-%m-%d %H:%M} (UTC), {ended}."
 
 

@@ -1,4 +1,4 @@
-"""Draw the files of one image for the page: a picture, a thumbnail with its labels, a map of labels and confidences."""
+"""Draw an image's files for the page: a picture, a thumbnail with its labels, a map of labels and confidences."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NO_IMAGE = 200
 
 
 def shown_size(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Return the size (h, w) to show an image of `size` at: no side longer than `side`, never enlarged."""
+    """Return the display size (h, w) of an image of `size`: no side longer than `side`, never enlarged."""
     scale = min(1.0, side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
@@ -59,7 +59,7 @@ def thumbnail(shown: Image.Image, labels: LabelArray, classes: Sequence[LabelCla
 
 
 def resample(values: NDArray[np.generic], size: tuple[int, int]) -> NDArray[np.generic]:
-    """Resample values [H, W] to another size (h, w) by the nearest value."""
+    """Resample values [H, W] to a new size (h, w) with nearest-neighbour sampling."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in zip(size, values.shape, strict=True)
     )
@@ -94,7 +94,7 @@ def name_places(labels: LabelArray, number_of_classes: int) -> list[tuple[int, i
 
 
 def _outlines(ids: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Return a mask [h, w] of pixels whose right or lower neighbour has another id."""
+    """Return a mask [h, w] of pixels whose right or lower neighbour has a different id."""
     outlines = np.zeros(ids.shape, np.bool_)
     outlines[:, :-1] |= ids[:, :-1] != ids[:, 1:]
     outlines[:-1] |= ids[:-1] != ids[1:]

@@ -29,7 +29,7 @@ _CHOOSE = "Choose another folder with argument `target`."
 
 
 def image_key(image: str) -> str:
-    """Return a file name for an image that is valid on every file system and unique."""
+    """Return a unique file name for an image, valid on every file system."""
     return hashlib.sha256(image.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
@@ -37,13 +37,13 @@ class Place:
     """The folder of a report. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the folder, or make it. Raises OutputError if it is not empty and not a report."""
+        """Open the folder, or create it. Raises OutputError if it is not empty and not a report."""
         self.folder = folder
         self._ownership = Ownership(folder)  # only to refuse links out of the folder
         _claim(folder)
 
     def record(self, image: str, signature: str) -> Mapping[str, object] | None:
-        """Return the record of an image; None if its inputs have changed, or a file is missing."""
+        """Return an image's record, or None if its inputs have changed or a file is missing."""
         try:
             saved = self._read(image)
             record = take(saved, "record", dict)
@@ -53,12 +53,12 @@ class Place:
         return record if same and all(path.is_file() for path in self.files(image)) else None
 
     def read(self, image: str) -> Mapping[str, object]:
-        """Return the record of an image, which must exist."""
+        """Return an image's record, which must exist."""
         record: dict[str, object] = self._read(image)["record"]
         return record
 
     def add(self, image: str, signature: str, record: Mapping[str, object]) -> None:
-        """Record that the files of an image are complete. Raises OutputError."""
+        """Record that an image's files are complete. Raises OutputError if the record cannot be written."""
         data = json_bytes({"image": image, "signature": signature, "record": dict(record)})
         self.write(self._path(_RECORDS, image_key(image), ".json"), data)
 
@@ -77,7 +77,7 @@ class Place:
         atomic_write(path, data)
 
     def remove_others(self, images: Iterable[str]) -> None:
-        """Remove the files of all other images. Raises OutputError."""
+        """Remove the files of all images except these. Raises OutputError if a file cannot be removed."""
         keys = set(map(image_key, images))
         for record in (self.folder / _RECORDS).glob("??/*.json"):
             if record.stem not in keys:
@@ -87,7 +87,7 @@ class Place:
                     remove_file(path)
 
     def remove_chunks_from(self, number: int) -> None:
-        """Remove the chunks of an earlier page from this number on. Raises OutputError."""
+        """Remove an earlier page's chunks from this number on. Raises OutputError if a file cannot be removed."""
         for path in sorted((self.folder / DATA).glob("images-*.js")):
             if path.name not in {chunk_name(index) for index in range(number)}:
                 remove_file(path)
@@ -107,7 +107,7 @@ def _claim(folder: Path) -> None:
             pass
         raise OutputError(path, "tipsseg did not write this file", _CHOOSE)
     if any(_visible_names(folder)):
-        raise OutputError(folder, "the folder is not empty and not a report of tipsseg", _CHOOSE)
+        raise OutputError(folder, "the folder is neither empty nor a tipsseg report", _CHOOSE)
     atomic_write(path, json_bytes({"tool": "tipsseg", "report": 1}, indent=2) + b"\n")
 
 

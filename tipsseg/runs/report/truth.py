@@ -17,7 +17,7 @@ from tipsseg.util.json_values import parse, take
 
 
 def read_truth_scores(folder: Path) -> Mapping[str, object] | None:
-    """Read the scores in eval.json and the matrix in confusion.csv; None without an eval.json.
+    """Read the scores in eval.json and the matrix in confusion.csv, or return None if eval.json is missing.
 
     Returns:
         `mean_iou` and `pixel_accuracy`, 0..1 or None; `classes` with name and IoU; `columns`, the names of predicted classes;
@@ -36,7 +36,7 @@ def read_truth_scores(folder: Path) -> Mapping[str, object] | None:
         ]
         counts = [[int(number) for number in row[1:]] for row in rows]
         if len(counts) != len(classes) or any(len(row) != len(header) - 1 for row in counts):
-            raise ValueError(f"{CSV_FILE} has other classes")
+            raise ValueError(f"{CSV_FILE} has different classes")
     except (OSError, ValueError) as error:
         raise _invalid_scores(folder / SCORES_FILE, error) from error
     columns = [str(entry["name"]) for entry in classes] + ["no label"] * (len(header) - 1 - len(classes))
@@ -50,9 +50,9 @@ def read_truth_scores(folder: Path) -> Mapping[str, object] | None:
 
 
 def read_image_accuracies(folder: Path) -> dict[str, float]:
-    """Read the pixel accuracy of each scored image, 0..1, by the name of the image or of its mask.
+    """Read the pixel accuracy of each scored image, 0..1, keyed by the name of the image or of its mask.
 
-    Images without scored pixels are left out. The result is empty if the file is missing, because earlier versions wrote none.
+    Images without scored pixels are left out. The result is empty if the file is missing, as earlier versions did not write it.
     """
     path = folder / IMAGES_FILE
     if not os.path.lexists(path):
@@ -64,7 +64,7 @@ def read_image_accuracies(folder: Path) -> dict[str, float]:
                 record = parse(line)
                 pixels, right = take(record, "pixels", int), take(record, "right", int)
                 if not 0 <= right <= pixels:
-                    raise ValueError(f"{right} of {pixels} pixels are right")
+                    raise ValueError(f"{right} of {pixels} pixels are correct")
                 if pixels:
                     accuracies[take(record, "image", str)] = round(right / pixels, 4)
     except (OSError, ValueError) as error:

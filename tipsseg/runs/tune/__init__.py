@@ -1,1 +1,1 @@
-"""`tipsseg tune`: choose minimum confidences and a temperature by masks that a person edited."""
+"""`tipsseg tune`: choose minimum confidences and a temperature from edited masks."""

@@ -1,4 +1,4 @@
-"""`tipsseg tune`: choose minimum confidences and a temperature by edited masks."""
+"""`tipsseg tune`: choose minimum confidences and a temperature from edited masks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tipsseg.labelling.patch_labeller import Patches, Scored
     from tipsseg.labelling.source import Loaded
 
-#: A threshold is chosen on two images or more, and validated on another one.
+#: A threshold is chosen on at least two images, and validated on another one.
 _FOR_THRESHOLDS = Minimum(3, "minimum confidences need")
 
 #: A temperature is validated on a held-out image.
@@ -64,11 +64,11 @@ class Tuning:
         """Write a vocabulary file: .fit if it includes vectors or a temperature, else .toml.
 
         Args:
-            path: The file.
+            path: The file to write.
 
         Raises:
-            UsageError: The path has the wrong suffix.
-            OutputError: The file cannot be written.
+            UsageError: If the path has the wrong suffix.
+            OutputError: If the file cannot be written.
         """
         check_suffix(Path(path), fitted=self.fitted is not None)
         if self.fitted is not None:
@@ -104,7 +104,7 @@ class Tuning:
         }
 
     def table(self) -> str:
-        """Return the numbers as a text table, shares in per cent; "-" if unknown."""
+        """Return a text table of the numbers, with shares in per cent and "-" for unknown values."""
         text = ""
         if self.thresholds:
             heads = ["in %", "at least", "precision", "recall", "before", "recall", "images", ""]
@@ -140,7 +140,7 @@ def _round(value: float | None) -> float | None:
 
 
 def check_precision(precision: float | None, *, temperature: bool) -> None:
-    """Raise UsageError if there is nothing to tune, or the precision is out of range."""
+    """Raise UsageError if neither is requested, or the precision is out of range."""
     if precision is None and not temperature:
         raise UsageError(
             "nothing to tune",
@@ -149,25 +149,23 @@ def check_precision(precision: float | None, *, temperature: bool) -> None:
     if precision is not None and not 0 < precision < 1:
         raise UsageError(
             f"argument `precision`={quote(precision)} is not between 0 and 1",
-            "For example 0.95: 95 of 100 pixels are right.",
+            "Write 0.95 if 95 of 100 pixels must be correct.",
         )
 
 
 def spec_of_tuning(masks: EditedMasks, compute: ComputeOptions, fitted: FittedVocabulary | None) -> RunSpec:
-    """Return the settings that label the images of a run again, without minimum confidences.
+    """Return settings that relabel a run's images without minimum confidences.
 
     Raises:
-        UsageError: `fitted` is not the fitted vocabulary of the run.
-        InputError: The files of the run's model have changed.
+        UsageError: If `fitted` is not the run's fitted vocabulary.
+        InputError: If the files of the run's model have changed.
     """
     recorded = masks.run.info.spec
     digest = recorded.vocabulary.fit
     if digest != ("" if fitted is None else fitted.vocabulary.fit):
         raise UsageError(
-            f"the run in {masks.run.output} used {'other fitted vectors' if fitted else 'a fitted vocabulary'}",
-            "Set argument `vocabulary` to the fitted vocabulary of the run."
-            if digest
-            else "Leave out argument `vocabulary`.",
+            f"the run in {masks.run.output} used {'different fitted vectors' if fitted else 'a fitted vocabulary'}",
+            "Set argument `vocabulary` to the run's fitted vocabulary." if digest else "Remove argument `vocabulary`.",
         )
     spec = spec_of_run(masks, compute)
     vocabulary = _without_thresholds(recorded.vocabulary)
@@ -190,18 +188,18 @@ def tune_run(
     temperature: bool,
     quiet: bool = False,
 ) -> Tuning:
-    """Fit a temperature and choose minimum confidences, or do one of the two.
+    """Fit a temperature, choose minimum confidences, or both.
 
     Args:
         spec: The settings that `spec_of_tuning` returns.
         masks: The edited masks.
-        precision: The requested precision of each class, 0..1; None chooses no minimum confidences.
+        precision: The requested precision of each class, 0..1, or None to choose no minimum confidences.
         progress: Prints progress and notes.
-        temperature: Fit the temperature.
+        temperature: True to fit the temperature.
         quiet: Hide the progress of a model download.
 
     Raises:
-        TipssegError: The run cannot go on. An image that cannot be read is reported and left out instead.
+        TipssegError: If the run cannot continue. Images that cannot be read are reported and left out instead.
     """
     if spec.fitted is not None:
         progress.note(
