@@ -102,7 +102,7 @@ def test_a_mask_of_another_picture_of_the_same_name_is_ignored(
     done = command("correct", folder / "out", "--from", folder / "loop" / place, *flags)
     source = str(folder / "loop" / place)
     assert (
-        f"Ignored 1 image of {source}, because the run has other pictures with these names: a" in done.err
+        f"Ignored 1 image of {source}, because the run has different pictures with these names: a" in done.err
     ) == digest
     assert np.array_equal(np.asarray(Image.open(folder / "out/masks/a.png")), A) == digest
     assert (done.code, f"{folder}/out/masks/a.png" in done.out) == (0, not digest)
@@ -172,7 +172,7 @@ def test_what_a_tool_redrew_is_named_and_taken_when_asked_for(command: Command, 
     (tmp_path / "new.json").write_text(json.dumps(value))
     done = command("correct", tmp_path / "out", "--from", tmp_path / "new.json")
     assert (done.code, done.out) == (0, f"{tmp_path}/out/masks/box.png\n" if edited else "")
-    assert "'panda leg' at x 10, y 5 of box.png. --exact imports every difference." in done.err
+    assert "'panda leg' at x 10, y 5 in box.png. --exact imports every difference." in done.err
     assert ("1 mask corrected, 0 unchanged." if edited else "0 masks corrected, 1 unchanged.") in done.err
     done = command("correct", tmp_path / "out", "--from", tmp_path / "new.json", "--exact", "--jsonl")
     assert json.loads(done.out)["changed"] == 25 + 39

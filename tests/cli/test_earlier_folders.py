@@ -163,7 +163,7 @@ def test_correct_takes_a_mask_that_a_fit_learns_from(command: Command, top: Path
 def test_rank_leaves_the_corrected_image_out(command: Command, top: Path) -> None:
     ran = command("rank", "out")
     assert (ran.code, ran.out.split()) == (0, [str(top / "photos" / "b" / "c.png")])
-    assert "1 corrected image left out" in ran.err
+    assert "Left out 1 corrected image" in ran.err
 
 
 def test_report_shows_the_corrected_labels(command: Command, top: Path) -> None:

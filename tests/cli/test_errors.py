@@ -278,7 +278,11 @@ def test_cuda_asked_and_absent(command: Command, tmp_path: Path) -> None:
     [
         ([], b"", "Error: the list on stdin is empty\n"),
         ([], b"imgs/a.png\0imgs/b.png\0", "Error: the list on stdin is separated by NUL\nHint: Add -0.\n"),
-        (["-0"], b"imgs/a.png\nb.png\n", "Error: the list on stdin is separated by newlines, not NUL\nHint: Remove -0.\n"),
+        (
+            ["-0"],
+            b"imgs/a.png\nb.png\n",
+            "Error: the list on stdin is separated by newlines, not NUL\nHint: Remove -0.\n",
+        ),
     ],
 )
 def test_a_list_of_another_kind(command: Command, flags: list[str], listed: bytes, message: str) -> None:

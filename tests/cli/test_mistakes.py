@@ -302,7 +302,7 @@ def test_retrying_takes_classes_and_options_of_the_run(command: Command, mlp_che
 
 def test_nothing_to_take_classes_from(command: Command) -> None:
     ran = command("label", "--retry-failed", "-o", "out")
-    assert (ran.code, ran.err) == (1, "Error: no run in out, so nothing to retry\nHint: Remove --retry-failed.\n")
+    assert (ran.code, ran.err) == (1, "Error: nothing to retry: no run in out\nHint: Remove --retry-failed.\n")
     ran = command("label", "photos")
     assert (ran.code, ran.err.splitlines()[0]) == (2, "Error: no classes given")
 
@@ -311,7 +311,12 @@ def test_nothing_to_take_classes_from(command: Command) -> None:
 NOTHING_DONE = {
     "an empty list": (["-"], b"", 2, "the list on stdin is empty"),
     "a list of folders without images": (["-"], b"coco\n", 1, "no images in the list"),
-    "a list with the wrong separator": (["-", "-0"], b"a.png\nb.png\n", 2, "the list on stdin is separated by newlines, not NUL"),
+    "a list with the wrong separator": (
+        ["-", "-0"],
+        b"a.png\nb.png\n",
+        2,
+        "the list on stdin is separated by newlines, not NUL",
+    ),
     "a folder without images": (["coco"], None, 1, "no images in coco"),
     "no such file": (["b.png"], None, 1, "b.png: no such file or folder"),
     "scales that are one": (["photos", "--scales", "1,1.01"], None, 2, "--scales: 1 and 1.01 give short sides of"),

@@ -70,7 +70,7 @@ def test_records_have_scores_and_reasons(command: Command, out: Path) -> None:
 def test_what_is_left_out_is_said(command: Command, out: Path) -> None:
     Image.fromarray(np.full((6, 8), 1, np.uint8)).save(out / "masks/a.png")
     ran = command("rank", out)
-    assert ran.err == "1 corrected image left out.\n"
+    assert ran.err == "Left out 1 corrected image.\n"
     assert "a.png" not in ran.out
     assert command("rank", out, "-q").err == ""
 
@@ -82,7 +82,7 @@ def test_a_path_that_is_not_labelled_is_told(command: Command, out: Path, tmp_pa
     listed.write_text(f"{tmp_path}/imgs/a.png\n\nnope.png\n")
     ran = command(name, out, "--only", listed, *more, "-q")
     assert (ran.code, len(ran.out.splitlines())) == (1, 1)
-    assert ran.err == f"Error: nope.png: not labelled in {out} (Remove it from --only.)\n"
+    assert ran.err == f"Error: nope.png: not labelled in {out} (Remove it from the list in --only.)\n"
     # Where none is labelled, nothing is done.
     before = tree(out)
     listed.write_text("nope.png\n")

@@ -283,7 +283,7 @@ def test_a_list_can_be_narrowed_to_what_failed(failed: Run) -> None:
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        (["-o", "elsewhere"], "Error: no run in elsewhere, so nothing to retry\nHint: Remove --retry-failed.\n"),
+        (["-o", "elsewhere"], "Error: nothing to retry: no run in elsewhere\nHint: Remove --retry-failed.\n"),
         (
             ["--no-resume"],
             "Error: --retry-failed resumes a run, but --no-resume does not\nHint: Use one of them.\n",

@@ -185,7 +185,7 @@ def test_scores_and_archives(command: Command, images: Path) -> None:
         (("label", "-c", "a", "--scales", "0"), "--scales: 0 is not positive"),
         (("encode", "-o", "feats", "--scales", "-1,1"), "--scales: -1 is not positive"),
         (("eval", "--gt", "imgs", "-c", "a", "--scales", "1,1e9"), "--scales: 1000000000.0 is too large"),
-        (("label", "-c", "a", "--scales", "1,1"), "--scales has 1 twice"),
+        (("label", "-c", "a", "--scales", "1,1"), "--scales contains 1 twice"),
         (("label", "-c", "a", "--scales", "two"), "--scales two: 'two' is not a number"),
         (("label", "-c", "a", "--scales", "1,2,3,4,5"), "--scales has 5 numbers; the maximum is 4"),
         (("label", "-c", "a", "--scales", "1,1.001"), "--scales: 1 and 1.001 both give a short side of 56 pixels"),

@@ -33,7 +33,7 @@ from tipsseg.options.fields import text_of
         ({"scales": (1, 10**20)}, "argument `scales`: 100000000000000000000 is too large"),
         ({"scales": (1, 8.01)}, "argument `scales`: 8.01 is too large"),
         ({"scales": (0.24, 1)}, "argument `scales`: 0.24 is too small"),
-        ({"scales": (2, 1, 2.0)}, "argument `scales` has 2 twice"),
+        ({"scales": (2, 1, 2.0)}, "argument `scales` contains 2 twice"),
         ({"scales": (1, 2, 3, 4, 5)}, "argument `scales` has 5 numbers; the maximum is 4"),
     ],
 )
@@ -83,7 +83,7 @@ def test_scales_are_read_and_written(text: str, scales: tuple[float, ...]) -> No
         ("1e9", "argument `scales`: 1000000000.0 is too large"),
         ("1e999", "argument `scales`: inf is too large"),
         ("1e-999", "argument `scales`: 0.0 is not positive"),
-        ("1,1", "argument `scales` has 1 twice"),
+        ("1,1", "argument `scales` contains 1 twice"),
         ("1,2,3,4,5", "argument `scales` has 5 numbers; the maximum is 4"),
     ],
 )

@@ -787,7 +787,7 @@ REFUSALS: Mapping[str, Refusal] = {
     "shards": Refusal("out: it holds shards", shards),
     "a run that was broken off": Refusal("out: the run was broken off", run_json(ended=None)),
     "a merge that was broken off": Refusal(
-        "out: a merge into this folder is unfinished", write(f"out/{MERGE_FILE}", b"[]")
+        "out: a merge into it has not ended", write(f"out/{MERGE_FILE}", b"[]")
     ),
     "another conversion that was broken off": Refusal(
         "out: a conversion into coco-polygon,coco-results,hf was broken off",

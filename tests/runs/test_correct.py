@@ -1019,7 +1019,7 @@ def test_a_mask_that_a_person_changed_in_its_place_is_kept(tmp_path: Path) -> No
 
 def test_a_run_without_masks_is_told_how_to_have_some(tmp_path: Path) -> None:
     export = build(tmp_path, "coco")
-    with pytest.raises(InputError, match=r"no index mask of a\.png") as caught:
+    with pytest.raises(InputError, match=r"no index mask to correct for a\.png") as caught:
         take(tmp_path, export / "annotations.json", everything=True)
     assert "tipsseg convert" in caught.value.hint
 

@@ -106,7 +106,15 @@ def test_truth_and_images_that_are_alike(browser: Browser, tmp_path: Path) -> No
     rows = browser.value("[...document.querySelectorAll('#truth tbody tr')].map((row) => row.cells[0].textContent)")
     assert rows == ["background", "panda", HOSTILE_CLASS, "sky"]
     cells = browser.value("[...document.querySelectorAll('#truth tbody tr')].at(-1).innerText.split(/\\s+/)")
-    assert cells[:7] == ["sky", "28", "%", "72", "%", "28", "%"]  # 8 of 29 pixels are correct, 21 taken for another class
+    assert cells[:7] == [
+        "sky",
+        "28",
+        "%",
+        "72",
+        "%",
+        "28",
+        "%",
+    ]  # 8 of 29 pixels are correct, 21 taken for another class
     worst = browser.value("[...document.querySelectorAll('#worst button')].map((each) => each.title)")
     assert worst == ["sub/c.png: 40 % right", "a.png: 96 % right", "b.png: 100 % right"]
     browser.value("document.querySelector('#worst button').click()")
