@@ -229,7 +229,7 @@ def test_what_programs_have_at_hand_is_taken(record: type, name: str, given: obj
     ("record", "options", "message"),
     [
         (TruthOptions, {"reduce_zero_label": True, "zero_based": True}, "argument `reduce_zero_label` and argument `zero_based`"),
-        (TruthOptions, {"layout": "voc20", "ignore_index": 0}, "argument `layout`=voc20 defines the ids"),
+        (TruthOptions, {"layout": "voc20", "ignore_index": 0}, "argument `layout`=voc20 already defines the truth ids"),
         (ImageOptions, {"limit": 1, "sample": 1}, "argument `limit` and argument `sample` exclude each other"),
         (ImageOptions, {"sample": True}, "argument `sample` must be a whole number, not True"),
         (OutputOptions, {"overwrite": True, "resume": False}, "argument `overwrite` and argument `resume`=False exclude"),

@@ -213,7 +213,7 @@ def _broken_masks(folder: Path) -> None:
         ),
         pytest.param(
             _all_ignored, "/out: 0 of 3 corrected masks can be used; a fit needs 2 or more$",
-            "^Correct the masks of 2 more images: .* Pixels of id 255 are ignored", id="nothing counts",
+            "^Correct the masks of 2 more images: .* Pixels with id 255 are ignored", id="nothing counts",
         ),
         pytest.param(
             _other_images, "/out: 1 of 3 corrected masks can be used",

@@ -172,7 +172,7 @@ def test_a_mask_that_is_ignored_as_a_whole_is_no_image(made: Path, tmp_path: Pat
     shutil.copy(folder / "out/masks/d.png", folder / "out/masks/c.png")
     with pytest.raises(InputError, match="2 of 4 corrected masks can be used; minimum confidences need 3") as caught:
         tipsseg.learn.tune_folder(folder / "out", 0.9, device="cpu")
-    assert "Pixels of id 255 are ignored" in caught.value.hint
+    assert "Pixels with id 255 are ignored" in caught.value.hint
 
 
 def run(*arguments: object) -> Ran:

@@ -43,8 +43,6 @@ Asked = Annotated[Question, Without("templates")]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Printing:
-    """Options for the output of a run on stdout and stderr."""
-
     # fmt: off
     dry_run: bool = option(False, group=IMAGES,
         help="List the images and estimate the time and the disk space; write nothing.")

@@ -29,7 +29,6 @@ class Shard:
 
     @property
     def folder(self) -> str:
-        """Return the name of the shard's folder in SHARDS_FOLDER."""
         return f"{self.index}-of-{self.count}"
 
     def takes(self, name: str) -> bool:

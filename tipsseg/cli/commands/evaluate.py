@@ -45,8 +45,6 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scoring:
-    """Options for the masks to score and the files to write."""
-
     # fmt: off
     gt: Path = option(MISSING, metavar="DIR", group=TRUTH, help="Folder of the truth masks.")
     pred: Path | None = option(None, metavar="DIR", group=TRUTH,
@@ -159,7 +157,6 @@ def _evaluate_model(
 
 
 def _refuse_together(context: typer.Context, scoring: Scoring) -> None:
-    """Raise UsageError for arguments that cannot be combined."""
     images, pred = bool(context.params["paths"]), scoring.pred is not None
     if images == pred:
         raise UsageError(

@@ -30,7 +30,7 @@ Examples:
   tipsseg label photos/ --vocab farm.fit -o better
 
 \b
-Ignores pixels of id 255. A class that the masks lack, or that they do not
+Ignores pixels with id 255. A class that the masks lack, or that they do not
 improve, keeps its text vector. Can learn classes that the model has no words
 for. Prints the IoU per class on held-out images on stdout, and everything else
 on stderr.
@@ -42,8 +42,6 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitting:
-    """Options for the masks to learn from and the file to write."""
-
     # fmt: off
     output: Path = option(MISSING, metavar="FILE", short="o", group=FILES,
         help="File to write; its name ends with .fit.")
@@ -116,7 +114,6 @@ def _truth_masks(paths: list[str], gt: Path, truth: TruthOptions, spec: RunSpec,
 
 
 def _refuse_together(context: typer.Context, paths: list[str], fitting: Fitting) -> None:
-    """Raise UsageError for arguments that cannot be combined."""
     if fitting.gt is not None:
         if fitting.images is not None:
             raise UsageError(

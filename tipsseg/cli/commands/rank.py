@@ -48,7 +48,7 @@ def rank(
     null: opt.Null = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """List the images of an output folder in the order in which to review them."""
+    """List the images of an output folder in review order."""
     from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.convert.only import unlabelled_error
     from tipsseg.runs.rank.rank import rank_folder

@@ -37,8 +37,6 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """Options for tuning and the file to write."""
-
     # fmt: off
     output: Path = option(MISSING, metavar="FILE", short="o", group=FILES,
         help="Vocabulary file to write: .toml, or .fit with --vocab or --temperature.")

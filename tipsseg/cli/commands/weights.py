@@ -82,7 +82,7 @@ def verify(models: Models = None) -> None:
 
 @app.command(cls=Command)
 def lock(models: Models = None) -> None:
-    """Fetch the sizes and hashes of the pinned revisions from the hub, and write them to weights.lock."""
+    """Update weights.lock with sizes and hashes from the hub."""
     from tipsseg.weights import fetching
     from tipsseg.weights.lock import find_lock, get_model, read_lock, write_lock
 

@@ -133,7 +133,6 @@ class _Converter:
         self._notes = _Notes()
 
     def run(self, jobs: int, progress: Progress) -> int:
-        """Convert all images, and return the number of failures."""
         began = time.monotonic()
         output, context = self._run.output, self._context
         number = len(self._run) if self._only is None else len(self._only)

@@ -41,7 +41,6 @@ def find_only(
 
 
 def unlabelled_error(path: Path, output: Path) -> ImageError:
-    """Return the error for a path that matches no labelled image."""
     return ImageError(path, f"not labelled in {output}", "Remove it from the list in argument `only`.")
 
 

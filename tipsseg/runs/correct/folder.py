@@ -277,7 +277,6 @@ def _without_unseen(
 
 
 def _write(plans: Sequence[Plan], classes: Sequence[str], changes: RunChanges) -> None:
-    """Record the new masks and rename them into place. Raises OutputError."""
     if classes:
         changes.add_classes(classes)
     # Record first: if the process dies, a renamed mask is already recorded as imported.

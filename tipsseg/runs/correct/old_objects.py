@@ -35,7 +35,6 @@ def written_shapes(objects: Iterable[LabelledObject], name: str, size: tuple[int
 
 
 def regions_of(labels: LabelArray) -> list[Shape]:
-    """Return the connected regions of labels [H, W]."""
     return [Shape(region.class_id, *region.box[:2], region.mask) for region in components(labels, int(labels.max()))]
 
 

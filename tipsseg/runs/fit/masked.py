@@ -199,7 +199,7 @@ def _repair_hint(masks: Masks, first: ImageError, others: int) -> str:
 def _missing_masks_hint(masks: Masks, lacking: int) -> str:
     verb = "Correct" if isinstance(masks, EditedMasks) else "Make"
     what = "the mask of one more image" if lacking == 1 else f"the masks of {lacking} more images"
-    return f"{verb} {what}: the result is validated on held-out images. Pixels of id 255 are ignored."
+    return f"{verb} {what}: the result is validated on held-out images. Pixels with id 255 are ignored."
 
 
 def size_mismatch(ref: ImageRef, size: tuple[int, ...], mask_size: tuple[int, ...]) -> ImageError:

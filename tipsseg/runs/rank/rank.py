@@ -124,7 +124,6 @@ def rank_folder(
 
 
 def _is_corrected(image: RunImage) -> bool:
-    """Return True if a person edited the mask of an image."""
     try:
         return image.correction() is not None
     except ImageError:  # two masks were edited in different ways

@@ -140,7 +140,7 @@ def _round(value: float | None) -> float | None:
 
 
 def check_precision(precision: float | None, *, temperature: bool) -> None:
-    """Raise UsageError if neither is requested, or the precision is out of range."""
+    """Raise UsageError if neither a precision nor a temperature is requested, or if the precision is out of range."""
     if precision is None and not temperature:
         raise UsageError(
             "nothing to tune",
