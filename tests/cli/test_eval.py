@@ -80,7 +80,7 @@ def test_a_benchmark_from_images_and_from_their_masks(
     assert "--vocab voc21" in str(record["labels"])
     again = process("eval", "--pred", "out", *both, cwd=tmp_path)
     assert scores(again) == scores(ran)
-    assert again.err == "Checking 1 truth mask.\n1 mask of out against VOC2012/SegmentationClass.\n"
+    assert again.err == "Checking 1 truth mask.\nScoring 1 mask of out against VOC2012/SegmentationClass.\n"
 
 
 @pytest.mark.parametrize("background", [None, "auto", "none", "road, sea"])

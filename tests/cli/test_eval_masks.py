@@ -32,7 +32,7 @@ def test_the_table_is_all_that_stdout_has(command: Command, process: Command, tm
         (command(*arguments, "-o", "out"), written),
     ):
         assert (ran.code, ran.out) == (0, TABLE)
-        assert ran.err == "Checking 1 truth mask.\n1 mask of pred against gt.\n" + told
+        assert ran.err == "Checking 1 truth mask.\nScoring 1 mask of pred against gt.\n" + told
     assert sorted(files(tmp_path / "out")) == ["confusion.csv", "eval-images.jsonl", "eval.json"]
 
 
@@ -311,7 +311,7 @@ def test_bad_masks_cost_a_line_and_are_left_out(command: Command) -> None:
     assert (record["images"], record["failed"], record["pixels"]) == (1, 3, 7)
     assert ious(ran, code=1) == {"background": 0.5, "panda": 0.25, "tree": 0.666667}
     checking, first, *middle, last = ran.err.splitlines()
-    assert (checking, first) == ("Checking 4 truth masks.", "4 masks of pred against gt.")
+    assert (checking, first) == ("Checking 4 truth masks.", "Scoring 4 masks of pred against gt.")
     assert middle[0].startswith("Error: pred/b.png: ")
     assert middle[1].startswith(
         "Error: pred/c.png: a colour image (RGB); masks must store class ids as greyscale or palette values ("
@@ -333,7 +333,7 @@ def test_no_mask_at_all_that_could_be_scored(command: Command, tmp_path: Path) -
         ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", *flags)
         assert (ran.code, ran.out) == (1, "")
         first, second, third, *last = ran.err.splitlines()
-        assert (first, second) == ("Checking 1 truth mask.", "1 mask of pred against gt.")
+        assert (first, second) == ("Checking 1 truth mask.", "Scoring 1 mask of pred against gt.")
         assert third.startswith("Error: pred/a.png: the labels are 1 x 1 ")
         error, hint = last
         assert error.startswith("Error: no image was scored; the first failure: pred/a.png: the labels are 1 x 1 ")

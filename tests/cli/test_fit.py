@@ -64,7 +64,7 @@ def test_a_fit_that_takes_long_says_how_it_goes_on(
     assert "steps" not in command(*arguments, "-o", tmp_path / "x.fit").err
     monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
     told = command(*arguments, "-o", tmp_path / "y.fit").err
-    first = "Fitting 2 classes to 2 images.\n1 of at most 11 steps of the fit in 0:00.\n2 of at most 11 steps"
+    first = "Fitting 2 classes to 2 images.\n1 of at most 11 fitting steps in 0:00.\n2 of at most 11 fitting"
     assert (first in told) == (not quiet)
 
 
@@ -74,7 +74,7 @@ def test_a_fit_that_takes_long_says_how_it_goes_on(
         pytest.param(
             ["out", "-o", "x.toml"],
             2,
-            "-o x.toml: a vocabulary with vectors or a temperature is a .fit file",
+            "-o x.toml: a vocabulary with vectors or a temperature must be a .fit file",
             id="suffix",
         ),
         pytest.param(["out", "-o", "gt/x.fit/y.fit"], 1, "gt/x.fit is a file", id="folder"),

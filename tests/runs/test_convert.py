@@ -254,7 +254,7 @@ def test_of_scores_that_no_format_has_nothing_is_said(tmp_path: Path, of: tuple[
 def test_what_is_said(tmp_path: Path) -> None:
     build(tmp_path, Case(("png", "coco"), ("yolo", "coco-polygon"), options=CLASSWISE))
     _, said = convert(tmp_path, "yolo", "coco-polygon")
-    assert said[0] == f"6 images of {tmp_path}/out into yolo, coco-polygon."
+    assert said[0] == f"Converting 6 images of {tmp_path}/out into yolo, coco-polygon."
     assert said[1] == "yolo cannot hold objects of several parts; every part of a class is an object there."
     assert said[2].startswith("Polygons of 11 objects: IoU with their pixels 1.0000 on average")
     assert said[3].startswith("yolo: yolo/data.yaml has the same 6 images for training and validation; ")

@@ -210,12 +210,12 @@ def test_the_command(made: Path, tmp_path: Path) -> None:
         pytest.param(["-o", "x.toml", "--precision", "1"], "--precision 1.0 is not between 0 and 1", id="precision"),
         pytest.param(
             ["-o", "x.fit", "--precision", "0.9"],
-            "-o x.fit: a vocabulary with only words and thresholds is a .toml file",
+            "-o x.fit: a vocabulary with only words and thresholds must be a .toml file",
             id="fit",
         ),
         pytest.param(
             ["-o", "x.toml", "--temperature"],
-            "-o x.toml: a vocabulary with vectors or a temperature is a .fit file",
+            "-o x.toml: a vocabulary with vectors or a temperature must be a .fit file",
             id="toml",
         ),
         pytest.param(

@@ -311,7 +311,7 @@ class FileOptions:
     instances: Instances = option("component", group=FILES, rare=True,
         help="One object per connected component, or per class.")
     min_area: MinArea = option(MinArea(1), metavar="AREA", group=FILES, rare=True,
-        help='Omit smaller objects from formats that list objects: a number of pixels, or a part of the image such as "0.1%".')
+        help='Omit smaller objects from formats that list objects: pixels, or a percentage of the image such as "0.1%".')
     png_mode: PngMode = option("L", group=FILES, rare=True,
         help="Write masks as grey values (L), or with a palette (P) for tools that need one.")
     simplify: float | None = option(None, metavar="PIXELS", group=FILES, rare=True, sparse=True,

@@ -136,7 +136,7 @@ class _Converter:
         began = time.monotonic()
         output, context = self._run.output, self._context
         number = len(self._run) if self._only is None else len(self._only)
-        progress.begin(f"{pluralize(number, 'image')} of {output} into {', '.join(self._formats)}.", number)
+        progress.begin(f"Converting {pluralize(number, 'image')} of {output} into {', '.join(self._formats)}.", number)
         note_formats(self._formats, context.files, context.classes, progress)
         note_moved(self._changes.begin(), progress)
         reporter: Reporter[Converted | Unchanged | Failed] = Reporter(progress, self._record)

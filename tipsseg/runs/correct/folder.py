@@ -107,7 +107,9 @@ def take_corrections(
         names = ClassNames(run.classes, add=options.add_classes)
         matches = _match(reader.images(files, names), run, source_run, files.path, options)
         images = [image for image, _ in matches.pairs]
-        progress.begin(f"{pluralize(len(images), 'image')} of {source} ({reader.name}) into {run.output}.", len(images))
+        progress.begin(
+            f"Importing {pluralize(len(images), 'image')} of {source} ({reader.name}) into {run.output}.", len(images)
+        )
         planner = Planner(run.context, printable_path(source.absolute()), reader.name, options)
         outcomes: dict[str, Outcome] = {}
         _plan_all(matches.pairs, run, planner, outcomes, progress)

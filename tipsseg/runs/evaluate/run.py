@@ -269,7 +269,7 @@ def evaluate_masks(
     _check_truths(pairs, jobs, progress, max_pixels)
     _check_labels(pairs, layout.classes, jobs, max_pixels)
     scorer = Scorer(layout, max_pixels)
-    progress.begin(f"{pluralize(len(pairs.pairs), 'mask')} of {predicted} against {truths}.", len(pairs.pairs))
+    progress.begin(f"Scoring {pluralize(len(pairs.pairs), 'mask')} of {predicted} against {truths}.", len(pairs.pairs))
     failed, first = 0, None
     for pair in pairs.pairs:
         try:

@@ -40,7 +40,7 @@ def check_suffix(target: Path, *, fitted: bool) -> None:
     if target.suffix.lower() != suffix:
         content = "vectors or a temperature" if fitted else "only words and thresholds"
         raise UsageError(
-            f"argument `output`={target}: a vocabulary with {content} is a {suffix} file",
+            f"argument `output`={target}: a vocabulary with {content} must be a {suffix} file",
             f"Use {target.with_suffix(suffix)}",
         )
 

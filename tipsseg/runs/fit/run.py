@@ -123,9 +123,7 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
     )
 
     def step(done: int, most: int) -> None:
-        progress.still(
-            f"{done} of at most {most} steps of the fit in {format_duration(round(time.monotonic() - began))}."
-        )
+        progress.still(f"{done} of at most {most} fitting steps in {format_duration(round(time.monotonic() - began))}.")
 
     fitted = fit_windows(loaded.model, loaded.view, classifier, images, unlabelled, step)
     _note_classes(fitted, progress)

@@ -121,7 +121,7 @@ class _Report:
     def make(self, jobs: int, max_pixels: int) -> int:
         began = time.monotonic()
         progress, folder, number = self.progress, self.place.folder, sum(map(len, self.runs))
-        progress.begin(f"{pluralize(number, 'image')} of {self.runs[0].output} into {folder}.", number)
+        progress.begin(f"Drawing {pluralize(number, 'image')} of {self.runs[0].output} into {folder}.", number)
         maker = ImageMaker(self.place, self.classes, self.image_root, max_pixels)
         candidates = Candidates()
         try:
