@@ -399,7 +399,7 @@ def edited(**values: object) -> Callable[[], object]:
 WRONG_RECORDS: dict[str, tuple[Callable[[], object], list[str], str]] = {
     "absent": (
         nothing, ["--from", "nowhere/run.json"],
-        "Error: --from nowhere/run.json: no such file\nHint: Name the run.json of an output folder",
+        "Error: --from nowhere/run.json: no such file\nHint: Name an output folder, or its run.json.",
     ),
     "not JSON": (
         lambda: Path("out/run.json").write_text("{"),
@@ -414,12 +414,12 @@ WRONG_RECORDS: dict[str, tuple[Callable[[], object], list[str], str]] = {
     "of another tool": (
         edited(tool="x"),
         ["--from", "out"],
-        "Error: --from out/run.json: not by tipsseg, or damaged\nHint: Name the run.json of an output folder",
+        "Error: --from out/run.json: not by tipsseg, or damaged\nHint: Name an output folder, or its run.json.",
     ),
     "of eval": (
         lambda: Path("out/run.json").write_text("[]"),
         ["--from", "out"],
-        "Error: --from out/run.json: not by tipsseg, or damaged\nHint: Name the run.json of an output folder",
+        "Error: --from out/run.json: not by tipsseg, or damaged\nHint: Name an output folder, or its run.json.",
     ),
     "without a vocabulary": (
         edited(vocabulary=None),

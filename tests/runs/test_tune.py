@@ -61,7 +61,7 @@ def test_thresholds_are_where_pixels_become_right(made: Path, tmp_path: Path) ->
     assert [each.min_confidence for each in read.classes] == [each.min_confidence for each in tuning.thresholds]
     assert (read.auto, [each.name for each in read.classes]) == (True, list(NAMES))
     assert "grass" in tuning.table()
-    with pytest.raises(UsageError, match=r"is a \.toml file"):
+    with pytest.raises(UsageError, match=r"must be a \.toml file"):
         tuning.save(tmp_path / "farm.fit")
 
 

@@ -168,7 +168,7 @@ def other_files(out: Path) -> None:
     ("damage", "error", "part"),
     [
         pytest.param(other_record, OutputError, "tipsseg did not write", id="a record of something else"),
-        pytest.param(other_files, OutputError, "is not empty", id="a folder of something else"),
+        pytest.param(other_files, OutputError, "neither empty", id="a folder of something else"),
         pytest.param(lambda out: (out / "run.json").unlink(), InputError, "no run.json in it", id="no run"),
         pytest.param(
             lambda out: (out / "classes.json").unlink(), InputError, "classes.json: no such file", id="no classes"

@@ -79,7 +79,7 @@ def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
         return _given(spec, choice, progress)
     before = find_run(spec.state)
     if before is None:
-        raise InputError(f"no run in {spec.state}, so nothing to retry", "Remove argument `retry_failed`.")
+        raise InputError(f"nothing to retry: no run in {spec.state}", "Remove argument `retry_failed`.")
     with closing(State(spec.state)) as records:
         failed = tuple(failure.ref for failure in records.failures())
     if not failed:
