@@ -90,7 +90,7 @@ class Former:
 
 
 class Ownership:
-    """The files that tipsseg wrote into an output folder. A copy in another process can stage files."""
+    """The files that tipsseg wrote into an output folder. Copies in other processes can stage files."""
 
     def __init__(self, output: Path, owner: str = "") -> None:
         """Start without records; `load` adds them. `owner` is a part of temporary names; see `files.atomic_path`."""
@@ -237,7 +237,6 @@ class Ownership:
         self._written[self._place(path)] = written
 
     def write_run_file(self, path: Path, data: bytes) -> None:
-        """Write a run file; see `replacing`."""
         with self.replacing(path) as temporary:
             temporary.write_bytes(data)
 

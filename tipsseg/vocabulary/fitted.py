@@ -185,7 +185,7 @@ def as_vocabulary(classes: Classes) -> tuple[Vocabulary, FittedVocabulary | None
 
 
 def is_fit(source: str | Path) -> bool:
-    """Return True if a vocabulary name has the suffix of a fit file."""
+    """Return True if the name of a vocabulary ends like a fit file."""
     return Path(source).suffix.lower() == FIT_SUFFIX
 
 

@@ -55,7 +55,7 @@ _OTHER_SUFFIXES = (".json", ".jsonl", ".yaml", ".yml", ".csv", ".tsv", ".xml")
 
 _NUMBERS = "Remove the numbers. Ids follow the order of the lines, from 1."
 
-# Patterns of lines that belong to another format, with fault and hint. TOML comes first: its lists also have commas at line ends.
+# Patterns for lines in other formats, with fault and hint. TOML comes first: its lists also have commas at line ends.
 _FAULTS = (
     (r"^\[\[classes\]\]$|^classes\s*=\s*\[", "this looks like TOML", "Rename the file to end in .toml."),
     (r",$", "a comma at the end of the line", "Write one class per line, without commas."),

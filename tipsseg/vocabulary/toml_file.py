@@ -128,7 +128,7 @@ def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> Voca
 _DUPLICATE_HINT = "Set every key once, and `classes` either as a list or as [[classes]]."
 _SYNTAX_HINT = 'Put texts in quotes, as in name = "tree"; separate the items of a list with commas and end it with "]".'
 
-#: The maximum number of parts of a dotted key, such as a.b.c. Keys of vocabularies have one.
+#: The maximum number of parts in a dotted key, such as a.b.c. Vocabulary keys have one part.
 _MAX_PARTS = 32
 
 # An unclosed quote ends with its line, so that matching takes linear time.

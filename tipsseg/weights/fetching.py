@@ -67,7 +67,7 @@ def resolve_hashes(spec: ModelSpec) -> ModelSpec:
 
     Raises:
         DownloadError: The hub cannot be reached.
-        IntegrityError: The lock states another hash or size.
+        IntegrityError: The hash or the size in the lock differs.
     """
     if spec.embedded is not None:
         return spec

@@ -139,7 +139,6 @@ def remove(path: Path) -> str:
 
 
 def source(spec: ModelSpec) -> tuple[str, str]:
-    """Return the hub repository and the revision of a model."""
     if spec.repository is None or spec.revision is None:
         raise ValueError(f"{spec.id} is not a hub model")
     return spec.repository, spec.revision

@@ -28,7 +28,6 @@ _LISTS = frozenset({"train", "val", "valid", "validation", "test"})
 
 
 def yaml_files(source: Source) -> list[str]:
-    """Return the first YAML files in a source."""
     return source.find_suffix(".yaml", ".yml")[:_TRIED]
 
 
