@@ -797,7 +797,7 @@ REFUSALS: Mapping[str, Refusal] = {
         "out: a conversion into yolo,coco-polygon was broken off", run_json(converting=["yolo", "coco-polygon"])
     ),
     "ignored pixels, and lists alone": Refusal(
-        "out: no labels of a.png and 2 more", of=("coco", "coco-results"), formats=("cvat",)
+        "out: no labels for a.png and 2 more", of=("coco", "coco-results"), formats=("cvat",)
     ),
     "a manifest with other lines": Refusal(
         "out/manifest.jsonl: line 7 is not an entry: not all that belongs to an image",
@@ -829,12 +829,12 @@ REFUSALS: Mapping[str, Refusal] = {
         "out/run.json: not as this version of tipsseg writes it: no `mode`", run_json(options={})
     ),
     "no labels": Refusal(
-        "out: no labels of a.png and 5 more",
+        "out: no labels for a.png and 5 more",
         of=("yolo", "overlay", "confidence"),
         hint="and add one of these formats: png, hf, npz, coco.",
     ),
     "no confidences": Refusal(
-        "out: no confidences of a.png and 5 more", formats=("overlay", "confidence")
+        "out: no confidences for a.png and 5 more", formats=("overlay", "confidence")
     ),
     "no patch scores": Refusal(
         "out: no patch scores for a.png and 5 more",
@@ -842,7 +842,7 @@ REFUSALS: Mapping[str, Refusal] = {
         of=("png", "confidence"),
     ),
     "one image without labels": Refusal(
-        "out: no labels of b/c.jpg",
+        "out: no labels for b/c.jpg",
         entry(
             "b/c.jpg",
             lambda each: each.update(
