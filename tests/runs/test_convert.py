@@ -831,7 +831,7 @@ REFUSALS: Mapping[str, Refusal] = {
     "no labels": Refusal(
         "out: no labels for a.png and 5 more",
         of=("yolo", "overlay", "confidence"),
-        hint="and add one of these formats: png, hf, npz, coco.",
+        hint="with one of these formats added: png, hf, npz, coco.",
     ),
     "no confidences": Refusal(
         "out: no confidences for a.png and 5 more", formats=("overlay", "confidence")
