@@ -118,7 +118,7 @@ def test_an_image_that_was_changed_beside_its_corrected_mask_is_told(run: Run) -
     run()
     correct(Path("out/masks/a.png"))
     make_other(Path("imgs/a.png"))
-    assert "1 edited image changed since; the kept labels are of the image before.\n" in run()
+    assert "1 image changed after the labels were edited; the kept labels belong to the old image.\n" in run()
     ran = run.command("convert", "out", "-f", "yolo")
     assert ran.code == 1
     assert "label it again with --replace-edited, which discards the correction; or leave out yolo." in ran.err
@@ -133,7 +133,7 @@ def test_what_was_kept_when_a_folder_was_begun_anew_can_be_replaced_later(run: R
     other = ("-c", "car")
     err = run(*formats, "--overwrite", options=other)
     assert (run.code, file.read_bytes()) == (1, data)
-    assert "out/labelme/a.json was changed by hand, and was kept when the folder was started over" in err
+    assert "out/labelme/a.json was changed by hand, and kept when the folder was overwritten" in err
     assert "a.png" not in run.labelled
     run(*formats, options=other)
     assert (run.code, run.labelled, file.read_bytes()) == (1, [], data)
@@ -170,7 +170,10 @@ def test_a_correction_is_not_given_up_silently(run: Run) -> None:
     err = run("-f", "png,coco,hf")
     assert (run.code, run.labelled, Path("out/hf/masks/a.png").read_bytes()) == (1, [], copy)
     assert "imgs/a.png" not in err.split("Error: ")[0]
-    assert "Error: out/masks/a.png: it was corrected by hand, and is gone (Put it back; or label the image again" in err
+    assert (
+        "Error: out/masks/a.png: it was corrected by hand, but is missing (Restore the mask, or label the image again"
+        in err
+    )
     run("-f", "png,coco,hf", "--replace-edited")
     assert (run.code, run.labelled) == (0, ["a.png"])
     assert run.command("check", "out").code == 0
@@ -220,7 +223,7 @@ def test_a_link_in_the_place_of_a_mask_is_no_correction(run: Run) -> None:
     Path("out/masks/a.png").symlink_to("../../mine.png")
     ran = run.command("convert", "out", "-f", "coco")
     assert ran.code == 1
-    assert "Error: out/masks/a.png: the mask is a symbolic link (Replace the link by the file itself.)" in ran.err
+    assert "Error: out/masks/a.png: the mask is a symbolic link (Replace the link with the file itself.)" in ran.err
 
 
 def test_lists_of_formats_that_a_run_is_not_for_lose_what_is_labelled_anew(run: Run) -> None:
@@ -242,16 +245,16 @@ def test_check_tells_what_does_not_follow_yet_and_what_contradicts(run: Run) -> 
     run("-f", "png,coco,hf")
     correct(Path("out/masks/a.png"))
     assert (
-        "Other formats of 1 corrected image still hold the labels from before the correction.\n"
+        "Other formats of 1 corrected image still have the labels from before the correction.\n"
         in run.command("check", "out").err
     )
     assert run.command("convert", "out", "-f", "coco").code == 0
-    assert "of before the correction" not in run.command("check", "out").err
+    assert "before the correction" not in run.command("check", "out").err
     ids = np.zeros_like(np.array(Image.open("out/masks/a.png")))
     Image.fromarray(ids).save("out/hf/masks/a.png")
     ran = run.command("check", "out")
     assert ran.code == 1
-    assert "out/masks/a.png: changed by hand, and out/hf/masks/a.png was changed in another way" in ran.out
+    assert "out/masks/a.png: changed by hand, but out/hf/masks/a.png was changed differently" in ran.out
 
 
 def test_a_correction_that_cannot_be_taken_costs_no_file(run: Run) -> None:

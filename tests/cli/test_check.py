@@ -87,7 +87,7 @@ def test_images_may_be_elsewhere(command: Command) -> None:
     Path("imgs").rename("moved")
     ran = command("check", OUT)
     assert (ran.code, ran.out) == (0, "")
-    assert "3 inputs not found, so not compared; give their folder with --images to compare them." in ran.err
+    assert "3 inputs not found, so not compared; pass their folder as --images to compare them." in ran.err
     ran = command("check", OUT, "--images", "moved")
     assert (ran.code, ran.out) == (0, "")
     assert "not found" not in ran.err
@@ -112,13 +112,13 @@ def test_shards_are_checked_together(command: Command, label: Callable[..., Ran]
         assert label("imgs", "--shard", f"{index}/3").code == 0
     ran = command("check", OUT)
     assert (ran.code, ran.out) == (0, "")
-    assert "All 3 shards ended; join them: tipsseg merge out -o out" in ran.err
+    assert "All 3 shards are finished; join them: tipsseg merge out -o out" in ran.err
     assert command("merge", OUT, "-o", "joined").code == 0
     assert command("check", "joined", "--quiet") == Ran(0, "", "")
     record = json.loads((OUT / "shards/2-of-3/run.json").read_text())
     (OUT / "shards/2-of-3/run.json").write_text(json.dumps({**record, "ended": None, "counts": None}))
     ran = command("check", OUT, "--quiet")
-    assert ran == Ran(1, "out/shards/2-of-3/run.json: the run was broken off; run the same command again\n", "")
+    assert ran == Ran(1, "out/shards/2-of-3/run.json: the run was interrupted; run the same command again\n", "")
     shutil.rmtree(OUT / "shards/2-of-3")
     ran = command("check", OUT, "--quiet")
     assert ran == Ran(1, "out/shards: of 3 shards, these are missing: 2; label them with --shard I/3\n", "")

@@ -69,7 +69,7 @@ def test_a_failure_is_told_and_the_others_are_done(
         (
             ["nowhere", "-f", "yolo"],
             1,
-            "Error: nowhere: no such folder\nHint: Name an output folder of tipsseg label.\n",
+            "Error: nowhere: no such folder\nHint: Pass an output folder of tipsseg label.\n",
         ),
         ([".", "-f", "yolo"], 1, "Error: .: no run.json in it"),
         (["out", "-f", "yolo", "--jobs", "0"], 2, "Error: --jobs 0 is too small"),

@@ -39,10 +39,7 @@ def test_check_compares_the_manifest_with_the_database(run: Run, data: bytes | N
     path.unlink() if data is None else path.write_bytes(before + data if data else b"")
     what = "missing" if data is None else "changed since it was written"
     checked = run.command("check", "out")
-    assert (
-        checked.out
-        == f"out/manifest.jsonl: {what}; run the command that labelled the images again, which writes it again\n"
-    )
+    assert checked.out == f"out/manifest.jsonl: {what}; run the original command again, which writes it again\n"
     assert "3 images, 3 files checked: 1 problem." in checked.err
     run("-f", "png")
     assert (run.labelled, path.read_bytes(), run.command("check", "out").out) == ([], before, "")
@@ -60,7 +57,7 @@ def test_images_of_lines_that_are_no_entries_are_labelled_again(run: Run, line: 
     err = run()
     assert (run.code, run.labelled) == (0, ["a.png"])
     assert (
-        "out/manifest.jsonl: line 1 is not an entry: not all that belongs to an image; images of such lines are labelled again."
+        "out/manifest.jsonl: line 1 is not a valid entry: fields are missing or invalid; images of such lines are labelled again."
         in err
     )
     assert contents(Path("out")) == before
@@ -74,17 +71,17 @@ def test_a_manifest_that_lost_lines_is_told_of_and_they_are_done_again(run: Run)
     path = Path("out/manifest.jsonl")
     shutil.rmtree("out/.tipsseg")
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
-    assert "it has 1 images, where run.json counts 3" in run.command("check", "out").out
-    assert "manifest.jsonl lacks 2 images of run.json; name them to label them again.\n" in run()
+    assert "it has 1 images, but run.json counts 3" in run.command("check", "out").out
+    assert "manifest.jsonl lacks 2 images that run.json counts; include them to label them again.\n" in run()
     assert (run.code, run.labelled, contents(Path("out"))) == (0, ALL[1:], before)
 
 
 @pytest.mark.parametrize(
     ("damage", "error"),
     [
-        (lambda lines: lines[:1], "2 of 3 images are lost from it: run.json counts more than it has"),
-        (lambda lines: [*lines[:2], b"{}\n"], "line 3 is not an entry"),
-        (lambda lines: [*lines[:2], lines[2][:90]], "1 of 3 images are lost from it: run.json counts more than it has"),
+        (lambda lines: lines[:1], "it lacks 2 of the 3 images that run.json counts"),
+        (lambda lines: [*lines[:2], b"{}\n"], "line 3 is not a valid entry"),
+        (lambda lines: [*lines[:2], lines[2][:90]], "it lacks 1 of the 3 images that run.json counts"),
     ],
     ids=["lost", "unreadable", "cut off"],
 )
@@ -195,7 +192,7 @@ def test_what_is_removed_while_the_run_goes_on_is_told(run: Run, what: str) -> N
         if result.path == Path("imgs", ALL[-1]):
             shutil.rmtree(what) if Path(what).is_dir() else Path(what).unlink()
             break
-    with pytest.raises(tipsseg.OutputError, match=f"cannot write {what}.*: it was removed while the run went on"):
+    with pytest.raises(tipsseg.OutputError, match=f"cannot write {what}.*: it was removed during the run"):
         list(results)
     run()
     run(output="fresh")
@@ -232,7 +229,7 @@ def test_what_check_says_of_an_entry_mends_it(run: Run, key: str) -> None:
     shutil.rmtree("out/.tipsseg")
     first, *rest = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(json.dumps({**json.loads(first), key: ODD[key]}).encode() + b"\n" + b"".join(rest))
-    assert "line 1 is not an entry" in run.command("check", "out").out
+    assert "line 1 is not a valid entry" in run.command("check", "out").out
     run()
     assert (run.code, run.labelled) == (0, ["a.png"])
     assert contents(Path("out")) == before

@@ -69,7 +69,7 @@ def test_check_reads_it_and_writes_nothing(command: Command, top: Path) -> None:
     assert ran.code == 1
     problems = ran.out.splitlines()
     assert len(problems) == 2, ran.out
-    assert all("format yolo" in line and line.endswith("; tipsseg convert moves it") for line in problems)
+    assert all("its yolo file is" in line and line.endswith("; tipsseg convert moves it") for line in problems)
     assert "out/masks/a.png: changed by hand" in ran.err
     ran = command("check", "shards")
     assert (ran.code, ran.out) == (0, "")

@@ -39,7 +39,7 @@ def store_dtype() -> object:
 def test_the_records_are_one_run_s_at_a_time(run: Run, shard: tuple[str, ...], state: str) -> None:
     encode(run, "--limit", "1")
     lock = FolderLock(Path(state))
-    assert f"cannot write {state}: another tipsseg is at work there" in encode(run, *shard)
+    assert f"cannot write {state}: another tipsseg process is using it" in encode(run, *shard)
     assert run.code == 1
     # Labels add features all the same.
     run("--features", "feats")

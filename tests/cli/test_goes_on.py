@@ -67,7 +67,7 @@ def test_shards_of_two_dtypes_are_not_joined(run: Run) -> None:
     ran = run.command("merge", "out", "-o", "out")
     assert ran.code == 1
     assert ran.err == (
-        "Error: out/shards/2-of-2: labelled in float32, and out/shards/1-of-2 in bfloat16\n"
+        "Error: out/shards/2-of-2: labelled in float32, but out/shards/1-of-2 in bfloat16\n"
         "Hint: The labels would differ by rounding; label one of them again with --dtype.\n"
     )
 
@@ -81,7 +81,7 @@ def test_a_device_without_the_dtype_of_the_folder_says_so(run: Run, monkeypatch:
     monkeypatch.setattr(devices, "resolve_dtype", without)
     assert run().endswith(
         "Error: the run in the output folder uses bfloat16, but device cpu does not support bfloat16\n"
-        "Hint: Resume on a machine with that device, or choose another output folder with -o.\n"
+        "Hint: Resume on a device that supports this dtype, or choose another output folder with -o.\n"
     )
     assert run.code == 1
 
@@ -203,7 +203,7 @@ def test_a_format_more_comes_from_the_stored_labels(run: Run, more: str) -> None
     before = contents(Path("out"))
     err = run("-f", more)
     assert (run.code, run.labelled) == (1, [])
-    assert "cannot write out: images in it are labelled already, and lack only " in err
+    assert "cannot write out: its images are already labelled and lack only " in err
     assert contents(Path("out")) == before
     listed = run.command("label", "-", "-c", CLASSES, "-m", run.model, "-o", "out", "-f", more, stdin=b"imgs/a.png\n")
     assert (listed.code, listed.err.splitlines()[-2:]) == (1, err.splitlines()[-2:])

@@ -99,7 +99,7 @@ def test_beginning_anew_removes_what_the_program_wrote_and_names_what_it_keeps(r
     assert set(found) == {"classes.json", "manifest.jsonl", "masks/a.png", "masks/sub/b c.png", "run.json"}
     run.command("convert", "out", "-f", "labelme")
     # What is in the way of an image now is told, and stays.
-    assert "out/labelme/sub/ü.json was changed by hand, and was kept when the folder was started over" in run(
+    assert "out/labelme/sub/ü.json was changed by hand, and kept when the folder was overwritten" in run(
         "-f", "png,labelme", options=("-c", "tree")
     )
     assert (run.code, path.read_bytes()) == (1, data)
@@ -221,7 +221,7 @@ def test_a_second_folder_with_the_same_names_is_refused(run: Run) -> None:
         ran = run.command(*label, *options)
         assert (ran.code, ran.out) == (1, "")
         assert (
-            f"day2/a.png: the folder has labels of another image of that name, {Path('imgs/a.png').resolve()}"
+            f"day2/a.png: the folder has labels of another image with that name, {Path('imgs/a.png').resolve()}"
             in ran.err
         )
         assert tree("out") == before
@@ -382,6 +382,6 @@ def test_a_correction_that_was_undone_is_no_problem(run: Run) -> None:
     assert ran.out.splitlines()[-1] == "out/annotations.json"  # it followed
     mask.write_bytes(before)
     told = run.command("check", "out")
-    assert (told.code, "Other formats of 1 corrected image still hold the labels from before" in told.err) == (0, True)
+    assert (told.code, "Other formats of 1 corrected image still have the labels from before" in told.err) == (0, True)
     assert run.command("convert", "out", "-f", "labelme").code == 0
     assert "Other formats" not in run.command("check", "out").err

@@ -157,7 +157,7 @@ def test_outputs_inside_the_input_folder_never_become_inputs(label: Label) -> No
         assert ran.code == 0
         assert read(f"{output}/run.json")["counts"]["failed"] == 0
         assert len(Path(output, "manifest.jsonl").read_text().splitlines()) == 3
-    assert "Skipped folders of outputs: " in ran.err
+    assert "Skipped output folders: " in ran.err
     assert "imgs/masks" in ran.err
 
 
@@ -271,7 +271,7 @@ def test_a_vocabulary_file_is_used_and_written_out(label: Label, mlp_checkpoint:
     before = contents("out")
     ran = label(words=words)
     assert (ran.code, ran.out) == (1, "")
-    assert "it holds labels of another run: with the same classes, other class settings\nHint: " in ran.err
+    assert "it holds labels of another run: the classes are the same, but differ in class settings\nHint: " in ran.err
     assert contents("out") == before
 
 

@@ -171,7 +171,7 @@ def test_joined_is_what_one_run_writes(root: Path, images: Path, case: str) -> N
     assert {folder: tree(root / folder) for folder in before} == before
     names = [*(name for each in FORMATS.values() for name in each.files), "classes.json"]
     assert ran.out.splitlines() == [f"{target}/{name}" for name in names]
-    assert re.fullmatch(rf"7 images of .* to be joined.\n7 images of .* joined, into {target}\n", ran.err)
+    assert re.fullmatch(rf"Joining 7 images of .*.\nJoined 7 images of .* into {target}\n", ran.err)
 
 
 #: The formats of two runs, and of what they are joined to.
@@ -322,22 +322,22 @@ OPTIONS: Json = {
 DIFFERENCES: Mapping[str, tuple[Json, str]] = {
     "an option": (
         {"digest": "f" * 32, "options": {**OPTIONS, "mode": "whole"}},
-        "Not all was labelled with the same option mode: slide in one, whole in two.",
+        "The runs differ in option mode: slide in one, whole in two.",
     ),
     "an option that one of them has": (
         {"digest": "f" * 32, "options": {**OPTIONS, "val_fraction": 0.5}},
-        "Not all was labelled with the same option val_fraction: none in one, 0.5 in two.",
+        "The runs differ in option val_fraction: none in one, 0.5 in two.",
     ),
     "the dtype": (
         {"asked": {"dtype": "float16", "device": "cpu", "batch_size": 8}},
-        "Not all was labelled with the same dtype asked for: auto in one, float16 in two.",
+        "The runs differ in requested dtype: auto in one, float16 in two.",
     ),
-    "the version": ({"version": "0.2"}, "Not all was labelled with the same version of tipsseg: 0 in one, 0.2 in two."),
+    "the version": ({"version": "0.2"}, "The runs differ in tipsseg version: 0 in one, 0.2 in two."),
     "the version of a package": (
-        {"versions": {"torch": "3"}}, "Not all was labelled with the same version of torch: none in one, 3 in two.",
+        {"versions": {"torch": "3"}}, "The runs differ in torch version: none in one, 3 in two.",
     ),
     "the folder of the images": (
-        {"image_root": "/elsewhere"}, "Not all images are from one folder, so `image_root` in run.json is null.",
+        {"image_root": "/elsewhere"}, "The images are from several folders, so `image_root` in run.json is null.",
     ),
 }  # fmt: skip
 
@@ -349,7 +349,7 @@ def test_what_differs_and_may_is_told(root: Path, case: str) -> None:
     edit_json("two/run.json", lambda record: record.update(values))(root)
     first = run_json(root / "one")
     said = merge("one two -o new").err.splitlines()
-    assert said == [line, "7 images of 2 runs to be joined.", "7 images of 2 runs joined, into new"]
+    assert said == [line, "Joining 7 images of 2 runs.", "Joined 7 images of 2 runs into new"]
     root_of_all = None if "image_root" in values else first["image_root"]
     joined = run_json(root / "new")
     assert {key: joined[key] for key in ("digest", "options", "version", "image_root")} == {
@@ -465,7 +465,7 @@ def mixed_shards(root: Path) -> None:
     make_run(root / "two", root / "imgs", SECOND, shard=Shard(1, 3))
 
 
-STRANGER = "it does not belong to the runs that are joined"
+STRANGER = "it does not belong to the runs to join"
 
 
 def orphan(path: str, build: Build = build_runs, target: str = "new") -> Refusal:
@@ -478,7 +478,7 @@ def orphan(path: str, build: Build = build_runs, target: str = "new") -> Refusal
 
 REFUSALS: Mapping[str, Refusal] = {
     "a folder twice, by a link": Refusal(
-        "link is named twice", lambda root: (root / "link").symlink_to(root / "one"), ("one", "link"), code=2
+        "link is given twice", lambda root: (root / "link").symlink_to(root / "one"), ("one", "link"), code=2
     ),
     "no folder": Refusal("no: no such folder", folders=("one", "no")),
     "a file": Refusal("one/run.json: no such folder", folders=("one/run.json",)),
@@ -486,31 +486,31 @@ REFUSALS: Mapping[str, Refusal] = {
         "imgs: no run.json in it, so it is not an output folder of tipsseg label", folders=("one", "imgs")
     ),
     "the records of a shard": Refusal(
-        "one/shards/2-of-3: these are the records of one shard, 2/3", folders=("one/shards/2-of-3",),
-        build=shards_of("one", "one", "one"), hint="Name the output folder that has them.",
+        "one/shards/2-of-3: it has the records of a single shard, 2/3", folders=("one/shards/2-of-3",),
+        build=shards_of("one", "one", "one"), hint="Pass the output folder that contains the shard.",
     ),
     "a run.json of others": Refusal(
-        "two/run.json: not by tipsseg, or damaged", edit_json("two/run.json", lambda each: each.update(tool="x"))
+        "two/run.json: not written by tipsseg, or damaged", edit_json("two/run.json", lambda each: each.update(tool="x"))
     ),
     "a shard in another's folder": Refusal(
         'one/shards/2-of-2/run.json: not as this version of tipsseg writes it: `shard` is "1/2", '
-        "not as its folder's name says",
+        "which does not match the folder name",
         lambda root: (root / "one/shards/1-of-2").rename(root / "one/shards/2-of-2"),
         folders=("one",),
         build=shards_of("one", count=2),
     ),
-    "a run that was broken off": Refusal("two: the run was broken off", run_again("two", ended=None, counts=None)),
-    "a conversion that was broken off": Refusal(
-        "two: a conversion into yolo,hf was broken off", run_again("two", converting=["yolo", "hf"]),
+    "a run that was interrupted": Refusal("two: the run was interrupted", run_again("two", ended=None, counts=None)),
+    "a conversion that was interrupted": Refusal(
+        "two: a conversion into yolo,hf was interrupted", run_again("two", converting=["yolo", "hf"]),
         hint="Run it again first: tipsseg convert two --format yolo,hf",
     ),
     "shards missing": Refusal(
         "one: of 9 shards, these are missing: 3-9", folders=("one",), target="one",
         build=shards_of("one", "one", count=9),
-        hint="Label the missing shards with --shard I/9, or name their folder too.",
+        hint="Label the missing shards with --shard I/9, or pass their folder too.",
     ),
     "shards of other numbers": Refusal(
-        "one has shards of 2, two of 3 in all", folders=("one", "two"), build=mixed_shards
+        "one has shards of a run in 2 parts, but two of a run in 3 parts", folders=("one", "two"), build=mixed_shards
     ),
     "a shard twice": Refusal(
         "shard 1/1 is in one and in two", build=together(shards_of("one", count=1), shards_of("two", count=1)),
@@ -519,17 +519,17 @@ REFUSALS: Mapping[str, Refusal] = {
         "one: it holds both a whole run and shards", folders=("one",), target="one", build=shards_and_a_run
     ),
     "another model": Refusal(
-        "two: labelled with another model than one", run_again("two", model={"id": "b14", "sha256": "0"})
+        "two and one differ in their model", run_again("two", model={"id": "b14", "sha256": "0"})
     ),
-    "another vocabulary": Refusal("two: labelled with another vocabulary than one", build=other_classes),
+    "another vocabulary": Refusal("two and one differ in their vocabulary", build=other_classes),
     "other formats": Refusal("two has the formats png; one has png, coco", build=other_formats),
     "other images for validation": Refusal(
-        "two: yolo/labels/val/b.c/d.txt belongs to yolo/labels/train/b.c/d.txt by the `val_fraction` of one, and 2 more",
+        "two: yolo/labels/val/b.c/d.txt should be yolo/labels/train/b.c/d.txt for the `val_fraction` of one, and 2 more",
         build=other_fractions,
-        hint="Run the command that labelled it again with --val-fraction 0, which moves the files.",
+        hint="Run the original command again with --val-fraction 0, which moves the files.",
     ),
     "an old layout of YOLO": Refusal(
-        "one: yolo/labels/a.txt belongs to yolo/labels/train/a.txt by the `val_fraction` of one, and 2 more",
+        "one: yolo/labels/a.txt should be yolo/labels/train/a.txt for the `val_fraction` of one, and 2 more",
         lambda root: old_yolo_layout(root / "one"),
     ),
     "an image twice": Refusal("b/a.png is in one and in two", build=of_images(["a.png", "b/a.png"], ["b/a.png"])),
@@ -575,11 +575,11 @@ REFUSALS: Mapping[str, Refusal] = {
         build=shards_of("one", "one", "one"),
     ),
     "some of the shards in the target": Refusal(
-        "cannot write one: it holds some of the shards to join, and others are elsewhere", folders=("two", "one"),
+        "cannot write one: it holds some of the shards to join, but others are elsewhere", folders=("two", "one"),
         target="one", build=shards_of("one", "two", count=2),
     ),
     "all shards of one run in the target, and another run": Refusal(
-        "cannot write one: it holds some of the shards to join, and others are elsewhere", target="one",
+        "cannot write one: it holds some of the shards to join, but others are elsewhere", target="one",
         build=mixed_folders,
     ),
     "a target that is a file": Refusal("cannot write imgs/a.png: imgs/a.png is a file", target="imgs/a.png"),
@@ -589,19 +589,19 @@ REFUSALS: Mapping[str, Refusal] = {
         together(remove("one/overlays/b/c.jpg"), remove("two/confidence/b/a.png")),
     ),
     "a manifest that is gone": Refusal(
-        "two/manifest.jsonl: 4 of 4 images are lost from it: run.json counts more than it has",
+        "two/manifest.jsonl: it lacks 4 of the 4 images that run.json counts",
         remove("two/manifest.jsonl"),
     ),
     "a manifest that is cut off": Refusal(
-        "two/manifest.jsonl: 1 of 4 images are lost from it: run.json counts more than it has (z\\udcff.png)",
+        "two/manifest.jsonl: it lacks 1 of the 4 images that run.json counts (z\\udcff.png)",
         edit("two/manifest.jsonl", lambda data: data[:-1])
     ),
     "a manifest with other lines": Refusal(
-        "two/manifest.jsonl: line 5 is not an entry: not all that belongs to an image",
+        "two/manifest.jsonl: line 5 is not a valid entry: fields are missing or invalid",
         edit("two/manifest.jsonl", lambda data: data + b"{}\n")
     ),
     "an entry with a name outside of the folder": Refusal(
-        'one/manifest.jsonl: line 1 is not an entry: `image` is "../../a.png"',
+        'one/manifest.jsonl: line 1 is not a valid entry: `image` is "../../a.png"',
         edit("one/manifest.jsonl", lambda data: data.replace(b"a.png", b"../a.png", 1).replace(b"a.png", b"../a.png")),
     ),
     "annotations that are gone": Refusal("two/annotations.json: b/a.jpg is not in it", remove("two/annotations.json")),
@@ -616,7 +616,7 @@ REFUSALS: Mapping[str, Refusal] = {
     "classes.json with other names": Refusal(
         'two/classes.json: class 2 is "bush", but "tree" in run.json',
         edit_json("two/classes.json", lambda each: each["classes"][1].update(name="bush")),  # type: ignore[index]
-        hint="Restore classes.json. Or remove it and run the command that labelled the images again.",
+        hint="Restore classes.json, or remove it and run the original command again.",
     ),
     "classes.json of shards with fewer classes": Refusal(
         "one/classes.json: 2 classes, but run.json has 3",
@@ -624,25 +624,25 @@ REFUSALS: Mapping[str, Refusal] = {
         folders=("one",),
         target="one",
         build=shards_of("one", "one", "one"),
-        hint="Restore classes.json. Or remove it and run the command that labelled the images again.",
+        hint="Restore classes.json, or remove it and run the original command again.",
     ),
     "a manifest that lost lines": Refusal(
-        "two/manifest.jsonl: 2 of 4 images are lost from it: run.json counts more than it has (b/a.jpg, z\\udcfe.png)",
+        "two/manifest.jsonl: it lacks 2 of the 4 images that run.json counts (b/a.jpg, z\\udcfe.png)",
         edit("two/manifest.jsonl", without_lines(0, 2)),
-        hint="Run the command that made it again; what is done there stays.",
+        hint="Run the original command again; finished images are kept.",
     ),
     "a manifest that lost lines, of images that were found labelled": Refusal(
-        "two/manifest.jsonl: 4 of 4 images are lost from it: run.json counts more than it has",
+        "two/manifest.jsonl: it lacks 4 of the 4 images that run.json counts",
         together(
             edit("two/manifest.jsonl", without_lines(0, 1, 2, 3)),
             run_again("two", counts={"labelled": 1, "unchanged": 3, "failed": 1}),
         ),
-        hint="Run the command that made it again; what is done there stays.",
+        hint="Run the original command again; finished images are kept.",
     ),
     "a shard whose manifest lost lines": Refusal(
-        "one/shards/1-of-1/manifest.jsonl: 1 of 7 images are lost from it: run.json counts more than it has (a.png)",
+        "one/shards/1-of-1/manifest.jsonl: it lacks 1 of the 7 images that run.json counts (a.png)",
         edit("one/shards/1-of-1/manifest.jsonl", without_lines(0)), folders=("one",), target="one",
-        build=shards_of("one", count=1), hint="Run the command that made it again; what is done there stays.",
+        build=shards_of("one", count=1), hint="Run the original command again; finished images are kept.",
     ),
 }  # fmt: skip
 
@@ -676,7 +676,7 @@ def test_a_run_that_is_at_work_is_let_alone(root: Path, records: str, words: str
         path.write_bytes(b"half")
     (root / "one" / LOCK).touch()  # a merge was killed there
     with FileLock(root / records / LOCK):
-        assert f"{records}: a run is at work there" in merge(words, 1).err
+        assert f"{records}: a run is in progress" in merge(words, 1).err
     assert all(path.exists() for path in at_work)
 
 
@@ -684,7 +684,7 @@ def test_a_run_that_begins_meanwhile_is_let_alone(root: Path, images: Path) -> N
     build_shards(root, "one", "one", count=2)
     before, lock = tree(root / "one"), FileLock(root / "one/shards/2-of-2" / LOCK)
     with at(root / "one/run.json", lock.acquire):
-        assert "one/shards/2-of-2: a run is at work there" in merge("one -o one", 1).err
+        assert "one/shards/2-of-2: a run is in progress" in merge("one -o one", 1).err
     lock.release()
     (root / "one/shards/2-of-2" / LOCK).unlink()
     assert tree(root / "one") == before
@@ -696,9 +696,9 @@ def test_shards_that_a_run_changed_meanwhile_are_not_removed(root: Path) -> None
     build_shards(root, "one", "one", count=2)
     later = edit_line("one/shards/1-of-2/manifest.jsonl", lambda each: True, lambda each: each.update(seconds=7.0))
     with at(root / "one/run.json", lambda: later(root)):
-        assert "one: its shards were changed while they were joined" in merge("one -o one", 1).err
+        assert "one: its shards changed during the merge" in merge("one -o one", 1).err
     assert not (root / "one/manifest.jsonl").exists()
-    assert not any("has not ended" in line for line in problems(root / "one"))
+    assert not any("is unfinished" in line for line in problems(root / "one"))
     merge("one -o one")
     lines = [json.loads(line) for line in (root / "one/manifest.jsonl").read_bytes().splitlines()]
     assert any(line["seconds"] == 7.0 for line in lines)
@@ -719,7 +719,7 @@ def test_another_merge_is_not_disturbed(root: Path) -> None:
     build_runs(root)
     (root / "new").mkdir()
     with FileLock(root / "new" / LOCK):
-        assert "another tipsseg is at work there" in merge("one two -o new", 1).err
+        assert "another tipsseg process is using it" in merge("one two -o new", 1).err
 
 
 # ---- once more ----
@@ -734,7 +734,7 @@ def test_a_merge_that_is_done_changes_nothing(root: Path, folders: list[str], ta
     before = tree(root)
     ran = merge_into(folders, target)
     assert tree(root) == before
-    assert ran == Ran(0, printed, f"Nothing to join: all of it is in {target} already.\n")
+    assert ran == Ran(0, printed, f"Nothing to join: {target} already has all images.\n")
 
 
 def test_a_part_that_was_labelled_anew_is_not_in_the_target_already(root: Path) -> None:
@@ -820,7 +820,7 @@ def test_a_merge_that_was_stopped_can_be_run_again(
     assert seen == {"as before", "not ended", "ended"} | ({"begun beside shards"} if beside else set())
 
 
-UNFINISHED = "a merge into it has not ended"
+UNFINISHED = "a merge into it is unfinished"
 
 
 def state(target: Path, wanted: Tree, before: Path) -> str:
@@ -885,7 +885,7 @@ def test_a_merge_beside_shards_can_be_given_up(root: Path, images: Path, after: 
     for name in (".tipsseg-merging.json", "run.json", "manifest.jsonl"):
         (root / "out" / name).unlink(missing_ok=True)
     ran = run_command("check", "out")
-    assert "All 3 shards ended; join them: tipsseg merge out -o out" in ran.err
+    assert "All 3 shards are finished; join them: tipsseg merge out -o out" in ran.err
     assert UNFINISHED not in ran.out
     merge("out -o out")
     assert labels(root / "out") == labels(images / "whole")
@@ -897,7 +897,7 @@ def test_a_shard_that_was_broken_off_meanwhile_can_be_mended(root: Path, images:
     interrupted("out -o out", after=True)
     record = (root / "out/shards/2-of-3/run.json").read_bytes()
     run_again("out/shards/2-of-3", ended=None, counts=None)(root)
-    assert "out/shards/2-of-3: the run was broken off" in merge("out -o out", 1).err
+    assert "out/shards/2-of-3: the run was interrupted" in merge("out -o out", 1).err
     (root / "out/shards/2-of-3/run.json").write_bytes(record)
     merge("out -o out")
     assert labels(root / "out") == labels(images / "whole")
@@ -948,7 +948,7 @@ def test_a_merge_of_other_folders_is_not_taken_for_the_one_that_has_not_ended(ro
     joined(root)
     before = tree(root)
     err = merge("one -o half", 1).err
-    assert "a merge of other folders into it has not ended" in err
+    assert "a merge of other folders into it is unfinished" in err
     assert err.endswith(f" To finish it: tipsseg merge {root}/one {root}/two -o half\n")
     assert tree(root) == before
     merge("two one -o half")
@@ -1026,7 +1026,7 @@ def test_joined_shards_are_what_one_run_writes(
     assert (ran.code, ran.out.splitlines()) == (0, [f"{out}/annotations.json", f"{out}/classes.json"])
     assert ran.err.splitlines()[-2:] == [
         f"1 image failed, see {out}/errors.jsonl",
-        f"2 images of 3 shards joined, into {out}",
+        f"Joined 2 images of 3 shards into {out}",
     ]
     (pictures / "a.png").write_bytes(good)
     assert "1 image labelled, 2 unchanged" in label(out).err
@@ -1050,7 +1050,7 @@ def test_quiet_says_nothing_but_the_files(command: Command, label: Label, tmp_pa
     [
         (["a"], "Missing option '--output'"),
         (["-o", "b"], "Missing argument"),
-        (["a", "a", "-o", "b"], "a is named twice"),
+        (["a", "a", "-o", "b"], "a is given twice"),
     ],
 )
 def test_wrong_usage(process: Command, tmp_path: Path, arguments: list[str], part: str) -> None:

@@ -137,4 +137,4 @@ def test_runs_of_other_names_are_not_joined(command: Command, mlp_checkpoint: Pa
         Path(f"{name}x").rename("imgs/s")
     ran = command("merge", "s", "t", "-o", "both", "--quiet")
     assert ran.code == 1
-    assert "labelled with another choice of --names than s" in ran.err
+    assert " differ in their choice of --names" in ran.err

@@ -171,7 +171,7 @@ def test_a_line_that_is_no_entry_is_believed_in_nothing(run: Run, case: str) -> 
     first, *rest = path.read_bytes().splitlines(keepends=True)
     line = NO_ENTRIES[case](first.removesuffix(b"\n"))
     path.write_bytes(line + b"\n" + b"".join(rest))
-    assert "line 1 is not an entry" in run.command("check", "out").out
+    assert "line 1 is not a valid entry" in run.command("check", "out").out
     run("-f", "png")
     assert (run.code, run.labelled) == (0, ["a.png"])
     assert contents(Path("out")) == before

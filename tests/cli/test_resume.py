@@ -414,12 +414,12 @@ WRONG_RECORDS: dict[str, tuple[Callable[[], object], list[str], str]] = {
     "of another tool": (
         edited(tool="x"),
         ["--from", "out"],
-        "Error: --from out/run.json: not by tipsseg, or damaged\nHint: Name an output folder, or its run.json.",
+        "Error: --from out/run.json: not written by tipsseg, or damaged\nHint: Name an output folder, or its run.json.",
     ),
     "of eval": (
         lambda: Path("out/run.json").write_text("[]"),
         ["--from", "out"],
-        "Error: --from out/run.json: not by tipsseg, or damaged\nHint: Name an output folder, or its run.json.",
+        "Error: --from out/run.json: not written by tipsseg, or damaged\nHint: Name an output folder, or its run.json.",
     ),
     "without a vocabulary": (
         edited(vocabulary=None),

@@ -60,9 +60,9 @@ def test_a_shard_sweeps_what_it_left_itself(run: Run, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("first", "second", "error"),
     [
-        (["--shard", "1/2"], [], "it holds 1-of-2, a part of a run in shards\nHint: "),
-        (["--shard", "1/2"], ["--shard", "1/3"], "it holds 1-of-2, a part of a run in shards\nHint: "),
-        ([], ["--shard", "1/2"], "it holds a whole run, and this is a shard\nHint: "),
+        (["--shard", "1/2"], [], "it holds 1-of-2, a shard of another run\nHint: "),
+        (["--shard", "1/2"], ["--shard", "1/3"], "it holds 1-of-2, a shard of another run\nHint: "),
+        ([], ["--shard", "1/2"], "it holds a whole run, but this run is a shard\nHint: "),
     ],
 )
 def test_whole_runs_and_other_shards_do_not_mix(run: Run, first: list[str], second: list[str], error: str) -> None:
@@ -237,7 +237,7 @@ def test_a_file_of_records_that_is_lost_is_told_of_and_made_again(run: Run) -> N
     assert (run.code, run.labelled, path.read_bytes()) == (0, [], before)
     path.unlink()
     shutil.rmtree("out/.tipsseg")
-    assert "images in it are labelled already, and lack only coco" in run()
+    assert "its images are already labelled and lack only coco" in run()
     assert (run.code, run.labelled) == (1, [])
     run.command("convert", "out", "-f", "coco")
     run()
@@ -268,25 +268,25 @@ def test_a_picture_that_was_changed_is_kept_unless_it_is_asked_for(run: Run) -> 
     [
         (
             ("--mode", "whole", "--min-area", "5"),
-            "these have mode slide, min-area 1, and this run has mode whole, min-area 5",
+            "they have mode slide, min-area 1, but this run has mode whole, min-area 5",
         ),
-        (("--dtype", "bfloat16"), "these have dtype float32, and this run has dtype bfloat16"),
-        (("--scales", "1,1.5"), "these have scales 1, and this run has scales 1,1.5"),
+        (("--dtype", "bfloat16"), "they have dtype float32, but this run has dtype bfloat16"),
+        (("--scales", "1,1.5"), "they have scales 1, but this run has scales 1,1.5"),
         (
             ("--refine", "pamr", "--min-confidence", "0.25"),
-            "these have min-confidence 0, refine none, and this run has min-confidence 0.25, refine pamr",
+            "they have min-confidence 0, refine none, but this run has min-confidence 0.25, refine pamr",
         ),
         (
             ("--short-side", "70", "--simplify", "2"),
-            "these have short-side not given, simplify not given, and this run has short-side 70, simplify 2",
+            "they have short-side not given, simplify not given, but this run has short-side 70, simplify 2",
         ),
-        (("--features", "feats"), "these have no kept features, and this run has features kept in float16"),
+        (("--features", "feats"), "they have no stored features, but this run has features stored in float16"),
     ],
     ids=lambda each: each[0] if isinstance(each, tuple) else "",
 )
 def test_what_other_options_there_are_is_said(run: Run, options: tuple[str, ...], difference: str) -> None:
     run()
-    assert f", and this run does not label these again; {difference}\nHint: " in run(*options, "--limit", "1")
+    assert f", and this run would not label them again; {difference}\nHint: " in run(*options, "--limit", "1")
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_a_folder_with_an_option_that_is_gone_still_opens(run: Run, name: str, v
     assert run.command("convert", "out", "-f", "labelme").code == 0
     assert record(Path("out"))["options"][name] == value  # type: ignore[index]
     option = name.replace("_", "-")
-    told = f"; these have {said} (gone from this version), and this run has no {option}\nHint: "
+    told = f"; they have {said} (removed in this version), but this run has no {option}\nHint: "
     assert told in run("--limit", "1")
     again = run.command("label", "imgs", "--from", "out", "--device", "cpu", "-o", "again")
     assert again.code == 0
@@ -326,7 +326,7 @@ def test_labels_of_a_run_before_the_last_are_not_mixed(run: Run) -> None:
     results.close()
     err = run("-f", "png", "--mode", "whole", "--limit", "1")
     said = (
-        f"it holds the labels of {ALL[1]} and 1 more, made with other options, and this run does not label these again"
+        f"it holds the labels of {ALL[1]} and 1 more, made with other options, and this run would not label them again"
     )
     assert said in err
 
@@ -339,7 +339,7 @@ def test_another_folder_that_names_begin_at_is_told_of(run: Run) -> None:
     ran = run.command("label", "more", "-c", CLASSES, "-m", run.model, "-o", "out", "--device", "cpu")
     assert (ran.code, images_of("out")) == (0, ["a.png", "new.png", *ALL[1:]])
     here = Path.cwd()
-    said = f"Names of images are relative to {here}/more; in the earlier run they were relative to {here}/imgs."
+    said = f"Image names are relative to {here}/more; in the earlier run they were relative to {here}/imgs."
     assert said in ran.err.splitlines()
 
 
@@ -401,8 +401,8 @@ def test_images_that_would_have_two_names_are_refused_before_any_work(run: Run) 
     ran = run.command("label", "imgs", *label)
     assert (ran.code, run.labelled, tree("out")) == (1, [], before)
     assert ran.err.splitlines()[-2:] == [
-        "Error: imgs/sub/b c.jpg is b c.jpg in out, and would be labelled again as sub/b c.jpg",
-        f"Hint: Choose another output folder with -o, or label the folder that its names begin at, {Path.cwd()}/imgs/sub.",
+        "Error: imgs/sub/b c.jpg is already labelled as b c.jpg in out, and would be labelled again as sub/b c.jpg",
+        f"Hint: Choose another output folder with -o, or label the folder that its names are relative to, {Path.cwd()}/imgs/sub.",
     ]
     assert run.command("label", "imgs", *label, "--overwrite").code == 0
     assert images_of("out") == ALL
@@ -415,7 +415,10 @@ def test_labels_that_are_scored_are_not_written_under_second_names(run: Run) -> 
     words = ["eval", "imgs/sub", "--gt", "gt/sub", "--device", "cpu", "-f", "png", "-o", "out", "-m"]
     ran = run.command(*words, run.model, "-c", CLASSES)
     assert (ran.code, tree("out")) == (1, before)
-    assert "Error: imgs/sub/b c.jpg is sub/b c.jpg in out, and would be labelled again as b c.jpg\n" in ran.err
+    assert (
+        "Error: imgs/sub/b c.jpg is already labelled as sub/b c.jpg in out, and would be labelled again as b c.jpg\n"
+        in ran.err
+    )
 
 
 def formats_of(image: str) -> list[str]:

@@ -112,7 +112,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], int, str]] = {
     ),
     "a per-image file that is gone": (lambda out: (out / "toys/a.txt").unlink(), 1, "toys/a.txt: no such file"),
     "a per-image file of no image": (
-        lambda out: (out / "toys/z.txt").touch(), 1, "toys/z.txt: no image in the manifest has this file"
+        lambda out: (out / "toys/z.txt").touch(), 1, "toys/z.txt: it belongs to no image in the manifest"
     ),
     "a file of the run that was changed": (
         lambda out: (out / "toys.jsonl").write_bytes(b"{}\n"), 1, "toys.jsonl: changed since it was written"

@@ -148,23 +148,23 @@ def both(*changes: Callable[[Path], object]) -> Change:
 RUN, MANIFEST, COCO, MASK = "out/run.json", "out/manifest.jsonl", "out/annotations.json", "out/masks/a.png"
 COUNTS = {"labelled": 3, "unchanged": 0, "failed": 0}
 VERSION = "not as this version of tipsseg writes it"
-TWO_NAMES = "labelled under two names; label into another folder, in which it has one name"
-NOT_ALL = "not all that belongs to an image"
-SET_ASIDE = "run the command that labelled the images again, which writes the line again, or labels the image"
-DONE_AGAIN = "run the command that labelled the images again, which labels those that are missing"
+TWO_NAMES = "labelled under two names; label it into another folder, under one name"
+NOT_ALL = "fields are missing or invalid"
+SET_ASIDE = "run the original command again, which writes the line again, or labels the image"
+DONE_AGAIN = "run the original command again, which labels the missing ones"
 
 FAULTS: dict[str, tuple[Change, list[str]]] = {
     # run.json
     "run.json is gone": (remove(RUN), ["out: not an output folder of tipsseg label: no run.json in it"]),
     "run.json is empty": (write(RUN, b""), [f"{RUN}: {VERSION}: Expecting value: line 1 column 1 (char 0)"]),
-    "run.json is a list": (write(RUN, b"[]"), [f"{RUN}: not by tipsseg, or damaged"]),
+    "run.json is a list": (write(RUN, b"[]"), [f"{RUN}: not written by tipsseg, or damaged"]),
     "run.json of another tool": (
-        edit_json(RUN, lambda r: r.update(tool="x")), [f"{RUN}: not by tipsseg, or damaged"],
+        edit_json(RUN, lambda r: r.update(tool="x")), [f"{RUN}: not written by tipsseg, or damaged"],
     ),
     "run.json without digest": (edit_json(RUN, lambda r: r.pop("digest")), [f"{RUN}: {VERSION}: no `digest`"]),
     "run.json of ids with a gap": (
         edit(RUN, lambda data: data.replace(b'"id": 3', b'"id": 4')),
-        [f"{RUN}: {VERSION}: the ids of the classes are not 1, 2, ..."],
+        [f"{RUN}: {VERSION}: the class ids are not 1, 2, ..."],
     ),
     "run.json with a format of the future": (
         edit_json(RUN, lambda r: r.update(formats=["png", "holo"])),
@@ -182,11 +182,11 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "run.json of a shard": (
         edit_json(RUN, lambda r: r.update(shard="1/2")),
-        ["out: these are the records of one shard, 1/2"],
+        ["out: it has the records of a single shard, 1/2"],
     ),
     "broken off": (
         edit_json(RUN, lambda r: r.update(ended=None, counts=None)),
-        [f"{RUN}: the run was broken off; run the same command again"],
+        [f"{RUN}: the run was interrupted; run the same command again"],
     ),
     "shards beside a whole run": (
         write("out/shards/1-of-2/run.json", b"{}"), ["out/shards: shards beside the run.json of a whole run"],
@@ -216,7 +216,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "the manifest is gone": (
         remove(MANIFEST),
         [
-            f"{MANIFEST}: it has 0 images, where run.json counts 3; {DONE_AGAIN}",
+            f"{MANIFEST}: it has 0 images, but run.json counts 3; {DONE_AGAIN}",
         ],
     ),
     "the manifest is a folder": (
@@ -225,42 +225,43 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "a line that is no entry": (
         edit(MANIFEST, lambda data: data + b'{"image": "x.png"}\n'),
-        [f"{MANIFEST}: line 4 is not an entry: {NOT_ALL}; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 4 is not a valid entry: {NOT_ALL}; {SET_ASIDE}"],
     ),
     "a line that is no JSON": (
-        edit(MANIFEST, lambda data: data + b"\xff\n"), [f"{MANIFEST}: line 4 is not an entry: {NOT_ALL}; {SET_ASIDE}"],
+        edit(MANIFEST, lambda data: data + b"\xff\n"), [f"{MANIFEST}: line 4 is not a valid entry: {NOT_ALL}; {SET_ASIDE}"],
     ),
     "a line with infinity": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b'"size": ', b'"size": Infinity, "x": ') + b"\n"),
-        [f"{MANIFEST}: line 4 is not an entry: {NOT_ALL}; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 4 is not a valid entry: {NOT_ALL}; {SET_ASIDE}"],
     ),
     "a line of lists in lists": (
-        edit(MANIFEST, lambda data: data + b"[" * 100_000 + b"\n"), [f"{MANIFEST}: line 4 is not an entry: {NOT_ALL}; {SET_ASIDE}"],
+        edit(MANIFEST, lambda data: data + b"[" * 100_000 + b"\n"),
+        [f"{MANIFEST}: line 4 is not a valid entry: {NOT_ALL}; {SET_ASIDE}"],
     ),
     "a name that leads out": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b"a.png", b"../a.png") + b"\n"),
-        [f"{MANIFEST}: line 4 is not an entry: `image` is \"../a.png\"; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 4 is not a valid entry: `image` is \"../a.png\"; {SET_ASIDE}"],
     ),
     "a name from the root on": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b"a.png", b"/a.png") + b"\n"),
-        [f"{MANIFEST}: line 4 is not an entry: `image` is \"/a.png\"; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 4 is not a valid entry: `image` is \"/a.png\"; {SET_ASIDE}"],
     ),
     "a name with a dot": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b"a.png", b"./a.png") + b"\n"),
-        [f"{MANIFEST}: line 4 is not an entry: `image` is \"./a.png\"; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 4 is not a valid entry: `image` is \"./a.png\"; {SET_ASIDE}"],
     ),
     "a line whose numbers are none": (
         entry("a.png", lambda r: r.update(height="6")),
-        [f'{MANIFEST}: line 1 is not an entry: `height` is "6"; {SET_ASIDE}'],
+        [f'{MANIFEST}: line 1 is not a valid entry: `height` is "6"; {SET_ASIDE}'],
     ),
     "a class twice": (
         entry("a.png", lambda r: classes_of(r).append(classes_of(r)[0])),
-        [f"{MANIFEST}: line 1 is not an entry: id 1 is listed twice; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 1 is not a valid entry: id 1 is listed twice; {SET_ASIDE}"],
     ),
     "the last line is cut off": (
         edit(MANIFEST, lambda data: data[:-9]),
         [
-            f"{MANIFEST}: it has 2 images, where run.json counts 3; {DONE_AGAIN}",
+            f"{MANIFEST}: it has 2 images, but run.json counts 3; {DONE_AGAIN}",
         ],
     ),
     "the last line is cut off, of an image that was found labelled": (
@@ -268,21 +269,21 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
             edit(MANIFEST, lambda data: data[:-9]),
             edit_json(RUN, lambda r: r.update(counts={**COUNTS, "labelled": 0, "unchanged": 3})),
         ),
-        [f"{MANIFEST}: it has 2 images, where run.json counts 3; {DONE_AGAIN}"],
+        [f"{MANIFEST}: it has 2 images, but run.json counts 3; {DONE_AGAIN}"],
     ),
     "an object without its score": (
         entry("a.png", lambda r: r.update(objects=[[1, 4, 0, 0, 2, 2]])),
-        [f"{MANIFEST}: line 1 is not an entry: {NOT_ALL}; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 1 is not a valid entry: {NOT_ALL}; {SET_ASIDE}"],
     ),
     "an object with a score that is none": (
         entry("a.png", lambda r: r.update(objects=[[1, 4, 0, 0, 2, 2, 1.5]])),
-        [f"{MANIFEST}: line 1 is not an entry: {NOT_ALL}; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 1 is not a valid entry: {NOT_ALL}; {SET_ASIDE}"],
     ),
     "two images for one picture": (
         edit(MANIFEST, lambda data: data + data.split(b"\n")[0].replace(b'"a.png"', b'"a.gif"') + b"\n"),
         [
             f"{MANIFEST}: a.png and a.gif are the same file, {TWO_NAMES}",
-            f"{MANIFEST}: a.png: its files would be those of a.gif too",
+            f"{MANIFEST}: a.png: it shares its files with a.gif",
         ],
     ),
     "an image under two names": (
@@ -291,40 +292,40 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "a file with another name": (
         entry("a.png", lambda r: r["files"].update(overlay="a.jpg")),  # type: ignore[attr-defined]
-        [f'{MANIFEST}: a.png: its file in the format overlay is "a.jpg", not "overlays/a.jpg"'],
+        [f'{MANIFEST}: a.png: its overlay file is "a.jpg", not "overlays/a.jpg"'],
     ),
     "a file that leads out": (
         entry("a.png", lambda r: r["files"].update(overlay="../a.jpg")),  # type: ignore[attr-defined]
-        [f"{MANIFEST}: line 1 is not an entry: `files.overlay` is \"../a.jpg\"; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 1 is not a valid entry: `files.overlay` is \"../a.jpg\"; {SET_ASIDE}"],
     ),
     "a file without its digest": (
         entry("a.png", lambda r: r["written"].pop("overlay")),  # type: ignore[attr-defined]
-        [f"{MANIFEST}: line 1 is not an entry: `written` is not of the files; {SET_ASIDE}"],
+        [f"{MANIFEST}: line 1 is not a valid entry: `written` does not match `files`; {SET_ASIDE}"],
     ),
     "a file less than formats": (
         entry("a.png", lambda r: (r["files"].pop("overlay"), r["written"].pop("overlay"))),  # type: ignore[attr-defined]
-        [f'{MANIFEST}: a.png: its file in the format overlay is null, not "overlays/a.jpg"'],
+        [f'{MANIFEST}: a.png: its overlay file is null, not "overlays/a.jpg"'],
     ),
     "a file more than formats": (
         entry("a.png", lambda r: r.update(formats=["png", "coco", "overlay"])),
         [
-            f'{MANIFEST}: a.png: its file in the format confidence is "confidence/a.png", not null',
-            "out/confidence/a.png: no image in the manifest has this file",
+            f'{MANIFEST}: a.png: its confidence file is "confidence/a.png", not null',
+            "out/confidence/a.png: it belongs to no image in the manifest",
         ],
     ),
     "a format of the future": (
         entry("a.png", lambda r: r.update(formats=["holo"])),
         [
-            f'{MANIFEST}: line 1 is not an entry: `formats` is ["holo"]; {SET_ASIDE}',
+            f'{MANIFEST}: line 1 is not a valid entry: `formats` is ["holo"]; {SET_ASIDE}',
         ],
     ),
     "a file with a very long name": (
         entry("a.png", lambda r: r["files"].update(overlay="x" * 59)),  # type: ignore[attr-defined]
-        [f'{MANIFEST}: a.png: its file in the format overlay is "{"x" * 56}..., not "overlays/a.jpg"'],
+        [f'{MANIFEST}: a.png: its overlay file is "{"x" * 56}..., not "overlays/a.jpg"'],
     ),
     "a file with a long name": (
         entry("a.png", lambda r: r["files"].update(overlay="x" * 58)),  # type: ignore[attr-defined]
-        [f'{MANIFEST}: a.png: its file in the format overlay is "{"x" * 58}", not "overlays/a.jpg"'],
+        [f'{MANIFEST}: a.png: its overlay file is "{"x" * 58}", not "overlays/a.jpg"'],
     ),
     "a class with another name": (
         entry("a.png", lambda r: classes_of(r)[0].update(name="leg")),
@@ -340,14 +341,14 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "another number of pixels": (
         entry("a.png", lambda r: classes_of(r)[1].update(pixels=5)),
         [
-            f"{MANIFEST}: a.png: 49 pixels in all, where 6 x 8 (height x width) are 48",
+            f"{MANIFEST}: a.png: 49 pixels in total, but 6 x 8 (height x width) has 48",
             f"{MASK}: 4 pixels of class 2 (tree), but 5 in the manifest",
         ],
     ),
     "fewer pixels than the image has": (
         entry("a.png", lambda r: classes_of(r)[1].update(pixels=3)),
         [
-            f"{MANIFEST}: a.png: 47 pixels in all, where 6 x 8 (height x width) are 48",
+            f"{MANIFEST}: a.png: 47 pixels in total, but 6 x 8 (height x width) has 48",
             f"{MASK}: 4 pixels of class 2 (tree), but 3 in the manifest",
         ],
     ),
@@ -415,9 +416,9 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
         ],
     ),
     # what else is there
-    "a mask of no image": (write("out/masks/x.png", b"x"), ["out/masks/x.png: no image in the manifest has this file"]),
+    "a mask of no image": (write("out/masks/x.png", b"x"), ["out/masks/x.png: it belongs to no image in the manifest"]),
     "an overlay in a folder of its own": (
-        write("out/overlays/deep/er/a.jpg", b""), ["out/overlays/deep/er/a.jpg: no image in the manifest has this file"],
+        write("out/overlays/deep/er/a.jpg", b""), ["out/overlays/deep/er/a.jpg: it belongs to no image in the manifest"],
     ),
     "files that are no pictures of images": (
         both(*(write(f"out/masks/{name}", b"") for name in ("labelmap.txt", ".DS_Store", "._a.png"))), [],
@@ -425,32 +426,32 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "an image without its entry, and one label less by run.json": (
         both(edit(MANIFEST, drop_line(b"a.png")), edit_json(RUN, lambda r: r.update(counts={**COUNTS, "labelled": 2}))),
         [
-            "out/masks/a.png: no image in the manifest has this file",
-            "out/overlays/a.jpg: no image in the manifest has this file",
-            "out/confidence/a.png: no image in the manifest has this file",
+            "out/masks/a.png: it belongs to no image in the manifest",
+            "out/overlays/a.jpg: it belongs to no image in the manifest",
+            "out/confidence/a.png: it belongs to no image in the manifest",
         ],
     ),
     "a temporary file": (
         write("out/masks/sub/.tipsseg-1a2b.png", b"x"),
-        ["out/masks/sub/.tipsseg-1a2b.png: a process that was killed left this; remove it"],
+        ["out/masks/sub/.tipsseg-1a2b.png: left by a killed process; remove it"],
     ),
     "masks and temporary files in several folders": (
         both(*(write(f"out/masks/{folder}/{name}", b"") for folder in "cadb" for name in ("x.png", ".tipsseg-1"))),
         [
-            *(f"out/masks/{folder}/x.png: no image in the manifest has this file" for folder in "abcd"),
-            *(f"out/masks/{folder}/.tipsseg-1: a process that was killed left this; remove it" for folder in "abcd"),
+            *(f"out/masks/{folder}/x.png: it belongs to no image in the manifest" for folder in "abcd"),
+            *(f"out/masks/{folder}/.tipsseg-1: left by a killed process; remove it" for folder in "abcd"),
         ],
     ),
     "temporary files beside each other": (
         both(*(write(f"out/masks/.tipsseg-{letter}", b"") for letter in "gcfaebd")),
-        [f"out/masks/.tipsseg-{letter}: a process that was killed left this; remove it" for letter in "abcdefg"],
+        [f"out/masks/.tipsseg-{letter}: left by a killed process; remove it" for letter in "abcdefg"],
     ),
     "a temporary folder": (
         both(write("out/.tipsseg-x/.tipsseg-y", b""), write("out/.tipsseg-x/run.json", b"")),
-        ["out/.tipsseg-x: a process that was killed left this; remove it"],
+        ["out/.tipsseg-x: left by a killed process; remove it"],
     ),
     "a lock that nobody holds": (
-        write("out/.tipsseg-lock", b""), ["out/.tipsseg-lock: a process that was killed left this; remove it"],
+        write("out/.tipsseg-lock", b""), ["out/.tipsseg-lock: left by a killed process; remove it"],
     ),
 }  # fmt: skip
 
@@ -494,7 +495,7 @@ SHARD_FAULTS: dict[str, tuple[Change, list[str]]] = {
             "out/shards/1-of-999999999/run.json", lambda r: r.update(shard="1/999999999"))),
         [
             "out/shards: of 999999999 shards, these are missing: 2-999999999; label them with argument `shard`=I/999999999",
-            "out/shards/1-of-999999999/annotations.json: run.json does not have it",
+            "out/shards/1-of-999999999/annotations.json: not listed in run.json",
             *(f"out/shards/1-of-999999999/manifest.jsonl: {name}: not an image of shard 1/999999999"
               for name in ("a.png", "sub/ü.png")),
         ],
@@ -502,25 +503,25 @@ SHARD_FAULTS: dict[str, tuple[Change, list[str]]] = {
     "shards of two runs": (
         both(lambda root: shutil.copytree(root / ONE, root / "out/shards/1-of-3")),
         [
-            "out/shards: shards of 2 and 3 parts; those of one run have one number of parts",
-            f'out/shards/1-of-3/run.json: {VERSION}: `shard` is "1/2", not as its folder\'s name says',
+            "out/shards: shards of 2 and 3 parts, but all shards of a run have the same number of parts",
+            f'out/shards/1-of-3/run.json: {VERSION}: `shard` is "1/2", which does not match the folder name',
         ],
     ),
-    "a shard was broken off": (
+    "a shard was interrupted": (
         edit_json(f"{ONE}/run.json", lambda r: r.update(ended=None, counts=None)),
-        [f"{ONE}/run.json: the run was broken off; run the same command again"],
+        [f"{ONE}/run.json: the run was interrupted; run the same command again"],
     ),
     "a shard without run.json": (remove(f"{TWO}/run.json"), [f"{TWO}/run.json: no such file"]),
     "a shard without its manifest": (
         remove(f"{TWO}/manifest.jsonl"),
         [
-            f"{TWO}/manifest.jsonl: it has 0 images, where run.json counts 1; {DONE_AGAIN}",
+            f"{TWO}/manifest.jsonl: it has 0 images, but run.json counts 1; {DONE_AGAIN}",
         ],
     ),
     "a shard with other settings": (
         edit_json(f"{TWO}/run.json", lambda r: r.update(digest="f" * 32)),
         [
-            f"{TWO}/run.json: labelled with other settings than {ONE}/run.json",
+            f"{TWO}/run.json: its settings differ from {ONE}/run.json",
         ],
     ),
     "an image of another shard": (
@@ -561,19 +562,19 @@ def test_images_that_are_gone_are_counted(root: Path, sound: Path, capsys: pytes
     remove("imgs/a.png")(root)
     assert "1 input not found, so not compared." in notes(root, capsys, root / "imgs")
     edit_json(RUN, lambda r: r.update(image_root=None))(root)  # joined from several places
-    assert "3 inputs not found, so not compared; give their folder with argument `images` to compare them." in notes(
+    assert "3 inputs not found, so not compared; pass their folder as argument `images` to compare them." in notes(
         root, capsys
     )
 
 
 def test_images_of_other_settings_are_counted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     entry("a.png", lambda r: r.update(digest="f" * 32))(root)
-    assert "1 image labelled with other settings than run.json says." in notes(root, capsys)
+    assert "1 image labelled with settings that differ from run.json." in notes(root, capsys)
 
 
 def test_shards_that_ended_can_be_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build_shards(tmp_path)
-    assert notes(tmp_path, capsys)[0].startswith("All 2 shards ended; join them: tipsseg merge ")
+    assert notes(tmp_path, capsys)[0].startswith("All 2 shards are finished; join them: tipsseg merge ")
 
 
 def test_images_are_looked_for_where_the_run_found_them(root: Path, sound: Path) -> None:
@@ -599,7 +600,7 @@ def test_problems_come_in_the_order_of_names(tmp_path: Path, jobs: int) -> None:
 def test_a_folder_in_which_a_run_is_at_work_is_left_to_it(root: Path) -> None:
     claim = FolderLock(root / "out")
     try:
-        assert problems(root) == ["out: a run is at work there; check it once that has ended"]
+        assert problems(root) == ["out: a run is in progress; check again when it has finished"]
     finally:
         claim.give_back()
     assert problems(root) == []
@@ -608,7 +609,7 @@ def test_a_folder_in_which_a_run_is_at_work_is_left_to_it(root: Path) -> None:
 def test_a_run_that_was_broken_off_is_checked_for_what_it_has(root: Path) -> None:
     edit_json(RUN, lambda r: r.update(ended=None, counts=None))(root)
     both(remove(COCO), remove(MASK), write("out/.tipsseg-coco", b""), write("out/masks/x.png", b""))(root)
-    assert problems(root) == [f"{RUN}: the run was broken off; run the same command again", f"{MASK}: no such file"]
+    assert problems(root) == [f"{RUN}: the run was interrupted; run the same command again", f"{MASK}: no such file"]
 
 
 def test_a_line_end_in_a_name_does_not_break_the_line(tmp_path: Path) -> None:
@@ -647,7 +648,7 @@ def test_a_shard_at_work_is_left_to_it(tmp_path: Path) -> None:
     build_shards(tmp_path)
     claim = FolderLock(tmp_path / TWO)
     try:
-        assert problems(tmp_path) == [f"{TWO}: a run is at work there; check it once that has ended"]
+        assert problems(tmp_path) == [f"{TWO}: a run is in progress; check again when it has finished"]
     finally:
         claim.give_back()
 
@@ -682,7 +683,7 @@ def test_the_command_to_join_shards_can_be_pasted(tmp_path: Path, capsys: pytest
     root = tmp_path / "a b"
     build_shards(root)
     # Quoted for its space, which `notes` cuts away with the rest of the root.
-    assert notes(root, capsys)[0] == "All 2 shards ended; join them: tipsseg merge 'out' -o 'out'"
+    assert notes(root, capsys)[0] == "All 2 shards are finished; join them: tipsseg merge 'out' -o 'out'"
 
 
 def test_failures_of_all_shards_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,7 +111,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "a file of no image": (
         write("out/yolo/labels/train/sub/x.txt", b""),
-        ["out/yolo/labels/train/sub/x.txt: no image in the manifest has this file"],
+        ["out/yolo/labels/train/sub/x.txt: it belongs to no image in the manifest"],
     ),
     # ---- index masks, which have rules of their own: also where the program is wrong ----
     "a mask with another id": (
@@ -126,7 +126,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "a link is gone": (remove("out/yolo/images/train/a.png"), ["out/yolo/images/train/a.png: missing"]),
     "a link leads nowhere": (
         together(remove("out/hf/images/a.png"), lambda root: (root / "out/hf/images/a.png").symlink_to("x")),
-        ["out/hf/images/a.png: it leads to no file"],
+        ["out/hf/images/a.png: broken link"],
     ),
     # ---- files for the whole run ----
     **{f"{file} is gone": (remove(f"out/{file}"), [f"out/{file}: missing"]) for _, file in RUN_FILES},
@@ -141,10 +141,10 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
     "a segment with another area": (line(LISTED, b'"area": 4,', b'"area": 5,'), [f"{LISTED}: {CHANGED}"]),
     "a file that run.json does not have": (
         edit_json("out/run.json", lambda each: each["files"].pop("results.json")),  # type: ignore[attr-defined]
-        ["out/results.json: run.json does not have it"],
+        ["out/results.json: not listed in run.json"],
     ),
     "a file of another time": (lambda root: os.utime(root / TASKS, ns=(0, 0)), []),
-    "a conversion that was broken off": (
+    "a conversion that was interrupted": (
         together(
             edit_json("out/run.json", lambda each: each.update(converting=["yolo", "hf"])),
             write("out/.tipsseg-hf", b""),
@@ -152,7 +152,7 @@ FAULTS: dict[str, tuple[Change, list[str]]] = {
             remove("out/hf/metadata.jsonl"),
         ),
         [
-            "out/run.json: a conversion into yolo,hf was broken off. "
+            "out/run.json: a conversion into yolo,hf was interrupted. "
             "Run it again first: tipsseg convert out --format yolo,hf"
         ],
     ),
@@ -220,4 +220,4 @@ def test_formats_that_hold_some_of_the_images_are_named(root: Path, capsys: pyte
     assert problems(root / "few") == []
     with Progress(quiet=False) as progress:
         assert list(check_folder(root / "few", None, 2, progress)) == []
-    assert "In the format yolo are 1 of 2 images; tipsseg convert writes the others.\n" in capsys.readouterr().err
+    assert "Format yolo has 1 of 2 images; tipsseg convert writes the others.\n" in capsys.readouterr().err

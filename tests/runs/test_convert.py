@@ -255,7 +255,7 @@ def test_what_is_said(tmp_path: Path) -> None:
     build(tmp_path, Case(("png", "coco"), ("yolo", "coco-polygon"), options=CLASSWISE))
     _, said = convert(tmp_path, "yolo", "coco-polygon")
     assert said[0] == f"Converting 6 images of {tmp_path}/out into yolo, coco-polygon."
-    assert said[1] == "yolo cannot hold objects of several parts; every part of a class is an object there."
+    assert said[1] == "yolo cannot store objects of several parts, so every part of a class becomes an object."
     assert said[2].startswith("Polygons of 11 objects: IoU with their pixels 1.0000 on average")
     assert said[3].startswith("yolo: yolo/data.yaml has the same 6 images for training and validation; ")
     assert said[4].startswith("6 images converted in ")
@@ -357,7 +357,7 @@ def test_an_image_for_training_and_for_validation_is_a_problem(tmp_path: Path) -
     (labels / "train" / first).parent.mkdir(exist_ok=True)
     shutil.copy(labels / "val" / first, labels / "train" / first)
     (found,) = check_folder(tmp_path / "out", None, 1, Notes())
-    assert str(found) == f"{labels}/train/{first}: no image in the manifest has this file"
+    assert str(found) == f"{labels}/train/{first}: it belongs to no image in the manifest"
 
 
 @pytest.mark.parametrize("into", ["yolo", "cvat"])
@@ -474,8 +474,10 @@ def odd_annotation(says: str, change: Change) -> Fault:
 CHECK = "Find out what is wrong: tipsseg check "
 GONE = "Set the folder of the images with argument `images`, or leave out"
 CHANGED = "Move the file away and label the image again."
-BACK = "Correct the mask, or label the image again: the command that labelled it, with argument `replace_edited`."
-LEFT_OUT = "It lists no ignored pixels and no objects below argument `min_area`; label with argument `formats`=png."
+BACK = "Correct the mask, or run the original command with argument `replace_edited` to label the image again."
+LEFT_OUT = (
+    "This format omits ignored pixels and objects smaller than argument `min_area`; label with argument `formats`=png."
+)
 
 FAULTS: Mapping[str, Fault] = {
     "a mask that is gone": Fault(f"out: no labels of b/c.jpg are left | {CHECK}out", remove("out/masks/b/c.png"), of=("png",)),
@@ -551,7 +553,7 @@ FAULTS: Mapping[str, Fault] = {
         options=MIN_AREA_3,
     ),
     "an archive of the same pixels in other places": Fault(
-        f"out/npz/b/c.npz: N bytes, where the manifest says M | {CHANGED}",
+        f"out/npz/b/c.npz: N bytes, but the manifest says M | {CHANGED}",
         archive(labels=B[:, ::-1]),
         of=("npz",),
     ),
@@ -785,26 +787,26 @@ REFUSALS: Mapping[str, Refusal] = {
         "out: no run.json in it, so it is not an output folder of tipsseg label", remove("out/run.json")
     ),
     "shards": Refusal("out: it holds shards", shards),
-    "a run that was broken off": Refusal("out: the run was broken off", run_json(ended=None)),
-    "a merge that was broken off": Refusal(
-        "out: a merge into it has not ended", write(f"out/{MERGE_FILE}", b"[]")
+    "a run that was interrupted": Refusal("out: the run was interrupted", run_json(ended=None)),
+    "a merge that was interrupted": Refusal(
+        "out: a merge into it is unfinished", write(f"out/{MERGE_FILE}", b"[]")
     ),
-    "another conversion that was broken off": Refusal(
-        "out: a conversion into coco-polygon,coco-results,hf was broken off",
+    "another conversion that was interrupted": Refusal(
+        "out: a conversion into coco-polygon,coco-results,hf was interrupted",
         together(*(write(f"out/{'.tipsseg-' + name}", b"") for name in ("hf", "coco-results", "coco-polygon"))),
     ),
-    "another conversion that was broken off, by run.json": Refusal(
-        "out: a conversion into yolo,coco-polygon was broken off", run_json(converting=["yolo", "coco-polygon"])
+    "another conversion that was interrupted, by run.json": Refusal(
+        "out: a conversion into yolo,coco-polygon was interrupted", run_json(converting=["yolo", "coco-polygon"])
     ),
     "ignored pixels, and lists alone": Refusal(
         "out: no labels for a.png and 2 more", of=("coco", "coco-results"), formats=("cvat",)
     ),
     "a manifest with other lines": Refusal(
-        "out/manifest.jsonl: line 7 is not an entry: not all that belongs to an image",
+        "out/manifest.jsonl: line 7 is not a valid entry: fields are missing or invalid",
         edit("out/manifest.jsonl", lambda data: data + b"{}\n")
     ),
     "a name outside of the folder": Refusal(
-        'out/manifest.jsonl: line 1 is not an entry: `image` is "../../a.png"',
+        'out/manifest.jsonl: line 1 is not a valid entry: `image` is "../../a.png"',
         edit("out/manifest.jsonl", lambda data: data.replace(b"a.png", b"../a.png", 1).replace(b"a.png", b"../a.png")),
     ),
     "a mask that is no mask": Refusal(
@@ -812,14 +814,14 @@ REFUSALS: Mapping[str, Refusal] = {
         edit("out/manifest.jsonl", lambda data: data.replace(b"masks/a.png", b"annotations.json")),
     ),
     "a manifest that lost a line": Refusal(
-        "out/manifest.jsonl: 1 of 6 images are lost from it: run.json counts more than it has (a.png)",
+        "out/manifest.jsonl: it lacks 1 of the 6 images that run.json counts (a.png)",
         edit("out/manifest.jsonl", lambda data: data.partition(b"\n")[2]),
-        hint="Run the command that made it again; what is done there stays.",
+        hint="Run the original command again; finished images are kept.",
     ),
     "a classes.json with other names": Refusal(
         'out/classes.json: class 2 is "bush", but "tree" in run.json',
         edit_json("out/classes.json", lambda each: each["classes"][1].update(name="bush")),  # type: ignore[index]
-        hint="Restore classes.json. Or remove it and run the command that labelled the images again.",
+        hint="Restore classes.json, or remove it and run the original command again.",
     ),
     "no classes.json": Refusal("out/classes.json: no such file", remove("out/classes.json")),
     "a classes.json of others": Refusal(
@@ -897,7 +899,7 @@ def test_refused_and_nothing_changed(tmp_path: Path, monkeypatch: pytest.MonkeyP
             "Run it again first: tipsseg convert 'my out' --format hf",
         ),
     ],
-    ids=["shards", "another conversion that was broken off"],
+    ids=["shards", "another conversion that was interrupted"],
 )
 def test_what_to_do_first_can_be_pasted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Change, hint: str
@@ -915,7 +917,7 @@ def test_a_run_at_work_is_not_disturbed(tmp_path: Path) -> None:
     build(tmp_path, CASES["masks and annotations"])
     claim = FolderLock(tmp_path / "out")
     try:
-        with pytest.raises(OutputError, match="another tipsseg is at work there"):
+        with pytest.raises(OutputError, match="another tipsseg process is using it"):
             convert(tmp_path, "yolo")
     finally:
         claim.give_back()

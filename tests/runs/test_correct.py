@@ -1194,9 +1194,9 @@ NOT_OF_A_RUN: Mapping[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "COCO that was changed": (_edit_coco, "edited, but it does not record which of its images were"),
     "a zip": (lambda loop: _zip_of(_edit_mask(loop)), "a zipped output folder of tipsseg"),
-    "a run that was broken off": (
+    "a run that was interrupted": (
         _break_off,
-        "the run was broken off",
+        "the run was interrupted",
     ),
 }
 

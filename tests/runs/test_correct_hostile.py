@@ -289,7 +289,7 @@ OBJECTS = {
     "labelme: infinity": (labelme({"points": [[1, 1], [float("inf"), 5], [5, 5]]}), "no corrections found"),
     "labelme: no size": (labelme({}, imageHeight=None), "height and width are missing"),
     "labelme: no class": (labelme({"label": ""}), "no class name"),
-    "labelme: a class of a control character": (labelme({"label": "\x1b[2J"}), "a new class cannot"),
+    "labelme: a class of a control character": (labelme({"label": "\x1b[2J"}), "invalid new class"),
     "labelme: no picture": (labelme({"shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": "eA=="}), "not a base64-encoded"),
     "labelme: lists in lists": (file("a.json", b"[" * 100_000), "no corrections found"),
     "label-studio: no such code": (label_studio({"type": "brushlabels"}), "its RLE cannot be read: unexpected end"),

@@ -169,7 +169,9 @@ def test_a_run_labels_by_a_fit_and_goes_on_by_no_other(made: Path, fit: Fit, tmp
     other = replace(fitted, biases=fitted.biases + np.float32(0.01))
     words = tipsseg.make_vocabulary(NAMES, fitted.vocabulary.background)
     for each in (other, words):
-        with pytest.raises(tipsseg.errors.OtherRunError, match="with the same classes, other fitted vectors"):
+        with pytest.raises(
+            tipsseg.errors.OtherRunError, match="the classes are the same, but differ in fitted vectors"
+        ):
             _label(made / "imgs", each, tmp_path / "out")
 
 

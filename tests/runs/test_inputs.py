@@ -332,7 +332,7 @@ ODD: dict[str, tuple[Arrange, list[str | bytes], list[str], list[str] | str]] = 
         nothing,
         ["gone/..", "gone/../.."],
         [". ! gone/..: no such file", ". ! gone/../..: no such file"],  # their outputs would have no name
-        "gone/..: no such file or folder (and 1 more paths of the input)",
+        "gone/..: no such file or folder (and 1 more paths)",
     ),
     "bytes that are no text": (
         lambda top: touch(top, "in/caf\udce9.png"), ["in", b"in/caf\xe9.png", b"caf\xe9.jpg"],

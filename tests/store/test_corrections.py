@@ -201,7 +201,7 @@ class Wrong:
     options: FileOptions = DEFAULT_FILE_OPTIONS
 
 
-HINT = "Correct the mask, or label the image again: the command that labelled it, with argument `replace_edited`."
+HINT = "Correct the mask, or run the original command with argument `replace_edited` to label the image again."
 WRONG: Mapping[str, Wrong] = {
     "an id that is no class": Wrong(lambda path: paint(path, np.where(A == 1, 9, A).astype(np.uint8)), "unknown ids: 9"),
     "ids that are no class": Wrong(
@@ -246,8 +246,8 @@ def test_two_masks_that_were_changed_in_different_ways(tmp_path: Path) -> None:
     failed, said = convert(tmp_path, "coco")
     assert failed == 1
     assert any(
-        f"out/masks/a.png: this mask was changed, and {two} was changed in another way | Remove the wrong one" in line
-        for line in (line.replace("out/hf/masks/a.png was", f"{two} was") for line in said)
+        f"out/masks/a.png: this mask and {two} were edited differently | Remove the wrong one" in line
+        for line in (line.replace("out/hf/masks/a.png were", f"{two} were") for line in said)
     )
     assert (one.read_bytes(), two.read_bytes()) == data
     two.unlink()

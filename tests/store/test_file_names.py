@@ -248,7 +248,7 @@ def test_the_hint_names_a_way_out(key: NameKey, choice: str, full: bool, alike: 
     hint = OutputNames(key, choice, ("png",)).hint
     assert hint.startswith("Rename one of the two")
     assert ("argument `names`=full" in hint) is full
-    assert ("in case alone" in hint) is alike
+    assert ("only in case" in hint) is alike
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_where_flock_is_missing_one_process_has_the_claim_all_the_same(tmp_path:
     holder = process(_HOLD)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    assert asked() == ("True\nanother tipsseg is at work there\n", "")
+    assert asked() == ("True\nanother tipsseg process is using it\n", "")
     holder.kill()
     holder.communicate()
     assert asked() == ("False\nheld\n", "")

@@ -291,7 +291,7 @@ def test_what_is_no_run_is_none(tmp_path: Path, data: bytes) -> None:
     refuse_other_record(tmp_path)
     (tmp_path / RUN_FILE).write_bytes(data)
     assert find_run(tmp_path) is None
-    with pytest.raises(OutputError, match=r"run.json: the file is not a record of tipsseg"):
+    with pytest.raises(OutputError, match=r"run.json: not a tipsseg record"):
         refuse_other_record(tmp_path)
 
 
@@ -314,16 +314,16 @@ FAULTS: dict[str, tuple[str, object, str]] = {
     "ids with a gap": (
         "vocabulary",
         {**vocabulary_record(VOCABULARY, VOCABULARY), "classes": [{"id": 1, "name": "a"}, {"id": 3, "name": "b"}]},
-        "the ids of the classes are not 1, 2, ...",
+        "the class ids are not 1, 2, ...",
     ),
     "an id of a negative class": (
         "vocabulary",
         {**vocabulary_record(VOCABULARY, VOCABULARY), "classes": [{"id": 0, "name": "a"}, {"id": 1, "name": "b"}]},
-        "the ids of the classes are not those of classes that are not negative",
+        "id 0 must mark the negative classes, and no others",
     ),
     "a shard of none": ("shard", "3/2", "argument `shard`=3/2: the part must be in 1 to 2"),
     "a time that is none": ("ended", "soon", "Invalid isoformat string: 'soon'"),
-    "a time of nowhere": ("ended", "2026-01-02T04:00:00", "`ended` is without its time zone"),
+    "a time of nowhere": ("ended", "2026-01-02T04:00:00", "`ended` has no time zone"),
     "no counts": ("counts", None, "no `counts`"),
     "no files": ("files", GONE, "no `files`"),
     "a batch that is none": ("batch_size", "many", '`batch_size` is "many"'),
@@ -344,6 +344,6 @@ def test_what_is_not_as_it_is_written_is_told(tmp_path: Path, key: str, value: o
 
 def test_a_record_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / RUN_FILE).mkdir()
-    with pytest.raises(OutputError, match=r"run.json: the file is not a record of tipsseg"):
+    with pytest.raises(OutputError, match=r"run.json: not a tipsseg record"):
         write_run(Ownership(tmp_path), replace(INFO, spec=replace(SPEC, output=tmp_path)))
     assert find_run(tmp_path) is None

@@ -1,4 +1,4 @@
-"""Change a run that has ended: add corrected masks, classes and formats.
+"""Change a finished run: add corrected masks, classes and formats.
 
 with change_run(output) as changes:        locks the folder
     changes.run                            the run, see `open_run`
@@ -36,7 +36,7 @@ from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 
 @contextmanager
 def change_run(output: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[RunChanges]:
-    """Open the run of an output folder to change it. Raises as `open_run` does, and OutputError if the folder cannot be written."""
+    """Open the run in an output folder for changes. Raises as `open_run` does, and OutputError if the folder cannot be written."""
     if not is_folder(output):
         raise RecordError(output, *NO_FOLDER)
     lock = FolderLock(output)
@@ -46,7 +46,7 @@ def change_run(output: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[RunCha
         _finish_adding(output)
         with open_run(output, held=True, max_pixels=max_pixels) as run:
             yield RunChanges(run)
-    except BaseException:  # files of images that were made, and are not in place
+    except BaseException:  # remove per-image files that are not in place yet
         clean_up_run(output, output)
         raise
     finally:
@@ -54,11 +54,11 @@ def change_run(output: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[RunCha
 
 
 class RunChanges:
-    """The changes to a run that has ended.
+    """Changes to a finished run.
 
     Attributes:
         run: The run.
-        followers: Other formats that images are in, and that follow masks which a person corrected.
+        followers: Other formats of the run, which are updated if a mask was corrected.
     """
 
     def __init__(self, run: Run) -> None:
@@ -71,21 +71,21 @@ class RunChanges:
         return self.run.records
 
     def set_files(self, files: FileOptions) -> None:
-        """Use other options of files from now on; `end` records them."""
+        """Use other file options from now on; `end` records them."""
         run = self.run
         run.info = replace(run.info, spec=replace(run.info.spec, files=files))
         run.context = run.context.with_files(files)
 
     def open_formats(self, formats: Sequence[str]) -> None:
-        """Allow `add` to put images into these formats.
+        """Allow `add` to add images in these formats.
 
         Raises:
-            OutputError: A file for the whole run exists, and tipsseg did not write it.
+            OutputError: A file for the whole run exists that tipsseg did not write.
         """
         context = self.run.context
         for file in (file for name in formats for file in run_files(name, context)):
             file.refuse_changed()
-        # All other formats follow corrected masks, unless a person changed the file of their rows too.
+        # All other formats follow corrected masks, unless their file of rows was edited too.
         others = set().union(*self._records.formats()) - {*formats, *model_only_formats()}
         rows = {name: rows_file(name, context) for name in FORMATS if name in others}
         self._formats = tuple(formats)
@@ -94,34 +94,34 @@ class RunChanges:
         )
 
     def begin(self) -> int:
-        """Record the new formats, so that a conversion that is killed can be resumed.
+        """Record the new formats, so that an interrupted conversion can be resumed.
 
-        Move the files that an earlier version put elsewhere; return how many images have such files. Raises OutputError.
+        Also move files that an earlier version put elsewhere, and return the number of images whose files were moved.
         """
         self._records.begin()
         write_run(self.run.context.ownership, replace(self.run.info, converting=self._formats))
         return move_files(self._records, self.run.context)
 
     def holds(self, name: str, entry: ManifestEntry, ref: ImageRef) -> bool:
-        """Return True if an image is in a format, with its file and its rows."""
+        """Return True if a format has an image's file and rows."""
         return in_place(name, entry, ref, self.run.context, self._records)
 
     def put(self, ref: ImageRef, staged: Sequence[StagedFile], before: ManifestEntry) -> None:
-        """Put the files of an image in place. Raises ImageError if one is in the way, and OutputError."""
+        """Move an image's files into place. Raises ImageError if another file is in the way."""
         put_in_place(ref, staged, self.run.context, before.former)
 
     def add(self, entry: ManifestEntry, rows: Mapping[str, Rows] | None = None, left: Collection[str] = ()) -> None:
-        """Record an image, whose files are in place, and its rows; it has left the formats `left`. Raises OutputError."""
+        """Record an image whose files are in place, and its rows; `left` are the formats that no longer include it."""
         self._records.add(entry, rows, stale=left)
 
     def end(self, *, counted_again: bool = False) -> list[Path]:
-        """Write the files for the whole run, and the records. Return the files of open formats and of those that followed.
+        """Write the files for the whole run and the records. Return the files of the open formats and of updated followers.
 
         Args:
-            counted_again: Whether labels have changed since the run was summed up.
+            counted_again: True if labels have changed since the run's summary was computed.
 
         Raises:
-            OutputError: If one of them cannot be written.
+            OutputError: A file cannot be written.
         """
         context, info, records = self.run.context, self.run.info, self._records
         followed = [name for name in self.followers if name in records.stale]
@@ -130,7 +130,7 @@ class RunChanges:
         for name in self.followers:
             if all(context.ownership.is_unchanged(file.path) for file in run_files(name, context)):
                 write_run_files(name, context, records)
-        records.mark_fresh(*records.stale)  # of files of rows that a person changed meanwhile
+        records.mark_fresh(*records.stale)  # also formats whose file was edited meanwhile
         if counted_again or (info.converting and info.summary):  # the killed conversion may have added corrections
             info = replace(info, summary=total(records.summaries(), context.classes).record())
         formats = tuple(dict.fromkeys((*info.spec.formats, *self._formats)))
@@ -139,11 +139,11 @@ class RunChanges:
         return [file.path for name in (*self._formats, *followed) for file in run_files(name, context)]
 
     def tidy(self) -> None:
-        """Write the exports. Raises OutputError."""
+        """Write the exports."""
         self._records.end(self.run.context.ownership.record())
 
     def add_classes(self, names: Sequence[str]) -> None:
-        """Add classes to the run. Raises InputError for invalid names, and OutputError."""
+        """Add classes to the run. Raises InputError if a name is invalid."""
         info, context = _with_classes(self.run.info, names), self.run.context
         vocabulary = info.vocabulary or info.spec.vocabulary
         check_formats(self.run.formats, vocabulary.classes)
@@ -154,9 +154,9 @@ class RunChanges:
 
 
 def _finish_adding(output: Path) -> None:
-    """Add the classes to run.json that only classes.json has, if adding them was killed. Raises OutputError.
+    """Finish an interrupted `add_classes`: add the classes to run.json that only classes.json has.
 
-    Other faults of the files are reported when the run is opened.
+    Other faults are reported when the run is opened.
     """
     if (info := find_run(output)) is None:
         return
@@ -185,5 +185,5 @@ def _extended(vocabulary: Vocabulary, names: Sequence[str]) -> Vocabulary:
     try:
         made = make_vocabulary(specs, "none", vocabulary.templates, vocabulary.source)
     except VocabularyError as error:
-        raise InputError(f"a new class cannot be: {error.message}", error.hint) from error
+        raise InputError(f"invalid new class: {error.message}", error.hint) from error
     return replace(made, background=vocabulary.background, auto=vocabulary.auto, fit=vocabulary.fit)

@@ -1,7 +1,8 @@
-"""The SQLite file of a state folder: open it, begin changes, make transactions, close it.
+"""The SQLite database of a state folder.
 
-Until the first change nothing is written: a database that is new, or was damaged, is a temporary one. While a process changes the
-file, it is in WAL mode and locked for others. Afterwards it is in DELETE mode, so that it can be opened in a read-only folder.
+Nothing is written before the first change: until then, a new database, or the replacement of a damaged one, is temporary. While a
+process changes the file, it is in WAL mode and locked against other processes. Afterwards it is in DELETE mode, so that it can be
+opened in a read-only folder.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from typing import Any
 from tipsseg.errors import OutputError
 from tipsseg.util.files import atomic_path, remove_file
 
-#: What SQLite waits for: the disk at each checkpoint, not at each commit. A power loss may cost the last images, never the folder.
+#: SQLite syncs to disk at checkpoints, not at every commit: a power loss may lose the last images, never the folder.
 SYNCHRONOUS = "NORMAL"
 
-#: The text of the tables. A database with other tables is of another version, or not by tipsseg, and is replaced.
+#: The schema. A database with another schema is from another version or another program, and is replaced.
 _SCHEMA = [
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "CREATE TABLE image (key BLOB PRIMARY KEY, path TEXT, digest TEXT, formats TEXT, session INTEGER, entry BLOB) WITHOUT ROWID",
@@ -31,31 +32,31 @@ _SCHEMA = [
     "CREATE TABLE failure (key BLOB PRIMARY KEY, session INTEGER, line BLOB) WITHOUT ROWID",
 ]
 
-#: Messages of SQLite that have no error number: a word of them, the reason, and what to do.
+#: SQLite error messages without an error number: a word to match, the reason, and the hint.
 _REASONS = {
     "full": ("no space left on the device", "Free some space and run the same command again."),
     "disk I/O": (
-        "the system allows no larger file, or the disk failed",
-        "See `ulimit -f`, and run the same command again.",
+        "the file size limit was reached, or the disk failed",
+        "Check `ulimit -f`, and run the same command again.",
     ),
 }
 
-#: Words in messages of SQLite if another process has the file, or was killed in a folder that is read-only now.
+#: Words in SQLite error messages if another process has the file open, or was killed in a folder that is now read-only.
 _OUT_OF_REACH = ("lock", "unable to open", "readonly")
 
 
 class Database:
-    """A database with the tables of a state. Any thread may call it.
+    """The database of a state. Thread-safe.
 
     Attributes:
-        path: Its file.
-        lock: Lets one thread make several calls at a time.
-        is_file: Whether the file is open; else a temporary database is.
-        damaged: Whether the file cannot be used, and is to be replaced.
-        changed: Whether this process has begun to change it.
+        path: The database file.
+        lock: A lock to hold during several calls that belong together.
+        is_file: True if the file is open, False if a temporary database is.
+        damaged: True if the file is unusable and must be replaced.
+        changed: True once this process has begun to change the database.
         images: Number of images.
-        session: Number of processes that changed it.
-        broken_off: Whether a process ended before it had written all exports.
+        session: Number of processes that have changed the database.
+        broken_off: True if a process ended before it wrote all exports.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +69,10 @@ class Database:
     # ---- opening and closing ----
 
     def open_file(self) -> bool:
-        """Open the file, and read its counts; return False if it is missing or unusable. Raises OutputError."""
+        """Open the file, and read its counts; return False if it is missing or unusable.
+
+        Raises OutputError if the file is a link, or SQLite cannot read it.
+        """
         if not os.path.lexists(self.path):
             return False
         self._refuse_link()
@@ -92,12 +96,12 @@ class Database:
     def open_temporary(self) -> None:
         self._connection.close()
         self.is_file, self.images, self.session, self.broken_off = False, 0, 0, False
-        self._connection = _connect("")  # on the disk only if it gets large
+        self._connection = _connect("")  # SQLite writes it to disk only if it gets large
         for statement in _SCHEMA:
             self._connection.execute(statement)
 
     def begin(self) -> None:
-        """Get ready for changes: write a temporary database to the file, and lock it for others. Raises OutputError."""
+        """Prepare for changes: write a temporary database to the file, and lock the file against other processes."""
         with self.errors():
             if not self.is_file:
                 self._write_file()
@@ -117,7 +121,7 @@ class Database:
         with atomic_path(self.path) as temporary:
             target = _connect(str(temporary))
             try:
-                target.execute("PRAGMA synchronous = OFF")  # until it is complete, the exports can replace it
+                target.execute("PRAGMA synchronous = OFF")  # no sync needed: the exports can replace an incomplete file
                 self._connection.backup(target)
             finally:
                 target.close()
@@ -126,7 +130,7 @@ class Database:
         self.is_file = True
 
     def _set_journal(self, mode: str) -> None:
-        # Without waiting for the disk: nothing changes but bytes of the header, within one sector.
+        # No sync needed: only header bytes within one sector change.
         self._connection.execute("PRAGMA synchronous = OFF")
         self._connection.execute(f"PRAGMA journal_mode = {mode}")
 
@@ -148,7 +152,7 @@ class Database:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Lock the database, and raise errors of SQLite and of damaged values as OutputError."""
+        """Lock the database, and raise SQLite errors and decoding errors as OutputError."""
         try:
             with self.lock:
                 yield
@@ -164,7 +168,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Database]:
-        """Make one transaction of the block. Raises OutputError."""
+        """Run the block as one transaction. Raises OutputError if SQLite fails."""
         with self.errors():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -175,7 +179,7 @@ class Database:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    # Within `transaction`, which raises the errors.
+    # Call `execute` and `execute_all` within `transaction`, which converts SQLite errors.
 
     def execute(self, statement: str, *values: object) -> None:
         self._connection.execute(statement, values)
@@ -184,12 +188,12 @@ class Database:
         self._connection.executemany(statement, rows)
 
     def select(self, statement: str, *values: object) -> list[Any]:
-        """Return all rows. Raises OutputError."""
+        """Return all rows. Raises OutputError if SQLite fails."""
         with self.errors():
             return self._connection.execute(statement, values).fetchall()
 
     def value(self, statement: str, *values: object) -> object:
-        """Return the first column of the first row; None without rows. Raises OutputError."""
+        """Return the first column of the first row, or None if there are no rows. Raises OutputError if SQLite fails."""
         with self.errors():
             row = self._connection.execute(statement, values).fetchone()
         return None if row is None else row[0]
@@ -202,7 +206,7 @@ class Database:
 
 
 def _connect(path: str) -> sqlite3.Connection:
-    # Transactions are begun by hand, and one thread uses the connection at a time.
+    # Transactions begin explicitly, and only one thread uses the connection at a time.
     return sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
 
 
@@ -210,7 +214,7 @@ def _connect(path: str) -> sqlite3.Connection:
 
 
 def key_of(image: str) -> bytes:
-    """Return the key of an image; keys have the order of `name_order`."""
+    """Return the key of an image; keys sort as `name_order` does."""
     return image.replace("/", "\0").encode()
 
 
@@ -219,16 +223,16 @@ def name_of(key: bytes) -> str:
 
 
 def pack(rows: Iterable[bytes]) -> bytes:
-    """Compress rows, which have no tabs."""
+    """Compress rows, which must not contain tabs."""
     return zlib.compress(b"".join(row + b"\t" for row in rows), 1)
 
 
 def unpack(data: bytes, limit: int) -> bytes:
-    """Decompress data. Raises zlib.error for other data, and for more bytes than the limit."""
+    """Decompress data. Raises zlib.error if it is damaged or larger than `limit` bytes."""
     decompressor = zlib.decompressobj()
     plain = decompressor.decompress(data, limit)
     if not decompressor.eof:
-        raise zlib.error("cut off, or too large")
+        raise zlib.error("truncated, or too large")
     return plain
 
 

@@ -1,4 +1,4 @@
-"""Write manifest.jsonl and errors.jsonl: line by line during a run, complete and in order at its end."""
+"""Write manifest.jsonl and errors.jsonl: line by line during a run, complete and sorted at its end."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tipsseg.util.fingerprint import file_record, stamp
 
 
 class Exports:
-    """The exports in a state folder while a process adds to them."""
+    """Write the exports of a state folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._growing: dict[str, FileIO] = {}
 
     def append(self, name: str, line: bytes) -> None:
-        """Add a line to an export. Raises OutputError."""
+        """Append a line to an export. Raises OutputError if writing fails."""
         path = self._folder / name
         try:
             if name not in self._growing:
@@ -29,7 +29,7 @@ class Exports:
             raise output_error(path, error) from error
 
     def write(self, name: str, lines: Iterable[bytes]) -> bytes | None:
-        """Replace an export, or remove it if `lines` is empty; return the record of the file. Raises OutputError."""
+        """Replace an export, or remove it if `lines` is empty; return the file's record."""
         self.close()
         path, lines = self._folder / name, iter(lines)
         first = next(lines, None)

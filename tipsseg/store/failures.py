@@ -23,8 +23,8 @@ class Failure:
 
     Attributes:
         image: The name of the image.
-        path: The path that it had.
-        reason: The reason of the failure.
+        path: The path of the image or folder.
+        reason: Why it failed.
         hint: Advice to the user.
     """
 
@@ -35,17 +35,16 @@ class Failure:
 
     @classmethod
     def of(cls, ref: ImageRef, error: ImageError) -> Failure:
-        """Return the record of an error."""
         return cls(image=ref.name, path=str(ref.path), reason=error.reason, hint=error.hint)
 
     @property
     def ref(self) -> ImageRef:
-        """Return the image, to try it again."""
+        """Return the image to retry."""
         return ImageRef(actual_path(Path(), self.path), PurePosixPath(actual_name(self.image)))
 
     @property
     def may_last(self) -> bool:
-        """Return True if the failure may last: the path exists, and is not a folder that can be listed by now."""
+        """Return True if the failure may persist: the path exists and is not a folder that can be listed now."""
         path = self.ref.path
         return path.exists() and not (is_folder(path) and os.access(path, os.R_OK | os.X_OK))
 
@@ -54,14 +53,14 @@ class Failure:
 
 
 def exported_failures(folder: Path) -> Iterator[Failure]:
-    """Yield the failures in errors.jsonl. Raises OSError."""
+    """Yield the failures in errors.jsonl. Raises OSError if it cannot be read."""
     for line in lines_of(folder / ERRORS_FILE):
         if (failure := read_failure(line)) is not None:
             yield failure
 
 
 def read_failure(line: bytes) -> Failure | None:
-    """Return the failure in a line; None if it is not a record, or has a name outside of an output folder."""
+    """Parse a line; return None if it is invalid or its name leads outside the output folder."""
     try:
         record = parse(line)
         image, path = record["image"], record["path"]

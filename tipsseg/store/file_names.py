@@ -1,4 +1,4 @@
-"""Compare names in an output folder as its file system does, find inputs that would share one, and resume the names of a run."""
+"""Compare file names as the output folder's file system does, find inputs that would share one, and keep a resumed run's names."""
 
 from __future__ import annotations
 
@@ -24,43 +24,43 @@ from tipsseg.util.files import TEMPORARY_PREFIX, is_folder
 from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.util.record_paths import actual_name, actual_path
 
-#: Names with the same key are one file.
+#: A function that maps names of the same file to the same key.
 NameKey = Callable[[str], str]
 
 _PROBE = re.compile(re.escape(TEMPORARY_PREFIX) + r"([0-9]{1,20})-[0-9a-f]{16}-.{1,2}")
 
 _ALIKE = (
-    " Where they differ in case alone, or in how an accent is spelled: the file system of the output folder takes such "
-    "names for one."
+    " The output folder's file system does not distinguish names that differ only in case or in the Unicode form of an "
+    "accent."
 )
 
 
 def exact(name: str) -> str:
-    """Return the key of a name if only equal names are one file."""
+    """Return the key for a file system that distinguishes all names."""
     return name
 
 
 def without_case(name: str) -> str:
-    """Return the key of a name if upper and lower case are one; it may equate too many names, but not too few."""
+    """Return the key for a file system that ignores case. It may equate too many names, never too few."""
     return name.casefold()
 
 
 def without_form(name: str) -> str:
-    """Return the key of a name if an accented letter of one character equals one of two characters."""
+    """Return the key for a file system that ignores the Unicode form of accented letters: one or two characters."""
     return unicodedata.normalize("NFD", name)
 
 
 def without_case_and_form(name: str) -> str:
-    """Return the key of a name if both differences are ignored."""
-    # Normalised twice, as in Unicode's canonical caseless matching: folding case may undo the first.
+    """Return the key for a file system that ignores case and Unicode form."""
+    # Normalised twice, as in Unicode's canonical caseless matching: case folding may undo the first normalisation.
     return without_form(without_case(without_form(name)))
 
 
 def name_key(folder: Path) -> NameKey:
     """Return the key function for names in `folder`, or in its nearest existing parent.
 
-    Probe with two hidden files, which are removed at once. If a process is killed meanwhile, the next call removes the file that it
-    left. If the files cannot be written, return `exact`.
+    It probes with hidden files and removes them at once; the next call removes those of a killed process. If they cannot be
+    written, it returns `exact`.
     """
     place = next((each for each in (folder, *folder.absolute().parents) if is_folder(each)), Path())
     _remove_left(place)
@@ -74,33 +74,31 @@ def name_key(folder: Path) -> NameKey:
 
 
 class OutputNames:
-    """The used names of per-image files: relative paths without their suffix, and their folders. Memory: two texts per image."""
+    """The per-image file names in use: relative paths without suffix, and their folders. Memory grows by two strings per image."""
 
     def __init__(self, key: NameKey, names: str, formats: Iterable[str]) -> None:
-        """Take the key function of the file system, the naming of files (see FileOptions), and the formats."""
+        """Set up for the file system's key function, the value of `FileOptions.names`, and the formats."""
         self.key = key
         self._names = names
         self._suffixes = tuple(
             dict.fromkeys(FORMATS[name].suffix for name in formats if FORMATS[name].folder is not None)
         )
-        self._owners: dict[str, str] = {}  # the key of an output, without its suffix -> the path of its image
+        self._owners: dict[str, str] = {}  # key of an output without suffix -> path of its image
         self._folders: set[str] = set()
 
     @property
     def hint(self) -> str:
-        """Return the hint if two images would have one file."""
+        """Return the hint for two images that would share a file."""
         full = (
-            ""
-            if self._names == NAMES[1]
-            else " Or keep the suffixes of the images in the names of the files, with argument `names`=full."
+            "" if self._names == NAMES[1] else " Or keep the image suffixes in file names with argument `names`=full."
         )
         alike = "" if self.key is exact else _ALIKE
-        return f"Rename one of the two, or label them in two runs with an output folder each.{full}{alike}"
+        return f"Rename one of the two images, or label them in two runs with separate output folders.{full}{alike}"
 
     def take(self, ref: ImageRef) -> str:
-        """Use the names of an image, unless one of them is used already.
+        """Reserve the file names of an image.
 
-        Returns which name is used, and by which image; "" on success, and if no format has a per-image file.
+        Returns a description of the conflict if another image uses a name, otherwise "".
         """
         if not self._suffixes:
             return ""
@@ -127,23 +125,23 @@ class OutputNames:
 
 
 class RunNames:
-    """Names images as the resumed run named them, even if a later command would begin the names at another folder.
+    """Name images as the resumed run did, even if the new command's names would be relative to another folder.
 
     Attributes:
-        root: The folder that the names in the run begin at; None if nothing is labelled yet, or for images of several folders.
+        root: The folder that names in the run are relative to; None before the first label or for images of several folders.
     """
 
     def __init__(self, state: Path | None) -> None:
-        """Read run.json in a state folder; None if no run is resumed."""
+        """Read run.json in the state folder `state`, which is None if no run is resumed."""
         self._state = state if state is not None and os.path.lexists(state / MANIFEST_FILE) else None
         before = None if self._state is None else find_run(self._state)
         noted = None if before is None else before.image_root
         self.root = None if noted is None else actual_path(Path(), noted)
 
     def find(self, path: Path, name: PurePosixPath) -> PurePosixPath:
-        """Return the recorded name of an image in the run, or the name relative to its root; else `name`.
+        """Return the name of an image in the run: the recorded name, or the path relative to the root. Otherwise return `name`.
 
-        Images are recognised by their path, or, if the folders were moved, by the end of their path and their content.
+        Images are recognised by their path or, if folders were moved, by the end of the path and the content.
         """
         if self._state is None:
             return name
@@ -157,7 +155,7 @@ class RunNames:
             real, root = Path(os.path.realpath(absolute.parent), absolute.name), os.path.realpath(self.root)
             if real.is_relative_to(root):
                 return _posix(real.relative_to(root))
-        if printable_path(name) in images:  # compared with that image when the folder is opened
+        if printable_path(name) in images:  # opening the folder compares the two images
             return name
         ends = (_posix(PurePath(*absolute.parts[start:])) for start in range(1, len(absolute.parts)))
         return next((end for end in ends if _was_moved(images.get(printable_path(end)), absolute)), name)
@@ -167,18 +165,20 @@ class RunNames:
         return replace(ref, relative=self.find(ref.path, ref.relative))
 
     def check(self, refs: Iterable[ImageRef], output: Path) -> None:
-        """Raise InputError for an image that has another name in the run of an output folder."""
+        """Raise InputError if an image has a different name in the run."""
         for ref in refs:
             if (known := self.named(ref)) != ref:
-                where = "" if self.root is None else f", or label the folder that its names begin at, {self.root}"
+                where = (
+                    "" if self.root is None else f", or label the folder that its names are relative to, {self.root}"
+                )
                 raise InputError(
-                    f"{ref.path} is {known.name} in {output}, and would be labelled again as {ref.name}",
+                    f"{ref.path} is already labelled as {known.name} in {output}, and would be labelled again as {ref.name}",
                     f"Choose another output folder with argument `output`{where}.",
                 )
 
     @cached_property
     def _recorded(self) -> tuple[dict[str, str], dict[str, tuple[str, Fingerprint]]]:
-        """Return the names of the labelled images by path, and their paths and contents by name."""
+        """Return the labelled images' names by path, and their paths and fingerprints by name."""
         images: dict[str, tuple[str, Fingerprint]] = {}
         if self._state is not None:
             with suppress(OutputError), closing(State(self._state)) as records:  # reported when the folder is opened
@@ -191,7 +191,7 @@ def _posix(path: PurePath) -> PurePosixPath:
 
 
 def _was_moved(image: tuple[str, Fingerprint] | None, path: Path) -> bool:
-    """Return True if a file is a labelled image that was moved."""
+    """Return True if a labelled image was moved to `path`."""
     if image is None:
         return False
     before, content = image
@@ -199,7 +199,7 @@ def _was_moved(image: tuple[str, Fingerprint] | None, path: Path) -> bool:
 
 
 def _is_one(folder: Path, name: str, other: str) -> bool:
-    """Return True if a file in `folder` can be opened by both names."""
+    """Return True if both names refer to the same file in `folder`."""
     start = f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}-"
     path = folder / (start + name)
     try:
@@ -213,8 +213,8 @@ def _is_one(folder: Path, name: str, other: str) -> bool:
 
 
 def _remove_left(folder: Path) -> None:
-    """Remove the probes that killed processes left in a folder, which need not be an output folder."""
-    if os.name != "posix":  # elsewhere the signal 0 ends the process
+    """Remove probe files that killed processes left in a folder, which need not be an output folder."""
+    if os.name != "posix":  # on Windows, signal 0 would end the process
         return
     with suppress(OSError):
         for name in os.listdir(folder):  # noqa: PTH208  names are enough
@@ -229,6 +229,6 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # of another user
+    except PermissionError:  # the process of another user
         return True
     return True

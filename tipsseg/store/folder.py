@@ -38,23 +38,23 @@ class OutputFolder:
 
     Attributes:
         path: The output folder.
-        context: The context of the writers.
-        resume: The state that an earlier run left.
-        state: The record of the folder.
-        kept: Files of an earlier run that `overwrite` did not remove, because they were changed since.
+        context: The settings and folders for the format writers.
+        resume: The state left by an earlier run.
+        state: The database of the folder.
+        kept: Files of an earlier run that `overwrite` did not remove because they were edited.
         moved: Number of images whose files were moved, see `results.move_files`.
     """
 
     def __init__(self, info: RunInfo, refs: Iterable[ImageRef | Failed]) -> None:
-        """Lock the folder, and make way for the images.
+        """Lock the folder and prepare it for the images.
 
         Args:
             info: The run, from `plan_run`.
-            refs: The images of the run, as far as they are known.
+            refs: The images of the run that are known in advance.
 
         Raises:
-            OutputError: Another run is at work in the folder, its labels mean something else, or files are in the way that tipsseg
-                did not write. Nothing was changed.
+            OutputError: Another run is using the folder, its labels have other meanings, or files that tipsseg did not write are in
+                the way. Nothing was changed.
         """
         spec = info.spec
         self.path = spec.output
@@ -106,7 +106,7 @@ class OutputFolder:
 
     @property
     def finished(self) -> bool:
-        """Return True if an earlier run with the same settings ended here, and this one has added nothing."""
+        """Return True if an earlier run with the same settings finished, and this run has added nothing."""
         return (
             self.begun
             and self._record.ended is not None
@@ -120,7 +120,7 @@ class OutputFolder:
 
     @property
     def run_paths(self) -> list[Path]:
-        """Return the files for the whole run; without an image only classes.json and existing files."""
+        """Return the files for the whole run; if no image is labelled, only classes.json and existing files."""
         return [*(file.path for _, file in self._due_files()), self.context.output / CLASSES_FILE]
 
     def _due_files(self) -> list[tuple[str, RunFile]]:
@@ -128,7 +128,7 @@ class OutputFolder:
         return [(name, file) for name, file in self._run_files if some or os.path.lexists(file.path)]
 
     def begin(self, info: RunInfo) -> None:
-        """Write the first records: the meaning of ids, and run.json, which marks masks as outputs. Raises OutputError.
+        """Write the first records: classes.json, and run.json, which marks the masks as outputs.
 
         Args:
             info: The run, from `Engine.start`, with `image_root` and `started`.
@@ -150,7 +150,7 @@ class OutputFolder:
         write_run(context.ownership, self._record)
 
     def placed(self, results: Generator[ImageResult, None, None]) -> Generator[ImageResult, None, None]:
-        """Put the files of each labelled image in place; an image fails if a file is in the way. Raises OutputError."""
+        """Move each labelled image's files into place; an image fails if another file is in the way."""
         with closing(results):
             for result in results:
                 yield self._placed(result) if isinstance(result, Labelled) else result
@@ -166,12 +166,12 @@ class OutputFolder:
         before = self.state.get(labelled.ref.name)
         entry = self.resume.with_other_formats(labelled.entry)
         outdated = [] if before is None else [name for name in before.formats if name not in entry.formats]
-        if before is not None:  # older labels, which nobody must take for the new ones
+        if before is not None:  # the older labels must not pass for the new ones
             remove_files(before, outdated, self.context, self._record.spec.files)
         self.state.add(entry, labelled.rows, stale=outdated)
 
     def keep(self, unchanged: Unchanged) -> None:
-        """Record the present path of an unchanged image. Raises OutputError."""
+        """Record the current path of an unchanged image."""
         ref, entry = unchanged.ref, unchanged.entry
         context = self.context
         restore_links(context, ref, [name for name in self._info.spec.formats if name in entry.formats])
@@ -180,11 +180,11 @@ class OutputFolder:
         self.state.mend(ref.name)
 
     def fail(self, failed: Failed) -> None:
-        """Record that an image failed; its labels of an earlier run stay. Raises OutputError."""
+        """Record that an image failed; its labels from an earlier run stay."""
         self.state.fail(Failure.of(failed.ref, failed.error))
 
     def finish(self, counts: Counts, batch_size: int | None) -> None:
-        """Write the last records. Raises OutputError, also if files of this run were removed meanwhile."""
+        """Write the final records. Raises OutputError if files of this run were removed meanwhile."""
         context = self.context
         if self.state.is_removed():  # the last records would be wrong
             raise _removed(self.state.path)
@@ -196,7 +196,7 @@ class OutputFolder:
         self._record = replace(
             self._record,
             spec=replace(self._record.spec, formats=self.formats),
-            # The files of these formats for the whole run are complete now.
+            # The files for the whole run in these formats are complete now.
             converting=tuple(name for name in self._record.converting if name not in self.formats),
             ended=datetime.now(UTC),
             counts=counts,
@@ -210,7 +210,7 @@ class OutputFolder:
             raise _removed(removed)
 
     def _write_outdated(self) -> None:
-        """Remove images that left a format from its files for the whole run. Raises OutputError."""
+        """Update the files for the whole run in formats that images have left."""
         context, state = self.context, self.state
         for name in state.stale.difference(self.formats):
             for file in run_files(name, context):
@@ -224,7 +224,7 @@ class OutputFolder:
         return self.state.rows(name, image) or ()
 
     def _removed_file(self) -> Path | None:
-        """Return the first missing file of an image of this run; None if all exist."""
+        """Return this run's first missing per-image file; None if all exist."""
         context = self.context
         for file in self.state.added_files():
             path = actual_path(context.output, file)
@@ -233,8 +233,8 @@ class OutputFolder:
         return None
 
     def totals(self) -> Totals:
-        """Return the totals of all images of the folder, once all are labelled. Raises OutputError."""
-        if self._totals is None:  # all entries are read
+        """Return the totals over all images in the folder. Call this once all are labelled."""
+        if self._totals is None:  # compute once: this reads all entries
             self._totals = total(self.state.summaries(), self.context.classes)
         return self._totals
 
@@ -244,15 +244,12 @@ class OutputFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:  # files of images that are not in place
+        if error is not None:  # remove per-image files that are not in place yet
             clean_up_run(self.path, self.state.folder, self.context.owner)
         self._stack.close()
 
     def _overwrite(self) -> None:
-        """Remove the files of an earlier run. Edited files stay, and corrected masks stay corrections.
-
-        Raises OutputError.
-        """
+        """Remove an earlier run's files, except edited ones. Corrected masks remain corrections."""
         context, ownership, before = self.context, self.context.ownership, self.resume.before
         self.state.begin()
         corrected: list[tuple[ManifestEntry, dict[str, Rows]]] = []
@@ -260,7 +257,7 @@ class OutputFolder:
             options, edited = self._record.spec.files, self._info.spec.replace_edited
             left = remove_files(entry, entry.formats, context, options, edited=edited)
             paths = {name: actual_path(context.output, place) for name, place in entry.files.items()}
-            # A format of rows stays together with its rows, if this run writes the file for the whole run.
+            # A format with rows stays only with its rows, and only if this run writes its file for the whole run.
             formats = [name for name in self.formats if FORMATS[name].has_rows] if left else []
             rows = {name: self.state.rows(name, entry.image) for name in formats}
             stays = {name for name in paths if rows.get(name) is not None or not FORMATS[name].has_rows}
@@ -277,7 +274,7 @@ class OutputFolder:
         kept = {*self.kept, *(path for path in self.resume.kept if os.path.lexists(path))}
         places = tuple(sorted(printable_path(path.relative_to(context.output)) for path in kept))
         if before is not None:
-            # Record the kept files before the images are removed, so that a run that is killed here loses neither.
+            # Record the kept files before removing the images, so that a kill in between loses neither.
             nothing = replace(before, ended=None, counts=Counts(), summary={}, converting=(), lost=False)
             write_run(ownership, replace(nothing, kept=places))
         self.state.replace(corrected)
@@ -292,11 +289,11 @@ def _clean_up_before(spec: RunSpec) -> None:
 
 
 def _removed(path: Path) -> OutputError:
-    return OutputError(path, "it was removed while the run went on", "Run the same command again.")
+    return OutputError(path, "it was removed during the run", "Run the same command again.")
 
 
 def clean_up_run(output: Path, state: Path, owner: str = "") -> None:
-    """Remove temporary files from the folders of a run, but those that a run or a merge resumes from; see `files.clean_up`."""
+    """Remove temporary files from a run's folders, except those that a run or a merge resumes from; see `files.clean_up`."""
     kept = {LOCK_FILE, MERGE_FILE, *(path.name for path in former_files(state))}
     clean_up([state, state / STATE_FOLDER], keep=kept)
     clean_up_below((place / folder for place in {output, state} for folder in image_folders()), owner)

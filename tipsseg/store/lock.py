@@ -1,8 +1,8 @@
 """Lock a folder for a run, and mark it while a merge into it is unfinished.
 
-The lock ends with its process, however that ends. The mark of a merge is a hidden file that lasts until the merge ends, through as
-many processes as that takes. A file, and not a row of the database, for three reasons: whoever meets the folder can read it while
-the database is locked, and in a read-only folder; and a person can remove it to give the merge up.
+The operating system releases the lock when its process ends. A hidden file marks an unfinished merge, through as many processes as
+the merge takes. It is a file rather than a row of the database because other processes can read it while the database is locked and
+in a read-only folder, and because a user can remove it to abandon the merge.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from tipsseg.util.record_paths import actual_name
 
 LOCK_FILE = f"{TEMPORARY_PREFIX}lock"
 
-#: The hidden file of an unfinished merge: the names of the joined folders; null is the target itself.
+#: The hidden file of an unfinished merge: the paths of the folders to join, with null for the target itself.
 MERGE_FILE = f"{TEMPORARY_PREFIX}merging.json"
 
-#: Seconds to wait for a lock that `is_locked` has for a moment.
+#: Seconds to wait for a lock, which `is_locked` may hold for a moment.
 _MOMENT = 1.0
 
-#: Error numbers of a file system without locks. Without flock, ENOSYS, filelock uses the existence of the file.
+#: Error numbers of file systems that cannot lock files. If flock is missing (ENOSYS), filelock uses the existence of the file.
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
 
 
 class FolderLock:
-    """The lock of a state folder: its process alone may write there."""
+    """The lock of a state folder: only the process that holds it may write there."""
 
     def __init__(self, state: Path) -> None:
-        """Acquire the lock. Raises OutputError if another process has it, or the folder cannot be written.
+        """Acquire the lock. Raises OutputError if another process holds it, or the folder cannot be written.
 
-        `left_over` is True if an earlier run did not release it, and may have left temporary files.
+        `left_over` is True if an earlier run did not release the lock, and may have left temporary files.
         """
         path = state / LOCK_FILE
         self._path = path
@@ -61,8 +61,8 @@ class FolderLock:
         except Timeout as error:
             raise OutputError(
                 state,
-                "another tipsseg is at work there",
-                "Wait for it to end, or work in another folder.",
+                "another tipsseg process is using it",
+                "Wait for it to finish, or use another folder.",
             ) from error
         except OSError as error:
             if error.errno in _NO_LOCKS:
@@ -74,21 +74,21 @@ class FolderLock:
             raise output_error(path, error) from error
 
     def give_back(self) -> None:
-        """Release the lock, and remove the folders that were created for it and are empty. Safe to call twice."""
+        """Release the lock, and remove the empty folders that were created for it. Safe to call twice."""
         try:
             if self._lock.is_locked:
-                # Before the release: afterwards another process may have it.
+                # Remove the file before the release: afterwards another process may hold the lock.
                 with suppress(OSError):
                     self._path.unlink()
                     for folder in self._made:
                         folder.rmdir()
         finally:
-            with suppress(OSError):  # the file is removed, and the lock ends with the process at the latest
+            with suppress(OSError):  # the file is gone, and the lock ends with this process at the latest
                 self._lock.release()
 
 
 def is_locked(state: Path) -> bool:
-    """Return True if a process has the lock of a state folder."""
+    """Return True if a process holds the lock of a state folder."""
     path = state / LOCK_FILE
     if not path.exists():
         return False
@@ -100,18 +100,18 @@ def is_locked(state: Path) -> bool:
     except Timeout:
         return True
     except OSError as error:
-        return error.errno != errno.EROFS  # no run can write there
+        return error.errno != errno.EROFS  # no run can write to a read-only file system
 
 
 def _acquire(lock: BaseFileLock) -> None:
     with warnings.catch_warnings():
-        # The replacement for a missing flock does the same, so the user need not know.
+        # filelock's fallback for a missing flock is equivalent, so the warning is of no use.
         warnings.filterwarnings("ignore", "flock not supported", UserWarning)
         lock.acquire()
 
 
 def begin_merge(target: Path, folders: Sequence[Path]) -> None:
-    """Mark `target` with the folders of a merge that begins. Raises OutputError."""
+    """Mark `target` as the target of a merge of these folders."""
     named = [None if folder == target else printable_path(folder.absolute()) for folder in folders]
     atomic_write(target / MERGE_FILE, json_bytes(named))
 
@@ -122,9 +122,9 @@ def is_begun(folder: Path) -> bool:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Return True if a merge into a folder is unfinished, and the folder cannot be used until it ends.
+    """Return True if an unfinished merge makes a folder unusable until it is finished.
 
-    Shards can still be used until the folder has a run.json: the merge will read them again.
+    Shards can be used until the folder has a run.json: the merge will read them again.
     """
     if not is_begun(folder):
         return False
@@ -141,7 +141,7 @@ def finish_command(folder: Path) -> str:
 
 
 def folders_of(target: Path) -> list[Path]:
-    """Return the folders of the unfinished merge into `target`; none if they are unknown."""
+    """Return the folders of the unfinished merge into `target`; an empty list if they are unknown."""
     with suppress(OSError, ValueError, TypeError, RecursionError):
         named = json.loads((target / MERGE_FILE).read_bytes())
         return [target if name is None else Path(actual_name(name)) for name in named]

@@ -19,7 +19,7 @@ from tipsseg.util.record_paths import is_inside
 MANIFEST_FILE = "manifest.jsonl"
 
 
-#: An object and its score: the label id, the area in pixels, y, x, h and w of its box in pixels, and the score, 0..1.
+#: An object and its score: label id, area in pixels, box (y, x, h, w) in pixels, and score, 0..1.
 ObjectScore = tuple[int, int, int, int, int, int, float]
 
 _SIX_NUMBERS = (int,) * 6
@@ -27,13 +27,13 @@ _SIX_NUMBERS = (int,) * 6
 
 @dataclass(frozen=True, slots=True)
 class TakenFrom:
-    """Source of the mask of an image that `tipsseg correct` imported.
+    """The source of a mask that `tipsseg correct` imported.
 
     Attributes:
-        source: The file that the correction was in, absolute.
+        source: Absolute path of the file with the correction.
         format: The format of that file.
-        content: sha256 of the content of the correction.
-        mask: sha256 of the mask that was written. A mask with another sha256 was changed since.
+        content: sha256 of the correction's content.
+        mask: sha256 of the mask that was written. A mask with a different sha256 was edited since.
         before: sha256 of the mask that was replaced.
     """
 
@@ -52,10 +52,10 @@ class ManifestEntry:
         image: Its name, see ImageRef.name.
         path: Absolute path of the input when it was labelled.
         fingerprint: Fingerprint of the input at that time.
-        digest: Digest of all that decided the labels, see `RunInfo.digest`.
+        digest: Digest of all settings that affect the labels, see `RunInfo.digest`.
         summary: Summary of the labels, see `summary.label_summary`: height, width, classes, background, ignored.
-        files: Its per-image file in each format that has one, relative to the output folder, posix.
-        formats: All formats that hold the image.
+        files: Its per-image files by format: POSIX paths relative to the output folder.
+        formats: All formats that include the image.
         seconds: Time from opening the input to writing the last file.
         written: Fingerprints of these files when they were written. A file that differs now was edited.
         objects: The objects in the labels, whether or not a format lists them; None in entries of an earlier version.
@@ -99,7 +99,7 @@ class ManifestEntry:
 
     @property
     def numbers(self) -> ImageNumbers:
-        """Return the numbers of the summary. They were checked if the entry was read."""
+        """Return the parsed summary, which is valid in every entry that was read from a file."""
         return read_summary(self.summary)
 
     def without(self, formats: Collection[str]) -> ManifestEntry:
@@ -112,12 +112,12 @@ class ManifestEntry:
 
     @property
     def former(self) -> Former:
-        """Return what its files may be before they are replaced."""
+        """Return the files of this entry that a new entry may replace."""
         return Former(replaceable=self.replaceable, formats=self.formats, content=self.fingerprint.sha256)
 
     @property
     def replaceable(self) -> frozenset[tuple[str, str]]:
-        """Return its files, each with its recorded sha256. A file with the content of another format was changed."""
+        """Return pairs of file and recorded sha256, because a file with the content of another format was edited."""
         return frozenset(
             (self.files[name], file.sha256) for name, file in self.written.items() if file.sha256 is not None
         )
@@ -128,20 +128,20 @@ def expected_files(image: str, formats: Iterable[str], options: FileOptions) -> 
 
     Args:
         image: The name of the image.
-        formats: The formats; those without a per-image file are ignored.
-        options: How labels become files.
+        formats: The formats; those without per-image files are ignored.
+        options: The file options.
     """
     paths = {name: FORMATS[name].relative_path(PurePosixPath(image), options) for name in formats}
     return {name: str(path) for name, path in paths.items() if path is not None}
 
 
 def input_path(ref: ImageRef) -> str:
-    """Return the path of an input as entries have it: absolute, with links as they were given."""
+    """Return the path of an input as entries record it: absolute, without resolving links."""
     return printable_path(Path(os.path.abspath(ref.path)))  # noqa: PTH100  Path.resolve follows links
 
 
 def read_entry(line: bytes) -> ManifestEntry:
-    """Read a line of manifest.jsonl. Raises ValueError for a line that tipsseg does not write."""
+    """Parse a line of manifest.jsonl. Raises ValueError if the line is invalid."""
     try:
         record = parse(line)
         entry = ManifestEntry(
@@ -159,14 +159,14 @@ def read_entry(line: bytes) -> ManifestEntry:
             None if record.get("taken") is None else _read_taken(record["taken"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError("not all that belongs to an image") from error
+        raise ValueError("fields are missing or invalid") from error
     _check_names(entry)
     read_summary(entry.summary)
     return entry
 
 
 def is_placed(entry: ManifestEntry, options: FileOptions) -> bool:
-    """Return True if the files are where this version or an earlier one puts files of the image."""
+    """Return True if an image's files are where this version or an earlier one puts them."""
     if any(part in ("", ".", "..") for part in entry.image.split("/")) or not FORMATS.keys() >= set(entry.formats):
         return False
     places = {name: FORMATS[name].possible_paths(PurePosixPath(entry.image), options) for name in entry.formats}
@@ -182,18 +182,18 @@ def _read_taken(record: Mapping[str, object]) -> TakenFrom:
 def _read_object(record: list[object]) -> ObjectScore:
     class_id, area, y, x, h, w, score = record
     numbers = (class_id, area, y, x, h, w)
-    # JSON's true is an int in Python.
+    # JSON's true becomes a bool, which is an int in Python.
     if tuple(map(type, numbers)) != _SIX_NUMBERS or type(score) not in (int, float) or not 0 <= score <= 1:  # type: ignore[operator]
-        raise ValueError("an object without its numbers")
+        raise ValueError("an object has invalid numbers")
     return (*numbers, float(score))  # type: ignore[return-value, arg-type]
 
 
 def _check_names(entry: ManifestEntry) -> None:
-    """Raise ValueError for names outside of an output folder, and for files without a fingerprint."""
+    """Raise ValueError for names outside the output folder, and for files without a fingerprint."""
     for what, name in (("image", entry.image), *((f"files.{form}", file) for form, file in entry.files.items())):
         if not is_inside(name):
             raise ValueError(f"`{what}` is {short(name)}")
     if not FORMATS.keys() >= set(entry.formats):
         raise ValueError(f"`formats` is {short(list(entry.formats))}")
     if entry.files.keys() != entry.written.keys():
-        raise ValueError("`written` is not of the files")
+        raise ValueError("`written` does not match `files`")

@@ -1,11 +1,11 @@
-"""Open the run of an output folder, and read its records and images.
+"""Open the run in an output folder, and read its records and images.
 
-    with open_run(output) as run:                     the run of an output folder, which has ended
+    with open_run(output) as run:                     a finished run
         for image in run.images():
             labels = image.labels()
-    with open_runs(output, ended=False) as runs:      the run of an output folder, or its shards; they may be at work
+    with open_runs(output, ended=False) as runs:      a run, or the shards of one, finished or not
 
-Faults of the records raise RecordError, with the file, the fault and a hint.
+Invalid records raise RecordError, which names the file, the fault and a hint.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from tipsseg.util.files import describe_error, is_folder
 from tipsseg.util.json_values import short
 from tipsseg.util.printable import join_first, shell_word
 
-#: The hint for a run that was broken off.
-RUN_AGAIN = "Run the command that made it again; what is done there stays."
+#: The hint for an interrupted run.
+RUN_AGAIN = "Run the original command again; finished images are kept."
 
-#: The hint if ids have another meaning in classes.json than in run.json.
-OTHER_CLASSES = f"Restore {CLASSES_FILE}. Or remove it and run the command that labelled the images again."
+#: The hint if classes.json and run.json give ids different meanings.
+OTHER_CLASSES = f"Restore {CLASSES_FILE}, or remove it and run the original command again."
 
-_NAME_FOLDER = "Name an output folder of tipsseg label."
+_NAME_FOLDER = "Pass an output folder of tipsseg label."
 
-#: The fault of a missing folder, and the hint.
+#: The reason and the hint for a missing folder.
 NO_FOLDER = "no such folder", _NAME_FOLDER
 
 
@@ -51,9 +51,9 @@ class Run:
 
     Attributes:
         info: Content of its run.json.
-        context: Context of the formats, with the classes of classes.json.
-        records: Its images.
-        max_pixels: Larger images are refused.
+        context: Settings for the format writers, with the classes in classes.json.
+        records: The database of its images.
+        max_pixels: Refuse images with more pixels.
     """
 
     def __init__(self, info: RunInfo, classes: tuple[LabelClass, ...], records: State, max_pixels: int) -> None:
@@ -90,9 +90,9 @@ class Run:
         return image in self.records
 
     def entries(self) -> Iterator[ManifestEntry]:
-        """Yield the entries of the images, in the order of the names.
+        """Yield the image entries, sorted by name.
 
-        Raises RecordError for files at places that no version uses: anybody may have written a manifest that was taken over.
+        Raises RecordError for file paths that no version uses, because an imported manifest may come from anywhere.
         """
         for entry in self.records.entries():
             if self.records.taken_over and not is_placed(entry, self.context.files):
@@ -111,7 +111,7 @@ class Run:
         return RunImage(entry, self)
 
     def images(self) -> Iterator[RunImage]:
-        """Yield the images, in the order of their names."""
+        """Yield the images, sorted by name."""
         return map(self.image, self.entries())
 
     def corrections(self) -> Iterator[tuple[RunImage, Mask | None]]:
@@ -119,7 +119,7 @@ class Run:
         return ((image, image.correction()) for image in self.images())
 
     def failures(self) -> Iterator[tuple[str, Path, str]]:
-        """Yield the images that failed and are not labelled: name, path and reason. Raises OutputError."""
+        """Yield name, path and reason of each failed image that has no labels."""
         for each in self.records.failures():
             if each.image not in self:
                 yield each.image, each.ref.path, each.reason
@@ -127,7 +127,7 @@ class Run:
 
 @contextmanager
 def open_run(output: Path, *, held: bool = False, max_pixels: int = MAX_PIXELS) -> Iterator[Run]:
-    """Open the run of an output folder. Raises as `open_runs` does, also for a folder that holds shards."""
+    """Open the run in an output folder. Raises as `open_runs` does, and RecordError if the folder holds shards."""
     if is_folder(output) and not os.path.lexists(output / RUN_FILE) and shards_in(output):
         raise RecordError(output, "it holds shards", join_hint(output))
     with open_runs(output, own=output if held else None, max_pixels=max_pixels) as (run,):
@@ -138,16 +138,16 @@ def open_run(output: Path, *, held: bool = False, max_pixels: int = MAX_PIXELS) 
 def open_runs(
     output: Path, *, ended: bool = True, own: Path | None = None, max_pixels: int = MAX_PIXELS
 ) -> Iterator[tuple[Run, ...]]:
-    """Open the run of an output folder, or its shards.
+    """Open the run in an output folder, or its shards.
 
     Args:
         output: The output folder.
-        ended: Whether runs are refused that are at work, or were broken off.
-        own: The folder whose lock the caller has.
-        max_pixels: Larger images are refused.
+        ended: Refuse runs that are in progress or were interrupted.
+        own: The folder whose lock the caller holds.
+        max_pixels: Refuse images with more pixels.
 
     Raises:
-        RecordError: The folder is not an output folder, the run has not ended, or its records are damaged or lost images.
+        RecordError: The folder is not an output folder, the run is not finished, or its records are damaged or incomplete.
         OutputError: The manifest cannot be read.
     """
     with ExitStack() as stack:
@@ -174,32 +174,32 @@ def refuse_other_settings(runs: Sequence[Run]) -> None:
 
 
 def join_hint(output: Path) -> str:
-    """Return the hint if a command needs a whole run, and the folder holds shards."""
+    """Return the hint for a command that needs a whole run, if the folder holds shards."""
     folder = shell_word(str(output))
     return f"Join them first: tipsseg merge {folder} -o {folder}"
 
 
 def conversion_begun(info: RunInfo, records: State) -> tuple[str, ...]:
-    """Return the formats of an unfinished conversion, but those that only follow a correction."""
+    """Return the formats of an unfinished conversion, except those that only follow a correction."""
     return info.converting or tuple(name for name in FORMATS if name in records.stale)
 
 
 def broken_conversion(output: Path, formats: Sequence[str]) -> RecordError:
-    """Return the error for an unfinished conversion: images are in its formats, but the files for the whole run are not written."""
+    """Return the error for an unfinished conversion, which may have written per-image files but no files for the whole run."""
     names = ",".join(formats)
     return RecordError(
         output,
-        f"a conversion into {names} was broken off",
+        f"a conversion into {names} was interrupted",
         f"Run it again first: tipsseg convert {shell_word(str(output))} --format {names}",
     )
 
 
 def _shards_of(output: Path) -> list[Shard]:
-    """Return the shards of an output folder; none for a whole run. Raises RecordError if it is neither, or both."""
+    """Return the shards in an output folder; an empty list for a whole run. Raises RecordError if it has neither or both."""
     if not is_folder(output):
         raise RecordError(output, *NO_FOLDER)
     if is_unfinished(output):
-        raise RecordError(output, "a merge into it has not ended", f"Finish it first: {finish_command(output)}")
+        raise RecordError(output, "a merge into it is unfinished", f"Finish it first: {finish_command(output)}")
     shards = shards_in(output)
     whole = any(os.path.lexists(output / name) for name in (RUN_FILE, MANIFEST_FILE))
     if whole and shards and not is_begun(output):
@@ -212,33 +212,33 @@ def _open(
 ) -> Run:
     state = state_folder(output, shard)
     if ended and state != own and is_locked(state):
-        raise RecordError(state, "a run is at work there", "Wait for it to end.")
+        raise RecordError(state, "a run is in progress", "Wait for it to finish.")
     if not os.path.lexists(state / RUN_FILE):
         raise RecordError(state, f"no {RUN_FILE} in it, so it is not an output folder of tipsseg label", _NAME_FOLDER)
     info = read_record(state / RUN_FILE, check_hint(output))
     check_shard(info, shard, state)
     if ended and info.ended is None:
-        raise RecordError(state, "the run was broken off", RUN_AGAIN)
+        raise RecordError(state, "the run was interrupted", RUN_AGAIN)
     records = stack.enter_context(closing(State(state)))
     _check_records(info, records)
     return Run(info, _read_classes(info), records, max_pixels)
 
 
 def check_shard(info: RunInfo, shard: Shard | None, state: Path) -> None:
-    """Raise RecordError if a shard's record is in the folder of another."""
+    """Raise RecordError if a folder has the record of a different shard."""
     noted = info.spec.shard
     if shard is None and noted is not None:
         raise RecordError(
-            state, f"these are the records of one shard, {noted}", "Name the output folder that has them."
+            state, f"it has the records of a single shard, {noted}", "Pass the output folder that contains the shard."
         )
     if noted != shard:
         what = "null" if noted is None else short(str(noted))
-        reason = f"{OTHER_VERSION}: `shard` is {what}, not as its folder's name says"
+        reason = f"{OTHER_VERSION}: `shard` is {what}, which does not match the folder name"
         raise RecordError(state / RUN_FILE, reason, check_hint(info.spec.output))
 
 
 def _check_records(info: RunInfo, records: State) -> None:
-    """Raise RecordError if the records have unreadable lines, or lost images."""
+    """Raise RecordError if the records have unreadable lines or lack images."""
     path, done, held = info.spec.state / MANIFEST_FILE, info.images if info.ended else 0, len(records)
     if records.unreadable:
         raise RecordError(path, records.unreadable, check_hint(info.spec.output))
@@ -246,14 +246,14 @@ def _check_records(info: RunInfo, records: State) -> None:
         lost = records.without_entry()
         raise RecordError(
             path,
-            f"{done - held} of {done} images are lost from it: {RUN_FILE} counts more than it has"
+            f"it lacks {done - held} of the {done} images that {RUN_FILE} counts"
             + (f" ({join_first(lost, 3)})" if lost else ""),
             RUN_AGAIN,
         )
 
 
 def _read_classes(info: RunInfo) -> tuple[LabelClass, ...]:
-    """Read classes.json. Raises RecordError if the ids have another meaning in run.json."""
+    """Read classes.json. Raises RecordError if run.json gives its ids other meanings."""
     output = info.spec.output
     path = output / CLASSES_FILE
     try:

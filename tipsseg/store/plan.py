@@ -1,4 +1,4 @@
-"""Plan a run: what its options, the feature store and the output folder determine before the model is loaded."""
+"""Plan a run: resolve the settings that follow from its options, feature store and output folder, before the model is loaded."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tipsseg.weights.sources import find_model
 
 
 def plan_run(spec: RunSpec) -> RunInfo:
-    """Resolve what is known of a run before its model is loaded.
+    """Resolve the settings of a run before its model is loaded.
 
     Raises:
         UsageError: The vocabulary was fitted with another model or in another mode.
         CheckpointError: The files of a local model cannot be read.
-        OutputError: The folder is not a feature store, or has features of another kind.
+        OutputError: The folder is not a feature store, or has features of a different kind.
     """
     dtype = spec.dtype
     facts = find_model(spec.model).facts(keep_stamps=spec.use_cache)
@@ -47,7 +47,7 @@ def plan_run(spec: RunSpec) -> RunInfo:
 
 
 def check_fitted(spec: RunSpec, model: Mapping[str, object]) -> None:
-    """Raise UsageError for a fitted vocabulary of another model, see `ModelSource.facts`, or of another mode."""
+    """Raise UsageError if the vocabulary was fitted with another model or mode. `model` is from `ModelSource.facts`."""
     fitted, known = spec.fitted, model.get("sha256")
     if fitted is None:
         return
@@ -60,17 +60,17 @@ def check_fitted(spec: RunSpec, model: Mapping[str, object]) -> None:
 def plan_features(
     folder: Path, feature_dtype: str | None, model: Mapping[str, object], dtype: str, options: LabelOptions
 ) -> StoreRecord | None:
-    """Read the record of a feature store, and compare it with the options; None for a new folder.
+    """Read a feature store's record and check the options against it; return None for a new folder.
 
     Args:
         folder: The folder of the store.
         feature_dtype: The dtype to store features in; None for the dtype of the store.
         model: See `ModelSource.facts`.
-        dtype: The dtype of the model; "auto" for that of the store.
-        options: How images are shown to the model. A short side of None is that of the store, as the model alone knows its own.
+        dtype: The dtype of the model; "auto" for the store's.
+        options: How images are shown to the model. If the short side is None, use the store's, as the model is not loaded yet.
 
     Raises:
-        OutputError: The folder is not a store, or has features of another kind.
+        OutputError: The folder is not a store, or has features of a different kind.
     """
     stored = read_store(folder)
     if stored is None:
@@ -88,7 +88,7 @@ def plan_features(
 
 
 def begun_dtype(spec: RunSpec) -> str | None:
-    """Return the dtype of the labels in an output folder, by this run or another shard; None without labels."""
+    """Return the dtype that this run or another shard has labelled with; None if nothing is labelled yet."""
     return next((info.dtype for info in _begun(spec) if info.dtype in DTYPE_NAMES), None)
 
 
@@ -98,7 +98,7 @@ def _begun_feature_dtype(spec: RunSpec) -> str | None:
 
 
 def with_formats(asked: OutputOptions) -> OutputOptions:
-    """Return the options with formats. If the user named none, take those that all images of the folder have, or the default."""
+    """Fill in the formats. If the user named none, use those that all images in the folder have, or else the default."""
     if asked.formats is not None:
         return asked
     begun = None if asked.overwrite else next(_begun(asked), None)
@@ -111,7 +111,7 @@ def with_formats(asked: OutputOptions) -> OutputOptions:
 
 
 def _begun(asked: OutputOptions) -> Iterator[RunInfo]:
-    """Yield the runs in an output folder: the asked one, and other shards."""
+    """Yield the runs in the output folder: the requested one, then those of all shards."""
     shards: list[Path] = []
     with suppress(InputError):  # raised again when the folder is opened
         shards = state_folders(asked.output)

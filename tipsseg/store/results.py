@@ -1,4 +1,4 @@
-"""Results of the images of a run, and their files in the output folder: are they in place, edited, to be moved or removed?"""
+"""Results of images, and their files in the output folder: check, move and remove them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from tipsseg.util.record_paths import actual_name, actual_path
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """The result of an image that this run labelled.
+    """An image that this run labelled.
 
     Attributes:
         ref: The image.
         entry: Its manifest entry.
         rows: Its rows for the files for the whole run, by format.
-        polygon_quality: Agreement of the polygons with its pixels.
+        polygon_quality: IoU of its polygons with its pixels.
         remarks: Differences between the file and what the model saw.
-        damaged: What was wrong with its feature file, which was written again; "" if it was sound.
+        damaged: The fault of its feature file, which was written again; "" if the file was intact.
         staged: Its per-image files under temporary names.
     """
 
@@ -45,14 +45,14 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """The result of an image that an earlier run labelled, and that is up to date or was edited.
+    """An image that an earlier run labelled, and that is up to date or was edited.
 
     Attributes:
         ref: The image.
         entry: Its manifest entry.
         edited: Formats whose files were edited.
-        lacking: Formats of this run that an edited image is not in.
-        other_input: Whether the image has changed since its labels were edited.
+        lacking: Formats of this run that lack the edited image.
+        other_input: True if the image changed after its labels were edited.
     """
 
     ref: ImageRef
@@ -64,7 +64,7 @@ class Unchanged:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The result of an image that cannot be labelled, or of a folder that cannot be listed.
+    """An image that cannot be labelled, or a folder that cannot be listed.
 
     Attributes:
         ref: The image.
@@ -81,18 +81,18 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The result of an image whose features are in the feature store.
+    """An image whose features are in the feature store.
 
     Attributes:
         ref: The image.
-        file: Its feature file; at several scales that of the coarsest.
+        file: Its feature file; with several scales, that of the coarsest.
         size: (height, width) of the upright image in pixels.
         windows: Number of windows; 1 for a whole image.
-        bytes: Bytes of the features.
-        made: True if this run computed features, at one scale at least.
+        bytes: Size of the features in bytes.
+        made: True if this run computed features at one scale or more.
         damaged: See Labelled.
         finer: The feature files at larger scales, in ascending order.
-        remarks: See Labelled; of an image that this run has encoded.
+        remarks: See Labelled; empty if this run did not encode the image.
     """
 
     ref: ImageRef
@@ -107,7 +107,7 @@ class Encoded:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Return the feature file at each scale."""
+        """Return the feature files, one per scale."""
         return (self.file, *self.finer)
 
 
@@ -123,7 +123,7 @@ def image_paths(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> d
 
 
 def restore_links(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> None:
-    """Make the links to an image lead to it again, if it was moved. Raises OutputError."""
+    """Point the links to an image to its new path, if it was moved."""
     for name in formats:
         place = FORMATS[name].link_path(ref.relative, context.files)
         if place is not None:
@@ -133,17 +133,17 @@ def restore_links(context: RunContext, ref: ImageRef, formats: Iterable[str]) ->
 def remove_files(
     entry: ManifestEntry, formats: Iterable[str], context: RunContext, options: FileOptions, *, edited: bool = False
 ) -> list[Path]:
-    """Remove the files and links of an image in some formats.
+    """Remove an image's files and links in these formats.
 
     Args:
         entry: The image.
-        formats: The formats that it leaves.
+        formats: The formats.
         context: Context of the output folder.
-        options: Options that its files were written with.
-        edited: Whether files that were changed since are removed too.
+        options: The file options that its files were written with.
+        edited: Remove edited files too.
 
     Returns:
-        The files that were changed since, and stay.
+        The edited files, which were not removed.
 
     Raises:
         OutputError: A file cannot be removed.
@@ -160,13 +160,13 @@ def remove_files(
 
 
 def link_of(entry: ManifestEntry, name: str, options: FileOptions) -> PurePosixPath | None:
-    """Return the place of the link to an image in a format, relative to the output folder; None if the format has no link."""
+    """Return the path of a format's link to an image, relative to the output folder; None if the format has no links."""
     places = FORMATS[name].possible_paths(PurePosixPath(entry.image), options)
     return places.get(entry.files.get(name, ""))
 
 
 def move_files(state: State, context: RunContext) -> int:
-    """Move files of images that an earlier version, or another `val_fraction`, put elsewhere; a second call resumes a killed one.
+    """Move per-image files that an earlier version or another `val_fraction` put elsewhere. If killed, call it again.
 
     Returns:
         Number of images whose files were moved.
@@ -182,7 +182,7 @@ def move_files(state: State, context: RunContext) -> int:
             context.ownership.remove_run_file(context.state / former)
         if not images:
             continue
-        for file in run_files(name, context):  # first: if the process is killed, the remaining moves come here again
+        for file in run_files(name, context):  # before the moves, so that a call after a kill writes it again
             context.ownership.refuse_changed(file.path)
             file.write(held)
         for image in images:
@@ -196,14 +196,14 @@ def move_files(state: State, context: RunContext) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """Files of an image to be moved: the entry afterwards, and pairs of old and new path."""
+    """A planned move of an image's files: the resulting entry, and pairs of old and new paths."""
 
     entry: ManifestEntry
     paths: tuple[tuple[Path, Path], ...]
 
 
 def _move(state: State, image: str, name: str, context: RunContext) -> _Move | None:
-    """Return the moves of an image in a format; None if its files are in place. Raises OutputError if a file is in the way."""
+    """Plan the move of an image's files in a format; None if they are in place. Raises OutputError if a file is in the way."""
     entry = state.get(image)
     if entry is None or name not in entry.files:
         return None
@@ -221,7 +221,7 @@ def _move(state: State, image: str, name: str, context: RunContext) -> _Move | N
 
 
 def in_place(name: str, entry: ManifestEntry, ref: ImageRef, context: RunContext, state: State) -> bool:
-    """Return True if an image is in a format: recorded, its per-image file as written, its rows present."""
+    """Return True if a format has an image: it is recorded, its per-image file is unchanged, and its rows exist."""
     file = entry.files.get(name)
     return (
         name in entry.formats
@@ -235,9 +235,9 @@ def in_place(name: str, entry: ManifestEntry, ref: ImageRef, context: RunContext
 
 
 def edited_formats(entry: ManifestEntry, ref: ImageRef, context: RunContext) -> tuple[str, ...]:
-    """Return the formats whose files of an image exist, and are not as tipsseg wrote them.
+    """Return the formats in which an image's file exists and was edited.
 
-    Files with the recorded size and time are not read here; `RunImage.correction` and `check_image` read them.
+    Files with the recorded size and time count as unchanged; `RunImage.correction` and `check_image` compare their content.
     """
     found = []
     for name, file in entry.files.items():

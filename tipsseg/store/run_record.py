@@ -32,22 +32,24 @@ from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary
 
 RUN_FILE = "run.json"
 
-#: The fault of a record that this version does not write.
+#: The reason for refusing a record that this version would not write.
 OTHER_VERSION = "not as this version of tipsseg writes it"
 
-#: Options that earlier versions had.
+#: Options of earlier versions that this version does not have.
 GONE = frozenset({"presence", "keep_cosines"})
 
 #: Options that run.json records although labels do not depend on them.
 _WISHES = {"device": str, "dtype": str, "batch_size": int}
 
-#: Packages whose versions may change labels or files.
+#: Packages whose versions may affect labels or files.
 _PACKAGES = ("torch", "numpy", "pillow", "opencv-python", "pycocotools", "sentencepiece", "safetensors")
 
 
 def run_context(info: RunInfo) -> RunContext:
     spec = info.spec
-    model = Path(str(info.model["id"])).name  # label files do not depend on where a local model is
+    model = Path(
+        str(info.model["id"])
+    ).name  # without the folder, because label files must not depend on a local model's path
     facts = {
         "version": __version__ if info.noted is None else info.noted.version,
         "command": spec.question(model),
@@ -66,7 +68,7 @@ def run_context(info: RunInfo) -> RunContext:
 
 
 def run_record(info: RunInfo) -> dict[str, object]:
-    """Return the content of run.json but `files`; `ended` and `counts` are null until the run ends."""
+    """Return the content of run.json, except `files`. `ended` and `counts` are null until the run ends."""
     spec = info.spec
     maker = info.noted or Maker(
         __version__,
@@ -104,9 +106,9 @@ def run_record(info: RunInfo) -> dict[str, object]:
 
 
 def write_run(ownership: Ownership, info: RunInfo) -> Path:
-    """Write run.json into the state folder of a run and return its path. Raises OutputError.
+    """Write run.json into the state folder of a run and return its path.
 
-    Its `files` are the files for the whole run, each with size, time and digest, from `ownership`.
+    Its key `files` lists the files for the whole run with size, time and digest, from `ownership`.
     """
     path = info.spec.state / RUN_FILE
     refuse_other_record(info.spec.state)
@@ -125,22 +127,22 @@ def refuse_other_record(state: Path) -> None:
     except (OSError, ValueError):
         record = None
     if not isinstance(record, dict) or record.get("tool") != "tipsseg":
-        raise OutputError(path, "the file is not a record of tipsseg, or cannot be read", MOVE)
+        raise OutputError(path, "not a tipsseg record, or unreadable", MOVE)
 
 
 def find_run(state: Path) -> RunInfo | None:
-    """Read the run.json of a state folder; None if it is absent or cannot be read."""
+    """Return the run.json of a state folder; None if it is missing or invalid."""
     with suppress(RecordError):
         return read_record(state / RUN_FILE, "")
     return None
 
 
 def read_record(path: Path, hint: str) -> RunInfo:
-    """Read a run.json. Raises RecordError with this hint."""
+    """Read a run.json. Raises RecordError with `hint` if the file is unreadable or invalid."""
     try:
         record = parse(read_regular(path))
         if not isinstance(record, dict) or record.get("tool") != "tipsseg":
-            raise RecordError(path, "not by tipsseg, or damaged", hint)
+            raise RecordError(path, "not written by tipsseg, or damaged", hint)
         return _parse_run(record, path.parent)
     except OSError as error:
         raise RecordError(path, describe_error(error), hint) from error
@@ -149,13 +151,13 @@ def read_record(path: Path, hint: str) -> RunInfo:
 
 
 def _parse_run(record: object, state: Path) -> RunInfo:
-    """Parse the value of a run.json in a state folder. Raises ValueError for content that tipsseg does not write."""
+    """Parse the JSON value of a run.json. Raises ValueError for content that tipsseg would not write."""
     digest = take(record, "digest", str)
     asked, used = _parse_vocabulary(take(record, "vocabulary", dict))
     formats = _parse_formats(record)
     options = take(record, "options", dict)
     if unknown := set(options) - options_of(LabelOptions).keys() - options_of(FileOptions).keys() - GONE:
-        raise ValueError(f"unknown option {short(min(unknown))}")  # it may mean anything
+        raise ValueError(f"unknown option {short(min(unknown))}")  # its effect on labels is unknown
     labelling, files = read_options(LabelOptions, options), read_options(FileOptions, options)
     features, feature_dtype = _parse_features(record)
     wishes = take(record, "asked", dict)
@@ -222,17 +224,17 @@ def _parse_time(record: object, key: str) -> datetime | None:
         return None
     time = datetime.fromisoformat(take(record, key, str))
     if time.tzinfo is None:
-        raise ValueError(f"`{key}` is without its time zone")
+        raise ValueError(f"`{key}` has no time zone")
     return time
 
 
 def _parse_vocabulary(record: Mapping[str, object]) -> tuple[Vocabulary, Vocabulary]:
-    """Return the vocabulary as it was asked for, and with its background resolved."""
+    """Return the vocabulary as requested, and with its background resolved."""
     classes = take(record, "classes", list)
     ids = [take(each, "id", int) for each in classes]
-    positive = [each for each in ids if each != BACKGROUND]  # those with 0 are negative
+    positive = [each for each in ids if each != BACKGROUND]  # negative classes have id 0
     if positive != list(range(1, len(positive) + 1)):
-        raise ValueError("the ids of the classes are not 1, 2, ...")
+        raise ValueError("the class ids are not 1, 2, ...")
     background = _all_texts(record, "background")
     auto = record.get("auto") is True
     try:
@@ -245,7 +247,7 @@ def _parse_vocabulary(record: Mapping[str, object]) -> tuple[Vocabulary, Vocabul
     except VocabularyError as error:
         raise ValueError(error.message) from error
     if [BACKGROUND if each.negative else 1 for each in asked.specs] != [min(each, 1) for each in ids]:
-        raise ValueError("the ids of the classes are not those of classes that are not negative")
+        raise ValueError("id 0 must mark the negative classes, and no others")
     fit = take(record, "fit", str) if "fit" in record else ""
     return replace(asked, fit=fit), replace(asked, background=tuple(background), auto=False, fit=fit)
 
@@ -270,7 +272,7 @@ def _feature_record(folder: Path, dtype: str) -> dict[str, str]:
 
 
 def _parse_features(record: object) -> tuple[Path | None, str | None]:
-    """Return the folder of the feature store of a run, and the dtype of its features."""
+    """Return a run's feature store and the dtype of its features."""
     if _get(record, "features") is None:
         return None, None
     found = take(record, "features", dict)
@@ -305,6 +307,6 @@ def _versions() -> dict[str, str]:
     for name in _PACKAGES:
         try:
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # opencv comes under several names
+        except metadata.PackageNotFoundError:  # opencv has several package names
             continue
     return found

@@ -1,4 +1,4 @@
-"""Find the state folders of shards: the parts of a run that several processes share by a hash of the images' names."""
+"""Find the state folders of shards. Shards divide a run among several processes by a hash of the image names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from tipsseg.errors import InputError
 from tipsseg.options.shard import Shard
 
-#: The folder in the output folder that has a state folder for each shard.
+#: The folder in the output folder that contains the state folders of shards.
 SHARDS_FOLDER = "shards"
 
 
@@ -28,7 +28,7 @@ def parse_folder(name: str) -> Shard | None:
 
 
 def shards_in(output: Path) -> list[Shard]:
-    """Return the shards of an output folder, in their order. Raises InputError if it cannot be listed."""
+    """Return the shards in an output folder, in order. Raises InputError if the folder cannot be listed."""
     place = output / SHARDS_FOLDER
     try:
         found = [parse_folder(name) for name in os.listdir(place)]  # noqa: PTH208  names are enough
@@ -40,12 +40,12 @@ def shards_in(output: Path) -> list[Shard]:
 
 
 def state_folders(output: Path) -> list[Path]:
-    """Return the state folders of the shards of an output folder, in their order. Raises InputError as `shards_in` does."""
+    """Return the state folders of the shards in an output folder, in order. Raises InputError as `shards_in` does."""
     return [state_folder(output, shard) for shard in shards_in(output)]
 
 
 def missing_shards(present: Sequence[int], count: int) -> str:
-    """List the missing ones of `count` shards, as "2, 5-7"; "" if all are present."""
+    """Return the numbers of missing shards, out of `count`, as text: "2, 5-7"; "" if all are present."""
     gaps: list[str] = []
     before = 0
     for index in [*sorted(present), count + 1]:

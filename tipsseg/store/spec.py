@@ -34,7 +34,7 @@ from tipsseg.vocabulary.toml_file import class_record
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import find_model
 
-#: Options that a command to repeat a run leaves out, or names elsewhere.
+#: Options that `RunSpec.command` omits or writes elsewhere.
 _UNRECORDED = frozenset({"model", "features", "jobs", "use_cache", "resume", "overwrite", "replace_edited"})
 
 #: See `types.LABELS_VERSION`.
@@ -46,14 +46,14 @@ class RunSpec(ComputeOptions, OutputOptions):
     """Settings of a run, except its images.
 
     Attributes:
-        vocabulary: The classes and the background phrases, as they are asked for.
-        fitted: The vectors of the vocabulary, if they were fitted to masks; the record of a run has only their digest.
-        options: Options of labelling.
-        files: Options of files.
-        formats: The formats to write. Without formats nothing is written.
+        vocabulary: The classes and the background phrases, as requested.
+        fitted: The vocabulary's vectors if they were fitted to masks; run.json records only their digest.
+        options: Labelling options.
+        files: File options.
+        formats: The formats to write; nothing is written if empty.
         feature_dtype: Dtype of the features in the store; None before `plan_run`, which reads it from the store.
-        sources: Paths of the images as the user named them, "-" for a list on stdin; none in the record of an earlier run.
-        vocabulary_path: The vocabulary file or preset as the user named it.
+        sources: Image paths as the user typed them, "-" for a list on stdin; empty for an earlier run.
+        vocabulary_path: The vocabulary file or preset as the user typed it.
     """
 
     vocabulary: Vocabulary
@@ -76,7 +76,7 @@ class RunSpec(ComputeOptions, OutputOptions):
 
     @property
     def labelled_in(self) -> str:
-        """Return the dtype of the features that labels come from: that of the feature store, or "float32"."""
+        """Return the dtype of the features that are labelled: the feature store's, or "float32"."""
         return "float32" if self.features is None else self.feature_dtype or DEFAULT_FEATURE_DTYPE
 
     @property
@@ -85,7 +85,7 @@ class RunSpec(ComputeOptions, OutputOptions):
         return "" if self.shard is None else f"{self.shard.folder}-"
 
     def check(self) -> None:
-        """Check the settings, as far as that needs neither torch nor images.
+        """Run all checks of the settings that need neither torch nor images.
 
         Raises:
             UsageError: Options contradict each other.
@@ -96,19 +96,19 @@ class RunSpec(ComputeOptions, OutputOptions):
         check_formats(self.formats, classes)
         if self.files.png_mode == "P" and len(classes) > MAX_CLASSES_8_BIT:
             raise UsageError(
-                f"argument `png_mode`=P holds {MAX_CLASSES_8_BIT} classes, and there are {len(classes)}",
+                f"argument `png_mode`=P supports at most {MAX_CLASSES_8_BIT} classes, got {len(classes)}",
                 "Use argument `png_mode`=L.",
             )
         check_features(self.features, self.output if self.formats else None)
         check_fit(self.vocabulary, self.fitted)
         find_model(self.model)
-        check_folder(self.output)  # last: faults of options are raised first
+        check_folder(self.output)  # last, so that errors in options are raised first
 
     def option_record(self) -> dict[str, object]:
         return {**self.options.record(), **self.files.record()}
 
     def command(self) -> str:
-        """Return the command of the run, with paths and formats."""
+        """Return the command line of the run, with paths and formats."""
         vocabulary = self.vocabulary_path or self.vocabulary.source
         words = ["tipsseg", "label", *(self.sources or ["IMAGES"]), *self._question(self.model, vocabulary)]
         if self.features is not None:
@@ -121,7 +121,7 @@ class RunSpec(ComputeOptions, OutputOptions):
         return shell_line(words)
 
     def question(self, model: str) -> str:
-        """Return a command that asks the model for the same labels, the same on every machine: without paths."""
+        """Return the command line for the same labels without paths, so that it is the same on every machine."""
         words = ["tipsseg", "label", *self._question(model, self.vocabulary.source)]
         return shell_line([*words, "--features", "DIR"] if self.labelled_in != "float32" else words)
 
@@ -133,7 +133,7 @@ class RunSpec(ComputeOptions, OutputOptions):
         else:
             for entry in vocabulary.classes:
                 words += ["-c", entry.name]
-        # What "auto" came to is in the record of the vocabulary.
+        # The vocabulary's record has the phrases that "auto" was resolved to.
         if not vocabulary.fit:
             words += ["--background", "auto" if vocabulary.auto else _option_value(vocabulary.background)]
         words += ["--mode", self.options.mode]
@@ -145,10 +145,10 @@ class RunSpec(ComputeOptions, OutputOptions):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Numbers of images that a run labelled, found unchanged since an earlier run, and failed to label.
+    """Numbers of images that a run labelled, that were unchanged since an earlier run, and that failed.
 
     Attributes:
-        edited: Number of the unchanged images whose files were changed by hand, and are kept.
+        edited: Number of unchanged images with edited files, which are kept.
     """
 
     labelled: int = 0
@@ -163,7 +163,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """Result of a run. Fields become known one after the other: see `plan_run`, `Engine.start` and `OutputFolder`.
+    """A run and its result. `plan_run`, `Engine.start` and `OutputFolder` fill in the fields step by step.
 
     Attributes:
         spec: Settings of the run.
@@ -171,17 +171,17 @@ class RunInfo:
         dtype: The dtype of the model; "auto" until the model is loaded, if the output folder has no labels yet.
         device: The device of the model. Known once the model is loaded, as are the next two.
         vocabulary: The vocabulary with its background resolved.
-        dropped: Background phrases that were ignored, each with the phrase of a class that means the same.
-        image_root: The folder that the names of the images begin at; None if they are from several folders.
+        dropped: Ignored background phrases, each with the class phrase that means the same.
+        image_root: The folder that image names are relative to; None if the images are from several folders.
         started: Time at which labelling began.
         ended: Time at which the run ended; None before that.
-        counts: Numbers of images by result.
-        batch_size: Windows per batch at the end, after batches were halved for lack of memory; None if unknown.
-        summary: Summary of the labels of all images of the folder, see `summary.Totals`.
-        files: The files for the whole run, as it wrote them, by their paths relative to the output folder.
+        counts: Number of images by result.
+        batch_size: Final number of windows per batch, which is halved if memory runs out; None if unknown.
+        summary: Summary of all labels in the folder, see `summary.Totals`.
+        files: Fingerprints of the files for the whole run as it wrote them, by path relative to the output folder.
         converting: The formats of an unfinished conversion.
-        lost: Whether records of images were lost once, so that files may exist that no record has.
-        kept: Files that were changed by hand, and kept when the folder was started over; relative to the output folder.
+        lost: True if image records were ever lost, so that unrecorded files may exist.
+        kept: Edited files that were kept when the folder was overwritten, relative to the output folder.
         noted: The program that wrote the record of an earlier run; None for a run of this process.
     """
 
@@ -205,7 +205,7 @@ class RunInfo:
 
     @property
     def digest(self) -> str:
-        """Return 32 hex digits that are the same for the same labels: a function of the settings, the model and the dtype."""
+        """Return 32 hex digits that identify the labels: a hash of the settings, the model and the dtype."""
         return self.noted.digest if self.noted is not None else labels_digest(self.spec, self.model, self.dtype)
 
     @property
@@ -241,7 +241,7 @@ class Maker:
 
 
 def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str:
-    """Return the digest, see RunInfo. It is in manifests, so it must not change before LABELS_VERSION does."""
+    """Compute `RunInfo.digest`. Manifests record it, so it may change only together with LABELS_VERSION."""
     value = {
         "labels_version": LABELS_VERSION,
         "model": model_identity(model),
@@ -249,7 +249,7 @@ def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str
         "options": {**spec.options.record(), **spec.files.image_record()},
         "dtype": dtype,
     }
-    # Not for float32, whose labels are those without a store.
+    # Features stored in float32 give the same labels as no store.
     if spec.labelled_in != "float32":
         value["features"] = spec.labelled_in
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
@@ -269,10 +269,10 @@ def vocabulary_identity(record: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
-    """Return the record of a vocabulary.
+    """Return the record of a vocabulary, for run.json.
 
-    It has `classes` as in a vocabulary file, with their ids (0: written as background), the `background`, whether that is `auto`,
-    the `templates`, and the digest of fitted vectors (`fit`).
+    Its keys are `classes`, as in a vocabulary file, with their ids (0: written as background); `background`; `auto`, which is True
+    if the background is automatic; `templates`; and `fit`, the digest of fitted vectors.
     """
     ids = iter(range(1, len(asked.classes) + 1))
     return {
@@ -286,7 +286,7 @@ def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
 
 
 def _option_value(background: Sequence[str]) -> str:
-    """Return background phrases as the command takes them; FILE if only a vocabulary file can hold them."""
+    """Return background phrases as an option value; "FILE" if only a vocabulary file can express them."""
     if not background:
         return "none"
     if background in (("auto",), ("none",)) or any("," in phrase for phrase in background):
@@ -297,11 +297,11 @@ def _option_value(background: Sequence[str]) -> str:
 def check_features(features: Path | None, output: Path | None) -> None:
     """Raise UsageError if the feature store is the output folder; `output` is None for a run without labels."""
     if features is not None and output is not None and os.path.realpath(features) == os.path.realpath(output):
-        raise UsageError("argument `features` and argument `output` are one folder", "Choose two folders.")
+        raise UsageError("argument `features` and argument `output` are the same folder", "Choose two folders.")
 
 
 def check_fit(vocabulary: Vocabulary, fitted: FittedVocabulary | None) -> None:
-    """Raise UsageError if the fitted vectors of a vocabulary are missing, or are others than it names."""
+    """Raise UsageError if the fitted vectors of a vocabulary are missing or do not match it."""
     if vocabulary.fit != ("" if fitted is None else fitted.vocabulary.fit):
         raise UsageError(
             "the fitted vectors of this vocabulary are missing, or belong to another fit",
@@ -310,12 +310,12 @@ def check_fit(vocabulary: Vocabulary, fitted: FittedVocabulary | None) -> None:
 
 
 def check_hint(output: Path) -> str:
-    """Return the hint if the records of an output folder are damaged."""
+    """Return the hint for damaged records in an output folder."""
     return f"Find out what is wrong: tipsseg check {shell_word(str(output))}"
 
 
 def check_folder(output: Path) -> None:
-    """Raise OutputError if a file has the name of the output folder or of one of its parents."""
+    """Raise OutputError if the output folder or one of its parents is a file."""
     for folder in (output, *output.parents):
         if is_folder(folder):
             break

@@ -1,12 +1,12 @@
-"""The state of an output folder, or of a shard: a database, `.tipsseg/state.db`. The process that has the folder's lock writes it.
+"""The database of an output folder or a shard, `.tipsseg/state.db`. Only the process that holds the folder's lock writes it.
 
-It holds the images with their entries, the failures, the rows of files for the whole run, the files that are about to be put in
-place, and the formats whose files for the whole run must be written again. manifest.jsonl and errors.jsonl are exports. They are
-read in three cases: a folder of a version without a database; a database that is lost, damaged or of another version; and a
-manifest.jsonl that was changed after the last run ended, as by a version without a database, and is whole. See `takeover`.
+It stores the image entries, the failures, the rows of files for the whole run, the files that are about to be moved into place, and
+the formats whose files for the whole run are stale. manifest.jsonl and errors.jsonl are exports. They are read back in three cases:
+the folder is from a version without a database; the database is missing, damaged or from another version; or manifest.jsonl was
+changed after the last run, for example by a version without a database, and is complete. See `takeover`.
 
-An image takes two transactions: `note_ahead` before its files get their names, and `add` afterwards. A process may end between any
-two statements: tipsseg recognises files that are noted ahead as its own.
+An image takes two transactions: `note_ahead` before its files are renamed into place, and `add` afterwards. A process may be killed
+between any two statements: tipsseg recognises files in `ahead` as its own.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from tipsseg.util.json_values import parse
 STATE_FOLDER = ".tipsseg"
 STATE_FILE = f"{STATE_FOLDER}/state.db"
 
-#: Images that are read at a time, so that others may be changed meanwhile.
+#: Images per query, so that entries can be changed between two queries.
 _PAGE = 200
 
-#: Bytes of an entry, and of the rows of an image in a format, at most.
+#: Maximum size in bytes of an entry, and of an image's rows in a format.
 _ENTRY_LIMIT = 64 << 20
 _ROWS_LIMIT = 1 << 30
 
@@ -47,13 +47,13 @@ _IN_FORMAT = "instr(',' || formats || ',', ',' || ? || ',')"
 
 
 class State:
-    """The record of the runs in a folder. Any thread may read and change it.
+    """The database of the runs in a folder. Thread-safe.
 
     Attributes:
         folder: The state folder.
-        path: The file of the database.
-        broken_off: Whether a process ended before it had written all exports.
-        unreadable: What is wrong with the first line of manifest.jsonl that could not be taken over; "" if all could.
+        path: The database file.
+        broken_off: True if a process ended before it wrote all exports.
+        unreadable: The fault of the first line of manifest.jsonl that could not be imported; "" if all lines could.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,7 +72,7 @@ class State:
     # ---- opening and closing ----
 
     def _is_current(self) -> bool:
-        """Return False if manifest.jsonl was changed after it was exported, and is complete."""
+        """Return False if manifest.jsonl was changed after its export and is complete."""
         path = self.folder / MANIFEST_FILE
         if self.exported or not os.path.lexists(path):
             return True
@@ -85,7 +85,7 @@ class State:
         return len(images) < self._db.images
 
     def _take_over(self) -> None:
-        """Take over the exports and the hidden files of an earlier version; rows follow when they are first needed."""
+        """Import the exports and an earlier version's hidden files; rows are imported at first use."""
         db = self._db
         db.open_temporary()
         try:
@@ -117,7 +117,7 @@ class State:
                     db.execute_all(_INSERT_ROWS, ((name, key_of(image), pack(lines)) for name, image, lines in rows))
 
     def begin(self) -> None:
-        """Get ready for changes, and record that they have begun. Raises OutputError."""
+        """Prepare the database for changes, and mark it as in use."""
         with self._db.lock:
             if self._db.changed:
                 return
@@ -125,16 +125,16 @@ class State:
                 self._take_rows()
             self._db.begin()
             try:
-                for path in former_files(self.folder):  # the database has their content
+                for path in former_files(self.folder):  # the database now has their content
                     remove_file(path)
             except OSError as error:
                 raise output_error(self.folder, error) from error
-            if not self.exported:  # new lines follow complete ones
+            if not self.exported:  # complete the file before lines are appended
                 self._export()
 
     @contextmanager
     def _changing(self) -> Iterator[Database]:
-        """Make one transaction of the block. Raises OutputError."""
+        """Run the block as one transaction."""
         with self._db.lock:
             self.begin()
             with self._db.transaction() as db:
@@ -147,23 +147,23 @@ class State:
 
     @property
     def rebuilt(self) -> bool:
-        """Return True if the database was damaged, and is rebuilt from the exports."""
+        """Return True if the database was damaged and is rebuilt from the exports."""
         return self._db.damaged
 
     @property
     def taken_over(self) -> bool:
-        """Return True if the images are those of manifest.jsonl, because no database can be used yet."""
+        """Return True if the images come from manifest.jsonl because the database is missing or unusable."""
         return not self._db.is_file
 
     def is_removed(self) -> bool:
-        """Return True if somebody removed the database that this process changed."""
+        """Return True if the database was removed after this process changed it."""
         return self._db.changed and not self.path.exists()
 
     def end(self, run_files: Iterable[str]) -> None:
-        """Write the exports, and record that all is done. Raises OutputError.
+        """Write the exports, and mark the changes as complete.
 
         Args:
-            run_files: The places of files for the whole run that run.json has by now.
+            run_files: Paths of the files for the whole run that run.json now lists.
         """
         self._export()
         self._exports.write(ERRORS_FILE, (failure.line() for failure in self.failures()))
@@ -174,7 +174,7 @@ class State:
 
     @property
     def exported(self) -> bool:
-        """Return True if manifest.jsonl is as it was exported."""
+        """Return True if manifest.jsonl has not changed since its export."""
         path = self.folder / MANIFEST_FILE
         with self._db.errors():
             record = self._db.meta("exported")
@@ -183,7 +183,7 @@ class State:
             return parse_file(parse(record)).matches(path)
 
     def _export(self) -> None:
-        """Write manifest.jsonl, with the images in the order of their names. Raises OutputError."""
+        """Write manifest.jsonl, sorted by image name."""
         record = self._exports.write(MANIFEST_FILE, (line + b"\n" for line in self._entries()))
         with self._changing() as db:
             db.set_meta("exported", record)
@@ -203,24 +203,24 @@ class State:
         return isinstance(image, str) and self._image(image, "1") is not None
 
     def get(self, image: str) -> ManifestEntry | None:
-        """Return the entry of an image. Raises OutputError."""
+        """Return the entry of an image. Raises OutputError if the database is damaged."""
         line = self._image(image, "entry")
         with self._db.errors():
             return read_entry(unpack(line, _ENTRY_LIMIT)) if isinstance(line, bytes) else None
 
     def is_elsewhere(self, image: str, path: str) -> bool:
-        """Return True if an image of that name was labelled from another path."""
+        """Return True if an image with this name was labelled from a different path."""
         return self._image(image, "path") not in (None, path)
 
     def formats_of(self, image: str) -> tuple[str, ...]:
-        """Return the formats that an image is in; none for an unknown image."""
+        """Return the formats that include an image; empty for an unknown image."""
         return split_formats(self._image(image, "formats"))
 
     def names(self) -> list[str]:
         return self._names("1")
 
     def same_paths(self) -> list[tuple[str, str]]:
-        """Return the images that were labelled from the path of another, each with the first image of that path."""
+        """Return the images that were labelled from the same path as another, each with the first image of that path."""
         first = "SELECT path, min(key) AS key FROM image GROUP BY path HAVING count(*) > 1"
         pairs = self._db.select(
             f"SELECT image.key, first.key FROM image JOIN ({first}) AS first USING (path) "
@@ -229,11 +229,11 @@ class State:
         return [(name_of(key), name_of(other)) for key, other in pairs]
 
     def others(self, digest: str) -> list[str]:
-        """Return the images whose labels have another digest."""
+        """Return the images whose labels have a different digest."""
         return self._names("digest != ?", digest)
 
     def entries(self) -> Iterator[ManifestEntry]:
-        """Yield the entries in the order of their names. Raises OutputError."""
+        """Yield the entries, sorted by image name. Raises OutputError if the database is damaged."""
         for line in self._entries():
             with self._db.errors():
                 entry = read_entry(line)
@@ -243,7 +243,7 @@ class State:
         return {split_formats(formats) for (formats,) in self._db.select("SELECT DISTINCT formats FROM image")}
 
     def holding(self, name: str) -> list[str]:
-        """Return the images that are in a format, in the order of their names."""
+        """Return the images in a format, sorted by name."""
         return self._names(_IN_FORMAT, name)
 
     def added_files(self) -> Iterator[str]:
@@ -252,16 +252,16 @@ class State:
             yield from parse(line)["files"].values()
 
     def summaries(self) -> Iterator[Mapping[str, object]]:
-        """Yield the record of each image, which has the keys of its summary."""
+        """Yield the images' records, which include the keys of their summaries."""
         return map(parse, self._entries())
 
     def add(self, entry: ManifestEntry, rows: Mapping[str, Rows] | None = None, *, stale: Iterable[str] = ()) -> None:
-        """Add an image, or replace it. Raises OutputError.
+        """Add an image, or replace it.
 
         Args:
             entry: The image.
             rows: Its rows for files of the whole run, by format.
-            stale: The formats whose files for the whole run must be written again, beside those of `rows`.
+            stale: Further formats whose files for the whole run must be written again, in addition to those of `rows`.
         """
         with self._db.lock:
             key = key_of(entry.image)
@@ -277,7 +277,7 @@ class State:
             self._exports.append(MANIFEST_FILE, json_bytes(entry.record()) + b"\n")
 
     def replace(self, images: Iterable[tuple[ManifestEntry, Mapping[str, Rows]]]) -> None:
-        """Replace all images, failures and notes on their files by these images with their rows. Raises OutputError."""
+        """Replace all images, failures and pending files with these images and their rows."""
         with self._db.lock:
             with self._changing() as db:
                 for table in ("image", "row", "stale", "failure"):
@@ -299,20 +299,20 @@ class State:
     # ---- failures ----
 
     def fail(self, failure: Failure) -> None:
-        """Record that an image failed. Raises OutputError."""
+        """Record that an image failed."""
         with self._db.lock:
             with self._changing() as db:
                 db.execute(_INSERT_FAILURE, key_of(failure.image), db.session, failure.line())
             self._exports.append(ERRORS_FILE, failure.line())
 
     def mend(self, image: str) -> None:
-        """Remove the failure of an image, if it has one. Raises OutputError."""
+        """Remove the failure of an image, if it has one."""
         if self._db.select("SELECT 1 FROM failure WHERE key = ?", key_of(image)):
             with self._changing() as db:
                 db.execute("DELETE FROM failure WHERE key = ?", key_of(image))
 
     def forget_failures(self) -> None:
-        """Remove the failures of earlier runs that cannot last. Raises OutputError."""
+        """Remove failures of earlier runs that no longer apply, see `Failure.may_last`."""
         session = self._db.session if self.changed else -1
         for (line,) in self._db.select("SELECT line FROM failure WHERE session != ?", session):
             failure = read_failure(line)
@@ -320,32 +320,32 @@ class State:
                 self.mend(failure.image)
 
     def failures(self) -> list[Failure]:
-        """Return the failures, in the order of the images' names."""
+        """Return the failures, sorted by image name."""
         lines = self._db.select("SELECT line FROM failure ORDER BY key")
         return [failure for (line,) in lines if (failure := read_failure(line)) is not None]
 
     # ---- rows ----
 
     def rows(self, name: str, image: str) -> Rows | None:
-        """Return the rows of an image in a format; None if it has none recorded. Raises OutputError."""
+        """Return an image's rows in a format; None if no rows are recorded. Raises OutputError if the database is damaged."""
         self._take_rows()
         with self._db.errors():
             packed = self._db.value("SELECT data FROM row WHERE format = ? AND key = ?", name, key_of(image))
             return tuple(unpack(packed, _ROWS_LIMIT).split(b"\t")[:-1]) if isinstance(packed, bytes) else None
 
     def has_rows(self, name: str, image: str) -> bool:
-        """Return True if the rows of an image in a format are recorded, even if they are empty."""
+        """Return True if an image's rows in a format are recorded, even an empty list."""
         self._take_rows()
         return self._db.value("SELECT 1 FROM row WHERE format = ? AND key = ?", name, key_of(image)) is not None
 
     def with_rows(self, name: str) -> list[str]:
-        """Return the images in a format whose rows are recorded, in the order of their names."""
+        """Return the images in a format whose rows are recorded, sorted by name."""
         self._take_rows()
         recorded = "EXISTS (SELECT 1 FROM row WHERE format = ? AND row.key = image.key)"
         return self._names(f"{_IN_FORMAT} AND {recorded}", name, name)
 
     def without_entry(self) -> list[str]:
-        """Return the images that have rows and no entry, in the order of their names."""
+        """Return the images that have rows but no entry, sorted by name."""
         self._take_rows()
         lost = "SELECT DISTINCT key FROM row WHERE key NOT IN (SELECT key FROM image) ORDER BY key"
         return [name_of(key) for (key,) in self._db.select(lost)]
@@ -356,20 +356,20 @@ class State:
         return {name for (name,) in self._db.select("SELECT format FROM stale")}
 
     def mark_fresh(self, *names: str) -> None:
-        """Record that the files of these formats for the whole run are written. Raises OutputError."""
+        """Record that the files for the whole run in these formats are up to date."""
         if written := set(names) & self.stale:
             with self._changing() as db:
                 db.execute_all("DELETE FROM stale WHERE format = ?", ((name,) for name in written))
 
-    # ---- files that are about to be put in place ----
+    # ---- pending files: those about to be renamed into place ----
 
     def note_ahead(self, files: Iterable[tuple[str, str, str]]) -> None:
-        """Record files that are about to get their names: place, digest or LINK, and image or "". Raises OutputError."""
+        """Record pending files: path, digest or LINK, and image or ""."""
         with self._changing() as db:
             db.execute_all(_INSERT_AHEAD, files)
 
     def ahead(self) -> list[tuple[str, str, str]]:
-        """Return the files of `note_ahead` whose images are not recorded yet."""
+        """Return the files from `note_ahead` whose images are not recorded yet."""
         return self._db.select("SELECT place, digest, image FROM ahead")
 
     # ---- statements ----
@@ -383,7 +383,7 @@ class State:
         ]
 
     def _entries(self, session: int | None = None) -> Iterator[bytes]:
-        """Yield the lines of the images, or of those of a session, in the order of their names. Raises OutputError."""
+        """Yield the lines of all images, or of one session's images, sorted by image name."""
         own = "1" if session is None else f"session = {session}"
         last = b""
         page = f"SELECT key, entry FROM image WHERE key > ? AND {own} ORDER BY key LIMIT {_PAGE}"

@@ -1,4 +1,4 @@
-"""Read an image of a run back: its mask, edited or not, its labels, its confidence, the scores of its objects."""
+"""Read back a labelled image: its mask, edited or not, its labels, confidence and object scores."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from tipsseg.store.open_run import Run
 
 _LABEL_AGAIN = "Move the file away and label the image again."
-_LEFT_OUT = "It lists no ignored pixels and no objects below argument `min_area`; label with argument `formats`=png."
-_BACK = "Correct the mask, or label the image again: the command that labelled it, with argument `replace_edited`."
+_LEFT_OUT = (
+    "This format omits ignored pixels and objects smaller than argument `min_area`; label with argument `formats`=png."
+)
+_BACK = "Correct the mask, or run the original command with argument `replace_edited` to label the image again."
 
 #: Values of `Format.labels` for formats that hold the label ids of all pixels.
 _ALL_PIXELS = ("mask", "archive")
@@ -43,7 +45,7 @@ class Mask:
     """An index mask of an image.
 
     Attributes:
-        name: Its format.
+        name: The name of its format.
         path: The file.
         digest: The sha256 of its content.
     """
@@ -55,11 +57,11 @@ class Mask:
 
 @dataclass(frozen=True, eq=False)
 class RunImage:
-    """An image of a run. Any thread may read it.
+    """A labelled image of a run. Thread-safe.
 
     Attributes:
         entry: Its manifest entry.
-        run: The run. Labels that are in no per-image file can be read until it is closed.
+        run: The run, which must be open to read labels from files for the whole run.
     """
 
     entry: ManifestEntry
@@ -71,17 +73,17 @@ class RunImage:
 
     @cached_property
     def stored(self) -> StoredImage:
-        """Return the numbers that files of the image are compared with. Raises ImageError if the entry has impossible ones."""
+        """Return the numbers to check the image's files against. Raises ImageError if the entry has impossible numbers."""
         names = {each.id: each.name for each in self.context.classes}
         try:
             return stored_image(self.entry, names, self.context.files, self.run.max_pixels, self.run.info.digest)
         except ValueError as error:
             place, name = self.context.state / MANIFEST_FILE, self.entry.image
-            reason = f"{name}: not as tipsseg writes it: {error}"
+            reason = f"{name}: invalid entry: {error}"
             raise ImageError(place, reason, check_hint(self.context.output)) from error
 
     def path(self, images: Path | None) -> Path:
-        """Return the path of the image below the folder `images`; if that is None, the recorded path."""
+        """Return the path of the image in the folder `images`, or the recorded path if `images` is None."""
         return actual_path(Path(), self.entry.path) if images is None else actual_path(images, self.entry.image)
 
     def ref(self, images: Path | None) -> ImageRef:
@@ -99,55 +101,55 @@ class RunImage:
         return None if file is None else actual_path(self.context.output, file)
 
     def correction(self) -> Mask | None:
-        """Return the mask that a person changed, by its content; None if no mask was changed.
+        """Return the edited mask, recognised by its content; None if no mask was edited.
 
-        Raises ImageError if two masks were changed in different ways.
+        Raises ImageError if two masks were edited differently.
         """
         found: list[Mask] = []
         for name, path in self.masks.items():
             if path.is_symlink():
-                raise ImageError(path, "the mask is a symbolic link", "Replace the link by the file itself.")
+                raise ImageError(path, "the mask is a symbolic link", "Replace the link with the file itself.")
             digest = digest_of(path)
             if digest and digest != self.entry.written[name].sha256 and not self.context.ownership.is_pending(path):
                 found.append(Mask(name, path, digest))
         taken = self.entry.taken
         if taken is not None:
-            # A correction replaces several masks. Ignore a mask that it has not replaced yet, and its copies of a mask that was
-            # edited since.
+            # An imported correction replaces several masks. Ignore a mask that it has not replaced yet and, if one of them was
+            # edited since, its other copies.
             found = [each for each in found if each.digest != taken.before] or found
             found = found[:1] + [each for each in found[1:] if each.digest != taken.mask]
         if len(found) > 1 and found[0].digest != found[1].digest:
             raise ImageError(
                 found[0].path,
-                f"this mask was changed, and {found[1].path} was changed in another way",
+                f"this mask and {found[1].path} were edited differently",
                 "Remove the wrong one.",
             )
         return found[0] if found else None
 
     def mask(self) -> Mask:
-        """Return the first of its masks that exists. Raises ImageError if none does."""
+        """Return the first existing mask of the image. Raises ImageError if all are missing."""
         for name, path in self.masks.items():
             if digest := digest_of(path):
                 return Mask(name, path, digest)
         corrected = self.entry.corrected is not None
         raise ImageError(
             self.context.output,
-            f"the {'corrected ' * corrected}mask of {self.entry.image} is gone",
+            f"the {'corrected ' * corrected}mask of {self.entry.image} is missing",
             _BACK if corrected else check_hint(self.context.output),
         )
 
     def persons_mask(self, correction: Mask | None) -> Mask | None:
-        """Return the mask with a person's labels; None if the labels are the run's.
+        """Return the corrected mask; None if the labels are the run's own.
 
-        It is the `correction`. Once a correction is in other formats, a mask with the run's content was corrected back.
+        It is `correction`, if there is one. Once other formats are corrected, a mask with the run's content is a correction too.
         """
         return correction or (None if self.entry.corrected is None else self.mask())
 
     def read_mask(self, mask: Mask) -> LabelArray:
-        """Return the label ids in a mask that a person may have changed [H, W].
+        """Return the label ids [H, W] of a mask that may have been edited.
 
-        Raises ImageError for another size or mode than the run wrote, and for ids other than those of classes, background and
-        ignored pixels.
+        Raises ImageError if the mask's size or mode differs from what the run wrote, or if an id is not a class, background or
+        ignored.
         """
         classes = self.stored.classes
         try:
@@ -164,9 +166,9 @@ class RunImage:
     # ---- labels and confidence of the run ----
 
     def labels(self) -> LabelArray:
-        """Return the label ids as the run wrote them [H, W], from the first format that exists and holds them.
+        """Return the label ids [H, W] that the run wrote, from the first existing format that stores them.
 
-        Raises ImageError if no labels are left, or if a file is not as the run wrote it: labels of another file may be older.
+        Raises ImageError if no labels are left, or if a file was changed; no other file is tried, because its labels may be older.
         """
         for name in label_sources():
             if name not in self.entry.formats:
@@ -204,13 +206,13 @@ class RunImage:
         return path if path is not None and path.exists() else None
 
     def _other_content(self, name: str) -> str:
-        """Return what is wrong with the size or content of a file; "" if it is as it was written."""
+        """Describe how a file differs from what was written; "" if it does not differ."""
         path = self.file(name)
         if path is None:
             return ""
         known, size = self.entry.written[name], file_size(path)
         if size != known.size:
-            return f"{size} bytes, where the manifest says {known.size}"
+            return f"{size} bytes, but the manifest says {known.size}"
         return "" if known.same_bytes(path) else "changed since it was written"
 
     def _failure(self, name: str, reason: str) -> ImageError:
@@ -223,14 +225,14 @@ class RunImage:
 def stored_image(
     entry: ManifestEntry, classes: Mapping[int, str], options: FileOptions, max_pixels: int, digest: str
 ) -> StoredImage:
-    """Return the numbers that files of an image are compared with.
+    """Return the numbers to check an image's files against.
 
     Args:
         entry: Its manifest entry.
         classes: The names of the run's classes by id, 1..N.
-        options: Options that the files of the run were written with.
-        max_pixels: Larger images are refused.
-        digest: Digest of all that decides the labels of the run.
+        options: The file options of the run.
+        max_pixels: Refuse images with more pixels.
+        digest: The digest of the run, see `RunInfo.digest`.
 
     Raises:
         ValueError: The entry has impossible numbers.
@@ -238,7 +240,7 @@ def stored_image(
     numbers = entry.numbers
     size = numbers.size
     if size[0] * size[1] > max_pixels:
-        raise ValueError(f"{size_text(size)} pixels, where argument `max_pixels` allows {max_pixels:,}")
+        raise ValueError(f"{size_text(size)} pixels, but argument `max_pixels` allows {max_pixels:,}")
     pixels = {BACKGROUND: numbers.background, ignore_id(len(classes)): numbers.ignored}
     for each in numbers.classes:
         if each.id in pixels:
@@ -248,7 +250,7 @@ def stored_image(
 
 
 def label_sources() -> tuple[str, ...]:
-    """Return the formats that label ids can be read from; those that hold all pixels come first."""
+    """Return the formats that label ids can be read from; those that store all pixels come first."""
     whole = (name for name, form in FORMATS.items() if form.labels in _ALL_PIXELS)
     return (*whole, *(name for name, form in FORMATS.items() if form.labels == "objects"))
 
@@ -259,7 +261,7 @@ def archives() -> tuple[str, ...]:
 
 
 def suffices(name: str, held: Collection[str]) -> bool:
-    """Return True if images in the formats `held` can be written in format `name` as the run would have written them."""
+    """Return True if format `name` can be written from the formats `held` as the run would have written it."""
     form = FORMATS[name]
     if form.needs_top_classes or form.needs_confidence:
         return not form.needs_top_classes and any(each in held for each in archives())
@@ -275,22 +277,22 @@ def object_scores(objects: Iterable[LabelledObject]) -> tuple[ObjectScore, ...]:
 
 
 class ObjectScores:
-    """Finds the objects in labels that were read back, with their recorded scores.
+    """Find the objects in labels that were read back, with their recorded scores.
 
     Attributes:
-        rough: Number of objects without a recorded score, which got the mean of their class.
+        rough: Number of objects without a recorded score, which got their class mean.
     """
 
     def __init__(self, known: Iterable[ObjectScore], means: Mapping[int, float], options: FileOptions) -> None:
-        """Take the scores of one image.
+        """Set up for one image.
 
         Args:
             known: The recorded objects.
-            means: The confidence of other objects, by class.
-            options: Options that define an object.
+            means: The confidence of other objects, by class id.
+            options: The file options that define objects.
         """
         self.rough = 0
-        # No two objects have the same class, area and box: regions of one class that touch all four sides of one box meet.
+        # No two objects have the same class, area and box: regions of one class that touch all four sides of the same box meet.
         self._known = {each[:-1]: each[-1] for each in known}
         self._means = means
         self._options = options

@@ -1,4 +1,4 @@
-"""Summarise the labels of an image for manifest.jsonl and lines of JSON, and the labels of a folder for run.json."""
+"""Summarise the labels of an image for manifest.jsonl and JSON lines, and the labels of a folder for run.json."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tipsseg.util.printable import join_first, one_line, pluralize
 #: The confidence of pixels that a person labelled.
 CERTAIN = 1.0
 
-#: Pixels that are summed at once.
+#: Pixels summed per step.
 _PIECE = 1 << 20
 
-#: Number of classes that a line names, and of letters of each.
+#: Maximum number of classes in a line, and of letters in a class name.
 _NAMED = 8
 _LETTERS = 40
 
@@ -32,9 +32,9 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
     """Summarise labels.
 
     Returns:
-        `height` and `width` in pixels; `classes`: id, name, pixels, share of the image and mean confidence of each class that
-        occurs; `background`: pixels, share and mean confidence of id 0, with None as the confidence of no pixels;
-        `ignored`: pixels below the minimum confidence.
+        `height` and `width` in pixels; `classes`: id, name, pixels, share of the image and mean confidence of the classes in the
+        image; `background`: pixels, share and mean confidence of id 0 (None if it has no pixels); `ignored`: pixels below the
+        minimum confidence.
     """
     height, width = label_map.shape
     pixels, sums = _totals(label_map)
@@ -55,9 +55,9 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
 def corrected_summary(
     labels: LabelArray, classes: tuple[LabelClass, ...], before: Mapping[str, object]
 ) -> dict[str, object]:
-    """Summarise corrected labels [H, W], as `label_summary` does for a run's.
+    """Summarise corrected labels [H, W], as `label_summary` does for a run's labels.
 
-    Classes keep their mean confidence of `before`; a class that a person added has CERTAIN.
+    Classes keep their mean confidence from `before`; a class that was not in it gets CERTAIN.
     """
     height, width = labels.shape
     pixels = count_labels(labels)
@@ -86,7 +86,7 @@ def _means(summary: Mapping[str, object]) -> dict[int, float]:
 
 @dataclass(frozen=True, slots=True)
 class ClassNumbers:
-    """A class that occurs in an image: its id, its name, its pixels, and their mean confidence, 0..1."""
+    """A class in an image: id, name, number of pixels, and their mean confidence, 0..1."""
 
     id: int
     name: str
@@ -96,13 +96,13 @@ class ClassNumbers:
 
 @dataclass(frozen=True, slots=True)
 class ImageNumbers:
-    """The checked numbers of a `label_summary`.
+    """A validated `label_summary`.
 
     Attributes:
         size: (height, width) in pixels.
         background: Pixels of id 0.
         ignored: Pixels below the minimum confidence.
-        classes: The classes that occur.
+        classes: The classes in the image.
     """
 
     size: tuple[int, int]
@@ -112,10 +112,10 @@ class ImageNumbers:
 
 
 def read_summary(summary: Mapping[str, object]) -> ImageNumbers:
-    """Read a `label_summary`. Raises ValueError for another value."""
+    """Parse a `label_summary`. Raises ValueError if it is invalid."""
     size = take(summary, "height", int), take(summary, "width", int)
     if size[0] < 1 or size[1] < 1:
-        raise ValueError(f"{size[0]} x {size[1]} (height x width) is not a size of an image")
+        raise ValueError(f"{size[0]} x {size[1]} (height x width) is not an image size")
     background = take(take(summary, "background", dict), "pixels", int)
     ignored = take(summary, "ignored", int)
     classes: dict[int, ClassNumbers] = {}
@@ -129,7 +129,7 @@ def read_summary(summary: Mapping[str, object]) -> ImageNumbers:
 
 
 def image_summary(ref: ImageRef, summary: Mapping[str, object], files: Mapping[str, Path]) -> dict[str, object]:
-    """Return the record of one image, for a line of JSON.
+    """Return the record of an image for a JSON line.
 
     Args:
         ref: The image.
@@ -154,9 +154,9 @@ def _totals(label_map: LabelMap) -> tuple[NDArray[np.int64], NDArray[np.float64]
     labels, confidence = label_map.labels.reshape(-1), label_map.confidence.reshape(-1)
     ids = int(np.iinfo(labels.dtype).max) + 1
     pixels, sums = np.zeros(ids, np.int64), np.zeros(ids, np.float64)
-    for start in range(0, labels.size, _PIECE):  # the arrays below take some 20 bytes per pixel
+    for start in range(0, labels.size, _PIECE):  # the arrays below take about 20 bytes per pixel
         piece = labels[start : start + _PIECE]
-        # Sum over runs of one id, which are few.
+        # Sum over runs of equal ids, because there are few of them.
         begins = np.ones(len(piece), np.bool_)
         np.not_equal(piece[1:], piece[:-1], out=begins[1:])
         first = np.flatnonzero(begins)
@@ -176,7 +176,7 @@ def _share(pixels: np.int64, confidence: np.float64, size: int) -> dict[str, obj
 
 @dataclass(frozen=True, slots=True)
 class ClassTotal:
-    """The number of images with a class, and of its pixels in all images."""
+    """The number of images that contain a class, and the number of its pixels."""
 
     id: int
     name: str
@@ -186,11 +186,11 @@ class ClassTotal:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The summary of all images.
+    """Totals over all images.
 
     Attributes:
         images: Number of images.
-        pixels: Number of pixels of all images.
+        pixels: Number of pixels.
         background: Number of background pixels.
         ignored: Number of ignored pixels.
         classes: The total of each class, by id.
@@ -221,7 +221,7 @@ class Totals:
         }
 
     def lines(self) -> Iterator[str]:
-        """Yield a line on the classes that were found, the largest first, and a line on those that were never found."""
+        """Yield a line with the classes that were found, largest first, and a line with those that were never found."""
         if not self.images:
             return
         found = sorted((each for each in self.classes if each.images), key=lambda each: -each.pixels)  # stable
@@ -238,7 +238,7 @@ class Totals:
 
 
 class TotalsSum:
-    """Adds up the summaries of images. Memory grows with the classes, not with the images."""
+    """Sum image summaries. Memory grows with the number of classes, not of images."""
 
     def __init__(self, classes: Sequence[LabelClass]) -> None:
         self._classes = classes
@@ -246,7 +246,7 @@ class TotalsSum:
         self._of_class = [[0, 0] for _ in classes]
 
     def add(self, summary: Mapping[str, object]) -> None:
-        """Add the summary of an image, see `label_summary`; ignore one that cannot be read."""
+        """Add a `label_summary`; ignore an invalid one."""
         try:
             numbers = read_summary(summary)
         except ValueError:
@@ -267,7 +267,7 @@ class TotalsSum:
 
 
 def total(summaries: Iterable[Mapping[str, object]], classes: Sequence[LabelClass]) -> Totals:
-    """Add up the summaries of images, see `TotalsSum`."""
+    """Sum image summaries, see `TotalsSum`."""
     found = TotalsSum(classes)
     for each in summaries:
         found.add(each)

@@ -1,4 +1,4 @@
-"""Read the exports of a folder without a database, and the hidden files of versions without one."""
+"""Read the exports of a folder without a usable database, and the hidden files of versions that had no database."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tipsseg.util.files import TEMPORARY_PREFIX, open_regular
 from tipsseg.util.json_values import parse
 from tipsseg.util.record_paths import is_inside
 
-#: Prefix of the files in which processes of earlier versions noted files that were about to be put in place.
+#: Prefix of the logs in which earlier versions recorded pending files.
 FORMER_NOTES = f"{TEMPORARY_PREFIX}writes-"
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
-    """Yield the complete lines of a file, without line ends; none if the file is absent. Raises OSError."""
+    """Yield the complete lines of a file, without line ends; nothing if the file is missing. Raises OSError if reading fails."""
     with suppress(FileNotFoundError), open_regular(path) as file:
         for line in file:
             if line.endswith(b"\n"):
@@ -27,41 +27,41 @@ def lines_of(path: Path) -> Iterator[bytes]:
 
 
 def exported_entries(folder: Path) -> Iterator[tuple[ManifestEntry | None, str]]:
-    """Yield the entry in each line of manifest.jsonl, or None and what is wrong with the line. Raises OSError."""
+    """Yield the entry in each line of manifest.jsonl and "", or None and the fault of the line. Raises OSError if reading fails."""
     for number, line in enumerate(lines_of(folder / MANIFEST_FILE), start=1):
         try:
             yield read_entry(line), ""
         except ValueError as error:
-            yield None, f"line {number} is not an entry: {error}"
+            yield None, f"line {number} is not a valid entry: {error}"
 
 
 def former_notes(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield the notes of an earlier version on files: the place, the digest, and the image or "". Raises OSError."""
+    """Yield the pending files that an earlier version recorded: path, digest, and image or "". Raises OSError if reading fails."""
     for log in _former_logs(folder):
         for line in lines_of(log):
-            with suppress(ValueError, TypeError):  # a torn line, as after a loss of power
+            with suppress(ValueError, TypeError):  # a torn line, for example after a power loss
                 image, place, digest = parse(line)
                 if isinstance(image, str) and isinstance(digest, str) and is_inside(place):
                     yield place, digest, image
 
 
 def former_journals(folder: Path) -> list[str]:
-    """Return the formats with a journal of rows of an earlier version, whose file must be written again."""
+    """Return the formats for which an earlier version left a journal of rows; their files must be written again."""
     return [name for name in FORMATS if _journal(folder, name).exists()]
 
 
 def exported_rows(folder: Path, holding: Callable[[str], Sequence[str]]) -> Iterator[tuple[str, str, Rows]]:
-    """Yield the format, the image and its rows from files of rows, or from the journals of an earlier version.
+    """Yield format, image and rows, from the files of rows or from the journals of an earlier version.
 
     Args:
         folder: The state folder.
-        holding: Returns the images in a format, in the order of their names.
+        holding: A function that returns the images in a format, sorted by name.
     """
     for name, form in FORMATS.items():
         if not form.has_rows:
             continue
         journal = _journal(folder, name)
-        # The rows of an unreadable file are lost, and its images are labelled again.
+        # The rows in an unreadable file are lost, so its images are labelled again.
         with suppress(OSError, ValueError):
             if journal.exists():
                 yield from ((name, image, rows) for image, rows in _journal_rows(journal))
@@ -71,7 +71,7 @@ def exported_rows(folder: Path, holding: Callable[[str], Sequence[str]]) -> Iter
 
 
 def former_files(folder: Path) -> list[Path]:
-    """Return the hidden files of an earlier version. Raises OSError."""
+    """Return the hidden files of an earlier version. Raises OSError if the folder cannot be listed."""
     return [*_former_logs(folder), *(_journal(folder, name) for name in former_journals(folder))]
 
 

@@ -1,6 +1,6 @@
-"""Write the files of an image, and the files for the whole run, in an output folder.
+"""Write per-image files, and files for the whole run, to an output folder.
 
-Formats encode the bytes. Files appear whole or not at all.
+Formats encode the bytes. Files are written atomically.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _CORRECTABLE = frozenset({"coco", "coco-polygon", "label-studio"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext(RunFacts):
-    """The facts that all images of a run share, and the places of its files.
+    """The facts that all images of a run share, and the folders of its files.
 
     Attributes:
         output: The output folder.
         state: The state folder, which holds the files for the whole run; it differs from the output folder for a shard.
-        owner: Prefix of the names of temporary files, if several processes write into one folder; see `files.clean_up`.
+        owner: Prefix of temporary file names if several processes write into the same folder; see `files.clean_up`.
     """
 
     output: Path
@@ -43,13 +43,13 @@ class RunContext(RunFacts):
         object.__setattr__(self, "ownership", Ownership(self.output, self.owner))
 
     def with_files(self, files: FileOptions) -> RunContext:
-        """Return the context with other options of files, for the same folder."""
+        """Return the context with other file options, for the same folder."""
         other = replace(self, files=files)
         object.__setattr__(other, "ownership", self.ownership)
         return other
 
     def image_path(self, form: Format, ref: ImageRef) -> Path | None:
-        """Return the path of an image's per-image file in a format; None if the format has none."""
+        """Return the path of an image's file in a format; None if the format has no per-image files."""
         place = form.relative_path(ref.relative, self.files)
         return None if place is None else self.output / place
 
@@ -77,10 +77,10 @@ class FinishedImage:
 
 
 def finish_image(image: ImageLabels, formats: Iterable[str], context: RunContext) -> FinishedImage:
-    """Write the files of an image in these formats under temporary names, and encode its rows. Any thread or process may call it.
+    """Write an image's files in these formats under temporary names, and encode its rows. Safe in any thread or process.
 
     Raises:
-        ImageError: The place of a file cannot be used.
+        ImageError: A file cannot be written at its path.
         OutputError: The folder cannot be written.
     """
     forms = [FORMATS[name] for name in formats]
@@ -110,10 +110,10 @@ def finish_image(image: ImageLabels, formats: Iterable[str], context: RunContext
 
 
 def put_in_place(ref: ImageRef, staged: Sequence[StagedFile], context: RunContext, former: Former) -> None:
-    """Put the files of an image in place.
+    """Move an image's files into place.
 
     Raises:
-        ImageError: One of them is in the way.
+        ImageError: Another file is in the way.
         OutputError: The folder cannot be written.
     """
     try:
@@ -129,7 +129,7 @@ def put_in_place(ref: ImageRef, staged: Sequence[StagedFile], context: RunContex
 
 @dataclass(frozen=True, slots=True)
 class RunFile:
-    """A file of a format for a whole run.
+    """A format's file for the whole run.
 
     Attributes:
         form: The format.
@@ -146,7 +146,7 @@ class RunFile:
         return self.context.state / self.name
 
     def refuse_changed(self) -> None:
-        """Raise OutputError if the file exists, and is not as tipsseg wrote it."""
+        """Raise OutputError if the file exists, and tipsseg did not write its content."""
         hint = MOVE
         if self.form.name in _CORRECTABLE and self.context.state == self.context.output:
             output, path = shell_word(str(self.context.output)), shell_word(str(self.path))
@@ -155,15 +155,15 @@ class RunFile:
 
     @property
     def has_rows(self) -> bool:
-        """Return True if the file consists of rows, and can be read back."""
+        """Return True if the file consists of rows and can be read back."""
         return self.form.has_rows and self.name == self.form.files[0]
 
     def write(self, images: Sequence[str], rows: Callable[[str], Rows] = lambda _: ()) -> None:
-        """Write the file, whole.
+        """Write the file atomically.
 
         Args:
             images: The names of the images, in the order of the file.
-            rows: Returns the rows of an image; it may be called twice per image.
+            rows: A function that returns an image's rows; it may be called twice per image.
 
         Raises:
             OutputError: The file cannot be written, or tipsseg did not write the existing one.
@@ -173,10 +173,10 @@ class RunFile:
 
 
 def write_run_files(name: str, context: RunContext, state: State, *, rewrite: bool = False) -> None:
-    """Write the files of a format for the whole run; a file of rows only if rows changed, it is missing, or `rewrite` is True.
+    """Write a format's files for the whole run. Skip a file of rows unless rows changed, it is missing, or `rewrite` is True.
 
     Raises:
-        OutputError: One of them cannot be written.
+        OutputError: A file cannot be written.
     """
     for file in run_files(name, context):
         if not file.has_rows:
@@ -187,7 +187,7 @@ def write_run_files(name: str, context: RunContext, state: State, *, rewrite: bo
 
 
 def run_files(name: str, context: RunContext) -> tuple[RunFile, ...]:
-    """Return the files that a format has for the whole run."""
+    """Return a format's files for the whole run."""
     return tuple(RunFile(FORMATS[name], file, context) for file in FORMATS[name].files)
 
 

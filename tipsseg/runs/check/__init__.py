@@ -1,1 +1,1 @@
-"""The command `tipsseg check`."""
+"""`tipsseg check`: verify an output folder or a feature store."""

@@ -28,7 +28,7 @@ from tipsseg.util.files import TEMPORARY_PREFIX
 from tipsseg.util.printable import pluralize
 from tipsseg.util.threads import map_in_order
 
-#: Names that runs leave in the folder of a store.
+#: Names that runs use in a store's folder.
 _KNOWN = {STORE_FILE, FILES_FOLDER, ERRORS_FILE, STATE_FOLDER, SHARDS_FOLDER}
 
 
@@ -38,15 +38,15 @@ def is_store(folder: Path) -> bool:
 
 
 def check_store(folder: Path, jobs: int, progress: Progress) -> Iterator[Problem]:
-    """Find what is wrong with a feature store, without the model.
+    """Find the faults of a feature store without loading the model.
 
     Args:
         folder: The folder of the store.
-        jobs: Threads that read files.
-        progress: Shows the progress, and notes on what is not a problem.
+        jobs: Number of threads that read files.
+        progress: Prints the progress, and notes about differences that are not problems.
 
     Yields:
-        The problems, in the order of the files.
+        The problems, in file order.
     """
     try:
         record = read_store(folder)
@@ -62,7 +62,7 @@ def check_store(folder: Path, jobs: int, progress: Progress) -> Iterator[Problem
     files = list(list_files(folder))
     left = [path for path in files if path.name.startswith(TEMPORARY_PREFIX)]
     sound = [path for path in files if path not in set(left)]
-    progress.begin(f"{pluralize(len(sound), 'file')} of features in {folder}.", len(sound))
+    progress.begin(f"{pluralize(len(sound), 'feature file')} in {folder}.", len(sound))
     found = 0
     for problem in map_in_order(jobs, partial(_check_file, folder, record), sound):
         progress.advance()
@@ -72,7 +72,7 @@ def check_store(folder: Path, jobs: int, progress: Progress) -> Iterator[Problem
     progress.end()
     if left:
         progress.note(
-            f"{pluralize(len(left), 'temporary file')} of runs that are at work or were killed; a later run removes old ones."
+            f"{pluralize(len(left), 'temporary file')} of runs that are in progress or were killed; a later run removes old ones."
         )
     looked = f"{pluralize(len(sound), 'file')} checked"
     progress.note(f"{looked}: {pluralize(found, 'problem') if found else 'nothing wrong'}.")
@@ -83,7 +83,7 @@ def _check_file(folder: Path, record: StoreRecord, path: Path) -> Problem | None
     if (
         named is None
         or path.parent != folder / FILES_FOLDER / named[1][:2]
-        or named[2] == str(record.recipe.short_side)  # which no run reads
+        or named[2] == str(record.recipe.short_side)  # no run reads such a file
     ):
         return Problem(path, "not a feature file")
     try:

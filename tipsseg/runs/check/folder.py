@@ -1,10 +1,10 @@
-"""`tipsseg check`: read the output folder of a run back, and list its faults.
+"""`tipsseg check`: verify the output folder of a run, and list its faults.
 
-run       run.json, classes.json, shards
-manifest  the records of all images; files that belong to no image
-image     one image: its entry, its per-image files, its input
+run       checks run.json, classes.json and shards
+manifest  checks the image records, and finds files that belong to no image
+image     checks one image: its entry, its per-image files, its input
 
-Files that a format wrote are compared with the digests in the records. Index masks are decoded too.
+Files are compared with their recorded digests. Index masks are decoded too.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from tipsseg.util.threads import map_in_order
 
 @dataclass(slots=True)
 class _Tally:
-    """Sums over the reports of images, see Report."""
+    """Sums over image reports, see Report."""
 
     images: int = 0
     files: int = 0
@@ -67,17 +67,17 @@ class _Tally:
 def check_folder(
     folder: Path, images: Path | None, jobs: int, progress: Progress, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Problem]:
-    """Find what is wrong with an output folder. Memory grows by a name per image.
+    """Find the faults of an output folder. Memory grows by a name per image.
 
     Args:
         folder: The output folder.
-        images: The folder that the names of the images begin at, in place of the recorded one.
-        jobs: Threads that read images.
-        progress: Shows the progress, and notes on what is not a problem.
+        images: The folder that image names are relative to, instead of the recorded one.
+        jobs: Number of threads that read images.
+        progress: Prints the progress, and notes about differences that are not problems.
         max_pixels: Report larger images as problems.
 
     Yields:
-        The problems, in the order of the images' names.
+        The problems, sorted by image name.
 
     Raises:
         UsageError: `images` is not a folder.
@@ -93,21 +93,21 @@ def check_folder(
         found += 1
         yield unreadable_problem(error, folder) if isinstance(error, OSError) else Problem(error.path, error.reason)
     if tally.other:
-        progress.note(f"{pluralize(tally.other, 'image')} labelled with other settings than {RUN_FILE} says.")
+        progress.note(f"{pluralize(tally.other, 'image')} labelled with settings that differ from {RUN_FILE}.")
     if images is not None and tally.gone == tally.images > 0:
         found += 1
         yield Problem(images, "none of the images is in this folder")
     elif tally.gone:
-        hint = "" if images is not None else "; give their folder with argument `images` to compare them"
+        hint = "" if images is not None else "; pass their folder as argument `images` to compare them"
         progress.note(f"{pluralize(tally.gone, 'input')} not found, so not compared{hint}.")
     if tally.edited:
         progress.note(
             f"{pluralize(tally.edited, 'file')} changed by hand, which is fine; "
-            f"tipsseg convert {shell_word(str(folder))} --format FORMAT writes changed masks in other formats."
+            f"tipsseg convert {shell_word(str(folder))} --format FORMAT writes edited masks in other formats."
         )
     if tally.behind:
         progress.note(
-            f"Other formats of {pluralize(tally.behind, 'corrected image')} still hold the labels from before the correction."
+            f"Other formats of {pluralize(tally.behind, 'corrected image')} still have the labels from before the correction."
         )
     looked = f"{pluralize(tally.images, 'image')}, {pluralize(tally.files, 'file')} checked"
     progress.note(f"{looked}: {pluralize(found, 'problem') if found else 'nothing wrong'}.")
@@ -150,15 +150,15 @@ def _check(
 
 
 def _check_run_files(run: Run, progress: Progress) -> Iterator[Problem]:
-    """Compare the formats' files for the whole run with their digests; note which other files were changed by hand."""
+    """Compare the formats' files for the whole run with their digests; note other files that were changed by hand."""
     info, checked = run.info, set()
     held = set().union(*run.records.formats())
     for name in FORMATS:
-        # They are written at the end of a run. Images of an earlier run may have been in more formats.
+        # These files are written at the end of a run. Images of an earlier run may have more formats.
         if info.ended is None or name in info.converting or name not in held.union(info.spec.formats):
             continue
         for file in run_files(name, run.context):
-            if name in held or info.images or os.path.lexists(file.path):  # a run without an image writes none
+            if name in held or info.images or os.path.lexists(file.path):  # a run without images writes none
                 place = file.path.relative_to(run.output).as_posix()
                 checked.add(place)
                 yield from _check_digest(file.path, info.files.get(place))
@@ -172,7 +172,7 @@ def _check_digest(path: Path, written: Fingerprint | None) -> Iterator[Problem]:
     if not is_file(path):
         yield Problem(path, "missing")
     elif written is None:
-        yield Problem(path, f"{RUN_FILE} does not have it")
+        yield Problem(path, f"not listed in {RUN_FILE}")
     elif not written.same_bytes(path):
         yield Problem(path, "changed since it was written")
 
@@ -184,7 +184,7 @@ def _note_gaps(run: Run, progress: Progress) -> None:
         held = len(run.records.holding(name))
         if (held or name in run.formats) and held < len(run):
             progress.note(
-                f"In the format {name} are {held} of {pluralize(len(run), 'image')}; "
+                f"Format {name} has {held} of {pluralize(len(run), 'image')}; "
                 + (
                     "only the model can write the others."
                     if name in model_only_formats()
@@ -199,4 +199,4 @@ def _note_runs(folder: Path, runs: Sequence[Run], whole: bool, progress: Progres
             progress.note(f"{pluralize(failed, 'image')} failed, see {run.state / ERRORS_FILE}")
     if whole and runs[0].shard is not None:
         place = shell_word(str(folder))
-        progress.note(f"All {pluralize(len(runs), 'shard')} ended; join them: tipsseg merge {place} -o {place}")
+        progress.note(f"All {pluralize(len(runs), 'shard')} are finished; join them: tipsseg merge {place} -o {place}")

@@ -29,13 +29,13 @@ class Report:
     """Result of checking an image.
 
     Attributes:
-        problems: What is wrong with the image and its files.
+        problems: Faults of the image and its files.
         files: Number of per-image files that were read.
-        edited: Per-image files that were changed by hand, which is not a problem.
-        behind: 1 if a mask was changed by hand and the other formats have the labels of before.
-        other: Whether it was labelled with other settings than run.json says, as may be after a merge.
-        gone: Whether the input was not found.
-        moved: Per-image files that are where another version or another `val_fraction` put them.
+        edited: Per-image files that were edited, which is not a problem.
+        behind: 1 if a mask was edited and the other formats have the old labels.
+        other: True if the image was labelled with settings that differ from run.json, which is possible after a merge.
+        gone: True if the input was not found.
+        moved: Per-image files at the paths of another version or another `val_fraction`.
     """
 
     problems: list[Problem] = field(default_factory=list)
@@ -48,16 +48,16 @@ class Report:
 
 
 def check_image(images: Path | None, image: RunImage) -> Report:
-    """Check one image; any thread may call it.
+    """Check one image. Thread-safe.
 
     Args:
-        images: The folder that the names of the images begin at; None if it is not known.
-        image: The image, as the records have it.
+        images: The folder that image names are relative to; None if unknown.
+        image: The recorded image.
     """
     report = Report()
     try:
         _check(images, image, report)
-    except ImageError as error:  # numbers of the entry that cannot be
+    except ImageError as error:  # the entry has impossible numbers
         report.problems.append(Problem(error.path, error.reason))
     except OSError as error:  # any read may fail
         report.problems.append(unreadable_problem(error, image.context.output))
@@ -90,9 +90,9 @@ def _check(images: Path | None, image: RunImage, report: Report) -> None:
         report.edited += [path] if changed and not faults else []
     if len(corrected) > 1:
         one, other = corrected.values()
-        report.problems.append(Problem(one, f"changed by hand, and {other} was changed in another way"))
+        report.problems.append(Problem(one, f"changed by hand, but {other} was changed differently"))
     elif entry.corrected not in (corrected or {None}):
-        # A mask with the run's content was corrected back.
+        # This includes a corrected mask that was changed back to the run's content.
         report.behind += 1
     else:
         report.problems += _stale(image, masks, corrected.values(), report.edited)
@@ -103,12 +103,12 @@ def _check(images: Path | None, image: RunImage, report: Report) -> None:
 def _stale(
     image: RunImage, masks: Mapping[Path, LabelArray], corrected: Iterable[Path], edited: Container[Path]
 ) -> Iterator[Problem]:
-    """Yield the files that should follow the corrected mask, and have other labels.
+    """Yield the files that should have the labels of the corrected mask but have others.
 
-    Files that a person `edited` are ignored, and so are formats that need more than the labels, for example pixels.
+    Ignore `edited` files, and formats that need more than the labels, for example pixels.
     """
     entry, context = image.entry, image.context
-    what = f"{entry.image}: not the labels of its corrected mask; remove the file, and convert again"
+    what = f"{entry.image}: its labels differ from the corrected mask; remove the file, and convert again"
     for mask in masks.keys() & set(corrected):
         labels = masks[mask]
         yield from (Problem(path, what) for path, other in masks.items() if (other != labels).any())
@@ -138,9 +138,9 @@ def _digest(path: Path) -> tuple[str, str]:
 
 
 def _check_mask(found: Mask, image: RunImage, *, changed: bool) -> tuple[LabelArray | None, list[str]]:
-    """Return the labels in an index mask, if other files must agree with them, and the faults of the mask.
+    """Return the labels in an index mask, or None if other files need not match them, and the faults of the mask.
 
-    A mask that a person changed has faults only if it is unusable, or if other formats follow it.
+    An edited mask has faults only if it is unusable, or if other formats follow it.
     """
     try:
         form = FORMATS[found.name]
@@ -156,7 +156,7 @@ def _check_mask(found: Mask, image: RunImage, *, changed: bool) -> tuple[LabelAr
 
 
 def _fault_of_change(name: str, path: Path, image: RunImage) -> str:
-    """Return why a file that a person changed cannot be read; "" if it can: its content is up to that person."""
+    """Return why an edited file cannot be read; "" if it can, because its content is up to the user."""
     try:
         FORMATS[name].try_reading(path, image.stored)
     except UNREADABLE as error:
@@ -170,7 +170,7 @@ def _check_links(image: RunImage, report: Report) -> None:
         if relative is not None:
             path = actual_path(image.context.output, str(relative))
             if not path.exists():
-                report.problems.append(Problem(path, "it leads to no file" if path.is_symlink() else "missing"))
+                report.problems.append(Problem(path, "broken link" if path.is_symlink() else "missing"))
 
 
 def _check_input(path: Path | None, image: RunImage, report: Report) -> None:

@@ -1,6 +1,6 @@
-"""Check the records of the images of a run: all are present, belong to the run, and agree with its vocabulary.
+"""Check the image records of a run: they must be complete, belong to the run, and match its vocabulary.
 
-The database is the record; manifest.jsonl is compared with what was exported to it.
+The records are read from the database; manifest.jsonl is compared with its last export.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from tipsseg.types import printable_path
 from tipsseg.util.files import TEMPORARY_PREFIX
 from tipsseg.util.json_values import short
 
-_RUN_AGAIN = "run the command that labelled the images again"
-_ONE_NAME = "label into another folder, in which it has one name"
+_RUN_AGAIN = "run the original command again"
+_ONE_NAME = "label it into another folder, under one name"
 
 
 def check_records(run: Run) -> Iterator[Problem]:
-    """Yield the faults of the records as a whole, from which images may be missing."""
+    """Yield the faults of the records as a whole, for example missing images."""
     records, path = run.records, run.state / MANIFEST_FILE
     labelled = 0 if run.info.ended is None else run.info.images
     if records.unreadable:
         yield Problem(path, f"{records.unreadable}; {_RUN_AGAIN}, which writes the line again, or labels the image")
     elif len(records) < labelled:
-        what = f"it has {len(records)} images, where {RUN_FILE} counts {labelled}"
-        yield Problem(path, f"{what}; {_RUN_AGAIN}, which labels those that are missing")
+        what = f"it has {len(records)} images, but {RUN_FILE} counts {labelled}"
+        yield Problem(path, f"{what}; {_RUN_AGAIN}, which labels the missing ones")
     for image, first in records.same_paths():
         yield Problem(path, f"{image} and {first} are the same file, labelled under two names; {_ONE_NAME}")
 
 
 def check_export(run: Run) -> Iterator[Problem]:
-    """Yield a problem if manifest.jsonl is not what an ended run exported."""
+    """Yield a problem if manifest.jsonl differs from what a finished run exported."""
     records, path = run.records, run.state / MANIFEST_FILE
     if run.info.ended is not None and not (records.taken_over or records.broken_off or records.exported):
         what = "changed since it was written" if os.path.lexists(path) else "missing"
@@ -48,7 +48,7 @@ def check_export(run: Run) -> Iterator[Problem]:
 
 
 def check_entry(image: RunImage) -> Iterator[str]:
-    """Yield in which ways an entry does not belong to its run, or does not agree with the vocabulary and with itself."""
+    """Yield the ways in which an entry contradicts its run, the vocabulary or itself."""
     run, entry = image.run.info, image.entry
     if (shard := run.spec.shard) is not None and not shard.takes(entry.image):
         yield f"not an image of shard {shard}"
@@ -56,25 +56,25 @@ def check_entry(image: RunImage) -> Iterator[str]:
     for name in sorted(expected.keys() | entry.files.keys()):
         if entry.files.get(name) != expected.get(name):
             moves = "; tipsseg convert moves it" if entry.files.get(name) == known.get(name) else ""
-            yield f"its file in the format {name} is {short(entry.files.get(name))}, not {short(expected.get(name))}{moves}"
+            yield f"its {name} file is {short(entry.files.get(name))}, not {short(expected.get(name))}{moves}"
     for shown in entry.numbers.classes:
         if image.stored.classes.get(shown.id) != shown.name:
             yield f"class {shown.id} ({shown.name}) is not in the vocabulary"
     height, width = image.stored.size
     number = sum(image.stored.pixels.values())
     if number != height * width:
-        yield f"{number} pixels in all, where {size_text(image.stored.size)} are {height * width}"
+        yield f"{number} pixels in total, but {size_text(image.stored.size)} has {height * width}"
 
 
 def known_files(run: RunInfo, entry: ManifestEntry) -> dict[str, str]:
-    """Return the per-image files of an image: the recorded places, or the expected ones if no version uses those."""
+    """Return the per-image files of an image: the recorded paths, or the expected ones if no version uses the recorded ones."""
     files = expected_files(entry.image, entry.formats, run.spec.files)
     places = {name: FORMATS[name].possible_paths(PurePosixPath(entry.image), run.spec.files) for name in files}
     return files | {name: file for name, file in entry.files.items() if file in places.get(name, ())}
 
 
 def check_shared_files(runs: Sequence[Run]) -> Iterator[Problem]:
-    """Yield the images that would have the files of another image: their names differ in the suffix alone.
+    """Yield the images that share files with another image, because their names differ only in the suffix.
 
     Memory grows by a name per image.
     """
@@ -87,16 +87,16 @@ def check_shared_files(runs: Sequence[Run]) -> Iterator[Problem]:
             if owner != name and has_image_files(
                 set(run.records.formats_of(name)) & set(other.records.formats_of(owner))
             ):
-                yield Problem(run.state / MANIFEST_FILE, f"{name}: its files would be those of {owner} too")
+                yield Problem(run.state / MANIFEST_FILE, f"{name}: it shares its files with {owner}")
 
 
 def find_orphans(output: Path, runs: Sequence[Run], moved: Container[str]) -> Iterator[Problem]:
-    """Yield the per-image files that belong to no image, but hidden files, which programs that read masks ignore.
+    """Yield the per-image files that belong to no image, except hidden files, which programs that read masks ignore.
 
     Args:
         output: The output folder.
         runs: All runs in it.
-        moved: Files of images that are where another version or another `val_fraction` put them.
+        moved: Per-image files at the paths of another version or another `val_fraction`.
     """
     for name, form in FORMATS.items():
         if form.folder is None:
@@ -109,7 +109,7 @@ def find_orphans(output: Path, runs: Sequence[Run], moved: Container[str]) -> It
         for path in _walk(output / form.folder):
             file = printable_path(path.relative_to(output))
             if path.suffix == form.suffix and not path.name.startswith(".") and file not in files and file not in moved:
-                yield Problem(path, "no image in the manifest has this file")
+                yield Problem(path, "it belongs to no image in the manifest")
 
 
 def find_temporaries(output: Path) -> Iterator[Problem]:
@@ -117,8 +117,10 @@ def find_temporaries(output: Path) -> Iterator[Problem]:
     for folder, folders, names in os.walk(output):
         folders.sort()
         for name in sorted((*folders, *names)):
-            if name.startswith(TEMPORARY_PREFIX) and not name.startswith(FORMER_NOTES):  # no record has their content
-                yield Problem(Path(folder, name), "a process that was killed left this; remove it")
+            if name.startswith(TEMPORARY_PREFIX) and not name.startswith(
+                FORMER_NOTES
+            ):  # no record has the content of those
+                yield Problem(Path(folder, name), "left by a killed process; remove it")
         folders[:] = [name for name in folders if not name.startswith(TEMPORARY_PREFIX)]
 
 

@@ -1,4 +1,4 @@
-"""Check run.json and classes.json: find the runs of an output folder, whether they ended, and what their ids mean."""
+"""Find the runs in an output folder, and check their run.json and classes.json."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Runs:
     """The runs in an output folder.
 
     Attributes:
-        runs: The runs that can be read; `info.converting` has the formats of a conversion that has not ended.
-        problems: What is wrong with them.
-        whole: Whether all runs are present and have ended.
+        runs: The runs that can be read; `info.converting` has the formats of an unfinished conversion.
+        problems: Their faults.
+        whole: True if all runs are present and finished.
     """
 
     runs: tuple[Run, ...]
@@ -42,7 +42,7 @@ def find_runs(folder: Path, max_pixels: int, stack: ExitStack) -> Runs:
     """Open the run in an output folder, or the runs of its shards; `stack` closes them."""
     if not is_folder(folder):
         return Runs((), (Problem(folder, "not a folder" if os.path.lexists(folder) else "no such folder"),), False)
-    unfinished = Problem(folder, f"a merge into it has not ended; finish it: {finish_command(folder)}")
+    unfinished = Problem(folder, f"a merge into it is unfinished; finish it: {finish_command(folder)}")
     if is_unfinished(folder):
         return Runs((), (unfinished,), False)
     shards = shards_in(folder)
@@ -68,9 +68,9 @@ def find_runs(folder: Path, max_pixels: int, stack: ExitStack) -> Runs:
 
 
 def _open(state: Path, shard: Shard | None, max_pixels: int, stack: ExitStack) -> Run:
-    """Open a run, in whatever state it is. Raises RecordError and OutputError."""
+    """Open a run in any state. Raises RecordError if a run is in progress or its records are invalid."""
     if is_locked(state):
-        raise RecordError(state, "a run is at work there; check it once that has ended")
+        raise RecordError(state, "a run is in progress; check again when it has finished")
     info = read_record(state / RUN_FILE, "")
     check_shard(info, shard, state)
     records = stack.enter_context(closing(State(state)))
@@ -81,12 +81,12 @@ def _open(state: Path, shard: Shard | None, max_pixels: int, stack: ExitStack) -
 def _faults(run: RunInfo, first: RunInfo) -> Iterator[Problem]:
     path = run.spec.state / RUN_FILE
     if run.ended is None:
-        yield Problem(path, "the run was broken off; run the same command again")
+        yield Problem(path, "the run was interrupted; run the same command again")
     elif run.converting:
         error = broken_conversion(run.spec.output, run.converting)
         yield Problem(path, f"{error.reason}. {error.hint}")
     elif run.digest != first.digest:
-        yield Problem(path, f"labelled with other settings than {first.spec.state / RUN_FILE}")
+        yield Problem(path, f"its settings differ from {first.spec.state / RUN_FILE}")
 
 
 def check_classes(folder: Path, run: RunInfo) -> Iterator[Problem]:
@@ -113,7 +113,8 @@ def _missing_shards(place: Path, shards: Sequence[Shard]) -> Iterator[Problem]:
     counts = sorted({shard.count for shard in shards})
     if len(counts) > 1:
         yield Problem(
-            place, f"shards of {' and '.join(map(str, counts))} parts; those of one run have one number of parts"
+            place,
+            f"shards of {' and '.join(map(str, counts))} parts, but all shards of a run have the same number of parts",
         )
     elif gaps := missing_shards([shard.index for shard in shards], counts[0]):
         yield Problem(

@@ -1,4 +1,4 @@
-"""Find the images of a run, before its output folder is opened: the named ones, or those that failed before."""
+"""Find the images of a run before its output folder is opened: the given images, or those that failed before."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Images:
     """The images of a run: a tuple, or a stream.
 
     Attributes:
-        refs: A tuple, or an iterator over a list that arrives entry by entry; with inputs that already failed.
-        root: The folder that names of images are relative to.
+        refs: A tuple, or an iterator over a streamed list; both may include inputs that already failed.
+        root: The folder that image names are relative to.
     """
 
     refs: Iterable[ImageRef | Failed]
@@ -58,7 +58,7 @@ class Images:
 
 
 def check_choice(given: bool, options: ImageOptions) -> None:
-    """Raise UsageError for an impossible choice; `given` is True if there are paths or a list."""
+    """Raise UsageError for an impossible choice; `given` is True if the user gave paths or a list."""
     if given:
         return
     if not options.retry_failed:
@@ -71,9 +71,9 @@ def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     """Find the images of a run.
 
     Raises:
-        UsageError: The list is empty, or has another separator.
-        InputError: There are no images, two images would share an output file, an image is among the outputs of the run, or an
-            image is in the output folder under another name.
+        UsageError: The list is empty, or uses another separator.
+        InputError: No images were found, two images would share an output file, an image is an output of the run, or the output
+            folder has an image under another name.
     """
     if not choice.retry_failed:
         return _given(spec, choice, progress)
@@ -97,7 +97,7 @@ def found_images(
     apart: Path | None = None,
     run: RunNames | None = None,
 ) -> Found:
-    """Return the images of the paths or of the list; `inputs.find` lists the folders that are not searched. Raise InputError."""
+    """Find the images in paths or in a list; see `inputs.find` for the folders that are not searched. Raise InputError if none."""
     if entries is not None:
         return inputs.from_list(entries, output=output, apart=apart, run=run)
     return inputs.find(tuple(paths), output=output, apart=apart)
@@ -110,11 +110,11 @@ def note_inputs(progress: Progress, found: Found) -> None:
         for hint in found.skipped.hints:
             progress.note(hint)
     if found.outputs:
-        progress.note(f"Skipped folders of outputs: {', '.join(map(str, found.outputs))}.")
+        progress.note(f"Skipped output folders: {', '.join(map(str, found.outputs))}.")
 
 
 def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
-    """Return the images that the user named, or the part of the shard."""
+    """Return the images that the user gave, or the shard's part of them."""
     shard, run = spec.shard, RunNames(spec.state)
     if choice.entries is not None and choice.sample is None:
         images = islice(inputs.stream(choice.entries, output=spec.output, names=_names(spec), run=run), choice.limit)
@@ -127,14 +127,14 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     names = _names(spec)
     inputs.check_collisions(found.refs, names)
     inputs.check_not_outputs(found.refs, spec.output, names.key)
-    # Every shard reports a folder that cannot be listed, as its images may be in any shard.
+    # Every shard reports a folder that cannot be listed, because its images may be in any shard.
     refs: list[ImageRef | Failed] = [*found.refused]
     refs += [ref for ref in found.refs if shard is None or shard.takes(ref.name)]
     return Images(tuple(sorted(refs, key=lambda item: name_order(item.name))), found.root)
 
 
 def _in_run(found: Found, run: RunNames, output: Path) -> Found:
-    """Rename the images as in an earlier run, if all can be. Raise InputError if a name is taken by another image."""
+    """Rename the images as in an earlier run, if all names differ from it. Raise InputError if only some do."""
     named = [run.named(ref) for ref in found.refs]
     if any(ours == theirs for ours, theirs in zip(named, found.refs, strict=True)):
         run.check(found.refs, output)
@@ -145,7 +145,7 @@ def _in_run(found: Found, run: RunNames, output: Path) -> Found:
 
 
 def _names(spec: RunSpec) -> OutputNames:
-    """Return the names of the run's files, by the rules of the file system of its folder."""
+    """Return the register of the run's file names, for the file system of its folder."""
     return OutputNames(name_key(spec.state), spec.files.names, spec.formats)
 
 

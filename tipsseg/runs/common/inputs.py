@@ -26,10 +26,10 @@ class Found:
 
     Attributes:
         refs: The images, sorted by name, folder by folder; see `name_order`.
-        skipped: Files with the extension of another kind of file, but hidden ones.
-        root: The folder that the relative paths begin at.
-        outputs: Folders that were not searched, because they have outputs of a run, or will have them.
-        refused: Folders that cannot be listed, sorted as the images are.
+        skipped: Files without an image extension, except hidden files.
+        root: The folder that names are relative to.
+        outputs: Folders that were not searched, because they contain, or will contain, outputs of a run.
+        refused: Folders that cannot be listed, sorted like the images.
     """
 
     refs: tuple[ImageRef, ...]
@@ -44,9 +44,9 @@ def find(paths: Sequence[Path], *, output: Path | None, apart: Path | None = Non
 
     In folders, images are files with an extension that Pillow can open. Links are followed. Hidden files and folders are ignored,
     and so are the folders `output` and `apart`, and the pictures in `output` and in the output folders of other runs. A file that
-    is named twice is found once.
+    is given twice is returned once.
 
-    Relative paths begin at the folder if only one is given, else at the common parent folder of all `paths`.
+    Names are relative to the folder if `paths` is a single folder, otherwise to the common parent folder of all `paths`.
     Raises InputError for a path that does not exist, and if no image is found.
     """
     given = _examine(paths)
@@ -58,10 +58,10 @@ def find(paths: Sequence[Path], *, output: Path | None, apart: Path | None = Non
 def from_list(
     entries: Iterable[str | bytes], *, output: Path | None, apart: Path | None = None, run: RunNames | None = None
 ) -> Found:
-    """Find the images in a list with one path per entry, as `find` does but for the relative paths.
+    """Find the images in a list with one path per entry, as `find` does, except for their names.
 
-    These are the names that the images have in the resumed `run`. Other names begin at the root of that run, or at the current
-    folder. A path outside of it loses its anchor and each `..`. Blank entries, line ends and a byte order mark are ignored.
+    Images of the resumed `run` keep their names. Other names are relative to the root of that run, or to the current folder; a path
+    outside it loses its anchor and every `..`. Blank entries, line ends and a byte order mark are ignored.
     Raises InputError as `find` does.
     """
     given = _examine(Path(name) for name in clean_entries(entries))
@@ -73,13 +73,13 @@ def from_list(
 def stream(
     entries: Iterable[str | bytes], *, output: Path | None, names: OutputNames, run: RunNames | None = None
 ) -> Iterator[ImageRef | Failed]:
-    """Yield the images in a list, as `from_list` does, but each as soon as its entry is read, in the order of the list.
+    """Yield the images in a list as `from_list` finds them, in list order, each as soon as its entry is read.
 
     A folder is replaced by its images, sorted. Inputs that cannot be labelled become a Failed: invalid names, folders that cannot
-    be listed, files in folders that this run writes pictures to, and an image that would share a file with an earlier one, by
-    `names`. A path that does not exist is an ImageRef: it may exist when its turn comes, and if not, opening it fails.
+    be listed, files in folders that this run writes pictures to, and images that would share a file with an earlier one, see
+    `names`. A missing path is an ImageRef: the file may exist by the time it is opened.
 
-    Memory grows by three texts per image. Raises InputError at the end if the list had no image.
+    Memory grows by three strings per image. Raises InputError at the end if the list had no image.
     """
     root = _list_root(run)
     walker = Walker(output, None)
@@ -104,7 +104,7 @@ def stream(
 
 
 def again(refs: Iterable[ImageRef], *, output: Path | None) -> Iterator[ImageRef | Failed]:
-    """Yield the images that failed before, by the names that they had; a folder is replaced by its images."""
+    """Yield the images that failed before, under the same names; a folder is replaced by its images."""
     walker = Walker(output, None)
     for ref in refs:
         yield from walker.images(ref.path, ref.relative, is_folder(ref.path))
@@ -120,12 +120,12 @@ def check_image_root(images: Path | None) -> None:
     """Raise UsageError if the folder that replaces a run's image root is missing; None replaces nothing."""
     if images is not None and not is_folder(images):
         raise UsageError(
-            f"argument `images`={images}: no such folder", "Set it to the folder that the images' names begin at."
+            f"argument `images`={images}: no such folder", "Pass the folder that image names are relative to."
         )
 
 
 def choose(found: Found, limit: int | None, sample: int | None) -> Found:
-    """Choose images in their order: a random `sample` with a fixed seed, or the first `limit`; None chooses all."""
+    """Keep a random `sample` of the images, with a fixed seed, and the first `limit`; None keeps all."""
     refs = found.refs
     if sample is not None and sample < len(refs):
         chosen = sorted(random.Random(0).sample(range(len(refs)), sample))
@@ -134,7 +134,7 @@ def choose(found: Found, limit: int | None, sample: int | None) -> Found:
 
 
 def check_collisions(refs: Sequence[ImageRef], names: OutputNames) -> None:
-    """Raise InputError if the files of two inputs would have one name; it names the first pair and counts the others."""
+    """Raise InputError if two inputs would share output files. The message names the first pair and counts the others."""
     reasons = [reason for ref in refs if (reason := names.take(ref))]
     if reasons:
         pairs = len(reasons)
@@ -145,7 +145,7 @@ def check_collisions(refs: Sequence[ImageRef], names: OutputNames) -> None:
 def check_not_outputs(refs: Sequence[ImageRef], output: Path, key: NameKey = exact) -> None:
     """Raise InputError if an input is one of the run's own pictures, which it may overwrite.
 
-    `key` maps names that the file system of the outputs takes for one to the same text; see `file_names.name_key`.
+    `key` maps names of the same file to the same text; see `file_names.name_key`.
     """
     outputs = OutputFolders(output, key)
     for ref in refs:
@@ -171,7 +171,7 @@ def _no_images(where: str, walker: Walker) -> InputError:
         f"no images {where}{skipped}",
         " ".join(walker.skipped.hints)
         or "Folders are searched for extensions such as .jpg, .png, .tif and .webp;"
-        " a file that is named itself may have any extension.",
+        " a file given by its own path may have any extension.",
     )
 
 
@@ -185,7 +185,7 @@ def _expand(path: Path, root: Path, walker: Walker) -> Iterable[ImageRef | Faile
     try:
         folder = stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
-        if not relative.name:  # as of nothing/..
+        if not relative.name:  # for example nothing/..
             reason = "no such file"
     except (OSError, ValueError) as error:
         reason = _reason(path, error)
@@ -202,7 +202,7 @@ def _real(path: Path) -> str:
 
 
 def _examine(paths: Iterable[Path]) -> list[tuple[Path, bool]]:
-    """Return the paths, each with whether it is a folder. Raises InputError for paths that do not exist."""
+    """Return the paths, each with True if it is a folder. Raises InputError if a path does not exist."""
     given: list[tuple[Path, bool]] = []
     missing: list[str] = []
     for path in paths:
@@ -213,7 +213,7 @@ def _examine(paths: Iterable[Path]) -> list[tuple[Path, bool]]:
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: {_reason(path, error)}", PERMISSIONS) from error
     if missing:
-        more = f" (and {len(missing) - 1} more paths of the input)" if len(missing) > 1 else ""
+        more = f" (and {len(missing) - 1} more paths)" if len(missing) > 1 else ""
         raise InputError(f"{missing[0]}: no such file or folder{more}", "Check the path; patterns are not expanded.")
     return given
 
@@ -240,7 +240,7 @@ def _absolute(path: Path) -> Path:
 def _common_folder(folders: Sequence[Path]) -> Path:
     try:
         return Path(os.path.commonpath(folders))
-    except ValueError:  # no folder, or drives that have nothing in common
+    except ValueError:  # no folder, or folders on different drives
         return Path.cwd()
 
 

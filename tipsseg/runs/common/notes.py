@@ -32,7 +32,7 @@ from tipsseg.weights.sources import ModelSource
 #: The demo model, which was trained on drawn scenes only.
 _DEMO_MODEL = "tiny"
 
-#: The most names in a note.
+#: Maximum number of names in a note.
 _MAX_NAMES = 3
 
 _REMARKS: Mapping[Remark, str] = {
@@ -67,7 +67,7 @@ class ImageNotes:
     """Collect notes about the images that a run labels."""
 
     def __init__(self, model: Mapping[str, object], progress: Progress) -> None:
-        """Set up for a model; `model` as from `ModelSource.facts`."""
+        """Set up for a model; `model` is from `ModelSource.facts`."""
         self._progress = progress
         self._quality = PolygonQuality()
         self._remarks = Remarks()
@@ -81,7 +81,7 @@ class ImageNotes:
         if self._is_demo and labelled.entry.fingerprint.sha256 not in example_hashes():
             self._is_demo = False  # note this once
             self._progress.note(
-                f"The model {_DEMO_MODEL} knows only drawn scenes, such as those of examples/scenes. Do not trust its labels of "
+                f"The model {_DEMO_MODEL} knows only drawn scenes, such as those in examples/scenes. Do not trust its labels of "
                 "photographs; use argument `model`=l14."
             )
 
@@ -127,13 +127,14 @@ def note_folder(folder: OutputFolder, progress: Progress) -> None:
         progress.note(f"Kept {path} (edited by hand).")
     state = folder.state
     if state.rebuilt:
-        progress.note(f"{state.path} is damaged or of another version; rebuilt it from {MANIFEST_FILE}.")
+        progress.note(f"{state.path} is damaged or from another version; rebuilt it from {MANIFEST_FILE}.")
     if state.unreadable:
         progress.note(f"{state.folder / MANIFEST_FILE}: {state.unreadable}; images of such lines are labelled again.")
     note_moved(folder.moved, progress)
     if folder.resume.lost:
         progress.note(
-            f"{MANIFEST_FILE} lacks {pluralize(folder.resume.lost, 'image')} of {RUN_FILE}; name them to label them again."
+            f"{MANIFEST_FILE} lacks {pluralize(folder.resume.lost, 'image')} that {RUN_FILE} counts; include them to label them "
+            "again."
         )
 
 
@@ -142,13 +143,11 @@ def note_resume(resume: ResumeState, images: Images, progress: Progress) -> None
         progress.note(f"{path} is missing or was changed; {pluralize(lost, 'image')} in it must be written again.")
     root = None if resume.before is None or not len(resume.state) else resume.before.image_root
     if root is not None and root != str(images.root):
-        progress.note(
-            f"Names of images are relative to {images.root}; in the earlier run they were relative to {root}."
-        )
+        progress.note(f"Image names are relative to {images.root}; in the earlier run they were relative to {root}.")
 
 
 def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress) -> None:
-    """Note the start once the model is loaded; `counts` are of the images that needed no model."""
+    """Note the start after the model is loaded; `counts` covers the images that needed no model."""
     number = images.number
     what = "Images from a list" if number is None else pluralize(number, "image")
     before = f"; {counts.unchanged} already done" if counts.unchanged else ""
@@ -161,7 +160,7 @@ def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress
 
 
 def note_outdated(resume: ResumeState, spec: RunSpec, progress: Progress) -> None:
-    """Note formats of earlier runs or conversions that lack the images labelled again."""
+    """Note formats of earlier runs or conversions that lack relabelled images."""
     outdated = [name for name in FORMATS if name in resume.outdated]
     if not outdated:
         return
@@ -186,7 +185,8 @@ def note_edited(spec: RunSpec, counts: Counts, edited: Edited, progress: Progres
         )
     if edited.other_input:
         progress.note(
-            f"{pluralize(edited.other_input, 'edited image')} changed since; the kept labels are of the image before."
+            f"{pluralize(edited.other_input, 'image')} changed after the labels were edited; the kept labels belong to the old "
+            "image."
         )
     if never := [name for name in edited.lacking if name in model_only_formats()]:
         progress.note(
@@ -209,7 +209,7 @@ def list_counts(number: int, done: str, others: Mapping[str, int]) -> str:
 
 
 def readable_size(size: float) -> str:
-    """Return bytes in the largest fitting unit."""
+    """Return a number of bytes as text, in the largest fitting unit."""
     for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
         if size >= unit:
             return f"{size / unit:,.1f} {name}"
@@ -223,15 +223,15 @@ def note_formats(
     single = [name for name in formats if not FORMATS[name].multi_part_objects]
     if single and options.instances == "class":
         progress.note(
-            f"{' and '.join(single)} cannot hold objects of several parts; every part of a class is an object there."
+            f"{' and '.join(single)} cannot store objects of several parts, so every part of a class becomes an object."
         )
     if any(FORMATS[name].needs_thumbnail for name in formats):
         from tipsseg.util.lettering import find_undrawable
 
         if names := find_undrawable(one_line(entry.name) for entry in classes):
             progress.note(
-                f"No installed font has all letters of {join_first(names, _MAX_NAMES)}; overlays replace letters by ?, or names by "
-                "numbers. Install a font that has them, such as Noto Sans CJK for Chinese."
+                f"No installed font has all letters of {join_first(names, _MAX_NAMES)}; overlays replace letters with ?, or names "
+                "with numbers. Install a font that has them, such as Noto Sans CJK for Chinese."
             )
 
 
@@ -241,7 +241,7 @@ def note_moved(number: int, progress: Progress) -> None:
 
 
 def note_division(formats: Iterable[str], state: State, options: FileOptions, progress: Progress) -> None:
-    """Note the sizes of the training and the validation split, or that they are the same images."""
+    """Note the sizes of the training and the validation split, or that both have the same images."""
     for name in formats:
         images = state.holding(name) if FORMATS[name].splits_train_val else []
         parts = Counter(FORMATS[name].split(PurePosixPath(image), options) for image in images)

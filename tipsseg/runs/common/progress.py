@@ -1,6 +1,6 @@
 """Print results on stdout, and progress on stderr: a bar on a terminal, otherwise a line now and then.
 
-This module alone passes text for people through `printable`; paths on stdout are bytes, for programs.
+Only this module passes text for people through `printable`; paths on stdout are bytes, for programs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LINE_EVERY = 30.0
 #: The remaining time is printed only after this many images and seconds, counted from the first image, which waits for the model.
 _MIN_IMAGES, _MIN_SECONDS = 8, 5.0
 
-#: A bar without tqdm's estimate of the remaining time, which is hours while the model loads.
+#: A bar without tqdm's estimate of the remaining time, which would be hours while the model loads.
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"
 
 
@@ -124,7 +124,7 @@ class Progress:
             self.note(line)
 
     def head(self, line: str) -> None:
-        """Set the line to print before the first note. If a run is refused, there is no note, and nothing is printed."""
+        """Set the line to print before the first note. A refused run has no notes, and prints nothing."""
         self._head = line
 
     def note(self, line: str) -> None:
@@ -148,7 +148,7 @@ class Progress:
             self.path(path)
 
     def path(self, path: Path) -> None:
-        """Print a path on stdout, also without `results`."""
+        """Print a path on stdout, even if `results` is False."""
         with self._without_bar(sys.stdout.isatty()):
             print_path(path, null=self._null)
 
@@ -195,15 +195,15 @@ class Silence(Progress):
 
 
 def print_path(path: Path, *, null: bool = False) -> None:
-    """Print a path on stdout as bytes, as names need not be valid in the terminal's encoding. Raise OutputError.
+    """Print a path on stdout as bytes, because names may be invalid in the terminal's encoding. Raise OutputError if this fails.
 
-    `null` ends the path with NUL, as a name may contain line ends.
+    `null` ends the path with NUL, because a name may contain line ends.
     """
     _print(os.fsencode(path) + (b"\0" if null else b"\n"))
 
 
 def print_text(text: str) -> None:
-    """Print `printable` lines on stdout, in UTF-8 regardless of the terminal's encoding. Raise OutputError."""
+    """Print `printable` lines on stdout, in UTF-8 regardless of the terminal's encoding. Raise OutputError if this fails."""
     _print(printable_lines(text).encode())
 
 

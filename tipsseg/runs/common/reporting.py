@@ -22,7 +22,7 @@ from tipsseg.util.printable import pluralize
 
 
 class Done(Protocol):
-    """The result of an image with labels: Labelled, Unchanged or Converted."""
+    """The result of a labelled image: Labelled, Unchanged or Converted."""
 
     @property
     def ref(self) -> ImageRef: ...
@@ -44,7 +44,7 @@ class Reporter(Generic[_Result]):
     def __init__(
         self, progress: Progress, record: Callable[[_Result], Mapping[str, Path]], *, jsonl: bool = False
     ) -> None:
-        """Set up.
+        """Set up the reporter.
 
         Args:
             progress: Prints the results.

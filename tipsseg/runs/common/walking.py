@@ -20,18 +20,18 @@ from tipsseg.store.shards import SHARDS_FOLDER, shards_in
 from tipsseg.types import ImageRef, name_order
 from tipsseg.util.files import describe_error
 
-#: A file in each folder that `tipsseg report` wrote; such a folder is not searched.
+#: The file that marks a folder written by `tipsseg report`; such a folder is not searched.
 REPORT_FILE = "report.json"
 
 PERMISSIONS = "Check the path and its permissions."
 
 
 class Walker:
-    """Turns paths into images, each file once.
+    """Turn paths into images, each file once.
 
     Attributes:
-        skipped: Files in folders that have the extension of another kind of file.
-        outputs: Folders that were not searched, because they have outputs of a run, or will have them.
+        skipped: Files without an image extension, in folders.
+        outputs: Folders that were not searched, because they contain, or will contain, outputs of a run.
     """
 
     def __init__(self, output: Path | None, apart: Path | None) -> None:
@@ -44,7 +44,7 @@ class Walker:
         self._files: set[str] = set()
 
     def images(self, path: Path, relative: PurePosixPath, folder: bool) -> list[ImageRef | Failed]:
-        """Return a file, or the images of a folder, sorted, by names that begin with `relative`; each image once."""
+        """Return a file, or a folder's images sorted by name, with names that begin with `relative`; each image once."""
         if folder:
             return sorted(self._walk(path, relative), key=by_name)
         return [ImageRef(path, relative)] if self.is_new(os.path.realpath(path)) else []
@@ -101,7 +101,7 @@ class Walker:
 
 
 def is_output(folder: Path) -> bool:
-    """Return True if a run of tipsseg, or a shard of one, wrote into a folder."""
+    """Return True if a run of tipsseg, or a shard, wrote into a folder."""
     shards: list[Shard] = []
     with suppress(InputError):  # reported when the folder is searched for images
         shards = shards_in(folder)
@@ -118,7 +118,7 @@ class OutputFolders:
         self._starts = [key(os.path.join(os.path.realpath(folder), "")) for folder in self._folders]  # noqa: PTH118
 
     def conflict_with(self, path: Path) -> str:
-        """Return what is wrong with an input in one of these folders; "" for other inputs."""
+        """Return the reason to refuse an input in one of these folders; "" for other inputs."""
         real = self._key(os.path.realpath(path))
         for folder, start in zip(self._folders, self._starts, strict=True):
             if real.startswith(start):

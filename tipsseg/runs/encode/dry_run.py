@@ -1,4 +1,4 @@
-"""A dry run of `tipsseg encode`: list the images to encode, and compute the disk space of their features. No torch."""
+"""A dry run of `tipsseg encode`: list the images to encode, and compute the disk space of their features, without torch."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def dry_run(info: RunInfo, images: Images, progress: Progress) -> int:
 
 
 def _stored_sides(spec: RunSpec, own: int, path: Path) -> set[int]:
-    """Return the short sides of the run that the store has for an image; `own` is the short side of scale 1."""
+    """Return the run's short sides at which the store has features of an image; `own` is the short side of scale 1."""
     sha256 = content_digest(path)
     paths = {
         side: feature_path(spec.output, sha256, None if side == own else side)

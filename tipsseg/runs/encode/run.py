@@ -67,7 +67,7 @@ class EncodeRun:
         """Yield the result of every image after its features are stored. Call this once. A bad image is a Failed.
 
         Raises:
-            TipssegError: An error ends the run.
+            TipssegError: The run cannot continue.
         """
         from tipsseg.runs.encode.task import EncodeTask
         from tipsseg.runs.engine.loading import load_for
@@ -75,7 +75,7 @@ class EncodeRun:
 
         spec, progress = self._info.spec, self._progress
         refs = iter(self._images.refs)
-        first = list(islice(refs, 1))  # raises for a list without images before the store is created
+        first = list(islice(refs, 1))  # an empty list raises before the store is created
         loaded = load_for(self._info, progress.note, quiet=self._quiet)
         task = EncodeTask(loaded)
         number, info = self._images.number, loaded.info
@@ -86,7 +86,7 @@ class EncodeRun:
         )
         began = time.monotonic()
         with ExitStack() as stack:
-            # One run at a time owns the records; any number of runs may add features.
+            # Only one run at a time owns the records, but any number of runs may add features.
             lock = FolderLock(spec.state)
             stack.callback(lock.give_back)
             if lock.left_over:

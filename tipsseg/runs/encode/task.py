@@ -12,7 +12,7 @@ from tipsseg.store.results import Encoded
 
 
 class EncodeTask:
-    """Store the features of images; read only the headers of features that the store has.
+    """Store image features; read only the headers of features that are already stored.
 
     Attributes:
         source: Computes and stores features.

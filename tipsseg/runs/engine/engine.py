@@ -20,17 +20,17 @@ class Engine(Protocol):
 
         Args:
             context: The settings of the run for the writers.
-            images: The first images, to choose the device "auto" by, see `load_for`.
+            images: The first images, which help to choose the device if it is "auto"; see `load_for`.
 
         Raises:
-            TipssegError: The run cannot go on.
+            TipssegError: The run cannot continue.
         """
 
     def batch_size(self) -> int | None:
         """Return the number of windows in a batch, which shrinks if memory is short; None if unknown."""
 
     def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
-        """Yield the result of each image, in the order of `items`. Raises TipssegError if the run cannot go on."""
+        """Yield the result of each image, in the order of `items`. Raises TipssegError if the run cannot continue."""
 
 
 class LocalEngine:

@@ -49,7 +49,7 @@ class LabelTask:
         store: FeatureStore | None = None,
         digests: Digests | None = None,
     ) -> None:
-        """Set up the task. `digest` identifies all settings that affect labels; None as `store` encodes all images."""
+        """Set up the task. `digest` identifies all settings that affect labels. If `store` is None, all images are encoded."""
         backbone = labeller.backbone
         on_device = None if backbone.device_name == "cpu" else find_features(backbone.device)
         self.source: FeatureSource[Patches] = FeatureSource(
@@ -75,7 +75,7 @@ class LabelTask:
     def finish(self, loaded: Loaded[Patches], scored: Scored) -> Labelled:
         """Label an image and write its files under temporary names. Thread-safe.
 
-        Raises ImageError if this image fails, other errors if the run cannot go on.
+        Raises ImageError if this image fails, other errors if the run cannot continue.
         """
         began = time.monotonic()
         with self.alone(loaded):
@@ -87,7 +87,6 @@ class LabelTask:
         return self.source.alone(max(finest.size, finest.plan.size, key=prod))
 
     def label(self, loaded: Loaded[Patches], scored: Scored) -> LabelMap:
-        """Return the labels of an image."""
         return self.labeller.assign(scored, loaded.picture.prepared.scales[-1].resized)
 
     def write(self, loaded: Loaded[Patches], label_map: LabelMap, began: float) -> Labelled:

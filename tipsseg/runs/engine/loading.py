@@ -23,7 +23,7 @@ from tipsseg.weights.sources import file_hashes, find_model
 
 Note = Callable[[str], None]
 
-#: The number of images to look up in a feature store, to guess if it has the features of all images.
+#: The number of images to look up in a feature store, to guess whether it has the features of all images.
 _LOOKED_UP = 32
 
 
@@ -36,7 +36,7 @@ class LoadedModel:
         view: The sizes and windows at which the model sees images.
         info: The run, with its device and dtype.
         store: The feature store to read and extend; None if features are not stored.
-        digests: Known hashes of images.
+        digests: Known image hashes.
     """
 
     model: Model
@@ -53,10 +53,10 @@ def load_for(info: RunInfo, note: Note | None, *, quiet: bool, images: Sequence[
         info: The run.
         note: Prints notes.
         quiet: Hide the progress of a download.
-        images: The first images. If the store has their features, device "auto" is the CPU, because there is nothing to encode.
+        images: The first images. If the store has their features, device "auto" becomes the CPU, because nothing needs encoding.
 
     Raises:
-        TipssegError: The run cannot go on.
+        TipssegError: The run cannot continue.
     """
     spec, digests = info.spec, Digests()
     if (
@@ -127,5 +127,5 @@ def check_device(spec: ComputeOptions, dtype: str) -> None:
         raise DeviceError(
             error.device,
             f"the run in the output folder uses {dtype}, but {error.message}",
-            "Resume on a machine with that device, or choose another output folder with argument `output`.",
+            "Resume on a device that supports this dtype, or choose another output folder with argument `output`.",
         ) from error

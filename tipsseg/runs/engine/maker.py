@@ -9,7 +9,7 @@ from tipsseg.options.run import EngineOptions
 from tipsseg.runs.engine.engine import Engine, LocalEngine
 from tipsseg.store.spec import RunInfo
 
-#: A function of a run, a function that prints notes, and the option `quiet`.
+#: A function that makes an engine from a run, a function that prints notes, and the option `quiet`.
 EngineMaker = Callable[[RunInfo, Callable[[str], None], bool], AbstractContextManager[Engine]]
 
 

@@ -1,4 +1,4 @@
-"""The actor of the Ray engine: it labels batches of images on a machine of the cluster."""
+"""The actor of the Ray engine: it labels batches of images on a cluster machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tipsseg.types import ImageRef
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The settings of all actors.
+    """The settings that all actors share.
 
     Attributes:
         info: The run.

@@ -38,16 +38,16 @@ from tipsseg.util.files import clean_up_below
 from tipsseg.util.printable import first_line
 from tipsseg.util.threads import Feeder
 
-#: The most images in a batch for an actor.
+#: Maximum number of images in a batch.
 _BATCH = 16
 
-#: Batches in the queue of an actor, which never waits for the next one.
+#: Batches queued per actor, so that it never waits for the next one.
 _AHEAD = 2
 
-#: The most batches per actor between the oldest unfinished image and the newest one.
+#: Maximum number of batches per actor between the oldest unfinished image and the newest one.
 _WINDOW = 4
 
-#: The number of actor deaths over the same images, or while loading the model, that ends the run.
+#: The number of actor deaths on the same images, or while loading the model, that ends the run.
 _DEATHS = 4
 
 #: Seconds to wait for actors to end.
@@ -156,7 +156,7 @@ class RayEngine:
             feed.stop()
             if not finished or self._any_died:
                 self._end_actors()
-                # Actors that were ended may leave temporary files.
+                # Killed actors may leave temporary files.
                 clean_up_below((self._context.output / folder for folder in image_folders()), self._context.owner)
 
     def _begin(self, item: Left | BaseException) -> Future[ImageResult]:
@@ -194,7 +194,7 @@ class RayEngine:
                     worker.tasks.append(_Task(answer, images))
 
     def _collect(self) -> None:
-        """Handle the answers of finished calls. Raises TipssegError if the run cannot go on."""
+        """Handle the answers of finished calls. Raises TipssegError if the run cannot continue."""
         from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
 
         for number, worker in enumerate(self._workers):
@@ -295,7 +295,7 @@ class _Messages:
         self._ended = False
 
     def end(self) -> None:
-        """Drop all text from now on: Ray only complains about ended actors."""
+        """Drop all text from now on: Ray only complains about killed actors."""
         self._ended = True
 
     def write(self, text: str) -> int:
@@ -310,7 +310,7 @@ class _Messages:
 
 @contextmanager
 def _connect() -> Iterator[bool]:
-    """Connect to Ray. Yields True if this started Ray."""
+    """Connect to Ray. Yields True if this call started Ray."""
     import ray
 
     if ray.is_initialized():  # by a program that imports tipsseg

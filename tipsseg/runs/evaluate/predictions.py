@@ -37,7 +37,7 @@ def masks_folder(folder: Path) -> Path:
     if not is_folder(folder):
         raise InputError(f"{folder}: {'not a folder' if is_file(folder) else 'no such folder'}", _PRED)
     if is_unfinished(folder):
-        raise InputError(f"{folder}: a merge into it has not ended", f"Finish it first: {finish_command(folder)}")
+        raise InputError(f"{folder}: a merge into it is unfinished", f"Finish it first: {finish_command(folder)}")
     if not (folder / RUN_FILE).is_file() and not shards_in(folder):
         return folder
     if (inner := folder / _MASKS).is_dir():

@@ -59,7 +59,7 @@ class Estimate:
 
 
 def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool) -> int:
-    """Print the images to label, and note the numbers. Raise the errors of a run.
+    """Print the images to label, and note their numbers. Raise the errors that a run would raise.
 
     Args:
         info: The run, from `plan_run`.
@@ -81,7 +81,7 @@ def dry_run(info: RunInfo, images: Images, progress: Progress, *, measure: bool)
                 refuse_other_ids(resume, images.known)
                 images = refuse_unfit(resume, images)
             refuse_in_the_way(resume, images.known)
-        except OutputError as refusal:  # list the images all the same
+        except OutputError as refusal:  # list the images anyway
             progress.note(f"The run would stop: {refusal.message}" + (f" ({refusal.hint})" if refusal.hint else ""))
         for item in images.refs if spec.overwrite else as_items(images.refs, resume):
             match item:
@@ -140,7 +140,7 @@ def _windows(info: RunInfo, sizes: Sequence[tuple[int, int]]) -> str:
 
 
 def estimate(info: RunInfo, todo: list[ImageRef]) -> Estimate | None:
-    """Estimate the cost of an image by labelling a few into a temporary folder; None if all fail. Raise TipssegError."""
+    """Estimate the cost of an image by labelling a few into a temporary folder; None if all fail."""
     step = max(1, len(todo) // _SAMPLE)
     refs = todo[::step][:_SAMPLE]
     began = time.monotonic()
@@ -175,7 +175,7 @@ def estimate(info: RunInfo, todo: list[ImageRef]) -> Estimate | None:
 
 
 def _trial_store(store: Path, refs: Sequence[ImageRef], folder: Path) -> Path:
-    """Copy the features of these images into a temporary store, so that the real store does not change. Raise OSError."""
+    """Copy the features of these images into a temporary store, so that the real store does not change."""
     if os.path.lexists(store / STORE_FILE):
         folder.mkdir()
         shutil.copyfile(store / STORE_FILE, folder / STORE_FILE)
@@ -189,5 +189,5 @@ def _trial_store(store: Path, refs: Sequence[ImageRef], folder: Path) -> Path:
 
 
 def _sizes(store: Path) -> dict[Path, int]:
-    """Return the bytes of every feature file."""
+    """Return the size of every feature file in bytes."""
     return {path: path.stat().st_size for path in list_files(store)}

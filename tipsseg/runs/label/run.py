@@ -72,12 +72,12 @@ class LabelRun:
         self._reporter: Reporter[ImageResult] = Reporter(progress, self._record, jsonl=jsonl)
 
     def results(self) -> Generator[ImageResult, None, None]:
-        """Yield the result of every image after its files are in place and recorded. Call this once.
+        """Yield the result of every image once its files are in place and recorded. Call this once.
 
         A bad image is a Failed. Close the generator to stop early; another run resumes.
 
         Raises:
-            TipssegError: An error ends the run.
+            TipssegError: The run cannot continue.
         """
         with OutputFolder(self._info, self._images.known) as self._folder:
             self._images = refuse_unfit(self._folder.resume, self._images)
@@ -119,7 +119,7 @@ class LabelRun:
         self._end(batch_size, began)
 
     def _begin(self, first: ImageRef | None) -> None:
-        """Load the model and write the first records; without a model if no image needs it and the folder has its facts."""
+        """Load the model and write the first records. Skip the model if no image needs it and run.json has its facts."""
         folder, images = self._folder, self._images
         before = folder.resume.before if folder.resume.of_the_same and len(folder.state) else None
         if first is not None or before is None or before.vocabulary is None:
@@ -186,7 +186,7 @@ class LabelRun:
 
 
 def run_label(info: RunInfo, images: Images, engine: Engine, progress: Progress, *, jsonl: bool = False) -> Counts:
-    """Run a LabelRun to its end, and return its counts. Raise TipssegError for an error that ends the run."""
+    """Run a LabelRun to the end and return its counts. Raise TipssegError if the run cannot continue."""
     run = LabelRun(info, images, engine, progress, jsonl=jsonl)
     try:
         with closing(run.results()) as results:
@@ -202,7 +202,7 @@ def run_label(info: RunInfo, images: Images, engine: Engine, progress: Progress,
 def refuse_unfit(resume: ResumeState, images: Images) -> Images:
     """Return the images; a stream becomes a tuple if the checks need all images.
 
-    Raise OutputError, see `refuse_mixture` and `refuse_convertible`.
+    Raise OutputError as `refuse_mixture` and `refuse_convertible` do.
     """
     if not resume.mixed and not resume.lacks_formats:
         return images
@@ -221,7 +221,7 @@ def as_items(refs: Iterable[ImageRef | Failed], resume: ResumeState) -> Iterator
 
 
 def begin(engine: Engine, images: Images, folder: OutputFolder, first: ImageRef | None = None) -> RunInfo:
-    """Load the model, write the first records, and return the facts of the run. Raise TipssegError.
+    """Load the model, write the first records, and return the facts of the run. Raise TipssegError if the run cannot continue.
 
     `first` is the first image to label, if any.
     """

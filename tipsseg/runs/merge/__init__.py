@@ -1,1 +1,1 @@
-"""The command `tipsseg merge`."""
+"""`tipsseg merge`: join runs or shards into one output folder."""

@@ -1,15 +1,15 @@
-"""`tipsseg merge`: join several runs, or all shards of a run, in one output folder.
+"""`tipsseg merge`: join several runs, or all shards of a run, into one output folder.
 
-The target is a new folder, or the one folder that has all shards. A merge has five steps, and may be killed anywhere:
+The target is a new folder, or the one folder that has all shards. A merge has five steps, and may be killed at any point:
 
     1  mark the target with a hidden file (store.lock)
-    2  copy the files of images into a new folder; files of shards in the target are in place
+    2  copy per-image files into a new folder; those of shards in the target are already in place
     3  write the records, run.json last (records)
     4  remove the shards
     5  remove the hidden file
 
-The same command resumes it. Without run.json it starts over, because the runs have lost nothing, but skips copied files. With
-run.json it does the last two steps.
+The same command resumes a killed merge. If the target has a run.json, only the last two steps remain. Otherwise the merge starts
+over, which is safe because the runs to join are intact, and skips files that are already copied.
 """
 
 from __future__ import annotations
@@ -56,29 +56,29 @@ _SHARD_TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}[0-9]+-of-[0-9]+-"
 
 
 def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> None:
-    """Join the runs of output folders in `target`: a new folder, or the only one of `folders` if it has shards.
+    """Join the runs in output folders into `target`: a new folder, or the only one of `folders` if it has shards.
 
-    Files of images are copied into a new folder; shards in `target` become a whole run. A second call resumes a killed merge.
-    Memory grows by a name per image.
+    Per-image files are copied into a new folder; shards in `target` become a whole run. Another call resumes a killed merge. Memory
+    grows by a name per image.
 
     Args:
-        folders: Output folders of `tipsseg label`, each with a whole run or with shards.
+        folders: Output folders of `tipsseg label`, each with a whole run or shards.
         target: The folder of the joined run.
-        progress: Shows the progress, notes and results.
+        progress: Prints progress, notes and results.
 
     Raises:
-        UsageError: A folder is named twice.
+        UsageError: A folder is given twice.
         InputError: The runs cannot be joined.
         OutputError: The target cannot be written, or has other files in the way.
     """
     for number, folder in enumerate(folders):
         if any(_same(folder, other) for other in folders[:number]):
-            raise UsageError(f"{folder} is named twice", "Name each output folder once.")
+            raise UsageError(f"{folder} is given twice", "Pass each output folder once.")
     check_folder(target)
     lock = FolderLock(target)
     try:
         if _settle(target):
-            progress.note(f"The merge into {target} that had not ended is finished.")
+            progress.note(f"Finished the interrupted merge into {target}.")
         clean_up_below((target / folder for folder in image_folders()), OWNER)
         named = [target if _same(folder, target) else folder for folder in folders]
         refuse_another(named, target)
@@ -86,10 +86,10 @@ def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> 
             runs = [run for folder in named for run in stack.enter_context(open_runs(folder, own=target))]
             told = _merge(named, _in_order(runs), target, progress)
         if told:
-            _finish(target)  # whose files are closed by now
+            _finish(target)  # the runs in the target are closed by now
             progress.end()
         progress.results([*run_paths(target, runs[0].formats), target / CLASSES_FILE])
-        for line in told or [f"Nothing to join: all of it is in {target} already."]:
+        for line in told or [f"Nothing to join: {target} already has all images."]:
             progress.note(line)
     except KeyboardInterrupt as interrupt:
         interrupt.add_note("run the same command to resume")
@@ -99,7 +99,7 @@ def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> 
 
 
 def _merge(folders: Sequence[Path], runs: Sequence[Run], target: Path, progress: Progress) -> list[str]:
-    """Join runs, but keep the shards; return the notes on the result, none if the target has all images already."""
+    """Join runs but keep the shards. Return lines about the result, or an empty list if the target already has all images."""
     refuse_broken_off(runs)
     if _holds_all(target, runs):
         return []
@@ -114,7 +114,7 @@ def _merge(folders: Sequence[Path], runs: Sequence[Run], target: Path, progress:
         for line in notes(runs):
             progress.note(line)
         what = f"{pluralize(number, 'image')} of {_counted_runs(runs)}"
-        progress.begin(f"{what} to be joined.", number)
+        progress.begin(f"Joining {what}.", number)
         _clean_up(target)
         begin_merge(target, folders)
         try:
@@ -125,7 +125,7 @@ def _merge(folders: Sequence[Path], runs: Sequence[Run], target: Path, progress:
             _undo(context)
             raise
     told = [f"{pluralize(failed, 'image')} failed, see {target / ERRORS_FILE}"] if failed else []
-    return [*told, f"{what} joined, into {target}"]
+    return [*told, f"Joined {what} into {target}"]
 
 
 def _refuse_changed(runs: Sequence[Run], target: Path) -> None:
@@ -136,15 +136,13 @@ def _refuse_changed(runs: Sequence[Run], target: Path) -> None:
     if runs[0].output == target:
         with open_shards(target) as shards:
             if not _holds_all(target, shards):
-                raise RecordError(
-                    target, "its shards were changed while they were joined", "Run the same command again."
-                )
+                raise RecordError(target, "its shards changed during the merge", "Run the same command again.")
 
 
 def _undo(context: RunContext) -> None:
-    """Remove the records that were written before an error; copied files of images stay."""
+    """Remove the records that were written before an error; copied per-image files stay."""
     target, ownership = context.output, context.ownership
-    with suppress(OutputError):  # the rest is removed as after a killed merge
+    with suppress(OutputError):  # the next merge removes the rest
         remove_file(target / RUN_FILE)
         copied = () if shards_in(target) else (target / CLASSES_FILE,)
         for path in (*copied, *run_paths(target, tuple(FORMATS))):
@@ -157,16 +155,16 @@ def _undo(context: RunContext) -> None:
 
 
 def _settle(target: Path) -> bool:
-    """Finish a merge into `target` that was killed after it wrote run.json; return True if there was one.
+    """Finish a merge into `target` that was killed after it wrote run.json; return True if it is finished now.
 
-    If the shards have changed since they were joined, remove run.json instead, so that they are joined again. Raises OutputError.
+    If the shards have changed since they were joined, remove run.json instead, so that they are joined again.
     """
     if not (is_begun(target) and is_file(target / RUN_FILE)):
         return False
     try:
         with open_shards(target) as shards:
             whole = _holds_all(target, shards)
-    except InputError:  # a run is at work in one, or was broken off
+    except InputError:  # the run of a shard is in progress or was interrupted
         whole = False
     if whole:
         _finish(target)
@@ -176,16 +174,16 @@ def _settle(target: Path) -> bool:
 
 
 def _finish(target: Path) -> None:
-    """Remove the shards, then the mark of the merge. If it is killed, a second call resumes it.
+    """Remove the shards, then the mark of the merge. Another call resumes this if it is killed.
 
-    Raises OutputError, also for files of others among the shards.
+    Raises OutputError if other files are among the shards, or removal fails.
     """
     if shards_in(target):
         for path in orphans_in_shards(target):
             raise orphan_error(path)
         try:
             _sync(target)
-            # Rename them first, so that nobody reads a part of the shards as all of them.
+            # Rename the folder first, so that no process takes the remaining shards for all of them.
             (target / SHARDS_FOLDER).rename(target / f"{TEMPORARY_PREFIX}{OWNER}{secrets.token_hex(8)}")
         except OSError as error:
             raise output_error(target, error) from error
@@ -197,7 +195,7 @@ def _finish(target: Path) -> None:
 
 
 def _sync(target: Path) -> None:
-    """Wait until the records are on the disk, before the shards are removed. Raises OSError."""
+    """Sync the records to disk before the shards are removed. Raises OSError if syncing fails."""
     records = (target / name for name in (STATE_FILE, RUN_FILE, MANIFEST_FILE, ERRORS_FILE))
     for path in (*records, *run_paths(target, tuple(FORMATS))):
         if is_file(path):
@@ -206,7 +204,7 @@ def _sync(target: Path) -> None:
 
 
 def _clean_up(target: Path) -> None:
-    """Remove temporary files from `target`, but those of shards, which may be at work. Raises OutputError."""
+    """Remove temporary files from `target`, except those of shards, whose runs may be in progress."""
     try:
         for name in os.listdir(target):  # noqa: PTH208  names are enough
             path = target / name
@@ -222,7 +220,7 @@ def _clean_up(target: Path) -> None:
 
 
 def _in_order(runs: Sequence[Run]) -> list[Run]:
-    """Sort shards by their number, whatever the order of their folders; leave whole runs as they were named."""
+    """Sort shards by number; leave whole runs in the given order."""
     return sorted(runs, key=lambda run: (run.shard.count, run.shard.index) if run.shard else (0, 0))
 
 

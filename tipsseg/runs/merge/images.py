@@ -1,4 +1,4 @@
-"""Copy the files of images into the target of a merge, without replacing other files."""
+"""Copy per-image files into the target of a merge, without replacing other files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tipsseg.util.record_paths import actual_path
 
 
 def copy_image_files(image: RunImage, target: Path, ownership: Ownership) -> None:
-    """Copy the files of an image, but those that are copied already. Raises InputError and OutputError."""
+    """Copy an image's files, except those already copied. Raises InputError if a file cannot be read, or OutputError if written."""
     ref = ImageRef(Path(), PurePosixPath(image.entry.image))
     links = set(_links(image))
     for path, place in places(image, target):
@@ -38,7 +38,7 @@ def copy_image_files(image: RunImage, target: Path, ownership: Ownership) -> Non
 
 
 def is_copied(path: Path, place: Path) -> bool:
-    """Return True if a file of an image was copied to its place. Raises OutputError if another file is in the way."""
+    """Return True if a file was already copied to `place`. Raises OutputError if another file is in the way."""
     if not os.path.lexists(place):
         return False
     if not _is_same(path, place):
@@ -47,10 +47,10 @@ def is_copied(path: Path, place: Path) -> bool:
 
 
 def places(image: RunImage, target: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield the files of an image, each with its place in `target`; none if the run is in the target."""
+    """Yield an image's files with their paths in `target`; nothing if the run is in the target."""
     output = image.context.output
     if output != target:
-        # A link to an image that was removed is not copied.
+        # Skip links to images that were removed.
         for path in (*(path for path in _links(image) if path.exists()), *files(image)):
             yield path, target / path.relative_to(output)
 
@@ -65,10 +65,10 @@ def _links(image: RunImage) -> list[Path]:
 
 
 def orphan_error(path: Path) -> OutputError:
-    """Return the error for a file that would be replaced or removed, and does not belong to the runs."""
+    """Return the error for a file that would be replaced or removed but does not belong to the runs."""
     return OutputError(
         path,
-        "it does not belong to the runs that are joined",
+        "it does not belong to the runs to join",
         "Move it away, or merge into another folder with argument `target`.",
     )
 

@@ -1,4 +1,4 @@
-"""Write the records of joined runs: the database and its exports, classes.json, the files of formats for the whole run."""
+"""Write the records of joined runs: the database and its exports, classes.json, and the files for the whole run."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tipsseg.store.writing import RunContext, write_run_files
 from tipsseg.util.files import describe_error, read_regular
 from tipsseg.util.ownership import Ownership
 
-#: Prefix of the temporary names of a merge: shards that are at work in the target have temporary files too.
+#: Prefix of a merge's temporary files, to tell them from those of shard runs in the target.
 OWNER = "merge-"
 
 
 def merged_run(runs: Sequence[Run], target: Path) -> RunInfo:
-    """Return the joined run: the first run as a whole run in `target`, with the counts of all."""
+    """Return the joined run: the first run as a whole run in `target`, with the summed counts of all runs."""
     infos = [run.info for run in runs]
     return replace(
         infos[0],
@@ -45,7 +45,7 @@ def merged_run(runs: Sequence[Run], target: Path) -> RunInfo:
 
 
 def notes(runs: Sequence[Run]) -> Iterator[str]:
-    """Yield a line for each difference between the runs that does not prevent joining them."""
+    """Yield a line for each harmless difference between the runs."""
     first = runs[0]
     settings = [_settings(run.info) for run in runs]
     for name in dict.fromkeys(name for each in settings for name in each):
@@ -53,15 +53,15 @@ def notes(runs: Sequence[Run]) -> Iterator[str]:
         other = next((number for number, value in enumerate(values) if value != values[0]), None)
         if other is not None:
             yield (
-                f"Not all was labelled with the same {name}: "
+                f"The runs differ in {name}: "
                 f"{_text(values[0])} in {first.state}, {_text(values[other])} in {runs[other].state}."
             )
     if not _one_root(runs):
-        yield "Not all images are from one folder, so `image_root` in run.json is null."
+        yield "The images are from several folders, so `image_root` in run.json is null."
 
 
 def write_all(runs: Sequence[Run], info: RunInfo, context: RunContext, records: State, progress: Progress) -> int:
-    """Copy the files of images, and write all records, run.json last; return the number of failed images.
+    """Copy per-image files and write all records, run.json last. Return the number of failed images.
 
     Args:
         runs: The runs.
@@ -75,7 +75,7 @@ def write_all(runs: Sequence[Run], info: RunInfo, context: RunContext, records: 
         OutputError: A file cannot be written.
     """
     totals = TotalsSum(context.classes)
-    # Without notes: copied files may be a person's work, which no later run may replace.
+    # Record no pending files: copied files may be hand-edited, and later runs must not replace those.
     copies = Ownership(context.output, OWNER)
 
     def joined() -> Iterator[tuple[ManifestEntry, Mapping[str, Rows]]]:
@@ -90,7 +90,7 @@ def write_all(runs: Sequence[Run], info: RunInfo, context: RunContext, records: 
         if run.output == context.output and (left := run.records.ahead()):
             records.note_ahead(left)
     for name in FORMATS:
-        # Images may be in formats of an earlier run that later runs did not have.
+        # Images may have formats of an earlier run that later runs did not write.
         if name in runs[0].formats or records.holding(name):
             write_run_files(name, context, records, rewrite=True)
     for failure in (failure for run in reversed(runs) for failure in run.records.failures()):
@@ -117,7 +117,7 @@ def _rows(run: Run, entry: ManifestEntry) -> Mapping[str, Rows]:
 
 
 def _write_classes(run: Run, context: RunContext) -> None:
-    """Copy classes.json, unless it is in place. Raises InputError and OutputError."""
+    """Copy classes.json, unless it is already in place."""
     path, place = run.output / CLASSES_FILE, context.output / CLASSES_FILE
     if path == place:
         context.ownership.adopt(place)
@@ -135,10 +135,10 @@ def _one_root(runs: Sequence[Run]) -> bool:
 
 def _settings(info: RunInfo) -> dict[str, object]:
     found: dict[str, object] = {f"option {name}": value for name, value in info.spec.option_record().items()}
-    found["dtype asked for"] = info.spec.dtype
+    found["requested dtype"] = info.spec.dtype
     if info.noted is not None:
-        found["version of tipsseg"] = info.noted.version
-        found |= {f"version of {name}": value for name, value in info.noted.versions.items()}
+        found["tipsseg version"] = info.noted.version
+        found |= {f"{name} version": value for name, value in info.noted.versions.items()}
     return found
 
 

@@ -1,4 +1,4 @@
-"""Refuse to join runs and shards that do not fit together, and a target that has other files."""
+"""Refuse to join runs and shards that do not match, and a target that has other files."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ from tipsseg.util.files import TEMPORARY_PREFIX, output_error
 
 
 def refuse_broken_off(runs: Sequence[Run]) -> None:
-    """Raise InputError if a run or a conversion in an ended run was broken off."""
+    """Raise InputError if a run, or a conversion in a finished run, was interrupted."""
     for run in runs:
         if run.info.converting:
             raise broken_conversion(run.output, conversion_begun(run.info, run.records))
         if run.records.stale:
-            raise InputError(f"{run.state}: the run was broken off", RUN_AGAIN)
+            raise InputError(f"{run.state}: the run was interrupted", RUN_AGAIN)
 
 
 def refuse_target(folders: Sequence[Path], target: Path) -> None:
     """Raise OutputError if the target has a whole run, or shards beside those of other folders."""
     if os.path.lexists(target / RUN_FILE) or (os.path.lexists(target / MANIFEST_FILE) and not is_begun(target)):
-        raise OutputError(target, "it holds a whole run", "Choose a new folder with argument `target`.")
+        raise OutputError(target, "it holds a whole run", "Pass a new folder as argument `target`.")
     if shards_in(target) and target not in folders:
         raise OutputError(
-            target, "it holds shards that are not among those to join", "Choose a new folder with argument `target`."
+            target, "it holds shards that are not among those to join", "Pass a new folder as argument `target`."
         )
     if shards_in(target) and len(folders) > 1:
         raise OutputError(
             target,
-            "it holds some of the shards to join, and others are elsewhere",
-            "Choose a new folder with argument `target`. The whole run can replace the shards only if one folder has them all.",
+            "it holds some of the shards to join, but others are elsewhere",
+            "Pass a new folder as argument `target`. Shards can be joined in place only if one folder has them all.",
         )
 
 
@@ -59,8 +59,8 @@ def refuse_another(folders: Sequence[Path], target: Path) -> None:
     if begun and begun != {os.path.realpath(folder) for folder in folders}:
         raise OutputError(
             target,
-            "a merge of other folders into it has not ended",
-            f"To give that merge up, remove {target / MERGE_FILE} and what was written. To finish it: {finish_command(target)}",
+            "a merge of other folders into it is unfinished",
+            f"To abandon that merge, remove {target / MERGE_FILE} and the files it wrote. To finish it: {finish_command(target)}",
         )
 
 
@@ -74,21 +74,21 @@ def refuse_incomplete(runs: Sequence[Run]) -> None:
         if other is not run:
             raise InputError(
                 f"shard {run.shard} is in {other.output} and in {run.output}",
-                f"Join the shards of each run by themselves first, as by tipsseg merge {run.output} -o {run.output}",
+                f"Join the shards of each run separately first: tipsseg merge {run.output} -o {run.output}",
             )
     folders = {shard.count: run.output for shard, run in shards.items()}
     if len(folders) > 1:
         (one, first), (two, second) = list(folders.items())[:2]
         raise InputError(
-            f"{first} has shards of {one}, {second} of {two} in all",
-            "The shards of a run have one number of parts; join those of each run by themselves first.",
+            f"{first} has shards of a run in {one} parts, but {second} of a run in {two} parts",
+            "All shards of a run have the same number of parts. Join the shards of each run separately first.",
         )
     for count in folders:
         if gaps := missing_shards([shard.index for shard in shards], count):
             where = ", ".join(dict.fromkeys(str(run.output) for run in shards.values()))
             raise InputError(
                 f"{where}: of {count} shards, these are missing: {gaps}",
-                f"Label the missing shards with argument `shard`=I/{count}, or name their folder too.",
+                f"Label the missing shards with argument `shard`=I/{count}, or pass their folder too.",
             )
 
 
@@ -98,18 +98,18 @@ def refuse_other_meanings(runs: Sequence[Run]) -> None:
     for run in runs[1:]:
         if other := differences(first.info, run.info):
             raise InputError(
-                f"{run.state}: labelled with another {' and another '.join(other)} than {first.state}",
-                "Ids would mean other things; join only what was labelled with the same model and vocabulary.",
+                f"{run.state} and {first.state} differ in their {' and '.join(other)}",
+                "Join only runs with the same model, vocabulary and argument `names`: otherwise ids or files would conflict.",
             )
         if run.info.dtype != first.info.dtype:
             raise InputError(
-                f"{run.state}: labelled in {run.info.dtype}, and {first.state} in {first.info.dtype}",
+                f"{run.state}: labelled in {run.info.dtype}, but {first.state} in {first.info.dtype}",
                 "The labels would differ by rounding; label one of them again with argument `dtype`.",
             )
         if set(run.formats) != set(first.formats):
             raise InputError(
                 f"{run.state} has the formats {', '.join(run.formats)}; {first.state} has {', '.join(first.formats)}",
-                "Files would be missing; write them first, with tipsseg convert.",
+                "Write the missing formats first with tipsseg convert.",
             )
 
 
@@ -131,27 +131,27 @@ class _Faults:
 
 
 def refuse_images(runs: Sequence[Run], context: RunContext) -> int:
-    """Check all images before one is copied, and return their number.
+    """Check all images before copying any, and return their number.
 
     Args:
-        runs: The runs; all name the files of images in one way.
-        context: Context of the target. Its ownership has the files of a killed merge.
+        runs: The runs, which all have the same option `names`.
+        context: Context of the target, whose ownership includes the files of a killed merge.
 
     Raises:
-        InputError: Files of images are missing, or not where the joined run has them; two runs have one image, or two images would
-            have one file.
-        OutputError: A file in the target does not belong to the runs, and would be replaced or removed.
+        InputError: Files are missing or not where the joined run expects them, two runs have the same image, or two images would
+            share a file.
+        OutputError: A file in the target that does not belong to the runs would be replaced or removed.
     """
     options, target = runs[0].info.spec.files, context.output
     misplaced = _Faults(
-        f"Run the command that labelled it again with argument `val_fraction`={options.val_fraction or 0:g}, which moves the files."
+        f"Run the original command again with argument `val_fraction`={options.val_fraction or 0:g}, which moves the files."
     )
     doubled = _Faults(
         "Images are identified by their paths below the labelled folder: label a folder that has them all, "
-        "or leave one of the runs out."
+        "or omit one of the runs."
     )
-    gone = _Faults("Run the command that labelled it again: missing files are written again.")
-    # All formats: images may be in those of earlier runs.
+    gone = _Faults("Run the original command again, which rewrites missing files.")
+    # All formats, because images may have formats of earlier runs.
     names = OutputNames(name_key(target), options.names, FORMATS)
     owners: dict[str, Run] = {}
     formats = set(runs[0].formats)
@@ -163,7 +163,7 @@ def refuse_images(runs: Sequence[Run], context: RunContext) -> int:
         for name, file in entry.files.items():
             if file != expected[name]:
                 misplaced.add(
-                    f"{run.state}: {file} belongs to {expected[name]} by the `val_fraction` of {runs[0].state}"
+                    f"{run.state}: {file} should be {expected[name]} for the `val_fraction` of {runs[0].state}"
                 )
         owner = owners.setdefault(entry.image, run)
         ref = ImageRef(Path(f"{entry.image} of {run.state}"), PurePosixPath(entry.image))
@@ -188,7 +188,7 @@ def refuse_images(runs: Sequence[Run], context: RunContext) -> int:
 
 
 def _refuse_orphans(runs: Sequence[Run], context: RunContext, formats: Iterable[str]) -> None:
-    """Raise OutputError for records in the target, or files of these formats for the whole run, that do not belong to the runs."""
+    """Raise OutputError if records in the target, or its files for the whole run in these formats, do not belong to the runs."""
     target = context.output
     records = () if is_begun(target) else (RUN_FILE, MANIFEST_FILE, ERRORS_FILE)
     for path in chain((target / name for name in records), orphans_in_shards(target)):
@@ -201,7 +201,7 @@ def _refuse_orphans(runs: Sequence[Run], context: RunContext, formats: Iterable[
 
 
 def orphans_in_shards(target: Path) -> Iterator[Path]:
-    """Yield the files of others among the shards of `target`, which would be removed with the shards. Raises OutputError."""
+    """Yield files that tipsseg did not write among the shards of `target`: they would be removed with the shards."""
     shards = target / SHARDS_FOLDER
     if not shards_in(target):
         return

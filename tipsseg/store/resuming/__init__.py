@@ -1,1 +1,1 @@
-"""Going on with an earlier run: the images that are left, differences in settings, and refusals."""
+"""Resume an earlier run: find the remaining images, compare settings, and refuse conflicts."""

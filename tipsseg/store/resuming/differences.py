@@ -1,4 +1,4 @@
-"""Compare two runs: the meaning of their ids, and the options that decide their labels."""
+"""Compare two runs: the meaning of their ids, and the options that affect their labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tipsseg.options.fields import text_of
 from tipsseg.store.spec import RunInfo, RunSpec, model_identity, vocabulary_identity, vocabulary_record
 from tipsseg.util.printable import join_first
 
-#: The keys of a vocabulary's record, in words. "auto" and "background" are one option.
+#: The keys of a vocabulary's record, as messages name them. "auto" and "background" are the same option.
 _PARTS = {
     "classes": "class settings",
     "background": "background",
@@ -20,9 +20,9 @@ _PARTS = {
 
 
 def differences(one: RunInfo, other: RunInfo) -> list[str]:
-    """Name what differs in two runs: "model", "vocabulary", "choice of argument `names`".
+    """Return the differences between two runs: "model", "vocabulary", "choice of argument `names`".
 
-    If one of the first two differs, ids would mean other things.
+    If the model or the vocabulary differs, ids have different meanings.
     """
     found = []
     if model_identity(one.model) != model_identity(other.model):
@@ -35,12 +35,14 @@ def differences(one: RunInfo, other: RunInfo) -> list[str]:
 
 
 def difference_texts(one: RunInfo, other: RunInfo) -> list[str]:
-    """Describe what `differences` names: "the classes differ: panda leg, tree / car"."""
+    """Describe the `differences` between two runs, for example "the classes differ: panda leg, tree / car"."""
     found = differences(one, other)
     texts = []
     if "model" in found:
         models = [str(info.model["id"]) for info in (one, other)]
-        texts.append(f"the models differ: {' / '.join(models)}" + (" (with other files)" * (models[0] == models[1])))
+        texts.append(
+            f"the models differ: {' / '.join(models)}" + (" (with different files)" * (models[0] == models[1]))
+        )
     if "vocabulary" in found:
         names = [[entry.name for entry in info.spec.vocabulary.specs] for info in (one, other)]
         if names[0] != names[1]:
@@ -48,33 +50,33 @@ def difference_texts(one: RunInfo, other: RunInfo) -> list[str]:
         else:
             first, second = _vocabulary_of(one), _vocabulary_of(other)
             parts = dict.fromkeys(text for key, text in _PARTS.items() if first.get(key) != second.get(key))
-            texts.append(f"with the same classes, other {', '.join(parts)}")
+            texts.append(f"the classes are the same, but differ in {', '.join(parts)}")
     if "choice of argument `names`" in found:
-        texts.append(f"the names of files differ: argument `names`={one.spec.files.names} / {other.spec.files.names}")
+        texts.append(f"the file names differ: argument `names`={one.spec.files.names} / {other.spec.files.names}")
     return texts
 
 
 def of_same_phrases(info: RunInfo) -> RunInfo:
-    """Return the run without the properties of classes that the model does not see: colour, supercategory, minimum confidence."""
+    """Return the run without class properties that the model does not see: colour, supercategory, minimum confidence."""
     vocabulary = info.spec.vocabulary
     plain = tuple(replace(spec, colour=None, supercategory="", min_confidence=None) for spec in vocabulary.specs)
     return replace(info, spec=replace(info.spec, vocabulary=replace(vocabulary, specs=plain)))
 
 
 def other_options(one: RunInfo, other: RunInfo) -> tuple[list[str], list[str]]:
-    """Return the options that decide labels and differ in two runs, as each has them: ["scales 1"], ["scales 1,1.75"]."""
+    """Return the label options that differ, with the values of `one` and of `other`: ["scales 1"], ["scales 1,1.75"]."""
     pairs = [
         (option.name, getattr(first, option.name), getattr(second, option.name))
         for first, second in ((one.spec.options, other.spec.options), (one.spec.files, other.spec.files))
         for option in fields(first)
-        if option.name != "val_fraction"  # labels do not depend on which images are for validation
+        if option.name != "val_fraction"  # labels do not depend on the validation split
     ]
     pairs += [("dtype", one.dtype, other.dtype)]
     differing = [pair for pair in pairs if pair[1] != pair[2]]
     theirs, ours = ([f"{pair[0].replace('_', '-')} {_value_text(pair[side])}" for pair in differing] for side in (1, 2))
     for name, value in ({} if one.noted is None else one.noted.gone).items():
         option = name.replace("_", "-")
-        theirs, ours = [*theirs, f"{option} {_value_text(value)} (gone from this version)"], [*ours, f"no {option}"]
+        theirs, ours = [*theirs, f"{option} {_value_text(value)} (removed in this version)"], [*ours, f"no {option}"]
     if one.spec.labelled_in != other.spec.labelled_in:
         theirs, ours = [*theirs, kept_features(one.spec)], [*ours, kept_features(other.spec)]
     return theirs, ours
@@ -82,11 +84,11 @@ def other_options(one: RunInfo, other: RunInfo) -> tuple[list[str], list[str]]:
 
 def kept_features(spec: RunSpec) -> str:
     """Describe the features that a run labels from."""
-    return "no kept features" if spec.features is None else f"features kept in {spec.labelled_in}"
+    return "no stored features" if spec.features is None else f"features stored in {spec.labelled_in}"
 
 
 def _value_text(value: object) -> str:
-    """Return the value of an option as it is typed, or nearly so."""
+    """Return the value of an option for a message."""
     if value is None or isinstance(value, bool):
         return "on" if value else "not given"
     return text_of(value)

@@ -1,4 +1,4 @@
-"""Refuse to label into a folder if its labels, ids or files would be mixed up with those of another run."""
+"""Refuse to label into a folder if its labels, ids or files conflict with those of an earlier run."""
 
 from __future__ import annotations
 
@@ -26,44 +26,44 @@ from tipsseg.util.printable import shell_word
 from tipsseg.util.record_paths import actual_path
 
 _START_OVER = f"{ANOTHER_FOLDER}, or start over in this one with argument `overwrite`."
-_LABEL_ALL = f"{ANOTHER_FOLDER}, or label all images of this one in one run."
+_LABEL_ALL = f"{ANOTHER_FOLDER}, or label all images of this folder in one run."
 
 
 def open_resume(info: RunInfo, context: RunContext, state: State) -> ResumeState:
-    """Read the state that an earlier run left.
+    """Read the state left by an earlier run.
 
     Args:
         info: The run that resumes.
-        context: The context of its writers.
-        state: The images of the folder.
+        context: The settings and folders for its format writers.
+        state: The database of the folder.
 
     Raises:
-        OutputError: Records cannot be read or are not by this program, or the folder has a whole run and this run is a shard, or
-            the other way round.
+        OutputError: Records are unreadable or were written by another program, or one of the two runs is whole and the other is a
+            shard.
     """
     _refuse_neighbours(info.spec)
     return ResumeState(info, _read_earlier_run(context.state, state), context, state)
 
 
 def _refuse_neighbours(spec: RunSpec) -> None:
-    """Raise OutputError if the folder has an unfinished merge, or a whole run beside shards of this one."""
+    """Raise OutputError if the folder has an unfinished merge, or would mix a whole run with shards."""
     output, shard = spec.output, spec.shard
     if is_unfinished(output):
         hint = f"{ANOTHER_FOLDER}, or finish it first: {finish_command(output)}"
-        raise OutputError(output, "a merge into it has not ended", hint)
+        raise OutputError(output, "a merge into it is unfinished", hint)
     others = [other for other in shards_in(output) if shard is None or other.count != shard.count]
     if others:
         hint = f"{ANOTHER_FOLDER}, or join its shards: tipsseg merge {output} -o {output}"
-        raise OutputError(output, f"it holds {others[0].folder}, a part of a run in shards", hint)
+        raise OutputError(output, f"it holds {others[0].folder}, a shard of another run", hint)
     if shard is not None and (output / MANIFEST_FILE).exists() and not is_begun(output):
-        hint = f"{ANOTHER_FOLDER}, and join both then with tipsseg merge."
-        raise OutputError(output, "it holds a whole run, and this is a shard", hint)
+        hint = f"{ANOTHER_FOLDER}, and join both later with tipsseg merge."
+        raise OutputError(output, "it holds a whole run, but this run is a shard", hint)
 
 
 def _read_earlier_run(folder: Path, state: State) -> RunInfo | None:
-    """Read the run.json of a state folder; None if it is missing.
+    """Read the run.json of a state folder; return None if it is missing.
 
-    Raises OutputError for a run.json of another program or version, and for records without a run.json.
+    Raises OutputError if another program or version wrote it, or if there are other records without a run.json.
     """
     refuse_other_record(folder)
     if not os.path.lexists(folder / RUN_FILE):
@@ -78,10 +78,10 @@ def _read_earlier_run(folder: Path, state: State) -> RunInfo | None:
 
 
 def refuse_other_ids(resume: ResumeState, refs: Iterable[ImageRef | Failed]) -> None:
-    """Raise OtherRunError if the folder, or another shard, has labels of another model or vocabulary.
+    """Raise OtherRunError if the folder, or another shard, has labels from another model or vocabulary.
 
-    The ids mean the same under other colours, supercategories and minimum confidences, but all shards must have the same. `refs`
-    are the images of this run, as far as they are known.
+    Colours, supercategories and minimum confidences do not change the meaning of ids, but must be the same in all shards. `refs`
+    are the images of this run that are known in advance.
     """
     output, before = resume.context.output, resume.before
     pairs = [
@@ -101,7 +101,7 @@ def refuse_other_ids(resume: ResumeState, refs: Iterable[ImageRef | Failed]) -> 
 
 
 def refuse_other_classes(resume: ResumeState) -> None:
-    """Raise OutputError if a mask that a person corrected would stay, and its ids would mean other classes."""
+    """Raise OutputError if a corrected mask would be kept although its ids would mean other classes."""
     if resume.before is None:
         return
     context = resume.context
@@ -113,7 +113,7 @@ def refuse_other_classes(resume: ResumeState) -> None:
     for entry in resume.state.entries():
         ref = ImageRef(Path(entry.path), PurePosixPath(entry.image))
         if masks & set(edited_formats(entry, ref, context)):
-            now = "" if lost is None else f": {lost} is {new.get(lost, 'no class')} now, and was {old[lost]}"
+            now = "" if lost is None else f": {lost} was {old[lost]}, and would be {new.get(lost, 'unused')}"
             raise OutputError(
                 context.output,
                 f"the mask of {entry.image} was corrected, and its ids would mean other classes{now}",
@@ -123,15 +123,15 @@ def refuse_other_classes(resume: ResumeState) -> None:
 
 
 def refuse_in_the_way(resume: ResumeState, refs: Iterable[ImageRef | Failed]) -> None:
-    """Raise OutputError if the folder has labels of other images under names of these, or files that no record has.
+    """Raise OutputError if the folder has labels of other images under the names of these, or unrecorded files with their names.
 
-    Files of an earlier run with incomplete records are not among them: whose they are is known when an image is labelled.
+    Files of an earlier run with incomplete records are exempt: their owner is known only when an image is labelled.
     """
     images = (
         ref for ref in refs if isinstance(ref, ImageRef) and not (resume.kept and resume.files_of(ref) & resume.kept)
     )
     conflicts = [(ref, conflict) for ref in images if (conflict := resume.conflict(ref, None))]
-    if conflicts and resume.info.spec.overwrite:  # files of other images, by names of the same stem, are removed
+    if conflicts and resume.info.spec.overwrite:  # files of other images with the same stem are removed anyway
         ours = {
             actual_path(resume.context.output, file)
             for entry in resume.state.entries()
@@ -145,7 +145,7 @@ def refuse_in_the_way(resume: ResumeState, refs: Iterable[ImageRef | Failed]) ->
 
 
 def refuse_mixture(resume: ResumeState, covered: Container[str]) -> None:
-    """Raise OtherRunError if labels with other options would stay; `covered` are the names of this run's images."""
+    """Raise OtherRunError if labels made with other options would be kept; `covered` has the names of this run's images."""
     others = [image for image in resume.state.others(resume.digest) if image not in covered]
     if not others:
         return
@@ -156,7 +156,7 @@ def refuse_mixture(resume: ResumeState, covered: Container[str]) -> None:
     more = f" and {len(others) - 1} more" if len(others) > 1 else ""
     command = "" if run is None or run.noted is None else f" ({run.noted.command})"
     reasons = [
-        f"it holds the labels of {others[0]}{more}, made with other options{command}, and this run does not label these again",
+        f"it holds the labels of {others[0]}{more}, made with other options{command}, and this run would not label them again",
         *([] if run is None else _changed_options(run, resume.info)),
     ]
     features = run.spec.features if run is not None and alone and spec.features is None else None
@@ -164,9 +164,9 @@ def refuse_mixture(resume: ResumeState, covered: Container[str]) -> None:
 
 
 def refuse_convertible(resume: ResumeState, refs: Iterable[ImageRef | Failed]) -> None:
-    """Raise OutputError if an image lacks nothing but formats that `tipsseg convert` can write from its labels.
+    """Raise OutputError if an image lacks only formats that `tipsseg convert` can write from its labels.
 
-    Call it if the folder `lacks_formats`. `refs` are the images of this run.
+    Call this if the folder `lacks_formats`. `refs` are the images of this run.
     """
     state, output = resume.state, resume.context.output
     lacking = {ref.name: resume.new_formats(ref.name) for ref in refs if ref.name in state}
@@ -180,17 +180,17 @@ def refuse_convertible(resume: ResumeState, refs: Iterable[ImageRef | Failed]) -
         command = f"tipsseg convert {shell_word(str(output))} --format {names}"
         raise OutputError(
             output,
-            f"images in it are labelled already, and lack only {names}",
-            f"Write it from their labels, without the model: {command}",
+            f"its images are already labelled and lack only {names}",
+            f"Write the missing formats without the model: {command}",
         )
 
 
 def _changed_options(run: RunInfo, info: RunInfo) -> list[str]:
-    """Describe which options of an earlier run differ now."""
+    """Describe the options that differ from those of an earlier run."""
     if run.noted is not None and run.noted.labels_version != specs.LABELS_VERSION:
-        return ["these are of another version of the labels"]
+        return ["they were made by a version of tipsseg that labels differently"]
     theirs, ours = other_options(run, info)
-    found = [f"these have {', '.join(theirs)}, and this run has {', '.join(ours)}"] if theirs else []
+    found = [f"they have {', '.join(theirs)}, but this run has {', '.join(ours)}"] if theirs else []
     if difference_texts(run, info):
         found.append("colours, supercategories or minimum confidences of classes differ")
     return found

@@ -1,4 +1,4 @@
-"""Compare a run with the state that an earlier run left: which images are done, edited, or in conflict?"""
+"""Compare a run with the state left by an earlier run: find images that are finished, edited or in conflict."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from tipsseg.util.record_paths import actual_path
 
 ANOTHER_FOLDER = "Choose another output folder with argument `output`"
 _OTHER_INPUT = (
-    f"{ANOTHER_FOLDER}. Or give all folders in one command and a new output folder: the names begin at their common parent then. "
-    "If the image was moved and changed, start over with argument `overwrite`."
+    f"{ANOTHER_FOLDER}. Or label all folders in one command into a new output folder: names are then relative to their common "
+    "parent. If the image was moved and changed, start over with argument `overwrite`."
 )
-_PUT_BACK = "Put it back; or label the image again with argument `replace_edited`, which gives the correction up."
+_PUT_BACK = "Restore the mask, or label the image again with argument `replace_edited`, which discards the correction."
 _MOVE_OR_REPLACE = (
-    "Move the file away; or label the image again with argument `replace_edited`, which replaces the file."
+    "Move the file away, or label the image again with argument `replace_edited`, which replaces the file."
 )
 
 
 class ResumeState:
-    """The state that an earlier run left, compared with the run that resumes.
+    """The state left by an earlier run, compared with the run that resumes it.
 
     Attributes:
         info: The run that resumes.
-        digest: Of all that decides its labels, see `RunInfo.digest`.
-        context: The context of its writers.
-        before: The run of run.json; None without a run.json.
-        state: The images of the folder.
-        outdated: Formats that held images which have been labelled otherwise since.
-        lost: Number of images that run.json counts and the state lacks.
-        kept: Files of a run before `before` that were changed by hand, and that no record has since the folder was started over.
-        files: How labels become files, with the `val_fraction` of the folder unless another was asked for.
+        digest: Digest of all settings that affect its labels, see `RunInfo.digest`.
+        context: The settings and folders for its format writers.
+        before: The earlier run, from run.json; None if run.json is missing.
+        state: The database of the folder.
+        outdated: Formats of images that have since been labelled differently.
+        lost: Number of images that run.json counts but the state lacks.
+        kept: Edited files that were kept when the folder was overwritten, and that the state does not record.
+        files: The file options, with the folder's `val_fraction` unless the user set one.
     """
 
     def __init__(self, info: RunInfo, before: RunInfo | None, context: RunContext, state: State) -> None:
@@ -61,17 +61,17 @@ class ResumeState:
         self.context.ownership.load({} if before is None else before.files, state)
         self.lost = 0 if before is None else max(0, before.images - len(state))
         self.outdated: set[str] = set()
-        self._owners: dict[Path, str] | None = None  # of files, collected when a file is in the way
+        self._owners: dict[Path, str] | None = None  # image path by file; collected when a file is in the way
         kept = () if before is None else before.kept
         self.kept = frozenset(actual_path(context.output, place) for place in kept)
 
     def settle(self, info: RunInfo) -> None:
-        """Replace the run by the same run with a known dtype."""
+        """Replace the run with the same run of known dtype."""
         self.info = info
         self.digest = info.digest
 
     def start_over(self, kept: Collection[Path]) -> None:
-        """Forget the earlier run, but for the files that were changed by hand and are kept."""
+        """Forget the earlier run, except the edited files that were kept."""
         self.before, self.lost, self.kept = None, 0, frozenset(kept)
         self.context.ownership.load({}, self.state)
 
@@ -79,17 +79,17 @@ class ResumeState:
 
     @property
     def of_the_same(self) -> bool:
-        """Return True if the earlier run was asked for the same labels."""
+        """Return True if the earlier run has the same digest."""
         return self.before is not None and self.before.digest == self.digest
 
     @property
     def mixed(self) -> bool:
-        """Return True if the folder has labels that this run would not make."""
+        """Return True if the folder has labels with a different digest."""
         return bool(self.state.others(self.digest))
 
     @property
     def lacks_formats(self) -> bool:
-        """Return True if the earlier run ended, can be converted, and has images that are not in all formats of this run."""
+        """Return True if the earlier run is finished, can be converted, and has images that lack formats of this run."""
         spec = self.info.spec
         if not self.of_the_same or self.incomplete or not spec.resume or spec.shard is not None:
             return False
@@ -98,7 +98,7 @@ class ResumeState:
         return any(not set(spec.formats) <= set(formats) for formats in self.state.formats()) or bool(self.lost_rows())
 
     def lost_rows(self) -> list[tuple[Path, int]]:
-        """Return the files of rows of this run that lost rows, each with the number of images whose rows are lost."""
+        """Return this run's files that lost rows, each with the number of images whose rows are lost."""
         state = self.state
         rows = [file for name in self.info.spec.formats if (file := rows_file(name, self.context)) is not None]
         lost = [len(state.holding(file.form.name)) - len(state.with_rows(file.form.name)) for file in rows]
@@ -106,20 +106,20 @@ class ResumeState:
 
     @property
     def incomplete(self) -> bool:
-        """Return True if the earlier run was killed or lost records: it may have written files that no record has."""
+        """Return True if the earlier run was killed or lost records, so that unrecorded files may exist."""
         return self.before is not None and (
             self.before.ended is None or self.incomplete_for_good or self.state.broken_off
         )
 
     @property
     def incomplete_for_good(self) -> bool:
-        """Return True if records of images were lost: their files are unknown."""
+        """Return True if image records were lost, so that their files are unknown."""
         return bool(self.lost or self.state.unreadable or (self.before is not None and self.before.lost))
 
     # ---- an image ----
 
     def item(self, ref: ImageRef) -> Left:
-        """Return the image if it is to be labelled, else its result. Any thread may call it."""
+        """Return the image if it must be labelled, otherwise its result. Thread-safe."""
         context, spec = self.context, self.info.spec
         entry = self.state.get(ref.name)
         if conflict := self.conflict(ref, entry):
@@ -136,13 +136,13 @@ class ResumeState:
             return Unchanged(ref, entry, edited, lacking, not entry.fingerprint.matches(ref.path))
         gone = None if edited or entry.corrected is None or spec.replace_edited else self._gone_mask(entry, ref)
         if gone is not None:
-            return Failed(ref, ImageError(gone, "it was corrected by hand, and is gone", _PUT_BACK))
+            return Failed(ref, ImageError(gone, "it was corrected by hand, but is missing", _PUT_BACK))
         if spec.resume and not edited and self._is_done(entry, ref):
             return Unchanged(ref, entry)
         return ref
 
     def former(self, ref: ImageRef) -> Former:
-        """Return what the files of an image may be before this run replaces them."""
+        """Return the existing files of an image that this run may replace."""
         context, entry = self.context, self.state.get(ref.name)
         former = Former() if entry is None else entry.former
         if not self.info.spec.replace_edited:
@@ -157,31 +157,31 @@ class ResumeState:
         return {path for path in paths if os.path.lexists(path)}
 
     def conflict(self, ref: ImageRef, entry: ManifestEntry | None) -> tuple[str, str] | None:
-        """Return why an image cannot have its names in the folder, and what to do; None if it can.
+        """Return the reason and the hint if an image cannot use its file names; None if it can.
 
-        `entry` is read from the state if it is None.
+        If `entry` is None, it is read from the state.
         """
         if not self.info.spec.overwrite and self.state.is_elsewhere(ref.name, input_path(ref)):
             entry = entry or self.state.get(ref.name)
             if entry is not None and _is_other(entry, ref.path):
-                return f"the folder has labels of another image of that name, {entry.path}", _OTHER_INPUT
+                return f"the folder has labels of another image with that name, {entry.path}", _OTHER_INPUT
         context = self.context
         new = [name for name in self.info.spec.formats if name not in self.state.formats_of(ref.name)]
         for path in image_paths(context, ref, new).values():
             if self.incomplete and path not in self.kept:
                 continue
-            # A folder is in no danger: no file can replace it. The image fails by itself.
+            # A file cannot replace a folder: this image will fail without harm.
             if os.path.lexists(path) and not is_folder(path) and not context.ownership.is_pending(path):
                 return self._conflict_with(path)
         return None
 
     def _conflict_with(self, path: Path) -> tuple[str, str] | None:
-        """Return what a file in the way is, and what to do; None if it may be replaced."""
+        """Return the reason and the hint for a file in the way; None if it may be replaced."""
         output = self.context.output
         if path in self.kept:
             if self.info.spec.replace_edited:
                 return None
-            return f"{path} was changed by hand, and was kept when the folder was started over", _MOVE_OR_REPLACE
+            return f"{path} was changed by hand, and kept when the folder was overwritten", _MOVE_OR_REPLACE
         if self._owners is None:
             self._owners = {
                 actual_path(output, file): entry.path for entry in self.state.entries() for file in entry.files.values()
@@ -189,12 +189,12 @@ class ResumeState:
         if path in self._owners:
             return (
                 f"{path} has the labels of another image, {self._owners[path]}",
-                f"{_OTHER_INPUT} Or give argument `names`=full.",
+                f"{_OTHER_INPUT} Or pass argument `names`=full.",
             )
         return f"{path} exists, and tipsseg did not write it for this image", MOVE
 
     def new_formats(self, image: str) -> tuple[str, ...]:
-        """Return the formats of this run that an image is not in, by the records or by the rows of the whole run."""
+        """Return the formats of this run that lack an image: its entry does not list them, or its rows are missing."""
         held = self.state.formats_of(image)
         return tuple(
             name
@@ -203,7 +203,7 @@ class ResumeState:
         )
 
     def is_convertible(self, ref: ImageRef) -> bool:
-        """Return True if an image lacks nothing but formats that follow from its files."""
+        """Return True if an image lacks only formats that can be written from its files."""
         entry, new = self.state.get(ref.name), self.new_formats(ref.name)
         if entry is None or not self._is_done(entry, ref, but=new):
             return False
@@ -211,9 +211,9 @@ class ResumeState:
         return all(follows(name, entry, held) for name in new)
 
     def with_other_formats(self, entry: ManifestEntry) -> ManifestEntry:
-        """Return a new entry with the other formats of the earlier entry, if both have the same labels.
+        """Add the other formats of the earlier entry to a new entry, if both have the same labels.
 
-        Formats of other labels are left out, and added to `outdated`.
+        If the labels differ, add the other formats to `outdated` instead.
         """
         before = self.state.get(entry.image)
         if before is None:
@@ -240,7 +240,7 @@ class ResumeState:
         return next((path for path in paths if not os.path.lexists(path)), None)
 
     def _is_done(self, entry: ManifestEntry, ref: ImageRef, but: Container[str] = ()) -> bool:
-        """Return True if input and digest are the same, and all files are as written, but those of the formats `but`."""
+        """Return True if input and digest are the same and all files are unchanged, except in the formats `but`."""
         context = self.context
         formats = [name for name in self.info.spec.formats if name not in but]
         return (
@@ -252,12 +252,12 @@ class ResumeState:
 
 
 def follows(name: str, entry: ManifestEntry, held: Collection[str]) -> bool:
-    """Return True if an image in the formats `held` can be written in format `name` byte for byte."""
+    """Return True if format `name` can be written from the formats `held`, byte for byte."""
     return suffices(name, held) and not (entry.objects is None and FORMATS[name].scores_objects)
 
 
 def _is_other(entry: ManifestEntry, path: Path) -> bool:
-    """Return True if a file does not have the content that an entry was labelled from."""
+    """Return True if a file's content differs from what was labelled."""
     try:
         if path.stat().st_size != entry.fingerprint.size:
             return True
