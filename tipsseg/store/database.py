@@ -36,7 +36,7 @@ _SCHEMA = [
 _REASONS = {
     "full": ("no space left on the device", "Free some space and run the same command again."),
     "disk I/O": (
-        "the file size limit was reached, or the disk failed",
+        "the file exceeds the size limit of the system, or the disk failed",
         "Check `ulimit -f`, and run the same command again.",
     ),
 }
