@@ -62,7 +62,7 @@ class CocoInstances(Format):
 
 class Coco(CocoInstances):
     name = "coco"
-    description = "COCO instances: annotations.json, masks as run-length codes"
+    description = "COCO instances with RLE masks: annotations.json"
     files = (FILE_NAME,)
     labels = "objects"
 

@@ -22,7 +22,7 @@ _RESULT = re.compile(rb'\{"image_id": \d+, (.*"file_name": (".*")\})')
 
 class CocoResults(Format):
     name = "coco-results"
-    description = "COCO results: results.json, the plain list that loadRes loads"
+    description = "COCO results, the list that loadRes reads: results.json"
     files = ("results.json",)
     has_rows = True
     needs_objects = True

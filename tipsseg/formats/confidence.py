@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 class Confidence(Format):
     name = "confidence"
-    description = "confidence/<image>.png, 0..255 for 0..1"
+    description = "confidence images: confidence/<image>.png, with 0..1 scaled to 0..255"
     folder = "confidence"
     suffix = ".png"
     needs_confidence = True

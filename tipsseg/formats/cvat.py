@@ -25,9 +25,7 @@ _HEAD = "# label:color_rgb:parts:actions"
 
 class Cvat(Format):
     name = "cvat"
-    description = (
-        "CVAT's Segmentation mask 1.1 (PASCAL VOC): cvat/SegmentationClass/<image>.png, labelmap.txt and image list"
-    )
+    description = "CVAT's Segmentation mask 1.1 (PASCAL VOC): cvat/SegmentationClass/<image>.png and image lists"
     folder = "cvat/SegmentationClass"
     suffix = ".png"
     files = ("cvat/labelmap.txt", "cvat/ImageSets/Segmentation/default.txt")

@@ -28,7 +28,7 @@ _FROM, _TO = "label", "image"
 
 class LabelStudio(Format):
     name = "label-studio"
-    description = "Label Studio: label-studio.json, polygons as predictions; label-studio.xml, the interface"
+    description = "Label Studio predictions: label-studio.json, and the labelling interface, label-studio.xml"
     files = ("label-studio.json", "label-studio.xml")
     has_rows = True
     needs_objects = True

@@ -34,7 +34,7 @@ _PATCH_BYTES = 64 << 20
 
 class Npz(Format):
     name = "npz"
-    description = "npz/<image>.npz: label ids, confidence, the best classes of each patch and their scores"
+    description = "npz/<image>.npz: labels, confidence, and the best classes of each patch with their scores"
     folder = "npz"
     suffix = ".npz"
     needs_confidence = True

@@ -11,7 +11,7 @@ from tipsseg.formats.png import encode_picture
 
 class Overlay(Format):
     name = "overlay"
-    description = "previews: overlays/<image>.jpg, with a legend"
+    description = "preview with colours, names and a legend: overlays/<image>.jpg"
     folder = "overlays"
     suffix = ".jpg"
     needs_image = True

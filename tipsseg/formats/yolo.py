@@ -33,7 +33,7 @@ class Yolo(Format):
     name = "yolo"
     description = (
         "YOLO segmentation: yolo/data.yaml, yolo/labels/train/<image>.txt, "
-        "links to the images in yolo/images/train/, and the same for val"
+        "links to the images in yolo/images/train/; val beside train"
     )
     folder = f"{_FOLDER}/{LABELS}"
     suffix = ".txt"
