@@ -154,7 +154,7 @@ def test_label_downloads_and_then_needs_no_network(installation: Installation) -
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            None, {"HF_HUB_OFFLINE": "1"}, "offline mode is on and the file is not in the cache at ", id="offline",
+            None, {"HF_HUB_OFFLINE": "1"}, "offline mode is on, and the file is not in the cache at ", id="offline",
             marks=pytest.mark.slow,
         ),
         pytest.param(

@@ -274,19 +274,19 @@ REFUSALS = {
         faults={CONFIG: Fault(delay=9, methods=("HEAD",))}, environment={"HF_HUB_ETAG_TIMEOUT": "1"},
     ),
     "connection refused": Refusal(
-        "DownloadError", "cannot reach http://127.0.0.1:", "try argument `model`=tiny, which needs no download",
+        "DownloadError", "cannot reach http://127.0.0.1:", "use argument `model`=tiny, which needs no download",
         environment={"HF_ENDPOINT": dead_port()},
     ),
     "endpoint is no address": Refusal(
         "DownloadError", "cannot reach 'nonsense'", "HF_ENDPOINT", environment={"HF_ENDPOINT": "nonsense"}
     ),
     "offline and not in the cache": Refusal(
-        "DownloadError", "offline mode is on and the file is not in the cache at",
+        "DownloadError", "offline mode is on, and the file is not in the cache at",
         "`tipsseg weights download demo` on another machine and copy its cache to /",
         environment={"HF_HUB_OFFLINE": "1"}, asked=0,
     ),
     "cache cannot be written": Refusal(
-        "DownloadError", "the cache cannot use the cache", "HF_HOME", environment={"HF_HOME": "/dev/null/hf"}
+        "DownloadError", "cannot use the cache", "HF_HOME", environment={"HF_HOME": "/dev/null/hf"}
     ),
     "another revision answers": Refusal(
         "DownloadError", "answered for revision 1", "HF_ENDPOINT",
@@ -297,7 +297,7 @@ REFUSALS = {
     ),
     "too large for the disk": Refusal(
         "DownloadError",
-        "1,152,921,504,606,967,000 bytes are to be downloaded",  # all of them together
+        "the download needs 1,152,921,504,606,967,000 bytes",  # all of them together
         "Free some space",
         faults={MODEL: Fault(headers={"X-Linked-Size": str((1 << 60) - 1)})},
         asked=3,
