@@ -423,7 +423,9 @@ def test_two_runs_in_one_folder(mlp_checkpoint: Path, images: Path, tmp_path: Pa
         assert first.stdout.readline() == "out/overlays/imgs/a.jpg\n"
         second = subprocess.run(label, input="imgs/b.png\n", capture_output=True, text=True)
         assert (second.returncode, second.stdout) == (1, "")
-        assert "Error: cannot write out: another tipsseg process is using it\nHint: Wait for it to end" in second.stderr
+        assert (
+            "Error: cannot write out: another tipsseg process is using it\nHint: Wait for it to finish" in second.stderr
+        )
         first.stdin.write("imgs/e.png\n")
         first.stdin.close()
         assert first.stdout.read().splitlines()[0] == "out/masks/imgs/e.png"

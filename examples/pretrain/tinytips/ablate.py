@@ -137,16 +137,16 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
     learnt = [
         "",
         f"mean IoU, {len(WHOLE_LIST)} things",
-        "each seed",
+        "per seed",
         "R@1, medium captions",
         "R@1, long captions",
         "linear probe, mean IoU",
         "masked patches, loss",
         "visible patches, loss",
-        "prototypes in use",
-        "their purity",
+        "prototypes used",
+        "prototype purity",
     ]
-    took = ["", "seconds a step", "peak MB", "parameters trained, millions", "stored, with averages"]
+    took = ["", "seconds per step", "peak MB", "trained parameters, millions", "stored parameters with EMA, millions"]
     learnt_rows, took_rows = [learnt, ["---"] * len(learnt)], [took, ["---"] * len(took)]
     for name, runs in results.items():
         recipe = ARMS[name]
