@@ -468,8 +468,10 @@ _DATUMARO_PANOPTIC = (
     "`out/panoptic` and `out/panoptic.json` as `d/annotations/panoptic_default` and `.json`; "
     '`import_from("d", "coco_panoptic")`'
 )
-_LABEL_STUDIO = "the parent folder of `photos` as the root of local files, "
-    "`label-studio.xml` as the interface; import `label-studio.json`"
+_LABEL_STUDIO = (
+    "the parent folder of `photos` as the root of local files, `label-studio.xml` as the interface; "
+    "import `label-studio.json`"
+)
 _ROUND_TRIP = "the same; export as JSON, `tipsseg correct out --from export.json`: unchanged masks stay identical"
 _ZOO = (
     '`foz.load_zoo_model("tipsseg", classes="panda leg,tree")` of [examples/fiftyone](../../examples/fiftyone), '
