@@ -445,7 +445,7 @@ TAB = (
 )
 BETWEEN = (
     "a comma between two names, in a file with one class per line",
-    "Write one class per line. For a name with such a comma, use a .toml file.",
+    "Write one class per line. If a class name contains a comma, use a .toml file.",
 )
 NUMBERS = (
     "a number before the name, in a file with one class per line",

@@ -116,7 +116,7 @@ def _set_threads(count: int) -> None:
 
     torch also stores the number as the default of threads that start later. A short-lived thread restores that default.
     """
-    torch.get_num_threads()  # the first call in a thread resets its number to the default
+    torch.get_num_threads()  # the first call in a thread resets that thread's number of threads to the default
     with _CHANGING:
         before = _in_new_thread(torch.get_num_threads)
         torch.set_num_threads(count)

@@ -34,7 +34,7 @@ class Asked:
 
 
 def parse_question(question: Question) -> Asked:
-    """Build the vocabulary of a question; --vocab may be a .fit file. Raise VocabularyError or UsageError if it is invalid."""
+    """Build the vocabulary for a question; --vocab may be a .fit file. Raise VocabularyError or UsageError if it is invalid."""
     from tipsseg.vocabulary.fitted import is_fit
 
     vocab = question.vocab

@@ -145,7 +145,7 @@ _ALL_LAYOUTS = (
     # VOC2012: JPEGImages/X.jpg, SegmentationClass/X.png; 255 is the border of objects
     _layout("voc20", TruthKind("", plain_ids(20, reduce_zero_label=True))),
     _layout("voc21", TruthKind("", plain_ids(20))),
-    # VOC2010: JPEGImages/X.jpg, SegmentationClassContext/X.png; ids are the 59 frequent classes in alphabetical order
+    # VOC2010: JPEGImages/X.jpg, SegmentationClassContext/X.png; ids number the 59 most frequent classes in alphabetical order
     _layout("pascal-context-59", TruthKind("", plain_ids(59, reduce_zero_label=True))),
     _layout("pascal-context-60", TruthKind("", plain_ids(59))),
     # leftImg8bit/val/CITY/X_leftImg8bit.png, gtFine/val/CITY/X_gtFine_labelIds.png

@@ -1,4 +1,4 @@
-"""Shards: parts of the images, for a run on several processes or machines."""
+"""Shards: subsets of the images, for splitting a run across processes or machines."""
 
 from __future__ import annotations
 

@@ -229,6 +229,6 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # the process of another user
+    except PermissionError:  # another user's process
         return True
     return True

@@ -39,7 +39,7 @@ def parse_lines(path: Path, text: str) -> tuple[ClassSpec, ...]:
         if _SEPARATOR.search(line):
             raise VocabularyError(
                 "a comma between two names, in a file with one class per line",
-                "Write one class per line. For a name with such a comma, use a .toml file.",
+                "Write one class per line. If a class name contains a comma, use a .toml file.",
                 path=path,
                 line=number,
             )

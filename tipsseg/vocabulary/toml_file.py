@@ -59,7 +59,7 @@ def parse_toml(path: Path, text: str) -> Content:
     start = _find_long_key(text)
     if start is not None:
         reason = f"a key has more than {_MAX_PARTS} parts"
-        raise VocabularyError(reason, "Keys must have one part.", path=path, line=text.count("\n", 0, start) + 1)
+        raise VocabularyError(reason, "Dotted keys are not allowed.", path=path, line=text.count("\n", 0, start) + 1)
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

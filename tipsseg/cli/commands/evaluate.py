@@ -77,7 +77,7 @@ def evaluate(
         typer.Argument(metavar="IMAGES", help="Images, folders, or - for a list on stdin; not with --pred."),
     ] = None,
 ) -> None:
-    """Score labels against truth masks: mean IoU, IoU per class, confusion matrix."""
+    """Score labels against ground-truth masks: mean IoU, IoU per class, confusion matrix."""
     from tipsseg.runs.evaluate.truth_options import preset_of
     from tipsseg.store.spec import RunSpec
 

@@ -47,7 +47,7 @@ class Fitting:
         help="File to write; its name ends with .fit.")
     images: Path | None = option(None, metavar="DIR", group=TRUTH,
         help=opt.IMAGES_HELP)
-    gt: Path | None = option(None, metavar="DIR", group=TRUTH, help="Folder of truth masks.")
+    gt: Path | None = option(None, metavar="DIR", group=TRUTH, help="Folder of ground-truth masks.")
     overwrite: bool = option(False, group=FILES, help="Replace an existing file.")
     as_json: bool = option(False, flag="json", group=FILES, help="Print the scores as one JSON object.")
     quiet: bool = option(False, short="q", help=opt.QUIET_HELP)

@@ -141,7 +141,7 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """Return "folder", "file" or "other" (pipes, sockets, devices); a broken link is a file, which fails by name."""
+    """Return "folder", "file" or "other" (pipes, sockets, devices); a broken link counts as a file, so that the error names it."""
     try:
         if entry.is_dir():
             return "folder"

@@ -205,7 +205,7 @@ class RayEngine:
                 except (RayActorError, ObjectLostError) as error:
                     self._workers[number] = self._replace(worker, error)
                     break
-                except RayTaskError:  # a bug in the code of the actor
+                except RayTaskError:  # a bug in the actor's code
                     raise
                 except RayError as error:
                     raise TipssegError(f"Ray failed: {first_line(error)}", _SAME_COMMAND) from error
