@@ -40,7 +40,7 @@ _COMMANDS: Mapping[str, str] = {
     "check": "Verify an output folder.",
     "rank": "List the images to review first; --jsonl adds the reasons.",
     "report": "Write an HTML page with thumbnails, labels and class statistics.",
-    "eval": "Score labels against ground-truth masks: mean IoU, confusion matrix.",
+    "eval": "Score labels against ground truth: mean IoU, confusion matrix.",
     "vocab": "List, print and check vocabularies.",
     "weights": "Download and verify the pinned weights.",
     "doctor": "Check this installation: versions, devices, numbers, weights.",
