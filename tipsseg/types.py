@@ -5,7 +5,7 @@ Sizes are (height, width) in pixels. Colours are (red, green, blue), 0..255.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
 
@@ -62,15 +62,15 @@ class ImageRef:
     Attributes:
         path: The file.
         relative: Its path relative to the image root, posix. Output files are named after it.
+        name: `relative` as printable text, the name of the image in all records. Bytes that are not UTF-8 are escaped.
     """
 
     path: Path
     relative: PurePosixPath
+    name: str = field(init=False, compare=False, repr=False)
 
-    @property
-    def name(self) -> str:
-        """The relative path as printable text, the name of the image in all records. Bytes that are not UTF-8 are escaped."""
-        return printable_path(self.relative)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable_path(self.relative))
 
 
 def printable_path(path: PurePath) -> str:

@@ -21,9 +21,9 @@ from tipsseg.formats.base import Rows
 from tipsseg.label_map import LabelMap
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.regions.components import components
+from tipsseg.store.ownership import Former
 from tipsseg.store.writing import RunContext, finish_image, put_in_place, run_files
 from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses
-from tipsseg.util.ownership import Former
 from tipsseg.vocabulary.palette import colour
 
 # pycocotools' decoder trips over numpy 2's newer protocol; the package does not call it.

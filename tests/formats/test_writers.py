@@ -32,10 +32,10 @@ from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.options.shard import Shard
 from tipsseg.regions.drawing import draw_labels
 from tipsseg.regions.objects import labelled_objects
+from tipsseg.store.ownership import Former
 from tipsseg.store.writing import FinishedImage, RunContext, finish_image, put_in_place, run_files
 from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses, label_dtype
 from tipsseg.util.files import atomic_write
-from tipsseg.util.ownership import Former
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.palette import colour, safe_colour, voc_colour
 

@@ -48,9 +48,9 @@ from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.store.lock import MERGE_FILE, FolderLock
+from tipsseg.store.ownership import Ownership
 from tipsseg.types import LabelArray, printable_path
 from tipsseg.util.files import json_bytes
-from tipsseg.util.ownership import Ownership
 
 #: Images in the order of their names. One lies on its side, one has a name that is no UTF-8, one spells such a name out.
 IMAGES: Mapping[str, LabelArray] = {
@@ -928,7 +928,7 @@ def test_a_full_disk_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OutputError(path, "no space left on the device")
 
     build(tmp_path, CASES["masks and annotations"])
-    monkeypatch.setattr("tipsseg.util.ownership.Ownership.stage", full)
+    monkeypatch.setattr("tipsseg.store.ownership.Ownership.stage", full)
     with pytest.raises(OutputError, match="no space left"):
         convert(tmp_path, "cvat")
     monkeypatch.undo()

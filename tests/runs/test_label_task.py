@@ -24,10 +24,10 @@ from tipsseg.labelling.view import View
 from tipsseg.options import MAX_PIXELS, LabelOptions
 from tipsseg.runs.engine.label_task import LabelTask
 from tipsseg.runs.evaluate.run import Scorer, scoring_task
+from tipsseg.store.ownership import Former
 from tipsseg.store.writing import RunContext, put_in_place
 from tipsseg.types import ImageRef, LabelClass
 from tipsseg.util.fingerprint import fingerprint
-from tipsseg.util.ownership import Former
 
 TREE = (LabelClass(1, "tree", (1, 2, 3)),)
 

@@ -18,6 +18,7 @@ from tipsseg.options import FileOptions, LabelOptions, MinArea
 from tipsseg.options.shard import Shard
 from tipsseg.store import run_record as module
 from tipsseg.store import spec as specs
+from tipsseg.store.ownership import Ownership
 from tipsseg.store.resuming.differences import differences
 from tipsseg.store.run_record import (
     RUN_FILE,
@@ -29,7 +30,6 @@ from tipsseg.store.run_record import (
     write_run,
 )
 from tipsseg.store.spec import Counts, RunInfo, RunSpec, model_identity, vocabulary_record
-from tipsseg.util.ownership import Ownership
 from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
 
 HUB = {"id": "l14", "repository": "owner/l14", "revision": "1" * 40, "sha256": {"config.json": "a"}}

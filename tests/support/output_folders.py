@@ -25,6 +25,7 @@ from tipsseg.regions.objects import labelled_objects
 from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.common.progress import Progress
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, input_path, read_entry
+from tipsseg.store.ownership import Former
 from tipsseg.store.run_record import run_context, write_run
 from tipsseg.store.shards import state_folders
 from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec
@@ -34,7 +35,6 @@ from tipsseg.store.writing import finish_image, put_in_place, run_files
 from tipsseg.types import ImageRef, LabelArray, TopClasses, name_order, printable_path
 from tipsseg.util.files import atomic_write, json_bytes
 from tipsseg.util.fingerprint import file_record, fingerprint
-from tipsseg.util.ownership import Former
 from tipsseg.util.record_paths import actual_path
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 

@@ -22,6 +22,7 @@ from tipsseg.store.folder import clean_up_run
 from tipsseg.store.lock import FolderLock
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.open_run import NO_FOLDER, Run, open_run
+from tipsseg.store.ownership import StagedFile
 from tipsseg.store.results import in_place, move_files
 from tipsseg.store.run_record import find_run, run_context, write_run
 from tipsseg.store.spec import RunInfo
@@ -30,7 +31,6 @@ from tipsseg.store.summary import total
 from tipsseg.store.writing import put_in_place, rows_file, run_files, write_run_files
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_folder
-from tipsseg.util.ownership import StagedFile
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,7 +19,8 @@ from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
 from tipsseg.store.failures import Failure
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
 from tipsseg.store.manifest import ManifestEntry, expected_files, input_path
-from tipsseg.store.results import Failed, ImageResult, Labelled, Unchanged, move_files, remove_files, restore_links
+from tipsseg.store.ownership import digest_of
+from tipsseg.store.results import Failed, Labelled, Unchanged, move_files, remove_files, restore_links
 from tipsseg.store.resuming.refusals import open_resume, refuse_in_the_way, refuse_other_classes, refuse_other_ids
 from tipsseg.store.run_record import RUN_FILE, run_context, write_run
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
@@ -29,7 +30,6 @@ from tipsseg.store.takeover import former_files
 from tipsseg.store.writing import RunFile, put_in_place, run_files, write_run_files
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import clean_up, clean_up_below
-from tipsseg.util.ownership import digest_of
 from tipsseg.util.record_paths import actual_path
 
 
@@ -149,26 +149,19 @@ class OutputFolder:
         context.ownership.write_run_file(context.output / CLASSES_FILE, meanings)
         write_run(context.ownership, self._record)
 
-    def placed(self, results: Generator[ImageResult, None, None]) -> Generator[ImageResult, None, None]:
-        """Move each labelled image's files into place; an image fails if another file is in the way."""
-        with closing(results):
-            for result in results:
-                yield self._placed(result) if isinstance(result, Labelled) else result
-
-    def _placed(self, labelled: Labelled) -> Labelled | Failed:
+    def add(self, labelled: Labelled) -> Labelled | Failed:
+        """Move an image's files into place and record it; return the failure if another file is in the way."""
+        before = self.state.get(labelled.ref.name)
         try:
-            put_in_place(labelled.ref, labelled.staged, self.context, self.resume.former(labelled.ref))
+            put_in_place(labelled.ref, labelled.staged, self.context, self.resume.former(labelled.ref, before))
         except ImageError as error:
             return Failed(labelled.ref, error)
-        return labelled
-
-    def add(self, labelled: Labelled) -> None:
-        before = self.state.get(labelled.ref.name)
-        entry = self.resume.with_other_formats(labelled.entry)
+        entry = self.resume.with_other_formats(labelled.entry, before)
         outdated = [] if before is None else [name for name in before.formats if name not in entry.formats]
         if before is not None:  # the older labels must not pass for the new ones
             remove_files(before, outdated, self.context, self._record.spec.files)
         self.state.add(entry, labelled.rows, stale=outdated)
+        return labelled
 
     def keep(self, unchanged: Unchanged) -> None:
         """Record the current path of an unchanged image."""

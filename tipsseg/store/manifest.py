@@ -9,11 +9,11 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.formats import FORMATS
 from tipsseg.options import FileOptions
+from tipsseg.store.ownership import Former
 from tipsseg.store.summary import ImageNumbers, read_summary
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.fingerprint import Fingerprint, file_record, parse_file
 from tipsseg.util.json_values import parse, short
-from tipsseg.util.ownership import Former
 from tipsseg.util.record_paths import is_inside
 
 MANIFEST_FILE = "manifest.jsonl"

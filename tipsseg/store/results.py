@@ -13,10 +13,10 @@ from tipsseg.formats.base import Rows
 from tipsseg.options import FileOptions
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.store.manifest import ManifestEntry
+from tipsseg.store.ownership import StagedFile, digest_of
 from tipsseg.store.state import State
 from tipsseg.store.writing import RunContext, run_files
 from tipsseg.types import ImageRef, Remark
-from tipsseg.util.ownership import StagedFile, digest_of
 from tipsseg.util.record_paths import actual_name, actual_path
 
 

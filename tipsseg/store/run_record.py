@@ -19,13 +19,13 @@ from tipsseg.options import FEATURE_DTYPES, FileOptions, LabelOptions
 from tipsseg.options.fields import options_of, read_options
 from tipsseg.options.shard import parse_shard
 from tipsseg.store import spec as specs
+from tipsseg.store.ownership import MOVE, Ownership
 from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec, vocabulary_record
 from tipsseg.store.writing import RunContext
 from tipsseg.types import BACKGROUND, printable_path
 from tipsseg.util.files import atomic_write, describe_error, json_bytes, read_regular
 from tipsseg.util.fingerprint import Fingerprint, parse_file
 from tipsseg.util.json_values import parse, short, take
-from tipsseg.util.ownership import MOVE, Ownership
 from tipsseg.util.record_paths import actual_name, is_inside
 from tipsseg.vocabulary.toml_file import parse_class
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary

@@ -94,7 +94,7 @@ class State:
                     if entry is None:
                         self.unreadable = self.unreadable or fault
                     else:
-                        db.execute(_INSERT_IMAGE, *_image_row(entry))
+                        self._insert(entry, 0, {})
                 for place, digest, image in former_notes(self.folder):
                     entry = self.get(image) if image else None
                     self.broken_off = True
@@ -267,14 +267,14 @@ class State:
             key = key_of(entry.image)
             with self._changing() as db:
                 before = self._image(entry.image, "formats")
-                self._insert(entry, db.session, rows or {})
+                line = self._insert(entry, db.session, rows or {})
                 gone = ((name, key) for name in {*split_formats(before)} - {*entry.formats})
                 db.execute_all("DELETE FROM row WHERE format = ? AND key = ?", gone)
                 db.execute("DELETE FROM ahead WHERE image = ?", entry.image)
                 db.execute("DELETE FROM failure WHERE key = ?", key)
                 db.execute_all(_INSERT_STALE, ((name,) for name in stale))
             self._db.images += before is None
-            self._exports.append(MANIFEST_FILE, json_bytes(entry.record()) + b"\n")
+            self._exports.append(MANIFEST_FILE, line + b"\n")
 
     def replace(self, images: Iterable[tuple[ManifestEntry, Mapping[str, Rows]]]) -> None:
         """Replace all images, failures and pending files with these images and their rows."""
@@ -290,11 +290,16 @@ class State:
             self.unreadable = ""
             self._export()
 
-    def _insert(self, entry: ManifestEntry, session: int, rows: Mapping[str, Rows]) -> None:
-        self._db.execute(_INSERT_IMAGE, *_image_row(entry, session))
+    def _insert(self, entry: ManifestEntry, session: int, rows: Mapping[str, Rows]) -> bytes:
+        """Insert an image and its rows, and return its line of the manifest."""
+        line = json_bytes(entry.record())
+        key = key_of(entry.image)
+        values = (key, entry.path, entry.digest, ",".join(entry.formats), session, zlib.compress(line, 1))
+        self._db.execute(_INSERT_IMAGE, *values)
         for name, lines in rows.items():
-            self._db.execute(_INSERT_ROWS, name, key_of(entry.image), pack(lines))
+            self._db.execute(_INSERT_ROWS, name, key, pack(lines))
             self._db.execute(_INSERT_STALE, name)
+        return line
 
     # ---- failures ----
 
@@ -393,8 +398,3 @@ class State:
                     data = unpack(line, _ENTRY_LIMIT)
                 yield data
             last = found[-1][0]
-
-
-def _image_row(entry: ManifestEntry, session: int = 0) -> tuple[bytes, str, str, str, int, bytes]:
-    line = zlib.compress(json_bytes(entry.record()), 1)
-    return key_of(entry.image), entry.path, entry.digest, ",".join(entry.formats), session, line

@@ -20,11 +20,11 @@ from tipsseg.options import FileOptions
 from tipsseg.regions.components import Region, count_labels
 from tipsseg.regions.objects import LabelledObject, object_regions
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, ObjectScore
+from tipsseg.store.ownership import digest_of
 from tipsseg.store.spec import check_hint
 from tipsseg.store.writing import RunContext, run_files
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, TopClasses, ignore_id
 from tipsseg.util.files import file_size
-from tipsseg.util.ownership import digest_of
 from tipsseg.util.record_paths import actual_path
 
 if TYPE_CHECKING:

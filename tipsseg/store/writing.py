@@ -14,10 +14,10 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
 from tipsseg.options import FileOptions
 from tipsseg.regions.polygons import PolygonQuality
+from tipsseg.store.ownership import MOVE, Former, Ownership, StagedFile
 from tipsseg.store.state import State
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.fingerprint import Fingerprint
-from tipsseg.util.ownership import MOVE, Former, Ownership, StagedFile
 from tipsseg.util.printable import shell_word
 
 #: Formats whose file for the whole run `tipsseg correct` can read.
@@ -105,7 +105,7 @@ def finish_image(image: ImageLabels, formats: Iterable[str], context: RunContext
         if isinstance(error, OutputError) and error.only_this:
             raise ImageError(image.ref.path, error.message, error.hint) from error
         raise
-    quality = PolygonQuality.from_ious(each.iou for each in image.objects)
+    quality = PolygonQuality.from_ious([each.iou for each in image.objects])
     return FinishedImage(staged=tuple(staged), files=files, written=written, rows=rows, polygon_quality=quality)
 
 

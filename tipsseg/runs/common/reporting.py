@@ -1,15 +1,14 @@
-"""Record, count and print the results of a run, one by one.
+"""Count and print the results of a run, one by one.
 
 Paths of files, or lines of JSON, go to stdout; errors of images go to stderr.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
 from tipsseg.runs.common.progress import Progress
 from tipsseg.store.manifest import ManifestEntry
@@ -31,41 +30,22 @@ class Done(Protocol):
     def entry(self) -> ManifestEntry: ...
 
 
-_Result = TypeVar("_Result", bound=Done | Failed)
-
-
-class Reporter(Generic[_Result]):
-    """Record, count and print results.
+class Reporter:
+    """Count and print results.
 
     Attributes:
         counts: The results so far; `labelled` counts the images that this run labelled or converted.
     """
 
-    def __init__(
-        self, progress: Progress, record: Callable[[_Result], Mapping[str, Path]], *, jsonl: bool = False
-    ) -> None:
-        """Set up the reporter.
-
-        Args:
-            progress: Prints the results.
-            record: A function that records a result before it is printed, and returns the per-image files by format.
-            jsonl: Print a line of JSON instead of paths.
-        """
+    def __init__(self, progress: Progress, *, jsonl: bool = False) -> None:
+        """Set up the reporter. With `jsonl`, print a line of JSON instead of paths."""
         self.counts = Counts()
         self._progress = progress
-        self._record = record
         self._jsonl = jsonl
 
-    def report_all(self, results: Generator[_Result, None, None]) -> Iterator[_Result]:
-        """Report results, and yield them afterwards."""
-        with closing(results):
-            for result in results:
-                self.report(result)
-                yield result
-
-    def report(self, result: _Result) -> None:
-        """Record, count and print a result. Raise OutputError if it cannot be recorded or printed."""
-        files, counts = self._record(result), self.counts
+    def report(self, result: Done | Failed, files: Mapping[str, Path]) -> None:
+        """Count and print a recorded result; `files` are the image's files by format. Raise OutputError if stdout is closed."""
+        counts = self.counts
         if isinstance(result, Failed):
             self.counts = replace(counts, failed=counts.failed + 1)
             self._progress.error(result.error)

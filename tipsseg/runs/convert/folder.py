@@ -139,10 +139,11 @@ class _Converter:
         progress.begin(f"Converting {pluralize(number, 'image')} of {output} into {', '.join(self._formats)}.", number)
         note_formats(self._formats, context.files, context.classes, progress)
         note_moved(self._changes.begin(), progress)
-        reporter: Reporter[Converted | Unchanged | Failed] = Reporter(progress, self._record)
+        reporter = Reporter(progress)
         try:
-            for _ in reporter.report_all(self._rename_files(self._results(jobs))):
-                pass
+            with closing(self._results(jobs)) as results:
+                for result in results:
+                    reporter.report(*self._record(result))
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(reporter.interruption("the same command"))
             raise
@@ -157,21 +158,6 @@ class _Converter:
     def _results(self, jobs: int) -> Generator[Converted | Unchanged | Failed, None, None]:
         conversion = Conversion(self._context, tuple(self._formats), self._changes.followers)
         return map_in_order(jobs, conversion.convert, self._items())
-
-    def _rename_files(
-        self, results: Generator[Converted | Unchanged | Failed, None, None]
-    ) -> Generator[Converted | Unchanged | Failed, None, None]:
-        with closing(results):
-            for result in results:
-                yield self._rename(result) if isinstance(result, Converted) else result
-
-    def _rename(self, converted: Converted) -> Converted | Failed:
-        try:
-            self._changes.put(converted.ref, converted.staged, converted.before)
-        except ImageError as error:
-            return Failed(converted.ref, error)
-        remove_files(converted.before, converted.dropped, self._context, self._context.files)
-        return converted
 
     def _items(self) -> Iterator[Item]:
         for image in self._run.images():
@@ -188,15 +174,22 @@ class _Converter:
             return True
         return not self._changes.holds(name, entry, ref)
 
-    def _record(self, result: Converted | Unchanged | Failed) -> Mapping[str, Path]:
-        """Record the result of an image, and return its per-image files by format."""
+    def _record(
+        self, result: Converted | Unchanged | Failed
+    ) -> tuple[Converted | Unchanged | Failed, Mapping[str, Path]]:
+        """Move an image's files into place and record it. Return the result, and the per-image files by format."""
         if isinstance(result, Failed):
-            return {}
+            return result, {}
         written: tuple[str, ...] = ()
         if isinstance(result, Converted):
-            self._notes.add(result)
+            try:
+                self._changes.put(result.ref, result.staged, result.before)
+            except ImageError as error:
+                return Failed(result.ref, error), {}
+            remove_files(result.before, result.dropped, self._context, self._context.files)
             self._changes.add(result.entry, result.rows, result.dropped)
+            self._notes.add(result)
             written = result.formats
         if is_file(result.ref.path):
             restore_links(self._context, result.ref, self._formats)
-        return image_paths(self._context, result.ref, dict.fromkeys((*self._formats, *written)))
+        return result, image_paths(self._context, result.ref, dict.fromkeys((*self._formats, *written)))

@@ -17,13 +17,13 @@ from tipsseg.images.decoding import open_thumbnail
 from tipsseg.regions.objects import LabelledObject
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.store.manifest import ManifestEntry
+from tipsseg.store.ownership import StagedFile, digest_of
 from tipsseg.store.results import Failed, Unchanged
 from tipsseg.store.stored_image import Mask, ObjectScores, RunImage, object_scores
 from tipsseg.store.summary import CERTAIN, corrected_summary
 from tipsseg.store.writing import RunContext, finish_image
 from tipsseg.types import ImageRef, LabelArray, TopClasses
 from tipsseg.util.files import is_file
-from tipsseg.util.ownership import StagedFile, digest_of
 
 
 @dataclass(frozen=True, slots=True)

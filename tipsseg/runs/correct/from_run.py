@@ -17,10 +17,10 @@ from tipsseg.formats.reading.source import Source
 from tipsseg.runs.correct.names import ImageNames
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry
 from tipsseg.store.open_run import Run, broken_conversion, conversion_begun, open_runs
+from tipsseg.store.ownership import digest_of
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.shards import shards_in
 from tipsseg.util.files import is_folder
-from tipsseg.util.ownership import digest_of
 from tipsseg.util.record_paths import actual_path
 
 _RECORDS = (RUN_FILE, MANIFEST_FILE)

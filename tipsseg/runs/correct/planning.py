@@ -18,13 +18,13 @@ from tipsseg.runs.correct.comparing import Comparison
 from tipsseg.runs.correct.old_objects import written_shapes
 from tipsseg.runs.correct.painting import compare_masks, copy_mask, paint
 from tipsseg.store.manifest import ManifestEntry, TakenFrom
+from tipsseg.store.ownership import digest_of
 from tipsseg.store.stored_image import Mask, RunImage
 from tipsseg.store.summary import CERTAIN
 from tipsseg.store.writing import RunContext
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, ignore_id
 from tipsseg.util.files import TEMPORARY_PREFIX, output_error
 from tipsseg.util.fingerprint import content_digest
-from tipsseg.util.ownership import digest_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from tipsseg.runs.evaluate.predictions import find_masks, masks_folder
 from tipsseg.runs.label.run import as_items, begin
 from tipsseg.store.file_names import OutputNames, RunNames, name_key
 from tipsseg.store.folder import OutputFolder
+from tipsseg.store.ownership import Ownership
 from tipsseg.store.plan import plan_run
 from tipsseg.store.results import Failed, ImageResult, Labelled, Unchanged
 from tipsseg.store.run_record import parse_files, run_context
@@ -38,7 +39,6 @@ from tipsseg.store.spec import Counts, RunInfo, RunSpec, check_folder
 from tipsseg.types import ImageRef, LabelArray, name_order
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.json_values import parse, take
-from tipsseg.util.ownership import Ownership
 from tipsseg.util.printable import join_first, pluralize
 from tipsseg.util.threads import map_in_order
 
@@ -212,22 +212,19 @@ def _collect(
     notes = ImageNotes(info.model, progress)
     first: ImageError | None = None
 
-    def record(result: ImageResult) -> Mapping[str, Path]:
-        nonlocal first
-        match result:
-            case Labelled():
-                notes.add(result)
-                if folder is not None:
-                    folder.add(result)
-            case Failed():
-                first = first or result.error
-                if folder is not None:
-                    folder.fail(replace(result, error=progress.worded(result.error)))
-        return {}
-
-    reporter: Reporter[ImageResult] = Reporter(progress, record)
-    for _ in reporter.report_all(results if folder is None else folder.placed(results)):
-        pass
+    reporter = Reporter(progress)
+    with closing(results):
+        for result in results:
+            if isinstance(result, Labelled) and folder is not None:
+                result = folder.add(result)  # noqa: PLW2901
+            match result:
+                case Labelled():
+                    notes.add(result)
+                case Failed():
+                    first = first or result.error
+                    if folder is not None:
+                        folder.fail(replace(result, error=progress.worded(result.error)))
+            reporter.report(result, {})
     if folder is not None:
         folder.finish(reporter.counts, batch_size)
     notes.end()

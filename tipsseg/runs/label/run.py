@@ -6,7 +6,7 @@ images ─► OutputFolder ─► finished, or to be labelled ─► Engine ─�
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -69,7 +69,7 @@ class LabelRun:
         self._jsonl = jsonl
         self._notes, self._edited = ImageNotes(info.model, progress), Edited()
         self._shown: Path | None = None  # the first overlay
-        self._reporter: Reporter[ImageResult] = Reporter(progress, self._record, jsonl=jsonl)
+        self._reporter = Reporter(progress, jsonl=jsonl)
 
     def results(self) -> Generator[ImageResult, None, None]:
         """Yield the result of every image once its files are in place and recorded. Call this once.
@@ -106,15 +106,16 @@ class LabelRun:
             if isinstance(item, ImageRef):
                 first = item
                 break
-            self._reporter.report(item)
-            yield item
+            yield self._report(item)
         batch_size = None
         if first is not None or not folder.begun:
             self._begin(first)
             note_formats(spec.formats, spec.files, spec.vocabulary.classes, self._progress)
             began = time.monotonic()
             if first is not None:
-                yield from self._reporter.report_all(folder.placed(self._engine.results(chain([first], items))))
+                with closing(self._engine.results(chain([first], items))) as results:
+                    for result in results:
+                        yield self._report(result)
                 batch_size = self._engine.batch_size()
         self._end(batch_size, began)
 
@@ -135,23 +136,25 @@ class LabelRun:
         )
         folder.begin(_begun(info, images))
 
-    def _record(self, result: ImageResult) -> Mapping[str, Path]:
-        """Record a result in the folder, and return the per-image files to print."""
-        folder = self._folder
+    def _report(self, result: ImageResult) -> ImageResult:
+        """Record a result in the folder, print it, and return it; an image fails if another file is in the way of its files."""
+        folder, paths = self._folder, dict[str, Path]()
+        if isinstance(result, Labelled):
+            result = folder.add(result)
         match result:
             case Failed():
                 folder.fail(replace(result, error=self._progress.worded(result.error)))
-                return {}
             case Labelled():
-                folder.add(result)
                 self._notes.add(result)
             case Unchanged():
                 folder.keep(result)
                 self._edited.add(result)
-        held = [name for name in folder.formats if name in result.entry.formats]
-        paths = image_paths(folder.context, result.ref, held)
-        self._shown = self._shown or paths.get(Overlay.name)
-        return paths
+        if not isinstance(result, Failed):
+            held = [name for name in folder.formats if name in result.entry.formats]
+            paths = image_paths(folder.context, result.ref, held)
+            self._shown = self._shown or paths.get(Overlay.name)
+        self._reporter.report(result, paths)
+        return result
 
     def _end(self, batch_size: int | None, began: float) -> None:
         """Write the files for the whole run, and note the totals; `began` is the time when labelling began."""

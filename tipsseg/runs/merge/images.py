@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import OutputError, RecordError
+from tipsseg.store.ownership import Ownership
 from tipsseg.store.results import link_of
 from tipsseg.store.spec import check_hint
 from tipsseg.store.stored_image import RunImage
 from tipsseg.types import ImageRef
 from tipsseg.util.files import describe_error, open_regular
-from tipsseg.util.ownership import Ownership
 from tipsseg.util.record_paths import actual_path
 
 

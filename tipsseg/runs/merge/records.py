@@ -14,13 +14,13 @@ from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.merge.images import copy_image_files
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.open_run import Run
+from tipsseg.store.ownership import Ownership
 from tipsseg.store.run_record import write_run
 from tipsseg.store.spec import Counts, RunInfo, check_hint
 from tipsseg.store.state import State
 from tipsseg.store.summary import TotalsSum
 from tipsseg.store.writing import RunContext, write_run_files
 from tipsseg.util.files import describe_error, read_regular
-from tipsseg.util.ownership import Ownership
 
 #: Prefix of a merge's temporary files, to tell them from those of shard runs in the target.
 OWNER = "merge-"

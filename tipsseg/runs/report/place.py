@@ -14,9 +14,9 @@ from typing import Any
 
 from tipsseg.errors import OutputError
 from tipsseg.runs.common.walking import REPORT_FILE
+from tipsseg.store.ownership import Ownership
 from tipsseg.util.files import atomic_write, json_bytes, output_error, read_regular, remove_file
 from tipsseg.util.json_values import parse, take
-from tipsseg.util.ownership import Ownership
 
 #: The folders of per-image files, with their suffixes.
 IMAGE_FILES = {"pictures": ".jpg", "thumbnails": ".jpg", "maps": ".js"}

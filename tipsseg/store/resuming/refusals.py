@@ -12,6 +12,7 @@ from tipsseg.store import spec as specs
 from tipsseg.store.failures import ERRORS_FILE
 from tipsseg.store.lock import finish_command, is_begun, is_unfinished
 from tipsseg.store.manifest import MANIFEST_FILE
+from tipsseg.store.ownership import MOVE
 from tipsseg.store.results import Failed, edited_formats
 from tipsseg.store.resuming.differences import difference_texts, kept_features, of_same_phrases, other_options
 from tipsseg.store.resuming.resume import ANOTHER_FOLDER, ResumeState, follows
@@ -21,7 +22,6 @@ from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.store.state import State
 from tipsseg.store.writing import RunContext
 from tipsseg.types import ImageRef, ignore_id
-from tipsseg.util.ownership import MOVE
 from tipsseg.util.printable import shell_word
 from tipsseg.util.record_paths import actual_path
 

@@ -11,6 +11,7 @@ from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, mask_formats
 from tipsseg.formats.classes_file import CLASSES_FILE
 from tipsseg.store.manifest import ManifestEntry, input_path
+from tipsseg.store.ownership import MOVE, Former
 from tipsseg.store.results import Failed, Left, Unchanged, edited_formats, image_paths, in_place
 from tipsseg.store.spec import RunInfo
 from tipsseg.store.state import State
@@ -19,7 +20,6 @@ from tipsseg.store.writing import RunContext, rows_file
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_folder
 from tipsseg.util.fingerprint import fingerprint
-from tipsseg.util.ownership import MOVE, Former
 from tipsseg.util.record_paths import actual_path
 
 ANOTHER_FOLDER = "Choose another output folder with argument `output`"
@@ -141,9 +141,9 @@ class ResumeState:
             return Unchanged(ref, entry)
         return ref
 
-    def former(self, ref: ImageRef) -> Former:
-        """Return the existing files of an image that this run may replace."""
-        context, entry = self.context, self.state.get(ref.name)
+    def former(self, ref: ImageRef, entry: ManifestEntry | None) -> Former:
+        """Return the existing files of an image that this run may replace; `entry` is its recorded entry."""
+        context = self.context
         former = Former() if entry is None else entry.former
         if not self.info.spec.replace_edited:
             return former
@@ -161,12 +161,13 @@ class ResumeState:
 
         If `entry` is None, it is read from the state.
         """
-        if not self.info.spec.overwrite and self.state.is_elsewhere(ref.name, input_path(ref)):
-            entry = entry or self.state.get(ref.name)
-            if entry is not None and _is_other(entry, ref.path):
+        if not self.info.spec.overwrite:
+            if entry is None and self.state.is_elsewhere(ref.name, input_path(ref)):
+                entry = self.state.get(ref.name)
+            if entry is not None and entry.path != input_path(ref) and _is_other(entry, ref.path):
                 return f"the folder has labels of another image with that name, {entry.path}", _OTHER_INPUT
-        context = self.context
-        new = [name for name in self.info.spec.formats if name not in self.state.formats_of(ref.name)]
+        context, held = self.context, self.state.formats_of(ref.name) if entry is None else entry.formats
+        new = [name for name in self.info.spec.formats if name not in held]
         for path in image_paths(context, ref, new).values():
             if self.incomplete and path not in self.kept:
                 continue
@@ -210,12 +211,11 @@ class ResumeState:
         held = [name for name in entry.formats if in_place(name, entry, ref, self.context, self.state)]
         return all(follows(name, entry, held) for name in new)
 
-    def with_other_formats(self, entry: ManifestEntry) -> ManifestEntry:
-        """Add the other formats of the earlier entry to a new entry, if both have the same labels.
+    def with_other_formats(self, entry: ManifestEntry, before: ManifestEntry | None) -> ManifestEntry:
+        """Add the other formats of the earlier entry `before` to a new entry, if both have the same labels.
 
         If the labels differ, add the other formats to `outdated` instead.
         """
-        before = self.state.get(entry.image)
         if before is None:
             return entry
         same = before.digest == entry.digest and entry.fingerprint.same_content(before.fingerprint)
