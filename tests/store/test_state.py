@@ -61,7 +61,8 @@ def test_it_keeps_what_was_added_in_the_order_of_the_names(tmp_path: Path) -> No
         assert state.stale == {"coco", "panoptic"}
         assert state.get("b.png") == entry("b.png", "png")
         assert state.others("x") == NAMES
-        assert (state.is_elsewhere("b.png", "/photos/b.png"), state.is_elsewhere("b.png", "/b.png")) == (False, True)
+        assert state.path_and_formats("b.png") == ("/photos/b.png", ("png",))
+        assert state.path_and_formats("unknown.png") is None
         state.mark_fresh("coco")
         state.end(())
     with opened(tmp_path) as state:

@@ -208,13 +208,10 @@ class State:
         with self._db.errors():
             return read_entry(unpack(line, _ENTRY_LIMIT)) if isinstance(line, bytes) else None
 
-    def is_elsewhere(self, image: str, path: str) -> bool:
-        """Return True if an image with this name was labelled from a different path."""
-        return self._image(image, "path") not in (None, path)
-
-    def formats_of(self, image: str) -> tuple[str, ...]:
-        """Return the formats that include an image; empty for an unknown image."""
-        return split_formats(self._image(image, "formats"))
+    def path_and_formats(self, image: str) -> tuple[str, tuple[str, ...]] | None:
+        """Return the path and the formats of an image; None if no image has this name."""
+        found = self._db.select("SELECT path, formats FROM image WHERE key = ?", key_of(image))
+        return next(((path, split_formats(formats)) for path, formats in found), None)
 
     def names(self) -> list[str]:
         return self._names("1")

@@ -84,10 +84,13 @@ def check_shared_files(runs: Sequence[Run]) -> Iterator[Problem]:
             owner, other = owners.setdefault(
                 str(output_name(PurePosixPath(name), run.info.spec.files.names)), (name, run)
             )
-            if owner != name and has_image_files(
-                set(run.records.formats_of(name)) & set(other.records.formats_of(owner))
-            ):
+            if owner != name and has_image_files(_formats(run, name) & _formats(other, owner)):
                 yield Problem(run.state / MANIFEST_FILE, f"{name}: it shares its files with {owner}")
+
+
+def _formats(run: Run, name: str) -> set[str]:
+    _, formats = run.records.path_and_formats(name) or ("", ())
+    return set(formats)
 
 
 def find_orphans(output: Path, runs: Sequence[Run], moved: Container[str]) -> Iterator[Problem]:

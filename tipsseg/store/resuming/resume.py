@@ -122,7 +122,7 @@ class ResumeState:
         """Return the image if it must be labelled, otherwise its result. Thread-safe."""
         context, spec = self.context, self.info.spec
         entry = self.state.get(ref.name)
-        if conflict := self.conflict(ref, entry):
+        if conflict := self.conflict(ref, None if entry is None else (entry.path, entry.formats)):
             return Failed(ref, ImageError(ref.path, *conflict))
         if entry is None:
             return ref
@@ -156,24 +156,23 @@ class ResumeState:
         paths = image_paths(self.context, ref, self.info.spec.formats).values()
         return {path for path in paths if os.path.lexists(path)}
 
-    def conflict(self, ref: ImageRef, entry: ManifestEntry | None) -> tuple[str, str] | None:
+    def conflict(self, ref: ImageRef, known: tuple[str, tuple[str, ...]] | None) -> tuple[str, str] | None:
         """Return the reason and the hint if an image cannot use its file names; None if it can.
 
-        If `entry` is None, it is read from the state.
+        `known` is the path and the formats of the image in the state, see `State.path_and_formats`.
         """
-        if not self.info.spec.overwrite:
-            if entry is None and self.state.is_elsewhere(ref.name, input_path(ref)):
-                entry = self.state.get(ref.name)
-            if entry is not None and entry.path != input_path(ref) and _is_other(entry, ref.path):
-                return f"the folder has labels of another image with that name, {entry.path}", _OTHER_INPUT
-        context, held = self.context, self.state.formats_of(ref.name) if entry is None else entry.formats
+        context, (path, held) = self.context, known or ("", ())
+        if known is not None and path != input_path(ref) and not self.info.spec.overwrite:
+            entry = self.state.get(ref.name)
+            if entry is not None and _is_other(entry, ref.path):
+                return f"the folder has labels of another image with that name, {path}", _OTHER_INPUT
         new = [name for name in self.info.spec.formats if name not in held]
-        for path in image_paths(context, ref, new).values():
-            if self.incomplete and path not in self.kept:
+        for file in image_paths(context, ref, new).values():
+            if self.incomplete and file not in self.kept:
                 continue
             # A file cannot replace a folder: this image will fail without harm.
-            if os.path.lexists(path) and not is_folder(path) and not context.ownership.is_pending(path):
-                return self._conflict_with(path)
+            if os.path.lexists(file) and not is_folder(file) and not context.ownership.is_pending(file):
+                return self._conflict_with(file)
         return None
 
     def _conflict_with(self, path: Path) -> tuple[str, str] | None:
@@ -196,7 +195,7 @@ class ResumeState:
 
     def new_formats(self, image: str) -> tuple[str, ...]:
         """Return the formats of this run that lack an image: its entry does not list them, or its rows are missing."""
-        held = self.state.formats_of(image)
+        _, held = self.state.path_and_formats(image) or ("", ())
         return tuple(
             name
             for name in self.info.spec.formats
