@@ -5,7 +5,7 @@ Sizes are (height, width) in pixels. Colours are (red, green, blue), 0..255.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
 
@@ -55,27 +55,40 @@ class ModelSpec:
     embedded: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class ImageRef:
-    """An image to label.
+    """An image to label. It holds two strings, which are smaller than paths, because a run may have very many images."""
 
-    Attributes:
-        path: The file.
-        relative: Its path relative to the image root, posix. Output files are named after it.
-        name: `relative` as printable text, the name of the image in all records. Bytes that are not UTF-8 are escaped.
-    """
+    _path: str
+    _relative: str
 
-    path: Path
-    relative: PurePosixPath
-    name: str = field(init=False, compare=False, repr=False)
+    def __init__(self, path: Path, relative: PurePosixPath) -> None:
+        object.__setattr__(self, "_path", str(path))
+        object.__setattr__(self, "_relative", str(relative))
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", printable_path(self.relative))
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self._path)
+
+    @property
+    def relative(self) -> PurePosixPath:
+        """The path relative to the image root. Output files are named after it."""
+        return PurePosixPath(self._relative)
+
+    @property
+    def name(self) -> str:
+        """The relative path as printable text, the name of the image in all records. Bytes that are not UTF-8 are escaped."""
+        return _printable(self._relative)
 
 
 def printable_path(path: PurePath) -> str:
     """Return a path as posix text for terminals and JSON. Bytes that are not UTF-8 are escaped."""
-    return path.as_posix().encode("utf-8", "backslashreplace").decode("utf-8")
+    return _printable(path.as_posix())
+
+
+def _printable(path: str) -> str:
+    return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def name_order(name: str) -> tuple[str, ...]:

@@ -175,7 +175,7 @@ def test_outcomes_come_in_order_and_as_the_images_come() -> None:
             elif number % 50 == 8:
                 yield Failed(ref, ImageError(ref.path, "no image"))
             else:
-                yield replace(ref, path=Path("imgs/street/broken.png")) if number % 50 == 9 else ref
+                yield ImageRef(Path("imgs/street/broken.png"), ref.relative) if number % 50 == 9 else ref
 
     info = run_for("out")
     with RayEngine(info, Ray(2)) as engine:

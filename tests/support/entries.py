@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from tipsseg.store.exports import exported_entries
 from tipsseg.store.manifest import ManifestEntry, ObjectScore
-from tipsseg.store.takeover import exported_entries
 from tipsseg.util.fingerprint import Fingerprint
 
 

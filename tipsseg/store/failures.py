@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError
-from tipsseg.store.takeover import lines_of
+from tipsseg.store.exports import lines_of
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_folder, json_bytes
 from tipsseg.util.json_values import parse

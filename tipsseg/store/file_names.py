@@ -8,7 +8,6 @@ import secrets
 import unicodedata
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -162,7 +161,7 @@ class RunNames:
 
     def named(self, ref: ImageRef) -> ImageRef:
         """Return an image with its name in the run, see `find`."""
-        return replace(ref, relative=self.find(ref.path, ref.relative))
+        return ImageRef(ref.path, self.find(ref.path, ref.relative))
 
     def check(self, refs: Iterable[ImageRef], output: Path) -> None:
         """Raise InputError if an image has a different name in the run."""

@@ -16,6 +16,7 @@ from tipsseg.errors import ImageError, OutputError
 from tipsseg.formats import FORMATS, image_folders, mask_formats
 from tipsseg.formats.base import Rows
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
+from tipsseg.store.exports import former_files
 from tipsseg.store.failures import Failure
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
 from tipsseg.store.manifest import ManifestEntry, expected_files, input_path
@@ -26,7 +27,6 @@ from tipsseg.store.run_record import RUN_FILE, run_context, write_run
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.store.state import STATE_FOLDER, State
 from tipsseg.store.summary import Totals, total
-from tipsseg.store.takeover import former_files
 from tipsseg.store.writing import RunFile, put_in_place, run_files, write_run_files
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import clean_up, clean_up_below

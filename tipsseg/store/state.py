@@ -3,7 +3,7 @@
 It stores the image entries, the failures, the rows of files for the whole run, the files that are about to be moved into place, and
 the formats whose files for the whole run are stale. manifest.jsonl and errors.jsonl are exports. They are read back in three cases:
 the folder is from a version without a database; the database is missing, damaged or from another version; or manifest.jsonl was
-changed after the last run, for example by a version without a database, and is complete. See `takeover`.
+changed after the last run, for example by a version without a database, and is complete. See `exports`.
 
 An image takes two transactions: `note_ahead` before its files are renamed into place, and `add` afterwards. A process may be killed
 between any two statements: tipsseg recognises files in `ahead` as its own.
@@ -19,10 +19,9 @@ from pathlib import Path
 
 from tipsseg.formats.base import Rows
 from tipsseg.store.database import Database, key_of, name_of, pack, split_formats, unpack
-from tipsseg.store.exports import Exports
+from tipsseg.store.exports import Exports, exported_entries, exported_rows, former_files, former_journals, former_notes
 from tipsseg.store.failures import ERRORS_FILE, Failure, exported_failures, read_failure
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, read_entry
-from tipsseg.store.takeover import exported_entries, exported_rows, former_files, former_journals, former_notes
 from tipsseg.util.files import json_bytes, output_error, read_error, remove_file
 from tipsseg.util.fingerprint import parse_file
 from tipsseg.util.json_values import parse

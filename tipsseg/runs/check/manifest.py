@@ -12,12 +12,12 @@ from pathlib import Path, PurePosixPath
 from tipsseg.formats import FORMATS, has_image_files
 from tipsseg.formats.base import output_name
 from tipsseg.formats.problem import Problem, size_text
+from tipsseg.store.exports import FORMER_NOTES
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, expected_files
 from tipsseg.store.open_run import Run
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.spec import RunInfo
 from tipsseg.store.stored_image import RunImage
-from tipsseg.store.takeover import FORMER_NOTES
 from tipsseg.types import printable_path
 from tipsseg.util.files import TEMPORARY_PREFIX
 from tipsseg.util.json_values import short

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tipsseg.errors import ImageError, InputError
@@ -283,7 +283,7 @@ def _write(plans: Sequence[Plan], classes: Sequence[str], changes: RunChanges) -
         changes.add_classes(classes)
     # Record first: if the process dies, a renamed mask is already recorded as imported.
     for plan in plans:
-        changes.add(plan.entry)
+        changes.add(replace(changes.run.entry(plan.mask.image), taken=plan.taken))
     for plan in plans:
         for path, temporary in plan.files:
             try:

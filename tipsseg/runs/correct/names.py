@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import PurePosixPath
 
 from tipsseg.errors import InputError
@@ -26,15 +27,27 @@ class ImageNames:
     """An index of a run's images by name."""
 
     def __init__(self, images: Iterable[str]) -> None:
-        #: Images by path, with and without suffix.
-        self._whole: dict[tuple[str, ...], list[str]] = defaultdict(list)
-        for image in images:
-            *folders, file = PurePosixPath(image).parts
-            for last in {file, PurePosixPath(file).stem}:
-                self._whole[(*folders, last)].append(image)
-        self._deepest = max(map(len, self._whole), default=0)
+        self._images = frozenset(images)
+        #: Images by path without suffix.
+        self._stems: dict[str, tuple[str, ...]] = {}
+        for image in self._images:
+            stem = str(PurePosixPath(image).with_suffix(""))
+            self._stems[stem] = (*self._stems.get(stem, ()), image)
         #: Images by the last N parts of their paths, filled for each N that a search needs.
         self._ends: dict[int, dict[tuple[str, ...], list[str]]] = {}
+
+    @cached_property
+    def _whole(self) -> dict[tuple[str, ...], list[str]]:
+        """Images by the parts of their paths, with and without suffix; most sources need no index of parts."""
+        found: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for image in self._images:
+            for path in {PurePosixPath(image), PurePosixPath(image).with_suffix("")}:
+                found[path.parts].append(image)
+        return found
+
+    @cached_property
+    def _deepest(self) -> int:
+        return max(map(len, self._whole), default=0)
 
     def find(self, name: str) -> str | None:
         """Return the image that a source calls `name`, or None if the run does not have it.
@@ -58,8 +71,9 @@ class ImageNames:
 
     def _find_matching(self, parts: tuple[str, ...]) -> set[str]:
         """Return the images at this path; else those whose paths end with it, and those with the longest path that it ends with."""
-        if parts in self._whole:
-            return set(self._whole[parts])
+        path = "/".join(parts)
+        if found := {*self._images.intersection([path]), *self._stems.get(path, ())}:
+            return found
         ends = (parts[-number:] for number in range(min(len(parts), self._deepest), 0, -1))
         longest = next((end for end in ends if end in self._whole), None)
         return {*self._find_ending_with(parts), *(self._whole[longest] if longest else ())}

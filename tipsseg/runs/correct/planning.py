@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -69,12 +69,12 @@ class Plan:
 
     Attributes:
         mask: The mask, for the report.
-        entry: The manifest entry that records the mask's source; the old entry in a dry run.
+        taken: The source of the mask, for its manifest entry; None in a dry run.
         files: The masks to replace, each with its temporary file; empty in a dry run.
     """
 
     mask: CorrectedMask
-    entry: ManifestEntry
+    taken: TakenFrom | None
     files: tuple[tuple[Path, Path], ...]
 
 
@@ -222,7 +222,7 @@ class Planner:
         """Write the new mask to temporary files beside its targets. After an error, `change_run` removes them."""
         entry = correction.entry
         if self.options.dry_run:
-            return Plan(mask, entry, ())
+            return Plan(mask, None, ())
         image = ImageLabels(ref=ImageRef(Path(entry.path), PurePosixPath(entry.image)), labels=labels)
         files: list[tuple[Path, Path]] = []
         # The first mask comes last: until it is replaced, the old labels count, and the same command resumes.
@@ -237,7 +237,7 @@ class Planner:
         written = content_digest(files[-1][1])
         before = entry.taken.before if correction.done and entry.taken else correction.current.digest
         taken = TakenFrom(self.source, self.format, correction.digest, written, before)
-        return Plan(mask, replace(entry, taken=taken), tuple(files))
+        return Plan(mask, taken, tuple(files))
 
     def _targets(self, image: RunImage, current: Mask) -> tuple[tuple[str, Path], ...]:
         """Return the masks to write: the current one; if a person edited it, also masks that precede it or were edited."""

@@ -18,6 +18,7 @@ from tipsseg.store.lock import finish_command, is_unfinished
 from tipsseg.store.open_run import OTHER_CLASSES
 from tipsseg.store.run_record import RUN_FILE, find_run, read_record, refuse_other_record
 from tipsseg.store.shards import shards_in, state_folders
+from tipsseg.types import ImageRef
 from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json_values import parse
 from tipsseg.util.printable import join_first, pluralize
@@ -58,7 +59,7 @@ def find_masks(folder: Path) -> Found:
     if _names(folder) == NAMES[0]:
         return found
     # The name of such a mask is the full name of its image, plus a suffix.
-    return replace(found, refs=tuple(replace(ref, relative=ref.relative.with_suffix("")) for ref in found.refs))
+    return replace(found, refs=tuple(ImageRef(ref.path, ref.relative.with_suffix("")) for ref in found.refs))
 
 
 def _record_folders(folder: Path) -> list[Path]:

@@ -38,6 +38,7 @@ from tipsseg.runs.merge.refusals import (
     refuse_other_meanings,
     refuse_target,
 )
+from tipsseg.store.exports import FORMER_NOTES
 from tipsseg.store.failures import ERRORS_FILE
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock, begin_merge, is_begun
 from tipsseg.store.manifest import MANIFEST_FILE
@@ -46,7 +47,6 @@ from tipsseg.store.run_record import RUN_FILE, find_run, run_context
 from tipsseg.store.shards import SHARDS_FOLDER, shards_in
 from tipsseg.store.spec import check_folder
 from tipsseg.store.state import STATE_FILE, STATE_FOLDER, State
-from tipsseg.store.takeover import FORMER_NOTES
 from tipsseg.store.writing import RunContext
 from tipsseg.util.files import TEMPORARY_PREFIX, clean_up_below, is_file, output_error, remove_file
 from tipsseg.util.printable import pluralize

@@ -6,7 +6,6 @@ import filecmp
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import OutputError, RecordError
@@ -27,7 +26,7 @@ def copy_image_files(image: RunImage, target: Path, ownership: Ownership) -> Non
         if is_copied(path, place):
             continue
         if path in links:
-            ownership.link(replace(ref, path=path), place, ours=False)
+            ownership.link(ImageRef(path, ref.relative), place, ours=False)
             continue
         try:
             status, file = path.stat(), open_regular(path)

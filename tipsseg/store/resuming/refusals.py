@@ -130,7 +130,9 @@ def refuse_in_the_way(resume: ResumeState, refs: Iterable[ImageRef | Failed]) ->
     images = (
         ref for ref in refs if isinstance(ref, ImageRef) and not (resume.kept and resume.files_of(ref) & resume.kept)
     )
-    conflicts = [(ref, conflict) for ref in images if (conflict := resume.conflict(ref, resume.state.path_and_formats(ref.name)))]
+    conflicts = [
+        (ref, conflict) for ref in images if (conflict := resume.conflict(ref, resume.state.path_and_formats(ref.name)))
+    ]
     if conflicts and resume.info.spec.overwrite:  # files of other images with the same stem are removed anyway
         ours = {
             actual_path(resume.context.output, file)
