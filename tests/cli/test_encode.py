@@ -285,31 +285,18 @@ def test_a_tower_is_read_only_where_it_is_needed(
     assert read == ["vision"]
 
 
-@pytest.mark.parametrize("device", ["auto", "cpu"])
 def test_a_question_over_a_full_store_imports_no_torch(
-    command: Command, scenes: Path, monkeypatch: pytest.MonkeyPatch, device: str
+    command: Command, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TIPSSEG_CACHE", str(Path("cache").absolute()))
-    label = [
-        "label",
-        str(scenes),
-        "-m",
-        "tiny",
-        "--device",
-        device,
-        "-c",
-        "panda,tree,sky",
-        "-q",
-        "--features",
-        "feats",
-    ]
+    label = ["label", str(scenes), "-m", "tiny", "-c", "panda,tree,sky", "-q", "--features", "feats"]
     assert command("encode", scenes, *TINY, "-o", "feats", "-q").code == 0
     assert command(*label, "-o", "first").code == 0  # keeps the vectors of the phrases
     shutil.copytree("feats", "lacking")
     next(path for path in Path("lacking").rglob("*.safetensors")).unlink()
     for more, imported in (
         ((), False),
-        (("-f", "png,coco,npz,overlay,yolo", "--scales", "1"), False),
+        (("--device", "cpu", "-f", "png,coco,npz,overlay,yolo", "--scales", "1"), False),
         (("-c", "a new phrase"), True),
         (("--refine", "pamr"), True),
         (("--features", "lacking"), True),
