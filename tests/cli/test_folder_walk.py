@@ -430,7 +430,7 @@ def test_a_walk_that_has_shown_a_fault(server: Server, name: str) -> None:
 
 
 def test_a_short_walk(server: Server) -> None:
-    walk(server, 5, 10, 0)
+    walk(server, 8, 10, 0)
 
 
 @pytest.mark.slow
