@@ -538,7 +538,7 @@ REFUSALS: Mapping[str, Refusal] = {
         build=of_images(["b/a.png", "c.png", "d.png"], ["d.png", "b/a.png"]),
     ),
     "two images of one picture": Refusal(
-        "a.png of one and a.jpg of two would share one output, a", build=of_images(["a.png"], ["a.jpg", "b.png"])
+        "a.jpg of two and a.png of one would share one output, a", build=of_images(["a.png"], ["a.jpg", "b.png"])
     ),
     "another run in the target": Refusal("cannot write two: it holds a whole run", folders=("one",), target="two"),
     "one of the runs as the target": Refusal("cannot write two: it holds a whole run", target="two"),
@@ -585,7 +585,7 @@ REFUSALS: Mapping[str, Refusal] = {
     "a target that is a file": Refusal("cannot write imgs/a.png: imgs/a.png is a file", target="imgs/a.png"),
     "a picture that is gone": Refusal("two/masks/b/a.png is missing", remove("two/masks/b/a.png")),
     "pictures that are gone": Refusal(
-        "one/overlays/b/c.jpg is missing, and 1 more",
+        "two/confidence/b/a.png is missing, and 1 more",
         together(remove("one/overlays/b/c.jpg"), remove("two/confidence/b/a.png")),
     ),
     "a manifest that is gone": Refusal(

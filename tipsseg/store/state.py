@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from tipsseg.formats.base import Rows
 from tipsseg.store.database import Database, key_of, name_of, pack, split_formats, unpack
@@ -378,19 +379,20 @@ class State:
     def _image(self, image: str, column: str) -> object:
         return self._db.value(f"SELECT {column} FROM image WHERE key = ?", key_of(image))
 
+    def _pages(self, columns: str, where: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        """Yield the key and other columns of images, sorted by name; the caller may change images in between."""
+        last = b""
+        page = f"SELECT key{columns} FROM image WHERE key > ? AND {where} ORDER BY key LIMIT {_PAGE}"
+        while found := self._db.select(page, last, *values):
+            yield from found
+            last = found[-1][0]
+
     def _names(self, where: str, *values: object) -> list[str]:
-        return [
-            name_of(key) for (key,) in self._db.select(f"SELECT key FROM image WHERE {where} ORDER BY key", *values)
-        ]
+        return [name_of(key) for (key,) in self._pages("", where, *values)]
 
     def _entries(self, session: int | None = None) -> Iterator[bytes]:
         """Yield the lines of all images, or of one session's images, sorted by image name."""
-        own = "1" if session is None else f"session = {session}"
-        last = b""
-        page = f"SELECT key, entry FROM image WHERE key > ? AND {own} ORDER BY key LIMIT {_PAGE}"
-        while found := self._db.select(page, last):
-            for _, line in found:
-                with self._db.errors():
-                    data = unpack(line, _ENTRY_LIMIT)
-                yield data
-            last = found[-1][0]
+        for _, line in self._pages(", entry", "1" if session is None else f"session = {session}"):
+            with self._db.errors():
+                data = unpack(line, _ENTRY_LIMIT)
+            yield data

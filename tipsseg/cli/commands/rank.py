@@ -10,7 +10,7 @@ from tipsseg.cli import options as opt
 from tipsseg.cli.arguments.only import read_only
 from tipsseg.cli.parameters import command
 from tipsseg.cli.wording import as_typed
-from tipsseg.errors import UsageError
+from tipsseg.errors import ImageError, UsageError
 from tipsseg.options.fields import Option
 
 EPILOG = """\b
@@ -50,7 +50,6 @@ def rank(
 ) -> None:
     """List the images of an output folder in review order."""
     from tipsseg.runs.common.progress import Progress
-    from tipsseg.runs.convert.only import unlabelled_error
     from tipsseg.runs.rank.rank import rank_folder
     from tipsseg.util.files import json_bytes
 
@@ -58,13 +57,14 @@ def rank(
         raise UsageError("-0 separates paths, but --jsonl prints no paths", "Remove -0.")
     with Progress(quiet, null=null, wording=as_typed) as progress:
         paths = read_only(only, null, "rank", output)
-        order, unknown = rank_folder(output, features, paths, images, limit, progress)
-        for path in unknown:
-            progress.error(unlabelled_error(path, output))
-        for ranked in order:
-            if jsonl:
-                progress.text(json_bytes(ranked.record()).decode() + "\n")
+        failed = False
+        for result in rank_folder(output, features, paths, images, limit, progress):
+            if isinstance(result, ImageError):
+                failed = True
+                progress.error(result)
+            elif jsonl:
+                progress.text(json_bytes(result.record()).decode() + "\n")
             else:
-                progress.path(ranked.path)
-    if unknown:
+                progress.path(result.path)
+    if failed:
         raise typer.Exit(1)

@@ -61,7 +61,7 @@ def check_store(folder: Path, jobs: int, progress: Progress) -> Iterator[Problem
             yield Problem(folder / name, "not a feature file")
     files = list(list_files(folder))
     left = [path for path in files if path.name.startswith(TEMPORARY_PREFIX)]
-    sound = [path for path in files if path not in set(left)]
+    sound = [path for path in files if not path.name.startswith(TEMPORARY_PREFIX)]
     progress.begin(f"{pluralize(len(sound), 'feature file')} in {folder}.", len(sound))
     found = 0
     for problem in map_in_order(jobs, partial(_check_file, folder, record), sound):

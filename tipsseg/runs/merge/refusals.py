@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ from tipsseg.store.resuming.differences import differences
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.shards import SHARDS_FOLDER, missing_shards, parse_folder, shards_in
 from tipsseg.store.state import STATE_FILE
+from tipsseg.store.stored_image import RunImage
 from tipsseg.store.writing import RunContext
-from tipsseg.types import ImageRef
+from tipsseg.types import ImageRef, name_order
 from tipsseg.util.files import TEMPORARY_PREFIX, output_error
 
 
@@ -153,11 +155,13 @@ def refuse_images(runs: Sequence[Run], context: RunContext) -> int:
     gone = _Faults("Run the original command again, which rewrites missing files.")
     # All formats, because images may have formats of earlier runs.
     names = OutputNames(name_key(target), options.names, FORMATS)
-    owners: dict[str, Run] = {}
     formats = set(runs[0].formats)
     orphan: OutputError | None = None
-    for run, image in ((each, image) for each in runs for image in each.images()):
-        entry = image.entry
+    before: RunImage | None = None
+    number = 0
+    # By name, so that the same image of two runs comes twice in a row.
+    for image in heapq.merge(*(run.images() for run in runs), key=lambda image: name_order(image.entry.image)):
+        entry, run = image.entry, image.run
         formats.update(entry.formats)
         expected = expected_files(entry.image, entry.formats, options)
         for name, file in entry.files.items():
@@ -165,12 +169,12 @@ def refuse_images(runs: Sequence[Run], context: RunContext) -> int:
                 misplaced.add(
                     f"{run.state}: {file} should be {expected[name]} for the `val_fraction` of {runs[0].state}"
                 )
-        owner = owners.setdefault(entry.image, run)
         ref = ImageRef(Path(f"{entry.image} of {run.state}"), PurePosixPath(entry.image))
-        if owner is not run:
-            doubled.add(f"{entry.image} is in {owner.state} and in {run.state}")
+        if before is not None and before.entry.image == entry.image:
+            doubled.add(f"{entry.image} is in {before.run.state} and in {run.state}")
         elif has_image_files(entry.formats) and (what := names.take(ref)):
             doubled.add(what)
+        before, number = image, number + 1
         for path in files(image):
             if not path.is_file():
                 gone.add(f"{path} is missing")
@@ -184,7 +188,7 @@ def refuse_images(runs: Sequence[Run], context: RunContext) -> int:
     _refuse_orphans(runs, context, formats)
     if orphan is not None:
         raise orphan
-    return len(owners)
+    return number
 
 
 def _refuse_orphans(runs: Sequence[Run], context: RunContext, formats: Iterable[str]) -> None:

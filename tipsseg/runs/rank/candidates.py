@@ -35,13 +35,11 @@ class Candidates:
     def __init__(self) -> None:
         self._all: list[_Candidate] = []
 
-    def add(self, entry: ManifestEntry) -> float:
-        """Add an image, and return its expected error."""
+    def add(self, entry: ManifestEntry) -> None:
         numbers, error = entry.numbers, expected_error(entry)
         classes = tuple(entry.id for entry in numbers.classes if entry.pixels)
         shares = label_shares(numbers, entry.objects or ())
         self._all.append(_Candidate(entry.image, error, classes, shares, entry.fingerprint.sha256))
-        return error
 
     @property
     def images(self) -> list[str]:
@@ -81,16 +79,15 @@ def _token_vectors(features: Path, hashes: list[str | None]) -> tuple[Vectors, i
     if read_store(features) is None:
         hint = "Compute features with tipsseg encode, or with tipsseg label and argument `features`."
         raise InputError(f"{features}: not a feature store", hint)
-    known: dict[int, Vectors] = {}
+    vectors, known = np.zeros((len(hashes), 1), np.float32), 0
     for index, sha256 in enumerate(hashes):
         try:
-            if sha256 is not None:
-                known[index] = token_vector(read_class_tokens(feature_path(features, sha256)))
+            vector = token_vector(read_class_tokens(feature_path(features, sha256))) if sha256 else None
         except FeatureFileError:
             continue
-    length = max((len(vector) for vector in known.values()), default=1)
-    vectors = np.zeros((len(hashes), length), np.float32)
-    for index, vector in known.items():
-        if len(vector) == length:  # a store has features of one model
+        if vector is not None and not known:
+            vectors = np.zeros((len(hashes), len(vector)), np.float32)
+        if vector is not None and len(vector) == vectors.shape[1]:  # a store has features of one model
             vectors[index] = vector
-    return vectors, len(hashes) - len(known)
+            known += 1
+    return vectors, len(hashes) - known

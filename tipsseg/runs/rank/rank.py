@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from tipsseg.errors import ImageError, InputError
 from tipsseg.options import check_whole_number
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress, Silence
-from tipsseg.runs.convert.only import find_only
+from tipsseg.runs.convert.only import find_only, unlabelled_error
 from tipsseg.runs.rank.candidates import Candidates, missing_features_note
-from tipsseg.runs.rank.expected import Reason, mean_confidence, reasons
+from tipsseg.runs.rank.expected import Reason, expected_error, mean_confidence, reasons
 from tipsseg.store.open_run import open_runs, refuse_other_settings
 from tipsseg.store.stored_image import RunImage
 from tipsseg.types import printable_path
@@ -75,16 +75,18 @@ def rank(
         InputError: If the output folder or the feature store does not exist, or an image in `only` is not labelled.
         OutputError: If the manifest cannot be read.
     """
-    ranked, unknown = rank_folder(
+    ranked = []
+    for result in rank_folder(
         Path(output),
         None if features is None else Path(features),
         None if only is None else [Path(path) for path in only],
         None if images is None else Path(images),
         limit,
         Silence(),
-    )
-    if unknown:
-        raise InputError(f"{unknown[0]}: not labelled in {output}", "Remove it from the list in argument `only`.")
+    ):
+        if isinstance(result, ImageError):
+            raise InputError(result.message, result.hint)
+        ranked.append(result)
     return ranked
 
 
@@ -95,32 +97,33 @@ def rank_folder(
     images: Path | None,
     limit: int | None,
     progress: Progress,
-) -> tuple[list[Ranked], list[Path]]:
-    """Return the images in review order, see `rank`, and the paths in `only` that are not labelled."""
+) -> Generator[Ranked | ImageError, None, None]:
+    """Yield an error for each path in `only` that is not labelled, then the images in review order, see `rank`."""
     if limit is not None:
         check_whole_number("argument `limit`", limit)
     check_image_root(images)
-    candidates, ranked, corrected = Candidates(), dict[str, Ranked](), 0
-    names, unknown = None, list[Path]()
+    candidates, corrected, names = Candidates(), 0, None
     with open_runs(output, ended=False) as runs:
         refuse_other_settings(runs)
         if only is not None:
             names, unknown = find_only((entry for run in runs for entry in run.entries()), only, images)
+            yield from (unlabelled_error(path, output) for path in unknown)
         for image in (image for run in runs for image in run.images()):
-            entry = image.entry
-            if names is not None and entry.image not in names:
+            if names is not None and image.entry.image not in names:
                 continue
             if _is_corrected(image):
                 corrected += 1
-                continue
-            error = candidates.add(entry)
-            ranked[entry.image] = Ranked(image.path(images), entry.image, error, mean_confidence(entry), reasons(entry))
-    vectors, missing = candidates.vectors(features)
-    if corrected:
-        progress.note(f"Left out {pluralize(corrected, 'corrected image')}.")
-    if missing:
-        progress.note(missing_features_note(missing, features))
-    return [ranked[image] for image in candidates.order(vectors)[:limit]], unknown
+            else:
+                candidates.add(image.entry)
+        vectors, missing = candidates.vectors(features)
+        if corrected:
+            progress.note(f"Left out {pluralize(corrected, 'corrected image')}.")
+        if missing:
+            progress.note(missing_features_note(missing, features))
+        for name in candidates.order(vectors)[:limit]:
+            image = next(run.image(entry) for run in runs if (entry := run.records.get(name)) is not None)
+            error, confidence = expected_error(image.entry), mean_confidence(image.entry)
+            yield Ranked(image.path(images), name, error, confidence, reasons(image.entry))
 
 
 def _is_corrected(image: RunImage) -> bool:
