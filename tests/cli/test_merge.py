@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,8 @@ from running import Command, Ran, run_command
 from tipsseg.formats import FORMATS
 from tipsseg.options import FileOptions
 from tipsseg.options.shard import Shard
+from tipsseg.store.exports import exported_entries
+from tipsseg.store.manifest import ManifestEntry
 from tipsseg.types import LabelArray, name_order, printable_path
 from tipsseg.util.files import json_bytes
 
@@ -1091,3 +1093,19 @@ def test_shards_at_work_at_once_in_one_folder(command: Command, label: Label, pi
     label(tmp_path / "whole")
     assert labels(tmp_path / "out") == labels(tmp_path / "whole")
     assert command("check", tmp_path / "out").code == 0
+
+
+def test_a_merge_in_place_does_not_read_its_own_export(
+    root: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database of the target is open while the shards are compared with it; opened twice, it would be locked."""
+    build_shards(root, "out", "out", "out")
+    exports: list[Path] = []
+
+    def exported(folder: Path) -> Iterator[tuple[ManifestEntry | None, str]]:
+        exports.extend(folder.glob("manifest.jsonl"))
+        yield from exported_entries(folder)
+
+    monkeypatch.setattr("tipsseg.store.state.exported_entries", exported)
+    assert command("merge", "out", "-o", "out").code == 0
+    assert Path("out/manifest.jsonl") not in exports

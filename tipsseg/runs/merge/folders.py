@@ -119,7 +119,7 @@ def _merge(folders: Sequence[Path], runs: Sequence[Run], target: Path, progress:
         begin_merge(target, folders)
         try:
             failed = write_all(runs, info, context, records, progress)
-            _refuse_changed(runs, target)
+            _refuse_changed(runs, records, target)
         except TipssegError:
             records.close()
             _undo(context)
@@ -128,14 +128,14 @@ def _merge(folders: Sequence[Path], runs: Sequence[Run], target: Path, progress:
     return [*told, f"Joined {what} into {target}"]
 
 
-def _refuse_changed(runs: Sequence[Run], target: Path) -> None:
-    """Raise InputError if a run has changed shards in `target` since they were read.
+def _refuse_changed(runs: Sequence[Run], records: State, target: Path) -> None:
+    """Raise InputError if a run has changed shards in `target` since they were read into `records`.
 
     From now on no run can begin, because run.json exists; see `store.lock`.
     """
     if runs[0].output == target:
         with open_shards(target) as shards:
-            if not _holds_all(target, shards):
+            if not _has_entries(records, shards):
                 raise RecordError(target, "its shards changed during the merge", "Run the same command again.")
 
 
@@ -230,7 +230,11 @@ def _holds_all(target: Path, runs: Sequence[Run]) -> bool:
     if info is None or info.ended is None:
         return False
     with closing(State(target)) as records:
-        return all(records.get(entry.image) == entry for run in runs if run.state != target for entry in run.entries())
+        return _has_entries(records, [run for run in runs if run.state != target])
+
+
+def _has_entries(records: State, runs: Sequence[Run]) -> bool:
+    return all(records.get(entry.image) == entry for run in runs for entry in run.entries())
 
 
 def _counted_runs(runs: Sequence[Run]) -> str:
