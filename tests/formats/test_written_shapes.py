@@ -42,7 +42,7 @@ def blobs(size: tuple[int, int]) -> LabelArray:
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("name", PLACES)
 def test_they_are_the_same(tmp_path: Path, name: str, options: str) -> None:
-    labels = blobs((397, 1009))
+    labels = blobs((197, 509))
     save_inputs(tmp_path / "imgs", {"a.png": labels})
     make_run(tmp_path / "out", tmp_path / "imgs", {"a.png": labels}, formats=("png", name), options=OPTIONS[options])
     place = tmp_path / "out" / PLACES[name]
