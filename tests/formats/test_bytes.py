@@ -1,7 +1,11 @@
-"""The text files of every format, byte by byte, as they lie in `expected`. Pictures are compared by what is in them, elsewhere."""
+"""The text files of every format, byte by byte, as they lie in `expected`. Pictures are compared by what is in them, elsewhere.
+
+PYTHONPATH=tests/support python tests/formats/test_bytes.py     # writes the expected files again; look at their diff
+"""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +34,9 @@ OPTIONS = {"component": FileOptions(), "class": FileOptions(instances="class")}
 
 
 def text_files(folder: Path) -> dict[str, bytes]:
-    paths = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".jsonl", ".txt", ".yaml", ".xml"))
+    paths = sorted(
+        path for path in folder.rglob("*") if path.suffix in (".json", ".jsonl", ".txt", ".yaml", ".xml", ".csv")
+    )
     found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
     return {name: data for name, data in found.items() if name not in ("run.json", "manifest.jsonl")}
 
@@ -48,3 +54,17 @@ def test_the_bytes_are_the_expected_ones(tmp_path: Path, instances: str) -> None
     for name, data in expected.items():
         assert found[name] == data, name
     assert {file for each in FORMATS.values() for file in each.files} <= found.keys()
+
+
+def write_expected() -> None:
+    for instances in OPTIONS:
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder), instances)
+            for name, data in text_files(Path(folder, "out")).items():
+                place = EXPECTED / instances / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(data)
+
+
+if __name__ == "__main__":
+    write_expected()

@@ -12,13 +12,16 @@ from tipsseg.formats.coco_results import CocoResults
 from tipsseg.formats.confidence import Confidence
 from tipsseg.formats.cvat import Cvat
 from tipsseg.formats.hf import HuggingFace
+from tipsseg.formats.instances import Instances
 from tipsseg.formats.label_studio import LabelStudio
 from tipsseg.formats.labelme import LabelMe
 from tipsseg.formats.npz import Npz
 from tipsseg.formats.overlay import Overlay
 from tipsseg.formats.panoptic import Panoptic
 from tipsseg.formats.png import Png
+from tipsseg.formats.table import Csv
 from tipsseg.formats.yolo import Yolo
+from tipsseg.formats.yolo_boxes import YoloBoxes, YoloObb
 from tipsseg.util.printable import did_you_mean
 
 if TYPE_CHECKING:
@@ -32,7 +35,10 @@ FORMATS: dict[str, Format] = {
         CocoPolygon(),
         CocoResults(),
         Panoptic(),
+        Instances(),
         Yolo(),
+        YoloBoxes(),
+        YoloObb(),
         LabelMe(),
         Cvat(),
         LabelStudio(),
@@ -40,6 +46,7 @@ FORMATS: dict[str, Format] = {
         Npz(),
         Overlay(),
         Confidence(),
+        Csv(),
     )
 }
 

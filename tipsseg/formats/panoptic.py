@@ -41,9 +41,12 @@ class Panoptic(Format):
     scores_objects = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
+        import numpy as np
         from PIL import Image
 
-        return encode_picture(Image.fromarray(segment_colours(image.objects, image.size)))
+        ids = segment_ids(image.objects, image.size)
+        colours = ids.astype("<u4").view(np.uint8).reshape(*image.size, 4)[..., :3]  # [H, W, 3]
+        return encode_picture(Image.fromarray(colours))
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         """Return the `images` entry and the `annotations` entry, without the image id."""
@@ -87,15 +90,15 @@ class Panoptic(Format):
                 yield parse(rows[0])["file_name"], rows
 
 
-def segment_colours(objects: Sequence[LabelledObject], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return the segment ids of all pixels as RGB colours [H, W, 3]: 1, 2, ... for the objects in order, 0 elsewhere."""
+def segment_ids(objects: Sequence[LabelledObject], size: tuple[int, int]) -> NDArray[np.uint32]:
+    """Return the segment ids [H, W] of all pixels: 1, 2, ... for the objects in order, 0 elsewhere."""
     import numpy as np
 
-    colours = np.zeros((*size, 3), np.uint8)
+    ids = np.zeros(size, np.uint32)
     for number, entry in enumerate(objects, start=1):
         y, x, h, w = entry.region.box
-        colours[y : y + h, x : x + w][entry.region.mask] = number % 256, number // 256 % 256, number // 65536
-    return colours
+        ids[y : y + h, x : x + w][entry.region.mask] = number
+    return ids
 
 
 def _category(entry: LabelClass, thing: int) -> Record:

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
 
@@ -39,7 +39,7 @@ class Yolo(Format):
     suffix = ".txt"
     link_folder = f"{_FOLDER}/{IMAGES}"
     files = (f"{_FOLDER}/data.yaml",)
-    former_files = (f"{_FOLDER}/train.txt", f"{_FOLDER}/val.txt")
+    former_files: ClassVar[tuple[str, ...]] = (f"{_FOLDER}/train.txt", f"{_FOLDER}/val.txt")
     needs_objects = True
     needs_image = True
     multi_part_objects = False
@@ -56,13 +56,17 @@ class Yolo(Format):
 
     def possible_paths(self, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
         """Return the paths in both splits, and those of earlier versions: yolo/<folder>/labels and yolo/<folder>/images."""
+        places = self.split_paths(image, options)
+        file, link = next(iter(places.items()))
+        top = PurePosixPath(_FOLDER) / image.parent
+        return places | {str(top / LABELS / PurePosixPath(file).name): top / IMAGES / link.name}
+
+    def split_paths(self, image: PurePosixPath, options: FileOptions) -> dict[str, PurePosixPath]:
+        """Map the paths of the per-image file in both splits to the paths of its link; the image's own split comes first."""
         file, link = self.relative_path(image, options), self.link_path(image, options)
         assert file is not None
         assert link is not None
-        places: dict[str, PurePosixPath | None] = {str(file): link}
-        places |= {str(_move(file, split)): _move(link, split) for split in (TRAIN, VAL)}
-        top = PurePosixPath(_FOLDER) / image.parent
-        return places | {str(top / LABELS / file.name): top / IMAGES / link.name}
+        return {str(file): link} | {str(_move(file, split)): _move(link, split) for split in (TRAIN, VAL)}
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         """Return a line per object part: the class number, from 0, then x and y of each corner as fractions of the image size."""

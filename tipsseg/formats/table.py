@@ -1,0 +1,78 @@
+"""A table of the labels as CSV: labels.csv, with a row per class and image.
+
+The first row of an image is its background, so that images without objects are in the table too. A row of ignored pixels follows if
+there are any.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
+from tipsseg.util.files import json_bytes, open_regular
+from tipsseg.util.json_values import parse
+
+_HEADER = ("image", "class_id", "class", "pixels", "share", "objects", "confidence")
+
+
+class Csv(Format):
+    name = "csv"
+    description = "a table of pixels, shares, objects and confidences per class and image: labels.csv"
+    files = ("labels.csv",)
+    has_rows = True
+    needs_objects = True
+    scores_objects = True
+
+    def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
+        """Return a JSON list per row of the table. The confidence is the mean over the pixels of the objects."""
+        import numpy as np
+
+        from tipsseg.regions.components import count_labels
+        from tipsseg.types import BACKGROUND, ignore_id
+
+        counts = count_labels(image.labels)
+        names = {BACKGROUND: "background", **run.class_names(), ignore_id(len(run.classes)): "ignored"}
+        rows = []
+        for label in dict.fromkeys((BACKGROUND, *np.flatnonzero(counts).tolist())):
+            pixels = int(counts[label])
+            own = [(entry.region.area, entry.score) for entry in image.objects if entry.region.class_id == label]
+            area = sum(area for area, _ in own)
+            confidence = round(sum(area * score for area, score in own) / area, 4) if area else None
+            share = round(pixels / image.labels.size, 6)
+            rows.append([image.ref.name, label, names[label], pixels, share, len(own), confidence])
+        return tuple(map(json_bytes, rows))
+
+    def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
+        yield _line(_HEADER)
+        for image in images:
+            for row in rows(image):
+                yield _line(parse(row))
+
+    def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
+        with open_regular(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
+            try:
+                lines = csv.reader(text, strict=True)
+                if tuple(next(lines, ())) != _HEADER:
+                    raise ValueError("unexpected header")
+                for image, own in groupby(map(_values, lines), key=itemgetter(0)):
+                    yield str(image), tuple(map(json_bytes, own))
+            except csv.Error as error:
+                raise ValueError(str(error)) from error
+
+
+def _line(values: Sequence[object]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerow(values)
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _values(row: Sequence[str]) -> list[object]:
+    if len(row) != len(_HEADER):
+        raise ValueError(f"a row of {len(row)} values")
+    image, label, name, pixels, share, objects, confidence = row
+    return [image, int(label), name, int(pixels), float(share), int(objects), float(confidence) if confidence else None]
