@@ -78,6 +78,8 @@ class Database:
         self._refuse_link()
         self._connection = _connect(str(self.path))
         try:
+            # In KiB: pages are read once, in order, and a merge opens a database per shard.
+            self._connection.execute("PRAGMA cache_size = -256")
             tables = self._connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid").fetchall()
             self.is_file = [sql for (sql,) in tables] == _SCHEMA
             self.damaged = not self.is_file

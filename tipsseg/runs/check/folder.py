@@ -67,7 +67,7 @@ class _Tally:
 def check_folder(
     folder: Path, images: Path | None, jobs: int, progress: Progress, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Problem]:
-    """Find the faults of an output folder. Memory grows by a name per image.
+    """Find the faults of an output folder. Memory grows by about 200 bytes per image.
 
     Args:
         folder: The output folder.
