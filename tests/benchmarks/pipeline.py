@@ -244,8 +244,7 @@ def watch_steps(watch: Stopwatch) -> None:
     watch.watch(label_task, "labelled_objects", "regions")
     watch.watch(type(FORMATS["png"]), "encode", "png")
     watch.watch(type(FORMATS["coco"]), "image_rows", "coco")
-    for method in ("_placed", "add"):
-        watch.watch(OutputFolder, method, "records")
+    watch.watch(OutputFolder, "add", "records")
 
 
 def make_labellers(vocabulary: Vocabulary) -> dict[str, PatchLabeller]:

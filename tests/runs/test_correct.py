@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import cv2
 import numpy as np
@@ -204,6 +205,36 @@ def in_coco_polygons(export: Path) -> Path:
     return _coco(export, "annotations-polygon.json", [np.ravel(corners_of(BOX)).tolist()])
 
 
+def in_cvat_xml(export: Path) -> Path:
+    """CVAT for images, with masks of all objects but the new one, a polygon; the last in the file lies at the bottom."""
+    value = json.loads(in_coco(export).read_bytes())
+    names = {each["id"]: each["name"] for each in value["categories"]}
+    images = []
+    for image in value["images"]:
+        own = [each for each in value["annotations"] if each["image_id"] == image["id"]]
+        shapes = [_xml_mask(each, names) for each in own if each["id"] != 9000]
+        if image["file_name"] == "scene.png":
+            points = ";".join(f"{x},{y}" for x, y in corners_of(BOX))
+            shapes = [f'<polygon label="{CLASSES[0]}" points="{points}" z_order="1"/>', *shapes]
+        images.append(
+            f'<image id="{image["id"]}" name={quoteattr(image["file_name"])} width="{image["width"]}" '
+            f'height="{image["height"]}">{"".join(shapes)}<tag label="seen"/></image>'
+        )
+    (export / "annotations.xml").write_text(f"<annotations><meta/>{''.join(images)}</annotations>", "utf-8")
+    return export / "annotations.xml"
+
+
+def _xml_mask(annotation: Any, names: Mapping[int, str]) -> str:
+    """A mask: numbers of pixels outside and inside, row by row in its box."""
+    mask = coco_mask.decode(annotation["segmentation"])
+    x, y, w, h = (int(side) for side in annotation["bbox"])
+    flat = np.concatenate([[0], mask[y : y + h, x : x + w].reshape(-1), [2]])
+    ends = np.flatnonzero(np.diff(flat))
+    counts = ", ".join(map(str, np.diff(ends, prepend=0)))
+    label = names[annotation["category_id"]]
+    return f'<mask label="{label}" rle="{counts}" left="{x}" top="{y}" width="{w}" height="{h}" z_order="0"/>'
+
+
 def in_labelme(export: Path) -> Path:
     def change(value: Any) -> None:
         value["shapes"] = [each for each in value["shapes"] if each["label"] != CLASSES[1]]
@@ -292,6 +323,7 @@ EDITORS: Mapping[str, tuple[str, Callable[[Path], Path]]] = {
     "coco": ("coco", in_coco),
     "coco, uncompressed": ("coco", in_coco_uncompressed),
     "coco, polygons": ("coco", in_coco_polygons),
+    "cvat-xml": ("cvat-xml", in_cvat_xml),
     "labelme": ("labelme", in_labelme),
     "label-studio": ("label-studio", in_label_studio),
     "label-studio, brush": ("label-studio", in_label_studio_by_brush),

@@ -51,7 +51,10 @@ def refusal(root: Path, make: Make, source_format: str | None = None) -> str:
     said = Said()
     with pytest.raises(TipssegError) as caught:
         take_corrections(
-            root / "out", make(root / "new"), said, CorrectOptions(source_format=source_format, add_classes=True)
+            root / "out",
+            make(root / "new"),
+            said,
+            CorrectOptions(source_format=source_format, add_classes=True, strict=True),
         )
     assert tree(root / "out") == before
     assert sorted(path.name for path in root.iterdir()) == ["imgs", "new", "out"]
@@ -245,6 +248,21 @@ def yolo(line: str, names: str = f"names: [{LEG}]") -> Make:
     return make
 
 
+def xml(text: str) -> Make:
+    return file(
+        "annotations.xml", f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>{text}</annotations>'.encode()
+    )
+
+
+def xml_shape(shapes: str) -> Make:
+    named = shapes.replace("/>", f' label="{LEG}"/>')
+    return xml(f'<image id="0" name="a.png" width="8" height="6">{named}</image>')
+
+
+#: A PNG of one pixel.
+DATA_URL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
 def rle(counts: object, size: tuple[int, int] = SIZE) -> dict[str, Any]:
     return {"segmentation": {"size": list(size), "counts": counts}}
 
@@ -255,8 +273,14 @@ OBJECTS = {
     "coco: numbers below 0": (coco(rle([50, -2])), "neither a string nor a list of whole numbers"),
     "coco: a compressed code that does not add up": (coco(rle("04")), "its RLE cannot be read"),
     "coco: a code of a billion pixels": (coco(rle("0PPPPPPPPPPPP1")), "its RLE cannot be read"),
-    "coco: a box alone": (coco({"segmentation": [], "bbox": [0, 0, 3, 3]}), "a box alone"),
-    "coco: two corners": (coco({"segmentation": [[0, 0, 3, 3]]}), "a polygon has only 2 corners"),
+    "coco: a box alone": (
+        coco({"segmentation": [], "bbox": [0, 0, 3, 3]}),
+        "a.png: a box without a polygon, 3 x 3 pixels at x 0, y 0",
+    ),
+    "coco: two corners": (
+        coco({"segmentation": [[0, 0, 3, 3]]}),
+        "a.png: 1 shape without pixels: polygon with fewer than 3 corners",
+    ),
     "coco: an x without a y": (coco({"segmentation": [[0, 0, 3, 3, 3]]}), "odd number of coordinates"),
     "coco: far outside": (coco({"segmentation": [[0, 0, 1e300, 0, 3, 3]]}), "far outside"),
     "coco: NaN": (coco({"segmentation": [[0, 0, float("nan"), 0, 3, 3]]}), "no corrections found"),
@@ -283,7 +307,8 @@ OBJECTS = {
     ),
     "labelme: a coordinate of 401 digits": (labelme({"points": [[1, 1], [5, 10**400], [5, 5]]}), "is too large"),
     "labelme: more objects than an image has": (labelme({}, shapes=[0] * 100_001), "100,001 objects in an image; the limit is"),
-    "labelme: a line": (labelme({"shape_type": "linestrip"}), 'unsupported shape type "linestrip"'),
+    "labelme: a line": (labelme({"shape_type": "linestrip"}), "a: 1 shape without pixels: linestrip"),
+    "labelme: an unknown shape": (labelme({"shape_type": "cube"}), 'unsupported shape type "cube"'),
     "labelme: a point of three": (labelme({"points": [[1, 2, 3]]}), r"must be \[x, y\], not \[1, 2, 3\]"),
     "labelme: a point that is far away": (labelme({"points": [[1e9, 1], [1, 5], [5, 5]]}), "out of range"),
     "labelme: infinity": (labelme({"points": [[1, 1], [float("inf"), 5], [5, 5]]}), "no corrections found"),
@@ -308,7 +333,48 @@ OBJECTS = {
     "label-studio: more objects than an image has": (
         label_studio({}, annotations=[{"result": [0] * 100_001}]), "task 1: 100,001 objects in an image; the limit is 100,000"
     ),
-    "label-studio: an ellipse": (label_studio({"type": "ellipselabels"}), r'unsupported result type "ellipselabels"'),
+    "label-studio: an ellipse without radii": (
+        label_studio({"type": "ellipselabels", "value": {"x": 1, "y": 1, "ellipselabels": [LEG]}}),
+        "task 1, result 1: not a list of numbers",
+    ),
+    "label-studio: a key point": (label_studio({"type": "keypointlabels"}), "without pixels: keypointlabels"),
+    "label-studio: a bitmask that is none": (
+        label_studio({"type": "bitmasklabels", "value": {"imageDataURL": "data:image/png;base64,eA==", "bitmasklabels": [LEG]}}),
+        "not a base64-encoded PNG",
+    ),
+    "label-studio: a small bitmask": (
+        label_studio({"type": "bitmasklabels", "value": {"imageDataURL": DATA_URL, "bitmasklabels": [LEG]}}),
+        "the bitmask is 1 x 1, but the image is 6 x 8",
+    ),
+    "cvat-xml: a bomb": (
+        file("annotations.xml", b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "bbbbbbbb">]><annotations>&b;</annotations>'),
+        "no corrections found",
+    ),
+    "cvat-xml: a video": (xml('<track id="0" label="leg"><box frame="0"/></track>'), "a video annotation"),
+    "cvat-xml: a part": (file("annotations.xml", b'<annotations><image name="a.png"'), "not XML: unclosed token"),
+    "cvat-xml: nested without end": (file("annotations.xml", b"<annotations>" + b"<a>" * 200_000), "not XML"),
+    "cvat-xml: no name": (xml('<image id="0"/>'), "an image has no name"),
+    "cvat-xml: no size": (xml('<image name="a.png"/>'), "`height` is not a number"),
+    "cvat-xml: another size": (xml('<image name="a.png" width="9" height="6"/>'), "6 x 9"),
+    "cvat-xml: a mask that does not add up": (
+        xml_shape('<mask rle="3, 5" left="0" top="0" width="3" height="3"/>'),
+        "has 8 pixels, but its box has 9",
+    ),
+    "cvat-xml: a mask without end": (
+        xml_shape('<mask rle="3" left="0" top="0" width="99999999" height="99999999"/>'),
+        "is larger than the image",
+    ),
+    "cvat-xml: a mask far away": (xml_shape('<mask rle="0,1" left="1e30" top="0" width="1" height="1"/>'), "far outside"),
+    "cvat-xml: an x without a y": (xml_shape('<polygon points="1,2;3"/>'), "must be pairs of x and y"),
+    "cvat-xml: infinity": (xml_shape('<box xtl="0" ytl="0" xbr="inf" ybr="1"/>'), '`xbr` is not a finite number: "inf"'),
+    "cvat-xml: z that is none": (xml_shape('<box xtl="0" ytl="0" xbr="1" ybr="1" z_order="x"/>'), "`z_order` is not a number"),
+    "cvat-xml: a cuboid": (xml_shape("<cuboid/>"), "a.png: 1 shape without pixels: cuboid"),
+    "cvat-xml: an unknown shape": (xml_shape("<cube/>"), 'image "a.png", cube 1: unsupported element "cube"'),
+    "cvat-xml: more objects than an image has": (xml_shape("<cuboid/>" * 100_001), "100,001 objects in an image"),
+    "LabelMe 3.0": (
+        file("default/a.xml", b"<annotation><filename>a.png</filename></annotation>"),
+        "Pascal VOC boxes, or LabelMe 3.0",
+    ),
     "label-studio: a rotated image": (label_studio({"image_rotation": 90}), "rotated in Label Studio"),
     "label-studio: another size": (label_studio({"original_width": 9}), "6 x 9"),
     "label-studio: two classes": (

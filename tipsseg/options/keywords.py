@@ -111,6 +111,7 @@ class CorrectKeywords(TypedDict, total=False):
     everything: bool
     replace_edited: bool
     emptied: bool | None
+    strict: bool
     exact: bool
     dry_run: bool
     max_pixels: int

@@ -235,7 +235,7 @@ class TruthOptions:
 
 
 #: Formats in which corrections can be imported.
-CORRECTION_FORMATS = ("png", "cvat", "hf", "coco", "labelme", "label-studio", "yolo")
+CORRECTION_FORMATS = ("png", "cvat", "cvat-xml", "hf", "coco", "labelme", "label-studio", "yolo")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +257,8 @@ class CorrectOptions:
     emptied: bool | None = option(None, negatable=True,
         help="Clear or keep the masks of images without objects, if SOURCE does not show whether a person reviewed them.  "
         "[default: stop with an error]")
+    strict: bool = option(False, rare=True,
+        help="Refuse lines, points and other shapes without pixels, which are skipped otherwise, and boxes, which are filled.")
     exact: bool = option(False,
         help="Also import objects that differ only at their edges; ignored by default, as tools round corners and fill holes.")
     dry_run: bool = option(False, help="Check the corrections and list the changes; write nothing.")

@@ -24,6 +24,14 @@ _OUTLINE_MAX = 10_000_000
 _MERGED = 16
 
 
+#: Number of corners of the polygon that approximates an ellipse.
+_ELLIPSE_CORNERS = 360
+
+
+class NoPixelsError(ValueError):
+    """A shape without pixels, such as a line. The message names its kind."""
+
+
 @dataclass(frozen=True, eq=False)
 class Shape:
     """Pixels of an object.
@@ -101,8 +109,43 @@ def shape_from_mask(class_id: int, mask: NDArray[np.bool_], y: int = 0, x: int =
     return Shape(class_id, y + top, x + left, cut)
 
 
+def clip_mask(class_id: int, mask: NDArray[np.bool_], y: int, x: int, size: tuple[int, int]) -> Shape:
+    """Create a shape from the part of a mask [h, w] with its first pixel at (y, x) that lies in an image of size (H, W)."""
+    top, left = max(y, 0), max(x, 0)
+    return shape_from_mask(class_id, mask[top - y : max(size[0] - y, 0), left - x : max(size[1] - x, 0)], top, left)
+
+
+def rectangle_corners(
+    pivot: tuple[float, float], start: tuple[float, float], sides: tuple[float, float], angle: float
+) -> NDArray[np.float64]:
+    """Return the corners (x, y) of a rectangle turned around a point, [4, 2].
+
+    Args:
+        pivot: The point (x, y).
+        start: The top left corner (x, y) before the turn.
+        sides: Width and height.
+        angle: The turn in degrees, clockwise.
+    """
+    (x, y), (w, h) = start, sides
+    return _turn(np.array([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], np.float64), pivot, angle)
+
+
+def ellipse_corners(centre: tuple[float, float], radii: tuple[float, float], angle: float) -> NDArray[np.float64]:
+    """Return the corners (x, y) of a polygon that approximates an ellipse turned clockwise by degrees, [360, 2]."""
+    angles = np.linspace(0, 2 * np.pi, _ELLIPSE_CORNERS, endpoint=False)
+    return _turn(np.array(centre) + np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii, centre, angle)
+
+
+def _turn(points: NDArray[np.float64], pivot: tuple[float, float], angle: float) -> NDArray[np.float64]:
+    if not angle:
+        return points
+    cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    turned: NDArray[np.float64] = (points - pivot) @ np.array([[cosine, sine], [-sine, cosine]]) + np.array(pivot)
+    return turned
+
+
 def shape_from_polygons(class_id: int, rings: Sequence[NDArray[np.float64]], size: tuple[int, int]) -> Shape:
-    """Create a shape from the union of rings, filled by pycocotools.
+    """Create a shape from the union of rings, filled by pycocotools. Ignore rings with fewer than 3 corners.
 
     Args:
         class_id: The label id.
@@ -110,14 +153,16 @@ def shape_from_polygons(class_id: int, rings: Sequence[NDArray[np.float64]], siz
         size: (height, width) of the image.
 
     Raises:
-        ValueError: A ring encloses nothing, or a corner is far outside the image.
+        NoPixelsError: No ring has 3 corners.
+        ValueError: The object has no ring, or a corner is far outside the image.
     """
     height, width = size
     if not rings:
         raise ValueError("the object has no polygon")
+    rings = [ring for ring in rings if len(ring) >= 3]
+    if not rings:
+        raise NoPixelsError("polygon with fewer than 3 corners")
     lengths = np.array([len(ring) for ring in rings])
-    if lengths.min() < 3:
-        raise ValueError(f"a polygon has only {lengths.min()} corners")
     if lengths.sum() > CORNERS_MAX:
         raise ValueError(f"the polygons have more than {CORNERS_MAX:,} corners")
     corners = np.concatenate(list(rings))

@@ -15,13 +15,13 @@ from tipsseg.formats.reading.records import (
     Objects,
     Size,
     SourceImage,
-    check_object_count,
     check_size,
     image_errors,
     parse_numbers,
+    read_objects,
 )
 from tipsseg.formats.reading.source import Source
-from tipsseg.regions.shapes import Shape, shape_from_polygons, shape_from_rle
+from tipsseg.regions.shapes import NoPixelsError, Shape, shape_from_polygons, shape_from_rle
 from tipsseg.util.json_values import short, take
 from tipsseg.util.printable import shorten
 
@@ -55,6 +55,8 @@ def _read_images(value: Mapping[str, Any], where: Path, names: ClassNames) -> It
         annotations: dict[int, list[object]] = defaultdict(list)
         for annotation in value["annotations"]:
             annotations[take(annotation, "image_id", int)].append(annotation)
+        info = value.get("info")
+        turned = isinstance(info, dict) and info.get("contributor") == "Label Studio"
         seen: set[int] = set()
         for image in value["images"]:
             number = take(image, "id", int)
@@ -62,7 +64,7 @@ def _read_images(value: Mapping[str, Any], where: Path, names: ClassNames) -> It
                 raise ValueError(f"two images have the id {number}")
             seen.add(number)
             name = take(image, "file_name", str)
-            read = partial(_read_objects, annotations[number], image, categories, names, where)
+            read = partial(_read_objects, annotations[number], image, categories, names, where, turned)
             # Label Studio also lists images that nobody submitted.
             yield SourceImage(name, where, read, submitted=False)
         if stray := sorted(annotations.keys() - seen):
@@ -75,35 +77,41 @@ def _read_objects(
     categories: Mapping[int, str],
     names: ClassNames,
     where: Path,
+    turned: bool,
     size: Size,
 ) -> Objects:
     file = shorten(image["file_name"])
     with image_errors(where, f"image {file}"):
-        check_object_count(annotations)
-        # Label Studio does not know the size of images that nobody submitted.
-        if annotations or image.get("height") is not None:
-            check_size(image.get("height"), image.get("width"), size)
-    shapes = []
-    polygons = False
-    for annotation in annotations:
-        number = annotation.get("id") if isinstance(annotation, dict) else None
-        with image_errors(where, f"annotation {short(number)} ({file})"):
-            category = take(annotation, "category_id", int)
-            if category not in categories:
-                raise ValueError(f"no category has the id {category}")
-            shapes.append(_read_shape(annotation, names.id_of(categories[category]), size))
-        polygons = polygons or isinstance(take(annotation, "segmentation", object), list)
-    return Objects(tuple(shapes), _WRITTEN_AS[polygons])
+        sides = (image.get("height"), image.get("width"))
+        # Label Studio does not know the size of images that nobody submitted. Of images that EXIF turns, it writes the size before
+        # the turn, and the corners after it.
+        if (annotations or sides[0] is not None) and not (turned and sides == size[::-1]):
+            check_size(*sides, size)
+
+    def name_of(number: int, annotation: object) -> str:
+        own = annotation.get("id") if isinstance(annotation, dict) else None
+        return f"annotation {short(own)} ({file})"
+
+    def read(annotation: object) -> Shape:
+        category = take(annotation, "category_id", int)
+        if category not in categories:
+            raise ValueError(f"no category has the id {category}")
+        return _read_shape(annotation, names.id_of(categories[category]), size)
+
+    polygons = any(isinstance(each, dict) and isinstance(each.get("segmentation"), list) for each in annotations)
+    return read_objects(where, annotations, name_of, read, _WRITTEN_AS[polygons], f"image {file}")
 
 
 def _read_shape(annotation: object, class_id: int, size: Size) -> Shape:
     segmentation = annotation.get("segmentation") if isinstance(annotation, dict) else None
     if isinstance(segmentation, dict):
         return shape_from_rle(class_id, segmentation, size)
-    if segmentation == []:  # some tools write this for objects that are too thin for a polygon
+    if segmentation in (None, []):  # CVAT's rectangles, and objects that are too thin for a polygon
+        if isinstance(annotation, dict) and annotation.get("bbox") is None:
+            raise NoPixelsError("annotation without segmentation and box")
         return _read_box(class_id, take(annotation, "bbox", list), size)
     if not isinstance(segmentation, list):
-        raise ValueError("no `segmentation`: a box alone does not define pixels")
+        raise ValueError("`segmentation` is neither a list nor an RLE")
     rings = [parse_numbers(ring) for ring in segmentation]
     if any(len(ring) % 2 for ring in rings):
         raise ValueError("a polygon has an odd number of coordinates")
@@ -112,7 +120,8 @@ def _read_shape(annotation: object, class_id: int, size: Size) -> Shape:
 
 def _read_box(class_id: int, sides: list[object], size: Size) -> Shape:
     box = parse_numbers(sides)
-    if len(box) != 4 or not ((box >= 0) & (box <= max(size))).all():
-        raise ValueError("a box must be x, y, width and height within the image")
+    if len(box) != 4 or not (np.abs(box) <= 2 * max(size)).all() or (box[2:] < 0).any():
+        raise ValueError("a box must be x, y, width and height, near the image")
     x, y, w, h = map(round, box.tolist())
-    return Shape(class_id, y, x, np.ones((max(min(h, size[0] - y), 0), max(min(w, size[1] - x), 0)), np.bool_), True)
+    top, left, bottom, right = max(y, 0), max(x, 0), min(y + h, size[0]), min(x + w, size[1])
+    return Shape(class_id, top, left, np.ones((max(bottom - top, 0), max(right - left, 0)), np.bool_), True)

@@ -1,4 +1,4 @@
-"""Read Label Studio's JSON export: polygons, rectangles and brush strokes in task annotations."""
+"""Read Label Studio's exports JSON and JSON-MIN: polygons, rectangles, ellipses, brush strokes and bitmasks."""
 
 from __future__ import annotations
 
@@ -17,31 +17,61 @@ from tipsseg.formats.reading.records import (
     Size,
     SourceImage,
     check_size,
+    decode_png,
     image_errors,
     parse_corners,
     parse_numbers,
-    read_shapes,
+    read_objects,
 )
 from tipsseg.formats.reading.source import Source
 from tipsseg.regions.brush import decode_brush
-from tipsseg.regions.shapes import Shape, shape_from_mask, shape_from_polygons
+from tipsseg.regions.shapes import (
+    NoPixelsError,
+    Shape,
+    ellipse_corners,
+    rectangle_corners,
+    shape_from_mask,
+    shape_from_polygons,
+)
 from tipsseg.util.json_values import short, take
 
 #: Result types that define pixels.
-_REGIONS = ("polygonlabels", "rectanglelabels", "brushlabels")
+_REGIONS = ("polygonlabels", "rectanglelabels", "ellipselabels", "brushlabels", "bitmasklabels")
 
-#: Result types that describe the whole image. All other types have a location, but no pixels.
+#: Result types with a location, but without pixels.
+_WITHOUT_PIXELS = frozenset({"keypointlabels", "keypoint", "vectorlabels", "vector"})
+
+#: Result types that describe the whole image.
 _IMAGE_TYPES = frozenset({"choices", "textarea", "rating", "number", "datetime", "relation", "taxonomy", "pairwise"})
 
 
+#: The start of a bitmask.
+_DATA_URL = "data:image/png;base64,"
+
+
 def is_label_studio(value: object) -> bool:
-    """Return True if a JSON value looks like a task or a list of tasks."""
+    """Return True if a JSON value looks like a task, a list of tasks, or JSON-MIN."""
     first = (value[0] if value else None) if isinstance(value, list) else value
-    return (
-        isinstance(first, dict)
-        and isinstance(first.get("data"), dict)
-        and not first.keys().isdisjoint(("annotations", "predictions"))
+    return isinstance(first, dict) and (
+        _is_minimal(first)
+        or (isinstance(first.get("data"), dict) and not first.keys().isdisjoint(("annotations", "predictions")))
     )
+
+
+def _is_minimal(task: Mapping[str, object]) -> bool:
+    return "annotation_id" in task and "data" not in task
+
+
+def _expand(task: Mapping[str, Any]) -> dict[str, object]:
+    """Return a record of JSON-MIN, which has the regions under the names of their tags, as a task."""
+    tags = [value for value in task.values() if isinstance(value, list)]
+    regions = [region for tag in tags for region in tag if isinstance(region, dict)]
+    results = [
+        {**region, "type": kind, "value": region}
+        for region in regions
+        if (kind := next((key for key in region if key.endswith("labels")), None)) is not None
+    ]
+    return {"data": task, "annotations": [{"result": results}]}
 
 
 def read_label_studio(source: Source, names: ClassNames) -> Iterator[SourceImage]:
@@ -58,6 +88,8 @@ def read_label_studio(source: Source, names: ClassNames) -> Iterator[SourceImage
 
 
 def _read_task(task: object, where: Path, number: int, names: ClassNames) -> SourceImage | None:
+    if isinstance(task, dict) and _is_minimal(task):
+        task = _expand(task)
     data = take(task, "data", dict)
     annotations = task.get("annotations") if isinstance(task, dict) else None
     if annotations is None:
@@ -89,7 +121,7 @@ def _image_name(data: Mapping[str, Any]) -> str:
 
 def _read_objects(results: Sequence[object], names: ClassNames, where: Path, task: str, size: Size) -> Objects:
     read = partial(_read_shape, names=names, size=size)
-    return Objects(read_shapes(where, results, "result", read, task), "label-studio")
+    return read_objects(where, results, lambda number, _: f"{task}, result {number}", read, "label-studio", task)
 
 
 def _read_shape(result: object, names: ClassNames, size: Size) -> Shape | None:
@@ -97,6 +129,8 @@ def _read_shape(result: object, names: ClassNames, size: Size) -> Shape | None:
     kind = take(result, "type", str)
     if kind in _IMAGE_TYPES:
         return None
+    if kind in _WITHOUT_PIXELS:
+        raise NoPixelsError(kind)
     if not isinstance(result, dict) or kind not in _REGIONS:
         raise ValueError(f"unsupported result type {short(kind)}")
     if result.get("image_rotation", 0) != 0:
@@ -111,14 +145,27 @@ def _read_shape(result: object, names: ClassNames, size: Size) -> Shape | None:
         return shape_from_polygons(class_id, [_to_pixels(value.get("points"), size)], size)
     if kind == "brushlabels":
         return shape_from_mask(class_id, decode_brush(value.get("rle"), size))
-    return shape_from_polygons(class_id, [_read_rectangle(value, size)], size)
+    if kind == "bitmasklabels":
+        return shape_from_mask(class_id, _read_bitmask(take(value, "imageDataURL", str), size))
+    return shape_from_polygons(class_id, [_read_turned(value, kind, size)], size)
 
 
-def _read_rectangle(value: Mapping[str, Any], size: Size) -> NDArray[np.float64]:
-    if value.get("rotation", 0) != 0:
-        raise ValueError("rotated rectangles are not supported")
-    x, y, w, h = parse_numbers([value.get(key) for key in ("x", "y", "width", "height")]).tolist()
-    return _to_pixels([[x, y], [x + w, y], [x + w, y + h], [x, y + h]], size)
+def _read_turned(value: Mapping[str, Any], kind: str, size: Size) -> NDArray[np.float64]:
+    """Return the corners of a rectangle, which turns around its top left corner, or of an ellipse, around its centre."""
+    sides = ("radiusX", "radiusY") if kind == "ellipselabels" else ("width", "height")
+    angle = parse_numbers([value.get("rotation", 0)]).item()
+    start, lengths = _to_pixels([[value.get(key) for key in keys] for keys in (("x", "y"), sides)], size).tolist()
+    if kind == "ellipselabels":
+        return ellipse_corners(start, lengths, angle)
+    return rectangle_corners(start, start, lengths, angle)
+
+
+def _read_bitmask(url: str, size: Size) -> NDArray[np.bool_]:
+    """Return the mask [H, W] in a data URL: a PNG whose opaque pixels belong to the object."""
+    picture = decode_png(url.removeprefix(_DATA_URL), size)
+    if (picture.height, picture.width) != size:
+        raise ValueError(f"the bitmask is {picture.height} x {picture.width}, but the image is {size[0]} x {size[1]}")
+    return np.asarray(picture.convert("RGBA"))[..., 3] > 0
 
 
 def _to_pixels(points: object, size: Size) -> NDArray[np.float64]:

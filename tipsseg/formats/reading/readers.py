@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from tipsseg.errors import ImageError, InputError, UsageError
-from tipsseg.formats.reading import coco, label_studio, labelme, masks, yolo
+from tipsseg.formats.reading import coco, cvat_xml, label_studio, labelme, masks, yolo
 from tipsseg.formats.reading.ids import ClassNames
 from tipsseg.formats.reading.records import SourceImage
 from tipsseg.formats.reading.source import Source
@@ -36,6 +36,7 @@ READERS = {
     for reader in (
         Reader("png", masks.read_index_masks),
         Reader("cvat", masks.read_colour_masks),
+        Reader("cvat-xml", cvat_xml.read_cvat_xml),
         Reader("hf", masks.read_hugging_face),
         Reader("coco", coco.read_coco),
         Reader("labelme", labelme.read_labelme),
@@ -62,14 +63,10 @@ def find_reader(name: str) -> Reader:
 
 def detect_reader(source: Source) -> Reader:
     """Detect the format of a source by its files, and return the reader. Raises InputError unless exactly one format matches."""
-    matching: dict[str, None] = {}
-    pascal = {"SegmentationClass", "Segmentation"}
-    if source.find_name(masks.LABEL_MAP) and any(
-        not pascal.isdisjoint(PurePosixPath(name).parts) for name in source.names
-    ):
-        matching["cvat"] = None
-    if source.find_name(masks.METADATA):
-        matching["hf"] = None
+    matching = dict.fromkeys(_matching_names(source))
+    roots = {cvat_xml.root_of(source, name) for name in source.find_suffix(".xml")[:_TRIED]}
+    if "annotations" in roots:
+        matching["cvat-xml"] = None
     faults: list[str] = []
     for name in yolo.yaml_files(source):
         try:
@@ -85,6 +82,11 @@ def detect_reader(source: Source) -> Reader:
             continue
         if kind := next((kind for kind, matches in _JSON.items() if matches(value)), ""):
             matching[kind] = None
+    if not matching and "annotation" in roots:
+        raise InputError(
+            f"{source.path}: Pascal VOC boxes, or LabelMe 3.0, which cannot be imported",
+            "Export it from CVAT as CVAT for images 1.1, or as Segmentation mask 1.1.",
+        )
     if not matching and source.find_suffix(".png"):
         matching["png"] = None
     if len(matching) == 1:
@@ -99,3 +101,14 @@ def detect_reader(source: Source) -> Reader:
     raise InputError(
         f"{source.path}: several formats match: {', '.join(matching)}", "Choose one with argument `source_format`."
     )
+
+
+def _matching_names(source: Source) -> Iterator[str]:
+    """Yield the formats that the names of the files show."""
+    folders = {part for name in source.names for part in PurePosixPath(name).parts[:-1]}
+    if source.find_name(masks.LABEL_MAP) and not folders.isdisjoint({"SegmentationClass", "Segmentation"}):
+        yield "cvat"
+    if source.find_name(masks.METADATA):
+        yield "hf"
+    if source.find_name(yolo.CLASS_LIST) and "labels" in folders and not yolo.yaml_files(source):
+        yield "yolo"

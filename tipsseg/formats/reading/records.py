@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from tipsseg.errors import ImageError, InputError
-from tipsseg.regions.shapes import Shape
+from tipsseg.regions.shapes import NoPixelsError, Shape
 from tipsseg.types import LabelArray
 from tipsseg.util.json_values import short
 
@@ -50,10 +55,12 @@ class Objects:
     Attributes:
         shapes: The objects.
         written_as: The name of the tipsseg format that describes objects in the same way.
+        skipped: The kinds of shapes without pixels, such as lines, each with its number.
     """
 
     shapes: tuple[Shape, ...]
     written_as: str
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     def digest(self, *, exact: bool) -> str:
         """Return the sha256 of the objects in hex; see `PixelLabels.digest`."""
@@ -74,6 +81,7 @@ class SourceImage:
         read: Reads the image's labels, given its size. Raises ImageError, or ValueError if the file `where` is invalid.
         submitted: True if a person certainly finished the image. If False, an image without objects may be unfinished.
         by_list: True if the image comes from an image list and so has no objects. Any other entry for it takes precedence.
+        other_name: Returns a second name, or "", to look for if the run has no image `name`. Raises ImageError.
     """
 
     name: str
@@ -81,6 +89,7 @@ class SourceImage:
     read: Callable[[Size], PixelLabels | Objects]
     submitted: bool = True
     by_list: bool = False
+    other_name: Callable[[], str] | None = None
 
 
 def _digest(parts: Iterable[str | NDArray[np.generic]], *, exact: bool) -> str:
@@ -100,16 +109,22 @@ def image_errors(where: Path, part: str = "") -> Iterator[None]:
         raise ImageError(where, f"{part}: {text}" if part else text) from error
 
 
-def read_shapes(
-    where: Path, records: Sequence[_Record], noun: str, read: Callable[[_Record], Shape | None], part: str = ""
-) -> tuple[Shape, ...]:
-    """Read records into shapes. Skip records for which `read` returns None.
+def read_objects(
+    where: Path,
+    records: Sequence[_Record],
+    name: Callable[[int, _Record], str],
+    read: Callable[[_Record], Shape | None],
+    written_as: str,
+    part: str = "",
+) -> Objects:
+    """Read the records of an image. Skip records for which `read` returns None, and count shapes without pixels.
 
     Args:
         where: The file that contains the records.
-        records: The records of an image.
-        noun: The word for a record in messages, such as "line".
+        records: The records of the image.
+        name: Returns the name of a record in messages, such as "line 3", from its number and the record.
         read: Reads one record. Raises ValueError.
+        written_as: See Objects.
         part: The part of the file that contains the records, for messages.
 
     Raises:
@@ -117,11 +132,16 @@ def read_shapes(
     """
     with image_errors(where, part):
         check_object_count(records)
-    shapes = []
+    shapes, skipped = [], Counter[str]()
     for number, record in enumerate(records, start=1):
-        with image_errors(where, f"{part}, {noun} {number}" if part else f"{noun} {number}"):
+        try:
             shapes.append(read(record))
-    return tuple(shape for shape in shapes if shape is not None)
+        except NoPixelsError as kind:
+            skipped[str(kind)] += 1
+        except (ValueError, InputError) as error:
+            with image_errors(where, name(number, record)):
+                raise error
+    return Objects(tuple(shape for shape in shapes if shape is not None), written_as, skipped)
 
 
 def parse_corners(points: object) -> NDArray[np.float64]:
@@ -139,6 +159,18 @@ def parse_numbers(values: object) -> NDArray[np.float64]:
     if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
         raise ValueError(f"not a list of numbers: {short(values)}")
     return np.array(values, np.float64)
+
+
+def decode_png(text: str, size: Size) -> Image.Image:
+    """Decode a base64-encoded PNG. Raises ValueError if it is damaged, or larger than the image."""
+    try:
+        picture = Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=("PNG",))
+        if picture.width > size[1] or picture.height > size[0]:
+            raise ValueError(f"the mask, {picture.height} x {picture.width}, is larger than the image")
+        picture.load()
+    except (binascii.Error, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"the mask is not a base64-encoded PNG: {error}") from error
+    return picture
 
 
 def check_object_count(objects: Sequence[object]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tipsseg.errors import ImageError
 from tipsseg.formats.reading.ids import ClassNames
-from tipsseg.formats.reading.records import Objects, Size, SourceImage, image_errors, read_shapes
+from tipsseg.formats.reading.records import Objects, Size, SourceImage, image_errors, read_objects
 from tipsseg.formats.reading.source import Source
 from tipsseg.formats.yolo import IMAGES, LABELS, image_name
 from tipsseg.regions.shapes import Shape, shape_from_polygons
@@ -23,6 +23,9 @@ _TEXT_MAX = 256 << 20
 #: The maximum number of YAML files that are opened.
 _TRIED = 20
 
+#: The file that lists the classes in data sets without a YAML file, as Label Studio and LabelImg write it.
+CLASS_LIST = "classes.txt"
+
 #: Names of image lists. A listed image without a text file has no objects.
 _LISTS = frozenset({"train", "val", "valid", "validation", "test"})
 
@@ -32,17 +35,19 @@ def yaml_files(source: Source) -> list[str]:
 
 
 def read_yolo(source: Source, names: ClassNames) -> Iterator[SourceImage]:
-    """Yield the images with text files in `labels` folders below the folder of the YAML file that lists the classes.
+    """Yield the images with text files in `labels` folders below the folder of the file that lists the classes.
 
-    Raises ImageError unless exactly one YAML file lists classes.
+    This is a YAML file, or else classes.txt. Raises ImageError unless exactly one file lists classes.
     """
     classes: dict[str, Mapping[int, str]] = {}
     for name in yaml_files(source):
         with suppress(ImageError):
             classes[name] = read_class_names(source, name)
+    for name in () if classes else source.find_name(CLASS_LIST):
+        classes[name] = dict(enumerate(line for _, line in source.lines(name)))
     if len(classes) != 1:
-        reason = f"both {' and '.join(list(classes)[:2])} list classes" if classes else "no YAML file lists the classes"
-        raise ImageError(source.path, reason, "Pass the folder that contains data.yaml.")
+        reason = f"both {' and '.join(list(classes)[:2])} list classes" if classes else "no file lists the classes"
+        raise ImageError(source.path, reason, f"Pass the folder that contains data.yaml or {CLASS_LIST}.")
     ((listing, numbered),) = classes.items()
     top = PurePosixPath(listing).parent
     # Label Studio writes an empty file for an image that nobody submitted.
@@ -93,7 +98,7 @@ def _read_objects(source: Source, name: str, numbered: Mapping[int, str], names:
     with image_errors(where):
         lines = source.read(name, _TEXT_MAX).decode("ascii", "strict").splitlines()
     read = partial(_read_shape, numbered=numbered, names=names, size=size)
-    return Objects(read_shapes(where, lines, "line", read), "yolo")
+    return read_objects(where, lines, lambda number, _: f"line {number}", read, "yolo")
 
 
 def _read_shape(line: str, numbered: Mapping[int, str], names: ClassNames, size: Size) -> Shape | None:

@@ -51,7 +51,7 @@ class Comparison:
     def __init__(
         self, labels: LabelArray, before: Sequence[Shape], shapes: Sequence[Shape], *, exact: bool = False
     ) -> None:
-        """Compare all objects. With `exact`, every difference is an edit. Raises ValueError if a box matches no old object."""
+        """Compare all objects. With `exact`, every difference is an edit."""
         self._exact = exact
         self.labels, self.before, self.shapes = labels, before, shapes
         self.partners: list[int | None] = [None] * len(shapes)
@@ -70,6 +70,12 @@ class Comparison:
             if not exact:
                 self._find_parts()
                 self.redrawn.update(old for old in self._free if is_lost(self._old_pixels(old).mask))
+
+    @property
+    def boxes(self) -> list[Shape]:
+        """Return the boxes without polygons that match no old object. They are new objects that fill the box."""
+        pairs = zip(self.shapes, self.partners, strict=True)
+        return [shape for shape, partner in pairs if shape.box_only and shape.mask.size and partner is None]
 
     @property
     def depends_on_source(self) -> bool:
@@ -163,12 +169,6 @@ class Comparison:
                 elif old in thin and self._edited_pixels(shape, old) is None:
                     self._pair(new, old)
                     self.redrawn.add(old)
-        for new, shape in enumerate(self.shapes):
-            if shape.box_only and self.partners[new] is None:
-                h, w = shape.mask.shape
-                raise ValueError(
-                    f"a box without a polygon, {w} x {h} pixels at x {shape.x}, y {shape.y}: a box alone does not define pixels"
-                )
 
     def _neighbours(self, margin: int) -> Iterator[tuple[int, int]]:
         """Yield unpaired objects (new, old) whose boxes overlap or are less than `margin` pixels apart."""

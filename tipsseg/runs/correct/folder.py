@@ -6,6 +6,7 @@ manifest, and rename them into place. The same command resumes after an interrup
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import mask_formats, model_only_formats
 from tipsseg.formats.reading.ids import ClassNames
 from tipsseg.formats.reading.readers import Reader, detect_reader, find_reader
-from tipsseg.formats.reading.records import SourceImage
+from tipsseg.formats.reading.records import Objects, SourceImage
 from tipsseg.formats.reading.source import Source
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, CorrectOptions
@@ -155,6 +156,8 @@ def _match(
     other_pictures: dict[str, None] = {}
     for source_image in images:
         image = names.find(source_image.name)
+        if image is None and source_image.other_name is not None and (other_name := source_image.other_name()):
+            image = names.find(other_name)
         if image is None:
             missing[source_image.name] = None
         elif source_run is not None and source_run.has_other_picture(source_image, run.entry(image)):
@@ -205,16 +208,20 @@ def _plan_all(
     outcomes: dict[str, Outcome],
     progress: Progress,
 ) -> None:
-    """Add the outcome of each image to `outcomes`. Raises InputError if a correction cannot be imported.
+    """Add the outcome of each image to `outcomes`, and note skipped shapes. Raises InputError if a correction cannot be imported.
 
     Unedited objects show whether the source writes objects exactly, so images that depend on this are planned last.
     """
-    failed = same = redrawn = 0
+    failed = same = redrawn = boxes = 0
+    skipped = Counter[str]()
     undecided: dict[str, SourceImage] = {}
     for image, source_image in pairs:
         try:
             correction = planner.compare(run.image(run.entry(image)), source_image)
+            if isinstance(correction.new, Objects):
+                skipped.update(correction.new.skipped)
             if correction.objects is not None:
+                boxes += len(correction.objects.boxes)
                 same += len(correction.objects.same)
                 redrawn += len(correction.objects.redrawn.intersection(correction.objects.partners))
             if planner.depends_on_source(correction):
@@ -241,6 +248,10 @@ def _plan_all(
             f"{failed} of {pluralize(len(pairs), 'correction')} cannot be imported{more}; nothing was changed",
             "Fix them in the tool that exported them, or leave them out, and run the same command again.",
         )
+    for kind, number in skipped.items():
+        progress.note(f"Skipped {pluralize(number, 'shape')} without pixels: {kind}.")
+    if boxes:
+        progress.note(f"Filled {pluralize(boxes, 'box', 'boxes')} without polygons.")
 
 
 def _print_failure(error: ImageError, failed: int, progress: Progress) -> int:

@@ -25,6 +25,7 @@ from tipsseg.store.writing import RunContext
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, ignore_id
 from tipsseg.util.files import TEMPORARY_PREFIX, output_error
 from tipsseg.util.fingerprint import content_digest
+from tipsseg.util.printable import pluralize
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,8 @@ class Planner:
             taken = entry.taken
             done = taken is not None and (taken.content, taken.mask) == (digest, current.digest)
             objects = None if done else self._compare_objects(old, new)
+            if self.options.strict and isinstance(new, Objects):
+                _refuse_vague(source_image.name, new, objects)
         return ImageCorrection(
             entry, current, edited is not None, self._targets(image, current), old, new, digest, done, objects
         )
@@ -253,3 +256,12 @@ class Planner:
             for name, path in masks.items()
             if name in preceding or digest_of(path) not in (None, written[name].sha256)
         )
+
+
+def _refuse_vague(image: str, new: Objects, objects: Comparison | None) -> None:
+    """Raise ValueError if a correction has shapes without pixels, or new objects that are only boxes."""
+    for kind, number in new.skipped.items():
+        raise ValueError(f"{image}: {pluralize(number, 'shape')} without pixels: {kind}")
+    for shape in () if objects is None else objects.boxes:
+        h, w = shape.mask.shape
+        raise ValueError(f"{image}: a box without a polygon, {w} x {h} pixels at x {shape.x}, y {shape.y}")
