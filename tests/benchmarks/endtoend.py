@@ -99,6 +99,8 @@ def label(place: Path, images: str, model: Path, how: Sequence[str]) -> tuple[fl
         CLASSES,
         "-m",
         str(model),
+        "-f",
+        "png,coco",
         "-q",
         "-o",
         "out",

@@ -38,6 +38,7 @@ from tipsseg.options import FEATURE_DTYPES
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
 NAMES = CLASSES.split(",")
+FORMATS = ("png", "coco")
 MANY = [
     *NAMES,
     *(f"{colour} {name}" for colour in ("red", "old", "new", "tall", "small", "wet", "far") for name in NAMES),
@@ -99,7 +100,9 @@ def measure_speed(model: Path, options: argparse.Namespace) -> None:
         shutil.rmtree("out", ignore_errors=True)
         vocabulary = tipsseg.make_vocabulary(names, "none")
         return whole(
-            lambda: tipsseg.label_folder(images, vocabulary, **how, output="out", features=features, use_cache=True)
+            lambda: tipsseg.label_folder(
+                images, vocabulary, **how, formats=FORMATS, output="out", features=features, use_cache=True
+            )
         )
 
     def encoded(images: str) -> Took:

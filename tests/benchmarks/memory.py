@@ -59,7 +59,7 @@ def draw(folder: Path, number: int, side: int) -> None:
 
 
 def measure(folder: Path, number: int, classes: str, listed: bool, kept: bool) -> None:
-    command = [*TIPSSEG, "label", "-" if listed else "imgs", "-c", classes, "-m", "tiny", "-q"]
+    command = [*TIPSSEG, "label", "-" if listed else "imgs", "-c", classes, "-m", "tiny", "-f", "png,coco", "-q"]
     command += ["--features", "feats"] if kept else []
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("tipsseg", "torch", "numpy"))
     print(f"{number} pictures; {versions}; {platform.machine()}, {os.cpu_count()} cores, {platform.system()}\n")

@@ -3,12 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from reading import EXACT, Ids
+
+from tipsseg.formats.yolo_boxes import oriented_box
+from tipsseg.options import DEFAULT_FILE_OPTIONS
+from tipsseg.regions.components import Region
+from tipsseg.regions.objects import object_regions
+
+Corners = NDArray[np.float64]
+
+
+def _upright_box(region: Region) -> Corners:
+    y, x, h, w = region.box
+    return np.array([[y, x], [y, x + w], [y + h, x + w], [y + h, x]], np.float64)
+
+
+#: Functions that return the corners (y, x) of the box of a region, [4, 2], by format.
+BOXES: Mapping[str, Callable[[Region], Corners]] = {"yolo-boxes": _upright_box, "yolo-obb": oriented_box}
+
+
+def paint_boxes(boxes: Sequence[tuple[int, Corners]], size: tuple[int, ...]) -> Ids:
+    """Fill boxes, given as class id and corners (y, x) in pixels, [4, 2]; the last one lies on top."""
+    ids = np.zeros(size, np.int32)
+    limits = np.array(size) - 1
+    for class_id, corners in boxes:
+        points = (corners.clip(0, limits) * 16).round().astype(np.int32)[:, ::-1]
+        cv2.fillPoly(ids, [np.ascontiguousarray(points)], class_id, shift=4)
+    return ids.astype(np.int64)
 
 
 def lowest_iou(out: Path, form: str, labels: Mapping[str, Ids]) -> float:
@@ -20,6 +48,9 @@ def lowest_iou(out: Path, form: str, labels: Mapping[str, Ids]) -> float:
             expected = np.asarray(picture).astype(np.int64)
         if form not in EXACT:  # the other formats do not store ignored pixels
             expected[expected == ignored] = 0
+        if form in BOXES:
+            regions = object_regions(expected.astype(np.uint16), int(expected.max()), DEFAULT_FILE_OPTIONS)
+            expected = paint_boxes([(each.class_id, BOXES[form](each)) for each in regions], ids.shape)
         if ids.shape != expected.shape:
             return 0.0
         for label_id in np.union1d(ids, expected):

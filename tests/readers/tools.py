@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from comparing import paint_boxes
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from reading import Ids, painted
@@ -210,24 +211,51 @@ def datumaro_voc(out: Path, images: Path) -> Mapping[str, Ids]:
 
 def ultralytics(out: Path, images: Path) -> Mapping[str, Ids]:
     """Read the data set like ultralytics does for training, without images in formats that it does not support."""
+    labels = {}
+    for image, size, classes, label in _ultralytics_labels(out, "yolo", "segment"):
+        rings = [_filled(ring * size[::-1], size) for ring in label["segments"]]
+        labels[image] = painted(list(zip(classes, rings, strict=True)), size)
+    return labels
+
+
+def ultralytics_boxes(out: Path, images: Path) -> Mapping[str, Ids]:
+    labels = {}
+    for image, size, classes, label in _ultralytics_labels(out, "yolo-boxes", "detect"):
+        boxes = []
+        for x, y, w, h in label["bboxes"]:
+            corners = np.array(
+                [[y - h / 2, x - w / 2], [y - h / 2, x + w / 2], [y + h / 2, x + w / 2], [y + h / 2, x - w / 2]]
+            )
+            boxes.append(corners * size)
+        labels[image] = paint_boxes(list(zip(classes, boxes, strict=True)), size)
+    return labels
+
+
+def ultralytics_obb(out: Path, images: Path) -> Mapping[str, Ids]:
+    labels = {}
+    for image, size, classes, label in _ultralytics_labels(out, "yolo-obb", "obb"):
+        boxes = [ring[:, ::-1] * size for ring in label["segments"]]
+        labels[image] = paint_boxes(list(zip(classes, boxes, strict=True)), size)
+    return labels
+
+
+def _ultralytics_labels(
+    out: Path, form: str, task: str
+) -> Iterator[tuple[str, tuple[int, int], list[int], Mapping[str, Any]]]:
+    """Yield the name, the size, the class ids and the label of each image."""
     from ultralytics.data import YOLODataset
     from ultralytics.data.utils import check_det_dataset
 
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "yolo"
-        shutil.copytree(out / "yolo", root)  # ultralytics writes caches beside the labels
+        root = Path(folder) / form
+        shutil.copytree(out / form, root)  # ultralytics writes caches beside the labels
         data = check_det_dataset(str(root / "data.yaml"))
-        dataset = YOLODataset(img_path=data["train"], data=data, task="segment", augment=False)
+        dataset = YOLODataset(img_path=data["train"], data=data, task=task, augment=False)
         ids = class_ids(out)
-        labels = {}
         for label in dataset.labels:
-            height, width = label["shape"]
-            objects = []
-            for number, ring in zip(label["cls"].ravel().astype(int), label["segments"], strict=True):
-                objects.append((ids[data["names"][int(number)]], _filled(ring * [width, height], (height, width))))
             image = Path(label["im_file"]).relative_to(root.resolve() / "images/train")
-            labels[str(image)] = painted(objects, (height, width))
-        return labels
+            classes = [ids[data["names"][number]] for number in label["cls"].ravel().astype(int).tolist()]
+            yield str(image), label["shape"], classes, label
 
 
 def _filled(ring: NDArray[np.floating[Any]], size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -497,6 +525,14 @@ HEAVY = (
     Reader(
         "ultralytics", "yolo", "`yolo segment train model=yolo11n-seg.yaml data=out/yolo/data.yaml`; without GIF",
         ultralytics, 0.99,
+    ),
+    Reader(
+        "ultralytics", "yolo-boxes", "`yolo detect train model=yolo11n.yaml data=out/yolo-boxes/data.yaml`; without GIF",
+        ultralytics_boxes, 0.99,
+    ),
+    Reader(
+        "ultralytics", "yolo-obb", "`yolo obb train model=yolo11n-obb.yaml data=out/yolo-obb/data.yaml`; without GIF",
+        ultralytics_obb, 0.95,
     ),
     Reader("labelme", "labelme", "`labelme out/labelme`; without GIF", labelme, 0.99),
     Reader("label-studio-sdk", "label-studio", _LABEL_STUDIO, label_studio, 0.99),
