@@ -57,14 +57,20 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, init=False)
 class ImageRef:
-    """An image to label. It holds two strings, which are smaller than paths, because a run may have very many images."""
+    """An image to label. It holds strings, which are smaller than paths, because a run may have very many images.
 
+    Attributes:
+        name: `relative` as printable text, the name of the image in all records. Bytes that are not UTF-8 are escaped.
+    """
+
+    name: str
     _path: str
     _relative: str
 
     def __init__(self, path: Path, relative: PurePosixPath) -> None:
         object.__setattr__(self, "_path", str(path))
         object.__setattr__(self, "_relative", str(relative))
+        object.__setattr__(self, "name", _printable(self._relative))
 
     @property
     def path(self) -> Path:
@@ -75,11 +81,6 @@ class ImageRef:
     def relative(self) -> PurePosixPath:
         """The path relative to the image root. Output files are named after it."""
         return PurePosixPath(self._relative)
-
-    @property
-    def name(self) -> str:
-        """The relative path as printable text, the name of the image in all records. Bytes that are not UTF-8 are escaped."""
-        return _printable(self._relative)
 
 
 def printable_path(path: PurePath) -> str:
