@@ -52,7 +52,7 @@ def main() -> None:
                 "-f",
                 options.formats,
                 "-o",
-                str(Path(folder, "out")),
+                str(Path(folder, f"out{path.suffix}")),
                 "--no-resume",
             ]
             labelling, seconds = peak([*command, *more])
