@@ -387,7 +387,7 @@ def test_labels_in_the_old_layout_of_yolo_are_moved_without_labelling_them_anew(
     assert "Nothing was written" in run("-f", "png", "--dry-run")
     said = run("-f", "png")
     assert (run.code, run.labelled) == (0, [])
-    assert "yolo: moved the files of 3 images to the folders that data.yaml names now." in said
+    assert "YOLO: moved the files of 3 images to the folders that data.yaml names now." in said
     assert contents(Path("out")) == before
     assert run.command("check", "out").code == 0
 

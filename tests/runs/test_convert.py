@@ -390,7 +390,7 @@ def test_what_a_person_changed_moves_too_and_what_is_in_the_way_keeps_all_from_m
     assert tree(tmp_path / "out/yolo") == {**before, "labels/train/b.c/d.txt": b"mine"}
     remove("out/yolo/labels/train/b.c/d.txt")(tmp_path)
     _, said = convert(tmp_path, "cvat")
-    assert "yolo: moved the files of 6 images to the folders that data.yaml names now." in said
+    assert "YOLO: moved the files of 6 images to the folders that data.yaml names now." in said
     assert (tmp_path / "out/yolo/labels/train/b/c.txt").read_bytes() == changed
     assert tree(tmp_path / "out/yolo").keys() == {*tree(tmp_path / "wanted/yolo")}
 

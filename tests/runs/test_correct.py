@@ -34,7 +34,7 @@ from tipsseg.types import LabelArray
 #: pycocotools 2.0.11 with numpy 2, where it decodes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-FORMATS = ("png", "coco", "coco-polygon", "cvat", "labelme", "label-studio", "yolo", "hf")
+FORMATS = ("png", "coco", "coco-polygon", "cvat", "labelme", "label-studio", "yolo", "yolo-obb", "hf")
 
 #: Polygons with few corners, so that they are off the pixels, and small objects in no list of objects.
 OPTIONS = FileOptions(simplify=2.0, min_area=MinArea(4))
@@ -389,14 +389,18 @@ def test_a_round_trip(tmp_path: Path, name: str, editor: Callable[[Path], Path])
     runs = {"annotations.json", "annotations-polygon.json", "label-studio.json"}
     assert changed - runs == {
         "masks/scene.png", "hf/masks/scene.png", "cvat/SegmentationClass/scene.png", "labelme/scene.json",
-        "yolo/labels/train/scene.txt",
+        "yolo/labels/train/scene.txt", "yolo-obb/labels/train/scene.txt",
     }  # fmt: skip
     assert problems(tmp_path / "out") == []
     assert take(tmp_path, source).masks == ()
 
 
 @pytest.mark.parametrize(
-    "place", ["masks", "hf", "cvat", "annotations.json", "annotations-polygon.json", "labelme", "yolo", "label-studio.json"]
+    "place",
+    [
+        *("masks", "hf", "cvat", "annotations.json", "annotations-polygon.json", "labelme", "yolo", "yolo-obb"),
+        "label-studio.json",
+    ],
 )  # fmt: skip
 def test_what_nobody_changed_changes_nothing(tmp_path: Path, place: str) -> None:
     export = build(tmp_path)

@@ -350,6 +350,25 @@ OBJECTS = {
         file("annotations.xml", b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "bbbbbbbb">]><annotations>&b;</annotations>'),
         "no corrections found",
     ),
+    "cvat-xml: a bomb behind an instruction": (
+        file("annotations.xml", b'<!DOCTYPE a [<!ENTITY b "bbbbbbbb">]><?xml-stylesheet x?><annotations>&b;</annotations>'),
+        "no corrections found",
+    ),
+    "cvat-xml: an unknown encoding": (
+        file("annotations.xml", b'<?xml version="1.0" encoding="foo"?><annotations/>'), "no corrections found"
+    ),
+    "cvat-xml: a mask that adds up in 64 bits": (
+        xml_shape('<mask rle="4611686018427387904,4611686018427387904,4611686018427387904,4611686018427387908" '
+                  'left="0" top="0" width="2" height="2"/>'),
+        "but its box has 4",
+    ),
+    "cvat-xml: a mask of a number of 24 digits": (
+        xml_shape('<mask rle="1,99999999999999999999999" left="0" top="0" width="2" height="2"/>'), "but its box has 4"
+    ),
+    "label-studio: JSON-MIN without a label": (
+        file("x.json", json.dumps([{"image": "a.png", "annotation_id": 1, "label": [{"original_width": 8, "x": 1}]}]).encode()),
+        'task 1, result 1: unsupported result type "region without a label"',
+    ),
     "cvat-xml: a video": (xml('<track id="0" label="leg"><box frame="0"/></track>'), "a video annotation"),
     "cvat-xml: a part": (file("annotations.xml", b'<annotations><image name="a.png"'), "not XML: unclosed token"),
     "cvat-xml: nested without end": (file("annotations.xml", b"<annotations>" + b"<a>" * 200_000), "not XML"),

@@ -14,6 +14,7 @@ import pytest
 from output_folders import CLASSES, make_run, save_inputs
 from PIL import Image
 
+from tipsseg.errors import ImageError
 from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, CorrectOptions
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.correct.folder import take_corrections
@@ -121,10 +122,10 @@ def xml(*shapes: str, size: tuple[int, int] = SIZE) -> Write:
     return lambda folder: (folder / "annotations.xml").write_text(f"<annotations>{image}</annotations>")
 
 
-def yolo(*lines: str) -> Write:
+def yolo(*lines: str, classes: str = f"other\n{LEG}\n", listing: str = "classes.txt") -> Write:
     def write(folder: Path) -> None:
-        (folder / "classes.txt").write_text(f"other\n{LEG}\n")
         (folder / "labels/sub").mkdir(parents=True)
+        (folder / listing).write_text(classes)
         (folder / "labels/sub/photo.txt").write_text("".join(f"{line}\n" for line in lines))
 
     return write
@@ -181,6 +182,28 @@ SHAPES: Mapping[str, tuple[Write, np.ndarray]] = {
     "coco: a ring of two corners beside another": (coco({"segmentation": [[1, 1, 5, 5], RING]}), UPRIGHT),
     "coco: the size before EXIF turns the image, by Label Studio": (
         coco({"segmentation": [RING]}, size=SIZE[::-1], info={"contributor": "Label Studio"}), UPRIGHT,
+    ),
+    "labelme: a rectangle of four points": (
+        labelme({"shape_type": "rectangle", "points": corners((40, 30), (30, 12), 25)}), TURNED,
+    ),
+    "labelme: a line of an unknown class": (
+        labelme(
+            {"shape_type": "line", "points": [[1, 1], [9, 9]], "label": "ruler"},
+            {"shape_type": "rectangle", "points": [[20, 15], [40, 25]]},
+        ),
+        UPRIGHT,
+    ),
+    "yolo: a blank line in classes.txt, beside the labels": (
+        yolo("2 " + " ".join(f"{x / SIZE[1]} {y / SIZE[0]}" for x, y in corners((30, 20), (20, 10), 0)),
+             classes=f"other\n\n{LEG}\n", listing="labels/classes.txt"),
+        UPRIGHT,
+    ),
+    "cvat-xml: UTF-16": (
+        lambda folder: (folder / "a.xml").write_bytes(
+            f'<annotations><image name="{NAME}" width="80" height="60">'
+            f'<box label="{LEG}" xtl="20.4" ytl="15.4" xbr="39.6" ybr="24.6"/></image></annotations>'.encode("utf-16")
+        ),
+        UPRIGHT,
     ),
     "yolo: an oriented box, classes.txt": (yolo(f"1 {OBB}"), TURNED),
     "cvat-xml: a turned box": (
@@ -254,3 +277,24 @@ def test_objects_of_cvat_lie_in_their_order(tmp_path: Path, orders: tuple[int, i
     ]
     take(tmp_path, xml(*boxes))
     assert labels_of(tmp_path)[25, 25] == upper
+
+
+@pytest.mark.parametrize("write", [xml, coco], ids=["cvat-xml", "coco"])
+def test_the_box_of_an_object_that_nobody_edited_changes_nothing(tmp_path: Path, write: Callable[..., Write]) -> None:
+    labels = ROUND.astype(np.uint8)
+    save_inputs(tmp_path / "imgs", {NAME: labels})
+    make_run(tmp_path / "out", tmp_path / "imgs", {NAME: labels}, formats=("png",))
+    rows, columns = (np.flatnonzero(ROUND.any(axis)) for axis in (1, 0))
+    x, y, right, bottom = columns[0].item(), rows[0].item(), columns[-1].item() + 1, rows[-1].item() + 1
+    box = f'<box xtl="{x}" ytl="{y}" xbr="{right}" ybr="{bottom}"/>'
+    (tmp_path / "new").mkdir()
+    write(box if write is xml else {"bbox": [x, y, right - x, bottom - y]})(tmp_path / "new")
+    assert take_corrections(tmp_path / "out", tmp_path / "new", Said()).masks == ()
+
+
+def test_instance_masks_are_no_index_masks(tmp_path: Path) -> None:
+    labels = UPRIGHT.astype(np.uint8)
+    save_inputs(tmp_path / "imgs", {NAME: labels})
+    make_run(tmp_path / "out", tmp_path / "imgs", {NAME: labels}, formats=("png", "instances"))
+    with pytest.raises(ImageError, match="instance masks: their values number the objects"):
+        take_corrections(tmp_path / "out", tmp_path / "out/instances", Said())

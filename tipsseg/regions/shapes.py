@@ -115,6 +115,19 @@ def clip_mask(class_id: int, mask: NDArray[np.bool_], y: int, x: int, size: tupl
     return shape_from_mask(class_id, mask[top - y : max(size[0] - y, 0), left - x : max(size[1] - x, 0)], top, left)
 
 
+def shape_from_box(class_id: int, sides: tuple[float, float, float, float], size: tuple[int, int]) -> Shape:
+    """Create a shape from a box (left, top, right, bottom), rounded and cut at the border of an image of size (H, W).
+
+    Raises:
+        ValueError: A side is far outside the image.
+    """
+    if not all(abs(side) <= 2 * max(size) for side in sides):
+        raise ValueError(f"a box is far outside the image, which is {size[0]} x {size[1]} (height x width)")
+    left, top, right, bottom = map(round, sides)
+    left, top, right, bottom = max(left, 0), max(top, 0), min(right, size[1]), min(bottom, size[0])
+    return Shape(class_id, top, left, np.ones((max(bottom - top, 0), max(right - left, 0)), np.bool_), box_only=True)
+
+
 def rectangle_corners(
     pivot: tuple[float, float], start: tuple[float, float], sides: tuple[float, float], angle: float
 ) -> NDArray[np.float64]:

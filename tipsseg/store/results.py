@@ -174,7 +174,7 @@ def move_files(state: State, context: RunContext) -> int:
     Raises:
         OutputError: Other files are in the way; nothing was moved.
     """
-    moved = 0
+    moved: set[str] = set()
     for name, form in FORMATS.items():
         held = state.holding(name) if form.splits_train_val else ()
         images = [image for image in held if _move(state, image, name, context)]
@@ -190,8 +190,8 @@ def move_files(state: State, context: RunContext) -> int:
                 for path, place in change.paths:
                     context.ownership.move(path, place)
                 state.add(change.entry)
-        moved += len(images)
-    return moved
+        moved.update(images)
+    return len(moved)
 
 
 @dataclass(frozen=True, slots=True)

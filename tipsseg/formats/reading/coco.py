@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tipsseg.formats.reading.ids import ClassNames
 from tipsseg.formats.reading.records import (
     Objects,
@@ -21,7 +19,7 @@ from tipsseg.formats.reading.records import (
     read_objects,
 )
 from tipsseg.formats.reading.source import Source
-from tipsseg.regions.shapes import NoPixelsError, Shape, shape_from_polygons, shape_from_rle
+from tipsseg.regions.shapes import NoPixelsError, Shape, shape_from_box, shape_from_polygons, shape_from_rle
 from tipsseg.util.json_values import short, take
 from tipsseg.util.printable import shorten
 
@@ -109,19 +107,14 @@ def _read_shape(annotation: object, class_id: int, size: Size) -> Shape:
     if segmentation in (None, []):  # CVAT's rectangles, and objects that are too thin for a polygon
         if isinstance(annotation, dict) and annotation.get("bbox") is None:
             raise NoPixelsError("annotation without segmentation and box")
-        return _read_box(class_id, take(annotation, "bbox", list), size)
+        box = parse_numbers(take(annotation, "bbox", list))
+        if len(box) != 4 or (box[2:] < 0).any():
+            raise ValueError("a box must be x, y, width and height")
+        x, y, w, h = box.tolist()
+        return shape_from_box(class_id, (x, y, x + w, y + h), size)
     if not isinstance(segmentation, list):
         raise ValueError("`segmentation` is neither a list nor an RLE")
     rings = [parse_numbers(ring) for ring in segmentation]
     if any(len(ring) % 2 for ring in rings):
         raise ValueError("a polygon has an odd number of coordinates")
     return shape_from_polygons(class_id, [ring.reshape(-1, 2) for ring in rings], size)
-
-
-def _read_box(class_id: int, sides: list[object], size: Size) -> Shape:
-    box = parse_numbers(sides)
-    if len(box) != 4 or not (np.abs(box) <= 2 * max(size)).all() or (box[2:] < 0).any():
-        raise ValueError("a box must be x, y, width and height, near the image")
-    x, y, w, h = map(round, box.tolist())
-    top, left, bottom, right = max(y, 0), max(x, 0), min(y + h, size[0]), min(x + w, size[1])
-    return Shape(class_id, top, left, np.ones((max(bottom - top, 0), max(right - left, 0)), np.bool_), True)

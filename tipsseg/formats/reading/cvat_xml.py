@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.parsers import expat
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from tipsseg.regions.shapes import (
     clip_mask,
     ellipse_corners,
     rectangle_corners,
+    shape_from_box,
     shape_from_polygons,
 )
 from tipsseg.util.json_values import short
@@ -26,19 +27,58 @@ from tipsseg.util.json_values import short
 #: Elements with a location, but without pixels.
 _WITHOUT_PIXELS = frozenset({"points", "polyline", "cuboid", "skeleton"})
 
+#: The number of bytes in which the first element must begin.
+_HEAD = 1 << 16
+
 #: An element of an image: its tag, and its attributes.
 _Element = tuple[str, Mapping[str, str]]
 
 
+class _Document:
+    """Collects the images of a document, with the elements directly in them. Refuses document types, which may define entities."""
+
+    def __init__(self) -> None:
+        self.root = ""
+        self.images: list[tuple[Mapping[str, str], list[_Element]]] = []
+        self._depth = self._image = 0
+        self._parser = expat.ParserCreate()
+        self._parser.StartDoctypeDeclHandler = self._refuse
+        self._parser.StartElementHandler = self._start
+        self._parser.EndElementHandler = self._end
+
+    def parse(self, data: bytes, *, whole: bool) -> None:
+        """Parse a document, or its beginning. Raises ValueError if it is invalid."""
+        try:
+            self._parser.Parse(data, whole)
+        except (expat.ExpatError, LookupError) as error:
+            raise ValueError(f"not XML: {error}") from error
+
+    def _refuse(self, *_: object) -> None:
+        raise ValueError("a document type declaration, which may be harmful")
+
+    def _start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        self._depth += 1
+        self.root = self.root or tag
+        if tag == "track":
+            raise ValueError("a video annotation; export it as CVAT for images 1.1")
+        if tag == "image":
+            self._image = self._depth
+            self.images.append((attributes, []))
+        elif self._image and self._depth == self._image + 1 and tag != "tag":
+            self.images[-1][1].append((tag, attributes))
+
+    def _end(self, tag: str) -> None:
+        if self._depth == self._image:
+            self._image = 0
+        self._depth -= 1
+
+
 def root_of(source: Source, name: str) -> str:
-    """Return the name of the first element of an XML file; "" if there is none, or if it is preceded by a document type."""
-    head = source.read(name)[: 1 << 16].decode("utf-8", "replace")
-    before, _, after = head.partition("<?xml")
-    text = (after.partition("?>")[2] if after else before).lstrip()
-    while text.startswith("<!--"):
-        text = text.partition("-->")[2].lstrip()
-    root = text.removeprefix("<").replace(">", " ").split()
-    return root[0] if text.startswith("<") and root and not root[0].startswith("!") else ""
+    """Return the name of the first element of an XML file; "" if there is none, or if a document type precedes it."""
+    document = _Document()
+    with suppress(ValueError):
+        document.parse(source.read(name)[:_HEAD], whole=False)
+    return document.root
 
 
 def read_cvat_xml(source: Source, names: ClassNames) -> Iterator[SourceImage]:
@@ -49,24 +89,15 @@ def read_cvat_xml(source: Source, names: ClassNames) -> Iterator[SourceImage]:
 
 
 def _read_images(data: bytes, where: Path, names: ClassNames) -> Iterator[SourceImage]:
+    document = _Document()
     with image_errors(where):
-        try:
-            for _, element in ElementTree.iterparse(io.BytesIO(data)):
-                if element.tag == "track":
-                    raise ValueError("a video annotation; export it as CVAT for images 1.1")
-                if element.tag == "image":
-                    elements: list[_Element] = [
-                        (child.tag, dict(child.attrib)) for child in element if child.tag != "tag"
-                    ]
-                    elements.sort(key=lambda pair: _number(pair[1], "z_order", "0"))  # stable
-                    attributes = dict(element.attrib)
-                    name = attributes.get("name", "")
-                    if not name:
-                        raise ValueError("an image has no name")
-                    yield SourceImage(name, where, partial(_read_objects, elements, attributes, names, where))
-                    element.clear()
-        except ElementTree.ParseError as error:
-            raise ValueError(f"not XML: {error}") from error
+        document.parse(data, whole=True)
+        for attributes, elements in document.images:
+            if not attributes.get("name"):
+                raise ValueError("an image has no name")
+            elements.sort(key=lambda pair: _number(pair[1], "z_order", "0"))  # stable
+            read = partial(_read_objects, elements, attributes, names, where)
+            yield SourceImage(attributes["name"], where, read)
 
 
 def _read_objects(
@@ -101,6 +132,8 @@ def _read_shape(element: _Element, names: ClassNames, size: Size) -> Shape:
     angle = number("rotation", "0")
     if tag == "box":
         left, top, right, bottom = map(number, ("xtl", "ytl", "xbr", "ybr"))
+        if not angle:
+            return shape_from_box(class_id, (left, top, right, bottom), size)
         centre = (left + right) / 2, (top + bottom) / 2
         corners = rectangle_corners(centre, (left, top), (right - left, bottom - top), angle)
     elif tag == "ellipse":
@@ -119,9 +152,9 @@ def _read_mask(class_id: int, attributes: Mapping[str, str], size: Size) -> Shap
         raise ValueError(f"the mask, {h} x {w}, is larger than the image")
     if abs(x) > 2 * size[1] or abs(y) > 2 * size[0]:
         raise ValueError("the mask is far outside the image")
-    counts = np.array([int(count) for count in attributes.get("rle", "").split(",") if count.strip()], np.int64)
-    if (counts < 0).any() or counts.sum() != h * w:
-        raise ValueError(f"the RLE of a mask has {counts.sum()} pixels, but its box has {h * w}")
+    counts = [int(count) for count in attributes.get("rle", "").split(",") if count.strip()]
+    if min(counts, default=0) < 0 or sum(counts) != h * w:
+        raise ValueError(f"the RLE of a mask has {sum(counts)} pixels, but its box has {h * w}")
     mask = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(h, w)
     return clip_mask(class_id, mask, y, x, size)
 

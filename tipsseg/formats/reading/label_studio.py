@@ -65,11 +65,14 @@ def _is_minimal(task: Mapping[str, object]) -> bool:
 def _expand(task: Mapping[str, Any]) -> dict[str, object]:
     """Return a record of JSON-MIN, which has the regions under the names of their tags, as a task."""
     tags = [value for value in task.values() if isinstance(value, list)]
-    regions = [region for tag in tags for region in tag if isinstance(region, dict)]
+    regions = [region for tag in tags for region in tag if isinstance(region, dict) and "original_width" in region]
     results = [
-        {**region, "type": kind, "value": region}
+        {
+            **region,
+            "type": next((key for key in region if key.endswith("labels")), "region without a label"),
+            "value": region,
+        }
         for region in regions
-        if (kind := next((key for key in region if key.endswith("labels")), None)) is not None
     ]
     return {"data": task, "annotations": [{"result": results}]}
 

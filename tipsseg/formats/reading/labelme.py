@@ -57,15 +57,16 @@ def _image_path(source: Source, name: str) -> str:
 
 
 def _read_shape(record: object, names: ClassNames, size: Size) -> Shape:
-    class_id = names.id_of(take(record, "label", str))
     kind = record.get("shape_type") if isinstance(record, dict) else None
+    if kind in _WITHOUT_PIXELS:
+        raise NoPixelsError(str(kind))
+    class_id = names.id_of(take(record, "label", str))
     points = parse_corners(take(record, "points", list))
     if not np.isfinite(points).all() or (np.abs(points) > 1e7).any():
         raise ValueError("a point has a coordinate that is not a number, or is out of range")
-    if kind in (None, "polygon", "oriented_rectangle", "rotation"):  # the last one is X-AnyLabeling's
+    if kind in (None, "polygon", "oriented_rectangle", "rotation") or (kind == "rectangle" and len(points) == 4):
+        # X-AnyLabeling writes "rotation", and four points of a rectangle.
         return shape_from_polygons(class_id, [points], size)
-    if kind in _WITHOUT_PIXELS:
-        raise NoPixelsError(str(kind))
     if kind not in ("rectangle", "circle", "mask"):
         raise ValueError(f"unsupported shape type {short(kind)}")
     if len(points) != 2:

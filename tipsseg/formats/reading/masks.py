@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.errors import ImageError
+from tipsseg.formats import FORMATS
+from tipsseg.formats.classes_file import CLASSES_FILE
 from tipsseg.formats.png import read_ids, read_picture
 from tipsseg.formats.reading.ids import ClassNames, MaskIds
 from tipsseg.formats.reading.records import Objects, PixelLabels, Size, SourceImage
@@ -27,7 +29,15 @@ METADATA = "metadata.jsonl"
 
 
 def read_index_masks(source: Source, names: ClassNames) -> Iterator[SourceImage]:
-    """Yield an image for each greyscale or palette PNG with label ids. A PNG is named after its image."""
+    """Yield an image for each greyscale or palette PNG with label ids. A PNG is named after its image.
+
+    Raises ImageError for the instance masks of tipsseg, whose values are no class ids.
+    """
+    for folder in (source.path, *source.path.absolute().parents):
+        if folder.name == FORMATS["instances"].folder and (folder.parent / CLASSES_FILE).is_file():
+            raise ImageError(
+                source.path, "instance masks: their values number the objects", "Edit the index masks instead."
+            )
     return read_named_masks([(name[: -len(".png")], name) for name in source.find_suffix(".png")], source, names)
 
 

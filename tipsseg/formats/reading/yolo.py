@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import PurePosixPath
@@ -26,6 +26,8 @@ _TRIED = 20
 #: The file that lists the classes in data sets without a YAML file, as Label Studio and LabelImg write it.
 CLASS_LIST = "classes.txt"
 
+_BOX_CORNERS = 4
+
 #: Names of image lists. A listed image without a text file has no objects.
 _LISTS = frozenset({"train", "val", "valid", "validation", "test"})
 
@@ -44,12 +46,14 @@ def read_yolo(source: Source, names: ClassNames) -> Iterator[SourceImage]:
         with suppress(ImageError):
             classes[name] = read_class_names(source, name)
     for name in () if classes else source.find_name(CLASS_LIST):
-        classes[name] = dict(enumerate(line for _, line in source.lines(name)))
+        classes[name] = {number - 1: line for number, line in source.lines(name)}
     if len(classes) != 1:
         reason = f"both {' and '.join(list(classes)[:2])} list classes" if classes else "no file lists the classes"
         raise ImageError(source.path, reason, f"Pass the folder that contains data.yaml or {CLASS_LIST}.")
     ((listing, numbered),) = classes.items()
     top = PurePosixPath(listing).parent
+    if PurePosixPath(listing).name == CLASS_LIST and top.name == LABELS:  # LabelImg writes it beside the labels
+        top = top.parent
     # Label Studio writes an empty file for an image that nobody submitted.
     submitted = not source.has(str(top / "notes.json"))
     lists = []
@@ -98,7 +102,23 @@ def _read_objects(source: Source, name: str, numbered: Mapping[int, str], names:
     with image_errors(where):
         lines = source.read(name, _TEXT_MAX).decode("ascii", "strict").splitlines()
     read = partial(_read_shape, numbered=numbered, names=names, size=size)
-    return read_objects(where, lines, lambda number, _: f"line {number}", read, "yolo")
+    written_as = "yolo-obb" if _are_boxes(lines, size) else "yolo"
+    return read_objects(where, lines, lambda number, _: f"line {number}", read, written_as)
+
+
+def _are_boxes(lines: Sequence[str], size: Size) -> bool:
+    """Return True if all lines are rectangles, apart from corners that were moved to the border of the image."""
+    with suppress(ValueError):
+        numbers = np.array([line.split()[1:] for line in lines if line.strip()], np.float64)
+        if numbers.ndim == 2 and numbers.shape[1] == 2 * _BOX_CORNERS:
+            corners = numbers.reshape(-1, _BOX_CORNERS, 2)
+            cut = ((corners == 0) | (corners == 1)).any((1, 2))
+            diagonals = (corners[:, :2] - corners[:, 2:]) * size[::-1]  # [n, 2, 2]
+            middles = (corners[:, :2] + corners[:, 2:]) / 2 * size[::-1]
+            lengths = np.linalg.norm(diagonals, axis=2)
+            even = (np.abs(lengths[:, 0] - lengths[:, 1]) < 1) & (np.abs(middles[:, 0] - middles[:, 1]) < 1).all(1)
+            return bool((cut | even).all())
+    return False
 
 
 def _read_shape(line: str, numbered: Mapping[int, str], names: ClassNames, size: Size) -> Shape | None:

@@ -237,7 +237,7 @@ def note_formats(
 
 def note_moved(number: int, progress: Progress) -> None:
     if number:
-        progress.note(f"yolo: moved the files of {pluralize(number, 'image')} to the folders that data.yaml names now.")
+        progress.note(f"YOLO: moved the files of {pluralize(number, 'image')} to the folders that data.yaml names now.")
 
 
 def note_division(formats: Iterable[str], state: State, options: FileOptions, progress: Progress) -> None:

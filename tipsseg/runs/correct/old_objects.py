@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.regions.components import components
+from tipsseg.formats.yolo_boxes import oriented_box
+from tipsseg.regions.components import Region, components
 from tipsseg.regions.objects import LabelledObject
 from tipsseg.regions.shapes import Shape, shape_from_polygons
 from tipsseg.types import LabelArray
@@ -21,6 +22,10 @@ def written_shapes(objects: Iterable[LabelledObject], name: str, size: tuple[int
     """Return the objects of an image of `size` (h, w) as a format writes them: as pixels, or as polygons."""
     if name == "coco":
         return tuple(Shape(entry.region.class_id, *entry.region.box[:2], entry.region.mask) for entry in objects)
+    if name == "yolo-obb":
+        return tuple(
+            shape_from_polygons(entry.region.class_id, [_written_box(entry.region, size)], size) for entry in objects
+        )
     whole, decimals = _ROUNDED.get(name, (None, 0))
     sides = np.array(size[::-1], np.float64)
     shapes = []
@@ -32,6 +37,11 @@ def written_shapes(objects: Iterable[LabelledObject], name: str, size: tuple[int
         parts = [rings] if name == "coco-polygon" else [[ring] for ring in rings]
         shapes += [shape_from_polygons(entry.region.class_id, part, size) for part in parts]
     return tuple(shapes)
+
+
+def _written_box(region: Region, size: tuple[int, int]) -> NDArray[np.float64]:
+    _, decimals = _ROUNDED["yolo"]
+    return np.round(oriented_box(region).clip(0, size) / size, decimals)[:, ::-1] * size[::-1]
 
 
 def regions_of(labels: LabelArray) -> list[Shape]:
