@@ -461,7 +461,7 @@ def test_nobody_reads_any_more(
     command: Command, mlp_checkpoint: Path, images: Path, tmp_path: Path, flags: list[str]
 ) -> None:
     """A closed pipe ends the run quietly, and the same command goes on."""
-    label = ["label", "-", "-c", "a,b", "-m", str(mlp_checkpoint), "-o", "out", *flags]
+    label = ["label", "-", "-c", "a,b", "-m", str(mlp_checkpoint), "-f", "png", "-o", "out", *flags]
     listed = "".join(f"imgs/{name}.png\n" for name in ("a", "b", "e", "f"))
     first, rest = listed[:11], listed[11:]
     with subprocess.Popen(

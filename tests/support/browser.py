@@ -18,6 +18,10 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 _PATIENCE = 30.0
 
 
+class NavigatedError(AssertionError):
+    """The page was replaced before it answered."""
+
+
 class Browser:
     """A browser with one tab. Use as a context manager; its profile is in `folder`."""
 
@@ -80,9 +84,16 @@ class Browser:
     def wait(self, expression: str) -> None:
         """Wait until an expression in the page is true."""
         until = time.monotonic() + _PATIENCE
-        while not self.value(f"Boolean((() => {{ try {{ return {expression}; }} catch {{ return false; }} }})())"):
+        while not self._holds(f"Boolean((() => {{ try {{ return {expression}; }} catch {{ return false; }} }})())"):
             assert time.monotonic() < until, (expression, self.errors)
             time.sleep(0.02)
+
+    def _holds(self, expression: str) -> bool:
+        """The value of an expression; false while the page is being replaced by another."""
+        try:
+            return bool(self.value(expression))
+        except NavigatedError:
+            return False
 
     def press(self, key: str) -> None:
         """Press a key."""
@@ -109,6 +120,8 @@ class Browser:
         while True:
             answer = self._next()
             if answer.get("id") == self._number:
+                if "navigated" in str(answer.get("error")):
+                    raise NavigatedError(answer["error"])
                 assert "error" not in answer, answer["error"]
                 return answer["result"]
             self._note(answer)

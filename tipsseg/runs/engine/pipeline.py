@@ -94,12 +94,9 @@ def run_tasks(
                 if image is not None:
                     yield from encode(_add(image, batches))
             elif (item := feed.take()) is not None:
-                result: Future[Done | Failed] = Future()
-                result.add_done_callback(lambda _: happened.set())
+                result, begun = _begin(item, task, pool, happened)
                 queue.append(result)
-                if (begun := _begin(item, result, task, pool)) is not None:
-                    begun.loaded.add_done_callback(lambda _: happened.set())
-                    loading.append(begun)
+                loading.extend(begun)
             elif (yield from encode(batches.flush())):
                 continue
             elif not queue and feed.ended:
@@ -142,18 +139,22 @@ class _Loading(Generic[Done]):
 
 def _begin(
     item: ImageRef | Done | Failed | BaseException,
-    result: Future[Done | Failed],
     task: Task[Scored, Done],
     pool: ThreadPoolExecutor,
-) -> _Loading[Done] | None:
-    """Start loading an image; set the result of any other item."""
+    happened: threading.Event,
+) -> tuple[Future[Done | Failed], list[_Loading[Done]]]:
+    """Return the future of an item's result, and the image if it now loads. Both set `happened` when they are done."""
+    result: Future[Done | Failed] = Future()
+    result.add_done_callback(lambda _: happened.set())
     if isinstance(item, ImageRef):
-        return _Loading(item, pool.submit(task.source.load, item), result)
+        loaded = pool.submit(task.source.load, item)
+        loaded.add_done_callback(lambda _: happened.set())
+        return result, [_Loading(item, loaded, result)]
     if isinstance(item, BaseException):
         result.set_exception(item)
     else:
         result.set_result(item)
-    return None
+    return result, []
 
 
 def _add(image: _Image[Done], batches: Batches[_Image[Done]]) -> Iterable[tuple[_Image[Done], Features | None]]:
