@@ -21,12 +21,13 @@ from entries import read_entries
 from output_folders import CLASSES, DIGEST, LABELS, A, B, make_run, problems, save_inputs, tree
 from PIL import Image
 from pycocotools import mask as coco_mask
+from saying import Said
 
 from tipsseg.errors import ImageError, InputError, TipssegError
 from tipsseg.formats.reading.readers import READERS
 from tipsseg.options import FileOptions, MinArea
 from tipsseg.options.run import CorrectOptions
-from tipsseg.runs.common.progress import Progress, Silence
+from tipsseg.runs.common.progress import Silence
 from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.correct.folder import Corrections, take_corrections
 from tipsseg.types import LabelArray
@@ -70,20 +71,6 @@ def _wanted() -> LabelArray:
 
 
 WANTED = _wanted()
-
-
-class Said(Progress):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=False, results=False)
-        self.lines: list[str] = []
-
-    def note(self, line: str) -> None:
-        self.lines.append(line)
-
-    def error(self, error: TipssegError) -> None:
-        self.lines.append(f"{error.message} | {error.hint}")
 
 
 def build(root: Path, *formats: str, options: FileOptions = OPTIONS) -> Path:

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from output_folders import CLASSES, make_run, save_inputs
 from PIL import Image
+from saying import Said
 
 from tipsseg.errors import ImageError
 from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, CorrectOptions
-from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.correct.folder import take_corrections
 from tipsseg.types import LabelArray
 
@@ -56,17 +56,6 @@ def png(mask: np.ndarray, mode: str) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-class Said(Progress):
-    """Keeps the notes."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=False, results=False)
-        self.lines: list[str] = []
-
-    def note(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def labels_of(root: Path) -> np.ndarray:

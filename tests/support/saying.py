@@ -1,0 +1,20 @@
+"""Keeps what a run says."""
+
+from __future__ import annotations
+
+from tipsseg.errors import TipssegError
+from tipsseg.runs.common.progress import Progress
+
+
+class Said(Progress):
+    """Keeps the notes and the errors."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=False, results=False)
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+    def error(self, error: TipssegError) -> None:
+        self.lines.append(f"{error.message} | {error.hint}")
