@@ -390,10 +390,8 @@ class TestPermissions:
             [f"out/masks/{each}.png" for each in ("b", "sub/c", "sub/d")],
         )
         assert not Path("out/errors.jsonl").exists()
-        assert command(*label).err.splitlines()[-2:] == [
-            "0 images labelled, 6 unchanged in 0.0 s, into out",
-            "Open out/overlays/a.jpg to see the labels.",
-        ]
+        err = command(*label).err
+        assert re.search(r"^0 images labelled, 6 unchanged in \d+\.\d s, into out$", err, re.MULTILINE), err
 
     def test_a_folder_that_may_not_be_listed_is_told_by_each_shard(self, command: Command) -> None:
         label = ["label", "imgs", "-c", "a,b", "-m", "./model", "-o", "out", "--device", "cpu"]
