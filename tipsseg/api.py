@@ -19,6 +19,7 @@ from tipsseg.options.run import (
     EngineOptions,
     ImageOptions,
     OutputOptions,
+    RegionOptions,
     StoreOptions,
 )
 from tipsseg.runs.common.image_list import Choice, Images, check_choice, find_images
@@ -112,7 +113,14 @@ class FolderSummary:
 
 
 @with_keywords(
-    LabelFolderKeywords, LabelOptions, FileOptions, ComputeOptions, OutputOptions, ImageOptions, EngineOptions
+    LabelFolderKeywords,
+    LabelOptions,
+    RegionOptions,
+    FileOptions,
+    ComputeOptions,
+    OutputOptions,
+    ImageOptions,
+    EngineOptions,
 )
 def label_folder(
     images: Paths, classes: Classes, *, verbose: bool = False, **keywords: Unpack[LabelFolderKeywords]
@@ -146,7 +154,14 @@ def label_folder(
 
 
 @with_keywords(
-    LabelFolderKeywords, LabelOptions, FileOptions, ComputeOptions, OutputOptions, ImageOptions, EngineOptions
+    LabelFolderKeywords,
+    LabelOptions,
+    RegionOptions,
+    FileOptions,
+    ComputeOptions,
+    OutputOptions,
+    ImageOptions,
+    EngineOptions,
 )
 def iter_label_folder(
     images: Paths, classes: Classes, *, verbose: bool = False, **keywords: Unpack[LabelFolderKeywords]
@@ -224,6 +239,7 @@ def _begin_labelling(
     spec = RunSpec(
         **vars(take_options(ComputeOptions, keywords)),
         **vars(output),
+        **vars(take_options(RegionOptions, keywords)),
         vocabulary=vocabulary,
         fitted=fitted,
         options=take_options(LabelOptions, keywords),

@@ -58,6 +58,7 @@ class LabelMap:
         classes: The N classes, by id.
         top: The best classes of each patch. None unless they were requested.
         image: The path or picture that was labelled, never a decoded copy. None if it was labelled from features.
+        instances: [H, W] int32: 1, 2, ... for the objects of labels with regions, 0 elsewhere. None without regions.
     """
 
     labels: LabelArray
@@ -65,6 +66,7 @@ class LabelMap:
     classes: tuple[LabelClass, ...]
     top: TopClasses | None = None
     image: ImageInput | None = field(default=None, kw_only=True)
+    instances: NDArray[np.int32] | None = field(default=None, kw_only=True)
 
     def __repr__(self) -> str:
         from tipsseg.regions.components import count_labels
@@ -127,8 +129,8 @@ class LabelMap:
         """Find the objects in the labels.
 
         Args:
-            instances: "component": each 8-connected region of a class is an object. "class": all pixels of a class form one
-                object.
+            instances: "component": each 8-connected region of a class is an object, and with regions each of `instances`.
+                "class": all pixels of a class form one object.
             min_area: Minimum area of an object, in pixels or as a percentage of the image, for example "0.1%".
 
         Returns:
@@ -142,7 +144,7 @@ class LabelMap:
         from tipsseg.regions.objects import labelled_objects
 
         options = FileOptions(instances=instances, min_area=parse_min_area(min_area))
-        return labelled_objects(self.labels, self.confidence, len(self.classes), options)
+        return labelled_objects(self.labels, self.confidence, len(self.classes), options, self.instances)
 
     def save_mask(self, path: str | Path, *, mode: PngMode = "L") -> None:
         """Write the labels as an index mask: a PNG whose pixel values are the label ids. The file is written atomically.

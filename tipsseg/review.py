@@ -11,7 +11,7 @@ from tipsseg.errors import UsageError
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import CorrectKeywords, EvaluateKeywords, ScoreMasksKeywords, with_keywords
-from tipsseg.options.run import ComputeOptions, CorrectOptions, TruthOptions
+from tipsseg.options.run import ComputeOptions, CorrectOptions, RegionOptions, TruthOptions
 from tipsseg.runs.common.image_list import found_images
 from tipsseg.runs.correct.folder import Corrections, take_corrections
 from tipsseg.runs.evaluate.predictions import names_of
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 
-@with_keywords(EvaluateKeywords, TruthOptions, LabelOptions, FileOptions, ComputeOptions)
+@with_keywords(EvaluateKeywords, TruthOptions, LabelOptions, RegionOptions, FileOptions, ComputeOptions)
 def evaluate(
     images: Paths,
     truths: str | Path,
@@ -70,6 +70,7 @@ def evaluate(
     vocabulary, fitted = as_vocabulary(read_vocabulary(preset_of(truth)) if classes is None else classes)
     spec = RunSpec(
         **vars(take_options(ComputeOptions, keywords)),
+        **vars(take_options(RegionOptions, keywords)),
         output=Path(output or ""),
         formats=tuple(formats),
         resume=False,

@@ -317,10 +317,10 @@ def test_the_recorded_command_gives_the_same_masks(label: Label, command: Comman
 def test_masks_of_a_run_that_is_broken_off_can_be_read(label: Label, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = PatchLabeller.assign
 
-    def interrupted(self: PatchLabeller, scored: Cosines, pixels: NDArray[np.uint8]) -> tipsseg.LabelMap:
+    def interrupted(self: PatchLabeller, scored: Cosines, pixels: NDArray[np.uint8], regions: None) -> tipsseg.LabelMap:
         if scored.size == (56, 56):
             raise KeyboardInterrupt
-        return plain(self, scored, pixels)
+        return plain(self, scored, pixels, regions)
 
     monkeypatch.setattr(PatchLabeller, "assign", interrupted)
     ran = label(out="imgs/out", formats="png,coco")

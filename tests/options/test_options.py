@@ -25,6 +25,7 @@ from tipsseg.options.run import (
     EngineOptions,
     ImageOptions,
     OutputOptions,
+    RegionOptions,
     StoreOptions,
     TruthOptions,
 )
@@ -162,14 +163,14 @@ def test_default_threads_follow_the_cores(
 #: The records whose options are keywords of a function, and those of their options that are none.
 KEYWORDS: dict[str, tuple[tuple[type, ...], set[str]]] = {
     "label_folder": (
-        (LabelOptions, FileOptions, ComputeOptions, OutputOptions, ImageOptions, EngineOptions),
+        (LabelOptions, RegionOptions, FileOptions, ComputeOptions, OutputOptions, ImageOptions, EngineOptions),
         set(),
     ),
     "encode_folder": (
         (LabelOptions, ComputeOptions, StoreOptions, ImageOptions),
         {"min_confidence", "refine", "features", "output", "retry_failed"},
     ),
-    "evaluate": ((TruthOptions, LabelOptions, FileOptions, ComputeOptions), set()),
+    "evaluate": ((TruthOptions, LabelOptions, RegionOptions, FileOptions, ComputeOptions), set()),
     "correct_folder": ((CorrectOptions,), set()),
     "fit_folder": ((ComputeOptions,), {"model"}),
     "fit_truths": ((TruthOptions, LabelOptions, ComputeOptions), {"min_confidence", "refine", "scales"}),

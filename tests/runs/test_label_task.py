@@ -47,7 +47,7 @@ class FakeLabeller:
         self.top = top
         return SCORED
 
-    def assign(self, scored: Any, pixels: object) -> LabelMap:
+    def assign(self, scored: Any, pixels: object, regions: None) -> LabelMap:
         self._happens()
         return LabelMap(np.ones((4, 4), np.uint8), np.ones((4, 4), np.float32), TREE)
 

@@ -61,6 +61,7 @@ class ImageLabels:
         confidence: [H, W], 0..1.
         top: The best classes of each patch.
         thumbnail: [h, w, 3] uint8 RGB, see `upright.thumbnail_rgb`.
+        instances: [H, W] int32, the instances of a run with regions, see `naming.NamedRegions`; None without regions.
     """
 
     ref: ImageRef
@@ -69,6 +70,7 @@ class ImageLabels:
     confidence: ConfidenceArray | None = None
     top: TopClasses | None = None
     thumbnail: NDArray[np.uint8] | None = None
+    instances: NDArray[np.int32] | None = None
 
     @property
     def size(self) -> tuple[int, int]:

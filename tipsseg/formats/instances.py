@@ -1,11 +1,21 @@
-"""Instance masks: one 16-bit PNG per image. Values number the objects from 1, in the order of other formats; 0 is background."""
+"""Instance masks: one 16-bit PNG per image. Values number the objects from 1, in the order of other formats; 0 is background.
+
+A run with regions always writes them. There, the regions below the minimum area follow the objects.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tipsseg.errors import ImageError
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.formats.panoptic import segment_ids
-from tipsseg.formats.png import encode_picture
+from tipsseg.formats.png import encode_picture, read_ids, read_picture
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _MOST = 65_535
 
@@ -21,10 +31,25 @@ class Instances(Format):
         import numpy as np
         from PIL import Image
 
-        if len(image.objects) > _MOST:
+        ids = segment_ids(image.objects, image.size)
+        if image.instances is not None:
+            small = (image.instances > 0) & (ids == 0)
+            ids[small] = len(image.objects) + 1 + np.unique(image.instances[small], return_inverse=True)[1]
+        if (number := int(ids.max())) > _MOST:
             raise ImageError(
                 image.ref.path,
-                f"{len(image.objects):,} objects, but a 16-bit instance mask can store only {_MOST:,}",
+                f"{number:,} objects, but a 16-bit instance mask can store only {_MOST:,}",
                 "Omit small objects with argument `min_area`, or write the format panoptic.",
             )
-        return encode_picture(Image.fromarray(segment_ids(image.objects, image.size).astype(np.uint16)))
+        return encode_picture(Image.fromarray(ids.astype(np.uint16)))
+
+
+def read_instances(path: Path, size: tuple[int, int]) -> NDArray[np.int32]:
+    """Return the instances [H, W] in an instance mask, 0 for none. Raises ImageError if it is not one of this size."""
+    import numpy as np
+
+    from tipsseg.images.decoding import as_image_error
+
+    picture = read_picture(path, size)
+    with as_image_error(path):
+        return read_ids(picture).astype(np.int32)

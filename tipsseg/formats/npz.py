@@ -123,11 +123,11 @@ def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int]) -> list
         try:
             with np.load(file, allow_pickle=False) as archive:
                 return [archive[name] for name in names]
-        except _archive_errors() as error:
+        except archive_errors() as error:
             raise ValueError(str(error) or type(error).__name__) from error
 
 
-def _archive_errors() -> tuple[type[Exception], ...]:
+def archive_errors() -> tuple[type[Exception], ...]:
     """Return the errors that numpy and its libraries raise for damaged archives. Determined with randomly damaged files."""
     import tokenize
     import zipfile
@@ -157,7 +157,7 @@ def _check_unpacked_size(file: BinaryIO, size: tuple[int, int]) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist() if entry.filename != _COSINES)
-    except _archive_errors() as error:
+    except archive_errors() as error:
         raise ValueError(str(error) or type(error).__name__) from error
     if unpacked > limit:
         raise ValueError(f"unpacks to {unpacked:,} bytes; the limit is {limit:,}")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
+
+from numpy.typing import ArrayLike
 
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.images.decoding import ImageInput, to_upright
@@ -18,6 +21,7 @@ from tipsseg.labelling.prepare import Prepared
 from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number, choose
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import LabelKeywords, with_keywords
+from tipsseg.regions.naming import as_regions
 from tipsseg.types import WindowPlan
 from tipsseg.util.printable import quote
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
@@ -80,13 +84,16 @@ class Labeller:
             take_options(LabelOptions, keywords) if options is None else replace(options, **cast(Any, keywords))
         )
         self._max_pixels = check_whole_number("argument `max_pixels`", max_pixels)
-        self._patches = PatchLabeller(model.backbone, fitted or vocabulary, self.options, cache=cache)
+        self._classes, self._cache = fitted or vocabulary, cache
+        self._patches = self._make_patches(regions=False)
         self.vocabulary, self.dropped = self._patches.vocabulary, self._patches.dropped
 
     def __repr__(self) -> str:
         return f"Labeller({self.model!r}, {self.vocabulary!r}, {self.options!r})"
 
-    def label(self, image: ImageInput | Features, *, guide: ImageInput | None = None) -> LabelMap:
+    def label(
+        self, image: ImageInput | Features, *, guide: ImageInput | None = None, regions: ArrayLike | None = None
+    ) -> LabelMap:
         """Label one image.
 
         Args:
@@ -94,6 +101,8 @@ class Labeller:
                 grey [H, W], or the features from `Model.encode`. Features can be labelled several times without encoding the
                 image again.
             guide: The encoded image, if `image` is features. Refinement needs its colours.
+            regions: Regions of the upright image, each to get one class: ids [H, W], 0 for none, or masks [R, H, W] of bool, where
+                smaller ones are on top. Pixels outside are labelled as without regions.
 
         Returns:
             The labels of the image.
@@ -101,14 +110,15 @@ class Labeller:
         Raises:
             ImageError: The file cannot be read.
             InputError: The image has a wrong shape or dtype, or is too elongated.
-            UsageError: The features have a different model, mode or short side; or refinement needs `guide`.
+            UsageError: The features have a different model, mode or short side; refinement needs `guide`; or the regions are not
+                arrays of the size of the image.
             DeviceError: The device has too little memory.
         """
         if not isinstance(image, Features):
             prepared = self._prepare(image)
-            return self._label(image, prepared, encode_prepared(self.model.backbone, prepared))
+            return self._label(image, prepared, encode_prepared(self.model.backbone, prepared), regions)
         self._check(image)
-        return self._label(guide, self._prepare_guide(image, guide), image)
+        return self._label(guide, self._prepare_guide(image, guide), image, regions)
 
     @overload
     def label_many(self, images: Iterable[ImageInput], *, errors: Literal["raise"] = "raise") -> Iterator[LabelMap]: ...
@@ -158,9 +168,24 @@ class Labeller:
         for pending, features in batches.flush():
             yield self._label(*pending, features)
 
-    def _label(self, image: ImageInput | None, prepared: Prepared | None, features: Features) -> LabelMap:
+    def _label(
+        self,
+        image: ImageInput | None,
+        prepared: Prepared | None,
+        features: Features,
+        regions: ArrayLike | None = None,
+    ) -> LabelMap:
         pixels = None if prepared is None else prepared.scales[-1].resized
-        return replace(self._patches.assign(self._patches.score(features.scales), pixels), image=image)
+        patches = self._patches if regions is None else self._patches_in_regions
+        given = None if regions is None else as_regions(regions, features.size)
+        return replace(patches.assign(patches.score(features.scales), pixels, given), image=image)
+
+    @cached_property
+    def _patches_in_regions(self) -> PatchLabeller:
+        return self._make_patches(regions=True)
+
+    def _make_patches(self, *, regions: bool) -> PatchLabeller:
+        return PatchLabeller(self.model.backbone, self._classes, self.options, cache=self._cache, regions=regions)
 
     def _prepare_guide(self, features: Features, guide: ImageInput | None) -> Prepared | None:
         """Return the image that refinement follows; None without refinement."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -25,6 +25,7 @@ from tipsseg.labelling.scoring.resample import Values
 from tipsseg.labelling.scoring.scores import compute_cosines, make_scores
 from tipsseg.labelling.view import view_of
 from tipsseg.options import LabelOptions
+from tipsseg.regions.naming import Regions, name_regions
 from tipsseg.types import TopClasses, WindowPlan
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary
@@ -81,8 +82,12 @@ class PatchLabeller:
         options: LabelOptions,
         *,
         cache: Path | None = None,
+        regions: bool = False,
     ) -> None:
-        """Encode the phrases. See `Labeller` for arguments and errors."""
+        """Encode the phrases. See `Labeller` for arguments and errors.
+
+        With `regions`, every image has regions, and the minimum confidence applies to the scores of regions.
+        """
         self.backbone = backbone
         self.options = options
         self.view = view_of(backbone, options)
@@ -97,6 +102,9 @@ class PatchLabeller:
         self.vocabulary, self.dropped = classifier.vocabulary, classifier.dropped
         self._classifier = classifier
         self._table = classifier.label_table(options.min_confidence)
+        self._minimum = self._table.min_confidence
+        if regions:
+            self._table = replace(self._table, min_confidence=np.zeros_like(self._minimum))
         # On a CPU all threads compute already, and pruning makes `match` faster than the device scorer.
         self._scorer = None if backbone.device_name == "cpu" else self._device_scorer()
 
@@ -157,12 +165,15 @@ class PatchLabeller:
                 return Cosines(values, plans, size, top)
             return scorer.send(values, plans, size, self.view.grid(plans[0]), top)
 
-    def assign(self, scored: Scored, pixels: NDArray[np.uint8] | None = None) -> LabelMap:
+    def assign(
+        self, scored: Scored, pixels: NDArray[np.uint8] | None = None, regions: Regions | None = None
+    ) -> LabelMap:
         """Turn scores into labels. Safe to call from several threads.
 
         Args:
             scored: The result of `score`.
             pixels: The image as the model sees it at the finest scale, [h, w, 3]. Refinement needs it.
+            regions: The regions of the image, if this labeller was set up for regions.
 
         Raises:
             DeviceError: The model returned infinity or NaN.
@@ -171,7 +182,17 @@ class PatchLabeller:
         if result is None:
             raise non_finite_error(self.backbone)
         assigned, top = result
-        return LabelMap(assigned.labels, assigned.confidence, self.vocabulary.classes, top)
+        if regions is None:
+            return LabelMap(assigned.labels, assigned.confidence, self.vocabulary.classes, top)
+        named = name_regions(
+            assigned.labels,
+            assigned.confidence,
+            regions,
+            minimum=self._minimum,
+            ignore=self._table.ignore,
+            patch=self.view.patch_size * min(regions.ids.shape) / self.view.base,
+        )
+        return LabelMap(named.labels, named.confidence, self.vocabulary.classes, top, instances=named.instances)
 
     def _assign_here(
         self, cosines: Cosines, pixels: NDArray[np.uint8] | None

@@ -76,7 +76,14 @@ class TruthKeywords(TypedDict, total=False):
     zero_based: bool
 
 
-class LabelFolderKeywords(LabelKeywords, FileKeywords, ComputeKeywords, ModelKeywords, ImageKeywords, total=False):
+class RegionKeywords(TypedDict, total=False):
+    regions: str | Path | None
+    regions_only: bool
+
+
+class LabelFolderKeywords(
+    LabelKeywords, RegionKeywords, FileKeywords, ComputeKeywords, ModelKeywords, ImageKeywords, total=False
+):
     output: str | Path
     formats: Sequence[str] | None
     resume: bool
@@ -93,7 +100,9 @@ class EncodeFolderKeywords(ViewKeywords, DeviceKeywords, ModelKeywords, ImageKey
     shard: str | None
 
 
-class EvaluateKeywords(TruthKeywords, LabelKeywords, FileKeywords, ComputeKeywords, ModelKeywords, total=False):
+class EvaluateKeywords(
+    TruthKeywords, LabelKeywords, RegionKeywords, FileKeywords, ComputeKeywords, ModelKeywords, total=False
+):
     """Keywords of `evaluate`."""
 
 

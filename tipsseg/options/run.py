@@ -25,7 +25,7 @@ from tipsseg.options import (
     dtype_name,
     split_names,
 )
-from tipsseg.options.fields import FILES, IMAGES, MACHINES, MODEL, TRUTH, option
+from tipsseg.options.fields import FILES, IMAGES, MACHINES, MODEL, TRUTH, WHAT, option
 from tipsseg.options.shard import Shard, parse_shard
 from tipsseg.util.printable import quote
 
@@ -108,6 +108,22 @@ class OutputOptions:
                 "argument `overwrite` and argument `resume`=False exclude each other",
                 "Use argument `overwrite` to remove the files of earlier runs, argument `resume`=False to label the images again.",
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionOptions:
+    """Options for regions, such as the masks of another tool."""
+
+    # fmt: off
+    regions: Path | None = option(None, metavar="DIR|FILE", group=WHAT,
+        help="Give each region one class: masks of SAM or another tool, as PNG, NPZ, JSON or COCO files.")
+    regions_only: bool = option(False, group=WHAT, rare=True,
+        help="Make pixels outside all regions background.  [default: label them as without regions]")
+    # fmt: on
+
+    def __post_init__(self) -> None:
+        if self.regions is not None:
+            _set(self, "regions", Path(self.regions))
 
 
 @dataclass(frozen=True, kw_only=True)

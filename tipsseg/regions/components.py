@@ -84,14 +84,23 @@ def count_labels(labels: LabelArray) -> NDArray[np.int64]:
     return counts
 
 
-def components(labels: LabelArray, number_of_classes: int, min_area: int = 1) -> list[Region]:
+def components(
+    labels: LabelArray, number_of_classes: int, min_area: int = 1, instances: NDArray[np.int32] | None = None
+) -> list[Region]:
     """Find the 8-connected components of the classes 1..N in `labels` [H, W], uint8 or uint16.
 
-    Omit background, ignored pixels, and components with fewer than `min_area` pixels. Sort by class id, top row, left column, and
+    With `instances` [H, W], the pixels of a class in one instance form a region, connected or not; instance 0 is in none.
+    Omit background, ignored pixels, and regions with fewer than `min_area` pixels. Sort by class id, top row, left column, and
     the leftmost pixel of the top row, which is unique.
     """
-    runs, class_ids = _runs(labels, number_of_classes)
-    return _regions(runs, class_ids, _number_components(runs, class_ids, labels.shape[0]), min_area)
+    runs, class_ids = _runs(labels, number_of_classes, instances)
+    if instances is None:
+        return _regions(runs, class_ids, _number_components(runs, class_ids, labels.shape[0]), min_area)
+    owners = instances[runs.top, runs.column]
+    numbers = owners.astype(np.intp) * (number_of_classes + 1) + class_ids
+    free = np.flatnonzero(owners == 0)
+    numbers[free] = -1 - _number_components(runs[free], class_ids[free], labels.shape[0])
+    return _regions(runs, class_ids, numbers, min_area)
 
 
 def whole_classes(labels: LabelArray, number_of_classes: int, min_area: int = 1) -> list[Region]:
@@ -100,7 +109,10 @@ def whole_classes(labels: LabelArray, number_of_classes: int, min_area: int = 1)
     return _regions(runs, class_ids, class_ids.astype(np.intp), min_area)
 
 
-def _runs(labels: LabelArray, number_of_classes: int) -> tuple[Runs, LabelArray]:
+def _runs(
+    labels: LabelArray, number_of_classes: int, instances: NDArray[np.int32] | None = None
+) -> tuple[Runs, LabelArray]:
+    """Return the vertical runs of the classes 1..N, and their class ids. A run has one class and one instance."""
     height, width = labels.shape
     parts: list[tuple[Runs, LabelArray]] = []
     step = max(_PIECE // height, 1)
@@ -108,6 +120,9 @@ def _runs(labels: LabelArray, number_of_classes: int) -> tuple[Runs, LabelArray]
         piece = np.ascontiguousarray(labels[:, left : left + step].T)  # [columns, H]
         starts = np.ones(piece.shape, np.bool_)
         np.not_equal(piece[:, 1:], piece[:, :-1], out=starts[:, 1:])
+        if instances is not None:
+            owners = instances[:, left : left + step].T
+            starts[:, 1:] |= owners[:, 1:] != owners[:, :-1]
         first = np.flatnonzero(starts)
         length = np.diff(first, append=piece.size)
         ids = cast(LabelArray, piece.reshape(-1)[first])
@@ -158,9 +173,9 @@ def _lowest_connected(count: int, first: NDArray[np.intp], second: NDArray[np.in
 def _regions(runs: Runs, class_ids: LabelArray, numbers: NDArray[np.intp], min_area: int) -> list[Region]:
     order = np.argsort(numbers, kind="stable")
     runs, class_ids = runs[order], class_ids[order]
-    firsts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
-    if not len(firsts):
+    if not len(runs):
         return []
+    firsts = np.flatnonzero(np.diff(numbers[order], prepend=numbers.min() - 1))
     areas = np.add.reduceat(runs.stop - runs.top, firsts, dtype=np.int64)
     tops, stops = np.minimum.reduceat(runs.top, firsts), np.maximum.reduceat(runs.stop, firsts)
     bounds = [*firsts.tolist(), len(runs)]

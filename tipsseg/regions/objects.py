@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tipsseg.options import FileOptions
 from tipsseg.regions.components import Region, components, region_means, whole_classes
 from tipsseg.regions.polygons import Outline, outline
@@ -37,18 +40,29 @@ class LabelledObject:
 
 
 def labelled_objects(
-    labels: LabelArray, confidence: ConfidenceArray, number_of_classes: int, options: FileOptions
+    labels: LabelArray,
+    confidence: ConfidenceArray,
+    number_of_classes: int,
+    options: FileOptions,
+    instances: NDArray[np.int32] | None = None,
 ) -> list[LabelledObject]:
-    """Find the objects of the classes 1..N in label ids [H, W], scored by their mean confidence."""
-    regions = object_regions(labels, number_of_classes, options)
+    """Find the objects of the classes 1..N in label ids [H, W], scored by their mean confidence; see `object_regions`."""
+    regions = object_regions(labels, number_of_classes, options, instances)
     return [
         LabelledObject(region, round(mean, 4), options.simplify)
         for region, mean in zip(regions, region_means(regions, confidence).tolist(), strict=True)
     ]
 
 
-def object_regions(labels: LabelArray, number_of_classes: int, options: FileOptions) -> list[Region]:
-    """Find the regions of the objects in label ids [H, W], in the order of `regions.components`."""
-    find = whole_classes if options.instances == "class" else components
+def object_regions(
+    labels: LabelArray, number_of_classes: int, options: FileOptions, instances: NDArray[np.int32] | None = None
+) -> list[Region]:
+    """Find the regions of the objects in label ids [H, W], in the order of `regions.components`.
+
+    `instances` [H, W] numbers the objects of a run with regions, see `naming`; 0 marks pixels whose objects are components.
+    """
     height, width = labels.shape
-    return find(labels, number_of_classes, options.min_area.pixels((height, width)))
+    min_area = options.min_area.pixels((height, width))
+    if options.instances == "class":
+        return whole_classes(labels, number_of_classes, min_area)
+    return components(labels, number_of_classes, min_area, instances)

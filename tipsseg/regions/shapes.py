@@ -75,6 +75,14 @@ class Shape:
             padded[self.y - top : self.y - top + h, self.x - left : self.x - left + w] = self.mask
         return padded
 
+    def runs(self, height: int) -> Runs:
+        """Return the pixels as column-major runs in an image of this height, one for each part of a column."""
+        h, w = self.mask.shape
+        columns = np.zeros((w, h + 2), np.int8)
+        columns[:, 1:-1] = self.mask.T
+        column, row = np.divmod(np.flatnonzero(np.diff(columns.reshape(-1))) + 1, h + 2)
+        return ((self.x + column) * height + self.y + row - 1).reshape(-1, 2)
+
     def box_distance(self, other: Shape) -> int:
         """Return the largest difference between the sides of two shapes' boxes, in pixels."""
         return max(abs(own - its) for own, its in zip(self.box, other.box, strict=True))
@@ -222,16 +230,21 @@ def shape_from_runs(class_id: int, runs: Runs, height: int) -> Shape:
 
 def shape_from_rle(class_id: int, code: object, size: tuple[int, int]) -> Shape:
     """Create a shape from COCO's run-length code, compressed or not. Raise ValueError if it is invalid or has another size."""
+    return shape_from_runs(class_id, runs_from_rle(code, size), size[0])
+
+
+def runs_from_rle(code: object, size: tuple[int, int]) -> Runs:
+    """Return the column-major runs of COCO's run-length code. Raise ValueError if it is invalid or has another size."""
     if not isinstance(code, dict) or code.get("size") != list(size):
         code_size = code.get("size") if isinstance(code, dict) else None
         raise ValueError(f"its RLE has size {short(code_size)}, but the image has {list(size)}")
     counts = code.get("counts")
     if isinstance(counts, str):
         try:
-            return shape_from_runs(class_id, rle.decode_runs(counts, size), size[0])
+            return rle.decode_runs(counts, size)
         except ValueError as error:
             raise ValueError(f"its RLE cannot be read: {error}") from error
-    return shape_from_runs(class_id, _plain_runs(counts, size), size[0])
+    return _plain_runs(counts, size)
 
 
 def _plain_runs(counts: object, size: tuple[int, int]) -> Runs:

@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from tipsseg._version import __version__
 from tipsseg.errors import OutputError, RecordError, UsageError, VocabularyError
@@ -91,6 +92,7 @@ def run_record(info: RunInfo) -> dict[str, object]:
         "vocabulary": vocabulary_record(spec.vocabulary, info.vocabulary or spec.vocabulary),
         "formats": list(spec.formats),
         **({} if spec.features is None else {"features": _feature_record(spec.features, spec.labelled_in)}),
+        **({} if spec.regions is None else {"regions": _region_record(spec.regions, only=spec.regions_only)}),
         "shard": None if spec.shard is None else str(spec.shard),
         "image_root": info.image_root,
         "versions": dict(maker.versions),
@@ -175,6 +177,7 @@ def _parse_run(record: object, state: Path) -> RunInfo:
             **{name: take(wishes, name, kind) for name, kind in _WISHES.items()},
             features=features,
             feature_dtype=feature_dtype,
+            **_parse_regions(record),
         )
     except UsageError as error:
         raise ValueError(error.message) from error
@@ -280,6 +283,18 @@ def _parse_features(record: object) -> tuple[Path | None, str | None]:
     if dtype not in FEATURE_DTYPES:
         raise ValueError(f"`dtype` of features is {short(dtype)}")
     return Path(actual_name(take(found, "folder", str))), dtype
+
+
+def _region_record(source: Path, *, only: bool) -> dict[str, object]:
+    return {"source": printable_path(source), "only": only}
+
+
+def _parse_regions(record: object) -> dict[str, Any]:
+    """Return the fields of RegionOptions."""
+    if _get(record, "regions") is None:
+        return {}
+    found = take(record, "regions", dict)
+    return {"regions": Path(actual_name(take(found, "source", str))), "regions_only": found.get("only") is True}
 
 
 def _parse_counts(record: Mapping[str, object]) -> Counts:

@@ -8,7 +8,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tipsseg import types
 from tipsseg.errors import OutputError, UsageError
@@ -22,7 +24,7 @@ from tipsseg.options import (
     LabelOptions,
 )
 from tipsseg.options.fields import options_of, text_of
-from tipsseg.options.run import ComputeOptions, OutputOptions
+from tipsseg.options.run import ComputeOptions, OutputOptions, RegionOptions
 from tipsseg.store.shards import state_folder
 from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT
 from tipsseg.util.files import is_file, is_folder
@@ -34,6 +36,9 @@ from tipsseg.vocabulary.toml_file import class_record
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import find_model
 
+if TYPE_CHECKING:
+    from tipsseg.formats.reading.regions import RegionSource
+
 #: Options that `RunSpec.command` omits or writes elsewhere.
 _UNRECORDED = frozenset({"model", "features", "jobs", "use_cache", "resume", "overwrite", "replace_edited"})
 
@@ -42,7 +47,7 @@ LABELS_VERSION = types.LABELS_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSpec(ComputeOptions, OutputOptions):
+class RunSpec(ComputeOptions, OutputOptions, RegionOptions):
     """Settings of a run, except its images.
 
     Attributes:
@@ -50,7 +55,7 @@ class RunSpec(ComputeOptions, OutputOptions):
         fitted: The vocabulary's vectors if they were fitted to masks; run.json records only their digest.
         options: Labelling options.
         files: File options.
-        formats: The formats to write; nothing is written if empty.
+        formats: The formats to write; nothing is written if empty. With regions, they include the instance masks.
         feature_dtype: Dtype of the features in the store; None before `plan_run`, which reads it from the store.
         sources: Image paths as the user typed them, "-" for a list on stdin; empty for an earlier run.
         vocabulary_path: The vocabulary file or preset as the user typed it.
@@ -68,6 +73,18 @@ class RunSpec(ComputeOptions, OutputOptions):
     def __post_init__(self) -> None:
         ComputeOptions.__post_init__(self)
         OutputOptions.__post_init__(self)
+        RegionOptions.__post_init__(self)
+        if self.regions is not None and self.formats and "instances" not in self.formats:
+            object.__setattr__(self, "formats", (*self.formats, "instances"))
+
+    @cached_property
+    def region_source(self) -> RegionSource | None:
+        """Return the source of the regions, which is listed once; None without regions."""
+        if self.regions is None:
+            return None
+        from tipsseg.formats.reading.regions import RegionSource  # slow to import
+
+        return RegionSource(self.regions)
 
     @property
     def state(self) -> Path:
@@ -89,6 +106,7 @@ class RunSpec(ComputeOptions, OutputOptions):
 
         Raises:
             UsageError: Options contradict each other.
+            InputError, ImageError: The regions cannot be listed.
             OutputError: The output folder cannot be created.
             CheckpointError, WeightsError: The model is not found.
         """
@@ -101,7 +119,10 @@ class RunSpec(ComputeOptions, OutputOptions):
             )
         check_features(self.features, self.output if self.formats else None)
         check_fit(self.vocabulary, self.fitted)
+        if self.regions_only and self.regions is None:
+            raise UsageError("argument `regions_only` needs regions", "Set argument `regions`.")
         find_model(self.model)
+        _ = self.region_source  # lists the regions
         check_folder(self.output)  # last, so that errors in options are raised first
 
     def option_record(self) -> dict[str, object]:
@@ -114,7 +135,8 @@ class RunSpec(ComputeOptions, OutputOptions):
         if self.features is not None:
             words += ["--features", str(self.features)]
         files = replace(self.files, val_fraction=self.files.val_fraction or None)
-        for record, values in ((ComputeOptions, self), (FileOptions, files), (OutputOptions, self)):
+        records = ((RegionOptions, self), (ComputeOptions, self), (FileOptions, files), (OutputOptions, self))
+        for record, values in records:
             for name, (each, about) in options_of(record).items():
                 if name not in _UNRECORDED and (value := getattr(values, name)) != each.default:
                     words += [about.long(name), text_of(value)]
@@ -123,7 +145,11 @@ class RunSpec(ComputeOptions, OutputOptions):
     def question(self, model: str) -> str:
         """Return the command line for the same labels without paths, so that it is the same on every machine."""
         words = ["tipsseg", "label", *self._question(model, self.vocabulary.source)]
-        return shell_line([*words, "--features", "DIR"] if self.labelled_in != "float32" else words)
+        if self.labelled_in != "float32":
+            words += ["--features", "DIR"]
+        if self.regions is not None:
+            words += ["--regions", "PATH", *(["--regions-only"] * self.regions_only)]
+        return shell_line(words)
 
     def _question(self, model: str, source: str) -> list[str]:
         vocabulary = self.vocabulary
@@ -252,6 +278,8 @@ def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str
     # Features stored in float32 give the same labels as no store.
     if spec.labelled_in != "float32":
         value["features"] = spec.labelled_in
+    if spec.regions is not None:  # the manifest has the digest of each image's regions
+        value["regions"] = {"only": spec.regions_only}
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 

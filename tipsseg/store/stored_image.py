@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, mask_formats
 from tipsseg.formats.base import StoredImage
+from tipsseg.formats.instances import read_instances
 from tipsseg.formats.png import label_faults
 from tipsseg.formats.problem import UNREADABLE, describe_unreadable, size_text
 from tipsseg.options import FileOptions
@@ -163,6 +165,19 @@ class RunImage:
             raise ImageError(mask.path, f"changed by hand: unknown ids: {unknown[0]}{more}", _BACK)
         return labels
 
+    def instances(self) -> NDArray[np.int32] | None:
+        """Return the instances [H, W] of a run with regions, 0 for none; None without regions.
+
+        Raises ImageError if the instance mask is missing or damaged.
+        """
+        if self.entry.regions is None:
+            return None
+        path = self.file("instances")
+        if path is None or not path.exists():
+            output = self.context.output
+            raise ImageError(output, f"the instance mask of {self.entry.image} is missing", check_hint(output))
+        return read_instances(path, self.stored.size)
+
     # ---- labels and confidence of the run ----
 
     def labels(self) -> LabelArray:
@@ -281,30 +296,40 @@ class ObjectScores:
 
     Attributes:
         rough: Number of objects without a recorded score, which got their class mean.
+        instances: See `objects.object_regions`.
     """
 
-    def __init__(self, known: Iterable[ObjectScore], means: Mapping[int, float], options: FileOptions) -> None:
+    def __init__(
+        self,
+        known: Iterable[ObjectScore],
+        means: Mapping[int, float],
+        options: FileOptions,
+        instances: NDArray[np.int32] | None = None,
+    ) -> None:
         """Set up for one image.
 
         Args:
             known: The recorded objects.
             means: The confidence of other objects, by class id.
             options: The file options that define objects.
+            instances: See `objects.object_regions`.
         """
         self.rough = 0
-        # No two objects have the same class, area and box: regions of one class that touch all four sides of the same box meet.
-        self._known = {each[:-1]: each[-1] for each in known}
+        # Components of a class never have the same area and box, as they would meet. Regions may; they keep their order.
+        self._known: dict[tuple[int, ...], deque[float]] = defaultdict(deque)
+        for each in known:
+            self._known[each[:-1]].append(each[-1])
         self._means = means
         self._options = options
+        self.instances = instances
 
     def objects(self, labels: LabelArray, classes: int) -> list[LabelledObject]:
         """Return the objects in labels [H, W] with this number of classes, as `objects.labelled_objects` does."""
-        regions = object_regions(labels, classes, self._options)
+        regions = object_regions(labels, classes, self._options, self.instances)
         return [LabelledObject(region, self._score(region), self._options.simplify) for region in regions]
 
     def _score(self, region: Region) -> float:
-        score = self._known.get((region.class_id, region.area, *region.box))
-        if score is not None:
-            return score
+        if scores := self._known.get((region.class_id, region.area, *region.box)):
+            return scores.popleft()
         self.rough += 1
         return self._means[region.class_id]

@@ -32,7 +32,10 @@ class RepeatedRun:
     def options(self) -> Mapping[str, object]:
         spec = self.info.spec
         shard = None if spec.shard is None else str(spec.shard)
-        run_options = {name: getattr(spec, name) for name in ("model", "formats", "device", "dtype", "batch_size")}
+        run_options = {
+            name: getattr(spec, name)
+            for name in ("model", "formats", "device", "dtype", "batch_size", "regions", "regions_only")
+        }
         return {**run_options, "shard": shard, **spec.option_record()}
 
     def notes(self, info: RunInfo) -> list[str]:

@@ -17,7 +17,7 @@ from tipsseg.cli.progress import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options import FileOptions, LabelOptions, split_names
 from tipsseg.options.fields import FILES, IMAGES, TRUTH, option
-from tipsseg.options.run import ComputeOptions, TruthOptions
+from tipsseg.options.run import ComputeOptions, RegionOptions, TruthOptions
 
 if TYPE_CHECKING:
     from tipsseg.runs.common.progress import Progress
@@ -69,6 +69,7 @@ def evaluate(
     scoring: Scoring,
     truth: TruthOptions,
     question: opt.Asked,
+    regions: RegionOptions,
     compute: ComputeOptions,
     options: LabelOptions,
     files: FileOptions,
@@ -94,6 +95,7 @@ def evaluate(
             asked = values.parse_question(question)
             spec = RunSpec(
                 **vars(compute),
+                **vars(regions),
                 output=scoring.output or Path(),
                 formats=scoring.formats or (),
                 resume=False,
@@ -167,7 +169,9 @@ def _refuse_together(context: typer.Context, scoring: Scoring) -> None:
         raise UsageError("-0 is for a list on stdin, but the paths are arguments", "Write - as the only path.")
     writing = list(given_options(context, FileOptions))
     if pred:
-        labelling = [flag for record in (LabelOptions, ComputeOptions) for flag in given_options(context, record)]
+        labelling = [
+            flag for record in (LabelOptions, RegionOptions, ComputeOptions) for flag in given_options(context, record)
+        ]
         labelling += [flag for flag in given_options(context, opt.Question) if flag == "--background"]
         labelling += ["--null"] * scoring.null + writing
         for flag in labelling:

@@ -18,7 +18,7 @@ from tipsseg.cli.progress import open_progress
 from tipsseg.errors import InputError, OtherRunError, UsageError
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.options.fields import WHAT, Option, options_of
-from tipsseg.options.run import ComputeOptions, EngineOptions, ImageOptions, OutputOptions
+from tipsseg.options.run import ComputeOptions, EngineOptions, ImageOptions, OutputOptions, RegionOptions
 from tipsseg.util.printable import shell_line, shell_word
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @command(app, EPILOG, defaults=_options_of_earlier_run)
 def label(
     question: opt.Asked,
+    regions: RegionOptions,
     compute: ComputeOptions,
     options: LabelOptions,
     output: OutputOptions,
@@ -115,6 +116,7 @@ def label(
     spec = RunSpec(
         **vars(compute),
         **vars(with_formats(output)),
+        **vars(regions),
         vocabulary=asked.vocabulary,
         fitted=asked.fitted,
         options=options,

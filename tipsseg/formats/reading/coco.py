@@ -94,13 +94,14 @@ def _read_objects(
         category = take(annotation, "category_id", int)
         if category not in categories:
             raise ValueError(f"no category has the id {category}")
-        return _read_shape(annotation, names.id_of(categories[category]), size)
+        return read_shape(annotation, names.id_of(categories[category]), size)
 
     polygons = any(isinstance(each, dict) and isinstance(each.get("segmentation"), list) for each in annotations)
     return read_objects(where, annotations, name_of, read, _WRITTEN_AS[polygons], f"image {file}")
 
 
-def _read_shape(annotation: object, class_id: int, size: Size) -> Shape:
+def read_shape(annotation: object, class_id: int, size: Size) -> Shape:
+    """Read the pixels of an annotation. Raises ValueError if it is invalid, NoPixelsError if it has neither mask nor box."""
     segmentation = annotation.get("segmentation") if isinstance(annotation, dict) else None
     if isinstance(segmentation, dict):
         return shape_from_rle(class_id, segmentation, size)

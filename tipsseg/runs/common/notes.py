@@ -153,7 +153,9 @@ def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress
     before = f"; {counts.unchanged} already done" if counts.unchanged else ""
     spec = info.spec
     stored = "" if spec.features is None else f", features in {spec.features} ({spec.labelled_in})"
-    progress.begin(f"{what} with {spec.model} on {info.device} ({info.dtype}){stored}{before}.", number, counts.done)
+    regions = "" if spec.regions is None else f", regions in {spec.regions}"
+    setting = f"{spec.model} on {info.device} ({info.dtype}){stored}{regions}"
+    progress.begin(f"{what} with {setting}{before}.", number, counts.done)
     if info.dropped:
         pairs = ", ".join(f"{phrase} (close to {name})" for phrase, name in info.dropped.items())
         progress.note(f"Removed background phrases that mean the same as a class to this model: {pairs}.")

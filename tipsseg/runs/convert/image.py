@@ -162,6 +162,7 @@ class Conversion:
             confidence=stored.confidence,
             top=stored.top,
             thumbnail=open_thumbnail(ref.path, item.image.run.max_pixels) if with_thumbnail else None,
+            instances=stored.scores.instances,
         )
         done = finish_image(image, formats, self.context)
         entry = item.image.entry.without(choice.drop)
@@ -203,7 +204,7 @@ class Conversion:
             labels = image.read_mask(mask)
             summary = corrected_summary(labels, classes, entry.summary)
             means = dict.fromkeys((label_class.id for label_class in classes), CERTAIN)
-        scores = ObjectScores(entry.objects or (), means, self.context.files)
+        scores = ObjectScores(entry.objects or (), means, self.context.files, image.instances())
         return _Stored(labels, confidence, top, summary, scores, mask is not None)
 
 

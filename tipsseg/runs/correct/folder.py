@@ -15,6 +15,7 @@ from pathlib import Path
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import mask_formats, model_only_formats
 from tipsseg.formats.reading.ids import ClassNames
+from tipsseg.formats.reading.names import ImageNames
 from tipsseg.formats.reading.readers import Reader, detect_reader, find_reader
 from tipsseg.formats.reading.records import Objects, SourceImage
 from tipsseg.formats.reading.source import Source
@@ -22,7 +23,6 @@ from tipsseg.options import MAX_PIXELS
 from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, CorrectOptions
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.correct.from_run import SourceRun, find_source_run
-from tipsseg.runs.correct.names import ImageNames
 from tipsseg.runs.correct.planning import CorrectedMask, Outcome, Plan, Planner, RedrawnObject
 from tipsseg.store.change_run import RunChanges, change_run
 from tipsseg.store.open_run import Run, broken_conversion, conversion_begun, open_run

@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 from tipsseg.errors import InputError
 from tipsseg.formats import image_folders
 from tipsseg.formats.reading import masks
+from tipsseg.formats.reading.names import ImageNames
 from tipsseg.formats.reading.readers import Reader
 from tipsseg.formats.reading.records import SourceImage
 from tipsseg.formats.reading.source import Source
-from tipsseg.runs.correct.names import ImageNames
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry
 from tipsseg.store.open_run import Run, broken_conversion, conversion_begun, open_runs
 from tipsseg.store.ownership import digest_of

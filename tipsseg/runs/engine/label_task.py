@@ -10,12 +10,14 @@ from math import prod
 from tipsseg.features.folder import FeatureFiles, FeatureStore
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels
+from tipsseg.formats.reading.regions import ImageRegions
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.features import find_features
 from tipsseg.labelling.patch_labeller import Patches, PatchLabeller, Scored
 from tipsseg.labelling.scoring.compiled.match import needs_compilation
 from tipsseg.labelling.source import Digests, FeatureSource, Loaded
 from tipsseg.options import MAX_PIXELS
+from tipsseg.regions.naming import Regions
 from tipsseg.regions.objects import labelled_objects
 from tipsseg.runs.engine.loading import LoadedModel
 from tipsseg.store.manifest import ManifestEntry, input_path
@@ -23,6 +25,7 @@ from tipsseg.store.results import Labelled
 from tipsseg.store.stored_image import object_scores
 from tipsseg.store.summary import label_summary
 from tipsseg.store.writing import RunContext, finish_image
+from tipsseg.types import ImageRef
 from tipsseg.util.files import cache_folder
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary
@@ -48,8 +51,14 @@ class LabelTask:
         max_pixels: int = MAX_PIXELS,
         store: FeatureStore | None = None,
         digests: Digests | None = None,
+        regions: Callable[[ImageRef], ImageRegions] | None = None,
+        regions_only: bool = False,
     ) -> None:
-        """Set up the task. `digest` identifies all settings that affect labels. If `store` is None, all images are encoded."""
+        """Set up the task.
+
+        `digest` identifies all settings that affect labels. If `store` is None, all images are encoded. `regions` finds the regions
+        of an image; None labels without regions.
+        """
         backbone = labeller.backbone
         on_device = None if backbone.device_name == "cpu" else find_features(backbone.device)
         self.source: FeatureSource[Patches] = FeatureSource(
@@ -66,6 +75,7 @@ class LabelTask:
         self._formats = formats
         self._context = context
         self._digest = digest
+        self._regions, self._regions_only = regions, regions_only
         self._top = TOP_CLASSES if any(FORMATS[name].needs_top_classes for name in formats) else 0
 
     def score(self, scales: Sequence[Patches]) -> Scored:
@@ -87,13 +97,18 @@ class LabelTask:
         return self.source.alone(max(finest.size, finest.plan.size, key=prod))
 
     def label(self, loaded: Loaded[Patches], scored: Scored) -> LabelMap:
-        return self.labeller.assign(scored, loaded.picture.prepared.scales[-1].resized)
+        """Label an image. Raises ImageError if its regions cannot be used."""
+        prepared, regions = loaded.picture.prepared, None
+        if self._regions is not None:
+            regions = Regions(ids=self._regions(loaded.ref).read(prepared.size), only=self._regions_only)
+        return self.labeller.assign(scored, prepared.scales[-1].resized, regions)
 
     def write(self, loaded: Loaded[Patches], label_map: LabelMap, began: float) -> Labelled:
         """Write the labels of an image under temporary names. `began` is the time.monotonic() at which labelling began."""
         ref, picture = loaded.ref, loaded.picture
         labels, confidence = label_map.labels, label_map.confidence
-        objects = labelled_objects(labels, confidence, len(label_map.classes), self._context.files)
+        instances = label_map.instances
+        objects = labelled_objects(labels, confidence, len(label_map.classes), self._context.files, instances)
         image = ImageLabels(
             ref=ref,
             labels=labels,
@@ -101,6 +116,7 @@ class LabelTask:
             confidence=confidence,
             top=label_map.top,
             thumbnail=picture.thumbnail,
+            instances=instances,
         )
         done = finish_image(image, self._formats, self._context)
         summary = label_summary(label_map)
@@ -115,6 +131,7 @@ class LabelTask:
             round(loaded.seconds + time.monotonic() - began, 3),
             done.written,
             object_scores(objects),
+            regions=None if self._regions is None else self._regions(ref).digest(),
         )
         return Labelled(
             ref, entry, done.rows, done.polygon_quality, picture.remarks, loaded.damaged, staged=done.staged
@@ -130,7 +147,18 @@ def make_label_task(
     """Encode the phrases of a vocabulary, and set up the task of a run. `note` prints a note if numba has to compile."""
     info, spec = loaded.info, loaded.info.spec
     cache = cache_folder() if spec.use_cache else None
-    labeller = PatchLabeller(loaded.model.backbone, vocabulary, spec.options, cache=cache)
+    source = spec.region_source
+    labeller = PatchLabeller(loaded.model.backbone, vocabulary, spec.options, cache=cache, regions=source is not None)
     if note is not None and labeller.uses_numba and needs_compilation():
         note("numba compiles the labelling loops. This takes a few seconds, once.")
-    return LabelTask(labeller, spec.formats, context, info.digest, spec.max_pixels, loaded.store, loaded.digests)
+    return LabelTask(
+        labeller,
+        spec.formats,
+        context,
+        info.digest,
+        spec.max_pixels,
+        loaded.store,
+        loaded.digests,
+        None if source is None else source.find,
+        spec.regions_only,
+    )

@@ -77,6 +77,8 @@ def other_options(one: RunInfo, other: RunInfo) -> tuple[list[str], list[str]]:
     for name, value in ({} if one.noted is None else one.noted.gone).items():
         option = name.replace("_", "-")
         theirs, ours = [*theirs, f"{option} {_value_text(value)} (removed in this version)"], [*ours, f"no {option}"]
+    if _regions_text(one.spec) != _regions_text(other.spec):
+        theirs, ours = [*theirs, _regions_text(one.spec)], [*ours, _regions_text(other.spec)]
     if one.spec.labelled_in != other.spec.labelled_in:
         theirs, ours = [*theirs, kept_features(one.spec)], [*ours, kept_features(other.spec)]
     return theirs, ours
@@ -85,6 +87,12 @@ def other_options(one: RunInfo, other: RunInfo) -> tuple[list[str], list[str]]:
 def kept_features(spec: RunSpec) -> str:
     """Describe the features that a run labels from."""
     return "no stored features" if spec.features is None else f"features stored in {spec.labelled_in}"
+
+
+def _regions_text(spec: RunSpec) -> str:
+    if spec.regions is None:
+        return "no regions"
+    return "regions only" if spec.regions_only else "regions"
 
 
 def _value_text(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Container
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -217,7 +218,8 @@ class ResumeState:
         """
         if before is None:
             return entry
-        same = before.digest == entry.digest and entry.fingerprint.same_content(before.fingerprint)
+        same = (before.digest, before.regions) == (entry.digest, entry.regions)
+        same = same and entry.fingerprint.same_content(before.fingerprint)
         if not same or before.corrected is not None:
             self.outdated |= set(before.formats) - set(entry.formats)
             return entry
@@ -247,7 +249,15 @@ class ResumeState:
             and entry.corrected is None
             and all(in_place(name, entry, ref, context, self.state) for name in formats)
             and entry.fingerprint.matches(ref.path)
+            and entry.regions == self._regions_of(ref)
         )
+
+    def _regions_of(self, ref: ImageRef) -> str | None:
+        """Return the digest of an image's regions; None without regions, and if they cannot be read."""
+        source = self.info.spec.region_source
+        with suppress(ImageError):  # reported when the image is labelled
+            return None if source is None else source.find(ref).digest()
+        return None
 
 
 def follows(name: str, entry: ManifestEntry, held: Collection[str]) -> bool:

@@ -1,0 +1,294 @@
+"""--regions: touching things are objects of their own, in every command that reads labels back."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from running import Command
+
+import tipsseg
+from tipsseg import review
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.formats import FORMATS, model_only_formats
+from tipsseg.labelling.golden import draw_picture
+
+NAMES = ("a", "sub/b", "sub/c")
+SIZES = {"a": (90, 130), "sub/b": (120, 80), "sub/c": (100, 100)}
+CLASSES = tipsseg.make_vocabulary(["panda", "tree", "sky"], "none")
+LABEL = (
+    "label",
+    "imgs",
+    "-m",
+    "tiny",
+    "--device",
+    "cpu",
+    "--short-side",
+    "56",
+    "--background",
+    "none",
+    "-c",
+    "panda,tree,sky",
+)
+
+
+@pytest.fixture(autouse=True)
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three drawn images, and four touching regions of each; a margin of 3 pixels is in none."""
+    monkeypatch.chdir(tmp_path)
+    for name, (height, width) in SIZES.items():
+        for path, picture in (
+            (Path("imgs", f"{name}.jpg"), draw_picture(height, width)),
+            (Path("regions", f"{name}.png"), quarters(height, width)),
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path)
+
+
+def quarters(height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    rows, columns = np.arange(height)[:, None] * 2 // height, np.arange(width)[None] * 2 // width
+    ids = (2 * rows + columns + 1).astype(np.uint8)
+    ids[:3] = 0
+    return ids
+
+
+def objects(output: str = "labels") -> dict[str, list[dict[str, Any]]]:
+    """The annotations of each image."""
+    value = json.loads(Path(output, "annotations.json").read_text())
+    names = {image["id"]: image["file_name"] for image in value["images"]}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in names.values()}
+    for annotation in value["annotations"]:
+        found[names[annotation["image_id"]]].append(annotation)
+    return found
+
+
+def mask(name: str, output: str = "labels") -> np.ndarray[Any, Any]:
+    with Image.open(Path(output, "masks", f"{name}.png")) as picture:
+        return np.asarray(picture)
+
+
+def test_touching_regions_are_objects(command: Command) -> None:
+    ran = command(*LABEL, "--regions", "regions", "--regions-only", "-f", "png,coco")
+    assert ran.code == 0, ran.err
+    assert "regions in regions" in ran.err
+    for name in NAMES:
+        ids = quarters(*SIZES[name])
+        labels = mask(name)
+        assert not labels[ids == 0].any()
+        with Image.open(Path("labels/instances", f"{name}.png")) as picture:
+            instances = np.asarray(picture)
+        found = objects()[f"{name}.jpg"]
+        assert len(found) == instances.max() >= 4
+        for number, annotation in enumerate(found, start=1):
+            own = instances == number
+            assert own.sum() == annotation["area"]
+            assert np.unique(ids[own]).size == 1
+            assert (labels[own] == annotation["category_id"]).all()
+    record = json.loads(Path("labels/run.json").read_text())
+    assert record["regions"] == {"source": "regions", "only": True}
+    assert "--regions regions --regions-only" in record["command"]
+    assert record["formats"] == ["png", "coco", "instances"]
+
+
+def test_only_images_with_changed_regions_are_labelled_again(command: Command) -> None:
+    label = (*LABEL, "--regions", "regions", "-q")
+    assert command(*label).code == 0
+    assert command(*label[:-1]).err.splitlines()[-2].startswith("0 images labelled, 3 unchanged")
+    ids = quarters(*SIZES["sub/b"])
+    Image.fromarray((ids > 0).astype(np.uint8)).save("regions/sub/b.png")
+    before = {name: Path("labels/instances", f"{name}.png").read_bytes() for name in NAMES}
+    assert command(*label[:-1]).err.splitlines()[-2].startswith("1 image labelled, 2 unchanged")
+    after = {name: Path("labels/instances", f"{name}.png").read_bytes() for name in NAMES}
+    assert [name for name in NAMES if before[name] != after[name]] == ["sub/b"]
+    # Without regions, the labels are others.
+    ran = command(*LABEL)
+    assert ran.err.splitlines()[-2].startswith("3 images labelled")
+    assert command("check", "labels").code == 0
+
+
+FAULTS = {
+    "missing": (lambda path: path.unlink(), "no regions in regions"),
+    "empty": (lambda path: path.write_bytes(b""), "regions/sub/b.png"),
+    "another size": (
+        lambda path: Image.fromarray(quarters(80, 120)).save(path),
+        "80 x 120 (height x width), but",
+    ),
+    "damaged": (lambda path: path.write_bytes(path.read_bytes()[:60]), "regions/sub/b.png"),
+    "a bomb": (lambda path: Image.new("L", (30_000, 30_000)).save(path), "too large: 30000 x 30000"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_image_whose_regions_cannot_be_used_fails_alone(command: Command, fault: str) -> None:
+    change, reason = FAULTS[fault]
+    change(Path("regions/sub/b.png"))
+    label = (*LABEL, "--regions", "regions", "-f", "png")
+    ran = command(*label)
+    errors = [line for line in ran.err.splitlines() if line.startswith("Error: ")]
+    assert (ran.code, len(errors)) == (1, 1), ran.err
+    assert reason in errors[0]
+    assert sorted(path.name for path in Path("labels/masks").rglob("*.png")) == ["a.png", "c.png"]
+    assert "1 image failed" in command("check", "labels").err
+    Image.fromarray(quarters(*SIZES["sub/b"])).save("regions/sub/b.png")
+    assert command(*label, "-q").code == 0
+    assert command("check", "labels").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--regions", "nowhere"], "nowhere: no such file"),
+        (["--regions", "imgs"], "imgs: no regions found"),
+        (["--regions-only"], "--regions-only needs regions"),
+    ],
+)
+def test_options_that_cannot_be_used(command: Command, options: list[str], message: str) -> None:
+    ran = command(*LABEL, *options)
+    assert ran.code in (1, 2)
+    assert message in ran.err
+    assert not Path("labels").exists()
+
+
+def test_conversion_writes_what_the_run_would_have_written(command: Command) -> None:
+    """Small regions too: they stay apart although no format lists them."""
+    rows = np.arange(90)[:, None] // 3 + 30 * (np.arange(130)[None] // 3)
+    Image.fromarray((rows + 1).astype(np.uint16)).save("regions/a.png")
+    names = ",".join(name for name in FORMATS if name not in model_only_formats())
+    label = (*LABEL, "--regions", "regions", "--min-area", "40", "-q")
+    assert command(*label, "-o", "all", "-f", names).code == 0
+    assert command(*label, "-o", "few", "-f", "png").code == 0
+    assert command("convert", "few", "-f", names, "-q").code == 0
+    compared = filecmp.dircmp("all", "few", ignore=[".tipsseg", "run.json", "manifest.jsonl"])
+    assert list(_differing(compared)) == []
+    assert command("check", "few").code == 0
+
+
+def _differing(compared: filecmp.dircmp[str]) -> Iterator[str]:
+    yield from (*compared.left_only, *compared.right_only, *compared.funny_files)
+    for name in compared.common_files:
+        if not filecmp.cmp(Path(compared.left, name), Path(compared.right, name), shallow=False):
+            yield name
+    for inner in compared.subdirs.values():
+        yield from _differing(inner)
+
+
+def test_a_second_question_runs_no_tower(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    label = (*LABEL, "--features", "store", "--regions", "regions", "-q")
+    assert command(*label).code == 0
+
+    def never(self: Tipsv2Backbone, images: object) -> None:
+        raise AssertionError("the vision tower ran")
+
+    monkeypatch.setattr(Tipsv2Backbone, "encode_windows", never)
+    assert command(*label, "-c", "car", "-o", "again").code == 0
+    assert len(list(Path("again/instances").rglob("*.png"))) == 3
+
+
+def test_renamed_and_removed_objects_stay_objects(command: Command) -> None:
+    """A person gives one of two touching objects another class, and removes another."""
+    assert command(*LABEL, "--regions", "regions", "-f", "png,coco", "-q").code == 0
+    value = json.loads(Path("labels/annotations.json").read_text())
+    before = objects()
+    renamed, removed = before["a.jpg"][0], before["sub/c.jpg"][0]
+    value["annotations"] = [each for each in value["annotations"] if each["id"] != removed["id"]]
+    other = renamed["category_id"] % 3 + 1
+    next(each for each in value["annotations"] if each["id"] == renamed["id"])["category_id"] = other
+    Path("edited.json").write_text(json.dumps(value))
+    ran = command("correct", "labels", "--from", "edited.json")
+    assert ran.code == 0, ran.err
+    assert command("convert", "labels", "-f", "coco", "-q").code == 0
+    after = objects()
+    assert command("check", "labels").code == 0
+    assert len(after["sub/c.jpg"]) == len(before["sub/c.jpg"]) - 1
+    areas = sorted((each["category_id"], each["area"]) for each in before["a.jpg"])
+    areas.remove((renamed["category_id"], renamed["area"]))
+    assert sorted((each["category_id"], each["area"]) for each in after["a.jpg"]) == sorted(
+        [*areas, (other, renamed["area"])]
+    )
+
+
+def test_without_the_instance_mask_objects_are_unknown(command: Command) -> None:
+    assert command(*LABEL, "--regions", "regions", "-f", "png", "-q").code == 0
+    Path("labels/instances/a.png").unlink()
+    ran = command("convert", "labels", "-f", "coco")
+    assert ran.code == 1
+    assert "the instance mask of a.jpg is missing" in ran.err
+    assert "instances/a.png: no such file" in command("check", "labels").out
+    assert command(*LABEL, "--regions", "regions", "-f", "png", "-q").code == 0
+    assert command("convert", "labels", "-f", "coco", "-q").code == 0
+
+
+def test_an_output_folder_is_a_source(command: Command) -> None:
+    """Other classes, the same objects."""
+    assert command(*LABEL, "--regions", "regions", "-q").code == 0
+    again = [
+        *LABEL[:-1],
+        "panda head,panda leg,house,grass",
+        "--background",
+        "none",
+        "--regions",
+        "labels",
+        "-o",
+        "again",
+        "-q",
+    ]
+    assert command(*again).code == 0
+    for name in NAMES:
+        with (
+            Image.open(Path("labels/instances", f"{name}.png")) as one,
+            Image.open(Path("again/instances", f"{name}.png")) as two,
+        ):
+            pairs = np.stack([np.asarray(one).ravel(), np.asarray(two).ravel()], axis=1)
+        covered = pairs[pairs[:, 0] > 0]
+        assert len(np.unique(covered, axis=0)) >= len(np.unique(covered[:, 0]))  # none is joined
+    assert command("check", "again").code == 0
+
+
+def test_a_run_is_repeated_and_scored(command: Command) -> None:
+    assert command(*LABEL, "--regions", "regions", "-f", "png", "-q").code == 0
+    assert command("label", "imgs", "--from", "labels", "-o", "again", "-q").code == 0
+    for name in NAMES:
+        assert (mask(name) == mask(name, "again")).all()
+    shutil.copytree("labels/masks", "gt")
+    ran = command("eval", *LABEL[1:], "--regions", "regions", "--gt", "gt", "--json", "-q")
+    assert json.loads(ran.out)["pixel_accuracy"] == 1
+    scored = review.evaluate("imgs", "gt", CLASSES, model="tiny", short_side=56, regions="regions")
+    assert scored.scores.pixel_accuracy == 1
+    plain = command("eval", *LABEL[1:], "--gt", "gt", "--json", "-q")
+    assert json.loads(plain.out)["pixel_accuracy"] < 1
+
+
+def test_the_library_labels_regions(command: Command) -> None:
+    assert command(*LABEL, "--regions", "regions", "--min-confidence", "0.4", "-f", "png,coco", "-q").code == 0
+    model = tipsseg.load("tiny", device="cpu")
+    labeller = model.labeller(CLASSES, short_side=56, min_confidence=0.4)
+    for name in NAMES:
+        ids = quarters(*SIZES[name])
+        result = labeller.label(f"imgs/{name}.jpg", regions=ids)
+        assert (result.labels == mask(name)).all()
+        assert result.instances is not None
+        found = objects()[f"{name}.jpg"]
+        assert [(each.class_id, each.area, each.score) for each in result.objects] == [
+            (each["category_id"], each["area"], each["score"]) for each in found
+        ]
+        masks = ids == np.arange(1, 5)[:, None, None]
+        assert (labeller.label(f"imgs/{name}.jpg", regions=masks).labels == result.labels).all()
+    with pytest.raises(tipsseg.TipssegError, match="regions are"):
+        labeller.label("imgs/a.jpg", regions=np.zeros((3, 3), int))
+
+
+def test_shards_are_merged(command: Command) -> None:
+    label = (*LABEL, "--regions", "regions", "-f", "png,coco", "-q")
+    for shard in ("1/2", "2/2"):
+        assert command(*label, "--shard", shard).code == 0
+    assert command("merge", "labels", "-o", "labels", "-q").code == 0
+    assert command(*label, "-o", "whole").code == 0
+    assert objects() == objects("whole")
+    assert command("check", "labels").code == 0

@@ -1,0 +1,214 @@
+"""Sources of regions: the same regions from each, and one clear error for an image whose file cannot be used."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from tipsseg.errors import ImageError, InputError
+from tipsseg.formats.reading.regions import RegionSource
+from tipsseg.regions.components import components, encode_regions
+from tipsseg.types import ImageRef
+
+SIZE = (30, 40)
+IDS = np.zeros(SIZE, np.int32)
+IDS[3:20, 5:25], IDS[10:28, 20:38], IDS[25:30, 0:4] = 1, 2, 3
+REF = ImageRef(Path("imgs/sub/a.jpg"), PurePosixPath("sub/a.jpg"))
+
+
+def _masks() -> list[dict[str, Any]]:
+    """The regions as SAM's automatic mask generator lists them, the largest first."""
+    regions = components(IDS.astype(np.uint8), 3)
+    return [
+        {"segmentation": code, "area": region.area, "predicted_iou": 0.9, "crop_box": [0, 0, 40, 30]}
+        for region, code in zip(regions, encode_regions(regions, SIZE), strict=True)
+    ]
+
+
+def _save(path: str, values: NDArray[Any]) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+def _dump(path: str, value: object) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(value))
+
+
+def _coco(**image: object) -> dict[str, Any]:
+    return {
+        "images": [{"id": 7, "file_name": "sub/a.jpg", "height": 30, "width": 40, **image}],
+        "annotations": [
+            {"id": number, "image_id": 7, "category_id": 1, **mask} for number, mask in enumerate(_masks())
+        ],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+
+
+def _colours() -> NDArray[np.uint8]:
+    ids = IDS * 70_000
+    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=2).astype(np.uint8)
+
+
+def _archive(**arrays: NDArray[Any]) -> None:
+    Path("regions/sub").mkdir(parents=True)
+    np.savez_compressed("regions/sub/a.npz", **arrays)  # type: ignore[arg-type]
+
+
+def _tipsseg() -> None:
+    _dump("regions/classes.json", {})
+    _save("regions/masks/sub/a.png", (IDS > 0).astype(np.uint8))
+    _save("regions/instances/sub/a.png", IDS.astype(np.uint16))
+
+
+#: Writes the regions of sub/a.jpg into the folder `regions`.
+SOURCES: dict[str, Callable[[], object]] = {
+    "8 bits": lambda: _save("regions/sub/a.png", IDS.astype(np.uint8)),
+    "16 bits": lambda: _save("regions/a.png", (IDS * 1000).astype(np.uint16)),
+    "colours": lambda: _save("regions/a.png", _colours()),
+    "masks of SAM": lambda: _dump("regions/a.json", _masks()),
+    "SA-1B": lambda: _dump("regions/a.json", {"image": {"height": 30, "width": 40}, "annotations": _masks()}),
+    "COCO": lambda: _dump("regions/annotations.json", _coco()),
+    "results": lambda: _dump(
+        "regions/results.json", [{"image_id": "a", "category_id": 3, "score": 0.5, **mask} for mask in _masks()]
+    ),
+    "archive of ids": lambda: _archive(segmentation=IDS.astype(np.int64)),
+    "archive of masks": lambda: _archive(masks=np.array([3, 2, 1])[:, None, None] == IDS),
+    "output folder": _tipsseg,
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_regions_are_the_same_from_each_source(source: str) -> None:
+    SOURCES[source]()
+    regions = RegionSource(Path("regions")).find(REF)
+    ids = regions.read(SIZE)
+    assert ids.dtype == np.int32
+    pairs = {*zip(ids.ravel().tolist(), IDS.ravel().tolist(), strict=True)}
+    assert len(pairs) == 4
+    assert (0, 0) in pairs
+    digest = regions.digest()
+    assert pickle.loads(pickle.dumps(RegionSource(Path("regions")))).find(REF).digest() == digest
+    with pytest.raises(ImageError, match=r"40 x 30|30 x 40|30, 40"):
+        regions.read((40, 30))
+
+
+def test_a_digest_changes_with_the_regions_of_its_image_alone() -> None:
+    value = _coco()
+    value["images"].append({"id": 8, "file_name": "b.jpg"})
+    value["annotations"].append({"image_id": 8, "category_id": 1, **_masks()[0]})
+    _dump("one.json", value)
+    value["annotations"].pop()
+    _dump("two.json", value)
+    first, second = (RegionSource(Path(name)) for name in ("one.json", "two.json"))
+    other = ImageRef(Path("b.jpg"), PurePosixPath("b.jpg"))
+    assert first.find(REF).digest() == second.find(REF).digest()
+    assert first.find(other).digest() != second.find(other).digest()
+
+
+def test_ids_of_results_are_names_in_coco() -> None:
+    _dump("results.json", [{"image_id": 139, **mask} for mask in _masks()])
+    for name in ("139.png", "000000000139.jpg"):
+        assert RegionSource(Path("results.json")).find(ImageRef(Path(name), PurePosixPath(name))).read(SIZE).any()
+
+
+def test_polygons_and_boxes_are_filled() -> None:
+    annotations = [
+        {"segmentation": [[2, 2, 12, 2, 12, 12, 2, 12]]},
+        {"bbox": [20, 5, 10, 5]},
+        {"segmentation": [[0, 0, 5, 5]]},  # a line
+    ]
+    _dump("a.json", annotations)
+    ids = RegionSource(Path("a.json")).find(REF).read(SIZE)
+    assert [(ids == number).sum() for number in (1, 2)] == [100, 50]
+
+
+#: The content of regions/sub/a.*, and the reason for refusing it.
+HOSTILE: dict[str, tuple[Callable[[], object], str]] = {
+    "empty PNG": (lambda: _write("a.png", b""), "cannot read this image: no known image format|empty"),
+    "empty JSON": (lambda: _write("b.png a.json", b""), "not JSON"),
+    "empty archive": (lambda: _write("a.npz", b""), "not a NumPy archive"),
+    "text": (lambda: _write("a.npz", b"masks"), "not a NumPy archive"),
+    "no list": (lambda: _dump("regions/a.json", {"masks": []}), "no `annotations`"),
+    "no mask": (lambda: _dump("regions/a.json", [{"segmentation": "x", "bbox": [0, 0, 1, 1]}]), "annotation 1: "),
+    "a code too long": (
+        lambda: _dump("regions/a.json", [{"segmentation": {"size": [30, 40], "counts": [0, 1_000_000_000]}}]),
+        "annotation 1: its RLE has 1000000000 pixels, but the image has 1200",
+    ),
+    "another size": (
+        lambda: _dump("regions/a.json", [{"segmentation": {"size": [3, 4], "counts": [12]}}]),
+        "annotation 1: its RLE has size",
+    ),
+    "floats": (lambda: _archive(ids=IDS / 2), "`ids` is float64"),
+    "below 0": (lambda: _archive(ids=-IDS), "values below 0"),
+    "pickles": (lambda: _archive(ids=np.array([{}])), "not a NumPy archive, or damaged"),
+    "no known array": (lambda: _archive(other=IDS), "no array masks"),
+    "size in COCO": (lambda: _dump("regions/a.json", _coco(height=31)), "31 x 40"),
+}
+
+
+def _write(names: str, data: bytes) -> None:
+    Path("regions").mkdir()
+    for name in names.split():
+        Path("regions", name).write_bytes(data)
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_files_that_cannot_be_used(case: str) -> None:
+    write, reason = HOSTILE[case]
+    write()
+    if case == "empty JSON":  # the first JSON file shows the kind of the source
+        with pytest.raises(ImageError, match=reason):
+            RegionSource(Path("regions"))
+        return
+    with pytest.raises(ImageError, match=reason):
+        RegionSource(Path("regions")).find(REF).read(SIZE)
+
+
+def test_a_huge_array_is_not_unpacked() -> None:
+    import zipfile
+
+    Path("regions").mkdir()
+    with zipfile.ZipFile("regions/a.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("masks.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "|b1", "fortran_order": False, "shape": (1_000_000, 30, 40)}
+        )
+        for _ in range(1100):
+            file.write(bytes(1 << 20))
+    with pytest.raises(ImageError, match="more than 1,073,741,824 bytes"):
+        RegionSource(Path("regions")).find(REF).read(SIZE)
+
+
+def test_an_image_without_regions_and_two_images_with_the_same() -> None:
+    _save("regions/a.png", IDS.astype(np.uint8))
+    source = RegionSource(Path("regions"))
+    source.find(REF)
+    source.find(REF)
+    with pytest.raises(ImageError, match=r"no regions in regions"):
+        source.find(ImageRef(Path("b.jpg"), PurePosixPath("b.jpg")))
+    with pytest.raises(ImageError, match=r"which are those of sub/a.jpg"):
+        source.find(ImageRef(Path("x/a.jpg"), PurePosixPath("x/a.jpg")))
+
+
+@pytest.mark.parametrize("case", ["nothing", "missing", "output folder"])
+def test_sources_without_regions(case: str) -> None:
+    if case != "missing":
+        _write("notes.txt", b"")
+    if case == "output folder":
+        _dump("regions/classes.json", {})
+    reason = {"nothing": "no regions found", "missing": "no such file", "output folder": "without the format instances"}
+    with pytest.raises(InputError, match=reason[case]):
+        RegionSource(Path("regions"))

@@ -1,0 +1,251 @@
+"""Read regions: the masks of another tool, without classes, for `tipsseg label --regions`.
+
+A source is a folder, a zip or a file. An image has a file of its name, or an entry in a list for all images:
+
+* <image>.png: each value is a region, 0 is none; 8 or 16 bits, or RGB with the id R + 256 G + 65536 B, as COCO panoptic has it
+* <image>.json: the masks of SAM's automatic mask generator or of SA-1B, as COCO run-length codes
+* <image>.npz: `masks` [R, H, W], or `segmentation`, `instances`, `ids` or `labels` [H, W], whose values are the regions
+* a COCO file, or COCO results: one annotation is one region, whatever its category
+* an output folder of tipsseg: its format `instances`
+
+Where annotations overlap, the smaller region is on top.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.errors import ImageError, InputError
+from tipsseg.formats import FORMATS
+from tipsseg.formats.classes_file import CLASSES_FILE
+from tipsseg.formats.npz import archive_errors
+from tipsseg.formats.png import read_ids, read_picture
+from tipsseg.formats.reading.coco import is_coco, read_shape
+from tipsseg.formats.reading.names import ImageNames
+from tipsseg.formats.reading.records import Size, check_object_count, check_size, image_errors
+from tipsseg.formats.reading.source import Source
+from tipsseg.images.decoding import as_image_error
+from tipsseg.regions.naming import paint_regions
+from tipsseg.regions.rle import Runs
+from tipsseg.regions.shapes import NoPixelsError, runs_from_rle, shape_from_mask
+from tipsseg.types import ImageRef
+from tipsseg.util.files import json_bytes
+from tipsseg.util.json_values import short, take
+
+#: The arrays of an archive that may have the regions, in the order of preference.
+_ARRAYS = ("masks", "segmentation", "instances", "ids", "labels")
+
+#: The size limit of an unpacked array, in bytes.
+_ARRAY_MAX = 1 << 30
+
+#: The length of an image id in the file names of COCO.
+_COCO_DIGITS = 12
+
+_SUFFIXES = (".png", ".npz", ".json")
+_HINT = "Pass a folder with a PNG, NPZ or JSON file per image, or a COCO file; see examples/regions/README.md."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageRegions:
+    """The regions of an image in a source.
+
+    Attributes:
+        where: The file with the regions, for messages.
+        digest: Returns the sha256 of the regions. Raises ImageError if the file cannot be read.
+        read: Returns the region ids [H, W] int32 of an image of this size (height, width), 0 outside all regions. Raises
+            ImageError if the file is invalid or has another size.
+    """
+
+    where: Path
+    digest: Callable[[], str]
+    read: Callable[[Size], NDArray[np.int32]]
+
+
+class RegionSource:
+    """The regions of all images. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        """List the files, and read the lists for all images. Raises InputError, or ImageError for a damaged list."""
+        self._path = path
+        self._source = Source(path)
+        weakref.finalize(self, self._source.close)
+        self._images: dict[str, ImageRegions] = {}
+        self._taken: dict[str, str] = {}  # image by the name of its regions
+        names = _label_files(self._source)
+        listings = [name for name in names if name.lower().endswith(".json")]
+        first = self._source.json(listings[0]) if listings else None
+        if is_coco(first) or _is_results(first):
+            for name in listings:
+                self._images |= _read_listing(self._source, name)
+        else:
+            for name in names:
+                self._images[str(PurePosixPath(name).with_suffix(""))] = _regions_in_file(self._source, name)
+        if not self._images:
+            raise InputError(f"{path}: no regions found", _HINT)
+        self._names = ImageNames(self._images)
+
+    def __reduce__(self) -> tuple[type[RegionSource], tuple[Path]]:
+        return RegionSource, (self._path,)
+
+    def find(self, ref: ImageRef) -> ImageRegions:
+        """Return the regions of an image. Names are matched as `names.ImageNames` matches them.
+
+        Raises:
+            ImageError: The source has no regions of this image, or several, or they belong to another image.
+        """
+        with image_errors(ref.path):
+            name = self._names.find(ref.name)
+        if name is None:
+            raise ImageError(ref.path, f"no regions in {self._path}", "Add a region file with the name of the image.")
+        if (other := self._taken.setdefault(name, ref.name)) != ref.name:
+            raise ImageError(
+                ref.path,
+                f"its regions would be {name} in {self._path}, which are those of {other}",
+                "Rename the region files.",
+            )
+        return self._images[name]
+
+
+def _label_files(source: Source) -> Sequence[str]:
+    """Return the files that may have regions. Raises InputError for an output folder of tipsseg without instances."""
+    if not source.has(CLASSES_FILE):
+        return source.find_suffix(*_SUFFIXES)
+    folder = f"{FORMATS['instances'].folder}/"
+    if names := [name for name in source.names if name.startswith(folder)]:
+        return names
+    raise InputError(
+        f"{source.path}: an output folder without the format instances",
+        f"First run: tipsseg convert {source.path} --format instances",
+    )
+
+
+def _regions_in_file(source: Source, name: str) -> ImageRegions:
+    def digest() -> str:
+        return hashlib.sha256(source.read(name)).hexdigest()
+
+    readers = {".png": _read_png, ".npz": _read_archive, ".json": _read_masks}
+    read = readers[PurePosixPath(name).suffix.lower()]
+    return ImageRegions(source.display_path(name), digest, partial(read, source, name))
+
+
+def _read_png(source: Source, name: str, size: Size) -> NDArray[np.int32]:
+    with source.file(name) as path:
+        picture = read_picture(path, size)
+        with as_image_error(path):
+            if picture.mode != "RGB":
+                return read_ids(picture).astype(np.int32)
+    red, green, blue = np.moveaxis(np.asarray(picture, np.int32), -1, 0)  # each [H, W]
+    return red + 256 * green + 65536 * blue
+
+
+def _read_archive(source: Source, name: str, size: Size) -> NDArray[np.int32]:
+    where = source.display_path(name)
+    errors: tuple[type[Exception], ...] = (OSError, ValueError, *archive_errors())
+    with source.file(name) as path:
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                key = next((key for key in _ARRAYS if key in archive.files), None)
+                if key is None:
+                    raise ImageError(where, f"no array {', '.join(_ARRAYS)}")
+                if archive.zip.getinfo(f"{key}.npy").file_size > _ARRAY_MAX:
+                    raise ImageError(where, f"the array `{key}` has more than {_ARRAY_MAX:,} bytes")
+                array = archive[key]
+        except errors as error:
+            raise ImageError(where, f"not a NumPy archive, or damaged: {error}") from error
+    if array.shape[-2:] != size or array.ndim not in (2, 3) or array.dtype.kind not in "biu":
+        raise ImageError(
+            where, f"`{key}` is {array.dtype} {list(array.shape)}, but the image has {size[0]} x {size[1]} pixels"
+        )
+    if array.ndim == 3:
+        return paint_regions([shape_from_mask(1, mask != 0).runs(size[0]) for mask in array], size)
+    if array.min(initial=0) < 0 or array.max(initial=0) > np.iinfo(np.int32).max:
+        raise ImageError(where, f"`{key}` has values below 0 or above {np.iinfo(np.int32).max:,}")
+    return array.astype(np.int32)
+
+
+# ---- JSON ----
+
+
+def _is_results(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(each, dict) and isinstance(each.get("image_id"), int | str) for each in value)
+    )
+
+
+def _read_listing(source: Source, name: str) -> Mapping[str, ImageRegions]:
+    """Return the images in a COCO file, or in COCO results, by name."""
+    where, value = source.display_path(name), source.json(name)
+    with image_errors(where):
+        if not (is_coco(value) or _is_results(value)):
+            raise ValueError("neither a COCO file nor COCO results, as the other JSON files are")
+        by_image: dict[object, list[object]] = defaultdict(list)
+        for annotation in value if isinstance(value, list) else value["annotations"]:
+            by_image[annotation["image_id"] if isinstance(value, list) else take(annotation, "image_id", int)].append(
+                annotation
+            )
+        if isinstance(value, list):
+            named = {
+                spelling: (None, annotations)
+                for number, annotations in by_image.items()
+                for spelling in (str(number), str(number).zfill(_COCO_DIGITS))
+            }
+        else:
+            named = {take(image, "file_name", str): (image, by_image[image.get("id")]) for image in value["images"]}
+    return {
+        image: ImageRegions(
+            where, partial(_digest, annotations), partial(_read_annotations, where, record, annotations)
+        )
+        for image, (record, annotations) in named.items()
+    }
+
+
+def _digest(annotations: Sequence[object]) -> str:
+    return hashlib.sha256(json_bytes(annotations)).hexdigest()
+
+
+def _read_masks(source: Source, name: str, size: Size) -> NDArray[np.int32]:
+    """Read the masks of one image: a list of annotations, or SA-1B's record with such a list."""
+    where, value = source.display_path(name), source.json(name)
+    record = None
+    with image_errors(where):
+        if isinstance(value, dict):
+            record, value = value.get("image"), take(value, "annotations", list)
+        if not isinstance(value, list):
+            raise ValueError(f"expected a list of masks, not {short(value)}")
+    return _read_annotations(where, record, value, size)
+
+
+def _read_annotations(where: Path, record: object, annotations: Sequence[object], size: Size) -> NDArray[np.int32]:
+    with image_errors(where):
+        if isinstance(record, dict) and "height" in record:
+            check_size(record["height"], record.get("width"), size)
+        check_object_count(annotations)
+        runs = []
+        for number, annotation in enumerate(annotations, start=1):
+            try:
+                runs.append(_read_runs(annotation, size))
+            except NoPixelsError:
+                continue
+            except (ValueError, InputError) as error:
+                raise ValueError(f"annotation {number}: {error}") from error
+    return paint_regions(runs, size)
+
+
+def _read_runs(annotation: object, size: Size) -> Runs:
+    segmentation = annotation.get("segmentation") if isinstance(annotation, dict) else None
+    return (
+        runs_from_rle(segmentation, size)
+        if isinstance(segmentation, dict)
+        else read_shape(annotation, 1, size).runs(size[0])
+    )
