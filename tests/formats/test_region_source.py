@@ -64,7 +64,7 @@ def _archive(**arrays: NDArray[Any]) -> None:
 
 
 def _tipsseg() -> None:
-    _dump("regions/classes.json", {})
+    _dump("regions/run.json", {})
     _save("regions/masks/sub/a.png", (IDS > 0).astype(np.uint8))
     _save("regions/instances/sub/a.png", IDS.astype(np.uint16))
 
@@ -208,7 +208,7 @@ def test_sources_without_regions(case: str) -> None:
     if case != "missing":
         _write("notes.txt", b"")
     if case == "output folder":
-        _dump("regions/classes.json", {})
+        _dump("regions/run.json", {})
     reason = {"nothing": "no regions found", "missing": "no such file", "output folder": "without the format instances"}
     with pytest.raises(InputError, match=reason[case]):
         RegionSource(Path("regions"))

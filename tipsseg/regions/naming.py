@@ -113,9 +113,9 @@ def name_regions(
     share = np.repeat(score[target][part_of_run].astype(confidence.dtype), lengths).reshape(labels.shape)
     if outside.any():
         uncovered = np.repeat(outside, lengths).reshape(labels.shape)
-        result[uncovered] = BACKGROUND if regions.only else labels[uncovered]
-        share[uncovered] = confidence[uncovered]
-        if not regions.only:
+        np.copyto(share, confidence, where=uncovered)
+        np.copyto(result, BACKGROUND if regions.only else labels, where=uncovered)
+        if minimum.any() and not regions.only:
             result[uncovered & (confidence < minimum[labels])] = ignore
     instances = np.repeat(instance[part_of_run], lengths).reshape(labels.shape)
     return NamedRegions(labels=result, confidence=share, instances=instances)
@@ -123,12 +123,12 @@ def name_regions(
 
 def _distances(across: NDArray[np.bool_], down: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Return the distance of each pixel from the next edge, [H, W], given the edges between columns and between rows."""
-    inside = np.ones((across.shape[0], down.shape[1]), np.uint8)
-    inside[:, 1:][across] = 0
-    inside[:, :-1][across] = 0
-    inside[1:][down] = 0
-    inside[:-1][down] = 0
-    return cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_3).astype(np.float32, copy=False)
+    edges = np.zeros((across.shape[0], down.shape[1]), np.bool_)
+    edges[:, 1:] = across
+    edges[:, :-1] |= across
+    edges[1:] |= down
+    edges[:-1] |= down
+    return cv2.distanceTransform((~edges).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3).astype(np.float32, copy=False)
 
 
 def _largest(region: NDArray[np.integer[Any]], pixels: NDArray[Any]) -> NDArray[np.intp]:
@@ -147,11 +147,11 @@ def paint_regions(regions: Sequence[Runs], size: tuple[int, int]) -> NDArray[np.
         size: (height, width) of the image.
     """
     ids = np.zeros(prod(size), np.int32)  # column by column
-    areas = np.array([(runs[:, 1] - runs[:, 0]).sum() for runs in regions], np.int64)
-    order = np.argsort(-areas, kind="stable")
-    runs = np.concatenate([np.empty((0, 2), np.int64), *(regions[index] for index in order)])
-    numbers = np.repeat(order + 1, [len(regions[index]) for index in order])
+    runs = np.concatenate([np.empty((0, 2), np.int64), *regions])
+    numbers = np.repeat(np.arange(1, len(regions) + 1), [len(own) for own in regions])
     lengths = runs[:, 1] - runs[:, 0]
+    order = np.argsort(-np.bincount(numbers, lengths)[numbers], kind="stable")
+    runs, numbers, lengths = runs[order], numbers[order], lengths[order]
     # In pieces, as regions that overlap may have many times the pixels of the image.
     pieces = np.flatnonzero(np.diff(np.cumsum(lengths) // _PAINTED, prepend=-1))
     for start, stop in pairwise([*pieces.tolist(), len(runs)]):

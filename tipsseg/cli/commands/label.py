@@ -34,6 +34,7 @@ Examples:
   tipsseg label photos/ -c panda --shard 3/8       (part 3 of 8)
   tipsseg label photos/ --from labels/run.json -o again
   tipsseg label photos/ -c road --features feats   (reuses stored features)
+  tipsseg label photos/ -c panda --regions masks/  (names masks of SAM)
   tipsseg label examples/scenes -c "panda,tree" --model tiny
 
 \b

@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import FORMATS
-from tipsseg.formats.classes_file import CLASSES_FILE
 from tipsseg.formats.npz import archive_errors
 from tipsseg.formats.png import read_ids, read_picture
 from tipsseg.formats.reading.coco import is_coco, read_shape
@@ -40,6 +39,9 @@ from tipsseg.regions.shapes import NoPixelsError, runs_from_rle, shape_from_mask
 from tipsseg.types import ImageRef
 from tipsseg.util.files import json_bytes
 from tipsseg.util.json_values import short, take
+
+#: The file that marks an output folder of tipsseg.
+_RUN_FILE = "run.json"
 
 #: The arrays of an archive that may have the regions, in the order of preference.
 _ARRAYS = ("masks", "segmentation", "instances", "ids", "labels")
@@ -117,7 +119,7 @@ class RegionSource:
 
 def _label_files(source: Source) -> Sequence[str]:
     """Return the files that may have regions. Raises InputError for an output folder of tipsseg without instances."""
-    if not source.has(CLASSES_FILE):
+    if not source.has(_RUN_FILE):
         return source.find_suffix(*_SUFFIXES)
     folder = f"{FORMATS['instances'].folder}/"
     if names := [name for name in source.names if name.startswith(folder)]:
