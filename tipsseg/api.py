@@ -18,6 +18,7 @@ from tipsseg.options.run import (
     ComputeOptions,
     EngineOptions,
     ImageOptions,
+    OntoOptions,
     OutputOptions,
     RegionOptions,
     StoreOptions,
@@ -26,6 +27,7 @@ from tipsseg.runs.common.image_list import Choice, Images, check_choice, find_im
 from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.encode.run import EncodeRun, encode_spec
 from tipsseg.runs.engine.maker import EngineMaker, engine_maker
+from tipsseg.runs.label.onto import join_classes
 from tipsseg.runs.label.run import LabelRun
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.open_run import open_runs
@@ -116,6 +118,7 @@ class FolderSummary:
     LabelFolderKeywords,
     LabelOptions,
     RegionOptions,
+    OntoOptions,
     FileOptions,
     ComputeOptions,
     OutputOptions,
@@ -157,6 +160,7 @@ def label_folder(
     LabelFolderKeywords,
     LabelOptions,
     RegionOptions,
+    OntoOptions,
     FileOptions,
     ComputeOptions,
     OutputOptions,
@@ -233,6 +237,9 @@ def _begin_labelling(
     paths, choice = as_paths(images), take_options(ImageOptions, keywords)
     check_choice(bool(paths), choice)
     vocabulary, fitted = as_vocabulary(classes)
+    onto, added = take_options(OntoOptions, keywords).onto, tuple[str, ...]()
+    if onto is not None:
+        vocabulary, added = join_classes(onto, vocabulary)
     output = with_formats(take_options(OutputOptions, keywords))
     if not output.formats:
         raise UsageError("no formats given", 'For example: ["png", "coco"].')
@@ -240,6 +247,8 @@ def _begin_labelling(
         **vars(take_options(ComputeOptions, keywords)),
         **vars(output),
         **vars(take_options(RegionOptions, keywords)),
+        onto=onto,
+        added=added,
         vocabulary=vocabulary,
         fitted=fitted,
         options=take_options(LabelOptions, keywords),

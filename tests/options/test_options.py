@@ -24,6 +24,7 @@ from tipsseg.options.run import (
     CorrectOptions,
     EngineOptions,
     ImageOptions,
+    OntoOptions,
     OutputOptions,
     RegionOptions,
     StoreOptions,
@@ -163,7 +164,16 @@ def test_default_threads_follow_the_cores(
 #: The records whose options are keywords of a function, and those of their options that are none.
 KEYWORDS: dict[str, tuple[tuple[type, ...], set[str]]] = {
     "label_folder": (
-        (LabelOptions, RegionOptions, FileOptions, ComputeOptions, OutputOptions, ImageOptions, EngineOptions),
+        (
+            LabelOptions,
+            RegionOptions,
+            OntoOptions,
+            FileOptions,
+            ComputeOptions,
+            OutputOptions,
+            ImageOptions,
+            EngineOptions,
+        ),
         set(),
     ),
     "encode_folder": (

@@ -1083,7 +1083,7 @@ def test_what_is_recognised_must_be_one_format(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="several formats match: cvat, hf, yolo, coco"):
         take(tmp_path, export)
     (tmp_path / "none").mkdir()
-    with pytest.raises(InputError, match="no corrections found in this folder"):
+    with pytest.raises(InputError, match="no labels found in this folder"):
         take(tmp_path, tmp_path / "none")
 
 

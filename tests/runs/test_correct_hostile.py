@@ -148,7 +148,7 @@ FILES = {
     "an encrypted zip": (_changed(_encrypted), "is encrypted"),
     "a zip that is damaged": (_changed(_garbage), "cannot be decompressed|Bad CRC"),
     "a link in a folder": (_linked, "a link, which may lead anywhere"),
-    "a pipe": (_pipe, "no corrections found|not a regular file"),
+    "a pipe": (_pipe, "no labels found|not a regular file"),
     "a mask of another size": (file("a.png", png(IDS.T.copy())), "8 x 6 .*, but the image is 6 x 8"),
     "a mask that fills the memory": (file("a.png", _huge_png()), "60000 x 60000|3,600,000,000 pixels"),
     "a mask in a zip that does so": (zipped(("a.png", _huge_png())), "x.zip/a.png: .*(60000 x 60000|3,600,000,000 pixels)"),
@@ -160,7 +160,7 @@ FILES = {
         zipped(("x.json", b'{"images": [], "annotations": [' + b"[]," * (16 << 20))), "would unpack to 50,331,"
     ),
     "a description of many megabytes": (file("data.yaml", b"names: [a]\n" + b"# nothing\n" * 1_500_000), "data.yaml: larger than"),
-    "no colours": (file("labelmap.txt", b"leg:1,2\n"), "no corrections found"),
+    "no colours": (file("labelmap.txt", b"leg:1,2\n"), "no labels found"),
 }  # fmt: skip
 
 
@@ -283,7 +283,7 @@ OBJECTS = {
     ),
     "coco: an x without a y": (coco({"segmentation": [[0, 0, 3, 3, 3]]}), "odd number of coordinates"),
     "coco: far outside": (coco({"segmentation": [[0, 0, 1e300, 0, 3, 3]]}), "far outside"),
-    "coco: NaN": (coco({"segmentation": [[0, 0, float("nan"), 0, 3, 3]]}), "no corrections found"),
+    "coco: NaN": (coco({"segmentation": [[0, 0, float("nan"), 0, 3, 3]]}), "no labels found"),
     "coco: an unknown category": (coco({"category_id": 9, **rle([48])}), "no category has the id 9"),
     "coco: an annotation of no image": (coco({"image_id": 3}), "annotations refer to image 3"),
     "coco: an image that is larger": (
@@ -311,12 +311,12 @@ OBJECTS = {
     "labelme: an unknown shape": (labelme({"shape_type": "cube"}), 'unsupported shape type "cube"'),
     "labelme: a point of three": (labelme({"points": [[1, 2, 3]]}), r"must be \[x, y\], not \[1, 2, 3\]"),
     "labelme: a point that is far away": (labelme({"points": [[1e9, 1], [1, 5], [5, 5]]}), "out of range"),
-    "labelme: infinity": (labelme({"points": [[1, 1], [float("inf"), 5], [5, 5]]}), "no corrections found"),
+    "labelme: infinity": (labelme({"points": [[1, 1], [float("inf"), 5], [5, 5]]}), "no labels found"),
     "labelme: no size": (labelme({}, imageHeight=None), "height and width are missing"),
     "labelme: no class": (labelme({"label": ""}), "no class name"),
     "labelme: a class of a control character": (labelme({"label": "\x1b[2J"}), "invalid new class"),
     "labelme: no picture": (labelme({"shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": "eA=="}), "not a base64-encoded"),
-    "labelme: lists in lists": (file("a.json", b"[" * 100_000), "no corrections found"),
+    "labelme: lists in lists": (file("a.json", b"[" * 100_000), "no labels found"),
     "label-studio: no such code": (label_studio({"type": "brushlabels"}), "its RLE cannot be read: unexpected end"),
     "label-studio: a type that is no text": (label_studio({"type": ["polygonlabels"]}), r'`type` is \["polygonlabels"\]'),
     "label-studio: a coordinate of 401 digits": (
@@ -348,14 +348,14 @@ OBJECTS = {
     ),
     "cvat-xml: a bomb": (
         file("annotations.xml", b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "bbbbbbbb">]><annotations>&b;</annotations>'),
-        "no corrections found",
+        "no labels found",
     ),
     "cvat-xml: a bomb behind an instruction": (
         file("annotations.xml", b'<!DOCTYPE a [<!ENTITY b "bbbbbbbb">]><?xml-stylesheet x?><annotations>&b;</annotations>'),
-        "no corrections found",
+        "no labels found",
     ),
     "cvat-xml: an unknown encoding": (
-        file("annotations.xml", b'<?xml version="1.0" encoding="foo"?><annotations/>'), "no corrections found"
+        file("annotations.xml", b'<?xml version="1.0" encoding="foo"?><annotations/>'), "no labels found"
     ),
     "cvat-xml: a mask that adds up in 64 bits": (
         xml_shape('<mask rle="4611686018427387904,4611686018427387904,4611686018427387904,4611686018427387908" '
@@ -409,7 +409,7 @@ OBJECTS = {
     "yolo: NaN": (yolo("0 0 0 1 0 nan 1"), "a coordinate of a corner is not a finite number"),
     "yolo: bytes": (yolo("0 0 0 1 0 \xff 1"), "ascii"),
     "yolo: a name that is no text": (yolo("", "names: [[yes]]"), "`names` must map numbers to strings"),
-    "yolo: a number that is none": (yolo("", "names: {a: tree}"), "no corrections found"),
+    "yolo: a number that is none": (yolo("", "names: {a: tree}"), "no labels found"),
     "yolo: objects of Python": (yolo("0 0 0 1", "names: !!python/object/apply:os.abort []"), "`names` does not list the classes"),
 }  # fmt: skip
 

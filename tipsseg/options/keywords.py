@@ -81,8 +81,19 @@ class RegionKeywords(TypedDict, total=False):
     regions_only: bool
 
 
+class OntoKeywords(TypedDict, total=False):
+    onto: str | Path | None
+
+
 class LabelFolderKeywords(
-    LabelKeywords, RegionKeywords, FileKeywords, ComputeKeywords, ModelKeywords, ImageKeywords, total=False
+    LabelKeywords,
+    RegionKeywords,
+    OntoKeywords,
+    FileKeywords,
+    ComputeKeywords,
+    ModelKeywords,
+    ImageKeywords,
+    total=False,
 ):
     output: str | Path
     formats: Sequence[str] | None

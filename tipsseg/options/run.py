@@ -127,6 +127,21 @@ class RegionOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OntoOptions:
+    """Options for labels that exist."""
+
+    # fmt: off
+    onto: Path | None = option(None, metavar="DIR|FILE", group=WHAT,
+        help="Keep the labels in this folder, zip or file, and add the classes on pixels without a label; any format that tipsseg "
+        "correct reads.")
+    # fmt: on
+
+    def __post_init__(self) -> None:
+        if self.onto is not None:
+            _set(self, "onto", Path(self.onto))
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoreOptions:
     """Options for the feature store that `encode` writes. Raises UsageError if a value is invalid."""
 

@@ -61,7 +61,7 @@ class ManifestEntry:
         objects: The objects in the labels, whether or not a format lists them; None in entries of an earlier version.
         corrected: sha256 of the edited mask that the labels come from; None if they are the run's own.
         taken: Source of an imported mask; None if no correction was imported, or the mask was edited in place.
-        regions: sha256 of the regions that the labels follow; None without regions.
+        given: sha256 of the regions and labels that the run was given for this image; None without both.
     """
 
     image: str
@@ -76,7 +76,7 @@ class ManifestEntry:
     objects: tuple[ObjectScore, ...] | None = ()
     corrected: str | None = None
     taken: TakenFrom | None = None
-    regions: str | None = None
+    given: str | None = None
 
     def record(self) -> dict[str, object]:
         size = {key: self.summary[key] for key in ("height", "width")}
@@ -97,7 +97,7 @@ class ManifestEntry:
             "seconds": self.seconds,
             **({} if self.corrected is None else {"corrected": self.corrected}),
             **({} if self.taken is None else {"taken": asdict(self.taken)}),
-            **({} if self.regions is None else {"regions": self.regions}),
+            **({} if self.given is None else {"given": self.given}),
         }
 
     @property
@@ -160,7 +160,7 @@ def read_entry(line: bytes) -> ManifestEntry:
             tuple(map(_read_object, record["objects"])) if "objects" in record else None,
             None if record.get("corrected") is None else str(record["corrected"]),
             None if record.get("taken") is None else _read_taken(record["taken"]),
-            None if record.get("regions") is None else str(record["regions"]),
+            None if record.get("given") is None else str(record["given"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError("fields are missing or invalid") from error

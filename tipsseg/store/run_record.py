@@ -93,6 +93,7 @@ def run_record(info: RunInfo) -> dict[str, object]:
         "formats": list(spec.formats),
         **({} if spec.features is None else {"features": _feature_record(spec.features, spec.labelled_in)}),
         **({} if spec.regions is None else {"regions": _region_record(spec.regions, only=spec.regions_only)}),
+        **({} if spec.onto is None else {"onto": {"source": printable_path(spec.onto), "added": list(spec.added)}}),
         "shard": None if spec.shard is None else str(spec.shard),
         "image_root": info.image_root,
         "versions": dict(maker.versions),
@@ -178,6 +179,7 @@ def _parse_run(record: object, state: Path) -> RunInfo:
             features=features,
             feature_dtype=feature_dtype,
             **_parse_regions(record),
+            **_parse_onto(record),
         )
     except UsageError as error:
         raise ValueError(error.message) from error
@@ -295,6 +297,13 @@ def _parse_regions(record: object) -> dict[str, Any]:
         return {}
     found = take(record, "regions", dict)
     return {"regions": Path(actual_name(take(found, "source", str))), "regions_only": found.get("only") is True}
+
+
+def _parse_onto(record: object) -> dict[str, Any]:
+    if _get(record, "onto") is None:
+        return {}
+    found = take(record, "onto", dict)
+    return {"onto": Path(actual_name(take(found, "source", str))), "added": tuple(_all_texts(found, "added"))}
 
 
 def _parse_counts(record: Mapping[str, object]) -> Counts:

@@ -24,7 +24,7 @@ from tipsseg.options import (
     LabelOptions,
 )
 from tipsseg.options.fields import options_of, text_of
-from tipsseg.options.run import ComputeOptions, OutputOptions, RegionOptions
+from tipsseg.options.run import ComputeOptions, OntoOptions, OutputOptions, RegionOptions
 from tipsseg.store.shards import state_folder
 from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT
 from tipsseg.util.files import is_file, is_folder
@@ -37,7 +37,7 @@ from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import find_model
 
 if TYPE_CHECKING:
-    from tipsseg.formats.reading.regions import RegionSource
+    from tipsseg.formats.reading.given import Given
 
 #: Options that `RunSpec.command` omits or writes elsewhere.
 _UNRECORDED = frozenset({"model", "features", "jobs", "use_cache", "resume", "overwrite", "replace_edited"})
@@ -47,7 +47,7 @@ LABELS_VERSION = types.LABELS_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSpec(ComputeOptions, OutputOptions, RegionOptions):
+class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
     """Settings of a run, except its images.
 
     Attributes:
@@ -55,10 +55,11 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions):
         fitted: The vocabulary's vectors if they were fitted to masks; run.json records only their digest.
         options: Labelling options.
         files: File options.
-        formats: The formats to write; nothing is written if empty. With regions, they include the instance masks.
+        formats: The formats to write; nothing is written if empty. With regions or labels, they include the instance masks.
         feature_dtype: Dtype of the features in the store; None before `plan_run`, which reads it from the store.
         sources: Image paths as the user typed them, "-" for a list on stdin; empty for an earlier run.
         vocabulary_path: The vocabulary file or preset as the user typed it.
+        added: The classes to add to the labels that exist.
     """
 
     vocabulary: Vocabulary
@@ -69,22 +70,37 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions):
     formats: tuple[str, ...] = DEFAULT_FORMATS
     sources: tuple[str, ...] = ()
     vocabulary_path: str | None = None
+    added: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ComputeOptions.__post_init__(self)
         OutputOptions.__post_init__(self)
         RegionOptions.__post_init__(self)
-        if self.regions is not None and self.formats and "instances" not in self.formats:
+        OntoOptions.__post_init__(self)
+        if (self.regions or self.onto) and self.formats and "instances" not in self.formats:
             object.__setattr__(self, "formats", (*self.formats, "instances"))
 
     @cached_property
-    def region_source(self) -> RegionSource | None:
-        """Return the source of the regions, which is listed once; None without regions."""
-        if self.regions is None:
-            return None
-        from tipsseg.formats.reading.regions import RegionSource  # slow to import
+    def given(self) -> Given | None:
+        """Return the regions and labels that the run is given; None without both. Their files are listed once.
 
-        return RegionSource(self.regions)
+        Raises:
+            InputError, ImageError: They cannot be listed.
+        """
+        if self.regions is None and self.onto is None:
+            return None
+        from tipsseg.formats.reading.given import Given  # slow to import
+        from tipsseg.formats.reading.labels import LabelSource
+        from tipsseg.formats.reading.regions import RegionSource
+
+        classes = self.vocabulary.classes
+        return Given(
+            regions=None if self.regions is None else RegionSource(self.regions),
+            only=self.regions_only,
+            labels=None if self.onto is None else LabelSource(self.onto, classes),
+            added=[entry.id for entry in classes if entry.name in self.added],
+            classes=len(classes),
+        )
 
     @property
     def state(self) -> Path:
@@ -106,7 +122,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions):
 
         Raises:
             UsageError: Options contradict each other.
-            InputError, ImageError: The regions cannot be listed.
+            InputError, ImageError: Regions or labels cannot be listed.
             OutputError: The output folder cannot be created.
             CheckpointError, WeightsError: The model is not found.
         """
@@ -122,7 +138,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions):
         if self.regions_only and self.regions is None:
             raise UsageError("argument `regions_only` needs regions", "Set argument `regions`.")
         find_model(self.model)
-        _ = self.region_source  # lists the regions
+        _ = self.given  # lists files
         check_folder(self.output)  # last, so that errors in options are raised first
 
     def option_record(self) -> dict[str, object]:
@@ -135,7 +151,13 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions):
         if self.features is not None:
             words += ["--features", str(self.features)]
         files = replace(self.files, val_fraction=self.files.val_fraction or None)
-        records = ((RegionOptions, self), (ComputeOptions, self), (FileOptions, files), (OutputOptions, self))
+        records = (
+            (RegionOptions, self),
+            (OntoOptions, self),
+            (ComputeOptions, self),
+            (FileOptions, files),
+            (OutputOptions, self),
+        )
         for record, values in records:
             for name, (each, about) in options_of(record).items():
                 if name not in _UNRECORDED and (value := getattr(values, name)) != each.default:
@@ -149,6 +171,8 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions):
             words += ["--features", "DIR"]
         if self.regions is not None:
             words += ["--regions", "PATH", *(["--regions-only"] * self.regions_only)]
+        if self.onto is not None:
+            words += ["--onto", "PATH"]
         return shell_line(words)
 
     def _question(self, model: str, source: str) -> list[str]:
@@ -278,8 +302,10 @@ def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str
     # Features stored in float32 give the same labels as no store.
     if spec.labelled_in != "float32":
         value["features"] = spec.labelled_in
-    if spec.regions is not None:  # the manifest has the digest of each image's regions
+    if spec.regions is not None:  # the manifest has the digest of each image's regions and labels
         value["regions"] = {"only": spec.regions_only}
+    if spec.onto is not None:
+        value["added"] = list(spec.added)
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 

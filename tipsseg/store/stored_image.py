@@ -166,11 +166,11 @@ class RunImage:
         return labels
 
     def instances(self) -> NDArray[np.int32] | None:
-        """Return the instances [H, W] of a run with regions, 0 for none; None without regions.
+        """Return the instances [H, W] of a run with regions or labels, 0 for none; None without both.
 
         Raises ImageError if the instance mask is missing or damaged.
         """
-        if self.entry.regions is None:
+        if self.entry.given is None:
             return None
         path = self.file("instances")
         if path is None or not path.exists():

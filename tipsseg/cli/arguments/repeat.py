@@ -34,7 +34,7 @@ class RepeatedRun:
         shard = None if spec.shard is None else str(spec.shard)
         run_options = {
             name: getattr(spec, name)
-            for name in ("model", "formats", "device", "dtype", "batch_size", "regions", "regions_only")
+            for name in ("model", "formats", "device", "dtype", "batch_size", "regions", "regions_only", "onto")
         }
         return {**run_options, "shard": shard, **spec.option_record()}
 

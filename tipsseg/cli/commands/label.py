@@ -18,7 +18,7 @@ from tipsseg.cli.progress import open_progress
 from tipsseg.errors import InputError, OtherRunError, UsageError
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.options.fields import WHAT, Option, options_of
-from tipsseg.options.run import ComputeOptions, EngineOptions, ImageOptions, OutputOptions, RegionOptions
+from tipsseg.options.run import ComputeOptions, EngineOptions, ImageOptions, OntoOptions, OutputOptions, RegionOptions
 from tipsseg.util.printable import shell_line, shell_word
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ Examples:
   tipsseg label photos/ --from labels/run.json -o again
   tipsseg label photos/ -c road --features feats   (reuses stored features)
   tipsseg label photos/ -c panda --regions masks/  (names masks of SAM)
+  tipsseg label photos/ -c giraffe --onto coco/    (adds a class to labels)
   tipsseg label examples/scenes -c "panda,tree" --model tiny
 
 \b
@@ -82,6 +83,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def label(
     question: opt.Asked,
     regions: RegionOptions,
+    onto: OntoOptions,
     compute: ComputeOptions,
     options: LabelOptions,
     output: OutputOptions,
@@ -105,6 +107,7 @@ def label(
     from tipsseg.runs.common.image_list import Choice, find_images
     from tipsseg.runs.engine.maker import engine_maker
     from tipsseg.runs.label.dry_run import dry_run
+    from tipsseg.runs.label.onto import join_classes
     from tipsseg.runs.label.run import run_label
     from tipsseg.store.plan import plan_run, with_formats
     from tipsseg.store.spec import RunSpec
@@ -114,11 +117,16 @@ def label(
     make_engine = engine_maker(engine, compute.device)
     repeated = None if from_run is None else _repeated(from_run, question)
     asked = values.parse_question(question) if repeated is None else _again(repeated, question.vocab)
+    vocabulary, added = asked.vocabulary, () if repeated is None else repeated.info.spec.added
+    if onto.onto is not None and not added:
+        vocabulary, added = join_classes(onto.onto, vocabulary)
     spec = RunSpec(
         **vars(compute),
         **vars(with_formats(output)),
         **vars(regions),
-        vocabulary=asked.vocabulary,
+        onto=onto.onto,
+        added=added,
+        vocabulary=vocabulary,
         fitted=asked.fitted,
         options=options,
         files=files,
@@ -127,7 +135,7 @@ def label(
     )
     spec.check()
     with open_progress(printing.quiet, results=not printing.jsonl, null=printing.null) as progress:
-        values.note_vocabulary(progress, question.classes, asked.vocabulary)
+        values.note_vocabulary(progress, question.classes, vocabulary)
         info = plan_run(spec)
         for note in [] if repeated is None else repeated.notes(info):
             progress.note(note)

@@ -50,6 +50,7 @@ def _read_images(value: Mapping[str, Any], where: Path, names: ClassNames) -> It
             if number in categories:
                 raise ValueError(f"two categories have the id {number}")
             categories[number] = take(category, "name", str)
+        names.declare(categories[number] for number in sorted(categories))
         annotations: dict[int, list[object]] = defaultdict(list)
         for annotation in value["annotations"]:
             annotations[take(annotation, "image_id", int)].append(annotation)

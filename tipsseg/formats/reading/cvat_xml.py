@@ -95,6 +95,7 @@ def _read_images(data: bytes, where: Path, names: ClassNames) -> Iterator[Source
         for attributes, elements in document.images:
             if not attributes.get("name"):
                 raise ValueError("an image has no name")
+            names.declare(own["label"] for _, own in elements if "label" in own)
             elements.sort(key=lambda pair: _number(pair[1], "z_order", "0"))  # stable
             read = partial(_read_objects, elements, attributes, names, where)
             yield SourceImage(attributes["name"], where, read)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -32,7 +32,10 @@ class ClassNames:
 
     Attributes:
         count: The number of classes in the run.
+        collects: True if readers pass all classes of a source to `declare`.
     """
+
+    collects = False
 
     def __init__(self, classes: Sequence[LabelClass], *, add: bool) -> None:
         """Index the classes of a run. If `add` is True, an unknown name becomes a new class."""
@@ -43,13 +46,16 @@ class ClassNames:
         self._ids = {entry.name: entry.id for entry in classes}
         self._folded: dict[str, list[int]] = defaultdict(list)
         for entry in classes:
-            self._folded[_fold(entry.name)].append(entry.id)
+            self._folded[fold(entry.name)].append(entry.id)
         self._unknown: dict[str, None] = {}
 
     @property
     def added(self) -> tuple[str, ...]:
         """The names of the new classes, in the order of their ids."""
         return tuple(self._names[self.count :])
+
+    def declare(self, names: Iterable[object]) -> None:
+        """Take note of classes that a source lists, whether or not an object has them. Here they have no effect."""
 
     def id_of(self, name: object) -> int:
         """Return the label id of a class. A name that differs only in case or spacing also matches, unless it is ambiguous.
@@ -61,7 +67,7 @@ class ClassNames:
             raise ValueError("an object has no class name")
         if name in self._ids:
             return self._ids[name]
-        folded = _fold(name)
+        folded = fold(name)
         alike = self._folded.get(folded, [])
         if len(alike) == 1:
             return alike[0]
@@ -87,7 +93,7 @@ class ClassNames:
             return
         texts = []
         for name in self._unknown:
-            close = difflib.get_close_matches(_fold(name), list(self._folded), n=1)
+            close = difflib.get_close_matches(fold(name), list(self._folded), n=1)
             known = self._names[self._folded[close[0]][0] - 1] if close else ""
             texts.append(quote(name) + (f" (did you mean {quote(known)}?)" if known else ""))
         raise InputError(
@@ -102,7 +108,8 @@ def _clean(name: str) -> str:
     return " ".join(name.replace("_", " ").split())
 
 
-def _fold(name: str) -> str:
+def fold(name: str) -> str:
+    """Return a name without differences of case and spacing."""
     return _clean(name).casefold()
 
 
@@ -118,6 +125,8 @@ class MaskIds:
             for name in source.find_name(CLASSES_FILE)
         }
         self._outside = None if PurePosixPath() in self._inside else _read_names_around(source.path)
+        for listed in (*self._inside.values(), self._outside or ()):
+            names.declare(listed)
 
     def to_run_ids(self, name: str, where: Path, stored: LabelArray) -> NDArray[np.uint16]:
         """Map the ids in a mask to the label ids of the run.

@@ -105,7 +105,12 @@ def _read_task(task: object, where: Path, number: int, names: ClassNames) -> Sou
     if not annotations:
         return None
     image = _image_name(data)
-    read = partial(_read_objects, take(annotations[0], "result", list), names, where, f"task {number}")
+    results = take(annotations[0], "result", list)
+    for result in results:
+        value = result.get("value") if isinstance(result, dict) else None
+        labels = value.get(result["type"]) if isinstance(value, dict) and result.get("type") in _REGIONS else None
+        names.declare(labels if isinstance(labels, list) else ())
+    read = partial(_read_objects, results, names, where, f"task {number}")
     return SourceImage(image, where, read)
 
 

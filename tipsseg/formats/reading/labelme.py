@@ -34,6 +34,10 @@ def is_labelme(value: object) -> bool:
 
 def read_labelme(source: Source, names: ClassNames) -> Iterator[SourceImage]:
     for name in source.find_suffix(".json"):
+        if names.collects:
+            value = source.json(name)
+            shapes = value["shapes"] if is_labelme(value) else ()
+            names.declare(shape.get("label") for shape in shapes if isinstance(shape, dict))
         read, other_name = partial(_read_objects, source, name, names), partial(_image_path, source, name)
         yield SourceImage(name[: -len(".json")], source.display_path(name), read, other_name=other_name)
 

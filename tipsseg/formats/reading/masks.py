@@ -105,6 +105,7 @@ def read_colour_masks(source: Source, names: ClassNames) -> Iterator[SourceImage
         top = PurePosixPath(listing).parent
         folder = f"{top / 'SegmentationClass'}/"
         colours = _read_colours(source, listing)
+        names.declare(name for colour, name in colours.items() if colour)
         masks = [name for name in source.find_suffix(".png") if name.startswith(folder)]
         for name in masks:
             read = partial(_read_colour_mask, source, name, colours, names.id_of)

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from tipsseg.errors import InputError
+from tipsseg.formats.reading.records import image_errors
+from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.printable import join_first, quote
 
 #: Suffixes of images. Any other suffix may be part of the name, as in "scan.0041".
@@ -68,6 +70,15 @@ class ImageNames:
                     )
                 return images.pop()
         return None
+
+    def find_image(self, ref: ImageRef) -> str | None:
+        """Return the name in this index for an image of a run: by its path, which has more folders, or else by its name.
+
+        Raises:
+            ImageError: If several names match.
+        """
+        with image_errors(ref.path):
+            return self.find(printable_path(ref.path.absolute())) or self.find(ref.name)
 
     def _find_matching(self, parts: tuple[str, ...]) -> set[str]:
         """Return the images at this path; else those whose paths end with it, and those with the longest path that it ends with."""

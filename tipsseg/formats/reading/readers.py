@@ -94,7 +94,7 @@ def detect_reader(source: Source) -> Reader:
     if not matching:
         what = "folder" if is_folder(source.path) else "file"
         raise InputError(
-            f"{source.path}: no corrections found in this {what}",
+            f"{source.path}: no labels found in this {what}",
             f"{''.join(faults[:1])}The formats are: {', '.join(READERS)}. "
             "Set argument `source_format` to see why a format cannot be read.",
         )

@@ -104,8 +104,7 @@ class RegionSource:
         Raises:
             ImageError: The source has no regions of this image, or several, or they belong to another image.
         """
-        with image_errors(ref.path):
-            name = self._names.find(ref.name)
+        name = self._names.find_image(ref)
         if name is None:
             raise ImageError(ref.path, f"no regions in {self._path}", "Add a region file with the name of the image.")
         if (other := self._taken.setdefault(name, ref.name)) != ref.name:

@@ -51,6 +51,7 @@ def read_yolo(source: Source, names: ClassNames) -> Iterator[SourceImage]:
         reason = f"both {' and '.join(list(classes)[:2])} list classes" if classes else "no file lists the classes"
         raise ImageError(source.path, reason, f"Pass the folder that contains data.yaml or {CLASS_LIST}.")
     ((listing, numbered),) = classes.items()
+    names.declare(numbered[number] for number in sorted(numbered))
     top = PurePosixPath(listing).parent
     if PurePosixPath(listing).name == CLASS_LIST and top.name == LABELS:  # LabelImg writes it beside the labels
         top = top.parent

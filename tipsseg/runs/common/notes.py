@@ -154,11 +154,25 @@ def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress
     spec = info.spec
     stored = "" if spec.features is None else f", features in {spec.features} ({spec.labelled_in})"
     regions = "" if spec.regions is None else f", regions in {spec.regions}"
+    regions += "" if spec.onto is None else f", onto {spec.onto}"
     setting = f"{spec.model} on {info.device} ({info.dtype}){stored}{regions}"
     progress.begin(f"{what} with {setting}{before}.", number, counts.done)
+    if spec.onto is not None:
+        ids = {False: list[str](), True: list[str]()}
+        for entry in spec.vocabulary.classes:
+            ids[entry.name in spec.added].append(f"{entry.id} {entry.name}")
+        kept, added = (join_first(ids[new], 10) for new in (False, True))
+        progress.note(f"Kept from {spec.onto}: {kept or 'no other classes'}. Added: {added}.")
     if info.dropped:
         pairs = ", ".join(f"{phrase} (close to {name})" for phrase, name in info.dropped.items())
         progress.note(f"Removed background phrases that mean the same as a class to this model: {pairs}.")
+
+
+def note_skipped(spec: RunSpec, progress: Progress) -> None:
+    """Note shapes without pixels in the labels that were kept."""
+    labels = None if spec.given is None else spec.given.labels
+    for kind, number in {} if labels is None else labels.skipped.items():
+        progress.note(f"Skipped {pluralize(number, 'shape')} without pixels in {spec.onto}: {kind}.")
 
 
 def note_outdated(resume: ResumeState, spec: RunSpec, progress: Progress) -> None:

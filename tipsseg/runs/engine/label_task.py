@@ -5,19 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from math import prod
+
+import numpy as np
 
 from tipsseg.features.folder import FeatureFiles, FeatureStore
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels
-from tipsseg.formats.reading.regions import ImageRegions
+from tipsseg.formats.reading.given import Given
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.features import find_features
 from tipsseg.labelling.patch_labeller import Patches, PatchLabeller, Scored
 from tipsseg.labelling.scoring.compiled.match import needs_compilation
 from tipsseg.labelling.source import Digests, FeatureSource, Loaded
 from tipsseg.options import MAX_PIXELS
-from tipsseg.regions.naming import Regions
+from tipsseg.regions.naming import NamedRegions
 from tipsseg.regions.objects import labelled_objects
 from tipsseg.runs.engine.loading import LoadedModel
 from tipsseg.store.manifest import ManifestEntry, input_path
@@ -25,7 +28,6 @@ from tipsseg.store.results import Labelled
 from tipsseg.store.stored_image import object_scores
 from tipsseg.store.summary import label_summary
 from tipsseg.store.writing import RunContext, finish_image
-from tipsseg.types import ImageRef
 from tipsseg.util.files import cache_folder
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary
@@ -51,13 +53,12 @@ class LabelTask:
         max_pixels: int = MAX_PIXELS,
         store: FeatureStore | None = None,
         digests: Digests | None = None,
-        regions: Callable[[ImageRef], ImageRegions] | None = None,
-        regions_only: bool = False,
+        given: Given | None = None,
     ) -> None:
         """Set up the task.
 
-        `digest` identifies all settings that affect labels. If `store` is None, all images are encoded. `regions` finds the regions
-        of an image; None labels without regions.
+        `digest` identifies all settings that affect labels. If `store` is None, all images are encoded. `given` has the regions and
+        labels of the images.
         """
         backbone = labeller.backbone
         on_device = None if backbone.device_name == "cpu" else find_features(backbone.device)
@@ -75,7 +76,7 @@ class LabelTask:
         self._formats = formats
         self._context = context
         self._digest = digest
-        self._regions, self._regions_only = regions, regions_only
+        self._given = given
         self._top = TOP_CLASSES if any(FORMATS[name].needs_top_classes for name in formats) else 0
 
     def score(self, scales: Sequence[Patches]) -> Scored:
@@ -97,11 +98,17 @@ class LabelTask:
         return self.source.alone(max(finest.size, finest.plan.size, key=prod))
 
     def label(self, loaded: Loaded[Patches], scored: Scored) -> LabelMap:
-        """Label an image. Raises ImageError if its regions cannot be used."""
-        prepared, regions = loaded.picture.prepared, None
-        if self._regions is not None:
-            regions = Regions(ids=self._regions(loaded.ref).read(prepared.size), only=self._regions_only)
-        return self.labeller.assign(scored, prepared.scales[-1].resized, regions)
+        """Label an image. Raises ImageError if the regions or labels that it is given cannot be used."""
+        prepared, given = loaded.picture.prepared, self._given
+        regions = None if given is None else given.regions_of(loaded.ref, prepared.size)
+        result = self.labeller.assign(scored, prepared.scales[-1].resized, regions)
+        if given is None:
+            return result
+        instances = np.zeros(prepared.size, np.int32) if result.instances is None else result.instances
+        kept = given.keep(
+            loaded.ref, NamedRegions(labels=result.labels, confidence=result.confidence, instances=instances)
+        )
+        return replace(result, labels=kept.labels, confidence=kept.confidence, instances=kept.instances)
 
     def write(self, loaded: Loaded[Patches], label_map: LabelMap, began: float) -> Labelled:
         """Write the labels of an image under temporary names. `began` is the time.monotonic() at which labelling began."""
@@ -131,7 +138,7 @@ class LabelTask:
             round(loaded.seconds + time.monotonic() - began, 3),
             done.written,
             object_scores(objects),
-            regions=None if self._regions is None else self._regions(ref).digest(),
+            given=None if self._given is None else self._given.digest(ref, label_map.shape),
         )
         return Labelled(
             ref, entry, done.rows, done.polygon_quality, picture.remarks, loaded.damaged, staged=done.staged
@@ -147,8 +154,8 @@ def make_label_task(
     """Encode the phrases of a vocabulary, and set up the task of a run. `note` prints a note if numba has to compile."""
     info, spec = loaded.info, loaded.info.spec
     cache = cache_folder() if spec.use_cache else None
-    source = spec.region_source
-    labeller = PatchLabeller(loaded.model.backbone, vocabulary, spec.options, cache=cache, regions=source is not None)
+    regions = spec.regions is not None
+    labeller = PatchLabeller(loaded.model.backbone, vocabulary, spec.options, cache=cache, regions=regions)
     if note is not None and labeller.uses_numba and needs_compilation():
         note("numba compiles the labelling loops. This takes a few seconds, once.")
     return LabelTask(
@@ -159,6 +166,5 @@ def make_label_task(
         spec.max_pixels,
         loaded.store,
         loaded.digests,
-        None if source is None else source.find,
-        spec.regions_only,
+        spec.given,
     )

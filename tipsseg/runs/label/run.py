@@ -27,6 +27,7 @@ from tipsseg.runs.common.notes import (
     note_formats,
     note_outdated,
     note_resume,
+    note_skipped,
 )
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.common.reporting import Reporter
@@ -165,6 +166,7 @@ class LabelRun:
         progress.results(folder.run_paths)
         self._notes.end()
         note_outdated(folder.resume, spec, progress)
+        note_skipped(spec, progress)
         note_division(spec.formats, folder.state, folder.context.files, progress)
         note_edited(spec, counts, self._edited, progress)
         for line in folder.totals().lines():

@@ -77,8 +77,9 @@ def other_options(one: RunInfo, other: RunInfo) -> tuple[list[str], list[str]]:
     for name, value in ({} if one.noted is None else one.noted.gone).items():
         option = name.replace("_", "-")
         theirs, ours = [*theirs, f"{option} {_value_text(value)} (removed in this version)"], [*ours, f"no {option}"]
-    if _regions_text(one.spec) != _regions_text(other.spec):
-        theirs, ours = [*theirs, _regions_text(one.spec)], [*ours, _regions_text(other.spec)]
+    for describe in (_regions_text, _onto_text):
+        if describe(one.spec) != describe(other.spec):
+            theirs, ours = [*theirs, describe(one.spec)], [*ours, describe(other.spec)]
     if one.spec.labelled_in != other.spec.labelled_in:
         theirs, ours = [*theirs, kept_features(one.spec)], [*ours, kept_features(other.spec)]
     return theirs, ours
@@ -93,6 +94,10 @@ def _regions_text(spec: RunSpec) -> str:
     if spec.regions is None:
         return "no regions"
     return "regions only" if spec.regions_only else "regions"
+
+
+def _onto_text(spec: RunSpec) -> str:
+    return "no labels to keep" if spec.onto is None else f"labels to keep, with {', '.join(spec.added)} added"
 
 
 def _value_text(value: object) -> str:

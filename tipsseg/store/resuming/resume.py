@@ -218,7 +218,7 @@ class ResumeState:
         """
         if before is None:
             return entry
-        same = (before.digest, before.regions) == (entry.digest, entry.regions)
+        same = (before.digest, before.given) == (entry.digest, entry.given)
         same = same and entry.fingerprint.same_content(before.fingerprint)
         if not same or before.corrected is not None:
             self.outdated |= set(before.formats) - set(entry.formats)
@@ -249,14 +249,14 @@ class ResumeState:
             and entry.corrected is None
             and all(in_place(name, entry, ref, context, self.state) for name in formats)
             and entry.fingerprint.matches(ref.path)
-            and entry.regions == self._regions_of(ref)
+            and entry.given == self._given(ref, entry)
         )
 
-    def _regions_of(self, ref: ImageRef) -> str | None:
-        """Return the digest of an image's regions; None without regions, and if they cannot be read."""
-        source = self.info.spec.region_source
+    def _given(self, ref: ImageRef, entry: ManifestEntry) -> str | None:
+        """Return the digest of an image's regions and labels; None without both, and if they cannot be read."""
+        given = self.info.spec.given
         with suppress(ImageError):  # reported when the image is labelled
-            return None if source is None else source.find(ref).digest()
+            return None if given is None else given.digest(ref, entry.numbers.size)
         return None
 
 

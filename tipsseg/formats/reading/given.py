@@ -1,0 +1,54 @@
+"""What a run is given beside its images: regions to name, and labels to keep."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tipsseg.formats.reading.labels import LabelSource, keep_labels
+from tipsseg.formats.reading.records import Objects, Size
+from tipsseg.formats.reading.regions import RegionSource
+from tipsseg.regions.naming import NamedRegions, Regions
+from tipsseg.types import ImageRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Given:
+    """The regions and the labels that a run is given. Thread-safe.
+
+    Attributes:
+        regions: The regions; None without regions.
+        only: True if pixels outside all regions become background.
+        labels: The labels to keep; None without labels.
+        added: The ids of the classes to add to them.
+        classes: The number of classes.
+    """
+
+    regions: RegionSource | None
+    only: bool
+    labels: LabelSource | None
+    added: Sequence[int]
+    classes: int
+
+    def digest(self, ref: ImageRef, size: Size) -> str:
+        """Return the sha256 of all that is given for an image. Raises ImageError if it cannot be read."""
+        parts = [] if self.regions is None else [self.regions.find(ref).digest()]
+        if self.labels is not None:
+            labels = self.labels.read(ref, size)
+            parts.append("" if labels is None else labels.digest(exact=True))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def regions_of(self, ref: ImageRef, size: Size) -> Regions | None:
+        """Return the regions of an image; None without regions. Raises ImageError if they cannot be read."""
+        return None if self.regions is None else Regions(ids=self.regions.find(ref).read(size), only=self.only)
+
+    def keep(self, ref: ImageRef, result: NamedRegions) -> NamedRegions:
+        """Return the labels of an image with the labels that exist. Raises ImageError if these cannot be read."""
+        if self.labels is None:
+            return result
+        height, width = result.labels.shape
+        labels = self.labels.read(ref, (height, width)) or Objects((), "")
+        if isinstance(labels, Objects):
+            self.labels.skipped.update(labels.skipped)
+        return keep_labels(result, labels, self.added, self.classes)

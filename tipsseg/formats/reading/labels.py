@@ -1,0 +1,145 @@
+"""Read labels that exist, image by image, for `tipsseg label --onto`. Any format that `tipsseg correct` reads."""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from tipsseg.errors import ImageError
+from tipsseg.formats import FORMATS
+from tipsseg.formats.reading.ids import ClassNames
+from tipsseg.formats.reading.masks import read_named_masks
+from tipsseg.formats.reading.names import ImageNames
+from tipsseg.formats.reading.readers import Reader, detect_reader
+from tipsseg.formats.reading.records import Objects, PixelLabels, Size, SourceImage, image_errors
+from tipsseg.formats.reading.source import Source
+from tipsseg.regions.naming import NamedRegions
+from tipsseg.types import BACKGROUND, ImageRef, LabelClass, ignore_id
+
+#: The file that marks an output folder of tipsseg.
+_RUN_FILE = "run.json"
+
+
+class _AllNames(ClassNames):
+    """Collects the classes of a source."""
+
+    collects = True
+
+    def __init__(self) -> None:
+        super().__init__((), add=True)
+
+    def declare(self, names: Iterable[object]) -> None:
+        for name in names:
+            if isinstance(name, str) and name.strip():  # a blank name is an error of its image
+                self.id_of(name)
+
+
+class _KnownNames(ClassNames):
+    """The classes of a run. An unknown name is an error of its image."""
+
+    def __init__(self, classes: Sequence[LabelClass]) -> None:
+        super().__init__(classes, add=True)
+
+    def id_of(self, name: object) -> int:
+        found = super().id_of(name)
+        if found > self.count:
+            raise ValueError(f"the class {name!r} was not in the source when the run began")
+        return found
+
+
+def class_names(path: Path) -> tuple[str, ...]:
+    """Return the names of all classes in a source, in its order; none for index masks without a list of classes.
+
+    Raises:
+        InputError, ImageError: The source cannot be read.
+    """
+    names = _AllNames()
+    with Source(path) as source:
+        for _ in _reader(source).images(source, names):
+            pass
+    return names.added
+
+
+def _reader(source: Source) -> Reader:
+    """Return the reader of a source; an output folder of tipsseg is read from its masks, corrected or not."""
+    folder = f"{FORMATS['png'].folder}/"
+    masks = [name for name in source.find_suffix(".png") if name.startswith(folder)]
+    if not (source.has(_RUN_FILE) and masks):
+        return detect_reader(source)
+    pairs = [(str(PurePosixPath(name[len(folder) :]).with_suffix("")), name) for name in masks]
+    return Reader("png", partial(read_named_masks, pairs))
+
+
+class LabelSource:
+    """The labels of all images in a source. Thread-safe.
+
+    Attributes:
+        skipped: The kinds of shapes without pixels that were skipped, such as lines, each with its number.
+    """
+
+    def __init__(self, path: Path, classes: Sequence[LabelClass]) -> None:
+        """List the images; `classes` are those of the run, with the classes of the source. Raises InputError or ImageError."""
+        self._path, self._classes = path, classes
+        self.skipped = Counter[str]()
+        source = Source(path)
+        weakref.finalize(self, source.close)
+        self._images: dict[str, SourceImage] = {}
+        for image in _reader(source).images(source, _KnownNames(classes)):
+            if image.name not in self._images or not image.by_list:
+                if image.name in self._images and not self._images[image.name].by_list:
+                    raise ImageError(image.where, f"two labels of {image.name}", "Remove one of them.")
+                self._images[image.name] = image
+        self._names = ImageNames(self._images)
+        self._taken: dict[str, str] = {}  # image by the name of its labels
+
+    def __reduce__(self) -> tuple[type[LabelSource], tuple[Path, Sequence[LabelClass]]]:
+        return LabelSource, (self._path, self._classes)
+
+    def read(self, ref: ImageRef, size: Size) -> PixelLabels | Objects | None:
+        """Return the labels of an image of `size`; None if it has none. Names are matched as `names.ImageNames` matches them.
+
+        Raises:
+            ImageError: The labels cannot be read, or belong to another image too.
+        """
+        name = self._names.find_image(ref)
+        if name is None:
+            return None
+        image = self._images[name]
+        if (other := self._taken.setdefault(name, ref.name)) != ref.name:
+            raise ImageError(
+                ref.path, f"its labels in {image.where} are those of {other}", "Name the labels with their folders."
+            )
+        with image_errors(image.where):
+            return image.read(size)
+
+
+def keep_labels(result: NamedRegions, given: PixelLabels | Objects, added: Sequence[int], classes: int) -> NamedRegions:
+    """Return the labels that exist, and on pixels without one the new classes.
+
+    Args:
+        result: The labels of the run, with its instances.
+        given: The labels that exist.
+        added: The ids of the classes to add.
+        classes: The number of classes.
+    """
+    instances = np.zeros(result.labels.shape, np.int32)
+    if isinstance(given, Objects):
+        kept = np.zeros(result.labels.shape, result.labels.dtype)
+        for number, shape in enumerate(given.shapes, start=1):
+            kept[shape.place][shape.mask] = shape.class_id
+            instances[shape.place][shape.mask] = number
+    else:
+        kept = given.labels.astype(result.labels.dtype)  # a copy
+    exists = kept != BACKGROUND
+    new = np.isin(result.labels, [*added, ignore_id(classes)]) & ~exists
+    last = int(instances.max())
+    np.copyto(kept, result.labels, where=new)
+    np.copyto(instances, result.instances + last, where=new & (result.instances > 0))
+    confidence = result.confidence.copy()
+    confidence[exists] = 1
+    return NamedRegions(labels=kept, confidence=confidence, instances=instances)
