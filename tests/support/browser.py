@@ -107,6 +107,14 @@ class Browser:
         """Move the pointer."""
         self.ask("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": x, "y": y})
 
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press the mouse at one place (x, y) and release it at another; at the same place, this is a click."""
+        for kind, (x, y) in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
+            self.ask(
+                "Input.dispatchMouseEvent",
+                {"type": kind, "x": x, "y": y, "button": "left", "buttons": 1, "clickCount": 1},
+            )
+
     def picture(self, path: Path) -> None:
         """Save what is seen as a PNG file."""
         path.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot")["data"]))

@@ -266,7 +266,7 @@ class TruthOptions:
 
 
 #: Formats in which corrections can be imported.
-CORRECTION_FORMATS = ("png", "cvat", "cvat-xml", "hf", "coco", "labelme", "label-studio", "yolo")
+CORRECTION_FORMATS = ("png", "cvat", "cvat-xml", "hf", "coco", "labelme", "label-studio", "yolo", "report")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,3 +66,13 @@ def object_regions(
     if options.instances == "class":
         return whole_classes(labels, number_of_classes, min_area)
     return components(labels, number_of_classes, min_area, instances)
+
+
+def numbered_objects(
+    labels: LabelArray, number_of_classes: int, instances: NDArray[np.int32] | None = None
+) -> list[Region]:
+    """Find all objects in label ids [H, W], whatever the file options of the run. Their places in the list number them.
+
+    See `object_regions` for `instances`.
+    """
+    return components(labels, number_of_classes, instances=instances)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -284,6 +285,95 @@ def test_order_by_truth_is_offered_where_images_were_scored(browser: Browser, re
     assert offered()
     (tmp_path / "out/eval-images.jsonl").unlink()
     assert not offered()
+
+
+def open_image(browser: Browser, name: str) -> None:
+    browser.value(f"viewer.openRecord(page.records.find((each) => each.image === {json.dumps(name)}))")
+    browser.wait("viewer.ids && viewer.objects")
+
+
+def place(browser: Browser, y: int, x: int) -> tuple[float, float]:
+    """Where a pixel of an open image of 60 x 90 pixels is on the screen."""
+    left, top, width, height = browser.value(
+        "(() => { const r = byId('overlay').getBoundingClientRect(); return [r.left, r.top, r.width, r.height]; })()"
+    )
+    scale = min(width / 90, height / 60)
+    return left + (width - 90 * scale) / 2 + (x + 0.5) * scale, top + (height - 60 * scale) / 2 + (y + 0.5) * scale
+
+
+def drag(browser: Browser, start: tuple[int, int], end: tuple[int, int] | None = None) -> int:
+    """Drag from one pixel (y, x) to another, or click; returns the number of selected objects."""
+    browser.drag(place(browser, *start), place(browser, *(end or start)))
+    return int(browser.value("viewer.selected.size"))
+
+
+def wait_for(path: Path) -> None:
+    until = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_person_corrects_objects_by_clicks(browser: Browser, tmp_path: Path) -> None:
+    """From clicks to the masks; a pixel of another object never changes."""
+    left, right = np.zeros((60, 90), np.uint8), np.zeros((60, 90), np.uint8)
+    left[5:25, 5:25] = left[35:55, 5:25] = 1
+    left[5:55, 60:80] = 2
+    right[:, 40:] = 3
+    labels = {"a.png": left, "sub/b.png": right}
+    save_inputs(tmp_path / "imgs", labels)
+    out = tmp_path / "out"
+    make_run(out, tmp_path / "imgs", labels, ("panda", HOSTILE_CLASS, "sky"), ("png", "coco"))
+    make_report(out, None, None, 1, Silence())
+    page = out / "report/index.html"
+    browser.ask("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    browser.go(page, "page.complete")
+
+    open_image(browser, "a.png")
+    assert drag(browser, (10, 10)) == 1
+    browser.press("Escape")
+    assert browser.value("[viewer.selected.size, byId('viewer').open]") == [0, True]
+    assert drag(browser, (10, 10)) == 1
+    browser.press("2")
+    assert browser.value("viewer.textAt(10, 10)") == f"{HOSTILE_CLASS}, corrected"
+    # A box around all: the change is taken back, and another made.
+    assert drag(browser, (1, 1), (58, 88)) == 3
+    browser.press("0")
+    assert browser.value("Math.max(...viewer.ids)") == 0
+    browser.press("u")
+    assert browser.value("[viewer.textAt(10, 10), viewer.ids[40 * 90 + 10]]") == [f"{HOSTILE_CLASS}, corrected", 1]
+    assert drag(browser, (30, 55), (58, 88)) == 0  # half of an object
+    assert drag(browser, (20, 55), (58, 88)) == 1
+    browser.value("byId('becomes').value = String(page.run.ignore); byId('becomes').dispatchEvent(new Event('change'))")
+    open_image(browser, "sub/b.png")
+    assert drag(browser, (30, 60)) == 1
+    browser.value("byId('becomes').value = '2'; byId('becomes').dispatchEvent(new Event('change'))")
+    assert browser.value("byId('corrected').textContent") == "3 objects in 2 images changed"
+
+    # The browser keeps the corrections.
+    browser.go(page, "page.complete && page.records.length === 2")
+    open_image(browser, "a.png")
+    assert browser.value("[viewer.textAt(10, 10), viewer.textAt(20, 70)]") == [
+        f"{HOSTILE_CLASS}, corrected",
+        "ignored, corrected",
+    ]
+    browser.value("byId('save-corrections').click()")
+    saved = tmp_path / "corrections.json"
+    wait_for(saved)
+    assert (browser.dialogs, browser.errors) == ([], [])
+
+    result = tipsseg.review.correct_folder(out, saved)
+    assert (result.format, [mask.changed for mask in result.masks]) == ("report", [400 + 1000, 3000])
+    left[5:25, 5:25], left[5:55, 60:80], right[:, 40:] = 2, 255, 2
+    for name, wanted in labels.items():
+        with Image.open(out / "masks" / name) as mask:
+            assert (np.asarray(mask) == wanted).all()
+    assert tipsseg.review.correct_folder(out, saved).masks == ()
+    # The page of the corrected masks starts anew.
+    make_report(out, None, None, 1, Silence())
+    browser.go(page, "page.complete && page.records.length === 2")
+    assert browser.value("corrections.text()") == "Nothing changed"
+    assert browser.value("page.records.map((each) => each.state)") == ["edited", "edited"]
 
 
 def test_ten_thousand_images(browser: Browser, tmp_path: Path) -> None:

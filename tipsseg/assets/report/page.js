@@ -27,9 +27,15 @@ const tipsseg = {
     page.run = facts;
     for (const each of facts.classes) page.classes.set(each.id, each);
     page.marks = readMarks();
+    corrections.read();
     document.title = `tipsseg report: ${facts.name}`;
     byId("title").textContent = facts.name;
     for (const each of facts.classes) byId("class").append(element("option", { value: String(each.id), textContent: each.name }));
+    byId("becomes").append(
+      ...[["", "choose"], ["0", "background (0)"], ...facts.classes.map((each) => [String(each.id), each.name]), [String(facts.ignore), "ignored (i)"]].map(
+        ([value, textContent]) => element("option", { value, textContent }),
+      ),
+    );
     statistics.prepare();
     restoreForm();
     loadChunk(0);
@@ -39,8 +45,8 @@ const tipsseg = {
     refresh();
     loadChunk(index + 1);
   },
-  map(key, url) {
-    viewer.take(key, url);
+  map(key, url, objects) {
+    viewer.take(key, url, objects);
   },
 };
 
@@ -249,6 +255,8 @@ function swatch(colour) {
 function describe(record) {
   const parts = page.marks[record.image] ? [`marked ${page.marks[record.image]}`] : [];
   if (record.state !== "unchanged") parts.push(record.state);
+  const changed = Object.keys(corrections.of(record)).length;
+  if (changed) parts.push(`${changed} corrected`);
   if (record.accuracy !== undefined) parts.push(`${percent(record.accuracy)} right`);
   if (record.state !== "failed") parts.push(`confidence ${percent(record.confidence)}`);
   const id = chosenClass();
@@ -317,11 +325,12 @@ byId("copy").addEventListener("click", () => {
   const done = document.execCommand("copy");
   byId("copied").textContent = done ? `${markedPaths().length} paths copied` : "Copy the selected text by hand.";
 });
-byId("save").addEventListener("click", () => {
-  const link = element("a", { download: `${byId("exported").value}.txt`, href: URL.createObjectURL(new Blob([pathList()])) });
+function saveFile(name, text) {
+  const link = element("a", { download: name, href: URL.createObjectURL(new Blob([text])) });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-});
+}
+byId("save").addEventListener("click", () => saveFile(`${byId("exported").value}.txt`, pathList()));
 
 // ---- views ----
 

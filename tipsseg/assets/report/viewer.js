@@ -1,10 +1,27 @@
 "use strict";
 // The image viewer: the picture, its labels and visible classes, and the label under the pointer.
 
+const SELECTED = [255, 220, 0];
+
+/** Decode a PNG to its size (h, w) and its pixels, four bytes each. */
+async function readPixels(url) {
+  const image = new Image();
+  image.src = url;
+  await image.decode();
+  const { height, width } = image;
+  const context = element("canvas", { width, height }).getContext("2d", { willReadFrequently: true, colorSpace: "srgb" });
+  context.drawImage(image, 0, 0);
+  return { size: [height, width], pixels: context.getImageData(0, 0, width, height).data };
+}
+
 const viewer = {
   index: -1,
   record: null,
-  ids: null, // Uint16Array of h * w, the label id of each pixel
+  ids: null, // Uint16Array of h * w, the label id of each pixel, with corrections
+  original: null, // the same without corrections
+  objects: null, // Uint32Array of h * w, the number of the object at each pixel, 0 for none; null if the image cannot be corrected
+  selected: new Set(), // numbers of objects
+  start: null, // y, x at which the pointer went down
   confidences: null, // Uint8Array of h * w, 255 times the confidence
   size: [0, 0], // h, w
   hidden: new Set(),
@@ -21,7 +38,8 @@ const viewer = {
     this.index = index;
     this.record = page.shown[index];
     const { record } = this;
-    this.ids = null;
+    this.ids = this.original = this.objects = null;
+    this.select([]);
     byId("overlay").width = byId("overlay").height = 1;
     byId("name").textContent = record.image;
     byId("hover").textContent = "";
@@ -54,26 +72,94 @@ const viewer = {
     this.open(page.shown.indexOf(record));
   },
 
-  take(key, url) {
+  async take(key, url, objectsUrl) {
     if (!this.record || this.record.key !== key) return;
-    const image = new Image();
-    image.onload = () => {
-      if (this.record?.key !== key) return; // the viewer was closed, or shows another image
-      const [height, width] = [image.height, image.width];
-      const canvas = element("canvas", { width, height });
-      const context = canvas.getContext("2d", { willReadFrequently: true, colorSpace: "srgb" });
-      context.drawImage(image, 0, 0);
-      const pixels = context.getImageData(0, 0, width, height).data;
-      this.size = [height, width];
-      this.ids = new Uint16Array(height * width);
-      this.confidences = new Uint8Array(height * width);
-      for (let at = 0; at < this.ids.length; at++) {
-        this.ids[at] = pixels[4 * at] + 256 * pixels[4 * at + 1];
-        this.confidences[at] = pixels[4 * at + 2];
+    const [labels, objects] = await Promise.all([readPixels(url), objectsUrl ? readPixels(objectsUrl) : null]);
+    if (this.record?.key !== key) return; // the viewer was closed, or shows another image
+    const { pixels } = labels;
+    this.size = labels.size;
+    this.original = Uint16Array.from({ length: pixels.length / 4 }, (_, at) => pixels[4 * at] + 256 * pixels[4 * at + 1]);
+    this.confidences = Uint8Array.from({ length: pixels.length / 4 }, (_, at) => pixels[4 * at + 2]);
+    const numbers = objects?.pixels;
+    this.objects = numbers && Uint32Array.from({ length: numbers.length / 4 }, (_, at) => numbers[4 * at] + 256 * numbers[4 * at + 1] + 65536 * numbers[4 * at + 2]);
+    this.applyCorrections();
+  },
+
+  /** Show the labels with the corrections of this image. */
+  applyCorrections() {
+    const own = this.objects ? corrections.of(this.record) : {};
+    this.ids = this.original.map((id, at) => (this.objects && own[this.objects[at]] !== undefined ? own[this.objects[at]] : id));
+    byId("correct").hidden = !this.objects;
+    byId("undo").disabled = !corrections.done.length;
+    byId("corrected").textContent = corrections.text();
+    this.drawSelection();
+    this.draw();
+  },
+
+  select(numbers) {
+    this.selected = new Set(numbers);
+    this.drawSelection();
+    if (this.ids) this.draw();
+  },
+
+  drawSelection() {
+    const { size } = this.selected;
+    byId("becomes").disabled = !size;
+    byId("becomes").value = "";
+    byId("selection").textContent = size ? `${size} ${size === 1 ? "object" : "objects"} selected` : "Click an object, or drag a box around several.";
+  },
+
+  /** Give the selected objects another label id. */
+  become(id) {
+    if (!this.selected.size || !(id === 0 || id === page.run.ignore || page.classes.has(id))) return false;
+    corrections.set(this.record, this.selected, id);
+    this.selected = new Set();
+    this.applyCorrections();
+    redraw();
+    return true;
+  },
+
+  undo() {
+    corrections.undo();
+    this.applyCorrections();
+    redraw();
+    return true;
+  },
+
+  /** The objects of which most pixels are in the box between two places; between equal places, the object there. */
+  objectsIn([top, left], [bottom, right]) {
+    if (top === bottom && left === right) return [this.objects[top * this.size[1] + left]].filter(Boolean);
+    const [all, inside] = [new Map(), new Map()];
+    for (let y = 0, at = 0; y < this.size[0]; y++) {
+      for (let x = 0; x < this.size[1]; x++, at++) {
+        const number = this.objects[at];
+        if (!number) continue;
+        all.set(number, (all.get(number) || 0) + 1);
+        if (y >= top && y <= bottom && x >= left && x <= right) inside.set(number, (inside.get(number) || 0) + 1);
       }
-      this.draw();
-    };
-    image.src = url;
+    }
+    return [...inside.keys()].filter((number) => 2 * inside.get(number) > all.get(number));
+  },
+
+  /** Select what the pointer was dragged over. With Shift, keep what was selected. */
+  drop(event) {
+    const [start, end] = [this.start, this.placeOf(event)];
+    this.start = null;
+    this.drawBox(null);
+    if (!start || !end || !this.objects) return;
+    const near = Math.abs(start[0] - end[0]) + Math.abs(start[1] - end[1]) < 4; // a hand trembles
+    const found = near ? this.objectsIn(start, start) : this.objectsIn([Math.min(start[0], end[0]), Math.min(start[1], end[1])], [Math.max(start[0], end[0]), Math.max(start[1], end[1])]);
+    this.select(event.shiftKey ? [...this.selected, ...found] : found);
+  },
+
+  drawBox(event) {
+    const box = byId("box");
+    const frame = byId("stack").getBoundingClientRect();
+    box.hidden = !event || !this.start;
+    if (box.hidden) return;
+    const [x, y] = [event.clientX - frame.left, event.clientY - frame.top];
+    const [startX, startY] = this.startPointer;
+    box.style.cssText = `left:${Math.min(x, startX - frame.left)}px;top:${Math.min(y, startY - frame.top)}px;width:${Math.abs(event.clientX - startX)}px;height:${Math.abs(event.clientY - startY)}px`;
   },
 
   draw() {
@@ -94,7 +180,7 @@ const viewer = {
       for (let x = 0; x < width; x++, at++) {
         const id = this.ids[at];
         if (this.hidden.has(id)) continue;
-        const colour = colours.get(id);
+        const colour = this.selected.size && this.selected.has(this.objects[at]) ? SELECTED : colours.get(id);
         const edge =
           lines && ((x + 1 < width && this.ids[at + 1] !== id) || (y + 1 < height && this.ids[at + width] !== id) || (x > 0 && this.ids[at - 1] !== id) || (y > 0 && this.ids[at - width] !== id));
         if (colour) painted.data.set(edge ? [0, 0, 0, 255] : [...colour, alpha], 4 * at);
@@ -179,19 +265,27 @@ const viewer = {
   },
 
   hover(event) {
-    if (!this.ids) return;
+    const place = this.placeOf(event);
+    byId("hover").textContent = place ? this.textAt(...place) : "";
+    this.drawBox(event);
+  },
+
+  /** The pixel (y, x) under the pointer; null outside the picture. */
+  placeOf(event) {
+    if (!this.ids) return null;
     const [height, width] = this.size;
     const frame = byId("overlay").getBoundingClientRect();
     const scale = Math.min(frame.width / width, frame.height / height);
     const x = Math.floor((event.clientX - frame.left - (frame.width - width * scale) / 2) / scale);
     const y = Math.floor((event.clientY - frame.top - (frame.height - height * scale) / 2) / scale);
-    byId("hover").textContent = x >= 0 && y >= 0 && x < width && y < height ? this.textAt(y, x) : "";
+    return x >= 0 && y >= 0 && x < width && y < height ? [y, x] : null;
   },
 
   textAt(y, x) {
     const at = y * this.size[1] + x;
     const id = this.ids[at];
     const known = page.classes.get(id);
+    if (this.original[at] !== id) return `${known ? known.name : id === 0 ? "background" : "ignored"}, corrected`;
     const name = known ? known.name : id === 0 ? "background" : "ignored";
     if (this.record.confidences) return `${name}, confidence ${percent(this.confidences[at] / 255)}`;
     const mean = known ? confidenceOf(this.record, id) : id === 0 ? this.record.background[1] : null;
@@ -210,8 +304,15 @@ const viewer = {
       w: () => (this.mark("wrong"), true),
       g: () => (this.mark("good"), true),
       l: () => (this.mark("later"), true),
+      u: () => this.undo(),
+      i: () => this.become(page.run.ignore),
     };
     const number = Number(event.key);
+    if (this.selected.size && /^[0-9]$/.test(event.key)) {
+      const id = number === 0 ? 0 : this.record.classes[number - 1]?.[0];
+      if (id !== undefined && this.become(id)) event.preventDefault();
+      return;
+    }
     const toggled = number >= 1 && number <= 9 ? this.record.classes[number - 1] : undefined;
     if (toggled) this.toggle(toggled[0]);
     if (toggled || (Object.hasOwn(actions, event.key) && actions[event.key]())) event.preventDefault();
@@ -225,6 +326,11 @@ const viewer = {
 };
 
 byId("viewer").addEventListener("keydown", (event) => viewer.key(event));
+byId("viewer").addEventListener("cancel", (event) => {
+  if (!viewer.selected.size) return;
+  event.preventDefault(); // Escape first drops the selection
+  viewer.select([]);
+});
 byId("viewer").addEventListener("close", () => {
   viewer.record = viewer.ids = viewer.confidences = null;
   if (history.state?.opened) history.back();
@@ -232,6 +338,14 @@ byId("viewer").addEventListener("close", () => {
   if (!byId("images").hidden) focusCell(viewer.index);
 });
 byId("stack").addEventListener("pointermove", (event) => viewer.hover(event));
+byId("stack").addEventListener("pointerdown", (event) => {
+  viewer.start = viewer.objects ? viewer.placeOf(event) : null;
+  viewer.startPointer = [event.clientX, event.clientY];
+  event.preventDefault(); // a browser would drag the picture
+});
+window.addEventListener("pointerup", (event) => viewer.start && viewer.drop(event));
+byId("becomes").addEventListener("change", () => viewer.become(Number(byId("becomes").value)));
+byId("undo").addEventListener("click", () => viewer.undo());
 byId("close").addEventListener("click", () => byId("viewer").close());
 byId("previous").addEventListener("click", () => viewer.step(-1));
 byId("next").addEventListener("click", () => viewer.step(1));

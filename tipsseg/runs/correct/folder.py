@@ -23,6 +23,7 @@ from tipsseg.options import MAX_PIXELS
 from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, CorrectOptions
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.correct.from_run import SourceRun, find_source_run
+from tipsseg.runs.correct.page import FORMAT, page_reader
 from tipsseg.runs.correct.planning import CorrectedMask, Outcome, Plan, Planner, RedrawnObject
 from tipsseg.store.change_run import RunChanges, change_run
 from tipsseg.store.open_run import Run, broken_conversion, conversion_begun, open_run
@@ -104,7 +105,7 @@ def take_corrections(
             raise broken_conversion(output, begun)
         files = stack.enter_context(Source(source))
         source_run = find_source_run(files, run.output, everything=options.everything)
-        reader = _reader(options, source_run, files)
+        reader = _reader(options, source_run, files, run)
         names = ClassNames(run.classes, add=options.add_classes)
         matches = _match(reader.images(files, names), run, source_run, files.path, options)
         images = [image for image, _ in matches.pairs]
@@ -135,7 +136,13 @@ def take_corrections(
         return result
 
 
-def _reader(options: CorrectOptions, source_run: SourceRun | None, files: Source) -> Reader:
+def _reader(options: CorrectOptions, source_run: SourceRun | None, files: Source, run: Run) -> Reader:
+    if options.source_format in (None, FORMAT) and (reader := page_reader(files, run)):
+        return reader
+    if options.source_format == FORMAT:
+        raise InputError(
+            f"{files.path}: not a corrections.json of the report page", "Pass the file that the page saved."
+        )
     if options.source_format is not None:
         return find_reader(options.source_format)
     return (source_run and source_run.reader(files)) or detect_reader(files)

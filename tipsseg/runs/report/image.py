@@ -13,6 +13,7 @@ from PIL import Image
 
 from tipsseg.errors import ImageError
 from tipsseg.images.decoding import open_thumbnail
+from tipsseg.regions.objects import numbered_objects
 from tipsseg.runs.rank.expected import background_confidence, expected_error, mean_confidence
 from tipsseg.runs.report import pictures
 from tipsseg.runs.report.place import Place, image_key
@@ -23,7 +24,7 @@ from tipsseg.types import LabelArray, LabelClass, printable_path
 from tipsseg.util.files import is_file, json_bytes
 
 #: Increase this if the code draws different files.
-_VERSION = 2
+_VERSION = 3
 
 Record = Mapping[str, object]
 
@@ -88,11 +89,31 @@ class ImageMaker:
         picture, thumbnail, label_map = self.place.files(entry.image)
         self.place.write(picture, pictures.jpeg(shown))
         self.place.write(thumbnail, pictures.jpeg(pictures.thumbnail(shown, labels, self.classes)))
-        self.place.write(label_map, pictures.map_script(key, labels, confidence))
+        shown_mask, objects = self._objects(image, correction, labels)
+        self.place.write(label_map, pictures.map_script(key, labels, confidence, objects))
         places = pictures.name_places(labels, len(self.classes))
         record = image_record(entry, str(path), places, shown=unread is None, confidences=confidence is not None)
+        record = {**record, "labels": shown_mask}
         # The signature does not depend on whether the image can be decoded.
         return ImageResult(entry, signature if unread is fault else "", record, True, unread)
+
+    def _objects(
+        self, image: RunImage, correction: Mask | None, labels: LabelArray
+    ) -> tuple[str | None, NDArray[np.int32] | None]:
+        """Return the sha256 of the mask that the page shows, and the number of the object at each pixel [H, W], 0 for none.
+
+        Both are None if the image cannot be corrected in the page: it has no mask, or its instance mask is missing.
+        """
+        try:
+            digest = (correction or image.mask()).digest
+            regions = numbered_objects(labels, len(self.classes), image.instances())
+        except ImageError:
+            return None, None
+        numbers = np.zeros(labels.shape, np.int32)
+        for number, region in enumerate(regions, start=1):
+            y, x, h, w = region.box
+            numbers[y : y + h, x : x + w][region.mask] = number
+        return digest, numbers
 
     def _picture_error(self, image: RunImage) -> ImageError | None:
         """Return the error if the image is missing or has changed, or None. This does not decode the image."""

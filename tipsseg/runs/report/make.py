@@ -31,7 +31,7 @@ from tipsseg.util.threads import map_in_order
 from tipsseg.vocabulary.palette import safe_colour
 
 #: The static files of the page.
-PAGE_FILES = ("index.html", "page.css", "page.js", "statistics.js", "viewer.js")
+PAGE_FILES = ("index.html", "page.css", "page.js", "statistics.js", "viewer.js", "corrections.js")
 
 #: The number of similar images to list for an image.
 ALIKE = 8

@@ -70,21 +70,33 @@ def jpeg(shown: Image.Image) -> bytes:
     return encode_picture(shown, format="JPEG", quality=82)
 
 
-def map_script(key: str, labels: LabelArray, confidence: NDArray[np.float32] | None) -> bytes:
-    """Encode labels [H, W] and, if known, confidences [H, W] in 0..1 as a script.
+def map_script(
+    key: str,
+    labels: LabelArray,
+    confidence: NDArray[np.float32] | None,
+    objects: NDArray[np.int32] | None = None,
+) -> bytes:
+    """Encode labels [H, W] and, if known, confidences [H, W] in 0..1 and the numbers of objects [H, W] as a script.
 
-    It contains a PNG as base64, because a page opened from disk may not read the pixels of an image file. The PNG has the size of
-    the picture: red is the low byte of the label id, green its high byte, blue the confidence times 255.
+    It contains PNGs as base64, because a page opened from disk may not read the pixels of an image file. They have the size of the
+    picture. In the first, red is the low byte of the label id, green its high byte, blue the confidence times 255. In the second,
+    red, green and blue are the bytes of the number, low byte first.
     """
     size = shown_size(labels.shape, PICTURE_SIDE)
-    ids = resample(labels, size).astype(np.uint16)  # [h, w]
-    planes = np.zeros((*size, 3), np.uint8)
-    planes[..., 0] = ids & 255
-    planes[..., 1] = ids >> 8
+    planes = _bytes_of(resample(labels, size))
     if confidence is not None:
         planes[..., 2] = np.rint(np.clip(resample(confidence, size), 0, 1).astype(np.float32) * 255)
-    data = base64.b64encode(encode_picture(Image.fromarray(planes))).decode("ascii")
-    return script("map", key, f"data:image/png;base64,{data}")
+    numbers = None if objects is None else _data_url(_bytes_of(resample(objects, size)))
+    return script("map", key, _data_url(planes), numbers)
+
+
+def _bytes_of(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Return the three lowest bytes of whole numbers, low byte first, [h, w] -> [h, w, 3]."""
+    return np.stack([values.astype(np.uint32) >> shift & 255 for shift in (0, 8, 16)], axis=-1).astype(np.uint8)
+
+
+def _data_url(planes: NDArray[np.uint8]) -> str:
+    return f"data:image/png;base64,{base64.b64encode(encode_picture(Image.fromarray(planes))).decode('ascii')}"
 
 
 def name_places(labels: LabelArray, number_of_classes: int) -> list[tuple[int, int, int]]:

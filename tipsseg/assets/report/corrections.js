@@ -1,0 +1,74 @@
+"use strict";
+// Corrections in the page: objects of an image get another class. The browser keeps them; a file takes them to `tipsseg correct`.
+
+const corrections = {
+  all: {}, // label id by number of the object, by mask; see keyOf
+  done: [], // the changes since the page was opened, for undo: lists of [key, number, id before or undefined]
+
+  /** A mask is named by its digest and its image: pages from the disk may share storage, and images may have equal masks. */
+  keyOf: (record) => `${record.labels} ${record.image}`,
+  storageKey: () => `tipsseg-corrections:${page.run.digest}:${page.run.name}`,
+
+  read() {
+    try {
+      this.all = JSON.parse(localStorage.getItem(this.storageKey()) || "{}");
+    } catch {
+      this.all = {};
+    }
+  },
+
+  of(record) {
+    return this.all[this.keyOf(record)] || {};
+  },
+
+  /** Give objects of an image another label id. */
+  set(record, numbers, id) {
+    const key = this.keyOf(record);
+    const own = (this.all[key] ||= {});
+    this.done.push([...numbers].map((number) => [key, number, own[number]]));
+    for (const number of numbers) own[number] = id;
+    this.keep();
+  },
+
+  undo() {
+    for (const [key, number, before] of this.done.pop() || []) {
+      if (before === undefined) delete this.all[key][number];
+      else this.all[key][number] = before;
+      if (!Object.keys(this.all[key]).length) delete this.all[key];
+    }
+    this.keep();
+  },
+
+  keep() {
+    try {
+      localStorage.setItem(this.storageKey(), JSON.stringify(this.all));
+    } catch {
+      byId("corrected").textContent = "This browser does not store corrections for local pages: save them before you close the page.";
+    }
+  },
+
+  /** The corrections of the masks that this page shows; those of older masks are left out. */
+  content() {
+    const records = page.records.filter((record) => record.labels && this.all[this.keyOf(record)]);
+    return records.map((record) => ({
+      image: record.image,
+      labels: record.labels,
+      objects: Object.entries(this.of(record)).map(([number, id]) => ({ object: Number(number), ...this.meaning(id) })),
+    }));
+  },
+
+  meaning(id) {
+    if (id === page.run.ignore) return { ignore: true };
+    return { class: id === 0 ? null : page.classes.get(id).name };
+  },
+
+  text() {
+    const found = this.content();
+    const objects = found.reduce((sum, each) => sum + each.objects.length, 0);
+    return objects ? `${objects} ${objects === 1 ? "object" : "objects"} in ${found.length} ${found.length === 1 ? "image" : "images"} changed` : "Nothing changed";
+  },
+
+  file: () => JSON.stringify({ tool: "tipsseg", corrections: corrections.content() }, null, 1),
+};
+
+byId("save-corrections").addEventListener("click", () => saveFile("corrections.json", corrections.file()));

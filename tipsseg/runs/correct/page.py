@@ -1,0 +1,72 @@
+"""Read corrections.json, in which the page of `tipsseg report` saves new classes of objects.
+
+The page numbers the objects of an image as `objects.numbered_objects` does in the mask that it shows. The file has the sha256 of that
+mask, so that corrections of another mask are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from tipsseg.formats.reading.ids import ClassNames
+from tipsseg.formats.reading.readers import Reader
+from tipsseg.formats.reading.records import PixelLabels, Size, SourceImage, image_errors
+from tipsseg.formats.reading.source import Source
+from tipsseg.regions.objects import numbered_objects
+from tipsseg.store.open_run import Run
+from tipsseg.types import BACKGROUND, ignore_id
+from tipsseg.util.json_values import short, take
+
+#: The name of this format, in messages and records.
+FORMAT = "report"
+
+
+def page_reader(source: Source, run: Run) -> Reader | None:
+    """Return the reader of a corrections.json; None for any other source. `run` is the run that takes the corrections."""
+    if len(source.names) != 1 or not source.names[0].lower().endswith(".json"):
+        return None
+    value = source.json(source.names[0])
+    if not (isinstance(value, dict) and value.get("tool") == "tipsseg" and isinstance(value.get("corrections"), list)):
+        return None
+    return Reader(FORMAT, partial(_read_page, value["corrections"], run))
+
+
+def _read_page(corrections: list[object], run: Run, source: Source, names: ClassNames) -> Iterator[SourceImage]:
+    where = source.display_path(source.names[0])
+    for number, correction in enumerate(corrections, start=1):
+        with image_errors(where, f"correction {number}"):
+            image, objects = take(correction, "image", str), take(correction, "objects", list)
+            labels = take(correction, "labels", str)
+        yield SourceImage(image, where, partial(_read_image, run, image, labels, objects, names))
+
+
+def _read_image(run: Run, image: str, digest: str, objects: list[object], names: ClassNames, size: Size) -> PixelLabels:
+    """Return the labels of an image with the new classes. Raises ValueError if its labels are not those that the page showed."""
+    if image not in run:
+        raise ValueError(f"the run has no image {short(image)}; write the page of this folder again")
+    stored = run.image(run.entry(image))
+    mask = stored.correction() or stored.mask()
+    labels = stored.read_mask(mask).copy()
+    taken = stored.entry.taken
+    if taken is not None and (taken.mask, taken.before) == (mask.digest, digest):
+        return PixelLabels(labels, ignores=True)  # these corrections were imported before
+    if mask.digest != digest:
+        raise ValueError(f"the labels of {short(image)} changed since the page was written: write the page again")
+    regions = numbered_objects(labels, len(run.classes), stored.instances())
+    for record in objects:
+        number = take(record, "object", int)
+        if not 1 <= number <= len(regions):
+            raise ValueError(f"{short(image)} has {len(regions)} objects, but not number {number}")
+        y, x, h, w = regions[number - 1].box
+        new = _class_of(record, names, len(run.classes))
+        labels[y : y + h, x : x + w][regions[number - 1].mask] = new
+    return PixelLabels(labels, ignores=True)
+
+
+def _class_of(record: object, names: ClassNames, classes: int) -> int:
+    value: Mapping[str, Any] = record if isinstance(record, dict) else {}
+    if value.get("ignore") is True:
+        return ignore_id(classes)
+    return BACKGROUND if value.get("class", "") is None else names.id_of(value.get("class"))
