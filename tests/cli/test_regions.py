@@ -147,6 +147,8 @@ def test_an_image_whose_regions_cannot_be_used_fails_alone(command: Command, fau
         (["--regions", "nowhere"], "nowhere: no such file"),
         (["--regions", "imgs"], "imgs: no regions found"),
         (["--regions-only"], "--regions-only needs regions"),
+        (["--regions", "regions", "-o", "regions"], "are the same folder"),
+        (["--regions", "regions", "-o", "."], "--regions is inside the output folder"),
     ],
 )
 def test_options_that_cannot_be_used(command: Command, options: list[str], message: str) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -140,6 +143,17 @@ def test_polygons_and_boxes_are_filled() -> None:
 HOSTILE: dict[str, tuple[Callable[[], object], str]] = {
     "empty PNG": (lambda: _write("a.png", b""), "cannot read this image: no known image format|empty"),
     "empty JSON": (lambda: _write("b.png a.json", b""), "not JSON"),
+    "lists in lists": (lambda: _write("b.png a.json", b"[" * 100_000), "not JSON"),
+    "a pipe as archive": (lambda: _pipe("a.npz"), "not a regular file|not a NumPy archive"),
+    "a pipe as PNG": (lambda: _pipe("a.png"), "not a regular file|cannot read"),
+    "a pipe as JSON": (lambda: _pipe("b.png a.json"), "not a regular file|not JSON|regular"),
+    "no array in the archive": (lambda: _zip("masks.npy", b"hello"), "not a NumPy archive, or damaged"),
+    "an array without a suffix": (lambda: _zip("masks", b"hello"), "no array masks"),
+    "16 bits per channel": (lambda: _write("a.png", _RGB48), "RGB with 16 bits per channel"),
+    "boxes upon boxes": (
+        lambda: _dump("regions/a.json", [{"bbox": [0, 0, 40, 30]}] * 501),
+        "cover the image more than 500 times",
+    ),
     "empty archive": (lambda: _write("a.npz", b""), "not a NumPy archive"),
     "text": (lambda: _write("a.npz", b"masks"), "not a NumPy archive"),
     "no list": (lambda: _dump("regions/a.json", {"masks": []}), "no `annotations`"),
@@ -166,21 +180,43 @@ def _write(names: str, data: bytes) -> None:
         Path("regions", name).write_bytes(data)
 
 
+def _pipe(names: str) -> None:
+    _write(names, b"")
+    Path("regions", names.rsplit(maxsplit=1)[-1]).unlink()
+    os.mkfifo(Path("regions", names.rsplit(maxsplit=1)[-1]))
+
+
+def _zip(member: str, data: bytes) -> None:
+    Path("regions").mkdir()
+    with zipfile.ZipFile("regions/a.npz", "w") as archive:
+        archive.writestr(member, data)
+
+
+#: A PNG of 40 x 30 pixels with 16 bits per channel, all 3, which Pillow reads as 0.
+_RGB48 = b"".join(
+    (
+        b"\x89PNG\r\n\x1a\n",
+        *(
+            len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+            for kind, data in (
+                (b"IHDR", (40).to_bytes(4, "big") + (30).to_bytes(4, "big") + bytes([16, 2, 0, 0, 0])),
+                (b"IDAT", zlib.compress((b"\0" + b"\0\3" * 120) * 30)),
+                (b"IEND", b""),
+            )
+        ),
+    )
+)
+
+
 @pytest.mark.parametrize("case", HOSTILE)
 def test_files_that_cannot_be_used(case: str) -> None:
     write, reason = HOSTILE[case]
     write()
-    if case == "empty JSON":  # the first JSON file shows the kind of the source
-        with pytest.raises(ImageError, match=reason):
-            RegionSource(Path("regions"))
-        return
     with pytest.raises(ImageError, match=reason):
         RegionSource(Path("regions")).find(REF).read(SIZE)
 
 
 def test_a_huge_array_is_not_unpacked() -> None:
-    import zipfile
-
     Path("regions").mkdir()
     with zipfile.ZipFile("regions/a.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("masks.npy", "w") as file:
         np.lib.format.write_array_header_1_0(
@@ -192,15 +228,78 @@ def test_a_huge_array_is_not_unpacked() -> None:
         RegionSource(Path("regions")).find(REF).read(SIZE)
 
 
-def test_an_image_without_regions_and_two_images_with_the_same() -> None:
+def test_an_image_without_regions() -> None:
     _save("regions/a.png", IDS.astype(np.uint8))
+    with pytest.raises(ImageError, match=r"no regions in regions"):
+        RegionSource(Path("regions")).find(ImageRef(Path("b.jpg"), PurePosixPath("b.jpg")))
+
+
+def test_regions_that_could_belong_to_several_images() -> None:
+    """Both fail, whichever comes first; without a list of the images, the second does."""
+    _save("regions/a.png", IDS.astype(np.uint8))
+    other = ImageRef(Path("x/a.jpg"), PurePosixPath("x/a.jpg"))
     source = RegionSource(Path("regions"))
     source.find(REF)
     source.find(REF)
-    with pytest.raises(ImageError, match=r"no regions in regions"):
-        source.find(ImageRef(Path("b.jpg"), PurePosixPath("b.jpg")))
-    with pytest.raises(ImageError, match=r"which are those of sub/a.jpg"):
-        source.find(ImageRef(Path("x/a.jpg"), PurePosixPath("x/a.jpg")))
+    with pytest.raises(ImageError, match=r"'?a'? could belong to sub/a.jpg, x/a.jpg"):
+        source.find(other)
+    source = RegionSource(Path("regions"))
+    source.names.expect([REF, other])
+    for each in (source, pickle.loads(pickle.dumps(source))):
+        for ref in (REF, other):
+            with pytest.raises(ImageError, match=r"could belong to sub/a.jpg, x/a.jpg"):
+                each.find(ref)
+
+
+def test_the_path_of_an_image_tells_more_than_its_name() -> None:
+    """A run over one folder, and regions of several."""
+    _save("regions/day1/a.png", IDS.astype(np.uint8))
+    _save("regions/day2/a.png", (IDS > 0).astype(np.uint8))
+    source = RegionSource(Path("regions"))
+    for folder, number in (("day1", 3), ("day2", 1)):
+        assert source.find(ImageRef(Path(f"imgs/{folder}/a.jpg"), PurePosixPath("a.jpg"))).read(SIZE).max() == number
+
+
+def test_panoptic_files_are_read_from_their_pictures() -> None:
+    _save("regions/panoptic/sub/a.png", _colours())
+    _dump("regions/panoptic.json", {"images": [], "annotations": [{"segments_info": [], "file_name": "a.png"}]})
+    assert len(np.unique(RegionSource(Path("regions")).find(REF).read(SIZE))) == 4
+
+
+def test_paths_of_windows() -> None:
+    _dump("a.json", _coco(file_name="photos\\sub\\a.jpg"))
+    assert RegionSource(Path("a.json")).find(REF).read(SIZE).any()
+
+
+#: Changes of a COCO file, and the reason for refusing it.
+LISTINGS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "no id": (lambda value: value["images"][0].pop("id"), "no `id`"),
+    "an id of text": (lambda value: value["images"][0].update(id="7"), "`id` is"),
+    "an id that is a list": (lambda value: value["images"][0].update(id=[7]), "`id` is"),
+    "one id twice": (lambda value: value["images"].append(value["images"][0]), "two images have the id 7"),
+    "one name twice": (
+        lambda value: value["images"].append({**value["images"][0], "id": 8}),
+        "two images have the file name",
+    ),
+    "an unknown image": (lambda value: value["annotations"][0].update(image_id=9), "annotations refer to image 9"),
+}
+
+
+@pytest.mark.parametrize("case", LISTINGS)
+def test_lists_with_wrong_records(case: str) -> None:
+    change, reason = LISTINGS[case]
+    value = _coco()
+    change(value)
+    _dump("a.json", value)
+    with pytest.raises(ImageError, match=reason):
+        RegionSource(Path("a.json"))
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", ".."])
+def test_images_without_a_name_match_nothing(name: str) -> None:
+    _dump("a.json", _coco(file_name=name))
+    with pytest.raises(ImageError, match=r"no regions in a\.json"):
+        RegionSource(Path("a.json")).find(REF)
 
 
 @pytest.mark.parametrize("case", ["nothing", "missing", "output folder"])

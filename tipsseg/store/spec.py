@@ -133,7 +133,12 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
                 f"argument `png_mode`=P supports at most {MAX_CLASSES_8_BIT} classes, got {len(classes)}",
                 "Use argument `png_mode`=L.",
             )
-        check_features(self.features, self.output if self.formats else None)
+        output = self.output if self.formats else None
+        check_apart("features", self.features, output)
+        for name, source in (("regions", self.regions), ("onto", self.onto)):
+            check_apart(name, source, output)
+            if source is not None and output is not None and _is_inside(source, output):
+                raise UsageError(f"argument `{name}` is inside the output folder", "Choose another output folder.")
         check_fit(self.vocabulary, self.fitted)
         if self.regions_only and self.regions is None:
             raise UsageError("argument `regions_only` needs regions", "Set argument `regions`.")
@@ -348,10 +353,14 @@ def _option_value(background: Sequence[str]) -> str:
     return ",".join(background)
 
 
-def check_features(features: Path | None, output: Path | None) -> None:
-    """Raise UsageError if the feature store is the output folder; `output` is None for a run without labels."""
-    if features is not None and output is not None and os.path.realpath(features) == os.path.realpath(output):
-        raise UsageError("argument `features` and argument `output` are the same folder", "Choose two folders.")
+def _is_inside(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def check_apart(name: str, folder: Path | None, output: Path | None) -> None:
+    """Raise UsageError if the folder of an argument is the output folder; `output` is None for a run without labels."""
+    if folder is not None and output is not None and os.path.realpath(folder) == os.path.realpath(output):
+        raise UsageError(f"argument `{name}` and argument `output` are the same folder", "Choose two folders.")
 
 
 def check_fit(vocabulary: Vocabulary, fitted: FittedVocabulary | None) -> None:

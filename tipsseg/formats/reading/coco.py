@@ -51,23 +51,29 @@ def _read_images(value: Mapping[str, Any], where: Path, names: ClassNames) -> It
                 raise ValueError(f"two categories have the id {number}")
             categories[number] = take(category, "name", str)
         names.declare(categories[number] for number in sorted(categories))
-        annotations: dict[int, list[object]] = defaultdict(list)
-        for annotation in value["annotations"]:
-            annotations[take(annotation, "image_id", int)].append(annotation)
         info = value.get("info")
         turned = isinstance(info, dict) and info.get("contributor") == "Label Studio"
-        seen: set[int] = set()
-        for image in value["images"]:
-            number = take(image, "id", int)
-            if number in seen:
-                raise ValueError(f"two images have the id {number}")
-            seen.add(number)
-            name = take(image, "file_name", str)
-            read = partial(_read_objects, annotations[number], image, categories, names, where, turned)
+        for image, annotations in group_by_image(value):
+            read = partial(_read_objects, annotations, image, categories, names, where, turned)
             # Label Studio also lists images that nobody submitted.
-            yield SourceImage(name, where, read, submitted=False)
-        if stray := sorted(annotations.keys() - seen):
-            raise ValueError(f"annotations refer to image {stray[0]}, which is not listed")
+            yield SourceImage(image["file_name"], where, read, submitted=False)
+
+
+def group_by_image(value: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], Sequence[object]]]:
+    """Return the images of a COCO file, each with its annotations. Raises ValueError if ids are missing, unknown or not unique."""
+    annotations: dict[int, list[object]] = defaultdict(list)
+    for annotation in value["annotations"]:
+        annotations[take(annotation, "image_id", int)].append(annotation)
+    images: dict[int, Mapping[str, Any]] = {}
+    for image in value["images"]:
+        number = take(image, "id", int)
+        if number in images:
+            raise ValueError(f"two images have the id {number}")
+        take(image, "file_name", str)
+        images[number] = image
+    if stray := sorted(annotations.keys() - images.keys()):
+        raise ValueError(f"annotations refer to image {stray[0]}, which is not listed")
+    return [(image, annotations[number]) for number, image in images.items()]
 
 
 def _read_objects(

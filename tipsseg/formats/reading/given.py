@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tipsseg.formats.reading.labels import LabelSource, keep_labels
@@ -30,6 +30,14 @@ class Given:
     labels: LabelSource | None
     added: Sequence[int]
     classes: int
+
+    def expect(self, refs: Iterable[ImageRef]) -> None:
+        """Pass the images of the run, if they are known, to find regions and labels that could belong to several of them."""
+        refs = list(refs)
+        if self.regions is not None:
+            self.regions.names.expect(refs)
+        if self.labels is not None:
+            self.labels.names.expect(refs)
 
     def digest(self, ref: ImageRef, size: Size) -> str:
         """Return the sha256 of all that is given for an image. Raises ImageError if it cannot be read."""

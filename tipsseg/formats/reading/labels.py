@@ -14,7 +14,7 @@ from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.reading.ids import ClassNames
 from tipsseg.formats.reading.masks import read_named_masks
-from tipsseg.formats.reading.names import ImageNames
+from tipsseg.formats.reading.names import SourceNames
 from tipsseg.formats.reading.readers import Reader, detect_reader
 from tipsseg.formats.reading.records import Objects, PixelLabels, Size, SourceImage, image_errors
 from tipsseg.formats.reading.source import Source
@@ -79,6 +79,7 @@ class LabelSource:
     """The labels of all images in a source. Thread-safe.
 
     Attributes:
+        names: Finds the labels of an image.
         skipped: The kinds of shapes without pixels that were skipped, such as lines, each with its number.
     """
 
@@ -94,26 +95,21 @@ class LabelSource:
                 if image.name in self._images and not self._images[image.name].by_list:
                     raise ImageError(image.where, f"two labels of {image.name}", "Remove one of them.")
                 self._images[image.name] = image
-        self._names = ImageNames(self._images)
-        self._taken: dict[str, str] = {}  # image by the name of its labels
+        self.names = SourceNames(self._images)
 
-    def __reduce__(self) -> tuple[type[LabelSource], tuple[Path, Sequence[LabelClass]]]:
-        return LabelSource, (self._path, self._classes)
+    def __reduce__(self) -> tuple[type[LabelSource], tuple[Path, Sequence[LabelClass]], dict[str, object]]:
+        return LabelSource, (self._path, self._classes), {"names": self.names}
 
     def read(self, ref: ImageRef, size: Size) -> PixelLabels | Objects | None:
-        """Return the labels of an image of `size`; None if it has none. Names are matched as `names.ImageNames` matches them.
+        """Return the labels of an image of `size`; None if it has none. See `names.SourceNames` for names.
 
         Raises:
-            ImageError: The labels cannot be read, or belong to another image too.
+            ImageError: The labels cannot be read, or could belong to several images.
         """
-        name = self._names.find_image(ref)
+        name = self.names.find(ref)
         if name is None:
             return None
         image = self._images[name]
-        if (other := self._taken.setdefault(name, ref.name)) != ref.name:
-            raise ImageError(
-                ref.path, f"its labels in {image.where} are those of {other}", "Name the labels with their folders."
-            )
         with image_errors(image.where):
             return image.read(size)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from tipsseg.errors import InputError
+from tipsseg.errors import ImageError, InputError
 from tipsseg.formats.reading.records import image_errors
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.printable import join_first, quote
@@ -71,15 +72,6 @@ class ImageNames:
                 return images.pop()
         return None
 
-    def find_image(self, ref: ImageRef) -> str | None:
-        """Return the name in this index for an image of a run: by its path, which has more folders, or else by its name.
-
-        Raises:
-            ImageError: If several names match.
-        """
-        with image_errors(ref.path):
-            return self.find(printable_path(ref.path.absolute())) or self.find(ref.name)
-
     def _find_matching(self, parts: tuple[str, ...]) -> set[str]:
         """Return the images at this path; else those whose paths end with it, and those with the longest path that it ends with."""
         path = "/".join(parts)
@@ -99,6 +91,46 @@ class ImageNames:
                 if len(own) >= number:
                     self._ends[number][own[-number:]] += images
         return self._ends[number].get(parts, [])
+
+
+class SourceNames:
+    """Finds the name in a source for an image of a run. A name belongs to one image. Thread-safe."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        #: The names as the source has them, by their posix path.
+        self._names = {name.replace("\\", "/"): name for name in names if PurePosixPath(name.replace("\\", "/")).name}
+        self._index = ImageNames(self._names)
+        self._owners: dict[str, str] = {}
+        self._shared: dict[str, tuple[str, ...]] = {}
+
+    def expect(self, refs: Iterable[ImageRef]) -> None:
+        """Note names that several of these images have, for example a flat folder of masks for images in several folders."""
+        owners: dict[str, list[str]] = defaultdict(list)
+        for ref in refs:
+            with suppress(ImageError):
+                if name := self._match(ref):
+                    owners[name].append(ref.name)
+        self._shared = {name: tuple(images) for name, images in owners.items() if len(images) > 1}
+
+    def find(self, ref: ImageRef) -> str | None:
+        """Return the name for an image: by its path, which has more folders, or else by its name; None if there is none.
+
+        Raises:
+            ImageError: Several names match, or the name matches several images.
+        """
+        name = self._match(ref)
+        if name is None:
+            return None
+        owner = self._owners.setdefault(name, ref.name)
+        others = self._shared.get(name) or (() if owner == ref.name else (owner, ref.name))
+        if others:
+            reason = f"{quote(name)} could belong to {join_first(list(others), 3)}"
+            raise ImageError(ref.path, reason, "Put the files into folders that are named like those of the images.")
+        return self._names[name]
+
+    def _match(self, ref: ImageRef) -> str | None:
+        with image_errors(ref.path):
+            return self._index.find(printable_path(ref.path.absolute())) or self._index.find(ref.name)
 
 
 def _spellings(parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import weakref
+import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +30,8 @@ from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.npz import archive_errors
 from tipsseg.formats.png import read_ids, read_picture
-from tipsseg.formats.reading.coco import is_coco, read_shape
-from tipsseg.formats.reading.names import ImageNames
+from tipsseg.formats.reading.coco import group_by_image, is_coco, read_shape
+from tipsseg.formats.reading.names import SourceNames
 from tipsseg.formats.reading.records import Size, check_object_count, check_size, image_errors
 from tipsseg.formats.reading.source import Source
 from tipsseg.images.decoding import as_image_error
@@ -37,7 +39,7 @@ from tipsseg.regions.naming import paint_regions
 from tipsseg.regions.rle import Runs
 from tipsseg.regions.shapes import NoPixelsError, runs_from_rle, shape_from_mask
 from tipsseg.types import ImageRef
-from tipsseg.util.files import json_bytes
+from tipsseg.util.files import json_bytes, open_regular
 from tipsseg.util.json_values import short, take
 
 #: The file that marks an output folder of tipsseg.
@@ -46,8 +48,17 @@ _RUN_FILE = "run.json"
 #: The arrays of an archive that may have the regions, in the order of preference.
 _ARRAYS = ("masks", "segmentation", "instances", "ids", "labels")
 
+#: How often the masks of an image may cover it. SAM's cover it a few times.
+_COVERED_MAX = 500
+
+#: The number of JSON files that are opened to find out their kind.
+_TRIED = 20
+
 #: The size limit of an unpacked array, in bytes.
 _ARRAY_MAX = 1 << 30
+
+#: The place of the bit depth in a PNG file.
+_PNG_DEPTH = 24
 
 #: The length of an image id in the file names of COCO.
 _COCO_DIGITS = 12
@@ -73,60 +84,79 @@ class ImageRegions:
 
 
 class RegionSource:
-    """The regions of all images. Thread-safe."""
+    """The regions of all images. Thread-safe.
+
+    Attributes:
+        names: Finds the regions of an image.
+    """
 
     def __init__(self, path: Path) -> None:
         """List the files, and read the lists for all images. Raises InputError, or ImageError for a damaged list."""
         self._path = path
-        self._source = Source(path)
-        weakref.finalize(self, self._source.close)
-        self._images: dict[str, ImageRegions] = {}
-        self._taken: dict[str, str] = {}  # image by the name of its regions
-        names = _label_files(self._source)
+        source = Source(path)
+        weakref.finalize(self, source.close)
+        names = _region_files(source)
         listings = [name for name in names if name.lower().endswith(".json")]
-        first = self._source.json(listings[0]) if listings else None
-        if is_coco(first) or _is_results(first):
+        kind = _kind_of(source, listings)
+        self._images: dict[str, ImageRegions] = {}
+        if kind == "listing":
             for name in listings:
-                self._images |= _read_listing(self._source, name)
+                self._images |= _read_listing(source, name)
         else:
+            if kind == "panoptic":  # the PNGs have the regions
+                names = [name for name in names if name not in listings]
             for name in names:
-                self._images[str(PurePosixPath(name).with_suffix(""))] = _regions_in_file(self._source, name)
+                self._images[str(PurePosixPath(name).with_suffix(""))] = _regions_in_file(source, name)
         if not self._images:
             raise InputError(f"{path}: no regions found", _HINT)
-        self._names = ImageNames(self._images)
+        self.names = SourceNames(self._images)
 
-    def __reduce__(self) -> tuple[type[RegionSource], tuple[Path]]:
-        return RegionSource, (self._path,)
+    def __reduce__(self) -> tuple[type[RegionSource], tuple[Path], dict[str, object]]:
+        return RegionSource, (self._path,), {"names": self.names}
 
     def find(self, ref: ImageRef) -> ImageRegions:
-        """Return the regions of an image. Names are matched as `names.ImageNames` matches them.
+        """Return the regions of an image. See `names.SourceNames` for names.
 
         Raises:
-            ImageError: The source has no regions of this image, or several, or they belong to another image.
+            ImageError: The source has no regions of this image, or regions that could belong to several images.
         """
-        name = self._names.find_image(ref)
+        name = self.names.find(ref)
         if name is None:
             raise ImageError(ref.path, f"no regions in {self._path}", "Add a region file with the name of the image.")
-        if (other := self._taken.setdefault(name, ref.name)) != ref.name:
-            raise ImageError(
-                ref.path,
-                f"its regions would be {name} in {self._path}, which are those of {other}",
-                "Rename the region files.",
-            )
         return self._images[name]
 
 
-def _label_files(source: Source) -> Sequence[str]:
+def _region_files(source: Source) -> Sequence[str]:
     """Return the files that may have regions. Raises InputError for an output folder of tipsseg without instances."""
+    files = source.find_suffix(*_SUFFIXES)
     if not source.has(_RUN_FILE):
-        return source.find_suffix(*_SUFFIXES)
+        return files
     folder = f"{FORMATS['instances'].folder}/"
-    if names := [name for name in source.names if name.startswith(folder)]:
+    if names := [name for name in files if name.startswith(folder) and name.lower().endswith(".png")]:
         return names
     raise InputError(
         f"{source.path}: an output folder without the format instances",
         f"First run: tipsseg convert {source.path} --format instances",
     )
+
+
+def _kind_of(source: Source, names: Sequence[str]) -> Literal["listing", "panoptic", "images"]:
+    """Return the kind of the JSON files: lists for all images, descriptions of panoptic PNGs, or masks of one image each.
+
+    The first file that can be read shows it. Raises ImageError if the only file of the source cannot be read.
+    """
+    for name in names[:_TRIED]:
+        try:
+            value = source.json(name)
+        except ImageError:  # reported for its image
+            if len(source.names) == 1:
+                raise
+            continue
+        if is_coco(value):
+            panoptic = any(isinstance(each, dict) and "segments_info" in each for each in value["annotations"][:1])
+            return "panoptic" if panoptic else "listing"
+        return "listing" if _is_results(value) else "images"
+    return "images"
 
 
 def _regions_in_file(source: Source, name: str) -> ImageRegions:
@@ -144,6 +174,9 @@ def _read_png(source: Source, name: str, size: Size) -> NDArray[np.int32]:
         with as_image_error(path):
             if picture.mode != "RGB":
                 return read_ids(picture).astype(np.int32)
+            with path.open("rb") as file:
+                if file.read(_PNG_DEPTH + 1)[_PNG_DEPTH] > 8:
+                    raise InputError("RGB with 16 bits per channel", "Save ids as 8-bit RGB, or in one channel.")
     red, green, blue = np.moveaxis(np.asarray(picture, np.int32), -1, 0)  # each [H, W]
     return red + 256 * green + 65536 * blue
 
@@ -151,17 +184,20 @@ def _read_png(source: Source, name: str, size: Size) -> NDArray[np.int32]:
 def _read_archive(source: Source, name: str, size: Size) -> NDArray[np.int32]:
     where = source.display_path(name)
     errors: tuple[type[Exception], ...] = (OSError, ValueError, *archive_errors())
-    with source.file(name) as path:
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                key = next((key for key in _ARRAYS if key in archive.files), None)
-                if key is None:
-                    raise ImageError(where, f"no array {', '.join(_ARRAYS)}")
-                if archive.zip.getinfo(f"{key}.npy").file_size > _ARRAY_MAX:
-                    raise ImageError(where, f"the array `{key}` has more than {_ARRAY_MAX:,} bytes")
-                array = archive[key]
-        except errors as error:
-            raise ImageError(where, f"not a NumPy archive, or damaged: {error}") from error
+    try:
+        with source.file(name) as path, open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            members = archive.namelist()
+            key = next((key for key in _ARRAYS if f"{key}.npy" in members), None)
+            if key is None:
+                raise ImageError(where, f"no array {', '.join(_ARRAYS)}")
+            if archive.getinfo(f"{key}.npy").file_size > _ARRAY_MAX:
+                raise ImageError(where, f"the array `{key}` has more than {_ARRAY_MAX:,} bytes")
+            with archive.open(f"{key}.npy") as member:
+                array = np.lib.format.read_array(member, allow_pickle=False)
+    except ImageError:
+        raise
+    except errors as error:
+        raise ImageError(where, f"not a NumPy archive, or damaged: {error}") from error
     if array.shape[-2:] != size or array.ndim not in (2, 3) or array.dtype.kind not in "biu":
         raise ImageError(
             where, f"`{key}` is {array.dtype} {list(array.shape)}, but the image has {size[0]} x {size[1]} pixels"
@@ -187,22 +223,22 @@ def _is_results(value: object) -> bool:
 def _read_listing(source: Source, name: str) -> Mapping[str, ImageRegions]:
     """Return the images in a COCO file, or in COCO results, by name."""
     where, value = source.display_path(name), source.json(name)
+    named: dict[str, tuple[object, Sequence[object]]] = {}
     with image_errors(where):
-        if not (is_coco(value) or _is_results(value)):
-            raise ValueError("neither a COCO file nor COCO results, as the other JSON files are")
-        by_image: dict[object, list[object]] = defaultdict(list)
-        for annotation in value if isinstance(value, list) else value["annotations"]:
-            by_image[annotation["image_id"] if isinstance(value, list) else take(annotation, "image_id", int)].append(
-                annotation
-            )
-        if isinstance(value, list):
-            named = {
-                spelling: (None, annotations)
-                for number, annotations in by_image.items()
-                for spelling in (str(number), str(number).zfill(_COCO_DIGITS))
-            }
+        if is_coco(value):
+            for image, annotations in group_by_image(value):
+                if image["file_name"] in named:
+                    raise ValueError(f"two images have the file name {short(image['file_name'])}")
+                named[image["file_name"]] = image, annotations
+        elif _is_results(value):
+            by_image: dict[int | str, list[object]] = defaultdict(list)
+            for annotation in value:
+                by_image[annotation["image_id"]].append(annotation)
+            for number, annotations in by_image.items():
+                for spelling in {str(number), str(number).zfill(_COCO_DIGITS)}:
+                    named[spelling] = None, annotations
         else:
-            named = {take(image, "file_name", str): (image, by_image[image.get("id")]) for image in value["images"]}
+            raise ValueError("neither a COCO file nor COCO results, as the other JSON files are")
     return {
         image: ImageRegions(
             where, partial(_digest, annotations), partial(_read_annotations, where, record, annotations)
@@ -232,14 +268,18 @@ def _read_annotations(where: Path, record: object, annotations: Sequence[object]
         if isinstance(record, dict) and "height" in record:
             check_size(record["height"], record.get("width"), size)
         check_object_count(annotations)
-        runs = []
+        runs, area = [], 0
         for number, annotation in enumerate(annotations, start=1):
             try:
-                runs.append(_read_runs(annotation, size))
+                own = _read_runs(annotation, size)
             except NoPixelsError:
                 continue
             except (ValueError, InputError) as error:
                 raise ValueError(f"annotation {number}: {error}") from error
+            runs.append(own)
+            area += int((own[:, 1] - own[:, 0]).sum())
+            if area > _COVERED_MAX * size[0] * size[1]:
+                raise ValueError(f"the masks cover the image more than {_COVERED_MAX} times")
     return paint_regions(runs, size)
 
 

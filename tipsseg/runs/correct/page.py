@@ -1,15 +1,17 @@
 """Read corrections.json, in which the page of `tipsseg report` saves new classes of objects.
 
-The page numbers the objects of an image as `objects.numbered_objects` does in the mask that it shows. The file has the sha256 of that
-mask, so that corrections of another mask are refused.
+The page numbers the objects of an image as `objects.numbered_objects` does in the mask that it shows. The file has the sha256 of
+that mask, so that corrections of another mask are refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from tipsseg.errors import ImageError
 from tipsseg.formats.reading.ids import ClassNames
 from tipsseg.formats.reading.readers import Reader
 from tipsseg.formats.reading.records import PixelLabels, Size, SourceImage, image_errors
@@ -27,7 +29,9 @@ def page_reader(source: Source, run: Run) -> Reader | None:
     """Return the reader of a corrections.json; None for any other source. `run` is the run that takes the corrections."""
     if len(source.names) != 1 or not source.names[0].lower().endswith(".json"):
         return None
-    value = source.json(source.names[0])
+    value = None
+    with suppress(ImageError):  # another reader says why it cannot be read
+        value = source.json(source.names[0])
     if not (isinstance(value, dict) and value.get("tool") == "tipsseg" and isinstance(value.get("corrections"), list)):
         return None
     return Reader(FORMAT, partial(_read_page, value["corrections"], run))

@@ -144,6 +144,8 @@ def evaluate_model(
         check_device(spec, spec.dtype)
     _check_truths(pairs, spec.jobs, progress, spec.max_pixels)
     info = plan_run(spec)
+    if info.spec.given is not None:
+        info.spec.given.expect(found.refs)
     scorer = Scorer(layout, spec.max_pixels)
     engine = LocalEngine(info, note=progress.note, quiet=quiet)
     images = Images(found.refs, found.root)

@@ -80,6 +80,8 @@ class LabelRun:
         Raises:
             TipssegError: The run cannot continue.
         """
+        if self._info.spec.given is not None:
+            self._info.spec.given.expect(ref for ref in self._images.known if isinstance(ref, ImageRef))
         with OutputFolder(self._info, self._images.known) as self._folder:
             self._images = refuse_unfit(self._folder.resume, self._images)
             note_folder(self._folder, self._progress)
