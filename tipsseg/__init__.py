@@ -77,7 +77,7 @@ _MODULES = ("errors", "learn", "review")
 #: Names that users may look for here, by the module that has them.
 _ELSEWHERE = {
     "learn": ("FittedVocabulary", "fit", "fit_folder", "fit_truths", "tune_folder"),
-    "review": ("correct_folder", "evaluate", "rank", "score_masks"),
+    "review": ("audit", "correct_folder", "evaluate", "rank", "score_masks"),
     "errors": tuple(name for name in vars(errors) if name.endswith("Error")),
 }
 

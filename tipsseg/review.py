@@ -1,4 +1,4 @@
-"""Review labels: rank images for a person, import corrections, and score labels against truth masks."""
+"""Review labels: rank images for a person, import corrections, audit labels, and score them against truth masks."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from tipsseg.api import Paths, as_paths, progress_for
 from tipsseg.errors import UsageError
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.options.fields import take_options
-from tipsseg.options.keywords import CorrectKeywords, EvaluateKeywords, ScoreMasksKeywords, with_keywords
+from tipsseg.options.keywords import AuditKeywords, CorrectKeywords, EvaluateKeywords, ScoreMasksKeywords, with_keywords
 from tipsseg.options.run import ComputeOptions, CorrectOptions, RegionOptions, TruthOptions
+from tipsseg.runs.audit.run import Audit, audit_images
 from tipsseg.runs.common.image_list import found_images
 from tipsseg.runs.correct.folder import Corrections, take_corrections
 from tipsseg.runs.evaluate.predictions import names_of
 from tipsseg.runs.evaluate.run import Evaluation, evaluate_masks, evaluate_model
 from tipsseg.runs.evaluate.truth_options import layout_of, preset_of
+from tipsseg.runs.label.onto import classes_of_labels
 from tipsseg.runs.rank.rank import Ranked, rank
 from tipsseg.store.spec import RunSpec
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 
 __all__ = [
+    "Audit",
     "Corrections",
     "Evaluation",
     "Ranked",
+    "audit",
     "correct_folder",
     "evaluate",
     "rank",
@@ -85,6 +89,44 @@ def evaluate(
     with progress_for(verbose) as progress:
         found = found_images(as_paths(images), None, folder, Path(truths))
         return evaluate_model(spec, found, Path(truths), layout, progress, quiet=True)
+
+
+@with_keywords(AuditKeywords, LabelOptions, ComputeOptions)
+def audit(
+    images: Paths,
+    labels: str | Path,
+    classes: Classes | None = None,
+    *,
+    verbose: bool = False,
+    **keywords: Unpack[AuditKeywords],
+) -> Audit:
+    """Find existing labels that the model doubts, and things without a label, as `tipsseg audit` does.
+
+        for record in tipsseg.review.audit("photos/", "annotations.json").records():
+            print(record["score"], record["image"], record["label"], record["seen"])
+
+    Args:
+        images: Files and folders.
+        labels: A folder, zip or file in any format that `correct_folder` reads.
+        classes: Classes by name, to add synonyms, or to name the ids of index masks. None: the classes of the labels.
+        verbose: Print notes, progress and errors on stderr.
+
+    Returns:
+        The findings, the most doubtful first; `records()` yields them as JSON values.
+
+    Raises:
+        TipssegError: The labels cannot be read, or the run cannot continue.
+    """
+    vocabulary = classes_of_labels(Path(labels), None if classes is None else as_vocabulary(classes)[0])
+    spec = RunSpec(
+        **vars(take_options(ComputeOptions, keywords)),
+        formats=(),
+        vocabulary=vocabulary,
+        options=take_options(LabelOptions, keywords),
+    )
+    spec.check()
+    with progress_for(verbose) as progress:
+        return audit_images(spec, found_images(as_paths(images), None, None), Path(labels), progress, quiet=True)
 
 
 @with_keywords(ScoreMasksKeywords, TruthOptions, ComputeOptions)

@@ -171,7 +171,7 @@ def completed(words: str) -> list[str]:
         ("tipsseg label --png-mode ", ["L", "P"]),
         ("tipsseg label --background n", ["none"]),
         ("tipsseg label photos -o ", []),  # the shell's own files
-        ("tipsseg photos -c a", []),
+        ("tipsseg photos -c x", []),
     ],
 )
 def test_a_shell_completes_options_and_their_values(words: str, found: list[str]) -> None:

@@ -264,6 +264,7 @@ def test_options_that_pages_name_exist(command: Command) -> None:
         ("fit",),
         ("tune",),
         ("rank",),
+        ("audit",),
         ("report",),
     ):
         shown = command(*words, "--help").out

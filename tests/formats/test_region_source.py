@@ -149,7 +149,7 @@ HOSTILE: dict[str, tuple[Callable[[], object], str]] = {
     "a pipe as JSON": (lambda: _pipe("b.png a.json"), "not a regular file|not JSON|regular"),
     "no array in the archive": (lambda: _zip("masks.npy", b"hello"), "not a NumPy archive, or damaged"),
     "an array without a suffix": (lambda: _zip("masks", b"hello"), "no array masks"),
-    "16 bits per channel": (lambda: _write("a.png", _RGB48), "RGB with 16 bits per channel"),
+    "16 bits per channel": (lambda: _write("a.png", _rgb48()), "RGB with 16 bits per channel"),
     "boxes upon boxes": (
         lambda: _dump("regions/a.json", [{"bbox": [0, 0, 40, 30]}] * 501),
         "cover the image more than 500 times",
@@ -192,20 +192,18 @@ def _zip(member: str, data: bytes) -> None:
         archive.writestr(member, data)
 
 
-#: A PNG of 40 x 30 pixels with 16 bits per channel, all 3, which Pillow reads as 0.
-_RGB48 = b"".join(
-    (
-        b"\x89PNG\r\n\x1a\n",
-        *(
-            len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
-            for kind, data in (
-                (b"IHDR", (40).to_bytes(4, "big") + (30).to_bytes(4, "big") + bytes([16, 2, 0, 0, 0])),
-                (b"IDAT", zlib.compress((b"\0" + b"\0\3" * 120) * 30)),
-                (b"IEND", b""),
-            )
-        ),
-    )
-)
+def _rgb48() -> bytes:
+    """A PNG of 40 x 30 pixels with 16 bits per channel, all 3, which Pillow reads as 0."""
+    chunks = {
+        b"IHDR": (40).to_bytes(4, "big") + (30).to_bytes(4, "big") + bytes([16, 2, 0, 0, 0]),
+        b"IDAT": zlib.compress((b"\0" + b"\0\3" * 120) * 30),
+        b"IEND": b"",
+    }
+    parts = [
+        len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+        for kind, data in chunks.items()
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 @pytest.mark.parametrize("case", HOSTILE)

@@ -117,6 +117,10 @@ class EvaluateKeywords(
     """Keywords of `evaluate`."""
 
 
+class AuditKeywords(LabelKeywords, ComputeKeywords, ModelKeywords, total=False):
+    """Keywords of `audit`."""
+
+
 class ScoreMasksKeywords(TruthKeywords, total=False):
     jobs: int | None
 

@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
@@ -19,7 +21,7 @@ from tipsseg.formats.reading.readers import Reader, detect_reader
 from tipsseg.formats.reading.records import Objects, PixelLabels, Size, SourceImage, image_errors
 from tipsseg.formats.reading.source import Source
 from tipsseg.regions.naming import NamedRegions
-from tipsseg.types import BACKGROUND, ImageRef, LabelClass, ignore_id
+from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
 
 #: The file that marks an output folder of tipsseg.
 _RUN_FILE = "run.json"
@@ -114,6 +116,20 @@ class LabelSource:
             return image.read(size)
 
 
+def paint_objects(
+    given: PixelLabels | Objects, size: Size, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]
+) -> tuple[LabelArray, NDArray[np.int32]]:
+    """Return the label ids [H, W] of labels, and their instances [H, W]: 1, 2, ... for objects, 0 for labels of pixels."""
+    instances = np.zeros(size, np.int32)
+    if isinstance(given, PixelLabels):
+        return cast(LabelArray, given.labels.astype(dtype)), instances
+    labels: LabelArray = np.zeros(size, dtype)
+    for number, shape in enumerate(given.shapes, start=1):
+        labels[shape.place][shape.mask] = shape.class_id
+        instances[shape.place][shape.mask] = number
+    return labels, instances
+
+
 def keep_labels(result: NamedRegions, given: PixelLabels | Objects, added: Sequence[int], classes: int) -> NamedRegions:
     """Return the labels that exist, and on pixels without one the new classes.
 
@@ -123,14 +139,8 @@ def keep_labels(result: NamedRegions, given: PixelLabels | Objects, added: Seque
         added: The ids of the classes to add.
         classes: The number of classes.
     """
-    instances = np.zeros(result.labels.shape, np.int32)
-    if isinstance(given, Objects):
-        kept = np.zeros(result.labels.shape, result.labels.dtype)
-        for number, shape in enumerate(given.shapes, start=1):
-            kept[shape.place][shape.mask] = shape.class_id
-            instances[shape.place][shape.mask] = number
-    else:
-        kept = given.labels.astype(result.labels.dtype)  # a copy
+    height, width = result.labels.shape
+    kept, instances = paint_objects(given, (height, width), np.dtype(result.labels.dtype))
     exists = kept != BACKGROUND
     new = np.isin(result.labels, [*added, ignore_id(classes)]) & ~exists
     last = int(instances.max())

@@ -7,7 +7,7 @@ from pathlib import Path
 from tipsseg.errors import UsageError
 from tipsseg.formats.reading.ids import fold
 from tipsseg.formats.reading.labels import class_names
-from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
+from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary, parse_background
 
 
 def join_classes(onto: Path, vocabulary: Vocabulary) -> tuple[Vocabulary, tuple[str, ...]]:
@@ -26,3 +26,25 @@ def join_classes(onto: Path, vocabulary: Vocabulary) -> tuple[Vocabulary, tuple[
     background = "auto" if vocabulary.auto else vocabulary.background or "none"
     joined = make_vocabulary([*specs, *own.values()], background, vocabulary.templates, vocabulary.source)
     return joined, tuple(entry.name for entry in vocabulary.classes)
+
+
+def classes_of_labels(labels: Path, vocabulary: Vocabulary | None, background: str | None = None) -> Vocabulary:
+    """Return the classes of existing labels, with the settings of `vocabulary`, and the classes that only it has.
+
+    Args:
+        labels: The labels.
+        vocabulary: Classes by name, with synonyms and other settings; None for the names alone.
+        background: The background as a user types it, for names alone; None for the general background.
+
+    Raises:
+        UsageError: The labels name no classes, and `vocabulary` is None; or it was fitted.
+        InputError, ImageError: The labels cannot be read.
+    """
+    if vocabulary is not None:
+        return join_classes(labels, vocabulary)[0]
+    names = class_names(labels)
+    if not names:
+        raise UsageError(
+            f"{labels} does not name its classes", "Name them in the order of their ids: argument `classes`."
+        )
+    return make_vocabulary(names, "auto" if background is None else parse_background(background))

@@ -1,0 +1,107 @@
+"""The `tipsseg audit` command: list existing labels that the model doubts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tipsseg.cli import options as opt
+from tipsseg.cli import values
+from tipsseg.cli.arguments import stdin
+from tipsseg.cli.parameters import command
+from tipsseg.cli.progress import open_progress
+from tipsseg.options import LabelOptions
+from tipsseg.options.fields import FILES, IMAGES, WHAT, option
+from tipsseg.options.run import ComputeOptions
+from tipsseg.util.printable import pluralize
+
+EPILOG = """\b
+Examples:
+  tipsseg audit photos/ --labels coco/annotations.json
+  tipsseg audit photos/ --labels masks/ --vocab classes.txt -n 50
+  tipsseg audit photos/ --labels labelme/ --jsonl | jq -r .image | uniq
+  tipsseg audit photos/ --labels coco.json --coco doubts.json
+
+\b
+Prints the regions that the model would label differently, the most doubtful
+first: another class, nothing, or a thing without a label. The classes are
+those of the labels; name them with --classes or --vocab if the labels are
+index masks without a list of classes, or to add synonyms. Labels are read in
+any format that tipsseg correct reads.
+Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
+"""
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auditing:
+    # fmt: off
+    labels: Path = option(MISSING, metavar="DIR|FILE", group=WHAT, help="The labels to audit: a folder, zip or file.")
+    limit: int | None = option(None, metavar="N", short="n", group=FILES, help="Print only the first N findings.")
+    jsonl: bool = option(False, group=FILES, help="Print one JSON object per finding.")
+    coco: Path | None = option(None, metavar="FILE", group=FILES, help="Also write the findings as a COCO file.")
+    null: bool = option(False, short="0", group=IMAGES, rare=True,
+        help="Separate the list on stdin with NUL instead of newlines.")
+    quiet: bool = option(False, short="q", help=opt.QUIET_HELP)
+    # fmt: on
+
+
+@command(app, EPILOG)
+def audit(
+    auditing: Auditing,
+    question: opt.Asked,
+    compute: ComputeOptions,
+    options: LabelOptions,
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="IMAGES", help="Images, folders, or - for a list on stdin.")
+    ] = None,
+) -> None:
+    """List labels that the model doubts, and things without a label."""
+    from tipsseg.runs.audit.run import audit_images, write_coco
+    from tipsseg.runs.common.image_list import found_images, note_inputs
+    from tipsseg.runs.label.onto import classes_of_labels
+    from tipsseg.store.spec import RunSpec
+    from tipsseg.util.files import json_bytes
+
+    values.refuse_split_lists(paths or (), question.classes, None)
+    named = question.classes or question.vocab
+    vocabulary = classes_of_labels(
+        auditing.labels, values.parse_question(question).vocabulary if named else None, question.background
+    )
+    spec = RunSpec(**vars(compute), formats=(), vocabulary=vocabulary, options=options)
+    spec.check()
+    with open_progress(auditing.quiet, results=False) as progress:
+        values.note_vocabulary(progress, question.classes, vocabulary)
+        sources = stdin.sources(tuple(paths or ()), auditing.null)
+        found = found_images(sources.get("paths", ()), sources.get("entries"), None)
+        note_inputs(progress, found)
+        result = audit_images(spec, found, auditing.labels, progress, quiet=auditing.quiet)
+        for record in islice(result.records(), auditing.limit):
+            progress.text(json_bytes(record).decode() + "\n" if auditing.jsonl else _line(record))
+        if auditing.coco is not None:
+            write_coco(result, spec, auditing.coco)
+            progress.path(auditing.coco)
+        left = f"; {pluralize(result.unlabelled, 'image')} without labels" if result.unlabelled else ""
+        failed = f"; {result.failed} failed" if result.failed else ""
+        progress.note(
+            f"{pluralize(len(result.findings), 'finding')} in {pluralize(result.audited, 'image')}{left}{failed}"
+        )
+    if result.failed:
+        raise typer.Exit(1)
+
+
+def _line(record: Mapping[str, object]) -> str:
+    x, y, w, h = record["bbox"]  # type: ignore[misc]  # four numbers
+    words = {
+        "class": f"labelled {record['label']}, looks like {record['seen']}",
+        "nothing": f"labelled {record['label']}, looks like background",
+        "unlabelled": f"no label, looks like {record['seen']}",
+    }
+    place = f"{w} x {h} pixels at x {x}, y {y}"  # type: ignore[has-type]
+    return f"{record['score']:.2f}  {record['image']}: {place}: {words[str(record['kind'])]}\n"

@@ -1,0 +1,1 @@
+"""`tipsseg audit`: find labels of other tools that the model doubts."""

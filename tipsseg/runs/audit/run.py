@@ -1,0 +1,190 @@
+"""`tipsseg audit`: hold existing labels against the model, and rank the regions by doubt."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tipsseg.errors import InputError, OutputError
+from tipsseg.evaluation.audit import Doubt, find_doubts
+from tipsseg.formats.coco import category_record, image_record
+from tipsseg.formats.reading.labels import LabelSource, paint_objects
+from tipsseg.regions.components import encode_regions
+from tipsseg.runs.common import inputs
+from tipsseg.runs.common.image_list import Images
+from tipsseg.runs.common.inputs import Found
+from tipsseg.runs.common.notes import note_begin
+from tipsseg.runs.common.progress import Progress
+from tipsseg.runs.engine.engine import LocalEngine
+from tipsseg.store.ownership import MOVE
+from tipsseg.store.plan import plan_run
+from tipsseg.store.results import Failed
+from tipsseg.store.run_record import run_context
+from tipsseg.store.spec import Counts, RunSpec
+from tipsseg.types import ImageRef, printable_path
+from tipsseg.util.files import atomic_write, json_bytes
+from tipsseg.util.printable import pluralize
+
+if TYPE_CHECKING:
+    from tipsseg.labelling.patch_labeller import Patches, Scored
+    from tipsseg.labelling.source import Loaded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Finding:
+    """A region whose label the model doubts.
+
+    Attributes:
+        ref: The image.
+        size: (height, width) of the image in pixels.
+        doubt: The region, the labels, and the score.
+    """
+
+    ref: ImageRef
+    size: tuple[int, int]
+    doubt: Doubt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Audit:
+    """The result of an audit.
+
+    Attributes:
+        findings: The regions that the model doubts, the highest score first.
+        names: The class names by label id, 1..N.
+        audited: The number of audited images.
+        unlabelled: The number of images without labels, which were left out.
+        failed: The number of images that failed.
+    """
+
+    findings: tuple[Finding, ...]
+    names: Mapping[int, str]
+    audited: int
+    unlabelled: int
+    failed: int
+
+    def __repr__(self) -> str:
+        return f"Audit({pluralize(len(self.findings), 'finding')} in {self.audited} images, {self.failed} failed)"
+
+    def records(self) -> Iterator[dict[str, object]]:
+        """Yield the findings as JSON values: image, path, kind, label, seen, score, bbox [x, y, w, h] and area in pixels."""
+        for finding in self.findings:
+            doubt = finding.doubt
+            y, x, h, w = doubt.region.box
+            yield {
+                "image": finding.ref.name,
+                "path": printable_path(finding.ref.path),
+                "kind": doubt.kind,
+                "label": self.names.get(doubt.label),
+                "seen": self.names.get(doubt.seen),
+                "score": round(doubt.score, 4),
+                "bbox": [x, y, w, h],
+                "area": doubt.region.area,
+            }
+
+
+def audit_images(spec: RunSpec, found: Found, labels: Path, progress: Progress, *, quiet: bool = False) -> Audit:
+    """Compare the labels of images with what the model sees.
+
+    Images without labels are left out; an image that fails is reported and left out.
+
+    Args:
+        spec: The run; its classes include those of the labels. It writes no formats.
+        found: The images.
+        labels: The labels, in any format that `tipsseg correct` reads.
+        progress: Prints notes and errors.
+        quiet: Hide the progress of a model download.
+
+    Raises:
+        TipssegError: The run cannot continue, or no image has labels.
+    """
+    from tipsseg.runs.engine.pipeline import FunctionTask, run_tasks
+
+    inputs.check_listed(found)
+    source = LabelSource(labels, spec.vocabulary.classes)
+    source.names.expect(found.refs)
+    info = plan_run(spec)
+    engine = LocalEngine(info, note=progress.note, quiet=quiet)
+    started = engine.start(run_context(info), found.refs)
+    task, classes = engine.task, spec.vocabulary.classes
+    view = task.labeller.view
+
+    def finish(loaded: Loaded[Patches], scored: Scored) -> tuple[ImageRef, tuple[int, int], list[Doubt] | None]:
+        size = loaded.picture.prepared.size
+        given = source.read(loaded.ref, size)
+        if given is None:
+            return loaded.ref, size, None
+        with task.alone(loaded):
+            result = task.label(loaded, scored)
+            painted, instances = paint_objects(given, size, np.dtype(result.labels.dtype))
+            patch = view.patch_size * min(size) / view.base
+            doubts = find_doubts(
+                result.labels, result.confidence, painted, instances, classes=len(classes), patch=patch
+            )
+        return loaded.ref, size, [doubt for doubt in doubts if doubt.score > 0]
+
+    note_begin(started, Images(found.refs, found.root), Counts(), progress)
+    findings: list[Finding] = []
+    audited = unlabelled = failed = 0
+    first = None
+    audit_task = FunctionTask(task.source, task.score, finish)
+    with closing(run_tasks(found.refs, audit_task, spec.jobs)) as results:
+        for result in results:
+            progress.advance()
+            if isinstance(result, Failed):
+                failed, first = failed + 1, first or result.error
+                progress.error(result.error)
+                continue
+            ref, size, doubts = result
+            audited, unlabelled = audited + (doubts is not None), unlabelled + (doubts is None)
+            findings += [Finding(ref=ref, size=size, doubt=doubt) for doubt in doubts or ()]
+    progress.end()
+    if not audited and first is not None:
+        raise InputError(f"no image was audited; the first failure: {first.message}", first.hint)
+    if not audited:
+        raise InputError(f"{labels}: no labels of these images", "Images and labels are matched by their names.")
+    findings.sort(key=lambda finding: -finding.doubt.score)  # stable
+    return Audit(
+        findings=tuple(findings),
+        names={entry.id: entry.name for entry in classes},
+        audited=audited,
+        unlabelled=unlabelled,
+        failed=failed,
+    )
+
+
+def write_coco(audit: Audit, spec: RunSpec, path: Path) -> None:
+    """Write the findings as a COCO file, which CVAT and FiftyOne open. Raises OutputError if the file exists.
+
+    The category of an annotation is the class that the model sees, or the label if it sees none; `attributes` has both.
+    """
+    if os.path.lexists(path):
+        raise OutputError(path, "the file exists", MOVE)
+    numbers: dict[str, int] = {}
+    images, annotations = [], []
+    for number, (finding, record) in enumerate(zip(audit.findings, audit.records(), strict=True), start=1):
+        if finding.ref.name not in numbers:
+            numbers[finding.ref.name] = len(numbers) + 1
+            images.append({"id": numbers[finding.ref.name], **image_record(finding.ref, finding.size)})
+        annotations.append(
+            {
+                "id": number,
+                "image_id": numbers[finding.ref.name],
+                "category_id": finding.doubt.seen or finding.doubt.label,
+                "segmentation": encode_regions([finding.doubt.region], finding.size)[0],
+                "area": finding.doubt.region.area,
+                "bbox": record["bbox"],
+                "iscrowd": 0,
+                "score": record["score"],
+                "attributes": {key: record[key] for key in ("kind", "label", "seen")},
+            }
+        )
+    categories: Sequence[object] = [category_record(entry) for entry in spec.vocabulary.classes]
+    value = {"images": images, "categories": categories, "annotations": annotations}
+    atomic_write(path, json_bytes(value) + b"\n")
