@@ -216,6 +216,25 @@ def test_renamed_and_removed_objects_stay_objects(command: Command) -> None:
     )
 
 
+def test_an_object_that_grew_stays_one_object(command: Command) -> None:
+    """A person widens one of two objects of a class in the mask, and draws a third that touches none."""
+    rows = np.zeros((90, 130), np.uint8)
+    rows[10:40, 10:60], rows[40:80, 10:60] = 1, 2
+    Image.fromarray(rows).save("regions/a.png")
+    label = (*LABEL[:-1], "tree", "--regions", "regions", "--regions-only", "-f", "png,coco", "-q")
+    assert command(*label).code == 0
+    before = {(each["area"], *each["bbox"]) for each in objects()["a.jpg"]}
+    assert before == {(1500, 10, 10, 50, 30), (2000, 10, 40, 50, 40)}
+    edited = mask("a").copy()
+    edited[40:80, 60:64] = edited[0:5, 100:120] = 1
+    Image.fromarray(edited).save("labels/masks/a.png")
+    for _ in range(2):  # the second conversion reads the instances that the first wrote
+        assert command("convert", "labels", "-f", "coco,instances", "-q").code == 0
+        after = {(each["area"], *each["bbox"]) for each in objects()["a.jpg"]}
+        assert after == {(1500, 10, 10, 50, 30), (2160, 10, 40, 54, 40), (100, 100, 0, 20, 5)}
+        assert command("check", "labels").code == 0
+
+
 def test_without_the_instance_mask_objects_are_unknown(command: Command) -> None:
     assert command(*LABEL, "--regions", "regions", "-f", "png", "-q").code == 0
     Path("labels/instances/a.png").unlink()

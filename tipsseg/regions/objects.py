@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -76,3 +77,32 @@ def numbered_objects(
     See `object_regions` for `instances`.
     """
     return components(labels, number_of_classes, instances=instances)
+
+
+def follow_correction(instances: NDArray[np.int32], labels: LabelArray, number_of_classes: int) -> NDArray[np.int32]:
+    """Return the instances [H, W] of labels that a person corrected, from the instances of the run.
+
+    An instance keeps its pixels of the class that most of them have now. Other pixels with a class, such as those that an object
+    gained, join the instance of their class that they touch most; what touches none is an instance of its own.
+    """
+    width = number_of_classes + 1
+    owned = (instances > 0) & (labels > 0) & (labels <= number_of_classes)
+    counts = np.bincount(
+        instances[owned].astype(np.int64) * width + labels[owned], minlength=(int(instances.max()) + 1) * width
+    )
+    classes = counts.reshape(-1, width).argmax(axis=1)  # by instance
+    kept = np.where(owned & (labels == classes[instances]), instances, 0).astype(np.int32)
+    free = labels.copy()
+    free[kept > 0] = 0
+    result = kept.copy()
+    for number, region in enumerate(components(free, number_of_classes), start=int(instances.max()) + 1):
+        y, x, h, w = region.box
+        top, left = max(y - 1, 0), max(x - 1, 0)
+        around = slice(top, y + h + 1), slice(left, x + w + 1)
+        mask = np.zeros(labels[around].shape, np.uint8)
+        mask[y - top : y - top + h, x - left : x - left + w] = region.mask
+        touching = cv2.dilate(mask, np.ones((3, 3), np.uint8)).astype(np.bool_) & (labels[around] == region.class_id)
+        neighbours = np.bincount(kept[around][touching])
+        neighbours[0] = 0
+        result[around][mask > 0] = int(neighbours.argmax()) if neighbours.any() else number
+    return result

@@ -20,7 +20,7 @@ from tipsseg.formats.png import label_faults
 from tipsseg.formats.problem import UNREADABLE, describe_unreadable, size_text
 from tipsseg.options import FileOptions
 from tipsseg.regions.components import Region, count_labels
-from tipsseg.regions.objects import LabelledObject, object_regions
+from tipsseg.regions.objects import LabelledObject, follow_correction, object_regions
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, ObjectScore
 from tipsseg.store.ownership import digest_of
 from tipsseg.store.spec import check_hint
@@ -165,10 +165,18 @@ class RunImage:
             raise ImageError(mask.path, f"changed by hand: unknown ids: {unknown[0]}{more}", _BACK)
         return labels
 
-    def instances(self) -> NDArray[np.int32] | None:
-        """Return the instances [H, W] of a run with regions or labels, 0 for none; None without both.
+    def instances(self, labels: LabelArray, *, corrected: bool) -> NDArray[np.int32] | None:
+        """Return the instances of a run with regions or labels.
 
-        Raises ImageError if the instance mask is missing or damaged.
+        Args:
+            labels: [H, W], the labels of the image.
+            corrected: True if a person corrected them.
+
+        Returns:
+            [H, W] int32, 0 for none; None for a run without regions and labels.
+
+        Raises:
+            ImageError: The instance mask is missing or damaged.
         """
         if self.entry.given is None:
             return None
@@ -176,7 +184,8 @@ class RunImage:
         if path is None or not path.exists():
             output = self.context.output
             raise ImageError(output, f"the instance mask of {self.entry.image} is missing", check_hint(output))
-        return read_instances(path, self.stored.size)
+        instances = read_instances(path, self.stored.size)
+        return follow_correction(instances, labels, len(self.context.classes)) if corrected else instances
 
     # ---- labels and confidence of the run ----
 

@@ -113,7 +113,7 @@ def _stale(
         labels = masks[mask]
         yield from (Problem(path, what) for path, other in masks.items() if (other != labels).any())
         certain = {each.id: CERTAIN for each in context.classes}
-        scores = ObjectScores(entry.objects or (), certain, context.files, image.instances())
+        scores = ObjectScores(entry.objects or (), certain, context.files, image.instances(labels, corrected=True))
         objects = scores.objects(labels, len(context.classes))
         taken = ImageLabels(ref=image.ref(None), labels=labels, objects=objects, instances=scores.instances)
         for name, path in known_files(image.run.info, entry).items() if image.stored.sure else ():

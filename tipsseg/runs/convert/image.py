@@ -204,7 +204,8 @@ class Conversion:
             labels = image.read_mask(mask)
             summary = corrected_summary(labels, classes, entry.summary)
             means = dict.fromkeys((label_class.id for label_class in classes), CERTAIN)
-        scores = ObjectScores(entry.objects or (), means, self.context.files, image.instances())
+        instances = image.instances(labels, corrected=mask is not None)
+        scores = ObjectScores(entry.objects or (), means, self.context.files, instances)
         return _Stored(labels, confidence, top, summary, scores, mask is not None)
 
 

@@ -51,14 +51,17 @@ def _read_image(run: Run, image: str, digest: str, objects: list[object], names:
     if image not in run:
         raise ValueError(f"the run has no image {short(image)}; write the page of this folder again")
     stored = run.image(run.entry(image))
-    mask = stored.correction() or stored.mask()
+    edited = stored.correction()
+    mask = edited or stored.mask()
     labels = stored.read_mask(mask).copy()
     taken = stored.entry.taken
     if taken is not None and (taken.mask, taken.before) == (mask.digest, digest):
         return PixelLabels(labels, ignores=True)  # these corrections were imported before
     if mask.digest != digest:
         raise ValueError(f"the labels of {short(image)} changed since the page was written: write the page again")
-    regions = numbered_objects(labels, len(run.classes), stored.instances())
+    corrected = edited is not None or stored.entry.corrected is not None
+    instances = stored.instances(labels, corrected=corrected)
+    regions = numbered_objects(labels, len(run.classes), instances)
     for record in objects:
         number = take(record, "object", int)
         if not 1 <= number <= len(regions):

@@ -139,7 +139,7 @@ class Planner:
             digest = new.digest(exact=self.options.exact)
             taken = entry.taken
             done = taken is not None and (taken.content, taken.mask) == (digest, current.digest)
-            objects = None if done else self._compare_objects(image, old, new)
+            objects = None if done else self._compare_objects(image, old, new, edited=edited is not None)
             if self.options.strict and isinstance(new, Objects):
                 _refuse_vague(source_image.name, new, objects)
         return ImageCorrection(
@@ -183,10 +183,14 @@ class Planner:
         mask = CorrectedMask(correction.entry.image, correction.targets[0][1], changed, emptied)
         return Outcome(self._write(correction, labels, mask), redrawn)
 
-    def _compare_objects(self, image: RunImage, old: LabelArray, new: PixelLabels | Objects) -> Comparison | None:
+    def _compare_objects(
+        self, image: RunImage, old: LabelArray, new: PixelLabels | Objects, *, edited: bool
+    ) -> Comparison | None:
         if isinstance(new, Objects):
             options = self.context.files
-            regions = object_regions(old, len(self.context.classes), options, image.instances())
+            corrected = edited or image.entry.corrected is not None
+            instances = image.instances(old, corrected=corrected)
+            regions = object_regions(old, len(self.context.classes), options, instances)
             objects = [LabelledObject(region, CERTAIN, options.simplify) for region in regions]
             before = written_shapes(objects, new.written_as, old.shape)
             return Comparison(old, before, new.shapes, exact=self.options.exact)

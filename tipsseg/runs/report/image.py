@@ -106,7 +106,8 @@ class ImageMaker:
         """
         try:
             digest = (correction or image.mask()).digest
-            regions = numbered_objects(labels, len(self.classes), image.instances())
+            corrected = image.persons_mask(correction) is not None
+            regions = numbered_objects(labels, len(self.classes), image.instances(labels, corrected=corrected))
         except ImageError:
             return None, None
         numbers = np.zeros(labels.shape, np.int32)
