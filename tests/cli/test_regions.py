@@ -235,6 +235,28 @@ def test_an_object_that_grew_stays_one_object(command: Command) -> None:
         assert command("check", "labels").code == 0
 
 
+def test_corrections_of_other_objects_are_refused(command: Command) -> None:
+    """The page numbered other objects, although the mask is the same."""
+    label = (*LABEL[:-1], "tree", "--regions", "regions", "--regions-only", "-f", "png", "-q")
+    assert command(*label).code == 0
+    assert command("report", "labels", "-q").code == 0
+    (data,) = Path("labels/report/data").glob("*0.js")
+    text = data.read_text()
+    records = json.loads(text[text.index("[") : text.rindex("]") + 1])
+    shown = next(each["labels"] for each in records if each["image"] == "a.jpg")
+    correction = {"image": "a.jpg", "labels": shown, "objects": [{"object": 1, "class": None}]}
+    Path("corrections.json").write_text(json.dumps({"tool": "tipsseg", "corrections": [correction]}))
+    before = mask("a")
+    ids = quarters(*SIZES["a"])
+    Image.fromarray((ids > 0).astype(np.uint8)).save("regions/a.png")
+    assert command(*label).code == 0
+    assert (mask("a") == before).all()
+    ran = command("correct", "labels", "--from", "corrections.json")
+    assert ran.code == 1
+    assert "changed since the page was written" in ran.err
+    assert (mask("a") == before).all()
+
+
 def test_without_the_instance_mask_objects_are_unknown(command: Command) -> None:
     assert command(*LABEL, "--regions", "regions", "-f", "png", "-q").code == 0
     Path("labels/instances/a.png").unlink()
@@ -303,6 +325,8 @@ def test_the_library_labels_regions(command: Command) -> None:
         assert (labeller.label(f"imgs/{name}.jpg", regions=masks).labels == result.labels).all()
     with pytest.raises(tipsseg.TipssegError, match="regions are"):
         labeller.label("imgs/a.jpg", regions=np.zeros((3, 3), int))
+    with pytest.raises(tipsseg.UsageError, match="`regions` must be a path, not ndarray"):
+        tipsseg.label_folder("imgs", ["tree"], model="tiny", regions=np.zeros((3, 3), int))  # type: ignore[arg-type]
 
 
 def test_shards_are_merged(command: Command) -> None:

@@ -123,7 +123,7 @@ class RegionOptions:
 
     def __post_init__(self) -> None:
         if self.regions is not None:
-            _set(self, "regions", Path(self.regions))
+            _set(self, "regions", _path("regions", self.regions))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ class OntoOptions:
 
     def __post_init__(self) -> None:
         if self.onto is not None:
-            _set(self, "onto", Path(self.onto))
+            _set(self, "onto", _path("onto", self.onto))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,6 +297,13 @@ class CorrectOptions:
 
 
 DEFAULT_CORRECT_OPTIONS = CorrectOptions()
+
+
+def _path(name: str, value: object) -> Path:
+    """Return a path. Raises UsageError for a value of another type."""
+    if not isinstance(value, str | os.PathLike):
+        raise UsageError(f"argument `{name}` must be a path, not {type(value).__name__}", "Pass a folder or a file.")
+    return Path(value)
 
 
 def _set(options: object, name: str, value: object) -> None:

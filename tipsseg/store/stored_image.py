@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -186,6 +187,13 @@ class RunImage:
             raise ImageError(output, f"the instance mask of {self.entry.image} is missing", check_hint(output))
         instances = read_instances(path, self.stored.size)
         return follow_correction(instances, labels, len(self.context.classes)) if corrected else instances
+
+    def objects_digest(self, mask_digest: str) -> str:
+        """Return a sha256 that changes with the objects of an image whose mask has the sha256 `mask_digest`."""
+        path = None if self.entry.given is None else self.file("instances")
+        if path is None:
+            return mask_digest
+        return hashlib.sha256(f"{mask_digest} {digest_of(path)}".encode()).hexdigest()
 
     # ---- labels and confidence of the run ----
 

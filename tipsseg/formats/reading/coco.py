@@ -29,6 +29,17 @@ _WRITTEN_AS = {False: "coco", True: "coco-polygon"}
 
 def is_coco(value: object) -> bool:
     """Return True if a JSON value looks like a COCO instances file."""
+    return _has_annotations(value) and not is_panoptic(value)
+
+
+def is_panoptic(value: object) -> bool:
+    """Return True if a JSON value looks like a COCO panoptic file, which describes pictures."""
+    if not (isinstance(value, dict) and _has_annotations(value)):
+        return False
+    return any(isinstance(each, dict) and "segments_info" in each for each in value["annotations"][:1])
+
+
+def _has_annotations(value: object) -> bool:
     return (
         isinstance(value, dict) and isinstance(value.get("annotations"), list) and isinstance(value.get("images"), list)
     )

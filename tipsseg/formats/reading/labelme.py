@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import PurePosixPath
 
 import numpy as np
 
+from tipsseg.errors import ImageError
 from tipsseg.formats.reading.ids import ClassNames
 from tipsseg.formats.reading.records import (
     Objects,
@@ -35,9 +37,10 @@ def is_labelme(value: object) -> bool:
 def read_labelme(source: Source, names: ClassNames) -> Iterator[SourceImage]:
     for name in source.find_suffix(".json"):
         if names.collects:
-            value = source.json(name)
-            shapes = value["shapes"] if is_labelme(value) else ()
-            names.declare(shape.get("label") for shape in shapes if isinstance(shape, dict))
+            with suppress(ImageError):  # an error of its image
+                value = source.json(name)
+                shapes = value["shapes"] if is_labelme(value) else ()
+                names.declare(shape.get("label") for shape in shapes if isinstance(shape, dict))
         read, other_name = partial(_read_objects, source, name, names), partial(_image_path, source, name)
         yield SourceImage(name[: -len(".json")], source.display_path(name), read, other_name=other_name)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -12,8 +13,9 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.errors import ImageError
+from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import FORMATS
+from tipsseg.formats.instances import read_instances
 from tipsseg.formats.reading.ids import ClassNames
 from tipsseg.formats.reading.masks import read_named_masks
 from tipsseg.formats.reading.names import SourceNames
@@ -21,6 +23,7 @@ from tipsseg.formats.reading.readers import Reader, detect_reader
 from tipsseg.formats.reading.records import Objects, PixelLabels, Size, SourceImage, image_errors
 from tipsseg.formats.reading.source import Source
 from tipsseg.regions.naming import NamedRegions
+from tipsseg.regions.objects import follow_correction
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
 
 #: The file that marks an output folder of tipsseg.
@@ -72,9 +75,28 @@ def _reader(source: Source) -> Reader:
     folder = f"{FORMATS['png'].folder}/"
     masks = [name for name in source.find_suffix(".png") if name.startswith(folder)]
     if not (source.has(_RUN_FILE) and masks):
-        return detect_reader(source)
+        try:
+            return detect_reader(source)
+        except InputError as error:
+            raise InputError(error.message, "Pass labels in one format that tipsseg correct reads.") from error
     pairs = [(str(PurePosixPath(name[len(folder) :]).with_suffix("")), name) for name in masks]
-    return Reader("png", partial(read_named_masks, pairs))
+    return Reader("png", partial(_read_output_folder, pairs))
+
+
+def _read_output_folder(pairs: Sequence[tuple[str, str]], source: Source, names: ClassNames) -> Iterator[SourceImage]:
+    """Yield the images of an output folder, with their objects if it has instance masks."""
+    for image in read_named_masks(pairs, source, names):
+        mask = f"{FORMATS['instances'].folder}/{image.name}.png"
+        yield replace(image, read=partial(_read_with_instances, image, source, mask)) if source.has(mask) else image
+
+
+def _read_with_instances(image: SourceImage, source: Source, mask: str, size: Size) -> PixelLabels | Objects:
+    labels = image.read(size)
+    if not isinstance(labels, PixelLabels):
+        return labels
+    with source.file(mask) as path:
+        instances = read_instances(path, size)
+    return replace(labels, instances=follow_correction(instances, labels.labels, int(labels.labels.max())))
 
 
 class LabelSource:
@@ -122,7 +144,8 @@ def paint_objects(
     """Return the label ids [H, W] of labels, and their instances [H, W]: 1, 2, ... for objects, 0 for labels of pixels."""
     instances = np.zeros(size, np.int32)
     if isinstance(given, PixelLabels):
-        return cast(LabelArray, given.labels.astype(dtype)), instances
+        own = instances if given.instances is None else given.instances
+        return cast(LabelArray, given.labels.astype(dtype)), own.copy()
     labels: LabelArray = np.zeros(size, dtype)
     for number, shape in enumerate(given.shapes, start=1):
         labels[shape.place][shape.mask] = shape.class_id

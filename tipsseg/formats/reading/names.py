@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
+from itertools import takewhile
 from pathlib import PurePosixPath
 
 from tipsseg.errors import ImageError, InputError
-from tipsseg.formats.reading.records import image_errors
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.printable import join_first, quote
 
@@ -18,6 +18,12 @@ from tipsseg.util.printable import join_first, quote
 _IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm"}
 )  # fmt: skip
+
+#: Folders in data sets of any content.
+_ANY_DATA_SET = frozenset(
+    {"annotations", "data", "default", "images", "instances", "labels", "masks", "panoptic", "segmentationclass"}
+    | {"test", "train", "val", "valid", "validation"}
+)
 
 #: File names as tools rename them: Label Studio on upload, Roboflow on export.
 _RENAMED = (
@@ -61,8 +67,7 @@ class ImageNames:
         Raises:
             InputError: If several images match.
         """
-        parts = tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", ".", ".."))
-        for spelling in _spellings(parts):
+        for spelling in _spellings(_parts(name)):
             if images := self._find_matching(spelling):
                 if len(images) > 1:
                     raise InputError(
@@ -94,12 +99,31 @@ class ImageNames:
 
 
 class SourceNames:
-    """Finds the name in a source for an image of a run. A name belongs to one image. Thread-safe."""
+    """Finds the name in a source for an image of a run. A name belongs to one image. Thread-safe.
+
+    The last part of a name must be that of the image; suffixes may differ. The last folder must be that of the image too. A name
+    needs no folder if it has none, without folders that all names share, and those that tools use for any data set, such as "masks"
+    or "train". The name with the most folders in common is taken.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
-        #: The names as the source has them, by their posix path.
-        self._names = {name.replace("\\", "/"): name for name in names if PurePosixPath(name.replace("\\", "/")).name}
-        self._index = ImageNames(self._names)
+        parts = {name: _parts(name) for name in names}
+        parts = {name: own for name, own in parts.items() if own}
+        folders = [own[:-1] for own in parts.values()]
+        first = min(folders, default=())
+        shared = len(first) if len(folders) > 1 else 0
+        for own in folders:
+            shared = next(
+                (place for place in range(shared) if own[place : place + 1] != first[place : place + 1]), shared
+            )
+        #: By the last part, with and without suffix: the folders, the whole last part, and the name.
+        self._by_last: dict[str, list[tuple[tuple[str, ...], str, str]]] = defaultdict(list)
+        for name, own in parts.items():
+            kept = own[shared:-1]
+            while kept and kept[0].lower() in _ANY_DATA_SET:
+                kept = kept[1:]
+            for last in {spelling[-1] for spelling in _spellings(own)}:
+                self._by_last[last].append((kept, own[-1], name))
         self._owners: dict[str, str] = {}
         self._shared: dict[str, tuple[str, ...]] = {}
 
@@ -113,7 +137,7 @@ class SourceNames:
         self._shared = {name: tuple(images) for name, images in owners.items() if len(images) > 1}
 
     def find(self, ref: ImageRef) -> str | None:
-        """Return the name for an image: by its path, which has more folders, or else by its name; None if there is none.
+        """Return the name for an image; None if there is none.
 
         Raises:
             ImageError: Several names match, or the name matches several images.
@@ -126,11 +150,26 @@ class SourceNames:
         if others:
             reason = f"{quote(name)} could belong to {join_first(list(others), 3)}"
             raise ImageError(ref.path, reason, "Put the files into folders that are named like those of the images.")
-        return self._names[name]
+        return name
 
     def _match(self, ref: ImageRef) -> str | None:
-        with image_errors(ref.path):
-            return self._index.find(printable_path(ref.path.absolute())) or self._index.find(ref.name)
+        path = _parts(printable_path(ref.path.absolute()))
+        found: dict[str, tuple[int, bool]] = {}  # folders in common, and whether the suffix is the same, by name
+        for last in (path[-1], PurePosixPath(path[-1]).stem):
+            for folders, whole, name in self._by_last.get(last, ()):
+                pairs = zip(reversed(folders), reversed(path[:-1]), strict=False)
+                common = len([*takewhile(lambda pair: pair[0] == pair[1], pairs)])
+                if common or not folders:
+                    found[name] = common, whole == path[-1]
+        best = [name for name, own in found.items() if own == max(found.values())]
+        if len(best) > 1:
+            reason = f"its name is ambiguous: {join_first(sorted(best), 4)}"
+            raise ImageError(ref.path, reason, "Name the files with their folders or suffixes.")
+        return best[0] if best else None
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", ".", ".."))
 
 
 def _spellings(parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

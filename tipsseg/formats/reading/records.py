@@ -38,14 +38,17 @@ class PixelLabels:
     Attributes:
         labels: [H, W], the label ids.
         ignores: True if the format can mark ignored pixels. If False, ignored pixels may be stored as background.
+        instances: [H, W] int32, the objects, 0 for none; None if the format does not tell objects of one class apart.
     """
 
     labels: LabelArray
     ignores: bool
+    instances: NDArray[np.int32] | None = None
 
     def digest(self, *, exact: bool) -> str:
         """Return the sha256 of the labels in hex. It depends on `exact`, which decides the pixels that are corrected."""
-        return _digest((repr((self.labels.shape, str(self.labels.dtype))), self.labels), exact=exact)
+        parts = (repr((self.labels.shape, str(self.labels.dtype))), self.labels)
+        return _digest(parts if self.instances is None else (*parts, self.instances), exact=exact)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -30,7 +30,7 @@ from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.npz import archive_errors
 from tipsseg.formats.png import read_ids, read_picture
-from tipsseg.formats.reading.coco import group_by_image, is_coco, read_shape
+from tipsseg.formats.reading.coco import group_by_image, is_coco, is_panoptic, read_shape
 from tipsseg.formats.reading.names import SourceNames
 from tipsseg.formats.reading.records import Size, check_object_count, check_size, image_errors
 from tipsseg.formats.reading.source import Source
@@ -152,10 +152,9 @@ def _kind_of(source: Source, names: Sequence[str]) -> Literal["listing", "panopt
             if len(source.names) == 1:
                 raise
             continue
-        if is_coco(value):
-            panoptic = any(isinstance(each, dict) and "segments_info" in each for each in value["annotations"][:1])
-            return "panoptic" if panoptic else "listing"
-        return "listing" if _is_results(value) else "images"
+        if is_panoptic(value):
+            return "panoptic"
+        return "listing" if is_coco(value) or _is_results(value) else "images"
     return "images"
 
 

@@ -1,7 +1,7 @@
 """Read corrections.json, in which the page of `tipsseg report` saves new classes of objects.
 
-The page numbers the objects of an image as `objects.numbered_objects` does in the mask that it shows. The file has the sha256 of
-that mask, so that corrections of another mask are refused.
+The page numbers the objects of an image as `objects.numbered_objects` does in the mask that it shows. The file has
+`RunImage.objects_digest`, so that corrections of other objects are refused.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def _read_image(run: Run, image: str, digest: str, objects: list[object], names:
     mask = edited or stored.mask()
     labels = stored.read_mask(mask).copy()
     taken = stored.entry.taken
-    if taken is not None and (taken.mask, taken.before) == (mask.digest, digest):
+    if taken is not None and (taken.mask, stored.objects_digest(taken.before)) == (mask.digest, digest):
         return PixelLabels(labels, ignores=True)  # these corrections were imported before
-    if mask.digest != digest:
+    if stored.objects_digest(mask.digest) != digest:
         raise ValueError(f"the labels of {short(image)} changed since the page was written: write the page again")
     corrected = edited is not None or stored.entry.corrected is not None
     instances = stored.instances(labels, corrected=corrected)

@@ -21,8 +21,11 @@ def join_classes(onto: Path, vocabulary: Vocabulary) -> tuple[Vocabulary, tuple[
     """
     if vocabulary.fit:
         raise UsageError("argument `onto` needs phrases, but this vocabulary was fitted", "Pass class names.")
+    names = class_names(onto)
+    if not names:
+        raise _unnamed(onto)
     own = {fold(spec.name): spec for spec in vocabulary.specs}
-    specs = [own.pop(fold(name), ClassSpec(name)) for name in class_names(onto)]
+    specs = [own.pop(fold(name), ClassSpec(name)) for name in names]
     background = "auto" if vocabulary.auto else vocabulary.background or "none"
     joined = make_vocabulary([*specs, *own.values()], background, vocabulary.templates, vocabulary.source)
     return joined, tuple(entry.name for entry in vocabulary.classes)
@@ -40,11 +43,16 @@ def classes_of_labels(labels: Path, vocabulary: Vocabulary | None, background: s
         UsageError: The labels name no classes, and `vocabulary` is None; or it was fitted.
         InputError, ImageError: The labels cannot be read.
     """
-    if vocabulary is not None:
-        return join_classes(labels, vocabulary)[0]
     names = class_names(labels)
+    if vocabulary is not None:
+        return join_classes(labels, vocabulary)[0] if names else vocabulary
     if not names:
-        raise UsageError(
-            f"{labels} does not name its classes", "Name them in the order of their ids: argument `classes`."
-        )
+        raise _unnamed(labels)
     return make_vocabulary(names, "auto" if background is None else parse_background(background))
+
+
+def _unnamed(labels: Path) -> UsageError:
+    return UsageError(
+        f"{labels} does not name its classes",
+        'Write a classes.json into it: {"classes": [{"id": 1, "name": "tree"}, {"id": 2, "name": "car"}]}',
+    )

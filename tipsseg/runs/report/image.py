@@ -100,12 +100,12 @@ class ImageMaker:
     def _objects(
         self, image: RunImage, correction: Mask | None, labels: LabelArray
     ) -> tuple[str | None, NDArray[np.int32] | None]:
-        """Return the sha256 of the mask that the page shows, and the number of the object at each pixel [H, W], 0 for none.
+        """Return the digest of the objects that the page shows, and the number of the object at each pixel [H, W], 0 for none.
 
         Both are None if the image cannot be corrected in the page: it has no mask, or its instance mask is missing.
         """
         try:
-            digest = (correction or image.mask()).digest
+            digest = image.objects_digest((correction or image.mask()).digest)
             corrected = image.persons_mask(correction) is not None
             regions = numbered_objects(labels, len(self.classes), image.instances(labels, corrected=corrected))
         except ImageError:
