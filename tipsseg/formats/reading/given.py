@@ -1,4 +1,4 @@
-"""What a run is given beside its images: regions to name, and labels to keep."""
+"""Read regions to name and labels to keep, which a run is given beside its images."""
 
 from __future__ import annotations
 

@@ -87,16 +87,22 @@ def _read_output_folder(pairs: Sequence[tuple[str, str]], source: Source, names:
     """Yield the images of an output folder, with their objects if it has instance masks."""
     for image in read_named_masks(pairs, source, names):
         mask = f"{FORMATS['instances'].folder}/{image.name}.png"
-        yield replace(image, read=partial(_read_with_instances, image, source, mask)) if source.has(mask) else image
+        yield (
+            replace(image, read=partial(_read_with_instances, image, source, mask, names.count))
+            if source.has(mask)
+            else image
+        )
 
 
-def _read_with_instances(image: SourceImage, source: Source, mask: str, size: Size) -> PixelLabels | Objects:
+def _read_with_instances(
+    image: SourceImage, source: Source, mask: str, classes: int, size: Size
+) -> PixelLabels | Objects:
     labels = image.read(size)
     if not isinstance(labels, PixelLabels):
         return labels
     with source.file(mask) as path:
         instances = read_instances(path, size)
-    return replace(labels, instances=follow_correction(instances, labels.labels, int(labels.labels.max())))
+    return replace(labels, instances=follow_correction(instances, labels.labels, classes))
 
 
 class LabelSource:
