@@ -376,6 +376,42 @@ def test_a_person_corrects_objects_by_clicks(browser: Browser, tmp_path: Path) -
     assert browser.value("page.records.map((each) => each.state)") == ["edited", "edited"]
 
 
+def test_other_labels_are_one_switch_away(browser: Browser, tmp_path: Path) -> None:
+    """Beside the run's labels: those of another tool, and what an audit doubts of them."""
+    own, other = np.zeros((60, 90), np.uint8), np.zeros((60, 90), np.uint8)
+    own[10:40, 10:40] = 1
+    other[10:40, 10:40] = 2
+    labels = {"a.png": own, "b.png": own}
+    save_inputs(tmp_path / "imgs", labels)
+    make_run(tmp_path / "out", tmp_path / "imgs", labels, ("panda", HOSTILE_CLASS), ("png",))
+    (tmp_path / "others").mkdir()
+    Image.fromarray(other).save(tmp_path / "others/b.png")
+    finding = {"kind": "class", "label": HOSTILE_CLASS, "seen": "panda", "score": 0.9, "bbox": [10, 10, 30, 30]}
+    doubts = tmp_path / "doubts.jsonl"
+    doubts.write_text("".join(json.dumps({"image": "b.png", **finding, "score": score}) + "\n" for score in (0.5, 0.9)))
+    make_report(tmp_path / "out", None, None, 1, Silence(), labels=tmp_path / "others", doubts=doubts)
+    browser.go(tmp_path / "out/report/index.html", "page.complete")
+    browser.value("byId('order').value = 'doubt'; refresh()")
+    assert browser.value("page.shown[0].image") == "b.png"
+    browser.value("viewer.open(0)")
+    browser.wait("viewer.ids")
+    assert browser.value("viewer.ids[20 * 90 + 20]") == 1
+    browser.press("x")
+    assert browser.value("viewer.ids[20 * 90 + 20]") == 2
+    assert browser.value("viewer.textAt(20, 20)") == HOSTILE_CLASS
+    assert browser.value("byId('correct').hidden") is True
+    browser.press("x")
+    assert browser.value("[viewer.ids[20 * 90 + 20], byId('correct').hidden]") == [1, False]
+    texts = browser.value("[...document.querySelectorAll('#doubts button')].map((each) => each.textContent)")
+    assert texts == [f"{score}: labelled {HOSTILE_CLASS}, looks like panda" for score in ("0.90", "0.50")]
+    browser.value("document.querySelector('#doubts button').click()")
+    assert browser.value("viewer.box") == [10, 10, 30, 30]
+    browser.value("viewer.openRecord(page.records.find((each) => each.image === 'a.png'))")
+    browser.wait("viewer.ids")
+    assert browser.value("[byId('compare').hidden, byId('audit').hidden]") == [True, True]
+    assert (browser.dialogs, browser.errors) == ([], [])
+
+
 def test_ten_thousand_images(browser: Browser, tmp_path: Path) -> None:
     """Only what is in view is in the page, however many images there are."""
     number = 10_000

@@ -237,6 +237,35 @@ def test_images_that_are_alike(out: Path) -> None:
     assert [each["alike"] for each in records(out)] == [[1], [0]]
 
 
+def test_other_labels_and_doubts(out: Path, tmp_path: Path) -> None:
+    report(out)
+    plain = tree(out / "report")
+    (tmp_path / "others").mkdir()
+    Image.fromarray(np.where(B == 255, 0, B).astype(np.uint8)).save(tmp_path / "others/b.png")
+    doubts = tmp_path / "doubts.jsonl"
+    doubts.write_text(
+        '{"image": "b.jpg", "kind": "class", "label": "tree", "seen": null, "score": 0.5, "bbox": [1, 2, 3, 4]}\n'
+    )
+    assert make_report(out, None, None, 1, Silence(), labels=tmp_path / "others", doubts=doubts) == 0
+    found = {each["image"]: each.get("doubts") for each in records(out)}
+    assert found == {HOSTILE_IMAGE: None, "b.jpg": [["class", "tree", None, 0.5, [1, 2, 3, 4]]]}
+    changed = [name for name, content in tree(out / "report").items() if plain[name] != content]
+    assert len([name for name in changed if name.startswith("maps/")]) == 1
+    # Labels of another size: an error line, and the image is shown without them.
+    Image.fromarray(np.zeros((3, 3), np.uint8)).save(tmp_path / "others/b.png")
+    assert make_report(out, None, None, 1, Silence(), labels=tmp_path / "others") == 1
+    assert tree(out / "report") == plain
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"image": "b.jpg", "kind": "class", "score": 0.5, "bbox": [1, 2, 3]}'])
+def test_other_files_are_no_doubts(out: Path, tmp_path: Path, line: str) -> None:
+    (tmp_path / "doubts.jsonl").write_text(f"{line}\n")
+    with pytest.raises(InputError, match=r"doubts.jsonl: line 1: "):
+        make_report(out, None, None, 1, Silence(), doubts=tmp_path / "doubts.jsonl")
+    with pytest.raises(InputError, match="no such file"):
+        make_report(out, None, None, 1, Silence(), doubts=tmp_path / "nowhere")
+
+
 def test_what_is_said_of_the_run(out: Path) -> None:
     report(out)
     (facts,) = data(out / "report/data/run.js")

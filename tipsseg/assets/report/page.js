@@ -45,8 +45,8 @@ const tipsseg = {
     refresh();
     loadChunk(index + 1);
   },
-  map(key, url, objects) {
-    viewer.take(key, url, objects);
+  map(key, url, objects, others) {
+    viewer.take(key, url, objects, others);
   },
 };
 
@@ -151,6 +151,7 @@ function refresh() {
   // Failed images have no score and stay last.
   if (order === "score") page.shown.sort((a, b) => (b.score ?? -1) - (a.score ?? -1));
   if (order === "sure") page.shown.sort((a, b) => (a.score ?? 2) - (b.score ?? 2));
+  if (order === "doubt") page.shown.sort((a, b) => (b.doubts?.[0][3] ?? -1) - (a.doubts?.[0][3] ?? -1));
   if (order === "truth") page.shown.sort((a, b) => (a.accuracy ?? 2) - (b.accuracy ?? 2));
   byId("count").textContent = `${page.shown.length} of ${page.records.length} images shown`;
   drawColours();

@@ -16,6 +16,7 @@ const statistics = {
   prepare() {
     const button = document.querySelector('nav [data-view="truth"]');
     button.hidden = !page.run.truth;
+    if (page.run.doubted) byId("order").append(element("option", { value: "doubt", textContent: "most doubted label" }));
     if (page.run.scored) byId("order").append(element("option", { value: "truth", textContent: "lowest accuracy" }));
     byId("classes").replaceChildren(element("p", { textContent: "Loading the images." }));
   },

@@ -20,6 +20,8 @@ const viewer = {
   ids: null, // Uint16Array of h * w, the label id of each pixel, with corrections
   original: null, // the same without corrections
   objects: null, // Uint32Array of h * w, the number of the object at each pixel, 0 for none; null if the image cannot be corrected
+  others: null, // Uint16Array of h * w, other label ids; null if there are none
+  box: null, // the box of a doubt to show: x, y, w, h in pixels of the image
   selected: new Set(), // numbers of objects
   start: null, // y, x at which the pointer went down
   confidences: null, // Uint8Array of h * w, 255 times the confidence
@@ -38,7 +40,7 @@ const viewer = {
     this.index = index;
     this.record = page.shown[index];
     const { record } = this;
-    this.ids = this.original = this.objects = null;
+    this.ids = this.original = this.objects = this.others = this.box = null;
     this.select([]);
     byId("overlay").width = byId("overlay").height = 1;
     byId("name").textContent = record.image;
@@ -60,6 +62,7 @@ const viewer = {
     this.drawLegend();
     this.drawMarks();
     this.drawAlike();
+    this.drawDoubts();
     if (!byId("viewer").open) byId("viewer").showModal();
   },
 
@@ -72,9 +75,9 @@ const viewer = {
     this.open(page.shown.indexOf(record));
   },
 
-  async take(key, url, objectsUrl) {
+  async take(key, url, objectsUrl, othersUrl) {
     if (!this.record || this.record.key !== key) return;
-    const [labels, objects] = await Promise.all([readPixels(url), objectsUrl ? readPixels(objectsUrl) : null]);
+    const [labels, objects, others] = await Promise.all([url, objectsUrl, othersUrl].map((each) => each && readPixels(each)));
     if (this.record?.key !== key) return; // the viewer was closed, or shows another image
     const { pixels } = labels;
     this.size = labels.size;
@@ -82,14 +85,45 @@ const viewer = {
     this.confidences = Uint8Array.from({ length: pixels.length / 4 }, (_, at) => pixels[4 * at + 2]);
     const numbers = objects?.pixels;
     this.objects = numbers && Uint32Array.from({ length: numbers.length / 4 }, (_, at) => numbers[4 * at] + 256 * numbers[4 * at + 1] + 65536 * numbers[4 * at + 2]);
+    this.others = others && Uint16Array.from({ length: others.pixels.length / 4 }, (_, at) => others.pixels[4 * at] + 256 * others.pixels[4 * at + 1]);
     this.applyCorrections();
   },
 
-  /** Show the labels with the corrections of this image. */
+  /** Whether the other labels are shown instead of the run's. */
+  showsOthers() {
+    return Boolean(this.others) && byId("others").checked;
+  },
+
+  switchLabels() {
+    byId("others").checked = !byId("others").checked;
+    this.applyCorrections();
+    return true;
+  },
+
+  /** List the doubts of tipsseg audit; a click shows where. */
+  drawDoubts() {
+    const doubts = this.record.doubts || [];
+    byId("audit").hidden = !doubts.length;
+    byId("doubts").replaceChildren(
+      ...doubts.map(([kind, label, seen, score, box]) => {
+        const text = `${score.toFixed(2)}: ${label === null ? "no label" : `labelled ${label}`}, looks like ${seen === null ? "background" : seen}`;
+        const show = () => {
+          this.box = box;
+          this.draw();
+        };
+        return element("button", { type: "button", textContent: text, onclick: show, "data-kind": kind });
+      }),
+    );
+  },
+
+  /** Show the labels with the corrections of this image, or the other labels. */
   applyCorrections() {
     const own = this.objects ? corrections.of(this.record) : {};
-    this.ids = this.original.map((id, at) => (this.objects && own[this.objects[at]] !== undefined ? own[this.objects[at]] : id));
-    byId("correct").hidden = !this.objects;
+    this.ids = this.showsOthers()
+      ? this.others
+      : this.original.map((id, at) => (this.objects && own[this.objects[at]] !== undefined ? own[this.objects[at]] : id));
+    byId("compare").hidden = !this.others;
+    byId("correct").hidden = !this.objects || this.showsOthers();
     byId("undo").disabled = !corrections.done.length;
     byId("corrected").textContent = corrections.text();
     this.drawSelection();
@@ -146,7 +180,7 @@ const viewer = {
     const [start, end] = [this.start, this.placeOf(event)];
     this.start = null;
     this.drawBox(null);
-    if (!start || !end || !this.objects) return;
+    if (!start || !end || !this.objects || this.showsOthers()) return;
     const near = Math.abs(start[0] - end[0]) + Math.abs(start[1] - end[1]) < 4; // a hand trembles
     const found = near ? this.objectsIn(start, start) : this.objectsIn([Math.min(start[0], end[0]), Math.min(start[1], end[1])], [Math.max(start[0], end[0]), Math.max(start[1], end[1])]);
     this.select(event.shiftKey ? [...this.selected, ...found] : found);
@@ -187,7 +221,13 @@ const viewer = {
       }
     }
     context.putImageData(painted, 0, 0);
-    if (lines) this.drawNames(context);
+    if (lines && !this.showsOthers()) this.drawNames(context);
+    if (this.box) {
+      const scale = width / this.record.size[1];
+      context.strokeStyle = "#fd0";
+      context.lineWidth = 3;
+      context.strokeRect(...this.box.map((side) => side * scale));
+    }
   },
 
   /** Draw the class names. */
@@ -285,8 +325,9 @@ const viewer = {
     const at = y * this.size[1] + x;
     const id = this.ids[at];
     const known = page.classes.get(id);
-    if (this.original[at] !== id) return `${known ? known.name : id === 0 ? "background" : "ignored"}, corrected`;
+    if (!this.showsOthers() && this.original[at] !== id) return `${known ? known.name : id === 0 ? "background" : "ignored"}, corrected`;
     const name = known ? known.name : id === 0 ? "background" : "ignored";
+    if (this.showsOthers()) return name;
     if (this.record.confidences) return `${name}, confidence ${percent(this.confidences[at] / 255)}`;
     const mean = known ? confidenceOf(this.record, id) : id === 0 ? this.record.background[1] : null;
     return mean === null ? name : `${name}, mean confidence in this image ${percent(mean)}`;
@@ -305,6 +346,7 @@ const viewer = {
       g: () => (this.mark("good"), true),
       l: () => (this.mark("later"), true),
       u: () => this.undo(),
+      x: () => this.others && this.switchLabels(),
       i: () => this.become(page.run.ignore),
     };
     const number = Number(event.key);
@@ -345,6 +387,7 @@ byId("stack").addEventListener("pointerdown", (event) => {
 });
 window.addEventListener("pointerup", (event) => viewer.start && viewer.drop(event));
 byId("becomes").addEventListener("change", () => viewer.become(Number(byId("becomes").value)));
+byId("others").addEventListener("change", () => viewer.applyCorrections());
 byId("undo").addEventListener("click", () => viewer.undo());
 byId("close").addEventListener("click", () => byId("viewer").close());
 byId("previous").addEventListener("click", () => viewer.step(-1));

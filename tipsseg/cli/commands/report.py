@@ -19,6 +19,7 @@ Examples:
   tipsseg report labels/
   tipsseg report labels/ -o page/ --images /mnt/photos
   tipsseg report labels/ --features feats/    (groups similar images)
+  tipsseg report labels/ --labels coco.json --doubts doubts.jsonl
 
 \b
 Open report/index.html in a browser; it needs no network and no server. Images
@@ -41,6 +42,15 @@ def report(
     ] = None,
     images: opt.Images = None,
     features: opt.KeptFeatures = None,
+    labels: Annotated[
+        Path | None,
+        Option(
+            help="Other labels to switch to on the page, in any format that tipsseg correct reads.", metavar="DIR|FILE"
+        ),
+    ] = None,
+    doubts: Annotated[
+        Path | None, Option(help="Findings to list on the page, from tipsseg audit --jsonl.", metavar="FILE")
+    ] = None,
     palette: Annotated[
         Palette, Option(help="own: the classes' own colours; safe: a colour-blind-safe palette.")
     ] = PALETTES[0],
@@ -52,5 +62,17 @@ def report(
 
     colours = choose(palette, PALETTES, "palette")
     with open_progress(quiet, null=null) as progress:
-        if make_report(output, target, images, compute.jobs, progress, compute.max_pixels, features, colours):
-            raise typer.Exit(1)
+        failed = make_report(
+            output,
+            target,
+            images,
+            compute.jobs,
+            progress,
+            compute.max_pixels,
+            features,
+            colours,
+            labels=labels,
+            doubts=doubts,
+        )
+    if failed:
+        raise typer.Exit(1)

@@ -24,7 +24,7 @@ from tipsseg.formats.reading.records import Objects, PixelLabels, Size, SourceIm
 from tipsseg.formats.reading.source import Source
 from tipsseg.regions.naming import NamedRegions
 from tipsseg.regions.objects import follow_correction
-from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
+from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id, label_dtype
 
 #: The file that marks an output folder of tipsseg.
 _RUN_FILE = "run.json"
@@ -144,15 +144,14 @@ class LabelSource:
             return image.read(size)
 
 
-def paint_objects(
-    given: PixelLabels | Objects, size: Size, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]
-) -> tuple[LabelArray, NDArray[np.int32]]:
+def paint_objects(given: PixelLabels | Objects, size: Size, classes: int) -> tuple[LabelArray, NDArray[np.int32]]:
     """Return the label ids [H, W] of labels, and their instances [H, W]: 1, 2, ... for objects, 0 for labels of pixels."""
+    dtype = label_dtype(classes)
     instances = np.zeros(size, np.int32)
     if isinstance(given, PixelLabels):
         own = instances if given.instances is None else given.instances
         return cast(LabelArray, given.labels.astype(dtype)), own.copy()
-    labels: LabelArray = np.zeros(size, dtype)
+    labels = cast(LabelArray, np.zeros(size, dtype))
     for number, shape in enumerate(given.shapes, start=1):
         labels[shape.place][shape.mask] = shape.class_id
         instances[shape.place][shape.mask] = number
@@ -169,7 +168,7 @@ def keep_labels(result: NamedRegions, given: PixelLabels | Objects, added: Seque
         classes: The number of classes.
     """
     height, width = result.labels.shape
-    kept, instances = paint_objects(given, (height, width), np.dtype(result.labels.dtype))
+    kept, instances = paint_objects(given, (height, width), classes)
     exists = kept != BACKGROUND
     new = np.isin(result.labels, [*added, ignore_id(classes)]) & ~exists
     last = int(instances.max())

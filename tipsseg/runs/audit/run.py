@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tipsseg.errors import InputError, OutputError
 from tipsseg.evaluation.audit import Doubt, find_doubts
 from tipsseg.formats.coco import category_record, image_record
@@ -122,7 +120,7 @@ def audit_images(spec: RunSpec, found: Found, labels: Path, progress: Progress, 
             return loaded.ref, size, None
         with task.alone(loaded):
             result = task.label(loaded, scored)
-            painted, instances = paint_objects(given, size, np.dtype(result.labels.dtype))
+            painted, instances = paint_objects(given, size, len(classes))
             patch = view.patch_size * min(size) / view.base
             doubts = find_doubts(
                 result.labels, result.confidence, painted, instances, classes=len(classes), patch=patch

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.errors import ImageError
+from tipsseg.formats.reading.labels import LabelSource, paint_objects
 from tipsseg.images.decoding import open_thumbnail
 from tipsseg.regions.objects import numbered_objects
 from tipsseg.runs.rank.expected import background_confidence, expected_error, mean_confidence
@@ -50,12 +51,13 @@ class ImageResult:
 
 @dataclass(frozen=True, slots=True)
 class ImageMaker:
-    """Draw images for the page. `images` is the folder of the images, if they have moved."""
+    """Draw images for the page. `images` is the folder of the images, if they have moved; `others` has labels to switch to."""
 
     place: Place
     classes: tuple[LabelClass, ...]
     images: Path | None
     max_pixels: int
+    others: LabelSource | None = None
 
     def make(self, image: RunImage) -> ImageResult:
         """Draw an image's files, unless they are up to date. Thread-safe. Raises OutputError if one cannot be written.
@@ -72,7 +74,8 @@ class ImageMaker:
     def _make(self, image: RunImage) -> ImageResult:
         path, fault = image.path(self.images), self._picture_error(image)
         correction = image.correction()
-        signature = self._signature(image.entry, path, correction, fault)
+        others, unread_labels = self._others(image)
+        signature = self._signature(image.entry, path, correction, fault, others)
         entry = replace(image.entry, corrected=None if correction is None else correction.digest)
         labels = None
         if (mask := image.persons_mask(correction)) is not None:
@@ -80,7 +83,7 @@ class ImageMaker:
             entry = replace(entry, summary=corrected_summary(labels, self.classes, entry.summary))
         record = self.place.record(entry.image, signature)
         if record is not None:
-            return ImageResult(entry, signature, record, False, fault)
+            return ImageResult(entry, signature, record, False, fault or unread_labels)
         confidence = None
         if labels is None:
             labels, confidence = image.labels(), _confidence(image)
@@ -90,12 +93,23 @@ class ImageMaker:
         self.place.write(picture, pictures.jpeg(shown))
         self.place.write(thumbnail, pictures.jpeg(pictures.thumbnail(shown, labels, self.classes)))
         shown_mask, objects = self._objects(image, correction, labels)
-        self.place.write(label_map, pictures.map_script(key, labels, confidence, objects))
+        self.place.write(label_map, pictures.map_script(key, labels, confidence, objects, others))
         places = pictures.name_places(labels, len(self.classes))
         record = image_record(entry, str(path), places, shown=unread is None, confidences=confidence is not None)
         record = {**record, "labels": shown_mask}
         # The signature does not depend on whether the image can be decoded.
-        return ImageResult(entry, signature if unread is fault else "", record, True, unread)
+        return ImageResult(entry, signature if unread is fault else "", record, True, unread or unread_labels)
+
+    def _others(self, image: RunImage) -> tuple[LabelArray | None, ImageError | None]:
+        """Return the other labels of an image [H, W]; None if there are none, or with the error if they cannot be read."""
+        try:
+            size = image.stored.size
+            given = None if self.others is None else self.others.read(image.ref(self.images), size)
+        except ImageError as error:
+            return None, error
+        if given is None:
+            return None, None
+        return paint_objects(given, size, len(self.classes))[0], None
 
     def _objects(
         self, image: RunImage, correction: Mask | None, labels: LabelArray
@@ -136,7 +150,14 @@ class ImageMaker:
                 fault = error
         return pictures.picture(pixels, labels.shape), fault
 
-    def _signature(self, entry: ManifestEntry, path: Path, correction: Mask | None, fault: ImageError | None) -> str:
+    def _signature(
+        self,
+        entry: ManifestEntry,
+        path: Path,
+        correction: Mask | None,
+        fault: ImageError | None,
+        others: LabelArray | None,
+    ) -> str:
         facts = (
             _VERSION,
             entry.record(),
@@ -144,6 +165,7 @@ class ImageMaker:
             printable_path(path),
             "" if fault is None else fault.reason,
             [(entry.id, entry.name, entry.colour) for entry in self.classes],
+            None if others is None else hashlib.sha256(np.ascontiguousarray(others).tobytes()).hexdigest(),
         )
         return hashlib.sha256(json_bytes(facts)).hexdigest()
 

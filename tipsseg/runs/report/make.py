@@ -10,11 +10,13 @@ from importlib import resources
 from itertools import chain, islice
 from pathlib import Path
 
+from tipsseg.formats.reading.labels import LabelSource
 from tipsseg.options import MAX_PIXELS, Palette
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.rank.candidates import Candidates, missing_features_note
 from tipsseg.runs.rank.likeness import Vectors, nearest
+from tipsseg.runs.report.doubts import Doubt, read_doubts
 from tipsseg.runs.report.image import ImageMaker, ImageResult, failed_record
 from tipsseg.runs.report.place import DATA, Place, chunk_name
 from tipsseg.runs.report.scripts import script
@@ -50,6 +52,9 @@ def make_report(
     max_pixels: int = MAX_PIXELS,
     features: Path | None = None,
     palette: Palette = "own",
+    *,
+    labels: Path | None = None,
+    doubts: Path | None = None,
 ) -> int:
     """Write the page of a run, finished or not, and return the number of images that cannot be read. Keep up-to-date files.
 
@@ -64,10 +69,12 @@ def make_report(
         max_pixels: Images with more pixels are rejected.
         features: A feature store, to find similar images by their class tokens. None compares their labels.
         palette: "own" for the classes' own colours, "safe" for a colour-blind-safe palette.
+        labels: Other labels to switch to on the page, in any format that `tipsseg correct` reads.
+        doubts: The findings of `tipsseg audit --jsonl` to list on the page.
 
     Raises:
         UsageError: If `images` is not a folder.
-        InputError: If `output` is not an output folder, or `features` is not a feature store.
+        InputError: If `output` is not an output folder, `features` is not a feature store, or `labels` or `doubts` cannot be read.
         OutputError: If the folder for the page cannot be written, or contains other files.
     """
     check_image_root(images)
@@ -78,6 +85,8 @@ def make_report(
         if palette == "safe":
             classes = tuple(replace(entry, colour=safe_colour(entry.id)) for entry in classes)
         truth = read_truth_scores(output)
+        found = {} if doubts is None else read_doubts(doubts)
+        others = None if labels is None else LabelSource(labels, classes)
         accuracies = {} if truth is None else read_image_accuracies(output)
         folder = output / "report" if target is None else target
         lock = FolderLock(folder)
@@ -93,6 +102,8 @@ def make_report(
             truth=truth,
             accuracies=accuracies,
             features=features,
+            others=others,
+            doubts=found,
             progress=progress,
             totals=TotalsSum(classes),
         )
@@ -110,6 +121,8 @@ class _Report:
     truth: Mapping[str, object] | None
     accuracies: Mapping[str, float]
     features: Path | None
+    others: LabelSource | None
+    doubts: Mapping[str, Sequence[Doubt]]
     progress: Progress
     totals: TotalsSum
     new: int = 0
@@ -122,7 +135,7 @@ class _Report:
         began = time.monotonic()
         progress, folder, number = self.progress, self.place.folder, sum(map(len, self.runs))
         progress.begin(f"Drawing {pluralize(number, 'image')} of {self.runs[0].output} into {folder}.", number)
-        maker = ImageMaker(self.place, self.classes, self.image_root, max_pixels)
+        maker = ImageMaker(self.place, self.classes, self.image_root, max_pixels, self.others)
         candidates = Candidates()
         try:
             for entry in self._images(maker, jobs):
@@ -167,6 +180,8 @@ class _Report:
         record = dict(self.place.read(image))
         if similar := alike.get(image):
             record["alike"] = similar
+        if image in self.doubts:
+            record["doubts"] = self.doubts[image]
         if image in self.scored:
             record["accuracy"] = self.scored[image]
         return record
@@ -207,6 +222,7 @@ class _Report:
             "ignore": ignore_id(len(self.classes)),
             "truth": self.truth,
             "scored": len(self.scored),
+            "doubted": len(self.doubts),
             "summary": [*_facts(runs), *self.totals.result().lines()],
         }
         self.place.write(folder / DATA / "run.js", script("run", facts))

@@ -75,19 +75,20 @@ def map_script(
     labels: LabelArray,
     confidence: NDArray[np.float32] | None,
     objects: NDArray[np.int32] | None = None,
+    others: LabelArray | None = None,
 ) -> bytes:
     """Encode labels [H, W] and, if known, confidences [H, W] in 0..1 and the numbers of objects [H, W] as a script.
 
     It contains PNGs as base64, because a page opened from disk may not read the pixels of an image file. They have the size of the
     picture. In the first, red is the low byte of the label id, green its high byte, blue the confidence times 255. In the second,
-    red, green and blue are the bytes of the number, low byte first.
+    red, green and blue are the bytes of the number, low byte first. The third has other labels like the first.
     """
     size = shown_size(labels.shape, PICTURE_SIDE)
     planes = _bytes_of(resample(labels, size))
     if confidence is not None:
         planes[..., 2] = np.rint(np.clip(resample(confidence, size), 0, 1).astype(np.float32) * 255)
-    numbers = None if objects is None else _data_url(_bytes_of(resample(objects, size)))
-    return script("map", key, _data_url(planes), numbers)
+    more = [None if values is None else _data_url(_bytes_of(resample(values, size))) for values in (objects, others)]
+    return script("map", key, _data_url(planes), *more)
 
 
 def _bytes_of(values: NDArray[np.generic]) -> NDArray[np.uint8]:
