@@ -257,6 +257,23 @@ def test_corrections_of_other_objects_are_refused(command: Command) -> None:
     assert (mask("a") == before).all()
 
 
+def test_a_run_that_gained_a_class_is_resumed_with_it(command: Command) -> None:
+    label = (*LABEL, "--regions", "regions", "-f", "png,coco", "-q")
+    assert command(*label).code == 0
+    value = json.loads(Path("labels/annotations.json").read_text())
+    value["categories"].append({"id": 4, "name": "cloud"})
+    value["annotations"][0]["category_id"] = 4
+    Path("edited.json").write_text(json.dumps(value))
+    assert command("correct", "labels", "--from", "edited.json", "--add-classes", "-q").code == 0
+    ran = command(*label)
+    assert ran.code == 1
+    assert "To resume that run, name cloud too" in ran.err
+    assert "--overwrite" not in ran.err
+    again = [word.replace("panda,tree,sky", "panda,tree,sky,cloud") for word in label]
+    assert command(*again).code == 0
+    assert command("check", "labels").code == 0
+
+
 def test_without_the_instance_mask_objects_are_unknown(command: Command) -> None:
     assert command(*LABEL, "--regions", "regions", "-f", "png", "-q").code == 0
     Path("labels/instances/a.png").unlink()

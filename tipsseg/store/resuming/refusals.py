@@ -22,7 +22,7 @@ from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.store.state import State
 from tipsseg.store.writing import RunContext
 from tipsseg.types import ImageRef, ignore_id
-from tipsseg.util.printable import shell_word
+from tipsseg.util.printable import join_first, shell_word
 from tipsseg.util.record_paths import actual_path
 
 _START_OVER = f"{ANOTHER_FOLDER}, or start over in this one with argument `overwrite`."
@@ -94,9 +94,15 @@ def refuse_other_ids(resume: ResumeState, refs: Iterable[ImageRef | Failed]) -> 
     for pair in pairs:
         if other := difference_texts(*pair):
             names = {ref.name for ref in refs}
-            covered = all(entry.image in names for entry in resume.state.entries())
+            old, new = (list(info.names.values()) for info in pair)
+            gained = (
+                old[len(new) :] if old[: len(new)] == new else []
+            )  # for example from `tipsseg correct --add-classes`
+            covered = not gained and all(entry.image in names for entry in resume.state.entries())
             hint = _START_OVER if covered else f"{ANOTHER_FOLDER}."
             reason = f"it holds labels of another run: {'; '.join(other)}"
+            if gained:
+                reason += f". To resume that run, name {join_first(gained, 5)} too"
             raise OtherRunError(output, reason, hint, covered=covered)
 
 
