@@ -89,7 +89,7 @@ def test_labels_of_each_format_are_kept(command: Command, source: str) -> None:
     assert f"onto {place}" in ran.err
     if source != "label-studio":  # its regions name the classes, in the order of the images
         assert classes("new") == ["tree", "panda", "sky", "car"]
-        assert f"Kept from {place}: 1 tree, 2 panda. Added: 3 sky, 4 car." in ran.err
+        assert f"Kept from {place}: tree (id 1), panda (id 2). Added: sky (id 3), car (id 4)." in ran.err
     table = np.array([0, *(classes("new").index(name) + 1 for name in ("tree", "panda"))])
     for name in NAMES:
         before, after = table[mask(name, "old")], mask(name, "new")

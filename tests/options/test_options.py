@@ -181,7 +181,7 @@ KEYWORDS: dict[str, tuple[tuple[type, ...], set[str]]] = {
         {"min_confidence", "refine", "features", "output", "retry_failed"},
     ),
     "evaluate": ((TruthOptions, LabelOptions, RegionOptions, FileOptions, ComputeOptions), set()),
-    "audit": ((LabelOptions, ComputeOptions), set()),
+    "audit": ((LabelOptions, ComputeOptions), {"min_confidence"}),
     "correct_folder": ((CorrectOptions,), set()),
     "fit_folder": ((ComputeOptions,), {"model"}),
     "fit_truths": ((TruthOptions, LabelOptions, ComputeOptions), {"min_confidence", "refine", "scales"}),

@@ -128,8 +128,13 @@ def test_smaller_regions_are_on_top() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [np.zeros((40, 61), int), np.zeros(SIZE, float), np.full(SIZE, -1), np.zeros((2, *SIZE), int), "a.png"]
+    "given", [np.zeros((40, 61), int), np.zeros(SIZE, float), np.full(SIZE, -1), np.zeros((2, *SIZE), int)]
 )
 def test_other_arrays_are_refused(given: object) -> None:
     with pytest.raises(UsageError, match=r"but the image has 40 x 60 \(height x width\) pixels"):
         as_regions(given, SIZE)
+
+
+def test_a_path_is_no_region() -> None:
+    with pytest.raises(UsageError, match="regions must be arrays, not str"):
+        as_regions("a.png", SIZE)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+from numpy.typing import ArrayLike
+
 from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import UsageError
 from tipsseg.images.decoding import ImageInput, to_upright
@@ -59,6 +61,7 @@ class Model:
         classes: Classes,
         *,
         guide: ImageInput | None = None,
+        regions: ArrayLike | None = None,
         max_pixels: int = MAX_PIXELS,
         **keywords: Unpack[LabelKeywords],
     ) -> LabelMap:
@@ -73,6 +76,7 @@ class Model:
             image: A path, a Pillow image, pixels, or features, see `Labeller.label`.
             classes: Class names; ClassSpecs; a dict that maps names to synonyms; a Vocabulary; or a fit, see `tipsseg.learn`.
             guide: The encoded image, if `image` is features and labels are refined.
+            regions: Regions to give one class each, see `Labeller.label`.
             max_pixels: Reject image files with more pixels than this.
 
         Returns:
@@ -89,7 +93,7 @@ class Model:
         else:
             labeller = Labeller(self, fitted or vocabulary, options, max_pixels=max_pixels)
             self._last = question, labeller
-        return labeller.label(image, guide=guide)
+        return labeller.label(image, guide=guide, regions=regions)
 
     @with_keywords(LabelKeywords, LabelOptions)
     def labeller(

@@ -117,8 +117,11 @@ class EvaluateKeywords(
     """Keywords of `evaluate`."""
 
 
-class AuditKeywords(LabelKeywords, ComputeKeywords, ModelKeywords, total=False):
+class AuditKeywords(ViewKeywords, ComputeKeywords, ModelKeywords, total=False):
     """Keywords of `audit`."""
+
+    refine: Refinement
+    scales: Iterable[float] | float | str
 
 
 class ScoreMasksKeywords(TruthKeywords, total=False):

@@ -164,6 +164,8 @@ def paint_regions(regions: Sequence[Runs], size: tuple[int, int]) -> NDArray[np.
 def as_regions(given: object, size: tuple[int, int], *, only: bool = False) -> Regions:
     """Turn region ids [H, W], or masks [R, H, W], into regions of an image of `size`. Raises UsageError for other values."""
     array = np.asarray(given)
+    if array.dtype.kind not in "biuf":
+        raise UsageError(f"regions must be arrays, not {type(given).__name__}", "For files, use label_folder.")
     if array.shape[-2:] == size and array.ndim == 3 and array.dtype == np.bool_:
         return Regions(ids=paint_regions([shape_from_mask(1, mask).runs(size[0]) for mask in array], size), only=only)
     if array.shape == size and array.dtype.kind in "iu" and array.min() >= 0 and array.max() <= np.iinfo(np.int32).max:

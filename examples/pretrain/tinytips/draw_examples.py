@@ -57,7 +57,7 @@ def main(folder: Path) -> None:
         truth.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(scene.truth).save(truth, optimize=True)
     classes = {
-        "leaves": {str(number): leaf.name for number, leaf in enumerate(LEAVES, start=1)},
+        "classes": [{"id": number, "name": leaf.name} for number, leaf in enumerate(LEAVES, start=1)],
         "wholes": {whole.name: list(leaf_ids(whole.name)) for whole in WHOLES},
     }
     (folder / "truth" / "classes.json").write_text(json.dumps(classes, indent=2) + "\n")

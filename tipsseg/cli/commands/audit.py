@@ -13,7 +13,7 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.arguments import stdin
-from tipsseg.cli.parameters import command
+from tipsseg.cli.parameters import Without, command
 from tipsseg.cli.progress import open_progress
 from tipsseg.options import LabelOptions
 from tipsseg.options.fields import FILES, IMAGES, WHAT, option
@@ -57,7 +57,7 @@ def audit(
     auditing: Auditing,
     question: opt.Asked,
     compute: ComputeOptions,
-    options: LabelOptions,
+    options: Annotated[LabelOptions, Without("min_confidence")],
     paths: Annotated[
         list[str] | None, typer.Argument(metavar="IMAGES", help="Images, folders, or - for a list on stdin.")
     ] = None,
@@ -86,7 +86,7 @@ def audit(
             progress.text(json_bytes(record).decode() + "\n" if auditing.jsonl else _line(record))
         if auditing.coco is not None:
             write_coco(result, spec, auditing.coco)
-            progress.path(auditing.coco)
+            progress.note(f"Wrote {auditing.coco}.")
         left = f"; {pluralize(result.unlabelled, 'image')} without labels" if result.unlabelled else ""
         failed = f"; {result.failed} failed" if result.failed else ""
         progress.note(

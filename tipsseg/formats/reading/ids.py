@@ -24,7 +24,10 @@ from tipsseg.vocabulary.vocabulary import MAX_CLASSES
 #: The name of the class that some tools add for pixels without a class.
 _BACKGROUND_NAME = "background"
 
-_HINT = "Restore it, or copy the masks to a folder without it. Their ids are then read as the ids of the run."
+_HINT = (
+    'It must be like {"classes": [{"id": 1, "name": "tree"}, {"id": 2, "name": "car"}]}. Or copy the masks to a folder without it: '
+    "their ids are then those of the run."
+)
 
 
 class ClassNames:
@@ -184,4 +187,4 @@ def _parse_names(where: Path, data: bytes) -> Sequence[str]:
     try:
         return ordered_names(parse(data))
     except ValueError as error:
-        raise ImageError(where, f"not written by tipsseg, or damaged: {error}", _HINT) from error
+        raise ImageError(where, f"not a list of classes: {error}", _HINT) from error

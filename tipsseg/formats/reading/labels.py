@@ -78,7 +78,10 @@ def _reader(source: Source) -> Reader:
         try:
             return detect_reader(source)
         except InputError as error:
-            raise InputError(error.message, "Pass labels in one format that tipsseg correct reads.") from error
+            raise InputError(
+                error.message,
+                "Pass the files of one format that tipsseg correct reads, for example OUT/annotations.json or OUT/labelme.",
+            ) from error
     pairs = [(str(PurePosixPath(name[len(folder) :]).with_suffix("")), name) for name in masks]
     return Reader("png", partial(_read_output_folder, pairs))
 

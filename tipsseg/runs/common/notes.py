@@ -160,7 +160,7 @@ def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress
     if spec.onto is not None:
         ids = {False: list[str](), True: list[str]()}
         for entry in spec.vocabulary.classes:
-            ids[entry.name in spec.added].append(f"{entry.id} {entry.name}")
+            ids[entry.name in spec.added].append(f"{entry.name} (id {entry.id})")
         kept, added = (join_first(ids[new], 10) for new in (False, True))
         progress.note(f"Kept from {spec.onto}: {kept or 'no other classes'}. Added: {added}.")
     if info.dropped:
