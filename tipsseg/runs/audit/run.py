@@ -32,6 +32,11 @@ from tipsseg.util.printable import pluralize
 if TYPE_CHECKING:
     from tipsseg.labelling.patch_labeller import Patches, Scored
     from tipsseg.labelling.source import Loaded
+    from tipsseg.runs.engine.label_task import LabelTask
+    from tipsseg.runs.engine.pipeline import Task
+
+#: An image, its size (height, width), and the doubts; None for an image without labels.
+_Audited = tuple[ImageRef, tuple[int, int], list[Doubt] | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -102,7 +107,7 @@ def audit_images(spec: RunSpec, found: Found, labels: Path, progress: Progress, 
     Raises:
         TipssegError: The run cannot continue, or no image has labels.
     """
-    from tipsseg.runs.engine.pipeline import FunctionTask, run_tasks
+    from tipsseg.runs.engine.pipeline import run_tasks
 
     inputs.check_listed(found)
     source = LabelSource(labels, spec.vocabulary.classes)
@@ -110,29 +115,11 @@ def audit_images(spec: RunSpec, found: Found, labels: Path, progress: Progress, 
     info = plan_run(spec)
     engine = LocalEngine(info, note=progress.note, quiet=quiet)
     started = engine.start(run_context(info), found.refs)
-    task, classes = engine.task, spec.vocabulary.classes
-    view = task.labeller.view
-
-    def finish(loaded: Loaded[Patches], scored: Scored) -> tuple[ImageRef, tuple[int, int], list[Doubt] | None]:
-        size = loaded.picture.prepared.size
-        given = source.read(loaded.ref, size)
-        if given is None:
-            return loaded.ref, size, None
-        with task.alone(loaded):
-            result = task.label(loaded, scored)
-            painted, instances = paint_objects(given, size, len(classes))
-            patch = view.patch_size * min(size) / view.base
-            doubts = find_doubts(
-                result.labels, result.confidence, painted, instances, classes=len(classes), patch=patch
-            )
-        return loaded.ref, size, [doubt for doubt in doubts if doubt.score > 0]
-
     note_begin(started, Images(found.refs, found.root), Counts(), progress)
     findings: list[Finding] = []
     audited = unlabelled = failed = 0
     first = None
-    audit_task = FunctionTask(task.source, task.score, finish)
-    with closing(run_tasks(found.refs, audit_task, spec.jobs)) as results:
+    with closing(run_tasks(found.refs, _task(engine.task, source, len(spec.vocabulary.classes)), spec.jobs)) as results:
         for result in results:
             progress.advance()
             if isinstance(result, Failed):
@@ -150,11 +137,32 @@ def audit_images(spec: RunSpec, found: Found, labels: Path, progress: Progress, 
     findings.sort(key=lambda finding: -finding.doubt.score)  # stable
     return Audit(
         findings=tuple(findings),
-        names={entry.id: entry.name for entry in classes},
+        names=info.names,
         audited=audited,
         unlabelled=unlabelled,
         failed=failed,
     )
+
+
+def _task(label_task: LabelTask, source: LabelSource, classes: int) -> Task[Scored, _Audited]:
+    """Return a task that labels images as `label_task` does, and compares the result with the labels that exist."""
+    from tipsseg.runs.engine.pipeline import FunctionTask
+
+    view = label_task.labeller.view
+
+    def finish(loaded: Loaded[Patches], scored: Scored) -> _Audited:
+        size = loaded.picture.prepared.size
+        given = source.read(loaded.ref, size)
+        if given is None:
+            return loaded.ref, size, None
+        with label_task.alone(loaded):
+            result = label_task.label(loaded, scored)
+            painted, instances = paint_objects(given, size, classes)
+            patch = view.patch_size * min(size) / view.base
+            doubts = find_doubts(result.labels, result.confidence, painted, instances, classes=classes, patch=patch)
+        return loaded.ref, size, [doubt for doubt in doubts if doubt.score > 0]
+
+    return FunctionTask(label_task.source, label_task.score, finish)
 
 
 def write_coco(audit: Audit, spec: RunSpec, path: Path) -> None:
