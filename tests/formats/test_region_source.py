@@ -157,6 +157,10 @@ HOSTILE: dict[str, tuple[Callable[[], object], str]] = {
     "empty archive": (lambda: _write("a.npz", b""), "not a NumPy archive"),
     "text": (lambda: _write("a.npz", b"masks"), "not a NumPy archive"),
     "no list": (lambda: _dump("regions/a.json", {"masks": []}), "no `annotations`"),
+    "one damaged code": (
+        lambda: _dump("regions/a.json", [*_masks(), {"segmentation": {"size": [30, 40], "counts": "o"}}]),
+        "annotation 4: its RLE cannot be read: invalid or missing characters",
+    ),
     "no mask": (lambda: _dump("regions/a.json", [{"segmentation": "x", "bbox": [0, 0, 1, 1]}]), "annotation 1: "),
     "a code too long": (
         lambda: _dump("regions/a.json", [{"segmentation": {"size": [30, 40], "counts": [0, 1_000_000_000]}}]),

@@ -18,6 +18,7 @@ import weakref
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -36,7 +37,7 @@ from tipsseg.formats.reading.records import Size, check_object_count, check_size
 from tipsseg.formats.reading.source import Source
 from tipsseg.images.decoding import as_image_error
 from tipsseg.regions.naming import paint_regions
-from tipsseg.regions.rle import Runs
+from tipsseg.regions.rle import Runs, decode_all
 from tipsseg.regions.shapes import NoPixelsError, runs_from_rle, shape_from_mask
 from tipsseg.types import ImageRef
 from tipsseg.util.files import json_bytes, open_regular
@@ -267,10 +268,10 @@ def _read_annotations(where: Path, record: object, annotations: Sequence[object]
         if isinstance(record, dict) and "height" in record:
             check_size(record["height"], record.get("width"), size)
         check_object_count(annotations)
-        runs, area = [], 0
+        decoded, runs, area = _decode_together(annotations, size), list[Runs](), 0
         for number, annotation in enumerate(annotations, start=1):
             try:
-                own = _read_runs(annotation, size)
+                own = decoded[number - 1] if number - 1 in decoded else _read_runs(annotation, size)
             except NoPixelsError:
                 continue
             except (ValueError, InputError) as error:
@@ -280,6 +281,18 @@ def _read_annotations(where: Path, record: object, annotations: Sequence[object]
             if area > _COVERED_MAX * size[0] * size[1]:
                 raise ValueError(f"the masks cover the image more than {_COVERED_MAX} times")
     return paint_regions(runs, size)
+
+
+def _decode_together(annotations: Sequence[object], size: Size) -> Mapping[int, Runs]:
+    """Return the runs of the compressed codes by the place of the annotation; none if one is invalid."""
+    codes: dict[int, str] = {}
+    for place, annotation in enumerate(annotations):
+        code = annotation.get("segmentation") if isinstance(annotation, dict) else None
+        if isinstance(code, dict) and isinstance(code.get("counts"), str) and code.get("size") == list(size):
+            codes[place] = code["counts"]
+    with suppress(ValueError):  # the annotation is named when it is read alone
+        return dict(zip(codes, decode_all(list(codes.values()), size), strict=True))
+    return {}
 
 
 def _read_runs(annotation: object, size: Size) -> Runs:
