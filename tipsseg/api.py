@@ -114,8 +114,8 @@ class FolderSummary:
         return f"FolderSummary({str(self.output)!r}: {', '.join(counts) or 'no images'})"
 
 
-@with_keywords(
-    LabelFolderKeywords,
+#: The option records of `label_folder`.
+_LABEL_RECORDS = (
     LabelOptions,
     RegionOptions,
     OntoOptions,
@@ -125,6 +125,9 @@ class FolderSummary:
     ImageOptions,
     EngineOptions,
 )
+
+
+@with_keywords(LabelFolderKeywords, *_LABEL_RECORDS)
 def label_folder(
     images: Paths, classes: Classes, *, verbose: bool = False, **keywords: Unpack[LabelFolderKeywords]
 ) -> FolderSummary:
@@ -156,17 +159,7 @@ def label_folder(
     return FolderSummary(spec.output, done, partial(_read_labelled, spec))
 
 
-@with_keywords(
-    LabelFolderKeywords,
-    LabelOptions,
-    RegionOptions,
-    OntoOptions,
-    FileOptions,
-    ComputeOptions,
-    OutputOptions,
-    ImageOptions,
-    EngineOptions,
-)
+@with_keywords(LabelFolderKeywords, *_LABEL_RECORDS)
 def iter_label_folder(
     images: Paths, classes: Classes, *, verbose: bool = False, **keywords: Unpack[LabelFolderKeywords]
 ) -> Generator[FolderImage, None, None]:

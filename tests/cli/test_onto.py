@@ -61,7 +61,7 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> No
         "--regions-only",
     )
     assert command(*label, "-o", "old", "-f", ",".join(SOURCES)).code == 0
-    tasks = json.loads(Path("old/label-studio.json").read_text()) if Path("old/label-studio.json").exists() else []
+    tasks = json.loads(Path("old/label-studio.json").read_text())
     for task in tasks:  # a person submits the predictions
         task["annotations"] = [{"result": task.pop("predictions")[0]["result"]}]
     Path("exported.json").write_text(json.dumps(tasks))
@@ -155,6 +155,28 @@ def test_an_image_without_labels_gets_the_new_classes(command: Command) -> None:
     Path("labels/a.json").unlink()
     assert onto(command, "labels", "--background", "none").code == 0
     assert set(np.unique(mask("a", "new"))) <= {0, 3, 4}
+
+
+def test_labels_of_other_images_are_noted(command: Command) -> None:
+    Path("other").mkdir()
+    shutil.copy("old/masks/a.png", "other/x.png")
+    shutil.copy("old/classes.json", "other")
+    note = "other has no labels of these images. Images and labels are matched by their names."
+    assert note in onto(command, "other").err
+    shutil.copy("old/masks/a.png", "other")
+    assert note not in onto(command, "other", output="second").err
+
+
+def test_negative_classes_compete_and_are_not_written(command: Command) -> None:
+    """A negative class of the vocabulary stays negative, also beside labels with classes of their own."""
+    Path("negative.toml").write_text('[[classes]]\nname = "sky"\n[[classes]]\nname = "car"\nnegative = true\n')
+    label = ("label", "imgs", *MODEL, "--onto", "old", "-f", "png")
+    assert command(*label, "--vocab", "negative.toml", "--background", "none", "-o", "new").code == 0
+    assert classes("new") == ["tree", "panda", "sky"]
+    assert command(*label, "-c", "sky,car", "--background", "none", "-o", "both").code == 0
+    for name in NAMES:
+        both = mask(name, "both")
+        assert (mask(name, "new") == np.where(both == 4, 0, both)).all()
 
 
 def test_only_images_with_changed_labels_are_labelled_again(command: Command) -> None:

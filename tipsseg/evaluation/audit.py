@@ -17,13 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.regions.components import Region, components
+from tipsseg.regions.naming import PART_RADIUS
 from tipsseg.types import BACKGROUND, ConfidenceArray, LabelArray
 
 #: "class": the model sees another class; "nothing": it sees the background; "unlabelled": it sees a class without a label.
 Kind = Literal["class", "nothing", "unlabelled"]
-
-#: The radius in patches of the disc that an unlabelled thing contains, and below which the model says little of a region.
-_RADIUS = 0.85
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -71,7 +69,7 @@ def find_doubts(
     free = labels.copy()
     free[given != BACKGROUND] = BACKGROUND
     for region in components(free, classes):
-        if _radius(region.mask) >= _RADIUS * patch:
+        if _radius(region.mask) >= PART_RADIUS * patch:
             y, x, h, w = region.box
             score = float(confidence[y : y + h, x : x + w][region.mask].mean())
             doubts.append(Doubt(kind="unlabelled", label=BACKGROUND, seen=region.class_id, score=score, region=region))
@@ -89,7 +87,7 @@ def _doubt(region: Region, labels: LabelArray, confidence: ConfidenceArray, clas
     sums[region.class_id] = -1
     seen = int(sums.argmax())
     whole = float(np.minimum(distance, patch / 2)[mask].sum())
-    trust = min(1.0, float(distance.max()) / (_RADIUS * patch))
+    trust = min(1.0, float(distance.max()) / (PART_RADIUS * patch))
     score = (float(sums[seen]) - own) / whole * trust
     return Doubt(
         kind="nothing" if seen == BACKGROUND else "class",

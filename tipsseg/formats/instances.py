@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from tipsseg.errors import ImageError
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
-from tipsseg.formats.panoptic import segment_ids
 from tipsseg.formats.png import encode_picture, read_ids, read_picture
 
 if TYPE_CHECKING:
@@ -31,7 +30,9 @@ class Instances(Format):
         import numpy as np
         from PIL import Image
 
-        ids = segment_ids(image.objects, image.size)
+        from tipsseg.regions.objects import number_pixels
+
+        ids = number_pixels((entry.region for entry in image.objects), image.size)
         if image.instances is not None:
             small = (image.instances > 0) & (ids == 0)
             ids[small] = len(image.objects) + 1 + np.unique(image.instances[small], return_inverse=True)[1]

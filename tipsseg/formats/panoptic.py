@@ -20,10 +20,6 @@ from tipsseg.util.files import json_bytes, open_regular
 from tipsseg.util.json_values import parse
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from tipsseg.regions.objects import LabelledObject
     from tipsseg.types import LabelClass
 
 _IMAGE = re.compile(rb'\{"id": \d+, ("file_name": .*\})')
@@ -44,7 +40,9 @@ class Panoptic(Format):
         import numpy as np
         from PIL import Image
 
-        ids = segment_ids(image.objects, image.size)
+        from tipsseg.regions.objects import number_pixels
+
+        ids = number_pixels((entry.region for entry in image.objects), image.size)
         colours = ids.astype("<u4").view(np.uint8).reshape(*image.size, 4)[..., :3]  # [H, W, 3]
         return encode_picture(Image.fromarray(colours))
 
@@ -88,17 +86,6 @@ class Panoptic(Format):
                     b"{" + match_row(pattern, line)[1] for pattern, line in ((_IMAGE, image), (_ANNOTATION, annotation))
                 )
                 yield parse(rows[0])["file_name"], rows
-
-
-def segment_ids(objects: Sequence[LabelledObject], size: tuple[int, int]) -> NDArray[np.uint32]:
-    """Return the segment ids [H, W] of all pixels: 1, 2, ... for the objects in order, 0 elsewhere."""
-    import numpy as np
-
-    ids = np.zeros(size, np.uint32)
-    for number, entry in enumerate(objects, start=1):
-        y, x, h, w = entry.region.box
-        ids[y : y + h, x : x + w][entry.region.mask] = number
-    return ids
 
 
 def _category(entry: LabelClass, thing: int) -> Record:

@@ -184,13 +184,14 @@ class PatchLabeller:
         assigned, top = result
         if regions is None:
             return LabelMap(assigned.labels, assigned.confidence, self.vocabulary.classes, top)
+        height, width = assigned.labels.shape
         named = name_regions(
             assigned.labels,
             assigned.confidence,
             regions,
             minimum=self._minimum,
             ignore=self._table.ignore,
-            patch=self.view.patch_size * min(regions.ids.shape) / self.view.base,
+            patch=self.view.patch_side((height, width)),
         )
         return LabelMap(named.labels, named.confidence, self.vocabulary.classes, top, instances=named.instances)
 

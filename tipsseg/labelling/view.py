@@ -43,6 +43,10 @@ class View:
         """Resize an upright image in mode RGB for each scale. Safe to call from several threads."""
         return prepare(upright, *self.plans((upright.height, upright.width)))
 
+    def patch_side(self, size: tuple[int, int]) -> float:
+        """Return the side of a patch at scale 1, in pixels of an image of `size` (height, width)."""
+        return self.patch_size * min(size) / self.base
+
     def grid(self, plan: WindowPlan) -> tuple[int, int]:
         """Return the (rows, columns) of patches of the whole resized image."""
         height, width = (max(round(side / self.patch_size), 1) for side in plan.size)

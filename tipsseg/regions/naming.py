@@ -28,8 +28,8 @@ from tipsseg.types import BACKGROUND, ConfidenceArray, LabelArray
 #: The number of pixels to paint at a time.
 _PAINTED = 1 << 20
 
-#: The radius in patches of the disc that makes a label a part of its own.
-_PART_RADIUS = 0.85
+#: The radius in patches of the disc that makes a label a part of its own. What is thinner may be the blurred edge of another label.
+PART_RADIUS = 0.85
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -101,7 +101,7 @@ def name_regions(
     np.maximum.at(radius, part_of_run, radii)
 
     winner = _largest(region, pixels)
-    target = np.where(radius >= _PART_RADIUS * patch, np.arange(len(parts)), winner)
+    target = np.where(radius >= PART_RADIUS * patch, np.arange(len(parts)), winner)
     score = confident / np.bincount(target, pixels, len(parts)).clip(1)
     final = label[target]
     final[score[target] < minimum[label[target]]] = ignore
@@ -161,15 +161,15 @@ def paint_regions(regions: Sequence[Runs], size: tuple[int, int]) -> NDArray[np.
     return np.ascontiguousarray(ids.reshape(size[1], size[0]).T)
 
 
-def as_regions(given: object, size: tuple[int, int], *, only: bool = False) -> Regions:
+def as_regions(given: object, size: tuple[int, int]) -> Regions:
     """Turn region ids [H, W], or masks [R, H, W], into regions of an image of `size`. Raises UsageError for other values."""
     array = np.asarray(given)
     if array.dtype.kind not in "biuf":
         raise UsageError(f"regions must be arrays, not {type(given).__name__}", "For files, use label_folder.")
     if array.shape[-2:] == size and array.ndim == 3 and array.dtype == np.bool_:
-        return Regions(ids=paint_regions([shape_from_mask(1, mask).runs(size[0]) for mask in array], size), only=only)
+        return Regions(ids=paint_regions([shape_from_mask(1, mask).runs(size[0]) for mask in array], size))
     if array.shape == size and array.dtype.kind in "iu" and array.min() >= 0 and array.max() <= np.iinfo(np.int32).max:
-        return Regions(ids=array.astype(np.int32), only=only)
+        return Regions(ids=array.astype(np.int32))
     raise UsageError(
         f"regions are {array.dtype} {list(array.shape)}, but the image has {size[0]} x {size[1]} (height x width) pixels",
         "Pass whole numbers [H, W] from 0, the region of each pixel, or masks [R, H, W] of bool.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 
 import cv2
@@ -77,6 +78,15 @@ def numbered_objects(
     See `object_regions` for `instances`.
     """
     return components(labels, number_of_classes, instances=instances)
+
+
+def number_pixels(regions: Iterable[Region], size: tuple[int, int]) -> NDArray[np.uint32]:
+    """Return the number of the region at each pixel [H, W]: 1, 2, ... in order, 0 outside all regions."""
+    numbers = np.zeros(size, np.uint32)
+    for number, region in enumerate(regions, start=1):
+        y, x, h, w = region.box
+        numbers[y : y + h, x : x + w][region.mask] = number
+    return numbers
 
 
 def follow_correction(instances: NDArray[np.int32], labels: LabelArray, number_of_classes: int) -> NDArray[np.int32]:

@@ -29,6 +29,7 @@ def plan_run(spec: RunSpec) -> RunInfo:
         UsageError: The vocabulary was fitted with another model or in another mode.
         CheckpointError: The files of a local model cannot be read.
         OutputError: The folder is not a feature store, or has features of a different kind.
+        InputError, ImageError: Regions or labels cannot be listed.
     """
     dtype = spec.dtype
     facts = find_model(spec.model).facts(keep_stamps=spec.use_cache)
@@ -43,6 +44,7 @@ def plan_run(spec: RunSpec) -> RunInfo:
             )
     if dtype == "auto" and spec.formats:
         dtype = begun_dtype(spec) or "auto"
+    _ = spec.given  # lists their files, for the final settings
     return RunInfo(spec, facts, dtype)
 
 

@@ -122,7 +122,6 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
 
         Raises:
             UsageError: Options contradict each other.
-            InputError, ImageError: Regions or labels cannot be listed.
             OutputError: The output folder cannot be created.
             CheckpointError, WeightsError: The model is not found.
         """
@@ -143,7 +142,6 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
         if self.regions_only and self.regions is None:
             raise UsageError("argument `regions_only` needs regions", "Set argument `regions`.")
         find_model(self.model)
-        _ = self.given  # lists files
         check_folder(self.output)  # last, so that errors in options are raised first
 
     def option_record(self) -> dict[str, object]:

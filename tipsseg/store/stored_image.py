@@ -141,6 +141,10 @@ class RunImage:
             _BACK if corrected else check_hint(self.context.output),
         )
 
+    def is_corrected(self, correction: Mask | None) -> bool:
+        """Return True if a person corrected the labels, in the edited mask `correction` or before."""
+        return correction is not None or self.entry.corrected is not None
+
     def persons_mask(self, correction: Mask | None) -> Mask | None:
         """Return the corrected mask; None if the labels are the run's own.
 

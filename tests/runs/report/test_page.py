@@ -376,6 +376,23 @@ def test_a_person_corrects_objects_by_clicks(browser: Browser, tmp_path: Path) -
     assert browser.value("page.records.map((each) => each.state)") == ["edited", "edited"]
 
 
+def test_a_browser_without_storage_warns(browser: Browser, tmp_path: Path) -> None:
+    labels = {"a.png": np.ones((60, 90), np.uint8)}
+    save_inputs(tmp_path / "imgs", labels)
+    make_run(tmp_path / "out", tmp_path / "imgs", labels, ("panda", "tree"), ("png",))
+    make_report(tmp_path / "out", None, None, 1, Silence())
+    browser.go(tmp_path / "out/report/index.html", "page.complete")
+    browser.value("Storage.prototype.setItem = () => { throw new Error('full'); }; null")
+    open_image(browser, "a.png")
+    assert drag(browser, (10, 10)) == 1
+    browser.press("0")
+    text = browser.value("byId('corrected').textContent")
+    assert text.startswith("1 object in 1 image changed. This browser does not store them")
+    # A key before the map of an image is loaded changes nothing.
+    browser.value("viewer.original = null; viewer.applyCorrections()")
+    assert (browser.dialogs, browser.errors) == ([], [])
+
+
 def test_other_labels_are_one_switch_away(browser: Browser, tmp_path: Path) -> None:
     """Beside the run's labels: those of another tool, and what an audit doubts of them."""
     own, other = np.zeros((60, 90), np.uint8), np.zeros((60, 90), np.uint8)

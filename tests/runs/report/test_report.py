@@ -18,7 +18,7 @@ from PIL import Image
 import tipsseg
 from tipsseg.errors import InputError, OutputError, TipssegError
 from tipsseg.runs.common.inputs import find
-from tipsseg.runs.common.progress import Silence
+from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.evaluate.run import write_reports
 from tipsseg.runs.report import make
 from tipsseg.runs.report.make import make_report
@@ -255,6 +255,32 @@ def test_other_labels_and_doubts(out: Path, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((3, 3), np.uint8)).save(tmp_path / "others/b.png")
     assert make_report(out, None, None, 1, Silence(), labels=tmp_path / "others") == 1
     assert tree(out / "report") == plain
+
+
+def test_labels_that_several_images_could_have(tmp_path: Path) -> None:
+    """A mask without a folder, for two images of one name: neither takes it."""
+    labels = {"a/b.png": A, "c/b.png": A}
+    save_inputs(tmp_path / "imgs", labels)
+    make_run(tmp_path / "out", tmp_path / "imgs", labels, ("panda", "tree", "sky"), ("png",))
+    (tmp_path / "others").mkdir()
+    Image.fromarray(np.zeros(A.shape, np.uint8)).save(tmp_path / "others/b.png")
+    assert make_report(tmp_path / "out", None, None, 1, Silence(), labels=tmp_path / "others") == 2
+
+
+def test_labels_and_doubts_of_other_images_are_noted(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "others").mkdir()
+    Image.fromarray(B).save(tmp_path / "others/x.png")
+    doubts = tmp_path / "doubts.jsonl"
+    doubts.write_text(
+        '{"image": "x", "kind": "class", "label": "a", "seen": null, "score": 0.5, "bbox": [1, 2, 3, 4]}\n'
+    )
+    progress = Progress(quiet=False)
+    assert make_report(out, None, None, 1, progress, labels=tmp_path / "others", doubts=doubts) == 0
+    err = capsys.readouterr().err
+    for name in ("other labels", "doubts"):
+        assert f"No image of the run has {name}. They are matched by the names of the images." in err
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"image": "b.jpg", "kind": "class", "score": 0.5, "bbox": [1, 2, 3]}'])

@@ -3,6 +3,7 @@
 
 const corrections = {
   all: {}, // label id by number of the object, by mask; see keyOf
+  stored: true, // whether the browser keeps them
   done: [], // the changes since the page was opened, for undo: lists of [key, number, id before or undefined]
 
   /** A mask is named by its digest and its image: pages from the disk may share storage, and images may have equal masks. */
@@ -11,7 +12,7 @@ const corrections = {
 
   read() {
     try {
-      this.all = JSON.parse(localStorage.getItem(this.storageKey()) || "{}");
+      this.all = Object.assign({}, JSON.parse(localStorage.getItem(this.storageKey())));
     } catch {
       this.all = {};
     }
@@ -42,8 +43,9 @@ const corrections = {
   keep() {
     try {
       localStorage.setItem(this.storageKey(), JSON.stringify(this.all));
+      this.stored = true;
     } catch {
-      byId("corrected").textContent = "This browser does not store corrections for local pages: save them before you close the page.";
+      this.stored = false;
     }
   },
 
@@ -65,7 +67,9 @@ const corrections = {
   text() {
     const found = this.content();
     const objects = found.reduce((sum, each) => sum + each.objects.length, 0);
-    return objects ? `${objects} ${objects === 1 ? "object" : "objects"} in ${found.length} ${found.length === 1 ? "image" : "images"} changed` : "Nothing changed";
+    if (!objects) return "Nothing changed";
+    const warning = this.stored ? "" : ". This browser does not store them for local pages: save them before you close the page";
+    return `${objects} ${objects === 1 ? "object" : "objects"} in ${found.length} ${found.length === 1 ? "image" : "images"} changed${warning}`;
   },
 
   file: () => JSON.stringify({ tool: "tipsseg", corrections: corrections.content() }, null, 1),

@@ -118,6 +118,7 @@ const viewer = {
 
   /** Show the labels with the corrections of this image, or the other labels. */
   applyCorrections() {
+    if (!this.original) return; // the map is still loading
     const own = this.objects ? corrections.of(this.record) : {};
     this.ids = this.showsOthers()
       ? this.others

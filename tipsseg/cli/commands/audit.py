@@ -63,13 +63,15 @@ def audit(
     ] = None,
 ) -> None:
     """List labels that the model doubts, and things without a label."""
-    from tipsseg.runs.audit.run import audit_images, write_coco
+    from tipsseg.runs.audit.run import audit_images, refuse_existing, write_coco
     from tipsseg.runs.common.image_list import found_images, note_inputs
     from tipsseg.runs.label.onto import classes_of_labels
     from tipsseg.store.spec import RunSpec
     from tipsseg.util.files import json_bytes
 
     values.refuse_split_lists(paths or (), question.classes, None)
+    if auditing.coco is not None:
+        refuse_existing(auditing.coco)  # before the images are labelled
     named = question.classes or question.vocab
     vocabulary = classes_of_labels(
         auditing.labels, values.parse_question(question).vocabulary if named else None, question.background

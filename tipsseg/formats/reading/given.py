@@ -31,13 +31,15 @@ class Given:
     added: Sequence[int]
     classes: int
 
-    def expect(self, refs: Iterable[ImageRef]) -> None:
-        """Pass the images of the run, if they are known, to find regions and labels that could belong to several of them."""
+    def expect(self, refs: Iterable[ImageRef]) -> bool:
+        """Pass the images of the run, if they are known, to find regions and labels that could belong to several of them.
+
+        Return False if there are labels to keep, but none of these images.
+        """
         refs = list(refs)
         if self.regions is not None:
             self.regions.names.expect(refs)
-        if self.labels is not None:
-            self.labels.names.expect(refs)
+        return self.labels is None or bool(self.labels.names.expect(refs)) or not refs
 
     def digest(self, ref: ImageRef, size: Size) -> str:
         """Return the sha256 of all that is given for an image. Raises ImageError if it cannot be read."""

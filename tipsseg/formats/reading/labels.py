@@ -26,9 +26,6 @@ from tipsseg.regions.naming import NamedRegions
 from tipsseg.regions.objects import follow_correction
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id, label_dtype
 
-#: The file that marks an output folder of tipsseg.
-_RUN_FILE = "run.json"
-
 
 class _AllNames(ClassNames):
     """Collects the classes of a source."""
@@ -74,7 +71,7 @@ def _reader(source: Source) -> Reader:
     """Return the reader of a source; an output folder of tipsseg is read from its masks, corrected or not."""
     folder = f"{FORMATS['png'].folder}/"
     masks = [name for name in source.find_suffix(".png") if name.startswith(folder)]
-    if not (source.has(_RUN_FILE) and masks):
+    if not (source.is_output and masks):
         try:
             return detect_reader(source)
         except InputError as error:

@@ -127,14 +127,18 @@ class SourceNames:
         self._owners: dict[str, str] = {}
         self._shared: dict[str, tuple[str, ...]] = {}
 
-    def expect(self, refs: Iterable[ImageRef]) -> None:
-        """Note names that several of these images have, for example a flat folder of masks for images in several folders."""
+    def expect(self, refs: Iterable[ImageRef]) -> int:
+        """Note names that several of these images have, for example a flat folder of masks for images in several folders.
+
+        Return the number of names that an image has.
+        """
         owners: dict[str, list[str]] = defaultdict(list)
         for ref in refs:
             with suppress(ImageError):
                 if name := self._match(ref):
                     owners[name].append(ref.name)
         self._shared = {name: tuple(images) for name, images in owners.items() if len(images) > 1}
+        return len(owners)
 
     def find(self, ref: ImageRef) -> str | None:
         """Return the name for an image; None if there is none.

@@ -43,9 +43,6 @@ from tipsseg.types import ImageRef
 from tipsseg.util.files import json_bytes, open_regular
 from tipsseg.util.json_values import short, take
 
-#: The file that marks an output folder of tipsseg.
-_RUN_FILE = "run.json"
-
 #: The arrays of an archive that may have the regions, in the order of preference.
 _ARRAYS = ("masks", "segmentation", "instances", "ids", "labels")
 
@@ -73,13 +70,11 @@ class ImageRegions:
     """The regions of an image in a source.
 
     Attributes:
-        where: The file with the regions, for messages.
         digest: Returns the sha256 of the regions. Raises ImageError if the file cannot be read.
         read: Returns the region ids [H, W] int32 of an image of this size (height, width), 0 outside all regions. Raises
             ImageError if the file is invalid or has another size.
     """
 
-    where: Path
     digest: Callable[[], str]
     read: Callable[[Size], NDArray[np.int32]]
 
@@ -130,7 +125,7 @@ class RegionSource:
 def _region_files(source: Source) -> Sequence[str]:
     """Return the files that may have regions. Raises InputError for an output folder of tipsseg without instances."""
     files = source.find_suffix(*_SUFFIXES)
-    if not source.has(_RUN_FILE):
+    if not source.is_output:
         return files
     folder = f"{FORMATS['instances'].folder}/"
     if names := [name for name in files if name.startswith(folder) and name.lower().endswith(".png")]:
@@ -165,7 +160,7 @@ def _regions_in_file(source: Source, name: str) -> ImageRegions:
 
     readers = {".png": _read_png, ".npz": _read_archive, ".json": _read_masks}
     read = readers[PurePosixPath(name).suffix.lower()]
-    return ImageRegions(source.display_path(name), digest, partial(read, source, name))
+    return ImageRegions(digest, partial(read, source, name))
 
 
 def _read_png(source: Source, name: str, size: Size) -> NDArray[np.int32]:
@@ -240,9 +235,7 @@ def _read_listing(source: Source, name: str) -> Mapping[str, ImageRegions]:
         else:
             raise ValueError("neither a COCO file nor COCO results, as the other JSON files are")
     return {
-        image: ImageRegions(
-            where, partial(_digest, annotations), partial(_read_annotations, where, record, annotations)
-        )
+        image: ImageRegions(partial(_digest, annotations), partial(_read_annotations, where, record, annotations))
         for image, (record, annotations) in named.items()
     }
 

@@ -97,6 +97,11 @@ class Source:
         """Return the paths of all files with one of these suffixes, ignoring case."""
         return [path for path in self.names if path.lower().endswith(suffixes)]
 
+    @property
+    def is_output(self) -> bool:
+        """True for an output folder of tipsseg."""
+        return self.has("run.json")
+
     def has(self, name: str) -> bool:
         return name in self._known
 

@@ -13,11 +13,12 @@ from tipsseg.errors import InputError, OutputError
 from tipsseg.evaluation.audit import Doubt, find_doubts
 from tipsseg.formats.coco import category_record, image_record
 from tipsseg.formats.reading.labels import LabelSource, paint_objects
+from tipsseg.formats.reading.records import Objects
 from tipsseg.regions.components import encode_regions
 from tipsseg.runs.common import inputs
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.inputs import Found
-from tipsseg.runs.common.notes import note_begin
+from tipsseg.runs.common.notes import note_begin, note_skipped
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.engine import LocalEngine
 from tipsseg.store.ownership import MOVE
@@ -130,6 +131,7 @@ def audit_images(spec: RunSpec, found: Found, labels: Path, progress: Progress, 
             audited, unlabelled = audited + (doubts is not None), unlabelled + (doubts is None)
             findings += [Finding(ref=ref, size=size, doubt=doubt) for doubt in doubts or ()]
     progress.end()
+    note_skipped(source.skipped, labels, progress)
     if not audited and first is not None:
         raise InputError(f"no image was audited; the first failure: {first.message}", first.hint)
     if not audited:
@@ -155,14 +157,23 @@ def _task(label_task: LabelTask, source: LabelSource, classes: int) -> Task[Scor
         given = source.read(loaded.ref, size)
         if given is None:
             return loaded.ref, size, None
+        if isinstance(given, Objects):
+            source.skipped.update(given.skipped)
         with label_task.alone(loaded):
             result = label_task.label(loaded, scored)
             painted, instances = paint_objects(given, size, classes)
-            patch = view.patch_size * min(size) / view.base
-            doubts = find_doubts(result.labels, result.confidence, painted, instances, classes=classes, patch=patch)
+            doubts = find_doubts(
+                result.labels, result.confidence, painted, instances, classes=classes, patch=view.patch_side(size)
+            )
         return loaded.ref, size, [doubt for doubt in doubts if doubt.score > 0]
 
     return FunctionTask(label_task.source, label_task.score, finish)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise OutputError if a file to write exists."""
+    if os.path.lexists(path):
+        raise OutputError(path, "the file exists", MOVE)
 
 
 def write_coco(audit: Audit, spec: RunSpec, path: Path) -> None:
@@ -170,8 +181,7 @@ def write_coco(audit: Audit, spec: RunSpec, path: Path) -> None:
 
     The category of an annotation is the class that the model sees, or the label if it sees none; `attributes` has both.
     """
-    if os.path.lexists(path):
-        raise OutputError(path, "the file exists", MOVE)
+    refuse_existing(path)
     numbers: dict[str, int] = {}
     images, annotations = [], []
     for number, (finding, record) in enumerate(zip(audit.findings, audit.records(), strict=True), start=1):

@@ -18,7 +18,7 @@ from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.progress import Progress
 from tipsseg.store.folder import OutputFolder
 from tipsseg.store.manifest import MANIFEST_FILE
-from tipsseg.store.results import Labelled, Unchanged
+from tipsseg.store.results import Failed, Labelled, Unchanged
 from tipsseg.store.resuming.resume import ResumeState
 from tipsseg.store.run_record import RUN_FILE
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
@@ -168,11 +168,17 @@ def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress
         progress.note(f"Removed background phrases that mean the same as a class to this model: {pairs}.")
 
 
-def note_skipped(spec: RunSpec, progress: Progress) -> None:
-    """Note shapes without pixels in the labels that were kept."""
-    labels = None if spec.given is None else spec.given.labels
-    for kind, number in {} if labels is None else labels.skipped.items():
-        progress.note(f"Skipped {pluralize(number, 'shape')} without pixels in {spec.onto}: {kind}.")
+def note_given(spec: RunSpec, items: Iterable[ImageRef | Failed], progress: Progress) -> None:
+    """Compare the images of a run with its regions and labels, and note labels of other images only."""
+    given, refs = spec.given, (item for item in items if isinstance(item, ImageRef))
+    if given is not None and not given.expect(refs):
+        progress.note(f"{spec.onto} has no labels of these images. Images and labels are matched by their names.")
+
+
+def note_skipped(skipped: Mapping[str, int], labels: Path | None, progress: Progress) -> None:
+    """Note shapes without pixels in labels, such as lines."""
+    for kind, number in skipped.items():
+        progress.note(f"Skipped {pluralize(number, 'shape')} without pixels in {labels}: {kind}.")
 
 
 def note_outdated(resume: ResumeState, spec: RunSpec, progress: Progress) -> None:

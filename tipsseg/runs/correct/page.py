@@ -52,14 +52,13 @@ def _read_image(run: Run, image: str, digest: str, objects: list[object], names:
         raise ValueError(f"the run has no image {short(image)}; write the page of this folder again")
     stored = run.image(run.entry(image))
     edited = stored.correction()
-    mask = edited or stored.mask()
+    mask, corrected = edited or stored.mask(), stored.is_corrected(edited)
     labels = stored.read_mask(mask).copy()
     taken = stored.entry.taken
     if taken is not None and (taken.mask, stored.objects_digest(taken.before)) == (mask.digest, digest):
         return PixelLabels(labels, ignores=True)  # these corrections were imported before
     if stored.objects_digest(mask.digest) != digest:
         raise ValueError(f"the labels of {short(image)} changed since the page was written: write the page again")
-    corrected = edited is not None or stored.entry.corrected is not None
     instances = stored.instances(labels, corrected=corrected)
     regions = numbered_objects(labels, len(run.classes), instances)
     for record in objects:

@@ -139,7 +139,7 @@ class Planner:
             digest = new.digest(exact=self.options.exact)
             taken = entry.taken
             done = taken is not None and (taken.content, taken.mask) == (digest, current.digest)
-            objects = None if done else self._compare_objects(image, old, new, edited=edited is not None)
+            objects = None if done else self._compare_objects(image, old, new, edited)
             if self.options.strict and isinstance(new, Objects):
                 _refuse_vague(source_image.name, new, objects)
         return ImageCorrection(
@@ -184,12 +184,11 @@ class Planner:
         return Outcome(self._write(correction, labels, mask), redrawn)
 
     def _compare_objects(
-        self, image: RunImage, old: LabelArray, new: PixelLabels | Objects, *, edited: bool
+        self, image: RunImage, old: LabelArray, new: PixelLabels | Objects, edited: Mask | None
     ) -> Comparison | None:
         if isinstance(new, Objects):
             options = self.context.files
-            corrected = edited or image.entry.corrected is not None
-            instances = image.instances(old, corrected=corrected)
+            instances = image.instances(old, corrected=image.is_corrected(edited))
             regions = object_regions(old, len(self.context.classes), options, instances)
             objects = [LabelledObject(region, CERTAIN, options.simplify) for region in regions]
             before = written_shapes(objects, new.written_as, old.shape)

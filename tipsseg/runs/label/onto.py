@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tipsseg.errors import UsageError
@@ -19,16 +20,24 @@ def join_classes(onto: Path, vocabulary: Vocabulary) -> tuple[Vocabulary, tuple[
         UsageError: The vocabulary was fitted, so it has no phrases for the classes of the labels.
         InputError, ImageError: The labels cannot be read.
     """
-    if vocabulary.fit:
-        raise UsageError("argument `onto` needs phrases, but this vocabulary was fitted", "Pass class names.")
     names = class_names(onto)
     if not names:
         raise _unnamed(onto)
-    own = {fold(spec.name): spec for spec in vocabulary.specs}
-    specs = [own.pop(fold(name), ClassSpec(name)) for name in names]
+    return _join(names, vocabulary), tuple(entry.name for entry in vocabulary.classes)
+
+
+def _join(names: Sequence[str], vocabulary: Vocabulary) -> Vocabulary:
+    """Return a vocabulary of the classes with these names, then the others of `vocabulary`."""
+    if vocabulary.fit:
+        raise UsageError(
+            "existing labels need phrases for their classes, but this vocabulary was fitted", "Pass class names."
+        )
+    own = {fold(spec.name): spec for spec in vocabulary.specs if not spec.negative}
+    specs = [own.get(fold(name)) or ClassSpec(name) for name in names]
+    taken = set(map(id, specs))
+    others = [spec for spec in vocabulary.specs if id(spec) not in taken]
     background = "auto" if vocabulary.auto else vocabulary.background or "none"
-    joined = make_vocabulary([*specs, *own.values()], background, vocabulary.templates, vocabulary.source)
-    return joined, tuple(entry.name for entry in vocabulary.classes)
+    return make_vocabulary([*specs, *others], background, vocabulary.templates, vocabulary.source)
 
 
 def classes_of_labels(labels: Path, vocabulary: Vocabulary | None, background: str | None = None) -> Vocabulary:
@@ -45,7 +54,7 @@ def classes_of_labels(labels: Path, vocabulary: Vocabulary | None, background: s
     """
     names = class_names(labels)
     if vocabulary is not None:
-        return join_classes(labels, vocabulary)[0] if names else vocabulary
+        return _join(names, vocabulary)
     if not names:
         raise _unnamed(labels)
     return make_vocabulary(names, "auto" if background is None else parse_background(background))

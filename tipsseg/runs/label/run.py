@@ -25,6 +25,7 @@ from tipsseg.runs.common.notes import (
     note_end,
     note_folder,
     note_formats,
+    note_given,
     note_outdated,
     note_resume,
     note_skipped,
@@ -80,8 +81,7 @@ class LabelRun:
         Raises:
             TipssegError: The run cannot continue.
         """
-        if self._info.spec.given is not None:
-            self._info.spec.given.expect(ref for ref in self._images.known if isinstance(ref, ImageRef))
+        note_given(self._info.spec, self._images.known, self._progress)
         with OutputFolder(self._info, self._images.known) as self._folder:
             self._images = refuse_unfit(self._folder.resume, self._images)
             note_folder(self._folder, self._progress)
@@ -168,7 +168,8 @@ class LabelRun:
         progress.results(folder.run_paths)
         self._notes.end()
         note_outdated(folder.resume, spec, progress)
-        note_skipped(spec, progress)
+        if spec.given is not None and spec.given.labels is not None:
+            note_skipped(spec.given.labels.skipped, spec.onto, progress)
         note_division(spec.formats, folder.state, folder.context.files, progress)
         note_edited(spec, counts, self._edited, progress)
         for line in folder.totals().lines():

@@ -8,18 +8,18 @@ from pathlib import Path
 
 from tipsseg.errors import InputError
 from tipsseg.util.files import describe_error, read_regular
-from tipsseg.util.json_values import parse, take
+from tipsseg.util.json_values import parse, take, take_share
 
 #: The number of findings that the page lists for an image.
 _LISTED = 50
 
 #: A finding: kind, label, what the model sees, score, and box (x, y, w, h) in pixels. Label and seen are names or None.
-Doubt = tuple[str, object, object, float, list[int]]
+ListedDoubt = tuple[str, object, object, float, list[int]]
 
 
-def read_doubts(path: Path) -> Mapping[str, list[Doubt]]:
+def read_doubts(path: Path) -> Mapping[str, list[ListedDoubt]]:
     """Return the findings by image, the most doubtful first. Raises InputError if the file is not one of `tipsseg audit`."""
-    found: dict[str, list[Doubt]] = defaultdict(list)
+    found: dict[str, list[ListedDoubt]] = defaultdict(list)
     try:
         for number, line in enumerate(read_regular(path).splitlines(), start=1):
             try:
@@ -30,7 +30,7 @@ def read_doubts(path: Path) -> Mapping[str, list[Doubt]]:
                 names = record.get("label"), record.get("seen")
                 if not all(name is None or isinstance(name, str) for name in names):
                     raise ValueError("`label` or `seen` is not a name")
-                score = float(take(record, "score", float))
+                score = take_share(record, "score")
                 found[take(record, "image", str)].append((take(record, "kind", str), *names, score, box))
             except ValueError as error:
                 raise InputError(

@@ -14,7 +14,7 @@ from PIL import Image
 from tipsseg.errors import ImageError
 from tipsseg.formats.reading.labels import LabelSource, paint_objects
 from tipsseg.images.decoding import open_thumbnail
-from tipsseg.regions.objects import numbered_objects
+from tipsseg.regions.objects import number_pixels, numbered_objects
 from tipsseg.runs.rank.expected import background_confidence, expected_error, mean_confidence
 from tipsseg.runs.report import pictures
 from tipsseg.runs.report.place import Place, image_key
@@ -92,7 +92,7 @@ class ImageMaker:
         picture, thumbnail, label_map = self.place.files(entry.image)
         self.place.write(picture, pictures.jpeg(shown))
         self.place.write(thumbnail, pictures.jpeg(pictures.thumbnail(shown, labels, self.classes)))
-        shown_mask, objects = self._objects(image, correction, labels)
+        shown_mask, objects = self._objects(image, mask, labels)
         self.place.write(label_map, pictures.map_script(key, labels, confidence, objects, others))
         places = pictures.name_places(labels, len(self.classes))
         record = image_record(entry, str(path), places, shown=unread is None, confidences=confidence is not None)
@@ -102,33 +102,30 @@ class ImageMaker:
 
     def _others(self, image: RunImage) -> tuple[LabelArray | None, ImageError | None]:
         """Return the other labels of an image [H, W]; None if there are none, or with the error if they cannot be read."""
+        if self.others is None:
+            return None, None
         try:
             size = image.stored.size
-            given = None if self.others is None else self.others.read(image.ref(self.images), size)
+            given = self.others.read(image.ref(self.images), size)
         except ImageError as error:
             return None, error
-        if given is None:
-            return None, None
-        return paint_objects(given, size, len(self.classes))[0], None
+        return None if given is None else paint_objects(given, size, len(self.classes))[0], None
 
     def _objects(
-        self, image: RunImage, correction: Mask | None, labels: LabelArray
-    ) -> tuple[str | None, NDArray[np.int32] | None]:
+        self, image: RunImage, corrected: Mask | None, labels: LabelArray
+    ) -> tuple[str | None, NDArray[np.uint32] | None]:
         """Return the digest of the objects that the page shows, and the number of the object at each pixel [H, W], 0 for none.
 
-        Both are None if the image cannot be corrected in the page: it has no mask, or its instance mask is missing.
+        `corrected` is the mask that a person corrected. Both results are None if the image cannot be corrected in the page: it has
+        no mask, or its instance mask is missing.
         """
         try:
-            digest = image.objects_digest((correction or image.mask()).digest)
-            corrected = image.persons_mask(correction) is not None
-            regions = numbered_objects(labels, len(self.classes), image.instances(labels, corrected=corrected))
+            digest = image.objects_digest((corrected or image.mask()).digest)
+            instances = image.instances(labels, corrected=corrected is not None)
         except ImageError:
             return None, None
-        numbers = np.zeros(labels.shape, np.int32)
-        for number, region in enumerate(regions, start=1):
-            y, x, h, w = region.box
-            numbers[y : y + h, x : x + w][region.mask] = number
-        return digest, numbers
+        height, width = labels.shape
+        return digest, number_pixels(numbered_objects(labels, len(self.classes), instances), (height, width))
 
     def _picture_error(self, image: RunImage) -> ImageError | None:
         """Return the error if the image is missing or has changed, or None. This does not decode the image."""

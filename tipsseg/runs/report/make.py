@@ -16,7 +16,7 @@ from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.rank.candidates import Candidates, missing_features_note
 from tipsseg.runs.rank.likeness import Vectors, nearest
-from tipsseg.runs.report.doubts import Doubt, read_doubts
+from tipsseg.runs.report.doubts import ListedDoubt, read_doubts
 from tipsseg.runs.report.image import ImageMaker, ImageResult, failed_record
 from tipsseg.runs.report.place import DATA, Place, chunk_name
 from tipsseg.runs.report.scripts import script
@@ -122,7 +122,7 @@ class _Report:
     accuracies: Mapping[str, float]
     features: Path | None
     others: LabelSource | None
-    doubts: Mapping[str, Sequence[Doubt]]
+    doubts: Mapping[str, Sequence[ListedDoubt]]
     progress: Progress
     totals: TotalsSum
     new: int = 0
@@ -135,6 +135,7 @@ class _Report:
         began = time.monotonic()
         progress, folder, number = self.progress, self.place.folder, sum(map(len, self.runs))
         progress.begin(f"Drawing {pluralize(number, 'image')} of {self.runs[0].output} into {folder}.", number)
+        self._note_others()
         maker = ImageMaker(self.place, self.classes, self.image_root, max_pixels, self.others)
         candidates = Candidates()
         try:
@@ -161,6 +162,19 @@ class _Report:
         progress.results([folder / PAGE_FILES[0]])
         progress.note(self._last_line(time.monotonic() - began))
         return self.failed
+
+    def _note_others(self) -> None:
+        """Compare the images with the other labels and the doubts, and note those of other images only."""
+        hint = "They are matched by the names of the images."
+        refs = (
+            [image.ref(self.image_root) for run in self.runs for image in run.images()]
+            if self.others or self.doubts
+            else []
+        )
+        if self.others is not None and not self.others.names.expect(refs):
+            self.progress.note(f"No image of the run has other labels. {hint}")
+        if self.doubts and not self.doubts.keys() & {ref.name for ref in refs}:
+            self.progress.note(f"No image of the run has doubts. {hint}")
 
     def _images(self, maker: ImageMaker, jobs: int) -> Iterator[ManifestEntry]:
         items = (image for run in self.runs for image in run.images())

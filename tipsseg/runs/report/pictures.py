@@ -74,7 +74,7 @@ def map_script(
     key: str,
     labels: LabelArray,
     confidence: NDArray[np.float32] | None,
-    objects: NDArray[np.int32] | None = None,
+    objects: NDArray[np.uint32] | None = None,
     others: LabelArray | None = None,
 ) -> bytes:
     """Encode labels [H, W] and, if known, confidences [H, W] in 0..1 and the numbers of objects [H, W] as a script.
