@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tipsseg.formats.npz import read_arrays
-from tipsseg.formats.problem import UNREADABLE, describe_unreadable
+from tipsseg.util.problem import UNREADABLE, describe_unreadable
 
 
 @pytest.mark.filterwarnings("ignore:Reading `.npy` or `.npz` file required additional header parsing:UserWarning")

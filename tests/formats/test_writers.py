@@ -93,6 +93,9 @@ def write_picture(name: str, context: RunContext, image: str, label_map: LabelMa
 
 SMALL = np.array([[1, 1, 0, 3], [0, 1, 0, 3], [255, 0, 0, 0], [2, 0, 0, 1]], np.uint8)
 
+#: The objects in it, by number.
+OBJECTS = ((1, "panda leg"), (2, "panda leg"), (3, "tree"), (4, "bench"))
+
 #: What people with these kinds of colour vision see of linear RGB, by Machado, Oliveira and Fernandes (2009), at full strength.
 SIMULATED = {
     "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
@@ -146,11 +149,11 @@ def test_files_of_images_go_to_the_folders_that_inputs_leave_out(tmp_path: Path)
         assert all(PurePosixPath(file).parts[0] in image_folders() for file in written.files.values())
     found = (path for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink())
     image = PurePosixPath("sub/a.jpg")
-    paths = {
-        path
-        for form in FORMATS.values()
-        for path in (form.relative_path(image, DEFAULT_FILE_OPTIONS), form.link_path(image, DEFAULT_FILE_OPTIONS))
-    }
+    whole = [form for form in FORMATS.values() if not form.has_parts]
+    paths = {form.relative_path(image, DEFAULT_FILE_OPTIONS) for form in whole}
+    paths |= {form.link_path(image, DEFAULT_FILE_OPTIONS) for form in FORMATS.values()}
+    paths |= {PurePosixPath("binary", entry.name, "sub/a.png") for entry in PANDA}
+    paths |= {PurePosixPath("cutouts", name, f"sub/a-{number}.png") for number, name in OBJECTS}
     assert {PurePosixPath(path.relative_to(tmp_path).as_posix()) for path in found} == paths - {None}
 
 
@@ -159,7 +162,8 @@ def test_files_on_their_way_have_the_owner_in_their_names(tmp_path: Path) -> Non
     label_map = replace(map_of(SMALL), top=TopClasses(SMALL[None, :1, :1], np.ones((1, 1, 1), np.float16)))
     finish_image(image_labels(ref_of("sub/a.jpg"), label_map), FORMATS, replace(context_of(tmp_path), owner="mine-"))
     found = [path.name for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(found) == sum(form.folder is not None for form in FORMATS.values())
+    whole = [form for form in FORMATS.values() if form.folder is not None and not form.has_parts]
+    assert len(found) == len(whole) + len(PANDA) + len(OBJECTS)
     assert all(name.startswith(".tipsseg-mine-") for name in found)
 
 

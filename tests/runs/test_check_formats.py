@@ -37,11 +37,14 @@ from tipsseg.types import LabelArray
 
 LABELS: Mapping[str, LabelArray] = {"a.png": A, "sub/b c.jpg": B}
 
-#: The file of a.png in each format that has one.
+#: A part of a.png in each format with several files per image.
+PARTS = {"binary": "sky", "cutouts": "panda leg/1"}
+
+#: A file of a.png in each format that has one.
 PER_IMAGE = {
     name: str(path)
     for name, form in FORMATS.items()
-    if (path := form.relative_path(PurePosixPath("a.png"), DEFAULT_FILE_OPTIONS)) is not None
+    if (path := form.relative_path(PurePosixPath("a.png"), DEFAULT_FILE_OPTIONS, PARTS.get(name, ""))) is not None
 }
 
 

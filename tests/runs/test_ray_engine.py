@@ -122,9 +122,12 @@ def test_files_and_stdout_are_those_of_a_local_run(capfd: pytest.CaptureFixture[
     assert label_with_ray(run_for("ray"), actors=2) == Counts(labelled=12, failed=1)
     with_ray = capfd.readouterr()
     assert contents("ray") == contents("local")
-    of_images = sum((each.folder is not None) + (each.link_folder is not None) for each in FORMATS.values())
+    of_images = sum((each.link_folder is not None) for each in FORMATS.values())
     of_runs = sum(len(each.files) for each in FORMATS.values())
-    assert len(contents("ray")) == 12 * of_images + of_runs + len(["classes", "run", "manifest", "errors"])
+    lines = [json.loads(line) for line in Path("ray/manifest.jsonl").read_bytes().splitlines()]
+    assert len(lines) == 12
+    of_all = sum(of_images + len(line["files"]) for line in lines)
+    assert len(contents("ray")) == of_all + of_runs + len(["classes", "run", "manifest", "errors"])
     assert with_ray.out == local.out.replace("local/", "ray/")
     assert with_ray.err.endswith(local.err)  # a Ray that was there already may have its say before
     assert "imgs/street/broken.png" in local.err

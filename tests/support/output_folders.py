@@ -89,6 +89,7 @@ def image_labels(
         confidence=label_map.confidence,
         top=label_map.top,
         thumbnail=np.full((*label_map.shape, 3), 128, np.uint8) if thumbnail is None else thumbnail,
+        pixels=np.full((*label_map.shape, 3), 90, np.uint8),
     )
 
 

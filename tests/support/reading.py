@@ -171,6 +171,35 @@ def read_npz(out: Path, image: str, names: list[str], size: tuple[int, int]) -> 
         return archive["labels"].astype(np.int64)
 
 
+def class_folder(name: str) -> str:
+    return re.sub(r'^[. -]|[\\/:*?"<>|]', "_", name)
+
+
+def read_binary(out: Path, image: str, names: list[str], size: tuple[int, int]) -> Ids:
+    ids = np.zeros(size, np.int64)
+    for number, name in enumerate(names, start=1):
+        white = _picture(out / "binary" / class_folder(name) / f"{_stem(image)}.png")
+        assert set(np.unique(white).tolist()) <= {0, 255}
+        ids[white == 255] = number
+    return ids
+
+
+def read_cutouts(out: Path, image: str, names: list[str], size: tuple[int, int]) -> Ids:
+    """The places are those of the COCO file, which lists the objects in the same order."""
+    _, annotations = _coco(out, "annotations.json", image)
+    objects = []
+    for number, each in enumerate(annotations, start=1):
+        (x, y, w, h), class_id = np.array(each["bbox"]).tolist(), int(str(each["category_id"]))
+        folder = out / "cutouts" / class_folder(names[class_id - 1])
+        cutout = _picture(folder / f"{_stem(image)}-{number}.png").astype(np.int64)
+        assert cutout.shape == (h, w, 4)
+        mask = np.zeros(size, bool)
+        mask[y : y + h, x : x + w] = cutout[..., 3] == 255
+        assert not cutout[cutout[..., 3] < 255].any()
+        objects.append((class_id, mask))
+    return painted(objects, size)
+
+
 #: (output folder, image's name, names of the classes, (height, width)) -> ids [H, W].
 Read = Callable[[Path, str, list[str], tuple[int, int]], Ids]
 
@@ -183,6 +212,8 @@ WITHOUT_IGNORED: Mapping[str, Read] = {
     "coco-results": read_coco_results,
     "panoptic": read_panoptic,
     "cvat": read_cvat,
+    "binary": read_binary,
+    "cutouts": read_cutouts,
 }
 
 #: Those that hold polygons.

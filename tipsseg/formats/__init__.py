@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from tipsseg.errors import UsageError
 from tipsseg.formats.base import Format
+from tipsseg.formats.binary import Binary
 from tipsseg.formats.coco import Coco, CocoPolygon
 from tipsseg.formats.coco_results import CocoResults
 from tipsseg.formats.confidence import Confidence
+from tipsseg.formats.cutouts import Cutouts
 from tipsseg.formats.cvat import Cvat
 from tipsseg.formats.hf import HuggingFace
 from tipsseg.formats.instances import Instances
@@ -25,6 +28,7 @@ from tipsseg.formats.yolo_boxes import YoloBoxes, YoloObb
 from tipsseg.util.printable import did_you_mean
 
 if TYPE_CHECKING:
+    from tipsseg.options import FileOptions
     from tipsseg.types import LabelClass
 
 FORMATS: dict[str, Format] = {
@@ -46,6 +50,8 @@ FORMATS: dict[str, Format] = {
         Npz(),
         Overlay(),
         Confidence(),
+        Binary(),
+        Cutouts(),
         Csv(),
     )
 }
@@ -75,17 +81,24 @@ def check_formats(names: Sequence[str], classes: Sequence[LabelClass]) -> None:
     if len(set(names)) < len(names):
         raise UsageError(f"duplicate format: {', '.join(names)}", "List every format once.")
     for name in names:
-        _check_names(name, classes)
+        FORMATS[name].refuse_classes(classes)
 
 
-def _check_names(name: str, classes: Sequence[LabelClass]) -> None:
-    for entry in classes:
-        for character in FORMATS[name].forbidden_characters:
-            if character in entry.name:
-                raise UsageError(
-                    f"the format {name} cannot store the class name {entry.name!r}: it does not allow {character!r}",
-                    "Rename the class, or drop the format.",
-                )
+def format_name(key: str) -> str:
+    """Return the name of the format of a per-image file; see `Format` for its `key`."""
+    return key.partition("/")[0]
+
+
+def file_path(key: str, image: PurePosixPath, options: FileOptions) -> PurePosixPath | None:
+    """Return the path of an image's file, relative to the output folder; None if the format has no per-image files."""
+    name, _, part = key.partition("/")
+    return FORMATS[name].relative_path(image, options, part)
+
+
+def possible_paths(key: str, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
+    """Map every path that any version gave to an image's file to the path of its link; see `Format.possible_paths`."""
+    name, _, part = key.partition("/")
+    return FORMATS[name].possible_paths(image, options, part)
 
 
 def image_folders() -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""The base class of label formats, and the records that formats read.
+"""The base classes of label formats, and the records that formats read.
 
 A format returns bytes. For each image, in any process and order, it returns the per-image file and the image's rows in a run file.
 At the end of a run, it returns the run files, which cover all images.
@@ -13,11 +13,13 @@ equal bytes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from tipsseg.errors import UsageError
 from tipsseg.options import DEFAULT_FILE_OPTIONS, MAX_PIXELS, NAMES, FileOptions
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ class ImageLabels:
         top: The best classes of each patch.
         thumbnail: [h, w, 3] uint8 RGB, see `upright.thumbnail_rgb`.
         instances: [H, W] int32, the instances of a run with regions, see `naming.NamedRegions`; None without regions.
+        pixels: [H, W, 3] uint8 RGB, the upright image.
     """
 
     ref: ImageRef
@@ -71,6 +74,7 @@ class ImageLabels:
     top: TopClasses | None = None
     thumbnail: NDArray[np.uint8] | None = None
     instances: NDArray[np.int32] | None = None
+    pixels: NDArray[np.uint8] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -113,14 +117,18 @@ class StoredImage:
 class Format:
     """A label format: how to write, read and check its files.
 
-    A format with per-image files defines `folder`, `suffix` and `encode`. A format with run files, which cover all images, defines
-    `files` and `run_file`. If its first run file consists of rows, it also defines `has_rows` and `image_rows`.
+    A format with per-image files defines `folder`, `suffix` and `encode`; with several files per image, see `PartsFormat`. A
+    format with run files, which cover all images, defines `files` and `run_file`. If its first run file consists of rows, it also
+    defines `has_rows` and `image_rows`.
+
+    A key names a per-image file in the records: the name of the format; with several files per image, "<format>/<part>".
 
     Attributes:
         name: The name that users pass.
         description: A one-line description for the table of formats.
         folder: The folder for per-image files, relative to the output folder. None if the format writes none.
         suffix: The suffix of the per-image files.
+        has_parts: True if an image has several files in this format.
         link_folder: The folder for links to the images, relative to the output folder. None if the format makes no links.
         files: The names of the run files.
         former_files: The names of run files that only earlier versions wrote.
@@ -130,6 +138,7 @@ class Format:
         needs_top_classes: True if the format reads `ImageLabels.top`.
         needs_image: True if the format shows the image or links to it.
         needs_thumbnail: True if the format reads `ImageLabels.thumbnail`.
+        needs_pixels: True if the format reads `ImageLabels.pixels`.
         scores_objects: True if the format stores a score per object.
         multi_part_objects: True if the format can store an object with several parts.
         splits_train_val: True if the format splits the images by `FileOptions.val_fraction`; see `split`.
@@ -142,6 +151,7 @@ class Format:
     description: ClassVar[str]
     folder: ClassVar[str | None] = None
     suffix: ClassVar[str] = ""
+    has_parts: ClassVar[bool] = False
     link_folder: ClassVar[str | None] = None
     files: ClassVar[tuple[str, ...]] = ()
     former_files: ClassVar[tuple[str, ...]] = ()
@@ -151,6 +161,7 @@ class Format:
     needs_top_classes: ClassVar[bool] = False
     needs_image: ClassVar[bool] = False
     needs_thumbnail: ClassVar[bool] = False
+    needs_pixels: ClassVar[bool] = False
     scores_objects: ClassVar[bool] = False
     multi_part_objects: ClassVar[bool] = True
     splits_train_val: ClassVar[bool] = False
@@ -171,8 +182,8 @@ class Format:
         """Return the name of the link to an image: the name of its per-image file, with the image's suffix."""
         return output_name(image, options.names).name + image.suffix
 
-    def relative_path(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath | None:
-        """Return the path of the per-image file, relative to the output folder; None if the format writes none."""
+    def relative_path(self, image: PurePosixPath, options: FileOptions, part: str = "") -> PurePosixPath | None:
+        """Return the path of a per-image file, relative to the output folder; None if the format writes none."""
         if self.folder is None:
             return None
         name = output_name(image, options.names).name + self.suffix
@@ -184,16 +195,32 @@ class Format:
             return None
         return PurePosixPath(self.link_folder) / self.parent(image, options) / self.link_name(image, options)
 
-    def possible_paths(self, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
-        """Map every path that any version gave to the per-image file to the path of its link. The current path comes first."""
-        path = self.relative_path(image, options)
+    def possible_paths(
+        self, image: PurePosixPath, options: FileOptions, part: str = ""
+    ) -> Mapping[str, PurePosixPath | None]:
+        """Map every path that any version gave to a per-image file to the path of its link. The current path comes first."""
+        path = self.relative_path(image, options, part)
         return {} if path is None else {str(path): self.link_path(image, options)}
 
     # ---- writing ----
 
+    def refuse_classes(self, classes: Sequence[LabelClass]) -> None:
+        """Raise UsageError if the format cannot store a class name."""
+        for entry in classes:
+            for character in self.forbidden_characters:
+                if character in entry.name:
+                    raise UsageError(
+                        f"the format {self.name} cannot store the class name {entry.name!r}: it does not allow {character!r}",
+                        "Rename the class, or drop the format.",
+                    )
+
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         """Return the bytes of the per-image file."""
         raise NotImplementedError(f"the format {self.name} has no per-image file")
+
+    def encode_files(self, image: ImageLabels, run: RunFacts) -> Mapping[str, bytes]:
+        """Return the bytes of all per-image files, by key."""
+        return {} if self.folder is None else {self.name: self.encode(image, run)}
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         """Return an image's rows in the run file."""
@@ -258,3 +285,56 @@ class Format:
 def output_name(image: PurePosixPath, names: str) -> PurePosixPath:
     """Return the output name of an image, to which formats add their suffix. `names` is one of `options.NAMES`."""
     return image.with_suffix("") if names == NAMES[0] else image
+
+
+#: Characters that a system refuses in file names, and dots, spaces and hyphens that mean something at one end of a name.
+_UNFIT = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*]|^[. -]|[. ]$')
+
+#: Maximum length of a folder name in bytes; file systems allow 255.
+_LONGEST = 240
+
+
+class PartsFormat(Format):
+    """The base class of formats with several PNG files per image, in a folder for each class.
+
+        <folder>/<class>/<image>.png    or, with numbered files, <folder>/<class>/<image>-<number>.png
+
+    A part is the folder of a class, followed by "/" and a number if the files are numbered.
+    """
+
+    suffix = ".png"
+    has_parts = True
+
+    def refuse_classes(self, classes: Sequence[LabelClass]) -> None:
+        super().refuse_classes(classes)
+        owners: dict[str, str] = {}
+        for entry in classes:
+            folder = class_folder(entry.name)
+            owner = owners.setdefault(folder.casefold(), entry.name)
+            if owner != entry.name:
+                raise UsageError(
+                    f"the format {self.name} would write the classes {owner!r} and {entry.name!r} into one folder, {folder}",
+                    "Rename one of them, or drop the format.",
+                )
+            if len(folder.encode("utf-8", "surrogatepass")) > _LONGEST:
+                raise UsageError(
+                    f"the format {self.name} cannot store the class name {entry.name[:40]!r}...: it is too long for a folder",
+                    "Rename the class, or drop the format.",
+                )
+
+    def relative_path(self, image: PurePosixPath, options: FileOptions, part: str = "") -> PurePosixPath:
+        folder, _, number = part.partition("/")
+        name = output_name(image, options.names).name + (f"-{number}" if number else "") + self.suffix
+        return PurePosixPath(self.folder or "", folder, image.parent, name)
+
+    def encode_files(self, image: ImageLabels, run: RunFacts) -> Mapping[str, bytes]:
+        return {f"{self.name}/{part}": data for part, data in self.encode_parts(image, run)}
+
+    def encode_parts(self, image: ImageLabels, run: RunFacts) -> Iterable[tuple[str, bytes]]:
+        """Yield the parts of an image with their bytes."""
+        raise NotImplementedError
+
+
+def class_folder(name: str) -> str:
+    """Return the name of the folder of a class."""
+    return _UNFIT.sub("_", name)

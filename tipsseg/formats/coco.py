@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, StoredImage
-from tipsseg.formats.listing import encode_section, match_row, prepend, read_section
 from tipsseg.util.files import json_bytes, open_regular
+from tipsseg.util.json_lists import encode_section, match_row, prepend, read_section
 from tipsseg.util.json_values import parse, take
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
 from tipsseg.formats.coco import encode_masks
-from tipsseg.formats.listing import encode_list, match_row, prepend, read_list
 from tipsseg.util.files import json_bytes, open_regular
+from tipsseg.util.json_lists import encode_list, match_row, prepend, read_list
 from tipsseg.util.json_values import parse
 
 _RESULT = re.compile(rb'\{"image_id": \d+, (.*"file_name": (".*")\})')

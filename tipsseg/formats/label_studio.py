@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
-from tipsseg.formats.listing import encode_list, read_list
 from tipsseg.util.files import json_bytes, open_regular
+from tipsseg.util.json_lists import encode_list, read_list
 from tipsseg.util.json_values import parse
 
 if TYPE_CHECKING:

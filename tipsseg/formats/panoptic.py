@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, output_name
 from tipsseg.formats.coco import Record, category_record, coco_box, encode_head, image_lines, image_record
-from tipsseg.formats.listing import encode_section, match_row, prepend, read_section
 from tipsseg.formats.png import encode_picture
 from tipsseg.util.files import json_bytes, open_regular
+from tipsseg.util.json_lists import encode_section, match_row, prepend, read_section
 from tipsseg.util.json_values import parse
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats.base import Format, ImageLabels, RunFacts, StoredImage
-from tipsseg.formats.problem import class_text, size_text
 from tipsseg.options import MAX_PIXELS
 from tipsseg.util.printable import join_first
+from tipsseg.util.problem import class_text, size_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -73,7 +73,11 @@ def encode_mask(labels: LabelArray, classes: Sequence[LabelClass], mode: str = "
     if mode == "P":
         own = {entry.id: palette_colour(entry) for entry in classes}
         picture.putpalette([value for index in range(256) for value in own.get(index) or voc_colour(index)])
-    # Masks consist of long runs of equal values. Encoding only runs takes half the time and makes smaller files.
+    return encode_runs(picture)
+
+
+def encode_runs(picture: Image.Image) -> bytes:
+    """Encode a mask as PNG. Masks consist of long runs; encoding only runs takes half the time and makes smaller files."""
     return encode_picture(picture, compress_level=1, compress_type=_Z_RLE)
 
 

@@ -54,7 +54,9 @@ class Yolo(Format):
         folders = (f"{name}_" if _RESERVED.fullmatch(name) else name for name in image.parent.parts)  # see `image_name`
         return PurePosixPath(self.split(image, options), *folders)
 
-    def possible_paths(self, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
+    def possible_paths(
+        self, image: PurePosixPath, options: FileOptions, part: str = ""
+    ) -> Mapping[str, PurePosixPath | None]:
         """Return the paths in both splits, and those of earlier versions: yolo/<folder>/labels and yolo/<folder>/images."""
         places = self.split_paths(image, options)
         file, link = next(iter(places.items()))

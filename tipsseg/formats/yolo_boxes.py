@@ -32,7 +32,9 @@ class YoloBoxes(Yolo):
     former_files = ()
     multi_part_objects = True
 
-    def possible_paths(self, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
+    def possible_paths(
+        self, image: PurePosixPath, options: FileOptions, part: str = ""
+    ) -> Mapping[str, PurePosixPath | None]:
         return self.split_paths(image, options)
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:

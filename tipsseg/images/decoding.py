@@ -62,6 +62,14 @@ def open_thumbnail(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8
         return thumbnail_rgb(upright)
 
 
+def open_pixels(path: Path, size: tuple[int, ...], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Read the image of labels of `size` (height, width). Raise ImageError if it cannot be read, or has another size."""
+    pixels = open_image(path, max_pixels)
+    if pixels.shape[:2] != size:
+        raise ImageError(path, "its size changed while it was labelled", "Run the command again.")
+    return pixels
+
+
 def decode_upright(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode an image file to an upright RGB picture, following the rules of `open_image`. Raise ImageError if that fails."""
     with open_header(path, max_pixels) as image, as_image_error(path):

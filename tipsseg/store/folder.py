@@ -21,7 +21,15 @@ from tipsseg.store.failures import Failure
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
 from tipsseg.store.manifest import ManifestEntry, expected_files, input_path
 from tipsseg.store.ownership import digest_of
-from tipsseg.store.results import Failed, Labelled, Unchanged, move_files, remove_files, restore_links
+from tipsseg.store.results import (
+    Failed,
+    Labelled,
+    Unchanged,
+    move_files,
+    remove_files,
+    remove_former_parts,
+    restore_links,
+)
 from tipsseg.store.resuming.refusals import open_resume, refuse_in_the_way, refuse_other_classes, refuse_other_ids
 from tipsseg.store.run_record import RUN_FILE, run_context, write_run
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
@@ -160,6 +168,7 @@ class OutputFolder:
         outdated = [] if before is None else [name for name in before.formats if name not in entry.formats]
         if before is not None:  # the older labels must not pass for the new ones
             remove_files(before, outdated, self.context, self._record.spec.files)
+            remove_former_parts(before, entry, self.context)
         self.state.add(entry, labelled.rows, stale=outdated)
         return labelled
 
@@ -253,8 +262,9 @@ class OutputFolder:
             # A format with rows stays only with its rows, and only if this run writes its file for the whole run.
             formats = [name for name in self.formats if FORMATS[name].has_rows] if left else []
             rows = {name: self.state.rows(name, entry.image) for name in formats}
-            stays = {name for name in paths if rows.get(name) is not None or not FORMATS[name].has_rows}
-            expected = expected_files(entry.image, stays, self._files)
+            stays = {name for name in paths if name in FORMATS}  # a mask has no parts
+            stays = {name for name in stays if rows.get(name) is not None or not FORMATS[name].has_rows}
+            expected = expected_files(entry, stays, self._files)
             stays = {name for name in stays if paths[name] in left and expected[name] == entry.files[name]}
             if mask := next((paths[name] for name in mask_formats() if name in stays), None):
                 left_entry = replace(entry.without(set(entry.formats) - stays), digest=self._info.digest)

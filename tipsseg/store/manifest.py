@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 
-from tipsseg.formats import FORMATS
+from tipsseg.formats import FORMATS, file_path, format_name, possible_paths
 from tipsseg.options import FileOptions
 from tipsseg.store.ownership import Former
 from tipsseg.store.summary import ImageNumbers, read_summary
@@ -54,7 +54,7 @@ class ManifestEntry:
         fingerprint: Fingerprint of the input at that time.
         digest: Digest of all settings that affect the labels, see `RunInfo.digest`.
         summary: Summary of the labels, see `summary.label_summary`: height, width, classes, background, ignored.
-        files: Its per-image files by format: POSIX paths relative to the output folder.
+        files: Its per-image files by key, see `formats.base.Format`: POSIX paths relative to the output folder.
         formats: All formats that include the image.
         seconds: Time from opening the input to writing the last file.
         written: Fingerprints of these files when they were written. A file that differs now was edited.
@@ -109,9 +109,13 @@ class ManifestEntry:
         return replace(
             self,
             formats=tuple(name for name in self.formats if name not in formats),
-            files={name: file for name, file in self.files.items() if name not in formats},
-            written={name: file for name, file in self.written.items() if name not in formats},
+            files={key: file for key, file in self.files.items() if format_name(key) not in formats},
+            written={key: file for key, file in self.written.items() if format_name(key) not in formats},
         )
+
+    def keys(self, name: str) -> list[str]:
+        """Return the keys of the image's files in a format."""
+        return [key for key in self.files if format_name(key) == name]
 
     @property
     def former(self) -> Former:
@@ -122,20 +126,21 @@ class ManifestEntry:
     def replaceable(self) -> frozenset[tuple[str, str]]:
         """Return pairs of file and recorded sha256, because a file with the content of another format was edited."""
         return frozenset(
-            (self.files[name], file.sha256) for name, file in self.written.items() if file.sha256 is not None
+            (self.files[key], file.sha256) for key, file in self.written.items() if file.sha256 is not None
         )
 
 
-def expected_files(image: str, formats: Iterable[str], options: FileOptions) -> dict[str, str]:
-    """Return the per-image files of an image, by format, relative to the output folder.
+def expected_files(entry: ManifestEntry, formats: Iterable[str], options: FileOptions) -> dict[str, str]:
+    """Return the per-image files of an image, by key, relative to the output folder.
 
     Args:
-        image: The name of the image.
+        entry: The image.
         formats: The formats; those without per-image files are ignored.
         options: The file options.
     """
-    paths = {name: FORMATS[name].relative_path(PurePosixPath(image), options) for name in formats}
-    return {name: str(path) for name, path in paths.items() if path is not None}
+    keys = (key for name in formats for key in (entry.keys(name) if FORMATS[name].has_parts else (name,)))
+    paths = {key: file_path(key, PurePosixPath(entry.image), options) for key in keys}
+    return {key: str(path) for key, path in paths.items() if path is not None}
 
 
 def input_path(ref: ImageRef) -> str:
@@ -173,9 +178,9 @@ def is_placed(entry: ManifestEntry, options: FileOptions) -> bool:
     """Return True if an image's files are where this version or an earlier one puts them."""
     if any(part in ("", ".", "..") for part in entry.image.split("/")) or not FORMATS.keys() >= set(entry.formats):
         return False
-    places = {name: FORMATS[name].possible_paths(PurePosixPath(entry.image), options) for name in entry.formats}
-    return entry.files.keys() == {name for name, known in places.items() if known} and all(
-        file in places[name] for name, file in entry.files.items()
+    keys = expected_files(entry, entry.formats, options).keys()
+    return entry.files.keys() == keys and all(
+        file in possible_paths(key, PurePosixPath(entry.image), options) for key, file in entry.files.items()
     )
 
 
@@ -194,10 +199,10 @@ def _read_object(record: list[object]) -> ObjectScore:
 
 def _check_names(entry: ManifestEntry) -> None:
     """Raise ValueError for names outside the output folder, and for files without a fingerprint."""
-    for what, name in (("image", entry.image), *((f"files.{form}", file) for form, file in entry.files.items())):
+    for what, name in (("image", entry.image), *((f"files.{key}", file) for key, file in entry.files.items())):
         if not is_inside(name):
             raise ValueError(f"`{what}` is {short(name)}")
-    if not FORMATS.keys() >= set(entry.formats):
+    if not FORMATS.keys() >= {*entry.formats, *map(format_name, entry.files)}:
         raise ValueError(f"`formats` is {short(list(entry.formats))}")
     if entry.files.keys() != entry.written.keys():
         raise ValueError("`written` does not match `files`")

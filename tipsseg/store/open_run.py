@@ -19,7 +19,6 @@ from pathlib import Path
 from tipsseg.errors import RecordError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.classes_file import CLASSES_FILE, read_classes
-from tipsseg.formats.problem import class_faults
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options.shard import Shard
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
@@ -33,6 +32,7 @@ from tipsseg.types import LabelClass
 from tipsseg.util.files import describe_error, is_folder
 from tipsseg.util.json_values import short
 from tipsseg.util.printable import join_first, shell_word
+from tipsseg.util.problem import class_faults
 
 #: The hint for an interrupted run.
 RUN_AGAIN = "Run the original command again; finished images are kept."

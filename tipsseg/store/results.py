@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS
+from tipsseg.formats import FORMATS, format_name, possible_paths
 from tipsseg.formats.base import Rows
 from tipsseg.options import FileOptions
 from tipsseg.regions.polygons import PolygonQuality
@@ -117,9 +117,18 @@ ImageResult = Labelled | Unchanged | Failed
 Left = ImageRef | Unchanged | Failed
 
 
-def image_paths(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> dict[str, Path]:
-    paths = {name: context.image_path(FORMATS[name], ref) for name in formats}
-    return {name: path for name, path in paths.items() if path is not None}
+def image_paths(
+    context: RunContext, ref: ImageRef, formats: Iterable[str], entry: ManifestEntry | None = None
+) -> dict[str, Path]:
+    """Return the paths of an image's files in these formats, by key; of formats with several files, those in `entry`."""
+    keys = (key for name in formats for key in _keys(name, entry))
+    return {key: path for key in keys if (path := context.image_path(key, ref)) is not None}
+
+
+def _keys(name: str, entry: ManifestEntry | None) -> Sequence[str]:
+    if not FORMATS[name].has_parts:
+        return (name,)
+    return () if entry is None else entry.keys(name)
 
 
 def restore_links(context: RunContext, ref: ImageRef, formats: Iterable[str]) -> None:
@@ -152,17 +161,26 @@ def remove_files(
     for name in formats:
         if (link := link_of(entry, name, options)) is not None:
             ownership.remove_link(actual_path(context.output, str(link)))
-        if name in entry.files:
-            path = actual_path(context.output, entry.files[name])
-            if not ownership.remove(path, {digest_of(path) if edited else entry.written[name].sha256 or ""}):
+        for key in entry.keys(name):
+            path = actual_path(context.output, entry.files[key])
+            if not ownership.remove(path, {digest_of(path) if edited else entry.written[key].sha256 or ""}):
                 kept.append(path)
     return kept
 
 
+def remove_former_parts(before: ManifestEntry, entry: ManifestEntry, context: RunContext) -> None:
+    """Remove the files of an image that its new entry lacks, though it has their format, except edited ones.
+
+    Raises OutputError if a file cannot be removed.
+    """
+    for key in before.files.keys() - entry.files.keys():
+        if format_name(key) in entry.formats:
+            context.ownership.remove(actual_path(context.output, before.files[key]), {before.written[key].sha256 or ""})
+
+
 def link_of(entry: ManifestEntry, name: str, options: FileOptions) -> PurePosixPath | None:
     """Return the path of a format's link to an image, relative to the output folder; None if the format has no links."""
-    places = FORMATS[name].possible_paths(PurePosixPath(entry.image), options)
-    return places.get(entry.files.get(name, ""))
+    return possible_paths(name, PurePosixPath(entry.image), options).get(entry.files.get(name, ""))
 
 
 def move_files(state: State, context: RunContext) -> int:
@@ -207,7 +225,7 @@ def _move(state: State, image: str, name: str, context: RunContext) -> _Move | N
     entry = state.get(image)
     if entry is None or name not in entry.files:
         return None
-    (file, link), *_ = FORMATS[name].possible_paths(PurePosixPath(image), context.files).items()
+    (file, link), *_ = possible_paths(name, PurePosixPath(image), context.files).items()
     if entry.files[name] == file:
         return None
     pairs = [(entry.files[name], file), (str(link_of(entry, name, context.files)), str(link))]
@@ -222,15 +240,12 @@ def _move(state: State, image: str, name: str, context: RunContext) -> _Move | N
 
 def in_place(name: str, entry: ManifestEntry, ref: ImageRef, context: RunContext, state: State) -> bool:
     """Return True if a format has an image: it is recorded, its per-image file is unchanged, and its rows exist."""
-    file = entry.files.get(name)
+    keys, form = entry.keys(name), FORMATS[name]
     return (
         name in entry.formats
-        and (
-            entry.written[name].is_unchanged(actual_path(context.output, file))
-            if file is not None
-            else FORMATS[name].folder is None
-        )
-        and (not FORMATS[name].has_rows or state.has_rows(name, ref.name))
+        and bool(keys or form.has_parts or form.folder is None)
+        and all(entry.written[key].is_unchanged(actual_path(context.output, entry.files[key])) for key in keys)
+        and (not form.has_rows or state.has_rows(name, ref.name))
     )
 
 
@@ -239,13 +254,13 @@ def edited_formats(entry: ManifestEntry, ref: ImageRef, context: RunContext) -> 
 
     Files with the recorded size and time count as unchanged; `RunImage.correction` and `check_image` compare their content.
     """
-    found = []
-    for name, file in entry.files.items():
+    found: dict[str, None] = {}
+    for key, file in entry.files.items():
         path = actual_path(context.output, file)
         if (
             os.path.lexists(path)
-            and not entry.written[name].is_unchanged(path)
+            and not entry.written[key].is_unchanged(path)
             and not context.ownership.is_pending(path)
         ):
-            found.append(name)
+            found[format_name(key)] = None
     return tuple(found)

@@ -18,7 +18,6 @@ from tipsseg.formats import FORMATS, mask_formats
 from tipsseg.formats.base import StoredImage
 from tipsseg.formats.instances import read_instances
 from tipsseg.formats.png import label_faults
-from tipsseg.formats.problem import UNREADABLE, describe_unreadable, size_text
 from tipsseg.options import FileOptions
 from tipsseg.regions.components import Region, count_labels
 from tipsseg.regions.objects import LabelledObject, follow_correction, object_regions
@@ -28,6 +27,7 @@ from tipsseg.store.spec import check_hint
 from tipsseg.store.writing import RunContext, run_files
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, TopClasses, ignore_id
 from tipsseg.util.files import file_size
+from tipsseg.util.problem import UNREADABLE, describe_unreadable, size_text
 from tipsseg.util.record_paths import actual_path
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tipsseg.errors import ImageError, OutputError
-from tipsseg.formats import FORMATS
+from tipsseg.formats import FORMATS, file_path
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
 from tipsseg.options import FileOptions
 from tipsseg.regions.polygons import PolygonQuality
@@ -48,9 +48,9 @@ class RunContext(RunFacts):
         object.__setattr__(other, "ownership", self.ownership)
         return other
 
-    def image_path(self, form: Format, ref: ImageRef) -> Path | None:
-        """Return the path of an image's file in a format; None if the format has no per-image files."""
-        place = form.relative_path(ref.relative, self.files)
+    def image_path(self, key: str, ref: ImageRef) -> Path | None:
+        """Return the path of an image's file; None if the format has no per-image files."""
+        place = file_path(key, ref.relative, self.files)
         return None if place is None else self.output / place
 
 
@@ -59,7 +59,7 @@ class RunContext(RunFacts):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedImage:
-    """The files of an image, by format.
+    """The files of an image, by key.
 
     Attributes:
         staged: The per-image files under their temporary names, see `Ownership.put`.
@@ -85,20 +85,20 @@ def finish_image(image: ImageLabels, formats: Iterable[str], context: RunContext
     """
     forms = [FORMATS[name] for name in formats]
     # Encode all formats first: if one cannot encode the image, nothing is written.
-    made = {form: form.encode(image, context) for form in forms if form.folder is not None}
+    made = {key: (form, data) for form in forms for key, data in form.encode_files(image, context).items()}
     rows = {form.name: form.image_rows(image, context) for form in forms if form.has_rows}
     staged: list[StagedFile] = []
     files: dict[str, str] = {}
     written: dict[str, Fingerprint] = {}
     try:
-        for form, data in made.items():
-            path = context.image_path(form, image.ref)
+        for key, (form, data) in made.items():
+            path = context.image_path(key, image.ref)
             assert path is not None
             link = form.link_path(image.ref.relative, context.files)
             link_path = None if link is None else context.output / link
-            file, written[form.name] = context.ownership.stage(form.name, path, data, link_path)
+            file, written[key] = context.ownership.stage(form.name, path, data, link_path)
             staged.append(file)
-            files[form.name] = printable_path(path.relative_to(context.output))
+            files[key] = printable_path(path.relative_to(context.output))
     except BaseException as error:
         for file in staged:
             file.discard()

@@ -19,13 +19,13 @@ from tipsseg.features.folder import (
     list_files,
     read_store,
 )
-from tipsseg.formats.problem import Problem
 from tipsseg.runs.common.progress import Progress
 from tipsseg.store.failures import ERRORS_FILE
 from tipsseg.store.shards import SHARDS_FOLDER
 from tipsseg.store.state import STATE_FOLDER
 from tipsseg.util.files import TEMPORARY_PREFIX
 from tipsseg.util.printable import pluralize
+from tipsseg.util.problem import Problem
 from tipsseg.util.threads import map_in_order
 
 #: Names that runs use in a store's folder.

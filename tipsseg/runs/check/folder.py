@@ -18,7 +18,6 @@ from pathlib import Path
 
 from tipsseg.errors import OutputError
 from tipsseg.formats import FORMATS, model_only_formats
-from tipsseg.formats.problem import Problem, unreadable_problem
 from tipsseg.options import MAX_PIXELS
 from tipsseg.runs.check.image import Report, check_image
 from tipsseg.runs.check.manifest import (
@@ -38,6 +37,7 @@ from tipsseg.store.writing import run_files
 from tipsseg.util.files import is_file
 from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.util.printable import pluralize, shell_word
+from tipsseg.util.problem import Problem, unreadable_problem
 from tipsseg.util.record_paths import actual_path
 from tipsseg.util.threads import map_in_order
 

@@ -8,10 +8,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS, model_only_formats
+from tipsseg.formats import FORMATS, format_name, mask_formats, model_only_formats
 from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.png import label_faults
-from tipsseg.formats.problem import UNREADABLE, Problem, describe_unreadable, size_text, unreadable_problem
 from tipsseg.images.decoding import upright_size
 from tipsseg.runs.check.manifest import check_entry, known_files
 from tipsseg.store.manifest import MANIFEST_FILE, expected_files
@@ -21,6 +20,7 @@ from tipsseg.store.summary import CERTAIN
 from tipsseg.types import LabelArray
 from tipsseg.util.files import describe_error, is_file
 from tipsseg.util.fingerprint import content_digest
+from tipsseg.util.problem import UNREADABLE, Problem, describe_unreadable, size_text, unreadable_problem
 from tipsseg.util.record_paths import actual_path
 
 
@@ -71,14 +71,14 @@ def _check(images: Path | None, image: RunImage, report: Report) -> None:
         Problem(run.spec.state / MANIFEST_FILE, f"{entry.image}: {what}") for what in check_entry(image)
     ]
     known = known_files(run, entry)
-    report.moved |= {*known.values()} - {*expected_files(entry.image, entry.formats, run.spec.files).values()}
+    report.moved |= {*known.values()} - {*expected_files(entry, entry.formats, run.spec.files).values()}
     corrected: dict[str, Path] = {}
     masks: dict[Path, LabelArray] = {}
-    for name, file in known.items():
+    for key, file in known.items():
         report.files += 1
-        path = actual_path(output, file)
+        name, path = format_name(key), actual_path(output, file)
         digest, reason = _digest(path)
-        changed = bool(digest) and name in entry.written and digest != entry.written[name].sha256
+        changed = bool(digest) and key in entry.written and digest != entry.written[key].sha256
         if FORMATS[name].labels == "mask":
             labels, faults = _check_mask(Mask(name, path, digest), image, changed=changed)
             masks |= {} if labels is None else {path: labels}
@@ -116,19 +116,17 @@ def _stale(
         scores = ObjectScores(entry.objects or (), certain, context.files, image.instances(labels, corrected=True))
         objects = scores.objects(labels, len(context.classes))
         taken = ImageLabels(ref=image.ref(None), labels=labels, objects=objects, instances=scores.instances)
-        for name, path in known_files(image.run.info, entry).items() if image.stored.sure else ():
-            form = FORMATS[name]
-            place = actual_path(context.output, path)
-            if (
-                place in edited
-                or name not in entry.written
-                or name in model_only_formats()
-                or form.needs_thumbnail
-                or form.labels == "mask"
-            ):
+        skipped = {*model_only_formats(), *mask_formats()}
+        known = known_files(image.run.info, entry) if image.stored.sure else {}
+        for form in (FORMATS[name] for name in entry.formats if name not in skipped):
+            if form.needs_thumbnail or form.needs_pixels:
                 continue
-            if sha256(form.encode(taken, context)).hexdigest() != entry.written[name].sha256:
-                yield Problem(place, what)
+            for key, data in form.encode_files(taken, context).items():
+                if key not in entry.written:
+                    continue
+                place = actual_path(context.output, known[key])
+                if place not in edited and sha256(data).hexdigest() != entry.written[key].sha256:
+                    yield Problem(place, what)
 
 
 def _digest(path: Path) -> tuple[str, str]:

@@ -12,9 +12,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.formats import FORMATS, has_image_files
+from tipsseg.formats import FORMATS, file_path, has_image_files, possible_paths
 from tipsseg.formats.base import output_name
-from tipsseg.formats.problem import Problem, size_text
 from tipsseg.store.exports import FORMER_NOTES
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, expected_files
 from tipsseg.store.open_run import Run
@@ -24,6 +23,7 @@ from tipsseg.store.stored_image import RunImage
 from tipsseg.types import printable_path
 from tipsseg.util.files import TEMPORARY_PREFIX
 from tipsseg.util.json_values import short
+from tipsseg.util.problem import Problem, size_text
 
 _RUN_AGAIN = "run the original command again"
 _ONE_NAME = "label it into another folder, under one name"
@@ -55,11 +55,11 @@ def check_entry(image: RunImage) -> Iterator[str]:
     run, entry = image.run.info, image.entry
     if (shard := run.spec.shard) is not None and not shard.takes(entry.image):
         yield f"not an image of shard {shard}"
-    expected, known = expected_files(entry.image, entry.formats, run.spec.files), known_files(run, entry)
-    for name in sorted(expected.keys() | entry.files.keys()):
-        if entry.files.get(name) != expected.get(name):
-            moves = "; tipsseg convert moves it" if entry.files.get(name) == known.get(name) else ""
-            yield f"its {name} file is {short(entry.files.get(name))}, not {short(expected.get(name))}{moves}"
+    expected, known = expected_files(entry, entry.formats, run.spec.files), known_files(run, entry)
+    for key in sorted(expected.keys() | entry.files.keys()):
+        if entry.files.get(key) != expected.get(key):
+            moves = "; tipsseg convert moves it" if entry.files.get(key) == known.get(key) else ""
+            yield f"its {key} file is {short(entry.files.get(key))}, not {short(expected.get(key))}{moves}"
     for shown in entry.numbers.classes:
         if image.stored.classes.get(shown.id) != shown.name:
             yield f"class {shown.id} ({shown.name}) is not in the vocabulary"
@@ -70,10 +70,10 @@ def check_entry(image: RunImage) -> Iterator[str]:
 
 
 def known_files(run: RunInfo, entry: ManifestEntry) -> dict[str, str]:
-    """Return the per-image files of an image: the recorded paths, or the expected ones if no version uses the recorded ones."""
-    files = expected_files(entry.image, entry.formats, run.spec.files)
-    places = {name: FORMATS[name].possible_paths(PurePosixPath(entry.image), run.spec.files) for name in files}
-    return files | {name: file for name, file in entry.files.items() if file in places.get(name, ())}
+    """Return the files of an image by key: the recorded paths, or the expected ones if no version uses the recorded ones."""
+    files = expected_files(entry, entry.formats, run.spec.files)
+    places = {key: possible_paths(key, PurePosixPath(entry.image), run.spec.files) for key in files}
+    return files | {key: file for key, file in entry.files.items() if file in places.get(key, ())}
 
 
 def check_shared_files(runs: Sequence[Run]) -> Iterator[Problem]:
@@ -116,11 +116,7 @@ def find_orphans(output: Path, runs: Sequence[Run], moved: Container[str]) -> It
     for name, form in FORMATS.items():
         if form.folder is None:
             continue
-        files = _hashes(
-            str(form.relative_path(PurePosixPath(image), run.info.spec.files))
-            for run in runs
-            for image in run.records.holding(name)
-        )
+        files = _hashes(file for run in runs for file in _files_of(name, run))
         for path in _walk(output / form.folder):
             file = printable_path(path.relative_to(output))
             if path.suffix != form.suffix or path.name.startswith(".") or file in moved:
@@ -128,6 +124,15 @@ def find_orphans(output: Path, runs: Sequence[Run], moved: Container[str]) -> It
             place = int(np.searchsorted(files, hash(file)))
             if place == len(files) or files[place] != hash(file):
                 yield Problem(path, "it belongs to no image in the manifest")
+
+
+def _files_of(name: str, run: Run) -> Iterator[str]:
+    """Return the paths of a format's files of all images."""
+    options = run.info.spec.files
+    if FORMATS[name].has_parts:
+        entries = (entry for entry in run.records.entries() if name in entry.formats)
+        return (file for entry in entries for file in expected_files(entry, (name,), options).values())
+    return (str(file_path(name, PurePosixPath(image), options)) for image in run.records.holding(name))
 
 
 def find_temporaries(output: Path) -> Iterator[Problem]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tipsseg.errors import OutputError, RecordError
 from tipsseg.formats.classes_file import CLASSES_FILE, class_names
-from tipsseg.formats.problem import Problem, class_faults
 from tipsseg.options.shard import Shard
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
 from tipsseg.store.open_run import Run, broken_conversion, check_shard, conversion_begun
@@ -21,6 +20,7 @@ from tipsseg.store.state import State
 from tipsseg.types import ignore_id
 from tipsseg.util.files import describe_error, is_folder, read_regular
 from tipsseg.util.json_values import parse, take
+from tipsseg.util.problem import Problem, class_faults
 
 
 @dataclass(frozen=True, slots=True)

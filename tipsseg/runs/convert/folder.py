@@ -21,7 +21,14 @@ from tipsseg.runs.convert.only import find_only, unlabelled_error
 from tipsseg.runs.convert.request import image_ref, image_root, refuse_unfit, set_fraction
 from tipsseg.store.change_run import RunChanges, change_run
 from tipsseg.store.manifest import ManifestEntry
-from tipsseg.store.results import Failed, Unchanged, image_paths, remove_files, restore_links
+from tipsseg.store.results import (
+    Failed,
+    Unchanged,
+    image_paths,
+    remove_files,
+    remove_former_parts,
+    restore_links,
+)
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_file
 from tipsseg.util.printable import pluralize
@@ -187,9 +194,11 @@ class _Converter:
             except ImageError as error:
                 return Failed(result.ref, error), {}
             remove_files(result.before, result.dropped, self._context, self._context.files)
+            remove_former_parts(result.before, result.entry, self._context)
             self._changes.add(result.entry, result.rows, result.dropped)
             self._notes.add(result)
             written = result.formats
         if is_file(result.ref.path):
             restore_links(self._context, result.ref, self._formats)
-        return result, image_paths(self._context, result.ref, dict.fromkeys((*self._formats, *written)))
+        formats = dict.fromkeys((*self._formats, *written))
+        return result, image_paths(self._context, result.ref, formats, result.entry)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, model_only_formats
 from tipsseg.formats.base import ImageLabels, Rows
-from tipsseg.images.decoding import open_thumbnail
+from tipsseg.images.decoding import open_pixels, open_thumbnail
 from tipsseg.regions.objects import LabelledObject
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.store.manifest import ManifestEntry
@@ -126,9 +126,9 @@ class Conversion:
             wanted = tuple(dict.fromkeys((*self.formats, *current)))
         formats, edited, outdated = list[str](), list[Path](), list[str]()
         for name in wanted:
-            path = self.context.image_path(FORMATS[name], ref)
-            if name in entry.files and path is not None and self._is_edited(name, path, entry):
-                edited += [] if correction is not None and path == correction.path else [path]
+            changed = [path for key in entry.keys(name) if (path := self._edited(key, ref, entry)) is not None]
+            if changed:
+                edited += [path for path in changed if correction is None or path != correction.path]
             elif name in self.formats or name in self.followers:
                 formats.append(name)
             else:
@@ -140,12 +140,12 @@ class Conversion:
             raise _changed_image(ref, requested, corrected=correction is not None)
         return _Choice(tuple(name for name in formats if name not in needing), tuple(edited), (*needing, *outdated))
 
-    def _is_edited(self, name: str, path: Path, entry: ManifestEntry) -> bool:
-        return (
-            os.path.lexists(path)
-            and digest_of(path) != entry.written[name].sha256
-            and not self.context.ownership.is_pending(path)
-        )
+    def _edited(self, key: str, ref: ImageRef, entry: ManifestEntry) -> Path | None:
+        """Return the path of a file that was edited; None if it was not."""
+        path = self.context.image_path(key, ref)
+        if path is None or not os.path.lexists(path) or self.context.ownership.is_pending(path):
+            return None
+        return path if digest_of(path) != entry.written[key].sha256 else None
 
     def _convert(self, item: Item, choice: _Choice, correction: Mask | None) -> Converted:
         ref, formats = item.ref, choice.write
@@ -155,6 +155,7 @@ class Conversion:
         if stored.corrected or any(form.needs_objects for form in needed):
             objects = stored.scores.objects(stored.labels, len(self.context.classes))
         with_thumbnail = any(form.needs_thumbnail for form in needed)
+        with_pixels = any(form.needs_pixels for form in needed)
         image = ImageLabels(
             ref=ref,
             labels=stored.labels,
@@ -163,13 +164,15 @@ class Conversion:
             top=stored.top,
             thumbnail=open_thumbnail(ref.path, item.image.run.max_pixels) if with_thumbnail else None,
             instances=stored.scores.instances,
+            pixels=open_pixels(ref.path, stored.labels.shape, item.image.run.max_pixels) if with_pixels else None,
         )
         done = finish_image(image, formats, self.context)
-        entry = item.image.entry.without(choice.drop)
+        left = item.image.entry.without(choice.drop)
+        entry = left.without(formats)
         entry = replace(
             entry,
             summary=stored.summary,
-            formats=tuple(dict.fromkeys((*entry.formats, *formats))),
+            formats=tuple(dict.fromkeys((*left.formats, *formats))),
             files={**entry.files, **done.files},
             written={**entry.written, **done.written},
             objects=object_scores(objects) if stored.corrected else entry.objects,

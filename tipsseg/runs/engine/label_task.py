@@ -14,6 +14,7 @@ from tipsseg.features.folder import FeatureFiles, FeatureStore
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.reading.given import Given
+from tipsseg.images.decoding import open_pixels
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.features import find_features
 from tipsseg.labelling.patch_labeller import Patches, PatchLabeller, Scored
@@ -77,6 +78,8 @@ class LabelTask:
         self._context = context
         self._digest = digest
         self._given = given
+        self._max_pixels = max_pixels
+        self._needs_pixels = any(FORMATS[name].needs_pixels for name in formats)
         self._top = TOP_CLASSES if any(FORMATS[name].needs_top_classes for name in formats) else 0
 
     def score(self, scales: Sequence[Patches]) -> Scored:
@@ -124,6 +127,7 @@ class LabelTask:
             top=label_map.top,
             thumbnail=picture.thumbnail,
             instances=instances,
+            pixels=open_pixels(ref.path, label_map.shape, self._max_pixels) if self._needs_pixels else None,
         )
         done = finish_image(image, self._formats, self._context)
         summary = label_summary(label_map)

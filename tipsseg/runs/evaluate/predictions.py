@@ -10,7 +10,6 @@ from pathlib import Path
 from tipsseg.errors import InputError, OutputError, UsageError
 from tipsseg.formats import FORMATS, mask_formats
 from tipsseg.formats.classes_file import CLASSES_FILE, class_names
-from tipsseg.formats.problem import class_faults
 from tipsseg.options import NAMES
 from tipsseg.runs.common import inputs
 from tipsseg.runs.common.inputs import Found
@@ -22,6 +21,7 @@ from tipsseg.types import ImageRef
 from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json_values import parse
 from tipsseg.util.printable import join_first, pluralize
+from tipsseg.util.problem import class_faults
 
 #: The folder of masks in an output folder.
 _MASKS = FORMATS[mask_formats()[0]].folder or ""

@@ -154,7 +154,7 @@ class LabelRun:
                 self._edited.add(result)
         if not isinstance(result, Failed):
             held = [name for name in folder.formats if name in result.entry.formats]
-            paths = image_paths(folder.context, result.ref, held)
+            paths = image_paths(folder.context, result.ref, held, result.entry)
             self._shown = self._shown or paths.get(Overlay.name)
         self._reporter.report(result, paths)
         return result

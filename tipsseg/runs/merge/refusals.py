@@ -163,11 +163,11 @@ def refuse_images(runs: Sequence[Run], context: RunContext) -> int:
     for image in heapq.merge(*(run.images() for run in runs), key=lambda image: name_order(image.entry.image)):
         entry, run = image.entry, image.run
         formats.update(entry.formats)
-        expected = expected_files(entry.image, entry.formats, options)
-        for name, file in entry.files.items():
-            if file != expected[name]:
+        expected = expected_files(entry, entry.formats, options)
+        for key, file in entry.files.items():
+            if file != expected[key]:
                 misplaced.add(
-                    f"{run.state}: {file} should be {expected[name]} for the `val_fraction` of {runs[0].state}"
+                    f"{run.state}: {file} should be {expected[key]} for the `val_fraction` of {runs[0].state}"
                 )
         ref = ImageRef(Path(f"{entry.image} of {run.state}"), PurePosixPath(entry.image))
         if before is not None and before.entry.image == entry.image:

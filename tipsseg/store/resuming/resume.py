@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS, mask_formats
+from tipsseg.formats import FORMATS, format_name, mask_formats
 from tipsseg.formats.classes_file import CLASSES_FILE
 from tipsseg.store.manifest import ManifestEntry, input_path
 from tipsseg.store.ownership import MOVE, Former
@@ -150,7 +150,7 @@ class ResumeState:
             return former
         paths = [path for path in image_paths(context, ref, self.info.spec.formats).values() if path in self.kept]
         if entry is not None:
-            paths += image_paths(context, ref, edited_formats(entry, ref, context)).values()
+            paths += image_paths(context, ref, edited_formats(entry, ref, context), entry).values()
         return replace(former, replaceable=former.replaceable | context.ownership.as_they_are(paths))
 
     def files_of(self, ref: ImageRef) -> set[Path]:
@@ -224,16 +224,18 @@ class ResumeState:
             self.outdated |= set(before.formats) - set(entry.formats)
             return entry
         output = self.context.output
-        others = {name: file for name, file in before.files.items() if name not in entry.formats}
+        others = before.without(entry.formats)
         gone = {
-            name for name, file in others.items() if not before.written[name].is_unchanged(actual_path(output, file))
+            format_name(key)
+            for key, file in others.files.items()
+            if not others.written[key].is_unchanged(actual_path(output, file))
         }
-        kept = [name for name in before.formats if name not in entry.formats and name not in gone]
+        kept = others.without(gone)
         return replace(
             entry,
-            formats=(*entry.formats, *kept),
-            files={**entry.files, **{name: others[name] for name in kept if name in others}},
-            written={**entry.written, **{name: before.written[name] for name in kept if name in others}},
+            formats=(*entry.formats, *kept.formats),
+            files={**entry.files, **kept.files},
+            written={**entry.written, **kept.written},
         )
 
     def _gone_mask(self, entry: ManifestEntry, ref: ImageRef) -> Path | None:

@@ -1,0 +1,135 @@
+"""Formats with several files per image: the files appear, vanish and are kept together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from resuming import CLASSES, contents
+from running import Command, Ran
+
+from tipsseg.formats import FORMATS
+
+PARTS = [name for name, form in FORMATS.items() if form.has_parts]
+
+
+@pytest.fixture
+def label(command: Command, mlp_checkpoint: Path, pictures: Path, no_weights_in_folder: None) -> Command:
+    def run(*arguments: object, stdin: bytes | None = None, cwd: Path | None = None) -> Ran:
+        return command("label", "imgs", "-m", mlp_checkpoint, "--device", "cpu", "-o", "out", *arguments)
+
+    return run
+
+
+def parts(image: str, folder: str = "out") -> set[str]:
+    lines = map(json.loads, Path(folder, "manifest.jsonl").read_bytes().splitlines())
+    (line,) = (line for line in lines if line["image"] == image)
+    return {file for key, file in line["files"].items() if "/" in key}
+
+
+def on_disk(stem: str, folder: str = "out") -> set[str]:
+    return {
+        path.relative_to(folder).as_posix()
+        for name in PARTS
+        for path in Path(folder, name).rglob(f"{stem}*.png")
+    }  # fmt: skip
+
+
+def test_files_of_objects_that_are_gone_go_with_them(command: Command, label: Command) -> None:
+    assert label("-c", CLASSES, "-f", ",".join(("png", *PARTS))).code == 0
+    assert parts("a.png") == on_disk("a")
+    cutouts = {file for file in on_disk("a") if file.startswith("cutouts/")}
+    assert len(cutouts) > 1
+    labels = np.zeros((60, 90), np.uint8)
+    labels[10:20, 30:50] = 2
+    Image.fromarray(labels).save("out/masks/a.png")
+    assert command("convert", "out", "-f", ",".join(PARTS)).code == 0
+    assert parts("a.png") == on_disk("a")
+    assert {file for file in on_disk("a") if file.startswith("cutouts/")} == {"cutouts/tree/a-1.png"}
+    with Image.open("out/cutouts/tree/a-1.png") as cutout, Image.open("imgs/a.png") as picture:
+        assert np.array_equal(np.asarray(cutout)[..., :3], np.asarray(picture.convert("RGB"))[10:20, 30:50])
+        assert (np.asarray(cutout)[..., 3] == 255).all()
+    assert command("check", "out").code == 0
+    # A run over it makes the objects that it had.
+    assert label("-c", CLASSES, "--replace-edited").code == 0
+    assert {file for file in on_disk("a") if file.startswith("cutouts/")} == cutouts
+    assert command("check", "out").code == 0
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_one_missing_file_is_made_again_and_an_edited_one_is_kept(command: Command, label: Command, name: str) -> None:
+    assert label("-c", CLASSES, "-f", ",".join(("png", *PARTS))).code == 0
+    before = contents(Path("out"))
+    file = min(file for file in parts("a.png") if file.startswith(f"{name}/"))
+    Path("out", file).unlink()
+    assert f"out/{file}: no such file\n" in command("check", "out").out
+    assert label("-c", CLASSES).code == 0
+    assert contents(Path("out")) == before
+    Path("out", file).write_bytes(before[file] + b" ")
+    ran = command("convert", "out", "-f", name)
+    assert ran.code == 0, ran.err
+    assert Path("out", file).read_bytes() == before[file] + b" "
+    assert f"out/{file}: changed by hand\n" in command("check", "out").err
+    assert "Kept 1 edited image" in label("-c", CLASSES).err
+    assert Path("out", file).read_bytes() == before[file] + b" "
+    assert label("-c", CLASSES, "-f", ",".join(("png", *PARTS)), "--overwrite", "--replace-edited").code == 0
+    assert contents(Path("out")) == before
+
+
+def test_the_file_of_another_tool_is_kept(label: Command) -> None:
+    other = Path("out/binary/tree/a.png")
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"theirs")
+    ran = label("-c", CLASSES, "-f", "binary")
+    assert ran.code == 1
+    assert "tipsseg did not write this file" in ran.err
+    assert other.read_bytes() == b"theirs"
+    assert on_disk("a") == {"binary/tree/a.png"}
+    assert len(on_disk("b c")) == 3
+
+
+def test_converted_and_merged_files_are_those_of_one_run(command: Command, label: Command) -> None:
+    assert label("-c", CLASSES, "-f", ",".join(("png", "coco", *PARTS))).code == 0
+    for shard in "12":
+        assert label("-c", CLASSES, "-f", "png,coco", "-o", "parts", "--shard", f"{shard}/2").code == 0
+    assert command("merge", "parts", "-o", "joined").code == 0
+    assert command("convert", "joined", "-f", ",".join(PARTS)).code == 0
+    wanted = {name: data for name, data in contents(Path("out")).items() if name != "manifest.jsonl"}
+    assert {name: data for name, data in contents(Path("joined")).items() if name != "manifest.jsonl"} == wanted
+    for shard in "12":
+        assert label("-c", CLASSES, "-f", ",".join(PARTS), "-o", "more", "--shard", f"{shard}/2").code == 0
+    assert command("merge", "more", "-o", "more").code == 0
+    assert on_disk("", "more") == on_disk("")
+    assert command("check", "more").code == 0
+
+
+@pytest.mark.parametrize(
+    ("classes", "folders"),
+    [
+        (("a/b", "..", " c. "), ["__", "a_b", "c_"]),
+        (("熊猫", "- d"), ["_ d", "熊猫"]),
+    ],
+)
+def test_folders_have_the_names_of_classes(label: Command, classes: tuple[str, ...], folders: list[str]) -> None:
+    ran = label(*(word for name in classes for word in ("-c", name)), "-f", "binary")
+    assert ran.code == 0, ran.err
+    assert sorted(path.name for path in Path("out/binary").iterdir()) == folders
+
+
+@pytest.mark.parametrize(
+    ("classes", "part"),
+    [
+        (("a/b", "a:b"), "the format binary would write the classes 'a/b' and 'a:b' into one folder, a_b"),
+        (("x" * 241, "y"), "the format binary cannot store the class name 'xxxxxxxxxx"),
+    ],
+)
+def test_classes_that_folders_cannot_tell_apart_are_refused(
+    label: Command, classes: tuple[str, ...], part: str
+) -> None:
+    ran = label(*(word for name in classes for word in ("-c", name)), "-f", "png,binary")
+    assert ran.code == 2, ran.err
+    assert part in ran.err
+    assert not Path("out").exists()

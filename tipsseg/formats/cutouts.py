@@ -1,0 +1,34 @@
+"""Cutouts: a transparent PNG per object, cropped to its box. File names end with the number of the object in the image.
+
+Numbers are those of the format instances: 1, 2, ... in the order in which other formats list the objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tipsseg.formats.base import ImageLabels, PartsFormat, RunFacts, class_folder
+from tipsseg.formats.png import encode_picture
+
+
+class Cutouts(PartsFormat):
+    name = "cutouts"
+    description = "transparent pictures of the objects: cutouts/<class>/<image>-<number>.png"
+    folder = "cutouts"
+    needs_objects = True
+    needs_image = True
+    needs_pixels = True
+
+    def encode_parts(self, image: ImageLabels, run: RunFacts) -> Iterator[tuple[str, bytes]]:
+        import numpy as np
+        from PIL import Image
+
+        assert image.pixels is not None
+        folders = {entry.id: class_folder(entry.name) for entry in run.classes}
+        for number, entry in enumerate(image.objects, start=1):
+            y, x, h, w = entry.region.box
+            picture = np.zeros((h, w, 4), np.uint8)
+            picture[..., :3] = image.pixels[y : y + h, x : x + w]
+            picture[..., 3] = 255
+            picture[~entry.region.mask] = 0
+            yield f"{folders[entry.region.class_id]}/{number}", encode_picture(Image.fromarray(picture))
