@@ -233,7 +233,8 @@ def _begin_labelling(
     onto, added = take_options(OntoOptions, keywords).onto, tuple[str, ...]()
     if onto is not None:
         vocabulary, added = join_classes(onto, vocabulary)
-    output = with_formats(take_options(OutputOptions, keywords))
+    options = take_options(LabelOptions, keywords)
+    output = with_formats(take_options(OutputOptions, keywords), overlap=options.overlap)
     if not output.formats:
         raise UsageError("no formats given", 'For example: ["png", "coco"].')
     spec = RunSpec(
@@ -244,7 +245,7 @@ def _begin_labelling(
         added=added,
         vocabulary=vocabulary,
         fitted=fitted,
-        options=take_options(LabelOptions, keywords),
+        options=options,
         files=take_options(FileOptions, keywords),
         sources=tuple(map(str, paths)),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from tipsseg.errors import InputError, TipssegError, UsageError
 from tipsseg.options import MAX_PIXELS, FileOptions, Instances, MinArea, PngMode, check_whole_number, parse_min_area
-from tipsseg.types import ConfidenceArray, LabelArray, LabelClass, TopClasses, ignore_id
+from tipsseg.types import BACKGROUND, ConfidenceArray, LabelArray, LabelClass, TopClasses, ignore_id
 from tipsseg.util.printable import join_first, quote
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from supervision import Detections
 
     from tipsseg.images.decoding import ImageInput
+    from tipsseg.regions.layers import Layer
     from tipsseg.regions.objects import LabelledObject
 
 #: Pillow's options for `save_overlay`, by suffix. JPEG uses full colour resolution, because half would blur outlines and text.
@@ -59,6 +61,8 @@ class LabelMap:
         top: The best classes of each patch. None unless they were requested.
         image: The path or picture that was labelled, never a decoded copy. None if it was labelled from features.
         instances: [H, W] int32: 1, 2, ... for the objects of labels with regions, 0 elsewhere. None without regions.
+        layers: The pixels of each class that occurs, if classes overlap. `labels` then shows smaller classes on top, and
+            `confidence` is 0 on the background. None if classes do not overlap.
     """
 
     labels: LabelArray
@@ -67,12 +71,13 @@ class LabelMap:
     top: TopClasses | None = None
     image: ImageInput | None = field(default=None, kw_only=True)
     instances: NDArray[np.int32] | None = field(default=None, kw_only=True)
+    layers: tuple[Layer, ...] | None = field(default=None, kw_only=True)
 
     def __repr__(self) -> str:
-        from tipsseg.regions.components import count_labels
+        from tipsseg.regions.layers import count_pixels
 
         height, width = self.shape
-        pixels = count_labels(self.labels)
+        pixels = count_pixels(self.labels, self.layers)
         shares = [
             f"{entry.name} {pixels[entry.id] / self.labels.size:.1%}" for entry in self.classes if pixels[entry.id]
         ]
@@ -116,7 +121,10 @@ class LabelMap:
             known = join_first(list(self.names.values()), _MOST_NAMES)
             hint = f"The classes are {known}." if isinstance(name, str) else f"The ids are 0 to {len(self.classes)}."
             raise UsageError(f"the labels have no class {quote(name)}", hint)
-        return self.labels == ids[name]
+        if self.layers is None or ids[name] == BACKGROUND:
+            return self.labels == ids[name]
+        found = [layer.mask(self.shape) for layer in self.layers if layer.region.class_id == ids[name]]
+        return found[0] if found else np.zeros(self.shape, np.bool_)
 
     @cached_property
     def objects(self) -> tuple[Segment, ...]:
@@ -141,10 +149,7 @@ class LabelMap:
         )
 
     def _find(self, instances: Instances, min_area: int | str | MinArea) -> list[LabelledObject]:
-        from tipsseg.regions.objects import labelled_objects
-
-        options = FileOptions(instances=instances, min_area=parse_min_area(min_area))
-        return labelled_objects(self.labels, self.confidence, len(self.classes), options, self.instances)
+        return find_objects(self, FileOptions(instances=instances, min_area=parse_min_area(min_area)))
 
     def save_mask(self, path: str | Path, *, mode: PngMode = "L") -> None:
         """Write the labels as an index mask: a PNG whose pixel values are the label ids. The file is written atomically.
@@ -155,9 +160,12 @@ class LabelMap:
 
         Raises:
             OutputError: The file cannot be written.
-            UsageError: The mode is unknown, or the suffix is not .png.
+            UsageError: The mode is unknown, the suffix is not .png, or classes overlap.
         """
         from tipsseg.util.files import atomic_write
+
+        if self.layers is not None:
+            raise UsageError("an index mask cannot store classes that overlap", "Save `mask(name)` of each class.")
 
         if Path(path).suffix.lower() != ".png":
             raise UsageError(f"a mask is a PNG file, not {path}", "Use a path that ends with .png.")
@@ -308,6 +316,25 @@ class LabelMap:
             class_id=np.array([entry.class_id for entry in objects]),
             data={"class_name": np.array([entry.name for entry in objects])},
         )
+
+
+def find_objects(label_map: LabelMap, options: FileOptions) -> list[LabelledObject]:
+    """Find the objects in labels, scored by their mean confidence."""
+    from tipsseg.regions.layers import layer_objects
+    from tipsseg.regions.objects import labelled_objects
+
+    classes = len(label_map.classes)
+    if label_map.layers is not None:
+        return layer_objects(label_map.layers, label_map.shape, classes, options)
+    return labelled_objects(label_map.labels, label_map.confidence, classes, options, label_map.instances)
+
+
+def label_map_of(layers: Sequence[Layer], size: tuple[int, int], classes: tuple[LabelClass, ...]) -> LabelMap:
+    """Return the labels of an image of `size` (H, W) in which classes overlap."""
+    from tipsseg.regions.layers import paint_confidence, paint_layers
+
+    labels, confidence = paint_layers(layers, size, len(classes)), paint_confidence(layers, size)
+    return LabelMap(labels, confidence, classes, layers=tuple(layers))
 
 
 class Segment:

@@ -81,6 +81,32 @@ def test_findings_are_written_as_coco(command: Command) -> None:
     assert "doubts.json: the file exists" in again.err
 
 
+def test_findings_are_written_as_label_studio_tasks(command: Command) -> None:
+    ran = command(*AUDIT, *LEAVES, "--labels", "masks", "--label-studio", "tasks.json", "--jsonl")
+    assert ran.code == 0, ran.err
+    tasks = json.loads(Path("tasks.json").read_text())
+    records = findings(ran)
+    assert [task["data"]["file_name"] for task in tasks] == list(dict.fromkeys(each["image"] for each in records))
+    for task in tasks:
+        own = [each for each in records if each["image"] == task["data"]["file_name"]]
+        (prediction,) = task["predictions"]
+        assert prediction["score"] == own[0]["score"]
+        numbers = [int(result["id"].partition("-")[0]) for result in prediction["result"]]
+        assert set(numbers) == set(range(1, len(own) + 1))
+        for number, result in zip(numbers, prediction["result"], strict=True):
+            record = own[number - 1]
+            assert result["value"]["polygonlabels"] == [record["seen"] or record["label"]]
+            assert result["score"] == record["score"]
+            (text,) = result["meta"]["text"]
+            assert (record["label"] or "no label") in text
+            x, y, w, h = record["bbox"]
+            corners = np.array(result["value"]["points"]) * [result["original_width"], result["original_height"]] / 100
+            assert (corners >= [x - 0.1, y - 0.1]).all()
+            assert (corners <= [x + w + 0.1, y + h + 0.1]).all()
+    again = command(*AUDIT, *LEAVES, "--labels", "masks", "--label-studio", "tasks.json")
+    assert (again.code, again.out) == (1, "")
+
+
 def test_the_classes_are_those_of_the_labels(command: Command) -> None:
     label = (
         "label",

@@ -284,7 +284,7 @@ def test_every_other_option_is_refused_beside_masks(command: Command) -> None:
     assert left.keys() >= {"model", "mode", "min_area", "null", "formats", "report"}
     for name in left.keys() - {"formats", "report"}:
         flag = next(option for option in left[name].opts if option.startswith("--"))
-        value = [] if name in ("null", "regions_only") else [_VALUES.get(name, str(left[name].default))]
+        value = [] if name in ("null", "regions_only", "overlap") else [_VALUES.get(name, str(left[name].default))]
         ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", flag, *value)
         assert (ran.code, ran.out) == (2, "")
         assert ran.err == f"Error: {flag} is for labelling, but --pred scores existing masks\n"

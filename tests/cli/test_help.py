@@ -97,7 +97,7 @@ def test_help_shows_no_types(command: Command, name: list[str]) -> None:
 
 #: The options that --help shows of `tipsseg label`, and those that --help-all adds.
 GROUPS = {
-    "What to label": ("classes vocab background regions onto min-confidence", "from regions-only"),
+    "What to label": ("classes vocab background regions onto overlap min-confidence", "from regions-only"),
     "Model": ("model device features refine scales", "dtype batch-size mode short-side"),
     "Files": ("output format overwrite", "replace-edited instances min-area png-mode simplify names val-fraction"),
     "Many images": ("limit dry-run jsonl", "jobs max-pixels resume sample retry-failed null"),

@@ -178,13 +178,13 @@ KEYWORDS: dict[str, tuple[tuple[type, ...], set[str]]] = {
     ),
     "encode_folder": (
         (LabelOptions, ComputeOptions, StoreOptions, ImageOptions),
-        {"min_confidence", "refine", "features", "output", "retry_failed"},
+        {"min_confidence", "refine", "overlap", "features", "output", "retry_failed"},
     ),
     "evaluate": ((TruthOptions, LabelOptions, RegionOptions, FileOptions, ComputeOptions), set()),
-    "audit": ((LabelOptions, ComputeOptions), {"min_confidence"}),
+    "audit": ((LabelOptions, ComputeOptions), {"min_confidence", "overlap"}),
     "correct_folder": ((CorrectOptions,), set()),
     "fit_folder": ((ComputeOptions,), {"model"}),
-    "fit_truths": ((TruthOptions, LabelOptions, ComputeOptions), {"min_confidence", "refine", "scales"}),
+    "fit_truths": ((TruthOptions, LabelOptions, ComputeOptions), {"min_confidence", "refine", "overlap", "scales"}),
     "tune_folder": ((ComputeOptions,), {"model"}),
 }
 

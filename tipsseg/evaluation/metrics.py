@@ -11,13 +11,14 @@ import csv
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import InputError, UsageError
+from tipsseg.regions.layers import Layer
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id
 from tipsseg.util.printable import one_line
 from tipsseg.util.table import text_table
@@ -42,7 +43,9 @@ class Confusion:
     Attributes:
         counts: [R, R + 1] int64. One row per true class: background, if it is scored, then 1..N. One column per predicted class in
             the same order, and a last column of pixels without a scored label: those below the minimum confidence, and background
-            if it is not scored.
+            if it is not scored. If predicted classes overlap, a pixel counts in the column of each of them.
+        truth: [R] int64, the pixels of each true class.
+        overlaps: True if predicted classes overlap.
         classes: N.
         background: True if background is scored: R = N + 1, else R = N.
     """
@@ -59,6 +62,8 @@ class Confusion:
         first = 0 if background else 1
         rows = classes + 1 - first
         self.counts: NDArray[np.int64] = np.zeros((rows, rows + 1), np.int64)
+        self.truth: NDArray[np.int64] = np.zeros(rows, np.int64)
+        self.overlaps = False
         self._row = np.full(65536, _LEFT_OUT, np.int64)
         self._row[first : classes + 1] = np.arange(rows)
         self._column = self._row.copy()
@@ -71,12 +76,15 @@ class Confusion:
         """Label id of each row."""
         return tuple(range(0 if self.background else 1, self.classes + 1))
 
-    def add(self, truth: NDArray[np.uint16], labels: LabelArray) -> tuple[int, int]:
+    def add(
+        self, truth: NDArray[np.uint16], labels: LabelArray, layers: Iterable[Layer] | None = None
+    ) -> tuple[int, int]:
         """Add the pixels of one image.
 
         Args:
             truth: [H, W] uint16, scored label ids, or IGNORED.
             labels: [H, W] uint8 or uint16, 0, 1..N and the ignore id.
+            layers: The pixels of each predicted class, if they overlap; None if they do not.
 
         Returns:
             The number of pixels whose truth is not ignored, and the number of these with the correct label.
@@ -89,17 +97,30 @@ class Confusion:
                 f"the labels are {_size(labels)} (height x width), but the truth is {_size(truth)}",
                 "The truth must have the size of the upright image.",
             )
-        flat_truth, flat_labels = truth.reshape(-1), labels.reshape(-1)
+        image_counts = self._count(truth.reshape(-1), labels.reshape(-1))
+        pixels = image_counts.sum(1)  # [R]
+        if layers is not None:
+            self.overlaps = True
+            first = int(self._column[BACKGROUND]) if self.background else self.counts.shape[1] - 1
+            image_counts = np.where(np.arange(self.counts.shape[1]) == first, image_counts, 0)  # outside all layers
+            for layer in layers:
+                inside = layer.region.mask
+                own = np.full(layer.region.area, layer.region.class_id, np.uint16)
+                image_counts += self._count(truth[layer.place][inside], own)
+        self.counts += image_counts
+        self.truth += pixels
+        return int(pixels.sum()), int(np.trace(image_counts))
+
+    def _count(self, truth: NDArray[np.uint16], labels: LabelArray) -> NDArray[np.int64]:
+        """Count pixels by truth [n] and label [n]: [R, R + 1]."""
         added = np.zeros(self.counts.size, np.int64)
         # Count in pieces, because several arrays of indices take 8 bytes per pixel each.
-        for start in range(0, flat_truth.size, _PIECE):
-            row = self._row[flat_truth[start : start + _PIECE]]
-            column = self._column[flat_labels[start : start + _PIECE]]
+        for start in range(0, truth.size, _PIECE):
+            row = self._row[truth[start : start + _PIECE]]
+            column = self._column[labels[start : start + _PIECE]]
             cell = row * self.counts.shape[1] + column
             added += np.bincount(cell[row != _LEFT_OUT], minlength=self.counts.size)
-        image_counts = added.reshape(self.counts.shape)
-        self.counts += image_counts
-        return int(image_counts.sum()), int(np.trace(image_counts))
+        return added.reshape(self.counts.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +179,7 @@ def scores(confusion: Confusion, names: Sequence[str]) -> Scores:
     """Compute the scores of a confusion matrix. `names` are the class names 1..N."""
     counts = confusion.counts
     correct = np.diagonal(counts)  # [R]
-    truth = counts.sum(1)  # [R]
+    truth = confusion.truth
     predicted = counts[:, :-1].sum(0)  # [R]
     counted = int(truth.sum())
     iou = _shares(correct, truth + predicted - correct)
@@ -185,8 +206,10 @@ def find_swapped_classes(confusion: Confusion) -> list[tuple[int, int]]:
     class for many classes.) Ignore background.
 
     Returns:
-        (row, column) of each suspicious class and its other class; empty if the order seems right.
+        (row, column) of each suspicious class and its other class; empty if the order seems right, or if classes overlap.
     """
+    if confusion.overlaps:
+        return []
     first = 1 if confusion.background else 0
     counts = confusion.counts[first:, first:-1]  # [N, N]
     total = confusion.counts[first:].sum(1)

@@ -84,6 +84,17 @@ def check_formats(names: Sequence[str], classes: Sequence[LabelClass]) -> None:
         FORMATS[name].refuse_classes(classes)
 
 
+def check_overlaps(names: Iterable[str]) -> None:
+    """Raise UsageError if a format cannot store classes that overlap."""
+    for name in names:
+        if not FORMATS[name].overlaps:
+            able = ", ".join(name for name, form in FORMATS.items() if form.overlaps)
+            raise UsageError(
+                f"the format {name} cannot store classes that overlap: each of its pixels has one class",
+                f"Use one of {able}.",
+            )
+
+
 def format_name(key: str) -> str:
     """Return the name of the format of a per-image file; see `Format` for its `key`."""
     return key.partition("/")[0]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tipsseg.regions.layers import Layer
     from tipsseg.regions.objects import LabelledObject
     from tipsseg.types import ConfidenceArray, ImageRef, LabelArray, LabelClass, TopClasses
 
@@ -65,6 +66,7 @@ class ImageLabels:
         thumbnail: [h, w, 3] uint8 RGB, see `upright.thumbnail_rgb`.
         instances: [H, W] int32, the instances of a run with regions, see `naming.NamedRegions`; None without regions.
         pixels: [H, W, 3] uint8 RGB, the upright image.
+        layers: The pixels of each class if classes overlap, see `LabelMap.layers`; None if they do not.
     """
 
     ref: ImageRef
@@ -75,12 +77,24 @@ class ImageLabels:
     thumbnail: NDArray[np.uint8] | None = None
     instances: NDArray[np.int32] | None = None
     pixels: NDArray[np.uint8] | None = None
+    layers: Sequence[Layer] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         height, width = self.labels.shape
         return height, width
+
+    def masks(self, classes: Sequence[LabelClass]) -> Iterator[NDArray[np.bool_]]:
+        """Yield the pixels of each class, [H, W]."""
+        import numpy as np
+
+        layers = {layer.region.class_id: layer for layer in self.layers or ()}
+        for entry in classes:
+            if self.layers is None:
+                yield self.labels == entry.id
+            else:
+                yield layers[entry.id].mask(self.size) if entry.id in layers else np.zeros(self.size, np.bool_)
 
 
 def encode_text(text: str) -> bytes:
@@ -140,6 +154,7 @@ class Format:
         needs_thumbnail: True if the format reads `ImageLabels.thumbnail`.
         needs_pixels: True if the format reads `ImageLabels.pixels`.
         scores_objects: True if the format stores a score per object.
+        overlaps: True if the format can store classes that overlap.
         multi_part_objects: True if the format can store an object with several parts.
         splits_train_val: True if the format splits the images by `FileOptions.val_fraction`; see `split`.
         forbidden_characters: Characters that class names must not contain.
@@ -163,6 +178,7 @@ class Format:
     needs_thumbnail: ClassVar[bool] = False
     needs_pixels: ClassVar[bool] = False
     scores_objects: ClassVar[bool] = False
+    overlaps: ClassVar[bool] = False
     multi_part_objects: ClassVar[bool] = True
     splits_train_val: ClassVar[bool] = False
     forbidden_characters: ClassVar[str] = ""
@@ -264,6 +280,14 @@ class Format:
         """Return the label ids [H, W] in an image's rows. Only for formats without per-image files. Raises like `read_labels`."""
         raise NotImplementedError(f"the format {self.name} does not support reading labels from rows")
 
+    def read_layers(self, image: StoredImage, path: Path) -> list[Layer]:
+        """Return the pixels of each class in an archive of classes that overlap. Raises like `read_labels`."""
+        raise NotImplementedError(f"the format {self.name} does not support reading layers")
+
+    def read_layers_from_rows(self, image: StoredImage, rows: Rows) -> list[Layer]:
+        """Return the pixels of each class in an image's rows. Raises like `read_labels`."""
+        raise NotImplementedError(f"the format {self.name} does not support reading layers from rows")
+
     def read_scores(self, image: StoredImage, path: Path) -> tuple[NDArray[np.float32], TopClasses]:
         """Return the confidence [H, W], 0..1, and the best classes of each patch in an archive. Raises like `read_labels`."""
         raise NotImplementedError(f"the format {self.name} does not support reading scores")
@@ -304,6 +328,7 @@ class PartsFormat(Format):
 
     suffix = ".png"
     has_parts = True
+    overlaps = True
 
     def refuse_classes(self, classes: Sequence[LabelClass]) -> None:
         super().refuse_classes(classes)

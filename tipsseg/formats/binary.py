@@ -17,10 +17,10 @@ class Binary(PartsFormat):
         import numpy as np
         from PIL import Image
 
-        from tipsseg.regions.components import count_labels
+        from tipsseg.regions.layers import count_pixels
 
-        counts = count_labels(image.labels)
+        counts = count_pixels(image.labels, image.layers)
         black = encode_runs(Image.fromarray(np.zeros(image.size, np.uint8)))
-        for entry in run.classes:
-            white = (image.labels == entry.id).view(np.uint8) * np.uint8(255)
+        for entry, mask in zip(run.classes, image.masks(run.classes), strict=True):
+            white = mask.view(np.uint8) * np.uint8(255)
             yield class_folder(entry.name), encode_runs(Image.fromarray(white)) if counts[entry.id] else black

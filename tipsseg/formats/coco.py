@@ -7,10 +7,10 @@ line.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, StoredImage
 from tipsseg.util.files import json_bytes, open_regular
@@ -18,6 +18,10 @@ from tipsseg.util.json_lists import encode_section, match_row, prepend, read_sec
 from tipsseg.util.json_values import parse, take
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tipsseg.regions.layers import Layer
     from tipsseg.regions.objects import LabelledObject
     from tipsseg.types import ImageRef, LabelArray, LabelClass
 
@@ -37,6 +41,7 @@ class CocoInstances(Format):
     has_rows = True
     needs_objects = True
     scores_objects = True
+    overlaps = True
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
         yield from encode_head(run, "annotation", map(category_record, run.classes))
@@ -77,12 +82,24 @@ class Coco(CocoInstances):
 
         labels = np.zeros(image.size, label_dtype(len(image.classes)))
         for annotation in map(parse, rows[1:]):
-            class_id = take(annotation, "category_id", int)
-            if class_id not in image.classes:
-                raise ValueError(f"annotation refers to unknown category {class_id}")
+            class_id = _class_id(annotation, image)
             shape = shape_from_rle(class_id, take(annotation, "segmentation", dict), image.size)
             labels[shape.place][shape.mask] = class_id
         return labels  # type: ignore[return-value]
+
+    def read_layers_from_rows(self, image: StoredImage, rows: Rows) -> list[Layer]:
+        import numpy as np
+
+        from tipsseg.regions.layers import make_layers
+        from tipsseg.regions.shapes import shape_from_rle
+
+        masks: dict[int, NDArray[np.bool_]] = {}
+        for annotation in map(parse, rows[1:]):
+            class_id = _class_id(annotation, image)
+            mask = masks.setdefault(class_id, np.zeros(image.size, np.bool_))
+            shape = shape_from_rle(class_id, take(annotation, "segmentation", dict), image.size)
+            mask[shape.place] |= shape.mask
+        return [layer for class_id in sorted(masks) for layer in make_layers(class_id, masks[class_id])]
 
 
 class CocoPolygon(CocoInstances):
@@ -100,6 +117,14 @@ class CocoPolygon(CocoInstances):
         # Each polygon is [x1, y1, x2, y2, ...] in pixels.
         polygons = ([ring[:, ::-1].ravel().tolist() for ring in entry.outline.rings] for entry in image.objects)
         return _encode_rows(image, polygons)
+
+
+def _class_id(annotation: Mapping[str, Any], image: StoredImage) -> int:
+    """Return the label id of an annotation. Raises ValueError if the run has no such class."""
+    class_id = take(annotation, "category_id", int)
+    if class_id not in image.classes:
+        raise ValueError(f"annotation refers to unknown category {class_id}")
+    return class_id
 
 
 def _encode_rows(image: ImageLabels, segmentations: Iterable[object]) -> Rows:

@@ -27,6 +27,7 @@ class CocoResults(Format):
     has_rows = True
     needs_objects = True
     scores_objects = True
+    overlaps = True
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         return tuple(

@@ -34,6 +34,7 @@ class LabelStudio(Format):
     needs_objects = True
     needs_image = True
     scores_objects = True
+    overlaps = True
     multi_part_objects = False
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:

@@ -19,6 +19,7 @@ class LabelMe(Format):
     link_folder = "labelme"
     needs_image = True
     needs_objects = True
+    overlaps = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         from tipsseg.types import printable_path

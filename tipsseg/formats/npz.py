@@ -4,6 +4,12 @@ labels      [H, W] uint8, or uint16 above 254 classes: the label ids, as in the 
 confidence  [H, W] uint8: round(255 * confidence)
 top_ids     [K, h, w], dtype of `labels`: the ids of the best K classes of each patch, best first; 0 is the background
 top_scores  [K, h, w] float16: their probabilities before refinement
+
+If classes overlap, an archive has a mask for each class that occurs:
+
+class_ids   [K], dtype of `labels`: the ids of the classes
+masks       [K, H, W] bool: their pixels
+confidence  [K, H, W] uint8: round(255 * confidence), 0 outside the mask
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tipsseg.regions.layers import Layer
     from tipsseg.types import LabelArray, TopClasses
 
 #: A large array that earlier versions stored. It is not read.
@@ -39,6 +46,7 @@ class Npz(Format):
     suffix = ".npz"
     needs_confidence = True
     needs_top_classes = True
+    overlaps = True
     labels = "archive"
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
@@ -46,19 +54,18 @@ class Npz(Format):
 
         from tipsseg.types import label_dtype
 
+        ids = label_dtype(len(run.classes))
+        if image.layers is not None:
+            return _encode_layers(image.layers, image.size, ids)
         assert image.confidence is not None
         assert image.top is not None
-        ids = label_dtype(len(run.classes))
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            # C order, so that equal labels give equal bytes, whatever the memory layout of the input.
+        # C order, so that equal labels give equal bytes, whatever the memory layout of the input.
+        return _encode(
             labels=np.ascontiguousarray(image.labels, ids),
             confidence=np.ascontiguousarray(quantize(image.confidence)),
             top_ids=np.ascontiguousarray(image.top.ids, ids),
             top_scores=np.ascontiguousarray(image.top.scores),
         )
-        return buffer.getvalue()
 
     def read_labels(self, image: StoredImage, path: Path) -> LabelArray:
         return _read(path, image).labels
@@ -69,8 +76,42 @@ class Npz(Format):
         archive = _read(path, image)
         return archive.confidence.astype(np.float32) / np.float32(255), archive.top
 
+    def read_layers(self, image: StoredImage, path: Path) -> list[Layer]:
+        import numpy as np
+
+        from tipsseg.regions.layers import make_layers
+
+        class_ids, masks = read_arrays(path, ("class_ids", "masks"), image.size, len(image.classes))
+        fits = masks.shape == (len(class_ids), *image.size) and masks.dtype == np.bool_ and class_ids.ndim == 1
+        if not fits or not image.classes.keys() >= set(class_ids.tolist()):
+            raise ValueError(f"masks {masks.dtype} {list(masks.shape)} or class_ids do not fit the image")
+        return [
+            layer for number, mask in zip(class_ids, masks, strict=True) for layer in make_layers(int(number), mask)
+        ]
+
     def try_reading(self, path: Path, image: StoredImage) -> None:
-        read_arrays(path, (), image.size)
+        read_arrays(path, (), image.size, len(image.classes))
+
+
+def _encode_layers(layers: Sequence[Layer], size: tuple[int, int], ids: type[np.unsignedinteger]) -> bytes:
+    import numpy as np
+
+    confidence = np.zeros((len(layers), *size), np.uint8)
+    for levels, layer in zip(confidence, layers, strict=True):
+        levels[:] = quantize(layer.confidence_map(size))
+    return _encode(
+        class_ids=np.array([layer.region.class_id for layer in layers], ids),
+        masks=np.array([layer.mask(size) for layer in layers], np.bool_).reshape(confidence.shape),
+        confidence=confidence,
+    )
+
+
+def _encode(**arrays: NDArray[Any]) -> bytes:
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for `allow_pickle`
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,13 +140,14 @@ def _read(path: Path, image: StoredImage) -> _Archive:
     return _Archive(labels, confidence, TopClasses(ids, scores))
 
 
-def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int]) -> list[NDArray[Any]]:
+def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int], classes: int = 0) -> list[NDArray[Any]]:
     """Read arrays by name from a NumPy archive.
 
     Args:
         path: The archive.
         names: The names of the arrays.
         size: (height, width) of the image, which limits the unpacked size.
+        classes: Number of classes that may have a mask of their own.
 
     Raises:
         OSError: The file cannot be read.
@@ -118,7 +160,7 @@ def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int]) -> list
     with open_regular(path) as file:  # given a path, numpy would leave the file open if it is not an archive
         if not zipfile.is_zipfile(file):
             raise ValueError("not a .npz archive, or truncated")
-        _check_unpacked_size(file, size)
+        _check_unpacked_size(file, size, classes)
         file.seek(0)
         try:
             with np.load(file, allow_pickle=False) as archive:
@@ -148,12 +190,12 @@ def archive_errors() -> tuple[type[Exception], ...]:
     )
 
 
-def _check_unpacked_size(file: BinaryIO, size: tuple[int, int]) -> None:
+def _check_unpacked_size(file: BinaryIO, size: tuple[int, int], classes: int) -> None:
     """Raise ValueError for a zip bomb, which unpacks to far more bytes than the labels of an image of that size take."""
     import zipfile
 
     height, width = size
-    limit = _BYTES_PER_PIXEL * height * width + _PATCH_BYTES
+    limit = (_BYTES_PER_PIXEL + 2 * classes) * height * width + _PATCH_BYTES
     try:
         with zipfile.ZipFile(file) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist() if entry.filename != _COSINES)

@@ -16,6 +16,7 @@ class Overlay(Format):
     suffix = ".jpg"
     needs_image = True
     needs_thumbnail = True
+    overlaps = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         from PIL import Image

@@ -27,15 +27,16 @@ class Csv(Format):
     has_rows = True
     needs_objects = True
     scores_objects = True
+    overlaps = True
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         """Return a JSON list per row of the table. The confidence is the mean over the pixels of the objects."""
         import numpy as np
 
-        from tipsseg.regions.components import count_labels
+        from tipsseg.regions.layers import count_pixels
         from tipsseg.types import BACKGROUND, ignore_id
 
-        counts = count_labels(image.labels)
+        counts = count_pixels(image.labels, image.layers)
         names = {BACKGROUND: "background", **run.class_names(), ignore_id(len(run.classes)): "ignored"}
         rows = []
         for label in dict.fromkeys((BACKGROUND, *np.flatnonzero(counts).tolist())):

@@ -41,6 +41,7 @@ class Yolo(Format):
     files = (f"{_FOLDER}/data.yaml",)
     former_files: ClassVar[tuple[str, ...]] = (f"{_FOLDER}/train.txt", f"{_FOLDER}/val.txt")
     needs_objects = True
+    overlaps = True
     needs_image = True
     multi_part_objects = False
     splits_train_val = True

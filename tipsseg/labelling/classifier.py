@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -53,18 +53,28 @@ class Classifier:
 
 
 def make_classifier(backbone: Backbone, vocabulary: Vocabulary, cache: Path | None = None) -> Classifier:
-    """Encode the phrases of a vocabulary, and drop automatic background phrases that mean the same as a class.
+    """Encode the phrases of a vocabulary, see `make_classifiers`."""
+    return make_classifiers(backbone, [vocabulary], cache)[0]
+
+
+def make_classifiers(
+    backbone: Backbone, vocabularies: Sequence[Vocabulary], cache: Path | None = None
+) -> list[Classifier]:
+    """Encode the phrases of vocabularies, and drop automatic background phrases that mean the same as a class.
 
     Args:
         backbone: The model that encodes phrases.
-        vocabulary: The classes and the background.
+        vocabularies: The classes and the background of each classifier. A phrase that several have is encoded once.
         cache: Cache folder for text vectors. None: no cache.
     """
-    vectors = _phrase_vectors(backbone, vocabulary, cache)
-    dropped = _find_duplicates(vocabulary, vectors)
-    vocabulary = vocabulary.drop_background(dropped)
-    chosen = np.stack([vectors[phrase] for phrase in vocabulary.phrases])
-    return Classifier(vocabulary, dropped, chosen)
+    vectors = _phrase_vectors(backbone, vocabularies, cache)
+    classifiers = []
+    for vocabulary in vocabularies:
+        dropped = _find_duplicates(vocabulary, vectors)
+        kept = vocabulary.drop_background(dropped)
+        chosen = np.stack([vectors[_text_of(phrase)] for phrase in kept.phrases])
+        classifiers.append(Classifier(kept, dropped, chosen))
+    return classifiers
 
 
 def fitted_classifier(backbone: Backbone, fitted: FittedVocabulary) -> Classifier:
@@ -78,10 +88,26 @@ def fitted_classifier(backbone: Backbone, fitted: FittedVocabulary) -> Classifie
     return Classifier(fitted.vocabulary, {}, fitted.vectors, fitted.biases)
 
 
-def _phrase_vectors(backbone: Backbone, vocabulary: Vocabulary, cache: Path | None) -> Mapping[Phrase, Values]:
-    """Return the unit vector [D] of each phrase, and of the general background phrases if the background is automatic."""
+#: A phrase and its templates, in whatever class it is.
+_Text = tuple[str, tuple[str, ...]]
+
+
+def _text_of(phrase: Phrase) -> _Text:
+    return phrase.text, phrase.templates
+
+
+def _phrase_vectors(
+    backbone: Backbone, vocabularies: Sequence[Vocabulary], cache: Path | None
+) -> Mapping[_Text, Values]:
+    """Return the unit vector [D] of each phrase, and of the general background phrases if a background is automatic."""
     # Remove duplicates, so that each phrase is encoded once.
-    phrases = list(dict.fromkeys([*vocabulary.phrases, *(_general_phrases(vocabulary) if vocabulary.auto else ())]))
+    phrases = list(
+        dict.fromkeys(
+            phrase
+            for vocabulary in vocabularies
+            for phrase in (*vocabulary.phrases, *(_general_phrases(vocabulary) if vocabulary.auto else ()))
+        )
+    )
 
     def compute() -> Values:
         parts = [
@@ -91,20 +117,20 @@ def _phrase_vectors(backbone: Backbone, vocabulary: Vocabulary, cache: Path | No
         return np.concatenate([part.cpu().numpy() for part in parts])
 
     vectors = compute() if cache is None else load_or_compute(cache, backbone, phrases, compute)
-    return dict(zip(phrases, vectors, strict=True))
+    return dict(zip(map(_text_of, phrases), vectors, strict=True))
 
 
 def _general_phrases(vocabulary: Vocabulary) -> list[Phrase]:
     return [Phrase(text, BACKGROUND, vocabulary.templates) for text in GENERAL_BACKGROUND]
 
 
-def _find_duplicates(vocabulary: Vocabulary, vectors: Mapping[Phrase, Values]) -> Mapping[str, str]:
+def _find_duplicates(vocabulary: Vocabulary, vectors: Mapping[_Text, Values]) -> Mapping[str, str]:
     """Map each automatic background phrase that means the same as a class to the phrase of that class."""
     if not vocabulary.auto:
         return {}
-    general = np.stack([vectors[phrase] for phrase in _general_phrases(vocabulary)])
+    general = np.stack([vectors[_text_of(phrase)] for phrase in _general_phrases(vocabulary)])
     named = [phrase for phrase in vocabulary.phrases if phrase.label_id != BACKGROUND]
-    classes = np.stack([vectors[phrase] for phrase in named])
+    classes = np.stack([vectors[_text_of(phrase)] for phrase in named])
     closest = match_synonyms(classes, general, synonym_threshold(general))
     pairs = zip(GENERAL_BACKGROUND, closest.tolist(), strict=True)
     return {text: named[index].text for text, index in pairs if index >= 0 and text in vocabulary.background}

@@ -13,22 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.backbones.protocol import Backbone
+from tipsseg.errors import UsageError
 from tipsseg.features.file import FeatureRecord
-from tipsseg.label_map import LabelMap
-from tipsseg.labelling.classifier import fitted_classifier, make_classifier
+from tipsseg.label_map import LabelMap, label_map_of
+from tipsseg.labelling.classifier import Classifier, fitted_classifier, make_classifier, make_classifiers
 from tipsseg.labelling.encode import non_finite_error
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.scoring.assign import Assignment, best_groups, match_refined
 from tipsseg.labelling.scoring.compiled.match import match
+from tipsseg.labelling.scoring.overlap import Contest, label_alone
 from tipsseg.labelling.scoring.resample import Values
 from tipsseg.labelling.scoring.scores import compute_cosines, make_scores
 from tipsseg.labelling.view import view_of
 from tipsseg.options import LabelOptions
 from tipsseg.regions.naming import Regions, name_regions
 from tipsseg.types import TopClasses, WindowPlan
-from tipsseg.vocabulary.fitted import FittedVocabulary
-from tipsseg.vocabulary.vocabulary import Vocabulary
+from tipsseg.vocabulary.fitted import FITS_DO_NOT_OVERLAP, FittedVocabulary
+from tipsseg.vocabulary.vocabulary import Vocabulary, vocabularies_of_classes
 from tipsseg.weights.sources import file_hashes, find_model_id
 
 if TYPE_CHECKING:
@@ -91,7 +93,16 @@ class PatchLabeller:
         self.backbone = backbone
         self.options = options
         self.view = view_of(backbone, options)
-        if isinstance(vocabulary, FittedVocabulary):
+        self._contests: list[Contest] = []
+        if options.overlap:
+            if regions:
+                raise UsageError(
+                    "argument `overlap` and argument `regions` exclude each other: a region has one class",
+                    "Use one of them.",
+                )
+            classifier, self._contests = _classify_alone(backbone, vocabulary, options.min_confidence, cache)
+            self._temperature = backbone.temperature
+        elif isinstance(vocabulary, FittedVocabulary):
             hashes = file_hashes(backbone.folder)
             vocabulary.check(hashes, find_model_id(backbone.folder, hashes), options.mode, self.view.base)
             classifier = fitted_classifier(backbone, vocabulary)
@@ -106,7 +117,11 @@ class PatchLabeller:
         if regions:
             self._table = replace(self._table, min_confidence=np.zeros_like(self._minimum))
         # On a CPU all threads compute already, and pruning makes `match` faster than the device scorer.
-        self._scorer = None if backbone.device_name == "cpu" else self._device_scorer()
+        self._scorer = None if self._on_cpu or self._contests else self._device_scorer()
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.backbone.device_name == "cpu"
 
     def _device_scorer(self) -> DeviceScorer:
         from tipsseg.labelling.scoring.device_scores import DeviceScorer
@@ -151,7 +166,7 @@ class PatchLabeller:
         """
         backbone, scorer = self.backbone, self._scorer
         size, plans = scales[0].size, plans_of(scales)
-        if scorer is None:
+        if self._on_cpu:
             vectors, biases = self._classifier.vectors, self._classifier.biases
             with backbone.at_work:
                 cosines = [compute_cosines(np.asarray(scale.patches), vectors, biases) for scale in scales]
@@ -161,7 +176,7 @@ class PatchLabeller:
         with backbone.at_work, as_device_error(backbone.device):
             values = [cast(Features, scale).cosines(self.vectors) for scale in scales]
             values = values if self._biases is None else [cosines + self._biases for cosines in values]
-            if self.options.refine != "none" or prod(size) > _MAX_ASYNC_PIXELS:
+            if scorer is None or self.options.refine != "none" or prod(size) > _MAX_ASYNC_PIXELS:
                 return Cosines(values, plans, size, top)
             return scorer.send(values, plans, size, self.view.grid(plans[0]), top)
 
@@ -178,6 +193,9 @@ class PatchLabeller:
         Raises:
             DeviceError: The model returned infinity or NaN.
         """
+        if self._contests:
+            assert isinstance(scored, Cosines)
+            return self._assign_alone(scored, pixels)
         result = self._assign_here(scored, pixels) if isinstance(scored, Cosines) else scored.wait()
         if result is None:
             raise non_finite_error(self.backbone)
@@ -195,13 +213,22 @@ class PatchLabeller:
         )
         return LabelMap(named.labels, named.confidence, self.vocabulary.classes, top, instances=named.instances)
 
+    def _assign_alone(self, cosines: Cosines, pixels: NDArray[np.uint8] | None) -> LabelMap:
+        """Label each class as if it were the only one."""
+        values = self._fetch_cosines(cosines)
+        if values is None:
+            raise non_finite_error(self.backbone)
+        refined = (pixels, self._refine) if self.options.refine == "pamr" else (None, None)
+        layers = label_alone(self._contests, values, cosines.plans, self._temperature, cosines.size, *refined)
+        return label_map_of(layers, cosines.size, self.vocabulary.classes)
+
     def _assign_here(
         self, cosines: Cosines, pixels: NDArray[np.uint8] | None
     ) -> tuple[Assignment, TopClasses | None] | None:
         """Return the labels and the best classes of each patch; None if a cosine is infinite or NaN."""
         scorer, refine = self._scorer, self.options.refine == "pamr"
-        values: list[Values] = [scale if scorer is None else scale.cpu().numpy() for scale in cosines.values]
-        if not all(np.isfinite(scale).all() for scale in values):
+        values = self._fetch_cosines(cosines)
+        if values is None:
             return None
         top = None
         scores = make_scores(values, cosines.plans, self._temperature)
@@ -213,6 +240,11 @@ class PatchLabeller:
             assert pixels is not None
             return match_refined(scores, pixels, cosines.size, self._table, self._refine), top
         return (match(scores, cosines.size, self._table) if scorer is None else self._fetch(scorer, cosines)), top
+
+    def _fetch_cosines(self, cosines: Cosines) -> list[Values] | None:
+        """Return the cosines of each scale on the host; None if one is infinite or NaN."""
+        values: list[Values] = [scale if self._on_cpu else scale.cpu().numpy() for scale in cosines.values]
+        return values if all(np.isfinite(scale).all() for scale in values) else None
 
     def _fetch(self, scorer: DeviceScorer, cosines: Cosines) -> Assignment:
         from tipsseg.backbones.devices import as_device_error
@@ -226,6 +258,33 @@ class PatchLabeller:
 
         with self.backbone.at_work:
             return pamr(to_device(maps, self.backbone.device), image).cpu().numpy()
+
+
+def _classify_alone(
+    backbone: Backbone, vocabulary: Vocabulary | FittedVocabulary, min_confidence: float, cache: Path | None
+) -> tuple[Classifier, list[Contest]]:
+    """Return a contest for each class, and a classifier with the vectors of all contests.
+
+    Its vocabulary lacks the background phrases that a contest drops.
+
+    Raises:
+        VocabularyError: There is no background.
+        UsageError: The vocabulary is a fit.
+    """
+    if isinstance(vocabulary, FittedVocabulary):
+        raise UsageError(FITS_DO_NOT_OVERLAP, "Remove argument `overlap`, or pass the class names.")
+    classifiers = make_classifiers(backbone, vocabularies_of_classes(vocabulary), cache)
+    numbers: dict[bytes, int] = {}
+    vectors: list[Values] = []
+    contests = []
+    for class_id, classifier in enumerate(classifiers, start=1):
+        for vector in classifier.vectors:
+            if numbers.setdefault(vector.tobytes(), len(vectors)) == len(vectors):
+                vectors.append(vector)
+        phrases = np.array([numbers[vector.tobytes()] for vector in classifier.vectors], np.intp)
+        contests.append(Contest(class_id=class_id, phrases=phrases, table=classifier.label_table(min_confidence)))
+    dropped = {text: name for classifier in classifiers for text, name in classifier.dropped.items()}
+    return Classifier(vocabulary.drop_background(dropped), dropped, np.stack(vectors)), contests
 
 
 def plans_of(scales: Iterable[Patches | Prepared]) -> tuple[WindowPlan, ...]:

@@ -124,8 +124,9 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-#: The default formats of a new output folder.
+#: The default formats of a new output folder, without and with `overlap`.
 DEFAULT_FORMATS = ("png", "coco", "overlay")
+OVERLAP_FORMATS = ("coco", "overlay")
 
 #: The default limit on an image's pixels. Decoding this many takes 2 GB.
 MAX_PIXELS = 500_000_000
@@ -147,8 +148,8 @@ def _set(options: object, name: str, value: object) -> None:
 class LabelOptions:
     """Options for labelling an image, except the model and the vocabulary.
 
-    With several `scales`, the model sees the image at every scale, and the mean log-probabilities decide the labels. The
-    scales are stored in ascending order.
+    With `overlap`, the labels of each class are exactly those of a run with that class alone. With several `scales`, the model sees
+    the image at every scale, and the mean log-probabilities decide the labels. The scales are stored in ascending order.
 
     Raises:
         UsageError: If a value is invalid for all models.
@@ -162,6 +163,9 @@ class LabelOptions:
     min_confidence: float = option(0.0, metavar="0..1", group=WHAT,
         help="Write pixels below this confidence as 255 (ignored).")
     refine: Refinement = option("none", group=MODEL, help="Refine edges using the image's colours.")
+    overlap: bool = option(False, group=WHAT, sparse=True,
+        help="Label each class as if it were the only one, so that classes may overlap, such as a panda and its leg. Index masks "
+        "cannot store that; coco and others can.")
     scales: tuple[float, ...] = option(ONE_SCALE, metavar="FACTORS", group=MODEL, sparse=True,
         help='Combine several scales, such as "1,2". Slower, but labels are better, especially for small parts.')
     # fmt: on
@@ -177,6 +181,8 @@ class LabelOptions:
                 f"argument `min_confidence`={quote(self.min_confidence)} is not between 0 and 1",
                 "Write 0.6 for 60 %.",
             )
+        if not isinstance(self.overlap, bool):
+            raise UsageError(f"argument `overlap` must be True or False, not {quote(self.overlap)}")
         _set(self, "scales", check_scales(self.scales))
 
     __repr__ = short_repr

@@ -16,7 +16,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tipsseg.errors import RecordError
+from tipsseg.errors import InputError, RecordError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.classes_file import CLASSES_FILE, read_classes
 from tipsseg.options import MAX_PIXELS
@@ -123,6 +123,14 @@ class Run:
         for each in self.records.failures():
             if each.image not in self:
                 yield each.image, each.ref.path, each.reason
+
+
+def refuse_overlap(run: Run, reason: str) -> None:
+    """Raise InputError if the classes of a run overlap."""
+    if run.info.spec.options.overlap:
+        raise InputError(
+            f"{run.output}: its classes overlap, but {reason}", "Label into another folder without argument `overlap`."
+        )
 
 
 @contextmanager

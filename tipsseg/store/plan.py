@@ -11,7 +11,7 @@ from tipsseg.errors import InputError
 from tipsseg.features.file import Recipe
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, StoreRecord, check_same, read_store
 from tipsseg.formats import FORMATS
-from tipsseg.options import DEFAULT_FORMATS, DTYPE_NAMES, FEATURE_DTYPES, LabelOptions, choose
+from tipsseg.options import DEFAULT_FORMATS, DTYPE_NAMES, FEATURE_DTYPES, OVERLAP_FORMATS, LabelOptions, choose
 from tipsseg.options.run import OutputOptions
 from tipsseg.store import spec as specs
 from tipsseg.store.run_record import find_run
@@ -99,17 +99,18 @@ def _begun_feature_dtype(spec: RunSpec) -> str | None:
     return next((info.spec.feature_dtype for info in begun if info.spec.features is not None), None)
 
 
-def with_formats(asked: OutputOptions) -> OutputOptions:
+def with_formats(asked: OutputOptions, *, overlap: bool) -> OutputOptions:
     """Fill in the formats. If the user named none, use those that all images in the folder have, or else the default."""
     if asked.formats is not None:
         return asked
+    default = OVERLAP_FORMATS if overlap else DEFAULT_FORMATS
     begun = None if asked.overwrite else next(_begun(asked), None)
     if begun is None:
-        return replace(asked, formats=DEFAULT_FORMATS)
+        return replace(asked, formats=default)
     with closing(State(begun.spec.state)) as state:
         groups = state.formats() or {begun.spec.formats}
     held = tuple(name for name in FORMATS if all(name in formats for formats in groups))
-    return replace(asked, formats=held or DEFAULT_FORMATS)
+    return replace(asked, formats=held or default)
 
 
 def _begun(asked: OutputOptions) -> Iterator[RunInfo]:

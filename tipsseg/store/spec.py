@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tipsseg import types
 from tipsseg.errors import OutputError, UsageError
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
-from tipsseg.formats import check_formats
+from tipsseg.formats import check_formats, check_overlaps
 from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
     DEFAULT_FORMATS,
@@ -30,10 +30,10 @@ from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT
 from tipsseg.util.files import is_file, is_folder
 from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.util.printable import shell_line, shell_word
-from tipsseg.vocabulary.fitted import FittedVocabulary
+from tipsseg.vocabulary.fitted import FITS_DO_NOT_OVERLAP, FittedVocabulary
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
 from tipsseg.vocabulary.toml_file import class_record
-from tipsseg.vocabulary.vocabulary import Vocabulary
+from tipsseg.vocabulary.vocabulary import Vocabulary, vocabularies_of_classes
 from tipsseg.weights.sources import find_model
 
 if TYPE_CHECKING:
@@ -139,10 +139,24 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
             if source is not None and output is not None and _is_inside(source, output):
                 raise UsageError(f"argument `{name}` is inside the output folder", "Choose another output folder.")
         check_fit(self.vocabulary, self.fitted)
+        if self.options.overlap:
+            self._check_overlap()
         if self.regions_only and self.regions is None:
             raise UsageError("argument `regions_only` needs regions", "Set argument `regions`.")
         find_model(self.model)
         check_folder(self.output)  # last, so that errors in options are raised first
+
+    def _check_overlap(self) -> None:
+        for name, source in (("regions", self.regions), ("onto", self.onto)):
+            if source is not None:
+                raise UsageError(
+                    f"argument `overlap` and argument `{name}` exclude each other: each of their pixels has one class",
+                    "Use one of them.",
+                )
+        if self.fitted is not None:
+            raise UsageError(FITS_DO_NOT_OVERLAP, "Remove argument `overlap`, or pass the class names.")
+        vocabularies_of_classes(self.vocabulary)
+        check_overlaps(self.formats)
 
     def option_record(self) -> dict[str, object]:
         return {**self.options.record(), **self.files.record()}
@@ -164,7 +178,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
         for record, values in records:
             for name, (each, about) in options_of(record).items():
                 if name not in _UNRECORDED and (value := getattr(values, name)) != each.default:
-                    words += [about.long(name), text_of(value)]
+                    words += [about.long(name), *([] if value is True else [text_of(value)])]
         return shell_line(words)
 
     def question(self, model: str) -> str:
@@ -192,7 +206,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
         words += ["--mode", self.options.mode]
         for name, (each, about) in options_of(LabelOptions).items():
             if name != "mode" and (value := getattr(self.options, name)) != each.default:
-                words += [about.long(name), text_of(value)]
+                words += [about.long(name), *([] if value is True else [text_of(value)])]
         return words
 
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict, deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, mask_formats
-from tipsseg.formats.base import StoredImage
+from tipsseg.formats.base import Format, Rows, StoredImage
 from tipsseg.formats.instances import read_instances
 from tipsseg.formats.png import label_faults
 from tipsseg.options import FileOptions
 from tipsseg.regions.components import Region, count_labels
+from tipsseg.regions.layers import Layer, paint_layers
 from tipsseg.regions.objects import LabelledObject, follow_correction, object_regions
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, ObjectScore
 from tipsseg.store.ownership import digest_of
@@ -27,15 +28,18 @@ from tipsseg.store.spec import check_hint
 from tipsseg.store.writing import RunContext, run_files
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, TopClasses, ignore_id
 from tipsseg.util.files import file_size
-from tipsseg.util.problem import UNREADABLE, describe_unreadable, size_text
+from tipsseg.util.problem import UNREADABLE, class_text, describe_unreadable, size_text
 from tipsseg.util.record_paths import actual_path
 
 if TYPE_CHECKING:
     from tipsseg.store.open_run import Run
 
+#: Labels as a format stores them.
+_Labels = TypeVar("_Labels")
+
 _LABEL_AGAIN = "Move the file away and label the image again."
 _LEFT_OUT = (
-    "This format omits ignored pixels and objects smaller than argument `min_area`; label with argument `formats`=png."
+    "This format omits ignored pixels and objects smaller than argument `min_area`; label with argument `formats`="
 )
 _BACK = "Correct the mask, or run the original command with argument `replace_edited` to label the image again."
 
@@ -204,9 +208,51 @@ class RunImage:
     def labels(self) -> LabelArray:
         """Return the label ids [H, W] that the run wrote, from the first existing format that stores them.
 
+        If classes overlap, they are those that `paint_layers` shows.
+
         Raises ImageError if no labels are left, or if a file was changed; no other file is tried, because its labels may be older.
         """
-        for name in label_sources():
+        if (layers := self.layers()) is not None:
+            return paint_layers(layers, self.stored.size, len(self.context.classes))
+
+        def read(form: Format, path: Path | None, rows: Rows) -> LabelArray:
+            return (
+                form.read_labels_from_rows(self.stored, rows) if path is None else form.read_labels(self.stored, path)
+            )
+
+        return self._read_back(label_sources(), read, lambda labels: label_faults(labels, self.stored))
+
+    def layers(self) -> list[Layer] | None:
+        """Return the pixels of each class that the run wrote, from the first existing format that stores them.
+
+        None if its classes do not overlap. Raises like `labels`.
+        """
+        if not self.run.info.spec.options.overlap:
+            return None
+
+        def read(form: Format, path: Path | None, rows: Rows) -> list[Layer]:
+            return (
+                form.read_layers_from_rows(self.stored, rows) if path is None else form.read_layers(self.stored, path)
+            )
+
+        sources = [name for name in label_sources() if FORMATS[name].overlaps]
+        return self._read_back(sources, read, self._layer_faults)
+
+    def _layer_faults(self, layers: Sequence[Layer]) -> Iterator[str]:
+        areas = {layer.region.class_id: layer.region.area for layer in layers}
+        for class_id in self.stored.classes:
+            number, recorded = areas.get(class_id, 0), self.stored.pixels.get(class_id, 0)
+            if number != recorded:
+                yield f"{number} pixels of {class_text(self.stored.classes, class_id)}, but {recorded} in the manifest"
+
+    def _read_back(
+        self,
+        sources: Iterable[str],
+        read: Callable[[Format, Path | None, Rows], _Labels],
+        faults: Callable[[_Labels], Iterator[str]],
+    ) -> _Labels:
+        """Read the labels from the first existing format of `sources`: from its per-image file, or from rows if it has none."""
+        for name in sources:
             if name not in self.entry.formats:
                 continue
             form, path = FORMATS[name], self._existing(name)
@@ -214,12 +260,10 @@ class RunImage:
             if path is None and not rows:
                 continue
             try:
-                labels = (
-                    form.read_labels(self.stored, path) if path else form.read_labels_from_rows(self.stored, rows or ())
-                )
+                labels = read(form, path, rows or ())
             except UNREADABLE as error:
                 raise self._failure(name, describe_unreadable(error)) from error
-            if wrong := next(label_faults(labels, self.stored), "") or self._other_content(name):
+            if wrong := next(faults(labels), "") or self._other_content(name):
                 raise self._failure(name, wrong)
             return labels
         output = self.context.output
@@ -255,7 +299,9 @@ class RunImage:
         path = self.file(name)
         if path is not None:
             return ImageError(path, reason, _LABEL_AGAIN)
-        return ImageError(run_files(name, self.context)[0].path, f"{self.entry.image}: {reason}", _LEFT_OUT)
+        whole = "npz" if self.run.info.spec.options.overlap else "png"
+        path = run_files(name, self.context)[0].path
+        return ImageError(path, f"{self.entry.image}: {reason}", f"{_LEFT_OUT}{whole}.")
 
 
 def stored_image(
@@ -344,8 +390,11 @@ class ObjectScores:
         self._options = options
         self.instances = instances
 
-    def objects(self, labels: LabelArray, classes: int) -> list[LabelledObject]:
-        """Return the objects in labels [H, W] with this number of classes, as `objects.labelled_objects` does."""
+    def objects(self, labels: LabelArray, classes: int, layers: Iterable[Layer] | None = None) -> list[LabelledObject]:
+        """Return the objects in labels [H, W] with this number of classes, or in `layers`, as the run found them."""
+        if layers is not None:
+            height, width = labels.shape
+            return [found for layer in layers for found in self.objects(layer.labels((height, width)), classes)]
         regions = object_regions(labels, classes, self._options, self.instances)
         return [LabelledObject(region, self._score(region), self._options.simplify) for region in regions]
 

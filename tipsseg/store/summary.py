@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tipsseg.formats import mask_formats
 from tipsseg.label_map import LabelMap
 from tipsseg.regions.components import count_labels
+from tipsseg.regions.layers import count_pixels
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
 from tipsseg.util.json_values import take, take_share
 from tipsseg.util.printable import join_first, one_line, pluralize
@@ -33,11 +34,11 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
 
     Returns:
         `height` and `width` in pixels; `classes`: id, name, pixels, share of the image and mean confidence of the classes in the
-        image; `background`: pixels, share and mean confidence of id 0 (None if it has no pixels); `ignored`: pixels below the
-        minimum confidence.
+        image; `background`: pixels, share and mean confidence of id 0 (None if it has no pixels, or if classes overlap);
+        `ignored`: pixels below the minimum confidence. If classes overlap, a pixel counts in each of them.
     """
     height, width = label_map.shape
-    pixels, sums = _totals(label_map)
+    pixels, sums = _totals(label_map) if label_map.layers is None else _layer_totals(label_map)
     classes = [
         {"id": entry.id, "name": entry.name, **_share(pixels[entry.id], sums[entry.id], height * width)}
         for entry in label_map.classes
@@ -50,6 +51,17 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
         "background": _share(pixels[BACKGROUND], sums[BACKGROUND], height * width),
         "ignored": int(pixels[label_map.ignore]),
     }
+
+
+def _layer_totals(label_map: LabelMap) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the pixels and the summed confidence of each label id; NaN for the background, whose confidence is unknown."""
+    pixels = count_pixels(label_map.labels, label_map.layers)
+    sums = np.zeros(len(pixels), np.float64)
+    sums[BACKGROUND] = np.nan
+    for layer in label_map.layers or ():
+        assert layer.confidence is not None
+        sums[layer.region.class_id] = layer.confidence.sum(dtype=np.float64)
+    return pixels, sums
 
 
 def corrected_summary(
@@ -170,7 +182,7 @@ def _share(pixels: np.int64, confidence: np.float64, size: int) -> dict[str, obj
     return {
         "pixels": int(pixels),
         "share": round(int(pixels) / size, 6),
-        "confidence": round(float(confidence) / int(pixels), 4) if pixels else None,
+        "confidence": None if not pixels or np.isnan(confidence) else round(float(confidence) / int(pixels), 4),
     }
 
 

@@ -33,6 +33,9 @@ _MAX_BYTES = 1 << 30
 #: The limit for vectors and biases, far above the values of real fits. Larger values would make logits infinite.
 _MAX_VALUE = 1e6
 
+#: The message if a fit is used with the option `overlap`.
+FITS_DO_NOT_OVERLAP = "a fit cannot label classes that overlap: its classes were learned against each other"
+
 Values = NDArray[np.float32]
 
 

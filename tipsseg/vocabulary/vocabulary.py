@@ -178,6 +178,26 @@ def make_vocabulary(
     return Vocabulary(specs, numbered, phrases, common, background == "auto", source)
 
 
+def vocabularies_of_classes(vocabulary: Vocabulary) -> list[Vocabulary]:
+    """Return a vocabulary for each class by id, as if it were the only one, with the negative classes and the background.
+
+    Raises:
+        VocabularyError: There is no background, so that each class would get all pixels.
+    """
+    negative = [spec for spec in vocabulary.specs if spec.negative]
+    if not (vocabulary.auto or vocabulary.background or negative):
+        raise VocabularyError(
+            "labels that overlap need a background: without it, each class would get all pixels",
+            "Remove argument `background`=none, or argument `overlap`.",
+        )
+    background = "auto" if vocabulary.auto else vocabulary.background
+    return [
+        make_vocabulary([spec, *negative], background, vocabulary.templates, vocabulary.source)
+        for spec in vocabulary.specs
+        if not spec.negative
+    ]
+
+
 def with_min_confidences(vocabulary: Vocabulary, minima: Sequence[float | None]) -> Vocabulary:
     """Return the vocabulary with new minimum confidences, one per class by id. None means the minimum of the run."""
     classes = tuple(

@@ -15,7 +15,10 @@ CASES: dict[str, tuple[ManifestEntry, float]] = {
     "two classes by their pixels": (entry_of("a", {1: (75, 1.0), 2: (25, 0.2)}), 0.2),
     "the background counts": (entry_of("a", {1: (50, 1.0)}, background=(50, 0.5)), 0.25),
     "an ignored pixel counts as wrong": (entry_of("a", {1: (90, 1.0)}, ignored=10), 0.1),
-    "a background of unknown confidence counts as wrong": (entry_of("a", {}, background=(100, None)), 1.0),
+    "a background of unknown confidence, as of classes that overlap": (
+        entry_of("a", {1: (50, 0.5)}, background=(50, None)),
+        0.25,
+    ),
     "a corrected image": (entry_of("a", {1: (100, 0.2)}, corrected="0"), 0.0),
     "borders": (entry_of("a", {1: (4096, 0.5)}, size=(64, 64), objects=(BOX,)), 0.5 * (1 + 20 * 2 / 4096)),
     "never above 1": (entry_of("a", {1: (100, 0.0)}, objects=(BOX,) * 1000), 1.0),

@@ -45,7 +45,10 @@ class Auditing:
     labels: Path = option(MISSING, metavar="DIR|FILE", group=WHAT, help="The labels to audit: a folder, zip or file.")
     limit: int | None = option(None, metavar="N", short="n", group=FILES, help="Print only the first N findings.")
     jsonl: bool = option(False, group=FILES, help="Print one JSON object per finding.")
-    coco: Path | None = option(None, metavar="FILE", group=FILES, help="Also write the findings as a COCO file.")
+    coco: Path | None = option(None, metavar="FILE", group=FILES,
+        help="Also write the findings as a COCO file, for CVAT and FiftyOne.")
+    label_studio: Path | None = option(None, metavar="FILE", group=FILES,
+        help="Also write the findings as a task list of Label Studio.")
     null: bool = option(False, short="0", group=IMAGES, rare=True,
         help="Separate the list on stdin with NUL instead of newlines.")
     quiet: bool = option(False, short="q", help=opt.QUIET_HELP)
@@ -57,21 +60,23 @@ def audit(
     auditing: Auditing,
     question: opt.Asked,
     compute: ComputeOptions,
-    options: Annotated[LabelOptions, Without("min_confidence")],
+    options: Annotated[LabelOptions, Without("min_confidence", "overlap")],
     paths: Annotated[
         list[str] | None, typer.Argument(metavar="IMAGES", help="Images, folders, or - for a list on stdin.")
     ] = None,
 ) -> None:
     """List labels that the model doubts, and things without a label."""
-    from tipsseg.runs.audit.run import audit_images, refuse_existing, write_coco
+    from tipsseg.runs.audit.files import refuse_existing, write_coco, write_label_studio
+    from tipsseg.runs.audit.run import audit_images
     from tipsseg.runs.common.image_list import found_images, note_inputs
     from tipsseg.runs.label.onto import classes_of_labels
     from tipsseg.store.spec import RunSpec
     from tipsseg.util.files import json_bytes
 
     values.refuse_split_lists(paths or (), question.classes, None)
-    if auditing.coco is not None:
-        refuse_existing(auditing.coco)  # before the images are labelled
+    files = {write_coco: auditing.coco, write_label_studio: auditing.label_studio}
+    for path in filter(None, files.values()):
+        refuse_existing(path)  # before the images are labelled
     named = question.classes or question.vocab
     vocabulary = classes_of_labels(
         auditing.labels, values.parse_question(question).vocabulary if named else None, question.background
@@ -84,11 +89,14 @@ def audit(
         found = found_images(sources.get("paths", ()), sources.get("entries"), None)
         note_inputs(progress, found)
         result = audit_images(spec, found, auditing.labels, progress, quiet=auditing.quiet)
-        for record in islice(result.records(), auditing.limit):
-            progress.text(json_bytes(record).decode() + "\n" if auditing.jsonl else _line(record))
-        if auditing.coco is not None:
-            write_coco(result, spec, auditing.coco)
-            progress.note(f"Wrote {auditing.coco}.")
+        for finding, record in islice(zip(result.findings, result.records(), strict=True), auditing.limit):
+            progress.text(
+                json_bytes(record).decode() + "\n" if auditing.jsonl else _line(record, result.describe(finding.doubt))
+            )
+        for write, file in files.items():
+            if file is not None:
+                write(result, spec, file)
+                progress.note(f"Wrote {file}.")
         left = f"; {pluralize(result.unlabelled, 'image')} without labels" if result.unlabelled else ""
         failed = f"; {result.failed} failed" if result.failed else ""
         progress.note(
@@ -98,12 +106,7 @@ def audit(
         raise typer.Exit(1)
 
 
-def _line(record: Mapping[str, object]) -> str:
+def _line(record: Mapping[str, object], words: str) -> str:
     x, y, w, h = record["bbox"]  # type: ignore[misc]  # four numbers
-    words = {
-        "class": f"labelled {record['label']}, looks like {record['seen']}",
-        "nothing": f"labelled {record['label']}, looks like background",
-        "unlabelled": f"no label, looks like {record['seen']}",
-    }
     place = f"{w} x {h} pixels at x {x}, y {y}"  # type: ignore[has-type]
-    return f"{record['score']:.2f}  {record['image']}: {place}: {words[str(record['kind'])]}\n"
+    return f"{record['score']:.2f}  {record['image']}: {place}: {words}\n"

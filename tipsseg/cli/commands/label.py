@@ -122,7 +122,7 @@ def label(
         vocabulary, added = join_classes(onto.onto, vocabulary)
     spec = RunSpec(
         **vars(compute),
-        **vars(with_formats(output)),
+        **vars(with_formats(output, overlap=options.overlap)),
         **vars(regions),
         onto=onto.onto,
         added=added,

@@ -13,7 +13,7 @@ Shapes: P phrases, G groups (the phrases of one class, or of background), H x W 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -47,6 +47,25 @@ _LARGE = 64_000_000
 
 #: Soft maps per refinement, maps x rows x columns: 256 MB.
 _REFINED_ELEMENTS = 64_000_000
+
+#: Rows and columns of a part of an image.
+Span = tuple[slice, slice]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """A part of an image.
+
+    Attributes:
+        span: Its rows and columns, one of `spans`.
+        inner: The rows and columns to label, inside `span`.
+        corners: The cosines in `span`, see `Scores.corners`; None if they are not known yet.
+    """
+
+    span: Span
+    inner: Span
+    corners: Sequence[Values] | None = None
+
 
 #: Function that refines maps [K, h, w] according to an image [h, w, 3].
 Refine = Callable[[Values, NDArray[np.uint8]], Values]
@@ -97,13 +116,38 @@ def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignmen
     """
     labels = np.empty(size, table.label_ids.dtype)
     confidence = allocate_confidence(size)
+    parts = (Part(span, span) for span in spans(scores, size))
+    _match_parts(scores, size, table, parts, None, labels, confidence)
+    return Assignment(cast(LabelArray, labels), confidence)
+
+
+def match_first(scores: Scores, size: tuple[int, int], table: LabelTable, parts: Iterable[Part]) -> Assignment:
+    """Find labels like `match`, but only in some of the `spans`, and only where group 0 may win.
+
+    Elsewhere the label is 0, with confidence 0. Where group 0 wins, label and confidence are those of `match`.
+    """
+    labels = np.zeros(size, table.label_ids.dtype)
+    confidence = allocate_confidence(size)
+    confidence[:] = 0
+    _match_parts(scores, size, table, parts, 0, labels, confidence)
+    return Assignment(cast(LabelArray, labels), confidence)
+
+
+def _match_parts(
+    scores: Scores,
+    size: tuple[int, int],
+    table: LabelTable,
+    parts: Iterable[Part],
+    needed: int | None,
+    labels: NDArray[np.unsignedinteger],
+    confidence: ConfidenceArray,
+) -> None:
     owners = np.repeat(np.arange(len(table.groups)), table.groups)
-    for tile in _tiles(scores, size, owners):
+    for tile in _tiles(scores, size, owners, parts, needed):
         region = tile.rows, tile.columns
         for band, groups, index, share in _find_winners(scores, tile, owners):
             labels[region][band] = table.labels(groups, index, share)
             confidence[region][band] = share
-    return Assignment(cast(LabelArray, labels), confidence)
 
 
 def match_refined(
@@ -194,33 +238,8 @@ class _Tile:
     others: Ids
 
 
-def _tiles(scores: Scores, size: tuple[int, int], owners: Ids) -> Iterator[_Tile]:
-    """Yield tiles of an image of `size` (H, W), row by row. Tiles with many contenders are divided."""
-    source, coarse = (
-        [interpolation_weights(*lengths) for lengths in zip(grid, size, strict=True)]
-        for grid in (scores.size, scores.coarse_size)
-    )
-
-    def parts(*spans: slice) -> Iterator[_Tile]:
-        rows, columns = spans
-        down, across = (weights.part(span.start, span.stop) for weights, span in zip(source, spans, strict=True))
-        coarse_parts = tuple(weights.part(span.start, span.stop) for weights, span in zip(coarse, spans, strict=True))
-        candidates = _find_candidates(scores, down, across, owners)
-        tile = _Tile(rows, columns, (down, across), (coarse_parts[0], coarse_parts[1]), *candidates)
-        height, width = (span.stop - span.start for span in spans)
-        if (
-            len(tile.contenders) <= _FEW
-            or len(tile.contenders) * height * width <= _CHUNK
-            or max(height, width) < 2 * _MIN_SIDE
-        ):
-            yield tile
-        elif height >= width:
-            for part in _halves(rows):
-                yield from parts(part, columns)
-        else:
-            for part in _halves(columns):
-                yield from parts(rows, part)
-
+def spans(scores: Scores, size: tuple[int, int]) -> Iterator[Span]:
+    """Yield the rows and columns of tiles that cover an image of `size` (H, W), row by row."""
     pixels, working = scores.tile_patches * _TILE, scores.tile_patches * _WORKING_TILE
     steps = [
         max(pixels, working * length // whole) if length >= whole else max(pixels * length // whole, 1)
@@ -228,7 +247,53 @@ def _tiles(scores: Scores, size: tuple[int, int], owners: Ids) -> Iterator[_Tile
     ]
     for top in range(0, size[0], steps[0]):
         for left in range(0, size[1], steps[1]):
-            yield from parts(slice(top, min(top + steps[0], size[0])), slice(left, min(left + steps[1], size[1])))
+            yield slice(top, min(top + steps[0], size[0])), slice(left, min(left + steps[1], size[1]))
+
+
+def _tiles(
+    scores: Scores, size: tuple[int, int], owners: Ids, parts: Iterable[Part], needed: int | None
+) -> Iterator[_Tile]:
+    """Yield the tiles of some parts of an image of `size` (H, W). Tiles with many contenders are divided.
+
+    If `needed` is a group, tiles in which it cannot win are left out.
+    """
+    source, coarse = (
+        [interpolation_weights(*lengths) for lengths in zip(grid, size, strict=True)]
+        for grid in (scores.size, scores.coarse_size)
+    )
+
+    def divide(span: Span, part: Part) -> Iterator[_Tile]:
+        rows, columns = span
+        inner = _overlap(rows, part.inner[0]), _overlap(columns, part.inner[1])
+        if any(both.start >= both.stop for both in inner):
+            return
+        known = part.corners if span == part.span else None
+        corners = scores.corners(*_parts(source, span)) if known is None else known
+        candidates = _find_candidates(corners, scores.temperature, owners, needed)
+        if candidates is None:
+            return
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        contenders = len(candidates[0])
+        if contenders <= _FEW or contenders * height * width <= _CHUNK or max(height, width) < 2 * _MIN_SIDE:
+            yield _Tile(*inner, _parts(source, inner), _parts(coarse, inner), *candidates)
+        elif height >= width:
+            for half in _halves(rows):
+                yield from divide((half, columns), part)
+        else:
+            for half in _halves(columns):
+                yield from divide((rows, half), part)
+
+    for part in parts:
+        yield from divide(part.span, part)
+
+
+def _parts(axes: Sequence[InterpolationWeights], span: Span) -> tuple[InterpolationWeights, InterpolationWeights]:
+    rows, columns = (axis.part(part.start, part.stop) for axis, part in zip(axes, span, strict=True))
+    return rows, columns
+
+
+def _overlap(one: slice, other: slice) -> slice:
+    return slice(max(one.start, other.start), min(one.stop, other.stop))
 
 
 def _halves(span: slice) -> tuple[slice, slice]:
@@ -237,15 +302,16 @@ def _halves(span: slice) -> tuple[slice, slice]:
 
 
 def _find_candidates(
-    scores: Scores, rows: InterpolationWeights, columns: InterpolationWeights, owners: Ids
-) -> tuple[Ids, Ids]:
-    """Return the contenders and the other phrases in a part of the image, see `_Tile`."""
-    corners = scores.corners(rows, columns)
+    corners: Sequence[Values], temperature: float, owners: Ids, needed: int | None
+) -> tuple[Ids, Ids] | None:
+    """Return the contenders and the other phrases in a part of the image, see `_Tile`; None if group `needed` cannot win."""
     margins = _margins(corners)  # [P]
-    contends = margins <= max(ROUNDING, CLOSE * scores.temperature)
+    if needed is not None and margins[owners == needed].min() > ROUNDING:
+        return None
+    contends = margins <= max(ROUNDING, CLOSE * temperature)
     groups = np.zeros(owners[-1] + 1, bool)
     groups[owners[contends]] = True
-    others = np.flatnonzero(~groups[owners] & (margins <= NEGLIGIBLE * scores.temperature))
+    others = np.flatnonzero(~groups[owners] & (margins <= NEGLIGIBLE * temperature))
     for group in np.flatnonzero(groups & (np.bincount(owners) > 1)):
         own = slice(*np.searchsorted(owners, [group, group + 1]))
         # Keep only phrases that may be the best of their group somewhere, by the same bound with leaders from the group.
@@ -254,7 +320,19 @@ def _find_candidates(
 
 
 def _margins(corners: Sequence[Values]) -> Values:
-    """Return a lower bound on the distance of each phrase from a mean of leading phrases, [N, P] per scale -> [P].
+    """Return a lower bound on the distance of each phrase from a mean of leading phrases, [N, P] per scale -> [P]."""
+    return distances(lead(corners), corners)
+
+
+def distances(bounds: Sequence[Values], corners: Sequence[Values]) -> Values:
+    """Return the smallest distance of each phrase from a bound, [N] and [N, P] per scale -> [P], as a mean over the scales."""
+    least = [(bound[:, None] - values).min(0) for bound, values in zip(bounds, corners, strict=True)]
+    margins: Values = np.mean(least, axis=0, dtype=np.float32)
+    return margins
+
+
+def lead(corners: Sequence[Values]) -> list[Values]:
+    """Return a mean of leading phrases at each corner, [N, P] per scale -> [N] per scale.
 
     If different phrases lead at different corners, the mean takes more leaders, so that it is high at all corners.
     """
@@ -271,9 +349,7 @@ def _margins(corners: Sequence[Values]) -> Values:
         if min(bound.min() for bound in wider) <= bounds[worst][lowest[worst]]:
             break
         bounds = wider
-    least = [(bound[:, None] - values).min(0) for bound, values in zip(bounds, corners, strict=True)]
-    margins: Values = np.mean(least, axis=0, dtype=np.float32)
-    return margins
+    return bounds
 
 
 def _log_sum_of_others(scores: Scores, tile: _Tile, owners: Ids) -> Values | None:

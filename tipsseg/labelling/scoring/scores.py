@@ -6,7 +6,6 @@ Shapes: P phrases, h x w a patch grid, r x c a part of a grid.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -55,6 +54,12 @@ class Scores(Protocol):
         The weights of these means are the same for all phrases.
         """
 
+    def reach(self, rows: slice, columns: slice) -> Ids | None:
+        """Return the part of the grid, [N, 4], whose cosines depend on each point of `corners`: first and last row, then column.
+
+        None if that is not known.
+        """
+
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         """Return the scores of some phrases in a part of the grid, [K, r, c] float32. They do not depend on other phrases."""
 
@@ -78,23 +83,37 @@ class WindowScores:
 
     tile_patches = 4
 
-    def __init__(self, cosines: Values, plan: WindowPlan, temperature: float) -> None:
-        """Store the cosines, [windows, h, w, P] float32, in the order of `plan.corners`."""
+    def __init__(self, cosines: Values, plan: WindowPlan, temperature: float, columns: slice | None = None) -> None:
+        """Store the cosines, [windows, h, w, P] float32, in the order of `plan.corners`.
+
+        `columns` are the columns of the grid whose scores are asked for; None for all.
+        """
         self.size = self.working_size = self.coarse_size = plan.size
         self.phrases = cosines.shape[3]
         self.temperature = temperature
         self.cosines, self.plan = cosines, plan
         self._weights = interpolation_weights(cosines.shape[1], plan.side)
+        self._counts = count_windows(plan)
+        self._factors = np.empty((len(cosines), plan.side, plan.side), np.float32)
+        self._known = np.zeros((len(cosines), plan.side), bool)  # the rows of `_factors` that are computed
+        self._columns = slice(0, plan.size[1]) if columns is None else columns
 
-    @cached_property
-    def _factors(self) -> list[Values]:
-        """Factors that turn exp(cosine) of each window into its part of the mean, each [side, side]."""
-        down, across = count_windows(self.plan)
-        side = self.plan.side
-        return [
-            np.reciprocal(_sum_of_exp(window, self._weights) * np.outer(down[top:][:side], across[left:][:side]))
-            for window, (top, left) in zip(self.cosines, self.plan.corners, strict=True)
-        ]
+    def _factor(self, window: int, rows: slice) -> Values:
+        """Return the factors that turn exp(cosine) into a window's part of the mean, [r, side], for some rows of the window.
+
+        They are computed at first use: a class that is labelled alone needs few rows.
+        """
+        missing = np.flatnonzero(~self._known[window, rows])
+        if len(missing):
+            (top, left), (down, across) = self.plan.corners[window], self._counts
+            part = slice(rows.start + int(missing[0]), rows.start + int(missing[-1]) + 1)
+            sums, columns = _sum_of_exp(
+                self.cosines[window], self._weights, part, self._columns.start - left, self._columns.stop - left
+            )
+            sums *= np.outer(down[top:][part], across[left:][columns])
+            np.reciprocal(sums, out=self._factors[window, part, columns])
+            self._known[window, part] = True
+        return self._factors[window, rows]
 
     def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> list[Values]:
         corners = []
@@ -103,12 +122,21 @@ class WindowScores:
             corners.append(_corners(self.cosines[window], *weights))
         return [np.concatenate(corners)]
 
+    def reach(self, rows: slice, columns: slice) -> Ids:
+        found = []
+        for window, (down, across) in self._overlaps(rows, columns):
+            top, left = self.plan.corners[window]
+            y = _reach(self._weights.part(down.start, down.stop)) + (top + down.start)  # [n, 2]
+            x = _reach(self._weights.part(across.start, across.stop)) + (left + across.start)  # [m, 2]
+            found.append(np.concatenate([np.repeat(y, len(x), 0), np.tile(x, (len(y), 1))], 1))  # [n * m, 4]
+        return np.concatenate(found)
+
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         total = np.zeros((len(phrases), rows.stop - rows.start, columns.stop - columns.start), np.float32)
         for window, (down, across) in self._overlaps(rows, columns):
             part = self._resize_window(window, (down, across), phrases)  # [K, r', c']
             np.exp(part, out=part)
-            part *= self._factors[window][down, across]
+            part *= self._factor(window, down)[:, across]
             top, left = self.plan.corners[window]
             y, x = down.start + top - rows.start, across.start + left - columns.start
             total[:, y : y + part.shape[1], x : x + part.shape[2]] += part
@@ -119,7 +147,7 @@ class WindowScores:
         if others:
             return self.logits(self.values(rows, columns, phrases))
         logits = self._resize_window(window, inside, phrases)  # a single window needs neither exp nor log
-        logits += np.log(self._factors[window][*inside])
+        logits += np.log(self._factor(window, inside[0])[:, inside[1]])
         return logits
 
     def logits(self, scores: Values) -> Values:
@@ -157,6 +185,9 @@ class WholeScores:
 
     def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> list[Values]:
         return [_corners(self._cosines, rows, columns)]
+
+    def reach(self, rows: slice, columns: slice) -> None:
+        return None
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         return self._cosines[rows, columns].transpose(2, 0, 1)[phrases]
@@ -209,6 +240,9 @@ class FusedScores:
             )
         ]
 
+    def reach(self, rows: slice, columns: slice) -> None:
+        return None
+
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         return self._mean(self._fine, rows, columns, phrases)
 
@@ -230,13 +264,18 @@ class FusedScores:
         return total
 
 
-def make_scores(cosines: Sequence[Values], plans: Sequence[WindowPlan], temperature: float) -> Scores:
-    """Create the scores of an image from its cosines, [windows, h, w, P] float32 at each scale."""
+def make_scores(
+    cosines: Sequence[Values], plans: Sequence[WindowPlan], temperature: float, columns: slice | None = None
+) -> Scores:
+    """Create the scores of an image from its cosines, [windows, h, w, P] float32 at each scale.
+
+    `columns` are the columns of the grid whose scores are asked for; None for all.
+    """
     if len(plans) > 1:
         return FusedScores(cosines, plans, temperature)
     if plans[0].whole:
         return WholeScores(cosines[0][0], plans[0].size, temperature)
-    return WindowScores(cosines[0], plans[0], temperature)
+    return WindowScores(cosines[0], plans[0], temperature, columns)
 
 
 def compute_cosines(patches: Values, vectors: Values, biases: Values | None = None) -> Values:
@@ -355,31 +394,50 @@ def _knots(weights: InterpolationWeights) -> InterpolationWeights:
     )
 
 
-def _sum_of_exp(cosines: Values, weights: InterpolationWeights) -> Values:
-    """Sum exp(cosine) over phrases, at the size of the window: [h, w, P] -> [side, side].
+def _reach(weights: InterpolationWeights) -> Ids:
+    """Return the first and the last output that depends on each of the `_knots`, [n, 2]."""
+    low = weights.low
+    between = np.arange(low[0] + 1, low[-1] + 1)
+    first = np.searchsorted(low, np.concatenate([low[:1], between - 1, low[-1:]]), "left")
+    last = np.searchsorted(low, np.concatenate([low[:1], between, low[-1:]]), "right") - 1
+    return np.stack([first, last], 1)
+
+
+def _sum_of_exp(
+    cosines: Values, weights: InterpolationWeights, rows: slice, left: int, right: int
+) -> tuple[Values, slice]:
+    """Sum exp(cosine) over phrases in a part of a window, at its size: [h, w, P] -> [r, c].
+
+    Return the sums and their columns, which include those from `left` to `right` that are in the window.
 
     Between the centres of two patches a cosine is linear, so its exp changes from pixel to pixel by a constant factor.
     Multiplying takes 0.3 times as long as computing exp. Its rounding error, at most 2e-6, is the same for all phrases.
     """
-    side, (_, width, phrases) = len(weights.low), cosines.shape
-    sums = np.empty((side, side), np.float32)
+    side, width = len(weights.low), cosines.shape[1]
     patch = side // width
     first = patch // 2  # the first pixel at or after a centre
+    low = max((max(left, 0) - first) // patch, 0)  # the first and the last patch that these columns depend on
+    high = min((min(right, side) - 1 - first) // patch + 1, width - 1)
+    begin, end = low * patch + first, high * patch + first
+    columns = slice(begin if low else 0, end if high < width - 1 else side)
+    cosines = cosines[:, low : high + 1]
+    phrases = cosines.shape[2]
+    sums = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.float32)
     step = max(_CHUNK // (width * phrases), 1)
-    for start in range(0, side, step):
+    for start in range(rows.start, rows.stop, step):
         # Phrases remain the last axis, so that their sum reads contiguous memory.
-        part = weights.part(start, start + step)
-        down = resize_rows(cosines[part.span].reshape(1, -1, width * phrases), part)[0]
-        row = down.reshape(-1, width, phrases)  # [n, w, P]
-        target = sums[start : start + step]
-        target[:, :first] = np.exp(row[:, 0]).sum(1)[:, None]
-        target[:, side - patch + first :] = np.exp(row[:, -1]).sum(1)[:, None]
-        factor = np.diff(row, axis=1)  # [n, w - 1, P]
+        part = weights.part(start, min(start + step, rows.stop))
+        down = resize_rows(cosines[part.span].reshape(1, -1, (high + 1 - low) * phrases), part)[0]
+        row = down.reshape(len(down), -1, phrases)  # [n, patches, P]
+        target = sums[start - rows.start :][:step]
+        target[:, : begin - columns.start] = np.exp(row[:, 0]).sum(1)[:, None]
+        target[:, end - columns.start :] = np.exp(row[:, -1]).sum(1)[:, None]
+        factor = np.diff(row, axis=1)  # [n, patches - 1, P]
         factor /= patch
         pixel = row[:, :-1] + factor * np.float32(first + 0.5 - patch / 2)
         np.exp(factor, out=factor)
         np.exp(pixel, out=pixel)
-        for column in range(first, first + patch):
-            target[:, column : side - patch + first : patch] = pixel.sum(2)
+        for column in range(begin - columns.start, begin - columns.start + patch):
+            target[:, column : end - columns.start : patch] = pixel.sum(2)
             pixel *= factor
-    return sums
+    return sums, columns

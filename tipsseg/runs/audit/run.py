@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tipsseg.errors import InputError, OutputError
+from tipsseg.errors import InputError
 from tipsseg.evaluation.audit import Doubt, find_doubts
-from tipsseg.formats.coco import category_record, image_record
 from tipsseg.formats.reading.labels import LabelSource, paint_objects
 from tipsseg.formats.reading.records import Objects
-from tipsseg.regions.components import encode_regions
 from tipsseg.runs.common import inputs
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.inputs import Found
 from tipsseg.runs.common.notes import note_begin, note_skipped
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.engine import LocalEngine
-from tipsseg.store.ownership import MOVE
 from tipsseg.store.plan import plan_run
 from tipsseg.store.results import Failed
 from tipsseg.store.run_record import run_context
 from tipsseg.store.spec import Counts, RunSpec
 from tipsseg.types import ImageRef, printable_path
-from tipsseg.util.files import atomic_write, json_bytes
 from tipsseg.util.printable import pluralize
 
 if TYPE_CHECKING:
@@ -75,6 +70,15 @@ class Audit:
 
     def __repr__(self) -> str:
         return f"Audit({pluralize(len(self.findings), 'finding')} in {self.audited} images, {self.failed} failed)"
+
+    def describe(self, doubt: Doubt) -> str:
+        """Describe a doubt in a few words."""
+        label, seen = self.names.get(doubt.label), self.names.get(doubt.seen)
+        return {
+            "class": f"labelled {label}, looks like {seen}",
+            "nothing": f"labelled {label}, looks like background",
+            "unlabelled": f"no label, looks like {seen}",
+        }[doubt.kind]
 
     def records(self) -> Iterator[dict[str, object]]:
         """Yield the findings as JSON values: image, path, kind, label, seen, score, bbox [x, y, w, h] and area in pixels."""
@@ -168,39 +172,3 @@ def _task(label_task: LabelTask, source: LabelSource, classes: int) -> Task[Scor
         return loaded.ref, size, [doubt for doubt in doubts if doubt.score > 0]
 
     return FunctionTask(label_task.source, label_task.score, finish)
-
-
-def refuse_existing(path: Path) -> None:
-    """Raise OutputError if a file to write exists."""
-    if os.path.lexists(path):
-        raise OutputError(path, "the file exists", MOVE)
-
-
-def write_coco(audit: Audit, spec: RunSpec, path: Path) -> None:
-    """Write the findings as a COCO file, which CVAT and FiftyOne open. Raises OutputError if the file exists.
-
-    The category of an annotation is the class that the model sees, or the label if it sees none; `attributes` has both.
-    """
-    refuse_existing(path)
-    numbers: dict[str, int] = {}
-    images, annotations = [], []
-    for number, (finding, record) in enumerate(zip(audit.findings, audit.records(), strict=True), start=1):
-        if finding.ref.name not in numbers:
-            numbers[finding.ref.name] = len(numbers) + 1
-            images.append({"id": numbers[finding.ref.name], **image_record(finding.ref, finding.size)})
-        annotations.append(
-            {
-                "id": number,
-                "image_id": numbers[finding.ref.name],
-                "category_id": finding.doubt.seen or finding.doubt.label,
-                "segmentation": encode_regions([finding.doubt.region], finding.size)[0],
-                "area": finding.doubt.region.area,
-                "bbox": record["bbox"],
-                "iscrowd": 0,
-                "score": record["score"],
-                "attributes": {key: record[key] for key in ("kind", "label", "seen")},
-            }
-        )
-    categories: Sequence[object] = [category_record(entry) for entry in spec.vocabulary.classes]
-    value = {"images": images, "categories": categories, "annotations": annotations}
-    atomic_write(path, json_bytes(value) + b"\n")

@@ -118,11 +118,12 @@ def _stale(
         taken = ImageLabels(ref=image.ref(None), labels=labels, objects=objects, instances=scores.instances)
         skipped = {*model_only_formats(), *mask_formats()}
         known = known_files(image.run.info, entry) if image.stored.sure else {}
-        for form in (FORMATS[name] for name in entry.formats if name not in skipped):
-            if form.needs_thumbnail or form.needs_pixels:
+        for name in dict.fromkeys(map(format_name, known)):
+            form = FORMATS[name]
+            if name in skipped or form.needs_thumbnail or form.needs_pixels:
                 continue
             for key, data in form.encode_files(taken, context).items():
-                if key not in entry.written:
+                if key not in known or key not in entry.written:
                     continue
                 place = actual_path(context.output, known[key])
                 if place not in edited and sha256(data).hexdigest() != entry.written[key].sha256:

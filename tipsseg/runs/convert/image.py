@@ -14,6 +14,7 @@ from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, model_only_formats
 from tipsseg.formats.base import ImageLabels, Rows
 from tipsseg.images.decoding import open_pixels, open_thumbnail
+from tipsseg.regions.layers import Layer, paint_layers
 from tipsseg.regions.objects import LabelledObject
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.store.manifest import ManifestEntry
@@ -86,6 +87,7 @@ class _Stored:
         summary: The summary of the labels, see `summary.label_summary`.
         scores: The scores of the objects.
         corrected: True if the labels come from a mask that a person corrected, or restored after a correction.
+        layers: The pixels of each class; None if classes do not overlap.
     """
 
     labels: LabelArray
@@ -94,6 +96,7 @@ class _Stored:
     summary: Mapping[str, object]
     scores: ObjectScores
     corrected: bool
+    layers: list[Layer] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,7 @@ class Conversion:
         needed = [FORMATS[name] for name in formats]
         objects: list[LabelledObject] = []
         if stored.corrected or any(form.needs_objects for form in needed):
-            objects = stored.scores.objects(stored.labels, len(self.context.classes))
+            objects = stored.scores.objects(stored.labels, len(self.context.classes), stored.layers)
         with_thumbnail = any(form.needs_thumbnail for form in needed)
         with_pixels = any(form.needs_pixels for form in needed)
         image = ImageLabels(
@@ -164,6 +167,7 @@ class Conversion:
             top=stored.top,
             thumbnail=open_thumbnail(ref.path, item.image.run.max_pixels) if with_thumbnail else None,
             instances=stored.scores.instances,
+            layers=stored.layers,
             pixels=open_pixels(ref.path, stored.labels.shape, item.image.run.max_pixels) if with_pixels else None,
         )
         done = finish_image(image, formats, self.context)
@@ -197,9 +201,10 @@ class Conversion:
         """Read an image's labels, and the confidences that the formats need. Raises ImageError if a file cannot be read."""
         entry, classes = image.entry, self.context.classes
         mask = image.persons_mask(correction)
-        confidence, top = None, None
+        confidence, top, layers = None, None, None
         if mask is None:
-            labels, summary = image.labels(), entry.summary
+            layers, summary = image.layers(), entry.summary
+            labels = image.labels() if layers is None else paint_layers(layers, image.stored.size, len(classes))
             means = {numbers.id: numbers.confidence for numbers in entry.numbers.classes}
             if any(FORMATS[name].needs_confidence or FORMATS[name].needs_top_classes for name in formats):
                 confidence, top = image.scores()
@@ -209,7 +214,7 @@ class Conversion:
             means = dict.fromkeys((label_class.id for label_class in classes), CERTAIN)
         instances = image.instances(labels, corrected=mask is not None)
         scores = ObjectScores(entry.objects or (), means, self.context.files, instances)
-        return _Stored(labels, confidence, top, summary, scores, mask is not None)
+        return _Stored(labels, confidence, top, summary, scores, mask is not None, layers)
 
 
 def _changed_image(ref: ImageRef, formats: list[str], *, corrected: bool) -> ImageError:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError, UsageError
-from tipsseg.formats import FORMATS, has_image_files
+from tipsseg.formats import FORMATS, check_overlaps, has_image_files
 from tipsseg.store.change_run import RunChanges
 from tipsseg.store.file_names import OutputNames, name_key
 from tipsseg.store.manifest import ManifestEntry
@@ -26,7 +26,11 @@ def refuse_unfit(run: Run, formats: Sequence[str]) -> None:
     begun = conversion_begun(run.info, run.records)
     if not set(begun) <= set(formats):
         raise broken_conversion(run.output, begun)
-    needs = [(_LABELS, label_sources())]
+    sources = label_sources()
+    if run.info.spec.options.overlap:
+        check_overlaps(formats)
+        sources = tuple(name for name in sources if FORMATS[name].overlaps)
+    needs = [(_LABELS, sources)]
     if asked := [name for name in formats if FORMATS[name].needs_top_classes]:
         needs.append(("patch scores", tuple(dict.fromkeys((*archives(), *asked)))))
     if asked := [name for name in formats if FORMATS[name].needs_confidence]:

@@ -26,7 +26,7 @@ from tipsseg.runs.correct.from_run import SourceRun, find_source_run
 from tipsseg.runs.correct.page import FORMAT, page_reader
 from tipsseg.runs.correct.planning import CorrectedMask, Outcome, Plan, Planner, RedrawnObject
 from tipsseg.store.change_run import RunChanges, change_run
-from tipsseg.store.open_run import Run, broken_conversion, conversion_begun, open_run
+from tipsseg.store.open_run import Run, broken_conversion, conversion_begun, open_run, refuse_overlap
 from tipsseg.types import name_order, printable_path
 from tipsseg.util.files import json_bytes, output_error
 from tipsseg.util.printable import join_first, pluralize, shell_word, shorten
@@ -103,6 +103,7 @@ def take_corrections(
         run = changes.run if changes else stack.enter_context(open_run(output, max_pixels=max_pixels))
         if begun := conversion_begun(run.info, run.records):
             raise broken_conversion(output, begun)
+        refuse_overlap(run, "corrections are index masks")
         files = stack.enter_context(Source(source))
         source_run = find_source_run(files, run.output, everything=options.everything)
         reader = _reader(options, source_run, files, run)

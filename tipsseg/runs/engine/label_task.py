@@ -15,14 +15,13 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.reading.given import Given
 from tipsseg.images.decoding import open_pixels
-from tipsseg.label_map import LabelMap
+from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.labelling.features import find_features
 from tipsseg.labelling.patch_labeller import Patches, PatchLabeller, Scored
 from tipsseg.labelling.scoring.compiled.match import needs_compilation
 from tipsseg.labelling.source import Digests, FeatureSource, Loaded
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.naming import NamedRegions
-from tipsseg.regions.objects import labelled_objects
 from tipsseg.runs.engine.loading import LoadedModel
 from tipsseg.store.manifest import ManifestEntry, input_path
 from tipsseg.store.results import Labelled
@@ -116,17 +115,16 @@ class LabelTask:
     def write(self, loaded: Loaded[Patches], label_map: LabelMap, began: float) -> Labelled:
         """Write the labels of an image under temporary names. `began` is the time.monotonic() at which labelling began."""
         ref, picture = loaded.ref, loaded.picture
-        labels, confidence = label_map.labels, label_map.confidence
-        instances = label_map.instances
-        objects = labelled_objects(labels, confidence, len(label_map.classes), self._context.files, instances)
+        objects = find_objects(label_map, self._context.files)
         image = ImageLabels(
             ref=ref,
-            labels=labels,
+            labels=label_map.labels,
             objects=objects,
-            confidence=confidence,
+            confidence=label_map.confidence,
             top=label_map.top,
             thumbnail=picture.thumbnail,
-            instances=instances,
+            instances=label_map.instances,
+            layers=label_map.layers,
             pixels=open_pixels(ref.path, label_map.shape, self._max_pixels) if self._needs_pixels else None,
         )
         done = finish_image(image, self._formats, self._context)

@@ -1,23 +1,27 @@
-"""Find existing masks and their class names, for `tipsseg eval --pred`."""
+"""Find existing labels and their class names, for `tipsseg eval --pred`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from tipsseg.errors import InputError, OutputError, UsageError
+from tipsseg.evaluation.truth import read_labels
 from tipsseg.formats import FORMATS, mask_formats
 from tipsseg.formats.classes_file import CLASSES_FILE, class_names
 from tipsseg.options import NAMES
+from tipsseg.regions.layers import Layer, paint_layers
 from tipsseg.runs.common import inputs
 from tipsseg.runs.common.inputs import Found
 from tipsseg.store.lock import finish_command, is_unfinished
-from tipsseg.store.open_run import OTHER_CLASSES
+from tipsseg.store.open_run import OTHER_CLASSES, Run, open_run
 from tipsseg.store.run_record import RUN_FILE, find_run, read_record, refuse_other_record
 from tipsseg.store.shards import shards_in, state_folders
-from tipsseg.types import ImageRef
+from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json_values import parse
 from tipsseg.util.printable import join_first, pluralize
@@ -30,10 +34,66 @@ _SET_CLASSES = "Set the classes with argument `classes` or argument `vocabulary`
 _PRED = "Set argument `predicted` to a folder of masks, or to an output folder with the format png."
 
 
+class Predictions(Protocol):
+    """Labels to score. The path in `refs` is that of the mask, or of the image if the labels are in a file for the whole run."""
+
+    @property
+    def refs(self) -> Sequence[ImageRef]: ...
+
+    def read(self, ref: ImageRef, classes: int) -> tuple[LabelArray, list[Layer] | None]:
+        """Return the label ids of an image [H, W], and the pixels of each class if classes overlap.
+
+        Raises ImageError if they cannot be read, LabelIdError if they are not labels of this number of classes.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Masks:
+    refs: Sequence[ImageRef]
+    max_pixels: int
+
+    def read(self, ref: ImageRef, classes: int) -> tuple[LabelArray, None]:
+        return read_labels(ref.path, classes, self.max_pixels), None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layers:
+    """The labels of a run whose classes overlap."""
+
+    refs: Sequence[ImageRef]
+    run: Run
+
+    def read(self, ref: ImageRef, classes: int) -> tuple[LabelArray, list[Layer]]:
+        image = self.run.image(self.run.entry(ref.name))
+        layers = image.layers() or []
+        return paint_layers(layers, image.stored.size, classes), layers
+
+
+@contextmanager
+def find_predictions(folder: Path, truths: Path, max_pixels: int) -> Iterator[Predictions]:
+    """Find the labels in a run's output folder, or the masks in a folder, see `find_masks`.
+
+    Raises:
+        UsageError: The folder is that of the truths.
+        InputError: It has no labels.
+    """
+    if _overlaps(folder):
+        with open_run(folder, max_pixels=max_pixels) as run:
+            yield _Layers(refs=[image.ref(None) for image in run.images()], run=run)
+        return
+    if os.path.realpath(masks_folder(folder)) == os.path.realpath(truths):
+        raise UsageError(
+            "argument `predicted` and argument `truths` are the same folder",
+            "Set argument `truths` to the folder of the truth masks.",
+        )
+    yield _Masks(refs=find_masks(folder).refs, max_pixels=max_pixels)
+
+
 def masks_folder(folder: Path) -> Path:
     """Return the folder of masks: `folder` itself, or its masks/ if it is a run's output folder.
 
-    Raises InputError if it is not a folder, if the run has no masks, or if a merge into it is unfinished.
+    A run whose classes overlap has none. Raises InputError if it is not a folder, if another run has no masks, or if a merge into
+    it is unfinished.
     """
     if not is_folder(folder):
         raise InputError(f"{folder}: {'not a folder' if is_file(folder) else 'no such folder'}", _PRED)
@@ -41,11 +101,17 @@ def masks_folder(folder: Path) -> Path:
         raise InputError(f"{folder}: a merge into it is unfinished", f"Finish it first: {finish_command(folder)}")
     if not (folder / RUN_FILE).is_file() and not shards_in(folder):
         return folder
-    if (inner := folder / _MASKS).is_dir():
+    if (inner := folder / _MASKS).is_dir() or _overlaps(folder):
         return inner
     if (folder / CLASSES_FILE).is_file():
         raise InputError(f"{folder}: the run has no masks", "Label with argument `formats`=png.")
     return folder
+
+
+def _overlaps(folder: Path) -> bool:
+    """Return True if a folder has the labels of a run whose classes overlap."""
+    info = find_run(folder)
+    return info is not None and info.spec.options.overlap
 
 
 def find_masks(folder: Path) -> Found:

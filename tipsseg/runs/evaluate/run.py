@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipsseg._version import __version__
-from tipsseg.errors import ImageError, InputError, LabelIdError, OutputError, UsageError
+from tipsseg.errors import ImageError, InputError, LabelIdError, OutputError
 from tipsseg.evaluation import metrics
 from tipsseg.evaluation.metrics import Confusion, ImageScore, Scores
 from tipsseg.evaluation.pairing import Pair, Pairs, find_truths, pair_truths
-from tipsseg.evaluation.truth import Layout, read_labels, read_truth
+from tipsseg.evaluation.truth import Layout, read_truth
 from tipsseg.formats import CONFUSION_PICTURE, image_folders
 from tipsseg.options import MAX_PIXELS
+from tipsseg.regions.layers import Layer
 from tipsseg.runs.common import inputs
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.inputs import Found
@@ -27,7 +28,7 @@ from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.common.reporting import Reporter
 from tipsseg.runs.engine.engine import LocalEngine
 from tipsseg.runs.engine.loading import check_device
-from tipsseg.runs.evaluate.predictions import find_masks, masks_folder
+from tipsseg.runs.evaluate.predictions import Predictions, find_predictions
 from tipsseg.runs.label.run import as_items, begin
 from tipsseg.store.file_names import OutputNames, RunNames, name_key
 from tipsseg.store.folder import OutputFolder
@@ -99,12 +100,15 @@ class Scorer:
     def scored(self) -> int:
         return len(self._images)
 
-    def add(self, pair: Pair, labels: LabelArray) -> None:
-        """Compare labels [H, W] with their truth. Thread-safe. Raises ImageError if the truth cannot be used."""
+    def add(self, pair: Pair, labels: LabelArray, layers: Sequence[Layer] | None = None) -> None:
+        """Compare labels [H, W] with their truth; `layers` are the classes if they overlap. Thread-safe.
+
+        Raises ImageError if the truth cannot be used.
+        """
         truth = read_truth(pair.truth, pair.kind.ids, self._max_pixels)
         with self._lock:
             try:
-                self._images.append(ImageScore(pair.ref.name, *self._confusion.add(truth, labels)))
+                self._images.append(ImageScore(pair.ref.name, *self._confusion.add(truth, labels, layers)))
             except InputError as error:
                 raise ImageError(pair.ref.path, f"{error.message} ({pair.truth})", error.hint) from error
 
@@ -182,7 +186,7 @@ def scoring_task(label_task: LabelTask, pairs: Mapping[ImageRef, Pair], scorer: 
         began = time.monotonic()
         with label_task.alone(loaded):
             label_map = label_task.label(loaded, scored)
-            scorer.add(pairs[loaded.ref], label_map.labels)
+            scorer.add(pairs[loaded.ref], label_map.labels, label_map.layers)
             return label_task.write(loaded, label_map, began)
 
     return FunctionTask(label_task.source, label_task.score, finish)
@@ -243,7 +247,7 @@ def evaluate_masks(
     progress: Progress,
     max_pixels: int = MAX_PIXELS,
 ) -> Evaluation:
-    """Score the masks in the folder `predicted`, see `find_masks`, against the truth masks in the folder `truths`.
+    """Score the masks in the folder `predicted`, see `find_predictions`, against the truth masks in the folder `truths`.
 
     Masks without a truth are counted and left out. A predicted mask that cannot be read is reported and left out.
 
@@ -252,27 +256,36 @@ def evaluate_masks(
         InputError: If the folder has no masks, or no mask has a truth.
         ImageError: If a truth cannot be read, or has unknown ids.
     """
-    if os.path.realpath(masks_folder(predicted)) == os.path.realpath(truths):
-        raise UsageError(
-            "argument `predicted` and argument `truths` are the same folder",
-            "Set argument `truths` to the folder of the truth masks.",
-        )
-    found = find_masks(predicted)
-    pairs = find_truths(found.refs, truths, layout)
+    with find_predictions(predicted, truths, max_pixels) as predictions:
+        return _evaluate(predictions, predicted, truths, layout, names, jobs, progress, max_pixels)
+
+
+def _evaluate(
+    predictions: Predictions,
+    predicted: Path,
+    truths: Path,
+    layout: Layout,
+    names: Sequence[str],
+    jobs: int,
+    progress: Progress,
+    max_pixels: int,
+) -> Evaluation:
+    refs = predictions.refs
+    pairs = find_truths(refs, truths, layout)
     if not pairs.pairs:
-        pairs = pair_truths(found.refs, truths, layout)  # raises the error for missing truths
+        pairs = pair_truths(refs, truths, layout)  # raises the error for missing truths
     if without := [ref.name for ref in pairs.missing]:
         progress.note(
-            f"Ignored {len(without)} of {pluralize(len(found.refs), 'mask')} without a truth: {join_first(without, 3)}."
+            f"Ignored {len(without)} of {pluralize(len(refs), 'mask')} without a truth: {join_first(without, 3)}."
         )
     _check_truths(pairs, jobs, progress, max_pixels)
-    _check_labels(pairs, layout.classes, jobs, max_pixels)
+    _check_labels(pairs, predictions, layout.classes, jobs)
     scorer = Scorer(layout, max_pixels)
     progress.begin(f"Scoring {pluralize(len(pairs.pairs), 'mask')} of {predicted} against {truths}.", len(pairs.pairs))
     failed, first = 0, None
     for pair in pairs.pairs:
         try:
-            scorer.add(pair, read_labels(pair.ref.path, layout.classes, max_pixels))
+            scorer.add(pair, *predictions.read(pair.ref, layout.classes))
         except ImageError as error:
             failed, first = failed + 1, first or error
             progress.error(error)
@@ -362,12 +375,12 @@ def _check_truths(pairs: Pairs, jobs: int, progress: Progress, max_pixels: int) 
         pass
 
 
-def _check_labels(pairs: Pairs, classes: int, jobs: int, max_pixels: int) -> None:
+def _check_labels(pairs: Pairs, predictions: Predictions, classes: int, jobs: int) -> None:
     """Read all predicted masks once to find unknown ids. Other faults are reported later, one for each image."""
 
     def check(pair: Pair) -> None:
         try:
-            read_labels(pair.ref.path, classes, max_pixels)
+            predictions.read(pair.ref, classes)
         except LabelIdError:
             raise
         except ImageError:

@@ -19,7 +19,7 @@ from tipsseg.evaluation.truth import Layout, read_truth
 from tipsseg.regions.components import count_labels
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
-from tipsseg.store.open_run import Run, open_run
+from tipsseg.store.open_run import Run, open_run, refuse_overlap
 from tipsseg.store.stored_image import Mask, RunImage
 from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.printable import pluralize, shell_word
@@ -230,6 +230,7 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
     refs: list[ImageRef] = []
     others: list[str] = []
     with open_run(output, max_pixels=max_pixels) as run:
+        refuse_overlap(run, "learning needs corrected index masks")
         for image, mask in run.corrections():
             if mask is None:
                 others.append(image.entry.image)

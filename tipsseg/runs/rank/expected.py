@@ -79,7 +79,8 @@ def _parts(entry: ManifestEntry) -> list[tuple[str, str, float]]:
         return []
     numbers = entry.numbers
     area = numbers.size[0] * numbers.size[1]
-    unsure = 1 - (background_confidence(entry) or 0.0)
+    background = background_confidence(entry)
+    unsure = 0.0 if background is None else 1 - background
     parts = [("class", entry.name, entry.pixels * (1 - entry.confidence) / area) for entry in numbers.classes]
     parts.append(("background", "", numbers.background * unsure / area))
     parts.append(("ignored", "", numbers.ignored / area))

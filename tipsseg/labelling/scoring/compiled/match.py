@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.labelling.scoring import assign
-from tipsseg.labelling.scoring.assign import Assignment, LabelTable, allocate_confidence, merge_names
+from tipsseg.labelling.scoring.assign import Assignment, LabelTable, Part, Span, allocate_confidence, merge_names
 from tipsseg.labelling.scoring.compiled.inputs import Axis, Limits, Windows
 from tipsseg.labelling.scoring.resample import Values
 from tipsseg.labelling.scoring.scores import Ids, Scores, WindowScores, count_windows, score_pixels
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
-from tipsseg.types import LabelArray, WindowPlan
+from tipsseg.types import BACKGROUND, LabelArray, WindowPlan
 from tipsseg.util.files import cache_folder
 
 #: Environment variable that disables numba if set to 0.
@@ -119,15 +119,26 @@ def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignmen
     Returns:
         The label and the confidence of every pixel.
     """
+    return _try_loops(scores, size, table, None) or assign.match(scores, size, table)
+
+
+def match_first(scores: Scores, size: tuple[int, int], table: LabelTable, parts: Sequence[Part]) -> Assignment:
+    """Find where group 0 wins like `assign.match_first`, but faster in "slide" mode if numba is installed."""
+    return _try_loops(scores, size, table, parts) or assign.match_first(scores, size, table, parts)
+
+
+def _try_loops(
+    scores: Scores, size: tuple[int, int], table: LabelTable, parts: Sequence[Part] | None
+) -> Assignment | None:
     if isinstance(scores, WindowScores) and np.abs(scores.cosines).max() <= _LARGEST and (loops := load_loops()):
-        assignment = _match(loops, scores, size, table)
-        if assignment is not None:
-            return assignment
-    return assign.match(scores, size, table)
+        return _match(loops, scores, size, table, parts)
+    return None
 
 
-def _match(loops: Loops, scores: WindowScores, size: tuple[int, int], table: LabelTable) -> Assignment | None:
-    """Find labels with the loops. Return None if too many pixels are unsure."""
+def _match(
+    loops: Loops, scores: WindowScores, size: tuple[int, int], table: LabelTable, parts: Sequence[Part] | None = None
+) -> Assignment | None:
+    """Find labels with the loops, in the rows of `parts` or everywhere. Return None if too many pixels are unsure."""
     tiles, temperature = loops.tiles, scores.temperature
     windows = _prepare_windows(loops.maths.sum_of_exp, scores)
     rows, columns = (interpolation_weights(*lengths) for lengths in zip(scores.size, size, strict=True))
@@ -139,9 +150,12 @@ def _match(loops: Loops, scores: WindowScores, size: tuple[int, int], table: Lab
     close, negligible = assign.CLOSE * temperature, assign.NEGLIGIBLE * temperature
     limits = Limits(*map(np.float32, (max(assign.ROUNDING, close), negligible, assign.ROUNDING, temperature, 1 - _TIE)))
     labels, confidence = np.empty(size, table.label_ids.dtype), allocate_confidence(size)
-    step = max(_BAND // tile[0], 1) * tile[0]
+    step = max(_BAND // tile[0], 1) * tile[0] if parts is None else tile[0]
     for start in range(0, size[0], step):
         band = slice(start, min(start + step, size[0]))
+        if parts is not None and not any(_touches(part.inner, band) for part in parts):
+            labels[band], confidence[band] = BACKGROUND, 0
+            continue
         shape = band.stop - start, size[1]
         winners, share, unsure = np.empty(shape, np.uint32), np.empty(shape, np.float32), np.empty(shape, bool)
         down = rows.part(band.start, band.stop)
@@ -152,6 +166,11 @@ def _match(loops: Loops, scores: WindowScores, size: tuple[int, int], table: Lab
         labels[band] = table.labels(np.arange(len(table.groups)), winners, share)
         confidence[band] = share
     return Assignment(cast(LabelArray, labels), confidence)
+
+
+def _touches(span: Span, band: slice) -> bool:
+    rows, _ = span
+    return bool(rows.start < band.stop and band.start < rows.stop)
 
 
 def _prepare_windows(sum_of_exp: Callable[[Values, Axis, Values], None], scores: WindowScores) -> Windows:

@@ -1,0 +1,141 @@
+"""Label each class as if it were the only one. The classes share cosines and bounds; their labels are those of a run alone.
+
+A contest is a class against its background, with the phrases that a run with that class alone has. A bound from the background
+phrases that all contests share shows in which parts of the image a class cannot win; there, its contest computes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.labelling.scoring.assign import (
+    ROUNDING,
+    Assignment,
+    LabelTable,
+    Part,
+    Refine,
+    Span,
+    distances,
+    lead,
+    match_refined,
+    occurring_groups,
+    spans,
+)
+from tipsseg.labelling.scoring.compiled.match import match_first
+from tipsseg.labelling.scoring.resample import Values
+from tipsseg.labelling.scoring.scores import Ids, Scores, make_scores
+from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
+from tipsseg.regions.layers import Layer, make_layers
+from tipsseg.types import WindowPlan
+
+#: The label of the class in its contest.
+_OWN = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Contest:
+    """A class against its background.
+
+    Attributes:
+        class_id: Label id of the class, 1..N.
+        phrases: [K], the phrases of the class, then those of its background, as indices of shared cosines.
+        table: The label table of these phrases, with label id 1 for the class and 0 for the background.
+    """
+
+    class_id: int
+    phrases: Ids
+    table: LabelTable
+
+    @property
+    def own(self) -> Ids:
+        """The phrases of the class."""
+        return self.phrases[: self.table.groups[0]]
+
+    @property
+    def background(self) -> Ids:
+        return self.phrases[self.table.groups[0] :]
+
+
+def label_alone(
+    contests: Sequence[Contest],
+    cosines: Sequence[Values],
+    plans: Sequence[WindowPlan],
+    temperature: float,
+    size: tuple[int, int],
+    image: NDArray[np.uint8] | None = None,
+    refine: Refine | None = None,
+) -> list[Layer]:
+    """Return the pixels of each class that wins some, in the order of the contests.
+
+    Args:
+        contests: The contests.
+        cosines: [windows, h, w, P] float32 at each scale, for the phrases of all contests.
+        plans: The windows at each scale.
+        temperature: Temperature of the softmax for confidences.
+        size: (H, W) of the image.
+        image: With `refine`, the image that refinement follows, see `assign.match_refined`.
+        refine: Function that refines maps. None: labels are not refined.
+    """
+    layers: list[Layer] = []
+    place = size if image is None else (image.shape[0], image.shape[1])
+    everything = make_scores(cosines, plans, temperature)
+    for contest, parts in zip(contests, _find_parts(contests, everything, place), strict=True):
+        if not parts:
+            continue
+        own = [np.take(scale, contest.phrases, -1) for scale in cosines]
+        if refine is not None and image is not None:
+            scores = make_scores(own, plans, temperature)
+            if 0 not in occurring_groups(scores, place, contest.table.groups):
+                continue
+            found = match_refined(scores, image, size, contest.table, refine)
+        else:
+            columns = slice(min(part.inner[1].start for part in parts), max(part.inner[1].stop for part in parts))
+            within = interpolation_weights(everything.size[1], size[1]).part(columns.start, columns.stop).span
+            scores = make_scores(own, plans, temperature, within)
+            found = match_first(scores, size, contest.table, parts)
+        layers += _layers(contest, found)
+    return layers
+
+
+def _layers(contest: Contest, found: Assignment) -> list[Layer]:
+    return make_layers(contest.class_id, found.labels == _OWN, found.confidence)
+
+
+def _find_parts(contests: Sequence[Contest], scores: Scores, size: tuple[int, int]) -> list[list[Part]]:
+    """Return for each contest the parts of an image of `size` (H, W) in which its class may win."""
+    shared = contests[0].background
+    for contest in contests[1:]:
+        shared = np.intersect1d(shared, contest.background, assume_unique=True)
+    if not len(shared):
+        return [[Part(span, span) for span in spans(scores, size)] for _ in contests]
+    own = [contest.own for contest in contests]
+    starts, phrases = np.cumsum([0, *map(len, own[:-1])]), np.concatenate(own)
+    axes = [interpolation_weights(*lengths) for lengths in zip(scores.size, size, strict=True)]
+    found: list[list[Part]] = [[] for _ in contests]
+    for span in spans(scores, size):
+        rows, columns = (axis.part(part.start, part.stop) for axis, part in zip(axes, span, strict=True))
+        corners = scores.corners(rows, columns)
+        leaders = lead([values[:, shared] for values in corners])
+        margins = distances(leaders, [values[:, phrases] for values in corners])
+        hopes = np.flatnonzero(np.minimum.reduceat(margins, starts) <= ROUNDING).tolist()
+        reach = scores.reach(rows.span, columns.span) if hopes else None
+        for number in hopes:
+            contest, inner = contests[number], span
+            if reach is not None:
+                near = ((leaders[0][:, None] - corners[0][:, contest.own]) <= ROUNDING).any(1)  # [N]
+                inner = _resized(reach[near], axes, span)
+            found[number].append(Part(span, inner, [np.take(values, contest.phrases, 1) for values in corners]))
+    return found
+
+
+def _resized(reach: Ids, axes: Sequence[InterpolationWeights], span: Span) -> Span:
+    """Return the rows and columns of `span` that depend on the cells of the grid in `reach`, [n, 4]."""
+    found = []
+    for axis, part, first, last in zip(axes, span, reach[:, ::2].min(0), reach[:, 1::2].max(0), strict=True):
+        start, stop = np.searchsorted(axis.high, first, "left"), np.searchsorted(axis.low, last, "right")
+        found.append(slice(max(part.start, int(start)), min(part.stop, int(stop))))
+    return found[0], found[1]
