@@ -207,7 +207,7 @@ class LabelMap:
                 f"the image is {upright.height} x {upright.width} (height x width) pixels, but its labels are {height} x {width}",
                 "Pass the image that was labelled.",
             )
-        return Image.fromarray(draw_labels(thumbnail_rgb(upright), self.labels, self.classes, title))
+        return Image.fromarray(draw_labels(thumbnail_rgb(upright), self.labels, self.classes, title, self.layers))
 
     def save_overlay(self, path: str | Path, image: ImageInput | None = None, *, title: str = "") -> None:
         """Write the picture that `overlay` draws. The file is written atomically.

@@ -18,6 +18,7 @@ from tipsseg import review
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.errors import VocabularyError
 from tipsseg.formats import FORMATS, model_only_formats
+from tipsseg.regions import drawing
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes" / "meadow"
 
@@ -259,3 +260,20 @@ def test_the_library_refuses_masks_of_classes_that_overlap(command: Command) -> 
         model.labeller(tipsseg.make_vocabulary(["panda"], "none"), overlap=True)
     with pytest.raises(tipsseg.UsageError, match="`overlap` must be True or False"):
         model.labeller(["panda"], overlap="yes")  # type: ignore[arg-type]
+
+
+def test_the_legend_says_how_much_each_class_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class may be hidden in the picture by smaller ones."""
+    seen: list[dict[str, float]] = []
+    before = drawing._add_legend
+
+    def add_legend(picture: Any, name: str, entries: Any, size: int) -> Any:
+        seen.append({entry.name: entry.share for entry in entries})
+        return before(picture, name, entries, size)
+
+    monkeypatch.setattr(drawing, "_add_legend", add_legend)
+    result = tipsseg.load("tiny", device="cpu").label("imgs/a.png", list(CLASSES), short_side=112, overlap=True)
+    result.overlay()
+    for name, share in seen[0].items():
+        assert share == result.mask(0 if name == "background" else name).mean()
+    assert sum(seen[0].values()) > 1

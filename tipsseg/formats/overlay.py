@@ -24,6 +24,6 @@ class Overlay(Format):
         from tipsseg.regions.drawing import draw_labels
 
         assert image.thumbnail is not None
-        picture = draw_labels(image.thumbnail, image.labels, run.classes, image.ref.name)
+        picture = draw_labels(image.thumbnail, image.labels, run.classes, image.ref.name, image.layers)
         # No chroma subsampling: it would fringe the outlines and the text of the legend with colour.
         return encode_picture(Image.fromarray(picture), format="JPEG", quality=92, subsampling=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tipsseg.regions.components import count_labels
+from tipsseg.regions.layers import Layer, count_pixels
 from tipsseg.regions.name_places import place_names, shown_name, spare_name
 from tipsseg.types import BACKGROUND, Colour, LabelArray, LabelClass, ignore_id
 from tipsseg.util.lettering import Font, draw_text, fit_name, fit_path, plain_font, text_length
@@ -30,7 +30,11 @@ _INK_FAINT: Colour = (165, 170, 178)
 
 
 def draw_labels(
-    image: NDArray[np.uint8], labels: LabelArray, classes: Sequence[LabelClass], name: str
+    image: NDArray[np.uint8],
+    labels: LabelArray,
+    classes: Sequence[LabelClass],
+    name: str,
+    layers: Iterable[Layer] | None = None,
 ) -> NDArray[np.uint8]:
     """Draw an image with its labels. The long side of the picture is at least 320 pixels, plus the legend.
 
@@ -39,6 +43,7 @@ def draw_labels(
         labels: The label ids, [H, W].
         classes: The classes in the order of their ids, 1..N.
         name: The name of the image.
+        layers: The pixels of each class if classes overlap, for the shares in the legend.
 
     Returns:
         [h, w, 3] RGB uint8.
@@ -48,7 +53,7 @@ def draw_labels(
     height, width = ids.shape
     # Letter height: 13 for 640 x 480 pixels, 80 for 4000 x 3000.
     size = int(np.clip(round((height * max(width, _CANVAS_WIDTH_MIN)) ** 0.5 / 42), 13, 80))
-    return _add_legend(_add_names(picture, ids, classes, size), name, _legend_entries(labels, classes), size)
+    return _add_legend(_add_names(picture, ids, classes, size), name, _legend_entries(labels, classes, layers), size)
 
 
 def _scale(image: NDArray[np.uint8], labels: LabelArray) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
@@ -101,8 +106,8 @@ class _Entry:
     colour: Colour | None
 
 
-def _legend_entries(labels: LabelArray, classes: Sequence[LabelClass]) -> list[_Entry]:
-    counts = count_labels(labels) / labels.size
+def _legend_entries(labels: LabelArray, classes: Sequence[LabelClass], layers: Iterable[Layer] | None) -> list[_Entry]:
+    counts = count_pixels(labels, layers) / labels.size
     entries = [
         _Entry(shown_name(entry), spare_name(entry), float(counts[entry.id]), entry.colour)
         for entry in classes
