@@ -7,7 +7,7 @@ phrases that all contests share shows in which parts of the image a class cannot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,10 +93,15 @@ def label_alone(
                 continue
             found = match_refined(scores, image, size, contest.table, refine)
         else:
+            # The corners of all classes at once would take too much memory.
+            own_parts = [
+                replace(part, corners=[np.take(values, contest.phrases, 1) for values in part.corners or ()] or None)
+                for part in parts
+            ]
             columns = slice(min(part.inner[1].start for part in parts), max(part.inner[1].stop for part in parts))
             within = interpolation_weights(everything.size[1], size[1]).part(columns.start, columns.stop).span
             scores = make_scores(own, plans, temperature, within)
-            found = match_first(scores, size, contest.table, parts)
+            found = match_first(scores, size, contest.table, own_parts)
         layers += _layers(contest, found)
     return layers
 
@@ -106,7 +111,7 @@ def _layers(contest: Contest, found: Assignment) -> list[Layer]:
 
 
 def _find_parts(contests: Sequence[Contest], scores: Scores, size: tuple[int, int]) -> list[list[Part]]:
-    """Return for each contest the parts of an image of `size` (H, W) in which its class may win."""
+    """Return for each contest the parts of an image of `size` (H, W) in which its class may win, with shared corners."""
     shared = contests[0].background
     for contest in contests[1:]:
         shared = np.intersect1d(shared, contest.background, assume_unique=True)
@@ -128,7 +133,7 @@ def _find_parts(contests: Sequence[Contest], scores: Scores, size: tuple[int, in
             if reach is not None:
                 near = ((leaders[0][:, None] - corners[0][:, contest.own]) <= ROUNDING).any(1)  # [N]
                 inner = _resized(reach[near], axes, span)
-            found[number].append(Part(span, inner, [np.take(values, contest.phrases, 1) for values in corners]))
+            found[number].append(Part(span, inner, corners))
     return found
 
 
