@@ -120,6 +120,22 @@ def test_labels_are_those_of_the_cpu_and_wait_once_for_the_device(
         np.testing.assert_allclose(other.confidence, one.confidence, atol=0.02)
 
 
+@pytest.mark.parametrize("refine", ["none", "pamr"])
+def test_classes_that_overlap_are_those_of_the_cpu(device: OtherDevice, mlp_checkpoint: Path, refine: Any) -> None:
+    options = LabelOptions(overlap=True, refine=refine)
+    image = draw_picture(60, 100)
+    expected = Labeller(tipsseg.load(mlp_checkpoint, device="cpu"), CLASSES, options).label(image)
+    labeller = Labeller(model_on(device, mlp_checkpoint), CLASSES, options)
+    labeller.label(image)
+    device.waits.clear()
+    got = labeller.label(image)
+    if refine == "none":
+        assert len(device.waits) == 1, device.waits
+    assert len(expected.layers or ()) > 1
+    for name in CLASSES:
+        assert (got.mask(name) == expected.mask(name)).mean() > 0.99
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision(device: OtherDevice, tiny_checkpoint: Path, dtype: Dtype) -> None:
     options = LabelOptions(short_side=112)

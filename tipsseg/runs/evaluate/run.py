@@ -257,47 +257,36 @@ def evaluate_masks(
         ImageError: If a truth cannot be read, or has unknown ids.
     """
     with find_predictions(predicted, truths, max_pixels) as predictions:
-        return _evaluate(predictions, predicted, truths, layout, names, jobs, progress, max_pixels)
-
-
-def _evaluate(
-    predictions: Predictions,
-    predicted: Path,
-    truths: Path,
-    layout: Layout,
-    names: Sequence[str],
-    jobs: int,
-    progress: Progress,
-    max_pixels: int,
-) -> Evaluation:
-    refs = predictions.refs
-    pairs = find_truths(refs, truths, layout)
-    if not pairs.pairs:
-        pairs = pair_truths(refs, truths, layout)  # raises the error for missing truths
-    if without := [ref.name for ref in pairs.missing]:
-        progress.note(
-            f"Ignored {len(without)} of {pluralize(len(refs), 'mask')} without a truth: {join_first(without, 3)}."
+        refs = predictions.refs
+        pairs = find_truths(refs, truths, layout)
+        if not pairs.pairs:
+            pairs = pair_truths(refs, truths, layout)  # raises the error for missing truths
+        if without := [ref.name for ref in pairs.missing]:
+            progress.note(
+                f"Ignored {len(without)} of {pluralize(len(refs), 'mask')} without a truth: {join_first(without, 3)}."
+            )
+        _check_truths(pairs, jobs, progress, max_pixels)
+        _check_labels(pairs, predictions, layout.classes, jobs)
+        scorer = Scorer(layout, max_pixels)
+        progress.begin(
+            f"Scoring {pluralize(len(pairs.pairs), 'mask')} of {predicted} against {truths}.", len(pairs.pairs)
         )
-    _check_truths(pairs, jobs, progress, max_pixels)
-    _check_labels(pairs, predictions, layout.classes, jobs)
-    scorer = Scorer(layout, max_pixels)
-    progress.begin(f"Scoring {pluralize(len(pairs.pairs), 'mask')} of {predicted} against {truths}.", len(pairs.pairs))
-    failed, first = 0, None
-    for pair in pairs.pairs:
-        try:
-            scorer.add(pair, *predictions.read(pair.ref, layout.classes))
-        except ImageError as error:
-            failed, first = failed + 1, first or error
-            progress.error(error)
-        progress.advance()
-    _require_scores(scorer.scored, first)
-    facts = {
-        "pred": str(predicted),
-        "gt": str(truths),
-        "layout": layout.name,
-        "without_truth": len(without),
-    }
-    return scorer.evaluation(facts, names, failed)
+        failed, first = 0, None
+        for pair in pairs.pairs:
+            try:
+                scorer.add(pair, *predictions.read(pair.ref, layout.classes))
+            except ImageError as error:
+                failed, first = failed + 1, first or error
+                progress.error(error)
+            progress.advance()
+        _require_scores(scorer.scored, first)
+        facts = {
+            "pred": str(predicted),
+            "gt": str(truths),
+            "layout": layout.name,
+            "without_truth": len(without),
+        }
+        return scorer.evaluation(facts, names, failed)
 
 
 def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
