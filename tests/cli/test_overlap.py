@@ -241,11 +241,26 @@ def test_commands_that_need_index_masks_refuse_such_a_folder(command: Command) -
         ("correct", "labels", "--from", "labels/annotations.json"),
         ("fit", "labels", "-o", "x.fit"),
         ("tune", "labels", "-o", "x.toml", "--precision", "0.9"),
+        (*LABEL, "-c", "car", "--onto", "labels", "-o", "onto"),
+        (*LABEL, "-c", ",".join(CLASSES)),
     ):
         ran = command(*arguments)
         assert ran.code in (1, 2), arguments
         assert "overlap" in ran.err, (arguments, ran.err)
     assert contents(Path("labels")) == before
+
+
+def test_labels_that_do_not_overlap_are_not_replaced_unasked(command: Command) -> None:
+    run = (*LABEL, "-c", ",".join(CLASSES))
+    assert command(*run, "-q").code == 0
+    before = contents(Path("labels"))
+    ran = command(*run, "--overlap")
+    assert ran.code == 1
+    assert "it holds labels of another run: its classes do not overlap" in ran.err
+    assert contents(Path("labels")) == before
+    assert command(*run, "--overlap", "--overwrite", "-q").code == 0
+    assert not list(Path("labels/masks").rglob("*.png"))
+    assert command("check", "labels").code == 0
 
 
 def test_the_library_refuses_masks_of_classes_that_overlap(command: Command) -> None:

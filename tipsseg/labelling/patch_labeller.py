@@ -265,7 +265,7 @@ def _classify_alone(
 ) -> tuple[Classifier, list[Contest]]:
     """Return a contest for each class, and a classifier with the vectors of all contests.
 
-    Its vocabulary lacks the background phrases that a contest drops.
+    Its vocabulary has all background phrases: one that means the same as a class competes with the other classes.
 
     Raises:
         VocabularyError: There is no background.
@@ -284,7 +284,7 @@ def _classify_alone(
         phrases = np.array([numbers[vector.tobytes()] for vector in classifier.vectors], np.intp)
         contests.append(Contest(class_id=class_id, phrases=phrases, table=classifier.label_table(min_confidence)))
     dropped = {text: name for classifier in classifiers for text, name in classifier.dropped.items()}
-    return Classifier(vocabulary.drop_background(dropped), dropped, np.stack(vectors)), contests
+    return Classifier(vocabulary.drop_background(()), dropped, np.stack(vectors)), contests
 
 
 def plans_of(scales: Iterable[Patches | Prepared]) -> tuple[WindowPlan, ...]:

@@ -109,7 +109,8 @@ def with_formats(asked: OutputOptions, *, overlap: bool) -> OutputOptions:
         return replace(asked, formats=default)
     with closing(State(begun.spec.state)) as state:
         groups = state.formats() or {begun.spec.formats}
-    held = tuple(name for name in FORMATS if all(name in formats for formats in groups))
+    able = [name for name, form in FORMATS.items() if form.overlaps or not overlap]
+    held = tuple(name for name in able if all(name in formats for formats in groups))
     return replace(asked, formats=held or default)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,7 @@ from tipsseg.formats.reading.source import Source
 from tipsseg.regions.naming import NamedRegions
 from tipsseg.regions.objects import follow_correction
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id, label_dtype
+from tipsseg.util.json_values import take
 
 
 class _AllNames(ClassNames):
@@ -69,6 +71,11 @@ def class_names(path: Path) -> tuple[str, ...]:
 
 def _reader(source: Source) -> Reader:
     """Return the reader of a source; an output folder of tipsseg is read from its masks, corrected or not."""
+    if source.is_output and _overlaps(source):
+        raise InputError(
+            f"{source.path}: its classes overlap, but a pixel keeps one label",
+            "Pass the labels of a run without argument `overlap`.",
+        )
     folder = f"{FORMATS['png'].folder}/"
     masks = [name for name in source.find_suffix(".png") if name.startswith(folder)]
     if not (source.is_output and masks):
@@ -81,6 +88,13 @@ def _reader(source: Source) -> Reader:
             ) from error
     pairs = [(str(PurePosixPath(name[len(folder) :]).with_suffix("")), name) for name in masks]
     return Reader("png", partial(_read_output_folder, pairs))
+
+
+def _overlaps(source: Source) -> bool:
+    """Return True if the classes of an output folder overlap."""
+    with suppress(ImageError, ValueError):  # a damaged run.json does not matter here
+        return bool(take(source.json("run.json"), "options", dict).get("overlap"))
+    return False
 
 
 def _read_output_folder(pairs: Sequence[tuple[str, str]], source: Source, names: ClassNames) -> Iterator[SourceImage]:

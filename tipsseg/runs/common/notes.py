@@ -165,7 +165,8 @@ def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress
         progress.note(f"Kept from {spec.onto}: {kept or 'no other classes'}. Added: {added}.")
     if info.dropped:
         pairs = ", ".join(f"{phrase} (close to {name})" for phrase, name in info.dropped.items())
-        progress.note(f"Removed background phrases that mean the same as a class to this model: {pairs}.")
+        of_class = ", for that class" if spec.options.overlap else ""
+        progress.note(f"Removed background phrases that mean the same as a class to this model{of_class}: {pairs}.")
 
 
 def note_given(spec: RunSpec, items: Iterable[ImageRef | Failed], progress: Progress) -> None:

@@ -20,7 +20,7 @@ _PARTS = {
 
 
 def differences(one: RunInfo, other: RunInfo) -> list[str]:
-    """Return the differences between two runs: "model", "vocabulary", "choice of argument `names`".
+    """Return the differences between two runs: "model", "vocabulary", "choice of argument `names`", "overlap".
 
     If the model or the vocabulary differs, ids have different meanings.
     """
@@ -31,6 +31,8 @@ def differences(one: RunInfo, other: RunInfo) -> list[str]:
         found.append("vocabulary")
     if one.spec.files.names != other.spec.files.names:
         found.append("choice of argument `names`")
+    if one.spec.options.overlap != other.spec.options.overlap:
+        found.append("overlap")
     return found
 
 
@@ -53,6 +55,8 @@ def difference_texts(one: RunInfo, other: RunInfo) -> list[str]:
             texts.append(f"the classes are the same, but differ in {', '.join(parts)}")
     if "choice of argument `names`" in found:
         texts.append(f"the file names differ: argument `names`={one.spec.files.names} / {other.spec.files.names}")
+    if "overlap" in found:
+        texts.append(f"its classes {'' if one.spec.options.overlap else 'do not '}overlap")
     return texts
 
 
