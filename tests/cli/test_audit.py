@@ -153,6 +153,7 @@ def test_an_image_fails_alone_and_one_without_labels_is_left_out(command: Comman
         (("--labels", "nowhere"), "nowhere: no such file"),
         (("--labels", "other", *LEAVES), "other: no labels of these images"),
         ((), "Missing option '--labels'"),
+        (("--labels", "masks", "--coco", "x", "--label-studio", "x"), "--coco and --label-studio name the same file"),
     ],
 )
 def test_what_cannot_be_audited(command: Command, arguments: tuple[str, ...], message: str) -> None:

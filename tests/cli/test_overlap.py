@@ -250,6 +250,16 @@ def test_commands_that_need_index_masks_refuse_such_a_folder(command: Command) -
     assert contents(Path("labels")) == before
 
 
+def test_a_folder_without_labels_to_read_back_is_not_scored(command: Command) -> None:
+    assert command(*LABEL, *ALL, "-f", "binary", "-q").code == 0
+    Path("gt").mkdir()
+    Image.fromarray(np.zeros(SIZES["a"], np.uint8)).save("gt/a.png")
+    ran = command("eval", "--pred", "labels", "--gt", "gt")
+    assert ran.code == 1
+    hint = "Hint: Label with --format coco.\n"
+    assert ran.err == f"Error: labels: the run has no labels that can be read back\n{hint}"
+
+
 def test_labels_that_do_not_overlap_are_not_replaced_unasked(command: Command) -> None:
     run = (*LABEL, "-c", ",".join(CLASSES))
     assert command(*run, "-q").code == 0

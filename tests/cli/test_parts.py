@@ -79,6 +79,65 @@ def test_one_missing_file_is_made_again_and_an_edited_one_is_kept(command: Comma
     assert contents(Path("out")) == before
 
 
+def test_an_edited_file_does_not_stop_the_others(command: Command, label: Command) -> None:
+    assert label("-c", CLASSES, "-f", ",".join(("png", *PARTS))).code == 0
+    before = contents(Path("out"))
+    for name in PARTS:
+        edited, lost, *_ = sorted(file for file in parts("a.png") if file.startswith(f"{name}/"))
+        Path("out", edited).write_bytes(before[edited] + b" ")
+        Path("out", lost).unlink()
+        ran = command("convert", "out", "-f", name)
+        assert ran.code == 0, ran.err
+        assert f"Did not overwrite out/{edited}" in ran.err
+        assert Path("out", edited).read_bytes() == before[edited] + b" "
+        assert Path("out", lost).read_bytes() == before[lost]
+    assert command("check", "out").code == 0
+    assert parts("a.png") == on_disk("a")
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_edited_files_are_replaced_when_asked(command: Command, label: Command, name: str) -> None:
+    run = ("-c", CLASSES, "-f", name)
+    assert label(*run).code == 0
+    before = contents(Path("out"))
+    file = max(file for file in parts("a.png") if file.startswith(f"{name}/"))
+    Path("out", file).write_bytes(before[file] + b" ")
+    ran = label(*run, "--overwrite")  # the edited file is kept, and no longer recorded
+    assert ran.code == 1
+    assert f"out/{file} was changed by hand, and kept when the folder was overwritten" in ran.err
+    assert Path("out", file).read_bytes() == before[file] + b" "
+    assert label(*run, "--overwrite", "--replace-edited").code == 0
+    assert contents(Path("out")) == before
+    assert command("check", "out").code == 0
+
+
+def test_an_edited_cutout_goes_with_its_object_when_asked(command: Command, label: Command) -> None:
+    run = ("-c", CLASSES, "-f", "cutouts", "--no-resume")
+    assert label(*run).code == 0
+    file = max(parts("a.png"))
+    Path("out", file).write_bytes(Path("out", file).read_bytes() + b" ")
+    assert label(*run, "--min-area", "99%", "--replace-edited").code == 0
+    assert not Path("out", file).exists()
+    assert command("check", "out").code == 0
+    assert label(*run).code == 0
+    assert parts("a.png") == on_disk("a")
+
+
+def test_black_and_white_masks_are_not_read_as_index_masks(command: Command, label: Command) -> None:
+    assert label("-c", CLASSES, "-f", "png,binary").code == 0
+    before = contents(Path("out"))
+    for arguments in (
+        ("correct", "out", "--from", "out/binary/tree"),
+        ("eval", "--pred", "out/binary/tree", "--gt", "out/masks", "-c", CLASSES),
+        ("eval", "--pred", "out", "--gt", "out/binary/tree"),
+        ("audit", "imgs", "-m", "tiny", "--labels", "out/binary", "-c", CLASSES),
+    ):
+        ran = command(*arguments)
+        assert ran.code == 1, ran.err
+        assert "files of the format binary, which are not index masks" in ran.err
+    assert contents(Path("out")) == before
+
+
 def test_the_file_of_another_tool_is_kept(label: Command) -> None:
     other = Path("out/binary/tree/a.png")
     other.parent.mkdir(parents=True)
@@ -123,6 +182,7 @@ def test_folders_have_the_names_of_classes(label: Command, classes: tuple[str, .
     ("classes", "part"),
     [
         (("a/b", "a:b"), "the format binary would write the classes 'a/b' and 'a:b' into one folder, a_b"),
+        (("caf\u00e9", "cafe\u0301"), "into one folder"),
         (("x" * 241, "y"), "the format binary cannot store the class name 'xxxxxxxxxx"),
     ],
 )

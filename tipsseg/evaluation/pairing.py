@@ -9,6 +9,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from tipsseg.errors import InputError
 from tipsseg.evaluation.truth import Layout, TruthKind
+from tipsseg.formats import refuse_parts
 from tipsseg.types import ImageRef
 from tipsseg.util.files import describe_error, is_file, is_folder, path_exists
 
@@ -102,6 +103,7 @@ class _Index:
     """Truth files of a folder, by relative path without extension."""
 
     def __init__(self, folder: Path) -> None:
+        refuse_parts(folder)
         self._folder = folder
         self._files: dict[PurePosixPath, Path] = {}
         for relative in sorted(_walk(folder), key=_rank):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from tipsseg.errors import UsageError
+from tipsseg.errors import InputError, UsageError
 from tipsseg.formats.base import Format
 from tipsseg.formats.binary import Binary
 from tipsseg.formats.coco import Coco, CocoPolygon
@@ -115,6 +115,18 @@ def possible_paths(key: str, image: PurePosixPath, options: FileOptions) -> Mapp
 def image_folders() -> frozenset[str]:
     """Return the top-level output folders that contain per-image files. The search for input images skips them."""
     return frozenset(entry.folder.split("/")[0] for entry in FORMATS.values() if entry.folder is not None)
+
+
+def refuse_parts(path: Path) -> None:
+    """Raise InputError if a path is inside the folder of a format with several files per image: those are not index masks."""
+    folders = {form.folder: name for name, form in FORMATS.items() if form.has_parts}
+    place = path.absolute()
+    for folder in (place, *place.parents):
+        if folder.name in folders and (folder.parent / "run.json").is_file():
+            raise InputError(
+                f"{path}: files of the format {folders[folder.name]}, which are not index masks",
+                f"Use {folder.parent}, or masks whose values are class ids.",
+            )
 
 
 def has_image_files(formats: Iterable[str]) -> bool:

@@ -14,6 +14,7 @@ equal bytes.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -324,18 +325,22 @@ class PartsFormat(Format):
         <folder>/<class>/<image>.png    or, with numbered files, <folder>/<class>/<image>-<number>.png
 
     A part is the folder of a class, followed by "/" and a number if the files are numbered.
+
+    Attributes:
+        numbers_files: True if the files are numbered.
     """
 
     suffix = ".png"
     has_parts = True
     overlaps = True
+    numbers_files: ClassVar[bool] = False
 
     def refuse_classes(self, classes: Sequence[LabelClass]) -> None:
         super().refuse_classes(classes)
         owners: dict[str, str] = {}
         for entry in classes:
             folder = class_folder(entry.name)
-            owner = owners.setdefault(folder.casefold(), entry.name)
+            owner = owners.setdefault(unicodedata.normalize("NFC", folder).casefold(), entry.name)
             if owner != entry.name:
                 raise UsageError(
                     f"the format {self.name} would write the classes {owner!r} and {entry.name!r} into one folder, {folder}",
@@ -351,6 +356,13 @@ class PartsFormat(Format):
         folder, _, number = part.partition("/")
         name = output_name(image, options.names).name + (f"-{number}" if number else "") + self.suffix
         return PurePosixPath(self.folder or "", folder, image.parent, name)
+
+    def is_of(self, file: PurePosixPath, image: PurePosixPath, options: FileOptions) -> bool:
+        """Return True if a file, relative to the output folder, may be of an image, whatever its class and number."""
+        top, _, *rest = file.parts
+        name = re.sub(r"-\d+$", "", file.stem) if self.numbers_files else file.stem
+        own = output_name(image, options.names)
+        return top == self.folder and PurePosixPath(*rest[:-1]) == own.parent and name == own.name
 
     def encode_files(self, image: ImageLabels, run: RunFacts) -> Mapping[str, bytes]:
         return {f"{self.name}/{part}": data for part, data in self.encode_parts(image, run)}

@@ -15,6 +15,7 @@ class Cutouts(PartsFormat):
     name = "cutouts"
     description = "transparent pictures of the objects: cutouts/<class>/<image>-<number>.png"
     folder = "cutouts"
+    numbers_files = True
     needs_objects = True
     needs_image = True
     needs_pixels = True

@@ -15,6 +15,7 @@ confidence  [K, H, W] uint8: round(255 * confidence), 0 outside the mask
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,10 @@ _COSINES = "cosines.npy"
 #: Size limits of an unpacked archive in bytes: per pixel (16-bit labels, 8-bit confidence, a margin), and for all patches.
 _BYTES_PER_PIXEL = 8
 _PATCH_BYTES = 64 << 20
+
+
+#: numpy parses headers with the `ast` module, which fails at random in threads (Python 3.11: "recursion depth mismatch").
+_PARSING = threading.Lock()
 
 
 class Npz(Format):
@@ -163,7 +168,7 @@ def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int], classes
         _check_unpacked_size(file, size, classes)
         file.seek(0)
         try:
-            with np.load(file, allow_pickle=False) as archive:
+            with _PARSING, np.load(file, allow_pickle=False) as archive:
                 return [archive[name] for name in names]
         except archive_errors() as error:
             raise ValueError(str(error) or type(error).__name__) from error

@@ -168,7 +168,7 @@ class OutputFolder:
         outdated = [] if before is None else [name for name in before.formats if name not in entry.formats]
         if before is not None:  # the older labels must not pass for the new ones
             remove_files(before, outdated, self.context, self._record.spec.files)
-            remove_former_parts(before, entry, self.context)
+            remove_former_parts(before, entry, self.context, edited=self._info.spec.replace_edited)
         self.state.add(entry, labelled.rows, stale=outdated)
         return labelled
 

@@ -168,14 +168,17 @@ def remove_files(
     return kept
 
 
-def remove_former_parts(before: ManifestEntry, entry: ManifestEntry, context: RunContext) -> None:
-    """Remove the files of an image that its new entry lacks, though it has their format, except edited ones.
+def remove_former_parts(
+    before: ManifestEntry, entry: ManifestEntry, context: RunContext, *, edited: bool = False
+) -> None:
+    """Remove the files of an image that its new entry lacks, though it has their format; with `edited`, also edited ones.
 
     Raises OutputError if a file cannot be removed.
     """
     for key in before.files.keys() - entry.files.keys():
         if format_name(key) in entry.formats:
-            context.ownership.remove(actual_path(context.output, before.files[key]), {before.written[key].sha256 or ""})
+            path = actual_path(context.output, before.files[key])
+            context.ownership.remove(path, {digest_of(path) if edited else before.written[key].sha256 or ""})
 
 
 def link_of(entry: ManifestEntry, name: str, options: FileOptions) -> PurePosixPath | None:

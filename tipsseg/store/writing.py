@@ -5,7 +5,7 @@ Formats encode the bytes. Files are written atomically.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -76,8 +76,12 @@ class FinishedImage:
     polygon_quality: PolygonQuality
 
 
-def finish_image(image: ImageLabels, formats: Iterable[str], context: RunContext) -> FinishedImage:
-    """Write an image's files in these formats under temporary names, and encode its rows. Safe in any thread or process.
+def finish_image(
+    image: ImageLabels, formats: Iterable[str], context: RunContext, kept: Collection[Path] = ()
+) -> FinishedImage:
+    """Write an image's files in these formats, except `kept` ones, under temporary names, and encode its rows.
+
+    Safe in any thread or process.
 
     Raises:
         ImageError: A file cannot be written at its path.
@@ -94,6 +98,8 @@ def finish_image(image: ImageLabels, formats: Iterable[str], context: RunContext
         for key, (form, data) in made.items():
             path = context.image_path(key, image.ref)
             assert path is not None
+            if path in kept:
+                continue
             link = form.link_path(image.ref.relative, context.files)
             link_path = None if link is None else context.output / link
             file, written[key] = context.ownership.stage(form.name, path, data, link_path)

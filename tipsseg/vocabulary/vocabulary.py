@@ -188,7 +188,7 @@ def vocabularies_of_classes(vocabulary: Vocabulary) -> list[Vocabulary]:
     if not (vocabulary.auto or vocabulary.background or negative):
         raise VocabularyError(
             "labels that overlap need a background: without it, each class would get all pixels",
-            "Remove argument `background`=none, or argument `overlap`.",
+            "Set argument `background`=auto, or remove argument `overlap`.",
         )
     background = "auto" if vocabulary.auto else vocabulary.background
     return [

@@ -15,6 +15,7 @@ from tipsseg.cli import values
 from tipsseg.cli.arguments import stdin
 from tipsseg.cli.parameters import Without, command
 from tipsseg.cli.progress import open_progress
+from tipsseg.errors import UsageError
 from tipsseg.options import LabelOptions
 from tipsseg.options.fields import FILES, IMAGES, WHAT, option
 from tipsseg.options.run import ComputeOptions
@@ -74,6 +75,8 @@ def audit(
     from tipsseg.util.files import json_bytes
 
     values.refuse_split_lists(paths or (), question.classes, None)
+    if auditing.coco is not None and auditing.coco == auditing.label_studio:
+        raise UsageError("--coco and --label-studio name the same file", "Choose two files.")
     files = {write_coco: auditing.coco, write_label_studio: auditing.label_studio}
     for path in filter(None, files.values()):
         refuse_existing(path)  # before the images are labelled

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError, InputError
-from tipsseg.formats import FORMATS
+from tipsseg.formats import FORMATS, refuse_parts
 from tipsseg.formats.instances import read_instances
 from tipsseg.formats.reading.ids import ClassNames
 from tipsseg.formats.reading.masks import read_named_masks
@@ -71,6 +71,7 @@ def class_names(path: Path) -> tuple[str, ...]:
 
 def _reader(source: Source) -> Reader:
     """Return the reader of a source; an output folder of tipsseg is read from its masks, corrected or not."""
+    refuse_parts(source.path)
     if source.is_output and _overlaps(source):
         raise InputError(
             f"{source.path}: its classes overlap, but a pixel keeps one label",

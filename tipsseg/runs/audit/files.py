@@ -17,7 +17,6 @@ from tipsseg.formats.coco import category_record, image_record
 from tipsseg.regions.components import encode_regions
 from tipsseg.regions.objects import LabelledObject
 from tipsseg.runs.audit.run import Audit, Finding
-from tipsseg.store.ownership import MOVE
 from tipsseg.store.spec import RunSpec
 from tipsseg.types import ImageRef
 from tipsseg.util.files import atomic_write, json_bytes
@@ -28,7 +27,7 @@ from tipsseg.util.json_values import parse
 def refuse_existing(path: Path) -> None:
     """Raise OutputError if a file to write exists."""
     if os.path.lexists(path):
-        raise OutputError(path, "the file exists", MOVE)
+        raise OutputError(path, "the file exists", "Move it away, or choose another file.")
 
 
 def write_coco(audit: Audit, spec: RunSpec, path: Path) -> None:

@@ -130,11 +130,12 @@ class Conversion:
         formats, edited, outdated = list[str](), list[Path](), list[str]()
         for name in wanted:
             changed = [path for key in entry.keys(name) if (path := self._edited(key, ref, entry)) is not None]
-            if changed:
-                edited += [path for path in changed if correction is None or path != correction.path]
-            elif name in self.formats or name in self.followers:
+            edited += [path for path in changed if correction is None or path != correction.path]
+            if changed and not FORMATS[name].has_parts:
+                continue
+            if name in self.formats or name in self.followers:
                 formats.append(name)
-            else:
+            elif not changed:
                 outdated.append(name)
         needing = [name for name in formats if FORMATS[name].needs_image]
         if not needing or entry.fingerprint.matches(ref.path):
@@ -170,15 +171,16 @@ class Conversion:
             layers=stored.layers,
             pixels=open_pixels(ref.path, stored.labels.shape, item.image.run.max_pixels) if with_pixels else None,
         )
-        done = finish_image(image, formats, self.context)
+        done = finish_image(image, formats, self.context, choice.edited)
         left = item.image.entry.without(choice.drop)
+        kept = {key for key in left.files if self.context.image_path(key, ref) in choice.edited}
         entry = left.without(formats)
         entry = replace(
             entry,
             summary=stored.summary,
             formats=tuple(dict.fromkeys((*left.formats, *formats))),
-            files={**entry.files, **done.files},
-            written={**entry.written, **done.written},
+            files={**entry.files, **{key: left.files[key] for key in kept}, **done.files},
+            written={**entry.written, **{key: left.written[key] for key in kept}, **done.written},
             objects=object_scores(objects) if stored.corrected else entry.objects,
             corrected=None if correction is None else correction.digest,
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tipsseg.errors import ImageError, InputError
-from tipsseg.formats import mask_formats, model_only_formats
+from tipsseg.formats import mask_formats, model_only_formats, refuse_parts
 from tipsseg.formats.reading.ids import ClassNames
 from tipsseg.formats.reading.names import ImageNames
 from tipsseg.formats.reading.readers import Reader, detect_reader, find_reader
@@ -104,6 +104,7 @@ def take_corrections(
         if begun := conversion_begun(run.info, run.records):
             raise broken_conversion(output, begun)
         refuse_overlap(run, "corrections are index masks")
+        refuse_parts(source)
         files = stack.enter_context(Source(source))
         source_run = find_source_run(files, run.output, everything=options.everything)
         reader = _reader(options, source_run, files, run)

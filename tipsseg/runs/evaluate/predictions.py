@@ -11,7 +11,7 @@ from typing import Protocol
 
 from tipsseg.errors import InputError, OutputError, UsageError
 from tipsseg.evaluation.truth import read_labels
-from tipsseg.formats import FORMATS, mask_formats
+from tipsseg.formats import FORMATS, mask_formats, refuse_parts
 from tipsseg.formats.classes_file import CLASSES_FILE, class_names
 from tipsseg.options import NAMES
 from tipsseg.regions.layers import Layer, paint_layers
@@ -21,6 +21,7 @@ from tipsseg.store.lock import finish_command, is_unfinished
 from tipsseg.store.open_run import OTHER_CLASSES, Run, open_run
 from tipsseg.store.run_record import RUN_FILE, find_run, read_record, refuse_other_record
 from tipsseg.store.shards import shards_in, state_folders
+from tipsseg.store.stored_image import label_sources
 from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json_values import parse
@@ -79,6 +80,12 @@ def find_predictions(folder: Path, truths: Path, max_pixels: int) -> Iterator[Pr
     """
     if _overlaps(folder):
         with open_run(folder, max_pixels=max_pixels) as run:
+            sources = [name for name in label_sources() if FORMATS[name].overlaps]
+            if not set(sources) & set().union(*run.records.formats()):
+                raise InputError(
+                    f"{folder}: the run has no labels that can be read back",
+                    f"Label with argument `formats`={sources[-1]}.",
+                )
             yield _Layers(refs=[image.ref(None) for image in run.images()], run=run)
         return
     if os.path.realpath(masks_folder(folder)) == os.path.realpath(truths):
@@ -97,6 +104,7 @@ def masks_folder(folder: Path) -> Path:
     """
     if not is_folder(folder):
         raise InputError(f"{folder}: {'not a folder' if is_file(folder) else 'no such folder'}", _PRED)
+    refuse_parts(folder)
     if is_unfinished(folder):
         raise InputError(f"{folder}: a merge into it is unfinished", f"Finish it first: {finish_command(folder)}")
     if not (folder / RUN_FILE).is_file() and not shards_in(folder):

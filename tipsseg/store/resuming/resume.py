@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Container
+from collections.abc import Collection, Container, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, format_name, mask_formats
+from tipsseg.formats.base import PartsFormat
 from tipsseg.formats.classes_file import CLASSES_FILE
 from tipsseg.store.manifest import ManifestEntry, input_path
 from tipsseg.store.ownership import MOVE, Former
@@ -148,14 +149,24 @@ class ResumeState:
         former = Former() if entry is None else entry.former
         if not self.info.spec.replace_edited:
             return former
-        paths = [path for path in image_paths(context, ref, self.info.spec.formats).values() if path in self.kept]
+        paths = [path for path in self._places(ref, self.info.spec.formats) if path in self.kept]
         if entry is not None:
             paths += image_paths(context, ref, edited_formats(entry, ref, context), entry).values()
         return replace(former, replaceable=former.replaceable | context.ownership.as_they_are(paths))
 
     def files_of(self, ref: ImageRef) -> set[Path]:
-        paths = image_paths(self.context, ref, self.info.spec.formats).values()
+        paths = self._places(ref, self.info.spec.formats)
         return {path for path in paths if os.path.lexists(path)}
+
+    def _places(self, ref: ImageRef, formats: Iterable[str]) -> list[Path]:
+        """Return the paths of an image's files in these formats; of formats with several files, those that were kept."""
+        forms = [form for name in formats if isinstance(form := FORMATS[name], PartsFormat)]
+        kept = [
+            path
+            for path in self.kept
+            if any(form.is_of(_relative(path, self.context), ref.relative, self.files) for form in forms)
+        ]
+        return [*image_paths(self.context, ref, formats).values(), *kept]
 
     def conflict(self, ref: ImageRef, known: tuple[str, tuple[str, ...]] | None) -> tuple[str, str] | None:
         """Return the reason and the hint if an image cannot use its file names; None if it can.
@@ -168,7 +179,7 @@ class ResumeState:
             if entry is not None and _is_other(entry, ref.path):
                 return f"the folder has labels of another image with that name, {path}", _OTHER_INPUT
         new = [name for name in self.info.spec.formats if name not in held]
-        for file in image_paths(context, ref, new).values():
+        for file in self._places(ref, new):
             if self.incomplete and file not in self.kept:
                 continue
             # A file cannot replace a folder: this image will fail without harm.
@@ -260,6 +271,10 @@ class ResumeState:
         with suppress(ImageError):  # reported when the image is labelled
             return None if given is None else given.digest(ref, entry.numbers.size)
         return None
+
+
+def _relative(path: Path, context: RunContext) -> PurePosixPath:
+    return PurePosixPath(path.relative_to(context.output))
 
 
 def follows(name: str, entry: ManifestEntry, held: Collection[str]) -> bool:
