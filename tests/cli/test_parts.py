@@ -138,6 +138,20 @@ def test_black_and_white_masks_are_not_read_as_index_masks(command: Command, lab
     assert contents(Path("out")) == before
 
 
+@pytest.mark.parametrize("folder", ["a-1.png", "0/a-1.png"])
+def test_a_cutout_and_a_folder_cannot_share_a_name(label: Command, pictures: Path, folder: str) -> None:
+    other = pictures / folder / "x.png"
+    other.parent.mkdir(parents=True)
+    other.write_bytes((pictures / "a.png").read_bytes())
+    (other.parent.parent / "a.png").write_bytes(other.read_bytes())
+    ran = label("-c", CLASSES, "-f", "cutouts")
+    assert ran.code == 1
+    assert f"would have the name of the folder {folder}" in ran.err
+    assert "Rename one of the two images" in ran.err
+    assert not Path("out").exists()
+    assert label("-c", CLASSES, "-f", "binary").code == 0
+
+
 def test_the_file_of_another_tool_is_kept(label: Command) -> None:
     other = Path("out/binary/tree/a.png")
     other.parent.mkdir(parents=True)

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from tipsseg.errors import InputError, OutputError
 from tipsseg.formats import FORMATS
-from tipsseg.formats.base import output_name
+from tipsseg.formats.base import PartsFormat, output_name
 from tipsseg.options import NAMES
 from tipsseg.store.manifest import MANIFEST_FILE
 from tipsseg.store.run_record import find_run
@@ -25,6 +25,9 @@ from tipsseg.util.record_paths import actual_name, actual_path
 
 #: A function that maps names of the same file to the same key.
 NameKey = Callable[[str], str]
+
+#: The key of a numbered file of an image.
+_NUMBERED = re.compile(r"(.+)-\d+\.png")
 
 _PROBE = re.compile(re.escape(TEMPORARY_PREFIX) + r"([0-9]{1,20})-[0-9a-f]{16}-.{1,2}")
 
@@ -79,11 +82,14 @@ class OutputNames:
         """Set up for the file system's key function, the value of `FileOptions.names`, and the formats."""
         self.key = key
         self._names = names
+        formats = tuple(formats)
         self._suffixes = tuple(
             dict.fromkeys(FORMATS[name].suffix for name in formats if FORMATS[name].folder is not None)
         )
+        self._numbers = any(isinstance(form := FORMATS[name], PartsFormat) and form.numbers_files for name in formats)
         self._owners: dict[str, str] = {}  # key of an output without suffix -> path of its image
         self._folders: set[str] = set()
+        self._numbered: dict[str, str] = {}  # key of an output -> folder with the name of one of its numbered files
 
     @property
     def hint(self) -> str:
@@ -106,17 +112,20 @@ class OutputNames:
         stem = self.key(str(name))
         if stem in self._owners:
             return f"{self._owners[stem]} and {ref.path} would share one output, {name}"
-        for ending in self._suffixes:
-            if stem + ending in self._folders:
-                return f"the output of {ref.path} would have the name of the folder {name}{ending}"
+        taken = next((f"{name}{ending}" for ending in self._suffixes if stem + ending in self._folders), None)
+        if taken := taken or self._numbered.get(stem):
+            return f"the output of {ref.path} would have the name of the folder {taken}"
         folders: list[str] = []
         for folder in image.parents[:-1]:  # the last is "."
             key = self.key(str(folder))
             if key in self._folders:
                 break
-            for ending in self._suffixes:
-                if key.endswith(ending) and (owner := self._owners.get(key.removesuffix(ending))):
-                    return f"the output of {owner} would have the name of the folder {folder} of {ref.path}"
+            stems = [key.removesuffix(ending) for ending in self._suffixes if key.endswith(ending)]
+            if self._numbers and (numbered := _NUMBERED.fullmatch(key)):
+                stems.append(numbered[1])
+                self._numbered[numbered[1]] = str(folder)
+            if owner := next((self._owners[own] for own in stems if own in self._owners), None):
+                return f"the output of {owner} would have the name of the folder {folder} of {ref.path}"
             folders.append(key)
         self._folders.update(folders)
         self._owners[stem] = str(ref.path)
