@@ -17,6 +17,7 @@ from tipsseg.options import (
     DTYPE_NAMES,
     FEATURE_DTYPES,
     MAX_PIXELS,
+    OVERLAP_FORMATS,
     FeatureDtype,
     check_whole_number,
     choose,
@@ -83,7 +84,8 @@ class OutputOptions:
     output: Path = option(Path("labels"), metavar="DIR", short="o", group=FILES, help="Output folder.")
     formats: tuple[str, ...] | None = option(None, metavar="NAMES", flag="format", short="f", group=FILES, choices="formats",
         read=split_names,
-        help=f"One or more, separated by commas: {{formats}}.  [default: as already in the folder, or {','.join(DEFAULT_FORMATS)}]")
+        help=f"One or more, separated by commas: {{formats}}.  [default: as already in the folder, or "
+        f"{','.join(DEFAULT_FORMATS)}; with argument `overlap`, {','.join(OVERLAP_FORMATS)}]")
     resume: bool = option(True, negatable=True, group=IMAGES, rare=True,
         help="Skip images that are already labelled; argument `resume`=False labels them again with the same classes.")
     overwrite: bool = option(False, group=FILES,
