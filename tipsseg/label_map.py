@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from tipsseg.errors import InputError, TipssegError, UsageError
 from tipsseg.options import MAX_PIXELS, FileOptions, Instances, MinArea, PngMode, check_whole_number, parse_min_area
-from tipsseg.types import BACKGROUND, ConfidenceArray, LabelArray, LabelClass, TopClasses, ignore_id
+from tipsseg.types import ConfidenceArray, LabelArray, LabelClass, TopClasses, ignore_id
 from tipsseg.util.printable import join_first, quote
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ class LabelMap:
         Raises:
             UsageError: The labels have no such class.
         """
+        from tipsseg.regions.layers import class_mask
+
         ids: dict[object, int] = {entry.name: entry.id for entry in self.classes} | {
             number: number for number in (0, *self.names, self.ignore)
         }
@@ -121,10 +123,7 @@ class LabelMap:
             known = join_first(list(self.names.values()), _MOST_NAMES)
             hint = f"The classes are {known}." if isinstance(name, str) else f"The ids are 0 to {len(self.classes)}."
             raise UsageError(f"the labels have no class {quote(name)}", hint)
-        if self.layers is None or ids[name] == BACKGROUND:
-            return self.labels == ids[name]
-        found = [layer.mask(self.shape) for layer in self.layers if layer.region.class_id == ids[name]]
-        return found[0] if found else np.zeros(self.shape, np.bool_)
+        return class_mask(self.labels, self.layers, ids[name])
 
     @cached_property
     def objects(self) -> tuple[Segment, ...]:
@@ -166,7 +165,6 @@ class LabelMap:
 
         if self.layers is not None:
             raise UsageError("an index mask cannot store classes that overlap", "Save `mask(name)` of each class.")
-
         if Path(path).suffix.lower() != ".png":
             raise UsageError(f"a mask is a PNG file, not {path}", "Use a path that ends with .png.")
         atomic_write(Path(path), self._mask_png(mode))

@@ -139,6 +139,14 @@ def test_conversion_writes_what_the_run_would_have_written(command: Command) -> 
         assert not archive["confidence"][~archive["masks"]].any()
 
 
+def test_a_list_without_small_objects_is_not_what_labels_come_from(command: Command) -> None:
+    assert command(*LABEL, *ALL, "-f", "coco", "--min-area", "5%", "-q").code == 0
+    ran = command("convert", "labels", "-f", "binary")
+    assert ran.code == 1
+    assert "in the manifest" in ran.err
+    assert "label with --format npz" in ran.err
+
+
 def test_the_picture_shows_smaller_classes_on_top(command: Command) -> None:
     result = tipsseg.load("tiny", device="cpu").label("imgs/a.png", list(CLASSES), short_side=112, overlap=True)
     assert result.layers is not None
@@ -182,7 +190,7 @@ def test_a_run_goes_on_and_shards_are_merged(command: Command, monkeypatch: pyte
 
 def test_scores_count_a_pixel_in_each_of_its_classes(command: Command) -> None:
     assert command(*LABEL, *ALL, "-f", "coco,binary", "-q").code == 0
-    truth, counts = {}, np.zeros((len(CLASSES), 3), int)
+    truth, counts = {}, np.zeros((len(CLASSES) + 1, 3), int)
     for image, size in SIZES.items():
         ids = (np.arange(size[0] * size[1]).reshape(size) * 7 // 100 % 5).astype(np.uint8)
         ids[:4] = 255
@@ -190,15 +198,16 @@ def test_scores_count_a_pixel_in_each_of_its_classes(command: Command) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(ids).save(path)
         truth[image] = ids
-        for number, name in enumerate(CLASSES):
-            own, wanted = (binary(name, image) > 0) & (ids < 255), ids == number + 1
+        masks = [binary(name, image) > 0 for name in CLASSES]
+        for number, mask in enumerate([~np.any(masks, axis=0), *masks]):
+            own, wanted = mask & (ids < 255), ids == number
             counts[number] += (own & wanted).sum(), own.sum(), wanted.sum()
     ran = command("eval", "--pred", "labels", "--gt", "gt", "--json")
     assert ran.code == 0, ran.err
     scored = json.loads(ran.out)
     shared, own, wanted = counts.T
     found = {each["name"]: each for each in scored["classes"]}
-    for number, name in enumerate(CLASSES):
+    for number, name in enumerate(("background", *CLASSES)):
         union = own[number] + wanted[number] - shared[number]
         assert found[name]["iou"] == pytest.approx(shared[number] / union, abs=1e-6)
         assert found[name]["recall"] == pytest.approx(shared[number] / wanted[number], abs=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from resuming import CLASSES, contents
 from running import Command, Ran
 
 from tipsseg.formats import FORMATS
+from tipsseg.store.state import State
 
 PARTS = [name for name, form in FORMATS.items() if form.has_parts]
 
@@ -150,6 +152,28 @@ def test_a_cutout_and_a_folder_cannot_share_a_name(label: Command, pictures: Pat
     assert "Rename one of the two images" in ran.err
     assert not Path("out").exists()
     assert label("-c", CLASSES, "-f", "binary").code == 0
+
+
+def test_files_with_the_names_of_folders_are_no_matter_where_there_are_no_cutouts(
+    command: Command, label: Command, pictures: Path
+) -> None:
+    (pictures / "a-1.png").mkdir()
+    (pictures / "a-1.png" / "x.png").write_bytes((pictures / "a.png").read_bytes())
+    for shard in "12":
+        assert label("-c", CLASSES, "-f", "png", "-o", "parts", "--shard", f"{shard}/2").code == 0
+    ran = command("merge", "parts", "-o", "joined")
+    assert ran.code == 0, ran.err
+
+
+def test_a_kept_file_beside_the_folders_of_formats(command: Command, label: Command) -> None:
+    """A killed run was about to write the list of the whole run, and a person changed the file since."""
+    assert label("-c", CLASSES, "-f", "coco").code == 0
+    with closing(State(Path("out"))) as state:
+        state.note_ahead([("annotations.json", "0" * 64, "")])
+    Path("out/annotations.json").write_bytes(b"theirs")
+    ran = label("-c", CLASSES, "-f", "binary", "--overwrite")
+    assert ran.code == 0, ran.err
+    assert Path("out/annotations.json").read_bytes() == b"theirs"
 
 
 def test_the_file_of_another_tool_is_kept(label: Command) -> None:

@@ -101,8 +101,8 @@ class Confusion:
         pixels = image_counts.sum(1)  # [R]
         if layers is not None:
             self.overlaps = True
-            first = int(self._column[BACKGROUND]) if self.background else self.counts.shape[1] - 1
-            image_counts = np.where(np.arange(self.counts.shape[1]) == first, image_counts, 0)  # outside all layers
+            outside = self._column[BACKGROUND]  # pixels in no layer
+            image_counts = np.where(np.arange(self.counts.shape[1]) == outside, image_counts, 0)
             for layer in layers:
                 inside = layer.region.mask
                 own = np.full(layer.region.area, layer.region.class_id, np.uint16)

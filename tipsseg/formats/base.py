@@ -86,17 +86,6 @@ class ImageLabels:
         height, width = self.labels.shape
         return height, width
 
-    def masks(self, classes: Sequence[LabelClass]) -> Iterator[NDArray[np.bool_]]:
-        """Yield the pixels of each class, [H, W]."""
-        import numpy as np
-
-        layers = {layer.region.class_id: layer for layer in self.layers or ()}
-        for entry in classes:
-            if self.layers is None:
-                yield self.labels == entry.id
-            else:
-                yield layers[entry.id].mask(self.size) if entry.id in layers else np.zeros(self.size, np.bool_)
-
 
 def encode_text(text: str) -> bytes:
     """Encode text as UTF-8, with backslash escapes for file name bytes that are not UTF-8."""
@@ -359,10 +348,9 @@ class PartsFormat(Format):
 
     def is_of(self, file: PurePosixPath, image: PurePosixPath, options: FileOptions) -> bool:
         """Return True if a file, relative to the output folder, may be of an image, whatever its class and number."""
-        top, _, *rest = file.parts
-        name = re.sub(r"-\d+$", "", file.stem) if self.numbers_files else file.stem
         own = output_name(image, options.names)
-        return top == self.folder and PurePosixPath(*rest[:-1]) == own.parent and name == own.name
+        name = re.sub(r"-\d+$", "", file.stem) if self.numbers_files else file.stem
+        return file.parts[:1] == (self.folder,) and (*file.parts[2:-1], name) == own.parts
 
     def encode_files(self, image: ImageLabels, run: RunFacts) -> Mapping[str, bytes]:
         return {f"{self.name}/{part}": data for part, data in self.encode_parts(image, run)}

@@ -17,10 +17,13 @@ class Binary(PartsFormat):
         import numpy as np
         from PIL import Image
 
-        from tipsseg.regions.layers import count_pixels
+        from tipsseg.regions.layers import class_mask, count_pixels
 
         counts = count_pixels(image.labels, image.layers)
         black = encode_runs(Image.fromarray(np.zeros(image.size, np.uint8)))
-        for entry, mask in zip(run.classes, image.masks(run.classes), strict=True):
-            white = mask.view(np.uint8) * np.uint8(255)
-            yield class_folder(entry.name), encode_runs(Image.fromarray(white)) if counts[entry.id] else black
+        for entry in run.classes:
+            data = black
+            if counts[entry.id]:
+                mask = class_mask(image.labels, image.layers, entry.id)
+                data = encode_runs(Image.fromarray(mask.view(np.uint8) * np.uint8(255)))
+            yield class_folder(entry.name), data

@@ -6,7 +6,7 @@ The default mode is greyscale ("L", or 16-bit above 254 classes), not a palette:
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,6 +163,11 @@ def label_faults(labels: LabelArray, image: StoredImage) -> Iterator[str]:
     pixels = {label_id: int(counts[label_id]) for label_id in np.flatnonzero(counts).tolist()}
     if unknown := sorted(pixels.keys() - names):
         yield f"unknown ids: {join_first([str(label_id) for label_id in unknown], 1)}"
+    yield from count_faults(pixels, names, image)
+
+
+def count_faults(pixels: Mapping[int, int], names: Mapping[int, str], image: StoredImage) -> Iterator[str]:
+    """Yield the label ids of `names` whose number of pixels differs from the image's records."""
     for label_id, name in names.items():
         number, recorded = pixels.get(label_id, 0), image.pixels.get(label_id, 0)
         if number != recorded:

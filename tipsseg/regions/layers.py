@@ -96,6 +96,15 @@ def count_pixels(labels: LabelArray, layers: Iterable[Layer] | None) -> NDArray[
     return counts
 
 
+def class_mask(labels: LabelArray, layers: Iterable[Layer] | None, label_id: int) -> NDArray[np.bool_]:
+    """Return the pixels of a class, or of the background or ignored pixels, [H, W]; see `count_pixels` for the arguments."""
+    if layers is None or label_id == BACKGROUND:
+        return labels == label_id
+    height, width = labels.shape
+    found = (layer.mask((height, width)) for layer in layers if layer.region.class_id == label_id)
+    return next(found, np.zeros(labels.shape, np.bool_))
+
+
 def layer_objects(
     layers: Sequence[Layer], size: tuple[int, int], number_of_classes: int, options: FileOptions
 ) -> list[LabelledObject]:

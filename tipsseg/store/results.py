@@ -157,15 +157,22 @@ def remove_files(
     Raises:
         OutputError: A file cannot be removed.
     """
-    ownership, kept = context.ownership, []
+    kept: list[Path] = []
     for name in formats:
         if (link := link_of(entry, name, options)) is not None:
-            ownership.remove_link(actual_path(context.output, str(link)))
-        for key in entry.keys(name):
-            path = actual_path(context.output, entry.files[key])
-            if not ownership.remove(path, {digest_of(path) if edited else entry.written[key].sha256 or ""}):
-                kept.append(path)
+            context.ownership.remove_link(actual_path(context.output, str(link)))
+        kept += _remove_keys(entry, entry.keys(name), context, edited=edited)
     return kept
+
+
+def _remove_keys(entry: ManifestEntry, keys: Iterable[str], context: RunContext, *, edited: bool) -> list[Path]:
+    """Remove files of an image, with `edited` also edited ones. Return those that were not removed."""
+    paths = {key: actual_path(context.output, entry.files[key]) for key in keys}
+    return [
+        path
+        for key, path in paths.items()
+        if not context.ownership.remove(path, {digest_of(path) if edited else entry.written[key].sha256 or ""})
+    ]
 
 
 def remove_former_parts(
@@ -175,10 +182,8 @@ def remove_former_parts(
 
     Raises OutputError if a file cannot be removed.
     """
-    for key in before.files.keys() - entry.files.keys():
-        if format_name(key) in entry.formats:
-            path = actual_path(context.output, before.files[key])
-            context.ownership.remove(path, {digest_of(path) if edited else before.written[key].sha256 or ""})
+    former = [key for key in before.files if key not in entry.files and format_name(key) in entry.formats]
+    _remove_keys(before, former, context, edited=edited)
 
 
 def link_of(entry: ManifestEntry, name: str, options: FileOptions) -> PurePosixPath | None:

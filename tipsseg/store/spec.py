@@ -178,7 +178,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
         for record, values in records:
             for name, (each, about) in options_of(record).items():
                 if name not in _UNRECORDED and (value := getattr(values, name)) != each.default:
-                    words += [about.long(name), *([] if value is True else [text_of(value)])]
+                    words += _option_words(about.long(name), value)
         return shell_line(words)
 
     def question(self, model: str) -> str:
@@ -206,7 +206,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
         words += ["--mode", self.options.mode]
         for name, (each, about) in options_of(LabelOptions).items():
             if name != "mode" and (value := getattr(self.options, name)) != each.default:
-                words += [about.long(name), *([] if value is True else [text_of(value)])]
+                words += _option_words(about.long(name), value)
         return words
 
 
@@ -354,6 +354,10 @@ def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
         "templates": list(asked.templates),
         **({"fit": asked.fit} if asked.fit else {}),
     }
+
+
+def _option_words(flag: str, value: object) -> list[str]:
+    return [flag] if value is True else [flag, text_of(value)]
 
 
 def _option_value(background: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, mask_formats
 from tipsseg.formats.base import Format, Rows, StoredImage
 from tipsseg.formats.instances import read_instances
-from tipsseg.formats.png import label_faults
+from tipsseg.formats.png import count_faults, label_faults
 from tipsseg.options import FileOptions
 from tipsseg.regions.components import Region, count_labels
 from tipsseg.regions.layers import Layer, paint_layers
@@ -240,10 +240,8 @@ class RunImage:
 
     def _layer_faults(self, layers: Sequence[Layer]) -> Iterator[str]:
         areas = {layer.region.class_id: layer.region.area for layer in layers}
-        for class_id in self.stored.classes:
-            number, recorded = areas.get(class_id, 0), self.stored.pixels.get(class_id, 0)
-            if number != recorded:
-                yield f"{number} pixels of {class_text(self.stored.classes, class_id)}, but {recorded} in the manifest"
+        names = {class_id: class_text(self.stored.classes, class_id) for class_id in self.stored.classes}
+        return count_faults(areas, names, self.stored)
 
     def _read_back(
         self,

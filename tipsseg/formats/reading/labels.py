@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -26,7 +25,6 @@ from tipsseg.formats.reading.source import Source
 from tipsseg.regions.naming import NamedRegions
 from tipsseg.regions.objects import follow_correction
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id, label_dtype
-from tipsseg.util.json_values import take
 
 
 class _AllNames(ClassNames):
@@ -72,7 +70,7 @@ def class_names(path: Path) -> tuple[str, ...]:
 def _reader(source: Source) -> Reader:
     """Return the reader of a source; an output folder of tipsseg is read from its masks, corrected or not."""
     refuse_parts(source.path)
-    if source.is_output and _overlaps(source):
+    if source.overlaps:
         raise InputError(
             f"{source.path}: its classes overlap, but a pixel keeps one label",
             "Pass the labels of a run without argument `overlap`.",
@@ -89,13 +87,6 @@ def _reader(source: Source) -> Reader:
             ) from error
     pairs = [(str(PurePosixPath(name[len(folder) :]).with_suffix("")), name) for name in masks]
     return Reader("png", partial(_read_output_folder, pairs))
-
-
-def _overlaps(source: Source) -> bool:
-    """Return True if the classes of an output folder overlap."""
-    with suppress(ImageError, ValueError):  # a damaged run.json does not matter here
-        return bool(take(source.json("run.json"), "options", dict).get("overlap"))
-    return False
 
 
 def _read_output_folder(pairs: Sequence[tuple[str, str]], source: Source, names: ClassNames) -> Iterator[SourceImage]:

@@ -11,7 +11,7 @@ import stat
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -19,7 +19,7 @@ from typing import IO, Any, NoReturn, Self
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.util.files import RegularFile, describe_error, is_folder, open_regular, read_regular
-from tipsseg.util.json_values import parse
+from tipsseg.util.json_values import parse, take
 from tipsseg.util.record_paths import is_inside
 
 #: The maximum number of files in a source.
@@ -41,6 +41,9 @@ _BLOCK = 1 << 20
 
 #: Names of files and folders that operating systems create. They are skipped.
 _CLUTTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+
+#: The file that marks an output folder of tipsseg.
+_RUN_FILE = "run.json"
 
 _HINT = "Pass the file, folder or zip that the labelling tool exported."
 
@@ -100,7 +103,14 @@ class Source:
     @property
     def is_output(self) -> bool:
         """True for an output folder of tipsseg."""
-        return self.has("run.json")
+        return self.has(_RUN_FILE)
+
+    @property
+    def overlaps(self) -> bool:
+        """True for an output folder of a run whose classes overlap."""
+        with suppress(ImageError, ValueError):  # a damaged run.json does not matter here
+            return self.is_output and bool(take(self.json(_RUN_FILE), "options", dict).get("overlap"))
+        return False
 
     def has(self, name: str) -> bool:
         return name in self._known

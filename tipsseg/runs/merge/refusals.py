@@ -153,8 +153,11 @@ def refuse_images(runs: Sequence[Run], context: RunContext) -> int:
         "or omit one of the runs."
     )
     gone = _Faults("Run the original command again, which rewrites missing files.")
-    # All formats, because images may have formats of earlier runs.
-    names = OutputNames(name_key(target), options.names, FORMATS)
+    held = {name for run in runs for group in run.records.formats() for name in group}
+    # All formats, because images may have formats of earlier runs. Numbered files can only meet the folders of their own format.
+    names = OutputNames(
+        name_key(target), options.names, [name for name in FORMATS if name in held or not FORMATS[name].has_parts]
+    )
     formats = set(runs[0].formats)
     orphan: OutputError | None = None
     before: RunImage | None = None

@@ -163,7 +163,7 @@ class ResumeState:
         forms = [form for name in formats if isinstance(form := FORMATS[name], PartsFormat)]
         kept = [
             path
-            for path in self.kept
+            for path in (self.kept if forms else ())
             if any(form.is_of(_relative(path, self.context), ref.relative, self.files) for form in forms)
         ]
         return [*image_paths(self.context, ref, formats).values(), *kept]
