@@ -186,8 +186,8 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
         "absent.png",
     ),
     "URL": (
-        lambda out: tipsseg.label_folder(["https://a.b/c.jpg"], ["a"], output=out), tipsseg.errors.InputError,
-        "URLs are not supported: https://a.b/c.jpg",
+        lambda out: tipsseg.label_folder(["ftp://a.b/c.jpg"], ["a"], output=out), tipsseg.errors.InputError,
+        "ftp:// URLs are not supported",
     ),
     "no classes": (lambda out: tipsseg.label_folder(DESERT, [], output=out), tipsseg.errors.VocabularyError, "no classes"),
     "format": (

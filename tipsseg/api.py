@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Unpack
 
+from tipsseg.address import address_text
 from tipsseg.errors import ImageError, UsageError
-from tipsseg.images.decoding import refuse_url
+from tipsseg.images.sources.remote import check_address
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import EncodeFolderKeywords, LabelFolderKeywords, with_keywords
@@ -247,7 +248,7 @@ def _begin_labelling(
         fitted=fitted,
         options=options,
         files=take_options(FileOptions, keywords),
-        sources=tuple(map(str, paths)),
+        sources=tuple(map(address_text, paths)),
     )
     spec.check()
     make_engine = engine_maker(take_options(EngineOptions, keywords), spec.device)
@@ -320,7 +321,7 @@ def as_paths(images: Paths) -> tuple[Path, ...]:
     for path in paths:
         if not isinstance(path, str | Path):
             raise UsageError(f"images must be paths, not {quote(path)}", "Use Model.label for an image in memory.")
-        refuse_url(path)
+        check_address(path)
     return tuple(map(Path, paths))
 
 

@@ -27,6 +27,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from tipsseg.address import address_text
+
 
 class TipssegError(Exception):
     """Base class of all expected errors. Pickling keeps all attributes.
@@ -123,7 +125,7 @@ class FileError(TipssegError):
     """
 
     def __init__(self, path: Path, reason: str, hint: str = "") -> None:
-        super().__init__(f"{path}: {reason}", hint)
+        super().__init__(f"{address_text(path)}: {reason}", hint)
         self.path = path
         self.reason = reason
 

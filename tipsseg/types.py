@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.address import address_text, is_url
+
 #: Remarks on an image file: it is nearly black, has more pages than the first, or its long side is compressed.
 Remark = Literal["dark", "pages", "squeezed"]
 
@@ -59,6 +61,8 @@ class ModelSpec:
 class ImageRef:
     """An image to label. It holds strings, which are smaller than paths, because a run may have very many images.
 
+    Its address is a file, a URL, or the path of a container and a name in it, as "shard.tar/a.jpg".
+
     Attributes:
         name: `relative` as printable text, the name of the image in all records. Bytes that are not UTF-8 are escaped.
     """
@@ -74,8 +78,13 @@ class ImageRef:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The address."""
         return Path(self._path)
+
+    @property
+    def address(self) -> str:
+        """The address as text, see `address_text`."""
+        return address_text(self._path)
 
     @property
     def relative(self) -> PurePosixPath:
@@ -84,8 +93,8 @@ class ImageRef:
 
 
 def printable_path(path: PurePath) -> str:
-    """Return a path as posix text for terminals and JSON. Bytes that are not UTF-8 are escaped."""
-    return _printable(path.as_posix())
+    """Return an address as posix text for terminals and JSON, see `address_text`. Bytes that are not UTF-8 are escaped."""
+    return _printable(address_text(path) if is_url(path) else path.as_posix())
 
 
 def _printable(path: str) -> str:

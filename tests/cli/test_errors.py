@@ -16,6 +16,8 @@ from PIL import Image
 from running import Command
 
 from tipsseg.formats import FORMATS
+from tipsseg.images import decoding
+from tipsseg.images.sources import access
 from tipsseg.weights import fetching
 
 
@@ -221,9 +223,10 @@ USAGE = {
         "Error: no images given\nHint: Name images or folders, or write - to read a list from stdin.\n",
     ),
     "address": (
-        ["https://example.org/a.jpg", "-c", "a"],
-        2,
-        "Error: URLs are not supported: https://example.org/a.jpg\nHint: Download the image: curl -O https://example.org/a.jpg\n",
+        ["ftp://example.org/a.jpg", "-c", "a"],
+        1,
+        "Error: ftp:// URLs are not supported\n"
+        "Hint: Download the file. Supported: s3://, gs://, http://, https://, hf://, memory://.\n",
     ),
     "input among outputs": (
         ["labels/masks", "-c", "a"],
@@ -359,15 +362,15 @@ def test_a_bad_image_costs_one_line_and_the_others_are_done(
     bad.write_bytes(content)
     monkeypatch.setattr("tipsseg.images.decoding.DECODE_SECONDS", 1)
     if case == "unreadable":
-        real_open = Path.open
+        real_open = access.open_source
 
-        def deny(path: Path, *arguments: object, **options: object) -> object:
+        def deny(path: Path) -> object:
             # Permissions do not stop a test that runs as root.
             if path.name == bad.name:
                 raise PermissionError(13, "Permission denied", str(path))
-            return real_open(path, *arguments, **options)  # type: ignore[call-overload]
+            return real_open(path)
 
-        monkeypatch.setattr(Path, "open", deny)
+        monkeypatch.setattr(decoding, "open_source", deny)
     ran = command("label", "imgs", "-c", "a", "-m", mlp_checkpoint, "-f", "png,coco", "--quiet")
     assert ran.code == 1
     assert len(ran.err.splitlines()) == 1

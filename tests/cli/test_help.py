@@ -100,7 +100,7 @@ GROUPS = {
     "What to label": ("classes vocab background regions onto overlap min-confidence", "from regions-only"),
     "Model": ("model device features refine scales", "dtype batch-size mode short-side"),
     "Files": ("output format overwrite", "replace-edited instances min-area png-mode simplify names val-fraction"),
-    "Many images": ("limit dry-run jsonl", "jobs max-pixels resume sample retry-failed null"),
+    "Many images": ("limit every dry-run jsonl", "jobs max-pixels resume sample retry-failed null"),
     "Many machines": ("", "shard ray"),
     "Other options": ("quiet help-all help", ""),
 }

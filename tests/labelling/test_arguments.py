@@ -73,7 +73,7 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     ),
     "image, number": (
         lambda model: loose.Labeller(model, ["a"]).label(5),
-        "an image must be a path, a Pillow image or an array, not int",
+        "an image must be an address, an open file, a Pillow image or an array, not int",
     ),
     "image, mode": (lambda model: loose.Model.encode(model, "a.jpg", mode="tile"), "unknown mode 'tile'"),
     "image, small side": (
@@ -148,8 +148,8 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
         "the colour of 'tree' must be three numbers from 0 to 255, not '#fff'",
     ),
     "image, URL": (
-        lambda model: model.label("https://a.b/c.jpg", ["a"]),
-        "URLs are not supported: https://a.b/c.jpg",
+        lambda model: model.label("ftp://a.b/c.jpg", ["a"]),
+        "ftp:// URLs are not supported",
     ),
     "image, two channels": (
         lambda model: model.label(np.zeros((5, 5, 2), np.uint8), ["a"]),

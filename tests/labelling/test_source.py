@@ -199,7 +199,7 @@ def test_a_file_that_cannot_be_read_again_says_why(ref: ImageRef, monkeypatch: p
     def refuse(path: Path) -> object:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(source, "fingerprint", refuse)
+    monkeypatch.setattr(source, "identify", refuse)
     with pytest.raises(ImageError) as caught:
         reader().load(ref)
     assert caught.value.reason == "no read permission"

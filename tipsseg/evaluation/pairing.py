@@ -59,7 +59,7 @@ def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
         more = f" (and for {len(missing) - 1} more image{'s' if len(missing) > 2 else ''})" if len(missing) > 1 else ""
         names = " or ".join(dict.fromkeys(str(name) for name, _ in _names(missing[0], layout)))
         raise InputError(
-            f"no truth for {missing[0].path} in {folder}: looked for {names} with one of {' '.join(EXTENSIONS)}{more}",
+            f"no truth for {missing[0].address} in {folder}: looked for {names} with one of {' '.join(EXTENSIONS)}{more}",
             _hint(missing[0], folder, layout),
         )
     return pairs
@@ -92,7 +92,7 @@ def _pair(refs: Sequence[ImageRef], index: _Index, layout: Layout, *, partial: b
         owner = owners.setdefault(path, ref)
         if owner is not ref:
             raise InputError(
-                f"{owner.path} and {ref.path} would share the same truth, {path}",
+                f"{owner.address} and {ref.address} would share the same truth, {path}",
                 "Use the same subfolders for images and truths, or evaluate the two images in separate runs.",
             )
         pairs.append(Pair(ref, path, kind))
@@ -136,7 +136,7 @@ class _Index:
                 paths = [path for path in paths if path not in taken and self._has_same_end(path, name)]
             if len(paths) > 1:
                 raise InputError(
-                    f"{paths[0]} and {paths[1]} have the same name, and either may be the truth of {ref.path}",
+                    f"{paths[0]} and {paths[1]} have the same name, and either may be the truth of {ref.address}",
                     "Use the same subfolders for images and truths, or pass the subfolder that belongs to the images.",
                 )
             if paths:
@@ -189,7 +189,7 @@ def _hint(ref: ImageRef, folder: Path, layout: Layout) -> str:
 def _refuse_itself(ref: ImageRef, truth: Path) -> None:
     if os.path.realpath(ref.path) == os.path.realpath(truth):
         raise InputError(
-            f"{ref.path} would be its own truth",
+            f"{ref.address} would be its own truth",
             "The images' folder also contains the truths. Pass only the images, for example with a pattern: photos/*.jpg",
         )
 

@@ -196,10 +196,18 @@ class Format:
         return PurePosixPath(self.folder) / self.parent(image, options) / name
 
     def link_path(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath | None:
-        """Return the path of the link to an image, relative to the output folder; None if the format makes no links."""
+        """Return the path of the link to an image, relative to the output folder; None if the format makes no links.
+
+        A name without a suffix, such as that of a video frame, gets .bmp: tools skip files without a suffix.
+        """
         if self.link_folder is None:
             return None
-        return PurePosixPath(self.link_folder) / self.parent(image, options) / self.link_name(image, options)
+        name = self.link_name(image, options)
+        return (
+            PurePosixPath(self.link_folder)
+            / self.parent(image, options)
+            / (name if PurePosixPath(name).suffix else f"{name}.bmp")
+        )
 
     def possible_paths(
         self, image: PurePosixPath, options: FileOptions, part: str = ""

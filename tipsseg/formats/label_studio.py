@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tipsseg.address import is_url
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
 from tipsseg.util.files import json_bytes, open_regular
 from tipsseg.util.json_lists import encode_list, read_list
@@ -62,7 +63,9 @@ class LabelStudio(Format):
 
 
 def local_files_url(ref: ImageRef) -> str:
-    """Return the URL of an image in Label Studio if its document root is the parent of the image root."""
+    """Return the URL of an image: its own, or that in Label Studio if its document root is the parent of the image root."""
+    if is_url(ref.path):
+        return ref.address
     from urllib.parse import quote
 
     # Links are not resolved: a link in the image root keeps its own name.

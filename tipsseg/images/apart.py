@@ -64,11 +64,12 @@ def _decoded_pixels(image: Image.Image) -> int:
     return -(-width // tile_width) * tile_width * -(-height // tile_height) * tile_height
 
 
-def decode_apart(path: Path, seconds: int, pixels: int) -> Image.Image:
-    """Decode an image file in another process, without its metadata.
+def decode_apart(path: Path, file: Path, seconds: int, pixels: int) -> Image.Image:
+    """Decode an image in another process, without its metadata.
 
     Args:
-        path: The file.
+        path: The address of the image, for errors.
+        file: Its file.
         seconds: Limit on the CPU time.
         pixels: Limit on the number of pixels.
 
@@ -76,7 +77,7 @@ def decode_apart(path: Path, seconds: int, pixels: int) -> Image.Image:
         ImageError: The file is broken or too large.
         DecodingTimeoutError: Decoding takes longer than the limit.
     """
-    command = [*_COMMAND, os.fspath(path), str(seconds), str(pixels)]
+    command = [*_COMMAND, os.fspath(file), str(seconds), str(pixels)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     with tempfile.TemporaryFile() as result:
         try:

@@ -5,13 +5,14 @@ The functions refuse images with more than `max_pixels` pixels. They are safe to
 
 from __future__ import annotations
 
-import io
+import os
 import re
-import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -23,6 +24,8 @@ from tipsseg.errors import ImageError, InputError
 from tipsseg.images.apart import DecodingTimeoutError, decode_apart, needs_own_process
 from tipsseg.images.pillow import PILLOW_LIMIT, image_formats
 from tipsseg.images.skipped import HEIC_HINT, VIDEO_HINT
+from tipsseg.images.sources.access import open_source
+from tipsseg.images.sources.remote import check_address
 from tipsseg.images.upright import ORIENTATION, orientation_of, thumbnail_rgb, upright_image
 from tipsseg.options import MAX_PIXELS
 from tipsseg.types import Remark
@@ -37,8 +40,9 @@ _TWELVE_BITS = 16
 #: TIFF's NewSubfileType tag, and its bits for a reduced copy or a mask of another page.
 _SUBFILE_TYPE, _OF_ANOTHER_PAGE = 254, 0b101
 
-#: An image file, a Pillow image of any mode, or pixels uint8 [H, W, 3] RGB, [H, W, 4] RGBA or [H, W] grey.
-ImageInput = str | Path | Image.Image | NDArray[np.uint8]
+#: The address of an image (a path, a URL, or a member of an archive such as "shard.tar/a.jpg"), a file open in binary mode, a
+#: Pillow image of any mode, or pixels uint8 [H, W, 3] RGB, [H, W, 4] RGBA or [H, W] grey.
+ImageInput = str | Path | BinaryIO | Image.Image | NDArray[np.uint8]
 
 
 def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -89,16 +93,18 @@ def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
         ImageError: The file cannot be read.
         InputError: The image has a wrong type, shape or dtype, or pixel values without an 8-bit equivalent.
     """
-    refuse_url(image)
     if isinstance(image, str | Path):
+        check_address(image)
         return decode_upright(Path(image), max_pixels)
+    if hasattr(image, "read") and not isinstance(image, Image.Image):
+        return _decode_file(cast(BinaryIO, image), max_pixels)
     if isinstance(image, Image.Image):
         return upright_image(image)
     if hasattr(image, "__array__"):  # arrays of torch and other libraries
         image = np.asarray(image)
     if not isinstance(image, np.ndarray):
         raise InputError(
-            f"an image must be a path, a Pillow image or an array, not {type(image).__name__}",
+            f"an image must be an address, an open file, a Pillow image or an array, not {type(image).__name__}",
             'For example: label("photo.jpg").',
         )
     channels_last = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))
@@ -116,10 +122,26 @@ def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
     return upright_image(Image.fromarray(image))
 
 
-def refuse_url(image: object) -> None:
-    """Raise InputError if `image` is a URL."""
-    if isinstance(image, str) and re.match(r"[a-z]+://", image):
-        raise InputError(f"URLs are not supported: {image}", "Download the image first.")
+def _decode_file(file: BinaryIO, max_pixels: int) -> Image.Image:
+    """Decode an image from an open file, from its current position."""
+    data, name = file.read(), getattr(file, "name", None)
+    path = Path(name if isinstance(name, str) else "<open file>")
+    if not isinstance(data, bytes | bytearray):
+        raise InputError(f"{path}: the file is open as text", "Open it in binary mode: open(path, 'rb').")
+    with _read_header(path, BytesIO(data), max_pixels) as image, as_image_error(path):
+        return upright_image(image.decode())
+
+
+@contextmanager
+def _as_file(source: FileIO | BytesIO) -> Iterator[Path]:
+    """Yield the path of an open file, or of a temporary file with the bytes in memory."""
+    if isinstance(source, FileIO):
+        yield Path(source.name)
+        return
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(source.getbuffer())
+        file.flush()
+        yield Path(file.name)
 
 
 def upright_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -148,7 +170,8 @@ class OpenImage:
     """An open image file with its header read and its pixels not yet decoded.
 
     Attributes:
-        path: The file.
+        path: The address.
+        source: The open file, or its bytes.
         picture: Pillow's image.
         max_pixels: Limit on the number of pixels.
         deep: True for 16 bits per channel.
@@ -156,6 +179,7 @@ class OpenImage:
     """
 
     path: Path
+    source: FileIO | BytesIO
     picture: Image.Image
     max_pixels: int
     deep: bool = False
@@ -187,8 +211,8 @@ class OpenImage:
         # Pillow turns TIFF upright while decoding it.
         orientation = 1 if picture.format == "TIFF" else orientation_of(picture)
         try:
-            with as_image_error(path):
-                decoded = decode_apart(path, DECODE_SECONDS, self.max_pixels)
+            with as_image_error(path), _as_file(self.source) as file:
+                decoded = decode_apart(path, file, DECODE_SECONDS, self.max_pixels)
         except DecodingTimeoutError as error:
             raise _too_slow(path) from error
         except OSError as error:  # the process did not start, or the disk is full
@@ -202,19 +226,27 @@ class OpenImage:
 def open_header(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[OpenImage]:
     """Open an image file and read its header. Raise ImageError if it is invalid or has more than `max_pixels`."""
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError(path, "a folder, not an image file")
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(path, "not a regular file", "Save the image to a file first.")
-        if status.st_size == 0:
-            raise ImageError(path, "empty file (0 bytes)", _DOWNLOAD_AGAIN)
-        # Pass Pillow the open file instead of its name: given a name, it memory-maps some formats, and then a file that another
-        # program truncates kills the process.
-        file = _TimedFile(path.open("rb", buffering=0), DECODE_SECONDS)
+        source = open_source(path)
+    except IsADirectoryError as error:
+        raise ImageError(path, "a folder, not an image file") from error
     except (OSError, ValueError) as error:
         raise ImageError(path, describe_error(error)) from error
+    with _read_header(path, source, max_pixels) as image:
+        yield image
+
+
+@contextmanager
+def _read_header(path: Path, source: FileIO | BytesIO, max_pixels: int) -> Iterator[OpenImage]:
+    # Pillow gets the open file instead of its name: given a name, it memory-maps some formats, and then a file that another
+    # program truncates kills the process.
+    file = _TimedFile(source, DECODE_SECONDS)
     with file:
+        try:
+            if not file.seek(0, os.SEEK_END):
+                raise ImageError(path, "empty file (0 bytes)", _DOWNLOAD_AGAIN)
+            file.seek(0)
+        except OSError as error:
+            raise ImageError(path, describe_error(error)) from error
         with catch_pillow_errors(path, max_pixels):
             try:
                 picture = Image.open(file, formats=image_formats())
@@ -224,7 +256,7 @@ def open_header(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[OpenImage]
             _refuse_large(path, picture, max_pixels)
             with catch_pillow_errors(path, max_pixels):
                 pages = _has_pages(picture)
-            yield OpenImage(path, picture, max_pixels, _is_deep(picture), pages)
+            yield OpenImage(path, source, picture, max_pixels, _is_deep(picture), pages)
 
 
 def _is_deep(picture: Image.Image) -> bool:
@@ -279,14 +311,14 @@ def catch_pillow_errors(path: Path, max_pixels: int) -> Iterator[None]:
         raise ImageError(path, _describe_fault(error), _DOWNLOAD_AGAIN) from error
 
 
-class _TimedFile(io.BufferedReader):
+class _TimedFile(BufferedReader):
     """A file whose `read` raises DecodingTimeoutError after its thread has used `seconds` of CPU time.
 
     This stops most decoders of Pillow, because they read their data block by block. CPU time, unlike the clock, does not run while
     the disk is slow or the machine is busy.
     """
 
-    def __init__(self, raw: io.FileIO, seconds: float) -> None:
+    def __init__(self, raw: FileIO | BytesIO, seconds: float) -> None:
         super().__init__(raw)
         self._until = time.thread_time() + seconds
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import PurePath
 
+from tipsseg.images.sources.address import VIDEOS
 from tipsseg.util.printable import pluralize
 
 #: Maximum number of kinds that a message lists.
@@ -14,10 +15,9 @@ _LISTED = 8
 _OTHER = "other"
 
 _HEIC = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
-_VIDEO = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".mts", ".m2ts", ".3gp"})
 
 HEIC_HINT = ".heic: install HEIC support: pip install 'tipsseg[heic]'"
-VIDEO_HINT = "Video: extract frames, for example one per second: ffmpeg -i VIDEO -vf fps=1 frames/%05d.png"
+VIDEO_HINT = "Video: set argument `every`, for example to 1s for one frame per second."
 
 
 class Skipped:
@@ -43,7 +43,7 @@ class Skipped:
 
     @property
     def hints(self) -> tuple[str, ...]:
-        hints = ((_HEIC, HEIC_HINT), (_VIDEO, VIDEO_HINT))
+        hints = ((_HEIC, HEIC_HINT), (VIDEOS, VIDEO_HINT))
         return tuple(hint for kinds, hint in hints if kinds & self._kinds.keys())
 
 

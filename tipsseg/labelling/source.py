@@ -24,6 +24,8 @@ from tipsseg.errors import FeatureFileError, ImageError
 from tipsseg.features.file import FeatureRecord, Origin
 from tipsseg.features.folder import FeatureFiles, FeatureStore
 from tipsseg.images.decoding import as_image_error, open_header
+from tipsseg.images.sources.access import identify, stamp
+from tipsseg.images.sources.container import Stamp
 from tipsseg.images.upright import thumbnail_rgb, upright_image
 from tipsseg.labelling.batches import Batched, Batches
 from tipsseg.labelling.encode import non_finite_error
@@ -32,7 +34,7 @@ from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.view import View
 from tipsseg.types import ImageRef, Remark
 from tipsseg.util.files import describe_error
-from tipsseg.util.fingerprint import Fingerprint, fingerprint, fingerprint_and_digest
+from tipsseg.util.fingerprint import Fingerprint
 
 if TYPE_CHECKING:
     from tipsseg.backbones.protocol import Backbone
@@ -44,9 +46,6 @@ _HEAVY = 32_000_000
 
 #: Placeholder for pixels that are not needed.
 NO_PIXELS = np.empty((0, 0, 3), np.uint8)
-
-#: Size, time and inode of a file.
-_Stamp = tuple[int, int, int]
 
 #: Attempts to read a file that changes while it is read.
 _ATTEMPTS = 3
@@ -174,7 +173,7 @@ class FeatureSource(Generic[Stored]):
         if not self._files:
             picture = self._picture(ref, ())
             try:
-                return Loaded(ref=ref, fingerprint=fingerprint(ref.path), picture=picture)
+                return Loaded(ref=ref, fingerprint=identify(ref.path)[0], picture=picture)
             except OSError as error:
                 raise ImageError(ref.path, describe_error(error)) from error
         try:
@@ -279,20 +278,22 @@ class Digests:
     """Hashes of files that are computed ahead of time, so that those files are hashed only once."""
 
     def __init__(self) -> None:
-        self._computed: dict[Path, tuple[_Stamp | None, tuple[Fingerprint, str]]] = {}
+        self._computed: dict[Path, tuple[Stamp | None, tuple[Fingerprint, str]]] = {}
 
     def compute(self, path: Path) -> str | None:
         """Return the sha256 of a file, and save it for `pop`; None if the file cannot be read."""
-        stamp = _read_stamp(path)
+        before = _read_stamp(path)
         with suppress(OSError, ValueError):
-            self._computed[path] = stamp, fingerprint_and_digest(path)
+            self._computed[path] = before, identify(path, any_size=True)
             return self._computed[path][1][1]
         return None
 
     def pop(self, path: Path) -> tuple[Fingerprint, str]:
         """Return a file's fingerprint and sha256, computed now or before. Thread-safe. Raise OSError if it cannot be read."""
-        stamp, computed = self._computed.pop(path, (None, None))
-        return computed if computed is not None and stamp == _read_stamp(path) else fingerprint_and_digest(path)
+        before, computed = self._computed.pop(path, (None, None))
+        if computed is not None and before == _read_stamp(path):
+            return computed
+        return identify(path, any_size=True)
 
 
 class LargeImageLock:
@@ -306,9 +307,8 @@ class LargeImageLock:
         return self._lock if prod(size) > _HEAVY else nullcontext()
 
 
-def _read_stamp(path: Path) -> _Stamp | None:
+def _read_stamp(path: Path) -> Stamp | None:
     try:
-        status = path.stat()
+        return stamp(path)
     except (OSError, ValueError):
         return None
-    return status.st_size, status.st_mtime_ns, status.st_ino

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast, get_type_hints
 
 from tipsseg.options import Dtype, FeatureDtype, Instances, MinArea, Mode, Names, PngMode, Refinement
+from tipsseg.options.every import Every
 from tipsseg.options.fields import options_of
 from tipsseg.options.run import Ray
 
@@ -68,6 +69,7 @@ class ImageKeywords(TypedDict, total=False):
 
     limit: int | None
     sample: int | None
+    every: str | int | Every | None
 
 
 class TruthKeywords(TypedDict, total=False):

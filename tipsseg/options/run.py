@@ -26,6 +26,7 @@ from tipsseg.options import (
     dtype_name,
     split_names,
 )
+from tipsseg.options.every import Every, parse_every
 from tipsseg.options.fields import FILES, IMAGES, MACHINES, MODEL, TRUTH, WHAT, option
 from tipsseg.options.shard import Shard, parse_shard
 from tipsseg.util.printable import quote
@@ -173,6 +174,8 @@ class ImageOptions:
         help="Process only the first N images; argument `sample` picks N at random.")
     sample: int | None = option(None, metavar="N", group=IMAGES, rare=True,
         help="Process a random subset of N images (fixed seed); argument `limit` takes the first N.")
+    every: Every | None = option(None, metavar="N|SECONDS", group=IMAGES,
+        help="Interval of the frames to take from videos: 10 for every tenth frame, 1s for one per second.")
     retry_failed: bool = option(False, group=IMAGES, rare=True,
         help="Process only images that failed before: those in PATHS, or all. If no classes are given, use the classes and "
         "options of that run.")
@@ -182,6 +185,8 @@ class ImageOptions:
         for name in ("limit", "sample"):
             if getattr(self, name) is not None:
                 _set(self, name, check_whole_number(f"argument `{name}`", getattr(self, name)))
+        if self.every is not None:
+            _set(self, "every", parse_every(self.every))
         if self.limit is not None and self.sample is not None:
             raise UsageError("argument `limit` and argument `sample` exclude each other", "Use one of them.")
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError
+from tipsseg.images.sources.access import exists
 from tipsseg.store.exports import lines_of
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_folder, json_bytes
@@ -35,7 +36,7 @@ class Failure:
 
     @classmethod
     def of(cls, ref: ImageRef, error: ImageError) -> Failure:
-        return cls(image=ref.name, path=str(ref.path), reason=error.reason, hint=error.hint)
+        return cls(image=ref.name, path=ref.address, reason=error.reason, hint=error.hint)
 
     @property
     def ref(self) -> ImageRef:
@@ -46,7 +47,9 @@ class Failure:
     def may_last(self) -> bool:
         """Return True if the failure may persist: the path exists and is not a folder that can be listed now."""
         path = self.ref.path
-        return path.exists() and not (is_folder(path) and os.access(path, os.R_OK | os.X_OK))
+        if is_folder(path):
+            return not os.access(path, os.R_OK | os.X_OK)
+        return path.exists() or exists(path)
 
     def line(self) -> bytes:
         return json_bytes(asdict(self)) + b"\n"

@@ -14,6 +14,9 @@ from pathlib import Path, PurePath, PurePosixPath
 from tipsseg.errors import InputError, OutputError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import PartsFormat, output_name
+from tipsseg.images.sources.access import exists, matches
+from tipsseg.images.sources.address import absolute as absolute_path
+from tipsseg.images.sources.address import name_below
 from tipsseg.options import NAMES
 from tipsseg.store.manifest import MANIFEST_FILE
 from tipsseg.store.run_record import find_run
@@ -111,10 +114,10 @@ class OutputNames:
         name = output_name(image, self._names)
         stem = self.key(str(name))
         if stem in self._owners:
-            return f"{self._owners[stem]} and {ref.path} would share one output, {name}"
+            return f"{self._owners[stem]} and {ref.address} would share one output, {name}"
         taken = next((f"{name}{ending}" for ending in self._suffixes if stem + ending in self._folders), None)
         if taken := taken or self._numbered.get(stem):
-            return f"the output of {ref.path} would have the name of the folder {taken}"
+            return f"the output of {ref.address} would have the name of the folder {taken}"
         folders: list[str] = []
         for folder in image.parents[:-1]:  # the last is "."
             key = self.key(str(folder))
@@ -125,10 +128,10 @@ class OutputNames:
                 stems.append(numbered[1])
                 self._numbered[numbered[1]] = str(folder)
             if owner := next((self._owners[own] for own in stems if own in self._owners), None):
-                return f"the output of {owner} would have the name of the folder {folder} of {ref.path}"
+                return f"the output of {owner} would have the name of the folder {folder} of {ref.address}"
             folders.append(key)
         self._folders.update(folders)
-        self._owners[stem] = str(ref.path)
+        self._owners[stem] = ref.address
         return ""
 
 
@@ -153,9 +156,9 @@ class RunNames:
         """
         if self._state is None:
             return name
-        absolute = Path(os.path.abspath(path))  # noqa: PTH100  Path.resolve follows links
-        if self.root is not None and absolute.is_relative_to(self.root):
-            return _posix(absolute.relative_to(self.root))
+        absolute = absolute_path(path)
+        if self.root is not None and (below := name_below(path, self.root)) is not None:
+            return below
         names, images = self._recorded
         if (recorded := names.get(printable_path(absolute))) is not None:
             return PurePosixPath(recorded if absolute.as_posix().endswith(recorded) else actual_name(recorded))
@@ -180,7 +183,7 @@ class RunNames:
                     "" if self.root is None else f", or label the folder that its names are relative to, {self.root}"
                 )
                 raise InputError(
-                    f"{ref.path} is already labelled as {known.name} in {output}, and would be labelled again as {ref.name}",
+                    f"{ref.address} is already labelled as {known.name} in {output}, and would be labelled again as {ref.name}",
                     f"Choose another output folder with argument `output`{where}.",
                 )
 
@@ -203,7 +206,7 @@ def _was_moved(image: tuple[str, Fingerprint] | None, path: Path) -> bool:
     if image is None:
         return False
     before, content = image
-    return not os.path.lexists(actual_path(Path(), before)) and content.matches(path)
+    return not exists(actual_path(Path(), before)) and matches(content, path)
 
 
 def _is_one(folder: Path, name: str, other: str) -> bool:

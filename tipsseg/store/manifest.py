@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from tipsseg.formats import FORMATS, file_path, format_name, possible_paths
+from tipsseg.images.sources.address import absolute
 from tipsseg.options import FileOptions
 from tipsseg.store.ownership import Former
 from tipsseg.store.summary import ImageNumbers, read_summary
@@ -145,7 +145,7 @@ def expected_files(entry: ManifestEntry, formats: Iterable[str], options: FileOp
 
 def input_path(ref: ImageRef) -> str:
     """Return the path of an input as entries record it: absolute, without resolving links."""
-    return printable_path(Path(os.path.abspath(ref.path)))  # noqa: PTH100  Path.resolve follows links
+    return printable_path(absolute(ref.path))
 
 
 def read_entry(line: bytes) -> ManifestEntry:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from tipsseg.errors import OutputError
+from tipsseg.images.sources.access import identify, is_plain, open_source
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import atomic_path, output_error, remove_file, temporary_path
 from tipsseg.util.fingerprint import Fingerprint, content_digest, file_record, stamp
@@ -264,14 +265,15 @@ class Ownership:
         if place.is_symlink():
             may = ours or LINK in self._pending.get(self._place(place), ())
         else:
-            may = self._may_replace(place, (content,) if content else ()) or _digest(place) == _digest(ref.path)
+            may = self._may_replace(place, (content,) if content else ()) or _digest(place) == _image_digest(ref.path)
         if not may:
             raise OutputError(place, _NOT_OURS, MOVE, only_this=True)
 
     def _make_link(self, ref: ImageRef, place: Path) -> None:
         with atomic_path(place, self._owner) as temporary:
-            if not make_link(ref.path, place, temporary):
-                shutil.copyfile(ref.path, temporary)
+            if not (is_plain(ref.path) and make_link(ref.path, place, temporary)):
+                with open_source(ref.path) as source, temporary.open("wb") as copy:
+                    shutil.copyfileobj(source, copy)
                 self._note([(place, content_digest(temporary))], ref.name)
 
     def restore_link(self, ref: ImageRef, place: Path) -> None:
@@ -373,6 +375,13 @@ class Ownership:
 def digest_of(path: Path) -> str:
     """Return the sha256 of a regular file, in hex; "" if the file is absent, or not a regular file."""
     return _digest(path) or _OTHER
+
+
+def _image_digest(path: Path) -> str | None:
+    try:
+        return identify(path, any_size=True)[1]
+    except (OSError, ValueError):  # reported when it is copied
+        return None
 
 
 def _digest(path: Path) -> str | None:

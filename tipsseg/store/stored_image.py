@@ -18,6 +18,7 @@ from tipsseg.formats import FORMATS, mask_formats
 from tipsseg.formats.base import Format, Rows, StoredImage
 from tipsseg.formats.instances import read_instances
 from tipsseg.formats.png import count_faults, label_faults
+from tipsseg.images.sources.address import below
 from tipsseg.options import FileOptions
 from tipsseg.regions.components import Region, count_labels
 from tipsseg.regions.layers import Layer, paint_layers
@@ -91,7 +92,7 @@ class RunImage:
 
     def path(self, images: Path | None) -> Path:
         """Return the path of the image in the folder `images`, or the recorded path if `images` is None."""
-        return actual_path(Path(), self.entry.path) if images is None else actual_path(images, self.entry.image)
+        return actual_path(Path(), self.entry.path) if images is None else below(images, self.entry.image)
 
     def ref(self, images: Path | None) -> ImageRef:
         """Return the image as an input; see `path`."""

@@ -154,7 +154,7 @@ def image_summary(ref: ImageRef, summary: Mapping[str, object], files: Mapping[s
     """
     mask = mask_formats()[0]
     return {
-        "path": os.fspath(ref.path),
+        "path": ref.address,
         "image": ref.name,
         "mask": os.fspath(files[mask]) if mask in files else None,
         "files": [os.fspath(file) for file in files.values()],

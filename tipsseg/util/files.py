@@ -242,6 +242,8 @@ def json_bytes(value: object, indent: int | None = None) -> bytes:
 
 def describe_error(error: Exception) -> str:
     """Describe a file system error in a few words."""
+    if isinstance(error, OSError) and error.errno is None:  # raised by tipsseg, with a text of its own
+        return str(error)
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, PermissionError):

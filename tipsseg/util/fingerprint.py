@@ -82,14 +82,6 @@ def stamp(path: Path, digest: str | None = None) -> Fingerprint:
     return Fingerprint(status.st_size, status.st_mtime_ns, sha256)
 
 
-def fingerprint_and_digest(path: Path) -> tuple[Fingerprint, str]:
-    """Return a regular file's fingerprint, and its sha256 for any size. Reads the file once. Raises OSError."""
-    with open_regular(path) as file:
-        status = os.fstat(file.fileno())
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Fingerprint(status.st_size, status.st_mtime_ns, sha256 if status.st_size <= HASH_LIMIT else None), sha256
-
-
 def file_record(file: Fingerprint) -> dict[str, object]:
     """Return a fingerprint as JSON values."""
     return {"bytes": file.size, "mtime_ns": file.mtime_ns, "sha256": file.sha256}

@@ -11,23 +11,19 @@ from typing import Any
 
 from tipsseg.cli.parameters import EMPTY_PATH
 from tipsseg.errors import UsageError
-from tipsseg.util.printable import shell_word
 
 #: Signatures of image files, each with its offset.
 _PICTURES = ((0, b"\x89PNG\r\n\x1a\n"), (0, b"\xff\xd8\xff"), (0, b"GIF8"), (0, b"II*\0"), (0, b"MM\0*"), (4, b"ftyp"))
 
 
 def is_list(paths: Sequence[str]) -> bool:
-    """Return True if the arguments ask for a list on stdin. Raise UsageError for an empty path, a URL, or - among other paths."""
+    """Return True if the arguments ask for a list on stdin. Raise UsageError for an empty path, or - among other paths."""
     if list(paths) == ["-"]:
         return True
     if "" in paths:
         raise UsageError("an image path is empty", EMPTY_PATH)
     if "-" in paths:
         raise UsageError("- reads a list from stdin and cannot be combined with other paths")
-    urls = [path for path in paths if "://" in path]
-    if urls:
-        raise UsageError(f"URLs are not supported: {urls[0]}", f"Download the image: curl -O {shell_word(urls[0])}")
     return False
 
 

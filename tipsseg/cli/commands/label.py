@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tipsseg.address import address_text
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.arguments import stdin
@@ -130,7 +131,7 @@ def label(
         fitted=asked.fitted,
         options=options,
         files=files,
-        sources=given,
+        sources=tuple(map(address_text, given)),
         vocabulary_path=question.vocab,
     )
     spec.check()

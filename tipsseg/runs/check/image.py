@@ -12,13 +12,15 @@ from tipsseg.formats import FORMATS, format_name, mask_formats, model_only_forma
 from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.png import label_faults
 from tipsseg.images.decoding import upright_size
+from tipsseg.images.sources.access import exists, matches
+from tipsseg.images.sources.address import below
 from tipsseg.runs.check.manifest import check_entry, known_files
 from tipsseg.store.manifest import MANIFEST_FILE, expected_files
 from tipsseg.store.results import link_of
 from tipsseg.store.stored_image import Mask, ObjectScores, RunImage
 from tipsseg.store.summary import CERTAIN
 from tipsseg.types import LabelArray
-from tipsseg.util.files import describe_error, is_file
+from tipsseg.util.files import describe_error
 from tipsseg.util.fingerprint import content_digest
 from tipsseg.util.problem import UNREADABLE, Problem, describe_unreadable, size_text, unreadable_problem
 from tipsseg.util.record_paths import actual_path
@@ -97,7 +99,7 @@ def _check(images: Path | None, image: RunImage, report: Report) -> None:
     else:
         report.problems += _stale(image, masks, corrected.values(), report.edited)
     _check_links(image, report)
-    _check_input(None if images is None else actual_path(images, entry.image), image, report)
+    _check_input(None if images is None else below(images, entry.image), image, report)
 
 
 def _stale(
@@ -174,11 +176,11 @@ def _check_links(image: RunImage, report: Report) -> None:
 
 
 def _check_input(path: Path | None, image: RunImage, report: Report) -> None:
-    if path is None or not is_file(path):
+    if path is None or not exists(path):
         report.gone = True
         return
     try:
-        if not image.entry.fingerprint.matches(path):
+        if not matches(image.entry.fingerprint, path):
             report.problems.append(Problem(path, "changed since it was labelled"))
         elif (size := upright_size(path, image.run.max_pixels)) != image.stored.size:
             report.problems.append(Problem(path, f"{size_text(size)}, but labelled as {size_text(image.stored.size)}"))

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError, UsageError
+from tipsseg.options.every import Every
 from tipsseg.options.run import ImageOptions
 from tipsseg.runs.common import inputs
 from tipsseg.runs.common.inputs import Found
@@ -87,7 +88,7 @@ def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     if choice.paths or choice.entries is not None:
         return _only(_given(spec, choice, progress), {ref.name for ref in failed})
     root = Path(before.image_root or ".")
-    return Images(tuple(inputs.again(failed, output=spec.output)), root)
+    return Images(tuple(inputs.again(failed, output=spec.output, every=choice.every)), root)
 
 
 def found_images(
@@ -96,11 +97,12 @@ def found_images(
     output: Path | None,
     apart: Path | None = None,
     run: RunNames | None = None,
+    every: Every | None = None,
 ) -> Found:
     """Find the images in paths or in a list; see `inputs.find` for the folders that are not searched. Raise InputError if none."""
     if entries is not None:
-        return inputs.from_list(entries, output=output, apart=apart, run=run)
-    return inputs.find(tuple(paths), output=output, apart=apart)
+        return inputs.from_list(entries, output=output, apart=apart, run=run, every=every)
+    return inputs.find(tuple(paths), output=output, apart=apart, every=every)
 
 
 def note_inputs(progress: Progress, found: Found) -> None:
@@ -117,9 +119,10 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     """Return the images that the user gave, or the shard's part of them."""
     shard, run = spec.shard, RunNames(spec.state)
     if choice.entries is not None and choice.sample is None:
-        images = islice(inputs.stream(choice.entries, output=spec.output, names=_names(spec), run=run), choice.limit)
+        stream = inputs.stream(choice.entries, output=spec.output, names=_names(spec), run=run, every=choice.every)
+        images = islice(stream, choice.limit)
         return Images((image for image in images if shard is None or shard.takes(image.name)), run.root or Path.cwd())
-    found = found_images(choice.paths, choice.entries, spec.output, run=run)
+    found = found_images(choice.paths, choice.entries, spec.output, run=run, every=choice.every)
     if choice.entries is None and not spec.overwrite:
         found = _in_run(found, run, spec.output)
     found = inputs.choose(found, choice.limit, choice.sample)

@@ -9,13 +9,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from tipsseg.address import address_text, is_url
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.images.skipped import Skipped
+from tipsseg.images.sources.access import stamp
+from tipsseg.images.sources.address import absolute, container_of, name_below, real_path
+from tipsseg.images.sources.remote import check_address, is_remote_folder
+from tipsseg.options.every import Every
 from tipsseg.runs.common.walking import PERMISSIONS, OutputFolders, Walker, by_name, refuse
 from tipsseg.store.file_names import NameKey, OutputNames, RunNames, exact
 from tipsseg.store.results import Failed
 from tipsseg.types import ImageRef
 from tipsseg.util.files import describe_error, is_folder
+
+_ACCESS_URL = "Check the URL, the network, and the credentials of the service."
 
 _OTHER_OUTPUT = "Choose another output folder with argument `output`."
 
@@ -39,10 +46,11 @@ class Found:
     refused: tuple[Failed, ...] = ()
 
 
-def find(paths: Sequence[Path], *, output: Path | None, apart: Path | None = None) -> Found:
+def find(paths: Sequence[Path], *, output: Path | None, apart: Path | None = None, every: Every | None = None) -> Found:
     """Find the images at `paths`: files, whatever their extension, and folders, searched with their sub-folders.
 
-    In folders, images are files with an extension that Pillow can open. Links are followed. Hidden files and folders are ignored,
+    In folders, images are files with an extension that Pillow can open. Archives and Parquet files are searched for images; from
+    videos, frames are taken at the interval `every`. Links are followed. Hidden files and folders are ignored,
     and so are the folders `output` and `apart`, and the pictures in `output` and in the output folders of other runs. A file that
     is given twice is returned once.
 
@@ -50,13 +58,18 @@ def find(paths: Sequence[Path], *, output: Path | None, apart: Path | None = Non
     Raises InputError for a path that does not exist, and if no image is found.
     """
     given = _examine(paths)
-    homes = [_absolute(path) if folder else _absolute(path).parent for path, folder in given]
-    where = "in " + ", ".join(str(path) for path, _ in given) if given else "as no path was given"
-    return _found(given, _common_folder(homes), Walker(output, apart), where)
+    homes = [absolute(path) if folder else (container_of(path) or absolute(path)).parent for path, folder in given]
+    where = "in " + ", ".join(address_text(path) for path, _ in given) if given else "as no path was given"
+    return _found(given, _common_folder(homes), Walker(output, apart, every), where)
 
 
 def from_list(
-    entries: Iterable[str | bytes], *, output: Path | None, apart: Path | None = None, run: RunNames | None = None
+    entries: Iterable[str | bytes],
+    *,
+    output: Path | None,
+    apart: Path | None = None,
+    run: RunNames | None = None,
+    every: Every | None = None,
 ) -> Found:
     """Find the images in a list with one path per entry, as `find` does, except for their names.
 
@@ -65,13 +78,18 @@ def from_list(
     Raises InputError as `find` does.
     """
     given = _examine(Path(name) for name in clean_entries(entries))
-    found = _found(given, _list_root(run), Walker(output, apart), "in the list")
+    found = _found(given, _list_root(run), Walker(output, apart, every), "in the list")
     refs = found.refs if run is None else sorted(map(run.named, found.refs), key=by_name)
     return replace(found, refs=tuple(refs))
 
 
 def stream(
-    entries: Iterable[str | bytes], *, output: Path | None, names: OutputNames, run: RunNames | None = None
+    entries: Iterable[str | bytes],
+    *,
+    output: Path | None,
+    names: OutputNames,
+    run: RunNames | None = None,
+    every: Every | None = None,
 ) -> Iterator[ImageRef | Failed]:
     """Yield the images in a list as `from_list` finds them, in list order, each as soon as its entry is read.
 
@@ -82,7 +100,7 @@ def stream(
     Memory grows by three strings per image. Raises InputError at the end if the list had no image.
     """
     root = _list_root(run)
-    walker = Walker(output, None)
+    walker = Walker(output, None, every)
     outputs = OutputFolders(output, names.key)
     empty = True
     for text in clean_entries(entries):
@@ -103,9 +121,9 @@ def stream(
         raise _no_images("in the list", walker)
 
 
-def again(refs: Iterable[ImageRef], *, output: Path | None) -> Iterator[ImageRef | Failed]:
+def again(refs: Iterable[ImageRef], *, output: Path | None, every: Every | None = None) -> Iterator[ImageRef | Failed]:
     """Yield the images that failed before, under the same names; a folder is replaced by its images."""
-    walker = Walker(output, None)
+    walker = Walker(output, None, every)
     for ref in refs:
         yield from walker.images(ref.path, ref.relative, is_folder(ref.path))
 
@@ -118,7 +136,7 @@ def check_listed(found: Found) -> None:
 
 def check_image_root(images: Path | None) -> None:
     """Raise UsageError if the folder that replaces a run's image root is missing; None replaces nothing."""
-    if images is not None and not is_folder(images):
+    if images is not None and not is_url(images) and not is_folder(images):
         raise UsageError(
             f"argument `images`={images}: no such folder", "Pass the folder that image names are relative to."
         )
@@ -150,7 +168,7 @@ def check_not_outputs(refs: Sequence[ImageRef], output: Path, key: NameKey = exa
     outputs = OutputFolders(output, key)
     for ref in refs:
         if reason := outputs.conflict_with(ref.path):
-            raise InputError(f"{ref.path}: {reason}", _OTHER_OUTPUT)
+            raise InputError(f"{ref.address}: {reason}", _OTHER_OUTPUT)
 
 
 def _found(given: Sequence[tuple[Path, bool]], root: Path, walker: Walker, where: str) -> Found:
@@ -183,7 +201,7 @@ def _expand(path: Path, root: Path, walker: Walker) -> Iterable[ImageRef | Faile
     relative = _relative(path, root)
     folder, reason = False, ""
     try:
-        folder = stat.S_ISDIR(path.stat().st_mode)
+        folder = _is_folder(path)
     except (FileNotFoundError, NotADirectoryError):
         if not relative.name:  # for example nothing/..
             reason = "no such file"
@@ -196,7 +214,7 @@ def _expand(path: Path, root: Path, walker: Walker) -> Iterable[ImageRef | Faile
 
 def _real(path: Path) -> str:
     try:
-        return os.path.realpath(path)
+        return real_path(path)
     except ValueError:  # a name that no file can have
         return str(path)
 
@@ -207,15 +225,27 @@ def _examine(paths: Iterable[Path]) -> list[tuple[Path, bool]]:
     missing: list[str] = []
     for path in paths:
         try:
-            given.append((path, stat.S_ISDIR(path.stat().st_mode)))
+            given.append((path, _is_folder(path)))
         except (FileNotFoundError, NotADirectoryError):
-            missing.append(str(path))
+            missing.append(address_text(path))
         except (OSError, ValueError) as error:
-            raise InputError(f"{path}: {_reason(path, error)}", PERMISSIONS) from error
+            hint = _ACCESS_URL if is_url(path) else PERMISSIONS
+            raise InputError(f"{address_text(path)}: {_reason(path, error)}", hint) from error
     if missing:
         more = f" (and {len(missing) - 1} more paths)" if len(missing) > 1 else ""
         raise InputError(f"{missing[0]}: no such file or folder{more}", "Check the path; patterns are not expanded.")
     return given
+
+
+def _is_folder(path: Path) -> bool:
+    """Return True for a folder, False for an image or a container. Raise OSError if it is missing, InputError for a bad URL."""
+    check_address(path)
+    if is_url(path) and container_of(path) is None:
+        return is_remote_folder(path)
+    if container_of(path) is None:
+        return stat.S_ISDIR(path.stat().st_mode)
+    stamp(path)
+    return False
 
 
 def clean_entries(entries: Iterable[str | bytes]) -> Iterator[str]:
@@ -232,11 +262,6 @@ def _reason(path: Path, error: OSError | ValueError) -> str:
     return "a name with a NUL byte" if "\0" in str(path) else describe_error(error)
 
 
-def _absolute(path: Path) -> Path:
-    # Path.resolve would follow links, and change the given names.
-    return Path(os.path.abspath(path))  # noqa: PTH100
-
-
 def _common_folder(folders: Sequence[Path]) -> Path:
     try:
         return Path(os.path.commonpath(folders))
@@ -246,9 +271,10 @@ def _common_folder(folders: Sequence[Path]) -> Path:
 
 def _relative(path: Path, root: Path) -> PurePosixPath:
     """Return `path` relative to `root`, or without its anchor and `..` if it is outside."""
-    absolute = _absolute(path)
-    if absolute.is_relative_to(root):
-        return PurePosixPath(*absolute.relative_to(root).parts)
+    if (name := name_below(path, root)) is not None:
+        return name
     plain = Path(os.path.normpath(path))
     parts = plain.relative_to(plain.anchor).parts if plain.anchor else plain.parts
+    if is_url(path):
+        parts = PurePosixPath(address_text(path).split("://")[1]).parts
     return PurePosixPath(*(part for part in parts if part != ".."))

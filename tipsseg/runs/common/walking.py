@@ -9,21 +9,28 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePath, PurePosixPath
 
-from tipsseg.errors import ImageError, InputError
+from tipsseg.address import is_url
+from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.formats import CONFUSION_PICTURE, image_folders
 from tipsseg.images.pillow import image_extensions
 from tipsseg.images.skipped import Skipped
+from tipsseg.images.sources.access import list_members
+from tipsseg.images.sources.address import ARCHIVES, CONTAINERS, VIDEOS, container_of, real_path, suffix_of
+from tipsseg.images.sources.remote import list_folder
+from tipsseg.options.every import EVERY_HINT, Every
 from tipsseg.options.shard import Shard
 from tipsseg.store.file_names import NameKey
 from tipsseg.store.results import Failed
 from tipsseg.store.shards import SHARDS_FOLDER, shards_in
-from tipsseg.types import ImageRef, name_order
+from tipsseg.types import ImageRef, name_order, printable_path
 from tipsseg.util.files import describe_error
 
 #: The file that marks a folder written by `tipsseg report`; such a folder is not searched.
 REPORT_FILE = "report.json"
 
 PERMISSIONS = "Check the path and its permissions."
+
+_OPEN_HINT = "Download or write the file again, or remove it."
 
 
 class Walker:
@@ -34,20 +41,29 @@ class Walker:
         outputs: Folders that were not searched, because they contain, or will contain, outputs of a run.
     """
 
-    def __init__(self, output: Path | None, apart: Path | None) -> None:
+    def __init__(self, output: Path | None, apart: Path | None, every: Every | None = None) -> None:
         self.skipped = Skipped()
         self.outputs: list[Path] = []
         self._output = output
         self._apart = apart
+        self._every = every
         self._extensions = image_extensions()
         self._folders: set[tuple[int, int]] = set()
         self._files: set[str] = set()
 
     def images(self, path: Path, relative: PurePosixPath, folder: bool) -> list[ImageRef | Failed]:
-        """Return a file, or a folder's images sorted by name, with names that begin with `relative`; each image once."""
+        """Return a file, or the images of a folder or a container sorted by name; each image once.
+
+        Names begin with `relative`. The name of a container loses its suffix.
+        """
         if folder:
-            return sorted(self._walk(path, relative), key=by_name)
-        return [ImageRef(path, relative)] if self.is_new(os.path.realpath(path)) else []
+            walk = self._list if is_url(path) else self._walk
+            return sorted(walk(path, relative), key=by_name)
+        if not self.is_new(real_path(path)):
+            return []
+        if suffix_of(path) in CONTAINERS and container_of(path) is None:
+            return sorted(self._open(path, relative, named=True), key=by_name)
+        return [ImageRef(path, relative)]
 
     def is_new(self, file: str) -> bool:
         """Return True for the first call with a file."""
@@ -93,11 +109,49 @@ class Walker:
                         (links if entry.is_symlink() else folders).append((path, name / entry.name))
                 elif entry.name in ours:
                     continue
-                elif kind == "other" or PurePath(entry.name).suffix.lower() not in self._extensions:
-                    self.skipped.add(entry.name, file=kind == "file")
+                elif kind == "other":
+                    self.skipped.add(entry.name, file=False)
                 # Two linked files of different names are two images; hence the folder is resolved, not the file.
-                elif self.is_new(str(PurePath(real, entry.name))):
-                    yield ImageRef(folder / entry.name, name / entry.name)
+                elif self._takes(entry.name) and self.is_new(str(PurePath(real, entry.name))):
+                    yield from self._open(folder / entry.name, name / entry.name)
+
+    def _list(self, top: Path, relative: PurePosixPath) -> Iterator[ImageRef | Failed]:
+        """Yield the images in a remote folder."""
+        try:
+            for name in list_folder(top):
+                hidden = any(part.startswith(".") for part in PurePosixPath(name).parts)
+                if not hidden and self._takes(name) and self.is_new(str(top / name)):
+                    yield from self._open(top / name, relative / name)
+        except OSError as error:
+            yield refuse(top, relative, f"cannot list this folder: {describe_error(error)}")
+
+    def _takes(self, name: str) -> bool:
+        """Return True for a file in a folder that is an image or a container; count others."""
+        suffix = suffix_of(PurePath(name))
+        if suffix in self._extensions or (suffix in CONTAINERS and (suffix not in VIDEOS or self._every is not None)):
+            return True
+        self.skipped.add(name, file=True)
+        return False
+
+    def _open(self, path: Path, relative: PurePosixPath, *, named: bool = False) -> Iterator[ImageRef | Failed]:
+        """Yield a file, or the images in a container. Raise UsageError for a video without an interval if the user `named` it."""
+        if suffix_of(path) not in CONTAINERS:
+            yield ImageRef(path, relative)
+            return
+        if named and self._every is None and suffix_of(path) in VIDEOS:
+            raise UsageError(f"{printable_path(path)}: a video needs the interval of its frames", EVERY_HINT)
+        name = relative.with_suffix("")
+        try:
+            for member in list_members(path, self._every):
+                if member.fault:
+                    error = ImageError(path / member.name, member.fault, _OPEN_HINT)
+                    yield Failed(ImageRef(path / member.name, name / member.name), error)
+                elif suffix_of(path) in ARCHIVES and suffix_of(PurePath(member.name)) not in self._extensions:
+                    self.skipped.add(member.name, file=True)
+                else:
+                    yield ImageRef(path / member.name, name / member.name)
+        except (OSError, ValueError) as error:
+            yield Failed(ImageRef(path, relative), ImageError(path, describe_error(error), _OPEN_HINT))
 
 
 def is_output(folder: Path) -> bool:
@@ -119,7 +173,7 @@ class OutputFolders:
 
     def conflict_with(self, path: Path) -> str:
         """Return the reason to refuse an input in one of these folders; "" for other inputs."""
-        real = self._key(os.path.realpath(path))
+        real = self._key(real_path(path))
         for folder, start in zip(self._folders, self._starts, strict=True):
             if real.startswith(start):
                 return f"an input in {folder}, which this run writes to"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, check_formats, model_only_formats
+from tipsseg.images.sources.access import exists
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.runs.common.inputs import check_image_root
@@ -30,7 +31,6 @@ from tipsseg.store.results import (
     restore_links,
 )
 from tipsseg.types import ImageRef
-from tipsseg.util.files import is_file
 from tipsseg.util.printable import pluralize
 from tipsseg.util.threads import map_in_order
 
@@ -198,7 +198,7 @@ class _Converter:
             self._changes.add(result.entry, result.rows, result.dropped)
             self._notes.add(result)
             written = result.formats
-        if is_file(result.ref.path):
+        if exists(result.ref.path):
             restore_links(self._context, result.ref, self._formats)
         formats = dict.fromkeys((*self._formats, *written))
         return result, image_paths(self._context, result.ref, formats, result.entry)

@@ -14,6 +14,7 @@ from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, model_only_formats
 from tipsseg.formats.base import ImageLabels, Rows
 from tipsseg.images.decoding import open_pixels, open_thumbnail
+from tipsseg.images.sources.access import exists, matches
 from tipsseg.regions.layers import Layer, paint_layers
 from tipsseg.regions.objects import LabelledObject
 from tipsseg.regions.polygons import PolygonQuality
@@ -24,7 +25,6 @@ from tipsseg.store.stored_image import Mask, ObjectScores, RunImage, object_scor
 from tipsseg.store.summary import CERTAIN, corrected_summary
 from tipsseg.store.writing import RunContext, finish_image
 from tipsseg.types import ImageRef, LabelArray, TopClasses
-from tipsseg.util.files import is_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class Conversion:
             elif not changed:
                 outdated.append(name)
         needing = [name for name in formats if FORMATS[name].needs_image]
-        if not needing or entry.fingerprint.matches(ref.path):
+        if not needing or matches(entry.fingerprint, ref.path):
             return _Choice(tuple(formats), tuple(edited), tuple(outdated))
         if requested := [name for name in needing if name in self.formats]:
             raise _changed_image(ref, requested, corrected=correction is not None)
@@ -222,7 +222,7 @@ class Conversion:
 def _changed_image(ref: ImageRef, formats: list[str], *, corrected: bool) -> ImageError:
     """Return the error for a missing or changed picture; `corrected` is True if a person corrected its mask."""
     without = f"or leave out {' and '.join(formats)}."
-    if not is_file(ref.path):
+    if not exists(ref.path):
         return ImageError(ref.path, "no such file", f"Set the folder of the images with argument `images`, {without}")
     again = "Label it again,"
     if corrected:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from tipsseg.address import is_url
 from tipsseg.errors import InputError, UsageError
 from tipsseg.formats import FORMATS, check_overlaps, has_image_files
+from tipsseg.images.sources.address import below
 from tipsseg.store.change_run import RunChanges
 from tipsseg.store.file_names import OutputNames, name_key
 from tipsseg.store.manifest import ManifestEntry
@@ -76,7 +78,7 @@ def image_root(run: Run, formats: Sequence[str], images: Path | None) -> Path | 
     recorded = run.info.image_root
     root = images or (None if recorded is None else actual_path(Path(), recorded))
     needing = [name for name in formats if FORMATS[name].needs_image]
-    if needing and (root is None or not is_folder(root)):
+    if needing and (root is None or not (is_url(root) or is_folder(root))):
         reason = "the images are in several folders" if root is None else f"{root}: no such folder"
         raise InputError(
             f"{reason}, but {', '.join(needing)} {'needs' if len(needing) == 1 else 'need'} the images",
@@ -90,7 +92,7 @@ def image_ref(entry: ManifestEntry, output: Path, root: Path | None) -> ImageRef
     name = entry.image
     if actual_name(name) != name and not _exists(name, entry, output, root):
         name = actual_name(name)
-    return ImageRef((root or Path()) / name, PurePosixPath(name))
+    return ImageRef(below(root or Path(), name), PurePosixPath(name))
 
 
 def _exists(name: str, entry: ManifestEntry, output: Path, root: Path | None) -> bool:

@@ -11,6 +11,7 @@ from tipsseg.errors import ImageError
 from tipsseg.features.file import feature_bytes
 from tipsseg.features.folder import feature_path, read_store
 from tipsseg.images.decoding import upright_size
+from tipsseg.images.sources.access import identify
 from tipsseg.labelling.view import make_view
 from tipsseg.labelling.windows import short_sides
 from tipsseg.options import FEATURE_DTYPES, ONE_SCALE, choose
@@ -21,7 +22,6 @@ from tipsseg.runs.common.progress import Progress
 from tipsseg.store.results import Failed
 from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.util.files import is_folder
-from tipsseg.util.fingerprint import content_digest
 from tipsseg.weights.sources import find_model
 
 
@@ -84,7 +84,7 @@ def dry_run(info: RunInfo, images: Images, progress: Progress) -> int:
 
 def _stored_sides(spec: RunSpec, own: int, path: Path) -> set[int]:
     """Return the run's short sides at which the store has features of an image; `own` is the short side of scale 1."""
-    sha256 = content_digest(path)
+    sha256 = identify(path, any_size=True)[1]
     paths = {
         side: feature_path(spec.output, sha256, None if side == own else side)
         for side in short_sides(own, spec.options.scales)

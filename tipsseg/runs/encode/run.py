@@ -131,7 +131,7 @@ def result_record(result: EncodeResult) -> dict[str, object]:
     file, or None if the image failed. Then `reason` of a failure; or `height`, `width` (pixels), `windows` and `bytes`, and with
     several scales `finer`, the files of the larger scales.
     """
-    record: dict[str, object] = {"path": os.fspath(result.ref.path), "image": result.ref.name}
+    record: dict[str, object] = {"path": result.ref.address, "image": result.ref.name}
     if isinstance(result, Failed):
         return {**record, "status": "failed", "file": None, "reason": result.error.reason}
     return {

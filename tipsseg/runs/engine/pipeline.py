@@ -10,12 +10,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from tipsseg.errors import ImageError
 from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.source import FeatureSource, Loaded, PendingRecord
+from tipsseg.runs.engine.ahead import ReadAhead
 from tipsseg.store.results import Failed
 from tipsseg.types import ImageRef
 from tipsseg.util.threads import Feeder
@@ -82,7 +84,8 @@ def run_tasks(
             raise
         return any_ready
 
-    feed = Feeder(items, 2 * jobs + source.batch_size, happened.set)
+    ahead = ReadAhead(items)
+    feed = Feeder(ahead, 2 * jobs + source.batch_size, happened.set)
     try:
         while True:
             happened.clear()
@@ -95,6 +98,7 @@ def run_tasks(
                     yield from encode(_add(image, batches))
             elif (item := feed.take()) is not None:
                 result, begun = _begin(item, task, pool, happened)
+                result.add_done_callback(partial(ahead.release, item))
                 queue.append(result)
                 loading.extend(begun)
             elif (yield from encode(batches.flush())):
@@ -105,6 +109,7 @@ def run_tasks(
                 happened.wait()
     finally:
         feed.stop()
+        ahead.close()
         pool.shutdown(wait=False, cancel_futures=True)
         # Wait for running writers before another process may lock the folder.
         wait(set(writing))

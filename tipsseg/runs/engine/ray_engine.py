@@ -236,7 +236,7 @@ class RayEngine:
         self._failed_starts += not images
         if max(self._failed_starts, *(image.deaths for image in images), 0) >= _DEATHS:
             more = f" and {len(images) - 1} more" if len(images) > 1 else ""
-            doing = f"labelled {images[0].ref.path}{more}" if images else "loaded the model"
+            doing = f"labelled {images[0].ref.address}{more}" if images else "loaded the model"
             raise TipssegError(
                 f"{_DEATHS} actors died while they {doing}: {first_line(error)}",
                 f"They may have run out of memory. {_SAME_COMMAND}",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipsseg._version import __version__
+from tipsseg.address import address_text
 from tipsseg.errors import ImageError, InputError, LabelIdError, OutputError
 from tipsseg.evaluation import metrics
 from tipsseg.evaluation.metrics import Confusion, ImageScore, Scores
@@ -168,7 +169,7 @@ def evaluate_model(
             counts, first = _collect(results, info, folder, engine.batch_size(), progress)
     _require_scores(counts.labelled, first)
     facts = {
-        "image_root": str(found.root),
+        "image_root": address_text(found.root),
         "gt": str(truths),
         "labels": info.spec.question(info.spec.model),
         "device": started.device,

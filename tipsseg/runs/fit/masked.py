@@ -16,6 +16,7 @@ import numpy as np
 from tipsseg.errors import ImageError, InputError
 from tipsseg.evaluation.pairing import Pair, find_truths
 from tipsseg.evaluation.truth import Layout, read_truth
+from tipsseg.images.sources.access import exists, matches
 from tipsseg.regions.components import count_labels
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
@@ -82,9 +83,9 @@ class EditedMasks(Masks):
 
     def read(self, ref: ImageRef) -> LabelArray:
         image, mask = self.images[ref.name]
-        if not ref.path.exists():
+        if not exists(ref.path):
             raise ImageError(ref.path, "no such file", "Set the folder of the images with argument `images`.")
-        if not image.entry.fingerprint.matches(ref.path):
+        if not matches(image.entry.fingerprint, ref.path):
             raise ImageError(ref.path, f"changed since it was labelled, so its mask {mask.path} is out of date")
         return image.read_mask(mask)
 

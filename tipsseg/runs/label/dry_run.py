@@ -15,6 +15,7 @@ from pathlib import Path
 from tipsseg.backbones.tipsv2.config import read_config
 from tipsseg.errors import OutputError
 from tipsseg.features.folder import STORE_FILE, list_files, list_image_files
+from tipsseg.images.sources.access import identify
 from tipsseg.labelling.view import make_view
 from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.options.fields import text_of
@@ -31,7 +32,6 @@ from tipsseg.store.spec import RunInfo
 from tipsseg.store.state import State
 from tipsseg.types import ImageRef
 from tipsseg.util.files import json_bytes
-from tipsseg.util.fingerprint import content_digest
 from tipsseg.util.printable import format_duration
 from tipsseg.weights.sources import find_model
 
@@ -181,7 +181,7 @@ def _trial_store(store: Path, refs: Sequence[ImageRef], folder: Path) -> Path:
         shutil.copyfile(store / STORE_FILE, folder / STORE_FILE)
     for ref in refs:
         with suppress(OSError, ValueError):  # an unreadable image, or an image without features
-            for file in list_image_files(store, content_digest(ref.path)):
+            for file in list_image_files(store, identify(ref.path, any_size=True)[1]):
                 target = folder / file.relative_to(store)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(file.read_bytes())

@@ -13,8 +13,10 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
+from tipsseg.address import address_text
 from tipsseg.formats import model_only_formats
 from tipsseg.formats.overlay import Overlay
+from tipsseg.images.sources.access import needs_order
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.notes import (
     Edited,
@@ -34,6 +36,7 @@ from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.common.reporting import Reporter
 from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.engine.engine import Engine
+from tipsseg.runs.label.video import write_overlay_videos
 from tipsseg.store.folder import OutputFolder
 from tipsseg.store.results import Failed, ImageResult, Labelled, Left, Unchanged, image_paths
 from tipsseg.store.resuming.refusals import refuse_convertible, refuse_mixture
@@ -71,6 +74,7 @@ class LabelRun:
         self._jsonl = jsonl
         self._notes, self._edited = ImageNotes(info.model, progress), Edited()
         self._shown: Path | None = None  # the first overlay
+        self._has_videos = False
         self._reporter = Reporter(progress, jsonl=jsonl)
 
     def results(self) -> Generator[ImageResult, None, None]:
@@ -156,16 +160,20 @@ class LabelRun:
             held = [name for name in folder.formats if name in result.entry.formats]
             paths = image_paths(folder.context, result.ref, held, result.entry)
             self._shown = self._shown or paths.get(Overlay.name)
+            self._has_videos = self._has_videos or needs_order(result.ref.path)
         self._reporter.report(result, paths)
         return result
 
     def _end(self, batch_size: int | None, began: float) -> None:
         """Write the files for the whole run, and note the totals; `began` is the time when labelling began."""
         folder, spec, progress, counts = self._folder, self._info.spec, self._progress, self._reporter.counts
+        videos: list[Path] = []
         if not folder.finished or counts.labelled or counts.failed:
+            if self._has_videos and spec.shard is None:
+                videos += write_overlay_videos(folder.state, folder.context)
             folder.finish(counts, batch_size)
         progress.end()
-        progress.results(folder.run_paths)
+        progress.results((*videos, *folder.run_paths))
         self._notes.end()
         note_outdated(folder.resume, spec, progress)
         if spec.given is not None and spec.given.labels is not None:
@@ -240,4 +248,4 @@ def begin(engine: Engine, images: Images, folder: OutputFolder, first: ImageRef 
 
 
 def _begun(info: RunInfo, images: Images) -> RunInfo:
-    return replace(info, image_root=str(images.root), started=datetime.now(UTC))
+    return replace(info, image_root=address_text(images.root), started=datetime.now(UTC))

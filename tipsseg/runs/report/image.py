@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tipsseg.address import address_text
 from tipsseg.errors import ImageError
 from tipsseg.formats.reading.labels import LabelSource, paint_objects
 from tipsseg.images.decoding import open_thumbnail
+from tipsseg.images.sources.access import exists, matches
 from tipsseg.regions.objects import number_pixels, numbered_objects
 from tipsseg.runs.rank.expected import background_confidence, expected_error, mean_confidence
 from tipsseg.runs.report import pictures
@@ -22,7 +24,7 @@ from tipsseg.store.manifest import ManifestEntry
 from tipsseg.store.stored_image import Mask, RunImage, archives
 from tipsseg.store.summary import corrected_summary
 from tipsseg.types import LabelArray, LabelClass, printable_path
-from tipsseg.util.files import is_file, json_bytes
+from tipsseg.util.files import json_bytes
 
 #: Increase this if the code draws different files.
 _VERSION = 3
@@ -68,7 +70,7 @@ class ImageMaker:
             return self._make(image)
         except ImageError as error:
             entry = image.entry
-            record = failed_record(entry.image, str(image.path(self.images)), error.message)
+            record = failed_record(entry.image, address_text(image.path(self.images)), error.message)
             return ImageResult(entry, "", record, True, error)
 
     def _make(self, image: RunImage) -> ImageResult:
@@ -130,9 +132,9 @@ class ImageMaker:
     def _picture_error(self, image: RunImage) -> ImageError | None:
         """Return the error if the image is missing or has changed, or None. This does not decode the image."""
         path = image.path(self.images)
-        if not is_file(path):
+        if not exists(path):
             return ImageError(path, "no such file", "Set the folder of the images with argument `images`.")
-        if not image.entry.fingerprint.matches(path):
+        if not matches(image.entry.fingerprint, path):
             return ImageError(path, "changed since it was labelled", "Label it again.")
         return None
 

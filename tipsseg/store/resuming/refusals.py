@@ -149,7 +149,7 @@ def refuse_in_the_way(resume: ResumeState, refs: Iterable[ImageRef | Failed]) ->
     if conflicts:
         ref, (reason, hint) = conflicts[0]
         more = f" (and {len(conflicts) - 1} more such images)" if len(conflicts) > 1 else ""
-        raise OutputError(resume.context.output, f"{ref.path}: {reason}{more}", hint)
+        raise OutputError(resume.context.output, f"{ref.address}: {reason}{more}", hint)
 
 
 def refuse_mixture(resume: ResumeState, covered: Container[str]) -> None:

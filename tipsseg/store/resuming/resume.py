@@ -12,6 +12,7 @@ from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, format_name, mask_formats
 from tipsseg.formats.base import PartsFormat
 from tipsseg.formats.classes_file import CLASSES_FILE
+from tipsseg.images.sources.access import identify, matches, stamp
 from tipsseg.store.manifest import ManifestEntry, input_path
 from tipsseg.store.ownership import MOVE, Former
 from tipsseg.store.results import Failed, Left, Unchanged, edited_formats, image_paths, in_place
@@ -21,7 +22,6 @@ from tipsseg.store.stored_image import suffices
 from tipsseg.store.writing import RunContext, rows_file
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_folder
-from tipsseg.util.fingerprint import fingerprint
 from tipsseg.util.record_paths import actual_path
 
 ANOTHER_FOLDER = "Choose another output folder with argument `output`"
@@ -135,7 +135,7 @@ class ResumeState:
                 for name in spec.formats
                 if name not in edited and not in_place(name, entry, ref, context, self.state)
             )
-            return Unchanged(ref, entry, edited, lacking, not entry.fingerprint.matches(ref.path))
+            return Unchanged(ref, entry, edited, lacking, not matches(entry.fingerprint, ref.path))
         gone = None if edited or entry.corrected is None or spec.replace_edited else self._gone_mask(entry, ref)
         if gone is not None:
             return Failed(ref, ImageError(gone, "it was corrected by hand, but is missing", _PUT_BACK))
@@ -261,7 +261,7 @@ class ResumeState:
             entry.digest == self.digest
             and entry.corrected is None
             and all(in_place(name, entry, ref, context, self.state) for name in formats)
-            and entry.fingerprint.matches(ref.path)
+            and matches(entry.fingerprint, ref.path)
             and entry.given == self._given(ref, entry)
         )
 
@@ -285,8 +285,8 @@ def follows(name: str, entry: ManifestEntry, held: Collection[str]) -> bool:
 def _is_other(entry: ManifestEntry, path: Path) -> bool:
     """Return True if a file's content differs from what was labelled."""
     try:
-        if path.stat().st_size != entry.fingerprint.size:
+        if stamp(path).size not in (None, entry.fingerprint.size):
             return True
-        return not fingerprint(path).same_content(entry.fingerprint)
+        return not identify(path)[0].same_content(entry.fingerprint)
     except (OSError, ValueError):  # reported when the image is read
         return False

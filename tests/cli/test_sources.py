@@ -1,0 +1,260 @@
+"""`tipsseg label` on images in archives, tables, videos and buckets: the same labels as from files, and the same resuming."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+from running import Command
+from sources import Site, picture, serving, write_parquet, write_tar, write_video, write_zip
+
+from tests.cli.test_killed import contents, killing
+from tipsseg.images.decoding import ImageInput, open_image, upright_size
+from tipsseg.images.sources import access, remote
+
+SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
+OPTIONS = ["-c", "panda,tree,sky", "-m", "tiny", "--device", "cpu", "--quiet"]
+NAMES = ("desert.png", "meadow/house.webp", "street/turned.jpg")
+DATA = {name: (SCENES / name).read_bytes() for name in NAMES}
+
+
+def masks(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out / "masks")): path.read_bytes() for path in sorted((out / "masks").rglob("*.png"))}
+
+
+def entries(out: Path) -> dict[str, Any]:
+    return {entry["image"]: entry for entry in map(json.loads, (out / "manifest.jsonl").read_text().splitlines())}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """The masks of the three scenes, from files."""
+    from running import run_command
+
+    folder = tmp_path_factory.mktemp("files")
+    for name, data in DATA.items():
+        (folder / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "in" / name).write_bytes(data)
+    assert run_command("label", folder / "in", "-o", folder / "out", *OPTIONS).code == 0
+    return [*masks(folder / "out").values()]
+
+
+def write_rows(path: Path) -> Path:
+    return write_parquet(path, [{"bytes": data, "path": name} for name, data in DATA.items()])
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [("shard.tar", write_tar), ("photos.zip", write_zip), ("train.parquet", lambda path, _: write_rows(path))],
+    ids=["tar", "zip", "parquet"],
+)
+def test_containers_are_like_folders(
+    name: str, write: Any, command: Command, tmp_path: Path, expected: list[bytes]
+) -> None:
+    (tmp_path / "in").mkdir()
+    path, out = write(tmp_path / "in" / name, DATA), tmp_path / "out"
+    assert command("label", tmp_path / "in", "-o", out, *OPTIONS, "-f", "png,yolo,hf").code == 0
+    stem = path.stem
+    assert [*masks(out).values()] == expected
+    assert all(image.startswith(f"{stem}/") for image in entries(out))
+    assert all(entry["path"].startswith(f"{path}/") for entry in entries(out).values())
+
+    # Resuming reads nothing, and other commands find the images.
+    again = command("label", path, "-o", out, *OPTIONS[:-1], "-f", "png,yolo,hf")
+    assert (again.code, "3 unchanged" in again.err) == (0, True)
+    for arguments in (["check", out], ["convert", out, "-f", "overlay,cutouts"], ["report", out], ["rank", out]):
+        ran = command(*arguments)
+        assert ran.code == 0, ran.err
+    assert "nothing wrong" in command("check", out, "--images", tmp_path / "in").err
+    # Links are copies, which tools can open.
+    for link in (out / "hf" / "images").rglob("*.*"):
+        assert link.read_bytes() in DATA.values()
+
+
+def test_one_member_by_its_address_has_its_name_in_the_container(command: Command, tmp_path: Path) -> None:
+    path, out = write_tar(tmp_path / "shard.tar", DATA), tmp_path / "out"
+    assert command("label", path / "meadow/house.webp", "-o", out, *OPTIONS).code == 0
+    assert list(entries(out)) == ["shard/meadow/house.webp"]
+    listed = command(
+        "label", "-", "-o", out, *OPTIONS, stdin=f"{path}/desert.png\n{path}/gone.png\n".encode(), cwd=tmp_path
+    )
+    assert listed.code == 1
+    assert f"{path}/gone.png: no such member of the archive" in listed.err
+    assert sorted(entries(out)) == ["shard/desert.png", "shard/meadow/house.webp"]
+
+
+def test_faults_in_a_container_are_failed_images(command: Command, tmp_path: Path) -> None:
+    members = {
+        "good.png": DATA["desert.png"],
+        "../../evil.png": DATA["desert.png"],
+        "bad.png": b"nothing",
+        "a.json": b"{}",
+    }
+    path, out = write_tar(tmp_path / "shard.tar", members), tmp_path / "out"
+    (tmp_path / "broken.zip").write_bytes(b"PK\3\4")
+    ran = command("label", path, tmp_path / "broken.zip", "-o", out, *OPTIONS)
+    assert ran.code == 1
+    assert "its name leads out of the archive" in ran.err
+    assert "broken.zip: not a readable zip file" in ran.err
+    assert "shard.tar/bad.png: not an image" in ran.err
+    assert [*masks(out)] == ["shard/good.png"]
+    assert not list(tmp_path.rglob("evil*"))
+    failed = [json.loads(line)["image"] for line in (out / "errors.jsonl").read_text().splitlines()]
+    assert sorted(failed) == ["broken.zip", "shard/bad.png", "shard/evil.png"]
+    write_zip(tmp_path / "broken.zip", {"a.png": DATA["desert.png"]})
+    again = command("label", "--retry-failed", "-o", out, *OPTIONS)
+    assert again.code == 1
+    assert "broken/a.png" in entries(out)
+
+
+def test_two_containers_of_one_name_are_refused(command: Command, tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", DATA)
+    write_zip(tmp_path / "a.zip", DATA)
+    ran = command("label", tmp_path, "-o", tmp_path / "out", *OPTIONS)
+    assert (ran.code, "would share one output" in ran.err) == (1, True)
+
+
+def test_frames_of_a_video(command: Command, tmp_path: Path) -> None:
+    path, out = write_video(tmp_path / "clip.mp4", 30), tmp_path / "out"
+    ran = command("label", path, "-o", out, *OPTIONS)
+    assert (ran.code, "needs the interval of its frames" in ran.err, "--every" in ran.err) == (2, True, True)
+    skipped = command("label", tmp_path, "-o", out, *OPTIONS)
+    assert (skipped.code, "1 .mp4" in skipped.err, "--every" in skipped.err) == (1, True, True)
+    assert command("label", path, "--every", "1s", "-o", out, *OPTIONS, "-f", "png,overlay,yolo").code == 0
+    assert list(entries(out)) == ["clip/000000", "clip/000010", "clip/000020"]
+    assert command("label", path, "--every", 5, "-o", out, *OPTIONS, "-f", "png,overlay,yolo").code == 0
+    assert len(entries(out)) == 6
+    overlays = cv2.VideoCapture(str(out / "overlays" / "clip.mp4"))
+    assert (overlays.get(cv2.CAP_PROP_FPS), overlays.get(cv2.CAP_PROP_FRAME_COUNT)) == (2, 6)
+    for image in (out / "yolo" / "images").rglob("*.bmp"):
+        assert open_image(image).shape == (64, 96, 3)
+    assert len(list((out / "yolo" / "images").rglob("*.bmp"))) == 6
+    assert "nothing wrong" in command("check", out).err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["tar", "video"])
+def test_kills_in_the_middle(kind: str, tmp_path: Path) -> None:
+    if kind == "tar":
+        path = write_tar(tmp_path / "in.tar", {f"{number:02d}.png": picture(10 * number) for number in range(12)})
+        arguments = ["in.tar"]
+    else:
+        path = write_video(tmp_path / "in.mp4", 60)
+        arguments = ["in.mp4", "--every", "5"]
+    options = [*arguments, *OPTIONS, "-f", "png,coco,overlay"]
+    assert killing(tmp_path, "random", 1, 0, *options, "-o", "whole") == 0
+    assert killing(tmp_path, "random", 2, 6, *options, "-o", "broken") == 6
+    assert path.exists()
+    assert contents(tmp_path / "whole") == contents(tmp_path / "broken")
+
+
+# ---- URLs ----
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "DELAYS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(access, "_FETCHED", remote.FileCache())
+    monkeypatch.setattr(remote, "_STAMPS", {})
+
+
+@pytest.fixture
+def site(fresh: None) -> Iterator[Site]:
+    with serving(Site(files={f"/in/{name}": data for name, data in DATA.items()})) as site:
+        yield site
+
+
+def test_a_web_folder_beside_local_files(
+    site: Site, command: Command, tmp_path: Path, expected: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    site.etags = dict.fromkeys(site.files, '"1"')
+    assert command("label", f"{site.url}/in/", "-o", out, *OPTIONS, "-f", "png,label-studio").code == 0
+    assert [*masks(out).values()] == expected
+    assert set(site.gets.values()) == {1}
+    tasks = json.loads((out / "label-studio.json").read_text())
+    assert {task["data"]["image"] for task in tasks} == {f"{site.url}/in/{name}" for name in NAMES}
+
+    # Going on compares ETags, and reads nothing.
+    monkeypatch.setattr(access, "_FETCHED", remote.FileCache())
+    monkeypatch.setattr(remote, "_STAMPS", {})
+    before = site.gets.copy()
+    again = command("label", f"{site.url}/in/", "-o", out, *OPTIONS[:-1], "-f", "png,label-studio")
+    assert "3 unchanged" in again.err
+    assert {name: site.gets[name] - before[name] for name in site.files} == dict.fromkeys(site.files, 0)
+
+    (tmp_path / "local.png").write_bytes(DATA["desert.png"])
+    lines = f"{tmp_path}/local.png\n{site.url}/in/desert.png\n{site.url}/in/gone.png\n"
+    mixed = command("label", "-", "-o", tmp_path / "list", *OPTIONS, stdin=lines.encode(), cwd=tmp_path)
+    assert mixed.code == 1
+    assert mixed.err.count("gone.png: no such file") == 1
+    assert len(entries(tmp_path / "list")) == 2
+
+
+def test_an_unreachable_image_costs_one_line_and_no_secret(site: Site, command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    site.faults["/in/desert.png"] = [500] * 20
+    lines = "".join(f"{site.url}/in/{name}?signature=secret\n" for name in NAMES)
+    ran = command("label", "-", "-o", out, *OPTIONS, stdin=lines.encode(), cwd=tmp_path)
+    assert ran.code == 1
+    assert [line for line in ran.err.splitlines() if "500" in line] == [
+        f"Error: {site.url}/in/desert.png: cannot be fetched (HTTP status 500)"
+    ]
+    assert site.gets["/in/desert.png"] == 4
+    assert "secret" not in ran.err + ran.out
+    assert not [path for path in out.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
+
+
+def test_a_bucket(
+    fresh: None, command: Command, tmp_path: Path, expected: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    variables = {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "DEFAULT_REGION": "us-east-1"}
+    for name, value in {**variables, "ENDPOINT_URL": f"http://{host}:{port}"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    try:
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="bucket")
+        for name, data in DATA.items():
+            client.put_object(Bucket="bucket", Key=f"in/{name}", Body=data)
+        client.put_object(Bucket="bucket", Key="shard.tar", Body=write_tar(tmp_path / "a.tar", DATA).read_bytes())
+        out = tmp_path / "out"
+        assert command("label", "s3://bucket/in", "-o", out, *OPTIONS).code == 0
+        assert [*masks(out).values()] == expected
+        assert json.loads((out / "run.json").read_text())["image_root"] == "s3://bucket/in"
+        assert "nothing wrong" in command("check", out).err
+        assert command("label", "s3://bucket/shard.tar", "-o", tmp_path / "tar", *OPTIONS).code == 0
+        assert [*masks(tmp_path / "tar").values()] == expected
+        missing = command("label", "s3://bucket/none", "-o", tmp_path / "none", *OPTIONS)
+        assert (missing.code, "s3://bucket/none: no such file or folder" in missing.err) == (1, True)
+    finally:
+        server.stop()
+
+
+def test_python_takes_the_same_addresses(tmp_path: Path, expected: list[bytes]) -> None:
+    import tipsseg
+
+    path = write_tar(tmp_path / "shard.tar", DATA)
+    model = tipsseg.load("tiny", device="cpu")
+    with (SCENES / "desert.png").open("rb") as file:
+        inputs: list[ImageInput] = [f"{path}/desert.png", file, SCENES / "desert.png"]
+        one, other, third = [labels.labels for labels in model.labeller(["panda", "tree", "sky"]).label_many(inputs)]
+    assert (one == third).all()
+    assert (other == third).all()
+    run = tipsseg.label_folder(
+        write_video(tmp_path / "clip.mp4", 20), ["tree"], output=tmp_path / "out", model="tiny", every=10
+    )
+    assert [image.path for image in run] == [tmp_path / "clip.mp4" / name for name in ("000000", "000010")]
+    features = model.encode(f"{path}/desert.png")
+    assert features.size == upright_size(SCENES / "desert.png")
+    shutil.rmtree(tmp_path / "out")

@@ -1,0 +1,391 @@
+"""Images that are not files of their own: members of archives, rows of tables, frames of videos, files behind URLs."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from sources import Site, picture, serving, write_parquet, write_tar, write_video, write_zip
+
+from tipsseg.address import address_text, is_url
+from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.images.decoding import open_image, to_upright
+from tipsseg.images.sources import access, remote
+from tipsseg.images.sources.access import exists, hold, identify, list_members, matches, open_source, release, stamp
+from tipsseg.images.sources.address import below, name_below, url_of
+from tipsseg.options.every import Every, parse_every
+from tipsseg.util.files import describe_error
+
+PICTURES = {f"{folder}{name}.png": picture(shade) for shade, (folder, name) in enumerate([("", "a"), ("b/", "c")], 60)}
+
+
+def listed(path: Path, every: Every | None = None) -> dict[str, str]:
+    return {member.name: member.fault for member in list_members(path, every)}
+
+
+def pixels_of(data: bytes) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+@pytest.fixture(params=["tar", "zip"])
+def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    write = write_tar if request.param == "tar" else write_zip
+
+    def make(members: dict[str, bytes], name: str = "shard") -> Path:
+        return write(tmp_path / f"{name}.{request.param}", members)
+
+    return make
+
+
+def test_members_of_an_archive_are_read_in_any_order(archive: Any) -> None:
+    path = archive({**PICTURES, "notes.txt": b"text"})
+    assert listed(path) == {"a.png": "", "b/c.png": "", "notes.txt": ""}
+    for name in ("b/c.png", "a.png", "b/c.png"):
+        address = path / name
+        assert open_source(address).read() == PICTURES[name]
+        assert (open_image(address) == pixels_of(PICTURES[name])).all()
+        assert exists(address)
+        found = identify(address)[0]
+        assert (found.size, found.mtime_ns) == (len(PICTURES[name]), path.stat().st_mtime_ns)
+        assert matches(found, address)
+    assert not exists(path / "gone.png")
+    with pytest.raises(ImageError, match="no such member"):
+        open_image(path / "gone.png")
+
+
+def test_an_archive_that_changed_is_read_anew(archive: Any) -> None:
+    path = archive(PICTURES)
+    before = {name: identify(path / name)[0] for name in PICTURES}
+    archive({"a.png": PICTURES["a.png"], "b/c.png": picture(200), "new.png": picture(7)})
+    assert matches(before["a.png"], path / "a.png")  # the time differs, the content does not
+    assert not matches(before["b/c.png"], path / "b/c.png")
+    assert exists(path / "new.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("../up.png", "up.png"),
+        ("a/../../up.png", "a/up.png"),
+        ("/etc/up.png", "etc/up.png"),
+        ("C:/up.png", "C:/up.png"),
+        ("./plain.png", None),
+        (".hidden/a.png", ""),
+        ("__MACOSX/a.png", ""),
+    ],
+)
+def test_names_cannot_leave_the_archive(archive: Any, name: str, safe: str | None) -> None:
+    path = archive({name: picture(9), "good.png": picture(8)})
+    expected = {"good.png": ""}
+    if safe is None:
+        expected["plain.png"] = ""
+    elif safe:
+        expected[safe] = "its name leads out of the archive, or is invalid"
+    assert listed(path) == expected
+    if safe:
+        assert not exists(path / safe)
+
+
+def test_links_and_special_members_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE):
+            info = tarfile.TarInfo(f"{kind.decode()}.png")
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+    assert set(listed(path).values()) == {"a link or a special file in the archive"}
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive_:
+        info_ = zipfile.ZipInfo("link.png")
+        info_.external_attr = 0o120777 << 16
+        archive_.writestr(info_, "/etc/passwd")
+    assert listed(path) == {"link.png": "a link in the archive"}
+
+
+def test_a_truncated_archive_gives_what_it_has(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"a.png": picture(1), "b.png": bytes(5000)})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: 512 + 512 + 512 + 700])
+    members = listed(path)
+    assert members["a.png"] == ""
+    assert "truncated" in members["b.png"]
+    path.write_bytes(b"no archive at all" * 100)
+    with pytest.raises(OSError, match="not a readable tar"):
+        listed(path)
+    for data, name in ((b"\x1f\x8b\x08", "gzip"), (b"BZh9", "bzip2")):
+        path.write_bytes(data + bytes(600))
+        with pytest.raises(OSError, match=f"compressed with {name}.*decompress it"):
+            listed(path)
+
+
+def test_a_broken_zip(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"a.png": bytes(range(256)) * 9})
+    data = bytearray(path.read_bytes())
+    data[50] ^= 255
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match="broken in the archive"):
+        open_image(path / "a.png")
+    path.write_bytes(b"PK\x03\x04" + bytes(99))
+    with pytest.raises(OSError, match="not a readable zip"):
+        listed(path)
+
+
+def test_a_member_that_expands_too_far_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tipsseg.images.sources.archives.MAX_BYTES", 1000)
+    monkeypatch.setattr("tipsseg.images.sources.tables.MAX_BYTES", 1000)
+    for path in (
+        write_zip(tmp_path / "a.zip", {"a.png": bytes(1001)}),
+        write_tar(tmp_path / "a.tar", {"a.png": bytes(1001)}),
+    ):
+        assert listed(path) == {"a.png": "1,001 bytes, more than the limit of 1,000"}
+    path = write_parquet(tmp_path / "a.parquet", [bytes(1001)])
+    with pytest.raises(OSError, match="more than the limit"):
+        open_source(path / "000000")
+
+
+@pytest.mark.parametrize(
+    ("rows", "names"),
+    [
+        ([{"bytes": data, "path": f"x/{number}.png"} for number, data in enumerate(PICTURES.values())], "png"),
+        ([{"bytes": data, "path": None} for data in PICTURES.values()], ""),
+        (list(PICTURES.values()), ""),
+    ],
+    ids=["structs", "without paths", "bytes"],
+)
+def test_rows_of_a_table(tmp_path: Path, rows: list[Any], names: str) -> None:
+    path = write_parquet(tmp_path / "train.parquet", rows * 3)
+    members = listed(path)
+    assert list(members) == [f"{row:06d}{names and '.' + names}" for row in range(6)]
+    for row, name in enumerate(members):
+        data = list(PICTURES.values())[row % 2]
+        assert open_source(path / name).read() == data
+        assert stamp(path / name).size is None
+        assert matches(identify(path / name)[0], path / name)
+    assert not exists(path / "000006")
+    assert not exists(path / "a")
+
+
+@pytest.mark.parametrize(
+    ("rows", "column", "error"),
+    [
+        (
+            [{"bytes": None, "path": "/etc/passwd"}, {"bytes": b"x", "path": None}],
+            "image",
+            "only the path of an image, which is not followed",
+        ),
+        ([{"bytes": None, "path": None}, {"bytes": b"", "path": None}], "image", "this row is empty"),
+        (["text"], "image", "no column of images"),
+    ],
+)
+def test_rows_without_an_image(tmp_path: Path, rows: list[Any], column: str, error: str) -> None:
+    path = write_parquet(tmp_path / "a.parquet", rows, column)
+    with pytest.raises(OSError, match=error):
+        open_source(path / "000000")
+
+
+def test_a_file_that_is_no_table(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"PAR1" + bytes(99))
+    with pytest.raises(OSError, match="not a readable Parquet file"):
+        listed(path)
+
+
+def test_frames_are_counted_by_decoding(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", 50)
+    assert list(listed(path)) == [f"{number:06d}" for number in range(50)]
+    assert list(listed(path, Every(frames=20))) == ["000000", "000020", "000040"]
+    assert list(listed(path, Every(seconds=1.5))) == ["000000", "000015", "000030", "000045"]
+    shades = {number: int(np.median(open_image(path / f"{number:06d}"))) for number in (0, 40, 13, 14, 49)}
+    assert all(abs(shade - 2 * number) <= 6 for number, shade in shades.items())
+    again = open_source(path / "000013").read()
+    assert open_source(path / "000013").read() == again
+    with pytest.raises(ImageError, match="only 50 readable frames"):
+        open_image(path / "000050")
+    assert not exists(path / "frame")
+
+
+def test_a_video_that_ends_early(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.avi", 60, codec="MJPG")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    *frames, last = listed(path, Every(frames=1)).items()
+    assert 10 < len(frames) < 40
+    assert "truncated or broken" in last[1] or last[1] == ""
+    path.write_bytes(b"no video")
+    with pytest.raises(OSError, match="not a video that OpenCV can read"):
+        listed(path, Every(frames=1))
+
+
+def test_a_held_frame_is_not_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "clip.mp4", 12)
+    for number in (0, 5, 10):
+        hold(path / f"{number:06d}")
+    monkeypatch.setattr("tipsseg.images.sources.video.Video._decode", None)  # any call fails
+    for number in (10, 0, 5):
+        assert open_image(path / f"{number:06d}").shape == (64, 96, 3)
+        release(path / f"{number:06d}")
+    with pytest.raises(TypeError):
+        open_image(path / "000000")
+
+
+@pytest.mark.parametrize(
+    ("text", "every"), [("1s", Every(seconds=1)), (".5s", Every(seconds=0.5)), ("10", Every(frames=10))]
+)
+def test_intervals(text: str, every: Every) -> None:
+    assert parse_every(text) == every
+    assert parse_every(str(every)) == every
+
+
+@pytest.mark.parametrize("text", ["", "0", "0s", "-1", "1m", "s", "1e3", "nan", "1s2"])
+def test_invalid_intervals(text: str) -> None:
+    with pytest.raises(UsageError, match="every"):
+        parse_every(text)
+
+
+def test_addresses() -> None:
+    assert is_url(Path("s3://bucket/a.jpg"))
+    assert not is_url("/data/s3:/a.jpg")
+    assert url_of(Path("https://host/a.jpg?x=1")) == "https://host/a.jpg?x=1"
+    assert address_text(Path("https://user:word@host/a.jpg?sig=1")) == "https://host/a.jpg"
+    assert address_text("photos/a.jpg?x") == "photos/a.jpg?x"
+
+
+def test_names_of_members(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    path = write_tar(tmp_path / "in/shard.0.tar", PICTURES)
+    assert name_below(path / "b/c.png", tmp_path) == PurePosixPath("in/shard.0/b/c.png")
+    assert below(tmp_path, "in/shard.0/b/c.png") == path / "b/c.png"
+    assert below(tmp_path, "in/other/b.png") == tmp_path / "in/other/b.png"
+
+
+# ---- URLs ----
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(remote, "DELAYS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(access, "_FETCHED", remote.FileCache())
+    monkeypatch.setattr(remote, "_STAMPS", {})
+    with serving(Site(files={f"/in/{name}": data for name, data in PICTURES.items()})) as site:
+        yield site
+
+
+def test_a_url_is_read_once(site: Site) -> None:
+    url = Path(f"{site.url}/in/a.png")
+    hold(url)
+    for _ in range(3):
+        assert (open_image(url) == pixels_of(PICTURES["a.png"])).all()
+    release(url)
+    assert identify(url)[0].size == len(PICTURES["a.png"])
+    assert site.gets["/in/a.png"] == 1
+
+
+@pytest.mark.parametrize("faults", [[500], ["cut"], [503, "cut", 429]])
+def test_faults_that_pass(site: Site, faults: list[int | str | float]) -> None:
+    site.faults["/in/a.png"] = faults[:]
+    assert (open_image(Path(f"{site.url}/in/a.png")) == pixels_of(PICTURES["a.png"])).all()
+    assert site.gets["/in/a.png"] == len(faults) + 1
+
+
+@pytest.mark.parametrize(
+    ("faults", "reason", "gets"),
+    [
+        ([403] * 9, "access denied", 1),
+        ([404] * 9, "no such file at this URL", 1),
+        ([500] * 9, "cannot be fetched (HTTP status 500)", 4),
+        ([418] * 9, "cannot be fetched (HTTP status 418)", 1),
+        (["cut"] * 9, "cannot be fetched (ClientPayloadError)", 4),
+    ],
+)
+def test_faults_that_stay(site: Site, faults: list[int | str | float], reason: str, gets: int) -> None:
+    site.faults["/in/a.png"] = faults
+    with pytest.raises(ImageError) as caught:
+        open_image(Path(f"{site.url}/in/a.png?token=secret"))
+    assert reason in caught.value.reason
+    assert "secret" not in caught.value.message
+    assert site.gets["/in/a.png"] == gets
+
+
+def test_a_url_without_a_server() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remote, "DELAYS", ())
+        with pytest.raises(ImageError, match="cannot be fetched"):
+            open_image(Path("http://127.0.0.1:1/a.png"))
+
+
+def test_a_changed_etag_is_noticed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = Path(f"{site.url}/in/a.png")
+    site.etags["/in/a.png"] = '"1"'
+    known = identify(url)[0]
+    monkeypatch.setattr(access, "_FETCHED", remote.FileCache())
+    monkeypatch.setattr(remote, "_STAMPS", {})
+    assert matches(known, url)
+    assert site.gets["/in/a.png"] == 1
+    monkeypatch.setattr(remote, "_STAMPS", {})
+    site.etags["/in/a.png"] = '"2"'
+    assert matches(known, url)  # by its content
+    assert site.gets["/in/a.png"] == 2
+    monkeypatch.setattr(access, "_FETCHED", remote.FileCache())
+    monkeypatch.setattr(remote, "_STAMPS", {})
+    site.files["/in/a.png"] = picture(3)
+    assert not matches(known, url)
+
+
+def test_fetched_files_are_bounded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "KEPT_BYTES", len(PICTURES["a.png"]))
+    cache = remote.FileCache()
+    one, other = (Path(f"{site.url}/in/{name}") for name in PICTURES)
+    first = cache.hold(one)
+    cache.release(one)
+    assert first.exists()
+    second = cache.hold(other)
+    cache.release(other)
+    assert (first.exists(), second.exists()) == (False, True)
+
+
+def test_a_folder_of_urls(site: Site) -> None:
+    assert remote.is_remote_folder(Path(f"{site.url}/in/"))
+    assert not remote.is_remote_folder(Path(f"{site.url}/in/a.png"))
+    assert list(remote.list_folder(Path(f"{site.url}/in"))) == ["a.png", "b/c.png"]
+    with pytest.raises(FileNotFoundError):
+        remote.is_remote_folder(Path(f"{site.url}/gone.png"))
+
+
+def test_memory_and_unknown_schemes() -> None:
+    import fsspec
+
+    fsspec.filesystem("memory").pipe("/here/a.png", PICTURES["a.png"])
+    assert (np.asarray(to_upright("memory://here/a.png")) == pixels_of(PICTURES["a.png"])).all()
+    with pytest.raises(InputError, match="ftp:// URLs are not supported"):
+        to_upright("ftp://host/a.png")
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
+    remote._filesystem.cache_clear()
+    with pytest.raises(InputError) as caught:
+        to_upright("gs://bucket/a.png")
+    assert "tipsseg[remote]" in caught.value.hint
+
+
+def test_open_files(tmp_path: Path) -> None:
+    data = PICTURES["a.png"]
+    assert (np.asarray(to_upright(io.BytesIO(data))) == pixels_of(data)).all()
+    (tmp_path / "a.png").write_bytes(data)
+    with (tmp_path / "a.png").open("rb") as file:
+        assert to_upright(file).size == (96, 64)
+    with (tmp_path / "a.png").open(encoding="latin-1") as text, pytest.raises(InputError, match="open as text"):
+        to_upright(text)  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match="not an image"):
+        to_upright(io.BytesIO(b"nothing"))
+
+
+def test_reasons_are_in_plain_words() -> None:
+    assert describe_error(FileNotFoundError("no such row")) == "no such row"
+    assert describe_error(FileNotFoundError(2, "No such file or directory")) == "no such file"

@@ -1,0 +1,28 @@
+"""Tell URLs from paths. An address is a Path, which joins the two slashes of a URL into one: s3:/bucket/a.jpg."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+
+#: Schemes of URLs that images are read from.
+URL_SCHEMES = ("s3", "gs", "http", "https", "hf", "memory")
+
+_URL = re.compile(rf"({'|'.join(URL_SCHEMES)}):[/\\]+(.*)", re.DOTALL)
+
+
+def is_url(address: PurePath | str) -> bool:
+    """Return True for a URL."""
+    return _URL.match(str(address)) is not None
+
+
+def address_text(address: PurePath | str) -> str:
+    """Return an address for people and records: a URL with both slashes, but without user, password and query; else its text."""
+    text = str(address)
+    if (found := _URL.match(text)) is None:
+        return text
+    scheme, rest = found.groups()
+    if scheme.startswith("http"):
+        rest = rest.split("?")[0]
+    host, slash, name = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{name}"

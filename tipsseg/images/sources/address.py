@@ -1,0 +1,80 @@
+"""Write the address of any image as a Path: of a file, a URL, or a file and the name of an image in it.
+
+    photos/a.jpg    s3:/bucket/a.jpg    shard-000.tar/a.jpg    train.parquet/000012.jpg    clip.mp4/000120
+
+A Path joins the two slashes of a URL into one; `printable_path` and `url_of` restore them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePath, PurePosixPath
+
+from tipsseg.address import is_url
+from tipsseg.util.record_paths import actual_path
+
+ARCHIVES = frozenset({".tar", ".zip"})
+TABLES = frozenset({".parquet"})
+VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".mts", ".m2ts", ".3gp"})
+
+#: Suffixes of files with images in them.
+CONTAINERS = ARCHIVES | TABLES | VIDEOS
+
+
+def url_of(path: PurePath) -> str:
+    """Return the URL of an address, with its query."""
+    scheme, rest = path.as_posix().split(":/", 1)
+    return f"{scheme}://{rest}"
+
+
+def absolute(path: Path) -> Path:
+    """Return an absolute path without resolving links, which would change names; a URL is returned as it is."""
+    return path if is_url(path) else Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def real_path(path: Path) -> str:
+    """Return the path of a file with links resolved; a URL is returned as it is."""
+    return str(path) if is_url(path) else os.path.realpath(path)
+
+
+def suffix_of(path: PurePath) -> str:
+    """Return the suffix of an address in lower case, without the query of a URL."""
+    name = path.name.split("?")[0] if is_url(path) else path.name
+    return PurePath(name).suffix.lower()
+
+
+def container_of(path: Path) -> Path | None:
+    """Return the file that an image is in, such as an archive; None if the address is that of a file itself."""
+    for parent in path.parents:
+        if parent.suffix.lower() in CONTAINERS and (is_url(parent) or os.path.isfile(parent)):  # noqa: PTH113
+            return parent
+    return None
+
+
+def name_below(path: Path, root: Path) -> PurePosixPath | None:
+    """Return the name of an image below the folder `root`; None if it is outside. The name of a container loses its suffix."""
+    whole = absolute(path)
+    if not whole.is_relative_to(root):
+        return None
+    inside = container_of(whole)
+    if inside is None or not inside.is_relative_to(root) or inside == root:
+        return _posix(whole.relative_to(root))
+    return _posix(inside.relative_to(root).with_suffix("") / whole.relative_to(inside))
+
+
+def below(root: Path, name: str) -> Path:
+    """Return the address of the image called `name` in records, below the folder `root`: the reverse of `name_below`."""
+    literal = actual_path(root, name)
+    if is_url(root) or os.path.lexists(literal):
+        return literal
+    for folder in literal.parents:
+        if folder == root or os.path.isdir(folder):  # noqa: PTH112
+            break
+        for suffix in sorted(CONTAINERS):
+            if os.path.isfile(container := folder.with_name(folder.name + suffix)):  # noqa: PTH113
+                return container / literal.relative_to(folder)
+    return literal
+
+
+def _posix(path: PurePath) -> PurePosixPath:
+    return PurePosixPath(*path.parts)

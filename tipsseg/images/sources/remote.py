@@ -1,0 +1,260 @@
+"""Fetch images by URL through fsspec, into a bounded folder of temporary files.
+
+Credentials come from the environment, as for other tools of each service.
+Messages never quote the text of a service's error: it may contain a signed URL.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import random
+import re
+import shutil
+import tempfile
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from functools import cache
+from pathlib import Path, PurePath
+from typing import Any, TypeVar
+
+from tipsseg.address import URL_SCHEMES, is_url
+from tipsseg.errors import InputError
+from tipsseg.images.sources.address import url_of
+from tipsseg.images.sources.container import Stamp
+
+#: Bytes of fetched files that are kept for a second use. Files in use are kept beyond it.
+KEPT_BYTES = 4 << 30
+
+#: Seconds before each retry, with up to half as much again at random.
+DELAYS = (0.5, 2.0, 8.0)
+
+_CONNECT_SECONDS, _READ_SECONDS = 20, 60
+
+#: Keys of fsspec's file details that identify a version, in order of preference.
+_VERSIONS = (
+    "ETag", "etag", "Content-MD5", "Digest", "md5Hash", "blob_id", "LastModified", "Last-Modified", "last_modified", "updated",
+    "mtime", "created",
+)  # fmt: skip
+
+#: HTTP statuses that a retry may change.
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/")
+
+_Result = TypeVar("_Result")
+
+
+class IncompleteError(OSError):
+    """A file has another size than the service said."""
+
+
+def check_address(address: str | Path) -> None:
+    """Raise InputError for a URL with an unknown scheme, or if the package that reads its scheme is not installed."""
+    if is_url(address):
+        _filesystem(str(address).split(":")[0])
+    elif found := _SCHEME.match(str(address)):
+        schemes = ", ".join(f"{scheme}://" for scheme in URL_SCHEMES)
+        raise InputError(f"{found[1]}:// URLs are not supported", f"Download the file. Supported: {schemes}.")
+
+
+def is_remote_folder(path: Path) -> bool:
+    """Return True for a folder, False for a file. Raise OSError if it is neither, or cannot be reached."""
+    url, files = url_of(path), _files(path)
+    try:
+        details = _retrying(lambda: files.info(url))
+    except FileNotFoundError:
+        if _is_web(path):  # a Path lost the slash at the end
+            details = _retrying(lambda: files.info(url + "/"))
+        elif not _retrying(lambda: files.isdir(url)):
+            raise
+        else:
+            return True
+    if details.get("type") == "directory" or (_is_web(path) and details.get("mimetype") == "text/html"):
+        return True
+    _note(path, details)
+    return False
+
+
+def list_folder(path: Path) -> Iterator[str]:
+    """Yield the names of the files in a folder and its sub-folders, sorted. Raise OSError if it cannot be listed."""
+    files, url = _files(path), url_of(path)
+    top = files._strip_protocol(url).rstrip("/")
+    found = _retrying(lambda: files.find(url + "/" if _is_web(path) else url, detail=True))
+    for key, details in sorted(found.items()):
+        name = key.removeprefix(top).lstrip("/")
+        if name and details.get("type") != "directory":
+            if _version(details):
+                _note(path / name, details)
+            yield name
+
+
+def remote_stamp(path: Path) -> Stamp:
+    """Return the version of a file. Raise OSError if it cannot be reached."""
+    known = _STAMPS.get(str(path))
+    if known is not None:
+        return known
+    files = _files(path)
+    details = _retrying(lambda: files.info(url_of(path)))
+    if details.get("type") == "directory":
+        raise IsADirectoryError("a folder, not a file")
+    return _note(path, details)
+
+
+#: Versions from listings, by address: the files of a run are not asked for one by one.
+_STAMPS: dict[str, Stamp] = {}
+
+
+def _note(path: Path, details: Mapping[str, Any]) -> Stamp:
+    # Without a version, the stamps of two runs differ, so they compare the content.
+    text = _version(details) or f"{time.time_ns()}"
+    size = details.get("size")
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
+    noted = _STAMPS[str(path)] = Stamp(size if isinstance(size, int) else None, number)
+    return noted
+
+
+class FileCache:
+    """Fetched files. All methods are thread-safe; a file that several threads ask for is fetched once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._folder = ""
+        self._files: OrderedDict[str, Future[Path]] = OrderedDict()
+        self._users: dict[str, int] = {}
+        self._number = 0
+
+    def hold(self, path: Path) -> Path:
+        """Return the local copy of a file, fetched if needed, and keep it until `release`. Raise OSError if that fails."""
+        key = str(path)
+        with self._lock:
+            self._users[key] = self._users.get(key, 0) + 1
+            future = self._files.get(key)
+            mine = future is None
+            if future is None:
+                future = self._files[key] = Future()
+                if not self._folder:
+                    self._folder = tempfile.mkdtemp(prefix="tipsseg-")
+                    weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+                self._number += 1
+                place = Path(self._folder, f"{self._number}{PurePath(path.name.split('?')[0]).suffix}")
+            self._files.move_to_end(key)
+        if mine:
+            try:
+                _fetch(path, place)
+                future.set_result(place)
+            except BaseException as error:
+                place.unlink(missing_ok=True)
+                future.set_exception(error)
+        return future.result()
+
+    def release(self, path: Path) -> None:
+        """End a use of a file. Failed fetches are forgotten, so that the next use tries again."""
+        key = str(path)
+        with self._lock:
+            self._users[key] -= 1
+            if self._users[key]:
+                return
+            del self._users[key]
+            if (future := self._files.get(key)) is not None and future.exception() is not None:
+                del self._files[key]
+            self._shrink()
+
+    def _shrink(self) -> None:
+        sizes = {key: _size(future) for key, future in self._files.items()}
+        total = sum(sizes.values())
+        for key in list(self._files):
+            if total <= KEPT_BYTES:
+                return
+            if key not in self._users:
+                total -= sizes[key]
+                self._files.pop(key).result().unlink(missing_ok=True)
+
+
+def _size(future: Future[Path]) -> int:
+    if not future.done() or future.exception() is not None:
+        return 0
+    return future.result().stat().st_size
+
+
+def _fetch(path: Path, place: Path) -> None:
+    files, url = _files(path), url_of(path)
+
+    def attempt() -> None:
+        files.get_file(url, str(place))
+        known = _STAMPS.get(str(path))
+        if known is not None and known.size not in (None, place.stat().st_size):
+            _note(path, files.info(url))  # it may have changed since it was listed
+            raise IncompleteError("the file arrived incomplete, or changed meanwhile")
+
+    _retrying(attempt)
+
+
+def _retrying(call: Callable[[], _Result]) -> _Result:
+    """Call, and again after errors that may pass. Raise OSError with a reason in plain words."""
+    for delay in (*DELAYS, None):
+        try:
+            return call()
+        except Exception as error:  # each service raises exceptions of its own
+            reason, passing = _explain(error)
+            if passing and delay is not None:
+                time.sleep(delay * random.uniform(1, 1.5))
+                continue
+            raise reason from None  # the original may quote a signed URL
+    raise AssertionError
+
+
+def _explain(error: Exception) -> tuple[OSError, bool]:
+    """Return the error to raise, and True if a retry may help."""
+    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # fsspec raises it for any failure to reach a web server
+    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+    kind = type(error).__name__
+    if isinstance(error, FileNotFoundError) or status in (404, 410):
+        return FileNotFoundError("no such file at this URL"), False
+    if isinstance(error, PermissionError) or status in (401, 403) or "Credentials" in kind:
+        return PermissionError("access denied; check the credentials of the service"), False
+    if isinstance(error, IncompleteError):
+        return error, True
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EISDIR):
+        return OSError(error.errno, f"{os.strerror(error.errno)}, for the temporary copy"), False
+    reason = f"HTTP status {status}" if isinstance(status, int) else kind
+    passing = status in _PASSING if isinstance(status, int) else True
+    return OSError(f"cannot be fetched ({reason})"), passing
+
+
+def _version(details: Mapping[str, Any]) -> str:
+    return next((str(details[key]) for key in _VERSIONS if details.get(key)), "")
+
+
+def _is_web(path: Path) -> bool:
+    return path.parts[0] in ("http:", "https:")
+
+
+def _files(path: Path) -> Any:
+    return _filesystem(path.parts[0].removesuffix(":"))
+
+
+@cache
+def _filesystem(scheme: str) -> Any:
+    try:
+        import fsspec
+
+        options: dict[str, Any] = {}
+        if scheme in ("http", "https"):
+            import aiohttp
+
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS)
+            options = {"client_kwargs": {"timeout": timeout, "trust_env": True}}
+        elif scheme == "s3":
+            options = {"config_kwargs": {"connect_timeout": _CONNECT_SECONDS, "read_timeout": _READ_SECONDS}}
+        return fsspec.filesystem(scheme, **options)
+    except ImportError as error:
+        raise InputError(
+            f"{scheme}:// needs {error.name or 'another package'}", "Install it: pip install 'tipsseg[remote]'"
+        ) from error
