@@ -21,6 +21,7 @@ from tipsseg.options.run import (
     ImageOptions,
     OntoOptions,
     OutputOptions,
+    RasterOptions,
     RegionOptions,
     StoreOptions,
 )
@@ -120,6 +121,7 @@ _LABEL_RECORDS = (
     LabelOptions,
     RegionOptions,
     OntoOptions,
+    RasterOptions,
     FileOptions,
     ComputeOptions,
     OutputOptions,
@@ -248,6 +250,7 @@ def _begin_labelling(
         fitted=fitted,
         options=options,
         files=take_options(FileOptions, keywords),
+        raster=take_options(RasterOptions, keywords),
         sources=tuple(map(address_text, paths)),
     )
     spec.check()

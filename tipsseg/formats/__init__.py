@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 
 from tipsseg.errors import InputError, UsageError
 from tipsseg.formats.base import Format
-from tipsseg.formats.binary import Binary
 from tipsseg.formats.coco import Coco, CocoPolygon
 from tipsseg.formats.coco_results import CocoResults
 from tipsseg.formats.confidence import Confidence
-from tipsseg.formats.cutouts import Cutouts
 from tipsseg.formats.cvat import Cvat
 from tipsseg.formats.hf import HuggingFace
 from tipsseg.formats.instances import Instances
@@ -21,7 +19,9 @@ from tipsseg.formats.labelme import LabelMe
 from tipsseg.formats.npz import Npz
 from tipsseg.formats.overlay import Overlay
 from tipsseg.formats.panoptic import Panoptic
+from tipsseg.formats.parts import Binary, Cutouts
 from tipsseg.formats.png import Png
+from tipsseg.formats.raster import GeoJson, GeoPackage, GeoTiff
 from tipsseg.formats.table import Csv
 from tipsseg.formats.yolo import Yolo
 from tipsseg.formats.yolo_boxes import YoloBoxes, YoloObb
@@ -53,8 +53,15 @@ FORMATS: dict[str, Format] = {
         Binary(),
         Cutouts(),
         Csv(),
+        GeoTiff(),
+        GeoJson(),
+        GeoPackage(),
     )
 }
+
+#: Formats that are written block by block, from rasters that may be larger than memory; and all others.
+RASTER_FORMATS = tuple(name for name, form in FORMATS.items() if form.raster)
+IMAGE_FORMATS = tuple(name for name, form in FORMATS.items() if not form.raster)
 
 #: Names that users may guess, and the formats they mean.
 _GUESSES = {**dict.fromkeys(("mask", "masks", "index"), "png"), "json": "coco", "voc": "cvat", "jpg": "overlay"}
@@ -80,6 +87,11 @@ def check_formats(names: Sequence[str], classes: Sequence[LabelClass]) -> None:
         check_format(name)
     if len(set(names)) < len(names):
         raise UsageError(f"duplicate format: {', '.join(names)}", "List every format once.")
+    if len({FORMATS[name].raster for name in names}) > 1:
+        raise UsageError(
+            f"formats of rasters cannot be combined with others: {', '.join(names)}",
+            f"Use {', '.join(RASTER_FORMATS)} alone: a raster is labelled block by block, at its own resolution.",
+        )
     for name in names:
         FORMATS[name].refuse_classes(classes)
 

@@ -145,6 +145,7 @@ class Format:
         needs_pixels: True if the format reads `ImageLabels.pixels`.
         scores_objects: True if the format stores a score per object.
         overlaps: True if the format can store classes that overlap.
+        raster: True if the format is written block by block, see `raster.RasterFormat`.
         multi_part_objects: True if the format can store an object with several parts.
         splits_train_val: True if the format splits the images by `FileOptions.val_fraction`; see `split`.
         forbidden_characters: Characters that class names must not contain.
@@ -169,6 +170,7 @@ class Format:
     needs_pixels: ClassVar[bool] = False
     scores_objects: ClassVar[bool] = False
     overlaps: ClassVar[bool] = False
+    raster: ClassVar[bool] = False
     multi_part_objects: ClassVar[bool] = True
     splits_train_val: ClassVar[bool] = False
     forbidden_characters: ClassVar[str] = ""

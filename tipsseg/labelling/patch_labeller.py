@@ -20,8 +20,8 @@ from tipsseg.labelling.classifier import Classifier, fitted_classifier, make_cla
 from tipsseg.labelling.encode import non_finite_error
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.prepare import Prepared
-from tipsseg.labelling.scoring.assign import Assignment, best_groups, match_refined
-from tipsseg.labelling.scoring.compiled.match import match
+from tipsseg.labelling.scoring.assign import Assignment, best_groups, crop, match_refined
+from tipsseg.labelling.scoring.compiled.match import match, match_part
 from tipsseg.labelling.scoring.overlap import Contest, label_alone
 from tipsseg.labelling.scoring.resample import Values
 from tipsseg.labelling.scoring.scores import compute_cosines, make_scores
@@ -179,6 +179,35 @@ class PatchLabeller:
             if scorer is None or self.options.refine != "none" or prod(size) > _MAX_ASYNC_PIXELS:
                 return Cosines(values, plans, size, top)
             return scorer.send(values, plans, size, self.view.grid(plans[0]), top)
+
+    def encode_cosines(self, windows: Sequence[NDArray[np.uint8]]) -> Any:
+        """Encode windows, each [side, side, 3], and compare them with the phrases: [B, h, w, P] float32, on the device.
+
+        Raise DeviceError if the device has too little memory.
+        """
+        patches = self.backbone.encode_windows(windows).patches
+        if self._on_cpu:
+            with self.backbone.at_work:
+                return compute_cosines(np.asarray(patches), self._classifier.vectors, self._classifier.biases)
+        from tipsseg.backbones.devices import as_device_error
+
+        with self.backbone.at_work, as_device_error(self.backbone.device):
+            cosines = patches.flatten(0, 2) @ self.vectors.T
+            cosines = cosines if self._biases is None else cosines + self._biases
+            return cosines.view(*patches.shape[:3], -1)
+
+    def assign_part(self, cosines: Cosines, inner: tuple[int, int, int, int]) -> LabelMap:
+        """Label a part of an image in windows of one scale: top, left, height and width in pixels. See `assign`."""
+        values = self._fetch_cosines(cosines)
+        if values is None:
+            raise non_finite_error(self.backbone)
+        scores = make_scores(values, cosines.plans, self._temperature)
+        scorer = self._scorer
+        if scorer is None:
+            assigned = match_part(scores, cosines.size, self._table, inner)
+        else:
+            assigned = crop(self._fetch(scorer, cosines), inner)
+        return LabelMap(assigned.labels, assigned.confidence, self.vocabulary.classes)
 
     def assign(
         self, scored: Scored, pixels: NDArray[np.uint8] | None = None, regions: Regions | None = None

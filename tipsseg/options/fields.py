@@ -19,10 +19,11 @@ WHAT = "What to label"
 MODEL = "Model"
 FILES = "Files"
 IMAGES = "Many images"
+RASTERS = "Rasters"
 MACHINES = "Many machines"
 OTHER = "Other options"
 
-GROUPS = (TRUTH, WHAT, MODEL, FILES, IMAGES, MACHINES, OTHER)
+GROUPS = (TRUTH, WHAT, MODEL, FILES, IMAGES, RASTERS, MACHINES, OTHER)
 
 #: Names of the lists for shell completion.
 Completion = Literal["formats", "models", "presets"]

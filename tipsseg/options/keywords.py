@@ -84,6 +84,13 @@ class RegionKeywords(TypedDict, total=False):
     regions_only: bool
 
 
+class RasterKeywords(TypedDict, total=False):
+    bands: Sequence[int] | str | None
+    stretch: Sequence[float] | str | None
+    ground_resolution: float | None
+    dissolve: bool
+
+
 class OntoKeywords(TypedDict, total=False):
     onto: str | Path | None
 
@@ -91,6 +98,7 @@ class OntoKeywords(TypedDict, total=False):
 class LabelFolderKeywords(
     LabelKeywords,
     RegionKeywords,
+    RasterKeywords,
     OntoKeywords,
     FileKeywords,
     ComputeKeywords,

@@ -10,6 +10,7 @@ import os
 import re
 from dataclasses import MISSING, dataclass
 from pathlib import Path
+from typing import Any
 
 from tipsseg.errors import UsageError
 from tipsseg.options import (
@@ -27,7 +28,7 @@ from tipsseg.options import (
     split_names,
 )
 from tipsseg.options.every import Every, parse_every
-from tipsseg.options.fields import FILES, IMAGES, MACHINES, MODEL, TRUTH, WHAT, option
+from tipsseg.options.fields import FILES, IMAGES, MACHINES, MODEL, RASTERS, TRUTH, WHAT, option, text_of
 from tipsseg.options.shard import Shard, parse_shard
 from tipsseg.util.printable import quote
 
@@ -142,6 +143,42 @@ class OntoOptions:
     def __post_init__(self) -> None:
         if self.onto is not None:
             _set(self, "onto", _path("onto", self.onto))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RasterOptions:
+    """Options for rasters, such as satellite scenes: their bands and resolution. Raise UsageError if a value is invalid."""
+
+    # fmt: off
+    bands: tuple[int, ...] | None = option(None, metavar="N,N,N", group=RASTERS, sparse=True,
+        help="Bands for red, green and blue, or one for grey, from 1.  [default: 1,2,3, or 1]")
+    stretch: tuple[float, float] | None = option(None, metavar="LOW,HIGH", group=RASTERS, sparse=True,
+        help="Percentiles of each band that become black and white, for example 2,98.  [default: by the data type]")
+    ground_resolution: float | None = option(None, metavar="LENGTH", group=RASTERS, sparse=True,
+        help="Side of a pixel of the labels, in units of the coordinate system.  [default: the raster's own pixels]")
+    dissolve: bool = option(False, group=RASTERS, sparse=True,
+        help="Join polygons across blocks of 2,048 pixels, with the labels of the whole raster in memory.")
+    # fmt: on
+
+    def __post_init__(self) -> None:
+        if self.bands is not None:
+            _set(self, "bands", _numbers("bands", self.bands, int))
+            if len(self.bands) not in (1, 3) or min(self.bands) < 1:
+                raise UsageError(
+                    f"argument `bands`={text_of(self.bands)} is neither one band nor three", "For example: 4,3,2."
+                )
+        if self.stretch is not None:
+            _set(self, "stretch", _numbers("stretch", self.stretch, float))
+            if len(self.stretch) != 2 or not 0 <= self.stretch[0] < self.stretch[1] <= 100:
+                raise UsageError(
+                    f"argument `stretch`={text_of(self.stretch)} is not a pair of percentiles", "For example: 2,98."
+                )
+        resolution = self.ground_resolution
+        if resolution is not None:
+            _set(self, "ground_resolution", check_number("argument `ground_resolution`", resolution))
+
+
+DEFAULT_RASTER_OPTIONS = RasterOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,6 +341,28 @@ class CorrectOptions:
 
 
 DEFAULT_CORRECT_OPTIONS = CorrectOptions()
+
+
+def _numbers(name: str, value: object, kind: type[int] | type[float]) -> tuple[Any, ...]:
+    """Return numbers that the user typed, separated by commas, or passed. Raise UsageError for other values."""
+    parts = value.split(",") if isinstance(value, str) else value
+    try:
+        return tuple(kind(part) for part in parts)  # type: ignore[attr-defined]  # TypeError is caught
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"argument `{name}`={value} is not a list of numbers", "Separate numbers by commas."
+        ) from error
+
+
+def check_number(name: str, value: object) -> float:
+    """Return a positive number. Raise UsageError for other values."""
+    try:
+        number = float(value)  # type: ignore[arg-type]  # TypeError is caught
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise UsageError(f"{name}={value} is not a positive number", "For example: 0.5.")
+    return number
 
 
 def _path(name: str, value: object) -> Path:

@@ -185,6 +185,24 @@ class Ownership:
                 raise output_error(path, error) from error
             raise
 
+    def stage_written(self, form: str, path: Path, temporary: Path) -> tuple[StagedFile, Fingerprint]:
+        """Return a file of an image that was written under a temporary name, as `stage` does. Raise OutputError."""
+        try:
+            written = stamp(temporary)
+        except OSError as error:
+            raise output_error(path, error) from error
+        assert written.sha256 is not None
+        return StagedFile(temporary=temporary, path=path, digest=written.sha256, form=form), written
+
+    def temporary(self, path: Path) -> Path:
+        """Return a temporary name for a file of an image, in its folder, which is created. Raise OutputError."""
+        self.refuse_outside(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(path, error) from error
+        return temporary_path(path, self._owner)
+
     def put(self, ref: ImageRef, files: Sequence[StagedFile], former: Former) -> None:
         """Put the files and links of an image in place. If an existing file is in the way of one, put none in place.
 

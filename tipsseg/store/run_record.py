@@ -18,6 +18,7 @@ from tipsseg.errors import OutputError, RecordError, UsageError, VocabularyError
 from tipsseg.formats import FORMATS
 from tipsseg.options import FEATURE_DTYPES, FileOptions, LabelOptions
 from tipsseg.options.fields import options_of, read_options
+from tipsseg.options.run import RasterOptions
 from tipsseg.options.shard import parse_shard
 from tipsseg.store import spec as specs
 from tipsseg.store.ownership import MOVE, Ownership
@@ -159,9 +160,11 @@ def _parse_run(record: object, state: Path) -> RunInfo:
     asked, used = _parse_vocabulary(take(record, "vocabulary", dict))
     formats = _parse_formats(record)
     options = take(record, "options", dict)
-    if unknown := set(options) - options_of(LabelOptions).keys() - options_of(FileOptions).keys() - GONE:
+    known = {name for record in (LabelOptions, FileOptions, RasterOptions) for name in options_of(record)}
+    if unknown := set(options) - known - GONE:
         raise ValueError(f"unknown option {short(min(unknown))}")  # its effect on labels is unknown
     labelling, files = read_options(LabelOptions, options), read_options(FileOptions, options)
+    raster = read_options(RasterOptions, options)
     features, feature_dtype = _parse_features(record)
     wishes = take(record, "asked", dict)
     model = take(record, "model", dict)
@@ -172,6 +175,7 @@ def _parse_run(record: object, state: Path) -> RunInfo:
             vocabulary=asked,
             options=labelling,
             files=files,
+            raster=raster,
             formats=formats,
             output=state if shard is None else state.parent.parent,
             shard=shard,

@@ -15,16 +15,25 @@ from typing import TYPE_CHECKING
 from tipsseg import types
 from tipsseg.errors import OutputError, UsageError
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
-from tipsseg.formats import check_formats, check_overlaps
+from tipsseg.formats import FORMATS, RASTER_FORMATS, check_formats, check_overlaps
+from tipsseg.images.sources.raster import check_rasterio
 from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
     DEFAULT_FORMATS,
     DEFAULT_LABEL_OPTIONS,
+    ONE_SCALE,
     FileOptions,
     LabelOptions,
 )
-from tipsseg.options.fields import options_of, text_of
-from tipsseg.options.run import ComputeOptions, OntoOptions, OutputOptions, RegionOptions
+from tipsseg.options.fields import options_of, record_of, text_of
+from tipsseg.options.run import (
+    DEFAULT_RASTER_OPTIONS,
+    ComputeOptions,
+    OntoOptions,
+    OutputOptions,
+    RasterOptions,
+    RegionOptions,
+)
 from tipsseg.store.shards import state_folder
 from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT
 from tipsseg.util.files import is_file, is_folder
@@ -54,6 +63,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
         vocabulary: The classes and the background phrases, as requested.
         fitted: The vocabulary's vectors if they were fitted to masks; run.json records only their digest.
         options: Labelling options.
+        raster: Options for rasters.
         files: File options.
         formats: The formats to write; nothing is written if empty. With regions or labels, they include the instance masks.
         feature_dtype: Dtype of the features in the store; None before `plan_run`, which reads it from the store.
@@ -65,6 +75,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
     vocabulary: Vocabulary
     fitted: FittedVocabulary | None = None
     options: LabelOptions = DEFAULT_LABEL_OPTIONS
+    raster: RasterOptions = DEFAULT_RASTER_OPTIONS
     files: FileOptions = DEFAULT_FILE_OPTIONS
     feature_dtype: str | None = None
     formats: tuple[str, ...] = DEFAULT_FORMATS
@@ -141,6 +152,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
         check_fit(self.vocabulary, self.fitted)
         if self.options.overlap:
             self._check_overlap()
+        self._check_raster()
         if self.regions_only and self.regions is None:
             raise UsageError("argument `regions_only` needs regions", "Set argument `regions`.")
         find_model(self.model)
@@ -158,8 +170,51 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
         vocabularies_of_classes(self.vocabulary)
         check_overlaps(self.formats)
 
+    @property
+    def is_raster(self) -> bool:
+        """Return True if the images are rasters, which are labelled block by block."""
+        return any(name in RASTER_FORMATS for name in self.formats)
+
+    def _check_raster(self) -> None:
+        """Raise UsageError for options that rasters lack, or for options of rasters without their formats."""
+        if not self.is_raster:
+            for name, (item, _) in options_of(RasterOptions).items():
+                if getattr(self.raster, name) != item.default:
+                    raise UsageError(
+                        f"argument `{name}` needs formats of rasters", f"Use {', '.join(RASTER_FORMATS)} as formats."
+                    )
+            return
+        check_rasterio()
+        options = self.options
+        unfit = {
+            "regions": self.regions is not None,
+            "onto": self.onto is not None,
+            "features": self.features is not None,
+            "overlap": options.overlap,
+            "mode": options.mode != "slide",
+            "refine": options.refine != "none",
+            "short_side": options.short_side is not None,
+        }
+        for name, given in unfit.items():
+            if given:
+                raise UsageError(
+                    f"argument `{name}` cannot be used with rasters",
+                    "Remove it, or use another format."
+                    + (" For the resolution, set argument `scales`." if name == "short_side" else ""),
+                )
+        if len(options.scales) > 1:
+            raise UsageError(
+                "a raster is labelled at one scale", "Set argument `scales` to one factor of the pixel size."
+            )
+        if self.raster.ground_resolution is not None and options.scales != ONE_SCALE:
+            raise UsageError(
+                "argument `ground_resolution` and argument `scales` exclude each other", "Use one of them."
+            )
+        if self.raster.dissolve and not any(getattr(FORMATS[name], "needs_polygons", False) for name in self.formats):
+            raise UsageError("argument `dissolve` needs polygons", "Add the format geojson or gpkg.")
+
     def option_record(self) -> dict[str, object]:
-        return {**self.options.record(), **self.files.record()}
+        return {**self.options.record(), **self.files.record(), **record_of(self.raster)}
 
     def command(self) -> str:
         """Return the command line of the run, with paths and formats."""
@@ -173,6 +228,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
             (OntoOptions, self),
             (ComputeOptions, self),
             (FileOptions, files),
+            (RasterOptions, self.raster),
             (OutputOptions, self),
         )
         for record, values in records:
@@ -323,6 +379,8 @@ def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str
         value["regions"] = {"only": spec.regions_only}
     if spec.onto is not None:
         value["added"] = list(spec.added)
+    if spec.is_raster:
+        value["raster"] = record_of(spec.raster)
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -40,7 +40,7 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
     height, width = label_map.shape
     pixels, sums = _totals(label_map) if label_map.layers is None else _layer_totals(label_map)
     classes = [
-        {"id": entry.id, "name": entry.name, **_share(pixels[entry.id], sums[entry.id], height * width)}
+        {"id": entry.id, "name": entry.name, **share_record(pixels[entry.id], sums[entry.id], height * width)}
         for entry in label_map.classes
         if pixels[entry.id]
     ]
@@ -48,7 +48,7 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
         "height": height,
         "width": width,
         "classes": classes,
-        "background": _share(pixels[BACKGROUND], sums[BACKGROUND], height * width),
+        "background": share_record(pixels[BACKGROUND], sums[BACKGROUND], height * width),
         "ignored": int(pixels[label_map.ignore]),
     }
 
@@ -178,7 +178,8 @@ def _totals(label_map: LabelMap) -> tuple[NDArray[np.int64], NDArray[np.float64]
     return pixels, sums
 
 
-def _share(pixels: np.int64, confidence: np.float64, size: int) -> dict[str, object]:
+def share_record(pixels: np.int64, confidence: np.float64, size: int) -> dict[str, object]:
+    """Return the pixels of a label id, their share of an image of `size` pixels, and their mean confidence."""
     return {
         "pixels": int(pixels),
         "share": round(int(pixels) / size, 6),

@@ -19,7 +19,15 @@ from tipsseg.cli.progress import open_progress
 from tipsseg.errors import InputError, OtherRunError, UsageError
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.options.fields import WHAT, Option, options_of
-from tipsseg.options.run import ComputeOptions, EngineOptions, ImageOptions, OntoOptions, OutputOptions, RegionOptions
+from tipsseg.options.run import (
+    ComputeOptions,
+    EngineOptions,
+    ImageOptions,
+    OntoOptions,
+    OutputOptions,
+    RasterOptions,
+    RegionOptions,
+)
 from tipsseg.util.printable import shell_line, shell_word
 
 if TYPE_CHECKING:
@@ -90,6 +98,7 @@ def label(
     output: OutputOptions,
     files: FileOptions,
     images: ImageOptions,
+    raster: RasterOptions,
     engine: EngineOptions,
     printing: opt.Printing,
     paths: opt.Paths = None,
@@ -131,6 +140,7 @@ def label(
         fitted=asked.fitted,
         options=options,
         files=files,
+        raster=raster,
         sources=tuple(map(address_text, given)),
         vocabulary_path=question.vocab,
     )

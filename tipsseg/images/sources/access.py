@@ -114,6 +114,15 @@ def frame_rate(path: Path) -> float:
     return container.rate
 
 
+@contextmanager
+def local_file(path: Path) -> Iterator[Path]:
+    """Yield an image's file on this machine, fetched if it is behind a URL. Raise OSError for a member of another file."""
+    if container_of(path) is not None:
+        raise OSError("inside another file, where it cannot be read by windows; unpack it")
+    with _local(path) as file:
+        yield file
+
+
 # ---- reading ahead ----
 
 _HELD: dict[str, bytes] = {}

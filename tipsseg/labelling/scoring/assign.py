@@ -121,6 +121,33 @@ def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignmen
     return Assignment(cast(LabelArray, labels), confidence)
 
 
+def match_part(
+    scores: Scores, size: tuple[int, int], table: LabelTable, inner: tuple[int, int, int, int]
+) -> Assignment:
+    """Find labels like `match` in a part of the image: top, left, height and width.
+
+    Tiles start at its corner, so that labels and confidences are those of a larger image whose tiles also start there.
+    """
+    top, left, height, width = inner
+    labels = np.empty(size, table.label_ids.dtype)
+    confidence = allocate_confidence(size)
+    parts = (
+        Part(moved, moved)
+        for rows, columns in spans(scores, (height, width), same=True)
+        for moved in [(slice(rows.start + top, rows.stop + top), slice(columns.start + left, columns.stop + left))]
+    )
+    _match_parts(scores, size, table, parts, None, labels, confidence)
+    return crop(Assignment(cast(LabelArray, labels), confidence), inner)
+
+
+def crop(assigned: Assignment, inner: tuple[int, int, int, int]) -> Assignment:
+    """Return a part of labels: top, left, height and width."""
+    top, left, height, width = inner
+    part = slice(top, top + height), slice(left, left + width)
+    labels, confidence = np.ascontiguousarray(assigned.labels[part]), np.ascontiguousarray(assigned.confidence[part])
+    return Assignment(cast(LabelArray, labels), cast(ConfidenceArray, confidence))
+
+
 def match_first(scores: Scores, size: tuple[int, int], table: LabelTable, parts: Iterable[Part]) -> Assignment:
     """Find labels like `match`, but only in some of the `spans`, and only where group 0 may win.
 
@@ -238,13 +265,20 @@ class _Tile:
     others: Ids
 
 
-def spans(scores: Scores, size: tuple[int, int]) -> Iterator[Span]:
-    """Yield the rows and columns of tiles that cover an image of `size` (H, W), row by row."""
+def spans(scores: Scores, size: tuple[int, int], *, same: bool = False) -> Iterator[Span]:
+    """Yield the rows and columns of tiles that cover an image of `size` (H, W), row by row.
+
+    `same` means that the resized image has the pixels of the image, of which `size` may be a part.
+    """
     pixels, working = scores.tile_patches * _TILE, scores.tile_patches * _WORKING_TILE
-    steps = [
-        max(pixels, working * length // whole) if length >= whole else max(pixels * length // whole, 1)
-        for length, whole in zip(size, scores.working_size, strict=True)
-    ]
+    steps = (
+        [pixels, pixels]
+        if same
+        else [
+            max(pixels, working * length // whole) if length >= whole else max(pixels * length // whole, 1)
+            for length, whole in zip(size, scores.working_size, strict=True)
+        ]
+    )
     for top in range(0, size[0], steps[0]):
         for left in range(0, size[1], steps[1]):
             yield slice(top, min(top + steps[0], size[0])), slice(left, min(left + steps[1], size[1]))

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.address import is_url
 from tipsseg.errors import InputError, UsageError
-from tipsseg.formats import FORMATS, check_overlaps, has_image_files
+from tipsseg.formats import FORMATS, RASTER_FORMATS, check_overlaps, has_image_files
 from tipsseg.images.sources.address import below
 from tipsseg.store.change_run import RunChanges
 from tipsseg.store.file_names import OutputNames, name_key
@@ -28,6 +28,7 @@ def refuse_unfit(run: Run, formats: Sequence[str]) -> None:
     begun = conversion_begun(run.info, run.records)
     if not set(begun) <= set(formats):
         raise broken_conversion(run.output, begun)
+    refuse_rasters(formats)
     sources = label_sources()
     if run.info.spec.options.overlap:
         check_overlaps(formats)
@@ -58,6 +59,13 @@ def refuse_unfit(run: Run, formats: Sequence[str]) -> None:
             )
     if shared:
         raise InputError(f"{run.output}: {shared}", names.hint)
+
+
+def refuse_rasters(formats: Sequence[str]) -> None:
+    """Raise UsageError for formats of rasters."""
+    for name in formats:
+        if name in RASTER_FORMATS:
+            raise UsageError(f"only tipsseg label writes {name}, a format of rasters", "Use another format.")
 
 
 def set_fraction(changes: RunChanges, formats: Sequence[str], val_fraction: float | None) -> None:

@@ -56,7 +56,8 @@ class LocalEngine:
         loaded = load_for(self._info, self._note, quiet=self._quiet, images=images)
         #: The task of this run, for callers that wrap it.
         self.task = make_label_task(loaded, spec.fitted or spec.vocabulary, context, self._note)
-        self._backbone = loaded.model.backbone
+        self._context = context
+        self._backbone, self._digest = loaded.model.backbone, loaded.info.digest
         labeller = self.task.labeller
         return replace(loaded.info, vocabulary=labeller.vocabulary, dropped=labeller.dropped)
 
@@ -66,4 +67,11 @@ class LocalEngine:
     def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
         from tipsseg.runs.engine.pipeline import run_tasks
 
+        spec = self._info.spec
+        if spec.is_raster:
+            from tipsseg.runs.engine.raster_task import RasterTask
+
+            labeller, digest = self.task.labeller, self._digest
+            raster = RasterTask(labeller, spec.formats, self._context, digest, spec.raster, spec.max_pixels, self._note)
+            return raster.results(items)
         return run_tasks(items, self.task, self._info.spec.jobs)

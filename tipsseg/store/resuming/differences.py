@@ -20,7 +20,8 @@ _PARTS = {
 
 
 def differences(one: RunInfo, other: RunInfo) -> list[str]:
-    """Return the differences between two runs: "model", "vocabulary", "choice of argument `names`", "overlap".
+    """Return the differences between two runs: "model", "vocabulary", "choice of argument `names`", "overlap",
+    "rasters".
 
     If the model or the vocabulary differs, ids have different meanings.
     """
@@ -33,6 +34,8 @@ def differences(one: RunInfo, other: RunInfo) -> list[str]:
         found.append("choice of argument `names`")
     if one.spec.options.overlap != other.spec.options.overlap:
         found.append("overlap")
+    if one.spec.formats and other.spec.formats and one.spec.is_raster != other.spec.is_raster:
+        found.append("rasters")
     return found
 
 
@@ -57,6 +60,8 @@ def difference_texts(one: RunInfo, other: RunInfo) -> list[str]:
         texts.append(f"the file names differ: argument `names`={one.spec.files.names} / {other.spec.files.names}")
     if "overlap" in found:
         texts.append(f"its classes {'' if one.spec.options.overlap else 'do not '}overlap")
+    if "rasters" in found:
+        texts.append(f"its images are {'' if one.spec.is_raster else 'not '}labelled as rasters")
     return texts
 
 
@@ -71,7 +76,11 @@ def other_options(one: RunInfo, other: RunInfo) -> tuple[list[str], list[str]]:
     """Return the label options that differ, with the values of `one` and of `other`: ["scales 1"], ["scales 1,1.75"]."""
     pairs = [
         (option.name, getattr(first, option.name), getattr(second, option.name))
-        for first, second in ((one.spec.options, other.spec.options), (one.spec.files, other.spec.files))
+        for first, second in (
+            (one.spec.options, other.spec.options),
+            (one.spec.files, other.spec.files),
+            (one.spec.raster, other.spec.raster),
+        )
         for option in fields(first)
         if option.name != "val_fraction"  # labels do not depend on the validation split
     ]

@@ -1,0 +1,189 @@
+"""Read rasters by windows with rasterio, so that memory does not grow with the raster. Never imports rasterio on import."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.errors import ImageError, UsageError
+
+#: GDAL drivers that read a file by itself. Others, such as VRT, may open other files or the network.
+DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG")
+
+#: Drivers that decode a whole image to read a window of it.
+_WHOLE = frozenset({"PNG", "JPEG"})
+
+#: Longest side of the picture from which percentiles are computed, in pixels.
+_SAMPLE = 1024
+
+#: Bytes that GDAL caches.
+_CACHE_BYTES = 64 << 20
+
+
+def check_rasterio() -> None:
+    """Raise UsageError if rasterio is not installed."""
+    try:
+        import rasterio  # noqa: F401
+    except ImportError as error:
+        raise UsageError("formats of rasters need rasterio", "Install it: pip install 'tipsseg[geo]'") from error
+
+
+class Raster:
+    """An open raster, read on the grid of its labels: its own pixels, scaled by `scale`.
+
+    Attributes:
+        size: (height, width) of that grid.
+        transform: Affine transform from (column, row) of that grid to coordinates: a, b, c, d, e, f.
+        crs: The coordinate system as WKT; "" if it has none.
+        epsg: Its EPSG code, if it has one.
+        resolution: (height, width) of a pixel of the grid, in units of the coordinate system.
+        unit: The unit, such as "metre"; "" without a coordinate system.
+    """
+
+    def __init__(self, path: Path, dataset: Any, bands: Sequence[int], scale: float) -> None:
+        self._path, self._dataset, self._bands = path, dataset, list(bands)
+        height, width = dataset.height, dataset.width
+        self.size = max(round(height * scale), 1), max(round(width * scale), 1)
+        self._steps = height / self.size[0], width / self.size[1]
+        matrix = dataset.transform @ dataset.transform.scale(self._steps[1], self._steps[0])
+        self.transform: tuple[float, ...] = tuple(matrix)[:6]
+        self.crs = dataset.crs.to_wkt() if dataset.crs else ""
+        self.epsg: int | None = dataset.crs.to_epsg() if dataset.crs else None
+        a, b, _, d, e, _ = self.transform
+        self.resolution = float(np.hypot(b, e)), float(np.hypot(a, d))
+        self.unit = (dataset.crs.linear_units if dataset.crs.is_projected else "degree") if dataset.crs else ""
+        self._limits: list[tuple[float, float]] | None = None
+
+    def stretch(self, percentiles: tuple[float, float] | None) -> None:
+        """Choose how values become 8 bits: from the percentiles of each band, or by the dtype if None.
+
+        Raise ImageError if the dtype needs percentiles.
+        """
+        dtypes = {self._dataset.dtypes[band - 1] for band in self._bands}
+        if percentiles is None:
+            if dtypes <= {"uint8"}:
+                return
+            if dtypes <= {"uint16"}:
+                self._limits = [(0.0, 65535.0)] * len(self._bands)
+                return
+            raise ImageError(
+                self._path,
+                f"values of type {', '.join(sorted(dtypes))} have no 8-bit equivalent",
+                "Set argument `stretch` to percentiles that become black and white, for example 2,98.",
+            )
+        height, width = self._dataset.height, self._dataset.width
+        shrink = max(height, width, _SAMPLE) / _SAMPLE
+        shape = max(round(height / shrink), 1), max(round(width / shrink), 1)
+        values = self._dataset.read(self._bands, out_shape=(len(self._bands), *shape), masked=True)
+        self._limits = []
+        for band in values:
+            valid = band.compressed()
+            valid = valid[np.isfinite(valid)].astype(np.float64)
+            low, high = np.percentile(valid, percentiles) if len(valid) else (0.0, 1.0)
+            self._limits.append((float(low), float(high) if high > low else float(low) + 1))
+
+    def read(self, top: int, left: int, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Read a part of the grid: RGB pixels [h, w, 3] uint8, and True at pixels with data [h, w].
+
+        Raise ImageError if the file is broken.
+        """
+        from rasterio.enums import Resampling
+        from rasterio.errors import RasterioError
+        from rasterio.windows import Window
+
+        down, across = self._steps
+        window = Window(left * across, top * down, width * across, height * down)
+        same = self._steps == (1.0, 1.0)
+        method = Resampling.nearest if same else Resampling.cubic if max(self._steps) < 1 else Resampling.average
+        try:
+            values = self._dataset.read(
+                self._bands, window=window, out_shape=(len(self._bands), height, width), resampling=method
+            )
+            valid = self._dataset.read_masks(
+                self._bands, window=window, out_shape=(len(self._bands), height, width), resampling=Resampling.nearest
+            ).all(axis=0)
+        except (RasterioError, OSError, ValueError) as error:
+            raise ImageError(self._path, f"broken raster ({error})", "Download the file again.") from error
+        pixels = np.empty((height, width, len(self._bands)), np.uint8)
+        for index, band in enumerate(values):
+            pixels[..., index] = band if self._limits is None else _to_bytes(band, *self._limits[index])
+        if len(self._bands) == 1:
+            pixels = np.repeat(pixels, 3, axis=2)
+        return np.ascontiguousarray(pixels), valid
+
+
+def _to_bytes(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+    return np.rint(np.clip(np.nan_to_num(scaled), 0, 255)).astype(np.uint8)
+
+
+@contextmanager
+def open_raster(
+    path: Path, bands: Sequence[int] | None, scale: float, ground_resolution: float | None, max_pixels: int
+) -> Iterator[Raster]:
+    """Open a local raster.
+
+    Args:
+        path: The file.
+        bands: The bands for red, green and blue, or one band for grey, from 1. None: the first three, or the first.
+        scale: The factor from the raster's pixels to those of the labels.
+        ground_resolution: The side of a pixel of the labels in units of the coordinate system, instead of `scale`.
+        max_pixels: Limit on the pixels of PNG and JPEG files, which are decoded whole.
+
+    Raises:
+        ImageError: The file is not a raster, has too few bands, or cannot be scaled to the resolution.
+    """
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+    if not os.path.isfile(path):  # noqa: PTH113  GDAL would take names such as /vsicurl/... for other places
+        raise ImageError(path, "no such file" if not os.path.lexists(path) else "not a file")
+    options = {"GDAL_CACHEMAX": _CACHE_BYTES, "GDAL_PAM_ENABLED": "NO"}
+    with warnings.catch_warnings(), rasterio.Env(**options):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        dataset = None
+        for driver in DRIVERS:
+            with suppress(RasterioError):
+                dataset = rasterio.open(path, driver=driver)
+                break
+        if dataset is None:
+            reason = "not a GeoTIFF, JPEG 2000, PNG or JPEG file, or broken"
+            raise ImageError(path, reason, "Convert it: gdal_translate -of COG IN OUT.tif.")
+        with dataset:
+            _check(path, dataset, bands, max_pixels)
+            chosen = bands or ((1, 2, 3) if dataset.count >= 3 else (1,))
+            yield Raster(path, dataset, chosen, _scale(path, dataset, scale, ground_resolution))
+
+
+def _check(path: Path, dataset: Any, bands: Sequence[int] | None, max_pixels: int) -> None:
+    if bands is not None and max(bands) > dataset.count:
+        raise ImageError(path, f"no band {max(bands)}: it has {dataset.count}", "Set argument `bands`.")
+    pixels = dataset.height * dataset.width
+    if dataset.driver in _WHOLE and pixels > max_pixels:
+        raise ImageError(
+            path,
+            f"a {dataset.driver} of {pixels:,} pixels cannot be read by windows; the limit is {max_pixels:,}",
+            "Convert it: gdal_translate -of COG IN OUT.tif. Or raise the limit with argument `max_pixels`.",
+        )
+
+
+def _scale(path: Path, dataset: Any, scale: float, ground_resolution: float | None) -> float:
+    if ground_resolution is None:
+        return scale
+    if dataset.crs is None or not dataset.crs.is_projected:
+        reason = "it has no coordinate system" if dataset.crs is None else "its coordinates are degrees"
+        raise ImageError(
+            path,
+            f"argument `ground_resolution` needs lengths, but {reason}",
+            "Set argument `scales` to a factor of the pixel size, or project the raster: gdalwarp.",
+        )
+    a, b, _, d, e, _ = tuple(dataset.transform)[:6]
+    own = float(np.sqrt(np.hypot(b, e) * np.hypot(a, d)))
+    return own / ground_resolution

@@ -1,0 +1,321 @@
+"""Label rasters block by block, and write their files.
+
+raster ─► for each block: windows ─► cosines ─► labels and polygons ─► a file of the block ─► all blocks ─► the raster's files
+
+The files of finished blocks stay in the state folder until the raster is recorded, so that an interrupted run goes on after them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.errors import ImageError, OutputError
+from tipsseg.formats import FORMATS
+from tipsseg.formats.raster import Block, RasterFormat, RasterGrid, polygon_features
+from tipsseg.images.sources.access import identify, local_file
+from tipsseg.images.sources.raster import Raster, open_raster
+from tipsseg.label_map import LabelMap, find_objects
+from tipsseg.labelling.blocks import BLOCK, BlockLabeller, BlockPlace, block_places
+from tipsseg.labelling.patch_labeller import PatchLabeller
+from tipsseg.labelling.windows import window_side
+from tipsseg.options import MinArea
+from tipsseg.options.run import RasterOptions
+from tipsseg.regions.objects import number_pixels
+from tipsseg.regions.polygons import PolygonQuality
+from tipsseg.store.manifest import ManifestEntry, input_path
+from tipsseg.store.ownership import StagedFile
+from tipsseg.store.results import Failed, ImageResult, Labelled, Left
+from tipsseg.store.state import STATE_FOLDER
+from tipsseg.store.summary import share_record
+from tipsseg.store.writing import RunContext
+from tipsseg.types import ImageRef, ignore_id, printable_path
+from tipsseg.util.files import atomic_write, describe_error, output_error
+from tipsseg.util.fingerprint import Fingerprint
+from tipsseg.util.printable import pluralize
+
+_FOLDER = "rasters"
+
+
+class RasterTask:
+    """Label rasters one after the other; each uses all cores."""
+
+    def __init__(
+        self,
+        labeller: PatchLabeller,
+        formats: Sequence[str],
+        context: RunContext,
+        digest: str,
+        options: RasterOptions,
+        max_pixels: int,
+        note: Callable[[str], None] | None,
+    ) -> None:
+        """Set up the task. `digest` identifies all settings that affect labels."""
+        self._labeller = labeller
+        self._forms = [form for name in formats if isinstance(form := FORMATS[name], RasterFormat)]
+        self._formats = tuple(formats)
+        self._context = context
+        self._digest = digest
+        self._options = options
+        self._max_pixels = max_pixels
+        self._note = note or (lambda _: None)
+        self._ignore = ignore_id(len(context.classes))
+
+    def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
+        """Yield the result of each raster, and pass other items through. An ImageError yields a Failed."""
+        for item in items:
+            if not isinstance(item, ImageRef):
+                yield item
+                continue
+            try:
+                result, blocks = self._label(item)
+            except ImageError as error:
+                yield Failed(item, error)
+                continue
+            yield result
+            shutil.rmtree(blocks, ignore_errors=True)  # the raster is recorded now
+        with suppress(OSError):
+            (self._context.state / STATE_FOLDER / _FOLDER).rmdir()
+
+    def _label(self, ref: ImageRef) -> tuple[Labelled, Path]:
+        """Label a raster and write its files under temporary names. Return the folder of its blocks too."""
+        began, options = time.monotonic(), self._options
+        try:
+            with local_file(ref.path) as file:
+                fingerprint = identify(ref.path)[0]
+                scale = self._labeller.options.scales[0]
+                with open_raster(file, options.bands, scale, options.ground_resolution, self._max_pixels) as raster:
+                    raster.stretch(options.stretch)
+                    grid = RasterGrid(
+                        size=raster.size,
+                        transform=raster.transform,
+                        crs=raster.crs,
+                        epsg=raster.epsg,
+                        ignore=self._ignore,
+                    )
+                    blocks = self._label_blocks(ref, raster, grid, fingerprint)
+        except OSError as error:
+            raise ImageError(ref.path, describe_error(error)) from error
+        staged, files, written = self._write(ref, grid, blocks)
+        entry = ManifestEntry(
+            ref.name,
+            input_path(ref),
+            fingerprint,
+            self._digest,
+            blocks.summary(grid.size),
+            files,
+            self._formats,
+            round(time.monotonic() - began, 3),
+            written,
+        )
+        quality = PolygonQuality.from_ious([])
+        return Labelled(ref, entry, {}, quality, staged=tuple(staged)), blocks.folder
+
+    def _label_blocks(self, ref: ImageRef, raster: Raster, grid: RasterGrid, fingerprint: Fingerprint) -> BlockFiles:
+        view, (height, width) = self._labeller.view, raster.size
+        if not window_side(view.native_size, min(raster.size), view.patch_size):
+            raise ImageError(ref.path, f"{height} x {width} pixels are smaller than a patch of the model")
+        identity = [self._digest, ref.name, fingerprint.size, fingerprint.mtime_ns, fingerprint.sha256, BLOCK]
+        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
+        folder = self._context.state / STATE_FOLDER / _FOLDER / key
+        blocks = BlockFiles(folder, raster.size, self._context.class_names())
+        left = [place for place in blocks.places if not blocks.holds(place)]
+        done = len(blocks.places) - len(left)
+        self._note(
+            f"{ref.name}: labels of {height:,} x {width:,} pixels"
+            + (f" of {raster.resolution[0]:g} {raster.unit}" if raster.unit else "")
+            + f", in {pluralize(len(blocks.places), 'block')}"
+            + (f"; {done} are done." if done else ".")
+        )
+        labeller = BlockLabeller(self._labeller, raster.size, lambda *part: raster.read(*part)[0])
+        needs_polygons = any(form.needs_polygons for form in self._forms)
+        for place in left:
+            labels = labeller.label(place)
+            valid = raster.read(place.top, place.left, place.height, place.width)[1]
+            labels.labels[~valid] = self._ignore
+            blocks.add(place, labels, self._objects(labels, place, grid) if needs_polygons else NO_OBJECTS)
+        return blocks
+
+    def _objects(self, labels: LabelMap, place: BlockPlace, grid: RasterGrid) -> BlockObjects:
+        """Return the objects in a block, of any area: pieces of an object that other blocks continue may be small."""
+        objects = find_objects(labels, replace(self._context.files, min_area=MinArea(1)))
+        names = self._context.class_names()
+        numbers = number_pixels([each.region for each in objects], labels.shape)
+        facts = [(each.region.class_id, names[each.region.class_id], each.score, each.region.area) for each in objects]
+        corner = place.top, place.left
+        first = [(each.region.box[0], each.region.box[1] + int(each.region.mask[0].argmax())) for each in objects]
+        return BlockObjects(
+            lines=polygon_features(numbers, facts, corner, grid),
+            classes=np.array([fact[0] for fact in facts], np.int64),
+            scores=np.array([fact[2] for fact in facts], np.float64),
+            areas=np.array([fact[3] for fact in facts], np.int64),
+            pixels=np.array(first, np.int64).reshape(-1, 2) + corner,
+        )
+
+    def _write(
+        self, ref: ImageRef, grid: RasterGrid, blocks: BlockFiles
+    ) -> tuple[list[StagedFile], dict[str, str], dict[str, Fingerprint]]:
+        staged: list[StagedFile] = []
+        files: dict[str, str] = {}
+        written: dict[str, Fingerprint] = {}
+        context = self._context
+        least = context.files.min_area.pixels(grid.size)
+        read: Callable[[], Iterator[Block]] = partial(blocks.read, least)
+        if self._options.dissolve and any(form.needs_polygons for form in self._forms):
+            read = partial(iter, [blocks.dissolved(grid, least)])
+        try:
+            for form in self._forms:
+                path = context.image_path(form.name, ref)
+                assert path is not None
+                temporary = context.ownership.temporary(path)
+                try:
+                    form.write(temporary, grid, read, context)
+                except OSError as error:
+                    raise output_error(path, error) from error
+                file, written[form.name] = context.ownership.stage_written(form.name, path, temporary)
+                staged.append(file)
+                files[form.name] = printable_path(path.relative_to(context.output))
+        except BaseException as error:
+            for file in staged:
+                file.discard()
+            if isinstance(error, OutputError) and error.only_this:
+                raise ImageError(ref.path, error.message, error.hint) from error
+            raise
+        return staged, files, written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BlockObjects:
+    """The objects in a block.
+
+    Attributes:
+        lines: [n], their polygons as lines of GeoJSON features.
+        classes: [n], their class ids.
+        scores: [n], their mean confidences.
+        areas: [n], their pixels.
+        pixels: [n, 2], the row and the column of a pixel in the raster.
+    """
+
+    lines: Sequence[str]
+    classes: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    areas: NDArray[np.int64]
+    pixels: NDArray[np.int64]
+
+
+_NO_IDS: NDArray[np.int64] = np.zeros(0, np.int64)
+
+#: For formats without polygons.
+NO_OBJECTS = BlockObjects(lines=(), classes=_NO_IDS, scores=np.zeros(0), areas=_NO_IDS, pixels=_NO_IDS.reshape(0, 2))
+
+
+class BlockFiles:
+    """The finished blocks of a raster, one file each. A file appears whole, and a damaged one counts as missing."""
+
+    def __init__(self, folder: Path, size: tuple[int, int], names: dict[int, str]) -> None:
+        self.folder = folder
+        self.places = tuple(block_places(size))
+        self._names = names
+
+    def holds(self, place: BlockPlace) -> bool:
+        """Return True if a block is done."""
+        try:
+            with zipfile.ZipFile(self._path(place)) as archive:
+                return archive.testzip() is None
+        except (OSError, zipfile.BadZipFile):
+            return False
+
+    def add(self, place: BlockPlace, labels: LabelMap, objects: BlockObjects) -> None:
+        """Write a finished block. Raise OutputError."""
+        number = len(self._names) + 1
+        known = labels.labels < number
+        ids = labels.labels[known].astype(np.int64)
+        arrays = {
+            "labels": labels.labels,
+            "counts": np.bincount(ids, minlength=number),
+            "sums": np.bincount(ids, labels.confidence[known], minlength=number),
+            "lines": np.frombuffer("\n".join(objects.lines).encode(), np.uint8),
+            "classes": objects.classes,
+            "scores": objects.scores,
+            "areas": objects.areas,
+            "pixels": objects.pixels,
+        }
+        file = io.BytesIO()
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its last parameter is a flag
+        self.folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(self._path(place), file.getvalue())
+
+    def read(self, least: int) -> Iterator[Block]:
+        """Yield all blocks, with the polygons of at least `least` pixels."""
+        for place in self.places:
+            with np.load(self._path(place)) as stored:
+                lines = stored["lines"].tobytes().decode().splitlines()
+                polygons = [line for line, area in zip(lines, stored["areas"], strict=True) if area >= least]
+                yield Block(corner=(place.top, place.left), labels=stored["labels"], polygons=polygons)
+
+    def summary(self, size: tuple[int, int]) -> dict[str, object]:
+        """Return the summary of the labels, as `label_summary` does."""
+        counts, sums = np.zeros(len(self._names) + 1, np.int64), np.zeros(len(self._names) + 1)
+        for place in self.places:
+            with np.load(self._path(place)) as stored:
+                counts += stored["counts"]
+                sums += stored["sums"]
+        height, width = size
+        pixels = height * width
+        return {
+            "height": height,
+            "width": width,
+            "classes": [
+                {"id": number, "name": name, **share_record(counts[number], sums[number], pixels)}
+                for number, name in self._names.items()
+                if counts[number]
+            ],
+            "background": share_record(counts[0], sums[0], pixels),
+            "ignored": int(pixels - counts.sum()),
+        }
+
+    def dissolved(self, grid: RasterGrid, least: int) -> Block:
+        """Return the whole raster as one block, with polygons of at least `least` pixels that are joined across blocks.
+
+        This takes the labels of the whole raster, and a number of 4 bytes per pixel.
+        """
+        parts = []
+        labels: NDArray[np.unsignedinteger] | None = None
+        for place in self.places:
+            with np.load(self._path(place)) as stored:
+                if labels is None:
+                    labels = np.zeros(grid.size, stored["labels"].dtype)
+                labels[place.top : place.top + place.height, place.left : place.left + place.width] = stored["labels"]
+                parts.append([stored[name] for name in ("classes", "scores", "areas", "pixels")])
+        assert labels is not None
+        classes, scores, areas, pixels = (np.concatenate(part) for part in zip(*parts, strict=True))
+        lines: list[str] = []
+        for class_id in np.unique(classes):
+            own = classes == class_id
+            count, numbers = cv2.connectedComponents((labels == class_id).view(np.uint8), connectivity=8)
+            numbered = numbers[tuple(pixels[own].T)]  # the joined object of each part
+            weights = np.bincount(numbered, areas[own], minlength=count)
+            sums = np.bincount(numbered, areas[own] * scores[own], minlength=count)
+            kept = np.flatnonzero(weights >= least)
+            moved = np.zeros(count, np.uint32)
+            moved[kept] = np.arange(1, len(kept) + 1)
+            name = self._names[int(class_id)]
+            facts = [(int(class_id), name, float(sums[each] / weights[each]), int(weights[each])) for each in kept]
+            lines += polygon_features(moved[numbers], facts, (0, 0), grid)
+        return Block(corner=(0, 0), labels=labels, polygons=lines)
+
+    def _path(self, place: BlockPlace) -> Path:
+        return self.folder / f"{place.number:06d}.npz"
