@@ -9,9 +9,9 @@ from output_folders import tree
 from resuming import CLASSES, contents
 from running import Command, Ran
 
-from tipsseg.formats import FORMATS
+from tipsseg.formats import IMAGE_FORMATS
 
-MORE = [name for name in FORMATS if name not in ("png", "coco", "npz", "confidence")]
+MORE = [name for name in IMAGE_FORMATS if name not in ("png", "coco", "npz", "confidence")]
 
 
 @pytest.fixture

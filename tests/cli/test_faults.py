@@ -22,7 +22,7 @@ from PIL import Image
 from running import Command
 
 import tipsseg
-from tipsseg.formats import FORMATS
+from tipsseg.formats import IMAGE_FORMATS
 from tipsseg.weights.lock import read_lock
 
 TIPSSEG = [sys.executable, "-m", "tipsseg"]
@@ -76,7 +76,7 @@ def on_small_disk(size: str, script: str, folder: Path) -> subprocess.CompletedP
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs namespaces")
 @pytest.mark.slow
-@pytest.mark.parametrize(("formats", "size"), [("png,coco", "120k"), (",".join(FORMATS), "1400k")])
+@pytest.mark.parametrize(("formats", "size"), [("png,coco", "120k"), (",".join(IMAGE_FORMATS), "1400k")])
 def test_a_disk_that_gets_full(
     command: Command, mlp_checkpoint: Path, images: Path, tmp_path: Path, formats: str, size: str
 ) -> None:

@@ -101,6 +101,7 @@ GROUPS = {
     "Model": ("model device features refine scales", "dtype batch-size mode short-side"),
     "Files": ("output format overwrite", "replace-edited instances min-area png-mode simplify names val-fraction"),
     "Many images": ("limit every dry-run jsonl", "jobs max-pixels resume sample retry-failed null"),
+    "Rasters": ("", "bands stretch ground-resolution dissolve"),
     "Many machines": ("", "shard ray"),
     "Other options": ("quiet help-all help", ""),
 }

@@ -15,13 +15,13 @@ from PIL import Image
 from resuming import correct
 from running import Command
 
-from tipsseg.formats import FORMATS
+from tipsseg.formats import IMAGE_FORMATS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KILLING = REPOSITORY / "tests" / "support" / "killing.py"
 SCENES = REPOSITORY / "examples" / "scenes"
 _PLAIN = ["-c", "panda,tree,sky", "-m", "tiny", "--device", "cpu", "--quiet"]
-OPTIONS = [*_PLAIN, "-f", ",".join(FORMATS)]
+OPTIONS = [*_PLAIN, "-f", ",".join(IMAGE_FORMATS)]
 #: One format of each kind: records alone, with a picture, and a file and a link an image beside one for all.
 FEW = [*_PLAIN, "-f", "coco,panoptic,yolo"]
 

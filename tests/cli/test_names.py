@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from running import Command
 
-from tipsseg.formats import FORMATS
+from tipsseg.formats import IMAGE_FORMATS
 
 NAMES = ("a.jpg", "a.png", "s/b.png")
 LABEL = ("label", "imgs", "-c", "a,b", "--background", "none", "--quiet")
@@ -71,7 +71,7 @@ def test_full_names_hold_through_all_commands(command: Command, mlp_checkpoint: 
     ran = command(*LABEL, *model, "-f", "png,coco", "-o", "out")
     assert ran.code == 1  # names of another kind in one folder
 
-    others = [name for name in FORMATS if name not in ("png", "coco", "npz", "confidence")]
+    others = [name for name in IMAGE_FORMATS if name not in ("png", "coco", "npz", "confidence")]
     ran = command("convert", "out", "-f", ",".join(others), "--quiet")
     assert (ran.code, ran.err) == (0, "")
     assert files_in("out/yolo") == [

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from output_folders import make_run, save_inputs
 
-from tipsseg.formats import FORMATS
+from tipsseg.formats import FORMATS, IMAGE_FORMATS
 from tipsseg.options import FileOptions
 from tipsseg.types import LabelArray
 
@@ -43,7 +43,7 @@ def text_files(folder: Path) -> dict[str, bytes]:
 
 def write(root: Path, instances: str) -> None:
     save_inputs(root / "imgs", LABELS)
-    make_run(root / "out", root / "imgs", LABELS, NAMES, tuple(FORMATS), options=OPTIONS[instances])
+    make_run(root / "out", root / "imgs", LABELS, NAMES, IMAGE_FORMATS, options=OPTIONS[instances])
 
 
 @pytest.mark.parametrize("instances", OPTIONS)

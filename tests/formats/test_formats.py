@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from output_folders import image_labels
 from reading import EXACT, POLYGONS, WITHOUT_IGNORED, Ids
 
-from tipsseg.formats import FORMATS
+from tipsseg.formats import IMAGE_FORMATS
 from tipsseg.formats.base import Rows
 from tipsseg.label_map import LabelMap
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
@@ -30,7 +30,7 @@ from tipsseg.vocabulary.palette import colour
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 #: Formats for machines; the others are for eyes, or hold no labels.
-READABLE = tuple(name for name in FORMATS if name not in ("overlay", "confidence"))
+READABLE = tuple(name for name in IMAGE_FORMATS if name not in ("overlay", "confidence"))
 
 PANDA = ("panda leg", "tree", "bench")
 HARD = ('it\'s "a" <b> & c', "\N{SNOWMAN} ü/é \\n", "- yes, %20 {x}")

@@ -21,7 +21,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tipsseg.errors import ImageError, OutputError, UsageError
-from tipsseg.formats import FORMATS, check_format, image_folders
+from tipsseg.formats import FORMATS, IMAGE_FORMATS, check_format, image_folders
 from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.classes_file import classes_json
 from tipsseg.formats.cvat import label_map_text
@@ -142,16 +142,17 @@ def test_the_page_of_formats_has_every_format_as_the_registry_says_it() -> None:
 
 def test_files_of_images_go_to_the_folders_that_inputs_leave_out(tmp_path: Path) -> None:
     label_map = replace(map_of(SMALL), top=TopClasses(SMALL[None, :1, :1], np.ones((1, 1, 1), np.float16)))
-    for entry in FORMATS.values():
+    forms = [form for form in FORMATS.values() if not form.raster]
+    for entry in forms:
         written = finish(entry.name, context_of(tmp_path), "sub/a.jpg", label_map)
         assert bool(written.files) == bool(written.written) == (entry.folder is not None)
         assert bool(written.rows) == entry.has_rows
         assert all(PurePosixPath(file).parts[0] in image_folders() for file in written.files.values())
     found = (path for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink())
     image = PurePosixPath("sub/a.jpg")
-    whole = [form for form in FORMATS.values() if not form.has_parts]
+    whole = [form for form in forms if not form.has_parts]
     paths = {form.relative_path(image, DEFAULT_FILE_OPTIONS) for form in whole}
-    paths |= {form.link_path(image, DEFAULT_FILE_OPTIONS) for form in FORMATS.values()}
+    paths |= {form.link_path(image, DEFAULT_FILE_OPTIONS) for form in forms}
     paths |= {PurePosixPath("binary", entry.name, "sub/a.png") for entry in PANDA}
     paths |= {PurePosixPath("cutouts", name, f"sub/a-{number}.png") for number, name in OBJECTS}
     assert {PurePosixPath(path.relative_to(tmp_path).as_posix()) for path in found} == paths - {None}
@@ -160,9 +161,11 @@ def test_files_of_images_go_to_the_folders_that_inputs_leave_out(tmp_path: Path)
 def test_files_on_their_way_have_the_owner_in_their_names(tmp_path: Path) -> None:
     """So that those of a process that was killed are removed."""
     label_map = replace(map_of(SMALL), top=TopClasses(SMALL[None, :1, :1], np.ones((1, 1, 1), np.float16)))
-    finish_image(image_labels(ref_of("sub/a.jpg"), label_map), FORMATS, replace(context_of(tmp_path), owner="mine-"))
+    finish_image(
+        image_labels(ref_of("sub/a.jpg"), label_map), IMAGE_FORMATS, replace(context_of(tmp_path), owner="mine-")
+    )
     found = [path.name for path in tmp_path.rglob("*") if path.is_file()]
-    whole = [form for form in FORMATS.values() if form.folder is not None and not form.has_parts]
+    whole = [form for form in FORMATS.values() if form.folder is not None and not form.has_parts and not form.raster]
     assert len(found) == len(whole) + len(PANDA) + len(OBJECTS)
     assert all(name.startswith(".tipsseg-mine-") for name in found)
 

@@ -26,6 +26,7 @@ from tipsseg.options.run import (
     ImageOptions,
     OntoOptions,
     OutputOptions,
+    RasterOptions,
     RegionOptions,
     StoreOptions,
     TruthOptions,
@@ -166,8 +167,10 @@ KEYWORDS: dict[str, tuple[tuple[type, ...], set[str]]] = {
     "label_folder": (
         (
             LabelOptions,
+            RasterOptions,
             RegionOptions,
             OntoOptions,
+            RasterOptions,
             FileOptions,
             ComputeOptions,
             OutputOptions,
@@ -205,7 +208,13 @@ def test_the_types_of_keywords_are_those_of_the_options(name: str) -> None:
 def kinds(hint: Any) -> set[Any]:
     """The types of a union that programs have at hand: a text for a Shard, a Sequence for a tuple."""
     found: set[Any] = set(get_args(hint)) if get_origin(hint) in {types.UnionType, Union} else {hint}
-    taken: dict[Any, Any] = {Shard: str, tuple[float, ...]: Iterable[float], tuple[str, ...]: Sequence[str]}
+    taken: dict[Any, Any] = {
+        Shard: str,
+        tuple[float, ...]: Iterable[float],
+        tuple[float, float]: Sequence[float],
+        tuple[int, ...]: Sequence[int],
+        tuple[str, ...]: Sequence[str],
+    }
     # The choices of a dtype are checked by the record, and known to editors by the keyword.
     return {str if choices_of(kind) else taken.get(kind, kind) for kind in found}
 

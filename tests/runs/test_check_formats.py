@@ -44,6 +44,7 @@ PARTS = {"binary": "sky", "cutouts": "panda leg/1"}
 PER_IMAGE = {
     name: str(path)
     for name, form in FORMATS.items()
+    if not form.raster
     if (path := form.relative_path(PurePosixPath("a.png"), DEFAULT_FILE_OPTIONS, PARTS.get(name, ""))) is not None
 }
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tipsseg.formats import FORMATS
+from tipsseg.formats import IMAGE_FORMATS
 from tipsseg.store.file_names import (
     NameKey,
     OutputNames,
@@ -203,7 +203,7 @@ TAKEN: dict[str, tuple[list[str], NameKey, list[str]]] = {
 @pytest.mark.parametrize("name", TAKEN)
 def test_names_are_taken_once(name: str) -> None:
     inputs, key, expected = TAKEN[name]
-    names = OutputNames(key, "stem", FORMATS)
+    names = OutputNames(key, "stem", IMAGE_FORMATS)
     assert [names.take(ImageRef(Path("/in") / item, PurePosixPath(item))) for item in inputs] == [
         text.replace("/in/", f"{Path('/in')}{os.sep}") for text in expected
     ]

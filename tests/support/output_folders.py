@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.formats import FORMATS
+from tipsseg.formats import IMAGE_FORMATS
 from tipsseg.formats.base import ImageLabels, Rows
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
 from tipsseg.images.decoding import open_thumbnail
@@ -38,7 +38,7 @@ from tipsseg.util.fingerprint import file_record, fingerprint
 from tipsseg.util.record_paths import actual_path
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 
-ALL_FORMATS = tuple(FORMATS)
+ALL_FORMATS = IMAGE_FORMATS
 SOME_FORMATS = ("png", "coco", "overlay", "confidence")
 DIGEST = "0123456789abcdef0123456789abcdef"
 CLASSES = ("panda leg", "tree", "sky")

@@ -15,12 +15,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tipsseg.formats.base import Format, RunFacts
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from tipsseg.types import LabelArray
 
 #: Side of the tiles in GeoTIFF files, in pixels. Blocks are multiples of it, so that each tile is written once.
@@ -157,6 +157,7 @@ class GeoPackage(RasterFormat):
     needs_polygons = True
 
     def write(self, path: Path, grid: RasterGrid, blocks: Blocks, run: RunFacts) -> None:
+        import numpy as np
         import pyogrio
 
         # A fixed date, so that equal labels give equal bytes.
@@ -205,6 +206,7 @@ def polygon_features(
         corner: (top, left) of the part in pixels.
         grid: The grid of the raster.
     """
+    import numpy as np
     from rasterio.features import shapes
     from rasterio.transform import Affine
 
@@ -242,6 +244,8 @@ def is_geographic(grid: RasterGrid) -> bool:
 
 def wkb(geometry: Mapping[str, Any]) -> bytes:
     """Encode a MultiPolygon as well-known binary (OGC 06-103r4)."""
+    import numpy as np
+
     polygons = geometry["coordinates"]
     parts = [struct.pack("<BII", 1, 6, len(polygons))]
     for rings in polygons:

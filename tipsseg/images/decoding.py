@@ -380,7 +380,8 @@ def _too_large(path: Path, size: str, max_pixels: int) -> ImageError:
     return ImageError(
         path,
         f"too large: {size}; the limit is {max_pixels:,}",
-        "Scale it down, or raise the limit with argument `max_pixels` (decoding takes 4 to 11 bytes of memory per pixel).",
+        "Scale it down, label it as a raster with format geotiff, or raise the limit with argument `max_pixels` (decoding takes "
+        "4 to 11 bytes of memory per pixel).",
     )
 
 

@@ -150,13 +150,13 @@ class RasterOptions:
     """Options for rasters, such as satellite scenes: their bands and resolution. Raise UsageError if a value is invalid."""
 
     # fmt: off
-    bands: tuple[int, ...] | None = option(None, metavar="N,N,N", group=RASTERS, sparse=True,
+    bands: tuple[int, ...] | None = option(None, metavar="N,N,N", group=RASTERS, rare=True, sparse=True,
         help="Bands for red, green and blue, or one for grey, from 1.  [default: 1,2,3, or 1]")
-    stretch: tuple[float, float] | None = option(None, metavar="LOW,HIGH", group=RASTERS, sparse=True,
+    stretch: tuple[float, float] | None = option(None, metavar="LOW,HIGH", group=RASTERS, rare=True, sparse=True,
         help="Percentiles of each band that become black and white, for example 2,98.  [default: by the data type]")
-    ground_resolution: float | None = option(None, metavar="LENGTH", group=RASTERS, sparse=True,
+    ground_resolution: float | None = option(None, metavar="LENGTH", group=RASTERS, rare=True, sparse=True,
         help="Side of a pixel of the labels, in units of the coordinate system.  [default: the raster's own pixels]")
-    dissolve: bool = option(False, group=RASTERS, sparse=True,
+    dissolve: bool = option(False, group=RASTERS, rare=True, sparse=True,
         help="Join polygons across blocks of 2,048 pixels, with the labels of the whole raster in memory.")
     # fmt: on
 

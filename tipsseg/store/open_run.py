@@ -67,6 +67,14 @@ class Run:
     def output(self) -> Path:
         return self.info.spec.output
 
+    def refuse_raster(self) -> None:
+        """Raise InputError for a run of rasters, whose labels may be larger than memory."""
+        if self.info.spec.is_raster:
+            raise InputError(
+                f"{self.output}: this command does not read the labels of rasters",
+                "Open the files in a GIS; or label the rasters again with the formats that you need.",
+            )
+
     @property
     def state(self) -> Path:
         return self.info.spec.state

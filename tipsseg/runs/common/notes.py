@@ -39,7 +39,8 @@ _REMARKS: Mapping[Remark, str] = {
     "squeezed": f"more than {LONGEST_ASPECT} times as long as wide, and narrow. The model saw the long side squeezed, which may "
     "cost accuracy. Cut such images into pieces.",
     "dark": "16 bits per channel, but no value above 12 bits, so the model saw a nearly black image. Stretch such images "
-    "first, for example with ImageMagick: magick IN.png -auto-level OUT.png",
+    "first, for example with ImageMagick: magick IN.png -auto-level OUT.png; or label "
+    "them as rasters: --format geotiff --stretch 2,98.",
     "pages": "a TIFF of several pages; only the first was read. Save the other pages as files to label them.",
 }
 

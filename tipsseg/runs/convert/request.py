@@ -29,6 +29,7 @@ def refuse_unfit(run: Run, formats: Sequence[str]) -> None:
     if not set(begun) <= set(formats):
         raise broken_conversion(run.output, begun)
     refuse_rasters(formats)
+    run.refuse_raster()
     sources = label_sources()
     if run.info.spec.options.overlap:
         check_overlaps(formats)

@@ -80,6 +80,7 @@ def make_report(
     check_image_root(images)
     with ExitStack() as stack:
         runs = stack.enter_context(open_runs(output, ended=False, max_pixels=max_pixels))
+        runs[0].refuse_raster()
         refuse_other_settings(runs)
         classes = runs[0].classes
         if palette == "safe":

@@ -1,0 +1,233 @@
+"""`tipsseg label --format geotiff,geojson,gpkg`: rasters in blocks, with the labels and the coordinates of the whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+from numpy.typing import NDArray
+from PIL import Image
+from rasters import drawn, write_raster
+from running import Command
+
+import tipsseg
+from tests.cli.test_killed import killing
+from tipsseg.labelling import blocks
+
+CLASSES = ("car", "tree", "road")
+OPTIONS = ["-c", ",".join(CLASSES), "-m", "tiny", "--device", "cpu", "--quiet"]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BLOCK", 512)
+
+
+def read(path: Path) -> NDArray[Any]:
+    with rasterio.open(path) as raster:
+        return raster.read(1)
+
+
+def whole(pixels: NDArray[np.uint8], **options: Any) -> tipsseg.LabelMap:
+    """The labels of the whole image, at its own resolution."""
+    return tipsseg.load("tiny", device="cpu").label(pixels, CLASSES, short_side=min(pixels.shape[:2]), **options)
+
+
+@pytest.mark.parametrize("size", [(1100, 1300), (512, 700), (150, 900), (1024, 230)], ids=str)
+@pytest.mark.parametrize("minimum", [0, 0.6])
+def test_the_labels_are_those_of_the_whole_image(
+    command: Command, tmp_path: Path, size: tuple[int, int], minimum: float
+) -> None:
+    pixels = drawn(*size)
+    write_raster(tmp_path / "scene.tif", pixels)
+    ran = command(
+        "label", tmp_path / "scene.tif", "-o", tmp_path / "out", *OPTIONS, "-f", "geotiff", "--min-confidence", minimum
+    )
+    assert ran.code == 0, ran.err
+    expected = whole(pixels, min_confidence=minimum)
+    assert (read(tmp_path / "out/masks/scene.tif") == expected.labels).all()
+    (entry,) = map(json.loads, (tmp_path / "out/manifest.jsonl").read_text().splitlines())
+    assert entry["ignored"] == (expected.labels == 255).sum()
+    assert {each["name"]: each["pixels"] for each in entry["classes"]} == {
+        name: number for id_, name in enumerate(CLASSES, 1) if (number := int((expected.labels == id_).sum()))
+    }
+
+
+def test_files_have_the_coordinates_of_the_input(command: Command, tmp_path: Path) -> None:
+    pixels, out = drawn(700, 1200), tmp_path / "out"
+    path = write_raster(tmp_path / "scene.tif", pixels, metres=0.5)
+    assert command("label", path, "-o", out, *OPTIONS, "-f", "geotiff,geojson,gpkg").code == 0
+    with rasterio.open(path) as source, rasterio.open(out / "masks/scene.tif") as mask:
+        assert (mask.crs, mask.transform, mask.shape) == (source.crs, source.transform, source.shape)
+        assert (mask.nodata, mask.profile["tiled"], mask.overviews(1)) == (255, True, [2, 4])
+        assert {key: value for key, value in mask.tags().items() if key != "AREA_OR_POINT"} == {
+            f"class_{number}": name for number, name in enumerate(CLASSES, 1)
+        }
+        assert mask.colormap(1)[1][3] == 255
+        labels = mask.read(1)
+    for name, layer in (("geojson", "scene"), ("gpkg", "labels")):
+        file = out / f"polygons/scene.{name}"
+        info = pyogrio.read_info(file)
+        assert (info["layer_name"], info["crs"]) == (layer, "EPSG:32632")
+        _, _, _, (names, ids, scores, areas, counts) = pyogrio.raw.read(file)
+        for number, class_name in enumerate(CLASSES, 1):
+            own = names == class_name
+            assert set(ids[own]) <= {number}
+            assert counts[own].sum() == (labels == number).sum()
+            assert areas[own].sum() == pytest.approx((labels == number).sum() * 0.25)  # square metres
+        assert ((scores > 0) & (scores <= 1)).all()
+    # Painting the polygons gives the labels back.
+    from rasterio.features import rasterize
+
+    features = json.loads((out / "polygons/scene.geojson").read_text())["features"]
+    shapes = [(feature["geometry"], feature["properties"]["class_id"]) for feature in features]
+    with rasterio.open(path) as source:
+        painted = rasterize(shapes, source.shape, transform=source.transform)
+    assert (painted == np.where(labels == 255, 0, labels)).all()
+    assert "nothing wrong" in command("check", out).err
+
+
+def test_dissolved_polygons_are_those_of_the_whole(command: Command, tmp_path: Path) -> None:
+    pixels, out = drawn(700, 1200), tmp_path / "out"
+    path = write_raster(tmp_path / "scene.tif", pixels)
+    assert command("label", path, "-o", out, *OPTIONS, "-f", "geojson", "--dissolve", "--min-area", 40).code == 0
+    found = [each["properties"] for each in json.loads((out / "polygons/scene.geojson").read_text())["features"]]
+    expected = whole(pixels).find_objects(min_area=40)
+    assert sorted((each["class"], each["pixels"]) for each in found) == sorted(
+        (each.name, each.area) for each in expected
+    )
+    scores = sorted((each.name, each.area, each.score) for each in expected)
+    ordered = sorted((each["class"], each["pixels"], each["score"]) for each in found)
+    for one, other in zip(ordered, scores, strict=True):
+        assert one[2] == pytest.approx(other[2], abs=2e-4)
+
+
+def test_bands_and_stretch(command: Command, tmp_path: Path) -> None:
+    pixels = drawn(300, 400)
+    dark = np.zeros((300, 400, 5), np.uint16)
+    dark[..., [3, 2, 1]] = pixels.astype(np.uint16) * 12 + 300
+    write_raster(tmp_path / "scene.tif", dark)
+    out = tmp_path / "out"
+    for bands, stretch in (("4,3,2", "0,100"), ("1", "0,100")):
+        arguments = ["-f", "geotiff", "--bands", bands, "--stretch", stretch]
+        assert command("label", tmp_path / "scene.tif", "-o", out / bands, *OPTIONS, *arguments).code == 0
+    low, high = pixels.min((0, 1)).astype(float), pixels.max((0, 1)).astype(float)
+    stretched = np.rint((pixels - low) * 255 / (high - low)).astype(np.uint8)
+    different = (read(out / "4,3,2/masks/scene.tif") != whole(stretched).labels).mean()
+    assert different < 0.002  # rounding in float32
+    assert not (read(out / "1/masks/scene.tif") == whole(stretched).labels).all()
+    repeated = command("label", tmp_path / "scene.tif", "-o", tmp_path / "re", "--from", out / "4,3,2", "-q")
+    assert repeated.code == 0, repeated.err
+    assert (read(tmp_path / "re/masks/scene.tif") == read(out / "4,3,2/masks/scene.tif")).all()
+
+
+def test_pixels_without_data_are_ignored(command: Command, tmp_path: Path) -> None:
+    pixels = drawn(600, 700)
+    pixels[100:300, 200:600] = 0
+    pixels[pixels.sum(2) == 0] = 0
+    write_raster(tmp_path / "scene.tif", pixels, nodata=0)
+    assert command("label", tmp_path / "scene.tif", "-o", tmp_path / "out", *OPTIONS, "-f", "geotiff,geojson").code == 0
+    labels = read(tmp_path / "out/masks/scene.tif")
+    empty = (pixels == 0).any(2)
+    assert (labels[empty] == 255).all()
+    assert (labels[~empty] == whole(pixels).labels[~empty]).all()
+
+
+def test_a_ground_resolution_is_that_of_the_labels(command: Command, tmp_path: Path) -> None:
+    pixels = drawn(1024, 1400)
+    path = write_raster(tmp_path / "scene.tif", pixels, metres=0.25)
+    for name, arguments in {"resolution": ["--ground-resolution", 0.5], "scale": ["--scales", 0.5]}.items():
+        assert command("label", path, "-o", tmp_path / name, *OPTIONS, "-f", "geotiff", *arguments).code == 0
+    with rasterio.open(tmp_path / "resolution/masks/scene.tif") as mask:
+        assert (mask.shape, mask.res, tuple(mask.bounds)) == (
+            (512, 700), (0.5, 0.5), (500_000, 4_999_744, 500_350, 5_000_000),
+        )  # fmt: skip
+        labels = mask.read(1)
+    assert (labels == read(tmp_path / "scale/masks/scene.tif")).all()
+    # Two by two pixels are averaged, as if the whole scene were.
+    halved = np.rint(pixels.reshape(512, 2, 700, 2, 3).mean((1, 3))).astype(np.uint8)
+    assert (labels != whole(halved).labels).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-f", "geotiff,png"], "formats of rasters cannot be combined with others"),
+        (["--bands", "1"], "--bands needs formats of rasters"),
+        (["-f", "geotiff", "--bands", "1,2"], "neither one band nor three"),
+        (["-f", "geotiff", "--bands", "a"], "not a list of numbers"),
+        (["-f", "geotiff", "--stretch", "98,2"], "not a pair of percentiles"),
+        (["-f", "geotiff", "--ground-resolution", "0"], "not a positive number"),
+        (["-f", "geotiff", "--dissolve"], "needs polygons"),
+        (["-f", "geotiff", "--refine", "pamr"], "--refine cannot be used with rasters"),
+        (["-f", "geotiff", "--short-side", "300"], "--short-side cannot be used with rasters"),
+        (["-f", "geotiff", "--scales", "1,2"], "at one scale"),
+        (["-f", "geotiff", "--scales", "2", "--ground-resolution", "1"], "exclude each other"),
+        (["-f", "geotiff", "--overlap"], "cannot store classes that overlap"),
+    ],
+)
+def test_wrong_options(command: Command, tmp_path: Path, arguments: list[str], message: str) -> None:
+    path = write_raster(tmp_path / "scene.tif", drawn(64, 64))
+    ran = command("label", path, "-o", tmp_path / "out", *OPTIONS, *arguments)
+    assert (ran.code, message in ran.err) == (2, True), ran.err
+
+
+def unfit(folder: Path) -> dict[str, tuple[list[str], str]]:
+    """Files that are refused, by name: further arguments, and a part of the message."""
+    pixels = drawn(64, 64)
+    write_raster(folder / "bands.tif", pixels[..., :2])
+    write_raster(folder / "floats.tif", pixels.astype(np.float32))
+    write_raster(folder / "nowhere.tif", pixels, crs=None)
+    write_raster(folder / "degrees.tif", pixels, crs="EPSG:4326")
+    write_raster(folder / "tiny.tif", pixels[:5, :5])
+    write_raster(folder / "cut.tif", drawn(600, 600))
+    (folder / "cut.tif").write_bytes((folder / "cut.tif").read_bytes()[:200_000])
+    (folder / "scene.vrt").write_text('<VRTDataset rasterXSize="9" rasterYSize="9"/>')
+    (folder / "text.tif").write_text("nothing")
+    Image.fromarray(pixels).save(folder / "large.png")
+    return {
+        "bands.tif": (["--bands", "3,2,1"], "no band 3: it has 2"),
+        "floats.tif": ([], "float32 have no 8-bit equivalent"),
+        "nowhere.tif": (["--ground-resolution", "1"], "it has no coordinate system"),
+        "degrees.tif": (["--ground-resolution", "1"], "its coordinates are degrees"),
+        "tiny.tif": ([], "smaller than a patch"),
+        "cut.tif": ([], "broken raster"),
+        "scene.vrt": ([], "not a GeoTIFF, JPEG 2000, PNG or JPEG"),
+        "text.tif": ([], "not a GeoTIFF, JPEG 2000, PNG or JPEG"),
+        "large.png": (["--max-pixels", "4000"], "cannot be read by windows"),
+    }
+
+
+def test_unfit_files(command: Command, tmp_path: Path) -> None:
+    for name, (arguments, message) in unfit(tmp_path).items():
+        ran = command("label", tmp_path / name, "-o", tmp_path / name[:-4], *OPTIONS, "-f", "geotiff", *arguments)
+        assert (ran.code, message in ran.err) == (1, True), (name, ran.err)
+        assert len(ran.err.splitlines()) == 1, ran.err
+
+
+def test_other_commands_say_that_they_take_no_rasters(command: Command, tmp_path: Path) -> None:
+    path, out = write_raster(tmp_path / "scene.tif", drawn(64, 64)), tmp_path / "out"
+    assert command("label", path, "-o", out, *OPTIONS, "-f", "geotiff").code == 0
+    for arguments in (["convert", out, "-f", "png"], ["report", out], ["convert", out, "-f", "geojson"]):
+        ran = command(*arguments)
+        assert (ran.code != 0, "raster" in ran.err) == (True, True), ran.err
+    mixed = command("label", path, "-o", out, *OPTIONS, "-f", "png")
+    assert (mixed.code, "labelled as rasters" in mixed.err) == (1, True), mixed.err
+
+
+@pytest.mark.slow
+def test_kills_in_the_middle_of_a_raster(tmp_path: Path) -> None:
+    write_raster(tmp_path / "in.tif", drawn(4200, 2100))
+    options = ["in.tif", *OPTIONS, "-f", "geotiff,geojson,gpkg"]
+    assert killing(tmp_path, "random", 1, 0, *options, "-o", "whole") == 0
+    assert killing(tmp_path, "random", 5, 5, *options, "-o", "broken") == 5
+    files = ["masks/in.tif", "polygons/in.geojson", "polygons/in.gpkg"]
+    assert [(tmp_path / "whole" / name).read_bytes() for name in files] == [
+        (tmp_path / "broken" / name).read_bytes() for name in files
+    ]
+    assert not list((tmp_path / "broken/.tipsseg").glob("rasters*"))
