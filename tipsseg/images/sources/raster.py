@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -89,34 +89,38 @@ class Raster:
             low, high = np.percentile(valid, percentiles) if len(valid) else (0.0, 1.0)
             self._limits.append((float(low), float(high) if high > low else float(low) + 1))
 
-    def read(self, top: int, left: int, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Read a part of the grid: RGB pixels [h, w, 3] uint8, and True at pixels with data [h, w].
-
-        Raise ImageError if the file is broken.
-        """
+    def read(self, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
+        """Read a part of the grid, [h, w, 3] uint8 RGB. Raise ImageError if the file is broken."""
         from rasterio.enums import Resampling
-        from rasterio.errors import RasterioError
-        from rasterio.windows import Window
 
-        down, across = self._steps
-        window = Window(left * across, top * down, width * across, height * down)
         same = self._steps == (1.0, 1.0)
         method = Resampling.nearest if same else Resampling.cubic if max(self._steps) < 1 else Resampling.average
-        try:
-            values = self._dataset.read(
-                self._bands, window=window, out_shape=(len(self._bands), height, width), resampling=method
-            )
-            valid = self._dataset.read_masks(
-                self._bands, window=window, out_shape=(len(self._bands), height, width), resampling=Resampling.nearest
-            ).all(axis=0)
-        except (RasterioError, OSError, ValueError) as error:
-            raise ImageError(self._path, f"broken raster ({error})", "Download the file again.") from error
+        values = self._read(self._dataset.read, (top, left, height, width), method)
         pixels = np.empty((height, width, len(self._bands)), np.uint8)
         for index, band in enumerate(values):
             pixels[..., index] = band if self._limits is None else _to_bytes(band, *self._limits[index])
-        if len(self._bands) == 1:
-            pixels = np.repeat(pixels, 3, axis=2)
-        return np.ascontiguousarray(pixels), valid
+        return np.repeat(pixels, 3, axis=2) if len(self._bands) == 1 else pixels
+
+    def has_data(self, top: int, left: int, height: int, width: int) -> NDArray[np.bool_]:
+        """Return True at pixels of a part of the grid with data in all bands, [h, w]. Raise ImageError as `read` does."""
+        from rasterio.enums import Resampling
+
+        masks = self._read(self._dataset.read_masks, (top, left, height, width), Resampling.nearest)
+        return np.asarray(masks.all(axis=0))
+
+    def _read(self, call: Callable[..., Any], part: tuple[int, int, int, int], method: Any) -> Any:
+        from rasterio.errors import RasterioError
+        from rasterio.windows import Window
+
+        (top, left, height, width), (down, across) = part, self._steps
+        window, shape = (
+            Window(left * across, top * down, width * across, height * down),
+            (len(self._bands), height, width),
+        )
+        try:
+            return call(self._bands, window=window, out_shape=shape, resampling=method)
+        except (RasterioError, OSError, ValueError) as error:
+            raise ImageError(self._path, f"broken raster ({error})", "Download the file again.") from error
 
 
 def _to_bytes(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:

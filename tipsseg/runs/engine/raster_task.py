@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -42,7 +43,7 @@ from tipsseg.store.results import Failed, ImageResult, Labelled, Left
 from tipsseg.store.state import STATE_FOLDER
 from tipsseg.store.summary import share_record
 from tipsseg.store.writing import RunContext
-from tipsseg.types import ImageRef, ignore_id, printable_path
+from tipsseg.types import ImageRef, LabelArray, ignore_id, label_dtype, printable_path
 from tipsseg.util.files import atomic_write, describe_error, output_error
 from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.util.printable import pluralize
@@ -140,14 +141,20 @@ class RasterTask:
             + f", in {pluralize(len(blocks.places), 'block')}"
             + (f"; {done} are done." if done else ".")
         )
-        labeller = BlockLabeller(self._labeller, raster.size, lambda *part: raster.read(*part)[0])
+        labeller = BlockLabeller(self._labeller, raster.size, raster.read)
         needs_polygons = any(form.needs_polygons for form in self._forms)
         for place in left:
-            labels = labeller.label(place)
-            valid = raster.read(place.top, place.left, place.height, place.width)[1]
+            valid = raster.has_data(place.top, place.left, place.height, place.width)
+            labels = labeller.label(place) if valid.any() else self._nothing(place)
             labels.labels[~valid] = self._ignore
             blocks.add(place, labels, self._objects(labels, place, grid) if needs_polygons else NO_OBJECTS)
         return blocks
+
+    def _nothing(self, place: BlockPlace) -> LabelMap:
+        """Return the labels of a block without data, which the model need not see."""
+        size = place.height, place.width
+        labels = cast(LabelArray, np.zeros(size, label_dtype(len(self._context.classes))))
+        return LabelMap(labels, np.zeros(size, np.float32), self._context.classes)
 
     def _objects(self, labels: LabelMap, place: BlockPlace, grid: RasterGrid) -> BlockObjects:
         """Return the objects in a block, of any area: pieces of an object that other blocks continue may be small."""
