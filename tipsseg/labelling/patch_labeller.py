@@ -164,37 +164,36 @@ class PatchLabeller:
         Raises:
             DeviceError: The device has too little memory.
         """
-        backbone, scorer = self.backbone, self._scorer
-        size, plans = scales[0].size, plans_of(scales)
+        scorer, size, plans = self._scorer, scales[0].size, plans_of(scales)
+        values = self._compare(scales)
+        if self._on_cpu or scorer is None or self.options.refine != "none" or prod(size) > _MAX_ASYNC_PIXELS:
+            return Cosines(values, plans, size, top)
+        from tipsseg.backbones.devices import as_device_error
+
+        with self.backbone.at_work, as_device_error(self.backbone.device):
+            return scorer.send(values, plans, size, self.view.grid(plans[0]), top)
+
+    def _compare(self, scales: Sequence[Patches]) -> list[Any]:
+        """Return the cosines of features with the phrases at each scale, [B, h, w, P] float32, on the device."""
+        backbone = self.backbone
         if self._on_cpu:
             vectors, biases = self._classifier.vectors, self._classifier.biases
             with backbone.at_work:
-                cosines = [compute_cosines(np.asarray(scale.patches), vectors, biases) for scale in scales]
-            return Cosines(cosines, plans, size, top)
+                return [compute_cosines(np.asarray(scale.patches), vectors, biases) for scale in scales]
         from tipsseg.backbones.devices import as_device_error
 
         with backbone.at_work, as_device_error(backbone.device):
             values = [cast(Features, scale).cosines(self.vectors) for scale in scales]
-            values = values if self._biases is None else [cosines + self._biases for cosines in values]
-            if scorer is None or self.options.refine != "none" or prod(size) > _MAX_ASYNC_PIXELS:
-                return Cosines(values, plans, size, top)
-            return scorer.send(values, plans, size, self.view.grid(plans[0]), top)
+            return values if self._biases is None else [cosines + self._biases for cosines in values]
 
     def encode_cosines(self, windows: Sequence[NDArray[np.uint8]]) -> Any:
         """Encode windows, each [side, side, 3], and compare them with the phrases: [B, h, w, P] float32, on the device.
 
         Raise DeviceError if the device has too little memory.
         """
-        patches = self.backbone.encode_windows(windows).patches
-        if self._on_cpu:
-            with self.backbone.at_work:
-                return compute_cosines(np.asarray(patches), self._classifier.vectors, self._classifier.biases)
-        from tipsseg.backbones.devices import as_device_error
-
-        with self.backbone.at_work, as_device_error(self.backbone.device):
-            cosines = patches.flatten(0, 2) @ self.vectors.T
-            cosines = cosines if self._biases is None else cosines + self._biases
-            return cosines.view(*patches.shape[:3], -1)
+        encoded, side = self.backbone.encode_windows(windows), len(windows[0])
+        plan = WindowPlan((side, side), side, ((0, 0),) * len(windows))
+        return self._compare([Features((side, side), plan, encoded.patches, encoded.class_tokens)])[0]
 
     def assign_part(self, cosines: Cosines, inner: tuple[int, int, int, int]) -> LabelMap:
         """Label a part of an image in windows of one scale: top, left, height and width in pixels. See `assign`."""

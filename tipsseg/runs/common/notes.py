@@ -40,7 +40,7 @@ _REMARKS: Mapping[Remark, str] = {
     "cost accuracy. Cut such images into pieces.",
     "dark": "16 bits per channel, but no value above 12 bits, so the model saw a nearly black image. Stretch such images "
     "first, for example with ImageMagick: magick IN.png -auto-level OUT.png; or label "
-    "them as rasters: --format geotiff --stretch 2,98.",
+    "them as rasters, with the format geotiff and argument `stretch`=2,98.",
     "pages": "a TIFF of several pages; only the first was read. Save the other pages as files to label them.",
 }
 
