@@ -141,7 +141,8 @@ def label_folder(
     Repeat the call to resume an interrupted run. Files edited by a person are kept.
 
     Args:
-        images: Files and folders. Folders are searched recursively. The list may be empty with `retry_failed`.
+        images: Files, folders, archives, Parquet files, videos (with `every`) and URLs. Folders are searched recursively. The list
+            may be empty with `retry_failed`.
         classes: Class names; ClassSpecs; a dict that maps names to synonyms; a Vocabulary; or a fit (see `tipsseg.learn`).
         verbose: Print notes, progress and errors on stderr.
 

@@ -116,6 +116,10 @@ def test_bands_and_stretch(command: Command, tmp_path: Path) -> None:
     for bands, stretch in (("4,3,2", "0,100"), ("1", "0,100")):
         arguments = ["-f", "geotiff", "--bands", bands, "--stretch", stretch]
         assert command("label", tmp_path / "scene.tif", "-o", out / bands, *OPTIONS, *arguments).code == 0
+    assert "nothing wrong" in command("check", out / "1").err
+    loud = [word for word in OPTIONS if word != "--quiet"]
+    plain = command("label", tmp_path / "scene.tif", "-o", out / "plain", *loud, "-f", "geotiff", "--bands", "4,3,2")
+    assert "its values reach 3,3" in plain.err, plain.err
     low, high = pixels.min((0, 1)).astype(float), pixels.max((0, 1)).astype(float)
     stretched = np.rint((pixels - low) * 255 / (high - low)).astype(np.uint8)
     different = (read(out / "4,3,2/masks/scene.tif") != whole(stretched).labels).mean()
@@ -149,6 +153,7 @@ def test_a_ground_resolution_is_that_of_the_labels(command: Command, tmp_path: P
         )  # fmt: skip
         labels = mask.read(1)
     assert (labels == read(tmp_path / "scale/masks/scene.tif")).all()
+    assert "nothing wrong" in command("check", tmp_path / "scale").err
     # Two by two pixels are averaged, as if the whole scene were.
     halved = np.rint(pixels.reshape(512, 2, 700, 2, 3).mean((1, 3))).astype(np.uint8)
     assert (labels != whole(halved).labels).mean() < 0.01

@@ -161,6 +161,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "DELAYS", (0.0, 0.0, 0.0))
     monkeypatch.setattr(access, "_FETCHED", remote.FileCache())
     monkeypatch.setattr(remote, "_STAMPS", {})
+    monkeypatch.setattr(remote, "_DOWN_UNTIL", {})
 
 
 @pytest.fixture
@@ -183,6 +184,7 @@ def test_a_web_folder_beside_local_files(
     # Going on compares ETags, and reads nothing.
     monkeypatch.setattr(access, "_FETCHED", remote.FileCache())
     monkeypatch.setattr(remote, "_STAMPS", {})
+    monkeypatch.setattr(remote, "_DOWN_UNTIL", {})
     before = site.gets.copy()
     again = command("label", f"{site.url}/in/", "-o", out, *OPTIONS[:-1], "-f", "png,label-studio")
     assert "3 unchanged" in again.err
@@ -194,6 +196,55 @@ def test_a_web_folder_beside_local_files(
     assert mixed.code == 1
     assert mixed.err.count("gone.png: no such file") == 1
     assert len(entries(tmp_path / "list")) == 2
+
+
+def test_a_video_of_overlays_is_put_back(command: Command, tmp_path: Path) -> None:
+    path, out = write_video(tmp_path / "clip.mp4", 20), tmp_path / "out"
+    arguments = ["label", path, "--every", 10, "-o", out, *OPTIONS, "-f", "overlay"]
+    assert command(*arguments).code == 0
+    (video,) = (out / "overlays").glob("*.mp4")
+    before = video.read_bytes()
+    video.unlink()
+    again = command(*arguments)
+    assert (again.code, str(video) in again.out, video.read_bytes() == before) == (0, True, True)
+    assert "nothing wrong" in command("check", out).err
+
+
+def test_names_do_not_depend_on_how_an_image_is_given(command: Command, tmp_path: Path) -> None:
+    write_tar(tmp_path / "shard.tar", DATA)
+    assert command("label", "shard.tar/desert.png", "-o", "out", *OPTIONS, cwd=tmp_path).code == 0
+    assert list(entries(tmp_path / "out")) == ["shard/desert.png"]
+    missing = command("label", "shard.tar/gone.png", "-o", "out", *OPTIONS, cwd=tmp_path)
+    assert (missing.code, "shard.tar/gone.png: no such member of the archive" in missing.err) == (1, True)
+
+
+def test_images_outside_the_folder_of_a_list_are_found_again(site: Site, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "c d.png").write_bytes(DATA["desert.png"])
+    site.files["/in/e f.png"] = DATA["desert.png"]
+    lines = f"../../c d.png\n{site.url}/in/e%20f.png?token=secret\n"
+    out = tmp_path / "out"
+    assert command("label", "-", "-o", out, *OPTIONS, "-f", "png", stdin=lines.encode(), cwd=tmp_path / "a/b").code == 0
+    assert sorted(entries(out)) == ["127.0.0.1/in/e f.png", "c d.png"]
+    ran = command("convert", out, "-f", "overlay")
+    assert ran.code == 0, ran.err
+    assert not [path for path in out.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
+
+
+def test_results_are_local(command: Command, tmp_path: Path) -> None:
+    ran = command("label", SCENES / "desert.png", "-o", "s3://bucket/out", *OPTIONS, cwd=tmp_path)
+    assert (ran.code, "is a URL" in ran.err) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_list_goes_on_after_bad_addresses(command: Command, tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", 3)
+    lines = f"ftp://host/a.png\n{tmp_path}/clip.mp4\n{SCENES}/desert.png\n{tmp_path}/gone.tar\n"
+    ran = command("label", "-", "-o", tmp_path / "out", *OPTIONS, stdin=lines.encode(), cwd=tmp_path)
+    assert (ran.code, len(ran.err.splitlines())) == (1, 3)
+    for message in ("ftp:// URLs are not supported", "a video needs the interval", "gone.tar: no such file"):
+        assert message in ran.err
+    assert len(entries(tmp_path / "out")) == 1
 
 
 def test_an_unreachable_image_costs_one_line_and_no_secret(site: Site, command: Command, tmp_path: Path) -> None:
@@ -236,7 +287,7 @@ def test_a_bucket(
         assert command("label", "s3://bucket/shard.tar", "-o", tmp_path / "tar", *OPTIONS).code == 0
         assert [*masks(tmp_path / "tar").values()] == expected
         missing = command("label", "s3://bucket/none", "-o", tmp_path / "none", *OPTIONS)
-        assert (missing.code, "s3://bucket/none: no such file or folder" in missing.err) == (1, True)
+        assert (missing.code, "s3://bucket/none: no such file at this URL" in missing.err) == (1, True)
     finally:
         server.stop()
 

@@ -272,6 +272,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(remote, "DELAYS", (0.0, 0.0, 0.0))
     monkeypatch.setattr(access, "_FETCHED", remote.FileCache())
     monkeypatch.setattr(remote, "_STAMPS", {})
+    monkeypatch.setattr(remote, "_DOWN_UNTIL", {})
     with serving(Site(files={f"/in/{name}": data for name, data in PICTURES.items()})) as site:
         yield site
 
@@ -325,14 +326,17 @@ def test_a_changed_etag_is_noticed(site: Site, monkeypatch: pytest.MonkeyPatch) 
     known = identify(url)[0]
     monkeypatch.setattr(access, "_FETCHED", remote.FileCache())
     monkeypatch.setattr(remote, "_STAMPS", {})
+    monkeypatch.setattr(remote, "_DOWN_UNTIL", {})
     assert matches(known, url)
     assert site.gets["/in/a.png"] == 1
     monkeypatch.setattr(remote, "_STAMPS", {})
+    monkeypatch.setattr(remote, "_DOWN_UNTIL", {})
     site.etags["/in/a.png"] = '"2"'
     assert matches(known, url)  # by its content
     assert site.gets["/in/a.png"] == 2
     monkeypatch.setattr(access, "_FETCHED", remote.FileCache())
     monkeypatch.setattr(remote, "_STAMPS", {})
+    monkeypatch.setattr(remote, "_DOWN_UNTIL", {})
     site.files["/in/a.png"] = picture(3)
     assert not matches(known, url)
 

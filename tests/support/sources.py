@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import Image
@@ -96,7 +97,7 @@ def serving(site: Site) -> Iterator[Site]:
             self._answer(head=False)
 
         def _answer(self, *, head: bool) -> None:
-            path = self.path.split("?")[0]
+            path = unquote(self.path.split("?")[0])
             if not head:
                 site.gets[path] += 1
             faults = site.faults.get(path, [])

@@ -162,12 +162,12 @@ class GeoPackage(RasterFormat):
 
         # A fixed date, so that equal labels give equal bytes.
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2000-01-01T00:00:00.000Z"})
-        lines = _features(blocks)
+        write, lines = _quiet(pyogrio.raw.write), _features(blocks)
         written = False
         while chunk := list(islice(lines, _CHUNK)) or (not written and [""]):
             features = [json.loads(line) for line in chunk if line]
             rows = [feature["properties"] for feature in features]
-            pyogrio.raw.write(
+            write(
                 path,
                 np.array([wkb(feature["geometry"]) for feature in features], object),
                 [
@@ -185,6 +185,17 @@ class GeoPackage(RasterFormat):
                 append=written,
             )
             written = True
+
+
+def _quiet(write: Callable[..., None]) -> Callable[..., None]:
+    """Return a function without its warning about a missing coordinate system, which the run notes."""
+
+    def call(*arguments: object, **options: object) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
+            write(*arguments, **options)
+
+    return call
 
 
 def _features(blocks: Blocks) -> Iterator[str]:

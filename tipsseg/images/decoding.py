@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader, BytesIO, FileIO
+from io import BufferedReader, BytesIO, FileIO, TextIOBase
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -124,8 +124,9 @@ def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 def _decode_file(file: BinaryIO, max_pixels: int) -> Image.Image:
     """Decode an image from an open file, from its current position."""
-    data, name = file.read(), getattr(file, "name", None)
+    name = getattr(file, "name", None)
     path = Path(name if isinstance(name, str) else "<open file>")
+    data = None if isinstance(file, TextIOBase) else file.read()
     if not isinstance(data, bytes | bytearray):
         raise InputError(f"{path}: the file is open as text", "Open it in binary mode: open(path, 'rb').")
     with _read_header(path, BytesIO(data), max_pixels) as image, as_image_error(path):
@@ -243,7 +244,11 @@ def _read_header(path: Path, source: FileIO | BytesIO, max_pixels: int) -> Itera
     with file:
         try:
             if not file.seek(0, os.SEEK_END):
-                raise ImageError(path, "empty file (0 bytes)", _DOWNLOAD_AGAIN)
+                raise ImageError(
+                    path,
+                    "empty file (0 bytes)" if isinstance(source, FileIO) else "no bytes left to read",
+                    _DOWNLOAD_AGAIN,
+                )
             file.seek(0)
         except OSError as error:
             raise ImageError(path, describe_error(error)) from error
@@ -339,8 +344,18 @@ _HEIC = rb"(?s)....ftyp(hei|hev|mif|msf)"
 # Files often found in place of an image: (first bytes, reason, hint).
 _LOOKALIKES = (
     (
-        re.compile(rb"(?s)\x89PNG|\xff\xd8\xff|GIF8|II\*\0|MM\0\*|RIFF....WEBP|BM|....ftypavi[fs]"),
+        re.compile(rb"(?s)\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP|BM|....ftypavi[fs]"),
         *_DAMAGED,
+    ),
+    (
+        re.compile(rb"II[*+]\0|MM\0[*+]"),
+        "a TIFF that Pillow cannot read: damaged, or with other bands than grey, RGB or RGBA",
+        "Label it as a raster, with the format geotiff and argument `bands`; or download it again.",
+    ),
+    (
+        re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ"),
+        "a compressed file, not an image",
+        "Decompress it. Images in .tar and .zip files are read.",
     ),
     (re.compile(rb"version https://git-lfs"), "a Git LFS pointer, not the image", "Run `git lfs pull` in its folder."),
     (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -73,12 +74,15 @@ PILLOW_LIMIT = _PillowLimit()
 
 
 def silence_decoders() -> None:
-    """Silence the warnings of Pillow, and libtiff's lines on stderr, about files that are readable.
+    """Silence the warnings of Pillow, and the lines of libtiff and OpenCV on stderr, about files that are readable
+    or whose fault is reported.
 
     Only for processes whose stderr belongs to tipsseg, like the command. This cannot be undone: warning filters and libtiff's
     handlers are global to the process, and switching them is not thread-safe.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when OpenCV opens a video
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
     _silence_libtiff()
 
 

@@ -97,8 +97,9 @@ class Labeller:
         """Label one image.
 
         Args:
-            image: A path, a Pillow image (turned upright by its EXIF orientation), pixels uint8 RGB [H, W, 3], RGBA [H, W, 4] or
-                grey [H, W], or the features from `Model.encode`. Features can be labelled several times without encoding the
+            image: An address (a path, a URL, or a member of a file such as "shard.tar/a.jpg"), a file open in binary mode, a Pillow
+                image (turned upright by its EXIF orientation), pixels uint8 RGB [H, W, 3], RGBA [H, W, 4] or grey [H, W], or the
+                features from `Model.encode`. Features can be labelled several times without encoding the
                 image again.
             guide: The encoded image, if `image` is features. Refinement needs its colours.
             regions: Regions of the upright image, each to get one class: ids [H, W], 0 for none, or masks [R, H, W] of bool, where

@@ -12,6 +12,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
+from tipsseg.address import address_text, is_url
 from tipsseg.errors import UsageError
 from tipsseg.options import (
     DEFAULT_FORMATS,
@@ -99,7 +100,7 @@ class OutputOptions:
     # fmt: on
 
     def __post_init__(self) -> None:
-        _set(self, "output", Path(self.output))
+        _set(self, "output", _local_folder(self.output))
         if self.formats is not None:
             if isinstance(self.formats, str) or not all(isinstance(name, str) for name in self.formats):
                 names = split_names([self.formats]) if isinstance(self.formats, str) else ("png", "coco")
@@ -163,7 +164,9 @@ class RasterOptions:
     def __post_init__(self) -> None:
         if self.bands is not None:
             _set(self, "bands", _numbers("bands", self.bands, int))
-            if len(self.bands) not in (1, 3) or min(self.bands) < 1:
+            if min(self.bands, default=1) < 1:
+                raise UsageError(f"argument `bands`={text_of(self.bands)}: bands count from 1", "For example: 4,3,2.")
+            if len(self.bands) not in (1, 3):
                 raise UsageError(
                     f"argument `bands`={text_of(self.bands)} is neither one band nor three", "For example: 4,3,2."
                 )
@@ -195,7 +198,7 @@ class StoreOptions:
     # fmt: on
 
     def __post_init__(self) -> None:
-        _set(self, "output", Path(self.output))
+        _set(self, "output", _local_folder(self.output))
         if self.feature_dtype is not None:
             choose(self.feature_dtype, FEATURE_DTYPES, "feature dtype")
         if isinstance(self.shard, str):
@@ -363,6 +366,13 @@ def check_number(name: str, value: object) -> float:
     if not 0 < number < math.inf:
         raise UsageError(f"{name}={value} is not a positive number", "For example: 0.5.")
     return number
+
+
+def _local_folder(value: str | Path) -> Path:
+    """Return the path of an output folder. Raise UsageError for a URL."""
+    if is_url(value):
+        raise UsageError(f"argument `output`={address_text(value)} is a URL", "Results are local: choose a folder.")
+    return Path(value)
 
 
 def _path(name: str, value: object) -> Path:

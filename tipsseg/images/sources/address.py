@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path, PurePath, PurePosixPath
+from urllib.parse import unquote
 
 from tipsseg.address import is_url
 from tipsseg.util.record_paths import actual_path
@@ -52,29 +53,51 @@ def container_of(path: Path) -> Path | None:
 
 
 def name_below(path: Path, root: Path) -> PurePosixPath | None:
-    """Return the name of an image below the folder `root`; None if it is outside. The name of a container loses its suffix."""
+    """Return the name of an image below the folder `root`; None if it is outside.
+
+    The name of a container loses its suffix. That of a URL loses its query, and its escapes are decoded.
+    """
     whole = absolute(path)
     if not whole.is_relative_to(root):
         return None
     inside = container_of(whole)
     if inside is None or not inside.is_relative_to(root) or inside == root:
-        return _posix(whole.relative_to(root))
-    return _posix(inside.relative_to(root).with_suffix("") / whole.relative_to(inside))
+        return plain_name(whole.relative_to(root), web=is_web(whole))
+    outer = plain_name(inside.relative_to(root), web=is_web(whole)).with_suffix("")
+    return outer / PurePosixPath(*whole.relative_to(inside).parts)
 
 
-def below(root: Path, name: str) -> Path:
-    """Return the address of the image called `name` in records, below the folder `root`: the reverse of `name_below`."""
+def plain_name(relative: PurePath, *, web: bool) -> PurePosixPath:
+    """Return a relative path as a name; `web` removes a query and decodes escapes, except of separators."""
+    parts = relative.parts
+    if web and parts:
+        decoded = [unquote(part.split("?")[0]) for part in parts]
+        parts = tuple(
+            part if new in ("", ".", "..") or {"/", "\\", "\0"} & set(new) else new
+            for part, new in zip((*parts[:-1], parts[-1].split("?")[0]), decoded, strict=True)
+        )
+    return PurePosixPath(*parts)
+
+
+def is_web(path: PurePath) -> bool:
+    """Return True for a URL of a web server."""
+    return is_url(path) and path.parts[0] in ("http:", "https:")
+
+
+def below(root: Path, name: str, recorded: str = "") -> Path:
+    """Return the address of the image called `name` in records, below the folder `root`: the reverse of `name_below`.
+
+    An image that is not there has the address that was `recorded`, unless that does not exist either.
+    """
     literal = actual_path(root, name)
-    if is_url(root) or os.path.lexists(literal):
-        return literal
-    for folder in literal.parents:
-        if folder == root or os.path.isdir(folder):  # noqa: PTH112
-            break
-        for suffix in sorted(CONTAINERS):
-            if os.path.isfile(container := folder.with_name(folder.name + suffix)):  # noqa: PTH113
-                return container / literal.relative_to(folder)
-    return literal
-
-
-def _posix(path: PurePath) -> PurePosixPath:
-    return PurePosixPath(*path.parts)
+    if not is_url(root):
+        if os.path.lexists(literal):
+            return literal
+        for folder in literal.parents:
+            if folder == root or os.path.isdir(folder):  # noqa: PTH112
+                break
+            for suffix in sorted(CONTAINERS):
+                if os.path.isfile(container := folder.with_name(folder.name + suffix)):  # noqa: PTH113
+                    return container / literal.relative_to(folder)
+    noted = actual_path(Path(), recorded)
+    return noted if recorded and (is_url(noted) or os.path.lexists(noted) or container_of(noted)) else literal

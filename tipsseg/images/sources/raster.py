@@ -23,6 +23,9 @@ _WHOLE = frozenset({"PNG", "JPEG"})
 #: Longest side of the picture from which percentiles are computed, in pixels.
 _SAMPLE = 1024
 
+#: Values of 16 bits below it fill an eighth of their range.
+_DARK = 8192
+
 #: Bytes that GDAL caches.
 _CACHE_BYTES = 64 << 20
 
@@ -45,6 +48,7 @@ class Raster:
         epsg: Its EPSG code, if it has one.
         resolution: (height, width) of a pixel of the grid, in units of the coordinate system.
         unit: The unit, such as "metre"; "" without a coordinate system.
+        warnings: Properties of the raster that make its labels or polygons doubtful.
     """
 
     def __init__(self, path: Path, dataset: Any, bands: Sequence[int], scale: float) -> None:
@@ -60,6 +64,9 @@ class Raster:
         self.resolution = float(np.hypot(b, e)), float(np.hypot(a, d))
         self.unit = (dataset.crs.linear_units if dataset.crs.is_projected else "degree") if dataset.crs else ""
         self._limits: list[tuple[float, float]] | None = None
+        self.warnings = (
+            [] if self.crs else ["it has no coordinate system, so polygons are in pixels, with y downwards."]
+        )
 
     def stretch(self, percentiles: tuple[float, float] | None) -> None:
         """Choose how values become 8 bits: from the percentiles of each band, or by the dtype if None.
@@ -72,22 +79,34 @@ class Raster:
                 return
             if dtypes <= {"uint16"}:
                 self._limits = [(0.0, 65535.0)] * len(self._bands)
+                if 0 < (highest := int(self._sample().compressed().max(initial=0))) < _DARK:
+                    self.warnings.append(
+                        f"its values reach {highest:,} of 65,535, so the model sees a dark image; set argument `stretch`=2,98."
+                    )
                 return
             raise ImageError(
                 self._path,
                 f"values of type {', '.join(sorted(dtypes))} have no 8-bit equivalent",
                 "Set argument `stretch` to percentiles that become black and white, for example 2,98.",
             )
-        height, width = self._dataset.height, self._dataset.width
-        shrink = max(height, width, _SAMPLE) / _SAMPLE
-        shape = max(round(height / shrink), 1), max(round(width / shrink), 1)
-        values = self._dataset.read(self._bands, out_shape=(len(self._bands), *shape), masked=True)
         self._limits = []
-        for band in values:
+        for band in self._sample():
             valid = band.compressed()
             valid = valid[np.isfinite(valid)].astype(np.float64)
             low, high = np.percentile(valid, percentiles) if len(valid) else (0.0, 1.0)
             self._limits.append((float(low), float(high) if high > low else float(low) + 1))
+
+    def _sample(self) -> Any:
+        """Return the bands at a small size, masked where there are no data, [bands, h, w]. Raise ImageError as `read` does."""
+        from rasterio.errors import RasterioError
+
+        height, width = self._dataset.height, self._dataset.width
+        shrink = max(height, width, _SAMPLE) / _SAMPLE
+        shape = len(self._bands), max(round(height / shrink), 1), max(round(width / shrink), 1)
+        try:
+            return self._dataset.read(self._bands, out_shape=shape, masked=True)
+        except (RasterioError, OSError, ValueError) as error:
+            raise ImageError(self._path, f"broken raster ({error})", "Download the file again.") from error
 
     def read(self, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
         """Read a part of the grid, [h, w, 3] uint8 RGB. Raise ImageError if the file is broken."""

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from tipsseg.address import URL_SCHEMES, is_url
 from tipsseg.errors import InputError
-from tipsseg.images.sources.address import url_of
+from tipsseg.images.sources.address import is_web, url_of
 from tipsseg.images.sources.container import Stamp
 
 #: Bytes of fetched files that are kept for a second use. Files in use are kept beyond it.
@@ -67,15 +67,15 @@ def is_remote_folder(path: Path) -> bool:
     """Return True for a folder, False for a file. Raise OSError if it is neither, or cannot be reached."""
     url, files = url_of(path), _files(path)
     try:
-        details = _retrying(lambda: files.info(url))
+        details = _retrying(path, lambda: files.info(url))
     except FileNotFoundError:
-        if _is_web(path):  # a Path lost the slash at the end
-            details = _retrying(lambda: files.info(url + "/"))
-        elif not _retrying(lambda: files.isdir(url)):
+        if is_web(path):  # a Path lost the slash at the end
+            details = _retrying(path, lambda: files.info(url + "/"))
+        elif not _retrying(path, lambda: files.isdir(url)):
             raise
         else:
             return True
-    if details.get("type") == "directory" or (_is_web(path) and details.get("mimetype") == "text/html"):
+    if details.get("type") == "directory" or (is_web(path) and details.get("mimetype") == "text/html"):
         return True
     _note(path, details)
     return False
@@ -85,7 +85,7 @@ def list_folder(path: Path) -> Iterator[str]:
     """Yield the names of the files in a folder and its sub-folders, sorted. Raise OSError if it cannot be listed."""
     files, url = _files(path), url_of(path)
     top = files._strip_protocol(url).rstrip("/")
-    found = _retrying(lambda: files.find(url + "/" if _is_web(path) else url, detail=True))
+    found = _retrying(path, lambda: files.find(url + "/" if is_web(path) else url, detail=True))
     for key, details in sorted(found.items()):
         name = key.removeprefix(top).lstrip("/")
         if name and details.get("type") != "directory":
@@ -100,7 +100,7 @@ def remote_stamp(path: Path) -> Stamp:
     if known is not None:
         return known
     files = _files(path)
-    details = _retrying(lambda: files.info(url_of(path)))
+    details = _retrying(path, lambda: files.info(url_of(path)))
     if details.get("type") == "directory":
         raise IsADirectoryError("a folder, not a file")
     return _note(path, details)
@@ -127,7 +127,8 @@ class FileCache:
         self._folder = ""
         self._files: OrderedDict[str, Future[Path]] = OrderedDict()
         self._users: dict[str, int] = {}
-        self._number = 0
+        self._sizes: dict[str, int] = {}
+        self._bytes = self._number = 0
 
     def hold(self, path: Path) -> Path:
         """Return the local copy of a file, fetched if needed, and keep it until `release`. Raise OSError if that fails."""
@@ -147,6 +148,9 @@ class FileCache:
         if mine:
             try:
                 _fetch(path, place)
+                with self._lock:
+                    self._sizes[key] = place.stat().st_size
+                    self._bytes += self._sizes[key]
                 future.set_result(place)
             except BaseException as error:
                 place.unlink(missing_ok=True)
@@ -166,20 +170,13 @@ class FileCache:
             self._shrink()
 
     def _shrink(self) -> None:
-        sizes = {key: _size(future) for key, future in self._files.items()}
-        total = sum(sizes.values())
-        for key in list(self._files):
-            if total <= KEPT_BYTES:
+        if self._bytes <= KEPT_BYTES:
+            return
+        for key in [key for key in self._files if key in self._sizes and key not in self._users]:
+            self._bytes -= self._sizes.pop(key)
+            self._files.pop(key).result().unlink(missing_ok=True)
+            if self._bytes <= KEPT_BYTES:
                 return
-            if key not in self._users:
-                total -= sizes[key]
-                self._files.pop(key).result().unlink(missing_ok=True)
-
-
-def _size(future: Future[Path]) -> int:
-    if not future.done() or future.exception() is not None:
-        return 0
-    return future.result().stat().st_size
 
 
 def _fetch(path: Path, place: Path) -> None:
@@ -192,12 +189,17 @@ def _fetch(path: Path, place: Path) -> None:
             _note(path, files.info(url))  # it may have changed since it was listed
             raise IncompleteError("the file arrived incomplete, or changed meanwhile")
 
-    _retrying(attempt)
+    _retrying(path, attempt)
 
 
-def _retrying(call: Callable[[], _Result]) -> _Result:
-    """Call, and again after errors that may pass. Raise OSError with a reason in plain words."""
-    for delay in (*DELAYS, None):
+def _retrying(path: Path, call: Callable[[], _Result]) -> _Result:
+    """Call, and again after errors that may pass. Raise OSError with a reason in plain words.
+
+    For a while after a server could not be reached, its files are tried once each.
+    """
+    server = "/".join(path.parts[:2])
+    is_down = time.monotonic() < _DOWN_UNTIL.get(server, 0)
+    for delay in (None,) if is_down else (*DELAYS, None):
         try:
             return call()
         except Exception as error:  # each service raises exceptions of its own
@@ -205,8 +207,15 @@ def _retrying(call: Callable[[], _Result]) -> _Result:
             if passing and delay is not None:
                 time.sleep(delay * random.uniform(1, 1.5))
                 continue
+            if isinstance(reason, ConnectionError):
+                _DOWN_UNTIL[server] = time.monotonic() + _DOWN_SECONDS
             raise reason from None  # the original may quote a signed URL
     raise AssertionError
+
+
+#: Times until which servers are tried once per file, and their duration in seconds.
+_DOWN_UNTIL: dict[str, float] = {}
+_DOWN_SECONDS = 60.0
 
 
 def _explain(error: Exception) -> tuple[OSError, bool]:
@@ -223,17 +232,13 @@ def _explain(error: Exception) -> tuple[OSError, bool]:
         return error, True
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EISDIR):
         return OSError(error.errno, f"{os.strerror(error.errno)}, for the temporary copy"), False
-    reason = f"HTTP status {status}" if isinstance(status, int) else kind
-    passing = status in _PASSING if isinstance(status, int) else True
-    return OSError(f"cannot be fetched ({reason})"), passing
+    if isinstance(status, int):
+        return OSError(f"cannot be fetched (HTTP status {status})"), status in _PASSING
+    return ConnectionError(f"cannot be fetched ({kind})"), True
 
 
 def _version(details: Mapping[str, Any]) -> str:
     return next((str(details[key]) for key in _VERSIONS if details.get(key)), "")
-
-
-def _is_web(path: Path) -> bool:
-    return path.parts[0] in ("http:", "https:")
 
 
 def _files(path: Path) -> Any:

@@ -109,9 +109,9 @@ def _image_column(schema: Any) -> tuple[str, str]:
             found[field.name] = f"{field.name}.path" if "path" in inner else ""
     name = _COLUMN if _COLUMN in found else next(iter(found), None)
     if name is None:
-        raise OSError("no column of images: bytes, or structs with `bytes`")
+        raise OSError("no column of images, which has bytes, or structs with `bytes`")
     if name != _COLUMN and len(found) > 1:
-        raise OSError(f"several columns of bytes, none of them named `{_COLUMN}`: {', '.join(found)}")
+        raise OSError(f"several columns of bytes ({', '.join(found)}); rename that of the images to `{_COLUMN}`")
     return name, found[name]
 
 

@@ -99,7 +99,7 @@ def _check(images: Path | None, image: RunImage, report: Report) -> None:
     else:
         report.problems += _stale(image, masks, corrected.values(), report.edited)
     _check_links(image, report)
-    _check_input(None if images is None else below(images, entry.image), image, report)
+    _check_input(None if images is None else below(images, entry.image, entry.path), image, report)
 
 
 def _stale(
@@ -182,7 +182,10 @@ def _check_input(path: Path | None, image: RunImage, report: Report) -> None:
     try:
         if not matches(image.entry.fingerprint, path):
             report.problems.append(Problem(path, "changed since it was labelled"))
-        elif (size := upright_size(path, image.run.max_pixels)) != image.stored.size:
+        elif (
+            not image.run.info.spec.is_raster
+            and (size := upright_size(path, image.run.max_pixels)) != image.stored.size
+        ):
             report.problems.append(Problem(path, f"{size_text(size)}, but labelled as {size_text(image.stored.size)}"))
     except ImageError as error:
         report.problems.append(Problem(path, error.reason))

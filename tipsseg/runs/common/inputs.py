@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from tipsseg.address import address_text, is_url
-from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.errors import ImageError, InputError, TipssegError, UsageError
 from tipsseg.images.skipped import Skipped
 from tipsseg.images.sources.access import stamp
-from tipsseg.images.sources.address import absolute, container_of, name_below, real_path
+from tipsseg.images.sources.address import absolute, container_of, is_web, name_below, plain_name, real_path
 from tipsseg.images.sources.remote import check_address, is_remote_folder
 from tipsseg.options.every import Every
-from tipsseg.runs.common.walking import PERMISSIONS, OutputFolders, Walker, by_name, refuse
+from tipsseg.runs.common.walking import PERMISSIONS, OutputFolders, Walker, by_name
 from tipsseg.store.file_names import NameKey, OutputNames, RunNames, exact
 from tipsseg.store.results import Failed
 from tipsseg.types import ImageRef
@@ -58,7 +58,9 @@ def find(paths: Sequence[Path], *, output: Path | None, apart: Path | None = Non
     Raises InputError for a path that does not exist, and if no image is found.
     """
     given = _examine(paths)
-    homes = [absolute(path) if folder else (container_of(path) or absolute(path)).parent for path, folder in given]
+    homes = [
+        absolute(path) if folder else (container_of(absolute(path)) or absolute(path)).parent for path, folder in given
+    ]
     where = "in " + ", ".join(address_text(path) for path, _ in given) if given else "as no path was given"
     return _found(given, _common_folder(homes), Walker(output, apart, every), where)
 
@@ -199,17 +201,17 @@ def _list_root(run: RunNames | None) -> Path:
 
 def _expand(path: Path, root: Path, walker: Walker) -> Iterable[ImageRef | Failed]:
     relative = _relative(path, root)
-    folder, reason = False, ""
     try:
-        folder = _is_folder(path)
+        return walker.images(path, relative, _is_folder(path))
     except (FileNotFoundError, NotADirectoryError):
-        if not relative.name:  # for example nothing/..
-            reason = "no such file"
-    except (OSError, ValueError) as error:
-        reason = _reason(path, error)
-    if not reason:
-        return walker.images(path, relative, folder)
-    return [refuse(path, relative, reason)] if walker.is_new(_real(path)) else []
+        if relative.name:  # reported when the image is read; not for example nothing/..
+            return walker.images(path, relative, False)
+        error = ImageError(path, "no such file", PERMISSIONS)
+    except TipssegError as fault:  # a bad URL, or a video without an interval
+        return [Failed(ImageRef(path, relative), ImageError(path, fault.message, fault.hint))]
+    except (OSError, ValueError) as fault:
+        error = ImageError(path, _reason(path, fault), _ACCESS_URL if is_url(path) else PERMISSIONS)
+    return [Failed(ImageRef(path, relative), error)] if walker.is_new(_real(path)) else []
 
 
 def _real(path: Path) -> str:
@@ -223,17 +225,20 @@ def _examine(paths: Iterable[Path]) -> list[tuple[Path, bool]]:
     """Return the paths, each with True if it is a folder. Raises InputError if a path does not exist."""
     given: list[tuple[Path, bool]] = []
     missing: list[str] = []
+    reason = "no such file or folder"
     for path in paths:
         try:
             given.append((path, _is_folder(path)))
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if not missing and error.errno is None:  # a text of our own, such as for a member of an archive
+                reason = str(error)
             missing.append(address_text(path))
         except (OSError, ValueError) as error:
             hint = _ACCESS_URL if is_url(path) else PERMISSIONS
             raise InputError(f"{address_text(path)}: {_reason(path, error)}", hint) from error
     if missing:
         more = f" (and {len(missing) - 1} more paths)" if len(missing) > 1 else ""
-        raise InputError(f"{missing[0]}: no such file or folder{more}", "Check the path; patterns are not expanded.")
+        raise InputError(f"{missing[0]}: {reason}{more}", "Check the path; patterns are not expanded.")
     return given
 
 
@@ -276,5 +281,6 @@ def _relative(path: Path, root: Path) -> PurePosixPath:
     plain = Path(os.path.normpath(path))
     parts = plain.relative_to(plain.anchor).parts if plain.anchor else plain.parts
     if is_url(path):
-        parts = PurePosixPath(address_text(path).split("://")[1]).parts
+        host, *rest = PurePosixPath(address_text(path).split("://")[1]).parts
+        parts = (host.partition(":")[0], *plain_name(PurePosixPath(*rest), web=is_web(path)).parts)
     return PurePosixPath(*(part for part in parts if part != ".."))

@@ -198,7 +198,7 @@ class _Converter:
             self._changes.add(result.entry, result.rows, result.dropped)
             self._notes.add(result)
             written = result.formats
-        if exists(result.ref.path):
+        if any(FORMATS[name].link_folder for name in self._formats) and exists(result.ref.path):
             restore_links(self._context, result.ref, self._formats)
         formats = dict.fromkeys((*self._formats, *written))
         return result, image_paths(self._context, result.ref, formats, result.entry)

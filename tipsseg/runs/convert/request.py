@@ -101,7 +101,7 @@ def image_ref(entry: ManifestEntry, output: Path, root: Path | None) -> ImageRef
     name = entry.image
     if actual_name(name) != name and not _exists(name, entry, output, root):
         name = actual_name(name)
-    return ImageRef(below(root or Path(), name), PurePosixPath(name))
+    return ImageRef(below(root or Path(), name, entry.path), PurePosixPath(name))
 
 
 def _exists(name: str, entry: ManifestEntry, output: Path, root: Path | None) -> bool:

@@ -141,6 +141,8 @@ class RasterTask:
             + f", in {pluralize(len(blocks.places), 'block')}"
             + (f"; {done} are done." if done else ".")
         )
+        for warning in raster.warnings:
+            self._note(f"{ref.name}: {warning}")
         labeller = BlockLabeller(self._labeller, raster.size, raster.read)
         needs_polygons = any(form.needs_polygons for form in self._forms)
         for place in left:

@@ -167,13 +167,13 @@ class LabelRun:
     def _end(self, batch_size: int | None, began: float) -> None:
         """Write the files for the whole run, and note the totals; `began` is the time when labelling began."""
         folder, spec, progress, counts = self._folder, self._info.spec, self._progress, self._reporter.counts
-        videos: list[Path] = []
-        if not folder.finished or counts.labelled or counts.failed:
-            if self._has_videos and spec.shard is None:
-                videos += write_overlay_videos(folder.state, folder.context)
+        changed, videos = bool(counts.labelled or counts.failed), list[tuple[Path, bool]]()
+        if self._has_videos and spec.shard is None:
+            videos += write_overlay_videos(folder.state, folder.context, missing_only=not changed)
+        if not folder.finished or changed or any(written for _, written in videos):
             folder.finish(counts, batch_size)
         progress.end()
-        progress.results((*videos, *folder.run_paths))
+        progress.results((*(path for path, _ in videos), *folder.run_paths))
         self._notes.end()
         note_outdated(folder.resume, spec, progress)
         if spec.given is not None and spec.given.labels is not None:

@@ -23,8 +23,11 @@ from tipsseg.util.record_paths import actual_path
 _RATE = 1.0
 
 
-def write_overlay_videos(state: State, context: RunContext) -> Iterator[Path]:
-    """Write a video of the overlays of each input video, at the speed of the input, and yield its path. Raise OutputError."""
+def write_overlay_videos(state: State, context: RunContext, *, missing_only: bool) -> Iterator[tuple[Path, bool]]:
+    """Write a video of the overlays of each input video, at the speed of the input. Raise OutputError.
+
+    `missing_only` leaves existing videos as they are. Yield the path of each video, and True if it was written.
+    """
     held = (entry for entry in state.entries() if Overlay.name in entry.files)
     for video, entries in groupby(held, key=lambda entry: Path(entry.path).parent):
         if suffix_of(video) not in VIDEOS:
@@ -32,9 +35,11 @@ def write_overlay_videos(state: State, context: RunContext) -> Iterator[Path]:
         frames = list(entries)
         pictures = [actual_path(context.output, entry.files[Overlay.name]) for entry in frames]
         place = pictures[0].parent.with_name(f"{pictures[0].parent.name}.mp4")
-        with context.ownership.replacing(place) as temporary:
-            _join(temporary, pictures, _rate(video, frames))
-        yield place
+        written = not (missing_only and place.exists())
+        if written:
+            with context.ownership.replacing(place) as temporary:
+                _join(temporary, pictures, _rate(video, frames))
+        yield place, written
 
 
 def _rate(video: Path, frames: Sequence[ManifestEntry]) -> float:
