@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 #: Schemes of URLs that images are read from.
 URL_SCHEMES = ("s3", "gs", "http", "https", "hf", "memory")
@@ -16,6 +16,15 @@ def is_url(address: PurePath | str) -> bool:
     return _URL.match(str(address)) is not None
 
 
+def as_address(text: PurePath | str) -> Path:
+    """Return the address of a text that a user typed. A web address loses its fragment; slashes in its query are escaped."""
+    found = _URL.match(str(text))
+    if found is None or not found[1].startswith("http"):
+        return Path(text)
+    place, mark, query = str(text).split("#")[0].partition("?")
+    return Path(place + mark + query.replace("/", "%2F"))
+
+
 def address_text(address: PurePath | str) -> str:
     """Return an address for people and records: a URL with both slashes, but without user, password and query; else its text."""
     text = str(address)
@@ -23,6 +32,6 @@ def address_text(address: PurePath | str) -> str:
         return text
     scheme, rest = found.groups()
     if scheme.startswith("http"):
-        rest = rest.split("?")[0]
+        rest = re.split("[?#]", rest)[0]
     host, slash, name = rest.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{name}"

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Unpack
 
-from tipsseg.address import address_text
+from tipsseg.address import address_text, as_address
 from tipsseg.errors import ImageError, UsageError
 from tipsseg.images.sources.remote import check_address
 from tipsseg.options import FileOptions, LabelOptions
@@ -326,7 +326,7 @@ def as_paths(images: Paths) -> tuple[Path, ...]:
         if not isinstance(path, str | Path):
             raise UsageError(f"images must be paths, not {quote(path)}", "Use Model.label for an image in memory.")
         check_address(path)
-    return tuple(map(Path, paths))
+    return tuple(map(as_address, paths))
 
 
 def progress_for(verbose: bool) -> Progress:

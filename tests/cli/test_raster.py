@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,8 @@ def unfit(folder: Path) -> dict[str, tuple[list[str], str]]:
     write_raster(folder / "nowhere.tif", pixels, crs=None)
     write_raster(folder / "degrees.tif", pixels, crs="EPSG:4326")
     write_raster(folder / "tiny.tif", pixels[:5, :5])
+    for name, step in (("nan", math.nan), ("inf", math.inf), ("far", 1e9)):
+        write_raster(folder / f"{name}.tif", pixels, transform=rasterio.Affine(step, 0, 0, 0, -step, 0))
     write_raster(folder / "cut.tif", drawn(600, 600))
     (folder / "cut.tif").write_bytes((folder / "cut.tif").read_bytes()[:200_000])
     (folder / "scene.vrt").write_text('<VRTDataset rasterXSize="9" rasterYSize="9"/>')
@@ -199,7 +202,10 @@ def unfit(folder: Path) -> dict[str, tuple[list[str], str]]:
         "bands.tif": (["--bands", "3,2,1"], "no band 3: it has 2"),
         "floats.tif": ([], "float32 have no 8-bit equivalent"),
         "nowhere.tif": (["--ground-resolution", "1"], "it has no coordinate system"),
-        "degrees.tif": (["--ground-resolution", "1"], "its coordinates are degrees"),
+        "degrees.tif": (["--ground-resolution", "1"], "its coordinate system is not projected"),
+        "nan.tif": (["--ground-resolution", "1"], "too far from --ground-resolution"),
+        "inf.tif": (["--ground-resolution", "1"], "too far from --ground-resolution"),
+        "far.tif": (["--ground-resolution", "1"], "too far from --ground-resolution"),
         "tiny.tif": ([], "smaller than a patch"),
         "cut.tif": ([], "broken raster"),
         "scene.vrt": ([], "not a GeoTIFF, JPEG 2000, PNG or JPEG"),

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -290,6 +295,17 @@ def test_a_bucket(
         assert (missing.code, "s3://bucket/none: no such file at this URL" in missing.err) == (1, True)
     finally:
         server.stop()
+
+
+def test_an_interrupted_fetch_does_not_keep_the_process(site: Site, tmp_path: Path) -> None:
+    site.faults = {f"/in/{name}": [60.0] for name in NAMES}
+    command = [sys.executable, "-m", "tipsseg", "label", f"{site.url}/in/", "-o", tmp_path / "out", *OPTIONS]
+    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE) as process:
+        while not site.gets:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    assert not list(Path(tempfile.gettempdir()).glob(f"tipsseg-fetched-{process.pid}-*"))
 
 
 def test_python_takes_the_same_addresses(tmp_path: Path, expected: list[bytes]) -> None:

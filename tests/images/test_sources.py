@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sources import Site, picture, serving, write_parquet, write_tar, write_video, write_zip
 
-from tipsseg.address import address_text, is_url
+from tipsseg.address import address_text, as_address, is_url
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.images.decoding import open_image, to_upright
 from tipsseg.images.sources import access, remote
@@ -137,6 +138,50 @@ def test_a_broken_zip(tmp_path: Path) -> None:
         listed(path)
 
 
+def hostile_tars() -> dict[str, bytes]:
+    """Archives whose headers are made to exhaust the reader."""
+
+    def header(name: str, size: int, kind: bytes) -> bytes:
+        info = tarfile.TarInfo(name)
+        info.size, info.type = size, kind
+        return info.tobuf(tarfile.GNU_FORMAT)
+
+    return {
+        "headers without end": header("x", 0, tarfile.XHDTYPE) * 3000,
+        "a name of 8 GB": header("././@LongLink", 8 << 30, tarfile.GNUTYPE_LONGNAME) + bytes(1024),
+        "a sparse file": header("a.png", 5, tarfile.GNUTYPE_SPARSE) + bytes(1024),
+    }
+
+
+@pytest.mark.parametrize("name", hostile_tars())
+def test_hostile_tars(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(hostile_tars()[name])
+    faults: list[str] = []
+    with suppress(OSError):  # an archive without any member
+        faults += listed(path).values()
+    assert "" not in faults
+
+
+def test_a_zip_that_declares_too_little(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"a.png": bytes(1 << 20)})
+    data = path.read_bytes().replace((1 << 20).to_bytes(4, "little"), (1000).to_bytes(4, "little"))
+    path.write_bytes(data)
+    with pytest.raises(OSError, match="broken in the archive"):
+        open_source(path / "a.png")
+
+
+def test_damaged_lzma(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.png", np.random.default_rng(0).bytes(5000))
+    data = bytearray(path.read_bytes())
+    data[60:70] = bytes(10)
+    path.write_bytes(data)
+    with pytest.raises(OSError, match="broken in the archive"):
+        open_source(path / "a.png")
+
+
 def test_a_member_that_expands_too_far_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tipsseg.images.sources.archives.MAX_BYTES", 1000)
     monkeypatch.setattr("tipsseg.images.sources.tables.MAX_BYTES", 1000)
@@ -222,6 +267,26 @@ def test_a_video_that_ends_early(tmp_path: Path) -> None:
         listed(path, Every(frames=1))
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.mp4", b"ffconcat version 1.0\nfile 'other.bin'\n"),
+        ("list.mp4", b"#EXTM3U\n#EXTINF:1,\nother.bin\n"),
+        ("concat:other.bin|other.bin.mp4", b"junk"),
+        ("file:other.mp4", b"junk"),
+    ],
+)
+def test_a_video_opens_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes
+) -> None:
+    write_video(tmp_path / "other.mp4", 3)
+    (tmp_path / "other.bin").write_bytes((tmp_path / "other.mp4").read_bytes())
+    (tmp_path / name).write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match="not a video that OpenCV can read"):
+        listed(Path(name), Every(frames=1))
+
+
 def test_a_held_frame_is_not_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "clip.mp4", 12)
     for number in (0, 5, 10):
@@ -254,6 +319,9 @@ def test_addresses() -> None:
     assert url_of(Path("https://host/a.jpg?x=1")) == "https://host/a.jpg?x=1"
     assert address_text(Path("https://user:word@host/a.jpg?sig=1")) == "https://host/a.jpg"
     assert address_text("photos/a.jpg?x") == "photos/a.jpg?x"
+    assert as_address("https://host/a.jpg?a/b#c") == Path("https://host/a.jpg?a%2Fb")
+    assert name_below(as_address("https://host/d/a%20b.jpg?a/b"), Path("https:/host")) == PurePosixPath("d/a b.jpg")
+    assert name_below(Path("https:/host/d/a%2Fb.jpg"), Path("https:/host/d")) == PurePosixPath("a%2Fb.jpg")
 
 
 def test_names_of_members(tmp_path: Path) -> None:
@@ -262,6 +330,9 @@ def test_names_of_members(tmp_path: Path) -> None:
     assert name_below(path / "b/c.png", tmp_path) == PurePosixPath("in/shard.0/b/c.png")
     assert below(tmp_path, "in/shard.0/b/c.png") == path / "b/c.png"
     assert below(tmp_path, "in/other/b.png") == tmp_path / "in/other/b.png"
+    assert below(tmp_path, "in/other/b.png", "s3://bucket/b.png") == Path("s3:/bucket/b.png")
+    (tmp_path / "in/shard.0").mkdir()
+    assert below(tmp_path, "in/shard.0/b/c.png") == path / "b/c.png"
 
 
 # ---- URLs ----
@@ -368,6 +439,12 @@ def test_memory_and_unknown_schemes() -> None:
     assert (np.asarray(to_upright("memory://here/a.png")) == pixels_of(PICTURES["a.png"])).all()
     with pytest.raises(InputError, match="ftp:// URLs are not supported"):
         to_upright("ftp://host/a.png")
+
+
+def test_secrets_in_an_invalid_url_are_not_printed() -> None:
+    with pytest.raises(InputError, match="an invalid URL") as caught:
+        to_upright("https://user:pass/word@host/a.png")
+    assert "word" not in caught.value.message
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from tipsseg.address import as_address
 from tipsseg.errors import ImageError, InputError
 from tipsseg.images.apart import DecodingTimeoutError, decode_apart, needs_own_process
 from tipsseg.images.pillow import PILLOW_LIMIT, image_formats
@@ -95,7 +96,7 @@ def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     if isinstance(image, str | Path):
         check_address(image)
-        return decode_upright(Path(image), max_pixels)
+        return decode_upright(as_address(image), max_pixels)
     if hasattr(image, "read") and not isinstance(image, Image.Image):
         return _decode_file(cast(BinaryIO, image), max_pixels)
     if isinstance(image, Image.Image):

@@ -22,7 +22,7 @@ from tipsseg.store.manifest import MANIFEST_FILE
 from tipsseg.store.run_record import find_run
 from tipsseg.store.state import State
 from tipsseg.types import ImageRef, printable_path
-from tipsseg.util.files import TEMPORARY_PREFIX, is_folder
+from tipsseg.util.files import TEMPORARY_PREFIX, is_alive, is_folder
 from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.util.record_paths import actual_name, actual_path
 
@@ -225,21 +225,9 @@ def _is_one(folder: Path, name: str, other: str) -> bool:
 
 def _remove_left(folder: Path) -> None:
     """Remove probe files that killed processes left in a folder, which need not be an output folder."""
-    if os.name != "posix":  # on Windows, signal 0 would end the process
-        return
     with suppress(OSError):
         for name in os.listdir(folder):  # noqa: PTH208  names are enough
             found = _PROBE.fullmatch(name)
-            if found is not None and not _is_alive(int(found[1])):
+            if found is not None and not is_alive(int(found[1])):
                 with suppress(OSError):
                     Path(folder, name).unlink()
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # another user's process
-        return True
-    return True

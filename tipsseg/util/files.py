@@ -230,6 +230,19 @@ def _remove(path: Path, owner: str) -> None:
         path.unlink()
 
 
+def is_alive(process: int) -> bool:
+    """Return True if a process runs, or may run, as on Windows, where signal 0 would end it."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's process
+        return True
+    return True
+
+
 def json_bytes(value: object, indent: int | None = None) -> bytes:
     """Encode a value as JSON in UTF-8, without escapes for non-ASCII characters.
 

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from io import FileIO
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
+from tipsseg.address import as_address
 from tipsseg.cli.parameters import EMPTY_PATH
 from tipsseg.errors import UsageError
 
@@ -29,7 +29,7 @@ def is_list(paths: Sequence[str]) -> bool:
 
 def sources(paths: Sequence[str], null: bool) -> dict[str, Any]:
     """Return the keyword of a Choice: `entries` for a list on stdin, else `paths`. Raise UsageError as `is_list` does."""
-    return {"entries": entries(null)} if is_list(paths) else {"paths": tuple(map(Path, paths))}
+    return {"entries": entries(null)} if is_list(paths) else {"paths": tuple(map(as_address, paths))}
 
 
 def entries(null: bool) -> Iterator[bytes]:

@@ -153,6 +153,11 @@ def hold(path: Path) -> None:
         pass
 
 
+def abandon(path: Path) -> None:
+    """End the waiting for a file behind a URL, or for the container of an image there."""
+    _FETCHED.abandon(container_of(path) or path)
+
+
 def release(path: Path) -> None:
     """End `hold`."""
     if container_of(path) is None:

@@ -94,7 +94,7 @@ def below(root: Path, name: str, recorded: str = "") -> Path:
         if os.path.lexists(literal):
             return literal
         for folder in literal.parents:
-            if folder == root or os.path.isdir(folder):  # noqa: PTH112
+            if folder == root:
                 break
             for suffix in sorted(CONTAINERS):
                 if os.path.isfile(container := folder.with_name(folder.name + suffix)):  # noqa: PTH113

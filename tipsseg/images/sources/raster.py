@@ -26,6 +26,9 @@ _SAMPLE = 1024
 #: Values of 16 bits below it fill an eighth of their range.
 _DARK = 8192
 
+#: Limits of the scale.
+_SMALLEST, _LARGEST = 1 / 1024, 8
+
 #: Bytes that GDAL caches.
 _CACHE_BYTES = 64 << 20
 
@@ -106,7 +109,9 @@ class Raster:
         try:
             return self._dataset.read(self._bands, out_shape=shape, masked=True)
         except (RasterioError, OSError, ValueError) as error:
-            raise ImageError(self._path, f"broken raster ({error})", "Download the file again.") from error
+            raise ImageError(
+                self._path, "broken raster: a part of it cannot be read", "Download the file again."
+            ) from error
 
     def read(self, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
         """Read a part of the grid, [h, w, 3] uint8 RGB. Raise ImageError if the file is broken."""
@@ -139,7 +144,9 @@ class Raster:
         try:
             return call(self._bands, window=window, out_shape=shape, resampling=method)
         except (RasterioError, OSError, ValueError) as error:
-            raise ImageError(self._path, f"broken raster ({error})", "Download the file again.") from error
+            raise ImageError(
+                self._path, "broken raster: a part of it cannot be read", "Download the file again."
+            ) from error
 
 
 def _to_bytes(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
@@ -201,7 +208,7 @@ def _scale(path: Path, dataset: Any, scale: float, ground_resolution: float | No
     if ground_resolution is None:
         return scale
     if dataset.crs is None or not dataset.crs.is_projected:
-        reason = "it has no coordinate system" if dataset.crs is None else "its coordinates are degrees"
+        reason = "it has no coordinate system" if dataset.crs is None else "its coordinate system is not projected"
         raise ImageError(
             path,
             f"argument `ground_resolution` needs lengths, but {reason}",
@@ -209,4 +216,11 @@ def _scale(path: Path, dataset: Any, scale: float, ground_resolution: float | No
         )
     a, b, _, d, e, _ = tuple(dataset.transform)[:6]
     own = float(np.sqrt(np.hypot(b, e) * np.hypot(a, d)))
-    return own / ground_resolution
+    found = own / ground_resolution
+    if not _SMALLEST <= found <= _LARGEST:  # also True for NaN
+        raise ImageError(
+            path,
+            f"its pixels have a side of {own:g}, too far from argument `ground_resolution`={ground_resolution:g}",
+            f"Choose a length from {own / _LARGEST:g} to {own / _SMALLEST:g}.",
+        )
+    return found

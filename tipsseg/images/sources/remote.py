@@ -18,15 +18,18 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from functools import cache
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from tipsseg.address import URL_SCHEMES, is_url
 from tipsseg.errors import InputError
 from tipsseg.images.sources.address import is_web, url_of
 from tipsseg.images.sources.container import Stamp
+from tipsseg.util.files import is_alive
 
 #: Bytes of fetched files that are kept for a second use. Files in use are kept beyond it.
 KEPT_BYTES = 4 << 30
@@ -45,6 +48,9 @@ _VERSIONS = (
 #: HTTP statuses that a retry may change.
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
+#: Beginning of the names of folders for fetched files, before the number of the process.
+_PREFIX = "tipsseg-fetched-"
+
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/")
 
 _Result = TypeVar("_Result")
@@ -58,6 +64,12 @@ def check_address(address: str | Path) -> None:
     """Raise InputError for a URL with an unknown scheme, or if the package that reads its scheme is not installed."""
     if is_url(address):
         _filesystem(str(address).split(":")[0])
+        try:
+            urlsplit(url_of(Path(address))).port  # noqa: B018  it raises
+        except ValueError:
+            raise InputError(
+                "an invalid URL", "Escape special characters in its user and password: %2F for /."
+            ) from None
     elif found := _SCHEME.match(str(address)):
         schemes = ", ".join(f"{scheme}://" for scheme in URL_SCHEMES)
         raise InputError(f"{found[1]}:// URLs are not supported", f"Download the file. Supported: {schemes}.")
@@ -140,22 +152,33 @@ class FileCache:
             if future is None:
                 future = self._files[key] = Future()
                 if not self._folder:
-                    self._folder = tempfile.mkdtemp(prefix="tipsseg-")
+                    self._folder = _temporary_folder()
                     weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
                 self._number += 1
                 place = Path(self._folder, f"{self._number}{PurePath(path.name.split('?')[0]).suffix}")
             self._files.move_to_end(key)
         if mine:
-            try:
-                _fetch(path, place)
-                with self._lock:
-                    self._sizes[key] = place.stat().st_size
-                    self._bytes += self._sizes[key]
-                future.set_result(place)
-            except BaseException as error:
-                place.unlink(missing_ok=True)
-                future.set_exception(error)
+            # A daemon, so that a server that never ends its answer does not keep the process from ending.
+            threading.Thread(target=self._fetch, args=(path, place, future), name="fetch", daemon=True).start()
         return future.result()
+
+    def _fetch(self, path: Path, place: Path, future: Future[Path]) -> None:
+        try:
+            _fetch(path, place)
+            with self._lock:
+                self._sizes[str(path)] = place.stat().st_size
+                self._bytes += self._sizes[str(path)]
+            _settle(future, place)
+        except BaseException as error:
+            place.unlink(missing_ok=True)
+            _settle(future, error)
+
+    def abandon(self, path: Path) -> None:
+        """End the waiting for a file: `hold` raises OSError if it is not fetched yet."""
+        with self._lock:
+            future = self._files.get(str(path))
+        if future is not None:
+            _settle(future, OSError("given up"))
 
     def release(self, path: Path) -> None:
         """End a use of a file. Failed fetches are forgotten, so that the next use tries again."""
@@ -177,6 +200,24 @@ class FileCache:
             self._files.pop(key).result().unlink(missing_ok=True)
             if self._bytes <= KEPT_BYTES:
                 return
+
+
+def _settle(future: Future[Path], result: Path | BaseException) -> None:
+    """Set the result of a future, unless it has one."""
+    with suppress(InvalidStateError):
+        if isinstance(result, Path):
+            future.set_result(result)
+        else:
+            future.set_exception(result)
+
+
+def _temporary_folder() -> str:
+    """Return a new temporary folder, and remove those of processes that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        process = folder.name.removeprefix(_PREFIX).split("-")[0]
+        if process.isdecimal() and not is_alive(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
 
 
 def _fetch(path: Path, place: Path) -> None:

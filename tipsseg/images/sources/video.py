@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 from collections.abc import Iterator
 from io import BytesIO
@@ -76,10 +77,24 @@ class Video:
         return cv2.imencode(".bmp", frame)[1].tobytes()
 
 
+#: How videos begin: MP4 and MOV, Matroska and WebM, AVI, WMV, MPEG program and transport streams.
+_CONTENT = tuple(
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        rb"....(ftyp|moov|mdat|free|skip|wide|pnot)", rb"\x1aE\xdf\xa3", rb"RIFF....AVI ", rb"0&\xb2u\x8ef\xcf\x11",
+        rb"\0\0\x01[\xb3\xba]", rb"G", rb"....G",
+    )
+)  # fmt: skip
+
+
 def _open(path: Path) -> Any:
     import cv2
 
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    with path.open("rb") as file:
+        head = file.read(12)
+    # A playlist could name other files and hosts, and so could a relative name, such as http:host.
+    known = any(pattern.match(head) for pattern in _CONTENT)
+    capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG) if known else cv2.VideoCapture()
     if not capture.isOpened():
         capture.release()
         raise OSError("not a video that OpenCV can read")

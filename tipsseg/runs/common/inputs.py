@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from tipsseg.address import address_text, is_url
+from tipsseg.address import address_text, as_address, is_url
 from tipsseg.errors import ImageError, InputError, TipssegError, UsageError
 from tipsseg.images.skipped import Skipped
 from tipsseg.images.sources.access import stamp
@@ -79,7 +79,7 @@ def from_list(
     outside it loses its anchor and every `..`. Blank entries, line ends and a byte order mark are ignored.
     Raises InputError as `find` does.
     """
-    given = _examine(Path(name) for name in clean_entries(entries))
+    given = _examine(map(as_address, clean_entries(entries)))
     found = _found(given, _list_root(run), Walker(output, apart, every), "in the list")
     refs = found.refs if run is None else sorted(map(run.named, found.refs), key=by_name)
     return replace(found, refs=tuple(refs))
@@ -106,7 +106,7 @@ def stream(
     outputs = OutputFolders(output, names.key)
     empty = True
     for text in clean_entries(entries):
-        for image in _expand(Path(text), root, walker):
+        for image in _expand(as_address(text), root, walker):
             empty = False
             if isinstance(image, Failed):
                 yield image
@@ -246,7 +246,9 @@ def _is_folder(path: Path) -> bool:
     """Return True for a folder, False for an image or a container. Raise OSError if it is missing, InputError for a bad URL."""
     check_address(path)
     if is_url(path) and container_of(path) is None:
-        return is_remote_folder(path)
+        if (folder := is_remote_folder(path)) and "?" in path.name:
+            raise InputError("a web folder with a query cannot be searched", "List the addresses of its images.")
+        return folder
     if container_of(path) is None:
         return stat.S_ISDIR(path.stat().st_mode)
     stamp(path)

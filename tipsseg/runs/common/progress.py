@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from tipsseg.address import address_text, is_url
 from tipsseg.errors import ImageError, TipssegError
 from tipsseg.util.files import output_error
 from tipsseg.util.printable import format_duration, pluralize, printable, printable_lines
@@ -199,7 +200,8 @@ def print_path(path: Path, *, null: bool = False) -> None:
 
     `null` ends the path with NUL, because a name may contain line ends.
     """
-    _print(os.fsencode(path) + (b"\0" if null else b"\n"))
+    text = address_text(path) if is_url(path) else path
+    _print(os.fsencode(text) + (b"\0" if null else b"\n"))
 
 
 def print_text(text: str) -> None:

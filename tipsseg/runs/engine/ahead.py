@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain
+from pathlib import Path
 from typing import Generic, TypeVar
 
-from tipsseg.images.sources.access import hold, needs_hold, needs_order, release
+from tipsseg.images.sources.access import abandon, hold, needs_hold, needs_order, release
 from tipsseg.types import ImageRef
 from tipsseg.util.threads import Feeder
 
@@ -29,6 +30,7 @@ class ReadAhead(Generic[_Item]):
         self._items = iter(items)
         self._pool: ThreadPoolExecutor | None = None
         self._held: dict[str, Future[None]] = {}
+        self._fetching: set[Path] = set()
 
     def __iter__(self) -> Iterator[_Item]:
         for item in self._items:
@@ -65,6 +67,7 @@ class ReadAhead(Generic[_Item]):
             self._held[item.name].set_result(None)
         else:
             with suppress(RuntimeError):  # closed meanwhile
+                self._fetching.add(item.path)
                 self._held[item.name] = self._pool.submit(hold, item.path)
         return item
 
@@ -72,9 +75,12 @@ class ReadAhead(Generic[_Item]):
         """Drop what was read ahead for an item. A callback of its result."""
         if isinstance(item, ImageRef) and (held := self._held.pop(item.name, None)) is not None and not held.cancel():
             held.result()
+            self._fetching.discard(item.path)
             release(item.path)
 
     def close(self) -> None:
-        """Stop reading ahead."""
+        """Stop reading ahead, and waiting for what was begun."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+            for path in list(self._fetching):
+                abandon(path)
