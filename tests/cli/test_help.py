@@ -98,10 +98,10 @@ def test_help_shows_no_types(command: Command, name: list[str]) -> None:
 #: The options that --help shows of `tipsseg label`, and those that --help-all adds.
 GROUPS = {
     "What to label": ("classes vocab background regions onto overlap min-confidence", "from regions-only"),
-    "Model": ("model device features refine scales", "dtype batch-size mode short-side"),
+    "Model": ("model device features refine scales", "dtype batch-size mode short-side stretch"),
     "Files": ("output format overwrite", "replace-edited instances min-area png-mode simplify names val-fraction"),
     "Many images": ("limit every dry-run jsonl", "jobs max-pixels resume sample retry-failed null"),
-    "Rasters": ("", "bands stretch ground-resolution dissolve"),
+    "Rasters": ("", "bands ground-resolution dissolve"),
     "Many machines": ("", "shard ray"),
     "Other options": ("quiet help-all help", ""),
 }

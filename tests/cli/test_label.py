@@ -519,7 +519,7 @@ def test_what_the_model_does_not_see_of_a_picture_is_told(
     assert ran.code == 0
     (dark,) = [line for line in ran.err.splitlines() if "16 bits" in line]
     assert dark.startswith("dark colours.png and 2 more images: ")
-    assert "-auto-level" in dark
+    assert "--stretch 2,98" in dark
     (pages,) = [line for line in ran.err.splitlines() if "page" in line and "first" in line]
     assert pages.startswith("pages.tif: ")
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
+from PIL import Image
 from running import Command
 from sources import Site, picture, serving, write_parquet, write_tar, write_video, write_zip
 
@@ -306,6 +308,41 @@ def test_an_interrupted_fetch_does_not_keep_the_process(site: Site, tmp_path: Pa
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
     assert not list(Path(tempfile.gettempdir()).glob(f"tipsseg-fetched-{process.pid}-*"))
+
+
+def test_a_stretched_image_is_that_of_its_grey_values(command: Command, tmp_path: Path) -> None:
+    grey = np.asarray(Image.open(SCENES / "meadow/panda-and-tree.jpg").convert("L"))
+    (tmp_path / "in").mkdir()
+    Image.fromarray(grey.astype(np.uint16) * 9 + 1000).save(tmp_path / "in/a.png")
+    (tmp_path / "plain").mkdir()
+    low, high = int(grey.min()), int(grey.max())
+    Image.fromarray(np.rint((grey - low) * (255 / (high - low))).astype(np.uint8)).save(tmp_path / "plain/a.png")
+    formats = ["-f", "png,overlay,cutouts"]
+    assert command("label", tmp_path / "plain", "-o", tmp_path / "expected", *OPTIONS, *formats).code == 0
+    stretched = ["--stretch", "0,100"]
+    assert command("label", tmp_path / "in", "-o", tmp_path / "out", *OPTIONS, *formats, *stretched).code == 0
+    files = ["masks/a.png", "overlays/a.jpg"]
+    assert [(tmp_path / "out" / name).read_bytes() for name in files] == [
+        (tmp_path / "expected" / name).read_bytes() for name in files
+    ]
+    # Stored features know it, and so do conversions.
+    features = tmp_path / "features"
+    encode = ["-m", "tiny", "--device", "cpu", "--quiet"]
+    assert (
+        command("encode", tmp_path / "in", "-o", features, *encode, "--feature-dtype", "float32", *stretched).code == 0
+    )
+    refused = command("label", tmp_path / "in", "-o", tmp_path / "other", *OPTIONS, "--features", features)
+    assert (refused.code, "the stretch is 0,100, not None" in refused.err) == (1, True), refused.err
+    kept = ["-o", tmp_path / "kept", *OPTIONS, "-f", "png", *stretched, "--features", features]
+    assert command("label", tmp_path / "in", *kept).code == 0
+    assert masks(tmp_path / "kept") == masks(tmp_path / "expected")
+    assert command("convert", tmp_path / "kept", "-f", "overlay").code == 0
+    assert (tmp_path / "kept/overlays/a.jpg").read_bytes() == (tmp_path / "expected/overlays/a.jpg").read_bytes()
+    import tipsseg
+
+    model = tipsseg.load("tiny", device="cpu")
+    labels = model.label(tmp_path / "in/a.png", ["panda", "tree", "sky"], stretch="0,100").labels
+    assert (labels == np.asarray(Image.open(tmp_path / "expected/masks/a.png"))).all()
 
 
 def test_python_takes_the_same_addresses(tmp_path: Path, expected: list[bytes]) -> None:

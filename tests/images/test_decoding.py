@@ -362,7 +362,7 @@ def test_faults_of_our_own_are_no_faults_of_the_image(tmp_path: Path, monkeypatc
     path = saved(tmp_path, Image.fromarray(RGB), "a.png")
     raised: list[Exception] = [TypeError("a bug"), InputError("not so", "but so"), MemoryError()]
 
-    def fail(_: Image.Image) -> None:
+    def fail(*_: object) -> None:
         raise raised.pop(0)
 
     monkeypatch.setattr(images, "upright_image", fail)

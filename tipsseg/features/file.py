@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.errors import FeatureFileError
-from tipsseg.options import DTYPE_NAMES, FEATURE_DTYPES, MODES, FeatureDtype, Mode
+from tipsseg.errors import FeatureFileError, UsageError
+from tipsseg.options import DTYPE_NAMES, FEATURE_DTYPES, MODES, FeatureDtype, Mode, check_stretch
 from tipsseg.types import WindowPlan
 from tipsseg.util.files import atomic_write, describe_error, open_regular
 from tipsseg.util.json_values import parse, short, take
@@ -59,6 +59,7 @@ class Recipe:
         mode: "slide" or "whole".
         short_side: Shorter side of the resized image in pixels.
         labels_version: See `spec.LABELS_VERSION`.
+        stretch: See `LabelOptions.stretch`.
     """
 
     model: Mapping[str, object]
@@ -66,6 +67,11 @@ class Recipe:
     mode: Mode
     short_side: int
     labels_version: int
+    stretch: tuple[float, float] | None = None
+
+    def record(self) -> dict[str, object]:
+        """Return the recipe as JSON values. Earlier versions had no `stretch`."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +183,7 @@ def write_feature_file(path: Path, record: FeatureRecord) -> int:
         "plan": {"size": record.plan.size, "side": record.plan.side, "corners": record.plan.corners},
         "dtype": record.dtype,
         "crc32": _checksum(tensors),
-        "origin": None if record.origin is None else asdict(record.origin),
+        "origin": None if record.origin is None else {**asdict(record.origin), "recipe": record.origin.recipe.record()},
     }
     data: bytes = save(tensors, {_KEY: json.dumps(facts, sort_keys=True)})
     atomic_write(path, data)
@@ -307,14 +313,18 @@ def _parse_origin(record: Mapping[str, object]) -> Origin:
 
 
 def parse_recipe(record: Mapping[str, object]) -> Recipe:
-    """Parse a recipe that was written with `asdict`. Raise ValueError if it is invalid."""
+    """Parse the JSON values of `Recipe.record`. Raise ValueError if they are invalid."""
     dtype, mode = take(record, "dtype", str), take(record, "mode", str)
     if dtype not in DTYPE_NAMES[1:]:
         raise ValueError(f"unknown `dtype` {short(dtype)}")
     if mode not in MODES:
         raise ValueError(f"unknown `mode` {short(mode)}")
     short_side = _positive(record, "short_side")
-    return Recipe(take(record, "model", dict), dtype, mode, short_side, take(record, "labels_version", int))
+    try:
+        stretch = check_stretch(record["stretch"]) if "stretch" in record else None
+    except UsageError as error:
+        raise ValueError(error.message) from error
+    return Recipe(take(record, "model", dict), dtype, mode, short_side, take(record, "labels_version", int), stretch)
 
 
 def _positive(record: Mapping[str, object], key: str) -> int:

@@ -16,7 +16,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tipsseg.errors import FeatureFileError, OtherRunError, OutputError
@@ -30,6 +30,7 @@ from tipsseg.features.file import (
     write_feature_file,
 )
 from tipsseg.options import FEATURE_DTYPES, FeatureDtype
+from tipsseg.options.fields import text_of
 from tipsseg.util.files import TEMPORARY_PREFIX, is_folder, json_bytes, output_error, read_regular
 from tipsseg.util.json_values import parse, short, take
 
@@ -98,6 +99,7 @@ def _describe_differences(stored: StoreRecord, expected: StoreRecord) -> list[st
         ("dtype", one.dtype, other.dtype),
         ("mode", one.mode, other.mode),
         ("short side", one.short_side, other.short_side),
+        ("stretch", text_of(one.stretch), text_of(other.stretch)),
         ("labels version", one.labels_version, other.labels_version),
         ("feature dtype", stored.dtype, expected.dtype),
     )
@@ -250,7 +252,7 @@ def _write_record(path: Path, record: StoreRecord) -> None:
         "tool": "tipsseg",
         "version": __version__,
         "model": record.model,
-        "recipe": asdict(record.recipe),
+        "recipe": record.recipe.record(),
         "dtype": record.dtype,
     }
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.json")

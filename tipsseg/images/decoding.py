@@ -27,7 +27,7 @@ from tipsseg.images.pillow import PILLOW_LIMIT, image_formats
 from tipsseg.images.skipped import HEIC_HINT, VIDEO_HINT
 from tipsseg.images.sources.access import open_source
 from tipsseg.images.sources.remote import check_address
-from tipsseg.images.upright import ORIENTATION, orientation_of, thumbnail_rgb, upright_image
+from tipsseg.images.upright import ORIENTATION, Stretch, orientation_of, thumbnail_rgb, upright_image
 from tipsseg.options import MAX_PIXELS
 from tipsseg.types import Remark
 from tipsseg.util.files import describe_error
@@ -46,39 +46,41 @@ _SUBFILE_TYPE, _OF_ANOTHER_PAGE = 254, 0b101
 ImageInput = str | Path | BinaryIO | Image.Image | NDArray[np.uint8]
 
 
-def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def open_image(path: Path, max_pixels: int = MAX_PIXELS, stretch: Stretch | None = None) -> NDArray[np.uint8]:
     """Read the pixels of an image file, turned upright.
 
     All formats and modes that Pillow decodes are supported. Apply the EXIF orientation, read the first frame of an animation,
     drop an alpha channel, and ignore colour profiles. Scale 16-bit values by v / 257, and floats in [0, 1] by 255. Floats and
-    32-bit integers up to 255 are not scaled.
+    32-bit integers up to 255 are not scaled. With `stretch`, scale each band by these percentiles instead, see `upright_image`.
 
     Return [H, W, 3] uint8 RGB, C-contiguous and writable. Raise ImageError if the file cannot be read.
     """
-    upright = decode_upright(path, max_pixels)
+    upright = decode_upright(path, max_pixels, stretch)
     with as_image_error(path):
         return np.array(upright)
 
 
-def open_thumbnail(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def open_thumbnail(path: Path, max_pixels: int = MAX_PIXELS, stretch: Stretch | None = None) -> NDArray[np.uint8]:
     """Read an image file as a thumbnail, see `thumbnail_rgb`. Raise ImageError if the file cannot be read."""
-    upright = decode_upright(path, max_pixels)
+    upright = decode_upright(path, max_pixels, stretch)
     with as_image_error(path):
         return thumbnail_rgb(upright)
 
 
-def open_pixels(path: Path, size: tuple[int, ...], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def open_pixels(
+    path: Path, size: tuple[int, ...], max_pixels: int = MAX_PIXELS, stretch: Stretch | None = None
+) -> NDArray[np.uint8]:
     """Read the image of labels of `size` (height, width). Raise ImageError if it cannot be read, or has another size."""
-    pixels = open_image(path, max_pixels)
+    pixels = open_image(path, max_pixels, stretch)
     if pixels.shape[:2] != size:
         raise ImageError(path, "its size changed while it was labelled", "Run the command again.")
     return pixels
 
 
-def decode_upright(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_upright(path: Path, max_pixels: int = MAX_PIXELS, stretch: Stretch | None = None) -> Image.Image:
     """Decode an image file to an upright RGB picture, following the rules of `open_image`. Raise ImageError if that fails."""
     with open_header(path, max_pixels) as image, as_image_error(path):
-        return upright_image(image.decode())
+        return upright_image(image.decode(), stretch)
 
 
 def decode_stored(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -87,7 +89,7 @@ def decode_stored(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         return image.decode()
 
 
-def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS, stretch: Stretch | None = None) -> Image.Image:
     """Convert an image file, a Pillow image or pixels (see `ImageInput`) to an upright picture in mode RGB.
 
     Raises:
@@ -96,11 +98,11 @@ def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     if isinstance(image, str | Path):
         check_address(image)
-        return decode_upright(as_address(image), max_pixels)
+        return decode_upright(as_address(image), max_pixels, stretch)
     if hasattr(image, "read") and not isinstance(image, Image.Image):
-        return _decode_file(cast(BinaryIO, image), max_pixels)
+        return _decode_file(cast(BinaryIO, image), max_pixels, stretch)
     if isinstance(image, Image.Image):
-        return upright_image(image)
+        return upright_image(image, stretch)
     if hasattr(image, "__array__"):  # arrays of torch and other libraries
         image = np.asarray(image)
     if not isinstance(image, np.ndarray):
@@ -120,10 +122,10 @@ def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
             f"an image array must be uint8, [H, W, 3] RGB, [H, W, 4] RGBA or [H, W] grey, got {list(image.shape)} {image.dtype}",
             hint,
         )
-    return upright_image(Image.fromarray(image))
+    return upright_image(Image.fromarray(image), stretch)
 
 
-def _decode_file(file: BinaryIO, max_pixels: int) -> Image.Image:
+def _decode_file(file: BinaryIO, max_pixels: int, stretch: Stretch | None) -> Image.Image:
     """Decode an image from an open file, from its current position."""
     name = getattr(file, "name", None)
     path = Path(name if isinstance(name, str) else "<open file>")
@@ -131,7 +133,7 @@ def _decode_file(file: BinaryIO, max_pixels: int) -> Image.Image:
     if not isinstance(data, bytes | bytearray):
         raise InputError(f"{path}: the file is open as text", "Open it in binary mode: open(path, 'rb').")
     with _read_header(path, BytesIO(data), max_pixels) as image, as_image_error(path):
-        return upright_image(image.decode())
+        return upright_image(image.decode(), stretch)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -12,8 +14,14 @@ from tipsseg.errors import InputError
 THUMBNAIL_SIDE = 4096
 
 
-def upright_image(image: Image.Image) -> Image.Image:
+#: Percentiles of the values of a band that become black and white.
+Stretch = tuple[float, float]
+
+
+def upright_image(image: Image.Image, stretch: Stretch | None = None) -> Image.Image:
     """Convert a Pillow image to mode RGB by the rules of `open_image`, and turn it upright.
+
+    With `stretch`, values become 8 bits by these percentiles of each band, in place of those rules.
 
     Return the same object if it is RGB and upright. Raise InputError for an image without pixels, and for pixel values that have
     no 8-bit equivalent.
@@ -23,7 +31,7 @@ def upright_image(image: Image.Image) -> Image.Image:
         raise InputError("the image has no pixels")
     # After `load`: PNG may store EXIF data after the pixels, and Pillow rotates TIFF while loading it.
     orientation = orientation_of(image)
-    colours = _to_rgb(image)
+    colours = _to_rgb(image) if stretch is None else _stretched(image, stretch)
     return colours if orientation == 1 else _turn_upright(colours.copy() if colours is image else colours, orientation)
 
 
@@ -33,6 +41,30 @@ def _turn_upright(image: Image.Image, orientation: int) -> Image.Image:
     image.getexif()[ORIENTATION] = orientation
     ImageOps.exif_transpose(image, in_place=True)
     return image
+
+
+def _stretched(image: Image.Image, stretch: Stretch) -> Image.Image:
+    if not image.mode.startswith(("I", "F")) and image.mode != "L":
+        image = _to_rgb(image)
+    values = np.asarray(image)
+    bands = values[..., None] if values.ndim == 2 else values
+    parts = [
+        to_bytes(bands[..., index], *stretch_limits(bands[..., index], stretch)) for index in range(bands.shape[2])
+    ]
+    return Image.fromarray(np.stack(parts * (3 // len(parts)), axis=2))
+
+
+def stretch_limits(values: NDArray[Any], stretch: Stretch) -> tuple[float, float]:
+    """Return the values that become black and white: percentiles of the finite `values`."""
+    finite = values[np.isfinite(values)].astype(np.float64)
+    low, high = np.percentile(finite, stretch) if len(finite) else (0.0, 1.0)
+    return float(low), float(high if high > low else low + 1)
+
+
+def to_bytes(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """Scale values to 0..255, from `low` to `high`; others are clipped, and NaN becomes 0."""
+    scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+    return np.rint(np.clip(np.nan_to_num(scaled), 0, 255)).astype(np.uint8)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

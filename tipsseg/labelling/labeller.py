@@ -204,7 +204,7 @@ class Labeller:
         return prepared
 
     def _prepare(self, image: ImageInput) -> Prepared:
-        return self._patches.view.prepare(to_upright(image, self._max_pixels))
+        return self._patches.view.prepare(to_upright(image, self._max_pixels, self._patches.view.stretch))
 
     def _check(self, features: Features) -> None:
         """Raise UsageError if the features do not match this labeller's model and options."""

@@ -123,6 +123,7 @@ class Model:
         mode: Mode = "slide",
         short_side: int | None = None,
         scales: Sequence[float] = ONE_SCALE,
+        stretch: tuple[float, float] | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Features:
         """Encode an image once, to label it with any number of class lists: pass the features to `label` in place of the image.
@@ -132,6 +133,7 @@ class Model:
             mode: "slide": overlapping windows of the model's native size; "whole": the image in one piece.
             short_side: Resize the shorter side of the image to this many pixels. None: the model's native size.
             scales: Factors of the short side. The image is encoded at each of them.
+            stretch: Percentiles of each band that become black and white. None: values as they are.
             max_pixels: Reject image files with more pixels than this.
 
         Returns:
@@ -143,8 +145,8 @@ class Model:
             UsageError: The mode is unknown, or the short side is too small or too large.
             DeviceError: The device has too little memory.
         """
-        options = LabelOptions(mode=mode, short_side=short_side, scales=check_scales(scales))
-        upright = to_upright(image, check_whole_number("argument `max_pixels`", max_pixels))
+        options = LabelOptions(mode=mode, short_side=short_side, scales=check_scales(scales), stretch=stretch)
+        upright = to_upright(image, check_whole_number("argument `max_pixels`", max_pixels), options.stretch)
         return encode_prepared(self.backbone, view_of(self.backbone, options).prepare(upright))
 
 

@@ -217,7 +217,7 @@ class FeatureSource(Generic[Stored]):
             prepared = replace(first, finer=tuple(finer))
         if prepared is None or self._thumbnails:
             with open_header(ref.path, self._max_pixels) as image, self.alone(image.size), as_image_error(ref.path):
-                upright = upright_image(image.decode())
+                upright = upright_image(image.decode(), self.view.stretch)
                 thumbnail = thumbnail_rgb(upright) if self._thumbnails else NO_PIXELS
                 if prepared is None:
                     prepared, remarks = self.view.prepare(upright), image.remarks(upright)

@@ -27,6 +27,7 @@ class View:
         mode: "slide" for windows, "whole" for the image in one piece.
         base: Shorter side of the resized image at scale 1, in pixels.
         short_sides: Shorter side at each scale of the run, in ascending order.
+        stretch: Percentiles of each band that become black and white; None for the values as they are.
     """
 
     native_size: int
@@ -34,6 +35,7 @@ class View:
     mode: Mode
     base: int
     short_sides: tuple[int, ...]
+    stretch: tuple[float, float] | None = None
 
     def plans(self, size: tuple[int, int]) -> tuple[WindowPlan, ...]:
         """Return the plan of an image of `size` (height, width) at each scale."""
@@ -72,7 +74,14 @@ def make_view(native_size: int, patch_size: int, options: LabelOptions) -> View:
     for side in (base, *sides):
         _check_side(side, native_size, patch_size)
     check_distinct(options.scales, sides, patch_size)
-    return View(native_size=native_size, patch_size=patch_size, mode=options.mode, base=base, short_sides=sides)
+    return View(
+        native_size=native_size,
+        patch_size=patch_size,
+        mode=options.mode,
+        base=base,
+        short_sides=sides,
+        stretch=options.stretch,
+    )
 
 
 def _check_side(side: int, native_size: int, patch_size: int) -> None:

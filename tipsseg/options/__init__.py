@@ -168,6 +168,8 @@ class LabelOptions:
         "cannot store that; coco and others can.")
     scales: tuple[float, ...] = option(ONE_SCALE, metavar="FACTORS", group=MODEL, sparse=True,
         help='Combine several scales, such as "1,2". Slower, but labels are better, especially for small parts.')
+    stretch: tuple[float, float] | None = option(None, metavar="LOW,HIGH", group=MODEL, rare=True, sparse=True,
+        help="Stretch the contrast: percentiles of each band that become black and white, for example 2,98, for images of 16 bits.")
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -184,6 +186,8 @@ class LabelOptions:
         if not isinstance(self.overlap, bool):
             raise UsageError(f"argument `overlap` must be True or False, not {quote(self.overlap)}")
         _set(self, "scales", check_scales(self.scales))
+        if self.stretch is not None:
+            _set(self, "stretch", check_stretch(self.stretch))
 
     __repr__ = short_repr
 
@@ -223,6 +227,25 @@ def check_scales(scales: object) -> tuple[float, ...]:
             "Two or three scales are usual.",
         )
     return ordered
+
+
+def parse_numbers(name: str, value: object, kind: type[int] | type[float]) -> tuple[Any, ...]:
+    """Return numbers that the user typed, separated by commas, or passed. Raise UsageError for other values."""
+    parts = value.split(",") if isinstance(value, str) else value
+    try:
+        return tuple(kind(part) for part in parts)  # type: ignore[attr-defined]  # TypeError is caught
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"argument `{name}`={value} is not a list of numbers", "Separate numbers by commas."
+        ) from error
+
+
+def check_stretch(stretch: object) -> tuple[float, float]:
+    """Return two percentiles from numbers or a string such as "2,98". Raise UsageError if they are invalid."""
+    found = parse_numbers("stretch", stretch, float)
+    if len(found) != 2 or not 0 <= found[0] < found[1] <= 100:
+        raise UsageError(f"argument `stretch`={quote(stretch)} is not a pair of percentiles", "For example: 2,98.")
+    return found[0], found[1]
 
 
 def _is_number(value: object) -> bool:

@@ -25,6 +25,7 @@ class ViewKeywords(TypedDict, total=False):
 
     mode: Mode
     short_side: int | None
+    stretch: Sequence[float] | str | None
 
 
 class LabelKeywords(ViewKeywords, total=False):
@@ -86,7 +87,6 @@ class RegionKeywords(TypedDict, total=False):
 
 class RasterKeywords(TypedDict, total=False):
     bands: Sequence[int] | str | None
-    stretch: Sequence[float] | str | None
     ground_resolution: float | None
     dissolve: bool
 

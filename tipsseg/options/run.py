@@ -10,7 +10,6 @@ import os
 import re
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any
 
 from tipsseg.address import address_text, is_url
 from tipsseg.errors import UsageError
@@ -26,6 +25,7 @@ from tipsseg.options import (
     default_jobs,
     device_name,
     dtype_name,
+    parse_numbers,
     split_names,
 )
 from tipsseg.options.every import Every, parse_every
@@ -153,8 +153,6 @@ class RasterOptions:
     # fmt: off
     bands: tuple[int, ...] | None = option(None, metavar="N,N,N", group=RASTERS, rare=True, sparse=True,
         help="Bands for red, green and blue, or one for grey, from 1.  [default: 1,2,3, or 1]")
-    stretch: tuple[float, float] | None = option(None, metavar="LOW,HIGH", group=RASTERS, rare=True, sparse=True,
-        help="Percentiles of each band that become black and white, for example 2,98.  [default: by the data type]")
     ground_resolution: float | None = option(None, metavar="LENGTH", group=RASTERS, rare=True, sparse=True,
         help="Side of a pixel of the labels, in units of the coordinate system.  [default: the raster's own pixels]")
     dissolve: bool = option(False, group=RASTERS, rare=True, sparse=True,
@@ -163,18 +161,12 @@ class RasterOptions:
 
     def __post_init__(self) -> None:
         if self.bands is not None:
-            _set(self, "bands", _numbers("bands", self.bands, int))
+            _set(self, "bands", parse_numbers("bands", self.bands, int))
             if min(self.bands, default=1) < 1:
                 raise UsageError(f"argument `bands`={text_of(self.bands)}: bands count from 1", "For example: 4,3,2.")
             if len(self.bands) not in (1, 3):
                 raise UsageError(
                     f"argument `bands`={text_of(self.bands)} is neither one band nor three", "For example: 4,3,2."
-                )
-        if self.stretch is not None:
-            _set(self, "stretch", _numbers("stretch", self.stretch, float))
-            if len(self.stretch) != 2 or not 0 <= self.stretch[0] < self.stretch[1] <= 100:
-                raise UsageError(
-                    f"argument `stretch`={text_of(self.stretch)} is not a pair of percentiles", "For example: 2,98."
                 )
         resolution = self.ground_resolution
         if resolution is not None:
@@ -344,17 +336,6 @@ class CorrectOptions:
 
 
 DEFAULT_CORRECT_OPTIONS = CorrectOptions()
-
-
-def _numbers(name: str, value: object, kind: type[int] | type[float]) -> tuple[Any, ...]:
-    """Return numbers that the user typed, separated by commas, or passed. Raise UsageError for other values."""
-    parts = value.split(",") if isinstance(value, str) else value
-    try:
-        return tuple(kind(part) for part in parts)  # type: ignore[attr-defined]  # TypeError is caught
-    except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"argument `{name}`={value} is not a list of numbers", "Separate numbers by commas."
-        ) from error
 
 
 def check_number(name: str, value: object) -> float:

@@ -83,6 +83,7 @@ def plan_features(
         options.mode,
         stored.recipe.short_side if options.short_side is None else options.short_side,
         specs.LABELS_VERSION,
+        options.stretch,
     )
     kept = stored.dtype if feature_dtype is None else choose(feature_dtype, FEATURE_DTYPES, "feature dtype")
     check_same(folder, stored, StoreRecord(str(model["id"]), recipe, kept))

@@ -36,7 +36,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def encode(
     compute: Annotated[ComputeOptions, Without("features")],
     store: StoreOptions,
-    view: Annotated[LabelOptions, Only("mode", "short_side", "scales")],
+    view: Annotated[LabelOptions, Only("mode", "short_side", "stretch", "scales")],
     images: Annotated[ImageOptions, Without("retry_failed")],
     printing: opt.Printing,
     paths: opt.Paths = None,

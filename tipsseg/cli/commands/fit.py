@@ -61,7 +61,7 @@ def fit(
     truth: TruthOptions,
     question: opt.Asked,
     compute: ComputeOptions,
-    view: Annotated[LabelOptions, Only("mode", "short_side")],
+    view: Annotated[LabelOptions, Only("mode", "short_side", "stretch")],
     paths: Annotated[
         list[str],
         typer.Argument(

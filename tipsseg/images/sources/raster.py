@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError, UsageError
+from tipsseg.images.upright import stretch_limits, to_bytes
 
 #: GDAL drivers that read a file by itself. Others, such as VRT, may open other files or the network.
 DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG")
@@ -94,10 +95,7 @@ class Raster:
             )
         self._limits = []
         for band in self._sample():
-            valid = band.compressed()
-            valid = valid[np.isfinite(valid)].astype(np.float64)
-            low, high = np.percentile(valid, percentiles) if len(valid) else (0.0, 1.0)
-            self._limits.append((float(low), float(high) if high > low else float(low) + 1))
+            self._limits.append(stretch_limits(band.compressed(), percentiles))
 
     def _sample(self) -> Any:
         """Return the bands at a small size, masked where there are no data, [bands, h, w]. Raise ImageError as `read` does."""
@@ -122,7 +120,7 @@ class Raster:
         values = self._read(self._dataset.read, (top, left, height, width), method)
         pixels = np.empty((height, width, len(self._bands)), np.uint8)
         for index, band in enumerate(values):
-            pixels[..., index] = band if self._limits is None else _to_bytes(band, *self._limits[index])
+            pixels[..., index] = band if self._limits is None else to_bytes(band, *self._limits[index])
         return np.repeat(pixels, 3, axis=2) if len(self._bands) == 1 else pixels
 
     def has_data(self, top: int, left: int, height: int, width: int) -> NDArray[np.bool_]:
@@ -147,11 +145,6 @@ class Raster:
             raise ImageError(
                 self._path, "broken raster: a part of it cannot be read", "Download the file again."
             ) from error
-
-
-def _to_bytes(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
-    return np.rint(np.clip(np.nan_to_num(scaled), 0, 255)).astype(np.uint8)
 
 
 @contextmanager

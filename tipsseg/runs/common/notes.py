@@ -38,9 +38,8 @@ _MAX_NAMES = 3
 _REMARKS: Mapping[Remark, str] = {
     "squeezed": f"more than {LONGEST_ASPECT} times as long as wide, and narrow. The model saw the long side squeezed, which may "
     "cost accuracy. Cut such images into pieces.",
-    "dark": "16 bits per channel, but no value above 12 bits, so the model saw a nearly black image. Stretch such images "
-    "first, for example with ImageMagick: magick IN.png -auto-level OUT.png; or label "
-    "them as rasters, with the format geotiff and argument `stretch`=2,98.",
+    "dark": "16 bits per channel, but no value above 12 bits, so the model saw a nearly black image. Stretch the contrast "
+    "of such images with argument `stretch`=2,98.",
     "pages": "a TIFF of several pages; only the first was read. Save the other pages as files to label them.",
 }
 

@@ -160,16 +160,18 @@ class Conversion:
             objects = stored.scores.objects(stored.labels, len(self.context.classes), stored.layers)
         with_thumbnail = any(form.needs_thumbnail for form in needed)
         with_pixels = any(form.needs_pixels for form in needed)
+        run = item.image.run
+        reading = run.max_pixels, run.info.spec.options.stretch
         image = ImageLabels(
             ref=ref,
             labels=stored.labels,
             objects=objects,
             confidence=stored.confidence,
             top=stored.top,
-            thumbnail=open_thumbnail(ref.path, item.image.run.max_pixels) if with_thumbnail else None,
+            thumbnail=open_thumbnail(ref.path, *reading) if with_thumbnail else None,
             instances=stored.scores.instances,
             layers=stored.layers,
-            pixels=open_pixels(ref.path, stored.labels.shape, item.image.run.max_pixels) if with_pixels else None,
+            pixels=open_pixels(ref.path, stored.labels.shape, *reading) if with_pixels else None,
         )
         done = finish_image(image, formats, self.context, choice.edited)
         left = item.image.entry.without(choice.drop)

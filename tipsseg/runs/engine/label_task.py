@@ -9,6 +9,7 @@ from dataclasses import replace
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tipsseg.features.folder import FeatureFiles, FeatureStore
 from tipsseg.formats import FORMATS
@@ -28,6 +29,7 @@ from tipsseg.store.results import Labelled
 from tipsseg.store.stored_image import object_scores
 from tipsseg.store.summary import label_summary
 from tipsseg.store.writing import RunContext, finish_image
+from tipsseg.types import ImageRef
 from tipsseg.util.files import cache_folder
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary
@@ -125,7 +127,7 @@ class LabelTask:
             thumbnail=picture.thumbnail,
             instances=label_map.instances,
             layers=label_map.layers,
-            pixels=open_pixels(ref.path, label_map.shape, self._max_pixels) if self._needs_pixels else None,
+            pixels=self._pixels(ref, label_map.shape) if self._needs_pixels else None,
         )
         done = finish_image(image, self._formats, self._context)
         summary = label_summary(label_map)
@@ -145,6 +147,9 @@ class LabelTask:
         return Labelled(
             ref, entry, done.rows, done.polygon_quality, picture.remarks, loaded.damaged, staged=done.staged
         )
+
+    def _pixels(self, ref: ImageRef, size: tuple[int, int]) -> NDArray[np.uint8]:
+        return open_pixels(ref.path, size, self._max_pixels, self.labeller.options.stretch)
 
 
 def make_label_task(

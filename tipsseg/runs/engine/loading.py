@@ -72,7 +72,8 @@ def load_for(info: RunInfo, note: Note | None, *, quiet: bool, images: Sequence[
     facts = {**info.model, "sha256": file_hashes(backbone.folder, keep_stamps=spec.use_cache)}
     store = None
     if spec.features is not None:
-        recipe = Recipe(model_identity(facts), backbone.dtype_name, view.mode, view.base, LABELS_VERSION)
+        identity = model_identity(facts)
+        recipe = Recipe(identity, backbone.dtype_name, view.mode, view.base, LABELS_VERSION, view.stretch)
         dtype = choose(spec.feature_dtype or DEFAULT_FEATURE_DTYPE, FEATURE_DTYPES, "feature dtype")
         store = FeatureStore(spec.features, StoreRecord(str(facts["id"]), recipe, dtype))
     info = replace(info, model=facts, device=backbone.device_name, dtype=backbone.dtype_name)

@@ -99,7 +99,7 @@ class RasterTask:
                 fingerprint = identify(ref.path)[0]
                 scale = self._labeller.options.scales[0]
                 with open_raster(file, options.bands, scale, options.ground_resolution, self._max_pixels) as raster:
-                    raster.stretch(options.stretch)
+                    raster.stretch(self._labeller.options.stretch)
                     grid = RasterGrid(
                         size=raster.size,
                         transform=raster.transform,

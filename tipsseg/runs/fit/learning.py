@@ -80,7 +80,7 @@ def spec_of_truths(vocabulary: Vocabulary, options: LabelOptions, compute: Compu
     return RunSpec(
         **vars(compute),
         vocabulary=replace(vocabulary, fit=""),
-        options=LabelOptions(mode=options.mode, short_side=options.short_side),
+        options=LabelOptions(mode=options.mode, short_side=options.short_side, stretch=options.stretch),
         formats=(),
         output=Path(),
         resume=False,

@@ -45,9 +45,10 @@ def patches_task(model: LoadedModel) -> FunctionTask[Features, Learnt[Tensor]]:
 def _source_at_scale_one(loaded: LoadedModel) -> FeatureSource[Features]:
     """Return a source of features at scale 1, the only scale that a fit uses."""
     spec, backbone = loaded.info.spec, loaded.model.backbone
+    options = spec.options
     return FeatureSource(
         backbone,
-        view_of(backbone, LabelOptions(mode=spec.options.mode, short_side=spec.options.short_side)),
+        view_of(backbone, LabelOptions(mode=options.mode, short_side=options.short_side, stretch=options.stretch)),
         loaded.store,
         find_features(backbone.device),
         max_pixels=spec.max_pixels,

@@ -89,7 +89,7 @@ class ImageMaker:
         confidence = None
         if labels is None:
             labels, confidence = image.labels(), _confidence(image)
-        shown, unread = self._picture(path, labels, fault)
+        shown, unread = self._picture(image, labels, fault)
         key = image_key(entry.image)
         picture, thumbnail, label_map = self.place.files(entry.image)
         self.place.write(picture, pictures.jpeg(shown))
@@ -97,7 +97,9 @@ class ImageMaker:
         shown_mask, objects = self._objects(image, mask, labels)
         self.place.write(label_map, pictures.map_script(key, labels, confidence, objects, others))
         places = pictures.name_places(labels, len(self.classes))
-        record = image_record(entry, str(path), places, shown=unread is None, confidences=confidence is not None)
+        record = image_record(
+            entry, address_text(path), places, shown=unread is None, confidences=confidence is not None
+        )
         record = {**record, "labels": shown_mask}
         # The signature does not depend on whether the image can be decoded.
         return ImageResult(entry, signature if unread is fault else "", record, True, unread or unread_labels)
@@ -139,12 +141,12 @@ class ImageMaker:
         return None
 
     def _picture(
-        self, path: Path, labels: LabelArray, fault: ImageError | None
+        self, image: RunImage, labels: LabelArray, fault: ImageError | None
     ) -> tuple[Image.Image, ImageError | None]:
         pixels = None
         if fault is None:
             try:
-                pixels = open_thumbnail(path, self.max_pixels)
+                pixels = open_thumbnail(image.path(self.images), self.max_pixels, image.run.info.spec.options.stretch)
             except ImageError as error:
                 fault = error
         return pictures.picture(pixels, labels.shape), fault
