@@ -185,6 +185,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
         lambda out: tipsseg.label_folder("absent.png", ["a"], output=out, model="tiny"), tipsseg.errors.InputError,
         "absent.png",
     ),
+    "model": (
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, model=object()), tipsseg.UsageError,  # type: ignore[arg-type]
+        "argument `model` must be an id or a folder, not object",
+    ),
     "URL": (
         lambda out: tipsseg.label_folder(["ftp://a.b/c.jpg"], ["a"], output=out), tipsseg.errors.InputError,
         "ftp:// URLs are not supported",

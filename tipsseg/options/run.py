@@ -63,6 +63,9 @@ class ComputeOptions:
     # fmt: on
 
     def __post_init__(self) -> None:
+        if not isinstance(self.model, str | os.PathLike):
+            kind = type(self.model).__name__
+            raise UsageError(f"argument `model` must be an id or a folder, not {kind}", 'For example: "l14".')
         _set(self, "model", os.fspath(self.model))
         _set(self, "device", device_name(self.device))
         _set(self, "dtype", dtype_name(self.dtype))
