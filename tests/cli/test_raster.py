@@ -11,13 +11,13 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
+from killed_runs import killing
 from numpy.typing import NDArray
 from PIL import Image
 from rasters import drawn, write_raster
 from running import Command
 
 import tipsseg
-from tests.cli.test_killed import killing
 from tipsseg.labelling import blocks
 
 CLASSES = ("car", "tree", "road")

@@ -16,11 +16,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from killed_runs import contents, killing
 from PIL import Image
 from running import Command
 from sources import Site, picture, serving, write_parquet, write_tar, write_video, write_zip
 
-from tests.cli.test_killed import contents, killing
 from tipsseg.images.decoding import ImageInput, open_image, upright_size
 from tipsseg.images.sources import access, remote
 
