@@ -273,6 +273,7 @@ _VALUES = {
     "features": "feats",
     "short_side": "448",
     "simplify": "1",
+    "stretch": "2,98",
     "val_fraction": "0",
 }
 
