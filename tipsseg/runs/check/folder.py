@@ -138,7 +138,9 @@ def _check(
             _note_gaps(run, progress)
             noted = run.info.image_root
             root = images or (None if noted is None else actual_path(Path(), noted))
-            for report in map_in_order(jobs, partial(check_image, root), map(run.image, run.records.entries())):
+            for report in map_in_order(
+                jobs, partial(check_image, root, anywhere=images is None), map(run.image, run.records.entries())
+            ):
                 for path in report.edited:
                     progress.note(f"{path}: changed by hand")
                 tally.add(report)

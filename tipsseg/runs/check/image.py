@@ -49,16 +49,18 @@ class Report:
     moved: set[str] = field(default_factory=set)
 
 
-def check_image(images: Path | None, image: RunImage) -> Report:
+def check_image(images: Path | None, image: RunImage, *, anywhere: bool = False) -> Report:
     """Check one image. Thread-safe.
 
     Args:
         images: The folder that image names are relative to; None if unknown.
         image: The recorded image.
+        anywhere: Look for an image that is not in `images` at its recorded address too.
     """
-    report = Report()
+    report, entry = Report(), image.entry
+    path = None if images is None else below(images, entry.image, entry.path if anywhere else "")
     try:
-        _check(images, image, report)
+        _check(path, image, report)
     except ImageError as error:  # the entry has impossible numbers
         report.problems.append(Problem(error.path, error.reason))
     except OSError as error:  # any read may fail
@@ -66,7 +68,7 @@ def check_image(images: Path | None, image: RunImage) -> Report:
     return report
 
 
-def _check(images: Path | None, image: RunImage, report: Report) -> None:
+def _check(picture: Path | None, image: RunImage, report: Report) -> None:
     run, entry, output = image.run.info, image.entry, image.context.output
     report.other = not image.stored.sure
     report.problems += [
@@ -99,7 +101,7 @@ def _check(images: Path | None, image: RunImage, report: Report) -> None:
     else:
         report.problems += _stale(image, masks, corrected.values(), report.edited)
     _check_links(image, report)
-    _check_input(None if images is None else below(images, entry.image, entry.path), image, report)
+    _check_input(picture, image, report)
 
 
 def _stale(

@@ -8,9 +8,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tipsseg.address import address_text
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, check_formats, model_only_formats
 from tipsseg.images.sources.access import exists
+from tipsseg.images.sources.address import absolute
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.runs.common.inputs import check_image_root
@@ -83,7 +85,7 @@ def convert_folder(
         refuse_unfit(run, formats)
         root = image_root(run, formats, images)
         changes.open_formats(formats)
-        return _Converter(changes, formats, root, names).run(jobs, progress) + len(unknown)
+        return _Converter(changes, formats, root, names, anywhere=images is None).run(jobs, progress) + len(unknown)
 
 
 @dataclass(slots=True)
@@ -128,14 +130,20 @@ class _Notes:
 
 class _Converter:
     def __init__(
-        self, changes: RunChanges, formats: Sequence[str], root: Path | None, only: Collection[str] | None
+        self,
+        changes: RunChanges,
+        formats: Sequence[str],
+        root: Path | None,
+        only: Collection[str] | None,
+        *,
+        anywhere: bool,
     ) -> None:
         self._changes = changes
         self._run = changes.run
         self._context = changes.run.context
         self._formats = formats
-        self._root = root
-        self._moved = root is not None and str(root.absolute()) != changes.run.info.image_root
+        self._root, self._anywhere = root, anywhere
+        self._moved = root is not None and address_text(absolute(root)) != changes.run.info.image_root
         self._only = only
         self._notes = _Notes()
 
@@ -169,7 +177,7 @@ class _Converter:
     def _items(self) -> Iterator[Item]:
         for image in self._run.images():
             if self._only is None or image.entry.image in self._only:
-                ref = image_ref(image.entry, self._run.output, self._root)
+                ref = image_ref(image.entry, self._run.output, self._root, anywhere=self._anywhere)
                 yield Item(
                     ref, image, tuple(name for name in self._formats if self._is_missing(name, image.entry, ref))
                 )

@@ -96,12 +96,15 @@ def image_root(run: Run, formats: Sequence[str], images: Path | None) -> Path | 
     return root
 
 
-def image_ref(entry: ManifestEntry, output: Path, root: Path | None) -> ImageRef:
-    """Return the image of an entry, whose name may contain escaped bytes (see `types.printable_path`)."""
+def image_ref(entry: ManifestEntry, output: Path, root: Path | None, *, anywhere: bool) -> ImageRef:
+    """Return the image of an entry, whose name may contain escaped bytes (see `types.printable_path`).
+
+    `anywhere` looks for an image that is not below `root` at its recorded address too.
+    """
     name = entry.image
     if actual_name(name) != name and not _exists(name, entry, output, root):
         name = actual_name(name)
-    return ImageRef(below(root or Path(), name, entry.path), PurePosixPath(name))
+    return ImageRef(below(root or Path(), name, entry.path if anywhere else ""), PurePosixPath(name))
 
 
 def _exists(name: str, entry: ManifestEntry, output: Path, root: Path | None) -> bool:
