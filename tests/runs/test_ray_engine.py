@@ -24,7 +24,7 @@ import ray
 from PIL import Image
 
 from tipsseg.errors import CheckpointError, ImageError, TipssegError
-from tipsseg.formats import FORMATS
+from tipsseg.formats import FORMATS, IMAGE_FORMATS
 from tipsseg.options.run import Ray
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.inputs import find
@@ -70,9 +70,7 @@ def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run_for(output: str, model: str = "tiny") -> RunInfo:
     vocabulary = make_vocabulary(["panda", "tree"])
-    spec = RunSpec(
-        model=model, vocabulary=vocabulary, formats=tuple(FORMATS), output=Path(output), device="cpu", jobs=2
-    )
+    spec = RunSpec(model=model, vocabulary=vocabulary, formats=IMAGE_FORMATS, output=Path(output), device="cpu", jobs=2)
     spec.check()
     return plan_run(spec)
 
