@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,11 @@ from rasters import drawn, write_raster
 from running import Command
 
 import tipsseg
+from tipsseg.formats.raster import Block, GeoTiff
 from tipsseg.labelling import blocks
+from tipsseg.labelling.patch_labeller import PatchLabeller
+from tipsseg.labelling.windows import window_starts
+from tipsseg.runs.engine.raster_task import BlockFiles
 
 CLASSES = ("car", "tree", "road")
 OPTIONS = ["-c", ",".join(CLASSES), "-m", "tiny", "--device", "cpu", "--quiet"]
@@ -57,6 +63,21 @@ def test_the_labels_are_those_of_the_whole_image(
     assert {each["name"]: each["pixels"] for each in entry["classes"]} == {
         name: number for id_, name in enumerate(CLASSES, 1) if (number := int((expected.labels == id_).sum()))
     }
+
+
+def test_each_window_is_encoded_once(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = []
+    real = PatchLabeller.encode_cosines
+
+    def count(labeller: PatchLabeller, windows: Sequence[NDArray[np.uint8]]) -> Any:
+        encoded.append(len(windows))
+        return real(labeller, windows)
+
+    monkeypatch.setattr(PatchLabeller, "encode_cosines", count)
+    path = write_raster(tmp_path / "scene.tif", drawn(1100, 5000))
+    assert command("label", path, "-o", tmp_path / "out", *OPTIONS, "-f", "geotiff").code == 0
+    side = tipsseg.load("tiny", device="cpu").backbone.native_size
+    assert sum(encoded) == len(window_starts(1100, side)) * len(window_starts(5000, side))
 
 
 def test_files_have_the_coordinates_of_the_input(command: Command, tmp_path: Path) -> None:
@@ -174,7 +195,8 @@ def test_a_ground_resolution_is_that_of_the_labels(command: Command, tmp_path: P
         (["-f", "geotiff", "--short-side", "300"], "--short-side cannot be used with rasters"),
         (["-f", "geotiff", "--scales", "1,2"], "at one scale"),
         (["-f", "geotiff", "--scales", "2", "--ground-resolution", "1"], "exclude each other"),
-        (["-f", "geotiff", "--overlap"], "cannot store classes that overlap"),
+        (["-f", "geotiff", "--regions", "."], "--regions cannot be used with rasters"),
+        (["-f", "geotiff", "--overlap"], "--overlap cannot be used with rasters"),
     ],
 )
 def test_wrong_options(command: Command, tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -229,6 +251,52 @@ def test_other_commands_say_that_they_take_no_rasters(command: Command, tmp_path
         assert (ran.code != 0, "raster" in ran.err) == (True, True), ran.err
     mixed = command("label", path, "-o", out, *OPTIONS, "-f", "png")
     assert (mixed.code, "labelled as rasters" in mixed.err) == (1, True), mixed.err
+
+
+def test_blocks_of_an_interrupted_run_have_what_the_next_one_needs(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Formats are no part of the digest, but polygons are a part of the blocks."""
+    path, out = write_raster(tmp_path / "scene.tif", drawn(300, 700)), tmp_path / "out"
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GeoTiff, "write", stop)
+        assert command("label", path, "-o", out, *OPTIONS, "-f", "geotiff").code == 130
+    assert len(list((out / ".tipsseg/rasters").glob("*/*.npz"))) == 2
+    assert command("label", path, "-o", out, *OPTIONS, "-f", "geotiff,geojson").code == 0
+    features = json.loads((out / "polygons/scene.geojson").read_text())["features"]
+    assert (
+        sum(each["properties"]["pixels"] for each in features)
+        == np.isin(read(out / "masks/scene.tif"), (1, 2, 3)).sum()
+    )
+    assert not (out / ".tipsseg/rasters").exists()  # the blocks without polygons are gone too
+
+
+@pytest.mark.parametrize("name", ["geotiff", "geojson", "gpkg"])
+def test_a_file_that_cannot_be_written_is_told_and_leaves_nothing(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path, out = write_raster(tmp_path / "scene.tif", drawn(64, 64)), tmp_path / "out"
+    real = BlockFiles.read
+
+    def fail(blocks: BlockFiles, least: int) -> Iterator[Block]:
+        yield from real(blocks, least)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(BlockFiles, "read", fail)
+    ran = command("label", path, "-o", out, *OPTIONS, "-f", name)
+    assert (ran.code, "no space left on the device" in ran.err) == (1, True), ran.err
+    assert not [file for folder in ("masks", "polygons") for file in (out / folder).glob("*")]
+
+
+def test_what_gdal_refuses_is_told(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_raster(tmp_path / "scene.tif", drawn(64, 64))
+    monkeypatch.setattr("tipsseg.formats.raster.wkb", lambda _: b"nothing")
+    ran = command("label", path, "-o", tmp_path / "out", *OPTIONS, "-f", "gpkg")
+    assert (ran.code, "scene.gpkg" in ran.err) == (1, True), ran.err
 
 
 @pytest.mark.slow

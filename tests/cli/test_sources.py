@@ -19,10 +19,9 @@ import pytest
 from killed_runs import contents, killing
 from PIL import Image
 from running import Command
-from sources import Site, picture, serving, write_parquet, write_tar, write_video, write_zip
+from sources import Site, forget_remote, picture, serving, write_parquet, write_tar, write_video, write_zip
 
 from tipsseg.images.decoding import ImageInput, open_image, upright_size
-from tipsseg.images.sources import access, remote
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
 OPTIONS = ["-c", "panda,tree,sky", "-m", "tiny", "--device", "cpu", "--quiet"]
@@ -165,10 +164,7 @@ def test_kills_in_the_middle(kind: str, tmp_path: Path) -> None:
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "DELAYS", (0.0, 0.0, 0.0))
-    monkeypatch.setattr(access, "_FETCHED", remote.FileCache())
-    monkeypatch.setattr(remote, "_STAMPS", {})
-    monkeypatch.setattr(remote, "_DOWN_UNTIL", {})
+    forget_remote(monkeypatch)
 
 
 @pytest.fixture
@@ -189,9 +185,7 @@ def test_a_web_folder_beside_local_files(
     assert {task["data"]["image"] for task in tasks} == {f"{site.url}/in/{name}" for name in NAMES}
 
     # Going on compares ETags, and reads nothing.
-    monkeypatch.setattr(access, "_FETCHED", remote.FileCache())
-    monkeypatch.setattr(remote, "_STAMPS", {})
-    monkeypatch.setattr(remote, "_DOWN_UNTIL", {})
+    forget_remote(monkeypatch)
     before = site.gets.copy()
     again = command("label", f"{site.url}/in/", "-o", out, *OPTIONS[:-1], "-f", "png,label-studio")
     assert "3 unchanged" in again.err
@@ -252,6 +246,28 @@ def test_a_list_goes_on_after_bad_addresses(command: Command, tmp_path: Path) ->
     for message in ("ftp:// URLs are not supported", "a video needs the interval", "gone.tar: no such file"):
         assert message in ran.err
     assert len(entries(tmp_path / "out")) == 1
+
+
+def test_a_second_run_of_a_program_looks_at_the_web_again(site: Site, tmp_path: Path) -> None:
+    """Files of a web folder have no version in its listing."""
+    import tipsseg
+
+    site.etags = dict.fromkeys(site.files, '"1"')
+    url, name, out = f"{site.url}/in/", "/in/desert.png", tmp_path / "out"
+
+    def label() -> list[str]:
+        run = tipsseg.label_folder(url, ["tree"], output=out, model="tiny", formats=["png"])
+        return [image.status for image in run]
+
+    assert label() == ["labelled"] * 3
+    assert label() == ["unchanged"] * 3
+    assert {site.gets[file] for file in site.files} == {1}
+    site.files[name], site.etags[name] = DATA["street/turned.jpg"], '"2"'
+    assert sorted(label()) == ["labelled", "unchanged", "unchanged"]
+    model = tipsseg.load("tiny", device="cpu")
+    size = model.encode(f"{site.url}{name}").size
+    site.files[name], site.etags[name] = DATA["meadow/house.webp"], '"3"'
+    assert model.encode(f"{site.url}{name}").size != size
 
 
 def test_an_unreachable_image_costs_one_line_and_no_secret(site: Site, command: Command, tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from sources import Site, picture, serving, write_parquet, write_tar, write_video, write_zip
+from sources import Site, forget_remote, picture, serving, write_parquet, write_tar, write_video, write_zip
 
 from tipsseg.address import address_text, as_address, is_url
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.images.decoding import open_image, to_upright
-from tipsseg.images.sources import access, remote
+from tipsseg.images.sources import remote
 from tipsseg.images.sources.access import exists, hold, identify, list_members, matches, open_source, release, stamp
 from tipsseg.images.sources.address import below, name_below, url_of
 from tipsseg.options.every import Every, parse_every
@@ -272,6 +272,7 @@ def test_a_video_that_ends_early(tmp_path: Path) -> None:
     [
         ("list.mp4", b"ffconcat version 1.0\nfile 'other.bin'\n"),
         ("list.mp4", b"#EXTM3U\n#EXTINF:1,\nother.bin\n"),
+        ("dash.mp4", b"G<MPD xmlns='urn:mpeg:dash:schema:mpd:2011'>" + b" " * 400),
         ("concat:other.bin|other.bin.mp4", b"junk"),
         ("file:other.mp4", b"junk"),
     ],
@@ -285,6 +286,18 @@ def test_a_video_opens_no_other_file(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OSError, match="not a video that OpenCV can read"):
         listed(Path(name), Every(frames=1))
+
+
+def test_a_rotated_video_is_turned_upright(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", 3)
+    identity, turned = (
+        b"".join(value.to_bytes(4, "big", signed=True) for value in (*matrix, 0, 0, 1 << 30))
+        for matrix in ((65536, 0, 0, 0, 65536, 0), (0, 65536, 0, -65536, 0, 0))
+    )
+    header, track, rest = path.read_bytes().rpartition(b"tkhd")  # the matrix of the track, as phones write it
+    assert identity in rest
+    path.write_bytes(header + track + rest.replace(identity, turned, 1))
+    assert open_image(path / "000000").shape == (96, 64, 3)
 
 
 def test_a_held_frame_is_not_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,10 +353,7 @@ def test_names_of_members(tmp_path: Path) -> None:
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(remote, "DELAYS", (0.0, 0.0, 0.0))
-    monkeypatch.setattr(access, "_FETCHED", remote.FileCache())
-    monkeypatch.setattr(remote, "_STAMPS", {})
-    monkeypatch.setattr(remote, "_DOWN_UNTIL", {})
+    forget_remote(monkeypatch)
     with serving(Site(files={f"/in/{name}": data for name, data in PICTURES.items()})) as site:
         yield site
 
@@ -395,19 +405,14 @@ def test_a_changed_etag_is_noticed(site: Site, monkeypatch: pytest.MonkeyPatch) 
     url = Path(f"{site.url}/in/a.png")
     site.etags["/in/a.png"] = '"1"'
     known = identify(url)[0]
-    monkeypatch.setattr(access, "_FETCHED", remote.FileCache())
-    monkeypatch.setattr(remote, "_STAMPS", {})
-    monkeypatch.setattr(remote, "_DOWN_UNTIL", {})
+    forget_remote(monkeypatch)
     assert matches(known, url)
     assert site.gets["/in/a.png"] == 1
-    monkeypatch.setattr(remote, "_STAMPS", {})
-    monkeypatch.setattr(remote, "_DOWN_UNTIL", {})
+    forget_remote(monkeypatch)
     site.etags["/in/a.png"] = '"2"'
     assert matches(known, url)  # by its content
     assert site.gets["/in/a.png"] == 2
-    monkeypatch.setattr(access, "_FETCHED", remote.FileCache())
-    monkeypatch.setattr(remote, "_STAMPS", {})
-    monkeypatch.setattr(remote, "_DOWN_UNTIL", {})
+    forget_remote(monkeypatch)
     site.files["/in/a.png"] = picture(3)
     assert not matches(known, url)
 

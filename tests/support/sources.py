@@ -17,7 +17,10 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from tipsseg.images.sources import access, remote
 
 
 def picture(shade: int, size: tuple[int, int] = (64, 96)) -> bytes:
@@ -140,3 +143,11 @@ def serving(site: Site) -> Iterator[Site]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def forget_remote(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this process like a new one, which has fetched nothing; and let it not wait between attempts."""
+    monkeypatch.setattr(remote, "DELAYS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(access, "_FETCHED", remote.FileCache())
+    monkeypatch.setattr(remote, "_STAMPS", {})
+    monkeypatch.setattr(remote, "_DOWN_UNTIL", {})

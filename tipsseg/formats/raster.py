@@ -9,7 +9,6 @@ import json
 import struct
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,9 +27,6 @@ TILE = 512
 
 #: Polygons written at a time.
 _CHUNK = 10_000
-
-#: Bytes that GDAL caches; its default is a share of the machine's memory.
-CACHE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +92,8 @@ class GeoTiff(RasterFormat):
         from rasterio.transform import Affine
         from rasterio.windows import Window
 
+        from tipsseg.images.sources.raster import gdal
+
         height, width = grid.size
         wide = grid.ignore > 255
         profile: dict[str, Any] = {
@@ -113,7 +111,7 @@ class GeoTiff(RasterFormat):
             "compress": "deflate",
             "bigtiff": "if_safer",
         }
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), _without_warnings():
+        with gdal():
             with rasterio.open(path, "w", **profile) as target:
                 if not wide:
                     colours = {entry.id: (*entry.colour, 255) for entry in run.classes}
@@ -162,40 +160,32 @@ class GeoPackage(RasterFormat):
 
         # A fixed date, so that equal labels give equal bytes.
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2000-01-01T00:00:00.000Z"})
-        write, lines = _quiet(pyogrio.raw.write), _features(blocks)
-        written = False
-        while chunk := list(islice(lines, _CHUNK)) or (not written and [""]):
-            features = [json.loads(line) for line in chunk if line]
-            rows = [feature["properties"] for feature in features]
-            write(
-                path,
-                np.array([wkb(feature["geometry"]) for feature in features], object),
-                [
-                    np.array([row["class"] for row in rows], object),
-                    np.array([row["class_id"] for row in rows], np.int32),
-                    np.array([row["score"] for row in rows], np.float64),
-                    np.array([np.nan if row["area"] is None else row["area"] for row in rows], np.float64),
-                    np.array([row["pixels"] for row in rows], np.int64),
-                ],
-                ["class", "class_id", "score", "area", "pixels"],
-                layer="labels",
-                driver="GPKG",
-                geometry_type="MultiPolygon",
-                crs=grid.crs or None,
-                append=written,
-            )
+        lines, written = _features(blocks), False
+        while (chunk := [json.loads(line) for line in islice(lines, _CHUNK)]) or not written:
+            rows = [feature["properties"] for feature in chunk]
+            try:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)  # the run notes it
+                    pyogrio.raw.write(
+                        path,
+                        np.array([wkb(feature["geometry"]) for feature in chunk], object),
+                        [
+                            np.array([row["class"] for row in rows], object),
+                            np.array([row["class_id"] for row in rows], np.int32),
+                            np.array([row["score"] for row in rows], np.float64),
+                            np.array([row["area"] for row in rows], np.float64),  # None becomes NaN
+                            np.array([row["pixels"] for row in rows], np.int64),
+                        ],
+                        ["class", "class_id", "score", "area", "pixels"],
+                        layer="labels",
+                        driver="GPKG",
+                        geometry_type="MultiPolygon",
+                        crs=grid.crs or None,
+                        append=written,
+                    )
+            except RuntimeError as error:  # all errors of pyogrio
+                raise OSError(f"GDAL cannot write it: {error}") from error
             written = True
-
-
-def _quiet(write: Callable[..., None]) -> Callable[..., None]:
-    """Return a function without its warning about a missing coordinate system, which the run notes."""
-
-    def call(*arguments: object, **options: object) -> None:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
-            write(*arguments, **options)
-
-    return call
 
 
 def _features(blocks: Blocks) -> Iterator[str]:
@@ -227,10 +217,10 @@ def polygon_features(
     signed = numbers.astype(np.int32)
     for geometry, number in shapes(signed, mask=signed > 0, connectivity=4, transform=shifted):
         rings.setdefault(int(number), []).append(geometry["coordinates"])
-    pixel_area = abs(a * e - b * d)
+    pixel_area, geographic = abs(a * e - b * d), is_geographic(grid)
     lines = []
     for number, (class_id, name, score, pixels) in enumerate(objects, start=1):
-        area = None if is_geographic(grid) else round(pixels * pixel_area, 6)
+        area = None if geographic else round(pixels * pixel_area, 6)
         record = {
             "type": "Feature",
             "properties": {
@@ -264,13 +254,3 @@ def wkb(geometry: Mapping[str, Any]) -> bytes:
         for ring in rings:
             parts.append(struct.pack("<I", len(ring)) + np.asarray(ring, "<f8").tobytes())
     return b"".join(parts)
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Silence the warning for rasters without coordinates."""
-    from rasterio.errors import NotGeoreferencedWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield

@@ -20,6 +20,7 @@ from tipsseg.options import (
     MAX_PIXELS,
     OVERLAP_FORMATS,
     FeatureDtype,
+    check_number,
     check_whole_number,
     choose,
     default_jobs,
@@ -174,6 +175,10 @@ class RasterOptions:
         resolution = self.ground_resolution
         if resolution is not None:
             _set(self, "ground_resolution", check_number("argument `ground_resolution`", resolution))
+            if not 0 < resolution < math.inf:
+                raise UsageError(
+                    f"argument `ground_resolution`={resolution} is not a positive number", "For example: 0.5."
+                )
 
 
 DEFAULT_RASTER_OPTIONS = RasterOptions()
@@ -339,17 +344,6 @@ class CorrectOptions:
 
 
 DEFAULT_CORRECT_OPTIONS = CorrectOptions()
-
-
-def check_number(name: str, value: object) -> float:
-    """Return a positive number. Raise UsageError for other values."""
-    try:
-        number = float(value)  # type: ignore[arg-type]  # TypeError is caught
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise UsageError(f"{name}={value} is not a positive number", "For example: 0.5.")
-    return number
 
 
 def _local_folder(value: str | Path) -> Path:

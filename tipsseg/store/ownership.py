@@ -15,7 +15,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,8 +163,12 @@ class Ownership:
         if not self.is_unchanged(path):
             raise OutputError(path, _NOT_OURS, hint, only_this=True)
 
-    def stage(self, form: str, path: Path, data: bytes, link: Path | None) -> tuple[StagedFile, Fingerprint]:
+    def stage(
+        self, form: str, path: Path, data: bytes | Callable[[Path], None], link: Path | None = None
+    ) -> tuple[StagedFile, Fingerprint]:
         """Write a file of an image under a temporary name in its folder. Safe to call from any thread or process.
+
+        `data` is its content, or a function that writes it.
 
         Returns:
             The file for `put`, and its fingerprint for the records.
@@ -173,35 +177,24 @@ class Ownership:
             OutputError: A link leads out of the output folder, or the file cannot be written.
         """
         self.refuse_outside(path)
-        digest = hashlib.sha256(data).hexdigest()
-        file = StagedFile(temporary=temporary_path(path, self._owner), path=path, digest=digest, form=form, link=link)
+        temporary = temporary_path(path, self._owner)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file.temporary.write_bytes(data)
-            return file, stamp(file.temporary, digest)
+            digest = None
+            if isinstance(data, bytes):
+                temporary.write_bytes(data)
+                digest = hashlib.sha256(data).hexdigest()
+            else:
+                data(temporary)
+            written = stamp(temporary, digest)
         except BaseException as error:
-            file.discard()
+            with suppress(OSError):
+                temporary.unlink()
             if isinstance(error, OSError):
                 raise output_error(path, error) from error
             raise
-
-    def stage_written(self, form: str, path: Path, temporary: Path) -> tuple[StagedFile, Fingerprint]:
-        """Return a file of an image that was written under a temporary name, as `stage` does. Raise OutputError."""
-        try:
-            written = stamp(temporary)
-        except OSError as error:
-            raise output_error(path, error) from error
         assert written.sha256 is not None
-        return StagedFile(temporary=temporary, path=path, digest=written.sha256, form=form), written
-
-    def temporary(self, path: Path) -> Path:
-        """Return a temporary name for a file of an image, in its folder, which is created. Raise OutputError."""
-        self.refuse_outside(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise output_error(path, error) from error
-        return temporary_path(path, self._owner)
+        return StagedFile(temporary=temporary, path=path, digest=written.sha256, form=form, link=link), written
 
     def put(self, ref: ImageRef, files: Sequence[StagedFile], former: Former) -> None:
         """Put the files and links of an image in place. If an existing file is in the way of one, put none in place.

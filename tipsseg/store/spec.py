@@ -16,7 +16,7 @@ from tipsseg import types
 from tipsseg.errors import OutputError, UsageError
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
 from tipsseg.formats import FORMATS, RASTER_FORMATS, check_formats, check_overlaps
-from tipsseg.images.sources.raster import check_rasterio
+from tipsseg.formats.raster import RasterFormat
 from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
     DEFAULT_FORMATS,
@@ -137,6 +137,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
             CheckpointError, WeightsError: The model is not found.
         """
         classes = self.vocabulary.classes
+        self._check_raster()
         check_formats(self.formats, classes)
         if self.files.png_mode == "P" and len(classes) > MAX_CLASSES_8_BIT:
             raise UsageError(
@@ -152,7 +153,6 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
         check_fit(self.vocabulary, self.fitted)
         if self.options.overlap:
             self._check_overlap()
-        self._check_raster()
         if self.regions_only and self.regions is None:
             raise UsageError("argument `regions_only` needs regions", "Set argument `regions`.")
         find_model(self.model)
@@ -184,6 +184,8 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
                         f"argument `{name}` needs formats of rasters", f"Use {', '.join(RASTER_FORMATS)} as formats."
                     )
             return
+        from tipsseg.images.sources.raster import check_rasterio  # slow to import
+
         check_rasterio()
         options = self.options
         unfit = {
@@ -199,8 +201,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
             if given:
                 raise UsageError(
                     f"argument `{name}` cannot be used with rasters",
-                    "Remove it, or use another format."
-                    + (" For the resolution, set argument `scales`." if name == "short_side" else ""),
+                    "Set argument `scales` instead." if name == "short_side" else "Remove it, or use another format.",
                 )
         if len(options.scales) > 1:
             raise UsageError(
@@ -210,7 +211,8 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
             raise UsageError(
                 "argument `ground_resolution` and argument `scales` exclude each other", "Use one of them."
             )
-        if self.raster.dissolve and not any(getattr(FORMATS[name], "needs_polygons", False) for name in self.formats):
+        forms = [form for name in self.formats if isinstance(form := FORMATS.get(name), RasterFormat)]
+        if self.raster.dissolve and not any(form.needs_polygons for form in forms):
             raise UsageError("argument `dissolve` needs polygons", "Add the format geojson or gpkg.")
 
     def option_record(self) -> dict[str, object]:

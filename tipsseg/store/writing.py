@@ -72,8 +72,8 @@ class FinishedImage:
     staged: tuple[StagedFile, ...]
     files: Mapping[str, str]
     written: Mapping[str, Fingerprint]
-    rows: Mapping[str, Rows]
-    polygon_quality: PolygonQuality
+    rows: Mapping[str, Rows] = field(default_factory=dict)
+    polygon_quality: PolygonQuality = field(default_factory=lambda: PolygonQuality.from_ious(()))
 
 
 def finish_image(
@@ -91,16 +91,30 @@ def finish_image(
     # Encode all formats first: if one cannot encode the image, nothing is written.
     made = {key: (form, data) for form in forms for key, data in form.encode_files(image, context).items()}
     rows = {form.name: form.image_rows(image, context) for form in forms if form.has_rows}
+    quality = PolygonQuality.from_ious([each.iou for each in image.objects])
+    return replace(stage_files(image.ref, made, context, kept), rows=rows, polygon_quality=quality)
+
+
+def stage_files(
+    ref: ImageRef,
+    made: Mapping[str, tuple[Format, bytes | Callable[[Path], None]]],
+    context: RunContext,
+    kept: Collection[Path] = (),
+) -> FinishedImage:
+    """Write the files of an image, except `kept` ones, under temporary names: all of them, or none.
+
+    `made` has the format of each file by key, and its content or a function that writes it. Raise as `finish_image` does.
+    """
     staged: list[StagedFile] = []
     files: dict[str, str] = {}
     written: dict[str, Fingerprint] = {}
     try:
         for key, (form, data) in made.items():
-            path = context.image_path(key, image.ref)
+            path = context.image_path(key, ref)
             assert path is not None
             if path in kept:
                 continue
-            link = form.link_path(image.ref.relative, context.files)
+            link = form.link_path(ref.relative, context.files)
             link_path = None if link is None else context.output / link
             file, written[key] = context.ownership.stage(form.name, path, data, link_path)
             staged.append(file)
@@ -109,10 +123,9 @@ def finish_image(
         for file in staged:
             file.discard()
         if isinstance(error, OutputError) and error.only_this:
-            raise ImageError(image.ref.path, error.message, error.hint) from error
+            raise ImageError(ref.path, error.message, error.hint) from error
         raise
-    quality = PolygonQuality.from_ious([each.iou for each in image.objects])
-    return FinishedImage(staged=tuple(staged), files=files, written=written, rows=rows, polygon_quality=quality)
+    return FinishedImage(staged=tuple(staged), files=files, written=written)
 
 
 def put_in_place(ref: ImageRef, staged: Sequence[StagedFile], context: RunContext, former: Former) -> None:

@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from io import BytesIO, FileIO
 from pathlib import Path
 
@@ -140,30 +140,28 @@ def needs_hold(path: Path) -> bool:
 
 
 def hold(path: Path) -> None:
-    """Read an image now, and keep it at hand until `release`. Errors are raised again by `open_source`."""
-    try:
-        inside = container_of(path)
-        if inside is None:
-            _FETCHED.hold(path)
-        elif needs_order(path):
-            _HELD[str(path)] = _open_container(inside).open(_name(path, inside)).getvalue()
-        else:
-            _open_container(inside)
-    except (OSError, ValueError):
-        pass
+    """Begin to read an image, or read it now if order matters, and keep it at hand until `release`.
+
+    Errors are raised by `open_source`.
+    """
+    if not needs_order(path):
+        _FETCHED.begin(container_of(path) or path)
+        return
+    with suppress(OSError, ValueError), closing(open_source(path)) as frame:
+        _HELD[str(path)] = frame.read()
 
 
 def abandon(path: Path) -> None:
-    """End the waiting for a file behind a URL, or for the container of an image there."""
+    """End the waiting for a held image."""
     _FETCHED.abandon(container_of(path) or path)
 
 
 def release(path: Path) -> None:
     """End `hold`."""
-    if container_of(path) is None:
-        _FETCHED.release(path)
-    else:
+    if needs_order(path):
         _HELD.pop(str(path), None)
+    else:
+        _FETCHED.release(container_of(path) or path)
 
 
 # ---- containers ----

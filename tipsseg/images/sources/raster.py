@@ -30,7 +30,7 @@ _DARK = 8192
 #: Limits of the scale.
 _SMALLEST, _LARGEST = 1 / 1024, 8
 
-#: Bytes that GDAL caches.
+#: Bytes that GDAL caches; its default is a share of the machine's memory.
 _CACHE_BYTES = 64 << 20
 
 
@@ -99,17 +99,10 @@ class Raster:
 
     def _sample(self) -> Any:
         """Return the bands at a small size, masked where there are no data, [bands, h, w]. Raise ImageError as `read` does."""
-        from rasterio.errors import RasterioError
-
         height, width = self._dataset.height, self._dataset.width
         shrink = max(height, width, _SAMPLE) / _SAMPLE
         shape = len(self._bands), max(round(height / shrink), 1), max(round(width / shrink), 1)
-        try:
-            return self._dataset.read(self._bands, out_shape=shape, masked=True)
-        except (RasterioError, OSError, ValueError) as error:
-            raise ImageError(
-                self._path, "broken raster: a part of it cannot be read", "Download the file again."
-            ) from error
+        return self._call(self._dataset.read, out_shape=shape, masked=True)
 
     def read(self, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
         """Read a part of the grid, [h, w, 3] uint8 RGB. Raise ImageError if the file is broken."""
@@ -117,7 +110,7 @@ class Raster:
 
         same = self._steps == (1.0, 1.0)
         method = Resampling.nearest if same else Resampling.cubic if max(self._steps) < 1 else Resampling.average
-        values = self._read(self._dataset.read, (top, left, height, width), method)
+        values = self._call(self._dataset.read, resampling=method, **self._part(top, left, height, width))
         pixels = np.empty((height, width, len(self._bands)), np.uint8)
         for index, band in enumerate(values):
             pixels[..., index] = band if self._limits is None else to_bytes(band, *self._limits[index])
@@ -127,24 +120,37 @@ class Raster:
         """Return True at pixels of a part of the grid with data in all bands, [h, w]. Raise ImageError as `read` does."""
         from rasterio.enums import Resampling
 
-        masks = self._read(self._dataset.read_masks, (top, left, height, width), Resampling.nearest)
+        part = self._part(top, left, height, width)
+        masks = self._call(self._dataset.read_masks, resampling=Resampling.nearest, **part)
         return np.asarray(masks.all(axis=0))
 
-    def _read(self, call: Callable[..., Any], part: tuple[int, int, int, int], method: Any) -> Any:
-        from rasterio.errors import RasterioError
+    def _part(self, top: int, left: int, height: int, width: int) -> dict[str, Any]:
+        """Return the arguments of rasterio for a part of the grid."""
         from rasterio.windows import Window
 
-        (top, left, height, width), (down, across) = part, self._steps
-        window, shape = (
-            Window(left * across, top * down, width * across, height * down),
-            (len(self._bands), height, width),
-        )
+        down, across = self._steps
+        window = Window(left * across, top * down, width * across, height * down)
+        return {"window": window, "out_shape": (len(self._bands), height, width)}
+
+    def _call(self, read: Callable[..., Any], **how: Any) -> Any:
+        from rasterio.errors import RasterioError
+
         try:
-            return call(self._bands, window=window, out_shape=shape, resampling=method)
+            return read(self._bands, **how)
         except (RasterioError, OSError, ValueError) as error:
-            raise ImageError(
-                self._path, "broken raster: a part of it cannot be read", "Download the file again."
-            ) from error
+            reason = "broken raster: a part of it cannot be read"
+            raise ImageError(self._path, reason, "Download the file again.") from error
+
+
+@contextmanager
+def gdal() -> Iterator[None]:
+    """Bound the memory of GDAL, keep it from files beside the raster, and silence its warning for rasters without coordinates."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_PAM_ENABLED="NO"):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
 
 
 @contextmanager
@@ -164,13 +170,11 @@ def open_raster(
         ImageError: The file is not a raster, has too few bands, or cannot be scaled to the resolution.
     """
     import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+    from rasterio.errors import RasterioError
 
     if not os.path.isfile(path):  # noqa: PTH113  GDAL would take names such as /vsicurl/... for other places
         raise ImageError(path, "no such file" if not os.path.lexists(path) else "not a file")
-    options = {"GDAL_CACHEMAX": _CACHE_BYTES, "GDAL_PAM_ENABLED": "NO"}
-    with warnings.catch_warnings(), rasterio.Env(**options):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with gdal():
         dataset = None
         for driver in DRIVERS:
             with suppress(RasterioError):

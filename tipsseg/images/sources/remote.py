@@ -19,20 +19,22 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
 from functools import cache
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from tipsseg.address import URL_SCHEMES, is_url
+from tipsseg.address import URL_SCHEMES, as_address, is_url
 from tipsseg.errors import InputError
-from tipsseg.images.sources.address import is_web, url_of
+from tipsseg.images.sources.address import is_web, suffix_of, url_of
 from tipsseg.images.sources.container import Stamp
 from tipsseg.util.files import is_alive
 
 #: Bytes of fetched files that are kept for a second use. Files in use are kept beyond it.
 KEPT_BYTES = 4 << 30
+
+#: Files that are fetched at a time.
+_AT_ONCE = 16
 
 #: Seconds before each retry, with up to half as much again at random.
 DELAYS = (0.5, 2.0, 8.0)
@@ -61,9 +63,13 @@ class IncompleteError(OSError):
 
 
 def check_address(address: str | Path) -> None:
-    """Raise InputError for a URL with an unknown scheme, or if the package that reads its scheme is not installed."""
+    """Check an address that a user gave, and forget which version of it was read before.
+
+    Raise InputError for a URL with an unknown scheme, or if the package that reads its scheme is not installed.
+    """
     if is_url(address):
         _filesystem(str(address).split(":")[0])
+        _STAMPS.pop(str(as_address(address)), None)  # a new call of the library looks at the file again
         try:
             urlsplit(url_of(Path(address))).port  # noqa: B018  it raises
         except ValueError:
@@ -103,6 +109,8 @@ def list_folder(path: Path) -> Iterator[str]:
         if name and details.get("type") != "directory":
             if _version(details):
                 _note(path / name, details)
+            else:  # asked for when the file is read
+                _STAMPS.pop(str(path / name), None)
             yield name
 
 
@@ -132,83 +140,106 @@ def _note(path: Path, details: Mapping[str, Any]) -> Stamp:
 
 
 class FileCache:
-    """Fetched files. All methods are thread-safe; a file that several threads ask for is fetched once."""
+    """Fetched files. All methods are thread-safe; a version of a file is fetched once, whoever asks for it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may call `release` anywhere
+        self._slots = threading.Semaphore(_AT_ONCE)
         self._folder = ""
-        self._files: OrderedDict[str, Future[Path]] = OrderedDict()
-        self._users: dict[str, int] = {}
-        self._sizes: dict[str, int] = {}
+        self._files: OrderedDict[str, _Fetched] = OrderedDict()
         self._bytes = self._number = 0
 
-    def hold(self, path: Path) -> Path:
-        """Return the local copy of a file, fetched if needed, and keep it until `release`. Raise OSError if that fails."""
+    def begin(self, path: Path) -> _Fetched:
+        """Begin to fetch a file if needed, and keep it until `release`."""
         key = str(path)
         with self._lock:
-            self._users[key] = self._users.get(key, 0) + 1
-            future = self._files.get(key)
-            mine = future is None
-            if future is None:
-                future = self._files[key] = Future()
+            file = self._files.get(key)
+            if file is not None and not file.users and file.stamp != _STAMPS.get(key):
+                self._drop(key)  # another version, or nobody looked at its version since
+                file = None
+            if file is None:
                 if not self._folder:
                     self._folder = _temporary_folder()
                     weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
                 self._number += 1
-                place = Path(self._folder, f"{self._number}{PurePath(path.name.split('?')[0]).suffix}")
+                place = Path(self._folder, f"{self._number}{suffix_of(path)}")
+                file = self._files[key] = _Fetched(place)
+                # A daemon, so that a server that never ends its answer does not keep the process from ending.
+                threading.Thread(target=self._fetch, args=(path, file), name="fetch", daemon=True).start()
+            file.users += 1
             self._files.move_to_end(key)
-        if mine:
-            # A daemon, so that a server that never ends its answer does not keep the process from ending.
-            threading.Thread(target=self._fetch, args=(path, place, future), name="fetch", daemon=True).start()
-        return future.result()
+            return file
 
-    def _fetch(self, path: Path, place: Path, future: Future[Path]) -> None:
-        try:
-            _fetch(path, place)
-            with self._lock:
-                self._sizes[str(path)] = place.stat().st_size
-                self._bytes += self._sizes[str(path)]
-            _settle(future, place)
-        except BaseException as error:
-            place.unlink(missing_ok=True)
-            _settle(future, error)
-
-    def abandon(self, path: Path) -> None:
-        """End the waiting for a file: `hold` raises OSError if it is not fetched yet."""
-        with self._lock:
-            future = self._files.get(str(path))
-        if future is not None:
-            _settle(future, OSError("given up"))
+    def hold(self, path: Path) -> Path:
+        """Return the local copy of a file, and keep it until `release`. Raise OSError if it cannot be fetched."""
+        return self.begin(path).result.result()
 
     def release(self, path: Path) -> None:
         """End a use of a file. Failed fetches are forgotten, so that the next use tries again."""
         key = str(path)
         with self._lock:
-            self._users[key] -= 1
-            if self._users[key]:
-                return
-            del self._users[key]
-            if (future := self._files.get(key)) is not None and future.exception() is not None:
-                del self._files[key]
-            self._shrink()
+            file = self._files[key]
+            file.users -= 1
+            if not file.users and file.result.done() and file.result.exception() is not None:
+                self._drop(key)
+            unused = (key for key, file in tuple(self._files.items()) if not file.users)
+            while self._bytes > KEPT_BYTES and (oldest := next(unused, None)) is not None:
+                self._drop(oldest)
 
-    def _shrink(self) -> None:
-        if self._bytes <= KEPT_BYTES:
-            return
-        for key in [key for key in self._files if key in self._sizes and key not in self._users]:
-            self._bytes -= self._sizes.pop(key)
-            self._files.pop(key).result().unlink(missing_ok=True)
-            if self._bytes <= KEPT_BYTES:
-                return
+    def abandon(self, path: Path) -> None:
+        """End the waiting for a file: `hold` raises OSError if it is not fetched yet."""
+        with self._lock:
+            if (file := self._files.get(str(path))) is not None:
+                file.settle(OSError("given up"))
+
+    def _fetch(self, path: Path, file: _Fetched) -> None:
+        try:
+            with self._slots:
+                _fetch(path, file.place)
+            with self._lock:
+                file.stamp = _STAMPS.get(str(path))
+                file.bytes = file.place.stat().st_size
+                if file.settle(file.place) and self._files.get(str(path)) is file:
+                    self._bytes += file.bytes
+                    return
+        except BaseException as error:
+            file.settle(error)
+        file.place.unlink(missing_ok=True)
+
+    def _drop(self, key: str) -> None:
+        file = self._files.pop(key)
+        if file.result.done() and file.result.exception() is None:
+            self._bytes -= file.bytes
+            file.place.unlink(missing_ok=True)
 
 
-def _settle(future: Future[Path], result: Path | BaseException) -> None:
-    """Set the result of a future, unless it has one."""
-    with suppress(InvalidStateError):
-        if isinstance(result, Path):
-            future.set_result(result)
-        else:
-            future.set_exception(result)
+class _Fetched:
+    """A file that is fetched, or about to be.
+
+    Attributes:
+        place: Its local copy.
+        result: The local copy once it is complete, or the error.
+        users: The number of uses that have not ended.
+        bytes: Its size.
+        stamp: Its version.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.result: Future[Path] = Future()
+        self.users = self.bytes = 0
+        self.stamp: Stamp | None = None
+
+    def settle(self, result: Path | BaseException) -> bool:
+        """Set the result. Return False if there is one already, because the file was abandoned."""
+        try:
+            if isinstance(result, Path):
+                self.result.set_result(result)
+            else:
+                self.result.set_exception(result)
+        except InvalidStateError:
+            return False
+        return True
 
 
 def _temporary_folder() -> str:
@@ -221,7 +252,9 @@ def _temporary_folder() -> str:
 
 
 def _fetch(path: Path, place: Path) -> None:
+    """Fetch a file, after its version is noted. Raise OSError if that fails."""
     files, url = _files(path), url_of(path)
+    remote_stamp(path)
 
     def attempt() -> None:
         files.get_file(url, str(place))

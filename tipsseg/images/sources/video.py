@@ -44,12 +44,11 @@ class Video:
 
     def every(self, every: Every) -> Iterator[Member]:
         """Yield the frames at an interval, and a fault if the video ends early. Decodes the whole video."""
-        with self._lock:
-            capture = _open(self._path)
-            try:
-                yield from _sampled(capture, every)
-            finally:
-                capture.release()
+        capture = _open(self._path)
+        try:
+            yield from _sampled(capture, every)
+        finally:
+            capture.release()
 
     def size(self, name: str) -> None:
         _number(name)
@@ -82,7 +81,7 @@ _CONTENT = tuple(
     re.compile(pattern, re.DOTALL)
     for pattern in (
         rb"....(ftyp|moov|mdat|free|skip|wide|pnot)", rb"\x1aE\xdf\xa3", rb"RIFF....AVI ", rb"0&\xb2u\x8ef\xcf\x11",
-        rb"\0\0\x01[\xb3\xba]", rb"G", rb"....G",
+        rb"\0\0\x01[\xb3\xba]", rb"G.{187}G", rb"....G.{191}G",
     )
 )  # fmt: skip
 
@@ -91,7 +90,7 @@ def _open(path: Path) -> Any:
     import cv2
 
     with path.open("rb") as file:
-        head = file.read(12)
+        head = file.read(200)
     # A playlist could name other files and hosts, and so could a relative name, such as http:host.
     known = any(pattern.match(head) for pattern in _CONTENT)
     capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG) if known else cv2.VideoCapture()

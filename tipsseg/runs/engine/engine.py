@@ -51,14 +51,14 @@ class LocalEngine:
     def start(self, context: RunContext, images: Sequence[ImageRef] = ()) -> RunInfo:
         from tipsseg.runs.engine.label_task import make_label_task
         from tipsseg.runs.engine.loading import load_for
+        from tipsseg.runs.engine.raster_task import RasterTask
 
         spec = self._info.spec
         loaded = load_for(self._info, self._note, quiet=self._quiet, images=images)
         #: The task of this run, for callers that wrap it.
         self.task = make_label_task(loaded, spec.fitted or spec.vocabulary, context, self._note)
-        self._context = context
-        self._backbone, self._digest = loaded.model.backbone, loaded.info.digest
-        labeller = self.task.labeller
+        self._backbone, labeller = loaded.model.backbone, self.task.labeller
+        self._raster = RasterTask(labeller, loaded.info, context, self._note) if spec.is_raster else None
         return replace(loaded.info, vocabulary=labeller.vocabulary, dropped=labeller.dropped)
 
     def batch_size(self) -> int | None:
@@ -67,11 +67,6 @@ class LocalEngine:
     def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
         from tipsseg.runs.engine.pipeline import run_tasks
 
-        spec = self._info.spec
-        if spec.is_raster:
-            from tipsseg.runs.engine.raster_task import RasterTask
-
-            labeller, digest = self.task.labeller, self._digest
-            raster = RasterTask(labeller, spec.formats, self._context, digest, spec.raster, spec.max_pixels, self._note)
-            return raster.results(items)
+        if self._raster is not None:
+            return self._raster.results(items)
         return run_tasks(items, self.task, self._info.spec.jobs)

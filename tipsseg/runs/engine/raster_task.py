@@ -14,7 +14,6 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.errors import ImageError, OutputError
+from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.raster import Block, RasterFormat, RasterGrid, polygon_features
 from tipsseg.images.sources.access import identify, local_file
@@ -34,17 +33,15 @@ from tipsseg.labelling.blocks import BLOCK, BlockLabeller, BlockPlace, block_pla
 from tipsseg.labelling.patch_labeller import PatchLabeller
 from tipsseg.labelling.windows import window_side
 from tipsseg.options import MinArea
-from tipsseg.options.run import RasterOptions
 from tipsseg.regions.objects import number_pixels
-from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.store.manifest import ManifestEntry, input_path
-from tipsseg.store.ownership import StagedFile
 from tipsseg.store.results import Failed, ImageResult, Labelled, Left
+from tipsseg.store.spec import RunInfo
 from tipsseg.store.state import STATE_FOLDER
 from tipsseg.store.summary import share_record
-from tipsseg.store.writing import RunContext
-from tipsseg.types import ImageRef, LabelArray, ignore_id, label_dtype, printable_path
-from tipsseg.util.files import atomic_write, describe_error, output_error
+from tipsseg.store.writing import FinishedImage, RunContext, stage_files
+from tipsseg.types import ImageRef, LabelArray, ignore_id, label_dtype
+from tipsseg.util.files import atomic_write, describe_error
 from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.util.printable import pluralize
 
@@ -55,28 +52,20 @@ class RasterTask:
     """Label rasters one after the other; each uses all cores."""
 
     def __init__(
-        self,
-        labeller: PatchLabeller,
-        formats: Sequence[str],
-        context: RunContext,
-        digest: str,
-        options: RasterOptions,
-        max_pixels: int,
-        note: Callable[[str], None] | None,
+        self, labeller: PatchLabeller, info: RunInfo, context: RunContext, note: Callable[[str], None] | None
     ) -> None:
-        """Set up the task. `digest` identifies all settings that affect labels."""
+        """Set up the task of a run."""
         self._labeller = labeller
-        self._forms = [form for name in formats if isinstance(form := FORMATS[name], RasterFormat)]
-        self._formats = tuple(formats)
+        self._info, self._spec = info, info.spec
+        self._forms = [form for name in self._spec.formats if isinstance(form := FORMATS[name], RasterFormat)]
+        self._needs_polygons = any(form.needs_polygons for form in self._forms)
         self._context = context
-        self._digest = digest
-        self._options = options
-        self._max_pixels = max_pixels
         self._note = note or (lambda _: None)
         self._ignore = ignore_id(len(context.classes))
 
     def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
         """Yield the result of each raster, and pass other items through. An ImageError yields a Failed."""
+        folder, failed = self._context.state / STATE_FOLDER / _FOLDER, False
         for item in items:
             if not isinstance(item, ImageRef):
                 yield item
@@ -84,21 +73,24 @@ class RasterTask:
             try:
                 result, blocks = self._label(item)
             except ImageError as error:
+                failed = True
                 yield Failed(item, error)
                 continue
             yield result
             shutil.rmtree(blocks, ignore_errors=True)  # the raster is recorded now
-        with suppress(OSError):
-            (self._context.state / STATE_FOLDER / _FOLDER).rmdir()
+        if not failed:  # blocks of other settings, which no run goes on with
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _label(self, ref: ImageRef) -> tuple[Labelled, Path]:
         """Label a raster and write its files under temporary names. Return the folder of its blocks too."""
-        began, options = time.monotonic(), self._options
+        began, options = time.monotonic(), self._spec.raster
         try:
             with local_file(ref.path) as file:
                 fingerprint = identify(ref.path)[0]
                 scale = self._labeller.options.scales[0]
-                with open_raster(file, options.bands, scale, options.ground_resolution, self._max_pixels) as raster:
+                with open_raster(
+                    file, options.bands, scale, options.ground_resolution, self._spec.max_pixels
+                ) as raster:
                     raster.stretch(self._labeller.options.stretch)
                     grid = RasterGrid(
                         size=raster.size,
@@ -110,26 +102,26 @@ class RasterTask:
                     blocks = self._label_blocks(ref, raster, grid, fingerprint)
         except OSError as error:
             raise ImageError(ref.path, describe_error(error)) from error
-        staged, files, written = self._write(ref, grid, blocks)
+        done = self._write(ref, grid, blocks)
         entry = ManifestEntry(
             ref.name,
             input_path(ref),
             fingerprint,
-            self._digest,
+            self._info.digest,
             blocks.summary(grid.size),
-            files,
-            self._formats,
+            done.files,
+            self._spec.formats,
             round(time.monotonic() - began, 3),
-            written,
+            done.written,
         )
-        quality = PolygonQuality.from_ious([])
-        return Labelled(ref, entry, {}, quality, staged=tuple(staged)), blocks.folder
+        return Labelled(ref, entry, done.rows, done.polygon_quality, staged=done.staged), blocks.folder
 
     def _label_blocks(self, ref: ImageRef, raster: Raster, grid: RasterGrid, fingerprint: Fingerprint) -> BlockFiles:
         view, (height, width) = self._labeller.view, raster.size
         if not window_side(view.native_size, min(raster.size), view.patch_size):
             raise ImageError(ref.path, f"{height} x {width} pixels are smaller than a patch of the model")
-        identity = [self._digest, ref.name, fingerprint.size, fingerprint.mtime_ns, fingerprint.sha256, BLOCK]
+        digest, content = self._info.digest, (fingerprint.size, fingerprint.mtime_ns, fingerprint.sha256)
+        identity = [digest, ref.name, *content, BLOCK, self._needs_polygons]
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
         folder = self._context.state / STATE_FOLDER / _FOLDER / key
         blocks = BlockFiles(folder, raster.size, self._context.class_names())
@@ -144,12 +136,11 @@ class RasterTask:
         for warning in raster.warnings:
             self._note(f"{ref.name}: {warning}")
         labeller = BlockLabeller(self._labeller, raster.size, raster.read)
-        needs_polygons = any(form.needs_polygons for form in self._forms)
         for place in left:
             valid = raster.has_data(place.top, place.left, place.height, place.width)
             labels = labeller.label(place) if valid.any() else self._nothing(place)
             labels.labels[~valid] = self._ignore
-            blocks.add(place, labels, self._objects(labels, place, grid) if needs_polygons else NO_OBJECTS)
+            blocks.add(place, labels, self._objects(labels, place, grid) if self._needs_polygons else NO_OBJECTS)
         return blocks
 
     def _nothing(self, place: BlockPlace) -> LabelMap:
@@ -174,36 +165,15 @@ class RasterTask:
             pixels=np.array(first, np.int64).reshape(-1, 2) + corner,
         )
 
-    def _write(
-        self, ref: ImageRef, grid: RasterGrid, blocks: BlockFiles
-    ) -> tuple[list[StagedFile], dict[str, str], dict[str, Fingerprint]]:
-        staged: list[StagedFile] = []
-        files: dict[str, str] = {}
-        written: dict[str, Fingerprint] = {}
+    def _write(self, ref: ImageRef, grid: RasterGrid, blocks: BlockFiles) -> FinishedImage:
+        """Write the files of a raster under temporary names. Raise as `finish_image` does."""
         context = self._context
         least = context.files.min_area.pixels(grid.size)
         read: Callable[[], Iterator[Block]] = partial(blocks.read, least)
-        if self._options.dissolve and any(form.needs_polygons for form in self._forms):
+        if self._spec.raster.dissolve:
             read = partial(iter, [blocks.dissolved(grid, least)])
-        try:
-            for form in self._forms:
-                path = context.image_path(form.name, ref)
-                assert path is not None
-                temporary = context.ownership.temporary(path)
-                try:
-                    form.write(temporary, grid, read, context)
-                except OSError as error:
-                    raise output_error(path, error) from error
-                file, written[form.name] = context.ownership.stage_written(form.name, path, temporary)
-                staged.append(file)
-                files[form.name] = printable_path(path.relative_to(context.output))
-        except BaseException as error:
-            for file in staged:
-                file.discard()
-            if isinstance(error, OutputError) and error.only_this:
-                raise ImageError(ref.path, error.message, error.hint) from error
-            raise
-        return staged, files, written
+        made = {form.name: (form, partial(form.write, grid=grid, blocks=read, run=context)) for form in self._forms}
+        return stage_files(ref, made, context)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -20,8 +20,7 @@ _PARTS = {
 
 
 def differences(one: RunInfo, other: RunInfo) -> list[str]:
-    """Return the differences between two runs: "model", "vocabulary", "choice of argument `names`", "overlap",
-    "rasters".
+    """Return the differences between two runs, such as "model", "vocabulary" or "rasters".
 
     If the model or the vocabulary differs, ids have different meanings.
     """
