@@ -78,7 +78,7 @@ def test_the_examples_are_twelve_scenes_of_many_formats_with_a_truth_each() -> N
 def test_other_dtypes_move_few_labels() -> None:
     """bfloat16 is what `--dtype auto` takes on GPUs."""
     vocabulary = tipsseg.make_vocabulary(CLOSED_LIST, "none")
-    same: dict[Dtype, list[float]] = {"bfloat16": [], "float16": []}
+    same: dict[Dtype, list[float]] = {"bfloat16": [], "float16": [], "int8": []}
     plain = tipsseg.Labeller(tipsseg.load("tiny", device="cpu", dtype="float32"), vocabulary)
     for dtype, shares in same.items():
         labeller = tipsseg.Labeller(tipsseg.load("tiny", device="cpu", dtype=dtype), vocabulary)
@@ -86,5 +86,4 @@ def test_other_dtypes_move_few_labels() -> None:
             image = open_image(path)
             shares.append(float((labeller.label(image).labels == plain.label(image).labels).mean()))
     assert len(same["bfloat16"]) >= 4
-    assert np.mean(same["bfloat16"]) >= 0.99, same
-    assert np.mean(same["float16"]) >= 0.99, same
+    assert all(np.mean(shares) >= 0.99 for shares in same.values()), same

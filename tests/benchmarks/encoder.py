@@ -33,10 +33,14 @@ from transformers import Tipsv2VisionConfig, Tipsv2VisionModel
 
 from tipsseg.backbones.tipsv2.config import VisionConfig
 from tipsseg.backbones.tipsv2.inference import TowerInference
+from tipsseg.backbones.tipsv2.int8 import round_to_int8
 from tipsseg.backbones.tipsv2.vision import VisionTower
 from tipsseg.backbones.workers import Workers
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+#: In int8, only linear layers have 8 bits; everything else is float32.
+DTYPES = {
+    "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -70,7 +74,8 @@ def main() -> None:
     tasks: dict[str, Callable[[], object]] = {}
     for name in dtypes:
         tasks |= candidates(config, options.batch, torch.device(options.device), name, attention)
-    tasks |= {f"a large matrix product, {name}": square(options.device, name) for name in dtypes}
+    floats = [name for name in dtypes if name != "int8"]
+    tasks |= {f"a large matrix product, {name}": square(options.device, name) for name in floats}
     with busy(options.busy):
         times = measure(tasks, options.rounds, time.process_time if options.cpu_time else time.perf_counter)
     for name in dtypes:
@@ -80,7 +85,7 @@ def main() -> None:
             if not other.startswith("a large") and (other.endswith(f", {name}") or name == dtypes[0]):
                 print(f"| {other} | {statistics.median(map(truediv, seconds, ours)):.2f} |")
         print()
-    for name in dtypes:
+    for name in floats:
         ours = times[f"value features, {name}"]
         rate = flops(config) * options.batch / statistics.median(ours)
         best = 2 * SQUARE**3 / statistics.median(times[f"a large matrix product, {name}"])
@@ -111,6 +116,8 @@ def candidates(
     kind = DTYPES[dtype]
     pixels = torch.rand(batch, 3, config.image_size, config.image_size, dtype=kind, device=device)
     tower, workers = VisionTower(config).eval().to(device, kind), Workers()
+    if dtype == "int8":
+        round_to_int8(tower)
     alone, shared = TowerInference(tower), TowerInference(tower, workers)
     ours: dict[str, Callable[[], object]] = {f"value features, {dtype}": partial(alone, pixels)}
     if device.type == "cpu":
@@ -118,6 +125,8 @@ def candidates(
             f"value features, {dtype}": partial(encode_windows, shared, workers, pixels),
             f"a window after the other, {dtype}": lambda: [alone(window) for window in pixels.split(1)],
         }
+    if dtype == "int8":
+        return ours
     theirs = {
         name: Tipsv2VisionModel._from_config(their_config(config), attn_implementation=name).eval().to(device, kind)
         for name in attention

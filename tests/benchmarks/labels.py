@@ -2,8 +2,8 @@
 
     PYTHONPATH=examples/pretrain python tests/benchmarks/labels.py --scenes 200 --json labels.json
 
-Prints tables in Markdown: lists of three phrases with and without background phrases, and confidence thresholds. Scores are over
-pixels at the size of the truth. `testbed.py` measures the closed list at several short sides and with refinement.
+Prints tables in Markdown: lists of three phrases with and without background phrases, confidence thresholds, and dtypes. Scores are
+over pixels at the size of the truth. `testbed.py` measures the closed list at several short sides and with refinement.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from testbed import Scene, scenes_of
 
 import tipsseg
-from tinytips.data.scoring import FIRST_SEED, to_list
+from tinytips.data.scoring import FIRST_SEED, iou, to_list
 from tinytips.world.concepts import CLOSED_LIST, WHOLE_LIST
-from tipsseg.options import Refinement
+from tipsseg.options import Dtype, Refinement
 
 #: Every thing of the drawn world once, in lists as people write them.
 THREES = (
@@ -168,7 +168,28 @@ def measure_confidence(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[di
     return rows
 
 
-TABLES = {"threes": measure_threes, "confidence": measure_confidence}
+# ---- dtypes ----
+
+
+def measure_dtypes(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[str, object]]:
+    print("### Dtypes\n\nThe closed list, against the same model in float32 on the CPU.\n")
+    print("| dtype | mean IoU | pixels with another label |\n|---|---|---|")
+    folder, rows = model.backbone.folder, list[dict[str, object]]()
+    exact: list[NDArray[np.unsignedinteger]] = []
+    dtypes: tuple[Dtype, ...] = ("float32", "bfloat16", "float16", "int8")
+    for dtype in dtypes:
+        other = tipsseg.load(folder, device="cpu", dtype=dtype)
+        truths, maps = zip(*labels_of(other, scenes, CLOSED_LIST), strict=True)
+        labels = [label_map.labels for label_map in maps]
+        exact = exact or labels
+        mean = float(np.nanmean(iou(truths, labels, len(CLOSED_LIST))))
+        differ = float(np.mean([(one != two).mean() for one, two in zip(exact, labels, strict=True)]))
+        print(f"| {dtype} | {mean:.4f} | {differ:.3%} |", flush=True)
+        rows.append({"dtype": dtype, "mean_iou": mean, "differ": differ})
+    return rows
+
+
+TABLES = {"threes": measure_threes, "confidence": measure_confidence, "dtypes": measure_dtypes}
 
 
 if __name__ == "__main__":

@@ -241,7 +241,7 @@ def watch_steps(watch: Stopwatch) -> None:
     for owner in (PatchLabeller, Ready):
         watch.watch(owner, "score", "score")
     watch.watch(PatchLabeller, "assign", "score")
-    watch.watch(label_task, "labelled_objects", "regions")
+    watch.watch(label_task, "find_objects", "regions")
     watch.watch(type(FORMATS["png"]), "encode", "png")
     watch.watch(type(FORMATS["coco"]), "image_rows", "coco")
     watch.watch(OutputFolder, "add", "records")

@@ -112,7 +112,7 @@ def test_names_of_no_device(name: str) -> None:
         device_name(name)
 
 
-@pytest.mark.parametrize("name", ["", "int8", "float", "fp16", "Float32"])
+@pytest.mark.parametrize("name", ["", "int4", "float", "fp16", "Float32"])
 def test_names_of_no_dtype(name: str) -> None:
     with pytest.raises(UsageError, match="unknown dtype"):
         dtype_name(name)

@@ -257,7 +257,7 @@ def test_what_programs_have_at_hand_is_taken(record: type, name: str, given: obj
         (OutputOptions, {"formats": "png"}, "formats must be a list of names, not 'png'"),
         (EngineOptions, {"ray": True}, "argument `ray`=True is not a valid number of actors"),
         (ComputeOptions, {"device": True}, "unknown device True"),
-        (ComputeOptions, {"dtype": "int8"}, "unknown dtype 'int8'"),
+        (ComputeOptions, {"dtype": "int4"}, "unknown dtype 'int4'"),
         (StoreOptions, {"output": "feats", "feature_dtype": "int4"}, "unknown feature dtype 'int4'"),
     ],
 )  # fmt: skip

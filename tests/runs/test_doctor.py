@@ -297,7 +297,7 @@ def test_a_file_that_cannot_be_read_is_a_failure(cache: Path, files: Path, monke
 
 
 @pytest.mark.parametrize(
-    ("device", "dtype"), [("gpu", "auto"), ("cuda:x", "auto"), ("cpu", "int8"), ("cuda:77", "int8")]
+    ("device", "dtype"), [("gpu", "auto"), ("cuda:x", "auto"), ("cpu", "int4"), ("cuda:77", "int4")]
 )
 def test_names_that_are_none_are_refused_before_the_first_finding(device: str, dtype: str) -> None:
     with pytest.raises(UsageError):

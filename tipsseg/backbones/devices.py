@@ -11,7 +11,8 @@ from tipsseg.errors import DeviceError
 from tipsseg.options import device_name, dtype_name
 from tipsseg.util.printable import pluralize
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+#: In int8, only the inputs and weights of linear layers have 8 bits.
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
 
 
 def resolve_device(device: object) -> torch.device:
@@ -46,7 +47,7 @@ def resolve_device(device: object) -> torch.device:
 
 
 def resolve_dtype(dtype: object, device: torch.device) -> torch.dtype:
-    """Return the torch dtype with this name.
+    """Return the torch dtype of a tower with this dtype, outside the linear layers of int8.
 
     "auto" is bfloat16 on a CUDA device with native support, float32 elsewhere. `auto_dtype` decides for a CPU.
 
@@ -59,6 +60,11 @@ def resolve_dtype(dtype: object, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if device.type == "cuda" and native_bfloat16 else torch.float32
     if name == "bfloat16" and not native_bfloat16:
         raise DeviceError(str(device), f"device {device} does not support bfloat16", "Use dtype float16 or float32.")
+    if name == "int8" and device.type != "cpu":
+        raise DeviceError(str(device), f"device {device} does not support int8", "Use device cpu, or another dtype.")
+    if name == "int8" and not torch.backends.mkldnn.is_available():
+        reason = f"torch {torch.__version__} was built without oneDNN, which multiplies in int8"
+        raise DeviceError(str(device), reason, "Use dtype float32.")
     return _DTYPES[name]
 
 

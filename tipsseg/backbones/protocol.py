@@ -35,7 +35,7 @@ class Backbone(Protocol):
     Attributes:
         folder: Folder of the model's files.
         device_name: "cpu", "cuda:0" or "mps".
-        dtype_name: Dtype of the computation: "float32", "bfloat16" or "float16".
+        dtype_name: Dtype of the computation: "float32", "bfloat16", "float16" or "int8".
         native_size: Side of the model's square window in pixels.
         patch_size: Side of a patch in pixels.
         embed_dim: D, the length of all vectors.

@@ -167,9 +167,9 @@ def load(
         model: An id in weights.lock (l14, b14, so400m14, g14, tiny), its repository ("google/tipsv2-l14"), or a folder in the
             layout of the hub. A Path is always a folder.
         device: "auto" (CUDA before MPS before CPU), "cpu", "cuda", "cuda:1", "mps", the number of a GPU, or a torch.device.
-        dtype: The model's dtype: "float32", "bfloat16", "float16" or a torch dtype. "auto" is bfloat16 on a GPU that supports
-            it. On a CPU, "auto" times a block of the model, and is bfloat16 if that takes at most 0.8 times as long as float32.
-            Otherwise, and for `tiny`, it is float32.
+        dtype: The model's dtype: "float32", "bfloat16", "float16", "int8" (on a CPU) or a torch dtype. "auto" is bfloat16 on a
+            GPU that supports it. On a CPU, "auto" times a block of the model, and is bfloat16 if that takes at most 0.8 times as
+            long as float32. Otherwise, and for `tiny`, it is float32.
         batch_size: The number of windows that a GPU encodes at once.
         cache: Folder to cache the measurement for dtype "auto" in, so that later runs use the same dtype. None: no cache.
         quiet: Hide download progress.

@@ -20,8 +20,9 @@ from tipsseg.errors import UsageError
 from tipsseg.options.fields import FILES, MODEL, WHAT, option, record_of, short_repr
 from tipsseg.util.printable import quote
 
-#: Dtypes of a model. "auto" is bfloat16 on a CUDA device that supports it, else float32.
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+#: Dtypes of a model; int8 is for CPUs, and rounds the linear layers of the vision tower. "auto" is bfloat16 on a CUDA device that
+#: supports it, else float32; on a CPU a measurement decides between them.
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 #: Dtypes of stored features; int8 has a scale per patch.
 FeatureDtype = Literal["float16", "float32", "int8"]

@@ -20,6 +20,7 @@ from tipsseg.backbones.tipsv2.auto_dtype import auto_dtype
 from tipsseg.backbones.tipsv2.checkpoint import Checkpoint
 from tipsseg.backbones.tipsv2.headers import read_model_config
 from tipsseg.backbones.tipsv2.inference import TowerInference
+from tipsseg.backbones.tipsv2.int8 import round_to_int8
 from tipsseg.backbones.tipsv2.text import TextTower
 from tipsseg.backbones.tipsv2.vision import VisionTower
 from tipsseg.backbones.transfers import to_device
@@ -53,7 +54,8 @@ class Tipsv2Backbone:
         Args:
             folder: The folder that contains config.json, model.safetensors and tokenizer.model.
             device: "auto" (CUDA, then MPS, then the CPU), "cpu", "cuda", "cuda:1" or "mps".
-            dtype: "auto", "float32", "bfloat16" or "float16". On a CPU, "auto" is chosen by timing, see `auto_dtype`.
+            dtype: "auto", "float32", "bfloat16", "float16" or, on a CPU, "int8". There, "auto" is chosen by timing, see
+                `auto_dtype`.
             batch_size: Windows per pass of the vision tower on a GPU. On a CPU each thread encodes one window at a time, see
                 `Workers`.
             cache: Cache folder for the timing result of dtype "auto". None: no cache.
@@ -74,7 +76,7 @@ class Tipsv2Backbone:
         config = read_model_config(folder)
         if dtype == "auto" and self.device.type == "cpu":
             self.dtype = auto_dtype(config.vision, self._workers, cache)
-        self.dtype_name = str(self.dtype).removeprefix("torch.")
+        self.dtype_name = "int8" if dtype == "int8" else str(self.dtype).removeprefix("torch.")
         # On a CPU, batching would make a window's features depend on the other windows, so threads encode single windows
         # instead.
         self.batch_size = 1 if self.device.type == "cpu" else batch_size
@@ -94,7 +96,10 @@ class Tipsv2Backbone:
     @cached_property
     def vision_encoder(self) -> VisionTower:
         """The vision tower. A lazy model loads it on first access, which may raise CheckpointError."""
-        return self._checkpoint.read_vision(self.device, self.dtype)
+        tower = self._checkpoint.read_vision(self.device, self.dtype)
+        if self.dtype_name == "int8":
+            round_to_int8(tower)
+        return tower
 
     @cached_property
     def text_encoder(self) -> TextTower:

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tipsseg.backbones.devices import has_avx512_bfloat16_only
+from tipsseg.backbones.tipsv2.int8 import Int8Linear
 from tipsseg.backbones.tipsv2.vision import Attention, Block, Mlp, VisionTower
 from tipsseg.backbones.workers import Workers
 
@@ -204,7 +205,9 @@ class _Buffers:
         """Return `count` rows of the named buffer, beginning at `start`: [count, width]."""
         return self._tensors[name][start * width : (start + count) * width].view(count, width)
 
-    def apply(self, name: str, layer: nn.Linear, x: Tensor, start: int = 0) -> Tensor:
+    def apply(self, name: str, layer: nn.Linear | Int8Linear, x: Tensor, start: int = 0) -> Tensor:
+        if isinstance(layer, Int8Linear):
+            return layer(x, self.rows(name, start, len(x), len(layer.weight)))
         return self.linear(name, x, layer.weight, layer.bias, start)
 
     def linear(self, name: str, x: Tensor, weight: Tensor, bias: Tensor, start: int = 0) -> Tensor:

@@ -192,10 +192,10 @@ def _numbers(folder: Path, device: str, dtype: str, what: str) -> Diagnostic:
     from tipsseg.labelling import golden
 
     chosen = resolve_device(device)
-    precision = resolve_dtype(dtype, chosen)
+    precision = dtype if dtype == "int8" else str(resolve_dtype(dtype, chosen)).removeprefix("torch.")
     agreement, limit = golden.compare_devices(folder, device, dtype), golden.LIMITS[precision]
     detail = (
-        f"{chosen} in {str(precision).removeprefix('torch.')} against cpu in float32: cosines differ by up to "
+        f"{chosen} in {precision} against cpu in float32: cosines differ by up to "
         f"{agreement.difference:.1e} (limit {limit.difference:.1e}), the same phrase wins in {agreement.same_winner:.1%} of the "
         f"patches (limit {limit.same_winner:.1%})"
     )

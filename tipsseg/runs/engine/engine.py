@@ -49,6 +49,7 @@ class LocalEngine:
         self._quiet = quiet
 
     def start(self, context: RunContext, images: Sequence[ImageRef] = ()) -> RunInfo:
+        from tipsseg.runs.engine.agreement import note_agreement
         from tipsseg.runs.engine.label_task import make_label_task
         from tipsseg.runs.engine.loading import load_for
         from tipsseg.runs.engine.raster_task import RasterTask
@@ -59,6 +60,7 @@ class LocalEngine:
         self.task = make_label_task(loaded, spec.fitted or spec.vocabulary, context, self._note)
         self._backbone, labeller = loaded.model.backbone, self.task.labeller
         self._raster = RasterTask(labeller, loaded.info, context, self._note) if spec.is_raster else None
+        note_agreement(loaded, images, self._note, labeller, self._raster)
         return replace(loaded.info, vocabulary=labeller.vocabulary, dropped=labeller.dropped)
 
     def batch_size(self) -> int | None:

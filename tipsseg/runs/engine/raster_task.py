@@ -14,6 +14,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import cast
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
@@ -31,6 +33,7 @@ from tipsseg.images.sources.raster import Raster, open_raster
 from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.labelling.blocks import BLOCK, BlockLabeller, BlockPlace, block_places
 from tipsseg.labelling.patch_labeller import PatchLabeller
+from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.windows import window_side
 from tipsseg.options import MinArea
 from tipsseg.regions.objects import number_pixels
@@ -83,25 +86,17 @@ class RasterTask:
 
     def _label(self, ref: ImageRef) -> tuple[Labelled, Path]:
         """Label a raster and write its files under temporary names. Return the folder of its blocks too."""
-        began, options = time.monotonic(), self._spec.raster
-        try:
-            with local_file(ref.path) as file:
-                fingerprint = identify(ref.path)[0]
-                scale = self._labeller.options.scales[0]
-                with open_raster(
-                    file, options.bands, scale, options.ground_resolution, self._spec.max_pixels
-                ) as raster:
-                    raster.stretch(self._labeller.options.stretch)
-                    grid = RasterGrid(
-                        size=raster.size,
-                        transform=raster.transform,
-                        crs=raster.crs,
-                        epsg=raster.epsg,
-                        ignore=self._ignore,
-                    )
-                    blocks = self._label_blocks(ref, raster, grid, fingerprint)
-        except OSError as error:
-            raise ImageError(ref.path, describe_error(error)) from error
+        began = time.monotonic()
+        with self._open(ref) as raster:
+            fingerprint = identify(ref.path)[0]
+            grid = RasterGrid(
+                size=raster.size,
+                transform=raster.transform,
+                crs=raster.crs,
+                epsg=raster.epsg,
+                ignore=self._ignore,
+            )
+            blocks = self._label_blocks(ref, raster, grid, fingerprint)
         done = self._write(ref, grid, blocks)
         entry = ManifestEntry(
             ref.name,
@@ -115,6 +110,30 @@ class RasterTask:
             done.written,
         )
         return Labelled(ref, entry, done.rows, done.polygon_quality, staged=done.staged), blocks.folder
+
+    def window(self, ref: ImageRef) -> Prepared:
+        """Return the window of the model in the middle of a raster. Raise ImageError if it cannot be read."""
+        view = self._labeller.view
+        with self._open(ref) as raster:
+            side = window_side(view.native_size, min(view.native_size, *raster.size), view.patch_size)
+            top, left = ((length - side) // 2 for length in raster.size)
+            return view.prepare(Image.fromarray(raster.read(top, left, side, side)))
+
+    @contextmanager
+    def _open(self, ref: ImageRef) -> Iterator[Raster]:
+        """Open a raster as the run labels it. Raise ImageError if it, or its file, cannot be read."""
+        options, labelling = self._spec.raster, self._labeller.options
+        try:
+            with (
+                local_file(ref.path) as file,
+                open_raster(
+                    file, options.bands, labelling.scales[0], options.ground_resolution, self._spec.max_pixels
+                ) as raster,
+            ):
+                raster.stretch(labelling.stretch)
+                yield raster
+        except OSError as error:
+            raise ImageError(ref.path, describe_error(error)) from error
 
     def _label_blocks(self, ref: ImageRef, raster: Raster, grid: RasterGrid, fingerprint: Fingerprint) -> BlockFiles:
         view, (height, width) = self._labeller.view, raster.size

@@ -12,6 +12,7 @@ from tipsseg.errors import ImageError, UsageError
 from tipsseg.evaluation.thresholds import ClassThreshold, Tally, choose_thresholds, tally
 from tipsseg.options.run import ComputeOptions
 from tipsseg.runs.common.progress import Progress
+from tipsseg.runs.engine.agreement import note_agreement
 from tipsseg.runs.engine.loading import LoadedModel, load_for
 from tipsseg.runs.fit.learning import check_suffix, learn, note_other_scales, run_on_masks, spec_of_run
 from tipsseg.runs.fit.masked import EditedMasks, Learnt, Minimum, draw_masks, require_masks
@@ -213,6 +214,7 @@ def tune_run(
     if temperature:
         note_other_scales(masks, "The temperature is fitted", progress)
     loaded = load_for(plan_run(spec), progress.note, quiet=quiet, images=masks.refs)
+    note_agreement(loaded, masks.refs, progress.note)
     fitted, vocabulary = spec.fitted, spec.vocabulary
     calibration = None
     images = failures = 0
