@@ -33,7 +33,7 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     "device, unknown": (lambda _: load("tiny", device="tpu"), "unknown device 'tpu'"),
     "device, number": (lambda _: loose.load("tiny", device=-1), "unknown device -1"),
     "device, absent": (lambda _: load("tiny", device="mps"), "device 'mps' is not available"),
-    "dtype, unknown": (lambda _: loose.load("tiny", dtype="int8"), "unknown dtype 'int8'"),
+    "dtype, unknown": (lambda _: loose.load("tiny", dtype="int4"), "unknown dtype 'int4'"),
     "dtype, list": (lambda _: loose.load("tiny", dtype=["float32"]), "unknown dtype ['float32']"),
     "batch size, 0": (lambda _: load("tiny", batch_size=0), "batch size must be a whole number of at least 1, not 0"),
     "batch size, text": (

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.scoring import assign as match
-from tipsseg.labelling.scoring import scores
+from tipsseg.labelling.scoring import sums
 from tipsseg.labelling.scoring.assign import (
     Assignment,
     LabelTable,
@@ -134,7 +134,7 @@ def test_bands_do_not_change_labels(
 ) -> None:
     cosines, plan = random_windows(size, 9)
     expected = matched(scores_of(mode, cosines, plan, 0.05), size, groups)
-    for module in (match, scores):
+    for module in (match, sums):
         monkeypatch.setattr(module, "_CHUNK", elements)
     got = matched(scores_of(mode, cosines, plan, 0.05), size, groups)
     assert (got.labels == expected.labels).all()

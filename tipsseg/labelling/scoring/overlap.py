@@ -98,10 +98,7 @@ def label_alone(
                 replace(part, corners=[np.take(values, contest.phrases, 1) for values in part.corners or ()] or None)
                 for part in parts
             ]
-            columns = slice(min(part.inner[1].start for part in parts), max(part.inner[1].stop for part in parts))
-            within = interpolation_weights(everything.size[1], size[1]).part(columns.start, columns.stop).span
-            scores = make_scores(own, plans, temperature, within)
-            found = match_first(scores, size, contest.table, own_parts)
+            found = match_first(make_scores(own, plans, temperature), size, contest.table, own_parts)
         layers += _layers(contest, found)
     return layers
 

@@ -15,29 +15,30 @@ Values = NDArray[np.float32]
 
 def resize_columns(values: Values, weights: InterpolationWeights) -> Values:
     """Resize the columns to n weights: [..., h, w] float32 -> [..., h, n]."""
-    return _interpolate(values, weights, values.ndim - 1, weights.weight)
+    # Turned around, because taking whole rows is so much faster than single values that turning pays off.
+    return _turn(resize_rows(_turn(values), weights))
 
 
 def resize_rows(values: Values, weights: InterpolationWeights) -> Values:
     """Resize the rows to n weights: [..., h, w] float32 -> [..., n, w]."""
-    return _interpolate(values, weights, values.ndim - 2, weights.weight[:, None])
+    axis = values.ndim - 2
+    assert values.shape[axis] == weights.span.stop - weights.span.start
+    # Compute elementwise and in this order, so that a value does not depend on the other values.
+    steps = np.zeros_like(values)
+    np.subtract(values[..., 1:, :], values[..., :-1, :], out=steps[..., :-1, :])
+    low = weights.low - weights.low[0]
+    resized = np.take(steps, low, axis)
+    resized *= weights.weight[:, None]
+    resized += np.take(values, low, axis)
+    return resized
 
 
 def resize(values: Values, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
     """Resize rows and columns: [..., h, w] float32 -> [..., n, m]."""
-    # Resize columns first, while there are few rows: copying whole rows is cheaper than copying single values.
+    # Resize columns first, while there are few rows.
     return resize_rows(resize_columns(values, columns), rows)
 
 
-def _interpolate(values: Values, weights: InterpolationWeights, axis: int, weight: Values) -> Values:
-    # Compute elementwise and in this order, so that a value does not depend on the other values.
-    steps = np.zeros_like(values)
-    following = [slice(None)] * axis + [slice(1, None)]
-    preceding = [slice(None)] * axis + [slice(None, -1)]
-    np.subtract(values[*following], values[*preceding], out=steps[*preceding])
-    assert values.shape[axis] == weights.span.stop - weights.span.start
-    low = weights.low - weights.low[0]
-    resized = np.take(steps, low, axis)
-    resized *= weight
-    resized += np.take(values, low, axis)
-    return resized
+def _turn(values: Values) -> Values:
+    """Return a copy with the last two axes swapped."""
+    return np.ascontiguousarray(values.swapaxes(-1, -2))

@@ -12,13 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.labelling.scoring.resample import Values, resize, resize_rows
+from tipsseg.labelling.scoring.sums import WindowSums
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import WindowPlan
 
 Ids = NDArray[np.intp]
-
-#: Values per sum, phrases x rows x columns: 1 MB, which fits a core's cache.
-_CHUNK = 1 << 18
 
 #: Patches and multiplications per matrix product. OpenBLAS does not divide products of this size between threads, whose waiting
 #: would keep cores busy for milliseconds after every product.
@@ -83,20 +81,17 @@ class WindowScores:
 
     tile_patches = 4
 
-    def __init__(self, cosines: Values, plan: WindowPlan, temperature: float, columns: slice | None = None) -> None:
-        """Store the cosines, [windows, h, w, P] float32, in the order of `plan.corners`.
-
-        `columns` are the columns of the grid whose scores are asked for; None for all.
-        """
+    def __init__(self, cosines: Values, plan: WindowPlan, temperature: float) -> None:
+        """Store the cosines, [windows, h, w, P] float32, in the order of `plan.corners`."""
         self.size = self.working_size = self.coarse_size = plan.size
         self.phrases = cosines.shape[3]
         self.temperature = temperature
         self.cosines, self.plan = cosines, plan
         self._weights = interpolation_weights(cosines.shape[1], plan.side)
         self._counts = count_windows(plan)
+        self._sums = [WindowSums(window, plan.side) for window in cosines]
         self._factors = np.empty((len(cosines), plan.side, plan.side), np.float32)
         self._known = np.zeros((len(cosines), plan.side), bool)  # the rows of `_factors` that are computed
-        self._columns = slice(0, plan.size[1]) if columns is None else columns
 
     def _factor(self, window: int, rows: slice) -> Values:
         """Return the factors that turn exp(cosine) into a window's part of the mean, [r, side], for some rows of the window.
@@ -106,12 +101,9 @@ class WindowScores:
         missing = np.flatnonzero(~self._known[window, rows])
         if len(missing):
             (top, left), (down, across) = self.plan.corners[window], self._counts
-            part = slice(rows.start + int(missing[0]), rows.start + int(missing[-1]) + 1)
-            sums, columns = _sum_of_exp(
-                self.cosines[window], self._weights, part, self._columns.start - left, self._columns.stop - left
-            )
-            sums *= np.outer(down[top:][part], across[left:][columns])
-            np.reciprocal(sums, out=self._factors[window, part, columns])
+            part, sums = self._sums[window].rows(slice(rows.start + int(missing[0]), rows.start + int(missing[-1]) + 1))
+            sums *= np.outer(down[top:][part], across[left:][: self.plan.side])
+            np.reciprocal(sums, out=self._factors[window, part])
             self._known[window, part] = True
         return self._factors[window, rows]
 
@@ -264,18 +256,13 @@ class FusedScores:
         return total
 
 
-def make_scores(
-    cosines: Sequence[Values], plans: Sequence[WindowPlan], temperature: float, columns: slice | None = None
-) -> Scores:
-    """Create the scores of an image from its cosines, [windows, h, w, P] float32 at each scale.
-
-    `columns` are the columns of the grid whose scores are asked for; None for all.
-    """
+def make_scores(cosines: Sequence[Values], plans: Sequence[WindowPlan], temperature: float) -> Scores:
+    """Create the scores of an image from its cosines, [windows, h, w, P] float32 at each scale."""
     if len(plans) > 1:
         return FusedScores(cosines, plans, temperature)
     if plans[0].whole:
         return WholeScores(cosines[0][0], plans[0].size, temperature)
-    return WindowScores(cosines[0], plans[0], temperature, columns)
+    return WindowScores(cosines[0], plans[0], temperature)
 
 
 def compute_cosines(patches: Values, vectors: Values, biases: Values | None = None) -> Values:
@@ -327,7 +314,7 @@ def score_pixels(cosines: Values, plan: WindowPlan, rows: Ids, columns: Ids) -> 
         inside = (y >= 0) & (y < plan.side) & (x >= 0) & (x < plan.side)
         y, x = y[inside], x[inside]
         part = np.exp(_interpolate_cosines(window, weights, y, x))
-        part *= (1 / (_sum_of_exp_at(window, weights, y, x) * windows[inside]))[:, None]
+        part *= (1 / (WindowSums(window, plan.side).at(y, x) * windows[inside]))[:, None]
         total[inside] += part
     return total.T
 
@@ -341,32 +328,6 @@ def _interpolate_cosines(window: Values, weights: InterpolationWeights, rows: Id
 
     low = interpolate_columns(weights.low[rows])
     return (interpolate_columns(weights.high[rows]) - low) * weights.weight[rows, None] + low
-
-
-def _sum_of_exp_at(window: Values, weights: InterpolationWeights, rows: Ids, columns: Ids) -> Values:
-    """Compute `_sum_of_exp` at some pixels of a window, with the same operations: [h, w, P] -> [n]."""
-    width, side = window.shape[1], len(weights.low)
-    patch = side // width
-    first = patch // 2
-    cell, step = np.divmod(columns - first, patch)
-    at_edge = (cell < 0) | (cell >= width - 1)
-    cell, next_cell = np.clip(cell, 0, width - 1), np.clip(cell + 1, 0, width - 1)
-    steps = np.where(at_edge, 0, step)
-
-    def interpolate_rows(column: Ids) -> Values:
-        low = window[weights.low[rows], column]
-        return (window[weights.high[rows], column] - low) * weights.weight[rows, None] + low
-
-    centre = interpolate_rows(cell)
-    factor = interpolate_rows(next_cell) - centre
-    factor /= patch
-    pixel = centre + factor * np.float32(first + 0.5 - patch / 2)
-    np.exp(factor, out=factor)
-    np.exp(pixel, out=pixel)
-    for number in range(steps.max(initial=0)):
-        pixel[steps > number] *= factor[steps > number]
-    pixel[at_edge] = np.exp(centre[at_edge])
-    return pixel.sum(1)
 
 
 def _corners(cosines: Values, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
@@ -401,43 +362,3 @@ def _reach(weights: InterpolationWeights) -> Ids:
     first = np.searchsorted(low, np.concatenate([low[:1], between - 1, low[-1:]]), "left")
     last = np.searchsorted(low, np.concatenate([low[:1], between, low[-1:]]), "right") - 1
     return np.stack([first, last], 1)
-
-
-def _sum_of_exp(
-    cosines: Values, weights: InterpolationWeights, rows: slice, left: int, right: int
-) -> tuple[Values, slice]:
-    """Sum exp(cosine) over phrases in a part of a window, at its size: [h, w, P] -> [r, c].
-
-    Return the sums and their columns, which include those from `left` to `right` that are in the window.
-
-    Between the centres of two patches a cosine is linear, so its exp changes from pixel to pixel by a constant factor.
-    Multiplying takes 0.3 times as long as computing exp. Its rounding error, at most 2e-6, is the same for all phrases.
-    """
-    side, width = len(weights.low), cosines.shape[1]
-    patch = side // width
-    first = patch // 2  # the first pixel at or after a centre
-    low = max((max(left, 0) - first) // patch, 0)  # the first and the last patch that these columns depend on
-    high = min((min(right, side) - 1 - first) // patch + 1, width - 1)
-    begin, end = low * patch + first, high * patch + first
-    columns = slice(begin if low else 0, end if high < width - 1 else side)
-    cosines = cosines[:, low : high + 1]
-    phrases = cosines.shape[2]
-    sums = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.float32)
-    step = max(_CHUNK // (width * phrases), 1)
-    for start in range(rows.start, rows.stop, step):
-        # Phrases remain the last axis, so that their sum reads contiguous memory.
-        part = weights.part(start, min(start + step, rows.stop))
-        down = resize_rows(cosines[part.span].reshape(1, -1, (high + 1 - low) * phrases), part)[0]
-        row = down.reshape(len(down), -1, phrases)  # [n, patches, P]
-        target = sums[start - rows.start :][:step]
-        target[:, : begin - columns.start] = np.exp(row[:, 0]).sum(1)[:, None]
-        target[:, end - columns.start :] = np.exp(row[:, -1]).sum(1)[:, None]
-        factor = np.diff(row, axis=1)  # [n, patches - 1, P]
-        factor /= patch
-        pixel = row[:, :-1] + factor * np.float32(first + 0.5 - patch / 2)
-        np.exp(factor, out=factor)
-        np.exp(pixel, out=pixel)
-        for column in range(begin - columns.start, begin - columns.start + patch):
-            target[:, column : end - columns.start : patch] = pixel.sum(2)
-            pixel *= factor
-    return sums, columns

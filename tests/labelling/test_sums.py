@@ -1,0 +1,70 @@
+"""The sums of exp(cosine) over phrases: near those in double precision, and the same whatever else is computed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tipsseg.labelling.scoring import sums
+from tipsseg.labelling.scoring.resample import Values
+from tipsseg.labelling.scoring.sums import WindowSums
+from tipsseg.labelling.windows import interpolation_weights
+
+#: Patches along a side, their pixels, phrases, and how much cosines differ from patch to patch.
+CASES = {
+    "as of a model": (8, 14, 40, 0.05),
+    "steeper": (8, 14, 40, 0.3),
+    "too steep for a polynomial": (8, 14, 40, 1.5),
+    "no difference": (4, 14, 3, 0.0),
+    "one patch": (1, 14, 3, 0.3),
+    "two patches of an odd size": (2, 15, 1, 0.3),
+    "many phrases": (3, 16, 900, 0.3),
+}
+
+
+def cosines_of(case: str) -> tuple[Values, int]:
+    patches, patch, phrases, spread = CASES[case]
+    drawn = np.random.default_rng(4).standard_normal((patches, patches, phrases)) * spread
+    return drawn.astype(np.float32), patches * patch
+
+
+def exact(cosines: Values, side: int) -> NDArray[np.float64]:
+    weights = interpolation_weights(len(cosines), side)
+    values = cosines.astype(np.float64)
+    for axis in (0, 1):
+        low, high = np.take(values, weights.low, axis), np.take(values, weights.high, axis)
+        weight = weights.weight.astype(np.float64).reshape(-1, *[1] * (2 - axis))
+        values = low + (high - low) * weight
+    return np.exp(values).sum(2)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sums_are_exact_but_for_rounding(case: str) -> None:
+    cosines, side = cosines_of(case)
+    part, found = WindowSums(cosines, side).rows(slice(0, side))
+    assert part == slice(0, side)
+    assert found.dtype == np.float32
+    assert np.abs(found / exact(cosines, side) - 1).max() < 2e-6
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sums_do_not_depend_on_others(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cosines, side = cosines_of(case)
+    window = WindowSums(cosines, side)
+    for chunk in (1, sums._CHUNK):  # many phrases are summed in parts
+        monkeypatch.setattr(sums, "_CHUNK", chunk)
+        everything = window.rows(slice(0, side))[1]
+        for start in range(0, side, 5):
+            part, found = window.rows(slice(start, min(start + 7, side)))
+            assert part.start <= start
+            assert part.stop >= min(start + 7, side)
+            assert np.array_equal(found, everything[part])
+    rows, columns = np.random.default_rng(5).integers(0, side, (2, 40))
+    assert np.array_equal(WindowSums(cosines, side).at(rows, columns), everything[rows, columns])
+    assert WindowSums(cosines, side).at(rows[:0], columns[:0]).shape == (0,)
+
+
+def test_steeper_cosines_take_more_points() -> None:
+    counts = [sums._count(steepest) for steepest in (0.0, 0.05, 0.3, 1.0, 3.0, 30.0)]
+    assert counts == [3, 4, 5, 7, 9, None]

@@ -1,0 +1,113 @@
+"""Sum exp(cosine) over phrases at every pixel of a window, from few points of each cell.
+
+A cell lies between the centres of four patches. In it, every cosine is bilinear, so the sum is a sum of exponentials, which is very
+close to a polynomial along each axis. With n points at Chebyshev's positions, a polynomial through exp(b t), t in [0, 1], is off
+by at most 2 (b / 4)^n / n! of its largest value; n is chosen such that this is like the rounding of float32. Computing 25 points in
+place of 196 pixels takes a fifth of the time.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.labelling.scoring.resample import Values
+
+#: Numbers of points along an axis of a cell.
+_FEWEST, _MOST = 3, 10
+
+#: Largest error of the polynomial, relative to the sum; that of float32 is of this size.
+_ERROR = 5e-7
+
+#: Values per sum, phrases x points: 1 MB, which fits a core's cache.
+_CHUNK = 1 << 18
+
+
+class WindowSums:
+    """The sums of a window. They do not depend on which rows are computed together."""
+
+    def __init__(self, cosines: Values, side: int) -> None:
+        """Prepare for the cosines of a window of `side` pixels, [h, h, P]."""
+        self._side, self._inner = side, len(cosines) - 1  # the rows of cells that contain pixels
+        self._patch = side // len(cosines)
+        # A single patch is all corners of a cell.
+        self._cosines = np.repeat(np.repeat(cosines, 2, 0), 2, 1) if len(cosines) == 1 else cosines
+        steepest = max(float(np.abs(np.diff(cosines, axis=axis)).max(initial=0)) for axis in (0, 1))
+        self._points, self._weights = _polynomial(self._patch, _count(steepest))
+
+    def rows(self, rows: slice) -> tuple[slice, Values]:
+        """Return the sums in all rows of the cells that contain `rows`: their rows, and the sums [r, side]."""
+        first, last = self._cell(rows.start), self._cell(rows.stop - 1)
+        step = max(_CHUNK // (len(self._points) ** 2 * self._cosines[0].size), 1)
+        pieces = [self._sum(start, min(start + step, last + 1)) for start in range(first, last + 1, step)]
+        return slice(self._first_row(first), self._first_row(last + 1)), np.concatenate(pieces)
+
+    def at(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Values:
+        """Return the sums at single pixels, [n]."""
+        if not len(rows):
+            return np.empty(0, np.float32)
+        part, sums = self.rows(slice(int(rows.min()), int(rows.max()) + 1))
+        return sums[rows - part.start, columns]
+
+    def _cell(self, row: int) -> int:
+        return min(max((row - self._patch // 2) // self._patch, 0), max(self._inner - 1, 0))
+
+    def _first_row(self, cell: int) -> int:
+        """Return the first pixel row of a cell; the first and the last cell include those at the edges of the window."""
+        if cell == 0:
+            return 0
+        return self._side if cell >= self._inner else self._patch // 2 + cell * self._patch
+
+    def _sum(self, start: int, stop: int) -> Values:
+        """Return the sums in some rows of cells, [r, side]."""
+        points, patches = self._points[:, None], self._cosines[start : stop + 1]
+        lines = patches[:-1, None] + np.diff(patches, axis=0)[:, None] * points[..., None]  # [C, n, w, P]
+        left, steps = lines[:, :, :-1, None], np.diff(lines, axis=2)[:, :, :, None]  # [C, n, cells, 1, P]
+        sums = np.zeros((*left.shape[:3], len(points)), np.float32)  # [C, n, cells, n]
+        chunk = max(_CHUNK // sums[0].size, 1)
+        for first in range(0, lines.shape[3], chunk):
+            phrases = slice(first, first + chunk)
+            values = left[..., phrases] + steps[..., phrases] * points  # [C, n, cells, n, p]
+            sums += np.exp(values, out=values).sum(-1)
+        # One product for each row of cells and its points, so that rounding does not depend on the others.
+        pixels = sums @ self._weights.T  # [C, n, cells, patch + 2]
+        begin, end = self._patch // 2, self._patch // 2 + self._inner * self._patch
+        across = np.empty((*sums.shape[:2], self._side), np.float32)  # [C, n, side]
+        across[..., :begin] = pixels[..., 0, :1]
+        across[..., begin:end] = pixels[..., : self._inner, 1:-1].reshape(*sums.shape[:2], -1)
+        across[..., end:] = pixels[..., -1, -1:]
+        down = self._weights @ across  # [C, patch + 2, side]
+        rows = down[: max(self._inner - start, 0), 1:-1].reshape(-1, self._side)
+        before = np.repeat(down[0, :1], begin if start == 0 else 0, 0)
+        after = np.repeat(down[-1, -1:], self._side - end if stop >= self._inner else 0, 0)
+        return np.concatenate([before, rows, after])
+
+
+def _count(steepest: float) -> int | None:
+    """Return the number of points for cosines that change by `steepest` across a cell; None if the polynomial is no gain."""
+    for number in range(_FEWEST, _MOST + 1):
+        if 2 * (steepest / 4) ** number / math.factorial(number) <= _ERROR:
+            return number
+    return None
+
+
+@cache
+def _polynomial(patch: int, number: int | None) -> tuple[Values, Values]:
+    """Return n points in a cell, 0..1, and the weights of their values at its pixels, [patch + 2, n].
+
+    The first and the last row of weights are for the edges of the cell, at 0 and 1. None: the points are these places.
+    """
+    pixels = (np.arange(patch) + patch // 2 + 0.5 - patch / 2) / patch
+    places = np.concatenate([[0.0], pixels, [1.0]])
+    if number is None:
+        return places.astype(np.float32), np.eye(len(places), dtype=np.float32)
+    points = 0.5 - 0.5 * np.cos((np.arange(number) + 0.5) * np.pi / number)
+    weights = np.ones((len(places), number))
+    for one in range(number):
+        for other in range(number):
+            if other != one:
+                weights[:, one] *= (places - points[other]) / (points[one] - points[other])
+    return points.astype(np.float32), weights.astype(np.float32)
