@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +23,7 @@ from tipsseg.errors import InputError, OutputError, TipssegError
 from tipsseg.runs.common.inputs import find
 from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.evaluate.run import write_reports
-from tipsseg.runs.report import make
+from tipsseg.runs.report import make, pictures
 from tipsseg.runs.report.make import make_report
 from tipsseg.runs.report.scripts import script
 
@@ -92,14 +95,36 @@ def test_data_of_an_earlier_page_with_more_files_is_removed(out: Path, monkeypat
 def test_the_map_holds_labels_and_confidences(out: Path, tmp_path: Path) -> None:
     report(out)
     key = str(next(each["key"] for each in records(out) if each["image"] == HOSTILE_IMAGE))
-    url = str(data(out / f"report/maps/{key[:2]}/{key}.js")[1])
-    import base64
-    import io
+    labels, _, others, confidences = map(decoded, data(out / f"report/maps/{key[:2]}/{key}.js")[1:])
+    assert np.array_equal(labels, A)
+    assert others is None
+    assert np.array_equal(np.ravel(confidences), (np.arange(A.size) * 37 + 11) % 256)
 
-    planes = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
-    assert np.array_equal(planes[..., 0], A)
-    assert not planes[..., 1].any()
-    assert np.array_equal(planes[..., 2].ravel(), (np.arange(A.size) * 37 + 11) % 256)
+
+def decoded(encoded: Any) -> Any:
+    """The numbers of a map, as the page reads them."""
+    if encoded is None:
+        return None
+    planes = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded["url"].partition(",")[2]))))
+    return sum(part.astype(int) << 8 * place for place, part in enumerate(np.split(planes, encoded["planes"])))
+
+
+@pytest.mark.parametrize("largest", [0, 255, 256, 70_000])
+def test_maps_have_as_many_bytes_as_they_need(largest: int) -> None:
+    values = np.random.default_rng(2).integers(0, largest + 1, (5, 7))
+    values[2, 3] = largest
+    encoded = pictures._encode(values)
+    assert encoded["planes"] == {0: 1, 255: 1, 256: 2, 70_000: 3}[largest]
+    assert np.array_equal(decoded(encoded), values)
+
+
+@pytest.mark.parametrize("size", [(3, 5), (13, 41), (60, 100)])
+def test_resampling_takes_the_middle_of_each_new_pixel(size: tuple[int, int]) -> None:
+    for values in (A, A.astype(np.uint16) * 99, A.astype(np.int32) << 20, A.astype(np.float32) / 7):
+        rows, columns = (
+            ((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, A.shape, strict=True)
+        )
+        assert np.array_equal(pictures.resample(values, size), values[rows[:, None], columns])
 
 
 def test_what_is_done_stays(out: Path) -> None:

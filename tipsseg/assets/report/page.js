@@ -19,7 +19,7 @@ const MARKS = ["wrong", "good", "later"];
 const CELL = { width: 168, height: 196 };
 const IGNORED = "#808080";
 
-const page = { run: null, records: [], shown: [], classes: new Map(), complete: false, columns: 1, cells: new Map(), marks: {} };
+const page = { run: null, records: [], shown: [], classes: new Map(), complete: false, columns: 1, cells: new Map(), marks: {}, filtered: 0 };
 
 /** The functions that the data scripts call. */
 const tipsseg = {
@@ -42,11 +42,12 @@ const tipsseg = {
   },
   images(index, records) {
     for (const record of records) page.records.push(record);
-    refresh();
+    // Filtering takes time in proportion to all records, so do it whenever their number has doubled.
+    if (page.records.length >= 2 * page.filtered) refresh();
     loadChunk(index + 1);
   },
-  map(key, url, objects, others) {
-    viewer.take(key, url, objects, others);
+  map(key, ...maps) {
+    viewer.take(key, ...maps);
   },
 };
 
@@ -130,6 +131,7 @@ function confidenceOf(record, id) {
 const chosenClass = () => (byId("class").value === "" ? null : Number(byId("class").value));
 
 function refresh() {
+  page.filtered = page.records.length;
   const text = byId("search").value.toLowerCase();
   const id = chosenClass();
   const state = byId("state").value;

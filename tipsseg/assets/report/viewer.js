@@ -3,28 +3,31 @@
 
 const SELECTED = [255, 220, 0];
 
-/** Decode a PNG to its size (h, w) and its pixels, four bytes each. */
-async function readPixels(url) {
+/** Decode a map of whole numbers: its size (h, w), and the number of each pixel. Its PNG has the bytes one below the other. */
+async function readNumbers({ planes, url }) {
   const image = new Image();
   image.src = url;
   await image.decode();
   const { height, width } = image;
   const context = element("canvas", { width, height }).getContext("2d", { willReadFrequently: true, colorSpace: "srgb" });
   context.drawImage(image, 0, 0);
-  return { size: [height, width], pixels: context.getImageData(0, 0, width, height).data };
+  const pixels = context.getImageData(0, 0, width, height).data;
+  const numbers = new Uint32Array(pixels.length / 4 / planes);
+  for (let at = 0; at < numbers.length * planes; at++) numbers[at % numbers.length] += pixels[4 * at] << (8 * Math.floor(at / numbers.length));
+  return { size: [height / planes, width], numbers };
 }
 
 const viewer = {
   index: -1,
   record: null,
-  ids: null, // Uint16Array of h * w, the label id of each pixel, with corrections
+  ids: null, // Uint32Array of h * w, the label id of each pixel, with corrections
   original: null, // the same without corrections
   objects: null, // Uint32Array of h * w, the number of the object at each pixel, 0 for none; null if the image cannot be corrected
-  others: null, // Uint16Array of h * w, other label ids; null if there are none
+  others: null, // Uint32Array of h * w, other label ids; null if there are none
   box: null, // the box of a doubt to show: x, y, w, h in pixels of the image
   selected: new Set(), // numbers of objects
   start: null, // y, x at which the pointer went down
-  confidences: null, // Uint8Array of h * w, 255 times the confidence
+  confidences: null, // Uint32Array of h * w, 255 times the confidence; null if unknown
   size: [0, 0], // h, w
   hidden: new Set(),
   before: 0.45,
@@ -75,17 +78,13 @@ const viewer = {
     this.open(page.shown.indexOf(record));
   },
 
-  async take(key, url, objectsUrl, othersUrl) {
+  async take(key, ...maps) {
     if (!this.record || this.record.key !== key) return;
-    const [labels, objects, others] = await Promise.all([url, objectsUrl, othersUrl].map((each) => each && readPixels(each)));
+    const [labels, ...more] = await Promise.all(maps.map((each) => each && readNumbers(each)));
     if (this.record?.key !== key) return; // the viewer was closed, or shows another image
-    const { pixels } = labels;
     this.size = labels.size;
-    this.original = Uint16Array.from({ length: pixels.length / 4 }, (_, at) => pixels[4 * at] + 256 * pixels[4 * at + 1]);
-    this.confidences = Uint8Array.from({ length: pixels.length / 4 }, (_, at) => pixels[4 * at + 2]);
-    const numbers = objects?.pixels;
-    this.objects = numbers && Uint32Array.from({ length: numbers.length / 4 }, (_, at) => numbers[4 * at] + 256 * numbers[4 * at + 1] + 65536 * numbers[4 * at + 2]);
-    this.others = others && Uint16Array.from({ length: others.pixels.length / 4 }, (_, at) => others.pixels[4 * at] + 256 * others.pixels[4 * at + 1]);
+    this.original = labels.numbers;
+    [this.objects, this.others, this.confidences] = more.map((each) => each?.numbers);
     this.applyCorrections();
   },
 

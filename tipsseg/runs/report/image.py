@@ -27,7 +27,7 @@ from tipsseg.types import LabelArray, LabelClass, printable_path
 from tipsseg.util.files import json_bytes
 
 #: Increase this if the code draws different files.
-_VERSION = 3
+_VERSION = 4
 
 Record = Mapping[str, object]
 

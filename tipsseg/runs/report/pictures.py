@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.formats.png import encode_picture
+from tipsseg.formats.png import encode_picture, encode_runs
 from tipsseg.regions.name_places import inner_point, largest_regions
 from tipsseg.runs.report.scripts import script
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
@@ -17,6 +19,9 @@ from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
 #: The longest side, in pixels, of a picture and of a thumbnail.
 PICTURE_SIDE = 800
 THUMBNAIL_SIDE = 240
+
+#: The longest side, in pixels, at which places for names are looked for.
+_PLACES_SIDE = 320
 
 #: The opacity of class colours on a thumbnail.
 _TINT = 0.45
@@ -45,25 +50,22 @@ def thumbnail(shown: Image.Image, labels: LabelArray, classes: Sequence[LabelCla
     """Draw a thumbnail of a picture with the colours and outlines of its labels [H, W]."""
     height, width = shown_size(labels.shape, THUMBNAIL_SIDE)
     small = shown.resize((width, height), Image.Resampling.BOX)
-    pixels = np.asarray(small, np.float32)  # [h, w, 3]
     ids = resample(labels, (height, width))  # [h, w]
-    colours = np.zeros((int(ids.max()) + 1, 3), np.float32)
+    colours = np.zeros((int(ids.max()) + 1, 3), np.uint8)
     for entry in classes:
         if entry.id < len(colours):
             colours[entry.id] = entry.colour
     if ignore_id(len(classes)) < len(colours):
         colours[ignore_id(len(classes))] = _IGNORED
-    painted = np.where((ids == BACKGROUND)[..., None], pixels, (1 - _TINT) * pixels + _TINT * colours[ids])
-    painted[_outlines(ids)] = _OUTLINE
-    return Image.fromarray(painted.round().astype(np.uint8))
+    tinted = Image.blend(small, Image.fromarray(np.take(colours, ids, 0)), _TINT)
+    tinted.paste(small, mask=Image.fromarray(ids == BACKGROUND))
+    tinted.paste(_OUTLINE, mask=Image.fromarray(_outlines(ids)))
+    return tinted
 
 
-def resample(values: NDArray[np.generic], size: tuple[int, int]) -> NDArray[np.generic]:
-    """Resample values [H, W] to a new size (h, w) with nearest-neighbour sampling."""
-    rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in zip(size, values.shape, strict=True)
-    )
-    return values[rows[:, None], columns]  # [h, w]
+def resample(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Resample values [H, W] to a new size (h, w): the value of the pixel in which the middle of a new pixel lies."""
+    return cv2.resize(values, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def jpeg(shown: Image.Image) -> bytes:
@@ -77,33 +79,41 @@ def map_script(
     objects: NDArray[np.uint32] | None = None,
     others: LabelArray | None = None,
 ) -> bytes:
-    """Encode labels [H, W] and, if known, confidences [H, W] in 0..1 and the numbers of objects [H, W] as a script.
+    """Encode labels [H, W], the numbers of objects, other labels, and confidences in 0..1 as a script, at the size of the picture.
 
-    It contains PNGs as base64, because a page opened from disk may not read the pixels of an image file. They have the size of the
-    picture. In the first, red is the low byte of the label id, green its high byte, blue the confidence times 255. In the second,
-    red, green and blue are the bytes of the number, low byte first. The third has other labels like the first.
+    Each is a PNG as base64, because a page opened from disk may not read the pixels of an image file. It has as many bytes per
+    pixel as the largest number needs, one below the other: first the lowest byte of all pixels, then the next one. The confidences
+    are times 255. None stands for what is unknown.
     """
     size = shown_size(labels.shape, PICTURE_SIDE)
-    planes = _bytes_of(resample(labels, size))
+    shares = None
     if confidence is not None:
-        planes[..., 2] = np.rint(np.clip(resample(confidence, size), 0, 1).astype(np.float32) * 255)
-    more = [None if values is None else _data_url(_bytes_of(resample(values, size))) for values in (objects, others)]
-    return script("map", key, _data_url(planes), *more)
+        shares = np.rint(np.clip(resample(confidence.astype(np.float32), size), 0, 1) * 255).astype(np.uint8)
+    # OpenCV resamples no unsigned numbers of 32 bits; there are fewer objects than 2 ** 31.
+    numbers = None if objects is None else resample(objects.astype(np.int32), size)
+    maps = resample(labels, size), numbers, None if others is None else resample(others, size), shares
+    return script("map", key, *(None if values is None else _encode(values) for values in maps))
 
 
-def _bytes_of(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Return the three lowest bytes of whole numbers, low byte first, [h, w] -> [h, w, 3]."""
-    return np.stack([values.astype(np.uint32) >> shift & 255 for shift in (0, 8, 16)], axis=-1).astype(np.uint8)
-
-
-def _data_url(planes: NDArray[np.uint8]) -> str:
-    return f"data:image/png;base64,{base64.b64encode(encode_picture(Image.fromarray(planes))).decode('ascii')}"
+def _encode(values: NDArray[Any]) -> dict[str, object]:
+    """Return the PNG of whole numbers [h, w] and the number of their bytes, see `map_script`."""
+    planes = max((int(values.max()).bit_length() + 7) // 8, 1)
+    stacked = np.concatenate([(values >> 8 * plane).astype(np.uint8) for plane in range(planes)])  # [planes * h, w]
+    png = base64.b64encode(encode_runs(Image.fromarray(stacked))).decode("ascii")
+    return {"planes": planes, "url": f"data:image/png;base64,{png}"}
 
 
 def name_places(labels: LabelArray, number_of_classes: int) -> list[tuple[int, int, int]]:
     """Return (class id, y, x) for the name of each class on the picture: a point inside its largest region in labels [H, W]."""
-    small = resample(labels, shown_size(labels.shape, PICTURE_SIDE)).astype(np.uint16)  # [h, w]
-    return [(region.class_id, *inner_point(region)) for region in largest_regions(small, number_of_classes)]
+    height, width = shown_size(labels.shape, PICTURE_SIDE)
+    small = resample(labels, shown_size(labels.shape, _PLACES_SIDE)).astype(np.uint16)  # [h, w]
+    places = []
+    for region in largest_regions(small, number_of_classes):
+        y, x = inner_point(region)
+        places.append(
+            (region.class_id, (2 * y + 1) * height // (2 * small.shape[0]), (2 * x + 1) * width // (2 * small.shape[1]))
+        )
+    return places
 
 
 def _outlines(ids: NDArray[np.generic]) -> NDArray[np.bool_]:
