@@ -8,6 +8,9 @@ processor time of the same command on 10 images is taken off. Prints a table in 
 label     over the feature store, into --formats
 correct   from a folder with a changed mask for each image
 rank      with the feature store
+report    of the folder
+fit       to the changed masks, of which it draws some
+tune      the temperature to them, likewise
 convert   into labelme
 check     of the folder
 merge     of 8 shards in place
@@ -79,9 +82,12 @@ def measure_all(folder: Path, number: int, formats: str) -> Iterator[tuple[str, 
     for mask in Path("out/masks").rglob("*.png"):
         place = Path("changed", mask.relative_to("out/masks"))
         place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.ones((8, 8), np.uint8)).save(place)
+        Image.fromarray(np.repeat([[1], [2]], (3, 5), 0).repeat(8, 1).astype(np.uint8)).save(place)
     yield "correct", run("correct", "out", "--from", "changed")
     yield "rank", run("rank", "out", "--features", "features")
+    yield "report", run("report", "out")
+    yield "fit", run("fit", "out", "--features", "features", "-o", "learnt.fit")
+    yield "tune", run("tune", "out", "--features", "features", "--temperature", "-o", "tuned.fit")
     yield "convert", run("convert", "out", "-f", "labelme")
     yield "check", run("check", "out")
     for shard in range(1, SHARDS + 1):

@@ -30,7 +30,9 @@ def scenes(tmp_path: Path) -> Path:
     return tmp_path / "imgs"
 
 
-def test_a_run_prints_its_agreement_and_records_its_dtype(command: Command, scenes: Path, tmp_path: Path) -> None:
+def test_a_run_prints_its_agreement_and_records_its_dtype(
+    command: Command, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     ran = command("label", scenes, "-c", "tree,car", *MODEL, "--dtype", "int8", "--limit", 4, "-o", out)
     said = re.search(
@@ -44,6 +46,12 @@ def test_a_run_prints_its_agreement_and_records_its_dtype(command: Command, scen
     ]
     assert float(said[1]) == pytest.approx(100 * np.mean([part.mean() for part in same]), abs=0.006)
     assert json.loads((out / "run.json").read_text())["dtype"] == "int8"
+    with monkeypatch.context() as patch:  # nobody would read it
+        patch.setattr("tipsseg.runs.engine.agreement.encode_prepared", None)
+        assert (
+            command("label", scenes / "0.png", "-c", "tree", *MODEL, "--dtype", "int8", "-q", "-o", tmp_path / "q").code
+            == 0
+        )
     again = command("label", scenes, "-c", "tree,car", *MODEL, "-o", out)
     assert "(int8)" in again.err
     assert "1 image labelled" in again.err  # the one that --limit left out

@@ -154,7 +154,7 @@ def label(
         if printing.dry_run:
             failed = dry_run(info, found, progress, measure=engine.ray is None and not spec.is_raster)
         else:
-            with make_engine(info, progress.note, printing.quiet) as labeller, _commands_to_paste(spec.output):
+            with make_engine(info, progress.note_if_loud, printing.quiet) as labeller, _commands_to_paste(spec.output):
                 failed = run_label(info, found, labeller, progress, jsonl=printing.jsonl).failed
     if failed:
         raise typer.Exit(1)

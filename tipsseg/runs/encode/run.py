@@ -79,7 +79,9 @@ class EncodeRun:
         refs = iter(self._images.refs)
         first = list(islice(refs, 1))  # an empty list raises before the store is created
         loaded = load_for(self._info, progress.note, quiet=self._quiet)
-        note_agreement(loaded, [ref for ref in self._images.known or first if isinstance(ref, ImageRef)], progress.note)
+        note_agreement(
+            loaded, [ref for ref in self._images.known or first if isinstance(ref, ImageRef)], progress.note_if_loud
+        )
         task = EncodeTask(loaded)
         number, info = self._images.number, loaded.info
         images = "images" if number is None else pluralize(number, "image")

@@ -6,7 +6,6 @@ import random
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
@@ -24,6 +23,7 @@ from tipsseg.store.open_run import Run, open_run, refuse_overlap
 from tipsseg.store.stored_image import Mask, RunImage
 from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.printable import pluralize, shell_word
+from tipsseg.util.threads import map_in_order
 
 _Image = TypeVar("_Image")
 _Masks = TypeVar("_Masks", bound="Masks")
@@ -158,8 +158,7 @@ def _rare_classes_first(masks: Masks, order: Sequence[int], classes: int, jobs: 
         except ImageError:
             return []  # reported when the mask is used
 
-    with ThreadPoolExecutor(jobs) as pool:
-        classes_of = list(pool.map(classes_in, masks.refs))
+    classes_of = list(map_in_order(jobs, classes_in, masks.refs))
     images_with = Counter(class_index for in_image in classes_of for class_index in in_image)
     drawn: Counter[int] = Counter()
     first: dict[int, None] = {}

@@ -214,7 +214,7 @@ def tune_run(
     if temperature:
         note_other_scales(masks, "The temperature is fitted", progress)
     loaded = load_for(plan_run(spec), progress.note, quiet=quiet, images=masks.refs)
-    note_agreement(loaded, masks.refs, progress.note)
+    note_agreement(loaded, masks.refs, progress.note_if_loud)
     fitted, vocabulary = spec.fitted, spec.vocabulary
     calibration = None
     images = failures = 0
