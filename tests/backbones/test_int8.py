@@ -29,9 +29,9 @@ def tokens(rows: int, inputs: int = 192) -> torch.Tensor:
     return x
 
 
-@pytest.mark.parametrize("limit", [int8._weight_limit(), 63])
+@pytest.mark.parametrize("limit", [int8.weight_limit(), 63])
 def test_the_layer_is_that_of_the_formula(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    monkeypatch.setattr(int8, "_weight_limit", lambda: limit)
+    monkeypatch.setattr(int8, "weight_limit", lambda: limit)
     plain, x = layer(), tokens(300)
     rounded = Int8Linear(plain)
     weight, scale = rounded.weight.double(), rounded.scale.double()
@@ -46,7 +46,7 @@ def test_the_layer_is_that_of_the_formula(monkeypatch: pytest.MonkeyPatch, limit
 
 
 def test_products_are_exact_at_the_limit() -> None:
-    """Without VNNI instructions, 127 would overflow; `_weight_limit` is what the processor can do."""
+    """Without VNNI instructions, 127 would overflow; `weight_limit` is what the processor can do."""
     plain = layer(512, 300)
     plain.weight.fill_(1).mul_(torch.where(torch.arange(300) % 2 == 0, 1, -1)[:, None])
     plain.bias.zero_()

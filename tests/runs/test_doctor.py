@@ -90,6 +90,7 @@ def test_a_sound_installation_has_no_failure(dtype: str, cache: Path) -> None:
     assert diagnostics["model b14"].state == "note"
     assert diagnostics["model b14"].hint == "Run: tipsseg weights download b14"
     assert "float32 works, bfloat16 works" in diagnostics["cpu"].detail
+    assert "int8 works" in diagnostics["cpu"].detail
     wanted = "float32" if dtype == "auto" else dtype
     assert diagnostics["numbers"].detail.startswith(f"cpu in {wanted} against cpu in float32: ")
     assert not cache.exists()

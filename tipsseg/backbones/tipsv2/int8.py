@@ -29,7 +29,7 @@ class Int8Linear(nn.Module):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        scale = layer.weight.abs().amax(1).clamp_(min=1e-12) / _weight_limit()  # [E]
+        scale = layer.weight.abs().amax(1).clamp_(min=1e-12) / weight_limit()  # [E]
         rounded = (layer.weight / scale[:, None]).round_().to(torch.int8)  # [E, D]
         self.register_buffer("weight", rounded)
         self.register_buffer("scale", scale)
@@ -62,7 +62,7 @@ def round_to_int8(tower: VisionTower) -> None:
 
 
 @cache
-def _weight_limit() -> int:
+def weight_limit() -> int:
     """Return the largest rounded weight with which this processor multiplies exactly: 127, or 63 without VNNI instructions."""
     largest = torch.full((256, 256), 127, dtype=torch.int8)
     return 127 if bool((torch._int_mm(largest, largest) == 127 * 127 * 256).all()) else 63

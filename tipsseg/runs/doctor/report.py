@@ -118,7 +118,8 @@ def _absence(kind: str) -> str:
 def _device(device: torch.device, describe: Callable[[], str]) -> Diagnostic:
     try:
         description = describe()
-        trials = {name: _trial(device, name) for name in ("float32", "bfloat16", "float16")}
+        names = ("float32", "bfloat16", "float16", *(["int8"] if device.type == "cpu" else []))
+        trials = {name: _trial(device, name) for name in names}
     except RuntimeError as error:
         return Diagnostic("fail", str(device), first_line(error), "Check the driver, or use argument `device`=cpu.")
     dtypes = ", ".join(f"{name} {result}" for name, result in trials.items())
@@ -143,7 +144,12 @@ def _trial(device: torch.device, dtype: str) -> str:
     from tipsseg.backbones.devices import resolve_dtype
 
     try:
-        ones = torch.ones(16, 16, device=device, dtype=resolve_dtype(dtype, device))
+        torch_dtype = resolve_dtype(dtype, device)
+        if dtype == "int8":
+            from tipsseg.backbones.tipsv2.int8 import weight_limit
+
+            return "works" if weight_limit() == 127 else "works (7-bit weights, without VNNI instructions)"
+        ones = torch.ones(16, 16, device=device, dtype=torch_dtype)
         right = bool((ones @ ones == 16).all())
     except DeviceError as error:
         return f"is not used ({error.message})"
