@@ -21,7 +21,7 @@ from tipsseg.labelling.scoring.assign import Assignment, LabelTable
 from tipsseg.labelling.scoring.compiled import match as compiled
 from tipsseg.labelling.scoring.compiled.match import match
 from tipsseg.labelling.scoring.resample import Values
-from tipsseg.labelling.scoring.scores import Scores, WholeScores, WindowScores, score_pixels
+from tipsseg.labelling.scoring.scores import Scores, WholeScores, WindowScores
 from tipsseg.labelling.windows import make_plan
 from tipsseg.types import LabelArray, WindowPlan, ignore_id, label_dtype
 from tipsseg.util.files import cache_folder
@@ -170,10 +170,11 @@ def test_pixels_that_rounding_may_decide_are_scored_as_numpy_does(monkeypatch: p
 def test_scores_at_single_pixels_are_those_of_the_map_bit_by_bit(case: Case) -> None:
     cosines, plan = cosines_of(case)
     everything = slice(0, plan.size[0]), slice(0, plan.size[1]), np.arange(sum(case.groups))
-    scores = WindowScores(cosines, plan, case.temperature).values(*everything)
+    made = WindowScores(cosines, plan, case.temperature)
+    scores = made.values(*everything)
     rng = np.random.default_rng(3)
     rows, columns = (rng.integers(0, length, 300) for length in plan.size)
-    assert np.array_equal(score_pixels(cosines, plan, rows, columns), scores[:, rows, columns])
+    assert np.array_equal(made.at(rows, columns), scores[:, rows, columns])
 
 
 def test_exp_and_log_are_off_by_little() -> None:

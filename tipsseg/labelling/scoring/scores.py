@@ -134,6 +134,20 @@ class WindowScores:
             total[:, y : y + part.shape[1], x : x + part.shape[2]] += part
         return total
 
+    def at(self, rows: Ids, columns: Ids) -> Values:
+        """Return the scores of all phrases at single pixels of the grid, [n] each: [P, n], bit-identical to those of `values`."""
+        side, (down, across) = self.plan.side, self._counts
+        windows = down[rows] * across[columns]  # [n]
+        total = np.zeros((len(rows), self.phrases), np.float32)
+        for window, (top, left) in enumerate(self.plan.corners):
+            y, x = rows - top, columns - left
+            inside = (y >= 0) & (y < side) & (x >= 0) & (x < side)
+            y, x = y[inside], x[inside]
+            part = np.exp(_interpolate_cosines(self.cosines[window], self._weights, y, x))
+            part *= (1 / (self._sums[window].at(y, x) * windows[inside]))[:, None]
+            total[inside] += part
+        return total.T
+
     def coarse_logits(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         (window, inside), *others = self._overlaps(rows, columns)
         if others:
@@ -294,29 +308,6 @@ def count_windows(plan: WindowPlan) -> tuple[Values, Values]:
         for start in set(starts):
             counts[start : start + plan.side] += 1
     return down, across
-
-
-def score_pixels(cosines: Values, plan: WindowPlan, rows: Ids, columns: Ids) -> Values:
-    """Return the scores of all phrases at single pixels, [P, n] float32, bit-identical to those of `WindowScores.values`.
-
-    Args:
-        cosines: [windows, h, w, P] float32, in the order of `plan.corners`.
-        plan: The windows.
-        rows: [n], rows in the resized image.
-        columns: [n], columns in the resized image.
-    """
-    weights = interpolation_weights(cosines.shape[1], plan.side)
-    down, across = count_windows(plan)
-    windows = down[rows] * across[columns]  # [n]
-    total = np.zeros((len(rows), cosines.shape[3]), np.float32)
-    for window, (top, left) in zip(cosines, plan.corners, strict=True):
-        y, x = rows - top, columns - left
-        inside = (y >= 0) & (y < plan.side) & (x >= 0) & (x < plan.side)
-        y, x = y[inside], x[inside]
-        part = np.exp(_interpolate_cosines(window, weights, y, x))
-        part *= (1 / (WindowSums(window, plan.side).at(y, x) * windows[inside]))[:, None]
-        total[inside] += part
-    return total.T
 
 
 def _interpolate_cosines(window: Values, weights: InterpolationWeights, rows: Ids, columns: Ids) -> Values:

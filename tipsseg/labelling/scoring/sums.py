@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from tipsseg.labelling.scoring.resample import Values
 
+Ids = NDArray[np.intp]
+
 #: Numbers of points along an axis of a cell.
 _FEWEST, _MOST = 3, 10
 
@@ -45,15 +47,29 @@ class WindowSums:
         pieces = [self._sum(start, min(start + step, last + 1)) for start in range(first, last + 1, step)]
         return slice(self._first_row(first), self._first_row(last + 1)), np.concatenate(pieces)
 
-    def at(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Values:
-        """Return the sums at single pixels, [n]."""
-        if not len(rows):
-            return np.empty(0, np.float32)
-        part, sums = self.rows(slice(int(rows.min()), int(rows.max()) + 1))
-        return sums[rows - part.start, columns]
+    def at(self, rows: Ids, columns: Ids) -> Values:
+        """Return the sums at single pixels, [n], by the operations of `rows`."""
+        sums = np.empty(len(rows), np.float32)
+        step = max(_CHUNK // (len(self._points) ** 2 * self._cosines.shape[2]), 1)
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            (y, down), (x, across) = (self._place(pixels[part]) for pixels in (rows, columns))  # [m] and [n, m] each
+            upper, lower = (
+                np.stack([self._cosines[y + one, x], self._cosines[y + one, x + 1]], 1) for one in (0, 1)
+            )  # [m, 2, P]
+            lines = upper[:, None] + (lower - upper)[:, None] * self._points[:, None, None]  # [m, n, 2, P]
+            points = self._sum_phrases(lines)[:, :, 0]  # [m, n, n]
+            sums[part] = _mix(_mix(points.transpose(2, 1, 0), across[:, None]), down)
+        return sums
+
+    def _place(self, pixels: Ids) -> tuple[Ids, Values]:
+        """Return the cell of each pixel along an axis, [m], and the weights of its points, [n, m]."""
+        cells = np.clip((pixels - self._patch // 2) // self._patch, 0, max(self._inner - 1, 0))
+        inside = np.clip(pixels - self._patch // 2 - cells * self._patch + 1, 0, self._patch + 1)
+        return cells, self._weights[inside if self._inner else 0 * inside].T
 
     def _cell(self, row: int) -> int:
-        return min(max((row - self._patch // 2) // self._patch, 0), max(self._inner - 1, 0))
+        return int(self._place(np.array([row]))[0][0])
 
     def _first_row(self, cell: int) -> int:
         """Return the first pixel row of a cell; the first and the last cell include those at the edges of the window."""
@@ -63,27 +79,41 @@ class WindowSums:
 
     def _sum(self, start: int, stop: int) -> Values:
         """Return the sums in some rows of cells, [r, side]."""
-        points, patches = self._points[:, None], self._cosines[start : stop + 1]
-        lines = patches[:-1, None] + np.diff(patches, axis=0)[:, None] * points[..., None]  # [C, n, w, P]
-        left, steps = lines[:, :, :-1, None], np.diff(lines, axis=2)[:, :, :, None]  # [C, n, cells, 1, P]
-        sums = np.zeros((*left.shape[:3], len(points)), np.float32)  # [C, n, cells, n]
-        chunk = max(_CHUNK // sums[0].size, 1)
-        for first in range(0, lines.shape[3], chunk):
-            phrases = slice(first, first + chunk)
-            values = left[..., phrases] + steps[..., phrases] * points  # [C, n, cells, n, p]
-            sums += np.exp(values, out=values).sum(-1)
-        # One product for each row of cells and its points, so that rounding does not depend on the others.
-        pixels = sums @ self._weights.T  # [C, n, cells, patch + 2]
+        patches = self._cosines[start : stop + 1]
+        lines = patches[:-1, None] + np.diff(patches, axis=0)[:, None] * self._points[:, None, None]  # [C, n, w, P]
+        points = self._sum_phrases(lines)  # [C, n, cells, n]
+        pixels = _mix(np.moveaxis(points, 3, 0)[..., None], self._weights.T)  # [C, n, cells, patch + 2]
         begin, end = self._patch // 2, self._patch // 2 + self._inner * self._patch
-        across = np.empty((*sums.shape[:2], self._side), np.float32)  # [C, n, side]
+        across = np.empty((*points.shape[:2], self._side), np.float32)  # [C, n, side]
         across[..., :begin] = pixels[..., 0, :1]
-        across[..., begin:end] = pixels[..., : self._inner, 1:-1].reshape(*sums.shape[:2], -1)
+        across[..., begin:end] = pixels[..., : self._inner, 1:-1].reshape(*points.shape[:2], -1)
         across[..., end:] = pixels[..., -1, -1:]
-        down = self._weights @ across  # [C, patch + 2, side]
+        down = _mix(np.moveaxis(across, 1, 0)[:, :, None], self._weights.T[:, :, None])  # [C, patch + 2, side]
         rows = down[: max(self._inner - start, 0), 1:-1].reshape(-1, self._side)
         before = np.repeat(down[0, :1], begin if start == 0 else 0, 0)
         after = np.repeat(down[-1, -1:], self._side - end if stop >= self._inner else 0, 0)
         return np.concatenate([before, rows, after])
+
+    def _sum_phrases(self, lines: Values) -> Values:
+        """Return the sums at the points between neighbours in lines of cosines, [C, n, w, P] -> [C, n, w - 1, n]."""
+        points = self._points[:, None]
+        left, steps = lines[:, :, :-1, None], np.diff(lines, axis=2)[:, :, :, None]  # [C, n, cells, 1, P]
+        sums = np.zeros((*left.shape[:3], len(points)), np.float32)  # [C, n, cells, n]
+        # The phrases of a part must not depend on the number of cells.
+        chunk = max(_CHUNK // (len(points) ** 2 * self._cosines.shape[0]), 1)
+        for first in range(0, lines.shape[3], chunk):
+            phrases = slice(first, first + chunk)
+            values = left[..., phrases] + steps[..., phrases] * points  # [C, n, cells, n, p]
+            sums += np.exp(values, out=values).sum(-1)
+        return sums
+
+
+def _mix(values: Values, weights: Values) -> Values:
+    """Return the sum of products along the first axis. Unlike BLAS, it rounds each element in the same way, whatever the others."""
+    total = values[0] * weights[0]
+    for value, weight in zip(values[1:], weights[1:], strict=True):
+        total += value * weight
+    return total
 
 
 def _count(steepest: float) -> int | None:

@@ -24,7 +24,7 @@ from tipsseg.labelling.scoring import assign
 from tipsseg.labelling.scoring.assign import Assignment, LabelTable, Part, Span, allocate_confidence, merge_names
 from tipsseg.labelling.scoring.compiled.inputs import Axis, Limits, Windows
 from tipsseg.labelling.scoring.resample import Values
-from tipsseg.labelling.scoring.scores import Ids, Scores, WindowScores, count_windows, score_pixels
+from tipsseg.labelling.scoring.scores import Ids, Scores, WindowScores, count_windows
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import BACKGROUND, LabelArray, WindowPlan
 from tipsseg.util.files import cache_folder
@@ -211,9 +211,7 @@ def _rescore_unsure(
         y, x = pixels[start : start + step].T
 
         def interpolate_columns(source: Ids, x: Ids = x) -> Values:
-            low, high = (
-                score_pixels(scores.cosines, scores.plan, source, index[x]) for index in (columns.low, columns.high)
-            )
+            low, high = (scores.at(source, index[x]) for index in (columns.low, columns.high))
             return (high - low) * columns.weight[x] + low  # [P, n]
 
         upper, lower = interpolate_columns(rows.low[y]), interpolate_columns(rows.high[y])
