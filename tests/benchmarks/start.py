@@ -2,9 +2,9 @@
 
     python tests/benchmarks/start.py --rounds 7
 
-Prints four ratios: `tipsseg --help` to importing typer; labelling one image with the embedded model to importing torch; the peak
-memory of loading L/14 in its real size (seeded random weights) to its file; and the text vectors of --classes with nine templates
-by B/14, in batches and from the cache, to one class after the other.
+Prints five ratios: `tipsseg --help` to importing typer; labelling one image with the embedded model to importing torch, and the
+same from stored features and cached phrases; the peak memory of loading L/14 in its real size (seeded random weights) to its file;
+and the text vectors of --classes with nine templates by B/14, in batches and from the cache, to one class after the other.
 """
 
 from __future__ import annotations
@@ -55,9 +55,12 @@ def measure_commands(place: Path, rounds: int) -> None:
 
     Image.fromarray(draw_picture(224, 300)).save(place / "one.png")
     label = ["-m", "tipsseg", "label", "one.png", "-c", "panda,tree", "-m", "tiny", "-q", "--no-resume"]
+    stored = [*label, "--features", "store", "-o", "stored"]
+    run(["-m", "tipsseg", "encode", "one.png", "-m", "tiny", "-q", "-o", "store"], place)
     pairs: Mapping[str, tuple[Sequence[str], str, Sequence[str]]] = {
         "tipsseg --help": (["-m", "tipsseg", "--help"], "import typer", ["-c", "import typer"]),
         "tipsseg label of one image, tiny": (label, "import torch", ["-c", "import torch"]),
+        "the same from a feature store": (stored, "import torch", ["-c", "import torch"]),
     }
     for name, (command, base, other) in pairs.items():
         ratios = []
