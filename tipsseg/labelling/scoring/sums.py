@@ -3,7 +3,7 @@
 A cell lies between the centres of four patches. In it, every cosine is bilinear, so the sum is a sum of exponentials, which is very
 close to a polynomial along each axis. With n points at Chebyshev's positions, a polynomial through exp(b t), t in [0, 1], is off
 by at most 2 (b / 4)^n / n! of its largest value; n is chosen such that this is like the rounding of float32. Computing 25 points in
-place of 196 pixels takes a fifth of the time.
+place of 196 pixels takes 0.4 times as long.
 """
 
 from __future__ import annotations
