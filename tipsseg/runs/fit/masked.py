@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,11 @@ from tipsseg.images.sources.access import exists, matches
 from tipsseg.regions.components import count_labels
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
+from tipsseg.store.manifest import read_entry
 from tipsseg.store.open_run import Run, open_run, refuse_overlap
-from tipsseg.store.stored_image import Mask, RunImage
+from tipsseg.store.stored_image import Mask
 from tipsseg.types import ImageRef, LabelArray
+from tipsseg.util.files import json_bytes
 from tipsseg.util.printable import pluralize, shell_word
 from tipsseg.util.threads import map_in_order
 
@@ -70,19 +73,20 @@ class EditedMasks(Masks):
 
     Attributes:
         run: The run, already closed.
-        images: Images and their masks, by image name.
+        images: Entries and masks, by image name; an entry is compressed, because there may be any number of them.
     """
 
     noun: ClassVar[str] = "corrected mask"
 
     run: Run
-    images: Mapping[str, tuple[RunImage, Mask]]
+    images: Mapping[str, tuple[bytes, Mask]]
 
     def file(self, ref: ImageRef) -> Path:
         return self.images[ref.name][1].path
 
     def read(self, ref: ImageRef) -> LabelArray:
-        image, mask = self.images[ref.name]
+        entry, mask = self.images[ref.name]
+        image = self.run.image(read_entry(zlib.decompress(entry)))
         if not exists(ref.path):
             raise ImageError(ref.path, "no such file", "Set the folder of the images with argument `images`.")
         if not matches(image.entry.fingerprint, ref.path):
@@ -226,7 +230,7 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
         ImageError: If two masks of an image were edited in different ways.
     """
     check_image_root(images)
-    edited: dict[str, tuple[RunImage, Mask]] = {}
+    edited: dict[str, tuple[bytes, Mask]] = {}
     refs: list[ImageRef] = []
     others: list[str] = []
     with open_run(output, max_pixels=max_pixels) as run:
@@ -236,8 +240,8 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
                 others.append(image.entry.image)
             else:
                 refs.append(image.ref(images))
-                # The list of objects would take most of the memory.
-                edited[image.entry.image] = run.image(replace(image.entry, objects=())), mask
+                entry = replace(image.entry, objects=())  # their list would take most of the memory
+                edited[image.entry.image] = zlib.compress(json_bytes(entry.record()), 1), mask
         some = tuple(run.image(run.entry(name)).ref(images) for name in _draw_unlabelled(others))
     if not refs:
         raise InputError(
