@@ -83,9 +83,9 @@ USAGE = {
         "Error: unknown device 'tpu'\nHint: Use auto, cpu, cuda, cuda:N or mps.\n",
     ),
     "unknown dtype": (
-        ["imgs", "-c", "a", "--dtype", "int8"],
+        ["imgs", "-c", "a", "--dtype", "int4"],
         2,
-        "Error: unknown dtype 'int8'\nHint: Use one of auto, float32, bfloat16, float16.\n",
+        "Error: unknown dtype 'int4'\nHint: Use one of auto, float32, bfloat16, float16, int8.\n",
     ),
     "confidence": (
         ["imgs", "-c", "a", "--min-confidence", "55"],
