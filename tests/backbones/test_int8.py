@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +56,17 @@ def test_products_are_exact_at_the_limit() -> None:
     for sign in (1, -1):
         got = Int8Linear(plain)(torch.full((300, 512), 3.0 * sign))
         torch.testing.assert_close(got, plain.weight[:, 0].expand(300, -1) * 512 * 3.0 * sign)
+
+
+def test_products_are_exact_without_vnni() -> None:
+    """On x86, oneDNN reads the variable when it starts; elsewhere it changes nothing."""
+    program = (
+        "import torch; from tipsseg.backbones.tipsv2.int8 import weight_limit; limit = weight_limit()\n"
+        "x, w = torch.full((300, 768), 127, dtype=torch.int8), torch.full((512, 768), limit, dtype=torch.int8)\n"
+        "assert (torch._int_mm(x, w.t()) == 127 * limit * 768).all(); assert (torch._int_mm(-x, w.t()) == -127 * limit * 768).all()"
+    )
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=120)
 
 
 def test_a_token_does_not_depend_on_other_tokens() -> None:

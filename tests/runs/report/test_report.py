@@ -109,6 +109,20 @@ def decoded(encoded: Any) -> Any:
     return sum(part.astype(int) << 8 * place for place, part in enumerate(np.split(planes, encoded["planes"])))
 
 
+def test_places_of_names_are_inside_their_regions() -> None:
+    labels = np.zeros((900, 1300), np.uint8)
+    for number, (top, left) in enumerate(((20, 30), (400, 700), (500, 40)), start=1):
+        labels[top : top + 200 // number, left : left + 150] = number
+    shown = pictures.resample(labels, pictures.shown_size(labels.shape, pictures.PICTURE_SIDE))
+    places = pictures.name_places(labels, 3)
+    assert [place[0] for place in places] == [1, 2, 3]
+    for number, y, x in places:
+        rows, columns = (axis[[0, -1]] for axis in np.nonzero(shown == number))
+        assert abs(y - rows.mean()) < 4
+        assert abs(x - columns.mean()) < 24
+        assert shown[y, x] == number
+
+
 @pytest.mark.parametrize("largest", [0, 255, 256, 70_000])
 def test_maps_have_as_many_bytes_as_they_need(largest: int) -> None:
     values = np.random.default_rng(2).integers(0, largest + 1, (5, 7))
