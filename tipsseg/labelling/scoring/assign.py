@@ -20,8 +20,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.labelling.scoring.resample import Values, resize, resize_columns, resize_rows
-from tipsseg.labelling.scoring.scores import Ids, Scores
+from tipsseg.labelling.scoring.resample import Ids, Values, resize, resize_columns, resize_rows
+from tipsseg.labelling.scoring.scores import Scores
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import ConfidenceArray, LabelArray
 

@@ -26,8 +26,8 @@ from tipsseg.labelling.scoring.assign import (
     spans,
 )
 from tipsseg.labelling.scoring.compiled.match import match_first
-from tipsseg.labelling.scoring.resample import Values
-from tipsseg.labelling.scoring.scores import Ids, Scores, make_scores
+from tipsseg.labelling.scoring.resample import Ids, Values
+from tipsseg.labelling.scoring.scores import Scores, make_scores
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.regions.layers import Layer, make_layers
 from tipsseg.types import WindowPlan

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tipsseg.labelling.windows import InterpolationWeights
 
 Values = NDArray[np.float32]
+Ids = NDArray[np.intp]
 
 
 def resize_columns(values: Values, weights: InterpolationWeights) -> Values:

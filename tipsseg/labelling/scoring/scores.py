@@ -9,14 +9,11 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tipsseg.labelling.scoring.resample import Values, resize, resize_rows
+from tipsseg.labelling.scoring.resample import Ids, Values, resize, resize_rows
 from tipsseg.labelling.scoring.sums import WindowSums
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import WindowPlan
-
-Ids = NDArray[np.intp]
 
 #: Patches and multiplications per matrix product. OpenBLAS does not divide products of this size between threads, whose waiting
 #: would keep cores busy for milliseconds after every product.

@@ -12,11 +12,8 @@ import math
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tipsseg.labelling.scoring.resample import Values
-
-Ids = NDArray[np.intp]
+from tipsseg.labelling.scoring.resample import Ids, Values
 
 #: Numbers of points along an axis of a cell.
 _FEWEST, _MOST = 3, 10

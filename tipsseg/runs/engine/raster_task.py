@@ -115,14 +115,14 @@ class RasterTask:
         """Return the window of the model in the middle of a raster. Raise ImageError if it cannot be read."""
         view = self._labeller.view
         with self._open(ref) as raster:
-            side = window_side(view.native_size, min(view.native_size, *raster.size), view.patch_size)
+            side = window_side(view.native_size, min(raster.size), view.patch_size)
             top, left = ((length - side) // 2 for length in raster.size)
             return view.prepare(Image.fromarray(raster.read(top, left, side, side)))
 
     @contextmanager
     def _open(self, ref: ImageRef) -> Iterator[Raster]:
-        """Open a raster as the run labels it. Raise ImageError if it, or its file, cannot be read."""
-        options, labelling = self._spec.raster, self._labeller.options
+        """Open a raster as the run labels it. Raise ImageError if it cannot be read, or is too small."""
+        options, labelling, view = self._spec.raster, self._labeller.options, self._labeller.view
         try:
             with (
                 local_file(ref.path) as file,
@@ -130,15 +130,16 @@ class RasterTask:
                     file, options.bands, labelling.scales[0], options.ground_resolution, self._spec.max_pixels
                 ) as raster,
             ):
+                if not window_side(view.native_size, min(raster.size), view.patch_size):
+                    height, width = raster.size
+                    raise ImageError(ref.path, f"{height} x {width} pixels are smaller than a patch of the model")
                 raster.stretch(labelling.stretch)
                 yield raster
         except OSError as error:
             raise ImageError(ref.path, describe_error(error)) from error
 
     def _label_blocks(self, ref: ImageRef, raster: Raster, grid: RasterGrid, fingerprint: Fingerprint) -> BlockFiles:
-        view, (height, width) = self._labeller.view, raster.size
-        if not window_side(view.native_size, min(raster.size), view.patch_size):
-            raise ImageError(ref.path, f"{height} x {width} pixels are smaller than a patch of the model")
+        height, width = raster.size
         digest, content = self._info.digest, (fingerprint.size, fingerprint.mtime_ns, fingerprint.sha256)
         identity = [digest, ref.name, *content, BLOCK, self._needs_polygons]
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]

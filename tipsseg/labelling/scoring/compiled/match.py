@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from tipsseg.labelling.scoring import assign
 from tipsseg.labelling.scoring.assign import Assignment, LabelTable, Part, Span, allocate_confidence, merge_names
 from tipsseg.labelling.scoring.compiled.inputs import Axis, Limits, Windows
-from tipsseg.labelling.scoring.resample import Values
-from tipsseg.labelling.scoring.scores import Ids, Scores, WindowScores, count_windows
+from tipsseg.labelling.scoring.resample import Ids, Values
+from tipsseg.labelling.scoring.scores import Scores, WindowScores, count_windows
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import BACKGROUND, LabelArray, WindowPlan
 from tipsseg.util.files import cache_folder
