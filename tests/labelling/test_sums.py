@@ -67,4 +67,4 @@ def test_sums_do_not_depend_on_others(case: str, monkeypatch: pytest.MonkeyPatch
 
 def test_steeper_cosines_take_more_points() -> None:
     counts = [sums._count(steepest) for steepest in (0.0, 0.05, 0.3, 1.0, 3.0, 30.0)]
-    assert counts == [3, 4, 5, 7, 9, None]
+    assert counts == [3, 4, 5, 7, 10, None]

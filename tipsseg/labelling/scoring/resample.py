@@ -25,12 +25,13 @@ def resize_rows(values: Values, weights: InterpolationWeights) -> Values:
     axis = values.ndim - 2
     assert values.shape[axis] == weights.span.stop - weights.span.start
     # Compute elementwise and in this order, so that a value does not depend on the other values.
-    steps = np.zeros_like(values)
+    steps = np.empty_like(values)
     np.subtract(values[..., 1:, :], values[..., :-1, :], out=steps[..., :-1, :])
+    steps[..., -1, :] = 0
     low = weights.low - weights.low[0]
-    resized = np.take(steps, low, axis)
+    resized = steps.take(low, axis)
     resized *= weights.weight[:, None]
-    resized += np.take(values, low, axis)
+    resized += values.take(low, axis)
     return resized
 
 
