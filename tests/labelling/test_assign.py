@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.scoring import assign as match
-from tipsseg.labelling.scoring import sums
+from tipsseg.labelling.scoring import candidates, sums
 from tipsseg.labelling.scoring.assign import (
     Assignment,
     LabelTable,
@@ -59,7 +59,7 @@ def plain_scores(mode: str, cosines: Values, plan: WindowPlan, size: tuple[int, 
 
 def unpruned(monkeypatch: pytest.MonkeyPatch, made: Scores, size: tuple[int, int], groups: Sequence[int]) -> Assignment:
     with monkeypatch.context() as patch:
-        patch.setattr(match, "_margins", lambda corners: np.full(corners[0].shape[1], -1, np.float32))
+        patch.setattr(candidates, "_margins", lambda corners: np.full(corners[0].shape[::2], -1, np.float32))
         return matched(made, size, groups)
 
 

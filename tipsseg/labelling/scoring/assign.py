@@ -13,16 +13,16 @@ Shapes: P phrases, G groups (the phrases of one class, or of background), H x W 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.labelling.scoring.candidates import find_candidates
 from tipsseg.labelling.scoring.resample import Ids, Values, resize, resize_columns, resize_rows
-from tipsseg.labelling.scoring.scores import Scores
-from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
+from tipsseg.labelling.scoring.scores import Axes, Scores, grid_weights
 from tipsseg.types import ConfidenceArray, LabelArray
 
 #: Scores per step, phrases x rows x columns: 1 MB, which fits a core's cache.
@@ -32,15 +32,8 @@ _CHUNK = 1 << 18
 #: with more candidates are divided down to _MIN_SIDE. Smaller tiles have fewer candidates, but every tile has a fixed cost.
 _TILE, _WORKING_TILE, _FEW, _MIN_SIDE = 32, 14, 8, 16
 
-#: Rounding may swap two cosines closer than this: ten times the possible error of float32 sums of this size.
-ROUNDING = 1e-5
-
-#: Distances of a cosine from the best, in temperatures. From CLOSE on, its share of the confidence is computed on the coarse
-#: grid (it is at most 0.14 of the best). From NEGLIGIBLE on, it is left out (less than 5e-5).
-CLOSE, NEGLIGIBLE = 2.0, 10.0
-
-#: Maximum number of leading phrases in a bound.
-_LEADERS = 4
+#: Tiles times phrases whose candidates are found together. A value is 4 bytes at up to 100 points of a tile.
+_AT_ONCE = 1 << 12
 
 #: Images with more pixels get a 16-bit confidence: 32 bits would take as much memory as decoding them.
 _LARGE = 64_000_000
@@ -51,6 +44,8 @@ _REFINED_ELEMENTS = 64_000_000
 #: Rows and columns of a part of an image.
 Span = tuple[slice, slice]
 
+_Any = TypeVar("_Any")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
@@ -59,12 +54,10 @@ class Part:
     Attributes:
         span: Its rows and columns, one of `spans`.
         inner: The rows and columns to label, inside `span`.
-        corners: The cosines in `span`, see `Scores.corners`; None if they are not known yet.
     """
 
     span: Span
     inner: Span
-    corners: Sequence[Values] | None = None
 
 
 #: Function that refines maps [K, h, w] according to an image [h, w, 3].
@@ -116,7 +109,7 @@ def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignmen
     """
     labels = np.empty(size, table.label_ids.dtype)
     confidence = allocate_confidence(size)
-    parts = (Part(span, span) for span in spans(scores, size))
+    parts = [Part(span, span) for span in spans(scores, size)]
     _match_parts(scores, size, table, parts, None, labels, confidence)
     return Assignment(cast(LabelArray, labels), confidence)
 
@@ -131,11 +124,11 @@ def match_part(
     top, left, height, width = inner
     labels = np.empty(size, table.label_ids.dtype)
     confidence = allocate_confidence(size)
-    parts = (
+    parts = [
         Part(moved, moved)
         for rows, columns in spans(scores, (height, width), same=True)
         for moved in [(slice(rows.start + top, rows.stop + top), slice(columns.start + left, columns.stop + left))]
-    )
+    ]
     _match_parts(scores, size, table, parts, None, labels, confidence)
     return crop(Assignment(cast(LabelArray, labels), confidence), inner)
 
@@ -148,7 +141,7 @@ def crop(assigned: Assignment, inner: tuple[int, int, int, int]) -> Assignment:
     return Assignment(cast(LabelArray, labels), cast(ConfidenceArray, confidence))
 
 
-def match_first(scores: Scores, size: tuple[int, int], table: LabelTable, parts: Iterable[Part]) -> Assignment:
+def match_first(scores: Scores, size: tuple[int, int], table: LabelTable, parts: Sequence[Part]) -> Assignment:
     """Find labels like `match`, but only in some of the `spans`, and only where group 0 may win.
 
     Elsewhere the label is 0, with confidence 0. Where group 0 wins, label and confidence are those of `match`.
@@ -164,7 +157,7 @@ def _match_parts(
     scores: Scores,
     size: tuple[int, int],
     table: LabelTable,
-    parts: Iterable[Part],
+    parts: Sequence[Part],
     needed: int | None,
     labels: NDArray[np.unsignedinteger],
     confidence: ConfidenceArray,
@@ -259,14 +252,26 @@ class _Tile:
 
     rows: slice
     columns: slice
-    source: tuple[InterpolationWeights, InterpolationWeights]
-    coarse: tuple[InterpolationWeights, InterpolationWeights]
+    source: Axes
+    coarse: Axes
     contenders: Ids
     others: Ids
 
 
-def spans(scores: Scores, size: tuple[int, int], *, same: bool = False) -> Iterator[Span]:
-    """Yield the rows and columns of tiles that cover an image of `size` (H, W), row by row.
+def batches(tiles: Sequence[_Any], scores: Scores) -> Iterator[Sequence[_Any]]:
+    """Yield tiles, as many at a time as fit a core's cache with the cosines at their corners."""
+    step = max(_AT_ONCE // scores.phrases, 1)
+    for start in range(0, len(tiles), step):
+        yield tiles[start : start + step]
+
+
+def tile_array(parts: Sequence[Span]) -> Ids:
+    """Return the first and last row, then column, of parts of an image: [T, 4]."""
+    return np.array([(rows.start, rows.stop - 1, columns.start, columns.stop - 1) for rows, columns in parts])
+
+
+def spans(scores: Scores, size: tuple[int, int], *, same: bool = False) -> list[Span]:
+    """Return the rows and columns of tiles that cover an image of `size` (H, W), row by row.
 
     `same` means that the resized image has the pixels of the image, of which `size` may be a part.
     """
@@ -279,111 +284,60 @@ def spans(scores: Scores, size: tuple[int, int], *, same: bool = False) -> Itera
             for length, whole in zip(size, scores.working_size, strict=True)
         ]
     )
-    for top in range(0, size[0], steps[0]):
-        for left in range(0, size[1], steps[1]):
-            yield slice(top, min(top + steps[0], size[0])), slice(left, min(left + steps[1], size[1]))
+    return [
+        (slice(top, min(top + steps[0], size[0])), slice(left, min(left + steps[1], size[1])))
+        for top in range(0, size[0], steps[0])
+        for left in range(0, size[1], steps[1])
+    ]
 
 
 def _tiles(
-    scores: Scores, size: tuple[int, int], owners: Ids, parts: Iterable[Part], needed: int | None
+    scores: Scores, size: tuple[int, int], owners: Ids, parts: Sequence[Part], needed: int | None
 ) -> Iterator[_Tile]:
     """Yield the tiles of some parts of an image of `size` (H, W). Tiles with many contenders are divided.
 
     If `needed` is a group, tiles in which it cannot win are left out.
     """
-    source, coarse = (
-        [interpolation_weights(*lengths) for lengths in zip(grid, size, strict=True)]
-        for grid in (scores.size, scores.coarse_size)
-    )
-
-    def divide(span: Span, part: Part) -> Iterator[_Tile]:
-        rows, columns = span
-        inner = _overlap(rows, part.inner[0]), _overlap(columns, part.inner[1])
-        if any(both.start >= both.stop for both in inner):
-            return
-        known = part.corners if span == part.span else None
-        corners = scores.corners(*_parts(source, span)) if known is None else known
-        candidates = _find_candidates(corners, scores.temperature, owners, needed)
-        if candidates is None:
-            return
-        height, width = rows.stop - rows.start, columns.stop - columns.start
-        contenders = len(candidates[0])
-        if contenders <= _FEW or contenders * height * width <= _CHUNK or max(height, width) < 2 * _MIN_SIDE:
-            yield _Tile(*inner, _parts(source, inner), _parts(coarse, inner), *candidates)
-        elif height >= width:
-            for half in _halves(rows):
-                yield from divide((half, columns), part)
-        else:
-            for half in _halves(columns):
-                yield from divide((rows, half), part)
-
-    for part in parts:
-        yield from divide(part.span, part)
+    source, coarse = grid_weights(scores.size, size), grid_weights(scores.coarse_size, size)
+    for batch in batches(parts, scores):
+        todo = batch
+        while todo:
+            corners = scores.corners(source, tile_array([part.span for part in todo]))
+            candidates = find_candidates(corners, scores.temperature, owners, needed)
+            divided: list[Part] = []
+            for part, (contenders, others) in zip(todo, candidates, strict=True):
+                height, width = (axis.stop - axis.start for axis in part.span)
+                few = len(contenders) <= _FEW or len(contenders) * height * width <= _CHUNK
+                if not len(contenders):
+                    continue
+                if few or max(height, width) < 2 * _MIN_SIDE:
+                    inner = part.inner
+                    yield _Tile(*inner, _parts(source, inner), _parts(coarse, inner), contenders, others)
+                else:
+                    divided += _halves(part)
+            todo = divided
 
 
-def _parts(axes: Sequence[InterpolationWeights], span: Span) -> tuple[InterpolationWeights, InterpolationWeights]:
+def _parts(axes: Axes, span: Span) -> Axes:
     rows, columns = (axis.part(part.start, part.stop) for axis, part in zip(axes, span, strict=True))
     return rows, columns
 
 
+def _halves(part: Part) -> list[Part]:
+    """Divide a part along its longer side; halves without pixels to label are left out."""
+    rows, columns = part.span
+    if rows.stop - rows.start >= columns.stop - columns.start:
+        middle = (rows.start + rows.stop) // 2
+        halves = [(slice(rows.start, middle), columns), (slice(middle, rows.stop), columns)]
+    else:
+        middle = (columns.start + columns.stop) // 2
+        halves = [(rows, slice(columns.start, middle)), (rows, slice(middle, columns.stop))]
+    parts = [Part(half, (_overlap(half[0], part.inner[0]), _overlap(half[1], part.inner[1]))) for half in halves]
+    return [each for each in parts if all(axis.start < axis.stop for axis in each.inner)]
+
+
 def _overlap(one: slice, other: slice) -> slice:
     return slice(max(one.start, other.start), min(one.stop, other.stop))
-
-
-def _halves(span: slice) -> tuple[slice, slice]:
-    middle = (span.start + span.stop) // 2
-    return slice(span.start, middle), slice(middle, span.stop)
-
-
-def _find_candidates(
-    corners: Sequence[Values], temperature: float, owners: Ids, needed: int | None
-) -> tuple[Ids, Ids] | None:
-    """Return the contenders and the other phrases in a part of the image, see `_Tile`; None if group `needed` cannot win."""
-    margins = _margins(corners)  # [P]
-    if needed is not None and margins[owners == needed].min() > ROUNDING:
-        return None
-    contends = margins <= max(ROUNDING, CLOSE * temperature)
-    groups = np.zeros(owners[-1] + 1, bool)
-    groups[owners[contends]] = True
-    others = np.flatnonzero(~groups[owners] & (margins <= NEGLIGIBLE * temperature))
-    for group in np.flatnonzero(groups & (np.bincount(owners) > 1)):
-        own = slice(*np.searchsorted(owners, [group, group + 1]))
-        # Keep only phrases that may be the best of their group somewhere, by the same bound with leaders from the group.
-        contends[own] = _margins([values[:, own] for values in corners]) <= ROUNDING
-    return np.flatnonzero(contends), others
-
-
-def _margins(corners: Sequence[Values]) -> Values:
-    """Return a lower bound on the distance of each phrase from a mean of leading phrases, [N, P] per scale -> [P]."""
-    return distances(lead(corners), corners)
-
-
-def distances(bounds: Sequence[Values], corners: Sequence[Values]) -> Values:
-    """Return the smallest distance of each phrase from a bound, [N] and [N, P] per scale -> [P], as a mean over the scales."""
-    least = [(bound[:, None] - values).min(0) for bound, values in zip(bounds, corners, strict=True)]
-    margins: Values = np.mean(least, axis=0, dtype=np.float32)
-    return margins
-
-
-def lead(corners: Sequence[Values]) -> list[Values]:
-    """Return a mean of leading phrases at each corner, [N, P] per scale -> [N] per scale.
-
-    If different phrases lead at different corners, the mean takes more leaders, so that it is high at all corners.
-    """
-    first = sum((values.mean(0) for values in corners), np.float32(0)).argmax()
-    bounds = [values[:, first] for values in corners]  # [N] each
-    for number in range(2, _LEADERS + 1):
-        lowest = [bound.argmin() for bound in bounds]
-        worst = int(np.argmin([bound[index] for bound, index in zip(bounds, lowest, strict=True)]))
-        best_at_worst = corners[worst][lowest[worst]].argmax()
-        wider = [
-            bound + (values[:, best_at_worst] - bound) / np.float32(number)
-            for bound, values in zip(bounds, corners, strict=True)
-        ]
-        if min(bound.min() for bound in wider) <= bounds[worst][lowest[worst]]:
-            break
-        bounds = wider
-    return bounds
 
 
 def _log_sum_of_others(scores: Scores, tile: _Tile, owners: Ids) -> Values | None:
@@ -447,7 +401,7 @@ def _shares(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Ite
     """Yield bands of rows of an image of `size`: the rows, and softmax(log score / temperature) of all groups, [G, rows, W]."""
     owners = np.repeat(np.arange(len(groups)), groups)
     all_phrases = np.arange(len(owners))
-    weights, columns = (interpolation_weights(*lengths) for lengths in zip(scores.size, size, strict=True))
+    weights, columns = grid_weights(scores.size, size)
     # A row of a small image depends on many rows of the grid, so its columns are processed in pieces too.
     finer = [max(-(-source // length), 1) for source, length in zip(scores.size, size, strict=True)]
     width = max(min(_CHUNK // (len(owners) * 2 * finer[0] * finer[1]), size[1]), 1)
@@ -477,7 +431,7 @@ def _probabilities(scores: Scores, size: tuple[int, int], groups: Sequence[int],
 
 def _resize_in_bands(maps: Values, size: tuple[int, int]) -> Iterator[tuple[slice, Values]]:
     """Resize maps [K, h, w] to `size`, and yield bands of rows: the rows, and the maps [K, rows, W]."""
-    rows, columns = (interpolation_weights(*lengths) for lengths in zip(maps.shape[1:], size, strict=True))
+    rows, columns = grid_weights((maps.shape[1], maps.shape[2]), size)
     step = max(_CHUNK // (len(maps) * size[1]), 1)
     for start in range(0, size[0], step):
         part = rows.part(start, start + step)

@@ -7,28 +7,27 @@ phrases that all contests share shows in which parts of the image a class cannot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.labelling.scoring.assign import (
-    ROUNDING,
     Assignment,
     LabelTable,
     Part,
     Refine,
     Span,
-    distances,
-    lead,
+    batches,
     match_refined,
     occurring_groups,
     spans,
+    tile_array,
 )
+from tipsseg.labelling.scoring.candidates import ROUNDING, distances, lead
 from tipsseg.labelling.scoring.compiled.match import match_first
 from tipsseg.labelling.scoring.resample import Ids, Values
-from tipsseg.labelling.scoring.scores import Scores, make_scores
-from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
+from tipsseg.labelling.scoring.scores import Axes, Scores, grid_weights, make_scores
 from tipsseg.regions.layers import Layer, make_layers
 from tipsseg.types import WindowPlan
 
@@ -93,12 +92,7 @@ def label_alone(
                 continue
             found = match_refined(scores, image, size, contest.table, refine)
         else:
-            # The corners of all classes at once would take too much memory.
-            own_parts = [
-                replace(part, corners=[np.take(values, contest.phrases, 1) for values in part.corners or ()] or None)
-                for part in parts
-            ]
-            found = match_first(make_scores(own, plans, temperature), size, contest.table, own_parts)
+            found = match_first(make_scores(own, plans, temperature), size, contest.table, parts)
         layers += _layers(contest, found)
     return layers
 
@@ -116,25 +110,27 @@ def _find_parts(contests: Sequence[Contest], scores: Scores, size: tuple[int, in
         return [[Part(span, span) for span in spans(scores, size)] for _ in contests]
     own = [contest.own for contest in contests]
     starts, phrases = np.cumsum([0, *map(len, own[:-1])]), np.concatenate(own)
-    axes = [interpolation_weights(*lengths) for lengths in zip(scores.size, size, strict=True)]
+    axes = grid_weights(scores.size, size)
     found: list[list[Part]] = [[] for _ in contests]
-    for span in spans(scores, size):
-        rows, columns = (axis.part(part.start, part.stop) for axis, part in zip(axes, span, strict=True))
-        corners = scores.corners(rows, columns)
-        leaders = lead([values[:, shared] for values in corners])
-        margins = distances(leaders, [values[:, phrases] for values in corners])
-        hopes = np.flatnonzero(np.minimum.reduceat(margins, starts) <= ROUNDING).tolist()
-        reach = scores.reach(rows.span, columns.span) if hopes else None
-        for number in hopes:
-            contest, inner = contests[number], span
+    for batch in batches(spans(scores, size), scores):
+        tiles = tile_array(batch)
+        corners = scores.corners(axes, tiles)
+        leaders = lead([values[:, :, shared] for values in corners])
+        margins = distances(leaders, [values[:, :, phrases] for values in corners])  # [T, P]
+        hopes = np.minimum.reduceat(margins, starts, 1) <= ROUNDING  # [T, contests]
+        reach = scores.reach(axes, tiles)
+        for tile, number in np.argwhere(hopes).tolist():
+            contest, inner = contests[number], batch[tile]
             if reach is not None:
-                near = ((leaders[0][:, None] - corners[0][:, contest.own]) <= ROUNDING).any(1)  # [N]
-                inner = _resized(reach[near], axes, span)
-            found[number].append(Part(span, inner, corners))
+                near = (leaders[0][tile][:, None] - corners[0][tile][:, contest.own] <= ROUNDING).any(1)  # [N]
+                inner = _resized(reach[tile][near], axes, batch[tile])
+            # In a small image, a part of the grid may affect no pixel.
+            if all(axis.start < axis.stop for axis in inner):
+                found[number].append(Part(batch[tile], inner))
     return found
 
 
-def _resized(reach: Ids, axes: Sequence[InterpolationWeights], span: Span) -> Span:
+def _resized(reach: Ids, axes: Axes, span: Span) -> Span:
     """Return the rows and columns of `span` that depend on the cells of the grid in `reach`, [n, 4]."""
     found = []
     for axis, part, first, last in zip(axes, span, reach[:, ::2].min(0), reach[:, 1::2].max(0), strict=True):

@@ -6,11 +6,12 @@ Shapes: P phrases, h x w a patch grid, r x c a part of a grid.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tipsseg.labelling.scoring.resample import Ids, Values, resize, resize_rows
+from tipsseg.labelling.scoring.resample import Ids, Values, resize
 from tipsseg.labelling.scoring.sums import WindowSums
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import WindowPlan
@@ -21,6 +22,10 @@ _ROWS, _PRODUCT = 16, 1 << 18
 
 #: With several scales, the coarse grid has one cell per _COARSE pixels of the finest resized image, along each axis.
 _COARSE = 4
+
+
+#: Resizing weights for rows and columns.
+Axes = tuple[InterpolationWeights, InterpolationWeights]
 
 
 class Scores(Protocol):
@@ -42,17 +47,23 @@ class Scores(Protocol):
     phrases: int
     temperature: float
 
-    def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> Sequence[Values]:
-        """Return cosines at a few points, [N, P] per scale, such that the cosines at all pixels of `rows` and `columns` are
-        means of them.
+    def corners(self, axes: Axes, tiles: Ids) -> Sequence[Values]:
+        """Return cosines at a few points of each tile, such that the cosines at all pixels of the tile are means of them.
 
         The weights of these means are the same for all phrases.
+
+        Args:
+            axes: Weights from the grid to the image.
+            tiles: [T, 4], first and last row, then first and last column of each tile in the image.
+
+        Returns:
+            [T, N, P] per scale. Tiles with fewer points repeat their first.
         """
 
-    def reach(self, rows: slice, columns: slice) -> Ids | None:
-        """Return the part of the grid, [N, 4], whose cosines depend on each point of `corners`: first and last row, then column.
+    def reach(self, axes: Axes, tiles: Ids) -> Ids | None:
+        """Return the parts of the grid, [T, N, 4], whose cosines depend on the points of `corners`; None if they are not known.
 
-        None if that is not known.
+        A part is its first and last row, then column.
         """
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
@@ -74,6 +85,7 @@ class WindowScores:
     Attributes:
         cosines: [windows, h, w, P] float32, in the order of `plan.corners`.
         plan: The windows.
+        factors: [windows, side, side] float32, factors that turn exp(cosine) into a window's part of the mean, see `factor`.
     """
 
     tile_patches = 4
@@ -87,10 +99,10 @@ class WindowScores:
         self._weights = interpolation_weights(cosines.shape[1], plan.side)
         self._counts = count_windows(plan)
         self._sums = [WindowSums(window, plan.side) for window in cosines]
-        self._factors = np.empty((len(cosines), plan.side, plan.side), np.float32)
-        self._known = np.zeros((len(cosines), plan.side), bool)  # the rows of `_factors` that are computed
+        self.factors = np.empty((len(cosines), plan.side, plan.side), np.float32)
+        self._known = np.zeros((len(cosines), plan.side), bool)  # the rows of `factors` that are computed
 
-    def _factor(self, window: int, rows: slice) -> Values:
+    def factor(self, window: int, rows: slice) -> Values:
         """Return the factors that turn exp(cosine) into a window's part of the mean, [r, side], for some rows of the window.
 
         They are computed at first use: a class that is labelled alone needs few rows.
@@ -100,32 +112,43 @@ class WindowScores:
             (top, left), (down, across) = self.plan.corners[window], self._counts
             part, sums = self._sums[window].rows(slice(rows.start + int(missing[0]), rows.start + int(missing[-1]) + 1))
             sums *= np.outer(down[top:][part], across[left:][: self.plan.side])
-            np.reciprocal(sums, out=self._factors[window, part])
+            np.reciprocal(sums, out=self.factors[window, part])
             self._known[window, part] = True
-        return self._factors[window, rows]
+        return self.factors[window, rows]
 
-    def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> list[Values]:
-        corners = []
-        for window, (down, across) in self._overlaps(rows.span, columns.span):
-            weights = self._weights.part(down.start, down.stop), self._weights.part(across.start, across.stop)
-            corners.append(_corners(self.cosines[window], *weights))
-        return [np.concatenate(corners)]
+    def corners(self, axes: Axes, tiles: Ids) -> list[Values]:
+        corners = [
+            (tile, _interpolate(self.cosines[window], *_knots((self._weights, self._weights), part)))
+            for window, tile, part in self._tiles(_sources(axes, tiles))
+        ]
+        return [_join_windows(corners, len(tiles))]
 
-    def reach(self, rows: slice, columns: slice) -> Ids:
-        found = []
-        for window, (down, across) in self._overlaps(rows, columns):
+    def reach(self, axes: Axes, tiles: Ids) -> Ids:
+        reach = []
+        for window, tile, part in self._tiles(_sources(axes, tiles)):
             top, left = self.plan.corners[window]
-            y = _reach(self._weights.part(down.start, down.stop)) + (top + down.start)  # [n, 2]
-            x = _reach(self._weights.part(across.start, across.stop)) + (left + across.start)  # [m, 2]
-            found.append(np.concatenate([np.repeat(y, len(x), 0), np.tile(x, (len(y), 1))], 1))  # [n * m, 4]
-        return np.concatenate(found)
+            rows, columns = _knots((self._weights, self._weights), part)
+            y = _reach(self._weights, rows.low, rows.weight, part[:, :2]) + top  # [t, n, 1, 2]
+            x = _reach(self._weights, columns.low, columns.weight, part[:, 2:]) + left  # [t, 1, m, 2]
+            shape = len(tile), y.shape[1], x.shape[2], 2
+            reach.append((tile, np.concatenate([np.broadcast_to(y, shape), np.broadcast_to(x, shape)], 3)))
+        return _join_windows(reach, len(tiles))
+
+    def _tiles(self, tiles: Ids) -> Iterator[tuple[int, Ids, Ids]]:
+        """Yield the windows that overlap some tiles of the grid: the window, these tiles [t], and their parts of it [t, 4]."""
+        side = self.plan.side
+        for window, (top, left) in enumerate(self.plan.corners):
+            part = tiles - (top, top, left, left)
+            (index,) = np.nonzero((part[:, ::2] < side).all(1) & (part[:, 1::2] >= 0).all(1))
+            if len(index):
+                yield window, index, part[index].clip(0, side - 1)
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         total = np.zeros((len(phrases), rows.stop - rows.start, columns.stop - columns.start), np.float32)
         for window, (down, across) in self._overlaps(rows, columns):
             part = self._resize_window(window, (down, across), phrases)  # [K, r', c']
             np.exp(part, out=part)
-            part *= self._factor(window, down)[:, across]
+            part *= self.factor(window, down)[:, across]
             top, left = self.plan.corners[window]
             y, x = down.start + top - rows.start, across.start + left - columns.start
             total[:, y : y + part.shape[1], x : x + part.shape[2]] += part
@@ -133,15 +156,16 @@ class WindowScores:
 
     def at(self, rows: Ids, columns: Ids) -> Values:
         """Return the scores of all phrases at single pixels of the grid, [n] each: [P, n], bit-identical to those of `values`."""
-        side, (down, across) = self.plan.side, self._counts
-        windows = down[rows] * across[columns]  # [n]
         total = np.zeros((len(rows), self.phrases), np.float32)
         for window, (top, left) in enumerate(self.plan.corners):
             y, x = rows - top, columns - left
-            inside = (y >= 0) & (y < side) & (x >= 0) & (x < side)
+            inside = (np.stack([y, x]) >= 0).all(0) & (np.stack([y, x]) < self.plan.side).all(0)
             y, x = y[inside], x[inside]
-            part = np.exp(_interpolate_cosines(self.cosines[window], self._weights, y, x))
-            part *= (1 / (self._sums[window].at(y, x) * windows[inside]))[:, None]
+            if not len(y):
+                continue
+            self.factor(window, slice(int(y.min()), int(y.max()) + 1))
+            part = np.exp(_interpolate(self.cosines[window], _at(self._weights, y), _at(self._weights, x)))
+            part *= self.factors[window, y, x][:, None]
             total[inside] += part
         return total.T
 
@@ -150,7 +174,7 @@ class WindowScores:
         if others:
             return self.logits(self.values(rows, columns, phrases))
         logits = self._resize_window(window, inside, phrases)  # a single window needs neither exp nor log
-        logits += np.log(self._factor(window, inside[0])[:, inside[1]])
+        logits += np.log(self.factor(window, inside[0])[:, inside[1]])
         return logits
 
     def logits(self, scores: Values) -> Values:
@@ -184,12 +208,13 @@ class WholeScores:
         self.phrases = cosines.shape[2]
         self.temperature = temperature
         self._cosines = cosines
-        self._weights = [interpolation_weights(*lengths) for lengths in zip(self.size, working_size, strict=True)]
+        self._weights = grid_weights(self.size, working_size)
 
-    def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> list[Values]:
-        return [_corners(self._cosines, rows, columns)]
+    def corners(self, axes: Axes, tiles: Ids) -> list[Values]:
+        values = _interpolate(self._cosines, *_knots(axes, tiles))
+        return [values.reshape(len(tiles), -1, self.phrases)]
 
-    def reach(self, rows: slice, columns: slice) -> None:
+    def reach(self, axes: Axes, tiles: Ids) -> None:
         return None
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
@@ -226,24 +251,18 @@ class FusedScores:
         height, width = (-(-length // _COARSE) for length in self.working_size)
         self.coarse_size = height, width
         self._fine, self._coarse = (
-            [
-                [interpolation_weights(*lengths) for lengths in zip(scale.size, size, strict=True)]
-                for scale in self._scales
-            ]
-            for size in (self.size, self.coarse_size)
+            [grid_weights(scale.size, size) for scale in self._scales] for size in (self.size, self.coarse_size)
         )
 
-    def corners(self, rows: InterpolationWeights, columns: InterpolationWeights) -> list[Values]:
-        spans = rows.span, columns.span
+    def corners(self, axes: Axes, tiles: Ids) -> list[Values]:
+        parts = _sources(axes, tiles)
         return [
             values
-            for scale, axes in zip(self._scales, self._fine, strict=True)
-            for values in scale.corners(
-                *(axis.part(span.start, span.stop) for axis, span in zip(axes, spans, strict=True))
-            )
+            for scale, fine in zip(self._scales, self._fine, strict=True)
+            for values in scale.corners(fine, parts)
         ]
 
-    def reach(self, rows: slice, columns: slice) -> None:
+    def reach(self, axes: Axes, tiles: Ids) -> None:
         return None
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
@@ -255,9 +274,7 @@ class FusedScores:
     def logits(self, scores: Values) -> Values:
         return scores
 
-    def _mean(
-        self, grid: Sequence[Sequence[InterpolationWeights]], rows: slice, columns: slice, phrases: Ids
-    ) -> Values:
+    def _mean(self, grid: Sequence[Axes], rows: slice, columns: slice, phrases: Ids) -> Values:
         total = np.zeros((len(phrases), rows.stop - rows.start, columns.stop - columns.start), np.float32)
         for scale, (down, across) in zip(self._scales, grid, strict=True):
             weights = down.part(rows.start, rows.stop), across.part(columns.start, columns.stop)
@@ -265,6 +282,12 @@ class FusedScores:
             total += scale.logits(resize(values, *weights))
         total *= np.float32(1 / len(self._scales))
         return total
+
+
+def grid_weights(source: tuple[int, int], target: tuple[int, int]) -> Axes:
+    """Return the weights that resize a grid of one size to another."""
+    rows, columns = (interpolation_weights(*lengths) for lengths in zip(source, target, strict=True))
+    return rows, columns
 
 
 def make_scores(cosines: Sequence[Values], plans: Sequence[WindowPlan], temperature: float) -> Scores:
@@ -307,46 +330,78 @@ def count_windows(plan: WindowPlan) -> tuple[Values, Values]:
     return down, across
 
 
-def _interpolate_cosines(window: Values, weights: InterpolationWeights, rows: Ids, columns: Ids) -> Values:
-    """Return the cosines at some pixels of a window: [h, w, P] -> [n, P]."""
+def _interpolate(cosines: Values, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
+    """Return cosines between patches, [h, w, P] -> [..., P]. The weights have any shapes [...] that can be broadcast together."""
 
     def interpolate_columns(patch_rows: Ids) -> Values:
-        low = window[patch_rows, weights.low[columns]]
-        return (window[patch_rows, weights.high[columns]] - low) * weights.weight[columns, None] + low
+        low = cosines[patch_rows, columns.low]
+        return (cosines[patch_rows, columns.high] - low) * columns.weight[..., None] + low
 
-    low = interpolate_columns(weights.low[rows])
-    return (interpolate_columns(weights.high[rows]) - low) * weights.weight[rows, None] + low
+    low = interpolate_columns(rows.low)
+    return (interpolate_columns(rows.high) - low) * rows.weight[..., None] + low
 
 
-def _corners(cosines: Values, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
-    """Return the cosines at the corners of a resized part, and at the patch centres inside it: [h, w, P] -> [N, P].
+def _at(weights: InterpolationWeights, outputs: Ids) -> InterpolationWeights:
+    return InterpolationWeights(weights.low[outputs], weights.high[outputs], weights.weight[outputs])
 
-    A resized map is bilinear between the centres of four patches. So any pixel is a mean of the values at the first and last
-    row and column and at the centres between them, with weights that are the same for all phrases.
+
+def _sources(axes: Axes, tiles: Ids) -> Ids:
+    """Return the parts of the source that tiles [T, 4] of the output depend on, [T, 4]."""
+    rows, columns = axes
+    top, bottom, left, right = tiles.T
+    return np.stack([rows.low[top], rows.high[bottom], columns.low[left], columns.high[right]], 1)
+
+
+def _knots(axes: Axes, tiles: Ids) -> Axes:
+    """Return weights for a grid of points in each tile [T, 4] of the output: for its rows [T, n, 1], for its columns [T, 1, m].
+
+    A resized map is bilinear between the centres of four patches. So any pixel is a mean of the values at the first and last row
+    and column and at the centres between them, with weights that are the same for all phrases. Tiles with fewer centres repeat
+    their first row or column.
     """
-    down, across = _knots(rows), _knots(columns)
-    patches = cosines[down.span, across.span]  # [h', w', P]
-    height, width, phrases = patches.shape
-    values = resize_rows(patches.reshape(1, height, -1), down)[0]  # [n, w' * P]
-    return resize_rows(values.reshape(-1, width, phrases), across).reshape(-1, phrases)
-
-
-def _knots(weights: InterpolationWeights) -> InterpolationWeights:
-    """Return weights for the first and the last output, and for the sources between them."""
-    between = np.arange(weights.low[0] + 1, weights.low[-1] + 1)
-    ends = [0, -1]
-    low, high, weight = weights.low[ends], weights.high[ends], weights.weight[ends]
-    return InterpolationWeights(
-        np.concatenate([low[:1], between, low[1:]]),
-        np.concatenate([high[:1], between, high[1:]]),
-        np.concatenate([weight[:1], np.zeros(len(between), np.float32), weight[1:]]),
+    rows, columns = (_axis_knots(axis, part) for axis, part in zip(axes, (tiles[:, :2], tiles[:, 2:]), strict=True))
+    return (
+        InterpolationWeights(rows.low[:, :, None], rows.high[:, :, None], rows.weight[:, :, None]),
+        InterpolationWeights(columns.low[:, None], columns.high[:, None], columns.weight[:, None]),
     )
 
 
-def _reach(weights: InterpolationWeights) -> Ids:
-    """Return the first and the last output that depends on each of the `_knots`, [n, 2]."""
-    low = weights.low
-    between = np.arange(low[0] + 1, low[-1] + 1)
-    first = np.searchsorted(low, np.concatenate([low[:1], between - 1, low[-1:]]), "left")
-    last = np.searchsorted(low, np.concatenate([low[:1], between, low[-1:]]), "right") - 1
-    return np.stack([first, last], 1)
+def _axis_knots(weights: InterpolationWeights, tiles: Ids) -> InterpolationWeights:
+    """Return weights for the first and the last output of each tile, and the sources between, [T, n]."""
+    ends = _at(weights, tiles)  # [T, 2]
+    first, last = ends.low[:, :1], ends.low[:, 1:]
+    between = first + np.arange(1, (last - first).max() + 1)
+    inside = between <= last
+    low, high = (np.where(inside, between, source[:, :1]) for source in (ends.low, ends.high))
+    weight = np.where(inside, np.float32(0), ends.weight[:, :1])
+    return InterpolationWeights(
+        *(
+            np.concatenate([end[:, :1], middle, end[:, 1:]], 1)
+            for end, middle in ((ends.low, low), (ends.high, high), (ends.weight, weight))
+        )
+    )
+
+
+def _reach(weights: InterpolationWeights, low: Ids, weight: Values, tiles: Ids) -> Ids:
+    """Return the first and the last output of a tile that depend on each of its `_knots`: [T, ...] -> [T, ..., 2]."""
+    # A knot at a source affects the outputs on both sides of it.
+    first = np.searchsorted(weights.low, low - (weight == 0), "left")
+    last = np.searchsorted(weights.low, low, "right") - 1
+    ends = tiles.reshape(-1, *[1] * (low.ndim - 1), 2)
+    return np.stack([first, last], -1).clip(ends[..., :1], ends[..., 1:])
+
+
+def _join_windows(pieces: Sequence[tuple[Ids, NDArray[Any]]], tiles: int) -> NDArray[Any]:
+    """Join the points of all windows: the tiles [t] of each window, and their values [t, n, m, K] -> [T, N, K]."""
+    most = max(values.shape[1] * values.shape[2] for _, values in pieces)
+    windows = np.bincount(np.concatenate([index for index, _ in pieces]))
+    joined = np.empty((tiles, windows.max(), most, pieces[0][1].shape[3]), pieces[0][1].dtype)
+    known = np.zeros(tiles, np.intp)
+    for index, values in pieces:
+        points = values.reshape(len(index), -1, values.shape[3])
+        points = np.concatenate([points, np.repeat(points[:, :1], most - points.shape[1], 1)], 1)
+        new = known[index] == 0
+        joined[index[new]] = points[new][:, :1, None]  # the first point, until there are others
+        joined[index, known[index]] = points
+        known[index] += 1
+    return joined.reshape(tiles, -1, joined.shape[3])

@@ -1,20 +1,20 @@
 """Sum exp(cosine) over phrases at every pixel of a window, from few points of each cell.
 
-A cell lies between the centres of four patches. In it, every cosine is bilinear, so the sum is a sum of exponentials, which is very
-close to a polynomial along each axis. The points of a cell are the extrema of a Chebyshev polynomial, ends included, so neighbouring
-cells share those at their border. A polynomial through n of them is off from exp(b t), t in [0, 1], by at most 4 (b / 4)^n / n! of its
-largest value; n is chosen such that this is like the rounding of float32. With n = 5, a cell takes 16 points for 196 pixels.
+A cell lies between the centres of four patches. In it, every cosine is bilinear, so the sum is a sum of exponentials, which is
+very close to a polynomial along each axis. The points of a cell are the extrema of a Chebyshev polynomial. They include its ends,
+so neighbouring cells share points. A polynomial through n of them is off from exp(b t), t in [0, 1], by at most 4 (b / 4)^n / n!
+of its largest value; n is chosen such that this is like the rounding of float32. With n = 5, a cell takes 16 points for 196 pixels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-from tipsseg.labelling.scoring.resample import Ids, Values
+from tipsseg.labelling.scoring.resample import Values
 
 #: Numbers of points along an axis of a cell.
 _FEWEST, _MOST = 3, 10
@@ -45,27 +45,8 @@ class WindowSums:
         pieces = [self._sum(start, min(start + step, last + 1)) for start in range(first, last + 1, step)]
         return slice(self._first_row(first), self._first_row(last + 1)), np.concatenate(pieces)
 
-    def at(self, rows: Ids, columns: Ids) -> Values:
-        """Return the sums at single pixels, [n], by the operations of `rows`."""
-        sums = np.empty(len(rows), np.float32)
-        step = max(_CHUNK // (len(self._points) ** 2 * self._cosines.shape[2]), 1)
-        for start in range(0, len(rows), step):
-            part = slice(start, start + step)
-            (y, down), (x, across) = (self._place(pixels[part]) for pixels in (rows, columns))  # [m] and [n, m] each
-            lines = np.stack([self._cosines[y + i, x + j] for i in (0, 1) for j in (0, 1)])  # [4, m, P]
-            lines = self._between(lines.reshape(2, 2, *lines.shape[1:]))  # [n, 2, m, P]
-            points = self._sum_phrases(np.moveaxis(lines, 1, 2))  # [n, m, n]
-            sums[part] = _mix(_mix(np.moveaxis(points, 2, 0), across[:, None]), down)
-        return sums
-
-    def _place(self, pixels: Ids) -> tuple[Ids, Values]:
-        """Return the cell of each pixel along an axis, [m], and the weights of its points, [n, m]."""
-        cells = np.clip((pixels - self._patch // 2) // self._patch, 0, max(self._inner - 1, 0))
-        inside = np.clip(pixels - self._patch // 2 - cells * self._patch + 1, 0, self._patch + 1)
-        return cells, self._weights[inside if self._inner else 0 * inside].T
-
     def _cell(self, row: int) -> int:
-        return int(self._place(np.array([row]))[0][0])
+        return min(max(row - self._patch // 2, 0) // self._patch, max(self._inner - 1, 0))
 
     def _first_row(self, cell: int) -> int:
         """Return the first pixel row of a cell; the first and the last cell include those at the edges of the window."""
@@ -76,53 +57,41 @@ class WindowSums:
     def _sum(self, start: int, stop: int) -> Values:
         """Return the sums in some rows of cells, [r, side]."""
         points = self._sum_phrases(self._between(self._cosines[start : stop + 1]))  # [Y, X]
-        across = self._pixels(points.T, 0, self._inner).T  # [Y, side]
-        return self._pixels(np.ascontiguousarray(across), start, stop)
+        step, begin, end = len(self._points) - 1, self._patch // 2, self._patch // 2 + self._inner * self._patch
+        # One product per row of points, and one per row of cells, because the rounding of a product may depend on its shape.
+        cells = sliding_window_view(points, step + 1, 1)[:, : self._inner * step : step]  # [Y, cells, n]
+        inner = np.matmul(cells, self._weights.T).reshape(len(points), -1)
+        edges = np.repeat(points[:, :1], begin, 1), inner, np.repeat(points[:, -1:], self._side - end, 1)
+        across = np.concatenate(edges, 1)  # [Y, side]
+        rows = sliding_window_view(across, step + 1, 0)[
+            : max(min(stop, self._inner) - start, 0) * step : step
+        ]  # [C, side, n]
+        inner = np.matmul(self._weights, rows.swapaxes(1, 2)).reshape(-1, self._side)
+        above = np.repeat(across[:1], begin if start == 0 else 0, 0)
+        below = np.repeat(across[-1:], self._side - end if stop >= self._inner else 0, 0)
+        return np.concatenate([above, inner, below])
 
     def _between(self, corners: Values) -> Values:
-        """Return the cosines at the points between neighbours along the first axis, [h, ...] -> [(h - 1) * (n - 1) + 1, ...]."""
-        points = self._points[:-1].reshape(-1, *[1] * (corners.ndim - 1))
-        between = corners[:-1, None] + np.diff(corners, axis=0)[:, None] * points
+        """Return the cosines at the points between rows of corners, [h, w, P] -> [(h - 1) * (n - 1) + 1, w, P]."""
+        between = corners[:-1, None] + np.diff(corners, axis=0)[:, None] * self._points[:-1, None, None]
         return np.concatenate([between.reshape(-1, *corners.shape[1:]), corners[-1:]])
 
     def _sum_phrases(self, lines: Values) -> Values:
-        """Return the sums at the points between neighbours along the last but one axis, [..., w, P] -> [..., (w - 1) * (n - 1) + 1]."""
+        """Return the sums at the points between columns of corners, [Y, w, P] -> [Y, (w - 1) * (n - 1) + 1]."""
         # Not by `_between`, because joining the last point would copy everything.
-        left, steps, last = lines[..., :-1, None, :], np.diff(lines, axis=-2)[..., None, :], lines[..., -1, :]
-        sums = np.zeros((*left.shape[:-2], len(self._points) - 1), np.float32)  # [..., cells, n - 1]
-        ends = np.zeros((*lines.shape[:-2], 1), np.float32)
+        left, steps, last = lines[:, :-1, None], np.diff(lines, axis=1)[:, :, None], lines[:, -1]
+        sums = np.zeros((*left.shape[:2], len(self._points) - 1), np.float32)  # [Y, cells, n - 1]
+        ends = np.zeros((len(lines), 1), np.float32)
         # The phrases of a part must not depend on the number of cells.
         chunk = max(_CHUNK // (len(self._points) ** 2 * self._cosines.shape[0]), 1)
-        for first in range(0, lines.shape[-1], chunk):
+        for first in range(0, lines.shape[2], chunk):
             phrases = slice(first, first + chunk)
             values = steps[..., phrases] * self._points[:-1, None]
             values += left[..., phrases]
             # np.sum takes three times as long for so few values.
             sums += np.einsum("...p->...", np.exp(values, out=values))
-            ends[..., 0] += np.einsum("...p->...", np.exp(last[..., phrases]))
-        return np.concatenate([sums.reshape(*lines.shape[:-2], -1), ends], -1)
-
-    def _pixels(self, points: Values, start: int, stop: int) -> Values:
-        """Return the values at the pixels of some cells along the first axis, from those at their points, [Y, k] -> [r, k]."""
-        step, cells = len(self._points) - 1, min(stop, self._inner) - start
-        inner = [points[k :: step][: max(cells, 0), None] for k in range(step + 1)]  # [cells, 1, k] each
-        begin, end = self._patch // 2, self._patch // 2 + self._inner * self._patch
-        return np.concatenate(
-            [
-                np.repeat(points[:1], begin if start == 0 else 0, 0),
-                _mix(inner, self._weights[1:-1].T[:, :, None]).reshape(-1, points.shape[1]),
-                np.repeat(points[-1:], self._side - end if stop >= self._inner else 0, 0),
-            ]
-        )
-
-
-def _mix(values: Sequence[Values] | Values, weights: Values) -> Values:
-    """Return the sum of products along the first axis. Unlike BLAS, it rounds each element in the same way, whatever the others."""
-    total = values[0] * weights[0]
-    product = np.empty_like(total)
-    for value, weight in zip(values[1:], weights[1:], strict=True):
-        total += np.multiply(value, weight, out=product)
-    return total
+            ends[:, 0] += np.einsum("yp->y", np.exp(last[:, phrases]))
+        return np.concatenate([sums.reshape(len(lines), -1), ends], 1)
 
 
 def _count(steepest: float) -> int | None:
@@ -135,18 +104,17 @@ def _count(steepest: float) -> int | None:
 
 @cache
 def _polynomial(patch: int, number: int | None) -> tuple[Values, Values]:
-    """Return n points in a cell, 0..1, and the weights of their values at its pixels, [patch + 2, n].
+    """Return n points in a cell, 0..1, and the weights of their values at its pixels, [patch, n].
 
-    The first and the last row of weights are for the edges of the cell, at 0 and 1. None: the points are these places.
+    None: the points are the pixels, and the ends.
     """
     pixels = (np.arange(patch) + patch // 2 + 0.5 - patch / 2) / patch
-    places = np.concatenate([[0.0], pixels, [1.0]])
     if number is None:
-        return places.astype(np.float32), np.eye(len(places), dtype=np.float32)
+        return np.concatenate([[0.0], pixels, [1.0]]).astype(np.float32), np.eye(patch, patch + 2, 1, dtype=np.float32)
     points = 0.5 - 0.5 * np.cos(np.arange(number) * np.pi / (number - 1))
-    weights = np.ones((len(places), number))
+    weights = np.ones((patch, number))
     for one in range(number):
         for other in range(number):
             if other != one:
-                weights[:, one] *= (places - points[other]) / (points[one] - points[other])
+                weights[:, one] *= (pixels - points[other]) / (points[one] - points[other])
     return points.astype(np.float32), weights.astype(np.float32)

@@ -10,21 +10,21 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.labelling.scoring import assign
+from tipsseg.labelling.scoring import assign, candidates
 from tipsseg.labelling.scoring.assign import Assignment, LabelTable, Part, Span, allocate_confidence, merge_names
 from tipsseg.labelling.scoring.compiled.inputs import Axis, Limits, Windows
 from tipsseg.labelling.scoring.resample import Ids, Values
-from tipsseg.labelling.scoring.scores import Scores, WindowScores, count_windows
+from tipsseg.labelling.scoring.scores import Scores, WindowScores, grid_weights
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import BACKGROUND, LabelArray, WindowPlan
 from tipsseg.util.files import cache_folder
@@ -46,15 +46,10 @@ _BAND = 512
 _AGAIN = 1 << 17
 
 
-class Loops(NamedTuple):
-    maths: ModuleType
-    tiles: ModuleType
-
-
 _loading = threading.Lock()
 
 
-def load_loops() -> Loops | None:
+def load_loops() -> ModuleType | None:
     """Load the loops. Return None if numba is not installed, does not work, or is disabled.
 
     On first use, numba compiles the loops, which takes a few seconds, and stores them in the cache of tipsseg.
@@ -64,7 +59,7 @@ def load_loops() -> Loops | None:
 
 
 @cache
-def _load() -> Loops | None:
+def _load() -> ModuleType | None:
     folder = _loops_folder()
     if folder is None:
         return None
@@ -78,16 +73,15 @@ def _load() -> Loops | None:
         before = config.CACHE_DIR  # type: ignore[attr-defined]
         config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
         try:
-            from tipsseg.labelling.scoring.compiled import maths, tiles
+            from tipsseg.labelling.scoring.compiled import tiles
         finally:
             config.CACHE_DIR = before  # type: ignore[attr-defined]
-        loops = Loops(maths, tiles)
         sample = WindowScores(np.zeros((1, 1, 1, 1), np.float32), WindowPlan((14, 14), 14, ((0, 0),)), 1.0)
-        _match(loops, sample, (14, 14), LabelTable([1], np.zeros(1, np.uint8), np.zeros(1, np.float32), 0))
+        _match(tiles, sample, (14, 14), LabelTable([1], np.zeros(1, np.uint8), np.zeros(1, np.float32), 0))
     except (NumbaError, RuntimeError, OSError):
         # This version of numba cannot compile the loops, the cache is not writable, or the disk is full.
         return None
-    return loops
+    return tiles
 
 
 def needs_compilation() -> bool:
@@ -138,25 +132,31 @@ def match_first(scores: Scores, size: tuple[int, int], table: LabelTable, parts:
 def _try_loops(
     scores: Scores, size: tuple[int, int], table: LabelTable, parts: Sequence[Part] | None
 ) -> Assignment | None:
-    if isinstance(scores, WindowScores) and np.abs(scores.cosines).max() <= _LARGEST and (loops := load_loops()):
-        return _match(loops, scores, size, table, parts)
+    if isinstance(scores, WindowScores) and np.abs(scores.cosines).max() <= _LARGEST and (tiles := load_loops()):
+        return _match(tiles, scores, size, table, parts)
     return None
 
 
 def _match(
-    loops: Loops, scores: WindowScores, size: tuple[int, int], table: LabelTable, parts: Sequence[Part] | None = None
+    tiles: ModuleType,
+    scores: WindowScores,
+    size: tuple[int, int],
+    table: LabelTable,
+    parts: Sequence[Part] | None = None,
 ) -> Assignment | None:
     """Find labels with the loops, in the rows of `parts` or everywhere. Return None if too many pixels are unsure."""
-    tiles, temperature = loops.tiles, scores.temperature
-    windows = _prepare_windows(loops.maths.sum_of_exp, scores)
-    rows, columns = (interpolation_weights(*lengths) for lengths in zip(scores.size, size, strict=True))
+    temperature = scores.temperature
+    windows = _prepare_windows(scores)
+    rows, columns = grid_weights(scores.size, size)
     tile = tuple(
         min(max((limit - 3) * length // source, 1), tiles.TILE)
         for limit, source, length in zip(tiles.SOURCE_TILE, scores.size, size, strict=True)
     )
     owners = np.repeat(np.arange(len(table.groups), dtype=np.uint32), table.groups)
-    close, negligible = assign.CLOSE * temperature, assign.NEGLIGIBLE * temperature
-    limits = Limits(*map(np.float32, (max(assign.ROUNDING, close), negligible, assign.ROUNDING, temperature, 1 - _TIE)))
+    close, negligible = candidates.CLOSE * temperature, candidates.NEGLIGIBLE * temperature
+    limits = Limits(
+        *map(np.float32, (max(candidates.ROUNDING, close), negligible, candidates.ROUNDING, temperature, 1 - _TIE))
+    )
     labels, confidence = np.empty(size, table.label_ids.dtype), allocate_confidence(size)
     step = max(_BAND // tile[0], 1) * tile[0] if parts is None else tile[0]
     for start in range(0, size[0], step):
@@ -181,15 +181,12 @@ def _touches(span: Span, band: slice) -> bool:
     return bool(rows.start < band.stop and band.start < rows.stop)
 
 
-def _prepare_windows(sum_of_exp: Callable[[Values, Axis, Values], None], scores: WindowScores) -> Windows:
+def _prepare_windows(scores: WindowScores) -> Windows:
     cosines, side = np.ascontiguousarray(scores.cosines), scores.plan.side
+    for window in range(len(cosines)):
+        scores.factor(window, slice(0, side))
     corners, axis = np.array(scores.plan.corners, np.int64), _axis(interpolation_weights(cosines.shape[1], side))
-    down, across = count_windows(scores.plan)
-    factors = np.empty((len(cosines), side, side), np.float32)
-    for window, (top, left), factor in zip(cosines, corners, factors, strict=True):
-        sum_of_exp(window, axis, factor)
-        np.reciprocal(factor * np.outer(down[top:][:side], across[left:][:side]), out=factor)
-    return Windows(cosines, np.ascontiguousarray(cosines.transpose(0, 3, 1, 2)), factors, corners, axis)
+    return Windows(cosines, np.ascontiguousarray(cosines.transpose(0, 3, 1, 2)), scores.factors, corners, axis)
 
 
 def _axis(weights: InterpolationWeights) -> Axis:

@@ -1,12 +1,9 @@
-"""Approximate exp, log and a sum of exp in float32, faster than the exact functions."""
+"""Approximate exp and log in float32, faster than the exact functions."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
-
-from tipsseg.labelling.scoring.compiled.inputs import Axis
-from tipsseg.labelling.scoring.resample import Values
 
 # ln 2 in two parts. The product of the first with a whole number below 2 ** 9 is exact.
 _LN2_HIGH = np.float32(np.round(np.log(2) * 2**14) / 2**14)
@@ -25,7 +22,6 @@ ZERO, ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 #: Allow fused multiply-add, reciprocals and unsigned zeros; do not raise for divisions by 0; release the GIL.
 _QUICK = {"contract", "arcp", "nsz"}
 compiled = njit(fastmath=_QUICK, error_model="numpy", nogil=True, cache=True)
-_in_any_order = njit(fastmath={*_QUICK, "reassoc"}, error_model="numpy", nogil=True, cache=True)
 
 
 @compiled
@@ -62,44 +58,3 @@ def log(x: np.float32) -> np.float32:
         + whole * _LN2_LOW
         + whole * _LN2_HIGH
     )
-
-
-@_in_any_order
-def sum_of_exp(cosines: Values, axis: Axis, sums: Values) -> None:
-    """Write the sum of exp(cosine) over phrases at every pixel, as `sums.WindowSums` does: [h, w, P] -> `sums` [side, side].
-
-    Between the centres of two patches a cosine is linear, so its exp changes from pixel to pixel by a constant factor. The error
-    is at most 2e-6, and the same for all phrases.
-    """
-    width, phrases = cosines.shape[1:]
-    side = len(axis.low)
-    patch = side // width
-    first = patch // 2  # the first pixel at or after the centre of a patch
-    row, pixel, factor = (
-        np.empty((width, phrases), np.float32),
-        np.empty(phrases, np.float32),
-        np.empty(phrases, np.float32),
-    )
-    start, share = np.float32(first + 0.5 - patch / 2), np.float32(1 / patch)
-    for y in range(side):
-        low, high, weight = axis.low[y], axis.high[y], axis.weight[y]
-        for x in range(width):
-            for g in range(phrases):
-                row[x, g] = cosines[low, x, g] + (cosines[high, x, g] - cosines[low, x, g]) * weight
-        before, after = ZERO, ZERO
-        for g in range(phrases):
-            before += exp(row[0, g])
-            after += exp(row[width - 1, g])
-        sums[y, :first] = before
-        sums[y, side - patch + first :] = after
-        for x in range(width - 1):
-            for g in range(phrases):
-                step = (row[x + 1, g] - row[x, g]) * share
-                factor[g] = exp(step)
-                pixel[g] = exp(row[x, g] + step * start)
-            for i in range(patch):
-                total = ZERO
-                for g in range(phrases):
-                    total += pixel[g]
-                    pixel[g] *= factor[g]
-                sums[y, first + x * patch + i] = total
