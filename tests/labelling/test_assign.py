@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.scoring import assign as match
-from tipsseg.labelling.scoring import candidates, sums
+from tipsseg.labelling.scoring import candidates, sums, tiles, winners
 from tipsseg.labelling.scoring.assign import (
     Assignment,
     LabelTable,
@@ -113,14 +113,14 @@ def test_most_phrases_are_left_out_nearly_everywhere(monkeypatch: pytest.MonkeyP
     cosines, plan = objects((600, 800), 200, 1)
     made = WindowScores(cosines, plan, 0.005)
     resized = 0
-    whole = match.merge_names
+    whole = winners.merge_names
 
     def spy(values: Values, owners: NDArray[np.intp]) -> tuple[Values, NDArray[np.intp]]:
         nonlocal resized
         resized += values.size
         return whole(values, owners)
 
-    monkeypatch.setattr(match, "merge_names", spy)
+    monkeypatch.setattr(winners, "merge_names", spy)
     matched(made, (600, 800), [1] * 200)
     assert resized < 600 * 800 * 200 / 20
 
@@ -134,8 +134,8 @@ def test_bands_do_not_change_labels(
 ) -> None:
     cosines, plan = random_windows(size, 9)
     expected = matched(scores_of(mode, cosines, plan, 0.05), size, groups)
-    for module in (match, sums):
-        monkeypatch.setattr(module, "_CHUNK", elements)
+    for module, name in ((match, "CHUNK"), (tiles, "CHUNK"), (winners, "CHUNK"), (sums, "_CHUNK")):
+        monkeypatch.setattr(module, name, elements)
     got = matched(scores_of(mode, cosines, plan, 0.05), size, groups)
     assert (got.labels == expected.labels).all()
     # Tiles are cut up by the same measure, and the confidence is resized from other phrases in smaller ones.
@@ -273,7 +273,7 @@ def test_only_what_occurs_is_refined_and_in_any_portions(monkeypatch: pytest.Mon
     expected = match_refined(made, image, size, table_of(groups), spy)
     assert spy.seen == [occurring]
     monkeypatch.setattr(match, "_REFINED_ELEMENTS", 2 * plan.size[0] * plan.size[1])
-    monkeypatch.setattr(match, "_CHUNK", 3000)
+    monkeypatch.setattr(match, "CHUNK", 3000)
     got = match_refined(made, image, size, table_of(groups), spy)
     assert spy.seen[1:] == [2, 2, 1][: -(-occurring // 2)]
     assert (got.labels == expected.labels).mean() > 0.999
@@ -314,7 +314,7 @@ def test_a_row_of_all_refined_maps_may_be_more_than_is_resized_at_once(monkeypat
     cosines, plan = random_windows((90, 130), 3)
     made, image = WindowScores(cosines, plan, 0.05), np.zeros((*plan.size, 3), np.uint8)
     expected = match_refined(made, image, (90, 130), table_of([1] * 3), refine)
-    monkeypatch.setattr(match, "_CHUNK", 1)
+    monkeypatch.setattr(match, "CHUNK", 1)
     got = match_refined(made, image, (90, 130), table_of([1] * 3), refine)
     assert (got.labels == expected.labels).mean() > 0.999
 

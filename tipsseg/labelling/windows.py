@@ -36,6 +36,10 @@ class InterpolationWeights:
         """Return the weights of outputs start .. stop - 1."""
         return InterpolationWeights(self.low[start:stop], self.high[start:stop], self.weight[start:stop])
 
+    def at(self, outputs: NDArray[np.intp]) -> InterpolationWeights:
+        """Return the weights of some outputs, in any shape."""
+        return InterpolationWeights(self.low[outputs], self.high[outputs], self.weight[outputs])
+
     @property
     def span(self) -> slice:
         """Slice of the source that the outputs depend on."""

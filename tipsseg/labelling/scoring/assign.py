@@ -15,50 +15,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.labelling.scoring.candidates import find_candidates
-from tipsseg.labelling.scoring.resample import Ids, Values, resize, resize_columns, resize_rows
-from tipsseg.labelling.scoring.scores import Axes, Scores, grid_weights
+from tipsseg.labelling.scoring.resample import Ids, Values, resize
+from tipsseg.labelling.scoring.scores import Scores, grid_weights
+from tipsseg.labelling.scoring.tiles import CHUNK, Part, spans, tiles
+from tipsseg.labelling.scoring.winners import argmax, find_winners, merge_names
 from tipsseg.types import ConfidenceArray, LabelArray
-
-#: Scores per step, phrases x rows x columns: 1 MB, which fits a core's cache.
-_CHUNK = 1 << 18
-
-#: Side of a tile per `Scores.tile_patches`, in pixels of the image and of the resized image, if at most _FEW phrases can win. Tiles
-#: with more candidates are divided down to _MIN_SIDE. Smaller tiles have fewer candidates, but every tile has a fixed cost.
-_TILE, _WORKING_TILE, _FEW, _MIN_SIDE = 32, 14, 8, 16
-
-#: Tiles times phrases whose candidates are found together. A value is 4 bytes at up to 100 points of a tile.
-_AT_ONCE = 1 << 12
 
 #: Images with more pixels get a 16-bit confidence: 32 bits would take as much memory as decoding them.
 _LARGE = 64_000_000
 
 #: Soft maps per refinement, maps x rows x columns: 256 MB.
 _REFINED_ELEMENTS = 64_000_000
-
-#: Rows and columns of a part of an image.
-Span = tuple[slice, slice]
-
-_Any = TypeVar("_Any")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """A part of an image.
-
-    Attributes:
-        span: Its rows and columns, one of `spans`.
-        inner: The rows and columns to label, inside `span`.
-    """
-
-    span: Span
-    inner: Span
-
 
 #: Function that refines maps [K, h, w] according to an image [h, w, 3].
 Refine = Callable[[Values, NDArray[np.uint8]], Values]
@@ -163,9 +135,9 @@ def _match_parts(
     confidence: ConfidenceArray,
 ) -> None:
     owners = np.repeat(np.arange(len(table.groups)), table.groups)
-    for tile in _tiles(scores, size, owners, parts, needed):
+    for tile in tiles(scores, size, owners, parts, needed):
         region = tile.rows, tile.columns
-        for band, groups, index, share in _find_winners(scores, tile, owners):
+        for band, groups, index, share in find_winners(scores, tile, owners):
             labels[region][band] = table.labels(groups, index, share)
             confidence[region][band] = share
 
@@ -192,7 +164,7 @@ def match_refined(
             wins = (
                 best.astype(confidence.dtype) > confidence[band]
             )  # in the stored precision, so that the first of equal groups wins
-            labels[band][wins] = table.labels(chosen, _argmax(resized, best)[wins], best[wins])
+            labels[band][wins] = table.labels(chosen, argmax(resized, best)[wins], best[wins])
             confidence[band][wins] = best[wins]
     return Assignment(cast(LabelArray, labels), confidence)
 
@@ -225,178 +197,6 @@ def occurring_groups(scores: Scores, size: tuple[int, int], groups: Sequence[int
     return np.flatnonzero(np.bincount(won.reshape(-1), minlength=len(groups)))
 
 
-def merge_names(values: Values, owners: Ids) -> tuple[Values, Ids]:
-    """Return the maximum over the phrases of each group, [K, ...] -> [G', ...], and the groups [G']. `owners` [K] are sorted."""
-    firsts = np.flatnonzero(np.diff(owners, prepend=-1))
-    if len(firsts) == len(owners):
-        return values, owners
-    merged = np.empty((len(firsts), *values.shape[1:]), np.float32)
-    # np.maximum.reduceat takes three times as long.
-    for target, start, stop in zip(merged, firsts, [*firsts[1:], len(owners)], strict=True):
-        values[start:stop].max(0, out=target)
-    return merged, owners[firsts]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Tile:
-    """Part of an image.
-
-    Attributes:
-        rows: Rows of the image.
-        columns: Columns of the image.
-        source: Resizing weights from the score grid, for rows and columns.
-        coarse: Resizing weights from the coarse grid, for rows and columns.
-        contenders: Phrases of groups that may win or come close.
-        others: Phrases of other groups that affect the confidence.
-    """
-
-    rows: slice
-    columns: slice
-    source: Axes
-    coarse: Axes
-    contenders: Ids
-    others: Ids
-
-
-def batches(tiles: Sequence[_Any], scores: Scores) -> Iterator[Sequence[_Any]]:
-    """Yield tiles, as many at a time as fit a core's cache with the cosines at their corners."""
-    step = max(_AT_ONCE // scores.phrases, 1)
-    for start in range(0, len(tiles), step):
-        yield tiles[start : start + step]
-
-
-def tile_array(parts: Sequence[Span]) -> Ids:
-    """Return the first and last row, then column, of parts of an image: [T, 4]."""
-    return np.array([(rows.start, rows.stop - 1, columns.start, columns.stop - 1) for rows, columns in parts])
-
-
-def spans(scores: Scores, size: tuple[int, int], *, same: bool = False) -> list[Span]:
-    """Return the rows and columns of tiles that cover an image of `size` (H, W), row by row.
-
-    `same` means that the resized image has the pixels of the image, of which `size` may be a part.
-    """
-    pixels, working = scores.tile_patches * _TILE, scores.tile_patches * _WORKING_TILE
-    steps = (
-        [pixels, pixels]
-        if same
-        else [
-            max(pixels, working * length // whole) if length >= whole else max(pixels * length // whole, 1)
-            for length, whole in zip(size, scores.working_size, strict=True)
-        ]
-    )
-    return [
-        (slice(top, min(top + steps[0], size[0])), slice(left, min(left + steps[1], size[1])))
-        for top in range(0, size[0], steps[0])
-        for left in range(0, size[1], steps[1])
-    ]
-
-
-def _tiles(
-    scores: Scores, size: tuple[int, int], owners: Ids, parts: Sequence[Part], needed: int | None
-) -> Iterator[_Tile]:
-    """Yield the tiles of some parts of an image of `size` (H, W). Tiles with many contenders are divided.
-
-    If `needed` is a group, tiles in which it cannot win are left out.
-    """
-    source, coarse = grid_weights(scores.size, size), grid_weights(scores.coarse_size, size)
-    for batch in batches(parts, scores):
-        todo = batch
-        while todo:
-            corners = scores.corners(source, tile_array([part.span for part in todo]))
-            candidates = find_candidates(corners, scores.temperature, owners, needed)
-            divided: list[Part] = []
-            for part, (contenders, others) in zip(todo, candidates, strict=True):
-                height, width = (axis.stop - axis.start for axis in part.span)
-                few = len(contenders) <= _FEW or len(contenders) * height * width <= _CHUNK
-                if not len(contenders):
-                    continue
-                if few or max(height, width) < 2 * _MIN_SIDE:
-                    inner = part.inner
-                    yield _Tile(*inner, _parts(source, inner), _parts(coarse, inner), contenders, others)
-                else:
-                    divided += _halves(part)
-            todo = divided
-
-
-def _parts(axes: Axes, span: Span) -> Axes:
-    rows, columns = (axis.part(part.start, part.stop) for axis, part in zip(axes, span, strict=True))
-    return rows, columns
-
-
-def _halves(part: Part) -> list[Part]:
-    """Divide a part along its longer side; halves without pixels to label are left out."""
-    rows, columns = part.span
-    if rows.stop - rows.start >= columns.stop - columns.start:
-        middle = (rows.start + rows.stop) // 2
-        halves = [(slice(rows.start, middle), columns), (slice(middle, rows.stop), columns)]
-    else:
-        middle = (columns.start + columns.stop) // 2
-        halves = [(rows, slice(columns.start, middle)), (rows, slice(middle, columns.stop))]
-    parts = [Part(half, (_overlap(half[0], part.inner[0]), _overlap(half[1], part.inner[1]))) for half in halves]
-    return [each for each in parts if all(axis.start < axis.stop for axis in each.inner)]
-
-
-def _overlap(one: slice, other: slice) -> slice:
-    return slice(max(one.start, other.start), min(one.stop, other.stop))
-
-
-def _log_sum_of_others(scores: Scores, tile: _Tile, owners: Ids) -> Values | None:
-    """Return the log of the sum of exp(logit / temperature) over the other groups, on the coarse grid of the tile, [r, c]."""
-    phrases = tile.others
-    if not len(phrases):
-        return None
-    rows, columns = (weights.span for weights in tile.coarse)
-    rest = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.float32)
-    step = max(_CHUNK // (len(phrases) * rest.shape[1]), 1)
-    for start in range(rows.start, rows.stop, step):
-        stop = min(start + step, rows.stop)
-        logits, _ = merge_names(scores.coarse_logits(slice(start, stop), columns, phrases), owners[phrases])
-        logits /= scores.temperature
-        most = logits.max(0)
-        logits -= most
-        rest[start - rows.start : stop - rows.start] = most + np.log(np.exp(logits, out=logits).sum(0))
-    return rest
-
-
-def _find_winners(
-    scores: Scores, tile: _Tile, owners: Ids
-) -> Iterator[tuple[slice, Ids, NDArray[np.unsignedinteger], Values]]:
-    """Yield bands of rows of a tile: the rows, the contending groups, the index of the winner among them, its confidence."""
-    (rows, columns), phrases = tile.source, tile.contenders
-    rest, first = _log_sum_of_others(scores, tile, owners), tile.coarse[0].span.start
-    if rest is not None:
-        rest = resize_columns(rest, tile.coarse[1])  # [r, columns]
-    step = max(_CHUNK // (len(phrases) * len(columns.low)), 1)
-    for start in range(0, len(rows.low), step):
-        part = rows.part(start, start + step)
-        values = scores.values(part.span, columns.span, phrases)
-        merged, groups = merge_names(resize(values, part, columns), owners[phrases])  # [G', rows, columns]
-        best = merged.max(0)
-        index = _argmax(merged, best)
-        logits, logit = scores.logits(merged), scores.logits(best)
-        logits -= logit
-        logits /= scores.temperature
-        total = np.exp(logits, out=logits).sum(0)
-        if rest is not None:
-            logit /= scores.temperature
-            coarse = tile.coarse[0].part(start, start + step)
-            share = resize_rows(rest[coarse.span.start - first : coarse.span.stop - first], coarse)
-            share -= logit
-            total += np.exp(share, out=share)
-        yield slice(start, start + step), groups, index, np.reciprocal(total, out=total)
-
-
-def _argmax(values: Values, best: Values) -> NDArray[np.unsignedinteger]:
-    """Return the first index of the maximum `best` along the first axis of [K, ...]."""
-    # np.argmax along the first axis takes ten times as long.
-    index = np.zeros(best.shape, np.uint8 if len(values) <= 256 else np.uint16)
-    not_reached = np.ones(best.shape, bool)
-    for item in values[:-1]:
-        not_reached &= item != best
-        index += not_reached
-    return index
-
-
 def _shares(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Iterator[tuple[slice, Values]]:
     """Yield bands of rows of an image of `size`: the rows, and softmax(log score / temperature) of all groups, [G, rows, W]."""
     owners = np.repeat(np.arange(len(groups)), groups)
@@ -404,8 +204,8 @@ def _shares(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Ite
     weights, columns = grid_weights(scores.size, size)
     # A row of a small image depends on many rows of the grid, so its columns are processed in pieces too.
     finer = [max(-(-source // length), 1) for source, length in zip(scores.size, size, strict=True)]
-    width = max(min(_CHUNK // (len(owners) * 2 * finer[0] * finer[1]), size[1]), 1)
-    step = max(_CHUNK // (len(owners) * size[1] * finer[0] * finer[1]), 1)
+    width = max(min(CHUNK // (len(owners) * 2 * finer[0] * finer[1]), size[1]), 1)
+    step = max(CHUNK // (len(owners) * size[1] * finer[0] * finer[1]), 1)
     for start in range(0, size[0], step):
         rows = weights.part(start, start + step)
         pieces = []
@@ -432,7 +232,7 @@ def _probabilities(scores: Scores, size: tuple[int, int], groups: Sequence[int],
 def _resize_in_bands(maps: Values, size: tuple[int, int]) -> Iterator[tuple[slice, Values]]:
     """Resize maps [K, h, w] to `size`, and yield bands of rows: the rows, and the maps [K, rows, W]."""
     rows, columns = grid_weights((maps.shape[1], maps.shape[2]), size)
-    step = max(_CHUNK // (len(maps) * size[1]), 1)
+    step = max(CHUNK // (len(maps) * size[1]), 1)
     for start in range(0, size[0], step):
         part = rows.part(start, start + step)
         yield slice(start, start + step), resize(maps[:, part.span, columns.span], part, columns)

@@ -41,6 +41,17 @@ def resize(values: Values, rows: InterpolationWeights, columns: InterpolationWei
     return resize_rows(resize_columns(values, columns), rows)
 
 
+def interpolate(values: Values, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
+    """Return values between the points of a grid, [h, w, P] -> [..., P]. The weights have shapes that can be broadcast to [...]."""
+
+    def interpolate_columns(patch_rows: Ids) -> Values:
+        low = values[patch_rows, columns.low]
+        return (values[patch_rows, columns.high] - low) * columns.weight[..., None] + low
+
+    low = interpolate_columns(rows.low)
+    return (interpolate_columns(rows.high) - low) * rows.weight[..., None] + low
+
+
 def _turn(values: Values) -> Values:
     """Return a copy with the last two axes swapped."""
     return np.ascontiguousarray(values.swapaxes(-1, -2))

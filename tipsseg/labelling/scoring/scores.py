@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.labelling.scoring.resample import Ids, Values, resize
+from tipsseg.labelling.scoring.resample import Ids, Values, interpolate, resize
 from tipsseg.labelling.scoring.sums import WindowSums
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import WindowPlan
@@ -118,7 +118,7 @@ class WindowScores:
 
     def corners(self, axes: Axes, tiles: Ids) -> list[Values]:
         corners = [
-            (tile, _interpolate(self.cosines[window], *_knots((self._weights, self._weights), part)))
+            (tile, interpolate(self.cosines[window], *_knots((self._weights, self._weights), part)))
             for window, tile, part in self._tiles(_sources(axes, tiles))
         ]
         return [_join_windows(corners, len(tiles))]
@@ -164,7 +164,7 @@ class WindowScores:
             if not len(y):
                 continue
             self.factor(window, slice(int(y.min()), int(y.max()) + 1))
-            part = np.exp(_interpolate(self.cosines[window], _at(self._weights, y), _at(self._weights, x)))
+            part = np.exp(interpolate(self.cosines[window], self._weights.at(y), self._weights.at(x)))
             part *= self.factors[window, y, x][:, None]
             total[inside] += part
         return total.T
@@ -211,7 +211,7 @@ class WholeScores:
         self._weights = grid_weights(self.size, working_size)
 
     def corners(self, axes: Axes, tiles: Ids) -> list[Values]:
-        values = _interpolate(self._cosines, *_knots(axes, tiles))
+        values = interpolate(self._cosines, *_knots(axes, tiles))
         return [values.reshape(len(tiles), -1, self.phrases)]
 
     def reach(self, axes: Axes, tiles: Ids) -> None:
@@ -330,21 +330,6 @@ def count_windows(plan: WindowPlan) -> tuple[Values, Values]:
     return down, across
 
 
-def _interpolate(cosines: Values, rows: InterpolationWeights, columns: InterpolationWeights) -> Values:
-    """Return cosines between patches, [h, w, P] -> [..., P]. The weights have any shapes [...] that can be broadcast together."""
-
-    def interpolate_columns(patch_rows: Ids) -> Values:
-        low = cosines[patch_rows, columns.low]
-        return (cosines[patch_rows, columns.high] - low) * columns.weight[..., None] + low
-
-    low = interpolate_columns(rows.low)
-    return (interpolate_columns(rows.high) - low) * rows.weight[..., None] + low
-
-
-def _at(weights: InterpolationWeights, outputs: Ids) -> InterpolationWeights:
-    return InterpolationWeights(weights.low[outputs], weights.high[outputs], weights.weight[outputs])
-
-
 def _sources(axes: Axes, tiles: Ids) -> Ids:
     """Return the parts of the source that tiles [T, 4] of the output depend on, [T, 4]."""
     rows, columns = axes
@@ -368,7 +353,7 @@ def _knots(axes: Axes, tiles: Ids) -> Axes:
 
 def _axis_knots(weights: InterpolationWeights, tiles: Ids) -> InterpolationWeights:
     """Return weights for the first and the last output of each tile, and the sources between, [T, n]."""
-    ends = _at(weights, tiles)  # [T, 2]
+    ends = weights.at(tiles)  # [T, 2]
     first, last = ends.low[:, :1], ends.low[:, 1:]
     between = first + np.arange(1, (last - first).max() + 1)
     inside = between <= last

@@ -21,10 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.labelling.scoring import assign, candidates
-from tipsseg.labelling.scoring.assign import Assignment, LabelTable, Part, Span, allocate_confidence, merge_names
+from tipsseg.labelling.scoring.assign import Assignment, LabelTable, allocate_confidence
 from tipsseg.labelling.scoring.compiled.inputs import Axis, Limits, Windows
 from tipsseg.labelling.scoring.resample import Ids, Values
 from tipsseg.labelling.scoring.scores import Scores, WindowScores, grid_weights
+from tipsseg.labelling.scoring.tiles import Part, Span
+from tipsseg.labelling.scoring.winners import merge_names
 from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
 from tipsseg.types import BACKGROUND, LabelArray, WindowPlan
 from tipsseg.util.files import cache_folder
