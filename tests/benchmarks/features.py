@@ -33,7 +33,7 @@ from models import TINY, machine, save_model
 import tipsseg
 from tipsseg.api import FolderSummary
 from tipsseg.features.file import read_feature_header
-from tipsseg.labelling.features import features_of, round_features
+from tipsseg.labelling.features import round_features
 from tipsseg.options import FEATURE_DTYPES
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
@@ -194,7 +194,7 @@ def measure_pixels(model: Path, options: argparse.Namespace) -> None:
             features = labeller.model.encode(path)
             plain = labeller.label(features).labels
             for dtype in FEATURE_DTYPES:
-                kept = features_of(round_features(features, dtype).record(), features.patches.device)
+                kept = round_features(features, dtype).features
                 differ[dtype].append(float(np.mean(labeller.label(kept).labels != plain)))
         shares = " | ".join(f"{np.mean(each):.3%}, at most {max(each):.3%}" for each in differ.values())
         print(f"| {what} ({len(differ['int8'])}) | {shares} |", flush=True)

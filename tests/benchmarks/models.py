@@ -28,16 +28,16 @@ CONFIGS = {
 
 
 def save_model(name: str, folder: Path) -> Path:
-    """Write a model of a published size to a folder, in the hub layout and float32, with the embedded model's tokenizer."""
+    """Write a model of a published size to a folder, in the hub layout and float32, with seeded random weights."""
     folder.mkdir(parents=True)
     values = nested_config(CONFIGS[name])
     (folder / "config.json").write_text(json.dumps(values))
+    torch.manual_seed(7)
     model = Tipsv2(parse_config(values, folder / "config.json"))
-    generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
+                parameter.normal_(0, parameter[0].numel() ** -0.5)
         model.vision_encoder.patch_embed.proj.weight.mul_(8)
     save_weights(folder / "model.safetensors", model, torch.float32)
     shutil.copy(TINY / "tokenizer.model", folder)

@@ -84,8 +84,10 @@ def read_store(folder: Path) -> StoreRecord | None:
 def check_same(folder: Path, stored: StoreRecord, expected: StoreRecord) -> None:
     """Raise OtherRunError if the record of a store differs from the expected one."""
     if differences := _describe_differences(stored, expected):
+        one, other = stored.recipe.dtype, expected.recipe.dtype
+        hint = _OTHER if one == other else f"Choose another feature folder, or dtype {one}."
         raise OtherRunError(
-            folder, f"its features were computed with different settings: {'; '.join(differences)}", _OTHER
+            folder, f"its features were computed with different settings: {'; '.join(differences)}", hint
         )
 
 

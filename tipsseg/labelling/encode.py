@@ -31,5 +31,5 @@ def non_finite_error(backbone: Backbone) -> DeviceError:
     return DeviceError(
         backbone.device_name,
         f"the model returned infinity or NaN in {backbone.dtype_name} on {backbone.device_name}",
-        "Use dtype float32, and run tipsseg doctor.",
+        "Run tipsseg doctor." if backbone.dtype_name == "float32" else "Use dtype float32, and run tipsseg doctor.",
     )

@@ -7,7 +7,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from tipsseg.errors import InputError
+from tipsseg.errors import InputError, OutputError
 from tipsseg.features.file import Recipe
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, StoreRecord, check_same, read_store
 from tipsseg.formats import FORMATS
@@ -28,7 +28,8 @@ def plan_run(spec: RunSpec) -> RunInfo:
     Raises:
         UsageError: The vocabulary was fitted with another model or in another mode.
         CheckpointError: The files of a local model cannot be read.
-        OutputError: The folder is not a feature store, or has features of a different kind.
+        OutputError: The folder is not a feature store, or has features of a different kind; or the labels were computed in another
+            dtype than the features, and no dtype is given.
         InputError, ImageError: Regions or labels cannot be listed.
     """
     dtype = spec.dtype
@@ -37,6 +38,7 @@ def plan_run(spec: RunSpec) -> RunInfo:
     if spec.features is not None:
         kept = plan_features(spec.features, spec.feature_dtype, facts, dtype, spec.options)
         if kept is not None:
+            _refuse_other_dtype(spec, kept)
             dtype, spec = kept.recipe.dtype, replace(spec, feature_dtype=kept.dtype)
         else:
             spec = replace(
@@ -46,6 +48,17 @@ def plan_run(spec: RunSpec) -> RunInfo:
         dtype = begun_dtype(spec) or "auto"
     _ = spec.given  # lists their files, for the final settings
     return RunInfo(spec, facts, dtype)
+
+
+def _refuse_other_dtype(spec: RunSpec, kept: StoreRecord) -> None:
+    """Raise OutputError if the dtype of a feature store would silently label a folder again."""
+    begun = begun_dtype(spec) if spec.dtype == "auto" and spec.formats else None
+    if begun not in (None, kept.recipe.dtype):
+        raise OutputError(
+            spec.output,
+            f"it was labelled in {begun}, but the features in {spec.features} were computed in {kept.recipe.dtype}",
+            f"Use other features, or label all images again with dtype {kept.recipe.dtype}.",
+        )
 
 
 def check_fitted(spec: RunSpec, model: Mapping[str, object]) -> None:

@@ -184,6 +184,8 @@ def _commands_to_paste(output: Path) -> Iterator[None]:
     try:
         yield
     except OtherRunError as error:
+        if error.path != output:  # a feature folder
+            raise
         command = shell_line(["tipsseg", *_without_output(sys.argv[1:])])
         same, other = (shell_word(name) for name in (str(output), f"{output}-2"))
         ways = {"label into another folder": f"{command} -o {other}"}

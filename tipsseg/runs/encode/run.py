@@ -84,7 +84,7 @@ class EncodeRun:
         )
         task = EncodeTask(loaded)
         number, info = self._images.number, loaded.info
-        images = "images" if number is None else pluralize(number, "image")
+        images = "Images" if number is None else pluralize(number, "image")
         progress.begin(
             f"{images} with {info.model['id']} on {info.device} ({info.dtype}), features in {spec.feature_dtype}.",
             number,

@@ -242,7 +242,7 @@ def begin(engine: Engine, images: Images, folder: OutputFolder, first: ImageRef 
     `first` is the first image to label, if any.
     """
     known = [item for item in images.known if isinstance(item, ImageRef)] or ([] if first is None else [first])
-    info = _begun(engine.start(folder.context, known), images)
+    info = _begun(engine.start(folder.context, known[known.index(first) if first in known else 0 :]), images)
     folder.begin(info)
     return info
 
