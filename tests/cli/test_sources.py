@@ -326,6 +326,18 @@ def test_an_interrupted_fetch_does_not_keep_the_process(site: Site, tmp_path: Pa
     assert not list(Path(tempfile.gettempdir()).glob(f"tipsseg-fetched-{process.pid}-*"))
 
 
+def test_a_waiting_thread_does_not_keep_an_interrupted_process() -> None:
+    program = (
+        "import atexit, threading; from tipsseg.cli import main\n"
+        "atexit.register(print, 'the end', flush=True)\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"
+        "def app(): print('a path'); raise SystemExit(130)\n"
+        "main.app = app; main._GRACE_SECONDS = 0.2; main.main()"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, timeout=60, text=True)
+    assert (ran.returncode, ran.stdout) == (130, "a path\nthe end\n")
+
+
 def test_a_stretched_image_is_that_of_its_grey_values(command: Command, tmp_path: Path) -> None:
     grey = np.asarray(Image.open(SCENES / "meadow/panda-and-tree.jpg").convert("L"))
     (tmp_path / "in").mkdir()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +29,9 @@ Examples:
   tipsseg label --help
 """
 
+
+#: Seconds after an interrupted command in which threads may end.
+_GRACE_SECONDS = 3
 
 #: Commands and their summaries in --help. Each command is a module of `tipsseg.cli.commands`.
 _COMMANDS: Mapping[str, str] = {
@@ -178,7 +183,29 @@ def main() -> None:
     # A stream that the caller closed is None; discard its output.
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if end.code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            _end_soon(int(end.code))
+        raise
+
+
+def _end_soon(code: int) -> None:
+    """End the process in a few seconds if it does not end by itself.
+
+    Python waits for its threads, but an interrupt may come at a moment that leaves one waiting for a lock or a server for ever.
+    """
+    with suppress(OSError):
+        sys.stdout.flush()
+
+    def end() -> None:
+        atexit._run_exitfuncs()  # removes temporary folders
+        os._exit(code)
+
+    timer = threading.Timer(_GRACE_SECONDS, end)
+    timer.daemon = True
+    timer.start()
 
 
 def print_error(error: TipssegError) -> None:
