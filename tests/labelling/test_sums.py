@@ -45,7 +45,7 @@ def test_sums_are_exact_but_for_rounding(case: str) -> None:
     part, found = WindowSums(cosines, side).rows(slice(0, side))
     assert part == slice(0, side)
     assert found.dtype == np.float32
-    assert np.abs(found / exact(cosines, side) - 1).max() < 2e-6
+    assert np.abs(found / exact(cosines, side) - 1).max() < 3e-6
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -63,5 +63,5 @@ def test_sums_do_not_depend_on_others(case: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_steeper_cosines_take_more_points() -> None:
-    counts = [sums._count(steepest) for steepest in (0.0, 0.05, 0.3, 1.0, 3.0, 30.0)]
-    assert counts == [3, 4, 5, 7, 10, None]
+    counts = [sums._count(steepest, 14) for steepest in (0.0, 0.05, 0.3, 1.0, 3.0)]
+    assert counts == [3, 4, 5, 7, 29]

@@ -243,13 +243,22 @@ def is_alive(process: int) -> bool:
     return True
 
 
+_encode_json = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False
+).encode  # json.dumps makes an encoder for every value
+
+
 def json_bytes(value: object, indent: int | None = None) -> bytes:
     """Encode a value as JSON in UTF-8, without escapes for non-ASCII characters.
 
     Python decodes non-UTF-8 bytes in file names as lone surrogates, which cannot be encoded, and which parsers in other languages
     reject as JSON escapes. They become the literal text `\\udc..`.
     """
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    text = (
+        _encode_json(value) if indent is None else json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    )
+    if text.isascii():
+        return text.encode()
     return _SURROGATE.sub(lambda match: f"\\\\u{ord(match[0]):04x}", text).encode("utf-8")
 
 

@@ -54,7 +54,7 @@ class LabelTable:
 
     def labels(self, groups: Ids, index: NDArray[np.unsignedinteger], confidence: Values) -> LabelArray:
         """Return label ids [H, W] for winners at `index` [H, W] of `groups`, with `confidence` [H, W]."""
-        labels = self.label_ids[groups][index]
+        labels = self.label_ids[groups].take(index)
         if self.min_confidence.any():
             labels[confidence < self.min_confidence[labels]] = self.ignore
         return labels

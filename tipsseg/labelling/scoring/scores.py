@@ -144,11 +144,14 @@ class WindowScores:
                 yield window, index, part[index].clip(0, side - 1)
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
+        overlaps = list(self._overlaps(rows, columns))
         total = np.zeros((len(phrases), rows.stop - rows.start, columns.stop - columns.start), np.float32)
-        for window, (down, across) in self._overlaps(rows, columns):
+        for window, (down, across) in overlaps:
             part = self._resize_window(window, (down, across), phrases)  # [K, r', c']
             np.exp(part, out=part)
             part *= self.factor(window, down)[:, across]
+            if len(overlaps) == 1:
+                return part
             top, left = self.plan.corners[window]
             y, x = down.start + top - rows.start, across.start + left - columns.start
             total[:, y : y + part.shape[1], x : x + part.shape[2]] += part

@@ -1,9 +1,10 @@
 """Sum exp(cosine) over phrases at every pixel of a window, from few points of each cell.
 
-A cell lies between the centres of four patches. In it, every cosine is bilinear, so the sum is a sum of exponentials, which is
-very close to a polynomial along each axis. The points of a cell are the extrema of a Chebyshev polynomial. They include its ends,
-so neighbouring cells share points. A polynomial through n of them is off from exp(b t), t in [0, 1], by at most 4 (b / 4)^n / n!
-of its largest value; n is chosen such that this is like the rounding of float32. With n = 5, a cell takes 16 points for 196 pixels.
+A cell lies between the centres of four patches. In it, every cosine is bilinear, so along a row its exp is a geometric
+progression, and the sum is very close to a polynomial. The n points of a cell along an axis are at equal distances and include its
+ends, so neighbouring cells share points. A polynomial through them is off from exp(b t), t in [0, 1], by at most
+max |t (t - 1 / (n - 1)) ... (t - 1)| b^n / n! of its largest value; n is chosen such that this is like the rounding of float32. With
+n = 5, a cell takes 16 points for 196 pixels.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from tipsseg.labelling.scoring.resample import Values
 
 #: Numbers of points along an axis of a cell.
-_FEWEST, _MOST = 3, 10
+_FEWEST, _MOST = 3, 7
 
 #: Largest error of the polynomial, relative to the sum; that of float32 is of this size.
 _ERROR = 5e-7
@@ -36,12 +37,13 @@ class WindowSums:
         # A single patch is all corners of a cell.
         self._cosines = np.repeat(np.repeat(cosines, 2, 0), 2, 1) if len(cosines) == 1 else cosines
         steepest = max(float(np.abs(np.diff(cosines, axis=axis)).max(initial=0)) for axis in (0, 1))
-        self._points, self._weights = _polynomial(self._patch, _count(steepest))
+        self._weights = _polynomial(self._patch, _count(steepest, self._patch))  # [patch, n]
+        self._intervals = self._weights.shape[1] - 1
 
     def rows(self, rows: slice) -> tuple[slice, Values]:
         """Return the sums in all rows of the cells that contain `rows`: their rows, and the sums [r, side]."""
         first, last = self._cell(rows.start), self._cell(rows.stop - 1)
-        step = max(_CHUNK // ((len(self._points) - 1) ** 2 * self._cosines[0].size), 1)
+        step = max(_CHUNK // (self._intervals * self._cosines[0].size), 1)
         pieces = [self._sum(start, min(start + step, last + 1)) for start in range(first, last + 1, step)]
         return slice(self._first_row(first), self._first_row(last + 1)), np.concatenate(pieces)
 
@@ -57,7 +59,7 @@ class WindowSums:
     def _sum(self, start: int, stop: int) -> Values:
         """Return the sums in some rows of cells, [r, side]."""
         points = self._sum_phrases(self._between(self._cosines[start : stop + 1]))  # [Y, X]
-        step, begin, end = len(self._points) - 1, self._patch // 2, self._patch // 2 + self._inner * self._patch
+        step, begin, end = self._intervals, self._patch // 2, self._patch // 2 + self._inner * self._patch
         # One product per row of points, and one per row of cells, because the rounding of a product may depend on its shape.
         cells = sliding_window_view(points, step + 1, 1)[:, : self._inner * step : step]  # [Y, cells, n]
         inner = np.matmul(cells, self._weights.T).reshape(len(points), -1)
@@ -73,48 +75,55 @@ class WindowSums:
 
     def _between(self, corners: Values) -> Values:
         """Return the cosines at the points between rows of corners, [h, w, P] -> [(h - 1) * (n - 1) + 1, w, P]."""
-        between = corners[:-1, None] + np.diff(corners, axis=0)[:, None] * self._points[:-1, None, None]
+        points = np.arange(self._intervals, dtype=np.float32)[:, None, None] / np.float32(self._intervals)
+        between = corners[:-1, None] + np.diff(corners, axis=0)[:, None] * points
         return np.concatenate([between.reshape(-1, *corners.shape[1:]), corners[-1:]])
 
     def _sum_phrases(self, lines: Values) -> Values:
         """Return the sums at the points between columns of corners, [Y, w, P] -> [Y, (w - 1) * (n - 1) + 1]."""
-        # Not by `_between`, because joining the last point would copy everything.
-        left, steps, last = lines[:, :-1, None], np.diff(lines, axis=1)[:, :, None], lines[:, -1]
-        sums = np.zeros((*left.shape[:2], len(self._points) - 1), np.float32)  # [Y, cells, n - 1]
-        ends = np.zeros((len(lines), 1), np.float32)
+        height, width, phrases = lines.shape
+        inner = np.zeros((height, width - 1, self._intervals), np.float32)  # [Y, cells, n - 1]
+        ends = np.zeros((height, 1), np.float32)
         # The phrases of a part must not depend on the number of cells.
-        chunk = max(_CHUNK // (len(self._points) ** 2 * self._cosines.shape[0]), 1)
-        for first in range(0, lines.shape[2], chunk):
-            phrases = slice(first, first + chunk)
-            values = steps[..., phrases] * self._points[:-1, None]
-            values += left[..., phrases]
+        chunk = max(_CHUNK // (self._intervals * self._cosines.shape[0]), 1)
+        for first in range(0, phrases, chunk):
+            part = lines[..., first : first + chunk]
+            factors = np.exp(np.diff(part, axis=1) / np.float32(self._intervals))  # from a point to the next
+            values = np.exp(part)
             # np.sum takes three times as long for so few values.
-            sums += np.einsum("...p->...", np.exp(values, out=values))
-            ends[:, 0] += np.einsum("yp->y", np.exp(last[:, phrases]))
-        return np.concatenate([sums.reshape(len(lines), -1), ends], 1)
+            ends[:, 0] += np.einsum("yp->y", values[:, -1])
+            values = values[:, :-1]
+            power = factors.copy()
+            inner[..., 0] += np.einsum("ycp->yc", values)
+            for point in range(1, self._intervals):
+                inner[..., point] += np.einsum("ycp,ycp->yc", values, power)
+                power *= factors
+        return np.concatenate([inner.reshape(height, -1), ends], 1)
 
 
-def _count(steepest: float) -> int | None:
-    """Return the number of points for cosines that change by `steepest` across a cell; None if the polynomial is no gain."""
+def _count(steepest: float, patch: int) -> int:
+    """Return the number of points for cosines that change by `steepest` across a cell.
+
+    If the polynomial is no gain, the points include all pixels, which lie at odd or even half pixels of the cell.
+    """
     for number in range(_FEWEST, _MOST + 1):
-        if 4 * (steepest / 4) ** number / math.factorial(number) <= _ERROR:
+        between = np.linspace(0, 1, 200)
+        largest = np.abs(np.prod(between[:, None] - np.linspace(0, 1, number), 1)).max()
+        if largest * steepest**number / math.factorial(number) <= _ERROR:
             return number
-    return None
+    return 2 * patch + 1
 
 
 @cache
-def _polynomial(patch: int, number: int | None) -> tuple[Values, Values]:
-    """Return n points in a cell, 0..1, and the weights of their values at its pixels, [patch, n].
-
-    None: the points are the pixels, and the ends.
-    """
+def _polynomial(patch: int, number: int) -> Values:
+    """Return the weights of n points of a cell at its pixels, [patch, n]."""
     pixels = (np.arange(patch) + patch // 2 + 0.5 - patch / 2) / patch
-    if number is None:
-        return np.concatenate([[0.0], pixels, [1.0]]).astype(np.float32), np.eye(patch, patch + 2, 1, dtype=np.float32)
-    points = 0.5 - 0.5 * np.cos(np.arange(number) * np.pi / (number - 1))
+    if number == 2 * patch + 1:
+        return np.eye(number, dtype=np.float32)[np.rint(pixels * 2 * patch).astype(int)]
+    points = np.linspace(0, 1, number)
     weights = np.ones((patch, number))
     for one in range(number):
         for other in range(number):
             if other != one:
                 weights[:, one] *= (pixels - points[other]) / (points[one] - points[other])
-    return points.astype(np.float32), weights.astype(np.float32)
+    return weights.astype(np.float32)

@@ -38,10 +38,10 @@ def find_winners(scores: Scores, tile: Tile, owners: Ids) -> Iterator[tuple[slic
         index = argmax(merged, best)
         logits, logit = scores.logits(merged), scores.logits(best)
         logits -= logit
-        logits /= scores.temperature
+        logits *= 1 / scores.temperature
         total = np.exp(logits, out=logits).sum(0)
         if rest is not None:
-            logit /= scores.temperature
+            logit *= 1 / scores.temperature
             share = resize_rows(rest[coarse.span.start - first : coarse.span.stop - first], coarse)
             share -= logit
             total += np.exp(share, out=share)
