@@ -3,8 +3,8 @@
 A cell lies between the centres of four patches. In it, every cosine is bilinear, so along a row its exp is a geometric
 progression, and the sum is very close to a polynomial. The n points of a cell along an axis are at equal distances and include its
 ends, so neighbouring cells share points. A polynomial through them is off from exp(b t), t in [0, 1], by at most
-max |t (t - 1 / (n - 1)) ... (t - 1)| b^n / n! of its largest value; n is chosen such that this is like the rounding of float32. With
-n = 5, a cell takes 16 points for 196 pixels.
+max |t (t - 1 / (n - 1)) ... (t - 1)| b^n / n! of its largest value; n is chosen such that this is like the rounding of float32.
+With n = 5, a cell takes 16 points for 196 pixels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 from functools import cache
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.lib.stride_tricks import as_strided
 
 from tipsseg.labelling.scoring.resample import Values
 
@@ -61,17 +61,15 @@ class WindowSums:
         points = self._sum_phrases(self._between(self._cosines[start : stop + 1]))  # [Y, X]
         step, begin, end = self._intervals, self._patch // 2, self._patch // 2 + self._inner * self._patch
         # One product per row of points, and one per row of cells, because the rounding of a product may depend on its shape.
-        cells = sliding_window_view(points, step + 1, 1)[:, : self._inner * step : step]  # [Y, cells, n]
-        inner = np.matmul(cells, self._weights.T).reshape(len(points), -1)
-        edges = np.repeat(points[:, :1], begin, 1), inner, np.repeat(points[:, -1:], self._side - end, 1)
-        across = np.concatenate(edges, 1)  # [Y, side]
-        rows = sliding_window_view(across, step + 1, 0)[
-            : max(min(stop, self._inner) - start, 0) * step : step
-        ]  # [C, side, n]
-        inner = np.matmul(self._weights, rows.swapaxes(1, 2)).reshape(-1, self._side)
+        (down, right), cells = points.strides, (len(points), self._inner, step + 1)
+        inner = np.matmul(as_strided(points, cells, (down, step * right, right)), self._weights.T)  # [Y, cells, patch]
+        edges = np.repeat(points[:, :1], begin, 1), np.repeat(points[:, -1:], self._side - end, 1)
+        across = np.concatenate([edges[0], inner.reshape(len(points), -1), edges[1]], 1)  # [Y, side]
+        (down, right), cells = across.strides, (max(min(stop, self._inner) - start, 0), step + 1, self._side)
+        inner = np.matmul(self._weights, as_strided(across, cells, (step * down, down, right)))  # [cells, patch, side]
         above = np.repeat(across[:1], begin if start == 0 else 0, 0)
         below = np.repeat(across[-1:], self._side - end if stop >= self._inner else 0, 0)
-        return np.concatenate([above, inner, below])
+        return np.concatenate([above, inner.reshape(-1, self._side), below])
 
     def _between(self, corners: Values) -> Values:
         """Return the cosines at the points between rows of corners, [h, w, P] -> [(h - 1) * (n - 1) + 1, w, P]."""

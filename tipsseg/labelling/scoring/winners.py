@@ -20,10 +20,10 @@ Indices = NDArray[np.unsignedinteger]
 def find_winners(scores: Scores, tile: Tile, owners: Ids) -> Iterator[tuple[slice, Ids, Indices, Values]]:
     """Yield bands of rows of a tile: the rows, the contending groups, the index of the winner among them, its confidence."""
     (rows, columns), phrases = tile.source, tile.contenders
-    groups = np.unique(owners[phrases])
-    if len(groups) == 1 and not len(tile.others):
+    own = owners[phrases]  # [K], in ascending order
+    if own[0] == own[-1] and not len(tile.others):
         shape = len(rows.low), len(columns.low)
-        yield slice(0, shape[0]), groups, np.zeros(shape, np.uint8), np.ones(shape, np.float32)
+        yield slice(0, shape[0]), own[:1], np.zeros(shape, np.uint8), np.ones(shape, np.float32)
         return
     rest = _log_sum_of_others(scores, tile, owners)
     first = tile.coarse[0].span.start
@@ -33,7 +33,7 @@ def find_winners(scores: Scores, tile: Tile, owners: Ids) -> Iterator[tuple[slic
     for start in range(0, len(rows.low), step):
         part, coarse = (axis.part(start, start + step) for axis in (rows, tile.coarse[0]))
         values = resize(scores.values(part.span, columns.span, phrases), part, columns)  # [K, n, m]
-        merged, _ = merge_names(values, owners[phrases])  # [G', n, m]
+        merged, groups = merge_names(values, own)  # [G', n, m]
         best = merged.max(0)
         index = argmax(merged, best)
         logits, logit = scores.logits(merged), scores.logits(best)
@@ -68,7 +68,7 @@ def _log_sum_of_others(scores: Scores, tile: Tile, owners: Ids) -> Values | None
 
 def merge_names(values: Values, owners: Ids) -> tuple[Values, Ids]:
     """Return the maximum over the phrases of each group, [K, ...] -> [G', ...], and the groups [G']. `owners` [K] are sorted."""
-    firsts = np.flatnonzero(np.diff(owners, prepend=-1))
+    firsts = np.flatnonzero(np.concatenate([[True], owners[1:] != owners[:-1]]))
     if len(firsts) == len(owners):
         return values, owners
     merged = np.empty((len(firsts), *values.shape[1:]), np.float32)
