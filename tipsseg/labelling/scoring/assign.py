@@ -2,8 +2,8 @@
 
 The published protocol merges sliding windows as follows: resize cosines to the window (bilinear), apply a softmax over phrases
 without temperature, sum the probabilities over windows, divide by the number of windows at the pixel, resize to the image
-(bilinear), and take the largest. This module computes the same numbers for one tile of the image at a time, at full resolution
-only for phrases that can win there (see `match`). Phrases of one class are merged last, by their maximum at each pixel.
+(bilinear), and take the largest. `match` computes the same numbers for one tile of the image at a time, at full resolution only for
+phrases that can win there (`tiles`, `candidates`, `winners`). Phrases of one class are merged last, by their maximum at each pixel.
 
 It uses numpy on one core, because several threads label images while the model runs. See `compiled` for numba, `device_scores`
 for GPUs, and README.md for the proof.

@@ -1,4 +1,4 @@
-"""Find labels with loops that numba compiles, if it is installed. They take 0.2 to 0.5 times as long as `assign.match`.
+"""Find labels with loops that numba compiles, if it is installed. They take 0.25 to 0.7 times as long as `assign.match`.
 
 The loops trade exactness for speed. If the second score of a pixel is so close to the best that rounding may have decided, the
 pixel is scored again with the operations of `assign.match`. So labels are the same with and without numba. The confidence may
