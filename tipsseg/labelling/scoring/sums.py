@@ -105,11 +105,16 @@ def _count(steepest: float, patch: int) -> int:
     If the polynomial is no gain, the points include all pixels, which lie at odd or even half pixels of the cell.
     """
     for number in range(_FEWEST, _MOST + 1):
-        between = np.linspace(0, 1, 200)
-        largest = np.abs(np.prod(between[:, None] - np.linspace(0, 1, number), 1)).max()
-        if largest * steepest**number / math.factorial(number) <= _ERROR:
+        if _largest(number) * steepest**number / math.factorial(number) <= _ERROR:
             return number
     return 2 * patch + 1
+
+
+@cache
+def _largest(number: int) -> float:
+    """Return the largest absolute product of the distances from n points, at equal distances in [0, 1], to a place in [0, 1]."""
+    places = np.linspace(0, 1, 1000)
+    return float(np.abs(np.prod(places[:, None] - np.linspace(0, 1, number), 1)).max())
 
 
 @cache
