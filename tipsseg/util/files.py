@@ -243,9 +243,8 @@ def is_alive(process: int) -> bool:
     return True
 
 
-_encode_json = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False
-).encode  # json.dumps makes an encoder for every value
+#: json.dumps would create an encoder for every value.
+_encode_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def json_bytes(value: object, indent: int | None = None) -> bytes:

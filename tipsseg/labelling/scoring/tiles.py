@@ -28,7 +28,7 @@ _AT_ONCE = 1 << 12
 #: Rows and columns of a part of an image.
 Span = tuple[slice, slice]
 
-_Any = TypeVar("_Any")
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +65,7 @@ class Tile:
     others: Ids
 
 
-def batches(tiles: Sequence[_Any], scores: Scores) -> Iterator[Sequence[_Any]]:
+def batches(tiles: Sequence[_Item], scores: Scores) -> Iterator[Sequence[_Item]]:
     """Yield tiles, as many at a time as fit a core's cache with the cosines at their corners."""
     step = max(_AT_ONCE // scores.phrases, 1)
     for start in range(0, len(tiles), step):
