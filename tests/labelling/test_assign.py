@@ -125,6 +125,44 @@ def test_most_phrases_are_left_out_nearly_everywhere(monkeypatch: pytest.MonkeyP
     assert resized < 600 * 800 * 200 / 20
 
 
+def test_the_candidates_of_a_tile_do_not_depend_on_other_tiles() -> None:
+    rng = np.random.default_rng(8)
+    means = rng.normal(0, 0.05, (200, 1, 12))
+    corners = [rng.normal(means, 0.02, (200, points, 12)).astype(np.float32) for points in (9, 4)]
+    owners = np.repeat(np.arange(5), [1, 4, 1, 5, 1])
+    together = candidates.find_candidates(corners, 0.01, owners, None)
+    assert len({len(near) for near, _ in together}) > 3
+    for tile, found in enumerate(together):
+        (alone,) = candidates.find_candidates([each[tile : tile + 1] for each in corners], 0.01, owners, None)
+        assert all(map(np.array_equal, found, alone))
+
+
+def test_a_tile_that_one_group_wins_alone_knows_the_others() -> None:
+    plan = make_plan((56, 56), 56, 56, 14)
+    for distance, expected in ((3, 1 / (1 + np.exp(-3))), (20, 1)):
+        cosines = np.full((1, 4, 4, 2), 0.1, np.float32)
+        cosines[..., 1] -= distance * 0.005
+        got = matched(WindowScores(cosines, plan, 0.005), (56, 56), [1, 1])
+        assert (got.labels == 0).all()
+        np.testing.assert_allclose(got.confidence, expected, rtol=1e-3)
+
+
+def test_where_the_first_group_cannot_win_nothing_is_labelled() -> None:
+    plan = make_plan((56, 300), 56, 56, 14)
+    cosines = np.zeros((len(plan.corners), 4, 4, 2), np.float32)
+    cosines[0, ..., 0] = 1  # the first group wins in the first window
+    made, table = (
+        WindowScores(cosines, plan, 0.05),
+        LabelTable([1, 1], np.array([1, 2], np.uint8), np.zeros(3, np.float32), 0),
+    )
+    cosines[1:, ..., 1] = 1
+    parts = [tiles.Part(span, span) for span in tiles.spans(made, (56, 300))]
+    got = match.match_first(made, (56, 300), table, parts)
+    assert (got.labels[:, :30] == 1).all()
+    assert (got.labels[:, -100:] == 0).all()
+    assert (got.confidence[:, -100:] == 0).all()
+
+
 @MODES
 @pytest.mark.parametrize("elements", [1, 5000, 10**9], ids=["a row at a time", "some rows", "all at once"])
 @pytest.mark.parametrize("size", [(40, 90), (130, 56), (200, 313), (30, 30)])

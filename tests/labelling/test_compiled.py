@@ -175,6 +175,8 @@ def test_scores_at_single_pixels_are_those_of_the_map_bit_by_bit(case: Case) -> 
     rng = np.random.default_rng(3)
     rows, columns = (rng.integers(0, length, 300) for length in plan.size)
     assert np.array_equal(made.at(rows, columns), scores[:, rows, columns])
+    fresh = WindowScores(cosines, plan, case.temperature)
+    assert np.array_equal(fresh.at(rows[:1], columns[:1]), scores[:, rows[:1], columns[:1]])
 
 
 def test_exp_and_log_are_off_by_little() -> None:
