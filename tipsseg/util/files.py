@@ -11,6 +11,7 @@ import shutil
 import stat
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from io import BufferedReader, FileIO
 from pathlib import Path
 from types import TracebackType
@@ -243,8 +244,10 @@ def is_alive(process: int) -> bool:
     return True
 
 
-#: json.dumps would create an encoder for every value.
-_encode_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+@cache
+def _json_encoder(indent: int | None) -> json.JSONEncoder:
+    # json.dumps would create one for every value.
+    return json.JSONEncoder(indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def json_bytes(value: object, indent: int | None = None) -> bytes:
@@ -253,9 +256,7 @@ def json_bytes(value: object, indent: int | None = None) -> bytes:
     Python decodes non-UTF-8 bytes in file names as lone surrogates, which cannot be encoded, and which parsers in other languages
     reject as JSON escapes. They become the literal text `\\udc..`.
     """
-    text = (
-        _encode_json(value) if indent is None else json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    )
+    text = _json_encoder(indent).encode(value)
     if text.isascii():
         return text.encode()
     return _SURROGATE.sub(lambda match: f"\\\\u{ord(match[0]):04x}", text).encode("utf-8")

@@ -35,7 +35,7 @@ def find_candidates(
     """
     margins = _margins(corners)  # [T, P]
     contends = margins <= max(ROUNDING, CLOSE * temperature)
-    firsts, sizes = np.flatnonzero(np.diff(owners, prepend=-1)), np.bincount(owners)
+    firsts, sizes = first_of_groups(owners), np.bincount(owners)
     groups = np.logical_or.reduceat(contends, firsts, 1)  # [T, G]
     contends = groups[:, owners]
     others = ~contends & (margins <= NEGLIGIBLE * temperature)
@@ -47,6 +47,11 @@ def find_candidates(
         lost = margins[:, owners == needed].min(1) > ROUNDING
         contends[lost] = others[lost] = False
     return [(np.flatnonzero(near), np.flatnonzero(far)) for near, far in zip(contends, others, strict=True)]
+
+
+def first_of_groups(owners: Ids) -> Ids:
+    """Return the index of the first phrase of each group, from the groups of the phrases in ascending order."""
+    return np.flatnonzero(np.concatenate([[True], owners[1:] != owners[:-1]]))
 
 
 def _margins(corners: Sequence[Values]) -> Values:

@@ -144,18 +144,23 @@ class WindowScores:
                 yield window, index, part[index].clip(0, side - 1)
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
-        overlaps = list(self._overlaps(rows, columns))
+        first, *others = self._overlaps(rows, columns)
+        if not others:
+            return self._probabilities(*first, phrases)
         total = np.zeros((len(phrases), rows.stop - rows.start, columns.stop - columns.start), np.float32)
-        for window, (down, across) in overlaps:
-            part = self._resize_window(window, (down, across), phrases)  # [K, r', c']
-            np.exp(part, out=part)
-            part *= self.factor(window, down)[:, across]
-            if len(overlaps) == 1:
-                return part
+        for window, (down, across) in (first, *others):
+            part = self._probabilities(window, (down, across), phrases)  # [K, r', c']
             top, left = self.plan.corners[window]
             y, x = down.start + top - rows.start, across.start + left - columns.start
             total[:, y : y + part.shape[1], x : x + part.shape[2]] += part
         return total
+
+    def _probabilities(self, window: int, inside: tuple[slice, slice], phrases: Ids) -> Values:
+        """Return a window's part of the mean probabilities of some phrases, in a part of the window, [K, r, c]."""
+        part = self._resize_window(window, inside, phrases)
+        np.exp(part, out=part)
+        part *= self.factor(window, inside[0])[:, inside[1]]
+        return part
 
     def at(self, rows: Ids, columns: Ids) -> Values:
         """Return the scores of all phrases at single pixels of the grid, [n] each: [P, n], bit-identical to those of `values`."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.labelling.scoring.candidates import first_of_groups
 from tipsseg.labelling.scoring.resample import Ids, Values, resize, resize_columns, resize_rows
 from tipsseg.labelling.scoring.scores import Scores
 from tipsseg.labelling.scoring.tiles import CHUNK, Tile
@@ -68,7 +69,7 @@ def _log_sum_of_others(scores: Scores, tile: Tile, owners: Ids) -> Values | None
 
 def merge_names(values: Values, owners: Ids) -> tuple[Values, Ids]:
     """Return the maximum over the phrases of each group, [K, ...] -> [G', ...], and the groups [G']. `owners` [K] are sorted."""
-    firsts = np.flatnonzero(np.concatenate([[True], owners[1:] != owners[:-1]]))
+    firsts = first_of_groups(owners)
     if len(firsts) == len(owners):
         return values, owners
     merged = np.empty((len(firsts), *values.shape[1:]), np.float32)

@@ -242,7 +242,8 @@ def begin(engine: Engine, images: Images, folder: OutputFolder, first: ImageRef 
     `first` is the first image to label, if any.
     """
     known = [item for item in images.known if isinstance(item, ImageRef)] or ([] if first is None else [first])
-    info = _begun(engine.start(folder.context, known[known.index(first) if first in known else 0 :]), images)
+    todo = known[known.index(first) :] if first in known else known
+    info = _begun(engine.start(folder.context, todo), images)
     folder.begin(info)
     return info
 
