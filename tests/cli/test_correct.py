@@ -143,7 +143,7 @@ def test_images_without_objects_are_refused_or_emptied_or_left_as_is_typed(comma
     before = mask.read_bytes()
     done = command("correct", folder / "out", "--from", path)
     assert (done.code, done.out) == (1, "")
-    assert f"{path}: 1 image without objects: a.png" in done.err
+    assert f"{path}: no image has objects: a.png" in done.err
     assert "--emptied" in done.err
     assert "--no-emptied" in done.err
     done = command("correct", folder / "out", "--from", path, "--no-emptied")

@@ -918,7 +918,10 @@ def emptied_in_label_studio(export: Path) -> Path:
     """A person submitted the image without a result."""
     size = {"original_height": 60, "original_width": 80}
     task = {"data": {"image": "scene.png"}, "annotations": [{"result": []}], "predictions": [{"result": [size]}]}
-    (export / "project.json").write_text(json.dumps([task]))
+    box = {"x": 0, "y": 0, "width": 50, "height": 50, "rectanglelabels": ["tree"]}
+    result = {"type": "rectanglelabels", "value": box, "original_height": A.shape[0], "original_width": A.shape[1]}
+    other = {"data": {"image": "a.png"}, "annotations": [{"result": [result]}]}
+    (export / "project.json").write_text(json.dumps([task, other]))
     return export / "project.json"
 
 
@@ -942,6 +945,47 @@ def test_images_without_objects_are_emptied_and_named_first(tmp_path: Path, empt
     assert set(np.flatnonzero(left != np.where(SCENE == 255, 255, 0)).tolist()) <= {30 * 80 + 2}
     assert {Path(name).stem for name in found.unmatched} <= {"elsewhere", "nowhere"}
     assert take(tmp_path, source).masks == ()
+
+
+def lost_in_cvat_xml(export: Path) -> Path:
+    """Masks that a converter of formats could not write as polygons."""
+    (export / "lost.xml").write_text(
+        '<annotations><image id="0" name="scene.png" width="80" height="60"/></annotations>'
+    )
+    return export / "lost.xml"
+
+
+def lost_in_yolo(export: Path) -> Path:
+    shutil.rmtree(emptied_in_yolo(export) / "labels")
+    return export / "from-cvat"
+
+
+def lost_in_masks(export: Path) -> Path:
+    save(export / "lost/scene.png", np.zeros_like(SCENE))
+    save(export / "lost/a.png", np.zeros_like(A))
+    return export / "lost"
+
+
+def lost_in_labelme(export: Path) -> Path:
+    shape = {"imageHeight": SCENE.shape[0], "imageWidth": SCENE.shape[1]}
+    (export / "lost").mkdir()
+    (export / "lost/scene.json").write_text(json.dumps({"shapes": [], **shape}))
+    return export / "lost"
+
+
+LOSERS = [lost_in_cvat_xml, lost_in_yolo, lost_in_masks, lost_in_labelme]
+
+
+@pytest.mark.parametrize("lose", LOSERS)
+def test_an_export_without_any_object_empties_nothing_unasked(tmp_path: Path, lose: Callable[[Path], Path]) -> None:
+    source = lose(build(tmp_path))
+    before = tree(tmp_path / "out")
+    with pytest.raises(InputError, match=r"no image has objects: .*scene\.png"):
+        take(tmp_path, source)
+    assert tree(tmp_path / "out") == before
+    assert take(tmp_path, source, emptied=False).masks == ()
+    assert "scene.png" in [mask.image for mask in take(tmp_path, source, emptied=True).masks if mask.emptied]
+    assert take(tmp_path, source, emptied=True).masks == ()
 
 
 def test_images_of_coco_without_objects_are_emptied_only_if_asked(tmp_path: Path) -> None:
@@ -972,7 +1016,7 @@ def test_lists_of_a_source_without_any_masks_empty_nothing_unasked(tmp_path: Pat
     """As CVAT exports boxes as Pascal VOC."""
     source = build(tmp_path) / "cvat"
     shutil.rmtree(source / "SegmentationClass")
-    with pytest.raises(InputError, match=r"images without objects: a\.png.*scene\.png"):
+    with pytest.raises(InputError, match=r"no image has objects: a\.png.*scene\.png"):
         take(tmp_path, source)
     assert np.array_equal(labels_of(tmp_path), SCENE)
 

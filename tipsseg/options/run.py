@@ -322,7 +322,7 @@ class CorrectOptions:
 
     Editing tools redraw objects. By default, an object counts as unchanged if its outline moved no farther than a tool moves it,
     or if it only lost its holes; with `exact`, every pixel counts. `emptied` applies to images without objects, if the corrections
-    do not show whether a person reviewed them; None rejects such images.
+    do not show whether a person reviewed them, or no image has objects; None rejects such images.
     """
 
     # fmt: off
@@ -333,7 +333,8 @@ class CorrectOptions:
         help="Import all labels of a tipsseg folder, not only the edited ones.")
     replace_edited: bool = option(False, help="Also replace masks that were edited in place.")
     emptied: bool | None = option(None, negatable=True,
-        help="Clear or keep the masks of images without objects, if SOURCE does not show whether a person reviewed them.  "
+        help="Clear or keep the masks of images without objects, if SOURCE does not show whether a person reviewed them, or if no "
+        "image has objects.  "
         "[default: stop with an error]")
     strict: bool = option(False, rare=True,
         help="Refuse lines, points and other shapes without pixels, which are skipped otherwise, and boxes, which are filled.")

@@ -37,6 +37,9 @@ _FAILURES_SHOWN = 20
 #: The maximum number of redrawn objects to name.
 _OBJECTS_NAMED = 5
 
+_EXPORT_IS_EMPTY = "Some tools lose all objects when they export; see that the file has yours."
+_NOT_REVIEWED = "The source does not record whether a person removed the objects or never opened the image."
+
 #: How to export exact outlines from tools that redraw objects.
 EXACT_EXPORTS = (
     'This export rounds outlines. For exact ones: in CVAT, upload without "Convert masks to polygons"; from FiftyOne, export '
@@ -274,9 +277,11 @@ def _without_unseen(
 ) -> list[Plan]:
     """Return the plans, except those that would empty a mask without permission. Note images that lose all their objects.
 
-    `empty` is the user's choice for images that a person may not have reviewed. Raises InputError if it is needed, but None.
+    An image without objects counts as reviewed if its source says so, and another image of it has objects: some exports lose the
+    objects of all images. `empty` is the user's choice for the other ones. Raises InputError if it is needed, but None.
     """
-    unseen = {image for image, source_image in matches.pairs if not source_image.submitted}
+    all_empty = not matches.uncorrected and all(outcome.empty for outcome in outcomes.values())
+    unseen = {image for image, source_image in matches.pairs if all_empty or not source_image.submitted}
     changed = [plan for image, _ in matches.pairs if (plan := outcomes[image].plan) is not None]
     emptied = [plan.mask.image for plan in changed if plan.mask.emptied]
     skipped = [plan for plan in changed if plan.mask.emptied and plan.mask.image in unseen]
@@ -284,9 +289,9 @@ def _without_unseen(
     number, names = pluralize(len(unsure), "image"), join_first(unsure, 20)
     if unsure and empty is None:
         raise InputError(
-            f"{source}: {number} without objects: {names}",
-            "The source does not record whether a person removed the objects or never opened the image. Empty the masks with "
-            "argument `emptied`, or leave these images as they are with argument `emptied`=False.",
+            f"{source}: {'no image has objects' if all_empty else f'{number} without objects'}: {names}",
+            f"{_EXPORT_IS_EMPTY if all_empty else _NOT_REVIEWED} Empty the masks with argument `emptied`, or leave these images as "
+            "they are with argument `emptied`=False.",
         )
     if unsure and not empty:
         progress.note(f"Left {number} without objects in {source} unchanged: {names}.")

@@ -81,10 +81,18 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """The result for one image: a plan if a mask changes, and redrawn objects; `final` is False if the plan is undecided."""
+    """The result for one image.
+
+    Attributes:
+        plan: The new mask; None if it does not change.
+        redrawn: Objects that keep their pixels.
+        empty: True if the corrections leave the image without objects.
+        final: False if the plan is undecided.
+    """
 
     plan: Plan | None = None
     redrawn: tuple[RedrawnObject, ...] = ()
+    empty: bool = False
     final: bool = True
 
 
@@ -154,7 +162,8 @@ class Planner:
         """Return the outcome for a source that redraws objects; it is not final if a mask changes."""
         unchanged = correction.objects is not None and correction.objects.unchanged_if_redrawn
         redrawn = self._redrawn_objects(correction, exact=False)
-        return Outcome(None, redrawn, final=unchanged and correction.masks_agree)
+        empty = self._is_empty(correction.new, correction.old)
+        return Outcome(None, redrawn, empty, final=unchanged and correction.masks_agree)
 
     def plan(self, correction: ImageCorrection, *, exact: bool) -> Outcome:
         """Write an image's new mask to temporary files. `exact` is True if the source writes objects exactly.
@@ -166,8 +175,9 @@ class Planner:
         redrawn = self._redrawn_objects(correction, exact=exact)
         labels = self._new_labels(correction, exact=exact)
         changed = int(np.count_nonzero(labels != correction.old))
+        empty = self._is_empty(correction.new, labels)
         if not changed and correction.masks_agree:
-            return Outcome(None, redrawn)
+            return Outcome(None, redrawn, empty)
         taken, current = correction.entry.taken, correction.current
         own = taken is not None and current.digest in (taken.mask, taken.before)
         if changed and correction.edited and not own and not self.options.replace_edited:
@@ -176,12 +186,9 @@ class Planner:
                 "a person edited this mask in place, and the correction differs from it",
                 "Remove the image from the corrections, or overwrite the edited mask with argument `replace_edited`.",
             )
-        if isinstance(correction.new, Objects):
-            emptied = not correction.new.shapes
-        else:
-            emptied = self._has_objects(correction.old) and not self._has_objects(labels)
+        emptied = empty and self._has_objects(correction.old)
         mask = CorrectedMask(correction.entry.image, correction.targets[0][1], changed, emptied)
-        return Outcome(self._write(correction, labels, mask), redrawn)
+        return Outcome(self._write(correction, labels, mask), redrawn, empty)
 
     def _compare_objects(
         self, image: RunImage, old: LabelArray, new: PixelLabels | Objects, edited: Mask | None
@@ -220,6 +227,10 @@ class Planner:
     @property
     def _ignored(self) -> int:
         return ignore_id(len(self.context.classes))
+
+    def _is_empty(self, new: PixelLabels | Objects, labels: LabelArray) -> bool:
+        """Return True if a correction lists no objects, or leaves none in the labels."""
+        return not new.shapes if isinstance(new, Objects) else not self._has_objects(labels)
 
     def _has_objects(self, labels: LabelArray) -> bool:
         return bool(((labels != BACKGROUND) & (labels != self._ignored)).any())
