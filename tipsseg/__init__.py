@@ -31,24 +31,23 @@ Errors (all derive from TipssegError)                   help(tipsseg.errors)
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
-
-from tipsseg import errors as errors
 from tipsseg._version import __version__ as __version__
-from tipsseg.errors import DeviceError as DeviceError
-from tipsseg.errors import ImageError as ImageError
-from tipsseg.errors import OutputError as OutputError
-from tipsseg.errors import TipssegError as TipssegError
-from tipsseg.errors import UsageError as UsageError
-from tipsseg.errors import WeightsError as WeightsError
+
+TYPE_CHECKING = False  # importing it from typing would take most of the time of `import tipsseg`
 
 if TYPE_CHECKING:
+    from tipsseg import errors as errors
     from tipsseg import learn as learn
     from tipsseg import review as review
     from tipsseg.api import encode_folder as encode_folder
     from tipsseg.api import iter_label_folder as iter_label_folder
     from tipsseg.api import label_folder as label_folder
+    from tipsseg.errors import DeviceError as DeviceError
+    from tipsseg.errors import ImageError as ImageError
+    from tipsseg.errors import OutputError as OutputError
+    from tipsseg.errors import TipssegError as TipssegError
+    from tipsseg.errors import UsageError as UsageError
+    from tipsseg.errors import WeightsError as WeightsError
     from tipsseg.label_map import LabelMap as LabelMap
     from tipsseg.labelling.features import Features as Features
     from tipsseg.labelling.labeller import Labeller as Labeller
@@ -63,6 +62,7 @@ if TYPE_CHECKING:
 #: Names imported on first use, by module, so that `import tipsseg` stays fast.
 _LAZY = {
     "api": ("encode_folder", "iter_label_folder", "label_folder"),
+    "errors": ("DeviceError", "ImageError", "OutputError", "TipssegError", "UsageError", "WeightsError"),
     "label_map": ("LabelMap",),
     "labelling.features": ("Features",),
     "labelling.labeller": ("Labeller",),
@@ -78,19 +78,24 @@ _MODULES = ("errors", "learn", "review")
 _ELSEWHERE = {
     "learn": ("FittedVocabulary", "fit", "fit_folder", "fit_truths", "tune_folder"),
     "review": ("audit", "correct_folder", "evaluate", "rank", "score_masks"),
-    "errors": tuple(name for name in vars(errors) if name.endswith("Error")),
 }
 
 
 # Without `__all__`, help() shows this page and leads on to the names; with it, help() would print all of them.
 def __dir__() -> list[str]:
-    return sorted([*_MODULE_OF, *_MODULES, "__version__", *(name for name in globals() if name.endswith("Error"))])
+    return sorted([*_MODULE_OF, *_MODULES, "__version__"])
 
 
 def __getattr__(name: str) -> object:
+    from importlib import import_module
+
     if name in _MODULE_OF:
-        return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    hint = next((f"; use tipsseg.{module}.{name}" for module, names in _ELSEWHERE.items() if name in names), "")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
+        return import_module(f"{__name__}.{name}")
+    module = next((module for module, names in _ELSEWHERE.items() if name in names), None)
+    if name.endswith("Error") and hasattr(import_module(f"{__name__}.errors"), name):
+        module = "errors"
+    raise AttributeError(
+        f"module {__name__!r} has no attribute {name!r}" + (f"; use tipsseg.{module}.{name}" if module else "")
+    )

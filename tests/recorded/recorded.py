@@ -5,8 +5,8 @@
     python tests/recorded/recorded.py --keep DIR          keep the labelled folders, to compare them file by file
     python tests/recorded/recorded.py --against REVISION  compare this tree with a revision of git, both run here
 
-A change that only moves code changes no digest. Scores differ between kinds of processors in their last digits, and digests with them:
-on another processor than the one that digests.txt names, use `--against`.
+A change that only moves code changes no digest. Scores differ between kinds of processors in their last digits, and digests with
+them: on another processor than the one that digests.txt names, use `--against`.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def of_revision(revision: str, cases: list[str], folder: Path) -> dict[str, str]
 
 
 def processor() -> str:
-    from tipsseg.util.processor import processor_name  # noqa: PLC0415
+    from tipsseg.util.processor import processor_name
 
     return processor_name()
 

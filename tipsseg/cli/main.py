@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from tipsseg.cli import signals
 from tipsseg.errors import TipssegError, UsageError
 from tipsseg.util.printable import printable, quote, shell_line
 
@@ -28,10 +27,6 @@ Examples:
   tipsseg weights download l14
   tipsseg label --help
 """
-
-
-#: Seconds after an interrupted command in which threads may end.
-_GRACE_SECONDS = 3
 
 #: Commands and their summaries in --help. Each command is a module of `tipsseg.cli.commands`.
 _COMMANDS: Mapping[str, str] = {
@@ -83,7 +78,9 @@ class _Group(TyperGroup):
         if args[0] in _COMMANDS:
             module = import_module(f"tipsseg.cli.commands.{_MODULES.get(args[0], args[0])}")
             self.commands[args[0]] = typer.main.get_command(module.app)
-        return super().resolve_command(ctx, args)
+        command = super().resolve_command(ctx, args)
+        signals.raise_on_signals()
+        return command
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with _typer_errors_printable():
@@ -99,10 +96,12 @@ class _Group(TyperGroup):
             print_error(error)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as interrupt:
-            number = interrupt.number if isinstance(interrupt, _Stopped) else signal.SIGINT
+            number = interrupt.number if isinstance(interrupt, signals.Stopped) else signal.SIGINT
             what = "Interrupted" if number == signal.SIGINT else "Terminated"
             _print_line(": ".join([what, *getattr(interrupt, "__notes__", ())]) + ".")
             raise typer.Exit(128 + number) from None
+        finally:
+            signals.end_on_signals()
 
 
 def _has_classes(args: list[str]) -> bool:
@@ -148,21 +147,6 @@ def _typer_errors_printable() -> Iterator[None]:
         raise
 
 
-class _Stopped(KeyboardInterrupt):
-    """Raised if a signal ends the program."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
-def _stop(number: int, frame: object) -> None:
-    # A second signal ends the program at once, even during clean-up.
-    for stopping in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stopping, signal.SIG_DFL)
-    raise _Stopped(number)
-
-
 app = typer.Typer(
     name="tipsseg",
     cls=_Group,
@@ -177,9 +161,6 @@ app = typer.Typer(
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # background jobs and nohup ignore signals
-            signal.signal(number, _stop)
     # A stream that the caller closed is None; discard its output.
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
@@ -187,25 +168,8 @@ def main() -> None:
         app()
     except SystemExit as end:
         if end.code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-            _end_soon(int(end.code))
+            signals.end_soon(int(end.code))
         raise
-
-
-def _end_soon(code: int) -> None:
-    """End the process in a few seconds if it does not end by itself.
-
-    Python waits for its threads, but an interrupt may come at a moment that leaves one waiting for a lock or a server for ever.
-    """
-    with suppress(OSError):
-        sys.stdout.flush()
-
-    def end() -> None:
-        atexit._run_exitfuncs()  # removes temporary folders
-        os._exit(code)
-
-    timer = threading.Timer(_GRACE_SECONDS, end)
-    timer.daemon = True
-    timer.start()
 
 
 def print_error(error: TipssegError) -> None:
