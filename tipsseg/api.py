@@ -325,8 +325,10 @@ def as_paths(images: Paths) -> tuple[Path, ...]:
     for path in paths:
         if not isinstance(path, str | Path):
             raise UsageError(f"images must be paths, not {quote(path)}", "Use Model.label for an image in memory.")
-        check_address(path)
-    return tuple(map(as_address, paths))
+    addresses = tuple(map(as_address, paths))
+    for address in addresses:
+        check_address(address)
+    return addresses
 
 
 def progress_for(verbose: bool) -> Progress:

@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tipsseg.address import address_text
+from tipsseg.address import address_text, without_secrets
 
 
 class TipssegError(Exception):
@@ -44,9 +44,8 @@ class TipssegError(Exception):
     commands: tuple[str, ...] = ()
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = without_secrets(message), without_secrets(hint)
+        super().__init__(self.message)
 
     def __reduce__(self) -> tuple[object, ...]:
         # By default pickle calls a subclass with the message alone.

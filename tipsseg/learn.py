@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+from tipsseg.address import as_address
 from tipsseg.api import Paths, as_paths, progress_for
 from tipsseg.options import LabelOptions
 from tipsseg.options.fields import take_options
@@ -69,7 +70,7 @@ def fit_folder(
         TipssegError: The run cannot start or continue.
     """
     compute = take_options(ComputeOptions, keywords)
-    edited = edited_masks(Path(output), None if images is None else Path(images), compute.max_pixels)
+    edited = edited_masks(Path(output), None if images is None else as_address(images), compute.max_pixels)
     spec = spec_of_run(edited, compute)
     spec.check()
     with progress_for(verbose) as progress:
@@ -149,7 +150,7 @@ def tune_folder(
     """
     compute = take_options(ComputeOptions, keywords)
     check_precision(precision, temperature=temperature)
-    edited = edited_masks(Path(output), None if images is None else Path(images), compute.max_pixels)
+    edited = edited_masks(Path(output), None if images is None else as_address(images), compute.max_pixels)
     spec = spec_of_tuning(edited, compute, fitted)
     spec.check()
     with progress_for(verbose) as progress:

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.address import address_text, is_url
+from tipsseg.address import address_text, as_address, is_url, url_of
 
 #: Remarks on an image file: it is nearly black, has more pages than the first, or its long side is compressed.
 Remark = Literal["dark", "pages", "squeezed"]
@@ -76,6 +76,10 @@ class ImageRef:
         object.__setattr__(self, "_relative", str(relative))
         object.__setattr__(self, "name", _printable(self._relative))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Another process has other numbers for the secrets of a URL.
+        return _restore_ref, (url_of(self.path) if is_url(self._path) else self._path, self._relative)
+
     @property
     def path(self) -> Path:
         """The address."""
@@ -90,6 +94,10 @@ class ImageRef:
     def relative(self) -> PurePosixPath:
         """The path relative to the image root. Output files are named after it."""
         return PurePosixPath(self._relative)
+
+
+def _restore_ref(address: str, relative: str) -> ImageRef:
+    return ImageRef(as_address(address), PurePosixPath(relative))
 
 
 def printable_path(path: PurePath) -> str:

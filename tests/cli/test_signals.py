@@ -67,43 +67,77 @@ def test_a_run_that_is_stopped_leaves_whole_files(mlp_checkpoint: Path, tmp_path
     assert int(told[1]) <= len(entries) <= len(done) + 1
 
 
-def test_a_signal_that_the_caller_ignores_is_ignored() -> None:
+#: Runs the command, and sends it a signal when it imports a module or opens a file.
+SIGNALLED = """
+import os, signal, sys
+from tipsseg.__main__ import main
+
+moment, name, number, way = sys.argv.pop(1), sys.argv.pop(1), int(sys.argv.pop(1)), sys.argv.pop(1)
+sent = []
+
+def send():
+    sent.append(os.kill(os.getpid(), number))
+    for _ in range(9):  # Python runs the handler in here
+        pass
+
+class Lost:
+    def __del__(self):
+        send()
+
+def watch(event, arguments):
+    if event == moment and str(arguments[0]).endswith(name) and not sent:
+        try:
+            Lost() if way == "lost" else send()
+        finally:
+            if way == "twice":
+                send()
+                print("tidied up")
+
+if way == "ignored":
+    signal.signal(number, signal.SIG_IGN)
+sys.addaudithook(watch)
+main()
+"""
+
+
+def signalled(folder: Path, case: str, moment: str, way: str = "once") -> subprocess.CompletedProcess[str]:
+    (folder / "classes.txt").write_text("tree\n")
+    Image.new("RGB", (64, 80)).save(folder / "a.png")
+    kind, name = moment.split()
+    command = ["label", "a.png", "-m", "tiny", "--vocab", "classes.txt", "-f", "png", "--device", "cpu", "-o", "out"]
+    return subprocess.run(
+        [sys.executable, "-c", SIGNALLED, kind, name, str(int(STOPS[case][0])), way, *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+@pytest.mark.parametrize("case", STOPS)
+@pytest.mark.parametrize("moment", ["import typer", "import tipsseg.cli.values", "import numpy", "open classes.txt"])
+def test_a_signal_ends_a_command_that_loads_or_works(tmp_path: Path, case: str, moment: str) -> None:
+    ran = signalled(tmp_path, case, moment)
+    assert (ran.returncode, ran.stdout) == (STOPS[case][1], "")
+    assert re.fullmatch(f"(1 class: tree.\n)?{STOPS[case][2]}[.:].*\n", ran.stderr)
+
+
+def test_a_signal_counts_if_python_ignores_its_error(tmp_path: Path) -> None:
+    ran = signalled(tmp_path, "Ctrl-C", "open classes.txt", "lost")
+    assert ran.returncode == 130
+    assert ran.stderr.splitlines()[-1].startswith("Interrupted")
+    assert "ignored" not in ran.stderr
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    ran = signalled(tmp_path, "SIGTERM", "open classes.txt", "twice")
+    assert (ran.returncode, ran.stdout) == (-signal.SIGTERM, "")
+
+
+def test_a_signal_that_the_caller_ignores_is_ignored(tmp_path: Path) -> None:
     """As after nohup, and in background jobs of a shell script."""
-    script = """
-import signal
-from tipsseg.cli import main as cli
-cli.app = lambda: signal.raise_signal(signal.SIGINT)
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-cli.main()
-print("went on")
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-try:
-    cli.main()
-except KeyboardInterrupt:
-    print("stopped")
-"""
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (ran.stdout, ran.stderr, ran.returncode) == ("went on\nstopped\n", "", 0)
-
-
-def test_a_second_signal_stops_at_once() -> None:
-    script = """
-import signal
-from tipsseg.cli import main as cli
-
-def busy():
-    try:
-        signal.raise_signal(signal.SIGTERM)
-    finally:
-        signal.raise_signal(signal.SIGINT)
-        print("tidied up")
-
-cli.app = busy
-cli.main()
-"""
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert ran.returncode == -signal.SIGINT
-    assert ran.stdout == ""
+    ran = signalled(tmp_path, "Ctrl-C", "open classes.txt", "ignored")
+    assert (ran.returncode, ran.stdout.splitlines()[0]) == (0, "out/masks/a.png")
 
 
 def test_a_run_that_waits_for_more_of_a_list_stops_at_once(mlp_checkpoint: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -232,9 +233,33 @@ def test_images_outside_the_folder_of_a_list_are_found_again(site: Site, command
     assert not [path for path in out.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
 
 
-def test_results_are_local(command: Command, tmp_path: Path) -> None:
-    ran = command("label", SCENES / "desert.png", "-o", "s3://bucket/out", *OPTIONS, cwd=tmp_path)
-    assert (ran.code, "is a URL" in ran.err) == (2, True)
+def test_passwords_of_urls_are_nowhere(site: Site, command: Command, tmp_path: Path) -> None:
+    url = site.url.replace("http://", "http://me:SECRET@")
+    asked = ("-o", "out", *OPTIONS, "-f", "png")
+    for arguments, code in (
+        (["label", f"{url}/in", *asked], 0),
+        (["label", f"{url}/in", *asked], 0),
+        (["label", f"{url}/in", "-c", "car", "-m", "tiny", "-o", "out"], 1),
+        (["label", f"{url}/in/desert.png?sig=SECRET", *asked, "--jsonl"], 0),
+        (["label", "-", *asked], 1),
+        (["check", "out", "--images", f"{url}/gone?sig=SECRET"], 1),
+        (["encode", f"{url}/in", "-m", "tiny", "-o", "feats"], 0),
+        (["report", "out", "--images", f"{url}/in"], 0),
+        ([f"{url}/in", "-c", "tree"], 2),
+        (["label", f"{url}/in", "-c", "tree", "-f", f"{url}/x"], 2),
+    ):
+        lines = f"{url}/in/gone.png\nftp://me:SECRET@host/x.png\nhttp://me:SECRET/x@host/x.png\n"
+        ran = command(*arguments, stdin=lines.encode(), cwd=tmp_path)
+        assert (ran.code, "SECRET" in ran.out + ran.err) == (code, False), arguments
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in files if "SECRET" in str(path) or b"SECRET" in path.read_bytes()]
+    assert "SECRET" not in "".join(sqlite3.connect(tmp_path / "out/.tipsseg/state.db").iterdump())
+
+
+@pytest.mark.parametrize("option", ["-o", "--features", "--regions", "--onto"])
+def test_only_images_may_be_urls(command: Command, tmp_path: Path, option: str) -> None:
+    ran = command("label", SCENES / "desert.png", *OPTIONS, option, "s3://me:SECRET@bucket/x", cwd=tmp_path)
+    assert (ran.code, "not a URL" in ran.err, "SECRET" in ran.err) == (2, True, False)
     assert not list(tmp_path.iterdir())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import tarfile
 import zipfile
 from contextlib import suppress
@@ -15,13 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from sources import Site, forget_remote, picture, serving, write_parquet, write_tar, write_video, write_zip
 
-from tipsseg.address import address_text, as_address, is_url
-from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.address import address_text, as_address, is_url, url_of
+from tipsseg.errors import ImageError, InputError, TipssegError, UsageError
 from tipsseg.images.decoding import open_image, to_upright
 from tipsseg.images.sources import remote
 from tipsseg.images.sources.access import exists, hold, identify, list_members, matches, open_source, release, stamp
-from tipsseg.images.sources.address import below, name_below, url_of
+from tipsseg.images.sources.address import below, name_below
 from tipsseg.options.every import Every, parse_every
+from tipsseg.types import ImageRef
 from tipsseg.util.files import describe_error
 
 PICTURES = {f"{folder}{name}.png": picture(shade) for shade, (folder, name) in enumerate([("", "a"), ("b/", "c")], 60)}
@@ -329,12 +331,29 @@ def test_invalid_intervals(text: str) -> None:
 def test_addresses() -> None:
     assert is_url(Path("s3://bucket/a.jpg"))
     assert not is_url("/data/s3:/a.jpg")
-    assert url_of(Path("https://host/a.jpg?x=1")) == "https://host/a.jpg?x=1"
     assert address_text(Path("https://user:word@host/a.jpg?sig=1")) == "https://host/a.jpg"
     assert address_text("photos/a.jpg?x") == "photos/a.jpg?x"
-    assert as_address("https://host/a.jpg?a/b#c") == Path("https://host/a.jpg?a%2Fb")
     assert name_below(as_address("https://host/d/a%20b.jpg?a/b"), Path("https:/host")) == PurePosixPath("d/a b.jpg")
     assert name_below(Path("https:/host/d/a%2Fb.jpg"), Path("https:/host/d")) == PurePosixPath("a%2Fb.jpg")
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("https://me:SECRET@host/a.jpg?sig=SECRET/x#y", "https://host/a.jpg"),
+        ("HTTP://me:SECRET@host:80/a.jpg", "http://host:80/a.jpg"),
+        ("s3://KEY:SECRET@bucket/a.jpg?X-Amz-Signature=SECRET", "s3://bucket/a.jpg"),
+        ("ftp://me:SECRET@host/a.jpg", "ftp://host/a.jpg"),
+        ("http://me:SECRET/x@host/a.jpg", "http://_"),
+    ],
+)
+def test_the_address_of_a_url_has_none_of_its_secrets(typed: str, told: str) -> None:
+    address = as_address(typed)
+    refs = [ImageRef(address, PurePosixPath("a.jpg")), ImageRef(as_address(address) / "..", PurePosixPath("a.jpg"))]
+    assert address_text(address) == address_text(typed) == told
+    assert "SECRET" not in f"{address!r} {refs} {TipssegError(f'{typed}: bad', typed).message}"
+    assert url_of(address).startswith(typed.split("#", maxsplit=1)[0].replace("HTTP", "http"))
+    assert url_of(pickle.loads(pickle.dumps(refs[0])).path).startswith(url_of(address))
 
 
 def test_names_of_members(tmp_path: Path) -> None:

@@ -14,11 +14,13 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
+from tipsseg.address import as_address
 from tipsseg.cli.help import Command, completion_of, show_all
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
 from tipsseg.formats import FORMATS
 from tipsseg.options.fields import OTHER, Option, choices_of, options_of, text_of
+from tipsseg.util.files import local_path
 
 #: The hint for an empty path.
 EMPTY_PATH = "Is a shell variable unset? Write . (a dot) for the current folder."
@@ -123,12 +125,12 @@ def given_options(context: typer.Context, record: type) -> Iterator[str]:
 
 
 def path_of(what: str) -> Callable[[str | Path], Path]:
-    """Return a parser of paths. It raises UsageError for "", which pathlib reads as the current folder."""
+    """Return a parser of local paths. It raises UsageError for URLs, and for "", which pathlib reads as the current folder."""
 
     def read(value: str | Path) -> Path:
         if isinstance(value, str) and not value:
             raise UsageError(f"the path of {what} is empty", EMPTY_PATH)
-        return Path(value)
+        return local_path(what, value)
 
     return read
 
@@ -191,7 +193,7 @@ def _parameter(name: str, option: Option, kind: Any, default: Any) -> inspect.Pa
     info = typer.Option(
         *option.flags(name),
         metavar=option.metavar or "|".join(choices) or None,
-        parser=path_of(option.long(name)) if typed is Path else None,
+        parser=None if typed is not Path else as_address if name == "images" else path_of(option.long(name)),
         rich_help_panel=option.group,
         autocompletion=completion_of(choices) if choices else None,
         help=as_typed(option.help).replace("{formats}", ", ".join(FORMATS)),

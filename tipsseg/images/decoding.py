@@ -97,8 +97,9 @@ def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS, stretch: Stretch
         InputError: The image has a wrong type, shape or dtype, or pixel values without an 8-bit equivalent.
     """
     if isinstance(image, str | Path):
-        check_address(image)
-        return decode_upright(as_address(image), max_pixels, stretch)
+        address = as_address(image)
+        check_address(address)
+        return decode_upright(address, max_pixels, stretch)
     if hasattr(image, "read") and not isinstance(image, Image.Image):
         return _decode_file(cast(BinaryIO, image), max_pixels, stretch)
     if isinstance(image, Image.Image):

@@ -11,7 +11,6 @@ import re
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from tipsseg.address import address_text, is_url
 from tipsseg.errors import UsageError
 from tipsseg.options import (
     DEFAULT_FORMATS,
@@ -32,6 +31,7 @@ from tipsseg.options import (
 from tipsseg.options.every import Every, parse_every
 from tipsseg.options.fields import FILES, IMAGES, MACHINES, MODEL, RASTERS, TRUTH, WHAT, option, text_of
 from tipsseg.options.shard import Shard, parse_shard
+from tipsseg.util.files import local_path
 from tipsseg.util.printable import quote
 
 
@@ -71,7 +71,7 @@ class ComputeOptions:
         _set(self, "device", device_name(self.device))
         _set(self, "dtype", dtype_name(self.dtype))
         if self.features is not None:
-            _set(self, "features", Path(self.features))
+            _set(self, "features", _path("features", self.features))
         _set(self, "jobs", default_jobs() if self.jobs is None else self.jobs)
         for name in ("batch_size", "jobs", "max_pixels"):
             _set(self, name, check_whole_number(f"argument `{name}`", getattr(self, name)))
@@ -104,7 +104,7 @@ class OutputOptions:
     # fmt: on
 
     def __post_init__(self) -> None:
-        _set(self, "output", _local_folder(self.output))
+        _set(self, "output", _path("output", self.output))
         if self.formats is not None:
             if isinstance(self.formats, str) or not all(isinstance(name, str) for name in self.formats):
                 names = split_names([self.formats]) if isinstance(self.formats, str) else ("png", "coco")
@@ -198,7 +198,7 @@ class StoreOptions:
     # fmt: on
 
     def __post_init__(self) -> None:
-        _set(self, "output", _local_folder(self.output))
+        _set(self, "output", _path("output", self.output))
         if self.feature_dtype is not None:
             choose(self.feature_dtype, FEATURE_DTYPES, "feature dtype")
         if isinstance(self.shard, str):
@@ -347,18 +347,11 @@ class CorrectOptions:
 DEFAULT_CORRECT_OPTIONS = CorrectOptions()
 
 
-def _local_folder(value: str | Path) -> Path:
-    """Return the path of an output folder. Raise UsageError for a URL."""
-    if is_url(value):
-        raise UsageError(f"argument `output`={address_text(value)} is a URL", "Results are local: choose a folder.")
-    return Path(value)
-
-
 def _path(name: str, value: object) -> Path:
     """Return a path. Raises UsageError for a value of another type."""
     if not isinstance(value, str | os.PathLike):
         raise UsageError(f"argument `{name}` must be a path, not {type(value).__name__}", "Pass a folder or a file.")
-    return Path(value)
+    return local_path(f"argument `{name}`", value)
 
 
 def _set(options: object, name: str, value: object) -> None:

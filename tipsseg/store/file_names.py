@@ -11,6 +11,7 @@ from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path, PurePath, PurePosixPath
 
+from tipsseg.address import address_text, is_url
 from tipsseg.errors import InputError, OutputError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import PartsFormat, output_name
@@ -162,7 +163,7 @@ class RunNames:
         names, images = self._recorded
         if (recorded := names.get(printable_path(absolute))) is not None:
             return PurePosixPath(recorded if absolute.as_posix().endswith(recorded) else actual_name(recorded))
-        if self.root is not None:
+        if self.root is not None and not is_url(absolute):
             real, root = Path(os.path.realpath(absolute.parent), absolute.name), os.path.realpath(self.root)
             if real.is_relative_to(root):
                 return _posix(real.relative_to(root))
@@ -180,7 +181,9 @@ class RunNames:
         for ref in refs:
             if (known := self.named(ref)) != ref:
                 where = (
-                    "" if self.root is None else f", or label the folder that its names are relative to, {self.root}"
+                    ""
+                    if self.root is None
+                    else f", or label the folder that its names are relative to, {address_text(self.root)}"
                 )
                 raise InputError(
                     f"{ref.address} is already labelled as {known.name} in {output}, and would be labelled again as {ref.name}",

@@ -16,7 +16,18 @@ from io import BufferedReader, FileIO
 from pathlib import Path
 from types import TracebackType
 
-from tipsseg.errors import OutputError
+from tipsseg.address import has_scheme
+from tipsseg.errors import OutputError, UsageError
+
+
+def local_path(what: str, value: str | os.PathLike[str]) -> Path:
+    """Return the path of `what`, a file or a folder on this machine. Raise UsageError for a URL."""
+    if has_scheme(os.fspath(value)):
+        raise UsageError(
+            f"{what} must be a local path, not a URL", "Download it first, or mount it. Only images may be URLs."
+        )
+    return Path(value)
+
 
 #: The prefix of temporary files. The dot hides them from users and from the search for images.
 TEMPORARY_PREFIX = ".tipsseg-"

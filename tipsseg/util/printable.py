@@ -12,6 +12,8 @@ import shlex
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from tipsseg.address import without_secrets
+
 # Control characters (C0, DEL, C1), line separators, bidirectional marks, surrogates (Python's form of file name bytes that are not
 # UTF-8), and two noncharacters, which XML forbids as well.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
@@ -26,9 +28,9 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 def printable(text: str) -> str:
     """Return text as a single line, with escapes for line ends, control characters and bytes that are not UTF-8: "a\\u001bb".
 
-    The escapes are those of JSON and TOML, so that a line of JSON or TOML keeps its value.
+    The escapes are those of JSON and TOML, so that a line of JSON or TOML keeps its value. URLs lose their secrets.
     """
-    return _UNSAFE.sub(lambda match: _SHORT.get(match[0], f"\\u{ord(match[0]):04x}"), text)
+    return _UNSAFE.sub(lambda match: _SHORT.get(match[0], f"\\u{ord(match[0]):04x}"), without_secrets(text))
 
 
 def printable_lines(text: str) -> str:
@@ -54,7 +56,7 @@ def is_utf8(text: str) -> bool:
 def quote(value: object) -> str:
     """Return the repr of a value for a message, cut to 80 characters."""
     try:
-        text = repr(value[: _QUOTED + 1] if isinstance(value, str) else value)
+        text = repr(without_secrets(value)[: _QUOTED + 1] if isinstance(value, str) else value)
     except (ValueError, RecursionError):  # numbers with thousands of digits, deeply nested lists
         return f"a value of type {type(value).__name__}"
     return shorten(text)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tipsseg.address import as_address
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.parameters import Only, command, given_options
@@ -104,7 +105,7 @@ def _truth_masks(paths: list[str], gt: Path, truth: TruthOptions, spec: RunSpec,
     from tipsseg.runs.evaluate.truth_options import layout_of
     from tipsseg.runs.fit.masked import truth_masks
 
-    found = found_images(map(Path, paths), None, None, gt)
+    found = found_images(map(as_address, paths), None, None, gt)
     note_inputs(progress, found)
     layout = layout_of(truth, [entry.name for entry in spec.vocabulary.classes])
     masks = truth_masks(found.refs, gt, layout, spec.max_pixels)

@@ -2,7 +2,7 @@
 
     photos/a.jpg    s3:/bucket/a.jpg    shard-000.tar/a.jpg    train.parquet/000012.jpg    clip.mp4/000120
 
-A Path joins the two slashes of a URL into one; `printable_path` and `url_of` restore them.
+A Path joins the two slashes of a URL into one; `printable_path` restores them, and `tipsseg.address` keeps the secrets of URLs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote
 
-from tipsseg.address import is_url
+from tipsseg.address import is_url, without_query
 from tipsseg.util.record_paths import actual_path
 
 ARCHIVES = frozenset({".tar", ".zip"})
@@ -21,12 +21,6 @@ VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".m
 
 #: Suffixes of files with images in them.
 CONTAINERS = ARCHIVES | TABLES | VIDEOS
-
-
-def url_of(path: PurePath) -> str:
-    """Return the URL of an address, with its query."""
-    scheme, rest = path.as_posix().split(":/", 1)
-    return f"{scheme}://{rest}"
 
 
 def absolute(path: Path) -> Path:
@@ -69,14 +63,16 @@ def name_below(path: Path, root: Path) -> PurePosixPath | None:
         return None
     inside = container_of(whole)
     if inside is None or not inside.is_relative_to(root) or inside == root:
-        return plain_name(whole.relative_to(root), web=is_web(whole))
-    outer = plain_name(inside.relative_to(root), web=is_web(whole)).with_suffix("")
+        return plain_name(whole.relative_to(root), whole)
+    outer = plain_name(inside.relative_to(root), whole).with_suffix("")
     return outer / PurePosixPath(*whole.relative_to(inside).parts)
 
 
-def plain_name(relative: PurePath, *, web: bool) -> PurePosixPath:
-    """Return a relative path as a name; `web` removes a query and decodes escapes, except of separators."""
-    return PurePosixPath(*map(_decode, relative.parts) if web else relative.parts)
+def plain_name(relative: PurePath, address: Path) -> PurePosixPath:
+    """Return the end of an address as a name, without the query of a URL. Escapes of the web are decoded, except of separators."""
+    if is_web(address):
+        return PurePosixPath(*map(_decode, relative.parts))
+    return PurePosixPath(without_query(relative.as_posix()) if is_url(address) else relative)
 
 
 def _decode(part: str) -> str:

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from tipsseg.address import URL_SCHEMES, as_address, is_url
+from tipsseg.address import URL_SCHEMES, is_url, url_of
 from tipsseg.errors import InputError
-from tipsseg.images.sources.address import is_web, suffix_of, url_of
+from tipsseg.images.sources.address import is_web, suffix_of
 from tipsseg.images.sources.container import Stamp
 from tipsseg.util.files import is_alive
 
@@ -62,16 +62,16 @@ class IncompleteError(OSError):
     """A file has another size than the service said."""
 
 
-def check_address(address: str | Path) -> None:
+def check_address(address: Path) -> None:
     """Check an address that a user gave, and forget which version of it was read before.
 
     Raise InputError for a URL with an unknown scheme, or if the package that reads its scheme is not installed.
     """
     if is_url(address):
         _filesystem(str(address).split(":")[0])
-        _STAMPS.pop(str(as_address(address)), None)  # a new call of the library looks at the file again
+        _STAMPS.pop(str(address), None)  # a new call of the library looks at the file again
         try:
-            urlsplit(url_of(Path(address))).port  # noqa: B018  it raises
+            urlsplit(url_of(address)).port  # noqa: B018  it raises
         except ValueError:
             raise InputError(
                 "an invalid URL", "Escape special characters in its user and password: %2F for /."

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from tipsseg.address import address_text, as_address, is_url
+from tipsseg.address import address_text, as_address, has_scheme, is_url
 from tipsseg.errors import ImageError, InputError, TipssegError, UsageError
 from tipsseg.images.skipped import Skipped
 from tipsseg.images.sources.access import stamp
-from tipsseg.images.sources.address import absolute, container_of, is_web, name_below, plain_name, real_path
+from tipsseg.images.sources.address import absolute, container_of, name_below, plain_name, real_path
 from tipsseg.images.sources.remote import check_address, is_remote_folder
 from tipsseg.options.every import Every
 from tipsseg.runs.common.walking import PERMISSIONS, OutputFolders, Walker, by_name
@@ -282,7 +282,7 @@ def _relative(path: Path, root: Path) -> PurePosixPath:
         return name
     plain = Path(os.path.normpath(path))
     parts = plain.relative_to(plain.anchor).parts if plain.anchor else plain.parts
-    if is_url(path):
+    if has_scheme(path):
         host, *rest = PurePosixPath(address_text(path).split("://")[1]).parts
-        parts = (host.partition(":")[0], *plain_name(PurePosixPath(*rest), web=is_web(path)).parts)
+        parts = (host.partition(":")[0], *plain_name(PurePosixPath(*rest), path).parts)
     return PurePosixPath(*(part for part in parts if part != ".."))

@@ -9,6 +9,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
+from tipsseg.address import address_text
 from tipsseg.formats import FORMATS, model_only_formats
 from tipsseg.formats.yolo import TRAIN, VAL
 from tipsseg.labelling.windows import LONGEST_ASPECT
@@ -142,8 +143,10 @@ def note_resume(resume: ResumeState, images: Images, progress: Progress) -> None
     for path, lost in resume.lost_rows():
         progress.note(f"{path} is missing or was changed; {pluralize(lost, 'image')} in it must be written again.")
     root = None if resume.before is None or not len(resume.state) else resume.before.image_root
-    if root is not None and root != str(images.root):
-        progress.note(f"Image names are relative to {images.root}; in the earlier run they were relative to {root}.")
+    if root is not None and root != address_text(images.root):
+        progress.note(
+            f"Image names are relative to {address_text(images.root)}; in the earlier run they were relative to {root}."
+        )
 
 
 def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress) -> None:

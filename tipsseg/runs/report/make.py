@@ -10,6 +10,7 @@ from importlib import resources
 from itertools import chain, islice
 from pathlib import Path
 
+from tipsseg.address import address_text
 from tipsseg.formats.reading.labels import LabelSource
 from tipsseg.options import MAX_PIXELS, Palette
 from tipsseg.runs.common.inputs import check_image_root
@@ -189,7 +190,7 @@ class _Report:
         images = self.image_root
         for run in self.runs:
             for image, path, reason in run.failures():
-                yield image, str(path if images is None else images / actual_name(image)), reason
+                yield image, str(path) if images is None else address_text(images / actual_name(image)), reason
 
     def _record(self, image: str, alike: Mapping[str, list[int]]) -> Mapping[str, object]:
         record = dict(self.place.read(image))
