@@ -24,9 +24,6 @@ settings.load_profile("tipsseg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# Labels do not depend on numba, and to load it takes a while. tests/labelling/test_compiled.py has it.
-os.environ.setdefault("TIPSSEG_NUMBA", "0")
-
 if TYPE_CHECKING:
     from tipsseg import Model
 

@@ -265,7 +265,7 @@ def _begin_labelling(
 def _label(
     info: RunInfo, images: Images, progress: Progress, make_engine: EngineMaker
 ) -> Generator[ImageResult, None, None]:
-    with progress, make_engine(info, progress.note_if_loud, True) as engine:
+    with progress, make_engine(info, progress.note, True) as engine:
         yield from LabelRun(info, images, engine, progress).results()
 
 

@@ -1,4 +1,4 @@
-"""Learn from masks, as `tipsseg fit` and `tipsseg tune` do: fit class vectors, and choose minimum confidences."""
+"""Learn from masks, as `tipsseg fit` does: fit class vectors, or choose minimum confidences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tipsseg.runs.evaluate.truth_options import layout_of, preset_of
 from tipsseg.runs.fit.learning import note_other_scales, spec_of_run, spec_of_truths
 from tipsseg.runs.fit.masked import edited_masks, truth_masks
 from tipsseg.runs.fit.run import Fit, fit_masks
-from tipsseg.runs.tune.run import Tuning, check_precision, spec_of_tuning, tune_run
+from tipsseg.runs.fit.thresholds import Thresholds, check_precision, fit_run_thresholds, spec_of_thresholds
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.fitted import Classes, FittedVocabulary, as_vocabulary
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Fit",
     "FittedVocabulary",
-    "Tuning",
+    "Thresholds",
     "fit",
     "fit_folder",
+    "fit_thresholds",
     "fit_truths",
-    "tune_folder",
 ]
 
 
@@ -74,7 +74,7 @@ def fit_folder(
     spec = spec_of_run(edited, compute)
     spec.check()
     with progress_for(verbose) as progress:
-        note_other_scales(edited, "The fit is made", progress)
+        note_other_scales(edited, progress)
         return fit_masks(spec, edited, None, progress, quiet=True)
 
 
@@ -113,45 +113,41 @@ def fit_truths(
 
 
 @with_keywords(ComputeKeywords, ComputeOptions)
-def tune_folder(
+def fit_thresholds(
     output: str | Path,
-    precision: float | None = 0.95,
+    precision: float = 0.95,
     *,
-    temperature: bool = False,
     fitted: FittedVocabulary | None = None,
     images: str | Path | None = None,
     verbose: bool = False,
     **keywords: Unpack[ComputeKeywords],
-) -> Tuning:
-    """Choose the minimum confidence of each class from the masks of a run that a person edited, as `tipsseg tune` does.
+) -> Thresholds:
+    """Choose the minimum confidence of each class from the masks of a run that a person edited, as `tipsseg fit --precision` does.
 
-        tuning = tipsseg.learn.tune_folder("labels", precision=0.95)
-        print(tuning.table())
-        tuning.save("farm.toml")
+        thresholds = tipsseg.learn.fit_thresholds("labels", precision=0.95)
+        print(thresholds.table())
+        thresholds.save("farm.toml")
 
     Args:
         output: The output folder of `label_folder`.
-        precision: The precision to reach for each class, 0..1: the share of its pixels that are right. None: do not choose
-            minimum confidences.
-        temperature: Fit the temperature of the softmax first, to calibrate the confidences.
+        precision: The precision to reach for each class, 0..1: the share of its pixels that are right.
         fitted: The fit that the run was labelled with, if any.
         images: The image folder, if it has moved.
         verbose: Print notes, progress and errors on stderr.
 
     Returns:
-        The tuning: `vocabulary` with its minimum confidences; `fitted`, the same with the fitted temperature; `thresholds`,
-        `calibration`, `table()`, `record()` and `save()`.
+        The `vocabulary` with its minimum confidences; `fitted`, the same with fitted vectors; `thresholds`, `table()`, `record()`
+        and `save()`.
 
     Raises:
-        UsageError: Neither `precision` nor `temperature` is set, or `fitted` is missing.
-        InputError: Fewer than three masks were edited (two if only the temperature is fitted), or `output` is not the folder of
-            a finished run.
+        UsageError: `precision` is out of range, or `fitted` is missing.
+        InputError: Fewer than three masks were edited, or `output` is not the folder of a finished run.
         TipssegError: The run cannot start or continue.
     """
+    check_precision(precision)
     compute = take_options(ComputeOptions, keywords)
-    check_precision(precision, temperature=temperature)
     edited = edited_masks(Path(output), None if images is None else as_address(images), compute.max_pixels)
-    spec = spec_of_tuning(edited, compute, fitted)
+    spec = spec_of_thresholds(edited, compute, fitted)
     spec.check()
     with progress_for(verbose) as progress:
-        return tune_run(spec, edited, precision, progress, temperature=temperature, quiet=True)
+        return fit_run_thresholds(spec, edited, precision, progress, quiet=True)

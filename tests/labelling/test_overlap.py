@@ -9,8 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tipsseg.labelling.refine import pamr
-from tipsseg.labelling.scoring.assign import LabelTable, match_refined
-from tipsseg.labelling.scoring.compiled import match as compiled
+from tipsseg.labelling.scoring.assign import LabelTable, match, match_refined
 from tipsseg.labelling.scoring.overlap import Contest, label_alone
 from tipsseg.labelling.scoring.resample import Values
 from tipsseg.labelling.scoring.scores import make_scores
@@ -48,7 +47,7 @@ def check(
     pixels = 0
     for contest in all_contests:
         scores = make_scores([np.take(scale, contest.phrases, -1) for scale in cosines], plans, temperature)
-        alone = compiled.match(scores, size, contest.table)
+        alone = match(scores, size, contest.table)
         own = alone.labels == 1
         pixels += int(own.sum())
         assert own.any() == (contest.class_id in layers)
@@ -76,17 +75,10 @@ def test_labels_are_those_of_a_run_alone(
     check(contests(phrases, dropped, 0.4 * dropped), [cosines], [plan], temperature, size)
 
 
-@pytest.mark.parametrize("numba", [False, True])
-def test_a_large_image_with_and_without_compiled_loops(numba: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(compiled.SWITCH, str(int(numba)))
-    compiled._load.cache_clear()
-    try:
-        assert (compiled.load_loops() is not None) == numba
-        size = (1500, 900)
-        cosines, plan = objects(size, 24, 3)
-        assert check(contests(24, dropped=True), [cosines], [plan], 0.02, size) > 10_000
-    finally:
-        compiled._load.cache_clear()
+def test_a_large_image() -> None:
+    size = (1500, 900)
+    cosines, plan = objects(size, 24, 3)
+    assert check(contests(24, dropped=True), [cosines], [plan], 0.02, size) > 10_000
 
 
 @pytest.mark.parametrize("whole", [False, True])

@@ -14,6 +14,9 @@ from tipsseg.util.printable import pluralize
 #: In int8, only the inputs and weights of linear layers have 8 bits.
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
 
+#: Towers with fewer channels are narrow. Released models have 768 or more.
+_NARROW = 384
+
 
 def resolve_device(device: object) -> torch.device:
     """Return the torch device with this name; "auto" prefers CUDA, then MPS, then the CPU.
@@ -49,7 +52,7 @@ def resolve_device(device: object) -> torch.device:
 def resolve_dtype(dtype: object, device: torch.device) -> torch.dtype:
     """Return the torch dtype of a tower with this dtype, outside the linear layers of int8.
 
-    "auto" is bfloat16 on a CUDA device with native support, float32 elsewhere. `auto_dtype` decides for a CPU.
+    "auto" is bfloat16 on a CUDA device with native support, float32 elsewhere. `choose_cpu_dtype` decides for a CPU.
 
     Raise UsageError for an unknown name, DeviceError if the device does not support the dtype.
     """
@@ -66,6 +69,24 @@ def resolve_dtype(dtype: object, device: torch.device) -> torch.dtype:
         reason = f"torch {torch.__version__} was built without oneDNN, which multiplies in int8"
         raise DeviceError(str(device), reason, "Use dtype float32.")
     return _DTYPES[name]
+
+
+def choose_cpu_dtype(channels: int) -> tuple[torch.dtype, str]:
+    """Choose the dtype of a vision tower on a CPU by its instructions alone, because the dtype affects labels.
+
+    With AMX, bfloat16 is the fastest. Without, it may take longer than float32, even with bfloat16 instructions.
+
+    Args:
+        channels: The channels of the tower. A narrow one always gets float32: scoring takes as long as the tower.
+
+    Returns:
+        The dtype, and the reason for users; "" for a narrow tower.
+    """
+    if channels < _NARROW:
+        return torch.float32, ""
+    if _instructions().get("amx_bf16"):
+        return torch.bfloat16, "as this CPU has AMX"
+    return torch.float32, "as this CPU lacks AMX"
 
 
 def emulates_bfloat16() -> bool:

@@ -36,6 +36,7 @@ class Backbone(Protocol):
         folder: Folder of the model's files.
         device_name: "cpu", "cuda:0" or "mps".
         dtype_name: Dtype of the computation: "float32", "bfloat16", "float16" or "int8".
+        dtype_reason: Reason for the dtype, if the CPU decided it: "as this CPU has AMX"; else "".
         native_size: Side of the model's square window in pixels.
         patch_size: Side of a patch in pixels.
         embed_dim: D, the length of all vectors.
@@ -48,6 +49,7 @@ class Backbone(Protocol):
     folder: Path
     device_name: str
     dtype_name: str
+    dtype_reason: str
     native_size: int
     patch_size: int
     embed_dim: int

@@ -208,15 +208,6 @@ def list_files(folder: Path) -> Iterator[Path]:
             yield Path(subfolder, name)
 
 
-def list_image_files(folder: Path, sha256: str) -> list[Path]:
-    """Return an image's feature files at all short sides, sorted. Raise OSError if their folder cannot be listed."""
-    subfolder = folder / FILES_FOLDER / sha256[:2]
-    if not subfolder.is_dir():
-        return []
-    matches = ((path, FEATURE_FILE.fullmatch(path.name)) for path in subfolder.iterdir())
-    return sorted(path for path, match in matches if match is not None and match[1] == sha256)
-
-
 def remove_stale_files(folder: Path) -> None:
     """Remove the temporary files of killed processes. Keep recent files, whose process may still be running."""
     limit = time.time() - _STALE_SECONDS

@@ -156,7 +156,6 @@ def load(
     device: str | int | torch.device = "auto",
     dtype: Dtype | torch.dtype = "auto",
     batch_size: int = 8,
-    cache: Path | None = None,
     quiet: bool = False,
 ) -> Model:
     """Load a model. Download it if it is missing, and verify its files.
@@ -168,10 +167,8 @@ def load(
             layout of the hub. A Path is always a folder.
         device: "auto" (CUDA before MPS before CPU), "cpu", "cuda", "cuda:1", "mps", the number of a GPU, or a torch.device.
         dtype: The model's dtype: "float32", "bfloat16", "float16", "int8" (on a CPU) or a torch dtype. "auto" is bfloat16 on a
-            GPU that supports it. On a CPU, "auto" times a block of the model, and is bfloat16 if that takes at most 0.8 times as
-            long as float32. Otherwise, and for `tiny`, it is float32.
+            GPU that supports it, and on a CPU with AMX, but not for `tiny`. Otherwise it is float32.
         batch_size: The number of windows that a GPU encodes at once.
-        cache: Folder to cache the measurement for dtype "auto" in, so that later runs use the same dtype. None: no cache.
         quiet: Hide download progress.
 
     Raises:
@@ -189,4 +186,4 @@ def load(
     source = find_model(model if isinstance(model, str) else os.path.join(".", model))  # noqa: PTH118
     check_batch_size(batch_size)
     resolve_dtype(dtype, resolve_device(device))  # before any download
-    return Model(Tipsv2Backbone(source.fetch(quiet=quiet), device_name(device), dtype_name(dtype), batch_size, cache))
+    return Model(Tipsv2Backbone(source.fetch(quiet=quiet), device_name(device), dtype_name(dtype), batch_size))

@@ -20,8 +20,7 @@ from tipsseg.labelling.classifier import Classifier, fitted_classifier, make_cla
 from tipsseg.labelling.encode import non_finite_error
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.prepare import Prepared
-from tipsseg.labelling.scoring.assign import Assignment, best_groups, crop, match_refined
-from tipsseg.labelling.scoring.compiled.match import match, match_part
+from tipsseg.labelling.scoring.assign import Assignment, best_groups, crop, match, match_part, match_refined
 from tipsseg.labelling.scoring.overlap import Contest, label_alone
 from tipsseg.labelling.scoring.resample import Values
 from tipsseg.labelling.scoring.scores import compute_cosines, make_scores
@@ -142,12 +141,6 @@ class PatchLabeller:
         from tipsseg.backbones.transfers import to_device
 
         return to_device(values, self.backbone.device)
-
-    @property
-    def uses_numba(self) -> bool:
-        """True if labels are computed from the windows of one scale on a CPU, which numba speeds up."""
-        one_scale = len(self.view.short_sides) == 1
-        return self._scorer is None and one_scale and (self.options.mode, self.options.refine) == ("slide", "none")
 
     def score(self, scales: Sequence[Patches], top: int = 0) -> Scored:
         """Compare the features of an image with the phrases, without waiting for the device.

@@ -49,8 +49,8 @@ class ComputeOptions:
     device: str = option("auto", metavar="DEVICE", group=MODEL, choices=("auto", "cpu", "cuda", "mps"),
         help="auto (the first available of cuda, mps and cpu), cpu, cuda, cuda:N or mps.")
     dtype: str = option("auto", metavar="DTYPE", group=MODEL, choices=DTYPE_NAMES, rare=True,
-        help=f"{', '.join(DTYPE_NAMES)}. On a CPU, auto means bfloat16 if the first run measures that it is at least 25% faster "
-        "than float32, else float32. int8 is for CPUs: fast, and labels differ slightly.")
+        help=f"{', '.join(DTYPE_NAMES)}. On a CPU, auto means bfloat16 with AMX instructions, else float32. int8 is for CPUs "
+        "without AMX: fast, and labels differ slightly.")
     batch_size: int = option(8, metavar="N", group=MODEL, rare=True,
         help="Windows per batch on a GPU; a CPU processes one at a time.")
     features: Path | None = option(None, metavar="DIR", group=MODEL,

@@ -193,7 +193,7 @@ def _parse_run(record: object, state: Path) -> RunInfo:
         {key: model.get(key) for key in ("id", "repository", "revision", "sha256")},
         take(record, "dtype", str),
         take(record, "device", str),
-        used,
+        vocabulary=used,
         image_root=None if _get(record, "image_root") is None else take(record, "image_root", str),
         started=_parse_time(record, "started"),
         ended=ended,

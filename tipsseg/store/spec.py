@@ -294,7 +294,8 @@ class RunInfo:
         spec: Settings of the run.
         model: `id`, `repository`, `revision` and `sha256` of the model, see `ModelSource.facts`.
         dtype: The dtype of the model; "auto" until the model is loaded, if the output folder has no labels yet.
-        device: The device of the model. Known once the model is loaded, as are the next two.
+        device: The device of the model. Known once the model is loaded, as are the next three.
+        dtype_reason: The reason for the dtype, see `Backbone`.
         vocabulary: The vocabulary with its background resolved.
         dropped: Ignored background phrases, each with the class phrase that means the same.
         image_root: The folder that image names are relative to; None if the images are from several folders.
@@ -314,6 +315,7 @@ class RunInfo:
     model: Mapping[str, object]
     dtype: str
     device: str = ""
+    dtype_reason: str = ""
     vocabulary: Vocabulary | None = None
     dropped: Mapping[str, str] = field(default_factory=dict)
     image_root: str | None = None
@@ -327,6 +329,11 @@ class RunInfo:
     lost: bool = False
     kept: tuple[str, ...] = ()
     noted: Maker | None = None
+
+    @property
+    def place(self) -> str:
+        """Return the device and the dtype for users: "cpu (float32, as this CPU lacks AMX)"."""
+        return f"{self.device} ({self.dtype}{self.dtype_reason and f', {self.dtype_reason}'})"
 
     @property
     def digest(self) -> str:

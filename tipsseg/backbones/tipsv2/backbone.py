@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.backbones.devices import is_out_of_memory, resolve_device, resolve_dtype
+from tipsseg.backbones.devices import choose_cpu_dtype, is_out_of_memory, resolve_device, resolve_dtype
 from tipsseg.backbones.protocol import WindowFeatures
-from tipsseg.backbones.tipsv2.auto_dtype import auto_dtype
 from tipsseg.backbones.tipsv2.checkpoint import Checkpoint
 from tipsseg.backbones.tipsv2.headers import read_model_config
 from tipsseg.backbones.tipsv2.inference import TowerInference
@@ -45,7 +44,6 @@ class Tipsv2Backbone:
         device: str = "auto",
         dtype: str = "auto",
         batch_size: int = 8,
-        cache: Path | None = None,
         *,
         lazy: bool = False,
     ) -> None:
@@ -54,11 +52,10 @@ class Tipsv2Backbone:
         Args:
             folder: The folder that contains config.json, model.safetensors and tokenizer.model.
             device: "auto" (CUDA, then MPS, then the CPU), "cpu", "cuda", "cuda:1" or "mps".
-            dtype: "auto", "float32", "bfloat16", "float16" or, on a CPU, "int8". There, "auto" is chosen by timing, see
-                `auto_dtype`.
+            dtype: "auto", "float32", "bfloat16", "float16" or, on a CPU, "int8". There, see
+                `choose_cpu_dtype` for "auto".
             batch_size: Windows per pass of the vision tower on a GPU. On a CPU each thread encodes one window at a time, see
                 `Workers`.
-            cache: Cache folder for the timing result of dtype "auto". None: no cache.
             lazy: Load a tower only when it is first used. Then only config.json and the header of model.safetensors are checked
                 here.
 
@@ -74,8 +71,9 @@ class Tipsv2Backbone:
         self._workers = Workers()
         self.dtype = resolve_dtype(dtype, self.device)
         config = read_model_config(folder)
+        self.dtype_reason = ""
         if dtype == "auto" and self.device.type == "cpu":
-            self.dtype = auto_dtype(config.vision, self._workers, cache)
+            self.dtype, self.dtype_reason = choose_cpu_dtype(config.vision.hidden_size)
         self.dtype_name = "int8" if dtype == "int8" else str(self.dtype).removeprefix("torch.")
         # On a CPU, batching would make a window's features depend on the other windows, so threads encode single windows
         # instead.

@@ -30,6 +30,7 @@ class LazyTipsv2:
         self.folder = folder
         self.device_name = "cpu"
         self.dtype_name = dtype_name
+        self.dtype_reason = ""  # a lazy model has a dtype from before
         self.native_size = config.vision.image_size
         self.patch_size = config.vision.patch_size
         self.embed_dim = config.text.hidden_size

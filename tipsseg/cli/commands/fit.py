@@ -15,7 +15,7 @@ from tipsseg.cli.parameters import Only, command, given_options
 from tipsseg.cli.progress import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options import LabelOptions
-from tipsseg.options.fields import FILES, TRUTH, option
+from tipsseg.options.fields import FILES, TRUTH, WHAT, option
 from tipsseg.options.run import ComputeOptions, TruthOptions
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ EPILOG = """\b
 Examples:
   tipsseg fit labels/ -o farm.fit                   (edited masks of a run)
   tipsseg fit labels/ -o farm.fit --features feats  (reuse stored features)
+  tipsseg fit labels/ --precision 0.95 -o farm.toml (minimum confidences alone)
   tipsseg fit photos/ --gt masks/ --vocab farm.toml -o farm.fit
   tipsseg label photos/ --vocab farm.fit -o better
 
@@ -35,6 +36,8 @@ Ignores pixels with id 255. A class that the masks lack, or that they do not
 improve, keeps its text vector. Can learn classes that the model has no words
 for. Prints the IoU per class on held-out images on stdout, and everything else
 on stderr.
+With --precision, chooses minimum confidences instead, below which tipsseg label
+writes 255, and prints the precision on held-out images.
 Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
 
@@ -45,7 +48,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 class Fitting:
     # fmt: off
     output: Path = option(MISSING, metavar="FILE", short="o", group=FILES,
-        help="File to write; its name ends with .fit.")
+        help="File to write: .fit; with --precision, .toml, or .fit beside the vectors of --vocab.")
+    precision: float | None = option(None, metavar="0..1", group=WHAT,
+        help="Choose minimum confidences alone, at which this fraction of each class's labelled pixels is correct.")
     images: Path | None = option(None, metavar="DIR", group=TRUTH,
         help=opt.IMAGES_HELP)
     gt: Path | None = option(None, metavar="DIR", group=TRUTH, help="Folder of ground-truth masks.")
@@ -79,6 +84,9 @@ def fit(
 
     values.refuse_split_lists(paths, question.classes, ())
     _refuse_together(context, paths, fitting)
+    if fitting.precision is not None:
+        _choose_thresholds(Path(paths[0]), fitting, fitting.precision, question.vocab, compute)
+        return
     check_target(fitting.output, fitted=True, overwrite=fitting.overwrite)
     if truth.layout is not None and not question.classes and question.vocab is None:
         question = replace(question, vocab=preset_of(truth))
@@ -88,13 +96,42 @@ def fit(
             masks = edited_masks(Path(paths[0]), fitting.images, compute.max_pixels)
             spec = spec_of_run(masks, compute)
             spec.check()
-            note_other_scales(masks, "The fit is made", progress)
+            note_other_scales(masks, progress)
         else:
             spec = spec_of_truths(values.parse_question(question).vocabulary, view, compute)
             spec.check()
             values.note_vocabulary(progress, question.classes, spec.vocabulary)
             masks = _truth_masks(paths, fitting.gt, truth, spec, progress)
         result = fit_masks(spec, masks, fitting.output, progress, quiet=fitting.quiet)
+        progress.text(json_bytes(result.record()).decode() + "\n" if fitting.as_json else result.table())
+    if result.failed:
+        raise typer.Exit(1)
+
+
+def _choose_thresholds(
+    folder: Path, fitting: Fitting, precision: float, vocab: str | None, compute: ComputeOptions
+) -> None:
+    from tipsseg.runs.fit.learning import check_target
+    from tipsseg.runs.fit.masked import edited_masks
+    from tipsseg.runs.fit.thresholds import check_precision, fit_run_thresholds, spec_of_thresholds
+    from tipsseg.util.files import json_bytes
+    from tipsseg.vocabulary.fitted import is_fit
+
+    check_precision(precision)
+    if vocab is not None and not is_fit(vocab):
+        raise UsageError(
+            f"--vocab {vocab} is not a .fit file; the classes come from the run",
+            "Remove --vocab, or name the .fit file that the run was labelled with.",
+        )
+    check_target(fitting.output, fitted=vocab is not None, overwrite=fitting.overwrite)
+    fitted = None if vocab is None else values.read_fit(Path(vocab))
+    with open_progress(fitting.quiet, results=False) as progress:
+        edited = edited_masks(folder, fitting.images, compute.max_pixels)
+        spec = spec_of_thresholds(edited, compute, fitted)
+        spec.check()
+        result = fit_run_thresholds(spec, edited, precision, progress, quiet=fitting.quiet)
+        result.save(fitting.output)
+        progress.note(f"Wrote {fitting.output}.")
         progress.text(json_bytes(result.record()).decode() + "\n" if fitting.as_json else result.table())
     if result.failed:
         raise typer.Exit(1)
@@ -116,6 +153,11 @@ def _truth_masks(paths: list[str], gt: Path, truth: TruthOptions, spec: RunSpec,
 
 def _refuse_together(context: typer.Context, paths: list[str], fitting: Fitting) -> None:
     if fitting.gt is not None:
+        if fitting.precision is not None:
+            raise UsageError(
+                "--precision and --gt exclude each other",
+                "Name the output folder of tipsseg label, with corrected masks.",
+            )
         if fitting.images is not None:
             raise UsageError(
                 "--images and --gt exclude each other", "Remove --images, and name the images as arguments."
@@ -123,6 +165,8 @@ def _refuse_together(context: typer.Context, paths: list[str], fitting: Fitting)
         return
     for record in (opt.Question, TruthOptions, LabelOptions, ComputeOptions):
         for flag in given_options(context, record):
+            if flag == "--vocab" and fitting.precision is not None:
+                continue
             if record is not ComputeOptions or flag == "--model":
                 raise UsageError(
                     f"{flag} needs --gt; without --gt the run's own settings apply",

@@ -152,9 +152,9 @@ def label(
             progress.note(note)
         found = find_images(spec, Choice(**vars(images), **stdin.sources(given, printing.null)), progress)
         if printing.dry_run:
-            failed = dry_run(info, found, progress, measure=engine.ray is None and not spec.is_raster)
+            failed = dry_run(info, found, progress)
         else:
-            with make_engine(info, progress.note_if_loud, printing.quiet) as labeller, _commands_to_paste(spec.output):
+            with make_engine(info, progress.note, printing.quiet) as labeller, _commands_to_paste(spec.output):
                 failed = run_label(info, found, labeller, progress, jsonl=printing.jsonl).failed
     if failed:
         raise typer.Exit(1)

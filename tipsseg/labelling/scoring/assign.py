@@ -5,8 +5,8 @@ without temperature, sum the probabilities over windows, divide by the number of
 (bilinear), and take the largest. `match` computes the same numbers for one tile of the image at a time, at full resolution only for
 phrases that can win there (`tiles`, `candidates`, `winners`). Phrases of one class are merged last, by their maximum at each pixel.
 
-It uses numpy on one core, because several threads label images while the model runs. See `compiled` for numba, `device_scores`
-for GPUs, and README.md for the proof.
+It uses numpy on one core, because several threads label images while the model runs. See `device_scores` for GPUs, and README.md
+for the proof.
 
 Shapes: P phrases, G groups (the phrases of one class, or of background), H x W labels, h x w patches.
 """

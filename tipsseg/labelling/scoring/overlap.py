@@ -12,9 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.labelling.scoring.assign import Assignment, LabelTable, Refine, match_refined, occurring_groups
+from tipsseg.labelling.scoring.assign import (
+    Assignment,
+    LabelTable,
+    Refine,
+    match_first,
+    match_refined,
+    occurring_groups,
+)
 from tipsseg.labelling.scoring.candidates import ROUNDING, distances, lead
-from tipsseg.labelling.scoring.compiled.match import match_first
 from tipsseg.labelling.scoring.resample import Ids, Values
 from tipsseg.labelling.scoring.scores import Axes, Scores, grid_weights, make_scores
 from tipsseg.labelling.scoring.tiles import Part, Span, batches, spans, tile_array

@@ -85,7 +85,6 @@ class WindowScores:
     Attributes:
         cosines: [windows, h, w, P] float32, in the order of `plan.corners`.
         plan: The windows.
-        factors: [windows, side, side] float32, factors that turn exp(cosine) into a window's part of the mean, see `factor`.
     """
 
     tile_patches = 4
@@ -99,10 +98,10 @@ class WindowScores:
         self._weights = interpolation_weights(cosines.shape[1], plan.side)
         self._counts = count_windows(plan)
         self._sums = [WindowSums(window, plan.side) for window in cosines]
-        self.factors = np.empty((len(cosines), plan.side, plan.side), np.float32)
-        self._known = np.zeros((len(cosines), plan.side), bool)  # the rows of `factors` that are computed
+        self._factors = np.empty((len(cosines), plan.side, plan.side), np.float32)
+        self._known = np.zeros((len(cosines), plan.side), bool)  # the rows of `_factors` that are computed
 
-    def factor(self, window: int, rows: slice) -> Values:
+    def _factor(self, window: int, rows: slice) -> Values:
         """Return the factors that turn exp(cosine) into a window's part of the mean, [r, side], for some rows of the window.
 
         They are computed at first use: a class that is labelled alone needs few rows.
@@ -112,9 +111,9 @@ class WindowScores:
             (top, left), (down, across) = self.plan.corners[window], self._counts
             part, sums = self._sums[window].rows(slice(rows.start + int(missing[0]), rows.start + int(missing[-1]) + 1))
             sums *= np.outer(down[top:][part], across[left:][: self.plan.side])
-            np.reciprocal(sums, out=self.factors[window, part])
+            np.reciprocal(sums, out=self._factors[window, part])
             self._known[window, part] = True
-        return self.factors[window, rows]
+        return self._factors[window, rows]
 
     def corners(self, axes: Axes, tiles: Ids) -> list[Values]:
         corners = [
@@ -159,30 +158,15 @@ class WindowScores:
         """Return a window's part of the mean probabilities of some phrases, in a part of the window, [K, r, c]."""
         part = self._resize_window(window, inside, phrases)
         np.exp(part, out=part)
-        part *= self.factor(window, inside[0])[:, inside[1]]
+        part *= self._factor(window, inside[0])[:, inside[1]]
         return part
-
-    def at(self, rows: Ids, columns: Ids) -> Values:
-        """Return the scores of all phrases at single pixels of the grid, [n] each: [P, n], bit-identical to those of `values`."""
-        total = np.zeros((len(rows), self.phrases), np.float32)
-        for window, (top, left) in enumerate(self.plan.corners):
-            y, x = rows - top, columns - left
-            inside = (np.stack([y, x]) >= 0).all(0) & (np.stack([y, x]) < self.plan.side).all(0)
-            y, x = y[inside], x[inside]
-            if not len(y):
-                continue
-            self.factor(window, slice(int(y.min()), int(y.max()) + 1))
-            part = np.exp(interpolate(self.cosines[window], self._weights.at(y), self._weights.at(x)))
-            part *= self.factors[window, y, x][:, None]
-            total[inside] += part
-        return total.T
 
     def coarse_logits(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         (window, inside), *others = self._overlaps(rows, columns)
         if others:
             return self.logits(self.values(rows, columns, phrases))
         logits = self._resize_window(window, inside, phrases)  # a single window needs neither exp nor log
-        logits += np.log(self.factor(window, inside[0])[:, inside[1]])
+        logits += np.log(self._factor(window, inside[0])[:, inside[1]])
         return logits
 
     def logits(self, scores: Values) -> Values:

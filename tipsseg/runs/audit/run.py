@@ -118,7 +118,7 @@ def audit_images(spec: RunSpec, found: Found, labels: Path, progress: Progress, 
     source = LabelSource(labels, spec.vocabulary.classes)
     source.names.expect(found.refs)
     info = plan_run(spec)
-    engine = LocalEngine(info, note=progress.note_if_loud, quiet=quiet)
+    engine = LocalEngine(info, note=progress.note, quiet=quiet)
     started = engine.start(run_context(info), found.refs)
     note_begin(started, Images(found.refs, found.root), Counts(), progress)
     findings: list[Finding] = []

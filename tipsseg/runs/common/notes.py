@@ -158,7 +158,7 @@ def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress
     stored = "" if spec.features is None else f", features in {spec.features} ({spec.labelled_in})"
     regions = "" if spec.regions is None else f", regions in {spec.regions}"
     regions += "" if spec.onto is None else f", onto {spec.onto}"
-    setting = f"{spec.model} on {info.device} ({info.dtype}){stored}{regions}"
+    setting = f"{spec.model} on {info.place}{stored}{regions}"
     progress.begin(f"{what} with {setting}{before}.", number, counts.done)
     if spec.onto is not None:
         ids = {False: list[str](), True: list[str]()}

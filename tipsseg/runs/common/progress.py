@@ -59,11 +59,6 @@ class Progress:
         self._done = 0
         self._bar: tqdm[None] | None = None
 
-    @property
-    def note_if_loud(self) -> Callable[[str], None] | None:
-        """The method `note`; None if it prints nothing, so that nobody computes what it would print."""
-        return None if self._quiet else self.note
-
     def without_results(self) -> Progress:
         return Progress(self._quiet, results=False, wording=self._wording)
 

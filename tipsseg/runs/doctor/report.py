@@ -50,7 +50,6 @@ def examine(device: str, dtype: str) -> Iterator[Diagnostic]:
         if spec.embedded is not None:
             embedded = embedded or folder
     yield from _devices()
-    yield _loops()
     if embedded is None:
         yield Diagnostic("note", "numbers", "not compared, because the embedded model is missing")
         return
@@ -65,23 +64,6 @@ def _check_names(device: str, dtype: str) -> None:
     resolve_dtype(dtype, resolve_device("cpu"))
     with suppress(DeviceError):
         resolve_device(device)
-
-
-def _loops() -> Diagnostic:
-    from tipsseg.labelling.scoring.compiled.match import SWITCH, load_loops
-
-    if load_loops() is not None:
-        return Diagnostic("ok", "numba", f"{metadata.version('numba')}; labels on a CPU are compiled")
-    if os.environ.get(SWITCH) == "0":
-        return Diagnostic("note", "numba", f"off ({SWITCH}=0): numpy computes the same labels, but slower")
-    try:
-        version = metadata.version("numba")
-    except metadata.PackageNotFoundError:
-        detail = "not installed: numpy computes the same labels, but slower"
-        return Diagnostic("note", "numba", detail, "Run: pip install 'tipsseg[numba]'")
-    detail = f"{version} cannot be used: numpy computes the same labels, but slower"
-    hint = 'python -c "import numba" prints details; numba also needs a writable cache folder.'
-    return Diagnostic("note", "numba", detail, hint)
 
 
 # ---- devices ----

@@ -19,7 +19,6 @@ from tipsseg.store.lock import LOCK_FILE, FolderLock
 from tipsseg.store.results import Encoded, Failed
 from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.store.state import State
-from tipsseg.types import ImageRef
 from tipsseg.util.files import clean_up, json_bytes
 from tipsseg.util.printable import pluralize
 from tipsseg.vocabulary.vocabulary import Vocabulary
@@ -71,7 +70,6 @@ class EncodeRun:
             TipssegError: The run cannot continue.
         """
         from tipsseg.runs.encode.task import EncodeTask
-        from tipsseg.runs.engine.agreement import note_agreement
         from tipsseg.runs.engine.loading import load_for
         from tipsseg.runs.engine.pipeline import run_tasks
 
@@ -79,14 +77,11 @@ class EncodeRun:
         refs = iter(self._images.refs)
         first = list(islice(refs, 1))  # an empty list raises before the store is created
         loaded = load_for(self._info, progress.note, quiet=self._quiet)
-        note_agreement(
-            loaded, [ref for ref in self._images.known or first if isinstance(ref, ImageRef)], progress.note_if_loud
-        )
         task = EncodeTask(loaded)
         number, info = self._images.number, loaded.info
         images = "Images" if number is None else pluralize(number, "image")
         progress.begin(
-            f"{images} with {info.model['id']} on {info.device} ({info.dtype}), features in {spec.feature_dtype}.",
+            f"{images} with {info.model['id']} on {info.place}, features in {spec.feature_dtype}.",
             number,
         )
         began = time.monotonic()

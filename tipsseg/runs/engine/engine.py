@@ -36,7 +36,7 @@ class Engine(Protocol):
 class LocalEngine:
     """Label images in this process."""
 
-    def __init__(self, info: RunInfo, *, note: Callable[[str], None] | None = None, quiet: bool = False) -> None:
+    def __init__(self, info: RunInfo, *, note: Callable[[str], None], quiet: bool = False) -> None:
         """Set up the engine without loading the model.
 
         Args:
@@ -49,7 +49,6 @@ class LocalEngine:
         self._quiet = quiet
 
     def start(self, context: RunContext, images: Sequence[ImageRef] = ()) -> RunInfo:
-        from tipsseg.runs.engine.agreement import note_agreement
         from tipsseg.runs.engine.label_task import make_label_task
         from tipsseg.runs.engine.loading import load_for
         from tipsseg.runs.engine.raster_task import RasterTask
@@ -57,10 +56,9 @@ class LocalEngine:
         spec = self._info.spec
         loaded = load_for(self._info, self._note, quiet=self._quiet, images=images)
         #: The task of this run, for callers that wrap it.
-        self.task = make_label_task(loaded, spec.fitted or spec.vocabulary, context, self._note)
+        self.task = make_label_task(loaded, spec.fitted or spec.vocabulary, context)
         self._backbone, labeller = loaded.model.backbone, self.task.labeller
         self._raster = RasterTask(labeller, loaded.info, context, self._note) if spec.is_raster else None
-        note_agreement(loaded, images, self._note, labeller, self._raster)
         return replace(loaded.info, vocabulary=labeller.vocabulary, dropped=labeller.dropped)
 
     def batch_size(self) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from math import prod
@@ -19,7 +19,6 @@ from tipsseg.images.decoding import open_pixels
 from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.labelling.features import find_features
 from tipsseg.labelling.patch_labeller import Patches, PatchLabeller, Scored
-from tipsseg.labelling.scoring.compiled.match import needs_compilation
 from tipsseg.labelling.source import Digests, FeatureSource, Loaded
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.naming import NamedRegions
@@ -156,15 +155,12 @@ def make_label_task(
     loaded: LoadedModel,
     vocabulary: Vocabulary | FittedVocabulary,
     context: RunContext,
-    note: Callable[[str], None] | None,
 ) -> LabelTask:
-    """Encode the phrases of a vocabulary, and set up the task of a run. `note` prints a note if numba has to compile."""
+    """Encode the phrases of a vocabulary, and set up the task of a run."""
     info, spec = loaded.info, loaded.info.spec
     cache = cache_folder() if spec.use_cache else None
     regions = spec.regions is not None
     labeller = PatchLabeller(loaded.model.backbone, vocabulary, spec.options, cache=cache, regions=regions)
-    if note is not None and labeller.uses_numba and needs_compilation():
-        note("numba compiles the labelling loops. This takes a few seconds, once.")
     return LabelTask(
         labeller,
         spec.formats,

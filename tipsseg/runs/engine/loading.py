@@ -18,7 +18,6 @@ from tipsseg.options import FEATURE_DTYPES, LabelOptions, choose
 from tipsseg.options.run import ComputeOptions
 from tipsseg.store.spec import LABELS_VERSION, RunInfo, model_identity
 from tipsseg.types import ImageRef
-from tipsseg.util.files import cache_folder
 from tipsseg.weights.sources import file_hashes, find_model
 
 Note = Callable[[str], None]
@@ -46,7 +45,7 @@ class LoadedModel:
     digests: Digests
 
 
-def load_for(info: RunInfo, note: Note | None, *, quiet: bool, images: Sequence[ImageRef] = ()) -> LoadedModel:
+def load_for(info: RunInfo, note: Note, *, quiet: bool, images: Sequence[ImageRef] = ()) -> LoadedModel:
     """Load the model of a planned run, see `plan_run`, and open its feature store.
 
     Args:
@@ -76,7 +75,9 @@ def load_for(info: RunInfo, note: Note | None, *, quiet: bool, images: Sequence[
         recipe = Recipe(identity, backbone.dtype_name, view.mode, view.base, LABELS_VERSION, view.stretch)
         dtype = choose(spec.feature_dtype or DEFAULT_FEATURE_DTYPE, FEATURE_DTYPES, "feature dtype")
         store = FeatureStore(spec.features, StoreRecord(str(facts["id"]), recipe, dtype))
-    info = replace(info, model=facts, device=backbone.device_name, dtype=backbone.dtype_name)
+    info = replace(
+        info, model=facts, device=backbone.device_name, dtype=backbone.dtype_name, dtype_reason=backbone.dtype_reason
+    )
     return LoadedModel(model=model, view=view, info=info, store=store, digests=digests)
 
 
@@ -94,7 +95,7 @@ def _has_features(store: Path, options: LabelOptions, images: Sequence[ImageRef]
     )
 
 
-def _load(spec: ComputeOptions, dtype: str, note: Note | None, *, quiet: bool) -> Model:
+def _load(spec: ComputeOptions, dtype: str, note: Note, *, quiet: bool) -> Model:
     """Load the model in a dtype, which may come from an earlier run. With a store, load each tower at its first use."""
     source, lazy = find_model(spec.model), spec.features is not None
     if lazy and spec.device == "cpu" and dtype != "auto":
@@ -105,12 +106,10 @@ def _load(spec: ComputeOptions, dtype: str, note: Note | None, *, quiet: bool) -
 
     check_device(spec, dtype)  # before downloading the model
     folder = source.fetch(quiet=quiet, keep_stamps=spec.use_cache)
-    cache = cache_folder() if spec.use_cache else None
-    backbone = Tipsv2Backbone(folder, spec.device, dtype, spec.batch_size, cache, lazy=lazy)
-    if note is not None:
-        backbone.on_less_memory = lambda size: note(
-            f"Not enough memory on {backbone.device}: the batch size is now {size} windows (argument `batch_size`={size})."
-        )
+    backbone = Tipsv2Backbone(folder, spec.device, dtype, spec.batch_size, lazy=lazy)
+    backbone.on_less_memory = lambda size: note(
+        f"Not enough memory on {backbone.device}: the batch size is now {size} windows (argument `batch_size`={size})."
+    )
     return Model(backbone)
 
 

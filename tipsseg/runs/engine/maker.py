@@ -9,8 +9,8 @@ from tipsseg.options.run import EngineOptions
 from tipsseg.runs.engine.engine import Engine, LocalEngine
 from tipsseg.store.spec import RunInfo
 
-#: A function that makes an engine from a run, a function that prints notes or None, and the option `quiet`.
-EngineMaker = Callable[[RunInfo, Callable[[str], None] | None, bool], AbstractContextManager[Engine]]
+#: A function that makes an engine from a run, a function that prints notes, and the option `quiet`.
+EngineMaker = Callable[[RunInfo, Callable[[str], None], bool], AbstractContextManager[Engine]]
 
 
 def engine_maker(options: EngineOptions, device: str) -> EngineMaker:

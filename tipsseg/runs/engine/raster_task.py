@@ -23,7 +23,6 @@ from typing import cast
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
@@ -33,7 +32,6 @@ from tipsseg.images.sources.raster import Raster, open_raster
 from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.labelling.blocks import BLOCK, BlockLabeller, BlockPlace, block_places
 from tipsseg.labelling.patch_labeller import PatchLabeller
-from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.windows import window_side
 from tipsseg.options import MinArea
 from tipsseg.regions.objects import number_pixels
@@ -55,7 +53,7 @@ class RasterTask:
     """Label rasters one after the other; each uses all cores."""
 
     def __init__(
-        self, labeller: PatchLabeller, info: RunInfo, context: RunContext, note: Callable[[str], None] | None
+        self, labeller: PatchLabeller, info: RunInfo, context: RunContext, note: Callable[[str], None]
     ) -> None:
         """Set up the task of a run."""
         self._labeller = labeller
@@ -63,7 +61,7 @@ class RasterTask:
         self._forms = [form for name in self._spec.formats if isinstance(form := FORMATS[name], RasterFormat)]
         self._needs_polygons = any(form.needs_polygons for form in self._forms)
         self._context = context
-        self._note = note or (lambda _: None)
+        self._note = note
         self._ignore = ignore_id(len(context.classes))
 
     def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
@@ -110,14 +108,6 @@ class RasterTask:
             done.written,
         )
         return Labelled(ref, entry, done.rows, done.polygon_quality, staged=done.staged), blocks.folder
-
-    def window(self, ref: ImageRef) -> Prepared:
-        """Return the window of the model in the middle of a raster. Raise ImageError if it cannot be read."""
-        view = self._labeller.view
-        with self._open(ref) as raster:
-            side = window_side(view.native_size, min(raster.size), view.patch_size)
-            top, left = ((length - side) // 2 for length in raster.size)
-            return view.prepare(Image.fromarray(raster.read(top, left, side, side)))
 
     @contextmanager
     def _open(self, ref: ImageRef) -> Iterator[Raster]:

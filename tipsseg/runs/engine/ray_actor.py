@@ -51,7 +51,7 @@ class LabelActor:
         try:
             change_directory(plan.folder, plan.version)
             silence_decoders()  # this process only serves the run
-            self._engine = LocalEngine(plan.info, quiet=True)
+            self._engine = LocalEngine(plan.info, note=lambda _: None, quiet=True)
             return self._engine.start(plan.context)
         except TipssegError as error:
             return error

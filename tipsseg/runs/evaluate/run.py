@@ -152,7 +152,7 @@ def evaluate_model(
     if info.spec.given is not None:
         info.spec.given.expect(found.refs)
     scorer = Scorer(layout, spec.max_pixels)
-    engine = LocalEngine(info, note=progress.note_if_loud, quiet=quiet)
+    engine = LocalEngine(info, note=progress.note, quiet=quiet)
     images = Images(found.refs, found.root)
     with ExitStack() as stack:
         folder = None

@@ -1,4 +1,4 @@
-"""Steps shared by `tipsseg fit` and `tipsseg tune`: check the output, encode a run's images again, collect data from masks."""
+"""Steps of `tipsseg fit`: check the output, encode a run's images again, collect data from masks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_suffix(target: Path, *, fitted: bool) -> None:
     """Raise UsageError if the suffix of a vocabulary file does not match its content."""
     suffix = FIT_SUFFIX if fitted else ".toml"
     if target.suffix.lower() != suffix:
-        content = "vectors or a temperature" if fitted else "only words and thresholds"
+        content = "fitted vectors" if fitted else "only words and thresholds"
         raise UsageError(
             f"argument `output`={target}: a vocabulary with {content} must be a {suffix} file",
             f"Use {target.with_suffix(suffix)}",
@@ -87,13 +87,13 @@ def spec_of_truths(vocabulary: Vocabulary, options: LabelOptions, compute: Compu
     )
 
 
-def note_other_scales(masks: EditedMasks, subject: str, progress: Progress) -> None:
-    """Note that a fit or a temperature uses scale 1 only, if the run has other scales."""
+def note_other_scales(masks: EditedMasks, progress: Progress) -> None:
+    """Note that a fit uses scale 1 only, if the run has other scales."""
     options = masks.run.info.spec.options
     if options.scales != ONE_SCALE:
         scales = "scales" if len(options.scales) > 1 else "scale"
         progress.note(
-            f"{subject} at scale 1 only; the run has {scales} {', '.join(f'{scale:g}' for scale in options.scales)}."
+            f"The fit is made at scale 1 only; the run has {scales} {', '.join(f'{scale:g}' for scale in options.scales)}."
         )
 
 
@@ -120,7 +120,7 @@ def run_on_masks(
     """Run a task on all images with a mask. Return its values in order, and the errors of failed images."""
     info = loaded.info
     progress.begin(
-        f"{pluralize(len(masks.refs), 'image')} with masks, model {info.model['id']} on {info.device} ({info.dtype}).",
+        f"{pluralize(len(masks.refs), 'image')} with masks, model {info.model['id']} on {info.place}.",
         len(masks.refs),
     )
     values: list[_Value] = []

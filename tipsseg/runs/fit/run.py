@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from tipsseg.evaluation.metrics import BACKGROUND_NAME
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.engine.agreement import note_agreement
 from tipsseg.runs.engine.loading import LoadedModel, load_for
 from tipsseg.runs.fit.learning import learn, run_noting_damage
 from tipsseg.runs.fit.masked import Masks, Minimum, draw_masks, require_masks
@@ -115,7 +114,6 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
     require_masks(masks, len(masks.refs), (), _MINIMUM)
     masks = draw_masks(masks, progress, classes=len(spec.vocabulary.classes), jobs=spec.jobs)
     loaded = load_for(plan_run(spec), progress.note, quiet=quiet, images=masks.refs)
-    note_agreement(loaded, masks.refs, progress.note_if_loud)
     classifier = make_classifier(loaded.model.backbone, spec.vocabulary, cache_folder() if spec.use_cache else None)
     images, failed = learn(loaded, masks, classifier, _MINIMUM, progress)
     unlabelled = _unlabelled_patches(loaded, masks.others, progress)

@@ -1,4 +1,4 @@
-"""`tipsseg tune`: choose minimum confidences and a temperature from edited masks."""
+"""`tipsseg fit --precision`: choose minimum confidences from edited masks."""
 
 from __future__ import annotations
 
@@ -12,57 +12,49 @@ from tipsseg.errors import ImageError, UsageError
 from tipsseg.evaluation.thresholds import ClassThreshold, Tally, choose_thresholds, tally
 from tipsseg.options.run import ComputeOptions
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.engine.agreement import note_agreement
 from tipsseg.runs.engine.loading import LoadedModel, load_for
-from tipsseg.runs.fit.learning import check_suffix, learn, note_other_scales, run_on_masks, spec_of_run
+from tipsseg.runs.fit.learning import check_suffix, run_on_masks, spec_of_run
 from tipsseg.runs.fit.masked import EditedMasks, Learnt, Minimum, draw_masks, require_masks
 from tipsseg.store.plan import plan_run
 from tipsseg.store.run_record import run_context
 from tipsseg.store.spec import RunSpec
-from tipsseg.util.files import atomic_write, cache_folder
+from tipsseg.util.files import atomic_write
 from tipsseg.util.printable import join_first, quote
 from tipsseg.util.table import text_table
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.toml_file import vocabulary_toml
 from tipsseg.vocabulary.vocabulary import Vocabulary, with_min_confidences
-from tipsseg.weights.sources import file_hashes, find_model_id
 
 if TYPE_CHECKING:
-    from tipsseg.fitting.temperature import Calibration
     from tipsseg.labelling.patch_labeller import Patches, Scored
     from tipsseg.labelling.source import Loaded
 
 #: A threshold is chosen on at least two images, and validated on another one.
-_FOR_THRESHOLDS = Minimum(3, "minimum confidences need")
-
-#: A temperature is validated on a held-out image.
-_FOR_TEMPERATURE = Minimum(2, "a temperature needs")
+_MINIMUM = Minimum(3, "minimum confidences need")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tuning:
-    """The result of tuning a run.
+class Thresholds:
+    """Minimum confidences chosen from the masks of a run.
 
     Attributes:
         vocabulary: The classes with their minimum confidences.
-        fitted: The vocabulary with its vectors and temperature; None if neither was fitted.
-        precision: The requested precision, 0..1; None if no thresholds were chosen.
+        fitted: The same with fitted vectors; None if the run was labelled from text.
+        precision: The requested precision, 0..1.
         thresholds: The threshold of each class 1..N.
-        calibration: The temperature, with the calibration errors before and after; None if no temperature was fitted.
         images: The number of images used.
         failed: The number of images that failed and were left out.
     """
 
     vocabulary: Vocabulary
     fitted: FittedVocabulary | None
-    precision: float | None
+    precision: float
     thresholds: tuple[ClassThreshold, ...]
-    calibration: Calibration | None
     images: int
     failed: int
 
     def save(self, path: str | Path) -> None:
-        """Write a vocabulary file: .fit if it includes vectors or a temperature, else .toml.
+        """Write a vocabulary file: .fit if it includes fitted vectors, else .toml.
 
         Args:
             path: The file to write.
@@ -84,9 +76,6 @@ class Tuning:
             "images": self.images,
             "failed": self.failed,
             "precision": self.precision,
-            "temperature": None if self.calibration is None else round(self.calibration.temperature, 6),
-            "calibration_error": None if self.calibration is None else _round(self.calibration.after),
-            "calibration_error_before": None if self.calibration is None else _round(self.calibration.before),
             "classes": [
                 {
                     "id": number,
@@ -106,24 +95,14 @@ class Tuning:
 
     def table(self) -> str:
         """Return a text table of the numbers, with shares in per cent and "-" for unknown values."""
-        text = ""
-        if self.thresholds:
-            heads = ["in %", "at least", "precision", "recall", "before", "recall", "images", ""]
-            rows = []
-            for entry, threshold in zip(self.vocabulary.classes, self.thresholds, strict=True):
-                shares = (threshold.precision, threshold.recall, threshold.precision_before, threshold.recall_before)
-                numbers = [_percent(threshold.min_confidence, 1), *map(_percent, shares), str(threshold.images)]
-                rows.append([entry.name, *numbers, _remark(threshold)])
-            text = text_table(heads, rows, left=(0, 7))
-            text += (
-                "\nprecision and recall: each image with thresholds chosen on the others; before: without thresholds\n"
-            )
-        if self.calibration is not None:
-            text += (
-                f"temperature {self.calibration.temperature:.4g}: calibration error {_percent(self.calibration.before)} % "
-                f"before, {_percent(self.calibration.after)} % on held-out images\n"
-            )
-        return text
+        heads = ["in %", "at least", "precision", "recall", "before", "recall", "images", ""]
+        rows = []
+        for entry, threshold in zip(self.vocabulary.classes, self.thresholds, strict=True):
+            shares = (threshold.precision, threshold.recall, threshold.precision_before, threshold.recall_before)
+            numbers = [_percent(threshold.min_confidence, 1), *map(_percent, shares), str(threshold.images)]
+            rows.append([entry.name, *numbers, _remark(threshold)])
+        text = text_table(heads, rows, left=(0, 7))
+        return f"{text}\nprecision and recall: each image with thresholds chosen on the others; before: without thresholds\n"
 
 
 def _remark(threshold: ClassThreshold) -> str:
@@ -140,21 +119,16 @@ def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-def check_precision(precision: float | None, *, temperature: bool) -> None:
-    """Raise UsageError if neither a precision nor a temperature is requested, or if the precision is out of range."""
-    if precision is None and not temperature:
-        raise UsageError(
-            "nothing to tune",
-            "Set argument `precision`, for example 0.95, or argument `temperature`.",
-        )
-    if precision is not None and not 0 < precision < 1:
+def check_precision(precision: float) -> None:
+    """Raise UsageError if a precision is out of range."""
+    if not 0 < precision < 1:
         raise UsageError(
             f"argument `precision`={quote(precision)} is not between 0 and 1",
             "Write 0.95 if 95 of 100 pixels must be correct.",
         )
 
 
-def spec_of_tuning(masks: EditedMasks, compute: ComputeOptions, fitted: FittedVocabulary | None) -> RunSpec:
+def spec_of_thresholds(masks: EditedMasks, compute: ComputeOptions, fitted: FittedVocabulary | None) -> RunSpec:
     """Return settings that relabel a run's images without minimum confidences.
 
     Raises:
@@ -180,23 +154,16 @@ def _without_thresholds(vocabulary: Vocabulary) -> Vocabulary:
     return with_min_confidences(vocabulary, [None] * len(vocabulary.classes))
 
 
-def tune_run(
-    spec: RunSpec,
-    masks: EditedMasks,
-    precision: float | None,
-    progress: Progress,
-    *,
-    temperature: bool,
-    quiet: bool = False,
-) -> Tuning:
-    """Fit a temperature, choose minimum confidences, or both.
+def fit_run_thresholds(
+    spec: RunSpec, masks: EditedMasks, precision: float, progress: Progress, *, quiet: bool = False
+) -> Thresholds:
+    """Choose minimum confidences.
 
     Args:
-        spec: The settings that `spec_of_tuning` returns.
+        spec: The settings that `spec_of_thresholds` returns.
         masks: The edited masks.
-        precision: The requested precision of each class, 0..1, or None to choose no minimum confidences.
+        precision: The requested precision of each class, 0..1.
         progress: Prints progress and notes.
-        temperature: True to fit the temperature.
         quiet: Hide the progress of a model download.
 
     Raises:
@@ -204,33 +171,18 @@ def tune_run(
     """
     if spec.fitted is not None:
         progress.note(
-            "If the vectors were fitted to these masks, the thresholds will be too low: tune on masks of other images."
+            "If the vectors were fitted to these masks, the thresholds will be too low: use masks of other images."
         )
-    if precision is not None:
-        require_masks(masks, len(masks.refs), (), _FOR_THRESHOLDS)
-    if temperature:
-        require_masks(masks, len(masks.refs), (), _FOR_TEMPERATURE)
+    require_masks(masks, len(masks.refs), (), _MINIMUM)
     masks = draw_masks(masks, progress)
-    if temperature:
-        note_other_scales(masks, "The temperature is fitted", progress)
     loaded = load_for(plan_run(spec), progress.note, quiet=quiet, images=masks.refs)
-    note_agreement(loaded, masks.refs, progress.note_if_loud)
-    fitted, vocabulary = spec.fitted, spec.vocabulary
-    calibration = None
-    images = failures = 0
-    if temperature:
-        fitted, calibration, images, failures = _fit_temperature(loaded, masks, progress)
-        vocabulary = fitted.vocabulary
-    thresholds: tuple[ClassThreshold, ...] = ()
-    if precision is not None:
-        tallies, failed = _tallies(loaded, fitted or vocabulary, masks, progress)
-        images, failures = len(tallies), len(failed)
-        require_masks(masks, images, failed, _FOR_THRESHOLDS)
-        thresholds = choose_thresholds(tallies, precision)
-        vocabulary = with_min_confidences(vocabulary, [threshold.min_confidence for threshold in thresholds])
-        _note_thresholds(vocabulary, thresholds, progress)
-    fitted = None if fitted is None else replace(fitted, vocabulary=vocabulary)
-    return Tuning(vocabulary, fitted, precision, thresholds, calibration, images, failures)
+    tallies, failed = _tallies(loaded, spec.fitted or spec.vocabulary, masks, progress)
+    require_masks(masks, len(tallies), failed, _MINIMUM)
+    thresholds = choose_thresholds(tallies, precision)
+    vocabulary = with_min_confidences(spec.vocabulary, [threshold.min_confidence for threshold in thresholds])
+    _note_thresholds(vocabulary, thresholds, progress)
+    fitted = None if spec.fitted is None else replace(spec.fitted, vocabulary=vocabulary)
+    return Thresholds(vocabulary, fitted, precision, thresholds, len(tallies), len(failed))
 
 
 def _note_thresholds(vocabulary: Vocabulary, thresholds: Sequence[ClassThreshold], progress: Progress) -> None:
@@ -244,47 +196,6 @@ def _note_thresholds(vocabulary: Vocabulary, thresholds: Sequence[ClassThreshold
         )
 
 
-def _fit_temperature(
-    loaded: LoadedModel, masks: EditedMasks, progress: Progress
-) -> tuple[FittedVocabulary, Calibration, int, int]:
-    """Fit the temperature to the masks.
-
-    Returns:
-        The vocabulary with the temperature, the calibration, and the numbers of images used and failed.
-    """
-    import torch
-
-    from tipsseg.backbones.workers import limit_torch_threads
-    from tipsseg.fitting.temperature import calibrate
-    from tipsseg.labelling.classifier import fitted_classifier, make_classifier
-
-    spec, backbone = loaded.info.spec, loaded.model.backbone
-    if spec.fitted is None:
-        classifier = make_classifier(backbone, spec.vocabulary, cache_folder() if spec.use_cache else None)
-    else:
-        classifier = fitted_classifier(backbone, spec.fitted)
-    images, failed = learn(loaded, masks, classifier, _FOR_TEMPERATURE, progress)
-    vectors = torch.from_numpy(classifier.vectors)
-    biases = torch.zeros(len(vectors)) if classifier.biases is None else torch.from_numpy(classifier.biases)
-    group_of = torch.tensor([phrase.label_id for phrase in classifier.vocabulary.phrases])
-    before = backbone.temperature if spec.fitted is None else spec.fitted.temperature
-    with limit_torch_threads(1):  # as in a fit: more threads may change the result, and mostly wait for each other
-        calibration = calibrate(images, vectors, biases, group_of, before)
-    hashes = file_hashes(backbone.folder)
-    fitted = spec.fitted or FittedVocabulary(
-        classifier.vocabulary,
-        vectors.numpy(),
-        biases.numpy(),
-        before,
-        hashes,
-        find_model_id(backbone.folder, hashes),
-        spec.options.mode,
-        loaded.view.base,
-        (),
-    )
-    return replace(fitted, temperature=calibration.temperature), calibration, len(images), len(failed)
-
-
 def _tallies(
     model: LoadedModel, vocabulary: Vocabulary | FittedVocabulary, masks: EditedMasks, progress: Progress
 ) -> tuple[list[Tally], list[ImageError]]:
@@ -292,7 +203,7 @@ def _tallies(
     from tipsseg.runs.engine.label_task import make_label_task
     from tipsseg.runs.engine.pipeline import FunctionTask
 
-    task = make_label_task(model, vocabulary, run_context(model.info), progress.note)
+    task = make_label_task(model, vocabulary, run_context(model.info))
 
     def finish(loaded: Loaded[Patches], scored: Scored) -> Learnt[Tally | None]:
         with task.alone(loaded):

@@ -1,1 +1,0 @@
-"""Label pixels with loops that numba compiles."""

@@ -1,1 +1,0 @@
-"""`tipsseg tune`: choose minimum confidences and a temperature from edited masks."""
