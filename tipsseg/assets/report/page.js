@@ -150,9 +150,10 @@ function refresh() {
   });
   const order = byId("order").value;
   if (order === "path") page.shown.sort((a, b) => (a.image < b.image ? -1 : 1));
-  // Failed images have no score and stay last.
-  if (order === "score") page.shown.sort((a, b) => (b.score ?? -1) - (a.score ?? -1));
-  if (order === "sure") page.shown.sort((a, b) => (a.score ?? 2) - (b.score ?? 2));
+  // Corrected and failed images come last.
+  const sureness = (each) => (each.state === "unchanged" ? each.confidence ?? 0 : null);
+  if (order === "score") page.shown.sort((a, b) => (sureness(a) ?? 2) - (sureness(b) ?? 2));
+  if (order === "sure") page.shown.sort((a, b) => (sureness(b) ?? -1) - (sureness(a) ?? -1));
   if (order === "doubt") page.shown.sort((a, b) => (b.doubts?.[0][3] ?? -1) - (a.doubts?.[0][3] ?? -1));
   if (order === "truth") page.shown.sort((a, b) => (a.accuracy ?? 2) - (b.accuracy ?? 2));
   byId("count").textContent = `${page.shown.length} of ${page.records.length} images shown`;

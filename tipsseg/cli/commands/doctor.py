@@ -8,6 +8,7 @@ import typer
 
 from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import as_typed
+from tipsseg.options.fields import MODEL, Option
 from tipsseg.options.run import ComputeOptions
 from tipsseg.runs.common.progress import print_text
 from tipsseg.util.printable import pluralize, printable
@@ -16,7 +17,20 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @command(app, "", no_args_is_help=False)
-def doctor(compute: Annotated[ComputeOptions, Only("device", "dtype")]) -> None:
+def doctor(
+    compute: Annotated[ComputeOptions, Only("device", "dtype")],
+    model: Annotated[
+        str | None,
+        Option(
+            help="Also compare this model's numbers with those on the cpu in float32.",
+            flag="model",
+            short="m",
+            metavar="ID|DIR",
+            group=MODEL,
+            choices="models",
+        ),
+    ] = None,
+) -> None:
     """Check this installation: versions, devices, numbers, cache and weights. Uses no network.
 
     Exit code: 0 if all checks pass, 1 if a check fails.
@@ -24,7 +38,7 @@ def doctor(compute: Annotated[ComputeOptions, Only("device", "dtype")]) -> None:
     from tipsseg.runs.doctor.report import examine
 
     failed = 0
-    for diagnostic in examine(compute.device, compute.dtype):
+    for diagnostic in examine(compute.device, compute.dtype, model):
         failed += diagnostic.state == "fail"
         state = "FAIL" if diagnostic.state == "fail" else diagnostic.state
         print_text(f"{printable(f'{state:5} {diagnostic.what}: {as_typed(diagnostic.detail)}')}\n")

@@ -17,14 +17,12 @@ EPILOG = """\b
 Examples:
   tipsseg rank labels/ -n 20
   tipsseg rank labels/ -n 9 | tipsseg convert labels/ --only - -f labelme
-  tipsseg rank labels/ --features feats/ --jsonl | jq -r .reasons[0].class
+  tipsseg rank labels/ --jsonl | jq -r 'select(.confidence < 0.6).path'
 
 \b
-Sorts images by the number of pixels that are probably wrong, which it
-estimates from confidences and from the borders of objects. Moves an image
-back if a similar one comes before it (by --features, else by the labels), and
-forward if it has a class that no image before it has. Leaves out images with
-corrected masks, and failed images.
+Sorts images by their mean confidence, the lowest first. An image with nearly
+the same labels at the same places as one before it comes last. Leaves out
+images with corrected masks, and failed images.
 Exit code: 0 success; 1 an error, or an image in --only is not labelled;
 2 usage error.
 """
@@ -39,11 +37,10 @@ def rank(
     limit: Annotated[
         int | None, Option(help="Print only the first N images.", flag="limit", short="n", metavar="N")
     ] = None,
-    features: opt.KeptFeatures = None,
     only: opt.Only = None,
     images: opt.Images = None,
     jsonl: Annotated[
-        bool, Option(help="Print one JSON object per image, with score and reasons, instead of paths.")
+        bool, Option(help="Print one JSON object per image, with its confidence, instead of paths.")
     ] = False,
     null: opt.Null = False,
     quiet: opt.Quiet = False,
@@ -58,7 +55,7 @@ def rank(
     with Progress(quiet, null=null, wording=as_typed) as progress:
         paths = read_only(only, null, "rank", output)
         failed = False
-        for result in rank_folder(output, features, paths, images, limit, progress):
+        for result in rank_folder(output, paths, images, limit, progress):
             if isinstance(result, ImageError):
                 failed = True
                 progress.error(result)

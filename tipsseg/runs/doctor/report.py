@@ -5,6 +5,7 @@ Functions import torch and modules that need it, because a broken torch is a dia
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -18,18 +19,20 @@ from tipsseg.errors import DeviceError, TipssegError
 from tipsseg.runs.doctor import installation
 from tipsseg.runs.doctor.installation import Diagnostic, failure, gigabytes, verdict
 from tipsseg.util.printable import first_line
+from tipsseg.weights.sources import find_model
 
 if TYPE_CHECKING:
     import torch
 
 
-def examine(device: str, dtype: str) -> Iterator[Diagnostic]:
-    """Check packages, memory, cache, weights, devices and numbers. Download nothing, and change no model.
+def examine(device: str, dtype: str, model: str | None = None) -> Iterator[Diagnostic]:
+    """Check packages, memory, cache, weights, devices and numbers, also of `model`. Download nothing, and change no model.
 
     Every fault is a diagnostic, except that an unknown device or dtype raises UsageError before the first diagnostic.
     """
     with suppress(ImportError, OSError):  # a failed import is a diagnostic below
         _check_names(device, dtype)
+    source = None if model is None else find_model(model)
     yield Diagnostic("ok", "tipsseg", f"{metadata.version('tipsseg')} in {Path(__file__).parents[2]}")
     yield Diagnostic("ok", "Python", f"{platform.python_version()} on {platform.platform()}")
     whole = True
@@ -56,6 +59,12 @@ def examine(device: str, dtype: str) -> Iterator[Diagnostic]:
     yield _computed("recorded numbers", "", partial(_recorded, embedded))
     hint = "Try argument `device`=cpu argument `dtype`=float32."
     yield _computed("numbers", hint, partial(_numbers, embedded, device, dtype))
+    if source is not None and not source.is_here:
+        yield Diagnostic("fail", f"numbers of {model}", "no weights", f"Run: tipsseg weights download {model}")
+    elif source is not None:
+        yield _computed(
+            f"numbers of {model}", hint, partial(_numbers_of_model, source.fetch(quiet=True), device, dtype)
+        )
 
 
 def _check_names(device: str, dtype: str) -> None:
@@ -176,16 +185,37 @@ def _recorded(folder: Path, what: str) -> Diagnostic:
 
 def _numbers(folder: Path, device: str, dtype: str, what: str) -> Diagnostic:
     """Run the embedded model with the device and the dtype, and compare the numbers with the CPU in float32."""
-    from tipsseg.backbones.devices import resolve_device, resolve_dtype
     from tipsseg.labelling import golden
 
-    chosen = resolve_device(device)
-    precision = dtype if dtype == "int8" else str(resolve_dtype(dtype, chosen)).removeprefix("torch.")
+    place, precision = _place(folder, device, dtype)
     agreement, limit = golden.compare_devices(folder, device, dtype), golden.LIMITS[precision]
     detail = (
-        f"{chosen} in {precision} against cpu in float32: cosines differ by up to "
+        f"{place} against cpu in float32: cosines differ by up to "
         f"{agreement.difference:.1e} (limit {limit.difference:.1e}), the same phrase wins in {agreement.same_winner:.1%} of the "
         f"patches (limit {limit.same_winner:.1%})"
     )
     hint = "Update the driver and torch, or use argument `device`=cpu or argument `dtype`=float32."
     return verdict(what, agreement.within(limit), detail, hint)
+
+
+def _numbers_of_model(folder: Path, device: str, dtype: str, what: str) -> Diagnostic:
+    """Compare a model like `_numbers`, but without limits: they are those of the embedded model."""
+    from tipsseg.labelling import golden
+
+    place, _ = _place(folder, device, dtype)
+    agreement = golden.compare_devices(folder, device, dtype)
+    detail = (
+        f"{place} against cpu in float32: cosines differ by up to {agreement.difference:.1e}, the same phrase wins in "
+        f"{agreement.same_winner:.2%} of the patches of a drawn picture"
+    )
+    return verdict(
+        what, not math.isnan(agreement.difference), detail, "The model computes no numbers in this dtype; use another."
+    )
+
+
+def _place(folder: Path, device: str, dtype: str) -> tuple[str, str]:
+    """Return the device and the dtype that a model would compute with, as text, and the dtype."""
+    from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+
+    model = Tipsv2Backbone(folder, device, dtype, lazy=True)
+    return f"{model.device_name} in {model.dtype_name}", model.dtype_name

@@ -11,8 +11,7 @@ from tipsseg.options import check_whole_number
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.convert.only import find_only, unlabelled_error
-from tipsseg.runs.rank.candidates import Candidates, missing_features_note
-from tipsseg.runs.rank.expected import Reason, expected_error, mean_confidence, reasons
+from tipsseg.runs.rank.order import ReviewOrder, mean_confidence
 from tipsseg.store.open_run import open_runs, refuse_other_settings
 from tipsseg.store.stored_image import RunImage
 from tipsseg.types import printable_path
@@ -26,43 +25,31 @@ class Ranked:
     Attributes:
         path: The path of the image.
         image: The name of the image in the run.
-        score: The expected error, 0..1: the share of pixels that are probably wrong.
         confidence: The mean confidence, 0..1, of labelled pixels; None if no pixel is labelled.
-        reasons: The parts of the score, largest first.
     """
 
     path: Path
     image: str
-    score: float
     confidence: float | None
-    reasons: tuple[Reason, ...]
 
     def record(self) -> dict[str, object]:
-        return {
-            "path": printable_path(self.path),
-            "image": self.image,
-            "score": self.score,
-            "confidence": self.confidence,
-            "reasons": [reason.record() for reason in self.reasons],
-        }
+        return {"path": printable_path(self.path), "image": self.image, "confidence": self.confidence}
 
 
 def rank(
     output: str | Path,
     *,
-    features: str | Path | None = None,
     only: Iterable[str | Path] | None = None,
     images: str | Path | None = None,
     limit: int | None = None,
 ) -> list[Ranked]:
     """Order the images of a run for review, as `tipsseg rank` does.
 
-    Images with the largest expected error come first. Images similar to an earlier image move back, and images with a class that no
-    earlier image shows move forward. Corrected images are left out. The order is deterministic.
+    The images with the lowest mean confidence come first. Images with nearly the same labels at the same places as an earlier image
+    come last. Corrected images are left out. The order is deterministic.
 
     Args:
         output: The output folder of a run, finished or not.
-        features: A feature store, to compare images by their class tokens. None compares them by their labels.
         only: The paths of the images to rank. None ranks all images.
         images: The folder of the images, if they have moved.
         limit: Return at most this many images.
@@ -72,13 +59,12 @@ def rank(
 
     Raises:
         UsageError: If the limit is below 1, or `images` is not a folder.
-        InputError: If the output folder or the feature store does not exist, or an image in `only` is not labelled.
+        InputError: If the output folder does not exist, or an image in `only` is not labelled.
         OutputError: If the manifest cannot be read.
     """
     ranked = []
     for result in rank_folder(
         Path(output),
-        None if features is None else Path(features),
         None if only is None else [Path(path) for path in only],
         None if images is None else Path(images),
         limit,
@@ -92,7 +78,6 @@ def rank(
 
 def rank_folder(
     output: Path,
-    features: Path | None,
     only: Iterable[Path] | None,
     images: Path | None,
     limit: int | None,
@@ -102,7 +87,7 @@ def rank_folder(
     if limit is not None:
         check_whole_number("argument `limit`", limit)
     check_image_root(images)
-    candidates, corrected, names = Candidates(), 0, None
+    order, corrected, names = ReviewOrder(), 0, None
     with open_runs(output, ended=False) as runs:
         refuse_other_settings(runs)
         if only is not None:
@@ -114,16 +99,12 @@ def rank_folder(
             if _is_corrected(image):
                 corrected += 1
             else:
-                candidates.add(image.entry)
-        vectors, missing = candidates.vectors(features)
+                order.add(image.entry)
         if corrected:
             progress.note(f"Left out {pluralize(corrected, 'corrected image')}.")
-        if missing:
-            progress.note(missing_features_note(missing, features))
-        for name in candidates.order(vectors)[:limit]:
+        for name in order.names()[:limit]:
             image = next(run.image(entry) for run in runs if (entry := run.records.get(name)) is not None)
-            error, confidence = expected_error(image.entry), mean_confidence(image.entry)
-            yield Ranked(image.path(images), name, error, confidence, reasons(image.entry))
+            yield Ranked(image.path(images), name, mean_confidence(image.entry))
 
 
 def _is_corrected(image: RunImage) -> bool:

@@ -17,7 +17,7 @@ from tipsseg.formats.reading.labels import LabelSource, paint_objects
 from tipsseg.images.decoding import open_thumbnail
 from tipsseg.images.sources.access import exists, matches
 from tipsseg.regions.objects import number_pixels, numbered_objects
-from tipsseg.runs.rank.expected import background_confidence, expected_error, mean_confidence
+from tipsseg.runs.rank.order import background_confidence, mean_confidence
 from tipsseg.runs.report import pictures
 from tipsseg.runs.report.place import Place, image_key
 from tipsseg.store.manifest import ManifestEntry
@@ -192,7 +192,6 @@ def image_record(
         "key": image_key(entry.image),
         "size": list(numbers.size),
         "state": "unchanged" if entry.corrected is None else "edited",
-        "score": expected_error(entry),
         "confidence": mean_confidence(entry),
         "classes": [[entry.id, entry.pixels, entry.confidence] for entry in numbers.classes],
         "background": [numbers.background, background_confidence(entry)],

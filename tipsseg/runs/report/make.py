@@ -10,15 +10,17 @@ from importlib import resources
 from itertools import chain, islice
 from pathlib import Path
 
+import numpy as np
+
 from tipsseg.address import address_text
 from tipsseg.formats.reading.labels import LabelSource
 from tipsseg.options import MAX_PIXELS, Palette
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.rank.candidates import Candidates, missing_features_note
-from tipsseg.runs.rank.likeness import Vectors, nearest
+from tipsseg.runs.rank.order import ReviewOrder
 from tipsseg.runs.report.doubts import ListedDoubt, read_doubts
 from tipsseg.runs.report.image import ImageMaker, ImageResult, failed_record
+from tipsseg.runs.report.likeness import nearest, token_vectors
 from tipsseg.runs.report.place import DATA, Place, chunk_name
 from tipsseg.runs.report.scripts import script
 from tipsseg.runs.report.truth import accuracy_of, read_image_accuracies, read_truth_scores
@@ -139,22 +141,21 @@ class _Report:
         progress.begin(f"Drawing {pluralize(number, 'image')} of {self.runs[0].output} into {folder}.", number)
         self._note_others()
         maker = ImageMaker(self.place, self.classes, self.image_root, max_pixels, self.others)
-        candidates = Candidates()
+        review = ReviewOrder()
+        hashes: dict[str, str | None] = {}
         try:
             for entry in self._images(maker, jobs):
-                candidates.add(entry)
+                review.add(entry)
+                hashes[entry.image] = entry.fingerprint.sha256
                 self.totals.add(entry.summary)
                 if (accuracy := accuracy_of(entry, self.accuracies)) is not None:
                     self.scored[entry.image] = accuracy
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(f"{pluralize(self.new + self.unchanged, 'image')} done; run the same command to resume")
             raise
-        vectors, missing = candidates.vectors(self.features)
         # A stable sort: images without labels come last.
-        order = sorted(candidates.order(vectors), key=self.unreadable.__contains__)
-        alike = {} if self.features is None else _similar_images(candidates.images, vectors, order)
-        if missing:
-            progress.note(missing_features_note(missing, self.features))
+        order = sorted(review.names(), key=self.unreadable.__contains__)
+        alike = {} if self.features is None else self._similar_images(self.features, hashes, order)
         self.place.remove_others(order)
         failed = [failed_record(*failure) for failure in self._failures()]
         number = len(order) + len(failed)
@@ -184,6 +185,21 @@ class _Report:
             for result in results:
                 self._add(result)
                 yield result.entry
+
+    def _similar_images(
+        self, features: Path, hashes: Mapping[str, str | None], order: Sequence[str]
+    ) -> dict[str, list[int]]:
+        """Return the positions in `order` of the images most similar to each image, whose names and sha256 are `hashes`."""
+        vectors, images = token_vectors(features, list(hashes.values())), list(hashes)
+        if missing := len(vectors) - int(np.count_nonzero(vectors.any(1))):
+            self.progress.note(
+                f"Did not compare {pluralize(missing, 'image')} with the others: no features in {features}."
+            )
+        positions = {image: position for position, image in enumerate(order)}
+        return {
+            image: [positions[images[index]] for index in indices]
+            for image, indices in zip(images, nearest(vectors, ALIKE), strict=True)
+        }
 
     def _failures(self) -> Iterator[tuple[str, str, str]]:
         """Yield the images that could not be labelled: name, path and reason."""
@@ -265,14 +281,6 @@ def _facts(runs: Sequence[Run]) -> Iterator[str]:
     if info.started is not None:
         ended = "not finished" if info.ended is None else f"finished {info.ended:%Y-%m-%d %H:%M}"
         yield f"Started {info.started:%Y-%m-%d %H:%M} (UTC), {ended}."
-
-
-def _similar_images(images: Sequence[str], vectors: Vectors, order: Sequence[str]) -> dict[str, list[int]]:
-    positions = {image: position for position, image in enumerate(order)}
-    return {
-        image: [positions[images[index]] for index in indices]
-        for image, indices in zip(images, nearest(vectors, ALIKE), strict=True)
-    }
 
 
 def page_file(name: str) -> bytes:
