@@ -5,6 +5,7 @@
     │   └── VocabularyError          path, line, class_index: invalid class names, vocabulary file or templates
     ├── InputError                   invalid inputs: nothing to label, or two inputs for one output
     │   └── RecordError              path, reason: unusable records of an output folder
+    │       └── OtherSchemaError     records of another version
     ├── FileError                    path, reason: unreadable file
     │   ├── ImageError               unreadable image
     │   │   └── LabelIdError         mask with ids that do not belong to a class
@@ -24,6 +25,7 @@ with its options in place of arguments. Any other exception is a bug and keeps i
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -113,6 +115,19 @@ class RecordError(InputError):
         super().__init__(f"{path}: {reason}", hint)
         self.path = path
         self.reason = reason
+
+
+class OtherSchemaError(RecordError):
+    """Output folder with the records of another version of tipsseg."""
+
+    def __init__(self, folder: Path) -> None:
+        hint = "Label the images into a new folder, and take the corrected masks of this one into it:"
+        super().__init__(folder, "its records are from another version of tipsseg, which this one does not read", hint)
+        new = Path(f"{folder}-2")
+        self.commands = (
+            f"tipsseg label IMAGES --classes CLASSES -o {shlex.quote(str(new))}",
+            f"tipsseg correct {shlex.quote(str(new))} --from {shlex.quote(str(folder / 'masks'))}",
+        )
 
 
 class FileError(TipssegError):

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from killed_runs import contents, killing
@@ -136,8 +135,6 @@ def test_frames_of_a_video(command: Command, tmp_path: Path) -> None:
     assert list(entries(out)) == ["clip/000000", "clip/000010", "clip/000020"]
     assert command("label", path, "--every", 5, "-o", out, *OPTIONS, "-f", "png,overlay,yolo").code == 0
     assert len(entries(out)) == 6
-    overlays = cv2.VideoCapture(str(out / "overlays" / "clip.mp4"))
-    assert (overlays.get(cv2.CAP_PROP_FPS), overlays.get(cv2.CAP_PROP_FRAME_COUNT)) == (2, 6)
     for image in (out / "yolo" / "images").rglob("*.bmp"):
         assert open_image(image).shape == (64, 96, 3)
     assert len(list((out / "yolo" / "images").rglob("*.bmp"))) == 6
@@ -198,18 +195,6 @@ def test_a_web_folder_beside_local_files(
     assert mixed.code == 1
     assert mixed.err.count("gone.png: no such file") == 1
     assert len(entries(tmp_path / "list")) == 2
-
-
-def test_a_video_of_overlays_is_put_back(command: Command, tmp_path: Path) -> None:
-    path, out = write_video(tmp_path / "clip.mp4", 20), tmp_path / "out"
-    arguments = ["label", path, "--every", 10, "-o", out, *OPTIONS, "-f", "overlay"]
-    assert command(*arguments).code == 0
-    (video,) = (out / "overlays").glob("*.mp4")
-    before = video.read_bytes()
-    video.unlink()
-    again = command(*arguments)
-    assert (again.code, str(video) in again.out, video.read_bytes() == before) == (0, True, True)
-    assert "nothing wrong" in command("check", out).err
 
 
 def test_names_do_not_depend_on_how_an_image_is_given(command: Command, tmp_path: Path) -> None:

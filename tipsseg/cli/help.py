@@ -17,12 +17,9 @@ _ARGUMENTS = "Arguments"
 #: The key in a context's `meta` that makes the help include rare options.
 _ALL = "tipsseg.help_all"
 
-#: Hints for options of earlier versions and of other tools, for commands that have `--vocab`.
+#: Hints for options of other tools, for commands that have `--vocab`.
 _HINTS = {
     "-v": "Write --vocab.",
-    "--actors": "Write --ray 4 for four actors, or --ray 4x1 for four with a GPU each.",
-    "--engine": "Write --ray 4 for four actors of a Ray cluster; without --ray, labelling runs in this process.",
-    "--gpus": "Write --ray 4x0.5 for four actors with half a GPU each.",
     "--templates": "Write `templates` into a vocabulary file; tipsseg vocab show prints one to start from.",
     **dict.fromkeys(
         ("--labels", "--prompt", "--prompts", "--text", "--text-prompt", "--queries"),

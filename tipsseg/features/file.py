@@ -70,7 +70,7 @@ class Recipe:
     stretch: tuple[float, float] | None = None
 
     def record(self) -> dict[str, object]:
-        """Return the recipe as JSON values. Earlier versions had no `stretch`."""
+        """Return the recipe as JSON values."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 

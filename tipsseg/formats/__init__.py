@@ -66,9 +66,6 @@ IMAGE_FORMATS = tuple(name for name, form in FORMATS.items() if not form.raster)
 #: Names that users may guess, and the formats they mean.
 _GUESSES = {**dict.fromkeys(("mask", "masks", "index"), "png"), "json": "coco", "voc": "cvat", "jpg": "overlay"}
 
-#: The confusion matrix that earlier versions of `tipsseg eval` wrote into the output folder.
-CONFUSION_PICTURE = "confusion.png"
-
 
 def check_format(name: str) -> None:
     """Raise UsageError if `name` is not in FORMATS."""
@@ -119,7 +116,7 @@ def file_path(key: str, image: PurePosixPath, options: FileOptions) -> PurePosix
 
 
 def possible_paths(key: str, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
-    """Map every path that any version gave to an image's file to the path of its link; see `Format.possible_paths`."""
+    """Map every path that an image's file may have to the path of its link; see `Format.possible_paths`."""
     name, _, part = key.partition("/")
     return FORMATS[name].possible_paths(image, options, part)
 

@@ -135,7 +135,6 @@ class Format:
         has_parts: True if an image has several files in this format.
         link_folder: The folder for links to the images, relative to the output folder. None if the format makes no links.
         files: The names of the run files.
-        former_files: The names of run files that only earlier versions wrote.
         has_rows: True if the first run file consists of rows and can be read back.
         needs_objects: True if the format reads `ImageLabels.objects`.
         needs_confidence: True if the format reads `ImageLabels.confidence`.
@@ -160,7 +159,6 @@ class Format:
     has_parts: ClassVar[bool] = False
     link_folder: ClassVar[str | None] = None
     files: ClassVar[tuple[str, ...]] = ()
-    former_files: ClassVar[tuple[str, ...]] = ()
     has_rows: ClassVar[bool] = False
     needs_objects: ClassVar[bool] = False
     needs_confidence: ClassVar[bool] = False
@@ -214,7 +212,7 @@ class Format:
     def possible_paths(
         self, image: PurePosixPath, options: FileOptions, part: str = ""
     ) -> Mapping[str, PurePosixPath | None]:
-        """Map every path that any version gave to a per-image file to the path of its link. The current path comes first."""
+        """Map every path that a per-image file may have to the path of its link. The current path comes first."""
         path = self.relative_path(image, options, part)
         return {} if path is None else {str(path): self.link_path(image, options)}
 

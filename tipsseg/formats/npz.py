@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from tipsseg.regions.layers import Layer
     from tipsseg.types import LabelArray, TopClasses
 
-#: A large array that earlier versions stored. It is not read.
-_COSINES = "cosines.npy"
-
 #: Size limits of an unpacked archive in bytes: per pixel (16-bit labels, 8-bit confidence, a margin), and for all patches.
 _BYTES_PER_PIXEL = 8
 _PATCH_BYTES = 64 << 20
@@ -203,7 +200,7 @@ def _check_unpacked_size(file: BinaryIO, size: tuple[int, int], classes: int) ->
     limit = (_BYTES_PER_PIXEL + 2 * classes) * height * width + _PATCH_BYTES
     try:
         with zipfile.ZipFile(file) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist() if entry.filename != _COSINES)
+            unpacked = sum(entry.file_size for entry in archive.infolist())
     except archive_errors() as error:
         raise ValueError(str(error) or type(error).__name__) from error
     if unpacked > limit:

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
 
@@ -39,7 +39,6 @@ class Yolo(Format):
     suffix = ".txt"
     link_folder = f"{_FOLDER}/{IMAGES}"
     files = (f"{_FOLDER}/data.yaml",)
-    former_files: ClassVar[tuple[str, ...]] = (f"{_FOLDER}/train.txt", f"{_FOLDER}/val.txt")
     needs_objects = True
     overlaps = True
     needs_image = True
@@ -58,14 +57,7 @@ class Yolo(Format):
     def possible_paths(
         self, image: PurePosixPath, options: FileOptions, part: str = ""
     ) -> Mapping[str, PurePosixPath | None]:
-        """Return the paths in both splits, and those of earlier versions: yolo/<folder>/labels and yolo/<folder>/images."""
-        places = self.split_paths(image, options)
-        file, link = next(iter(places.items()))
-        top = PurePosixPath(_FOLDER) / image.parent
-        return places | {str(top / LABELS / PurePosixPath(file).name): top / IMAGES / link.name}
-
-    def split_paths(self, image: PurePosixPath, options: FileOptions) -> dict[str, PurePosixPath]:
-        """Map the paths of the per-image file in both splits to the paths of its link; the image's own split comes first."""
+        """Return the paths in both splits; those in the image's own split come first."""
         file, link = self.relative_path(image, options), self.link_path(image, options)
         assert file is not None
         assert link is not None
@@ -95,8 +87,7 @@ class Yolo(Format):
 def image_name(file: PurePosixPath, kind: str) -> str:
     """Return the image name from a path in a YOLO data set: the path without the folder `kind` (LABELS or IMAGES).
 
-    Of several such folders, the first one directly above a split is dropped, or else the last one, as Roboflow and earlier versions
-    of tipsseg place it.
+    Of several such folders, the first one directly above a split is dropped, or else the last one, as Roboflow places it.
     """
     *folders, name = file.parts or (".",)
     matches = [index for index, folder in enumerate(folders) if folder == kind]

@@ -8,8 +8,7 @@ All numbers are fractions of the image size. A box covers the pixels of its obje
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tipsseg.formats.base import ImageLabels, RunFacts
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tipsseg.options import FileOptions
     from tipsseg.regions.components import Region
 
 
@@ -29,13 +27,7 @@ class YoloBoxes(Yolo):
     folder = f"{name}/{LABELS}"
     link_folder = f"{name}/{IMAGES}"
     files = (f"{name}/data.yaml",)
-    former_files = ()
     multi_part_objects = True
-
-    def possible_paths(
-        self, image: PurePosixPath, options: FileOptions, part: str = ""
-    ) -> Mapping[str, PurePosixPath | None]:
-        return self.split_paths(image, options)
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         height, width = image.size

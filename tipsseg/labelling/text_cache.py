@@ -31,7 +31,6 @@ from tipsseg.weights.sources import file_hashes
 _MOST_FILES = 100
 
 _SUFFIX = ".vectors"
-_EARLIER_SUFFIX = ".npy"  # earlier versions wrote no checksum
 _NUMBERS = np.dtype("<f4")
 
 #: Prefixes of environment variables that control the instructions and threads of torch and its libraries.
@@ -99,7 +98,7 @@ def _write(file: Path, vectors: Vectors) -> None:
     data = vectors.astype(_NUMBERS).tobytes()
     with suppress(TipssegError, OSError):
         atomic_write(file, _checksum(file, data) + data)
-        files = [path for path in file.parent.iterdir() if path.suffix in (_SUFFIX, _EARLIER_SUFFIX)]
+        files = [path for path in file.parent.iterdir() if path.suffix == _SUFFIX]
         files.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         for path in files[_MOST_FILES:]:
             path.unlink()

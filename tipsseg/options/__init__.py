@@ -164,12 +164,12 @@ class LabelOptions:
     min_confidence: float = option(0.0, metavar="0..1", group=WHAT,
         help="Write pixels below this confidence as 255 (ignored).")
     refine: Refinement = option("none", group=MODEL, help="Refine edges using the image's colours.")
-    overlap: bool = option(False, group=WHAT, sparse=True,
+    overlap: bool = option(False, group=WHAT,
         help="Label each class as if it were the only one, so that classes may overlap, such as a panda and its leg. Index masks "
         "cannot store that; coco and others can.")
-    scales: tuple[float, ...] = option(ONE_SCALE, metavar="FACTORS", group=MODEL, sparse=True,
+    scales: tuple[float, ...] = option(ONE_SCALE, metavar="FACTORS", group=MODEL,
         help='Combine several scales, such as "1,2". Slower, but labels are better, especially for small parts.')
-    stretch: tuple[float, float] | None = option(None, metavar="LOW,HIGH", group=MODEL, rare=True, sparse=True,
+    stretch: tuple[float, float] | None = option(None, metavar="LOW,HIGH", group=MODEL, rare=True,
         help="Stretch the contrast: percentiles of each band that become black and white, for example 2,98, for images of 16 bits.")
     # fmt: on
 
@@ -344,11 +344,11 @@ class FileOptions:
         help='Omit smaller objects from formats that list objects: pixels, or a percentage of the image such as "0.1%".')
     png_mode: PngMode = option("L", group=FILES, rare=True,
         help="Write masks as grey values (L), or with a palette (P) for tools that need one.")
-    simplify: float | None = option(None, metavar="PIXELS", group=FILES, rare=True, sparse=True,
+    simplify: float | None = option(None, metavar="PIXELS", group=FILES, rare=True,
         help="Simplify polygons for manual editing; their outlines move by up to this distance.  [default: follow the pixels]")
-    names: Names = option("stem", group=FILES, rare=True, sparse=True,
+    names: Names = option("stem", group=FILES, rare=True,
         help="stem: the mask of a.jpg is a.png; full: the mask is a.jpg.png, in case a.png is an image too.")
-    val_fraction: float | None = option(None, metavar="0..1", group=FILES, rare=True, sparse=True,
+    val_fraction: float | None = option(None, metavar="0..1", group=FILES, rare=True,
         help="Fraction of images for YOLO's validation split (deterministic).  [default: as already in the folder, or 0]")
     # fmt: on
 

@@ -43,7 +43,6 @@ class Option:
         rare: True if only --help-all prints the option.
         choices: The values for shell completion, or the name of a list of them.
         read: A function that converts the typed strings, if the record does not accept strings.
-        sparse: True if run.json omits the default value, because earlier versions lacked the option.
         commands_give: The fixed value that commands pass if they do not offer the option. None if they offer it.
     """
 
@@ -56,7 +55,6 @@ class Option:
     rare: bool = False
     choices: tuple[str, ...] | Completion = ()
     read: Callable[[Any], object] | None = None
-    sparse: bool = False
     commands_give: object = None
 
     def long(self, name: str) -> str:
@@ -98,11 +96,7 @@ def text_of(value: object) -> str:
 
 def record_of(options: Any) -> dict[str, object]:
     """Return a record's options as JSON values."""
-    return {
-        name: _json_value(value)
-        for name, (item, about) in options_of(type(options)).items()
-        if (value := getattr(options, name)) != item.default or not about.sparse
-    }
+    return {name: _json_value(getattr(options, name)) for name in options_of(type(options))}
 
 
 def _json_value(value: object) -> object:
@@ -113,14 +107,11 @@ def _json_value(value: object) -> object:
 
 def read_options(record: type[_Record], values: Mapping[str, object]) -> _Record:
     """Build a record from the option values in run.json. Raise ValueError if one is missing or invalid."""
-    given = {}
-    for name, (_, about) in options_of(record).items():
-        if name in values:
-            given[name] = values[name]
-        elif not about.sparse:
-            raise ValueError(f"no `{name}`")
+    names = options_of(record)
+    if missing := next((name for name in names if name not in values), None):
+        raise ValueError(f"no `{missing}`")
     try:
-        return record(**given)
+        return record(**{name: values[name] for name in names})
     except UsageError as error:
         raise ValueError(error.message) from error
 

@@ -155,11 +155,11 @@ class RasterOptions:
     """Options for rasters, such as satellite scenes: their bands and resolution. Raise UsageError if a value is invalid."""
 
     # fmt: off
-    bands: tuple[int, ...] | None = option(None, metavar="N,N,N", group=RASTERS, rare=True, sparse=True,
+    bands: tuple[int, ...] | None = option(None, metavar="N,N,N", group=RASTERS, rare=True,
         help="Bands for red, green and blue, or one for grey, from 1.  [default: 1,2,3, or 1]")
-    ground_resolution: float | None = option(None, metavar="LENGTH", group=RASTERS, rare=True, sparse=True,
+    ground_resolution: float | None = option(None, metavar="LENGTH", group=RASTERS, rare=True,
         help="Side of a pixel of the labels, in units of the coordinate system.  [default: the raster's own pixels]")
-    dissolve: bool = option(False, group=RASTERS, rare=True, sparse=True,
+    dissolve: bool = option(False, group=RASTERS, rare=True,
         help="Join polygons across blocks of 2,048 pixels, with the labels of the whole raster in memory.")
     # fmt: on
 

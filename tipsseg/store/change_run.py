@@ -96,7 +96,7 @@ class RunChanges:
     def begin(self) -> int:
         """Record the new formats, so that an interrupted conversion can be resumed.
 
-        Also move files that an earlier version put elsewhere, and return the number of images whose files were moved.
+        Also move files that another `val_fraction` put elsewhere, and return the number of images whose files were moved.
         """
         self._records.begin()
         write_run(self.run.context.ownership, replace(self.run.info, converting=self._formats))

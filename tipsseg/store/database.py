@@ -16,13 +16,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tipsseg.errors import OutputError
+from tipsseg.errors import OtherSchemaError, OutputError
 from tipsseg.util.files import atomic_path, remove_file
 
 #: SQLite syncs to disk at checkpoints, not at every commit: a power loss may lose the last images, never the folder.
 SYNCHRONOUS = "NORMAL"
 
-#: The schema. A database with another schema is from another version or another program, and is replaced.
+#: The schema. A database with another one is from another version.
 _SCHEMA = [
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "CREATE TABLE image (key BLOB PRIMARY KEY, path TEXT, digest TEXT, formats TEXT, session INTEGER, entry BLOB) WITHOUT ROWID",
@@ -71,7 +71,7 @@ class Database:
     def open_file(self) -> bool:
         """Open the file, and read its counts; return False if it is missing or unusable.
 
-        Raises OutputError if the file is a link, or SQLite cannot read it.
+        Raise OutputError if the file is a link, or SQLite cannot read it; OtherSchemaError if its tables are others.
         """
         if not os.path.lexists(self.path):
             return False
@@ -83,6 +83,8 @@ class Database:
             tables = self._connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid").fetchall()
             self.is_file = [sql for (sql,) in tables] == _SCHEMA
             self.damaged = not self.is_file
+            if tables and not self.is_file:
+                raise OtherSchemaError(self.path.parents[1])
             if self.is_file:
                 (self.images,) = self._connection.execute("SELECT count(*) FROM image").fetchone()
                 meta = dict(self._connection.execute("SELECT key, value FROM meta").fetchall())

@@ -16,7 +16,6 @@ from tipsseg.errors import ImageError, OutputError
 from tipsseg.formats import FORMATS, image_folders, mask_formats
 from tipsseg.formats.base import Rows
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
-from tipsseg.store.exports import former_files
 from tipsseg.store.failures import Failure
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock
 from tipsseg.store.manifest import ManifestEntry, expected_files, input_path
@@ -297,6 +296,5 @@ def _removed(path: Path) -> OutputError:
 
 def clean_up_run(output: Path, state: Path, owner: str = "") -> None:
     """Remove temporary files from a run's folders, except those that a run or a merge resumes from; see `files.clean_up`."""
-    kept = {LOCK_FILE, MERGE_FILE, *(path.name for path in former_files(state))}
-    clean_up([state, state / STATE_FOLDER], keep=kept)
+    clean_up([state, state / STATE_FOLDER], keep={LOCK_FILE, MERGE_FILE})
     clean_up_below((place / folder for place in {output, state} for folder in image_folders()), owner)

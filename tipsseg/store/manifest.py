@@ -58,7 +58,7 @@ class ManifestEntry:
         formats: All formats that include the image.
         seconds: Time from opening the input to writing the last file.
         written: Fingerprints of these files when they were written. A file that differs now was edited.
-        objects: The objects in the labels, whether or not a format lists them; None in entries of an earlier version.
+        objects: The objects in the labels, whether or not a format lists them.
         corrected: sha256 of the edited mask that the labels come from; None if they are the run's own.
         taken: Source of an imported mask; None if no correction was imported, or the mask was edited in place.
         given: sha256 of the regions and labels that the run was given for this image; None without both.
@@ -73,7 +73,7 @@ class ManifestEntry:
     formats: tuple[str, ...]
     seconds: float
     written: Mapping[str, Fingerprint]
-    objects: tuple[ObjectScore, ...] | None = ()
+    objects: tuple[ObjectScore, ...] = ()
     corrected: str | None = None
     taken: TakenFrom | None = None
     given: str | None = None
@@ -93,7 +93,7 @@ class ManifestEntry:
             "written": {name: file_record(file) for name, file in self.written.items()},
             "formats": list(self.formats),
             **rest,
-            **({} if self.objects is None else {"objects": [list(each) for each in self.objects]}),
+            "objects": [list(each) for each in self.objects],
             "seconds": self.seconds,
             **({} if self.corrected is None else {"corrected": self.corrected}),
             **({} if self.taken is None else {"taken": asdict(self.taken)}),
@@ -162,7 +162,7 @@ def read_entry(line: bytes) -> ManifestEntry:
             tuple(map(str, record["formats"])),
             float(record["seconds"]),
             {str(name): parse_file(file) for name, file in record["written"].items()},
-            tuple(map(_read_object, record["objects"])) if "objects" in record else None,
+            tuple(map(_read_object, record["objects"])),
             None if record.get("corrected") is None else str(record["corrected"]),
             None if record.get("taken") is None else _read_taken(record["taken"]),
             None if record.get("given") is None else str(record["given"]),
@@ -175,7 +175,7 @@ def read_entry(line: bytes) -> ManifestEntry:
 
 
 def is_placed(entry: ManifestEntry, options: FileOptions) -> bool:
-    """Return True if an image's files are where this version or an earlier one puts them."""
+    """Return True if an image's files are where tipsseg puts them."""
     if any(part in ("", ".", "..") for part in entry.image.split("/")) or not FORMATS.keys() >= set(entry.formats):
         return False
     keys = expected_files(entry, entry.formats, options).keys()

@@ -192,7 +192,7 @@ def link_of(entry: ManifestEntry, name: str, options: FileOptions) -> PurePosixP
 
 
 def move_files(state: State, context: RunContext) -> int:
-    """Move per-image files that an earlier version or another `val_fraction` put elsewhere. If killed, call it again.
+    """Move per-image files that another `val_fraction` put elsewhere. If killed, call it again.
 
     Returns:
         Number of images whose files were moved.
@@ -204,8 +204,6 @@ def move_files(state: State, context: RunContext) -> int:
     for name, form in FORMATS.items():
         held = state.holding(name) if form.splits_train_val else ()
         images = [image for image in held if _move(state, image, name, context)]
-        for former in form.former_files:
-            context.ownership.remove_run_file(context.state / former)
         if not images:
             continue
         for file in run_files(name, context):  # before the moves, so that a call after a kill writes it again

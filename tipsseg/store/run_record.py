@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tipsseg._version import __version__
-from tipsseg.errors import OutputError, RecordError, UsageError, VocabularyError
+from tipsseg.errors import OtherSchemaError, OutputError, RecordError, UsageError, VocabularyError
 from tipsseg.formats import FORMATS
 from tipsseg.options import FEATURE_DTYPES, FileOptions, LabelOptions
 from tipsseg.options.fields import options_of, read_options
@@ -34,11 +34,11 @@ from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary
 
 RUN_FILE = "run.json"
 
+#: The version of all records in an output folder. Others are not read.
+SCHEMA = 1
+
 #: The reason for refusing a record that this version would not write.
 OTHER_VERSION = "not as this version of tipsseg writes it"
-
-#: Options of earlier versions that this version does not have.
-GONE = frozenset({"presence", "keep_cosines"})
 
 #: Options that run.json records although labels do not depend on them.
 _WISHES = {"device": str, "dtype": str, "batch_size": int}
@@ -81,6 +81,7 @@ def run_record(info: RunInfo) -> dict[str, object]:
     )
     return {
         "tool": "tipsseg",
+        "schema": SCHEMA,
         "version": maker.version,
         "labels_version": maker.labels_version,
         "digest": maker.digest,
@@ -89,7 +90,7 @@ def run_record(info: RunInfo) -> dict[str, object]:
         "device": info.device,
         "dtype": info.dtype,
         "asked": {name: getattr(spec, name) for name in _WISHES},
-        "options": {**spec.option_record(), **maker.gone},
+        "options": spec.option_record(),
         "vocabulary": vocabulary_record(spec.vocabulary, info.vocabulary or spec.vocabulary),
         "formats": list(spec.formats),
         **({} if spec.features is None else {"features": _feature_record(spec.features, spec.labelled_in)}),
@@ -135,18 +136,23 @@ def refuse_other_record(state: Path) -> None:
 
 
 def find_run(state: Path) -> RunInfo | None:
-    """Return the run.json of a state folder; None if it is missing or invalid."""
-    with suppress(RecordError):
+    """Return the run.json of a state folder; None if it is missing or invalid. Raise OtherSchemaError if it has another schema."""
+    try:
         return read_record(state / RUN_FILE, "")
-    return None
+    except OtherSchemaError:
+        raise
+    except RecordError:
+        return None
 
 
 def read_record(path: Path, hint: str) -> RunInfo:
-    """Read a run.json. Raises RecordError with `hint` if the file is unreadable or invalid."""
+    """Read a run.json. Raise RecordError with `hint` if the file is unreadable or invalid, OtherSchemaError for another schema."""
     try:
         record = parse(read_regular(path))
         if not isinstance(record, dict) or record.get("tool") != "tipsseg":
             raise RecordError(path, "not written by tipsseg, or damaged", hint)
+        if record.get("schema") != SCHEMA:
+            raise OtherSchemaError(path.parent)
         return _parse_run(record, path.parent)
     except OSError as error:
         raise RecordError(path, describe_error(error), hint) from error
@@ -161,7 +167,7 @@ def _parse_run(record: object, state: Path) -> RunInfo:
     formats = _parse_formats(record)
     options = take(record, "options", dict)
     known = {name for record in (LabelOptions, FileOptions, RasterOptions) for name in options_of(record)}
-    if unknown := set(options) - known - GONE:
+    if unknown := set(options) - known:
         raise ValueError(f"unknown option {short(min(unknown))}")  # its effect on labels is unknown
     labelling, files = read_options(LabelOptions, options), read_options(FileOptions, options)
     raster = read_options(RasterOptions, options)
@@ -210,7 +216,6 @@ def _parse_run(record: object, state: Path) -> RunInfo:
             digest,
             take(record, "command", str),
             take(record, "versions", dict),
-            {name: options[name] for name in options if name in GONE},
         ),
     )
 

@@ -361,7 +361,6 @@ class Maker:
         digest: See RunInfo.
         command: See `RunSpec.command`.
         versions: Versions of Python and of packages.
-        gone: Options that this version does not have, with their values.
     """
 
     version: str
@@ -369,7 +368,6 @@ class Maker:
     digest: str
     command: str
     versions: Mapping[str, object]
-    gone: Mapping[str, object] = field(default_factory=dict)
 
 
 def labels_digest(spec: RunSpec, model: Mapping[str, object], dtype: str) -> str:

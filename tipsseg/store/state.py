@@ -1,9 +1,8 @@
 """The database of an output folder or a shard, `.tipsseg/state.db`. Only the process that holds the folder's lock writes it.
 
 It stores the image entries, the failures, the rows of files for the whole run, the files that are about to be moved into place, and
-the formats whose files for the whole run are stale. manifest.jsonl and errors.jsonl are exports. They are read back in three cases:
-the folder is from a version without a database; the database is missing, damaged or from another version; or manifest.jsonl was
-changed after the last run, for example by a version without a database, and is complete. See `exports`.
+the formats whose files for the whole run are stale. manifest.jsonl and errors.jsonl are exports. They are read back if the database
+is missing or damaged. See `exports`.
 
 An image takes two transactions: `note_ahead` before its files are renamed into place, and `add` afterwards. A process may be killed
 between any two statements: tipsseg recognises files in `ahead` as its own.
@@ -14,16 +13,16 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tipsseg.formats.base import Rows
 from tipsseg.store.database import Database, key_of, name_of, pack, split_formats, unpack
-from tipsseg.store.exports import Exports, exported_entries, exported_rows, former_files, former_journals, former_notes
+from tipsseg.store.exports import Exports, exported_entries, exported_rows
 from tipsseg.store.failures import ERRORS_FILE, Failure, exported_failures, read_failure
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, read_entry
-from tipsseg.util.files import json_bytes, output_error, read_error, remove_file
+from tipsseg.util.files import json_bytes, read_error
 from tipsseg.util.fingerprint import parse_file
 from tipsseg.util.json_values import parse
 
@@ -66,26 +65,13 @@ class State:
         self._lacks_rows = False
         is_open = self._db.open_file()
         self.broken_off = self._db.broken_off
-        if not is_open or not (self.broken_off or self._is_current()):
+        if not is_open:
             self._take_over()
 
     # ---- opening and closing ----
 
-    def _is_current(self) -> bool:
-        """Return False if manifest.jsonl was changed after its export and is complete."""
-        path = self.folder / MANIFEST_FILE
-        if self.exported or not os.path.lexists(path):
-            return True
-        images = set()
-        with suppress(OSError):
-            for entry, _ in exported_entries(self.folder):
-                if entry is None:
-                    return True
-                images.add(entry.image)
-        return len(images) < self._db.images
-
     def _take_over(self) -> None:
-        """Import the exports and an earlier version's hidden files; rows are imported at first use."""
+        """Import the exports; rows are imported at first use."""
         db = self._db
         db.open_temporary()
         try:
@@ -95,14 +81,8 @@ class State:
                         self.unreadable = self.unreadable or fault
                     else:
                         self._insert(entry, 0, {})
-                for place, digest, image in former_notes(self.folder):
-                    entry = self.get(image) if image else None
-                    self.broken_off = True
-                    if entry is None or (place, digest) not in entry.replaceable:
-                        db.execute(_INSERT_AHEAD, place, digest, image)
                 for failure in exported_failures(self.folder):
                     db.execute(_INSERT_FAILURE, key_of(failure.image), 0, failure.line())
-                db.execute_all(_INSERT_STALE, ((name,) for name in former_journals(self.folder)))
         except OSError as error:
             raise read_error(self.folder / MANIFEST_FILE, error) from error
         db.images = int(str(db.value("SELECT count(*) FROM image")))
@@ -124,11 +104,6 @@ class State:
             if not self._db.is_file:
                 self._take_rows()
             self._db.begin()
-            try:
-                for path in former_files(self.folder):  # the database now has their content
-                    remove_file(path)
-            except OSError as error:
-                raise output_error(self.folder, error) from error
             if not self.exported:  # complete the file before lines are appended
                 self._export()
 

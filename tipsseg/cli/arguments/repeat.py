@@ -44,8 +44,6 @@ class RepeatedRun:
         version = None if self.info.noted is None else self.info.noted.version
         if version != __version__:
             notes.append(f"{self.path} was written by tipsseg {version}; this is {__version__}.")
-        for name in {} if self.info.noted is None else self.info.noted.gone:
-            notes.append(f"{self.path} uses --{name.replace('_', '-')}, which this version lacks; this run ignores it.")
         if "model" in differences(self.info, info):
             notes.append(f"The model's files differ from those in {self.path}.")
         earlier, new = self.info.spec, info.spec

@@ -107,13 +107,6 @@ def list_members(path: Path, every: Every | None) -> Iterator[Member]:
     return container.members()
 
 
-def frame_rate(path: Path) -> float:
-    """Return the frames per second of a video."""
-    container = _open_container(path)
-    assert isinstance(container, Video)
-    return container.rate
-
-
 @contextmanager
 def local_file(path: Path) -> Iterator[Path]:
     """Yield an image's file on this machine, fetched if it is behind a URL. Raise OSError for a member of another file."""

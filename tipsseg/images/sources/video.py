@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import threading
 from collections.abc import Iterator
@@ -27,16 +26,6 @@ class Video:
         self._capture: Any = _open(path)
         self._next = 0  # the number of the next frame
         self._last: tuple[int, bytes] | None = None
-
-    @property
-    def rate(self) -> float:
-        """Frames per second, on average, by the header. Raise OSError if it is missing."""
-        import cv2
-
-        rate = float(self._capture.get(cv2.CAP_PROP_FPS))
-        if not 0 < rate < math.inf:
-            raise OSError("the video has no frame rate")
-        return rate
 
     def members(self) -> Iterator[Member]:
         """Yield all frames."""

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from tipsseg.formats import FORMATS, file_path, has_image_files, possible_paths
 from tipsseg.formats.base import output_name
-from tipsseg.store.exports import FORMER_NOTES
 from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, expected_files
 from tipsseg.store.open_run import Run
 from tipsseg.store.run_record import RUN_FILE
@@ -70,7 +69,7 @@ def check_entry(image: RunImage) -> Iterator[str]:
 
 
 def known_files(run: RunInfo, entry: ManifestEntry) -> dict[str, str]:
-    """Return the files of an image by key: the recorded paths, or the expected ones if no version uses the recorded ones."""
+    """Return the files of an image by key: the recorded paths, or the expected ones if tipsseg puts none there."""
     files = expected_files(entry, entry.formats, run.spec.files)
     places = {key: possible_paths(key, PurePosixPath(entry.image), run.spec.files) for key in files}
     return files | {key: file for key, file in entry.files.items() if file in places.get(key, ())}
@@ -140,9 +139,7 @@ def find_temporaries(output: Path) -> Iterator[Problem]:
     for folder, folders, names in os.walk(output):
         folders.sort()
         for name in sorted((*folders, *names)):
-            if name.startswith(TEMPORARY_PREFIX) and not name.startswith(
-                FORMER_NOTES
-            ):  # no record has the content of those
+            if name.startswith(TEMPORARY_PREFIX):
                 yield Problem(Path(folder, name), "left by a killed process; remove it")
         folders[:] = [name for name in folders if not name.startswith(TEMPORARY_PREFIX)]
 

@@ -128,7 +128,7 @@ def note_folder(folder: OutputFolder, progress: Progress) -> None:
         progress.note(f"Kept {path} (edited by hand).")
     state = folder.state
     if state.rebuilt:
-        progress.note(f"{state.path} is damaged or from another version; rebuilt it from {MANIFEST_FILE}.")
+        progress.note(f"{state.path} is damaged; rebuilt it from {MANIFEST_FILE}.")
     if state.unreadable:
         progress.note(f"{state.folder / MANIFEST_FILE}: {state.unreadable}; images of such lines are labelled again.")
     note_moved(folder.moved, progress)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from tipsseg.address import is_url
 from tipsseg.errors import ImageError, InputError, UsageError
-from tipsseg.formats import CONFUSION_PICTURE, image_folders
+from tipsseg.formats import image_folders
 from tipsseg.images.pillow import image_extensions
 from tipsseg.images.skipped import Skipped
 from tipsseg.images.sources.access import list_members
@@ -93,9 +93,7 @@ class Walker:
                 yield refuse(folder, name, f"cannot list this folder: {describe_error(error)}")
                 continue
             real = os.path.realpath(folder)
-            ours = (
-                image_folders() | {CONFUSION_PICTURE} if identity == output or is_output(folder) else frozenset[str]()
-            )
+            ours = image_folders() if identity == output or is_output(folder) else frozenset[str]()
             for entry in entries:
                 if entry.name.startswith("."):
                     continue

@@ -217,7 +217,7 @@ class Conversion:
             summary = corrected_summary(labels, classes, entry.summary)
             means = dict.fromkeys((label_class.id for label_class in classes), CERTAIN)
         instances = image.instances(labels, corrected=mask is not None)
-        scores = ObjectScores(entry.objects or (), means, self.context.files, instances)
+        scores = ObjectScores(entry.objects, means, self.context.files, instances)
         return _Stored(labels, confidence, top, summary, scores, mask is not None, layers)
 
 

@@ -18,7 +18,7 @@ from tipsseg.evaluation import metrics
 from tipsseg.evaluation.metrics import Confusion, ImageScore, Scores
 from tipsseg.evaluation.pairing import Pair, Pairs, find_truths, pair_truths
 from tipsseg.evaluation.truth import Layout, read_truth
-from tipsseg.formats import CONFUSION_PICTURE, image_folders
+from tipsseg.formats import image_folders
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.layers import Layer
 from tipsseg.runs.common import inputs
@@ -323,7 +323,6 @@ def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
         CSV_FILE: metrics.confusion_csv(confusion, names).encode("utf-8"),
     }
     ownership = _load_reports(output)
-    ownership.remove_run_file(output / CONFUSION_PICTURE)  # a picture of an earlier version shows old numbers
     for name, data in contents.items():
         ownership.write_run_file(output / name, data)
     scores = output / SCORES_FILE

@@ -16,7 +16,6 @@ from pathlib import Path
 from tipsseg.address import address_text
 from tipsseg.formats import model_only_formats
 from tipsseg.formats.overlay import Overlay
-from tipsseg.images.sources.access import needs_order
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.notes import (
     Edited,
@@ -36,7 +35,6 @@ from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.common.reporting import Reporter
 from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.engine.engine import Engine
-from tipsseg.runs.label.video import write_overlay_videos
 from tipsseg.store.folder import OutputFolder
 from tipsseg.store.results import Failed, ImageResult, Labelled, Left, Unchanged, image_paths
 from tipsseg.store.resuming.refusals import refuse_convertible, refuse_mixture
@@ -74,7 +72,6 @@ class LabelRun:
         self._jsonl = jsonl
         self._notes, self._edited = ImageNotes(info.model, progress), Edited()
         self._shown: Path | None = None  # the first overlay
-        self._has_videos = False
         self._reporter = Reporter(progress, jsonl=jsonl)
 
     def results(self) -> Generator[ImageResult, None, None]:
@@ -160,20 +157,16 @@ class LabelRun:
             held = [name for name in folder.formats if name in result.entry.formats]
             paths = image_paths(folder.context, result.ref, held, result.entry)
             self._shown = self._shown or paths.get(Overlay.name)
-            self._has_videos = self._has_videos or needs_order(result.ref.path)
         self._reporter.report(result, paths)
         return result
 
     def _end(self, batch_size: int | None, began: float) -> None:
         """Write the files for the whole run, and note the totals; `began` is the time when labelling began."""
         folder, spec, progress, counts = self._folder, self._info.spec, self._progress, self._reporter.counts
-        changed, videos = bool(counts.labelled or counts.failed), list[tuple[Path, bool]]()
-        if self._has_videos and spec.shard is None:
-            videos += write_overlay_videos(folder.state, folder.context, missing_only=not changed)
-        if not folder.finished or changed or any(written for _, written in videos):
+        if not folder.finished or counts.labelled or counts.failed:
             folder.finish(counts, batch_size)
         progress.end()
-        progress.results((*(path for path, _ in videos), *folder.run_paths))
+        progress.results(folder.run_paths)
         self._notes.end()
         note_outdated(folder.resume, spec, progress)
         if spec.given is not None and spec.given.labels is not None:

@@ -38,7 +38,6 @@ from tipsseg.runs.merge.refusals import (
     refuse_other_meanings,
     refuse_target,
 )
-from tipsseg.store.exports import FORMER_NOTES
 from tipsseg.store.failures import ERRORS_FILE
 from tipsseg.store.lock import LOCK_FILE, MERGE_FILE, FolderLock, begin_merge, is_begun
 from tipsseg.store.manifest import MANIFEST_FILE
@@ -208,7 +207,7 @@ def _clean_up(target: Path) -> None:
     try:
         for name in os.listdir(target):  # noqa: PTH208  names are enough
             path = target / name
-            kept = name in (LOCK_FILE, MERGE_FILE) or name.startswith(FORMER_NOTES) or _SHARD_TEMPORARY.match(name)
+            kept = name in (LOCK_FILE, MERGE_FILE) or _SHARD_TEMPORARY.match(name)
             if kept or not name.startswith(TEMPORARY_PREFIX):
                 continue
             if path.is_dir() and not path.is_symlink():

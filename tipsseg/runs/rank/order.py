@@ -76,7 +76,7 @@ def _label_shares(entry: ManifestEntry) -> NDArray[np.float32]:
     numbers, shares = entry.numbers, np.zeros(_BINS, np.float32)
     height, width = numbers.size
     rest = {each.id: each.pixels for each in numbers.classes}
-    for label, area, y, x, h, w, _ in entry.objects or ():
+    for label, area, y, x, h, w, _ in entry.objects:
         row, column = (
             min(_GRID * (2 * at + side) // (2 * size), _GRID - 1) for at, side, size in ((y, h, height), (x, w, width))
         )

@@ -52,7 +52,7 @@ def read_truth_scores(folder: Path) -> Mapping[str, object] | None:
 def read_image_accuracies(folder: Path) -> dict[str, float]:
     """Read the pixel accuracy of each scored image, 0..1, keyed by the name of the image or of its mask.
 
-    Images without scored pixels are left out. The result is empty if the file is missing, as earlier versions did not write it.
+    Images without scored pixels are left out. The result is empty if the file is missing.
     """
     path = folder / IMAGES_FILE
     if not os.path.lexists(path):

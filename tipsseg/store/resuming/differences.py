@@ -86,9 +86,6 @@ def other_options(one: RunInfo, other: RunInfo) -> tuple[list[str], list[str]]:
     pairs += [("dtype", one.dtype, other.dtype)]
     differing = [pair for pair in pairs if pair[1] != pair[2]]
     theirs, ours = ([f"{pair[0].replace('_', '-')} {_value_text(pair[side])}" for pair in differing] for side in (1, 2))
-    for name, value in ({} if one.noted is None else one.noted.gone).items():
-        option = name.replace("_", "-")
-        theirs, ours = [*theirs, f"{option} {_value_text(value)} (removed in this version)"], [*ours, f"no {option}"]
     for describe in (_regions_text, _onto_text):
         if describe(one.spec) != describe(other.spec):
             theirs, ours = [*theirs, describe(one.spec)], [*ours, describe(other.spec)]

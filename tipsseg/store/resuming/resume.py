@@ -279,7 +279,7 @@ def _relative(path: Path, context: RunContext) -> PurePosixPath:
 
 def follows(name: str, entry: ManifestEntry, held: Collection[str]) -> bool:
     """Return True if format `name` can be written from the formats `held`, byte for byte."""
-    return suffices(name, held) and not (entry.objects is None and FORMATS[name].scores_objects)
+    return suffices(name, held)
 
 
 def _is_other(entry: ManifestEntry, path: Path) -> bool:
