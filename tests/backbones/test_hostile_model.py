@@ -70,58 +70,6 @@ def variant(checkpoint: Path, folder: Path, changed: str) -> Path:
     return folder / changed
 
 
-#: As JSON, since some have no other form.
-NO_NUMBERS = {
-    "negative": "-1",
-    "zero": "0",
-    "nan": "NaN",
-    "infinity": "Infinity",
-    "minus-infinity": "-Infinity",
-    "true": "true",
-    "text": '"12"',
-    "list": "[12]",
-    "null": "null",
-    "huge": "1e300",
-    "huge-whole": "1" + 400 * "0",
-    "huge-whole-that-is-long": "1" + 4000 * "0",
-    "negative-huge": "-1e300",
-    "tiny": "1e-300",
-}
-NO_WHOLE_NUMBERS = {
-    **NO_NUMBERS,
-    "half": "7.5",
-    "float": "12.0",
-    "million": "1000000000",
-    "sixty-three-bits": "9223372036854775807",
-    "sixty-four-bits": "18446744073709551616",
-}
-
-VISION = "hidden_size num_hidden_layers num_attention_heads image_size patch_size num_register_tokens"
-TEXT = "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads max_position_embeddings"
-WHOLE = [*(f"vision_config.{key}" for key in VISION.split()), *(f"text_config.{key}" for key in TEXT.split())]
-FRACTIONS = [
-    "vision_config.mlp_ratio",
-    "vision_config.layer_norm_eps",
-    "text_config.layer_norm_eps",
-    "temperature_init_value",
-]
-FLAT_WHOLE = (
-    "embed_dim img_size patch_size num_register_tokens vocab_size text_hidden_size text_mlp_dim text_num_layers"
-    " text_num_heads max_len"
-)
-FLAT: dict[str, object] = {
-    "model_type": "tipsv2",
-    "vision_fn": "vit_base",
-    "embed_dim": 768,
-    "ffn_layer": "mlp",
-    "text_hidden_size": 768,
-    "text_mlp_dim": 3072,
-    "text_num_heads": 12,
-    "text_num_layers": 12,
-    "temperature": 0.005,
-}
-
-
 def with_number(config: Mapping[str, Any], key: str, value: str) -> str:
     """The JSON of a configuration with one value, given as JSON, in place of another."""
     changed = json.loads(json.dumps(config))
@@ -131,27 +79,6 @@ def with_number(config: Mapping[str, Any], key: str, value: str) -> str:
         inside = inside.setdefault(section, {})
     inside[last] = "@"
     return json.dumps(changed).replace('"@"', value)
-
-
-def test_every_number_of_the_configuration(mlp_checkpoint: Path, tmp_path: Path) -> None:
-    nested = json.loads((mlp_checkpoint / CONFIG).read_text())
-    # One letter for the shape of the file, so that the two do not share names.
-    cases = [("n", nested, key, NO_WHOLE_NUMBERS) for key in WHOLE]
-    cases += [("n", nested, key, NO_NUMBERS) for key in FRACTIONS]
-    cases += [("f", FLAT, key, NO_WHOLE_NUMBERS) for key in FLAT_WHOLE.split()]
-    cases += [("f", FLAT, "temperature", NO_NUMBERS)]
-    keys: dict[str, str] = {}
-    for shape, config, key, values in cases:
-        for name, value in values.items():
-            folder = f"{shape} {key} {name}"
-            keys[folder] = key
-            variant(mlp_checkpoint, tmp_path / folder, CONFIG).write_text(with_number(config, key, value))
-    outcomes = load_all(tmp_path)
-    assert len(outcomes) == len(keys) > 400
-    for folder, message in outcomes.items():
-        assert message is not None, folder
-        assert message.startswith((f"{CONFIG}: {keys[folder]} ", f"{CONFIG}: is not JSON: ")), folder
-        assert len(message) < 200, folder
 
 
 @pytest.mark.parametrize(
@@ -208,23 +135,13 @@ def blocks(number: int, shape: list[int]) -> dict[str, object]:
 
 HEADERS: dict[str, tuple[bytes, str]] = {
     "a length without end": (safetensors({}, length=(1 << 64) - 1), "is not a complete safetensors file"),
-    "longer than the file": (safetensors({}, length=1 << 20), "is not a complete safetensors file"),
-    "as long as is read, and no more there": (safetensors({}, length=16 << 20), "is not a complete safetensors file"),
     "much of a header, of nothing": (
         safetensors(b"{" + b" " * (16 << 20) + b"}"),
         "is not a complete safetensors file (it declares a header of 16,777,218 bytes)",
     ),
     "nested": (safetensors(b"[" * 100_000), "is not a complete safetensors file"),
-    "a list": (safetensors([]), "is not a complete safetensors file"),
-    "no UTF-8": (safetensors(b'{"\xff": 1}'), "is not a complete safetensors file"),
     "a shape without end": (safetensors({"a": tensor([1 << 62, 4])}), "is not a complete safetensors file"),
-    "a shape below nothing": (safetensors({"a": tensor([-1])}), "is not a complete safetensors file"),
     "more than is there": (safetensors({"a": tensor([1 << 40], end=1 << 42)}), "is not a complete safetensors file"),
-    "two in one place": (
-        safetensors({"a": tensor([1], end=4), "b": tensor([1], end=4)}, bytes(4)),
-        "is not a complete safetensors file",
-    ),
-    "an unknown type": (safetensors({"a": tensor([1], "F1", end=4)}, bytes(4)), "is not a complete safetensors file"),
     "eight bits": (
         safetensors({"a": tensor([4], "F8_E4M3", end=4)}, bytes(4)),
         "tensor a is F8_E4M3, not floating point",
@@ -232,7 +149,6 @@ HEADERS: dict[str, tuple[bytes, str]] = {
     "no tensors": (safetensors({}), "is missing (and "),
     "many tensors of nothing": (safetensors(blocks(20_000, [0])), "has 20,000 tensors, more than any TIPSv2 model has"),
     "a long name": (safetensors({"a" * 100_000: tensor([0])}), "has a tensor whose name has 100,000 characters"),
-    "many dimensions": (safetensors({"a": tensor([0] * 1000)}), "tensor a has 1,000 dimensions"),
 }
 
 

@@ -1,11 +1,9 @@
 """Measure the resident memory of `tipsseg label` over many images, which should not grow with their number.
 
     python tests/benchmarks/memory.py --images 5000
-    python tests/benchmarks/memory.py --images 1722 --learn
 
 Draws small pictures of patches in a temporary folder, labels them with the embedded model in another process, and reads the memory
-of that process while it runs (Linux). Prints a table in Markdown, and the peak, which includes writing annotations.json. With
-`--learn`, it then changes all masks a little and runs `tipsseg fit` and `tipsseg tune`.
+of that process while it runs (Linux). Prints a table in Markdown, and the peak, which includes writing annotations.json.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 from importlib import metadata
 from pathlib import Path
 
@@ -39,13 +36,10 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=64, help="pixels of a picture's side")
     parser.add_argument("--classes", default="panda,tree,house,car,grass,sky,water,rock", help="the vocabulary")
     parser.add_argument("--list", action="store_true", help="give the pictures as a list on stdin, not as a folder")
-    parser.add_argument("--learn", action="store_true", help="fit and tune by corrected masks too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         draw(Path(folder, "imgs"), options.images, options.side)
-        measure(Path(folder), options.images, options.classes, options.list, options.learn)
-        if options.learn:
-            learn(Path(folder))
+        measure(Path(folder), options.images, options.classes, options.list)
 
 
 def draw(folder: Path, number: int, side: int) -> None:
@@ -58,9 +52,8 @@ def draw(folder: Path, number: int, side: int) -> None:
         picture.save(folder / f"{index // 1000:03}" / f"{index:06}.png")
 
 
-def measure(folder: Path, number: int, classes: str, listed: bool, kept: bool) -> None:
+def measure(folder: Path, number: int, classes: str, listed: bool) -> None:
     command = [*TIPSSEG, "label", "-" if listed else "imgs", "-c", classes, "-m", "tiny", "-f", "png,coco", "-q"]
-    command += ["--features", "feats"] if kept else []
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("tipsseg", "torch", "numpy"))
     print(f"{number} pictures; {versions}; {platform.machine()}, {os.cpu_count()} cores, {platform.system()}\n")
     print(f"| images | resident memory, MB | of that after {FIRST} | most so far, MB |\n|---|---|---|---|")
@@ -85,22 +78,6 @@ def measure(folder: Path, number: int, classes: str, listed: bool, kept: bool) -
     annotations = len(json.loads((folder / "out" / "annotations.json").read_bytes())["annotations"])
     print(f"| all, and the records | | | {usage.ru_maxrss / 1e3:.0f} |\n")
     print(f"annotations.json: {annotations} annotations, {records / 1e6:.1f} MB; exit code {run.returncode}")
-
-
-def learn(folder: Path) -> None:
-    """Shift all masks by a pixel, like an edit by a person, and learn from them."""
-    for path in (folder / "out/masks").rglob("*.png"):
-        Image.fromarray(np.roll(np.asarray(Image.open(path)), 1, 1)).save(path)
-    print("\n| | most memory, MB | seconds | of the processor |\n|---|---|---|---|")
-    for words in ("fit out -o x.fit", "tune out --precision 0.9 -o x.toml", "tune out --temperature -o y.fit"):
-        began = time.monotonic()
-        with subprocess.Popen(
-            [*TIPSSEG, *words.split(), "--features", "feats", "-q"], cwd=folder, stdout=subprocess.DEVNULL
-        ) as run:
-            _, status, usage = os.wait4(run.pid, 0)
-            run.returncode = os.waitstatus_to_exitcode(status)
-        seconds = f"{time.monotonic() - began:.0f} | {usage.ru_utime + usage.ru_stime:.0f}"
-        print(f"| {words}, exit code {run.returncode} | {usage.ru_maxrss / 1e3:.0f} | {seconds} |", flush=True)
 
 
 def resident(process: int, key: str) -> float:

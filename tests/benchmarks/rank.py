@@ -1,6 +1,6 @@
 """Measure the share of errors in the first images of `tipsseg rank`, on drawn scenes with known truth.
 
-    PYTHONPATH=examples/pretrain:tests/benchmarks python tests/benchmarks/rank.py --scenes 320 --seeds 8 --tables errors,scenes,fit
+    PYTHONPATH=examples/pretrain:tests/support python tests/benchmarks/rank.py --scenes 320 --seeds 8 --tables errors,scenes,fit
 
 Half of the scenes are blurred, noisy or dark, like uneven real folders. Every seed draws a folder of images from them. Prints
 tables in Markdown: cells are the mean over the seeds and, in brackets, the lowest.
@@ -17,7 +17,6 @@ import argparse
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -32,10 +31,8 @@ import tipsseg
 from tinytips.data.scoring import FIRST_SEED, iou, to_list
 from tinytips.world.concepts import WHOLE_LIST
 from tinytips.world.scenes import draw_scene
-from tipsseg.features.file import read_feature_file
 from tipsseg.features.folder import feature_path
-from tipsseg.runs.rank.candidates import Candidates
-from tipsseg.runs.rank.expected import expected_error, mean_confidence
+from tipsseg.runs.rank.order import ReviewOrder, mean_confidence
 from tipsseg.store.manifest import ManifestEntry
 from tipsseg.util.processor import processor_name
 
@@ -169,7 +166,7 @@ def _fit(work: Path, scenes: int, images: int, seeds: int) -> None:
     print("| images with masks | by | without masks | mean IoU | seeds worse than random |\n|---|---|---|---|---|")
     for number, unlabelled in product(MASKED, (0, UNLABELLED)):
         by_chance: list[float] = []
-        for name in ("random", "mean confidence", "rank --features"):
+        for name in ("random", "mean confidence", "rank"):
             scores = []
             for seed in range(seeds):
                 pool = _drawn(seed, scenes, images)
@@ -210,57 +207,22 @@ def _random(found: Labelled, pool: Sequence[int], seed: int) -> list[int]:
     return [pool[place] for place in np.random.default_rng(1000 + seed).permutation(len(pool))]
 
 
-def _ranked(with_features: bool) -> Order:
-    def order(found: Labelled, pool: Sequence[int], seed: int) -> list[int]:
-        candidates = Candidates()
-        for place in pool:
-            candidates.add(found.entries[place])
-        places = {found.entries[place].image: place for place in pool}
-        vectors, missing = candidates.vectors(found.features if with_features else None)
-        if missing:
-            raise ValueError("features are missing")
-        return [places[image] for image in candidates.order(vectors)]
-
-    return order
+def _ranked(found: Labelled, pool: Sequence[int], seed: int) -> list[int]:
+    order = ReviewOrder()
+    for place in pool:
+        order.add(found.entries[place])
+    places = {found.entries[place].image: place for place in pool}
+    return [places[image] for image in order.names()]
 
 
 def _confidence(found: Labelled, place: int) -> float:
     return -(mean_confidence(found.entries[place]) or 0.0)
 
 
-def _expected(found: Labelled, place: int) -> float:
-    return expected_error(found.entries[place])
-
-
-def _windows(found: Labelled, place: int) -> float:
-    return _expected(found, place) * (1 + _disagreement(_feature_file(found, place)))
-
-
-@cache
-def _disagreement(path: Path) -> float:
-    """Return 1 minus the mean cosine of the features of two windows at the same place."""
-    record = read_feature_file(path)
-    patches, patch = record.patches.astype(np.float32), record.plan.side / record.patches.shape[1]
-    steps, cosines = np.arange(patches.shape[1]), []
-    for one, (top, left) in enumerate(record.plan.corners):
-        for other, (lower, right) in enumerate(record.plan.corners[:one]):
-            rows, columns = (
-                np.round(steps + (new - old) / patch).astype(int) for new, old in ((top, lower), (left, right))
-            )
-            ys, xs = ((at >= 0) & (at < len(steps)) for at in (rows, columns))
-            a, b = patches[one][ys][:, xs], patches[other][rows[ys]][:, columns[xs]]
-            cosines.append((a * b).sum(-1).ravel())
-    found = np.concatenate(cosines) if cosines else np.ones(1)
-    return float(1 - found.mean()) if len(found) else 0.0
-
-
 ORDERS: dict[str, Order] = {
     "random": _random,
     "mean confidence": _by(_confidence),
-    "expected error alone": _by(_expected),
-    "the same, times 1 + disagreement of windows": _by(_windows),
-    "rank": _ranked(False),
-    "rank --features": _ranked(True),
+    "rank": _ranked,
     "perfect": _by(lambda found, place: float(found.errors[place])),
 }
 

@@ -18,8 +18,6 @@ from fit import POOL, SIDE, Scenes, scenes
 import tipsseg
 from tinytips.world.concepts import WHOLE_LIST
 from tipsseg.evaluation.thresholds import STEPS, Tally, choose_thresholds, tally
-from tipsseg.fitting.maths import make_windows
-from tipsseg.fitting.temperature import calibrate, calibration_error
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.view import view_of
 
@@ -56,7 +54,6 @@ def main() -> None:
             f"{hindsight:.3f} | {right[:, 0].sum() / truth.sum():.3f} |",
             flush=True,
         )
-    _temperatures(model, pool, held_out, options.images, options.draws)
 
 
 def _tallies(model: tipsseg.Model, made: Scenes) -> list[Tally]:
@@ -70,31 +67,6 @@ def _tallies(model: tipsseg.Model, made: Scenes) -> list[Tally]:
             tally(labels.labels, labels.confidence, np.where(truth == 0, 255, truth).astype(np.uint8), len(WHOLE_LIST))
         )
     return found
-
-
-def _temperatures(model: tipsseg.Model, pool: Scenes, held_out: Scenes, images: int, draws: int) -> None:
-    """Return the calibration error on held-out scenes, at the model's temperature and at those of the draws."""
-    vectors = tipsseg.Labeller(model, tipsseg.make_vocabulary(WHOLE_LIST, "none"))._patches.vectors
-    plan, count = view_of(model.backbone, tipsseg.LabelOptions(short_side=SIDE)).plans((SIDE, SIDE))[0], len(WHOLE_LIST)
-    groups = np.full(256, -1)
-    groups[1 : count + 1] = np.arange(count)
-    taught = [
-        [
-            make_windows(patches[None], plan, np.where(truth == 0, 255, truth).astype(np.uint8), groups)
-            for patches, truth in zip(made.patches, made.truths, strict=True)
-        ]
-        for made in (pool, held_out)
-    ]
-    zeros, group_of, given = torch.zeros(count), torch.arange(count), model.backbone.temperature
-    before = calibration_error(taught[1], vectors, zeros, group_of, given)
-    after = []
-    for seed in range(draws):
-        drawn = np.random.default_rng(seed).permutation(POOL)[:images]
-        chosen = calibrate([taught[0][each] for each in drawn], vectors, zeros, group_of, given).temperature
-        after.append(calibration_error(taught[1], vectors, zeros, group_of, chosen))
-    print(
-        f"\ncalibration error: {before:.4f}, with a fitted temperature {np.mean(after):.4f} ({max(after):.4f} at most)"
-    )
 
 
 if __name__ == "__main__":

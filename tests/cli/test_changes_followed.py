@@ -63,17 +63,6 @@ def test_formats_of_older_labels_do_not_stay_and_can_be_written_again(run: Run, 
     assert Path("out/yolo/labels/train/a.txt").exists()
 
 
-def test_a_changed_file_of_older_labels_stays(run: Run) -> None:
-    run("-f", "png,coco,labelme")
-    shape = Path("out/labelme/a.json")
-    shape.write_bytes(shape.read_bytes() + b" ")
-    data = shape.read_bytes()
-    make_other(Path("imgs/a.png"))
-    run(*FIRST, "--replace-edited")
-    assert run.labelled == ["a.png"]
-    assert shape.read_bytes() == data
-
-
 @pytest.mark.parametrize(("formats", "file"), [("overlay", "overlays/a.jpg"), ("png,yolo", "yolo/labels/train/a.txt")])
 def test_a_corrected_image_is_in_a_format_more_too(run: Run, formats: str, file: str) -> None:
     run(*FIRST)
@@ -104,16 +93,6 @@ def test_annotations_that_were_lost_come_back_for_a_corrected_image(run: Run) ->
     assert run.command("check", "out").code == 0
 
 
-def test_what_cannot_be_taken_from_a_corrected_mask_is_told(run: Run) -> None:
-    run()
-    Image.fromarray(np.full((3, 3), 9, np.uint8)).save("out/masks/a.png")
-    ran = run.command("convert", "out", "-f", "overlay")
-    assert (ran.code, "Error: out/masks/a.png: changed by hand: " in ran.err) == (1, True)
-    err = run("-f", "npz")
-    assert "cannot be added to npz" in err
-    assert "a.png" not in run.labelled
-
-
 def test_an_image_that_was_changed_beside_its_corrected_mask_is_told(run: Run) -> None:
     run()
     correct(Path("out/masks/a.png"))
@@ -122,26 +101,6 @@ def test_an_image_that_was_changed_beside_its_corrected_mask_is_told(run: Run) -
     ran = run.command("convert", "out", "-f", "yolo")
     assert ran.code == 1
     assert "label it again with --replace-edited, which discards the correction; or leave out yolo." in ran.err
-
-
-def test_what_was_kept_when_a_folder_was_begun_anew_can_be_replaced_later(run: Run) -> None:
-    formats = ("-f", "png,labelme")
-    run(*formats)
-    file = Path("out/labelme/a.json")
-    file.write_text(file.read_text().replace("{", '{"mine": true, ', 1))
-    data = file.read_bytes()
-    other = ("-c", "car")
-    err = run(*formats, "--overwrite", options=other)
-    assert (run.code, file.read_bytes()) == (1, data)
-    assert "out/labelme/a.json was changed by hand, and kept when the folder was overwritten" in err
-    assert "a.png" not in run.labelled
-    run(*formats, options=other)
-    assert (run.code, run.labelled, file.read_bytes()) == (1, [], data)
-    run(*formats, "--overwrite", options=other)
-    assert (run.code, file.read_bytes()) == (1, data)
-    run(*formats, "--replace-edited", options=other)
-    assert (run.code, run.labelled) == (0, ["a.png"])
-    assert run.command("check", "out").code == 0
 
 
 def test_a_file_of_another_image_is_said_to_be_its(run: Run) -> None:
@@ -265,20 +224,3 @@ def test_a_correction_that_cannot_be_taken_costs_no_file(run: Run) -> None:
     before = tree("out/yolo")
     assert run.command("convert", "out", "-f", "coco").code == 1
     assert tree("out/yolo") == before
-
-
-def test_lists_of_formats_that_need_the_image_lose_it_too(run: Run) -> None:
-    run("-f", "png,coco,label-studio,hf,overlay")
-    correct(Path("out/masks/a.png"))
-    Path("imgs/a.png").unlink()
-    ran = run.command("convert", "out", "-f", "coco")
-    assert (ran.code, "Removed some corrected images from label-studio, hf, overlay" in ran.err) == (0, True), ran.err
-    assert "a.png" not in Path("out/label-studio.json").read_text()
-    ran = run.command("check", "out")
-    assert (ran.code, ran.out) == (0, "")
-
-
-def test_where_no_labels_are_stored_convert_is_not_advised(run: Run) -> None:
-    run("-f", "png")
-    err = run("-f", "overlay", "--min-area", "5")
-    assert "Images that were labelled again are no longer in png. To add them, run: tipsseg label --format png." in err

@@ -97,16 +97,6 @@ def test_images_may_be_elsewhere(command: Command) -> None:
     )
 
 
-@pytest.mark.usefixtures("labelled")
-def test_an_image_that_fails_later_keeps_its_mask(command: Command, label: Callable[..., Ran]) -> None:
-    Path("imgs/a.png").write_bytes(b"none")
-    assert label("imgs", "-f", "png,coco,overlay,confidence").code == 1
-    ran = command("check", OUT)
-    assert ran.code == 1
-    assert ran.out.splitlines() == [f"{Path('imgs/a.png').resolve()}: changed since it was labelled"]
-    assert "1 image failed, see out/errors.jsonl" in ran.err
-
-
 def test_shards_are_checked_together(command: Command, label: Callable[..., Ran]) -> None:
     for index in (1, 2, 3):
         assert label("imgs", "--shard", f"{index}/3").code == 0
@@ -145,7 +135,3 @@ def test_wrong_usage(command: Command, arguments: list[str], message: str) -> No
     ran = command("check", *arguments)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith(message)
-
-
-def test_the_help_has_an_example(command: Command) -> None:
-    assert "tipsseg check labels/ --images /mnt/photos" in command("check", "--help").out

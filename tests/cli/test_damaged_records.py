@@ -45,26 +45,6 @@ def test_check_compares_the_manifest_with_the_database(run: Run, data: bytes | N
     assert (run.labelled, path.read_bytes(), run.command("check", "out").out) == ([], before, "")
 
 
-@pytest.mark.parametrize("line", [b"", b"   ", b"{", b"[]", b'{"image": "a.png"}', b"\0" * 40], ids=repr)
-def test_images_of_lines_that_are_no_entries_are_labelled_again(run: Run, line: bytes) -> None:
-    run()
-    before = contents(Path("out"))
-    path = Path("out/manifest.jsonl")
-    shutil.rmtree("out/.tipsseg")
-    _, *rest = path.read_bytes().splitlines()
-    path.write_bytes(b"\n".join((line, *rest)) + b"\n")
-    assert run.command("check", "out").code == 1
-    err = run()
-    assert (run.code, run.labelled) == (0, ["a.png"])
-    assert (
-        "out/manifest.jsonl: line 1 is not a valid entry: fields are missing or invalid; images of such lines are labelled again."
-        in err
-    )
-    assert contents(Path("out")) == before
-    run()
-    assert (run.code, run.labelled) == (0, [])
-
-
 def test_a_manifest_that_lost_lines_is_told_of_and_they_are_done_again(run: Run) -> None:
     run()
     before = contents(Path("out"))
@@ -100,18 +80,6 @@ def test_no_command_passes_over_images_that_a_manifest_lost(
     assert said[0].err.startswith(f"Error: out/manifest.jsonl: {error}")
     assert "\nHint: " in said[0].err
     assert tree(".") == before
-
-
-def test_images_that_a_manifest_lost_are_done_again_whenever_they_are_given(run: Run) -> None:
-    run()
-    before = contents(Path("out"))
-    path = Path("out/manifest.jsonl")
-    shutil.rmtree("out/.tipsseg")
-    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
-    run("--limit", "1")
-    assert (run.code, run.labelled) == (0, [])
-    run()
-    assert (run.code, run.labelled, contents(Path("out"))) == (0, ALL[1:], before)
 
 
 def test_a_corrected_mask_of_which_the_record_is_lost_is_kept(run: Run) -> None:
@@ -217,24 +185,6 @@ def test_a_link_of_somebody_else_is_not_replaced(run: Run, edited: bool) -> None
     assert Path("out/yolo/labels/train/a.txt").exists()
 
 
-#: What `check` takes for no entry, though each value has a place.
-ODD = {"height": "6", "formats": ["holo"], "classes": [{"id": 1}], "width": -5}
-
-
-@pytest.mark.parametrize("key", ODD)
-def test_what_check_says_of_an_entry_mends_it(run: Run, key: str) -> None:
-    run()
-    before = contents(Path("out"))
-    path = Path("out/manifest.jsonl")
-    shutil.rmtree("out/.tipsseg")
-    first, *rest = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(json.dumps({**json.loads(first), key: ODD[key]}).encode() + b"\n" + b"".join(rest))
-    assert "line 1 is not a valid entry" in run.command("check", "out").out
-    run()
-    assert (run.code, run.labelled) == (0, ["a.png"])
-    assert contents(Path("out")) == before
-
-
 def test_ids_keep_their_meaning_where_the_manifest_is_lost(run: Run) -> None:
     run()
     Path("out/manifest.jsonl").unlink()
@@ -259,12 +209,3 @@ def test_shards_are_not_behind_a_link(run: Run, victim: Path) -> None:
     Path("out/shards").symlink_to("../victim")
     assert "a link leads out of the output folder" in run("--shard", "1/2")
     assert (run.code, run.labelled, tree(victim)) == (1, [], before)
-
-
-def test_what_a_killed_run_left_is_not_looked_for_behind_a_link(run: Run, victim: Path) -> None:
-    (victim / ".tipsseg-0.png").write_bytes(b"somebody's")
-    run("-f", "coco")
-    Path("out/masks").symlink_to("../victim")
-    Path("out/.tipsseg-lock").touch()  # as after a kill: what is temporary is swept
-    run("-f", "coco")
-    assert (victim / ".tipsseg-0.png").exists()

@@ -22,8 +22,6 @@ from running import Command
 
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.backbones.tipsv2.checkpoint import Checkpoint
-from tipsseg.cli.commands.label import _commands_to_paste
-from tipsseg.errors import OtherRunError
 from tipsseg.features.file import read_feature_file, write_feature_file
 from tipsseg.images import decoding
 
@@ -51,13 +49,6 @@ def share_that_differs(one: str, other: str) -> float:
     pairs = [(Path(one, name), Path(other, name)) for name in labels(one)]
     differ = [np.asarray(Image.open(left)) != np.asarray(Image.open(right)) for left, right in pairs]
     return float(np.mean(np.concatenate([each.reshape(-1) for each in differ])))
-
-
-def test_the_hint_names_the_feature_folder_that_another_run_has_begun_meanwhile(tmp_path: Path) -> None:
-    hint = "Choose another feature folder."
-    with pytest.raises(OtherRunError) as caught, _commands_to_paste(tmp_path / "out"):
-        raise OtherRunError(tmp_path / "feats", "its features were computed with different settings", hint)
-    assert (caught.value.hint, caught.value.commands) == (hint, ())
 
 
 def no_tower(monkeypatch: pytest.MonkeyPatch) -> None:

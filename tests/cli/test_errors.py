@@ -275,46 +275,6 @@ def test_cuda_asked_and_absent(command: Command, tmp_path: Path) -> None:
     assert ran.err.endswith("\nHint: Use device auto to select an available device, or device cpu.\n")
 
 
-@pytest.mark.usefixtures("no_weights")
-@pytest.mark.parametrize(
-    ("flags", "listed", "message"),
-    [
-        ([], b"", "Error: the list on stdin is empty\n"),
-        ([], b"imgs/a.png\0imgs/b.png\0", "Error: the list on stdin is separated by NUL\nHint: Add -0.\n"),
-        (
-            ["-0"],
-            b"imgs/a.png\nb.png\n",
-            "Error: the list on stdin is separated by newlines, not NUL\nHint: Remove -0.\n",
-        ),
-    ],
-)
-def test_a_list_of_another_kind(command: Command, flags: list[str], listed: bytes, message: str) -> None:
-    ran = command("label", "-", *flags, "-c", "a", stdin=listed)
-    assert (ran.err, ran.code) == (message, 2)
-
-
-@pytest.mark.usefixtures("no_weights")
-def test_nothing_found(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "imgs").mkdir()
-    (tmp_path / "imgs" / "notes.txt").write_text("hello")
-    ran = command("label", "imgs", "-c", "a")
-    assert ran.code == 1
-    assert ran.err.startswith("Error: no images in imgs; skipped there: 1 .txt\nHint: ")
-    ran = command("label", "elsewhere", "-c", "a")
-    assert ran.code == 1
-    assert ran.err.startswith("Error: elsewhere: no such file or folder")
-
-
-@pytest.mark.usefixtures("no_weights")
-def test_two_inputs_for_one_output(command: Command, tmp_path: Path) -> None:
-    for name in ("a.png", "a.jpg"):
-        make_image(tmp_path / "imgs" / name)
-    ran = command("label", "imgs", "-c", "a")
-    assert ran.code == 1
-    assert ran.err.startswith("Error: imgs/a.jpg and imgs/a.png would share one output, a\nHint: ")
-    assert not (tmp_path / "labels").exists()
-
-
 def png_of_size(width: int, height: int) -> bytes:
     """A PNG header that claims a size, with hardly any data behind it."""
 
@@ -394,36 +354,6 @@ def test_a_bad_image_costs_one_line_and_the_others_are_done(
     bad.unlink()
     assert command("label", "imgs", "-c", "a", "-m", mlp_checkpoint).code == 0
     assert not (tmp_path / "labels/errors.jsonl").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "error"),
-    [
-        (["label", "imgs"], 2, "Error: no classes given\n"),
-        (["label", "imgs", "-c", "a", "-m", "huge"], 2, "Error: unknown model 'huge'\n"),
-        (["label", "gone", "-c", "a", "-m", "tiny"], 1, "Error: gone: no such file or folder"),
-        (["label", "imgs", "--clases", "a"], 2, "Usage: "),
-        (["weights", "path", "nope"], 2, "Error: unknown model 'nope'"),
-        (["frobnicate"], 2, "Usage: "),
-    ],
-    ids=[
-        "no classes",
-        "unknown model",
-        "no such folder",
-        "unknown option",
-        "unknown model of weights",
-        "unknown command",
-    ],
-)
-def test_errors_of_a_real_process(
-    process: Command, tmp_path: Path, arguments: list[str], code: int, error: str
-) -> None:
-    make_image(tmp_path / "imgs" / "a.png")
-    ran = process(*arguments, cwd=tmp_path)
-    assert ran.code == code
-    assert ran.out == ""
-    assert ran.err.startswith(error)
-    assert "Traceback" not in ran.err
 
 
 def test_a_bad_image_in_a_real_process(process: Command, mlp_checkpoint: Path, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from masks import PRED, TRUTH, files, save, save_photo
 from running import Command
 
 from tipsseg.cli.commands.evaluate import app
-from tipsseg.formats import FORMATS
 from tipsseg.vocabulary.files import read_vocabulary
 
 pytestmark = pytest.mark.usefixtures("no_weights_in_folder")
@@ -66,7 +65,6 @@ NO_FILES = (
     "Hint: Truth masks are files with one of .png .tif .tiff .bmp. If the folder contains the photographs, images and --gt are "
     "swapped.\n"
 )
-NO_THREADS = "Error: --jobs {} is too small; the minimum is 1\n"
 EXCLUDE = "Hint: Name images to label and score, or a folder of masks with --pred.\n"
 
 MODEL = ["imgs", "-c", "panda,tree", "-m", "l14"]
@@ -118,7 +116,6 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         "Error: no truth for imgs/a.jpg in gt: looked for a with one of .png .tif .tiff .bmp\n"
         "Hint: gt/a.jpg exists, but truth masks need a lossless format like PNG. Or are images and --gt swapped?\n",
     ),
-    "truth is a file": ("masks", ["--gt", "gt/a.png", *MODEL], 1, "Error: gt/a.png: not a folder\n" + NOT_FOUND),
     "no truth folder": ("nothing", ["--gt", "gt", *MODEL], 1, "Error: gt: no such folder\n" + NOT_FOUND),
     "no truth for an image": (
         "missing",
@@ -148,9 +145,6 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         "Hint: Set the classes with --classes, --vocab or --layout.\n",
     ),
     "no folder of masks": ("masks", ["--pred", "labels", "--gt", "gt"], 1, "Error: labels: no such folder\n" + NO_PRED),
-    "masks are a file": (
-        "masks", ["--pred", "pred/a.png", "--gt", "gt"], 1, "Error: pred/a.png: not a folder\n" + NO_PRED,
-    ),
     "an empty folder of masks": (
         "empty", ["--pred", "gt", "--gt", "imgs", "-c", "a"], 1, "Error: no masks in gt\n" + NO_PRED,
     ),
@@ -167,26 +161,6 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
     "components without labels": (
         "masks", [*MODEL, "--gt", "gt", "-o", "out", "--min-area", "9"], 2,
         "Error: --min-area is for the labels that --format writes\nHint: Add --format coco, and set a folder with -o.\n",
-    ),
-    "unknown format": (
-        "masks", [*MODEL, "--gt", "gt", "-f", "pgn", "-o", "out"], 2,
-        f"Error: unknown format 'pgn'\nHint: Did you mean 'png'? The formats are: {', '.join(FORMATS)}.\n",
-    ),
-    "no threads": ("masks", [*MODEL, "--gt", "gt", "--jobs", "0"], 2, NO_THREADS.format(0)),
-    "a file of background": (
-        "masks",
-        [*MODEL, "--gt", "gt", "--background", "turned.txt"],
-        2,
-        "Error: --background takes phrases, but turned.txt is a file name\n"
-        "Hint: Put the phrases into the vocabulary file, as `background`, or list them: --background sky,wall\n",
-    ),
-    "no classes": (
-        "masks", ["imgs", "--gt", "gt"], 2,
-        'Error: no classes given\nHint: Name what to label, for example: --classes "panda leg,tree"\n',
-    ),
-    "two vocabularies": (
-        "masks", [*MODEL, "--gt", "gt", "--vocab", "voc20"], 2,
-        "Error: --classes and --vocab exclude each other\nHint: Use one of them.\n",
     ),
     "two numberings": (
         "masks",

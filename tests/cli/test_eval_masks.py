@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from pathlib import Path
 
@@ -96,24 +95,6 @@ def test_the_reports(command: Command) -> None:
     assert sum(int(cell) for row in rows for cell in row[1:]) == result(ran)["pixels"] == 7
     again = command("eval", *arguments, "--json", "-o", "deep/out")
     assert result(again) == result(ran)
-
-
-@pytest.mark.parametrize("changed", [False, True])
-@pytest.mark.usefixtures("masks")
-def test_the_picture_of_an_earlier_version_goes_unless_it_was_changed(command: Command, changed: bool) -> None:
-    arguments = ["eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", "-o", "out"]
-    command(*arguments)
-    picture, scores = Path("out/confusion.png"), Path("out/eval.json")
-    picture.write_bytes(b"ours")
-    record = json.loads(scores.read_bytes())
-    digest = hashlib.sha256(b"ours").hexdigest()
-    record["files"][picture.name] = {"bytes": 4, "mtime_ns": picture.stat().st_mtime_ns, "sha256": digest}
-    scores.write_text(json.dumps(record))
-    if changed:
-        picture.write_bytes(b"mine")
-    ran = command(*arguments)
-    assert (ran.code, ran.out, picture.exists()) == (0, TABLE, changed)
-    without_files(scores)
 
 
 def test_masks_of_a_run_bring_their_names(command: Command, mlp_checkpoint: Path, tmp_path: Path) -> None:
@@ -449,14 +430,6 @@ def test_names_are_those_of_the_run(
         said = ran.err.replace(f"{tmp_path}/", "").splitlines()[0]
         assert not code or said == first.format(records=records)
     assert command("eval", "--pred", "run", "--gt", "gt", "-c", "panda,tree").out == TABLE
-
-
-@pytest.mark.usefixtures("masks")
-def test_a_classes_file_without_names(command: Command) -> None:
-    Path("pred/classes.json").write_text('{"classes": []}')
-    ran = command("eval", "--pred", "pred", "--gt", "gt")
-    assert (ran.code, ran.out) == (1, "")
-    assert ran.err == "Error: pred/classes.json: no classes\nHint: Set the classes with --classes or --vocab.\n"
 
 
 def test_truths_inside_a_listed_folder_are_no_images(command: Command, mlp_checkpoint: Path) -> None:

@@ -47,13 +47,6 @@ def test_a_folder_goes_on_in_what_auto_was_when_it_was_begun(run: Run, monkeypat
     assert "(float32)" in run(output="other")
 
 
-def test_one_dtype_that_is_asked_for_is_the_one_that_is_meant(run: Run) -> None:
-    run()
-    assert record(Path("out"))["dtype"] == "float32"
-    run("--dtype", "float32")
-    assert run.labelled == []
-
-
 def test_all_shards_have_the_dtype_of_the_first(run: Run) -> None:
     run("--shard", "1/2", "--dtype", "bfloat16")
     run("--shard", "2/2")
@@ -138,23 +131,6 @@ def test_no_hint_loses_labels_or_names_what_nobody_asked_for(
     assert ran.err.splitlines()[-len(ways) :] == [f"  {shlex.join(['tipsseg', *line])} {way}" for way in ways]
 
 
-def test_a_dry_run_is_told_and_not_stopped(run: Run) -> None:
-    run()
-    before = contents(Path("out"))
-    err = run("--dry-run", options=("-c", "car"))
-    assert run.code == 0
-    assert "The run would stop: cannot write out: it holds labels of another run: the classes differ" in err
-    assert "3 images to label, 3 with files to replace" in err
-    assert run.out.splitlines() == [f"imgs/{name}" for name in ALL]
-    assert contents(Path("out")) == before
-
-
-def test_a_fault_of_an_option_is_told_before_one_of_the_folder(run: Run) -> None:
-    Path("out").write_text("a file")
-    assert "unknown model 'no'" in run("-m", "no")
-    assert run.code == 2
-
-
 # ---- formats that are not named ----
 
 
@@ -226,15 +202,6 @@ def test_what_only_the_model_knows_comes_from_the_model(run: Run, more: str) -> 
     assert run.labelled == ALL
 
 
-def test_an_image_more_needs_the_model_and_the_others_only_their_labels(run: Run) -> None:
-    run("-f", "png,coco", "--limit", "2")
-    run("-f", "png,overlay")
-    assert (run.code, run.labelled) == (1, [])
-    assert run.command("convert", "out", "-f", "overlay").code == 0
-    run("-f", "png,overlay")
-    assert (run.code, run.labelled) == (0, ALL[2:])
-
-
 def test_images_without_labels_of_every_pixel_get_formats_from_the_model(run: Run) -> None:
     """A conversion would refuse a folder in which some image has none."""
     run("-f", "coco", "--min-confidence", "0.4")
@@ -248,34 +215,3 @@ def test_scores_are_kept_whatever_the_formats(run: Run) -> None:
     run("-f", "png")
     assert run.command("convert", "out", "-f", "coco").code == 0
     assert contents(Path("out"))["annotations.json"] == contents(Path("wanted"))["annotations.json"]
-
-
-def test_a_folder_of_a_version_that_did_not_keep_scores_goes_on(run: Run) -> None:
-    """Nothing is labelled again for that; scores that a format needs come from the model."""
-    run(output="wanted")
-    run("-f", "png")
-    manifest = Path("out/manifest.jsonl")
-    entries = [json.loads(line) for line in manifest.read_bytes().splitlines()]
-    assert all(entry.pop("objects") for entry in entries)
-    manifest.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    run("-f", "png")
-    assert (run.code, run.labelled) == (0, [])
-    run("-f", "coco")
-    assert (run.code, run.labelled) == (0, ALL)
-    assert contents(Path("out"))["annotations.json"] == contents(Path("wanted"))["annotations.json"]
-
-
-def test_a_format_more_comes_where_classes_json_is_gone(run: Run) -> None:
-    """A conversion would refuse the folder, and say to run this command again."""
-    run("-f", "png,coco")
-    Path("out/classes.json").unlink()
-    run("-f", "overlay")
-    assert (run.code, run.labelled) == (0, ALL)
-    assert Path("out/classes.json").is_file()
-    assert run.command("check", "out").code == 0
-
-
-def test_lists_of_objects_are_no_labels_of_every_pixel(run: Run) -> None:
-    run("-f", "coco")
-    run("-f", "png")
-    assert (run.code, run.labelled) == (0, ALL)

@@ -65,12 +65,6 @@ def test_every_command_is_listed_whole_and_there(command: Command, name: str) ->
     assert "--install-completion" not in own
 
 
-def test_a_command_that_is_none_gets_a_suggestion(command: Command) -> None:
-    ran = command("lable", "imgs")
-    assert ran.code == 2
-    assert "Did you mean 'label'?" in ran.err
-
-
 COMMANDS = [
     *([name] for name in _COMMANDS if name not in ("vocab", "weights")),
     *(["vocab", name] for name in ("list", "show", "check")),

@@ -61,19 +61,6 @@ def test_a_corrected_mask_is_labelled_anew_where_that_is_asked_for(run: Run) -> 
     assert (run.code, run.labelled, contents(Path("out"))) == (0, ["a.png"], before)
 
 
-def test_a_mask_that_convert_took_up_is_kept_too(run: Run) -> None:
-    run()
-    data = correct(Path("out/masks/a.png"))
-    assert run.command("convert", "out", "-f", "coco,yolo").code == 0
-    before = contents(Path("out"))
-    run()
-    run("--no-resume")
-    assert "a.png" not in run.labelled
-    assert Path("out/masks/a.png").read_bytes() == data
-    assert {**contents(Path("out")), "manifest.jsonl": b""} == {**before, "manifest.jsonl": b""}
-    assert run.command("check", "out").code == 0
-
-
 def test_other_files_that_were_changed_are_kept(run: Run) -> None:
     run("-f", "png,labelme")
     path = Path("out/labelme/a.json")
@@ -280,17 +267,6 @@ def test_an_input_in_the_place_of_a_mask_is_not_written_to(run: Run) -> None:
     assert {name: data for name, data in tree("imgs").items() if name in before} == before
 
 
-@pytest.mark.parametrize("paths", [(), ("imgs",)])
-def test_beginning_anew_is_not_for_what_failed(run: Run, paths: tuple[str, ...]) -> None:
-    """It would remove the labels of all images, and label those that failed."""
-    run()
-    before = tree("out")
-    ran = run.command("label", *paths, "-c", CLASSES, "-m", run.model, "-o", "out", "--retry-failed", "--overwrite")
-    assert ran.code == 2
-    assert "Error: --retry-failed resumes a run, but --overwrite does not\n" in ran.err
-    assert tree("out") == before
-
-
 # ---- corrections, and the formats that follow them ----
 
 
@@ -298,27 +274,6 @@ def entry_of(image: str) -> Any:
     """The line of an image in the manifest."""
     lines = map(json.loads, Path("out/manifest.jsonl").read_bytes().splitlines())
     return next(line for line in lines if line["image"] == image)
-
-
-@pytest.mark.parametrize("formats", [("png", "hf"), ("png,hf", "hf"), ("png", "hf,coco")], ids=str)
-@pytest.mark.parametrize("by", ["hand", "correct"])
-def test_starting_over_keeps_a_correction_that_another_format_holds_too(
-    run: Run, formats: tuple[str, str], by: str
-) -> None:
-    first, then = formats
-    run("-f", first)
-    mask = Path("out/masks/a.png")
-    if by == "hand":
-        data = correct(mask)
-    else:
-        shutil.copytree("out/masks", "given")
-        correct(Path("given/a.png"))
-        assert run.command("correct", "out", "--from", "given").code == 0
-        data = mask.read_bytes()
-    assert run.command("convert", "out", "-f", then).code == 0
-    run("-f", first, "--overwrite")
-    assert mask.read_bytes() == data
-    assert (run.code, "a.png" in run.labelled) == (0, False)
 
 
 #: The command that comes after an edit and before the conversion that must see it.

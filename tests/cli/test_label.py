@@ -14,17 +14,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 from running import Command, Ran
 from system_fonts import system_fonts
 
-import tipsseg
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.images.decoding import upright_size
-from tipsseg.labelling.patch_labeller import Cosines, PatchLabeller
 
 CLASSES = "panda leg,tree,sky"
 WORDS = ("-c", CLASSES)
@@ -314,37 +311,6 @@ def test_the_recorded_command_gives_the_same_masks(label: Label, command: Comman
     assert read("two/run.json")["command"] == words.replace("--output one", "--output two")
 
 
-def test_masks_of_a_run_that_is_broken_off_can_be_read(label: Label, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = PatchLabeller.assign
-
-    def interrupted(self: PatchLabeller, scored: Cosines, pixels: NDArray[np.uint8], regions: None) -> tipsseg.LabelMap:
-        if scored.size == (56, 56):
-            raise KeyboardInterrupt
-        return plain(self, scored, pixels, regions)
-
-    monkeypatch.setattr(PatchLabeller, "assign", interrupted)
-    ran = label(out="imgs/out", formats="png,coco")
-    assert ran.code == 130
-    assert ran.err.splitlines()[-1] == "Interrupted: 2 images done; run the same command to resume."
-    named = [name for name in files("imgs/out") if not name.startswith(".tipsseg")]
-    assert named == ["classes.json", "manifest.jsonl", "masks/a.png", "masks/sub/b c.png", "run.json"]
-    run = read("imgs/out/run.json")
-    assert (run["ended"], run["counts"]) == (None, None)
-    # Its masks are outputs, for another run too.
-    monkeypatch.setattr(PatchLabeller, "assign", plain)
-    assert "3 images labelled" in label(out="second", formats="png,coco").err
-    # And it goes on.
-    assert "1 image labelled, 2 unchanged" in label(out="imgs/out", formats="png,coco").err
-    assert contents("imgs/out") == contents("second")
-
-
-@pytest.mark.parametrize(
-    ("flags", "told"), [(("-c", "a,b"), False), (("-c", "a", "-c", "b"), False), (("-c", "a,b", "-c", "c"), True)]
-)
-def test_the_note_about_commas_comes_only_where_they_are_kept(label: Label, flags: tuple[str, ...], told: bool) -> None:
-    assert ("including its commas" in label(images="imgs/a.png", words=flags).err) == told
-
-
 def test_a_line_of_json_for_each_image(process: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
     (pictures / "broken.jpg").write_bytes(b"")
     arguments = ["label", "imgs", "-c", CLASSES, "-m", mlp_checkpoint, "-f", "png,coco", "--jsonl", "--device", "cpu"]
@@ -438,12 +404,6 @@ def test_images_that_are_too_large_are_named(
     if entry == "label":
         (record,) = map(json.loads, (tmp_path / "out/errors.jsonl").read_text().splitlines())
         assert "raise the limit with --max-pixels" in record["hint"]
-
-
-@pytest.mark.parametrize("entry", ["label -c a", "eval -c a --gt .", "check", "convert -f coco"])
-def test_a_limit_of_nothing_is_refused(command: Command, tmp_path: Path, entry: str) -> None:
-    ran = command(*entry.split(), tmp_path, "--max-pixels", 0)
-    assert (ran.code, ran.err) == (2, "Error: --max-pixels 0 is too small; the minimum is 1\n")
 
 
 def test_labels_of_larger_images_than_is_usual_are_checked_and_converted_where_that_is_allowed(

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,6 @@ from output_folders import (
     edit_json,
     edit_line,
     make_run,
-    old_yolo_layout,
     problems,
     remove,
     save_inputs,
@@ -46,8 +45,6 @@ from running import Command, Ran, run_command
 from tipsseg.formats import FORMATS
 from tipsseg.options import FileOptions
 from tipsseg.options.shard import Shard
-from tipsseg.store.exports import exported_entries
-from tipsseg.store.manifest import ManifestEntry
 from tipsseg.types import LabelArray, name_order, printable_path
 from tipsseg.util.files import json_bytes
 
@@ -225,17 +222,6 @@ def test_annotations_of_images_that_a_part_has_no_more_do_not_count(root: Path, 
     assert labels(root / "new") == labels(images / "whole")
 
 
-def test_a_picture_that_is_there_already_is_not_copied_again(root: Path, images: Path) -> None:
-    build_runs(root)
-    shutil.copytree(root / "one/masks", root / "new/masks", copy_function=shutil.copy)  # with times of their own
-    shutil.copytree(root / "one/overlays", root / "new/overlays")
-    before = {path: path.stat().st_ino for path in (root / "new").rglob("*.*g")}
-    assert len(before) == 6
-    merge("one two -o new")
-    assert {path: path.stat().st_ino for path in before} == before
-    assert labels(root / "new") == labels(images / "whole")
-
-
 @pytest.mark.parametrize(("folders", "target"), [(["one", "two"], "new"), (["one"], "one")])
 def test_an_edited_mask_is_carried(root: Path, folders: list[str], target: str) -> None:
     build_shards(root, folders[0], folders[-1], folders[0])
@@ -254,14 +240,6 @@ def test_an_edited_mask_is_carried(root: Path, folders: list[str], target: str) 
     merge_into(folders, target)
     assert {name: (root / target / name).read_bytes() for name in edited} == edited
     assert set((root / target / "manifest.jsonl").read_bytes().splitlines()) == entries
-
-
-def test_what_a_merge_that_was_stopped_left_is_removed(root: Path, images: Path) -> None:
-    build_runs(root)
-    for name in (".tipsseg-0123-A", "masks/b/.tipsseg-merge-0123.png", "yolo/images/train/.tipsseg-merge-0123.png"):
-        write(f"new/{name}", b"half")(root)
-    merge("one two -o new")
-    assert labels(root / "new") == labels(images / "whole")
 
 
 # ---- run.json ----
@@ -326,18 +304,7 @@ DIFFERENCES: Mapping[str, tuple[Json, str]] = {
         {"digest": "f" * 32, "options": {**OPTIONS, "mode": "whole"}},
         "The runs differ in option mode: slide in one, whole in two.",
     ),
-    "an option that one of them has": (
-        {"digest": "f" * 32, "options": {**OPTIONS, "val_fraction": 0.5}},
-        "The runs differ in option val_fraction: none in one, 0.5 in two.",
-    ),
-    "the dtype": (
-        {"asked": {"dtype": "float16", "device": "cpu", "batch_size": 8}},
-        "The runs differ in requested dtype: auto in one, float16 in two.",
-    ),
     "the version": ({"version": "0.2"}, "The runs differ in tipsseg version: 0 in one, 0.2 in two."),
-    "the version of a package": (
-        {"versions": {"torch": "3"}}, "The runs differ in torch version: none in one, 3 in two.",
-    ),
     "the folder of the images": (
         {"image_root": "/elsewhere"}, "The images are from several folders, so `image_root` in run.json is null.",
     ),
@@ -450,11 +417,6 @@ def shards_and_a_run(root: Path) -> None:
         shutil.copy(root / "else" / name, root / "one" / name)
 
 
-def mixed_folders(root: Path) -> None:
-    make_run(root / "one", root / "imgs", FIRST, shard=Shard(1, 1))
-    make_run(root / "two", root / "imgs", SECOND)
-
-
 def without_lines(*numbers: int) -> Callable[[bytes], bytes]:
     def change(data: bytes) -> bytes:
         return b"".join(line for number, line in enumerate(data.splitlines(keepends=True)) if number not in numbers)
@@ -483,16 +445,9 @@ REFUSALS: Mapping[str, Refusal] = {
         "link is given twice", lambda root: (root / "link").symlink_to(root / "one"), ("one", "link"), code=2
     ),
     "no folder": Refusal("no: no such folder", folders=("one", "no")),
-    "a file": Refusal("one/run.json: no such folder", folders=("one/run.json",)),
-    "a folder of other things": Refusal(
-        "imgs: no run.json in it, so it is not an output folder of tipsseg label", folders=("one", "imgs")
-    ),
     "the records of a shard": Refusal(
         "one/shards/2-of-3: it has the records of a single shard, 2/3", folders=("one/shards/2-of-3",),
         build=shards_of("one", "one", "one"), hint="Pass the output folder that contains the shard.",
-    ),
-    "a run.json of others": Refusal(
-        "two/run.json: not written by tipsseg, or damaged", edit_json("two/run.json", lambda each: each.update(tool="x"))
     ),
     "a shard in another's folder": Refusal(
         'one/shards/2-of-2/run.json: not as this version of tipsseg writes it: `shard` is "1/2", '
@@ -530,15 +485,7 @@ REFUSALS: Mapping[str, Refusal] = {
         build=other_fractions,
         hint="Run the original command again with --val-fraction 0, which moves the files.",
     ),
-    "an old layout of YOLO": Refusal(
-        "one: yolo/labels/a.txt should be yolo/labels/train/a.txt for the `val_fraction` of one, and 2 more",
-        lambda root: old_yolo_layout(root / "one"),
-    ),
     "an image twice": Refusal("b/a.png is in one and in two", build=of_images(["a.png", "b/a.png"], ["b/a.png"])),
-    "images twice": Refusal(
-        "b/a.png is in two and in one, and 1 more", folders=("two", "one"),
-        build=of_images(["b/a.png", "c.png", "d.png"], ["d.png", "b/a.png"]),
-    ),
     "two images of one picture": Refusal(
         "a.jpg of two and a.png of one would share one output, a", build=of_images(["a.png"], ["a.jpg", "b.png"])
     ),
@@ -560,13 +507,6 @@ REFUSALS: Mapping[str, Refusal] = {
             lambda root: (root / "new/hf/images/a.png").symlink_to(root / "imgs/b/a.jpg"),
         ),
     ),
-    "a link in place of a mask in the target": Refusal(
-        f"cannot write new/masks/a.png: {STRANGER}",
-        together(
-            lambda root: (root / "new/masks").mkdir(parents=True),
-            lambda root: (root / "new/masks/a.png").symlink_to(root / "one/masks/a.png"),
-        ),
-    ),
     **{
         f"{name} of somebody beside the shards": orphan(f"one/{name}", shards_of("one", "one", "one"), "one")
         for name in ("annotations.json", "shards/notes.txt", "shards/2-of-3/notes.txt", "shards/old/run.json")
@@ -580,66 +520,13 @@ REFUSALS: Mapping[str, Refusal] = {
         "cannot write one: it holds some of the shards to join, but others are elsewhere", folders=("two", "one"),
         target="one", build=shards_of("one", "two", count=2),
     ),
-    "all shards of one run in the target, and another run": Refusal(
-        "cannot write one: it holds some of the shards to join, but others are elsewhere", target="one",
-        build=mixed_folders,
-    ),
     "a target that is a file": Refusal("cannot write imgs/a.png: imgs/a.png is a file", target="imgs/a.png"),
     "a picture that is gone": Refusal("two/masks/b/a.png is missing", remove("two/masks/b/a.png")),
-    "pictures that are gone": Refusal(
-        "two/confidence/b/a.png is missing, and 1 more",
-        together(remove("one/overlays/b/c.jpg"), remove("two/confidence/b/a.png")),
-    ),
-    "a manifest that is gone": Refusal(
-        "two/manifest.jsonl: it lacks 4 of the 4 images that run.json counts",
-        remove("two/manifest.jsonl"),
-    ),
-    "a manifest that is cut off": Refusal(
-        "two/manifest.jsonl: it lacks 1 of the 4 images that run.json counts (z\\udcff.png)",
-        edit("two/manifest.jsonl", lambda data: data[:-1])
-    ),
-    "a manifest with other lines": Refusal(
-        "two/manifest.jsonl: line 5 is not a valid entry: fields are missing or invalid",
-        edit("two/manifest.jsonl", lambda data: data + b"{}\n")
-    ),
-    "an entry with a name outside of the folder": Refusal(
-        'one/manifest.jsonl: line 1 is not a valid entry: `image` is "../../a.png"',
-        edit("one/manifest.jsonl", lambda data: data.replace(b"a.png", b"../a.png", 1).replace(b"a.png", b"../a.png")),
-    ),
     "annotations that are gone": Refusal("two/annotations.json: b/a.jpg is not in it", remove("two/annotations.json")),
-    "annotations of others": Refusal(
-        "two/annotations.json: b/a.jpg is not in it", write("two/annotations.json", b"{}")
-    ),
-    "annotations without an image": Refusal(
-        "two/annotations.json: b/a.jpg is not in it",
-        lambda root: shutil.copy(root / "one/annotations.json", root / "two/annotations.json"),
-    ),
-    "classes.json that is gone": Refusal("two/classes.json: no such file", remove("two/classes.json")),
     "classes.json with other names": Refusal(
         'two/classes.json: class 2 is "bush", but "tree" in run.json',
         edit_json("two/classes.json", lambda each: each["classes"][1].update(name="bush")),  # type: ignore[index]
         hint="Restore classes.json, or remove it and run the original command again.",
-    ),
-    "classes.json of shards with fewer classes": Refusal(
-        "one/classes.json: 2 classes, but run.json has 3",
-        edit_json("one/classes.json", lambda each: each["classes"].pop()),  # type: ignore[attr-defined]
-        folders=("one",),
-        target="one",
-        build=shards_of("one", "one", "one"),
-        hint="Restore classes.json, or remove it and run the original command again.",
-    ),
-    "a manifest that lost lines": Refusal(
-        "two/manifest.jsonl: it lacks 2 of the 4 images that run.json counts (b/a.jpg, z\\udcfe.png)",
-        edit("two/manifest.jsonl", without_lines(0, 2)),
-        hint="Run the original command again; finished images are kept.",
-    ),
-    "a manifest that lost lines, of images that were found labelled": Refusal(
-        "two/manifest.jsonl: it lacks 4 of the 4 images that run.json counts",
-        together(
-            edit("two/manifest.jsonl", without_lines(0, 1, 2, 3)),
-            run_again("two", counts={"labelled": 1, "unchanged": 3, "failed": 1}),
-        ),
-        hint="Run the original command again; finished images are kept.",
     ),
     "a shard whose manifest lost lines": Refusal(
         "one/shards/1-of-1/manifest.jsonl: it lacks 1 of the 7 images that run.json counts (a.png)",
@@ -704,17 +591,6 @@ def test_shards_that_a_run_changed_meanwhile_are_not_removed(root: Path) -> None
     merge("one -o one")
     lines = [json.loads(line) for line in (root / "one/manifest.jsonl").read_bytes().splitlines()]
     assert any(line["seconds"] == 7.0 for line in lines)
-
-
-def test_names_that_the_target_takes_for_one_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    of_images(["a.png"], ["A.png"])(root)
-
-    def exists(path: Path) -> bool:
-        """As in a folder that takes names for one that differ in case."""
-        return path.name.lower() in map(str.lower, os.listdir(path.parent or "."))  # noqa: PTH208
-
-    monkeypatch.setattr(Path, "exists", exists)
-    assert "would share one output" in merge("one two -o new", 1).err
 
 
 def test_another_merge_is_not_disturbed(root: Path) -> None:
@@ -854,31 +730,6 @@ def interrupted(words: str, *, after: bool) -> None:
     assert err.splitlines()[-1] == "Interrupted: run the same command to resume."
 
 
-@pytest.mark.parametrize("name", ["run.json", "manifest.jsonl", "shards/2-of-3/manifest.jsonl"])
-def test_a_part_of_the_records_does_not_count(root: Path, images: Path, name: str) -> None:
-    """Shards are not removed for less than all of their records."""
-    build_shards(root, "out", "out", "out")
-    interrupted("out -o out", after=True)
-    if name.startswith("shards"):  # a run was at work there
-        edit_line(f"out/{name}", lambda each: True, lambda each: each.update(seconds=7.0))(root)
-    else:
-        (root / "out" / name).unlink()
-    merge("out -o out")
-    assert not (root / "out/shards").exists()
-    lines = [json.loads(line) for line in (root / "out/manifest.jsonl").read_bytes().splitlines()]
-    assert any(line["seconds"] == 7.0 for line in lines) == name.startswith("shards")
-    assert labels(root / "out").keys() == labels(images / "whole").keys()
-    assert problems(root / "out") == []
-
-
-def test_shards_that_go_meanwhile_are_in_the_whole_run_already(root: Path, images: Path) -> None:
-    build_shards(root, "out", "out", "out")
-    interrupted("out -o out", after=True)
-    shutil.rmtree(root / "out/shards/2-of-3")
-    merge("out -o out")
-    assert labels(root / "out") == labels(images / "whole")
-
-
 @pytest.mark.parametrize("after", [False, True], ids=["before run.json", "after run.json"])
 def test_a_merge_beside_shards_can_be_given_up(root: Path, images: Path, after: bool) -> None:
     """As examples/cluster/README.md says."""
@@ -892,17 +743,6 @@ def test_a_merge_beside_shards_can_be_given_up(root: Path, images: Path, after: 
     merge("out -o out")
     assert labels(root / "out") == labels(images / "whole")
     assert problems(root / "out") == []
-
-
-def test_a_shard_that_was_broken_off_meanwhile_can_be_mended(root: Path, images: Path) -> None:
-    build_shards(root, "out", "out", "out")
-    interrupted("out -o out", after=True)
-    record = (root / "out/shards/2-of-3/run.json").read_bytes()
-    run_again("out/shards/2-of-3", ended=None, counts=None)(root)
-    assert "out/shards/2-of-3: the run was interrupted" in merge("out -o out", 1).err
-    (root / "out/shards/2-of-3/run.json").write_bytes(record)
-    merge("out -o out")
-    assert labels(root / "out") == labels(images / "whole")
 
 
 def joined(root: Path) -> None:
@@ -969,16 +809,6 @@ def test_what_somebody_puts_in_the_way_meanwhile_is_not_lost(root: Path, images:
     (root / "out" / name).rename(root / "mine")
     merge("out -o out")
     assert labels(root / "out") == labels(images / "whole")
-
-
-def test_a_file_for_all_images_that_is_changed_once_they_are_joined_stays_so(root: Path) -> None:
-    joined(root)
-    for target in ("out", "new"):
-        write(f"{target}/annotations.json", b"mine")(root)
-        merge(f"{target} -o {target}")
-        assert (root / target / "annotations.json").read_bytes() == b"mine"
-        assert not any(UNFINISHED in line for line in problems(root / target))
-        assert not (root / target / "shards").exists()
 
 
 def test_a_link_to_shards_elsewhere_is_removed_and_they_are_not(root: Path, images: Path) -> None:
@@ -1093,19 +923,3 @@ def test_shards_at_work_at_once_in_one_folder(command: Command, label: Label, pi
     label(tmp_path / "whole")
     assert labels(tmp_path / "out") == labels(tmp_path / "whole")
     assert command("check", tmp_path / "out").code == 0
-
-
-def test_a_merge_in_place_does_not_read_its_own_export(
-    root: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The database of the target is open while the shards are compared with it; opened twice, it would be locked."""
-    build_shards(root, "out", "out", "out")
-    exports: list[Path] = []
-
-    def exported(folder: Path) -> Iterator[tuple[ManifestEntry | None, str]]:
-        exports.extend(folder.glob("manifest.jsonl"))
-        yield from exported_entries(folder)
-
-    monkeypatch.setattr("tipsseg.store.state.exported_entries", exported)
-    assert command("merge", "out", "-o", "out").code == 0
-    assert Path("out/manifest.jsonl") not in exports

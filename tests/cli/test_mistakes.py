@@ -300,13 +300,6 @@ def test_retrying_takes_classes_and_options_of_the_run(command: Command, mlp_che
     assert command("check", "out").code == 0
 
 
-def test_nothing_to_take_classes_from(command: Command) -> None:
-    ran = command("label", "--retry-failed", "-o", "out")
-    assert (ran.code, ran.err) == (1, "Error: nothing to retry: no run in out\nHint: Remove --retry-failed.\n")
-    ran = command("label", "photos")
-    assert (ran.code, ran.err.splitlines()[0]) == (2, "Error: no classes given")
-
-
 # name: (what is labelled or encoded, the list on stdin, exit code, error)
 NOTHING_DONE = {
     "an empty list": (["-"], b"", 2, "the list on stdin is empty"),

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from output_folders import old_yolo_layout
 from PIL import Image
 from resuming import ALL, CLASSES, Run, contents, record
 
@@ -114,17 +113,6 @@ def test_what_is_done_again(run: Run, case: str) -> None:
     assert run.labelled == []
 
 
-def test_what_was_left_out_goes_on_in_the_first_format(run: Run) -> None:
-    """A format that is not asked for this time is as it was."""
-    run()
-    before = Path("out/annotations.json").read_bytes()
-    run("-f", "png")
-    assert Path("out/annotations.json").read_bytes() == before
-    run()
-    assert run.labelled == []
-    assert record(Path("out"))["formats"] == ["png", "coco", "overlay"]
-
-
 def test_other_options_for_a_part_of_the_images_are_refused(run: Run) -> None:
     run()
     before = contents(Path("out"))
@@ -198,14 +186,6 @@ def test_an_image_that_fails_now_keeps_what_was_made_of_it(run: Run) -> None:
     Path("imgs/a.png").write_bytes(image)
     run()
     assert (run.code, run.labelled, contents(Path("out"))) == (0, [], before)
-
-
-def test_images_that_are_not_asked_for_stay(run: Run) -> None:
-    run()
-    before = contents(Path("out"))
-    run("--limit", "1")
-    assert run.labelled == []
-    assert contents(Path("out")) == before
 
 
 def test_what_shares_a_run_does_not_matter(run: Run) -> None:
@@ -378,20 +358,6 @@ def test_images_are_divided_anew_without_labelling_them_anew(run: Run) -> None:
         assert divided() == (fraction, "train" if fraction is None else "val"), options
 
 
-def test_labels_in_the_old_layout_of_yolo_are_moved_without_labelling_them_anew(run: Run) -> None:
-    run("-f", "png,yolo", "--val-fraction", "0.5")
-    before = contents(Path("out"))
-    old_yolo_layout(Path("out"))
-    told = run.command("check", "out").out
-    assert '"yolo/labels/a.txt", not "yolo/labels/val/a.txt"; tipsseg convert moves it' in told
-    assert "Nothing was written" in run("-f", "png", "--dry-run")
-    said = run("-f", "png")
-    assert (run.code, run.labelled) == (0, [])
-    assert "YOLO: moved the files of 3 images to the folders that data.yaml names now." in said
-    assert contents(Path("out")) == before
-    assert run.command("check", "out").code == 0
-
-
 def edited(**values: object) -> Callable[[], object]:
     return lambda: Path("out/run.json").write_text(json.dumps({**record(Path("out")), **values}))
 
@@ -401,43 +367,10 @@ WRONG_RECORDS: dict[str, tuple[Callable[[], object], list[str], str]] = {
         nothing, ["--from", "nowhere/run.json"],
         "Error: --from nowhere/run.json: no such file\nHint: Name an output folder, or its run.json.",
     ),
-    "not JSON": (
-        lambda: Path("out/run.json").write_text("{"),
-        ["--from", "out"],
-        "Error: --from out/run.json: not as this version of tipsseg writes it: ",
-    ),
-    "not UTF-8": (
-        lambda: Path("out/run.json").write_bytes(b'{"tool": "\xff"}'),
-        ["--from", "out"],
-        "Error: --from out/run.json: not as this version of tipsseg writes it: ",
-    ),
     "of another tool": (
         edited(tool="x"),
         ["--from", "out"],
         "Error: --from out/run.json: not written by tipsseg, or damaged\nHint: Name an output folder, or its run.json.",
-    ),
-    "of eval": (
-        lambda: Path("out/run.json").write_text("[]"),
-        ["--from", "out"],
-        "Error: --from out/run.json: not written by tipsseg, or damaged\nHint: Name an output folder, or its run.json.",
-    ),
-    "without a vocabulary": (
-        edited(vocabulary=None),
-        ["--from", "out"],
-        "not as this version of tipsseg writes it: no `vocabulary`",
-    ),
-    "with an odd class": (
-        edited(
-            vocabulary={
-                "classes": [{"id": 1, "nme": "a"}],
-                "auto": True,
-                "background": [],
-                "templates": ["{}"],
-                "source": "",
-            }
-        ),
-        ["--from", "out"],
-        "unknown key `nme`",
     ),
     "with classes beside it": (
         nothing, ["--from", "out", "-c", "tree"],
@@ -512,12 +445,3 @@ def test_a_dry_run_downloads_nothing(run: Run, monkeypatch: pytest.MonkeyPatch, 
         "3 images to label, into labels. Nothing was written.\n"
         "No estimate of time and disk space without the weights. Run: tipsseg weights download b14\n"
     )
-
-
-def test_images_are_labelled_in_the_order_of_the_manifest(run: Run) -> None:
-    for name in ("sub-1/a.png", "sub.png", "zz.png", "sub/A.png"):
-        Path("imgs", name).parent.mkdir(exist_ok=True)
-        shutil.copy("imgs/a.png", Path("imgs", name))
-    run()
-    assert run.labelled == [json.loads(line)["image"] for line in Path("out/manifest.jsonl").read_text().splitlines()]
-    assert run.labelled != sorted(run.labelled)

@@ -34,29 +34,6 @@ def test_what_a_killed_run_left_is_swept_and_its_work_is_kept(run: Run) -> None:
     assert (run.labelled, images_of("out")) == ([], ALL)
 
 
-def test_a_shard_sweeps_what_it_left_itself(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    places = [Path("out"), Path("out/masks"), Path("out/masks/sub")]
-    records = Path("out/shards/1-of-2")
-    for folder in (*places, records):
-        folder.mkdir(parents=True, exist_ok=True)
-        for shard in (1, 2):
-            (folder / f".tipsseg-{shard}-of-2-0.png").touch()
-    (records / ".tipsseg-lock").touch()
-    own: list[bool] = []
-    plain = Path.replace
-
-    def replace(self: Path, target: Path) -> Path:
-        if target.parent in places:
-            own.append(self.name.startswith(".tipsseg-1-of-2-"))
-        return plain(self, target)
-
-    monkeypatch.setattr(Path, "replace", replace)
-    run("--shard", "1/2")
-    assert run.code == 0
-    assert sorted(Path("out").rglob(".tipsseg-*")) == [folder / ".tipsseg-2-of-2-0.png" for folder in places]
-    assert own == [True, True]  # a mask and classes.json
-
-
 @pytest.mark.parametrize(
     ("first", "second", "error"),
     [
@@ -129,17 +106,6 @@ def test_an_interrupted_run_says_what_is_done_and_how_to_go_on(run: Run) -> None
         assert err.splitlines()[-1] == f"Interrupted: 3 images done; run {how} to resume."
 
 
-def test_a_record_says_what_was_asked_for_and_what_that_came_to(run: Run) -> None:
-    label = ["label", "imgs", "-c", CLASSES, "-m", run.model, "--batch-size", "3", "-o", "out", "--shard", "1/1"]
-    assert run.command(*label).code == 0
-    found = record(Path("out/shards/1-of-1"))
-    assert found["asked"] == {"device": "auto", "dtype": "auto", "batch_size": 3}
-    assert (found["shard"], found["image_root"]) == ("1/1", str(Path("imgs").absolute()))
-    phrases = json.loads(Path("out/classes.json").read_bytes())["background_phrases"]
-    assert found["vocabulary"]["background"] == phrases  # type: ignore[index]
-    assert "wall" in phrases
-
-
 def test_what_is_tried_again_keeps_the_folder_of_the_names(run: Run) -> None:
     Path("imgs/broken.jpg").write_bytes(b"")
     run()
@@ -174,14 +140,6 @@ def test_names_that_are_one_to_the_file_system_of_the_outputs(run: Run, monkeypa
 
 
 # ---- dry run ----
-
-
-def test_a_dry_run_starts_over_as_a_run_does(run: Run) -> None:
-    run()
-    for options in (("-c", "tree"), ("-c", CLASSES, "--mode", "whole", "--limit", "1")):
-        err = run("--dry-run", "--no-resume", options=options)
-        assert run.code == 0, err
-        assert "to replace, into out. Nothing was written.\n" in err
 
 
 def test_a_dry_run_counts_what_cannot_be_labelled(run: Run) -> None:
@@ -251,18 +209,6 @@ def test_a_file_of_records_that_is_lost_is_told_of_and_made_again(run: Run) -> N
     assert "not as it was written" not in run("--no-resume")
 
 
-def test_a_picture_that_was_changed_is_kept_unless_it_is_asked_for(run: Run) -> None:
-    run()
-    mask = Path("out/masks/a.png")
-    before = mask.read_bytes()
-    for damage in (b"", before[:-1], before + b"0"):
-        mask.write_bytes(damage)
-        assert "Kept 1 edited image; use --replace-edited to relabel" in run()
-        assert (run.labelled, mask.read_bytes()) == ([], damage)
-        run("--replace-edited")
-        assert (run.labelled, mask.read_bytes()) == (["a.png"], before)
-
-
 @pytest.mark.parametrize(
     ("options", "difference"),
     [
@@ -287,34 +233,6 @@ def test_a_picture_that_was_changed_is_kept_unless_it_is_asked_for(run: Run) -> 
 def test_what_other_options_there_are_is_said(run: Run, options: tuple[str, ...], difference: str) -> None:
     run()
     assert f", and this run would not label them again; {difference}\nHint: " in run(*options, "--limit", "1")
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "said"), [("presence", 1.5, "presence 1.5"), ("keep_cosines", True, "keep-cosines on")]
-)
-def test_a_folder_with_an_option_that_is_gone_still_opens(run: Run, name: str, value: object, said: str) -> None:
-    run()
-    digest = record(Path("out"))["digest"]
-    for path in (Path("out/run.json"), Path("out/manifest.jsonl")):
-        path.write_text(path.read_text().replace(f'"{digest}"', f'"{"0" * 32}"'))
-    before = record(Path("out"))
-    before["options"][name] = value  # type: ignore[index]
-    # An earlier version kept the records of runs whose labels were replaced in part.
-    Path("out/run.json").write_text(json.dumps({**before, "former": [before]}))
-    assert run.command("check", "out").code == 0
-    assert run.command("convert", "out", "-f", "labelme").code == 0
-    assert record(Path("out"))["options"][name] == value  # type: ignore[index]
-    option = name.replace("_", "-")
-    told = f"; they have {said} (removed in this version), but this run has no {option}\nHint: "
-    assert told in run("--limit", "1")
-    again = run.command("label", "imgs", "--from", "out", "--device", "cpu", "-o", "again")
-    assert again.code == 0
-    assert f"out/run.json uses --{option}, which this version lacks; this run ignores it." in again.err
-    run()
-    assert run.labelled == ALL
-    assert name not in record(Path("out"))["options"]  # type: ignore[operator]
-    assert "former" not in record(Path("out"))
-    assert run.command("check", "out").code == 0
 
 
 def test_labels_of_a_run_before_the_last_are_not_mixed(run: Run) -> None:
@@ -406,66 +324,6 @@ def test_images_that_would_have_two_names_are_refused_before_any_work(run: Run) 
     ]
     assert run.command("label", "imgs", *label, "--overwrite").code == 0
     assert images_of("out") == ALL
-
-
-def test_labels_that_are_scored_are_not_written_under_second_names(run: Run) -> None:
-    run("-f", "png")
-    before = tree("out")
-    shutil.copytree("out/masks", "gt")
-    words = ["eval", "imgs/sub", "--gt", "gt/sub", "--device", "cpu", "-f", "png", "-o", "out", "-m"]
-    ran = run.command(*words, run.model, "-c", CLASSES)
-    assert (ran.code, tree("out")) == (1, before)
-    assert (
-        "Error: imgs/sub/b c.jpg is already labelled as sub/b c.jpg in out, and would be labelled again as b c.jpg\n"
-        in ran.err
-    )
-
-
-def formats_of(image: str) -> list[str]:
-    entries = [json.loads(line) for line in Path("out/manifest.jsonl").read_text().splitlines()]
-    (found,) = (each["formats"] for each in entries if each["image"] == image)
-    return list(found)
-
-
-@pytest.mark.parametrize("change", ["image", "mask", "option"])
-def test_formats_of_other_labels_do_not_stay(run: Run, change: str) -> None:
-    run("-f", "png")
-    options = ["--mode", "whole"] if change == "option" else []
-    if change == "image":
-        shutil.copy("imgs/sub/ü.bmp", "imgs/a.png")
-    if change == "mask":
-        Path("out/masks/a.png").write_bytes(b"")
-    run("-f", "overlay", *options)
-    if change == "image":  # the others lack a format that follows from their labels
-        assert (run.code, run.labelled) == (1, [])
-        assert run.command("convert", "out", "-f", "overlay").code == 1
-        run("-f", "overlay")
-        assert (run.code, run.labelled) == (0, ["a.png"])
-    assert formats_of("a.png") == (["png"] if change == "mask" else ["overlay"])  # a mask of a person stays as it is
-
-
-def test_a_broken_off_run_goes_on_in_formats_with_a_folder_of_their_own(run: Run) -> None:
-    with at(Path("out/hf/metadata.jsonl")):
-        run("-f", "hf,panoptic,yolo", "--no-resume")
-    assert run.code == 130
-    Path("out/.tipsseg-lock").touch()  # as after a kill: what is temporary is swept
-    run("-f", "hf,panoptic,yolo")
-    assert (run.code, run.labelled) == (0, [])
-    assert [
-        json.loads(line)["file_name"] for line in Path("out/hf/metadata.jsonl").read_text("utf-8").splitlines()
-    ] == [f"images/{name}" for name in ALL]
-
-
-def test_formats_that_are_of_other_labels_now_are_named(run: Run) -> None:
-    run("-f", "png,yolo,hf")
-    err = run("-f", "png", "--min-area", "5")
-    assert (
-        "Images that were labelled again are no longer in yolo,hf. To add them, run: tipsseg convert out --format yolo,hf.\n"
-        in err
-    )
-    assert run.command("convert", "out", "-f", "yolo,hf").code == 0
-    assert "labels were in" not in run("-f", "png", "--min-area", "5", "--no-resume")
-    assert run.command("check", "out").code == 0  # the labels are the same
 
 
 def test_links_of_images_that_moved_are_mended_without_the_model(run: Run) -> None:

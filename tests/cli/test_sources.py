@@ -197,14 +197,6 @@ def test_a_web_folder_beside_local_files(
     assert len(entries(tmp_path / "list")) == 2
 
 
-def test_names_do_not_depend_on_how_an_image_is_given(command: Command, tmp_path: Path) -> None:
-    write_tar(tmp_path / "shard.tar", DATA)
-    assert command("label", "shard.tar/desert.png", "-o", "out", *OPTIONS, cwd=tmp_path).code == 0
-    assert list(entries(tmp_path / "out")) == ["shard/desert.png"]
-    missing = command("label", "shard.tar/gone.png", "-o", "out", *OPTIONS, cwd=tmp_path)
-    assert (missing.code, "shard.tar/gone.png: no such member of the archive" in missing.err) == (1, True)
-
-
 def test_images_outside_the_folder_of_a_list_are_found_again(site: Site, command: Command, tmp_path: Path) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "c d.png").write_bytes(DATA["desert.png"])
@@ -334,18 +326,6 @@ def test_an_interrupted_fetch_does_not_keep_the_process(site: Site, tmp_path: Pa
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
     assert not list(Path(tempfile.gettempdir()).glob(f"tipsseg-fetched-{process.pid}-*"))
-
-
-def test_a_waiting_thread_does_not_keep_an_interrupted_process() -> None:
-    program = (
-        "import atexit, threading; from tipsseg.cli import main\n"
-        "atexit.register(print, 'the end', flush=True)\n"
-        "threading.Thread(target=threading.Event().wait).start()\n"
-        "def app(): print('a path'); raise SystemExit(130)\n"
-        "main.app = app; main._GRACE_SECONDS = 0.2; main.main()"
-    )
-    ran = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, timeout=60, text=True)
-    assert (ran.returncode, ran.stdout) == (130, "a path\nthe end\n")
 
 
 def test_a_stretched_image_is_that_of_its_grey_values(command: Command, tmp_path: Path) -> None:

@@ -63,8 +63,3 @@ def test_an_archive_that_would_fill_the_memory_is_refused_before_it_is_unpacked(
     monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it was unpacked"))
     with pytest.raises(ValueError, match=r"^unpacks to 81,000,\d+ bytes; the limit is 67,108,912$"):
         read_arrays(tmp_path / "a.npz", ("labels",), (2, 3))
-
-
-def test_the_cosines_of_an_earlier_version_are_not_read(tmp_path: Path) -> None:
-    np.savez_compressed(tmp_path / "a.npz", labels=np.zeros((2, 3)), cosines=np.zeros((9000, 9000), np.uint8))
-    assert read_arrays(tmp_path / "a.npz", ("labels",), (2, 3))[0].shape == (2, 3)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -20,8 +19,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tipsseg.errors import ImageError, OutputError, UsageError
-from tipsseg.formats import FORMATS, IMAGE_FORMATS, check_format, image_folders
+from tipsseg.errors import ImageError, UsageError
+from tipsseg.formats import FORMATS, check_format, image_folders
 from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.classes_file import classes_json
 from tipsseg.formats.cvat import label_map_text
@@ -35,7 +34,6 @@ from tipsseg.regions.objects import labelled_objects
 from tipsseg.store.ownership import Former
 from tipsseg.store.writing import FinishedImage, RunContext, finish_image, put_in_place, run_files
 from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses, label_dtype
-from tipsseg.util.files import atomic_write
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.palette import colour, safe_colour, voc_colour
 
@@ -158,18 +156,6 @@ def test_files_of_images_go_to_the_folders_that_inputs_leave_out(tmp_path: Path)
     assert {PurePosixPath(path.relative_to(tmp_path).as_posix()) for path in found} == paths - {None}
 
 
-def test_files_on_their_way_have_the_owner_in_their_names(tmp_path: Path) -> None:
-    """So that those of a process that was killed are removed."""
-    label_map = replace(map_of(SMALL), top=TopClasses(SMALL[None, :1, :1], np.ones((1, 1, 1), np.float16)))
-    finish_image(
-        image_labels(ref_of("sub/a.jpg"), label_map), IMAGE_FORMATS, replace(context_of(tmp_path), owner="mine-")
-    )
-    found = [path.name for path in tmp_path.rglob("*") if path.is_file()]
-    whole = [form for form in FORMATS.values() if form.folder is not None and not form.has_parts and not form.raster]
-    assert len(found) == len(whole) + len(PANDA) + len(OBJECTS)
-    assert all(name.startswith(".tipsseg-mine-") for name in found)
-
-
 # ---- archives ----
 
 
@@ -257,33 +243,7 @@ def test_coco_evaluates_itself_to_one(tmp_path: Path) -> None:
 # ---- files for the whole run ----
 
 
-class EndsError(Exception):
-    """What stops a file half-way."""
-
-
-class Images(list[str]):
-    """Names of images of which the second cannot be told."""
-
-    def __iter__(self) -> Iterator[str]:
-        yield "a.png"
-        raise EndsError
-
-
 RUN_FILES = [(name, number) for name, entry in FORMATS.items() for number in range(len(entry.files))]
-
-
-@pytest.mark.parametrize(("name", "number"), RUN_FILES)
-def test_a_file_that_is_not_done_leaves_the_old_one(tmp_path: Path, name: str, number: int) -> None:
-    context = context_of(tmp_path)
-    file = run_files(name, context)[number]
-    file.write([], lambda _: ())
-    before = file.path.read_bytes()
-    records = finish(name, context, "a.png", map_of(SMALL)).rows.get(name, ())
-    listing = sorted(tmp_path.rglob("*"))
-    with contextlib.suppress(EndsError):  # not all of them ask for the images
-        file.write(Images(), lambda _: records)
-    assert file.path.read_bytes() == before
-    assert sorted(tmp_path.rglob("*")) == listing
 
 
 @pytest.mark.parametrize(("name", "number"), RUN_FILES)
@@ -557,12 +517,6 @@ def test_overlays_of_any_name(name: str) -> None:
     assert (picture[-40:] > 200).all(axis=2).any()  # something is written
 
 
-def test_overlays_of_many_classes() -> None:
-    label_map = map_of(np.arange(1, 301, dtype=np.uint16).reshape(15, 20), numbered(300))
-    picture = render(blank(label_map), label_map, NAME)
-    assert picture.shape[0] < 3 * 15 * 16 * 2
-
-
 def has(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.bool_]:
     found: NDArray[np.bool_] = (picture == np.array(colour, np.uint8)).all(2)
     return found
@@ -605,41 +559,11 @@ def test_overlays_have_names_on_the_larger_regions() -> None:
 # ---- files ----
 
 
-def test_what_the_system_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "file").touch()
-    for path, reason in (
-        (tmp_path / "folder", "a folder with this name exists"),
-        (tmp_path / "file/a.txt", "is a file"),
-        (tmp_path / "file/sub/a.txt", "is a file"),
-        (tmp_path / ("x" * 300), "too long"),
-    ):
-        with pytest.raises(OutputError) as caught:
-            atomic_write(path, b"data")
-        assert caught.value.path == path
-        assert reason in caught.value.reason
-        assert caught.value.hint
-
-    def full(*_: object) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OutputError, match="no space left"):
-        atomic_write(tmp_path / "a.txt", b"data")
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "folder"]
-
-
 def test_a_class_whose_minimum_confidence_is_0_says_so() -> None:
     """0 is not the same as none of its own: such a class is never ignored."""
     classes = (LabelClass(1, "tree", (1, 2, 3), min_confidence=0.0), LabelClass(2, "sky", (1, 2, 3)))
     entries = json.loads(classes_json(classes, ()))["classes"]
     assert [entry.get("min_confidence") for entry in entries] == [0.0, None]
-
-
-def test_coco_waits_in_the_output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system's folder for temporary files may be small, or memory."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
-    assert write_coco(context_of(tmp_path / "out"), {"a.png": map_of(SMALL)}).is_file()
 
 
 @pytest.mark.slow

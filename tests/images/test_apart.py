@@ -86,20 +86,6 @@ def test_decoding_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest
     assert caught.value.hint
 
 
-def test_the_clock_ends_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a").write_bytes(layered())
-    monkeypatch.setattr(decode_apart, "_WAIT", 0.01)
-    with pytest.raises(ImageError, match="decoding takes more than 60 seconds"):
-        open_image(tmp_path / "a")
-
-
-def test_a_decoder_that_asks_for_its_data_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.fromarray(RGB).save(tmp_path / "a.png")
-    monkeypatch.setattr(images, "DECODE_SECONDS", -1)
-    with pytest.raises(ImageError, match="decoding takes more than"):
-        open_image(tmp_path / "a.png")
-
-
 def pictures() -> dict[str, tuple[Image.Image, dict[str, Any]]]:
     colour = Image.fromarray(RGB)
     turned = Image.Exif()
@@ -160,27 +146,6 @@ def test_a_decoder_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(ImageError) as caught:
             open_image(tmp_path / "a.jp2")
         assert caught.value.reason == f"its decoder {reason}"
-
-
-@pytest.mark.parametrize(
-    ("raised", "told"),
-    [
-        (TypeError("a bug"), TypeError),
-        (OSError(28, "No space left on device"), ImageError),
-        (MemoryError(), ImageError),
-    ],
-)
-def test_what_stops_it_here_is_told_and_a_bug_is_a_bug(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, told: type[Exception]
-) -> None:
-    Image.fromarray(RGB).save(tmp_path / "a.jp2")
-
-    def fail(*_: object) -> None:
-        raise raised
-
-    monkeypatch.setattr(images, "decode_apart", fail)
-    with pytest.raises(told, match=r"a bug|cannot be decoded: No space left on device|not enough memory"):
-        open_image(tmp_path / "a.jp2")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Pillow has libtiff within itself there")

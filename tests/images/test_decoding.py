@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import struct
-import threading
 import warnings
 import zlib
 from collections.abc import Callable
@@ -16,7 +15,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, features
-from PIL.PngImagePlugin import PngImageFile
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.images import decoding as images
@@ -357,59 +355,12 @@ def test_whatever_a_decoder_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert caught.__cause__ is error
 
 
-def test_faults_of_our_own_are_no_faults_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Pillow raises is told as a broken image; what comes after the decoding keeps its traceback."""
-    path = saved(tmp_path, Image.fromarray(RGB), "a.png")
-    raised: list[Exception] = [TypeError("a bug"), InputError("not so", "but so"), MemoryError()]
-
-    def fail(*_: object) -> None:
-        raise raised.pop(0)
-
-    monkeypatch.setattr(images, "upright_image", fail)
-    with pytest.raises(TypeError, match="a bug"):
-        images.decode_upright(path)
-    with pytest.raises(ImageError, match="not so") as caught:
-        images.decode_upright(path)
-    assert (caught.value.path, caught.value.hint) == (path, "but so")
-    with pytest.raises(ImageError, match="not enough memory"):
-        images.decode_upright(path)
-
-
-def test_a_file_is_opened_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = saved(tmp_path, Image.fromarray(RGB), "a.png")
-    loads: list[tuple[int, int]] = []
-    plain = PngImageFile.load
-
-    def counting(image: PngImageFile) -> object:
-        loads.append(image.size)
-        return plain(image)
-
-    monkeypatch.setattr(PngImageFile, "load", counting)
-    with images.open_header(path) as image:
-        assert image.size == (H, W)
-        assert loads == []
-        decoded = image.decode()
-    assert loads[0] == (W, H)
-    assert np.array_equal(np.asarray(decoded), RGB)  # though the file is closed
-
-
 @pytest.mark.parametrize(("mode", "error"), [("La", "ValueError"), ("L", "TypeError")])
 def test_colours_that_pillow_does_not_convert_are_told(mode: str, error: str) -> None:
     picture = Image.new(mode, (2, 2))
     picture.info["transparency"] = (1, 2, 3)  # not of a grey picture
     with pytest.raises(InputError, match=rf"cannot convert mode {mode} to RGB \({error}: "):
         upright.upright_image(picture)
-
-
-def test_an_interrupt_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = saved(tmp_path, Image.fromarray(RGB), "a.png")
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        open_image(path)
 
 
 # ---- large images ----
@@ -439,34 +390,6 @@ def test_pillows_limit_gives_way_and_comes_back(
             open_image(tmp_path / "broken.png")
     assert caught == []
     assert pillows == Image.MAX_IMAGE_PIXELS
-
-
-def test_pillows_limit_in_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each thread has a limit of its own; there is no warning, and in the end all is as it was."""
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
-    path = saved(tmp_path, Image.fromarray(RGB), "a.png")
-    failures: list[BaseException] = []
-    gate = threading.Barrier(8)
-
-    def work(limit: int) -> None:
-        gate.wait()
-        try:
-            for _ in range(20):
-                if limit < H * W:
-                    with pytest.raises(ImageError, match=f"the limit is {limit}$"):
-                        open_image(path, limit)
-                else:
-                    open_image(path, limit)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(H * W - number % 2,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    assert Image.MAX_IMAGE_PIXELS == 1
 
 
 def test_decoders_are_silent_where_that_was_asked_for() -> None:

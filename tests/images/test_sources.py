@@ -302,18 +302,6 @@ def test_a_rotated_video_is_turned_upright(tmp_path: Path) -> None:
     assert open_image(path / "000000").shape == (96, 64, 3)
 
 
-def test_a_held_frame_is_not_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_video(tmp_path / "clip.mp4", 12)
-    for number in (0, 5, 10):
-        hold(path / f"{number:06d}")
-    monkeypatch.setattr("tipsseg.images.sources.video.Video._decode", None)  # any call fails
-    for number in (10, 0, 5):
-        assert open_image(path / f"{number:06d}").shape == (64, 96, 3)
-        release(path / f"{number:06d}")
-    with pytest.raises(TypeError):
-        open_image(path / "000000")
-
-
 @pytest.mark.parametrize(
     ("text", "every"), [("1s", Every(seconds=1)), (".5s", Every(seconds=0.5)), ("10", Every(frames=10))]
 )

@@ -17,7 +17,6 @@ from tipsseg.labelling.scoring import candidates, sums, tiles, winners
 from tipsseg.labelling.scoring.assign import (
     Assignment,
     LabelTable,
-    Refine,
     best_groups,
     match_refined,
     occurring_groups,
@@ -107,44 +106,6 @@ def test_leaving_out_what_cannot_win_changes_no_label(
     with pytest.MonkeyPatch.context() as patch:
         full = unpruned(patch, made, size, [1] * phrases)
     assert (pruned.labels == full.labels).all()
-
-
-def test_most_phrases_are_left_out_nearly_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    cosines, plan = objects((600, 800), 200, 1)
-    made = WindowScores(cosines, plan, 0.005)
-    resized = 0
-    whole = winners.merge_names
-
-    def spy(values: Values, owners: NDArray[np.intp]) -> tuple[Values, NDArray[np.intp]]:
-        nonlocal resized
-        resized += values.size
-        return whole(values, owners)
-
-    monkeypatch.setattr(winners, "merge_names", spy)
-    matched(made, (600, 800), [1] * 200)
-    assert resized < 600 * 800 * 200 / 20
-
-
-def test_the_candidates_of_a_tile_do_not_depend_on_other_tiles() -> None:
-    rng = np.random.default_rng(8)
-    means = rng.normal(0, 0.05, (200, 1, 12))
-    corners = [rng.normal(means, 0.02, (200, points, 12)).astype(np.float32) for points in (9, 4)]
-    owners = np.repeat(np.arange(5), [1, 4, 1, 5, 1])
-    together = candidates.find_candidates(corners, 0.01, owners, None)
-    assert len({len(near) for near, _ in together}) > 3
-    for tile, found in enumerate(together):
-        (alone,) = candidates.find_candidates([each[tile : tile + 1] for each in corners], 0.01, owners, None)
-        assert all(map(np.array_equal, found, alone))
-
-
-def test_a_tile_that_one_group_wins_alone_knows_the_others() -> None:
-    plan = make_plan((56, 56), 56, 56, 14)
-    for distance, expected in ((3, 1 / (1 + np.exp(-3))), (20, 1)):
-        cosines = np.full((1, 4, 4, 2), 0.1, np.float32)
-        cosines[..., 1] -= distance * 0.005
-        got = matched(WindowScores(cosines, plan, 0.005), (56, 56), [1, 1])
-        assert (got.labels == 0).all()
-        np.testing.assert_allclose(got.confidence, expected, rtol=1e-3)
 
 
 def test_where_the_first_group_cannot_win_nothing_is_labelled() -> None:
@@ -288,79 +249,3 @@ def test_refined_labels_follow_the_colours_and_are_probabilities(mode: str) -> N
     assert (refined.labels != truth).mean() < 0.01
     assert refined.confidence.min() >= 0.499
     assert refined.confidence.max() <= 1 + 1e-6
-
-
-class Spy:
-    """Refines, and notes how many maps at once."""
-
-    def __init__(self) -> None:
-        self.seen: list[int] = []
-
-    def __call__(self, maps: Values, image: NDArray[np.uint8]) -> Values:
-        self.seen.append(len(maps))
-        return refine(maps, image)
-
-
-def test_only_what_occurs_is_refined_and_in_any_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    size = (90, 130)
-    cosines, plan = random_windows(size, 9)
-    made = WindowScores(cosines, plan, 0.05)
-    image = np.random.default_rng(2).integers(0, 255, (*plan.size, 3), np.uint8)
-    groups, spy = [2, 1, 4, 1, 1], Spy()
-    occurring = len(np.unique(matched(made, plan.size, groups).labels))
-    expected = match_refined(made, image, size, table_of(groups), spy)
-    assert spy.seen == [occurring]
-    monkeypatch.setattr(match, "_REFINED_ELEMENTS", 2 * plan.size[0] * plan.size[1])
-    monkeypatch.setattr(match, "CHUNK", 3000)
-    got = match_refined(made, image, size, table_of(groups), spy)
-    assert spy.seen[1:] == [2, 2, 1][: -(-occurring // 2)]
-    assert (got.labels == expected.labels).mean() > 0.999
-    np.testing.assert_allclose(got.confidence, expected.confidence, atol=1e-5)
-
-
-def known(*values: float) -> Refine:
-    """A refinement that knows the answer: one number for each map, in the order in which they are asked for."""
-    left = list(values)
-    return lambda maps, _: np.stack([np.full(maps.shape[1:], left.pop(0), np.float32) for _ in maps])
-
-
-@pytest.mark.parametrize("large", [False, True])
-@pytest.mark.parametrize(("values", "winner"), [((0.5, 0.5, 0.25), 0), ((0.25, 0.5, 0.5), 1), ((0.0, 0.0, 0.0), 0)])
-def test_of_equal_refined_maps_the_first_wins(
-    monkeypatch: pytest.MonkeyPatch, values: tuple[float, ...], winner: int, large: bool
-) -> None:
-    cosines, plan = random_windows((90, 130), 3)
-    monkeypatch.setattr(match, "_REFINED_ELEMENTS", 1)  # less than a map: one at a time
-    if large:
-        monkeypatch.setattr(match, "_LARGE", 0)
-    made, image = WindowScores(cosines, plan, 0.05), np.zeros((*plan.size, 3), np.uint8)
-    got = match_refined(made, image, (90, 130), table_of([1] * 3), known(*values))
-    assert (got.labels == winner).all()
-    assert (got.confidence == max(values)).all()
-
-
-def test_refined_maps_are_compared_as_they_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    cosines, plan = random_windows((90, 130), 2)
-    monkeypatch.setattr(match, "_REFINED_ELEMENTS", 1)
-    monkeypatch.setattr(match, "_LARGE", 0)
-    made, image = WindowScores(cosines, plan, 0.05), np.zeros((*plan.size, 3), np.uint8)
-    got = match_refined(made, image, (90, 130), table_of([1] * 2), known(0.50002, 0.50001))  # both 0.5 in 16 bits
-    assert (got.labels == 0).all()
-
-
-def test_a_row_of_all_refined_maps_may_be_more_than_is_resized_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    cosines, plan = random_windows((90, 130), 3)
-    made, image = WindowScores(cosines, plan, 0.05), np.zeros((*plan.size, 3), np.uint8)
-    expected = match_refined(made, image, (90, 130), table_of([1] * 3), refine)
-    monkeypatch.setattr(match, "CHUNK", 1)
-    got = match_refined(made, image, (90, 130), table_of([1] * 3), refine)
-    assert (got.labels == expected.labels).mean() > 0.999
-
-
-def test_what_occurs_is_told_at_the_size_that_is_refined() -> None:
-    """And not at that of the labels, where a small part may vanish before the refinement could draw it."""
-    cosines, plan = random_windows((90, 130), 9)
-    made, spy = WindowScores(cosines, plan, 0.05), Spy()
-    match_refined(made, np.zeros((*plan.size, 3), np.uint8), (2, 2), table_of([1] * 9), spy)
-    assert spy.seen == [len(occurring_groups(made, plan.size, [1] * 9))]
-    assert spy.seen[0] > 4

@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from other_device import OtherDevice, other_device
 from PIL import Image
-from torch import Tensor
 from typer.testing import CliRunner
 
 import tipsseg
@@ -303,76 +301,3 @@ def test_the_commands_of_the_loop(device: OtherDevice, tmp_path: Path, monkeypat
 # ---- the judge: what a device refuses, and what waits for it ----
 
 A = torch.arange(12.0).view(3, 4)
-INDEX = torch.tensor([2, 0])
-MIXED: dict[str, Callable[[Tensor], object]] = {
-    "sum": lambda there: there + A,
-    "in place": lambda there: there.addcmul_(there, A),
-    "product": lambda there: there @ A.T,
-    "linear": lambda there: F.linear(there, A),
-    "bias": lambda there: F.linear(there, there, A[0, :3]),
-    "norm": lambda there: F.layer_norm(there, (4,), A[0]),
-    "embedding": lambda there: F.embedding(INDEX, there),
-    "index": lambda there: there[INDEX],
-    "index of the other": lambda there: A[(there[0, :2]).long()],
-    "put": lambda there: there.index_put_((INDEX,), there[:2]),
-    "take": lambda there: there.index_select(0, INDEX),
-    "joined": lambda there: torch.cat([there, A]),
-    "stacked": lambda there: torch.stack([there, A]),
-    "chosen": lambda there: torch.where(A > 3, there, 0.0),
-    "out": lambda there: torch.sum(there, 0, out=torch.empty(4)),
-    "attention": lambda there: F.scaled_dot_product_attention(there[None], A[None], there[None]),
-    "numpy": lambda there: there.numpy(),
-}
-
-
-@pytest.mark.parametrize("inference", [True, False])
-@pytest.mark.parametrize("name", MIXED)
-def test_the_device_refuses_tensors_of_the_cpu(device: OtherDevice, name: str, inference: bool) -> None:
-    there = A.to(device.device)
-    with (
-        torch.inference_mode(inference),
-        pytest.raises((RuntimeError, TypeError), match=r"the same device|not supported for tensor subclasses"),
-    ):
-        MIXED[name](there)
-
-
-WAITING: dict[str, Callable[[Tensor], object]] = {
-    "item": lambda there: there.sum().item(),
-    "float": lambda there: float(there[0, 0] + 1),
-    "if": lambda there: bool((there > 3).any()),
-    "cpu": lambda there: (there + 1).cpu(),
-    "to": lambda there: (there + 1).to("cpu", torch.float16),
-    "copy": lambda there: torch.empty(3, 4).copy_(there + 1),
-    "nonzero": lambda there: (there > 3).nonzero(),
-    "mask": lambda there: there[there > 3],
-    "masked": lambda there: there.masked_select(there > 3),
-    "unique": lambda there: (there + 1).unique(),
-    "repeat": lambda there: there.repeat_interleave(there[:, 1].long(), 0),
-    "equal": lambda there: torch.equal(there + 1, there),
-}
-
-
-@pytest.mark.parametrize("inference", [True, False])
-@pytest.mark.parametrize("name", WAITING)
-def test_the_device_counts_what_waits_for_it(device: OtherDevice, name: str, inference: bool) -> None:
-    there = A.to(device.device)
-    with torch.inference_mode(inference):
-        (there + 1).softmax(0)[:1].half()
-        assert device.waits == []
-        WAITING[name](there)
-    assert len(device.waits) == 1
-
-
-def test_what_was_sent_without_waiting_is_not_there_before_somebody_waits() -> None:
-    with other_device("cuda") as device:
-        there, here = A.to(device.device), torch.zeros(3, 4, pin_memory=True)
-        here.copy_(there, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(device.device))
-        assert not here.any()
-        event.synchronize()
-        assert torch.equal(here, A)
-        there += 1
-        A.to(device.device)
-        A.pin_memory().to(device.device, non_blocking=True)
-    assert device.waits == ["to"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -68,21 +67,6 @@ def test_an_image_that_the_model_cannot_see_keeps_its_advice(ref: ImageRef) -> N
     assert caught.value.hint.startswith("Cut the image into pieces")
 
 
-@pytest.mark.parametrize(
-    ("raised", "told"),
-    [(TypeError("a bug"), TypeError), (MemoryError(), ImageError)],
-)
-def test_a_bug_of_preparation_is_no_broken_image(
-    ref: ImageRef, monkeypatch: pytest.MonkeyPatch, raised: Exception, told: type[Exception]
-) -> None:
-    def fail(*_: object) -> None:
-        raise raised
-
-    monkeypatch.setattr(View, "prepare", fail)
-    with pytest.raises(told, match="a bug" if told is TypeError else "not enough memory"):
-        reader().load(ref)
-
-
 def replaced(path: Path, value: int) -> None:
     """Another picture of that name, as programs that save files do it."""
     save(path.with_name("new.png"), value)
@@ -125,49 +109,6 @@ def test_an_image_that_never_rests_is_named(ref: ImageRef, monkeypatch: pytest.M
     assert caught.value.hint
 
 
-def test_a_fault_of_a_half_written_image_is_not_reported_once_it_is_whole(
-    ref: ImageRef, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = ref.path.read_bytes()
-    ref.path.write_bytes(whole[:40])
-
-    def late(path: Path) -> None:
-        path.write_bytes(whole)
-        os.utime(path, ns=(1, 1))
-
-    after_reading(monkeypatch, late)
-    assert (reader().load(ref).picture.prepared.resized == 10).all()
-
-
-def test_an_image_that_vanishes_while_it_is_read_is_a_matter_of_the_image(
-    ref: ImageRef, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    after_reading(monkeypatch, lambda path: path.unlink(missing_ok=True))
-    with pytest.raises(ImageError, match="no such file"):
-        reader().load(ref)
-
-
-@pytest.mark.parametrize("part", ["size", "time", "file"])
-def test_each_sign_of_a_change_counts(ref: ImageRef, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
-    """A program may restore the time, or the length may be as before."""
-    reads: list[Path] = []
-
-    def busy(path: Path) -> None:
-        reads.append(path)
-        if len(reads) == 1:
-            before, data = path.stat(), path.read_bytes()
-            if part == "file":
-                path.with_name("new.png").write_bytes(data)
-                path.with_name("new.png").replace(path)
-            else:
-                path.write_bytes(data + b"." * (part == "size"))
-            os.utime(path, ns=(0, before.st_mtime_ns + (part == "time")))
-
-    after_reading(monkeypatch, busy)
-    reader().load(ref)
-    assert len(reads) == 2
-
-
 def test_large_images_are_decoded_one_at_a_time(ref: ImageRef, monkeypatch: pytest.MonkeyPatch) -> None:
     together = threading.Barrier(2)
     images, plain = reader(), View.prepare
@@ -183,23 +124,3 @@ def test_large_images_are_decoded_one_at_a_time(ref: ImageRef, monkeypatch: pyte
         monkeypatch.setattr(source, "_HEAVY", 15)
         with pytest.raises(threading.BrokenBarrierError):
             list(pool.map(images.load, [ref, ref]))
-
-
-def test_the_seconds_of_reading_are_measured(ref: ImageRef, monkeypatch: pytest.MonkeyPatch) -> None:
-    after_reading(monkeypatch, lambda _: time.sleep(0.05))
-    assert reader().load(ref).seconds >= 0.05
-
-
-def test_a_name_that_no_file_can_have_is_a_matter_of_the_image() -> None:
-    with pytest.raises(ImageError):
-        reader().load(ImageRef(Path("a\0b.png"), PurePosixPath("a.png")))
-
-
-def test_a_file_that_cannot_be_read_again_says_why(ref: ImageRef, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> object:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(source, "identify", refuse)
-    with pytest.raises(ImageError) as caught:
-        reader().load(ref)
-    assert caught.value.reason == "no read permission"

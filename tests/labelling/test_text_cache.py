@@ -127,17 +127,6 @@ def test_a_damaged_file_costs_the_computing(cache: Path, model: Path, computed: 
     assert computed.of(model, vocabulary)[0] == 0
 
 
-def test_a_file_under_the_name_of_another_is_not_taken(cache: Path, model: Path, computed: Computed) -> None:
-    computed.of(model, make_vocabulary(("tree", "sky"), ()))
-    (first,) = cache.iterdir()
-    _, expected = computed.of(model, make_vocabulary(("sea", "sand"), ()))
-    (second,) = set(cache.iterdir()) - {first}
-    shutil.copy(first, second)
-    number, vectors = computed.of(model, make_vocabulary(("sea", "sand"), ()))
-    assert number == 2
-    assert torch.equal(vectors, expected)
-
-
 def test_a_cache_that_cannot_be_written_costs_the_computing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     computed = Computed(Path("/dev/null/cache"), monkeypatch)
     for _ in range(2):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -12,8 +10,6 @@ from tinytips.recipe import dense
 from tinytips.world import concepts
 from tinytips.world.scenes import draw_scene
 from tipsseg.vocabulary.vocabulary import make_vocabulary
-
-PRETRAIN = Path(__file__).resolve().parents[2] / "examples" / "pretrain"
 
 
 def test_the_world_has_wholes_and_parts() -> None:

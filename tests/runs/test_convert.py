@@ -25,7 +25,6 @@ from output_folders import (
     edit_json,
     entry,
     make_run,
-    old_yolo_layout,
     problems,
     remove,
     repaint,
@@ -35,19 +34,15 @@ from output_folders import (
     tree,
     write,
 )
-from PIL import Image
 
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.yolo import is_for_validation
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.options.shard import Shard
-from tipsseg.regions.components import components
-from tipsseg.regions.polygons import outline
-from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.convert.folder import convert_folder
-from tipsseg.store.lock import MERGE_FILE, FolderLock
+from tipsseg.store.lock import FolderLock
 from tipsseg.store.ownership import Ownership
 from tipsseg.types import LabelArray, printable_path
 from tipsseg.util.files import json_bytes
@@ -195,33 +190,11 @@ def test_the_bytes_are_those_of_a_run(tmp_path: Path, case: str) -> None:
     assert said[-1].startswith(f"0 images converted, {number} unchanged in " if number else "0 images converted in ")
 
 
-def test_one_format_after_the_other(tmp_path: Path) -> None:
-    build(tmp_path, CASES["archives"])
-    for name in reversed(ALL_FORMATS):
-        assert convert(tmp_path, name, jobs=1)[0] == 0
-    assert_same(tmp_path / "out", tmp_path / "wanted")
-
-
 # ---- scores ----
 
 
 def scores(folder: Path) -> list[float]:
     return [each["score"] for each in json.loads((folder / "annotations.json").read_bytes())["annotations"]]
-
-
-@pytest.mark.parametrize("name", ["png", "hf", "npz"])
-@pytest.mark.parametrize("options", [DEFAULT_FILE_OPTIONS, CLASSWISE], ids=["component", "class"])
-def test_scores_are_those_of_the_run_whatever_formats_it_had(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: FileOptions
-) -> None:
-    def fine(ids: LabelArray) -> np.ndarray:
-        return np.random.default_rng(ids.size).random(ids.shape, np.float32)  # 8 bits would not hold them
-
-    monkeypatch.setattr("output_folders.confidence_of", fine)
-    build(tmp_path, Case((name,), ("coco",), options=options))
-    _, said = convert(tmp_path, "coco")
-    assert scores(tmp_path / "out") == scores(tmp_path / "wanted")
-    assert not any("The score" in line for line in said)
 
 
 def test_scores_of_objects_that_the_manifest_does_not_have(tmp_path: Path) -> None:
@@ -243,14 +216,6 @@ def test_scores_of_objects_that_the_manifest_does_not_have(tmp_path: Path) -> No
     )
 
 
-@pytest.mark.parametrize("of", [("png",), ("png", "coco")], ids=",".join)
-def test_of_scores_that_no_format_has_nothing_is_said(tmp_path: Path, of: tuple[str, ...]) -> None:
-    build(tmp_path, Case(of, UNSCORED))
-    failed, said = convert(tmp_path, *UNSCORED)
-    assert failed == 0
-    assert not any(line.startswith("The score") for line in said)
-
-
 def test_what_is_said(tmp_path: Path) -> None:
     build(tmp_path, Case(("png", "coco"), ("yolo", "coco-polygon"), options=CLASSWISE))
     _, said = convert(tmp_path, "yolo", "coco-polygon")
@@ -261,18 +226,6 @@ def test_what_is_said(tmp_path: Path) -> None:
     assert said[4].startswith("6 images converted in ")
     assert said[4].endswith(f" s, into {tmp_path}/out")
     assert len(said) == 5
-
-
-def test_how_well_polygons_fit_is_said_as_it_is(tmp_path: Path) -> None:
-    y, x = np.mgrid[:40, :40] - 19.5
-    ids: LabelArray = (np.hypot(y, x) < 18).astype(np.uint8)
-    ids[:2, :2] = 2
-    ious = [outline(region).iou for region in components(ids, len(CLASSES))]
-    assert 0.99 < ious[0] < ious[1] == 1.0
-    build(tmp_path, Case(("png", "coco"), ("yolo",), {"a.png": ids, "b.png": A}))
-    _, said = convert(tmp_path, "yolo")
-    mean = (sum(ious) + 4) / 6
-    assert f"Polygons of 6 objects: IoU with their pixels {mean:.4f} on average, {ious[0]:.4f} at worst." in said
 
 
 def test_the_summary_of_the_run_follows_corrected_masks(tmp_path: Path) -> None:
@@ -349,68 +302,6 @@ def test_images_for_validation(tmp_path: Path) -> None:
     assert {**kept, "run.json": b"", "manifest.jsonl": b""} == {**before, "run.json": b"", "manifest.jsonl": b""}
 
 
-def test_an_image_for_training_and_for_validation_is_a_problem(tmp_path: Path) -> None:
-    build(tmp_path, Case(("png", "yolo"), options=FileOptions(val_fraction=0.5)))
-    assert problems(tmp_path / "out") == []
-    labels = tmp_path / "out/yolo/labels"
-    first, *_ = files_in(labels / "val")
-    (labels / "train" / first).parent.mkdir(exist_ok=True)
-    shutil.copy(labels / "val" / first, labels / "train" / first)
-    (found,) = check_folder(tmp_path / "out", None, 1, Notes())
-    assert str(found) == f"{labels}/train/{first}: it belongs to no image in the manifest"
-
-
-@pytest.mark.parametrize("into", ["yolo", "cvat"])
-@pytest.mark.parametrize("fraction", [None, 0.5])
-def test_a_folder_of_the_old_layout_of_yolo_is_moved_whenever_that_is_killed(
-    tmp_path: Path, fraction: float | None, into: str
-) -> None:
-    images = {**IMAGES, "images/e.png": A, "labels/images_/f.png": B}
-    case = Case(("png", "yolo"), (into,), images, options=FileOptions(val_fraction=fraction))
-    build(tmp_path, case)
-    old_yolo_layout(tmp_path / "out")
-    assert (tmp_path / "out/yolo/images/images/e.png").is_symlink()
-    for steps in deaths(tmp_path / "out", lambda: convert(tmp_path, into, jobs=1), 7):  # noqa: B007
-        convert(tmp_path, into)
-        assert_same(tmp_path / "out", tmp_path / "wanted")
-        assert problems(tmp_path / "out") == []
-    assert_same(tmp_path / "out", tmp_path / "wanted")
-    assert steps >= 35
-    assert {path.name for path in (tmp_path / "out/yolo").iterdir()} == {"data.yaml", "images", "labels"}
-
-
-def test_what_a_person_changed_moves_too_and_what_is_in_the_way_keeps_all_from_moving(tmp_path: Path) -> None:
-    build(tmp_path, Case(("png", "yolo"), ("cvat",)))
-    old_yolo_layout(tmp_path / "out")
-    edit("out/yolo/b/labels/c.txt", lambda data: data + b"\n")(tmp_path)
-    changed, before = (tmp_path / "out/yolo/b/labels/c.txt").read_bytes(), tree(tmp_path / "out/yolo")
-    write("out/yolo/labels/train/b.c/d.txt", b"mine")(tmp_path)
-    with pytest.raises(OutputError, match=re.escape("yolo/labels/train/b.c/d.txt: tipsseg did not write this file")):
-        convert(tmp_path, "cvat")
-    assert tree(tmp_path / "out/yolo") == {**before, "labels/train/b.c/d.txt": b"mine"}
-    remove("out/yolo/labels/train/b.c/d.txt")(tmp_path)
-    _, said = convert(tmp_path, "cvat")
-    assert "YOLO: moved the files of 6 images to the folders that data.yaml names now." in said
-    assert (tmp_path / "out/yolo/labels/train/b/c.txt").read_bytes() == changed
-    assert tree(tmp_path / "out/yolo").keys() == {*tree(tmp_path / "wanted/yolo")}
-
-
-SAME_IMAGES = "yolo: yolo/data.yaml has the same 6 images for training and validation; "
-#: A fraction, and what is said of it.
-DIVISIONS = {
-    "none": (None, f"{SAME_IMAGES}see argument `val_fraction`."),
-    "some": (0.5, "yolo: 2 images for training, 4 for validation."),
-    "too little": (0.001, f"{SAME_IMAGES}argument `val_fraction`=0.001 needs more images."),
-}
-
-
-@pytest.mark.parametrize(("fraction", "told"), DIVISIONS.values(), ids=DIVISIONS)
-def test_images_that_are_for_training_and_for_validation_are_said(tmp_path: Path, fraction: float, told: str) -> None:
-    build(tmp_path, Case(("png",), ("yolo",)))
-    _, said = convert(tmp_path, "yolo", val_fraction=fraction)
-    assert [line for line in said if line.startswith("yolo: ")] == [told]
-
-
 def test_a_fraction_without_yolo(tmp_path: Path) -> None:
     build(tmp_path, Case(("png",)))
     with pytest.raises(UsageError, match="argument `val_fraction` needs the format yolo"):
@@ -462,10 +353,6 @@ def odd_archive(says: str, change: Change | None = None, **arrays: np.ndarray) -
     return Fault(says, change or archive(**arrays), of=("npz",))
 
 
-def odd_mask(says: str, change: Change) -> Fault:
-    return Fault(f"out/masks/b/c.png: changed by hand: {says} | {BACK}", change, of=("png",))
-
-
 def odd_annotation(says: str, change: Change) -> Fault:
     says = f"out/annotations.json: a.png: not written by tipsseg, or damaged: {says} | {LEFT_OUT}"
     return Fault(says, change, of=("coco",), labels={"a.png": SURE["a.png"], "b.jpg": B})
@@ -474,29 +361,12 @@ def odd_annotation(says: str, change: Change) -> Fault:
 CHECK = "Find out what is wrong: tipsseg check "
 GONE = "Set the folder of the images with argument `images`, or leave out"
 CHANGED = "Move the file away and label the image again."
-BACK = "Correct the mask, or run the original command with argument `replace_edited` to label the image again."
 LEFT_OUT = (
     "This format omits ignored pixels and objects smaller than argument `min_area`; label with argument `formats`=png."
 )
 
 FAULTS: Mapping[str, Fault] = {
     "a mask that is gone": Fault(f"out: no labels of b/c.jpg are left | {CHECK}out", remove("out/masks/b/c.png"), of=("png",)),
-    "a mask that is none": odd_mask(
-        "not an image in a format that Pillow reads", write("out/masks/b/c.png", b"x")
-    ),
-    "a mask of another kind": Fault(
-        f"out/masks/b/c.png: PNG mode L, expected P | {CHANGED}",
-        palette,
-        of=("png",),
-        labels={"b/c.jpg": B},
-    ),
-    "a mask that is no PNG": odd_mask(
-        "a JPEG, which may not preserve pixel values",
-        lambda root: Image.fromarray(B).save(root / "out/masks/b/c.png", format="JPEG"),
-    ),
-    "a mask that lies on its side": odd_mask(
-        "5 x 7 (height x width), but the image is 7 x 5", repaint("out/masks/b/c.png", np.transpose)
-    ),
     "a mask with other labels": Fault(
         f"out/masks/b/c.png: 0 pixels of class 2 (tree), but 21 in the manifest | {CHANGED}",
         together(repaint("out/masks/b/c.png", shift), lambda root: stamp(root / "out")),  # a fault of the program
@@ -505,9 +375,6 @@ FAULTS: Mapping[str, Fault] = {
     "an archive that is none": odd_archive(
         "not a .npz archive, or truncated", write("out/npz/b/c.npz", b"PK\x03\x04 and no more")
     ),
-    "an archive without labels": odd_archive(
-        "'labels is not a file in the archive'", lambda root: np.savez(root / "out/npz/b/c.npz", confidence=B)
-    ),
     "an archive of another size": odd_archive(
         "labels uint8 [4, 4] or confidence uint8 [4, 4] does not fit the image",
         lambda root: shutil.copy(root / "out/npz/b/ü.npz", root / "out/npz/b/c.npz"),
@@ -515,30 +382,6 @@ FAULTS: Mapping[str, Fault] = {
     "an archive with odd scores": odd_archive(
         "top_ids uint8 [2] or top_scores float64 [2] is invalid",
         top_ids=B[0, :2], top_scores=np.ones(2),
-    ),
-    "an archive with labels of 16 bits": odd_archive(
-        "labels uint16 [7, 5] or confidence uint8 [7, 5] does not fit the image",
-        labels=B.astype(np.uint16),
-    ),
-    "an archive with confidences of 16 bits": odd_archive(
-        "labels uint8 [7, 5] or confidence uint16 [7, 5] does not fit the image",
-        confidence=B.astype(np.uint16),
-    ),
-    "an archive with fewer confidences": odd_archive(
-        "labels uint8 [7, 5] or confidence uint8 [6, 5] does not fit the image",
-        confidence=B[1:],
-    ),
-    "an archive with flat patches": odd_archive(
-        "top_ids uint8 [2, 2] or top_scores float16 [2, 2] is invalid", top_ids=B[:2, :2], top_scores=np.ones((2, 2), np.float16)
-    ),
-    "an archive with fewer scores": odd_archive(
-        "top_ids uint8 [1, 2, 2] or top_scores float16 [1, 2, 1] is invalid", top_scores=np.ones((1, 2, 1), np.float16)
-    ),
-    "an archive with patches of 16 bits": odd_archive(
-        "top_ids uint16 [1, 2, 2] or top_scores float16 [1, 2, 2] is invalid", top_ids=np.ones((1, 2, 2), np.uint16)
-    ),
-    "an archive with scores of 32 bits": odd_archive(
-        "top_ids uint8 [1, 2, 2] or top_scores float32 [1, 2, 2] is invalid", top_scores=np.ones((1, 2, 2), np.float32)
     ),
     "a confidence that is gone": Fault(
         f"out: no confidence of b/c.jpg is left | {CHECK}out",
@@ -552,23 +395,6 @@ FAULTS: Mapping[str, Fault] = {
         labels={"a.png": SURE["a.png"], "b.jpg": B},
         options=MIN_AREA_3,
     ),
-    "an archive of the same pixels in other places": Fault(
-        f"out/npz/b/c.npz: N bytes, but the manifest says M | {CHANGED}",
-        archive(labels=B[:, ::-1]),
-        of=("npz",),
-    ),
-    "objects below the minimum area, two lists": Fault(
-        f"out/annotations.json: a.png: 32 pixels of background, but 30 in the manifest | {LEFT_OUT}",
-        of=("coco", "coco-results"),
-        labels={"a.png": SURE["a.png"], "b.jpg": B},
-        options=MIN_AREA_3,
-    ),
-    "objects below the minimum area, and a mask that is none": Fault(
-        f"out/masks/a.png: changed by hand: not an image in a format that Pillow reads | {BACK}",
-        write("out/masks/a.png", b"x"),
-        labels={"a.png": SURE["a.png"], "b.jpg": B},
-        options=MIN_AREA_3,
-    ),
     "annotations without an object": Fault(
         f"out/annotations.json: a.png: 38 pixels of background, but 30 in the manifest | {LEFT_OUT}",
         edit("out/annotations.json", lambda data: re.sub(rb',\n\{"id": 4, "image_id": 1.*', b"", data)),
@@ -579,17 +405,7 @@ FAULTS: Mapping[str, Fault] = {
         "its RLE has size [100, 100], but the image has [6, 8]",
         annotation(1, segmentation=encode_rle(np.ones((100, 100), np.bool_))),
     ),
-    "an annotation of a size that is none": odd_annotation(
-        'its RLE has size ["6", 8], but the image has [6, 8]', annotation(1, segmentation={"size": ["6", 8], "counts": "0"})
-    ),
-    "an annotation whose code is none": odd_annotation(
-        "its RLE cannot be read: invalid or missing characters", annotation(1, segmentation={"size": [6, 8], "counts": "~"})
-    ),
     "an annotation of no class": odd_annotation("annotation refers to unknown category 300", annotation(1, category_id=300)),
-    "an annotation of lists in lists": odd_annotation(
-        "nested too deeply",
-        edit("out/annotations.json", lambda data: data.replace(b'"iscrowd": 0', b'"x": ' + b"[" * 99_999 + b"]" * 99_999, 1)),
-    ),
     "an image that is gone": Fault(
         f"imgs/b/c.jpg: no such file | {GONE} yolo and overlay.",
         remove("imgs/b/c.jpg"),
@@ -656,12 +472,6 @@ def test_a_file_that_is_lost_is_made_again_from_another(tmp_path: Path, name: st
         assert_same(tmp_path / "out", tmp_path / "wanted")
 
 
-def test_confidences_that_are_not_asked_for_may_be_gone(tmp_path: Path) -> None:
-    build(tmp_path, Case(("png", "confidence"), ("cvat",)))
-    shutil.rmtree(tmp_path / "out/confidence")
-    assert convert(tmp_path, "cvat")[0] == 0
-
-
 @pytest.mark.parametrize("name", [name for name, entry in FORMATS.items() if entry.files and name != "coco"])
 def test_a_file_of_the_whole_run_that_is_lost_is_made_again(tmp_path: Path, name: str) -> None:
     build(tmp_path, Case(("png", "coco", name), (name,)))
@@ -669,15 +479,6 @@ def test_a_file_of_the_whole_run_that_is_lost_is_made_again(tmp_path: Path, name
         (tmp_path / "out" / file).unlink()
     assert convert(tmp_path, name)[0] == 0
     assert_same(tmp_path / "out", tmp_path / "wanted")
-
-
-def test_annotations_that_are_lost_are_made_again(tmp_path: Path) -> None:
-    build(tmp_path, Case(("png", "coco-results", "coco"), ("coco",)))
-    (tmp_path / "out/annotations.json").unlink()
-    assert convert(tmp_path, "coco")[0] == 0
-    assert len(tree(tmp_path / "out")["annotations.json"].splitlines()) == len(
-        tree(tmp_path / "wanted")["annotations.json"].splitlines()
-    )
 
 
 def test_images_that_are_elsewhere_by_now(tmp_path: Path) -> None:
@@ -689,14 +490,6 @@ def test_images_that_are_elsewhere_by_now(tmp_path: Path) -> None:
     assert convert(tmp_path, "overlay", "hf", images=tmp_path / "moved")[0] == 0
     assert (tmp_path / "out/hf/images/b/c.jpg").resolve() == tmp_path / "moved/b/c.jpg"
     assert tree(tmp_path / "out")["overlays/a.jpg"] == tree(tmp_path / "wanted")["overlays/a.jpg"]
-
-
-def test_annotations_are_not_read_where_there_are_masks(tmp_path: Path) -> None:
-    build(tmp_path, Case(("png", "coco"), ("cvat", "panoptic")))
-    annotation(1, score=7.5, segmentation=None)(tmp_path)
-    assert convert(tmp_path, "cvat", "panoptic")[0] == 0
-    for name in ("panoptic.json", "cvat/SegmentationClass/a.png"):
-        assert tree(tmp_path / "out")[name] == tree(tmp_path / "wanted")[name]
 
 
 def test_links_lead_to_the_images_again(tmp_path: Path) -> None:
@@ -717,26 +510,6 @@ def test_links_lead_to_the_images_again(tmp_path: Path) -> None:
     assert failed == 0
     assert said[-1].startswith("0 images converted, 6 unchanged in ")
     assert problems(tmp_path / "out") == []
-
-
-def test_a_conversion_at_work_is_noted_and_then_not(tmp_path: Path) -> None:
-    build(tmp_path, Case(("png", "coco"), ("yolo",)))
-    noted: list[object] = []
-
-    class Watching(Notes):
-        def advance(self) -> None:
-            noted.append(json.loads((tmp_path / "out/run.json").read_bytes())["converting"])
-
-    convert_folder(tmp_path / "out", ["yolo", "cvat"], None, 1, Watching())
-    assert noted == [["yolo", "cvat"]] * 6
-    assert "converting" not in json.loads((tmp_path / "out/run.json").read_bytes())
-
-
-def test_a_folder_of_images_whose_name_is_no_utf_8(tmp_path: Path) -> None:
-    images = tmp_path / os.fsdecode(b"im\xffgs")
-    save_inputs(images, {"a.png": A})
-    make_run(tmp_path / "out", images, {"a.png": A}, formats=("png",))
-    assert convert(tmp_path, "overlay")[0] == 0
 
 
 def test_names_without_the_images_are_those_of_the_files(tmp_path: Path) -> None:
@@ -780,18 +553,8 @@ def run_json(**values: object) -> Change:
 
 
 REFUSALS: Mapping[str, Refusal] = {
-    "no folder": Refusal("out: no such folder", lambda root: shutil.rmtree(root / "out")),
-    "a file": Refusal(
-        "out: no such folder", together(lambda root: shutil.rmtree(root / "out"), write("out", b""))
-    ),
-    "a folder of others": Refusal(
-        "out: no run.json in it, so it is not an output folder of tipsseg label", remove("out/run.json")
-    ),
     "shards": Refusal("out: it holds shards", shards),
     "a run that was interrupted": Refusal("out: the run was interrupted", run_json(ended=None)),
-    "a merge that was interrupted": Refusal(
-        "out: a merge into it is unfinished", write(f"out/{MERGE_FILE}", b"[]")
-    ),
     "another conversion that was interrupted": Refusal(
         "out: a conversion into coco-polygon,coco-results,hf was interrupted",
         together(*(write(f"out/{'.tipsseg-' + name}", b"") for name in ("hf", "coco-results", "coco-polygon"))),
@@ -802,34 +565,14 @@ REFUSALS: Mapping[str, Refusal] = {
     "ignored pixels, and lists alone": Refusal(
         "out: no labels for a.png and 2 more", of=("coco", "coco-results"), formats=("cvat",)
     ),
-    "a manifest with other lines": Refusal(
-        "out/manifest.jsonl: line 7 is not a valid entry: fields are missing or invalid",
-        edit("out/manifest.jsonl", lambda data: data + b"{}\n")
-    ),
-    "a name outside of the folder": Refusal(
-        'out/manifest.jsonl: line 1 is not a valid entry: `image` is "../../a.png"',
-        edit("out/manifest.jsonl", lambda data: data.replace(b"a.png", b"../a.png", 1).replace(b"a.png", b"../a.png")),
-    ),
     "a mask that is no mask": Refusal(
         "out/manifest.jsonl: the files of a.png are not where tipsseg puts them",
         edit("out/manifest.jsonl", lambda data: data.replace(b"masks/a.png", b"annotations.json")),
-    ),
-    "a manifest that lost a line": Refusal(
-        "out/manifest.jsonl: it lacks 1 of the 6 images that run.json counts (a.png)",
-        edit("out/manifest.jsonl", lambda data: data.partition(b"\n")[2]),
-        hint="Run the original command again; finished images are kept.",
     ),
     "a classes.json with other names": Refusal(
         'out/classes.json: class 2 is "bush", but "tree" in run.json',
         edit_json("out/classes.json", lambda each: each["classes"][1].update(name="bush")),  # type: ignore[index]
         hint="Restore classes.json, or remove it and run the original command again.",
-    ),
-    "no classes.json": Refusal("out/classes.json: no such file", remove("out/classes.json")),
-    "a classes.json of others": Refusal(
-        "out/classes.json: not as this version of tipsseg writes it: no `classes`", write("out/classes.json", b"{}")
-    ),
-    "options of another version": Refusal(
-        "out/run.json: not as this version of tipsseg writes it: no `mode`", run_json(options={})
     ),
     "no labels": Refusal(
         "out: no labels for a.png and 5 more",
@@ -864,8 +607,6 @@ REFUSALS: Mapping[str, Refusal] = {
     "images that are no folder": Refusal(
         "argument `images`=imgs/a.png: no such folder", images=Path("imgs/a.png"), kind=UsageError
     ),
-    "an unknown format": Refusal("unknown format 'voc'", formats=("voc",), kind=UsageError),
-    "a format twice": Refusal("duplicate format: hf, hf", formats=("hf", "hf"), kind=UsageError),
     "a name that the format cannot hold": Refusal(
         "the format cvat cannot store the class name 'a:b': it does not allow ':'",
         formats=("cvat",),
@@ -889,29 +630,6 @@ def test_refused_and_nothing_changed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert caught.value.hint
     assert refusal.hint in caught.value.hint
     assert tree(tmp_path) == before
-
-
-@pytest.mark.parametrize(
-    ("change", "hint"),
-    [
-        (lambda root: make_shards(root / "my out", root), "Join them first: tipsseg merge 'my out' -o 'my out'"),
-        (
-            write(f"my out/{'.tipsseg-hf'}", b""),
-            "Run it again first: tipsseg convert 'my out' --format hf",
-        ),
-    ],
-    ids=["shards", "another conversion that was interrupted"],
-)
-def test_what_to_do_first_can_be_pasted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Change, hint: str
-) -> None:
-    save_inputs(tmp_path / "imgs", IMAGES)
-    make_run(tmp_path / "my out", tmp_path / "imgs", IMAGES)
-    change(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError) as caught:
-        convert_folder(Path("my out"), ["yolo"], None, 2, Progress(quiet=True))
-    assert caught.value.hint == hint
 
 
 def test_a_run_at_work_is_not_disturbed(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from saying import Said
 
-from tipsseg.errors import ImageError, InputError, TipssegError
+from tipsseg.errors import InputError
 from tipsseg.formats.reading.readers import READERS
 from tipsseg.options import FileOptions, MinArea
 from tipsseg.options.run import CorrectOptions
@@ -725,25 +725,6 @@ def test_a_single_pixel_counts_where_the_others_came_back_exactly(tmp_path: Path
 # ---- which image, which class ----
 
 
-@pytest.mark.parametrize(
-    ("names", "wanted"),
-    [
-        pytest.param({"sub/b c.png": B}, ["sub/b c.jpg"], id="path without suffix"),
-        pytest.param({"sub/b c.jpg.png": B}, ["sub/b c.jpg"], id="path with suffix"),
-        pytest.param({"train/sub/b c.png": B}, ["sub/b c.jpg"], id="below another folder"),
-        pytest.param({"b c.png": B}, ["sub/b c.jpg"], id="file name alone"),
-        pytest.param({"elsewhere/a.png": A, "gone.png": A}, ["a.png"], id="one that the run does not have"),
-    ],
-)
-def test_images_are_found_by_their_names(tmp_path: Path, names: Mapping[str, LabelArray], wanted: list[str]) -> None:
-    build(tmp_path, "png")
-    for name, ids in names.items():
-        save(tmp_path / "new" / name, np.where(ids == 2, 1, ids).astype(np.uint8))
-    found = take(tmp_path, tmp_path / "new")
-    assert [mask.image for mask in found.masks] == wanted
-    assert list(found.unmatched) == [name[: -len(".png")] for name in names if name == "gone.png"]
-
-
 #: Names that sources give images, with the image of a run of day1/frame.png, day1/deep/x.png, night.jpg and p/cafebabe-y.png.
 NAMED: Mapping[str, tuple[str, str | None]] = {
     "the path": ("day1/frame.png", "day1/frame.png"),
@@ -1108,19 +1089,6 @@ def test_a_replaced_mask_is_in_no_format_any_more(tmp_path: Path, edited: tuple[
     assert take(tmp_path, export / "masks").masks == ()
 
 
-def test_a_replaced_mask_can_be_edited_again(tmp_path: Path) -> None:
-    export = build(tmp_path, "png", "hf")
-    save(tmp_path / "out/hf/masks/scene.png", np.where(SCENE == 3, 1, SCENE).astype(np.uint8))
-    in_masks(export)
-    take(tmp_path, export / "masks", replace_edited=True)
-    save(tmp_path / "out/masks/scene.png", SCENE[::-1].copy())
-    take(tmp_path, export / "masks", replace_edited=True)
-    assert convert_folder(tmp_path / "out", ("png", "hf"), None, 1, Silence()) == 0
-    for place in ("masks", "hf/masks"):
-        with Image.open(tmp_path / "out" / place / "scene.png") as picture:
-            assert np.array_equal(np.array(picture), WANTED), place
-
-
 def test_what_is_recognised_must_be_one_format(tmp_path: Path) -> None:
     export = build(tmp_path)
     (export / "manifest.jsonl").unlink()  # the folder of a run says itself what counts
@@ -1142,13 +1110,6 @@ def test_masks_of_labelme(tmp_path: Path) -> None:
     source = build(tmp_path, "png", "labelme") / "labelme/scene.json"
     take(tmp_path, edit(source, lambda value: value["shapes"].append(new)).parent)
     assert labels_of(tmp_path)[20:22, 70:72].tolist() == [[3, 0], [3, 3]]
-
-
-def test_what_cannot_be_read_at_all_is_told(tmp_path: Path) -> None:
-    build(tmp_path, "png")
-    (tmp_path / "x.json").write_text("{")
-    with pytest.raises(ImageError, match="not JSON"):
-        take(tmp_path, tmp_path / "x.json", source_format="coco")
 
 
 # ---- another run: what a person changed in it ----
@@ -1332,21 +1293,3 @@ def test_masks_of_a_run_with_further_classes(tmp_path: Path) -> None:
     assert tree(tmp_path / "out") == before
     assert take(tmp_path, other, everything=True, add_classes=True).classes == ("kite",)
     assert np.array_equal(labels_of(tmp_path), np.array([0, 4, 3, 3, *range(4, 256)], np.uint8)[WANTED])
-
-
-@pytest.mark.parametrize("given", ["other", "other/masks"])
-@pytest.mark.parametrize(
-    ("text", "what"),
-    [
-        ("[", "tipsseg writes it: "),
-        ('{"classes": [{"name": 3}]}', "tipsseg writes it: "),
-        ('{"classes": [{"id": 7, "name": "tree"}]}', "the class ids are not 1, 2"),
-    ],
-)
-def test_a_damaged_list_of_classes_is_told(tmp_path: Path, given: str, text: str, what: str) -> None:
-    build(tmp_path, "png")
-    listing = other_run(tmp_path, OTHER, "png") / "classes.json"
-    listing.write_text(text)
-    with pytest.raises(TipssegError, match=re.escape(str(listing)) + ".*" + what):
-        take(tmp_path, tmp_path / given)
-    assert np.array_equal(labels_of(tmp_path), SCENE)

@@ -142,8 +142,6 @@ def _huge_png() -> bytes:
 
 FILES = {
     "a path out of the zip": (zipped(("../../out/masks/a.png", png(IDS + 1))), "leads out of the zip"),
-    "an absolute path": (zipped(("/tmp/a.png", png(IDS + 1))), "leads out of the zip"),
-    "a path of Windows": (zipped(("..\\a.png", png(IDS + 1))), "leads out of the zip|the run has no image"),
     "a link in a zip": (zipped((_link(), b"/etc/passwd")), "a link, which may lead anywhere"),
     "an encrypted zip": (_changed(_encrypted), "is encrypted"),
     "a zip that is damaged": (_changed(_garbage), "cannot be decompressed|Bad CRC"),
@@ -151,7 +149,6 @@ FILES = {
     "a pipe": (_pipe, "no labels found|not a regular file"),
     "a mask of another size": (file("a.png", png(IDS.T.copy())), "8 x 6 .*, but the image is 6 x 8"),
     "a mask that fills the memory": (file("a.png", _huge_png()), "60000 x 60000|3,600,000,000 pixels"),
-    "a mask in a zip that does so": (zipped(("a.png", _huge_png())), "x.zip/a.png: .*(60000 x 60000|3,600,000,000 pixels)"),
     "colours where ids should be": (file("a.png", png(np.zeros((*SIZE, 3), np.uint8))), r"a colour image \(RGB\)"),
     "a JPEG that calls itself a PNG": (file("a.png", png(IDS, "JPEG")), "a JPEG, which may not preserve pixel values"),
     "an id that is no class": (file("a.png", png(IDS + 77)), "unknown ids: 77"),
@@ -159,8 +156,6 @@ FILES = {
     "a zip whose JSON fills the memory": (
         zipped(("x.json", b'{"images": [], "annotations": [' + b"[]," * (16 << 20))), "would unpack to 50,331,"
     ),
-    "a description of many megabytes": (file("data.yaml", b"names: [a]\n" + b"# nothing\n" * 1_500_000), "data.yaml: larger than"),
-    "no colours": (file("labelmap.txt", b"leg:1,2\n"), "no labels found"),
 }  # fmt: skip
 
 
@@ -197,15 +192,6 @@ def test_a_file_of_a_zip_is_in_memory_a_piece_at_a_time(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert not unpacked.exists()
-
-
-def test_a_file_of_a_folder_asks_for_no_more_memory_than_it_has_bytes(tmp_path: Path) -> None:
-    tracemalloc.start()
-    try:
-        refusal(tmp_path, file("a.json", b'{"shapes": []}'))
-        assert tracemalloc.get_traced_memory()[1] < 64 << 20
-    finally:
-        tracemalloc.stop()
 
 
 LEG = CLASSES[0]
@@ -270,8 +256,6 @@ def rle(counts: object, size: tuple[int, int] = SIZE) -> dict[str, Any]:
 OBJECTS = {
     "coco: a code of another size": (coco(rle([48], (8, 6))), r"its RLE has size \[8, 6\]"),
     "coco: a code that does not add up": (coco(rle([10, 5])), "its RLE has 15 pixels, but the image has 48"),
-    "coco: numbers below 0": (coco(rle([50, -2])), "neither a string nor a list of whole numbers"),
-    "coco: a compressed code that does not add up": (coco(rle("04")), "its RLE cannot be read"),
     "coco: a code of a billion pixels": (coco(rle("0PPPPPPPPPPPP1")), "its RLE cannot be read"),
     "coco: a box alone": (
         coco({"segmentation": [], "bbox": [0, 0, 3, 3]}),
@@ -281,67 +265,24 @@ OBJECTS = {
         coco({"segmentation": [[0, 0, 3, 3]]}),
         "a.png: 1 shape without pixels: polygon with fewer than 3 corners",
     ),
-    "coco: an x without a y": (coco({"segmentation": [[0, 0, 3, 3, 3]]}), "odd number of coordinates"),
     "coco: far outside": (coco({"segmentation": [[0, 0, 1e300, 0, 3, 3]]}), "far outside"),
-    "coco: NaN": (coco({"segmentation": [[0, 0, float("nan"), 0, 3, 3]]}), "no labels found"),
-    "coco: an unknown category": (coco({"category_id": 9, **rle([48])}), "no category has the id 9"),
     "coco: an annotation of no image": (coco({"image_id": 3}), "annotations refer to image 3"),
-    "coco: an image that is larger": (
-        coco(rle([48]), images=[{"id": 1, "file_name": "a.png", "height": 9, "width": 8}]),
-        "9 x 8 .*, but the image is 6 x 8",
-    ),
     "coco: an image below 200,000 folders": (
         coco(images=[{"id": 1, "file_name": "b/" * 200_000, "height": 6, "width": 8}]), r"the run has no image b/b/.*\.\.\."
     ),
-    "coco: an image that was uploaded without end": (
-        coco(images=[{"id": 1, "file_name": "0a1b2c3d-" * 40_000, "height": 6, "width": 8}]), "the run has no image"
-    ),
-    "coco: two of one id": (coco(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "two categories have the id 1"),
     "coco: a coordinate of 401 digits": (coco({"segmentation": [[0, 0, 10**400, 0, 3, 3]]}), "is too large"),
-    "coco: a coordinate that is no number": (coco({"segmentation": [[0, 0, "1", 0, 3, 3]]}), "not a list of numbers"),
     "coco: more objects than an image has": (
         coco(annotations=[{"id": 1, "image_id": 1}] * 100_001), "image a.png: 100,001 objects in an image; the limit is 100,000"
     ),
     "coco: an outline without end": (
         coco({"segmentation": [[-8, 0, 16, 0] * 240_000]}), "outline is longer than"
     ),
-    "labelme: a coordinate of 401 digits": (labelme({"points": [[1, 1], [5, 10**400], [5, 5]]}), "is too large"),
-    "labelme: more objects than an image has": (labelme({}, shapes=[0] * 100_001), "100,001 objects in an image; the limit is"),
     "labelme: a line": (labelme({"shape_type": "linestrip"}), "a: 1 shape without pixels: linestrip"),
-    "labelme: an unknown shape": (labelme({"shape_type": "cube"}), 'unsupported shape type "cube"'),
-    "labelme: a point of three": (labelme({"points": [[1, 2, 3]]}), r"must be \[x, y\], not \[1, 2, 3\]"),
     "labelme: a point that is far away": (labelme({"points": [[1e9, 1], [1, 5], [5, 5]]}), "out of range"),
-    "labelme: infinity": (labelme({"points": [[1, 1], [float("inf"), 5], [5, 5]]}), "no labels found"),
-    "labelme: no size": (labelme({}, imageHeight=None), "height and width are missing"),
-    "labelme: no class": (labelme({"label": ""}), "no class name"),
     "labelme: a class of a control character": (labelme({"label": "\x1b[2J"}), "invalid new class"),
     "labelme: no picture": (labelme({"shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": "eA=="}), "not a base64-encoded"),
-    "labelme: lists in lists": (file("a.json", b"[" * 100_000), "no labels found"),
     "label-studio: no such code": (label_studio({"type": "brushlabels"}), "its RLE cannot be read: unexpected end"),
-    "label-studio: a type that is no text": (label_studio({"type": ["polygonlabels"]}), r'`type` is \["polygonlabels"\]'),
-    "label-studio: a coordinate of 401 digits": (
-        label_studio({"value": {"points": [[0, 0], [10**400, 0], [50, 50]], "polygonlabels": [LEG]}}),
-        "is too large",
-    ),
-    "label-studio: a rectangle of 401 digits": (
-        label_studio({
-            "type": "rectanglelabels",
-            "value": {"x": 0, "y": 10**400, "width": 9, "height": 9, "rectanglelabels": [LEG]},
-        }),
-        "is too large",
-    ),
-    "label-studio: more objects than an image has": (
-        label_studio({}, annotations=[{"result": [0] * 100_001}]), "task 1: 100,001 objects in an image; the limit is 100,000"
-    ),
-    "label-studio: an ellipse without radii": (
-        label_studio({"type": "ellipselabels", "value": {"x": 1, "y": 1, "ellipselabels": [LEG]}}),
-        "task 1, result 1: not a list of numbers",
-    ),
     "label-studio: a key point": (label_studio({"type": "keypointlabels"}), "without pixels: keypointlabels"),
-    "label-studio: a bitmask that is none": (
-        label_studio({"type": "bitmasklabels", "value": {"imageDataURL": "data:image/png;base64,eA==", "bitmasklabels": [LEG]}}),
-        "not a base64-encoded PNG",
-    ),
     "label-studio: a small bitmask": (
         label_studio({"type": "bitmasklabels", "value": {"imageDataURL": DATA_URL, "bitmasklabels": [LEG]}}),
         "the bitmask is 1 x 1, but the image is 6 x 8",
@@ -350,66 +291,30 @@ OBJECTS = {
         file("annotations.xml", b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "bbbbbbbb">]><annotations>&b;</annotations>'),
         "no labels found",
     ),
-    "cvat-xml: a bomb behind an instruction": (
-        file("annotations.xml", b'<!DOCTYPE a [<!ENTITY b "bbbbbbbb">]><?xml-stylesheet x?><annotations>&b;</annotations>'),
-        "no labels found",
-    ),
-    "cvat-xml: an unknown encoding": (
-        file("annotations.xml", b'<?xml version="1.0" encoding="foo"?><annotations/>'), "no labels found"
-    ),
     "cvat-xml: a mask that adds up in 64 bits": (
         xml_shape('<mask rle="4611686018427387904,4611686018427387904,4611686018427387904,4611686018427387908" '
                   'left="0" top="0" width="2" height="2"/>'),
         "but its box has 4",
     ),
-    "cvat-xml: a mask of a number of 24 digits": (
-        xml_shape('<mask rle="1,99999999999999999999999" left="0" top="0" width="2" height="2"/>'), "but its box has 4"
-    ),
-    "label-studio: JSON-MIN without a label": (
-        file("x.json", json.dumps([{"image": "a.png", "annotation_id": 1, "label": [{"original_width": 8, "x": 1}]}]).encode()),
-        'task 1, result 1: unsupported result type "region without a label"',
-    ),
     "cvat-xml: a video": (xml('<track id="0" label="leg"><box frame="0"/></track>'), "a video annotation"),
     "cvat-xml: a part": (file("annotations.xml", b'<annotations><image name="a.png"'), "not XML: unclosed token"),
     "cvat-xml: nested without end": (file("annotations.xml", b"<annotations>" + b"<a>" * 200_000), "not XML"),
-    "cvat-xml: no name": (xml('<image id="0"/>'), "an image has no name"),
-    "cvat-xml: no size": (xml('<image name="a.png"/>'), "`height` is not a number"),
-    "cvat-xml: another size": (xml('<image name="a.png" width="9" height="6"/>'), "6 x 9"),
-    "cvat-xml: a mask that does not add up": (
-        xml_shape('<mask rle="3, 5" left="0" top="0" width="3" height="3"/>'),
-        "has 8 pixels, but its box has 9",
-    ),
     "cvat-xml: a mask without end": (
         xml_shape('<mask rle="3" left="0" top="0" width="99999999" height="99999999"/>'),
         "is larger than the image",
     ),
     "cvat-xml: a mask far away": (xml_shape('<mask rle="0,1" left="1e30" top="0" width="1" height="1"/>'), "far outside"),
-    "cvat-xml: an x without a y": (xml_shape('<polygon points="1,2;3"/>'), "must be pairs of x and y"),
-    "cvat-xml: infinity": (xml_shape('<box xtl="0" ytl="0" xbr="inf" ybr="1"/>'), '`xbr` is not a finite number: "inf"'),
-    "cvat-xml: z that is none": (xml_shape('<box xtl="0" ytl="0" xbr="1" ybr="1" z_order="x"/>'), "`z_order` is not a number"),
     "cvat-xml: a cuboid": (xml_shape("<cuboid/>"), "a.png: 1 shape without pixels: cuboid"),
-    "cvat-xml: an unknown shape": (xml_shape("<cube/>"), 'image "a.png", cube 1: unsupported element "cube"'),
-    "cvat-xml: more objects than an image has": (xml_shape("<cuboid/>" * 100_001), "100,001 objects in an image"),
     "LabelMe 3.0": (
         file("default/a.xml", b"<annotation><filename>a.png</filename></annotation>"),
         "Pascal VOC boxes, or LabelMe 3.0",
     ),
     "label-studio: a rotated image": (label_studio({"image_rotation": 90}), "rotated in Label Studio"),
-    "label-studio: another size": (label_studio({"original_width": 9}), "6 x 9"),
-    "label-studio: two classes": (
-        label_studio({"value": {"points": [], "polygonlabels": [LEG, "tree"]}}), "one class, not 2"
-    ),
     "label-studio: two people": (label_studio({}, annotations=[{"result": []}] * 2), "2 annotations for one image"),
     "label-studio: predictions alone": (label_studio({}, annotations=[]), "exports submitted annotations"),
     "yolo: an unknown class": (yolo("5 0 0 1 0 1 1"), "unknown class number 5"),
     "yolo: a box": (yolo("0 0.5 0.5 0.2 0.2"), "a box does not define pixels"),
     "yolo: an x without a y": (yolo("0 0 0 1 0 1"), "odd number of coordinates"),
-    "yolo: more objects than an image has": (yolo("0 0 0 1 0 1 1\n" * 100_001), "100,001 objects in an image; the limit is"),
-    "yolo: no number": (yolo("0 0 0 1 0 x 1"), "could not convert|no number"),
-    "yolo: NaN": (yolo("0 0 0 1 0 nan 1"), "a coordinate of a corner is not a finite number"),
-    "yolo: bytes": (yolo("0 0 0 1 0 \xff 1"), "ascii"),
-    "yolo: a name that is no text": (yolo("", "names: [[yes]]"), "`names` must map numbers to strings"),
-    "yolo: a number that is none": (yolo("", "names: {a: tree}"), "no labels found"),
     "yolo: objects of Python": (yolo("0 0 0 1", "names: !!python/object/apply:os.abort []"), "`names` does not list the classes"),
 }  # fmt: skip
 
@@ -433,12 +338,6 @@ def test_brush_strokes_are_read_as_their_own_program_writes_them() -> None:
     ring[2, 4] = False
     assert np.array_equal(decode_brush(RING, (6, 9)), ring)
     assert decode_brush(DOTS, (2, 3)).tolist() == [[False, True, False], [True, False, False]]
-
-
-@pytest.mark.parametrize("code", [RING[:9], [*RING[:4], 0], [300], "rle", RING[:10] + [255] * 16], ids=repr)
-def test_brush_strokes_that_are_none(code: object) -> None:
-    with pytest.raises(ValueError, match="RLE"):
-        decode_brush(code, (6, 9))
 
 
 def test_of_many_polygons_all_are_filled() -> None:

@@ -17,7 +17,6 @@ from PIL import Image
 import tipsseg
 from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.scenes import draw_scene
-from tipsseg import LabelOptions
 from tipsseg.api import FolderSummary
 from tipsseg.errors import TipssegError
 from tipsseg.fitting import fit as module
@@ -27,7 +26,6 @@ from tipsseg.vocabulary.fitted import Classes
 
 THINGS = ("sky", "grass", "tree")
 NAMES = ("sky", "zoofle", "tree", "kite")  # a zoofle is grass; nobody draws a kite
-OPTIONS = LabelOptions(short_side=112)
 CHANGED = ("a.png", "c.png", "d.png")
 
 
@@ -240,14 +238,6 @@ def test_what_cannot_be_fitted_is_refused(
     with pytest.raises(TipssegError, match=message) as caught:
         tipsseg.learn.fit_folder(folder / "out", images=folder / "imgs", device="cpu")
     assert re.search(hint, caught.value.hint), caught.value.hint
-
-
-def test_one_truth_mask_is_too_few(folder: Path) -> None:
-    with pytest.raises(tipsseg.errors.InputError, match="/gt: only 1 mask; a fit needs 2 or more") as caught:
-        tipsseg.learn.fit_truths(
-            folder / "imgs/a.png", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu"
-        )
-    assert caught.value.hint.startswith("Make the mask of one more image: ")
 
 
 def test_a_truth_of_another_size_is_told_of_and_left_out(folder: Path) -> None:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tipsseg.errors import InputError, UsageError
+from tipsseg.errors import InputError
 from tipsseg.formats import FORMATS
 from tipsseg.images.pillow import image_extensions
-from tipsseg.options.run import ImageOptions
-from tipsseg.runs.common import inputs, walking
+from tipsseg.runs.common import inputs
 from tipsseg.runs.common.inputs import (
     Found,
     again,
-    check_listed,
     check_not_outputs,
     choose,
     find,
@@ -98,14 +95,6 @@ def test_relative_paths(tmp_path: Path, given: list[str], root: str, expected: l
     found = find([tmp_path / name for name in given], output=OUT)
     assert names(found) == expected
     assert found.root == tmp_path / root
-
-
-def test_paths_stay_as_they_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    touch(tmp_path, "x/1.png")
-    monkeypatch.chdir(tmp_path)
-    found = find([Path("x")], output=OUT)
-    assert [ref.path for ref in found.refs] == [Path("x/1.png")]
-    assert names(find([Path()], output=OUT)) == ["x/1.png"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
@@ -299,64 +288,24 @@ def nothing(top: Path) -> None:
 # name -> what is there; the paths that are given; what `stream` makes of them; and what `find`: the names, or the error
 ODD: dict[str, tuple[Arrange, list[str | bytes], list[str], list[str] | str]] = {
     "missing file": (nothing, ["gone.png"], ["gone.png"], "gone.png: no such file or folder"),
-    "below a file": (
-        lambda top: touch(top, "a.png"), ["a.png/b.jpg"], ["a.png/b.jpg"], "a.png/b.jpg: no such file or folder",
-    ),
     "link to itself": (
         with_links({"loop.png": "loop.png"}), ["loop.png"], ["loop.png ! loop.png: Too many levels of symbolic links"],
         "loop.png: Too many levels of symbolic links",
-    ),
-    "link to itself, in a folder": (
-        with_links({"in/loop.png": "in/loop.png"}, "in/a.png"), ["in"], ["in/a.png", "in/loop.png"],
-        ["a.png", "loop.png"],
     ),
     "folders that link to each other": (
         with_links({"in/s/up": "in", "in/down": "in/s"}, "in/s/a.png"), ["in", "in/s/up/down/up"], ["in/s/a.png"],
         ["s/a.png"],
     ),
     "broken link": (with_links({"a.png": "gone"}), ["a.png"], ["a.png"], "a.png: no such file or folder"),
-    "broken link in a folder": (
-        with_links({"in/a.png": "gone"}, "in/b.png"), ["in"], ["in/a.png", "in/b.png"], ["a.png", "b.png"],
-    ),
     "NUL": (nothing, ["a\0b.png"], ["a\0b.png ! a\0b.png: a name with a NUL byte"], "a\0b.png: a name with a NUL byte"),
-    "NUL, twice": (
-        lambda top: touch(top, "a"), ["a\0.png", "a\0.png", "a"], ["a\0.png ! a\0.png: a name with a NUL byte", "a"],
-        "a\0.png: a name with a NUL byte",
-    ),
     "10,000 characters": (nothing, [LONG], [f"{LONG} ! {LONG}: File name too long"], f"{LONG}: File name too long"),
-    "10,000 characters in 5,000 folders": (
-        nothing, ["x/" * 5_000 + "x"], [f"{'x/' * 5_000}x ! {'x/' * 5_000}x: File name too long"],
-        f"{'x/' * 5_000}x: File name too long",
-    ),
-    "up from where nothing is": (
-        nothing,
-        ["gone/..", "gone/../.."],
-        [". ! gone/..: no such file", ". ! gone/../..: no such file"],  # their outputs would have no name
-        "gone/..: no such file or folder (and 1 more paths)",
-    ),
     "bytes that are no text": (
         lambda top: touch(top, "in/caf\udce9.png"), ["in", b"in/caf\xe9.png", b"caf\xe9.jpg"],
         ["in/caf\\udce9.png", "caf\\udce9.jpg"], "caf\udce9.jpg: no such file or folder",
     ),
-    "text that is no name": (
-        nothing,
-        ["\ud800.png"],
-        [
-            "\\ud800.png ! \ud800.png: 'utf-8' codec can't encode character '\\ud800' in position 0: surrogates not allowed"
-        ],
-        "\ud800.png: 'utf-8' codec can't encode character '\\ud800' in position 0: surrogates not allowed",
-    ),
     "two normal forms": (
         lambda top: touch(top, "in/\u00e9.png", "in/e\u0301.png"), ["in", "in/\u00e9.png"],
         ["in/e\u0301.png", "in/\u00e9.png"], ["e\u0301.png", "\u00e9.png"],
-    ),
-    "upper and lower case": (
-        lambda top: touch(top, "in/a.png", "in/A.png"), ["in/a.png", "in"], ["in/a.png", "in/A.png"],
-        ["A.png", "a.png"],
-    ),
-    "line end, quotes and spaces": (
-        lambda top: touch(top, "in/a\nb.png", "in/ 'c\" .png"), ["in"], ["in/ 'c\" .png", "in/a\nb.png"],
-        [" 'c\" .png", "a\nb.png"],
     ),
 }  # fmt: skip
 
@@ -382,69 +331,6 @@ class TestOdd:
             with pytest.raises(InputError) as caught:
                 find(paths, output=OUT)
             assert caught.value.message == expected
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="permissions are other there")
-class TestPermissions:
-    """As a user to whom permissions mean something; root may read everything."""
-
-    @pytest.fixture(autouse=True)
-    def closed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        touch(tmp_path, "in/a.png", "in/closed/b.png", "in/no-way/s/c.png", "in/no-way/d.png", "in/own.png", "in/z.png")
-        # Of no-way the names can be listed, but nothing can be opened.
-        modes = {".": 0o755, "in/own.png": 0, "in/closed": 0, "in/no-way": 0o444}
-        for name, mode in modes.items():
-            (tmp_path / name).chmod(mode)
-        monkeypatch.chdir(tmp_path)  # and names from there, as others may not look into its parents
-        image_extensions()  # Pillow may lie where only root reads, so it is loaded now
-        user = os.geteuid()
-        if user == 0:
-            os.seteuid(65534)
-        try:
-            yield
-        finally:
-            if user == 0:
-                os.seteuid(user)
-            for name in modes:
-                (tmp_path / name).chmod(0o755)
-
-    def test_a_stream_goes_on(self) -> None:
-        images = list(stream(["in", "in/closed/b.png", "in/closed", "in/no-way/d.png", "in/gone.png"], output=OUT))
-        assert told(iter(images)) == [
-            "in/a.png",
-            "in/closed ! in/closed: cannot list this folder: no read permission",
-            "in/no-way/d.png",  # fails by name when it is opened
-            "in/no-way/s ! in/no-way/s: cannot list this folder: no read permission",
-            "in/own.png",
-            "in/z.png",
-            "in/closed/b.png ! in/closed/b.png: no read permission",
-            "in/gone.png",
-        ]
-        assert isinstance(images[1], Failed)
-        assert images[1].error.hint == "Check the path and its permissions."
-
-    def test_find_goes_on_where_there_are_images(self) -> None:
-        found = find([Path("in")], output=OUT)
-        assert names(found) == ["a.png", "no-way/d.png", "own.png", "z.png"]
-        assert told(iter(found.refused)) == [
-            "closed ! in/closed: cannot list this folder: no read permission",
-            "no-way/s ! in/no-way/s: cannot list this folder: no read permission",
-        ]
-        assert choose(found, 1, None).refused == found.refused
-
-    @pytest.mark.parametrize(
-        ("given", "expected"),
-        [
-            ("in/closed", "in/closed: cannot list this folder: no read permission"),
-            ("in/no-way/s", "in/no-way/s: no read permission"),
-            ("in/closed/b.png", "in/closed/b.png: no read permission"),
-        ],
-    )
-    def test_find_names_the_place(self, given: str, expected: str) -> None:
-        with pytest.raises(InputError) as caught:
-            find([Path(given)], output=OUT)
-        assert caught.value.message == expected
-        assert caught.value.hint == "Check the path and its permissions."
 
 
 def stream(entries: Iterable[str | bytes], *, output: Path | None, key: NameKey = exact) -> Iterator[ImageRef | Failed]:
@@ -477,21 +363,6 @@ def test_collisions_name_both(relatives: list[str], named: list[str], more: str)
     assert named[1] in caught.value.message
     assert more in caught.value.message
     assert ("more such" in caught.value.message) == bool(more)
-
-
-def test_inputs_are_not_overwritten(tmp_path: Path) -> None:
-    touch(tmp_path, "out/masks/a.png", "out/overlays/b.jpg", "out/confidence/s/c.png", "out/masks-2/d.png", "in/a.png")
-    out = tmp_path / "in/../out"
-    check_not_outputs(find([tmp_path / "in"], output=out).refs, out)
-    check_not_outputs(find([tmp_path / "out"], output=tmp_path).refs, tmp_path)
-    check_not_outputs(find([tmp_path / "out/masks-2"], output=out).refs, out)
-    for folder in ("masks", "overlays", "confidence"):
-        found = find([tmp_path / "in", tmp_path / "out" / folder], output=out)
-        with pytest.raises(InputError) as caught:
-            check_not_outputs(found.refs, out)
-        assert caught.value.message == f"{found.refs[-1].path}: an input in {out / folder}, which this run writes to"
-    with pytest.raises(InputError):
-        check_not_outputs([ImageRef(tmp_path / "out/Masks/a.png", PurePosixPath("a.png"))], out, without_case)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
@@ -543,12 +414,6 @@ def test_a_folder_apart_is_left_out_without_being_an_output(tmp_path: Path) -> N
     assert str(found.skipped) == "1 .json"  # eval.json
 
 
-def test_a_record_that_is_no_text_is_no_sign_of_a_run(tmp_path: Path) -> None:
-    touch(tmp_path, "theirs/masks/a.png")
-    (tmp_path / "theirs/run.json").write_bytes(b"\xff\xfe\x00")
-    assert names(find([tmp_path], output=OUT)) == ["theirs/masks/a.png"]
-
-
 def test_a_part_of_the_images(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{number:02}.png" for number in range(40)))
     found = find([tmp_path], output=None)
@@ -563,46 +428,6 @@ def test_a_part_of_the_images(tmp_path: Path) -> None:
     assert choose(found, None, 5).root == found.root
 
 
-@pytest.mark.parametrize(
-    ("limit", "sample", "message"),
-    [
-        (0, None, "argument `limit`=0 is too small; the minimum is 1"),
-        (None, -1, "argument `sample`=-1 is too small; the minimum is 1"),
-        (2, 2, "argument `limit` and argument `sample` exclude each other"),
-    ],
-)
-def test_parts_that_are_none(limit: int | None, sample: int | None, message: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        ImageOptions(limit=limit, sample=sample)
-    assert caught.value.message == message
-
-
-def test_what_is_refused_as_a_picture_of_this_run_takes_no_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    touch(tmp_path, "out/masks/a.png", "in/a.jpg")
-    (tmp_path / "in/a.png").symlink_to(tmp_path / "out/masks/a.png")
-    monkeypatch.chdir(tmp_path)
-    assert told(stream(["in/a.png", "in/a.jpg"], output=Path("out"))) == [
-        "in/a.png ! in/a.png: an input in out/masks, which this run writes to",
-        "in/a.jpg",
-    ]
-
-
-def test_a_folder_that_is_removed_meanwhile_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    touch(tmp_path, "a/1.png", "b/2.png")
-
-    def scan(folder: Path) -> list[os.DirEntry[str]]:
-        if folder.name == "a":
-            shutil.rmtree(folder)
-        return scanned(folder)
-
-    scanned = walking._scan
-    monkeypatch.setattr(walking, "_scan", scan)
-    found = find([tmp_path], output=OUT)
-    assert (names(found), found.refused) == (["b/2.png"], ())
-
-
 def test_images_that_failed_are_looked_for_again_in_folders_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -610,34 +435,3 @@ def test_images_that_failed_are_looked_for_again_in_folders_too(
     monkeypatch.chdir(tmp_path)
     failed = [ImageRef(Path("in") / name, PurePosixPath(name)) for name in ("a.png", "gone.png", "sub", "sub/2.png")]
     assert told(again(failed, output=OUT)) == ["a.png", "gone.png", "sub/1.png", "sub/2.png"]
-
-
-def test_spaces_at_the_end_belong_to_names_and_so_does_a_mark_that_is_not_the_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    touch(tmp_path, "photo ", "\ufeffb.png")
-    monkeypatch.chdir(tmp_path)
-    entries = ["\ufeffphoto \r\n", "\ufeffb.png\n"]
-    assert told(stream(entries, output=OUT)) == ["photo ", "\ufeffb.png"]
-    assert names(from_list(entries, output=OUT)) == ["photo ", "\ufeffb.png"]
-
-
-def test_what_was_not_searched_is_told_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    touch(tmp_path, "in/a.png", *(f"in/{name}/masks/b.png" for name in ("x", "y", "z")), "in/u/c.png", "in/v/d.png")
-    for name in ("x", "y", "z"):
-        (tmp_path / "in" / name / "run.json").write_text('{"tool": "tipsseg"}')
-
-    def scan(folder: Path) -> list[os.DirEntry[str]]:
-        if folder.name in ("u", "v"):
-            raise PermissionError(13, "no")
-        return scanned(folder)
-
-    scanned = walking._scan
-    monkeypatch.setattr(walking, "_scan", scan)
-    given = [tmp_path / "in" / name for name in ("v", "z", "u", "y", "a.png", "x")]
-    found = find(given, output=OUT)
-    assert found.outputs == tuple(tmp_path / "in" / name / "masks" for name in ("x", "y", "z"))
-    assert [each.name for each in found.refused] == ["u", "v"]
-    with pytest.raises(InputError) as caught:
-        check_listed(found)
-    assert caught.value.message == f"{tmp_path}/in/u: cannot list this folder: no read permission"

@@ -14,20 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tipsseg.errors import ImageError, OutputError
-from tipsseg.evaluation.pairing import Pair
-from tipsseg.evaluation.truth import plain_ids, plain_layout
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling import source
 from tipsseg.labelling.patch_labeller import Cosines, PatchLabeller
 from tipsseg.labelling.view import View
-from tipsseg.options import MAX_PIXELS, LabelOptions
+from tipsseg.options import LabelOptions
 from tipsseg.runs.engine.label_task import LabelTask
-from tipsseg.runs.evaluate.run import Scorer, scoring_task
-from tipsseg.store.ownership import Former
-from tipsseg.store.writing import RunContext, put_in_place
+from tipsseg.store.writing import RunContext
 from tipsseg.types import ImageRef, LabelClass
-from tipsseg.util.fingerprint import fingerprint
 
 TREE = (LabelClass(1, "tree", (1, 2, 3)),)
 
@@ -66,56 +60,6 @@ def work_in(
 ) -> LabelTask:
     context = RunContext(output=output, state=output, classes=TREE, info={})
     return LabelTask(cast(PatchLabeller, FakeLabeller(happens)), tuple(formats), context, "digest")
-
-
-def test_an_image_is_labelled(ref: ImageRef, tmp_path: Path) -> None:
-    work = work_in(tmp_path / "out")
-    done = work.finish(replace(work.source.load(ref), seconds=100.0), SCORED)
-    assert done.ref is ref
-    entry = done.entry
-    assert (entry.image, entry.digest, entry.formats) == ("sub/a.png", "digest", ("png", "coco", "overlay"))
-    assert entry.files == {"png": "masks/sub/a.png", "overlay": "overlays/sub/a.jpg"}
-    assert {file.path.relative_to(tmp_path / "out").as_posix() for file in done.staged} == set(entry.files.values())
-    assert all(file.temporary.is_file() for file in done.staged)
-    assert entry.fingerprint == fingerprint(ref.path)
-    assert [entry.summary[key] for key in ("height", "width")] == [4, 4]
-    assert list(done.rows) == ["coco"]
-    assert entry.seconds >= 100  # of reading too
-
-
-def test_a_file_of_somebody_else_is_a_matter_of_the_image(ref: ImageRef, tmp_path: Path) -> None:
-    work = work_in(tmp_path / "out", formats=("hf", "png"))
-    theirs = tmp_path / "out/masks/sub/a.png"
-    theirs.parent.mkdir(parents=True)
-    theirs.write_bytes(b"theirs")
-    staged, context = work.finish(work.source.load(ref), SCORED).staged, work._context
-    with pytest.raises(ImageError, match="tipsseg did not write this file") as caught:
-        put_in_place(ref, staged, context, Former())
-    assert not any(file.temporary.exists() for file in staged)
-    assert caught.value.path == ref.path
-    assert "Move the file away" in caught.value.hint
-    assert theirs.read_bytes() == b"theirs"
-
-
-def test_a_full_disk_is_a_matter_of_the_run(ref: ImageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> int:
-        raise OSError(28, "No space left on device")
-
-    work = work_in(tmp_path / "out", formats=("png",))
-    loaded = work.source.load(ref)
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OutputError, match="no space left"):
-        work.finish(loaded, SCORED)
-
-
-def test_labels_are_scored_before_they_are_written(ref: ImageRef, tmp_path: Path) -> None:
-    Image.fromarray(np.ones((5, 4), np.uint8)).save(tmp_path / "truth.png")
-    layout = plain_layout(plain_ids(1))
-    pair = Pair(ref, tmp_path / "truth.png", layout.kinds[0])
-    work = scoring_task(work_in(tmp_path / "out"), {ref: pair}, Scorer(layout, MAX_PIXELS))
-    with pytest.raises(ImageError, match="the truth is 5 x 4"):
-        work.finish(work.source.load(ref), SCORED)
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -146,13 +146,6 @@ def test_whatever_ends_a_run_ends_the_reading_ahead(error: BaseException) -> Non
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("work") and stays(thread)]
 
 
-def test_who_stops_asking_stops_the_threads() -> None:
-    with closing(outcomes(REFS, FakeWork(), 2)) as found:
-        next(found)
-        time.sleep(0.1)  # until it waits for room
-    assert not [thread for thread in threading.enumerate() if thread.name in {"feed"} and stays(thread)]
-
-
 def test_a_list_that_breaks_off_is_an_error_of_the_run() -> None:
     def listed() -> Iterator[ImageRef]:
         yield REFS[0]
@@ -167,18 +160,6 @@ def test_a_list_that_breaks_off_is_an_error_of_the_run() -> None:
 def stays(thread: threading.Thread) -> bool:
     thread.join(10)
     return thread.is_alive()
-
-
-@pytest.mark.parametrize("jobs", [1, 3])
-def test_few_images_are_ahead_of_one_that_takes_its_time(jobs: int) -> None:
-    class Slow(FakeWork):
-        def finish(self, image: Image, scored: None) -> Labelled:
-            time.sleep(0.05)  # what may be read meanwhile is read
-            return super().finish(image, scored)
-
-    work = Slow()
-    assert len(list(outcomes(REFS[10:30], work, jobs))) == 20
-    assert jobs <= max(work.ahead) <= 2 * jobs + 1
 
 
 def test_as_many_threads_read_as_there_are_jobs() -> None:
@@ -312,17 +293,6 @@ def test_an_unexpected_error_of_reading_is_raised_in_its_turn() -> None:
         next(asked)
 
 
-def test_a_list_that_is_interrupted_is_an_interrupt_of_the_run() -> None:
-    def listed() -> Iterator[ImageRef]:
-        yield REFS[0]
-        raise KeyboardInterrupt
-
-    found = outcomes(listed(), FakeWork(), 2)
-    assert next(found).ref is REFS[0]
-    with pytest.raises(KeyboardInterrupt):
-        next(found)
-
-
 def test_who_stops_asking_does_not_wait_for_a_list_that_does_not_come() -> None:
     more, came = threading.Event(), threading.Event()
 
@@ -336,25 +306,6 @@ def test_who_stops_asking_does_not_wait_for_a_list_that_does_not_come() -> None:
     assert not came.is_set()
     assert all(thread.daemon for thread in threading.enumerate() if thread.name == "feed")
     more.set()
-
-
-def test_who_waits_does_not_look_again_and_again() -> None:
-    class Slow(FakeWork):
-        def load(self, ref: ImageRef) -> Image:
-            time.sleep(0.3)
-            return super().load(ref)
-
-    class Counting(FakeBatches):
-        flushed = 0
-
-        def flush(self) -> list[tuple[Any, None]]:
-            self.flushed += 1
-            return super().flush()
-
-    work, counting = Slow(), Counting(1)
-    work.model = counting
-    assert len(list(outcomes(REFS[10:12], work, 2))) == 2
-    assert counting.flushed < 30
 
 
 def test_no_more_threads_than_jobs() -> None:

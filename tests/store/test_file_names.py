@@ -89,60 +89,10 @@ def test_the_file_system_is_asked(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_is_asked_in_the_nearest_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Path] = []
-    touch = Path.touch
-
-    def record(path: Path, mode: int = 0o666, exist_ok: bool = True) -> None:
-        asked.append(path)
-        touch(path, mode, exist_ok)
-
-    monkeypatch.setattr(Path, "touch", record)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "there").mkdir()
-    (tmp_path / "file").touch()
-    asked.clear()
-    for output in ("there", "there/not/yet", "file/in", "new"):
-        name_key(Path(output))
-    assert [path.parent.absolute() for path in asked] == 4 * [tmp_path / "there"] + 4 * [tmp_path]
-    assert all(path.name.startswith(".tipsseg-") for path in asked)
-    assert len(set(asked)) == 8
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        PermissionError(13, "Permission denied"),
-        UnicodeEncodeError("ascii", "\u00e9", 0, 1, "ordinal not in range(128)"),
-    ],
-    ids=["not allowed", "a name that the system cannot encode"],
-)
-def test_where_nothing_can_be_written_only_equal_names_are_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def refuse(path: Path, mode: int = 0o666, exist_ok: bool = True, missing_ok: bool = False) -> None:
-        raise error
-
-    pretend(monkeypatch, str.lower)
-    monkeypatch.setattr(Path, "touch", refuse)
-    monkeypatch.setattr(Path, "unlink", refuse)
-    assert name_key(tmp_path) is exact
-
-
 # name -> the inputs, the key, and what is said of each: "" where its outputs are its own
 TAKEN: dict[str, tuple[list[str], NameKey, list[str]]] = {
     "all their own": (["a.jpg", "b.jpg", "c/a.jpg", "a.b.jpg", "a/b.jpg"], exact, ["", "", "", "", ""]),
     "one output": (["a.jpg", "b.jpg", "a.png"], exact, ["", "", "/in/a.jpg and /in/a.png would share one output, a"]),
-    "one output of three": (
-        ["a.jpg", "a.png", "a"],
-        exact,
-        ["", "/in/a.jpg and /in/a.png would share one output, a", "/in/a.jpg and /in/a would share one output, a"],
-    ),
-    "a folder, then its name": (
-        ["a.png/b.jpg", "a.jpg"],
-        exact,
-        ["", "the output of /in/a.jpg would have the name of the folder a.png"],
-    ),
     "a name, then its folder": (
         ["s/a.jpg", "s/a.jpg/t/b.jpg", "s/a.jpg/c.jpg", "s/a.jpg/t/d.jpg"],
         exact,
@@ -153,18 +103,6 @@ TAKEN: dict[str, tuple[list[str], NameKey, list[str]]] = {
             "the output of /in/s/a.jpg would have the name of the folder s/a.jpg of /in/s/a.jpg/t/d.jpg",
         ],
     ),
-    "what is refused takes nothing": (
-        ["a.jpg", "a.png/b.jpg", "a.png", "a.png/b"],
-        exact,
-        [
-            "",
-            "the output of /in/a.jpg would have the name of the folder a.png of /in/a.png/b.jpg",
-            "/in/a.jpg and /in/a.png would share one output, a",
-            "the output of /in/a.jpg would have the name of the folder a.png of /in/a.png/b",
-        ],
-    ),
-    "a folder of another ending": (["a.jpg", "a.tif/b.jpg"], exact, ["", ""]),
-    "case, where it counts": (["A.jpg", "a.png", "S/b.jpg", "s/b.png"], exact, ["", "", "", ""]),
     "case, where it does not": (
         ["A.jpg", "a.png", "S/b.jpg", "s/b.png"],
         without_case,
@@ -175,17 +113,6 @@ TAKEN: dict[str, tuple[list[str], NameKey, list[str]]] = {
             "/in/S/b.jpg and /in/s/b.png would share one output, s/b",
         ],
     ),
-    "case of a folder of an output's name": (
-        ["A.jpg", "a.PNG/b.jpg"],
-        without_case,
-        ["", "the output of /in/A.jpg would have the name of the folder a.PNG of /in/a.PNG/b.jpg"],
-    ),
-    "case of an output of a folder's name": (
-        ["a.PNG/b.jpg", "A.jpg"],
-        without_case,
-        ["", "the output of /in/A.jpg would have the name of the folder A.png"],
-    ),
-    "normal forms, where they count": ([f"{NFC}.jpg", f"{NFD}.jpg"], exact, ["", ""]),
     "normal forms, where they do not": (
         [f"{NFC}.jpg", f"{NFD}.jpg"],
         without_form,
@@ -213,20 +140,7 @@ SHARED = "/in/a.jpg and /in/a.png would share one output, a"
 CHOICES: dict[str, tuple[list[str], str, tuple[str, ...], list[str]]] = {
     "masks": (["a.jpg", "a.png"], "stem", ("coco", "png"), ["", SHARED]),
     "no files of images": (["a.jpg", "a.png"], "stem", ("coco", "label-studio"), ["", ""]),
-    "no files of images, and a folder": (["a.jpg", "a.png/b.jpg"], "stem", ("coco",), ["", ""]),
     "full names": (["a.jpg", "a.png", "a"], "full", ("png", "yolo", "overlay"), ["", "", ""]),
-    "full names that are one to the file system": (
-        ["a.jpg", "A.JPG"],
-        "full",
-        ("png",),
-        ["", "/in/a.jpg and /in/A.JPG would share one output, A.JPG"],
-    ),
-    "a folder of a full name": (
-        ["a.jpg", "a.jpg.png/b.jpg"],
-        "full",
-        ("png",),
-        ["", "the output of /in/a.jpg would have the name of the folder a.jpg.png of /in/a.jpg.png/b.jpg"],
-    ),
     "a folder of a name in another format": (["a.jpg", "a.txt/b.jpg"], "stem", ("png",), ["", ""]),
 }
 
@@ -238,17 +152,6 @@ def test_names_are_taken_as_formats_and_options_ask_for_them(name: str) -> None:
     assert [names.take(ImageRef(Path("/in") / item, PurePosixPath(item))) for item in inputs] == [
         text.replace("/in/", f"{Path('/in')}{os.sep}") for text in expected
     ]
-
-
-@pytest.mark.parametrize(
-    ("key", "choice", "full", "alike"),
-    [(exact, "stem", True, False), (without_case, "stem", True, True), (without_form, "full", False, True)],
-)
-def test_the_hint_names_a_way_out(key: NameKey, choice: str, full: bool, alike: bool) -> None:
-    hint = OutputNames(key, choice, ("png",)).hint
-    assert hint.startswith("Rename one of the two")
-    assert ("argument `names`=full" in hint) is full
-    assert ("only in case" in hint) is alike
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import errno
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,28 +82,6 @@ else:
     assert sorted(said) == ["held\n", *["refused\n"] * 3]
 
 
-def test_a_lock_that_its_last_holder_removes_meanwhile_is_made_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Late(FileLock):
-        """Gets the lock of a file that is gone by then, once."""
-
-        late = True
-
-        def _acquire(self) -> None:
-            super()._acquire()
-            if Late.late:
-                Late.late = False
-                Path(self.lock_file).unlink()
-
-    monkeypatch.setattr(module, "FileLock", Late)
-    claim = FolderLock(tmp_path)
-    monkeypatch.undo()
-    assert not Late.late
-    assert is_locked(tmp_path)
-    claim.give_back()
-
-
 @pytest.mark.parametrize("there", [True, False], ids=["a folder that was there", "a new folder"])
 @pytest.mark.parametrize("used", [True, False], ids=["used", "unused"])
 def test_a_folder_that_was_made_for_it_goes_again_unless_it_is_used(tmp_path: Path, there: bool, used: bool) -> None:
@@ -117,28 +94,6 @@ def test_a_folder_that_was_made_for_it_goes_again_unless_it_is_used(tmp_path: Pa
     claim.give_back()
     assert folder.exists() == (tmp_path / "new").exists() == (there or used)
     assert not is_locked(folder)
-
-
-def test_the_lock_of_one_who_came_between_is_left_alone(tmp_path: Path) -> None:
-    first = FolderLock(tmp_path)
-    first.give_back()
-    second = FolderLock(tmp_path)
-    first.give_back()
-    assert is_locked(tmp_path)
-    second.give_back()
-
-
-@pytest.mark.parametrize(("number", "expected"), [(errno.EACCES, True), (errno.EROFS, False)], ids=errno.errorcode.get)
-def test_a_lock_that_cannot_be_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: bool
-) -> None:
-    class Refused(FileLock):
-        def _acquire(self) -> None:
-            raise OSError(number, os.strerror(number))
-
-    (tmp_path / LOCK_FILE).touch()
-    monkeypatch.setattr(module, "FileLock", Refused)
-    assert is_locked(tmp_path) is expected
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
@@ -198,14 +153,3 @@ try:
 except OutputError as error:
     print(error.reason)
 """
-
-
-def test_a_look_at_the_claim_does_not_refuse_whoever_takes_it(tmp_path: Path) -> None:
-    """As `tipsseg check` looks, which has the lock for a moment."""
-    look = FileLock(tmp_path / LOCK_FILE, thread_local=False)
-    look.acquire()
-    release = threading.Timer(0.2, look.release)
-    release.start()
-    claim = FolderLock(tmp_path)
-    claim.give_back()
-    release.join()

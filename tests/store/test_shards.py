@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tipsseg.errors import UsageError
 from tipsseg.options.shard import Shard, parse_shard
-from tipsseg.store.shards import missing_shards, parse_folder, shards_in
+from tipsseg.store.shards import shards_in
 
 image_names = st.text(st.characters(codec="utf-8"))
 shards = st.integers(1, 999_999_999).flatmap(lambda count: st.builds(Shard, st.integers(1, count), st.just(count)))
@@ -70,34 +70,6 @@ def test_what_is_none(text: str, message: str) -> None:
     assert caught.value.hint == "Write the part and the number of parts: 1/8 to 8/8 for 8 processes."
 
 
-@given(shards)
-def test_texts_and_folders_are_read_back(shard: Shard) -> None:
-    assert parse_shard(str(shard)) == shard
-    assert parse_folder(shard.folder) == shard
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        "masks",
-        "3-of",
-        "of-8",
-        "0-of-8",
-        "9-of-8",
-        "3-of-0",
-        "03-of-8",
-        "3-of-08",
-        "3-of-8.old",
-        "3-OF-8",
-        "3-of-8\n",
-        "3/8",
-    ],
-)
-def test_folders_that_are_no_shards(name: str) -> None:
-    assert parse_folder(name) is None
-
-
 @given(st.lists(image_names), st.integers(1, 20))
 def test_every_image_belongs_to_exactly_one_shard(names: list[str], count: int) -> None:
     for name in names:
@@ -126,13 +98,6 @@ def test_shards_are_of_about_one_size(count: int) -> None:
     assert len(sizes) == count
     assert max(sizes.values()) < 1.25 * len(names) / count
     assert min(sizes.values()) > 0.75 * len(names) / count
-
-
-@pytest.mark.parametrize(
-    ("there", "missing"), [([1, 2, 3], ""), ([], "1-3"), ([2], "1, 3"), ([3, 1], "2"), ([1], "2-3")]
-)
-def test_missing_shards(there: list[int], missing: str) -> None:
-    assert missing_shards(there, 3) == missing
 
 
 def test_shards_in_a_folder_are_in_their_order(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import sqlite3
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,61 +70,11 @@ def test_it_keeps_what_was_added_in_the_order_of_the_names(tmp_path: Path) -> No
     assert [read_entry(line).image for line in lines] == NAMES
 
 
-def test_rows_go_when_their_image_leaves_the_format(tmp_path: Path) -> None:
-    with opened(tmp_path) as state:
-        state.add(entry("a.png", "coco", "panoptic"), {"coco": (b"1",), "panoptic": (b"2",)})
-        state.add(entry("a.png", "panoptic"))
-        assert (state.has_rows("coco", "a.png"), state.rows("panoptic", "a.png")) == (False, (b"2",))
-
-
-def test_images_of_one_path_are_found(tmp_path: Path) -> None:
-    with opened(tmp_path) as state:
-        for name in ("a.png", "b.png", "c.png"):
-            state.add(replace(entry(name), path="/b.png" if name == "c.png" else f"/{name}"))
-        assert state.same_paths() == [("c.png", "b.png")]
-
-
-def test_what_was_noted_ahead_stays_until_its_image_is_recorded(tmp_path: Path) -> None:
-    with opened(tmp_path) as state:
-        state.note_ahead(
-            [("masks/a.png", "one", "a.png"), ("masks/b.png", "two", "b.png"), ("annotations.json", "x", "")]
-        )
-    with opened(tmp_path) as state:
-        state.add(entry("a.png"))
-        assert sorted(state.ahead()) == [("annotations.json", "x", ""), ("masks/b.png", "two", "b.png")]
-        state.end(["annotations.json"])
-        assert state.ahead() == [("masks/b.png", "two", "b.png")]
-
-
-def test_nothing_is_written_before_the_first_change(tmp_path: Path) -> None:
-    filled(tmp_path)
-    before = (tmp_path / "manifest.jsonl").read_bytes()
-    for path in (tmp_path / STATE_FILE, tmp_path / STATE_FOLDER, tmp_path / "new"):
-        if path.is_file():
-            path.unlink()
-        elif path.exists():
-            path.rmdir()
-        with opened(path if path.name == "new" else tmp_path) as state:
-            assert len(state) == (0 if path.name == "new" else 6)
-            state.mark_fresh("coco")
-    assert [path.name for path in tmp_path.rglob("*")] == ["manifest.jsonl"]
-    assert (tmp_path / "manifest.jsonl").read_bytes() == before
-
-
 def test_the_export_grows_line_by_line(tmp_path: Path) -> None:
     with opened(tmp_path) as state:
         for number, name in enumerate(reversed(NAMES), start=1):
             state.add(entry(name))
             assert len((tmp_path / "manifest.jsonl").read_bytes().splitlines()) == number
-
-
-def test_an_export_that_was_lost_is_complete_before_it_grows(tmp_path: Path) -> None:
-    filled(tmp_path)
-    (tmp_path / "manifest.jsonl").unlink()
-    with opened(tmp_path) as state:
-        state.add(entry("z.png"))
-        lines = (tmp_path / "manifest.jsonl").read_bytes().splitlines()
-        assert [read_entry(line).image for line in lines] == [*NAMES, "z.png"]
 
 
 def test_a_folder_that_nobody_may_write_to_can_be_read(tmp_path: Path) -> None:
@@ -142,14 +91,9 @@ def _edit(folder: Path, change: Callable[[sqlite3.Connection], object]) -> None:
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "it is lost": lambda folder: (folder / STATE_FILE).unlink(),
-    "it is empty": lambda folder: (folder / STATE_FILE).write_bytes(b""),
     "it is cut off": lambda folder: os.truncate(folder / STATE_FILE, 5000),
-    "it is something else": lambda folder: (folder / STATE_FILE).write_bytes(b"\x00" * 4096),
     "it is of another version": lambda folder: _edit(
         folder, lambda db: db.execute("ALTER TABLE image ADD COLUMN more")
-    ),
-    "it has a trigger": lambda folder: _edit(
-        folder, lambda db: db.execute("CREATE TRIGGER t AFTER INSERT ON stale BEGIN DELETE FROM image; END")
     ),
 }
 
@@ -165,26 +109,6 @@ def test_it_is_made_again_of_the_exports(tmp_path: Path, damage: str) -> None:
         state.end(())
     with opened(tmp_path) as state:
         assert (len(state), state.rebuilt) == (7, False)
-
-
-def test_an_export_that_another_version_changed_counts(tmp_path: Path) -> None:
-    filled(tmp_path)
-    with (tmp_path / "manifest.jsonl").open("ab") as file:
-        file.write(json.dumps(entry("z.png").record()).encode() + b"\n")
-    with opened(tmp_path) as state:
-        assert len(state) == 7
-
-
-@pytest.mark.parametrize("data", [None, b"", b'{"image": '])
-def test_an_export_that_lost_something_is_written_again(tmp_path: Path, data: bytes | None) -> None:
-    filled(tmp_path)
-    path = tmp_path / "manifest.jsonl"
-    before = path.read_bytes()
-    path.unlink() if data is None else path.write_bytes(before[: len(before) // 2] + data if data else b"")
-    with opened(tmp_path) as state:
-        assert (len(state), state.exported) == (6, False)
-        state.end(())
-    assert path.read_bytes() == before
 
 
 def test_a_bomb_is_damage(tmp_path: Path) -> None:

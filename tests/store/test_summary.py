@@ -55,11 +55,3 @@ def test_pixels_add_up_to_the_image(count: int, height: int, width: int, seed: i
         assert entry["pixels"] == here.sum() > 0
         assert entry["confidence"] == pytest.approx(label_map.confidence[here].mean(), abs=1e-4)
     assert [entry["id"] for entry in record["classes"]] == sorted(set(np.unique(labels)) - {0, ignore_id(count)})
-
-
-def test_maps_larger_than_a_piece() -> None:
-    labels = np.zeros((1200, 1000), np.uint8)
-    labels[1199, 999] = 1
-    record = label_summary(LabelMap(labels, np.ones(labels.shape, np.float32), classes(1)))
-    assert record["background"] == {"pixels": 1_199_999, "share": 0.999999, "confidence": 1.0}
-    assert record["classes"] == [{"id": 1, "name": "c1", "pixels": 1, "share": 1e-06, "confidence": 1.0}]

@@ -69,35 +69,3 @@ TEN = [f"c{number}" for number in range(1, 11)]
 )
 def test_lines(lines: list[str], expected: list[str]) -> None:
     assert lines == expected
-
-
-def test_many_classes_that_were_found() -> None:
-    (line,) = one_of(100, 2, *TEN)
-    assert line.count("(in 1)") == 8
-    assert line.endswith(" and 2 more.")
-
-
-def test_of_no_images_there_is_nothing_to_say() -> None:
-    assert list(total([], CLASSES).lines()) == []
-    assert total([], CLASSES).record()["pixels"] == 0
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"classes": 7},
-        {"classes": [7]},
-        {"classes": [{"id": 1}]},
-        {"height": "4"},
-        {"background": None},
-        {"ignored": {}},
-    ],
-)
-def test_what_is_no_summary_is_passed_over(change: Mapping[str, object]) -> None:
-    assert total([{**summary_of(ONE), **change}, summary_of(OTHER)], CLASSES) == total([summary_of(OTHER)], CLASSES)
-
-
-@pytest.mark.parametrize("label_id", [0, -1, 4, 10**30])
-def test_classes_that_there_are_not_do_not_count(label_id: int) -> None:
-    forged = {**summary_of(ONE), "classes": [{"id": label_id, "pixels": 3}]}
-    assert all(each.images == 0 for each in total([forged], CLASSES).classes)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -227,38 +225,6 @@ def _stamped(line: bytes, output: Path) -> bytes:
         if path.is_file():
             record["written"][name] = file_record(fingerprint(path))
     return json_bytes(record) + b"\n"
-
-
-def old_yolo_layout(output: Path) -> None:
-    """Give a run the layout of YOLO of earlier versions: yolo/<folder>/images, yolo/<folder>/labels, and lists of a division."""
-    yolo, lists = output / "yolo", {"train": b"", "val": b""}
-    lines = [json.loads(line) for line in (output / "manifest.jsonl").read_bytes().splitlines()]
-    for line in lines:
-        label = actual_path(output, line["files"]["yolo"])
-        _, part, *_ = label.relative_to(yolo).parts
-        link = Path(str(label).replace(f"/labels/{part}/", f"/images/{part}/")).with_suffix(Path(line["image"]).suffix)
-        folder = yolo / PurePosixPath(line["image"]).parent
-        for kind in ("labels", "images"):
-            (folder / kind).mkdir(parents=True, exist_ok=True)
-        label.rename(folder / "labels" / label.name)
-        place = folder / "images" / link.name
-        place.symlink_to(os.path.relpath(os.path.realpath(link), place.parent))
-        link.unlink()
-        lists[part] += f"./{printable_path(place.relative_to(yolo))}\n".encode()
-        line["files"]["yolo"] = printable_path((folder / "labels" / label.name).relative_to(output))
-    (output / "manifest.jsonl").write_bytes(b"".join(json_bytes(line) + b"\n" for line in lines))
-    record = json.loads((output / "run.json").read_bytes())
-    divided = "val_fraction" in record["options"]
-    _, _, *names = (yolo / "data.yaml").read_bytes().splitlines(True)
-    head = b"train: train.txt\nval: val.txt\n" if divided else b"train: .\nval: .\n"
-    (yolo / "data.yaml").write_bytes(head + b"".join(names))
-    for part in lists if divided else ():
-        (yolo / f"{part}.txt").write_bytes(lists[part])
-        record["files"][f"yolo/{part}.txt"] = record["files"]["yolo/data.yaml"]
-    (output / "run.json").write_bytes(json_bytes(record, indent=2) + b"\n")
-    for part in ("images/train", "images/val", "labels/train", "labels/val"):
-        shutil.rmtree(yolo / part, ignore_errors=True)
-    stamp(output)
 
 
 # ---- damage ----

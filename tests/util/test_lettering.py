@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL.ImageFont import FreeTypeFont
 from system_fonts import ACCENTS, WATCH, forget, system_fonts
 
 from tipsseg.regions.drawing import draw_labels
@@ -31,35 +30,6 @@ def test_a_name_takes_the_room_that_it_has(name: str, room: float, size: int) ->
     assert not start or text_length(font, shown) <= room
     assert text_length(font, name[: len(start) + 1] + "...") > room  # one letter more has no room
     assert text_length(font, name) > room
-
-
-def test_the_time_does_not_go_with_the_length_of_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured: list[int] = []
-
-    def count(font: lettering.Font, text: str) -> float:
-        measured.append(len(text))
-        return text_length(font, text)
-
-    monkeypatch.setattr(lettering, "text_length", count)
-    shown, _ = fit_name("x" * 1_000_000, "class 1", 13, 250)
-    assert shown == "x" * 40 + "..."
-    assert 0 < sum(measured) < 20 * 250
-
-
-def test_many_names_ask_the_fonts_once_for_each_letter(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    render = FreeTypeFont.getmask
-
-    def count(font: FreeTypeFont, text: str) -> object:
-        asked.append(text)
-        return render(font, text)
-
-    lettering._shape.cache_clear()
-    lettering._first_font.cache_clear()
-    monkeypatch.setattr(FreeTypeFont, "getmask", count)
-    for number in range(3000):
-        fit_name(f"class {number}", "", 13, 250)
-    assert sorted(asked) == sorted({*"class0123456789", "\uffff"})
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tipsseg.errors import VocabularyError
-from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, check_template, check_templates, find_templates
+from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, check_templates, find_templates
 
 MARK_ONE = "For example: a photo of a {}."
 
@@ -47,12 +47,6 @@ def test_what_is_no_template(templates: Sequence[str], message: str, hint: str) 
         check_templates(templates)
     assert (caught.value.message, caught.value.hint) == (message, hint)
     assert (caught.value.exit_code, caught.value.path, caught.value.line) == (2, None, None)
-
-
-def test_a_single_template_is_checked_alike() -> None:
-    assert check_template(" a  {} ") == "a {}"
-    with pytest.raises(VocabularyError, match=r"must contain \{\} once, not 0 times"):
-        check_template("a")
 
 
 @pytest.mark.parametrize(
@@ -107,9 +101,3 @@ def test_a_file_with_the_name_of_a_set_is_given_as_a_path(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     assert find_templates("plain") == ("{}",)
     assert find_templates("./plain") == ("my {}",)
-
-
-def test_a_folder_is_no_file_of_templates(tmp_path: Path) -> None:
-    with pytest.raises(VocabularyError) as caught:
-        find_templates(str(tmp_path))
-    assert (caught.value.message, caught.value.hint) == (f"{tmp_path} is a folder, not a template file", "")

@@ -14,19 +14,9 @@ DEEP = 100_000
 # name: (file name, content, what the error says after the path)
 HOSTILE: dict[str, tuple[str, Callable[[], str], str]] = {
     "lists in lists": ("a.toml", lambda: "classes = " + "[" * DEEP, ": not a vocabulary: lists or tables are nested"),
-    "closed": ("a.toml", lambda: "classes = " + "[" * DEEP + "]" * DEEP, ": not a vocabulary: lists or tables are nested"),
     "tables in tables": ("a.toml", lambda: "classes = [" + "{a=" * DEEP, ": not a vocabulary: lists or tables are nested"),
-    "some lists": (
-        "a.toml", lambda: "classes = " + "[" * 300 + "]" * 300, ": class 1: a class must be a string or a table, not [[",
-    ),
     "parts of a key": ("a.toml", lambda: "\n" + ".".join("a" * 50_000) + " = 1", ":2: a key has more than 32 parts"),
-    "quoted": ("a.toml", lambda: " . ".join(['"a"'] * 50_000) + " = 1", ":1: a key has more than 32 parts"),
-    "of a table": ("a.toml", lambda: f"[{'.'.join('a' * 50_000)}]", ":1: a key has more than 32 parts"),
-    "within": ("a.toml", lambda: "classes = [{" + ".".join(["'a'"] * 50_000), ":1: a key has more than 32 parts"),
     "a long key": ("a.toml", lambda: "a" * 2_000_000 + " = 1", ": unknown key `aaaaaaa"),
-    "a long key of a class": (
-        "a.toml", lambda: f"classes = [{{{'b' * 100_000} = 1}}]", ": class 1: unknown key `bbbbbb",
-    ),
     "quotes that are not closed": ("a.toml", lambda: '"a".' * 9 + '"' + '\\"' * 500_000, ":1: not TOML: "),
     "a long name": (
         "a.toml", lambda: f'classes = ["{"a" * 1_000_000}"]', ": class 1: the name of class 1 has 1000000 characters",
@@ -35,15 +25,6 @@ HOSTILE: dict[str, tuple[str, Callable[[], str], str]] = {
         "a.toml", lambda: f'[[classes]]\nname = "a"\nmin_confidence = 0x{"f" * 50_000}',
         ": class 1: the minimum confidence",
     ),
-    "a colour": (
-        "a.toml", lambda: f'[[classes]]\nname = "a"\ncolour = 0x{"f" * 50_000}',
-        ": class 1: the colour of 'a' must be three numbers from 0 to 255, not a value of type int",
-    ),
-    "a name": (
-        "a.toml", lambda: f"[[classes]]\nname = 0x{'f' * 50_000}",
-        ": class 1: the name of class 1 must be a string, not a value",
-    ),
-    "digits": ("a.toml", lambda: "a = " + "9" * 50_000, ": not a vocabulary: Exceeds the limit"),
     "classes": (
         "a.toml", lambda: f"classes = [{'7,' * 200_001}]", ": 200001 names and synonyms; the limit is",
     ),

@@ -7,12 +7,10 @@ import hashlib
 import json
 import os
 import socket
-import ssl
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from huggingface_hub.errors import LocalEntryNotFoundError
 
 from tipsseg.errors import IntegrityError, WeightsError
 from tipsseg.types import LockedFile, ModelSpec
@@ -126,21 +124,6 @@ def test_a_file_that_fails_is_not_stamped(file: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_file_that_changes_while_it_is_hashed_is_not_stamped(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = digests.hash_file
-
-    def changing(path: Path, kind: digests.Kind) -> str:
-        found = plain(path, kind)
-        path.write_bytes(b"SOME content")
-        return found
-
-    monkeypatch.setattr(digests, "hash_file", changing)
-    assert sha256_of(file, keep_stamp=True) == SHA256.digest
-    assert not (tmp_path / "cache").exists()
-
-
 def test_where_stamps_are_kept(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TIPSSEG_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
@@ -214,26 +197,10 @@ def caused(cause: BaseException) -> Exception:
 
 FAILURES = {
     "disk full": (OSError(errno.ENOSPC, "No space left on device"), "the disk is full", "HF_HOME"),
-    "quota": (OSError(errno.EDQUOT, "Quota exceeded"), "the disk is full", "HF_HOME"),
-    "read-only": (OSError(errno.EROFS, "Read-only file system"), "cannot use the cache", "HF_HOME"),
     "timeout": (TimeoutError("timed out"), "did not answer in time (timed out)", "HF_HUB_ETAG_TIMEOUT"),
-    "timeout of a library": (
-        caused(TimeoutError()), "did not answer in time (of the library)", "argument `model`=tiny",
-    ),
     "nobody there": (caused(ConnectionRefusedError(111, "refused")), "cannot reach http", "argument `model`=tiny"),
     "no such name": (caused(socket.gaierror(-2, "Name or service not known")), "cannot reach http", "HF_ENDPOINT"),
-    "no trust": (caused(ssl.SSLError(1, "certificate verify failed")), "cannot reach http", "HF_ENDPOINT"),
-    "no network": (caused(OSError(errno.ENETUNREACH, "Network is unreachable")), "cannot reach http", "HF_ENDPOINT"),
     "broken off": (caused(ConnectionResetError(104, "reset")), "the transfer failed (of the library)", "again"),
-    "says nothing": (OSError(), "the transfer failed (OSError)", "again"),
-    "disk full, after the connection broke off": (
-        behind(OSError(errno.ENOSPC, "No space left on device"), TimeoutError("timed out")), "the disk is full",
-        "HF_HOME",
-    ),
-    "wrapped": (
-        behind(LocalEntryNotFoundError("check your connection"), TimeoutError("timed out")),
-        "did not answer in time (timed out)", "HF_HUB_ETAG_TIMEOUT",
-    ),
 }  # fmt: skip
 
 
@@ -246,14 +213,3 @@ def test_failures_say_what_to_do(case: str) -> None:
     found = hub_errors.explain(error, DEMO, in_cache=False)
     assert message in found[0]
     assert hint in found[1]
-
-
-def test_a_bug_stays_a_bug() -> None:
-    assert not isinstance(AttributeError("x"), hub_errors.expected_errors())
-    assert not isinstance(TypeError("x"), hub_errors.expected_errors())
-
-
-def test_nothing_is_stamped_unless_asked(file: Path) -> None:
-    assert find_mismatch(file, SHA256) is None
-    assert sha256_of(file) == SHA256.digest
-    assert read_stamp(file) is None

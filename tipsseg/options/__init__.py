@@ -379,8 +379,8 @@ class FileOptions:
         return {name: value for name, value in record_of(self).items() if name != "val_fraction"}
 
     def record(self) -> dict[str, object]:
-        """Return the options as run.json stores them, without a `val_fraction` of 0."""
-        return {**self.image_record(), **({"val_fraction": self.val_fraction} if self.val_fraction else {})}
+        """Return the options as run.json stores them; a `val_fraction` of 0 is none."""
+        return {**self.image_record(), "val_fraction": self.val_fraction or None}
 
 
 DEFAULT_FILE_OPTIONS = FileOptions()

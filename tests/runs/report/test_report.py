@@ -23,7 +23,7 @@ from tipsseg.errors import InputError, OutputError, TipssegError
 from tipsseg.runs.common.inputs import find
 from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.evaluate.run import write_reports
-from tipsseg.runs.report import make, pictures
+from tipsseg.runs.report import make
 from tipsseg.runs.report.make import make_report
 from tipsseg.runs.report.scripts import script
 
@@ -107,38 +107,6 @@ def decoded(encoded: Any) -> Any:
         return None
     planes = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded["url"].partition(",")[2]))))
     return sum(part.astype(int) << 8 * place for place, part in enumerate(np.split(planes, encoded["planes"])))
-
-
-def test_places_of_names_are_inside_their_regions() -> None:
-    labels = np.zeros((900, 1300), np.uint8)
-    for number, (top, left) in enumerate(((20, 30), (400, 700), (500, 40)), start=1):
-        labels[top : top + 200 // number, left : left + 150] = number
-    shown = pictures.resample(labels, pictures.shown_size(labels.shape, pictures.PICTURE_SIDE))
-    places = pictures.name_places(labels, 3)
-    assert [place[0] for place in places] == [1, 2, 3]
-    for number, y, x in places:
-        rows, columns = (axis[[0, -1]] for axis in np.nonzero(shown == number))
-        assert abs(y - rows.mean()) < 4
-        assert abs(x - columns.mean()) < 24
-        assert shown[y, x] == number
-
-
-@pytest.mark.parametrize("largest", [0, 255, 256, 70_000])
-def test_maps_have_as_many_bytes_as_they_need(largest: int) -> None:
-    values = np.random.default_rng(2).integers(0, largest + 1, (5, 7))
-    values[2, 3] = largest
-    encoded = pictures._encode(values)
-    assert encoded["planes"] == {0: 1, 255: 1, 256: 2, 70_000: 3}[largest]
-    assert np.array_equal(decoded(encoded), values)
-
-
-@pytest.mark.parametrize("size", [(3, 5), (13, 41), (60, 100)])
-def test_resampling_takes_the_middle_of_each_new_pixel(size: tuple[int, int]) -> None:
-    for values in (A, A.astype(np.uint16) * 99, A.astype(np.int32) << 20, A.astype(np.float32) / 7):
-        rows, columns = (
-            ((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, A.shape, strict=True)
-        )
-        assert np.array_equal(pictures.resample(values, size), values[rows[:, None], columns])
 
 
 def test_what_is_done_stays(out: Path) -> None:

@@ -23,7 +23,6 @@ from tipsseg.store.run_record import run_context
 from tipsseg.store.spec import RunInfo
 from tipsseg.store.state import State
 from tipsseg.types import ImageRef
-from tipsseg.util.problem import size_text
 from tipsseg.weights.sources import find_model
 
 #: The number of images whose sizes are read.
@@ -89,9 +88,9 @@ def _note_sizes(info: RunInfo, todo: list[ImageRef], progress: Progress) -> None
                 sizes.append(upright_size(ref.path, spec.max_pixels))
     if not sizes:
         return
-    ends = dict.fromkeys((min(sizes, key=prod), max(sizes, key=prod)))
-    of = "" if len(sizes) == len(todo) else f" in {len(sizes)} of them"
-    progress.note(f"Sizes{of}: {' to '.join(map(size_text, ends))}.")
+    ends = dict.fromkeys(f"{h} x {w}" for h, w in (min(sizes, key=prod), max(sizes, key=prod)))
+    some = "" if len(sizes) == len(todo) else f" of {len(sizes)} of them"
+    progress.note(f"Sizes{some}: {' to '.join(ends)} pixels (height x width).")
     source = find_model(spec.model)
     if not source.is_here:
         progress.note(f"For the number of windows, run: tipsseg weights download {spec.model}")

@@ -14,7 +14,7 @@ from tipsseg.types import BACKGROUND, name_order
 _COMPARED = 1000
 
 #: Two images are near-duplicates if labels and places differ in at most this share of their pixels.
-_NEAR = 0.2
+_NEAR = 0.05
 
 #: An object's place is the cell of its centre, of 3 x 3 cells. Labels and cells are counted in bins, which some of them share.
 _GRID, _BINS = 3, 128
