@@ -54,7 +54,7 @@ _API: tuple[Callable[..., Any], ...] = (
     tipsseg.make_vocabulary,
     tipsseg.review.rank,
     tipsseg.review.score_masks,
-    tipsseg.learn.tune_folder,
+    tipsseg.learn.fit_thresholds,
 )
 
 

@@ -48,7 +48,7 @@ def test_options_and_hints_are_passed_on(command: Command, monkeypatch: pytest.M
 
     monkeypatch.setattr(doctor, "examine", examine)
     ran = command("doctor", "--device", "cpu", "--dtype", "float16")
-    assert asked == [("cpu", "float16")]
+    assert asked == [("cpu", "float16", None)]
     assert (ran.code, ran.err) == (1, "")
     assert ran.out.splitlines() == [
         "FAIL  cpu: it is slow with --dtype float16",

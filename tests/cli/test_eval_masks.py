@@ -404,7 +404,16 @@ def record_of(*classes: str) -> dict[str, object]:
         (record_of("panda", "tree"), 0, ""),
         (record_of("panda", "bush"), 1, 'Error: run/classes.json: class 2 is "tree", but "bush" in run.json'),
         (record_of("panda"), 1, "Error: run/classes.json: 2 classes, but run.json has 1"),
-        ({"tool": "tipsseg"}, 1, "Error: {records}/run.json: not as this version of tipsseg writes it: no `digest`"),
+        (
+            {"tool": "tipsseg"},
+            1,
+            "Error: {records}: its records are from another version of tipsseg, which this one does not read",
+        ),
+        (
+            {"tool": "tipsseg", "schema": 1},
+            1,
+            "Error: {records}/run.json: not as this version of tipsseg writes it: no `digest`",
+        ),
         (
             {**record_of("panda", "tree"), "vocabulary": None},
             1,
@@ -429,7 +438,8 @@ def test_names_are_those_of_the_run(
         assert (ran.code, ran.out) == (code, "" if code else TABLE)
         said = ran.err.replace(f"{tmp_path}/", "").splitlines()[0]
         assert not code or said == first.format(records=records)
-    assert command("eval", "--pred", "run", "--gt", "gt", "-c", "panda,tree").out == TABLE
+    if "another version" not in first:
+        assert command("eval", "--pred", "run", "--gt", "gt", "-c", "panda,tree").out == TABLE
 
 
 def test_truths_inside_a_listed_folder_are_no_images(command: Command, mlp_checkpoint: Path) -> None:

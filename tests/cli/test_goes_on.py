@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from resuming import ALL, CLASSES, Run, contents, record
+from running import Command
 
 from tipsseg.backbones import devices
-from tipsseg.backbones.tipsv2 import backbone
-from tipsseg.backbones.tipsv2.config import VisionConfig
-from tipsseg.backbones.workers import Workers
 from tipsseg.errors import DeviceError
-from tipsseg.util.files import cache_folder
 
 # ---- dtype ----
 
@@ -31,20 +30,35 @@ def test_a_folder_goes_on_in_its_dtype(run: Run) -> None:
     assert run.labelled == []
 
 
-def test_a_folder_goes_on_in_what_auto_was_when_it_was_begun(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    caches: list[Path | None] = []
+def test_auto_is_chosen_by_the_instructions_of_the_cpu_alone(
+    command: Command,
+    make_checkpoint: Callable[[str, Mapping[str, object]], Path],
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With AMX bfloat16, without float32; a folder goes on in what it was begun in."""
+    wide = {
+        "model_type": "tipsv2",
+        "temperature_init_value": 0.02,
+        "vision_config": {"hidden_size": 384, "num_hidden_layers": 1, "num_attention_heads": 6, "image_size": 56, "mlp_ratio": 4},
+        "text_config": {
+            "vocab_size": 1200, "hidden_size": 384, "intermediate_size": 384, "num_hidden_layers": 1, "num_attention_heads": 6,
+        },
+    }  # fmt: skip
+    asked = ("label", pictures, "-c", "a,b", "-m", make_checkpoint("wide", wide), "--device", "cpu", "-f", "png", "-o")
 
-    def chosen(config: VisionConfig, workers: Workers, cache: Path | None) -> torch.dtype:
-        caches.append(cache)
-        return torch.bfloat16 if len(caches) == 1 else torch.float32
+    def instructions(amx: bool) -> None:
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx, "avx512_bf16": True}, raising=False
+        )
 
-    monkeypatch.setattr(backbone, "auto_dtype", chosen)
-    assert "(bfloat16)" in run("--limit", "1")
-    assert "(bfloat16)" in run()
-    assert (run.labelled, caches) == (ALL[1:], [cache_folder()])
-    found = record(Path("out"))
-    assert (found["dtype"], found["asked"]) == ("bfloat16", {"device": "cpu", "dtype": "auto", "batch_size": 8})
-    assert "(float32)" in run(output="other")
+    instructions(True)
+    assert "on cpu (bfloat16, as this CPU has AMX)" in command(*asked, "one", "--limit", 1).err
+    instructions(False)
+    assert "on cpu (float32, as this CPU lacks AMX)" in command(*asked, "other", "--limit", 1).err
+    assert "on cpu (bfloat16)" in command(*asked, "one").err
+    assert [record(Path(folder))["dtype"] for folder in ("one", "other")] == ["bfloat16", "float32"]
+    assert not Path(os.environ["TIPSSEG_CACHE"], "dtype").exists()
 
 
 def test_all_shards_have_the_dtype_of_the_first(run: Run) -> None:

@@ -234,8 +234,3 @@ else:
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-
-
-def test_tune_says_which_file_it_writes(command: Command) -> None:
-    words = " ".join(command("tune", "--help").out.split())
-    assert "Vocabulary file to write: .toml, or .fit with --vocab or --temperature." in words

@@ -324,6 +324,7 @@ def test_check_compares_every_format_of_a_corrected_image(run: Run, name: str) -
         lines[0]["written"][name] = old["written"][name]
     Path("out", stale).write_bytes(before[stale])  # type: ignore[arg-type]
     Path("out/manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Path("out/.tipsseg/state.db").unlink()
     told = run.command("check", "out")
     assert (told.code, f"out/{stale}" in told.out) == (1, True)
 

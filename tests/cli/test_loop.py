@@ -76,16 +76,16 @@ def test_at_the_command(command: Command, scenes: Path, tmp_path: Path, monkeypa
     assert "4 images labelled" in run("label", imgs, *seen, *words, "-o", "out").err
     before = accuracy(Path("out"), gt)
     assert run("report", "out").out.split() == ["out/report/index.html"]
-    ranked = run("rank", "out", *store).out.splitlines()
+    ranked = run("rank", "out").out.splitlines()
     assert sorted(ranked) == sorted(str(imgs / name) for name in IMAGES)
 
     assert "3 masks corrected" in run("correct", "out", "--from", scenes / "drawn").err
-    assert run("rank", "out", *store).out.splitlines() == [str(imgs / NEW)]
+    assert run("rank", "out").out.splitlines() == [str(imgs / NEW)]
 
     fit = run("fit", "out", *store, "-o", "own.fit", "--device", "cpu", "--json")
     classes = {each["name"]: each for each in json.loads(fit.out)["classes"]}
     assert set(NAMES) <= classes.keys()
-    run("tune", "out", "--precision", 0.9, *store, "-o", "own.toml", "--device", "cpu")
+    run("fit", "out", "--precision", 0.9, *store, "-o", "own.toml", "--device", "cpu")
     assert [each.name for each in tipsseg.read_vocabulary(Path("own.toml")).classes] == list(NAMES)
 
     again = ("label", imgs, *seen, "--vocab", "own.fit", "-f", "png,coco", *store, "-o", "out")
@@ -127,14 +127,14 @@ def test_in_python(scenes: Path, tmp_path: Path) -> None:
 
     assert label(NAMES) == ["labelled"] * 4
     before = accuracy(out, gt)
-    assert {each.path for each in tipsseg.review.rank(out, features=feats)} == {imgs / name for name in IMAGES}
+    assert {each.path for each in tipsseg.review.rank(out)} == {imgs / name for name in IMAGES}
     assert len(tipsseg.review.correct_folder(out, scenes / "drawn").masks) == 3
-    assert [each.path for each in tipsseg.review.rank(out, features=feats)] == [imgs / NEW]
+    assert [each.path for each in tipsseg.review.rank(out)] == [imgs / NEW]
 
     fit = tipsseg.learn.fit_folder(out, features=feats, device="cpu")
     assert (fit.images, fit.failed) == (3, 0)
-    tuning = tipsseg.learn.tune_folder(out, 0.9, features=feats, device="cpu")
-    assert (tuning.images, [each.name for each in tuning.vocabulary.classes]) == (3, list(NAMES))
+    found = tipsseg.learn.fit_thresholds(out, 0.9, features=feats, device="cpu")
+    assert (found.images, [each.name for each in found.vocabulary.classes]) == (3, list(NAMES))
 
     assert label(fit.fitted, overwrite=True).count("labelled") == 1
     assert accuracy(out, gt) > before + 0.2

@@ -43,7 +43,9 @@ from output_folders import (
 from running import Command, Ran, run_command
 
 from tipsseg.formats import FORMATS
-from tipsseg.options import FileOptions
+from tipsseg.options import FileOptions, LabelOptions
+from tipsseg.options.fields import record_of
+from tipsseg.options.run import RasterOptions
 from tipsseg.options.shard import Shard
 from tipsseg.types import LabelArray, name_order, printable_path
 from tipsseg.util.files import json_bytes
@@ -289,15 +291,7 @@ def test_run_json_says_what_all_parts_hold(root: Path) -> None:
 
 
 #: The options in run.json.
-OPTIONS: Json = {
-    "mode": "slide",
-    "short_side": None,
-    "min_confidence": 0.0,
-    "refine": "none",
-    "instances": "component",
-    "min_area": "1",
-    "png_mode": "L",
-}
+OPTIONS: Json = {**LabelOptions().record(), **FileOptions().record(), **record_of(RasterOptions())}
 
 DIFFERENCES: Mapping[str, tuple[Json, str]] = {
     "an option": (

@@ -42,7 +42,7 @@ def test_formats_without_files_of_images_take_both(command: Command, mlp_checkpo
     ran = command(*LABEL, *model, "-f", "coco,label-studio", "-o", "out")
     assert (ran.code, ran.err) == (0, "")
     assert images_of(Path("out/annotations.json")) == [*NAMES]
-    assert "names" not in json.loads(Path("out/run.json").read_text())["options"]
+    assert json.loads(Path("out/run.json").read_text())["options"]["names"] == "stem"
     assert command("check", "out").code == 0
     # What they hold cannot become files of images, unless those are named in full.
     ran = command("convert", "out", "-f", "coco-results,hf", "--quiet")

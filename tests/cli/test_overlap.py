@@ -249,7 +249,7 @@ def test_commands_that_need_index_masks_refuse_such_a_folder(command: Command) -
         ("convert", "labels", "-f", "png"),
         ("correct", "labels", "--from", "labels/annotations.json"),
         ("fit", "labels", "-o", "x.fit"),
-        ("tune", "labels", "-o", "x.toml", "--precision", "0.9"),
+        ("fit", "labels", "-o", "x.toml", "--precision", "0.9"),
         (*LABEL, "-c", "car", "--onto", "labels", "-o", "onto"),
         (*LABEL, "-c", ",".join(CLASSES)),
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from PIL import Image
 from running import Command
 
 import tipsseg
+
+SCENES = Path(__file__).parents[2] / "examples/scenes"
 
 
 @pytest.fixture
@@ -59,12 +62,24 @@ def test_the_list_goes_into_label(command: Command, out: Path, mlp_checkpoint: P
     assert tree(Path("own/masks")) == before
 
 
-def test_records_have_scores_and_reasons(command: Command, out: Path) -> None:
-    records = [json.loads(line) for line in command("rank", out, "--jsonl").out.splitlines()]
-    assert [each["path"] for each in records] == command("rank", out).out.splitlines()
-    assert all(set(each) == {"path", "image", "score", "confidence", "reasons"} for each in records)
-    assert all(0 < each["score"] <= 1 for each in records)
-    assert records[0]["reasons"][0].keys() >= {"kind", "share"}
+def test_the_least_certain_come_first_and_near_duplicates_last(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "imgs").mkdir()
+    for name in ("boat.bmp", "grey.png"):
+        shutil.copy(SCENES / "lake" / name, tmp_path / "imgs")
+    for path in (SCENES / "meadow").iterdir():
+        shutil.copy(path, tmp_path / "imgs")
+    with Image.open(SCENES / "lake/boat.bmp") as boat:
+        boat.point(lambda value: min(value + 2, 255)).save(tmp_path / "imgs/boat-again.png")
+    asked = ("-c", "tree,boat,panda", "-m", "tiny", "--device", "cpu", "-f", "png")
+    assert command("label", tmp_path / "imgs", *asked, "-o", "own").code == 0
+    records = [json.loads(line) for line in command("rank", "own", "--jsonl").out.splitlines()]
+    assert all(set(each) == {"path", "image", "confidence"} for each in records)
+    assert [each["path"] for each in records] == command("rank", "own").out.splitlines()
+    assert len(records) == 6
+    assert records[-1]["image"] in ("boat-again.png", "boat.bmp")
+    sureness = [each["confidence"] for each in records[:-1]]
+    assert sureness == sorted(sureness)
+    assert sureness[-1] > records[-1]["confidence"]  # by its confidence alone, it would not be the last
 
 
 def test_what_is_left_out_is_said(command: Command, out: Path) -> None:
@@ -140,8 +155,6 @@ def test_an_image_in_place_of_a_list(
         ),
         (["out", "--only", "-"], b"", 2, "Error: the list on stdin is empty"),
         (["out", "--only", "empty.txt"], b"", 2, "Error: the list in empty.txt is empty"),
-        (["out", "--features", "imgs"], b"", 1, "but no features.json"),
-        (["out", "--features", "feats"], b"", 1, "Error: feats: not a feature store"),
         (["out", "-0", "--jsonl"], b"", 2, "Error: -0 separates paths"),
     ],
 )

@@ -262,7 +262,6 @@ def test_options_that_pages_name_exist(command: Command) -> None:
         ("merge",),
         ("eval",),
         ("fit",),
-        ("tune",),
         ("rank",),
         ("audit",),
         ("report",),

@@ -410,7 +410,9 @@ def test_a_dry_run_tells_what_would_be_done(run: Run) -> None:
     err = run("--dry-run")
     assert (run.code, run.out.splitlines()) == (0, ["imgs/broken.jpg", "imgs/sub/b c.jpg", "imgs/sub/ü.bmp"])
     assert "3 images to label, 1 unchanged, into out. Nothing was written.\n" in err
-    assert re.search(r"\nAbout 0:\d\d and [0-9.]+ kB on this machine, estimated from 2 of them\.\n", err)
+    assert re.search(
+        r"\nSizes of 2 of them: .* pixels \(height x width\)\.\nThe model sees [\d.]+ windows per image\.\n", err
+    )
     assert contents(Path("out")) == before
     err = run("--dry-run", "--no-resume")
     assert "4 images to label, 1 with files to replace, into out. Nothing was written.\n" in err
@@ -441,7 +443,5 @@ def test_a_dry_run_downloads_nothing(run: Run, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("TIPSSEG_CACHE", str(tmp_path / "cache"))
     ran = run.command("label", "imgs", "-c", "tree", "-m", "b14", "--dry-run")
     assert ran.code == 0
-    assert ran.err.endswith(
-        "3 images to label, into labels. Nothing was written.\n"
-        "No estimate of time and disk space without the weights. Run: tipsseg weights download b14\n"
-    )
+    assert "3 images to label, into labels. Nothing was written.\nSizes: " in ran.err
+    assert ran.err.endswith("For the number of windows, run: tipsseg weights download b14\n")

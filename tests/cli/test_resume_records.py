@@ -159,21 +159,6 @@ def test_a_dry_run_tells_of_another_at_work(run: Run, records: str, options: lis
     assert "Another" not in run("--dry-run", *options)
 
 
-def test_an_estimate_is_of_images_from_all_over_the_run(run: Run) -> None:
-    for number in range(12):
-        shutil.copy("imgs/a.png", f"imgs/b{number:02}.png")
-    err = run("--dry-run")
-    assert err.endswith("on this machine, estimated from 6 of them.\n")
-    assert run.labelled == ["a.png", "b01.png", "b03.png", "b05.png", "b07.png", "b09.png"]
-
-
-def test_no_estimate_of_images_that_cannot_be_labelled(run: Run) -> None:
-    for name in ALL:
-        Path("imgs", name).write_bytes(b"")
-    err = run("--dry-run")
-    assert err.endswith("No estimate of time and disk space: labelling a few images failed.\n")
-
-
 @pytest.mark.parametrize("damage", [b"", b"{}"], ids=["empty", "of others"])
 def test_a_file_of_records_that_was_changed_stops_the_run(run: Run, damage: bytes) -> None:
     run()

@@ -294,7 +294,7 @@ def test_the_commands_of_the_loop(device: OtherDevice, tmp_path: Path, monkeypat
     run("label imgs --vocab a.fit -o fitted", *model)
     for name in names:
         shutil.copy(f"gt/{name}", f"fitted/masks/{name}")
-    run("tune fitted --vocab a.fit --precision 0.5 --temperature -o b.fit", "--dtype", "float32")
+    run("fit fitted --vocab a.fit --precision 0.5 -o b.fit", "--dtype", "float32")
     run("doctor")
 
 

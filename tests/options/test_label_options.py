@@ -93,12 +93,6 @@ def test_texts_that_are_no_scales(text: str, message: str) -> None:
     assert caught.value.message == message
 
 
-def test_a_record_of_one_scale_is_that_of_earlier_versions() -> None:
-    plain = {"mode": "slide", "short_side": None, "min_confidence": 0.0, "refine": "none"}
-    assert LabelOptions().record() == plain
-    assert LabelOptions(scales=(2, 1)).record() == {**plain, "scales": [1.0, 2.0]}
-
-
 @pytest.mark.parametrize("name", ["auto", "cpu", "mps", "cuda", "cuda:0", "cuda:12", "cpu:0", "mps:0"])
 def test_names_of_devices(name: str) -> None:
     device_name(name)

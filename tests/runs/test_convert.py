@@ -555,10 +555,6 @@ def run_json(**values: object) -> Change:
 REFUSALS: Mapping[str, Refusal] = {
     "shards": Refusal("out: it holds shards", shards),
     "a run that was interrupted": Refusal("out: the run was interrupted", run_json(ended=None)),
-    "another conversion that was interrupted": Refusal(
-        "out: a conversion into coco-polygon,coco-results,hf was interrupted",
-        together(*(write(f"out/{'.tipsseg-' + name}", b"") for name in ("hf", "coco-results", "coco-polygon"))),
-    ),
     "another conversion that was interrupted, by run.json": Refusal(
         "out: a conversion into yolo,coco-polygon was interrupted", run_json(converting=["yolo", "coco-polygon"])
     ),

@@ -409,7 +409,7 @@ def test_a_folder_apart_is_left_out_without_being_an_output(tmp_path: Path) -> N
     touch(tmp_path, "a.png", "gt/a.png", "sub/gt/b.png", "scores/confusion.png", "scores/c.png", "confusion.png")
     (tmp_path / "scores/eval.json").write_text('{"tool": "tipsseg"}')
     found = find([tmp_path], output=None, apart=tmp_path / "gt")
-    assert names(found) == ["a.png", "confusion.png", "scores/c.png", "sub/gt/b.png"]
+    assert names(found) == ["a.png", "confusion.png", "scores/c.png", "scores/confusion.png", "sub/gt/b.png"]
     assert found.outputs == ()
     assert str(found.skipped) == "1 .json"  # eval.json
 

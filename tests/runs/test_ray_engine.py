@@ -115,7 +115,7 @@ def wait_for_free_cpus() -> None:
 
 def test_files_and_stdout_are_those_of_a_local_run(capfd: pytest.CaptureFixture[str]) -> None:
     info = run_for("local")
-    assert label(info, LocalEngine(info)) == Counts(labelled=12, failed=1)
+    assert label(info, LocalEngine(info, note=print)) == Counts(labelled=12, failed=1)
     local = capfd.readouterr()
     assert label_with_ray(run_for("ray"), actors=2) == Counts(labelled=12, failed=1)
     with_ray = capfd.readouterr()
@@ -143,7 +143,7 @@ def test_actors_take_features_from_a_store_and_add_them() -> None:
         return {str(path.relative_to(store)): path.read_bytes() for path in Path(store).rglob("*") if path.is_file()}
 
     def label_here(info: RunInfo) -> Counts:
-        return label(info, LocalEngine(info))
+        return label(info, LocalEngine(info, note=print))
 
     assert label_here(with_store("local", "own", "panda", "tree")) == Counts(labelled=12, failed=1)
     assert label_with_ray(with_store("ray", "shared", "panda", "tree"), actors=2) == Counts(labelled=12, failed=1)
@@ -198,7 +198,7 @@ def test_outcomes_come_in_order_and_as_the_images_come() -> None:
 def test_what_fails_in_a_local_run_fails_in_this_one_in_the_same_words() -> None:
     Path("elsewhere").mkdir()
     errors = []
-    for run in (lambda info: label(info, LocalEngine(info)), label_with_ray):
+    for run in (lambda info: label(info, LocalEngine(info, note=print)), label_with_ray):
         Path("out").mkdir()
         Path("out/masks").symlink_to("../elsewhere")
         assert run(run_for("out")) == Counts(failed=13)
@@ -217,7 +217,7 @@ def test_a_model_that_cannot_be_loaded_is_told_as_in_a_local_run() -> None:
     info = run_for("out", "./model")
     Path("model/model.safetensors").write_bytes(b"no tensors")
     with pytest.raises(CheckpointError) as local:
-        LocalEngine(info).start(run_context(info))
+        LocalEngine(info, note=print).start(run_context(info))
     with pytest.raises(CheckpointError) as raised, RayEngine(info, Ray(1)) as engine:
         engine.start(run_context(info))
     assert vars(raised.value) == vars(local.value)
@@ -239,7 +239,7 @@ def test_actors_that_are_killed_are_replaced_and_the_files_are_the_same(monkeypa
     shutil.rmtree("imgs/meadow")
     found = find([Path("imgs")], output=Path("ray"))
     local = run_for("local")
-    wanted = label(local, LocalEngine(local))
+    wanted = label(local, LocalEngine(local, note=print))
     assert wanted.labelled >= 40
 
     chance, killed = random.Random(1), list[int]()

@@ -130,15 +130,7 @@ def test_another_release_gives_the_same_labels_until_their_version_is_raised(mon
 def test_the_record_says_what_was_asked_for_and_what_it_came_to() -> None:
     record = run_record(INFO)
     assert record["digest"] == INFO.digest
-    assert record["options"] == {
-        "mode": "slide",
-        "short_side": None,
-        "min_confidence": 0.0,
-        "refine": "none",
-        "instances": "component",
-        "min_area": "1",
-        "png_mode": "L",
-    }
+    assert record["options"] == INFO.spec.option_record()
     assert record["vocabulary"] == {
         "source": "",
         "classes": [

@@ -92,9 +92,6 @@ def _edit(folder: Path, change: Callable[[sqlite3.Connection], object]) -> None:
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "it is lost": lambda folder: (folder / STATE_FILE).unlink(),
     "it is cut off": lambda folder: os.truncate(folder / STATE_FILE, 5000),
-    "it is of another version": lambda folder: _edit(
-        folder, lambda db: db.execute("ALTER TABLE image ADD COLUMN more")
-    ),
 }
 
 

@@ -201,6 +201,7 @@ def stamp(output: Path) -> None:
         manifest = records / "manifest.jsonl"
         if manifest.is_file():
             manifest.write_bytes(b"".join(_stamped(line, output) for line in manifest.read_bytes().splitlines(True)))
+            (records / ".tipsseg/state.db").unlink(missing_ok=True)  # so that the manifest counts
         try:
             record = json.loads((records / "run.json").read_bytes())
             files = record["files"]

@@ -126,13 +126,18 @@ def given_options(context: typer.Context, record: type) -> Iterator[str]:
 
 def path_of(what: str) -> Callable[[str | Path], Path]:
     """Return a parser of local paths. It raises UsageError for URLs, and for "", which pathlib reads as the current folder."""
+    return lambda value: local_path(what, _checked(what, value))
 
-    def read(value: str | Path) -> Path:
-        if isinstance(value, str) and not value:
-            raise UsageError(f"the path of {what} is empty", EMPTY_PATH)
-        return local_path(what, value)
 
-    return read
+def address_of(what: str) -> Callable[[str | Path], Path]:
+    """Return a parser of paths and URLs. It raises UsageError for ""."""
+    return lambda value: as_address(_checked(what, value))
+
+
+def _checked(what: str, value: str | Path) -> str | Path:
+    if value == "":
+        raise UsageError(f"the path of {what} is empty", EMPTY_PATH)
+    return value
 
 
 #: Commands with at least this many parameters omit rare options from --help.
@@ -193,7 +198,7 @@ def _parameter(name: str, option: Option, kind: Any, default: Any) -> inspect.Pa
     info = typer.Option(
         *option.flags(name),
         metavar=option.metavar or "|".join(choices) or None,
-        parser=None if typed is not Path else as_address if name == "images" else path_of(option.long(name)),
+        parser=None if typed is not Path else (address_of if name == "images" else path_of)(option.long(name)),
         rich_help_panel=option.group,
         autocompletion=completion_of(choices) if choices else None,
         help=as_typed(option.help).replace("{formats}", ", ".join(FORMATS)),

@@ -468,7 +468,6 @@ def record(place: int) -> dict[str, object]:
         "image": name,
         "path": f"/photos/{name}",
         "key": f"{place % FILES:024}",
-        "score": 1 - place / 10_000,
         "confidence": place / 10_000,
         "classes": shown,
         "background": [0, None],

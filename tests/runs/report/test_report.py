@@ -65,8 +65,8 @@ def test_the_data_of_a_page(out: Path) -> None:
     assert (facts["images"], facts["ended"], facts["truth"]) == (2, True, None)
     found = {each["image"]: each for each in records(out)}
     assert found.keys() == {HOSTILE_IMAGE, "b.jpg"}
-    assert [each["score"] for each in records(out)] == sorted((each["score"] for each in found.values()), reverse=True)  # type: ignore[type-var]
-    assert found["b.jpg"] | {"classes": 0, "score": 0, "confidence": 0, "background": 0, "key": 0} == {
+    assert [each["confidence"] for each in records(out)] == sorted(each["confidence"] for each in found.values())  # type: ignore[type-var]
+    assert found["b.jpg"] | {"classes": 0, "confidence": 0, "background": 0, "key": 0} == {
         "image": "b.jpg",
         "path": str(out.parent / "imgs/b.jpg"),
         "size": [7, 5],
@@ -76,7 +76,7 @@ def test_the_data_of_a_page(out: Path) -> None:
         "shown": True,
         "confidences": True,
         "labels": hashlib.sha256((out / "masks/b.png").read_bytes()).hexdigest(),
-        **{"classes": 0, "score": 0, "confidence": 0, "background": 0, "key": 0},
+        **{"classes": 0, "confidence": 0, "background": 0, "key": 0},
     }
     # The page lies beside labels, and is taken neither for labels nor for images.
     assert problems(out) == []
@@ -137,7 +137,7 @@ def test_a_corrected_mask_is_shown(out: Path) -> None:
     Image.fromarray(np.full((7, 5), 3, np.uint8)).save(out / "masks/b.png")
     assert report(out) == 0
     last = records(out)[-1]
-    assert (last["image"], last["state"], last["score"], last["confidences"]) == ("b.jpg", "edited", 0.0, False)
+    assert (last["image"], last["state"], last["confidences"]) == ("b.jpg", "edited", False)
     assert [each[:2] for each in last["classes"]] == [[3, 35]]  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""`tipsseg tune`: thresholds and temperatures from edited masks, in a file that labels by them."""
+"""`tipsseg fit --precision`: thresholds from edited masks, in a file that labels by them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_thresholds_are_where_pixels_become_right(made: Path, tmp_path: Path) -> None:
-    tuning = tipsseg.learn.tune_folder(made / "out", precision=0.99, device="cpu", features=tmp_path / "feats")
+    tuning = tipsseg.learn.fit_thresholds(made / "out", precision=0.99, device="cpu", features=tmp_path / "feats")
     assert (tuning.images, tuning.failed) == (5, 0)
     grass = tuning.thresholds[1]
     assert 0.5 < grass.min_confidence <= 0.705
@@ -65,55 +64,24 @@ def test_thresholds_are_where_pixels_become_right(made: Path, tmp_path: Path) ->
         tuning.save(tmp_path / "farm.fit")
 
 
-def test_a_temperature_makes_confidences_as_often_right_as_they_say(made: Path, tmp_path: Path) -> None:
-    tuning = tipsseg.learn.tune_folder(made / "out", None, temperature=True, device="cpu")
-    found = tuning.calibration
-    assert found is not None
-    assert found.after is not None
-    assert found.after < found.before
-    assert tuning.thresholds == ()
-    tuning.save(tmp_path / "warm.fit")
-    fitted = FittedVocabulary.load(tmp_path / "warm.fit")
-    model = tipsseg.load("tiny", device="cpu")
-    by_text, by_fit = (tipsseg.Labeller(model, each, SEEN).label(made / "imgs/a.png") for each in (NAMES, fitted))
-    np.testing.assert_array_equal(by_text.labels, by_fit.labels)
-    assert abs(by_text.confidence - by_fit.confidence).max() > 0.01
-
-
-def test_a_temperature_and_thresholds_share_one_model(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
-
-    loads: list[object] = []
-    load = Tipsv2Backbone.__init__
-
-    def watched(self: Tipsv2Backbone, *given: Any, **more: Any) -> None:
-        loads.append(self)
-        load(self, *given, **more)
-
-    monkeypatch.setattr(Tipsv2Backbone, "__init__", watched)
-    tuning = tipsseg.learn.tune_folder(made / "out", 0.99, temperature=True, device="cpu")
-    assert (len(loads), tuning.images, tuning.calibration is None) == (1, 5, False)
-    assert any(threshold.reached for threshold in tuning.thresholds)
-    cold = tipsseg.learn.tune_folder(made / "out", 0.99, device="cpu").thresholds
-    assert [each.min_confidence for each in tuning.thresholds] != [each.min_confidence for each in cold]
-
-
-def test_a_run_by_a_fit_is_tuned_with_that_fit(made: Path, tmp_path: Path) -> None:
-    fitted = tipsseg.learn.tune_folder(made / "out", None, temperature=True, device="cpu").fitted
-    assert fitted is not None
+def test_a_run_by_a_fit_needs_that_fit(made: Path, tmp_path: Path) -> None:
+    fitted = tipsseg.learn.fit_folder(made / "out", device="cpu").fitted
     tipsseg.label_folder(
         made / "imgs", fitted, output=tmp_path / "out", model="tiny", formats=("png",), short_side=112, device="cpu"
     )
     for path in (made / "out/masks").iterdir():
         shutil.copy(path, tmp_path / "out/masks" / path.name)
     with pytest.raises(UsageError, match="used a fitted vocabulary"):
-        tipsseg.learn.tune_folder(tmp_path / "out", 0.99, device="cpu")
+        tipsseg.learn.fit_thresholds(tmp_path / "out", 0.99, device="cpu")
     with pytest.raises(UsageError, match="used different fitted vectors"):
-        tipsseg.learn.tune_folder(made / "out", 0.99, fitted=fitted, device="cpu")
-    tuning = tipsseg.learn.tune_folder(tmp_path / "out", 0.99, fitted=fitted, device="cpu")
-    assert tuning.fitted is not None
-    assert tuning.fitted.vocabulary.fit == fitted.vocabulary.fit
-    assert tuning.fitted.vocabulary.classes[1].min_confidence == tuning.thresholds[1].min_confidence > 0
+        tipsseg.learn.fit_thresholds(made / "out", 0.99, fitted=fitted, device="cpu")
+    fitted.save(tmp_path / "a.fit")
+    arguments = ("--precision", 0.999, "--vocab", tmp_path / "a.fit", "-o", tmp_path / "b.fit", "--device", "cpu")
+    assert run("fit", tmp_path / "out", *arguments).code == 0
+    both = FittedVocabulary.load(tmp_path / "b.fit")
+    assert both.vocabulary.fit == fitted.vocabulary.fit
+    assert np.array_equal(both.vectors, fitted.vectors)
+    assert any(each.min_confidence for each in both.vocabulary.classes)
 
 
 def _labels_again(folder: Path, names: tuple[str, ...]) -> None:
@@ -136,16 +104,13 @@ def _labels_again(folder: Path, names: tuple[str, ...]) -> None:
         ),
         pytest.param("a", "", 0.9, "only 1 corrected mask; minimum confidences need 3", "masks of 2 more", id="one"),
         pytest.param(
-            "a", "", None, "only 1 corrected mask; a temperature needs 2 or more", "one more", id="temperature"
-        ),
-        pytest.param(
             "abc", "b", 0.9, "2 of 3 corrected masks can be used; minimum", "Repair the mask .*masks/b.png", id="broken"
         ),
         pytest.param("abc", "", 0.9, None, "", id="three"),
     ],
 )  # fmt: skip
 def test_few_masks_are_refused(
-    made: Path, tmp_path: Path, edited: str, broken: str, precision: float | None, message: str | None, hint: str
+    made: Path, tmp_path: Path, edited: str, broken: str, precision: float, message: str | None, hint: str
 ) -> None:
     folder = tmp_path / "top"
     shutil.copytree(made, folder)
@@ -153,10 +118,10 @@ def test_few_masks_are_refused(
     for name in broken:
         (folder / f"out/masks/{name}.png").write_bytes(b"\x89PNG")
     if message is None:
-        assert tipsseg.learn.tune_folder(folder / "out", precision, device="cpu").images == len(edited)
+        assert tipsseg.learn.fit_thresholds(folder / "out", precision, device="cpu").images == len(edited)
         return
     with pytest.raises(InputError, match=message) as caught:
-        tipsseg.learn.tune_folder(folder / "out", precision, temperature=precision is None, device="cpu")
+        tipsseg.learn.fit_thresholds(folder / "out", precision, device="cpu")
     assert re.search(hint, caught.value.hint), caught.value.hint
 
 
@@ -164,14 +129,14 @@ def test_a_mask_that_is_ignored_as_a_whole_is_no_image(made: Path, tmp_path: Pat
     folder = tmp_path / "top"
     shutil.copytree(made, folder)
     _labels_again(folder, ("a", "b", "c"))
-    by_three = tipsseg.learn.tune_folder(folder / "out", 0.9, device="cpu")
+    by_three = tipsseg.learn.fit_thresholds(folder / "out", 0.9, device="cpu")
     Image.fromarray(np.full((112, 112), 255, np.uint8)).save(folder / "out/masks/d.png")
-    by_four = tipsseg.learn.tune_folder(folder / "out", 0.9, device="cpu")
+    by_four = tipsseg.learn.fit_thresholds(folder / "out", 0.9, device="cpu")
     assert (by_four.images, by_four.failed) == (3, 0)
     assert by_four.thresholds == by_three.thresholds
     shutil.copy(folder / "out/masks/d.png", folder / "out/masks/c.png")
     with pytest.raises(InputError, match="2 of 4 corrected masks can be used; minimum confidences need 3") as caught:
-        tipsseg.learn.tune_folder(folder / "out", 0.9, device="cpu")
+        tipsseg.learn.fit_thresholds(folder / "out", 0.9, device="cpu")
     assert "Pixels with id 255 are ignored" in caught.value.hint
 
 
@@ -184,15 +149,13 @@ def run(*arguments: object) -> Ran:
 
 def test_of_many_masks_some_are_taken(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masked, "_MOST", 4)
-    first, again = (
-        tipsseg.learn.tune_folder(made / "out", temperature=True, device="cpu", features=tmp_path) for _ in range(2)
-    )
+    first, again = (tipsseg.learn.fit_thresholds(made / "out", device="cpu", features=tmp_path) for _ in range(2))
     assert (first.images, again.images) == (4, 4)
     assert first.record() == again.record()
 
 
 def test_the_command(made: Path, tmp_path: Path) -> None:
-    arguments = ["tune", made / "out", "--precision", 0.99, "-o", tmp_path / "farm.toml", "--device", "cpu"]
+    arguments = ["fit", made / "out", "--precision", 0.99, "-o", tmp_path / "farm.toml", "--device", "cpu"]
     done = run(*arguments)
     assert done.code == 0
     assert [line.split()[0] for line in done.out.splitlines()[1:5]] == list(NAMES)
@@ -206,24 +169,13 @@ def test_the_command(made: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param(["-o", "x.toml"], "nothing to tune", id="nothing"),
-        pytest.param(["-o", "x.toml", "--precision", "1"], "--precision 1.0 is not between 0 and 1", id="precision"),
-        pytest.param(
-            ["-o", "x.fit", "--precision", "0.9"],
-            "-o x.fit: a vocabulary with only words and thresholds must be a .toml file",
-            id="fit",
-        ),
-        pytest.param(
-            ["-o", "x.toml", "--temperature"],
-            "-o x.toml: a vocabulary with vectors or a temperature must be a .fit file",
-            id="toml",
-        ),
-        pytest.param(
-            ["-o", "x.fit", "--temperature", "--vocab", "a.toml"], "--vocab a.toml is not a .fit file", id="vocab"
-        ),
+        (["-o", "x.toml", "--precision", "1"], "--precision 1.0 is not between 0 and 1"),
+        (["-o", "x.fit", "--precision", "0.9"], "with only words and thresholds must be a .toml file"),
+        (["-o", "x.toml", "--precision", "0.9", "--gt", "masks"], "--precision and --gt exclude each other"),
+        (["-o", "x.fit", "--precision", "0.9", "--vocab", "a.toml"], "--vocab a.toml is not a .fit file"),
     ],
 )
 def test_wrong_usage(made: Path, arguments: list[str], message: str) -> None:
-    done = run("tune", made / "out", *arguments)
+    done = run("fit", made / "out", *arguments)
     assert (done.code, done.out) == (2, "")
     assert message in done.err
