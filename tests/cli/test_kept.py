@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dying import at
 from PIL import Image
 from reading import EXACT, POLYGONS, READERS
 from resuming import ALL, CLASSES, Run, contents, correct, record, tree
@@ -173,17 +172,6 @@ def test_corrections_whose_ids_would_be_of_other_classes_are_not_begun_anew(run:
     assert (run.code, run.labelled, tree("out")) == (1, [], before)
     assert "the mask of a.png was corrected, and its ids would mean other classes: " in err
     assert "--replace-edited" in err
-
-
-def test_corrections_survive_where_beginning_anew_is_stopped(run: Run) -> None:
-    run()
-    data = correct(Path("out/masks/a.png"))
-    with at(Path("out/masks/sub/b c.png")):
-        run("--overwrite", "--mode", "whole")
-    for options in (["--overwrite"], []):
-        run(*options, "--mode", "whole")
-        assert (run.code, Path("out/masks/a.png").read_bytes()) == (0, data)
-    assert run.command("check", "out").code == 0
 
 
 def test_beginning_anew_replaces_what_was_changed_where_that_is_asked_for(run: Run) -> None:

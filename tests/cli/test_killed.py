@@ -1,62 +1,162 @@
-"""Runs that are killed without warning, and go on by the same command: in the end all is as if they had not been."""
+"""Commands that are killed before each change of a file go on by the same command: in the end all is as if they had not been."""
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from killed_runs import contents, killing
 from PIL import Image
+from rasters import drawn, write_raster
 from resuming import correct
 from running import Command
+from sources import write_tar
 
 from tipsseg.formats import IMAGE_FORMATS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCENES = REPOSITORY / "examples" / "scenes"
-_PLAIN = ["-c", "panda,tree,sky", "-m", "tiny", "--device", "cpu", "--quiet"]
-OPTIONS = [*_PLAIN, "-f", ",".join(IMAGE_FORMATS)]
-#: One format of each kind: records alone, with a picture, and a file and a link an image beside one for all.
-FEW = [*_PLAIN, "-f", "coco,panoptic,yolo"]
+KILLING = REPOSITORY / "tests/support/killing.py"
+_PLAIN = "-c panda,tree,sky -m tiny --device cpu --quiet"
+
+#: What of run.json is of the run that came last, which may have had nothing to label.
+OF_THE_LAST = ("started", "ended", "counts", "batch_size")
 
 
-def two_images(folder: Path) -> None:
-    """Small squares: one window each."""
-    folder.mkdir(parents=True)
-    for name in ("desert.png", "sea.gif"):
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of an output folder, but for times."""
+    files = (path for path in folder.rglob("*") if path.is_file() and ".tipsseg" not in path.parts)
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    entries = list(map(json.loads, found["manifest.jsonl"].splitlines()))
+    run = json.loads(found["run.json"])
+    assert run["ended"] is not None
+    for written in (run["files"], *(entry["written"] for entry in entries)):
+        for each in written.values():
+            del each["mtime_ns"]
+    found["manifest.jsonl"] = json.dumps([{**entry, "seconds": 0} for entry in entries]).encode()
+    # The folders that are compared have other paths, and their inputs may have.
+    run["command"] = re.sub(r" --output \S+", "", re.sub(r"(?<= )\S*/", "", run["command"]))
+    found["run.json"] = json.dumps({key: run[key] for key in run if key not in OF_THE_LAST}, sort_keys=True).encode()
+    return found
+
+
+def all_contents(top: Path) -> dict[str, bytes]:
+    """All files, but for times, the path of the folder that they are in, and files that are left under temporary names."""
+    outputs = [folder for folder in top.iterdir() if (folder / "run.json").exists()]
+    files = {f"{folder.name}/{name}": data for folder in outputs for name, data in contents(folder).items()}
+    for path in top.rglob("*"):
+        if path.is_file() and outputs.count(top / path.relative_to(top).parts[0]) == 0 and ".tipsseg-" not in path.name:
+            files[str(path.relative_to(top))] = path.read_bytes()
+    return {name: data.replace(bytes(top), b"") for name, data in files.items()}
+
+
+# ---- what is done before ----
+
+
+def edited(top: Path) -> None:
+    correct(top / "out/masks/desert.png")
+
+
+def boxes(top: Path) -> None:
+    """A correction from LabelMe, with a class that the run lacks."""
+    (top / "new").mkdir()
+    box = {"label": "kite", "points": [[0, 4], [30, 50]], "shape_type": "rectangle"}
+    (top / "new/desert.json").write_text(json.dumps({"shapes": [box], "imageHeight": 96, "imageWidth": 96}))
+
+
+def masks(top: Path) -> None:
+    (top / "new").mkdir()
+    Image.fromarray(np.full((96, 96), 2, np.uint8)).save(top / "new/desert.png")
+
+
+def tar(top: Path) -> None:
+    write_tar(top / "in.tar", {path.name: path.read_bytes() for path in (top / "imgs").iterdir()})
+
+
+def raster(top: Path) -> None:
+    write_raster(top / "scene.tif", drawn(224, 300))
+
+
+Step = str | Callable[[Path], None]
+
+LABEL = f"label imgs {_PLAIN} -f png,coco -o out"
+MANY = "-f coco,panoptic,yolo"
+
+#: The steps before, the command that is killed, and the commands that follow; none: the same command.
+CASES: dict[str, tuple[list[Step], str, list[str]]] = {
+    "labels": ([], f"label imgs {_PLAIN} {MANY} -o out", []),
+    "labels of a tar": ([tar], f"label in.tar {_PLAIN} -o out", []),
+    "labels of a raster": ([raster], f"label scene.tif {_PLAIN} -f geotiff,geojson -o out", []),
+    "features": ([], "encode imgs -m tiny --device cpu -q -o feats", []),
+    "labels and features": ([], f"label imgs {_PLAIN} -f png --features feats -o out", []),
+    "labels over features": ([f"{LABEL} --features feats"], f"{LABEL} --features feats --min-confidence 0.6", []),
+    "an overwritten folder with a correction": ([LABEL, edited], f"{LABEL} --overwrite", []),
+    "a correction that is given up": ([LABEL, edited], f"{LABEL} --replace-edited", []),
+    "formats that follow a correction": ([LABEL, edited], "convert out -f labelme,yolo,hf -q", []),
+    "a list that was begun": (
+        [f"label imgs {_PLAIN} -f npz -o out"], "convert out -f coco -q",
+        ["convert out -f coco -q", "convert out -f coco,panoptic -q"],
+    ),
+    "corrections with another class": ([LABEL, boxes], "correct out --from new --add-classes --emptied", []),
+    "corrections over an edited mask": ([LABEL, edited, masks], "correct out --from new --replace-edited", []),
+    "shards joined in place": (
+        [f"label imgs {_PLAIN} {MANY} -o out --shard {part}/2" for part in (1, 2)], "merge out -o out", [],
+    ),
+    "runs joined in a new folder": (
+        [f"label imgs {_PLAIN} {MANY} -o {place} --shard {part}/2" for part, place in ((1, "one"), (2, "two"))],
+        "merge one two -o out", [],
+    ),
+    "a report": ([LABEL], "report out", []),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_a_kill_before_each_change_of_a_file(command: Command, tmp_path: Path, case: str) -> None:
+    before, killed, after = CASES[case]
+    source = tmp_path / "source"
+    (source / "imgs").mkdir(parents=True)
+    for name in ("desert.png", "sea.gif"):  # small squares: one window each
         with Image.open(SCENES / name) as image:
-            image.convert("RGB").resize((96, 96)).save(folder / name)
+            image.convert("RGB").resize((96, 96)).save(source / "imgs" / name)
+    for step in before:
+        if isinstance(step, str):
+            assert command(*step.split(), cwd=source).code == 0
+        else:
+            step(source)
+    shutil.copytree(source, tmp_path / "undisturbed", symlinks=True)
+    for words in dict.fromkeys([killed, *after]):
+        assert command(*words.split(), cwd=tmp_path / "undisturbed").code == 0
+    expected = all_contents(tmp_path / "undisturbed")
 
-
-@pytest.mark.slow
-def test_kills_at_random_moments(command: Command, tmp_path: Path) -> None:
-    """Moments differ from one time to the next, whatever the seed."""
-    assert command("label", SCENES, *OPTIONS, "-o", tmp_path / "undisturbed").code == 0
-    assert killing(tmp_path, "random", 1, 20, SCENES, *OPTIONS, "-o", "killed") == 20
-    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
-    assert command("check", tmp_path / "killed").code == 0
-
-
-@pytest.mark.slow
-def test_a_kill_before_each_change_of_a_file(command: Command, tmp_path: Path) -> None:
-    two_images(tmp_path / "imgs")
-    assert command("label", tmp_path / "imgs", *FEW, "-o", tmp_path / "undisturbed").code == 0
-    expected = contents(tmp_path / "undisturbed")
-    kills = killing(tmp_path, "each", "killed", "imgs", *FEW)
-    # Each picture alone is three: its temporary file, its name, the line in the manifest or the journal.
-    assert kills > 20
-    assert sorted(int(folder.name) for folder in (tmp_path / "killed").iterdir()) == list(range(1, kills + 2))
+    (tmp_path / "killed").mkdir()
+    commands = [words.split() for words in (killed, *(after or [killed]))]
+    ran = subprocess.run(
+        [sys.executable, KILLING, "copies", source, json.dumps(commands)],
+        cwd=tmp_path / "killed",
+        capture_output=True,
+        text=True,
+        timeout=1500,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) >= 5
     for folder in (tmp_path / "killed").iterdir():
-        assert contents(folder) == expected, folder.name
+        assert all_contents(folder) == expected, folder.name
+    last = tmp_path / "killed" / ran.stdout.strip()
+    assert command("check", last / ("feats" if case == "features" else "out")).code == 0
 
 
 @pytest.mark.slow
 def test_a_kill_of_a_plain_process(command: Command, tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "tipsseg", "label", str(SCENES), *OPTIONS, "-o", "killed"]
+    options = [*_PLAIN.split(), "-f", ",".join(IMAGE_FORMATS)]
+    line = [sys.executable, "-m", "tipsseg", "label", str(SCENES), *options, "-o", "killed"]
     for number in range(3):
         with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE) as run:
             assert run.stdout is not None
@@ -67,105 +167,5 @@ def test_a_kill_of_a_plain_process(command: Command, tmp_path: Path) -> None:
         assert run.returncode == -9
         assert (tmp_path / "killed/.tipsseg-lock").exists()  # of nobody any more
     subprocess.run(line, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
-    assert command("label", SCENES, *OPTIONS, "-o", tmp_path / "undisturbed").code == 0
+    assert command("label", SCENES, *options, "-o", tmp_path / "undisturbed").code == 0
     assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("stop", "places", "target"),
-    [("SIGKILL", ["one", "one"], "one"), ("SIGTERM", ["one", "one"], "one"), ("SIGTERM", ["one", "two"], "new")],
-)
-def test_a_merge_that_is_stopped_before_each_change_of_a_file(
-    command: Command, tmp_path: Path, stop: str, places: list[str], target: str
-) -> None:
-    source = tmp_path / "source"
-    two_images(source / "imgs")
-    for index, place in enumerate(places, start=1):
-        assert command("label", "imgs", *FEW, "-o", place, "--shard", f"{index}/2", cwd=source).code == 0
-    arguments = ["merge", *sorted(set(places)), "-o", target]
-    shutil.copytree(source, tmp_path / "undisturbed", symlinks=True)
-    assert command(*arguments, cwd=tmp_path / "undisturbed").code == 0
-    expected = contents(tmp_path / "undisturbed" / target)
-
-    (tmp_path / "stopped").mkdir()
-    kills = killing(tmp_path / "stopped", "copies", stop, source, *arguments)
-    assert kills > 20
-    for folder in (tmp_path / "stopped").iterdir():
-        assert contents(folder / target) == expected, folder.name
-    assert command("check", tmp_path / "stopped" / str(kills) / target).code == 0
-
-
-#: What is done before, and then what is killed.
-OVER_FEATURES: dict[str, tuple[list[str], list[str]]] = {
-    "features are made": ([], ["encode", "imgs", "-m", "tiny", "--device", "cpu", "-q", "-o", "feats"]),
-    "labels are made, and features": ([], ["label", "imgs", *_PLAIN, "-f", "png", "--features", "feats", "-o", "out"]),
-    "labels are made again over features": (
-        ["label", "imgs", *_PLAIN, "-f", "png,coco", "--features", "feats", "-o", "out"],
-        ["label", "imgs", *_PLAIN, "-f", "png,coco", "--features", "feats", "-o", "out", "--min-confidence", "0.6"],
-    ),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", OVER_FEATURES)
-def test_a_kill_before_each_change_of_a_file_by_a_run_without_a_tower(
-    command: Command, tmp_path: Path, case: str
-) -> None:
-    before, arguments = OVER_FEATURES[case]
-    source = tmp_path / "source"
-    two_images(source / "imgs")
-    if case != "features are made":
-        (source / "imgs" / "desert.png").unlink()  # one image is enough: labels of two are above
-    if before:
-        assert command(*before, cwd=source).code == 0
-    shutil.copytree(source, tmp_path / "undisturbed")
-    assert command(*arguments, cwd=tmp_path / "undisturbed").code == 0
-
-    (tmp_path / "killed").mkdir()
-    kills = killing(tmp_path / "killed", "copies", "SIGKILL", source, *arguments)
-    assert kills >= 8
-    expected = features_and_labels(tmp_path / "undisturbed")
-    for folder in (tmp_path / "killed").iterdir():
-        assert features_and_labels(folder) == expected, folder.name
-    for place in ("feats", "out"):
-        if (tmp_path / "undisturbed" / place).exists():
-            assert command("check", tmp_path / "killed" / str(kills) / place).code == 0
-
-
-def features_and_labels(top: Path) -> dict[str, bytes]:
-    """All files of a feature store and of an output folder, but for times and the path of the folder that they are in.
-
-    Files of features that are left under temporary names are left out: they are removed once they are old.
-    """
-    found = (path for path in top.glob("feats/**/*") if path.is_file() and not path.name.startswith(".tipsseg-"))
-    files = {str(path): path.read_bytes() for path in found}
-    if (top / "out").exists():
-        files |= contents(top / "out")
-    return {name.removeprefix(str(top)): data.replace(bytes(top), b"") for name, data in files.items()}
-
-
-#: What is killed, in a folder with a corrected mask.
-BESIDE_CORRECTIONS = {
-    "the folder is started over": ["label", "imgs", *_PLAIN, "-f", "png,coco", "-o", "out", "--overwrite"],
-    "all formats follow": ["convert", "out", "-f", "labelme", "-q"],
-    "a mask is given up": ["label", "imgs", *_PLAIN, "-f", "png,coco", "-o", "out", "--replace-edited"],
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", BESIDE_CORRECTIONS)
-def test_a_kill_before_each_change_of_a_file_beside_a_correction(command: Command, tmp_path: Path, case: str) -> None:
-    source, arguments = tmp_path / "source", BESIDE_CORRECTIONS[case]
-    two_images(source / "imgs")
-    assert command("label", "imgs", *_PLAIN, "-f", "png,coco", "-o", "out", cwd=source).code == 0
-    correct(source / "out/masks/desert.png")
-    shutil.copytree(source, tmp_path / "undisturbed")
-    command(*arguments, cwd=tmp_path / "undisturbed")
-    expected = features_and_labels(tmp_path / "undisturbed")
-
-    (tmp_path / "killed").mkdir()
-    kills = killing(tmp_path / "killed", "copies", "SIGKILL", source, *arguments)
-    assert kills >= 8
-    for folder in (tmp_path / "killed").iterdir():
-        assert features_and_labels(folder) == expected, folder.name

@@ -12,13 +12,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dying import STOPS, Killed, at, reached, stopped_after
+from dying import at
 from filelock import FileLock
 from output_folders import (
     ALL_FORMATS,
@@ -136,12 +135,6 @@ def labels(folder: Path) -> Tree:
 def timeless(data: bytes) -> bytes:
     """Records without times, and without the place of `root`."""
     return re.sub(rb'"path": "[^"]*/imgs/', b'"path": "imgs/', re.sub(rb'"(seconds|mtime_ns)": [0-9.]+', b"", data))
-
-
-def complete(folder: Path) -> Tree:
-    """All files of an output folder; run.json without the times of the files that a merge writes."""
-    found = tree(folder)
-    return {**found, "run.json": timeless(found["run.json"])} if "run.json" in found else found
 
 
 def run_json(folder: Path) -> Json:
@@ -638,82 +631,7 @@ def few(*folders: str, shards: bool = False) -> Build:
     return build
 
 
-STOPPED: Mapping[str, tuple[Build, Sequence[str], str]] = {
-    "shards in place": (few("out", "out", shards=True), ["out"], "out"),
-    "runs into a new folder": (few("one", "two"), ["one", "two"], "new"),
-    "shards of two folders into a new one": (few("one", "two", shards=True), ["two", "one"], "new"),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # files that were open when it was stopped
-@pytest.mark.parametrize("stop", STOPS)
-@pytest.mark.parametrize("case", STOPPED)
-def test_a_merge_that_was_stopped_can_be_run_again(
-    root: Path, monkeypatch: pytest.MonkeyPatch, case: str, stop: str
-) -> None:
-    monkeypatch.setattr("os.fsync", lambda file: None)  # it is for the loss of power, and takes its time
-    build, folders, target = STOPPED[case]
-    build(root)
-    before = root / "before"
-    for folder in folders:
-        shutil.copytree(root / folder, before / folder, symlinks=True)
-    merge_into(folders, target)
-    wanted = complete(root / target)
-    assert problems(root / target) == []
-    assert len(wanted["errors.jsonl"].splitlines()) == 3
-
-    seen: set[str] = set()
-    for steps in itertools.count():
-        for folder in {*folders, target}:
-            shutil.rmtree(root / folder, ignore_errors=True)
-        for folder in folders:
-            shutil.copytree(before / folder, root / folder, symlinks=True)
-        ended = False
-        with stopped_after(steps, stop):
-            with suppress(Killed):
-                ended = run_command("merge", *folders, "-o", target).code == 0
-            undisturbed = not reached()
-        if ended:
-            left = complete(root / target)
-            left.pop(LOCK, None)  # its removal was what failed
-            assert left == wanted, f"after {steps} operations"
-            if undisturbed:
-                break
-        seen.add(state(root / target, wanted, before / target))
-        # The lock, which would end with its process, has ended with the object that held it.
-        merge_into(folders, target)
-        assert complete(root / target) == wanted, f"after {steps} operations"
-    assert steps > 20
-    # Stopped at every moment it was seen in each of its states. After an error alone, the records are removed at once.
-    beside = target != "new" and stop != "an error"
-    assert seen == {"as before", "not ended", "ended"} | ({"begun beside shards"} if beside else set())
-
-
 UNFINISHED = "a merge into it is unfinished"
-
-
-def state(target: Path, wanted: Tree, before: Path) -> str:
-    """What a merge that was stopped left: something that everybody takes for what it is."""
-    there = complete(target) if target.exists() else {}
-    if before.exists() and (target / "shards").exists():  # nothing of them is lost
-        assert {name: there.get(name) for name in tree(before)} == tree(before)
-    told = [line for line in run_command("check", target).out.splitlines() if UNFINISHED in line]
-    if told:
-        assert len(told) == 1
-        assert told[0].startswith(f"{target}: {UNFINISHED}; finish it: tipsseg merge ")
-        assert told[0].endswith(f" -o {target}")
-        if UNFINISHED in run_command("convert", target, "-f", "png").err:
-            return "not ended"
-        assert "run.json" not in there
-        return "begun beside shards"
-    if "run.json" in there:
-        assert {name: data for name, data in there.items() if not Path(name).name.startswith(".tipsseg-")} == wanted
-        return "ended"
-    assert not {"manifest.jsonl", "annotations.json", "errors.jsonl"} & there.keys()
-    return "as before"
 
 
 def interrupted(words: str, *, after: bool) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
-from killed_runs import killing
 from numpy.typing import NDArray
 from PIL import Image
 from rasters import drawn, write_raster
@@ -313,16 +312,3 @@ def test_what_gdal_refuses_is_told(command: Command, tmp_path: Path, monkeypatch
     monkeypatch.setattr("tipsseg.formats.raster.wkb", lambda _: b"nothing")
     ran = command("label", path, "-o", tmp_path / "out", *OPTIONS, "-f", "gpkg")
     assert (ran.code, "scene.gpkg" in ran.err) == (1, True), ran.err
-
-
-@pytest.mark.slow
-def test_kills_in_the_middle_of_a_raster(tmp_path: Path) -> None:
-    write_raster(tmp_path / "in.tif", drawn(4200, 2100))
-    options = ["in.tif", *OPTIONS, "-f", "geotiff,geojson,gpkg"]
-    assert killing(tmp_path, "random", 1, 0, *options, "-o", "whole") == 0
-    assert killing(tmp_path, "random", 5, 5, *options, "-o", "broken") == 5
-    files = ["masks/in.tif", "polygons/in.geojson", "polygons/in.gpkg"]
-    assert [(tmp_path / "whole" / name).read_bytes() for name in files] == [
-        (tmp_path / "broken" / name).read_bytes() for name in files
-    ]
-    assert not list((tmp_path / "broken/.tipsseg").glob("rasters*"))

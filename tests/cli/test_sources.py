@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from killed_runs import contents, killing
 from PIL import Image
 from running import Command
-from sources import Site, forget_remote, picture, serving, write_parquet, write_tar, write_video, write_zip
+from sources import Site, forget_remote, serving, write_parquet, write_tar, write_video, write_zip
 
 from tipsseg.images.decoding import ImageInput, open_image, upright_size
 
@@ -139,22 +138,6 @@ def test_frames_of_a_video(command: Command, tmp_path: Path) -> None:
         assert open_image(image).shape == (64, 96, 3)
     assert len(list((out / "yolo" / "images").rglob("*.bmp"))) == 6
     assert "nothing wrong" in command("check", out).err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["tar", "video"])
-def test_kills_in_the_middle(kind: str, tmp_path: Path) -> None:
-    if kind == "tar":
-        path = write_tar(tmp_path / "in.tar", {f"{number:02d}.png": picture(10 * number) for number in range(12)})
-        arguments = ["in.tar"]
-    else:
-        path = write_video(tmp_path / "in.mp4", 60)
-        arguments = ["in.mp4", "--every", "5"]
-    options = [*arguments, *OPTIONS, "-f", "png,coco,overlay"]
-    assert killing(tmp_path, "random", 1, 0, *options, "-o", "whole") == 0
-    assert killing(tmp_path, "random", 2, 6, *options, "-o", "broken") == 6
-    assert path.exists()
-    assert contents(tmp_path / "whole") == contents(tmp_path / "broken")
 
 
 # ---- URLs ----

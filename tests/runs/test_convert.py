@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dying import deaths
 from mask_codes import encode_rle
 from output_folders import (
     ALL_FORMATS,
@@ -676,26 +675,3 @@ def test_an_interrupt_says_how_far_it_came(tmp_path: Path) -> None:
         assert caught.value.__notes__ == [f"{images} images done; run the same command to resume"]
     assert convert(tmp_path, *into)[0] == 0
     assert_same(tmp_path / "out", tmp_path / "wanted")
-
-
-@pytest.mark.slow
-def test_a_conversion_that_was_killed_can_be_run_again(tmp_path: Path) -> None:
-    into = ("coco-polygon", "yolo", "hf", "panoptic")
-    build(tmp_path, Case(("png", "coco"), into, {"a.png": A, "b/c.jpg": B}))
-    for steps in deaths(tmp_path / "out", lambda: convert(tmp_path, *into, jobs=1)):  # noqa: B007
-        convert(tmp_path, *into)
-        assert_same(tmp_path / "out", tmp_path / "wanted")
-        assert problems(tmp_path / "out") == []
-    assert_same(tmp_path / "out", tmp_path / "wanted")
-    assert steps >= 40
-
-
-def test_a_list_that_was_begun_is_not_what_labels_come_from(tmp_path: Path) -> None:
-    """A conversion into coco was killed: the manifest has it, its journal too, and there is no such file yet."""
-    build(tmp_path, Case(("npz",), ("coco", "panoptic"), {"a.png": SURE["a.png"], "b/c.jpg": B}))
-    for steps in deaths(tmp_path / "out", lambda: convert(tmp_path, "coco", jobs=1)):  # noqa: B007
-        failed, said = convert(tmp_path, "coco", "panoptic")
-        assert failed == 0
-        assert not any("done without it" in line for line in said)
-        assert_same(tmp_path / "out", tmp_path / "wanted")
-    assert steps >= 8

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import re
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping
@@ -16,7 +15,6 @@ from xml.sax.saxutils import quoteattr
 import cv2
 import numpy as np
 import pytest
-from dying import deaths
 from entries import read_entries
 from output_folders import CLASSES, DIGEST, LABELS, A, B, make_run, problems, save_inputs, tree
 from PIL import Image
@@ -1020,32 +1018,6 @@ def test_all_are_taken_or_none(tmp_path: Path) -> None:
     take(tmp_path, tmp_path / "new", dry_run=True)
     assert tree(tmp_path / "out") == before
     assert len(take(tmp_path, tmp_path / "new").masks) == 2
-
-
-def without_times(folder: Path) -> dict[str, bytes]:
-    return {name: re.sub(rb'"mtime_ns": \d+', b"", data) for name, data in tree(folder).items()}
-
-
-@pytest.mark.parametrize("kind", ["objects", "further classes", "hf/masks", "masks hf/masks"])
-def test_a_killed_one_goes_on(tmp_path: Path, kind: str) -> None:
-    """Killed before each of its changes of files, and then asked for again."""
-    export = build(tmp_path, "png", "labelme", *(["hf"] if "hf" in kind else []))
-    in_labelme(export)
-    for place in kind.split() if "hf" in kind else ():  # masks that were edited
-        save(tmp_path / "out" / place / "scene.png", np.where(SCENE == 3, 1, SCENE).astype(np.uint8))
-    source, options = export / "labelme", {}
-    if kind == "further classes":
-        box = {"label": "kite", "points": [[0, 4], [3, 5]], "shape_type": "rectangle"}
-        edit(source / "a.json", lambda value: value.update(shapes=[box]))
-        options = {"add_classes": True}
-    if "hf" in kind:
-        source, options = in_masks(export), {"replace_edited": True}
-    resumed = []
-    for _ in deaths(tmp_path / "out", lambda: take(tmp_path, source, **options)):
-        take(tmp_path, source, **options)
-        resumed.append(without_times(tmp_path / "out"))
-    assert len(resumed) > 8
-    assert resumed == [without_times(tmp_path / "out")] * len(resumed)
 
 
 def test_a_mask_that_a_person_changed_in_its_place_is_kept(tmp_path: Path) -> None:

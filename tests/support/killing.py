@@ -1,12 +1,8 @@
 """Runs `tipsseg` again and again in processes that are killed, without warning, as by kill -9 or the system's lack of memory.
 
-    python killing.py random SEED KILLS ARGUMENTS...
-        `tipsseg label` at random moments, until so many were killed and the last run ended by itself
-    python killing.py each FOLDER ARGUMENTS...
-        `tipsseg label` before each change of a file below the current folder in turn: the n-th run goes to FOLDER/n, is killed
-        before its n-th, and then goes on undisturbed
-    python killing.py copies SIGNAL SOURCE ARGUMENTS...
-        `tipsseg` before each change of a file in turn, by this signal: the n-th run is in a copy of the folder SOURCE, named n
+    python killing.py copies SOURCE COMMANDS
+        the first of these commands, lists of arguments in JSON, before each change of a file in turn: the n-th run is in a copy of
+        the folder SOURCE, named n, is killed before its n-th change, and the other commands follow
     python killing.py serve
         `tipsseg` once for each line of JSON on stdin, see `serve`
 
@@ -23,13 +19,11 @@ import json
 import mmap
 import os
 import pkgutil
-import random
 import shutil
 import signal
 import sqlite3
 import sys
 import tempfile
-import time
 import traceback
 from functools import partial
 from pathlib import Path
@@ -62,7 +56,6 @@ def prepare() -> None:
 def start(
     arguments: list[str],
     kill_before: int | None = None,
-    number: int = signal.SIGKILL,
     streams: tuple[int, int] | None = None,
     counter: mmap.mmap | None = None,
 ) -> int:
@@ -77,7 +70,7 @@ def start(
         from tipsseg.cli.main import main
 
         if kill_before is not None:
-            kill_at_operation(kill_before, number, counter)
+            kill_at_operation(kill_before, counter)
         sys.argv = ["tipsseg", *arguments]
         main()
     except SystemExit as end:
@@ -97,8 +90,8 @@ def _flush() -> None:
     sys.stderr.flush()
 
 
-def kill_at_operation(number: int, by: int, counter: mmap.mmap | None = None) -> None:
-    """Kill this process by a signal before it changes a file for that time, counted from 1; `counter` holds the count.
+def kill_at_operation(number: int, counter: mmap.mmap | None = None) -> None:
+    """Kill this process before it changes a file for that time, counted from 1; `counter` holds the count.
 
     SQLite tells Python nothing of its files. Its statements count.
     """
@@ -111,7 +104,7 @@ def kill_at_operation(number: int, by: int, counter: mmap.mmap | None = None) ->
         if counter is not None:
             counter[:] = changed.to_bytes(8)
         if changed == number:
-            os.kill(os.getpid(), by)
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def hook(event: str, details: tuple[object, ...]) -> None:
         if event == "open":
@@ -134,56 +127,26 @@ def kill_at_operation(number: int, by: int, counter: mmap.mmap | None = None) ->
     sys.addaudithook(hook)
 
 
-def ended(child: int, number: int = signal.SIGKILL) -> bool:
+def ended(child: int) -> bool:
     """Wait for a process; whether it ended by itself. Whatever else went wrong ends the test."""
     _, status = os.waitpid(child, 0)
-    if os.waitstatus_to_exitcode(status) in (-number, 128 + number):
+    if os.waitstatus_to_exitcode(status) == -signal.SIGKILL:
         return False
     if os.waitstatus_to_exitcode(status) not in (0, 1):  # 1: an image failed, as in the undisturbed run
         raise SystemExit(f"the run failed: {os.waitstatus_to_exitcode(status)}")
     return True
 
 
-def at_random(seed: int, kills: int, arguments: list[str]) -> int:
-    generator = random.Random(seed)
-    killed, longest = 0, 2.0
-    while True:
-        child = start(["label", *arguments])
-        began = time.monotonic()
-        if killed < kills:
-            time.sleep(generator.uniform(0, longest))
-            os.kill(child, signal.SIGKILL)
-        if ended(child):
-            if killed >= kills:
-                return killed
-            # It was too fast. What comes is in the time that it takes, and there is work again.
-            longest = min(longest, time.monotonic() - began) / 2
-            arguments = [*arguments, "--no-resume"] if "--no-resume" not in arguments else arguments
-        else:
-            killed += 1
-            arguments = [each for each in arguments if each != "--no-resume"]
-
-
-def at_each(folder: Path, arguments: list[str]) -> int:
-    number = 1
-    while True:
-        to = ["label", *arguments, "-o", str(folder / str(number))]
-        if ended(start(to, number)):
-            return number - 1
-        if not ended(start(to)):
-            raise SystemExit("killed by another")
-        number += 1
-
-
-def in_copies(number: int, source: Path, arguments: list[str]) -> int:
+def in_copies(source: Path, killed: list[str], *after: list[str]) -> int:
     top = Path.cwd()
     for step in itertools.count(1):
         shutil.copytree(source, top / str(step), symlinks=True)
         os.chdir(top / str(step))
-        if ended(start(arguments, step, number), number):
-            return step - 1
-        if not ended(start(arguments)):
+        whole = ended(start(killed, step))
+        if not all(ended(start(arguments)) for arguments in after):
             raise SystemExit("killed by another")
+        if whole:
+            return step - 1
     return 0
 
 
@@ -211,9 +174,5 @@ if __name__ == "__main__":
     prepare()
     if how == "serve":
         serve()
-    elif how == "copies":
-        print(in_copies(signal.Signals[rest[0]], Path(rest[1]).resolve(), rest[2:]))
-    elif how == "random":
-        print(at_random(int(rest[0]), int(rest[1]), rest[2:]))
     else:
-        print(at_each(Path(rest[0]), rest[1:]))
+        print(in_copies(Path(rest[0]).resolve(), *json.loads(rest[1])))
