@@ -37,6 +37,7 @@ def test_auto_is_chosen_by_the_instructions_of_the_cpu_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With AMX bfloat16, without float32; a folder goes on in what it was begun in."""
+    monkeypatch.chdir(pictures.parent)
     wide = {
         "model_type": "tipsv2",
         "temperature_init_value": 0.02,

@@ -71,7 +71,7 @@ def test_the_least_certain_come_first_and_near_duplicates_last(command: Command,
     with Image.open(SCENES / "lake/boat.bmp") as boat:
         boat.point(lambda value: min(value + 2, 255)).save(tmp_path / "imgs/boat-again.png")
     asked = ("-c", "tree,boat,panda", "-m", "tiny", "--device", "cpu", "-f", "png")
-    assert command("label", tmp_path / "imgs", *asked, "-o", "own").code == 0
+    assert command("label", tmp_path / "imgs", *asked, "-o", "own", cwd=tmp_path).code == 0
     records = [json.loads(line) for line in command("rank", "own", "--jsonl").out.splitlines()]
     assert all(set(each) == {"path", "image", "confidence"} for each in records)
     assert [each["path"] for each in records] == command("rank", "own").out.splitlines()
