@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from resuming import ALL, CLASSES, Run, contents, correct, tree
+from resuming import ALL, CLASSES, Run, contents, correct, record, tree
 
 import tipsseg
 
@@ -43,6 +45,37 @@ def test_check_compares_the_manifest_with_the_database(run: Run, data: bytes | N
     assert "3 images, 3 files checked: 1 problem." in checked.err
     run("-f", "png")
     assert (run.labelled, path.read_bytes(), run.command("check", "out").out) == ([], before, "")
+
+
+OTHERS = {
+    "label": "label imgs -c a,b --device cpu -o out -m",
+    "convert": "convert out -f coco",
+    "check": "check out",
+    "correct": "correct out --from new",
+    "merge": "merge out -o joined",
+    "rank": "rank out",
+    "report": "report out",
+    "fit": "fit out -o out.fit",
+}
+
+
+@pytest.mark.parametrize("name", ["run.json", ".tipsseg/state.db"])
+@pytest.mark.parametrize("asked", OTHERS.values(), ids=OTHERS)
+def test_no_command_reads_the_records_of_another_version(run: Run, name: str, asked: str) -> None:
+    run("-f", "png")
+    shutil.copytree("out/masks", "new")
+    if name == "run.json":
+        Path("out", name).write_text(json.dumps(record(Path("out")) | {"schema": 0}))
+    else:
+        with closing(sqlite3.connect(Path("out", name))) as database, database:
+            database.execute("CREATE TABLE other (name TEXT)")
+    before = tree(".")
+    ran = run.command(*asked.split(), *([run.model] if asked.endswith("-m") else []))
+    assert (ran.code, ran.out) == (1, ""), ran.err
+    assert "out: its records are from another version of tipsseg" in ran.err
+    assert "tipsseg label IMAGES --classes CLASSES -o out-2" in ran.err
+    assert "tipsseg correct out-2 --from out/masks" in ran.err
+    assert tree(".") == before
 
 
 def test_a_manifest_that_lost_lines_is_told_of_and_they_are_done_again(run: Run) -> None:

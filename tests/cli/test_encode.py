@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from resuming import tree
 from running import Command
 
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
@@ -78,6 +79,19 @@ def test_labels_from_a_store_are_those_without(
     if dtype == "float32":
         assert labels("taken") == labels("plain")
         assert Path("taken/annotations.json").read_bytes() == Path("plain/annotations.json").read_bytes()
+
+
+@pytest.mark.parametrize("asked", [("label", *LABEL, "-o", "out", "--features"), ("encode", *TINY, "-o")])
+def test_a_store_of_another_version_is_left_alone(command: Command, scenes: Path, asked: tuple[str, ...]) -> None:
+    assert command("encode", scenes, *TINY, "-o", "feats", "-q").code == 0
+    record = Path("feats/features.json")
+    record.write_text(json.dumps(json.loads(record.read_bytes()) | {"schema": 2}))
+    before = tree("feats")
+    ran = command(asked[0], scenes, *asked[1:], "feats")
+    assert ran.code == 1
+    assert "feats/features.json: another version of tipsseg wrote it" in ran.err
+    assert "tipsseg encode IMAGES -o feats-2" in ran.err
+    assert tree("feats") == before
 
 
 def test_pixels_are_read_only_where_they_are_needed(

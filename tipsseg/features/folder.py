@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -76,7 +77,12 @@ def read_store(folder: Path) -> StoreRecord | None:
         _refuse_others(folder)
         return None
     try:
-        return _parse_store(parse(read_regular(path)))
+        value = parse(read_regular(path))
+        # The first schema has no number.
+        if isinstance(value, dict) and value.get("schema", 1) != 1:
+            hint = f"Encode the images into a new folder: tipsseg encode IMAGES -o {shlex.quote(f'{folder}-2')}"
+            raise OutputError(path, "another version of tipsseg wrote it, whose features this one does not read", hint)
+        return _parse_store(value)
     except (OSError, ValueError) as error:
         raise OutputError(path, f"the file does not describe a feature store: {error}", _OTHER) from error
 

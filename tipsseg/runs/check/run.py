@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tipsseg.errors import OutputError, RecordError
+from tipsseg.errors import OtherSchemaError, OutputError, RecordError
 from tipsseg.formats.classes_file import CLASSES_FILE, class_names
 from tipsseg.options.shard import Shard
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
@@ -39,7 +39,10 @@ class Runs:
 
 
 def find_runs(folder: Path, max_pixels: int, stack: ExitStack) -> Runs:
-    """Open the run in an output folder, or the runs of its shards; `stack` closes them."""
+    """Open the run in an output folder, or the runs of its shards; `stack` closes them.
+
+    Raise OtherSchemaError if the records are from another version of tipsseg.
+    """
     if not is_folder(folder):
         return Runs((), (Problem(folder, "not a folder" if os.path.lexists(folder) else "no such folder"),), False)
     unfinished = Problem(folder, f"a merge into it is unfinished; finish it: {finish_command(folder)}")
@@ -60,6 +63,8 @@ def find_runs(folder: Path, max_pixels: int, stack: ExitStack) -> Runs:
     for shard in whole:
         try:
             runs.append(_open(state_folder(folder, shard), shard, max_pixels, stack))
+        except OtherSchemaError:
+            raise
         except (RecordError, OutputError) as error:
             problems.append(Problem(error.path, error.reason))
         else:

@@ -1,0 +1,155 @@
+"""The labels of one run in every format: converted, corrected from and checked by the commands that a user types."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from resuming import contents, tree
+from running import Command, run_command
+
+from tipsseg.formats import IMAGE_FORMATS, model_only_formats
+
+SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes" / "meadow"
+LABEL = ("label", "imgs", "-c", "panda leg,tree", "-m", "tiny", "--device", "cpu", "-q")
+
+#: Options under which a format has most to say.
+OPTIONS = ("--min-confidence", "0.4", "--val-fraction", "0.5", "--min-area", "8")
+
+#: The formats that are corrected in some tool, and the folder or file that a person brings back.
+READABLE = {
+    "png": "masks", "hf": "hf", "cvat": "cvat", "coco": "annotations.json", "coco-polygon": "annotations-polygon.json",
+    "labelme": "labelme", "label-studio": "label-studio.json", "yolo": "yolo",
+}  # fmt: skip
+
+#: Those whose objects are outlines, which no mask comes back from to the pixel.
+OUTLINES = ("coco-polygon", "labelme", "yolo")
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Images, one of them turned by its camera, and their labels in every format."""
+    top = tmp_path_factory.mktemp("every")
+    shutil.copytree(SCENES, top / "imgs/meadow")
+    with Image.open(SCENES / "two-pandas.png") as picture:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        picture.convert("RGB").save(top / "imgs/turned ü.jpg", exif=exif)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(top)
+        assert run_command(*LABEL, *OPTIONS, "-f", ",".join(IMAGE_FORMATS), "-o", "out").code == 0
+        yield top
+
+
+@pytest.fixture
+def out(labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the output folder."""
+    monkeypatch.chdir(labelled)
+    return shutil.copytree(labelled / "out", tmp_path / "out")
+
+
+@pytest.mark.parametrize("shape", [(), ("--instances", "class", "--simplify", "2", "--png-mode", "P")])
+def test_labels_converted_from_the_masks_are_those_of_one_run(
+    command: Command, out: Path, tmp_path: Path, shape: tuple[str, ...]
+) -> None:
+    others = [name for name in IMAGE_FORMATS if name not in model_only_formats()]
+    together, later = tmp_path / "together", tmp_path / "later"
+    assert command(*LABEL, *OPTIONS, *shape, "-f", ",".join(others), "-o", together).code == 0
+    assert command(*LABEL, *OPTIONS, *shape, "-f", "png", "-o", later).code == 0
+    ran = command("convert", later, "-f", ",".join(others), "--val-fraction", "0.5", "-q")
+    assert ran.code == 0, ran.err
+    assert contents(later) == contents(together)
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_a_copy_that_nobody_edited_corrects_nothing(command: Command, out: Path, tmp_path: Path, name: str) -> None:
+    copy = _brought_back(out, name, tmp_path)
+    before = tree(out)
+    ran = command("correct", out, "--from", copy)
+    assert (ran.code, ran.out) == (0, ""), ran.err
+    assert tree(out) == before
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_a_correction_in_any_format_changes_one_mask(
+    command: Command, labelled: Path, out: Path, tmp_path: Path, name: str
+) -> None:
+    elsewhere = shutil.copytree(labelled / "out", tmp_path / "elsewhere")
+    wanted = _edit(elsewhere / "masks/turned ü.png")
+    assert command("convert", elsewhere, "-f", name, "-q").code == 0
+    before = tree(out)
+    copy = _brought_back(elsewhere, name, tmp_path)
+    ran = command("correct", out, "--from", copy)
+    assert (ran.code, ran.out) == (0, f"{out}/masks/turned ü.png\n"), ran.err
+    after = tree(out)
+    changed = {path for path in before | after if before.get(path) != after.get(path)}
+    assert changed == {"masks/turned ü.png", "manifest.jsonl"}
+    with Image.open(out / "masks/turned ü.png") as mask:
+        different = np.array(mask) != wanted
+    # An outline passes between pixels: it may lose those at its corners.
+    assert different.sum() <= (8 if name in OUTLINES else 0)
+    assert command("correct", out, "--from", copy).out == ""
+    assert tree(out) == after
+
+
+def _brought_back(folder: Path, name: str, top: Path) -> Path:
+    """A copy of the labels of one format, as a person brings them back from a tool."""
+    place, copy = folder / READABLE[name], top / f"from-{READABLE[name]}"
+    if name == "label-studio":  # exports what a person submitted
+        copy.write_text(place.read_text().replace('"predictions":', '"annotations":'))
+    elif place.is_file():
+        shutil.copy(place, copy)
+    else:
+        shutil.copytree(place, copy)
+    return copy
+
+
+def _edit(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    """Paint a rectangle of another class."""
+    with Image.open(path) as mask:
+        ids = np.array(mask)
+    ids[20:44, 30:70] = 1 + (ids[20, 30] == 1)
+    Image.fromarray(ids).save(path)
+    return ids
+
+
+@pytest.mark.parametrize("how", ["missing", "cut short"])
+def test_every_damaged_file_is_named(command: Command, out: Path, how: str) -> None:
+    assert command("check", out).out == ""
+    for top in sorted(path for path in out.iterdir() if path.name not in ("run.json", ".tipsseg")):
+        files = [path for path in sorted([top, *top.rglob("*")]) if path.is_file() and "images" not in path.parts]
+        path = files[0]  # images are the user's own
+        data = path.read_bytes()
+        path.unlink() if how == "missing" else path.write_bytes(data[: len(data) // 2])
+        ran = command("check", out)
+        assert ran.code == 1, path
+        assert str(path.relative_to(out)) in ran.out, path
+        path.write_bytes(data)
+    _edit(out / "masks/turned ü.png")
+    assert (command("check", out).code, command("check", out).out) == (0, "")
+
+
+def test_images_are_divided_the_same_way_for_ever(command: Command, out: Path, tmp_path: Path) -> None:
+    assert [path.name for path in (out / "yolo/images/train").rglob("*.*")] == ["turned ü.jpg"]
+    parts = [command(*LABEL, "-f", "png", "--shard", f"{part}/2", "-o", tmp_path / "parts").out for part in (1, 2)]
+    assert [{Path(line).stem for line in part.splitlines()} for part in parts] == [
+        {"two-pandas", "classes"},
+        {"house", "panda-and-tree", "turned ü", "classes"},
+    ]
+
+
+@pytest.mark.parametrize(("classes", "mode", "ignored"), [(254, "L", 255), (255, "I;16", 65535)])
+def test_masks_have_16_bits_from_255_classes_on(
+    command: Command, labelled: Path, tmp_path: Path, classes: int, mode: str, ignored: int
+) -> None:
+    names = ",".join(f"thing {number}" for number in range(classes))
+    asked = ("-c", names, "-m", "tiny", "--device", "cpu", "-q", "-f", "png,hf", "--min-confidence", "0.9")
+    assert command("label", labelled / "imgs/turned ü.jpg", *asked, "-o", tmp_path / "out").code == 0
+    for path in ("masks/turned ü.png", "hf/masks/turned ü.png"):
+        with Image.open(tmp_path / "out" / path) as mask:
+            assert mask.mode == mode
+            assert np.array(mask).max() == ignored
