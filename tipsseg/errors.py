@@ -120,13 +120,14 @@ class RecordError(InputError):
 class OtherSchemaError(RecordError):
     """Output folder with the records of another version of tipsseg."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, command: str = "") -> None:
+        """`command` is the command line of the run without its output folder, if known."""
         hint = "Label the images into a new folder, and take the corrected masks of this one into it:"
         super().__init__(folder, "its records are from another version of tipsseg, which this one does not read", hint)
-        new = Path(f"{folder}-2")
+        new = shlex.quote(f"{folder}-2")
         self.commands = (
-            f"tipsseg label IMAGES --classes CLASSES -o {shlex.quote(str(new))}",
-            f"tipsseg correct {shlex.quote(str(new))} --from {shlex.quote(str(folder / 'masks'))}",
+            f"{command or 'tipsseg label IMAGES --classes CLASSES'} --output {new}",
+            f"tipsseg correct {new} --from {shlex.quote(str(folder / 'masks'))}",
         )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tipsseg.errors import OtherSchemaError, OutputError
+from tipsseg.store.shards import output_folder
 from tipsseg.util.files import atomic_path, remove_file
 
 #: SQLite syncs to disk at checkpoints, not at every commit: a power loss may lose the last images, never the folder.
@@ -84,7 +85,7 @@ class Database:
             self.is_file = [sql for (sql,) in tables] == _SCHEMA
             self.damaged = not self.is_file
             if tables and not self.is_file:
-                raise OtherSchemaError(self.path.parents[1])
+                raise OtherSchemaError(output_folder(self.path.parents[1]))
             if self.is_file:
                 (self.images,) = self._connection.execute("SELECT count(*) FROM image").fetchone()
                 meta = dict(self._connection.execute("SELECT key, value FROM meta").fetchall())

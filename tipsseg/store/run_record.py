@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import cache
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,14 @@ from tipsseg.options.run import RasterOptions
 from tipsseg.options.shard import parse_shard
 from tipsseg.store import spec as specs
 from tipsseg.store.ownership import MOVE, Ownership
+from tipsseg.store.shards import output_folder
 from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec, vocabulary_record
 from tipsseg.store.writing import RunContext
 from tipsseg.types import BACKGROUND, printable_path
 from tipsseg.util.files import atomic_write, describe_error, json_bytes, read_regular
 from tipsseg.util.fingerprint import Fingerprint, parse_file
 from tipsseg.util.json_values import parse, short, take
+from tipsseg.util.printable import shell_line
 from tipsseg.util.record_paths import actual_name, is_inside
 from tipsseg.vocabulary.toml_file import parse_class
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary
@@ -152,12 +156,18 @@ def read_record(path: Path, hint: str) -> RunInfo:
         if not isinstance(record, dict) or record.get("tool") != "tipsseg":
             raise RecordError(path, "not written by tipsseg, or damaged", hint)
         if record.get("schema") != SCHEMA:
-            raise OtherSchemaError(path.parent)
+            raise OtherSchemaError(output_folder(path.parent), _without_output(record.get("command")))
         return _parse_run(record, path.parent)
     except OSError as error:
         raise RecordError(path, describe_error(error), hint) from error
     except ValueError as error:
         raise RecordError(path, f"{OTHER_VERSION}: {error}", hint) from error
+
+
+def _without_output(command: object) -> str:
+    """Return a recorded command line without its output folder and shard; "" if there is none."""
+    words = shlex.split(command) if isinstance(command, str) else []
+    return shell_line(word for before, word in pairwise(["", *words]) if not {before, word} & {"--output", "--shard"})
 
 
 def _parse_run(record: object, state: Path) -> RunInfo:

@@ -19,6 +19,11 @@ def state_folder(output: Path, shard: Shard | None) -> Path:
     return output if shard is None else output / SHARDS_FOLDER / shard.folder
 
 
+def output_folder(state: Path) -> Path:
+    """Return the output folder that a state folder belongs to."""
+    return state.parents[1] if state.parent.name == SHARDS_FOLDER else state
+
+
 def parse_folder(name: str) -> Shard | None:
     """Return the shard with this folder name; None for other names."""
     if not (match := re.fullmatch(r"([1-9][0-9]{0,8})-of-([1-9][0-9]{0,8})", name)):

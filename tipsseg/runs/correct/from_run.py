@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from tipsseg.errors import InputError
+from tipsseg.errors import InputError, OtherSchemaError
 from tipsseg.formats import image_folders
 from tipsseg.formats.reading import masks
 from tipsseg.formats.reading.names import ImageNames
@@ -149,7 +149,8 @@ class SourceRun:
 
 
 def find_source_run(source: Source, output: Path, *, everything: bool) -> SourceRun | None:
-    """Return the run whose output folder is, or contains, the source; None for other sources and for files in `output` itself.
+    """Return the run whose output folder is, or contains, the source; None for other sources, for files in `output`
+    itself, and for a run of another version.
 
     Args:
         source: The source of the corrections.
@@ -174,6 +175,9 @@ def find_source_run(source: Source, output: Path, *, everything: bool) -> Source
         if all(os.path.lexists(top / name) for name in _RECORDS) or shards_in(top):
             if top == Path(os.path.realpath(output)):
                 return None
-            with open_runs(top) as runs:
-                return SourceRun(top, runs)
+            try:
+                with open_runs(top) as runs:
+                    return SourceRun(top, runs)
+            except OtherSchemaError:
+                return None  # its masks are taken as those of any tool
     return None
