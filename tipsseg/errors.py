@@ -121,12 +121,12 @@ class OtherSchemaError(RecordError):
     """Output folder with the records of another version of tipsseg."""
 
     def __init__(self, folder: Path, command: str = "") -> None:
-        """`command` is the command line of the run without its output folder, if known."""
+        """`command` is the command line that labels the same images into a new folder, if known."""
         hint = "Label the images into a new folder, and take the corrected masks of this one into it:"
         super().__init__(folder, "its records are from another version of tipsseg, which this one does not read", hint)
         new = shlex.quote(f"{folder}-2")
         self.commands = (
-            f"{command or 'tipsseg label IMAGES --classes CLASSES'} --output {new}",
+            command or f"tipsseg label IMAGES --classes CLASSES -o {new}",
             f"tipsseg correct {new} --from {shlex.quote(str(folder / 'masks'))}",
         )
 

@@ -77,7 +77,7 @@ def test_no_command_reads_the_records_of_another_version(run: Run, name: str, as
     assert "out: its records are from another version of tipsseg" in ran.err
     assert tree(".") == before
     label, correct = (line.split() for line in ran.err.splitlines()[-2:])
-    assert label == ["tipsseg", "label", "IMAGES", "--classes", "CLASSES", "--output", "out-2"] or name == "run.json"
+    assert label == ["tipsseg", "label", "IMAGES", "--classes", "CLASSES", "-o", "out-2"] or name == "run.json"
     assert correct == ["tipsseg", "correct", "out-2", "--from", "out/masks"]
 
 

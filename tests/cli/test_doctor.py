@@ -17,7 +17,7 @@ def test_all_is_well(process: Command, tmp_path: Path, monkeypatch: pytest.Monke
     lines = ran.out.splitlines()
     assert lines[-1] == "All checks passed."
     assert {line[:6] for line in lines[:-1]} == {"ok    ", "note  ", "      "}
-    assert any(line.startswith("ok    numbers: cpu in float32 against cpu in float32") for line in lines)
+    assert any(line.startswith("ok    recorded numbers: cpu in float32 differs from them by up to") for line in lines)
     assert not (tmp_path / "cache").exists()
 
 

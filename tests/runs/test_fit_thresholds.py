@@ -71,9 +71,9 @@ def test_a_run_by_a_fit_needs_that_fit(made: Path, tmp_path: Path) -> None:
     )
     for path in (made / "out/masks").iterdir():
         shutil.copy(path, tmp_path / "out/masks" / path.name)
-    with pytest.raises(UsageError, match="used a fitted vocabulary"):
+    with pytest.raises(UsageError, match="used fitted vectors"):
         tipsseg.learn.fit_thresholds(tmp_path / "out", 0.99, device="cpu")
-    with pytest.raises(UsageError, match="used different fitted vectors"):
+    with pytest.raises(UsageError, match="used no fitted vectors"):
         tipsseg.learn.fit_thresholds(made / "out", 0.99, fitted=fitted, device="cpu")
     fitted.save(tmp_path / "a.fit")
     arguments = ("--precision", 0.999, "--vocab", tmp_path / "a.fit", "-o", tmp_path / "b.fit", "--device", "cpu")
@@ -169,7 +169,7 @@ def test_the_command(made: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-o", "x.toml", "--precision", "1"], "--precision 1.0 is not between 0 and 1"),
+        (["-o", "x.toml", "--precision", "1"], "--precision 1.0 must be above 0 and below 1"),
         (["-o", "x.fit", "--precision", "0.9"], "with only words and thresholds must be a .toml file"),
         (["-o", "x.toml", "--precision", "0.9", "--gt", "masks"], "--precision and --gt exclude each other"),
         (["-o", "x.fit", "--precision", "0.9", "--vocab", "a.toml"], "--vocab a.toml is not a .fit file"),

@@ -84,9 +84,14 @@ def choose_cpu_dtype(channels: int) -> tuple[torch.dtype, str]:
     """
     if channels < _NARROW:
         return torch.float32, ""
-    if _instructions().get("amx_bf16"):
+    if has_amx():
         return torch.bfloat16, "as this CPU has AMX"
     return torch.float32, "as this CPU lacks AMX"
+
+
+def has_amx() -> bool:
+    """Return True if the CPU multiplies bfloat16 with AMX; False also if this version of torch cannot detect it."""
+    return bool(_instructions().get("amx_bf16"))
 
 
 def emulates_bfloat16() -> bool:
@@ -102,7 +107,7 @@ def has_avx512_bfloat16_only() -> bool:
     measured.
     """
     flags = _instructions()
-    return bool(flags.get("avx512_bf16")) and not flags.get("amx_bf16")
+    return bool(flags.get("avx512_bf16")) and not has_amx()
 
 
 def _instructions() -> Mapping[str, object]:

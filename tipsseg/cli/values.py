@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tipsseg.cli.options import Question
 from tipsseg.errors import UsageError, VocabularyError
 from tipsseg.formats import FORMATS
-from tipsseg.util.files import is_file
+from tipsseg.util.files import is_file, local_path
 from tipsseg.util.printable import join_first, pluralize, quote, shell_word
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def read_fit(path: Path) -> FittedVocabulary:
     """Read a .fit file, and set its name as the vocabulary's source. Raise VocabularyError if it is not a fit."""
     from tipsseg.vocabulary.fitted import FittedVocabulary
 
-    fitted = FittedVocabulary.load(path)
+    fitted = FittedVocabulary.load(local_path("--vocab", path))
     return replace(fitted, vocabulary=replace(fitted.vocabulary, source=path.name))
 
 

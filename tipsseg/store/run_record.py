@@ -156,7 +156,8 @@ def read_record(path: Path, hint: str) -> RunInfo:
         if not isinstance(record, dict) or record.get("tool") != "tipsseg":
             raise RecordError(path, "not written by tipsseg, or damaged", hint)
         if record.get("schema") != SCHEMA:
-            raise OtherSchemaError(output_folder(path.parent), _without_output(record.get("command")))
+            folder = output_folder(path.parent)
+            raise OtherSchemaError(folder, command(record.get("command"), f"{folder}-2"))
         return _parse_run(record, path.parent)
     except OSError as error:
         raise RecordError(path, describe_error(error), hint) from error
@@ -164,10 +165,13 @@ def read_record(path: Path, hint: str) -> RunInfo:
         raise RecordError(path, f"{OTHER_VERSION}: {error}", hint) from error
 
 
-def _without_output(command: object) -> str:
-    """Return a recorded command line without its output folder and shard; "" if there is none."""
-    words = shlex.split(command) if isinstance(command, str) else []
-    return shell_line(word for before, word in pairwise(["", *words]) if not {before, word} & {"--output", "--shard"})
+def command(recorded: object, output: str) -> str:
+    """Return a recorded command line with another output folder, and without its shard; "" if there is none."""
+    if not isinstance(recorded, str):
+        return ""
+    words = pairwise(["", *shlex.split(recorded)])
+    others = [word for before, word in words if not {before, word} & {"--output", "--shard"}]
+    return shell_line([*others, "--output", output])
 
 
 def _parse_run(record: object, state: Path) -> RunInfo:

@@ -22,7 +22,7 @@ from tipsseg.errors import OutputError, UsageError
 
 def local_path(what: str, value: str | os.PathLike[str]) -> Path:
     """Return the path of `what`, a file or a folder on this machine. Raise UsageError for a URL."""
-    if has_scheme(os.fspath(value)):
+    if has_scheme(os.fspath(value).removeprefix("=")):  # of `-o=URL`
         raise UsageError(
             f"{what} must be a local path, not a URL", "Download it first, or mount it. Only images may be URLs."
         )

@@ -27,7 +27,7 @@ EPILOG = """\b
 Examples:
   tipsseg fit labels/ -o farm.fit                   (edited masks of a run)
   tipsseg fit labels/ -o farm.fit --features feats  (reuse stored features)
-  tipsseg fit labels/ --precision 0.95 -o farm.toml (minimum confidences alone)
+  tipsseg fit labels/ --precision 0.95 -o farm.toml (choose minimum confidences)
   tipsseg fit photos/ --gt masks/ --vocab farm.toml -o farm.fit
   tipsseg label photos/ --vocab farm.fit -o better
 
@@ -50,7 +50,7 @@ class Fitting:
     output: Path = option(MISSING, metavar="FILE", short="o", group=FILES,
         help="File to write: .fit; with --precision, .toml, or .fit beside the vectors of --vocab.")
     precision: float | None = option(None, metavar="0..1", group=WHAT,
-        help="Choose minimum confidences alone, at which this fraction of each class's labelled pixels is correct.")
+        help="Instead of vectors, choose minimum confidences at which this fraction of each class's labelled pixels is correct.")
     images: Path | None = option(None, metavar="DIR", group=TRUTH,
         help=opt.IMAGES_HELP)
     gt: Path | None = option(None, metavar="DIR", group=TRUTH, help="Folder of ground-truth masks.")
@@ -80,12 +80,14 @@ def fit(
     from tipsseg.runs.fit.learning import check_target, note_other_scales, spec_of_run, spec_of_truths
     from tipsseg.runs.fit.masked import edited_masks
     from tipsseg.runs.fit.run import fit_masks
-    from tipsseg.util.files import json_bytes
+    from tipsseg.util.files import json_bytes, local_path
 
     values.refuse_split_lists(paths, question.classes, ())
     _refuse_together(context, paths, fitting)
     if fitting.precision is not None:
-        _choose_thresholds(Path(paths[0]), fitting, fitting.precision, question.vocab, compute)
+        _choose_thresholds(
+            local_path("the output folder", paths[0]), fitting, fitting.precision, question.vocab, compute
+        )
         return
     check_target(fitting.output, fitted=True, overwrite=fitting.overwrite)
     if truth.layout is not None and not question.classes and question.vocab is None:
@@ -93,7 +95,7 @@ def fit(
     with open_progress(fitting.quiet, results=False) as progress:
         masks: Masks
         if fitting.gt is None:
-            masks = edited_masks(Path(paths[0]), fitting.images, compute.max_pixels)
+            masks = edited_masks(local_path("the output folder", paths[0]), fitting.images, compute.max_pixels)
             spec = spec_of_run(masks, compute)
             spec.check()
             note_other_scales(masks, progress)

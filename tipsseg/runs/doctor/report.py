@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     import torch
 
 
+#: What the numbers of other devices and dtypes are compared with.
+_EXACT = "cpu in float32"
+
+
 def examine(device: str, dtype: str, model: str | None = None) -> Iterator[Diagnostic]:
     """Check packages, memory, cache, weights, devices and numbers, also of `model`. Download nothing, and change no model.
 
@@ -154,11 +158,13 @@ def _trial(device: torch.device, dtype: str) -> str:
 def _emulated() -> str:
     import torch
 
-    from tipsseg.backbones.devices import emulates_bfloat16
+    from tipsseg.backbones.devices import emulates_bfloat16, has_amx
 
     if emulates_bfloat16():
         return " (emulated, slow)"
-    return " (native)" if hasattr(torch.cpu, "get_capabilities") else ""
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return ""
+    return " (with AMX)" if has_amx() else " (without AMX)"
 
 
 # ---- numbers ----
@@ -188,9 +194,11 @@ def _numbers(folder: Path, device: str, dtype: str, what: str) -> Diagnostic:
     from tipsseg.labelling import golden
 
     place, precision = _place(folder, device, dtype)
+    if place == _EXACT:
+        return _exact(what)
     agreement, limit = golden.compare_devices(folder, device, dtype), golden.LIMITS[precision]
     detail = (
-        f"{place} against cpu in float32: cosines differ by up to "
+        f"{place} against {_EXACT}: cosines differ by up to "
         f"{agreement.difference:.1e} (limit {limit.difference:.1e}), the same phrase wins in {agreement.same_winner:.1%} of the "
         f"patches (limit {limit.same_winner:.1%})"
     )
@@ -203,14 +211,20 @@ def _numbers_of_model(folder: Path, device: str, dtype: str, what: str) -> Diagn
     from tipsseg.labelling import golden
 
     place, _ = _place(folder, device, dtype)
+    if place == _EXACT:
+        return _exact(what)
     agreement = golden.compare_devices(folder, device, dtype)
     detail = (
-        f"{place} against cpu in float32: cosines differ by up to {agreement.difference:.1e}, the same phrase wins in "
+        f"{place} against {_EXACT}: cosines differ by up to {agreement.difference:.1e}, the same phrase wins in "
         f"{agreement.same_winner:.2%} of the patches of a drawn picture"
     )
     return verdict(
         what, not math.isnan(agreement.difference), detail, "The model computes no numbers in this dtype; use another."
     )
+
+
+def _exact(what: str) -> Diagnostic:
+    return Diagnostic("note", what, f"{_EXACT}; set argument `device` or argument `dtype` to compare another with it")
 
 
 def _place(folder: Path, device: str, dtype: str) -> tuple[str, str]:

@@ -41,7 +41,8 @@ def check_suffix(target: Path, *, fitted: bool) -> None:
         content = "fitted vectors" if fitted else "only words and thresholds"
         raise UsageError(
             f"argument `output`={target}: a vocabulary with {content} must be a {suffix} file",
-            f"Use {target.with_suffix(suffix)}",
+            f"Use {target.with_suffix(suffix)}"
+            + ("." if fitted else ", or name the .fit file of the run with argument `vocabulary`."),
         )
 
 

@@ -140,7 +140,7 @@ def _unlabelled_patches(loaded: LoadedModel, refs: Sequence[ImageRef], progress:
     if not refs:
         return []
     number = pluralize(len(refs), "image")
-    progress.begin(f"Encoding {number} without masks.", len(refs))
+    progress.begin(f"Sampling patches of {number} without masks.", len(refs))
     results = run_noting_damage(patches_task(loaded), refs, loaded.info.spec.jobs, progress)
     patches = [result.value for result in results if not isinstance(result, Failed)]
     if missing := len(refs) - len(patches):

@@ -95,14 +95,16 @@ class Thresholds:
 
     def table(self) -> str:
         """Return a text table of the numbers, with shares in per cent and "-" for unknown values."""
-        heads = ["in %", "at least", "precision", "recall", "before", "recall", "images", ""]
+        heads = ["in %", "at least", "precision", "recall", "(before)", "(before)", "images", ""]
         rows = []
         for entry, threshold in zip(self.vocabulary.classes, self.thresholds, strict=True):
             shares = (threshold.precision, threshold.recall, threshold.precision_before, threshold.recall_before)
+            if not threshold.reached:
+                shares = (None, 0.0, *shares[2:])
             numbers = [_percent(threshold.min_confidence, 1), *map(_percent, shares), str(threshold.images)]
             rows.append([entry.name, *numbers, _remark(threshold)])
         text = text_table(heads, rows, left=(0, 7))
-        return f"{text}\nprecision and recall: each image with thresholds chosen on the others; before: without thresholds\n"
+        return f"{text}\nprecision and recall: each image with thresholds chosen on the others; (before): without thresholds\n"
 
 
 def _remark(threshold: ClassThreshold) -> str:
@@ -123,7 +125,7 @@ def check_precision(precision: float) -> None:
     """Raise UsageError if a precision is out of range."""
     if not 0 < precision < 1:
         raise UsageError(
-            f"argument `precision`={quote(precision)} is not between 0 and 1",
+            f"argument `precision`={quote(precision)} must be above 0 and below 1",
             "Write 0.95 if 95 of 100 pixels must be correct.",
         )
 
@@ -138,8 +140,9 @@ def spec_of_thresholds(masks: EditedMasks, compute: ComputeOptions, fitted: Fitt
     recorded = masks.run.info.spec
     digest = recorded.vocabulary.fit
     if digest != ("" if fitted is None else fitted.vocabulary.fit):
+        used = ("other" if fitted else "fitted") + " vectors" if digest else "no fitted vectors"
         raise UsageError(
-            f"the run in {masks.run.output} used {'different fitted vectors' if fitted else 'a fitted vocabulary'}",
+            f"the run in {masks.run.output} used {used}",
             "Set argument `vocabulary` to the run's fitted vocabulary." if digest else "Remove argument `vocabulary`.",
         )
     spec = spec_of_run(masks, compute)
@@ -169,11 +172,11 @@ def fit_run_thresholds(
     Raises:
         TipssegError: If the run cannot continue. Images that cannot be read are reported and left out instead.
     """
+    require_masks(masks, len(masks.refs), (), _MINIMUM)
     if spec.fitted is not None:
         progress.note(
             "If the vectors were fitted to these masks, the thresholds will be too low: use masks of other images."
         )
-    require_masks(masks, len(masks.refs), (), _MINIMUM)
     masks = draw_masks(masks, progress)
     loaded = load_for(plan_run(spec), progress.note, quiet=quiet, images=masks.refs)
     tallies, failed = _tallies(loaded, spec.fitted or spec.vocabulary, masks, progress)
@@ -191,8 +194,8 @@ def _note_thresholds(vocabulary: Vocabulary, thresholds: Sequence[ClassThreshold
     ]
     if missed:
         progress.note(
-            f"No threshold reaches the precision for {join_first(missed, 10)}. Their minimum confidence is set to 1, so almost no "
-            "pixel gets these labels. Lower it in the file to keep them."
+            f"No threshold reaches the precision for {join_first(missed, 10)}. A minimum confidence of 1 leaves almost no "
+            "pixel with the label; choose a lower precision to keep more."
         )
 
 
