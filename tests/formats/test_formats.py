@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
 from output_folders import image_labels
+from PIL import Image
 from reading import EXACT, POLYGONS, WITHOUT_IGNORED, Ids
 from running import run_command
 
