@@ -15,9 +15,11 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM)
 #: Seconds after an interrupted command in which threads may end.
 _GRACE_SECONDS = 3
 
-
 #: Seconds until a signal that came at a bad moment is sent again.
 _SOON = 0.02
+
+#: Signals that will be sent again.
+_waiting: set[int] = set()
 
 
 class Stopped(KeyboardInterrupt):
@@ -60,6 +62,8 @@ def _end_at_once(number: int, frame: object) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    if number in _waiting:
+        _end_at_once(number, frame)
     if _is_importing(frame):  # libraries in C++ abort the process on an error there
         return _send_again(number)
     end_on_signals()
@@ -85,7 +89,12 @@ def _stop_again(lost: sys.UnraisableHookArgs) -> None:
 def _send_again(number: int) -> None:
     import threading
 
-    timer = threading.Timer(_SOON, os.kill, (os.getpid(), number))
+    def send() -> None:
+        _waiting.discard(number)
+        os.kill(os.getpid(), number)
+
+    _waiting.add(number)
+    timer = threading.Timer(_SOON, send)
     timer.daemon = True
     timer.start()
 
