@@ -407,7 +407,7 @@ def record_of(*classes: str) -> dict[str, object]:
         (
             {"tool": "tipsseg"},
             1,
-            "Error: {records}: its records are from another version of tipsseg, which this one does not read",
+            "Error: run: its records are from another version of tipsseg, which this one does not read",
         ),
         (
             {"tool": "tipsseg", "schema": 1},

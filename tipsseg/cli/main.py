@@ -37,7 +37,7 @@ _COMMANDS: Mapping[str, str] = {
     "fit": "Learn classes or thresholds from edited masks, for label --vocab.",
     "merge": "Join the shards of a run, or several runs, into one folder.",
     "check": "Verify an output folder.",
-    "rank": "List the images to review first; --jsonl adds their mean confidence.",
+    "rank": "List the images to review first; --jsonl adds confidences.",
     "report": "Write an HTML page with thumbnails, labels and class statistics.",
     "eval": "Score labels against ground truth: mean IoU, confusion matrix.",
     "audit": "List existing labels that the model doubts.",
