@@ -96,6 +96,30 @@ def test_a_correction_in_any_format_changes_one_mask(
     assert tree(out) == after
 
 
+def test_corrections_are_taken_all_or_none(command: Command, out: Path, tmp_path: Path) -> None:
+    copy = _brought_back(out, "png", tmp_path)
+    _edit(copy / "turned ü.png")
+    Image.new("L", (9, 9)).save(copy / "meadow/house.png")
+    before = tree(out)
+    ran = command("correct", out, "--from", copy)
+    assert (ran.code, ran.out) == (1, "")
+    assert "meadow/house.png" in ran.err
+    assert tree(out) == before
+
+
+def test_a_mask_edited_in_place_is_replaced_only_on_demand(command: Command, out: Path, tmp_path: Path) -> None:
+    copy = _brought_back(out, "png", tmp_path)
+    wanted = _edit(copy / "turned ü.png")
+    Image.new("L", wanted.shape[::-1], 2).save(out / "masks/turned ü.png")
+    before = tree(out)
+    ran = command("correct", out, "--from", copy)
+    assert (ran.code, ran.out) == (1, "")
+    assert tree(out) == before
+    assert command("correct", out, "--from", copy, "--replace-edited").code == 0
+    with Image.open(out / "masks/turned ü.png") as mask:
+        assert np.array_equal(np.array(mask), wanted)
+
+
 def _brought_back(folder: Path, name: str, top: Path) -> Path:
     """A copy of the labels of one format, as a person brings them back from a tool."""
     place, copy = folder / READABLE[name], top / f"from-{READABLE[name]}"

@@ -62,6 +62,14 @@ def test_auto_is_chosen_by_the_instructions_of_the_cpu_alone(
     assert not Path(os.environ["TIPSSEG_CACHE"], "dtype").exists()
 
 
+def test_a_folder_of_another_release_goes_on(run: Run) -> None:
+    run()
+    path = Path("out/run.json")
+    path.write_text(json.dumps(record(Path("out")) | {"version": "0.0.9"}))
+    run()
+    assert (run.code, run.labelled) == (0, [])
+
+
 def test_all_shards_have_the_dtype_of_the_first(run: Run) -> None:
     run("--shard", "1/2", "--dtype", "bfloat16")
     run("--shard", "2/2")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -148,6 +149,28 @@ def test_outputs_inside_the_input_folder_never_become_inputs(label: Label) -> No
         assert len(Path(output, "manifest.jsonl").read_text().splitlines()) == 3
     assert "Skipped output folders: " in ran.err
     assert "imgs/masks" in ran.err
+
+
+def test_masks_mirror_the_images_below_their_common_folder(
+    command: Command, mlp_checkpoint: Path, pictures: Path
+) -> None:
+    shutil.copy(pictures / "a.png", pictures / "sub/.hidden.png")
+    shutil.copy(pictures / "a.png", pictures.parent / "scan")
+    asked = ("-c", "a", "-m", mlp_checkpoint, "--device", "cpu", "-f", "png", "-o", "out")
+    ran = command("label", "scan", "imgs/sub", *asked, cwd=pictures.parent)
+    assert ran.code == 0, ran.err
+    assert files("out/masks") == ["imgs/sub/b c.png", "imgs/sub/ü.png", "scan.png"]
+
+
+def test_a_sample_is_the_same_each_time_and_not_the_first(
+    command: Command, mlp_checkpoint: Path, pictures: Path
+) -> None:
+    for number in range(20):
+        shutil.copy(pictures / "a.png", pictures / f"{number:02}.png")
+    asked = ("label", pictures, "-c", "a", "-m", mlp_checkpoint, "-f", "png", "--dry-run")
+    one, other = (command(*asked, "--sample", 5).out.splitlines() for _ in range(2))
+    assert (len(one), one) == (5, other)
+    assert one != command(*asked, "--limit", 5).out.splitlines()
 
 
 def test_the_same_command_gives_the_same_bytes_whatever_the_jobs(label: Label) -> None:

@@ -97,6 +97,15 @@ def test_touching_regions_are_objects(command: Command) -> None:
     assert record["formats"] == ["png", "coco", "instances"]
 
 
+def test_regions_in_a_zip_are_those_in_the_folder(command: Command) -> None:
+    shutil.make_archive("packed", "zip", "regions")
+    for regions, output in (("regions", "labels"), ("packed.zip", "from-zip")):
+        assert command(*LABEL, "--regions", regions, "-f", "png,coco", "-o", output).code == 0
+    for name in SIZES:
+        assert np.array_equal(mask(name), mask(name, "from-zip"))
+    assert objects() == objects("from-zip")
+
+
 def test_only_images_with_changed_regions_are_labelled_again(command: Command) -> None:
     label = (*LABEL, "--regions", "regions", "-q")
     assert command(*label).code == 0
