@@ -436,4 +436,4 @@ def test_a_short_walk(server: Server) -> None:
 @pytest.mark.slow
 def test_a_long_walk(server: Server) -> None:
     """The same walk every time; TIPSSEG_WALK_SEED takes another."""
-    walk(server, 60, 15, int(os.environ.get("TIPSSEG_WALK_SEED", "0")))
+    walk(server, 45, 15, int(os.environ.get("TIPSSEG_WALK_SEED", "0")))
