@@ -45,7 +45,7 @@ Asked = Annotated[Question, Without("templates")]
 class Printing:
     # fmt: off
     dry_run: bool = option(False, group=IMAGES,
-        help="List the images and estimate the time and the disk space; write nothing.")
+        help="List the images, and give their number and sizes; write nothing.")
     jsonl: bool = option(False, group=IMAGES, help="Print one JSON object per image on stdout, instead of paths.")
     null: bool = option(False, short="0", group=IMAGES, rare=True, help=NULL_HELP)
     quiet: bool = option(False, short="q", group=OTHER, help=QUIET_HELP)
