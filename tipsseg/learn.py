@@ -16,7 +16,7 @@ from tipsseg.runs.evaluate.truth_options import layout_of, preset_of
 from tipsseg.runs.fit.learning import note_other_scales, spec_of_run, spec_of_truths
 from tipsseg.runs.fit.masked import edited_masks, truth_masks
 from tipsseg.runs.fit.run import Fit, fit_masks
-from tipsseg.runs.fit.thresholds import Thresholds, check_precision, fit_run_thresholds, spec_of_thresholds
+from tipsseg.runs.fit.thresholds import Thresholds, fit_run_thresholds
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.fitted import Classes, FittedVocabulary, as_vocabulary
 
@@ -144,10 +144,6 @@ def fit_thresholds(
         InputError: Fewer than three masks were edited, or `output` is not the folder of a finished run.
         TipssegError: The run cannot start or continue.
     """
-    check_precision(precision)
-    compute = take_options(ComputeOptions, keywords)
-    edited = edited_masks(Path(output), None if images is None else as_address(images), compute.max_pixels)
-    spec = spec_of_thresholds(edited, compute, fitted)
-    spec.check()
+    compute, moved = take_options(ComputeOptions, keywords), None if images is None else as_address(images)
     with progress_for(verbose) as progress:
-        return fit_run_thresholds(spec, edited, precision, progress, quiet=True)
+        return fit_run_thresholds(Path(output), precision, fitted, moved, compute, progress, quiet=True)

@@ -114,12 +114,10 @@ def _choose_thresholds(
     folder: Path, fitting: Fitting, precision: float, vocab: str | None, compute: ComputeOptions
 ) -> None:
     from tipsseg.runs.fit.learning import check_target
-    from tipsseg.runs.fit.masked import edited_masks
-    from tipsseg.runs.fit.thresholds import check_precision, fit_run_thresholds, spec_of_thresholds
+    from tipsseg.runs.fit.thresholds import fit_run_thresholds
     from tipsseg.util.files import json_bytes
     from tipsseg.vocabulary.fitted import is_fit
 
-    check_precision(precision)
     if vocab is not None and not is_fit(vocab):
         raise UsageError(
             f"--vocab {vocab} is not a .fit file; the classes come from the run",
@@ -128,10 +126,7 @@ def _choose_thresholds(
     check_target(fitting.output, fitted=vocab is not None, overwrite=fitting.overwrite)
     fitted = None if vocab is None else values.read_fit(Path(vocab))
     with open_progress(fitting.quiet, results=False) as progress:
-        edited = edited_masks(folder, fitting.images, compute.max_pixels)
-        spec = spec_of_thresholds(edited, compute, fitted)
-        spec.check()
-        result = fit_run_thresholds(spec, edited, precision, progress, quiet=fitting.quiet)
+        result = fit_run_thresholds(folder, precision, fitted, fitting.images, compute, progress, quiet=fitting.quiet)
         result.save(fitting.output)
         progress.note(f"Wrote {fitting.output}.")
         progress.text(json_bytes(result.record()).decode() + "\n" if fitting.as_json else result.table())

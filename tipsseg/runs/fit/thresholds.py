@@ -14,7 +14,7 @@ from tipsseg.options.run import ComputeOptions
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.loading import LoadedModel, load_for
 from tipsseg.runs.fit.learning import check_suffix, run_on_masks, spec_of_run
-from tipsseg.runs.fit.masked import EditedMasks, Learnt, Minimum, draw_masks, require_masks
+from tipsseg.runs.fit.masked import EditedMasks, Learnt, Minimum, draw_masks, edited_masks, require_masks
 from tipsseg.store.plan import plan_run
 from tipsseg.store.run_record import run_context
 from tipsseg.store.spec import RunSpec
@@ -121,16 +121,7 @@ def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-def check_precision(precision: float) -> None:
-    """Raise UsageError if a precision is out of range."""
-    if not 0 < precision < 1:
-        raise UsageError(
-            f"argument `precision`={quote(precision)} must be above 0 and below 1",
-            "Write 0.95 if 95 of 100 pixels must be correct.",
-        )
-
-
-def spec_of_thresholds(masks: EditedMasks, compute: ComputeOptions, fitted: FittedVocabulary | None) -> RunSpec:
+def _spec(masks: EditedMasks, compute: ComputeOptions, fitted: FittedVocabulary | None) -> RunSpec:
     """Return settings that relabel a run's images without minimum confidences.
 
     Raises:
@@ -158,20 +149,38 @@ def _without_thresholds(vocabulary: Vocabulary) -> Vocabulary:
 
 
 def fit_run_thresholds(
-    spec: RunSpec, masks: EditedMasks, precision: float, progress: Progress, *, quiet: bool = False
+    output: Path,
+    precision: float,
+    fitted: FittedVocabulary | None,
+    images: Path | None,
+    compute: ComputeOptions,
+    progress: Progress,
+    *,
+    quiet: bool = False,
 ) -> Thresholds:
-    """Choose minimum confidences.
+    """Choose minimum confidences from the masks of a run that a person edited.
 
     Args:
-        spec: The settings that `spec_of_thresholds` returns.
-        masks: The edited masks.
+        output: The output folder of the run.
         precision: The requested precision of each class, 0..1.
+        fitted: The fit that the run was labelled with, if any.
+        images: The folder of the images, if they have moved.
+        compute: Everything except the model, which is the run's.
         progress: Prints progress and notes.
         quiet: Hide the progress of a model download.
 
     Raises:
+        UsageError: If `precision` is out of range, or `fitted` is not the run's fit.
         TipssegError: If the run cannot continue. Images that cannot be read are reported and left out instead.
     """
+    if not 0 < precision < 1:
+        raise UsageError(
+            f"argument `precision`={quote(precision)} must be above 0 and below 1",
+            "Write 0.95 if 95 of 100 pixels must be correct.",
+        )
+    masks = edited_masks(output, images, compute.max_pixels)
+    spec = _spec(masks, compute, fitted)
+    spec.check()
     require_masks(masks, len(masks.refs), (), _MINIMUM)
     if spec.fitted is not None:
         progress.note(
