@@ -213,12 +213,14 @@ def test_passwords_of_urls_are_nowhere(site: Site, command: Command, tmp_path: P
         assert (ran.code, "SECRET" in ran.out + ran.err) == (code, False), arguments
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in files if "SECRET" in str(path) or b"SECRET" in path.read_bytes()]
+    site.files.clear()
+    assert "not found; the password of its URL" in command("convert", "out", "-f", "overlay", cwd=tmp_path).err
     assert "SECRET" not in "".join(sqlite3.connect(tmp_path / "out/.tipsseg/state.db").iterdump())
 
 
-@pytest.mark.parametrize("option", ["-o", "--features", "--regions", "--onto"])
+@pytest.mark.parametrize("option", ["-o", "-o=", "--features=", "--regions=", "--onto="])
 def test_only_images_may_be_urls(command: Command, tmp_path: Path, option: str) -> None:
-    ran = command("label", SCENES / "desert.png", *OPTIONS, option, "s3://me:SECRET@bucket/x", cwd=tmp_path)
+    ran = command("label", SCENES / "desert.png", *OPTIONS, f"{option}s3://me:SECRET@bucket/x", cwd=tmp_path)
     assert (ran.code, "not a URL" in ran.err, "SECRET" in ran.err) == (2, True, False)
     assert not list(tmp_path.iterdir())
 

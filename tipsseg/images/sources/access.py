@@ -62,6 +62,11 @@ def stamp(path: Path) -> Stamp:
     return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
+def absence(path: Path) -> str:
+    """Return the reason why a recorded image does not exist."""
+    return "not found; the password of its URL, if it has one, is not recorded" if is_url(path) else "no such file"
+
+
 def exists(path: Path) -> bool:
     """Return True if an image exists. Return False on any error."""
     try:

@@ -14,7 +14,7 @@ from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, model_only_formats
 from tipsseg.formats.base import ImageLabels, Rows
 from tipsseg.images.decoding import open_pixels, open_thumbnail
-from tipsseg.images.sources.access import exists, matches
+from tipsseg.images.sources.access import absence, exists, matches
 from tipsseg.regions.layers import Layer, paint_layers
 from tipsseg.regions.objects import LabelledObject
 from tipsseg.regions.polygons import PolygonQuality
@@ -225,7 +225,9 @@ def _changed_image(ref: ImageRef, formats: list[str], *, corrected: bool) -> Ima
     """Return the error for a missing or changed picture; `corrected` is True if a person corrected its mask."""
     without = f"or leave out {' and '.join(formats)}."
     if not exists(ref.path):
-        return ImageError(ref.path, "no such file", f"Set the folder of the images with argument `images`, {without}")
+        return ImageError(
+            ref.path, absence(ref.path), f"Set the folder of the images with argument `images`, {without}"
+        )
     again = "Label it again,"
     if corrected:
         again = "Restore the image; label it again with argument `replace_edited`, which discards the correction;"

@@ -15,7 +15,7 @@ from tipsseg.address import address_text
 from tipsseg.errors import ImageError
 from tipsseg.formats.reading.labels import LabelSource, paint_objects
 from tipsseg.images.decoding import open_thumbnail
-from tipsseg.images.sources.access import exists, matches
+from tipsseg.images.sources.access import absence, exists, matches
 from tipsseg.regions.objects import number_pixels, numbered_objects
 from tipsseg.runs.rank.order import background_confidence, mean_confidence
 from tipsseg.runs.report import pictures
@@ -135,7 +135,7 @@ class ImageMaker:
         """Return the error if the image is missing or has changed, or None. This does not decode the image."""
         path = image.path(self.images)
         if not exists(path):
-            return ImageError(path, "no such file", "Set the folder of the images with argument `images`.")
+            return ImageError(path, absence(path), "Set the folder of the images with argument `images`.")
         if not matches(image.entry.fingerprint, path):
             return ImageError(path, "changed since it was labelled", "Label it again.")
         return None
