@@ -4,8 +4,8 @@
     ├── UsageError                   wrong option or argument (exit code 2)
     │   └── VocabularyError          path, line, class_index: invalid class names, vocabulary file or templates
     ├── InputError                   invalid inputs: nothing to label, or two inputs for one output
-    │   └── RecordError              path, reason: unusable records of an output folder
-    │       └── OtherSchemaError     records of another version
+    │   ├── RecordError              path, reason: unusable records of an output folder
+    │   └── OtherSchemaError         output folder with the records of another version
     ├── FileError                    path, reason: unreadable file
     │   ├── ImageError               unreadable image
     │   │   └── LabelIdError         mask with ids that do not belong to a class
@@ -117,13 +117,15 @@ class RecordError(InputError):
         self.reason = reason
 
 
-class OtherSchemaError(RecordError):
+class OtherSchemaError(InputError):
     """Output folder with the records of another version of tipsseg."""
 
     def __init__(self, folder: Path, command: str = "") -> None:
         """`command` is the command line that labels the same images into a new folder, if known."""
         hint = "Label the images into a new folder, and take the corrected masks of this one into it:"
-        super().__init__(folder, "its records are from another version of tipsseg, which this one does not read", hint)
+        super().__init__(
+            f"{folder}: its records are from another version of tipsseg, which this one does not read", hint
+        )
         new = shlex.quote(f"{folder}-2")
         self.commands = (
             command or f"tipsseg label IMAGES --classes CLASSES -o {new}",

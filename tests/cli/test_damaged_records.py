@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from resuming import ALL, CLASSES, Run, contents, correct, record, tree
+from resuming import ALL, CLASSES, Run, contents, correct, tree
 
 import tipsseg
 
@@ -61,32 +61,40 @@ OTHERS = {
 }
 
 
+def of_another_version(name: str) -> None:
+    if name.endswith("run.json"):
+        path = Path("out", name)
+        path.write_text(json.dumps(json.loads(path.read_bytes()) | {"schema": 0}))
+    else:
+        with closing(sqlite3.connect(Path("out", name))) as database, database:
+            database.execute("CREATE TABLE other (name TEXT)")
+
+
 @pytest.mark.parametrize("name", ["run.json", ".tipsseg/state.db"])
 @pytest.mark.parametrize("asked", OTHERS.values(), ids=OTHERS)
 def test_no_command_reads_the_records_of_another_version(run: Run, name: str, asked: str) -> None:
     run("-f", "png")
     shutil.copytree("out/masks", "new")
-    if name == "run.json":
-        Path("out", name).write_text(json.dumps(record(Path("out")) | {"schema": 0}))
-    else:
-        with closing(sqlite3.connect(Path("out", name))) as database, database:
-            database.execute("CREATE TABLE other (name TEXT)")
+    of_another_version(name)
     before = tree(".")
     ran = run.command(*asked.split(), *([run.model] if asked.endswith("-m") else []))
     assert (ran.code, ran.out) == (1, ""), ran.err
     assert "out: its records are from another version of tipsseg" in ran.err
     assert tree(".") == before
-    label, correct = (line.split() for line in ran.err.splitlines()[-2:])
-    assert label == ["tipsseg", "label", "IMAGES", "--classes", "CLASSES", "-o", "out-2"] or name == "run.json"
-    assert correct == ["tipsseg", "correct", "out-2", "--from", "out/masks"]
 
 
-def test_masks_of_another_version_are_taken_into_a_new_folder(run: Run) -> None:
-    run("-f", "png")
+@pytest.mark.parametrize("name", ["run.json", ".tipsseg/state.db"])
+@pytest.mark.parametrize("shard", [(), ("--shard", "1/1")])
+def test_masks_of_another_version_are_taken_into_a_new_folder(run: Run, name: str, shard: tuple[str, ...]) -> None:
+    run("-f", "png", *shard)
     correct(Path("out/masks/a.png"))
-    Path("out/run.json").write_text(json.dumps(record(Path("out")) | {"schema": 0}))
-    label, take = (shlex.split(line)[1:] for line in run("-f", "png").splitlines()[-2:])
-    assert run.command(*label).code == 0
+    of_another_version(f"shards/1-of-1/{name}" if shard else name)
+    label, take = (shlex.split(line)[1:] for line in run("-f", "png", *shard).splitlines()[-2:])
+    if name == "run.json":
+        assert run.command(*label).code == 0
+    else:  # which has no command line
+        assert label == ["label", "IMAGES", "--classes", "CLASSES", "-o", "out-2"]
+        run("-f", "png", output="out-2")
     assert run.command(*take).out == "out-2/masks/a.png\n"
     with Image.open("out-2/masks/a.png") as mask, Image.open("out/masks/a.png") as edited:
         assert mask.tobytes() == edited.tobytes()

@@ -129,9 +129,10 @@ def test_a_signal_counts_if_python_ignores_its_error(tmp_path: Path) -> None:
     assert "ignored" not in ran.stderr
 
 
-def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    ran = signalled(tmp_path, "SIGTERM", "open classes.txt", "twice")
-    assert (ran.returncode, ran.stdout) == (-signal.SIGTERM, "")
+@pytest.mark.parametrize(("moment", "code"), [("open classes.txt", -signal.SIGTERM), ("import numpy", 143)])
+def test_a_second_signal_ends_at_once(tmp_path: Path, moment: str, code: int) -> None:
+    ran = signalled(tmp_path, "SIGTERM", moment, "twice")
+    assert (ran.returncode, ran.stdout) == (code, "")
 
 
 def test_a_signal_that_the_caller_ignores_is_ignored(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ _FLAGS = {
         name: option.long(name)
         for name, (_, option) in {**options_of(CorrectOptions), **options_of(OutputOptions)}.items()
     },
+    "fitted": "--vocab",
     "output": "-o",
     "predicted": "--pred",
     "target": "-o",

@@ -143,8 +143,6 @@ def find_run(state: Path) -> RunInfo | None:
     """Return the run.json of a state folder; None if it is missing or invalid. Raise OtherSchemaError if it has another schema."""
     try:
         return read_record(state / RUN_FILE, "")
-    except OtherSchemaError:
-        raise
     except RecordError:
         return None
 

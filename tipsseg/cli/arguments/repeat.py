@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg._version import __version__
-from tipsseg.errors import OtherSchemaError, RecordError, UsageError
+from tipsseg.errors import RecordError, UsageError
 from tipsseg.store.resuming.differences import differences
 from tipsseg.store.run_record import RUN_FILE, read_record
 from tipsseg.store.spec import RunInfo
@@ -60,7 +60,5 @@ def read_run_file(path: Path) -> RepeatedRun:
     path = path / RUN_FILE if is_folder(path) else path
     try:
         return RepeatedRun(path, read_record(path, _HINT))
-    except OtherSchemaError:
-        raise
     except RecordError as error:
         raise UsageError(f"--from {error.message}", error.hint) from error

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tipsseg.errors import OtherSchemaError, OutputError, RecordError
+from tipsseg.errors import OutputError, RecordError
 from tipsseg.formats.classes_file import CLASSES_FILE, class_names
 from tipsseg.options.shard import Shard
 from tipsseg.store.lock import finish_command, is_begun, is_locked, is_unfinished
@@ -63,8 +63,6 @@ def find_runs(folder: Path, max_pixels: int, stack: ExitStack) -> Runs:
     for shard in whole:
         try:
             runs.append(_open(state_folder(folder, shard), shard, max_pixels, stack))
-        except OtherSchemaError:
-            raise
         except (RecordError, OutputError) as error:
             problems.append(Problem(error.path, error.reason))
         else:

@@ -42,7 +42,7 @@ def check_suffix(target: Path, *, fitted: bool) -> None:
         raise UsageError(
             f"argument `output`={target}: a vocabulary with {content} must be a {suffix} file",
             f"Use {target.with_suffix(suffix)}"
-            + ("." if fitted else ", or name the .fit file of the run with argument `vocabulary`."),
+            + ("." if fitted else ", or name the .fit file of the run with argument `fitted`."),
         )
 
 

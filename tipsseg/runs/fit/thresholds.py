@@ -131,10 +131,10 @@ def _spec(masks: EditedMasks, compute: ComputeOptions, fitted: FittedVocabulary 
     recorded = masks.run.info.spec
     digest = recorded.vocabulary.fit
     if digest != ("" if fitted is None else fitted.vocabulary.fit):
-        used = ("other" if fitted else "fitted") + " vectors" if digest else "no fitted vectors"
+        used = "no fitted vectors" if not digest else "other vectors" if fitted else "fitted vectors"
         raise UsageError(
             f"the run in {masks.run.output} used {used}",
-            "Set argument `vocabulary` to the run's fitted vocabulary." if digest else "Remove argument `vocabulary`.",
+            "Set argument `fitted` to the run's fitted vocabulary." if digest else "Remove argument `fitted`.",
         )
     spec = spec_of_run(masks, compute)
     vocabulary = _without_thresholds(recorded.vocabulary)
