@@ -272,6 +272,21 @@ def test_on_a_phone_the_image_stays_in_sight(tmp_path: Path, regions: Path) -> N
         assert phone.value("document.documentElement.scrollWidth") == 390
 
 
+def test_order_by_certainty_puts_corrected_images_last(browser: Browser, tmp_path: Path) -> None:
+    labels = {"a.png": REGIONS, "b.png": REGIONS[:, 65:].copy(), "c.png": REGIONS[:, :15].copy(), "d.png": REGIONS}
+    save_inputs(tmp_path / "imgs", labels)
+    make_run(tmp_path / "out", tmp_path / "imgs", labels, ("tree", "door", "sky"), ("png",))
+    Image.fromarray(REGIONS[::-1]).save(tmp_path / "out/masks/d.png")
+    make_report(tmp_path / "out", None, None, 1, Silence())
+    browser.go(tmp_path / "out/report/index.html", "page.complete")
+    confidence = dict(browser.value("page.records.map((each) => [each.image, each.confidence])"))
+    uncertain = sorted("abc", key=lambda name: confidence[f"{name}.png"])
+    assert len(set(confidence.values())) >= 3
+    for order, names in (("score", uncertain), ("sure", uncertain[::-1])):
+        enter(browser, "order", order)
+        assert browser.value(SHOWN) == [f"{name}.png" for name in (*names, "d")]
+
+
 def test_order_by_truth_is_offered_where_images_were_scored(browser: Browser, regions: Path, tmp_path: Path) -> None:
     def offered() -> bool:
         make_report(tmp_path / "out", None, None, 1, Silence())
