@@ -18,11 +18,11 @@ from tipsseg.cli import wording
 from tipsseg.cli.main import _COMMANDS, _MODULES
 from tipsseg.cli.wording import LIBRARY_ONLY, as_typed
 from tipsseg.options import FileOptions, LabelOptions
-from tipsseg.runs.convert.folder import convert_folder
+from tipsseg.run.spec import RunSpec
+from tipsseg.runs.convert import convert_folder
 from tipsseg.runs.doctor.report import examine
-from tipsseg.runs.merge.folders import merge_folders
+from tipsseg.runs.merge import merge_folders
 from tipsseg.runs.report.make import make_report
-from tipsseg.store.spec import RunSpec
 
 TOP = Path(tipsseg.__file__).parent
 

@@ -25,20 +25,20 @@ from tipsseg.options.run import (
     RegionOptions,
     StoreOptions,
 )
+from tipsseg.run.entry import Entry
+from tipsseg.run.folder import shown_files
+from tipsseg.run.plan import plan_run, with_formats
+from tipsseg.run.read import open_runs
+from tipsseg.run.results import Failed, ImageResult, Labelled
+from tipsseg.run.spec import RunInfo, RunSpec
 from tipsseg.runs.common.image_list import Choice, Images, check_choice, find_images
 from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.encode.run import EncodeRun, encode_spec
 from tipsseg.runs.engine.maker import EngineMaker, engine_maker
 from tipsseg.runs.label.onto import join_classes
 from tipsseg.runs.label.run import LabelRun
-from tipsseg.store.manifest import ManifestEntry
-from tipsseg.store.open_run import open_runs
-from tipsseg.store.plan import plan_run, with_formats
-from tipsseg.store.results import Failed, ImageResult, Labelled
-from tipsseg.store.spec import RunInfo, RunSpec
 from tipsseg.types import ImageRef
 from tipsseg.util.printable import quote
-from tipsseg.util.record_paths import actual_path
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 
 Paths = str | Path | Iterable[str | Path]
@@ -185,17 +185,17 @@ def iter_label_folder(
     Raises:
         TipssegError: See `label_folder`. Wrong arguments raise before the first image.
     """
-    spec, results = _begin_labelling(images, classes, verbose, keywords)
-    return _yield_images(spec.output, results)
+    _, results = _begin_labelling(images, classes, verbose, keywords)
+    return _yield_images(results)
 
 
-def _yield_images(output: Path, results: Generator[ImageResult, None, None]) -> Generator[FolderImage, None, None]:
+def _yield_images(results: Generator[ImageResult, None, None]) -> Generator[FolderImage, None, None]:
     with closing(results):
         for result in results:
             if isinstance(result, Failed):
                 yield FolderImage(path=result.ref.path, status="failed", error=result.error)
             else:
-                yield _labelled_image(output, result.ref.path, _status_of(result), result.entry)
+                yield _labelled_image(result.entry, result.files, result.ref.path, _status_of(result))
 
 
 def _status_of(result: ImageResult) -> Status:
@@ -207,22 +207,22 @@ def _status_of(result: ImageResult) -> Status:
 def _read_labelled(spec: RunSpec, images: list[_Done]) -> Iterator[FolderImage]:
     """Read labelled images from their output folder. Raise RecordError if its records are missing or damaged."""
     with open_runs(spec.output, ended=False) as runs:
-        records = next((run for run in runs if run.shard == spec.shard), runs[0]).records  # perhaps merged by now
+        run = next((run for run in runs if run.shard == spec.shard), runs[0])  # perhaps merged by now
         for image in images:
-            entry = None if image.error else records.get(image.ref.name)
-            if entry is None:
+            if image.error or image.ref.name not in run:
                 yield FolderImage(path=image.ref.path, status=image.status, error=image.error)
             else:
-                yield _labelled_image(spec.output, image.ref.path, image.status, entry)
+                found = run.image(image.ref.name)
+                yield _labelled_image(found.entry, shown_files(found.rows, run.files), image.ref.path, image.status)
 
 
-def _labelled_image(output: Path, path: Path, status: Status, entry: ManifestEntry) -> FolderImage:
+def _labelled_image(entry: Entry, files: Mapping[str, Path], path: Path, status: Status) -> FolderImage:
     numbers = entry.numbers
     height, width = numbers.size
     return FolderImage(
         path=path,
         status=status,
-        files={name: actual_path(output, file) for name, file in entry.files.items()},
+        files=files,
         classes={found.name: found.pixels / (height * width) for found in numbers.classes},
     )
 
@@ -259,7 +259,7 @@ def _begin_labelling(
     progress = progress_for(verbose)
     info = plan_run(spec)
     found = find_images(spec, Choice(**vars(choice), paths=paths), progress)
-    return spec, _label(info, found, progress, make_engine)
+    return info.spec, _label(info, found, progress, make_engine)
 
 
 def _label(

@@ -179,15 +179,11 @@ class OtherRunError(OutputError):
     """Folder with labels or features of a run with other settings.
 
     Attributes:
-        covered: True if this run labels all images of the folder, so that starting over loses no labels.
         features: The feature folder of the other run, if it is the only difference.
     """
 
-    def __init__(
-        self, path: Path, reason: str, hint: str = "", *, covered: bool = False, features: Path | None = None
-    ) -> None:
+    def __init__(self, path: Path, reason: str, hint: str = "", *, features: Path | None = None) -> None:
         super().__init__(path, reason, hint)
-        self.covered = covered
         self.features = features
 
 

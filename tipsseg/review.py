@@ -12,6 +12,7 @@ from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import AuditKeywords, CorrectKeywords, EvaluateKeywords, ScoreMasksKeywords, with_keywords
 from tipsseg.options.run import ComputeOptions, CorrectOptions, RegionOptions, TruthOptions
+from tipsseg.run.spec import RunSpec
 from tipsseg.runs.audit.run import Audit, audit_images
 from tipsseg.runs.common.image_list import found_images
 from tipsseg.runs.correct.folder import Corrections, take_corrections
@@ -20,7 +21,6 @@ from tipsseg.runs.evaluate.run import Evaluation, evaluate_masks, evaluate_model
 from tipsseg.runs.evaluate.truth_options import layout_of, preset_of
 from tipsseg.runs.label.onto import classes_of_labels
 from tipsseg.runs.rank.rank import Ranked, rank
-from tipsseg.store.spec import RunSpec
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 
@@ -176,8 +176,8 @@ def correct_folder(
 
     Returns:
         The corrections: `format`, `masks` (with `image`, `path`, the number of `changed` pixels, and `emptied`), `unchanged` and
-        `unmatched` images, `uncorrected` images of a source run, new `classes`, and `redrawn` objects, which are left unchanged
-        although their edges differ.
+        `unmatched` images, `uncorrected` images of a source run, new `classes`, `redrawn` objects, which are left unchanged
+        although their edges differ, and the number of files that `failed` to follow.
 
     Raises:
         UsageError: The format is unknown.

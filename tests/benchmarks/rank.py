@@ -32,8 +32,8 @@ from tinytips.data.scoring import FIRST_SEED, iou, to_list
 from tinytips.world.concepts import WHOLE_LIST
 from tinytips.world.scenes import draw_scene
 from tipsseg.features.folder import feature_path
+from tipsseg.run.entry import Entry
 from tipsseg.runs.rank.order import ReviewOrder, mean_confidence
-from tipsseg.store.manifest import ManifestEntry
 from tipsseg.util.processor import processor_name
 
 SIZES = ((224, 336), (336, 224), (224, 300), (280, 224))
@@ -58,7 +58,7 @@ Numbers = NDArray[np.float64]
 class Labelled:
     """Labelled images: entries, true errors 0..1, the folder of their class tokens, and truths."""
 
-    entries: Sequence[ManifestEntry]
+    entries: Sequence[Entry]
     errors: Numbers
     features: Path
     truths: Sequence[Bytes]
@@ -276,7 +276,7 @@ def _labelled(
     entries = list(read_entries(output).values())
     errors = []
     for entry, truth in zip(entries, truths, strict=True):
-        with Image.open(output / entry.files["png"]) as picture:
+        with Image.open(output / "masks" / f"{Path(entry.image).stem}.png") as picture:
             wrong = np.array(picture) != truth
         # In a few scenes some pixels between things were drawn as none of them.
         errors.append((wrong & (truth > 0)).mean() if background == "none" else wrong.mean())
@@ -284,7 +284,7 @@ def _labelled(
 
 
 def _feature_file(found: Labelled, place: int) -> Path:
-    return feature_path(found.features, found.entries[place].fingerprint.sha256 or "")
+    return feature_path(found.features, found.entries[place].input.sha256 or "")
 
 
 if __name__ == "__main__":

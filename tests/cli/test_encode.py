@@ -288,7 +288,7 @@ def test_a_tower_is_read_only_where_it_is_needed(
         (encode, []),
         ((*label, "-c", "another thing"), ["text"]),
         ((*label, "-c", "another thing"), []),
-        ((*label, "-c", "another thing", "--refine", "pamr", "-f", "overlay"), []),
+        ((*label, "-c", "another thing", "--refine", "pamr", "-f", "overlay", "-o", "refined"), []),
     ):
         read.clear()
         assert command(*arguments).code == 0

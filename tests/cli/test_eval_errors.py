@@ -245,6 +245,8 @@ _BESIDE_MASKS = frozenset({
 _VALUES = {
     "background": "none",
     "features": "feats",
+    "instances": "class",
+    "min_area": "1",
     "short_side": "448",
     "simplify": "1",
     "stretch": "2,98",

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from masks import PRED, TABLE, TRUTH, Rows, files, ious, names, result, save, save_photo, scores, without_files
+from output_folders import make_run, save_inputs
 from running import Command
-
-from tipsseg.store.run_record import run_record
-from tipsseg.store.spec import RunInfo, RunSpec
-from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 pytestmark = pytest.mark.usefixtures("no_weights_in_folder")
 
@@ -140,13 +139,11 @@ def test_masks_of_a_run_bring_their_names(command: Command, mlp_checkpoint: Path
     )
     assert scores(command("eval", "--pred", "run", "--gt", "gt", "--json", "-c", CLASSES)) == scores(by_folder)
 
-    assert command(*label, "-c", CLASSES, "-f", "coco").code == 0
-    for path in (tmp_path / "run" / "masks").iterdir():
-        path.unlink()
-    (tmp_path / "run" / "masks").rmdir()
-    ran = command("eval", "--pred", "run", "--gt", "gt")
-    assert (ran.code, ran.out) == (1, "")
-    assert ran.err == "Error: run: the run has no masks\nHint: Label with --format png.\n"
+    assert command(*label, "-c", CLASSES, "-f", "coco", "-o", "other").code == 0  # its masks are hidden
+    assert scores(command("eval", "--pred", "other", "--gt", "gt", "--json")) == scores(by_folder)
+    (tmp_path / "run" / "masks" / "a.png").unlink()
+    ran = command("eval", "--pred", "run", "--gt", "gt", "-c", CLASSES)
+    assert (ran.code, ran.out, "run/masks/a.png: the mask of a.png is missing" in ran.err) == (1, "", True)
 
 
 FOREIGN = ("[]", "{", '{"classes": 3}', '{"classes": {}}', '{"classes": [{"id": 1}]}', '{"classes": ["a"]}',
@@ -375,8 +372,6 @@ def test_a_folder_of_masks_that_is_no_run_is_taken_as_it_is(command: Command) ->
         save(f"pred/{name}", PRED)
         save(f"gt/{name}", TRUTH)
     assert result(command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", "--json"))["images"] == 2
-    Path("pred/run.json").write_text("{}")  # the sign of a run
-    assert result(command("eval", "--pred", "pred", "--gt", "gt/masks", "-c", "panda,tree", "--json"))["images"] == 1
 
 
 @pytest.mark.usefixtures("masks")
@@ -391,55 +386,33 @@ def test_names_are_those_nearest_to_the_masks(command: Command, tmp_path: Path) 
     assert names(command("eval", "--pred", ".", "--gt", "../../gt", "--json")) == ["background", "dog", "cat"]
 
 
-def record_of(*classes: str) -> dict[str, object]:
-    """The content of the run.json of a run with these classes."""
-    spec = RunSpec(model="tiny", vocabulary=make_vocabulary(classes, "none"))
-    model: dict[str, object] = {"id": "tiny", "repository": None, "revision": None, "sha256": {}}
-    return {**run_record(RunInfo(spec, model, "float32")), "files": {}}
-
-
 @pytest.mark.parametrize(
-    ("run", "code", "first"),
+    ("classes", "said"),
     [
-        (record_of("panda", "tree"), 0, ""),
-        (record_of("panda", "bush"), 1, 'Error: run/classes.json: class 2 is "tree", but "bush" in run.json'),
-        (record_of("panda"), 1, "Error: run/classes.json: 2 classes, but run.json has 1"),
-        (
-            {"tool": "tipsseg"},
-            1,
-            "Error: run: its records are from another version of tipsseg, which this one does not read",
-        ),
-        (
-            {"tool": "tipsseg", "schema": 1},
-            1,
-            "Error: {records}/run.json: not as this version of tipsseg writes it: no `digest`",
-        ),
-        (
-            {**record_of("panda", "tree"), "vocabulary": None},
-            1,
-            "Error: {records}/run.json: not as this version of tipsseg writes it: no `vocabulary`",
-        ),
-        ({"tool": "another"}, 0, ""),
+        (["panda", "tree"], ""),
+        (["panda", "bush"], '"bush"'),
+        (["panda"], "has 2"),
+        (None, "another version"),
     ],
 )
-@pytest.mark.parametrize("records", ["run", "run/shards/1-of-1"])
+@pytest.mark.parametrize("folder", ["run", "run/masks"])
 @pytest.mark.usefixtures("masks")
 def test_names_are_those_of_the_run(
-    command: Command, tmp_path: Path, records: str, run: object, code: int, first: str
+    command: Command, tmp_path: Path, folder: str, classes: list[str] | None, said: str
 ) -> None:
-    masks = tmp_path / "run" / "masks"
-    masks.parent.mkdir()
-    Path("pred").rename(masks)
-    Path("run/classes.json").write_text('{"classes": [{"id": 1, "name": "panda"}, {"id": 2, "name": "tree"}]}')
-    Path(records).mkdir(parents=True, exist_ok=True)
-    Path(records, "run.json").write_text(json.dumps(run))
-    for folder in ("run", "run/masks"):
-        ran = command("eval", "--pred", folder, "--gt", "gt")
-        assert (ran.code, ran.out) == (code, "" if code else TABLE)
-        said = ran.err.replace(f"{tmp_path}/", "").splitlines()[0]
-        assert not code or said == first.format(records=records)
-    if "another version" not in first:
-        assert command("eval", "--pred", "run", "--gt", "gt", "-c", "panda,tree").out == TABLE
+    labels = {"a.png": np.array(PRED, np.uint8)}
+    save_inputs(tmp_path / "imgs", labels)
+    make_run(tmp_path / "run", tmp_path / "imgs", labels, ("panda", "tree"), ("png",))
+    if classes is None:
+        with closing(sqlite3.connect("run/.tipsseg/state.db")) as state:
+            state.execute("CREATE TABLE other (value)")
+    else:
+        names = [{"id": number, "name": name} for number, name in enumerate(classes, 1)]
+        Path("run/classes.json").write_text(json.dumps({"classes": names}))
+    ran = command("eval", "--pred", folder, "--gt", "gt")
+    assert (ran.code, ran.out, said in ran.err) == ((1, "", True) if said else (0, TABLE, True))
+    if classes is not None:
+        assert command("eval", "--pred", folder, "--gt", "gt", "-c", "panda,tree").out == TABLE
 
 
 def test_truths_inside_a_listed_folder_are_no_images(command: Command, mlp_checkpoint: Path) -> None:

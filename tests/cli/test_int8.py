@@ -42,8 +42,10 @@ def test_a_run_loads_one_model_and_records_its_dtype(
     assert ("on cpu (int8)" in ran.err, "float32" in ran.err, len(loaded)) == (True, False, 1)
     assert json.loads((out / "run.json").read_text())["dtype"] == "int8"
     assert "1 image labelled, 3 unchanged" in command("label", scenes, "-c", "tree,car", *MODEL, "-o", out).err
-    again = command("label", scenes, "-c", "tree,car", *MODEL, "--dtype", "float32", "-o", out)
-    assert "4 images labelled" in again.err
+    other = ["label", scenes, "-c", "tree,car", *MODEL, "--dtype", "float32", "-o", out]
+    refused = command(*other)
+    assert (refused.code, "dtype int8 -> float32" in refused.err) == (1, True)
+    assert "4 images labelled" in command(*other, "--overwrite").err
 
 
 def test_doctor_compares_a_model_with_float32(command: Command) -> None:
@@ -67,5 +69,6 @@ def test_features_in_int8_do_not_label_a_folder_again_by_themselves(
     refused = command("label", *given, "--features", store, "-o", out)
     assert refused.code == 1
     assert "it was labelled in float32, but the features" in refused.err
-    again = command("label", *given, "--features", store, "--dtype", "int8", "-o", out)
-    assert "4 images labelled" in again.err, again.err
+    other = ["label", *given, "--features", store, "--dtype", "int8", "-o", out]
+    assert command(*other).code == 1
+    assert "4 images labelled" in command(*other, "--overwrite").err

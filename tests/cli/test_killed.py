@@ -37,9 +37,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     entries = list(map(json.loads, found["manifest.jsonl"].splitlines()))
     run = json.loads(found["run.json"])
     assert run["ended"] is not None
-    for written in (run["files"], *(entry["written"] for entry in entries)):
-        for each in written.values():
-            del each["mtime_ns"]
+    for each in (file for record in (run, *entries) for file in record["files" if record is run else "written"]):
+        del each["mtime_ns"]
     found["manifest.jsonl"] = json.dumps([{**entry, "seconds": 0} for entry in entries]).encode()
     # The folders that are compared have other paths, and their inputs may have.
     run["command"] = re.sub(r" --output \S+", "", re.sub(r"(?<= )\S*/", "", run["command"]))
@@ -62,6 +61,14 @@ def all_contents(top: Path) -> dict[str, bytes]:
 
 def edited(top: Path) -> None:
     correct(top / "out/masks/desert.png")
+
+
+def hidden(top: Path) -> None:
+    correct(top / "out/.tipsseg/masks/desert.png.png")
+
+
+def lost(top: Path) -> None:
+    (top / "out/.tipsseg/state.db").unlink()
 
 
 def boxes(top: Path) -> None:
@@ -96,14 +103,15 @@ CASES: dict[str, tuple[list[Step], str, list[str]]] = {
     "labels of a raster": ([raster], f"label scene.tif {_PLAIN} -f geotiff,geojson -o out", []),
     "features": ([], "encode imgs -m tiny --device cpu -q -o feats", []),
     "labels and features": ([], f"label imgs {_PLAIN} -f png --features feats -o out", []),
-    "labels over features": ([f"{LABEL} --features feats"], f"{LABEL} --features feats --min-confidence 0.6", []),
+    "labels over features": ([f"{LABEL} --features feats"], f"{LABEL} --features feats --min-confidence 0.6 --overwrite", []),
     "an overwritten folder with a correction": ([LABEL, edited], f"{LABEL} --overwrite", []),
     "a correction that is given up": ([LABEL, edited], f"{LABEL} --replace-edited", []),
     "formats that follow a correction": ([LABEL, edited], "convert out -f labelme,yolo,hf -q", []),
-    "a list that was begun": (
-        [f"label imgs {_PLAIN} -f npz -o out"], "convert out -f coco -q",
-        ["convert out -f coco -q", "convert out -f coco,panoptic -q"],
-    ),
+    "masks that are shown": ([f"label imgs {_PLAIN} -f coco -o out", hidden], LABEL, []),
+    "scores that are added": ([LABEL, edited], f"{LABEL} -f npz", []),
+    "a format that ends": ([f"label imgs {_PLAIN} -f png,coco,yolo -o out"], "convert out --drop yolo -q", []),
+    "a correction that is undone": ([LABEL, edited, "convert out -f coco -q"], "correct out --undo desert.png -q", []),
+    "a record that is rebuilt": ([LABEL, edited, lost], "check out --restore -q", []),
     "corrections with another class": ([LABEL, boxes], "correct out --from new --add-classes --emptied", []),
     "corrections over an edited mask": ([LABEL, edited, masks], "correct out --from new --replace-edited", []),
     "shards joined in place": (

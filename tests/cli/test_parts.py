@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from resuming import CLASSES, contents
 from running import Command, Ran
 
 from tipsseg.formats import FORMATS
-from tipsseg.store.state import State
 
 PARTS = [name for name, form in FORMATS.items() if form.has_parts]
 
@@ -63,66 +61,54 @@ def test_files_of_objects_that_are_gone_go_with_them(command: Command, label: Co
 
 @pytest.mark.parametrize("name", PARTS)
 def test_one_missing_file_is_made_again_and_an_edited_one_is_kept(command: Command, label: Command, name: str) -> None:
-    assert label("-c", CLASSES, "-f", ",".join(("png", *PARTS))).code == 0
+    run = ("-c", CLASSES, "-f", ",".join(("png", *PARTS)))
+    assert label(*run).code == 0
     before = contents(Path("out"))
-    file = min(file for file in parts("a.png") if file.startswith(f"{name}/"))
-    Path("out", file).unlink()
-    assert f"out/{file}: no such file\n" in command("check", "out").out
-    assert label("-c", CLASSES).code == 0
-    assert contents(Path("out")) == before
-    Path("out", file).write_bytes(before[file] + b" ")
+    edited, lost, *_ = sorted(file for file in parts("a.png") if file.startswith(f"{name}/"))
+    Path("out", lost).unlink()
+    assert f"out/{lost}: missing\n" in command("check", "out").out
+    Path("out", edited).write_bytes(before[edited] + b" ")
     ran = command("convert", "out", "-f", name)
-    assert ran.code == 0, ran.err
-    assert Path("out", file).read_bytes() == before[file] + b" "
-    assert f"out/{file}: changed by hand\n" in command("check", "out").err
-    assert "Kept 1 edited image" in label("-c", CLASSES).err
-    assert Path("out", file).read_bytes() == before[file] + b" "
-    assert label("-c", CLASSES, "-f", ",".join(("png", *PARTS)), "--overwrite", "--replace-edited").code == 0
-    assert contents(Path("out")) == before
-
-
-def test_an_edited_file_does_not_stop_the_others(command: Command, label: Command) -> None:
-    assert label("-c", CLASSES, "-f", ",".join(("png", *PARTS))).code == 0
-    before = contents(Path("out"))
-    for name in PARTS:
-        edited, lost, *_ = sorted(file for file in parts("a.png") if file.startswith(f"{name}/"))
-        Path("out", edited).write_bytes(before[edited] + b" ")
-        Path("out", lost).unlink()
-        ran = command("convert", "out", "-f", name)
-        assert ran.code == 0, ran.err
-        assert f"Did not overwrite out/{edited}" in ran.err
-        assert Path("out", edited).read_bytes() == before[edited] + b" "
-        assert Path("out", lost).read_bytes() == before[lost]
-    assert command("check", "out").code == 0
+    assert contents(Path("out")) == {**before, edited: before[edited] + b" "}
     assert parts("a.png") == on_disk("a")
+    checked = command("check", "out")
+    assert (checked.code, f"out/{edited}: changed by hand" in checked.err) == (0, True)
+    Path("out", edited).unlink()
+    assert label(*run).code == 0
+    assert contents(Path("out")) == before
+    assert (ran.code, f"out/{name}" in ran.err, "tipsseg correct" in ran.err) == (0, True, False)
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_edited_files_are_replaced_when_asked(command: Command, label: Command, name: str) -> None:
+def test_an_edited_file_outlives_overwriting(command: Command, label: Command, name: str) -> None:
     run = ("-c", CLASSES, "-f", name)
     assert label(*run).code == 0
     before = contents(Path("out"))
     file = max(file for file in parts("a.png") if file.startswith(f"{name}/"))
     Path("out", file).write_bytes(before[file] + b" ")
-    ran = label(*run, "--overwrite")  # the edited file is kept, and no longer recorded
-    assert ran.code == 1
-    assert f"out/{file} was changed by hand, and kept when the folder was overwritten" in ran.err
-    assert Path("out", file).read_bytes() == before[file] + b" "
-    assert label(*run, "--overwrite", "--replace-edited").code == 0
+    for more in ((), ("--replace-edited",)):  # which is for masks
+        ran = label(*run, "--overwrite", *more)
+        assert (ran.code, f"out/{name}" in ran.err) == (0, True), ran.err
+        assert Path("out", file).read_bytes() == before[file] + b" "
+        assert command("check", "out").code == 0
+    Path("out", file).unlink()
+    assert label(*run).code == 0
     assert contents(Path("out")) == before
-    assert command("check", "out").code == 0
 
 
-def test_an_edited_cutout_goes_with_its_object_when_asked(command: Command, label: Command) -> None:
-    run = ("-c", CLASSES, "-f", "cutouts", "--no-resume")
+def test_an_edited_cutout_stays_without_its_object(command: Command, label: Command) -> None:
+    run = ("-c", CLASSES, "-f", "cutouts")
     assert label(*run).code == 0
+    before = contents(Path("out"))
     file = max(parts("a.png"))
-    Path("out", file).write_bytes(Path("out", file).read_bytes() + b" ")
-    assert label(*run, "--min-area", "99%", "--replace-edited").code == 0
-    assert not Path("out", file).exists()
+    Path("out", file).write_bytes(before[file] + b" ")
+    ran = label(*run, "--min-area", "99%")
+    assert (ran.code, "out/cutouts" in ran.err) == (0, True), ran.err
+    assert on_disk("a") == {file}
     assert command("check", "out").code == 0
-    assert label(*run).code == 0
-    assert parts("a.png") == on_disk("a")
+    Path("out", file).unlink()
+    assert label(*run, "--min-area", "1").code == 0
+    assert {name: data for name, data in contents(Path("out")).items() if name in before} == before
 
 
 def test_black_and_white_masks_are_not_read_as_index_masks(command: Command, label: Command) -> None:
@@ -165,27 +151,17 @@ def test_files_with_the_names_of_folders_are_no_matter_where_there_are_no_cutout
     assert ran.code == 0, ran.err
 
 
-def test_a_kept_file_beside_the_folders_of_formats(command: Command, label: Command) -> None:
-    """A killed run was about to write the list of the whole run, and a person changed the file since."""
-    assert label("-c", CLASSES, "-f", "coco").code == 0
-    with closing(State(Path("out"))) as state:
-        state.note_ahead([("annotations.json", "0" * 64, "")])
-    Path("out/annotations.json").write_bytes(b"theirs")
-    ran = label("-c", CLASSES, "-f", "binary", "--overwrite")
-    assert ran.code == 0, ran.err
-    assert Path("out/annotations.json").read_bytes() == b"theirs"
-
-
 def test_the_file_of_another_tool_is_kept(label: Command) -> None:
     other = Path("out/binary/tree/a.png")
     other.parent.mkdir(parents=True)
     other.write_bytes(b"theirs")
     ran = label("-c", CLASSES, "-f", "binary")
-    assert ran.code == 1
-    assert "tipsseg did not write this file" in ran.err
+    assert (ran.code, "out/binary/tree/a.png: tipsseg did not write this file" in ran.err) == (1, True)
     assert other.read_bytes() == b"theirs"
-    assert on_disk("a") == {"binary/tree/a.png"}
-    assert len(on_disk("b c")) == 3
+    other.unlink()
+    assert label("-c", CLASSES, "-f", "binary").code == 0
+    assert parts("a.png") == on_disk("a")
+    assert len(on_disk("a")) == len(on_disk("b c")) == 3
 
 
 def test_converted_and_merged_files_are_those_of_one_run(command: Command, label: Command) -> None:

@@ -64,17 +64,19 @@ def test_a_run_of_other_scales_is_another_run(command: Command, images: Path, mo
     assert record["options"]["scales"] == [1]
     assert command("label", images, *LABEL, "-o", "both").code == 0
     seen = windows(monkeypatch)
-    ran = command("label", images, *TINY, "-c", "panda,tree,sky", *SCALES, "-o", "both")
-    assert (ran.code, "2 images labelled" in ran.err) == (0, True)
+    other = ["label", images, *TINY, "-c", "panda,tree,sky", *SCALES, "-o", "both"]
+    refused = command(*other)
+    assert (refused.code, "scales" in refused.err, seen, masks("both")) == (1, True, [], masks("one"))
+    assert "2 images labelled" in command(*other, "--overwrite").err
     record = json.loads(Path("both/run.json").read_text())
     assert record["options"]["scales"] == [1.0, 1.75]
     assert "--short-side 56 --scales 1,1.75" in record["command"]
     assert masks("both") != masks("one")
     del seen[:]
-    assert "2 unchanged" in command("label", images, *TINY, "-c", "panda,tree,sky", *SCALES, "-o", "both").err
+    assert "2 unchanged" in command(*other).err
     assert "2 unchanged" in command("label", images, "--from", "both", "--device", "cpu", "-o", "both").err
     assert not seen
-    assert command("label", images, *LABEL, "--scales", "1", "-o", "both").code == 0
+    assert command("label", images, *LABEL, "--scales", "1", "-o", "both", "--overwrite").code == 0
     assert masks("both") == masks("one")
     assert (
         json.loads(Path("both/run.json").read_text())["digest"]

@@ -6,34 +6,32 @@ import json
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from output_folders import image_labels
+from output_folders import make_run, save_inputs
 from PIL import Image
 from reading import EXACT, POLYGONS, WITHOUT_IGNORED, Ids
 from running import run_command
 
 import tipsseg
-from tipsseg.formats import IMAGE_FORMATS, model_only_formats
-from tipsseg.formats.base import Rows
-from tipsseg.label_map import LabelMap
+from tipsseg.formats import IMAGE_FORMATS, MODEL_ONLY
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.regions.components import components
-from tipsseg.store.ownership import Former
-from tipsseg.store.writing import RunContext, finish_image, put_in_place, run_files
-from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses
-from tipsseg.vocabulary.palette import colour
+from tipsseg.types import LabelArray
 
 # pycocotools' decoder trips over numpy 2's newer protocol; the package does not call it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 #: Formats for machines; the others are for eyes, or hold no labels.
 READABLE = tuple(name for name in IMAGE_FORMATS if name not in ("overlay", "confidence"))
+
+#: Records with times in them.
+TIMES = ("run.json", "manifest.jsonl", ".tipsseg/state.db")
 
 PANDA = ("panda leg", "tree", "bench")
 HARD = ('it\'s "a" <b> & c', "\N{SNOWMAN} ü/é \\n", "- yes, %20 {x}")
@@ -48,7 +46,7 @@ class Case:
 
 
 def one(labels: LabelArray, names: tuple[str, ...] = PANDA) -> Case:
-    return Case({"sub/a.jpg": labels}, names)
+    return Case({"sub/a.png": labels}, names)
 
 
 def blocks(
@@ -96,27 +94,11 @@ STRIPS: Mapping[str, Case] = {
 }
 
 
-def classes_of(names: tuple[str, ...]) -> tuple[LabelClass, ...]:
-    return tuple(LabelClass(number, name, colour(number)) for number, name in enumerate(names, 1))
-
-
 def write(out: Path, case: Case, options: FileOptions = DEFAULT_FILE_OPTIONS) -> None:
-    """All files of all readable formats."""
-    classes = classes_of(case.names)
-    info = {"version": "0.1.0", "model": "tiny"}
-    context = RunContext(output=out, state=out, classes=classes, info=info, files=options)
-    kept: dict[str, dict[str, Rows]] = {name: {} for name in READABLE}
-    for name, ids in case.maps.items():
-        top = TopClasses(ids[None, :1, :1], np.ones((1, 1, 1), np.float16))
-        label_map = LabelMap(ids, np.full(ids.shape, 0.75, np.float32), classes, top)
-        ref = ImageRef(Path("in") / name, PurePosixPath(name))
-        done = finish_image(image_labels(ref, label_map, options), READABLE, context)
-        put_in_place(ref, done.staged, context, Former())
-        for form, records in done.rows.items():
-            kept[form][name] = records
-    for form in READABLE:
-        for file in run_files(form, context):
-            file.write(list(case.maps), kept[form].__getitem__)
+    """All files of all readable formats, in the folder `out`, which is new."""
+    images = out.parent / "in"
+    save_inputs(images, case.maps)
+    make_run(out, images, case.maps, case.names, READABLE, options=options)
 
 
 def check(out: Path, case: Case, formats: Collection[str] = READABLE) -> None:
@@ -144,19 +126,16 @@ def check_polygons(found: Ids, ids: Ids, name: str) -> None:
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in {**CASES, **STRIPS}.items()])
 def test_every_format_says_what_the_masks_say(case: Case, tmp_path: Path) -> None:
-    write(tmp_path, case)
-    check(tmp_path, case)
+    write(tmp_path / "out", case)
+    check(tmp_path / "out", case)
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items() if case.maps])
 def test_formats_converted_from_edited_masks_say_the_same(case: Case, tmp_path: Path) -> None:
-    for name, labels in case.maps.items():
-        picture = np.zeros((*labels.shape, 3), np.uint8)
-        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(tmp_path / "in" / name)
+    save_inputs(tmp_path / "in", {name: np.zeros_like(labels) for name, labels in case.maps.items()})
     for image in tipsseg.label_folder(tmp_path / "in", case.names, output=tmp_path, model="tiny", formats=("png",)):
         Image.fromarray(case.maps[str(image.path.relative_to(tmp_path / "in"))]).save(image.files["png"])
-    others = set(READABLE) - set(model_only_formats())
+    others = set(READABLE) - set(MODEL_ONLY)
     ran = run_command("convert", tmp_path, "-f", ",".join(others))
     assert ran.code == 0, ran.err
     check(tmp_path, case, others)
@@ -170,8 +149,8 @@ def test_formats_converted_from_edited_masks_say_the_same(case: Case, tmp_path: 
 )
 def test_every_format_says_what_the_masks_say_of_anything(labels: LabelArray) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder), one(labels))
-        check(Path(folder), one(labels))
+        write(Path(folder, "out"), one(labels))
+        check(Path(folder, "out"), one(labels))
 
 
 @pytest.mark.parametrize("options", [DEFAULT_FILE_OPTIONS, FileOptions(instances="class")], ids=["component", "class"])
@@ -180,46 +159,46 @@ def test_the_same_labels_give_the_same_bytes(tmp_path: Path, options: FileOption
     for name, order in (("1", "C"), ("2", "F")):
         case = Case({"b/a.jpg": np.array(blocks(5, (64, 80), 3), order=order), "c.png": DONUT})  # type: ignore[call-overload]
         write(tmp_path / name, case, options)
-        paths = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file() and not path.is_symlink())
-        found.append({path.relative_to(tmp_path / name): path.read_bytes() for path in paths})
+        paths = [path for path in sorted((tmp_path / name).rglob("*")) if path.is_file() and not path.is_symlink()]
+        files = {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in paths}
+        found.append({file: data for file, data in files.items() if file not in TIMES})
     assert found[0] == found[1]
     assert len(found[0]) > len(READABLE)
 
 
 def test_one_object_a_class(tmp_path: Path) -> None:
-    case = one(DONUT)
-    write(tmp_path, case, FileOptions(instances="class"))
-    check(tmp_path, case)
+    case, out = one(DONUT), tmp_path / "out"
+    write(out, case, FileOptions(instances="class"))
+    check(out, case)
     for file in ("annotations.json", "annotations-polygon.json"):
-        record = json.loads((tmp_path / file).read_bytes())
+        record = json.loads((out / file).read_bytes())
         assert [each["category_id"] for each in record["annotations"]] == [1, 2, 3]
         assert record["info"]["description"] == "Labels made by tipsseg; one annotation per class and image."
     assert [len(each["segmentation"]) for each in record["annotations"]] == [2, 1, 1]
-    assert [each["category_id"] for each in json.loads((tmp_path / "results.json").read_bytes())] == [1, 2, 3]
-    panoptic = json.loads((tmp_path / "panoptic.json").read_bytes())
+    assert [each["category_id"] for each in json.loads((out / "results.json").read_bytes())] == [1, 2, 3]
+    panoptic = json.loads((out / "panoptic.json").read_bytes())
     assert [each["category_id"] for each in panoptic["annotations"][0]["segments_info"]] == [1, 2, 3]
     assert {each["isthing"] for each in panoptic["categories"]} == {0}
-    shapes = json.loads((tmp_path / "labelme/sub/a.json").read_bytes())["shapes"]
+    shapes = json.loads((out / "labelme/sub/a.json").read_bytes())["shapes"]
     assert [(each["label"], each["group_id"]) for each in shapes] == [
         ("panda leg", 1),
         ("panda leg", 1),
         ("tree", None),
         ("bench", None),
     ]
-    assert len((tmp_path / "yolo/labels/train/sub/a.txt").read_text().splitlines()) == 4
+    assert len((out / "yolo/labels/train/sub/a.txt").read_text().splitlines()) == 4
 
 
 def test_objects_below_the_minimum_area_are_in_no_list(tmp_path: Path) -> None:
-    labels = blocks(6, (64, 80), 3)
+    labels, out = blocks(6, (64, 80), 3), tmp_path / "out"
     labels[0, 0], labels[0, 1] = 0, 3
-    least = MinArea(1, percent=True)
-    write(tmp_path, one(labels), FileOptions(min_area=least))
+    write(out, one(labels), FileOptions(min_area=MinArea(1, percent=True)))
     wanted = len(components(labels, 3, 52))  # 51.2 pixels are one percent
     assert 0 < wanted < len(components(labels, 3))
     for file, key in (("annotations.json", "annotations"), ("annotations-polygon.json", "annotations")):
-        assert len(json.loads((tmp_path / file).read_bytes())[key]) == wanted
-    assert len(json.loads((tmp_path / "results.json").read_bytes())) == wanted
-    assert len(json.loads((tmp_path / "panoptic.json").read_bytes())["annotations"][0]["segments_info"]) == wanted
-    assert len(json.loads((tmp_path / "labelme/sub/a.json").read_bytes())["shapes"]) == wanted
-    assert len((tmp_path / "yolo/labels/train/sub/a.txt").read_text().splitlines()) == wanted
-    assert len(json.loads((tmp_path / "label-studio.json").read_bytes())[0]["predictions"][0]["result"]) == wanted
+        assert len(json.loads((out / file).read_bytes())[key]) == wanted
+    assert len(json.loads((out / "results.json").read_bytes())) == wanted
+    assert len(json.loads((out / "panoptic.json").read_bytes())["annotations"][0]["segments_info"]) == wanted
+    assert len(json.loads((out / "labelme/sub/a.json").read_bytes())["shapes"]) == wanted
+    assert len((out / "yolo/labels/train/sub/a.txt").read_text().splitlines()) == wanted
+    assert len(json.loads((out / "label-studio.json").read_bytes())[0]["predictions"][0]["result"]) == wanted

@@ -1,4 +1,4 @@
-"""What becomes of the options of files: areas in pixels and percent, and records of them."""
+"""The options of files: areas in pixels and percent, and records of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import os
 import types
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -94,7 +95,7 @@ def test_the_record() -> None:
     assert (
         OPTIONS.record().items() >= {"instances": "class", "min_area": "0.5%", "png_mode": "P", "names": "full"}.items()
     )
-    assert SIMPLER.record() == {**SIMPLER.image_record(), "val_fraction": 0.25}
+    assert SIMPLER.record().items() >= {"simplify": 1.5, "val_fraction": 0.25}.items()
     assert FileOptions(val_fraction=0.0).record() == DEFAULT_FILE_OPTIONS.record()
 
 
@@ -102,7 +103,6 @@ def test_the_record() -> None:
     ("change", "message"),
     [
         ({"instances": "all"}, "unknown instances 'all'"),
-        ({"instances": None}, "unknown instances None"),
         ({"min_area": []}, r"argument `min_area` must be a whole number, not \[\]"),
         ({"min_area": "few"}, "argument `min_area`=few is not an area"),
         ({"png_mode": "RGB"}, "unknown PNG mode 'RGB'"),
@@ -197,7 +197,9 @@ def test_the_types_of_keywords_are_those_of_the_options(name: str) -> None:
     records, left_out = KEYWORDS[name]
     function: Any = next(getattr(module, name) for module in (tipsseg, learn, review) if hasattr(module, name))
     keywords = get_type_hints(get_args(get_type_hints(function.__wrapped__)["keywords"])[0])
-    options = {key: hint for record in records for key, hint in get_type_hints(record).items() if key not in left_out}
+    hints = {key: hint for record in records for key, hint in get_type_hints(record).items()}
+    chosen = {each.name for record in records for each in fields(record) if each.init} - left_out
+    options = {key: hints[key] for key in chosen}
     assert keywords.keys() - {"max_pixels"} == options.keys() - {"max_pixels"}
     for key, hint in options.items():
         assert kinds(hint) <= kinds(keywords[key]), key

@@ -18,9 +18,11 @@ import tipsseg
 from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.scenes import draw_scene
 from tipsseg.api import FolderSummary
-from tipsseg.errors import TipssegError
+from tipsseg.errors import OtherRunError, TipssegError
 from tipsseg.fitting import fit as module
 from tipsseg.learn import Fit, FittedVocabulary
+from tipsseg.runs.common.progress import Silence
+from tipsseg.runs.convert import convert_folder
 from tipsseg.runs.fit import masked
 from tipsseg.vocabulary.fitted import Classes
 
@@ -104,10 +106,7 @@ def test_images_without_masks_are_looked_at(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_masks_of_a_run_whose_formats_follow_them_still_count(folder: Path, fit: Fit) -> None:
-    from tipsseg.runs.common.progress import Silence
-    from tipsseg.runs.convert.folder import convert_folder
-
-    convert_folder(folder / "out", ("png", "coco"), None, 1, Silence())
+    assert convert_folder(folder / "out", ("coco",), None, 1, Silence()) == 0
     again = tipsseg.learn.fit_folder(folder / "out", images=folder / "imgs", device="cpu")
     np.testing.assert_array_equal(again.fitted.vectors, fit.fitted.vectors)
 
@@ -166,11 +165,10 @@ def test_a_run_labels_by_a_fit_and_goes_on_by_no_other(made: Path, fit: Fit, tmp
     assert {image.status for image in _label(made / "imgs", fitted, tmp_path / "out")} == {"unchanged"}
     other = replace(fitted, biases=fitted.biases + np.float32(0.01))
     words = tipsseg.make_vocabulary(NAMES, fitted.vocabulary.background)
-    for each in (other, words):
-        with pytest.raises(
-            tipsseg.errors.OtherRunError, match="the classes are the same, but differ in fitted vectors"
-        ):
-            _label(made / "imgs", each, tmp_path / "out")
+    _label(made / "imgs", words, tmp_path / "words")
+    for each, output in ((other, "out"), (words, "out"), (fitted, "words")):
+        with pytest.raises(OtherRunError, match="fit"):
+            _label(made / "imgs", each, tmp_path / output)
 
 
 def _undo(folder: Path, *names: str) -> None:
@@ -228,7 +226,7 @@ def _broken_masks(folder: Path) -> None:
             _broken_masks, "1 of 3 corrected masks can be used", "^Repair the mask .*masks/a.png", id="broken masks"
         ),
         pytest.param(lambda f: shutil.rmtree(f / "out"), "no such folder", "", id="no folder"),
-        pytest.param(lambda f: (f / "out/run.json").unlink(), "no run.json in it", "", id="no run"),
+        pytest.param(lambda f: shutil.rmtree(f / "out/.tipsseg"), "record.* is missing", "", id="no record"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_fitted_is_refused(

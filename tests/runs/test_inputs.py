@@ -13,6 +13,8 @@ import pytest
 from tipsseg.errors import InputError
 from tipsseg.formats import FORMATS
 from tipsseg.images.pillow import image_extensions
+from tipsseg.run.names import NameKey, OutputNames, exact, without_case
+from tipsseg.run.results import Failed
 from tipsseg.runs.common import inputs
 from tipsseg.runs.common.inputs import (
     Found,
@@ -23,8 +25,6 @@ from tipsseg.runs.common.inputs import (
     from_list,
 )
 from tipsseg.runs.common.walking import is_output
-from tipsseg.store.file_names import NameKey, OutputNames, exact, without_case
-from tipsseg.store.results import Failed
 from tipsseg.types import ImageRef
 
 OUT = Path("nowhere")

@@ -19,8 +19,8 @@ from tipsseg.labelling import source
 from tipsseg.labelling.patch_labeller import Cosines, PatchLabeller
 from tipsseg.labelling.view import View
 from tipsseg.options import LabelOptions
+from tipsseg.run.labels import RunContext
 from tipsseg.runs.engine.label_task import LabelTask
-from tipsseg.store.writing import RunContext
 from tipsseg.types import ImageRef, LabelClass
 
 TREE = (LabelClass(1, "tree", (1, 2, 3)),)
@@ -58,8 +58,8 @@ def work_in(
     formats: Sequence[str] = ("png", "coco", "overlay"),
     happens: Callable[[], object] = lambda: None,
 ) -> LabelTask:
-    context = RunContext(output=output, state=output, classes=TREE, info={})
-    return LabelTask(cast(PatchLabeller, FakeLabeller(happens)), tuple(formats), context, "digest")
+    context = RunContext(output=output, classes=TREE, info={}, formats=tuple(formats))
+    return LabelTask(cast(PatchLabeller, FakeLabeller(happens)), context)
 
 
 @pytest.mark.parametrize(

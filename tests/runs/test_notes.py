@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import cast
 
 import pytest
+from entries import entry_of
+from saying import Said
 
-from tipsseg.regions.polygons import PolygonQuality
+from tipsseg.run.derive import Derived
+from tipsseg.run.results import Labelled
 from tipsseg.runs.common.notes import ImageNotes, example_hashes
-from tipsseg.runs.common.progress import Progress
-from tipsseg.store.manifest import ManifestEntry
-from tipsseg.store.results import Labelled
 from tipsseg.types import ImageRef
 from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.weights.sources import find_model
@@ -23,22 +22,14 @@ SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
 EXAMPLE = sorted(example_hashes())[0]
 
 
-@dataclass
-class Said:
-    lines: list[str] = field(default_factory=list)
-
-    def note(self, line: str) -> None:
-        self.lines.append(line)
-
-
 def said(model: str, images: Sequence[tuple[str | None, bool]]) -> list[str]:
     """The notes on images of these hashes, which are squeezed or not; "|" stands where the images end."""
     progress = Said()
-    notes = ImageNotes(find_model(model).facts(), cast(Progress, progress))
+    notes = ImageNotes(find_model(model).facts(), progress)
     for number, (sha256, squeezed) in enumerate(images):
         ref = ImageRef(Path(f"in/{number}.png"), PurePosixPath(f"{number}.png"))
-        entry = ManifestEntry(ref.name, str(ref.path), Fingerprint(1, 1, sha256), "", {}, {}, (), 0.0, {})
-        notes.add(Labelled(ref, entry, {}, PolygonQuality(), ("squeezed",) if squeezed else ()))
+        entry = replace(entry_of(ref.name, {}), input=Fingerprint(1, 1, sha256))
+        notes.add(Labelled(ref, entry, (), Derived(), ("squeezed",) if squeezed else ()))
     progress.note("|")
     notes.end()
     return progress.lines

@@ -12,21 +12,20 @@ from queue import SimpleQueue
 from typing import Any, cast
 
 import pytest
+from entries import entry_of
 
 from tipsseg.errors import ImageError, OutputError
-from tipsseg.regions.polygons import PolygonQuality
+from tipsseg.run.derive import Derived
+from tipsseg.run.results import Failed, ImageResult, Labelled, Left, Unchanged
 from tipsseg.runs.engine.label_task import LabelTask
 from tipsseg.runs.engine.pipeline import run_tasks
-from tipsseg.store.manifest import ManifestEntry
-from tipsseg.store.results import Failed, ImageResult, Labelled, Left, Unchanged
 from tipsseg.types import ImageRef
-from tipsseg.util.fingerprint import Fingerprint
 
 REFS = [ImageRef(Path(f"{n}.png"), PurePosixPath(f"{n}.png")) for n in range(40)]
 
 
-def entry_of(ref: ImageRef) -> ManifestEntry:
-    return ManifestEntry(ref.name, str(ref.path), Fingerprint(1, 1, None), "digest", {}, {}, (), 0.0, {})
+def unchanged(ref: ImageRef) -> Unchanged:
+    return Unchanged(ref, entry_of(ref.name, {}))
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class FakeWork:
         with self._lock:
             self.finished += 1
             self.ahead.append(self.loaded - self.finished)
-        return Labelled(ref, entry_of(ref), {}, PolygonQuality())
+        return Labelled(ref, entry_of(ref.name, {}), (), Derived())
 
 
 def outcomes(items: Iterator[Left] | list[ImageRef], work: FakeWork, jobs: int) -> Generator[ImageResult, None, None]:
@@ -119,7 +118,7 @@ def test_images_come_in_order_and_few_are_in_memory(jobs: int) -> None:
 def test_what_is_known_already_keeps_its_place() -> None:
     work = FakeWork()
     missing = Failed(REFS[1], ImageError(REFS[1].path, "no such file"))
-    items: list[Left] = [Unchanged(REFS[0], entry_of(REFS[0])), missing, REFS[2], Unchanged(REFS[3], entry_of(REFS[3]))]
+    items: list[Left] = [unchanged(REFS[0]), missing, REFS[2], unchanged(REFS[3])]
     assert [type(each) for each in outcomes(iter(items), work, 2)] == [Unchanged, Failed, Labelled, Unchanged]
     assert work.loaded == 1
 

@@ -109,9 +109,8 @@ def test_lines_are_printed_in_the_wording_that_is_given(capsys: pytest.CaptureFi
         shown.head("classes")
         shown.note("a note")
         shown.error(error)
-        shown.without_results().note("another")
         worded = shown.worded(error)
-    assert capsys.readouterr().err == "CLASSES\nA NOTE\nERROR: B.JPG: TOO LARGE (ALLOW IT.)\nANOTHER\n"
+    assert capsys.readouterr().err == "CLASSES\nA NOTE\nERROR: B.JPG: TOO LARGE (ALLOW IT.)\n"
     assert (worded.path, worded.reason, worded.hint) == (Path("b.jpg"), "TOO LARGE", "ALLOW IT.")
 
 

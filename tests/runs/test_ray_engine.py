@@ -21,12 +21,17 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 import ray
+from entries import entry_of
 from PIL import Image
 from running import run_command
 
 from tipsseg.errors import CheckpointError, ImageError, TipssegError
 from tipsseg.formats import FORMATS, IMAGE_FORMATS
 from tipsseg.options.run import Ray
+from tipsseg.run.plan import plan_run
+from tipsseg.run.record import run_context
+from tipsseg.run.results import Failed, Labelled, Left, Unchanged
+from tipsseg.run.spec import Counts, RunInfo, RunSpec
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.inputs import find
 from tipsseg.runs.common.progress import Progress
@@ -34,13 +39,7 @@ from tipsseg.runs.engine import ray_engine
 from tipsseg.runs.engine.engine import Engine, LocalEngine
 from tipsseg.runs.engine.ray_engine import RayEngine
 from tipsseg.runs.label.run import run_label
-from tipsseg.store.manifest import ManifestEntry
-from tipsseg.store.plan import plan_run
-from tipsseg.store.results import Failed, Labelled, Left, Unchanged
-from tipsseg.store.run_record import run_context
-from tipsseg.store.spec import Counts, RunInfo, RunSpec
 from tipsseg.types import ImageRef
-from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 pytestmark = pytest.mark.slow
@@ -96,9 +95,8 @@ def contents(folder: str) -> dict[str, bytes]:
     }
     lines = [json.loads(line) for line in found["manifest.jsonl"].splitlines()]
     run = json.loads(found["run.json"])
-    for written in (run["files"], *(line["written"] for line in lines)):
-        for each in written.values():
-            del each["mtime_ns"]
+    for each in (written for line in lines for written in line["written"]):
+        del each["mtime_ns"]
     run = {key: value for key, value in run.items() if key not in ("started", "ended", "batch_size")}
     run["command"] = re.sub(
         r" --(output|ray) \S+", "", run["command"]
@@ -117,20 +115,7 @@ def wait_for_free_cpus() -> None:
 
 
 def test_files_and_stdout_are_those_of_a_local_run() -> None:
-    asked = (
-        "label",
-        "imgs",
-        "-c",
-        "panda,tree",
-        "-m",
-        "tiny",
-        "-f",
-        ",".join(IMAGE_FORMATS),
-        "--device",
-        "cpu",
-        "--jobs",
-        2,
-    )
+    asked = f"label imgs -c panda,tree -m tiny -f {','.join(IMAGE_FORMATS)} --device cpu --jobs 2".split()
     local = run_command(*asked, "-o", "local")
     with_ray = run_command(*asked, "-o", "ray", "--ray", 2)
     assert (with_ray.code, local.code) == (1, 1)
@@ -176,7 +161,7 @@ def test_outcomes_come_in_order_and_as_the_images_come() -> None:
     """An image is labelled though no other has come; and of many that have come, not all are taken at once."""
     taken = 0
     first_done = threading.Event()
-    entry = ManifestEntry("known", "/known", Fingerprint(1, 1, None), "", {}, {}, (), 0.0, {})
+    entry = entry_of("known", {})
 
     def items() -> Iterator[Left]:
         nonlocal taken

@@ -1,18 +1,27 @@
-"""Entries of images: made without a run, and read from the export of a folder."""
+"""Entries of images: made without a run, and read from the record of a folder."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import closing
+from pathlib import Path, PurePosixPath
 
-from tipsseg.store.exports import exported_entries
-from tipsseg.store.manifest import ManifestEntry, ObjectScore
+from tipsseg.run.entry import Correction, Entry, Facts, ObjectScore, make_entry
+from tipsseg.run.state import State
+from tipsseg.types import ImageRef
 from tipsseg.util.fingerprint import Fingerprint
 
 
-def read_entries(folder: Path) -> dict[str, ManifestEntry]:
-    """The entries in manifest.jsonl, by image, in the order of the file."""
-    return {entry.image: entry for entry, _ in exported_entries(folder) if entry is not None}
+def read_entries(folder: Path) -> dict[str, Entry]:
+    """The records of the images of a folder, by name."""
+    with closing(State(folder)) as state:
+        return {entry.image: entry for entry in state.entries()}
+
+
+def files_of(folder: Path, image: str) -> dict[str, Path]:
+    """The files of an image by key."""
+    with closing(State(folder)) as state:
+        return {row.name: folder / row.place for row in state.files(image).values() if row.is_file}
 
 
 def entry_of(
@@ -23,8 +32,8 @@ def entry_of(
     ignored: int = 0,
     size: tuple[int, int] = (10, 10),
     objects: tuple[ObjectScore, ...] = (),
-    corrected: str | None = None,
-) -> ManifestEntry:
+    corrected: bool = False,
+) -> Entry:
     """The entry of an image: pixels and mean confidence of each class by id, and of the background."""
     records = [
         {"id": number, "name": f"class {number}", "pixels": pixels, "share": 0.0, "confidence": confidence}
@@ -37,5 +46,6 @@ def entry_of(
         "background": {"pixels": background[0], "share": 0.0, "confidence": background[1]},
         "ignored": ignored,
     }
-    print_of_file = Fingerprint(1, 1, "0" * 64)
-    return ManifestEntry(image, f"/{image}", print_of_file, "0", summary, {}, (), 0.1, {}, objects, corrected)
+    ref = ImageRef(Path(f"/{image}"), PurePosixPath(image))
+    entry = make_entry(ref, Fingerprint(1, 1, "0" * 64), Facts(summary, objects), (), ())
+    return entry.with_correction(Correction()) if corrected else entry

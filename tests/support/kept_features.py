@@ -21,7 +21,7 @@ def keep_features(out: Path, tokens: Mapping[str, Sequence[float]]) -> Path:
     FeatureStore(folder, StoreRecord("tiny", _RECIPE, "float32"))
     entries = read_entries(out)
     for image, values in tokens.items():
-        sha256 = entries[image].fingerprint.sha256
+        sha256 = entries[image].input.sha256
         assert sha256 is not None
         vector = np.array(values, np.float32)
         vector /= np.linalg.norm(vector)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,10 +81,10 @@ def names(ran: Ran) -> list[str]:
 
 
 def without_files(path: Path) -> dict[str, object]:
-    """An eval.json, but for what it says of the files beside it: those are there, as it says."""
+    """An eval.json, but for the digests of the files beside it, which are those of the files."""
     record: dict[str, object] = json.loads(path.read_bytes())
     files = record.pop("files")
     assert isinstance(files, dict)
     assert sorted(files) == ["confusion.csv", "eval-images.jsonl"]
-    assert all(files[name]["bytes"] == (path.parent / name).stat().st_size for name in files)
+    assert all(files[name] == hashlib.sha256((path.parent / name).read_bytes()).hexdigest() for name in files)
     return record

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -13,32 +13,25 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.formats import IMAGE_FORMATS
-from tipsseg.formats.base import ImageLabels, Rows
-from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
+from tipsseg.formats.base import ImageLabels
 from tipsseg.images.decoding import open_thumbnail
 from tipsseg.label_map import LabelMap
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.options.shard import Shard
 from tipsseg.regions.objects import labelled_objects
+from tipsseg.run.folder import open_folder
+from tipsseg.run.settle import settle
+from tipsseg.run.spec import Counts, RunInfo, RunSpec
+from tipsseg.run.writing import write_image
 from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.common.progress import Progress
-from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry, input_path, read_entry
-from tipsseg.store.ownership import Former
-from tipsseg.store.run_record import run_context, write_run
-from tipsseg.store.shards import state_folders
-from tipsseg.store.spec import Counts, Maker, RunInfo, RunSpec
-from tipsseg.store.stored_image import object_scores
-from tipsseg.store.summary import label_summary
-from tipsseg.store.writing import finish_image, put_in_place, run_files
-from tipsseg.types import ImageRef, LabelArray, TopClasses, name_order, printable_path
+from tipsseg.types import ImageRef, LabelArray, TopClasses, printable_path
 from tipsseg.util.files import atomic_write, json_bytes
-from tipsseg.util.fingerprint import file_record, fingerprint
-from tipsseg.util.record_paths import actual_path
+from tipsseg.util.fingerprint import fingerprint
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 ALL_FORMATS = IMAGE_FORMATS
 SOME_FORMATS = ("png", "coco", "overlay", "confidence")
-DIGEST = "0123456789abcdef0123456789abcdef"
 CLASSES = ("panda leg", "tree", "sky")
 
 A: LabelArray = np.array(
@@ -109,45 +102,26 @@ def make_run(
 ) -> None:
     """What a run, or a shard, leaves below `output`; the inputs are in `images` already."""
     info = _run_info(output, images, classes, formats, options, shard)
-    meanings, records = info.spec.vocabulary.classes, info.spec.state
-    records.mkdir(parents=True)
-    context = run_context(info)
-    entries: list[ManifestEntry] = []
-    kept: dict[str, dict[str, Rows]] = {}
-    for name, ids in labels.items():
-        ref = ImageRef(images / name, PurePosixPath(name))
-        if shard is not None and not shard.takes(ref.name):
-            continue
-        top = TopClasses(ids[None, :2, :2].copy(), np.full((1, *ids[:2, :2].shape), 0.5, np.float16))
-        label_map = LabelMap(ids, confidence_of(ids), meanings, top)
-        image = image_labels(ref, label_map, options, open_thumbnail(ref.path))
-        done = finish_image(image, formats, context)
-        for form, lines in done.rows.items():
-            kept.setdefault(form, {})[ref.name] = lines
-        summary = label_summary(label_map)
-        put_in_place(ref, done.staged, context, Former())
-        entries.append(
-            ManifestEntry(
-                ref.name,
-                input_path(ref),
-                fingerprint(ref.path),
-                DIGEST,
-                summary,
-                done.files,
-                formats,
-                0.1,
-                done.written,
-                object_scores(image.objects),
+    with open_folder(info) as folder:
+        folder.begin(info)
+        for name, ids in labels.items():
+            ref = ImageRef(images / name, PurePosixPath(name))
+            if shard is not None and not shard.takes(ref.name):
+                continue
+            top = TopClasses(ids[None, :2, :2].copy(), np.full((1, *ids[:2, :2].shape), 0.5, np.float16))
+            label_map = LabelMap(ids, confidence_of(ids), info.spec.vocabulary.classes, top)
+            folder.record(
+                write_image(
+                    folder.deriver,
+                    ref,
+                    fingerprint(ref.path),
+                    label_map,
+                    thumbnail=open_thumbnail(ref.path),
+                    pixels=partial(np.full, (*ids.shape, 3), 90, np.uint8),
+                )
             )
-        )
-    entries.sort(key=lambda entry: name_order(entry.image))
-    if entries:  # without a database, as an earlier version leaves a folder
-        atomic_write(records / MANIFEST_FILE, b"".join(json_bytes(entry.record()) + b"\n" for entry in entries))
-    for name in formats:
-        for file in run_files(name, context):
-            file.write([entry.image for entry in entries], kept.get(name, {}).__getitem__)
-    context.ownership.write_run_file(output / CLASSES_FILE, classes_json(meanings, ()))
-    write_run(context.ownership, replace(info, counts=Counts(labelled=len(entries))))
+        settle(folder, 1)
+        folder.finish(Counts(labelled=len(folder.state)), None)
 
 
 def _run_info(
@@ -172,8 +146,6 @@ def _run_info(
         device="cpu",
         image_root=str(images),
         started=datetime(2026, 1, 1, tzinfo=UTC),
-        ended=datetime(2026, 1, 1, 0, 0, 1, tzinfo=UTC),
-        noted=Maker("0", 1, DIGEST, "tipsseg label", {}),
     )
 
 
@@ -190,42 +162,8 @@ def tree(folder: Path) -> Tree:
 
 
 def problems(folder: Path) -> list[str]:
-    """What `tipsseg check` finds, where the program wrote the files as they are: files that a person changed are no problem."""
-    stamp(folder)
+    """What `tipsseg check` finds."""
     return list(map(str, check_folder(folder, None, 2, Progress(quiet=True))))
-
-
-def stamp(output: Path) -> None:
-    """Let the records of a run say that its files were written as they are now: as if the program had made their faults."""
-    for records in (output, *state_folders(output)):
-        manifest = records / "manifest.jsonl"
-        if manifest.is_file():
-            manifest.write_bytes(b"".join(_stamped(line, output) for line in manifest.read_bytes().splitlines(True)))
-            (records / ".tipsseg/state.db").unlink(missing_ok=True)  # so that the manifest counts
-        try:
-            record = json.loads((records / "run.json").read_bytes())
-            files = record["files"]
-        except (OSError, ValueError, KeyError, TypeError):  # damaged by the test
-            continue
-        for place in files:
-            if (output / place).is_file():
-                files[place] = file_record(fingerprint(output / place))
-        atomic_write(records / "run.json", json_bytes(record, indent=2) + b"\n")
-
-
-def _stamped(line: bytes, output: Path) -> bytes:
-    try:
-        entry = read_entry(line)
-    except ValueError:  # damaged by the test
-        return line
-    if not line.endswith(b"\n"):
-        return line
-    record = json.loads(line)
-    for name, file in entry.files.items():
-        path = actual_path(output, file)
-        if path.is_file():
-            record["written"][name] = file_record(fingerprint(path))
-    return json_bytes(record) + b"\n"
 
 
 # ---- damage ----
@@ -283,11 +221,6 @@ def edit_line(path: str, where: Callable[[Json], bool], change: Callable[[Json],
         return b"\n".join(lines)
 
     return edit(path, changed)
-
-
-def entry(image: str, change: Callable[[Json], object]) -> Change:
-    """An entry of the manifest, changed."""
-    return edit_line("out/manifest.jsonl", lambda record: record["image"] == image, change)
 
 
 def annotation(number: int, **values: object) -> Change:

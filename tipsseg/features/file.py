@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tipsseg.errors import FeatureFileError, UsageError
 from tipsseg.options import DTYPE_NAMES, FEATURE_DTYPES, MODES, FeatureDtype, Mode, check_stretch
 from tipsseg.types import WindowPlan
-from tipsseg.util.files import atomic_write, describe_error, open_regular
+from tipsseg.util.files import atomic_write, describe_error, open_regular, process_owner
 from tipsseg.util.json_values import parse, short, take
 from tipsseg.util.printable import pluralize
 
@@ -186,7 +186,7 @@ def write_feature_file(path: Path, record: FeatureRecord) -> int:
         "origin": None if record.origin is None else {**asdict(record.origin), "recipe": record.origin.recipe.record()},
     }
     data: bytes = save(tensors, {_KEY: json.dumps(facts, sort_keys=True)})
-    atomic_write(path, data)
+    atomic_write(path, data, process_owner())
     return len(data)
 
 

@@ -32,7 +32,15 @@ from tipsseg.features.file import (
 )
 from tipsseg.options import FEATURE_DTYPES, FeatureDtype
 from tipsseg.options.fields import text_of
-from tipsseg.util.files import TEMPORARY_PREFIX, is_folder, json_bytes, output_error, read_regular
+from tipsseg.util.files import (
+    TEMPORARY_PREFIX,
+    is_folder,
+    is_left,
+    json_bytes,
+    output_error,
+    process_owner,
+    read_regular,
+)
 from tipsseg.util.json_values import parse, short, take
 
 STORE_FILE = "features.json"
@@ -221,7 +229,7 @@ def remove_stale_files(folder: Path) -> None:
     for path in (*folder.glob(f"{TEMPORARY_PREFIX}*.json"), *list_files(folder)):
         if path.name.startswith(TEMPORARY_PREFIX):
             with suppress(OSError):
-                if path.lstat().st_mtime < limit:
+                if is_left(path) or path.lstat().st_mtime < limit:
                     path.unlink()
 
 
@@ -254,7 +262,7 @@ def _write_record(path: Path, record: StoreRecord) -> None:
         "recipe": record.recipe.record(),
         "dtype": record.dtype,
     }
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.json")
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{process_owner()}{secrets.token_hex(8)}.json")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(json_bytes(value, indent=2) + b"\n")

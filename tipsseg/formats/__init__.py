@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -115,12 +115,6 @@ def file_path(key: str, image: PurePosixPath, options: FileOptions) -> PurePosix
     return FORMATS[name].relative_path(image, options, part)
 
 
-def possible_paths(key: str, image: PurePosixPath, options: FileOptions) -> Mapping[str, PurePosixPath | None]:
-    """Map every path that an image's file may have to the path of its link; see `Format.possible_paths`."""
-    name, _, part = key.partition("/")
-    return FORMATS[name].possible_paths(image, options, part)
-
-
 def image_folders() -> frozenset[str]:
     """Return the top-level output folders that contain per-image files. The search for input images skips them."""
     return frozenset(entry.folder.split("/")[0] for entry in FORMATS.values() if entry.folder is not None)
@@ -138,15 +132,9 @@ def refuse_parts(path: Path) -> None:
             )
 
 
-def has_image_files(formats: Iterable[str]) -> bool:
-    return any(FORMATS[name].folder is not None for name in formats)
-
-
-def mask_formats() -> tuple[str, ...]:
-    """Return the names of the formats that write index masks. Messages name the first one."""
-    return tuple(name for name, form in FORMATS.items() if form.labels == "mask")
-
-
-def model_only_formats() -> tuple[str, ...]:
-    """Return the names of the formats that only the model can write: a corrected mask cannot update them."""
-    return tuple(name for name, form in FORMATS.items() if form.needs_confidence or form.needs_top_classes)
+#: Formats that only the model can write, not a corrected mask.
+MODEL_ONLY = tuple(
+    name
+    for name, form in FORMATS.items()
+    if form.needs_confidence or form.needs_top_classes or (form.raster and name != "geotiff")
+)

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, ClassVar, Literal
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, ClassVar
 
 from tipsseg.errors import UsageError
-from tipsseg.options import DEFAULT_FILE_OPTIONS, MAX_PIXELS, NAMES, FileOptions
+from tipsseg.options import DEFAULT_FILE_OPTIONS, NAMES, FileOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,32 +92,6 @@ def encode_text(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class StoredImage:
-    """The records of an image in a finished run. Its files are checked against them.
-
-    Attributes:
-        name: The image name.
-        size: (height, width) in pixels.
-        pixels: Pixel counts by label id, including background and ignored pixels.
-        classes: The class names of the run by id, 1..N.
-        options: Options for the run's label files.
-        sure: True if the image was labelled with exactly these options.
-    """
-
-    name: str
-    size: tuple[int, int]
-    pixels: Mapping[int, int]
-    classes: Mapping[int, str]
-    options: FileOptions
-    sure: bool
-
-    @property
-    def max_pixels(self) -> int:
-        """The maximum pixel count of this image's label files. The overlay of a small image is larger than the image."""
-        return max(MAX_PIXELS, self.size[0] * self.size[1])
-
-
 class Format:
     """A label format: how to write, read and check its files.
 
@@ -135,21 +109,18 @@ class Format:
         has_parts: True if an image has several files in this format.
         link_folder: The folder for links to the images, relative to the output folder. None if the format makes no links.
         files: The names of the run files.
-        has_rows: True if the first run file consists of rows and can be read back.
+        has_rows: True if the first run file consists of rows.
         needs_objects: True if the format reads `ImageLabels.objects`.
         needs_confidence: True if the format reads `ImageLabels.confidence`.
         needs_top_classes: True if the format reads `ImageLabels.top`.
         needs_image: True if the format shows the image or links to it.
         needs_thumbnail: True if the format reads `ImageLabels.thumbnail`.
         needs_pixels: True if the format reads `ImageLabels.pixels`.
-        scores_objects: True if the format stores a score per object.
         overlaps: True if the format can store classes that overlap.
         raster: True if the format is written block by block, see `raster.RasterFormat`.
         multi_part_objects: True if the format can store an object with several parts.
         splits_train_val: True if the format splits the images by `FileOptions.val_fraction`; see `split`.
         forbidden_characters: Characters that class names must not contain.
-        labels: The kind of labels that can be read back: "mask" for index masks, which people correct; "archive" for labels with
-            confidence and the best classes of each patch; "objects" for lists of objects. None if labels cannot be read back.
     """
 
     name: ClassVar[str]
@@ -166,13 +137,11 @@ class Format:
     needs_image: ClassVar[bool] = False
     needs_thumbnail: ClassVar[bool] = False
     needs_pixels: ClassVar[bool] = False
-    scores_objects: ClassVar[bool] = False
     overlaps: ClassVar[bool] = False
     raster: ClassVar[bool] = False
     multi_part_objects: ClassVar[bool] = True
     splits_train_val: ClassVar[bool] = False
     forbidden_characters: ClassVar[str] = ""
-    labels: ClassVar[Literal["mask", "archive", "objects"] | None] = None
 
     # ---- paths ----
 
@@ -209,13 +178,6 @@ class Format:
             / (name if PurePosixPath(name).suffix else f"{name}.bmp")
         )
 
-    def possible_paths(
-        self, image: PurePosixPath, options: FileOptions, part: str = ""
-    ) -> Mapping[str, PurePosixPath | None]:
-        """Map every path that a per-image file may have to the path of its link. The current path comes first."""
-        path = self.relative_path(image, options, part)
-        return {} if path is None else {str(path): self.link_path(image, options)}
-
     # ---- writing ----
 
     def refuse_classes(self, classes: Sequence[LabelClass]) -> None:
@@ -250,58 +212,6 @@ class Format:
             rows: Returns an image's rows. It may be called twice per image.
         """
         raise NotImplementedError(f"the format {self.name} has no run file")
-
-    # ---- reading back ----
-
-    def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-        """Yield the images in a run file, with their rows.
-
-        Args:
-            path: The file.
-            images: The images that the file was written for. The file may lack some.
-
-        Raises:
-            OSError: The file cannot be read.
-            ValueError: The file was changed.
-        """
-        raise NotImplementedError(f"the format {self.name} has no file of rows")
-
-    def read_labels(self, image: StoredImage, path: Path) -> LabelArray:
-        """Return the label ids [H, W] in a per-image file. Formats whose `labels` is None raise NotImplementedError.
-
-        Raises:
-            ImageError, OSError, ValueError: The file cannot be read, or is damaged; see `problem.UNREADABLE`.
-        """
-        raise NotImplementedError(f"the format {self.name} does not support reading labels")
-
-    def read_labels_from_rows(self, image: StoredImage, rows: Rows) -> LabelArray:
-        """Return the label ids [H, W] in an image's rows. Only for formats without per-image files. Raises like `read_labels`."""
-        raise NotImplementedError(f"the format {self.name} does not support reading labels from rows")
-
-    def read_layers(self, image: StoredImage, path: Path) -> list[Layer]:
-        """Return the pixels of each class in an archive of classes that overlap. Raises like `read_labels`."""
-        raise NotImplementedError(f"the format {self.name} does not support reading layers")
-
-    def read_layers_from_rows(self, image: StoredImage, rows: Rows) -> list[Layer]:
-        """Return the pixels of each class in an image's rows. Raises like `read_labels`."""
-        raise NotImplementedError(f"the format {self.name} does not support reading layers from rows")
-
-    def read_scores(self, image: StoredImage, path: Path) -> tuple[NDArray[np.float32], TopClasses]:
-        """Return the confidence [H, W], 0..1, and the best classes of each patch in an archive. Raises like `read_labels`."""
-        raise NotImplementedError(f"the format {self.name} does not support reading scores")
-
-    # ---- checking ----
-
-    def try_reading(self, path: Path, image: StoredImage) -> None:
-        """Decode a per-image file that a person edited, to check that it is valid. Raises like `read_labels`."""
-        from tipsseg.images.decoding import decode_stored
-        from tipsseg.util.files import read_regular
-        from tipsseg.util.json_values import parse
-
-        if path.suffix == ".json":
-            parse(read_regular(path))
-        elif path.suffix in (".png", ".jpg"):
-            decode_stored(path, image.max_pixels)
 
 
 def output_name(image: PurePosixPath, names: str) -> PurePosixPath:
@@ -353,12 +263,6 @@ class PartsFormat(Format):
         folder, _, number = part.partition("/")
         name = output_name(image, options.names).name + (f"-{number}" if number else "") + self.suffix
         return PurePosixPath(self.folder or "", folder, image.parent, name)
-
-    def is_of(self, file: PurePosixPath, image: PurePosixPath, options: FileOptions) -> bool:
-        """Return True if a file, relative to the output folder, may be of an image, whatever its class and number."""
-        own = output_name(image, options.names)
-        name = re.sub(r"-\d+$", "", file.stem) if self.numbers_files else file.stem
-        return file.parts[:1] == (self.folder,) and (*file.parts[2:-1], name) == own.parts
 
     def encode_files(self, image: ImageLabels, run: RunFacts) -> Mapping[str, bytes]:
         return {f"{self.name}/{part}": data for part, data in self.encode_parts(image, run)}

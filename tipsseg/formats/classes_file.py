@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from tipsseg.types import BACKGROUND, LabelClass, ignore_id
-from tipsseg.util.files import json_bytes, read_regular
-from tipsseg.util.json_values import parse, take
-from tipsseg.util.printable import control_character
+from tipsseg.util.files import json_bytes
+from tipsseg.util.json_values import take
 
 CLASSES_FILE = "classes.json"
 
@@ -28,19 +26,6 @@ def classes_json(classes: Sequence[LabelClass], background: Sequence[str]) -> by
     return json_bytes(record, indent=2) + b"\n"
 
 
-def read_classes(output: Path) -> tuple[LabelClass, ...]:
-    """Read the classes in `output`/classes.json, except for minimum confidences, which only labelling needs.
-
-    Raises OSError if the file cannot be read, ValueError if it is damaged.
-    """
-    record = parse(read_regular(output / CLASSES_FILE))
-    names = ordered_names(record)
-    return tuple(
-        _read_class(label_id, name, entry)
-        for label_id, (name, entry) in enumerate(zip(names, record["classes"], strict=True), start=1)
-    )
-
-
 def ordered_names(record: object) -> tuple[str, ...]:
     """Return the class names in a parsed classes.json, in the order of their ids. Raises ValueError unless the ids are 1, 2, ..."""
     names = class_names(record)
@@ -58,19 +43,6 @@ def class_names(record: object) -> tuple[tuple[int, str], ...]:
     return tuple(
         (take(entry, "id", int) if not isinstance(entry, dict) or "id" in entry else number, take(entry, "name", str))
         for number, entry in enumerate(classes, start=1)
-    )
-
-
-def _read_class(label_id: int, name: str, record: object) -> LabelClass:
-    if character := control_character(name):
-        raise ValueError(f"a class name contains the control character {character}")
-    red, green, blue = bytes.fromhex(take(record, "colour", str).removeprefix("#"))
-    return LabelClass(
-        label_id,
-        name,
-        (red, green, blue),
-        tuple(map(str, take(record, "synonyms", list))),
-        take(record, "supercategory", str),
     )
 
 

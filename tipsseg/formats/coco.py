@@ -6,24 +6,16 @@ line.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, StoredImage
-from tipsseg.util.files import json_bytes, open_regular
-from tipsseg.util.json_lists import encode_section, match_row, prepend, read_section
-from tipsseg.util.json_values import parse, take
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
+from tipsseg.util.files import json_bytes
+from tipsseg.util.json_lists import encode_section, prepend
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from tipsseg.regions.layers import Layer
     from tipsseg.regions.objects import LabelledObject
-    from tipsseg.types import ImageRef, LabelArray, LabelClass
+    from tipsseg.types import ImageRef, LabelClass
 
 FILE_NAME = "annotations.json"
 
@@ -31,8 +23,6 @@ Record = dict[str, object]
 
 _UNITS = {"component": "connected component", "class": "class and image"}
 _INFO_KEYS = ("version", "command", "model", "revision", "vocabulary")
-_IMAGE = re.compile(rb'\{"id": (\d+), ("file_name": .*\})')
-_ANNOTATION = re.compile(rb'\{"id": (\d+), "image_id": (\d+), (.*\})')
 
 
 class CocoInstances(Format):
@@ -40,7 +30,6 @@ class CocoInstances(Format):
 
     has_rows = True
     needs_objects = True
-    scores_objects = True
     overlaps = True
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
@@ -49,57 +38,14 @@ class CocoInstances(Format):
         yield from encode_section(b"annotations", _annotation_lines(images, rows))
         yield b"\n}\n"
 
-    def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-        with open_regular(path) as file, open_regular(path) as second:
-            annotations = (match_row(_ANNOTATION, line) for line in read_section(second, b"annotations"))
-            grouped = groupby(annotations, key=lambda match: match[2])
-            following = next(grouped, None)
-            for line in read_section(file, b"images"):
-                image = match_row(_IMAGE, line)
-                record, own = b"{" + image[2], []
-                if following is not None and following[0] == image[1]:
-                    own = [b"{" + match[3] for match in following[1]]
-                    following = next(grouped, None)
-                yield take(parse(record), "file_name", str), (record, *own)
-            if following is not None:
-                raise ValueError(f"annotations refer to image {int(following[0])}, which is not listed or out of order")
-
 
 class Coco(CocoInstances):
     name = "coco"
     description = "COCO instances with RLE masks: annotations.json"
     files = (FILE_NAME,)
-    labels = "objects"
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         return _encode_rows(image, encode_masks(image.objects, image.size))
-
-    def read_labels_from_rows(self, image: StoredImage, rows: Rows) -> LabelArray:
-        import numpy as np
-
-        from tipsseg.regions.shapes import shape_from_rle
-        from tipsseg.types import label_dtype
-
-        labels = np.zeros(image.size, label_dtype(len(image.classes)))
-        for annotation in map(parse, rows[1:]):
-            class_id = _class_id(annotation, image)
-            shape = shape_from_rle(class_id, take(annotation, "segmentation", dict), image.size)
-            labels[shape.place][shape.mask] = class_id
-        return labels  # type: ignore[return-value]
-
-    def read_layers_from_rows(self, image: StoredImage, rows: Rows) -> list[Layer]:
-        import numpy as np
-
-        from tipsseg.regions.layers import make_layers
-        from tipsseg.regions.shapes import shape_from_rle
-
-        masks: dict[int, NDArray[np.bool_]] = {}
-        for annotation in map(parse, rows[1:]):
-            class_id = _class_id(annotation, image)
-            mask = masks.setdefault(class_id, np.zeros(image.size, np.bool_))
-            shape = shape_from_rle(class_id, take(annotation, "segmentation", dict), image.size)
-            mask[shape.place] |= shape.mask
-        return [layer for class_id in sorted(masks) for layer in make_layers(class_id, masks[class_id])]
 
 
 class CocoPolygon(CocoInstances):
@@ -117,14 +63,6 @@ class CocoPolygon(CocoInstances):
         # Each polygon is [x1, y1, x2, y2, ...] in pixels.
         polygons = ([ring[:, ::-1].ravel().tolist() for ring in entry.outline.rings] for entry in image.objects)
         return _encode_rows(image, polygons)
-
-
-def _class_id(annotation: Mapping[str, Any], image: StoredImage) -> int:
-    """Return the label id of an annotation. Raises ValueError if the run has no such class."""
-    class_id = take(annotation, "category_id", int)
-    if class_id not in image.classes:
-        raise ValueError(f"annotation refers to unknown category {class_id}")
-    return class_id
 
 
 def _encode_rows(image: ImageLabels, segmentations: Iterable[object]) -> Rows:

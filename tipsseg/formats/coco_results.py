@@ -6,18 +6,13 @@ tipsseg needs it to read the file back, because images without objects have no r
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, groupby
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
 from tipsseg.formats.coco import encode_masks
-from tipsseg.util.files import json_bytes, open_regular
-from tipsseg.util.json_lists import encode_list, match_row, prepend, read_list
-from tipsseg.util.json_values import parse
-
-_RESULT = re.compile(rb'\{"image_id": \d+, (.*"file_name": (".*")\})')
+from tipsseg.util.files import json_bytes
+from tipsseg.util.json_lists import encode_list, prepend
 
 
 class CocoResults(Format):
@@ -26,7 +21,6 @@ class CocoResults(Format):
     files = ("results.json",)
     has_rows = True
     needs_objects = True
-    scores_objects = True
     overlaps = True
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
@@ -49,15 +43,3 @@ class CocoResults(Format):
             for row in rows(image)
         )
         return chain(encode_list(results), (b"\n",))
-
-    def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-        """Yield the images in the file with their rows, then the remaining `images` without rows."""
-        absent = dict.fromkeys(images)
-        with open_regular(path) as file:
-            results = (match_row(_RESULT, line) for line in read_list(file))
-            for name, own in groupby(results, key=lambda match: match[2]):
-                image = parse(name)
-                absent.pop(image, None)
-                yield image, tuple(b"{" + match[1] for match in own)
-        for image in absent:
-            yield image, ()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, StoredImage
-from tipsseg.formats.png import encode_mask, read_mask
-from tipsseg.util.files import json_bytes, open_regular
-from tipsseg.util.json_values import parse
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
+from tipsseg.formats.png import encode_mask
+from tipsseg.util.files import json_bytes
 
 if TYPE_CHECKING:
     from tipsseg.options import FileOptions
-    from tipsseg.types import LabelArray
 
 _FOLDER = "hf"
 
@@ -27,7 +25,6 @@ class HuggingFace(Format):
     files = (f"{_FOLDER}/metadata.jsonl",)
     has_rows = True
     needs_image = True
-    labels = "mask"
 
     def link_name(self, image: PurePosixPath, options: FileOptions) -> str:
         return image.name
@@ -50,15 +47,3 @@ class HuggingFace(Format):
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterable[bytes]:
         return (rows(image)[0] + b"\n" for image in images)
-
-    def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-        with open_regular(path) as file:
-            for line in file:
-                record = parse(line)
-                name = record.get("file_name") if isinstance(record, dict) else None
-                if not isinstance(name, str) or not name.startswith("images/"):
-                    raise ValueError("a line has no `file_name` in images/")
-                yield name.removeprefix("images/"), (line.rstrip(b"\n"),)
-
-    def read_labels(self, image: StoredImage, path: Path) -> LabelArray:
-        return read_mask(path, image)

@@ -6,16 +6,15 @@ Image URLs point to Label Studio's local files, relative to the parent of the im
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipsseg.address import is_url
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
-from tipsseg.util.files import json_bytes, open_regular
-from tipsseg.util.json_lists import encode_list, read_list
-from tipsseg.util.json_values import parse
+from tipsseg.util.files import json_bytes
+from tipsseg.util.json_lists import encode_list
 
 if TYPE_CHECKING:
     from tipsseg.regions.objects import LabelledObject
@@ -34,7 +33,6 @@ class LabelStudio(Format):
     has_rows = True
     needs_objects = True
     needs_image = True
-    scores_objects = True
     overlaps = True
     multi_part_objects = False
 
@@ -51,15 +49,6 @@ class LabelStudio(Format):
         if name == self.files[0]:
             return chain(encode_list(rows(image)[0] for image in images), (b"\n",))
         return (encode_text(_interface(run.classes)),)
-
-    def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-        with open_regular(path) as file:
-            for line in read_list(file):
-                try:
-                    name = parse(line)["data"]["file_name"]
-                except (KeyError, TypeError) as error:
-                    raise ValueError("a task has no `data.file_name`") from error
-                yield name, (line,)
 
 
 def local_files_url(ref: ImageRef) -> str:

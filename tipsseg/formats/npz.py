@@ -17,11 +17,10 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from tipsseg.formats.base import Format, ImageLabels, RunFacts, StoredImage
+from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.formats.confidence import quantize
 from tipsseg.util.files import open_regular
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tipsseg.regions.layers import Layer
-    from tipsseg.types import LabelArray, TopClasses
 
 #: Size limits of an unpacked archive in bytes: per pixel (16-bit labels, 8-bit confidence, a margin), and for all patches.
 _BYTES_PER_PIXEL = 8
@@ -49,7 +47,6 @@ class Npz(Format):
     needs_confidence = True
     needs_top_classes = True
     overlaps = True
-    labels = "archive"
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         import numpy as np
@@ -68,31 +65,6 @@ class Npz(Format):
             top_ids=np.ascontiguousarray(image.top.ids, ids),
             top_scores=np.ascontiguousarray(image.top.scores),
         )
-
-    def read_labels(self, image: StoredImage, path: Path) -> LabelArray:
-        return _read(path, image).labels
-
-    def read_scores(self, image: StoredImage, path: Path) -> tuple[NDArray[np.float32], TopClasses]:
-        import numpy as np
-
-        archive = _read(path, image)
-        return archive.confidence.astype(np.float32) / np.float32(255), archive.top
-
-    def read_layers(self, image: StoredImage, path: Path) -> list[Layer]:
-        import numpy as np
-
-        from tipsseg.regions.layers import make_layers
-
-        class_ids, masks = read_arrays(path, ("class_ids", "masks"), image.size, len(image.classes))
-        fits = masks.shape == (len(class_ids), *image.size) and masks.dtype == np.bool_ and class_ids.ndim == 1
-        if not fits or not image.classes.keys() >= set(class_ids.tolist()):
-            raise ValueError(f"masks {masks.dtype} {list(masks.shape)} or class_ids do not fit the image")
-        return [
-            layer for number, mask in zip(class_ids, masks, strict=True) for layer in make_layers(int(number), mask)
-        ]
-
-    def try_reading(self, path: Path, image: StoredImage) -> None:
-        read_arrays(path, (), image.size, len(image.classes))
 
 
 def _encode_layers(layers: Sequence[Layer], size: tuple[int, int], ids: type[np.unsignedinteger]) -> bytes:
@@ -116,30 +88,14 @@ def _encode(**arrays: NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Archive:
-    labels: LabelArray
-    confidence: NDArray[np.uint8]
-    top: TopClasses
-
-
-def _read(path: Path, image: StoredImage) -> _Archive:
+def read_confidence(path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the confidence [H, W] in an archive, 0..1. Raises OSError or ValueError if it cannot be read."""
     import numpy as np
 
-    from tipsseg.types import TopClasses, label_dtype
-
-    labels, confidence, ids, scores = read_arrays(path, ("labels", "confidence", "top_ids", "top_scores"), image.size)
-    dtype = label_dtype(len(image.classes))
-    if not labels.shape == confidence.shape == image.size or labels.dtype != dtype or confidence.dtype != np.uint8:
-        raise ValueError(
-            f"labels {labels.dtype} {list(labels.shape)} or confidence {confidence.dtype} {list(confidence.shape)} "
-            "does not fit the image"
-        )
-    if ids.ndim != 3 or ids.shape != scores.shape or ids.dtype != dtype or scores.dtype != np.float16:
-        raise ValueError(
-            f"top_ids {ids.dtype} {list(ids.shape)} or top_scores {scores.dtype} {list(scores.shape)} is invalid"
-        )
-    return _Archive(labels, confidence, TopClasses(ids, scores))
+    (confidence,) = read_arrays(path, ("confidence",), size)
+    if confidence.shape != size or confidence.dtype != np.uint8:
+        raise ValueError(f"confidence {confidence.dtype} {list(confidence.shape)} does not fit the image")
+    return confidence.astype(np.float32) / np.float32(255)
 
 
 def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int], classes: int = 0) -> list[NDArray[Any]]:

@@ -6,24 +6,17 @@ background, ignored pixels and objects below the minimum area.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import zip_longest
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, output_name
 from tipsseg.formats.coco import Record, category_record, coco_box, encode_head, image_lines, image_record
 from tipsseg.formats.png import encode_picture
-from tipsseg.util.files import json_bytes, open_regular
-from tipsseg.util.json_lists import encode_section, match_row, prepend, read_section
-from tipsseg.util.json_values import parse
+from tipsseg.util.files import json_bytes
+from tipsseg.util.json_lists import encode_section, prepend
 
 if TYPE_CHECKING:
     from tipsseg.types import LabelClass
-
-_IMAGE = re.compile(rb'\{"id": \d+, ("file_name": .*\})')
-_ANNOTATION = re.compile(rb'\{"image_id": \d+, ("file_name": .*\})')
 
 
 class Panoptic(Format):
@@ -34,7 +27,6 @@ class Panoptic(Format):
     files = ("panoptic.json",)
     has_rows = True
     needs_objects = True
-    scores_objects = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         import numpy as np
@@ -75,17 +67,6 @@ class Panoptic(Format):
         )
         yield from encode_section(b"annotations", annotations)
         yield b"\n}\n"
-
-    def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-        with open_regular(path) as file, open_regular(path) as second:
-            pairs = zip_longest(read_section(file, b"images"), read_section(second, b"annotations"), fillvalue=b"")
-            for image, annotation in pairs:
-                if not image or not annotation:
-                    raise ValueError("the numbers of images and annotations differ")
-                rows = tuple(
-                    b"{" + match_row(pattern, line)[1] for pattern, line in ((_IMAGE, image), (_ANNOTATION, annotation))
-                )
-                yield parse(rows[0])["file_name"], rows
 
 
 def _category(entry: LabelClass, thing: int) -> Record:

@@ -6,16 +6,15 @@ The default mode is greyscale ("L", or 16-bit above 254 classes), not a palette:
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tipsseg.errors import ImageError, InputError
-from tipsseg.formats.base import Format, ImageLabels, RunFacts, StoredImage
+from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.options import MAX_PIXELS
-from tipsseg.util.printable import join_first
-from tipsseg.util.problem import class_text, size_text
+from tipsseg.util.problem import size_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,13 +40,9 @@ class Png(Format):
     description = "index masks: masks/<image>.png, 0 background, 1..N the classes"
     folder = "masks"
     suffix = ".png"
-    labels = "mask"
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         return encode_mask(image.labels, run.classes, run.files.png_mode)
-
-    def read_labels(self, image: StoredImage, path: Path) -> LabelArray:
-        return read_mask(path, image, image.options.png_mode)
 
 
 def encode_picture(picture: Image.Image, **options: Any) -> bytes:
@@ -81,12 +76,13 @@ def encode_runs(picture: Image.Image) -> bytes:
     return encode_picture(picture, compress_level=1, compress_type=_Z_RLE)
 
 
-def read_mask(path: Path, image: StoredImage, mode: str = "L") -> LabelArray:
+def read_mask(path: Path, size: tuple[int, int], classes: int, mode: str = "L") -> LabelArray:
     """Return the label ids [H, W] in an index mask.
 
     Args:
         path: The mask.
-        image: The image's records.
+        size: (height, width) of the image in pixels.
+        classes: The number of classes.
         mode: The expected PNG mode, "L" or "P". Above 254 classes, masks are always 16-bit greyscale.
 
     Raises:
@@ -97,8 +93,8 @@ def read_mask(path: Path, image: StoredImage, mode: str = "L") -> LabelArray:
     from tipsseg.images.decoding import as_image_error
     from tipsseg.types import label_dtype
 
-    expected = mode if label_dtype(len(image.classes)) is np.uint8 else "I;16"
-    picture = read_picture(path, image.size)
+    expected = mode if label_dtype(classes) is np.uint8 else "I;16"
+    picture = read_picture(path, size)
     with as_image_error(path):
         if picture.mode != expected:
             raise InputError(f"PNG mode {picture.mode}, expected {expected}")
@@ -148,27 +144,3 @@ def read_ids(picture: Image.Image) -> LabelArray:
         _SAVE_AS_PNG if picture.mode == "F" else f"{_SAVE_AS_PNG} If it is a photograph, images and masks are swapped."
     )
     raise InputError(f"{kind} ({picture.mode}); masks must store class ids as greyscale or palette values", hint)
-
-
-def label_faults(labels: LabelArray, image: StoredImage) -> Iterator[str]:
-    """Yield the differences between labels [H, W] and the image's records: unknown ids and mismatched pixel counts."""
-    import numpy as np
-
-    from tipsseg.regions.components import count_labels
-    from tipsseg.types import BACKGROUND, ignore_id
-
-    counts = count_labels(labels)
-    names = {BACKGROUND: "background", ignore_id(len(image.classes)): "ignored pixels"}
-    names |= {label_id: class_text(image.classes, label_id) for label_id in image.classes}
-    pixels = {label_id: int(counts[label_id]) for label_id in np.flatnonzero(counts).tolist()}
-    if unknown := sorted(pixels.keys() - names):
-        yield f"unknown ids: {join_first([str(label_id) for label_id in unknown], 1)}"
-    yield from count_faults(pixels, names, image)
-
-
-def count_faults(pixels: Mapping[int, int], names: Mapping[int, str], image: StoredImage) -> Iterator[str]:
-    """Yield the label ids of `names` whose number of pixels differs from the image's records."""
-    for label_id, name in names.items():
-        number, recorded = pixels.get(label_id, 0), image.pixels.get(label_id, 0)
-        if number != recorded:
-            yield f"{number} pixels of {name}, but {recorded} in the manifest"

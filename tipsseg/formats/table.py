@@ -9,12 +9,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
-from operator import itemgetter
-from pathlib import Path
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
-from tipsseg.util.files import json_bytes, open_regular
+from tipsseg.util.files import json_bytes
 from tipsseg.util.json_values import parse
 
 _HEADER = ("image", "class_id", "class", "pixels", "share", "objects", "confidence")
@@ -26,7 +23,6 @@ class Csv(Format):
     files = ("labels.csv",)
     has_rows = True
     needs_objects = True
-    scores_objects = True
     overlaps = True
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
@@ -53,17 +49,6 @@ class Csv(Format):
         for image in images:
             for row in rows(image):
                 yield _line(parse(row))
-
-    def read_rows(self, path: Path, images: Sequence[str]) -> Iterator[tuple[str, Rows]]:
-        with open_regular(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
-            try:
-                lines = csv.reader(text, strict=True)
-                if tuple(next(lines, ())) != _HEADER:
-                    raise ValueError("unexpected header")
-                for image, own in groupby(map(_values, lines), key=itemgetter(0)):
-                    yield str(image), tuple(map(json_bytes, own))
-            except csv.Error as error:
-                raise ValueError(str(error)) from error
 
 
 def _line(values: Sequence[object]) -> bytes:

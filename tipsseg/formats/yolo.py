@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -54,15 +54,6 @@ class Yolo(Format):
         folders = (f"{name}_" if _RESERVED.fullmatch(name) else name for name in image.parent.parts)  # see `image_name`
         return PurePosixPath(self.split(image, options), *folders)
 
-    def possible_paths(
-        self, image: PurePosixPath, options: FileOptions, part: str = ""
-    ) -> Mapping[str, PurePosixPath | None]:
-        """Return the paths in both splits; those in the image's own split come first."""
-        file, link = self.relative_path(image, options), self.link_path(image, options)
-        assert file is not None
-        assert link is not None
-        return {str(file): link} | {str(_move(file, split)): _move(link, split) for split in (TRAIN, VAL)}
-
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         """Return a line per object part: the class number, from 0, then x and y of each corner as fractions of the image size."""
         height, width = image.size
@@ -94,11 +85,6 @@ def image_name(file: PurePosixPath, kind: str) -> str:
     if matches:
         del folders[next((index for index in matches if folders[index + 1 : index + 2] in _SPLITS), matches[-1])]
     return str(PurePosixPath(*(part[:-1] if _RESERVED.fullmatch(part[:-1]) else part for part in folders), name))
-
-
-def _move(path: PurePosixPath, split: str) -> PurePosixPath:
-    folder, kind, _, *rest = path.parts
-    return PurePosixPath(folder, kind, split, *rest)
 
 
 def is_for_validation(image: str, fraction: float) -> bool:

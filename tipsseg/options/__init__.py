@@ -11,7 +11,7 @@ import operator
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Literal, TypeVar, get_args
@@ -330,29 +330,39 @@ def parse_min_area(area: object) -> MinArea:
 class FileOptions:
     """Options for label files.
 
-    `min_area` also accepts a number of pixels, or a string such as "0.1%". If `val_fraction` is None, the fraction already used
-    in the folder applies.
+    `min_area` also accepts a number of pixels, or a string such as "0.1%". An option that is None keeps the folder's value; the
+    default applies in a new folder.
+
+    Attributes:
+        given: The names of the options that are not None.
 
     Raises:
         UsageError: If a value is invalid.
     """
 
     # fmt: off
-    instances: Instances = option("component", group=FILES, rare=True,
-        help="One object per connected component, or per class.")
-    min_area: MinArea = option(MinArea(1), metavar="AREA", group=FILES, rare=True,
-        help='Omit smaller objects from formats that list objects: pixels, or a percentage of the image such as "0.1%".')
+    instances: Instances = option(None, group=FILES, rare=True,
+        help="One object per connected component, or per class.  [default: as already in the folder, or component]")
+    min_area: MinArea = option(None, metavar="AREA", group=FILES, rare=True,
+        help='Omit smaller objects from formats that list objects: pixels, or a percentage of the image such as "0.1%".  '
+        "[default: as already in the folder, or 1]")
     png_mode: PngMode = option("L", group=FILES, rare=True,
         help="Write masks as grey values (L), or with a palette (P) for tools that need one.")
     simplify: float | None = option(None, metavar="PIXELS", group=FILES, rare=True,
-        help="Simplify polygons for manual editing; their outlines move by up to this distance.  [default: follow the pixels]")
+        help="Simplify polygons for manual editing; their outlines move by up to this distance.  "
+        "[default: as already in the folder, or follow the pixels]")
     names: Names = option("stem", group=FILES, rare=True,
         help="stem: the mask of a.jpg is a.png; full: the mask is a.jpg.png, in case a.png is an image too.")
     val_fraction: float | None = option(None, metavar="0..1", group=FILES, rare=True,
         help="Fraction of images for YOLO's validation split (deterministic).  [default: as already in the folder, or 0]")
+    given: frozenset[str] = field(init=False, compare=False)
     # fmt: on
 
     def __post_init__(self) -> None:
+        kept = ("instances", "min_area", "simplify", "val_fraction")
+        _set(self, "given", frozenset(name for name in kept if getattr(self, name) is not None))
+        _set(self, "instances", "component" if self.instances is None else self.instances)
+        _set(self, "min_area", MinArea(1) if self.min_area is None else self.min_area)
         choose(self.instances, INSTANCES, "instances")
         choose(self.png_mode, PNG_MODES, "PNG mode")
         choose(self.names, NAMES, "file naming")
@@ -374,13 +384,14 @@ class FileOptions:
 
     __repr__ = short_repr
 
-    def image_record(self) -> dict[str, object]:
-        """Return the options that affect an image's files, as run.json stores them."""
-        return {name: value for name, value in record_of(self).items() if name != "val_fraction"}
+    def kept(self, before: FileOptions) -> FileOptions:
+        """Return the options with those of an earlier run for options that are not given."""
+        names = ("instances", "min_area", "simplify", "val_fraction")
+        return replace(self, **{name: getattr(before, name) for name in names if name not in self.given})
 
     def record(self) -> dict[str, object]:
         """Return the options as run.json stores them; a `val_fraction` of 0 is none."""
-        return {**self.image_record(), "val_fraction": self.val_fraction or None}
+        return {**record_of(self), "val_fraction": self.val_fraction or None}
 
 
 DEFAULT_FILE_OPTIONS = FileOptions()

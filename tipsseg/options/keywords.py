@@ -151,6 +151,8 @@ class CorrectKeywords(TypedDict, total=False):
     emptied: bool | None
     strict: bool
     exact: bool
+    accept: bool
+    images: str | Path | None
     dry_run: bool
     max_pixels: int
 

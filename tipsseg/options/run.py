@@ -340,6 +340,9 @@ class CorrectOptions:
         help="Refuse lines, points and other shapes without pixels, which are skipped otherwise, and boxes, which are filled.")
     exact: bool = option(False,
         help="Also import objects that differ only at their edges; ignored by default, as tools round corners and fill holes.")
+    accept: bool = option(False, help="Also count images as corrected that SOURCE shows unchanged: a person looked at them.")
+    images: Path | None = option(None, metavar="DIR",
+        help="Folder of the images, to write overlays and other pictures anew.  [default: as recorded]")
     dry_run: bool = option(False, help="Check the corrections and list the changes; write nothing.")
     # fmt: on
 

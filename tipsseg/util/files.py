@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -31,6 +33,9 @@ def local_path(what: str, value: str | os.PathLike[str]) -> Path:
 
 #: The prefix of temporary files. The dot hides them from users and from the search for images.
 TEMPORARY_PREFIX = ".tipsseg-"
+
+#: A name of this machine in temporary files.
+_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -157,9 +162,16 @@ def output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(path, reason, hint, only_this=error.errno in _PATH_ERRORS)
 
 
-def read_error(path: Path, error: OSError) -> OutputError:
-    """Return the error for an output file that cannot be read."""
-    return OutputError(path, f"cannot be read: {error.strerror or error}", "Check its permissions.")
+def process_owner() -> str:
+    """Return an owner of temporary files that names this machine and this process; see `is_left`."""
+    return f"{_MACHINE}-{os.getpid()}-"
+
+
+def is_left(path: Path) -> bool:
+    """Return True for a temporary file of a process on this machine that has ended; False if that is unknown."""
+    machine, _, rest = path.name.removeprefix(TEMPORARY_PREFIX).partition("-")
+    process = rest.partition("-")[0]
+    return machine == _MACHINE and process.isdecimal() and not is_alive(int(process))
 
 
 def temporary_path(path: Path, owner: str = "") -> Path:

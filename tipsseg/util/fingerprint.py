@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,16 +45,6 @@ class Fingerprint:
         except OSError:
             return False
 
-    def is_unchanged(self, path: Path) -> bool:
-        """Return True for a regular file, not a link, with this size and either this time or this content."""
-        try:
-            status = path.lstat()
-            if not stat.S_ISREG(status.st_mode) or status.st_size != self.size:
-                return False
-            return status.st_mtime_ns == self.mtime_ns or self.same_bytes(path)
-        except OSError:
-            return False
-
     def same_bytes(self, path: Path) -> bool:
         """Return True if a file has this hash. Raises OSError."""
         return content_digest(path) == self.sha256
@@ -80,18 +69,3 @@ def stamp(path: Path, digest: str | None = None) -> Fingerprint:
     sha256 = content_digest(path) if digest is None else digest
     status = path.stat()
     return Fingerprint(status.st_size, status.st_mtime_ns, sha256)
-
-
-def file_record(file: Fingerprint) -> dict[str, object]:
-    """Return a fingerprint as JSON values."""
-    return {"bytes": file.size, "mtime_ns": file.mtime_ns, "sha256": file.sha256}
-
-
-def parse_file(record: object) -> Fingerprint:
-    """Parse the JSON values that `file_record` returns. Raises ValueError if they are invalid."""
-    if not isinstance(record, dict):
-        raise ValueError("invalid file record")
-    size, time, digest = record.get("bytes"), record.get("mtime_ns"), record.get("sha256")
-    if type(size) is not int or type(time) is not int or not isinstance(digest, str) or len(digest) != 64:
-        raise ValueError("invalid file record")
-    return Fingerprint(size, time, digest)

@@ -6,13 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tipsseg.errors import ImageError
 from tipsseg.util.files import describe_error
 from tipsseg.util.json_values import short
 from tipsseg.util.printable import printable
-
-#: Errors raised for a per-image file that is unreadable or damaged.
-UNREADABLE = (ImageError, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,28 +28,17 @@ def unreadable_problem(error: OSError, default: Path) -> Problem:
     return Problem(Path(name) if isinstance(name, str | Path) else default, describe_error(error))
 
 
-def describe_unreadable(error: Exception) -> str:
-    """Describe one of UNREADABLE in a few words, without the path."""
-    if isinstance(error, ImageError):
-        return error.reason
-    return describe_error(error) if isinstance(error, OSError) else f"not written by tipsseg, or damaged: {error}"
-
-
 def size_text(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]} (height x width)"
-
-
-def class_text(names: Mapping[int, str], label_id: int) -> str:
-    return f"class {label_id} ({names[label_id]})"
 
 
 def class_faults(classes: Sequence[tuple[int, str]], names: Mapping[int, str]) -> Iterator[str]:
     """Yield the differences between (id, name) pairs and the class names of the run by id."""
     if len(classes) != len(names):
-        yield f"{len(classes)} classes, but run.json has {len(names)}"
+        yield f"{len(classes)} classes, but the run has {len(names)}"
         return
     for (label_id, name), (run_id, run_name) in zip(classes, names.items(), strict=True):
         if label_id != run_id:
-            yield f"class {short(name)} has id {label_id}, but {run_id} in run.json"
+            yield f"class {short(name)} has id {label_id}, but {run_id} in the run"
         elif name != run_name:
-            yield f"class {label_id} is {short(name)}, but {short(run_name)} in run.json"
+            yield f"class {label_id} is {short(name)}, but {short(run_name)} in the run"

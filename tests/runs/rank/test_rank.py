@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-from output_folders import NOTHING, A, B, edit_json, make_run, save_inputs
+from output_folders import NOTHING, A, B, make_run, save_inputs
 from PIL import Image
 
 import tipsseg
+from tipsseg.options import FileOptions
 from tipsseg.options.shard import Shard
+from tipsseg.run.failures import Failure
+from tipsseg.run.state import State
 
 LABELS = {"a.png": A, "b.png": B, "sub/c.png": NOTHING, "sub/d.png": A.T.copy()}
 
@@ -37,8 +41,8 @@ def names(out: Path, **arguments: object) -> list[str]:
 
 def test_corrected_images_and_failed_ones_are_left_out(out: Path) -> None:
     Image.fromarray(np.full(A.shape, 2, np.uint8)).save(out / "masks/a.png")
-    line = {"image": "e.png", "path": "/e.png", "reason": "not an image", "hint": ""}
-    (out / "errors.jsonl").write_text(json.dumps(line) + "\n")
+    with closing(State(out)) as state:
+        state.fail(Failure(image="e.png", path="/e.png", reason="not an image", hint=""))
     assert sorted(names(out)) == sorted(LABELS.keys() - {"a.png"})
 
 
@@ -68,7 +72,10 @@ def test_shards_that_are_not_joined_yet(tmp_path: Path) -> None:
     for number in (1, 2):
         make_run(tmp_path / "out", tmp_path / "imgs", LABELS, formats=("png",), shard=Shard(number, 2))
     assert sorted(names(tmp_path / "out")) == sorted(LABELS)
-    edit_json("out/shards/2-of-2/run.json", lambda record: record.update(digest="other"))(tmp_path)
+    shutil.rmtree(tmp_path / "out/shards/2-of-2")
+    other = FileOptions(png_mode="P")
+    make_run(tmp_path / "other", tmp_path / "imgs", LABELS, formats=("png",), options=other, shard=Shard(2, 2))
+    shutil.move(tmp_path / "other/shards/2-of-2", tmp_path / "out/shards/2-of-2")
     with pytest.raises(tipsseg.errors.InputError, match="out: its shards were labelled with different settings"):
         names(tmp_path / "out")
 

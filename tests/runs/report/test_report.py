@@ -6,9 +6,11 @@ import base64
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from PIL import Image
 
 import tipsseg
 from tipsseg.errors import InputError, OutputError, TipssegError
+from tipsseg.run.failures import Failure
+from tipsseg.run.state import State
 from tipsseg.runs.common.inputs import find
 from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.evaluate.run import write_reports
@@ -150,8 +154,8 @@ def test_an_image_that_is_gone_leaves_its_labels(out: Path) -> None:
 
 
 def test_failures_of_the_run_come_last(out: Path) -> None:
-    line = {"image": "c.png", "path": "/c.png", "reason": "not an image", "hint": ""}
-    (out / "errors.jsonl").write_text(json.dumps(line) + "\n")
+    with closing(State(out)) as state:
+        state.fail(Failure(image="c.png", path="/c.png", reason="not an image", hint=""))
     assert report(out) == 0
     assert records(out)[-1] == {
         "image": "c.png",
@@ -178,10 +182,7 @@ def other_files(out: Path) -> None:
     [
         pytest.param(other_record, OutputError, "tipsseg did not write", id="a record of something else"),
         pytest.param(other_files, OutputError, "neither empty", id="a folder of something else"),
-        pytest.param(lambda out: (out / "run.json").unlink(), InputError, "no run.json in it", id="no run"),
-        pytest.param(
-            lambda out: (out / "classes.json").unlink(), InputError, "classes.json: no such file", id="no classes"
-        ),
+        pytest.param(lambda out: shutil.rmtree(out / ".tipsseg"), InputError, "record.* is missing", id="no record"),
         pytest.param(lambda out: (out / "eval.json").write_text("{}"), InputError, "eval.json", id="damaged scores"),
     ],
 )

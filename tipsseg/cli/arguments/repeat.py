@@ -8,9 +8,8 @@ from pathlib import Path
 
 from tipsseg._version import __version__
 from tipsseg.errors import RecordError, UsageError
-from tipsseg.store.resuming.differences import differences
-from tipsseg.store.run_record import RUN_FILE, read_record
-from tipsseg.store.spec import RunInfo
+from tipsseg.run.record import RUN_FILE, read_record
+from tipsseg.run.spec import RunInfo, model_identity
 from tipsseg.util.files import is_folder
 from tipsseg.vocabulary.vocabulary import Vocabulary
 
@@ -44,7 +43,7 @@ class RepeatedRun:
         version = None if self.info.noted is None else self.info.noted.version
         if version != __version__:
             notes.append(f"{self.path} was written by tipsseg {version}; this is {__version__}.")
-        if "model" in differences(self.info, info):
+        if model_identity(self.info.model) != model_identity(info.model):
             notes.append(f"The model's files differ from those in {self.path}.")
         earlier, new = self.info.spec, info.spec
         if earlier.labelled_in != new.labelled_in:

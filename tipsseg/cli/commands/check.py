@@ -10,12 +10,14 @@ from tipsseg.cli import options as opt
 from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.progress import open_progress
 from tipsseg.cli.wording import as_typed
+from tipsseg.options.fields import Option
 from tipsseg.options.run import ComputeOptions
 
 EPILOG = """\b
 Examples:
   tipsseg check labels/
   tipsseg check labels/ --images /mnt/photos
+  tipsseg check labels/ --restore  (rebuild a lost or damaged record)
   tipsseg check feats/             (a feature folder)
 
 \b
@@ -33,14 +35,23 @@ def check(
     output: opt.Folder,
     compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
     images: opt.Images = None,
+    restore: Annotated[
+        bool,
+        Option(
+            help="Rebuild the record from the masks, run.json and manifest.jsonl. Masks that differ count as corrected."
+        ),
+    ] = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Verify an output folder (files, sizes, ids, areas, annotations, unchanged images) or a feature folder."""
     from tipsseg.runs.check.features import check_store, is_store
     from tipsseg.runs.check.folder import check_folder
+    from tipsseg.runs.check.restore import restore_folder
 
     wrong = False
     with open_progress(quiet, results=False) as progress:
+        if restore:
+            restore_folder(output, images, progress)
         if is_store(output):
             problems = check_store(output, compute.jobs, progress)
         else:

@@ -13,6 +13,7 @@ from tipsseg.cli.progress import open_progress
 from tipsseg.cli.values import refuse_stray_formats
 from tipsseg.errors import UsageError
 from tipsseg.options import FileOptions
+from tipsseg.options.fields import Option
 from tipsseg.options.run import ComputeOptions
 from tipsseg.util.printable import quote
 
@@ -21,10 +22,10 @@ Examples:
   tipsseg convert labels/ --format yolo,cvat
   tipsseg convert labels/ --format hf --images /mnt/photos
   tipsseg rank labels/ -n 9 | tipsseg convert labels/ --only - -f labelme
+  tipsseg convert labels/ --drop overlay
 
 \b
-Reads labels from masks (png, hf), archives (npz) or annotations (coco,
-coco-results), and confidences from archives and confidence images. Keeps the
+Adds formats to the folder, and updates all others from the masks. Keeps the
 file options of the run, such as --min-area, and by default --val-fraction.
 Paths of results go to stdout, everything else to stderr.
 Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
@@ -41,21 +42,30 @@ def convert(
     output: opt.Folder,
     compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
     files: Annotated[FileOptions, Only("val_fraction")],
-    formats: Annotated[list[str], opt.format_option(opt.FORMAT_HELP)],
+    formats: Annotated[list[str] | None, opt.format_option(opt.FORMAT_HELP)] = None,
+    drop: Annotated[
+        str | None, Option(help="End this format: remove its files, except edited ones.", metavar="NAME")
+    ] = None,
     only: opt.Only = None,
     images: opt.Images = None,
     null: opt.Null = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Write the labels in an output folder in more formats, without the model."""
-    from tipsseg.runs.convert.folder import convert_folder
+    from tipsseg.runs.convert import convert_folder, drop_format
 
-    refuse_stray_formats(context.args, formats)
+    refuse_stray_formats(context.args, formats or ())
+    if (formats is None) == (drop is None):
+        raise UsageError("name formats to add, or one to end", "Use --format or --drop.")
     if context.args:
         raise UsageError(f"convert takes one output folder, got {quote(context.args[0])} too")
     with open_progress(quiet, null=null) as progress:
+        if drop is not None:
+            if drop_format(output, drop, progress):
+                raise typer.Exit(1)
+            return
         paths = read_only(only, null, "convert", output)
         if convert_folder(
-            output, tuple(formats), images, compute.jobs, progress, files.val_fraction, paths, compute.max_pixels
+            output, tuple(formats or ()), images, compute.jobs, progress, files.val_fraction, paths, compute.max_pixels
         ):
             raise typer.Exit(1)

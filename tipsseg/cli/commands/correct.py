@@ -23,8 +23,8 @@ Examples:
 
 \b
 Matches images by the trailing part of their paths, and classes by name. Imports all
-corrections or none. Corrected masks count as edited: later commands keep
-them. Their paths go to stdout, everything else to stderr.
+corrections or none. Corrected masks are kept by later commands, and all
+other files of their images follow them. Paths of masks go to stdout, everything else to stderr.
 Exit code: 0 success, 1 error, 2 usage error.
 """
 
@@ -38,9 +38,15 @@ def correct(
     options: CorrectOptions,
     compute: Annotated[ComputeOptions, Only("max_pixels")],
     source: Annotated[
-        Path,
+        Path | None,
         Option(help="File, folder or zip archive with the corrected labels.", flag="from", metavar="SOURCE"),
-    ],
+    ] = None,
+    undo: Annotated[
+        list[str] | None,
+        Option(
+            help="Let the next run label this image again; its mask stays until then. Repeat for more.", metavar="IMAGE"
+        ),
+    ] = None,
     jsonl: Annotated[
         bool, Option(help="Print one JSON object per corrected mask on stdout, instead of its path.")
     ] = False,
@@ -48,9 +54,18 @@ def correct(
     quiet: opt.Quiet = False,
 ) -> None:
     """Import corrected labels from CVAT, LabelMe, Label Studio and others into an output folder."""
-    from tipsseg.runs.correct.folder import take_corrections
+    from tipsseg.runs.correct.folder import take_corrections, undo_corrections
 
     if jsonl and null:
         raise UsageError("--jsonl and --null exclude each other", "Remove --null; JSON lines need no NUL.")
+    if source is not None and undo is not None:
+        raise UsageError("--from and --undo exclude each other", "Run one after the other.")
     with open_progress(quiet, null=null) as progress:
-        take_corrections(output, source, progress, options, jsonl=jsonl, max_pixels=compute.max_pixels)
+        if undo is not None:
+            undo_corrections(output, [Path(image) for image in undo], progress, dry_run=options.dry_run)
+            return
+        if source is None:
+            raise UsageError("nothing to import", "Name corrections with --from, or images with --undo.")
+        result = take_corrections(output, source, progress, options, jsonl=jsonl, max_pixels=compute.max_pixels)
+    if result.failed:
+        raise typer.Exit(1)

@@ -42,10 +42,10 @@ def encode(
     paths: opt.Paths = None,
 ) -> None:
     """Store the features of images in a folder, so that relabelling skips the model."""
+    from tipsseg.run.plan import plan_run
     from tipsseg.runs.common.image_list import Choice, check_choice, find_images
     from tipsseg.runs.encode.dry_run import dry_run
     from tipsseg.runs.encode.run import EncodeRun, encode_spec
-    from tipsseg.store.plan import plan_run
 
     given = tuple(paths or ())
     check_choice(bool(given), images)

@@ -20,9 +20,9 @@ from tipsseg.options.fields import FILES, IMAGES, TRUTH, option
 from tipsseg.options.run import ComputeOptions, RegionOptions, TruthOptions
 
 if TYPE_CHECKING:
+    from tipsseg.run.spec import RunSpec
     from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.evaluate.run import Evaluation
-    from tipsseg.store.spec import RunSpec
 
 EPILOG = """\b
 Examples:
@@ -79,8 +79,8 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score labels against ground-truth masks: mean IoU, IoU per class, confusion matrix."""
+    from tipsseg.run.spec import RunSpec
     from tipsseg.runs.evaluate.truth_options import preset_of
-    from tipsseg.store.spec import RunSpec
 
     values.refuse_split_lists(paths or (), question.classes, scoring.formats)
     _refuse_together(context, scoring)
@@ -190,7 +190,7 @@ def _refuse_together(context: typer.Context, scoring: Scoring) -> None:
 
 def _refuse_report(scoring: Scoring, paths: Sequence[str] | None) -> None:
     """Raise UsageError if the page would have no labels to show."""
-    from tipsseg.store.run_record import RUN_FILE
+    from tipsseg.run.record import RUN_FILE
 
     if scoring.output is None:
         raise UsageError("--report needs a folder for the page", "Add -o FOLDER.")

@@ -19,9 +19,9 @@ from tipsseg.options.fields import FILES, TRUTH, WHAT, option
 from tipsseg.options.run import ComputeOptions, TruthOptions
 
 if TYPE_CHECKING:
+    from tipsseg.run.spec import RunSpec
     from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.fit.masked import Masks
-    from tipsseg.store.spec import RunSpec
 
 EPILOG = """\b
 Examples:

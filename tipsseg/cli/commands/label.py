@@ -76,8 +76,8 @@ _QUESTION = tuple(options_of(opt.Question))
 def _run_to_retry(output: Path, shard: str | None) -> Path:
     """Return the state folder of the run whose failed images to retry."""
     from tipsseg.options.shard import parse_shard
-    from tipsseg.store.run_record import find_run
-    from tipsseg.store.shards import state_folder
+    from tipsseg.run.record import find_run
+    from tipsseg.run.shards import state_folder
 
     state = state_folder(output, None if shard is None else parse_shard(shard))
     if find_run(state) is None:
@@ -114,13 +114,13 @@ def label(
     ] = None,
 ) -> None:
     """Label images and write masks, COCO annotations, overlays and more."""
+    from tipsseg.run.plan import plan_run, with_formats
+    from tipsseg.run.spec import RunSpec
     from tipsseg.runs.common.image_list import Choice, find_images
     from tipsseg.runs.engine.maker import engine_maker
     from tipsseg.runs.label.dry_run import dry_run
     from tipsseg.runs.label.onto import join_classes
     from tipsseg.runs.label.run import run_label
-    from tipsseg.store.plan import plan_run, with_formats
-    from tipsseg.store.spec import RunSpec
 
     given = tuple(paths or ())
     _refuse_mistakes(given, question, output, images, printing)
@@ -188,9 +188,10 @@ def _commands_to_paste(output: Path) -> Iterator[None]:
             raise
         command = shell_line(["tipsseg", *_without_output(sys.argv[1:])])
         same, other = (shell_word(name) for name in (str(output), f"{output}-2"))
-        ways = {"label into another folder": f"{command} -o {other}"}
-        if error.covered:
-            ways["start over in this one, and keep corrected masks"] = f"{command} -o {same} --overwrite"
+        ways = {
+            "label into another folder": f"{command} -o {other}",
+            "start over in this one, and keep corrected masks": f"{command} -o {same} --overwrite",
+        }
         if error.features is not None:
             ways["use that run's features"] = f"{command} -o {same} --features {shell_word(str(error.features))}"
         hint = ", or ".join(ways)

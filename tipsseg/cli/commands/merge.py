@@ -40,7 +40,7 @@ def merge(
 ) -> None:
     """Join the shards of a run, or several runs, into one output folder."""
     from tipsseg.runs.common.progress import Progress
-    from tipsseg.runs.merge.folders import merge_folders
+    from tipsseg.runs.merge import merge_folders
 
     with Progress(quiet, null=null, wording=as_typed) as progress:
         merge_folders(folders, output, progress)

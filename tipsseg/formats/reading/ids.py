@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError, InputError
-from tipsseg.formats import FORMATS, mask_formats
+from tipsseg.formats import FORMATS
 from tipsseg.formats.classes_file import CLASSES_FILE, ordered_names
 from tipsseg.formats.reading.source import Source
 from tipsseg.regions.components import count_labels
@@ -170,7 +170,7 @@ class MaskIds:
 
 def _read_names_around(path: Path) -> Sequence[str] | None:
     """Return the class names in the classes.json of the folder or output folder around a source; None without that file."""
-    tops = {str(FORMATS[name].folder).split("/")[0] for name in mask_formats()}
+    tops = {str(FORMATS[name].folder).split("/")[0] for name in ("png", "hf")}
     for place in (path.absolute(), path.resolve()):  # the name of a link may differ from its target's
         folders = [parent.parent for parent in (place, *place.parents) if parent.name in tops]
         for folder in folders if is_folder(place) else [place.parent, *folders]:

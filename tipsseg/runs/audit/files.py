@@ -16,8 +16,8 @@ from tipsseg.formats.base import ImageLabels, RunFacts
 from tipsseg.formats.coco import category_record, image_record
 from tipsseg.regions.components import encode_regions
 from tipsseg.regions.objects import LabelledObject
+from tipsseg.run.spec import RunSpec
 from tipsseg.runs.audit.run import Audit, Finding
-from tipsseg.store.spec import RunSpec
 from tipsseg.types import ImageRef
 from tipsseg.util.files import atomic_write, json_bytes
 from tipsseg.util.json_lists import encode_list

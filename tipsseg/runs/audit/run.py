@@ -12,16 +12,16 @@ from tipsseg.errors import InputError
 from tipsseg.evaluation.audit import Doubt, find_doubts
 from tipsseg.formats.reading.labels import LabelSource, paint_objects
 from tipsseg.formats.reading.records import Objects
+from tipsseg.run.plan import plan_run
+from tipsseg.run.record import run_context
+from tipsseg.run.results import Failed
+from tipsseg.run.spec import Counts, RunSpec
 from tipsseg.runs.common import inputs
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.inputs import Found
 from tipsseg.runs.common.notes import note_begin, note_skipped
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.engine import LocalEngine
-from tipsseg.store.plan import plan_run
-from tipsseg.store.results import Failed
-from tipsseg.store.run_record import run_context
-from tipsseg.store.spec import Counts, RunSpec
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.printable import pluralize
 

@@ -19,10 +19,10 @@ from tipsseg.features.folder import (
     list_files,
     read_store,
 )
+from tipsseg.run.failures import ERRORS_FILE
+from tipsseg.run.shards import SHARDS_FOLDER
+from tipsseg.run.state import STATE_FOLDER
 from tipsseg.runs.common.progress import Progress
-from tipsseg.store.failures import ERRORS_FILE
-from tipsseg.store.shards import SHARDS_FOLDER
-from tipsseg.store.state import STATE_FOLDER
 from tipsseg.util.files import TEMPORARY_PREFIX
 from tipsseg.util.printable import pluralize
 from tipsseg.util.problem import Problem

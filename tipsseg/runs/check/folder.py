@@ -1,77 +1,58 @@
-"""`tipsseg check`: verify the output folder of a run, and list its faults.
+"""`tipsseg check`: verify the output folder of a run, and list its faults. `restore_folder` rebuilds a lost record.
 
-run       checks run.json, classes.json and shards
-manifest  checks the image records, and finds files that belong to no image
-image     checks one image: its entry, its per-image files, its input
-
-Files are compared with their recorded digests. Index masks are decoded too.
+The labels must open, have the size of their picture, and hold ids that the run knows. The record and the files must agree, and the
+inputs must be those that were labelled. Edited files, and files that show older labels, are no faults.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tipsseg.errors import OutputError
-from tipsseg.formats import FORMATS, model_only_formats
+from tipsseg.errors import ImageError, OutputError, RecordError
+from tipsseg.formats import FORMATS, MODEL_ONLY
+from tipsseg.images.decoding import upright_size
+from tipsseg.images.sources.access import exists, matches
+from tipsseg.images.sources.address import below
 from tipsseg.options import MAX_PIXELS
-from tipsseg.runs.check.image import Report, check_image
-from tipsseg.runs.check.manifest import (
-    check_export,
-    check_records,
-    check_shared_files,
-    find_orphans,
-    find_temporaries,
-)
-from tipsseg.runs.check.run import check_classes, find_runs
+from tipsseg.run.derive import Deriver
+from tipsseg.run.files import digest_of
+from tipsseg.run.lock import is_locked
+from tipsseg.run.read import Run, RunImage, open_runs
+from tipsseg.run.shards import missing_shards
+from tipsseg.run.state import LINK, ROWS
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
-from tipsseg.store.failures import ERRORS_FILE
-from tipsseg.store.open_run import Run
-from tipsseg.store.run_record import RUN_FILE
-from tipsseg.store.writing import run_files
-from tipsseg.util.files import is_file
-from tipsseg.util.fingerprint import Fingerprint
-from tipsseg.util.printable import pluralize, shell_word
-from tipsseg.util.problem import Problem, unreadable_problem
-from tipsseg.util.record_paths import actual_path
+from tipsseg.util.files import TEMPORARY_PREFIX
+from tipsseg.util.printable import pluralize
+from tipsseg.util.problem import Problem, size_text, unreadable_problem
+from tipsseg.util.record_paths import actual_name
 from tipsseg.util.threads import map_in_order
 
 
 @dataclass(slots=True)
-class _Tally:
-    """Sums over image reports, see Report."""
+class _Report:
+    """The faults of an image, the number of its files, and files that a person changed or that show older labels."""
 
-    images: int = 0
+    problems: list[Problem] = field(default_factory=list)
     files: int = 0
-    other: int = 0
-    gone: int = 0
-    edited: int = 0
-    behind: int = 0
-    moved: set[str] = field(default_factory=set)
-
-    def add(self, report: Report) -> None:
-        self.images += 1
-        self.files += report.files
-        self.other += report.other
-        self.gone += report.gone
-        self.edited += len(report.edited)
-        self.behind += report.behind
-        self.moved |= report.moved
+    edited: list[Path] = field(default_factory=list)
+    stale: list[Path] = field(default_factory=list)
+    taken: list[Path] = field(default_factory=list)
+    gone: bool = False
 
 
 def check_folder(
     folder: Path, images: Path | None, jobs: int, progress: Progress, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Problem]:
-    """Find the faults of an output folder. Memory grows by about 200 bytes per image.
+    """Find the faults of an output folder.
 
     Args:
         folder: The output folder.
-        images: The folder that image names are relative to, instead of the recorded one.
+        images: The folder that image names are relative to, instead of the recorded addresses.
         jobs: Number of threads that read images.
         progress: Prints the progress, and notes about differences that are not problems.
         max_pixels: Report larger images as problems.
@@ -81,124 +62,176 @@ def check_folder(
 
     Raises:
         UsageError: `images` is not a folder.
+        OtherSchemaError: The record is from another version of tipsseg.
     """
     check_image_root(images)
-    tally = _Tally()
-    found = 0
+    whole, found = _Report(), 0
+    checked = inputs_gone = 0
     try:
-        for problem in _check(folder, images, jobs, progress, max_pixels, tally):
-            found += 1
-            yield problem
-    except (OSError, OutputError) as error:  # any read may fail
+        with open_runs(folder, ended=False, max_pixels=max_pixels) as runs:
+            for problem in _check_runs(runs):
+                found += 1
+                yield problem
+            total = sum(map(len, runs))
+            progress.begin(f"{pluralize(total, 'image')} in {folder}.", total)
+            for run in runs:
+                for report in map_in_order(jobs, partial(_check_image, images, Deriver(run.context)), run.images()):
+                    checked, inputs_gone = checked + 1, inputs_gone + report.gone
+                    whole.files += report.files
+                    whole.edited += report.edited
+                    whole.stale += report.stale
+                    whole.taken += report.taken
+                    progress.advance()
+                    found += len(report.problems)
+                    yield from report.problems
+                for problem in _check_others(run, whole):
+                    found += 1
+                    yield problem
+    except (RecordError, OutputError) as error:
         found += 1
-        yield unreadable_problem(error, folder) if isinstance(error, OSError) else Problem(error.path, error.reason)
-    if tally.other:
-        progress.note(f"{pluralize(tally.other, 'image')} labelled with settings that differ from {RUN_FILE}.")
-    if images is not None and tally.gone == tally.images > 0:
+        yield Problem(error.path, f"{error.reason}. {error.hint}".rstrip())
+        for command in error.commands:
+            progress.note(f"  {command}")
+    except OSError as error:  # any read may fail
+        found += 1
+        yield unreadable_problem(error, folder)
+    if images is not None and inputs_gone == checked > 0:
         found += 1
         yield Problem(images, "none of the images is in this folder")
-    elif tally.gone:
+    elif inputs_gone:
         hint = "" if images is not None else "; pass their folder as argument `images` to compare them"
-        progress.note(f"{pluralize(tally.gone, 'input')} not found, so not compared{hint}.")
-    if tally.edited:
-        progress.note(
-            f"{pluralize(tally.edited, 'file')} changed by hand, which is fine; "
-            f"tipsseg convert {shell_word(str(folder))} --format FORMAT writes edited masks in other formats."
-        )
-    if tally.behind:
-        progress.note(
-            f"Other formats of {pluralize(tally.behind, 'corrected image')} still have the labels from before the correction."
-        )
-    looked = f"{pluralize(tally.images, 'image')}, {pluralize(tally.files, 'file')} checked"
+        progress.note(f"{pluralize(inputs_gone, 'input')} not found, so not compared{hint}.")
+    _note_edits(folder, whole, progress)
+    looked = f"{pluralize(checked, 'image')}, {pluralize(whole.files, 'file')} checked"
     progress.note(f"{looked}: {pluralize(found, 'problem') if found else 'nothing wrong'}.")
 
 
-def _check(
-    folder: Path, images: Path | None, jobs: int, progress: Progress, max_pixels: int, tally: _Tally
-) -> Iterator[Problem]:
-    with ExitStack() as stack:
-        found = find_runs(folder, max_pixels, stack)
-        yield from found.problems
-        runs = found.runs
-        if not runs:
-            return
-        yield from check_classes(folder, runs[0].info)
-        _note_runs(folder, runs, found.whole, progress)
-        complete = found.whole
-        for run in runs:
-            for problem in check_records(run):
-                complete = False
-                yield problem
-            yield from check_export(run)
-        yield from check_shared_files(runs)
-        total = sum(map(len, runs))
-        progress.begin(f"{pluralize(total, 'image')} in {folder}.", total)
-        for run in runs:
-            yield from _check_run_files(run, progress)
-            _note_gaps(run, progress)
-            noted = run.info.image_root
-            root = images or (None if noted is None else actual_path(Path(), noted))
-            for report in map_in_order(
-                jobs, partial(check_image, root, anywhere=images is None), map(run.image, run.records.entries())
-            ):
-                for path in report.edited:
-                    progress.note(f"{path}: changed by hand")
-                tally.add(report)
-                progress.advance()
-                yield from report.problems
-        if complete:
-            yield from find_orphans(folder, runs, tally.moved)
-            yield from find_temporaries(folder)
+def _note_edits(folder: Path, whole: _Report, progress: Progress) -> None:
+    for path in whole.edited:
+        progress.note(f"{path}: changed by hand")
+    if whole.edited:
+        number = pluralize(len(whole.edited), "file")
+        progress.note(
+            f"{number} changed by hand, which is fine. Changed masks are labels; `label` says how to take other files in."
+        )
+    for paths, hint in (
+        (whole.stale, "run the original command again, or tipsseg convert"),
+        (whole.taken, "remove them, and run the original command again, or tipsseg convert"),
+    ):
+        if paths:
+            names = ", ".join(sorted({path.relative_to(folder).parts[0] for path in paths}))
+            progress.note(f"{pluralize(len(paths), 'file')} with older labels, in {names}: {hint}.")
 
 
-def _check_run_files(run: Run, progress: Progress) -> Iterator[Problem]:
-    """Compare the formats' files for the whole run with their digests; note other files that were changed by hand."""
-    info, checked = run.info, set()
-    held = set().union(*run.records.formats())
-    for name in FORMATS:
-        # These files are written at the end of a run. Images of an earlier run may have more formats.
-        if info.ended is None or name in info.converting or name not in held.union(info.spec.formats):
-            continue
-        for file in run_files(name, run.context):
-            if name in held or info.images or os.path.lexists(file.path):  # a run without images writes none
-                place = file.path.relative_to(run.output).as_posix()
-                checked.add(place)
-                yield from _check_digest(file.path, info.files.get(place))
-    for place, written in info.files.items():
-        path = run.output / place
-        if place not in checked and is_file(path) and not written.same_bytes(path):
-            progress.note(f"{path}: changed by hand")
-
-
-def _check_digest(path: Path, written: Fingerprint | None) -> Iterator[Problem]:
-    if not is_file(path):
-        yield Problem(path, "missing")
-    elif written is None:
-        yield Problem(path, f"not listed in {RUN_FILE}")
-    elif not written.same_bytes(path):
-        yield Problem(path, "changed since it was written")
-
-
-def _note_gaps(run: Run, progress: Progress) -> None:
-    if run.info.ended is None or run.info.converting:
-        return
-    for name in FORMATS:
-        held = len(run.records.holding(name))
-        if (held or name in run.formats) and held < len(run):
-            progress.note(
-                f"Format {name} has {held} of {pluralize(len(run), 'image')}; "
-                + (
-                    "only the model can write the others."
-                    if name in model_only_formats()
-                    else "tipsseg convert writes the others."
-                )
-            )
-
-
-def _note_runs(folder: Path, runs: Sequence[Run], whole: bool, progress: Progress) -> None:
+def _check_runs(runs: tuple[Run, ...]) -> Iterator[Problem]:
+    """Yield the faults of runs as a whole."""
     for run in runs:
-        if failed := run.info.counts.failed:
-            progress.note(f"{pluralize(failed, 'image')} failed, see {run.state / ERRORS_FILE}")
-    if whole and runs[0].shard is not None:
-        place = shell_word(str(folder))
-        progress.note(f"All {pluralize(len(runs), 'shard')} are finished; join them: tipsseg merge {place} -o {place}")
+        if is_locked(run.output):
+            yield Problem(run.output, "a run is in progress; check again when it has finished")
+        elif run.info.ended is None or run.state.broken_off:
+            yield Problem(run.output, "the last command was interrupted; run it again")
+        elif run.info.digest != runs[0].info.digest:
+            yield Problem(run.output, f"its settings differ from those of {runs[0].output}")
+        else:
+            for path in run.state.altered_exports():
+                what = "changed since it was written" if os.path.lexists(path) else "missing"
+                yield Problem(path, f"{what}; run the original command again, which writes it")
+    shards = [run.shard for run in runs if run.shard is not None]
+    if shards and (gaps := missing_shards([shard.index for shard in shards], shards[0].count)):
+        what = f"of {shards[0].count} shards, these are missing: {gaps}"
+        yield Problem(runs[0].output.parent, f"{what}; label them with argument `shard`=I/{shards[0].count}")
+
+
+def _check_image(images: Path | None, deriver: Deriver, image: RunImage) -> _Report:
+    """Check one image. Thread-safe."""
+    report = _Report()
+    try:
+        _check_labels(image, report)
+        _check_files(image, deriver, report)
+        _check_input(images, image, report)
+    except ImageError as error:
+        report.problems.append(Problem(error.path, error.reason))
+    except OSError as error:  # any read may fail
+        report.problems.append(unreadable_problem(error, image.run.output))
+    return report
+
+
+def _check_labels(image: RunImage, report: _Report) -> None:
+    if image.run.info.spec.is_raster:
+        _ = image.mask
+    else:
+        image.current()
+    if image.corrected:
+        report.edited.append(image.mask)
+
+
+def _check_files(image: RunImage, deriver: Deriver, report: _Report) -> None:
+    """Compare the files of an image with their records, by content."""
+    entry, files = image.entry, image.run.files
+    due = deriver.due(image.ref(None), entry, image.rows)
+    report.edited += due.edited
+    report.taken += due.stale
+    for row in image.rows.values():
+        if row.digest == ROWS:
+            continue
+        path, look = files.path(row.place), files.look(row)
+        report.files += 1
+        if path in due.stale:
+            continue
+        if look == "gone" or (row.digest == LINK and not path.exists()):
+            report.problems.append(Problem(path, "missing" if look == "gone" else "broken link"))
+        elif row.digest != LINK and digest_of(path) not in (row.digest, row.pending):
+            if row.name in MODEL_ONLY:
+                what = "changed since it was written; remove it, and run the original command again"
+                report.problems.append(Problem(path, what))
+            elif look == "ours":  # it has the recorded size and time
+                report.edited.append(path)
+        elif (
+            look == "ours"
+            and row.name not in MODEL_ONLY
+            and row.shows
+            and row.is_file
+            and row.shows.split(" ")[0] != entry.version
+        ):
+            report.stale.append(path)
+
+
+def _check_input(images: Path | None, image: RunImage, report: _Report) -> None:
+    path = image.path(None) if images is None else below(images, actual_name(image.entry.image))
+    if not exists(path):
+        report.gone = True
+    elif not matches(image.entry.input, path):
+        report.problems.append(Problem(path, "changed since it was labelled"))
+    elif not image.run.info.spec.is_raster:
+        size, labelled = upright_size(path, image.run.max_pixels), image.entry.numbers.size
+        if size != labelled:
+            report.problems.append(Problem(path, f"{size_text(size)}, but labelled as {size_text(labelled)}"))
+
+
+def _check_others(run: Run, whole: _Report) -> Iterator[Problem]:
+    """Check the files for the whole run, and name files in folders of formats that belong to no image, and temporary files."""
+    for row in run.state.files().values():
+        path, look = run.files.path(row.place), run.files.look(row)
+        whole.files += 1
+        if look == "gone":
+            yield Problem(path, "missing")
+        elif look != "ours" or digest_of(path) not in (row.digest, row.pending):
+            whole.edited.append(path)
+    known = run.state.files().keys()
+    tops = {form.folder.split("/")[0] for form in FORMATS.values() if form.folder}
+    for top in sorted(tops):
+        for path in _walk(run.output / top):
+            if path.name.startswith(TEMPORARY_PREFIX):
+                yield Problem(path, "left by a killed process; remove it")
+            elif (
+                not path.name.startswith(".")
+                and (place := run.files.place(path)) not in known
+                and not run.state.owner(place)
+            ):
+                yield Problem(path, "it belongs to no image in the record")
+
+
+def _walk(top: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(top):
+        folders.sort()
+        yield from (Path(folder, name) for name in sorted(names))

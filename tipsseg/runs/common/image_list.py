@@ -11,14 +11,14 @@ from pathlib import Path, PurePosixPath
 from tipsseg.errors import InputError, UsageError
 from tipsseg.options.every import Every
 from tipsseg.options.run import ImageOptions
+from tipsseg.run.names import OutputNames, RunNames, name_key
+from tipsseg.run.record import find_run
+from tipsseg.run.results import Failed
+from tipsseg.run.spec import RunSpec
+from tipsseg.run.state import State
 from tipsseg.runs.common import inputs
 from tipsseg.runs.common.inputs import Found
 from tipsseg.runs.common.progress import Progress
-from tipsseg.store.file_names import OutputNames, RunNames, name_key
-from tipsseg.store.results import Failed
-from tipsseg.store.run_record import find_run
-from tipsseg.store.spec import RunSpec
-from tipsseg.store.state import State
 from tipsseg.types import ImageRef, name_order
 
 
@@ -78,13 +78,13 @@ def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     """
     if not choice.retry_failed:
         return _given(spec, choice, progress)
-    before = find_run(spec.state)
+    before = find_run(spec.folder)
     if before is None:
-        raise InputError(f"nothing to retry: no run in {spec.state}", "Remove argument `retry_failed`.")
-    with closing(State(spec.state)) as records:
+        raise InputError(f"nothing to retry: no run in {spec.folder}", "Remove argument `retry_failed`.")
+    with closing(State(spec.folder)) as records:
         failed = tuple(failure.ref for failure in records.failures())
     if not failed:
-        progress.note(f"No image failed in {spec.state}.")
+        progress.note(f"No image failed in {spec.folder}.")
     if choice.paths or choice.entries is not None:
         return _only(_given(spec, choice, progress), {ref.name for ref in failed})
     root = Path(before.image_root or ".")
@@ -117,7 +117,7 @@ def note_inputs(progress: Progress, found: Found) -> None:
 
 def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     """Return the images that the user gave, or the shard's part of them."""
-    shard, run = spec.shard, RunNames(spec.state)
+    shard, run = spec.shard, RunNames(spec.folder)
     if choice.entries is not None and choice.sample is None:
         stream = inputs.stream(choice.entries, output=spec.output, names=_names(spec), run=run, every=choice.every)
         images = islice(stream, choice.limit)
@@ -149,7 +149,7 @@ def _in_run(found: Found, run: RunNames, output: Path) -> Found:
 
 def _names(spec: RunSpec) -> OutputNames:
     """Return the register of the run's file names, for the file system of its folder."""
-    return OutputNames(name_key(spec.state), spec.files.names, spec.formats)
+    return OutputNames(name_key(spec.folder), spec.files.names, spec.formats)
 
 
 def _only(images: Images, names: Container[str]) -> Images:

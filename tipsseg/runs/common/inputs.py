@@ -16,9 +16,9 @@ from tipsseg.images.sources.access import stamp
 from tipsseg.images.sources.address import absolute, container_of, name_below, plain_name, real_path
 from tipsseg.images.sources.remote import check_address, is_remote_folder
 from tipsseg.options.every import Every
+from tipsseg.run.names import NameKey, OutputNames, RunNames, exact
+from tipsseg.run.results import Failed
 from tipsseg.runs.common.walking import PERMISSIONS, OutputFolders, Walker, by_name
-from tipsseg.store.file_names import NameKey, OutputNames, RunNames, exact
-from tipsseg.store.results import Failed
 from tipsseg.types import ImageRef
 from tipsseg.util.files import describe_error, is_folder
 

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
 from tipsseg.address import address_text
-from tipsseg.formats import FORMATS, model_only_formats
+from tipsseg.formats import FORMATS
 from tipsseg.formats.yolo import TRAIN, VAL
 from tipsseg.labelling.windows import LONGEST_ASPECT
 from tipsseg.options import FileOptions
 from tipsseg.regions.polygons import PolygonQuality
+from tipsseg.run.folder import NOT_OURS, OutputFolder
+from tipsseg.run.results import Failed, Labelled
+from tipsseg.run.resume import NEW
+from tipsseg.run.settle import Settled
+from tipsseg.run.spec import Counts, RunInfo, RunSpec
+from tipsseg.run.state import State
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.progress import Progress
-from tipsseg.store.folder import OutputFolder
-from tipsseg.store.manifest import MANIFEST_FILE
-from tipsseg.store.results import Failed, Labelled, Unchanged
-from tipsseg.store.resuming.resume import ResumeState
-from tipsseg.store.run_record import RUN_FILE
-from tipsseg.store.spec import Counts, RunInfo, RunSpec
-from tipsseg.store.state import State
-from tipsseg.store.stored_image import label_sources
 from tipsseg.types import ImageRef, LabelClass, Remark
 from tipsseg.util.printable import join_first, one_line, pluralize, shell_word
 from tipsseg.weights.lock import get_model
@@ -32,6 +29,9 @@ from tipsseg.weights.sources import ModelSource
 
 #: The demo model, which was trained on drawn scenes only.
 _DEMO_MODEL = "tiny"
+
+#: Formats whose files `tipsseg correct` reads.
+_READABLE = ("coco", "coco-polygon", "cvat", "hf", "labelme", "yolo", "yolo-obb")
 
 #: Maximum number of names in a note.
 _MAX_NAMES = 3
@@ -75,11 +75,11 @@ class ImageNotes:
         self._is_demo = model.get("sha256") == ModelSource(_DEMO_MODEL, get_model(_DEMO_MODEL)).facts()["sha256"]
 
     def add(self, labelled: Labelled) -> None:
-        self._quality += labelled.polygon_quality
+        self._quality += labelled.derived.quality
         if labelled.damaged:
             note_damaged(labelled.damaged, self._progress)
         self._remarks.add(labelled.ref, labelled.remarks)
-        if self._is_demo and labelled.entry.fingerprint.sha256 not in example_hashes():
+        if self._is_demo and labelled.entry.input.sha256 not in example_hashes():
             self._is_demo = False  # note this once
             self._progress.note(
                 f"The model {_DEMO_MODEL} knows only drawn scenes, such as those in examples/scenes. Do not trust its labels of "
@@ -102,51 +102,71 @@ def example_hashes() -> frozenset[str]:
     return frozenset(line.split()[0] for line in text.splitlines())
 
 
-@dataclass(slots=True)
-class Edited:
-    """Collect images with edited label files.
-
-    Attributes:
-        images: Paths of the images that lack formats.
-        lacking: The formats that they lack.
-        other_input: The number of images that changed after their labels were edited.
-    """
-
-    images: set[Path] = field(default_factory=set)
-    lacking: dict[str, None] = field(default_factory=dict)
-    other_input: int = 0
-
-    def add(self, unchanged: Unchanged) -> None:
-        if unchanged.lacking:
-            self.images.add(unchanged.ref.path)
-            self.lacking |= dict.fromkeys(unchanged.lacking)
-        self.other_input += unchanged.other_input
-
-
-def note_folder(folder: OutputFolder, progress: Progress) -> None:
-    for path in folder.kept:
-        progress.note(f"Kept {path} (edited by hand).")
-    state = folder.state
-    if state.rebuilt:
-        progress.note(f"{state.path} is damaged; rebuilt it from {MANIFEST_FILE}.")
-    if state.unreadable:
-        progress.note(f"{state.folder / MANIFEST_FILE}: {state.unreadable}; images of such lines are labelled again.")
-    note_moved(folder.moved, progress)
-    if folder.resume.lost:
-        progress.note(
-            f"{MANIFEST_FILE} lacks {pluralize(folder.resume.lost, 'image')} that {RUN_FILE} counts; include them to label them "
-            "again."
-        )
-
-
-def note_resume(resume: ResumeState, images: Images, progress: Progress) -> None:
-    for path, lost in resume.lost_rows():
-        progress.note(f"{path} is missing or was changed; {pluralize(lost, 'image')} in it must be written again.")
-    root = None if resume.before is None or not len(resume.state) else resume.before.image_root
+def note_folder(folder: OutputFolder, images: Images, progress: Progress) -> None:
+    """Note what differs from an earlier run in the folder."""
+    before = folder.before
+    if before is None or not len(folder.state):
+        return
+    root = before.image_root
     if root is not None and root != address_text(images.root):
         progress.note(
             f"Image names are relative to {address_text(images.root)}; in the earlier run they were relative to {root}."
         )
+    names = ("instances", "min_area", "simplify", "val_fraction")
+    old, new = before.spec.files, folder.info.spec.files
+    changed = [name for name in names if getattr(old, name) != getattr(new, name)]
+    if changed and not folder.starting_over:
+        texts = ", ".join(f"{name.replace('_', '-')} {getattr(old, name)} -> {getattr(new, name)}" for name in changed)
+        progress.note(f"Writing files again that depend on changed options: {texts}.")
+
+
+def note_reasons(reasons: Mapping[str, int], progress: Progress, verb: str = "labelled again") -> None:
+    """Note why images were labelled that an earlier run had labelled."""
+    for reason, number in reasons.items():
+        if reason != NEW:
+            progress.note(f"{pluralize(number, 'image')} {verb}: {reason}.")
+
+
+def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, asked: Sequence[str] = ()) -> None:
+    """Note what became of the derived files of a folder."""
+    word = shell_word(str(folder.path))
+    if settled.adopted:
+        progress.note(f"{pluralize(settled.adopted, 'mask')} changed by hand.")
+    if settled.formats and not asked:
+        images = pluralize(max(settled.formats.values()), "image")
+        progress.note(f"Wrote {', '.join(settled.formats)} of {images} from the labels.")
+    for path in (path for path, reason in folder.refused.items() if reason == NOT_OURS):
+        progress.note(f"Did not write {path}: {NOT_OURS}. Move it away, and run the same command again.")
+    by_hand = [path for path, reason in folder.refused.items() if reason != NOT_OURS]
+    _note_by_hand(folder, dict.fromkeys((*settled.edited, *by_hand)), progress)
+    if settled.stale:
+        names = join_first([str(path) for path in settled.stale], _MAX_NAMES)
+        hint = "" if folder.info.spec.is_raster else "; remove them to write them anew"
+        progress.note(
+            f"{pluralize(len(settled.stale), 'file')} with labels from before the last changes, {names}{hint}."
+        )
+    if lacking := settled.without_picture:
+        images, names = pluralize(max(lacking.values()), "image"), ",".join(lacking)
+        progress.note(
+            f"{images} without files in {names}, because the picture is missing or has changed. With it, run: "
+            f"tipsseg convert {word} --format {names} --images FOLDER"
+        )
+    note_polygon_quality(progress, settled.quality)
+
+
+def _note_by_hand(folder: OutputFolder, paths: Iterable[Path], progress: Progress) -> None:
+    """Note files that a person changed, by folder or file, with the command that takes them in."""
+    readable = {
+        place for name in _READABLE for place in (FORMATS[name].folder or FORMATS[name].files[0]).split("/")[:1]
+    }
+    tops: dict[str, list[str]] = {}
+    for path in paths:
+        tops.setdefault(path.relative_to(folder.path).parts[0], []).append(str(path))
+    for top, names in tops.items():
+        command = f"tipsseg correct {shell_word(str(folder.path))} --from {shell_word(str(folder.path / top))}"
+        is_readable = top in readable and not folder.info.spec.options.overlap
+        hint = f"take them in: {command}" if is_readable else "move them away"
+        progress.note(f"Kept {pluralize(len(names), 'file')} changed by hand, {join_first(names, _MAX_NAMES)}; {hint}")
 
 
 def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress) -> None:
@@ -185,40 +205,10 @@ def note_skipped(skipped: Mapping[str, int], labels: Path | None, progress: Prog
         progress.note(f"Skipped {pluralize(number, 'shape')} without pixels in {labels}: {kind}.")
 
 
-def note_outdated(resume: ResumeState, spec: RunSpec, progress: Progress) -> None:
-    """Note formats of earlier runs or conversions that lack relabelled images."""
-    outdated = [name for name in FORMATS if name in resume.outdated]
-    if not outdated:
-        return
-    convertible = [name for name in outdated if name not in model_only_formats()]
-    hint = ""
-    if convertible and not spec.shard:
-        names = ",".join(convertible)
-        hint = f" To add them, run: tipsseg label --format {names}."
-        if set(spec.formats) & set(label_sources()):
-            hint = f" To add them, run: tipsseg convert {shell_word(str(spec.output))} --format {names}."
-    if len(convertible) < len(outdated):
-        hint += " npz and confidence need the model: tipsseg label --format."
-    progress.note(f"Images that were labelled again are no longer in {','.join(outdated)}.{hint}")
-
-
-def note_edited(spec: RunSpec, counts: Counts, edited: Edited, progress: Progress) -> None:
-    """Note the number of images with edited files, and the formats that do not follow the edits."""
+def note_edited(info: RunInfo, counts: Counts, progress: Progress) -> None:
+    """Note the number of images that a person corrected."""
     if counts.edited:
-        progress.note(
-            f"Kept {pluralize(counts.edited, 'edited image')}; use argument `replace_edited` to relabel, or tipsseg convert "
-            f"{shell_word(str(spec.output))} --format FORMAT to write an edited mask in other formats."
-        )
-    if edited.other_input:
-        progress.note(
-            f"{pluralize(edited.other_input, 'image')} changed after the labels were edited; the kept labels belong to the old "
-            "image."
-        )
-    if never := [name for name in edited.lacking if name in model_only_formats()]:
-        progress.note(
-            f"{pluralize(len(edited.images), 'edited image')} cannot be added to {', '.join(never)}, which need the model; "
-            "argument `replace_edited` labels again and discards the edits."
-        )
+        progress.note(f"Kept {pluralize(counts.edited, 'edited image')}; argument `replace_edited` labels them again.")
 
 
 def note_end(progress: Progress, counts: Counts, seconds: float, where: str, done: str = "labelled") -> None:
@@ -261,15 +251,10 @@ def note_formats(
             )
 
 
-def note_moved(number: int, progress: Progress) -> None:
-    if number:
-        progress.note(f"YOLO: moved the files of {pluralize(number, 'image')} to the folders that data.yaml names now.")
-
-
 def note_division(formats: Iterable[str], state: State, options: FileOptions, progress: Progress) -> None:
     """Note the sizes of the training and the validation split, or that both have the same images."""
     for name in formats:
-        images = state.holding(name) if FORMATS[name].splits_train_val else []
+        images = state.names(name) if FORMATS[name].splits_train_val else []
         parts = Counter(FORMATS[name].split(PurePosixPath(image), options) for image in images)
         if len(parts) > 1:
             progress.note(f"{name}: {pluralize(parts[TRAIN], 'image')} for training, {parts[VAL]} for validation.")

@@ -59,9 +59,6 @@ class Progress:
         self._done = 0
         self._bar: tqdm[None] | None = None
 
-    def without_results(self) -> Progress:
-        return Progress(self._quiet, results=False, wording=self._wording)
-
     def begin(self, line: str, total: int | None, before: int = 0) -> None:
         """Note the start of the work, and start the clock.
 
@@ -184,9 +181,6 @@ class Silence(Progress):
 
     def __init__(self) -> None:
         super().__init__(quiet=True, results=False)
-
-    def without_results(self) -> Progress:
-        return Silence()
 
     def error(self, error: TipssegError) -> None:
         """Print nothing; the result has the error."""

@@ -19,9 +19,9 @@ from tipsseg.images.sources.address import ARCHIVES, CONTAINERS, VIDEOS, contain
 from tipsseg.images.sources.remote import list_folder
 from tipsseg.options.every import EVERY_HINT, Every
 from tipsseg.options.shard import Shard
-from tipsseg.store.file_names import NameKey
-from tipsseg.store.results import Failed
-from tipsseg.store.shards import SHARDS_FOLDER, shards_in
+from tipsseg.run.names import NameKey
+from tipsseg.run.results import Failed
+from tipsseg.run.shards import SHARDS_FOLDER, shards_in
 from tipsseg.types import ImageRef, name_order, printable_path
 from tipsseg.util.files import describe_error
 

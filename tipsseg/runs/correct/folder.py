@@ -1,35 +1,48 @@
 """`tipsseg correct`: import corrected labels into the output folder of a run, all or nothing.
 
-First, read and check all corrections and write the new masks beside the old ones under temporary names. Then record them in the
-manifest, and rename them into place. The same command resumes after an interruption.
+First, read and check all corrections, and write the new masks beside the old ones under temporary names. Then put them in place,
+and bring the derived files up to date. The same command resumes after an interruption.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from tipsseg.errors import ImageError, InputError
-from tipsseg.formats import mask_formats, model_only_formats, refuse_parts
+from tipsseg.formats import format_name, refuse_parts
 from tipsseg.formats.reading.ids import ClassNames
 from tipsseg.formats.reading.names import ImageNames
 from tipsseg.formats.reading.readers import Reader, detect_reader, find_reader
 from tipsseg.formats.reading.records import Objects, SourceImage
 from tipsseg.formats.reading.source import Source
-from tipsseg.options import MAX_PIXELS
+from tipsseg.options import MAX_PIXELS, default_jobs
 from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, CorrectOptions
+from tipsseg.run.derive import Derived
+from tipsseg.run.entry import Correction
+from tipsseg.run.files import digest_of, discard
+from tipsseg.run.folder import OutputFolder, change_folder, recorded_ref
+from tipsseg.run.labels import stamped
+from tipsseg.run.read import Run, RunImage, open_run, refuse_overlap, refuse_raster, refuse_shards, require_run
+from tipsseg.run.settle import Settled, settle
+from tipsseg.run.spec import RunInfo
+from tipsseg.run.state import FileRow, State
+from tipsseg.runs.common.inputs import check_image_root
+from tipsseg.runs.common.notes import note_settled
+from tipsseg.runs.common.only import find_only
 from tipsseg.runs.common.progress import Progress
+from tipsseg.runs.convert import refer_to
 from tipsseg.runs.correct.from_run import SourceRun, find_source_run
 from tipsseg.runs.correct.page import FORMAT, page_reader
 from tipsseg.runs.correct.planning import CorrectedMask, Outcome, Plan, Planner, RedrawnObject
-from tipsseg.store.change_run import RunChanges, change_run
-from tipsseg.store.open_run import Run, broken_conversion, conversion_begun, open_run, refuse_overlap
 from tipsseg.types import name_order, printable_path
-from tipsseg.util.files import json_bytes, output_error
-from tipsseg.util.printable import join_first, pluralize, shell_word, shorten
+from tipsseg.util.files import json_bytes
+from tipsseg.util.printable import join_first, pluralize, shorten
 
 #: The maximum number of failures to print.
 _FAILURES_SHOWN = 20
@@ -59,6 +72,8 @@ class Corrections:
         uncorrected: Names of images in a source run that nobody corrected.
         classes: The names of added classes.
         redrawn: Objects left unchanged, because their outlines differ only as far as tools redraw objects.
+        failed: The number of masks that a person changed while the corrections were read, and of images and files for the whole run
+            that could not follow the masks.
     """
 
     format: str
@@ -68,6 +83,7 @@ class Corrections:
     uncorrected: tuple[str, ...]
     classes: tuple[str, ...]
     redrawn: tuple[RedrawnObject, ...] = ()
+    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,44 +117,103 @@ def take_corrections(
 
     Raises InputError if the folder does not contain a finished run, or the corrections cannot be imported as a whole.
     """
+    check_image_root(options.images)
+    refuse_shards(output)
     with ExitStack() as stack:
-        changes = None if options.dry_run else stack.enter_context(change_run(output, max_pixels=max_pixels))
-        run = changes.run if changes else stack.enter_context(open_run(output, max_pixels=max_pixels))
-        if begun := conversion_begun(run.info, run.records):
-            raise broken_conversion(output, begun)
-        refuse_overlap(run, "corrections are index masks")
+        folder = None
+        if options.dry_run:
+            run = stack.enter_context(open_run(output, max_pixels=max_pixels))
+        else:
+            folder = stack.enter_context(change_folder(partial(_run_to_correct, max_pixels), output))
+            run = Run(folder.info, folder.state, max_pixels)
+        refuse_raster(run.info)
+        refuse_overlap(run.info, "corrections are index masks")
         refuse_parts(source)
         files = stack.enter_context(Source(source))
         source_run = find_source_run(files, run.output, everything=options.everything)
         reader = _reader(options, source_run, files, run)
+        edited = {} if folder is None else _edited_below(folder, Path(os.path.realpath(source)), reader.name)
         names = ClassNames(run.classes, add=options.add_classes)
         matches = _match(reader.images(files, names), run, source_run, files.path, options)
         images = [image for image, _ in matches.pairs]
         progress.begin(
             f"Importing {pluralize(len(images), 'image')} of {source} ({reader.name}) into {run.output}.", len(images)
         )
-        planner = Planner(run.context, printable_path(source.absolute()), reader.name, options)
+        planner = Planner(run, names, printable_path(source.absolute()), reader.name, options)
         outcomes: dict[str, Outcome] = {}
         _plan_all(matches.pairs, run, planner, outcomes, progress)
         names.raise_unknown()
         progress.end()
         plans = _without_unseen(source, matches, options.emptied, outcomes, progress)
-        if changes is not None:
-            _write(plans, names.added, changes)
-        corrected = {plan.mask.image for plan in plans}
+        unchanged = tuple(image for image in images if outcomes[image].plan is None)
+        settled, late = Settled(), list[ImageError]()
+        if folder is not None:
+            late = _write(folder, plans, names.added)
+            if options.accept:
+                _accept(folder, unchanged, planner)
+            _take_in(
+                folder,
+                edited,
+                {*(plan.mask.image for plan in plans), *unchanged},
+                whole=len(plans) + len(unchanged) == len(images),
+            )
+            settled = settle(folder, default_jobs(), refer=partial(refer_to, options.images))
+            folder.finish_changes()
         result = Corrections(
             format=reader.name,
-            masks=tuple(plan.mask for plan in plans),
-            unchanged=tuple(image for image in images if image not in corrected),
+            masks=tuple(plan.mask for plan in plans if plan.mask.path not in [error.path for error in late]),
+            unchanged=unchanged,
             unmatched=(*matches.missing, *matches.other_pictures),
             uncorrected=matches.uncorrected,
             classes=names.added,
             redrawn=tuple(redrawn for image in images for redrawn in outcomes[image].redrawn),
+            failed=len(late) + len(settled.failed) + (0 if folder is None else len(folder.unwritten)),
         )
-        _print_result(result, matches, source, progress, jsonl=jsonl, dry_run=options.dry_run)
-        if plans and not options.dry_run:
-            _note_formats(run, progress)
+        _print_result(result, matches, source, progress, jsonl=jsonl, options=options)
+        for error in (*late, *settled.failed):
+            progress.error(error)
+        if folder is not None:
+            note_settled(folder, settled, progress)
         return result
+
+
+def _run_to_correct(max_pixels: int, state: State) -> RunInfo:
+    info = require_run(state)
+    return replace(info, spec=replace(info.spec, max_pixels=max_pixels))
+
+
+def undo_corrections(output: Path, paths: Sequence[Path], progress: Progress, *, dry_run: bool = False) -> None:
+    """Let the next run label images again that a person corrected. Their masks stay until then.
+
+    Raises:
+        InputError: The folder has no finished run, or an image is not in it, or nobody corrected it. Nothing was changed.
+    """
+    refuse_shards(output)
+    with change_folder(require_run, output) as folder:
+        names, unknown = find_only(folder.state.entries(), paths, None)
+        run = Run(folder.info, folder.state, folder.info.spec.max_pixels)
+        others = [str(path) for path in unknown] + [name for name in sorted(names) if not _is_theirs(run.image(name))]
+        if others:
+            raise InputError(
+                f"{output}: no correction of {join_first(others, 3)}", "Name corrected images of this folder."
+            )
+        for image in map(run.image, sorted(names)):
+            progress.results([folder.files.path(row.place) for row in image.label_files[:1]])
+            if dry_run:
+                continue
+            # The mask may be invalid or gone: the next run replaces it.
+            rows = [stamped(row, output) for row in image.label_files if folder.files.look(row) != "gone"]
+            correction = replace(image.entry.correction or Correction(), undone=True)
+            folder.state.add(image.entry.with_correction(correction), rows, {})
+        if not dry_run:
+            folder.finish_changes()
+        done = "Would undo" if dry_run else "Undid"
+        progress.note(f"{done} {pluralize(len(names), 'correction')}; the next run labels these images again.")
+
+
+def _is_theirs(image: RunImage) -> bool:
+    """Return True if a person corrected an image, also if that is undone."""
+    return image.corrected or image.entry.undone
 
 
 def _reader(options: CorrectOptions, source_run: SourceRun | None, files: Source, run: Run) -> Reader:
@@ -162,7 +237,7 @@ def _match(
     """
     if source_run is not None and not options.everything:
         images = source_run.select_corrected(images, run.info.digest)
-    names = ImageNames(entry.image for entry in run.entries())
+    names = ImageNames(run.state.names())
     pairs: dict[str, SourceImage] = {}
     missing: dict[str, None] = {}
     other_pictures: dict[str, None] = {}
@@ -172,7 +247,7 @@ def _match(
             image = names.find(other_name)
         if image is None:
             missing[source_image.name] = None
-        elif source_run is not None and source_run.has_other_picture(source_image, run.entry(image)):
+        elif source_run is not None and source_run.has_other_picture(source_image, run.image(image).entry):
             other_pictures[source_image.name] = None
         elif image not in pairs:
             pairs[image] = source_image
@@ -191,11 +266,6 @@ def _match(
     )
     if not pairs and not matches.uncorrected:
         raise _no_match_error(source, matches)
-    if bare := [image for image in pairs if not set(mask_formats()) & set(run.entry(image).formats)]:
-        raise InputError(
-            f"{run.output}: no index mask to correct for {join_first(bare, 3)}",
-            f"Write masks first: tipsseg convert {shell_word(str(run.output))} --format png",
-        )
     return matches
 
 
@@ -229,7 +299,7 @@ def _plan_all(
     undecided: dict[str, SourceImage] = {}
     for image, source_image in pairs:
         try:
-            correction = planner.compare(run.image(run.entry(image)), source_image)
+            correction = planner.compare(run.image(image), source_image)
             if isinstance(correction.new, Objects):
                 skipped.update(correction.new.skipped)
             if correction.objects is not None:
@@ -249,7 +319,7 @@ def _plan_all(
         try:
             if exact or not outcomes[image].final:
                 # Read again, because the corrections of all images may not fit into memory.
-                correction = planner.compare(run.image(run.entry(image)), source_image)
+                correction = planner.compare(run.image(image), source_image)
                 outcomes[image] = planner.plan(correction, exact=exact)
         except ImageError as error:
             failed = _print_failure(error, failed, progress)
@@ -295,31 +365,73 @@ def _without_unseen(
         )
     if unsure and not empty:
         progress.note(f"Left {number} without objects in {source} unchanged: {names}.")
-        for path in (temporary for plan in skipped for _, temporary in plan.files):
-            path.unlink(missing_ok=True)
+        discard([plan.file for plan in skipped if plan.file is not None])
         return [plan for plan in changed if not plan.mask.emptied or plan.mask.image not in unseen]
     if emptied:
         progress.note(f"{pluralize(len(emptied), 'image')} with no objects left: {join_first(emptied, 20)}.")
     return changed
 
 
-def _write(plans: Sequence[Plan], classes: Sequence[str], changes: RunChanges) -> None:
+def _write(folder: OutputFolder, plans: Sequence[Plan], classes: Sequence[str]) -> list[ImageError]:
+    """Put new masks in place. Return the errors of masks that a person changed meanwhile: they are kept."""
+    late = list[ImageError]()
     if classes:
-        changes.add_classes(classes)
-    # Record first: if the process dies, a renamed mask is already recorded as imported.
+        folder.add_classes(classes)
     for plan in plans:
-        changes.add(replace(changes.run.entry(plan.mask.image), taken=plan.taken))
-    for plan in plans:
-        for path, temporary in plan.files:
-            try:
-                temporary.replace(path)
-            except OSError as error:
-                raise output_error(path, error) from error
-    changes.tidy()
+        assert plan.entry is not None
+        assert plan.file is not None
+        entry, rows = plan.entry, folder.state.files(plan.mask.image)
+        folder.files.may_put(plan.file, rows.get(plan.file.row.place))
+        if digest_of(plan.mask.path) != plan.before:
+            plan.file.discard()
+            what = "changed while the corrections were read, so it was kept"
+            late.append(ImageError(plan.mask.path, what, "Run the same command again."))
+            continue
+        folder.put(recorded_ref(entry), entry, [plan.file], Derived(), rows, coming=entry.correction_text)
+    return late
+
+
+def _accept(folder: OutputFolder, images: Sequence[str], planner: Planner) -> None:
+    """Record images as a person's that their source shows unchanged."""
+    for image in images:
+        entry = folder.state.get(image)
+        if entry is not None and not entry.corrected:
+            accepted = entry.with_correction(Correction(source=planner.source, format=planner.format))
+            folder.state.add(accepted, (), {})
+
+
+def _edited_below(folder: OutputFolder, source: Path, read_as: str) -> dict[str, tuple[str, FileRow, str]]:
+    """Return the files below `source` that a person changed and a reader reads, by place: image, record and digest."""
+    found = {}
+    top = Path(os.path.realpath(folder.path))
+    for image in ("", *folder.state.names()) if source.is_relative_to(top) else ():
+        for row in folder.state.files(image).values():
+            path, form = folder.files.path(row.place), format_name(row.name)
+            if not row.is_file or form in folder.context.labels or form.partition("-")[0] != read_as.partition("-")[0]:
+                continue
+            is_edited = folder.files.look(row) in ("edited", "taken")
+            if is_edited and Path(os.path.realpath(path)).is_relative_to(source):
+                found[row.place] = image, row, digest_of(path)
+    return found
+
+
+def _take_in(
+    folder: OutputFolder, edited: Mapping[str, tuple[str, FileRow, str]], images: Container[str], *, whole: bool
+) -> None:
+    """Record edited files as taken in, as they were when they were read: they stay, and show the labels of now.
+
+    A file for the whole run is taken in if the `whole` of its images was.
+    """
+    for image, row, digest in edited.values():
+        entry = folder.state.get(image) if image else None
+        if image in images or (not image and whole):
+            shows = "" if entry is None else folder.deriver.shows(format_name(row.name), entry)
+            folder.state.set_files(image, [replace(row, taken=digest, shows=shows)])
+            folder.taken |= set() if image else {folder.files.path(row.place)}
 
 
 def _print_result(
-    result: Corrections, matches: _Matches, source: Path, progress: Progress, *, jsonl: bool, dry_run: bool
+    result: Corrections, matches: _Matches, source: Path, progress: Progress, *, jsonl: bool, options: CorrectOptions
 ) -> None:  # fmt: skip
     for mask in result.masks:
         if jsonl:
@@ -344,17 +456,12 @@ def _print_result(
         )
         if not result.masks:
             progress.note(EXACT_EXPORTS)
-    would = "would be " if dry_run else ""
-    progress.note(f"{pluralize(len(result.masks), 'mask')} {would}corrected, {len(result.unchanged)} unchanged.")
+    would = "would be " if options.dry_run else ""
+    accepted = " and accepted" if options.accept else ""
+    progress.note(
+        f"{pluralize(len(result.masks), 'mask')} {would}corrected, {len(result.unchanged)} unchanged{accepted}."
+    )
 
 
 def _names(names: Sequence[str]) -> str:
     return join_first([shorten(name) for name in names], 5)
-
-
-def _note_formats(run: Run, progress: Progress) -> None:
-    """Note the formats that do not show the corrections yet, and the command that updates them."""
-    mask = next((name for name in mask_formats() if name in run.formats), "png")
-    if outdated := [name for name in run.formats if name != mask and name not in model_only_formats()]:
-        command = f"tipsseg convert {shell_word(str(run.output))} --format {outdated[0]}"
-        progress.note(f"To update {', '.join(outdated)}, run: {command}")

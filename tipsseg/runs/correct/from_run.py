@@ -15,13 +15,13 @@ from tipsseg.formats.reading.names import ImageNames
 from tipsseg.formats.reading.readers import Reader
 from tipsseg.formats.reading.records import SourceImage
 from tipsseg.formats.reading.source import Source
-from tipsseg.store.manifest import MANIFEST_FILE, ManifestEntry
-from tipsseg.store.open_run import Run, broken_conversion, conversion_begun, open_runs
-from tipsseg.store.ownership import digest_of
-from tipsseg.store.run_record import RUN_FILE
-from tipsseg.store.shards import shards_in
+from tipsseg.run.entry import MANIFEST_FILE, Entry
+from tipsseg.run.files import Look
+from tipsseg.run.read import Run, open_runs
+from tipsseg.run.record import RUN_FILE
+from tipsseg.run.shards import shards_in
+from tipsseg.run.state import State
 from tipsseg.util.files import is_folder
-from tipsseg.util.record_paths import actual_path
 
 _RECORDS = (RUN_FILE, MANIFEST_FILE)
 
@@ -33,17 +33,17 @@ class _Labelled:
     """An image of the source run.
 
     Attributes:
-        mask: Its index mask; the corrected one if a person corrected it.
+        mask: The file of its labels.
         corrected: True if a person corrected it.
-        followed: True if all its formats show the correction.
-        files: Its per-image files.
+        files: Its other files.
+        stale: Those of `files` that show older labels.
         sha256: The digest of the labelled picture; None if unknown.
     """
 
-    mask: Path | None
+    mask: Path
     corrected: bool
-    followed: bool
     files: tuple[Path, ...]
+    stale: frozenset[Path]
     sha256: str | None
 
 
@@ -55,49 +55,44 @@ class SourceRun:
     """
 
     def __init__(self, top: Path, runs: Iterable[Run]) -> None:
-        """Read the run's records. Raises ImageError if a person edited two masks of one image."""
+        """Read the run's records. Raises ImageError if a mask is missing."""
         self.uncorrected: list[str] = []
         self._top = top
         self._images: dict[str, _Labelled] = {}
-        #: The image and the recorded sha256 of each file; the image is "" for files of the whole run.
-        self._written: dict[Path, tuple[str, str | None]] = {}
-        self._unchanged: dict[Path, bool] = {}
+        #: The image and the state of each file; the image is "" for files of the whole run.
+        self._written: dict[Path, tuple[str, Look]] = {}
         self._digests = set()
         for run in runs:
             self._digests.add(run.info.digest)
-            if begun := conversion_begun(run.info, run.records):
-                raise broken_conversion(top, begun)
-            for place, file in run.info.files.items():
-                self._written[actual_path(top, place)] = "", file.sha256
-            for image, correction in run.corrections():
-                entry, files = image.entry, {name: actual_path(top, place) for name, place in image.entry.files.items()}
-                digest = entry.corrected if correction is None else correction.digest
-                self._images[entry.image] = _Labelled(
-                    correction.path if correction else next(iter(image.masks.values()), None),
-                    digest is not None,
-                    digest == entry.corrected,
-                    tuple(files.values()),
-                    entry.fingerprint.sha256,
+            self._written |= {
+                run.files.path(row.place): ("", run.files.look(row)) for row in run.state.files().values()
+            }
+            for image in run.images():
+                entry, files = (
+                    image.entry,
+                    {run.files.path(row.place): row for row in image.rows.values() if row.is_file},
                 )
-                self._written |= {path: (entry.image, entry.written[name].sha256) for name, path in files.items()}
+                stale = {path for path, row in files.items() if row.shows and row.shows.split(" ")[0] != entry.version}
+                if image.edited:
+                    stale |= {path for path, row in files.items() if row.shows}
+                self._images[entry.image] = _Labelled(
+                    image.mask, image.corrected, tuple(files), frozenset(stale), entry.input.sha256
+                )
+                self._written |= {path: (entry.image, run.files.look(row)) for path, row in files.items()}
         self._names = ImageNames(self._images)
 
     def reader(self, source: Source) -> Reader | None:
         """Return a reader of all the run's masks, or None if the source is not the whole folder or has no masks."""
-        paths = {
-            image: labelled.mask.relative_to(self._top).as_posix()
-            for image, labelled in self._images.items()
-            if labelled.mask
-        }
+        paths = {image: labelled.mask.relative_to(self._top).as_posix() for image, labelled in self._images.items()}
         if Path(os.path.realpath(source.path)) != self._top or not paths:
             return None
         return Reader("png", partial(masks.read_named_masks, paths.items()))
 
-    def has_other_picture(self, source_image: SourceImage, entry: ManifestEntry) -> bool:
+    def has_other_picture(self, source_image: SourceImage, entry: Entry) -> bool:
         """Return True if the digests of an image in the source and of the entry with the same name differ."""
-        own, _ = self._written.get(Path(os.path.realpath(source_image.where)), ("", None))
+        own, _ = self._written.get(Path(os.path.realpath(source_image.where)), ("", "gone"))
         labelled = self._images.get(own or self._names.find(source_image.name) or "")
-        digests = (None if labelled is None else labelled.sha256, entry.fingerprint.sha256)
+        digests = (None if labelled is None else labelled.sha256, entry.input.sha256)
         return None not in digests and digests[0] != digests[1]
 
     def select_corrected(self, images: Iterable[SourceImage], digest: str) -> Iterator[SourceImage]:
@@ -123,8 +118,8 @@ class SourceRun:
         path = Path(os.path.realpath(source_image.where))
         if path not in self._written:
             return True
-        own, _ = self._written[path]
-        if not self._is_as_written(path):
+        own, look = self._written[path]
+        if look not in ("ours", "taken"):
             # In a copy of the importing folder, the other images have the same labels and change nothing.
             if not own and self._digests != {digest}:
                 raise InputError(
@@ -135,17 +130,12 @@ class SourceRun:
         labelled = self._images.get(own or image or "")
         if labelled is None or not labelled.corrected:
             return False
-        if not labelled.followed:
+        if path in labelled.stale:
             raise InputError(
                 f"{source_image.where}: out of date: it does not show the correction of {own or image} in {labelled.mask}",
                 f"Import the folder {self._top} itself.",
             )
         return True
-
-    def _is_as_written(self, path: Path) -> bool:
-        if path not in self._unchanged:  # a file of the whole run contains many images
-            self._unchanged[path] = digest_of(path) == self._written[path][1]
-        return self._unchanged[path]
 
 
 def find_source_run(source: Source, output: Path, *, everything: bool) -> SourceRun | None:
@@ -172,7 +162,7 @@ def find_source_run(source: Source, output: Path, *, everything: bool) -> Source
     for top in (path, *path.parents):
         if top != path and is_folder(path) and path.relative_to(top).parts[0] not in image_folders():
             continue
-        if all(os.path.lexists(top / name) for name in _RECORDS) or shards_in(top):
+        if os.path.lexists(State.file(top)) or shards_in(top):
             if top == Path(os.path.realpath(output)):
                 return None
             try:

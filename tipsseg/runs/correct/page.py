@@ -1,7 +1,7 @@
 """Read corrections.json, in which the page of `tipsseg report` saves new classes of objects.
 
 The page numbers the objects of an image as `objects.numbered_objects` does in the mask that it shows. The file has
-`RunImage.objects_digest`, so that corrections of other objects are refused.
+`RunImage.digest`, so that corrections of other objects are refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tipsseg.formats.reading.readers import Reader
 from tipsseg.formats.reading.records import PixelLabels, Size, SourceImage, image_errors
 from tipsseg.formats.reading.source import Source
 from tipsseg.regions.objects import numbered_objects
-from tipsseg.store.open_run import Run
+from tipsseg.run.read import Run
 from tipsseg.types import BACKGROUND, ignore_id
 from tipsseg.util.json_values import short, take
 
@@ -50,17 +50,14 @@ def _read_image(run: Run, image: str, digest: str, objects: list[object], names:
     """Return the labels of an image with the new classes. Raises ValueError if its labels are not those that the page showed."""
     if image not in run:
         raise ValueError(f"the run has no image {short(image)}; write the page of this folder again")
-    stored = run.image(run.entry(image))
-    edited = stored.correction()
-    mask, corrected = edited or stored.mask(), stored.is_corrected(edited)
-    labels = stored.read_mask(mask).copy()
-    taken = stored.entry.taken
-    if taken is not None and (taken.mask, stored.objects_digest(taken.before)) == (mask.digest, digest):
+    stored = run.image(image)
+    current, before = stored.current(), stored.entry.correction
+    labels = current.labels.labels.copy()
+    if before is not None and before.before == digest and not stored.edited:
         return PixelLabels(labels, ignores=True)  # these corrections were imported before
-    if stored.objects_digest(mask.digest) != digest:
+    if stored.digest() != digest:
         raise ValueError(f"the labels of {short(image)} changed since the page was written: write the page again")
-    instances = stored.instances(labels, corrected=corrected)
-    regions = numbered_objects(labels, len(run.classes), instances)
+    regions = numbered_objects(labels, len(run.classes), current.labels.instances)
     for record in objects:
         number = take(record, "object", int)
         if not 1 <= number <= len(regions):

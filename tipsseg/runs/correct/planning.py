@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import FORMATS
-from tipsseg.formats.base import ImageLabels
+from tipsseg.formats.png import encode_mask
+from tipsseg.formats.reading.ids import ClassNames
 from tipsseg.formats.reading.records import Objects, PixelLabels, SourceImage, image_errors
 from tipsseg.options.run import CorrectOptions
-from tipsseg.regions.objects import LabelledObject, object_regions
+from tipsseg.regions.objects import LabelledObject, follow_correction, object_regions
+from tipsseg.run.entry import Correction, Entry, Facts, object_scores
+from tipsseg.run.files import Files, StagedFile, digest_of
+from tipsseg.run.labels import PNG, Current, Labels, RunContext, scored_objects
+from tipsseg.run.read import Run, RunImage
+from tipsseg.run.record import run_context
+from tipsseg.run.spec import with_classes
+from tipsseg.run.summary import CERTAIN, corrected_summary
 from tipsseg.runs.correct.comparing import Comparison
 from tipsseg.runs.correct.old_objects import written_shapes
 from tipsseg.runs.correct.painting import compare_masks, copy_mask, paint
-from tipsseg.store.manifest import ManifestEntry, TakenFrom
-from tipsseg.store.ownership import digest_of
-from tipsseg.store.stored_image import Mask, RunImage
-from tipsseg.store.summary import CERTAIN
-from tipsseg.store.writing import RunContext
-from tipsseg.types import BACKGROUND, ImageRef, LabelArray, ignore_id
-from tipsseg.util.files import TEMPORARY_PREFIX, output_error
-from tipsseg.util.fingerprint import content_digest
+from tipsseg.types import BACKGROUND, LabelArray, ignore_id
 from tipsseg.util.printable import pluralize
 
 
@@ -66,17 +65,19 @@ class RedrawnObject:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """A new mask, ready to be renamed into place.
+    """A new mask, ready to be put in place.
 
     Attributes:
         mask: The mask, for the report.
-        taken: The source of the mask, for its manifest entry; None in a dry run.
-        files: The masks to replace, each with its temporary file; empty in a dry run.
+        entry: The new record of the image; None in a dry run.
+        file: The mask under a temporary name; None in a dry run.
+        before: The sha256 of the mask that it replaces.
     """
 
     mask: CorrectedMask
-    taken: TakenFrom | None
-    files: tuple[tuple[Path, Path], ...]
+    entry: Entry | None = None
+    file: StagedFile | None = None
+    before: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,58 +102,72 @@ class ImageCorrection:
     """A correction and the old labels.
 
     Attributes:
-        entry: The image's manifest entry.
-        current: The mask with the current labels.
-        edited: True if a person edited `current`.
-        targets: The masks to write, by format.
-        old: [H, W], the labels of `current`.
+        image: The image.
+        current: Its labels now.
+        mask: The path of its mask.
+        before: The sha256 of its mask.
         new: The correction.
         digest: The digest of the correction.
         done: True if this correction was imported before, and the mask has not changed since.
         objects: The comparison of their objects; None if the correction replaces all pixels, or is done.
     """
 
-    entry: ManifestEntry
-    current: Mask
-    edited: bool
-    targets: tuple[tuple[str, Path], ...]
-    old: LabelArray
+    image: RunImage
+    current: Current
+    mask: Path
+    before: str
     new: PixelLabels | Objects
     digest: str
     done: bool
     objects: Comparison | None
 
     @property
-    def masks_agree(self) -> bool:
-        """Return True if all masks to write have the content of the current one."""
-        return all(digest_of(path) == self.current.digest for _, path in self.targets)
+    def old(self) -> LabelArray:
+        """[H, W], the labels now."""
+        return self.current.labels.labels
+
+    @property
+    def in_place(self) -> bool:
+        """True if a person changed the mask in place, rather than by `tipsseg correct`."""
+        correction = self.current.entry.correction
+        return correction is not None and not correction.source and not correction.undone
 
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """Plan new masks. `source` is the absolute path of the corrections, `format` their format."""
+    """Plan new masks.
 
-    context: RunContext
+    Attributes:
+        run: The run.
+        names: Its class names, and those that corrections add.
+        source: The absolute path of the corrections.
+        format: Their format.
+        options: See CorrectOptions.
+    """
+
+    run: Run
+    names: ClassNames
     source: str
     format: str
     options: CorrectOptions
 
+    @property
+    def context(self) -> RunContext:
+        return self.run.context
+
     def compare(self, image: RunImage, source_image: SourceImage) -> ImageCorrection:
         """Read a correction and compare it with the old mask. Raises ImageError if either cannot be used."""
-        entry, edited = image.entry, image.correction()
-        current = edited or image.mask()
-        old = image.read_mask(current)
+        current, mask = image.current(), image.mask
+        old = current.labels.labels
         with image_errors(source_image.where):
             new = source_image.read(old.shape)
             digest = new.digest(exact=self.options.exact)
-            taken = entry.taken
-            done = taken is not None and (taken.content, taken.mask) == (digest, current.digest)
-            objects = None if done else self._compare_objects(image, old, new, edited)
+            before = image.entry.correction
+            done = before is not None and before.content == digest and not image.edited
+            objects = None if done else self._compare_objects(current, new)
             if self.options.strict and isinstance(new, Objects):
                 _refuse_vague(source_image.name, new, objects)
-        return ImageCorrection(
-            entry, current, edited is not None, self._targets(image, current), old, new, digest, done, objects
-        )
+        return ImageCorrection(image, current, mask, digest_of(mask), new, digest, done, objects)
 
     def depends_on_source(self, correction: ImageCorrection) -> bool:
         """Return True if the new mask depends on whether the source writes objects exactly."""
@@ -163,7 +178,7 @@ class Planner:
         unchanged = correction.objects is not None and correction.objects.unchanged_if_redrawn
         redrawn = self._redrawn_objects(correction, exact=False)
         empty = self._is_empty(correction.new, correction.old)
-        return Outcome(None, redrawn, empty, final=unchanged and correction.masks_agree)
+        return Outcome(None, redrawn, empty, final=unchanged)
 
     def plan(self, correction: ImageCorrection, *, exact: bool) -> Outcome:
         """Write an image's new mask to temporary files. `exact` is True if the source writes objects exactly.
@@ -176,27 +191,23 @@ class Planner:
         labels = self._new_labels(correction, exact=exact)
         changed = int(np.count_nonzero(labels != correction.old))
         empty = self._is_empty(correction.new, labels)
-        if not changed and correction.masks_agree:
+        if not changed:
             return Outcome(None, redrawn, empty)
-        taken, current = correction.entry.taken, correction.current
-        own = taken is not None and current.digest in (taken.mask, taken.before)
-        if changed and correction.edited and not own and not self.options.replace_edited:
+        if correction.in_place and not self.options.replace_edited:
             raise ImageError(
-                current.path,
+                correction.mask,
                 "a person edited this mask in place, and the correction differs from it",
                 "Remove the image from the corrections, or overwrite the edited mask with argument `replace_edited`.",
             )
         emptied = empty and self._has_objects(correction.old)
-        mask = CorrectedMask(correction.entry.image, correction.targets[0][1], changed, emptied)
+        mask = CorrectedMask(correction.image.entry.image, correction.mask, changed, emptied)
         return Outcome(self._write(correction, labels, mask), redrawn, empty)
 
-    def _compare_objects(
-        self, image: RunImage, old: LabelArray, new: PixelLabels | Objects, edited: Mask | None
-    ) -> Comparison | None:
+    def _compare_objects(self, current: Current, new: PixelLabels | Objects) -> Comparison | None:
+        old = current.labels.labels
         if isinstance(new, Objects):
             options = self.context.files
-            instances = image.instances(old, corrected=image.is_corrected(edited))
-            regions = object_regions(old, len(self.context.classes), options, instances)
+            regions = object_regions(old, len(self.context.classes), options, current.labels.instances)
             objects = [LabelledObject(region, CERTAIN, options.simplify) for region in regions]
             before = written_shapes(objects, new.written_as, old.shape)
             return Comparison(old, before, new.shapes, exact=self.options.exact)
@@ -211,7 +222,7 @@ class Planner:
         names = {entry.id: entry.name for entry in self.context.classes}
         unchanged = objects.untouched | (set() if exact else objects.redrawn)
         return tuple(
-            RedrawnObject(correction.entry.image, names[shape.class_id], (shape.y, shape.x, *shape.mask.shape))
+            RedrawnObject(correction.image.entry.image, names[shape.class_id], (shape.y, shape.x, *shape.mask.shape))
             for shape in (objects.before[old] for old in sorted(unchanged))
         )
 
@@ -236,40 +247,26 @@ class Planner:
         return bool(((labels != BACKGROUND) & (labels != self._ignored)).any())
 
     def _write(self, correction: ImageCorrection, labels: LabelArray, mask: CorrectedMask) -> Plan:
-        """Write the new mask to temporary files beside its targets. After an error, `change_run` removes them."""
-        entry = correction.entry
+        """Write the new mask under a temporary name. After an error, `locked_state` removes it."""
         if self.options.dry_run:
-            return Plan(mask, None, ())
-        image = ImageLabels(ref=ImageRef(Path(entry.path), PurePosixPath(entry.image)), labels=labels)
-        files: list[tuple[Path, Path]] = []
-        # The first mask comes last: until it is replaced, the old labels count, and the same command resumes.
-        for name, path in reversed(correction.targets):
-            temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{path.suffix}")
-            self.context.ownership.refuse_outside(path)
-            try:
-                temporary.write_bytes(FORMATS[name].encode(image, self.context))
-            except OSError as error:
-                raise output_error(path, error) from error
-            files.append((path, temporary))
-        written = content_digest(files[-1][1])
-        before = entry.taken.before if correction.done and entry.taken else correction.current.digest
-        taken = TakenFrom(self.source, self.format, correction.digest, written, before)
-        return Plan(mask, taken, tuple(files))
-
-    def _targets(self, image: RunImage, current: Mask) -> tuple[tuple[str, Path], ...]:
-        """Return the masks to write: the current one; if a person edited it, also masks that precede it or were edited."""
-        written = image.entry.written
-        if current.digest == written[current.name].sha256:
-            return ((current.name, current.path),)
-        masks = image.masks
-        names = list(masks)
-        # `RunImage.correction` treats only masks with the same bytes as one correction.
-        preceding = names[: names.index(current.name)] if self.context.files.png_mode == "L" else []
-        return tuple(
-            (name, path)
-            for name, path in masks.items()
-            if name in preceding or digest_of(path) not in (None, written[name].sha256)
+            return Plan(mask)
+        image, entry = correction.image, correction.current.entry
+        known = run_context(with_classes(self.run.info, self.names.added)).classes
+        if ignore_id(len(known)) != self._ignored:  # more classes than the masks hold, which is refused later
+            known = self.context.classes
+        classes, data = len(known), encode_mask(labels, known, self.context.files.png_mode)
+        file = Files(self.context.output).stage(PNG, correction.mask, data)
+        instances = correction.current.labels.instances
+        if instances is not None:
+            instances = follow_correction(instances, labels, classes)
+        found = Labels(labels=labels, instances=instances)
+        objects = scored_objects(
+            found, classes, entry.facts.objects, dict.fromkeys(range(1, classes + 1), CERTAIN), None
         )
+        facts = Facts(corrected_summary(labels, known, entry.summary), object_scores(objects))
+        others = [str(row.digest) for row in correction.current.rows if row.name != PNG]
+        taken = Correction(source=self.source, format=self.format, content=correction.digest, before=image.digest())
+        return Plan(mask, entry.with_labels([str(file.row.digest), *others], facts, taken), file, correction.before)
 
 
 def _refuse_vague(image: str, new: Objects, objects: Comparison | None) -> None:

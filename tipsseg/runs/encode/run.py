@@ -11,14 +11,14 @@ from itertools import chain, islice
 
 from tipsseg.options import LabelOptions
 from tipsseg.options.run import ComputeOptions, StoreOptions
+from tipsseg.run.failures import Failure
+from tipsseg.run.lock import LOCK_FILE, FolderLock
+from tipsseg.run.results import Encoded, Failed
+from tipsseg.run.spec import Counts, RunInfo, RunSpec
+from tipsseg.run.state import State
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.notes import Remarks, note_damaged, note_end
 from tipsseg.runs.common.progress import Progress
-from tipsseg.store.failures import Failure
-from tipsseg.store.lock import LOCK_FILE, FolderLock
-from tipsseg.store.results import Encoded, Failed
-from tipsseg.store.spec import Counts, RunInfo, RunSpec
-from tipsseg.store.state import State
 from tipsseg.util.files import clean_up, json_bytes
 from tipsseg.util.printable import pluralize
 from tipsseg.vocabulary.vocabulary import Vocabulary
@@ -87,17 +87,17 @@ class EncodeRun:
         began = time.monotonic()
         with ExitStack() as stack:
             # Only one run at a time owns the records, but any number of runs may add features.
-            lock = FolderLock(spec.state)
+            lock = FolderLock(spec.folder)
             stack.callback(lock.give_back)
             if lock.left_over:
-                clean_up([spec.state], keep={LOCK_FILE})
-            records = stack.enter_context(closing(State(spec.state)))
+                clean_up([spec.folder], keep={LOCK_FILE})
+            records = stack.enter_context(closing(State(spec.folder)))
             for result in stack.enter_context(closing(run_tasks(chain(first, refs), task, spec.jobs))):
                 self._report(result, records)
                 yield result
             records.forget_failures()
             if records.changed:
-                records.end(())
+                records.end()
         progress.end()
         self._remarks.end(progress)
         note_end(progress, self.counts, time.monotonic() - began, f", into {spec.output}", "encoded")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from tipsseg.features.file import FeatureHeader
 from tipsseg.features.folder import FeatureFiles
 from tipsseg.labelling.source import FeatureSource, Loaded
+from tipsseg.run.results import Encoded
 from tipsseg.runs.engine.loading import LoadedModel
-from tipsseg.store.results import Encoded
 
 
 class EncodeTask:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from tipsseg.store.results import ImageResult, Left
-from tipsseg.store.spec import RunInfo
-from tipsseg.store.writing import RunContext
+from tipsseg.run.labels import RunContext
+from tipsseg.run.results import ImageResult, Left
+from tipsseg.run.spec import RunInfo
 from tipsseg.types import ImageRef
 
 

@@ -9,26 +9,22 @@ from dataclasses import replace
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tipsseg.features.folder import FeatureFiles, FeatureStore
 from tipsseg.formats import FORMATS
-from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.reading.given import Given
 from tipsseg.images.decoding import open_pixels
-from tipsseg.label_map import LabelMap, find_objects
+from tipsseg.label_map import LabelMap
 from tipsseg.labelling.features import find_features
 from tipsseg.labelling.patch_labeller import Patches, PatchLabeller, Scored
 from tipsseg.labelling.source import Digests, FeatureSource, Loaded
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.naming import NamedRegions
+from tipsseg.run.derive import Deriver
+from tipsseg.run.labels import RunContext
+from tipsseg.run.results import Labelled
+from tipsseg.run.writing import write_image
 from tipsseg.runs.engine.loading import LoadedModel
-from tipsseg.store.manifest import ManifestEntry, input_path
-from tipsseg.store.results import Labelled
-from tipsseg.store.stored_image import object_scores
-from tipsseg.store.summary import label_summary
-from tipsseg.store.writing import RunContext, finish_image
-from tipsseg.types import ImageRef
 from tipsseg.util.files import cache_folder
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary
@@ -48,9 +44,7 @@ class LabelTask:
     def __init__(
         self,
         labeller: PatchLabeller,
-        formats: tuple[str, ...],
         context: RunContext,
-        digest: str,
         max_pixels: int = MAX_PIXELS,
         store: FeatureStore | None = None,
         digests: Digests | None = None,
@@ -58,8 +52,7 @@ class LabelTask:
     ) -> None:
         """Set up the task.
 
-        `digest` identifies all settings that affect labels. If `store` is None, all images are encoded. `given` has the regions and
-        labels of the images.
+        If `store` is None, all images are encoded. `given` has the regions and labels of the images.
         """
         backbone = labeller.backbone
         on_device = None if backbone.device_name == "cpu" else find_features(backbone.device)
@@ -71,16 +64,13 @@ class LabelTask:
             max_pixels=max_pixels,
             digests=digests,
             pixels=labeller.options.refine != "none",
-            thumbnails=any(FORMATS[name].needs_thumbnail for name in formats),
+            thumbnails=any(FORMATS[name].needs_thumbnail for name in context.formats),
         )
         self.labeller = labeller
-        self._formats = formats
-        self._context = context
-        self._digest = digest
+        self._deriver = Deriver(context)
         self._given = given
         self._max_pixels = max_pixels
-        self._needs_pixels = any(FORMATS[name].needs_pixels for name in formats)
-        self._top = TOP_CLASSES if any(FORMATS[name].needs_top_classes for name in formats) else 0
+        self._top = TOP_CLASSES if any(FORMATS[name].needs_top_classes for name in context.formats) else 0
 
     def score(self, scales: Sequence[Patches]) -> Scored:
         """Compare the features of an image with the phrases. Runs in the model's thread."""
@@ -114,41 +104,19 @@ class LabelTask:
         return replace(result, labels=kept.labels, confidence=kept.confidence, instances=kept.instances)
 
     def write(self, loaded: Loaded[Patches], label_map: LabelMap, began: float) -> Labelled:
-        """Write the labels of an image under temporary names. `began` is the time.monotonic() at which labelling began."""
-        ref, picture = loaded.ref, loaded.picture
-        objects = find_objects(label_map, self._context.files)
-        image = ImageLabels(
-            ref=ref,
-            labels=label_map.labels,
-            objects=objects,
-            confidence=label_map.confidence,
-            top=label_map.top,
-            thumbnail=picture.thumbnail,
-            instances=label_map.instances,
-            layers=label_map.layers,
-            pixels=self._pixels(ref, label_map.shape) if self._needs_pixels else None,
-        )
-        done = finish_image(image, self._formats, self._context)
-        summary = label_summary(label_map)
-        entry = ManifestEntry(
-            ref.name,
-            input_path(ref),
+        """Write the files of an image under temporary names. `began` is the time.monotonic() at which labelling began."""
+        ref, picture, size = loaded.ref, loaded.picture, label_map.shape
+        done = write_image(
+            self._deriver,
+            ref,
             loaded.fingerprint,
-            self._digest,
-            summary,
-            done.files,
-            self._formats,
-            round(loaded.seconds + time.monotonic() - began, 3),
-            done.written,
-            object_scores(objects),
-            given=None if self._given is None else self._given.digest(ref, label_map.shape),
+            label_map,
+            thumbnail=picture.thumbnail,
+            pixels=lambda: open_pixels(ref.path, size, self._max_pixels, self.labeller.options.stretch),
+            given=None if self._given is None else self._given.digest(ref, size),
         )
-        return Labelled(
-            ref, entry, done.rows, done.polygon_quality, picture.remarks, loaded.damaged, staged=done.staged
-        )
-
-    def _pixels(self, ref: ImageRef, size: tuple[int, int]) -> NDArray[np.uint8]:
-        return open_pixels(ref.path, size, self._max_pixels, self.labeller.options.stretch)
+        entry = replace(done.entry, seconds=round(loaded.seconds + time.monotonic() - began, 3))
+        return replace(done, entry=entry, remarks=picture.remarks, damaged=loaded.damaged)
 
 
 def make_label_task(
@@ -157,15 +125,13 @@ def make_label_task(
     context: RunContext,
 ) -> LabelTask:
     """Encode the phrases of a vocabulary, and set up the task of a run."""
-    info, spec = loaded.info, loaded.info.spec
+    spec = loaded.info.spec
     cache = cache_folder() if spec.use_cache else None
     regions = spec.regions is not None
     labeller = PatchLabeller(loaded.model.backbone, vocabulary, spec.options, cache=cache, regions=regions)
     return LabelTask(
         labeller,
-        spec.formats,
         context,
-        info.digest,
         spec.max_pixels,
         loaded.store,
         loaded.digests,

@@ -16,7 +16,7 @@ from tipsseg.labelling.view import View, view_of
 from tipsseg.labelling.windows import short_sides
 from tipsseg.options import FEATURE_DTYPES, LabelOptions, choose
 from tipsseg.options.run import ComputeOptions
-from tipsseg.store.spec import LABELS_VERSION, RunInfo, model_identity
+from tipsseg.run.spec import LABELS_VERSION, RunInfo, model_identity
 from tipsseg.types import ImageRef
 from tipsseg.weights.sources import file_hashes, find_model
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from tipsseg.options.run import EngineOptions
+from tipsseg.run.spec import RunInfo
 from tipsseg.runs.engine.engine import Engine, LocalEngine
-from tipsseg.store.spec import RunInfo
 
 #: A function that makes an engine from a run, a function that prints notes, and the option `quiet`.
 EngineMaker = Callable[[RunInfo, Callable[[str], None], bool], AbstractContextManager[Engine]]

@@ -17,8 +17,8 @@ from tipsseg.errors import ImageError
 from tipsseg.labelling.batches import Batches
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.source import FeatureSource, Loaded, PendingRecord
+from tipsseg.run.results import Failed
 from tipsseg.runs.engine.ahead import ReadAhead
-from tipsseg.store.results import Failed
 from tipsseg.types import ImageRef
 from tipsseg.util.threads import Feeder
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
-from tipsseg.formats.raster import Block, RasterFormat, RasterGrid, polygon_features
+from tipsseg.formats.raster import Block, GeoTiff, RasterFormat, RasterGrid, polygon_features
 from tipsseg.images.sources.access import identify, local_file
 from tipsseg.images.sources.raster import Raster, open_raster
 from tipsseg.label_map import LabelMap, find_objects
@@ -35,12 +35,14 @@ from tipsseg.labelling.patch_labeller import PatchLabeller
 from tipsseg.labelling.windows import window_side
 from tipsseg.options import MinArea
 from tipsseg.regions.objects import number_pixels
-from tipsseg.store.manifest import ManifestEntry, input_path
-from tipsseg.store.results import Failed, ImageResult, Labelled, Left
-from tipsseg.store.spec import RunInfo
-from tipsseg.store.state import STATE_FOLDER
-from tipsseg.store.summary import share_record
-from tipsseg.store.writing import FinishedImage, RunContext, stage_files
+from tipsseg.run.derive import Derived, Deriver, stage_files
+from tipsseg.run.entry import Facts, make_entry
+from tipsseg.run.files import StagedFile
+from tipsseg.run.labels import RunContext
+from tipsseg.run.results import Failed, ImageResult, Labelled, Left
+from tipsseg.run.spec import RunInfo
+from tipsseg.run.state import STATE_FOLDER
+from tipsseg.run.summary import share_record
 from tipsseg.types import ImageRef, LabelArray, ignore_id, label_dtype
 from tipsseg.util.files import atomic_write, describe_error
 from tipsseg.util.fingerprint import Fingerprint
@@ -58,15 +60,15 @@ class RasterTask:
         """Set up the task of a run."""
         self._labeller = labeller
         self._info, self._spec = info, info.spec
-        self._forms = [form for name in self._spec.formats if isinstance(form := FORMATS[name], RasterFormat)]
+        self._forms = [form for name in context.formats if isinstance(form := FORMATS[name], RasterFormat)]
         self._needs_polygons = any(form.needs_polygons for form in self._forms)
-        self._context = context
+        self._context, self._deriver = context, Deriver(context)
         self._note = note
         self._ignore = ignore_id(len(context.classes))
 
     def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
         """Yield the result of each raster, and pass other items through. An ImageError yields a Failed."""
-        folder, failed = self._context.state / STATE_FOLDER / _FOLDER, False
+        folder, failed = self._context.output / STATE_FOLDER / _FOLDER, False
         for item in items:
             if not isinstance(item, ImageRef):
                 yield item
@@ -95,19 +97,19 @@ class RasterTask:
                 ignore=self._ignore,
             )
             blocks = self._label_blocks(ref, raster, grid, fingerprint)
-        done = self._write(ref, grid, blocks)
-        entry = ManifestEntry(
-            ref.name,
-            input_path(ref),
+        labels, *others = self._write(ref, grid, blocks)
+        entry = make_entry(
+            ref,
             fingerprint,
-            self._info.digest,
-            blocks.summary(grid.size),
-            done.files,
-            self._spec.formats,
-            round(time.monotonic() - began, 3),
-            done.written,
+            Facts(blocks.summary(grid.size)),
+            [str(labels.row.digest)],
+            self._context.formats,
+            seconds=round(time.monotonic() - began, 3),
         )
-        return Labelled(ref, entry, done.rows, done.polygon_quality, staged=done.staged), blocks.folder
+        files = tuple(
+            replace(file, row=replace(file.row, shows=self._deriver.shows(file.row.name, entry))) for file in others
+        )
+        return Labelled(ref, entry, (labels,), Derived(formats=self._context.formats, files=files)), blocks.folder
 
     @contextmanager
     def _open(self, ref: ImageRef) -> Iterator[Raster]:
@@ -133,7 +135,7 @@ class RasterTask:
         digest, content = self._info.digest, (fingerprint.size, fingerprint.mtime_ns, fingerprint.sha256)
         identity = [digest, ref.name, *content, BLOCK, self._needs_polygons]
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
-        folder = self._context.state / STATE_FOLDER / _FOLDER / key
+        folder = self._context.output / STATE_FOLDER / _FOLDER / key
         blocks = BlockFiles(folder, raster.size, self._context.class_names())
         left = [place for place in blocks.places if not blocks.holds(place)]
         done = len(blocks.places) - len(left)
@@ -175,15 +177,22 @@ class RasterTask:
             pixels=np.array(first, np.int64).reshape(-1, 2) + corner,
         )
 
-    def _write(self, ref: ImageRef, grid: RasterGrid, blocks: BlockFiles) -> FinishedImage:
-        """Write the files of a raster under temporary names. Raise as `finish_image` does."""
+    def _write(self, ref: ImageRef, grid: RasterGrid, blocks: BlockFiles) -> tuple[StagedFile, ...]:
+        """Write the files of a raster under temporary names, the mask first. Raise as `Deriver.make` does."""
         context = self._context
         least = context.files.min_area.pixels(grid.size)
         read: Callable[[], Iterator[Block]] = partial(blocks.read, least)
         if self._spec.raster.dissolve:
             read = partial(iter, [blocks.dissolved(grid, least)])
-        made = {form.name: (form, partial(form.write, grid=grid, blocks=read, run=context)) for form in self._forms}
-        return stage_files(ref, made, context)
+        mask = GeoTiff()
+        made = {
+            mask.name: (context.label_path(mask.name, ref), partial(mask.write, grid=grid, blocks=read, run=context))
+        }
+        for form in self._forms:
+            path = form.relative_path(ref.relative, context.files)
+            if form.name != mask.name and path is not None:
+                made[form.name] = context.output / path, partial(form.write, grid=grid, blocks=read, run=context)
+        return stage_files(self._deriver.files, ref, made)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

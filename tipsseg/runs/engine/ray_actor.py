@@ -12,10 +12,10 @@ from pathlib import Path
 from tipsseg._version import __version__
 from tipsseg.errors import TipssegError, UsageError
 from tipsseg.images.pillow import silence_decoders
+from tipsseg.run.labels import RunContext
+from tipsseg.run.results import ImageResult
+from tipsseg.run.spec import RunInfo
 from tipsseg.runs.engine.engine import LocalEngine
-from tipsseg.store.results import ImageResult
-from tipsseg.store.spec import RunInfo
-from tipsseg.store.writing import RunContext
 from tipsseg.types import ImageRef
 
 

@@ -29,10 +29,10 @@ from tipsseg._version import __version__
 from tipsseg.errors import DeviceError, TipssegError, UsageError
 from tipsseg.formats import image_folders
 from tipsseg.options.run import Ray
+from tipsseg.run.labels import RunContext
+from tipsseg.run.results import ImageResult, Left
+from tipsseg.run.spec import RunInfo
 from tipsseg.runs.engine.ray_actor import LabelActor, Plan
-from tipsseg.store.results import ImageResult, Left
-from tipsseg.store.spec import RunInfo
-from tipsseg.store.writing import RunContext
 from tipsseg.types import ImageRef
 from tipsseg.util.files import clean_up_below
 from tipsseg.util.printable import first_line
@@ -157,7 +157,7 @@ class RayEngine:
             if not finished or self._any_died:
                 self._end_actors()
                 # Killed actors may leave temporary files.
-                clean_up_below((self._context.output / folder for folder in image_folders()), self._context.owner)
+                clean_up_below(self._context.output / folder for folder in image_folders())
 
     def _begin(self, item: Left | BaseException) -> Future[ImageResult]:
         """Return the future of an item's result, and queue the item if it is an image."""

@@ -9,19 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from tipsseg.errors import InputError, OutputError, UsageError
+from tipsseg.errors import InputError, UsageError
 from tipsseg.evaluation.truth import read_labels
-from tipsseg.formats import FORMATS, mask_formats, refuse_parts
+from tipsseg.formats import FORMATS, refuse_parts
 from tipsseg.formats.classes_file import CLASSES_FILE, class_names
 from tipsseg.options import NAMES
-from tipsseg.regions.layers import Layer, paint_layers
+from tipsseg.regions.layers import Layer
+from tipsseg.run.read import Run, has_run, open_runs, refuse_raster, refuse_shards
+from tipsseg.run.record import find_run
 from tipsseg.runs.common import inputs
 from tipsseg.runs.common.inputs import Found
-from tipsseg.store.lock import finish_command, is_unfinished
-from tipsseg.store.open_run import OTHER_CLASSES, Run, open_run
-from tipsseg.store.run_record import RUN_FILE, find_run, read_record, refuse_other_record
-from tipsseg.store.shards import shards_in, state_folders
-from tipsseg.store.stored_image import label_sources
 from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json_values import parse
@@ -29,7 +26,10 @@ from tipsseg.util.printable import join_first, pluralize
 from tipsseg.util.problem import class_faults
 
 #: The folder of masks in an output folder.
-_MASKS = FORMATS[mask_formats()[0]].folder or ""
+_MASKS = FORMATS["png"].folder or ""
+
+#: The hint if classes.json and the run give ids different meanings.
+OTHER_CLASSES = f"Restore {CLASSES_FILE}, or remove it and run the original command again."
 
 _SET_CLASSES = "Set the classes with argument `classes` or argument `vocabulary`."
 _PRED = "Set argument `predicted` to a folder of masks, or to an output folder with the format png."
@@ -58,16 +58,15 @@ class _Masks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Layers:
-    """The labels of a run whose classes overlap."""
+class _RunLabels:
+    """The labels of a run."""
 
     refs: Sequence[ImageRef]
     run: Run
 
-    def read(self, ref: ImageRef, classes: int) -> tuple[LabelArray, list[Layer]]:
-        image = self.run.image(self.run.entry(ref.name))
-        layers = image.layers() or []
-        return paint_layers(layers, image.stored.size, classes), layers
+    def read(self, ref: ImageRef, classes: int) -> tuple[LabelArray, list[Layer] | None]:
+        labels = self.run.image(ref.name).current().labels
+        return labels.labels, None if labels.layers is None else list(labels.layers)
 
 
 @contextmanager
@@ -78,55 +77,32 @@ def find_predictions(folder: Path, truths: Path, max_pixels: int) -> Iterator[Pr
         UsageError: The folder is that of the truths.
         InputError: It has no labels.
     """
-    if _overlaps(folder):
-        with open_run(folder, max_pixels=max_pixels) as run:
-            sources = [name for name in label_sources() if FORMATS[name].overlaps]
-            if not set(sources) & set().union(*run.records.formats()):
-                raise InputError(
-                    f"{folder}: the run has no labels that can be read back",
-                    f"Label with argument `formats`={sources[-1]}.",
-                )
-            yield _Layers(refs=[image.ref(None) for image in run.images()], run=run)
-        return
     if os.path.realpath(masks_folder(folder)) == os.path.realpath(truths):
         raise UsageError(
             "argument `predicted` and argument `truths` are the same folder",
             "Set argument `truths` to the folder of the truth masks.",
         )
-    yield _Masks(refs=find_masks(folder).refs, max_pixels=max_pixels)
+    if not has_run(folder):
+        yield _Masks(refs=find_masks(folder).refs, max_pixels=max_pixels)
+        return
+    with open_runs(folder, ended=False, max_pixels=max_pixels) as (run,):
+        refuse_raster(run.info)
+        yield _RunLabels(refs=[image.ref(None) for image in run.images()], run=run)
 
 
 def masks_folder(folder: Path) -> Path:
-    """Return the folder of masks: `folder` itself, or its masks/ if it is a run's output folder.
-
-    A run whose classes overlap has none. Raises InputError if it is not a folder, if another run has no masks, or if a merge into
-    it is unfinished.
-    """
+    """Return the folder of masks: `folder` itself, or its masks/ if it is a run's. Raises InputError if it is not a folder."""
     if not is_folder(folder):
         raise InputError(f"{folder}: {'not a folder' if is_file(folder) else 'no such folder'}", _PRED)
     refuse_parts(folder)
-    if is_unfinished(folder):
-        raise InputError(f"{folder}: a merge into it is unfinished", f"Finish it first: {finish_command(folder)}")
-    if not (folder / RUN_FILE).is_file() and not shards_in(folder):
-        return folder
-    if (inner := folder / _MASKS).is_dir() or _overlaps(folder):
-        return inner
-    if (folder / CLASSES_FILE).is_file():
-        raise InputError(f"{folder}: the run has no masks", "Label with argument `formats`=png.")
-    return folder
-
-
-def _overlaps(folder: Path) -> bool:
-    """Return True if a folder has the labels of a run whose classes overlap."""
-    info = find_run(folder)
-    return info is not None and info.spec.options.overlap
+    refuse_shards(folder)
+    return folder / _MASKS if has_run(folder) else folder
 
 
 def find_masks(folder: Path) -> Found:
-    """Find the masks in a folder, or in a run's output folder. Raises InputError if it has no masks."""
-    masks = masks_folder(folder)
+    """Find the masks in a folder. Raises InputError if it has no masks."""
     try:
-        found = inputs.find([masks], output=None)
+        found = inputs.find([folder], output=None)
     except InputError as error:
         raise InputError(error.message.replace("no images", "no masks", 1), _PRED) from error
     inputs.check_listed(found)
@@ -145,8 +121,7 @@ def _record_folders(folder: Path) -> list[Path]:
 def _names(folder: Path) -> str:
     """Return the `FileOptions.names` of the run that wrote the masks."""
     folders = _record_folders(folder)
-    records = (*folders, *(state for parent in folders for state in state_folders(parent)[:1]))
-    infos = (info for record in records if (info := find_run(record)) is not None)
+    infos = (info for record in folders if (info := find_run(record)) is not None)
     return next((info.spec.files.names for info in infos), NAMES[0])
 
 
@@ -209,12 +184,7 @@ def names_beside(folder: Path) -> tuple[str, ...]:
 
 
 def _refuse_other_names(path: Path, classes: Sequence[tuple[int, str]]) -> None:
-    """Raise InputError if the run.json beside a classes.json, or in a shard, has different names for the ids."""
-    for state in (path.parent, *state_folders(path.parent)):
-        try:
-            refuse_other_record(state)
-        except OutputError:  # written by another tool
-            continue
-        if os.path.lexists(state / RUN_FILE):
-            for fault in class_faults(classes, read_record(state / RUN_FILE, _SET_CLASSES).names):
-                raise InputError(f"{path}: {fault}", f"{OTHER_CLASSES} {_SET_CLASSES}")
+    """Raise InputError if the run beside a classes.json has different names for the ids."""
+    info = find_run(path.parent)
+    for fault in () if info is None else class_faults(classes, info.names):
+        raise InputError(f"{path}: {fault}", f"{OTHER_CLASSES} {_SET_CLASSES}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -21,23 +22,24 @@ from tipsseg.evaluation.truth import Layout, read_truth
 from tipsseg.formats import image_folders
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.layers import Layer
+from tipsseg.run.files import MOVE, digest_of
+from tipsseg.run.folder import OutputFolder, open_folder
+from tipsseg.run.names import OutputNames, RunNames, name_key
+from tipsseg.run.plan import plan_run
+from tipsseg.run.record import run_context
+from tipsseg.run.results import Failed, ImageResult, Labelled, Unchanged
+from tipsseg.run.settle import settle
+from tipsseg.run.spec import Counts, RunInfo, RunSpec, check_folder
 from tipsseg.runs.common import inputs
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.inputs import Found
-from tipsseg.runs.common.notes import ImageNotes, note_begin, note_end, note_folder, note_formats
+from tipsseg.runs.common.notes import ImageNotes, note_begin, note_end, note_folder, note_formats, note_settled
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.common.reporting import Reporter
 from tipsseg.runs.engine.engine import LocalEngine
 from tipsseg.runs.engine.loading import check_device
 from tipsseg.runs.evaluate.predictions import Predictions, find_predictions
-from tipsseg.runs.label.run import as_items, begin
-from tipsseg.store.file_names import OutputNames, RunNames, name_key
-from tipsseg.store.folder import OutputFolder
-from tipsseg.store.ownership import Ownership
-from tipsseg.store.plan import plan_run
-from tipsseg.store.results import Failed, ImageResult, Labelled, Unchanged
-from tipsseg.store.run_record import parse_files, run_context
-from tipsseg.store.spec import Counts, RunInfo, RunSpec, check_folder
+from tipsseg.runs.label.run import begin
 from tipsseg.types import ImageRef, LabelArray, name_order
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.json_values import parse, take
@@ -142,9 +144,9 @@ def evaluate_model(
     inputs.check_listed(found)
     pairs = pair_truths(found.refs, truths, layout)
     if spec.formats:
-        inputs.check_collisions(found.refs, OutputNames(name_key(spec.state), spec.files.names, spec.formats))
+        inputs.check_collisions(found.refs, OutputNames(name_key(spec.folder), spec.files.names, spec.formats))
         inputs.check_not_outputs(found.refs, spec.output)
-        RunNames(spec.state).check(found.refs, spec.output)
+        RunNames(spec.folder).check(found.refs, spec.output)
     if spec.features is None:  # with a store, `load_for` chooses the device
         check_device(spec, spec.dtype)
     _check_truths(pairs, spec.jobs, progress, spec.max_pixels)
@@ -157,12 +159,12 @@ def evaluate_model(
     with ExitStack() as stack:
         folder = None
         if spec.formats:
-            folder = stack.enter_context(OutputFolder(info, found.refs))
+            folder = stack.enter_context(open_folder(info))
             images = replace(images, refs=_images_to_label(found.refs, folder))
         started = engine.start(run_context(info), found.refs) if folder is None else begin(engine, images, folder)
         note_begin(started, images, Counts(), progress)
         if folder is not None:
-            note_folder(folder, progress)
+            note_folder(folder, images, progress)
             note_formats(spec.formats, spec.files, spec.vocabulary.classes, progress)
         task = scoring_task(engine.task, {pair.ref: pair for pair in pairs.pairs}, scorer)
         with closing(run_tasks(images.refs, task, spec.jobs)) as results:
@@ -196,7 +198,7 @@ def scoring_task(label_task: LabelTask, pairs: Mapping[ImageRef, Pair], scorer: 
 def _images_to_label(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[ImageRef | Failed, ...]:
     """Return the images to label. Raises OutputError if a person edited a file, because all images must be labelled."""
     items: list[ImageRef | Failed] = []
-    for item in as_items(refs, folder.resume):
+    for item in map(folder.triage, refs):
         if isinstance(item, Unchanged):
             raise OutputError(
                 folder.path,
@@ -222,8 +224,8 @@ def _collect(
     reporter = Reporter(progress)
     with closing(results):
         for result in results:
-            if isinstance(result, Labelled) and folder is not None:
-                result = folder.add(result)  # noqa: PLW2901
+            if folder is not None:
+                result = folder.record(result)  # noqa: PLW2901
             match result:
                 case Labelled():
                     notes.add(result)
@@ -231,8 +233,9 @@ def _collect(
                     first = first or result.error
                     if folder is not None:
                         folder.fail(replace(result, error=progress.worded(result.error)))
-            reporter.report(result, {})
+            reporter.report(result)
     if folder is not None:
+        note_settled(folder, settle(folder, info.spec.jobs), progress)
         folder.finish(reporter.counts, batch_size)
     notes.end()
     note_end(progress, reporter.counts, time.monotonic() - began, "")
@@ -299,9 +302,7 @@ def check_output(output: Path, masks: Sequence[Path], *, labels: bool) -> None:
         labels: True if the evaluation also writes labels.
     """
     check_folder(output)
-    ownership = _load_reports(output)
-    for name in (IMAGES_FILE, CSV_FILE):
-        ownership.refuse_changed(output / name)
+    _refuse_others(output)
     place = Path(os.path.realpath(output))
     for folder in masks:
         real = Path(os.path.realpath(folder))
@@ -322,33 +323,33 @@ def write_reports(evaluation: Evaluation, output: Path) -> list[Path]:
         IMAGES_FILE: b"".join(json_bytes(asdict(score)) + b"\n" for score in evaluation.images),
         CSV_FILE: metrics.confusion_csv(confusion, names).encode("utf-8"),
     }
-    ownership = _load_reports(output)
+    _refuse_others(output)
     for name, data in contents.items():
-        ownership.write_run_file(output / name, data)
+        atomic_write(output / name, data)
     scores = output / SCORES_FILE
-    ownership.refuse_outside(scores)
-    atomic_write(scores, json_bytes({**evaluation.record(), "files": ownership.record()}, indent=2) + b"\n")
+    files = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    atomic_write(scores, json_bytes({**evaluation.record(), "files": files}, indent=2) + b"\n")
     return [scores, *(output / name for name in contents)]
 
 
-def _load_reports(output: Path) -> Ownership:
-    """Load the reports of an earlier evaluation in a folder. Raises OutputError if another program wrote eval.json."""
+def _refuse_others(output: Path) -> None:
+    """Raise OutputError if the results would replace files that an evaluation did not write."""
     path = output / SCORES_FILE
     try:
         record = parse(read_regular(path)) if os.path.lexists(path) else {"tool": "tipsseg", "layout": "", "files": {}}
         if take(record, "tool", str) != "tipsseg":
             raise ValueError("written by another tool")
         take(record, "layout", str)
-        written = parse_files(take(record, "files", dict))
+        written = take(record, "files", dict)
     except (OSError, ValueError) as error:
         raise OutputError(
             path,
             "the existing file is not a result of tipsseg eval",
             "Move it away, or choose another folder with argument `output`.",
         ) from error
-    ownership = Ownership(output)
-    ownership.load(written)
-    return ownership
+    for place in (output / name for name in (IMAGES_FILE, CSV_FILE)):
+        if os.path.lexists(place) and digest_of(place) != written.get(place.name):
+            raise OutputError(place, "tipsseg did not write this file, or it was changed since", MOVE)
 
 
 def _check_truths(pairs: Pairs, jobs: int, progress: Progress, max_pixels: int) -> None:

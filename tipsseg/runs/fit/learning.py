@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tipsseg.errors import ImageError, InputError, OutputError, UsageError
 from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.options.run import ComputeOptions
+from tipsseg.run.results import Failed
+from tipsseg.run.spec import RunSpec, check_folder, model_identity
 from tipsseg.runs.common.notes import note_damaged
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.loading import LoadedModel
 from tipsseg.runs.fit.masked import EditedMasks, Learnt, Masks, Minimum, require_masks
-from tipsseg.store.results import Failed
-from tipsseg.store.spec import RunSpec, check_folder, model_identity
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_folder
 from tipsseg.util.printable import pluralize
@@ -65,12 +65,12 @@ def spec_of_run(masks: EditedMasks, compute: ComputeOptions) -> RunSpec:
 
     Raises InputError if the files of the run's model have changed.
     """
-    info = masks.run.info
+    info = masks.info
     recorded = info.spec
     compute = replace(compute, model=recorded.model, dtype=info.dtype if compute.dtype == "auto" else compute.dtype)
     if model_identity(find_model(recorded.model).facts(keep_stamps=compute.use_cache)) != model_identity(info.model):
         raise InputError(
-            f"{masks.run.output}: the files of the model {recorded.model} have changed since the run",
+            f"{masks.folder}: the files of the model {recorded.model} have changed since the run",
             "Restore the model, or label the images again.",
         )
     return spec_of_truths(recorded.vocabulary, recorded.options, compute)
@@ -90,7 +90,7 @@ def spec_of_truths(vocabulary: Vocabulary, options: LabelOptions, compute: Compu
 
 def note_other_scales(masks: EditedMasks, progress: Progress) -> None:
     """Note that a fit uses scale 1 only, if the run has other scales."""
-    options = masks.run.info.spec.options
+    options = masks.info.spec.options
     if options.scales != ONE_SCALE:
         scales = "scales" if len(options.scales) > 1 else "scale"
         progress.note(

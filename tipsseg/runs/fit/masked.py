@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,13 +17,12 @@ from tipsseg.evaluation.pairing import Pair, find_truths
 from tipsseg.evaluation.truth import Layout, read_truth
 from tipsseg.images.sources.access import exists, matches
 from tipsseg.regions.components import count_labels
+from tipsseg.run.read import open_run, refuse_overlap
+from tipsseg.run.spec import RunInfo
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
-from tipsseg.store.manifest import read_entry
-from tipsseg.store.open_run import Run, open_run, refuse_overlap
-from tipsseg.store.stored_image import Mask
 from tipsseg.types import ImageRef, LabelArray
-from tipsseg.util.files import json_bytes
+from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.util.printable import pluralize, shell_word
 from tipsseg.util.threads import map_in_order
 
@@ -72,26 +70,26 @@ class EditedMasks(Masks):
     """The masks in a run's output folder that a person edited.
 
     Attributes:
-        run: The run, already closed.
-        images: Entries and masks, by image name; an entry is compressed, because there may be any number of them.
+        info: The run.
+        images: The fingerprint of the labelled picture, and the path of the mask, by image name.
     """
 
     noun: ClassVar[str] = "corrected mask"
 
-    run: Run
-    images: Mapping[str, tuple[bytes, Mask]]
+    info: RunInfo
+    images: Mapping[str, tuple[Fingerprint, Path]]
 
     def file(self, ref: ImageRef) -> Path:
-        return self.images[ref.name][1].path
+        return self.images[ref.name][1]
 
     def read(self, ref: ImageRef) -> LabelArray:
-        entry, mask = self.images[ref.name]
-        image = self.run.image(read_entry(zlib.decompress(entry)))
+        known, mask = self.images[ref.name]
         if not exists(ref.path):
             raise ImageError(ref.path, "no such file", "Set the folder of the images with argument `images`.")
-        if not matches(image.entry.fingerprint, ref.path):
-            raise ImageError(ref.path, f"changed since it was labelled, so its mask {mask.path} is out of date")
-        return image.read_mask(mask)
+        if not matches(known, ref.path):
+            raise ImageError(ref.path, f"changed since it was labelled, so its mask {mask} is out of date")
+        with open_run(self.folder, max_pixels=self.info.spec.max_pixels) as run:
+            return run.image(ref.name).current().labels.labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,26 +228,26 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
         ImageError: If two masks of an image were edited in different ways.
     """
     check_image_root(images)
-    edited: dict[str, tuple[bytes, Mask]] = {}
+    edited: dict[str, tuple[Fingerprint, Path]] = {}
     refs: list[ImageRef] = []
     others: list[str] = []
     with open_run(output, max_pixels=max_pixels) as run:
-        refuse_overlap(run, "learning needs corrected index masks")
-        for image, mask in run.corrections():
-            if mask is None:
-                others.append(image.entry.image)
-            else:
+        refuse_overlap(run.info, "learning needs corrected index masks")
+        for image in run.images():
+            if image.corrected:
                 refs.append(image.ref(images))
-                entry = replace(image.entry, objects=())  # their list would take most of the memory
-                edited[image.entry.image] = zlib.compress(json_bytes(entry.record()), 1), mask
-        some = tuple(run.image(run.entry(name)).ref(images) for name in _draw_unlabelled(others))
+                edited[image.entry.image] = image.entry.input, image.mask
+            else:
+                others.append(image.entry.image)
+        some = tuple(run.image(name).ref(images) for name in _draw_unlabelled(others))
+        info = replace(run.info, spec=replace(run.info.spec, max_pixels=max_pixels))
     if not refs:
         raise InputError(
             f"{output}: nothing to learn from: no mask was edited",
             "Correct some masks. To import masks from other tools, see: "
             f"tipsseg correct {shell_word(str(output))} --help",
         )
-    return EditedMasks(folder=output, refs=tuple(refs), others=some, run=run, images=edited)
+    return EditedMasks(folder=output, refs=tuple(refs), others=some, info=info, images=edited)
 
 
 def _draw_unlabelled(images: Sequence[_Image]) -> list[_Image]:

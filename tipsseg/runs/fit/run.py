@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipsseg.evaluation.metrics import BACKGROUND_NAME
+from tipsseg.run.plan import plan_run
+from tipsseg.run.results import Failed
+from tipsseg.run.spec import RunSpec
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.loading import LoadedModel, load_for
 from tipsseg.runs.fit.learning import learn, run_noting_damage
 from tipsseg.runs.fit.masked import Masks, Minimum, draw_masks, require_masks
-from tipsseg.store.plan import plan_run
-from tipsseg.store.results import Failed
-from tipsseg.store.spec import RunSpec
 from tipsseg.types import ImageRef
 from tipsseg.util.files import cache_folder
 from tipsseg.util.printable import format_duration, join_first, pluralize

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from tipsseg.errors import ImageError, UsageError
 from tipsseg.evaluation.thresholds import ClassThreshold, Tally, choose_thresholds, tally
 from tipsseg.options.run import ComputeOptions
+from tipsseg.run.plan import plan_run
+from tipsseg.run.record import run_context
+from tipsseg.run.spec import RunSpec
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.loading import LoadedModel, load_for
 from tipsseg.runs.fit.learning import check_suffix, run_on_masks, spec_of_run
 from tipsseg.runs.fit.masked import EditedMasks, Learnt, Minimum, draw_masks, edited_masks, require_masks
-from tipsseg.store.plan import plan_run
-from tipsseg.store.run_record import run_context
-from tipsseg.store.spec import RunSpec
 from tipsseg.util.files import atomic_write
 from tipsseg.util.printable import join_first, quote
 from tipsseg.util.table import text_table
@@ -128,12 +128,12 @@ def _spec(masks: EditedMasks, compute: ComputeOptions, fitted: FittedVocabulary 
         UsageError: If `fitted` is not the run's fitted vocabulary.
         InputError: If the files of the run's model have changed.
     """
-    recorded = masks.run.info.spec
+    recorded = masks.info.spec
     digest = recorded.vocabulary.fit
     if digest != ("" if fitted is None else fitted.vocabulary.fit):
         used = "no fitted vectors" if not digest else "other vectors" if fitted else "fitted vectors"
         raise UsageError(
-            f"the run in {masks.run.output} used {used}",
+            f"the run in {masks.folder} used {used}",
             "Set argument `fitted` to the run's fitted vocabulary." if digest else "Remove argument `fitted`.",
         )
     spec = spec_of_run(masks, compute)

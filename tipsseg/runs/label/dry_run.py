@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import closing, suppress
 from dataclasses import replace
 from math import prod
@@ -12,16 +13,15 @@ from tipsseg.images.decoding import upright_size
 from tipsseg.images.sources.access import needs_hold
 from tipsseg.labelling.view import make_view
 from tipsseg.options import ONE_SCALE, LabelOptions
+from tipsseg.run.folder import OutputFolder, merged_info, refuse_other_question, with_classes_of
+from tipsseg.run.lock import is_locked
+from tipsseg.run.record import stored_run
+from tipsseg.run.results import Failed, Unchanged
+from tipsseg.run.spec import RunInfo
+from tipsseg.run.state import State
 from tipsseg.runs.common.image_list import Images
-from tipsseg.runs.common.notes import list_counts
+from tipsseg.runs.common.notes import list_counts, note_reasons
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.label.run import as_items, refuse_unfit
-from tipsseg.store.lock import is_locked
-from tipsseg.store.results import Failed, Unchanged, image_paths
-from tipsseg.store.resuming.refusals import open_resume, refuse_in_the_way, refuse_other_ids
-from tipsseg.store.run_record import run_context
-from tipsseg.store.spec import RunInfo
-from tipsseg.store.state import State
 from tipsseg.types import ImageRef
 from tipsseg.weights.sources import find_model
 
@@ -40,40 +40,37 @@ def dry_run(info: RunInfo, images: Images, progress: Progress) -> int:
     Returns:
         The number of images that cannot be labelled.
     """
-    spec, context = info.spec, run_context(info)
-    unchanged = failed = replaced = edited = 0
+    spec, reasons = info.spec, Counter[str]()
+    unchanged = failed = edited = 0
     todo: list[ImageRef] = []
-    with closing(State(context.state)) as state:
-        resume = open_resume(info, context, state)
-        context = context.with_files(resume.files)
-        try:
-            if not spec.overwrite:
-                refuse_other_ids(resume, images.known)
-                images = refuse_unfit(resume, images)
-            refuse_in_the_way(resume, images.known)
-        except OutputError as refusal:  # list the images anyway
-            progress.note(f"The run would stop: {refusal.message}" + (f" ({refusal.hint})" if refusal.hint else ""))
-        for item in images.refs if spec.overwrite else as_items(images.refs, resume):
+    with closing(State(spec.folder)) as state:
+        before = stored_run(state)
+        if before is not None and not spec.overwrite:
+            info = with_classes_of(before, info)
+            try:
+                refuse_other_question(before, info, state)
+            except OutputError as refusal:  # list the images anyway
+                progress.note(f"The run would stop: {refusal.message}" + (f" ({refusal.hint})" if refusal.hint else ""))
+            info = merged_info(info, before)
+        folder = OutputFolder(info, state, before)
+        folder.starting_over = before is not None and spec.overwrite
+        for item in map(folder.triage, images.refs):
             match item:
                 case Failed(_, error):
                     failed += 1
                     progress.error(error)
                 case Unchanged():
                     unchanged += 1
-                    edited += bool(item.edited)
+                    edited += item.edited
                 case ImageRef():
                     todo.append(item)
-                    replaced += any(path.exists() for path in image_paths(context, item, spec.formats).values())
+                    reasons[folder.reason(item)] += 1
                     progress.path(item.path)
-    if is_locked(spec.state):
-        progress.note(f"Another tipsseg process is writing to {spec.state}.")
-    others = {
-        "unchanged": unchanged,
-        "edited by hand": edited,
-        "cannot be labelled": failed,
-        "with files to replace": replaced,
-    }
+    if is_locked(spec.folder):
+        progress.note(f"Another tipsseg process is writing to {spec.folder}.")
+    others = {"unchanged": unchanged, "edited by hand": edited, "cannot be labelled": failed}
     progress.note(f"{list_counts(len(todo), 'to label', others)}, into {spec.output}. Nothing was written.")
+    note_reasons(reasons, progress, "to label")
     if todo and not spec.is_raster:
         _note_sizes(info, todo, progress)
     return failed

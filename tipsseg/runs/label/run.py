@@ -1,12 +1,9 @@
-"""A `tipsseg label` run: skip finished images, label the rest, record the results.
-
-images ─► OutputFolder ─► finished, or to be labelled ─► Engine ─► results, recorded and printed ─► files for the whole run
-"""
+"""A `tipsseg label` run: skip finished images, label the rest, record the results, and bring the derived files up to date."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,11 +11,14 @@ from itertools import chain
 from pathlib import Path
 
 from tipsseg.address import address_text
-from tipsseg.formats import model_only_formats
+from tipsseg.errors import ImageError
 from tipsseg.formats.overlay import Overlay
+from tipsseg.run.folder import OutputFolder, open_folder
+from tipsseg.run.results import Failed, ImageResult, Labelled
+from tipsseg.run.settle import Settled, settle_images
+from tipsseg.run.spec import Counts, RunInfo
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.notes import (
-    Edited,
     ImageNotes,
     note_begin,
     note_division,
@@ -27,19 +27,13 @@ from tipsseg.runs.common.notes import (
     note_folder,
     note_formats,
     note_given,
-    note_outdated,
-    note_resume,
+    note_reasons,
+    note_settled,
     note_skipped,
 )
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.common.reporting import Reporter
-from tipsseg.runs.convert.folder import convert_folder
 from tipsseg.runs.engine.engine import Engine
-from tipsseg.store.folder import OutputFolder
-from tipsseg.store.results import Failed, ImageResult, Labelled, Left, Unchanged, image_paths
-from tipsseg.store.resuming.refusals import refuse_convertible, refuse_mixture
-from tipsseg.store.resuming.resume import ResumeState
-from tipsseg.store.spec import Counts, RunInfo
 from tipsseg.types import ImageRef
 
 
@@ -70,12 +64,11 @@ class LabelRun:
         self._engine = engine
         self._progress = progress
         self._jsonl = jsonl
-        self._notes, self._edited = ImageNotes(info.model, progress), Edited()
-        self._shown: Path | None = None  # the first overlay
         self._reporter = Reporter(progress, jsonl=jsonl)
+        self._shown: Path | None = None  # the first overlay
 
     def results(self) -> Generator[ImageResult, None, None]:
-        """Yield the result of every image once its files are in place and recorded. Call this once.
+        """Yield the result of every image once its labels are recorded. Call this once.
 
         A bad image is a Failed. Close the generator to stop early; another run resumes.
 
@@ -83,115 +76,88 @@ class LabelRun:
             TipssegError: The run cannot continue.
         """
         note_given(self._info.spec, self._images.known, self._progress)
-        with OutputFolder(self._info, self._images.known) as self._folder:
-            self._images = refuse_unfit(self._folder.resume, self._images)
-            note_folder(self._folder, self._progress)
-            note_resume(self._folder.resume, self._images, self._progress)
+        with open_folder(self._info) as folder:
+            note_folder(folder, self._images, self._progress)
             try:
-                yield from self._label()
+                yield from self._label(folder)
             except (KeyboardInterrupt, GeneratorExit):
                 self.interruption = self._reporter.interruption(self._resuming_command())
                 raise
             finally:
                 self.counts = self._reporter.counts
-        failed = self._convert_edited(self._edited)
-        self.counts = replace(self.counts, failed=self.counts.failed + failed)
         if self._shown is not None and not self._jsonl:
             self._progress.note(f"Open {self._shown} to see the labels.")
 
-    def _label(self) -> Generator[ImageResult, None, None]:
-        """Yield finished images, label the rest, and write the files for the whole run."""
-        folder, spec = self._folder, self._info.spec
-        began = time.monotonic()
-        items = as_items(self._images.refs, folder.resume)
-        # The model is loaded for the first image that needs it.
-        first: ImageRef | None = None
+    def _label(self, folder: OutputFolder) -> Generator[ImageResult, None, None]:
+        """Yield finished images, label the rest, and bring the derived files up to date."""
+        progress, images, began = self._progress, self._images, time.monotonic()
+        notes = ImageNotes(self._info.model, progress)
+        items = map(folder.triage, images.refs)
+        first, batch_size = None, None  # the model is loaded for the first image that needs it
         for item in items:
             if isinstance(item, ImageRef):
                 first = item
                 break
-            yield self._report(item)
-        batch_size = None
-        if first is not None or not folder.begun:
-            self._begin(first)
-            note_formats(spec.formats, spec.files, spec.vocabulary.classes, self._progress)
+            yield self._report(folder, item, notes)
+        if first is not None:
+            info = begin(self._engine, images, folder, first)
+            note_begin(info, images, self._reporter.counts, progress)
+            note_formats(folder.context.formats, folder.context.files, folder.context.classes, progress)
             began = time.monotonic()
-            if first is not None:
-                with closing(self._engine.results(chain([first], items))) as results:
-                    for result in results:
-                        yield self._report(result)
-                batch_size = self._engine.batch_size()
-        self._end(batch_size, began)
+            with closing(self._engine.results(chain([first], items))) as results:
+                for result in results:
+                    yield self._report(folder, result, notes)
+            batch_size = self._engine.batch_size()
+        elif folder.before is None:
+            note_begin(begin(self._engine, images, folder, None), images, self._reporter.counts, progress)
+        elif not folder.begun or folder.before.image_root != address_text(images.root):
+            folder.begin(replace(folder.info, image_root=address_text(images.root), started=datetime.now(UTC)))
+        self._end(folder, notes, batch_size, began)
 
-    def _begin(self, first: ImageRef | None) -> None:
-        """Load the model and write the first records. Skip the model if no image needs it and run.json has its facts."""
-        folder, images = self._folder, self._images
-        before = folder.resume.before if folder.resume.of_the_same and len(folder.state) else None
-        if first is not None or before is None or before.vocabulary is None:
-            note_begin(begin(self._engine, images, folder, first), images, self._reporter.counts, self._progress)
-            return
-        asked, used = self._info.spec.vocabulary, before.vocabulary
-        info = replace(
-            self._info,
-            model=before.model,
-            device=before.device,
-            vocabulary=replace(asked, background=used.background, auto=False),
-            batch_size=before.batch_size,
-        )
-        folder.begin(_begun(info, images))
-
-    def _report(self, result: ImageResult) -> ImageResult:
-        """Record a result in the folder, print it, and return it; an image fails if another file is in the way of its files."""
-        folder, paths = self._folder, dict[str, Path]()
-        if isinstance(result, Labelled):
-            result = folder.add(result)
-        match result:
-            case Failed():
-                folder.fail(replace(result, error=self._progress.worded(result.error)))
-            case Labelled():
-                self._notes.add(result)
-            case Unchanged():
-                folder.keep(result)
-                self._edited.add(result)
-        if not isinstance(result, Failed):
-            held = [name for name in folder.formats if name in result.entry.formats]
-            paths = image_paths(folder.context, result.ref, held, result.entry)
-            self._shown = self._shown or paths.get(Overlay.name)
-        self._reporter.report(result, paths)
+    def _report(self, folder: OutputFolder, result: ImageResult, notes: ImageNotes) -> ImageResult:
+        """Record a result in the folder, print it, and return it; an image fails if another file is in the way of its mask."""
+        result = folder.record(result)
+        if isinstance(result, Failed):
+            result = replace(result, error=self._progress.worded(result.error))
+            folder.fail(result)
+        else:
+            if isinstance(result, Labelled):
+                notes.add(result)
+            result = replace(result, files=folder.shown_files(result.ref.name))
+            self._shown = self._shown or result.files.get(Overlay.name)
+        self._reporter.report(result)
         return result
 
-    def _end(self, batch_size: int | None, began: float) -> None:
-        """Write the files for the whole run, and note the totals; `began` is the time when labelling began."""
-        folder, spec, progress, counts = self._folder, self._info.spec, self._progress, self._reporter.counts
-        if not folder.finished or counts.labelled or counts.failed:
+    def _end(self, folder: OutputFolder, notes: ImageNotes, batch_size: int | None, began: float) -> None:
+        """Settle the folder, write the last records, and note the totals; `began` is the time when labelling began."""
+        spec, progress, reporter = folder.info.spec, self._progress, self._reporter
+        counts = reporter.counts
+        settled = Settled()
+        for found in settle_images(folder, settled, spec.jobs):
+            if isinstance(found, ImageError):
+                progress.error(found)
+            elif not self._jsonl:
+                progress.results(found)
+        counts = replace(counts, failed=counts.failed + len(settled.failed))
+        if not folder.finished:
             folder.finish(counts, batch_size)
         progress.end()
         progress.results(folder.run_paths)
-        self._notes.end()
-        note_outdated(folder.resume, spec, progress)
+        notes.end()
+        note_reasons(folder.reasons, progress)
+        note_settled(folder, settled, progress)
         if spec.given is not None and spec.given.labels is not None:
             note_skipped(spec.given.labels.skipped, spec.onto, progress)
         note_division(spec.formats, folder.state, folder.context.files, progress)
-        note_edited(spec, counts, self._edited, progress)
+        note_edited(folder.info, counts, progress)
         for line in folder.totals().lines():
             progress.note(line)
         note_end(progress, counts, time.monotonic() - began, f", into {spec.output}")
+        reporter.counts = replace(counts, failed=counts.failed + len(folder.unwritten))  # for the exit code
 
     def _resuming_command(self) -> str:
         spec = self._info.spec
-        if spec.resume and not spec.overwrite:
-            return "the same command"
-        return "the same command without " + ("argument `overwrite`" if spec.overwrite else "argument `resume`=False")
-
-    def _convert_edited(self, edited: Edited) -> int:
-        """Convert edited images into formats that they lack, and return the number that failed."""
-        formats = tuple(name for name in edited.lacking if name not in model_only_formats())
-        if not formats or self._info.spec.shard is not None:
-            return 0
-        spec, progress = self._info.spec, self._progress.without_results() if self._jsonl else self._progress
-        return convert_folder(
-            spec.output, formats, self._images.root, spec.jobs, progress, only=edited.images, max_pixels=spec.max_pixels
-        )
+        return "the same command" if spec.resume else "the same command without argument `resume`=False"
 
 
 def run_label(info: RunInfo, images: Images, engine: Engine, progress: Progress, *, jsonl: bool = False) -> Counts:
@@ -208,27 +174,6 @@ def run_label(info: RunInfo, images: Images, engine: Engine, progress: Progress,
     return run.counts
 
 
-def refuse_unfit(resume: ResumeState, images: Images) -> Images:
-    """Return the images; a stream becomes a tuple if the checks need all images.
-
-    Raise OutputError as `refuse_mixture` and `refuse_convertible` do.
-    """
-    if not resume.mixed and not resume.lacks_formats:
-        return images
-    refs = tuple(images.refs)
-    if resume.mixed:
-        refuse_mixture(resume, {item.name for item in refs})
-    else:
-        refuse_convertible(resume, refs)
-    return replace(images, refs=refs)
-
-
-def as_items(refs: Iterable[ImageRef | Failed], resume: ResumeState) -> Iterator[Left]:
-    """Yield images to label, results of finished images, and failures."""
-    for ref in refs:
-        yield resume.item(ref) if isinstance(ref, ImageRef) else ref
-
-
 def begin(engine: Engine, images: Images, folder: OutputFolder, first: ImageRef | None = None) -> RunInfo:
     """Load the model, write the first records, and return the facts of the run. Raise TipssegError if the run cannot continue.
 
@@ -236,10 +181,7 @@ def begin(engine: Engine, images: Images, folder: OutputFolder, first: ImageRef 
     """
     known = [item for item in images.known if isinstance(item, ImageRef)] or ([] if first is None else [first])
     todo = known[known.index(first) :] if first in known else known
-    info = _begun(engine.start(folder.context, todo), images)
+    info = engine.start(folder.context, todo)
+    info = replace(info, image_root=address_text(images.root), started=datetime.now(UTC))
     folder.begin(info)
     return info
-
-
-def _begun(info: RunInfo, images: Images) -> RunInfo:
-    return replace(info, image_root=address_text(images.root), started=datetime.now(UTC))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.store.manifest import ManifestEntry
+from tipsseg.run.entry import Entry
 from tipsseg.types import BACKGROUND, name_order
 
 #: The number of images that later ones are compared with.
@@ -33,9 +33,9 @@ class ReviewOrder:
     def __init__(self) -> None:
         self._images: list[_Image] = []
 
-    def add(self, entry: ManifestEntry) -> None:
+    def add(self, entry: Entry) -> None:
         shares = _label_shares(entry)
-        self._images.append(_Image(entry.corrected is not None, mean_confidence(entry) or 0.0, entry.image, shares))
+        self._images.append(_Image(entry.corrected, mean_confidence(entry) or 0.0, entry.image, shares))
 
     def names(self) -> list[str]:
         """Return the names: by ascending mean confidence, then near-duplicates of images before them, then corrected images."""
@@ -54,7 +54,7 @@ class ReviewOrder:
         return first + repeated + corrected
 
 
-def mean_confidence(entry: ManifestEntry) -> float | None:
+def mean_confidence(entry: Entry) -> float | None:
     """Return the mean confidence, 0..1, of labelled pixels; None if no pixel is labelled."""
     numbers = entry.numbers
     background = background_confidence(entry)
@@ -64,19 +64,19 @@ def mean_confidence(entry: ManifestEntry) -> float | None:
     return round(sum(number * confidence for number, confidence in parts) / pixels, 4) if pixels else None
 
 
-def background_confidence(entry: ManifestEntry) -> float | None:
+def background_confidence(entry: Entry) -> float | None:
     """Return the mean confidence, 0..1, of the background; None if it is unknown."""
     background = entry.summary.get("background")
     value = background.get("confidence") if isinstance(background, dict) else None
     return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else None
 
 
-def _label_shares(entry: ManifestEntry) -> NDArray[np.float32]:
+def _label_shares(entry: Entry) -> NDArray[np.float32]:
     """Return the shares of an image's pixels by label and place, [_BINS]."""
     numbers, shares = entry.numbers, np.zeros(_BINS, np.float32)
     height, width = numbers.size
     rest = {each.id: each.pixels for each in numbers.classes}
-    for label, area, y, x, h, w, _ in entry.objects:
+    for label, area, y, x, h, w, _ in entry.facts.objects:
         row, column = (
             min(_GRID * (2 * at + side) // (2 * size), _GRID - 1) for at, side, size in ((y, h, height), (x, w, width))
         )

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.options import check_whole_number
+from tipsseg.run.read import open_runs, refuse_other_settings
 from tipsseg.runs.common.inputs import check_image_root
+from tipsseg.runs.common.only import find_only, unlabelled_error
 from tipsseg.runs.common.progress import Progress, Silence
-from tipsseg.runs.convert.only import find_only, unlabelled_error
 from tipsseg.runs.rank.order import ReviewOrder, mean_confidence
-from tipsseg.store.open_run import open_runs, refuse_other_settings
-from tipsseg.store.stored_image import RunImage
 from tipsseg.types import printable_path
 from tipsseg.util.printable import pluralize
 
@@ -91,24 +90,17 @@ def rank_folder(
     with open_runs(output, ended=False) as runs:
         refuse_other_settings(runs)
         if only is not None:
-            names, unknown = find_only((entry for run in runs for entry in run.entries()), only, images)
+            names, unknown = find_only((entry for run in runs for entry in run.state.entries()), only, images)
             yield from (unlabelled_error(path, output) for path in unknown)
         for image in (image for run in runs for image in run.images()):
             if names is not None and image.entry.image not in names:
                 continue
-            if _is_corrected(image):
+            if image.corrected:
                 corrected += 1
             else:
                 order.add(image.entry)
         if corrected:
             progress.note(f"Left out {pluralize(corrected, 'corrected image')}.")
         for name in order.names()[:limit]:
-            image = next(run.image(entry) for run in runs if (entry := run.records.get(name)) is not None)
+            image = next(run.image(name) for run in runs if name in run)
             yield Ranked(image.path(images), name, mean_confidence(image.entry))
-
-
-def _is_corrected(image: RunImage) -> bool:
-    try:
-        return image.correction() is not None
-    except ImageError:  # two masks were edited in different ways
-        return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,17 @@ from PIL import Image
 
 from tipsseg.address import address_text
 from tipsseg.errors import ImageError
+from tipsseg.formats.npz import read_confidence
 from tipsseg.formats.reading.labels import LabelSource, paint_objects
 from tipsseg.images.decoding import open_thumbnail
 from tipsseg.images.sources.access import absence, exists, matches
 from tipsseg.regions.objects import number_pixels, numbered_objects
+from tipsseg.run.entry import Entry
+from tipsseg.run.labels import Labels
+from tipsseg.run.read import RunImage
 from tipsseg.runs.rank.order import background_confidence, mean_confidence
 from tipsseg.runs.report import pictures
 from tipsseg.runs.report.place import Place, image_key
-from tipsseg.store.manifest import ManifestEntry
-from tipsseg.store.stored_image import Mask, RunImage, archives
-from tipsseg.store.summary import corrected_summary
 from tipsseg.types import LabelArray, LabelClass, printable_path
 from tipsseg.util.files import json_bytes
 
@@ -44,7 +45,7 @@ class ImageResult:
         error: The image's error, or None.
     """
 
-    entry: ManifestEntry
+    entry: Entry
     signature: str
     record: Record
     new: bool
@@ -75,32 +76,26 @@ class ImageMaker:
 
     def _make(self, image: RunImage) -> ImageResult:
         path, fault = image.path(self.images), self._picture_error(image)
-        correction = image.correction()
         others, unread_labels = self._others(image)
-        signature = self._signature(image.entry, path, correction, fault, others)
-        entry = replace(image.entry, corrected=None if correction is None else correction.digest)
-        labels = None
-        if (mask := image.persons_mask(correction)) is not None:
-            labels = image.read_mask(mask)
-            entry = replace(entry, summary=corrected_summary(labels, self.classes, entry.summary))
+        current = image.current()
+        entry, labels = current.entry, current.labels.labels
+        signature = self._signature(entry, path, fault, others)
         record = self.place.record(entry.image, signature)
         if record is not None:
             return ImageResult(entry, signature, record, False, fault or unread_labels)
-        confidence = None
-        if labels is None:
-            labels, confidence = image.labels(), _confidence(image)
+        confidence = None if entry.corrected else _confidence(image)
         shown, unread = self._picture(image, labels, fault)
         key = image_key(entry.image)
         picture, thumbnail, label_map = self.place.files(entry.image)
         self.place.write(picture, pictures.jpeg(shown))
         self.place.write(thumbnail, pictures.jpeg(pictures.thumbnail(shown, labels, self.classes)))
-        shown_mask, objects = self._objects(image, mask, labels)
+        objects = self._objects(image, current.labels)
         self.place.write(label_map, pictures.map_script(key, labels, confidence, objects, others))
         places = pictures.name_places(labels, len(self.classes))
         record = image_record(
             entry, address_text(path), places, shown=unread is None, confidences=confidence is not None
         )
-        record = {**record, "labels": shown_mask}
+        record = {**record, "labels": None if objects is None else image.digest()}
         # The signature does not depend on whether the image can be decoded.
         return ImageResult(entry, signature if unread is fault else "", record, True, unread or unread_labels)
 
@@ -109,34 +104,26 @@ class ImageMaker:
         if self.others is None:
             return None, None
         try:
-            size = image.stored.size
+            size = image.entry.numbers.size
             given = self.others.read(image.ref(self.images), size)
         except ImageError as error:
             return None, error
         return None if given is None else paint_objects(given, size, len(self.classes))[0], None
 
-    def _objects(
-        self, image: RunImage, corrected: Mask | None, labels: LabelArray
-    ) -> tuple[str | None, NDArray[np.uint32] | None]:
-        """Return the digest of the objects that the page shows, and the number of the object at each pixel [H, W], 0 for none.
-
-        `corrected` is the mask that a person corrected. Both results are None if the image cannot be corrected in the page: it has
-        no mask, or its instance mask is missing.
-        """
-        try:
-            digest = image.objects_digest((corrected or image.mask()).digest)
-            instances = image.instances(labels, corrected=corrected is not None)
-        except ImageError:
-            return None, None
-        height, width = labels.shape
-        return digest, number_pixels(numbered_objects(labels, len(self.classes), instances), (height, width))
+    def _objects(self, image: RunImage, labels: Labels) -> NDArray[np.uint32] | None:
+        """Return the number of the object at each pixel [H, W], 0 for none; None if classes overlap, which no page corrects."""
+        if labels.layers is not None:
+            return None
+        height, width = labels.labels.shape
+        regions = numbered_objects(labels.labels, len(self.classes), labels.instances)
+        return number_pixels(regions, (height, width))
 
     def _picture_error(self, image: RunImage) -> ImageError | None:
         """Return the error if the image is missing or has changed, or None. This does not decode the image."""
         path = image.path(self.images)
         if not exists(path):
             return ImageError(path, absence(path), "Set the folder of the images with argument `images`.")
-        if not matches(image.entry.fingerprint, path):
+        if not matches(image.entry.input, path):
             return ImageError(path, "changed since it was labelled", "Label it again.")
         return None
 
@@ -153,16 +140,15 @@ class ImageMaker:
 
     def _signature(
         self,
-        entry: ManifestEntry,
+        entry: Entry,
         path: Path,
-        correction: Mask | None,
         fault: ImageError | None,
         others: LabelArray | None,
     ) -> str:
         facts = (
             _VERSION,
-            entry.record(),
-            None if correction is None else correction.digest,
+            entry.version,
+            entry.correction_text,
             printable_path(path),
             "" if fault is None else fault.reason,
             [(entry.id, entry.name, entry.colour) for entry in self.classes],
@@ -173,16 +159,15 @@ class ImageMaker:
 
 def _confidence(image: RunImage) -> NDArray[np.float32] | None:
     """Return the confidence [H, W], 0..1; None if no file stores it."""
-    if not any(name in image.entry.files for name in archives()):
-        return None
+    path = image.file("npz")
     try:
-        return image.scores()[0]
-    except ImageError:  # the page works without confidences
+        return None if path is None else read_confidence(path, image.entry.numbers.size)
+    except (ImageError, OSError, ValueError):  # the page works without confidences
         return None
 
 
 def image_record(
-    entry: ManifestEntry, path: str, places: list[tuple[int, int, int]], *, shown: bool, confidences: bool
+    entry: Entry, path: str, places: list[tuple[int, int, int]], *, shown: bool, confidences: bool
 ) -> Record:
     """Return the record of an image for the page; `places` come from `pictures.name_places`."""
     numbers = entry.numbers
@@ -191,7 +176,7 @@ def image_record(
         "path": path,
         "key": image_key(entry.image),
         "size": list(numbers.size),
-        "state": "unchanged" if entry.corrected is None else "edited",
+        "state": "edited" if entry.corrected else "unchanged",
         "confidence": mean_confidence(entry),
         "classes": [[entry.id, entry.pixels, entry.confidence] for entry in numbers.classes],
         "background": [numbers.background, background_confidence(entry)],

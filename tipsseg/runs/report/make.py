@@ -15,6 +15,10 @@ import numpy as np
 from tipsseg.address import address_text
 from tipsseg.formats.reading.labels import LabelSource
 from tipsseg.options import MAX_PIXELS, Palette
+from tipsseg.run.entry import Entry
+from tipsseg.run.lock import LOCK_FILE, FolderLock
+from tipsseg.run.read import Run, open_runs, refuse_other_settings, refuse_raster
+from tipsseg.run.summary import TotalsSum
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.rank.order import ReviewOrder
@@ -24,10 +28,6 @@ from tipsseg.runs.report.likeness import nearest, token_vectors
 from tipsseg.runs.report.place import DATA, Place, chunk_name
 from tipsseg.runs.report.scripts import script
 from tipsseg.runs.report.truth import accuracy_of, read_image_accuracies, read_truth_scores
-from tipsseg.store.lock import LOCK_FILE, FolderLock
-from tipsseg.store.manifest import ManifestEntry
-from tipsseg.store.open_run import Run, open_runs, refuse_other_settings
-from tipsseg.store.summary import TotalsSum
 from tipsseg.types import LabelClass, ignore_id
 from tipsseg.util.files import clean_up, clean_up_below
 from tipsseg.util.printable import pluralize
@@ -83,7 +83,7 @@ def make_report(
     check_image_root(images)
     with ExitStack() as stack:
         runs = stack.enter_context(open_runs(output, ended=False, max_pixels=max_pixels))
-        runs[0].refuse_raster()
+        refuse_raster(runs[0].info)
         refuse_other_settings(runs)
         classes = runs[0].classes
         if palette == "safe":
@@ -146,7 +146,7 @@ class _Report:
         try:
             for entry in self._images(maker, jobs):
                 review.add(entry)
-                hashes[entry.image] = entry.fingerprint.sha256
+                hashes[entry.image] = entry.input.sha256
                 self.totals.add(entry.summary)
                 if (accuracy := accuracy_of(entry, self.accuracies)) is not None:
                     self.scored[entry.image] = accuracy
@@ -179,7 +179,7 @@ class _Report:
         if self.doubts and not self.doubts.keys() & {ref.name for ref in refs}:
             self.progress.note(f"No image of the run has doubts. {hint}")
 
-    def _images(self, maker: ImageMaker, jobs: int) -> Iterator[ManifestEntry]:
+    def _images(self, maker: ImageMaker, jobs: int) -> Iterator[Entry]:
         items = (image for run in self.runs for image in run.images())
         with closing(map_in_order(jobs, maker.make, items)) as results:
             for result in results:

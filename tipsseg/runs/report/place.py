@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tipsseg.errors import OutputError
+from tipsseg.run.files import Files
 from tipsseg.runs.common.walking import REPORT_FILE
-from tipsseg.store.ownership import Ownership
 from tipsseg.util.files import atomic_write, json_bytes, output_error, read_regular, remove_file
 from tipsseg.util.json_values import parse, take
 
@@ -39,7 +39,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         """Open the folder, or create it. Raises OutputError if it is not empty and not a report."""
         self.folder = folder
-        self._ownership = Ownership(folder)  # only to refuse links out of the folder
+        self._files = Files(folder)  # only to refuse links out of the folder
         _claim(folder)
 
     def record(self, image: str, signature: str) -> Mapping[str, object] | None:
@@ -73,7 +73,7 @@ class Place:
 
     def write(self, path: Path, data: bytes) -> None:
         """Write a file below the folder. Raises OutputError if it cannot be written, or a link leads out of the folder."""
-        self._ownership.refuse_outside(path)
+        self._files.refuse_outside(path)
         atomic_write(path, data)
 
     def remove_others(self, images: Iterable[str]) -> None:
@@ -83,7 +83,7 @@ class Place:
             if record.stem not in keys:
                 for name, suffix in {**IMAGE_FILES, _RECORDS: ".json"}.items():  # the record comes last
                     path = self._path(name, record.stem, suffix)
-                    self._ownership.refuse_outside(path)
+                    self._files.refuse_outside(path)
                     remove_file(path)
 
     def remove_chunks_from(self, number: int) -> None:

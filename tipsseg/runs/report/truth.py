@@ -6,12 +6,11 @@ import csv
 import io
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError
-from tipsseg.formats import mask_formats
+from tipsseg.run.entry import Entry
 from tipsseg.runs.evaluate.run import CSV_FILE, IMAGES_FILE, SCORES_FILE
-from tipsseg.store.manifest import ManifestEntry
 from tipsseg.util.files import describe_error, open_regular, read_regular
 from tipsseg.util.json_values import parse, take
 
@@ -72,9 +71,10 @@ def read_image_accuracies(folder: Path) -> dict[str, float]:
     return accuracies
 
 
-def accuracy_of(entry: ManifestEntry, accuracies: Mapping[str, float]) -> float | None:
-    masks = [entry.files[name].partition("/")[2] for name in mask_formats() if name in entry.files]
-    return next((accuracies[name] for name in (entry.image, *masks) if name in accuracies), None)
+def accuracy_of(entry: Entry, accuracies: Mapping[str, float]) -> float | None:
+    # Masks are named after their images, with or without the suffix.
+    names = (entry.image, str(PurePosixPath(entry.image).with_suffix(".png")), f"{entry.image}.png")
+    return next((accuracies[name] for name in names if name in accuracies), None)
 
 
 def _invalid_scores(path: Path, error: Exception) -> InputError:

@@ -1,0 +1,372 @@
+"""The masks are the labels, and a person's work is kept; all other files are derived from them, again and again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from resuming import ALL, Run, contents, correct, tree
+
+MASK, LABELME = Path("out/masks/a.png"), Path("out/labelme/a.json")
+
+
+def entry(image: str = "a.png", output: str = "out") -> dict[str, object]:
+    lines = Path(output, "manifest.jsonl").read_bytes().splitlines()
+    found: dict[str, object] = next(each for each in map(json.loads, lines) if each["image"] == image)
+    return found
+
+
+def edit_labelme(path: Path = LABELME) -> bytes:
+    """Give another class to all shapes."""
+    record = json.loads(path.read_bytes())
+    for shape in record["shapes"]:
+        shape["label"] = "tree" if shape["label"] != "tree" else "sky"
+    path.write_text(json.dumps(record))
+    return path.read_bytes()
+
+
+# ---- corrected is a state ----
+
+
+def test_a_mask_that_is_set_back_to_the_models_labels_stays_a_persons(run: Run) -> None:
+    run("-f", "png")
+    before = MASK.read_bytes()
+    correct(MASK)
+    run("-f", "png")
+    MASK.write_bytes(before)
+    run("-f", "png")
+    Image.new("RGB", (90, 60), "red").save("imgs/a.png")
+    run("-f", "png", "--no-resume")
+    assert (run.code, run.labelled, MASK.read_bytes()) == (0, ALL[1:], before)
+    assert "corrected" in entry()
+
+
+def test_an_undone_correction_is_labelled_by_the_next_run(run: Run) -> None:
+    run("-f", "png,coco")
+    model = contents(Path("out"))
+    mine = correct(MASK)
+    run("-f", "png,coco")
+    assert run.command("correct", "out", "--undo", "a.png", "--dry-run").code == 0
+    run("-f", "png,coco")
+    assert (run.labelled, MASK.read_bytes()) == ([], mine)
+    assert run.command("correct", "out", "--undo", "a.png").code == 0
+    assert MASK.read_bytes() == mine
+    assert "its correction was undone" in run("-f", "png,coco")
+    assert (run.labelled, contents(Path("out"))) == (["a.png"], model)
+
+
+@pytest.mark.parametrize("how", ["gone", "of another size", "of unknown ids", "no image"])
+def test_a_corrected_mask_that_cannot_be_used_fails_its_image_and_can_be_undone(run: Run, how: str) -> None:
+    run("-f", "png,coco")
+    fresh = contents(Path("out"))
+    correct(MASK)
+    other = correct(Path("out/masks/sub/b c.png"))
+    run("-f", "png,coco")
+    lists = Path("out/annotations.json").read_bytes()
+    if how == "gone":
+        MASK.unlink()
+    elif how == "no image":
+        MASK.write_text("mine")
+    else:
+        Image.fromarray(np.full((60, 90 - (how == "of another size")), 9, np.uint8)).save(MASK)
+    err = run("-f", "png,coco")
+    assert (run.code, run.labelled, Path("out/annotations.json").read_bytes()) == (1, [], lists)
+    assert ("out/masks/a.png" in err, "--undo" in err) == (True, True)
+    assert run.command("correct", "out", "--undo", "a.png").code == 0
+    run("-f", "png,coco")
+    assert (run.code, run.labelled, MASK.read_bytes()) == (0, ["a.png"], fresh["masks/a.png"])
+    assert Path("out/masks/sub/b c.png").read_bytes() == other
+
+
+def test_the_original_command_goes_on_after_a_class_was_added(run: Run) -> None:
+    run("-f", "png,coco")
+    shape = {"label": "kite", "points": [[0, 4], [30, 50]], "shape_type": "rectangle"}
+    Path("new").mkdir()
+    Path("new/a.json").write_text(json.dumps({"shapes": [shape], "imageHeight": 60, "imageWidth": 90}))
+    assert run.command("correct", "out", "--from", "new", "--add-classes").code == 0
+    assert [each["name"] for each in entry()["classes"]] == ["kite"]  # type: ignore[attr-defined]
+    Path("out/masks/sub/b c.png").unlink()
+    for lost in (False, True):
+        if lost:
+            Path("out/.tipsseg/state.db").unlink()
+            assert run.command("check", "out", "--restore").code == 0
+        run("-f", "png,coco")
+        assert (run.code, run.labelled) == (0, [] if lost else ["sub/b c.jpg"])
+        names = [each["name"] for each in json.loads(Path("out/classes.json").read_bytes())["classes"]]
+        assert names == ["panda leg", "tree", "sky", "kite"]
+        assert run.command("check", "out").out == ""
+
+
+# ---- derived files ----
+
+
+def test_files_that_are_written_later_are_those_of_a_fresh_run(run: Run) -> None:
+    formats = "coco,yolo,labelme,overlay,csv,hf,cvat,panoptic,binary,cutouts"
+    run("-f", "npz")
+    for name in formats.split(","):
+        assert run.command("convert", "out", "-f", name).code == 0
+    run("-f", "png", "--min-area", "20")
+    assert (run.code, run.labelled) == (0, [])
+    run("-f", f"npz,{formats},png", "--min-area", "20", output="fresh")
+    ours, fresh = contents(Path("out")), contents(Path("fresh"))
+    assert ours.keys() == fresh.keys()
+    assert [name for name in ours if ours[name] != fresh[name] and name != "manifest.jsonl"] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["labelme", "annotations.json", "hf", "cvat", "overlays", "labels.csv", "classes.json"]
+)
+def test_an_edited_file_is_kept_and_named_with_what_to_do(run: Run, name: str) -> None:
+    formats = ("-f", "png,labelme,coco,hf,cvat,overlay,csv")
+    run(*formats)
+    top = Path("out", name)
+    path = (
+        top
+        if top.is_file()
+        else next(each for each in sorted(top.rglob("*")) if each.is_file() and "images" not in each.parts)
+    )
+    mine = path.read_bytes() + b" "
+    path.write_bytes(mine)
+    correct(MASK)
+    err = run(*formats)
+    is_list = top.is_file()
+    assert (run.code, path.read_bytes()) == (is_list, mine)
+    assert str(path) in err
+    takes = f"tipsseg correct out --from {top}" in err
+    assert takes == (name in ("labelme", "annotations.json", "hf", "cvat"))
+    run(*formats, "--overwrite", "--replace-edited")
+    assert path.read_bytes() == mine
+    path.unlink()
+    run(*formats, "--overwrite", "--replace-edited")
+    assert (run.code, run.command("check", "out").out) == (0, "")
+    run(*formats, output="fresh")
+    ours, fresh = contents(Path("out")), contents(Path("fresh"))
+    assert [name for name in fresh if ours[name] != fresh[name] and name != "manifest.jsonl"] == []
+
+
+def test_a_file_that_was_taken_in_stays_and_is_named_once_labels_change(run: Run) -> None:
+    formats = ("-f", "png,labelme,overlay")
+    run(*formats)
+    mine = edit_labelme()
+    overlay = Path("out/overlays/a.jpg")
+    overlay.write_bytes(overlay.read_bytes() + b"mine")
+    assert run.command("correct", "out", "--from", "out").code in (0, 1)
+    assert run.command("correct", "out", "--from", "out/labelme").code == 0
+    assert "labelme" not in run(*formats)
+    assert "overlays/a.jpg" in run(*formats)  # nobody read it
+    correct(MASK)
+    for _ in range(2):
+        err = run(*formats)
+        assert ("labelme/a.json" in err, "Wrote labelme" in err) == (True, False)
+        assert (run.code, LABELME.read_bytes()) == (0, mine)
+    LABELME.unlink()
+    assert "Wrote labelme" in run(*formats)
+    assert LABELME.read_bytes() != mine
+
+
+def test_a_file_of_another_program_is_never_touched(run: Run) -> None:
+    foreign = dict.fromkeys(("out/masks/a.png", "out/labelme/sub/b c.json", "out/annotations.json"), b"mine")
+    for path in foreign:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_bytes(b"mine")
+    for _ in range(2):
+        err = run("-f", "png,labelme,coco")
+        assert (run.code, {path: Path(path).read_bytes() for path in foreign}) == (1, foreign)
+        assert all(path in err for path in foreign)
+    for path in foreign:
+        Path(path).unlink()
+    run("-f", "png,labelme,coco")
+    run("-f", "png,labelme,coco", output="fresh")
+    assert run.code == 0
+    assert contents(Path("out")).keys() == contents(Path("fresh")).keys()
+
+
+def test_a_hidden_mask_does_not_replace_a_foreign_file(run: Run) -> None:
+    run("-f", "coco")
+    MASK.parent.mkdir()
+    MASK.write_bytes(b"mine")
+    for options in ((), ("--replace-edited",)):
+        assert str(MASK) in run("-f", "png", *options)
+        assert (run.code, MASK.read_bytes()) == (1, b"mine")
+    MASK.unlink()
+    run("-f", "png")
+    assert (run.code, run.labelled, Path("out/.tipsseg/masks").exists()) == (0, [], False)
+
+
+def test_without_its_picture_a_file_of_older_labels_goes(run: Run) -> None:
+    run("-f", "png,overlay,coco")
+    shutil.move("imgs", "moved")
+    correct(MASK)
+    ran = run.command("convert", "out", "-f", "coco")
+    assert (ran.code, Path("out/overlays/a.jpg").exists()) == (0, False)
+    assert "tipsseg convert out --format overlay --images FOLDER" in ran.err
+    assert run.command("convert", "out", "-f", "overlay", "--images", "moved").code == 0
+    assert Path("out/overlays/a.jpg").exists()
+    assert run.command("check", "out", "--images", "moved").out == ""
+
+
+def test_links_follow_pictures_that_moved(run: Run) -> None:
+    run("-f", "png,hf,labelme")
+    correct(MASK)
+    run("-f", "png,hf,labelme")
+    shutil.move("imgs", "moved")
+    assert run.command("convert", "out", "-f", "hf", "--images", "moved").code == 0
+    assert run.command("check", "out").out == ""
+    ran = run.command("convert", "out", "-f", "hf", "--images", "moved")
+    assert "0 images converted" in ran.err
+
+
+def test_a_format_ends_and_an_edited_file_of_it_stays(run: Run) -> None:
+    run("-f", "png,labelme,coco")
+    mine = edit_labelme()
+    ran = run.command("convert", "out", "--drop", "labelme")
+    assert (ran.code, str(LABELME) in ran.err) == (1, True)
+    assert list(Path("out/labelme").rglob("*.json")) == [LABELME]
+    assert LABELME.read_bytes() == mine
+    assert run.command("convert", "out", "--drop", "png").code == 2
+    run("-f", "coco")
+    assert not Path("out/labelme/sub").exists()
+
+
+def test_only_some_images_are_in_a_format(run: Run) -> None:
+    run("-f", "png")
+    Path("list.txt").write_text("imgs/a.png\n")
+    assert run.command("convert", "out", "-f", "coco", "--only", "list.txt").code == 0
+    run("-f", "png")
+    listed = json.loads(Path("out/annotations.json").read_bytes())["images"]
+    assert [each["file_name"] for each in listed] == ["a.png"]
+
+
+# ---- one record ----
+
+
+@pytest.mark.parametrize("formats", ["png,coco,labelme,yolo,hf", "coco"])
+def test_a_lost_record_is_rebuilt_when_asked(run: Run, formats: str) -> None:
+    run("-f", formats)
+    mask = next(path for path in Path("out").rglob("*.png") if "masks" in path.parts and "hf" not in path.parts)
+    correct(mask)
+    run("-f", formats)
+    Path("gone.txt").write_text(str(mask))
+    before = contents(Path("out"))
+    Path("out/.tipsseg/state.db").unlink()
+    kept = tree("out")
+    for words in (("convert", "out", "-f", "csv"), ("report", "out"), ("eval", "--pred", "out", "--gt", "out/masks")):
+        ran = run.command(*words)
+        assert (ran.code, "tipsseg check out --restore" in ran.err) == (1, True), words
+    run("-f", formats)
+    assert (run.code, tree("out")) == (1, kept)
+    assert run.command("check", "out", "--restore").code == 0
+    assert run.command("check", "out").out == ""
+    run("-f", formats)
+    assert (run.code, run.labelled, contents(Path("out"))) == (0, [], before)
+    ran = run.command("check", "out", "--restore")
+    assert (ran.code, "sound" in ran.err) == (1, True)
+
+
+def test_masks_that_match_no_line_of_the_manifest_are_a_persons(run: Run) -> None:
+    run("-f", "png,coco")
+    mine = correct(MASK)
+    lines = Path("out/manifest.jsonl").read_bytes().splitlines(keepends=True)
+    Path("out/manifest.jsonl").write_bytes(b"".join(lines[:-1]))
+    Path("out/.tipsseg/state.db").write_bytes(b"damaged")
+    ran = run.command("check", "out", "--restore")
+    assert ("a.png" in ran.err, "ü" in ran.err) == (True, True)
+    run("-f", "png,coco")
+    assert (run.code, run.labelled, MASK.read_bytes()) == (0, [], mine)
+    assert {name for name in ALL if "corrected" in entry(name)} == {"a.png", "sub/ü.bmp"}
+    assert run.command("check", "out").out == ""
+
+
+@pytest.mark.parametrize("size", [0, 100, 4096, 9000])
+def test_a_truncated_record_is_damage(run: Run, size: int) -> None:
+    run("-f", "png")
+    path = Path("out/.tipsseg/state.db")
+    path.write_bytes(path.read_bytes()[:size])
+    before = tree("out")
+    err = run("-f", "png")
+    assert (run.code, "--restore" in err, tree("out")) == (1, True, before)
+    assert run.command("check", "out", "--restore").code == 0
+    run("-f", "png")
+    assert (run.code, run.labelled) == (0, [])
+
+
+def test_a_record_that_another_program_holds_is_not_written(run: Run) -> None:
+    run("-f", "png")
+    shutil.copy("imgs/a.png", "imgs/new.png")
+    other = sqlite3.connect("out/.tipsseg/state.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    err = run("-f", "png")
+    other.close()
+    assert (run.code, "--restore" in err) == (1, False)
+    run("-f", "png")
+    assert (run.code, run.labelled, run.command("check", "out").out) == (0, ["new.png"], "")
+
+
+@pytest.mark.parametrize("name", ["manifest.jsonl", "run.json"])
+def test_an_export_that_was_changed_is_named_and_written_anew(run: Run, name: str) -> None:
+    run("-f", "png")
+    path = Path("out", name)
+    path.write_text('{"tool": "tipsseg"}')
+    assert str(path) in run.command("check", "out").out
+    run("-f", "png")
+    assert (run.code, run.labelled, run.command("check", "out").out) == (0, [], "")
+
+
+# ---- edits while a command runs ----
+
+
+def test_an_edit_that_is_saved_before_a_file_is_replaced_is_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the last moment: all is written, and about to get its name."""
+    from tipsseg.run.state import State
+
+    run("-f", "png,labelme,coco")
+    paths = [LABELME, Path("out/annotations.json")]
+    expect = State.expect
+
+    def saved(self: State, *arguments: object, **more: object) -> None:
+        expect(self, *arguments, **more)  # type: ignore[arg-type]
+        for path in paths:
+            path.write_bytes(b"mine")
+
+    correct(MASK)
+    with monkeypatch.context() as patched:
+        patched.setattr(State, "expect", saved)
+        assert run.command("convert", "out", "-f", "coco").code == 1
+    assert [path.read_bytes() for path in paths] == [b"mine"] * 2
+    assert all(str(path) in run("-f", "png,labelme,coco") for path in paths)
+
+
+# ---- faults that a random walk found ----
+
+
+def test_an_overwrite_that_is_killed_is_not_called_whole(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tipsseg.run.folder import OutputFolder
+
+    run("-f", "png,coco,yolo")
+    with monkeypatch.context() as patched:
+        patched.setattr(OutputFolder, "write_record", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run("-f", "png,coco", "--overwrite")
+    assert run.command("check", "out").code == 1
+    assert run.command("convert", "out", "-f", "csv").code == 1
+    run("-f", "png,coco", "--overwrite")
+    run("-f", "png,coco", output="fresh")
+    assert contents(Path("out")).keys() == contents(Path("fresh")).keys()
+
+
+def test_temporary_files_of_a_killed_encode_are_removed_by_the_next(run: Run) -> None:
+    encode = ("encode", "imgs", "-m", run.model, "--device", "cpu", "-o", "feats")
+    assert run.command(*encode).code == 0
+    file = next(Path("feats/feats").rglob("*.safetensors"))
+    code = "from tipsseg.util.files import process_owner; print(process_owner())"
+    owner = subprocess.run(["python", "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    for folder, suffix in ((file.parent, ".safetensors"), (Path("feats"), ".json")):
+        Path(folder, f".tipsseg-{owner}0{suffix}").write_bytes(b"half")
+    assert run.command(*encode).code == 0
+    assert list(Path("feats").rglob(".tipsseg-*")) == []

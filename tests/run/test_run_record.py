@@ -1,0 +1,263 @@
+"""run.json, and the question that it records; options are tested through the command, in cli/test_question.py."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tipsseg.errors import OutputError, RecordError
+from tipsseg.options import FileOptions, LabelOptions, MinArea
+from tipsseg.options.shard import Shard
+from tipsseg.run import record as module
+from tipsseg.run import spec as specs
+from tipsseg.run.record import RUN_FILE, read_record, run_record, write_run
+from tipsseg.run.spec import Counts, RunInfo, RunSpec, question_differences, vocabulary_record
+from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
+
+HUB = {"id": "l14", "repository": "owner/l14", "revision": "1" * 40, "sha256": {"config.json": "a"}}
+LOCAL = {"id": "/models/l14", "repository": None, "revision": None, "sha256": {"config.json": "a"}}
+VOCABULARY = make_vocabulary(["panda leg", "tree", ClassSpec("wall", negative=True)], "auto", ["a {}", "the {}"])
+STARTED = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
+SPEC = RunSpec(model="l14", vocabulary=VOCABULARY)
+PLANNED = RunInfo(SPEC, HUB, "auto")
+INFO = replace(
+    PLANNED,
+    device="cpu",
+    dtype="float32",
+    vocabulary=replace(VOCABULARY, background=("sky",)),
+    image_root="/data/imgs",
+    started=STARTED,
+)
+
+Change = Callable[[RunInfo], RunInfo]
+
+
+def spec(**values: Any) -> Change:
+    return lambda info: replace(info, spec=replace(info.spec, **values))
+
+
+def model(**values: object) -> Change:
+    return lambda info: replace(info, model={**info.model, **values})
+
+
+def vocabulary(
+    classes: list[str | ClassSpec], background: str | list[str], templates: list[str], source: str = ""
+) -> Change:
+    return spec(vocabulary=make_vocabulary(classes, background, templates, source))
+
+
+WALL = ClassSpec("wall", negative=True)
+TEMPLATES = ["a {}", "the {}"]
+
+#: Changes that make another question, and their names in messages.
+DECIDING: dict[str, tuple[Change, list[str]]] = {
+    "labels to keep": (spec(onto=Path("old"), added=("tree",)), ["onto"]),
+    "a raster": (spec(formats=("geotiff",)), ["raster"]),
+    "revision": (model(revision="2" * 40), ["model"]),
+    "a local model": (model(**LOCAL), ["model"]),
+    "a synonym": (vocabulary(["panda leg", ClassSpec("tree", ("bush",)), WALL], "auto", TEMPLATES), ["classes"]),
+    "a confidence of a class": (
+        vocabulary(["panda leg", ClassSpec("tree", min_confidence=0.0), WALL], "auto", TEMPLATES), ["classes"],
+    ),
+    "no negative class": (vocabulary(["panda leg", "tree"], "auto", TEMPLATES), ["classes"]),
+    "templates": (vocabulary(["panda leg", "tree", WALL], "auto", ["a {}"]), ["templates"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "names"), DECIDING.values(), ids=DECIDING.keys())
+def test_what_decides_labels(change: Change, names: list[str]) -> None:
+    changed = change(PLANNED)
+    assert changed.digest != PLANNED.digest
+    assert [name for name, _, _ in question_differences(changed, PLANNED)] == names
+
+
+#: Changes that do not.
+INDIFFERENT: dict[str, Change] = {
+    "the name of a model": model(id="other"),
+    "hashes beside a revision": model(sha256={}),
+    "where the classes come from": vocabulary(["panda leg", "tree", WALL], "auto", TEMPLATES, "classes.txt"),
+    "a supercategory": vocabulary(["panda leg", ClassSpec("tree", supercategory="a"), WALL], "auto", TEMPLATES),
+    "what an automatic background came to": spec(vocabulary=replace(VOCABULARY, background=("sky",))),
+    "a shard": spec(shard=Shard(1, 2)),
+    "exact features": spec(features=Path("feats"), feature_dtype="float32"),
+}
+
+
+@pytest.mark.parametrize("change", INDIFFERENT.values(), ids=INDIFFERENT.keys())
+def test_what_does_not_decide_labels(change: Change) -> None:
+    changed = change(PLANNED)
+    assert changed.digest == PLANNED.digest
+    assert question_differences(changed, PLANNED) == []
+
+
+def test_a_palette_makes_colours_part_of_the_labels() -> None:
+    palette = spec(files=FileOptions(png_mode="P"))(PLANNED)
+    coloured = vocabulary(["panda leg", ClassSpec("tree", colour=(1, 2, 3)), WALL], "auto", TEMPLATES)
+    assert coloured(palette).digest != palette.digest
+
+
+def test_another_release_gives_the_same_labels_until_their_version_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = PLANNED.digest
+    monkeypatch.setattr(module, "__version__", "99")
+    assert PLANNED.digest == before
+    monkeypatch.setattr(specs, "LABELS_VERSION", specs.LABELS_VERSION + 1)
+    assert PLANNED.digest != before
+    assert run_record(INFO)["labels_version"] == specs.LABELS_VERSION
+
+
+def test_the_record_says_what_was_asked_for_and_what_it_came_to() -> None:
+    record = run_record(INFO)
+    assert record["digest"] == INFO.digest
+    assert record["options"] == INFO.spec.option_record()
+    assert record["vocabulary"] == {
+        "source": "",
+        "classes": [
+            {"id": 1, "name": "panda leg"},
+            {"id": 2, "name": "tree"},
+            {"id": 0, "name": "wall", "negative": True},
+        ],
+        "background": ["sky"],
+        "auto": True,
+        "templates": ["a {}", "the {}"],
+    }
+    asked = {"device": "auto", "dtype": "auto", "batch_size": 8}
+    assert (record["dtype"], record["asked"]) == ("float32", asked)
+    assert (record["formats"], record["shard"], record["image_root"]) == (
+        ["png", "coco", "overlay"],
+        None,
+        "/data/imgs",
+    )
+    assert (record["started"], record["ended"], record["counts"]) == ("2026-01-02T03:04:05+00:00", None, None)
+    versions = record["versions"]
+    assert isinstance(versions, dict)
+    assert {"python", "torch", "numpy"} <= versions.keys()
+
+
+ENDED = replace(
+    INFO,
+    spec=replace(SPEC, formats=("png",)),
+    ended=datetime(2026, 1, 2, 4, tzinfo=UTC),
+    counts=Counts(labelled=3, unchanged=4, failed=5, edited=2),
+)
+
+
+ALL_OF_IT = replace(
+    ENDED,
+    spec=replace(
+        SPEC,
+        model="/models/l14",
+        vocabulary=make_vocabulary(
+            [ClassSpec("panda leg", ("paw",), (1, 2, 3), 0.5, "animal", ("one {}",)), ClassSpec("wall", negative=True)],
+            ["sky"],
+            ["a {}"],
+            "farm.toml",
+        ),
+        options=LabelOptions(mode="whole", short_side=448, min_confidence=0.25, refine="pamr"),
+        files=FileOptions(
+            instances="class",
+            min_area=MinArea(0.5, percent=True),
+            png_mode="P",
+            simplify=1.5,
+            val_fraction=0.2,
+            names="full",
+        ),
+        device="cuda:1",
+        dtype="float16",
+        batch_size=3,
+        shard=Shard(2, 3),
+    ),
+    model=LOCAL,
+    image_root=None,
+    batch_size=2,
+    summary={"images": 7},
+)
+
+
+@pytest.mark.parametrize(
+    "info", [INFO, ENDED, replace(ENDED, spec=SPEC), ALL_OF_IT], ids=["going", "ended", "of two formats", "all of it"]
+)
+def test_a_record_is_read_as_it_was_written(tmp_path: Path, info: RunInfo) -> None:
+    info = replace(info, spec=replace(info.spec, output=tmp_path))
+    info.spec.folder.mkdir(parents=True, exist_ok=True)
+    assert write_run(info) == info.spec.folder / RUN_FILE
+    found = read_record(info.spec.folder / RUN_FILE, "")
+    assert question_differences(found, info) == []
+    assert found.digest == info.digest
+    assert run_record(found) == run_record(info)
+    assert found.spec == replace(
+        info.spec,
+        jobs=found.spec.jobs,
+        vocabulary=replace(info.spec.vocabulary, background=found.spec.vocabulary.background),
+    )
+
+
+NO_RUNS: dict[str, bytes] = {
+    "nothing": b"",
+    "torn": b'{"tool": "tipss',
+    "no UTF-8": b'{"tool": "\xff"}',
+    "a list": b'["tipsseg"]',
+    "of another tool": b'{"tool": "other"}',
+    "of no tool": b"{}",
+}
+
+
+@pytest.mark.parametrize("data", NO_RUNS.values(), ids=NO_RUNS.keys())
+def test_what_is_no_record_is_neither_read_nor_replaced(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / RUN_FILE
+    path.write_bytes(data)
+    with pytest.raises(RecordError):
+        read_record(path, "")
+    with pytest.raises(OutputError, match=r"run.json: not a tipsseg record"):
+        write_run(replace(INFO, spec=replace(SPEC, output=tmp_path)))
+    assert path.read_bytes() == data
+
+
+#: Faults of a record of another version, or a damaged one: the key and its value, which may be gone.
+GONE = object()
+FAULTS: dict[str, tuple[str, object, str]] = {
+    "no digest": ("digest", GONE, "no `digest`"),
+    "no formats": ("formats", GONE, "no `formats`"),
+    "a format of the future": ("formats", ["png", "voc"], 'unknown format "voc"'),
+    "a format that is no text": ("formats", [[]], "unknown format []"),
+    "no options": ("options", {}, "no `mode`"),
+    "an option of the future": ("options", {**SPEC.option_record(), "new": 3}, 'unknown option "new"'),
+    "an option of no value": ("options", {**SPEC.option_record(), "mode": "all"}, "unknown mode 'all'"),
+    "no vocabulary": ("vocabulary", None, "no `vocabulary`"),
+    "a class without its name": (
+        "vocabulary",
+        {**vocabulary_record(VOCABULARY, VOCABULARY), "classes": [{"id": 1}]},
+        "a class has no name",
+    ),
+    "ids with a gap": (
+        "vocabulary",
+        {**vocabulary_record(VOCABULARY, VOCABULARY), "classes": [{"id": 1, "name": "a"}, {"id": 3, "name": "b"}]},
+        "the class ids are not 1, 2, ...",
+    ),
+    "an id of a negative class": (
+        "vocabulary",
+        {**vocabulary_record(VOCABULARY, VOCABULARY), "classes": [{"id": 0, "name": "a"}, {"id": 1, "name": "b"}]},
+        "id 0 must mark the negative classes, and no others",
+    ),
+    "a shard of none": ("shard", "3/2", "argument `shard`=3/2: the part must be in 1 to 2"),
+    "a time that is none": ("ended", "soon", "Invalid isoformat string: 'soon'"),
+    "a time of nowhere": ("ended", "2026-01-02T04:00:00", "`ended` has no time zone"),
+    "no counts": ("counts", None, "no `counts`"),
+    "a batch that is none": ("batch_size", "many", '`batch_size` is "many"'),
+}
+
+
+@pytest.mark.parametrize(("key", "value", "fault"), FAULTS.values(), ids=FAULTS.keys())
+def test_what_is_not_as_it_is_written_is_told(tmp_path: Path, key: str, value: object, fault: str) -> None:
+    record = {**run_record(ENDED), key: value}
+    if value is GONE:
+        del record[key]
+    (tmp_path / RUN_FILE).write_text(json.dumps(record))
+    with pytest.raises(RecordError, match=re.escape(fault)):
+        read_record(tmp_path / RUN_FILE, "")

@@ -1,0 +1,194 @@
+"""The record of a labelled image: its input, its labels, and who made them. manifest.jsonl has one line per image."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tipsseg.errors import RecordError
+from tipsseg.images.sources.address import absolute
+from tipsseg.regions.objects import LabelledObject
+from tipsseg.run.summary import ImageNumbers, read_summary
+from tipsseg.types import ImageRef, printable_path
+from tipsseg.util.files import json_bytes
+from tipsseg.util.fingerprint import Fingerprint
+
+if TYPE_CHECKING:
+    from tipsseg.run.state import FileRow
+
+MANIFEST_FILE = "manifest.jsonl"
+
+#: An object and its score: label id, area in pixels, box (y, x, h, w) in pixels, and score, 0..1.
+ObjectScore = tuple[int, int, int, int, int, int, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """The source of labels that a person corrected.
+
+    Attributes:
+        source: The file that `tipsseg correct` took them from; "" if the mask was changed in place, or was accepted as it is.
+        format: The format of that file.
+        content: The sha256 of the correction's content.
+        before: The digest of the label files that it replaced.
+        undone: True if the next run labels the image again.
+    """
+
+    source: str = ""
+    format: str = ""
+    content: str = ""
+    before: str = ""
+    undone: bool = False
+
+    def text(self) -> str:
+        return json.dumps({key: value for key, value in asdict(self).items() if value})
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The facts about labels beside their pixels.
+
+    Attributes:
+        summary: See `summary.label_summary`.
+        objects: All objects, whatever the file options, with their scores.
+    """
+
+    summary: Mapping[str, object]
+    objects: tuple[ObjectScore, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One labelled image.
+
+    Attributes:
+        image: Its name, see ImageRef.name.
+        path: The absolute path of the input.
+        input: The fingerprint of the input when it was labelled.
+        given: The sha256 of the regions and labels that the run was given for this image; None without both.
+        version: A digest of the labels and their facts: what files made from them show.
+        formats: The formats that the image is in.
+        correction_text: The correction as JSON; None for labels of the model.
+        coming: The correction that a killed process was about to record.
+        seconds: The time from opening the input to writing the last file.
+        packed: The facts, compressed.
+    """
+
+    image: str
+    path: str
+    input: Fingerprint
+    given: str | None = None
+    version: str = ""
+    formats: tuple[str, ...] = ()
+    correction_text: str | None = None
+    coming: str | None = None
+    seconds: float = 0.0
+    packed: bytes
+
+    @cached_property
+    def facts(self) -> Facts:
+        try:
+            summary, objects = json.loads(zlib.decompress(self.packed))
+            return Facts(summary, tuple(map(tuple, objects)))
+        except (zlib.error, ValueError, TypeError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> RecordError:
+        hint = "Rebuild the record of its folder with tipsseg check OUT --restore."
+        return RecordError(Path(self.image), f"its record is damaged ({error})", hint)
+
+    @property
+    def summary(self) -> Mapping[str, object]:
+        return self.facts.summary
+
+    @property
+    def numbers(self) -> ImageNumbers:
+        """Return the parsed summary."""
+        return read_summary(self.summary)
+
+    @property
+    def correction(self) -> Correction | None:
+        try:
+            return None if self.correction_text is None else Correction(**json.loads(self.correction_text))
+        except (ValueError, TypeError) as error:
+            raise self._damaged(error) from error
+
+    @property
+    def corrected(self) -> bool:
+        """Return True if the labels are a person's, until the correction is undone."""
+        return self.correction_text is not None and not self.undone
+
+    @property
+    def undone(self) -> bool:
+        return self.correction is not None and self.correction.undone
+
+    def with_labels(self, digests: Iterable[str], facts: Facts, correction: Correction | None) -> Entry:
+        """Return the entry of other labels; `digests` are those of their files."""
+        version, packed = _pack(facts, digests)
+        text = None if correction is None else correction.text()
+        return replace(self, version=version, packed=packed, correction_text=text, coming=None)
+
+    def with_correction(self, correction: Correction) -> Entry:
+        return replace(self, correction_text=correction.text(), coming=None)
+
+    def record(self, files: Mapping[str, FileRow]) -> dict[str, object]:
+        """Return the line of manifest.jsonl. `files` are those of the image, by place."""
+        size = {key: self.summary[key] for key in ("height", "width")}
+        rest = {key: value for key, value in self.summary.items() if key not in size}
+        return {
+            "image": self.image,
+            "path": self.path,
+            "size": self.input.size,
+            "mtime_ns": self.input.mtime_ns,
+            "sha256": self.input.sha256,
+            **({} if self.given is None else {"given": self.given}),
+            **size,
+            "version": self.version,
+            "formats": list(self.formats),
+            "files": {file.name: file.place for file in files.values() if file.is_file},
+            "written": [asdict(file) for file in files.values()],
+            **rest,
+            "objects": [list(each) for each in self.facts.objects],
+            "seconds": self.seconds,
+            **({} if self.correction is None else {"corrected": asdict(self.correction)}),
+        }
+
+
+def make_entry(
+    ref: ImageRef, fingerprint: Fingerprint, facts: Facts, digests: Iterable[str], formats: Sequence[str], **more: Any
+) -> Entry:
+    """Return the entry of an image that the model labelled; `digests` are those of the label files."""
+    version, packed = _pack(facts, digests)
+    entry = Entry(
+        image=ref.name,
+        path=input_path(ref),
+        input=fingerprint,
+        version=version,
+        formats=tuple(formats),
+        packed=packed,
+        **more,
+    )
+    entry.__dict__["facts"] = facts
+    return entry
+
+
+def input_path(ref: ImageRef) -> str:
+    """Return the path of an input as entries record it: absolute, without resolving links."""
+    return printable_path(absolute(ref.path))
+
+
+def object_scores(objects: Iterable[LabelledObject]) -> tuple[ObjectScore, ...]:
+    """Return objects as entries record them."""
+    return tuple((each.region.class_id, each.region.area, *each.region.box, each.score) for each in objects)
+
+
+def _pack(facts: Facts, digests: Iterable[str]) -> tuple[str, bytes]:
+    """Return the version of labels, and their packed facts."""
+    data = json_bytes([facts.summary, facts.objects])
+    return sha256("".join(digests).encode() + data).hexdigest()[:32], zlib.compress(data, 1)

@@ -1,0 +1,618 @@
+"""The output folder of a run: lock it, refuse another question, record images, and finish.
+
+with open_folder(info) as folder:
+    for item in map(folder.triage, images):    # what becomes of each image, see `resume.decide`
+        folder.begin(info)                     # once, before the first image that is labelled
+        folder.record(result)
+    folder.finish(counts)                      # derived files, files for the whole run, exports
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+
+from tipsseg.errors import ImageError, OtherRunError, OutputError, RecordError
+from tipsseg.formats import FORMATS, check_formats, format_name, image_folders
+from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
+from tipsseg.run.derive import Derived, Deriver, link_name
+from tipsseg.run.entry import MANIFEST_FILE, Correction, Entry, input_path
+from tipsseg.run.failures import ERRORS_FILE, Failure
+from tipsseg.run.files import MOVE, Files, StagedFile, discard
+from tipsseg.run.labels import PNG, RunContext, label_rows, read_current
+from tipsseg.run.lock import LOCK_FILE, FolderLock
+from tipsseg.run.names import refuse_shared
+from tipsseg.run.record import RUN_FILE, find_run, run_context, run_record, stored_run, write_run
+from tipsseg.run.results import Failed, ImageResult, Labelled, Left, Unchanged
+from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_edited
+from tipsseg.run.shards import shards_in, state_folder
+from tipsseg.run.spec import Counts, RunInfo, question_differences, with_classes
+from tipsseg.run.state import STATE_FOLDER, FileRow, State
+from tipsseg.run.summary import Totals, total
+from tipsseg.types import ImageRef, ignore_id
+from tipsseg.util.files import clean_up, clean_up_below
+from tipsseg.util.printable import shell_word
+from tipsseg.util.record_paths import actual_name, actual_path
+
+#: The reason for not writing a file of another program.
+NOT_OURS = "tipsseg did not write this file"
+
+
+_AGAIN = "Run the same command again."
+
+#: What a folder knows of its model.
+_MODEL_FACTS = ("model", "dtype", "image_root")
+
+
+class OutputFolder:
+    """The output folder of one run, locked until it is closed.
+
+    Attributes:
+        path: The folder.
+        info: The run.
+        before: The run that the folder recorded; None for a new folder.
+        context: The facts for the writers.
+        state: The record.
+        reasons: The number of images that were labelled, by reason.
+        refused: Files that were not written, because a person or another program put them there, with the reasons.
+        taken: Files for the whole run that this command took in.
+    """
+
+    def __init__(self, info: RunInfo, state: State, before: RunInfo | None) -> None:
+        self.path = info.spec.folder
+        self.state, self.before = state, before
+        self.reasons = Counter[str]()
+        self.refused: dict[Path, str] = {}
+        self.taken: set[Path] = set()
+        self._todo: dict[str, str] = {}
+        self.starting_over = False
+        self.set_info(info)
+
+    def set_info(self, info: RunInfo) -> None:
+        self.info = info
+        self.context: RunContext = run_context(info)
+        self.files, self.deriver = Files(self.path), Deriver(self.context)
+
+    # ---- images ----
+
+    def triage(self, item: ImageRef | Failed) -> Left:
+        """Return an image that must be labelled, or its result. Thread-safe."""
+        if isinstance(item, Failed):
+            return item
+        entry, rows = self.state.get(item.name), self.state.files(item.name)
+        if self.starting_over and entry is not None:
+            labels = label_rows(rows, self._context_before())
+            if not (entry.corrected or is_edited(entry, labels, self.files)):
+                entry, rows = None, {}
+        decision = decide(item, entry, rows, self.info.spec, self.files, self.context)
+        if isinstance(decision, Todo):
+            self._todo[item.name] = decision.reason
+            return item
+        return decision
+
+    def reason(self, ref: ImageRef) -> str:
+        """Return why an image is to be labelled, once `triage` decided so."""
+        return self._todo.get(ref.name, NEW)
+
+    def _context_before(self) -> RunContext:
+        return self.context if self.before is None else run_context(self.before)
+
+    def record(self, result: ImageResult) -> ImageResult:
+        """Put an image's files in place and record it. Return the result, or what became of it; see `fail` for a Failed."""
+        match result:
+            case Labelled():
+                return self._add(result)
+            case Unchanged(ref, entry):
+                rows = self.state.files(ref.name) if result.edited and not self.info.spec.is_raster else {}
+                new = replace(entry, path=input_path(ref)) if entry.path != input_path(ref) else entry
+                labels = tuple[FileRow, ...]()
+                if rows and is_edited(entry, label_rows(rows, self.context), self.files):
+                    try:
+                        current = read_current(self.context, new, rows, edited=True)
+                    except ImageError as error:
+                        return Failed(ref, error)
+                    new, labels = current.entry, current.rows
+                if new is not entry:
+                    self.state.add(new, labels, {})
+                self.state.mend(ref.name)
+                return replace(result, entry=new)
+        return result
+
+    def _add(self, labelled: Labelled) -> ImageResult:
+        ref, entry, labels = labelled.ref, labelled.entry, labelled.labels
+        reason = self._todo.pop(ref.name, NEW)
+        before, rows = self.state.get(ref.name), self.state.files(ref.name)
+        by_hand = self.info.spec.replace_edited
+        if before is not None:
+            entry = replace(entry, formats=tuple(dict.fromkeys((*entry.formats, *before.formats))))
+            if reason == SCORES and {(each.row.name, each.row.digest) for each in labels} != {
+                (row.name, row.digest) for row in label_rows(rows, self.context)
+            }:
+                discard([*labels, *labelled.derived.files])
+                what = "the model labels it otherwise now, so its scores would not belong to the labels of this folder"
+                return Failed(ref, ImageError(ref.path, what, "Label it again with argument `resume`=False."))
+        for file in labels:
+            row = rows.get(file.row.place)
+            if not self.files.may_put(file, row, replace_edited=by_hand and row is not None):
+                discard([*labels, *labelled.derived.files])
+                if row is not None and before is not None and row.digest is not None:
+                    return Unchanged(ref, before, "edited by hand")
+                return Failed(ref, self._in_the_way(ref, file))
+        try:
+            self.put(ref, entry, labelled.labels, labelled.derived, rows)
+        except ImageError as error:
+            return Failed(ref, error)
+        self.reasons[reason] += 1
+        return replace(labelled, entry=entry, reason=reason)
+
+    def fail(self, failed: Failed) -> None:
+        """Record that an image failed; its labels from an earlier run stay."""
+        self.state.fail(Failure.of(failed.ref, failed.error))
+
+    def _in_the_way(self, ref: ImageRef, file: StagedFile) -> ImageError:
+        path, owner = self.files.path(file.row.place), self.state.owner(file.row.place)
+        if owner is not None and owner != ref.name:
+            full = "Rename one of the two images, or keep the image suffixes in file names with argument `names`=full."
+            return ImageError(ref.path, f"{path} has the labels of another image, {owner}", full)
+        return ImageError(ref.path, f"{path} exists, and tipsseg did not write it for this image", MOVE)
+
+    def put(
+        self,
+        ref: ImageRef,
+        entry: Entry,
+        labels: Sequence[StagedFile],
+        derived: Derived,
+        rows: Mapping[str, FileRow],
+        *,
+        coming: str | None = None,
+    ) -> list[Path]:
+        """Put the files of an image in place, and record it. Return the paths of the files in place.
+
+        Files of a person or of another program stay, see `refused`; the label files are approved already.
+
+        Raises:
+            ImageError: A file cannot have its name.
+            OutputError: The folder cannot be written.
+        """
+        try:
+            return self._put(ref, entry, labels, derived, rows, coming)
+        except OutputError as error:
+            if error.only_this:
+                raise ImageError(ref.path, error.message, error.hint) from error
+            raise
+        finally:
+            discard([*labels, *derived.files])  # those that have no name yet
+
+    def _put(
+        self,
+        ref: ImageRef,
+        entry: Entry,
+        labels: Sequence[StagedFile],
+        derived: Derived,
+        rows: Mapping[str, FileRow],
+        coming: str | None,
+    ) -> list[Path]:
+        files, kept, foreign = [*labels], set[str](), set[str]()
+        for file in derived.files:
+            row = rows.get(file.row.place)
+            if self.files.may_put(file, row):
+                files.append(file)
+                continue
+            file.discard()
+            kept.add(file.row.place)
+            if row is None or row.digest is None:  # `settle` names those that a person changed
+                foreign.add(format_name(file.row.name))
+                self.refuse(self.files.path(file.row.place), row)
+        self.state.expect(ref.name, [self.files.expected(each, rows.get(each.row.place)) for each in files], coming)
+        written = [replace(note, shows="") if note.name in foreign else note for note in derived.notes]
+        for name, place in derived.links.items():
+            link = self.files.link(ref, link_name(name), place, rows.get(self.files.place(place)))
+            if link is None:
+                self.refuse(place, None)
+            else:
+                written.append(replace(link, shows=entry.path))
+        for file in files:
+            if self.files.put(file):
+                written.append(file.row)
+            elif file in labels:
+                raise ImageError(
+                    ref.path, f"{self.files.path(file.row.place)} changed while the command ran, so it was kept", _AGAIN
+                )
+            else:
+                kept.add(file.row.place)
+        places = {row.place for row in written} | kept
+        replaced = {*derived.formats, *(each.row.name for each in labels)}
+        left = [row for row in rows.values() if row.place not in places and format_name(row.name) in replaced]
+        self.state.add(entry, written, derived.rows, [row.place for row in left if self.files.remove(row)])
+        return [self.files.path(each.row.place) for each in files if each.row.place not in kept]
+
+    def _remove(self, rows: Iterable[FileRow]) -> list[str]:
+        """Remove files as tipsseg wrote them, and return the places to forget; others stay, and are refused."""
+        gone = []
+        for row in rows:
+            if self.files.remove(row):
+                gone.append(row.place)
+            else:
+                self.refuse(self.files.path(row.place), row)
+        return gone
+
+    def refuse(self, path: Path, row: FileRow | None) -> None:
+        self.refused[path] = NOT_OURS if row is None or row.digest is None else "changed by hand"
+
+    # ---- the run ----
+
+    @property
+    def begun(self) -> bool:
+        """Return True if an earlier run with the same settings wrote the first records."""
+        before, spec = self.before, self.info.spec
+        if before is None or self.starting_over or not len(self.state):
+            return False
+        facts = [(each.formats, each.files, each.vocabulary.specs) for each in (before.spec, spec)]
+        return facts[0] == facts[1]
+
+    @property
+    def finished(self) -> bool:
+        """Return True if an earlier run finished, and this process has changed nothing."""
+        return (
+            self.begun
+            and self.before is not None
+            and self.before.ended is not None
+            and not (self.state.changed or self.state.broken_off or self.state.failures())
+            and not self.state.altered_exports()
+            and os.path.lexists(self.path / CLASSES_FILE)
+        )
+
+    @property
+    def _added_formats(self) -> list[str]:
+        known = self.info.spec.formats if self.before is None else self.before.spec.formats
+        return [name for name in self.info.spec.formats if name not in known]
+
+    def begin(self, info: RunInfo) -> None:
+        """Record the run before its first image; with `overwrite`, forget the images that nobody corrected.
+
+        `info` is the run with what is known of the model and the images.
+        """
+        facts = {name: getattr(info, name) for name in (*_MODEL_FACTS, "device", "dtype_reason", "dropped", "started")}
+        background = (info.vocabulary or info.spec.vocabulary).background
+        vocabulary = replace(self.info.spec.vocabulary, background=background, auto=False)
+        self.set_info(replace(self.info, **facts, vocabulary=vocabulary))
+        self.state.begin()
+        over = self.starting_over
+        if over:
+            self._start_over()
+        elif added := self._added_formats:
+            refuse_shared(self.path, info.spec.files.names, added, self.state.names())
+            self.state.cover(added)
+        self._write_classes()
+        self.write_record()
+        if over:
+            self.state.set_meta("overwriting", self.info.digest)  # a killed command goes on from here
+
+    def _write_classes(self) -> None:
+        vocabulary = self.info.vocabulary or self.info.spec.vocabulary
+        content = classes_json(self.context.classes, vocabulary.background_texts)
+        path, shows = self.path / CLASSES_FILE, sha256(content).hexdigest()[:32]
+        row = self.state.files().get(CLASSES_FILE)
+        if row is None or row.shows != shows or self.files.look(row) != "ours":
+            self.write_file(path, content, "classes", shows)
+
+    def write_record(self) -> None:
+        self.state.set_meta("run", run_record(self.info))
+        write_run(self.info, self.state.files().values())
+
+    def _start_over(self) -> None:
+        """Forget all images that nobody corrected, and remove their files. Go on if an earlier command was killed here."""
+        context = self._context_before()
+        for entry, rows in self.state.images():
+            if not entry.corrected and is_edited(entry, label_rows(rows, context), self.files):
+                self.state.add(entry.with_correction(Correction()), (), {})
+        if self.before is not None:
+            self.state.set_meta("run", run_record(replace(self.before, ended=None)))
+        self.state.forget("correction IS NULL")
+        for entry, rows in self.state.images():
+            left = [
+                row
+                for row in rows.values()
+                if format_name(row.name) not in (*self.info.spec.formats, *self.context.labels)
+            ]
+            formats = tuple(self.info.spec.formats)
+            if entry.formats != formats or left:
+                self.state.add(replace(entry, formats=formats), (), {}, self._remove(left))
+        kept = ("classes", *self.info.spec.formats)
+        self.state.set_files("", (), self._remove(row for row in self.state.files().values() if row.name not in kept))
+        self.remove_orphans()
+        self.starting_over = False
+
+    def remove_orphans(self) -> None:
+        """Remove the files of images that are not recorded, such as those of a killed run."""
+        for image, row in self.state.orphans():
+            if self.files.remove(row):
+                self.state.set_files(image, (), [row.place])
+            else:
+                self.refuse(self.files.path(row.place), row)
+
+    def write_file(self, path: Path, data: bytes | Iterable[bytes], name: str, shows: str) -> bool:
+        """Write a file for the whole run, unless a person changed it; return False then."""
+        row = self.state.files().get(self.files.place(path))
+        file = self.files.stage(name, path, partial(_fill, data), shows)
+        if not self.files.may_put(file, row):
+            file.discard()
+            self.refuse(path, row)
+            return False
+        self.state.expect("", [self.files.expected(file, row)])
+        if not self.files.put(file):
+            file.discard()
+            self.refuse(path, row)
+            return False
+        self.state.set_files("", [file.row])
+        return True
+
+    def finish(self, counts: Counts, batch_size: int | None) -> None:
+        """Write the last records. Raises OutputError if the record was removed meanwhile."""
+        if self.state.is_removed():
+            raise OutputError(self.state.path, "it was removed during the run", "Run the same command again.")
+        self.state.forget_failures()
+        self._write_classes()
+        if self.state.meta("overwriting") is not None:
+            self.state.set_meta("overwriting", None)
+        self.info = replace(
+            self.info,
+            ended=datetime.now(UTC),
+            counts=counts,
+            batch_size=self.info.batch_size if batch_size is None else batch_size,
+            summary=self.totals().record(),
+        )
+        self.write_record()
+        self.state.end()
+
+    def finish_changes(self) -> None:
+        """Write the last records of a command that changed a finished run. Raises OutputError."""
+        self.info = replace(self.info, summary=self.totals().record())
+        self._write_classes()
+        self.write_record()
+        self.state.end()
+
+    def shown_files(self, image: str) -> dict[str, Path]:
+        """Return the files of an image by key, without links and hidden ones."""
+        return shown_files(self.state.files(image), self.files)
+
+    def add_classes(self, names: Sequence[str]) -> None:
+        """Add classes to the question that the folder answers. Raises InputError if a name is invalid."""
+        info = with_classes(self.info, names)
+        check_formats(info.spec.formats, info.spec.vocabulary.classes)
+        self.set_info(info)
+        self._write_classes()
+        self.write_record()
+
+    def drop(self, name: str) -> None:
+        """Remove the files of a format as tipsseg wrote them, and the format from all images. Other files are refused."""
+        for entry, rows in self.state.images():
+            self.state.set_files(
+                entry.image, (), self._remove(row for row in rows.values() if format_name(row.name) == name)
+            )
+        self.state.set_files("", (), self._remove(row for row in self.state.files().values() if row.name == name))
+        self.state.drop(name)
+
+    @property
+    def run_paths(self) -> list[Path]:
+        """Return the files for the whole run that exist, classes.json last."""
+        files = [file for name in self.context.formats for file in FORMATS[name].files]
+        return [path for name in (*files, CLASSES_FILE) if (path := self.path / name).exists()]
+
+    @property
+    def unwritten(self) -> list[Path]:
+        """Return the files of other programs, and files for the whole run that a person changed, which are in the way."""
+        files = {self.path / file for form in FORMATS.values() for file in form.files} | {self.path / CLASSES_FILE}
+        return [path for path, reason in self.refused.items() if reason == NOT_OURS or path in files]
+
+    def totals(self) -> Totals:
+        """Return the totals over all images in the folder."""
+        return total((entry.summary for entry in self.state.entries()), self.context.classes)
+
+    def show_masks(self) -> None:
+        """Move the masks from the hidden folder to where the format png has them; go on if a process was killed here."""
+        hidden = self.path / STATE_FOLDER
+        if PNG not in self.context.formats or not (hidden / "masks").is_dir():
+            return
+        for entry, rows in self.state.images():
+            for row in (each for each in label_rows(rows, self.context) if each.name == PNG):
+                path = self.context.label_path(PNG, recorded_ref(entry))
+                place, source = self.files.place(path), hidden / "masks" / actual_name(f"{entry.image}.png")
+                if not os.path.lexists(source):
+                    continue
+                if os.path.lexists(path):
+                    self.refuse(path, None)
+                    continue
+                if row.place != place:
+                    self.state.set_files(entry.image, [replace(row, place=place)], [row.place])
+                path.parent.mkdir(parents=True, exist_ok=True)
+                source.rename(path)
+                with suppress(OSError):
+                    os.removedirs(source.parent)
+
+
+def _fill(data: bytes | Iterable[bytes], path: Path) -> None:
+    with path.open("wb") as target:
+        target.writelines([data] if isinstance(data, bytes) else data)
+
+
+def shown_files(rows: Mapping[str, FileRow], files: Files) -> dict[str, Path]:
+    """Return the files of an image by key, without links and hidden ones."""
+    return {row.name: files.path(row.place) for row in rows.values() if row.is_file and not row.place.startswith(".")}
+
+
+def recorded_ref(entry: Entry) -> ImageRef:
+    """Return the image of a record at its recorded address."""
+    return ImageRef(actual_path(Path(), entry.path), PurePosixPath(actual_name(entry.image)))
+
+
+@contextmanager
+def open_folder(info: RunInfo) -> Iterator[OutputFolder]:
+    """Lock the folder of a run, and compare its question with that of the folder. Nothing is written before `begin`.
+
+    Raises:
+        OtherRunError: The folder answers another question.
+        OutputError: Another process uses the folder, or corrected masks would change their meaning.
+        RecordError: The record of the folder is missing or damaged.
+    """
+    with locked_state(info.spec.folder) as state:
+        before = stored_run(state)
+        _refuse_other_shards(info)
+        over = info.spec.overwrite and state.meta("overwriting") != info.digest  # else a killed command goes on
+        if before is not None and not over:
+            info = with_classes_of(before, info)
+            refuse_other_question(before, info, state)
+            info = merged_info(info, before)
+        folder = OutputFolder(info, state, before)
+        if before is not None and over:
+            folder.starting_over = True
+            _refuse_other_ids(before, info, state)
+        else:
+            folder.show_masks()
+        yield folder
+
+
+@contextmanager
+def change_folder(info_of: Callable[[State], RunInfo], output: Path) -> Iterator[OutputFolder]:
+    """Lock the folder of a finished run to change it; `info_of` returns the run, with the settings that change.
+
+    Raises as `open_folder` does.
+    """
+    with locked_state(output) as state:
+        folder = OutputFolder(info_of(state), state, stored_run(state))
+        folder.show_masks()
+        yield folder
+
+
+@contextmanager
+def locked_state(folder: Path) -> Iterator[State]:
+    """Lock a folder and open its record. Remove temporary files of killed processes, and after an error those of this one."""
+    refuse_lost_record(folder)
+    lock = FolderLock(folder)
+    try:
+        if lock.left_over:
+            clean_up_folder(folder)
+        with closing(State(folder)) as state:
+            yield state
+    except BaseException:
+        clean_up_folder(folder)
+        raise
+    finally:
+        lock.give_back()
+
+
+def clean_up_folder(folder: Path) -> None:
+    """Remove temporary files."""
+    clean_up([folder, folder / STATE_FOLDER], keep={LOCK_FILE})
+    tops = (place / name for place in (folder, folder / STATE_FOLDER) for name in (*image_folders(), "layers"))
+    clean_up_below(tops)
+
+
+def refuse_lost_record(folder: Path) -> None:
+    """Raise RecordError if a folder has exports, but not the record that they were written from."""
+    if os.path.lexists(folder / STATE_FOLDER / "state.db"):
+        return
+    for name in (RUN_FILE, MANIFEST_FILE, ERRORS_FILE):
+        if os.path.lexists(folder / name):
+            word, new = shell_word(str(folder)), shell_word(f"{folder}-2")
+            error = RecordError(
+                folder, f"its record, {STATE_FOLDER}/state.db, is missing", "Rebuild it, or start anew:"
+            )
+            error.commands = (
+                f"tipsseg check {word} --restore",
+                f"tipsseg label IMAGES --classes CLASSES -o {new}",
+                f"tipsseg correct {new} --from {shell_word(str(folder / 'masks'))}",
+            )
+            raise error
+
+
+def merged_info(info: RunInfo, before: RunInfo) -> RunInfo:
+    """Return a run with what its folder knows of the model, and with its formats and file options for those not given."""
+    formats = tuple(dict.fromkeys((*before.spec.formats, *info.spec.formats)))
+    used = before.vocabulary or before.spec.vocabulary
+    return replace(
+        info,
+        spec=info.spec.changed(formats=formats, files=info.spec.files.kept(before.spec.files)),
+        vocabulary=replace(info.spec.vocabulary, background=used.background, auto=False),
+        **{name: getattr(before, name) for name in (*_MODEL_FACTS, "device", "batch_size", "started", "added")},
+    )
+
+
+def with_classes_of(before: RunInfo, info: RunInfo) -> RunInfo:
+    """Return a run with the classes that `tipsseg correct` added to its folder, and with its colours where none are given."""
+    names = list(before.names.values())
+    if before.added and [*info.names.values(), *before.added] == names:
+        info = with_classes(info, before.added)
+    vocabulary, known = info.spec.vocabulary, before.spec.vocabulary.specs
+    if [spec.name for spec in known] != [spec.name for spec in vocabulary.specs]:
+        return info
+    specs = tuple(
+        replace(spec, colour=spec.colour or old.colour, supercategory=spec.supercategory or old.supercategory)
+        for spec, old in zip(vocabulary.specs, known, strict=True)
+    )
+    return replace(info, spec=replace(info.spec, vocabulary=replace(vocabulary, specs=specs)))
+
+
+def refuse_other_question(before: RunInfo, info: RunInfo, state: State) -> None:
+    """Raise OtherRunError if a folder with images answers another question than a run."""
+    if not len(state) or not (found := question_differences(before, info)):
+        return
+    texts = [f"{name} {old} -> {new}" for name, old, new in found]
+    features = before.spec.features if [name for name, _, _ in found] == ["features"] else None
+    raise OtherRunError(
+        info.spec.output,
+        f"its labels answer another question: {'; '.join(texts)}",
+        "Choose another output folder with argument `output`, or start over in this one with argument `overwrite`, which keeps "
+        "corrected masks.",
+        features=features,
+    )
+
+
+def _refuse_other_shards(info: RunInfo) -> None:
+    """Raise OtherRunError if a shard would answer another question than those beside it, or the run that they belong to."""
+    if info.spec.shard is None or info.spec.overwrite:
+        return
+    output = info.spec.output
+    for other in map(find_run, [output, *(state_folder(output, each) for each in shards_in(output))]):
+        if other is None or other.spec.shard == info.spec.shard:
+            continue
+        if other.spec.shard is not None and other.spec.shard.count != info.spec.shard.count:
+            what = f"it has shards of {other.spec.shard.count} parts"
+            raise OutputError(output, what, "Label the same number of parts, or choose another output folder.")
+        with closing(State(other.spec.folder)) as state:
+            refuse_other_question(other, info, state)
+
+
+def _refuse_other_ids(before: RunInfo, info: RunInfo, state: State) -> None:
+    """Raise OutputError if a corrected mask would be kept although its ids would mean other classes."""
+    old, new = before.names, info.names
+    lost = next((label_id for label_id in old if new.get(label_id) != old[label_id]), None)
+    others = (before.spec.files.png_mode, before.spec.files.names, before.spec.label_names) != (
+        info.spec.files.png_mode,
+        info.spec.files.names,
+        info.spec.label_names,
+    )
+    if (lost is None and not others and ignore_id(len(old)) == ignore_id(len(new))) or info.spec.replace_edited:
+        return
+    context, files = run_context(before), Files(info.spec.folder)
+    for entry, rows in state.images():
+        if entry.corrected or is_edited(entry, label_rows(rows, context), files):
+            now = "" if lost is None else f": {lost} was {old[lost]}, and would be {new.get(lost, 'unused')}"
+            what = (
+                "its file would have another name or mode"
+                if others and lost is None
+                else "its ids would mean other classes"
+            )
+            raise OutputError(
+                info.spec.output,
+                f"the mask of {entry.image} was corrected, and {what}{now}",
+                "Choose another output folder with argument `output`, or discard the corrections with argument `overwrite` and "
+                "argument `replace_edited`. Classes may be added after the existing ones.",
+            )

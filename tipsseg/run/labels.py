@@ -1,0 +1,253 @@
+"""The labels of an image: their files, and how they are written and read back.
+
+    png          masks/<image>.png                 the label of each pixel
+    instances    instances/<image>.png             the number of the object at each pixel, in a run with regions or labels to keep
+    layers       .tipsseg/layers/<image>.json      the pixels of each class, if classes overlap
+    geotiff      masks/<image>.tif                 the label of each pixel of a raster
+
+Labels that no format shows are in the hidden folder. Their names keep the suffix of the image, so that no two images share a file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.errors import ImageError
+from tipsseg.formats import FORMATS
+from tipsseg.formats.base import ImageLabels, RunFacts
+from tipsseg.formats.instances import read_instances
+from tipsseg.formats.png import encode_mask, read_mask
+from tipsseg.options import FileOptions
+from tipsseg.regions.components import Region, components, count_labels, encode_regions, whole_classes
+from tipsseg.regions.layers import Layer, make_layers, paint_layers
+from tipsseg.regions.objects import LabelledObject, follow_correction
+from tipsseg.regions.shapes import shape_from_rle
+from tipsseg.run.entry import Correction, Entry, Facts, ObjectScore, object_scores
+from tipsseg.run.state import STATE_FOLDER, FileRow
+from tipsseg.run.summary import CERTAIN, corrected_summary
+from tipsseg.types import BACKGROUND, ImageRef, LabelArray, ignore_id
+from tipsseg.util.files import describe_error, json_bytes, read_regular
+from tipsseg.util.fingerprint import stamp
+from tipsseg.util.json_values import parse
+from tipsseg.util.printable import join_first
+from tipsseg.util.record_paths import actual_path
+
+#: The names of label files. Those of rasters are written by a run alone.
+PNG, INSTANCES, LAYERS, GEOTIFF = "png", "instances", "layers", "geotiff"
+
+_BACK = (
+    "Correct the mask; or give the image back to the model with tipsseg correct OUT --undo IMAGE, and label it again."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext(RunFacts):
+    """The facts that all images of a run share, and its folder.
+
+    Attributes:
+        output: The folder.
+        formats: The formats of the folder.
+        labels: The names of an image's label files.
+    """
+
+    output: Path
+    formats: tuple[str, ...] = ()
+    labels: tuple[str, ...] = (PNG,)
+
+    def label_path(self, name: str, ref: ImageRef) -> Path:
+        """Return the path of a label file."""
+        image = ref.relative
+        if name in self.formats or name == INSTANCES:
+            place = FORMATS[name].relative_path(image, self.files)
+            assert place is not None
+            return self.output / place
+        folder, suffix = (LAYERS, ".json") if name == LAYERS else ("masks", FORMATS[name].suffix)
+        return self.output / STATE_FOLDER / folder / image.parent / (image.name + suffix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Labels:
+    """The labels of an image.
+
+    Attributes:
+        labels: [H, W], the label ids.
+        instances: [H, W] int32, the number of the object at each pixel; None without regions and labels to keep.
+        layers: The pixels of each class if classes overlap; None if they do not.
+    """
+
+    labels: LabelArray
+    instances: NDArray[np.int32] | None = None
+    layers: Sequence[Layer] | None = None
+
+
+def encode_labels(image: ImageLabels, context: RunContext) -> dict[str, bytes]:
+    """Return the content of an image's label files by name. `image.objects` are all objects."""
+    found = {}
+    for name in context.labels:
+        if name == PNG:
+            found[name] = encode_mask(image.labels, context.classes, context.files.png_mode)
+        elif name == LAYERS:
+            regions = [layer.region for layer in image.layers or ()]
+            codes = zip(regions, encode_regions(regions, image.size), strict=True)
+            found[name] = json_bytes({str(region.class_id): code for region, code in codes}) + b"\n"
+        else:
+            found[name] = FORMATS[name].encode(image, context)
+    return found
+
+
+def read_labels(paths: Mapping[str, Path], size: tuple[int, int], context: RunContext, *, by_hand: bool) -> Labels:
+    """Read the labels of an image from its label files.
+
+    Args:
+        paths: The label files by name.
+        size: (height, width) of the image in pixels.
+        context: The run.
+        by_hand: True if a person may have changed the mask or the instances.
+
+    Raises:
+        ImageError: A file cannot be read, has another size or mode, or has ids that the run does not know.
+    """
+    classes = len(context.classes)
+    if LAYERS in paths:
+        layers = _read_layers(paths[LAYERS], size)
+        return Labels(labels=paint_layers(layers, size, classes), layers=layers)
+    path = paths[PNG]
+    try:
+        labels = read_mask(path, size, classes, context.files.png_mode)
+    except ImageError as error:
+        raise ImageError(path, f"changed by hand: {error.reason}" if by_hand else error.reason, _BACK) from error
+    known = {BACKGROUND, *range(1, classes + 1), ignore_id(classes)}
+    if unknown := [str(each) for each in np.flatnonzero(count_labels(labels)).tolist() if each not in known]:
+        raise ImageError(path, f"changed by hand: unknown ids: {join_first(unknown, 1)}", _BACK)
+    if INSTANCES not in paths:
+        return Labels(labels=labels)
+    instances = read_instances(paths[INSTANCES], size)
+    return Labels(labels=labels, instances=follow_correction(instances, labels, classes) if by_hand else instances)
+
+
+def _read_layers(path: Path, size: tuple[int, int]) -> list[Layer]:
+    try:
+        layers = []
+        for class_id, code in parse(read_regular(path)).items():
+            shape, mask = shape_from_rle(int(class_id), code, size), np.zeros(size, np.bool_)
+            mask[shape.place] = shape.mask
+            layers += make_layers(int(class_id), mask)
+        return layers
+    except (OSError, ValueError, AttributeError) as error:
+        raise ImageError(path, f"it cannot be read: {error}", "Label the image again.") from error
+
+
+# ---- objects ----
+
+
+def scored_objects(
+    labels: Labels, classes: int, known: Iterable[ObjectScore], others: Mapping[int, float], simplify: float | None
+) -> list[LabelledObject]:
+    """Return all objects in labels, with their scores.
+
+    Args:
+        labels: The labels.
+        classes: The number of classes.
+        known: The recorded objects with their scores.
+        others: The score of objects that are not recorded, by class id.
+        simplify: See `FileOptions`.
+    """
+    # Components of a class never have the same area and box, as they would meet. Regions may; they keep their order.
+    scores: dict[tuple[int, ...], deque[float]] = defaultdict(deque)
+    for each in known:
+        scores[each[:-1]].append(each[-1])
+    if labels.layers is None:
+        regions = components(labels.labels, classes, instances=labels.instances)
+    else:
+        height, width = labels.labels.shape
+        regions = [each for layer in labels.layers for each in components(layer.labels((height, width)), classes)]
+
+    def score(region: Region) -> float:
+        recorded = scores.get((region.class_id, region.area, *region.box))
+        return recorded.popleft() if recorded else others[region.class_id]
+
+    return [LabelledObject(region, score(region), simplify) for region in regions]
+
+
+def chosen_objects(
+    objects: Sequence[LabelledObject], labels: Labels, classes: int, options: FileOptions, means: Mapping[int, float]
+) -> list[LabelledObject]:
+    """Return the objects that files with these options list, of all objects; `means` are the scores of whole classes."""
+    height, width = labels.labels.shape
+    least = options.min_area.pixels((height, width))
+    if options.instances == "component":
+        return [each for each in objects if each.region.area >= least]
+    if labels.layers is None:
+        regions = whole_classes(labels.labels, classes, least)
+    else:
+        regions = [layer.region for layer in labels.layers if layer.region.area >= least]
+    return [LabelledObject(region, means[region.class_id], options.simplify) for region in regions]
+
+
+# ---- as they are on disk ----
+
+
+def label_rows(rows: Mapping[str, FileRow], context: RunContext) -> list[FileRow]:
+    """Return the records of an image's label files, the mask first; `rows` are all its files by place."""
+    return [row for name in context.labels for row in rows.values() if row.name == name]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Current:
+    """The labels of an image as they are on disk.
+
+    Attributes:
+        entry: The record that fits them: that of a correction if a person changed the mask in place.
+        labels: The labels.
+        rows: The records of the label files.
+    """
+
+    entry: Entry
+    labels: Labels
+    rows: tuple[FileRow, ...]
+
+
+def read_current(context: RunContext, entry: Entry, rows: Mapping[str, FileRow], *, edited: bool) -> Current:
+    """Read the labels of an image; `edited` if its label files differ from their records.
+
+    Raises:
+        ImageError: A label file is missing or invalid.
+    """
+    own = label_rows(rows, context)
+    paths = {row.name: actual_path(context.output, row.place) for row in own}
+    if missing := [name for name in context.labels if name not in paths]:
+        raise ImageError(
+            context.output, f"{entry.image}: its labels are not recorded ({', '.join(missing)})", "Label it again."
+        )
+    by_hand = edited or entry.correction_text is not None
+    height, width = entry.summary["height"], entry.summary["width"]
+    size = int(str(height)), int(str(width))
+    if not edited:
+        return Current(entry, read_labels(paths, size, context, by_hand=by_hand), tuple(own))
+    now = tuple(stamped(row, context.output) for row in own)
+    labels = read_labels(paths, size, context, by_hand=by_hand)
+    if any(stamped(row, context.output) != row for row in now):
+        raise ImageError(paths[own[0].name], "changed while it was read", "Run the same command again.")
+    classes = len(context.classes)
+    others = dict.fromkeys(range(1, classes + 1), CERTAIN)
+    objects = scored_objects(labels, classes, entry.facts.objects, others, None)
+    facts = Facts(corrected_summary(labels.labels, context.classes, entry.summary), object_scores(objects))
+    correction = Correction(**json.loads(entry.coming or "{}"))
+    return Current(entry.with_labels([str(row.digest) for row in now], facts, correction), labels, now)
+
+
+def stamped(row: FileRow, output: Path) -> FileRow:
+    """Return the record of a label file as it is on disk. Raises ImageError if it cannot be read."""
+    path = actual_path(output, row.place)
+    try:
+        found = stamp(path)
+    except OSError as error:
+        raise ImageError(path, describe_error(error)) from error
+    return replace(row, digest=found.sha256, size=found.size, mtime_ns=found.mtime_ns, taken=None, pending=None)

@@ -1,0 +1,97 @@
+"""Lock a folder for a run.
+
+The operating system releases the lock when its process ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+from tipsseg.errors import OutputError
+from tipsseg.util.files import TEMPORARY_PREFIX, is_folder, output_error
+
+LOCK_FILE = f"{TEMPORARY_PREFIX}lock"
+
+#: Seconds to wait for a lock, which `is_locked` may hold for a moment.
+_MOMENT = 1.0
+
+#: Error numbers of file systems that cannot lock files. If flock is missing (ENOSYS), filelock uses the existence of the file.
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
+
+
+class FolderLock:
+    """The lock of a state folder: only the process that holds it may write there."""
+
+    def __init__(self, state: Path) -> None:
+        """Acquire the lock. Raises OutputError if another process holds it, or the folder cannot be written.
+
+        `left_over` is True if an earlier run did not release the lock, and may have left temporary files.
+        """
+        path = state / LOCK_FILE
+        self._path = path
+        self._lock = FileLock(path, timeout=_MOMENT, thread_local=False)
+        self._made = [folder for folder in (state, *state.parents) if not is_folder(folder)]
+        try:
+            state.mkdir(parents=True, exist_ok=True)
+            if path.is_symlink():
+                raise OutputError(path, "it is a symbolic link", "Remove the link, or choose another output folder.")
+            self.left_over = path.exists()
+            _acquire(self._lock)
+            while not path.exists():  # its last owner removed the file after it was opened here
+                self._lock.release()
+                _acquire(self._lock)
+        except Timeout as error:
+            raise OutputError(
+                state,
+                "another tipsseg process is using it",
+                "Wait for it to finish, or use another folder.",
+            ) from error
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise OutputError(
+                    state,
+                    f"its file system cannot lock files ({error.strerror})",
+                    "Choose an output folder on another file system.",
+                ) from error
+            raise output_error(path, error) from error
+
+    def give_back(self) -> None:
+        """Release the lock, and remove the empty folders that were created for it. Safe to call twice."""
+        try:
+            if self._lock.is_locked:
+                # Remove the file before the release: afterwards another process may hold the lock.
+                with suppress(OSError):
+                    self._path.unlink()
+                    for folder in self._made:
+                        folder.rmdir()
+        finally:
+            with suppress(OSError):  # the file is gone, and the lock ends with this process at the latest
+                self._lock.release()
+
+
+def is_locked(state: Path) -> bool:
+    """Return True if a process holds the lock of a state folder."""
+    path = state / LOCK_FILE
+    if not path.exists():
+        return False
+    lock = FileLock(path, blocking=False, thread_local=False)
+    try:
+        _acquire(lock)
+        lock.release()
+        return False
+    except Timeout:
+        return True
+    except OSError as error:
+        return error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM)  # left in a folder that cannot be written
+
+
+def _acquire(lock: BaseFileLock) -> None:
+    with warnings.catch_warnings():
+        # filelock's fallback for a missing flock is equivalent, so the warning is of no use.
+        warnings.filterwarnings("ignore", "flock not supported", UserWarning)
+        lock.acquire()

@@ -1,0 +1,261 @@
+"""Open the run in an output folder to read it, also in a folder that cannot be written.
+
+    with open_run(output) as run:                     a finished run
+        for image in run.images():
+            labels = image.current().labels
+    with open_runs(output, ended=False) as runs:      a run, or the shards of one, finished or not
+
+Invalid records raise RecordError, which names the file, the fault and a hint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from tipsseg.errors import ImageError, InputError, RecordError
+from tipsseg.images.sources.address import below
+from tipsseg.options import MAX_PIXELS
+from tipsseg.options.shard import Shard
+from tipsseg.run.entry import Entry
+from tipsseg.run.files import Files, digest_of
+from tipsseg.run.folder import refuse_lost_record
+from tipsseg.run.labels import Current, label_rows, read_current
+from tipsseg.run.lock import is_locked
+from tipsseg.run.record import run_context, stored_run
+from tipsseg.run.resume import is_edited
+from tipsseg.run.shards import shards_in, state_folder
+from tipsseg.run.spec import RunInfo, check_hint
+from tipsseg.run.state import FileRow, State
+from tipsseg.types import ImageRef, LabelClass
+from tipsseg.util.files import is_folder
+from tipsseg.util.printable import shell_word
+from tipsseg.util.record_paths import actual_name, actual_path
+
+#: The hint for an interrupted run.
+RUN_AGAIN = "Run the original command again; finished images are kept."
+
+_NAME_FOLDER = "Pass an output folder of tipsseg label."
+
+
+@dataclass(frozen=True, eq=False)
+class RunImage:
+    """A labelled image of a run. Thread-safe.
+
+    Attributes:
+        entry: Its record.
+        rows: Its files by place.
+        run: The run.
+    """
+
+    entry: Entry
+    rows: Mapping[str, FileRow]
+    run: Run
+
+    def path(self, images: Path | None) -> Path:
+        """Return the path of the image in the folder `images`, or the recorded path if `images` is None."""
+        return actual_path(Path(), self.entry.path) if images is None else below(images, self.entry.image)
+
+    def ref(self, images: Path | None) -> ImageRef:
+        """Return the image as an input; see `path`."""
+        return ImageRef(self.path(images), PurePosixPath(actual_name(self.entry.image)))
+
+    @cached_property
+    def label_files(self) -> list[FileRow]:
+        return label_rows(self.rows, self.run.context)
+
+    @cached_property
+    def edited(self) -> bool:
+        """True if a person changed the labels in place, and no command recorded that yet."""
+        return is_edited(self.entry, self.label_files, self.run.files)
+
+    @property
+    def corrected(self) -> bool:
+        """True if the labels are a person's."""
+        return self.entry.corrected or self.edited
+
+    @property
+    def mask(self) -> Path:
+        """The file of the labels. Raises ImageError if it is missing."""
+        path = next((self.run.files.path(row.place) for row in self.label_files), None)
+        if path is None or not os.path.lexists(path):
+            what = "corrected mask" if self.entry.corrected else "mask"
+            raise ImageError(path or self.run.output, f"the {what} of {self.entry.image} is missing", self.run.hint)
+        return path
+
+    def digest(self) -> str:
+        """Return a sha256 that changes with the labels on disk; "" if a file of them is missing."""
+        digests = [digest_of(self.run.files.path(row.place)) for row in self.label_files]
+        if "" in digests:
+            return ""
+        return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+    def current(self) -> Current:
+        """Read the labels. Raises ImageError if they are missing or invalid."""
+        _ = self.mask
+        return read_current(self.run.context, self.entry, dict(self.rows), edited=self.edited)
+
+    def file(self, name: str) -> Path | None:
+        """Return the file of a format, by its key; None if it is not recorded, or is missing."""
+        row = next((row for row in self.rows.values() if row.name == name), None)
+        path = None if row is None else self.run.files.path(row.place)
+        return path if path is not None and os.path.lexists(path) else None
+
+
+class Run:
+    """A recorded run, or a shard of one.
+
+    Attributes:
+        info: Its settings.
+        context: The facts for format writers.
+        state: The record.
+        files: Its files.
+        max_pixels: Refuse images with more pixels.
+    """
+
+    def __init__(self, info: RunInfo, state: State, max_pixels: int) -> None:
+        self.info, self.state, self.max_pixels = info, state, max_pixels
+        self.context, self.files = run_context(info), Files(info.spec.folder)
+
+    @property
+    def output(self) -> Path:
+        return self.info.spec.folder
+
+    @property
+    def hint(self) -> str:
+        return check_hint(self.output)
+
+    @property
+    def classes(self) -> tuple[LabelClass, ...]:
+        return self.context.classes
+
+    @property
+    def shard(self) -> Shard | None:
+        return self.info.spec.shard
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+    def __contains__(self, image: object) -> bool:
+        return image in self.state
+
+    def image(self, name: str) -> RunImage:
+        """Return an image. Raises KeyError for an unknown name."""
+        entry = self.state.get(name)
+        if entry is None:
+            raise KeyError(name)
+        return RunImage(entry, self.state.files(name), self)
+
+    def images(self) -> Iterator[RunImage]:
+        """Yield the images, sorted by name."""
+        return (RunImage(entry, rows, self) for entry, rows in self.state.images())
+
+    def failures(self) -> Iterator[tuple[str, Path, str]]:
+        """Yield name, path and reason of each failed image that has no labels."""
+        for each in self.state.failures():
+            if each.image not in self:
+                yield each.image, each.ref.path, each.reason
+
+
+def refuse_raster(run: RunInfo) -> None:
+    """Raise InputError for a run of rasters, whose labels may be larger than memory."""
+    if run.spec.is_raster:
+        raise InputError(
+            f"{run.spec.output}: this command does not read the labels of rasters",
+            "Open the files in a GIS; or label the rasters again with the formats that you need.",
+        )
+
+
+def refuse_overlap(run: RunInfo, reason: str) -> None:
+    """Raise InputError if the classes of a run overlap."""
+    if run.spec.options.overlap:
+        raise InputError(
+            f"{run.spec.output}: its classes overlap, but {reason}",
+            "Label into another folder without argument `overlap`.",
+        )
+
+
+@contextmanager
+def open_run(output: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[Run]:
+    """Open the run in an output folder. Raises as `open_runs` does, and RecordError if the folder holds shards."""
+    refuse_shards(output)
+    with open_runs(output, max_pixels=max_pixels) as (run,):
+        yield run
+
+
+@contextmanager
+def open_runs(output: Path, *, ended: bool = True, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Run, ...]]:
+    """Open the run in an output folder, or its shards.
+
+    Args:
+        output: The output folder.
+        ended: Refuse runs that are in progress or were interrupted.
+        max_pixels: Refuse images with more pixels.
+
+    Raises:
+        RecordError: The folder is not an output folder, the run is not finished, or its record is damaged or missing.
+    """
+    with ExitStack() as stack:
+        shards: list[Shard | None] = [*shards_of(output)]
+        yield tuple(_open(output, shard, stack, ended=ended, max_pixels=max_pixels) for shard in shards or [None])
+
+
+@contextmanager
+def open_shards(output: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Run, ...]]:
+    """Open the shards of an output folder, even beside a whole run. Raises as `open_runs` does."""
+    with ExitStack() as stack:
+        yield tuple(_open(output, each, stack, ended=True, max_pixels=max_pixels) for each in shards_in(output))
+
+
+def shards_of(output: Path) -> list[Shard]:
+    """Return the shards in a folder that has no run of its own. Raises RecordError if there is no such folder."""
+    if not is_folder(output):
+        raise RecordError(output, "no such folder", _NAME_FOLDER)
+    return [] if has_run(output) else shards_in(output)
+
+
+def refuse_shards(output: Path) -> None:
+    """Raise RecordError if a folder has shards, but no run of its own."""
+    if is_folder(output) and shards_of(output):
+        folder = shell_word(str(output))
+        raise RecordError(output, "it holds shards", f"Join them first: tipsseg merge {folder} -o {folder}")
+
+
+def has_run(folder: Path) -> bool:
+    """Return True if a folder has the record of a run. Raises RecordError if the record is lost or damaged."""
+    refuse_lost_record(folder)
+    if not os.path.lexists(State.file(folder)):
+        return False
+    with closing(State(folder)) as state:
+        return state.meta("run") is not None
+
+
+def refuse_other_settings(runs: Sequence[Run]) -> None:
+    """Raise RecordError for shards that were labelled with different settings."""
+    if any(run.info.digest != runs[0].info.digest for run in runs):
+        output = runs[0].info.spec.output
+        raise RecordError(output, "its shards were labelled with different settings", check_hint(output))
+
+
+def _open(output: Path, shard: Shard | None, stack: ExitStack, *, ended: bool, max_pixels: int) -> Run:
+    folder = state_folder(output, shard)
+    refuse_lost_record(folder)
+    if ended and is_locked(folder):
+        raise RecordError(folder, "a run is in progress", "Wait for it to finish.")
+    state = stack.enter_context(closing(State(folder)))
+    return Run(require_run(state, ended=ended), state, max_pixels)
+
+
+def require_run(state: State, *, ended: bool = True) -> RunInfo:
+    """Return the run that a record holds. Raises RecordError if there is none, or with `ended` if it was interrupted."""
+    info = stored_run(state)
+    if info is None:
+        raise RecordError(state.folder, "not an output folder of tipsseg label", _NAME_FOLDER)
+    if ended and info.ended is None:
+        raise RecordError(state.folder, "the run was interrupted", RUN_AGAIN)
+    return info

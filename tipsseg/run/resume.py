@@ -1,0 +1,109 @@
+"""Decide what becomes of an image: the only judge. Each decision has a reason that the user is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tipsseg.errors import ImageError
+from tipsseg.formats import MODEL_ONLY
+from tipsseg.images.sources.access import identify, matches, stamp
+from tipsseg.run.entry import Entry, input_path
+from tipsseg.run.files import Files, digest_of
+from tipsseg.run.labels import RunContext, label_rows
+from tipsseg.run.results import Failed, Unchanged
+from tipsseg.run.spec import RunSpec
+from tipsseg.run.state import FileRow
+from tipsseg.types import ImageRef
+from tipsseg.util.printable import shell_word
+
+#: The reasons to label an image.
+NEW = "new"
+SCORES = "only the model writes some of its formats"
+
+_OTHER_INPUT = (
+    "Choose another output folder with argument `output`. Or label all folders in one command into a new output folder: names are "
+    "then relative to their common parent. If the image was moved and changed, start over with argument `overwrite`."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """An image to label, and the reason."""
+
+    ref: ImageRef
+    reason: str
+
+
+def decide(  # noqa: PLR0911 - one judge, one list
+    ref: ImageRef, entry: Entry | None, rows: Mapping[str, FileRow], spec: RunSpec, files: Files, context: RunContext
+) -> Todo | Unchanged | Failed:
+    """Decide what becomes of an image; `entry` is its record, and `rows` are its files by place."""
+    if entry is None:
+        return Todo(ref, NEW)
+    if entry.path != input_path(ref) and not spec.replace_edited and _is_other(entry, ref.path):
+        reason = f"the folder has labels of another image with that name, {entry.path}"
+        return Failed(ref, ImageError(ref.path, reason, _OTHER_INPUT))
+    labels = label_rows(rows, context)
+    gone = next((files.path(row.place) for row in labels if files.look(row) == "gone"), None)
+    if entry.undone:
+        return Todo(ref, "its correction was undone")
+    if theirs := entry.corrected or is_edited(entry, labels, files):
+        if spec.replace_edited:
+            return Todo(ref, "its correction is replaced")
+        if gone is not None and entry.corrected:
+            return Failed(
+                ref, ImageError(gone, "it was corrected by hand, but is missing", undo_hint(files.output, entry.image))
+            )
+        return Unchanged(ref, entry, "edited by hand")
+    if not spec.resume:
+        return Todo(ref, "asked to label again")
+    if not matches(entry.input, ref.path):
+        return Todo(ref, "the image changed")
+    if entry.given != _given(ref, entry, spec):
+        return Todo(ref, "its regions or labels changed")
+    if gone is not None or len(labels) < len(context.labels) or any(row.pending for row in labels):
+        return Todo(ref, "its labels are missing")  # or a killed command was about to write them
+    if not theirs and lacks_scores(rows, spec, files):
+        return Todo(ref, SCORES)
+    return Unchanged(ref, entry)
+
+
+def undo_hint(output: Path, image: str) -> str:
+    undo = f"tipsseg correct {shell_word(str(output))} --undo {shell_word(image)}"
+    return f"Restore the mask; or give the image back to the model, and label it again: {undo}"
+
+
+def is_edited(entry: Entry, labels: list[FileRow], files: Files) -> bool:
+    """Return True if a person changed a label file in place, or `tipsseg correct` was killed while it replaced one."""
+    return any(
+        files.look(row) in ("edited", "taken", "foreign")
+        or (entry.coming is not None and row.pending is not None and digest_of(files.path(row.place)) == row.pending)
+        for row in labels
+    )
+
+
+def lacks_scores(rows: Mapping[str, FileRow], spec: RunSpec, files: Files) -> bool:
+    """Return True if a file is missing that only the model can write."""
+    known = [row for row in rows.values() if row.name in MODEL_ONLY and row.pending is None]
+    held = {row.name for row in known if files.look(row) != "gone"}
+    return not held.issuperset(name for name in spec.formats if name in MODEL_ONLY)
+
+
+def _given(ref: ImageRef, entry: Entry, spec: RunSpec) -> str | None:
+    """Return the digest of an image's regions and labels; None without both, and if they cannot be read."""
+    with suppress(ImageError):  # reported when the image is labelled
+        return None if spec.given is None else spec.given.digest(ref, entry.numbers.size)
+    return None
+
+
+def _is_other(entry: Entry, path: Path) -> bool:
+    """Return True if a file's content differs from what was labelled."""
+    try:
+        if stamp(path).size not in (None, entry.input.size):
+            return True
+        return not identify(path)[0].same_content(entry.input)
+    except (OSError, ValueError):  # reported when the image is read
+        return False

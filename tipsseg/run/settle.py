@@ -1,0 +1,257 @@
+"""Bring the derived files of a folder up to date: label, convert and correct end with it.
+
+A file is written if it is missing or shows older labels. A mask that a person changed in place becomes a correction first. Files
+that a person changed are not overwritten.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from tipsseg.errors import ImageError
+from tipsseg.formats import FORMATS, format_name
+from tipsseg.formats.base import Format, ImageLabels
+from tipsseg.images.decoding import open_pixels, open_thumbnail
+from tipsseg.images.sources.access import absence, exists, matches
+from tipsseg.regions.polygons import PolygonQuality
+from tipsseg.run.derive import Derived, Due, needs_picture
+from tipsseg.run.entry import Entry, input_path
+from tipsseg.run.folder import OutputFolder, recorded_ref
+from tipsseg.run.labels import Labels, label_rows, read_current, scored_objects
+from tipsseg.run.resume import is_edited
+from tipsseg.run.state import FileRow
+from tipsseg.run.summary import CERTAIN
+from tipsseg.types import ImageRef
+from tipsseg.util.threads import map_in_order
+
+Rowset = dict[str, FileRow]
+
+
+@dataclass(slots=True)
+class Settled:
+    """The result of settling a folder.
+
+    Attributes:
+        formats: The number of images whose files were written, by format.
+        adopted: The number of masks that a person had changed in place.
+        edited: Files that a person changed and nobody took in.
+        stale: Files that were taken in, and show older labels by now.
+        without_picture: The number of files that need a picture that is missing or has changed, by format.
+        quality: The agreement of new polygons with the labels.
+        failed: Images whose labels or pictures cannot be read.
+        run_files: The files for the whole run that were written.
+    """
+
+    formats: Counter[str] = field(default_factory=Counter)
+    adopted: int = 0
+    edited: list[Path] = field(default_factory=list)
+    stale: list[Path] = field(default_factory=list)
+    without_picture: Counter[str] = field(default_factory=Counter)
+    quality: PolygonQuality = field(default_factory=PolygonQuality)
+    failed: list[ImageError] = field(default_factory=list)
+    run_files: list[Path] = field(default_factory=list)
+
+    def add(self, folder: OutputFolder, made: _Made, written: Container[str]) -> None:
+        """Count an image whose files are `written`."""
+        kept = {format_name(file.row.name) for file in made.derived.files if file.row.place not in written}
+        self.formats.update(name for name in made.derived.formats if name not in kept)
+        self.adopted += made.item.edited
+        self.without_picture.update(made.lacking)
+        self.quality += made.derived.quality
+        self.stale += folder.deriver.due(made.item.ref, made.entry, made.item.rows).stale
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """An image to settle."""
+
+    ref: ImageRef
+    entry: Entry
+    rows: Rowset
+    due: Due
+    edited: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """The new record and files of an image, its label files if they are new, and the formats that lack the picture."""
+
+    item: _Item
+    entry: Entry
+    labels: tuple[FileRow, ...] = ()
+    derived: Derived = field(default_factory=Derived)
+    lacking: tuple[str, ...] = ()
+
+
+def settle(folder: OutputFolder, jobs: int, *, refer: Callable[[Entry], ImageRef] | None = None) -> Settled:
+    """Write the derived files of a folder that are missing or out of date, and return what became of them. See `settle_images`."""
+    settled = Settled()
+    for _ in settle_images(folder, settled, jobs, refer=refer):
+        pass
+    return settled
+
+
+def settle_images(
+    folder: OutputFolder,
+    settled: Settled,
+    jobs: int,
+    *,
+    asked: Container[str] = (),
+    refer: Callable[[Entry], ImageRef] | None = None,
+) -> Iterator[list[Path] | ImageError]:
+    """Write the derived files of a folder that are missing or out of date: those of images, then those for the whole run.
+
+    Args:
+        folder: The folder.
+        settled: Records the result.
+        jobs: The number of threads.
+        asked: The formats that the user named: an image whose picture is missing fails if one of them needs it.
+        refer: Returns the image of a record; by default at its recorded address.
+
+    Yields:
+        For each image that was out of date, its files that are new in the folder, or its error.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    folder.show_masks()
+    for made in map_in_order(jobs, partial(_make, folder, asked), _items(folder, refer or recorded_ref, settled)):
+        try:
+            if isinstance(made, ImageError):
+                raise made
+            paths = folder.put(made.item.ref, made.entry, (), made.derived, made.item.rows)
+            folder.state.set_files(made.entry.image, made.labels, _remove_lacking(folder, made))
+        except ImageError as error:
+            settled.failed.append(error)
+            yield error
+            continue
+        settled.add(folder, made, set(map(folder.files.place, paths)))
+        yield [path for path in paths if folder.files.place(path) not in made.item.rows]
+    settle_run_files(folder, settled)
+
+
+def _items(folder: OutputFolder, refer: Callable[[Entry], ImageRef], settled: Settled) -> Iterator[_Item]:
+    for entry, rows in folder.state.images():
+        ref, labels = refer(entry), label_rows(rows, folder.context)
+        if input_path(ref) != entry.path and matches(entry.input, ref.path):
+            entry = replace(entry, path=input_path(ref))  # noqa: PLW2901
+        due, edited = folder.deriver.due(ref, entry, rows), is_edited(entry, labels, folder.files)
+        settled.edited += due.edited
+        if edited and folder.info.spec.is_raster:  # its polygons need the model's scores
+            settled.stale += [folder.files.path(row.place) for row in rows.values() if row not in labels]
+        elif due.write or edited:
+            yield _Item(ref, entry, rows, due, edited)
+        else:
+            settled.stale += due.stale
+
+
+def _make(folder: OutputFolder, asked: Container[str], item: _Item) -> _Made | ImageError:
+    """Read the labels of an image and write its files under temporary names. Thread-safe."""
+    try:
+        return _derive(folder, item, asked)
+    except ImageError as error:
+        return error
+
+
+def _derive(folder: OutputFolder, item: _Item, asked: Container[str]) -> _Made:
+    ref, deriver, context = item.ref, folder.deriver, folder.context
+    current = read_current(folder.context, item.entry, item.rows, edited=item.edited)
+    entry, labels = current.entry, current.labels
+    formats = [name for name in entry.formats if deriver.derives(name)] if item.edited else [*item.due.write]
+    needing = [name for name in formats if needs_picture(FORMATS[name])]
+    lacking = () if not needing or matches(entry.input, ref.path) else tuple(needing)
+    if failing := [name for name in lacking if name in asked]:
+        raise _changed_image(ref, failing, corrected=entry.corrected)
+    formats = [name for name in formats if name not in lacking]
+    every = scored_objects(
+        labels,
+        len(context.classes),
+        entry.facts.objects,
+        dict.fromkeys(range(1, len(context.classes) + 1), CERTAIN),
+        context.files.simplify,
+    )
+    image = ImageLabels(
+        ref=ref,
+        labels=labels.labels,
+        objects=deriver.objects(entry, labels, every),
+        instances=labels.instances,
+        layers=labels.layers,
+        **_picture(folder, ref, [FORMATS[name] for name in formats], labels),
+    )
+    derived = deriver.make(image, entry, formats)
+    return _Made(item, entry, current.rows if item.edited else (), derived, lacking)
+
+
+def _picture(folder: OutputFolder, ref: ImageRef, forms: Sequence[Format], labels: Labels) -> dict[str, Any]:
+    """Return the pixels that formats need, as arguments of ImageLabels."""
+    spec = folder.info.spec
+    height, width = labels.labels.shape
+    found: dict[str, Any] = {}
+    if any(form.needs_thumbnail for form in forms):
+        found["thumbnail"] = open_thumbnail(ref.path, spec.max_pixels, spec.options.stretch)
+    if any(form.needs_pixels for form in forms):
+        found["pixels"] = open_pixels(ref.path, (height, width), spec.max_pixels, spec.options.stretch)
+    return found
+
+
+def _remove_lacking(folder: OutputFolder, made: _Made) -> list[str]:
+    """Remove the files of older labels that cannot be written without the picture; rows of files for the whole run stay."""
+    entry, gone = made.entry, []
+    for row in made.item.rows.values():
+        name = format_name(row.name)
+        is_old = name in made.lacking and row.is_file and row.shows != folder.deriver.shows(name, entry)
+        if is_old and folder.files.remove(row):
+            gone.append(row.place)
+    return gone
+
+
+def _changed_image(ref: ImageRef, formats: Sequence[str], *, corrected: bool) -> ImageError:
+    without = f"or leave out {' and '.join(formats)}."
+    if not exists(ref.path):
+        hint = f"Set the folder of the images with argument `images`, {without}"
+        return ImageError(ref.path, absence(ref.path), hint)
+    again = "Label it again,"
+    if corrected:
+        again = "Restore the image; label it again with argument `replace_edited`, which discards the correction;"
+    return ImageError(ref.path, "changed since it was labelled", f"{again} {without}")
+
+
+# ---- files for the whole run ----
+
+
+def settle_run_files(folder: OutputFolder, settled: Settled) -> None:
+    """Write the files for the whole run that are missing or out of date."""
+    state, context, output = folder.state, folder.context, folder.path
+    if folder.info.spec.shard is not None or not len(state):
+        return
+    held, known = state.formats(), state.files()
+    for name, form in FORMATS.items():
+        if not form.files or not (name in held or name in context.formats):
+            continue
+        digest, images = sha256(folder.deriver.run_settings(name)), list[str]()
+        shown = state.shown(name) if form.has_rows else ((image, "") for image in state.names(name))
+        for image, shows in shown:
+            digest.update(f"{image}\0{shows}\n".encode())
+            images.append(image)
+        shows = digest.hexdigest()[:32]
+        for file in form.files:
+            row = known.get(file)
+            look = folder.files.look(row, file)
+            if row is not None and row.shows == shows and look != "gone":
+                settled.edited += [output / file] if look == "edited" else []
+                continue
+            if row is not None and output / file in folder.taken:
+                state.set_files("", [replace(row, shows=shows)])
+                continue
+            if look == "taken":
+                settled.stale.append(output / file)
+                continue
+            data = form.run_file(file, context, images, partial(state.rows, name))
+            if folder.write_file(output / file, data, name, shows):
+                settled.run_files.append(output / file)

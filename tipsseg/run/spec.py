@@ -1,0 +1,533 @@
+"""RunSpec and RunInfo: the settings of a run, and its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tipsseg import types
+from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError
+from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
+from tipsseg.formats import FORMATS, RASTER_FORMATS, check_formats, check_overlaps
+from tipsseg.formats.raster import RasterFormat
+from tipsseg.options import (
+    DEFAULT_FILE_OPTIONS,
+    DEFAULT_FORMATS,
+    DEFAULT_LABEL_OPTIONS,
+    ONE_SCALE,
+    FileOptions,
+    LabelOptions,
+)
+from tipsseg.options.fields import options_of, record_of, text_of
+from tipsseg.options.run import (
+    DEFAULT_RASTER_OPTIONS,
+    ComputeOptions,
+    OntoOptions,
+    OutputOptions,
+    RasterOptions,
+    RegionOptions,
+)
+from tipsseg.run.shards import state_folder
+from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT
+from tipsseg.util.files import is_file, is_folder
+from tipsseg.util.printable import join_first, shell_line, shell_word
+from tipsseg.vocabulary.fitted import FITS_DO_NOT_OVERLAP, FittedVocabulary
+from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
+from tipsseg.vocabulary.toml_file import class_record
+from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary, vocabularies_of_classes
+from tipsseg.weights.sources import find_model
+
+if TYPE_CHECKING:
+    from tipsseg.formats.reading.given import Given
+
+#: Options that `RunSpec.command` omits or writes elsewhere.
+_UNRECORDED = frozenset({"model", "features", "jobs", "use_cache", "resume", "overwrite", "replace_edited"})
+
+#: See `types.LABELS_VERSION`.
+LABELS_VERSION = types.LABELS_VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
+    """Settings of a run, except its images.
+
+    Attributes:
+        vocabulary: The classes and the background phrases, as requested.
+        fitted: The vocabulary's vectors if they were fitted to masks; run.json records only their digest.
+        options: Labelling options.
+        raster: Options for rasters.
+        files: File options.
+        formats: The formats to write; nothing is written if empty. With regions or labels, they include the instance masks.
+        feature_dtype: Dtype of the features in the store; None before `plan_run`, which reads it from the store.
+        sources: Image paths as the user typed them, "-" for a list on stdin; empty for an earlier run.
+        vocabulary_path: The vocabulary file or preset as the user typed it.
+        added: The classes to add to the labels that exist.
+    """
+
+    vocabulary: Vocabulary
+    fitted: FittedVocabulary | None = None
+    options: LabelOptions = DEFAULT_LABEL_OPTIONS
+    raster: RasterOptions = DEFAULT_RASTER_OPTIONS
+    files: FileOptions = DEFAULT_FILE_OPTIONS
+    feature_dtype: str | None = None
+    formats: tuple[str, ...] = DEFAULT_FORMATS
+    sources: tuple[str, ...] = ()
+    vocabulary_path: str | None = None
+    added: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        ComputeOptions.__post_init__(self)
+        OutputOptions.__post_init__(self)
+        RegionOptions.__post_init__(self)
+        OntoOptions.__post_init__(self)
+        if (self.regions or self.onto) and self.formats and "instances" not in self.formats:
+            object.__setattr__(self, "formats", (*self.formats, "instances"))
+
+    @cached_property
+    def given(self) -> Given | None:
+        """Return the regions and labels that the run is given; None without both. Their files are listed once.
+
+        Raises:
+            InputError, ImageError: They cannot be listed.
+        """
+        if self.regions is None and self.onto is None:
+            return None
+        from tipsseg.formats.reading.given import Given  # slow to import
+        from tipsseg.formats.reading.labels import LabelSource
+        from tipsseg.formats.reading.regions import RegionSource
+
+        classes = self.vocabulary.classes
+        return Given(
+            regions=None if self.regions is None else RegionSource(self.regions),
+            only=self.regions_only,
+            labels=None if self.onto is None else LabelSource(self.onto, classes),
+            added=[entry.id for entry in classes if entry.name in self.added],
+            classes=len(classes),
+        )
+
+    def changed(self, **changes: Any) -> RunSpec:
+        """Return the settings with some changes. The files of its regions and labels are not listed again."""
+        spec = replace(self, **changes)
+        if "given" in self.__dict__:
+            spec.__dict__["given"] = self.__dict__["given"]
+        return spec
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the labels: the output folder, or that of the shard in it."""
+        return state_folder(self.output, self.shard)
+
+    @property
+    def labelled_in(self) -> str:
+        """Return the dtype of the features that are labelled: the feature store's, or "float32"."""
+        return "float32" if self.features is None else self.feature_dtype or DEFAULT_FEATURE_DTYPE
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Return the names of an image's label files, see `run.labels`."""
+        if not self.formats:
+            return ()
+        if self.is_raster:
+            return ("geotiff",)
+        if self.options.overlap:
+            return ("layers",)
+        return ("png",) if self.regions is None and self.onto is None else ("png", "instances")
+
+    def check(self) -> None:
+        """Run all checks of the settings that need neither torch nor images.
+
+        Raises:
+            UsageError: Options contradict each other.
+            OutputError: The output folder cannot be created.
+            CheckpointError, WeightsError: The model is not found.
+        """
+        classes = self.vocabulary.classes
+        self._check_raster()
+        check_formats(self.formats, classes)
+        if self.files.png_mode == "P" and len(classes) > MAX_CLASSES_8_BIT:
+            raise UsageError(
+                f"argument `png_mode`=P supports at most {MAX_CLASSES_8_BIT} classes, got {len(classes)}",
+                "Use argument `png_mode`=L.",
+            )
+        output = self.output if self.formats else None
+        check_apart("features", self.features, output)
+        for name, source in (("regions", self.regions), ("onto", self.onto)):
+            check_apart(name, source, output)
+            if source is not None and output is not None and _is_inside(source, output):
+                raise UsageError(f"argument `{name}` is inside the output folder", "Choose another output folder.")
+        check_fit(self.vocabulary, self.fitted)
+        if self.options.overlap:
+            self._check_overlap()
+        if self.regions_only and self.regions is None:
+            raise UsageError("argument `regions_only` needs regions", "Set argument `regions`.")
+        find_model(self.model)
+        check_folder(self.output)  # last, so that errors in options are raised first
+
+    def _check_overlap(self) -> None:
+        for name, source in (("regions", self.regions), ("onto", self.onto)):
+            if source is not None:
+                raise UsageError(
+                    f"argument `overlap` and argument `{name}` exclude each other: each of their pixels has one class",
+                    "Use one of them.",
+                )
+        if self.fitted is not None:
+            raise UsageError(FITS_DO_NOT_OVERLAP, "Remove argument `overlap`, or pass the class names.")
+        vocabularies_of_classes(self.vocabulary)
+        check_overlaps(self.formats)
+
+    @property
+    def is_raster(self) -> bool:
+        """Return True if the images are rasters, which are labelled block by block."""
+        return any(name in RASTER_FORMATS for name in self.formats)
+
+    def _check_raster(self) -> None:
+        """Raise UsageError for options that rasters lack, or for options of rasters without their formats."""
+        if not self.is_raster:
+            for name, (item, _) in options_of(RasterOptions).items():
+                if getattr(self.raster, name) != item.default:
+                    raise UsageError(
+                        f"argument `{name}` needs formats of rasters", f"Use {', '.join(RASTER_FORMATS)} as formats."
+                    )
+            return
+        from tipsseg.images.sources.raster import check_rasterio  # slow to import
+
+        check_rasterio()
+        options = self.options
+        unfit = {
+            "regions": self.regions is not None,
+            "onto": self.onto is not None,
+            "features": self.features is not None,
+            "overlap": options.overlap,
+            "mode": options.mode != "slide",
+            "refine": options.refine != "none",
+            "short_side": options.short_side is not None,
+        }
+        for name, given in unfit.items():
+            if given:
+                raise UsageError(
+                    f"argument `{name}` cannot be used with rasters",
+                    "Set argument `scales` instead." if name == "short_side" else "Remove it, or use another format.",
+                )
+        if len(options.scales) > 1:
+            raise UsageError(
+                "a raster is labelled at one scale", "Set argument `scales` to one factor of the pixel size."
+            )
+        if self.raster.ground_resolution is not None and options.scales != ONE_SCALE:
+            raise UsageError(
+                "argument `ground_resolution` and argument `scales` exclude each other", "Use one of them."
+            )
+        forms = [form for name in self.formats if isinstance(form := FORMATS.get(name), RasterFormat)]
+        if self.raster.dissolve and not any(form.needs_polygons for form in forms):
+            raise UsageError("argument `dissolve` needs polygons", "Add the format geojson or gpkg.")
+
+    def option_record(self) -> dict[str, object]:
+        return {**self.options.record(), **self.files.record(), **record_of(self.raster)}
+
+    def command(self) -> str:
+        """Return the command line of the run, with paths and formats."""
+        vocabulary = self.vocabulary_path or self.vocabulary.source
+        words = ["tipsseg", "label", *(self.sources or ["IMAGES"]), *self._question(self.model, vocabulary)]
+        if self.features is not None:
+            words += ["--features", str(self.features)]
+        files = replace(self.files, val_fraction=self.files.val_fraction or None)
+        records = (
+            (RegionOptions, self),
+            (OntoOptions, self),
+            (ComputeOptions, self),
+            (FileOptions, files),
+            (RasterOptions, self.raster),
+            (OutputOptions, self),
+        )
+        for record, values in records:
+            for name, (each, about) in options_of(record).items():
+                if name not in _UNRECORDED and (value := getattr(values, name)) != each.default:
+                    words += _option_words(about.long(name), value)
+        return shell_line(words)
+
+    def question(self, model: str) -> str:
+        """Return the command line for the same labels without paths, so that it is the same on every machine."""
+        words = ["tipsseg", "label", *self._question(model, self.vocabulary.source)]
+        if self.labelled_in != "float32":
+            words += ["--features", "DIR"]
+        if self.regions is not None:
+            words += ["--regions", "PATH", *(["--regions-only"] * self.regions_only)]
+        if self.onto is not None:
+            words += ["--onto", "PATH"]
+        return shell_line(words)
+
+    def _question(self, model: str, source: str) -> list[str]:
+        vocabulary = self.vocabulary
+        words = ["--model", model]
+        if vocabulary.source or vocabulary.fit or vocabulary.templates != PROTOCOL_TEMPLATES:
+            words += ["--vocab", source or ("FIT" if vocabulary.fit else "FILE")]
+        else:
+            for entry in vocabulary.classes:
+                words += ["-c", entry.name]
+        # The vocabulary's record has the phrases that "auto" was resolved to.
+        if not vocabulary.fit:
+            words += ["--background", "auto" if vocabulary.auto else _option_value(vocabulary.background)]
+        words += ["--mode", self.options.mode]
+        for name, (each, about) in options_of(LabelOptions).items():
+            if name != "mode" and (value := getattr(self.options, name)) != each.default:
+                words += _option_words(about.long(name), value)
+        return words
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Numbers of images that a run labelled, that were unchanged since an earlier run, and that failed.
+
+    Attributes:
+        edited: Number of unchanged images with edited files, which are kept.
+    """
+
+    labelled: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    edited: int = 0
+
+    @property
+    def done(self) -> int:
+        return self.labelled + self.unchanged + self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """A run and its result. `plan_run`, `Engine.start` and `OutputFolder` fill in the fields step by step.
+
+    Attributes:
+        spec: Settings of the run.
+        model: `id`, `repository`, `revision` and `sha256` of the model, see `ModelSource.facts`.
+        dtype: The dtype of the model; "auto" until the model is loaded, if the output folder has no labels yet.
+        device: The device of the model. Known once the model is loaded, as are the next three.
+        dtype_reason: The reason for the dtype, see `Backbone`.
+        vocabulary: The vocabulary with its background resolved.
+        dropped: Ignored background phrases, each with the class phrase that means the same.
+        image_root: The folder that image names are relative to; None if the images are from several folders.
+        started: Time at which labelling began.
+        ended: Time at which the run ended; None before that.
+        counts: Number of images by result.
+        batch_size: Final number of windows per batch, which is halved if memory runs out; None if unknown.
+        summary: Summary of all labels in the folder, see `summary.Totals`.
+        added: The classes that `tipsseg correct` added to the question.
+        noted: The program that wrote the record of an earlier run; None for a run of this process.
+    """
+
+    spec: RunSpec
+    model: Mapping[str, object]
+    dtype: str
+    device: str = ""
+    dtype_reason: str = ""
+    vocabulary: Vocabulary | None = None
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    image_root: str | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+    counts: Counts = Counts()
+    batch_size: int | None = None
+    summary: Mapping[str, object] = field(default_factory=dict)
+    added: tuple[str, ...] = ()
+    noted: Maker | None = None
+
+    @property
+    def place(self) -> str:
+        """Return the device and the dtype for users: "cpu (float32, as this CPU lacks AMX)"."""
+        return f"{self.device} ({self.dtype}{self.dtype_reason and f', {self.dtype_reason}'})"
+
+    @property
+    def digest(self) -> str:
+        """Return 32 hex digits that identify the question that a folder answers: the digest of all that changes labels."""
+        return hashlib.sha256(json.dumps(_facts(self), sort_keys=True).encode()).hexdigest()[:32]
+
+    @property
+    def names(self) -> dict[int, str]:
+        return {each.id: each.name for each in self.spec.vocabulary.classes}
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """The program that wrote the record of a run; it may be of another version.
+
+    Attributes:
+        version: Version of tipsseg.
+        labels_version: See LABELS_VERSION.
+        digest: See RunInfo.
+        command: See `RunSpec.command`.
+        versions: Versions of Python and of packages.
+    """
+
+    version: str
+    labels_version: int
+    digest: str
+    command: str
+    versions: Mapping[str, object]
+
+
+def _facts(info: RunInfo) -> dict[str, object]:
+    """Return all that changes labels, by the name that messages call it."""
+    spec = info.spec
+    options = {**spec.options.record(), "names": spec.files.names, "png_mode": spec.files.png_mode}
+    vocabulary: dict[str, Any] = dict(vocabulary_identity(vocabulary_record(spec.vocabulary, spec.vocabulary)))
+    drawn = spec.is_raster or spec.files.png_mode == "P"  # the labels have a palette then
+    plain = () if drawn else ("colour", "supercategory")
+    classes = [{key: value for key, value in each.items() if key not in plain} for each in vocabulary.pop("classes")]
+    regions = None if spec.regions is None else "regions only" if spec.regions_only else "regions"
+    labels_version = LABELS_VERSION if info.noted is None else info.noted.labels_version
+    return {
+        "labels version": labels_version,
+        "model": model_identity(info.model),
+        "classes": classes,
+        **vocabulary,
+        **{name.replace("_", "-"): value for name, value in options.items()},
+        "dtype": info.dtype,
+        # Features stored in float32 give the same labels as no store.
+        "features": spec.labelled_in,
+        "regions": regions,
+        "onto": list(spec.added) if spec.onto is not None else None,
+        "raster": record_of(spec.raster) if spec.is_raster else None,
+    }
+
+
+def question_differences(one: RunInfo, other: RunInfo) -> list[tuple[str, str, str]]:
+    """Return the differences between the questions of two runs: the name of an option, and its values."""
+    first, second = _facts(one), _facts(other)
+    return [
+        (name, *_both(name, one, other, first.get(name), second.get(name)))
+        for name in first | second
+        if first.get(name) != second.get(name)
+    ]
+
+
+def _both(name: str, one: RunInfo, other: RunInfo, first: object, second: object) -> tuple[str, str]:
+    """Return two values of an option for a message."""
+    if name == "model":
+        texts = str(one.model["id"]), str(other.model["id"])
+        return texts if texts[0] != texts[1] else (texts[0], f"{texts[1]} with other files")
+    if name == "classes":
+        names = [[spec.name for spec in info.spec.vocabulary.specs] for info in (one, other)]
+        if names[0] == names[1]:
+            return "as they were", "with other settings"
+        return join_first(names[0], 5), join_first(names[1], 5)
+    if name in ("background", "auto"):
+        asked = [info.spec.vocabulary for info in (one, other)]
+        first, second = ("auto" if each.auto else ",".join(each.background) or "none" for each in asked)
+    if name == "features":
+        first, second = kept_features(one.spec), kept_features(other.spec)
+    if name == "raster" and None in (first, second):
+        return ("no", "yes") if first is None else ("yes", "no")
+    return _value_text(first), _value_text(second)
+
+
+def kept_features(spec: RunSpec) -> str:
+    """Describe the features that a run labels from."""
+    return "none stored" if spec.features is None else f"stored in {spec.labelled_in}"
+
+
+def _value_text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_value_text(each)}" for key, each in value.items() if each) or "none"
+    if value is None or value is False or value == "":
+        return "none"
+    return "on" if value is True else text_of(value)
+
+
+def model_identity(facts: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the identity of a model: a revision of a repository, or the hashes of its files."""
+    if facts.get("revision"):
+        return {"repository": facts.get("repository"), "revision": facts["revision"]}
+    return {"sha256": facts.get("sha256")}
+
+
+def vocabulary_identity(record: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the identity of a vocabulary: its record without the source, and without the phrases of an automatic background."""
+    same = {key: value for key, value in record.items() if key != "source"}
+    return {**same, "background": None} if record.get("auto") else same
+
+
+def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
+    """Return the record of a vocabulary, for run.json.
+
+    Its keys are `classes`, as in a vocabulary file, with their ids (0: written as background); `background`; `auto`, which is True
+    if the background is automatic; `templates`; and `fit`, the digest of fitted vectors.
+    """
+    ids = iter(range(1, len(asked.classes) + 1))
+    return {
+        "source": asked.source,
+        "classes": [{"id": BACKGROUND if spec.negative else next(ids), **class_record(spec)} for spec in asked.specs],
+        "background": list(used.background),
+        "auto": asked.auto,
+        "templates": list(asked.templates),
+        **({"fit": asked.fit} if asked.fit else {}),
+    }
+
+
+def _option_words(flag: str, value: object) -> list[str]:
+    return [flag] if value is True else [flag, text_of(value)]
+
+
+def _option_value(background: Sequence[str]) -> str:
+    """Return background phrases as an option value; "FILE" if only a vocabulary file can express them."""
+    if not background:
+        return "none"
+    if background in (("auto",), ("none",)) or any("," in phrase for phrase in background):
+        return "FILE"
+    return ",".join(background)
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def check_apart(name: str, folder: Path | None, output: Path | None) -> None:
+    """Raise UsageError if the folder of an argument is the output folder; `output` is None for a run without labels."""
+    if folder is not None and output is not None and os.path.realpath(folder) == os.path.realpath(output):
+        raise UsageError(f"argument `{name}` and argument `output` are the same folder", "Choose two folders.")
+
+
+def check_fit(vocabulary: Vocabulary, fitted: FittedVocabulary | None) -> None:
+    """Raise UsageError if the fitted vectors of a vocabulary are missing or do not match it."""
+    if vocabulary.fit != ("" if fitted is None else fitted.vocabulary.fit):
+        raise UsageError(
+            "the fitted vectors of this vocabulary are missing, or belong to another fit",
+            "Pass the fit file itself as argument `vocabulary`.",
+        )
+
+
+def check_hint(output: Path) -> str:
+    """Return the hint for damaged records in an output folder."""
+    return f"Find out what is wrong: tipsseg check {shell_word(str(output))}"
+
+
+def check_folder(output: Path) -> None:
+    """Raise OutputError if the output folder or one of its parents is a file."""
+    for folder in (output, *output.parents):
+        if is_folder(folder):
+            break
+        if is_file(folder):
+            raise OutputError(output, f"{folder} is a file", "Choose another output folder with argument `output`.")
+
+
+def with_classes(info: RunInfo, names: Sequence[str]) -> RunInfo:
+    """Return a run with more classes. Raises InputError if a name is invalid."""
+    return replace(
+        info,
+        spec=replace(info.spec, vocabulary=_extended(info.spec.vocabulary, names)),
+        added=(*info.added, *names),
+        vocabulary=None if info.vocabulary is None else _extended(info.vocabulary, names),
+    )
+
+
+def _extended(vocabulary: Vocabulary, names: Sequence[str]) -> Vocabulary:
+    specs = [*vocabulary.specs, *(ClassSpec(name) for name in names)]
+    try:
+        made = make_vocabulary(specs, "none", vocabulary.templates, vocabulary.source)
+    except VocabularyError as error:
+        raise InputError(f"invalid new class: {error.message}", error.hint) from error
+    return replace(made, background=vocabulary.background, auto=vocabulary.auto, fit=vocabulary.fit)

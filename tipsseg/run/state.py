@@ -1,0 +1,565 @@
+"""The record of an output folder, `.tipsseg/state.db`. Only the process that holds the folder's lock writes it.
+
+    meta       the run, as in run.json
+    image      one row per image: its input, its labels, and who made them
+    file       one row per file that tipsseg wrote: its digest, size and time, and the labels that it shows
+    row        the rows of an image in a file for the whole run
+    failure    the images that failed
+
+An image takes two transactions: `expect` before its files get their names, and `add` afterwards. A process may be killed between
+any two statements: a file with the digest that was expected is its own. manifest.jsonl and errors.jsonl are exports, which grow
+during a run; only `tipsseg check --restore` reads them.
+
+While a process changes the database, it is in WAL mode and locked. Afterwards it is in DELETE mode, so that it can be opened in a
+folder that cannot be written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import tempfile
+import threading
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from tipsseg.errors import OtherSchemaError, OutputError, RecordError
+from tipsseg.formats.base import Rows
+from tipsseg.run.entry import MANIFEST_FILE, Entry
+from tipsseg.run.failures import ERRORS_FILE, Failure, read_failure
+from tipsseg.run.shards import output_folder
+from tipsseg.util.files import atomic_path, json_bytes, open_appending, output_error, remove_file
+from tipsseg.util.fingerprint import Fingerprint, stamp
+from tipsseg.util.printable import shell_word
+
+#: The hidden folder of the database, and of labels that no format shows.
+STATE_FOLDER = ".tipsseg"
+STATE_FILE = f"{STATE_FOLDER}/state.db"
+
+#: Recorded instead of a digest for a link, and for an image's rows in a file for the whole run.
+LINK, ROWS = "link", "rows"
+
+_SCHEMA = [
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    "CREATE TABLE image (key BLOB PRIMARY KEY, path TEXT, size INTEGER, mtime_ns INTEGER, sha256 TEXT, given TEXT, version TEXT, "
+    "formats TEXT, correction TEXT, coming TEXT, seconds REAL, facts BLOB) WITHOUT ROWID",
+    "CREATE TABLE file (image BLOB, place TEXT, name TEXT, digest TEXT, size INTEGER, mtime_ns INTEGER, shows TEXT, taken TEXT, "
+    "pending TEXT, PRIMARY KEY (image, place)) WITHOUT ROWID",
+    "CREATE TABLE row (name TEXT, image BLOB, data BLOB, PRIMARY KEY (name, image)) WITHOUT ROWID",
+    "CREATE TABLE failure (key BLOB PRIMARY KEY, session INTEGER, line BLOB) WITHOUT ROWID",
+]
+
+#: Images per query, so that they can be changed between two queries.
+_PAGE = 500
+
+#: SQLite syncs to disk at checkpoints, not at every commit: a power loss may lose the last images, never the folder.
+SYNCHRONOUS = "NORMAL"
+
+_BUSY = ("lock", "unable to open", "readonly")
+
+#: Errors of SQLite that say nothing about the content of the database.
+_OUT_OF_REACH = (
+    "SQLITE_BUSY",
+    "SQLITE_CANTOPEN",
+    "SQLITE_FULL",
+    "SQLITE_IOERR",
+    "SQLITE_LOCKED",
+    "SQLITE_PERM",
+    "SQLITE_READONLY",
+)
+
+#: The files that the record is exported to, by the process that ends a change.
+EXPORTS = ("run.json", MANIFEST_FILE, ERRORS_FILE)
+
+_FULL = "no space left on the device", "Free some space and run the same command again."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRow:
+    """A file of an image, or of the whole run.
+
+    Attributes:
+        place: The path relative to the output folder.
+        name: The key of its format, see `Format`; "link:<format>" for a link to the image.
+        digest: The sha256 of the content that tipsseg wrote; LINK for a link, ROWS for rows in a file for the whole run.
+        size: Its size in bytes.
+        mtime_ns: Its time of modification.
+        shows: The labels that it shows, see `Deriver.shows`; "" for the labels themselves.
+        taken: The sha256 of a person's file that `tipsseg correct` took in, at the same place.
+        pending: The sha256 of the content that a process was about to put there.
+    """
+
+    place: str
+    name: str
+    digest: str | None
+    size: int = 0
+    mtime_ns: int = 0
+    shows: str = ""
+    taken: str | None = None
+    pending: str | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Return True for a file of a format: neither a link or a copy of the image, nor a mere note."""
+        return self.digest != ROWS and not self.name.endswith(":link")
+
+
+class State:
+    """The record of a folder. Thread-safe.
+
+    Attributes:
+        path: The database.
+        broken_off: True if a process ended before it wrote all exports.
+        changed: True once this process has begun to change the record.
+    """
+
+    def __init__(self, folder: Path, name: str = STATE_FILE) -> None:
+        """Open the record; nothing is written. `name` is its file in the folder.
+
+        Raises:
+            RecordError: It is damaged.
+            OtherSchemaError: Another version of tipsseg wrote it.
+            OutputError: It is a link.
+        """
+        self.folder, self.path = folder, folder / name
+        self.broken_off = self.changed = False
+        self._session = 0
+        self._lock = threading.RLock()
+        self._growing: dict[str, FileIO] = {}
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
+        for path in (self.path.parent, self.path):
+            if path.is_symlink():
+                raise OutputError(path, "it is a symbolic link", "Remove the link, or choose another output folder.")
+        self._is_file = self.path.exists()
+        self._db = self._open()
+
+    @staticmethod
+    def file(folder: Path) -> Path:
+        """Return the database of a folder, whether it exists or not."""
+        return folder / STATE_FILE
+
+    def _open(self) -> sqlite3.Connection:
+        if not self._is_file:
+            found = _connect("")
+            for statement in _SCHEMA:
+                found.execute(statement)
+            return found
+        try:
+            found = _connect(str(self.path))
+            try:
+                tables = [
+                    sql
+                    for (sql,) in found.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")
+                ]
+            except sqlite3.OperationalError as error:
+                if not any(word in str(error) for word in _BUSY):
+                    raise
+                found.close()
+                found = self._open_copy()
+                tables = _SCHEMA
+            if tables and tables != _SCHEMA:
+                raise OtherSchemaError(output_folder(self.folder))
+            if not tables:
+                raise sqlite3.DatabaseError("it is empty")
+            meta = dict(found.execute("SELECT key, value FROM meta WHERE key IN ('session', 'at_work')"))
+            self._session, self.broken_off = int(meta.get("session", 0)), bool(int(meta.get("at_work", 0)))
+        except (sqlite3.DatabaseError, OSError, ValueError) as error:
+            raise self._error(error) from error
+        return found
+
+    def _open_copy(self) -> sqlite3.Connection:
+        """Open a copy of a database that another process is writing, or that was left by a killed one in a read-only folder."""
+        wal = self.path.with_name(f"{self.path.name}-wal")
+        while True:
+            self._copy = tempfile.TemporaryDirectory(prefix="tipsseg-")
+            place, begun = Path(self._copy.name, "state.db"), _head(wal)
+            shutil.copyfile(self.path, place)
+            with suppress(FileNotFoundError):
+                shutil.copyfile(wal, f"{place}-wal")
+            if _head(wal) == begun:  # else the log began anew meanwhile
+                return _connect(str(place))
+
+    def _error(self, error: Exception) -> RecordError | OutputError:
+        """Return the error for a database that is damaged, or that the system or another program keeps from us."""
+        code = getattr(error, "sqlite_errorname", "")
+        if isinstance(error, OSError) or (code.startswith(_OUT_OF_REACH) and code != "SQLITE_IOERR_SHORT_READ"):
+            return OutputError(
+                self.path, str(error), "Check its permissions, the disk, and programs that have it open."
+            )
+        folder = shell_word(str(output_folder(self.folder)))
+        return RecordError(
+            self.path,
+            f"damaged ({error})",
+            f"Rebuild it from the masks and manifest.jsonl: tipsseg check {folder} --restore",
+        )
+
+    # ---- changing ----
+
+    def begin(self) -> None:
+        """Prepare the database for changes, and mark it as in use. Raises OutputError."""
+        with self._lock:
+            if self.changed:
+                return
+            if self._copy is not None:
+                raise OutputError(self.path, "another program has it open", "Close it, and run the same command again.")
+            with self._errors():
+                if not self._is_file:
+                    self._write_file()
+                self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+                self._set_journal("WAL")
+                self._db.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
+            self.changed = True
+            self._session += 1
+            with self.changing() as db:
+                db.executemany(
+                    "INSERT OR REPLACE INTO meta VALUES (?, ?)", [("at_work", 1), ("session", self._session)]
+                )
+
+    def _write_file(self) -> None:
+        for suffix in ("-wal", "-shm", "-journal"):
+            remove_file(self.path.with_name(self.path.name + suffix))
+        with atomic_path(self.path) as temporary:
+            target = _connect(str(temporary))
+            try:
+                target.execute("PRAGMA synchronous = OFF")
+                self._db.backup(target)
+            finally:
+                target.close()
+        self._db.close()
+        self._db, self._is_file = _connect(str(self.path)), True
+
+    def _set_journal(self, mode: str) -> None:
+        # No sync needed: only header bytes within one sector change.
+        self._db.execute("PRAGMA synchronous = OFF")
+        self._db.execute(f"PRAGMA journal_mode = {mode}")
+
+    @contextmanager
+    def changing(self) -> Iterator[sqlite3.Connection]:
+        """Run the block as one transaction. Raises OutputError if the database cannot be written."""
+        with self._lock:
+            self.begin()
+            with self._errors():
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._db
+                    self._db.execute("COMMIT")
+                except BaseException:
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+                    raise
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            with self._lock:
+                yield
+        except sqlite3.OperationalError as error:
+            if "full" in str(error):
+                raise OutputError(self.path, *_FULL) from error
+            if "disk I/O" in str(error) and self.changed:
+                limit = "the file exceeds the size limit of the system, or the disk failed"
+                raise OutputError(self.path, limit, "Check `ulimit -f`, and run the same command again.") from error
+            raise self._error(error) from error
+        except (sqlite3.DatabaseError, zlib.error, ValueError, KeyError, TypeError) as error:
+            raise self._error(error) from error
+
+    def is_removed(self) -> bool:
+        """Return True if the database was removed after this process changed it."""
+        return self.changed and not self.path.exists()
+
+    def end(self) -> None:
+        """Write the exports, and mark the changes as complete. Raises OutputError."""
+        self.close_exports()
+        _write_lines(self.folder / MANIFEST_FILE, (json_bytes(entry.record(files)) for entry, files in self.images()))
+        _write_lines(self.folder / ERRORS_FILE, (failure.line() for failure in self.failures()))
+        with self.changing() as db:
+            values = [("at_work", 0), ("exports", json_bytes(self._export_stamps()).decode())]
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values)
+        self.broken_off = False
+
+    def altered_exports(self) -> list[Path]:
+        """Return the exports that were changed or removed since they were written."""
+        before = {name: Fingerprint(*values) for name, values in (self.meta("exports") or {}).items()}
+        paths = {name: self.folder / name for name in EXPORTS}
+        return [
+            path
+            for name, path in paths.items()
+            if (os.path.lexists(path) if name not in before else not before[name].matches(path))
+        ]
+
+    def _export_stamps(self) -> dict[str, list[object]]:
+        """Return size, time and sha256 of the exports that exist."""
+        stamps = {path.name: stamp(path) for path in (self.folder / name for name in EXPORTS) if os.path.lexists(path)}
+        return {name: [found.size, found.mtime_ns, found.sha256] for name, found in stamps.items()}
+
+    def close_exports(self) -> None:
+        for file in self._growing.values():
+            file.close()
+        self._growing.clear()
+
+    def close(self) -> None:
+        """Close the files; safe to call twice."""
+        with self._lock, suppress(sqlite3.Error):
+            self.close_exports()
+            if self.changed:
+                self.changed = False
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._set_journal("DELETE")
+            self._db.close()
+            if self._copy is not None:
+                self._copy.cleanup()
+
+    def _append(self, name: str, line: bytes) -> None:
+        path = self.folder / name
+        try:
+            if name not in self._growing:
+                self._growing[name] = FileIO(open_appending(path), "a+")
+            self._growing[name].write(line + b"\n")
+        except OSError as error:
+            raise output_error(path, error) from error
+
+    # ---- meta ----
+
+    def meta(self, key: str) -> Any:
+        """Return a JSON value; None if there is none."""
+        value = self._value("SELECT value FROM meta WHERE key = ?", key)
+        with self._errors():
+            return json.loads(value) if isinstance(value, str | bytes) else value
+
+    def set_meta(self, key: str, value: object) -> None:
+        with self.changing() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json_bytes(value).decode()))
+
+    # ---- images ----
+
+    def __len__(self) -> int:
+        return int(str(self._value("SELECT count(*) FROM image")))
+
+    def __contains__(self, image: object) -> bool:
+        return self._value("SELECT 1 FROM image WHERE key = ?", key_of(str(image))) is not None
+
+    def get(self, image: str) -> Entry | None:
+        found = self._select("SELECT * FROM image WHERE key = ?", key_of(image))
+        with self._errors():
+            return _entry(found[0]) if found else None
+
+    def names(self, name: str | None = None) -> list[str]:
+        """Return the names of all images, or of those in a format, sorted."""
+        where = "" if name is None else " WHERE instr(',' || formats || ',', ?)"
+        found = self._select(f"SELECT key FROM image{where} ORDER BY key", *([] if name is None else [f",{name},"]))
+        return [name_of(key) for (key,) in found]
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the entries, sorted by name. The caller may change images in between."""
+        last = b""
+        while found := self._select(f"SELECT * FROM image WHERE key > ? ORDER BY key LIMIT {_PAGE}", last):
+            with self._errors():
+                entries = [_entry(row) for row in found]
+            yield from entries
+            last = found[-1][0]
+
+    def images(self) -> Iterator[tuple[Entry, dict[str, FileRow]]]:
+        """Yield the entries with their files, see `files`, sorted by name."""
+        last = b""
+        while found := self._select(f"SELECT * FROM image WHERE key > ? ORDER BY key LIMIT {_PAGE}", last):
+            files: dict[bytes, dict[str, FileRow]] = {row[0]: {} for row in found}
+            for image, *row in self._select("SELECT * FROM file WHERE image > ? AND image <= ?", last, found[-1][0]):
+                if image in files:
+                    files[image][row[0]] = _file(row)
+            with self._errors():
+                entries = [(_entry(row), files[row[0]]) for row in found]
+            yield from entries
+            last = found[-1][0]
+
+    def formats(self) -> set[str]:
+        """Return the formats that any image is in."""
+        return {
+            name for (names,) in self._select("SELECT DISTINCT formats FROM image") for name in names.split(",") if name
+        }
+
+    def expect(self, image: str, files: Iterable[FileRow], coming: str | None = None) -> None:
+        """Record files before they are put in place, and the correction that comes with them."""
+        with self.changing() as db:
+            db.executemany(_INSERT_FILE, (_file_values(image, file) for file in files))
+            if coming is not None:
+                db.execute("UPDATE image SET coming = ? WHERE key = ?", (coming, key_of(image)))
+
+    def add(self, entry: Entry, files: Iterable[FileRow], rows: Mapping[str, Rows], gone: Iterable[str] = ()) -> None:
+        """Record an image whose files are in place: files and rows that are new, and the places of files that are gone."""
+        key = key_of(entry.image)
+        with self.changing() as db:
+            written = entry.input
+            values = (key, entry.path, written.size, written.mtime_ns, written.sha256, entry.given, entry.version)
+            more = (",".join(entry.formats), entry.correction_text, None, entry.seconds, entry.packed)
+            db.execute(f"INSERT OR REPLACE INTO image VALUES ({','.join('?' * 12)})", (*values, *more))
+            db.executemany(_INSERT_FILE, (_file_values(entry.image, file) for file in files))
+            db.executemany("DELETE FROM file WHERE image = ? AND place = ?", ((key, place) for place in gone))
+            packed = ((name, key, zlib.compress(b"".join(row + b"\t" for row in own), 1)) for name, own in rows.items())
+            db.executemany("INSERT OR REPLACE INTO row VALUES (?, ?, ?)", packed)
+            db.execute("DELETE FROM failure WHERE key = ?", (key,))
+        self._append(MANIFEST_FILE, json_bytes(entry.record(self.files(entry.image))))
+
+    def cover(self, formats: Iterable[str], images: Iterable[str] | None = None) -> None:
+        """Add formats to these images, or to all."""
+        only = None if images is None else [key_of(image) for image in images]
+        with self.changing() as db:
+            for name in formats:
+                change = "UPDATE image SET formats = ltrim(formats || ',' || ?, ',') WHERE NOT instr(',' || formats || ',', ?)"
+                if only is None:
+                    db.execute(change, (name, f",{name},"))
+                else:
+                    db.executemany(f"{change} AND key = ?", ((name, f",{name},", key) for key in only))
+
+    def drop(self, name: str) -> None:
+        """Remove a format from all images, with its rows."""
+        with self.changing() as db:
+            db.execute("UPDATE image SET formats = trim(replace(',' || formats || ',', ?, ','), ',')", (f",{name},",))
+            db.execute("DELETE FROM row WHERE name = ?", (name,))
+
+    def forget(self, where: str) -> None:
+        """Remove the images for which an SQL condition holds, with their rows. Their files stay recorded, see `orphans`."""
+        with self.changing() as db:
+            db.execute(f"DELETE FROM row WHERE image IN (SELECT key FROM image WHERE {where})")
+            db.execute(f"DELETE FROM image WHERE {where}")
+            db.execute("DELETE FROM failure")
+
+    # ---- files ----
+
+    def files(self, image: str = "") -> dict[str, FileRow]:
+        """Return the files of an image by place, or of the whole run."""
+        return {row[0]: _file(row) for _, *row in self._select("SELECT * FROM file WHERE image = ?", key_of(image))}
+
+    def set_files(self, image: str, files: Iterable[FileRow], gone: Iterable[str] = ()) -> None:
+        """Record files, and remove the records of those at the places `gone`."""
+        with self.changing() as db:
+            db.executemany(_INSERT_FILE, (_file_values(image, file) for file in files))
+            db.executemany("DELETE FROM file WHERE image = ? AND place = ?", ((key_of(image), place) for place in gone))
+
+    def orphans(self) -> list[tuple[str, FileRow]]:
+        """Return the files whose image is not recorded, each with the name of the image."""
+        found = self._select("SELECT * FROM file WHERE image != ? AND image NOT IN (SELECT key FROM image)", b"")
+        return [(name_of(image), _file(row)) for image, *row in found]
+
+    def owner(self, place: str) -> str | None:
+        """Return the image that a file belongs to; None if it is not recorded."""
+        found = self._value("SELECT image FROM file WHERE place = ? AND image != ?", place, b"")
+        return name_of(found) if isinstance(found, bytes) else None
+
+    def shown(self, name: str) -> Iterator[tuple[str, str]]:
+        """Yield the images whose rows in a format are recorded, sorted, each with what they show."""
+        found = self._select("SELECT image, shows FROM file WHERE name = ? AND digest = ? ORDER BY image", name, ROWS)
+        return ((name_of(image), shows) for image, shows in found)
+
+    def rows(self, name: str, image: str) -> Rows:
+        """Return an image's rows in a format."""
+        packed = self._value("SELECT data FROM row WHERE name = ? AND image = ?", name, key_of(image))
+        with self._errors():
+            return tuple(zlib.decompress(packed).split(b"\t")[:-1]) if isinstance(packed, bytes) else ()
+
+    # ---- failures ----
+
+    def fail(self, failure: Failure) -> None:
+        """Record that an image failed."""
+        with self.changing() as db:
+            values = (key_of(failure.image), self._session, failure.line())
+            db.execute("INSERT OR REPLACE INTO failure VALUES (?, ?, ?)", values)
+        self._append(ERRORS_FILE, failure.line())
+
+    def mend(self, image: str) -> None:
+        """Remove the failure of an image, if it has one."""
+        if self._select("SELECT 1 FROM failure WHERE key = ?", key_of(image)):
+            with self.changing() as db:
+                db.execute("DELETE FROM failure WHERE key = ?", (key_of(image),))
+
+    def forget_failures(self) -> None:
+        """Remove failures of earlier runs that no longer apply, see `Failure.may_last`."""
+        session = self._session if self.changed else -1
+        for (line,) in self._select("SELECT line FROM failure WHERE session != ?", session):
+            failure = read_failure(line)
+            if failure is not None and not failure.may_last:
+                self.mend(failure.image)
+
+    def failures(self) -> list[Failure]:
+        """Return the failures, sorted by image name."""
+        found = self._select("SELECT line FROM failure ORDER BY key")
+        return [failure for (line,) in found if (failure := read_failure(line)) is not None]
+
+    # ---- statements ----
+
+    def _select(self, statement: str, *values: object) -> list[Any]:
+        with self._errors():
+            return self._db.execute(statement, values).fetchall()
+
+    def _value(self, statement: str, *values: object) -> object:
+        found = self._select(statement, *values)
+        return found[0][0] if found else None
+
+
+_INSERT_FILE = f"INSERT OR REPLACE INTO file VALUES ({','.join('?' * 9)})"
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    # Transactions begin explicitly, and only one thread uses the connection at a time.
+    return sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
+
+
+def _head(wal: Path) -> bytes:
+    with suppress(FileNotFoundError), wal.open("rb") as file:
+        return file.read(32)
+    return b""
+
+
+def _write_lines(path: Path, lines: Iterable[bytes]) -> None:
+    """Replace an export, or remove it if there are no lines."""
+    lines = iter(lines)
+    first = next(lines, None)
+    if first is None:
+        remove_file(path)
+        return
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(first + b"\n")
+        file.writelines(line + b"\n" for line in lines)
+
+
+def key_of(image: str) -> bytes:
+    """Return the key of an image; keys sort as `name_order` does."""
+    return image.replace("/", "\0").encode()
+
+
+def name_of(key: bytes) -> str:
+    return key.decode().replace("\0", "/")
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    key, path, size, mtime_ns, sha256, given, version, formats, correction, coming, seconds, facts = row
+    return Entry(
+        image=name_of(key),
+        path=path,
+        input=Fingerprint(size, mtime_ns, sha256),
+        given=given,
+        version=version,
+        formats=tuple(formats.split(",")) if formats else (),
+        correction_text=correction,
+        coming=coming,
+        seconds=seconds,
+        packed=facts,
+    )
+
+
+def _file(row: list[Any]) -> FileRow:
+    place, name, digest, size, mtime_ns, shows, taken, pending = row
+    return FileRow(
+        place=place, name=name, digest=digest, size=size, mtime_ns=mtime_ns, shows=shows, taken=taken, pending=pending
+    )
+
+
+def _file_values(image: str, file: FileRow) -> tuple[object, ...]:
+    more = (file.digest, file.size, file.mtime_ns, file.shows, file.taken, file.pending)
+    return (key_of(image), file.place, file.name, *more)

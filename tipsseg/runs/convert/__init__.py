@@ -1,1 +1,0 @@
-"""`tipsseg convert`: write the labels of an output folder in more formats, without the model."""

@@ -1,1 +1,0 @@
-"""`tipsseg merge`: join runs or shards into one output folder."""

@@ -1,1 +1,0 @@
-"""Resume an earlier run: find the remaining images, compare settings, and refuse conflicts."""
