@@ -17,8 +17,9 @@ from tipsseg.options import FileOptions, LabelOptions, MinArea
 from tipsseg.options.shard import Shard
 from tipsseg.run import record as module
 from tipsseg.run import spec as specs
+from tipsseg.run.question import question_differences
 from tipsseg.run.record import RUN_FILE, read_record, run_record, write_run
-from tipsseg.run.spec import Counts, RunInfo, RunSpec, question_differences, vocabulary_record
+from tipsseg.run.spec import Counts, RunInfo, RunSpec, vocabulary_record
 from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
 
 HUB = {"id": "l14", "repository": "owner/l14", "revision": "1" * 40, "sha256": {"config.json": "a"}}

@@ -1,28 +1,35 @@
-"""The record of a labelled image: its input, its labels, and who made them. manifest.jsonl has one line per image."""
+"""The records of labelled images, and of those that failed: lines of manifest.jsonl and errors.jsonl."""
 
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from tipsseg.errors import RecordError
+from tipsseg.errors import ImageError, RecordError
+from tipsseg.images.sources.access import exists
 from tipsseg.images.sources.address import absolute
 from tipsseg.regions.objects import LabelledObject
 from tipsseg.run.summary import ImageNumbers, read_summary
 from tipsseg.types import ImageRef, printable_path
-from tipsseg.util.files import json_bytes
+from tipsseg.util.files import is_folder, json_bytes
 from tipsseg.util.fingerprint import Fingerprint
+from tipsseg.util.json_values import parse
+from tipsseg.util.record_paths import actual_name, actual_path, is_inside
 
 if TYPE_CHECKING:
     from tipsseg.run.state import FileRow
 
 MANIFEST_FILE = "manifest.jsonl"
+
+#: It has a line for each failed image, and exists only if there are any.
+ERRORS_FILE = "errors.jsonl"
 
 #: An object and its score: label id, area in pixels, box (y, x, h, w) in pixels, and score, 0..1.
 ObjectScore = tuple[int, int, int, int, int, int, float]
@@ -192,3 +199,54 @@ def _pack(facts: Facts, digests: Iterable[str]) -> tuple[str, bytes]:
     """Return the version of labels, and their packed facts."""
     data = json_bytes([facts.summary, facts.objects])
     return sha256("".join(digests).encode() + data).hexdigest()[:32], zlib.compress(data, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """An image that cannot be labelled, or a folder that cannot be listed.
+
+    Attributes:
+        image: The name of the image.
+        path: The path of the image or folder.
+        reason: Why it failed.
+        hint: Advice to the user.
+    """
+
+    image: str
+    path: str
+    reason: str
+    hint: str
+
+    @classmethod
+    def of(cls, ref: ImageRef, error: ImageError) -> Failure:
+        return cls(image=ref.name, path=ref.address, reason=error.reason, hint=error.hint)
+
+    @property
+    def ref(self) -> ImageRef:
+        """Return the image to retry."""
+        return ImageRef(actual_path(Path(), self.path), PurePosixPath(actual_name(self.image)))
+
+    @property
+    def may_last(self) -> bool:
+        """Return True if the failure may persist: the path exists and is not a folder that can be listed now."""
+        path = self.ref.path
+        if is_folder(path):
+            return not os.access(path, os.R_OK | os.X_OK)
+        return path.exists() or exists(path)
+
+    def line(self) -> bytes:
+        return json_bytes(asdict(self))
+
+
+def read_failure(line: bytes) -> Failure | None:
+    """Parse a line; return None if it is invalid or its name leads outside the output folder."""
+    try:
+        record = parse(line)
+        image, path = record["image"], record["path"]
+        if is_inside(actual_name(image)) and "\0" not in path:
+            return Failure(
+                image=image, path=path, reason=str(record.get("reason", "")), hint=str(record.get("hint", ""))
+            )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return None

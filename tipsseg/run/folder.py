@@ -19,24 +19,30 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
-from tipsseg.errors import ImageError, OtherRunError, OutputError, RecordError
+from tipsseg.errors import ImageError, OutputError, RecordError
 from tipsseg.formats import FORMATS, check_formats, format_name, image_folders
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
 from tipsseg.run.derive import Derived, Deriver, link_name
-from tipsseg.run.entry import MANIFEST_FILE, Correction, Entry, input_path
-from tipsseg.run.failures import ERRORS_FILE, Failure
+from tipsseg.run.entry import ERRORS_FILE, MANIFEST_FILE, Correction, Entry, Failure, input_path
 from tipsseg.run.files import MOVE, Files, StagedFile, discard
 from tipsseg.run.labels import PNG, RunContext, label_rows, read_current
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.names import refuse_shared
-from tipsseg.run.record import RUN_FILE, find_run, run_context, run_record, stored_run, write_run
+from tipsseg.run.question import (
+    MODEL_FACTS,
+    merged_info,
+    refuse_other_ids,
+    refuse_other_question,
+    refuse_other_shards,
+    with_classes_of,
+)
+from tipsseg.run.record import RUN_FILE, run_context, run_record, stored_run, write_run
 from tipsseg.run.results import Failed, ImageResult, Labelled, Left, Unchanged
 from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_edited
-from tipsseg.run.shards import shards_in, state_folder
-from tipsseg.run.spec import Counts, RunInfo, question_differences, with_classes
+from tipsseg.run.spec import Counts, RunInfo, with_classes
 from tipsseg.run.state import STATE_FOLDER, FileRow, State
 from tipsseg.run.summary import Totals, total
-from tipsseg.types import ImageRef, ignore_id
+from tipsseg.types import ImageRef
 from tipsseg.util.files import clean_up, clean_up_below
 from tipsseg.util.printable import shell_word
 from tipsseg.util.record_paths import actual_name, actual_path
@@ -46,9 +52,6 @@ NOT_OURS = "tipsseg did not write this file"
 
 
 _AGAIN = "Run the same command again."
-
-#: What a folder knows of its model.
-_MODEL_FACTS = ("model", "dtype", "image_root")
 
 
 class OutputFolder:
@@ -279,7 +282,7 @@ class OutputFolder:
 
         `info` is the run with what is known of the model and the images.
         """
-        facts = {name: getattr(info, name) for name in (*_MODEL_FACTS, "device", "dtype_reason", "dropped", "started")}
+        facts = {name: getattr(info, name) for name in (*MODEL_FACTS, "device", "dtype_reason", "dropped", "started")}
         background = (info.vocabulary or info.spec.vocabulary).background
         vocabulary = replace(self.info.spec.vocabulary, background=background, auto=False)
         self.set_info(replace(self.info, **facts, vocabulary=vocabulary))
@@ -464,7 +467,7 @@ def open_folder(info: RunInfo) -> Iterator[OutputFolder]:
     """
     with locked_state(info.spec.folder) as state:
         before = stored_run(state)
-        _refuse_other_shards(info)
+        refuse_other_shards(info)
         over = info.spec.overwrite and state.meta("overwriting") != info.digest  # else a killed command goes on
         if before is not None and not over:
             info = with_classes_of(before, info)
@@ -473,7 +476,7 @@ def open_folder(info: RunInfo) -> Iterator[OutputFolder]:
         folder = OutputFolder(info, state, before)
         if before is not None and over:
             folder.starting_over = True
-            _refuse_other_ids(before, info, state)
+            refuse_other_ids(before, info, state)
         else:
             folder.show_masks()
         yield folder
@@ -531,88 +534,3 @@ def refuse_lost_record(folder: Path) -> None:
                 f"tipsseg correct {new} --from {shell_word(str(folder / 'masks'))}",
             )
             raise error
-
-
-def merged_info(info: RunInfo, before: RunInfo) -> RunInfo:
-    """Return a run with what its folder knows of the model, and with its formats and file options for those not given."""
-    formats = tuple(dict.fromkeys((*before.spec.formats, *info.spec.formats)))
-    used = before.vocabulary or before.spec.vocabulary
-    return replace(
-        info,
-        spec=info.spec.changed(formats=formats, files=info.spec.files.kept(before.spec.files)),
-        vocabulary=replace(info.spec.vocabulary, background=used.background, auto=False),
-        **{name: getattr(before, name) for name in (*_MODEL_FACTS, "device", "batch_size", "started", "added")},
-    )
-
-
-def with_classes_of(before: RunInfo, info: RunInfo) -> RunInfo:
-    """Return a run with the classes that `tipsseg correct` added to its folder, and with its colours where none are given."""
-    names = list(before.names.values())
-    if before.added and [*info.names.values(), *before.added] == names:
-        info = with_classes(info, before.added)
-    vocabulary, known = info.spec.vocabulary, before.spec.vocabulary.specs
-    if [spec.name for spec in known] != [spec.name for spec in vocabulary.specs]:
-        return info
-    specs = tuple(
-        replace(spec, colour=spec.colour or old.colour, supercategory=spec.supercategory or old.supercategory)
-        for spec, old in zip(vocabulary.specs, known, strict=True)
-    )
-    return replace(info, spec=replace(info.spec, vocabulary=replace(vocabulary, specs=specs)))
-
-
-def refuse_other_question(before: RunInfo, info: RunInfo, state: State) -> None:
-    """Raise OtherRunError if a folder with images answers another question than a run."""
-    if not len(state) or not (found := question_differences(before, info)):
-        return
-    texts = [f"{name} {old} -> {new}" for name, old, new in found]
-    features = before.spec.features if [name for name, _, _ in found] == ["features"] else None
-    raise OtherRunError(
-        info.spec.output,
-        f"its labels answer another question: {'; '.join(texts)}",
-        "Choose another output folder with argument `output`, or start over in this one with argument `overwrite`, which keeps "
-        "corrected masks.",
-        features=features,
-    )
-
-
-def _refuse_other_shards(info: RunInfo) -> None:
-    """Raise OtherRunError if a shard would answer another question than those beside it, or the run that they belong to."""
-    if info.spec.shard is None or info.spec.overwrite:
-        return
-    output = info.spec.output
-    for other in map(find_run, [output, *(state_folder(output, each) for each in shards_in(output))]):
-        if other is None or other.spec.shard == info.spec.shard:
-            continue
-        if other.spec.shard is not None and other.spec.shard.count != info.spec.shard.count:
-            what = f"it has shards of {other.spec.shard.count} parts"
-            raise OutputError(output, what, "Label the same number of parts, or choose another output folder.")
-        with closing(State(other.spec.folder)) as state:
-            refuse_other_question(other, info, state)
-
-
-def _refuse_other_ids(before: RunInfo, info: RunInfo, state: State) -> None:
-    """Raise OutputError if a corrected mask would be kept although its ids would mean other classes."""
-    old, new = before.names, info.names
-    lost = next((label_id for label_id in old if new.get(label_id) != old[label_id]), None)
-    others = (before.spec.files.png_mode, before.spec.files.names, before.spec.label_names) != (
-        info.spec.files.png_mode,
-        info.spec.files.names,
-        info.spec.label_names,
-    )
-    if (lost is None and not others and ignore_id(len(old)) == ignore_id(len(new))) or info.spec.replace_edited:
-        return
-    context, files = run_context(before), Files(info.spec.folder)
-    for entry, rows in state.images():
-        if entry.corrected or is_edited(entry, label_rows(rows, context), files):
-            now = "" if lost is None else f": {lost} was {old[lost]}, and would be {new.get(lost, 'unused')}"
-            what = (
-                "its file would have another name or mode"
-                if others and lost is None
-                else "its ids would mean other classes"
-            )
-            raise OutputError(
-                info.spec.output,
-                f"the mask of {entry.image} was corrected, and {what}{now}",
-                "Choose another output folder with argument `output`, or discard the corrections with argument `overwrite` and "
-                "argument `replace_edited`. Classes may be added after the existing ones.",
-            )

@@ -37,7 +37,7 @@ from tipsseg.options.run import (
 from tipsseg.run.shards import state_folder
 from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT
 from tipsseg.util.files import is_file, is_folder
-from tipsseg.util.printable import join_first, shell_line, shell_word
+from tipsseg.util.printable import shell_line, shell_word
 from tipsseg.vocabulary.fitted import FITS_DO_NOT_OVERLAP, FittedVocabulary
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
 from tipsseg.vocabulary.toml_file import class_record
@@ -344,7 +344,7 @@ class RunInfo:
     @property
     def digest(self) -> str:
         """Return 32 hex digits that identify the question that a folder answers: the digest of all that changes labels."""
-        return hashlib.sha256(json.dumps(_facts(self), sort_keys=True).encode()).hexdigest()[:32]
+        return hashlib.sha256(json.dumps(question_facts(self), sort_keys=True).encode()).hexdigest()[:32]
 
     @property
     def names(self) -> dict[int, str]:
@@ -370,8 +370,8 @@ class Maker:
     versions: Mapping[str, object]
 
 
-def _facts(info: RunInfo) -> dict[str, object]:
-    """Return all that changes labels, by the name that messages call it."""
+def question_facts(info: RunInfo) -> dict[str, object]:
+    """Return all that changes labels: the question that a folder answers, by the names that messages use."""
     spec = info.spec
     options = {**spec.options.record(), "names": spec.files.names, "png_mode": spec.files.png_mode}
     vocabulary: dict[str, Any] = dict(vocabulary_identity(vocabulary_record(spec.vocabulary, spec.vocabulary)))
@@ -393,49 +393,6 @@ def _facts(info: RunInfo) -> dict[str, object]:
         "onto": list(spec.added) if spec.onto is not None else None,
         "raster": record_of(spec.raster) if spec.is_raster else None,
     }
-
-
-def question_differences(one: RunInfo, other: RunInfo) -> list[tuple[str, str, str]]:
-    """Return the differences between the questions of two runs: the name of an option, and its values."""
-    first, second = _facts(one), _facts(other)
-    return [
-        (name, *_both(name, one, other, first.get(name), second.get(name)))
-        for name in first | second
-        if first.get(name) != second.get(name)
-    ]
-
-
-def _both(name: str, one: RunInfo, other: RunInfo, first: object, second: object) -> tuple[str, str]:
-    """Return two values of an option for a message."""
-    if name == "model":
-        texts = str(one.model["id"]), str(other.model["id"])
-        return texts if texts[0] != texts[1] else (texts[0], f"{texts[1]} with other files")
-    if name == "classes":
-        names = [[spec.name for spec in info.spec.vocabulary.specs] for info in (one, other)]
-        if names[0] == names[1]:
-            return "as they were", "with other settings"
-        return join_first(names[0], 5), join_first(names[1], 5)
-    if name in ("background", "auto"):
-        asked = [info.spec.vocabulary for info in (one, other)]
-        first, second = ("auto" if each.auto else ",".join(each.background) or "none" for each in asked)
-    if name == "features":
-        first, second = kept_features(one.spec), kept_features(other.spec)
-    if name == "raster" and None in (first, second):
-        return ("no", "yes") if first is None else ("yes", "no")
-    return _value_text(first), _value_text(second)
-
-
-def kept_features(spec: RunSpec) -> str:
-    """Describe the features that a run labels from."""
-    return "none stored" if spec.features is None else f"stored in {spec.labelled_in}"
-
-
-def _value_text(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_value_text(each)}" for key, each in value.items() if each) or "none"
-    if value is None or value is False or value == "":
-        return "none"
-    return "on" if value is True else text_of(value)
 
 
 def model_identity(facts: Mapping[str, object]) -> Mapping[str, object]:

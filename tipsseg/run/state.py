@@ -32,8 +32,7 @@ from typing import Any
 
 from tipsseg.errors import OtherSchemaError, OutputError, RecordError
 from tipsseg.formats.base import Rows
-from tipsseg.run.entry import MANIFEST_FILE, Entry
-from tipsseg.run.failures import ERRORS_FILE, Failure, read_failure
+from tipsseg.run.entry import ERRORS_FILE, MANIFEST_FILE, Entry, Failure, read_failure
 from tipsseg.run.shards import output_folder
 from tipsseg.util.files import atomic_path, json_bytes, open_appending, output_error, remove_file
 from tipsseg.util.fingerprint import Fingerprint, stamp

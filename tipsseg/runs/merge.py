@@ -18,11 +18,12 @@ from tipsseg.errors import InputError, OutputError, UsageError
 from tipsseg.run.derive import Derived
 from tipsseg.run.files import StagedFile
 from tipsseg.run.folder import OutputFolder, locked_state, refuse_lost_record
+from tipsseg.run.question import question_differences
 from tipsseg.run.read import Run, RunImage, has_run, open_runs
 from tipsseg.run.record import stored_run
 from tipsseg.run.settle import settle
 from tipsseg.run.shards import SHARDS_FOLDER, missing_shards
-from tipsseg.run.spec import Counts, RunInfo, check_folder, question_differences
+from tipsseg.run.spec import Counts, RunInfo, check_folder
 from tipsseg.run.state import LINK, ROWS, STATE_FOLDER, FileRow
 from tipsseg.runs.common.notes import note_settled
 from tipsseg.runs.common.progress import Progress

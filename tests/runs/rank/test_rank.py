@@ -16,7 +16,7 @@ from PIL import Image
 import tipsseg
 from tipsseg.options import FileOptions
 from tipsseg.options.shard import Shard
-from tipsseg.run.failures import Failure
+from tipsseg.run.entry import Failure
 from tipsseg.run.state import State
 
 LABELS = {"a.png": A, "b.png": B, "sub/c.png": NOTHING, "sub/d.png": A.T.copy()}

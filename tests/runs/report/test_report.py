@@ -22,7 +22,7 @@ from PIL import Image
 
 import tipsseg
 from tipsseg.errors import InputError, OutputError, TipssegError
-from tipsseg.run.failures import Failure
+from tipsseg.run.entry import Failure
 from tipsseg.run.state import State
 from tipsseg.runs.common.inputs import find
 from tipsseg.runs.common.progress import Progress, Silence

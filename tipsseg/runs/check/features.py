@@ -19,7 +19,7 @@ from tipsseg.features.folder import (
     list_files,
     read_store,
 )
-from tipsseg.run.failures import ERRORS_FILE
+from tipsseg.run.entry import ERRORS_FILE
 from tipsseg.run.shards import SHARDS_FOLDER
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.runs.common.progress import Progress

@@ -12,8 +12,16 @@ from pathlib import Path, PurePosixPath
 from tipsseg.errors import ImageError, OutputError, RecordError
 from tipsseg.images.pillow import image_extensions
 from tipsseg.images.sources.access import identify
-from tipsseg.run.entry import MANIFEST_FILE, Correction, Entry, Facts, make_entry, object_scores
-from tipsseg.run.failures import ERRORS_FILE, read_failure
+from tipsseg.run.entry import (
+    ERRORS_FILE,
+    MANIFEST_FILE,
+    Correction,
+    Entry,
+    Facts,
+    make_entry,
+    object_scores,
+    read_failure,
+)
 from tipsseg.run.files import Files, digest_of
 from tipsseg.run.folder import clean_up_folder
 from tipsseg.run.labels import RunContext, read_labels, scored_objects

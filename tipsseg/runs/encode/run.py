@@ -11,7 +11,7 @@ from itertools import chain, islice
 
 from tipsseg.options import LabelOptions
 from tipsseg.options.run import ComputeOptions, StoreOptions
-from tipsseg.run.failures import Failure
+from tipsseg.run.entry import Failure
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.results import Encoded, Failed
 from tipsseg.run.spec import Counts, RunInfo, RunSpec

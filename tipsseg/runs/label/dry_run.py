@@ -13,8 +13,9 @@ from tipsseg.images.decoding import upright_size
 from tipsseg.images.sources.access import needs_hold
 from tipsseg.labelling.view import make_view
 from tipsseg.options import ONE_SCALE, LabelOptions
-from tipsseg.run.folder import OutputFolder, merged_info, refuse_other_question, with_classes_of
+from tipsseg.run.folder import OutputFolder
 from tipsseg.run.lock import is_locked
+from tipsseg.run.question import merged_info, refuse_other_question, with_classes_of
 from tipsseg.run.record import stored_run
 from tipsseg.run.results import Failed, Unchanged
 from tipsseg.run.spec import RunInfo

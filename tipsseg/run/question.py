@@ -1,0 +1,149 @@
+"""One question a folder: compare the questions of two runs, refuse another one, and take over what a folder knows."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+
+from tipsseg.errors import OtherRunError, OutputError
+from tipsseg.options.fields import text_of
+from tipsseg.run.files import Files
+from tipsseg.run.labels import label_rows
+from tipsseg.run.record import find_run, run_context
+from tipsseg.run.resume import is_edited
+from tipsseg.run.shards import shards_in, state_folder
+from tipsseg.run.spec import RunInfo, RunSpec, question_facts, with_classes
+from tipsseg.run.state import State
+from tipsseg.types import ignore_id
+from tipsseg.util.printable import join_first
+
+#: What a folder knows of its model.
+MODEL_FACTS = ("model", "dtype", "image_root")
+
+
+def question_differences(one: RunInfo, other: RunInfo) -> list[tuple[str, str, str]]:
+    """Return the differences between the questions of two runs: the name of an option, and its values."""
+    first, second = question_facts(one), question_facts(other)
+    return [
+        (name, *_both(name, one, other, first.get(name), second.get(name)))
+        for name in first | second
+        if first.get(name) != second.get(name)
+    ]
+
+
+def _both(name: str, one: RunInfo, other: RunInfo, first: object, second: object) -> tuple[str, str]:
+    """Return two values of an option for a message."""
+    if name == "model":
+        texts = str(one.model["id"]), str(other.model["id"])
+        return texts if texts[0] != texts[1] else (texts[0], f"{texts[1]} with other files")
+    if name == "classes":
+        names = [[spec.name for spec in info.spec.vocabulary.specs] for info in (one, other)]
+        if names[0] == names[1]:
+            return "as they were", "with other settings"
+        return join_first(names[0], 5), join_first(names[1], 5)
+    if name in ("background", "auto"):
+        asked = [info.spec.vocabulary for info in (one, other)]
+        first, second = ("auto" if each.auto else ",".join(each.background) or "none" for each in asked)
+    if name == "features":
+        first, second = kept_features(one.spec), kept_features(other.spec)
+    if name == "raster" and None in (first, second):
+        return ("no", "yes") if first is None else ("yes", "no")
+    return _value_text(first), _value_text(second)
+
+
+def _value_text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_value_text(each)}" for key, each in value.items() if each) or "none"
+    if value is None or value is False or value == "":
+        return "none"
+    return "on" if value is True else text_of(value)
+
+
+def kept_features(spec: RunSpec) -> str:
+    """Describe the features that a run labels from."""
+    return "none stored" if spec.features is None else f"stored in {spec.labelled_in}"
+
+
+def refuse_other_question(before: RunInfo, info: RunInfo, state: State) -> None:
+    """Raise OtherRunError if a folder with images answers another question than a run."""
+    if not len(state) or not (found := question_differences(before, info)):
+        return
+    texts = [f"{name} {old} -> {new}" for name, old, new in found]
+    features = before.spec.features if [name for name, _, _ in found] == ["features"] else None
+    raise OtherRunError(
+        info.spec.output,
+        f"its labels answer another question: {'; '.join(texts)}",
+        "Choose another output folder with argument `output`, or start over in this one with argument `overwrite`, which keeps "
+        "corrected masks.",
+        features=features,
+    )
+
+
+def refuse_other_shards(info: RunInfo) -> None:
+    """Raise OtherRunError if a shard would answer another question than those beside it, or the run that they belong to."""
+    if info.spec.shard is None or info.spec.overwrite:
+        return
+    output = info.spec.output
+    for other in map(find_run, [output, *(state_folder(output, each) for each in shards_in(output))]):
+        if other is None or other.spec.shard == info.spec.shard:
+            continue
+        if other.spec.shard is not None and other.spec.shard.count != info.spec.shard.count:
+            what = f"it has shards of {other.spec.shard.count} parts"
+            raise OutputError(output, what, "Label the same number of parts, or choose another output folder.")
+        with closing(State(other.spec.folder)) as state:
+            refuse_other_question(other, info, state)
+
+
+def refuse_other_ids(before: RunInfo, info: RunInfo, state: State) -> None:
+    """Raise OutputError if a corrected mask would be kept although its ids would mean other classes."""
+    old, new = before.names, info.names
+    lost = next((label_id for label_id in old if new.get(label_id) != old[label_id]), None)
+    others = (before.spec.files.png_mode, before.spec.files.names, before.spec.label_names) != (
+        info.spec.files.png_mode,
+        info.spec.files.names,
+        info.spec.label_names,
+    )
+    if (lost is None and not others and ignore_id(len(old)) == ignore_id(len(new))) or info.spec.replace_edited:
+        return
+    context, files = run_context(before), Files(info.spec.folder)
+    for entry, rows in state.images():
+        if entry.corrected or is_edited(entry, label_rows(rows, context), files):
+            now = "" if lost is None else f": {lost} was {old[lost]}, and would be {new.get(lost, 'unused')}"
+            what = (
+                "its file would have another name or mode"
+                if others and lost is None
+                else "its ids would mean other classes"
+            )
+            raise OutputError(
+                info.spec.output,
+                f"the mask of {entry.image} was corrected, and {what}{now}",
+                "Choose another output folder with argument `output`, or discard the corrections with argument `overwrite` and "
+                "argument `replace_edited`. Classes may be added after the existing ones.",
+            )
+
+
+def with_classes_of(before: RunInfo, info: RunInfo) -> RunInfo:
+    """Return a run with the classes that `tipsseg correct` added to its folder, and with its colours where none are given."""
+    names = list(before.names.values())
+    if before.added and [*info.names.values(), *before.added] == names:
+        info = with_classes(info, before.added)
+    vocabulary, known = info.spec.vocabulary, before.spec.vocabulary.specs
+    if [spec.name for spec in known] != [spec.name for spec in vocabulary.specs]:
+        return info
+    specs = tuple(
+        replace(spec, colour=spec.colour or old.colour, supercategory=spec.supercategory or old.supercategory)
+        for spec, old in zip(vocabulary.specs, known, strict=True)
+    )
+    return replace(info, spec=replace(info.spec, vocabulary=replace(vocabulary, specs=specs)))
+
+
+def merged_info(info: RunInfo, before: RunInfo) -> RunInfo:
+    """Return a run with what its folder knows of the model, and with its formats and file options for those not given."""
+    formats = tuple(dict.fromkeys((*before.spec.formats, *info.spec.formats)))
+    used = before.vocabulary or before.spec.vocabulary
+    return replace(
+        info,
+        spec=info.spec.changed(formats=formats, files=info.spec.files.kept(before.spec.files)),
+        vocabulary=replace(info.spec.vocabulary, background=used.background, auto=False),
+        **{name: getattr(before, name) for name in (*MODEL_FACTS, "device", "batch_size", "started", "added")},
+    )
