@@ -283,7 +283,7 @@ def test_a_vocabulary_file_is_used_and_written_out(label: Label, mlp_checkpoint:
     before = contents("out")
     ran = label(words=words)
     assert (ran.code, ran.out) == (1, "")
-    assert "another question: classes " in ran.err
+    assert "other settings: classes " in ran.err
     assert contents("out") == before
 
 

@@ -57,7 +57,7 @@ def test_an_undone_correction_is_labelled_by_the_next_run(run: Run) -> None:
     assert (run.labelled, MASK.read_bytes()) == ([], mine)
     assert run.command("correct", "out", "--undo", "a.png").code == 0
     assert MASK.read_bytes() == mine
-    assert "its correction was undone" in run("-f", "png,coco")
+    assert "the correction was undone" in run("-f", "png,coco")
     assert (run.labelled, contents(Path("out"))) == (["a.png"], model)
 
 

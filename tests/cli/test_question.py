@@ -128,7 +128,7 @@ def test_scores_are_written_later_by_the_model_for_the_same_labels(run: Run, nam
     data = correct(Path("out/masks/a.png"))
     err = run("-f", name)
     assert (run.code, run.labelled) == (0, ALL[1:])
-    assert "2 images labelled again: only the model writes" in err
+    assert "2 images labelled again: npz or confidence is missing" in err
     assert Path("out/masks/a.png").read_bytes() == data
     run("-f", f"png,{name}", output="fresh")
     for each in Path("fresh", name).rglob("*"):

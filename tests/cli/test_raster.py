@@ -265,7 +265,7 @@ def test_other_commands_say_that_they_take_no_rasters(command: Command, tmp_path
         ran = command(*arguments)
         assert (ran.code != 0, "raster" in ran.err) == (True, True), ran.err
     mixed = command("label", path, "-o", out, *OPTIONS, "-f", "png")
-    assert (mixed.code, "another question: raster" in mixed.err) == (1, True), mixed.err
+    assert (mixed.code, "other settings: raster" in mixed.err) == (1, True), mixed.err
 
 
 def test_blocks_of_an_interrupted_run_have_what_the_next_one_needs(

@@ -384,7 +384,9 @@ class OutputFolder:
 
     def shown_files(self, image: str) -> dict[str, Path]:
         """Return the files of an image by key, without links and hidden ones."""
-        return shown_files(self.state.files(image), self.files)
+        shown = (*self.context.formats, *self.context.labels)
+        rows = {place: row for place, row in self.state.files(image).items() if format_name(row.name) in shown}
+        return shown_files(rows, self.files)
 
     def add_classes(self, names: Sequence[str]) -> None:
         """Add classes to the question that the folder answers. Raises InputError if a name is invalid."""

@@ -117,7 +117,7 @@ def with_formats(asked: OutputOptions, *, overlap: bool) -> OutputOptions:
     if asked.formats is not None:
         return asked
     default = OVERLAP_FORMATS if overlap else DEFAULT_FORMATS
-    begun = None if asked.overwrite else next(_begun(asked), None)
+    begun = next(_begun(asked), None)
     if begun is None:
         return replace(asked, formats=default)
     able = tuple(name for name in begun.spec.formats if FORMATS[name].overlaps or not overlap)

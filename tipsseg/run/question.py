@@ -15,7 +15,7 @@ from tipsseg.run.shards import shards_in, state_folder
 from tipsseg.run.spec import RunInfo, RunSpec, question_facts, with_classes
 from tipsseg.run.state import State
 from tipsseg.types import ignore_id
-from tipsseg.util.printable import join_first
+from tipsseg.util.printable import join_first, shell_word
 
 #: What a folder knows of its model.
 MODEL_FACTS = ("model", "dtype", "image_root")
@@ -72,7 +72,7 @@ def refuse_other_question(before: RunInfo, info: RunInfo, state: State) -> None:
     features = before.spec.features if [name for name, _, _ in found] == ["features"] else None
     raise OtherRunError(
         info.spec.output,
-        f"its labels answer another question: {'; '.join(texts)}",
+        f"its labels were made with other settings: {'; '.join(texts)}",
         "Choose another output folder with argument `output`, or start over in this one with argument `overwrite`, which keeps "
         "corrected masks.",
         features=features,
@@ -80,10 +80,18 @@ def refuse_other_question(before: RunInfo, info: RunInfo, state: State) -> None:
 
 
 def refuse_other_shards(info: RunInfo) -> None:
-    """Raise OtherRunError if a shard would answer another question than those beside it, or the run that they belong to."""
+    """Raise an error if a run does not fit the shards in its folder.
+
+    Raises:
+        OtherRunError: A shard would answer another question than those beside it, or the run that they belong to.
+        OutputError: Shards were not joined yet, or are of another number of parts.
+    """
+    output = info.spec.output
+    if info.spec.shard is None and shards_in(output) and find_run(output) is None:
+        word = shell_word(str(output))
+        raise OutputError(output, "it holds shards", f"Join them first: tipsseg merge {word} -o {word}")
     if info.spec.shard is None or info.spec.overwrite:
         return
-    output = info.spec.output
     for other in map(find_run, [output, *(state_folder(output, each) for each in shards_in(output))]):
         if other is None or other.spec.shard == info.spec.shard:
             continue

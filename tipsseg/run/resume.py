@@ -21,7 +21,7 @@ from tipsseg.util.printable import shell_word
 
 #: The reasons to label an image.
 NEW = "new"
-SCORES = "only the model writes some of its formats"
+SCORES = "npz or confidence is missing, which only the model can write"
 
 _OTHER_INPUT = (
     "Choose another output folder with argument `output`. Or label all folders in one command into a new output folder: names are "
@@ -49,10 +49,10 @@ def decide(  # noqa: PLR0911 - one judge, one list
     labels = label_rows(rows, context)
     gone = next((files.path(row.place) for row in labels if files.look(row) == "gone"), None)
     if entry.undone:
-        return Todo(ref, "its correction was undone")
+        return Todo(ref, "the correction was undone")
     if theirs := entry.corrected or is_edited(entry, labels, files):
         if spec.replace_edited:
-            return Todo(ref, "its correction is replaced")
+            return Todo(ref, "the correction is replaced")
         if gone is not None and entry.corrected:
             return Failed(
                 ref, ImageError(gone, "it was corrected by hand, but is missing", undo_hint(files.output, entry.image))
@@ -63,9 +63,9 @@ def decide(  # noqa: PLR0911 - one judge, one list
     if not matches(entry.input, ref.path):
         return Todo(ref, "the image changed")
     if entry.given != _given(ref, entry, spec):
-        return Todo(ref, "its regions or labels changed")
+        return Todo(ref, "the regions or labels changed")
     if gone is not None or len(labels) < len(context.labels) or any(row.pending for row in labels):
-        return Todo(ref, "its labels are missing")  # or a killed command was about to write them
+        return Todo(ref, "the labels are missing")  # or a killed command was about to write them
     if not theirs and lacks_scores(rows, spec, files):
         return Todo(ref, SCORES)
     return Unchanged(ref, entry)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from tipsseg.errors import ImageError, UsageError
+from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.formats import (
     FORMATS,
     MODEL_ONLY,
@@ -198,6 +198,8 @@ def drop_format(output: Path, name: str, progress: Progress) -> int:
         return replace(info, spec=replace(info.spec, formats=formats))
 
     with change_folder(without, output) as folder:
+        if name not in folder.state.formats() and not folder.state.broken_off:  # else go on
+            raise InputError(f"{output} has no files in the format {name}", "Name a format of this folder.")
         folder.drop(name)
         folder.finish_changes()
         for path, reason in folder.refused.items():

@@ -18,6 +18,7 @@ from tipsseg.errors import InputError, OutputError, UsageError
 from tipsseg.run.derive import Derived
 from tipsseg.run.files import StagedFile
 from tipsseg.run.folder import OutputFolder, locked_state, refuse_lost_record
+from tipsseg.run.names import refuse_shared
 from tipsseg.run.question import question_differences
 from tipsseg.run.read import Run, RunImage, has_run, open_runs
 from tipsseg.run.record import stored_run
@@ -58,7 +59,11 @@ def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> 
             info = _joined(runs, before, target)
             joined = OutputFolder(info, state, before)
             _refuse_doubles(runs, joined)
-            number = sum(map(len, runs))
+            names = sorted(
+                {name for run in (Run(info, state, info.spec.max_pixels), *runs) for name in run.state.names()}
+            )
+            refuse_shared(target, info.spec.files.names, ("png", *info.spec.formats), names)
+            number = len({name for run in runs for name in run.state.names()})
             what = (
                 f"{pluralize(number, 'image')} of {pluralize(len(runs), 'shard' if runs and runs[0].shard else 'run')}"
             )
@@ -137,7 +142,7 @@ def _joined(runs: Sequence[Run], before: RunInfo | None, target: Path) -> RunInf
         if found := question_differences(first, info):
             texts = "; ".join(f"{name} {old} / {new}" for name, old, new in found)
             raise InputError(
-                f"{info.spec.folder} and {first.spec.folder} answer different questions: {texts}",
+                f"{first.spec.folder} and {info.spec.folder} were labelled with different settings: {texts}",
                 "Join only runs of one question: otherwise ids or files would conflict.",
             )
     roots = {info.image_root for info in infos}
@@ -173,9 +178,11 @@ def _join(folder: OutputFolder, run: Run, image: RunImage) -> None:
     """Copy the files of an image into the target, or move them if it is a shard of the target, and record it."""
     entry, rows = image.entry, folder.state.files(image.entry.image)
     before = folder.state.get(entry.image)
-    if before is not None and not (image.corrected and not before.corrected):
-        return
     move = run.output.is_relative_to(folder.path)
+    if before is not None and not (image.corrected and not before.corrected):
+        for row in image.rows.values() if move else ():
+            run.files.remove(row)  # the target has the same; what a person changed stays, and is named
+        return
     files, notes = list[StagedFile](), list[FileRow]()
     for row in image.rows.values():
         path = run.files.path(row.place)

@@ -44,7 +44,7 @@ def convert(
     files: Annotated[FileOptions, Only("val_fraction")],
     formats: Annotated[list[str] | None, opt.format_option(opt.FORMAT_HELP)] = None,
     drop: Annotated[
-        str | None, Option(help="End this format: remove its files, except edited ones.", metavar="NAME")
+        str | None, Option(help="Remove a format from the folder, with its files, except edited ones.", metavar="NAME")
     ] = None,
     only: opt.Only = None,
     images: opt.Images = None,
@@ -55,8 +55,10 @@ def convert(
     from tipsseg.runs.convert import convert_folder, drop_format
 
     refuse_stray_formats(context.args, formats or ())
-    if (formats is None) == (drop is None):
-        raise UsageError("name formats to add, or one to end", "Use --format or --drop.")
+    if formats is not None and drop is not None:
+        raise UsageError("--format and --drop exclude each other", "Run one after the other.")
+    if formats is None and drop is None:
+        raise UsageError("no format given", "Name formats to add with --format, or one to remove with --drop.")
     if context.args:
         raise UsageError(f"convert takes one output folder, got {quote(context.args[0])} too")
     with open_progress(quiet, null=null) as progress:

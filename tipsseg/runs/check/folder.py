@@ -112,7 +112,7 @@ def _note_edits(folder: Path, whole: _Report, progress: Progress) -> None:
     if whole.edited:
         number = pluralize(len(whole.edited), "file")
         progress.note(
-            f"{number} changed by hand, which is fine. Changed masks are labels; `label` says how to take other files in."
+            f"{number} changed by hand, which is fine: changed masks are labels. Import changes of others with tipsseg correct."
         )
     for paths, hint in (
         (whole.stale, "run the original command again, or tipsseg convert"),

@@ -127,9 +127,14 @@ def _restore(state: State, info: RunInfo, images: Path | None, progress: Progres
         if failure is not None and failure.image not in state:
             state.fail(failure)
     state.end()
-    progress.note(f"Rebuilt the record of {pluralize(len(state), 'image')} in {state.folder}.")
+    progress.note(
+        f"Rebuilt the record of {pluralize(len(state), 'image')} in {state.folder}. Run the original command to complete it."
+    )
     if theirs:
-        progress.note(f"{pluralize(len(theirs), 'mask')} of a person, as they match no line: {join_first(theirs, 20)}.")
+        count = pluralize(len(theirs), "mask")
+        progress.note(
+            f"{count} not as the manifest lists them, so taken as corrected by you: {join_first(theirs, 20)}."
+        )
     if unknown:
         progress.note(
             f"{pluralize(len(unknown), 'mask')} without an image, which were left alone: {join_first(unknown, 20)}."

@@ -132,13 +132,21 @@ def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, ask
     word = shell_word(str(folder.path))
     if settled.adopted:
         progress.note(f"{pluralize(settled.adopted, 'mask')} changed by hand.")
-    if settled.formats and not asked:
-        images = pluralize(max(settled.formats.values()), "image")
-        progress.note(f"Wrote {', '.join(settled.formats)} of {images} from the labels.")
+    kept = {*folder.refused, *settled.edited}
+    formats = [
+        name
+        for name in settled.formats
+        if name not in asked and not kept & {folder.path / file for file in FORMATS[name].files}
+    ]
+    if formats:
+        images = pluralize(max(settled.formats[name] for name in formats), "image")
+        progress.note(f"Wrote {', '.join(formats)} of {images} from the labels.")
     for path in (path for path, reason in folder.refused.items() if reason == NOT_OURS):
         progress.note(f"Did not write {path}: {NOT_OURS}. Move it away, and run the same command again.")
-    by_hand = [path for path, reason in folder.refused.items() if reason != NOT_OURS]
-    _note_by_hand(folder, dict.fromkeys((*settled.edited, *by_hand)), progress)
+    lists = [path for path in folder.unwritten if folder.refused[path] != NOT_OURS]
+    _note_by_hand(folder, "Did not write", lists, progress)
+    others = [path for path in dict.fromkeys((*settled.edited, *folder.refused)) if path not in folder.unwritten]
+    _note_by_hand(folder, "Kept", others, progress)
     if settled.stale:
         names = join_first([str(path) for path in settled.stale], _MAX_NAMES)
         hint = "" if folder.info.spec.is_raster else "; remove them to write them anew"
@@ -154,7 +162,7 @@ def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, ask
     note_polygon_quality(progress, settled.quality)
 
 
-def _note_by_hand(folder: OutputFolder, paths: Iterable[Path], progress: Progress) -> None:
+def _note_by_hand(folder: OutputFolder, verb: str, paths: Iterable[Path], progress: Progress) -> None:
     """Note files that a person changed, by folder or file, with the command that takes them in."""
     readable = {
         place for name in _READABLE for place in (FORMATS[name].folder or FORMATS[name].files[0]).split("/")[:1]
@@ -165,8 +173,14 @@ def _note_by_hand(folder: OutputFolder, paths: Iterable[Path], progress: Progres
     for top, names in tops.items():
         command = f"tipsseg correct {shell_word(str(folder.path))} --from {shell_word(str(folder.path / top))}"
         is_readable = top in readable and not folder.info.spec.options.overlap
-        hint = f"take them in: {command}" if is_readable else "move them away"
-        progress.note(f"Kept {pluralize(len(names), 'file')} changed by hand, {join_first(names, _MAX_NAMES)}; {hint}")
+        hint = (
+            f"Import the changes: {command}"
+            if is_readable
+            else "Move what you keep elsewhere, to have it written anew."
+        )
+        progress.note(
+            f"{verb} {pluralize(len(names), 'file')} changed by hand: {join_first(names, _MAX_NAMES)}. {hint}"
+        )
 
 
 def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress) -> None:

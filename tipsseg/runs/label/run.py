@@ -66,6 +66,7 @@ class LabelRun:
         self._jsonl = jsonl
         self._reporter = Reporter(progress, jsonl=jsonl)
         self._shown: Path | None = None  # the first overlay
+        self._failed = set[tuple[Path, str]]()  # what was reported, as settling finds it again
 
     def results(self) -> Generator[ImageResult, None, None]:
         """Yield the result of every image once its labels are recorded. Call this once.
@@ -118,6 +119,7 @@ class LabelRun:
         """Record a result in the folder, print it, and return it; an image fails if another file is in the way of its mask."""
         result = folder.record(result)
         if isinstance(result, Failed):
+            self._failed.add((result.error.path, result.error.reason))
             result = replace(result, error=self._progress.worded(result.error))
             folder.fail(result)
         else:
@@ -135,10 +137,11 @@ class LabelRun:
         settled = Settled()
         for found in settle_images(folder, settled, spec.jobs):
             if isinstance(found, ImageError):
-                progress.error(found)
+                if (found.path, found.reason) not in self._failed:
+                    counts = replace(counts, failed=counts.failed + 1)
+                    progress.error(found)
             elif not self._jsonl:
                 progress.results(found)
-        counts = replace(counts, failed=counts.failed + len(settled.failed))
         if not folder.finished:
             folder.finish(counts, batch_size)
         progress.end()
