@@ -232,6 +232,18 @@ def test_a_format_ends_and_an_edited_file_of_it_stays(run: Run) -> None:
     assert run.command("convert", "out", "--drop", "png").code == 2
     run("-f", "coco")
     assert not Path("out/labelme/sub").exists()
+    LABELME.unlink()
+    assert run.command("check", "out").out == ""
+
+
+def test_colours_that_are_not_given_are_those_of_the_folder(run: Run) -> None:
+    Path("v.toml").write_text(
+        'classes = [{name = "panda leg", colour = "#112233", supercategory = "beast"}, "tree", "sky"]\n'
+    )
+    run("-f", "png,overlay,coco", options=("--vocab", "v.toml"))
+    before = contents(Path("out"))
+    run("-f", "png,overlay,coco")
+    assert (run.code, run.labelled, contents(Path("out"))) == (0, [], before)
 
 
 def test_only_some_images_are_in_a_format(run: Run) -> None:
@@ -294,6 +306,18 @@ def test_a_truncated_record_is_damage(run: Run, size: int) -> None:
     assert run.command("check", "out", "--restore").code == 0
     run("-f", "png")
     assert (run.code, run.labelled) == (0, [])
+
+
+def test_a_record_with_damaged_values_is_rebuilt(run: Run) -> None:
+    run("-f", "png,coco")
+    before = contents(Path("out"))
+    with sqlite3.connect("out/.tipsseg/state.db") as other:
+        other.execute("UPDATE image SET facts = x'00'")
+    other.close()
+    assert "--restore" in run("-f", "coco,csv")
+    assert run.command("check", "out", "--restore").code == 0
+    run("-f", "png,coco")
+    assert (run.code, run.labelled, contents(Path("out"))) == (0, [], before)
 
 
 def test_a_record_that_another_program_holds_is_not_written(run: Run) -> None:

@@ -269,7 +269,7 @@ class OutputFolder:
             and self.before.ended is not None
             and not (self.state.changed or self.state.broken_off or self.state.failures())
             and not self.state.altered_exports()
-            and os.path.lexists(self.path / CLASSES_FILE)
+            and self.files.look(self.state.files().get(CLASSES_FILE), CLASSES_FILE) == "ours"
         )
 
     @property
@@ -282,7 +282,10 @@ class OutputFolder:
 
         `info` is the run with what is known of the model and the images.
         """
-        facts = {name: getattr(info, name) for name in (*MODEL_FACTS, "device", "dtype_reason", "dropped", "started")}
+        facts = {
+            name: getattr(info, name)
+            for name in (*MODEL_FACTS, "device", "dtype_reason", "dropped", "started", "batch_size")
+        }
         background = (info.vocabulary or info.spec.vocabulary).background
         vocabulary = replace(self.info.spec.vocabulary, background=background, auto=False)
         self.set_info(replace(self.info, **facts, vocabulary=vocabulary))
@@ -471,8 +474,9 @@ def open_folder(info: RunInfo) -> Iterator[OutputFolder]:
         before = stored_run(state)
         refuse_other_shards(info)
         over = info.spec.overwrite and state.meta("overwriting") != info.digest  # else a killed command goes on
-        if before is not None and not over:
+        if before is not None:
             info = with_classes_of(before, info)
+        if before is not None and not over:
             refuse_other_question(before, info, state)
             info = merged_info(info, before)
         folder = OutputFolder(info, state, before)

@@ -142,7 +142,9 @@ def with_classes_of(before: RunInfo, info: RunInfo) -> RunInfo:
         replace(spec, colour=spec.colour or old.colour, supercategory=spec.supercategory or old.supercategory)
         for spec, old in zip(vocabulary.specs, known, strict=True)
     )
-    return replace(info, spec=replace(info.spec, vocabulary=replace(vocabulary, specs=specs)))
+    if specs == tuple(vocabulary.specs):
+        return info
+    return with_classes(replace(info, spec=replace(info.spec, vocabulary=replace(vocabulary, specs=specs))), ())
 
 
 def merged_info(info: RunInfo, before: RunInfo) -> RunInfo:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from tipsseg.errors import ImageError, OutputError, RecordError
-from tipsseg.formats import FORMATS, MODEL_ONLY
+from tipsseg.formats import FORMATS, MODEL_ONLY, format_name
 from tipsseg.images.decoding import upright_size
 from tipsseg.images.sources.access import exists, matches
 from tipsseg.images.sources.address import below
@@ -23,7 +23,7 @@ from tipsseg.run.files import digest_of
 from tipsseg.run.lock import is_locked
 from tipsseg.run.read import Run, RunImage, open_runs
 from tipsseg.run.shards import missing_shards
-from tipsseg.run.state import LINK, ROWS
+from tipsseg.run.state import LINK, ROWS, FileRow
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
 from tipsseg.util.files import TEMPORARY_PREFIX
@@ -176,7 +176,8 @@ def _check_files(image: RunImage, deriver: Deriver, report: _Report) -> None:
             continue
         path, look = files.path(row.place), files.look(row)
         report.files += 1
-        if path in due.stale:
+        covered = (*entry.formats, *image.run.context.labels)
+        if path in due.stale or (look == "gone" and format_name(row.name) not in covered):
             continue
         if look == "gone" or (row.digest == LINK and not path.exists()):
             report.problems.append(Problem(path, "missing" if look == "gone" else "broken link"))
@@ -186,14 +187,15 @@ def _check_files(image: RunImage, deriver: Deriver, report: _Report) -> None:
                 report.problems.append(Problem(path, what))
             elif look == "ours":  # it has the recorded size and time
                 report.edited.append(path)
-        elif (
-            look == "ours"
-            and row.name not in MODEL_ONLY
-            and row.shows
-            and row.is_file
-            and row.shows.split(" ")[0] != entry.version
-        ):
+        elif look == "ours" and _is_old(row, image):
             report.stale.append(path)
+
+
+def _is_old(row: FileRow, image: RunImage) -> bool:
+    """Return True if a file shows older labels than those of now, and not because only the model can write it."""
+    shows_old = row.shows.split(" ")[0] != image.entry.version or image.edited
+    follows = row.name not in MODEL_ONLY or image.run.info.spec.is_raster
+    return bool(row.shows) and row.is_file and follows and shows_old
 
 
 def _check_input(images: Path | None, image: RunImage, report: _Report) -> None:
@@ -214,7 +216,12 @@ def _check_others(run: Run, whole: _Report) -> Iterator[Problem]:
         path, look = run.files.path(row.place), run.files.look(row)
         whole.files += 1
         if look == "gone":
-            yield Problem(path, "missing")
+            if row.name in (
+                *run.state.formats(),
+                *run.context.formats,
+                "classes",
+            ):  # else a kept file of a format that ended
+                yield Problem(path, "missing")
         elif look != "ours" or digest_of(path) not in (row.digest, row.pending):
             whole.edited.append(path)
     known = run.state.files().keys()

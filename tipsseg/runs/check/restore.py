@@ -26,8 +26,7 @@ from tipsseg.run.files import Files, digest_of
 from tipsseg.run.folder import clean_up_folder
 from tipsseg.run.labels import RunContext, read_labels, scored_objects
 from tipsseg.run.lock import FolderLock
-from tipsseg.run.read import has_run
-from tipsseg.run.record import RUN_FILE, read_record, read_run_files, run_context, run_record
+from tipsseg.run.record import RUN_FILE, read_record, read_run_files, run_context, run_record, stored_run
 from tipsseg.run.spec import RunInfo, check_hint
 from tipsseg.run.state import LINK, STATE_FILE, STATE_FOLDER, FileRow, State
 from tipsseg.run.summary import CERTAIN, corrected_summary
@@ -72,7 +71,10 @@ def restore_folder(folder: Path, images: Path | None, progress: Progress) -> Non
 def _is_sound(folder: Path) -> bool:
     """Return True if a folder has a record. Raises OutputError if it cannot be opened, though it may be sound."""
     try:
-        return has_run(folder)
+        with closing(State(folder)) as state:
+            for entry, _ in state.images():
+                _ = entry.facts, entry.correction
+            return stored_run(state) is not None
     except RecordError:
         return False
 

@@ -157,17 +157,19 @@ class Planner:
 
     def compare(self, image: RunImage, source_image: SourceImage) -> ImageCorrection:
         """Read a correction and compare it with the old mask. Raises ImageError if either cannot be used."""
-        current, mask = image.current(), image.mask
+        mask, taken = image.mask, digest_of(image.mask)  # before it is read: a later edit is kept
+        current = image.current()
         old = current.labels.labels
         with image_errors(source_image.where):
             new = source_image.read(old.shape)
             digest = new.digest(exact=self.options.exact)
-            before = image.entry.correction
-            done = before is not None and before.content == digest and not image.edited
+            before = current.entry.correction
+            killed = any(row.pending == taken for row in image.label_files)  # after the mask was put in place
+            done = before is not None and before.content == digest and (killed or not image.edited)
             objects = None if done else self._compare_objects(current, new)
             if self.options.strict and isinstance(new, Objects):
                 _refuse_vague(source_image.name, new, objects)
-        return ImageCorrection(image, current, mask, digest_of(mask), new, digest, done, objects)
+        return ImageCorrection(image, current, mask, taken, new, digest, done, objects)
 
     def depends_on_source(self, correction: ImageCorrection) -> bool:
         """Return True if the new mask depends on whether the source writes objects exactly."""

@@ -66,7 +66,7 @@ class LabelRun:
         self._jsonl = jsonl
         self._reporter = Reporter(progress, jsonl=jsonl)
         self._shown: Path | None = None  # the first overlay
-        self._failed = set[tuple[Path, str]]()  # what was reported, as settling finds it again
+        self._failed = set[Path]()  # what was reported, as settling finds it again
 
     def results(self) -> Generator[ImageResult, None, None]:
         """Yield the result of every image once its labels are recorded. Call this once.
@@ -119,7 +119,7 @@ class LabelRun:
         """Record a result in the folder, print it, and return it; an image fails if another file is in the way of its mask."""
         result = folder.record(result)
         if isinstance(result, Failed):
-            self._failed.add((result.error.path, result.error.reason))
+            self._failed.add(result.error.path)
             result = replace(result, error=self._progress.worded(result.error))
             folder.fail(result)
         else:
@@ -137,7 +137,7 @@ class LabelRun:
         settled = Settled()
         for found in settle_images(folder, settled, spec.jobs):
             if isinstance(found, ImageError):
-                if (found.path, found.reason) not in self._failed:
+                if found.path not in self._failed:
                     counts = replace(counts, failed=counts.failed + 1)
                     progress.error(found)
             elif not self._jsonl:
@@ -185,6 +185,8 @@ def begin(engine: Engine, images: Images, folder: OutputFolder, first: ImageRef 
     known = [item for item in images.known if isinstance(item, ImageRef)] or ([] if first is None else [first])
     todo = known[known.index(first) :] if first in known else known
     info = engine.start(folder.context, todo)
-    info = replace(info, image_root=address_text(images.root), started=datetime.now(UTC))
+    info = replace(
+        info, image_root=address_text(images.root), started=datetime.now(UTC), batch_size=engine.batch_size()
+    )
     folder.begin(info)
     return info
