@@ -240,10 +240,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
         "argument `min_area` must be a whole number, not 1.5",
     ),
     "negative area": (lambda out: MinArea(-1), tipsseg.UsageError, "invalid minimum area -1"),
-    "no actors": (
-        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, ray=0),
+    "no address": (
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, ray="0"),
         tipsseg.UsageError,
-        "argument `ray`=0: at least one actor is needed",
+        "argument `ray`=0 is not the address of a Ray cluster",
     ),
     "shard": (
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, shard="3/2"), tipsseg.UsageError, "the part must be in 1 to 2",

@@ -34,8 +34,9 @@ from tipsseg.run.spec import RunInfo, RunSpec
 from tipsseg.runs.common.image_list import Choice, Images, check_choice, find_images
 from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.encode.run import EncodeRun, encode_spec
-from tipsseg.runs.engine.maker import EngineMaker, engine_maker
+from tipsseg.runs.engine.engine import EngineMaker
 from tipsseg.runs.label.onto import join_classes
+from tipsseg.runs.label.ray import engine_maker
 from tipsseg.runs.label.run import LabelRun
 from tipsseg.types import ImageRef
 from tipsseg.util.printable import quote
@@ -255,7 +256,7 @@ def _begin_labelling(
         sources=tuple(map(address_text, paths)),
     )
     spec.check()
-    make_engine = engine_maker(take_options(EngineOptions, keywords), spec.device)
+    make_engine = engine_maker(take_options(EngineOptions, keywords), spec)
     progress = progress_for(verbose)
     info = plan_run(spec)
     found = find_images(spec, Choice(**vars(choice), paths=paths), progress)
@@ -265,8 +266,8 @@ def _begin_labelling(
 def _label(
     info: RunInfo, images: Images, progress: Progress, make_engine: EngineMaker
 ) -> Generator[ImageResult, None, None]:
-    with progress, make_engine(info, progress.note, True) as engine:
-        yield from LabelRun(info, images, engine, progress).results()
+    with progress:
+        yield from LabelRun(info, images, make_engine, progress).results()
 
 
 @with_keywords(EncodeFolderKeywords, LabelOptions, ComputeOptions, StoreOptions, ImageOptions)

@@ -183,11 +183,11 @@ USAGE = {
         2,
         "Error: background phrase 1 of 1 is empty\nHint: Remove it. For no background, use 'none'.\n",
     ),
-    "no actors": (
-        ["imgs", "-c", "a", "--ray", "0"],
+    "an address of earlier versions": (
+        ["imgs", "-c", "a", "--ray", "4x0.5"],
         2,
-        "Error: --ray 0: at least one actor is needed\n"
-        "Hint: Write 4 for four actors, 4x1 for one GPU per actor, or 4x0.5 for two actors per GPU.\n",
+        "Error: --ray 4x0.5 is not the address of a Ray cluster\n"
+        "Hint: Write auto, or an address such as head:6379. The number of tasks follows from the CPUs and GPUs of the cluster.\n",
     ),
     "an option of earlier versions": (["imgs", "-v", "x"], 2, "Error: unknown option -v\nHint: Write --vocab.\n"),
     "templates of earlier versions": (

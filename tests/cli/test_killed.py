@@ -117,6 +117,9 @@ CASES: dict[str, tuple[list[Step], str, list[str]]] = {
     "shards joined in place": (
         [f"label imgs {_PLAIN} {MANY} -o out --shard {part}/2" for part in (1, 2)], "merge out -o out", [],
     ),
+    "shards of a tar joined in place": (
+        [tar, *(f"label in.tar {_PLAIN} -f coco,hf,yolo -o out --shard {part}/2" for part in (1, 2))], "merge out -o out", [],
+    ),
     "runs joined in a new folder": (
         [f"label imgs {_PLAIN} {MANY} -o {place} --shard {part}/2" for part, place in ((1, "one"), (2, "two"))],
         "merge one two -o out", [],

@@ -257,7 +257,7 @@ def test_what_programs_have_at_hand_is_taken(record: type, name: str, given: obj
         (ImageOptions, {"sample": True}, "argument `sample` must be a whole number, not True"),
         (OutputOptions, {"overwrite": True, "resume": False}, "argument `overwrite` and argument `resume`=False exclude"),
         (OutputOptions, {"formats": "png"}, "formats must be a list of names, not 'png'"),
-        (EngineOptions, {"ray": True}, "argument `ray`=True is not a valid number of actors"),
+        (EngineOptions, {"ray": True}, "argument `ray`=True is not the address"),
         (ComputeOptions, {"device": True}, "unknown device True"),
         (ComputeOptions, {"dtype": "int4"}, "unknown dtype 'int4'"),
         (StoreOptions, {"output": "feats", "feature_dtype": "int4"}, "unknown feature dtype 'int4'"),

@@ -20,9 +20,9 @@ from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.options.shard import Shard
 from tipsseg.regions.objects import labelled_objects
 from tipsseg.run.folder import open_folder
+from tipsseg.run.results import write_image
 from tipsseg.run.settle import settle
 from tipsseg.run.spec import Counts, RunInfo, RunSpec
-from tipsseg.run.writing import write_image
 from tipsseg.runs.check.folder import check_folder
 from tipsseg.runs.common.progress import Progress
 from tipsseg.types import ImageRef, LabelArray, TopClasses, printable_path

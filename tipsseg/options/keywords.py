@@ -15,7 +15,6 @@ from typing import Any, TypedDict, TypeVar, cast, get_type_hints
 from tipsseg.options import Dtype, FeatureDtype, Instances, MinArea, Mode, Names, PngMode, Refinement
 from tipsseg.options.every import Every
 from tipsseg.options.fields import options_of
-from tipsseg.options.run import Ray
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -113,7 +112,7 @@ class LabelFolderKeywords(
     replace_edited: bool
     retry_failed: bool
     shard: str | None
-    ray: int | str | Ray | None
+    ray: str | None
 
 
 class EncodeFolderKeywords(ViewKeywords, DeviceKeywords, ModelKeywords, ImageKeywords, total=False):

@@ -99,8 +99,9 @@ class OutputOptions:
         help="Start over: remove the files of earlier runs from the output folder, except edited files such as corrected masks.")
     replace_edited: bool = option(False, group=FILES, rare=True,
         help="Also relabel images whose files were edited by hand, overwriting the edits.")
-    shard: Shard | None = option(None, metavar="I/N", group=MACHINES, rare=True,
-        help="Label only part I of N parts, for several processes or machines; see tipsseg merge.")
+    shard: Shard | None = option(None, metavar="I/N|auto", group=MACHINES, rare=True,
+        help="Label only part I of N parts, for several processes or machines; see tipsseg merge. auto reads the part from Slurm, "
+        "SkyPilot, torchrun or Open MPI.")
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -112,6 +113,11 @@ class OutputOptions:
             _set(self, "formats", tuple(self.formats))
         if isinstance(self.shard, str):
             _set(self, "shard", parse_shard(self.shard))
+        if self.overwrite and self.shard is not None:
+            raise UsageError(
+                "argument `overwrite` and argument `shard` exclude each other",
+                f"Remove the folder {self.output / 'shards'} to label its shards again, or choose another output folder.",
+            )
         if self.overwrite and not self.resume:
             raise UsageError(
                 "argument `overwrite` and argument `resume`=False exclude each other",
@@ -193,8 +199,8 @@ class StoreOptions:
     feature_dtype: FeatureDtype | None = option(None, group=MODEL,
         help="Dtype of stored features: float32 gives the same labels as running the model, float16 takes half the disk space, "
         "int8 a quarter.  [default: as already in the folder, or float16]")
-    shard: Shard | None = option(None, metavar="I/N", group=MACHINES, rare=True,
-        help="Encode only part I of N parts, for several processes or machines.")
+    shard: Shard | None = option(None, metavar="I/N|auto", group=MACHINES, rare=True,
+        help="Encode only part I of N parts, for several processes or machines; auto as for tipsseg label.")
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -231,49 +237,21 @@ class ImageOptions:
             raise UsageError("argument `limit` and argument `sample` exclude each other", "Use one of them.")
 
 
-@dataclass(frozen=True, slots=True)
-class Ray:
-    """Actors of a Ray cluster and GPUs per actor; every actor loads the model. Raises UsageError if a number is invalid."""
-
-    actors: int
-    gpus: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.actors < 1:
-            raise UsageError(f"argument `ray`={self}: at least one actor is needed", _RAY_HINT)
-        if not 0 <= self.gpus < math.inf:
-            raise UsageError(f"argument `ray`={self}: {self.gpus:g} is not a valid number of GPUs", _RAY_HINT)
-        if self.gpus > 1 and self.gpus != int(self.gpus):
-            raise UsageError(f"argument `ray`={self}: an actor uses a fraction of one GPU, or whole GPUs", _RAY_HINT)
-
-    def __str__(self) -> str:
-        return f"{self.actors}x{self.gpus:g}" if self.gpus else str(self.actors)
-
-
-def parse_ray(text: object) -> Ray:
-    """Parse a number of actors such as "4", or "4x0.5" with half a GPU per actor. Raise UsageError if it is neither."""
-    if isinstance(text, Ray):
-        return text
-    if not (match := re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{0,9}\.?[0-9]{1,9}))?", str(text))):
-        raise UsageError(f"argument `ray`={text} is not a valid number of actors", _RAY_HINT)
-    return Ray(int(match[1]), float(match[2] or 0))
-
-
-_RAY_HINT = "Write 4 for four actors, 4x1 for one GPU per actor, or 4x0.5 for two actors per GPU."
-
-
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
     """Options for the engine: this process, or a Ray cluster. Raises UsageError if a value is invalid."""
 
     # fmt: off
-    ray: Ray | None = option(None, metavar="ACTORS[xGPUS]", group=MACHINES, rare=True,
-        help="Label on a Ray cluster with this many actors: 4, or 4x0.5 for half a GPU per actor (pip install 'tipsseg[ray]').")
+    ray: str | None = option(None, metavar="auto|ADDRESS", group=MACHINES, rare=True,
+        help="Label on a Ray cluster, which auto finds, or starts on this machine (pip install 'tipsseg[ray]').")
     # fmt: on
 
     def __post_init__(self) -> None:
-        if self.ray is not None:
-            _set(self, "ray", parse_ray(self.ray))
+        if self.ray is not None and (not isinstance(self.ray, str) or re.fullmatch(r"[0-9]+(x[0-9.]+)?|", self.ray)):
+            raise UsageError(
+                f"argument `ray`={self.ray} is not the address of a Ray cluster",
+                "Write auto, or an address such as head:6379. The number of tasks follows from the CPUs and GPUs of the cluster.",
+            )
 
 
 #: Benchmarks whose truth masks have known file names and ids.

@@ -1,22 +1,32 @@
-"""Shards: subsets of the images, for splitting a run across processes or machines."""
+"""Shards: parts of the images of a run, for several processes or machines."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tipsseg.errors import UsageError
 
 _HINT = "Write the part and the number of parts: 1/8 to 8/8 for 8 processes."
 
+#: The variables with which SkyPilot, torchrun and Open MPI number their processes from 0, and those with the number of processes.
+_RANKS = {
+    "SKYPILOT_JOB_RANK": "SKYPILOT_NUM_JOBS",
+    "RANK": "WORLD_SIZE",
+    "OMPI_COMM_WORLD_RANK": "OMPI_COMM_WORLD_SIZE",
+}
+_SLURM = "SLURM_ARRAY_TASK_"
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Part `index` (1..`count`) of `count` parts. Raises UsageError if a number is invalid."""
+    """Part `index` (1..`count`) of `count` parts; `source` is the variable that it was read from. Raises UsageError."""
 
     index: int
     count: int
+    source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -33,13 +43,46 @@ class Shard:
 
     def takes(self, name: str) -> bool:
         """Return True if the image `name` (ImageRef.name) is in this shard. Every machine assigns it to the same shard."""
-        digest = hashlib.sha256(name.encode("utf-8")).digest()
-        return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
+        return index_of(name, self.count) == self.index
+
+
+def index_of(name: str, count: int) -> int:
+    """Return the index (1..`count`) of the shard that has the image `name`."""
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8")).digest()[:8], "big") % count + 1
 
 
 def parse_shard(text: str) -> Shard:
-    """Parse a shard such as "3/8". Raise UsageError if it is invalid."""
+    """Parse a shard such as "3/8", or read it from the environment for "auto". Raise UsageError if it is invalid."""
+    if text == "auto":
+        return _from_environment()
     # Nine digits allow more parts than any run has images.
     if not (match := re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)):
         raise UsageError(f"argument `shard`={text!r} is not a part of a run", _HINT)
     return Shard(int(match[1]), int(match[2]))
+
+
+def _from_environment() -> Shard:
+    if f"{_SLURM}ID" in os.environ:
+        first, step = _variable(f"{_SLURM}MIN", 1), _variable(f"{_SLURM}STEP", 1)
+        index, rest = divmod(_variable(f"{_SLURM}ID") - first, max(step, 1))
+        count = _variable(f"{_SLURM}COUNT")
+        if rest or index >= count:
+            raise UsageError(
+                "argument `shard`=auto: the tasks of the Slurm array are not numbered evenly",
+                "Number them from 1 to the number of parts.",
+            )
+        return Shard(index + 1, count, f"{_SLURM}ID")
+    for rank, number in _RANKS.items():
+        if rank in os.environ:
+            return Shard(_variable(rank) + 1, _variable(number), rank)
+    raise UsageError(
+        f"argument `shard`=auto: none of these variables is set: {', '.join([f'{_SLURM}ID', *_RANKS])}", _HINT
+    )
+
+
+def _variable(name: str, default: int | None = None) -> int:
+    """Return a number from the environment. Raise UsageError if it is missing or invalid."""
+    text = os.environ.get(name, "" if default is None else str(default))
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise UsageError(f"argument `shard`=auto: the variable {name} is {text!r}, which is not a number", _HINT)
+    return int(text)

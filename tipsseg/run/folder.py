@@ -33,7 +33,8 @@ from tipsseg.run.question import (
     merged_info,
     refuse_other_ids,
     refuse_other_question,
-    refuse_other_shards,
+    share_run,
+    whole_run,
     with_classes_of,
 )
 from tipsseg.run.record import RUN_FILE, run_context, run_record, stored_run, write_run
@@ -289,6 +290,8 @@ class OutputFolder:
         background = (info.vocabulary or info.spec.vocabulary).background
         vocabulary = replace(self.info.spec.vocabulary, background=background, auto=False)
         self.set_info(replace(self.info, **facts, vocabulary=vocabulary))
+        if self.info.spec.shard is not None:
+            share_run(self.info)
         self.state.begin()
         over = self.starting_over
         if over:
@@ -471,14 +474,14 @@ def open_folder(info: RunInfo) -> Iterator[OutputFolder]:
         RecordError: The record of the folder is missing or damaged.
     """
     with locked_state(info.spec.folder) as state:
-        before = stored_run(state)
-        refuse_other_shards(info)
+        before, whole = stored_run(state), whole_run(info)
         over = info.spec.overwrite and state.meta("overwriting") != info.digest  # else a killed command goes on
-        if before is not None:
-            info = with_classes_of(before, info)
-        if before is not None and not over:
-            refuse_other_question(before, info, state)
-            info = merged_info(info, before)
+        if (known := before or whole) is not None:
+            info = with_classes_of(known, info)
+            if not over:
+                if len(state) or whole is not None:
+                    refuse_other_question(known, info)
+                info = merged_info(info, known)
         folder = OutputFolder(info, state, before)
         if before is not None and over:
             folder.starting_over = True

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from tipsseg.errors import InputError, OutputError
+from tipsseg.errors import OutputError
 from tipsseg.features.file import Recipe
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, StoreRecord, check_same, read_store
 from tipsseg.formats import FORMATS
 from tipsseg.options import DEFAULT_FORMATS, DTYPE_NAMES, FEATURE_DTYPES, OVERLAP_FORMATS, LabelOptions, choose
 from tipsseg.options.run import OutputOptions
 from tipsseg.run import spec as specs
+from tipsseg.run.question import shared_run
 from tipsseg.run.record import find_run
-from tipsseg.run.shards import state_folder, state_folders
+from tipsseg.run.shards import state_folder
 from tipsseg.run.spec import RunInfo, RunSpec, model_identity
 from tipsseg.weights.lock import read_lock
 from tipsseg.weights.sources import find_model
@@ -45,6 +45,8 @@ def plan_run(spec: RunSpec) -> RunInfo:
             )
     if dtype == "auto" and spec.formats:
         dtype = begun_dtype(spec) or "auto"
+    if spec.device == "auto" and (first := shared_run(spec.output)) is not None:
+        spec = replace(spec, device=first.device.partition(":")[0])
     _ = spec.given  # lists their files, for the final settings
     return RunInfo(spec, facts, dtype)
 
@@ -103,7 +105,7 @@ def plan_features(
 
 
 def begun_dtype(spec: RunSpec) -> str | None:
-    """Return the dtype that this run or another shard has labelled with; None if nothing is labelled yet."""
+    """Return the dtype that this run or its first shard has labelled with; None if nothing is labelled yet."""
     return next((info.dtype for info in _begun(spec) if info.dtype in DTYPE_NAMES), None)
 
 
@@ -125,9 +127,7 @@ def with_formats(asked: OutputOptions, *, overlap: bool) -> OutputOptions:
 
 
 def _begun(asked: OutputOptions) -> Iterator[RunInfo]:
-    """Yield the runs in the output folder: the requested one, then the whole one and those of all shards."""
-    shards: list[Path] = []
-    with suppress(InputError):  # raised again when the folder is opened
-        shards = state_folders(asked.output)
-    states = dict.fromkeys((state_folder(asked.output, asked.shard), asked.output, *shards))
-    return (info for state in states if (info := find_run(state)) is not None)
+    """Yield the runs in the output folder: the requested one, then the whole one and the first shard's."""
+    states = dict.fromkeys((state_folder(asked.output, asked.shard), asked.output))
+    found = (*map(find_run, states), shared_run(asked.output))
+    return (info for info in found if info is not None)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
-from tipsseg.errors import OtherRunError, OutputError
+from tipsseg.errors import DeviceError, OtherRunError, OutputError
 from tipsseg.options.fields import text_of
 from tipsseg.run.files import Files
 from tipsseg.run.labels import label_rows
-from tipsseg.run.record import find_run, run_context
+from tipsseg.run.record import RUN_FILE, find_run, read_record, run_context, run_record
 from tipsseg.run.resume import is_edited
-from tipsseg.run.shards import shards_in, state_folder
+from tipsseg.run.shards import SHARDS_FOLDER
 from tipsseg.run.spec import RunInfo, RunSpec, question_facts, with_classes
 from tipsseg.run.state import State
 from tipsseg.types import ignore_id
-from tipsseg.util.printable import join_first, shell_word
+from tipsseg.util.files import json_bytes, path_exists, write_new
+from tipsseg.util.printable import join_first
 
 #: What a folder knows of its model.
 MODEL_FACTS = ("model", "dtype", "image_root")
@@ -64,9 +65,9 @@ def kept_features(spec: RunSpec) -> str:
     return "none stored" if spec.features is None else f"stored in {spec.labelled_in}"
 
 
-def refuse_other_question(before: RunInfo, info: RunInfo, state: State) -> None:
-    """Raise OtherRunError if a folder with images answers another question than a run."""
-    if not len(state) or not (found := question_differences(before, info)):
+def refuse_other_question(before: RunInfo, info: RunInfo) -> None:
+    """Raise OtherRunError if a run answers another question than the labels in its folder."""
+    if not (found := question_differences(before, info)):
         return
     texts = [f"{name} {old} -> {new}" for name, old, new in found]
     features = before.spec.features if [name for name, _, _ in found] == ["features"] else None
@@ -79,27 +80,46 @@ def refuse_other_question(before: RunInfo, info: RunInfo, state: State) -> None:
     )
 
 
-def refuse_other_shards(info: RunInfo) -> None:
-    """Raise an error if a run does not fit the shards in its folder.
+# ---- shards ----
 
-    Raises:
-        OtherRunError: A shard would answer another question than those beside it, or the run that they belong to.
-        OutputError: Shards were not joined yet, or are of another number of parts.
+
+def shared_run(output: Path) -> RunInfo | None:
+    """Return the run that the shards of a folder are parts of, as the first of them recorded it; None if there is none."""
+    path = output / SHARDS_FOLDER / RUN_FILE
+    return read_record(path, f"Remove {path.parent}, and label its shards again.") if path_exists(path) else None
+
+
+def whole_run(info: RunInfo) -> RunInfo | None:
+    """Return the run that a shard is a part of; None for the first shard, and for a run that is not divided.
+
+    Raises OutputError if its other shards are of another number of parts.
     """
-    output = info.spec.output
-    if info.spec.shard is None and shards_in(output) and find_run(output) is None:
-        word = shell_word(str(output))
-        raise OutputError(output, "it holds shards", f"Join them first: tipsseg merge {word} -o {word}")
-    if info.spec.shard is None or info.spec.overwrite:
+    output, shard = info.spec.output, info.spec.shard
+    if shard is None:
+        return None
+    known = shared_run(output)
+    if known is not None and known.spec.shard is not None and known.spec.shard.count != shard.count:
+        what = f"it has shards of {known.spec.shard.count} parts"
+        raise OutputError(output, what, "Label the same number of parts, or choose another output folder.")
+    return known or find_run(output)
+
+
+def share_run(info: RunInfo) -> None:
+    """Record the run of a shard for the other shards, unless one of them did. Raises DeviceError if it runs on another device."""
+    path = info.spec.output / SHARDS_FOLDER / RUN_FILE
+    if (
+        write_new(path, json_bytes(run_record(info), indent=2) + b"\n")
+        or (known := shared_run(info.spec.output)) is None
+    ):
         return
-    for other in map(find_run, [output, *(state_folder(output, each) for each in shards_in(output))]):
-        if other is None or other.spec.shard == info.spec.shard:
-            continue
-        if other.spec.shard is not None and other.spec.shard.count != info.spec.shard.count:
-            what = f"it has shards of {other.spec.shard.count} parts"
-            raise OutputError(output, what, "Label the same number of parts, or choose another output folder.")
-        with closing(State(other.spec.folder)) as state:
-            refuse_other_question(other, info, state)
+    mine, first = ((each.device, each.dtype) for each in (info, known))
+    if mine[1] != first[1] or (mine[0] != first[0] and info.spec.device == "auto"):
+        here, there = (f"{device} in {dtype}" for device, dtype in (mine, first))
+        raise DeviceError(
+            info.device,
+            f"{info.spec.folder}: this shard would run on {here}, but the first one runs on {there}",
+            "Run the same command again, which chooses what the first shard chose.",
+        )
 
 
 def refuse_other_ids(before: RunInfo, info: RunInfo, state: State) -> None:

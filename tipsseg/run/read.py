@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -200,16 +200,18 @@ def open_runs(output: Path, *, ended: bool = True, max_pixels: int = MAX_PIXELS)
     Raises:
         RecordError: The folder is not an output folder, the run is not finished, or its record is damaged or missing.
     """
-    with ExitStack() as stack:
-        shards: list[Shard | None] = [*shards_of(output)]
-        yield tuple(_open(output, shard, stack, ended=ended, max_pixels=max_pixels) for shard in shards or [None])
+    folders = [state_folder(output, shard) for shard in shards_of(output)] or [output]
+    with open_folders(folders, ended=ended, max_pixels=max_pixels) as runs:
+        yield runs
 
 
 @contextmanager
-def open_shards(output: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Run, ...]]:
-    """Open the shards of an output folder, even beside a whole run. Raises as `open_runs` does."""
+def open_folders(
+    folders: Iterable[Path], *, ended: bool = True, max_pixels: int = MAX_PIXELS
+) -> Iterator[tuple[Run, ...]]:
+    """Open the runs in output folders and in folders of shards. Raises as `open_runs` does."""
     with ExitStack() as stack:
-        yield tuple(_open(output, each, stack, ended=True, max_pixels=max_pixels) for each in shards_in(output))
+        yield tuple(_open(folder, stack, ended=ended, max_pixels=max_pixels) for folder in folders)
 
 
 def shards_of(output: Path) -> list[Shard]:
@@ -242,8 +244,7 @@ def refuse_other_settings(runs: Sequence[Run]) -> None:
         raise RecordError(output, "its shards were labelled with different settings", check_hint(output))
 
 
-def _open(output: Path, shard: Shard | None, stack: ExitStack, *, ended: bool, max_pixels: int) -> Run:
-    folder = state_folder(output, shard)
+def _open(folder: Path, stack: ExitStack, *, ended: bool, max_pixels: int) -> Run:
     refuse_lost_record(folder)
     if ended and is_locked(folder):
         raise RecordError(folder, "a run is in progress", "Wait for it to finish.")

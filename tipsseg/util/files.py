@@ -212,6 +212,26 @@ def atomic_write(path: Path, data: bytes, owner: str = "") -> None:
         temporary.write_bytes(data)
 
 
+def write_new(path: Path, data: bytes) -> bool:
+    """Write a file atomically if it does not exist. Return False if it does, also if another process was faster.
+
+    Raises OutputError.
+    """
+    temporary = temporary_path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        os.link(temporary, path)  # fails if the file exists, on file systems of networks too
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise output_error(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return True
+
+
 def remove_file(path: Path) -> None:
     """Remove a file if it exists. Raises OutputError."""
     try:

@@ -32,6 +32,7 @@ from tipsseg.util.printable import shell_line, shell_word
 
 if TYPE_CHECKING:
     from tipsseg.cli.arguments.repeat import RepeatedRun
+    from tipsseg.run.spec import RunSpec
 
 EPILOG = """\b
 Examples:
@@ -117,14 +118,13 @@ def label(
     from tipsseg.run.plan import plan_run, with_formats
     from tipsseg.run.spec import RunSpec
     from tipsseg.runs.common.image_list import Choice, find_images
-    from tipsseg.runs.engine.maker import engine_maker
     from tipsseg.runs.label.dry_run import dry_run
     from tipsseg.runs.label.onto import join_classes
+    from tipsseg.runs.label.ray import engine_maker
     from tipsseg.runs.label.run import run_label
 
     given = tuple(paths or ())
     _refuse_mistakes(given, question, output, images, printing)
-    make_engine = engine_maker(engine, compute.device)
     repeated = None if from_run is None else _repeated(from_run, question)
     asked = values.parse_question(question) if repeated is None else _again(repeated, question.vocab)
     vocabulary, added = asked.vocabulary, () if repeated is None else repeated.info.spec.added
@@ -145,6 +145,7 @@ def label(
         vocabulary_path=question.vocab,
     )
     spec.check()
+    make_engine = engine_maker(engine, spec)
     with open_progress(printing.quiet, results=not printing.jsonl, null=printing.null) as progress:
         values.note_vocabulary(progress, question.classes, vocabulary)
         info = plan_run(spec)
@@ -154,8 +155,8 @@ def label(
         if printing.dry_run:
             failed = dry_run(info, found, progress)
         else:
-            with make_engine(info, progress.note, printing.quiet) as labeller, _commands_to_paste(spec.output):
-                failed = run_label(info, found, labeller, progress, jsonl=printing.jsonl).failed
+            with _commands_to_paste(spec):
+                failed = run_label(info, found, make_engine, progress, jsonl=printing.jsonl).failed
     if failed:
         raise typer.Exit(1)
 
@@ -179,19 +180,18 @@ def _refuse_mistakes(
 
 
 @contextmanager
-def _commands_to_paste(output: Path) -> Iterator[None]:
+def _commands_to_paste(spec: RunSpec) -> Iterator[None]:
     """Add complete commands to the error for a folder with another run's labels."""
     try:
         yield
     except OtherRunError as error:
-        if error.path != output:  # a feature folder
+        if error.path != spec.output:  # a feature folder
             raise
         command = shell_line(["tipsseg", *_without_output(sys.argv[1:])])
-        same, other = (shell_word(name) for name in (str(output), f"{output}-2"))
-        ways = {
-            "label into another folder": f"{command} -o {other}",
-            "start over in this one, and keep corrected masks": f"{command} -o {same} --overwrite",
-        }
+        same, other = (shell_word(name) for name in (str(spec.output), f"{spec.output}-2"))
+        ways = {"label into another folder": f"{command} -o {other}"}
+        if spec.shard is None:
+            ways["start over in this one, and keep corrected masks"] = f"{command} -o {same} --overwrite"
         if error.features is not None:
             ways["use that run's features"] = f"{command} -o {same} --features {shell_word(str(error.features))}"
         hint = ", or ".join(ways)

@@ -43,4 +43,6 @@ def merge(
     from tipsseg.runs.merge import merge_folders
 
     with Progress(quiet, null=null, wording=as_typed) as progress:
-        merge_folders(folders, output, progress)
+        failed = merge_folders(folders, output, progress)
+    if failed:
+        raise typer.Exit(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -11,9 +11,11 @@ from pathlib import Path, PurePosixPath
 from tipsseg.errors import InputError, UsageError
 from tipsseg.options.every import Every
 from tipsseg.options.run import ImageOptions
+from tipsseg.run.files import Files
 from tipsseg.run.names import OutputNames, RunNames, name_key
-from tipsseg.run.record import find_run
+from tipsseg.run.record import find_run, run_context, stored_run
 from tipsseg.run.results import Failed
+from tipsseg.run.resume import Todo, decide
 from tipsseg.run.spec import RunSpec
 from tipsseg.run.state import State
 from tipsseg.runs.common import inputs
@@ -76,6 +78,8 @@ def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
         InputError: No images were found, two images would share an output file, an image is an output of the run, or the output
             folder has an image under another name.
     """
+    if spec.shard is not None and spec.shard.source:
+        progress.note(f"Part {spec.shard.index} of {spec.shard.count}, from {spec.shard.source}.")
     if not choice.retry_failed:
         return _given(spec, choice, progress)
     before = find_run(spec.folder)
@@ -117,11 +121,11 @@ def note_inputs(progress: Progress, found: Found) -> None:
 
 def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     """Return the images that the user gave, or the shard's part of them."""
-    shard, run = spec.shard, RunNames(spec.folder)
+    run = RunNames(spec.folder)
     if choice.entries is not None and choice.sample is None:
         stream = inputs.stream(choice.entries, output=spec.output, names=_names(spec), run=run, every=choice.every)
         images = islice(stream, choice.limit)
-        return Images((image for image in images if shard is None or shard.takes(image.name)), run.root or Path.cwd())
+        return Images(_of_shard(images, spec), run.root or Path.cwd())
     found = found_images(choice.paths, choice.entries, spec.output, run=run, every=choice.every)
     if choice.entries is None and not spec.overwrite:
         found = _in_run(found, run, spec.output)
@@ -130,10 +134,32 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     names = _names(spec)
     inputs.check_collisions(found.refs, names)
     inputs.check_not_outputs(found.refs, spec.output, names.key)
-    # Every shard reports a folder that cannot be listed, because its images may be in any shard.
-    refs: list[ImageRef | Failed] = [*found.refused]
-    refs += [ref for ref in found.refs if shard is None or shard.takes(ref.name)]
+    refs = _of_shard((*found.refused, *found.refs), spec)
     return Images(tuple(sorted(refs, key=lambda item: name_order(item.name))), found.root)
+
+
+def _of_shard(refs: Iterable[ImageRef | Failed], spec: RunSpec) -> Iterator[ImageRef | Failed]:
+    """Yield the images of a shard that the output folder lacks, or all if there is no shard.
+
+    Every shard reports a folder that cannot be listed, because its images may be in any shard.
+    """
+    shard = spec.shard
+    if shard is None:
+        yield from refs
+        return
+    with closing(State(spec.output)) as state:
+        before = stored_run(state)
+        context, files = None if before is None else run_context(before), Files(spec.output)
+        for ref in refs:
+            if isinstance(ref, ImageRef):
+                if not shard.takes(ref.name):
+                    continue
+                entry = state.get(ref.name)
+                if context is not None and entry is not None:
+                    decision = decide(ref, entry, state.files(ref.name), spec, files, context)
+                    if not isinstance(decision, Todo):
+                        continue
+            yield ref
 
 
 def _in_run(found: Found, run: RunNames, output: Path) -> Found:

@@ -47,7 +47,7 @@ class Progress:
     def __init__(
         self, quiet: bool, *, results: bool = True, null: bool = False, wording: Callable[[str], str] = str
     ) -> None:
-        self._quiet = quiet
+        self.quiet = quiet
         self._results = results
         self._null = null
         self._wording = wording
@@ -72,7 +72,7 @@ class Progress:
         self._done = self._before = before
         self._began = self._last_line = time.monotonic()
         self._first = None
-        if sys.stderr.isatty() and not self._quiet:
+        if sys.stderr.isatty() and not self.quiet:
             from tqdm import tqdm
 
             self._bar = tqdm(
@@ -126,7 +126,7 @@ class Progress:
         self._head = line
 
     def note(self, line: str) -> None:
-        if self._quiet:
+        if self.quiet:
             return
         if self._head:
             self._stderr(self._head)

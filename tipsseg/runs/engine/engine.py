@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Protocol
 
+from tipsseg.errors import OutputError
+from tipsseg.run.folder import OutputFolder
 from tipsseg.run.labels import RunContext
 from tipsseg.run.results import ImageResult, Left
+from tipsseg.run.shards import shards_in
 from tipsseg.run.spec import RunInfo
+from tipsseg.runs.common.progress import Progress
 from tipsseg.types import ImageRef
+from tipsseg.util.printable import shell_word
 
 
 class Engine(Protocol):
@@ -31,6 +37,10 @@ class Engine(Protocol):
 
     def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
         """Yield the result of each image, in the order of `items`. Raises TipssegError if the run cannot continue."""
+
+
+#: A function that makes the engine of a run, once its output folder is open.
+EngineMaker = Callable[[OutputFolder, Progress], AbstractContextManager[Engine]]
 
 
 class LocalEngine:
@@ -70,3 +80,11 @@ class LocalEngine:
         if self._raster is not None:
             return self._raster.results(items)
         return run_tasks(items, self.task, self._info.spec.jobs)
+
+
+def local_engine(folder: OutputFolder, progress: Progress) -> AbstractContextManager[Engine]:
+    """Return the engine of this process. Raises OutputError if the folder holds shards, and the run is not one of them."""
+    if folder.info.spec.shard is None and shards_in(folder.path):
+        word = shell_word(str(folder.path))
+        raise OutputError(folder.path, "it holds shards", f"Join them first: tipsseg merge {word} -o {word}")
+    return nullcontext(LocalEngine(folder.info, note=progress.note, quiet=progress.quiet))

@@ -22,8 +22,7 @@ from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.naming import NamedRegions
 from tipsseg.run.derive import Deriver
 from tipsseg.run.labels import RunContext
-from tipsseg.run.results import Labelled
-from tipsseg.run.writing import write_image
+from tipsseg.run.results import Labelled, write_image
 from tipsseg.runs.engine.loading import LoadedModel
 from tipsseg.util.files import cache_folder
 from tipsseg.vocabulary.fitted import FittedVocabulary

@@ -49,7 +49,8 @@ def dry_run(info: RunInfo, images: Images, progress: Progress) -> int:
         if before is not None and not spec.overwrite:
             info = with_classes_of(before, info)
             try:
-                refuse_other_question(before, info, state)
+                if len(state):
+                    refuse_other_question(before, info)
             except OutputError as refusal:  # list the images anyway
                 progress.note(f"The run would stop: {refusal.message}" + (f" ({refusal.hint})" if refusal.hint else ""))
             info = merged_info(info, before)

@@ -33,7 +33,7 @@ from tipsseg.runs.common.notes import (
 )
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.common.reporting import Reporter
-from tipsseg.runs.engine.engine import Engine
+from tipsseg.runs.engine.engine import Engine, EngineMaker
 from tipsseg.types import ImageRef
 
 
@@ -46,14 +46,14 @@ class LabelRun:
     """
 
     def __init__(
-        self, info: RunInfo, images: Images, engine: Engine, progress: Progress, *, jsonl: bool = False
+        self, info: RunInfo, images: Images, make_engine: EngineMaker, progress: Progress, *, jsonl: bool = False
     ) -> None:
         """Set up a run.
 
         Args:
             info: The run, from `plan_run`.
             images: The images, from `find_images`.
-            engine: The engine that labels images.
+            make_engine: Makes the engine that labels images, see `engine_maker`.
             progress: Prints results and notes.
             jsonl: Print a line of JSON per image instead of the paths of its files.
         """
@@ -61,7 +61,7 @@ class LabelRun:
         self.interruption = ""
         self._info = info
         self._images = images
-        self._engine = engine
+        self._make_engine = make_engine
         self._progress = progress
         self._jsonl = jsonl
         self._reporter = Reporter(progress, jsonl=jsonl)
@@ -80,7 +80,8 @@ class LabelRun:
         with open_folder(self._info) as folder:
             note_folder(folder, self._images, self._progress)
             try:
-                yield from self._label(folder)
+                with self._make_engine(folder, self._progress) as engine:
+                    yield from self._label(folder, engine)
             except (KeyboardInterrupt, GeneratorExit):
                 self.interruption = self._reporter.interruption(self._resuming_command())
                 raise
@@ -89,7 +90,7 @@ class LabelRun:
         if self._shown is not None and not self._jsonl:
             self._progress.note(f"Open {self._shown} to see the labels.")
 
-    def _label(self, folder: OutputFolder) -> Generator[ImageResult, None, None]:
+    def _label(self, folder: OutputFolder, engine: Engine) -> Generator[ImageResult, None, None]:
         """Yield finished images, label the rest, and bring the derived files up to date."""
         progress, images, began = self._progress, self._images, time.monotonic()
         notes = ImageNotes(self._info.model, progress)
@@ -101,16 +102,16 @@ class LabelRun:
                 break
             yield self._report(folder, item, notes)
         if first is not None:
-            info = begin(self._engine, images, folder, first)
+            info = begin(engine, images, folder, first)
             note_begin(info, images, self._reporter.counts, progress)
             note_formats(folder.context.formats, folder.context.files, folder.context.classes, progress)
             began = time.monotonic()
-            with closing(self._engine.results(chain([first], items))) as results:
+            with closing(engine.results(chain([first], items))) as results:
                 for result in results:
                     yield self._report(folder, result, notes)
-            batch_size = self._engine.batch_size()
+            batch_size = engine.batch_size()
         elif folder.before is None:
-            note_begin(begin(self._engine, images, folder, None), images, self._reporter.counts, progress)
+            note_begin(begin(engine, images, folder, None), images, self._reporter.counts, progress)
         elif not folder.begun or folder.before.image_root != address_text(images.root):
             folder.begin(replace(folder.info, image_root=address_text(images.root), started=datetime.now(UTC)))
         self._end(folder, notes, batch_size, began)
@@ -155,7 +156,7 @@ class LabelRun:
         note_edited(folder.info, counts, progress)
         for line in folder.totals().lines():
             progress.note(line)
-        note_end(progress, counts, time.monotonic() - began, f", into {spec.output}")
+        note_end(progress, counts, time.monotonic() - began, f", into {spec.folder}")
         reporter.counts = replace(counts, failed=counts.failed + len(folder.unwritten))  # for the exit code
 
     def _resuming_command(self) -> str:
@@ -163,9 +164,11 @@ class LabelRun:
         return "the same command" if spec.resume else "the same command without argument `resume`=False"
 
 
-def run_label(info: RunInfo, images: Images, engine: Engine, progress: Progress, *, jsonl: bool = False) -> Counts:
+def run_label(
+    info: RunInfo, images: Images, make_engine: EngineMaker, progress: Progress, *, jsonl: bool = False
+) -> Counts:
     """Run a LabelRun to the end and return its counts. Raise TipssegError if the run cannot continue."""
-    run = LabelRun(info, images, engine, progress, jsonl=jsonl)
+    run = LabelRun(info, images, make_engine, progress, jsonl=jsonl)
     try:
         with closing(run.results()) as results:
             for _ in results:

@@ -1,0 +1,212 @@
+"""Parts of a run on several machines, and runs of one question, join to the files of one run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from resuming import ALL, CLASSES, Run, contents, correct, record
+
+from tipsseg.errors import UsageError
+from tipsseg.formats import IMAGE_FORMATS
+from tipsseg.options.shard import Shard, parse_shard
+
+FORMATS = ("-f", ",".join(IMAGE_FORMATS))
+MASK = Path("masks/a.png")
+
+
+def merge(run: Run, *folders: str, output: str) -> str:
+    ran = run.command("merge", *folders, "-o", output)
+    run.code = ran.code
+    return ran.err
+
+
+# ---- shards ----
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_shards_join_to_the_files_of_one_run(run: Run, count: int) -> None:
+    run(*FORMATS, output="one")
+    for part in range(1, count + 1):
+        run(*FORMATS, "--shard", f"{part}/{count}")
+        assert run.code == 0
+    merge(run, "out", output="out")
+    assert (run.code, contents(Path("out"))) == (0, contents(Path("one")))
+    assert run.command("check", "out").out == ""
+    run(*FORMATS)
+    assert (run.code, run.labelled) == (0, [])
+
+
+def test_a_shard_skips_what_its_folder_has(run: Run) -> None:
+    run("-f", "png,coco")
+    for name in ("new.png", "sub/newer.png"):
+        shutil.copy("imgs/a.png", Path("imgs", name))
+    Image.new("RGB", (56, 56), "red").save("imgs/sub/ü.bmp")
+    found = []
+    for part in "123":
+        run("-f", "png,coco", "--shard", f"{part}/3")
+        found += run.labelled
+    assert sorted(found) == ["new.png", "sub/newer.png", "sub/ü.bmp"]
+    merge(run, "out", output="out")
+    run("-f", "png,coco", output="one")
+    assert contents(Path("out")) == contents(Path("one"))
+
+
+def test_a_shard_keeps_what_a_person_corrected_in_its_folder(run: Run) -> None:
+    run("-f", "png")
+    mine = correct("out" / MASK)
+    Image.new("RGB", (90, 60), "red").save("imgs/a.png")
+    for part in "12":
+        run("-f", "png", "--shard", f"{part}/2")
+    merge(run, "out", output="out")
+    assert (run.code, ("out" / MASK).read_bytes()) == (0, mine)
+
+
+@pytest.mark.parametrize(
+    ("variables", "shard"),
+    [
+        ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "1"}, Shard(3, 8)),
+        (
+            {"SLURM_ARRAY_TASK_ID": "14", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_STEP": "2"},
+            Shard(8, 8),
+        ),
+        ({"SKYPILOT_JOB_RANK": "0", "SKYPILOT_NUM_JOBS": "4"}, Shard(1, 4)),
+        ({"RANK": "3", "WORLD_SIZE": "4"}, Shard(4, 4)),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, Shard(2, 2)),
+        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "1"}, "not numbered evenly"),
+        ({"RANK": "1"}, "WORLD_SIZE"),
+        ({"RANK": "4", "WORLD_SIZE": "4"}, "the part must be in 1 to 4"),
+        ({}, "SLURM_ARRAY_TASK_ID, SKYPILOT_JOB_RANK, RANK"),
+    ],
+)  # fmt: skip
+def test_the_part_is_read_from_the_environment(
+    variables: dict[str, str], shard: Shard | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SLURM_ARRAY_TASK_ID", "SKYPILOT_JOB_RANK", "RANK", "WORLD_SIZE", "OMPI_COMM_WORLD_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if isinstance(shard, Shard):
+        assert parse_shard("auto") == shard
+    else:
+        with pytest.raises(UsageError, match=shard):
+            parse_shard("auto")
+
+
+def test_the_variable_of_the_part_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKYPILOT_JOB_RANK", "1")
+    monkeypatch.setenv("SKYPILOT_NUM_JOBS", "2")
+    assert "Part 2 of 2, from SKYPILOT_JOB_RANK." in run("-f", "png", "--shard", "auto")
+    assert Path("out/shards/2-of-2/run.json").exists()
+
+
+def test_the_first_shard_chooses_dtype_and_device_for_all(run: Run) -> None:
+    run("-f", "png", "--shard", "1/2", "--dtype", "bfloat16")
+    run("-f", "png", "--shard", "2/2")
+    assert (run.code, record(Path("out/shards/2-of-2"))["dtype"]) == (0, "bfloat16")
+    shared = Path("out/shards/run.json")
+    shutil.rmtree("out/shards/2-of-2")
+    shared.write_text(shared.read_text().replace('"device": "cpu",\n  "dtype"', '"device": "cuda",\n  "dtype"'))
+    ran = run.command("label", "imgs", "-c", CLASSES, "-m", run.model, "-f", "png", "-o", "out", "--shard", "2/2")
+    assert (ran.code, "cuda" in ran.err, "device cpu" in ran.err) == (1, True, True)
+    run("-f", "png", "--shard", "2/2")  # with --device cpu
+    assert run.code == 0
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--shard", "2/2", "--min-confidence", "0.4"], "min-confidence 0 -> 0.4"),
+        (["--shard", "2/2", "--dtype", "bfloat16"], "dtype float32 -> bfloat16"),
+        (["--shard", "2/3"], "it has shards of 2 parts"),
+        ([], "tipsseg merge out -o out"),
+        (["--shard", "1/2", "--overwrite"], "--overwrite and --shard exclude each other"),
+    ],
+)
+def test_a_shard_that_differs_is_refused_before_it_begins(run: Run, extra: list[str], message: str) -> None:
+    run("-f", "png", "--shard", "1/2")
+    assert message in run("-f", "png", *extra)
+    assert (run.code != 0, run.labelled, [each.name for each in Path("out/shards").glob("*-of-*")]) == (
+        True,
+        [],
+        ["1-of-2"],
+    )
+
+
+def test_a_missing_or_unfinished_shard_is_named(run: Run) -> None:
+    run("-f", "png", "--shard", "1/3")
+    assert "missing: 2-3" in merge(run, "out", output="out")
+    assert run.code == 1
+    assert "missing: 2-3" in run.command("check", "out").out
+
+
+# ---- runs ----
+
+
+def test_two_corrected_copies_of_a_folder_join(run: Run) -> None:
+    """Annotators each have a copy."""
+    run("-f", "png,coco,labelme")
+    shutil.copytree("out", "ann")
+    shutil.copytree("out", "bob")
+    mine = correct("ann" / MASK)
+    run("-f", "png,coco,labelme", output="ann")
+    theirs = correct(Path("bob/masks/sub/b c.png"))  # no command has seen it yet
+    merge(run, "ann", "bob", output="both")
+    assert (run.code, ("both" / MASK).read_bytes()) == (0, mine)
+    assert Path("both/masks/sub/b c.png").read_bytes() == theirs
+    lines = map(json.loads, Path("both/manifest.jsonl").read_bytes().splitlines())
+    assert ["corrected" in line for line in lines] == [True, True, False]
+    assert run.command("check", "both").out == ""
+    assert ("bob/masks/a.png", Path("bob/masks/a.png").read_bytes()) != ("", mine)
+    Path("both/masks/sub/ü.png").write_bytes(b"")  # copies, not links
+    assert Path("ann/masks/sub/ü.png").read_bytes() != b""
+
+
+def test_images_with_other_labels_in_two_runs_are_refused_by_name(run: Run) -> None:
+    run("-f", "png")
+    shutil.copytree("out", "copy")
+    merge(run, "out", "copy", output="same")
+    assert (run.code, len(list(Path("same/masks").rglob("*.png")))) == (0, len(ALL))
+    for place, corner in (("out", 0), ("copy", 50)):
+        with Image.open(place / MASK) as mask:
+            ids = np.array(mask)
+        ids[corner : corner + 9] = 2 - (ids[corner : corner + 9] == 2)
+        Image.fromarray(ids).save(place / MASK)
+    err = merge(run, "out", "copy", output="both")
+    assert (run.code, "a.png in out and in copy" in err, "b c" in err) == (1, True, False)
+    assert not Path("both").exists()
+
+
+def test_runs_of_other_questions_are_refused(run: Run) -> None:
+    run("-f", "png")
+    run("-f", "png", output="other", options=("-c", "tree"))
+    assert "classes" in merge(run, "out", "other", output="both")
+    assert (run.code, Path("both").exists()) == (1, False)
+    assert "given twice" in merge(run, "out", "out", output="both")
+
+
+def test_a_run_joins_another_in_its_folder(run: Run) -> None:
+    run("-f", "png,coco")
+    shutil.copytree("imgs", "more")
+    for path in sorted(Path("more").rglob("*.*")):
+        path.rename(path.with_stem(f"{path.stem}2"))
+    asked = ("-c", CLASSES, "-m", run.model, "--device", "cpu", "-f", "png,coco")
+    assert run.command("label", "more", *asked, "-o", "second").code == 0
+    merge(run, "out", "second", output="out")
+    assert (run.code, len(json.loads(Path("out/annotations.json").read_bytes())["images"])) == (0, 6)
+
+
+def test_a_file_that_is_in_the_way_fails_its_image(run: Run) -> None:
+    for part in "12":
+        run("-f", "png", "--shard", f"{part}/2")
+    ("out" / MASK).parent.mkdir(exist_ok=True)
+    ("out" / MASK).write_bytes(b"mine")
+    err = merge(run, "out", output="out")
+    assert (run.code, "out/masks/a.png exists" in err, ("out" / MASK).read_bytes()) == (1, True, b"mine")
+    ("out" / MASK).unlink()
+    merge(run, "out", output="out")
+    assert (run.code, run.command("check", "out").out, Path("out/shards").exists()) == (0, "", False)

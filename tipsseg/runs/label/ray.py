@@ -1,0 +1,296 @@
+"""Label the shards of a run as tasks of a Ray cluster, then join them.
+
+This process finds the images, keeps the record and prints; it does not import torch. A task labels a shard in its own folder, on a
+file system that all machines share. Ray starts a task again if its process dies, and the shard resumes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from tipsseg._version import __version__
+from tipsseg.errors import DeviceError, TipssegError, UsageError
+from tipsseg.images.pillow import silence_decoders
+from tipsseg.options.run import EngineOptions
+from tipsseg.options.shard import Shard, index_of
+from tipsseg.run.folder import OutputFolder
+from tipsseg.run.labels import RunContext
+from tipsseg.run.merge import join_images, remove_shards
+from tipsseg.run.question import share_run
+from tipsseg.run.read import open_folders
+from tipsseg.run.results import Failed, ImageResult, Left
+from tipsseg.run.shards import shards_in, state_folders
+from tipsseg.run.spec import RunInfo, RunSpec
+from tipsseg.runs.common.image_list import Images
+from tipsseg.runs.common.progress import Progress, Silence
+from tipsseg.runs.engine.engine import EngineMaker, LocalEngine, local_engine
+from tipsseg.runs.label.run import LabelRun
+from tipsseg.types import ImageRef
+from tipsseg.util.printable import first_line, pluralize
+
+#: Shards per task that runs at a time, so that a slow machine costs little.
+_SHARDS = 4
+
+#: The number of times that Ray starts a task again.
+_RETRIES = 3
+
+#: CPUs per task on machines without GPUs; Ray limits the threads of a task to them.
+_CPUS = 4
+
+_RESUME = "Run the same command to resume."
+
+
+def engine_maker(options: EngineOptions, spec: RunSpec) -> EngineMaker:
+    """Return a function that makes the engine of a run. Raises UsageError if Ray is not installed, or does not fit the run."""
+    address = options.ray
+    if address is None:
+        return local_engine
+    if spec.shard is not None:
+        raise UsageError("argument `ray` and argument `shard` exclude each other", "Remove one of them.")
+    if "-" in spec.sources:
+        raise UsageError(
+            "argument `ray` needs images that can be listed again, not a list on stdin",
+            "Name images or folders; or label parts of the list: tipsseg label - --shard 1/8 < LIST",
+        )
+    if find_spec("ray") is None:
+        raise UsageError("argument `ray` needs Ray", "Install it: pip install 'tipsseg[ray]'")
+    return lambda folder, progress: RayEngine(folder, address, progress)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """The work of a task.
+
+    Attributes:
+        info: The run, with its shard.
+        images: The images of the shard; for the model, one of all images.
+        directory: The working directory of the driver, which relative paths refer to.
+        version: The driver's version of tipsseg.
+    """
+
+    info: RunInfo
+    images: tuple[ImageRef, ...]
+    directory: Path
+    version: str
+
+
+class RayEngine:
+    """Label images as shards on a Ray cluster. Use as a context manager."""
+
+    def __init__(self, folder: OutputFolder, address: str, progress: Progress) -> None:
+        """Set up the engine for an output folder; `address` is the cluster's, or "auto"."""
+        self._folder, self._address, self._progress = folder, address, progress
+        self._stack = ExitStack()
+
+    def start(self, context: RunContext, images: Sequence[ImageRef] = ()) -> RunInfo:
+        """Connect to the cluster, and load the model in a task, which chooses device and dtype for all others."""
+        import ray
+
+        self._stack.enter_context(redirect_stdout(_Messages(sys.stdout)))  # Ray prints on stdout
+        self._stack.enter_context(_connect(self._address))
+        info = self._folder.info
+        gpus, cpus = (ray.cluster_resources().get(name, 0) for name in ("GPU", "CPU"))
+        if info.spec.device.startswith("cuda") and not gpus:
+            raise DeviceError(info.spec.device, "the Ray cluster has no GPU", "Use argument `device`=cpu.")
+        if gpus and info.spec.device in ("auto", "cuda"):
+            self._resources, workers = {"num_cpus": 1, "num_gpus": 1}, gpus
+        else:
+            machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+            each = min([_CPUS, *(number for number in machines if number)])
+            self._resources, workers = {"num_cpus": each}, cpus // each
+        there = shards_in(self._folder.path)
+        self._count = there[0].count if there else _SHARDS * max(int(workers), 1)
+        reference = self._task(_start).remote(self._job(info, images[:1]), context)
+        with _errors():
+            started: RunInfo | TipssegError = ray.get(reference)
+        if isinstance(started, TipssegError):
+            raise started
+        return started
+
+    def batch_size(self) -> int | None:
+        return None  # each task has its own
+
+    def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
+        """Yield the results of images that are done or fail, then those of the others once their shards are joined."""
+        folder, parts = self._folder, defaultdict[int, list[ImageRef]](list)
+        for item in items:
+            if isinstance(item, ImageRef):
+                parts[index_of(item.name, self._count)].append(item)
+            else:
+                yield item
+        info = folder.info
+        spec = info.spec.changed(
+            device=info.device.partition(":")[0], dtype=info.dtype, overwrite=False, resume=True, replace_edited=False
+        )
+        infos = {index: replace(info, spec=spec.changed(shard=Shard(index, self._count))) for index in sorted(parts)}
+        for each in list(infos.values())[:1]:
+            share_run(each)
+        yield from self._run([self._job(infos[index], parts[index]) for index in infos])
+        with open_folders(state_folders(folder.path)) as runs:
+            number = sum(map(len, runs))
+            self._progress.end()
+            self._progress.begin(f"Joining {pluralize(number, 'image')} of {pluralize(len(runs), 'shard')}.", number)
+            yield from join_images(folder, runs)
+        remove_shards(folder.path)
+
+    def _run(self, jobs: Iterable[_Job]) -> Iterator[Failed]:
+        """Run tasks, count their images, and yield those that fail. Raises TipssegError."""
+        import ray
+
+        label = self._task(_label)
+        running = [label.remote(job) for job in jobs]
+        try:
+            while running:
+                with _errors():
+                    first: Any = ray.wait(running)[0][0]
+                    running.remove(first)
+                    reference = next(first, None)
+                    if reference is None:
+                        continue
+                    running.append(first)  # at the end, so that none waits for ever
+                    result: Failed | TipssegError | None = ray.get(reference)
+                if isinstance(result, TipssegError):
+                    raise result
+                if result is None:
+                    self._progress.advance()
+                else:
+                    yield result
+        finally:
+            for task in running:
+                with suppress(Exception):  # its machine may be down
+                    ray.cancel(task)
+
+    def _task(self, function: Any) -> Any:
+        import ray
+
+        return ray.remote(function).options(max_retries=_RETRIES, **self._resources)
+
+    def _job(self, info: RunInfo, refs: Sequence[ImageRef]) -> _Job:
+        return _Job(info=info, images=tuple(refs), directory=Path.cwd(), version=__version__)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+
+# ---- tasks: they return a TipssegError instead of raising it, because Ray would wrap it and lose its attributes ----
+
+
+def _start(job: _Job, context: RunContext) -> RunInfo | TipssegError:
+    """Load the model, and return the run with its device and dtype."""
+    try:
+        _prepare(job)
+        return LocalEngine(job.info, note=lambda _: None, quiet=True).start(context, job.images)
+    except TipssegError as error:
+        return error
+
+
+def _label(job: _Job) -> Iterator[Failed | TipssegError | None]:
+    """Label a shard. Yield an item per image: its failure, or None. An error ends the run, and is the last item."""
+    try:
+        _prepare(job)
+        run = LabelRun(job.info, Images(job.images, Path(job.info.image_root or ".")), local_engine, Silence())
+        with closing(run.results()) as results:
+            for result in results:
+                yield result if isinstance(result, Failed) else None
+    except TipssegError as error:
+        yield error
+
+
+def _prepare(job: _Job) -> None:
+    """Make messages and relative paths those of the driver. Raises UsageError if this machine differs from the driver's."""
+    silence_decoders()  # this process only serves the run
+    if job.version != __version__:
+        raise UsageError(
+            f"{platform.node()} of the Ray cluster has tipsseg {__version__}, but this machine has {job.version}",
+            "Install the same version on all machines of the cluster.",
+        )
+    try:
+        os.chdir(job.directory)
+    except OSError as error:
+        raise UsageError(
+            f"{platform.node()} of the Ray cluster cannot open {job.directory}: {error.strerror or error}",
+            "Run the command in a folder that all machines share; images and output must be shared too.",
+        ) from error
+
+
+# ---- the cluster ----
+
+
+class _Messages:
+    """A stdout that sends text to stderr. Results are written to `buffer`, see progress.py, which is still that of stdout."""
+
+    def __init__(self, stdout: TextIO) -> None:
+        self._stdout = stdout
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stdout, name)
+
+    def flush(self) -> None:
+        self._stdout.flush()
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Raise TipssegError if Ray fails, or gives up a task whose processes died."""
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        yield
+    except RayTaskError:  # a bug in a task's code
+        raise
+    except RayError as error:
+        raise TipssegError(
+            f"Ray gave up a task: {first_line(error)}", f"Its machine may have run out of memory. {_RESUME}"
+        ) from error
+
+
+@contextmanager
+def _connect(address: str) -> Iterator[None]:
+    """Connect to a Ray cluster. "auto" is that of RAY_ADDRESS, one on this machine, or a new one on this machine."""
+    import ray
+
+    if ray.is_initialized():  # by a program that imports tipsseg
+        yield
+        return
+    on_term = signal.getsignal(signal.SIGTERM)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray.init(
+            None if address == "auto" else address,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise TipssegError(
+            f"cannot join the Ray cluster at {os.environ.get('RAY_ADDRESS', address)}: {first_line(error)}",
+            "Check the address, and set RAY_AUTH_MODE=token if the cluster needs a token.",
+        ) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_term)  # ray.init replaces the handler
+    try:
+        yield
+    finally:
+        ray.shutdown()
