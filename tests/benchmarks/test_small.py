@@ -18,7 +18,7 @@ SMALL = {
     "fit": "--tables kite --images 1 --seeds 1",
     "labels": "--scenes 2 --device cpu",
     "memory": "--images 20",
-    "one_mask": "--images 20 --rounds 1",
+    "folders": "--images 24 --shards 2",
     "overlap": "--repeats 1 --images 1",
     "rank": "--tables errors,scenes --scenes 12 --images 10 --seeds 2",
     "raster": "--sizes 300x400",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -227,6 +228,16 @@ def xml_shape(shapes: str) -> Make:
     return xml(f'<image id="0" name="a.png" width="8" height="6">{named}</image>')
 
 
+def cvat(palette: str) -> Make:
+    """A mask of one colour."""
+
+    def make(folder: Path) -> Path:
+        (folder / "labelmap.txt").write_text(palette)
+        return file("SegmentationClass/a.png", png(np.full((*SIZE, 3), 9, np.uint8)))(folder)
+
+    return make
+
+
 #: A PNG of one pixel.
 DATA_URL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -297,6 +308,43 @@ OBJECTS = {
     "yolo: an unknown class": (yolo("5 0 0 1 0 1 1"), "unknown class number 5"),
     "yolo: a box": (yolo("0 0.5 0.5 0.2 0.2"), "a box does not define pixels"),
     "yolo: an x without a y": (yolo("0 0 0 1 0 1"), "odd number of coordinates"),
+    "coco: two categories of one id": (coco(categories=[{"id": 1, "name": LEG}] * 2), "two categories have the id 1"),
+    "coco: no category": (coco({"category_id": 5, "segmentation": []}), "no category has the id 5"),
+    "coco: an odd polygon": (coco({"segmentation": [[0, 0, 1]]}), "an odd number of coordinates"),
+    "coco: half a box": (coco({"segmentation": [], "bbox": [0, 0, -1]}), "a box must be x, y, width and height"),
+    "coco: text for a polygon": (coco({"segmentation": "1 2 3"}), "neither a list nor an RLE"),
+    "coco: letters in a polygon": (coco({"segmentation": [["a", "b"]]}), "not a list of numbers"),
+    "labelme: no points": (labelme({"points": 3}), "`points` is 3"),
+    "labelme: half a point": (labelme({"points": [[1]]}), r"a point must be \[x, y\]"),
+    "labelme: three corners of a rectangle": (labelme({"shape_type": "rectangle"}), "must have 2 points, not 3"),
+    "labelme: an unknown shape": (labelme({"shape_type": "cube"}), "unsupported shape type .cube"),
+    "labelme: no size": (labelme({}, imageHeight="6"), "height and width are missing"),
+    "labelme: a mask of another image": (
+        labelme({"shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": base64.b64encode(png(np.tile(IDS, 2))).decode()}),
+        "larger than the image",
+    ),
+    "label-studio: no annotations": (label_studio({}, annotations=3), "not a list of annotations"),
+    "label-studio: no picture": (label_studio({}, data={}), "the task has no image"),
+    "label-studio: an unknown type": (label_studio({"type": "hologram"}), "unsupported result type .hologram"),
+    "label-studio: two classes of an object": (
+        label_studio({"value": {"points": [[0, 0], [50, 0], [50, 50]], "polygonlabels": [LEG, "b"]}}), "must have one class, not 2"
+    ),
+    "cvat-xml: half a point": (xml_shape('<polygon points="1,2;3"/>'), "must be pairs of x and y"),
+    "cvat-xml: a word for a number": (xml_shape('<box xtl="a" ytl="0" xbr="1" ybr="1"/>'), "is not a number"),
+    "cvat-xml: no number": (xml_shape('<box xtl="nan" ytl="0" xbr="1" ybr="1"/>'), "is not a finite number"),
+    "cvat-xml: an unknown shape": (xml_shape("<hologram/>"), "unsupported element .hologram"),
+    "cvat-xml: an image without a name": (xml('<image id="0" width="8" height="6"></image>'), "an image has no name"),
+    "yolo: no YAML": (yolo("0 0 0 1 0 1 1", "names: [a"), "not YAML"),
+    "yolo: numbers for names": (yolo("0 0 0 1 0 1 1", "names: {0: [a]}"), "must map numbers to strings"),
+    "yolo: bytes for text": (yolo("\xff\xfe"), "can't decode"),
+    "cvat: a palette without a colour": (cvat(f"background:0,0,0::\n{LEG}:1,2::"), "expected `name:red,green,blue::`"),
+    "cvat: two classes of one colour": (cvat(f"background:0,0,0::\n{LEG}:1,2,3::\nb:1,2,3::"), "have the same colour"),
+    "cvat: a colour of no class": (cvat(f"background:0,0,0::\n{LEG}:1,2,3::"), "the colour 9,9,9 is not in labelmap.txt"),
+    "hf: a line that is no record": (file("metadata.jsonl", b"{"), "line 1"),
+    "hf: no mask": (file("metadata.jsonl", b'{"file_name": "a.png"}'), "no `mask_file_name`"),
+    "hf: a mask that is missing": (
+        file("metadata.jsonl", b'{"file_name": "a.png", "mask_file_name": "b.png"}'), "mask 'b.png' not found"
+    ),
     "yolo: objects of Python": (yolo("0 0 0 1", "names: !!python/object/apply:os.abort []"), "`names` does not list the classes"),
 }  # fmt: skip
 

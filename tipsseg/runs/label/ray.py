@@ -10,16 +10,14 @@ import logging
 import os
 import platform
 import signal
-import sys
 import threading
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any
 
 from tipsseg._version import __version__
 from tipsseg.errors import DeviceError, TipssegError, UsageError
@@ -67,7 +65,7 @@ def engine_maker(options: EngineOptions, spec: RunSpec) -> EngineMaker:
         )
     if find_spec("ray") is None:
         raise UsageError("argument `ray` needs Ray", "Install it: pip install 'tipsseg[ray]'")
-    return lambda folder, progress: RayEngine(folder, address, progress)
+    return lambda folder, progress: closing(RayEngine(folder, address, progress))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +86,7 @@ class _Job:
 
 
 class RayEngine:
-    """Label images as shards on a Ray cluster. Use as a context manager."""
+    """Label images as shards on a Ray cluster."""
 
     def __init__(self, folder: OutputFolder, address: str, progress: Progress) -> None:
         """Set up the engine for an output folder; `address` is the cluster's, or "auto"."""
@@ -99,7 +97,6 @@ class RayEngine:
         """Connect to the cluster, and load the model in a task, which chooses device and dtype for all others."""
         import ray
 
-        self._stack.enter_context(redirect_stdout(_Messages(sys.stdout)))  # Ray prints on stdout
         self._stack.enter_context(_connect(self._address))
         info = self._folder.info
         gpus, cpus = (ray.cluster_resources().get(name, 0) for name in ("GPU", "CPU"))
@@ -181,12 +178,8 @@ class RayEngine:
     def _job(self, info: RunInfo, refs: Sequence[ImageRef]) -> _Job:
         return _Job(info=info, images=tuple(refs), directory=Path.cwd(), version=__version__)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Leave the cluster; a Ray that was started for this run ends."""
         self._stack.close()
 
 
@@ -232,22 +225,6 @@ def _prepare(job: _Job) -> None:
 
 
 # ---- the cluster ----
-
-
-class _Messages:
-    """A stdout that sends text to stderr. Results are written to `buffer`, see progress.py, which is still that of stdout."""
-
-    def __init__(self, stdout: TextIO) -> None:
-        self._stdout = stdout
-
-    def write(self, text: str) -> int:
-        return sys.stderr.write(text)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._stdout, name)
-
-    def flush(self) -> None:
-        self._stdout.flush()
 
 
 @contextmanager
