@@ -46,13 +46,13 @@ CLUSTER_SCRIPTS = tuple(
 )
 
 RUN = ("sh", "python")
-SHOWN = ("toml", "json", "text")
+SHOWN = ("toml", "json", "yaml", "text")
 
 #: Commands that are not run here, as they change the installation. `.ci/run` does both in an environment of its own.
 INSTALLATIONS = {"pip install .", "pip install --quiet '.[test]' && pytest -n auto --dist worksteal"}
 
 #: Options of other programs.
-FOREIGN = ("--array", "--cpus-per-task", "--dependency", "--dist", "--gres", "--parsable", "--quiet", "--requeue",
+FOREIGN = ("--array", "--num-jobs", "--pool", "--cpus-per-task", "--dependency", "--dist", "--gres", "--parsable", "--quiet", "--requeue",
            "--auth", "--checkpoint", "--conf-threshold", "--convert-to-rle", "--input",
            "--model-type", "--conv-mask-to-poly", "--function-module", "--server-host")  # fmt: skip
 

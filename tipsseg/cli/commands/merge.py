@@ -15,11 +15,12 @@ EPILOG = """\b
 Examples:
   tipsseg merge labels/ -o labels/        (join the shards in a folder)
   tipsseg merge node1/ node2/ -o labels/  (join shards, or runs)
+  tipsseg merge ann/ bob/ -o labels/      (join two corrected copies)
 
 \b
--o names a new folder, or the only OUT. A new folder gets copies of the files.
-If OUT has all shards of a run, one run replaces them.
-All runs need the same model and the same vocabulary, and no image twice.
+-o names a new folder, or one of OUT. Files are copied; those of shards in the
+output folder are moved. All runs need the same settings. An image in two runs
+is taken from the one in which it was corrected.
 Run the same command again to resume an interrupted merge. Paths of files for
 the whole run go to stdout, everything else to stderr.
 Exit code: 0 success, 1 error, 2 usage error.
@@ -34,7 +35,7 @@ def merge(
     folders: Annotated[
         list[Path], typer.Argument(metavar="OUT", parser=path_of("a folder"), help="Output folders of tipsseg label.")
     ],
-    output: Annotated[Path, opt.output_option("A new folder, or the only OUT if it has all shards.")],
+    output: Annotated[Path, opt.output_option("A new folder, or one of OUT.")],
     null: opt.NullResults = False,
     quiet: opt.Quiet = False,
 ) -> None:
