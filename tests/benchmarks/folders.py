@@ -3,8 +3,8 @@
     PYTHONPATH=tests/support python tests/benchmarks/folders.py --images 100000
 
 Makes a run in shards, with the images and labels of the example scenes, in a temporary folder; no model labels these images.
-Prints, as tables in Markdown, seconds and peak memory of `tipsseg merge`, of `convert -f coco` with nothing to do and after a change
-of one mask, of `check` and of `rank`; then files and bytes by kind.
+Prints, as tables in Markdown, seconds and peak memory of `tipsseg merge`, of `convert -f coco` with nothing to do and after a
+change of one mask, of `check` and of `rank`; then files and bytes by kind.
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ SHOWN = ("toml", "json", "yaml", "text")
 INSTALLATIONS = {"pip install .", "pip install --quiet '.[test]' && pytest -n auto --dist worksteal"}
 
 #: Options of other programs.
-FOREIGN = ("--array", "--num-jobs", "--pool", "--cpus-per-task", "--dependency", "--dist", "--gres", "--parsable", "--quiet", "--requeue",
-           "--auth", "--checkpoint", "--conf-threshold", "--convert-to-rle", "--input",
+FOREIGN = ("--array", "--cpus-per-task", "--dependency", "--dist", "--gres", "--parsable", "--quiet", "--requeue",
+           "--auth", "--checkpoint", "--num-jobs", "--pool", "--conf-threshold", "--convert-to-rle", "--input",
            "--model-type", "--conv-mask-to-poly", "--function-module", "--server-host")  # fmt: skip
 
 _BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -99,17 +99,20 @@ class RayEngine:
 
         self._stack.enter_context(_connect(self._address))
         info = self._folder.info
-        gpus, cpus = (ray.cluster_resources().get(name, 0) for name in ("GPU", "CPU"))
-        if info.spec.device.startswith("cuda") and not gpus:
+        kind = info.spec.device.partition(":")[0]  # Ray numbers the GPUs of each task anew
+        info = replace(info, spec=info.spec.changed(device=kind))
+        gpus, cpus = (int(ray.cluster_resources().get(name, 0)) for name in ("GPU", "CPU"))
+        if kind == "cuda" and not gpus:
             raise DeviceError(info.spec.device, "the Ray cluster has no GPU", "Use argument `device`=cpu.")
-        if gpus and info.spec.device in ("auto", "cuda"):
-            self._resources, workers = {"num_cpus": 1, "num_gpus": 1}, gpus
+        if gpus and kind in ("auto", "cuda"):
+            self._resources, tasks = {"num_cpus": 1, "num_gpus": 1}, gpus
         else:
             machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
             each = min([_CPUS, *(number for number in machines if number)])
-            self._resources, workers = {"num_cpus": each}, cpus // each
+            self._resources, tasks = {"num_cpus": each}, max(cpus // each, 1)
         there = shards_in(self._folder.path)
-        self._count = there[0].count if there else _SHARDS * max(int(workers), 1)
+        self._count = there[0].count if there else _SHARDS * tasks
+        self._progress.note(f"Ray runs {pluralize(tasks, 'task')} at a time, for {pluralize(self._count, 'shard')}.")
         reference = self._task(_start).remote(self._job(info, images[:1]), context)
         with _errors():
             started: RunInfo | TipssegError = ray.get(reference)
@@ -131,7 +134,7 @@ class RayEngine:
         info = folder.info
         spec = info.spec.changed(
             device=info.device.partition(":")[0], dtype=info.dtype, overwrite=False, resume=True, replace_edited=False
-        )
+        )  # a task that is started again resumes
         infos = {index: replace(info, spec=spec.changed(shard=Shard(index, self._count))) for index in sorted(parts)}
         for each in list(infos.values())[:1]:
             share_run(each)
