@@ -10,14 +10,15 @@ import logging
 import os
 import platform
 import signal
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tipsseg._version import __version__
 from tipsseg.errors import DeviceError, TipssegError, UsageError
@@ -97,6 +98,7 @@ class RayEngine:
         """Connect to the cluster, and load the model in a task, which chooses device and dtype for all others."""
         import ray
 
+        self._stack.enter_context(redirect_stdout(_Messages(sys.stdout)))
         self._stack.enter_context(_connect(self._address))
         info = self._folder.info
         kind = info.spec.device.partition(":")[0]  # Ray numbers the GPUs of each task anew
@@ -228,6 +230,16 @@ def _prepare(job: _Job) -> None:
 
 
 # ---- the cluster ----
+
+
+class _Messages:
+    """A stdout that sends text to stderr, as Ray prints there. Results are written to `buffer`, which is still that of stdout."""
+
+    def __init__(self, stdout: TextIO) -> None:
+        self.buffer, self.flush, self.isatty = stdout.buffer, stdout.flush, stdout.isatty
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
 
 
 @contextmanager
