@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -395,3 +396,54 @@ def test_temporary_files_of_a_killed_encode_are_removed_by_the_next(run: Run) ->
         Path(folder, f".tipsseg-{owner}0{suffix}").write_bytes(b"half")
     assert run.command(*encode).code == 0
     assert list(Path("feats").rglob(".tipsseg-*")) == []
+
+
+# ---- what is in the way ----
+
+
+def test_scores_are_refused_if_the_model_labels_an_image_otherwise_by_now(run: Run) -> None:
+    run("-f", "png")
+    before = contents(Path("out"))
+    path = Path("imgs/sub/ü.bmp")
+    data, status = path.read_bytes(), path.stat()
+    path.write_bytes(data[:60] + bytes(255 - value for value in data[60:]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # so that it counts as unchanged
+    err = run("-f", "png,npz")
+    assert (run.code, "sub/ü.bmp: the model labels it otherwise now" in err) == (1, True)
+    after = contents(Path("out"))
+    assert {name: after[name] for name in before if name.startswith("masks")} == {
+        name: data for name, data in before.items() if name.startswith("masks")
+    }
+    assert sorted(path.name for path in Path("out/npz").rglob("*.npz")) == ["a.npz", "b c.npz"]
+
+
+def test_an_edit_that_is_no_mask_fails_its_image_and_stays(run: Run) -> None:
+    run("-f", "png,coco")
+    MASK.write_text("mine")
+    err = run("-f", "png,coco")
+    assert (run.code, run.labelled, "out/masks/a.png" in err, MASK.read_text()) == (1, [], True, "mine")
+
+
+def test_a_file_in_the_place_of_a_link_stays_and_is_named(run: Run) -> None:
+    place = Path("out/hf/images/a.png")
+    place.parent.mkdir(parents=True)
+    place.write_text("mine")
+    err = run("-f", "png,hf")
+    assert (run.code, str(place) in err, place.read_text()) == (1, True, "mine")
+    place.unlink()
+    run("-f", "png,hf")
+    assert (run.code, run.labelled, place.resolve()) == (0, [], Path("imgs/a.png").resolve())
+
+
+@pytest.mark.parametrize("how", ["moved", "by a link"])
+def test_images_keep_their_names_if_a_part_of_them_is_labelled_from_another_place(run: Run, how: str) -> None:
+    run("-f", "png")
+    if how == "moved":
+        Path("elsewhere").mkdir()
+        shutil.move("imgs", "elsewhere/imgs")
+    else:
+        Path("elsewhere").symlink_to(".")
+    asked = ("-c", "panda leg,tree,sky", "-m", run.model, "--device", "cpu", "-f", "png", "-o", "out")
+    run.labelled.clear()
+    ran = run.command("label", "elsewhere/imgs/sub", *asked)
+    assert (ran.code, run.labelled, "2 unchanged" in ran.err) == (0, [], True)
