@@ -16,10 +16,9 @@ from tipsseg.formats.base import Format, ImageLabels, Rows
 from tipsseg.formats.coco import category_record
 from tipsseg.regions.objects import LabelledObject
 from tipsseg.regions.polygons import PolygonQuality
-from tipsseg.run.entry import Entry
+from tipsseg.run.entry import ROWS, Entry, FileRow
 from tipsseg.run.files import Content, Files, StagedFile, discard
 from tipsseg.run.labels import GEOTIFF, PNG, Labels, RunContext, chosen_objects
-from tipsseg.run.state import ROWS, FileRow
 from tipsseg.run.summary import CERTAIN
 from tipsseg.types import ImageRef
 from tipsseg.util.files import json_bytes

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tipsseg.errors import ImageError, RecordError
 from tipsseg.images.sources.access import exists
@@ -23,9 +23,6 @@ from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.util.json_values import parse
 from tipsseg.util.record_paths import actual_name, actual_path, is_inside
 
-if TYPE_CHECKING:
-    from tipsseg.run.state import FileRow
-
 MANIFEST_FILE = "manifest.jsonl"
 
 #: It has a line for each failed image, and exists only if there are any.
@@ -33,6 +30,39 @@ ERRORS_FILE = "errors.jsonl"
 
 #: An object and its score: label id, area in pixels, box (y, x, h, w) in pixels, and score, 0..1.
 ObjectScore = tuple[int, int, int, int, int, int, float]
+
+#: Recorded instead of a digest for a link, and for an image's rows in a file for the whole run.
+LINK, ROWS = "link", "rows"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRow:
+    """A file of an image, or of the whole run.
+
+    Attributes:
+        place: The path relative to the output folder.
+        name: The key of its format, see `Format`; "link:<format>" for a link to the image.
+        digest: The sha256 of the content that tipsseg wrote; LINK for a link, ROWS for rows in a file for the whole run.
+        size: Its size in bytes.
+        mtime_ns: Its time of modification.
+        shows: The labels that it shows, see `Deriver.shows`; "" for the labels themselves.
+        taken: The sha256 of a person's file that `tipsseg correct` took in, at the same place.
+        pending: The sha256 of the content that a process was about to put there.
+    """
+
+    place: str
+    name: str
+    digest: str | None
+    size: int = 0
+    mtime_ns: int = 0
+    shows: str = ""
+    taken: str | None = None
+    pending: str | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Return True for a file of a format: neither a link or a copy of the image, nor a mere note."""
+        return self.digest != ROWS and not self.name.endswith(":link")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

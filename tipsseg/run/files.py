@@ -18,7 +18,7 @@ from typing import Literal
 
 from tipsseg.errors import OutputError
 from tipsseg.images.sources.access import identify, is_plain, open_source
-from tipsseg.run.state import LINK, ROWS, FileRow
+from tipsseg.run.entry import LINK, ROWS, FileRow
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import atomic_path, output_error, remove_file, temporary_path
 from tipsseg.util.fingerprint import content_digest, stamp

@@ -23,7 +23,7 @@ from tipsseg.errors import ImageError, OutputError, RecordError
 from tipsseg.formats import FORMATS, check_formats, format_name, image_folders
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
 from tipsseg.run.derive import Derived, Deriver, link_name
-from tipsseg.run.entry import ERRORS_FILE, MANIFEST_FILE, Correction, Entry, Failure, input_path
+from tipsseg.run.entry import ERRORS_FILE, MANIFEST_FILE, Correction, Entry, Failure, FileRow, input_path
 from tipsseg.run.files import MOVE, Files, StagedFile, discard
 from tipsseg.run.labels import PNG, RunContext, label_rows, read_current
 from tipsseg.run.lock import LOCK_FILE, FolderLock
@@ -41,7 +41,7 @@ from tipsseg.run.record import RUN_FILE, run_context, run_record, stored_run, wr
 from tipsseg.run.results import Failed, ImageResult, Labelled, Left, Unchanged
 from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_edited
 from tipsseg.run.spec import Counts, RunInfo, with_classes
-from tipsseg.run.state import STATE_FOLDER, FileRow, State
+from tipsseg.run.state import STATE_FOLDER, State
 from tipsseg.run.summary import Totals, total
 from tipsseg.types import ImageRef
 from tipsseg.util.files import clean_up, clean_up_below

@@ -29,8 +29,8 @@ from tipsseg.regions.components import Region, components, count_labels, encode_
 from tipsseg.regions.layers import Layer, make_layers, paint_layers
 from tipsseg.regions.objects import LabelledObject, follow_correction
 from tipsseg.regions.shapes import shape_from_rle
-from tipsseg.run.entry import Correction, Entry, Facts, ObjectScore, object_scores
-from tipsseg.run.state import STATE_FOLDER, FileRow
+from tipsseg.run.entry import Correction, Entry, Facts, FileRow, ObjectScore, object_scores
+from tipsseg.run.state import STATE_FOLDER
 from tipsseg.run.summary import CERTAIN, corrected_summary
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, ignore_id
 from tipsseg.util.files import describe_error, json_bytes, read_regular

@@ -15,12 +15,13 @@ from tipsseg.errors import ImageError, InputError, OutputError
 from tipsseg.formats import format_name
 from tipsseg.images.sources.access import matches
 from tipsseg.run.derive import Derived
+from tipsseg.run.entry import LINK, ROWS, FileRow
 from tipsseg.run.files import StagedFile
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.read import Run, RunImage
 from tipsseg.run.results import Failed, ImageResult, Labelled, Unchanged
 from tipsseg.run.shards import SHARDS_FOLDER
-from tipsseg.run.state import LINK, ROWS, STATE_FOLDER, FileRow
+from tipsseg.run.state import STATE_FOLDER
 from tipsseg.util.files import TEMPORARY_PREFIX, output_error
 from tipsseg.util.printable import join_first
 

@@ -22,7 +22,7 @@ from tipsseg.errors import ImageError, InputError, RecordError
 from tipsseg.images.sources.address import below
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options.shard import Shard
-from tipsseg.run.entry import Entry
+from tipsseg.run.entry import Entry, FileRow
 from tipsseg.run.files import Files, digest_of
 from tipsseg.run.folder import refuse_lost_record
 from tipsseg.run.labels import Current, label_rows, read_current
@@ -31,7 +31,7 @@ from tipsseg.run.record import run_context, stored_run
 from tipsseg.run.resume import is_edited
 from tipsseg.run.shards import shards_in, state_folder
 from tipsseg.run.spec import RunInfo, check_hint
-from tipsseg.run.state import FileRow, State
+from tipsseg.run.state import State
 from tipsseg.types import ImageRef, LabelClass
 from tipsseg.util.files import is_folder
 from tipsseg.util.printable import shell_word

@@ -23,11 +23,12 @@ from tipsseg.options.fields import options_of, read_options
 from tipsseg.options.run import RasterOptions
 from tipsseg.options.shard import parse_shard
 from tipsseg.run import spec as specs
+from tipsseg.run.entry import FileRow
 from tipsseg.run.files import MOVE
 from tipsseg.run.labels import RunContext
 from tipsseg.run.shards import output_folder
 from tipsseg.run.spec import Counts, Maker, RunInfo, RunSpec, check_hint, vocabulary_record
-from tipsseg.run.state import STATE_FILE, FileRow, State
+from tipsseg.run.state import STATE_FILE, State
 from tipsseg.types import BACKGROUND, printable_path
 from tipsseg.util.files import atomic_write, describe_error, json_bytes, read_regular
 from tipsseg.util.json_values import parse, short, take

@@ -10,12 +10,11 @@ from pathlib import Path
 from tipsseg.errors import ImageError
 from tipsseg.formats import MODEL_ONLY
 from tipsseg.images.sources.access import identify, matches, stamp
-from tipsseg.run.entry import Entry, input_path
+from tipsseg.run.entry import Entry, FileRow, input_path
 from tipsseg.run.files import Files, digest_of
 from tipsseg.run.labels import RunContext, label_rows
 from tipsseg.run.results import Failed, Unchanged
 from tipsseg.run.spec import RunSpec
-from tipsseg.run.state import FileRow
 from tipsseg.types import ImageRef
 from tipsseg.util.printable import shell_word
 

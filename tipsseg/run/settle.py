@@ -21,11 +21,10 @@ from tipsseg.images.decoding import open_pixels, open_thumbnail
 from tipsseg.images.sources.access import absence, exists, matches
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.derive import Derived, Due, needs_picture
-from tipsseg.run.entry import Entry, input_path
+from tipsseg.run.entry import Entry, FileRow, input_path
 from tipsseg.run.folder import OutputFolder, recorded_ref
 from tipsseg.run.labels import Labels, label_rows, read_current, scored_objects
 from tipsseg.run.resume import is_edited
-from tipsseg.run.state import FileRow
 from tipsseg.run.summary import CERTAIN
 from tipsseg.types import ImageRef
 from tipsseg.util.threads import map_in_order

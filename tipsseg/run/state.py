@@ -25,14 +25,13 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from tipsseg.errors import OtherSchemaError, OutputError, RecordError
 from tipsseg.formats.base import Rows
-from tipsseg.run.entry import ERRORS_FILE, MANIFEST_FILE, Entry, Failure, read_failure
+from tipsseg.run.entry import ERRORS_FILE, MANIFEST_FILE, ROWS, Entry, Failure, FileRow, read_failure
 from tipsseg.run.shards import output_folder
 from tipsseg.util.files import atomic_path, json_bytes, open_appending, output_error, remove_file
 from tipsseg.util.fingerprint import Fingerprint, stamp
@@ -41,9 +40,6 @@ from tipsseg.util.printable import shell_word
 #: The hidden folder of the database, and of labels that no format shows.
 STATE_FOLDER = ".tipsseg"
 STATE_FILE = f"{STATE_FOLDER}/state.db"
-
-#: Recorded instead of a digest for a link, and for an image's rows in a file for the whole run.
-LINK, ROWS = "link", "rows"
 
 _SCHEMA = [
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
@@ -78,36 +74,6 @@ _OUT_OF_REACH = (
 EXPORTS = ("run.json", MANIFEST_FILE, ERRORS_FILE)
 
 _FULL = "no space left on the device", "Free some space and run the same command again."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileRow:
-    """A file of an image, or of the whole run.
-
-    Attributes:
-        place: The path relative to the output folder.
-        name: The key of its format, see `Format`; "link:<format>" for a link to the image.
-        digest: The sha256 of the content that tipsseg wrote; LINK for a link, ROWS for rows in a file for the whole run.
-        size: Its size in bytes.
-        mtime_ns: Its time of modification.
-        shows: The labels that it shows, see `Deriver.shows`; "" for the labels themselves.
-        taken: The sha256 of a person's file that `tipsseg correct` took in, at the same place.
-        pending: The sha256 of the content that a process was about to put there.
-    """
-
-    place: str
-    name: str
-    digest: str | None
-    size: int = 0
-    mtime_ns: int = 0
-    shows: str = ""
-    taken: str | None = None
-    pending: str | None = None
-
-    @property
-    def is_file(self) -> bool:
-        """Return True for a file of a format: neither a link or a copy of the image, nor a mere note."""
-        return self.digest != ROWS and not self.name.endswith(":link")
 
 
 class State:

@@ -19,11 +19,11 @@ from tipsseg.images.sources.access import exists, matches
 from tipsseg.images.sources.address import below
 from tipsseg.options import MAX_PIXELS
 from tipsseg.run.derive import Deriver
+from tipsseg.run.entry import LINK, ROWS, FileRow
 from tipsseg.run.files import digest_of
 from tipsseg.run.lock import is_locked
 from tipsseg.run.read import Run, RunImage, open_runs
 from tipsseg.run.shards import missing_shards
-from tipsseg.run.state import LINK, ROWS, FileRow
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
 from tipsseg.util.files import TEMPORARY_PREFIX

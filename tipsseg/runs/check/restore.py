@@ -14,10 +14,12 @@ from tipsseg.images.pillow import image_extensions
 from tipsseg.images.sources.access import identify
 from tipsseg.run.entry import (
     ERRORS_FILE,
+    LINK,
     MANIFEST_FILE,
     Correction,
     Entry,
     Facts,
+    FileRow,
     make_entry,
     object_scores,
     read_failure,
@@ -28,7 +30,7 @@ from tipsseg.run.labels import RunContext, read_labels, scored_objects
 from tipsseg.run.lock import FolderLock
 from tipsseg.run.record import RUN_FILE, read_record, read_run_files, run_context, run_record, stored_run
 from tipsseg.run.spec import RunInfo, check_hint
-from tipsseg.run.state import LINK, STATE_FILE, STATE_FOLDER, FileRow, State
+from tipsseg.run.state import STATE_FILE, STATE_FOLDER, State
 from tipsseg.run.summary import CERTAIN, corrected_summary
 from tipsseg.runs.common.progress import Progress
 from tipsseg.types import ImageRef

@@ -24,14 +24,14 @@ from tipsseg.formats.reading.source import Source
 from tipsseg.options import MAX_PIXELS, default_jobs
 from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, CorrectOptions
 from tipsseg.run.derive import Derived
-from tipsseg.run.entry import Correction
+from tipsseg.run.entry import Correction, FileRow
 from tipsseg.run.files import digest_of, discard
 from tipsseg.run.folder import OutputFolder, change_folder, recorded_ref
 from tipsseg.run.labels import stamped
 from tipsseg.run.read import Run, RunImage, open_run, refuse_overlap, refuse_raster, refuse_shards, require_run
 from tipsseg.run.settle import Settled, settle
 from tipsseg.run.spec import RunInfo
-from tipsseg.run.state import FileRow, State
+from tipsseg.run.state import State
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.notes import note_settled
 from tipsseg.runs.common.only import find_only
