@@ -278,7 +278,7 @@ def test_one_thread_at_a_time_computes(mlp_checkpoint: Path, monkeypatch: pytest
         held.append(backbone.at_work.locked())
         return compare(patches, vectors, biases)
 
-    monkeypatch.setattr("tipsseg.labelling.patch_labeller.compute_cosines", watching)
+    monkeypatch.setattr("tipsseg.labelling.labeller.compute_cosines", watching)
     labeller.label(np.zeros((60, 60, 3), np.uint8))
     assert held == [True, True]
 

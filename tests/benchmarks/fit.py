@@ -160,7 +160,7 @@ def _drawn(
 ) -> tuple[dict[str, Ious], float]:
     """Return the IoUs of each method with masks of the chosen images, and the fit's CPU seconds."""
     plan = view_of(model.backbone, tipsseg.LabelOptions(short_side=SIDE)).plans((SIDE, SIDE))[0]
-    text = tipsseg.Labeller(model, vocabulary)._patches.vectors
+    text = tipsseg.Labeller(model, vocabulary).vectors
     masks = np.where(np.isin(pool.truths[chosen], [*without, 0]), 255, pool.truths[chosen]).astype(np.uint8)
     patches = pool.patches[chosen]
     groups = np.full(256, -1)
@@ -191,7 +191,7 @@ def _ceilings(model: tipsseg.Model, cache: Path | None) -> None:
     )
     for kite in (False, True):
         names = (*WHOLE_LIST, "kite") if kite else WHOLE_LIST
-        text = tipsseg.Labeller(model, tipsseg.make_vocabulary(names, "none"))._patches.vectors / temperature
+        text = tipsseg.Labeller(model, tipsseg.make_vocabulary(names, "none")).vectors / temperature
         pool, held_out = (scenes(model, name, kite, cache) for name in ("pool-kite" if kite else "pool", "held-out"))
         groups = np.full(256, -1)
         groups[1 : len(names) + 1] = np.arange(len(names))

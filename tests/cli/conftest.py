@@ -12,9 +12,9 @@ from resuming import Run
 from running import Command, Ran, run_command
 
 from tipsseg.label_map import LabelMap
-from tipsseg.labelling.patch_labeller import Patches, Scored
+from tipsseg.labelling.labeller import Patches, Scored
 from tipsseg.labelling.source import Loaded
-from tipsseg.runs.engine.label_task import LabelTask
+from tipsseg.runs.engine.engine import LocalEngine
 from tipsseg.weights import fetching
 
 
@@ -89,11 +89,11 @@ def masks(no_weights_in_folder: None) -> None:
 def run(command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
     labelled: list[str] = []
-    plain = LabelTask.label
+    plain = LocalEngine.label
 
-    def watched(self: LabelTask, loaded: Loaded[Patches], scored: Scored) -> LabelMap:
+    def watched(self: LocalEngine, loaded: Loaded[Patches], scored: Scored) -> LabelMap:
         labelled.append(loaded.ref.name)
         return plain(self, loaded, scored)
 
-    monkeypatch.setattr(LabelTask, "label", watched)
+    monkeypatch.setattr(LocalEngine, "label", watched)
     return Run(command, mlp_checkpoint, labelled)

@@ -21,7 +21,7 @@ from running import Command
 import tipsseg
 from tipsseg.formats.raster import Block, GeoTiff
 from tipsseg.labelling import blocks
-from tipsseg.labelling.patch_labeller import PatchLabeller
+from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.windows import window_starts
 from tipsseg.runs.engine.raster_task import BlockFiles
 
@@ -66,13 +66,13 @@ def test_the_labels_are_those_of_the_whole_image(
 
 def test_each_window_is_encoded_once(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = []
-    real = PatchLabeller.encode_cosines
+    real = Labeller.score_windows
 
-    def count(labeller: PatchLabeller, windows: Sequence[NDArray[np.uint8]]) -> Any:
+    def count(labeller: Labeller, windows: Sequence[NDArray[np.uint8]]) -> Any:
         encoded.append(len(windows))
         return real(labeller, windows)
 
-    monkeypatch.setattr(PatchLabeller, "encode_cosines", count)
+    monkeypatch.setattr(Labeller, "score_windows", count)
     path = write_raster(tmp_path / "scene.tif", drawn(1100, 5000))
     assert command("label", path, "-o", tmp_path / "out", *OPTIONS, "-f", "geotiff").code == 0
     side = tipsseg.load("tiny", device="cpu").backbone.native_size

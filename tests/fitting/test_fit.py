@@ -74,7 +74,7 @@ def test_a_word_that_the_text_tower_does_not_know_is_learnt(
 
 
 def test_a_class_without_pixels_keeps_its_text(tiny: Model, fitted: FittedVocabulary) -> None:
-    text = Labeller(tiny, VOCABULARY, OPTIONS)._patches.vectors.numpy()
+    text = Labeller(tiny, VOCABULARY, OPTIONS).vectors.numpy()
     np.testing.assert_allclose(fitted.vectors[3], text[3], atol=1e-6)
     assert fitted.biases[3] == 0
     assert (fitted.scores[3].source, fitted.scores[3].images, fitted.scores[3].iou) == ("text", 0, None)

@@ -129,14 +129,14 @@ def test_nothing_waits_for_the_device_before_labels_are_asked_for(tiny_checkpoin
     model = load(tiny_checkpoint, device=str(DEVICE))
     labeller = Labeller(model, make_vocabulary(CLASSES))
     features = model.encode(draw_picture(480, 640))
-    labeller._patches.score(features.scales, 3)  # brings the weights of resizing there
+    labeller.score(features.scales, 3)  # brings the weights of resizing there
     torch.cuda.set_sync_debug_mode("error")
     try:
-        scored = labeller._patches.score(features.scales, 3)
+        scored = labeller.score(features.scales, 3)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert isinstance(scored, DeviceLabels)
-    assert labeller._patches.assign(scored).labels.shape == (480, 640)
+    assert labeller.assign(scored).labels.shape == (480, 640)
 
 
 def test_values_that_are_no_numbers_are_an_error(tiny_checkpoint: Path) -> None:

@@ -23,7 +23,7 @@ import tipsseg
 from tipsseg import ClassSpec, Features, Labeller, Model, UsageError, make_vocabulary
 from tipsseg.backbones.devices import as_device_error
 from tipsseg.errors import DeviceError
-from tipsseg.labelling import patch_labeller
+from tipsseg.labelling import labeller
 from tipsseg.labelling.golden import draw_picture
 from tipsseg.labelling.scoring import device_scores
 from tipsseg.labelling.scoring.assign import Assignment, LabelTable, best_groups, match
@@ -279,8 +279,9 @@ def model(mlp_checkpoint: Path) -> Model:
 
 def as_on_a_gpu(made: Labeller) -> Labeller:
     """Scores where the features are, as if the CPU were a GPU."""
-    patches = made._patches
-    patches._scorer = DeviceScorer(patches._table, patches.backbone.temperature, patches.backbone.device)
+    backbone = made.model.backbone
+    scorer = DeviceScorer(made._table, backbone.temperature, backbone.device)
+    made._scorer = lambda in_regions: scorer  # type: ignore[method-assign]
     return made
 
 
@@ -289,15 +290,15 @@ NAMES: list[str | ClassSpec] = [ClassSpec("panda leg", ("leg",)), "tree", ClassS
 
 @pytest.mark.parametrize("most", [1 << 22, 100], ids=["sent", "fetched"])
 def test_values_that_are_no_numbers_are_an_error(model: Model, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patch_labeller, "_MAX_ASYNC_PIXELS", most)
+    monkeypatch.setattr(labeller, "_MAX_ASYNC_PIXELS", most)
     device = as_on_a_gpu(Labeller(model, make_vocabulary(NAMES)))
     features = model.encode(draw_picture(60, 80))
     patches = features.patches.clone()
     patches[0, 1, 2] = torch.nan
     broken = Features(features.size, features.plan, patches, features.class_tokens)
-    scored = device._patches.score(broken.scales)  # nothing waits for the device here
+    scored = device.score(broken.scales)  # nothing waits for the device here
     with pytest.raises(DeviceError, match="infinity or NaN in float32 on cpu"):
-        device._patches.assign(scored)
+        device.assign(scored)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_every_tower_gives_the_labels_of_the_cpu(folder: Path, device: OtherDevi
     image = draw_picture(60, 100)
     expected = Labeller(tipsseg.load(folder, device="cpu", dtype="float32"), CLASSES, options).label(image)
     labeller = Labeller(model_on(device, folder), CLASSES, options)
-    assert labeller._patches.vectors.device == device.device
+    assert labeller.vectors.device == device.device
     assert (labeller.label(image).labels == expected.labels).mean() > 0.99
     assert labeller.model.encode(image, mode=mode).patches.device == device.device
 
@@ -149,7 +149,7 @@ def test_images_whose_labels_are_too_large_to_be_under_way(
     labeller = Labeller(model_on(device, mlp_checkpoint), CLASSES)
     image = draw_picture(60, 100)
     expected = labeller.label(image).labels
-    monkeypatch.setattr("tipsseg.labelling.patch_labeller._MAX_ASYNC_PIXELS", 1000)
+    monkeypatch.setattr("tipsseg.labelling.labeller._MAX_ASYNC_PIXELS", 1000)
     monkeypatch.setattr(device_scores, "_ELEMENTS", 20_000)
     assert (labeller.label(image).labels == expected).all()
 
@@ -159,8 +159,8 @@ def test_the_best_classes(device: OtherDevice, mlp_checkpoint: Path) -> None:
     host = Labeller(tipsseg.load(mlp_checkpoint, device="cpu", dtype="float32"), CLASSES)
     features, there = (each.model.encode(draw_picture(60, 100)) for each in (labeller, host))
     device.waits.clear()
-    best = labeller._patches.assign(labeller._patches.score(features.scales, 3)).top
-    expected = host._patches.assign(host._patches.score(there.scales, 3)).top
+    best = labeller.assign(labeller.score(features.scales, 3)).top
+    expected = host.assign(host.score(there.scales, 3)).top
     assert best is not None
     assert expected is not None
     assert (best.ids == expected.ids).mean() > 0.99
@@ -228,7 +228,7 @@ def test_features_go_to_a_file_and_back(
     assert device.waits == []
     features.save(tmp_path / "a.safetensors", dtype)
     assert len(device.waits) == 1
-    labeller._patches.score(features.scales)
+    labeller.score(features.scales)
     again = Features.load(tmp_path / "a.safetensors", device.device)
     assert len(device.waits) == 1
     assert again.patches.device == device.device

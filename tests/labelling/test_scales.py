@@ -172,7 +172,7 @@ def test_labels_are_the_same_whatever_they_come_from(
     found = labeller.label(image)
     assert not same(found, labeller_of(model, (1,), mode=mode, refine=refine).label(image))
     features = model.encode(image, mode=mode, scales=(1.75, 0.75, 1))
-    assert [each.plan for each in features.scales] == list(labeller._patches.view.plans(image.shape[:2]))
+    assert [each.plan for each in features.scales] == list(labeller.view.plans(image.shape[:2]))
     assert same(labeller.label(features, guide=image), found)
     alone = [model.encode(image, mode=mode, scales=(scale,)) for scale in scales]
     assert same(labeller.label(Features.at_scales(alone), guide=image), found)
@@ -236,7 +236,7 @@ def test_scales_of_one_grid_of_patches_are_refused(
     model: Model, scales: Sequence[float], short_side: int, message: str | None
 ) -> None:
     if message is None:
-        assert labeller_of(model, scales, short_side=short_side)._patches.view.short_sides == (28, 56, 70)
+        assert labeller_of(model, scales, short_side=short_side).view.short_sides == (28, 56, 70)
         return
     with pytest.raises(UsageError, match=message):
         labeller_of(model, scales, short_side=short_side)

@@ -47,7 +47,7 @@ class Computed:
     def of(self, model: Path, vocabulary: Vocabulary, dtype: Dtype = "float32") -> tuple[int, torch.Tensor]:
         """Of a labeller made again: how many now, and its vectors."""
         self.phrases = 0
-        vectors = Labeller(load(model, device="cpu", dtype=dtype), vocabulary, cache=self._cache)._patches.vectors
+        vectors = Labeller(load(model, device="cpu", dtype=dtype), vocabulary, cache=self._cache).vectors
         return self.phrases, vectors
 
 
@@ -189,9 +189,9 @@ def test_nothing_is_written_unless_a_cache_is_given(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TIPSSEG_CACHE", str(tmp_path / "cache"))
-    expected = Labeller(load(model, device="cpu"), make_vocabulary(CLASSES))._patches.vectors
+    expected = Labeller(load(model, device="cpu"), make_vocabulary(CLASSES)).vectors
     assert not (tmp_path / "cache").exists()
-    kept = Labeller(load(model, device="cpu"), make_vocabulary(CLASSES), cache=tmp_path / "own")._patches.vectors
+    kept = Labeller(load(model, device="cpu"), make_vocabulary(CLASSES), cache=tmp_path / "own").vectors
     assert torch.equal(kept, expected)
     assert list((tmp_path / "own/text").iterdir())
     assert not (tmp_path / "cache").exists()

@@ -14,11 +14,15 @@ from typing import Any, cast
 import pytest
 from entries import entry_of
 
+import tipsseg
 from tipsseg.errors import ImageError, OutputError
+from tipsseg.label_map import LabelMap
+from tipsseg.labelling import source
+from tipsseg.labelling.source import FeatureSource
 from tipsseg.run.derive import Derived
 from tipsseg.run.results import Failed, ImageResult, Labelled, Left, Unchanged
-from tipsseg.runs.engine.label_task import LabelTask
-from tipsseg.runs.engine.pipeline import run_tasks
+from tipsseg.runs.engine.engine import LocalEngine
+from tipsseg.runs.engine.pipeline import run_stages
 from tipsseg.types import ImageRef
 
 REFS = [ImageRef(Path(f"{n}.png"), PurePosixPath(f"{n}.png")) for n in range(40)]
@@ -70,10 +74,6 @@ class FakeWork:
     def batches(self) -> FakeBatches:
         return self.model
 
-    @property
-    def source(self) -> FakeWork:
-        return self
-
     def score(self, scales: Sequence[None]) -> None:
         assert list(scales) == []
 
@@ -103,7 +103,7 @@ class FakeWork:
 
 
 def outcomes(items: Iterator[Left] | list[ImageRef], work: FakeWork, jobs: int) -> Generator[ImageResult, None, None]:
-    return run_tasks(items, cast(LabelTask, work), jobs)
+    return run_stages(items, cast("FeatureSource[Any]", work), work.score, cast(Any, work.finish), jobs)
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
@@ -263,7 +263,7 @@ def test_what_is_being_written_when_the_model_fails_is_told_of_before() -> None:
 
     class Broken(FakeBatches):
         def add(self, image: Any, prepared: str) -> Iterator[tuple[Any, None]]:
-            if image.loaded.ref is REFS[12]:
+            if image.ref is REFS[12]:
                 raise OutputError(Path("model"), "no memory")
             yield from super().add(image, prepared)
 
@@ -328,3 +328,23 @@ def test_who_stops_asking_stops_the_threads_at_once() -> None:
         next(found)
         time.sleep(0.1)  # until it waits for room
     assert not [thread for thread in threading.enumerate() if thread.name == "feed" and thread.is_alive()]
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_large_images_are_labelled_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool) -> None:
+    together, met = threading.Barrier(2), []
+
+    def label(engine: LocalEngine, *image: Any) -> LabelMap:
+        try:
+            together.wait(0.3)
+            met.append(True)
+        except threading.BrokenBarrierError:
+            together.reset()
+        return plain(engine, *image)
+
+    plain = LocalEngine.label
+    monkeypatch.setattr(LocalEngine, "label", label)
+    monkeypatch.setattr(source, "_HEAVY", 1 if large else 1 << 30)
+    scenes = Path(__file__).resolve().parents[2] / "examples/scenes/meadow"
+    tipsseg.label_folder(scenes, ["tree"], output=tmp_path / "out", model="tiny", device="cpu", formats=["png"], jobs=2)
+    assert bool(met) != large

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.label_map import LabelMap
-from tipsseg.labelling.patch_labeller import Cosines, PatchLabeller
+from tipsseg.labelling.labeller import Cosines, Labeller
 from tipsseg.labelling.windows import window_side, window_starts
 from tipsseg.types import WindowPlan
 
@@ -51,7 +51,7 @@ def block_places(size: tuple[int, int]) -> Iterator[BlockPlace]:
 class BlockLabeller:
     """Label the blocks of a picture, in any order; ascending order is fastest."""
 
-    def __init__(self, labeller: PatchLabeller, size: tuple[int, int], read: Read) -> None:
+    def __init__(self, labeller: Labeller, size: tuple[int, int], read: Read) -> None:
         """Set up for a picture of `size` (height, width) that `read` reads. `labeller` has windows and one scale."""
         self._labeller = labeller
         self._read = read
@@ -80,7 +80,7 @@ class BlockLabeller:
         plan = WindowPlan((height, width), self._side, corners)
         inner = (place.top - top, place.left - left, place.height, place.width)
         self._forget(place, rows, groups)
-        return self._labeller.assign_part(Cosines(_stack(values), (plan,), (height, width), 0), inner)
+        return self._labeller.assign(Cosines(_stack(values), (plan,), (height, width)), inner=inner)
 
     def _cosines(self, row: int, group: int) -> Any:
         """Return the cosines of the windows of a group, each [h, w, P]."""
@@ -88,7 +88,7 @@ class BlockLabeller:
             lefts = self._lefts[group * _TOGETHER : (group + 1) * _TOGETHER]
             pixels = self._read(self._tops[row], lefts[0], self._side, lefts[-1] + self._side - lefts[0])
             windows = [pixels[:, left - lefts[0] : left - lefts[0] + self._side] for left in lefts]
-            self._known[row, group] = self._labeller.encode_cosines([np.ascontiguousarray(each) for each in windows])
+            self._known[row, group] = self._labeller.score_windows([np.ascontiguousarray(each) for each in windows])
         return self._known[row, group]
 
     def _forget(self, place: BlockPlace, rows: range, groups: range) -> None:

@@ -1,36 +1,93 @@
-"""Define Labeller: a model, classes and options, ready to label images."""
+"""Define Labeller: a model, classes and options, ready to label images.
+
+It works in two steps, for callers that overlap the work on several images: `score` compares features with the classes on the
+device, and `assign` turns the scores into labels, on any thread.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Union, Unpack, cast, overload
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.features.file import FeatureRecord
 from tipsseg.images.decoding import ImageInput, to_upright
-from tipsseg.label_map import LabelMap
+from tipsseg.label_map import LabelMap, label_map_of
 from tipsseg.labelling.batches import Batches
-from tipsseg.labelling.encode import encode_prepared
+from tipsseg.labelling.classifier import Classifier, fitted_classifier, make_classifier, make_classifiers
+from tipsseg.labelling.encode import encode_prepared, non_finite_error
 from tipsseg.labelling.features import Features
-from tipsseg.labelling.patch_labeller import PatchLabeller, plans_of
 from tipsseg.labelling.prepare import Prepared
+from tipsseg.labelling.scoring.assign import Assignment, LabelTable, best_groups, crop, match, match_refined
+from tipsseg.labelling.scoring.overlap import Contest, label_alone
+from tipsseg.labelling.scoring.resample import Values
+from tipsseg.labelling.scoring.scores import Scores, compute_cosines, make_scores
+from tipsseg.labelling.view import view_of
 from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number, choose
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import LabelKeywords, with_keywords
-from tipsseg.regions.naming import as_regions
-from tipsseg.types import WindowPlan
+from tipsseg.regions.naming import Regions, as_regions, name_regions
+from tipsseg.types import TopClasses, WindowPlan
 from tipsseg.util.printable import quote
-from tipsseg.vocabulary.fitted import Classes, as_vocabulary
+from tipsseg.vocabulary.fitted import FITS_DO_NOT_OVERLAP, Classes, as_vocabulary
+from tipsseg.vocabulary.vocabulary import Vocabulary, vocabularies_of_classes
+from tipsseg.weights.sources import file_hashes, find_model_id
 
 if TYPE_CHECKING:
-    from tipsseg.labelling.model import Model
+    from torch import Tensor
+
+    from tipsseg.labelling.scoring.device_scores import DeviceLabels, DeviceScorer
+
+#: Above this number of pixels, labels are not copied asynchronously: the host would hold those of several images at a time.
+_MAX_ASYNC_PIXELS = 1 << 22
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cosines:
+    """Cosine scores of one image, not yet turned into labels.
+
+    Attributes:
+        values: [B, h, w, P] float32 for each scale, on the model's device.
+        plans: The windows at each scale.
+        size: (height, width) of the image in pixels.
+        top: The number of best classes to keep for each patch.
+    """
+
+    values: Sequence[Any]
+    plans: Sequence[WindowPlan]
+    size: tuple[int, int]
+    top: int = 0
+
+
+#: The features of an image at one scale, on the model's device; on a CPU also a stored record, in float32.
+Patches = Features | FeatureRecord
+
+#: The result of `Labeller.score`: cosines, or labels on their way from the device.
+Scored = Union["Cosines", "DeviceLabels"]
 
 #: An image that waits in a batch: as it was passed, and as the model sees it.
 _Pending = tuple[ImageInput, Prepared]
+
+
+class ModelLike(Protocol):
+    """A model, see `tipsseg.load`."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """Its two towers, on the device."""
+
+    @property
+    def encode(self) -> Callable[..., Features]:
+        """Encode an image, see `Model.encode`."""
 
 
 class Labeller:
@@ -39,6 +96,7 @@ class Labeller:
     Attributes:
         model: The model.
         options: Labelling options.
+        view: The sizes and windows at which the model sees images.
         vocabulary: The classes and background phrases that compete, without `dropped`.
         dropped: Removed automatic background phrases, each mapped to the class phrase with the same meaning.
     """
@@ -46,7 +104,7 @@ class Labeller:
     @with_keywords(LabelKeywords, LabelOptions)
     def __init__(
         self,
-        model: Model,
+        model: ModelLike,
         classes: Classes,
         options: LabelOptions | None = None,
         *,
@@ -84,9 +142,24 @@ class Labeller:
             take_options(LabelOptions, keywords) if options is None else replace(options, **cast(Any, keywords))
         )
         self._max_pixels = check_whole_number("argument `max_pixels`", max_pixels)
-        self._classes, self._cache = fitted or vocabulary, cache
-        self._patches = self._make_patches(regions=False)
-        self.vocabulary, self.dropped = self._patches.vocabulary, self._patches.dropped
+        self.view = view_of(model.backbone, self.options)
+        self._contests: list[Contest] = []
+        self._temperature = model.backbone.temperature
+        if self.options.overlap:
+            if fitted is not None:
+                raise UsageError(FITS_DO_NOT_OVERLAP, "Remove argument `overlap`, or pass the class names.")
+            classifier, self._contests = _classify_alone(model.backbone, vocabulary, self.options.min_confidence, cache)
+        elif fitted is not None:
+            hashes = file_hashes(model.backbone.folder)
+            model_id = find_model_id(model.backbone.folder, hashes)
+            fitted.check(hashes, model_id, self.options.mode, self.view.base)
+            classifier, self._temperature = fitted_classifier(model.backbone, fitted), fitted.temperature
+        else:
+            classifier = make_classifier(model.backbone, vocabulary, cache)
+        self.vocabulary, self.dropped = classifier.vocabulary, classifier.dropped
+        self._classifier = classifier
+        self._table = classifier.label_table(self.options.min_confidence)
+        self._scorers: dict[bool, DeviceScorer] = {}
 
     def __repr__(self) -> str:
         return f"Labeller({self.model!r}, {self.vocabulary!r}, {self.options!r})"
@@ -115,6 +188,11 @@ class Labeller:
                 arrays of the size of the image.
             DeviceError: The device has too little memory.
         """
+        if regions is not None and self._contests:
+            raise UsageError(
+                "argument `overlap` and argument `regions` exclude each other: a region has one class",
+                "Use one of them.",
+            )
         if not isinstance(image, Features):
             prepared = self._prepare(image)
             return self._label(image, prepared, encode_prepared(self.model.backbone, prepared), regions)
@@ -177,16 +255,9 @@ class Labeller:
         regions: ArrayLike | None = None,
     ) -> LabelMap:
         pixels = None if prepared is None else prepared.scales[-1].resized
-        patches = self._patches if regions is None else self._patches_in_regions
         given = None if regions is None else as_regions(regions, features.size)
-        return replace(patches.assign(patches.score(features.scales), pixels, given), image=image)
-
-    @cached_property
-    def _patches_in_regions(self) -> PatchLabeller:
-        return self._make_patches(regions=True)
-
-    def _make_patches(self, *, regions: bool) -> PatchLabeller:
-        return PatchLabeller(self.model.backbone, self._classes, self.options, cache=self._cache, regions=regions)
+        scored = self.score(features.scales, in_regions=given is not None)
+        return replace(self.assign(scored, pixels, given), image=image)
 
     def _prepare_guide(self, features: Features, guide: ImageInput | None) -> Prepared | None:
         """Return the image that refinement follows; None without refinement."""
@@ -198,28 +269,230 @@ class Labeller:
                 "Pass the encoded image as argument `guide`.",
             )
         prepared = self._prepare(guide)
-        if (prepared.size, plans_of(prepared.scales)) != (features.size, plans_of(features.scales)):
+        if (prepared.size, _plans_of(prepared.scales)) != (features.size, _plans_of(features.scales)):
             height, width = features.size
             raise UsageError(f"the guide must have the {height} x {width} (height x width) pixels of the encoded image")
         return prepared
 
     def _prepare(self, image: ImageInput) -> Prepared:
-        return self._patches.view.prepare(to_upright(image, self._max_pixels, self._patches.view.stretch))
+        return self.view.prepare(to_upright(image, self._max_pixels, self.view.stretch))
 
     def _check(self, features: Features) -> None:
         """Raise UsageError if the features do not match this labeller's model and options."""
-        dim, plans = features.patches.shape[-1], plans_of(features.scales)
+        dim, plans = features.patches.shape[-1], _plans_of(features.scales)
         if dim != self.model.backbone.embed_dim:
             raise UsageError(
                 f"the features have {dim} dimensions, but this model has {self.model.backbone.embed_dim}",
                 "Encode the image with the labeller's model.",
             )
-        expected = self._patches.view.plans(features.size)
+        expected = self.view.plans(features.size)
         if plans != expected:
             raise UsageError(
                 f"the image was encoded at {_sizes(plans)}, but this labeller expects {_sizes(expected)}",
                 "Encode the image with the labeller's mode, short side and scales.",
             )
+
+    # ---- in two steps ----
+
+    @cached_property
+    def vectors(self) -> Tensor:
+        """[P, D] float32, the phrase vectors on the device: unit vectors, or fitted."""
+        return self._on_device(self._classifier.vectors)
+
+    @cached_property
+    def _biases(self) -> Tensor | None:
+        biases = self._classifier.biases
+        return None if biases is None else self._on_device(biases)
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.model.backbone.device_name == "cpu"
+
+    def _on_device(self, values: Values) -> Tensor:
+        from tipsseg.backbones.transfers import to_device
+
+        return to_device(values, self.model.backbone.device)
+
+    def _scorer(self, in_regions: bool) -> DeviceScorer | None:
+        """Return what computes labels on a GPU. On a CPU all threads compute already, and pruning makes `match` faster."""
+        if self._on_cpu or self._contests:
+            return None
+        if in_regions not in self._scorers:
+            from tipsseg.labelling.scoring.device_scores import DeviceScorer
+
+            table = self._table_of(in_regions)
+            self._scorers[in_regions] = DeviceScorer(table, self._temperature, self.model.backbone.device)
+        return self._scorers[in_regions]
+
+    def _table_of(self, in_regions: bool) -> LabelTable:
+        """Return the label table. If there are regions, minimum confidences apply to their scores, not to pixels."""
+        table = self._table
+        return replace(table, min_confidence=np.zeros_like(table.min_confidence)) if in_regions else table
+
+    def score(self, scales: Sequence[Patches], top: int = 0, *, in_regions: bool = False) -> Scored:
+        """Compare the features of an image with the phrases, without waiting for the device.
+
+        A GPU also computes the labels, unless they are refined or the image is large.
+
+        Args:
+            scales: The features at each scale, in ascending order.
+            top: The number of best classes to keep for each patch, at most the number of classes.
+            in_regions: True if `assign` gets regions.
+
+        Returns:
+            The scores to pass to `assign`.
+
+        Raises:
+            DeviceError: The device has too little memory.
+        """
+        size, plans = scales[0].size, _plans_of(scales)
+        values = self._compare(scales)
+        scorer = self._scorer(in_regions)
+        if self._on_cpu or scorer is None or self.options.refine != "none" or prod(size) > _MAX_ASYNC_PIXELS:
+            return Cosines(values, plans, size, top)
+        with self._at_work():
+            return scorer.send(values, plans, size, self.view.grid(plans[0]), top)
+
+    def score_windows(self, windows: Sequence[NDArray[np.uint8]]) -> Any:
+        """Encode windows, each [side, side, 3], and compare them with the phrases: [B, h, w, P] float32, on the device.
+
+        Raise DeviceError if the device has too little memory.
+        """
+        encoded, side = self.model.backbone.encode_windows(windows), len(windows[0])
+        plan = WindowPlan((side, side), side, ((0, 0),) * len(windows))
+        return self._compare([Features((side, side), plan, encoded.patches, encoded.class_tokens)])[0]
+
+    def assign(
+        self,
+        scored: Scored,
+        pixels: NDArray[np.uint8] | None = None,
+        regions: Regions | None = None,
+        inner: tuple[int, int, int, int] | None = None,
+    ) -> LabelMap:
+        """Turn scores into labels. Safe to call from several threads.
+
+        Args:
+            scored: The result of `score`.
+            pixels: The image as the model sees it at the finest scale, [h, w, 3]. Refinement needs it.
+            regions: The regions of the image, see `score`.
+            inner: The part of the image to label: top, left, height and width in pixels. None: all of it.
+
+        Raises:
+            DeviceError: The model returned infinity or NaN.
+        """
+        classes, top = self.vocabulary.classes, None
+        if isinstance(scored, Cosines):
+            values, plans, size = self._on_host(scored.values), scored.plans, scored.size
+            if self._contests:
+                refined = (pixels, self._refine) if self.options.refine == "pamr" else (None, None)
+                layers = label_alone(self._contests, values, plans, self._temperature, size, *refined)
+                return label_map_of(layers, size, classes)
+            scores = make_scores(values, plans, self._temperature)
+            if scored.top:
+                top = self._best_classes(scores, self.view.grid(plans[0]), scored.top)
+            assigned = self._assign(scored, scores, pixels, inner, in_regions=regions is not None)
+        else:
+            found = scored.wait()
+            if found is None:
+                raise non_finite_error(self.model.backbone)
+            assigned, top = found
+        if regions is None:
+            return LabelMap(assigned.labels, assigned.confidence, classes, top)
+        height, width = assigned.labels.shape
+        named = name_regions(
+            assigned.labels,
+            assigned.confidence,
+            regions,
+            minimum=self._table.min_confidence,
+            ignore=self._table.ignore,
+            patch=self.view.patch_side((height, width)),
+        )
+        return LabelMap(named.labels, named.confidence, classes, top, instances=named.instances)
+
+    def _assign(
+        self,
+        cosines: Cosines,
+        scores: Scores,
+        pixels: NDArray[np.uint8] | None,
+        inner: tuple[int, int, int, int] | None,
+        *,
+        in_regions: bool,
+    ) -> Assignment:
+        """Return the label and the confidence of each pixel."""
+        table, scorer = self._table_of(in_regions), self._scorer(in_regions)
+        if self.options.refine == "pamr":
+            assert pixels is not None
+            return match_refined(scores, pixels, cosines.size, table, self._refine)
+        if scorer is None:
+            return match(scores, cosines.size, table, inner)
+        with self._at_work():
+            assigned = scorer.fetch(cosines.values, cosines.plans, cosines.size)
+        return assigned if inner is None else crop(assigned, inner)
+
+    def _compare(self, scales: Sequence[Patches]) -> list[Any]:
+        """Return the cosines of features with the phrases at each scale, [B, h, w, P] float32, on the device."""
+        if self._on_cpu:
+            vectors, biases = self._classifier.vectors, self._classifier.biases
+            with self.model.backbone.at_work:
+                return [compute_cosines(np.asarray(scale.patches), vectors, biases) for scale in scales]
+        with self._at_work():
+            values = [cast(Features, scale).cosines(self.vectors) for scale in scales]
+            return values if self._biases is None else [cosines + self._biases for cosines in values]
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Use the device. Raises DeviceError if it has too little memory."""
+        from tipsseg.backbones.devices import as_device_error
+
+        with self.model.backbone.at_work, as_device_error(self.model.backbone.device):
+            yield
+
+    def _on_host(self, cosines: Sequence[Any]) -> list[Values]:
+        """Return the cosines of each scale on the host. Raises DeviceError if one is infinite or NaN."""
+        values: list[Values] = [scale if self._on_cpu else scale.cpu().numpy() for scale in cosines]
+        if not all(np.isfinite(scale).all() for scale in values):
+            raise non_finite_error(self.model.backbone)
+        return values
+
+    def _best_classes(self, scores: Scores, grid: tuple[int, int], count: int) -> TopClasses:
+        """Return the best classes of each patch."""
+        groups = self._table.groups
+        best, shares = best_groups(scores, grid, groups, min(count, len(groups)))
+        return TopClasses(self._table.label_ids[best], shares)
+
+    def _refine(self, maps: Values, image: NDArray[np.uint8]) -> Values:
+        from tipsseg.backbones.transfers import to_device
+        from tipsseg.labelling.refine import pamr
+
+        with self.model.backbone.at_work:
+            return pamr(to_device(maps, self.model.backbone.device), image).cpu().numpy()
+
+
+def _classify_alone(
+    backbone: Backbone, vocabulary: Vocabulary, min_confidence: float, cache: Path | None
+) -> tuple[Classifier, list[Contest]]:
+    """Return a contest for each class, and a classifier with the vectors of all contests.
+
+    Its vocabulary has all background phrases: one that means the same as a class competes with the other classes.
+
+    Raises VocabularyError if there is no background.
+    """
+    classifiers = make_classifiers(backbone, vocabularies_of_classes(vocabulary), cache)
+    numbers: dict[bytes, int] = {}
+    vectors: list[Values] = []
+    contests = []
+    for class_id, classifier in enumerate(classifiers, start=1):
+        for vector in classifier.vectors:
+            if numbers.setdefault(vector.tobytes(), len(vectors)) == len(vectors):
+                vectors.append(vector)
+        phrases = np.array([numbers[vector.tobytes()] for vector in classifier.vectors], np.intp)
+        contests.append(Contest(class_id=class_id, phrases=phrases, table=classifier.label_table(min_confidence)))
+    dropped = {text: name for classifier in classifiers for text, name in classifier.dropped.items()}
+    return Classifier(vocabulary.drop_background(()), dropped, np.stack(vectors)), contests
+
+
+def _plans_of(scales: Iterable[Patches | Prepared]) -> tuple[WindowPlan, ...]:
+    return tuple(scale.plan for scale in scales)
 
 
 def _sizes(plans: Sequence[WindowPlan]) -> str:

@@ -73,36 +73,28 @@ class Assignment:
     confidence: ConfidenceArray
 
 
-def match(scores: Scores, size: tuple[int, int], table: LabelTable) -> Assignment:
-    """Find the label and the confidence of every pixel of an image of `size` (H, W).
+def match(
+    scores: Scores, size: tuple[int, int], table: LabelTable, inner: tuple[int, int, int, int] | None = None
+) -> Assignment:
+    """Find the label and the confidence of every pixel of an image of `size` (H, W), or of its part `inner`.
 
     Cosines show which phrases cannot win in a tile. Their scores are not computed at the size of the image; README.md proves
     that this changes no label. In addition to the result, this takes a few MB and one map of sums per window.
+
+    The tiles of a part (top, left, height, width) start at its corner, so that its labels and confidences are those of a larger
+    image whose tiles also start there.
     """
     labels = np.empty(size, table.label_ids.dtype)
     confidence = allocate_confidence(size)
-    parts = [Part(span, span) for span in spans(scores, size)]
-    _match_parts(scores, size, table, parts, None, labels, confidence)
-    return Assignment(cast(LabelArray, labels), confidence)
-
-
-def match_part(
-    scores: Scores, size: tuple[int, int], table: LabelTable, inner: tuple[int, int, int, int]
-) -> Assignment:
-    """Find labels like `match` in a part of the image: top, left, height and width.
-
-    Tiles start at its corner, so that labels and confidences are those of a larger image whose tiles also start there.
-    """
-    top, left, height, width = inner
-    labels = np.empty(size, table.label_ids.dtype)
-    confidence = allocate_confidence(size)
+    top, left, height, width = inner or (0, 0, *size)
     parts = [
         Part(moved, moved)
-        for rows, columns in spans(scores, (height, width), same=True)
+        for rows, columns in spans(scores, (height, width), same=inner is not None)
         for moved in [(slice(rows.start + top, rows.stop + top), slice(columns.start + left, columns.stop + left))]
     ]
     _match_parts(scores, size, table, parts, None, labels, confidence)
-    return crop(Assignment(cast(LabelArray, labels), confidence), inner)
+    found = Assignment(cast(LabelArray, labels), confidence)
+    return found if inner is None else crop(found, inner)
 
 
 def crop(assigned: Assignment, inner: tuple[int, int, int, int]) -> Assignment:

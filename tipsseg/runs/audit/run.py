@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,14 +23,14 @@ from tipsseg.runs.common.inputs import Found
 from tipsseg.runs.common.notes import note_begin, note_skipped
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.engine import LocalEngine
+from tipsseg.runs.engine.loading import load_for
+from tipsseg.runs.engine.pipeline import run_stages
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.printable import pluralize
 
 if TYPE_CHECKING:
-    from tipsseg.labelling.patch_labeller import Patches, Scored
+    from tipsseg.labelling.labeller import Patches, Scored
     from tipsseg.labelling.source import Loaded
-    from tipsseg.runs.engine.label_task import LabelTask
-    from tipsseg.runs.engine.pipeline import Task
 
 #: An image, its size (height, width), and the doubts; None for an image without labels.
 _Audited = tuple[ImageRef, tuple[int, int], list[Doubt] | None]
@@ -112,19 +113,18 @@ def audit_images(spec: RunSpec, found: Found, labels: Path, progress: Progress, 
     Raises:
         TipssegError: The run cannot continue, or no image has labels.
     """
-    from tipsseg.runs.engine.pipeline import run_tasks
-
     inputs.check_listed(found)
     source = LabelSource(labels, spec.vocabulary.classes)
     source.names.expect(found.refs)
     info = plan_run(spec)
-    engine = LocalEngine(info, note=progress.note, quiet=quiet)
-    started = engine.start(run_context(info), found.refs)
-    note_begin(started, Images(found.refs, found.root), Counts(), progress)
+    loaded = load_for(info, progress.note, quiet=quiet, images=found.refs)
+    engine = LocalEngine(loaded, run_context(info), progress.note)
+    note_begin(engine.info, Images(found.refs, found.root), Counts(), progress)
     findings: list[Finding] = []
     audited = unlabelled = failed = 0
     first = None
-    with closing(run_tasks(found.refs, _task(engine.task, source, len(spec.vocabulary.classes)), spec.jobs)) as results:
+    finish = partial(_audit, engine, source)
+    with closing(run_stages(found.refs, engine.source, engine.score, finish, spec.jobs)) as results:
         for result in results:
             progress.advance()
             if isinstance(result, Failed):
@@ -150,25 +150,17 @@ def audit_images(spec: RunSpec, found: Found, labels: Path, progress: Progress, 
     )
 
 
-def _task(label_task: LabelTask, source: LabelSource, classes: int) -> Task[Scored, _Audited]:
-    """Return a task that labels images as `label_task` does, and compares the result with the labels that exist."""
-    from tipsseg.runs.engine.pipeline import FunctionTask
-
-    view = label_task.labeller.view
-
-    def finish(loaded: Loaded[Patches], scored: Scored) -> _Audited:
-        size = loaded.picture.prepared.size
-        given = source.read(loaded.ref, size)
-        if given is None:
-            return loaded.ref, size, None
-        if isinstance(given, Objects):
-            source.skipped.update(given.skipped)
-        with label_task.alone(loaded):
-            result = label_task.label(loaded, scored)
-            painted, instances = paint_objects(given, size, classes)
-            doubts = find_doubts(
-                result.labels, result.confidence, painted, instances, classes=classes, patch=view.patch_side(size)
-            )
-        return loaded.ref, size, [doubt for doubt in doubts if doubt.score > 0]
-
-    return FunctionTask(label_task.source, label_task.score, finish)
+def _audit(engine: LocalEngine, source: LabelSource, loaded: Loaded[Patches], scored: Scored) -> _Audited:
+    """Label an image, and compare the result with the labels that exist. Thread-safe."""
+    size, classes = loaded.picture.prepared.size, len(engine.info.spec.vocabulary.classes)
+    given = source.read(loaded.ref, size)
+    if given is None:
+        return loaded.ref, size, None
+    if isinstance(given, Objects):
+        source.skipped.update(given.skipped)
+    with engine.alone(loaded):
+        result = engine.label(loaded, scored)
+        painted, instances = paint_objects(given, size, classes)
+        patch = engine.labeller.view.patch_side(size)
+        doubts = find_doubts(result.labels, result.confidence, painted, instances, classes=classes, patch=patch)
+    return loaded.ref, size, [doubt for doubt in doubts if doubt.score > 0]

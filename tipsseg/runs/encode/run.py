@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 
+from tipsseg.features.file import FeatureHeader
+from tipsseg.features.folder import FeatureFiles
+from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.options import LabelOptions
 from tipsseg.options.run import ComputeOptions, StoreOptions
 from tipsseg.run.entry import Failure
@@ -69,15 +73,20 @@ class EncodeRun:
         Raises:
             TipssegError: The run cannot continue.
         """
-        from tipsseg.runs.encode.task import EncodeTask
+        from tipsseg.labelling.source import FeatureSource
         from tipsseg.runs.engine.loading import load_for
-        from tipsseg.runs.engine.pipeline import run_tasks
+        from tipsseg.runs.engine.pipeline import run_stages
 
         spec, progress = self._info.spec, self._progress
         refs = iter(self._images.refs)
         first = list(islice(refs, 1))  # an empty list raises before the store is created
         loaded = load_for(self._info, progress.note, quiet=self._quiet)
-        task = EncodeTask(loaded)
+        assert loaded.store is not None
+        files = [loaded.store.at(side) for side in loaded.view.short_sides]
+        source: FeatureSource[FeatureHeader] = FeatureSource(
+            loaded.model.backbone, loaded.view, loaded.store, FeatureFiles.find_header, max_pixels=spec.max_pixels
+        )
+        finish = partial(_encoded, source, files)
         number, info = self._images.number, loaded.info
         images = "Images" if number is None else pluralize(number, "image")
         progress.begin(
@@ -92,7 +101,9 @@ class EncodeRun:
             if lock.left_over:
                 clean_up([spec.folder], keep={LOCK_FILE})
             records = stack.enter_context(closing(State(spec.folder)))
-            for result in stack.enter_context(closing(run_tasks(chain(first, refs), task, spec.jobs))):
+            for result in stack.enter_context(
+                closing(run_stages(chain(first, refs), source, lambda _: None, finish, spec.jobs))
+            ):
                 self._report(result, records)
                 yield result
             records.forget_failures()
@@ -122,6 +133,26 @@ class EncodeRun:
         elif isinstance(result, Encoded):
             progress.results(result.files)
         progress.advance()
+
+
+def _encoded(
+    source: FeatureSource[FeatureHeader], files: Sequence[FeatureFiles], loaded: Loaded[FeatureHeader], _: None
+) -> Encoded:
+    """Return the stored files of an image. Thread-safe."""
+    made = loaded.missing is not None
+    headers = list(source.find_stored(loaded.sha256)[0].values()) if made else loaded.stored
+    file, *finer = [each.path(loaded.sha256) for each in files]
+    return Encoded(
+        ref=loaded.ref,
+        file=file,
+        size=headers[0].size,
+        windows=sum(header.patches[0] for header in headers),
+        bytes=sum(header.bytes for header in headers),
+        made=made,
+        damaged=loaded.damaged,
+        finer=tuple(finer),
+        remarks=loaded.picture.remarks if made else (),
+    )
 
 
 def result_record(result: EncodeResult) -> dict[str, object]:

@@ -2,89 +2,171 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from math import prod
 from typing import Protocol
 
+import numpy as np
+
 from tipsseg.errors import OutputError
+from tipsseg.features.folder import FeatureFiles
+from tipsseg.formats import FORMATS
+from tipsseg.images.decoding import open_pixels
+from tipsseg.label_map import LabelMap
+from tipsseg.labelling.features import find_features
+from tipsseg.labelling.labeller import Labeller, Patches, Scored
+from tipsseg.labelling.source import FeatureSource, Loaded
+from tipsseg.regions.naming import NamedRegions
+from tipsseg.run.derive import Deriver
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.labels import RunContext
-from tipsseg.run.results import ImageResult, Left
+from tipsseg.run.results import ImageResult, Labelled, Left, write_image
 from tipsseg.run.shards import shards_in
 from tipsseg.run.spec import RunInfo
 from tipsseg.runs.common.progress import Progress
+from tipsseg.runs.engine.loading import LoadedModel, load_for
+from tipsseg.runs.engine.pipeline import run_stages
+from tipsseg.runs.engine.raster_task import RasterTask
 from tipsseg.types import ImageRef
+from tipsseg.util.files import cache_folder
 from tipsseg.util.printable import shell_word
+from tipsseg.vocabulary.fitted import FittedVocabulary
+from tipsseg.vocabulary.vocabulary import Vocabulary
+
+#: The number of best classes per patch in formats that store them.
+TOP_CLASSES = 5
 
 
 class Engine(Protocol):
     """Label images and write their per-image files."""
 
-    def start(self, context: RunContext, images: Sequence[ImageRef] = ()) -> RunInfo:
-        """Load the model, and return the run with its device, dtype and vocabulary. Call it once, before `results`.
+    @property
+    def info(self) -> RunInfo:
+        """The run, with its device, dtype and vocabulary."""
 
-        Args:
-            context: The settings of the run for the writers.
-            images: The first images, which help to choose the device if it is "auto"; see `load_for`.
-
-        Raises:
-            TipssegError: The run cannot continue.
-        """
-
+    @property
     def batch_size(self) -> int | None:
-        """Return the number of windows in a batch, which shrinks if memory is short; None if unknown."""
+        """The number of windows in a batch, which shrinks if memory is short; None if unknown."""
 
     def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
-        """Yield the result of each image, in the order of `items`. Raises TipssegError if the run cannot continue."""
+        """Yield the result of each image. Raises TipssegError if the run cannot continue."""
 
 
-#: A function that makes the engine of a run, once its output folder is open.
-EngineMaker = Callable[[OutputFolder, Progress], AbstractContextManager[Engine]]
+#: A function that makes the engine of a run, once its output folder is open and images are to be labelled.
+EngineMaker = Callable[[OutputFolder, Progress, Sequence[ImageRef]], AbstractContextManager[Engine]]
 
 
 class LocalEngine:
-    """Label images in this process."""
+    """Label images in this process, and write their files under temporary names.
 
-    def __init__(self, info: RunInfo, *, note: Callable[[str], None], quiet: bool = False) -> None:
-        """Set up the engine without loading the model.
+    Attributes:
+        info: The run, with its device, dtype and vocabulary.
+        labeller: The labeller.
+        source: Reads and encodes images.
+    """
 
-        Args:
-            info: The planned run, see `plan_run`.
-            note: Prints notes.
-            quiet: Hide the progress of a model download.
-        """
-        self._info = info
-        self._note = note
-        self._quiet = quiet
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        context: RunContext,
+        note: Callable[[str], None],
+        classes: Vocabulary | FittedVocabulary | None = None,
+    ) -> None:
+        """Encode the class phrases of a run; `classes` are others than those of the run."""
+        spec = loaded.info.spec
+        self.labeller = Labeller(
+            loaded.model,
+            classes or spec.fitted or spec.vocabulary,
+            spec.options,
+            cache=cache_folder() if spec.use_cache else None,
+        )
+        self.info = replace(loaded.info, vocabulary=self.labeller.vocabulary, dropped=self.labeller.dropped)
+        self._backbone = loaded.model.backbone
+        on_device = None if self._backbone.device_name == "cpu" else find_features(self._backbone.device)
+        self.source: FeatureSource[Patches] = FeatureSource(
+            self._backbone,
+            self.labeller.view,
+            loaded.store,
+            on_device or FeatureFiles.find,
+            max_pixels=spec.max_pixels,
+            digests=loaded.digests,
+            pixels=spec.options.refine != "none",
+            thumbnails=any(FORMATS[name].needs_thumbnail for name in context.formats),
+        )
+        self._deriver = Deriver(context)
+        self._top = TOP_CLASSES if any(FORMATS[name].needs_top_classes for name in context.formats) else 0
+        self._raster = RasterTask(self.labeller, self.info, context, note) if spec.is_raster else None
 
-    def start(self, context: RunContext, images: Sequence[ImageRef] = ()) -> RunInfo:
-        from tipsseg.runs.engine.label_task import make_label_task
-        from tipsseg.runs.engine.loading import load_for
-        from tipsseg.runs.engine.raster_task import RasterTask
-
-        spec = self._info.spec
-        loaded = load_for(self._info, self._note, quiet=self._quiet, images=images)
-        #: The task of this run, for callers that wrap it.
-        self.task = make_label_task(loaded, spec.fitted or spec.vocabulary, context)
-        self._backbone, labeller = loaded.model.backbone, self.task.labeller
-        self._raster = RasterTask(labeller, loaded.info, context, self._note) if spec.is_raster else None
-        return replace(loaded.info, vocabulary=labeller.vocabulary, dropped=labeller.dropped)
-
-    def batch_size(self) -> int | None:
+    @property
+    def batch_size(self) -> int:
         return self._backbone.batch_size
 
     def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
-        from tipsseg.runs.engine.pipeline import run_tasks
-
+        """Yield the result of each image, in the order of `items`. Raises TipssegError if the run cannot continue."""
         if self._raster is not None:
             return self._raster.results(items)
-        return run_tasks(items, self.task, self._info.spec.jobs)
+        return run_stages(items, self.source, self.score, self.finish, self.info.spec.jobs)
+
+    def score(self, scales: Sequence[Patches]) -> Scored:
+        """Compare the features of an image with the phrases. Runs in the model's thread."""
+        return self.labeller.score(scales, self._top, in_regions=self.info.spec.regions is not None)
+
+    def finish(self, loaded: Loaded[Patches], scored: Scored) -> Labelled:
+        """Label an image and write its files under temporary names. Thread-safe.
+
+        Raises ImageError if this image fails, other errors if the run cannot continue.
+        """
+        began = time.monotonic()
+        with self.alone(loaded):
+            return self.write(loaded, self.label(loaded, scored), began)
+
+    def alone(self, loaded: Loaded[Patches]) -> AbstractContextManager[object]:
+        """Return a context that admits one large image at a time, to bound memory."""
+        finest = loaded.picture.prepared.scales[-1]
+        return self.source.alone(max(finest.size, finest.plan.size, key=prod))
+
+    def label(self, loaded: Loaded[Patches], scored: Scored) -> LabelMap:
+        """Label an image. Raises ImageError if the regions or labels that it is given cannot be used."""
+        prepared, given = loaded.picture.prepared, self.info.spec.given
+        regions = None if given is None else given.regions_of(loaded.ref, prepared.size)
+        result = self.labeller.assign(scored, prepared.scales[-1].resized, regions)
+        if given is None:
+            return result
+        instances = np.zeros(prepared.size, np.int32) if result.instances is None else result.instances
+        kept = given.keep(
+            loaded.ref, NamedRegions(labels=result.labels, confidence=result.confidence, instances=instances)
+        )
+        return replace(result, labels=kept.labels, confidence=kept.confidence, instances=kept.instances)
+
+    def write(self, loaded: Loaded[Patches], label_map: LabelMap, began: float) -> Labelled:
+        """Write the files of an image under temporary names. `began` is the time.monotonic() at which labelling began."""
+        ref, picture, size, spec = loaded.ref, loaded.picture, label_map.shape, self.info.spec
+        done = write_image(
+            self._deriver,
+            ref,
+            loaded.fingerprint,
+            label_map,
+            thumbnail=picture.thumbnail,
+            pixels=lambda: open_pixels(ref.path, size, spec.max_pixels, spec.options.stretch),
+            given=None if spec.given is None else spec.given.digest(ref, size),
+        )
+        entry = replace(done.entry, seconds=round(loaded.seconds + time.monotonic() - began, 3))
+        return replace(done, entry=entry, remarks=picture.remarks, damaged=loaded.damaged)
 
 
-def local_engine(folder: OutputFolder, progress: Progress) -> AbstractContextManager[Engine]:
-    """Return the engine of this process. Raises OutputError if the folder holds shards, and the run is not one of them."""
+@contextmanager
+def local_engine(folder: OutputFolder, progress: Progress, images: Sequence[ImageRef]) -> Iterator[Engine]:
+    """Load the model in this process; the first images help to choose the device if it is "auto", see `load_for`.
+
+    Raises:
+        OutputError: The folder holds shards, and the run is not one of them.
+        TipssegError: The run cannot continue.
+    """
     if folder.info.spec.shard is None and shards_in(folder.path):
         word = shell_word(str(folder.path))
         raise OutputError(folder.path, "it holds shards", f"Join them first: tipsseg merge {word} -o {word}")
-    return nullcontext(LocalEngine(folder.info, note=progress.note, quiet=progress.quiet))
+    loaded = load_for(folder.info, progress.note, quiet=progress.quiet, images=images)
+    yield LocalEngine(loaded, folder.context, progress.note)

@@ -1,6 +1,6 @@
-"""Run a task on many images. Loading, the model and finishing overlap; results come in order; a bad image does not end the run.
+"""Read, score and finish images, at the same time; results come in order, and a bad image does not end the run.
 
-items ─ a thread ─► load, in threads ─► model in batches, then score, in the caller's thread ─► finish, in threads ─► results
+items ─ a thread ─► read, in threads ─► encode in batches and score, in the caller's thread ─► finish, in threads ─► results
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tipsseg.errors import ImageError
 from tipsseg.labelling.batches import Batches
@@ -24,155 +24,155 @@ from tipsseg.util.threads import Feeder
 
 Scored = TypeVar("Scored")
 Done = TypeVar("Done")
-Done_co = TypeVar("Done_co", covariant=True)
-
-
-class Task(Protocol[Scored, Done_co]):
-    """The work on an image with its features: label it, store it, or learn from it."""
-
-    @property
-    def source(self) -> FeatureSource[Any]:
-        """The source of the features."""
-
-    def score(self, scales: Sequence[Any]) -> Scored:
-        """Return the data that `finish` needs from the features of all scales. Runs in the model's thread."""
-
-    def finish(self, loaded: Loaded[Any], scored: Scored) -> Done_co:
-        """Finish an image and return its result. Must be thread-safe. Raises ImageError if this image fails."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FunctionTask(Generic[Scored, Done]):
-    """A task made of functions, see Task."""
-
-    source: FeatureSource[Any]
-    score: Callable[[Sequence[Any]], Scored]
-    finish: Callable[[Loaded[Any], Scored], Done]
-
-
-def run_tasks(
-    items: Iterable[ImageRef | Done | Failed], task: Task[Scored, Done], jobs: int
-) -> Generator[Done | Failed, None, None]:
-    """Run a task on images with `jobs` threads. Yield the results in order, and pass other items through.
-
-    `items` may arrive slowly: images are finished without waiting for a full batch. Memory holds at most 2 * `jobs` images, plus
-    the windows of a batch. An ImageError while loading or finishing yields a Failed; other errors are raised.
-    """
-    happened = threading.Event()
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix="work")
-    source = task.source
-    batches: Batches[_Image[Done]] = source.batches()
-    queue: deque[Future[Done | Failed]] = deque()  # results to yield, in order
-    loading: deque[_Loading[Done]] = deque()  # the images in `queue` that wait for the model
-    writing: set[Future[None]] = set()
-
-    def encode(step: Iterable[tuple[_Image[Done], Features | None]]) -> Generator[Done | Failed, None, bool]:
-        """Finish the images of a model step, and return True if there are any. On an error, yield finished images first."""
-        any_ready = False
-        try:
-            for image, features in step:
-                any_ready = True
-                scales, unsaved = source.merge(image.loaded, features)
-                # Score now, to free the features, which take the most memory, before the next model step.
-                finishing = pool.submit(_finish, task, image, task.score(scales), unsaved)
-                writing.add(finishing)
-                finishing.add_done_callback(writing.discard)
-        except Exception:
-            wait(set(writing))
-            while queue and queue[0].done():
-                yield queue.popleft().result()
-            raise
-        return any_ready
-
-    ahead = ReadAhead(items)
-    feed = Feeder(ahead, 2 * jobs + source.batch_size, happened.set)
-    try:
-        while True:
-            happened.clear()
-            while queue and queue[0].done():
-                feed.make_room()
-                yield queue.popleft().result()
-            if loading and loading[0].loaded.done():
-                image = loading.popleft().image()
-                if image is not None:
-                    yield from encode(_add(image, batches))
-            elif (item := feed.take()) is not None:
-                result, begun = _begin(item, task, pool, happened)
-                result.add_done_callback(partial(ahead.release, item))
-                queue.append(result)
-                loading.extend(begun)
-            elif (yield from encode(batches.flush())):
-                continue
-            elif not queue and feed.ended:
-                return
-            else:
-                happened.wait()
-    finally:
-        feed.stop()
-        ahead.close()
-        pool.shutdown(wait=False, cancel_futures=True)
-        # Wait for running writers before another process may lock the folder.
-        wait(set(writing))
-
-
-@dataclass(frozen=True, slots=True)
 class _Image(Generic[Done]):
-    """A loaded image, and the future of its result."""
-
-    loaded: Loaded[Any]
-    result: Future[Done | Failed]
-
-
-@dataclass(frozen=True, slots=True)
-class _Loading(Generic[Done]):
-    """An image that a thread is loading, and the future of its result."""
+    """An image on its way: as it is read, and its result."""
 
     ref: ImageRef
     loaded: Future[Loaded[Any]]
     result: Future[Done | Failed]
 
-    def image(self) -> _Image[Done] | None:
-        """Return the loaded image; None if loading failed, which sets its result."""
-        try:
-            return _Image(self.loaded.result(), self.result)
-        except ImageError as error:
-            self.result.set_result(Failed(self.ref, error))
-        except Exception as error:  # raised when it is this image's turn
-            self.result.set_exception(error)
-        return None
 
+def run_stages(
+    items: Iterable[ImageRef | Done | Failed],
+    source: FeatureSource[Any],
+    score: Callable[[Sequence[Any]], Scored],
+    finish: Callable[[Loaded[Any], Scored], Done],
+    jobs: int,
+) -> Generator[Done | Failed, None, None]:
+    """Read, score and finish images. Yield the results in order, and pass other items through.
 
-def _begin(
-    item: ImageRef | Done | Failed | BaseException,
-    task: Task[Scored, Done],
-    pool: ThreadPoolExecutor,
-    happened: threading.Event,
-) -> tuple[Future[Done | Failed], list[_Loading[Done]]]:
-    """Return the future of an item's result, and the image if it now loads. Both set `happened` when they are done."""
-    result: Future[Done | Failed] = Future()
-    result.add_done_callback(lambda _: happened.set())
-    if isinstance(item, ImageRef):
-        loaded = pool.submit(task.source.load, item)
-        loaded.add_done_callback(lambda _: happened.set())
-        return result, [_Loading(item, loaded, result)]
-    if isinstance(item, BaseException):
-        result.set_exception(item)
-    else:
-        result.set_result(item)
-    return result, []
+    `items` may arrive slowly: images are finished without waiting for a full batch. Memory holds at most 2 * `jobs` images, plus
+    the windows of a batch. An ImageError while reading or finishing yields a Failed; other errors are raised.
 
-
-def _add(image: _Image[Done], batches: Batches[_Image[Done]]) -> Iterable[tuple[_Image[Done], Features | None]]:
-    """Add an image to the batches and return the images that are ready; a stored one is ready at once."""
-    missing = image.loaded.missing
-    return [(image, None)] if missing is None else batches.add(image, missing)
-
-
-def _finish(task: Task[Scored, Done], image: _Image[Done], scored: Scored, unsaved: Sequence[PendingRecord]) -> None:
+    Args:
+        items: Images, and results of images that need no work.
+        source: Reads and encodes images.
+        score: Returns what `finish` needs from the features at all scales. Runs in the caller's thread.
+        finish: Returns the result of an image. Runs in a thread; raises ImageError if this image fails.
+        jobs: The number of threads.
+    """
+    stages = _Stages(source, score, finish, jobs)
+    results: deque[Future[Done | Failed]] = deque()
+    ahead = ReadAhead(items)
+    feed = Feeder(ahead, 2 * jobs + source.batch_size, stages.happened.set)
+    broken: Exception | None = None  # the error that ends the run, once finished images are yielded
     try:
-        task.source.save(unsaved)
-        image.result.set_result(task.finish(image.loaded, scored))
+        while True:
+            stages.happened.clear()
+            while results and results[0].done():
+                feed.make_room()
+                yield results.popleft().result()
+            if broken is not None:
+                raise broken
+            try:
+                if stages.score_next():
+                    continue
+                if (item := feed.take()) is not None:
+                    results.append(stages.read(item))
+                    results[-1].add_done_callback(partial(ahead.release, item))
+                elif not stages.flush():
+                    if not results and feed.ended:
+                        return
+                    stages.happened.wait()
+            except Exception as error:
+                broken = error
+                stages.wait()
+    finally:
+        feed.stop()
+        ahead.close()
+        stages.stop()
+
+
+class _Stages(Generic[Scored, Done]):
+    """The three stages, between which images wait in order. `happened` is set whenever one of them may go on."""
+
+    def __init__(
+        self,
+        source: FeatureSource[Any],
+        score: Callable[[Sequence[Any]], Scored],
+        finish: Callable[[Loaded[Any], Scored], Done],
+        jobs: int,
+    ) -> None:
+        self.happened = threading.Event()
+        self._source, self._score, self._finish = source, score, finish
+        self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="work")
+        self._reading: deque[_Image[Done]] = deque()
+        self._batches: Batches[_Image[Done]] = source.batches()
+        self._finishing: set[Future[None]] = set()
+
+    def read(self, item: ImageRef | Done | Failed | BaseException) -> Future[Done | Failed]:
+        """Begin to read an image. Return its result, or the item itself as a result."""
+        result: Future[Done | Failed] = Future()
+        result.add_done_callback(lambda _: self.happened.set())
+        if isinstance(item, ImageRef):
+            loaded = self._pool.submit(self._source.load, item)
+            loaded.add_done_callback(lambda _: self.happened.set())
+            self._reading.append(_Image(item, loaded, result))
+        else:
+            _settle(result, partial(_raised, item))
+        return result
+
+    def score_next(self) -> bool:
+        """Encode the next image if it is read by now. Return False if it is not."""
+        if not self._reading or not self._reading[0].loaded.done():
+            return False
+        image = self._reading.popleft()
+        if (error := image.loaded.exception()) is not None:
+            _settle(image.result, partial(_raised, error), image.ref)
+        elif (missing := image.loaded.result().missing) is None:
+            self._score_all([(image, None)])  # its features are stored
+        else:
+            self._score_all(self._batches.add(image, missing))
+        return True
+
+    def flush(self) -> bool:
+        """Encode a batch that is not full. Return False if no image waits for it."""
+        return self._score_all(self._batches.flush())
+
+    def _score_all(self, encoded: Iterable[tuple[_Image[Done], Features | None]]) -> bool:
+        """Score images, and begin to finish them. Return False if there are none."""
+        found = False
+        for image, features in encoded:
+            found, loaded = True, image.loaded.result()
+            scales, unsaved = self._source.merge(loaded, features)
+            # Score now, to free the features, which take the most memory, before the next model step.
+            work = partial(self._save_and_finish, loaded, self._score(scales), unsaved)
+            future = self._pool.submit(_settle, image.result, work, image.ref)
+            self._finishing.add(future)
+            future.add_done_callback(self._finishing.discard)
+        return found
+
+    def _save_and_finish(self, loaded: Loaded[Any], scored: Scored, unsaved: Sequence[PendingRecord]) -> Done:
+        self._source.save(unsaved)
+        return self._finish(loaded, scored)
+
+    def wait(self) -> None:
+        """Wait for the images that are being finished."""
+        wait(set(self._finishing))
+
+    def stop(self) -> None:
+        """Wait for running writers, before another process may lock the folder, and drop the other work."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.wait()
+
+
+def _settle(result: Future[Done | Failed], work: Callable[[], Done | Failed], ref: ImageRef | None = None) -> None:
+    """Set a result to what `work` returns. An ImageError of image `ref` is a Failed; others are raised in the result's turn."""
+    try:
+        result.set_result(work())
     except ImageError as error:
-        image.result.set_result(Failed(image.loaded.ref, error))
-    except BaseException as error:  # raised when it is this image's turn
-        image.result.set_exception(error)
+        if ref is None:
+            result.set_exception(error)
+        else:
+            result.set_result(Failed(ref, error))
+    except BaseException as error:
+        result.set_exception(error)
+
+
+def _raised(item: Done | Failed | BaseException) -> Done | Failed:
+    if isinstance(item, BaseException):
+        raise item
+    return item

@@ -31,7 +31,7 @@ from tipsseg.images.sources.access import identify, local_file
 from tipsseg.images.sources.raster import Raster, open_raster
 from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.labelling.blocks import BLOCK, BlockLabeller, BlockPlace, block_places
-from tipsseg.labelling.patch_labeller import PatchLabeller
+from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.windows import window_side
 from tipsseg.options import MinArea
 from tipsseg.regions.objects import number_pixels
@@ -54,9 +54,7 @@ _FOLDER = "rasters"
 class RasterTask:
     """Label rasters one after the other; each uses all cores."""
 
-    def __init__(
-        self, labeller: PatchLabeller, info: RunInfo, context: RunContext, note: Callable[[str], None]
-    ) -> None:
+    def __init__(self, labeller: Labeller, info: RunInfo, context: RunContext, note: Callable[[str], None]) -> None:
         """Set up the task of a run."""
         self._labeller = labeller
         self._info, self._spec = info, info.spec

@@ -9,6 +9,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,8 @@ from tipsseg.runs.common.notes import ImageNotes, note_begin, note_end, note_fol
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.common.reporting import Reporter
 from tipsseg.runs.engine.engine import LocalEngine
-from tipsseg.runs.engine.loading import check_device
+from tipsseg.runs.engine.loading import check_device, load_for
+from tipsseg.runs.engine.pipeline import run_stages
 from tipsseg.runs.evaluate.predictions import Predictions, find_predictions
 from tipsseg.runs.label.run import begin
 from tipsseg.types import ImageRef, LabelArray, name_order
@@ -47,10 +49,8 @@ from tipsseg.util.printable import join_first, pluralize
 from tipsseg.util.threads import map_in_order
 
 if TYPE_CHECKING:
-    from tipsseg.labelling.patch_labeller import Patches, Scored
+    from tipsseg.labelling.labeller import Patches, Scored
     from tipsseg.labelling.source import Loaded
-    from tipsseg.runs.engine.label_task import LabelTask
-    from tipsseg.runs.engine.pipeline import Task
 
 SCORES_FILE = "eval.json"
 CSV_FILE = "confusion.csv"
@@ -139,8 +139,6 @@ def evaluate_model(
     Raises:
         TipssegError: If the run cannot continue. Missing truths and unknown ids are detected before any image is labelled.
     """
-    from tipsseg.runs.engine.pipeline import run_tasks
-
     inputs.check_listed(found)
     pairs = pair_truths(found.refs, truths, layout)
     if spec.formats:
@@ -154,21 +152,22 @@ def evaluate_model(
     if info.spec.given is not None:
         info.spec.given.expect(found.refs)
     scorer = Scorer(layout, spec.max_pixels)
-    engine = LocalEngine(info, note=progress.note, quiet=quiet)
     images = Images(found.refs, found.root)
     with ExitStack() as stack:
         folder = None
         if spec.formats:
             folder = stack.enter_context(open_folder(info))
             images = replace(images, refs=_images_to_label(found.refs, folder))
-        started = engine.start(run_context(info), found.refs) if folder is None else begin(engine, images, folder)
+        loaded = load_for(info, progress.note, quiet=quiet, images=found.refs)
+        engine = LocalEngine(loaded, run_context(info) if folder is None else folder.context, progress.note)
+        started = engine.info if folder is None else begin(engine, images, folder)
         note_begin(started, images, Counts(), progress)
         if folder is not None:
             note_folder(folder, images, progress)
             note_formats(spec.formats, spec.files, spec.vocabulary.classes, progress)
-        task = scoring_task(engine.task, {pair.ref: pair for pair in pairs.pairs}, scorer)
-        with closing(run_tasks(images.refs, task, spec.jobs)) as results:
-            counts, first = _collect(results, info, folder, engine.batch_size(), progress)
+        finish = partial(_label_and_score, engine, {pair.ref: pair for pair in pairs.pairs}, scorer)
+        with closing(run_stages(images.refs, engine.source, engine.score, finish, spec.jobs)) as results:
+            counts, first = _collect(results, info, folder, engine.batch_size, progress)
     _require_scores(counts.labelled, first)
     facts = {
         "image_root": address_text(found.root),
@@ -181,18 +180,15 @@ def evaluate_model(
     return scorer.evaluation(facts, [entry.name for entry in spec.vocabulary.classes], counts.failed)
 
 
-def scoring_task(label_task: LabelTask, pairs: Mapping[ImageRef, Pair], scorer: Scorer) -> Task[Scored, Labelled]:
-    """Return a task that labels images as `label_task` does, and scores the labels before they are written."""
-    from tipsseg.runs.engine.pipeline import FunctionTask
-
-    def finish(loaded: Loaded[Patches], scored: Scored) -> Labelled:
-        began = time.monotonic()
-        with label_task.alone(loaded):
-            label_map = label_task.label(loaded, scored)
-            scorer.add(pairs[loaded.ref], label_map.labels, label_map.layers)
-            return label_task.write(loaded, label_map, began)
-
-    return FunctionTask(label_task.source, label_task.score, finish)
+def _label_and_score(
+    engine: LocalEngine, pairs: Mapping[ImageRef, Pair], scorer: Scorer, loaded: Loaded[Patches], scored: Scored
+) -> Labelled:
+    """Label an image, score the labels and write them. Thread-safe."""
+    began = time.monotonic()
+    with engine.alone(loaded):
+        label_map = engine.label(loaded, scored)
+        scorer.add(pairs[loaded.ref], label_map.labels, label_map.layers)
+        return engine.write(loaded, label_map, began)
 
 
 def _images_to_label(refs: Sequence[ImageRef], folder: OutputFolder) -> tuple[ImageRef | Failed, ...]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,9 +30,10 @@ from tipsseg.weights.sources import find_model
 if TYPE_CHECKING:
     from tipsseg.fitting.maths import Window
     from tipsseg.labelling.classifier import Classifier
-    from tipsseg.runs.engine.pipeline import Task
+    from tipsseg.labelling.source import FeatureSource, Loaded
 
 
+_Scored = TypeVar("_Scored")
 _Value = TypeVar("_Value")
 
 
@@ -106,27 +109,32 @@ def learn(
     Images whose mask ignores all pixels are left out. Raises InputError if fewer images than `minimum` remain.
     """
     from tipsseg.fitting.fit import groups_by_id
-    from tipsseg.runs.fit.task import mask_task
+    from tipsseg.runs.fit.task import cut_windows, source_at_scale_one
 
-    task = mask_task(loaded, masks, groups_by_id(classifier.vocabulary))
-    values, failed = run_on_masks(task, loaded, masks, progress)
+    finish = partial(cut_windows, masks, groups_by_id(classifier.vocabulary))
+    values, failed = run_on_masks(source_at_scale_one(loaded), itemgetter(0), finish, loaded, masks, progress)
     images = [windows for windows in values if windows]
     require_masks(masks, len(images), failed, minimum)
     return images, failed
 
 
 def run_on_masks(
-    task: Task[Any, Learnt[_Value]], loaded: LoadedModel, masks: Masks, progress: Progress
+    source: FeatureSource[Any],
+    score: Callable[[Sequence[Any]], _Scored],
+    finish: Callable[[Loaded[Any], _Scored], Learnt[_Value]],
+    model: LoadedModel,
+    masks: Masks,
+    progress: Progress,
 ) -> tuple[list[_Value], list[ImageError]]:
-    """Run a task on all images with a mask. Return its values in order, and the errors of failed images."""
-    info = loaded.info
+    """Run all images with a mask through the stages. Return their values in order, and the errors of failed images."""
+    info = model.info
     progress.begin(
         f"{pluralize(len(masks.refs), 'image')} with masks, model {info.model['id']} on {info.place}.",
         len(masks.refs),
     )
     values: list[_Value] = []
     failed: list[ImageError] = []
-    for result in run_noting_damage(task, masks.refs, info.spec.jobs, progress):
+    for result in run_noting_damage(source, score, finish, masks.refs, info.spec.jobs, progress):
         if isinstance(result, Failed):
             failed.append(result.error)
             progress.error(result.error)
@@ -136,12 +144,17 @@ def run_on_masks(
 
 
 def run_noting_damage(
-    task: Task[Any, Learnt[_Value]], refs: Sequence[ImageRef], jobs: int, progress: Progress
+    source: FeatureSource[Any],
+    score: Callable[[Sequence[Any]], _Scored],
+    finish: Callable[[Loaded[Any], _Scored], Learnt[_Value]],
+    refs: Sequence[ImageRef],
+    jobs: int,
+    progress: Progress,
 ) -> Iterator[Learnt[_Value] | Failed]:
-    """Run a task on images, yield its results in order, and note damaged feature files."""
-    from tipsseg.runs.engine.pipeline import run_tasks
+    """Run images through the stages, see `run_stages`. Yield the results in order, and note damaged feature files."""
+    from tipsseg.runs.engine.pipeline import run_stages
 
-    with closing(run_tasks(refs, task, jobs)) as results:
+    with closing(run_stages(refs, source, score, finish, jobs)) as results:
         for result in results:
             if not isinstance(result, Failed) and result.damaged:
                 note_damaged(result.damaged, progress)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,13 +136,15 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
 
 def _unlabelled_patches(loaded: LoadedModel, refs: Sequence[ImageRef], progress: Progress) -> list[Tensor]:
     """Return some patches of each image without a mask, and note images that cannot be read."""
-    from tipsseg.runs.fit.task import patches_task
+    from tipsseg.runs.fit.task import draw_patches, source_at_scale_one
 
     if not refs:
         return []
     number = pluralize(len(refs), "image")
     progress.begin(f"Sampling patches of {number} without masks.", len(refs))
-    results = run_noting_damage(patches_task(loaded), refs, loaded.info.spec.jobs, progress)
+    results = run_noting_damage(
+        source_at_scale_one(loaded), itemgetter(0), draw_patches, refs, loaded.info.spec.jobs, progress
+    )
     patches = [result.value for result in results if not isinstance(result, Failed)]
     if missing := len(refs) - len(patches):
         progress.note(f"Could not read {missing} of the {number} without masks; the fit ignores them.")

@@ -1,8 +1,6 @@
-"""Pipeline tasks that turn an image's features into training data, with or without a mask."""
+"""Turn an image's features into training data, with or without a mask."""
 
 from __future__ import annotations
-
-from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,34 +13,25 @@ from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.labelling.view import view_of
 from tipsseg.options import LabelOptions
 from tipsseg.runs.engine.loading import LoadedModel
-from tipsseg.runs.engine.pipeline import FunctionTask
 from tipsseg.runs.fit.masked import Learnt, Masks, size_mismatch
 
 
-def mask_task(
-    model: LoadedModel, masks: Masks, groups: NDArray[np.int64]
-) -> FunctionTask[Features, Learnt[list[Window]]]:
-    """Return a task that cuts masks into windows; `groups` is the group of each mask id, see `make_windows`."""
-
-    def finish(loaded: Loaded[Features], features: Features) -> Learnt[list[Window]]:
-        mask = masks.read(loaded.ref)
-        if mask.shape != features.size:
-            raise size_mismatch(loaded.ref, features.size, mask.shape)
-        return Learnt(make_windows(features.patches, features.plan, mask, groups), loaded.damaged)
-
-    return FunctionTask(_source_at_scale_one(model), itemgetter(0), finish)
+def cut_windows(
+    masks: Masks, groups: NDArray[np.int64], loaded: Loaded[Features], features: Features
+) -> Learnt[list[Window]]:
+    """Cut the mask of an image into windows; `groups` is the group of each mask id, see `make_windows`."""
+    mask = masks.read(loaded.ref)
+    if mask.shape != features.size:
+        raise size_mismatch(loaded.ref, features.size, mask.shape)
+    return Learnt(make_windows(features.patches, features.plan, mask, groups), loaded.damaged)
 
 
-def patches_task(model: LoadedModel) -> FunctionTask[Features, Learnt[Tensor]]:
-    """Return a task that draws some patches of each image."""
-
-    def finish(loaded: Loaded[Features], features: Features) -> Learnt[Tensor]:
-        return Learnt(sample_patches(features.patches), loaded.damaged)
-
-    return FunctionTask(_source_at_scale_one(model), itemgetter(0), finish)
+def draw_patches(loaded: Loaded[Features], features: Features) -> Learnt[Tensor]:
+    """Draw some patches of an image."""
+    return Learnt(sample_patches(features.patches), loaded.damaged)
 
 
-def _source_at_scale_one(loaded: LoadedModel) -> FeatureSource[Features]:
+def source_at_scale_one(loaded: LoadedModel) -> FeatureSource[Features]:
     """Return a source of features at scale 1, the only scale that a fit uses."""
     spec, backbone = loaded.info.spec, loaded.model.backbone
     options = spec.options

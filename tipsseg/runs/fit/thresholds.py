@@ -26,7 +26,7 @@ from tipsseg.vocabulary.toml_file import vocabulary_toml
 from tipsseg.vocabulary.vocabulary import Vocabulary, with_min_confidences
 
 if TYPE_CHECKING:
-    from tipsseg.labelling.patch_labeller import Patches, Scored
+    from tipsseg.labelling.labeller import Patches, Scored
     from tipsseg.labelling.source import Loaded
 
 #: A threshold is chosen on at least two images, and validated on another one.
@@ -212,19 +212,18 @@ def _tallies(
     model: LoadedModel, vocabulary: Vocabulary | FittedVocabulary, masks: EditedMasks, progress: Progress
 ) -> tuple[list[Tally], list[ImageError]]:
     """Return the tally of each image, and the errors of failed images. Images whose mask ignores all pixels are left out."""
-    from tipsseg.runs.engine.label_task import make_label_task
-    from tipsseg.runs.engine.pipeline import FunctionTask
+    from tipsseg.runs.engine.engine import LocalEngine
 
-    task = make_label_task(model, vocabulary, run_context(model.info))
+    engine = LocalEngine(model, run_context(model.info), progress.note, vocabulary)
 
     def finish(loaded: Loaded[Patches], scored: Scored) -> Learnt[Tally | None]:
-        with task.alone(loaded):
-            label_map = task.label(loaded, scored)
+        with engine.alone(loaded):
+            label_map = engine.label(loaded, scored)
             mask = masks.read(loaded.ref)
             classes = len(label_map.classes)
             if not (mask <= classes).any():
                 return Learnt(None, loaded.damaged)
             return Learnt(tally(label_map.labels, label_map.confidence, mask, classes), loaded.damaged)
 
-    tallies, failed = run_on_masks(FunctionTask(task.source, task.score, finish), model, masks, progress)
+    tallies, failed = run_on_masks(engine.source, engine.score, finish, model, masks, progress)
     return [image for image in tallies if image is not None], failed

@@ -14,8 +14,9 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, redirect_stdout, suppress
+from contextlib import closing, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
@@ -36,6 +37,7 @@ from tipsseg.run.spec import RunInfo, RunSpec
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.engine.engine import EngineMaker, LocalEngine, local_engine
+from tipsseg.runs.engine.loading import load_for
 from tipsseg.runs.label.run import LabelRun
 from tipsseg.types import ImageRef
 from tipsseg.util.printable import first_line, pluralize
@@ -66,7 +68,7 @@ def engine_maker(options: EngineOptions, spec: RunSpec) -> EngineMaker:
         )
     if find_spec("ray") is None:
         raise UsageError("argument `ray` needs Ray", "Install it: pip install 'tipsseg[ray]'")
-    return lambda folder, progress: closing(RayEngine(folder, address, progress))
+    return partial(_ray_engine, address)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,43 +89,40 @@ class _Job:
 
 
 class RayEngine:
-    """Label images as shards on a Ray cluster."""
+    """Label images as shards on a Ray cluster.
 
-    def __init__(self, folder: OutputFolder, address: str, progress: Progress) -> None:
-        """Set up the engine for an output folder; `address` is the cluster's, or "auto"."""
-        self._folder, self._address, self._progress = folder, address, progress
-        self._stack = ExitStack()
+    Attributes:
+        info: The run, with the device and the dtype that the first task chose for all others.
+        batch_size: None: each task has its own.
+    """
 
-    def start(self, context: RunContext, images: Sequence[ImageRef] = ()) -> RunInfo:
-        """Connect to the cluster, and load the model in a task, which chooses device and dtype for all others."""
+    batch_size = None
+
+    def __init__(self, folder: OutputFolder, progress: Progress, images: Sequence[ImageRef]) -> None:
+        """Divide the run by the size of the cluster, and load the model in a task."""
         import ray
 
-        self._stack.enter_context(redirect_stdout(_Messages(sys.stdout)))
-        self._stack.enter_context(_connect(self._address))
-        info = self._folder.info
-        kind = info.spec.device.partition(":")[0]  # Ray numbers the GPUs of each task anew
-        info = replace(info, spec=info.spec.changed(device=kind))
+        self._folder, self._progress = folder, progress
+        kind = folder.info.spec.device.partition(":")[0]  # Ray numbers the GPUs of each task anew
         gpus, cpus = (int(ray.cluster_resources().get(name, 0)) for name in ("GPU", "CPU"))
         if kind == "cuda" and not gpus:
-            raise DeviceError(info.spec.device, "the Ray cluster has no GPU", "Use argument `device`=cpu.")
+            raise DeviceError(kind, "the Ray cluster has no GPU", "Use argument `device`=cpu.")
         if gpus and kind in ("auto", "cuda"):
             self._resources, tasks = {"num_cpus": 1, "num_gpus": 1}, gpus
         else:
             machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
             each = min([_CPUS, *(number for number in machines if number)])
             self._resources, tasks = {"num_cpus": each}, max(cpus // each, 1)
-        there = shards_in(self._folder.path)
+        there = shards_in(folder.path)
         self._count = there[0].count if there else _SHARDS * tasks
-        self._progress.note(f"Ray runs {pluralize(tasks, 'task')} at a time, for {pluralize(self._count, 'shard')}.")
-        reference = self._task(_start).remote(self._job(info, images[:1]), context)
+        progress.note(f"Ray runs {pluralize(tasks, 'task')} at a time, for {pluralize(self._count, 'shard')}.")
+        info = replace(folder.info, spec=folder.info.spec.changed(device=kind))
+        reference = self._task(_start).remote(self._job(info, images[:1]), folder.context)
         with _errors():
             started: RunInfo | TipssegError = ray.get(reference)
         if isinstance(started, TipssegError):
             raise started
-        return started
-
-    def batch_size(self) -> int | None:
-        return None  # each task has its own
+        self.info = started
 
     def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
         """Yield the results of images that are done or fail, then those of the others once their shards are joined."""
@@ -183,9 +182,14 @@ class RayEngine:
     def _job(self, info: RunInfo, refs: Sequence[ImageRef]) -> _Job:
         return _Job(info=info, images=tuple(refs), directory=Path.cwd(), version=__version__)
 
-    def close(self) -> None:
-        """Leave the cluster; a Ray that was started for this run ends."""
-        self._stack.close()
+
+@contextmanager
+def _ray_engine(
+    address: str, folder: OutputFolder, progress: Progress, images: Sequence[ImageRef]
+) -> Iterator[RayEngine]:
+    """Connect to a cluster, and make the engine of a run; a Ray that was started for this run ends with it."""
+    with redirect_stdout(_Messages(sys.stdout)), _connect(address):
+        yield RayEngine(folder, progress, images)
 
 
 # ---- tasks: they return a TipssegError instead of raising it, because Ray would wrap it and lose its attributes ----
@@ -195,7 +199,8 @@ def _start(job: _Job, context: RunContext) -> RunInfo | TipssegError:
     """Load the model, and return the run with its device and dtype."""
     try:
         _prepare(job)
-        return LocalEngine(job.info, note=lambda _: None, quiet=True).start(context, job.images)
+        loaded = load_for(job.info, lambda _: None, quiet=True, images=job.images)
+        return LocalEngine(loaded, context, lambda _: None).info
     except TipssegError as error:
         return error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -80,8 +80,8 @@ class LabelRun:
         with open_folder(self._info) as folder:
             note_folder(folder, self._images, self._progress)
             try:
-                with self._make_engine(folder, self._progress) as engine:
-                    yield from self._label(folder, engine)
+                with ExitStack() as stack:
+                    yield from self._label(folder, stack)
             except (KeyboardInterrupt, GeneratorExit):
                 self.interruption = self._reporter.interruption(self._resuming_command())
                 raise
@@ -90,7 +90,7 @@ class LabelRun:
         if self._shown is not None and not self._jsonl:
             self._progress.note(f"Open {self._shown} to see the labels.")
 
-    def _label(self, folder: OutputFolder, engine: Engine) -> Generator[ImageResult, None, None]:
+    def _label(self, folder: OutputFolder, stack: ExitStack) -> Generator[ImageResult, None, None]:
         """Yield finished images, label the rest, and bring the derived files up to date."""
         progress, images, began = self._progress, self._images, time.monotonic()
         notes = ImageNotes(self._info.model, progress)
@@ -101,17 +101,16 @@ class LabelRun:
                 first = item
                 break
             yield self._report(folder, item, notes)
-        if first is not None:
-            info = begin(engine, images, folder, first)
-            note_begin(info, images, self._reporter.counts, progress)
-            note_formats(folder.context.formats, folder.context.files, folder.context.classes, progress)
-            began = time.monotonic()
-            with closing(engine.results(chain([first], items))) as results:
-                for result in results:
-                    yield self._report(folder, result, notes)
-            batch_size = engine.batch_size()
-        elif folder.before is None:
-            note_begin(begin(engine, images, folder, None), images, self._reporter.counts, progress)
+        if first is not None or folder.before is None:
+            engine = stack.enter_context(self._make_engine(folder, progress, _images_from(images, first)))
+            note_begin(begin(engine, images, folder), images, self._reporter.counts, progress)
+            if first is not None:
+                note_formats(folder.context.formats, folder.context.files, folder.context.classes, progress)
+                began = time.monotonic()
+                with closing(engine.results(chain([first], items))) as results:
+                    for result in results:
+                        yield self._report(folder, result, notes)
+                batch_size = engine.batch_size
         elif not folder.begun or folder.before.image_root != address_text(images.root):
             folder.begin(replace(folder.info, image_root=address_text(images.root), started=datetime.now(UTC)))
         self._end(folder, notes, batch_size, began)
@@ -180,16 +179,16 @@ def run_label(
     return run.counts
 
 
-def begin(engine: Engine, images: Images, folder: OutputFolder, first: ImageRef | None = None) -> RunInfo:
-    """Load the model, write the first records, and return the facts of the run. Raise TipssegError if the run cannot continue.
-
-    `first` is the first image to label, if any.
-    """
-    known = [item for item in images.known if isinstance(item, ImageRef)] or ([] if first is None else [first])
-    todo = known[known.index(first) :] if first in known else known
-    info = engine.start(folder.context, todo)
+def begin(engine: Engine, images: Images, folder: OutputFolder) -> RunInfo:
+    """Write the first records, and return the facts of the run. Raise OutputError if they cannot be written."""
     info = replace(
-        info, image_root=address_text(images.root), started=datetime.now(UTC), batch_size=engine.batch_size()
+        engine.info, image_root=address_text(images.root), started=datetime.now(UTC), batch_size=engine.batch_size
     )
     folder.begin(info)
     return info
+
+
+def _images_from(images: Images, first: ImageRef | None) -> list[ImageRef]:
+    """Return the known images from the first one to label on."""
+    known = [item for item in images.known if isinstance(item, ImageRef)] or ([] if first is None else [first])
+    return known[known.index(first) :] if first in known else known
