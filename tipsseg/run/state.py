@@ -417,6 +417,12 @@ class State:
         found = self._value("SELECT image FROM file WHERE place = ? AND image != ?", place, b"")
         return name_of(found) if isinstance(found, bytes) else None
 
+    def unknown(self, places: Iterable[str]) -> Iterator[str]:
+        """Yield those of some places that have no recorded file. The record is indexed once, outside the folder."""
+        self._select("CREATE TEMP TABLE IF NOT EXISTS known (place TEXT PRIMARY KEY) WITHOUT ROWID")
+        self._select("INSERT OR IGNORE INTO temp.known SELECT place FROM file")
+        return (place for place in places if self._value("SELECT 1 FROM temp.known WHERE place = ?", place) is None)
+
     def shown(self, name: str) -> Iterator[tuple[str, str]]:
         """Yield the images whose rows in a format are recorded, sorted, each with what they show."""
         found = self._select("SELECT image, shows FROM file WHERE name = ? AND digest = ? ORDER BY image", name, ROWS)

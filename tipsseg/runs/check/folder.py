@@ -224,18 +224,14 @@ def _check_others(run: Run, whole: _Report) -> Iterator[Problem]:
                 yield Problem(path, "missing")
         elif look != "ours" or digest_of(path) not in (row.digest, row.pending):
             whole.edited.append(path)
-    known = run.state.files().keys()
     tops = {form.folder.split("/")[0] for form in FORMATS.values() if form.folder}
-    for top in sorted(tops):
-        for path in _walk(run.output / top):
-            if path.name.startswith(TEMPORARY_PREFIX):
-                yield Problem(path, "left by a killed process; remove it")
-            elif (
-                not path.name.startswith(".")
-                and (place := run.files.place(path)) not in known
-                and not run.state.owner(place)
-            ):
-                yield Problem(path, "it belongs to no image in the record")
+    paths = (path for top in sorted(tops) for path in _walk(run.output / top))
+    for place in run.state.unknown(map(run.files.place, paths)):
+        path = run.files.path(place)
+        if path.name.startswith(TEMPORARY_PREFIX):
+            yield Problem(path, "left by a killed process; remove it")
+        elif not path.name.startswith("."):
+            yield Problem(path, "it belongs to no image in the record")
 
 
 def _walk(top: Path) -> Iterator[Path]:
