@@ -187,7 +187,7 @@ USAGE = {
         ["imgs", "-c", "a", "--ray", "4x0.5"],
         2,
         "Error: --ray 4x0.5 is not the address of a Ray cluster\n"
-        "Hint: Write auto, or an address such as head:6379. The number of tasks follows from the CPUs and GPUs of the cluster.\n",
+        "Hint: Write auto, or a host and a port such as head:6379. The number of tasks follows from the CPUs and GPUs there.\n",
     ),
     "an option of earlier versions": (["imgs", "-v", "x"], 2, "Error: unknown option -v\nHint: Write --vocab.\n"),
     "templates of earlier versions": (

@@ -67,6 +67,14 @@ def hidden(top: Path) -> None:
     correct(top / "out/.tipsseg/masks/desert.png.png")
 
 
+def changed(top: Path) -> None:
+    Image.new("RGB", (90, 96), (200, 30, 30)).save(top / "imgs/desert.png")
+
+
+def edited_part(top: Path) -> None:
+    correct(next((top / "out/shards").rglob("masks/desert.png")))
+
+
 def lost(top: Path) -> None:
     (top / "out/.tipsseg/state.db").unlink()
 
@@ -120,6 +128,10 @@ CASES: dict[str, tuple[list[Step], str, list[str]]] = {
     "shards of a tar joined in place": (
         [tar, *(f"label in.tar {_PLAIN} -f coco,hf,yolo -o out --shard {part}/2" for part in (1, 2))], "merge out -o out", [],
     ),
+    "newer parts, one of them corrected": (
+        [LABEL, changed, *(f"{LABEL} --shard {part}/2" for part in (1, 2)), edited_part], "merge out -o out", [],
+    ),
+    "a corrected run joined in a new folder": ([f"label imgs {_PLAIN} -f png,coco,yolo -o out", edited], "merge out -o all", []),
     "runs joined in a new folder": (
         [f"label imgs {_PLAIN} {MANY} -o {place} --shard {part}/2" for part, place in ((1, "one"), (2, "two"))],
         "merge one two -o out", [],

@@ -79,7 +79,7 @@ def test_a_shard_keeps_what_a_person_corrected_in_its_folder(run: Run) -> None:
         ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, Shard(2, 2)),
         ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "1"}, "not numbered evenly"),
         ({"RANK": "1"}, "WORLD_SIZE"),
-        ({"RANK": "4", "WORLD_SIZE": "4"}, "the part must be in 1 to 4"),
+        ({"RANK": "4", "WORLD_SIZE": "4"}, "RANK is 4, but WORLD_SIZE is 4"),
         ({}, "SLURM_ARRAY_TASK_ID, SKYPILOT_JOB_RANK, RANK"),
     ],
 )  # fmt: skip
@@ -108,7 +108,7 @@ def test_the_first_shard_chooses_dtype_and_device_for_all(run: Run) -> None:
     run("-f", "png", "--shard", "1/2", "--dtype", "bfloat16")
     run("-f", "png", "--shard", "2/2")
     assert (run.code, record(Path("out/shards/2-of-2"))["dtype"]) == (0, "bfloat16")
-    shared = Path("out/shards/run.json")
+    shared = Path("out/shards/question.json")
     shutil.rmtree("out/shards/2-of-2")
     shared.write_text(shared.read_text().replace('"device": "cpu",\n  "dtype"', '"device": "cuda",\n  "dtype"'))
     ran = run.command("label", "imgs", "-c", CLASSES, "-m", run.model, "-f", "png", "-o", "out", "--shard", "2/2")
@@ -210,3 +210,101 @@ def test_a_file_that_is_in_the_way_fails_its_image(run: Run) -> None:
     ("out" / MASK).unlink()
     merge(run, "out", output="out")
     assert (run.code, run.command("check", "out").out, Path("out/shards").exists()) == (0, "", False)
+
+
+# ---- found by an attacker and by a newcomer ----
+
+
+def test_sources_below_the_target_are_copied(run: Run) -> None:
+    run("-f", "png", output="all/ann")
+    shutil.copytree("all/ann", "all/bob")
+    correct("all/bob" / MASK)
+    before = contents(Path("all/bob"))
+    merge(run, "all/ann", "all/bob", output="all")
+    assert (run.code, contents(Path("all/bob"))) == (0, before)
+    assert ("all" / MASK).read_bytes() == ("all/bob" / MASK).read_bytes()
+    assert "is in all" in merge(run, "all", output="all/masks")
+
+
+@pytest.mark.parametrize("path", ["absolute", "link", "../x/out"])
+def test_the_target_may_be_written_otherwise(run: Run, path: str) -> None:
+    for part in "12":
+        run("-f", "png", "--shard", f"{part}/2")
+    Path("link").symlink_to("out")
+    Path("x").mkdir()
+    Path("x/out").symlink_to("../out")
+    target = {"absolute": str(Path("out").absolute()), "link": "link"}.get(path, "x/out")
+    merge(run, "out", output=target)
+    assert (run.code, Path("out/shards").exists(), run.command("check", "out").out) == (0, False, "")
+
+
+@pytest.mark.parametrize("order", [("one", "two"), ("two", "one")])
+def test_each_image_is_in_the_formats_of_all_runs(run: Run, order: tuple[str, str]) -> None:
+    run("-f", "png", output="one")
+    run("-f", "coco", output="two")
+    run("-f", "png,coco", output="fresh")
+    merge(run, *order, output="both")
+    names = ("annotations.json", *(f"masks/{Path(name).with_suffix('.png')}" for name in ALL))
+    fresh, both = contents(Path("fresh")), contents(Path("both"))
+    assert {name: both[name] for name in names} == {name: fresh[name] for name in names}
+
+
+def test_newer_labels_of_a_shard_win_in_another_target_too(run: Run) -> None:
+    run("-f", "png")
+    Image.new("RGB", (90, 60), "red").save("imgs/a.png")
+    for part in "12":
+        run("-f", "png", "--shard", f"{part}/2")
+    merge(run, "out", output="other")
+    assert (run.code, run.command("check", "other").out) == (0, "")
+
+
+def test_corrections_in_a_shard_and_in_its_folder_are_not_mixed(run: Run) -> None:
+    run("-f", "png")
+    Image.new("RGB", (90, 60), "red").save("imgs/a.png")
+    for part in "12":
+        run("-f", "png", "--shard", f"{part}/2")
+    shard = next(Path("out/shards").rglob("a.png"))
+    theirs, mine = correct(shard), correct("out" / MASK)
+    Image.fromarray(np.zeros((60, 90), np.uint8)).save(shard)
+    theirs = shard.read_bytes()
+    err = merge(run, "out", output="out")
+    assert (run.code, "were corrected in both" in err) == (1, True)
+    assert (shard.read_bytes(), ("out" / MASK).read_bytes()) == (theirs, mine)
+
+
+def test_shards_do_not_follow_a_link_out_of_the_folder(run: Run) -> None:
+    for part in "12":
+        run("-f", "png", "--shard", f"{part}/2")
+    Path("elsewhere").mkdir()
+    Path("out/masks").symlink_to("../elsewhere")
+    assert "a link leads out" in merge(run, "out", output="out")
+    assert (run.code, list(Path("elsewhere").iterdir())) == (1, [])
+
+
+def test_a_merge_may_be_repeated_and_a_part_too(run: Run) -> None:
+    for part, place in (("1", "one"), ("2", "two")):
+        run("-f", "png", "--shard", f"{part}/2", output=place)
+    for _ in range(2):
+        merge(run, "one", "two", output="one")
+        assert run.code == 0
+    assert "nothing to join" in merge(run, "one", output="one")
+    run("-f", "png", "--shard", "1/2", output="one")
+    assert (run.code, run.labelled) == (0, [])
+    merge(run, "one", output="one")
+    run("-f", "png", output="one")
+    assert (run.code, run.labelled) == (0, [])
+
+
+def test_the_folder_of_a_shard_is_no_output_folder(run: Run) -> None:
+    run("-f", "png", "--shard", "1/2")
+    assert "--shard 1/2" in run("-f", "png", output="out/shards/1-of-2")
+    assert (run.code, run.labelled) == (1, [])
+
+
+def test_images_keep_their_names_in_a_folder_that_shards_add_to(run: Run) -> None:
+    run("-f", "png")
+    Path("imgs").rename("photos")
+    Path("imgs").mkdir()
+    Path("photos").rename("imgs/photos")
+    err = run("-f", "png", "--shard", "1/2")
+    assert (run.labelled, "photos/a.png" in err) == ([], False)

@@ -116,7 +116,7 @@ class OutputOptions:
         if self.overwrite and self.shard is not None:
             raise UsageError(
                 "argument `overwrite` and argument `shard` exclude each other",
-                f"Remove the folder {self.output / 'shards'} to label its shards again, or choose another output folder.",
+                "Choose another output folder; or start over without argument `shard`.",
             )
         if self.overwrite and not self.resume:
             raise UsageError(
@@ -247,10 +247,12 @@ class EngineOptions:
     # fmt: on
 
     def __post_init__(self) -> None:
-        if self.ray is not None and (not isinstance(self.ray, str) or re.fullmatch(r"[0-9]+(x[0-9.]+)?|", self.ray)):
+        if self.ray is None or self.ray == "auto":
+            return
+        if not isinstance(self.ray, str) or not re.fullmatch(r"[A-Za-z0-9._-]+:[0-9]{1,5}", self.ray):
             raise UsageError(
                 f"argument `ray`={self.ray} is not the address of a Ray cluster",
-                "Write auto, or an address such as head:6379. The number of tasks follows from the CPUs and GPUs of the cluster.",
+                "Write auto, or a host and a port such as head:6379. The number of tasks follows from the CPUs and GPUs there.",
             )
 
 

@@ -66,6 +66,11 @@ def _from_environment() -> Shard:
         first, step = _variable(f"{_SLURM}MIN", 1), _variable(f"{_SLURM}STEP", 1)
         index, rest = divmod(_variable(f"{_SLURM}ID") - first, max(step, 1))
         count = _variable(f"{_SLURM}COUNT")
+        if first > 1:
+            raise UsageError(
+                f"argument `shard`=auto: the Slurm array begins with task {first}, so its parts are unknown",
+                "To repeat a part of an earlier array, write the part and the number of parts: 7/64.",
+            )
         if rest or index >= count:
             raise UsageError(
                 "argument `shard`=auto: the tasks of the Slurm array are not numbered evenly",
@@ -74,7 +79,10 @@ def _from_environment() -> Shard:
         return Shard(index + 1, count, f"{_SLURM}ID")
     for rank, number in _RANKS.items():
         if rank in os.environ:
-            return Shard(_variable(rank) + 1, _variable(number), rank)
+            index, count = _variable(rank), _variable(number)
+            if index >= count:
+                raise UsageError(f"argument `shard`=auto: {rank} is {index}, but {number} is {count}", _HINT)
+            return Shard(index + 1, count, rank)
     raise UsageError(
         f"argument `shard`=auto: none of these variables is set: {', '.join([f'{_SLURM}ID', *_RANKS])}", _HINT
     )
@@ -82,7 +90,9 @@ def _from_environment() -> Shard:
 
 def _variable(name: str, default: int | None = None) -> int:
     """Return a number from the environment. Raise UsageError if it is missing or invalid."""
-    text = os.environ.get(name, "" if default is None else str(default))
+    text = os.environ.get(name, None if default is None else str(default))
+    if text is None:
+        raise UsageError(f"argument `shard`=auto: the variable {name} is not set", _HINT)
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise UsageError(f"argument `shard`=auto: the variable {name} is {text!r}, which is not a number", _HINT)
     return int(text)

@@ -44,11 +44,13 @@ class StagedFile:
         temporary: Its path.
         row: Its record once it is in place.
         precious: True for a file of its own, which is moved; False for a temporary one.
+        content: The sha256 of its content if a person changed it, so that it differs from `row`.
     """
 
     temporary: Path
     row: FileRow
     precious: bool = False
+    content: str | None = None
 
     def discard(self) -> None:
         """Remove a temporary file, unless it is in place by now."""
@@ -130,7 +132,7 @@ class Files:
         place = file.row.place
         before = row or FileRow(place=place, name=file.row.name, digest=None)
         now = digest_of(self.path(place)) if before.pending or row is None else before.digest
-        return replace(before, digest=now or before.digest, pending=file.row.digest)
+        return replace(before, digest=now or before.digest, pending=file.content or file.row.digest)
 
     def put(self, file: StagedFile) -> bool:
         """Give a staged file its name, unless the file at its place changed since `may_put`. Raises OutputError."""

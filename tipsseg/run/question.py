@@ -9,14 +9,17 @@ from tipsseg.errors import DeviceError, OtherRunError, OutputError
 from tipsseg.options.fields import text_of
 from tipsseg.run.files import Files
 from tipsseg.run.labels import label_rows
-from tipsseg.run.record import RUN_FILE, find_run, read_record, run_context, run_record
+from tipsseg.run.record import find_run, read_record, run_context, run_record
 from tipsseg.run.resume import is_edited
-from tipsseg.run.shards import SHARDS_FOLDER
+from tipsseg.run.shards import SHARDS_FOLDER, output_folder, parse_folder
 from tipsseg.run.spec import RunInfo, RunSpec, question_facts, with_classes
 from tipsseg.run.state import State
 from tipsseg.types import ignore_id
 from tipsseg.util.files import json_bytes, path_exists, write_new
 from tipsseg.util.printable import join_first
+
+#: The file beside shards with the run that they are parts of.
+_SHARED = "question.json"
 
 #: What a folder knows of its model.
 MODEL_FACTS = ("model", "dtype", "image_root")
@@ -70,6 +73,12 @@ def refuse_other_question(before: RunInfo, info: RunInfo) -> None:
     if not (found := question_differences(before, info)):
         return
     texts = [f"{name} {old} -> {new}" for name, old, new in found]
+    if info.spec.shard is not None:
+        raise OtherRunError(
+            info.spec.output,
+            f"its other shards have other settings: {'; '.join(texts)}",
+            "Use the options of the other shards, or choose another output folder for all shards with argument `output`.",
+        )
     features = before.spec.features if [name for name, _, _ in found] == ["features"] else None
     raise OtherRunError(
         info.spec.output,
@@ -85,28 +94,31 @@ def refuse_other_question(before: RunInfo, info: RunInfo) -> None:
 
 def shared_run(output: Path) -> RunInfo | None:
     """Return the run that the shards of a folder are parts of, as the first of them recorded it; None if there is none."""
-    path = output / SHARDS_FOLDER / RUN_FILE
+    path = output / SHARDS_FOLDER / _SHARED
     return read_record(path, f"Remove {path.parent}, and label its shards again.") if path_exists(path) else None
 
 
 def whole_run(info: RunInfo) -> RunInfo | None:
     """Return the run that a shard is a part of; None for the first shard, and for a run that is not divided.
 
-    Raises OutputError if its other shards are of another number of parts.
+    Raises OutputError if its other shards are of another number of parts, or the folder is that of a shard.
     """
     output, shard = info.spec.output, info.spec.shard
     if shard is None:
+        if (part := parse_folder(output.name)) is not None and output_folder(output) != output:
+            hint = f"Label it with argument `shard`={part} and argument `output`={output_folder(output)}."
+            raise OutputError(output, "it is the folder of a shard", hint)
         return None
     known = shared_run(output)
     if known is not None and known.spec.shard is not None and known.spec.shard.count != shard.count:
-        what = f"it has shards of {known.spec.shard.count} parts"
+        what = f"it has shards of {known.spec.shard.count} parts, not of {shard.count}"
         raise OutputError(output, what, "Label the same number of parts, or choose another output folder.")
     return known or find_run(output)
 
 
 def share_run(info: RunInfo) -> None:
     """Record the run of a shard for the other shards, unless one of them did. Raises DeviceError if it runs on another device."""
-    path = info.spec.output / SHARDS_FOLDER / RUN_FILE
+    path = info.spec.output / SHARDS_FOLDER / _SHARED
     if (
         write_new(path, json_bytes(run_record(info), indent=2) + b"\n")
         or (known := shared_run(info.spec.output)) is None

@@ -164,16 +164,16 @@ def find_run(folder: Path) -> RunInfo | None:
 def read_record(path: Path, hint: str) -> RunInfo:
     """Read a run.json. Raise RecordError with `hint` if the file is unreadable or invalid, OtherSchemaError for another schema."""
     try:
-        return parse_record(parse(read_regular(path)), path.parent, hint)
+        return parse_record(parse(read_regular(path)), path.parent, hint, path)
     except OSError as error:
         raise RecordError(path, describe_error(error), hint) from error
     except ValueError as error:
         raise RecordError(path, f"{OTHER_VERSION}: {error}", hint) from error
 
 
-def parse_record(record: object, folder: Path, hint: str) -> RunInfo:
-    """Parse the JSON value of a run in a folder. Raises as `read_record` does."""
-    path = folder / RUN_FILE
+def parse_record(record: object, folder: Path, hint: str, path: Path | None = None) -> RunInfo:
+    """Parse the JSON value of a run in a folder, which `path` has. Raises as `read_record` does."""
+    path = path or folder / RUN_FILE
     if not isinstance(record, dict) or record.get("tool") != "tipsseg":
         raise RecordError(path, "not written by tipsseg, or damaged", hint)
     if record.get("schema") != SCHEMA:

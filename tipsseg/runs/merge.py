@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from tipsseg.errors import InputError, UsageError
+from tipsseg.formats import MODEL_ONLY
 from tipsseg.run.folder import OutputFolder, locked_state
-from tipsseg.run.merge import join_images, refuse_doubles, remove_shards
+from tipsseg.run.merge import is_same, is_shard_of, join_images, refuse_doubles, remove_shards
 from tipsseg.run.names import refuse_shared
 from tipsseg.run.question import question_differences
 from tipsseg.run.read import Run, has_run, open_folders
@@ -44,8 +45,10 @@ def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> 
         OutputError: The target cannot be written.
     """
     for number, folder in enumerate(folders):
-        if any(_same(folder, other) for other in folders[:number]):
+        if any(is_same(folder, other) for other in folders[:number]):
             raise UsageError(f"{folder} is given twice", "Pass each output folder once.")
+        if not is_same(folder, target) and target.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{target} is in {folder}, which is to be joined", "Choose a folder outside.")
     check_folder(target)
     try:
         return _merge(folders, target, progress)
@@ -57,8 +60,12 @@ def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> 
 def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
     with locked_state(target) as state, ExitStack() as stack:
         runs = stack.enter_context(open_folders([each for folder in folders for each in _runs_in(folder, target)]))
-        _refuse_missing(runs)
         before = stored_run(state)
+        if not runs and before is not None:
+            progress.note(f"{target} holds no shards: there is nothing to join.")
+            return 0
+        if not all(name in state for run in runs for name in run.state.names()):
+            _refuse_missing(runs)
         joined = OutputFolder(_joined_info(runs, before, target), state, before)
         refuse_doubles(joined, runs)
         names = {name for run in runs for name in run.state.names()}
@@ -77,9 +84,14 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
                 failed += 1
                 progress.error(result.error)
             progress.advance()
-        for failure in (failure for run in runs for failure in run.state.failures()):
-            if failure.image not in state:
-                state.fail(failure)
+        for run in runs:
+            for failure in run.state.failures():
+                if failure.image not in state or is_shard_of(run, target):
+                    state.fail(failure)
+        # An image is in every format that some run has for all its images.
+        infos = [*([before] if before else []), *(run.info for run in runs)]
+        uneven = {name for one in infos for other in infos for name in {*one.spec.formats} - {*other.spec.formats}}
+        state.cover(sorted(uneven - {*MODEL_ONLY}))  # each image is then in all formats
         settled = settle(joined, joined.info.spec.jobs)
         joined.finish(joined.info.counts, joined.info.batch_size)
         if not failed:
@@ -91,16 +103,16 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
         note_settled(joined, settled, progress)
         if failures := len(state.failures()):
             progress.note(f"{pluralize(failures, 'image')} failed, see {target / 'errors.jsonl'}")
-        progress.note(f"Joined {what} into {target}")
+        progress.note(f"Joined {what} into {target}" + (f", but {failed} not." if failed else ""))
         return failed + len(settled.failed) + len(joined.unwritten)
 
 
 def _runs_in(folder: Path, target: Path) -> Iterator[Path]:
     """Yield the folders of the run and of the shards in an output folder; the run of the target is there already."""
     shards = state_folders(folder) if is_folder(folder) else []
-    if not _same(folder, target) and (not shards or has_run(folder)):
+    yield from shards  # before the run that they belong to: their labels are newer
+    if not is_same(folder, target) and (not shards or has_run(folder)):
         yield folder
-    yield from shards
 
 
 def _refuse_missing(runs: Sequence[Run]) -> None:
@@ -110,7 +122,7 @@ def _refuse_missing(runs: Sequence[Run]) -> None:
         if gaps := missing_shards([shard.index for shard in shards if shard.count == count], count):
             raise InputError(
                 f"of {count} shards, these are missing: {gaps}",
-                f"Label the missing shards with argument `shard`=I/{count}, or pass their folder too.",
+                f"Label them by the command of the others, with argument `shard`=I/{count}; or pass their folder too.",
             )
 
 
@@ -139,10 +151,3 @@ def _joined_info(runs: Sequence[Run], before: RunInfo | None, target: Path) -> R
         started=min((info.started for info in infos if info.started is not None), default=None),
         counts=Counts(*(sum(getattr(info.counts, name) for info in infos) for name in names)),
     )
-
-
-def _same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:  # one of them does not exist
-        return False

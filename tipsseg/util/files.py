@@ -50,6 +50,7 @@ _REASONS = {
     errno.ENOTDIR: ("one of its parent folders is a file", "Move that file away, or choose another output folder."),
     errno.EEXIST: ("one of its parent folders is a file", "Move that file away, or choose another output folder."),
     errno.ELOOP: ("it is a symbolic link", "Remove the link, or choose another output folder."),
+    errno.EXDEV: ("it would come from another file system", "Merge into a new folder instead."),
     errno.EFBIG: ("the file exceeds the size limit of the system", "Raise `ulimit -f` and run the same command again."),
 }
 

@@ -121,7 +121,8 @@ def note_inputs(progress: Progress, found: Found) -> None:
 
 def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     """Return the images that the user gave, or the shard's part of them."""
-    run = RunNames(spec.folder)
+    # A shard adds to its output folder, or else goes on with its own.
+    run = RunNames(spec.folder if find_run(spec.output) is None else spec.output)
     if choice.entries is not None and choice.sample is None:
         stream = inputs.stream(choice.entries, output=spec.output, names=_names(spec), run=run, every=choice.every)
         images = islice(stream, choice.limit)

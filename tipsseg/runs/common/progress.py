@@ -56,7 +56,7 @@ class Progress:
         self._before = 0
         self._began = self._last_line = time.monotonic()
         self._first: float | None = None
-        self._done = 0
+        self.done = 0
         self._bar: tqdm[None] | None = None
 
     def begin(self, line: str, total: int | None, before: int = 0) -> None:
@@ -69,7 +69,7 @@ class Progress:
         """
         self.note(line)
         self._total = total
-        self._done = self._before = before
+        self.done = self._before = before
         self._began = self._last_line = time.monotonic()
         self._first = None
         if sys.stderr.isatty() and not self.quiet:
@@ -87,7 +87,7 @@ class Progress:
 
     def advance(self) -> None:
         """Count one more image, labelled or failed."""
-        self._done += 1
+        self.done += 1
         now = time.monotonic()
         self._first = self._first or now
         remaining = self._remaining(now - self._first)
@@ -96,16 +96,16 @@ class Progress:
             self._bar.update()
         elif now - self._last_line >= _LINE_EVERY:
             self._last_line = now
-            done = pluralize(self._done, "image") if self._total is None else f"{self._done} of {self._total} images"
-            rate = (self._done - self._before) / max(now - self._began, 1e-9)
+            done = pluralize(self.done, "image") if self._total is None else f"{self.done} of {self._total} images"
+            rate = (self.done - self._before) / max(now - self._began, 1e-9)
             self.note(f"{done}, {rate:.1f} images/s" + (f", {remaining}" if remaining else ""))
 
     def _remaining(self, seconds: float) -> str:
         """Return a text such as "about 1:57 left", `seconds` after the first image; "" if it is too early for an estimate."""
-        images = self._done - self._before - 1
+        images = self.done - self._before - 1
         if self._total is None or images < _MIN_IMAGES or seconds < _MIN_SECONDS:
             return ""
-        return f"about {format_duration(round((self._total - self._done) * seconds / images))} left"
+        return f"about {format_duration(round((self._total - self.done) * seconds / images))} left"
 
     def end(self) -> None:
         """Remove the bar before the last lines. Safe to call twice."""

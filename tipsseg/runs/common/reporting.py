@@ -44,7 +44,8 @@ class Reporter:
 
     def interruption(self, command: str) -> str:
         """Return the message for an interrupted run; `command` is the one that resumes it."""
-        return f"{pluralize(self.counts.labelled + self.counts.unchanged, 'image')} done; run {command} to resume"
+        done = self._progress.done - self.counts.failed  # with Ray, more than was reported
+        return f"{pluralize(max(done, 0), 'image')} done; run {command} to resume"
 
     def _print(self, result: Labelled | Unchanged) -> None:
         if self._jsonl:

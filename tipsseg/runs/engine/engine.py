@@ -167,6 +167,10 @@ def local_engine(folder: OutputFolder, progress: Progress, images: Sequence[Imag
     """
     if folder.info.spec.shard is None and shards_in(folder.path):
         word = shell_word(str(folder.path))
-        raise OutputError(folder.path, "it holds shards", f"Join them first: tipsseg merge {word} -o {word}")
+        raise OutputError(
+            folder.path,
+            "it holds shards",
+            f"Finish them by the command that began them, then join them: tipsseg merge {word} -o {word}",
+        )
     loaded = load_for(folder.info, progress.note, quiet=progress.quiet, images=images)
     yield LocalEngine(loaded, folder.context, progress.note)

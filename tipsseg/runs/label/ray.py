@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
 import signal
+import socket
 import sys
 import threading
 from collections import defaultdict
@@ -22,17 +24,17 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tipsseg._version import __version__
-from tipsseg.errors import DeviceError, TipssegError, UsageError
+from tipsseg.errors import DeviceError, OutputError, TipssegError, UsageError
 from tipsseg.images.pillow import silence_decoders
 from tipsseg.options.run import EngineOptions
 from tipsseg.options.shard import Shard, index_of
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.labels import RunContext
 from tipsseg.run.merge import join_images, remove_shards
-from tipsseg.run.question import share_run
+from tipsseg.run.question import question_differences, share_run, shared_run
 from tipsseg.run.read import open_folders
 from tipsseg.run.results import Failed, ImageResult, Left
-from tipsseg.run.shards import shards_in, state_folders
+from tipsseg.run.shards import SHARDS_FOLDER, shards_in, state_folders
 from tipsseg.run.spec import RunInfo, RunSpec
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.progress import Progress, Silence
@@ -47,6 +49,9 @@ _SHARDS = 4
 
 #: The number of times that Ray starts a task again.
 _RETRIES = 3
+
+#: Seconds to wait for an answer of a cluster.
+_ANSWER = 10.0
 
 #: CPUs per task on machines without GPUs; Ray limits the threads of a task to them.
 _CPUS = 4
@@ -113,6 +118,13 @@ class RayEngine:
             machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
             each = min([_CPUS, *(number for number in machines if number)])
             self._resources, tasks = {"num_cpus": each}, max(cpus // each, 1)
+        known = shared_run(folder.path)
+        if known is not None and (found := question_differences(known, folder.info)):
+            raise OutputError(
+                folder.path / SHARDS_FOLDER,
+                f"shards of other settings wait to be joined: {'; '.join(f'{name} {old} -> {new}' for name, old, new in found)}",
+                "Finish them with the command that began them, or remove that folder.",
+            )
         there = shards_in(folder.path)
         self._count = there[0].count if there else _SHARDS * tasks
         progress.note(f"Ray runs {pluralize(tasks, 'task')} at a time, for {pluralize(self._count, 'shard')}.")
@@ -270,6 +282,16 @@ def _connect(address: str) -> Iterator[None]:
     if ray.is_initialized():  # by a program that imports tipsseg
         yield
         return
+    address = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    if re.fullmatch(r"[^/]+:[0-9]+", address):
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), _ANSWER).close()  # Ray would wait for minutes
+        except (OSError, OverflowError) as error:
+            raise TipssegError(
+                f"no Ray cluster answers at {address}: {error}",
+                "Check the host, the port and the variable RAY_ADDRESS; `ray status` on the head prints them.",
+            ) from error
     on_term = signal.getsignal(signal.SIGTERM)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -281,7 +303,7 @@ def _connect(address: str) -> Iterator[None]:
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise TipssegError(
-            f"cannot join the Ray cluster at {os.environ.get('RAY_ADDRESS', address)}: {first_line(error)}",
+            f"cannot join the Ray cluster at {address}: {first_line(error)}",
             "Check the address, and set RAY_AUTH_MODE=token if the cluster needs a token.",
         ) from error
     finally:

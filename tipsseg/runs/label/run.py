@@ -35,6 +35,7 @@ from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.common.reporting import Reporter
 from tipsseg.runs.engine.engine import Engine, EngineMaker
 from tipsseg.types import ImageRef
+from tipsseg.util.printable import shell_word
 
 
 class LabelRun:
@@ -156,6 +157,9 @@ class LabelRun:
         for line in folder.totals().lines():
             progress.note(line)
         note_end(progress, counts, time.monotonic() - began, f", into {spec.folder}")
+        if spec.shard is not None:
+            word = shell_word(str(spec.output))
+            progress.note(f"Part {spec.shard} is done. When all are: tipsseg merge {word} -o {word}")
         reporter.counts = replace(counts, failed=counts.failed + len(folder.unwritten))  # for the exit code
 
     def _resuming_command(self) -> str:
