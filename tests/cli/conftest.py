@@ -14,7 +14,7 @@ from running import Command, Ran, run_command
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.labeller import Patches, Scored
 from tipsseg.labelling.source import Loaded
-from tipsseg.runs.engine.engine import LocalEngine
+from tipsseg.runs.engine.local import LocalEngine
 from tipsseg.weights import fetching
 
 

@@ -21,7 +21,7 @@ from tipsseg.labelling import source
 from tipsseg.labelling.source import FeatureSource
 from tipsseg.run.derive import Derived
 from tipsseg.run.results import Failed, ImageResult, Labelled, Left, Unchanged
-from tipsseg.runs.engine.engine import LocalEngine
+from tipsseg.runs.engine.local import LocalEngine
 from tipsseg.runs.engine.pipeline import run_stages
 from tipsseg.types import ImageRef
 

@@ -22,8 +22,8 @@ from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.inputs import Found
 from tipsseg.runs.common.notes import note_begin, note_skipped
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.engine.engine import LocalEngine
 from tipsseg.runs.engine.loading import load_for
+from tipsseg.runs.engine.local import LocalEngine
 from tipsseg.runs.engine.pipeline import run_stages
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.printable import pluralize

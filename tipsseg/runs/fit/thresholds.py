@@ -212,7 +212,7 @@ def _tallies(
     model: LoadedModel, vocabulary: Vocabulary | FittedVocabulary, masks: EditedMasks, progress: Progress
 ) -> tuple[list[Tally], list[ImageError]]:
     """Return the tally of each image, and the errors of failed images. Images whose mask ignores all pixels are left out."""
-    from tipsseg.runs.engine.engine import LocalEngine
+    from tipsseg.runs.engine.local import LocalEngine
 
     engine = LocalEngine(model, run_context(model.info), progress.note, vocabulary)
 

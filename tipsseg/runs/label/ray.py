@@ -38,8 +38,7 @@ from tipsseg.run.shards import SHARDS_FOLDER, shards_in, state_folders
 from tipsseg.run.spec import RunInfo, RunSpec
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.progress import Progress, Silence
-from tipsseg.runs.engine.engine import EngineMaker, LocalEngine, local_engine
-from tipsseg.runs.engine.loading import load_for
+from tipsseg.runs.engine.engine import EngineMaker, local_engine
 from tipsseg.runs.label.run import LabelRun
 from tipsseg.types import ImageRef
 from tipsseg.util.printable import first_line, pluralize
@@ -209,6 +208,9 @@ def _ray_engine(
 
 def _start(job: _Job, context: RunContext) -> RunInfo | TipssegError:
     """Load the model, and return the run with its device and dtype."""
+    from tipsseg.runs.engine.loading import load_for
+    from tipsseg.runs.engine.local import LocalEngine
+
     try:
         _prepare(job)
         loaded = load_for(job.info, lambda _: None, quiet=True, images=job.images)
