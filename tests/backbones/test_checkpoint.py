@@ -46,7 +46,7 @@ LAST = "vision_encoder.norm.weight"
 def test_a_wrong_tensor_is_named(copy: Path, change: Callable[[Tensors], object], tensor: str, message: str) -> None:
     rewrite(copy, change)
     with pytest.raises(CheckpointError) as caught:
-        checkpoint.load(copy, CPU, torch.float32)
+        checkpoint.load_tipsv2(copy, CPU, torch.float32)
     assert caught.value.tensor == tensor
     assert tensor in caught.value.message
     assert message in caught.value.message
@@ -55,11 +55,11 @@ def test_a_wrong_tensor_is_named(copy: Path, change: Callable[[Tensors], object]
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float64])
 def test_files_of_other_precision_load(copy: Path, stored: torch.dtype) -> None:
-    full, _ = checkpoint.load(copy, CPU, torch.float32)
+    full, _ = checkpoint.load_tipsv2(copy, CPU, torch.float32)
     # Beside the file and then over it: the tensors of `full` may still lie in the old one, mapped.
     checkpoint.save_weights(copy / "new", full, stored)
     (copy / "new").replace(copy / "model.safetensors")
-    model, _ = checkpoint.load(copy, CPU, torch.float32)
+    model, _ = checkpoint.load_tipsv2(copy, CPU, torch.float32)
     for (name, tensor), expected in zip(model.state_dict().items(), full.state_dict().values(), strict=True):
         assert tensor.dtype == torch.float32
         assert torch.equal(tensor, expected.to(stored).float()), name
@@ -67,7 +67,7 @@ def test_files_of_other_precision_load(copy: Path, stored: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_weights_are_of_the_dtype_asked_for_and_frozen(mlp_checkpoint: Path, dtype: torch.dtype) -> None:
-    model, _ = checkpoint.load(mlp_checkpoint, CPU, dtype)
+    model, _ = checkpoint.load_tipsv2(mlp_checkpoint, CPU, dtype)
     assert {tensor.dtype for tensor in model.state_dict().values()} == {dtype}
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert not model.training
@@ -77,7 +77,7 @@ def test_weights_are_of_the_dtype_asked_for_and_frozen(mlp_checkpoint: Path, dty
 def test_an_absent_file_is_named(copy: Path, file: str) -> None:
     (copy / file).unlink()
     with pytest.raises(CheckpointError) as caught:
-        checkpoint.load(copy, CPU, torch.float32)
+        checkpoint.load_tipsv2(copy, CPU, torch.float32)
     assert str(copy / file) in caught.value.message
 
 
@@ -93,7 +93,7 @@ def test_an_absent_file_is_named(copy: Path, file: str) -> None:
 def test_a_broken_file_is_named(copy: Path, file: str, content: bytes, message: str) -> None:
     (copy / file).write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
-        checkpoint.load(copy, CPU, torch.float32)
+        checkpoint.load_tipsv2(copy, CPU, torch.float32)
     assert str(copy / file) in caught.value.message
     assert message in caught.value.message
 
@@ -102,7 +102,7 @@ def test_a_truncated_weights_file_is_refused(copy: Path) -> None:
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="is not a complete safetensors file"):
-        checkpoint.load(copy, CPU, torch.float32)
+        checkpoint.load_tipsv2(copy, CPU, torch.float32)
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(copy: Path) -> None:
@@ -111,4 +111,4 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(copy: Path) -> None:
     embedding = "text_encoder.token_embedding.weight"
     rewrite(copy, lambda t: t.update({embedding: t[embedding][:300].clone()}))
     with pytest.raises(CheckpointError, match=r"pieces, but config\.json states 300"):
-        checkpoint.load(copy, CPU, torch.float32)
+        checkpoint.load_tipsv2(copy, CPU, torch.float32)

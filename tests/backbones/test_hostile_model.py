@@ -32,7 +32,7 @@ from tipsseg.backbones.tipsv2 import checkpoint
 outcomes = {}
 for folder in sorted(Path(sys.argv[1]).iterdir()):
     try:
-        checkpoint.load(folder, torch.device("cpu"), torch.float32)
+        checkpoint.load_tipsv2(folder, torch.device("cpu"), torch.float32)
         outcomes[folder.name] = None
     except CheckpointError as error:
         outcomes[folder.name] = error.message.removeprefix(f"{folder}/")
@@ -115,7 +115,7 @@ def test_numbers_that_are_not_those_of_the_tensors(
         config = json.loads(with_number(config, key, str(value)))
     variant(mlp_checkpoint, tmp_path / "model", CONFIG).write_text(json.dumps(config))
     with pytest.raises(CheckpointError) as caught:
-        checkpoint.load(tmp_path / "model", torch.device("cpu"), torch.float32)
+        checkpoint.load_tipsv2(tmp_path / "model", torch.device("cpu"), torch.float32)
     assert caught.value.path == tmp_path / "model" / CONFIG
     assert message in caught.value.message
 

@@ -19,7 +19,7 @@ from rasters import drawn, write_raster
 from running import Command
 
 import tipsseg
-from tipsseg.formats.raster import Block, GeoTiff
+from tipsseg.formats.raster import GeoTiff, RasterBlock
 from tipsseg.labelling import blocks
 from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.windows import window_starts
@@ -297,7 +297,7 @@ def test_a_file_that_cannot_be_written_is_told_and_leaves_nothing(
     path, out = write_raster(tmp_path / "scene.tif", drawn(64, 64)), tmp_path / "out"
     real = BlockFiles.read
 
-    def fail(blocks: BlockFiles, least: int) -> Iterator[Block]:
+    def fail(blocks: BlockFiles, least: int) -> Iterator[RasterBlock]:
         yield from real(blocks, least)
         raise OSError(errno.ENOSPC, "No space left on device")
 

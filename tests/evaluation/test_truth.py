@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.errors import ImageError, LabelIdError
-from tipsseg.evaluation.truth import IGNORED, LAYOUTS, TruthIds, get_layout, plain_ids, read_labels, read_truth
+from tipsseg.evaluation.truth import IGNORED, LAYOUTS, TruthIds, get_layout, plain_ids, read_predicted, read_truth
 
 PLAIN = plain_ids(3)
 
@@ -171,7 +171,7 @@ def test_an_orientation_is_not_applied(tmp_path: Path) -> None:
 def test_16_bit_ids(tmp_path: Path) -> None:
     path = saved(tmp_path, grey([[0, 255, 256, 300, 65535]], np.uint16))
     assert read_truth(path, plain_ids(300)).tolist() == [[0, 255, 256, 300, IGNORED]]
-    labels = read_labels(path, 300)
+    labels = read_predicted(path, 300)
     assert labels.dtype == np.uint16
     assert labels.tolist() == [[0, 255, 256, 300, 65535]]
 
@@ -186,11 +186,11 @@ def test_reading_is_the_table_pixel_by_pixel(tmp_path_factory: pytest.TempPathFa
 
 
 def test_predicted_masks(tmp_path: Path) -> None:
-    labels = read_labels(saved(tmp_path, grey(IDS)), 3)
+    labels = read_predicted(saved(tmp_path, grey(IDS)), 3)
     assert labels.dtype == np.uint8
     assert labels.tolist() == IDS
-    assert read_labels(saved(tmp_path, palette_picture(IDS)), 3).tolist() == IDS
-    assert read_labels(saved(tmp_path, grey(IDS, np.uint16)), 3).dtype == np.uint8
+    assert read_predicted(saved(tmp_path, palette_picture(IDS)), 3).tolist() == IDS
+    assert read_predicted(saved(tmp_path, grey(IDS, np.uint16)), 3).dtype == np.uint8
 
 
 SAVE_AS_PNG = "Save it as a single-channel PNG, 8 or 16 bits, whose values are the class ids."
@@ -246,7 +246,10 @@ LABELS_HINT = (
 def test_masks_that_are_refused(tmp_path: Path, name: str) -> None:
     image, reason, hint = REFUSED[name]
     path = saved(tmp_path, image, name if "." in name else "a.png")
-    for read, ids_hint in ((lambda: read_truth(path, PLAIN), TRUTH_HINT), (lambda: read_labels(path, 3), LABELS_HINT)):
+    for read, ids_hint in (
+        (lambda: read_truth(path, PLAIN), TRUTH_HINT),
+        (lambda: read_predicted(path, 3), LABELS_HINT),
+    ):
         with pytest.raises(ImageError) as caught:
             read()
         assert caught.value.message == f"{path}: {reason}"
@@ -278,6 +281,6 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_truth_can_be_written_into(tmp_path: Path) -> None:
     results: list[NDArray[Any]] = [
         read_truth(saved(tmp_path, grey(IDS)), PLAIN),
-        read_labels(saved(tmp_path, grey(IDS)), 3),
+        read_predicted(saved(tmp_path, grey(IDS)), 3),
     ]
     assert all(result.flags.writeable for result in results)

@@ -20,7 +20,16 @@ from tipsseg.address import address_text, as_address, is_url, url_of
 from tipsseg.errors import ImageError, InputError, TipssegError, UsageError
 from tipsseg.images.decoding import open_image, to_upright
 from tipsseg.images.sources import remote
-from tipsseg.images.sources.access import exists, hold, identify, list_members, matches, open_source, release, stamp
+from tipsseg.images.sources.access import (
+    exists,
+    hold,
+    identify,
+    list_members,
+    matches,
+    open_source,
+    release,
+    stamp_source,
+)
 from tipsseg.images.sources.address import below, name_below
 from tipsseg.options.every import Every, parse_every
 from tipsseg.types import ImageRef
@@ -213,7 +222,7 @@ def test_rows_of_a_table(tmp_path: Path, rows: list[Any], names: str) -> None:
     for row, name in enumerate(members):
         data = list(PICTURES.values())[row % 2]
         assert open_source(path / name).read() == data
-        assert stamp(path / name).size is None
+        assert stamp_source(path / name).size is None
         assert matches(identify(path / name)[0], path / name)
     assert not exists(path / "000006")
     assert not exists(path / "a")

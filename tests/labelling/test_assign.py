@@ -22,12 +22,12 @@ from tipsseg.labelling.scoring.assign import (
     occurring_groups,
 )
 from tipsseg.labelling.scoring.resample import Values
-from tipsseg.labelling.scoring.scores import Scores, WholeScores, WindowScores
+from tipsseg.labelling.scoring.scores import PatchScores, WholeScores, WindowScores
 from tipsseg.labelling.windows import make_plan
 from tipsseg.types import WindowPlan
 
 
-def scores_of(mode: str, cosines: Values, plan: WindowPlan, temperature: float) -> Scores:
+def scores_of(mode: str, cosines: Values, plan: WindowPlan, temperature: float) -> PatchScores:
     whole = mode == "whole"
     return WholeScores(cosines[0], plan.size, temperature) if whole else WindowScores(cosines, plan, temperature)
 
@@ -37,7 +37,7 @@ def table_of(groups: Sequence[int]) -> LabelTable:
     return LabelTable(groups, np.arange(len(groups), dtype=np.uint16), np.zeros(len(groups), np.float32), 0)
 
 
-def matched(made: Scores, size: tuple[int, int], groups: Sequence[int]) -> Assignment:
+def matched(made: PatchScores, size: tuple[int, int], groups: Sequence[int]) -> Assignment:
     return match.match(made, size, table_of(groups))
 
 
@@ -56,7 +56,9 @@ def plain_scores(mode: str, cosines: Values, plan: WindowPlan, size: tuple[int, 
     return F.interpolate((total / count)[None], size, mode="bilinear", align_corners=False)[0]
 
 
-def unpruned(monkeypatch: pytest.MonkeyPatch, made: Scores, size: tuple[int, int], groups: Sequence[int]) -> Assignment:
+def unpruned(
+    monkeypatch: pytest.MonkeyPatch, made: PatchScores, size: tuple[int, int], groups: Sequence[int]
+) -> Assignment:
     with monkeypatch.context() as patch:
         patch.setattr(candidates, "_margins", lambda corners: np.full(corners[0].shape[::2], -1, np.float32))
         return matched(made, size, groups)

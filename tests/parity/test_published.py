@@ -38,7 +38,7 @@ def b14() -> tuple[Tipsv2, Tokenizer]:
     folder = locate(get_model("b14"))
     if folder is None:
         pytest.skip("b14 is not here; run: tipsseg weights download b14")
-    return checkpoint.load(folder, torch.device("cpu"), torch.float32)
+    return checkpoint.load_tipsv2(folder, torch.device("cpu"), torch.float32)
 
 
 def pooled(b14: tuple[Tipsv2, Tokenizer]) -> Tensor:

@@ -56,7 +56,7 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 @pytest.mark.parametrize("size", [(56, 56), (70, 42), (28, 98), (112, 112)], ids=str)
 def test_vision_tower_agrees(folder: Path, size: tuple[int, int]) -> None:
-    ours, _ = checkpoint.load(folder, CPU, torch.float32)
+    ours, _ = checkpoint.load_tipsv2(folder, CPU, torch.float32)
     theirs = Tipsv2Model.from_pretrained(folder, dtype=torch.float32)
     compare_vision(ours, theirs, torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1)))
 
@@ -75,7 +75,7 @@ def test_class_tokens_agree(folder: Path, size: tuple[int, int]) -> None:
 
 
 def test_text_tower_agrees_for_texts_of_all_lengths_in_one_batch(folder: Path) -> None:
-    ours, tokenizer = checkpoint.load(folder, CPU, torch.float32)
+    ours, tokenizer = checkpoint.load_tipsv2(folder, CPU, torch.float32)
     compare_text(ours, Tipsv2Model.from_pretrained(folder, dtype=torch.float32), tokenizer, [0, 1, 64])
 
 
@@ -85,13 +85,13 @@ def test_full_size_of_b14_in_both_config_shapes(
 ) -> None:
     """The flat shape is read here, the nested one by both; the weights are the same file."""
     flat = make_checkpoint("b14", FLAT_B14)
-    ours, tokenizer = checkpoint.load(flat, CPU, torch.float32)
+    ours, tokenizer = checkpoint.load_tipsv2(flat, CPU, torch.float32)
     assert sum(p.numel() for p in ours.parameters()) == 195_948_288
     assert len(ours.state_dict()) == 323
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "tipsv2", "architectures": ["Tipsv2Model"]}))
     (tmp_path / "model.safetensors").hardlink_to(flat / "model.safetensors")
     shutil.copy(flat / "tokenizer.model", tmp_path)
-    nested, _ = checkpoint.load(tmp_path, CPU, torch.float32)
+    nested, _ = checkpoint.load_tipsv2(tmp_path, CPU, torch.float32)
     assert nested.config == ours.config
     theirs = Tipsv2Model.from_pretrained(tmp_path)
     with torch.inference_mode():

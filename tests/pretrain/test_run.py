@@ -124,7 +124,7 @@ def test_a_model_can_be_trained_on_smaller_images_first(
     assert (run.side, run.plan.bfloat16, run.module.student.config.vision.image_size) == (56, True, 112)
     (later,) = train(tmp_path / "later", "--start", tmp_path / "model", "--scenes", SCENES, "--steps", 1)
     assert 0 < line["contrastive"] < 5 > later["contrastive"] > 0
-    assert checkpoint.load(tmp_path / "later" / "model", torch.device("cpu"), torch.float32)[0].config == (
+    assert checkpoint.load_tipsv2(tmp_path / "later" / "model", torch.device("cpu"), torch.float32)[0].config == (
         run.module.student.config
     )
 
@@ -181,8 +181,8 @@ def test_own_pictures_and_a_model_to_start_from(train: Train, tmp_path: Path) ->
     start = fetching.fetch(lock.get_model("tiny"))
     (line,) = train(tmp_path, "--pictures", tmp_path / "list.jsonl", "--start", start, "--steps", 1)
     assert line["step"] == 1
-    before, _ = checkpoint.load(start, torch.device("cpu"), torch.float32)
-    after, _ = checkpoint.load(tmp_path / "model", torch.device("cpu"), torch.float32)
+    before, _ = checkpoint.load_tipsv2(start, torch.device("cpu"), torch.float32)
+    after, _ = checkpoint.load_tipsv2(tmp_path / "model", torch.device("cpu"), torch.float32)
     assert before.config == after.config
     old, new = before.state_dict(), after.state_dict()
     moved = {name: (old[name] - new[name]).abs().max().item() for name in old}

@@ -20,7 +20,7 @@ from tipsseg.runs.common.inputs import (
     Found,
     again,
     check_not_outputs,
-    choose,
+    choose_images,
     find,
     from_list,
 )
@@ -417,15 +417,15 @@ def test_a_folder_apart_is_left_out_without_being_an_output(tmp_path: Path) -> N
 def test_a_part_of_the_images(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{number:02}.png" for number in range(40)))
     found = find([tmp_path], output=None)
-    assert choose(found, None, None) == found
-    assert names(choose(found, 3, None)) == ["00.png", "01.png", "02.png"]
-    assert choose(found, 100, None) == choose(found, None, 100) == found
-    drawn = names(choose(found, None, 5))
+    assert choose_images(found, None, None) == found
+    assert names(choose_images(found, 3, None)) == ["00.png", "01.png", "02.png"]
+    assert choose_images(found, 100, None) == choose_images(found, None, 100) == found
+    drawn = names(choose_images(found, None, 5))
     assert len(set(drawn)) == 5
     assert drawn == sorted(drawn)
-    assert drawn == names(choose(found, None, 5))
+    assert drawn == names(choose_images(found, None, 5))
     assert drawn != names(found)[:5]
-    assert choose(found, None, 5).root == found.root
+    assert choose_images(found, None, 5).root == found.root
 
 
 def test_images_that_failed_are_looked_for_again_in_folders_too(

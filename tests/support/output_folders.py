@@ -23,7 +23,7 @@ from tipsseg.run.folder import open_folder
 from tipsseg.run.results import write_image
 from tipsseg.run.settle import settle
 from tipsseg.run.spec import Counts, RunInfo, RunSpec
-from tipsseg.runs.check.folder import check_folder
+from tipsseg.runs.check.folder import check_labels
 from tipsseg.runs.common.progress import Progress
 from tipsseg.types import ImageRef, LabelArray, TopClasses, printable_path
 from tipsseg.util.files import atomic_write, json_bytes
@@ -163,7 +163,7 @@ def tree(folder: Path) -> Tree:
 
 def problems(folder: Path) -> list[str]:
     """What `tipsseg check` finds."""
-    return list(map(str, check_folder(folder, None, 2, Progress(quiet=True))))
+    return list(map(str, check_labels(folder, None, 2, Progress(quiet=True))))
 
 
 # ---- damage ----

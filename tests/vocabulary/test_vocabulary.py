@@ -12,7 +12,14 @@ from tipsseg.types import Colour
 from tipsseg.vocabulary.background import GENERAL_BACKGROUND
 from tipsseg.vocabulary.palette import colour
 from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
-from tipsseg.vocabulary.vocabulary import MAX_CLASSES, ClassSpec, Phrase, make_vocabulary, parse_background, split_names
+from tipsseg.vocabulary.vocabulary import (
+    MAX_CLASSES,
+    ClassSpec,
+    Phrase,
+    make_vocabulary,
+    parse_background,
+    split_phrases,
+)
 
 SAME = "The model does not distinguish names that differ only in case or spacing."
 A_NAME = "Remove it, or give it a name."
@@ -86,7 +93,7 @@ def test_specs_say_more() -> None:
     ],
 )
 def test_one_value_is_split_at_commas_and_several_are_not(values: list[str], names: tuple[str, ...]) -> None:
-    assert split_names(values) == names
+    assert split_phrases(values) == names
 
 
 # ---- background ----

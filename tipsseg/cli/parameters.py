@@ -66,7 +66,7 @@ class _Part:
         return self.record(**read, **fixed)
 
 
-def command(
+def add_command(
     app: typer.Typer,
     epilog: str,
     *,

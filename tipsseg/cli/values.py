@@ -60,7 +60,7 @@ def read_fit(path: Path) -> FittedVocabulary:
 def _parse_vocabulary(question: Question) -> Vocabulary:
     from tipsseg.vocabulary.files import read_vocabulary
     from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, find_templates
-    from tipsseg.vocabulary.vocabulary import make_vocabulary, parse_background, split_names
+    from tipsseg.vocabulary.vocabulary import make_vocabulary, parse_background, split_phrases
 
     classes, vocab, background = question.classes, question.vocab, question.background
     if classes and vocab is not None:
@@ -88,7 +88,7 @@ def _parse_vocabulary(question: Question) -> Vocabulary:
     phrases = None if background is None else parse_background(background)
     if vocab is not None:
         return read_vocabulary(vocab, phrases, prompts)
-    names = split_names(classes or ())
+    names = split_phrases(classes or ())
     for number, name in enumerate(names, start=1):
         if not name.strip(" _"):
             raise VocabularyError(

@@ -206,7 +206,7 @@ def read_truth(path: Path, ids: TruthIds, max_pixels: int = MAX_PIXELS) -> NDArr
     return table.astype(np.uint16)[stored]
 
 
-def read_labels(path: Path, classes: int, max_pixels: int = MAX_PIXELS) -> LabelArray:
+def read_predicted(path: Path, classes: int, max_pixels: int = MAX_PIXELS) -> LabelArray:
     """Read a mask that `tipsseg label` wrote for N classes: [H, W] uint8, or uint16 above 254 classes.
 
     Raises:

@@ -31,7 +31,7 @@ _UNUSUAL_RATIO = 1.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Comparison:
+class PatchComparison:
     """Differences between images with and without masks.
 
     Attributes:
@@ -58,7 +58,7 @@ def second_moment(patches: Tensor) -> Tensor:
     return extended.T @ extended / len(extended)
 
 
-def compare(windows: Sequence[Window], patches: Tensor, text: Tensor, group_of: Tensor, groups: int) -> Comparison:
+def compare(windows: Sequence[Window], patches: Tensor, text: Tensor, group_of: Tensor, groups: int) -> PatchComparison:
     """Compare what the text predicts in images with masks and in images without.
 
     A word is known if the text predicts it in images without masks, with much less uncertainty than at pixels in images with masks
@@ -88,7 +88,7 @@ def compare(windows: Sequence[Window], patches: Tensor, text: Tensor, group_of: 
     known = (
         (unlabelled[0] > 0) & (unlabelled[1] < _KNOWN_SHARE * wrong_rates * unlabelled[0]) & (unsure > _UNUSUAL_RATIO)
     )
-    return Comparison(known.numpy(), unsure)
+    return PatchComparison(known.numpy(), unsure)
 
 
 def _sum_uncertainty(logits: Tensor, group_of: Tensor, counts: Tensor, groups: int) -> Tensor:

@@ -28,13 +28,13 @@ def classes_json(classes: Sequence[LabelClass], background: Sequence[str]) -> by
 
 def ordered_names(record: object) -> tuple[str, ...]:
     """Return the class names in a parsed classes.json, in the order of their ids. Raises ValueError unless the ids are 1, 2, ..."""
-    names = class_names(record)
+    names = names_by_id(record)
     if [label_id for label_id, _ in names] != list(range(1, len(names) + 1)):
         raise ValueError("the class ids are not 1, 2, ...")
     return tuple(name for _, name in names)
 
 
-def class_names(record: object) -> tuple[tuple[int, str], ...]:
+def names_by_id(record: object) -> tuple[tuple[int, str], ...]:
     """Return the id and name of each class in a parsed classes.json. A missing id defaults to the position, from 1.
 
     Raises ValueError if the record is not a valid classes.json.

@@ -49,7 +49,7 @@ class RasterGrid:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
+class RasterBlock:
     """The labels of a part of a raster.
 
     Attributes:
@@ -64,7 +64,7 @@ class Block:
 
 
 #: A function that reads all blocks again, from top to bottom, then from left to right.
-Blocks = Callable[[], Iterable[Block]]
+Blocks = Callable[[], Iterable[RasterBlock]]
 
 
 class RasterFormat(Format):

@@ -19,7 +19,7 @@ from tipsseg.labelling.model import load
 from tipsseg.options import DTYPE_NAMES, REFINEMENTS, LabelOptions, choose
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.fitted import FittedVocabulary, is_fit
-from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary, parse_background, split_names
+from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary, parse_background, split_phrases
 
 if TYPE_CHECKING:
     from cvat_sdk.models import LabeledShapeRequest
@@ -70,7 +70,7 @@ def create(
 def _read_classes(classes: str, vocab: str, background: str) -> Vocabulary | FittedVocabulary:
     phrases = parse_background(background) if background else None
     if not vocab:
-        return make_vocabulary(split_names([classes]), "auto" if phrases is None else phrases)
+        return make_vocabulary(split_phrases([classes]), "auto" if phrases is None else phrases)
     if not is_fit(vocab):
         return read_vocabulary(vocab, phrases)
     if background:

@@ -30,7 +30,7 @@ from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.scoring.assign import Assignment, LabelTable, best_groups, crop, match, match_refined
 from tipsseg.labelling.scoring.overlap import Contest, label_alone
 from tipsseg.labelling.scoring.resample import Values
-from tipsseg.labelling.scoring.scores import Scores, compute_cosines, make_scores
+from tipsseg.labelling.scoring.scores import PatchScores, compute_cosines, make_scores
 from tipsseg.labelling.view import view_of
 from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number, choose
 from tipsseg.options.fields import take_options
@@ -412,7 +412,7 @@ class Labeller:
     def _assign(
         self,
         cosines: Cosines,
-        scores: Scores,
+        scores: PatchScores,
         pixels: NDArray[np.uint8] | None,
         inner: tuple[int, int, int, int] | None,
         *,
@@ -454,7 +454,7 @@ class Labeller:
             raise non_finite_error(self.model.backbone)
         return values
 
-    def _best_classes(self, scores: Scores, grid: tuple[int, int], count: int) -> TopClasses:
+    def _best_classes(self, scores: PatchScores, grid: tuple[int, int], count: int) -> TopClasses:
         """Return the best classes of each patch."""
         groups = self._table.groups
         best, shares = best_groups(scores, grid, groups, min(count, len(groups)))

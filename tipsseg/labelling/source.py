@@ -24,7 +24,7 @@ from tipsseg.errors import FeatureFileError, ImageError
 from tipsseg.features.file import FeatureRecord, Origin
 from tipsseg.features.folder import FeatureFiles, FeatureStore
 from tipsseg.images.decoding import as_image_error, open_header
-from tipsseg.images.sources.access import identify, stamp
+from tipsseg.images.sources.access import identify, stamp_source
 from tipsseg.images.sources.container import Stamp
 from tipsseg.images.upright import thumbnail_rgb, upright_image
 from tipsseg.labelling.batches import Batched, Batches
@@ -309,6 +309,6 @@ class LargeImageLock:
 
 def _read_stamp(path: Path) -> Stamp | None:
     try:
-        return stamp(path)
+        return stamp_source(path)
     except (OSError, ValueError):
         return None

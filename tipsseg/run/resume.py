@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import MODEL_ONLY
-from tipsseg.images.sources.access import identify, matches, stamp
+from tipsseg.images.sources.access import identify, matches, stamp_source
 from tipsseg.run.entry import Entry, FileRow, input_path
 from tipsseg.run.files import Files, digest_of
 from tipsseg.run.labels import RunContext, label_rows
@@ -101,7 +101,7 @@ def _given(ref: ImageRef, entry: Entry, spec: RunSpec) -> str | None:
 def _is_other(entry: Entry, path: Path) -> bool:
     """Return True if a file's content differs from what was labelled."""
     try:
-        if stamp(path).size not in (None, entry.input.size):
+        if stamp_source(path).size not in (None, entry.input.size):
             return True
         return not identify(path)[0].same_content(entry.input)
     except (OSError, ValueError):  # reported when the image is read

@@ -208,7 +208,7 @@ def with_min_confidences(vocabulary: Vocabulary, minima: Sequence[float | None])
     return replace(vocabulary, specs=specs, classes=classes)
 
 
-def split_names(values: Sequence[str]) -> tuple[str, ...]:
+def split_phrases(values: Sequence[str]) -> tuple[str, ...]:
     """Return the names in the values of a repeatable option. A single value is split at commas and line ends."""
     return tuple(re.split(r"[,\n]", values[0].strip("\r\n"))) if len(values) == 1 else tuple(values)
 
@@ -227,7 +227,7 @@ def parse_background(value: str) -> str | tuple[str, ...]:
                 f"the background {quote(value)} looks like a typo of {quote(keyword)}",
                 f'Use {keyword}. If you mean the phrase, write it in a vocabulary file: background = ["{word}"].',
             )
-    return split_names([value])
+    return split_phrases([value])
 
 
 #: Names of things that differ from "auto" or "none" by one letter.

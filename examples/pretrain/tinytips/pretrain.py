@@ -108,7 +108,7 @@ class Run:
         self._state = work / "state.pt"
         self.tokenizer_file = (plan.start or work) / TOKENIZER_FILE
         if plan.start is not None:
-            student, self.tokenizer = checkpoint.load(plan.start, torch.device("cpu"), torch.float32)
+            student, self.tokenizer = checkpoint.load_tipsv2(plan.start, torch.device("cpu"), torch.float32)
             student.requires_grad_(requires_grad=True)
         else:
             if not self.tokenizer_file.exists():

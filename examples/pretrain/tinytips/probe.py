@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--scenes", type=positive, default=200, help="how many")
     options = parser.parse_args(arguments)
     with told(parser):
-        model, _ = checkpoint.load(options.model, torch.device("cpu"), torch.float32)
+        model, _ = checkpoint.load_tipsv2(options.model, torch.device("cpu"), torch.float32)
     store = held_out(options.work, options.scenes, model.config.vision)
     print(json.dumps({"miou": probe(model.vision_encoder, store)}))
 

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--scenes", type=positive, default=500, help="how many")
     options = parser.parse_args(arguments)
     with told(parser):
-        model, tokenizer = checkpoint.load(options.model, torch.device("cpu"), torch.float32)
+        model, tokenizer = checkpoint.load_tipsv2(options.model, torch.device("cpu"), torch.float32)
     store = held_out(options.work, options.scenes, model.config.vision)
     print(json.dumps(measure(model, tokenizer, store), indent=2))
 

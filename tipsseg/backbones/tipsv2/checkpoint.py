@@ -102,7 +102,7 @@ class Checkpoint:
         tower.eval().requires_grad_(False)
 
 
-def load(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Tipsv2, Tokenizer]:
+def load_tipsv2(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Tipsv2, Tokenizer]:
     """Load both towers and the tokenizer from a model folder, see `Checkpoint`."""
     checkpoint = Checkpoint(folder)
     return checkpoint.read(device, dtype), checkpoint.tokenizer

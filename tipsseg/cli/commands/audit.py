@@ -13,7 +13,7 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.arguments import stdin
-from tipsseg.cli.parameters import Without, command
+from tipsseg.cli.parameters import Without, add_command
 from tipsseg.cli.progress import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options import LabelOptions
@@ -56,7 +56,7 @@ class Auditing:
     # fmt: on
 
 
-@command(app, EPILOG)
+@add_command(app, EPILOG)
 def audit(
     auditing: Auditing,
     question: opt.Asked,

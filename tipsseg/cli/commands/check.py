@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import Only, command
+from tipsseg.cli.parameters import Only, add_command
 from tipsseg.cli.progress import open_progress
 from tipsseg.cli.wording import as_typed
 from tipsseg.options.fields import Option
@@ -30,7 +30,7 @@ Exit code: 0 no problems, 1 problems, 2 usage error.
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@command(app, EPILOG)
+@add_command(app, EPILOG)
 def check(
     output: opt.Folder,
     compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
@@ -45,7 +45,7 @@ def check(
 ) -> None:
     """Verify an output folder (files, sizes, ids, areas, annotations, unchanged images) or a feature folder."""
     from tipsseg.runs.check.features import check_store, is_store
-    from tipsseg.runs.check.folder import check_folder
+    from tipsseg.runs.check.folder import check_labels
     from tipsseg.runs.check.restore import restore_folder
 
     wrong = False
@@ -55,7 +55,7 @@ def check(
         if is_store(output):
             problems = check_store(output, compute.jobs, progress)
         else:
-            problems = check_folder(output, images, compute.jobs, progress, compute.max_pixels)
+            problems = check_labels(output, images, compute.jobs, progress, compute.max_pixels)
         for problem in problems:
             wrong = True
             progress.text(f"{as_typed(str(problem))}\n")

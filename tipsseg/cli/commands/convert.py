@@ -8,7 +8,7 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli.arguments.only import read_only
-from tipsseg.cli.parameters import Only, command
+from tipsseg.cli.parameters import Only, add_command
 from tipsseg.cli.progress import open_progress
 from tipsseg.cli.values import refuse_stray_formats
 from tipsseg.errors import UsageError
@@ -36,7 +36,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 # If the shell splits a list of formats at a space, the rest arrives as extra arguments.
-@command(app, EPILOG, context_settings={"allow_extra_args": True})
+@add_command(app, EPILOG, context_settings={"allow_extra_args": True})
 def convert(
     context: typer.Context,
     output: opt.Folder,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import Only, command
+from tipsseg.cli.parameters import Only, add_command
 from tipsseg.cli.progress import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options.fields import Option
@@ -32,7 +32,7 @@ Exit code: 0 success, 1 error, 2 usage error.
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@command(app, EPILOG)
+@add_command(app, EPILOG)
 def correct(
     output: opt.Folder,
     options: CorrectOptions,

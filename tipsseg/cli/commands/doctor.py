@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tipsseg.cli.parameters import Only, command
+from tipsseg.cli.parameters import Only, add_command
 from tipsseg.cli.wording import as_typed
 from tipsseg.options.fields import MODEL, Option
 from tipsseg.options.run import ComputeOptions
@@ -16,7 +16,7 @@ from tipsseg.util.printable import pluralize, printable
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@command(app, "", no_args_is_help=False)
+@add_command(app, "", no_args_is_help=False)
 def doctor(
     compute: Annotated[ComputeOptions, Only("device", "dtype")],
     model: Annotated[

@@ -8,7 +8,7 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli.arguments import stdin
-from tipsseg.cli.parameters import Only, Without, command
+from tipsseg.cli.parameters import Only, Without, add_command
 from tipsseg.cli.progress import open_progress
 from tipsseg.options import LabelOptions
 from tipsseg.options.run import ComputeOptions, ImageOptions, StoreOptions
@@ -32,7 +32,7 @@ Exit code: 0 success; 1 an error, or an image failed; 2 usage error;
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@command(app, EPILOG)
+@add_command(app, EPILOG)
 def encode(
     compute: Annotated[ComputeOptions, Without("features")],
     store: StoreOptions,
@@ -44,7 +44,7 @@ def encode(
     """Store the features of images in a folder, so that relabelling skips the model."""
     from tipsseg.run.plan import plan_run
     from tipsseg.runs.common.image_list import Choice, check_choice, find_images
-    from tipsseg.runs.encode.dry_run import dry_run
+    from tipsseg.runs.encode.dry_run import estimate_store
     from tipsseg.runs.encode.run import EncodeRun, encode_spec
 
     given = tuple(paths or ())
@@ -56,7 +56,7 @@ def encode(
         info = plan_run(spec)
         found = find_images(spec, Choice(**vars(images), **stdin.sources(given, printing.null)), progress)
         if printing.dry_run:
-            failed = dry_run(info, found, progress)
+            failed = estimate_store(info, found, progress)
         else:
             run = EncodeRun(info, found, progress, jsonl=printing.jsonl, quiet=printing.quiet)
             for _ in run.results():

@@ -12,7 +12,7 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.arguments import stdin
-from tipsseg.cli.parameters import command, given_options
+from tipsseg.cli.parameters import add_command, given_options
 from tipsseg.cli.progress import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options import FileOptions, LabelOptions, split_names
@@ -63,7 +63,7 @@ class Scoring:
     # fmt: on
 
 
-@command(app, EPILOG, name="eval")
+@add_command(app, EPILOG, name="eval")
 def evaluate(
     context: typer.Context,
     scoring: Scoring,

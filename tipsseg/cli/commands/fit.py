@@ -11,7 +11,7 @@ import typer
 from tipsseg.address import as_address
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
-from tipsseg.cli.parameters import Only, command, given_options
+from tipsseg.cli.parameters import Only, add_command, given_options
 from tipsseg.cli.progress import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options import LabelOptions
@@ -60,7 +60,7 @@ class Fitting:
     # fmt: on
 
 
-@command(app, EPILOG)
+@add_command(app, EPILOG)
 def fit(
     context: typer.Context,
     fitting: Fitting,

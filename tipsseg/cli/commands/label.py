@@ -14,7 +14,7 @@ from tipsseg.address import address_text
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.arguments import stdin
-from tipsseg.cli.parameters import command
+from tipsseg.cli.parameters import add_command
 from tipsseg.cli.progress import open_progress
 from tipsseg.errors import InputError, OtherRunError, UsageError
 from tipsseg.options import FileOptions, LabelOptions
@@ -89,7 +89,7 @@ def _run_to_retry(output: Path, shard: str | None) -> Path:
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@command(app, EPILOG, defaults=_options_of_earlier_run)
+@add_command(app, EPILOG, defaults=_options_of_earlier_run)
 def label(
     question: opt.Asked,
     regions: RegionOptions,
@@ -118,7 +118,7 @@ def label(
     from tipsseg.run.plan import plan_run, with_formats
     from tipsseg.run.spec import RunSpec
     from tipsseg.runs.common.image_list import Choice, find_images
-    from tipsseg.runs.label.dry_run import dry_run
+    from tipsseg.runs.label.dry_run import list_images
     from tipsseg.runs.label.onto import join_classes
     from tipsseg.runs.label.ray import engine_maker
     from tipsseg.runs.label.run import run_label
@@ -153,7 +153,7 @@ def label(
             progress.note(note)
         found = find_images(spec, Choice(**vars(images), **stdin.sources(given, printing.null)), progress)
         if printing.dry_run:
-            failed = dry_run(info, found, progress)
+            failed = list_images(info, found, progress)
         else:
             with _commands_to_paste(spec):
                 failed = run_label(info, found, make_engine, progress, jsonl=printing.jsonl).failed

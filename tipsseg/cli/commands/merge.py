@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import command, path_of
+from tipsseg.cli.parameters import add_command, path_of
 from tipsseg.cli.wording import as_typed
 
 EPILOG = """\b
@@ -30,7 +30,7 @@ Exit code: 0 success, 1 error, 2 usage error.
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@command(app, EPILOG)
+@add_command(app, EPILOG)
 def merge(
     folders: Annotated[
         list[Path], typer.Argument(metavar="OUT", parser=path_of("a folder"), help="Output folders of tipsseg label.")

@@ -8,7 +8,7 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli.arguments.only import read_only
-from tipsseg.cli.parameters import command
+from tipsseg.cli.parameters import add_command
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import ImageError, UsageError
 from tipsseg.options.fields import Option
@@ -31,7 +31,7 @@ Exit code: 0 success; 1 an error, or an image in --only is not labelled;
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@command(app, EPILOG)
+@add_command(app, EPILOG)
 def rank(
     output: opt.Folder,
     limit: Annotated[

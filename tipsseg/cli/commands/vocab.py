@@ -10,7 +10,7 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.help import Command, complete_presets
-from tipsseg.cli.parameters import Only, command
+from tipsseg.cli.parameters import Only, add_command
 from tipsseg.runs.common.progress import print_text
 from tipsseg.util.printable import pluralize
 
@@ -37,7 +37,7 @@ def list_presets() -> None:
         print_text(f"{name:20} {len(vocabulary.classes):4} classes{with_background:13}  {preset_summary(name)}\n")
 
 
-@command(app, "", no_args_is_help=False)
+@add_command(app, "", no_args_is_help=False)
 def show(name: Name, question: Annotated[opt.Question, Only("background", "templates")]) -> None:
     """Print a vocabulary as a TOML file, for example as a starting point for your own."""
     from tipsseg.vocabulary.toml_file import vocabulary_toml

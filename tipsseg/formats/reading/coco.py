@@ -15,7 +15,7 @@ from tipsseg.formats.reading.records import (
     SourceImage,
     check_size,
     image_errors,
-    parse_numbers,
+    parse_floats,
     read_objects,
 )
 from tipsseg.formats.reading.source import Source
@@ -126,14 +126,14 @@ def read_shape(annotation: object, class_id: int, size: Size) -> Shape:
     if segmentation in (None, []):  # CVAT's rectangles, and objects that are too thin for a polygon
         if isinstance(annotation, dict) and annotation.get("bbox") is None:
             raise NoPixelsError("annotation without segmentation and box")
-        box = parse_numbers(take(annotation, "bbox", list))
+        box = parse_floats(take(annotation, "bbox", list))
         if len(box) != 4 or (box[2:] < 0).any():
             raise ValueError("a box must be x, y, width and height")
         x, y, w, h = box.tolist()
         return shape_from_box(class_id, (x, y, x + w, y + h), size)
     if not isinstance(segmentation, list):
         raise ValueError("`segmentation` is neither a list nor an RLE")
-    rings = [parse_numbers(ring) for ring in segmentation]
+    rings = [parse_floats(ring) for ring in segmentation]
     if any(len(ring) % 2 for ring in rings):
         raise ValueError("a polygon has an odd number of coordinates")
     return shape_from_polygons(class_id, [ring.reshape(-1, 2) for ring in rings], size)

@@ -20,7 +20,7 @@ from tipsseg.formats.reading.records import (
     decode_png,
     image_errors,
     parse_corners,
-    parse_numbers,
+    parse_floats,
     read_objects,
 )
 from tipsseg.formats.reading.source import Source
@@ -161,7 +161,7 @@ def _read_shape(result: object, names: ClassNames, size: Size) -> Shape | None:
 def _read_turned(value: Mapping[str, Any], kind: str, size: Size) -> NDArray[np.float64]:
     """Return the corners of a rectangle, which turns around its top left corner, or of an ellipse, around its centre."""
     sides = ("radiusX", "radiusY") if kind == "ellipselabels" else ("width", "height")
-    angle = parse_numbers([value.get("rotation", 0)]).item()
+    angle = parse_floats([value.get("rotation", 0)]).item()
     start, lengths = _to_pixels([[value.get(key) for key in keys] for keys in (("x", "y"), sides)], size).tolist()
     if kind == "ellipselabels":
         return ellipse_corners(start, lengths, angle)

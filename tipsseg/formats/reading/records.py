@@ -154,10 +154,10 @@ def parse_corners(points: object) -> NDArray[np.float64]:
     for point in points:
         if not isinstance(point, list) or len(point) != 2:
             raise ValueError(f"a point must be [x, y], not {short(point)}")
-    return parse_numbers([value for point in points for value in point]).reshape(-1, 2)
+    return parse_floats([value for point in points for value in point]).reshape(-1, 2)
 
 
-def parse_numbers(values: object) -> NDArray[np.float64]:
+def parse_floats(values: object) -> NDArray[np.float64]:
     """Parse a list of numbers into an array [K]. Raises ValueError for any other value."""
     if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
         raise ValueError(f"not a list of numbers: {short(values)}")

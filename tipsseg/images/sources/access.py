@@ -50,11 +50,11 @@ def open_source(path: Path) -> FileIO | BytesIO:
     return open_regular(path).detach()  # type: ignore[return-value]  # it detaches a FileIO
 
 
-def stamp(path: Path) -> Stamp:
+def stamp_source(path: Path) -> Stamp:
     """Return the version of an image, without reading it."""
     inside = container_of(path)
     if inside is not None:
-        outer = stamp(inside)
+        outer = stamp_source(inside)
         return Stamp(_open_container(inside).size(_name(path, inside)), outer.mtime_ns, outer.inode)
     if is_url(path):
         return remote_stamp(path)
@@ -71,7 +71,7 @@ def exists(path: Path) -> bool:
     """Return True if an image exists. Return False on any error."""
     try:
         if is_url(path) or container_of(path) is not None:
-            stamp(path)
+            stamp_source(path)
             return True
         return stat.S_ISREG(path.stat().st_mode)
     except (OSError, ValueError):
@@ -80,7 +80,7 @@ def exists(path: Path) -> bool:
 
 def identify(path: Path, *, any_size: bool = False) -> tuple[Fingerprint, str]:
     """Return the fingerprint of an image, and its sha256; "" above HASH_LIMIT unless `any_size`."""
-    before = stamp(path)
+    before = stamp_source(path)
     with open_source(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -91,7 +91,7 @@ def identify(path: Path, *, any_size: bool = False) -> tuple[Fingerprint, str]:
 def matches(known: Fingerprint, path: Path) -> bool:
     """Return True if an image has this size and time, or this content with a different time, for example after copying."""
     try:
-        now = stamp(path)
+        now = stamp_source(path)
         if now.size not in (None, known.size):
             return False
         return now.mtime_ns == known.mtime_ns or (known.sha256 is not None and identify(path)[1] == known.sha256)
@@ -174,7 +174,7 @@ def _name(path: Path, inside: Path) -> str:
 
 def _open_container(path: Path) -> Container:
     """Return an open container; recently used ones stay open until nobody uses them."""
-    key = str(path), stamp(path)
+    key = str(path), stamp_source(path)
     with _local(path) as file, _lock:
         container = _containers.get(key)
         if container is None:

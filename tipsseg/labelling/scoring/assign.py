@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.labelling.scoring.resample import Ids, Values, resize
-from tipsseg.labelling.scoring.scores import Scores, grid_weights
+from tipsseg.labelling.scoring.scores import PatchScores, grid_weights
 from tipsseg.labelling.scoring.tiles import CHUNK, Part, spans, tiles
 from tipsseg.labelling.scoring.winners import argmax, find_winners, merge_names
 from tipsseg.types import ConfidenceArray, LabelArray
@@ -74,7 +74,7 @@ class Assignment:
 
 
 def match(
-    scores: Scores, size: tuple[int, int], table: LabelTable, inner: tuple[int, int, int, int] | None = None
+    scores: PatchScores, size: tuple[int, int], table: LabelTable, inner: tuple[int, int, int, int] | None = None
 ) -> Assignment:
     """Find the label and the confidence of every pixel of an image of `size` (H, W), or of its part `inner`.
 
@@ -105,7 +105,7 @@ def crop(assigned: Assignment, inner: tuple[int, int, int, int]) -> Assignment:
     return Assignment(cast(LabelArray, labels), cast(ConfidenceArray, confidence))
 
 
-def match_first(scores: Scores, size: tuple[int, int], table: LabelTable, parts: Sequence[Part]) -> Assignment:
+def match_first(scores: PatchScores, size: tuple[int, int], table: LabelTable, parts: Sequence[Part]) -> Assignment:
     """Find labels like `match`, but only in some of the `spans`, and only where group 0 may win.
 
     Elsewhere the label is 0, with confidence 0. Where group 0 wins, label and confidence are those of `match`.
@@ -118,7 +118,7 @@ def match_first(scores: Scores, size: tuple[int, int], table: LabelTable, parts:
 
 
 def _match_parts(
-    scores: Scores,
+    scores: PatchScores,
     size: tuple[int, int],
     table: LabelTable,
     parts: Sequence[Part],
@@ -135,7 +135,7 @@ def _match_parts(
 
 
 def match_refined(
-    scores: Scores, image: NDArray[np.uint8], size: tuple[int, int], table: LabelTable, refine: Refine
+    scores: PatchScores, image: NDArray[np.uint8], size: tuple[int, int], table: LabelTable, refine: Refine
 ) -> Assignment:
     """Find labels like `match`, after refining the group probabilities along the edges of the image.
 
@@ -167,7 +167,7 @@ def allocate_confidence(size: tuple[int, int]) -> ConfidenceArray:
 
 
 def best_groups(
-    scores: Scores, size: tuple[int, int], groups: Sequence[int], count: int
+    scores: PatchScores, size: tuple[int, int], groups: Sequence[int], count: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float16]]:
     """Return the best `count` groups at each cell of a grid of `size` (h, w), and their softmax(log score / temperature).
 
@@ -182,14 +182,14 @@ def best_groups(
     return index, share
 
 
-def occurring_groups(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Ids:
+def occurring_groups(scores: PatchScores, size: tuple[int, int], groups: Sequence[int]) -> Ids:
     """Return the groups that win at some pixel of an image of `size` (H, W), in ascending order."""
     numbers = np.arange(len(groups), dtype=np.uint16)
     won = match(scores, size, LabelTable(groups, numbers, np.zeros(len(groups), np.float32), 0)).labels
     return np.flatnonzero(np.bincount(won.reshape(-1), minlength=len(groups)))
 
 
-def _shares(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Iterator[tuple[slice, Values]]:
+def _shares(scores: PatchScores, size: tuple[int, int], groups: Sequence[int]) -> Iterator[tuple[slice, Values]]:
     """Yield bands of rows of an image of `size`: the rows, and softmax(log score / temperature) of all groups, [G, rows, W]."""
     owners = np.repeat(np.arange(len(groups)), groups)
     all_phrases = np.arange(len(owners))
@@ -213,7 +213,7 @@ def _shares(scores: Scores, size: tuple[int, int], groups: Sequence[int]) -> Ite
         yield slice(start, start + step), shares
 
 
-def _probabilities(scores: Scores, size: tuple[int, int], groups: Sequence[int], chosen: Ids) -> Values:
+def _probabilities(scores: PatchScores, size: tuple[int, int], groups: Sequence[int], chosen: Ids) -> Values:
     """Return the probabilities of the chosen groups, softmax(log score / temperature) over all groups: [K, h', w']."""
     soft = np.empty((len(chosen), *size), np.float32)
     for band, shares in _shares(scores, size, groups):

@@ -22,7 +22,7 @@ from tipsseg.labelling.scoring.assign import (
 )
 from tipsseg.labelling.scoring.candidates import ROUNDING, distances, lead
 from tipsseg.labelling.scoring.resample import Ids, Values
-from tipsseg.labelling.scoring.scores import Axes, Scores, grid_weights, make_scores
+from tipsseg.labelling.scoring.scores import Axes, PatchScores, grid_weights, make_scores
 from tipsseg.labelling.scoring.tiles import Part, Span, batches, spans, tile_array
 from tipsseg.regions.layers import Layer, make_layers
 from tipsseg.types import WindowPlan
@@ -97,7 +97,7 @@ def _layers(contest: Contest, found: Assignment) -> list[Layer]:
     return make_layers(contest.class_id, found.labels == _OWN, found.confidence)
 
 
-def _find_parts(contests: Sequence[Contest], scores: Scores, size: tuple[int, int]) -> list[list[Part]]:
+def _find_parts(contests: Sequence[Contest], scores: PatchScores, size: tuple[int, int]) -> list[list[Part]]:
     """Return for each contest the parts of an image of `size` (H, W) in which its class may win, with shared corners."""
     shared = contests[0].background
     for contest in contests[1:]:

@@ -28,7 +28,7 @@ _COARSE = 4
 Axes = tuple[InterpolationWeights, InterpolationWeights]
 
 
-class Scores(Protocol):
+class PatchScores(Protocol):
     """Scores of P phrases on a grid, which are resized to the image.
 
     Attributes:
@@ -282,7 +282,7 @@ def grid_weights(source: tuple[int, int], target: tuple[int, int]) -> Axes:
     return rows, columns
 
 
-def make_scores(cosines: Sequence[Values], plans: Sequence[WindowPlan], temperature: float) -> Scores:
+def make_scores(cosines: Sequence[Values], plans: Sequence[WindowPlan], temperature: float) -> PatchScores:
     """Create the scores of an image from its cosines, [windows, h, w, P] float32 at each scale."""
     if len(plans) > 1:
         return FusedScores(cosines, plans, temperature)

@@ -13,12 +13,13 @@ import numpy as np
 
 from tipsseg.labelling.scoring.candidates import find_candidates
 from tipsseg.labelling.scoring.resample import Ids
-from tipsseg.labelling.scoring.scores import Axes, Scores, grid_weights
+from tipsseg.labelling.scoring.scores import Axes, PatchScores, grid_weights
 
 #: Scores per step, phrases x rows x columns: 1 MB, which fits a core's cache.
 CHUNK = 1 << 18
 
-#: Side of a tile per `Scores.tile_patches`, in pixels of the image and of the resized image, if at most _FEW phrases can win. Tiles
+#: Side of a tile per `PatchScores.tile_patches`, in pixels of the image and of the resized image, if at most _FEW phrases can win.
+#: Tiles
 #: with more candidates are divided down to _MIN_SIDE. Smaller tiles have fewer candidates, but every tile has a fixed cost.
 _TILE, _WORKING_TILE, _FEW, _MIN_SIDE = 32, 14, 8, 16
 
@@ -65,7 +66,7 @@ class Tile:
     others: Ids
 
 
-def batches(tiles: Sequence[_Item], scores: Scores) -> Iterator[Sequence[_Item]]:
+def batches(tiles: Sequence[_Item], scores: PatchScores) -> Iterator[Sequence[_Item]]:
     """Yield tiles, as many at a time as fit a core's cache with the cosines at their corners."""
     step = max(_AT_ONCE // scores.phrases, 1)
     for start in range(0, len(tiles), step):
@@ -77,7 +78,7 @@ def tile_array(parts: Sequence[Span]) -> Ids:
     return np.array([(rows.start, rows.stop - 1, columns.start, columns.stop - 1) for rows, columns in parts])
 
 
-def spans(scores: Scores, size: tuple[int, int], *, same: bool = False) -> list[Span]:
+def spans(scores: PatchScores, size: tuple[int, int], *, same: bool = False) -> list[Span]:
     """Return the rows and columns of tiles that cover an image of `size` (H, W), row by row.
 
     `same` means that the resized image has the pixels of the image, of which `size` may be a part.
@@ -99,7 +100,7 @@ def spans(scores: Scores, size: tuple[int, int], *, same: bool = False) -> list[
 
 
 def tiles(
-    scores: Scores, size: tuple[int, int], owners: Ids, parts: Sequence[Part], needed: int | None
+    scores: PatchScores, size: tuple[int, int], owners: Ids, parts: Sequence[Part], needed: int | None
 ) -> Iterator[Tile]:
     """Yield the tiles of some parts of an image of `size` (H, W). Tiles with many contenders are divided.
 

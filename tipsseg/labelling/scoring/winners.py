@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from tipsseg.labelling.scoring.candidates import first_of_groups
 from tipsseg.labelling.scoring.resample import Ids, Values, resize, resize_columns, resize_rows
-from tipsseg.labelling.scoring.scores import Scores
+from tipsseg.labelling.scoring.scores import PatchScores
 from tipsseg.labelling.scoring.tiles import CHUNK, Tile
 
 Indices = NDArray[np.unsignedinteger]
 
 
-def find_winners(scores: Scores, tile: Tile, owners: Ids) -> Iterator[tuple[slice, Ids, Indices, Values]]:
+def find_winners(scores: PatchScores, tile: Tile, owners: Ids) -> Iterator[tuple[slice, Ids, Indices, Values]]:
     """Yield bands of rows of a tile: the rows, the contending groups, the index of the winner among them, its confidence."""
     (rows, columns), phrases = tile.source, tile.contenders
     own = owners[phrases]  # [K], in ascending order
@@ -49,7 +49,7 @@ def find_winners(scores: Scores, tile: Tile, owners: Ids) -> Iterator[tuple[slic
         yield slice(start, start + step), groups, index, np.reciprocal(total, out=total)
 
 
-def _log_sum_of_others(scores: Scores, tile: Tile, owners: Ids) -> Values | None:
+def _log_sum_of_others(scores: PatchScores, tile: Tile, owners: Ids) -> Values | None:
     """Return the log of the sum of exp(logit / temperature) over the other groups, on the coarse grid of the tile, [r, c]."""
     phrases = tile.others
     if not len(phrases):

@@ -45,7 +45,7 @@ class _Report:
     gone: bool = False
 
 
-def check_folder(
+def check_labels(
     folder: Path, images: Path | None, jobs: int, progress: Progress, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Problem]:
     """Find the faults of an output folder.

@@ -130,7 +130,7 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     found = found_images(choice.paths, choice.entries, spec.output, run=run, every=choice.every)
     if choice.entries is None and not spec.overwrite:
         found = _in_run(found, run, spec.output)
-    found = inputs.choose(found, choice.limit, choice.sample)
+    found = inputs.choose_images(found, choice.limit, choice.sample)
     note_inputs(progress, found)
     names = _names(spec)
     inputs.check_collisions(found.refs, names)

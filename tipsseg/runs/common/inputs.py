@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from tipsseg.address import address_text, as_address, has_scheme, is_url
 from tipsseg.errors import ImageError, InputError, TipssegError, UsageError
 from tipsseg.images.skipped import Skipped
-from tipsseg.images.sources.access import stamp
+from tipsseg.images.sources.access import stamp_source
 from tipsseg.images.sources.address import absolute, container_of, name_below, plain_name, real_path
 from tipsseg.images.sources.remote import check_address, is_remote_folder
 from tipsseg.options.every import Every
@@ -144,7 +144,7 @@ def check_image_root(images: Path | None) -> None:
         )
 
 
-def choose(found: Found, limit: int | None, sample: int | None) -> Found:
+def choose_images(found: Found, limit: int | None, sample: int | None) -> Found:
     """Keep a random `sample` of the images, with a fixed seed, and the first `limit`; None keeps all."""
     refs = found.refs
     if sample is not None and sample < len(refs):
@@ -251,7 +251,7 @@ def _is_folder(path: Path) -> bool:
         return folder
     if container_of(path) is None:
         return stat.S_ISDIR(path.stat().st_mode)
-    stamp(path)
+    stamp_source(path)
     return False
 
 

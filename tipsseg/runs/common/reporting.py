@@ -44,8 +44,11 @@ class Reporter:
 
     def interruption(self, command: str) -> str:
         """Return the message for an interrupted run; `command` is the one that resumes it."""
-        done = self._progress.done - self.counts.failed  # with Ray, more than was reported
-        return f"{pluralize(max(done, 0), 'image')} done; run {command} to resume"
+        counts = self.counts
+        done = max(
+            counts.labelled + counts.unchanged, self._progress.done - counts.failed
+        )  # with Ray, more than was reported
+        return f"{pluralize(done, 'image')} done; run {command} to resume"
 
     def _print(self, result: Labelled | Unchanged) -> None:
         if self._jsonl:

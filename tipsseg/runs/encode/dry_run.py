@@ -25,7 +25,7 @@ from tipsseg.util.files import is_folder
 from tipsseg.weights.sources import find_model
 
 
-def dry_run(info: RunInfo, images: Images, progress: Progress) -> int:
+def estimate_store(info: RunInfo, images: Images, progress: Progress) -> int:
     """Print the images to encode, and note the size of their features. Write nothing.
 
     Args:

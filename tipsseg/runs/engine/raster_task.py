@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
-from tipsseg.formats.raster import Block, GeoTiff, RasterFormat, RasterGrid, polygon_features
+from tipsseg.formats.raster import GeoTiff, RasterBlock, RasterFormat, RasterGrid, polygon_features
 from tipsseg.images.sources.access import identify, local_file
 from tipsseg.images.sources.raster import Raster, open_raster
 from tipsseg.label_map import LabelMap, find_objects
@@ -179,7 +179,7 @@ class RasterTask:
         """Write the files of a raster under temporary names, the mask first. Raise as `Deriver.make` does."""
         context = self._context
         least = context.files.min_area.pixels(grid.size)
-        read: Callable[[], Iterator[Block]] = partial(blocks.read, least)
+        read: Callable[[], Iterator[RasterBlock]] = partial(blocks.read, least)
         if self._spec.raster.dissolve:
             read = partial(iter, [blocks.dissolved(grid, least)])
         mask = GeoTiff()
@@ -254,13 +254,13 @@ class BlockFiles:
         self.folder.mkdir(parents=True, exist_ok=True)
         atomic_write(self._path(place), file.getvalue())
 
-    def read(self, least: int) -> Iterator[Block]:
+    def read(self, least: int) -> Iterator[RasterBlock]:
         """Yield all blocks, with the polygons of at least `least` pixels."""
         for place in self.places:
             with np.load(self._path(place)) as stored:
                 lines = stored["lines"].tobytes().decode().splitlines()
                 polygons = [line for line, area in zip(lines, stored["areas"], strict=True) if area >= least]
-                yield Block(corner=(place.top, place.left), labels=stored["labels"], polygons=polygons)
+                yield RasterBlock(corner=(place.top, place.left), labels=stored["labels"], polygons=polygons)
 
     def summary(self, size: tuple[int, int]) -> dict[str, object]:
         """Return the summary of the labels, as `label_summary` does."""
@@ -283,7 +283,7 @@ class BlockFiles:
             "ignored": int(pixels - counts.sum()),
         }
 
-    def dissolved(self, grid: RasterGrid, least: int) -> Block:
+    def dissolved(self, grid: RasterGrid, least: int) -> RasterBlock:
         """Return the whole raster as one block, with polygons of at least `least` pixels that are joined across blocks.
 
         This takes the labels of the whole raster, and a number of 4 bytes per pixel.
@@ -311,7 +311,7 @@ class BlockFiles:
             name = self._names[int(class_id)]
             facts = [(int(class_id), name, float(sums[each] / weights[each]), int(weights[each])) for each in kept]
             lines += polygon_features(moved[numbers], facts, (0, 0), grid)
-        return Block(corner=(0, 0), labels=labels, polygons=lines)
+        return RasterBlock(corner=(0, 0), labels=labels, polygons=lines)
 
     def _path(self, place: BlockPlace) -> Path:
         return self.folder / f"{place.number:06d}.npz"

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from tipsseg.errors import InputError, UsageError
-from tipsseg.evaluation.truth import read_labels
+from tipsseg.evaluation.truth import read_predicted
 from tipsseg.formats import FORMATS, refuse_parts
-from tipsseg.formats.classes_file import CLASSES_FILE, class_names
+from tipsseg.formats.classes_file import CLASSES_FILE, names_by_id
 from tipsseg.options import NAMES
 from tipsseg.regions.layers import Layer
 from tipsseg.run.read import Run, has_run, open_runs, refuse_raster, refuse_shards
@@ -54,7 +54,7 @@ class _Masks:
     max_pixels: int
 
     def read(self, ref: ImageRef, classes: int) -> tuple[LabelArray, None]:
-        return read_labels(ref.path, classes, self.max_pixels), None
+        return read_predicted(ref.path, classes, self.max_pixels), None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +174,7 @@ def names_beside(folder: Path) -> tuple[str, ...]:
             "Set the classes with argument `classes`, argument `vocabulary` or argument `layout`.",
         )
     try:
-        classes = class_names(parse(read_regular(path)))
+        classes = names_by_id(parse(read_regular(path)))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a {CLASSES_FILE} of tipsseg", _SET_CLASSES) from error
     if not classes:

@@ -109,9 +109,9 @@ def learn(
     Images whose mask ignores all pixels are left out. Raises InputError if fewer images than `minimum` remain.
     """
     from tipsseg.fitting.fit import groups_by_id
-    from tipsseg.runs.fit.task import cut_windows, source_at_scale_one
+    from tipsseg.runs.fit.task import cut_mask, source_at_scale_one
 
-    finish = partial(cut_windows, masks, groups_by_id(classifier.vocabulary))
+    finish = partial(cut_mask, masks, groups_by_id(classifier.vocabulary))
     values, failed = run_on_masks(source_at_scale_one(loaded), itemgetter(0), finish, loaded, masks, progress)
     images = [windows for windows in values if windows]
     require_masks(masks, len(images), failed, minimum)

@@ -16,7 +16,7 @@ from tipsseg.runs.engine.loading import LoadedModel
 from tipsseg.runs.fit.masked import Learnt, Masks, size_mismatch
 
 
-def cut_windows(
+def cut_mask(
     masks: Masks, groups: NDArray[np.int64], loaded: Loaded[Features], features: Features
 ) -> Learnt[list[Window]]:
     """Cut the mask of an image into windows; `groups` is the group of each mask id, see `make_windows`."""

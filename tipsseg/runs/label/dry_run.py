@@ -30,7 +30,7 @@ from tipsseg.weights.sources import find_model
 _SAMPLE = 100
 
 
-def dry_run(info: RunInfo, images: Images, progress: Progress) -> int:
+def list_images(info: RunInfo, images: Images, progress: Progress) -> int:
     """Print the images to label, and note their numbers. Raise the errors that a run would raise.
 
     Args:

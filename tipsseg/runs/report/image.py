@@ -92,7 +92,7 @@ class ImageMaker:
         objects = self._objects(image, current.labels)
         self.place.write(label_map, pictures.map_script(key, labels, confidence, objects, others))
         places = pictures.name_places(labels, len(self.classes))
-        record = image_record(
+        record = shown_image(
             entry, address_text(path), places, shown=unread is None, confidences=confidence is not None
         )
         record = {**record, "labels": None if objects is None else image.digest()}
@@ -166,7 +166,7 @@ def _confidence(image: RunImage) -> NDArray[np.float32] | None:
         return None
 
 
-def image_record(
+def shown_image(
     entry: Entry, path: str, places: list[tuple[int, int, int]], *, shown: bool, confidences: bool
 ) -> Record:
     """Return the record of an image for the page; `places` come from `pictures.name_places`."""
