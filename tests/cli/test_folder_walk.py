@@ -120,7 +120,7 @@ def contents(folder: Path) -> dict[str, object]:
         elif path.is_file():
             found[str(path.relative_to(folder))] = path.read_bytes()
     for name, data in found.items():
-        if name.rpartition("/")[2] in ("manifest.jsonl", "run.json", "errors.jsonl"):
+        if name.rpartition("/")[2] in ("manifest.jsonl", "run.json", "question.json", "errors.jsonl"):
             found[name] = [_without_times(json.loads(line)) for line in _values(data)]  # type: ignore[arg-type]
     return found
 

@@ -22,7 +22,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     found = {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name not in ("run.json", "state.db")
+        if path.is_file() and path.name not in ("run.json", "question.json", "state.db")
     }
     found["manifest.jsonl"] = re.sub(rb'"(seconds|mtime_ns)": [0-9.]+', b"", found["manifest.jsonl"])
     return found

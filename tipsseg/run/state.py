@@ -174,7 +174,7 @@ class State:
                 return
             if self._copy is not None:
                 raise OutputError(self.path, "another program has it open", "Close it, and run the same command again.")
-            with self._errors():
+            with self._errors(writing=True):
                 if not self._is_file:
                     self._write_file()
                 self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -221,14 +221,14 @@ class State:
                     raise
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, *, writing: bool = False) -> Iterator[None]:
         try:
             with self._lock:
                 yield
         except sqlite3.OperationalError as error:
             if "full" in str(error):
                 raise OutputError(self.path, *_FULL) from error
-            if "disk I/O" in str(error) and self.changed:
+            if "disk I/O" in str(error) and (writing or self.changed):
                 limit = "the file exceeds the size limit of the system, or the disk failed"
                 raise OutputError(self.path, limit, "Check `ulimit -f`, and run the same command again.") from error
             raise self._error(error) from error

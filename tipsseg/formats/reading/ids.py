@@ -85,9 +85,14 @@ class ClassNames:
         self._unknown[name] = None
         return BACKGROUND
 
+    @property
+    def too_many(self) -> bool:
+        """True if the masks cannot store that many classes."""
+        return len(self._names) > self._most
+
     def raise_unknown(self) -> None:
         """Raise InputError if a name was unknown, or if the masks cannot store that many classes."""
-        if len(self._names) > self._most:
+        if self.too_many:
             raise InputError(
                 f"{self.count} classes and {len(self.added)} new ones exceed the limit of {self._bits}-bit masks, {self._most}",
                 "Add fewer classes, or label again with all of them.",

@@ -253,9 +253,8 @@ class Planner:
         if self.options.dry_run:
             return Plan(mask)
         image, entry = correction.image, correction.current.entry
-        known = run_context(with_classes(self.run.info, self.names.added)).classes
-        if ignore_id(len(known)) != self._ignored:  # more classes than the masks hold, which is refused later
-            known = self.context.classes
+        added = () if self.names.too_many else self.names.added  # which is refused later
+        known = run_context(with_classes(self.run.info, added)).classes
         classes, data = len(known), encode_mask(labels, known, self.context.files.png_mode)
         file = Files(self.context.output).stage(PNG, correction.mask, data)
         instances = correction.current.labels.instances
