@@ -120,7 +120,7 @@ def share_run(info: RunInfo) -> None:
     """Record the run of a shard for the other shards, unless one of them did. Raises DeviceError if it runs on another device."""
     path = info.spec.output / SHARDS_FOLDER / _SHARED
     if (
-        write_new(path, json_bytes(run_record(info), indent=2) + b"\n")
+        write_new(path, json_bytes(run_record(info), indent=2) + b"\n", info.spec.folder)
         or (known := shared_run(info.spec.output)) is None
     ):
         return

@@ -213,14 +213,14 @@ def atomic_write(path: Path, data: bytes, owner: str = "") -> None:
         temporary.write_bytes(data)
 
 
-def write_new(path: Path, data: bytes) -> bool:
+def write_new(path: Path, data: bytes, folder: Path) -> bool:
     """Write a file atomically if it does not exist. Return False if it does, also if another process was faster.
 
-    Raises OutputError.
+    The temporary file is in `folder`, on the same file system. Raises OutputError.
     """
-    temporary = temporary_path(path)
+    temporary = temporary_path(folder / path.name)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
         os.link(temporary, path)  # fails if the file exists, on file systems of networks too
     except FileExistsError:
