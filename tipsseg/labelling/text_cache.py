@@ -2,8 +2,7 @@
 
 The files are in the cache's `text` folder. Their names are hashes of everything that determines the vectors: the phrases and
 templates, the model's files, versions, device and dtype. On a CPU the name is computed without importing torch; it ignores
-torch's number of threads if a program sets that itself. A file starts with the sha256 of its name and data, so damaged and
-renamed files are ignored. If a file cannot be read or written, the vectors are encoded again.
+torch's number of threads if a program sets that itself. If a file cannot be read or written, the vectors are encoded again.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tipsseg._version import __version__
 from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import TipssegError
-from tipsseg.util.files import atomic_write, json_bytes
+from tipsseg.util.files import atomic_path, json_bytes
 from tipsseg.util.processor import processor_name
 from tipsseg.vocabulary.vocabulary import Phrase
 from tipsseg.weights.sources import file_hashes
@@ -30,8 +30,7 @@ from tipsseg.weights.sources import file_hashes
 #: Maximum number of files in the cache; the least recently used are deleted first.
 _MOST_FILES = 100
 
-_SUFFIX = ".vectors"
-_NUMBERS = np.dtype("<f4")
+_SUFFIX = ".npy"
 
 #: Prefixes of environment variables that control the instructions and threads of torch and its libraries.
 _SETTINGS = ("ATEN_", "MKL_", "OMP_")
@@ -44,11 +43,20 @@ def load_or_compute(
 ) -> Vectors:
     """Return the unit vectors of the phrases, [P, D], from the cache, or compute and cache them."""
     file = _file(cache, backbone, phrases)
-    vectors = None if file is None else _read(file, (len(phrases), backbone.embed_dim))
-    if vectors is None:
-        vectors = compute()
-        if file is not None:
-            _write(file, vectors)
+    if file is None:
+        return compute()
+    with suppress(OSError, EOFError, ValueError):  # missing or damaged
+        vectors = np.load(file, allow_pickle=False)
+        if vectors.shape == (len(phrases), backbone.embed_dim) and vectors.dtype == np.float32:
+            file.touch()  # marks the file as recently used
+            return cast(Vectors, vectors)
+    vectors = compute()
+    with suppress(TipssegError, OSError):
+        with atomic_path(file) as temporary:
+            np.save(temporary, vectors)
+        files = sorted(file.parent.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in files[_MOST_FILES:]:
+            path.unlink()
     return vectors
 
 
@@ -77,32 +85,3 @@ def _device(backbone: Backbone) -> list[object]:
     cores = os.cpu_count() if affinity is None else len(affinity(0))
     settings = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_SETTINGS)}
     return [kind, processor_name(), cores, settings]
-
-
-def _read(file: Path, shape: tuple[int, int]) -> Vectors | None:
-    """Return the vectors in a cache file, of the given shape; None if the file is missing or damaged."""
-    length = shape[0] * shape[1] * _NUMBERS.itemsize
-    try:
-        with file.open("rb") as stream:
-            checksum, data = stream.read(hashlib.sha256().digest_size), stream.read(length)
-            if len(data) != length or stream.read(1) or checksum != _checksum(file, data):
-                return None
-    except OSError:
-        return None
-    with suppress(OSError):
-        file.touch()  # marks the file as recently used
-    return np.frombuffer(data, _NUMBERS).reshape(shape).astype(np.float32)
-
-
-def _write(file: Path, vectors: Vectors) -> None:
-    data = vectors.astype(_NUMBERS).tobytes()
-    with suppress(TipssegError, OSError):
-        atomic_write(file, _checksum(file, data) + data)
-        files = [path for path in file.parent.iterdir() if path.suffix == _SUFFIX]
-        files.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in files[_MOST_FILES:]:
-            path.unlink()
-
-
-def _checksum(file: Path, data: bytes) -> bytes:
-    return hashlib.sha256(file.name.encode() + data).digest()
