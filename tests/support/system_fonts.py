@@ -34,4 +34,3 @@ def system_fonts(folder: Path, *fonts: Path) -> Iterator[None]:
 def forget() -> None:
     """Let the fonts be asked for again."""
     lettering._font_files.cache_clear()
-    lettering._first_font.cache_clear()

@@ -43,19 +43,19 @@ def fonts(tmp_path: Path) -> Iterator[None]:
     ("name", "shown"),
     {
         "of one other font": ("\u00fc \u00e9", "\u00fc \u00e9"),
-        "of two fonts": ("a \u231a", "a \u231a"),
-        "of three fonts": ("panda \u231a \u0416\u0627", "panda \u231a \u0416\u0627"),
+        "of a font with all letters": ("a \u231a", "a \u231a"),
+        "of two fonts": ("panda \u231a \u0416\u0627", "panda ? \u0416\u0627"),
         "one letter is missing": ("panda \u732b", "panda ?"),
         "a watch, and a letter that is missing": ("\u231a\u231a \u732b", "\u231a\u231a ?"),
         "most letters are missing": ("\u732b\u732b a", "class 1"),
         "a mark on a letter": ("cafe\u0301 \u231a", "cafe\u0301 \u231a"),
     }.values(),
 )
-def test_a_letter_that_one_font_lacks_comes_from_another(name: str, shown: str) -> None:
+def test_a_name_is_in_the_font_that_has_the_most_letters(name: str, shown: str) -> None:
     found, font = fit_name(name, "class 1", 13, 200)
     assert found == shown
     assert 0 < text_length(font, found) <= 200
-    assert fit_path(name, 13, 200)[0] == name.replace("\u732b", "?")
+    assert shown == "class 1" or fit_path(name, 13, 200)[0] == shown
     cut, font = fit_name("\u231a\u00fc" * 500, "class 1", 13, 200)
     assert cut.startswith("\u231a\u00fc\u231a")
     assert cut.endswith("...")
@@ -63,7 +63,7 @@ def test_a_letter_that_one_font_lacks_comes_from_another(name: str, shown: str) 
 
 
 @pytest.mark.usefixtures("fonts")
-def test_an_overlay_has_the_letters_of_all_fonts() -> None:
+def test_an_overlay_has_the_letters_of_another_font() -> None:
     def overlay(name: str) -> NDArray[np.uint8]:
         labels = np.ones((200, 320), np.uint8)
         return draw_labels(np.zeros((200, 320, 3), np.uint8), labels, [LabelClass(1, name, (0, 0, 0))], "a.png")

@@ -1,4 +1,4 @@
-"""Draw text into images: choose fonts that have all letters, and cut text to the available width."""
+"""Draw text into images: choose the font that has the most letters, and cut text to the available width."""
 
 from __future__ import annotations
 
@@ -6,28 +6,15 @@ import os
 import subprocess
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
 from typing import Any, cast
 
 from PIL import ImageDraw, ImageFont
 
-
-@dataclass(frozen=True, slots=True)
-class MixedFont:
-    """A font of `size` pixels for text that no single font can draw: every letter uses the first font that has it."""
-
-    size: int
-
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont | MixedFont
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 #: The end of a cut text, and the replacement for letters that no font has.
 _CUT, _MISSING = "...", "?"
-
-#: The line height as a multiple of the font size.
-_LINE = 1.2
 
 #: Pillow's built-in font, as (file, index).
 _PLAIN = ("", 0)
@@ -60,8 +47,6 @@ def plain_font(size: int) -> Font:
 
 
 def text_length(font: Font, text: str) -> float:
-    if isinstance(font, MixedFont):
-        return sum(text_length(part_font, part) for part, part_font in _parts(text, font.size))
     return float(font.getlength(text))
 
 
@@ -72,50 +57,36 @@ def draw_text(
 
     `style` is passed to Pillow.
     """
-    if not isinstance(font, MixedFont):
-        draw.text(position, text, font=font, anchor=anchor, align="center", **style)
-        return
-    ascent, descent = _font(*_PLAIN, font.size).getmetrics()
-    lines = text.split("\n")
-    for number, line in enumerate(lines):
-        x = position[0] - (text_length(font, line) / 2 if anchor == "mm" else 0)
-        # All fonts share one baseline.
-        y = position[1] + (ascent - descent) / 2 + (number - (len(lines) - 1) / 2) * _LINE * font.size
-        for part, part_font in _parts(line, font.size):
-            draw.text((x, y), part, font=part_font, anchor="ls", **style)
-            x += text_length(part_font, part)
+    draw.text(position, text, font=font, anchor=anchor, align="center", **style)
 
 
 def fit_name(name: str, spare_name: str, size: int, width: float) -> tuple[str, Font]:
-    """Cut a name to `width` pixels and return it with a font. Missing letters become "?".
+    """Cut a name to `width` pixels and return it with a font. Letters that the font lacks become "?".
 
-    If the fonts lack most of its letters, return `spare_name`.
+    If it lacks most of the letters, return `spare_name`.
     """
     # Cut to one letter per pixel first, so that the time does not depend on the length of the name.
     start = name[: max(int(width), 1)]
-    whole = start == name
-    missing = sum(_first_font(letter) is None for letter in start)
+    shown, font = _drawable(start, size)
+    missing = sum(one != other for one, other in zip(start, shown, strict=True))
     if 2 * missing > len(start) - start.count(" "):
-        start, whole = spare_name, True
-    start = _replace_missing(start)
-    font = _font_for(start, size)
-    if whole and text_length(font, start) <= width:
-        return start, font
-    return start[: _count_fitting(start, font, width)] + _CUT, font
+        name, (shown, font) = spare_name, _drawable(spare_name, size)
+    if len(shown) == len(name) and text_length(font, shown) <= width:
+        return shown, font
+    return shown[: _count_fitting(shown, font, width)] + _CUT, font
 
 
 def fit_path(path: str, size: int, width: float) -> tuple[str, Font]:
-    """Return the end of a path that fits into `width` pixels, with a font. Missing letters become "?"."""
-    end = _replace_missing(path[-max(int(width), 1) :])
-    font = _font_for(end, size)
+    """Return the end of a path that fits into `width` pixels, with a font. Letters that the font lacks become "?"."""
+    end, font = _drawable(path[-max(int(width), 1) :], size)
     if len(end) == len(path) and text_length(font, end) <= width:
         return end, font
     return _CUT + end[len(end) - _count_fitting(end[::-1], font, width) :], font
 
 
 def find_undrawable(texts: Iterable[str]) -> list[str]:
-    """Return the texts with a letter that no font has."""
-    return [text for text in texts if _replace_missing(text) != text]
+    """Return the texts with a letter that their font lacks."""
+    return [text for text in texts if _drawable(text, 13)[0] != text]
 
 
 def _count_fitting(text: str, font: Font, width: float) -> int:
@@ -130,30 +101,16 @@ def _count_fitting(text: str, font: Font, width: float) -> int:
     return fits
 
 
-def _replace_missing(text: str) -> str:
-    return "".join(letter if _first_font(letter) else _MISSING for letter in text)
-
-
-def _font_for(text: str, size: int) -> Font:
-    letters = sorted(set(text))
+def _drawable(text: str, size: int) -> tuple[str, Font]:
+    """Return a text and the first font that has the most of its letters. Letters that it lacks become "?"."""
+    best, most = _PLAIN, -1
     for font in _fonts():
-        if all(_has_letter(font, letter) for letter in letters):
-            return _font(*font, size)
-    return MixedFont(size)
-
-
-def _parts(text: str, size: int) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
-    fonts: list[tuple[str, int]] = []
-    for letter in text:
-        # Combining marks, joiners and blanks use the font of the previous letter.
-        joins = letter == " " or unicodedata.category(letter) in ("Mn", "Mc", "Me", "Cf")
-        last = fonts[-1] if fonts and joins else None
-        fonts.append(last if last and _has_letter(last, letter) else _first_font(letter) or _PLAIN)
-    start = 0
-    for font, run in groupby(fonts):
-        end = start + len(list(run))
-        yield text[start:end], _font(*font, size)
-        start = end
+        number = sum(_has_letter(font, letter) for letter in text)
+        if number > most:
+            best, most = font, number
+        if number == len(text):
+            break
+    return "".join(letter if _has_letter(best, letter) else _MISSING for letter in text), _font(*best, size)
 
 
 def _fonts() -> Iterator[tuple[str, int]]:
@@ -178,11 +135,6 @@ def _font_files() -> tuple[tuple[str, int], ...]:
 def _font(file: str, index: int, size: int) -> ImageFont.FreeTypeFont:
     """Open a system font, or Pillow's built-in font for "". Raises OSError."""
     return ImageFont.truetype(file, size, index) if file else cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))
-
-
-@lru_cache(maxsize=4096)
-def _first_font(letter: str) -> tuple[str, int] | None:
-    return next((font for font in _fonts() if _has_letter(font, letter)), None)
 
 
 def _has_letter(font: tuple[str, int], letter: str) -> bool:
