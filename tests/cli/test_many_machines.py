@@ -48,8 +48,9 @@ def test_a_shard_skips_what_its_folder_has(run: Run) -> None:
     Image.new("RGB", (56, 56), "red").save("imgs/sub/ü.bmp")
     found = []
     for part in "123":
-        run("-f", "png,coco", "--shard", f"{part}/3")
+        noted = run("-f", "png,coco", "--shard", f"{part}/3")
         found += run.labelled
+    assert " of part 3/3 already." in noted
     assert sorted(found) == ["new.png", "sub/newer.png", "sub/ü.bmp"]
     merge(run, "out", output="out")
     run("-f", "png,coco", output="one")

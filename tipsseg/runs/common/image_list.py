@@ -22,6 +22,7 @@ from tipsseg.runs.common import inputs
 from tipsseg.runs.common.inputs import Found
 from tipsseg.runs.common.progress import Progress
 from tipsseg.types import ImageRef, name_order
+from tipsseg.util.printable import pluralize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +127,7 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     if choice.entries is not None and choice.sample is None:
         stream = inputs.stream(choice.entries, output=spec.output, names=_names(spec), run=run, every=choice.every)
         images = islice(stream, choice.limit)
-        return Images(_of_shard(images, spec), run.root or Path.cwd())
+        return Images(_of_shard(images, spec, progress), run.root or Path.cwd())
     found = found_images(choice.paths, choice.entries, spec.output, run=run, every=choice.every)
     if choice.entries is None and not spec.overwrite:
         found = _in_run(found, run, spec.output)
@@ -135,11 +136,11 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     names = _names(spec)
     inputs.check_collisions(found.refs, names)
     inputs.check_not_outputs(found.refs, spec.output, names.key)
-    refs = _of_shard((*found.refused, *found.refs), spec)
+    refs = _of_shard((*found.refused, *found.refs), spec, progress)
     return Images(tuple(sorted(refs, key=lambda item: name_order(item.name))), found.root)
 
 
-def _of_shard(refs: Iterable[ImageRef | Failed], spec: RunSpec) -> Iterator[ImageRef | Failed]:
+def _of_shard(refs: Iterable[ImageRef | Failed], spec: RunSpec, progress: Progress) -> Iterator[ImageRef | Failed]:
     """Yield the images of a shard that the output folder lacks, or all if there is no shard.
 
     Every shard reports a folder that cannot be listed, because its images may be in any shard.
@@ -150,7 +151,7 @@ def _of_shard(refs: Iterable[ImageRef | Failed], spec: RunSpec) -> Iterator[Imag
         return
     with closing(State(spec.output)) as state:
         before = stored_run(state)
-        context, files = None if before is None else run_context(before), Files(spec.output)
+        context, files, known = None if before is None else run_context(before), Files(spec.output), 0
         for ref in refs:
             if isinstance(ref, ImageRef):
                 if not shard.takes(ref.name):
@@ -159,8 +160,11 @@ def _of_shard(refs: Iterable[ImageRef | Failed], spec: RunSpec) -> Iterator[Imag
                 if context is not None and entry is not None:
                     decision = decide(ref, entry, state.files(ref.name), spec, files, context)
                     if not isinstance(decision, Todo):
+                        known += 1
                         continue
             yield ref
+    if known:
+        progress.note(f"{spec.output} has {pluralize(known, 'image')} of part {shard} already.")
 
 
 def _in_run(found: Found, run: RunNames, output: Path) -> Found:

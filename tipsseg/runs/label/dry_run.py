@@ -71,7 +71,7 @@ def list_images(info: RunInfo, images: Images, progress: Progress) -> int:
     if is_locked(spec.folder):
         progress.note(f"Another tipsseg process is writing to {spec.folder}.")
     others = {"unchanged": unchanged, "edited by hand": edited, "cannot be labelled": failed}
-    progress.note(f"{list_counts(len(todo), 'to label', others)}, into {spec.output}. Nothing was written.")
+    progress.note(f"{list_counts(len(todo), 'to label', others)}, into {spec.folder}. Nothing was written.")
     note_reasons(reasons, progress, "to label")
     if todo and not spec.is_raster:
         _note_sizes(info, todo, progress)
