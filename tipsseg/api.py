@@ -33,11 +33,12 @@ from tipsseg.run.results import Failed, ImageResult, Labelled
 from tipsseg.run.spec import RunInfo, RunSpec
 from tipsseg.runs.common.image_list import Choice, Images, check_choice, find_images
 from tipsseg.runs.common.progress import Progress, Silence
+from tipsseg.runs.common.reporting import Reporter
 from tipsseg.runs.encode.run import EncodeRun, encode_spec
 from tipsseg.runs.engine.engine import EngineMaker
 from tipsseg.runs.label.onto import join_classes
 from tipsseg.runs.label.ray import engine_maker
-from tipsseg.runs.label.run import LabelRun
+from tipsseg.runs.label.run import label_images
 from tipsseg.types import ImageRef
 from tipsseg.util.printable import quote
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
@@ -267,7 +268,7 @@ def _label(
     info: RunInfo, images: Images, progress: Progress, make_engine: EngineMaker
 ) -> Generator[ImageResult, None, None]:
     with progress:
-        yield from LabelRun(info, images, make_engine, progress).results()
+        yield from label_images(info, images, make_engine, Reporter(progress))
 
 
 @with_keywords(EncodeFolderKeywords, LabelOptions, ComputeOptions, StoreOptions, ImageOptions)

@@ -121,7 +121,7 @@ def make_run(
                 )
             )
         settle(folder, 1)
-        folder.finish(Counts(labelled=len(folder.state)), None)
+        folder.finish(Counts(labelled=len(folder.state)))
 
 
 def _run_info(

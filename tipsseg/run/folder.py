@@ -363,7 +363,7 @@ class OutputFolder:
         self.state.set_files("", [file.row])
         return True
 
-    def finish(self, counts: Counts, batch_size: int | None) -> None:
+    def finish(self, counts: Counts) -> None:
         """Write the last records. Raises OutputError if the record was removed meanwhile."""
         if self.state.is_removed():
             raise OutputError(self.state.path, "it was removed during the run", "Run the same command again.")
@@ -375,7 +375,6 @@ class OutputFolder:
             self.info,
             ended=datetime.now(UTC),
             counts=counts,
-            batch_size=self.info.batch_size if batch_size is None else batch_size,
             summary=self.totals().record(),
         )
         self.write_record()

@@ -93,7 +93,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
         uneven = {name for one in infos for other in infos for name in {*one.spec.formats} - {*other.spec.formats}}
         state.cover(sorted(uneven - {*MODEL_ONLY}))  # each image is then in all formats
         settled = settle(joined, joined.info.spec.jobs)
-        joined.finish(joined.info.counts, joined.info.batch_size)
+        joined.finish(joined.info.counts)
         if not failed:
             remove_shards(target)
         progress.end()

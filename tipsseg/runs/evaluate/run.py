@@ -232,7 +232,8 @@ def _collect(
             reporter.report(result)
     if folder is not None:
         note_settled(folder, settle(folder, info.spec.jobs), progress)
-        folder.finish(reporter.counts, batch_size)
+        folder.info = replace(folder.info, batch_size=batch_size)
+        folder.finish(reporter.counts)
     notes.end()
     note_end(progress, reporter.counts, time.monotonic() - began, "")
     return reporter.counts, first

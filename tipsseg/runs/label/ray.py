@@ -38,8 +38,9 @@ from tipsseg.run.shards import SHARDS_FOLDER, shards_in, state_folders
 from tipsseg.run.spec import RunInfo, RunSpec
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.progress import Progress, Silence
+from tipsseg.runs.common.reporting import Reporter
 from tipsseg.runs.engine.engine import EngineMaker, local_engine
-from tipsseg.runs.label.run import LabelRun
+from tipsseg.runs.label.run import label_images
 from tipsseg.types import ImageRef
 from tipsseg.util.printable import first_line, pluralize
 
@@ -223,8 +224,8 @@ def _label(job: _Job) -> Iterator[Failed | TipssegError | None]:
     """Label a shard. Yield an item per image: its failure, or None. An error ends the run, and is the last item."""
     try:
         _prepare(job)
-        run = LabelRun(job.info, Images(job.images, Path(job.info.image_root or ".")), local_engine, Silence())
-        with closing(run.results()) as results:
+        images = Images(job.images, Path(job.info.image_root or "."))
+        with closing(label_images(job.info, images, local_engine, Reporter(Silence()))) as results:
             for result in results:
                 yield result if isinstance(result, Failed) else None
     except TipssegError as error:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
-from contextlib import ExitStack, closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
-from pathlib import Path
 
 from tipsseg.address import address_text
-from tipsseg.errors import ImageError
-from tipsseg.formats.overlay import Overlay
 from tipsseg.run.folder import OutputFolder, open_folder
-from tipsseg.run.results import Failed, ImageResult, Labelled
+from tipsseg.run.results import Failed, ImageResult
 from tipsseg.run.settle import Settled, settle_images
 from tipsseg.run.spec import Counts, RunInfo
 from tipsseg.runs.common.image_list import Images
@@ -38,149 +35,119 @@ from tipsseg.types import ImageRef
 from tipsseg.util.printable import shell_word
 
 
-class LabelRun:
-    """Label the images that are not labelled yet, and write the output folder.
+def label_images(
+    info: RunInfo, images: Images, make_engine: EngineMaker, reporter: Reporter
+) -> Generator[ImageResult, None, None]:
+    """Label the images that are not labelled yet, and bring the output folder up to date.
 
-    Attributes:
-        counts: The results so far.
-        interruption: The message if the run was interrupted while it labelled; otherwise "".
+    Yield the result of every image once its labels are recorded; a bad image is a Failed. Close the generator to stop early;
+    another run resumes.
+
+    Args:
+        info: The run, from `plan_run`.
+        images: The images, from `find_images`.
+        make_engine: Makes the engine that labels images, see `engine_maker`.
+        reporter: Counts and prints the results.
+
+    Raises:
+        TipssegError: The run cannot continue.
     """
-
-    def __init__(
-        self, info: RunInfo, images: Images, make_engine: EngineMaker, progress: Progress, *, jsonl: bool = False
-    ) -> None:
-        """Set up a run.
-
-        Args:
-            info: The run, from `plan_run`.
-            images: The images, from `find_images`.
-            make_engine: Makes the engine that labels images, see `engine_maker`.
-            progress: Prints results and notes.
-            jsonl: Print a line of JSON per image instead of the paths of its files.
-        """
-        self.counts = Counts()
-        self.interruption = ""
-        self._info = info
-        self._images = images
-        self._make_engine = make_engine
-        self._progress = progress
-        self._jsonl = jsonl
-        self._reporter = Reporter(progress, jsonl=jsonl)
-        self._shown: Path | None = None  # the first overlay
-        self._failed = set[Path]()  # what was reported, as settling finds it again
-
-    def results(self) -> Generator[ImageResult, None, None]:
-        """Yield the result of every image once its labels are recorded. Call this once.
-
-        A bad image is a Failed. Close the generator to stop early; another run resumes.
-
-        Raises:
-            TipssegError: The run cannot continue.
-        """
-        note_given(self._info.spec, self._images.known, self._progress)
-        with open_folder(self._info) as folder:
-            note_folder(folder, self._images, self._progress)
-            try:
-                with ExitStack() as stack:
-                    yield from self._label(folder, stack)
-            except (KeyboardInterrupt, GeneratorExit):
-                self.interruption = self._reporter.interruption(self._resuming_command())
-                raise
-            finally:
-                self.counts = self._reporter.counts
-        if self._shown is not None and not self._jsonl:
-            self._progress.note(f"Open {self._shown} to see the labels.")
-
-    def _label(self, folder: OutputFolder, stack: ExitStack) -> Generator[ImageResult, None, None]:
-        """Yield finished images, label the rest, and bring the derived files up to date."""
-        progress, images, began = self._progress, self._images, time.monotonic()
-        notes = ImageNotes(self._info.model, progress)
-        items = map(folder.triage, images.refs)
-        first, batch_size = None, None  # the model is loaded for the first image that needs it
-        for item in items:
-            if isinstance(item, ImageRef):
-                first = item
-                break
-            yield self._report(folder, item, notes)
-        if first is not None or folder.before is None:
-            engine = stack.enter_context(self._make_engine(folder, progress, _images_from(images, first)))
-            note_begin(begin(engine, images, folder), images, self._reporter.counts, progress)
-            if first is not None:
-                note_formats(folder.context.formats, folder.context.files, folder.context.classes, progress)
-                began = time.monotonic()
-                with closing(engine.results(chain([first], items))) as results:
-                    for result in results:
-                        yield self._report(folder, result, notes)
-                batch_size = engine.batch_size
-        elif not folder.begun or folder.before.image_root != address_text(images.root):
-            folder.begin(replace(folder.info, image_root=address_text(images.root), started=datetime.now(UTC)))
-        self._end(folder, notes, batch_size, began)
-
-    def _report(self, folder: OutputFolder, result: ImageResult, notes: ImageNotes) -> ImageResult:
-        """Record a result in the folder, print it, and return it; an image fails if another file is in the way of its mask."""
-        result = folder.record(result)
-        if isinstance(result, Failed):
-            self._failed.add(result.error.path)
-            result = replace(result, error=self._progress.worded(result.error))
-            folder.fail(result)
-        else:
-            if isinstance(result, Labelled):
+    progress = reporter.progress
+    note_given(info.spec, images.known, progress)
+    with open_folder(info) as folder:
+        note_folder(folder, images, progress)
+        notes = ImageNotes(info.model, progress)
+        for found in _results(folder, images, make_engine, reporter):
+            result = folder.record(found)
+            if isinstance(result, Failed):
+                result = replace(result, error=progress.worded(result.error))
+                folder.fail(result)
+            else:
                 notes.add(result)
-            result = replace(result, files=folder.shown_files(result.ref.name))
-            self._shown = self._shown or result.files.get(Overlay.name)
-        self._reporter.report(result)
-        return result
-
-    def _end(self, folder: OutputFolder, notes: ImageNotes, batch_size: int | None, began: float) -> None:
-        """Settle the folder, write the last records, and note the totals; `began` is the time when labelling began."""
-        spec, progress, reporter = folder.info.spec, self._progress, self._reporter
-        counts = reporter.counts
+                result = replace(result, files=folder.shown_files(result.ref.name))
+            reporter.report(result)
+            yield result
         settled = Settled()
-        for found in settle_images(folder, settled, spec.jobs):
-            if isinstance(found, ImageError):
-                if found.path not in self._failed:
-                    counts = replace(counts, failed=counts.failed + 1)
-                    progress.error(found)
-            elif not self._jsonl:
-                progress.results(found)
+        for derived in settle_images(folder, settled, info.spec.jobs):
+            reporter.report_derived(derived)
         if not folder.finished:
-            folder.finish(counts, batch_size)
-        progress.end()
-        progress.results(folder.run_paths)
-        notes.end()
-        note_reasons(folder.reasons, progress)
-        note_settled(folder, settled, progress)
-        if spec.given is not None and spec.given.labels is not None:
-            note_skipped(spec.given.labels.skipped, spec.onto, progress)
-        note_division(spec.formats, folder.state, folder.context.files, progress)
-        note_edited(folder.info, counts, progress)
-        for line in folder.totals().lines():
-            progress.note(line)
-        note_end(progress, counts, time.monotonic() - began, f", into {spec.folder}")
-        if spec.shard is not None:
-            word = shell_word(str(spec.output))
-            progress.note(f"Part {spec.shard} is done. When all are: tipsseg merge {word} -o {word}")
-        reporter.counts = replace(counts, failed=counts.failed + len(folder.unwritten))  # for the exit code
+            folder.finish(reporter.counts)
+        _note_end(folder, settled, notes, reporter)
 
-    def _resuming_command(self) -> str:
-        spec = self._info.spec
-        return "the same command" if spec.resume else "the same command without argument `resume`=False"
+
+def _results(
+    folder: OutputFolder, images: Images, make_engine: EngineMaker, reporter: Reporter
+) -> Generator[ImageResult, None, None]:
+    """Yield what becomes of each image, to be recorded. The model is loaded for the first image that needs it."""
+    items = map(folder.triage, images.refs)
+    for item in items:
+        if not isinstance(item, ImageRef):
+            yield item
+            continue
+        with _begun(folder, images, make_engine, reporter, item) as engine:
+            note_formats(folder.context.formats, folder.context.files, folder.context.classes, reporter.progress)
+            reporter.began = time.monotonic()
+            with closing(engine.results(chain([item], items))) as results:
+                yield from results
+            folder.info = replace(folder.info, batch_size=engine.batch_size)
+            return
+    root = address_text(images.root)
+    if folder.before is None:
+        with _begun(folder, images, make_engine, reporter):
+            pass  # no image, but the records of a run
+    elif not folder.begun or folder.before.image_root != root:
+        folder.begin(replace(folder.info, image_root=root, started=datetime.now(UTC)))
+
+
+@contextmanager
+def _begun(
+    folder: OutputFolder, images: Images, make_engine: EngineMaker, reporter: Reporter, first: ImageRef | None = None
+) -> Iterator[Engine]:
+    """Make the engine of a run, and write the first records; `first` is the first image to label."""
+    known = [item for item in images.known if isinstance(item, ImageRef)] or ([] if first is None else [first])
+    left = known[known.index(first) :] if first in known else known
+    with make_engine(folder, reporter.progress, left) as engine:
+        note_begin(begin(engine, images, folder), images, reporter.counts, reporter.progress)
+        yield engine
+
+
+def _note_end(folder: OutputFolder, settled: Settled, notes: ImageNotes, reporter: Reporter) -> None:
+    """Print the files for the whole run and the totals, and what a person should know."""
+    spec, progress, counts = folder.info.spec, reporter.progress, reporter.counts
+    progress.end()
+    progress.results(folder.run_paths)
+    notes.end()
+    note_reasons(folder.reasons, progress)
+    note_settled(folder, settled, progress)
+    if spec.given is not None and spec.given.labels is not None:
+        note_skipped(spec.given.labels.skipped, spec.onto, progress)
+    note_division(spec.formats, folder.state, folder.context.files, progress)
+    note_edited(folder.info, counts, progress)
+    for line in folder.totals().lines():
+        progress.note(line)
+    note_end(progress, counts, time.monotonic() - reporter.began, f", into {spec.folder}")
+    if spec.shard is not None:
+        word = shell_word(str(spec.output))
+        progress.note(f"Part {spec.shard} is done. When all are: tipsseg merge {word} -o {word}")
+    if reporter.shown is not None:
+        progress.note(f"Open {reporter.shown} to see the labels.")
+    reporter.counts = replace(counts, failed=counts.failed + len(folder.unwritten))  # for the exit code
 
 
 def run_label(
     info: RunInfo, images: Images, make_engine: EngineMaker, progress: Progress, *, jsonl: bool = False
 ) -> Counts:
-    """Run a LabelRun to the end and return its counts. Raise TipssegError if the run cannot continue."""
-    run = LabelRun(info, images, make_engine, progress, jsonl=jsonl)
+    """Label images to the end, see `label_images`, and return the counts. Raise TipssegError if the run cannot continue."""
+    reporter = Reporter(progress, jsonl=jsonl)
     try:
-        with closing(run.results()) as results:
+        with closing(label_images(info, images, make_engine, reporter)) as results:
             for _ in results:
                 pass
     except KeyboardInterrupt as interrupt:
-        if run.interruption:
-            interrupt.add_note(run.interruption)
+        command = "the same command" if info.spec.resume else "the same command without argument `resume`=False"
+        interrupt.add_note(reporter.interruption(command))
         raise
-    return run.counts
+    return reporter.counts
 
 
 def begin(engine: Engine, images: Images, folder: OutputFolder) -> RunInfo:
@@ -190,9 +157,3 @@ def begin(engine: Engine, images: Images, folder: OutputFolder) -> RunInfo:
     )
     folder.begin(info)
     return info
-
-
-def _images_from(images: Images, first: ImageRef | None) -> list[ImageRef]:
-    """Return the known images from the first one to label on."""
-    known = [item for item in images.known if isinstance(item, ImageRef)] or ([] if first is None else [first])
-    return known[known.index(first) :] if first in known else known
