@@ -243,10 +243,10 @@ def _begin_labelling(
     output = with_formats(take_options(OutputOptions, keywords), overlap=options.overlap)
     if not output.formats:
         raise UsageError("no formats given", 'For example: ["png", "coco"].')
-    spec = RunSpec(
-        **vars(take_options(ComputeOptions, keywords)),
-        **vars(output),
-        **vars(take_options(RegionOptions, keywords)),
+    spec = RunSpec.of(
+        take_options(ComputeOptions, keywords),
+        output,
+        take_options(RegionOptions, keywords),
         onto=onto,
         added=added,
         vocabulary=vocabulary,
@@ -256,7 +256,6 @@ def _begin_labelling(
         raster=take_options(RasterOptions, keywords),
         sources=tuple(map(address_text, paths)),
     )
-    spec.check()
     make_engine = engine_maker(take_options(EngineOptions, keywords), spec)
     progress = progress_for(verbose)
     info = plan_run(spec)
@@ -299,7 +298,6 @@ def encode_folder(
         take_options(StoreOptions, {**keywords, "output": output}),
         take_options(LabelOptions, keywords),
     )
-    spec.check()
     progress = progress_for(verbose)
     info = plan_run(spec)
     found = find_images(spec, Choice(**vars(choice), paths=paths), progress)

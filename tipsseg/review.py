@@ -72,9 +72,10 @@ def evaluate(
     if formats and output is None:
         raise UsageError("argument `formats` needs an output folder", "Set argument `output`.")
     vocabulary, fitted = as_vocabulary(read_vocabulary(preset_of(truth)) if classes is None else classes)
-    spec = RunSpec(
-        **vars(take_options(ComputeOptions, keywords)),
-        **vars(take_options(RegionOptions, keywords)),
+    layout = layout_of(truth, [entry.name for entry in vocabulary.classes])
+    spec = RunSpec.of(
+        take_options(ComputeOptions, keywords),
+        take_options(RegionOptions, keywords),
         output=Path(output or ""),
         formats=tuple(formats),
         resume=False,
@@ -83,8 +84,6 @@ def evaluate(
         options=take_options(LabelOptions, keywords),
         files=take_options(FileOptions, keywords),
     )
-    layout = layout_of(truth, [entry.name for entry in vocabulary.classes])
-    spec.check()
     folder = spec.output if spec.formats else None
     with progress_for(verbose) as progress:
         found = found_images(as_paths(images), None, folder, Path(truths))
@@ -118,13 +117,12 @@ def audit(
         TipssegError: The labels cannot be read, or the run cannot continue.
     """
     vocabulary = classes_of_labels(Path(labels), None if classes is None else as_vocabulary(classes)[0])
-    spec = RunSpec(
-        **vars(take_options(ComputeOptions, keywords)),
+    spec = RunSpec.of(
+        take_options(ComputeOptions, keywords),
         formats=(),
         vocabulary=vocabulary,
         options=take_options(LabelOptions, keywords),
     )
-    spec.check()
     with progress_for(verbose) as progress:
         return audit_images(spec, found_images(as_paths(images), None, None), Path(labels), progress, quiet=True)
 

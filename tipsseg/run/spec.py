@@ -112,6 +112,13 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
             classes=len(classes),
         )
 
+    @classmethod
+    def of(cls, *records: object, **values: Any) -> RunSpec:
+        """Return the settings of a run from records of options and other values, and check them. Raises as `check` does."""
+        spec = cls(**{name: value for record in records for name, value in vars(record).items()}, **values)
+        spec.check()
+        return spec
+
     def changed(self, **changes: Any) -> RunSpec:
         """Return the settings with some changes. The files of its regions and labels are not listed again."""
         spec = replace(self, **changes)

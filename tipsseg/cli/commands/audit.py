@@ -84,8 +84,7 @@ def audit(
     vocabulary = classes_of_labels(
         auditing.labels, values.parse_question(question).vocabulary if named else None, question.background
     )
-    spec = RunSpec(**vars(compute), formats=(), vocabulary=vocabulary, options=options)
-    spec.check()
+    spec = RunSpec.of(compute, formats=(), vocabulary=vocabulary, options=options)
     with open_progress(auditing.quiet, results=False) as progress:
         values.note_vocabulary(progress, question.classes, vocabulary)
         sources = stdin.sources(tuple(paths or ()), auditing.null)

@@ -51,7 +51,6 @@ def encode(
     check_choice(bool(given), images)
     printing.check(given, "features")
     spec = encode_spec(compute, store, view)
-    spec.check()
     with open_progress(printing.quiet, results=not printing.jsonl, null=printing.null) as progress:
         info = plan_run(spec)
         found = find_images(spec, Choice(**vars(images), **stdin.sources(given, printing.null)), progress)

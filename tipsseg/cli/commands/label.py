@@ -130,11 +130,11 @@ def label(
     vocabulary, added = asked.vocabulary, () if repeated is None else repeated.info.spec.added
     if onto.onto is not None and not added:
         vocabulary, added = join_classes(onto.onto, vocabulary)
-    spec = RunSpec(
-        **vars(compute),
-        **vars(with_formats(output, overlap=options.overlap)),
-        **vars(regions),
-        onto=onto.onto,
+    spec = RunSpec.of(
+        compute,
+        with_formats(output, overlap=options.overlap),
+        regions,
+        onto,
         added=added,
         vocabulary=vocabulary,
         fitted=asked.fitted,
@@ -144,7 +144,6 @@ def label(
         sources=tuple(map(address_text, given)),
         vocabulary_path=question.vocab,
     )
-    spec.check()
     make_engine = engine_maker(engine, spec)
     with open_progress(printing.quiet, results=not printing.jsonl, null=printing.null) as progress:
         values.note_vocabulary(progress, question.classes, vocabulary)

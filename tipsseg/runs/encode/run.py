@@ -32,8 +32,9 @@ EncodeResult = Encoded | Failed
 
 def encode_spec(compute: ComputeOptions, store: StoreOptions, view: LabelOptions) -> RunSpec:
     """Return the settings of an encoding run: without classes and formats, with the feature store as output folder."""
-    return RunSpec(
-        **{**vars(compute), **vars(store), "features": store.output},
+    return RunSpec.of(
+        replace(compute, features=store.output),
+        store,
         vocabulary=Vocabulary((), (), ()),
         options=view,
         formats=(),
