@@ -29,6 +29,35 @@ class WindowFeatures:
     class_tokens: Tensor
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """What is known of a model before it is loaded.
+
+    Attributes:
+        native_size: Side of the model's square window in pixels.
+        patch_size: Side of a patch in pixels.
+        embed_dim: D, the length of all vectors.
+        class_tokens: C, the number of class tokens of a window.
+        temperature: Softmax temperature: logits are cosine / temperature.
+    """
+
+    native_size: int
+    patch_size: int
+    embed_dim: int
+    class_tokens: int
+    temperature: float
+
+
+class Architecture(Protocol):
+    """A kind of model: a module with these functions, see `registry.ARCHITECTURES`."""
+
+    def read_sizes(self, folder: Path) -> Sizes:
+        """Read the sizes of the model in a folder. Raises CheckpointError if its files are invalid."""
+
+    def open_backbone(self, folder: Path, device: str, dtype: str, batch_size: int, *, lazy: bool) -> Backbone:
+        """Open the model in a folder, see `registry.open_backbone`."""
+
+
 class Backbone(Protocol):
     """A model's two towers on one device.
 

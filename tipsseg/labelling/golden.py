@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tipsseg.backbones.protocol import Backbone
-from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.backbones.registry import open_backbone
 from tipsseg.labelling.windows import cut_windows
 
 
@@ -62,17 +62,17 @@ _TEMPLATES = ("a photo of a {}.", "itap of a {}.")
 
 def difference_from_record(folder: Path) -> float:
     """Return the largest difference between the embedded model's cosines on this CPU and RECORDED."""
-    cosines = _cosines(Tipsv2Backbone(folder, "cpu", "float32"))
+    cosines = _cosines(open_backbone(folder, "cpu", "float32"))
     return float((cosines[1, :, 3, 12] - torch.tensor(RECORDED)).abs().max())
 
 
 def compare_devices(folder: Path, device: str, dtype: str) -> Agreement:
     """Compare a model's cosines on a device with those on the CPU in float32, for a drawn picture.
 
-    Raise RuntimeError if torch cannot compute on the device; see `Tipsv2Backbone` for other errors.
+    Raise RuntimeError if torch cannot compute on the device; see `open_backbone` for other errors.
     """
     expected, actual = (
-        _cosines(Tipsv2Backbone(folder, *settings)) for settings in (("cpu", "float32"), (device, dtype))
+        _cosines(open_backbone(folder, *settings)) for settings in (("cpu", "float32"), (device, dtype))
     )
     same = expected.argmax(1) == actual.argmax(1)
     return Agreement(float((actual - expected).abs().max()), float(same.float().mean()))

@@ -178,7 +178,7 @@ def load(
         CheckpointError: The files are not a TIPSv2 model.
     """
     from tipsseg.backbones.devices import resolve_device, resolve_dtype
-    from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone, check_batch_size
+    from tipsseg.backbones.registry import check_batch_size, open_backbone
 
     if not isinstance(model, str | Path):
         raise UsageError(f"the model must be an id or a folder, not {quote(model)}", 'For example: load("l14").')
@@ -186,4 +186,4 @@ def load(
     source = find_model(model if isinstance(model, str) else os.path.join(".", model))  # noqa: PTH118
     check_batch_size(batch_size)
     resolve_dtype(dtype, resolve_device(device))  # before any download
-    return Model(Tipsv2Backbone(source.fetch(quiet=quiet), device_name(device), dtype_name(dtype), batch_size))
+    return Model(open_backbone(source.fetch(quiet=quiet), device_name(device), dtype_name(dtype), batch_size))

@@ -24,8 +24,7 @@ from tipsseg.backbones.tipsv2.text import TextTower
 from tipsseg.backbones.tipsv2.vision import VisionTower
 from tipsseg.backbones.transfers import to_device
 from tipsseg.backbones.workers import Workers
-from tipsseg.errors import DeviceError, UsageError
-from tipsseg.util.printable import quote
+from tipsseg.errors import DeviceError
 
 #: Number of texts per pass of the text tower.
 _TEXT_BATCH = 256
@@ -62,9 +61,8 @@ class Tipsv2Backbone:
         Raises:
             CheckpointError: The files are not a TIPSv2 model.
             DeviceError: The device or the dtype is not available.
-            UsageError: An argument has an invalid value.
+            UsageError: The device or the dtype has an unknown name.
         """
-        check_batch_size(batch_size)
         self.folder = folder
         self.device = resolve_device(device)
         self.device_name = str(self.device)
@@ -245,8 +243,3 @@ def exact_convolutions(device: torch.device, dtype: torch.dtype) -> Iterator[Non
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
-
-
-def check_batch_size(size: int) -> None:
-    if type(size) is not int or size < 1:
-        raise UsageError(f"batch size must be a whole number of at least 1, not {quote(size)}")

@@ -141,7 +141,7 @@ def _trial(device: torch.device, dtype: str) -> str:
     try:
         torch_dtype = resolve_dtype(dtype, device)
         if dtype == "int8":
-            from tipsseg.backbones.tipsv2.int8 import weight_limit
+            from tipsseg.backbones.int8 import weight_limit
 
             return "works" if weight_limit() == 127 else "works (7-bit weights, without VNNI instructions)"
         ones = torch.ones(16, 16, device=device, dtype=torch_dtype)
@@ -229,7 +229,7 @@ def _exact(what: str) -> Diagnostic:
 
 def _place(folder: Path, device: str, dtype: str) -> tuple[str, str]:
     """Return the device and the dtype that a model would compute with, as text, and the dtype."""
-    from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+    from tipsseg.backbones.registry import open_backbone
 
-    model = Tipsv2Backbone(folder, device, dtype, lazy=True)
+    model = open_backbone(folder, device, dtype, lazy=True)
     return f"{model.device_name} in {model.dtype_name}", model.dtype_name

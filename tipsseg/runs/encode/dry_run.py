@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from tipsseg.backbones.tipsv2.config import read_config
+from tipsseg.backbones.registry import read_sizes
 from tipsseg.errors import ImageError
 from tipsseg.features.file import feature_bytes
 from tipsseg.features.folder import feature_path, read_store
@@ -39,10 +39,10 @@ def estimate_store(info: RunInfo, images: Images, progress: Progress) -> int:
     spec, store = info.spec, read_store(info.spec.output)
     dtype = choose(spec.feature_dtype, FEATURE_DTYPES, "feature dtype")
     source = find_model(spec.model)
-    config = view = None
+    model = view = None
     if source.is_here:
-        config = read_config(source.fetch(quiet=True, keep_stamps=spec.use_cache) / "config.json")
-        view = make_view(config.vision.image_size, config.vision.patch_size, spec.options)
+        model = read_sizes(source.fetch(quiet=True, keep_stamps=spec.use_cache))
+        view = make_view(model.native_size, model.patch_size, spec.options)
     todo = unchanged = failed = windows = total = 0
     for ref in images.refs:
         if isinstance(ref, Failed):
@@ -60,15 +60,14 @@ def estimate_store(info: RunInfo, images: Images, progress: Progress) -> int:
             progress.error(error if isinstance(error, ImageError) else ImageError(ref.path, str(error)))
             continue
         todo += 1
-        if config is not None and view is not None:
+        if model is not None and view is not None:
             grids = [grid for side, grid in zip(view.short_sides, view.grids(size), strict=True) if side not in sides]
             windows += sum(grid[0] for grid in grids)
-            dim, tokens = config.text.hidden_size, config.vision.num_prefix_tokens
-            total += sum(feature_bytes((*grid, dim), tokens, dtype) for grid in grids)
+            total += sum(feature_bytes((*grid, model.embed_dim), model.class_tokens, dtype) for grid in grids)
         progress.path(ref.path)
     totals = list_counts(todo, "to encode", {"unchanged": unchanged, "cannot be encoded": failed})
     progress.note(f"{totals}, into {spec.output}. Nothing was written.")
-    if todo and config is None:
+    if todo and model is None:
         progress.note(f"No estimate of disk space without the weights. Run: tipsseg weights download {spec.model}")
     elif todo:
         progress.note(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tipsseg.backbones.registry import open_backbone
 from tipsseg.errors import DeviceError
 from tipsseg.features.file import Recipe
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, FeatureStore, StoreRecord, feature_path, read_store
@@ -98,17 +99,12 @@ def _has_features(store: Path, options: LabelOptions, images: Sequence[ImageRef]
 def _load(spec: ComputeOptions, dtype: str, note: Note, *, quiet: bool) -> Model:
     """Load the model in a dtype, which may come from an earlier run. With a store, load each tower at its first use."""
     source, lazy = find_model(spec.model), spec.features is not None
-    if lazy and spec.device == "cpu" and dtype != "auto":
-        from tipsseg.backbones.tipsv2.lazy import LazyTipsv2
-
-        return Model(LazyTipsv2(source.fetch(quiet=quiet, keep_stamps=spec.use_cache), dtype))
-    from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
-
-    check_device(spec, dtype)  # before downloading the model
+    if not (lazy and spec.device == "cpu" and dtype != "auto"):  # else torch need not be imported
+        check_device(spec, dtype)  # before downloading the model
     folder = source.fetch(quiet=quiet, keep_stamps=spec.use_cache)
-    backbone = Tipsv2Backbone(folder, spec.device, dtype, spec.batch_size, lazy=lazy)
+    backbone = open_backbone(folder, spec.device, dtype, spec.batch_size, lazy=lazy)
     backbone.on_less_memory = lambda size: note(
-        f"Not enough memory on {backbone.device}: the batch size is now {size} windows (argument `batch_size`={size})."
+        f"Not enough memory on {backbone.device_name}: the batch size is now {size} windows (argument `batch_size`={size})."
     )
     return Model(backbone)
 

@@ -7,7 +7,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from math import prod
 
-from tipsseg.backbones.tipsv2.config import read_config
+from tipsseg.backbones.registry import read_sizes
 from tipsseg.errors import ImageError, OutputError
 from tipsseg.images.decoding import upright_size
 from tipsseg.images.sources.access import needs_hold
@@ -94,10 +94,10 @@ def _note_sizes(info: RunInfo, todo: list[ImageRef], progress: Progress) -> None
     if not source.is_here:
         progress.note(f"For the number of windows, run: tipsseg weights download {spec.model}")
         return
-    vision = read_config(source.fetch(quiet=True, keep_stamps=spec.use_cache) / "config.json").vision
+    model = read_sizes(source.fetch(quiet=True, keep_stamps=spec.use_cache))
 
     def seen(options: LabelOptions) -> list[tuple[int, int, int]]:
-        view = make_view(vision.image_size, vision.patch_size, options)
+        view = make_view(model.native_size, model.patch_size, options)
         return [grid for size in sizes for grid in view.grids(size)]
 
     grids = seen(spec.options)

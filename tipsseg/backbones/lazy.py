@@ -1,4 +1,4 @@
-"""Load TIPSv2 on a CPU on first use. With stored features and cached text vectors, not even torch is imported."""
+"""Load a model on a CPU on first use. With stored features and cached text vectors, not even torch is imported."""
 
 from __future__ import annotations
 
@@ -11,44 +11,37 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.backbones.protocol import WindowFeatures
-from tipsseg.backbones.tipsv2.headers import read_model_config
+from tipsseg.backbones.protocol import Backbone, Sizes, WindowFeatures
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 
+class LazyBackbone:
+    """A model on the CPU, see `Backbone`, that is opened when it is first used."""
 
-class LazyTipsv2:
-    """A TIPSv2 model on the CPU, see `Backbone`, that loads each tower when it is first used."""
-
-    def __init__(self, folder: Path, dtype_name: str) -> None:
-        """Read config.json and the header of model.safetensors in a folder. Raise CheckpointError if they are invalid."""
-        config = read_model_config(folder)
+    def __init__(self, folder: Path, dtype_name: str, sizes: Sizes, open_model: Callable[[], Backbone]) -> None:
+        """Set up for the model in a folder, with its sizes; `open_model` opens it."""
         self.folder = folder
         self.device_name = "cpu"
         self.dtype_name = dtype_name
         self.dtype_reason = ""  # a lazy model has a dtype from before
-        self.native_size = config.vision.image_size
-        self.patch_size = config.vision.patch_size
-        self.embed_dim = config.text.hidden_size
-        self.temperature = config.temperature
+        self.native_size, self.patch_size = sizes.native_size, sizes.patch_size
+        self.embed_dim, self.temperature = sizes.embed_dim, sizes.temperature
         self.batch_size = 1
         self.on_less_memory: Callable[[int], None] = lambda _: None
         self.at_work = threading.Lock()
+        self._open_model = open_model
         self._loading = threading.Lock()
 
     @cached_property
-    def _model(self) -> Tipsv2Backbone:
-        from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
-
-        model = Tipsv2Backbone(self.folder, self.device_name, self.dtype_name, lazy=True)
+    def _model(self) -> Backbone:
+        model = self._open_model()
         model.at_work = self.at_work
         return model
 
-    def _load(self) -> Tipsv2Backbone:
+    def _load(self) -> Backbone:
         with self._loading:
             return self._model
 

@@ -1,0 +1,69 @@
+"""Choose the architecture of a model by `model_type` in its config.json, and open the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+from tipsseg.backbones.lazy import LazyBackbone
+from tipsseg.backbones.protocol import Architecture, Backbone, Sizes
+from tipsseg.errors import UsageError
+from tipsseg.util.files import read_regular
+from tipsseg.util.json_values import parse
+from tipsseg.util.printable import quote
+from tipsseg.weights.lock import CONFIG_FILE
+
+#: The modules of architectures, see `Architecture`, by `model_type`. They import torch once a model is opened.
+ARCHITECTURES: dict[object, str] = {"tipsv2": "tipsseg.backbones.tipsv2.architecture"}
+
+
+def read_sizes(folder: Path) -> Sizes:
+    """Read the sizes of the model in a folder. Raises CheckpointError if its files are invalid."""
+    return _architecture_of(folder).read_sizes(folder)
+
+
+def open_backbone(
+    folder: Path, device: str = "auto", dtype: str = "auto", batch_size: int = 8, *, lazy: bool = False
+) -> Backbone:
+    """Open the model in a folder.
+
+    Args:
+        folder: The folder of config.json and the other files.
+        device: "auto" (CUDA, then MPS, then the CPU), "cpu", "cuda", "cuda:1" or "mps".
+        dtype: "auto", "float32", "bfloat16", "float16" or, on a CPU, "int8".
+        batch_size: Windows per pass of the vision tower on a GPU.
+        lazy: Load a tower only when it is first used. On a CPU, even torch is imported only then, unless `dtype` is "auto".
+
+    Raises:
+        CheckpointError: The files are not a model of a known architecture.
+        DeviceError: The device or the dtype is not available.
+        UsageError: An argument has an invalid value.
+    """
+    check_batch_size(batch_size)
+    architecture = _architecture_of(folder)
+    if lazy and device == "cpu" and dtype != "auto":
+        return LazyBackbone(
+            folder,
+            dtype,
+            architecture.read_sizes(folder),
+            lambda: architecture.open_backbone(folder, device, dtype, 1, lazy=True),
+        )
+    return architecture.open_backbone(folder, device, dtype, batch_size, lazy=lazy)
+
+
+def check_batch_size(size: int) -> None:
+    """Raise UsageError if a batch size is not a whole number of at least 1."""
+    if type(size) is not int or size < 1:
+        raise UsageError(f"batch size must be a whole number of at least 1, not {quote(size)}")
+
+
+def _architecture_of(folder: Path) -> Architecture:
+    """Return the architecture of a model; that of TIPSv2 for an unknown one, because it explains why it cannot be read."""
+    kind: object = None
+    with suppress(OSError, ValueError):
+        config = parse(read_regular(folder / CONFIG_FILE))
+        kind = config.get("model_type") if isinstance(config, Mapping) else None
+    return cast(Architecture, import_module(ARCHITECTURES.get(str(kind), ARCHITECTURES["tipsv2"])))
