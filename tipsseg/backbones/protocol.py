@@ -31,7 +31,7 @@ class WindowFeatures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """What is known of a model before it is loaded.
+    """Sizes of a model, which are known before it is loaded.
 
     Attributes:
         native_size: Side of the model's square window in pixels.
