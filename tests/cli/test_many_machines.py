@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from resuming import ALL, CLASSES, Run, contents, correct, record
 from tipsseg.errors import UsageError
 from tipsseg.formats import IMAGE_FORMATS
 from tipsseg.options.shard import Shard, parse_shard
+from tipsseg.run.entry import Entry
+from tipsseg.run.state import State
 
 FORMATS = ("-f", ",".join(IMAGE_FORMATS))
 MASK = Path("masks/a.png")
@@ -309,3 +312,41 @@ def test_images_keep_their_names_in_a_folder_that_shards_add_to(run: Run) -> Non
     Path("photos").rename("imgs/photos")
     err = run("-f", "png", "--shard", "1/2")
     assert (run.labelled, "photos/a.png" in err) == ([], False)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_an_edit_that_a_killed_merge_moved_survives_another_run_of_its_shard(
+    run: Run, monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    for part in "12":
+        run("-f", "png,coco", "--shard", f"{part}/2")
+    shard = next(Path("out/shards").rglob("a.png"))
+    mine = correct(shard)
+    if recorded:
+        run("-f", "png,coco", "--shard", shard.parents[1].name.replace("-of-", "/"))
+    plain = State.add
+
+    def killed(state: State, entry: Entry, *rest: Any) -> None:
+        if entry.image == "a.png" and ("out" / MASK).exists():
+            raise KeyboardInterrupt
+        plain(state, entry, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "add", killed)
+        merge(run, "out", output="out")
+    assert (run.code, ("out" / MASK).read_bytes(), shard.exists()) == (130, mine, False)
+    for part in "12":
+        run("-f", "png,coco", "--shard", f"{part}/2")
+        assert (run.code, run.labelled) == (0, [])
+    merge(run, "out", output="out")
+    assert (run.code, ("out" / MASK).read_bytes(), run.command("check", "out").out) == (0, mine, "")
+
+
+def test_one_edit_in_a_shard_and_in_its_folder_is_joined(run: Run) -> None:
+    run("-f", "png")
+    run("-f", "png", "--shard", "1/1", output="parts")
+    correct("out" / MASK)
+    shutil.copy("out" / MASK, "parts/shards/1-of-1" / MASK)
+    shutil.copytree("parts/shards", "out/shards")
+    merge(run, "out", output="out")
+    assert (run.code, Path("out/shards").exists()) == (0, False)

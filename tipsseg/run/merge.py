@@ -22,7 +22,7 @@ from tipsseg.run.read import Run, RunImage
 from tipsseg.run.results import Failed, ImageResult, Labelled, Unchanged
 from tipsseg.run.shards import SHARDS_FOLDER, output_folder
 from tipsseg.run.state import STATE_FOLDER
-from tipsseg.util.files import TEMPORARY_PREFIX, output_error
+from tipsseg.util.files import TEMPORARY_PREFIX, output_error, remove_file
 from tipsseg.util.printable import join_first, shell_word
 
 
@@ -77,7 +77,9 @@ def _joined(folder: OutputFolder, image: RunImage, *, is_own: bool) -> Labelled 
         if before is None:
             raise ImageError(run.output, f"the labels of {entry.image} are missing", run.hint)
         for row in image.rows.values() if is_own else ():
-            run.files.remove(row)
+            path = run.files.path(row.place)
+            if not run.files.remove(row) and digest_of(path) == digest_of(folder.files.path(row.place)):
+                remove_file(path)  # changed by hand in both places, in the same way
         return Unchanged(ref, before)
     derived = Derived(
         files=tuple(file for file in staged if file not in labels),

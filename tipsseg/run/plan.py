@@ -45,7 +45,7 @@ def plan_run(spec: RunSpec) -> RunInfo:
             )
     if dtype == "auto" and spec.formats:
         dtype = begun_dtype(spec) or "auto"
-    if spec.device == "auto" and (first := shared_run(spec.output)) is not None:
+    if spec.formats and spec.device == "auto" and (first := shared_run(spec.output)) is not None:
         spec = replace(spec, device=first.device.partition(":")[0])
     _ = spec.given  # lists their files, for the final settings
     return RunInfo(spec, facts, dtype)

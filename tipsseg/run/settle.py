@@ -140,6 +140,8 @@ def _items(folder: OutputFolder, refer: Callable[[Entry], ImageRef], settled: Se
         ref, labels = refer(entry), label_rows(rows, folder.context)
         if input_path(ref) != entry.path and matches(entry.input, ref.path):
             entry = replace(entry, path=input_path(ref))  # noqa: PLW2901
+        if folder.info.spec.shard is not None and any(folder.files.look(row) == "gone" for row in labels):
+            continue  # a killed merge moved it
         due, edited = folder.deriver.due(ref, entry, rows), is_edited(entry, labels, folder.files)
         settled.edited += due.edited
         if edited and folder.info.spec.is_raster:  # its polygons need the model's scores

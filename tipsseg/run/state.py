@@ -401,6 +401,10 @@ class State:
         """Return the files of an image by place, or of the whole run."""
         return {row[0]: _file(row) for _, *row in self._select("SELECT * FROM file WHERE image = ?", key_of(image))}
 
+    def is_arriving(self, image: str) -> bool:
+        """Return True if a killed process was about to put files of an image in place."""
+        return any(row.pending for row in self.files(image).values())
+
     def set_files(self, image: str, files: Iterable[FileRow], gone: Iterable[str] = ()) -> None:
         """Record files, and remove the records of those at the places `gone`."""
         with self.changing() as db:

@@ -149,13 +149,13 @@ def _of_shard(refs: Iterable[ImageRef | Failed], spec: RunSpec, progress: Progre
     if shard is None:
         yield from refs
         return
-    with closing(State(spec.output)) as state:
+    with closing(State(spec.output)) as state, closing(State(spec.folder)) as own:
         before = stored_run(state)
         context, files, known = None if before is None else run_context(before), Files(spec.output), 0
         for ref in refs:
             if isinstance(ref, ImageRef):
-                if not shard.takes(ref.name):
-                    continue
+                if not shard.takes(ref.name) or (ref.name in own and state.is_arriving(ref.name)):
+                    continue  # or a killed merge was about to move it, and goes on with it
                 entry = state.get(ref.name)
                 if context is not None and entry is not None:
                     decision = decide(ref, entry, state.files(ref.name), spec, files, context)

@@ -16,7 +16,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, closing, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -34,8 +34,9 @@ from tipsseg.run.merge import join_images, remove_shards
 from tipsseg.run.question import question_differences, share_run, shared_run
 from tipsseg.run.read import open_folders
 from tipsseg.run.results import Failed, ImageResult, Left
-from tipsseg.run.shards import SHARDS_FOLDER, shards_in, state_folders
+from tipsseg.run.shards import SHARDS_FOLDER, shards_in, state_folder, state_folders
 from tipsseg.run.spec import RunInfo, RunSpec
+from tipsseg.run.state import State
 from tipsseg.runs.common.image_list import Images
 from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.common.reporting import Reporter
@@ -139,11 +140,20 @@ class RayEngine:
     def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
         """Yield the results of images that are done or fail, then those of the others once their shards are joined."""
         folder, parts = self._folder, defaultdict[int, list[ImageRef]](list)
-        for item in items:
-            if isinstance(item, ImageRef):
-                parts[index_of(item.name, self._count)].append(item)
-            else:
-                yield item
+        with ExitStack() as stack:
+            states = [
+                stack.enter_context(closing(State(state_folder(folder.path, Shard(index, self._count)))))
+                for index in range(1, self._count + 1)
+            ]
+            for item in items:
+                if not isinstance(item, ImageRef):
+                    yield item
+                    continue
+                index = index_of(item.name, self._count)
+                if not (
+                    item.name in states[index - 1] and folder.state.is_arriving(item.name)
+                ):  # else it is joined below
+                    parts[index].append(item)
         info = folder.info
         spec = info.spec.changed(
             device=info.device.partition(":")[0], dtype=info.dtype, overwrite=False, resume=True, replace_edited=False
