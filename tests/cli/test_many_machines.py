@@ -165,7 +165,6 @@ def test_two_corrected_copies_of_a_folder_join(run: Run) -> None:
     lines = map(json.loads, Path("both/manifest.jsonl").read_bytes().splitlines())
     assert ["corrected" in line for line in lines] == [True, True, False]
     assert run.command("check", "both").out == ""
-    assert ("bob/masks/a.png", Path("bob/masks/a.png").read_bytes()) != ("", mine)
     Path("both/masks/sub/ü.png").write_bytes(b"")  # copies, not links
     assert Path("ann/masks/sub/ü.png").read_bytes() != b""
 
@@ -268,7 +267,7 @@ def test_corrections_in_a_shard_and_in_its_folder_are_not_mixed(run: Run) -> Non
     for part in "12":
         run("-f", "png", "--shard", f"{part}/2")
     shard = next(Path("out/shards").rglob("a.png"))
-    theirs, mine = correct(shard), correct("out" / MASK)
+    mine = correct("out" / MASK)
     Image.fromarray(np.zeros((60, 90), np.uint8)).save(shard)
     theirs = shard.read_bytes()
     err = merge(run, "out", output="out")
@@ -306,12 +305,10 @@ def test_the_folder_of_a_shard_is_no_output_folder(run: Run) -> None:
 
 
 def test_images_keep_their_names_in_a_folder_that_shards_add_to(run: Run) -> None:
-    run("-f", "png")
-    Path("imgs").rename("photos")
-    Path("imgs").mkdir()
-    Path("photos").rename("imgs/photos")
-    err = run("-f", "png", "--shard", "1/2")
-    assert (run.labelled, "photos/a.png" in err) == ([], False)
+    run.command("label", ".", "-c", CLASSES, "-m", run.model, "--device", "cpu", "-o", "out", "-f", "png")
+    for part in "12":
+        run("-f", "png", "--shard", f"{part}/2")
+        assert (run.code, run.labelled) == (0, [])
 
 
 @pytest.mark.parametrize("recorded", [False, True])

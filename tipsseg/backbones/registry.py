@@ -17,7 +17,7 @@ from tipsseg.util.printable import quote
 from tipsseg.weights.lock import CONFIG_FILE
 
 #: The modules of architectures, see `Architecture`, by `model_type`. They import torch once a model is opened.
-ARCHITECTURES: dict[object, str] = {"tipsv2": "tipsseg.backbones.tipsv2.architecture"}
+ARCHITECTURES: dict[str, str] = {"tipsv2": "tipsseg.backbones.tipsv2.architecture"}
 
 
 def read_sizes(folder: Path) -> Sizes:

@@ -41,7 +41,7 @@ class FileRow:
 
     Attributes:
         place: The path relative to the output folder.
-        name: The key of its format, see `Format`; "link:<format>" for a link to the image.
+        name: The key of its format, see `Format`; "<format>/:link" for a link to the image.
         digest: The sha256 of the content that tipsseg wrote; LINK for a link, ROWS for rows in a file for the whole run.
         size: Its size in bytes.
         mtime_ns: Its time of modification.

@@ -20,7 +20,7 @@ from tipsseg.errors import OutputError
 from tipsseg.images.sources.access import identify, is_plain, open_source
 from tipsseg.run.entry import LINK, ROWS, FileRow
 from tipsseg.types import ImageRef, printable_path
-from tipsseg.util.files import atomic_path, output_error, remove_file, temporary_path
+from tipsseg.util.files import atomic_path, output_error, remove_file, staged_path
 from tipsseg.util.fingerprint import content_digest, stamp
 from tipsseg.util.links import leads_to, make_link
 from tipsseg.util.record_paths import actual_path
@@ -94,21 +94,13 @@ class Files:
     def stage(self, name: str, path: Path, data: Content, shows: str = "") -> StagedFile:
         """Write a file under a temporary name in its folder, in any thread or process. Raises OutputError."""
         self.refuse_outside(path)
-        temporary = temporary_path(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with staged_path(path) as temporary:
             if isinstance(data, bytes):
                 temporary.write_bytes(data)
                 written = stamp(temporary, hashlib.sha256(data).hexdigest())
             else:
                 data(temporary)
                 written = stamp(temporary)
-        except BaseException as error:
-            with suppress(OSError):
-                temporary.unlink()
-            if isinstance(error, OSError):
-                raise output_error(path, error) from error
-            raise
         row = FileRow(
             place=self.place(path),
             name=name,

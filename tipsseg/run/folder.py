@@ -136,9 +136,11 @@ class OutputFolder:
         by_hand = self.info.spec.replace_edited
         if before is not None:
             entry = replace(entry, formats=tuple(dict.fromkeys((*entry.formats, *before.formats))))
-            if reason == SCORES and {(each.row.name, each.row.digest) for each in labels} != {
-                (row.name, row.digest) for row in label_rows(rows, self.context)
-            }:
+            known = label_rows(rows, self.context)
+            digests = {(row.name, digest) for row in known for digest in (row.digest, row.pending)}
+            if reason == SCORES and (
+                len(labels) != len(known) or any((each.row.name, each.row.digest) not in digests for each in labels)
+            ):
                 discard([*labels, *labelled.derived.files])
                 what = "the model labels it otherwise now, so its scores would not belong to the labels of this folder"
                 return Failed(ref, ImageError(ref.path, what, "Label it again with argument `resume`=False."))

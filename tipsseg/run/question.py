@@ -35,6 +35,11 @@ def question_differences(one: RunInfo, other: RunInfo) -> list[tuple[str, str, s
     ]
 
 
+def differences_text(one: RunInfo, other: RunInfo, between: str = " -> ") -> str:
+    """Return the differences between the questions of two runs as text; "" if there are none."""
+    return "; ".join(f"{name} {old}{between}{new}" for name, old, new in question_differences(one, other))
+
+
 def _both(name: str, one: RunInfo, other: RunInfo, first: object, second: object) -> tuple[str, str]:
     """Return two values of an option for a message."""
     if name == "model":
@@ -72,17 +77,17 @@ def refuse_other_question(before: RunInfo, info: RunInfo) -> None:
     """Raise OtherRunError if a run answers another question than the labels in its folder."""
     if not (found := question_differences(before, info)):
         return
-    texts = [f"{name} {old} -> {new}" for name, old, new in found]
+    text = differences_text(before, info)
     if info.spec.shard is not None:
         raise OtherRunError(
             info.spec.output,
-            f"its other shards have other settings: {'; '.join(texts)}",
+            f"its other shards have other settings: {text}",
             "Use the options of the other shards, or choose another output folder for all shards with argument `output`.",
         )
     features = before.spec.features if [name for name, _, _ in found] == ["features"] else None
     raise OtherRunError(
         info.spec.output,
-        f"its labels were made with other settings: {'; '.join(texts)}",
+        f"its labels were made with other settings: {text}",
         "Choose another output folder with argument `output`, or start over in this one with argument `overwrite`, which keeps "
         "corrected masks.",
         features=features,

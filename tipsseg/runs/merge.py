@@ -15,7 +15,7 @@ from tipsseg.formats import MODEL_ONLY
 from tipsseg.run.folder import OutputFolder, locked_state
 from tipsseg.run.merge import is_same, is_shard_of, join_images, refuse_doubles, remove_shards
 from tipsseg.run.names import refuse_shared
-from tipsseg.run.question import question_differences
+from tipsseg.run.question import differences_text
 from tipsseg.run.read import Run, has_run, open_folders
 from tipsseg.run.record import stored_run
 from tipsseg.run.results import Failed
@@ -133,10 +133,9 @@ def _joined_info(runs: Sequence[Run], before: RunInfo | None, target: Path) -> R
         raise InputError(f"{target}: nothing to join", "Pass output folders of tipsseg label.")
     first = infos[0]
     for info in infos[1:]:
-        if found := question_differences(first, info):
-            texts = "; ".join(f"{name} {old} / {new}" for name, old, new in found)
+        if text := differences_text(first, info, " / "):
             raise InputError(
-                f"{first.spec.folder} and {info.spec.folder} were labelled with different settings: {texts}",
+                f"{first.spec.folder} and {info.spec.folder} were labelled with different settings: {text}",
                 "Join only runs of one question: otherwise ids or files would conflict.",
             )
     names = ("labelled", "unchanged", "failed", "edited")

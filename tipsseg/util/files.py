@@ -181,6 +181,21 @@ def temporary_path(path: Path, owner: str = "") -> Path:
 
 
 @contextmanager
+def staged_path(path: Path, owner: str = "") -> Iterator[Path]:
+    """Yield a temporary path beside `path`, see `atomic_path`. If the block raises, remove it."""
+    temporary = temporary_path(path, owner)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise output_error(path, error) from error
+        raise
+
+
+@contextmanager
 def atomic_path(path: Path, owner: str = "") -> Iterator[Path]:
     """Yield a temporary path beside `path`. Rename it to `path` after the block, or remove it if the block raises.
 
@@ -194,17 +209,9 @@ def atomic_path(path: Path, owner: str = "") -> Iterator[Path]:
     Raises:
         OutputError: The file cannot be written, or the block raised an OSError.
     """
-    temporary = temporary_path(path, owner)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with staged_path(path, owner) as temporary:
         yield temporary
         temporary.replace(path)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError):
-            raise output_error(path, error) from error
-        raise
 
 
 def atomic_write(path: Path, data: bytes, owner: str = "") -> None:

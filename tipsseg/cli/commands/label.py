@@ -184,13 +184,14 @@ def _commands_to_paste(spec: RunSpec) -> Iterator[None]:
     try:
         yield
     except OtherRunError as error:
-        if error.path != spec.output:  # a feature folder
+        if error.path != spec.output or spec.shard is not None:  # a feature folder, or a shard beside others
             raise
         command = shell_line(["tipsseg", *_without_output(sys.argv[1:])])
         same, other = (shell_word(name) for name in (str(spec.output), f"{spec.output}-2"))
-        ways = {"label into another folder": f"{command} -o {other}"}
-        if spec.shard is None:
-            ways["start over in this one, and keep corrected masks"] = f"{command} -o {same} --overwrite"
+        ways = {
+            "label into another folder": f"{command} -o {other}",
+            "start over in this one, and keep corrected masks": f"{command} -o {same} --overwrite",
+        }
         if error.features is not None:
             ways["use that run's features"] = f"{command} -o {same} --features {shell_word(str(error.features))}"
         hint = ", or ".join(ways)

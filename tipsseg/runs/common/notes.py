@@ -15,7 +15,7 @@ from tipsseg.labelling.windows import LONGEST_ASPECT
 from tipsseg.options import FileOptions
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.folder import NOT_OURS, OutputFolder
-from tipsseg.run.results import Failed, Labelled, Unchanged
+from tipsseg.run.results import Failed, Labelled
 from tipsseg.run.resume import NEW
 from tipsseg.run.settle import Settled
 from tipsseg.run.spec import Counts, RunInfo, RunSpec
@@ -74,9 +74,7 @@ class ImageNotes:
         self._remarks = Remarks()
         self._is_demo = model.get("sha256") == ModelSource(_DEMO_MODEL, get_model(_DEMO_MODEL)).facts()["sha256"]
 
-    def add(self, labelled: Labelled | Unchanged) -> None:
-        if isinstance(labelled, Unchanged):
-            return
+    def add(self, labelled: Labelled) -> None:
         self._quality += labelled.derived.quality
         if labelled.damaged:
             note_damaged(labelled.damaged, self._progress)

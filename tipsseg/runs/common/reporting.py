@@ -72,10 +72,9 @@ class Reporter:
         return f"{pluralize(done, 'image')} done; run {command} to resume"
 
     def _print(self, result: Labelled | Unchanged) -> None:
-        if not self._jsonl:
-            self.shown = self.shown or result.files.get(Overlay.name)
         if self._jsonl:
             record = image_summary(result.ref, result.entry.summary, result.files, result.reason)
             self.progress.text(json_bytes(record).decode() + "\n")
         else:
+            self.shown = self.shown or result.files.get(Overlay.name)
             self.progress.results(path for path in result.files.values() if path.exists())

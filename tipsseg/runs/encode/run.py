@@ -74,7 +74,6 @@ class EncodeRun:
         Raises:
             TipssegError: The run cannot continue.
         """
-        from tipsseg.labelling.source import FeatureSource
         from tipsseg.runs.engine.loading import load_for
         from tipsseg.runs.engine.pipeline import run_stages
 

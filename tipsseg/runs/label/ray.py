@@ -16,7 +16,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, redirect_stdout, suppress
+from contextlib import closing, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -31,7 +31,7 @@ from tipsseg.options.shard import Shard, index_of
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.labels import RunContext
 from tipsseg.run.merge import join_images, remove_shards
-from tipsseg.run.question import question_differences, share_run, shared_run
+from tipsseg.run.question import differences_text, share_run, shared_run
 from tipsseg.run.read import open_folders
 from tipsseg.run.results import Failed, ImageResult, Left
 from tipsseg.run.shards import SHARDS_FOLDER, shards_in, state_folder, state_folders
@@ -56,8 +56,6 @@ _ANSWER = 10.0
 
 #: CPUs per task on machines without GPUs; Ray limits the threads of a task to them.
 _CPUS = 4
-
-_RESUME = "Run the same command to resume."
 
 
 def engine_maker(options: EngineOptions, spec: RunSpec) -> EngineMaker:
@@ -120,10 +118,10 @@ class RayEngine:
             each = min([_CPUS, *(number for number in machines if number)])
             self._resources, tasks = {"num_cpus": each}, max(cpus // each, 1)
         known = shared_run(folder.path)
-        if known is not None and (found := question_differences(known, folder.info)):
+        if known is not None and (text := differences_text(known, folder.info)):
             raise OutputError(
                 folder.path / SHARDS_FOLDER,
-                f"shards of other settings wait to be joined: {'; '.join(f'{name} {old} -> {new}' for name, old, new in found)}",
+                f"shards of other settings wait to be joined: {text}",
                 "Finish them with the command that began them, or remove that folder.",
             )
         there = shards_in(folder.path)
@@ -140,27 +138,18 @@ class RayEngine:
     def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
         """Yield the results of images that are done or fail, then those of the others once their shards are joined."""
         folder, parts = self._folder, defaultdict[int, list[ImageRef]](list)
-        with ExitStack() as stack:
-            states = [
-                stack.enter_context(closing(State(state_folder(folder.path, Shard(index, self._count)))))
-                for index in range(1, self._count + 1)
-            ]
-            for item in items:
-                if not isinstance(item, ImageRef):
-                    yield item
-                    continue
-                index = index_of(item.name, self._count)
-                if not (
-                    item.name in states[index - 1] and folder.state.is_arriving(item.name)
-                ):  # else it is joined below
-                    parts[index].append(item)
+        for item in items:
+            if not isinstance(item, ImageRef):
+                yield item
+            elif not self._is_half_joined(item.name):
+                parts[index_of(item.name, self._count)].append(item)
         info = folder.info
         spec = info.spec.changed(
             device=info.device.partition(":")[0], dtype=info.dtype, overwrite=False, resume=True, replace_edited=False
         )  # a task that is started again resumes
         infos = {index: replace(info, spec=spec.changed(shard=Shard(index, self._count))) for index in sorted(parts)}
-        for each in list(infos.values())[:1]:
-            share_run(each)
+        if infos:
+            share_run(next(iter(infos.values())))
         yield from self._run([self._job(infos[index], parts[index]) for index in infos])
         with open_folders(state_folders(folder.path)) as runs:
             number = sum(map(len, runs))
@@ -168,6 +157,14 @@ class RayEngine:
             self._progress.begin(f"Joining {pluralize(number, 'image')} of {pluralize(len(runs), 'shard')}.", number)
             yield from join_images(folder, runs)
         remove_shards(folder.path)
+
+    def _is_half_joined(self, name: str) -> bool:
+        """Return True if a killed command was about to move an image of a shard, which joining goes on with."""
+        if not self._folder.state.is_arriving(name):
+            return False
+        shard = Shard(index_of(name, self._count), self._count)
+        with closing(State(state_folder(self._folder.path, shard))) as state:
+            return name in state
 
     def _run(self, jobs: Iterable[_Job]) -> Iterator[Failed]:
         """Run tasks, count their images, and yield those that fail. Raises TipssegError."""
@@ -283,7 +280,8 @@ def _errors() -> Iterator[None]:
         raise
     except RayError as error:
         raise TipssegError(
-            f"Ray gave up a task: {first_line(error)}", f"Its machine may have run out of memory. {_RESUME}"
+            f"Ray gave up a task: {first_line(error)}",
+            "Its machine may have run out of memory. Run the same command to resume.",
         ) from error
 
 

@@ -11,7 +11,7 @@ from itertools import chain
 
 from tipsseg.address import address_text
 from tipsseg.run.folder import OutputFolder, open_folder
-from tipsseg.run.results import Failed, ImageResult
+from tipsseg.run.results import Failed, ImageResult, Labelled
 from tipsseg.run.settle import Settled, settle_images
 from tipsseg.run.spec import Counts, RunInfo
 from tipsseg.runs.common.image_list import Images
@@ -63,7 +63,8 @@ def label_images(
                 result = replace(result, error=progress.worded(result.error))
                 folder.fail(result)
             else:
-                notes.add(result)
+                if isinstance(result, Labelled):
+                    notes.add(result)
                 result = replace(result, files=folder.shown_files(result.ref.name))
             reporter.report(result)
             yield result
