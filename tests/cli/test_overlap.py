@@ -17,7 +17,7 @@ import tipsseg
 from tipsseg import review
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.errors import VocabularyError
-from tipsseg.formats import FORMATS, MODEL_ONLY
+from tipsseg.formats import FORMATS, is_model_only
 from tipsseg.regions import drawing
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes" / "meadow"
@@ -125,7 +125,7 @@ def test_a_class_has_its_own_synonyms_minimum_and_negative_classes(command: Comm
 def test_conversion_writes_what_the_run_would_have_written(command: Command) -> None:
     assert command(*LABEL, *ALL, "-f", ",".join(ABLE), "-o", "whole", "-q").code == 0
     wanted = {name: data for name, data in contents(Path("whole")).items() if name != "manifest.jsonl"}
-    more = [name for name in ABLE if name not in MODEL_ONLY]
+    more = [name for name in ABLE if not is_model_only(name)]
     for first in ("coco", "npz"):
         assert command(*LABEL, *ALL, "-f", first, "-o", first, "-q").code == 0
         assert command("convert", first, "-f", ",".join(more), "-q").code == 0

@@ -12,8 +12,9 @@ from resuming import CLASSES, contents
 from running import Command, Ran
 
 from tipsseg.formats import FORMATS
+from tipsseg.formats.base import PartsFormat
 
-PARTS = [name for name, form in FORMATS.items() if form.has_parts]
+PARTS = [name for name, form in FORMATS.items() if isinstance(form, PartsFormat)]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from running import Command
 import tipsseg
 from tipsseg import review
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
-from tipsseg.formats import IMAGE_FORMATS, MODEL_ONLY
+from tipsseg.formats import IMAGE_FORMATS, is_model_only
 from tipsseg.labelling.golden import draw_picture
 
 NAMES = ("a", "sub/b", "sub/c")
@@ -172,7 +172,7 @@ def test_conversion_writes_what_the_run_would_have_written(command: Command) -> 
     """Small regions too: they stay apart although no format lists them."""
     rows = np.arange(90)[:, None] // 3 + 30 * (np.arange(130)[None] // 3)
     Image.fromarray((rows + 1).astype(np.uint16)).save("regions/a.png")
-    names = ",".join(name for name in IMAGE_FORMATS if name not in MODEL_ONLY)
+    names = ",".join(name for name in IMAGE_FORMATS if not is_model_only(name))
     label = (*LABEL, "--regions", "regions", "--min-area", "40", "-q")
     assert command(*label, "-o", "all", "-f", names).code == 0
     assert command(*label, "-o", "few", "-f", "png").code == 0

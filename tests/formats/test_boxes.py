@@ -14,7 +14,7 @@ from PIL import Image
 
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels, RunFacts
-from tipsseg.formats.yolo_boxes import oriented_box
+from tipsseg.formats.yolo import oriented_box
 from tipsseg.label_map import LabelMap
 from tipsseg.options import FileOptions
 from tipsseg.regions.components import count_labels

@@ -26,8 +26,7 @@ class Toy(Format):
     folder = "toys"
     suffix = ".txt"
     files = ("toys.jsonl",)
-    has_rows = True
-    needs_objects = True
+    needs = frozenset({"objects"})
     scores_objects = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:

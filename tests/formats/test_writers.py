@@ -20,7 +20,7 @@ from pycocotools.cocoeval import COCOeval
 
 from tipsseg.errors import ImageError, UsageError
 from tipsseg.formats import FORMATS, IMAGE_FORMATS, check_format, image_folders
-from tipsseg.formats.base import ImageLabels, Rows, RunFacts
+from tipsseg.formats.base import ImageLabels, PartsFormat, Rows, RunFacts
 from tipsseg.formats.classes_file import classes_json
 from tipsseg.formats.cvat import label_map_text
 from tipsseg.formats.label_studio import local_files_url
@@ -144,7 +144,7 @@ def test_files_of_images_go_to_the_folders_that_inputs_leave_out(tmp_path: Path)
     }
     image = PurePosixPath("sub/a.jpg")
     forms = [FORMATS[name] for name in IMAGE_FORMATS]
-    paths = {form.relative_path(image, DEFAULT_FILE_OPTIONS) for form in forms if not form.has_parts}
+    paths = {form.relative_path(image, DEFAULT_FILE_OPTIONS) for form in forms if not isinstance(form, PartsFormat)}
     paths |= {form.link_path(image, DEFAULT_FILE_OPTIONS) for form in forms}
     paths |= {PurePosixPath("binary", entry.name, "sub/a.png") for entry in PANDA}
     paths |= {PurePosixPath("cutouts", name, f"sub/a-{number}.png") for number, name in OBJECTS}

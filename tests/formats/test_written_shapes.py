@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 from output_folders import make_run, save_inputs
 
-from tipsseg.formats.reading.ids import ClassNames
-from tipsseg.formats.reading.readers import find_reader
-from tipsseg.formats.reading.records import Objects
-from tipsseg.formats.reading.source import Source
+from tipsseg.formats import FORMATS
+from tipsseg.formats.corrections import ClassNames, Objects
+from tipsseg.formats.source import Source
 from tipsseg.options import FileOptions
 from tipsseg.regions.objects import labelled_objects
-from tipsseg.runs.correct.old_objects import written_shapes
 from tipsseg.types import LabelArray, LabelClass
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 
@@ -41,7 +39,7 @@ def blobs(size: tuple[int, int]) -> LabelArray:
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("name", PLACES)
-def test_they_are_the_same(tmp_path: Path, name: str, options: str) -> None:
+def test_a_file_that_nobody_edited_gives_back_the_same_objects(tmp_path: Path, name: str, options: str) -> None:
     labels = blobs((197, 509))
     save_inputs(tmp_path / "imgs", {"a.png": labels})
     make_run(tmp_path / "out", tmp_path / "imgs", {"a.png": labels}, formats=("png", name), options=OPTIONS[options])
@@ -50,13 +48,11 @@ def test_they_are_the_same(tmp_path: Path, name: str, options: str) -> None:
         place.write_bytes(place.read_bytes().replace(b'"predictions"', b'"annotations"'))
     classes: tuple[LabelClass, ...] = make_vocabulary(("panda leg", "tree", "sky"), "none").classes
     with Source(place) as source:
-        (found,) = [
-            each for each in find_reader(name).images(source, ClassNames(classes, add=False)) if not each.by_list
-        ]
+        (found,) = [each for each in FORMATS[name].read(source, ClassNames(classes, add=False)) if not each.by_list]
         read = found.read(labels.shape)
     assert isinstance(read, Objects)
     objects = labelled_objects(labels, np.ones(labels.shape, np.float32), 3, OPTIONS[options])
-    wanted = written_shapes(objects, name, labels.shape)
+    wanted = FORMATS[name].reread_shapes(objects, labels.shape)
     assert len(read.shapes) == len(wanted) >= 3
     for one, other in zip(read.shapes, wanted, strict=True):
         assert one.class_id == other.class_id

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from reading import EXACT, Ids
 
-from tipsseg.formats.yolo_boxes import oriented_box
+from tipsseg.formats.yolo import oriented_box
 from tipsseg.options import DEFAULT_FILE_OPTIONS
 from tipsseg.regions.components import Region
 from tipsseg.regions.objects import object_regions

@@ -19,7 +19,7 @@ from PIL import Image
 from saying import Said
 
 from tipsseg.errors import TipssegError
-from tipsseg.formats.reading import source as sources
+from tipsseg.formats import source as sources
 from tipsseg.options.run import CorrectOptions
 from tipsseg.regions.brush import decode_brush
 from tipsseg.regions.shapes import shape_from_polygons

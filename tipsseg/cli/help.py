@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from tipsseg.errors import UsageError
-from tipsseg.formats import FORMATS
+from tipsseg.formats import FORMATS, reading_formats
 from tipsseg.options.fields import GROUPS, OTHER, Completion
 
 _ARGUMENTS = "Arguments"
@@ -90,6 +90,8 @@ def completion_of(choices: tuple[str, ...] | Completion) -> Callable[[str], list
     """Return a function that completes a value to one of the choices, or to a name in a known list."""
     if choices == "formats":
         return complete_formats
+    if choices == "corrections":
+        return lambda incomplete: [name for name in correction_formats() if name.startswith(incomplete)]
     if choices == "models":
         return complete_models
     if choices == "presets":
@@ -106,6 +108,11 @@ def complete_formats(incomplete: str) -> list[str]:
     before, comma, last = incomplete.rpartition(",")
     listed = before.split(",")
     return [f"{before}{comma}{name}" for name in FORMATS if name.startswith(last) and name not in listed]
+
+
+def correction_formats() -> list[str]:
+    """Return the names of the formats that `tipsseg correct` imports; "report" is what the page of a report saves."""
+    return [*(form.name for form in reading_formats()), "report"]
 
 
 def complete_models(incomplete: str) -> list[str]:

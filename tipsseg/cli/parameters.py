@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 
 from tipsseg.address import as_address
-from tipsseg.cli.help import Command, completion_of, show_all
+from tipsseg.cli.help import Command, completion_of, correction_formats, show_all
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
 from tipsseg.formats import FORMATS
@@ -201,10 +201,17 @@ def _parameter(name: str, option: Option, kind: Any, default: Any) -> inspect.Pa
         parser=None if typed is not Path else (address_of if name == "images" else path_of)(option.long(name)),
         rich_help_panel=option.group,
         autocompletion=completion_of(choices) if choices else None,
-        help=as_typed(option.help).replace("{formats}", ", ".join(FORMATS)),
+        help=as_typed(_with_lists(option.help)),
         show_default=default is not None,
     )
     annotation = typed | None if default is None else typed
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, info]
     )
+
+
+def _with_lists(text: str) -> str:
+    """Return a help text with the names of formats that it lists."""
+    if "{corrections}" in text:
+        text = text.replace("{corrections}", ", ".join(correction_formats()))
+    return text.replace("{formats}", ", ".join(FORMATS))

@@ -2,66 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import UserDict
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from tipsseg.errors import InputError, UsageError
-from tipsseg.formats.base import Format
-from tipsseg.formats.coco import Coco, CocoPolygon
-from tipsseg.formats.coco_results import CocoResults
-from tipsseg.formats.confidence import Confidence
-from tipsseg.formats.cvat import Cvat
-from tipsseg.formats.hf import HuggingFace
-from tipsseg.formats.instances import Instances
-from tipsseg.formats.label_studio import LabelStudio
-from tipsseg.formats.labelme import LabelMe
-from tipsseg.formats.npz import Npz
-from tipsseg.formats.overlay import Overlay
-from tipsseg.formats.panoptic import Panoptic
-from tipsseg.formats.parts import Binary, Cutouts
-from tipsseg.formats.png import Png
-from tipsseg.formats.raster import GeoJson, GeoPackage, GeoTiff
-from tipsseg.formats.table import Csv
-from tipsseg.formats.yolo import Yolo
-from tipsseg.formats.yolo_boxes import YoloBoxes, YoloObb
+from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.formats.base import Format, PartsFormat
+from tipsseg.util.files import is_folder
 from tipsseg.util.printable import did_you_mean
 
 if TYPE_CHECKING:
+    from tipsseg.formats.source import Source
     from tipsseg.options import FileOptions
     from tipsseg.types import LabelClass
 
-FORMATS: dict[str, Format] = {
-    entry.name: entry
-    for entry in (
-        Png(),
-        Coco(),
-        CocoPolygon(),
-        CocoResults(),
-        Panoptic(),
-        Instances(),
-        Yolo(),
-        YoloBoxes(),
-        YoloObb(),
-        LabelMe(),
-        Cvat(),
-        LabelStudio(),
-        HuggingFace(),
-        Npz(),
-        Overlay(),
-        Confidence(),
-        Binary(),
-        Cutouts(),
-        Csv(),
-        GeoTiff(),
-        GeoJson(),
-        GeoPackage(),
-    )
+#: The module and the class of each format that is written image by image.
+_IMAGE_FORMATS = {
+    "png": "png.Png",
+    "coco": "coco.Coco",
+    "coco-polygon": "coco.CocoPolygon",
+    "coco-results": "coco.CocoResults",
+    "panoptic": "panoptic.Panoptic",
+    "instances": "instances.Instances",
+    "yolo": "yolo.Yolo",
+    "yolo-boxes": "yolo.YoloBoxes",
+    "yolo-obb": "yolo.YoloObb",
+    "labelme": "labelme.LabelMe",
+    "cvat": "cvat.Cvat",
+    "label-studio": "label_studio.LabelStudio",
+    "hf": "hf.HuggingFace",
+    "npz": "npz.Npz",
+    "overlay": "overlay.Overlay",
+    "confidence": "npz.Confidence",
+    "binary": "parts.Binary",
+    "cutouts": "parts.Cutouts",
+    "csv": "table.Csv",
 }
 
-#: Formats that are written block by block, from rasters that may be larger than memory; and all others.
-RASTER_FORMATS = tuple(name for name, form in FORMATS.items() if form.raster)
-IMAGE_FORMATS = tuple(name for name, form in FORMATS.items() if not form.raster)
+#: Formats that are written block by block, from rasters that may be larger than memory.
+_RASTER_FORMATS = {"geotiff": "raster.GeoTiff", "geojson": "raster.GeoJson", "gpkg": "raster.GeoPackage"}
+
+#: Formats that are read only.
+_READ_ONLY = {"cvat-xml": "cvat.CvatXml"}
+
+IMAGE_FORMATS, RASTER_FORMATS = tuple(_IMAGE_FORMATS), tuple(_RASTER_FORMATS)
+
+
+class _Formats(UserDict[str, Format]):
+    """Formats by name. The module of a format is imported when it is first used, because `tipsseg --help` needs the names alone."""
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        super().__init__()
+        self.data: dict[str, Any] = dict(places)
+
+    def __getitem__(self, name: str) -> Format:
+        form = self.data[name]
+        if isinstance(form, str):
+            module, _, kind = form.partition(".")
+            form = self.data[name] = getattr(import_module(f"tipsseg.formats.{module}"), kind)()
+        return cast(Format, form)
+
+
+#: The formats that are written, and those that are read only. A program may add its own.
+FORMATS, READ_ONLY = _Formats({**_IMAGE_FORMATS, **_RASTER_FORMATS}), _Formats(_READ_ONLY)
+
+#: The maximum number of JSON files that are opened to detect a format.
+_TRIED = 20
 
 #: Names that users may guess, and the formats they mean.
 _GUESSES = {**dict.fromkeys(("mask", "masks", "index"), "png"), "json": "coco", "voc": "cvat", "jpg": "overlay"}
@@ -84,7 +92,7 @@ def check_formats(names: Sequence[str], classes: Sequence[LabelClass]) -> None:
         check_format(name)
     if len(set(names)) < len(names):
         raise UsageError(f"duplicate format: {', '.join(names)}", "List every format once.")
-    if len({FORMATS[name].raster for name in names}) > 1:
+    if 0 < sum(name in RASTER_FORMATS for name in names) < len(names):
         raise UsageError(
             f"formats of rasters cannot be combined with others: {', '.join(names)}",
             f"Use {', '.join(RASTER_FORMATS)} alone: a raster is labelled block by block, at its own resolution.",
@@ -109,6 +117,12 @@ def format_name(key: str) -> str:
     return key.partition("/")[0]
 
 
+def is_model_only(key: str) -> bool:
+    """Return True if only the model can write a per-image file, not a corrected mask."""
+    name = format_name(key)
+    return name in FORMATS and FORMATS[name].model_only
+
+
 def file_path(key: str, image: PurePosixPath, options: FileOptions) -> PurePosixPath | None:
     """Return the path of an image's file, relative to the output folder; None if the format has no per-image files."""
     name, _, part = key.partition("/")
@@ -122,7 +136,7 @@ def image_folders() -> frozenset[str]:
 
 def refuse_parts(path: Path) -> None:
     """Raise InputError if a path is inside the folder of a format with several files per image: those are not index masks."""
-    folders = {form.folder: name for name, form in FORMATS.items() if form.has_parts}
+    folders = {form.folder: name for name, form in FORMATS.items() if isinstance(form, PartsFormat)}
     place = path.absolute()
     for folder in (place, *place.parents):
         if folder.name in folders and (folder.parent / "run.json").is_file():
@@ -132,9 +146,50 @@ def refuse_parts(path: Path) -> None:
             )
 
 
-#: Formats that only the model can write, not a corrected mask.
-MODEL_ONLY = tuple(
-    name
-    for name, form in FORMATS.items()
-    if form.needs_confidence or form.needs_top_classes or (form.raster and name != "geotiff")
-)
+def reading_formats() -> list[Format]:
+    """Return the formats that `tipsseg correct` imports; not those that inherit how they are read."""
+    return [form for form in (*FORMATS.values(), *READ_ONLY.values()) if "read" in vars(type(form))]
+
+
+def find_reading_format(name: str) -> Format:
+    """Return a format to read by its name. Raises UsageError if there is none, or it is not read."""
+    known = {form.name: form for form in reading_formats()}
+    if name not in known:
+        names = ", ".join(known)
+        raise UsageError(f"unknown format {name!r}", f"{did_you_mean(name, known)}Corrections are read from: {names}.")
+    return known[name]
+
+
+def detect_format(source: Source) -> Format:
+    """Return the format of a source, detected by its files. Raises InputError unless exactly one format matches."""
+    forms = reading_formats()
+    matching: dict[str, Format] = {}
+    faults: list[ImageError] = []
+    for form in forms:
+        try:
+            if form.detect(source):
+                matching[form.name] = form
+        except ImageError as error:
+            faults.append(error)
+    for name in source.find_suffix(".json")[:_TRIED]:
+        try:
+            value = source.json(name)
+        except ImageError as error:
+            faults.append(error)
+            continue
+        matching |= {form.name: form for form in forms if form.detect_json(value)}
+    if not matching and source.find_suffix(".png"):
+        matching["png"] = FORMATS["png"]
+    if len(matching) == 1:
+        return next(iter(matching.values()))
+    if matching:
+        raise InputError(
+            f"{source.path}: several formats match: {', '.join(matching)}", "Choose one with argument `source_format`."
+        )
+    reasons = "".join(f"{error.message}. " for error in faults[:1])
+    advice = faults[0].hint if faults and faults[0].hint else ""
+    raise InputError(
+        f"{source.path}: no labels found in this {'folder' if is_folder(source.path) else 'file'}",
+        f"{reasons}{advice or 'Set argument `source_format` to see why a format cannot be read.'} "
+        f"The formats are: {', '.join(form.name for form in forms)}.",
+    )

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tipsseg.errors import UsageError
 from tipsseg.options import DEFAULT_FILE_OPTIONS, NAMES, FileOptions
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tipsseg.formats.corrections import ClassNames, SourceImage
+    from tipsseg.formats.source import Source
     from tipsseg.regions.layers import Layer
     from tipsseg.regions.objects import LabelledObject
+    from tipsseg.regions.shapes import Shape
     from tipsseg.types import ConfidenceArray, ImageRef, LabelArray, LabelClass, TopClasses
 
 #: An image's rows in a run file: lines of JSON, without line ends or tabs.
@@ -56,7 +59,7 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageLabels:
-    """An image and its labels. The `needs_...` flags of a format say which optional attributes it requires.
+    """An image and its labels. `Format.needs` says which optional attributes a format requires.
 
     Attributes:
         ref: The image.
@@ -92,12 +95,16 @@ def encode_text(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-class Format:
-    """A label format: how to write, read and check its files.
+#: An attribute of `ImageLabels` beside `labels`; or "address", that of the image.
+Need = Literal["objects", "confidence", "top", "thumbnail", "pixels", "address"]
 
-    A format with per-image files defines `folder`, `suffix` and `encode`; with several files per image, see `PartsFormat`. A
+
+class Format:
+    """A label format: it writes files of labels, and if people edit such files, it reads them too.
+
+    A format with a file per image defines `folder`, `suffix` and `encode`; with several files per image, see `PartsFormat`. A
     format with run files, which cover all images, defines `files` and `run_file`. If its first run file consists of rows, it also
-    defines `has_rows` and `image_rows`.
+    defines `image_rows`. A format that `tipsseg correct` imports defines `read`, and `detect` or `detect_json`.
 
     A key names a per-image file in the records: the name of the format; with several files per image, "<format>/<part>".
 
@@ -106,20 +113,11 @@ class Format:
         description: A one-line description for the table of formats.
         folder: The folder for per-image files, relative to the output folder. None if the format writes none.
         suffix: The suffix of the per-image files.
-        has_parts: True if an image has several files in this format.
         link_folder: The folder for links to the images, relative to the output folder. None if the format makes no links.
         files: The names of the run files.
-        has_rows: True if the first run file consists of rows.
-        needs_objects: True if the format reads `ImageLabels.objects`.
-        needs_confidence: True if the format reads `ImageLabels.confidence`.
-        needs_top_classes: True if the format reads `ImageLabels.top`.
-        needs_image: True if the format shows the image or links to it.
-        needs_thumbnail: True if the format reads `ImageLabels.thumbnail`.
-        needs_pixels: True if the format reads `ImageLabels.pixels`.
+        needs: The attributes of `ImageLabels` that the format reads beside `labels`.
         overlaps: True if the format can store classes that overlap.
-        raster: True if the format is written block by block, see `raster.RasterFormat`.
         multi_part_objects: True if the format can store an object with several parts.
-        splits_train_val: True if the format splits the images by `FileOptions.val_fraction`; see `split`.
         forbidden_characters: Characters that class names must not contain.
     """
 
@@ -127,26 +125,47 @@ class Format:
     description: ClassVar[str]
     folder: ClassVar[str | None] = None
     suffix: ClassVar[str] = ""
-    has_parts: ClassVar[bool] = False
     link_folder: ClassVar[str | None] = None
     files: ClassVar[tuple[str, ...]] = ()
-    has_rows: ClassVar[bool] = False
-    needs_objects: ClassVar[bool] = False
-    needs_confidence: ClassVar[bool] = False
-    needs_top_classes: ClassVar[bool] = False
-    needs_image: ClassVar[bool] = False
-    needs_thumbnail: ClassVar[bool] = False
-    needs_pixels: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
     overlaps: ClassVar[bool] = False
-    raster: ClassVar[bool] = False
     multi_part_objects: ClassVar[bool] = True
-    splits_train_val: ClassVar[bool] = False
     forbidden_characters: ClassVar[str] = ""
+
+    # ---- abilities ----
+
+    def _defines(self, method: str) -> bool:
+        return getattr(type(self), method) is not getattr(Format, method)
+
+    @property
+    def has_rows(self) -> bool:
+        """True if the first run file consists of rows."""
+        return self._defines("image_rows")
+
+    @property
+    def splits(self) -> bool:
+        """True if the format puts images into splits."""
+        return self._defines("split")
+
+    @property
+    def reads(self) -> bool:
+        """True if the format reads files that people edited."""
+        return self._defines("read")
+
+    @property
+    def model_only(self) -> bool:
+        """True if only the model can write the format, not a corrected mask."""
+        return not self.needs.isdisjoint(("confidence", "top"))
+
+    @property
+    def shows_picture(self) -> bool:
+        """True if the pixels of the image, or a link to it, are in the files."""
+        return self.link_folder is not None or not self.needs.isdisjoint(("thumbnail", "pixels"))
 
     # ---- paths ----
 
     def split(self, image: PurePosixPath, options: FileOptions) -> str:
-        """Return the split of an image, such as "train". Formats with `splits_train_val` override this."""
+        """Return the split of an image by `FileOptions.val_fraction`, such as "train"."""
         raise NotImplementedError(f"the format {self.name} does not split images")
 
     def parent(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath:
@@ -213,6 +232,39 @@ class Format:
         """
         raise NotImplementedError(f"the format {self.name} has no run file")
 
+    # ---- reading ----
+
+    def detect(self, source: Source) -> bool:
+        """Return True if the names of the files in a source, or a list among them, show this format."""
+        return False
+
+    def detect_json(self, value: object) -> bool:
+        """Return True if a parsed JSON file has this format."""
+        return False
+
+    def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
+        """Yield the images in a source, given the classes of a run. Raises ImageError if a file is invalid."""
+        raise NotImplementedError(f"the format {self.name} is not read")
+
+    def reread_shapes(self, objects: Iterable[LabelledObject], size: tuple[int, int]) -> list[Shape]:
+        """Return the pixels of objects as this format stores them: here as polygons, one for each part of an object.
+
+        Args:
+            objects: The objects of an image.
+            size: (height, width) of the image.
+        """
+        from tipsseg.regions.shapes import shape_from_polygons
+
+        return [
+            shape_from_polygons(entry.region.class_id, [self.round_ring(ring[:, ::-1], size)], size)
+            for entry in objects
+            for ring in entry.outline.rings
+        ]
+
+    def round_ring(self, ring: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+        """Return corners (x, y), [K, 2] in pixels, as precisely as this format stores them."""
+        return ring
+
 
 def output_name(image: PurePosixPath, names: str) -> PurePosixPath:
     """Return the output name of an image, to which formats add their suffix. `names` is one of `options.NAMES`."""
@@ -238,7 +290,6 @@ class PartsFormat(Format):
     """
 
     suffix = ".png"
-    has_parts = True
     overlaps = True
     numbers_files: ClassVar[bool] = False
 

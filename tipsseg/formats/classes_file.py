@@ -1,14 +1,31 @@
-"""Write and read classes.json, which defines the label ids. Every run writes it, whatever its formats."""
+"""classes.json, which defines the ids in masks. Every run writes it, whatever its formats; readers of edited masks obey it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
-from tipsseg.types import BACKGROUND, LabelClass, ignore_id
-from tipsseg.util.files import json_bytes
-from tipsseg.util.json_values import take
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.errors import ImageError
+from tipsseg.formats.corrections import ClassNames
+from tipsseg.formats.source import Source
+from tipsseg.regions.components import count_labels
+from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
+from tipsseg.util.files import RECORD_LIMIT, describe_error, is_folder, json_bytes, read_regular
+from tipsseg.util.json_values import parse, take
+from tipsseg.util.printable import join_first
 
 CLASSES_FILE = "classes.json"
+
+#: Folders of output folders that contain index masks.
+_MASK_FOLDERS = frozenset({"masks", "hf"})
+
+_HINT = (
+    'It must be like {"classes": [{"id": 1, "name": "tree"}, {"id": 2, "name": "car"}]}. Or copy the masks to a folder without it: '
+    "their ids are then those of the run."
+)
 
 
 def classes_json(classes: Sequence[LabelClass], background: Sequence[str]) -> bytes:
@@ -57,3 +74,76 @@ def _class_record(entry: LabelClass) -> dict[str, object]:
     if entry.min_confidence is not None:
         record["min_confidence"] = entry.min_confidence
     return record
+
+
+class MaskIds:
+    """Map the ids in the masks of a source to the label ids of a run."""
+
+    def __init__(self, source: Source, names: ClassNames) -> None:
+        """Read each classes.json in or around the source. `names` are the run's classes. Raises ImageError if one is invalid."""
+        self._run = names
+        #: Class names by folder, for folders in the source that contain a classes.json.
+        self._inside: Mapping[PurePosixPath, Sequence[str]] = {
+            PurePosixPath(name).parent: _parse_names(source.display_path(name), source.read(name, RECORD_LIMIT))
+            for name in source.find_name(CLASSES_FILE)
+        }
+        self._outside = None if PurePosixPath() in self._inside else _read_names_around(source.path)
+        for listed in (*self._inside.values(), self._outside or ()):
+            names.declare(listed)
+
+    def to_run_ids(self, name: str, where: Path, stored: LabelArray) -> NDArray[np.uint16]:
+        """Map the ids in a mask to the label ids of the run.
+
+        Args:
+            name: The path of the mask in the source.
+            where: The path of the mask, for messages.
+            stored: [H, W] uint8 or uint16, the ids in the mask.
+
+        Returns:
+            [H, W] uint16. `ClassNames.raise_unknown` reports unknown classes.
+
+        Raises:
+            ImageError: The mask has an unknown id.
+        """
+        folders = PurePosixPath(name).parents
+        written = next((self._inside[folder] for folder in folders if folder in self._inside), self._outside)
+        number = self._run.count if written is None else len(written)
+        table = np.zeros(1 << 16, np.uint16)
+        unknown = []
+        for stored_id in np.flatnonzero(count_labels(stored)).tolist():
+            if stored_id == BACKGROUND:
+                continue
+            if stored_id == ignore_id(number):
+                table[stored_id] = ignore_id(self._run.count)
+            elif stored_id > number:
+                unknown.append(str(stored_id))
+            else:
+                table[stored_id] = stored_id if written is None else self._run.id_of(written[stored_id - 1])
+        if unknown:
+            raise ImageError(
+                where,
+                f"unknown ids: {join_first(unknown, 1)}",
+                f"Valid ids are 0 for background, 1..{number} for the classes, and {ignore_id(number)} for ignored pixels.",
+            )
+        return table[stored]
+
+
+def _read_names_around(path: Path) -> Sequence[str] | None:
+    """Return the class names in the classes.json of the folder or output folder around a source; None without that file."""
+    for place in (path.absolute(), path.resolve()):  # the name of a link may differ from its target's
+        folders = [parent.parent for parent in (place, *place.parents) if parent.name in _MASK_FOLDERS]
+        for folder in folders if is_folder(place) else [place.parent, *folders]:
+            listing = folder / CLASSES_FILE
+            if listing.is_file():
+                try:
+                    return _parse_names(listing, read_regular(listing))
+                except OSError as error:
+                    raise ImageError(listing, describe_error(error), _HINT) from error
+    return None
+
+
+def _parse_names(where: Path, data: bytes) -> Sequence[str]:
+    try:
+        return ordered_names(parse(data))
+    except ValueError as error:
+        raise ImageError(where, f"not a list of classes: {error}", _HINT) from error

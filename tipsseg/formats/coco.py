@@ -1,4 +1,4 @@
-"""COCO instances: annotations.json with masks as compressed RLE, annotations-polygon.json with polygons.
+"""COCO instances: annotations.json with masks as compressed RLE, annotations-polygon.json with polygons, and COCO results.
 
 Both files have one record per line, with annotations in the order of the images, so they can be written, read and checked line by
 line.
@@ -6,12 +6,31 @@ line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
+from tipsseg.formats.corrections import (
+    ClassNames,
+    Objects,
+    Size,
+    SourceImage,
+    check_size,
+    image_errors,
+    parse_floats,
+    read_objects,
+)
+from tipsseg.formats.source import Source
+from tipsseg.regions.components import encode_regions
+from tipsseg.regions.shapes import NoPixelsError, Shape, shape_from_box, shape_from_polygons, shape_from_rle
 from tipsseg.util.files import json_bytes
-from tipsseg.util.json_lists import encode_section, prepend
+from tipsseg.util.json_lists import encode_list, encode_section, prepend
+from tipsseg.util.json_values import short, take
+from tipsseg.util.printable import shorten
 
 if TYPE_CHECKING:
     from tipsseg.regions.objects import LabelledObject
@@ -25,12 +44,17 @@ _UNITS = {"component": "connected component", "class": "class and image"}
 _INFO_KEYS = ("version", "command", "model", "revision", "vocabulary")
 
 
-class CocoInstances(Format):
-    """The base class for COCO instances. Subclasses encode the segmentations."""
+class Coco(Format):
+    """COCO instances with masks."""
 
-    has_rows = True
-    needs_objects = True
+    name = "coco"
+    description = "COCO instances with RLE masks: annotations.json"
+    files = (FILE_NAME,)
+    needs = frozenset({"objects"})
     overlaps = True
+
+    def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
+        return _encode_rows(image, encode_masks(image.objects, image.size))
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
         yield from encode_head(run, "annotation", map(category_record, run.classes))
@@ -38,17 +62,21 @@ class CocoInstances(Format):
         yield from encode_section(b"annotations", _annotation_lines(images, rows))
         yield b"\n}\n"
 
+    def detect_json(self, value: object) -> bool:
+        return is_coco(value)
 
-class Coco(CocoInstances):
-    name = "coco"
-    description = "COCO instances with RLE masks: annotations.json"
-    files = (FILE_NAME,)
+    def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
+        """Yield the images in all COCO instances files, whether they have masks or polygons."""
+        for name in source.find_suffix(".json"):
+            value = source.json(name)
+            if is_coco(value):
+                yield from _read_images(value, source.display_path(name), names)
 
-    def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
-        return _encode_rows(image, encode_masks(image.objects, image.size))
+    def reread_shapes(self, objects: Iterable[LabelledObject], size: tuple[int, int]) -> list[Shape]:
+        return [Shape(entry.region.class_id, *entry.region.box[:2], entry.region.mask) for entry in objects]
 
 
-class CocoPolygon(CocoInstances):
+class CocoPolygon(Coco):
     """COCO instances with polygons, for tools that cannot read masks.
 
     Every part of an object is one polygon, in which a cut joins each hole to the outer ring. `area` and `bbox` are computed from
@@ -63,6 +91,51 @@ class CocoPolygon(CocoInstances):
         # Each polygon is [x1, y1, x2, y2, ...] in pixels.
         polygons = ([ring[:, ::-1].ravel().tolist() for ring in entry.outline.rings] for entry in image.objects)
         return _encode_rows(image, polygons)
+
+    def reread_shapes(self, objects: Iterable[LabelledObject], size: tuple[int, int]) -> list[Shape]:
+        """Return the pixels of the polygons of objects. All parts of an object stay together."""
+        return [
+            shape_from_polygons(entry.region.class_id, [ring[:, ::-1] for ring in entry.outline.rings], size)
+            for entry in objects
+        ]
+
+
+class CocoResults(Format):
+    """COCO results: the plain list that COCO's `loadRes` loads.
+
+    Image ids match those in an annotations.json for the same images. Every result also has a `file_name`, which other readers
+    ignore: without it, nobody could match results with images that lack objects.
+    """
+
+    name = "coco-results"
+    description = "COCO results, the list that loadRes reads: results.json"
+    files = ("results.json",)
+    needs = frozenset({"objects"})
+    overlaps = True
+
+    def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
+        return tuple(
+            json_bytes(
+                {
+                    "category_id": entry.region.class_id,
+                    "segmentation": segmentation,
+                    "score": entry.score,
+                    "file_name": image.ref.name,
+                }
+            )
+            for entry, segmentation in zip(image.objects, encode_masks(image.objects, image.size), strict=True)
+        )
+
+    def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterable[bytes]:
+        results = (
+            prepend(b'"image_id": %d' % number, row)
+            for number, image in enumerate(images, start=1)
+            for row in rows(image)
+        )
+        return chain(encode_list(results), (b"\n",))
+
+
+# ---- writing ----
 
 
 def _encode_rows(image: ImageLabels, segmentations: Iterable[object]) -> Rows:
@@ -85,8 +158,6 @@ def annotation_record(labelled: LabelledObject, segmentation: object) -> Record:
 
 def encode_masks(objects: Sequence[LabelledObject], size: tuple[int, int]) -> Sequence[object]:
     """Encode the objects in an image of `size` (height, width) as compressed RLE."""
-    from tipsseg.regions.components import encode_regions
-
     return encode_regions([entry.region for entry in objects], size)
 
 
@@ -128,3 +199,110 @@ def _annotation_lines(images: Sequence[str], rows: Callable[[str], Rows]) -> Ite
         for row in rows(image)[1:]:
             annotation += 1
             yield prepend(b'"id": %d, "image_id": %d' % (annotation, number), row)
+
+
+# ---- reading ----
+
+
+def is_coco(value: object) -> bool:
+    """Return True if a JSON value looks like a COCO instances file."""
+    return _has_annotations(value) and not is_panoptic(value)
+
+
+def is_panoptic(value: object) -> bool:
+    """Return True if a JSON value looks like a COCO panoptic file, which describes pictures."""
+    if not (isinstance(value, dict) and _has_annotations(value)):
+        return False
+    return any(isinstance(each, dict) and "segments_info" in each for each in value["annotations"][:1])
+
+
+def _has_annotations(value: object) -> bool:
+    return (
+        isinstance(value, dict) and isinstance(value.get("annotations"), list) and isinstance(value.get("images"), list)
+    )
+
+
+def _read_images(value: Mapping[str, Any], where: Path, names: ClassNames) -> Iterator[SourceImage]:
+    with image_errors(where):
+        categories = {}
+        for category in take(value, "categories", list):
+            number = take(category, "id", int)
+            if number in categories:
+                raise ValueError(f"two categories have the id {number}")
+            categories[number] = take(category, "name", str)
+        names.declare(categories[number] for number in sorted(categories))
+        info = value.get("info")
+        turned = isinstance(info, dict) and info.get("contributor") == "Label Studio"
+        for image, annotations in group_by_image(value):
+            read = partial(_read_objects, annotations, image, categories, names, where, turned)
+            # Label Studio also lists images that nobody submitted.
+            yield SourceImage(image["file_name"], where, read, submitted=False)
+
+
+def group_by_image(value: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], Sequence[object]]]:
+    """Return the images of a COCO file, each with its annotations. Raises ValueError if ids are missing, unknown or not unique."""
+    annotations: dict[int, list[object]] = defaultdict(list)
+    for annotation in value["annotations"]:
+        annotations[take(annotation, "image_id", int)].append(annotation)
+    images: dict[int, Mapping[str, Any]] = {}
+    for image in value["images"]:
+        number = take(image, "id", int)
+        if number in images:
+            raise ValueError(f"two images have the id {number}")
+        take(image, "file_name", str)
+        images[number] = image
+    if stray := sorted(annotations.keys() - images.keys()):
+        raise ValueError(f"annotations refer to image {stray[0]}, which is not listed")
+    return [(image, annotations[number]) for number, image in images.items()]
+
+
+def _read_objects(
+    annotations: Sequence[object],
+    image: Mapping[str, Any],
+    categories: Mapping[int, str],
+    names: ClassNames,
+    where: Path,
+    turned: bool,
+    size: Size,
+) -> Objects:
+    file = shorten(image["file_name"])
+    with image_errors(where, f"image {file}"):
+        sides = (image.get("height"), image.get("width"))
+        # Label Studio does not know the size of images that nobody submitted. Of images that EXIF turns, it writes the size before
+        # the turn, and the corners after it.
+        if (annotations or sides[0] is not None) and not (turned and sides == size[::-1]):
+            check_size(*sides, size)
+
+    def name_of(number: int, annotation: object) -> str:
+        own = annotation.get("id") if isinstance(annotation, dict) else None
+        return f"annotation {short(own)} ({file})"
+
+    def read(annotation: object) -> Shape:
+        category = take(annotation, "category_id", int)
+        if category not in categories:
+            raise ValueError(f"no category has the id {category}")
+        return read_shape(annotation, names.id_of(categories[category]), size)
+
+    polygons = any(isinstance(each, dict) and isinstance(each.get("segmentation"), list) for each in annotations)
+    return read_objects(where, annotations, name_of, read, "coco-polygon" if polygons else "coco", f"image {file}")
+
+
+def read_shape(annotation: object, class_id: int, size: Size) -> Shape:
+    """Read the pixels of an annotation. Raises ValueError if it is invalid, NoPixelsError if it has neither mask nor box."""
+    segmentation = annotation.get("segmentation") if isinstance(annotation, dict) else None
+    if isinstance(segmentation, dict):
+        return shape_from_rle(class_id, segmentation, size)
+    if segmentation in (None, []):  # CVAT's rectangles, and objects that are too thin for a polygon
+        if isinstance(annotation, dict) and annotation.get("bbox") is None:
+            raise NoPixelsError("annotation without segmentation and box")
+        box = parse_floats(take(annotation, "bbox", list))
+        if len(box) != 4 or (box[2:] < 0).any():
+            raise ValueError("a box must be x, y, width and height")
+        x, y, w, h = box.tolist()
+        return shape_from_box(class_id, (x, y, x + w, y + h), size)
+    if not isinstance(segmentation, list):
+        raise ValueError("`segmentation` is neither a list nor an RLE")
+    rings = [parse_floats(ring) for ring in segmentation]
+    if any(len(ring) % 2 for ring in rings):
+        raise ValueError("a polygon has an odd number of coordinates")
+    return shape_from_polygons(class_id, [ring.reshape(-1, 2) for ring in rings], size)

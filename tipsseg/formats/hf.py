@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from tipsseg.errors import ImageError
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
-from tipsseg.formats.png import encode_mask
+from tipsseg.formats.classes_file import MaskIds
+from tipsseg.formats.corrections import ClassNames, SourceImage
+from tipsseg.formats.png import encode_mask, read_index_mask
+from tipsseg.formats.source import LIST_MAX, Source
+from tipsseg.types import printable_path
 from tipsseg.util.files import json_bytes
+from tipsseg.util.json_values import parse
 
 if TYPE_CHECKING:
     from tipsseg.options import FileOptions
 
 _FOLDER = "hf"
+_METADATA = "metadata.jsonl"
 
 
 class HuggingFace(Format):
@@ -23,8 +31,6 @@ class HuggingFace(Format):
     suffix = ".png"
     link_folder = f"{_FOLDER}/images"
     files = (f"{_FOLDER}/metadata.jsonl",)
-    has_rows = True
-    needs_image = True
 
     def link_name(self, image: PurePosixPath, options: FileOptions) -> str:
         return image.name
@@ -34,8 +40,6 @@ class HuggingFace(Format):
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         """Return the line of metadata.jsonl, with paths relative to that file."""
-        from tipsseg.types import printable_path
-
         link, mask = self.link_path(image.ref.relative, run.files), self.relative_path(image.ref.relative, run.files)
         assert link is not None
         assert mask is not None
@@ -47,3 +51,33 @@ class HuggingFace(Format):
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterable[bytes]:
         return (rows(image)[0] + b"\n" for image in images)
+
+    def detect(self, source: Source) -> bool:
+        return bool(source.find_name(_METADATA))
+
+    def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
+        """Yield the images that metadata.jsonl lists with their masks. Raises ImageError if a line is invalid."""
+        ids = MaskIds(source, names)
+        for listing in source.find_name(_METADATA):
+            folder = PurePosixPath(listing).parent
+            where = source.display_path(listing)
+            for number, line in enumerate(source.read(listing, LIST_MAX).splitlines(), start=1):
+                if not line.strip():
+                    continue
+                try:
+                    record = parse(line)
+                    image, mask = (_take_text(record, key) for key in ("file_name", "mask_file_name"))
+                except ValueError as error:
+                    raise ImageError(where, f"line {number}: {error}") from error
+                name = str(folder / mask)
+                if not source.has(name):
+                    raise ImageError(where, f"line {number}: mask {mask!r} not found")
+                read = partial(read_index_mask, source, name, names.count, ids)
+                yield SourceImage(image.removeprefix("images/"), source.display_path(name), read)
+
+
+def _take_text(record: object, key: str) -> str:
+    value = record.get(key) if isinstance(record, dict) else None
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"no `{key}`")
+    return value

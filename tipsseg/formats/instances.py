@@ -24,7 +24,7 @@ class Instances(Format):
     description = "instance masks, 16 bits: instances/<image>.png, 0 background, 1..N the objects"
     folder = "instances"
     suffix = ".png"
-    needs_objects = True
+    needs = frozenset({"objects"})
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         import numpy as np

@@ -6,15 +6,44 @@ Image URLs point to Label Studio's local files, relative to the parent of the im
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tipsseg.address import is_url
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
+from tipsseg.formats.corrections import (
+    ClassNames,
+    Objects,
+    Size,
+    SourceImage,
+    check_size,
+    decode_png,
+    image_errors,
+    parse_corners,
+    parse_floats,
+    read_objects,
+)
+from tipsseg.formats.source import Source
+from tipsseg.regions.brush import decode_brush
+from tipsseg.regions.shapes import (
+    NoPixelsError,
+    Shape,
+    ellipse_corners,
+    rectangle_corners,
+    shape_from_mask,
+    shape_from_polygons,
+)
 from tipsseg.util.files import json_bytes
 from tipsseg.util.json_lists import encode_list
+from tipsseg.util.json_values import short, take
 
 if TYPE_CHECKING:
     from tipsseg.regions.objects import LabelledObject
@@ -22,17 +51,30 @@ if TYPE_CHECKING:
 
 _LOCAL_FILES = "/data/local-files/?d="
 
+#: The decimals of corners, in percent of the image size.
+_DECIMALS = 5
+
 #: Names of the control tag and the object tag in the labelling interface.
 _FROM, _TO = "label", "image"
+
+#: Result types that define pixels.
+_REGIONS = ("polygonlabels", "rectanglelabels", "ellipselabels", "brushlabels", "bitmasklabels")
+
+#: Result types with a location, but without pixels.
+_WITHOUT_PIXELS = frozenset({"keypointlabels", "keypoint", "vectorlabels", "vector"})
+
+#: Result types that describe the whole image.
+_IMAGE_TYPES = frozenset({"choices", "textarea", "rating", "number", "datetime", "relation", "taxonomy", "pairwise"})
+
+#: The start of a bitmask.
+_DATA_URL = "data:image/png;base64,"
 
 
 class LabelStudio(Format):
     name = "label-studio"
     description = "Label Studio predictions: label-studio.json, and the labelling interface, label-studio.xml"
     files = ("label-studio.json", "label-studio.xml")
-    has_rows = True
-    needs_objects = True
-    needs_image = True
+    needs = frozenset({"address", "objects"})
     overlaps = True
     multi_part_objects = False
 
@@ -50,13 +92,33 @@ class LabelStudio(Format):
             return chain(encode_list(rows(image)[0] for image in images), (b"\n",))
         return (encode_text(_interface(run.classes)),)
 
+    def detect_json(self, value: object) -> bool:
+        return _is_label_studio(value)
+
+    def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
+        """Yield the images of tasks that a person annotated. Raises ImageError if a task is invalid."""
+        for name in source.find_suffix(".json"):
+            value = source.json(name)
+            where = source.display_path(name)
+            if _is_label_studio(value):
+                for number, task in enumerate(value if isinstance(value, list) else [value], start=1):
+                    with image_errors(where, f"task {number}"):
+                        image = _read_task(task, where, number, names)
+                    if image is not None:
+                        yield image
+
+    def round_ring(self, ring: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+        sides = np.array(size[::-1], np.float64)
+        return np.round(ring * 100 / sides, _DECIMALS) * (sides / 100)
+
+
+# ---- writing ----
+
 
 def local_files_url(ref: ImageRef) -> str:
     """Return the URL of an image: its own, or that in Label Studio if its document root is the parent of the image root."""
     if is_url(ref.path):
         return ref.address
-    from urllib.parse import quote
-
     # Links are not resolved: a link in the image root keeps its own name.
     root = Path(os.path.abspath(ref.path)).parents[len(ref.relative.parts) - 1]  # noqa: PTH100
     return _LOCAL_FILES + quote(os.fsencode(f"{root.name}/{ref.relative}"))
@@ -93,7 +155,9 @@ def _polygons(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
             "image_rotation": 0,
             "score": entry.score,
             "value": {
-                "points": [[round(100 * x / width, 5), round(100 * y / height, 5)] for y, x in ring.tolist()],
+                "points": [
+                    [round(100 * x / width, _DECIMALS), round(100 * y / height, _DECIMALS)] for y, x in ring.tolist()
+                ],
                 "closed": True,
                 "polygonlabels": [names[entry.region.class_id]],
             },
@@ -104,8 +168,6 @@ def _polygons(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
 
 
 def _interface(classes: Sequence[LabelClass]) -> str:
-    from xml.sax.saxutils import quoteattr
-
     labels = "".join(
         f'    <Label value={quoteattr(entry.name)} background="#{bytes(entry.colour).hex()}"/>\n' for entry in classes
     )
@@ -115,3 +177,125 @@ def _interface(classes: Sequence[LabelClass]) -> str:
         f'  <PolygonLabels name="{_FROM}" toName="{_TO}">\n{labels}  </PolygonLabels>\n'
         "</View>\n"
     )
+
+
+# ---- reading ----
+
+
+def _is_label_studio(value: object) -> bool:
+    """Return True if a JSON value looks like a task, a list of tasks, or JSON-MIN."""
+    first = (value[0] if value else None) if isinstance(value, list) else value
+    return isinstance(first, dict) and (
+        _is_minimal(first)
+        or (isinstance(first.get("data"), dict) and not first.keys().isdisjoint(("annotations", "predictions")))
+    )
+
+
+def _is_minimal(task: Mapping[str, object]) -> bool:
+    return "annotation_id" in task and "data" not in task
+
+
+def _expand(task: Mapping[str, Any]) -> dict[str, object]:
+    """Return a record of JSON-MIN, which has the regions under the names of their tags, as a task."""
+    tags = [value for value in task.values() if isinstance(value, list)]
+    regions = [region for tag in tags for region in tag if isinstance(region, dict) and "original_width" in region]
+    results = [
+        {
+            **region,
+            "type": next((key for key in region if key.endswith("labels")), "region without a label"),
+            "value": region,
+        }
+        for region in regions
+    ]
+    return {"data": task, "annotations": [{"result": results}]}
+
+
+def _read_task(task: object, where: Path, number: int, names: ClassNames) -> SourceImage | None:
+    if isinstance(task, dict) and _is_minimal(task):
+        task = _expand(task)
+    data = take(task, "data", dict)
+    annotations = task.get("annotations") if isinstance(task, dict) else None
+    if annotations is None:
+        return None
+    if not isinstance(annotations, list) or not all(isinstance(entry, dict) for entry in annotations):
+        raise ValueError("`annotations` is not a list of annotations")
+    annotations = [entry for entry in annotations if not entry.get("was_cancelled")]
+    if len(annotations) > 1:
+        raise ValueError(f"{len(annotations)} annotations for one image: delete all but one")
+    if not annotations:
+        return None
+    image = _image_name(data)
+    results = take(annotations[0], "result", list)
+    for result in results:
+        value = result.get("value") if isinstance(result, dict) else None
+        labels = value.get(result["type"]) if isinstance(value, dict) and result.get("type") in _REGIONS else None
+        names.declare(labels if isinstance(labels, list) else ())
+    read = partial(_read_objects, results, names, where, f"task {number}")
+    return SourceImage(image, where, read)
+
+
+def _image_name(data: Mapping[str, Any]) -> str:
+    """Return the image name of a task: the `file_name` that tipsseg wrote, or else the path in its URL."""
+    name = data.get("file_name")
+    if isinstance(name, str) and name:
+        return name
+    for value in (data.get("image"), *data.values()):
+        if isinstance(value, str) and value:
+            parts = urlsplit(value)
+            local = parse_qs(parts.query).get("d")
+            return local[0] if local else unquote(parts.path)
+    raise ValueError("the task has no image")
+
+
+def _read_objects(results: Sequence[object], names: ClassNames, where: Path, task: str, size: Size) -> Objects:
+    read = partial(_read_shape, names=names, size=size)
+    return read_objects(where, results, lambda number, _: f"{task}, result {number}", read, "label-studio", task)
+
+
+def _read_shape(result: object, names: ClassNames, size: Size) -> Shape | None:
+    """Return the pixels of a result; None if the result describes the whole image."""
+    kind = take(result, "type", str)
+    if kind in _IMAGE_TYPES:
+        return None
+    if kind in _WITHOUT_PIXELS:
+        raise NoPixelsError(kind)
+    if not isinstance(result, dict) or kind not in _REGIONS:
+        raise ValueError(f"unsupported result type {short(kind)}")
+    if result.get("image_rotation", 0) != 0:
+        raise ValueError("the image was rotated in Label Studio")
+    check_size(result.get("original_height"), result.get("original_width"), size)
+    value = take(result, "value", dict)
+    labels = take(value, kind, list)
+    if len(labels) != 1:
+        raise ValueError(f"an object must have one class, not {len(labels)}")
+    class_id = names.id_of(labels[0])
+    if kind == "polygonlabels":
+        return shape_from_polygons(class_id, [_to_pixels(value.get("points"), size)], size)
+    if kind == "brushlabels":
+        return shape_from_mask(class_id, decode_brush(value.get("rle"), size))
+    if kind == "bitmasklabels":
+        return shape_from_mask(class_id, _read_bitmask(take(value, "imageDataURL", str), size))
+    return shape_from_polygons(class_id, [_read_turned(value, kind, size)], size)
+
+
+def _read_turned(value: Mapping[str, Any], kind: str, size: Size) -> NDArray[np.float64]:
+    """Return the corners of a rectangle, which turns around its top left corner, or of an ellipse, around its centre."""
+    sides = ("radiusX", "radiusY") if kind == "ellipselabels" else ("width", "height")
+    angle = parse_floats([value.get("rotation", 0)]).item()
+    start, lengths = _to_pixels([[value.get(key) for key in keys] for keys in (("x", "y"), sides)], size).tolist()
+    if kind == "ellipselabels":
+        return ellipse_corners(start, lengths, angle)
+    return rectangle_corners(start, start, lengths, angle)
+
+
+def _read_bitmask(url: str, size: Size) -> NDArray[np.bool_]:
+    """Return the mask [H, W] in a data URL: a PNG whose opaque pixels belong to the object."""
+    picture = decode_png(url.removeprefix(_DATA_URL), size)
+    if (picture.height, picture.width) != size:
+        raise ValueError(f"the bitmask is {picture.height} x {picture.width}, but the image is {size[0]} x {size[1]}")
+    return np.asarray(picture.convert("RGBA"))[..., 3] > 0
+
+
+def _to_pixels(points: object, size: Size) -> NDArray[np.float64]:
+    """Convert (x, y) corners [K, 2] from percent of the image size to pixels."""
+    return parse_corners(points) * (size[1] / 100, size[0] / 100)

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import PurePosixPath
 
+import numpy as np
+
+from tipsseg.errors import ImageError
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
+from tipsseg.formats.corrections import (
+    ClassNames,
+    Objects,
+    Size,
+    SourceImage,
+    check_size,
+    decode_png,
+    parse_corners,
+    read_objects,
+)
+from tipsseg.formats.source import Source
+from tipsseg.regions.shapes import NoPixelsError, Shape, clip_mask, ellipse_corners, shape_from_polygons
+from tipsseg.types import printable_path
 from tipsseg.util.files import json_bytes
+from tipsseg.util.json_values import short, take
+
+#: Shape types without pixels.
+_WITHOUT_PIXELS = frozenset({"line", "linestrip", "point", "points"})
 
 #: The LabelMe version whose format is written.
 _VERSION = "5.5.0"
@@ -17,13 +41,10 @@ class LabelMe(Format):
     folder = "labelme"
     suffix = ".json"
     link_folder = "labelme"
-    needs_image = True
-    needs_objects = True
+    needs = frozenset({"objects"})
     overlaps = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        from tipsseg.types import printable_path
-
         height, width = image.size
         record: dict[str, object] = {
             "version": _VERSION,
@@ -35,6 +56,19 @@ class LabelMe(Format):
             "imageWidth": width,
         }
         return json_bytes(record, indent=2) + b"\n"
+
+    def detect_json(self, value: object) -> bool:
+        return _is_labelme(value)
+
+    def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
+        for name in source.find_suffix(".json"):
+            if names.collects:
+                with suppress(ImageError):  # an error of its image
+                    value = source.json(name)
+                    shapes = value["shapes"] if _is_labelme(value) else ()
+                    names.declare(shape.get("label") for shape in shapes if isinstance(shape, dict))
+            read, other_name = partial(_read_objects, source, name, names), partial(_image_path, source, name)
+            yield SourceImage(name[: -len(".json")], source.display_path(name), read, other_name=other_name)
 
 
 def _shapes(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
@@ -52,3 +86,56 @@ def _shapes(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
         for number, entry in enumerate(image.objects, start=1)
         for ring in entry.outline.rings
     ]
+
+
+def _is_labelme(value: object) -> bool:
+    """Return True if a JSON value looks like a LabelMe file."""
+    return isinstance(value, dict) and isinstance(value.get("shapes"), list)
+
+
+def _read_objects(source: Source, name: str, names: ClassNames, size: Size) -> Objects:
+    value = source.json(name)
+    if not _is_labelme(value):
+        raise ValueError("not a LabelMe file: `shapes` is not a list")
+    check_size(value.get("imageHeight"), value.get("imageWidth"), size)
+    read = partial(_read_shape, names=names, size=size)
+    return read_objects(
+        source.display_path(name), value["shapes"], lambda number, _: f"shape {number}", read, "labelme"
+    )
+
+
+def _image_path(source: Source, name: str) -> str:
+    """Return the path of the image that a file names; "" if it names none."""
+    value = source.json(name)
+    path = value.get("imagePath") if isinstance(value, dict) else None
+    return str(PurePosixPath(name).parent / path.replace("\\", "/")) if isinstance(path, str) and path else ""
+
+
+def _read_shape(record: object, names: ClassNames, size: Size) -> Shape:
+    kind = record.get("shape_type") if isinstance(record, dict) else None
+    if kind in _WITHOUT_PIXELS:
+        raise NoPixelsError(str(kind))
+    class_id = names.id_of(take(record, "label", str))
+    points = parse_corners(take(record, "points", list))
+    if not np.isfinite(points).all() or (np.abs(points) > 1e7).any():
+        raise ValueError("a point has a coordinate that is not a number, or is out of range")
+    if kind in (None, "polygon", "oriented_rectangle", "rotation") or (kind == "rectangle" and len(points) == 4):
+        # X-AnyLabeling writes "rotation", and four points of a rectangle.
+        return shape_from_polygons(class_id, [points], size)
+    if kind not in ("rectangle", "circle", "mask"):
+        raise ValueError(f"unsupported shape type {short(kind)}")
+    if len(points) != 2:
+        raise ValueError(f"a {short(kind)} must have 2 points, not {len(points)}")
+    (left, top), (right, bottom) = np.sort(points, axis=0).tolist()
+    if kind == "rectangle":
+        corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+        return shape_from_polygons(class_id, [corners], size)
+    if kind == "circle":  # points: the centre, and one on the circumference
+        radius = math.dist(*points.tolist())
+        return shape_from_polygons(class_id, [ellipse_corners(tuple(points[0]), (radius, radius), 0)], size)
+    return _decode_mask(class_id, take(record, "mask", str), round(top), round(left), size)
+
+
+def _decode_mask(class_id: int, text: str, y: int, x: int, size: Size) -> Shape:
+    """Decode a mask: a base64-encoded PNG whose top left pixel is at (y, x)."""
+    return clip_mask(class_id, np.asarray(decode_png(text, size).convert("L")) > 0, y, x, size)

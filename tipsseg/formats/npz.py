@@ -1,4 +1,4 @@
-"""NumPy archives: one compressed .npz per image with labels, confidence and the best classes of each patch.
+"""NumPy archives: one compressed .npz per image with labels, confidence and the best classes of each patch; confidence maps.
 
 labels      [H, W] uint8, or uint16 above 254 classes: the label ids, as in the index masks
 confidence  [H, W] uint8: round(255 * confidence)
@@ -16,18 +16,23 @@ from __future__ import annotations
 
 import io
 import threading
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
-from tipsseg.formats.confidence import quantize
+from tipsseg.formats.png import encode_picture
+from tipsseg.types import ConfidenceArray, label_dtype
 from tipsseg.util.files import open_regular
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from tipsseg.regions.layers import Layer
 
 #: Size limits of an unpacked archive in bytes: per pixel (16-bit labels, 8-bit confidence, a margin), and for all patches.
@@ -44,14 +49,10 @@ class Npz(Format):
     description = "npz/<image>.npz: labels, confidence, and the best classes of each patch with their scores"
     folder = "npz"
     suffix = ".npz"
-    needs_confidence = True
-    needs_top_classes = True
+    needs = frozenset({"confidence", "top"})
     overlaps = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        import numpy as np
-
-        from tipsseg.types import label_dtype
 
         ids = label_dtype(len(run.classes))
         if image.layers is not None:
@@ -67,8 +68,32 @@ class Npz(Format):
         )
 
 
+class Confidence(Format):
+    name = "confidence"
+    description = "confidence images: confidence/<image>.png, with 0..1 scaled to 0..255"
+    folder = "confidence"
+    suffix = ".png"
+    needs = frozenset({"confidence"})
+
+    def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
+
+        assert image.confidence is not None
+        return encode_picture(Image.fromarray(quantize(image.confidence)))
+
+
+def quantize(confidence: ConfidenceArray) -> NDArray[np.uint8]:
+    """Return round(255 * confidence), [H, W] uint8, also for ignored pixels."""
+
+    levels = np.empty(confidence.shape, np.uint8)
+    # Convert blocks of rows: converting everything at once would take twice the memory of the confidence.
+    step = max((1 << 20) // confidence.shape[1], 1)
+    for top in range(0, len(levels), step):
+        block = confidence[top : top + step].astype(np.float32)
+        levels[top : top + step] = np.rint(block * 255)
+    return levels
+
+
 def _encode_layers(layers: Sequence[Layer], size: tuple[int, int], ids: type[np.unsignedinteger]) -> bytes:
-    import numpy as np
 
     confidence = np.zeros((len(layers), *size), np.uint8)
     for levels, layer in zip(confidence, layers, strict=True):
@@ -81,7 +106,6 @@ def _encode_layers(layers: Sequence[Layer], size: tuple[int, int], ids: type[np.
 
 
 def _encode(**arrays: NDArray[Any]) -> bytes:
-    import numpy as np
 
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for `allow_pickle`
@@ -90,7 +114,6 @@ def _encode(**arrays: NDArray[Any]) -> bytes:
 
 def read_confidence(path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
     """Return the confidence [H, W] in an archive, 0..1. Raises OSError or ValueError if it cannot be read."""
-    import numpy as np
 
     (confidence,) = read_arrays(path, ("confidence",), size)
     if confidence.shape != size or confidence.dtype != np.uint8:
@@ -111,9 +134,6 @@ def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int], classes
         OSError: The file cannot be read.
         ValueError: The file is not an archive with these arrays, or is damaged.
     """
-    import zipfile
-
-    import numpy as np
 
     with open_regular(path) as file:  # given a path, numpy would leave the file open if it is not an archive
         if not zipfile.is_zipfile(file):
@@ -129,9 +149,6 @@ def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int], classes
 
 def archive_errors() -> tuple[type[Exception], ...]:
     """Return the errors that numpy and its libraries raise for damaged archives. Determined with randomly damaged files."""
-    import tokenize
-    import zipfile
-    import zlib
 
     return (
         zipfile.BadZipFile,
@@ -150,7 +167,6 @@ def archive_errors() -> tuple[type[Exception], ...]:
 
 def _check_unpacked_size(file: BinaryIO, size: tuple[int, int], classes: int) -> None:
     """Raise ValueError for a zip bomb, which unpacks to far more bytes than the labels of an image of that size take."""
-    import zipfile
 
     height, width = size
     limit = (_BYTES_PER_PIXEL + 2 * classes) * height * width + _PATCH_BYTES

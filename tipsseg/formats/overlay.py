@@ -14,8 +14,7 @@ class Overlay(Format):
     description = "preview with colours, names and a legend: overlays/<image>.jpg"
     folder = "overlays"
     suffix = ".jpg"
-    needs_image = True
-    needs_thumbnail = True
+    needs = frozenset({"thumbnail"})
     overlaps = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:

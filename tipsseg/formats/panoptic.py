@@ -25,8 +25,7 @@ class Panoptic(Format):
     folder = "panoptic"
     suffix = ".png"
     files = ("panoptic.json",)
-    has_rows = True
-    needs_objects = True
+    needs = frozenset({"objects"})
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         import numpy as np

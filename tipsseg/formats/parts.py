@@ -41,9 +41,7 @@ class Cutouts(PartsFormat):
     description = "transparent pictures of the objects: cutouts/<class>/<image>-<number>.png"
     folder = "cutouts"
     numbers_files = True
-    needs_objects = True
-    needs_image = True
-    needs_pixels = True
+    needs = frozenset({"objects", "pixels"})
 
     def encode_parts(self, image: ImageLabels, run: RunFacts) -> Iterator[tuple[str, bytes]]:
         import numpy as np

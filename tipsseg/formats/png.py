@@ -6,20 +6,28 @@ The default mode is greyscale ("L", or 16-bit above 254 classes), not a palette:
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
+from tipsseg.formats.classes_file import CLASSES_FILE, MaskIds
+from tipsseg.formats.corrections import ClassNames, Objects, PixelLabels, Size, SourceImage
+from tipsseg.formats.source import Source
+from tipsseg.images.decoding import as_image_error, open_header
 from tipsseg.options import MAX_PIXELS
+from tipsseg.types import LabelArray, LabelClass, label_dtype
 from tipsseg.util.problem import size_text
+from tipsseg.vocabulary.palette import palette_colour, voc_colour
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from tipsseg.types import LabelArray, LabelClass
+#: The folder of instance masks, whose values are no class ids.
+_INSTANCES = "instances"
 
 #: Formats that do not preserve pixel values.
 _UNFIT_FORMATS = {
@@ -44,6 +52,18 @@ class Png(Format):
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         return encode_mask(image.labels, run.classes, run.files.png_mode)
 
+    def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
+        """Yield an image for each greyscale or palette PNG with label ids. A PNG is named after its image.
+
+        Raises ImageError for the instance masks of tipsseg, whose values are no class ids.
+        """
+        for folder in (source.path, *source.path.absolute().parents):
+            if folder.name == _INSTANCES and (folder.parent / CLASSES_FILE).is_file():
+                raise ImageError(
+                    source.path, "instance masks: their values number the objects", "Edit the index masks instead."
+                )
+        return read_named_masks([(name[: -len(".png")], name) for name in source.find_suffix(".png")], source, names)
+
 
 def encode_picture(picture: Image.Image, **options: Any) -> bytes:
     """Encode a picture, by default as PNG. `options` are passed to Pillow."""
@@ -58,12 +78,6 @@ def encode_mask(labels: LabelArray, classes: Sequence[LabelClass], mode: str = "
     `mode` is "L" for greyscale, 8-bit or (above 254 classes) 16-bit; or "P" for an 8-bit palette. The palette has the class colours
     that the user chose, and PASCAL VOC colours for all other ids.
     """
-    import numpy as np
-    from PIL import Image
-
-    from tipsseg.types import label_dtype
-    from tipsseg.vocabulary.palette import palette_colour, voc_colour
-
     picture = Image.fromarray(np.ascontiguousarray(labels, label_dtype(len(classes))))
     if mode == "P":
         own = {entry.id: palette_colour(entry) for entry in classes}
@@ -88,11 +102,6 @@ def read_mask(path: Path, size: tuple[int, int], classes: int, mode: str = "L") 
     Raises:
         ImageError: The file is not a PNG with this mode and the size of the image.
     """
-    import numpy as np
-
-    from tipsseg.images.decoding import as_image_error
-    from tipsseg.types import label_dtype
-
     expected = mode if label_dtype(classes) is np.uint8 else "I;16"
     picture = read_picture(path, size)
     with as_image_error(path):
@@ -103,7 +112,6 @@ def read_mask(path: Path, size: tuple[int, int], classes: int, mode: str = "L") 
 
 def read_picture(path: Path, size: tuple[int, int]) -> Image.Image:
     """Decode a PNG of `size` (height, width). Raises ImageError before decoding pixels if the size differs."""
-    from tipsseg.images.decoding import open_header
 
     with open_header(path, max(MAX_PIXELS, prod(size))) as image:
         if image.picture.format != "PNG":
@@ -125,7 +133,6 @@ def read_ids(picture: Image.Image) -> LabelArray:
     Raises:
         InputError: The picture cannot be a mask.
     """
-    import numpy as np
 
     if 0 in picture.size:
         raise InputError("the image has no pixels")
@@ -144,3 +151,26 @@ def read_ids(picture: Image.Image) -> LabelArray:
         _SAVE_AS_PNG if picture.mode == "F" else f"{_SAVE_AS_PNG} If it is a photograph, images and masks are swapped."
     )
     raise InputError(f"{kind} ({picture.mode}); masks must store class ids as greyscale or palette values", hint)
+
+
+def read_named_masks(masks: Iterable[tuple[str, str]], source: Source, names: ClassNames) -> Iterator[SourceImage]:
+    """Yield an image for each pair of an image name and the path of its mask in the source."""
+    ids = MaskIds(source, names)
+    for image, name in masks:
+        yield SourceImage(image, source.display_path(name), partial(read_index_mask, source, name, names.count, ids))
+
+
+def read_index_mask(source: Source, name: str, classes: int, ids: MaskIds, size: Size) -> PixelLabels | Objects:
+    picture = read_source_picture(source, name, size)
+    with as_image_error(source.display_path(name)):
+        stored = read_ids(picture)
+    labels = ids.to_run_ids(name, source.display_path(name), stored)
+    return PixelLabels(labels.astype(np.uint8) if label_dtype(classes) is np.uint8 else labels, ignores=True)
+
+
+def read_source_picture(source: Source, name: str, size: Size) -> Image.Image:
+    with source.file(name) as path:
+        try:
+            return read_picture(path, size)
+        except ImageError as error:
+            raise ImageError(source.display_path(name), error.reason, error.hint) from error

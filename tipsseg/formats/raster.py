@@ -70,8 +70,12 @@ Blocks = Callable[[], Iterable[RasterBlock]]
 class RasterFormat(Format):
     """A format that is written block by block, for rasters that rasterio opens."""
 
-    raster = True
     needs_polygons: ClassVar[bool] = False
+
+    @property
+    def model_only(self) -> bool:
+        """True for polygons, whose scores only the model has."""
+        return self.needs_polygons
 
     def write(self, path: Path, grid: RasterGrid, blocks: Blocks, run: RunFacts) -> None:
         """Write the file of a raster. Raise OSError if that fails."""

@@ -21,8 +21,7 @@ class Csv(Format):
     name = "csv"
     description = "a table of pixels, shares, objects and confidences per class and image: labels.csv"
     files = ("labels.csv",)
-    has_rows = True
-    needs_objects = True
+    needs = frozenset({"objects"})
     overlaps = True
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:

@@ -1,4 +1,4 @@
-"""YOLO segmentation: a text file per image, a link to the image, and data.yaml.
+"""YOLO: a text file per image, a link to the image, and data.yaml; polygons, upright boxes, or oriented boxes.
 
     yolo/images/train/<image>, yolo/labels/train/<image>.txt    and yolo/images/val, yolo/labels/val with a `val_fraction`
 
@@ -11,58 +11,67 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.errors import ImageError
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
+from tipsseg.formats.corrections import ClassNames, Objects, Size, SourceImage, image_errors, read_objects
+from tipsseg.formats.source import Source
+from tipsseg.regions.shapes import Shape, shape_from_polygons
+from tipsseg.types import printable_path
 
 if TYPE_CHECKING:
     from tipsseg.options import FileOptions
+    from tipsseg.regions.components import Region
+    from tipsseg.regions.objects import LabelledObject
 
-_FOLDER = "yolo"
 IMAGES, LABELS = "images", "labels"
 TRAIN, VAL = "train", "val"
 _SPLITS = [TRAIN], [VAL], ["valid"], ["test"]
+
+#: Size limits in bytes: for data.yaml, which takes seconds per megabyte to parse, and for the text file of an image.
+_YAML_MAX = 1 << 20
+_TEXT_MAX = 256 << 20
+
+#: The maximum number of YAML files that are opened.
+_TRIED = 20
+
+#: The file that lists the classes in data sets without a YAML file, as Label Studio and LabelImg write it.
+CLASS_LIST = "classes.txt"
+
+_BOX_CORNERS = 4
+
+#: Names of image lists. A listed image without a text file has no objects.
+_LISTS = frozenset({"train", "val", "valid", "validation", "test"})
+
+#: The decimals of corners, as fractions of the image size.
+_DECIMALS = 6
 
 #: Folder names that get an underscore. "images_" gets another one, so that names stay unique.
 _RESERVED = re.compile(rf"{IMAGES}_*")
 
 
-class Yolo(Format):
-    name = "yolo"
-    description = (
-        "YOLO segmentation: yolo/data.yaml, yolo/labels/train/<image>.txt, "
-        "links to the images in yolo/images/train/; val beside train"
-    )
-    folder = f"{_FOLDER}/{LABELS}"
+class YoloLayout(Format):
+    """The base class of YOLO's formats: their folders, and data.yaml."""
+
     suffix = ".txt"
-    link_folder = f"{_FOLDER}/{IMAGES}"
-    files = (f"{_FOLDER}/data.yaml",)
-    needs_objects = True
+    needs = frozenset({"objects"})
     overlaps = True
-    needs_image = True
-    multi_part_objects = False
-    splits_train_val = True
 
     def split(self, image: PurePosixPath, options: FileOptions) -> str:
-        from tipsseg.types import printable_path
-
         return VAL if is_for_validation(printable_path(image), options.val_fraction or 0.0) else TRAIN
 
     def parent(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath:
         folders = (f"{name}_" if _RESERVED.fullmatch(name) else name for name in image.parent.parts)  # see `image_name`
         return PurePosixPath(self.split(image, options), *folders)
-
-    def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        """Return a line per object part: the class number, from 0, then x and y of each corner as fractions of the image size."""
-        height, width = image.size
-        lines = []
-        for entry in image.objects:
-            for ring in entry.outline.rings:
-                corners = " ".join(f"{x / width:.6f} {y / height:.6f}" for y, x in ring.tolist())
-                lines.append(f"{entry.region.class_id - 1} {corners}\n")
-        return "".join(lines).encode("ascii")
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
         """Yield data.yaml: the image folders, relative to this file, and the class names."""
@@ -73,6 +82,155 @@ class Yolo(Format):
         for entry in run.classes:
             # JSON strings are valid YAML.
             yield encode_text(f"  {entry.id - 1}: {json.dumps(entry.name, ensure_ascii=False)}\n")
+
+
+class Yolo(YoloLayout):
+    """Polygons: the class number, from 0, then x and y of each corner as fractions of the image size."""
+
+    name = "yolo"
+    description = (
+        "YOLO segmentation: yolo/data.yaml, yolo/labels/train/<image>.txt, "
+        "links to the images in yolo/images/train/; val beside train"
+    )
+    folder = f"{name}/{LABELS}"
+    link_folder = f"{name}/{IMAGES}"
+    files = (f"{name}/data.yaml",)
+    multi_part_objects = False
+
+    def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
+        """Return a line per object part."""
+        height, width = image.size
+        lines = []
+        for entry in image.objects:
+            for ring in entry.outline.rings:
+                corners = " ".join(f"{x / width:.6f} {y / height:.6f}" for y, x in ring.tolist())
+                lines.append(f"{entry.region.class_id - 1} {corners}\n")
+        return "".join(lines).encode("ascii")
+
+    def detect(self, source: Source) -> bool:
+        """Return True if a YAML file lists classes, or a list of classes is beside a folder of labels. Raises ImageError."""
+        files = yaml_files(source)
+        if not files:
+            folders = {part for name in source.names for part in PurePosixPath(name).parts[:-1]}
+            return bool(source.find_name(CLASS_LIST)) and LABELS in folders
+        fault: ImageError | None = None
+        for name in files:
+            try:
+                return bool(read_class_names(source, name))
+            except ImageError as error:
+                fault = fault or error
+        assert fault is not None
+        raise fault
+
+    def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
+        """Yield the images with text files in `labels` folders below the folder of the file that lists the classes.
+
+        This is a YAML file, or else classes.txt. Raises ImageError unless exactly one file lists classes.
+        """
+        classes: dict[str, Mapping[int, str]] = {}
+        for name in yaml_files(source):
+            with suppress(ImageError):
+                classes[name] = read_class_names(source, name)
+        for name in () if classes else source.find_name(CLASS_LIST):
+            classes[name] = {number - 1: line for number, line in source.lines(name)}
+        if len(classes) != 1:
+            reason = f"both {' and '.join(list(classes)[:2])} list classes" if classes else "no file lists the classes"
+            raise ImageError(source.path, reason, f"Pass the folder that contains data.yaml or {CLASS_LIST}.")
+        ((listing, numbered),) = classes.items()
+        names.declare(numbered[number] for number in sorted(numbered))
+        top = PurePosixPath(listing).parent
+        if PurePosixPath(listing).name == CLASS_LIST and top.name == LABELS:  # LabelImg writes it beside the labels
+            top = top.parent
+        # Label Studio writes an empty file for an image that nobody submitted.
+        submitted = not source.has(str(top / "notes.json"))
+        lists = []
+        for name in source.find_suffix(".txt"):
+            path = PurePosixPath(name)
+            if not path.is_relative_to(top):
+                continue
+            path = path.relative_to(top)
+            if LABELS in path.parts[:-1]:
+                image = image_name(path.with_suffix(""), LABELS)
+                yield SourceImage(
+                    image, source.display_path(name), partial(_read_objects, source, name, numbered, names), submitted
+                )
+            elif path.stem.lower() in _LISTS:
+                lists.append(name)
+        for name in lists:
+            for _, line in source.lines(name):
+                image = image_name(PurePosixPath(line.replace("\\", "/")), IMAGES)
+                yield SourceImage(
+                    image, source.display_path(name), lambda size: Objects((), "yolo"), submitted, by_list=True
+                )
+
+    def round_ring(self, ring: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+        return np.round(ring / size[::-1], _DECIMALS) * size[::-1]
+
+
+class YoloBoxes(YoloLayout):
+    """Boxes with x and y of the centre, width and height, all as fractions of the image size."""
+
+    name = "yolo-boxes"
+    description = "YOLO detection, an upright box per object: yolo-boxes/data.yaml, labels and links as for yolo"
+    folder = f"{name}/{LABELS}"
+    link_folder = f"{name}/{IMAGES}"
+    files = (f"{name}/data.yaml",)
+
+    def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
+        height, width = image.size
+        lines = []
+        for entry in image.objects:
+            y, x, h, w = entry.region.box
+            numbers = (x + w / 2) / width, (y + h / 2) / height, w / width, h / height
+            lines.append(_line(entry.region.class_id, numbers))
+        return "".join(lines).encode("ascii")
+
+
+class YoloObb(Yolo):
+    """Boxes with x and y of their four corners. A box covers the pixels of its object to their outer edges."""
+
+    name = "yolo-obb"
+    description = "YOLO oriented boxes, the smallest rectangle around each object: yolo-obb/data.yaml, labels and links as for yolo"
+    folder = f"{name}/{LABELS}"
+    link_folder = f"{name}/{IMAGES}"
+    files = (f"{name}/data.yaml",)
+    multi_part_objects = True
+
+    def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
+        """Return a line per object. Corners outside the image are moved to its border, because readers refuse them."""
+        height, width = image.size
+        lines = []
+        for entry in image.objects:
+            corners = oriented_box(entry.region).clip(0, (height, width)) / (height, width)  # [4, 2]
+            lines.append(_line(entry.region.class_id, corners[:, ::-1].ravel().tolist()))
+        return "".join(lines).encode("ascii")
+
+    def reread_shapes(self, objects: Iterable[LabelledObject], size: tuple[int, int]) -> list[Shape]:
+        boxes = (
+            (entry, np.round(oriented_box(entry.region).clip(0, size) / size, _DECIMALS)) for entry in objects
+        )  # each [4, 2]
+        return [shape_from_polygons(entry.region.class_id, [box[:, ::-1] * size[::-1]], size) for entry, box in boxes]
+
+
+def oriented_box(region: Region) -> NDArray[np.float64]:
+    """Return the corners (y, x) of the smallest rectangle around a region, [4, 2], clockwise from the topmost."""
+    # The outer corners of the first and the last pixel of each row span the convex hull of all pixels.
+    rows = np.flatnonzero(region.mask.any(1))
+    first = region.mask[rows].argmax(1)
+    last = region.mask.shape[1] - region.mask[rows, ::-1].argmax(1)
+    points = np.stack(
+        [(each + lower, sides) for sides in (first, last) for each, lower in ((rows, 0), (rows, 1))]
+    )  # [4, 2, R]
+    points = points.transpose(0, 2, 1).reshape(-1, 2)
+    rectangle = cv2.minAreaRect(points[:, ::-1].astype(np.float32))
+    corners = cv2.boxPoints(rectangle)[:, ::-1].astype(np.float64).round(3) + np.array(region.box[:2])
+    # With y down, growing angles turn clockwise.
+    corners = corners[np.argsort(np.arctan2(*(corners - corners.mean(0)).T))]
+    return np.roll(corners, -int(np.lexsort((corners[:, 1], corners[:, 0]))[0]), 0)
+
+
+def _line(class_id: int, numbers: Iterable[float]) -> str:
+    return f"{class_id - 1} {' '.join(f'{number:.6f}' for number in numbers)}\n"
 
 
 def image_name(file: PurePosixPath, kind: str) -> str:
@@ -92,3 +250,68 @@ def is_for_validation(image: str, fraction: float) -> bool:
     # This hash must differ from the one that selects shards and samples, or a shard could get no validation images at all.
     digest = hashlib.sha256(b"val " + image.encode("utf-8")).digest()
     return int.from_bytes(digest[:6], "big") < fraction * (1 << 48)
+
+
+# ---- reading ----
+
+
+def yaml_files(source: Source) -> list[str]:
+    return source.find_suffix(".yaml", ".yml")[:_TRIED]
+
+
+def read_class_names(source: Source, name: str) -> Mapping[int, str]:
+    """Return the class names in a YAML file by number. Raises ImageError if it has none."""
+    import yaml
+
+    with image_errors(source.display_path(name)):
+        try:
+            # BaseLoader reads all values as text: a class may be called "yes" or "1". It ignores merge keys, which can be slow.
+            value = yaml.load(source.read(name, _YAML_MAX), yaml.BaseLoader)
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+            raise ValueError(f"not YAML: {type(error).__name__}") from error
+        names = value.get("names") if isinstance(value, dict) else None
+        if isinstance(names, list):
+            names = dict(enumerate(names))
+        if not isinstance(names, dict) or not names:
+            raise ValueError("`names` does not list the classes")
+        if not all(isinstance(text, str) for text in names.values()):
+            raise ValueError("`names` must map numbers to strings")
+        return {int(number): text for number, text in names.items()}
+
+
+def _read_objects(source: Source, name: str, numbered: Mapping[int, str], names: ClassNames, size: Size) -> Objects:
+    where = source.display_path(name)
+    with image_errors(where):
+        lines = source.read(name, _TEXT_MAX).decode("ascii", "strict").splitlines()
+    read = partial(_read_shape, numbered=numbered, names=names, size=size)
+    written_as = "yolo-obb" if _are_boxes(lines, size) else "yolo"
+    return read_objects(where, lines, lambda number, _: f"line {number}", read, written_as)
+
+
+def _are_boxes(lines: Sequence[str], size: Size) -> bool:
+    """Return True if all lines are rectangles, apart from corners that were moved to the border of the image."""
+    with suppress(ValueError):
+        numbers = np.array([line.split()[1:] for line in lines if line.strip()], np.float64)
+        if numbers.ndim == 2 and numbers.shape[1] == 2 * _BOX_CORNERS:
+            corners = numbers.reshape(-1, _BOX_CORNERS, 2)
+            cut = ((corners == 0) | (corners == 1)).any((1, 2))
+            diagonals = (corners[:, :2] - corners[:, 2:]) * size[::-1]  # [n, 2, 2]
+            middles = (corners[:, :2] + corners[:, 2:]) / 2 * size[::-1]
+            lengths = np.linalg.norm(diagonals, axis=2)
+            even = (np.abs(lengths[:, 0] - lengths[:, 1]) < 1) & (np.abs(middles[:, 0] - middles[:, 1]) < 1).all(1)
+            return bool((cut | even).all())
+    return False
+
+
+def _read_shape(line: str, numbered: Mapping[int, str], names: ClassNames, size: Size) -> Shape | None:
+    if not line.strip():
+        return None
+    first, *rest = line.split()
+    if not first.isdecimal() or int(first) not in numbered:
+        raise ValueError(f"unknown class number {first[:20]}")
+    if len(rest) == 4:
+        raise ValueError("a box does not define pixels")
+    if len(rest) % 2:
+        raise ValueError("odd number of coordinates")
+    corners = np.array([float(value) for value in rest]).reshape(-1, 2) * size[::-1]
+    return shape_from_polygons(names.id_of(numbered[int(first)]), [corners], size)

@@ -26,7 +26,7 @@ OTHER = "Other options"
 GROUPS = (TRUTH, WHAT, MODEL, FILES, IMAGES, RASTERS, MACHINES, OTHER)
 
 #: Names of the lists for shell completion.
-Completion = Literal["formats", "models", "presets"]
+Completion = Literal["formats", "models", "presets", "corrections"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -292,10 +292,6 @@ class TruthOptions:
             )
 
 
-#: Formats in which corrections can be imported.
-CORRECTION_FORMATS = ("png", "cvat", "cvat-xml", "hf", "coco", "labelme", "label-studio", "yolo", "report")
-
-
 @dataclass(frozen=True, kw_only=True)
 class CorrectOptions:
     """Options for importing corrections.
@@ -306,8 +302,8 @@ class CorrectOptions:
     """
 
     # fmt: off
-    source_format: str | None = option(None, metavar="NAME", flag="format", short="f", choices=CORRECTION_FORMATS,
-        help=f"Format of the corrections: {', '.join(CORRECTION_FORMATS)}.  [default: detected]")
+    source_format: str | None = option(None, metavar="NAME", flag="format", short="f", choices="corrections",
+        help="Format of the corrections: {corrections}.  [default: detected]")
     add_classes: bool = option(False, help="Add classes that are missing from the run.")
     everything: bool = option(False, flag="all",
         help="Import all labels of a tipsseg folder, not only the edited ones.")

@@ -11,8 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from tipsseg.errors import ImageError, OutputError
-from tipsseg.formats import FORMATS, MODEL_ONLY, file_path, format_name
-from tipsseg.formats.base import Format, ImageLabels, Rows
+from tipsseg.formats import FORMATS, file_path, format_name, is_model_only
+from tipsseg.formats.base import Format, ImageLabels, PartsFormat, Rows
 from tipsseg.formats.coco import category_record
 from tipsseg.regions.objects import LabelledObject
 from tipsseg.regions.polygons import PolygonQuality
@@ -71,15 +71,15 @@ class Deriver:
 
     def derives(self, name: str) -> bool:
         """Return True for a format that is made from labels: neither the labels themselves, nor made by the model alone."""
-        return name not in MODEL_ONLY and name not in (PNG, GEOTIFF, *self.context.labels)
+        return not is_model_only(name) and name not in (PNG, GEOTIFF, *self.context.labels)
 
     def shows(self, name: str, entry: Entry) -> str:
         """Return what a file in a format shows: a digest of the labels, and of the options and the picture that it depends on."""
         form = FORMATS[name]
         shown = entry.version + self._settings[name]
-        if needs_picture(form) and not form.link_folder:
+        if form.shows_picture and not form.link_folder:
             shown += f" {(entry.input.sha256 or str(entry.input.mtime_ns))[:16]}"
-        if form.needs_image and form.has_rows and not form.link_folder:  # its rows have the address of the image
+        if "address" in form.needs:
             shown += f" {sha256(entry.path.encode()).hexdigest()[:8]}"
         return shown
 
@@ -104,7 +104,7 @@ class Deriver:
         """Return the places that an image in a format has records of, apart from the link."""
         form = FORMATS[name]
         places = {form.files[0]} if form.has_rows else set()
-        if form.has_parts:
+        if isinstance(form, PartsFormat):
             return places | {str(form.folder)}
         path = file_path(name, ref.relative, self.context.files)
         return places if path is None else places | {self.files.place(self.context.output / path)}
@@ -140,7 +140,7 @@ class Deriver:
         quality = PolygonQuality.from_ious([each.iou for each in image.objects])
         links = {form.name: place for form in forms if (place := form.link_path(ref.relative, context.files))}
         notes = [(form.files[0], form.name) for form in forms if form.has_rows]
-        notes += [(str(form.folder), form.name) for form in forms if form.has_parts]
+        notes += [(str(form.folder), form.name) for form in forms if isinstance(form, PartsFormat)]
         return Derived(
             formats=tuple(form.name for form in forms),
             files=stage_files(
@@ -187,11 +187,6 @@ def stage_files(
     return tuple(staged)
 
 
-def needs_picture(form: Format) -> bool:
-    """Return True if a format shows the pixels of the image, or links to it."""
-    return form.needs_thumbnail or form.needs_pixels or form.link_folder is not None
-
-
 def _rows_of(name: str, rows: Mapping[str, FileRow]) -> list[FileRow]:
     """Return the records of a format, without that of the link."""
     return [row for row in rows.values() if format_name(row.name) == name and row.name != link_name(name)]
@@ -205,10 +200,10 @@ def link_name(name: str) -> str:
 def _settings(form: Format, context: RunContext) -> str:
     """Return a digest of the options that a format's files depend on, with a space before it; "" if there are none."""
     files, facts = context.files, list[object]()
-    if form.needs_objects:
+    if "objects" in form.needs:
         facts += [files.instances, str(files.min_area), files.simplify]
-    if form.needs_thumbnail:
+    if "thumbnail" in form.needs:
         facts += [(entry.id, entry.colour) for entry in context.classes if entry.colour != colour(entry.id)]
-    if form.has_parts:
+    if isinstance(form, PartsFormat):
         facts += [entry.name for entry in context.classes]
     return f" {sha256(json_bytes(facts)).hexdigest()[:8]}" if facts else ""

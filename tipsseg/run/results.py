@@ -154,7 +154,7 @@ def write_image(
         top=label_map.top,
         thumbnail=thumbnail,
         instances=label_map.instances,
-        pixels=pixels() if any(FORMATS[name].needs_pixels for name in context.formats) else None,
+        pixels=pixels() if any("pixels" in FORMATS[name].needs for name in context.formats) else None,
         layers=label_map.layers,
     )
     contents = encode_labels(image, context)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import MODEL_ONLY
+from tipsseg.formats import is_model_only
 from tipsseg.images.sources.access import identify, matches, stamp_source
 from tipsseg.run.entry import Entry, FileRow, input_path
 from tipsseg.run.files import Files, digest_of
@@ -86,9 +86,9 @@ def is_edited(entry: Entry, labels: list[FileRow], files: Files) -> bool:
 
 def lacks_scores(rows: Mapping[str, FileRow], spec: RunSpec, files: Files) -> bool:
     """Return True if a file is missing that only the model can write."""
-    known = [row for row in rows.values() if row.name in MODEL_ONLY and row.pending is None]
+    known = [row for row in rows.values() if is_model_only(row.name) and row.pending is None]
     held = {row.name for row in known if files.look(row) != "gone"}
-    return not held.issuperset(name for name in spec.formats if name in MODEL_ONLY)
+    return not held.issuperset(name for name in spec.formats if is_model_only(name))
 
 
 def _given(ref: ImageRef, entry: Entry, spec: RunSpec) -> str | None:

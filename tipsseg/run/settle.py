@@ -20,7 +20,7 @@ from tipsseg.formats.base import Format, ImageLabels
 from tipsseg.images.decoding import open_pixels, open_thumbnail
 from tipsseg.images.sources.access import absence, exists, matches
 from tipsseg.regions.polygons import PolygonQuality
-from tipsseg.run.derive import Derived, Due, needs_picture
+from tipsseg.run.derive import Derived, Due
 from tipsseg.run.entry import Entry, FileRow, input_path
 from tipsseg.run.folder import OutputFolder, recorded_ref
 from tipsseg.run.labels import Labels, label_rows, read_current, scored_objects
@@ -165,7 +165,7 @@ def _derive(folder: OutputFolder, item: _Item, asked: Container[str]) -> _Made:
     current = read_current(folder.context, item.entry, item.rows, edited=item.edited)
     entry, labels = current.entry, current.labels
     formats = [name for name in entry.formats if deriver.derives(name)] if item.edited else [*item.due.write]
-    needing = [name for name in formats if needs_picture(FORMATS[name])]
+    needing = [name for name in formats if FORMATS[name].shows_picture]
     lacking = () if not needing or matches(entry.input, ref.path) else tuple(needing)
     if failing := [name for name in lacking if name in asked]:
         raise _changed_image(ref, failing, corrected=entry.corrected)
@@ -194,9 +194,9 @@ def _picture(folder: OutputFolder, ref: ImageRef, forms: Sequence[Format], label
     spec = folder.info.spec
     height, width = labels.labels.shape
     found: dict[str, Any] = {}
-    if any(form.needs_thumbnail for form in forms):
+    if any("thumbnail" in form.needs for form in forms):
         found["thumbnail"] = open_thumbnail(ref.path, spec.max_pixels, spec.options.stretch)
-    if any(form.needs_pixels for form in forms):
+    if any("pixels" in form.needs for form in forms):
         found["pixels"] = open_pixels(ref.path, (height, width), spec.max_pixels, spec.options.stretch)
     return found
 

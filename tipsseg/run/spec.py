@@ -45,7 +45,7 @@ from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 from tipsseg.weights.sources import find_model
 
 if TYPE_CHECKING:
-    from tipsseg.formats.reading.given import Given
+    from tipsseg.formats.given import Given
 
 #: Options that `RunSpec.command` omits or writes elsewhere.
 _UNRECORDED = frozenset({"model", "features", "jobs", "use_cache", "resume", "overwrite", "replace_edited"})
@@ -99,9 +99,11 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
         """
         if self.regions is None and self.onto is None:
             return None
-        from tipsseg.formats.reading.given import Given  # slow to import
-        from tipsseg.formats.reading.labels import LabelSource
-        from tipsseg.formats.reading.regions import RegionSource
+        from tipsseg.formats.given import (
+            Given,  # slow to import
+            LabelSource,
+        )
+        from tipsseg.formats.region_files import RegionSource
 
         classes = self.vocabulary.classes
         return Given(

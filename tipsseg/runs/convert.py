@@ -11,12 +11,12 @@ from pathlib import Path, PurePosixPath
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.formats import (
     FORMATS,
-    MODEL_ONLY,
     RASTER_FORMATS,
     check_format,
     check_formats,
     check_overlaps,
     format_name,
+    is_model_only,
 )
 from tipsseg.images.sources.address import below
 from tipsseg.options import MAX_PIXELS
@@ -90,12 +90,12 @@ def _check(formats: Sequence[str], val_fraction: float | None) -> None:
         check_format(name)
         if name in RASTER_FORMATS:
             raise UsageError(f"only tipsseg label writes {name}, a format of rasters", "Use another format.")
-        if name in MODEL_ONLY:
+        if is_model_only(name):
             raise UsageError(
                 f"only the model can write {name}, which stores its scores",
                 "Run the original command again with argument `formats` and this format.",
             )
-    splitting = [name for name, form in FORMATS.items() if form.splits_train_val]
+    splitting = [name for name, form in FORMATS.items() if form.splits]
     if val_fraction is not None and not set(splitting) & set(formats):
         names = " or ".join(splitting)
         raise UsageError(

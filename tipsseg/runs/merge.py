@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tipsseg.errors import InputError, UsageError
-from tipsseg.formats import MODEL_ONLY
+from tipsseg.formats import is_model_only
 from tipsseg.run.folder import OutputFolder, locked_state
 from tipsseg.run.merge import is_same, is_shard_of, join_images, refuse_doubles, remove_shards
 from tipsseg.run.names import refuse_shared
@@ -91,7 +91,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
         # An image is in every format that some run has for all its images.
         infos = [*([before] if before else []), *(run.info for run in runs)]
         uneven = {name for one in infos for other in infos for name in {*one.spec.formats} - {*other.spec.formats}}
-        state.cover(sorted(uneven - {*MODEL_ONLY}))  # each image is then in all formats
+        state.cover(sorted(name for name in uneven if not is_model_only(name)))  # each image is then in all formats
         settled = settle(joined, joined.info.spec.jobs)
         joined.finish(joined.info.counts)
         if not failed:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from tipsseg.errors import InputError
 from tipsseg.evaluation.audit import Doubt, find_doubts
-from tipsseg.formats.reading.labels import LabelSource, paint_objects
-from tipsseg.formats.reading.records import Objects
+from tipsseg.formats.corrections import Objects
+from tipsseg.formats.given import LabelSource, paint_objects
 from tipsseg.run.plan import plan_run
 from tipsseg.run.record import run_context
 from tipsseg.run.results import Failed

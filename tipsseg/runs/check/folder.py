@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from tipsseg.errors import ImageError, OutputError, RecordError
-from tipsseg.formats import FORMATS, MODEL_ONLY, format_name
+from tipsseg.formats import FORMATS, format_name, is_model_only
 from tipsseg.images.decoding import upright_size
 from tipsseg.images.sources.access import exists, matches
 from tipsseg.images.sources.address import below
@@ -182,7 +182,7 @@ def _check_files(image: RunImage, deriver: Deriver, report: _Report) -> None:
         if look == "gone" or (row.digest == LINK and not path.exists()):
             report.problems.append(Problem(path, "missing" if look == "gone" else "broken link"))
         elif row.digest != LINK and digest_of(path) not in (row.digest, row.pending):
-            if row.name in MODEL_ONLY:
+            if is_model_only(row.name):
                 what = "changed since it was written; remove it, and run the original command again"
                 report.problems.append(Problem(path, what))
             elif look == "ours":  # it has the recorded size and time
@@ -194,7 +194,7 @@ def _check_files(image: RunImage, deriver: Deriver, report: _Report) -> None:
 def _is_old(row: FileRow, image: RunImage) -> bool:
     """Return True if a file shows older labels than those of now, and not because only the model can write it."""
     shows_old = row.shows.split(" ")[0] != image.entry.version or image.edited
-    follows = row.name not in MODEL_ONLY or image.run.info.spec.is_raster
+    follows = not is_model_only(row.name) or image.run.info.spec.is_raster
     return bool(row.shows) and row.is_file and follows and shows_old
 
 

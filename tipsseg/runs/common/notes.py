@@ -30,9 +30,6 @@ from tipsseg.weights.sources import ModelSource
 #: The demo model, which was trained on drawn scenes only.
 _DEMO_MODEL = "tiny"
 
-#: Formats whose files `tipsseg correct` reads.
-_READABLE = ("coco", "coco-polygon", "cvat", "hf", "labelme", "yolo", "yolo-obb")
-
 #: Maximum number of names in a note.
 _MAX_NAMES = 3
 
@@ -165,7 +162,9 @@ def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, ask
 def _note_by_hand(folder: OutputFolder, verb: str, paths: Iterable[Path], progress: Progress) -> None:
     """Note files that a person changed, by folder or file, with the command that takes them in."""
     readable = {
-        place for name in _READABLE for place in (FORMATS[name].folder or FORMATS[name].files[0]).split("/")[:1]
+        (form.folder or form.files[0]).split("/")[0]
+        for name, form in FORMATS.items()
+        if form.reads and name != "label-studio"  # whose predictions are not read
     }
     tops: dict[str, list[str]] = {}
     for path in paths:
@@ -255,7 +254,7 @@ def note_formats(
         progress.note(
             f"{' and '.join(single)} cannot store objects of several parts, so every part of a class becomes an object."
         )
-    if any(FORMATS[name].needs_thumbnail for name in formats):
+    if any("thumbnail" in FORMATS[name].needs for name in formats):
         from tipsseg.util.lettering import find_undrawable
 
         if names := find_undrawable(one_line(entry.name) for entry in classes):
@@ -268,7 +267,7 @@ def note_formats(
 def note_division(formats: Iterable[str], state: State, options: FileOptions, progress: Progress) -> None:
     """Note the sizes of the training and the validation split, or that both have the same images."""
     for name in formats:
-        images = state.names(name) if FORMATS[name].splits_train_val else []
+        images = state.names(name) if FORMATS[name].splits else []
         parts = Counter(FORMATS[name].split(PurePosixPath(image), options) for image in images)
         if len(parts) > 1:
             progress.note(f"{name}: {pluralize(parts[TRAIN], 'image')} for training, {parts[VAL]} for validation.")

@@ -15,12 +15,11 @@ from functools import partial
 from pathlib import Path
 
 from tipsseg.errors import ImageError, InputError
-from tipsseg.formats import format_name, refuse_parts
-from tipsseg.formats.reading.ids import ClassNames
-from tipsseg.formats.reading.names import ImageNames
-from tipsseg.formats.reading.readers import Reader, detect_reader, find_reader
-from tipsseg.formats.reading.records import Objects, SourceImage
-from tipsseg.formats.reading.source import Source
+from tipsseg.formats import detect_format, find_reading_format, format_name, refuse_parts
+from tipsseg.formats.base import Format
+from tipsseg.formats.corrections import ClassNames, Objects, SourceImage
+from tipsseg.formats.names import ImageNames
+from tipsseg.formats.source import Source
 from tipsseg.options import MAX_PIXELS, default_jobs
 from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, CorrectOptions
 from tipsseg.run.derive import Derived
@@ -38,7 +37,7 @@ from tipsseg.runs.common.only import find_only
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.convert import refer_to
 from tipsseg.runs.correct.from_run import SourceRun, find_source_run
-from tipsseg.runs.correct.page import FORMAT, page_reader
+from tipsseg.runs.correct.page import FORMAT, find_page
 from tipsseg.runs.correct.planning import CorrectedMask, Outcome, Plan, Planner, RedrawnObject
 from tipsseg.types import name_order, printable_path
 from tipsseg.util.files import json_bytes
@@ -134,7 +133,7 @@ def take_corrections(
         reader = _reader(options, source_run, files, run)
         edited = {} if folder is None else _edited_below(folder, Path(os.path.realpath(source)), reader.name)
         names = ClassNames(run.classes, add=options.add_classes)
-        matches = _match(reader.images(files, names), run, source_run, files.path, options)
+        matches = _match(reader.read(files, names), run, source_run, files.path, options)
         images = [image for image, _ in matches.pairs]
         progress.begin(
             f"Importing {pluralize(len(images), 'image')} of {source} ({reader.name}) into {run.output}.", len(images)
@@ -216,16 +215,16 @@ def _is_theirs(image: RunImage) -> bool:
     return image.corrected or image.entry.undone
 
 
-def _reader(options: CorrectOptions, source_run: SourceRun | None, files: Source, run: Run) -> Reader:
-    if options.source_format in (None, FORMAT) and (reader := page_reader(files, run)):
+def _reader(options: CorrectOptions, source_run: SourceRun | None, files: Source, run: Run) -> Format:
+    if options.source_format in (None, FORMAT) and (reader := find_page(files, run)):
         return reader
     if options.source_format == FORMAT:
         raise InputError(
             f"{files.path}: not a corrections.json of the report page", "Pass the file that the page saved."
         )
     if options.source_format is not None:
-        return find_reader(options.source_format)
-    return (source_run and source_run.reader(files)) or detect_reader(files)
+        return find_reading_format(options.source_format)
+    return (source_run and source_run.masks_of(files)) or detect_format(files)
 
 
 def _match(

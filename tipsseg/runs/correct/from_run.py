@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import InputError, OtherSchemaError
 from tipsseg.formats import image_folders
-from tipsseg.formats.reading import masks
-from tipsseg.formats.reading.names import ImageNames
-from tipsseg.formats.reading.readers import Reader
-from tipsseg.formats.reading.records import SourceImage
-from tipsseg.formats.reading.source import Source
+from tipsseg.formats.corrections import ClassNames, SourceImage
+from tipsseg.formats.names import ImageNames
+from tipsseg.formats.png import Png, read_named_masks
+from tipsseg.formats.source import Source
 from tipsseg.run.entry import MANIFEST_FILE, Entry
 from tipsseg.run.files import Look
 from tipsseg.run.read import Run, open_runs
@@ -45,6 +43,16 @@ class _Labelled:
     files: tuple[Path, ...]
     stale: frozenset[Path]
     sha256: str | None
+
+
+class RunMasks(Png):
+    """The masks of a run, by image."""
+
+    def __init__(self, masks: Mapping[str, str]) -> None:
+        self._masks = masks
+
+    def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
+        return read_named_masks(self._masks.items(), source, names)
 
 
 class SourceRun:
@@ -81,12 +89,12 @@ class SourceRun:
                 self._written |= {path: (entry.image, run.files.look(row)) for path, row in files.items()}
         self._names = ImageNames(self._images)
 
-    def reader(self, source: Source) -> Reader | None:
-        """Return a reader of all the run's masks, or None if the source is not the whole folder or has no masks."""
+    def masks_of(self, source: Source) -> Png | None:
+        """Return the format of all the run's masks; None if the source is not the whole folder or has no masks."""
         paths = {image: labelled.mask.relative_to(self._top).as_posix() for image, labelled in self._images.items()}
         if Path(os.path.realpath(source.path)) != self._top or not paths:
             return None
-        return Reader("png", partial(masks.read_named_masks, paths.items()))
+        return RunMasks(paths)
 
     def has_other_picture(self, source_image: SourceImage, entry: Entry) -> bool:
         """Return True if the digests of an image in the source and of the entry with the same name differ."""

@@ -12,10 +12,9 @@ from functools import partial
 from typing import Any
 
 from tipsseg.errors import ImageError
-from tipsseg.formats.reading.ids import ClassNames
-from tipsseg.formats.reading.readers import Reader
-from tipsseg.formats.reading.records import PixelLabels, Size, SourceImage, image_errors
-from tipsseg.formats.reading.source import Source
+from tipsseg.formats.base import Format
+from tipsseg.formats.corrections import ClassNames, PixelLabels, Size, SourceImage, image_errors
+from tipsseg.formats.source import Source
 from tipsseg.regions.objects import numbered_objects
 from tipsseg.run.read import Run
 from tipsseg.types import BACKGROUND, ignore_id
@@ -25,8 +24,25 @@ from tipsseg.util.json_values import short, take
 FORMAT = "report"
 
 
-def page_reader(source: Source, run: Run) -> Reader | None:
-    """Return the reader of a corrections.json; None for any other source. `run` is the run that takes the corrections."""
+class PageCorrections(Format):
+    """The corrections of a page, for the run that takes them."""
+
+    name = FORMAT
+
+    def __init__(self, corrections: list[object], run: Run) -> None:
+        self._corrections, self._run = corrections, run
+
+    def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
+        where = source.display_path(source.names[0])
+        for number, correction in enumerate(self._corrections, start=1):
+            with image_errors(where, f"correction {number}"):
+                image, objects = take(correction, "image", str), take(correction, "objects", list)
+                labels = take(correction, "labels", str)
+            yield SourceImage(image, where, partial(_read_image, self._run, image, labels, objects, names))
+
+
+def find_page(source: Source, run: Run) -> PageCorrections | None:
+    """Return the corrections in a corrections.json; None for any other source. `run` is the run that takes them."""
     if len(source.names) != 1 or not source.names[0].lower().endswith(".json"):
         return None
     value = None
@@ -34,16 +50,7 @@ def page_reader(source: Source, run: Run) -> Reader | None:
         value = source.json(source.names[0])
     if not (isinstance(value, dict) and value.get("tool") == "tipsseg" and isinstance(value.get("corrections"), list)):
         return None
-    return Reader(FORMAT, partial(_read_page, value["corrections"], run))
-
-
-def _read_page(corrections: list[object], run: Run, source: Source, names: ClassNames) -> Iterator[SourceImage]:
-    where = source.display_path(source.names[0])
-    for number, correction in enumerate(corrections, start=1):
-        with image_errors(where, f"correction {number}"):
-            image, objects = take(correction, "image", str), take(correction, "objects", list)
-            labels = take(correction, "labels", str)
-        yield SourceImage(image, where, partial(_read_image, run, image, labels, objects, names))
+    return PageCorrections(value["corrections"], run)
 
 
 def _read_image(run: Run, image: str, digest: str, objects: list[object], names: ClassNames, size: Size) -> PixelLabels:

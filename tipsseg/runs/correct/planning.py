@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from tipsseg.errors import ImageError
+from tipsseg.formats import FORMATS
+from tipsseg.formats.corrections import ClassNames, Objects, PixelLabels, SourceImage, image_errors
 from tipsseg.formats.png import encode_mask
-from tipsseg.formats.reading.ids import ClassNames
-from tipsseg.formats.reading.records import Objects, PixelLabels, SourceImage, image_errors
 from tipsseg.options.run import CorrectOptions
 from tipsseg.regions.objects import LabelledObject, follow_correction, object_regions
 from tipsseg.run.entry import Correction, Entry, Facts, object_scores
@@ -21,7 +21,6 @@ from tipsseg.run.record import run_context
 from tipsseg.run.spec import with_classes
 from tipsseg.run.summary import CERTAIN, corrected_summary
 from tipsseg.runs.correct.comparing import Comparison
-from tipsseg.runs.correct.old_objects import written_shapes
 from tipsseg.runs.correct.painting import compare_masks, copy_mask, paint
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id
 from tipsseg.util.printable import pluralize
@@ -211,7 +210,7 @@ class Planner:
             options = self.context.files
             regions = object_regions(old, len(self.context.classes), options, current.labels.instances)
             objects = [LabelledObject(region, CERTAIN, options.simplify) for region in regions]
-            before = written_shapes(objects, new.written_as, old.shape)
+            before = FORMATS[new.written_as].reread_shapes(objects, old.shape)
             return Comparison(old, before, new.shapes, exact=self.options.exact)
         if new.ignores or self.options.exact:
             return None

@@ -67,10 +67,10 @@ class LocalEngine:
             max_pixels=spec.max_pixels,
             digests=loaded.digests,
             pixels=spec.options.refine != "none",
-            thumbnails=any(FORMATS[name].needs_thumbnail for name in context.formats),
+            thumbnails=any("thumbnail" in FORMATS[name].needs for name in context.formats),
         )
         self._deriver = Deriver(context)
-        self._top = TOP_CLASSES if any(FORMATS[name].needs_top_classes for name in context.formats) else 0
+        self._top = TOP_CLASSES if any("top" in FORMATS[name].needs for name in context.formats) else 0
         self._raster = RasterTask(self.labeller, self.info, context, note) if spec.is_raster else None
 
     @property

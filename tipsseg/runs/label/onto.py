@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tipsseg.errors import UsageError
-from tipsseg.formats.reading.ids import fold
-from tipsseg.formats.reading.labels import class_names
+from tipsseg.formats.corrections import fold
+from tipsseg.formats.given import class_names
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary, parse_background
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from tipsseg.address import address_text
 from tipsseg.errors import ImageError
+from tipsseg.formats.given import LabelSource, paint_objects
 from tipsseg.formats.npz import read_confidence
-from tipsseg.formats.reading.labels import LabelSource, paint_objects
 from tipsseg.images.decoding import open_thumbnail
 from tipsseg.images.sources.access import absence, exists, matches
 from tipsseg.regions.objects import number_pixels, numbered_objects

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tipsseg.address import address_text
-from tipsseg.formats.reading.labels import LabelSource
+from tipsseg.formats.given import LabelSource
 from tipsseg.options import MAX_PIXELS, Palette
 from tipsseg.run.entry import Entry
 from tipsseg.run.lock import LOCK_FILE, FolderLock

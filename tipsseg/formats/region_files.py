@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import FORMATS
+from tipsseg.formats.coco import group_by_image, is_coco, is_panoptic, read_shape
+from tipsseg.formats.corrections import Size, check_object_count, check_size, image_errors
+from tipsseg.formats.names import SourceNames
 from tipsseg.formats.npz import archive_errors
 from tipsseg.formats.png import read_ids, read_picture
-from tipsseg.formats.reading.coco import group_by_image, is_coco, is_panoptic, read_shape
-from tipsseg.formats.reading.names import SourceNames
-from tipsseg.formats.reading.records import Size, check_object_count, check_size, image_errors
-from tipsseg.formats.reading.source import Source
+from tipsseg.formats.source import Source
 from tipsseg.images.decoding import as_image_error
 from tipsseg.regions.naming import paint_regions
 from tipsseg.regions.rle import Runs, decode_all

@@ -1,11 +1,12 @@
-"""Read labels that exist, image by image, for `tipsseg label --onto`. Any format that `tipsseg correct` reads."""
+"""Regions to name (`--regions`) and labels to keep (`--onto`), which a run is given beside its images."""
 
 from __future__ import annotations
 
+import hashlib
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -14,17 +15,67 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError, InputError
-from tipsseg.formats import FORMATS, refuse_parts
+from tipsseg.formats import FORMATS, detect_format, refuse_parts
+from tipsseg.formats.corrections import ClassNames, Objects, PixelLabels, Size, SourceImage, image_errors
 from tipsseg.formats.instances import read_instances
-from tipsseg.formats.reading.ids import ClassNames
-from tipsseg.formats.reading.masks import read_named_masks
-from tipsseg.formats.reading.names import SourceNames
-from tipsseg.formats.reading.readers import Reader, detect_reader
-from tipsseg.formats.reading.records import Objects, PixelLabels, Size, SourceImage, image_errors
-from tipsseg.formats.reading.source import Source
-from tipsseg.regions.naming import NamedRegions
+from tipsseg.formats.names import SourceNames
+from tipsseg.formats.png import read_named_masks
+from tipsseg.formats.region_files import RegionSource
+from tipsseg.formats.source import Source
+from tipsseg.regions.naming import NamedRegions, Regions
 from tipsseg.regions.objects import follow_correction
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id, label_dtype
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Given:
+    """The regions and the labels that a run is given. Thread-safe.
+
+    Attributes:
+        regions: The regions; None without regions.
+        only: True if pixels outside all regions become background.
+        labels: The labels to keep; None without labels.
+        added: The ids of the classes to add to them.
+        classes: The number of classes.
+    """
+
+    regions: RegionSource | None
+    only: bool
+    labels: LabelSource | None
+    added: Sequence[int]
+    classes: int
+
+    def expect(self, refs: Iterable[ImageRef]) -> bool:
+        """Pass the images of the run, if they are known, to find regions and labels that could belong to several of them.
+
+        Return False if there are labels to keep, but none of these images.
+        """
+        refs = list(refs)
+        if self.regions is not None:
+            self.regions.names.expect(refs)
+        return self.labels is None or bool(self.labels.names.expect(refs)) or not refs
+
+    def digest(self, ref: ImageRef, size: Size) -> str:
+        """Return the sha256 of all that is given for an image. Raises ImageError if it cannot be read."""
+        parts = [] if self.regions is None else [self.regions.find(ref).digest()]
+        if self.labels is not None:
+            labels = self.labels.read(ref, size)
+            parts.append("" if labels is None else labels.digest(exact=True))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def regions_of(self, ref: ImageRef, size: Size) -> Regions | None:
+        """Return the regions of an image; None without regions. Raises ImageError if they cannot be read."""
+        return None if self.regions is None else Regions(ids=self.regions.find(ref).read(size), only=self.only)
+
+    def keep(self, ref: ImageRef, result: NamedRegions) -> NamedRegions:
+        """Return the labels of an image with the labels that exist. Raises ImageError if these cannot be read."""
+        if self.labels is None:
+            return result
+        height, width = result.labels.shape
+        labels = self.labels.read(ref, (height, width)) or Objects((), "")
+        if isinstance(labels, Objects):
+            self.labels.skipped.update(labels.skipped)
+        return keep_labels(result, labels, self.added, self.classes)
 
 
 class _AllNames(ClassNames):
@@ -62,13 +113,13 @@ def class_names(path: Path) -> tuple[str, ...]:
     """
     names = _AllNames()
     with Source(path) as source:
-        for _ in _reader(source).images(source, names):
+        for _ in _read_source(source, names):
             pass
     return names.added
 
 
-def _reader(source: Source) -> Reader:
-    """Return the reader of a source; an output folder of tipsseg is read from its masks, corrected or not."""
+def _read_source(source: Source, names: ClassNames) -> Iterator[SourceImage]:
+    """Yield the images in a source. An output folder of tipsseg is read from its masks, corrected or not."""
     refuse_parts(source.path)
     if source.overlaps:
         raise InputError(
@@ -77,16 +128,16 @@ def _reader(source: Source) -> Reader:
         )
     folder = f"{FORMATS['png'].folder}/"
     masks = [name for name in source.find_suffix(".png") if name.startswith(folder)]
-    if not (source.is_output and masks):
-        try:
-            return detect_reader(source)
-        except InputError as error:
-            raise InputError(
-                error.message,
-                "Pass the files of one format that tipsseg correct reads, for example OUT/annotations.json or OUT/labelme.",
-            ) from error
-    pairs = [(str(PurePosixPath(name[len(folder) :]).with_suffix("")), name) for name in masks]
-    return Reader("png", partial(_read_output_folder, pairs))
+    if source.is_output and masks:
+        pairs = [(str(PurePosixPath(name[len(folder) :]).with_suffix("")), name) for name in masks]
+        return _read_output_folder(pairs, source, names)
+    try:
+        return detect_format(source).read(source, names)
+    except InputError as error:
+        raise InputError(
+            error.message,
+            "Pass the files of one format that tipsseg correct reads, for example OUT/annotations.json or OUT/labelme.",
+        ) from error
 
 
 def _read_output_folder(pairs: Sequence[tuple[str, str]], source: Source, names: ClassNames) -> Iterator[SourceImage]:
@@ -126,7 +177,7 @@ class LabelSource:
         source = Source(path)
         weakref.finalize(self, source.close)
         self._images: dict[str, SourceImage] = {}
-        for image in _reader(source).images(source, _KnownNames(classes)):
+        for image in _read_source(source, _KnownNames(classes)):
             if image.name not in self._images or not image.by_list:
                 if image.name in self._images and not self._images[image.name].by_list:
                     raise ImageError(image.where, f"two labels of {image.name}", "Remove one of them.")

@@ -1,12 +1,13 @@
-"""Records that label readers return, and checks that they share."""
+"""Corrections as the formats read them: records, class names, and checks that formats share."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import difflib
 import hashlib
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,11 +20,16 @@ from PIL import Image
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.regions.shapes import NoPixelsError, Shape
-from tipsseg.types import LabelArray
+from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT, LabelArray, LabelClass
 from tipsseg.util.json_values import short
+from tipsseg.util.printable import join_first, quote
+from tipsseg.vocabulary.vocabulary import MAX_CLASSES
 
 #: The maximum number of objects in an image. Each takes a fraction of a millisecond.
 OBJECTS_MAX = 100_000
+
+#: The name of the class that some tools add for pixels without a class.
+_BACKGROUND_NAME = "background"
 
 #: (height, width) in pixels.
 Size = tuple[int, int]
@@ -100,6 +106,97 @@ def _digest(parts: Iterable[str | NDArray[np.generic]], *, exact: bool) -> str:
     for part in parts:
         digest.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()
+
+
+class ClassNames:
+    """Look up the classes of a run by name.
+
+    Attributes:
+        count: The number of classes in the run.
+        collects: True if readers pass all classes of a source to `declare`.
+    """
+
+    collects = False
+
+    def __init__(self, classes: Sequence[LabelClass], *, add: bool) -> None:
+        """Index the classes of a run. If `add` is True, an unknown name becomes a new class."""
+        self._bits, self._most = (8, MAX_CLASSES_8_BIT) if len(classes) <= MAX_CLASSES_8_BIT else (16, MAX_CLASSES)
+        self._names = [entry.name for entry in classes]
+        self.count = len(classes)
+        self._add = add
+        self._ids = {entry.name: entry.id for entry in classes}
+        self._folded: dict[str, list[int]] = defaultdict(list)
+        for entry in classes:
+            self._folded[fold(entry.name)].append(entry.id)
+        self._unknown: dict[str, None] = {}
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """The names of the new classes, in the order of their ids."""
+        return tuple(self._names[self.count :])
+
+    def declare(self, names: Iterable[object]) -> None:
+        """Take note of classes that a source lists, whether or not an object has them. Here they have no effect."""
+
+    def id_of(self, name: object) -> int:
+        """Return the label id of a class. A name that differs only in case or spacing also matches, unless it is ambiguous.
+
+        "background" returns 0 unless a class has that name. An unknown name, or a new class above the limit, returns 0, and
+        `raise_unknown` reports it later. Raises ValueError if `name` is blank or not a string.
+        """
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError("an object has no class name")
+        if name in self._ids:
+            return self._ids[name]
+        folded = fold(name)
+        alike = self._folded.get(folded, [])
+        if len(alike) == 1:
+            return alike[0]
+        if folded == _BACKGROUND_NAME and not alike:
+            return BACKGROUND
+        if self._add and not alike:
+            self._names.append(_clean(name))
+            added = len(self._names) if len(self._names) <= self._most else BACKGROUND
+            self._ids[name] = added
+            self._folded[folded].append(added)
+            return added
+        self._unknown[name] = None
+        return BACKGROUND
+
+    @property
+    def too_many(self) -> bool:
+        """True if the masks cannot store that many classes."""
+        return len(self._names) > self._most
+
+    def raise_unknown(self) -> None:
+        """Raise InputError if a name was unknown, or if the masks cannot store that many classes."""
+        if self.too_many:
+            raise InputError(
+                f"{self.count} classes and {len(self.added)} new ones exceed the limit of {self._bits}-bit masks, {self._most}",
+                "Add fewer classes, or label again with all of them.",
+            )
+        if not self._unknown:
+            return
+        texts = []
+        for name in self._unknown:
+            close = difflib.get_close_matches(fold(name), list(self._folded), n=1)
+            known = self._names[self._folded[close[0]][0] - 1] if close else ""
+            texts.append(quote(name) + (f" (did you mean {quote(known)}?)" if known else ""))
+        raise InputError(
+            f"unknown class {join_first(texts, 5)}",
+            "Rename it in the labelling tool, or add it to the run with argument `add_classes`. "
+            f"The classes are: {join_first(self._names, 20)}.",
+        )
+
+
+def _clean(name: str) -> str:
+    """Replace underscores, which many tools write, with spaces, and remove surplus spaces."""
+    return " ".join(name.replace("_", " ").split())
+
+
+def fold(name: str) -> str:
+    """Return a name without differences of case and spacing."""
+    return _clean(name).casefold()
 
 
 @contextmanager
