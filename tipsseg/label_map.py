@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from supervision import Detections
 
     from tipsseg.images.decoding import ImageInput
-    from tipsseg.regions.layers import Layer
-    from tipsseg.regions.objects import LabelledObject
+    from tipsseg.regions.objects import LabelledObject, Layer
 
 #: Pillow's options for `save_overlay`, by suffix. JPEG uses full colour resolution, because half would blur outlines and text.
 _PICTURES: dict[str, dict[str, Any]] = {
@@ -74,7 +73,7 @@ class LabelMap:
     layers: tuple[Layer, ...] | None = field(default=None, kw_only=True)
 
     def __repr__(self) -> str:
-        from tipsseg.regions.layers import count_pixels
+        from tipsseg.regions.objects import count_pixels
 
         height, width = self.shape
         pixels = count_pixels(self.labels, self.layers)
@@ -114,7 +113,7 @@ class LabelMap:
         Raises:
             UsageError: The labels have no such class.
         """
-        from tipsseg.regions.layers import class_mask
+        from tipsseg.regions.objects import class_mask
 
         ids: dict[object, int] = {entry.name: entry.id for entry in self.classes} | {
             number: number for number in (0, *self.names, self.ignore)
@@ -318,8 +317,7 @@ class LabelMap:
 
 def find_objects(label_map: LabelMap, options: FileOptions) -> list[LabelledObject]:
     """Find the objects in labels, scored by their mean confidence."""
-    from tipsseg.regions.layers import layer_objects
-    from tipsseg.regions.objects import labelled_objects
+    from tipsseg.regions.objects import labelled_objects, layer_objects
 
     classes = len(label_map.classes)
     if label_map.layers is not None:
@@ -329,7 +327,7 @@ def find_objects(label_map: LabelMap, options: FileOptions) -> list[LabelledObje
 
 def label_map_of(layers: Sequence[Layer], size: tuple[int, int], classes: tuple[LabelClass, ...]) -> LabelMap:
     """Return the labels of an image of `size` (H, W) in which classes overlap."""
-    from tipsseg.regions.layers import paint_confidence, paint_layers
+    from tipsseg.regions.objects import paint_confidence, paint_layers
 
     labels, confidence = paint_layers(layers, size, len(classes)), paint_confidence(layers, size)
     return LabelMap(labels, confidence, classes, layers=tuple(layers))

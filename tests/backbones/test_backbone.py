@@ -17,12 +17,10 @@ from tipsseg.backbones.protocol import WindowFeatures
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone, exact_convolutions
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.errors import DeviceError
-from tipsseg.labelling.batches import Batches
-from tipsseg.labelling.encode import encode_prepared
-from tipsseg.labelling.prepare import Prepared
-from tipsseg.labelling.scoring import scores
-from tipsseg.labelling.scoring.resample import Values
-from tipsseg.labelling.view import view_of
+from tipsseg.labelling import scores
+from tipsseg.labelling.features import Batches, encode_prepared
+from tipsseg.labelling.sums import Values
+from tipsseg.labelling.view import Prepared, view_of
 from tipsseg.options import Mode
 from tipsseg.types import WindowPlan
 

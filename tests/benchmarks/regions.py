@@ -33,7 +33,7 @@ from tinytips.world.things import draw_car, draw_house, draw_panda, draw_tree
 from tipsseg.formats.coco import encode_masks
 from tipsseg.regions.components import components, encode_regions
 from tipsseg.regions.naming import Regions, name_regions, paint_regions
-from tipsseg.regions.rle import decode_all
+from tipsseg.regions.shapes import decode_all
 
 Ids = NDArray[np.int32]
 

@@ -22,7 +22,7 @@ import tipsseg
 from tipsseg.formats.raster import GeoTiff, RasterBlock
 from tipsseg.labelling import blocks
 from tipsseg.labelling.labeller import Labeller
-from tipsseg.labelling.windows import window_starts
+from tipsseg.labelling.view import window_starts
 from tipsseg.runs.engine.raster_task import BlockFiles
 
 CLASSES = ("car", "tree", "road")

@@ -18,13 +18,11 @@ from PIL import Image
 from tipsseg import Features, Labeller, LabelOptions, label_folder, load, make_vocabulary
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.errors import DeviceError
-from tipsseg.labelling.encode import encode_prepared
-from tipsseg.labelling.features import round_features
+from tipsseg.labelling.assign import LabelTable
+from tipsseg.labelling.device_scores import DeviceLabels, DeviceScorer
+from tipsseg.labelling.features import encode_prepared, round_features
 from tipsseg.labelling.golden import draw_picture
-from tipsseg.labelling.scoring.assign import LabelTable
-from tipsseg.labelling.scoring.device_scores import DeviceLabels, DeviceScorer
-from tipsseg.labelling.view import view_of
-from tipsseg.labelling.windows import make_plan
+from tipsseg.labelling.view import make_plan, view_of
 from tipsseg.options import Dtype, FeatureDtype, Mode, Refinement
 from tipsseg.types import LabelArray, WindowPlan, ignore_id, label_dtype
 

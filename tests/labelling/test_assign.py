@@ -11,19 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tipsseg.labelling.refine import pamr
-from tipsseg.labelling.scoring import assign as match
-from tipsseg.labelling.scoring import candidates, sums, tiles, winners
-from tipsseg.labelling.scoring.assign import (
+from tipsseg.labelling import assign as match
+from tipsseg.labelling import sums, winners
+from tipsseg.labelling.assign import (
     Assignment,
     LabelTable,
     best_groups,
     match_refined,
     occurring_groups,
 )
-from tipsseg.labelling.scoring.resample import Values
-from tipsseg.labelling.scoring.scores import PatchScores, WholeScores, WindowScores
-from tipsseg.labelling.windows import make_plan
+from tipsseg.labelling.refine import pamr
+from tipsseg.labelling.scores import PatchScores, WholeScores, WindowScores
+from tipsseg.labelling.sums import Values
+from tipsseg.labelling.view import make_plan
 from tipsseg.types import WindowPlan
 
 
@@ -60,7 +60,7 @@ def unpruned(
     monkeypatch: pytest.MonkeyPatch, made: PatchScores, size: tuple[int, int], groups: Sequence[int]
 ) -> Assignment:
     with monkeypatch.context() as patch:
-        patch.setattr(candidates, "_margins", lambda corners: np.full(corners[0].shape[::2], -1, np.float32))
+        patch.setattr(winners, "_margins", lambda corners: np.full(corners[0].shape[::2], -1, np.float32))
         return matched(made, size, groups)
 
 
@@ -119,7 +119,7 @@ def test_where_the_first_group_cannot_win_nothing_is_labelled() -> None:
         LabelTable([1, 1], np.array([1, 2], np.uint8), np.zeros(3, np.float32), 0),
     )
     cosines[1:, ..., 1] = 1
-    parts = [tiles.Part(span, span) for span in tiles.spans(made, (56, 300))]
+    parts = [winners.Part(span, span) for span in winners.spans(made, (56, 300))]
     got = match.match_first(made, (56, 300), table, parts)
     assert (got.labels[:, :30] == 1).all()
     assert (got.labels[:, -100:] == 0).all()
@@ -135,7 +135,7 @@ def test_bands_do_not_change_labels(
 ) -> None:
     cosines, plan = random_windows(size, 9)
     expected = matched(scores_of(mode, cosines, plan, 0.05), size, groups)
-    for module, name in ((match, "CHUNK"), (tiles, "CHUNK"), (winners, "CHUNK"), (sums, "_CHUNK")):
+    for module, name in ((match, "CHUNK"), (winners, "CHUNK"), (sums, "_CHUNK")):
         monkeypatch.setattr(module, name, elements)
     got = matched(scores_of(mode, cosines, plan, 0.05), size, groups)
     assert (got.labels == expected.labels).all()

@@ -23,13 +23,12 @@ import tipsseg
 from tipsseg import ClassSpec, Features, Labeller, Model, UsageError, make_vocabulary
 from tipsseg.backbones.devices import as_device_error
 from tipsseg.errors import DeviceError
-from tipsseg.labelling import labeller
+from tipsseg.labelling import device_scores, labeller
+from tipsseg.labelling.assign import Assignment, LabelTable, best_groups, match
+from tipsseg.labelling.device_scores import DeviceScorer
 from tipsseg.labelling.golden import draw_picture
-from tipsseg.labelling.scoring import device_scores
-from tipsseg.labelling.scoring.assign import Assignment, LabelTable, best_groups, match
-from tipsseg.labelling.scoring.device_scores import DeviceScorer
-from tipsseg.labelling.scoring.scores import WholeScores, WindowScores
-from tipsseg.labelling.windows import make_plan
+from tipsseg.labelling.scores import WholeScores, WindowScores
+from tipsseg.labelling.view import make_plan
 from tipsseg.options import Mode
 from tipsseg.types import LabelArray, WindowPlan, label_dtype
 

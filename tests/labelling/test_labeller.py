@@ -12,8 +12,7 @@ from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.concepts import CLOSED_LIST, leaf_ids
 from tinytips.world.scenes import draw_scene
 from tipsseg import ClassSpec, Labeller, LabelMap, LabelOptions, Model, make_vocabulary
-from tipsseg.vocabulary.background import GENERAL_BACKGROUND
-from tipsseg.vocabulary.templates import TEMPLATES
+from tipsseg.vocabulary.phrases import GENERAL_BACKGROUND, TEMPLATES
 
 NAMES = ["panda leg", "tree", "sky", "a big stone", "road"]
 

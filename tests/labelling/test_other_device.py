@@ -23,9 +23,9 @@ from tipsseg.cli.main import app
 from tipsseg.errors import DeviceError
 from tipsseg.fitting.maths import make_windows
 from tipsseg.fitting.unlabelled import sample_patches
+from tipsseg.labelling import device_scores
 from tipsseg.labelling.features import round_features
 from tipsseg.labelling.golden import draw_picture
-from tipsseg.labelling.scoring import device_scores
 from tipsseg.options import Dtype, FeatureDtype
 
 CLASSES = ["panda leg", "tree", "sky", "grass", "car", "house roof"]

@@ -8,12 +8,11 @@ from drawn_cosines import objects, random_windows
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tipsseg.labelling.assign import Contest, LabelTable, label_alone, match, match_refined
 from tipsseg.labelling.refine import pamr
-from tipsseg.labelling.scoring.assign import LabelTable, match, match_refined
-from tipsseg.labelling.scoring.overlap import Contest, label_alone
-from tipsseg.labelling.scoring.resample import Values
-from tipsseg.labelling.scoring.scores import make_scores
-from tipsseg.regions.layers import Layer, count_pixels, make_layers, paint_confidence, paint_layers
+from tipsseg.labelling.scores import make_scores
+from tipsseg.labelling.sums import Values
+from tipsseg.regions.objects import Layer, count_pixels, make_layers, paint_confidence, paint_layers
 from tipsseg.types import WindowPlan
 
 #: Classes of one, two and three phrases; phrases from 10 on are background.
@@ -119,7 +118,7 @@ def test_where_no_class_wins_nothing_is_computed(monkeypatch: pytest.MonkeyPatch
     size = (224, 224)
     cosines, plan = objects(size, 30, 0)
     cosines[..., :10] = -0.5
-    monkeypatch.setattr("tipsseg.labelling.scoring.overlap.match_first", lambda *_: 1 / 0)
+    monkeypatch.setattr("tipsseg.labelling.assign.match_first", lambda *_: 1 / 0)
     assert label_alone(contests(30, dropped=False), [cosines], [plan], 0.02, size) == []
 
 

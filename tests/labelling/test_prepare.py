@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from tipsseg.errors import InputError
-from tipsseg.labelling import prepare
-from tipsseg.labelling.windows import make_plan
+from tipsseg.labelling import view as prepare
+from tipsseg.labelling.view import make_plan
 
 
 @pytest.mark.parametrize(

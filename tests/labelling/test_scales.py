@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from tipsseg import ClassSpec, Features, Labeller, LabelMap, LabelOptions, Model, UsageError, make_vocabulary
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.labelling import refine
+from tipsseg.labelling.assign import LabelTable, best_groups, match
 from tipsseg.labelling.golden import draw_picture
-from tipsseg.labelling.scoring.assign import LabelTable, best_groups, match
-from tipsseg.labelling.scoring.resample import Values, resize
-from tipsseg.labelling.scoring.scores import FusedScores
-from tipsseg.labelling.view import make_view
-from tipsseg.labelling.windows import interpolation_weights, make_plan, patch_grid
+from tipsseg.labelling.scores import FusedScores
+from tipsseg.labelling.sums import Values, resize
+from tipsseg.labelling.view import interpolation_weights, make_plan, make_view, patch_grid
 from tipsseg.options import Mode
 from tipsseg.types import WindowPlan
 

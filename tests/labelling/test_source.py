@@ -20,9 +20,8 @@ from tipsseg.features.file import FeatureRecord
 from tipsseg.features.folder import FeatureFiles
 from tipsseg.images.decoding import OpenImage, open_header
 from tipsseg.labelling import source
-from tipsseg.labelling.prepare import Prepared
 from tipsseg.labelling.source import FeatureSource
-from tipsseg.labelling.view import View
+from tipsseg.labelling.view import Prepared, View
 from tipsseg.types import ImageRef
 from tipsseg.util.fingerprint import fingerprint
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tipsseg.labelling.scoring import sums
-from tipsseg.labelling.scoring.resample import Values
-from tipsseg.labelling.scoring.sums import WindowSums
-from tipsseg.labelling.windows import interpolation_weights
+from tipsseg.labelling import sums
+from tipsseg.labelling.sums import Values, WindowSums
+from tipsseg.labelling.view import interpolation_weights
 
 #: Patches along a side, their pixels, phrases, and how much cosines differ from patch to patch.
 CASES = {

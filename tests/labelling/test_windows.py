@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tipsseg.labelling.scoring.resample import resize_columns
-from tipsseg.labelling.windows import (
+from tipsseg.labelling.sums import resize_columns
+from tipsseg.labelling.view import (
     interpolation_weights,
     make_plan,
     published_size,

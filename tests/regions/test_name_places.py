@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tipsseg.regions.name_places import PlacedName, place_names
+from tipsseg.regions.drawing import PlacedName, place_names
 from tipsseg.types import LabelClass
 from tipsseg.util.lettering import draw_text
 from tipsseg.vocabulary.palette import colour

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from mask_codes import encode_rle
 
-from tipsseg.regions.rle import decode_all, decode_runs, expand_runs
+from tipsseg.regions.shapes import decode_all, decode_runs, expand_runs
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=12)
 

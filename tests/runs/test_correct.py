@@ -1100,7 +1100,7 @@ def test_labels_that_no_format_shows_are_corrected_too(tmp_path: Path) -> None:
 
 def test_what_is_recognised_must_be_one_format(tmp_path: Path) -> None:
     export = build(tmp_path)
-    with pytest.raises(InputError, match="several formats match: .*cvat"):
+    with pytest.raises(InputError, match=r"several formats match: .*cvat"):
         take(tmp_path, export)
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="no labels found in this folder"):

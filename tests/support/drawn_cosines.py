@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tipsseg.labelling.scoring.resample import Values
-from tipsseg.labelling.windows import make_plan
+from tipsseg.labelling.sums import Values
+from tipsseg.labelling.view import make_plan
 from tipsseg.types import WindowPlan
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tipsseg.vocabulary.background import GENERAL_BACKGROUND, drop_equal_words, match_synonyms
+from tipsseg.vocabulary.phrases import GENERAL_BACKGROUND, drop_equal_words, match_synonyms
 
 SYNONYMS = (("tree", "wood"), ("sea", "river"), ("mountain", "hill"))
 

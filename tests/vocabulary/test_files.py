@@ -12,11 +12,9 @@ from hypothesis import strategies as st
 
 from tipsseg.errors import VocabularyError
 from tipsseg.types import Colour
-from tipsseg.vocabulary.background import GENERAL_BACKGROUND
-from tipsseg.vocabulary.files import read_vocabulary
+from tipsseg.vocabulary.files import read_vocabulary, vocabulary_toml
 from tipsseg.vocabulary.palette import colour
-from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
-from tipsseg.vocabulary.toml_file import vocabulary_toml
+from tipsseg.vocabulary.phrases import GENERAL_BACKGROUND, PROTOCOL_TEMPLATES
 from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
 
 Stored = Callable[[str], bytes]

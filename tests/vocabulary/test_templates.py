@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tipsseg.errors import VocabularyError
-from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, check_templates, find_templates
+from tipsseg.vocabulary.phrases import PROTOCOL_TEMPLATES, check_templates, find_templates
 
 MARK_ONE = "For example: a photo of a {}."
 

@@ -9,9 +9,8 @@ import pytest
 
 from tipsseg.errors import VocabularyError
 from tipsseg.types import Colour
-from tipsseg.vocabulary.background import GENERAL_BACKGROUND
 from tipsseg.vocabulary.palette import colour
-from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
+from tipsseg.vocabulary.phrases import GENERAL_BACKGROUND, PROTOCOL_TEMPLATES
 from tipsseg.vocabulary.vocabulary import (
     MAX_CLASSES,
     ClassSpec,

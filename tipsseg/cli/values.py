@@ -59,7 +59,7 @@ def read_fit(path: Path) -> FittedVocabulary:
 
 def _parse_vocabulary(question: Question) -> Vocabulary:
     from tipsseg.vocabulary.files import read_vocabulary
-    from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, find_templates
+    from tipsseg.vocabulary.phrases import PROTOCOL_TEMPLATES, find_templates
     from tipsseg.vocabulary.vocabulary import make_vocabulary, parse_background, split_phrases
 
     classes, vocab, background = question.classes, question.vocab, question.background

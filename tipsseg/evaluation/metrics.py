@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import InputError, UsageError
-from tipsseg.regions.layers import Layer
+from tipsseg.regions.objects import Layer
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id
 from tipsseg.util.printable import one_line
 from tipsseg.util.table import text_table

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.labelling.scoring.resample import Values
-from tipsseg.labelling.windows import interpolation_weights
+from tipsseg.labelling.sums import Values
+from tipsseg.labelling.view import interpolation_weights
 from tipsseg.types import WindowPlan
 
 #: Cells along the side of a patch.

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
     from tipsseg.formats.corrections import ClassNames, SourceImage
     from tipsseg.formats.source import Source
-    from tipsseg.regions.layers import Layer
-    from tipsseg.regions.objects import LabelledObject
+    from tipsseg.regions.objects import LabelledObject, Layer
     from tipsseg.regions.shapes import Shape
     from tipsseg.types import ConfidenceArray, ImageRef, LabelArray, LabelClass, TopClasses
 

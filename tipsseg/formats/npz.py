@@ -33,7 +33,7 @@ from tipsseg.types import ConfidenceArray, label_dtype
 from tipsseg.util.files import open_regular
 
 if TYPE_CHECKING:
-    from tipsseg.regions.layers import Layer
+    from tipsseg.regions.objects import Layer
 
 #: Size limits of an unpacked archive in bytes: per pixel (16-bit labels, 8-bit confidence, a margin), and for all patches.
 _BYTES_PER_PIXEL = 8

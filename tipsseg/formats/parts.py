@@ -19,7 +19,7 @@ class Binary(PartsFormat):
         import numpy as np
         from PIL import Image
 
-        from tipsseg.regions.layers import class_mask, count_pixels
+        from tipsseg.regions.objects import class_mask, count_pixels
 
         counts = count_pixels(image.labels, image.layers)
         black = encode_runs(Image.fromarray(np.zeros(image.size, np.uint8)))

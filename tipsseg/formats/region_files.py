@@ -37,8 +37,7 @@ from tipsseg.formats.png import read_ids, read_picture
 from tipsseg.formats.source import Source
 from tipsseg.images.decoding import as_image_error
 from tipsseg.regions.naming import paint_regions
-from tipsseg.regions.rle import Runs, decode_all
-from tipsseg.regions.shapes import NoPixelsError, runs_from_rle, shape_from_mask
+from tipsseg.regions.shapes import NoPixelsError, Runs, decode_all, runs_from_rle, shape_from_mask
 from tipsseg.types import ImageRef
 from tipsseg.util.files import json_bytes, open_regular
 from tipsseg.util.json_values import short, take

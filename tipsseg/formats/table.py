@@ -28,7 +28,7 @@ class Csv(Format):
         """Return a JSON list per row of the table. The confidence is the mean over the pixels of the objects."""
         import numpy as np
 
-        from tipsseg.regions.layers import count_pixels
+        from tipsseg.regions.objects import count_pixels
         from tipsseg.types import BACKGROUND, ignore_id
 
         counts = count_pixels(image.labels, image.layers)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.labeller import Cosines, Labeller
-from tipsseg.labelling.windows import window_side, window_starts
+from tipsseg.labelling.view import window_side, window_starts
 from tipsseg.types import WindowPlan
 
 #: Side of a block in pixels: a multiple of the tiles in which labels are computed and stored.

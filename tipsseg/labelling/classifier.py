@@ -12,12 +12,12 @@ import numpy as np
 
 from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import UsageError
-from tipsseg.labelling.scoring.assign import LabelTable
-from tipsseg.labelling.scoring.resample import Values
+from tipsseg.labelling.assign import LabelTable
+from tipsseg.labelling.sums import Values
 from tipsseg.labelling.text_cache import load_or_compute
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id, label_dtype
-from tipsseg.vocabulary.background import GENERAL_BACKGROUND, match_synonyms, synonym_threshold
 from tipsseg.vocabulary.fitted import FittedVocabulary
+from tipsseg.vocabulary.phrases import GENERAL_BACKGROUND, match_synonyms, synonym_threshold
 from tipsseg.vocabulary.vocabulary import Phrase, Vocabulary
 
 

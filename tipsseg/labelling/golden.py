@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tipsseg.backbones.protocol import Backbone
 from tipsseg.backbones.registry import open_backbone
-from tipsseg.labelling.windows import cut_windows
+from tipsseg.labelling.view import cut_windows
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,16 +22,21 @@ from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.features.file import FeatureRecord
 from tipsseg.images.decoding import ImageInput, to_upright
 from tipsseg.label_map import LabelMap, label_map_of
-from tipsseg.labelling.batches import Batches
+from tipsseg.labelling.assign import (
+    Assignment,
+    Contest,
+    LabelTable,
+    best_groups,
+    crop,
+    label_alone,
+    match,
+    match_refined,
+)
 from tipsseg.labelling.classifier import Classifier, fitted_classifier, make_classifier, make_classifiers
-from tipsseg.labelling.encode import encode_prepared, non_finite_error
-from tipsseg.labelling.features import Features
-from tipsseg.labelling.prepare import Prepared
-from tipsseg.labelling.scoring.assign import Assignment, LabelTable, best_groups, crop, match, match_refined
-from tipsseg.labelling.scoring.overlap import Contest, label_alone
-from tipsseg.labelling.scoring.resample import Values
-from tipsseg.labelling.scoring.scores import PatchScores, compute_cosines, make_scores
-from tipsseg.labelling.view import view_of
+from tipsseg.labelling.features import Batches, Features, encode_prepared, non_finite_error
+from tipsseg.labelling.scores import PatchScores, compute_cosines, make_scores
+from tipsseg.labelling.sums import Values
+from tipsseg.labelling.view import Prepared, view_of
 from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number, choose
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import LabelKeywords, with_keywords
@@ -45,7 +50,7 @@ from tipsseg.weights.sources import file_hashes, find_model_id
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tipsseg.labelling.scoring.device_scores import DeviceLabels, DeviceScorer
+    from tipsseg.labelling.device_scores import DeviceLabels, DeviceScorer
 
 #: Above this number of pixels, labels are not copied asynchronously: the host would hold those of several images at a time.
 _MAX_ASYNC_PIXELS = 1 << 22
@@ -318,7 +323,7 @@ class Labeller:
         if self._on_cpu or self._contests:
             return None
         if in_regions not in self._scorers:
-            from tipsseg.labelling.scoring.device_scores import DeviceScorer
+            from tipsseg.labelling.device_scores import DeviceScorer
 
             table = self._table_of(in_regions)
             self._scorers[in_regions] = DeviceScorer(table, self._temperature, self.model.backbone.device)

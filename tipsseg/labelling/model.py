@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike
 from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import UsageError
 from tipsseg.images.decoding import ImageInput, to_upright
-from tipsseg.labelling.encode import encode_prepared
-from tipsseg.labelling.features import Features
+from tipsseg.labelling.features import Features, encode_prepared
 from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.view import view_of
 from tipsseg.options import (

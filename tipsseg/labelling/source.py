@@ -27,11 +27,8 @@ from tipsseg.images.decoding import as_image_error, open_header
 from tipsseg.images.sources.access import identify, stamp_source
 from tipsseg.images.sources.container import Stamp
 from tipsseg.images.upright import thumbnail_rgb, upright_image
-from tipsseg.labelling.batches import Batched, Batches
-from tipsseg.labelling.encode import non_finite_error
-from tipsseg.labelling.features import round_features
-from tipsseg.labelling.prepare import Prepared
-from tipsseg.labelling.view import View
+from tipsseg.labelling.features import Batched, Batches, non_finite_error, round_features
+from tipsseg.labelling.view import Prepared, View
 from tipsseg.types import ImageRef, Remark
 from tipsseg.util.files import describe_error
 from tipsseg.util.fingerprint import Fingerprint

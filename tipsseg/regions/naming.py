@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import UsageError
-from tipsseg.regions.rle import Runs
-from tipsseg.regions.shapes import shape_from_mask
+from tipsseg.regions.shapes import Runs, shape_from_mask
 from tipsseg.types import BACKGROUND, ConfidenceArray, LabelArray
 
 #: The number of pixels to paint at a time.

@@ -26,8 +26,7 @@ from tipsseg.formats.instances import read_instances
 from tipsseg.formats.png import encode_mask, read_mask
 from tipsseg.options import FileOptions
 from tipsseg.regions.components import Region, components, count_labels, encode_regions, whole_classes
-from tipsseg.regions.layers import Layer, make_layers, paint_layers
-from tipsseg.regions.objects import LabelledObject, follow_correction
+from tipsseg.regions.objects import LabelledObject, Layer, follow_correction, make_layers, paint_layers
 from tipsseg.regions.shapes import shape_from_rle
 from tipsseg.run.entry import Correction, Entry, Facts, FileRow, ObjectScore, object_scores
 from tipsseg.run.state import STATE_FOLDER

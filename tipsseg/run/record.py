@@ -34,7 +34,7 @@ from tipsseg.util.files import atomic_write, describe_error, json_bytes, read_re
 from tipsseg.util.json_values import parse, short, take
 from tipsseg.util.printable import shell_line
 from tipsseg.util.record_paths import actual_name, is_inside
-from tipsseg.vocabulary.toml_file import parse_class
+from tipsseg.vocabulary.files import parse_class
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary
 
 RUN_FILE = "run.json"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tipsseg.label_map import LabelMap
 from tipsseg.regions.components import count_labels
-from tipsseg.regions.layers import count_pixels
+from tipsseg.regions.objects import count_pixels
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
 from tipsseg.util.json_values import take, take_share
 from tipsseg.util.printable import join_first, one_line, pluralize

@@ -14,10 +14,15 @@ from tipsseg.errors import VocabularyError
 from tipsseg.options.fields import short_repr
 from tipsseg.types import BACKGROUND, Colour, LabelClass
 from tipsseg.util.printable import join_first, pluralize, quote, shorten
-from tipsseg.vocabulary.background import GENERAL_BACKGROUND, drop_equal_words
 from tipsseg.vocabulary.palette import colour
-from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES, check_templates
-from tipsseg.vocabulary.texts import check_text, locate_errors
+from tipsseg.vocabulary.phrases import (
+    GENERAL_BACKGROUND,
+    PROTOCOL_TEMPLATES,
+    check_templates,
+    check_text,
+    drop_equal_words,
+    locate_errors,
+)
 
 #: 16-bit masks store ids 1..65534, besides background 0 and ignore 65535.
 MAX_CLASSES = 65534

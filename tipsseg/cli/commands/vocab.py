@@ -40,7 +40,7 @@ def list_presets() -> None:
 @add_command(app, "", no_args_is_help=False)
 def show(name: Name, question: Annotated[opt.Question, Only("background", "templates")]) -> None:
     """Print a vocabulary as a TOML file, for example as a starting point for your own."""
-    from tipsseg.vocabulary.toml_file import vocabulary_toml
+    from tipsseg.vocabulary.files import vocabulary_toml
 
     asked = values.parse_question(replace(question, vocab=name))
     if asked.fitted is not None:

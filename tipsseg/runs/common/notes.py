@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from tipsseg.address import address_text
 from tipsseg.formats import FORMATS
 from tipsseg.formats.yolo import TRAIN, VAL
-from tipsseg.labelling.windows import LONGEST_ASPECT
+from tipsseg.labelling.view import LONGEST_ASPECT
 from tipsseg.options import FileOptions
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.folder import NOT_OURS, OutputFolder

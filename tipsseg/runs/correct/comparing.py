@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.regions.redrawing import MOVED, fill_holes, find_edits, is_lost, is_thin, tool_variants
+from tipsseg.regions.polygons import MOVED, fill_holes, find_edits, is_lost, is_thin, tool_variants
 from tipsseg.regions.shapes import Shape, shape_from_mask
 from tipsseg.runs.correct.old_objects import owners_of
 from tipsseg.types import LabelArray

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tipsseg.formats.corrections import PixelLabels
-from tipsseg.regions.redrawing import fill_holes
+from tipsseg.regions.polygons import fill_holes
 from tipsseg.runs.correct.comparing import Comparison
 from tipsseg.runs.correct.old_objects import regions_of
 from tipsseg.types import BACKGROUND, LabelArray

@@ -12,8 +12,7 @@ from tipsseg.features.file import feature_bytes
 from tipsseg.features.folder import feature_path, read_store
 from tipsseg.images.decoding import upright_size
 from tipsseg.images.sources.access import identify
-from tipsseg.labelling.view import make_view
-from tipsseg.labelling.windows import short_sides
+from tipsseg.labelling.view import make_view, short_sides
 from tipsseg.options import FEATURE_DTYPES, ONE_SCALE, choose
 from tipsseg.options.fields import text_of
 from tipsseg.run.results import Failed

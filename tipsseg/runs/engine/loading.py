@@ -13,8 +13,7 @@ from tipsseg.features.file import Recipe
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, FeatureStore, StoreRecord, feature_path, read_store
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.source import Digests
-from tipsseg.labelling.view import View, view_of
-from tipsseg.labelling.windows import short_sides
+from tipsseg.labelling.view import View, short_sides, view_of
 from tipsseg.options import FEATURE_DTYPES, LabelOptions, choose
 from tipsseg.options.run import ComputeOptions
 from tipsseg.run.spec import LABELS_VERSION, RunInfo, model_identity

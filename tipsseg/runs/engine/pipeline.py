@@ -14,8 +14,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from tipsseg.errors import ImageError
-from tipsseg.labelling.batches import Batches
-from tipsseg.labelling.features import Features
+from tipsseg.labelling.features import Batches, Features
 from tipsseg.labelling.source import FeatureSource, Loaded, PendingRecord
 from tipsseg.run.results import Failed
 from tipsseg.runs.engine.ahead import ReadAhead

@@ -32,7 +32,7 @@ from tipsseg.images.sources.raster import Raster, open_raster
 from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.labelling.blocks import BLOCK, BlockLabeller, BlockPlace, block_places
 from tipsseg.labelling.labeller import Labeller
-from tipsseg.labelling.windows import window_side
+from tipsseg.labelling.view import window_side
 from tipsseg.options import MinArea
 from tipsseg.regions.objects import number_pixels
 from tipsseg.run.derive import Derived, Deriver, stage_files

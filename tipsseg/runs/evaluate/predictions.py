@@ -14,7 +14,7 @@ from tipsseg.evaluation.truth import read_predicted
 from tipsseg.formats import FORMATS, refuse_parts
 from tipsseg.formats.classes_file import CLASSES_FILE, names_by_id
 from tipsseg.options import NAMES
-from tipsseg.regions.layers import Layer
+from tipsseg.regions.objects import Layer
 from tipsseg.run.read import Run, has_run, open_runs, refuse_raster, refuse_shards
 from tipsseg.run.record import find_run
 from tipsseg.runs.common import inputs

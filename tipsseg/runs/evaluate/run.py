@@ -22,7 +22,7 @@ from tipsseg.evaluation.pairing import Pair, Pairs, find_truths, pair_truths
 from tipsseg.evaluation.truth import Layout, read_truth
 from tipsseg.formats import image_folders
 from tipsseg.options import MAX_PIXELS
-from tipsseg.regions.layers import Layer
+from tipsseg.regions.objects import Layer
 from tipsseg.run.files import MOVE, digest_of
 from tipsseg.run.folder import OutputFolder, open_folder
 from tipsseg.run.names import OutputNames, RunNames, name_key

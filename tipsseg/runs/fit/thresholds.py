@@ -21,8 +21,8 @@ from tipsseg.runs.fit.masked import EditedMasks, Learnt, Minimum, draw_masks, ed
 from tipsseg.util.files import atomic_write
 from tipsseg.util.printable import join_first, quote
 from tipsseg.util.table import text_table
+from tipsseg.vocabulary.files import vocabulary_toml
 from tipsseg.vocabulary.fitted import FittedVocabulary
-from tipsseg.vocabulary.toml_file import vocabulary_toml
 from tipsseg.vocabulary.vocabulary import Vocabulary, with_min_confidences
 
 if TYPE_CHECKING:

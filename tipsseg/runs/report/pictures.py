@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.formats.png import encode_picture, encode_runs
-from tipsseg.regions.name_places import inner_point, largest_regions
+from tipsseg.regions.drawing import inner_point, largest_regions
 from tipsseg.runs.report.scripts import script
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
 

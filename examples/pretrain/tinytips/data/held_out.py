@@ -14,8 +14,7 @@ from tinytips.data.scoring import FIRST_SEED, grid_best, to_list
 from tinytips.data.store import Store, drawn, middle, stored_short
 from tinytips.world.concepts import WHOLE_LIST
 from tipsseg.backbones.tipsv2.config import VisionConfig
-from tipsseg.labelling.prepare import prepare
-from tipsseg.labelling.windows import make_plan
+from tipsseg.labelling.view import make_plan, prepare
 
 
 def held_out(work: Path, count: int, config: VisionConfig) -> Store:

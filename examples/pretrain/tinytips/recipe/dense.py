@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tinytips.world.concepts import ABSENT_WORDS, CONCEPTS, LEAF_LIST, WHOLES, ancestors, leaf_ids
-from tipsseg.vocabulary.background import GENERAL_BACKGROUND
-from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
+from tipsseg.vocabulary.phrases import GENERAL_BACKGROUND, PROTOCOL_TEMPLATES
 
 #: Truth is compared on a grid of this side over an image.
 SAMPLES = 56

@@ -11,8 +11,7 @@ from sentencepiece import SentencePieceTrainer
 from tinytips.world.captions import captions
 from tinytips.world.concepts import ABSENT_WORDS, CONCEPTS
 from tinytips.world.scenes import draw_scene
-from tipsseg.vocabulary.background import GENERAL_BACKGROUND
-from tipsseg.vocabulary.templates import PROTOCOL_TEMPLATES
+from tipsseg.vocabulary.phrases import GENERAL_BACKGROUND, PROTOCOL_TEMPLATES
 
 
 def train_tokenizer(path: Path) -> None:

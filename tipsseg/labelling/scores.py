@@ -1,6 +1,6 @@
-"""Compute the scores of phrases in any part of an image from the cosines of its patches, as in the published protocol.
+"""Resize maps bilinearly, or parts of them. Every value depends only on its neighbours.
 
-Shapes: P phrases, h x w a patch grid, r x c a part of a grid.
+The weights may cover a part of the outputs; then `values` is the part of the source in `InterpolationWeights.span`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.labelling.scoring.resample import Ids, Values, interpolate, resize
-from tipsseg.labelling.scoring.sums import WindowSums
-from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
+from tipsseg.labelling.sums import Ids, Values, WindowSums, interpolate, resize
+from tipsseg.labelling.view import InterpolationWeights, interpolation_weights
 from tipsseg.types import WindowPlan
 
 #: Patches and multiplications per matrix product. OpenBLAS does not divide products of this size between threads, whose waiting

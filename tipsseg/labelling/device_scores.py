@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tipsseg.backbones.transfers import HostCopy, to_device
-from tipsseg.labelling.scoring.assign import Assignment, LabelTable, allocate_confidence
-from tipsseg.labelling.scoring.scores import count_windows
-from tipsseg.labelling.windows import InterpolationWeights, interpolation_weights
+from tipsseg.labelling.assign import Assignment, LabelTable, allocate_confidence
+from tipsseg.labelling.scores import count_windows
+from tipsseg.labelling.view import InterpolationWeights, interpolation_weights
 from tipsseg.types import LabelArray, TopClasses, WindowPlan
 
 #: Values per tile, phrases x rows x columns, in the image and in the grid that it is resized from: 64 MB in float32, and about four

@@ -3,10 +3,14 @@
 The published protocol merges sliding windows as follows: resize cosines to the window (bilinear), apply a softmax over phrases
 without temperature, sum the probabilities over windows, divide by the number of windows at the pixel, resize to the image
 (bilinear), and take the largest. `match` computes the same numbers for one tile of the image at a time, at full resolution only for
-phrases that can win there (`tiles`, `candidates`, `winners`). Phrases of one class are merged last, by their maximum at each pixel.
+phrases that can win there (`winners`). Phrases of one class are merged last, by their maximum at each pixel.
 
 It uses numpy on one core, because several threads label images while the model runs. See `device_scores` for GPUs, and README.md
 for the proof.
+
+If classes overlap, each is labelled as if it were the only one: a contest is a class against its background, with the phrases that
+a run with that class alone has. The classes share cosines and bounds. A bound from the background phrases that all contests share
+shows in which parts of the image a class cannot win; there, its contest computes nothing.
 
 Shapes: P phrases, G groups (the phrases of one class, or of background), H x W labels, h x w patches.
 """
@@ -20,11 +24,25 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.labelling.scoring.resample import Ids, Values, resize
-from tipsseg.labelling.scoring.scores import PatchScores, grid_weights
-from tipsseg.labelling.scoring.tiles import CHUNK, Part, spans, tiles
-from tipsseg.labelling.scoring.winners import argmax, find_winners, merge_names
-from tipsseg.types import ConfidenceArray, LabelArray
+from tipsseg.labelling.scores import Axes, PatchScores, grid_weights, make_scores
+from tipsseg.labelling.sums import Ids, Values, resize
+from tipsseg.labelling.winners import (
+    CHUNK,
+    ROUNDING,
+    Part,
+    Span,
+    argmax,
+    batches,
+    distances,
+    find_winners,
+    lead,
+    merge_names,
+    spans,
+    tile_array,
+    tiles,
+)
+from tipsseg.regions.objects import Layer, make_layers
+from tipsseg.types import ConfidenceArray, LabelArray, WindowPlan
 
 #: Images with more pixels get a 16-bit confidence: 32 bits would take as much memory as decoding them.
 _LARGE = 64_000_000
@@ -228,3 +246,111 @@ def _resize_in_bands(maps: Values, size: tuple[int, int]) -> Iterator[tuple[slic
     for start in range(0, size[0], step):
         part = rows.part(start, start + step)
         yield slice(start, start + step), resize(maps[:, part.span, columns.span], part, columns)
+
+
+#: The label of the class in its contest.
+_OWN = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Contest:
+    """A class against its background.
+
+    Attributes:
+        class_id: Label id of the class, 1..N.
+        phrases: [K], the phrases of the class, then those of its background, as indices of shared cosines.
+        table: The label table of these phrases, with label id 1 for the class and 0 for the background.
+    """
+
+    class_id: int
+    phrases: Ids
+    table: LabelTable
+
+    @property
+    def own(self) -> Ids:
+        """The phrases of the class."""
+        return self.phrases[: self.table.groups[0]]
+
+    @property
+    def background(self) -> Ids:
+        return self.phrases[self.table.groups[0] :]
+
+
+def label_alone(
+    contests: Sequence[Contest],
+    cosines: Sequence[Values],
+    plans: Sequence[WindowPlan],
+    temperature: float,
+    size: tuple[int, int],
+    image: NDArray[np.uint8] | None = None,
+    refine: Refine | None = None,
+) -> list[Layer]:
+    """Return the pixels of each class that wins some, in the order of the contests.
+
+    Args:
+        contests: The contests.
+        cosines: [windows, h, w, P] float32 at each scale, for the phrases of all contests.
+        plans: The windows at each scale.
+        temperature: Temperature of the softmax for confidences.
+        size: (H, W) of the image.
+        image: With `refine`, the image that refinement follows, see `assign.match_refined`.
+        refine: Function that refines maps. None: labels are not refined.
+    """
+    layers: list[Layer] = []
+    place = size if image is None else (image.shape[0], image.shape[1])
+    everything = make_scores(cosines, plans, temperature)
+    for contest, parts in zip(contests, _find_parts(contests, everything, place), strict=True):
+        if not parts:
+            continue
+        own = [np.take(scale, contest.phrases, -1) for scale in cosines]
+        if refine is not None and image is not None:
+            scores = make_scores(own, plans, temperature)
+            if 0 not in occurring_groups(scores, place, contest.table.groups):
+                continue
+            found = match_refined(scores, image, size, contest.table, refine)
+        else:
+            found = match_first(make_scores(own, plans, temperature), size, contest.table, parts)
+        layers += _layers(contest, found)
+    return layers
+
+
+def _layers(contest: Contest, found: Assignment) -> list[Layer]:
+    return make_layers(contest.class_id, found.labels == _OWN, found.confidence)
+
+
+def _find_parts(contests: Sequence[Contest], scores: PatchScores, size: tuple[int, int]) -> list[list[Part]]:
+    """Return for each contest the parts of an image of `size` (H, W) in which its class may win, with shared corners."""
+    shared = contests[0].background
+    for contest in contests[1:]:
+        shared = np.intersect1d(shared, contest.background, assume_unique=True)
+    if not len(shared):
+        return [[Part(span, span) for span in spans(scores, size)] for _ in contests]
+    own = [contest.own for contest in contests]
+    starts, phrases = np.cumsum([0, *map(len, own[:-1])]), np.concatenate(own)
+    axes = grid_weights(scores.size, size)
+    found: list[list[Part]] = [[] for _ in contests]
+    for batch in batches(spans(scores, size), scores):
+        tiles = tile_array(batch)
+        corners = scores.corners(axes, tiles)
+        leaders = lead([values[:, :, shared] for values in corners])
+        margins = distances(leaders, [values[:, :, phrases] for values in corners])  # [T, P]
+        hopes = np.minimum.reduceat(margins, starts, 1) <= ROUNDING  # [T, contests]
+        reach = scores.reach(axes, tiles)
+        for tile, number in np.argwhere(hopes).tolist():
+            contest, inner = contests[number], batch[tile]
+            if reach is not None:
+                near = (leaders[0][tile][:, None] - corners[0][tile][:, contest.own] <= ROUNDING).any(1)  # [N]
+                inner = _resized(reach[tile][near], axes, batch[tile])
+            # In a small image, a part of the grid may affect no pixel.
+            if all(axis.start < axis.stop for axis in inner):
+                found[number].append(Part(batch[tile], inner))
+    return found
+
+
+def _resized(reach: Ids, axes: Axes, span: Span) -> Span:
+    """Return the rows and columns of `span` that depend on the cells of the grid in `reach`, [n, 4]."""
+    found = []
+    for axis, part, first, last in zip(axes, span, reach[:, ::2].min(0), reach[:, 1::2].max(0), strict=True):
+        start, stop = np.searchsorted(axis.high, first, "left"), np.searchsorted(axis.low, last, "right")
+        found.append(slice(max(part.start, int(start)), min(part.stop, int(stop))))
+    return found[0], found[1]

@@ -1,1 +1,0 @@
-"""Turn the cosines of patches into a label and a confidence for every pixel."""
