@@ -29,9 +29,9 @@ from tipsseg.run.entry import Entry
 from tipsseg.run.folder import shown_files
 from tipsseg.run.plan import plan_run, with_formats
 from tipsseg.run.read import open_runs
-from tipsseg.run.results import Failed, ImageResult, Labelled
+from tipsseg.run.results import ImageResult, Labelled
 from tipsseg.run.spec import RunInfo, RunSpec
-from tipsseg.runs.common.image_list import Choice, Images, check_choice, find_images
+from tipsseg.runs.common.inputs import Choice, Images, check_choice, find_images
 from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.common.reporting import Reporter
 from tipsseg.runs.encode.run import EncodeRun, encode_spec
@@ -39,7 +39,7 @@ from tipsseg.runs.engine.engine import EngineMaker
 from tipsseg.runs.label.onto import join_classes
 from tipsseg.runs.label.ray import engine_maker
 from tipsseg.runs.label.run import label_images
-from tipsseg.types import ImageRef
+from tipsseg.types import Failed, ImageRef
 from tipsseg.util.printable import quote
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 

@@ -11,7 +11,7 @@ from tipsseg.options import LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import ComputeKeywords, FitTruthsKeywords, with_keywords
 from tipsseg.options.run import ComputeOptions, TruthOptions
-from tipsseg.runs.common.image_list import found_images
+from tipsseg.runs.common.inputs import Ignored, found_images
 from tipsseg.runs.evaluate.truth_options import layout_of, preset_of
 from tipsseg.runs.fit.learning import note_other_scales, spec_of_run, spec_of_truths
 from tipsseg.runs.fit.masked import edited_masks, truth_masks
@@ -107,7 +107,7 @@ def fit_truths(
     layout = layout_of(truth, [entry.name for entry in vocabulary.classes])
     spec.check()
     with progress_for(verbose) as progress:
-        found = found_images(as_paths(images), None, None, Path(truths))
+        found = found_images(as_paths(images), None, Ignored(None, Path(truths)))
         masks = truth_masks(found.refs, Path(truths), layout, spec.max_pixels)
         return fit_masks(spec, masks, None, progress, quiet=True)
 

@@ -14,7 +14,7 @@ from tipsseg.options.keywords import AuditKeywords, CorrectKeywords, EvaluateKey
 from tipsseg.options.run import ComputeOptions, CorrectOptions, RegionOptions, TruthOptions
 from tipsseg.run.spec import RunSpec
 from tipsseg.runs.audit.run import Audit, audit_images
-from tipsseg.runs.common.image_list import found_images
+from tipsseg.runs.common.inputs import Ignored, found_images
 from tipsseg.runs.correct.folder import Corrections, take_corrections
 from tipsseg.runs.evaluate.predictions import names_of
 from tipsseg.runs.evaluate.run import Evaluation, evaluate_masks, evaluate_model
@@ -86,7 +86,7 @@ def evaluate(
     )
     folder = spec.output if spec.formats else None
     with progress_for(verbose) as progress:
-        found = found_images(as_paths(images), None, folder, Path(truths))
+        found = found_images(as_paths(images), None, Ignored(folder, Path(truths)))
         return evaluate_model(spec, found, Path(truths), layout, progress, quiet=True)
 
 
@@ -124,7 +124,9 @@ def audit(
         options=take_options(LabelOptions, keywords),
     )
     with progress_for(verbose) as progress:
-        return audit_images(spec, found_images(as_paths(images), None, None), Path(labels), progress, quiet=True)
+        return audit_images(
+            spec, found_images(as_paths(images), None, Ignored(None)), Path(labels), progress, quiet=True
+        )
 
 
 @with_keywords(ScoreMasksKeywords, TruthOptions, ComputeOptions)

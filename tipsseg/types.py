@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.address import address_text, as_address, is_url, url_of
+from tipsseg.errors import ImageError
 
 #: Remarks on an image file: it is nearly black, has more pages than the first, or its long side is compressed.
 Remark = Literal["dark", "pages", "squeezed"]
@@ -94,6 +95,24 @@ class ImageRef:
     def relative(self) -> PurePosixPath:
         """The path relative to the image root. Output files are named after it."""
         return PurePosixPath(self._relative)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An image that cannot be labelled, or a folder that cannot be listed.
+
+    Attributes:
+        ref: The image.
+        error: The reason.
+    """
+
+    ref: ImageRef
+    error: ImageError
+
+    @property
+    def name(self) -> str:
+        """The name of the image."""
+        return self.ref.name
 
 
 def _restore_ref(address: str, relative: str) -> ImageRef:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tipsseg.images.skipped import HEIC_HINT, VIDEO_HINT, Skipped
+from tipsseg.images.decoding import HEIC_HINT, VIDEO_HINT
+from tipsseg.images.finding import Skipped
 
 
 @pytest.mark.parametrize(

@@ -12,20 +12,12 @@ import pytest
 
 from tipsseg.errors import InputError
 from tipsseg.formats import FORMATS
+from tipsseg.images.finding import Found, choose_images, find_again, find_in_list
 from tipsseg.images.pillow import image_extensions
 from tipsseg.run.names import NameKey, OutputNames, exact, without_case
-from tipsseg.run.results import Failed
 from tipsseg.runs.common import inputs
-from tipsseg.runs.common.inputs import (
-    Found,
-    again,
-    check_not_outputs,
-    choose_images,
-    find,
-    from_list,
-)
-from tipsseg.runs.common.walking import is_output
-from tipsseg.types import ImageRef
+from tipsseg.runs.common.inputs import Ignored, check_not_outputs, found_images, is_output
+from tipsseg.types import Failed, ImageRef
 
 OUT = Path("nowhere")
 
@@ -176,17 +168,17 @@ class TestList:
             "d",
             "../there/4.png",
         ]
-        found = from_list(entries, output=OUT)
+        found = find_in_list(entries, Path.cwd(), Ignored(OUT))
         assert names(found) == ["2.png", "d/3.png", "there/4.png", "x/1.png"]
         assert str(found.skipped) == "1 .txt"
         assert found.root == Path.cwd()
-        outside = from_list([str(there)], output=OUT).refs[0].relative
+        outside = find_in_list([str(there)], Path.cwd(), Ignored(OUT)).refs[0].relative
         assert outside == PurePosixPath(*there.parts[1:])
         assert not outside.is_absolute()
 
     def test_an_empty_list(self) -> None:
         with pytest.raises(InputError, match="no images in the list"):
-            from_list(["\n", b""], output=OUT)
+            find_in_list(["\n", b""], Path.cwd(), Ignored(OUT))
 
 
 class TestStream:
@@ -334,7 +326,11 @@ class TestOdd:
 
 
 def stream(entries: Iterable[str | bytes], *, output: Path | None, key: NameKey = exact) -> Iterator[ImageRef | Failed]:
-    return inputs.stream(entries, output=output, names=OutputNames(key, "stem", FORMATS))
+    return inputs.stream_images(entries, output, OutputNames(key, "stem", FORMATS))
+
+
+def find(paths: Sequence[Path], *, output: Path | None) -> Found:
+    return found_images(paths, None, Ignored(output))
 
 
 def check_collisions(images: Sequence[ImageRef], key: NameKey = exact) -> None:
@@ -408,9 +404,10 @@ def test_extensions() -> None:
 def test_a_folder_apart_is_left_out_without_being_an_output(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "gt/a.png", "sub/gt/b.png", "scores/confusion.png", "scores/c.png", "confusion.png")
     (tmp_path / "scores/eval.json").write_text('{"tool": "tipsseg"}')
-    found = find([tmp_path], output=None, apart=tmp_path / "gt")
+    ignored = Ignored(None, tmp_path / "gt")
+    found = found_images([tmp_path], None, ignored)
     assert names(found) == ["a.png", "confusion.png", "scores/c.png", "scores/confusion.png", "sub/gt/b.png"]
-    assert found.outputs == ()
+    assert not ignored.outputs
     assert str(found.skipped) == "1 .json"  # eval.json
 
 
@@ -434,4 +431,4 @@ def test_images_that_failed_are_looked_for_again_in_folders_too(
     touch(tmp_path, "in/sub/1.png", "in/sub/2.png", "in/a.png", "in/sub/no.txt")
     monkeypatch.chdir(tmp_path)
     failed = [ImageRef(Path("in") / name, PurePosixPath(name)) for name in ("a.png", "gone.png", "sub", "sub/2.png")]
-    assert told(again(failed, output=OUT)) == ["a.png", "gone.png", "sub/1.png", "sub/2.png"]
+    assert told(find_again(failed, Ignored(OUT))) == ["a.png", "gone.png", "sub/1.png", "sub/2.png"]

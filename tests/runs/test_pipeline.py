@@ -20,10 +20,10 @@ from tipsseg.label_map import LabelMap
 from tipsseg.labelling import source
 from tipsseg.labelling.source import FeatureSource
 from tipsseg.run.derive import Derived
-from tipsseg.run.results import Failed, ImageResult, Labelled, Left, Unchanged
+from tipsseg.run.results import ImageResult, Labelled, Left, Unchanged
 from tipsseg.runs.engine.local import LocalEngine
 from tipsseg.runs.engine.pipeline import run_stages
-from tipsseg.types import ImageRef
+from tipsseg.types import Failed, ImageRef
 
 REFS = [ImageRef(Path(f"{n}.png"), PurePosixPath(f"{n}.png")) for n in range(40)]
 

@@ -24,13 +24,15 @@ from tipsseg.address import as_address
 from tipsseg.errors import ImageError, InputError
 from tipsseg.images.apart import DecodingTimeoutError, decode_apart, needs_own_process
 from tipsseg.images.pillow import PILLOW_LIMIT, image_formats
-from tipsseg.images.skipped import HEIC_HINT, VIDEO_HINT
 from tipsseg.images.sources.access import open_source
 from tipsseg.images.sources.remote import check_address
 from tipsseg.images.upright import ORIENTATION, Stretch, orientation_of, thumbnail_rgb, upright_image
 from tipsseg.options import MAX_PIXELS
 from tipsseg.types import Remark
 from tipsseg.util.files import describe_error
+
+VIDEO_HINT = "Video: set argument `every`, for example to 1s for one frame per second."
+HEIC_HINT = ".heic: install HEIC support: pip install 'tipsseg[heic]'"
 
 #: CPU time limit for decoding an image, in seconds. 100 million pixels take a few seconds.
 DECODE_SECONDS = 60

@@ -38,12 +38,12 @@ from tipsseg.run.question import (
     with_classes_of,
 )
 from tipsseg.run.record import RUN_FILE, run_context, run_record, stored_run, write_run
-from tipsseg.run.results import Failed, ImageResult, Labelled, Left, Unchanged
+from tipsseg.run.results import ImageResult, Labelled, Left, Unchanged
 from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_edited
 from tipsseg.run.spec import Counts, RunInfo, with_classes
 from tipsseg.run.state import STATE_FOLDER, State
 from tipsseg.run.summary import Totals, total
-from tipsseg.types import ImageRef
+from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import clean_up, clean_up_below
 from tipsseg.util.printable import shell_word
 from tipsseg.util.record_paths import actual_name, actual_path

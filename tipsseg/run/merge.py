@@ -19,9 +19,10 @@ from tipsseg.run.entry import LINK, ROWS, FileRow
 from tipsseg.run.files import StagedFile, digest_of, discard
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.read import Run, RunImage
-from tipsseg.run.results import Failed, ImageResult, Labelled, Unchanged
+from tipsseg.run.results import ImageResult, Labelled, Unchanged
 from tipsseg.run.shards import SHARDS_FOLDER, output_folder
 from tipsseg.run.state import STATE_FOLDER
+from tipsseg.types import Failed
 from tipsseg.util.files import TEMPORARY_PREFIX, output_error, remove_file
 from tipsseg.util.printable import join_first, shell_word
 

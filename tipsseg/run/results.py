@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels
 from tipsseg.label_map import LabelMap, find_objects
@@ -20,7 +19,7 @@ from tipsseg.run.entry import Entry, Facts, make_entry, object_scores
 from tipsseg.run.files import StagedFile, discard
 from tipsseg.run.labels import Labels, encode_labels
 from tipsseg.run.summary import label_summary
-from tipsseg.types import ImageRef, Remark
+from tipsseg.types import Failed, ImageRef, Remark
 from tipsseg.util.fingerprint import Fingerprint
 
 
@@ -61,23 +60,6 @@ class Unchanged:
     @property
     def edited(self) -> bool:
         return self.reason != "done"
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """An image that cannot be labelled, or a folder that cannot be listed.
-
-    Attributes:
-        ref: The image.
-        error: The reason.
-    """
-
-    ref: ImageRef
-    error: ImageError
-
-    @property
-    def name(self) -> str:
-        return self.ref.name
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from tipsseg.images.sources.access import identify, matches, stamp_source
 from tipsseg.run.entry import Entry, FileRow, input_path
 from tipsseg.run.files import Files, digest_of
 from tipsseg.run.labels import RunContext, label_rows
-from tipsseg.run.results import Failed, Unchanged
+from tipsseg.run.results import Unchanged
 from tipsseg.run.spec import RunSpec
-from tipsseg.types import ImageRef
+from tipsseg.types import Failed, ImageRef
 from tipsseg.util.printable import shell_word
 
 #: The reasons to label an image.

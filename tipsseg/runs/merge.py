@@ -18,12 +18,12 @@ from tipsseg.run.names import refuse_shared
 from tipsseg.run.question import differences_text
 from tipsseg.run.read import Run, has_run, open_folders
 from tipsseg.run.record import stored_run
-from tipsseg.run.results import Failed
 from tipsseg.run.settle import settle
 from tipsseg.run.shards import missing_shards, state_folders
 from tipsseg.run.spec import Counts, RunInfo, check_folder
 from tipsseg.runs.common.notes import note_settled
 from tipsseg.runs.common.progress import Progress
+from tipsseg.types import Failed
 from tipsseg.util.files import is_folder
 from tipsseg.util.printable import pluralize
 

@@ -24,7 +24,7 @@ import tipsseg
 from tipsseg.errors import InputError, OutputError, TipssegError
 from tipsseg.run.entry import Failure
 from tipsseg.run.state import State
-from tipsseg.runs.common.inputs import find
+from tipsseg.runs.common.inputs import Ignored, found_images
 from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.evaluate.run import write_reports
 from tipsseg.runs.report import make
@@ -84,7 +84,7 @@ def test_the_data_of_a_page(out: Path) -> None:
     }
     # The page lies beside labels, and is taken neither for labels nor for images.
     assert problems(out) == []
-    assert all("report" not in ref.relative.parts for ref in find([out.parent], output=None).refs)
+    assert all("report" not in ref.relative.parts for ref in found_images([out.parent], None, Ignored(None)).refs)
 
 
 def test_data_of_an_earlier_page_with_more_files_is_removed(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def read_only(only: Path | None, null: bool, command: str, output: Path) -> list
         UsageError: If the list is empty, the file is not a list, or the list on stdin has the wrong separator.
         InputError: If the file cannot be read.
     """
-    from tipsseg.runs.common.inputs import clean_entries
+    from tipsseg.images.finding import clean_entries
 
     if only is None:
         return None

@@ -70,7 +70,7 @@ def audit(
     from tipsseg.run.spec import RunSpec
     from tipsseg.runs.audit.files import refuse_existing, write_coco, write_label_studio
     from tipsseg.runs.audit.run import audit_images
-    from tipsseg.runs.common.image_list import found_images, note_inputs
+    from tipsseg.runs.common.inputs import Ignored, found_images, note_inputs
     from tipsseg.runs.label.onto import classes_of_labels
     from tipsseg.util.files import json_bytes
 
@@ -88,8 +88,9 @@ def audit(
     with open_progress(auditing.quiet, results=False) as progress:
         values.note_vocabulary(progress, question.classes, vocabulary)
         sources = stdin.sources(tuple(paths or ()), auditing.null)
-        found = found_images(sources.get("paths", ()), sources.get("entries"), None)
-        note_inputs(progress, found)
+        ignored = Ignored(None)
+        found = found_images(sources.get("paths", ()), sources.get("entries"), ignored)
+        note_inputs(progress, found, ignored)
         result = audit_images(spec, found, auditing.labels, progress, quiet=auditing.quiet)
         for finding, record in islice(zip(result.findings, result.records(), strict=True), auditing.limit):
             progress.text(

@@ -43,7 +43,7 @@ def encode(
 ) -> None:
     """Store the features of images in a folder, so that relabelling skips the model."""
     from tipsseg.run.plan import plan_run
-    from tipsseg.runs.common.image_list import Choice, check_choice, find_images
+    from tipsseg.runs.common.inputs import Choice, check_choice, find_images
     from tipsseg.runs.encode.dry_run import estimate_store
     from tipsseg.runs.encode.run import EncodeRun, encode_spec
 

@@ -143,7 +143,7 @@ def _evaluate_model(
     paths: Sequence[str],
     progress: Progress,
 ) -> Evaluation:
-    from tipsseg.runs.common.image_list import found_images, note_inputs
+    from tipsseg.runs.common.inputs import Ignored, found_images, note_inputs
     from tipsseg.runs.evaluate.run import check_output, evaluate_model
     from tipsseg.runs.evaluate.truth_options import layout_of
 
@@ -152,9 +152,10 @@ def _evaluate_model(
     if scoring.output is not None:
         check_output(scoring.output, (scoring.gt,), labels=bool(spec.formats))
     sources = stdin.sources(paths, scoring.null)
-    found = found_images(sources.get("paths", ()), sources.get("entries"), scoring.output, scoring.gt)
+    ignored = Ignored(scoring.output, scoring.gt)
+    found = found_images(sources.get("paths", ()), sources.get("entries"), ignored)
     values.note_vocabulary(progress, question.classes, spec.vocabulary)
-    note_inputs(progress, found)
+    note_inputs(progress, found, ignored)
     return evaluate_model(spec, found, scoring.gt, layout, progress, quiet=scoring.quiet)
 
 

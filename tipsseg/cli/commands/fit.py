@@ -135,12 +135,13 @@ def _choose_thresholds(
 
 
 def _truth_masks(paths: list[str], gt: Path, truth: TruthOptions, spec: RunSpec, progress: Progress) -> Masks:
-    from tipsseg.runs.common.image_list import found_images, note_inputs
+    from tipsseg.runs.common.inputs import Ignored, found_images, note_inputs
     from tipsseg.runs.evaluate.truth_options import layout_of
     from tipsseg.runs.fit.masked import truth_masks
 
-    found = found_images(map(as_address, paths), None, None, gt)
-    note_inputs(progress, found)
+    ignored = Ignored(None, gt)
+    found = found_images(map(as_address, paths), None, ignored)
+    note_inputs(progress, found, ignored)
     layout = layout_of(truth, [entry.name for entry in spec.vocabulary.classes])
     masks = truth_masks(found.refs, gt, layout, spec.max_pixels)
     if masks.without:

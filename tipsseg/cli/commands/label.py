@@ -117,7 +117,7 @@ def label(
     """Label images and write masks, COCO annotations, overlays and more."""
     from tipsseg.run.plan import plan_run, with_formats
     from tipsseg.run.spec import RunSpec
-    from tipsseg.runs.common.image_list import Choice, find_images
+    from tipsseg.runs.common.inputs import Choice, find_images
     from tipsseg.runs.label.dry_run import list_images
     from tipsseg.runs.label.onto import join_classes
     from tipsseg.runs.label.ray import engine_maker
@@ -168,7 +168,7 @@ def _refuse_mistakes(
     printing: opt.Printing,
 ) -> None:
     """Raise UsageError for arguments that cannot be combined, or that the shell split."""
-    from tipsseg.runs.common.image_list import check_choice
+    from tipsseg.runs.common.inputs import check_choice
 
     values.refuse_split_lists(paths, question.classes, output.formats)
     check_choice(bool(paths), images)

@@ -13,19 +13,18 @@ from tipsseg.errors import InputError
 from tipsseg.evaluation.audit import Doubt, find_doubts
 from tipsseg.formats.corrections import Objects
 from tipsseg.formats.given import LabelSource, paint_objects
+from tipsseg.images.finding import Found
 from tipsseg.run.plan import plan_run
 from tipsseg.run.record import run_context
-from tipsseg.run.results import Failed
 from tipsseg.run.spec import Counts, RunSpec
 from tipsseg.runs.common import inputs
-from tipsseg.runs.common.image_list import Images
-from tipsseg.runs.common.inputs import Found
+from tipsseg.runs.common.inputs import Images
 from tipsseg.runs.common.notes import note_begin, note_skipped
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.loading import load_for
 from tipsseg.runs.engine.local import LocalEngine
 from tipsseg.runs.engine.pipeline import run_stages
-from tipsseg.types import ImageRef, printable_path
+from tipsseg.types import Failed, ImageRef, printable_path
 from tipsseg.util.printable import pluralize
 
 if TYPE_CHECKING:

@@ -1,133 +1,251 @@
-"""Find the images to label, in paths and folders or in a list that may be streamed; refuse inputs that cannot be labelled."""
+"""The images of a run, found before its output folder is opened: those that the user gave, or those that failed before."""
 
 from __future__ import annotations
 
 import os
-import random
-import stat
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from tipsseg.address import address_text, as_address, has_scheme, is_url
-from tipsseg.errors import ImageError, InputError, TipssegError, UsageError
-from tipsseg.images.skipped import Skipped
-from tipsseg.images.sources.access import stamp_source
-from tipsseg.images.sources.address import absolute, container_of, name_below, plain_name, real_path
-from tipsseg.images.sources.remote import check_address, is_remote_folder
+from tipsseg.address import is_url
+from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.formats import image_folders
+from tipsseg.images.finding import Found, by_name, choose_images, find, find_again, find_in_list, stream
+from tipsseg.images.sources.address import real_path
 from tipsseg.options.every import Every
-from tipsseg.run.names import NameKey, OutputNames, RunNames, exact
-from tipsseg.run.results import Failed
-from tipsseg.runs.common.walking import PERMISSIONS, OutputFolders, Walker, by_name
-from tipsseg.types import ImageRef
-from tipsseg.util.files import describe_error, is_folder
+from tipsseg.options.run import ImageOptions
+from tipsseg.options.shard import Shard
+from tipsseg.run.files import Files
+from tipsseg.run.names import NameKey, OutputNames, RunNames, exact, name_key
+from tipsseg.run.record import find_run, run_context, stored_run
+from tipsseg.run.resume import Todo, decide
+from tipsseg.run.shards import SHARDS_FOLDER, shards_in
+from tipsseg.run.spec import RunSpec
+from tipsseg.run.state import State
+from tipsseg.runs.common.progress import Progress
+from tipsseg.types import Failed, ImageRef, name_order
+from tipsseg.util.files import is_folder
+from tipsseg.util.printable import pluralize
 
-_ACCESS_URL = "Check the URL, the network, and the credentials of the service."
+#: The file that marks a folder written by `tipsseg report`; such a folder is not searched.
+REPORT_FILE = "report.json"
 
 _OTHER_OUTPUT = "Choose another output folder with argument `output`."
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The images of a run.
+@dataclass(frozen=True, kw_only=True)
+class Choice(ImageOptions):
+    """The images that the user chose.
 
     Attributes:
-        refs: The images, sorted by name, folder by folder; see `name_order`.
-        skipped: Files without an image extension, except hidden files.
-        root: The folder that names are relative to.
-        outputs: Folders that were not searched, because they contain, or will contain, outputs of a run.
-        refused: Folders that cannot be listed, sorted like the images.
+        paths: Files and folders.
+        entries: A list of paths, instead of `paths`; entries may arrive one by one.
     """
 
-    refs: tuple[ImageRef, ...]
-    skipped: Skipped
+    paths: tuple[Path, ...] = ()
+    entries: Iterable[bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The images of a run: a tuple, or a stream.
+
+    Attributes:
+        refs: A tuple, or an iterator over a streamed list; both may include inputs that already failed.
+        root: The folder that image names are relative to.
+    """
+
+    refs: Iterable[ImageRef | Failed]
     root: Path
-    outputs: tuple[Path, ...] = ()
-    refused: tuple[Failed, ...] = ()
+
+    @property
+    def known(self) -> tuple[ImageRef | Failed, ...]:
+        """The images that are known before the run: all of a tuple, none of a stream."""
+        return self.refs if isinstance(self.refs, tuple) else ()
+
+    @property
+    def number(self) -> int | None:
+        """The number of images; None for a stream."""
+        return len(self.refs) if isinstance(self.refs, tuple) else None
 
 
-def find(paths: Sequence[Path], *, output: Path | None, apart: Path | None = None, every: Every | None = None) -> Found:
-    """Find the images at `paths`: files, whatever their extension, and folders, searched with their sub-folders.
+def check_choice(given: bool, options: ImageOptions) -> None:
+    """Raise UsageError for an impossible choice; `given` is True if the user gave paths or a list."""
+    if given:
+        return
+    if not options.retry_failed:
+        raise UsageError("no images given", "Name images or folders, or write - to read a list from stdin.")
+    if options.limit is not None or options.sample is not None:
+        raise UsageError("argument `limit` and argument `sample` need images", "Remove them, or name images.")
 
-    In folders, images are files with an extension that Pillow can open. Archives and Parquet files are searched for images; from
-    videos, frames are taken at the interval `every`. Links are followed. Hidden files and folders are ignored,
-    and so are the folders `output` and `apart`, and the pictures in `output` and in the output folders of other runs. A file that
-    is given twice is returned once.
 
-    Names are relative to the folder if `paths` is a single folder, otherwise to the common parent folder of all `paths`.
-    Raises InputError for a path that does not exist, and if no image is found.
+def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
+    """Find the images of a run.
+
+    Raises:
+        UsageError: The list is empty, or uses another separator.
+        InputError: No images were found, two images would share an output file, an image is an output of the run, or the output
+            folder has an image under another name.
     """
-    given = _examine(paths)
-    homes = [
-        absolute(path) if folder else (container_of(absolute(path)) or absolute(path)).parent for path, folder in given
-    ]
-    where = "in " + ", ".join(address_text(path) for path, _ in given) if given else "as no path was given"
-    return _found(given, _common_folder(homes), Walker(output, apart, every), where)
+    if spec.shard is not None and spec.shard.source:
+        progress.note(f"Part {spec.shard.index} of {spec.shard.count}, from {spec.shard.source}.")
+    if not choice.retry_failed:
+        return _given(spec, choice, progress)
+    before = find_run(spec.folder)
+    if before is None:
+        raise InputError(f"nothing to retry: no run in {spec.folder}", "Remove argument `retry_failed`.")
+    with closing(State(spec.folder)) as records:
+        failed = tuple(failure.ref for failure in records.failures())
+    if not failed:
+        progress.note(f"No image failed in {spec.folder}.")
+    if choice.paths or choice.entries is not None:
+        return _only(_given(spec, choice, progress), {ref.name for ref in failed})
+    root = Path(before.image_root or ".")
+    return Images(tuple(find_again(failed, Ignored(spec.output), choice.every)), root)
 
 
-def from_list(
-    entries: Iterable[str | bytes],
-    *,
-    output: Path | None,
-    apart: Path | None = None,
+def found_images(
+    paths: Iterable[Path],
+    entries: Iterable[bytes] | None,
+    ignored: Ignored,
     run: RunNames | None = None,
     every: Every | None = None,
 ) -> Found:
-    """Find the images in a list with one path per entry, as `find` does, except for their names.
+    """Find the images in paths or in a list.
 
-    Images of the resumed `run` keep their names. Other names are relative to the root of that run, or to the current folder; a path
-    outside it loses its anchor and every `..`. Blank entries, line ends and a byte order mark are ignored.
-    Raises InputError as `find` does.
+    Args:
+        paths: Files and folders.
+        entries: A list of paths, instead of `paths`.
+        ignored: What is not searched; it notes the output folders that it left out.
+        run: The resumed run, whose images keep their names.
+        every: The interval of the frames of videos.
+
+    Raises:
+        InputError: A path does not exist, or no image was found.
     """
-    given = _examine(map(as_address, clean_entries(entries)))
-    found = _found(given, _list_root(run), Walker(output, apart, every), "in the list")
+    if entries is None:
+        return find(tuple(paths), ignored, every)
+    found = find_in_list(entries, _list_root(run), ignored, every)
     refs = found.refs if run is None else sorted(map(run.named, found.refs), key=by_name)
     return replace(found, refs=tuple(refs))
 
 
-def stream(
+def note_inputs(progress: Progress, found: Found, ignored: Ignored) -> None:
+    """Note skipped files, and the output folders that were not searched."""
+    if found.skipped:
+        progress.note(f"Skipped files without an image extension: {found.skipped}.")
+        for hint in found.skipped.hints:
+            progress.note(hint)
+    if ignored.outputs:
+        progress.note(f"Skipped output folders: {', '.join(map(str, sorted(ignored.outputs)))}.")
+
+
+def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
+    """Return the images that the user gave, or the shard's part of them."""
+    # A shard adds to its output folder, or else goes on with its own.
+    run = RunNames(spec.folder if find_run(spec.output) is None else spec.output)
+    if choice.entries is not None and choice.sample is None:
+        images = islice(stream_images(choice.entries, spec.output, _names(spec), run, choice.every), choice.limit)
+        return Images(_of_shard(images, spec, progress), run.root or Path.cwd())
+    ignored = Ignored(spec.output)
+    found = found_images(choice.paths, choice.entries, ignored, run, choice.every)
+    if choice.entries is None and not spec.overwrite:
+        found = _in_run(found, run, spec.output)
+    found = choose_images(found, choice.limit, choice.sample)
+    note_inputs(progress, found, ignored)
+    names = _names(spec)
+    check_collisions(found.refs, names)
+    check_not_outputs(found.refs, spec.output, names.key)
+    refs = _of_shard((*found.refused, *found.refs), spec, progress)
+    return Images(tuple(sorted(refs, key=lambda item: name_order(item.name))), found.root)
+
+
+def stream_images(
     entries: Iterable[str | bytes],
-    *,
     output: Path | None,
     names: OutputNames,
     run: RunNames | None = None,
     every: Every | None = None,
 ) -> Iterator[ImageRef | Failed]:
-    """Yield the images in a list as `from_list` finds them, in list order, each as soon as its entry is read.
+    """Yield the images in a list as its entries arrive, see `finding.stream`, under their names in the run.
 
-    A folder is replaced by its images, sorted. Inputs that cannot be labelled become a Failed: invalid names, folders that cannot
-    be listed, files in folders that this run writes pictures to, and images that would share a file with an earlier one, see
-    `names`. A missing path is an ImageRef: the file may exist by the time it is opened.
-
-    Memory grows by three strings per image. Raises InputError at the end if the list had no image.
+    Files in folders that this run writes pictures to, and images that would share a file with an earlier one, see `names`, become
+    a Failed. Memory grows by three strings per image.
     """
-    root = _list_root(run)
-    walker = Walker(output, None, every)
-    outputs = OutputFolders(output, names.key)
-    empty = True
-    for text in clean_entries(entries):
-        for image in _expand(as_address(text), root, walker):
-            empty = False
-            if isinstance(image, Failed):
-                yield image
-                continue
-            if run is not None:
-                image = run.named(image)  # noqa: PLW2901
-            if reason := outputs.conflict_with(image.path):
-                yield Failed(image, ImageError(image.path, reason, _OTHER_OUTPUT))
-            elif reason := names.take(image):
-                yield Failed(image, ImageError(image.path, reason, names.hint))
-            else:
-                yield image
-    if empty:
-        raise _no_images("in the list", walker)
+    pictures = PictureFolders(output, names.key)
+    for image in stream(entries, _list_root(run), Ignored(output), every):
+        if isinstance(image, Failed):
+            yield image
+            continue
+        ref = image if run is None else run.named(image)
+        if reason := pictures.conflict_with(ref.path):
+            yield Failed(ref, ImageError(ref.path, reason, _OTHER_OUTPUT))
+        elif reason := names.take(ref):
+            yield Failed(ref, ImageError(ref.path, reason, names.hint))
+        else:
+            yield ref
 
 
-def again(refs: Iterable[ImageRef], *, output: Path | None, every: Every | None = None) -> Iterator[ImageRef | Failed]:
-    """Yield the images that failed before, under the same names; a folder is replaced by its images."""
-    walker = Walker(output, None, every)
-    for ref in refs:
-        yield from walker.images(ref.path, ref.relative, is_folder(ref.path))
+def _list_root(run: RunNames | None) -> Path:
+    """Return the folder that the names of a list are relative to."""
+    return Path.cwd() if run is None or run.root is None else run.root
+
+
+def _of_shard(refs: Iterable[ImageRef | Failed], spec: RunSpec, progress: Progress) -> Iterator[ImageRef | Failed]:
+    """Yield the images of a shard that the output folder lacks, or all if there is no shard.
+
+    Every shard reports a folder that cannot be listed, because its images may be in any shard.
+    """
+    shard = spec.shard
+    if shard is None:
+        yield from refs
+        return
+    with closing(State(spec.output)) as state, closing(State(spec.folder)) as own:
+        before = stored_run(state)
+        context, files, known = None if before is None else run_context(before), Files(spec.output), 0
+        for ref in refs:
+            if isinstance(ref, ImageRef):
+                if not shard.takes(ref.name) or (ref.name in own and state.is_arriving(ref.name)):
+                    continue  # or a killed merge was about to move it, and goes on with it
+                entry = state.get(ref.name)
+                if context is not None and entry is not None:
+                    decision = decide(ref, entry, state.files(ref.name), spec, files, context)
+                    if not isinstance(decision, Todo):
+                        known += 1
+                        continue
+            yield ref
+    if known:
+        progress.note(f"{spec.output} has {pluralize(known, 'image')} of part {shard} already.")
+
+
+def _in_run(found: Found, run: RunNames, output: Path) -> Found:
+    """Rename the images as in an earlier run, if all names differ from it. Raise InputError if only some do."""
+    named = [run.named(ref) for ref in found.refs]
+    if any(ours == theirs for ours, theirs in zip(named, found.refs, strict=True)):
+        run.check(found.refs, output)
+        return found
+    refused = tuple(replace(failed, ref=run.named(failed.ref)) for failed in found.refused)
+    refs = tuple(sorted(named, key=lambda ref: name_order(ref.name)))
+    return replace(found, refs=refs, refused=refused, root=run.root or found.root)
+
+
+def _names(spec: RunSpec) -> OutputNames:
+    """Return the register of the run's file names, for the file system of its folder."""
+    return OutputNames(name_key(spec.folder), spec.files.names, spec.formats)
+
+
+def _only(images: Images, names: Container[str]) -> Images:
+    """Return the images with these names, or in folders with these names."""
+
+    def is_named(item: ImageRef | Failed) -> bool:
+        name = PurePosixPath(item.name)
+        return any(str(part) in names for part in (name, *name.parents))
+
+    refs = filter(is_named, images.refs)
+    return replace(images, refs=tuple(refs) if images.number is not None else refs)
 
 
 def check_listed(found: Found) -> None:
@@ -144,15 +262,6 @@ def check_image_root(images: Path | None) -> None:
         )
 
 
-def choose_images(found: Found, limit: int | None, sample: int | None) -> Found:
-    """Keep a random `sample` of the images, with a fixed seed, and the first `limit`; None keeps all."""
-    refs = found.refs
-    if sample is not None and sample < len(refs):
-        chosen = sorted(random.Random(0).sample(range(len(refs)), sample))
-        refs = tuple(refs[index] for index in chosen)
-    return replace(found, refs=refs[:limit])
-
-
 def check_collisions(refs: Sequence[ImageRef], names: OutputNames) -> None:
     """Raise InputError if two inputs would share output files. The message names the first pair and counts the others."""
     reasons = [reason for ref in refs if (reason := names.take(ref))]
@@ -167,122 +276,82 @@ def check_not_outputs(refs: Sequence[ImageRef], output: Path, key: NameKey = exa
 
     `key` maps names of the same file to the same text; see `file_names.name_key`.
     """
-    outputs = OutputFolders(output, key)
+    outputs = PictureFolders(output, key)
     for ref in refs:
         if reason := outputs.conflict_with(ref.path):
             raise InputError(f"{ref.address}: {reason}", _OTHER_OUTPUT)
 
 
-def _found(given: Sequence[tuple[Path, bool]], root: Path, walker: Walker, where: str) -> Found:
-    images = [image for path, folder in given for image in walker.images(path, _relative(path, root), folder)]
-    refs = [image for image in images if isinstance(image, ImageRef)]
-    refused = sorted((image for image in images if isinstance(image, Failed)), key=by_name)
-    if not refs and refused:
-        raise InputError(refused[0].error.message, refused[0].error.hint)
-    if not refs:
-        raise _no_images(where, walker)
-    outputs = tuple(sorted(walker.outputs))
-    return Found(tuple(sorted(refs, key=by_name)), walker.skipped, root, outputs, tuple(refused))
+class Ignored:
+    """The names that a search for images leaves out: output folders of runs, the pictures in them, and reports.
+
+    Attributes:
+        outputs: The folders that were left out because they contain, or will contain, outputs of a run.
+    """
+
+    def __init__(self, output: Path | None, apart: Path | None = None) -> None:
+        """Set up for a run that writes to the folder `output`, and for a folder `apart` that is left out silently."""
+        self.outputs: list[Path] = []
+        self._output = output
+        self._apart = apart
+
+    def __call__(self, folder: Path, names: Sequence[str]) -> set[str]:
+        """Return the names to leave out in a folder; see `finding.Ignore`."""
+        # Once per folder: in a stream, the run may have created its output folder by now.
+        output, apart = (None if path is None else _identity(path) for path in (self._output, self._apart))
+        is_ours = (output is not None and _identity(folder) == output) or is_output(folder)
+        ignored = image_folders().intersection(names) if is_ours else frozenset[str]()
+        found = set(ignored)
+        for name in names:
+            path = folder / name
+            if name.startswith(".") or not is_folder(path):
+                continue
+            own = _identity(path)
+            if name in ignored or (own is not None and own == output) or _names_tool(path / REPORT_FILE):
+                self.outputs.append(path)
+                found.add(name)
+            elif own is not None and own == apart:
+                found.add(name)
+        return found
 
 
-def _no_images(where: str, walker: Walker) -> InputError:
-    skipped = f"; skipped there: {walker.skipped}" if walker.skipped else ""
-    return InputError(
-        f"no images {where}{skipped}",
-        " ".join(walker.skipped.hints)
-        or "Folders are searched for extensions such as .jpg, .png, .tif and .webp;"
-        " a file given by its own path may have any extension.",
-    )
+class PictureFolders:
+    """The folders that a run writes pictures to."""
+
+    def __init__(self, output: Path | None, key: NameKey) -> None:
+        self._key = key
+        self._folders = [] if output is None else [output / name for name in sorted(image_folders())]
+        self._starts = [key(os.path.join(os.path.realpath(folder), "")) for folder in self._folders]  # noqa: PTH118
+
+    def conflict_with(self, path: Path) -> str:
+        """Return the reason to refuse an input in one of these folders; "" for other inputs."""
+        real = self._key(real_path(path))
+        for folder, start in zip(self._folders, self._starts, strict=True):
+            if real.startswith(start):
+                return f"an input in {folder}, which this run writes to"
+        return ""
 
 
-def _list_root(run: RunNames | None) -> Path:
-    return Path.cwd() if run is None or run.root is None else run.root
+def is_output(folder: Path) -> bool:
+    """Return True if a run of tipsseg, or a shard, wrote into a folder."""
+    shards: list[Shard] = []
+    with suppress(InputError):  # reported when the folder is searched for images
+        shards = shards_in(folder)
+    records = ("run.json", "eval.json", *(f"{SHARDS_FOLDER}/{shard.folder}/run.json" for shard in shards))
+    return any(_names_tool(folder / name) for name in records)
 
 
-def _expand(path: Path, root: Path, walker: Walker) -> Iterable[ImageRef | Failed]:
-    relative = _relative(path, root)
+def _identity(path: Path) -> tuple[int, int] | None:
+    with suppress(OSError, ValueError):
+        status = path.stat()
+        return status.st_dev, status.st_ino
+    return None
+
+
+def _names_tool(path: Path) -> bool:
     try:
-        return walker.images(path, relative, _is_folder(path))
-    except (FileNotFoundError, NotADirectoryError):
-        if relative.name:  # reported when the image is read; not for example nothing/..
-            return walker.images(path, relative, False)
-        error = ImageError(path, "no such file", PERMISSIONS)
-    except TipssegError as fault:  # a bad URL, or a video without an interval
-        return [Failed(ImageRef(path, relative), ImageError(path, fault.message, fault.hint))]
-    except (OSError, ValueError) as fault:
-        error = ImageError(path, _reason(path, fault), _ACCESS_URL if is_url(path) else PERMISSIONS)
-    return [Failed(ImageRef(path, relative), error)] if walker.is_new(_real(path)) else []
-
-
-def _real(path: Path) -> str:
-    try:
-        return real_path(path)
-    except ValueError:  # a name that no file can have
-        return str(path)
-
-
-def _examine(paths: Iterable[Path]) -> list[tuple[Path, bool]]:
-    """Return the paths, each with True if it is a folder. Raises InputError if a path does not exist."""
-    given: list[tuple[Path, bool]] = []
-    missing: list[str] = []
-    reason = "no such file or folder"
-    for path in paths:
-        try:
-            given.append((path, _is_folder(path)))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            if not missing and error.errno is None:  # a text of our own, such as for a member of an archive
-                reason = str(error)
-            missing.append(address_text(path))
-        except (OSError, ValueError) as error:
-            hint = _ACCESS_URL if is_url(path) else PERMISSIONS
-            raise InputError(f"{address_text(path)}: {_reason(path, error)}", hint) from error
-    if missing:
-        more = f" (and {len(missing) - 1} more paths)" if len(missing) > 1 else ""
-        raise InputError(f"{missing[0]}: {reason}{more}", "Check the path; patterns are not expanded.")
-    return given
-
-
-def _is_folder(path: Path) -> bool:
-    """Return True for a folder, False for an image or a container. Raise OSError if it is missing, InputError for a bad URL."""
-    check_address(path)
-    if is_url(path) and container_of(path) is None:
-        if (folder := is_remote_folder(path)) and "?" in path.name:
-            raise InputError("a web folder with a query cannot be searched", "List the addresses of its images.")
-        return folder
-    if container_of(path) is None:
-        return stat.S_ISDIR(path.stat().st_mode)
-    stamp_source(path)
-    return False
-
-
-def clean_entries(entries: Iterable[str | bytes]) -> Iterator[str]:
-    """Yield the entries of a list as text, without blank ones, line ends and a byte order mark."""
-    for number, entry in enumerate(entries):
-        text = os.fsdecode(entry).rstrip("\r\n")
-        if number == 0:
-            text = text.removeprefix("\ufeff")
-        if text.strip():
-            yield text
-
-
-def _reason(path: Path, error: OSError | ValueError) -> str:
-    return "a name with a NUL byte" if "\0" in str(path) else describe_error(error)
-
-
-def _common_folder(folders: Sequence[Path]) -> Path:
-    try:
-        return Path(os.path.commonpath(folders))
-    except ValueError:  # no folder, or folders on different drives
-        return Path.cwd()
-
-
-def _relative(path: Path, root: Path) -> PurePosixPath:
-    """Return `path` relative to `root`, or without its anchor and `..` if it is outside."""
-    if (name := name_below(path, root)) is not None:
-        return name
-    plain = Path(os.path.normpath(path))
-    parts = plain.relative_to(plain.anchor).parts if plain.anchor else plain.parts
-    if has_scheme(path):
-        host, *rest = PurePosixPath(address_text(path).split("://")[1]).parts
-        parts = (host.partition(":")[0], *plain_name(PurePosixPath(*rest), path).parts)
-    return PurePosixPath(*(part for part in parts if part != ".."))
+        with path.open(encoding="utf-8", errors="replace") as file:
+            text = file.read(1 << 20)
+    except OSError:
+        return False
+    return re.search(r'"tool"\s*:\s*"tipsseg"', text) is not None

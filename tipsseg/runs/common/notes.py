@@ -15,14 +15,14 @@ from tipsseg.labelling.view import LONGEST_ASPECT
 from tipsseg.options import FileOptions
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.folder import NOT_OURS, OutputFolder
-from tipsseg.run.results import Failed, Labelled
+from tipsseg.run.results import Labelled
 from tipsseg.run.resume import NEW
 from tipsseg.run.settle import Settled
 from tipsseg.run.spec import Counts, RunInfo, RunSpec
 from tipsseg.run.state import State
-from tipsseg.runs.common.image_list import Images
+from tipsseg.runs.common.inputs import Images
 from tipsseg.runs.common.progress import Progress
-from tipsseg.types import ImageRef, LabelClass, Remark
+from tipsseg.types import Failed, ImageRef, LabelClass, Remark
 from tipsseg.util.printable import join_first, one_line, pluralize, shell_word
 from tipsseg.weights.lock import get_model
 from tipsseg.weights.sources import ModelSource

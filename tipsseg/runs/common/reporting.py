@@ -11,10 +11,11 @@ from pathlib import Path
 
 from tipsseg.errors import ImageError
 from tipsseg.formats.overlay import Overlay
-from tipsseg.run.results import Failed, Labelled, Unchanged
+from tipsseg.run.results import Labelled, Unchanged
 from tipsseg.run.spec import Counts
 from tipsseg.run.summary import image_summary
 from tipsseg.runs.common.progress import Progress
+from tipsseg.types import Failed
 from tipsseg.util.files import json_bytes
 from tipsseg.util.printable import pluralize
 

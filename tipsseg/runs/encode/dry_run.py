@@ -15,11 +15,11 @@ from tipsseg.images.sources.access import identify
 from tipsseg.labelling.view import make_view, short_sides
 from tipsseg.options import FEATURE_DTYPES, ONE_SCALE, choose
 from tipsseg.options.fields import text_of
-from tipsseg.run.results import Failed
 from tipsseg.run.spec import RunInfo, RunSpec
-from tipsseg.runs.common.image_list import Images
+from tipsseg.runs.common.inputs import Images
 from tipsseg.runs.common.notes import list_counts, readable_size
 from tipsseg.runs.common.progress import Progress
+from tipsseg.types import Failed
 from tipsseg.util.files import is_folder
 from tipsseg.weights.sources import find_model
 

@@ -17,12 +17,13 @@ from tipsseg.options import LabelOptions
 from tipsseg.options.run import ComputeOptions, StoreOptions
 from tipsseg.run.entry import Failure
 from tipsseg.run.lock import LOCK_FILE, FolderLock
-from tipsseg.run.results import Encoded, Failed
+from tipsseg.run.results import Encoded
 from tipsseg.run.spec import Counts, RunInfo, RunSpec
 from tipsseg.run.state import State
-from tipsseg.runs.common.image_list import Images
+from tipsseg.runs.common.inputs import Images
 from tipsseg.runs.common.notes import Remarks, note_damaged, note_end
 from tipsseg.runs.common.progress import Progress
+from tipsseg.types import Failed
 from tipsseg.util.files import clean_up, json_bytes
 from tipsseg.util.printable import pluralize
 from tipsseg.vocabulary.vocabulary import Vocabulary

@@ -16,9 +16,8 @@ from typing import Any, Generic, TypeVar
 from tipsseg.errors import ImageError
 from tipsseg.labelling.features import Batches, Features
 from tipsseg.labelling.source import FeatureSource, Loaded, PendingRecord
-from tipsseg.run.results import Failed
 from tipsseg.runs.engine.ahead import ReadAhead
-from tipsseg.types import ImageRef
+from tipsseg.types import Failed, ImageRef
 from tipsseg.util.threads import Feeder
 
 Scored = TypeVar("Scored")

@@ -39,11 +39,11 @@ from tipsseg.run.derive import Derived, Deriver, stage_files
 from tipsseg.run.entry import Facts, make_entry
 from tipsseg.run.files import StagedFile
 from tipsseg.run.labels import RunContext
-from tipsseg.run.results import Failed, ImageResult, Labelled, Left
+from tipsseg.run.results import ImageResult, Labelled, Left
 from tipsseg.run.spec import RunInfo
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.run.summary import share_record
-from tipsseg.types import ImageRef, LabelArray, ignore_id, label_dtype
+from tipsseg.types import Failed, ImageRef, LabelArray, ignore_id, label_dtype
 from tipsseg.util.files import atomic_write, describe_error
 from tipsseg.util.fingerprint import Fingerprint
 from tipsseg.util.printable import pluralize

@@ -13,12 +13,12 @@ from tipsseg.errors import InputError, UsageError
 from tipsseg.evaluation.truth import read_predicted
 from tipsseg.formats import FORMATS, refuse_parts
 from tipsseg.formats.classes_file import CLASSES_FILE, names_by_id
+from tipsseg.images.finding import Found
 from tipsseg.options import NAMES
 from tipsseg.regions.objects import Layer
 from tipsseg.run.read import Run, has_run, open_runs, refuse_raster, refuse_shards
 from tipsseg.run.record import find_run
 from tipsseg.runs.common import inputs
-from tipsseg.runs.common.inputs import Found
 from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json_values import parse
@@ -102,7 +102,7 @@ def masks_folder(folder: Path) -> Path:
 def find_masks(folder: Path) -> Found:
     """Find the masks in a folder. Raises InputError if it has no masks."""
     try:
-        found = inputs.find([folder], output=None)
+        found = inputs.found_images([folder], None, inputs.Ignored(None))
     except InputError as error:
         raise InputError(error.message.replace("no images", "no masks", 1), _PRED) from error
     inputs.check_listed(found)

@@ -21,6 +21,7 @@ from tipsseg.evaluation.metrics import Confusion, ImageScore, Scores
 from tipsseg.evaluation.pairing import Pair, Pairs, find_truths, pair_truths
 from tipsseg.evaluation.truth import Layout, read_truth
 from tipsseg.formats import image_folders
+from tipsseg.images.finding import Found
 from tipsseg.options import MAX_PIXELS
 from tipsseg.regions.objects import Layer
 from tipsseg.run.files import MOVE, digest_of
@@ -28,12 +29,11 @@ from tipsseg.run.folder import OutputFolder, open_folder
 from tipsseg.run.names import OutputNames, RunNames, name_key
 from tipsseg.run.plan import plan_run
 from tipsseg.run.record import run_context
-from tipsseg.run.results import Failed, ImageResult, Labelled, Unchanged
+from tipsseg.run.results import ImageResult, Labelled, Unchanged
 from tipsseg.run.settle import settle
 from tipsseg.run.spec import Counts, RunInfo, RunSpec, check_folder
 from tipsseg.runs.common import inputs
-from tipsseg.runs.common.image_list import Images
-from tipsseg.runs.common.inputs import Found
+from tipsseg.runs.common.inputs import Images
 from tipsseg.runs.common.notes import ImageNotes, note_begin, note_end, note_folder, note_formats, note_settled
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.common.reporting import Reporter
@@ -42,7 +42,7 @@ from tipsseg.runs.engine.local import LocalEngine
 from tipsseg.runs.engine.pipeline import run_stages
 from tipsseg.runs.evaluate.predictions import Predictions, find_predictions
 from tipsseg.runs.label.run import begin
-from tipsseg.types import ImageRef, LabelArray, name_order
+from tipsseg.types import Failed, ImageRef, LabelArray, name_order
 from tipsseg.util.files import atomic_write, json_bytes, read_regular
 from tipsseg.util.json_values import parse, take
 from tipsseg.util.printable import join_first, pluralize

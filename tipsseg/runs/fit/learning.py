@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tipsseg.errors import ImageError, InputError, OutputError, UsageError
 from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.options.run import ComputeOptions
-from tipsseg.run.results import Failed
 from tipsseg.run.spec import RunSpec, check_folder, model_identity
 from tipsseg.runs.common.notes import note_damaged
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.loading import LoadedModel
 from tipsseg.runs.fit.masked import EditedMasks, Learnt, Masks, Minimum, require_masks
-from tipsseg.types import ImageRef
+from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import is_folder
 from tipsseg.util.printable import pluralize
 from tipsseg.vocabulary.fitted import FIT_SUFFIX

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 
 from tipsseg.evaluation.metrics import BACKGROUND_NAME
 from tipsseg.run.plan import plan_run
-from tipsseg.run.results import Failed
 from tipsseg.run.spec import RunSpec
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.loading import LoadedModel, load_for
 from tipsseg.runs.fit.learning import learn, run_noting_damage
 from tipsseg.runs.fit.masked import Masks, Minimum, draw_masks, require_masks
-from tipsseg.types import ImageRef
+from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import cache_folder
 from tipsseg.util.printable import format_duration, join_first, pluralize
 from tipsseg.util.table import text_table

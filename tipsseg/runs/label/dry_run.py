@@ -17,13 +17,13 @@ from tipsseg.run.folder import OutputFolder
 from tipsseg.run.lock import is_locked
 from tipsseg.run.question import merged_info, refuse_other_question, with_classes_of
 from tipsseg.run.record import stored_run
-from tipsseg.run.results import Failed, Unchanged
+from tipsseg.run.results import Unchanged
 from tipsseg.run.spec import RunInfo
 from tipsseg.run.state import State
-from tipsseg.runs.common.image_list import Images
+from tipsseg.runs.common.inputs import Images
 from tipsseg.runs.common.notes import list_counts, note_reasons
 from tipsseg.runs.common.progress import Progress
-from tipsseg.types import ImageRef
+from tipsseg.types import Failed, ImageRef
 from tipsseg.weights.sources import find_model
 
 #: The number of images whose sizes are read.

@@ -33,16 +33,16 @@ from tipsseg.run.labels import RunContext
 from tipsseg.run.merge import join_images, remove_shards
 from tipsseg.run.question import differences_text, share_run, shared_run
 from tipsseg.run.read import open_folders
-from tipsseg.run.results import Failed, ImageResult, Left
+from tipsseg.run.results import ImageResult, Left
 from tipsseg.run.shards import SHARDS_FOLDER, shards_in, state_folder, state_folders
 from tipsseg.run.spec import RunInfo, RunSpec
 from tipsseg.run.state import State
-from tipsseg.runs.common.image_list import Images
+from tipsseg.runs.common.inputs import Images
 from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.common.reporting import Reporter
 from tipsseg.runs.engine.engine import EngineMaker, local_engine
 from tipsseg.runs.label.run import label_images
-from tipsseg.types import ImageRef
+from tipsseg.types import Failed, ImageRef
 from tipsseg.util.printable import first_line, pluralize
 
 #: Shards per task that runs at a time, so that a slow machine costs little.

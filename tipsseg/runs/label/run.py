@@ -11,10 +11,10 @@ from itertools import chain
 
 from tipsseg.address import address_text
 from tipsseg.run.folder import OutputFolder, open_folder
-from tipsseg.run.results import Failed, ImageResult, Labelled
+from tipsseg.run.results import ImageResult, Labelled
 from tipsseg.run.settle import Settled, settle_images
 from tipsseg.run.spec import Counts, RunInfo
-from tipsseg.runs.common.image_list import Images
+from tipsseg.runs.common.inputs import Images
 from tipsseg.runs.common.notes import (
     ImageNotes,
     note_begin,
@@ -31,7 +31,7 @@ from tipsseg.runs.common.notes import (
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.common.reporting import Reporter
 from tipsseg.runs.engine.engine import Engine, EngineMaker
-from tipsseg.types import ImageRef
+from tipsseg.types import Failed, ImageRef
 from tipsseg.util.printable import shell_word
 
 

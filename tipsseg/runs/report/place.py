@@ -14,7 +14,7 @@ from typing import Any
 
 from tipsseg.errors import OutputError
 from tipsseg.run.files import Files
-from tipsseg.runs.common.walking import REPORT_FILE
+from tipsseg.runs.common.inputs import REPORT_FILE
 from tipsseg.util.files import atomic_write, json_bytes, output_error, read_regular, remove_file
 from tipsseg.util.json_values import parse, take
 
