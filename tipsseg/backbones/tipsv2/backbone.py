@@ -17,7 +17,7 @@ from torch import Tensor
 from tipsseg.backbones.devices import choose_cpu_dtype, is_out_of_memory, resolve_device, resolve_dtype
 from tipsseg.backbones.protocol import WindowFeatures
 from tipsseg.backbones.tipsv2.checkpoint import Checkpoint
-from tipsseg.backbones.tipsv2.headers import read_model_config
+from tipsseg.backbones.tipsv2.headers import read_headers
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.backbones.tipsv2.int8 import round_to_int8
 from tipsseg.backbones.tipsv2.text import TextTower
@@ -68,7 +68,7 @@ class Tipsv2Backbone:
         self.device_name = str(self.device)
         self._workers = Workers()
         self.dtype = resolve_dtype(dtype, self.device)
-        config = read_model_config(folder)
+        config, _ = read_headers(folder)
         self.dtype_reason = ""
         if dtype == "auto" and self.device.type == "cpu":
             self.dtype, self.dtype_reason = choose_cpu_dtype(config.vision.hidden_size)
