@@ -20,7 +20,7 @@ from tipsseg.cli.wording import LIBRARY_ONLY, as_typed
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.run.spec import RunSpec
 from tipsseg.runs.convert import convert_folder
-from tipsseg.runs.doctor.report import examine
+from tipsseg.runs.doctor import examine
 from tipsseg.runs.merge import merge_folders
 from tipsseg.runs.report.make import make_report
 

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tipsseg.backbones import int8
 from tipsseg.backbones.devices import resolve_dtype
-from tipsseg.backbones.int8 import Int8Linear
+from tipsseg.backbones.tipsv2 import int8
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.backbones.tipsv2.int8 import Int8Linear
 from tipsseg.errors import DeviceError
 
 
@@ -61,7 +61,7 @@ def test_products_are_exact_at_the_limit() -> None:
 def test_products_are_exact_without_vnni() -> None:
     """On x86, oneDNN reads the variable when it starts; elsewhere it changes nothing."""
     program = (
-        "import torch; from tipsseg.backbones.int8 import weight_limit; limit = weight_limit()\n"
+        "import torch; from tipsseg.backbones.tipsv2.int8 import weight_limit; limit = weight_limit()\n"
         "x, w = torch.full((300, 768), 127, dtype=torch.int8), torch.full((512, 768), limit, dtype=torch.int8)\n"
         "assert (torch._int_mm(x, w.t()) == 127 * limit * 768).all(); assert (torch._int_mm(-x, w.t()) == -127 * limit * 768).all()"
     )

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tipsseg.backbones.protocol import Backbone
-from tipsseg.backbones.transfers import HostCopy, to_device
+from tipsseg.backbones.transfers import HostCopy
 from tipsseg.errors import DeviceError
 from tipsseg.features.file import FeatureRecord, Origin, Recipe
 from tipsseg.features.folder import FeatureFiles, FeatureStore
@@ -29,25 +29,6 @@ def features() -> Features:
     patches, tokens = (torch.randn(2, *shape, 9, generator=numbers) for shape in ((4, 4), (2,)))
     unit = torch.nn.functional.normalize
     return Features((60, 105), PLAN, unit(patches, dim=-1), unit(tokens, dim=-1))
-
-
-def test_a_gpu_gets_arrays_from_pinned_memory_and_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[object] = []
-
-    def pin(tensor: torch.Tensor) -> torch.Tensor:
-        done.append("pinned")
-        return tensor
-
-    def send(tensor: torch.Tensor, device: torch.device, non_blocking: bool = False) -> torch.Tensor:
-        done.append((device.type, non_blocking))
-        return tensor
-
-    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
-    monkeypatch.setattr(torch.Tensor, "to", send)
-    array = np.arange(6).reshape(2, 3)
-    for kind in ("cuda", "cpu", "mps"):
-        assert (to_device(array, torch.device(kind)).numpy() == array).all()
-    assert done == ["pinned", ("cuda", True), ("cpu", False), ("mps", False)]
 
 
 def test_tensors_of_a_cpu_have_arrived() -> None:

@@ -182,20 +182,6 @@ def counting_shares(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return shares
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_windows_that_have_no_thread_of_their_own_are_shared_in_bfloat16(
-    mlp_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
-) -> None:
-    backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", dtype)
-    monkeypatch.setattr(inference, "_TOKENS", 1)
-    shares = counting_shares(monkeypatch)
-    for number, called in ((4, 1), (5, 2), (3, 1)):
-        shares.clear()
-        backbone.encode_windows([np.zeros((56, 56, 3), np.uint8)] * number)
-        assert shares[0] == 4, "the windows that have a thread each, or none of them"
-        assert (4 in shares[1:]) == ((called == 2 or number < 4) and dtype == "bfloat16")
-
-
 @pytest.mark.parametrize("most", [1, 300, 10**9])
 def test_attention_by_products_is_attention(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """Whatever number of logits is in memory at a time."""
@@ -203,32 +189,3 @@ def test_attention_by_products_is_attention(monkeypatch: pytest.MonkeyPatch, mos
     query, key, value = torch.randn(3, 50, 8, generator=torch.Generator().manual_seed(1))
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value)
     torch.testing.assert_close(inference._attend_by_products(query, key, value), expected, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "products"),
-    [
-        ({"avx512_bf16": True}, True),
-        ({"avx512_bf16": True, "amx_bf16": True}, False),
-        ({"avx512_bf16": False, "amx_bf16": False}, False),
-        ({"bf16": True}, False),
-        ({}, False),
-    ],
-)
-def test_bfloat16_attention_by_products_where_that_was_measured(
-    mlp_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], products: bool
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    made: list[torch.dtype] = []
-    plain = inference._attend_by_products
-
-    def counting(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        made.append(query.dtype)
-        return plain(query, key, value)
-
-    monkeypatch.setattr(inference, "_attend_by_products", counting)
-    for dtype in ("float32", "bfloat16"):
-        backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", dtype)
-        features = backbone.encode_windows([np.zeros((56, 56, 3), np.uint8)])
-        assert torch.isfinite(features.patches).all()
-    assert set(made) == ({torch.bfloat16} if products else set())

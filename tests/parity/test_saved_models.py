@@ -410,8 +410,8 @@ def test_a_key_counts_as_in_transformers_or_is_refused(
         ({"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}"),
         ({"vision_config": {"hidden_act": None}}, "vision_config.hidden_act is None"),
         ({"vision_config": {"interpolate_antialias": False}}, "vision_config.interpolate_antialias is False"),
-        ({"vision_config": {"image_size": [56, 42]}}, "vision_config.image_size should be"),
-        ({"vision_config": {"hidden_size": [64, 64]}}, "vision_config.hidden_size should be"),
+        ({"vision_config": {"image_size": [56, 42]}}, "vision_config.image_size is [56, 42]"),
+        ({"vision_config": {"hidden_size": [64, 64]}}, "vision_config.hidden_size is [64, 64]"),
     ],
 )
 def test_a_key_that_nobody_knows_is_refused(

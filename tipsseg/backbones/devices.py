@@ -116,16 +116,16 @@ def _instructions() -> Mapping[str, object]:
 
 
 @contextmanager
-def as_device_error(device: torch.device) -> Iterator[None]:
+def as_device_error(
+    device: torch.device, purpose: str = "for the scores", hint: str = "Use a smaller batch size, or device cpu."
+) -> Iterator[None]:
     """Convert out-of-memory errors to DeviceError; other errors propagate."""
     try:
         yield
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise DeviceError(
-            str(device), "not enough memory on the device for the scores", "Use a smaller batch size, or device cpu."
-        ) from None
+        raise DeviceError(str(device), f"not enough memory on the device {purpose}", hint) from None
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from tipsseg.backbones.lazy import LazyBackbone
-from tipsseg.backbones.protocol import Architecture, Backbone, Sizes
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.backbones.protocol import Architecture, Backbone, Sizes, WindowFeatures
 from tipsseg.errors import UsageError
 from tipsseg.util.files import read_regular
 from tipsseg.util.json_values import parse
 from tipsseg.util.printable import quote
 from tipsseg.weights.lock import CONFIG_FILE
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 #: The modules of architectures, see `Architecture`, by `model_type`. They import torch once a model is opened.
-ARCHITECTURES: dict[str, str] = {"tipsv2": "tipsseg.backbones.tipsv2.architecture"}
+ARCHITECTURES: dict[str, str] = {"tipsv2": "tipsseg.backbones.tipsv2"}
 
 
 def read_sizes(folder: Path) -> Sizes:
@@ -45,7 +53,7 @@ def open_backbone(
     check_batch_size(batch_size)
     architecture = _architecture_of(folder)
     if lazy and device == "cpu" and dtype != "auto":
-        return LazyBackbone(
+        return _LazyBackbone(
             folder,
             dtype,
             architecture.read_sizes(folder),
@@ -67,3 +75,45 @@ def _architecture_of(folder: Path) -> Architecture:
         config = parse(read_regular(folder / CONFIG_FILE))
         kind = config.get("model_type") if isinstance(config, Mapping) else None
     return cast(Architecture, import_module(ARCHITECTURES.get(str(kind), ARCHITECTURES["tipsv2"])))
+
+
+class _LazyBackbone:
+    """A model on the CPU, see `Backbone`, that is opened when it is first used. Until then, torch is not imported."""
+
+    def __init__(self, folder: Path, dtype_name: str, sizes: Sizes, open_model: Callable[[], Backbone]) -> None:
+        """Set up for the model in a folder, with its sizes; `open_model` opens it."""
+        self.folder = folder
+        self.device_name = "cpu"
+        self.dtype_name = dtype_name
+        self.dtype_reason = ""  # a lazy model has a dtype from before
+        self.native_size, self.patch_size = sizes.native_size, sizes.patch_size
+        self.embed_dim, self.temperature = sizes.embed_dim, sizes.temperature
+        self.batch_size = 1
+        self.on_less_memory: Callable[[int], None] = lambda _: None
+        self.at_work = threading.Lock()
+        self._open_model = open_model
+        self._loading = threading.Lock()
+
+    @cached_property
+    def _model(self) -> Backbone:
+        model = self._open_model()
+        model.at_work = self.at_work
+        return model
+
+    def _load(self) -> Backbone:
+        with self._loading:
+            return self._model
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU as a torch device."""
+        return self._load().device
+
+    def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
+        return self._load().encode_text(phrases, templates)
+
+    def encode_windows(self, windows: Sequence[NDArray[np.uint8]]) -> WindowFeatures:
+        return self._load().encode_windows(windows)
+
+    def encode_whole(self, image: NDArray[np.uint8], size: tuple[int, int]) -> WindowFeatures:
+        return self._load().encode_whole(image, size)

@@ -1,1 +1,27 @@
-"""Implement TIPSv2 in plain torch: configuration, towers, tokenizer, and strict checkpoint loading."""
+"""TIPSv2 as an architecture, see `backbones.registry`. Importing it does not import torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tipsseg.backbones.protocol import Backbone, Sizes
+from tipsseg.backbones.tipsv2.headers import read_headers
+
+
+def read_sizes(folder: Path) -> Sizes:
+    """Read config.json and the header of model.safetensors. Raises CheckpointError if they are invalid."""
+    config, _ = read_headers(folder)
+    return Sizes(
+        native_size=config.vision.image_size,
+        patch_size=config.vision.patch_size,
+        embed_dim=config.text.hidden_size,
+        class_tokens=config.vision.num_prefix_tokens,
+        temperature=config.temperature,
+    )
+
+
+def open_backbone(folder: Path, device: str, dtype: str, batch_size: int, *, lazy: bool) -> Backbone:
+    """Open a model; see `Tipsv2Backbone`."""
+    from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+
+    return Tipsv2Backbone(folder, device, dtype, batch_size, lazy=lazy)

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.backbones.devices import choose_cpu_dtype, is_out_of_memory, resolve_device, resolve_dtype
+from tipsseg.backbones.devices import as_device_error, choose_cpu_dtype, is_out_of_memory, resolve_device, resolve_dtype
 from tipsseg.backbones.protocol import WindowFeatures
 from tipsseg.backbones.tipsv2.checkpoint import Checkpoint
-from tipsseg.backbones.tipsv2.headers import read_model_config
+from tipsseg.backbones.tipsv2.headers import read_headers
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.backbones.tipsv2.int8 import round_to_int8
 from tipsseg.backbones.tipsv2.text import TextTower
@@ -28,6 +28,9 @@ from tipsseg.errors import DeviceError
 
 #: Number of texts per pass of the text tower.
 _TEXT_BATCH = 256
+
+#: What the memory of a device does not suffice for, and the hint.
+_ONE_WINDOW = ("for one window", "Use device cpu, or another dtype.")
 
 
 class Tipsv2Backbone:
@@ -68,7 +71,7 @@ class Tipsv2Backbone:
         self.device_name = str(self.device)
         self._workers = Workers()
         self.dtype = resolve_dtype(dtype, self.device)
-        config = read_model_config(folder)
+        config, _ = read_headers(folder)
         self.dtype_reason = ""
         if dtype == "auto" and self.device.type == "cpu":
             self.dtype, self.dtype_reason = choose_cpu_dtype(config.vision.hidden_size)
@@ -138,35 +141,23 @@ class Tipsv2Backbone:
 
     @torch.inference_mode()
     def encode_whole(self, image: NDArray[np.uint8], size: tuple[int, int]) -> WindowFeatures:
-        try:
-            with self.at_work:
-                pixels = self._to_pixels(image[None], torch.float32)
-                if size != image.shape[:2]:  # bicubic without clamping, as published
-                    pixels = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False)
-                return self._encode(pixels.to(self.dtype))
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            height, width = size
-            raise DeviceError(
-                str(self.device),
-                f"not enough memory on the device to encode {width} x {height} pixels in one piece",
-                "Use mode slide, a smaller short side, or device cpu.",
-            ) from None
+        height, width = size
+        purpose = f"to encode {width} x {height} pixels in one piece"
+        hint = "Use mode slide, a smaller short side, or device cpu."
+        with as_device_error(self.device, purpose, hint), self.at_work:
+            pixels = self._to_pixels(image[None], torch.float32)
+            if size != image.shape[:2]:  # bicubic without clamping, as published
+                pixels = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False)
+            return self._encode(pixels.to(self.dtype))
 
     def _encode_in_threads(self, windows: Sequence[NDArray[np.uint8]]) -> list[WindowFeatures]:
-        try:
-            with self.at_work:
-                threads = self._workers.count
-                full_rounds = len(windows) - len(windows) % threads
-                parts = self._workers.map(self._encode_window, windows[:full_rounds], threads)
-                if full_rounds < len(windows):
-                    parts.append(self._encode(self._to_pixels(np.stack(windows[full_rounds:]))))
-                return parts
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise self._window_memory_error() from None
+        with as_device_error(self.device, *_ONE_WINDOW), self.at_work:
+            threads = self._workers.count
+            full_rounds = len(windows) - len(windows) % threads
+            parts = self._workers.map(self._encode_window, windows[:full_rounds], threads)
+            if full_rounds < len(windows):
+                parts.append(self._encode(self._to_pixels(np.stack(windows[full_rounds:]))))
+            return parts
 
     @torch.inference_mode()
     def _encode_window(self, window: NDArray[np.uint8]) -> WindowFeatures:
@@ -207,14 +198,10 @@ class Tipsv2Backbone:
         else:
             torch.cuda.empty_cache()
         if self.batch_size == 1:
-            raise self._window_memory_error()
+            purpose, hint = _ONE_WINDOW
+            raise DeviceError(str(self.device), f"not enough memory on the device {purpose}", hint)
         self.batch_size //= 2
         self.on_less_memory(self.batch_size)
-
-    def _window_memory_error(self) -> DeviceError:
-        return DeviceError(
-            str(self.device), "not enough memory on the device for one window", "Use device cpu, or another dtype."
-        )
 
     def _encode(self, pixels: Tensor) -> WindowFeatures:
         with exact_convolutions(self.device, self.dtype):

@@ -1,21 +1,24 @@
 """Read config.json into the configurations of the two towers.
 
-The hub has two layouts: a flat one (older revisions), and a nested one with `vision_config` and `text_config`, whose missing fields
+The hub has two layouts: a flat one (older revisions), and a nested one with `vision_config` and `text_config`, whose missing keys
 default to B/14's. transformers saves the nested layout for any model of its class. So a key that is not read must have the
 value that the towers implement, or be known to have no effect; other keys are refused. The flat layout describes only four
 models, so its unread keys are ignored.
 
-Every number is limited to many times that of the released models, so a wrong file raises an error instead of describing a model
-that no machine can run. `checkpoint` also compares the numbers with the tensors.
+Every number is limited to many times that of the released models, so a wrong file describes no model that no machine can build.
+`headers` and `checkpoint` compare the sizes with the tensors.
 """
 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from tipsseg.errors import CheckpointError
 from tipsseg.util.files import read_regular
@@ -25,31 +28,18 @@ from tipsseg.weights.lock import missing_hint
 
 #: B/14's temperature, the default of TIPSv2's configuration. The released models store it in config.json, not in a tensor.
 DEFAULT_TEMPERATURE = 0.005065968260169029
+TEMPERATURE_BOUNDS = (1e-4, 100.0)
 
-# Upper bounds of whole numbers, and (low, high) bounds of floats. The released models have at most 1,536 channels, 6,144 in the
-# MLP, 40 layers, 24 heads, 32 patches of 14 pixels along a side, 1 register, 32,000 pieces, 64 tokens.
-_MLP_WIDTH = 131_072
-_GRID = 128
-_PATCH_SIZE = 256
-_VISION_MOST = {
-    "hidden_size": 16_384,
-    "num_hidden_layers": 256,
-    "num_attention_heads": 256,
-    "image_size": _GRID * _PATCH_SIZE,
-    "patch_size": _PATCH_SIZE,
-    "num_register_tokens": 256,
+#: Lowest and highest values. The released models have at most 40 layers, 24 heads, 64 tokens, and less than 131,072 of anything.
+_BOUNDS: Mapping[str, tuple[float, float]] = {
+    "num_hidden_layers": (1, 256),
+    "max_position_embeddings": (1, 1_024),
+    "use_swiglu_ffn": (False, True),
+    "mlp_ratio": (1 / 64, 64),
+    "layer_norm_eps": (1e-12, 0.1),
+    "temperature_init_value": TEMPERATURE_BOUNDS,
 }
-_TEXT_MOST = {
-    "vocab_size": 1_000_000,
-    "hidden_size": 16_384,
-    "intermediate_size": _MLP_WIDTH,
-    "num_hidden_layers": 256,
-    "num_attention_heads": 256,
-    "max_position_embeddings": 1_024,
-}
-_MLP_RATIO = (1 / 64, 64.0)
-_LAYER_NORM_EPS = (1e-12, 0.1)
-TEMPERATURE = (1e-4, 100.0)
+_OTHER_BOUNDS = (1, 131_072)
 
 #: Size limit of config.json in bytes; the released files have less than 2,000.
 _CONFIG_BYTES = 1 << 20
@@ -57,14 +47,6 @@ _CONFIG_BYTES = 1 << 20
 _NOT_TIPSV2 = "This does not describe a TIPSv2 model."
 _OTHER_MODEL = "The labels would be wrong: tipsseg supports only the architectures of the released models."
 _UNKNOWN_KEY = "If the key does not change the features of the model, remove it from config.json."
-
-# (depth, heads) by tower name in the flat layout.
-_FLAT_TOWERS = {
-    "vit_base": (12, 12),
-    "vit_large": (24, 16),
-    "vit_so400m": (27, 16),
-    "vit_giant2": (40, 24),
-}
 
 # Keys of the nested layout that change the computation, with the values that the towers implement. The two `interpolate_` keys
 # date from before transformers released TIPSv2.
@@ -94,25 +76,33 @@ _WITHOUT_EFFECT = (
 )
 _IGNORED = frozenset(" ".join(_WITHOUT_EFFECT).split())
 
-# Fields with their keys in the flat layout, and defaults for missing keys.
+# (depth, heads, MLP ratio) by tower name in the flat layout.
+_FLAT_TOWERS = {
+    "vit_base": (12, 12, 4.0),
+    "vit_large": (24, 16, 4.0),
+    "vit_so400m": (27, 16, 4304 / 1152),
+    "vit_giant2": (40, 24, 4.0),
+}
+
+# Keys of the flat layout with their names in the nested one.
 _FLAT_VISION = {
-    "hidden_size": "embed_dim",
-    "image_size": "img_size",
+    "embed_dim": "hidden_size",
+    "img_size": "image_size",
     "patch_size": "patch_size",
     "num_register_tokens": "num_register_tokens",
 }
 _FLAT_TEXT = {
     "vocab_size": "vocab_size",
-    "hidden_size": "text_hidden_size",
-    "intermediate_size": "text_mlp_dim",
-    "num_hidden_layers": "text_num_layers",
-    "num_attention_heads": "text_num_heads",
-    "max_position_embeddings": "max_len",
+    "text_hidden_size": "hidden_size",
+    "text_mlp_dim": "intermediate_size",
+    "text_num_layers": "num_hidden_layers",
+    "text_num_heads": "num_attention_heads",
+    "max_len": "max_position_embeddings",
 }
-_FLAT_DEFAULTS = {"img_size": 448, "patch_size": 14, "num_register_tokens": 1, "vocab_size": 32000, "max_len": 64}
+_FLAT_OPTIONAL = frozenset({"img_size", "patch_size", "num_register_tokens", "vocab_size", "max_len"})
 
 # A nested file may also have flat-layout keys, for old readers. transformers ignores them.
-_FLAT_KEYS = (*_FLAT_VISION.values(), *_FLAT_TEXT.values(), "ffn_layer", "init_values", "temperature", "vision_fn")
+_FLAT_KEYS = frozenset({*_FLAT_VISION, *_FLAT_TEXT, "ffn_layer", "init_values", "temperature", "vision_fn"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,72 +152,17 @@ class ModelConfig:
     temperature: float = DEFAULT_TEMPERATURE
 
 
-class _Fields:
-    """Typed access to one JSON object. Every error names the file and the key."""
-
-    def __init__(self, path: Path, prefix: str, values: Mapping[str, object]) -> None:
-        self._path = path
-        self._prefix = prefix
-        self._values = values
-        self._read: set[str] = set()
-
-    def integers(self, most: Mapping[str, int], defaults: object) -> dict[str, int]:
-        return {key: self.integer(key, bound, getattr(defaults, key)) for key, bound in most.items()}
-
-    def integer(self, key: str, most: int, default: int | None) -> int:
-        value = self._get(key, default)
-        if isinstance(value, list) and len(value) == 2 and value[0] == value[1] and key in ("image_size", "patch_size"):
-            value = value[0]  # a pair: height and width of a square
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-            raise self._error(key, f"should be a whole number from 1 to {most:,}, is {reprlib.repr(value)}")
-        return value
-
-    def number(self, key: str, bounds: tuple[float, float], default: float | None = None) -> float:
-        low, high = bounds
-        value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise self._error(key, f"should be a number from {low:g} to {high:g}, is {reprlib.repr(value)}")
-        return float(value)
-
-    def boolean(self, key: str, default: bool) -> bool:
-        value = self._get(key, default)
-        if not isinstance(value, bool):
-            raise self._error(key, f"should be true or false, is {reprlib.repr(value)}")
-        return value
-
-    def section(self, key: str) -> _Fields:
-        self._read.add(key)
-        inner = self._values.get(key)
-        if inner is not None and not isinstance(inner, dict):
-            raise self._error(key, "should be a JSON object")
-        return _Fields(self._path, f"{key}.", inner or {})
-
-    def choice(self, key: str, choices: Mapping[str, object] | tuple[str, ...]) -> str:
-        value = self._get(key, None)
-        if not isinstance(value, str) or value not in choices:
-            raise self._error(key, f"should be one of {', '.join(choices)}, is {reprlib.repr(value)}")
-        return value
-
-    def refuse_others(self, fixed: Mapping[str, object], ignored: Iterable[str] = ()) -> None:
-        """Refuse unread keys, unless they have their fixed value or have no effect."""
-        known = self._read.union(_IGNORED, ignored)
-        for key, value in self._values.items():
-            if key in known or key.startswith("_") or (key in fixed and value == fixed[key]):
-                continue
-            shown = f"is {reprlib.repr(value)}, but tipsseg"
-            if key in fixed:
-                raise self._error(key, f"{shown} supports only {fixed[key]!r}", _OTHER_MODEL)
-            raise self._error(shorten(key), f"{shown} does not support this key", _UNKNOWN_KEY)
-
-    def _get(self, key: str, default: object) -> Any:
-        self._read.add(key)
-        value = self._values.get(key, default)
-        if value is None:
-            raise self._error(key, "is missing")
-        return value
-
-    def _error(self, key: str, reason: str, hint: str = _NOT_TIPSV2) -> CheckpointError:
-        return CheckpointError(self._path, f"{self._prefix}{key} {reason}", hint)
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Convert errors raised while reading a model file to CheckpointError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise CheckpointError(path, "no such file", missing_hint(path)) from None
+    except SafetensorError as error:
+        raise CheckpointError(path, f"is not a complete safetensors file ({error})", "Download it again.") from error
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be read: {error.strerror or error}", "Check its permissions.") from error
 
 
 def read_config(path: Path) -> ModelConfig:
@@ -236,34 +171,47 @@ def read_config(path: Path) -> ModelConfig:
     Raise CheckpointError, which names the file and the key, if the file does not describe a TIPSv2 model.
     """
     try:
-        values = parse(read_bytes(path, _CONFIG_BYTES))
+        with reading(path):
+            values = parse(read_regular(path, _CONFIG_BYTES))
     except ValueError as error:
         raise CheckpointError(path, f"is not JSON: {error}", _NOT_TIPSV2) from error
     if not isinstance(values, dict):
-        raise CheckpointError(path, "should be a JSON object")
+        raise CheckpointError(path, "should be a JSON object", _NOT_TIPSV2)
     if values.get("model_type", "tipsv2") != "tipsv2":
-        raise CheckpointError(
-            path,
-            f"model_type is {reprlib.repr(values['model_type'])}, not 'tipsv2'",
-            "tipsseg runs only TIPSv2 image-text models.",
-        )
+        reason = f"model_type is {reprlib.repr(values['model_type'])}, not 'tipsv2'"
+        raise CheckpointError(path, reason, "tipsseg runs only TIPSv2 image-text models.")
     return parse_config(values, path)
 
 
-def read_bytes(path: Path, most: int) -> bytes:
-    """Read a model file. Raise CheckpointError if it cannot be read or is larger than `most` bytes."""
-    try:
-        return read_regular(path, most)
-    except FileNotFoundError:
-        raise CheckpointError(path, "no such file", missing_hint(path)) from None
-    except OSError as error:
-        raise CheckpointError(path, f"cannot be read: {error.strerror or error}", "Check its permissions.") from error
-
-
-def parse_config(values: Mapping[str, object], path: Path) -> ModelConfig:
+def parse_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
     """Convert a parsed config.json of either layout; `path` is only for messages."""
-    config = _parse_nested(values, path) if _is_nested(values) else _parse_flat(values, path)
-    _check(config, path)
+    # A nested file may omit both towers, because the defaults describe B/14; a flat one always names its tower.
+    if "vision_fn" in values and "vision_config" not in values and "text_config" not in values:
+        values = _flat_to_nested(values, path)
+    for key in ("vision_config", "text_config"):
+        if not isinstance(values.get(key), dict | None):
+            raise CheckpointError(path, f"{key} should be a JSON object", _NOT_TIPSV2)
+    vision_values, text_values = values.get("vision_config") or {}, values.get("text_config") or {}
+    other_values = {key: values[key] for key in values.keys() - _FLAT_KEYS - {"vision_config", "text_config"}}
+
+    defaults = asdict(VisionConfig())
+    defaults["mlp_ratio"] = defaults.pop("mlp_hidden_size") / defaults["hidden_size"]
+    fixed: dict[str, object] = dict(_VISION_FIXED)
+    if vision_values.get("use_swiglu_ffn"):  # SwiGLU has its own activation
+        fixed["hidden_act"] = vision_values.get("hidden_act")
+    vision = _read_section(path, "vision_config.", vision_values, defaults, fixed)
+    text = _read_section(path, "text_config.", text_values, asdict(TextConfig()), _TEXT_FIXED)
+    both = _read_section(path, "", other_values, {"temperature_init_value": DEFAULT_TEMPERATURE}, {})
+
+    # With a ratio like 4304 / 1152, rounding may make the product slightly less than a whole number.
+    mlp_hidden_size = int(vision["hidden_size"] * vision.pop("mlp_ratio") + 1e-6)
+    if vision["use_swiglu_ffn"]:
+        # SwiGLU has two thirds of the width of the plain MLP, rounded up to a multiple of 8.
+        mlp_hidden_size = (int(mlp_hidden_size * 2 / 3) + 7) // 8 * 8
+    config = ModelConfig(
+        VisionConfig(**vision, mlp_hidden_size=mlp_hidden_size), TextConfig(**text), both["temperature_init_value"]
+    )
+    _check_towers(config.vision, config.text, path)
     return config
 
 
@@ -272,8 +220,7 @@ def nested_config(config: ModelConfig) -> dict[str, object]:
     vision, text = asdict(config.vision), asdict(config.text)
     ratio = vision.pop("mlp_hidden_size") / config.vision.hidden_size
     if config.vision.use_swiglu_ffn:
-        # config.json has the ratio of the plain MLP; SwiGLU has two thirds of its width, see `swiglu_hidden_size`.
-        ratio = 4.0
+        ratio = 4.0  # config.json has the ratio of the plain MLP
     vision["mlp_ratio"] = int(ratio) if ratio.is_integer() else ratio
     return {
         "architectures": ["Tipsv2Model"],
@@ -284,88 +231,65 @@ def nested_config(config: ModelConfig) -> dict[str, object]:
     }
 
 
-def swiglu_hidden_size(mlp_hidden_size: int) -> int:
-    """Return the hidden width of SwiGLU: two thirds of the plain MLP's, rounded up to a multiple of 8."""
-    return (int(mlp_hidden_size * 2 / 3) + 7) // 8 * 8
+def _flat_to_nested(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    def rename(names: Mapping[str, str]) -> dict[str, Any]:
+        return {name: values[key] for key, name in names.items() if key in values or key not in _FLAT_OPTIONAL}
+
+    try:
+        layers, heads, mlp_ratio = _FLAT_TOWERS[str(values["vision_fn"])]
+        tower = {
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "mlp_ratio": mlp_ratio,
+            "use_swiglu_ffn": {"mlp": False, "swiglu": True}[str(values["ffn_layer"])],
+        }
+        return {
+            "vision_config": {**rename(_FLAT_VISION), **tower},
+            "text_config": rename(_FLAT_TEXT),
+            "temperature_init_value": values["temperature"],
+        }
+    except KeyError as error:
+        raise CheckpointError(path, f"{shorten(str(error))} is missing or unknown", _NOT_TIPSV2) from None
 
 
-def _is_nested(values: Mapping[str, object]) -> bool:
-    # A nested file may omit both towers, because the defaults describe B/14; a flat one always names its tower.
-    return "vision_config" in values or "text_config" in values or "vision_fn" not in values
+def _read_section(
+    path: Path, prefix: str, values: Mapping[str, Any], defaults: Mapping[str, Any], fixed: Mapping[str, object]
+) -> dict[str, Any]:
+    """Return the values of the keys in `defaults`. Refuse other keys, unless they have their fixed value or have no effect."""
+    read = dict(defaults)
+    for key, value in values.items():
+        shown = f"{prefix}{shorten(key)} is {reprlib.repr(value)}"
+        if key in defaults:
+            read[key] = _check_value(path, shown, key, value, type(defaults[key]))
+        elif key in fixed and value != fixed[key]:
+            raise CheckpointError(path, f"{shown}, but tipsseg supports only {fixed[key]!r}", _OTHER_MODEL)
+        elif key not in fixed and key not in _IGNORED and not key.startswith("_"):
+            raise CheckpointError(path, f"{shown}, but tipsseg does not support this key", _UNKNOWN_KEY)
+    return read
 
 
-def _parse_nested(values: Mapping[str, object], path: Path) -> ModelConfig:
-    both = _Fields(path, "", values)
-    vision, text = both.section("vision_config"), both.section("text_config")
-    numbers = vision.integers(_VISION_MOST, VisionConfig())
-    # With a ratio like 4304 / 1152, rounding may make the product slightly less than a whole number.
-    mlp_hidden_size = int(numbers["hidden_size"] * vision.number("mlp_ratio", _MLP_RATIO, 4.0) + 1e-6)
-    use_swiglu_ffn = vision.boolean("use_swiglu_ffn", False)
-    config = ModelConfig(
-        vision=VisionConfig(
-            **numbers,
-            mlp_hidden_size=swiglu_hidden_size(mlp_hidden_size) if use_swiglu_ffn else mlp_hidden_size,
-            use_swiglu_ffn=use_swiglu_ffn,
-            layer_norm_eps=vision.number("layer_norm_eps", _LAYER_NORM_EPS, 1e-6),
-        ),
-        text=TextConfig(
-            **text.integers(_TEXT_MOST, TextConfig()),
-            layer_norm_eps=text.number("layer_norm_eps", _LAYER_NORM_EPS, 1e-5),
-        ),
-        temperature=both.number("temperature_init_value", TEMPERATURE, DEFAULT_TEMPERATURE),
-    )
-    vision.refuse_others(_VISION_FIXED, ["hidden_act"] if use_swiglu_ffn else [])  # SwiGLU has its own activation
-    text.refuse_others(_TEXT_FIXED)
-    both.refuse_others({}, _FLAT_KEYS)
-    return config
+def _check_value(path: Path, shown: str, key: str, value: Any, kind: type) -> Any:
+    if key in ("image_size", "patch_size") and isinstance(value, list) and len(value) == 2 and value[0] == value[1]:
+        value = value[0]  # a pair: height and width of a square
+    low, high = _BOUNDS.get(key, _OTHER_BOUNDS)
+    right_kind = isinstance(value, int | float if kind is float else kind)
+    # In Python, True is an int.
+    if not right_kind or isinstance(value, bool) != (kind is bool) or not low <= value <= high:
+        bounds = (
+            "true or false" if kind is bool else f"a {'whole ' if kind is int else ''}number from {low:,g} to {high:,g}"
+        )
+        raise CheckpointError(path, f"{shown}, but should be {bounds}", _NOT_TIPSV2)
+    return kind(value)
 
 
-def _parse_flat(values: Mapping[str, object], path: Path) -> ModelConfig:
-    fields = _Fields(path, "", values)
-    depth, heads = _FLAT_TOWERS[fields.choice("vision_fn", _FLAT_TOWERS)]
-    use_swiglu_ffn = fields.choice("ffn_layer", ("mlp", "swiglu")) == "swiglu"
-    vision, text = (
-        {name: fields.integer(key, most[name], _FLAT_DEFAULTS.get(key)) for name, key in keys.items()}
-        for keys, most in ((_FLAT_VISION, _VISION_MOST), (_FLAT_TEXT, _TEXT_MOST))
-    )
-    # So400m is the only tower whose MLP is not four times its width; its text tower has an MLP of the same width.
-    so400m = values["vision_fn"] == "vit_so400m"
-    mlp_hidden_size = text["intermediate_size"] if so400m else 4 * vision["hidden_size"]
-    return ModelConfig(
-        vision=VisionConfig(
-            **vision,
-            num_hidden_layers=depth,
-            num_attention_heads=heads,
-            mlp_hidden_size=swiglu_hidden_size(mlp_hidden_size) if use_swiglu_ffn else mlp_hidden_size,
-            use_swiglu_ffn=use_swiglu_ffn,
-        ),
-        text=TextConfig(**text),
-        temperature=fields.number("temperature", TEMPERATURE),
-    )
-
-
-def _check(config: ModelConfig, path: Path) -> None:
-    vision, text = config.vision, config.text
-    problems = {
-        f"the towers differ in width: vision {vision.hidden_size}, text {text.hidden_size}": (
-            vision.hidden_size != text.hidden_size
-        ),
-        f"vision width {vision.hidden_size} is not a multiple of its {vision.num_attention_heads} heads": (
-            vision.hidden_size % vision.num_attention_heads != 0
-        ),
-        f"text width {text.hidden_size} is not a multiple of its {text.num_attention_heads} heads": (
-            text.hidden_size % text.num_attention_heads != 0
-        ),
-        f"image_size {vision.image_size} is not a multiple of patch_size {vision.patch_size}": (
-            vision.image_size % vision.patch_size != 0
-        ),
-        f"image_size {vision.image_size} is more than {_GRID} times patch_size {vision.patch_size}": (
-            vision.grid_size > _GRID
-        ),
-        f"the MLP of the vision tower has {vision.mlp_hidden_size:,} channels, not 1 to {_MLP_WIDTH:,}": (
-            not 1 <= vision.mlp_hidden_size <= _MLP_WIDTH
-        ),
-    }
-    for reason, is_fault in problems.items():
-        if is_fault:
-            raise CheckpointError(path, reason, _NOT_TIPSV2)
+def _check_towers(vision: VisionConfig, text: TextConfig, path: Path) -> None:
+    if vision.hidden_size != text.hidden_size:
+        reason = f"the towers differ in width: vision {vision.hidden_size}, text {text.hidden_size}"
+    elif vision.image_size % vision.patch_size:
+        reason = f"image_size {vision.image_size} is not a multiple of patch_size {vision.patch_size}"
+    elif vision.hidden_size % vision.num_attention_heads or text.hidden_size % text.num_attention_heads:
+        heads = f"{vision.num_attention_heads} and {text.num_attention_heads} heads"
+        reason = f"width {vision.hidden_size} is not a multiple of the towers' {heads}"
+    else:
+        return
+    raise CheckpointError(path, reason, _NOT_TIPSV2)

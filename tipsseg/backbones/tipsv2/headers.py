@@ -1,104 +1,190 @@
-"""Read config.json and the header of model.safetensors, but no tensors. Import torch only for a learned temperature."""
+"""Read config.json and the header of model.safetensors, but no tensors. Import torch only for a learned temperature.
+
+The towers use the hub's tensor names. transformers has its own names, which changed once, and splits the fused projections.
+`save_pretrained` converts some of them back, depending on how the model was loaded, so every replacement works independently.
+All replacements come from transformers' conversion mapping.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from tipsseg.backbones.tipsv2.config import TEMPERATURE, ModelConfig, read_config
+from tipsseg.backbones.tipsv2.config import TEMPERATURE_BOUNDS, ModelConfig, read_config, reading
 from tipsseg.errors import CheckpointError
-from tipsseg.util.files import open_regular
-from tipsseg.weights.lock import CONFIG_FILE, WEIGHTS_FILE, missing_hint
-
-#: Header limits: bytes (the released files have about 100,000), tensors (715), characters per name (64), dimensions (4).
-_HEADER_BYTES = 16 << 20
-_TENSORS = 10_000
-_NAME = 200
-_AXES = 8
+from tipsseg.util.printable import shorten
+from tipsseg.weights.lock import CONFIG_FILE, WEIGHTS_FILE
 
 #: Supported tensor dtypes.
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
-_INCOMPLETE = "Download the file again."
-ONE_MODEL = "config.json and model.safetensors must come from one model."
-
 #: Name of the learned temperature, a tensor outside the towers. The released files lack it.
 _TEMPERATURE = "temperature"
 
-Shapes = Mapping[str, tuple[int, ...]]
+_ONE_MODEL = "config.json and model.safetensors must come from one model."
+
+Shape = tuple[int, ...]
+
+_TOWERS = {"vision_model.": "vision_encoder.", "text_model.": "text_encoder."}
+
+# Applied in this order to a name without its tower prefix.
+_REPLACEMENTS: Mapping[str, Mapping[str, str]] = {
+    "vision_encoder.": {
+        "embeddings.patch_embeddings.projection.": "patch_embed.proj.",
+        "embeddings.position_embeddings": "pos_embed",
+        "embeddings.": "",
+        "layernorm.": "norm.",
+        "encoder.layer.": "blocks.",
+        ".attention.output.dense.": ".attn.proj.",
+        ".attention.o_proj.": ".attn.proj.",
+        ".attention.attention.query.": ".attn.q_proj.",
+        ".attention.attention.key.": ".attn.k_proj.",
+        ".attention.attention.value.": ".attn.v_proj.",
+        ".attention.": ".attn.",
+        ".layer_scale1.lambda1": ".ls1.gamma",
+        ".layer_scale2.lambda1": ".ls2.gamma",
+        ".mlp.c_fc.": ".mlp.fc1.",
+        ".mlp.c_proj.": ".mlp.fc2.",
+        ".mlp.weights_in.": ".mlp.w12.",
+        ".mlp.weights_out.": ".mlp.w3.",
+        ".mlp.down_proj.": ".mlp.w3.",
+    },
+    "text_encoder.": {
+        "embeddings.token_embedding.": "token_embedding.",
+        "final_layer_norm.": "ln_final.",
+        "encoder.layers.": "transformer.resblocks.",
+        ".layer_norm1.": ".ln_1.",
+        ".layer_norm2.": ".ln_2.",
+        ".self_attn.": ".attn.",
+        ".mlp.fc1.": ".mlp.c_fc.",
+        ".mlp.fc2.": ".mlp.c_proj.",
+    },
+}
+
+# (pattern, fused name, parts), with the parts in the order of their rows in the fused tensor.
+_FUSED = {
+    "vision_encoder.": (
+        (re.compile(r"\.attn\.([qkv])_proj\."), ".attn.qkv.", ("q", "k", "v")),
+        (re.compile(r"\.mlp\.(gate|up)_proj\."), ".mlp.w12.", ("gate", "up")),
+    ),
+    "text_encoder.": ((re.compile(r"\.attn\.([qkv])_proj\."), ".attn.in_proj_", ("q", "k", "v")),),
+}
 
 
-def read_model_config(folder: Path) -> ModelConfig:
-    """Read config.json, and a learned temperature from model.safetensors. Raise CheckpointError if a file is invalid."""
-    return read_headers(folder)[0]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """The tensors of a weights file.
 
-
-def read_headers(folder: Path) -> tuple[ModelConfig, Shapes]:
-    """Read the configuration, and the shapes of the towers' tensors by name in the file.
-
-    transformers learns the temperature and saves it in the model's dtype. If the number in config.json rounds to the saved one
-    in that dtype, it is more exact and is used.
+    Attributes:
+        path: The file.
+        shapes: The shape of each tensor of the towers, by its name in the file.
+        sources: The tensors that make up each tensor of the towers, by its hub name, in the order of their rows.
     """
-    config, path = read_config(folder / CONFIG_FILE), folder / WEIGHTS_FILE
-    shapes = _read_shapes(path)
-    shape = shapes.pop(_TEMPERATURE, None)
-    if shape is None:
-        return config, shapes
-    if shape not in ((), (1,)):
-        reason = f"tensor {_TEMPERATURE} has shape {list(shape)}, but should be one number"
-        raise CheckpointError(path, reason, ONE_MODEL, tensor=_TEMPERATURE)
+
+    path: Path
+    shapes: Mapping[str, Shape]
+    sources: Mapping[str, tuple[str, ...]]
+
+    def check(self, expected: Mapping[str, Shape]) -> None:
+        """Raise CheckpointError, which names the first faulty tensor, unless all expected tensors have their shapes."""
+        for name, (rows, *others) in expected.items():
+            if name not in self.sources:
+                raise self.error(name, f"is missing, but {CONFIG_FILE} requires it")
+            parts = self.sources[name]
+            shape = (rows // len(parts), *others)
+            for part in parts:
+                if self.shapes[part] != shape:
+                    found, needed = list(self.shapes[part]), list(shape)
+                    raise self.error(part, f"has shape {found}, but {CONFIG_FILE} requires {needed}")
+
+    def error(self, tensor: str, reason: str) -> CheckpointError:
+        return CheckpointError(self.path, f"tensor {shorten(tensor)} {reason}", _ONE_MODEL, tensor=tensor)
+
+
+def read_headers(folder: Path) -> tuple[ModelConfig, Header]:
+    """Read the configuration with the learned temperature, and the header. Raise CheckpointError if a file is invalid.
+
+    The tensors that determine the window are compared with the configuration, so that nobody resizes an image to a wrong size.
+    """
+    config = read_config(folder / CONFIG_FILE)
+    path = folder / WEIGHTS_FILE
+    shapes: dict[str, Shape] = {}
+    with reading(path), safe_open(path, framework="numpy") as file:
+        for name in file.keys():  # noqa: SIM118  not a dict
+            tensor = file.get_slice(name)
+            shapes[name] = tuple(tensor.get_shape())
+            if tensor.get_dtype() not in _FLOATS:
+                reason = f"tensor {shorten(name)} is {tensor.get_dtype()}, not floating point ({', '.join(_FLOATS)})"
+                raise CheckpointError(path, reason, tensor=name)
+    if shapes.pop(_TEMPERATURE, None) is not None:
+        config = replace(config, temperature=_read_temperature(path, config.temperature))
+    header = Header(path=path, shapes=shapes, sources=_find_sources(path, shapes))
+    vision = config.vision
+    header.check(
+        {
+            "vision_encoder.patch_embed.proj.weight": (vision.hidden_size, 3, vision.patch_size, vision.patch_size),
+            "vision_encoder.pos_embed": (1, 1 + vision.grid_size**2, vision.hidden_size),
+        }
+    )
+    return config, header
+
+
+def _read_temperature(path: Path, configured: float) -> float:
+    """Read the learned temperature, which transformers saves in the model's dtype.
+
+    If the number in config.json rounds to the saved one in that dtype, it is more exact and is used.
+    """
     import torch  # numpy has no bfloat16
 
-    with as_checkpoint_error(path), safe_open(path, framework="pt", device="cpu") as file:
+    with reading(path), safe_open(path, framework="pt", device="cpu") as file:
         learned: torch.Tensor = file.get_tensor(_TEMPERATURE)
-    if learned.item() == torch.tensor(config.temperature, dtype=learned.dtype).item():
-        return config, shapes
-    low, high = TEMPERATURE
-    if not low <= learned.item() <= high:
-        reason = f"tensor {_TEMPERATURE} should be a number from {low:g} to {high:g}, is {learned.item():g}"
-        raise CheckpointError(path, reason, tensor=_TEMPERATURE)
-    return replace(config, temperature=learned.item()), shapes
+    low, high = TEMPERATURE_BOUNDS
+    if learned.numel() != 1 or not low <= learned.item() <= high:
+        reason = f"tensor {_TEMPERATURE} should be a number from {low:g} to {high:g}"
+        raise CheckpointError(path, reason, _ONE_MODEL, tensor=_TEMPERATURE)
+    rounded = torch.tensor(configured, dtype=learned.dtype)
+    return configured if learned.item() == rounded.item() else learned.item()
 
 
-def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Read the tensor shapes in a file's header. Raise CheckpointError if it is invalid, or a tensor is not floating point."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    with as_checkpoint_error(path):
-        with open_regular(path) as stream:
-            length = int.from_bytes(stream.read(8), "little")
-        if length > _HEADER_BYTES:
-            reason = f"is not a complete safetensors file (it declares a header of {length:,} bytes)"
-            raise CheckpointError(path, reason, _INCOMPLETE)
-        with safe_open(path, framework="numpy") as file:
-            names = list(file.keys())
-            if len(names) > _TENSORS:
-                raise CheckpointError(path, f"has {len(names):,} tensors, more than any TIPSv2 model has", ONE_MODEL)
-            for name in names:
-                if len(name) > _NAME:
-                    raise CheckpointError(path, f"has a tensor whose name has {len(name):,} characters", ONE_MODEL)
-                tensor = file.get_slice(name)
-                dtype, shape = tensor.get_dtype(), tuple(tensor.get_shape())
-                if dtype not in _FLOATS:
-                    reason = f"tensor {name} is {dtype}, not floating point ({', '.join(_FLOATS)})"
-                    raise CheckpointError(path, reason, tensor=name)
-                if len(shape) > _AXES:
-                    raise CheckpointError(path, f"tensor {name} has {len(shape):,} dimensions", ONE_MODEL, tensor=name)
-                shapes[name] = shape
-    return shapes
+def _find_sources(path: Path, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Map each hub tensor name to the tensors in a file that make it up, in row order.
+
+    A part of an incomplete fused tensor keeps its own name. Raise CheckpointError if two names mean the same tensor.
+    """
+    parts_of: dict[str, dict[int, str]] = {}
+    counts: dict[str, int] = {}
+    for name in names:
+        whole, index, count = _hub_name(name)
+        parts = parts_of.setdefault(whole, {})
+        if index in parts or counts.setdefault(whole, count) != count:
+            reason = f"tensors {next(iter(parts.values()))} and {name} are the same tensor, {whole}"
+            raise CheckpointError(path, reason, _ONE_MODEL)
+        parts[index] = name
+    sources: dict[str, tuple[str, ...]] = {}
+    for whole, parts in parts_of.items():
+        if len(parts) == counts[whole]:
+            sources[whole] = tuple(name for _, name in sorted(parts.items()))
+        else:
+            sources |= {name: (name,) for name in parts.values()}
+    return sources
 
 
-@contextmanager
-def as_checkpoint_error(path: Path) -> Iterator[None]:
-    """Convert errors raised while reading a weights file to CheckpointError."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise CheckpointError(path, "no such file", missing_hint(path)) from None
-    except SafetensorError as error:
-        raise CheckpointError(path, f"is not a complete safetensors file ({error})", _INCOMPLETE) from error
-    except OSError as error:
-        raise CheckpointError(path, f"cannot be read: {error.strerror or error}") from error
+def _hub_name(name: str) -> tuple[str, int, int]:
+    """Return the hub's tensor name, the index of this part, and the number of parts."""
+    for theirs, ours in _TOWERS.items():
+        if name.startswith(theirs):
+            name = ours + name.removeprefix(theirs)
+    for tower, replacements in _REPLACEMENTS.items():
+        if name.startswith(tower):
+            rest = name.removeprefix(tower)
+            for theirs, ours in replacements.items():
+                rest = rest.replace(theirs, ours)
+            for pattern, whole, order in _FUSED[tower]:
+                if match := pattern.search(rest):
+                    return tower + pattern.sub(whole, rest), order.index(match[1]), len(order)
+            return tower + rest, 0, 1
+    return name, 0, 1

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tipsseg.backbones.devices import has_avx512_bfloat16_only
-from tipsseg.backbones.int8 import Int8Linear
+from tipsseg.backbones.tipsv2.int8 import Int8Linear
 from tipsseg.backbones.tipsv2.vision import Attention, Block, Mlp, VisionTower
 from tipsseg.backbones.workers import Workers
 

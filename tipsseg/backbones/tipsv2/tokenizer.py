@@ -10,11 +10,9 @@ import torch
 from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
-from tipsseg.backbones.tipsv2.config import read_bytes
+from tipsseg.backbones.tipsv2.config import reading
 from tipsseg.errors import CheckpointError
-
-#: Size limit of tokenizer.model in bytes; the released files have less than a million.
-_BYTES = 64 << 20
+from tipsseg.util.files import read_regular
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +40,8 @@ class Tokenizer:
         self.path = path
         self.max_length = max_length
         # Pass bytes rather than a path: SentencePiece opens only paths in UTF-8.
-        content = read_bytes(path, _BYTES)
+        with reading(path):
+            content = read_regular(path)
         try:
             self._pieces = SentencePieceProcessor(model_proto=content)
         except RuntimeError as error:

@@ -31,11 +31,11 @@ def doctor(
         ),
     ] = None,
 ) -> None:
-    """Check this installation: versions, devices, numbers, cache and weights. Uses no network.
+    """Check this installation: versions, devices, numbers and weights. Uses no network.
 
     Exit code: 0 if all checks pass, 1 if a check fails.
     """
-    from tipsseg.runs.doctor.report import examine
+    from tipsseg.runs.doctor import examine
 
     failed = 0
     for diagnostic in examine(compute.device, compute.dtype, model):

@@ -1,1 +1,0 @@
-"""`tipsseg doctor`: check an installation."""
