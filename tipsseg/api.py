@@ -11,6 +11,7 @@ from typing import Literal, Unpack
 
 from tipsseg.address import address_text, as_address
 from tipsseg.errors import ImageError, UsageError
+from tipsseg.formats.given import join_classes
 from tipsseg.images.sources.remote import check_address
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.options.fields import take_options
@@ -35,10 +36,8 @@ from tipsseg.runs.common.inputs import Choice, Images, check_choice, find_images
 from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.common.reporting import Reporter
 from tipsseg.runs.encode.run import EncodeRun, encode_spec
-from tipsseg.runs.engine.engine import EngineMaker
-from tipsseg.runs.label.onto import join_classes
 from tipsseg.runs.label.ray import engine_maker
-from tipsseg.runs.label.run import label_images
+from tipsseg.runs.label.run import EngineMaker, label_images
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.printable import quote
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary

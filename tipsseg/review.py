@@ -8,6 +8,7 @@ from typing import Unpack
 
 from tipsseg.api import Paths, as_paths, progress_for
 from tipsseg.errors import UsageError
+from tipsseg.formats.given import classes_of_labels
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import AuditKeywords, CorrectKeywords, EvaluateKeywords, ScoreMasksKeywords, with_keywords
@@ -19,7 +20,6 @@ from tipsseg.runs.correct.folder import Corrections, take_corrections
 from tipsseg.runs.evaluate.predictions import names_of
 from tipsseg.runs.evaluate.run import Evaluation, evaluate_masks, evaluate_model
 from tipsseg.runs.evaluate.truth_options import layout_of, preset_of
-from tipsseg.runs.label.onto import classes_of_labels
 from tipsseg.runs.rank.rank import Ranked, rank
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary

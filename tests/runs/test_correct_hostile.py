@@ -20,8 +20,8 @@ from saying import Said
 
 from tipsseg.errors import TipssegError
 from tipsseg.formats import source as sources
+from tipsseg.formats.label_studio import decode_brush
 from tipsseg.options.run import CorrectOptions
-from tipsseg.regions.brush import decode_brush
 from tipsseg.regions.shapes import shape_from_polygons
 from tipsseg.runs.correct.folder import take_corrections
 from tipsseg.types import LabelArray

@@ -11,8 +11,7 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli import values
-from tipsseg.cli.arguments import stdin
+from tipsseg.cli import stdin, values
 from tipsseg.cli.parameters import Without, add_command
 from tipsseg.cli.progress import open_progress
 from tipsseg.errors import UsageError
@@ -67,11 +66,11 @@ def audit(
     ] = None,
 ) -> None:
     """List labels that the model doubts, and things without a label."""
+    from tipsseg.formats.given import classes_of_labels
     from tipsseg.run.spec import RunSpec
     from tipsseg.runs.audit.files import refuse_existing, write_coco, write_label_studio
     from tipsseg.runs.audit.run import audit_images
     from tipsseg.runs.common.inputs import Ignored, found_images, note_inputs
-    from tipsseg.runs.label.onto import classes_of_labels
     from tipsseg.util.files import json_bytes
 
     values.refuse_split_lists(paths or (), question.classes, None)

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.arguments.only import read_only
 from tipsseg.cli.parameters import Only, add_command
 from tipsseg.cli.progress import open_progress
+from tipsseg.cli.stdin import read_only
 from tipsseg.cli.values import refuse_stray_formats
 from tipsseg.errors import UsageError
 from tipsseg.options import FileOptions

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.arguments import stdin
+from tipsseg.cli import stdin
 from tipsseg.cli.parameters import Only, Without, add_command
 from tipsseg.cli.progress import open_progress
 from tipsseg.options import LabelOptions

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli import values
-from tipsseg.cli.arguments import stdin
+from tipsseg.cli import stdin, values
 from tipsseg.cli.parameters import add_command, given_options
 from tipsseg.cli.progress import open_progress
 from tipsseg.errors import UsageError

@@ -12,8 +12,7 @@ import typer
 
 from tipsseg.address import address_text
 from tipsseg.cli import options as opt
-from tipsseg.cli import values
-from tipsseg.cli.arguments import stdin
+from tipsseg.cli import stdin, values
 from tipsseg.cli.parameters import add_command
 from tipsseg.cli.progress import open_progress
 from tipsseg.errors import InputError, OtherRunError, UsageError
@@ -31,7 +30,7 @@ from tipsseg.options.run import (
 from tipsseg.util.printable import shell_line, shell_word
 
 if TYPE_CHECKING:
-    from tipsseg.cli.arguments.repeat import RepeatedRun
+    from tipsseg.cli.repeat import RepeatedRun
     from tipsseg.run.spec import RunSpec
 
 EPILOG = """\b
@@ -65,7 +64,7 @@ def _options_of_earlier_run(values: Mapping[str, Any], is_given: Callable[[str],
         path = _run_to_retry(Path(values["output"]), values["shard"])
     if path is None:
         return {}
-    from tipsseg.cli.arguments.repeat import read_run_file
+    from tipsseg.cli.repeat import read_run_file
 
     options = read_run_file(path).options
     return {"from_run": path, **{name: value for name, value in options.items() if not is_given(name)}}
@@ -115,11 +114,11 @@ def label(
     ] = None,
 ) -> None:
     """Label images and write masks, COCO annotations, overlays and more."""
+    from tipsseg.formats.given import join_classes
     from tipsseg.run.plan import plan_run, with_formats
     from tipsseg.run.spec import RunSpec
     from tipsseg.runs.common.inputs import Choice, find_images
     from tipsseg.runs.label.dry_run import list_images
-    from tipsseg.runs.label.onto import join_classes
     from tipsseg.runs.label.ray import engine_maker
     from tipsseg.runs.label.run import run_label
 
@@ -212,7 +211,7 @@ def _without_output(arguments: Sequence[str]) -> list[str]:
 
 def _repeated(path: Path, question: opt.Question) -> RepeatedRun:
     """Return the run to repeat. Raise UsageError if the command line has classes too."""
-    from tipsseg.cli.arguments.repeat import read_run_file
+    from tipsseg.cli.repeat import read_run_file
 
     repeated = read_run_file(path)
     own = [question.classes, question.background]

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.arguments.only import read_only
 from tipsseg.cli.parameters import add_command
+from tipsseg.cli.stdin import read_only
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import ImageError, UsageError
 from tipsseg.options.fields import Option

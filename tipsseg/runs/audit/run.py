@@ -21,8 +21,7 @@ from tipsseg.runs.common import inputs
 from tipsseg.runs.common.inputs import Images
 from tipsseg.runs.common.notes import note_begin, note_skipped
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.engine.loading import load_for
-from tipsseg.runs.engine.local import LocalEngine
+from tipsseg.runs.engine.local import LocalEngine, load_for
 from tipsseg.runs.engine.pipeline import run_stages
 from tipsseg.types import Failed, ImageRef, printable_path
 from tipsseg.util.printable import pluralize

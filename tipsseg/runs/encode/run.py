@@ -75,7 +75,7 @@ class EncodeRun:
         Raises:
             TipssegError: The run cannot continue.
         """
-        from tipsseg.runs.engine.loading import load_for
+        from tipsseg.runs.engine.local import load_for
         from tipsseg.runs.engine.pipeline import run_stages
 
         spec, progress = self._info.spec, self._progress

@@ -37,8 +37,7 @@ from tipsseg.runs.common.inputs import Images
 from tipsseg.runs.common.notes import ImageNotes, note_begin, note_end, note_folder, note_formats, note_settled
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.common.reporting import Reporter
-from tipsseg.runs.engine.loading import check_device, load_for
-from tipsseg.runs.engine.local import LocalEngine
+from tipsseg.runs.engine.local import LocalEngine, check_device, load_for
 from tipsseg.runs.engine.pipeline import run_stages
 from tipsseg.runs.evaluate.predictions import Predictions, find_predictions
 from tipsseg.runs.label.run import begin

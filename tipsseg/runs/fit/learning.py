@@ -17,7 +17,7 @@ from tipsseg.options.run import ComputeOptions
 from tipsseg.run.spec import RunSpec, check_folder, model_identity
 from tipsseg.runs.common.notes import note_damaged
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.engine.loading import LoadedModel
+from tipsseg.runs.engine.local import LoadedModel
 from tipsseg.runs.fit.masked import EditedMasks, Learnt, Masks, Minimum, require_masks
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import is_folder

@@ -14,7 +14,7 @@ from tipsseg.evaluation.metrics import BACKGROUND_NAME
 from tipsseg.run.plan import plan_run
 from tipsseg.run.spec import RunSpec
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.engine.loading import LoadedModel, load_for
+from tipsseg.runs.engine.local import LoadedModel, load_for
 from tipsseg.runs.fit.learning import learn, run_noting_damage
 from tipsseg.runs.fit.masked import Masks, Minimum, draw_masks, require_masks
 from tipsseg.types import Failed, ImageRef

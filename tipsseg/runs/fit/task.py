@@ -12,7 +12,7 @@ from tipsseg.labelling.features import Features, find_features
 from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.labelling.view import view_of
 from tipsseg.options import LabelOptions
-from tipsseg.runs.engine.loading import LoadedModel
+from tipsseg.runs.engine.local import LoadedModel
 from tipsseg.runs.fit.masked import Learnt, Masks, size_mismatch
 
 

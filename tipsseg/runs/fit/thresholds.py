@@ -15,7 +15,7 @@ from tipsseg.run.plan import plan_run
 from tipsseg.run.record import run_context
 from tipsseg.run.spec import RunSpec
 from tipsseg.runs.common.progress import Progress
-from tipsseg.runs.engine.loading import LoadedModel, load_for
+from tipsseg.runs.engine.local import LoadedModel, load_for
 from tipsseg.runs.fit.learning import check_suffix, run_on_masks, spec_of_run
 from tipsseg.runs.fit.masked import EditedMasks, Learnt, Minimum, draw_masks, edited_masks, require_masks
 from tipsseg.util.files import atomic_write

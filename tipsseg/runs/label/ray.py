@@ -40,8 +40,7 @@ from tipsseg.run.state import State
 from tipsseg.runs.common.inputs import Images
 from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.common.reporting import Reporter
-from tipsseg.runs.engine.engine import EngineMaker, local_engine
-from tipsseg.runs.label.run import label_images
+from tipsseg.runs.label.run import EngineMaker, label_images, local_engine
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.printable import first_line, pluralize
 
@@ -216,8 +215,7 @@ def _ray_engine(
 
 def _start(job: _Job, context: RunContext) -> RunInfo | TipssegError:
     """Load the model, and return the run with its device and dtype."""
-    from tipsseg.runs.engine.loading import load_for
-    from tipsseg.runs.engine.local import LocalEngine
+    from tipsseg.runs.engine.local import LocalEngine, load_for
 
     try:
         _prepare(job)
