@@ -303,10 +303,10 @@ def _to_pixels(points: object, size: Size) -> NDArray[np.float64]:
 
 # ---- brush strokes ----
 #
-# Label Studio's run-length code (RLE) encodes the bytes of an RGBA picture as bits, highest first. Header: the number of bytes (32
-# bits); the width of a byte minus one (5 bits); the widths of four length fields, each minus one (4 bits each). Then parts: a flag
-# for a repeated byte (1 bit), the index of the length field (2 bits), the length minus one, and either the repeated byte or `length`
-# bytes.
+# Label Studio's run-length code (RLE) encodes the bytes of an RGBA picture as bits, highest first. Header: the number of bytes
+# (32 bits); the width of a byte minus one (5 bits); the widths of four length fields, each minus one (4 bits each). Then parts: a
+# flag for a repeated byte (1 bit), the index of the length field (2 bits), the length minus one, and either the repeated byte or
+# `length` bytes.
 
 
 class _Bits:
