@@ -24,7 +24,7 @@ from tipsseg.runs.doctor import installation
 from tipsseg.runs.doctor.installation import Diagnostic, examine_packages
 from tipsseg.runs.doctor.report import examine
 from tipsseg.types import LockedFile, ModelSpec
-from tipsseg.weights import digests, lock
+from tipsseg.weights import lock
 from tipsseg.weights.lock import write_lock
 
 REVISION = "0123456789" * 4
@@ -208,8 +208,8 @@ def files(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("change", [b"shorter", b"CONFIG.JSON" * 100], ids=["size", "content"])
-def test_a_wrong_download_is_a_failure_and_stays(cache: Path, files: Path, change: bytes) -> None:
+def test_a_wrong_download_is_a_failure_and_stays(cache: Path, files: Path) -> None:
+    change = b"CONFIG.JSON" * 100
     spec = downloaded("config.json", "model.safetensors")
     snapshot = fill_cache(cache, spec, files, links=True)
     assert installation.examine_model(spec)[0].state == "ok"  # so that there is a stamp
@@ -227,13 +227,7 @@ def test_a_download_whose_hash_is_not_stated_here_is_a_note(cache: Path, files: 
     diagnostic, folder = installation.examine_model(spec)
     assert (diagnostic.state, folder) == ("note", snapshot)
     assert "the hash of config.json, model.safetensors" in diagnostic.detail
-    # What was verified before, the hub's statement being lost since, needs no hub.
-    for file in spec.files:
-        path = snapshot / file.name
-        digests.sha256_of(path, keep_stamp=True)
-    assert installation.examine_model(spec)[0].state == "ok"
-    (snapshot / "config.json").write_bytes(b"another")
-    assert installation.examine_model(spec)[0].state == "fail"
+    assert diagnostic.hint == "With a network, run: tipsseg weights lock b14"
 
 
 # ---- devices ----

@@ -15,8 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tipsseg.errors import IntegrityError, LockError, TipssegError
-from tipsseg.types import LockedFile, ModelSpec
+from tipsseg.errors import LockError, TipssegError, WeightsError
+from tipsseg.types import ModelSpec
 from tipsseg.util.printable import first_line
 
 if TYPE_CHECKING:
@@ -196,17 +196,16 @@ def _absent(spec: ModelSpec) -> Diagnostic:
 
 
 def _present(spec: ModelSpec, folder: Path) -> Diagnostic:
+    from tipsseg.weights.fetching import verify
+
     what = f"model {spec.id}"
     try:
-        unknown = [file.name for file in spec.files if not _is_verified(spec, file, folder / file.name)]
-    except IntegrityError as error:
+        states = verify(spec, trust_stamps=True, keep_wrong=True)
+    except WeightsError as error:
         return failure(what, error)
-    except OSError as error:
-        reason = f"{error.filename or folder} cannot be read: {error.strerror or error}"
-        return Diagnostic("fail", what, reason, "Check its permissions.")
-    if unknown:
+    if unknown := [name for name, state in states.items() if state == "unknown"]:
         detail = f"in {folder}; not verified, because the hash of {', '.join(unknown)} is unknown here"
-        return Diagnostic("note", what, detail, _download(spec))
+        return Diagnostic("note", what, detail, f"With a network, run: tipsseg weights lock {spec.id}")
     return Diagnostic("ok", what, f"in {folder}; verified against {_origin_of_hashes(spec)}")
 
 
@@ -217,22 +216,3 @@ def _origin_of_hashes(spec: ModelSpec) -> str:
 
 def _download(spec: ModelSpec) -> str:
     return f"Run: tipsseg weights download {spec.id}"
-
-
-def _is_verified(spec: ModelSpec, file: LockedFile, path: Path) -> bool:
-    """Verify the hash of a file, unless its stamp is valid; return False if the expected hash is unknown here.
-
-    Unlike `fetching.fetch`, do not ask the hub, and keep a wrong file. Raise IntegrityError if the hash is wrong.
-    """
-    from tipsseg.weights.digests import find_mismatch
-    from tipsseg.weights.fetching import local_expectation
-
-    expected = local_expectation(spec, file, path)
-    if expected is None:
-        return False
-    mismatch = find_mismatch(path, expected, keep_stamp=True)
-    if mismatch is not None:
-        # `weights verify` removes a wrong file from the hub cache, so that the next download replaces it.
-        hint = _REINSTALL if spec.embedded is not None else f"`tipsseg weights verify {spec.id}` removes it."
-        raise IntegrityError(path, *mismatch, hint)
-    return True
