@@ -238,11 +238,11 @@ class DownloadError(WeightsError):
 
 
 class IntegrityError(WeightsError):
-    """File whose size or hash differs from its pin.
+    """File whose hash differs from its pin.
 
     Attributes:
         path: The file.
-        what: "size", "sha256" or "git-sha1".
+        what: "sha256" or "git-sha1".
         expected: The pinned value.
         got: The file's value.
     """

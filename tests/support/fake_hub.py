@@ -12,7 +12,7 @@ import json
 import re
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
@@ -29,14 +29,10 @@ class Fault:
     methods: tuple[str, ...] = ("HEAD", "GET")
     status: int | None = None
     code: str | None = None  # X-Error-Code
-    headers: dict[str, str | None] = field(default_factory=dict)  # replaced, or left out where None
     content: bytes | None = None  # these bytes instead, at the length that they have
     cut: int | None = None  # the connection ends after this byte of the file
     stall: int | None = None  # nothing more comes after this byte of the file
     delay: float = 0.0  # seconds before the answer
-    ignore_range: bool = False
-    endless: int | None = None  # bytes that go on and on behind the file, this many at most; the length is not stated
-    byte_by_byte: float | None = None  # seconds before each byte
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,6 @@ class Request:
     name: str
     content_server: bool
     range: str | None
-    token: str | None
     agent: str | None
 
 
@@ -165,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = Fault() if redirect and self.command == "GET" else hub.take_fault(self.command, name)
         hub.closing.wait(fault.delay)
         if fault.status is not None:
-            self._head(fault.status, {"X-Error-Code": fault.code, **fault.headers})
+            self._head(fault.status, {"X-Error-Code": fault.code})
             return
         headers: dict[str, str | None] = {"X-Repo-Commit": match["revision"], "Accept-Ranges": "bytes"}
         if redirect:
@@ -173,14 +168,14 @@ class _Handler(BaseHTTPRequestHandler):
             headers |= {"X-Linked-Size": str(len(file.content)), "X-Linked-Etag": f'"{file.etag}"'}
             if file.xet:
                 headers |= {"X-Xet-Hash": file.etag, "X-Xet-Refresh-Route": f"{hub.url}/xet-token"}
-            self._head(302, headers | fault.headers)
+            self._head(302, headers)
             return
         headers["ETag"] = f'"{file.etag}"'
-        self._body(file.content if fault.content is None else fault.content, fault, headers | fault.headers)
+        self._body(file.content if fault.content is None else fault.content, fault, headers)
 
     def _note(self, name: str, *, content_server: bool) -> None:
         with self.server.hub.lock:
-            sent = (self.headers[key] for key in ("Range", "Authorization", "User-Agent"))
+            sent = (self.headers[key] for key in ("Range", "User-Agent"))
             self.server.hub.requests.append(Request(self.command, name, content_server, *sent))
 
     def _answer_of_xet(self) -> None:
@@ -206,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
         # Before each chunk of a block: version, length as stored, kind of compression (none), length.
         stored = b"".join(b"\0%b\0%b%b" % (*[len(part).to_bytes(3, "little")] * 2, part) for part in parts)
         if fault.status is not None:
-            self._head(fault.status, fault.headers)
+            self._head(fault.status, {})
         elif block:
             self._head(
                 206, {"Content-Length": str(len(stored)), "Content-Range": f"bytes 0-{len(stored) - 1}/{len(stored)}"}
@@ -222,21 +217,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self, content: bytes, fault: Fault, headers: dict[str, str | None]) -> None:
         start = 0
         status = 200
-        if self.headers["Range"] and not fault.ignore_range:
+        if self.headers["Range"]:
             start = int(self.headers["Range"].removeprefix("bytes=").split("-")[0])
-            if start >= len(content):
-                self._head(416, {"Content-Range": f"bytes */{len(content)}"})
-                return
             status = 206
             headers = headers | {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
-        if self.command == "GET" and fault.endless is not None:
-            self._pour(content, fault.endless, headers)
-            return
         self._head(status, {"Content-Length": str(len(content) - start), **headers})
         if self.command == "HEAD":
-            return
-        if fault.byte_by_byte is not None:
-            self._trickle(content, fault.byte_by_byte)
             return
         end = min(len(content), *(n for n in (fault.cut, fault.stall) if n is not None), len(content))
         try:
@@ -254,29 +240,6 @@ class _Handler(BaseHTTPRequestHandler):
         data = json.dumps(value).encode()
         self._head(200, {**headers, "Content-Type": "application/json", "Content-Length": str(len(data))})
         self.wfile.write(data)
-
-    def _pour(self, content: bytes, more: int, headers: dict[str, str | None]) -> None:
-        """The content and more than was stated, in chunks of HTTP."""
-        self._head(200, {**headers, "Content-Length": None, "Transfer-Encoding": "chunked"})
-        chunk = content + bytes(1 << 20)
-        sent = 0
-        try:
-            while sent <= more and not self.server.hub.closing.is_set():
-                self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-                sent += len(chunk)
-            self.wfile.write(b"0\r\n\r\n")
-        except OSError:
-            self.close_connection = True
-
-    def _trickle(self, content: bytes, wait: float) -> None:
-        for value in content:
-            if self.server.hub.closing.wait(wait):
-                break
-            try:
-                self.wfile.write(bytes([value]))
-            except OSError:
-                break
-        self.close_connection = True
 
     def _head(self, status: int, headers: dict[str, str | None]) -> None:
         self.send_response(status)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tipsseg.errors import CheckpointError, LockError, OutputError, UsageError
+from tipsseg.errors import CheckpointError, LockError, UsageError
 from tipsseg.types import LockedFile, ModelSpec
-from tipsseg.weights.lock import find_lock, get_model, lock_text, read_lock, write_lock
+from tipsseg.weights.lock import find_lock, get_model, lock_text, read_lock
 from tipsseg.weights.sources import find_model
 
 SHA = "0123456789abcdef" * 4
@@ -79,28 +79,18 @@ def test_reads_both_kinds_of_model_in_order(tmp_path: Path) -> None:
 
 
 WRONG = {
-    "not toml": ("[models", "is not TOML"),
-    "empty": ("", "models: at least one [models.ID] table is required"),
-    "top-level key": (f"format = 1\n{HUB}", "the top level: unknown key format"),
-    "unknown key": (HUB.replace("parameters", "size = 3\nparameters"), "models.demo: unknown key size"),
+    "not toml": ("[models", "Expected ']'"),
+    "empty": ("", "is not a lock of tables [models.ID]"),
+    "not a table": ("models = 3", "is not a lock of tables [models.ID]"),
+    "unknown key": (HUB.replace("parameters", "size = 3\nparameters"), "models.demo: has the keys"),
     "model id": (HUB.replace("models.demo", "models.Demo"), "models.Demo: a model id"),
-    "no repository": (HUB.replace('repository = "owner/demo"', ""), "models.demo.repository: is missing"),
-    "repository": (HUB.replace("owner/demo", "demo"), "models.demo.repository: must be an owner/name"),
-    "branch": (HUB.replace(REVISION, "main"), "models.demo.revision: must be a full commit hash"),
-    "parameters text": (HUB.replace("= 12", '= "12"'), "models.demo.parameters: must be a whole number"),
-    "negative size": (HUB.replace("size = 3", "size = -3"), "models.demo.files[1].size: must be a whole number"),
-    "sha256": (HUB.replace(SHA, SHA[:-1]), "models.demo.files[1].sha256: must be 64 lower-case hex"),
-    "control character": (HUB.replace("Apache-2.0", "a\\u0007"), "models.demo.licence: must be printable text"),
-    "files missing": (HUB.partition("files")[0], "models.demo.files: is missing"),
-    "file not named": (HUB.replace("tokenizer.model", "other.model"), "does not list tokenizer.model"),
-    "file twice": (HUB.replace("tokenizer.model", "config.json"), "lists config.json twice"),
-    "absolute": (HUB.replace("config.json", "/etc/config.json"), "files[0].name: must be a relative path"),
-    "upwards": (HUB.replace("config.json", "../config.json"), "files[0].name: must be a relative path"),
-    "embedded with revision": (EMBEDDED + f'revision = "{REVISION}"', "models.small: unknown key revision"),
-    "embedded without hash": (
-        EMBEDDED.replace(f', sha256 = "{SHA}"', "", 1),
-        "models.small.files[0].sha256: is missing",
+    "no repository": (
+        HUB.replace('repository = "owner/demo"', ""),
+        "they must be files, licence, parameters, repository",
     ),
+    "branch": (HUB.replace(REVISION, "main"), "models.demo.revision: must be a full commit hash"),
+    "sha256": (HUB.replace(SHA, SHA[:-1]), "models.demo.files[1].sha256: must be 64 lower-case hex"),
+    "file not named": (HUB.replace("tokenizer.model", "other.model"), "does not list tokenizer.model"),
 }
 
 
@@ -119,33 +109,8 @@ def test_a_lock_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(LockError, match="No such file"):
         read_lock(tmp_path / "weights.lock")
     (tmp_path / "latin").write_bytes(b"# \xff")
-    with pytest.raises(LockError, match="not UTF-8"):
+    with pytest.raises(LockError, match="utf-8"):
         read_lock(tmp_path / "latin")
-
-
-@pytest.mark.parametrize("beside", [True, False])
-def test_found_in_the_wheel_and_beside_an_editable_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: bool
-) -> None:
-    package = tmp_path / "tipsseg"
-    package.mkdir()
-    monkeypatch.setattr("tipsseg.weights.lock._PACKAGE", package)
-    with pytest.raises(LockError, match="not found"):
-        find_lock()
-    path = written(tmp_path if beside else package, HUB)
-    assert find_lock() == path
-
-
-def test_write_where_nothing_can_be_written(tmp_path: Path) -> None:
-    models = read_lock(written(tmp_path, HUB))
-    folder = tmp_path / "folder.lock"
-    folder.mkdir()
-    (tmp_path / "file").touch()
-    for path in (tmp_path / "file" / "weights.lock", folder):
-        with pytest.raises(OutputError) as caught:
-            write_lock(path, models)
-        assert caught.value.path == path
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder.lock", "weights.lock"]
 
 
 @pytest.mark.parametrize("name", ["l14", "google/tipsv2-l14", "Google/TIPSv2-L14"])

@@ -16,13 +16,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tipsseg.errors import DeviceError, IntegrityError, LockError, TipssegError
+from tipsseg.errors import DeviceError, LockError, TipssegError, WeightsError
 from tipsseg.options import device_name, dtype_name
 from tipsseg.types import ModelSpec
 from tipsseg.util.printable import first_line
 from tipsseg.weights import lock
-from tipsseg.weights.digests import find_mismatch
-from tipsseg.weights.fetching import local_expectation, locate
+from tipsseg.weights.fetching import locate, verify
 from tipsseg.weights.sources import find_model
 
 if TYPE_CHECKING:
@@ -134,26 +133,18 @@ def _model(spec: ModelSpec) -> tuple[Diagnostic, Path | None]:
     Unlike `fetching.fetch`, do not ask the hub, and keep a wrong file. Files unchanged since the last check are not hashed again.
     """
     what, download = f"model {spec.id}", f"Run: tipsseg weights download {spec.id}"
-    folder, unknown = locate(spec), []
+    folder = locate(spec)
     if folder is None and spec.embedded is not None:
         return Diagnostic("fail", what, "is missing from the installation", _REINSTALL), None
     if folder is None:
         return Diagnostic("note", what, "not downloaded", download), None
     try:
-        for file in spec.files:
-            path = folder / file.name
-            expected = local_expectation(spec, file, path)
-            if expected is None:
-                unknown.append(file.name)
-            elif mismatch := find_mismatch(path, expected, keep_stamp=True):
-                remedy = f"`tipsseg weights verify {spec.id}` removes it." if spec.embedded is None else _REINSTALL
-                return _failure(what, IntegrityError(path, *mismatch, remedy)), None
-    except OSError as error:
-        reason = f"{error.filename or folder} cannot be read: {error.strerror or error}"
-        return Diagnostic("fail", what, reason, "Check its permissions."), None
-    if unknown:
+        states = verify(spec, trust_stamps=True, keep_wrong=True)
+    except WeightsError as error:
+        return _failure(what, error), None
+    if unknown := [name for name, state in states.items() if state == "unknown"]:
         detail = f"in {folder}; not verified, because the hash of {', '.join(unknown)} is unknown here"
-        return Diagnostic("note", what, detail, download), folder
+        return Diagnostic("note", what, detail, f"With a network, run: tipsseg weights lock {spec.id}"), folder
     return Diagnostic("ok", what, f"in {folder}; verified by hash"), folder
 
 

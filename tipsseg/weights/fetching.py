@@ -1,160 +1,251 @@
-"""Download the files of a model in weights.lock from the hub, and verify every file.
+"""Download the files of a model in weights.lock from the Hugging Face hub, and verify every file.
 
-Only verified files are loaded. A file must have the size and the sha256 in weights.lock. If the lock states none, it must have the
-hash that the hub states for the pinned revision; the hub cache stores that hash as the blob name, so no network is needed.
-A file that does not match is removed from the hub cache, and the program stops.
+Only verified files are loaded. A file must have the sha256 in weights.lock. If the lock states none, it must have the hash that
+the hub states for the pinned revision; the hub cache stores that hash as the blob name, so no network is needed. A file that does
+not match is removed from the hub cache, and the program stops.
+
+huggingface_hub transfers files into its own cache, which is shared with transformers. The files are downloaded one by one with
+`hf_hub_download`, because `snapshot_download` uses threads: Ctrl-C would only end it once the file is complete. huggingface_hub is
+imported inside functions, because the import is slow and reads the environment: HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import errno
+import hashlib
+import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tipsseg.errors import DownloadError, IntegrityError, WeightsError
 from tipsseg.types import LockedFile, ModelSpec
-from tipsseg.weights import hub
-from tipsseg.weights.digests import Expected, find_mismatch, hash_file, read_stamp
+from tipsseg.util.printable import first_line
+from tipsseg.weights.digests import sha256_of
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _REINSTALL = "Reinstall tipsseg."
+
+#: The hash that the hub states: a sha256 for large files, a git blob hash for small ones.
+_HUB_HASH = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 
 #: "unknown": neither the lock nor the cache states the hash of the file; only the hub could.
 State = Literal["ok", "absent", "unknown"]
 
 
 def fetch(spec: ModelSpec, *, quiet: bool = False, keep_stamps: bool = False) -> Path:
-    """Verify the files of a model, download missing ones, and return their folder.
+    """Download missing files of a model, verify all, and return their folder.
 
-    Uses the network only if a file is missing. With `keep_stamps`, writes stamps that make the next verification fast.
+    Uses the network only if a file is missing, or its hash is unknown. With `keep_stamps`, writes stamps that make the next
+    verification fast.
 
     Raises:
         DownloadError: A file cannot be downloaded.
         IntegrityError: A file does not match its hash; it was removed from the hub cache.
         WeightsError: A file cannot be read.
     """
-    return _folder(spec, _ensure(spec, spec.files, quiet=quiet, keep_stamps=keep_stamps))
+    folder = _folder(spec)
+    for file in spec.files:
+        path = folder / file.name
+        if not path.is_file():
+            _download(spec, file.name, quiet=quiet)
+        expected = _expected_hash(file, path) or _ask_for_hash(spec, file.name, path)
+        _check(spec, path, expected, keep_stamp=keep_stamps)
+    return folder
 
 
 def locate(spec: ModelSpec) -> Path | None:
     """Return the folder of a model's files without verifying them; None if a file is missing. Uses no network."""
-    paths = [_find(spec, file) for file in spec.files]
-    return None if paths[0] is None or None in paths else _folder(spec, paths[0])
+    folder = _folder(spec)
+    return folder if all((folder / file.name).is_file() for file in spec.files) else None
 
 
-def verify(spec: ModelSpec) -> dict[str, State]:
-    """Hash every local file, ignoring stamps, and return their states by file name. Uses no network.
+def verify(spec: ModelSpec, *, trust_stamps: bool = False, keep_wrong: bool = False) -> dict[str, State]:
+    """Verify every local file, and return their states by file name. Uses no network.
 
-    Raises IntegrityError for the first file that does not match, after removing it from the hub cache.
+    Raises IntegrityError for the first file that does not match, after removing it from the hub cache, unless `keep_wrong`.
     """
     states: dict[str, State] = {}
     for file in spec.files:
-        path = _find(spec, file)
-        expected = None if path is None else local_expectation(spec, file, path)
-        if path is not None and expected is not None:
-            _require(spec, path, expected, trust_stamp=False)
-        states[file.name] = "absent" if path is None else "unknown" if expected is None else "ok"
+        path = _folder(spec) / file.name
+        if not path.is_file():
+            states[file.name] = "absent"
+        elif (expected := _expected_hash(file, path)) is None:
+            states[file.name] = "unknown"
+        else:
+            _check(spec, path, expected, trust_stamp=trust_stamps, keep_stamp=True, keep_wrong=keep_wrong)
+            states[file.name] = "ok"
     return states
 
 
 def resolve_hashes(spec: ModelSpec) -> ModelSpec:
-    """Return the model with the size and sha256 that the hub states for each file in the pinned revision.
+    """Return the model with the size and sha256 of each file on the hub. An embedded model is returned unchanged.
 
-    The hub states a sha256 for large files only. Small files have a git blob hash: they are downloaded, compared with it, and
-    hashed locally. An embedded model is returned unchanged.
+    The hub states a sha256 for large files only. Small files are downloaded, verified and hashed.
 
     Raises:
         DownloadError: The hub cannot be reached.
-        IntegrityError: The hash or the size in the lock differs.
+        IntegrityError: The hash in the lock differs.
     """
     if spec.embedded is not None:
         return spec
-    return replace(spec, files=tuple(_resolved(spec, file) for file in spec.files))
+    files = []
+    for file in spec.files:
+        path = _folder(spec) / file.name
+        sha256, size = _ask_hub(spec, file.name)
+        if len(sha256) == 40:
+            _download(spec, file.name, quiet=True)
+            _check(spec, path, sha256)
+            sha256, size = sha256_of(path), path.stat().st_size
+        if file.sha256 not in (None, sha256):
+            hint = "If you changed the revision, remove the hashes of its files. Otherwise do not trust HF_ENDPOINT."
+            raise IntegrityError(path, "sha256", str(file.sha256), sha256, hint)
+        files.append(LockedFile(file.name, size, sha256))
+    return replace(spec, files=tuple(files))
 
 
-def _resolved(spec: ModelSpec, file: LockedFile) -> LockedFile:
-    stated = hub.ask_hub(spec, file)
-    if stated.kind == "sha256" and stated.size is not None:
-        return LockedFile(file.name, stated.size, stated.digest)
-    path = _ensure(spec, [file], quiet=True, keep_stamps=True)
-    _require(spec, path, stated, trust_stamp=False)
-    with _reading(path):
-        return LockedFile(file.name, path.stat().st_size, hash_file(path, "sha256"))
+def _expected_hash(file: LockedFile, path: Path) -> str | None:
+    """Return the hash that a file must have: from the lock, else from the hub cache. A cache without links states none."""
+    blob = path.readlink().name if path.is_symlink() else ""
+    return file.sha256 or (blob if _HUB_HASH.fullmatch(blob) else None)
 
 
-def _ensure(spec: ModelSpec, files: Sequence[LockedFile], *, quiet: bool, keep_stamps: bool) -> Path:
-    """Verify local files, download missing ones, and return the path of the first."""
-    missing = []
-    for file in files:
-        path = _find(spec, file)
-        if path is None:
-            missing.append(file)
-            continue
-        expected = local_expectation(spec, file, path) or _ask_hub(spec, file, path)
-        _require(spec, path, expected, keep_stamp=keep_stamps)
-    if missing and spec.embedded is not None:
-        raise WeightsError(f"{_PACKAGE / spec.embedded / missing[0].name} is missing from the installation", _REINSTALL)
-    if missing:
-        hub.download(spec, missing, quiet=quiet, keep_stamps=keep_stamps)
-    first = _find(spec, files[0])
-    if first is None:
-        raise WeightsError(
-            f"{files[0].name} of {spec.id} was removed while the model was verified", "Run the command again."
-        )
-    return first
+def _check(
+    spec: ModelSpec,
+    path: Path,
+    expected: str,
+    *,
+    trust_stamp: bool = True,
+    keep_stamp: bool = False,
+    keep_wrong: bool = False,
+) -> None:
+    """Compare a file with its hash. Remove a wrong file from the hub cache, unless `keep_wrong`.
+
+    Raises:
+        IntegrityError: The file does not match.
+        WeightsError: The file cannot be read or removed.
+    """
+    try:
+        if len(expected) == 40:
+            kind, content = "git-sha1", path.read_bytes()
+            got = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+        else:
+            kind, got = "sha256", sha256_of(path, trust_stamp=trust_stamp, keep_stamp=keep_stamp)
+        if got == expected:
+            return
+        if spec.embedded is not None:
+            hint = _REINSTALL
+        elif keep_wrong:
+            hint = f"`tipsseg weights verify {spec.id}` removes it."
+        else:
+            _remove(path)
+            hint = (
+                "It was removed. Run the command again to download it. If the error persists, the hub or a proxy serves "
+                "another file than the pinned one."
+            )
+    except OSError as error:
+        raise WeightsError(f"cannot verify {path}: {error.strerror or error}", "Check its permissions.") from error
+    raise IntegrityError(path, kind, expected, got, hint)
 
 
-def _find(spec: ModelSpec, file: LockedFile) -> Path | None:
-    if spec.embedded is None:
-        return hub.find_cached(spec, file.name)
-    path = _PACKAGE / spec.embedded / file.name
-    return path if path.is_file() else None
+def _remove(path: Path) -> None:
+    """Remove a file and the blob that it links to, but nothing outside the hub cache."""
+    from huggingface_hub import constants
+
+    blob = path.resolve()
+    path.unlink()
+    if blob.is_relative_to(Path(constants.HF_HUB_CACHE).resolve()):
+        blob.unlink(missing_ok=True)
 
 
-def _folder(spec: ModelSpec, first: Path) -> Path:
+def _folder(spec: ModelSpec) -> Path:
     if spec.embedded is not None:
         return _PACKAGE / spec.embedded
-    # The first file may be in a subfolder: "weights/model.safetensors".
-    return first.parents[spec.files[0].name.count("/")]
+    from huggingface_hub import constants
+
+    storage = f"models--{str(spec.repository).replace('/', '--')}"
+    return Path(constants.HF_HUB_CACHE, storage, "snapshots", str(spec.revision))
 
 
-def local_expectation(spec: ModelSpec, file: LockedFile, path: Path) -> Expected | None:
-    """Return the expected hash of a file: from the lock, else from the hub cache, else from an earlier verification."""
-    if file.sha256 is not None:
-        return Expected("sha256", file.sha256, file.size)
-    stated = hub.cached_expectation(path, file.size) if spec.embedded is None else None
-    if stated is None and (stamp := read_stamp(path)) is not None:
-        stated = replace(stamp, size=file.size)
-    return stated
+# ---- the hub ----
 
 
-def _ask_hub(spec: ModelSpec, file: LockedFile, path: Path) -> Expected:
+def _download(spec: ModelSpec, name: str, *, quiet: bool) -> None:
+    if spec.embedded is not None:
+        raise WeightsError(f"{_folder(spec) / name} is missing from the installation", _REINSTALL)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]  # documented, but not typed as exported
+
+    class SilentBar(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "disable": True})
+
+    _ask_hub(spec, name)  # at once, whereas hf_hub_download tries for half a minute without a network
+    with _explain_errors(spec, name):
+        bar = SilentBar if quiet else None
+        hf_hub_download(str(spec.repository), name, revision=spec.revision, tqdm_class=bar)
+
+
+def _ask_hub(spec: ModelSpec, name: str) -> tuple[str, int | None]:
+    """Return the hash and the size that the hub states for a file of the pinned revision. Raises DownloadError."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    with _explain_errors(spec, name):
+        metadata = get_hf_file_metadata(hf_hub_url(str(spec.repository), name, revision=spec.revision))
+        if metadata.etag is None or not _HUB_HASH.fullmatch(metadata.etag):
+            raise ValueError(f"the ETag {metadata.etag!r} is not a hash")
+    return metadata.etag, metadata.size
+
+
+def _ask_for_hash(spec: ModelSpec, name: str, path: Path) -> str:
     try:
-        return hub.ask_hub(spec, file)
+        return _ask_hub(spec, name)[0]
     except DownloadError as error:
-        raise DownloadError(
-            error.repository,
-            error.revision,
-            error.file,
-            f"cannot verify {path}: neither weights.lock nor the cache states its hash, and {error.reason}",
-            f"Run `tipsseg weights download {spec.id}` once with a network connection; its hash is then cached.",
-        ) from error
-
-
-def _require(
-    spec: ModelSpec, path: Path, expected: Expected, *, trust_stamp: bool = True, keep_stamp: bool = True
-) -> None:
-    with _reading(path):
-        mismatch = find_mismatch(path, expected, trust_stamp=trust_stamp, keep_stamp=keep_stamp)
-    if mismatch is not None:
-        raise IntegrityError(path, *mismatch, _REINSTALL if spec.embedded is not None else hub.remove(path))
+        reason = f"neither weights.lock nor the cache states its hash, and {error.reason}"
+        hint = f"Run `tipsseg weights lock {spec.id}` once with a network connection; it writes the hashes to weights.lock."
+        raise WeightsError(f"cannot verify {path}: {reason}", hint) from error
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _explain_errors(spec: ModelSpec, name: str) -> Iterator[None]:
+    """Turn the errors of the hub, the network and the disk into a DownloadError."""
+    from huggingface_hub import constants, errors
+
     try:
         yield
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror or error}", "Check its permissions.") from error
+        return
+    except Exception as caught:  # which ones httpx and Xet raise depends on the version of huggingface_hub
+        error = caught
+    while isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # the actual error
+    hub = constants.ENDPOINT
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
+    without_network = (
+        "Without a network: use argument `model`=tiny, which needs no download, or run "
+        f"`tipsseg weights download {spec.id}` on another machine and copy its cache to {constants.HF_HUB_CACHE}."
+    )
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        reason, hint = "offline mode is on", f"Unset HF_HUB_OFFLINE. {without_network}"
+    elif isinstance(error, errors.GatedRepoError):
+        reason = "the repository is gated, and this account has no access"
+        hint = f"Request access at {hub}/{spec.repository}, then set HF_TOKEN to a token of that account."
+    elif isinstance(error, errors.RepositoryNotFoundError) or status in (401, 403):
+        reason = f"{hub} has no such repository, or this account has no access to it"
+        hint = "Set HF_TOKEN to a token with read access. Replace an expired token."
+    elif isinstance(error, errors.RevisionNotFoundError | errors.EntryNotFoundError):
+        missing = "revision" if isinstance(error, errors.RevisionNotFoundError) else "file"
+        reason = f"{hub} has no such {missing}"
+        hint = "Check weights.lock and HF_ENDPOINT, or update tipsseg."
+    elif status is not None:
+        reason, hint = f"{hub} answered with HTTP {status}", "Wait some minutes, and run the command again."
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        reason, hint = "the disk is full", "Free some space, or set HF_HOME to a folder on a larger disk."
+    elif isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError | TimeoutError):
+        reason = f"cannot write to the cache ({first_line(error)})"
+        hint = "Set HF_HOME to a folder that can be written."
+    else:
+        reason = f"the download from {hub} failed ({first_line(error)})"
+        hint = f"Check the network, HF_ENDPOINT and the proxy settings, and run the command again. {without_network}"
+    raise DownloadError(str(spec.repository), str(spec.revision), name, reason, hint) from error

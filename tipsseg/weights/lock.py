@@ -6,8 +6,8 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Set
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Set
+from pathlib import Path
 from typing import Any
 
 from tipsseg.errors import LockError, UsageError
@@ -71,24 +71,17 @@ def find_lock() -> Path:
 def read_lock(path: Path | None = None) -> dict[str, ModelSpec]:
     """Read a lock file, by default the installed one. Return its models by id, in file order.
 
-    Raises LockError with the model and the key for any missing, unknown or invalid value.
+    Raises LockError with the model and the key at fault.
     """
     path = find_lock() if path is None else path
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        models = tomllib.loads(path.read_text(encoding="utf-8"))["models"]
+        return {key: _read_model(key, table) for key, table in models.items()}
     except OSError as error:
         raise LockError(path, f"cannot be read: {error.strerror}", _HINT) from error
-    except UnicodeDecodeError as error:
-        raise LockError(path, "is not UTF-8 text", _HINT) from error
-    except tomllib.TOMLDecodeError as error:
-        raise LockError(path, f"is not TOML: {error}", _HINT) from error
-    try:
-        _check_keys("the top level", document, {"models"})
-        models = document.get("models")
-        if not isinstance(models, dict) or not models:
-            raise ValueError("models: at least one [models.ID] table is required")
-        return {key: _read_model(key, table) for key, table in models.items()}
-    except ValueError as error:
+    except (AttributeError, KeyError, TypeError) as error:
+        raise LockError(path, f"is not a lock of tables [models.ID]: {error}", _HINT) from error
+    except ValueError as error:  # also for text that is not UTF-8 or not TOML
         raise LockError(path, str(error), _HINT) from error
 
 
@@ -134,81 +127,37 @@ def _model_text(model: ModelSpec) -> str:
 
 
 def _string(text: str) -> str:
-    # A lock contains only printable text, for which a JSON string is a TOML basic string.
+    # A JSON string is a TOML basic string.
     return json.dumps(text, ensure_ascii=False)
 
 
 # ---- reading: functions raise ValueError with the key ----
 
 
-def _read_model(key: str, table: object) -> ModelSpec:
+def _read_model(key: str, table: dict[str, Any]) -> ModelSpec:
     where = f"models.{key}"
     if not _MODEL_ID.fullmatch(key):
         raise ValueError(f"{where}: a model id must consist of lower-case letters, digits, '-' and '_'")
-    embedded = isinstance(table, dict) and "embedded" in table
-    source = {"embedded"} if embedded else {"repository", "revision"}
-    values = _read_table(where, table, {"licence", "parameters", "files"} | source)
-    hashes = {"size", "sha256"}  # required for an embedded model, because no hub states them
-    required, optional = ({"name"} | hashes, set[str]()) if embedded else ({"name"}, hashes)
-    files = tuple(
-        LockedFile(**_read_table(f"{where}.files[{index}]", entry, required, optional))
-        for index, entry in enumerate(values.pop("files"))
-    )
-    names = [file.name for file in files]
-    for name in (*names, *FILES):  # further files are allowed
-        if names.count(name) != 1:
-            raise ValueError(f"{where}.files: {f'lists {name} twice' if name in names else f'does not list {name}'}")
-    return ModelSpec(id=key, files=files, **values)
+    source = {"embedded"} if "embedded" in table else {"repository", "revision"}
+    _check_keys(where, table, {"licence", "parameters", "files"} | source)
+    for index, file in enumerate(table["files"]):
+        _check_keys(f"{where}.files[{index}]", file, {"name"}, {"size", "sha256"})
+    files = tuple(LockedFile(**file) for file in table["files"])
+    if missing := set(FILES) - {file.name for file in files}:  # further files are allowed
+        raise ValueError(f"{where}.files: does not list {', '.join(sorted(missing))}")
+    return ModelSpec(id=key, **{**table, "files": files})
 
 
-def _read_table(where: str, table: object, required: Set[str], optional: Set[str] = frozenset()) -> dict[str, Any]:
-    if not isinstance(table, dict):
-        raise ValueError(f"{where}: must be a table, not {table!r}")
-    _check_keys(where, table, required | optional)
-    for key in sorted(required - table.keys()):
-        raise ValueError(f"{where}.{key}: is missing")
-    for key, value in table.items():
-        is_valid, description = _VALUES[key]
-        if not is_valid(value):
-            raise ValueError(f"{where}.{key}: must be {description}, not {value!r}")
-    return dict(table)
+def _check_keys(where: str, table: Mapping[str, object], required: Set[str], optional: Set[str] = frozenset()) -> None:
+    known = required | optional
+    if not required <= table.keys() <= known:
+        raise ValueError(f"{where}: has the keys {', '.join(table)}; they must be {', '.join(sorted(known))}")
+    for key, (pattern, description) in _HASHES.items():
+        if key in table and not re.fullmatch(pattern, str(table[key])):
+            raise ValueError(f"{where}.{key}: must be {description}, not {table[key]!r}")
 
 
-def _check_keys(where: str, table: Mapping[str, object], known: Set[str]) -> None:
-    for key in table:
-        if key not in known:
-            raise ValueError(f"{where}: unknown key {key}; the keys are {', '.join(sorted(known))}")
-
-
-def _matches(pattern: str) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_printable(value: object) -> bool:
-    return isinstance(value, str) and value.isprintable() and not value.isspace() and value != ""
-
-
-def _is_relative(value: object) -> bool:
-    """Return True for a relative path that is valid on all platforms: without drive, backslash or "..", and normalized."""
-    if not isinstance(value, str) or not value.isprintable() or any(letter in value for letter in "\\:"):
-        return False
-    path = PurePosixPath(value)
-    return not path.is_absolute() and str(path) == value and value != "." and ".." not in path.parts
-
-
-# For each key, a check of its value and a description of valid values.
-_VALUES: Mapping[str, tuple[Callable[[object], bool], str]] = {
-    "repository": (_matches(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"), "an owner/name"),
-    "revision": (_matches(r"[0-9a-f]{40}"), "a full commit hash of 40 lower-case hex digits"),
-    "embedded": (_is_relative, "a relative path with '/' inside the package"),
-    "licence": (_is_printable, "printable text"),
-    "parameters": (_is_count, "a whole number"),
-    "files": (lambda value: isinstance(value, list), "an array of tables such as { name = 'config.json' }"),
-    "name": (_is_relative, "a relative path with '/' inside the model"),
-    "size": (_is_count, "a whole number"),
-    "sha256": (_matches(r"[0-9a-f]{64}"), "64 lower-case hex digits"),
+_HASHES = {
+    "revision": (r"[0-9a-f]{40}", "a full commit hash of 40 lower-case hex digits"),
+    "sha256": (r"[0-9a-f]{64}", "64 lower-case hex digits"),
 }
