@@ -33,11 +33,11 @@ def save_jpeg_truth() -> None:
 
 
 def save_foreign_masks() -> None:
-    """One that cannot be read, and one with ids that are no class."""
+    """One of them has ids that are no class."""
     for name in "ab":
         save(f"gt/{name}.png", TRUTH)
+    save("pred/a.png", PRED)
     save("pred/b.png", [[0, 3, 3, 0], [0, 9, 255, 2]])
-    Path("pred/a.png").write_bytes(b"")
 
 
 ARRANGE: dict[str, Callable[[], None]] = {
@@ -59,8 +59,7 @@ RELATED = (
 )
 CHECKING = "Checking 1 truth mask.\n"
 NOT_FOUND = "Hint: Pass the folder of the truth masks as --gt.\n"
-NO_PRED = "Hint: Set --pred to a folder of masks, or to an output folder with the format png.\n"
-NO_OUTPUT = "Hint: Choose another output folder with -o.\n"
+NO_PRED = "Hint: Set --pred to a folder of masks, or to an output folder of tipsseg label.\n"
 NO_FILES = (
     "Hint: Truth masks are files with one of .png .tif .tiff .bmp. If the folder contains the photographs, images and --gt are "
     "swapped.\n"
@@ -104,7 +103,7 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         "foreign",
         [*MASKS, "--gt", "gt"],
         1,
-        "Checking 2 truth masks.\nError: pred/b.png: unknown ids: 3 (2 pixels), 9 (1 pixel)\n"
+        "Checking 2 truth masks.\nScoring 2 masks of pred against gt.\nError: pred/b.png: unknown ids: 3 (2 pixels), 9 (1 pixel)\n"
         "Hint: Predicted masks have 0 for background, 1..2 for the classes in the vocabulary's order, and 255 for pixels without a "
         "label. Use the vocabulary of the run that wrote them.\n",
     ),
@@ -154,14 +153,6 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
     "images and masks": (
         "masks", ["imgs", *MASKS, "--gt", "gt"], 2, "Error: images and --pred exclude each other\n" + EXCLUDE,
     ),
-    "labels without a folder": (
-        "masks", [*MODEL, "--gt", "gt", "-f", "png"], 2,
-        "Error: --format needs images to label and an output folder\nHint: Name images, and set a folder with -o.\n",
-    ),
-    "components without labels": (
-        "masks", [*MODEL, "--gt", "gt", "-o", "out", "--min-area", "9"], 2,
-        "Error: --min-area is for the labels that --format writes\nHint: Add --format coco, and set a folder with -o.\n",
-    ),
     "two numberings": (
         "masks",
         [*MODEL, "--gt", "gt", "--zero-based", "--reduce-zero-label"],
@@ -201,22 +192,6 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         "Error: the vocabulary lists the classes of voc20 in a different order\n"
         "Hint: Leave out --classes and --vocab to use the preset voc20.\n",
     ),
-    "output is a file": (
-        "masks", [*MODEL, "--gt", "gt", "-o", "imgs/a.jpg"], 1,
-        "Error: cannot write imgs/a.jpg: imgs/a.jpg is a file\n" + NO_OUTPUT,
-    ),
-    "output among the masks": (
-        "masks", [*MASKS, "--gt", "gt", "-o", "pred"], 1,
-        "Error: cannot write pred: the results would be written among the masks in pred\n" + NO_OUTPUT,
-    ),
-    "output in the truth": (
-        "masks", [*MODEL, "--gt", "gt", "-o", "imgs/../gt/out"], 1,
-        "Error: cannot write imgs/../gt/out: the results would be written among the masks in gt\n" + NO_OUTPUT,
-    ),
-    "output upon the truth": (
-        "nothing", [*MODEL, "--gt", "run/masks", "-o", "run", "-f", "png"], 1,
-        "Error: cannot write run: the results would be written among the masks in run/masks\n" + NO_OUTPUT,
-    ),
 }  # fmt: skip
 
 
@@ -224,7 +199,6 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
 def test_what_goes_wrong_is_said_before_any_work(command: Command, tmp_path: Path, case: str) -> None:
     arranged, arguments, code, message = WRONG[case]
     save_photo("imgs/a.jpg", 2, 4)
-    save("run/masks/a.png", TRUTH)
     turned = [entry.name for entry in reversed(read_vocabulary("voc20").classes)]
     Path("turned.txt").write_text("\n".join(turned))
     ARRANGE[arranged]()
@@ -237,7 +211,7 @@ def test_what_goes_wrong_is_said_before_any_work(command: Command, tmp_path: Pat
 
 #: Options that mean something beside masks.
 _BESIDE_MASKS = frozenset({
-    "as_json", "classes", "gt", "help", "help_all", "ignore_index", "jobs", "layout", "max_pixels", "output", "paths", "pred",
+    "as_json", "classes", "gt", "help", "help_all", "ignore_index", "jobs", "layout", "max_pixels", "paths", "pred",
     "quiet", "reduce_zero_label", "vocab", "zero_based",
 })  # fmt: skip
 
@@ -245,12 +219,8 @@ _BESIDE_MASKS = frozenset({
 _VALUES = {
     "background": "none",
     "features": "feats",
-    "instances": "class",
-    "min_area": "1",
     "short_side": "448",
-    "simplify": "1",
     "stretch": "2,98",
-    "val_fraction": "0",
 }
 
 
@@ -258,10 +228,10 @@ _VALUES = {
 def test_every_other_option_is_refused_beside_masks(command: Command) -> None:
     """Not even with the values that they have by default."""
     left = {param.name: param for param in typer.main.get_command(app).params if param.name not in _BESIDE_MASKS}
-    assert left.keys() >= {"model", "mode", "min_area", "null", "formats", "report"}
-    for name in left.keys() - {"formats", "report"}:
-        flag = next(option for option in left[name].opts if option.startswith("--"))
-        value = [] if name in ("null", "regions_only", "overlap") else [_VALUES.get(name, str(left[name].default))]
+    assert left.keys() >= {"model", "mode", "regions", "null"}
+    for name, param in left.items():
+        flag = next(option for option in param.opts if option.startswith("--"))
+        value = [] if name in ("null", "regions_only", "overlap") else [_VALUES.get(name, str(param.default))]
         ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", flag, *value)
         assert (ran.code, ran.out) == (2, "")
         assert ran.err == f"Error: {flag} is for labelling, but --pred scores existing masks\n"

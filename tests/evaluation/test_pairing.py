@@ -10,10 +10,11 @@ import pytest
 
 from tipsseg.errors import InputError
 from tipsseg.evaluation.pairing import pair_truths
-from tipsseg.evaluation.truth import get_layout, plain_ids, plain_layout
+from tipsseg.evaluation.truth import get_layout, layout_of
+from tipsseg.options.run import TruthOptions
 from tipsseg.types import ImageRef
 
-PLAIN = plain_layout(plain_ids(3))
+PLAIN = layout_of(TruthOptions(), ["a", "b", "c"])
 CITY, COCO = get_layout("cityscapes"), get_layout("coco-stuff")
 LAYOUTS = {"plain": PLAIN, "city": CITY, "coco": COCO}
 

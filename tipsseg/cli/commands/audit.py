@@ -68,8 +68,7 @@ def audit(
 ) -> None:
     """List labels that the model doubts, and things without a label."""
     from tipsseg.run.spec import RunSpec
-    from tipsseg.runs.audit.files import refuse_existing, write_coco, write_label_studio
-    from tipsseg.runs.audit.run import audit_images
+    from tipsseg.runs.audit import audit_images, refuse_existing, write_coco, write_label_studio
     from tipsseg.runs.common.image_list import found_images, note_inputs
     from tipsseg.runs.label.onto import classes_of_labels
     from tipsseg.util.files import json_bytes

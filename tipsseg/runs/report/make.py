@@ -15,21 +15,21 @@ import numpy as np
 from tipsseg.address import address_text
 from tipsseg.formats.reading.labels import LabelSource
 from tipsseg.options import MAX_PIXELS, Palette
+from tipsseg.options.run import TruthOptions
 from tipsseg.run.entry import Entry
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.read import Run, open_runs, refuse_other_settings, refuse_raster
 from tipsseg.run.summary import TotalsSum
+from tipsseg.runs.audit import ListedDoubt, read_doubts
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
+from tipsseg.runs.evaluate import Evaluation, evaluate_masks
 from tipsseg.runs.rank.order import ReviewOrder
-from tipsseg.runs.report.doubts import ListedDoubt, read_doubts
-from tipsseg.runs.report.image import ImageMaker, ImageResult, failed_record
+from tipsseg.runs.report.image import ImageMaker, ImageResult, Place, Record, failed_record, image_key
 from tipsseg.runs.report.likeness import nearest, token_vectors
-from tipsseg.runs.report.place import DATA, Place, chunk_name
-from tipsseg.runs.report.scripts import script
-from tipsseg.runs.report.truth import accuracy_of, read_image_accuracies, read_truth_scores
+from tipsseg.runs.report.pictures import script
 from tipsseg.types import LabelClass, ignore_id
-from tipsseg.util.files import clean_up, clean_up_below
+from tipsseg.util.files import clean_up, clean_up_below, remove_file
 from tipsseg.util.printable import pluralize
 from tipsseg.util.record_paths import actual_name
 from tipsseg.util.threads import map_in_order
@@ -37,6 +37,12 @@ from tipsseg.vocabulary.palette import safe_colour
 
 #: The static files of the page.
 PAGE_FILES = ("index.html", "page.css", "page.js", "statistics.js", "viewer.js", "corrections.js")
+
+#: The scores that the page shows, see `Evaluation.record`.
+_SCORES = ("mean_iou", "pixel_accuracy", "classes", "confusion")
+
+#: The folder of the scripts with the records of all images.
+DATA = "data"
 
 #: The number of similar images to list for an image.
 ALIKE = 8
@@ -58,8 +64,12 @@ def make_report(
     *,
     labels: Path | None = None,
     doubts: Path | None = None,
+    truths: Path | None = None,
+    truth: TruthOptions | None = None,
 ) -> int:
-    """Write the page of a run, finished or not, and return the number of images that cannot be read. Keep up-to-date files.
+    """Write the page of a run, finished or not, and return the number of images that cannot be read or scored.
+
+    Files that show the present labels stay.
 
     Memory use grows by a few hundred bytes per image, plus the pixels of `jobs` images.
 
@@ -74,10 +84,13 @@ def make_report(
         palette: "own" for the classes' own colours, "safe" for a colour-blind-safe palette.
         labels: Other labels to switch to on the page, in any format that `tipsseg correct` reads.
         doubts: The findings of `tipsseg audit --jsonl` to list on the page.
+        truths: A folder of truth masks. The page shows the scores of the labels, see `evaluate_masks`.
+        truth: How to read them.
 
     Raises:
         UsageError: If `images` is not a folder.
-        InputError: If `output` is not an output folder, `features` is not a feature store, or `labels` or `doubts` cannot be read.
+        InputError: If `output` is not an output folder, `features` is not a feature store, or `labels`, `doubts` or `truths` cannot
+            be read.
         OutputError: If the folder for the page cannot be written, or contains other files.
     """
     check_image_root(images)
@@ -88,10 +101,13 @@ def make_report(
         classes = runs[0].classes
         if palette == "safe":
             classes = tuple(replace(entry, colour=safe_colour(entry.id)) for entry in classes)
-        truth = read_truth_scores(output)
         found = {} if doubts is None else read_doubts(doubts)
         others = None if labels is None else LabelSource(labels, classes)
-        accuracies = {} if truth is None else read_image_accuracies(output)
+        evaluation = None
+        if truths is not None:
+            evaluation = evaluate_masks(
+                output, truths, truth or TruthOptions(), None, progress, jobs=jobs, max_pixels=max_pixels
+            )
         folder = output / "report" if target is None else target
         lock = FolderLock(folder)
         stack.callback(lock.give_back)
@@ -103,27 +119,25 @@ def make_report(
             image_root=images,
             classes=classes,
             place=Place(folder),
-            truth=truth,
-            accuracies=accuracies,
+            evaluation=evaluation,
             features=features,
             others=others,
             doubts=found,
             progress=progress,
             totals=TotalsSum(classes),
         )
-        return report.make(jobs, max_pixels)
+        return report.make(jobs, max_pixels) + (0 if evaluation is None else evaluation.failed)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Report:
-    """A page in progress: counts of drawn, unchanged and failed images, accuracies, and images without readable labels."""
+    """A page in progress: counts of drawn, unchanged and failed images, and the records of images without readable labels."""
 
     runs: Sequence[Run]
     image_root: Path | None
     classes: tuple[LabelClass, ...]
     place: Place
-    truth: Mapping[str, object] | None
-    accuracies: Mapping[str, float]
+    evaluation: Evaluation | None
     features: Path | None
     others: LabelSource | None
     doubts: Mapping[str, Sequence[ListedDoubt]]
@@ -132,8 +146,7 @@ class _Report:
     new: int = 0
     unchanged: int = 0
     failed: int = 0
-    scored: dict[str, float] = field(default_factory=dict)
-    unreadable: set[str] = field(default_factory=set)
+    unreadable: dict[str, Record] = field(default_factory=dict)
 
     def make(self, jobs: int, max_pixels: int) -> int:
         began = time.monotonic()
@@ -148,19 +161,21 @@ class _Report:
                 review.add(entry)
                 hashes[entry.image] = entry.input.sha256
                 self.totals.add(entry.summary)
-                if (accuracy := accuracy_of(entry, self.accuracies)) is not None:
-                    self.scored[entry.image] = accuracy
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(f"{pluralize(self.new + self.unchanged, 'image')} done; run the same command to resume")
             raise
         # A stable sort: images without labels come last.
         order = sorted(review.names(), key=self.unreadable.__contains__)
         alike = {} if self.features is None else self._similar_images(self.features, hashes, order)
-        self.place.remove_others(order)
+        self.place.remove_others({image_key(image) for image in order if image not in self.unreadable})
+        images = () if self.evaluation is None else self.evaluation.images
+        accuracies = {score.image: round(score.right / score.pixels, 4) for score in images if score.pixels}
         failed = [failed_record(*failure) for failure in self._failures()]
         number = len(order) + len(failed)
-        chunks = self._write_data([*_chunks(number)], chain((self._record(image, alike) for image in order), failed))
-        self._write_page(number, chunks)
+        chunks = self._write_data(
+            [*_chunks(number)], chain((self._record(image, alike, accuracies) for image in order), failed)
+        )
+        self._write_page(number, chunks, len(accuracies))
         progress.end()
         progress.results([folder / PAGE_FILES[0]])
         progress.note(self._last_line(time.monotonic() - began))
@@ -208,19 +223,19 @@ class _Report:
             for image, path, reason in run.failures():
                 yield image, str(path) if images is None else address_text(images / actual_name(image)), reason
 
-    def _record(self, image: str, alike: Mapping[str, list[int]]) -> Mapping[str, object]:
-        record = dict(self.place.read(image))
+    def _record(
+        self, image: str, alike: Mapping[str, list[int]], accuracies: Mapping[str, float]
+    ) -> Mapping[str, object]:
+        record = dict(self.unreadable[image] if image in self.unreadable else self.place.read(image_key(image))[1])
         if similar := alike.get(image):
             record["alike"] = similar
         if image in self.doubts:
             record["doubts"] = self.doubts[image]
-        if image in self.scored:
-            record["accuracy"] = self.scored[image]
+        if image in accuracies:
+            record["accuracy"] = accuracies[image]
         return record
 
     def _add(self, result: ImageResult) -> None:
-        if result.new:
-            self.place.add(result.entry.image, result.signature, result.record)
         if result.error is not None:
             self.failed += 1
             self.progress.error(result.error)
@@ -228,32 +243,35 @@ class _Report:
             self.new += result.new
             self.unchanged += not result.new
         if result.record["state"] == "failed":
-            self.unreadable.add(result.entry.image)
+            self.unreadable[result.entry.image] = result.record
         self.progress.advance()
 
-    def _write_data(self, sizes: Sequence[int], records: Iterator[Mapping[str, object]]) -> int:
-        """Write the records in chunks of these sizes, remove older chunks, and return the number of chunks."""
+    def _write_data(self, sizes: Sequence[int], records: Iterator[Mapping[str, object]]) -> list[str]:
+        """Write the records in chunks of these sizes, remove older chunks, and return the names of the chunks."""
+        chunks = [f"{DATA}/images-{index:05}.js" for index in range(len(sizes))]
         for index, size in enumerate(sizes):
-            data = script("images", index, list(islice(records, size)))
-            self.place.write(self.place.folder / DATA / chunk_name(index), data)
-        self.place.remove_chunks_from(len(sizes))
-        return len(sizes)
+            self.place.write(self.place.folder / chunks[index], script("images", index, list(islice(records, size))))
+        for path in (self.place.folder / DATA).glob("images-*.js"):
+            if f"{DATA}/{path.name}" not in chunks:
+                remove_file(path)
+        return chunks
 
-    def _write_page(self, images: int, chunks: int) -> None:
+    def _write_page(self, images: int, chunks: Sequence[str], scored: int) -> None:
         runs, folder = self.runs, self.place.folder
+        scores = None if self.evaluation is None else self.evaluation.record()
         facts = {
             "name": str(runs[0].output.absolute()),
             "digest": runs[0].info.digest,
             "ended": all(run.info.ended is not None for run in runs),
             "images": images,
-            "chunks": [f"{DATA}/{chunk_name(index)}" for index in range(chunks)],
+            "chunks": chunks,
             "classes": [
                 {"id": entry.id, "name": entry.name, "colour": "#{:02x}{:02x}{:02x}".format(*entry.colour)}
                 for entry in self.classes
             ],
             "ignore": ignore_id(len(self.classes)),
-            "truth": self.truth,
-            "scored": len(self.scored),
+            "truth": None if scores is None else {name: scores[name] for name in _SCORES},
+            "scored": scored,
             "doubted": len(self.doubts),
             "summary": [*_facts(runs), *self.totals.result().lines()],
         }
