@@ -252,7 +252,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
         lambda out: tipsseg.review.evaluate(DESERT, out), tipsseg.errors.VocabularyError, "no classes given",
     ),
     "layout": (lambda out: tipsseg.review.evaluate(DESERT, out, layout="voc"), tipsseg.UsageError, "unknown layout 'voc'"),
-    "no masks": (lambda out: tipsseg.review.score_masks(out, out), tipsseg.UsageError, "that names their ids"),
+    "no masks": (lambda out: tipsseg.review.score_masks(out, out), tipsseg.errors.InputError, "no such folder"),
 }  # fmt: skip
 
 
