@@ -258,7 +258,6 @@ def evaluate_masks(
         names = _class_names(predicted, run, classes)
         layout = layout_of(truth, names)
         refs = _find_masks(predicted) if run is None else [image.ref(None) for image in run.images()]
-
         pairs = find_truths(refs, truths, layout)
         if not pairs.pairs:
             pairs = pair_truths(refs, truths, layout)  # raises the error for missing truths

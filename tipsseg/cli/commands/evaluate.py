@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +19,6 @@ from tipsseg.options.fields import FILES, IMAGES, TRUTH, option
 from tipsseg.options.run import ComputeOptions, RegionOptions, TruthOptions
 
 if TYPE_CHECKING:
-    from tipsseg.run.spec import RunSpec
     from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.evaluate import Evaluation
 
@@ -73,56 +71,35 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score labels against ground-truth masks: mean IoU, IoU per class, confusion matrix."""
-    from tipsseg.evaluation.truth import preset_of
+    from tipsseg.evaluation.truth import layout_of, preset_of
     from tipsseg.run.spec import RunSpec
-    from tipsseg.runs.evaluate import evaluate_masks
+    from tipsseg.runs.common.image_list import found_images, note_inputs
+    from tipsseg.runs.evaluate import evaluate_images, evaluate_masks
 
     values.refuse_split_lists(paths or (), question.classes, None)
     _refuse_together(context, scoring)
     named = bool(question.classes) or question.vocab is not None
+    gt, pred = scoring.gt, scoring.pred
     with open_progress(scoring.quiet, results=False) as progress:
-        if scoring.pred is not None:
-            asked = values.parse_question(question).vocabulary.classes if named else ()
-            evaluation = evaluate_masks(
-                scoring.pred,
-                scoring.gt,
-                truth,
-                [entry.name for entry in asked] or None,
-                progress,
-                jobs=compute.jobs,
-                max_pixels=compute.max_pixels,
-            )
+        if pred is not None:
+            classes = [entry.name for entry in values.parse_question(question).vocabulary.classes] if named else None
+            jobs, max_pixels = compute.jobs, compute.max_pixels
+            evaluation = evaluate_masks(pred, gt, truth, classes, progress, jobs=jobs, max_pixels=max_pixels)
         else:
             if not named and truth.layout is not None:
                 question = replace(question, vocab=preset_of(truth))
-            parsed = values.parse_question(question)
-            spec = RunSpec.of(
-                compute, regions, formats=(), vocabulary=parsed.vocabulary, fitted=parsed.fitted, options=options
-            )
-            evaluation = _label_and_score(scoring, spec, truth, question, paths or (), progress)
+            asked = values.parse_question(question)
+            vocabulary = asked.vocabulary
+            layout = layout_of(truth, [entry.name for entry in vocabulary.classes])
+            spec = RunSpec.of(compute, regions, formats=(), vocabulary=vocabulary, fitted=asked.fitted, options=options)
+            sources = stdin.sources(paths or (), scoring.null)
+            found = found_images(sources.get("paths", ()), sources.get("entries"), None, gt)
+            values.note_vocabulary(progress, question.classes, vocabulary)
+            note_inputs(progress, found)
+            evaluation = evaluate_images(spec, found, gt, layout, progress, quiet=scoring.quiet)
         _print(evaluation, scoring.as_json, progress)
     if evaluation.failed:
         raise typer.Exit(1)
-
-
-def _label_and_score(
-    scoring: Scoring,
-    spec: RunSpec,
-    truth: TruthOptions,
-    question: opt.Asked,
-    paths: Sequence[str],
-    progress: Progress,
-) -> Evaluation:
-    from tipsseg.evaluation.truth import layout_of
-    from tipsseg.runs.common.image_list import found_images, note_inputs
-    from tipsseg.runs.evaluate import evaluate_images
-
-    layout = layout_of(truth, [entry.name for entry in spec.vocabulary.classes])
-    sources = stdin.sources(paths, scoring.null)
-    found = found_images(sources.get("paths", ()), sources.get("entries"), None, scoring.gt)
-    values.note_vocabulary(progress, question.classes, spec.vocabulary)
-    note_inputs(progress, found)
-    return evaluate_images(spec, found, scoring.gt, layout, progress, quiet=scoring.quiet)
 
 
 def _refuse_together(context: typer.Context, scoring: Scoring) -> None:

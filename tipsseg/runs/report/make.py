@@ -131,7 +131,7 @@ def make_report(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Report:
-    """What a page shows; see `make_report`."""
+    """A page to write; see `make_report`."""
 
     runs: Sequence[Run]
     image_root: Path | None
