@@ -251,11 +251,8 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
     "evaluate without classes": (
         lambda out: tipsseg.review.evaluate(DESERT, out), tipsseg.errors.VocabularyError, "no classes given",
     ),
-    "evaluate without a folder": (
-        lambda out: tipsseg.review.evaluate(DESERT, out, ["a"], formats=["png"]), tipsseg.UsageError, "needs an output folder",
-    ),
     "layout": (lambda out: tipsseg.review.evaluate(DESERT, out, layout="voc"), tipsseg.UsageError, "unknown layout 'voc'"),
-    "no masks": (lambda out: tipsseg.review.score_masks(out, out), tipsseg.UsageError, "that names their ids"),
+    "no masks": (lambda out: tipsseg.review.score_masks(out, out), tipsseg.errors.InputError, "no such folder"),
 }  # fmt: skip
 
 
@@ -270,11 +267,10 @@ def test_what_is_wrong_is_told_by_the_call_itself(name: str, tmp_path: Path) -> 
 def test_scores_are_those_of_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     images, truths = PANDA.parent, EXAMPLES / "truth/meadow"
     classes = tipsseg.read_vocabulary(EXAMPLES / "leaves.txt", "none")
-    found = tipsseg.review.evaluate(
-        images, truths, classes, model="tiny", **VIEW, output=tmp_path / "out", formats=["png"], device="cpu"
-    )
+    found = tipsseg.review.evaluate(images, truths, classes, model="tiny", **VIEW, device="cpu")
     assert (found.scored, found.failed) == (3, 0)
     assert 0.3 < found.scores.mean_iou < 1
+    tipsseg.label_folder(images, classes, output=tmp_path / "out", model="tiny", **VIEW, device="cpu")
     scored = tipsseg.review.score_masks(tmp_path / "out", truths)
     np.testing.assert_array_equal(scored.confusion.counts, found.confusion.counts)
     assert capfd.readouterr() == ("", "")

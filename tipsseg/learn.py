@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Unpack
 
 from tipsseg.address import as_address
 from tipsseg.api import Paths, as_paths, progress_for
+from tipsseg.evaluation.truth import layout_of, preset_of
 from tipsseg.options import LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import ComputeKeywords, FitTruthsKeywords, with_keywords
 from tipsseg.options.run import ComputeOptions, TruthOptions
 from tipsseg.runs.common.inputs import Ignored, found_images
-from tipsseg.runs.evaluate.truth_options import layout_of, preset_of
 from tipsseg.runs.fit.learning import note_other_scales, spec_of_run, spec_of_truths
 from tipsseg.runs.fit.masked import edited_masks, truth_masks
 from tipsseg.runs.fit.run import Fit, fit_masks

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
 from tipsseg.api import Paths, as_paths, progress_for
-from tipsseg.errors import UsageError
+from tipsseg.evaluation.truth import layout_of, preset_of
 from tipsseg.formats.given import classes_of_labels
-from tipsseg.options import FileOptions, LabelOptions
+from tipsseg.options import LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import AuditKeywords, CorrectKeywords, EvaluateKeywords, ScoreMasksKeywords, with_keywords
 from tipsseg.options.run import ComputeOptions, CorrectOptions, RegionOptions, TruthOptions
 from tipsseg.run.spec import RunSpec
-from tipsseg.runs.audit.run import Audit, audit_images
+from tipsseg.runs.audit import Audit, audit_images
 from tipsseg.runs.common.inputs import Ignored, found_images
 from tipsseg.runs.correct.folder import Corrections, take_corrections
-from tipsseg.runs.evaluate.predictions import names_of
-from tipsseg.runs.evaluate.run import Evaluation, evaluate_masks, evaluate_model
-from tipsseg.runs.evaluate.truth_options import layout_of, preset_of
+from tipsseg.runs.evaluate import Evaluation, evaluate_images, evaluate_masks
 from tipsseg.runs.rank.rank import Ranked, rank
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
@@ -37,18 +34,18 @@ __all__ = [
 ]
 
 
-@with_keywords(EvaluateKeywords, TruthOptions, LabelOptions, RegionOptions, FileOptions, ComputeOptions)
+@with_keywords(EvaluateKeywords, TruthOptions, LabelOptions, RegionOptions, ComputeOptions)
 def evaluate(
     images: Paths,
     truths: str | Path,
     classes: Classes | None = None,
     *,
-    output: str | Path | None = None,
-    formats: Sequence[str] = (),
     verbose: bool = False,
     **keywords: Unpack[EvaluateKeywords],
 ) -> Evaluation:
-    """Label images and score the labels against truth masks, as `tipsseg eval` does.
+    """Label images and score the labels against truth masks, as `tipsseg eval` does. Write nothing.
+
+    To keep the labels, use `label_folder`, then `score_masks`.
 
         result = tipsseg.review.evaluate("photos/", "masks/", ["car", "road"])
         print(result.scores.mean_iou)
@@ -57,37 +54,29 @@ def evaluate(
         images: Files and folders.
         truths: The folder with the truth masks, laid out like the image folders.
         classes: See `label_folder`. None: the classes of `layout`.
-        output: The folder to write labels to. Requires `formats`.
-        formats: The label formats to write. If empty, no labels are written.
         verbose: Print notes, progress and errors on stderr.
 
     Returns:
-        The scores: `scores.mean_iou` (0..1), `scores.iou` per class, `confusion`, the numbers of images `scored` and `failed`, and
-        `record()`, all of them as JSON values.
+        The scores: `scores.mean_iou` (0..1), `scores.iou` per class, `confusion`, the pixel counts of `images`, the numbers of
+        images `scored` and `failed`, and `record()`, all of them as JSON values.
 
     Raises:
         TipssegError: The run cannot start or continue.
     """
     truth = take_options(TruthOptions, keywords)
-    if formats and output is None:
-        raise UsageError("argument `formats` needs an output folder", "Set argument `output`.")
     vocabulary, fitted = as_vocabulary(read_vocabulary(preset_of(truth)) if classes is None else classes)
     layout = layout_of(truth, [entry.name for entry in vocabulary.classes])
     spec = RunSpec.of(
         take_options(ComputeOptions, keywords),
         take_options(RegionOptions, keywords),
-        output=Path(output or ""),
-        formats=tuple(formats),
-        resume=False,
+        formats=(),
         vocabulary=vocabulary,
         fitted=fitted,
         options=take_options(LabelOptions, keywords),
-        files=take_options(FileOptions, keywords),
     )
-    folder = spec.output if spec.formats else None
     with progress_for(verbose) as progress:
-        found = found_images(as_paths(images), None, Ignored(folder, Path(truths)))
-        return evaluate_model(spec, found, Path(truths), layout, progress, quiet=True)
+        found = found_images(as_paths(images), None, Ignored(None, Path(truths)))
+        return evaluate_images(spec, found, Path(truths), layout, progress, quiet=True)
 
 
 @with_keywords(AuditKeywords, LabelOptions, ComputeOptions)
@@ -152,13 +141,10 @@ def score_masks(
     Raises:
         TipssegError: The masks cannot be read or scored.
     """
-    truth, jobs = take_options(TruthOptions, keywords), take_options(ComputeOptions, keywords).jobs
-    if classes is None and truth.layout is not None:
-        classes = read_vocabulary(preset_of(truth))
-    given = None if classes is None else [entry.name for entry in as_vocabulary(classes)[0].classes]
-    names = names_of(Path(predicted), given)
+    truth, compute = take_options(TruthOptions, keywords), take_options(ComputeOptions, keywords)
+    names = None if classes is None else [entry.name for entry in as_vocabulary(classes)[0].classes]
     with progress_for(verbose) as progress:
-        return evaluate_masks(Path(predicted), Path(truths), layout_of(truth, names), names, jobs, progress)
+        return evaluate_masks(Path(predicted), Path(truths), truth, names, progress, jobs=compute.jobs)
 
 
 @with_keywords(CorrectKeywords, CorrectOptions, ComputeOptions)

@@ -263,8 +263,7 @@ def test_scores_are_those_without_a_store(command: Command, scenes: Path) -> Non
     kept = command(*evaluate, "--features", "feats")
     assert (plain.code, kept.code) == (0, 0)
     assert plain.out == kept.out
-    assert command(*evaluate, "--features", "whole", "-o", "scores").code == 0
-    said = json.loads(Path("scores/eval.json").read_bytes())["labels"]
+    said = json.loads(command(*evaluate, "--features", "whole", "--json").out)["labels"]
     assert said.endswith("--mode slide --features DIR")
     assert command("check", "feats").code == 0
 

@@ -1,8 +1,7 @@
-"""What goes wrong in `tipsseg eval`: whole messages, before any work."""
+"""What goes wrong in `tipsseg eval`, before anything is labelled."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,222 +21,114 @@ def save_masks() -> None:
     save("gt/a.png", TRUTH)
 
 
-def save_empty_truth() -> None:
-    save_masks()
-    Path("gt/a.png").write_bytes(b"")
-
-
-def save_jpeg_truth() -> None:
-    save_photo("gt/a.jpg", 2, 4)
-    save("gt/b.png", TRUTH)
-
-
 def save_foreign_masks() -> None:
-    """One that cannot be read, and one with ids that are no class."""
+    """One of them has ids that are no class."""
     for name in "ab":
         save(f"gt/{name}.png", TRUTH)
+    save("pred/a.png", PRED)
     save("pred/b.png", [[0, 3, 3, 0], [0, 9, 255, 2]])
-    Path("pred/a.png").write_bytes(b"")
 
 
 ARRANGE: dict[str, Callable[[], None]] = {
     "masks": save_masks,
     "colour": lambda: save_photo("gt/a.png", 2, 4),
-    "binary": lambda: save("gt/a.png", [[0, 255, 255, 0], [0, 0, 0, 255]]),
     "values": lambda: save("gt/a.png", [[0, 100, 200, 0], [0, 0, 0, 254]]),
     "empty": lambda: Path("gt").mkdir(),
-    "jpeg": lambda: save_photo("gt/a.jpg", 2, 4),
-    "void": save_empty_truth,
-    "jpeg among masks": save_jpeg_truth,
     "foreign": save_foreign_masks,
     "missing": lambda: save("gt/b.png", TRUTH),
     "nothing": lambda: None,
 }
-RELATED = (
-    "Hint: The vocabulary has {}. If that is right, set --ignore-index, --reduce-zero-label or "
-    "--zero-based, or select the benchmark with --layout.\n"
-)
-CHECKING = "Checking 1 truth mask.\n"
-NOT_FOUND = "Hint: Pass the folder of the truth masks as --gt.\n"
-NO_PRED = "Hint: Set --pred to a folder of masks, or to an output folder with the format png.\n"
-NO_OUTPUT = "Hint: Choose another output folder with -o.\n"
-NO_FILES = (
-    "Hint: Truth masks are files with one of .png .tif .tiff .bmp. If the folder contains the photographs, images and --gt are "
-    "swapped.\n"
-)
-EXCLUDE = "Hint: Name images to label and score, or a folder of masks with --pred.\n"
 
 MODEL = ["imgs", "-c", "panda,tree", "-m", "l14"]
 MASKS = ["--pred", "pred", "-c", "panda,tree"]
 
-# name: (what lies in gt, arguments, exit code, stderr); imgs/a.jpg is there. The model would have to be downloaded.
+# name: (what lies in gt, arguments, exit code, a part of stderr); imgs/a.jpg is there. The model would have to be downloaded.
 WRONG: dict[str, tuple[str, list[str], int, str]] = {
     "images and truth swapped": (
         "masks", ["gt", "--gt", "imgs", "-c", "panda,tree", "-m", "l14"], 1,
-        "Error: no truth masks in imgs\n" + NO_FILES,
+        "Error: no truth masks in imgs\nHint: Truth masks are files with one of .png .tif .tiff .bmp.",
     ),
     "ids beyond the classes": (
         "masks", ["imgs", "--gt", "gt", "-c", "panda", "-m", "l14"], 1,
-        CHECKING + "Error: gt/a.png: unknown ids: 2 (3 pixels)\n" + RELATED.format("1 class"),
+        "Error: gt/a.png: unknown ids: 2 (3 pixels)\nHint: The vocabulary has 1 class. If that is right, set --ignore-index",
     ),
     "grey values": (
-        "values",
-        ["--gt", "gt", *MODEL],
-        1,
-        CHECKING
-        + "Error: gt/a.png: unknown ids: 100 (1 pixel), 200 (1 pixel), 254 (1 pixel)\n"
-        + RELATED.format("2 classes"),
+        "values", ["--gt", "gt", *MODEL], 1,
+        "Error: gt/a.png: unknown ids: 100 (1 pixel), 200 (1 pixel), 254 (1 pixel)\n",
     ),
-    "coloured truth": (
-        "colour",
-        ["--gt", "gt", *MODEL],
-        1,
-        CHECKING + "Error: gt/a.png: a colour image (RGB); masks must store class ids as greyscale or palette values\n"
-        "Hint: Save it as a single-channel PNG, 8 or 16 bits, whose values are the class ids. If it is a photograph, images and "
-        "masks are swapped.\n",
-    ),
-    "empty truth": (
-        "void", ["--gt", "gt", *MODEL], 1,
-        CHECKING + "Error: gt/a.png: empty file (0 bytes)\nHint: Download the image again, or remove it.\n",
-    ),
+    "coloured truth": ("colour", ["--gt", "gt", *MODEL], 1, "Error: gt/a.png: a colour image (RGB); masks must store class ids"),
     "ids beyond the classes in a mask": (
-        "foreign",
-        [*MASKS, "--gt", "gt"],
-        1,
-        "Checking 2 truth masks.\nError: pred/b.png: unknown ids: 3 (2 pixels), 9 (1 pixel)\n"
-        "Hint: Predicted masks have 0 for background, 1..2 for the classes in the vocabulary's order, and 255 for pixels without a "
-        "label. Use the vocabulary of the run that wrote them.\n",
+        "foreign", [*MASKS, "--gt", "gt"], 1,
+        "Error: pred/b.png: unknown ids: 3 (2 pixels), 9 (1 pixel)\nHint: Predicted masks have 0 for background, 1..2 for",
     ),
-    "truth without files": ("empty", ["--gt", "gt", *MODEL], 1, "Error: no truth masks in gt\n" + NO_FILES),
-    "truth is a JPEG": (
-        "jpeg among masks",
-        ["--gt", "gt", *MODEL],
-        1,
-        "Error: no truth for imgs/a.jpg in gt: looked for a with one of .png .tif .tiff .bmp\n"
-        "Hint: gt/a.jpg exists, but truth masks need a lossless format like PNG. Or are images and --gt swapped?\n",
+    "truth without files": ("empty", ["--gt", "gt", *MODEL], 1, "Error: no truth masks in gt\n"),
+    "no truth folder": (
+        "nothing", ["--gt", "gt", *MODEL], 1,
+        "Error: gt: no such folder\nHint: Pass the folder of the truth masks as --gt.\n",
     ),
-    "no truth folder": ("nothing", ["--gt", "gt", *MODEL], 1, "Error: gt: no such folder\n" + NOT_FOUND),
     "no truth for an image": (
-        "missing",
-        ["--gt", "gt", *MODEL],
-        1,
-        "Error: no truth for imgs/a.jpg in gt: looked for a with one of .png .tif .tiff .bmp\n"
-        "Hint: A truth mask has the relative path or the file name of its image. Pass only images that have a mask, or "
-        "select the benchmark with --layout.\n",
+        "missing", ["--gt", "gt", *MODEL], 1,
+        "Error: no truth for imgs/a.jpg in gt: looked for a with one of .png .tif .tiff .bmp\nHint: A truth mask has the relative",
     ),
     "truth and images in one folder": (
-        "masks",
-        ["gt", "--gt", "gt", "-c", "panda,tree"],
-        1,
-        "Error: gt/a.png would be its own truth\n"
-        "Hint: The images' folder also contains the truths. Pass only the images, for example "
-        "with a pattern: photos/*.jpg\n",
+        "masks", ["gt", "--gt", "gt", "-c", "panda,tree"], 1, "Error: gt/a.png would be its own truth\n",
     ),
     "masks are the truth": (
-        "masks", ["--pred", "gt", "--gt", "gt/../gt", "-c", "panda,tree"], 2,
-        "Error: --pred and --gt are the same folder\nHint: Set --gt to the folder of the truth masks.\n",
+        "masks", ["--pred", "gt", "--gt", "gt/../gt", "-c", "panda,tree"], 2, "Error: --pred and --gt are the same folder\n",
     ),
     "masks without names": (
-        "masks",
-        ["--pred", "pred", "--gt", "gt"],
-        2,
-        "Error: the masks in pred have no classes.json that names their ids\n"
-        "Hint: Set the classes with --classes, --vocab or --layout.\n",
+        "masks", ["--pred", "pred", "--gt", "gt"], 2,
+        "Error: the masks in pred have no classes.json that names their ids\nHint: Set the classes with --classes, --vocab or",
     ),
-    "no folder of masks": ("masks", ["--pred", "labels", "--gt", "gt"], 1, "Error: labels: no such folder\n" + NO_PRED),
-    "an empty folder of masks": (
-        "empty", ["--pred", "gt", "--gt", "imgs", "-c", "a"], 1, "Error: no masks in gt\n" + NO_PRED,
+    "no folder of masks": (
+        "masks", ["--pred", "labels", "--gt", "gt"], 1, "Error: labels: no such folder\nHint: Set --pred to a folder of masks",
     ),
-    "neither images nor masks": (
-        "masks", ["--gt", "gt"], 2, "Error: nothing to score: no images and no --pred\n" + EXCLUDE,
-    ),
-    "images and masks": (
-        "masks", ["imgs", *MASKS, "--gt", "gt"], 2, "Error: images and --pred exclude each other\n" + EXCLUDE,
-    ),
-    "labels without a folder": (
-        "masks", [*MODEL, "--gt", "gt", "-f", "png"], 2,
-        "Error: --format needs images to label and an output folder\nHint: Name images, and set a folder with -o.\n",
-    ),
-    "components without labels": (
-        "masks", [*MODEL, "--gt", "gt", "-o", "out", "--min-area", "9"], 2,
-        "Error: --min-area is for the labels that --format writes\nHint: Add --format coco, and set a folder with -o.\n",
-    ),
+    "an empty folder of masks": ("empty", ["--pred", "gt", "--gt", "imgs", "-c", "a"], 1, "Error: no masks in gt\n"),
+    "neither images nor masks": ("masks", ["--gt", "gt"], 2, "Error: nothing to score: no images and no --pred\n"),
+    "images and masks": ("masks", ["imgs", *MASKS, "--gt", "gt"], 2, "Error: images and --pred exclude each other\n"),
     "two numberings": (
-        "masks",
-        [*MODEL, "--gt", "gt", "--zero-based", "--reduce-zero-label"],
-        2,
-        "Error: --reduce-zero-label and --zero-based exclude each other\n"
-        "Hint: Use the first if 0 marks ignored pixels, the second if 0 is the first class.\n",
+        "masks", [*MODEL, "--gt", "gt", "--zero-based", "--reduce-zero-label"], 2,
+        "Error: --reduce-zero-label and --zero-based exclude each other\n",
     ),
     "no such id": (
-        "masks", [*MASKS, "--gt", "gt", "--ignore-index", "-1"], 2,
-        "Error: ignore index -1 is not between 0 and 65535\n",
+        "masks", [*MASKS, "--gt", "gt", "--ignore-index", "-1"], 2, "Error: ignore index -1 is not between 0 and 65535\n",
     ),
     "unknown layout": (
-        "masks",
-        ["imgs", "--gt", "gt", "--layout", "voc22"],
-        2,
-        "Error: unknown layout 'voc22'\nHint: Did you mean 'voc21'? The layouts are: ade20k, voc20, voc21, pascal-context-59, "
-        "pascal-context-60, cityscapes, coco-stuff.\n",
+        "masks", ["imgs", "--gt", "gt", "--layout", "voc22"], 2,
+        "Error: unknown layout 'voc22'\nHint: Did you mean 'voc21'? The layouts are",
     ),
     "layout and numbering": (
-        "masks",
-        ["imgs", "--gt", "gt", "--layout", "voc21", "--ignore-index", "0"],
-        2,
-        "Error: --layout voc21 already defines the truth ids\n"
-        "Hint: Remove --ignore-index, --reduce-zero-label and --zero-based.\n",
+        "masks", ["imgs", "--gt", "gt", "--layout", "voc21", "--ignore-index", "0"], 2,
+        "Error: --layout voc21 already defines the truth ids\n",
     ),
     "layout and other classes": (
-        "masks",
-        [*MODEL, "--gt", "gt", "--layout", "voc21"],
-        2,
-        "Error: the layout voc21 has 20 classes, but the vocabulary has 2\n"
-        "Hint: Leave out --classes and --vocab to use the preset voc21.\n",
+        "masks", [*MODEL, "--gt", "gt", "--layout", "voc21"], 2,
+        "Error: the layout voc21 has 20 classes, but the vocabulary has 2\n",
     ),
     "layout and its classes in another order": (
-        "masks",
-        ["imgs", "--gt", "gt", "--layout", "voc20", "--vocab", "turned.txt"],
-        2,
-        "Error: the vocabulary lists the classes of voc20 in a different order\n"
-        "Hint: Leave out --classes and --vocab to use the preset voc20.\n",
-    ),
-    "output is a file": (
-        "masks", [*MODEL, "--gt", "gt", "-o", "imgs/a.jpg"], 1,
-        "Error: cannot write imgs/a.jpg: imgs/a.jpg is a file\n" + NO_OUTPUT,
-    ),
-    "output among the masks": (
-        "masks", [*MASKS, "--gt", "gt", "-o", "pred"], 1,
-        "Error: cannot write pred: the results would be written among the masks in pred\n" + NO_OUTPUT,
-    ),
-    "output in the truth": (
-        "masks", [*MODEL, "--gt", "gt", "-o", "imgs/../gt/out"], 1,
-        "Error: cannot write imgs/../gt/out: the results would be written among the masks in gt\n" + NO_OUTPUT,
-    ),
-    "output upon the truth": (
-        "nothing", [*MODEL, "--gt", "run/masks", "-o", "run", "-f", "png"], 1,
-        "Error: cannot write run: the results would be written among the masks in run/masks\n" + NO_OUTPUT,
+        "masks", ["imgs", "--gt", "gt", "--layout", "voc20", "--vocab", "turned.txt"], 2,
+        "Error: the vocabulary lists the classes of voc20 in a different order\n",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_goes_wrong_is_said_before_any_work(command: Command, tmp_path: Path, case: str) -> None:
-    arranged, arguments, code, message = WRONG[case]
+def test_mistakes_are_found_before_any_work(command: Command, tmp_path: Path, case: str) -> None:
+    arranged, arguments, code, part = WRONG[case]
     save_photo("imgs/a.jpg", 2, 4)
-    save("run/masks/a.png", TRUTH)
     turned = [entry.name for entry in reversed(read_vocabulary("voc20").classes)]
     Path("turned.txt").write_text("\n".join(turned))
     ARRANGE[arranged]()
     before = files(tmp_path)
     ran = command("eval", *arguments)
-    told = re.sub(r"^\d+ class(es)?: .*\n", "", ran.err)  # the first line, where it came to that
-    assert (told, ran.code, ran.out) == (message, code, "")
+    assert (ran.code, ran.out) == (code, "")
+    assert part in ran.err
     assert files(tmp_path) == before
 
 
 #: Options that mean something beside masks.
 _BESIDE_MASKS = frozenset({
-    "as_json", "classes", "gt", "help", "help_all", "ignore_index", "jobs", "layout", "max_pixels", "output", "paths", "pred",
+    "as_json", "classes", "gt", "help", "help_all", "ignore_index", "jobs", "layout", "max_pixels", "paths", "pred",
     "quiet", "reduce_zero_label", "vocab", "zero_based",
 })  # fmt: skip
 
@@ -245,12 +136,8 @@ _BESIDE_MASKS = frozenset({
 _VALUES = {
     "background": "none",
     "features": "feats",
-    "instances": "class",
-    "min_area": "1",
     "short_side": "448",
-    "simplify": "1",
     "stretch": "2,98",
-    "val_fraction": "0",
 }
 
 
@@ -258,10 +145,10 @@ _VALUES = {
 def test_every_other_option_is_refused_beside_masks(command: Command) -> None:
     """Not even with the values that they have by default."""
     left = {param.name: param for param in typer.main.get_command(app).params if param.name not in _BESIDE_MASKS}
-    assert left.keys() >= {"model", "mode", "min_area", "null", "formats", "report"}
-    for name in left.keys() - {"formats", "report"}:
-        flag = next(option for option in left[name].opts if option.startswith("--"))
-        value = [] if name in ("null", "regions_only", "overlap") else [_VALUES.get(name, str(left[name].default))]
+    assert left.keys() >= {"model", "mode", "regions", "null"}
+    for name, param in left.items():
+        flag = next(option for option in param.opts if option.startswith("--"))
+        value = [] if name in ("null", "regions_only", "overlap") else [_VALUES.get(name, str(param.default))]
         ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", flag, *value)
         assert (ran.code, ran.out) == (2, "")
         assert ran.err == f"Error: {flag} is for labelling, but --pred scores existing masks\n"

@@ -402,9 +402,9 @@ def test_images_that_are_too_large_are_named(
     sizes = {path: upright_size(path) for path in pictures.rglob("*.*") if path.suffix != ".txt"}
     largest = max(sizes, key=lambda path: sizes[path][0] * sizes[path][1])
     most = sizes[largest][0] * sizes[largest][1] - 1
-    base: list[object] = [entry, pictures, "-c", CLASSES, "-m", mlp_checkpoint, "-o", tmp_path / "out"]
+    base: list[object] = [entry, pictures, "-c", CLASSES, "-m", mlp_checkpoint]
+    base += ["--gt", tmp_path / "truths"] if entry == "eval" else ["-o", tmp_path / "out"]
     if entry == "eval":
-        base += ["--gt", tmp_path / "truths"]
         for path, size in sizes.items():
             truth = tmp_path / "truths" / path.relative_to(pictures).with_suffix(".png")
             truth.parent.mkdir(parents=True, exist_ok=True)

@@ -163,9 +163,6 @@ MISTAKES = {
     ),
     "empty truth": (["eval", "photos", "--gt", "", "-c", "car"], "the path of --gt is empty", UNSET),
     "empty masks": (["eval", "--pred", "", "--gt", "photos"], "the path of --pred is empty", UNSET),
-    "empty output of eval": (
-        ["eval", "photos", "--gt", "gt", "-c", "car", "-o", ""], "the path of --output is empty", UNSET,
-    ),
     "empty folder to convert": (["convert", "", "-f", "yolo"], "the path of the folder is empty", UNSET),
     "empty place of images": (
         ["convert", "photos", "-f", "yolo", "--images", ""], "the path of --images is empty", UNSET,

@@ -1,4 +1,4 @@
-"""`tipsseg report`, and the page of `tipsseg eval --report`, from the command line."""
+"""`tipsseg report` from the command line."""
 
 from __future__ import annotations
 
@@ -32,16 +32,17 @@ def test_a_page(command: Command, out: Path) -> None:
     assert "#0072b2" in json.dumps(facts(out / "report")["classes"])
 
 
-def test_an_evaluation_makes_the_page(command: Command, out: Path) -> None:
+def test_scores_on_the_page(command: Command, out: Path) -> None:
     for name, ids in LABELS.items():
         path = (out.parent / "gt" / name).with_suffix(".png")
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.where(ids == 255, 0, ids).astype(np.uint8)).save(path)
-    ran = command("eval", "--pred", out, "--gt", out.parent / "gt", "-o", out, "--report", "--json")
+    ran = command("report", out, "--gt", out.parent / "gt")
     assert ran.code == 0, ran.err
-    assert json.loads(ran.out)["images"] == 3
     assert facts(out / "report")["truth"] is not None
     assert command("check", out).code == 0
+    ran = command("report", out, "--gt", out.parent / "gt", "--layout", "voc20")
+    assert (ran.code, "got 20 classes, but the masks" in ran.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -53,20 +54,12 @@ def test_an_evaluation_makes_the_page(command: Command, out: Path) -> None:
             1,
             "Error: nowhere: not a feature store\nHint: Compute features with tipsseg encode",
         ),
-        (["eval", "--pred", "out", "--gt", "gt", "--report"], 2, "Error: --report needs a folder for the page"),
-        (
-            ["eval", "--pred", "out", "--gt", "gt", "--report", "-o", "x"],
-            2,
-            "but x has no labels\nHint: Name the output folder",
-        ),
-        (["eval", "imgs", "--gt", "gt", "-c", "a", "--report", "-o", "x"], 2, "Hint: Add --format png.\n"),
     ],
 )
 def test_wrong_usage(command: Command, out: Path, arguments: list[str], code: int, part: str) -> None:
     ran = command(*arguments, cwd=out.parent)
     assert (ran.code, ran.out) == (code, "")
     assert part in ran.err
-    assert not (out.parent / "x").exists()
 
 
 def test_what_a_killed_process_left_goes(command: Command, out: Path) -> None:

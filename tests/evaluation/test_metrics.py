@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-import re
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +14,7 @@ from numpy.typing import NDArray
 
 from tipsseg.errors import InputError, UsageError
 from tipsseg.evaluation import metrics
-from tipsseg.evaluation.metrics import Confusion, confusion_csv, find_swapped_classes, record, scores, table
+from tipsseg.evaluation.metrics import Confusion, find_swapped_classes, record, scores, table
 from tipsseg.evaluation.truth import IGNORED
 from tipsseg.types import LabelArray
 
@@ -282,35 +278,3 @@ def test_the_table() -> None:
 def test_names_of_any_length_and_width(name: str, shown: str, spaces: int) -> None:
     result = scores(confusion_of(truth_of([1]), labels_of([1]), background=False, classes=1), [name])
     assert table(result).splitlines()[1] == shown + " " * spaces + 4 * "     100.00"
-
-
-FORMULAS = {
-    "=1+1": "'=1+1",
-    "+x": "'+x",
-    "-x": "'-x",
-    "@SUM(A1)": "'@SUM(A1)",
-    "\t=x": "'\t=x",
-    "\uff1dx": "'\uff1dx",
-    "'=x": "''=x",
-    "''-x": "'''-x",
-    "'quoted'": "'quoted'",
-    "a=b": "a=b",
-    "12": "12",
-}
-
-
-def test_no_name_in_the_csv_is_a_formula() -> None:
-    names = list(FORMULAS)
-    first, *rows = list(csv.reader(io.StringIO(confusion_csv(Confusion(len(names), background=False), names))))
-    found = [row[0] for row in rows]
-    assert found == first[1:-1] == list(FORMULAS.values())
-    assert [re.sub(r"^'(?='*[=+\-@\t\uff1d])", "", name) for name in found] == names  # as whoever reads it may
-
-
-def test_the_matrix_as_csv() -> None:
-    text = confusion_csv(confusion_of(TRUTH, LABELS), ["cat, tabby", 'the "dog"', "cow"])
-    assert text.startswith('truth / predicted,background,"cat, tabby","the ""dog""",cow,none\nbackground,2,1,0,0,0\n')
-    rows = list(csv.reader(io.StringIO(text)))
-    assert [row[0] for row in rows[1:]] == rows[0][1:-1] == ["background", "cat, tabby", 'the "dog"', "cow"]
-    counts: list[list[Any]] = [[int(cell) for cell in row[1:]] for row in rows[1:]]
-    assert counts == confusion_of(TRUTH, LABELS).counts.tolist()

@@ -118,7 +118,7 @@ def test_layouts(name: str, suffix: str) -> None:
     layout = get_layout(name)
     ids = next(kind.ids for kind in layout.kinds if kind.suffix == suffix)
     table = ids.table()
-    assert (layout.name, layout.vocabulary) == (name, name)
+    assert layout.name == name
     assert layout.classes == ids.classes == classes
     assert layout.background == ids.background == background
     assert sorted(table[(table > 0) & (table != IGNORED)].tolist()) == list(range(1, mapped + 1))

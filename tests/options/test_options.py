@@ -183,7 +183,7 @@ KEYWORDS: dict[str, tuple[tuple[type, ...], set[str]]] = {
         (LabelOptions, ComputeOptions, StoreOptions, ImageOptions),
         {"min_confidence", "refine", "overlap", "features", "output", "retry_failed"},
     ),
-    "evaluate": ((TruthOptions, LabelOptions, RegionOptions, FileOptions, ComputeOptions), set()),
+    "evaluate": ((TruthOptions, LabelOptions, RegionOptions, ComputeOptions), set()),
     "audit": ((LabelOptions, ComputeOptions), {"min_confidence", "overlap"}),
     "correct_folder": ((CorrectOptions,), set()),
     "fit_folder": ((ComputeOptions,), {"model"}),

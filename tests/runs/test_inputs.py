@@ -377,10 +377,8 @@ def test_inputs_are_not_overwritten_through_links(tmp_path: Path) -> None:
     ("record", "tool", "expected"),
     [
         ("run.json", "tipsseg", True),
-        ("eval.json", "tipsseg", True),
         ("shards/3-of-8/run.json", "tipsseg", True),
         ("shards/3-of-8/run.json", "another", False),
-        ("shards/3-of-8/eval.json", "tipsseg", False),
         ("shards/old/run.json", "tipsseg", False),
         ("shards/run.json", "tipsseg", False),
         ("run.json", "another", False),
@@ -403,12 +401,12 @@ def test_extensions() -> None:
 
 def test_a_folder_apart_is_left_out_without_being_an_output(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "gt/a.png", "sub/gt/b.png", "scores/confusion.png", "scores/c.png", "confusion.png")
-    (tmp_path / "scores/eval.json").write_text('{"tool": "tipsseg"}')
+    (tmp_path / "scores/notes.json").write_text('{"tool": "tipsseg"}')
     ignored = Ignored(None, tmp_path / "gt")
     found = found_images([tmp_path], None, ignored)
     assert names(found) == ["a.png", "confusion.png", "scores/c.png", "scores/confusion.png", "sub/gt/b.png"]
     assert not ignored.outputs
-    assert str(found.skipped) == "1 .json"  # eval.json
+    assert str(found.skipped) == "1 .json"
 
 
 def test_a_part_of_the_images(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,13 +77,3 @@ def names(ran: Ran) -> list[str]:
     classes = result(ran)["classes"]
     assert isinstance(classes, list)
     return [entry["name"] for entry in classes]
-
-
-def without_files(path: Path) -> dict[str, object]:
-    """An eval.json, but for the digests of the files beside it, which are those of the files."""
-    record: dict[str, object] = json.loads(path.read_bytes())
-    files = record.pop("files")
-    assert isinstance(files, dict)
-    assert sorted(files) == ["confusion.csv", "eval-images.jsonl"]
-    assert all(files[name] == hashlib.sha256((path.parent / name).read_bytes()).hexdigest() for name in files)
-    return record

@@ -1,4 +1,4 @@
-"""Score labels against ground truth: build a confusion matrix, compute scores, and format them as JSON, table and CSV.
+"""Score labels against ground truth: build a confusion matrix, compute scores, and format them as JSON and as a table.
 
 The scores are those of semantic segmentation benchmarks: IoU as in Pascal VOC (Everingham et al., IJCV 2010), mean IoU and the
 accuracies as in Long et al., "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015. A single matrix counts the
@@ -7,10 +7,7 @@ pixels of all images; scores are not averaged over images.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -28,10 +25,7 @@ MAX_SCORED_CLASSES = 3000
 
 #: Names of the background row, and of the column of pixels without a scored label.
 BACKGROUND_NAME = "background"
-NO_LABEL_NAME = "none"
-
-#: Spreadsheets treat text as a formula if it starts with one of these. The last four are full-width = + - @.
-_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+NO_LABEL_NAME = "no label"
 
 _LEFT_OUT = -1
 _PIECE = 1 << 20
@@ -170,11 +164,6 @@ class Scores:
     counted: int
 
 
-def row_names(confusion: Confusion, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the rows. `names` are the class names 1..N."""
-    return ((BACKGROUND_NAME,) if confusion.background else ()) + tuple(names)
-
-
 def scores(confusion: Confusion, names: Sequence[str]) -> Scores:
     """Compute the scores of a confusion matrix. `names` are the class names 1..N."""
     counts = confusion.counts
@@ -186,7 +175,7 @@ def scores(confusion: Confusion, names: Sequence[str]) -> Scores:
     recall = _shares(correct, truth)
     return Scores(
         ids=confusion.ids,
-        names=row_names(confusion, names),
+        names=((BACKGROUND_NAME,) if confusion.background else ()) + tuple(names),
         iou=iou,
         precision=_shares(correct, predicted),
         recall=recall,
@@ -259,21 +248,6 @@ def table(result: Scores) -> str:
         + f"mean class accuracy  {_percent(result.mean_accuracy):>6}\n"
         + f"pixel accuracy       {_percent(result.pixel_accuracy):>6}   of {result.counted:,} pixels\n"
     )
-
-
-def confusion_csv(confusion: Confusion, names: Sequence[str]) -> str:
-    """Format the matrix as CSV: one row per true class, one column per predicted class, with names.
-
-    Names that a spreadsheet would evaluate as a formula, with or without leading apostrophes, get one more apostrophe. To read the
-    names back, remove one apostrophe from those with apostrophes before one of = + - @.
-    """
-    rows = [f"'{name}" if _FORMULA.match(name) else name for name in row_names(confusion, names)]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["truth / predicted", *rows, NO_LABEL_NAME])
-    for name, counts in zip(rows, confusion.counts.tolist(), strict=True):
-        writer.writerow([name, *counts])
-    return text.getvalue()
 
 
 def _shares(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from tipsseg.errors import InputError
 from tipsseg.evaluation.truth import Layout, TruthKind
 from tipsseg.formats import refuse_parts
 from tipsseg.types import ImageRef
-from tipsseg.util.files import describe_error, is_file, is_folder, path_exists
+from tipsseg.util.files import describe_error, is_file, is_folder
 
 #: Extensions of truth files. If several files differ only in the extension, the first in this order is used.
 EXTENSIONS = (".png", ".tif", ".tiff", ".bmp")
@@ -57,10 +57,11 @@ def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
     pairs = _pair(refs, _Index(folder), layout)
     if missing := pairs.missing:
         more = f" (and for {len(missing) - 1} more image{'s' if len(missing) > 2 else ''})" if len(missing) > 1 else ""
-        names = " or ".join(dict.fromkeys(str(name) for name, _ in _names(missing[0], layout)))
+        names = " or ".join(dict.fromkeys(str(name) for name, _ in _names(missing[0], layout)[-len(layout.kinds) :]))
         raise InputError(
             f"no truth for {missing[0].address} in {folder}: looked for {names} with one of {' '.join(EXTENSIONS)}{more}",
-            _hint(missing[0], folder, layout),
+            "A truth mask has the relative path or the file name of its image, and a lossless format. Pass only images that have a "
+            "mask, or select the benchmark with argument `layout`.",
         )
     return pairs
 
@@ -119,7 +120,7 @@ class _Index:
             self._by_stem.setdefault(name.name, []).append(path)
 
     def by_path(self, ref: ImageRef, layout: Layout) -> tuple[Path, TruthKind] | None:
-        names = _full_names(ref, layout) + _names(ref, layout)
+        names = _names(ref, layout)
         return next(((self._files[name], kind) for name, kind in names if name in self._files), None)
 
     def by_name(
@@ -130,7 +131,7 @@ class _Index:
         `taken` contains the truths of other images. If set, these are excluded, and one of the two paths must end with the
         other.
         """
-        for name, kind in _full_names(ref, layout) + _names(ref, layout):
+        for name, kind in _names(ref, layout):
             paths = self._by_stem.get(name.name, [])
             if taken is not None:
                 paths = [path for path in paths if path not in taken and self._has_same_end(path, name)]
@@ -161,29 +162,12 @@ class _Index:
 
 
 def _names(ref: ImageRef, layout: Layout) -> list[tuple[PurePosixPath, TruthKind]]:
-    """Return the relative paths that an image's truth may have, without extension, best kind first."""
-    stem = ref.relative.stem.removesuffix(layout.image_suffix)
-    return [(ref.relative.parent / (stem + kind.suffix), kind) for kind in layout.kinds]
+    """Return the relative paths that an image's truth may have, without extension, best first.
 
-
-def _full_names(ref: ImageRef, layout: Layout) -> list[tuple[PurePosixPath, TruthKind]]:
-    """Return the same for truths that keep the image's extension, like the masks of a run with `names` "full"."""
-    return [(ref.relative.parent / (ref.relative.name + kind.suffix), kind) for kind in layout.kinds]
-
-
-def _hint(ref: ImageRef, folder: Path, layout: Layout) -> str:
-    for name, _ in _names(ref, layout):
-        for other in (".jpg", ".jpeg", ".webp"):
-            path = folder / f"{name}{other}"
-            if path_exists(path):
-                return (
-                    f"{path} exists, but truth masks need a lossless format like PNG. "
-                    "Or are images and argument `truths` swapped?"
-                )
-    return (
-        "A truth mask has the relative path or the file name of its image. Pass only images that have a mask, or select "
-        "the benchmark with argument `layout`."
-    )
+    A truth may keep the image's extension, like the masks of a run with `names` "full".
+    """
+    names = ref.relative.name, ref.relative.stem.removesuffix(layout.image_suffix)
+    return [(ref.relative.parent / (name + kind.suffix), kind) for name in names for kind in layout.kinds]
 
 
 def _refuse_itself(ref: ImageRef, truth: Path) -> None:

@@ -5,20 +5,22 @@ Label ids are 0 for background and 1..N for the classes. In truth files, the cla
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.errors import LabelIdError, UsageError
+from tipsseg.errors import LabelIdError, UsageError, VocabularyError
 from tipsseg.formats.png import read_ids
 from tipsseg.images.decoding import as_image_error, decode_stored
 from tipsseg.options import MAX_PIXELS
+from tipsseg.options.run import TruthOptions
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id, label_dtype
 from tipsseg.util.printable import did_you_mean, join_first
+from tipsseg.vocabulary.files import read_vocabulary
 
 #: Id of ignored pixels in truth arrays.
 IGNORED = 65535
@@ -59,21 +61,19 @@ class TruthKind:
     ids: TruthIds
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """File names and class ids of a benchmark.
 
     Attributes:
-        name: Name of the layout.
-        vocabulary: The benchmark's preset vocabulary; None for the user's own.
-        image_suffix: Suffix of image names before the extension, which truth names lack.
+        name: Name of the layout, which is also that of the benchmark's preset vocabulary; "plain" for the user's own classes.
         kinds: Kinds of truth files, best first. All score the same classes.
+        image_suffix: Suffix of image names before the extension, which truth names lack.
     """
 
     name: str
-    vocabulary: str | None
-    image_suffix: str
     kinds: tuple[TruthKind, ...]
+    image_suffix: str = ""
 
     @property
     def classes(self) -> int:
@@ -110,11 +110,6 @@ def plain_ids(
     return TruthIds(classes, {**meaning, ignore_index: IGNORED})
 
 
-def plain_layout(ids: TruthIds) -> Layout:
-    """Return the layout of a dataset with truth files named like the images."""
-    return Layout("plain", None, "", (TruthKind("", ids),))
-
-
 # ---- benchmarks ----
 
 # Cityscapes: ids in the labelIds files, in the order of the training ids. Other ids are ignored.
@@ -135,35 +130,35 @@ def _coco_stuff_raw_ids() -> TruthIds:
     return TruthIds(len(used), {**meaning, 255: IGNORED})
 
 
-def _layout(name: str, *kinds: TruthKind, image_suffix: str = "") -> Layout:
-    return Layout(name, name, image_suffix, kinds)
-
-
 _ALL_LAYOUTS = (
     # ADEChallengeData2016: images/validation/X.jpg, annotations/validation/X.png
-    _layout("ade20k", TruthKind("", plain_ids(150, reduce_zero_label=True))),
+    Layout(name="ade20k", kinds=(TruthKind("", plain_ids(150, reduce_zero_label=True)),)),
     # VOC2012: JPEGImages/X.jpg, SegmentationClass/X.png; 255 is the border of objects
-    _layout("voc20", TruthKind("", plain_ids(20, reduce_zero_label=True))),
-    _layout("voc21", TruthKind("", plain_ids(20))),
+    Layout(name="voc20", kinds=(TruthKind("", plain_ids(20, reduce_zero_label=True)),)),
+    Layout(name="voc21", kinds=(TruthKind("", plain_ids(20)),)),
     # VOC2010: JPEGImages/X.jpg, SegmentationClassContext/X.png; ids number the 59 most frequent classes in alphabetical order
-    _layout("pascal-context-59", TruthKind("", plain_ids(59, reduce_zero_label=True))),
-    _layout("pascal-context-60", TruthKind("", plain_ids(59))),
+    Layout(name="pascal-context-59", kinds=(TruthKind("", plain_ids(59, reduce_zero_label=True)),)),
+    Layout(name="pascal-context-60", kinds=(TruthKind("", plain_ids(59)),)),
     # leftImg8bit/val/CITY/X_leftImg8bit.png, gtFine/val/CITY/X_gtFine_labelIds.png
-    _layout(
-        "cityscapes",
-        TruthKind("_gtFine_labelTrainIds", plain_ids(len(_CITYSCAPES), zero_based=True)),
-        TruthKind("_gtFine_labelIds", _cityscapes_label_ids()),
+    Layout(
+        name="cityscapes",
+        kinds=(
+            TruthKind("_gtFine_labelTrainIds", plain_ids(len(_CITYSCAPES), zero_based=True)),
+            TruthKind("_gtFine_labelIds", _cityscapes_label_ids()),
+        ),
         image_suffix="_leftImg8bit",
     ),
     # val2017/X.jpg, stuffthingmaps/val2017/X.png or the output of mmsegmentation's converter
-    _layout(
-        "coco-stuff",
-        TruthKind("_labelTrainIds", plain_ids(171, zero_based=True)),
-        TruthKind("", _coco_stuff_raw_ids()),
+    Layout(
+        name="coco-stuff",
+        kinds=(
+            TruthKind("_labelTrainIds", plain_ids(171, zero_based=True)),
+            TruthKind("", _coco_stuff_raw_ids()),
+        ),
     ),
 )
 
-#: Layouts by name, which is also the name of their vocabulary. All ignore 255.
+#: Layouts by name. All ignore 255.
 LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in _ALL_LAYOUTS}
 
 
@@ -174,6 +169,35 @@ def get_layout(name: str) -> Layout:
             f"unknown layout {name!r}", f"{did_you_mean(name, LAYOUTS)}The layouts are: {', '.join(LAYOUTS)}."
         )
     return LAYOUTS[name]
+
+
+def layout_of(truth: TruthOptions, names: Sequence[str]) -> Layout:
+    """Return the layout for classes of these names. Raises UsageError if they do not match the layout."""
+    if truth.layout is None:
+        ids = plain_ids(len(names), truth.ignore_index, truth.reduce_zero_label, truth.zero_based)
+        return Layout(name="plain", kinds=(TruthKind("", ids),))
+    layout = get_layout(truth.layout)
+    hint = f"Leave out argument `classes` and argument `vocabulary` to use the preset {layout.name}."
+    if len(names) != layout.classes:
+        raise UsageError(
+            f"the layout {truth.layout} has {layout.classes} classes, but the vocabulary has {len(names)}", hint
+        )
+    if in_other_order(names, [entry.name for entry in read_vocabulary(truth.layout).classes]):
+        raise UsageError(f"the vocabulary lists the classes of {truth.layout} in a different order", hint)
+    return layout
+
+
+def preset_of(truth: TruthOptions) -> str:
+    """Return the layout's preset vocabulary. Raises VocabularyError if no layout is set."""
+    if truth.layout is None:
+        raise VocabularyError("no classes given", 'Name the things to label, for example ["panda leg", "tree"].')
+    return get_layout(truth.layout).name
+
+
+def in_other_order(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Return True if both lists have the same names in a different order."""
+    first, second = [name.casefold() for name in names], [name.casefold() for name in others]
+    return first != second and sorted(first) == sorted(second)
 
 
 # ---- reading ----

@@ -121,9 +121,7 @@ class EncodeFolderKeywords(ViewKeywords, DeviceKeywords, ModelKeywords, ImageKey
     shard: str | None
 
 
-class EvaluateKeywords(
-    TruthKeywords, LabelKeywords, RegionKeywords, FileKeywords, ComputeKeywords, ModelKeywords, total=False
-):
+class EvaluateKeywords(TruthKeywords, LabelKeywords, RegionKeywords, ComputeKeywords, ModelKeywords, total=False):
     """Keywords of `evaluate`."""
 
 

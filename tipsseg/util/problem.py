@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg.util.files import describe_error
-from tipsseg.util.json_values import short
 from tipsseg.util.printable import printable
 
 
@@ -30,15 +28,3 @@ def unreadable_problem(error: OSError, default: Path) -> Problem:
 
 def size_text(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]} (height x width)"
-
-
-def class_faults(classes: Sequence[tuple[int, str]], names: Mapping[int, str]) -> Iterator[str]:
-    """Yield the differences between (id, name) pairs and the class names of the run by id."""
-    if len(classes) != len(names):
-        yield f"{len(classes)} classes, but the run has {len(names)}"
-        return
-    for (label_id, name), (run_id, run_name) in zip(classes, names.items(), strict=True):
-        if label_id != run_id:
-            yield f"class {short(name)} has id {label_id}, but {run_id} in the run"
-        elif name != run_name:
-            yield f"class {label_id} is {short(name)}, but {short(run_name)} in the run"

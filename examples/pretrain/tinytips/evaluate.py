@@ -50,11 +50,13 @@ def score(
     for index, each in enumerate(truths):
         Image.fromarray(each).save(truth / f"{index:04d}.png")
     names = [word for name in classes for word in ("-c", name)]
-    command = [sys.executable, "-m", "tipsseg", "eval", str(images), "--gt", str(truth), "--model", model, *names]
-    command += ["--background", background, "--format", "png", "-o", str(work / "out"), "--json", "--quiet"]
-    ran = subprocess.run(command, check=False, stdout=subprocess.PIPE)
-    if ran.returncode:
-        raise SystemExit(ran.returncode)  # it has said why
+    out = str(work / "out")
+    label = ["label", str(images), "--model", model, *names, "--background", background, "--format", "png", "-o", out]
+    for arguments in (label, ["eval", "--pred", out, "--gt", str(truth), "--json"]):
+        command = [sys.executable, "-m", "tipsseg", *arguments, "--quiet"]
+        ran = subprocess.run(command, check=False, stdout=subprocess.PIPE)
+        if ran.returncode:
+            raise SystemExit(ran.returncode)  # it has said why
     said = json.loads(ran.stdout)
     found = {each["name"]: float("nan") if each["iou"] is None else each["iou"] for each in said["classes"]}
     return found, [np.asarray(Image.open(path)) for path in sorted((work / "out" / "masks").glob("*.png"))]

@@ -17,10 +17,8 @@ from PIL import Image
 
 import tipsseg
 from tipsseg.runs.common.progress import Silence
-from tipsseg.runs.evaluate.run import write_reports
 from tipsseg.runs.report.make import PAGE_FILES, _chunks, make_report, page_file
-from tipsseg.runs.report.pictures import jpeg
-from tipsseg.runs.report.scripts import script
+from tipsseg.runs.report.pictures import jpeg, script
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium")]
 
@@ -98,9 +96,7 @@ def test_truth_and_images_that_are_alike(browser: Browser, tmp_path: Path) -> No
         Image.fromarray(np.where(ids == 255, 0, ids).astype(np.uint8)).save(tmp_path / "truth" / name)
     wrong = np.where(B == 2, 3, B)
     Image.fromarray(wrong).save(tmp_path / "truth/sub/c.png")
-    evaluation = tipsseg.review.score_masks(out, tmp_path / "truth")
-    write_reports(evaluation, out)
-    make_report(out, None, None, 1, Silence())
+    make_report(out, None, None, 1, Silence(), truths=tmp_path / "truth")
     browser.go(out / "report/index.html", "page.complete")
     browser.value("document.querySelector('nav [data-view=truth]').click()")
     assert browser.value("byId('truth').hidden") is False
@@ -288,18 +284,14 @@ def test_order_by_certainty_puts_corrected_images_last(browser: Browser, tmp_pat
 
 
 def test_order_by_truth_is_offered_where_images_were_scored(browser: Browser, regions: Path, tmp_path: Path) -> None:
-    def offered() -> bool:
-        make_report(tmp_path / "out", None, None, 1, Silence())
+    def offered(truths: Path | None) -> bool:
+        make_report(tmp_path / "out", None, None, 1, Silence(), truths=truths)
         browser.go(regions.with_name("report.json"), "true")  # so that the page is loaded anew
         browser.go(regions, "page.complete")
         return "truth" in browser.value("[...byId('order').options].map((each) => each.value)")
 
-    assert not offered()
     shutil.copytree(tmp_path / "out/masks", tmp_path / "truth")
-    write_reports(tipsseg.review.score_masks(tmp_path / "out", tmp_path / "truth"), tmp_path / "out")
-    assert offered()
-    (tmp_path / "out/eval-images.jsonl").unlink()
-    assert not offered()
+    assert [offered(truths) for truths in (None, tmp_path / "truth", None)] == [False, True, False]
 
 
 def open_image(browser: Browser, name: str) -> None:

@@ -20,16 +20,14 @@ from kept_features import keep_features
 from output_folders import A, B, make_run, problems, save_inputs, tree
 from PIL import Image
 
-import tipsseg
 from tipsseg.errors import InputError, OutputError, TipssegError
 from tipsseg.run.entry import Failure
 from tipsseg.run.state import State
 from tipsseg.runs.common.inputs import Ignored, found_images
 from tipsseg.runs.common.progress import Progress, Silence
-from tipsseg.runs.evaluate.run import write_reports
 from tipsseg.runs.report import make
 from tipsseg.runs.report.make import make_report
-from tipsseg.runs.report.scripts import script
+from tipsseg.runs.report.pictures import script
 
 HOSTILE_CLASS = "</script><script>alert(1)</script>"
 HOSTILE_IMAGE = 'a"><img src=x onerror=alert(1)>.png'
@@ -48,7 +46,7 @@ def report(out: Path, target: Path | None = None, images: Path | None = None) ->
 
 
 def data(path: Path) -> list[object]:
-    text = path.read_text(encoding="ascii")
+    text = path.read_text(encoding="ascii").splitlines()[-1]
     arguments: list[object] = json.loads("[" + text[text.index("(") + 1 : text.rindex(");")] + "]")
     return arguments
 
@@ -117,13 +115,13 @@ def test_what_is_done_stays(out: Path) -> None:
     report(out)
     before = {path: path.stat().st_mtime_ns for path in (out / "report").glob("*/??/*")}
     content = tree(out / "report")
-    assert len(before) == 8
+    assert len(before) == 6
     assert report(out) == 0
     assert {path: path.stat().st_mtime_ns for path in (out / "report").glob("*/??/*")} == before
     assert tree(out / "report") == content
-    # A record that was cut off, as by a loss of power: that image is drawn again.
-    state = next((out / "report/records").glob("*/*"))
-    state.write_bytes(state.read_bytes()[:-20])
+    # A map that was cut off, as by a loss of power: that image is drawn again.
+    cut = next((out / "report/maps").glob("*/*"))
+    cut.write_bytes(cut.read_bytes()[:20])
     assert report(out) == 0
     assert tree(out / "report") == content
 
@@ -131,9 +129,9 @@ def test_what_is_done_stays(out: Path) -> None:
 def test_files_of_images_that_the_run_does_not_have_are_removed(out: Path, tmp_path: Path) -> None:
     make_run(tmp_path / "one", tmp_path / "imgs", {"b.jpg": B}, (HOSTILE_CLASS, "tree", "sky"), ("png", "npz"))
     report(out, tmp_path / "page")
-    assert len(list((tmp_path / "page").glob("*/??/*"))) == 8
+    assert len(list((tmp_path / "page").glob("*/??/*"))) == 6
     report(tmp_path / "one", tmp_path / "page")
-    assert len(list((tmp_path / "page").glob("*/??/*"))) == 4
+    assert len(list((tmp_path / "page").glob("*/??/*"))) == 3
 
 
 def test_a_corrected_mask_is_shown(out: Path) -> None:
@@ -180,10 +178,9 @@ def other_files(out: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "error", "part"),
     [
-        pytest.param(other_record, OutputError, "tipsseg did not write", id="a record of something else"),
+        pytest.param(other_record, OutputError, "neither empty", id="a record of something else"),
         pytest.param(other_files, OutputError, "neither empty", id="a folder of something else"),
         pytest.param(lambda out: shutil.rmtree(out / ".tipsseg"), InputError, "record.* is missing", id="no record"),
-        pytest.param(lambda out: (out / "eval.json").write_text("{}"), InputError, "eval.json", id="damaged scores"),
     ],
 )
 def test_refusals(out: Path, damage: Callable[[Path], object], error: type[TipssegError], part: str) -> None:
@@ -197,41 +194,27 @@ def test_refusals(out: Path, damage: Callable[[Path], object], error: type[Tipss
 # ---- truth ----
 
 
-def scored(out: Path) -> None:
-    """Scores of the labels: the truth is what they are, but for 7 of 35 pixels of b.jpg."""
+def test_the_truth_of_each_image(out: Path) -> None:
+    """The truth is what the labels are, but for 7 of 35 pixels of b.jpg."""
     truth = B.copy()
     truth[:, 0] = 3
     (out.parent / "truth").mkdir()
     for name, ids in {HOSTILE_IMAGE: np.where(A == 255, 0, A), "b.png": truth}.items():
         Image.fromarray(ids.astype(np.uint8)).save(out.parent / "truth" / name)
-    write_reports(tipsseg.review.score_masks(out, out.parent / "truth"), out)
-
-
-def test_the_truth_of_each_image(out: Path) -> None:
-    scored(out)
-    report(out)
+    assert make_report(out, None, None, 2, Silence(), truths=out.parent / "truth") == 0
     found = {each["image"]: each["accuracy"] for each in records(out)}
     assert found == {HOSTILE_IMAGE: round(46 / 48, 4), "b.jpg": 0.8}
     (facts,) = data(out / "report/data/run.js")
     assert isinstance(facts, dict)
     assert [each["name"] for each in facts["truth"]["classes"]] == ["background", HOSTILE_CLASS, "tree", "sky"]
-    assert facts["truth"]["columns"][-1] == "no label"
-    assert sum(map(sum, facts["truth"]["counts"])) == 48 + 35
-    # Of an earlier version there is no such file.
-    (out / "eval-images.jsonl").unlink()
+    assert facts["truth"]["confusion"]["columns"][-1] == "no label"
+    assert sum(map(sum, facts["truth"]["confusion"]["counts"])) == 48 + 35
     report(out)
     assert not any("accuracy" in each for each in records(out))
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["{}", '{"image": "b.jpg", "pixels": 3, "right": 4}', '{"image": "b.jpg", "pixels": 3, "right": -1}', "nonsense"],
-)
-def test_damaged_scores_of_images(out: Path, line: str) -> None:
-    scored(out)
-    (out / "eval-images.jsonl").write_text(line + "\n")
-    with pytest.raises(InputError, match=r"eval-images\.jsonl: not a result of tipsseg eval"):
-        report(out)
+    # A truth of another size: an error line, and the page is made without the score of that image.
+    Image.fromarray(np.zeros((3, 3), np.uint8)).save(out.parent / "truth/b.png")
+    assert make_report(out, None, None, 2, Silence(), truths=out.parent / "truth") == 1
+    assert [each["image"] for each in records(out) if "accuracy" in each] == [HOSTILE_IMAGE]
 
 
 # ---- alike images, the run, colours ----

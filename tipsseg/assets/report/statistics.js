@@ -93,7 +93,7 @@ const statistics = {
     return element("div", { className: "examples" }, ...buttons);
   },
 
-  drawTruth({ mean_iou: mean, pixel_accuracy: accuracy, classes, columns, counts }) {
+  drawTruth({ mean_iou: mean, pixel_accuracy: accuracy, classes, confusion: { columns, counts } }) {
     const head = element(
       "thead",
       {},

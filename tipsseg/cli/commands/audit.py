@@ -68,8 +68,7 @@ def audit(
     """List labels that the model doubts, and things without a label."""
     from tipsseg.formats.given import classes_of_labels
     from tipsseg.run.spec import RunSpec
-    from tipsseg.runs.audit.files import refuse_existing, write_coco, write_label_studio
-    from tipsseg.runs.audit.run import audit_images
+    from tipsseg.runs.audit import audit_images, refuse_existing, write_coco, write_label_studio
     from tipsseg.runs.common.inputs import Ignored, found_images, note_inputs
     from tipsseg.util.files import json_bytes
 

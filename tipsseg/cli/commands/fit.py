@@ -76,7 +76,7 @@ def fit(
     ],
 ) -> None:
     """Learn classes from the masks of a few images, for label --vocab and eval --vocab."""
-    from tipsseg.runs.evaluate.truth_options import preset_of
+    from tipsseg.evaluation.truth import preset_of
     from tipsseg.runs.fit.learning import check_target, note_other_scales, spec_of_run, spec_of_truths
     from tipsseg.runs.fit.masked import edited_masks
     from tipsseg.runs.fit.run import fit_masks
@@ -135,8 +135,8 @@ def _choose_thresholds(
 
 
 def _truth_masks(paths: list[str], gt: Path, truth: TruthOptions, spec: RunSpec, progress: Progress) -> Masks:
+    from tipsseg.evaluation.truth import layout_of
     from tipsseg.runs.common.inputs import Ignored, found_images, note_inputs
-    from tipsseg.runs.evaluate.truth_options import layout_of
     from tipsseg.runs.fit.masked import truth_masks
 
     ignored = Ignored(None, gt)

@@ -11,8 +11,8 @@ from tipsseg.cli import options as opt
 from tipsseg.cli.parameters import Only, add_command
 from tipsseg.cli.progress import open_progress
 from tipsseg.options import PALETTES, Palette, choose
-from tipsseg.options.fields import Option
-from tipsseg.options.run import ComputeOptions
+from tipsseg.options.fields import TRUTH, Option
+from tipsseg.options.run import ComputeOptions, TruthOptions
 
 EPILOG = """\b
 Examples:
@@ -20,6 +20,7 @@ Examples:
   tipsseg report labels/ -o page/ --images /mnt/photos
   tipsseg report labels/ --features feats/    (groups similar images)
   tipsseg report labels/ --labels coco.json --doubts doubts.jsonl
+  tipsseg report labels/ --gt masks/          (scores and worst images)
 
 \b
 Open report/index.html in a browser; it needs no network and no server. Images
@@ -37,6 +38,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def report(
     output: opt.Folder,
     compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
+    truth: TruthOptions,
     target: Annotated[
         Path | None, opt.output_option("Folder for the page.  [default: report/ in the output folder]")
     ] = None,
@@ -50,6 +52,10 @@ def report(
     ] = None,
     doubts: Annotated[
         Path | None, Option(help="Findings to list on the page, from tipsseg audit --jsonl.", metavar="FILE")
+    ] = None,
+    gt: Annotated[
+        Path | None,
+        Option(help="Folder of truth masks: show the scores and the worst images.", metavar="DIR", group=TRUTH),
     ] = None,
     palette: Annotated[
         Palette, Option(help="own: the classes' own colours; safe: a colour-blind-safe palette.")
@@ -73,6 +79,8 @@ def report(
             colours,
             labels=labels,
             doubts=doubts,
+            truths=gt,
+            truth=truth,
         )
     if failed:
         raise typer.Exit(1)

@@ -337,7 +337,7 @@ def is_output(folder: Path) -> bool:
     shards: list[Shard] = []
     with suppress(InputError):  # reported when the folder is searched for images
         shards = shards_in(folder)
-    records = ("run.json", "eval.json", *(f"{SHARDS_FOLDER}/{shard.folder}/run.json" for shard in shards))
+    records = ("run.json", *(f"{SHARDS_FOLDER}/{shard.folder}/run.json" for shard in shards))
     return any(_names_tool(folder / name) for name in records)
 
 

@@ -1,9 +1,14 @@
-"""Draw an image's files for the page, and build its record."""
+"""Draw an image's files for the page, and build its record.
+
+The map of an image begins with a comment: a signature of what the files were drawn from, and the record. It is written last, so
+that an image with the same signature need not be drawn again.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,25 +17,86 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.address import address_text
-from tipsseg.errors import ImageError
+from tipsseg.errors import ImageError, OutputError
 from tipsseg.formats.given import LabelSource, paint_objects
 from tipsseg.formats.npz import read_confidence
 from tipsseg.images.decoding import open_thumbnail
 from tipsseg.images.sources.access import absence, exists, matches
 from tipsseg.regions.objects import number_pixels, numbered_objects
 from tipsseg.run.entry import Entry
-from tipsseg.run.labels import Labels
+from tipsseg.run.files import Files
 from tipsseg.run.read import RunImage
+from tipsseg.runs.common.inputs import REPORT_FILE
 from tipsseg.runs.rank.order import background_confidence, mean_confidence
 from tipsseg.runs.report import pictures
-from tipsseg.runs.report.place import Place, image_key
 from tipsseg.types import LabelArray, LabelClass, printable_path
-from tipsseg.util.files import json_bytes
+from tipsseg.util.files import atomic_write, json_bytes, open_regular, read_regular, remove_file
+from tipsseg.util.json_values import parse, take
 
 #: Increase this if the code draws different files.
-_VERSION = 4
+_VERSION = 5
+
+#: The folders of an image's files, with their suffixes.
+_IMAGE_FILES = {"pictures": ".jpg", "thumbnails": ".jpg", "maps": ".js"}
+
+_HEAD = b"// "
 
 Record = Mapping[str, object]
+
+
+def image_key(image: str) -> str:
+    """Return a unique file name for an image, valid on every file system."""
+    return hashlib.sha256(image.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+class Place:
+    """The folder of a report. Thread-safe."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open an existing folder, and mark it as a report. Raises OutputError if it is not empty and not a report."""
+        self.folder = folder
+        self._files = Files(folder)  # only to refuse links out of the folder
+        mark = folder / REPORT_FILE
+        if not any(path for path in folder.iterdir() if not path.name.startswith(".")):
+            atomic_write(mark, json_bytes({"tool": "tipsseg", "report": 1}, indent=2) + b"\n")
+        elif not _is_report(mark):
+            raise OutputError(
+                folder,
+                "the folder is neither empty nor a tipsseg report",
+                "Choose another folder with argument `target`.",
+            )
+
+    def files(self, key: str) -> list[Path]:
+        """Return the picture, the thumbnail and the map of an image."""
+        return [self.folder / name / key[:2] / f"{key}{suffix}" for name, suffix in _IMAGE_FILES.items()]
+
+    def read(self, key: str) -> tuple[str, Record]:
+        """Return the signature and the record of an image. Raises OSError or ValueError if a file is missing or damaged."""
+        picture, thumbnail, label_map = self.files(key)
+        for path in (picture, thumbnail):
+            path.stat()
+        with open_regular(label_map) as file:
+            signature, record = parse(file.readline().removeprefix(_HEAD))
+        return signature, record
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a file below the folder. Raises OutputError if it cannot be written, or a link leads out of the folder."""
+        self._files.refuse_outside(path)
+        atomic_write(path, data)
+
+    def remove_others(self, keys: Container[str]) -> None:
+        """Remove the files of all images except these. Raises OutputError if a file cannot be removed."""
+        for label_map in (self.folder / "maps").glob("??/*.js"):
+            for path in () if label_map.stem in keys else self.files(label_map.stem):  # the map comes last
+                self._files.refuse_outside(path)
+                remove_file(path)
+
+
+def _is_report(mark: Path) -> bool:
+    try:
+        return take(parse(read_regular(mark)), "tool", str) == "tipsseg"
+    except (OSError, ValueError):
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +105,12 @@ class ImageResult:
 
     Attributes:
         entry: The manifest entry; after a correction, with the summary of the corrected labels.
-        signature: A digest of the inputs of its files; "" if the image must be drawn again next time.
         record: The image's record for the page.
         new: True if its files were drawn now.
         error: The image's error, or None.
     """
 
     entry: Entry
-    signature: str
     record: Record
     new: bool
     error: ImageError | None = None
@@ -72,32 +136,45 @@ class ImageMaker:
         except ImageError as error:
             entry = image.entry
             record = failed_record(entry.image, address_text(image.path(self.images)), error.message)
-            return ImageResult(entry, "", record, True, error)
+            return ImageResult(entry, record, True, error)
 
     def _make(self, image: RunImage) -> ImageResult:
         path, fault = image.path(self.images), self._picture_error(image)
         others, unread_labels = self._others(image)
         current = image.current()
         entry, labels = current.entry, current.labels.labels
+        key = image_key(entry.image)
         signature = self._signature(entry, path, fault, others)
-        record = self.place.record(entry.image, signature)
+        record = self._drawn(key, signature)
         if record is not None:
-            return ImageResult(entry, signature, record, False, fault or unread_labels)
+            return ImageResult(entry, record, False, fault or unread_labels)
         confidence = None if entry.corrected else _confidence(image)
         shown, unread = self._picture(image, labels, fault)
-        key = image_key(entry.image)
-        picture, thumbnail, label_map = self.place.files(entry.image)
-        self.place.write(picture, pictures.jpeg(shown))
-        self.place.write(thumbnail, pictures.jpeg(pictures.thumbnail(shown, labels, self.classes)))
-        objects = self._objects(image, current.labels)
-        self.place.write(label_map, pictures.map_script(key, labels, confidence, objects, others))
+        objects = None
+        if current.labels.layers is None:  # no page corrects classes that overlap
+            regions = numbered_objects(labels, len(self.classes), current.labels.instances)
+            objects = number_pixels(regions, (labels.shape[0], labels.shape[1]))
         places = pictures.name_places(labels, len(self.classes))
         record = shown_image(
             entry, address_text(path), places, shown=unread is None, confidences=confidence is not None
         )
         record = {**record, "labels": None if objects is None else image.digest()}
-        # The signature does not depend on whether the image can be decoded.
-        return ImageResult(entry, signature if unread is fault else "", record, True, unread or unread_labels)
+        if unread is not fault:  # the signature does not depend on whether the image can be decoded
+            signature = ""
+        picture, thumbnail, label_map = self.place.files(key)
+        self.place.write(picture, pictures.jpeg(shown))
+        self.place.write(thumbnail, pictures.jpeg(pictures.thumbnail(shown, labels, self.classes)))
+        begin = _HEAD + json.dumps([signature, record]).encode("ascii") + b"\n"
+        self.place.write(label_map, begin + pictures.map_script(key, labels, confidence, objects, others))
+        return ImageResult(entry, record, True, unread or unread_labels)
+
+    def _drawn(self, key: str, signature: str) -> Record | None:
+        """Return an image's record if its files were drawn from the same; None if not, or if one is missing or damaged."""
+        try:
+            before, record = self.place.read(key)
+        except (OSError, ValueError):  # damaged, for example by a power loss
+            return None
+        return record if before == signature else None
 
     def _others(self, image: RunImage) -> tuple[LabelArray | None, ImageError | None]:
         """Return the other labels of an image [H, W]; None if there are none, or with the error if they cannot be read."""
@@ -109,14 +186,6 @@ class ImageMaker:
         except ImageError as error:
             return None, error
         return None if given is None else paint_objects(given, size, len(self.classes))[0], None
-
-    def _objects(self, image: RunImage, labels: Labels) -> NDArray[np.uint32] | None:
-        """Return the number of the object at each pixel [H, W], 0 for none; None if classes overlap, which no page corrects."""
-        if labels.layers is not None:
-            return None
-        height, width = labels.labels.shape
-        regions = numbered_objects(labels.labels, len(self.classes), labels.instances)
-        return number_pixels(regions, (height, width))
 
     def _picture_error(self, image: RunImage) -> ImageError | None:
         """Return the error if the image is missing or has changed, or None. This does not decode the image."""
@@ -138,13 +207,8 @@ class ImageMaker:
                 fault = error
         return pictures.picture(pixels, labels.shape), fault
 
-    def _signature(
-        self,
-        entry: Entry,
-        path: Path,
-        fault: ImageError | None,
-        others: LabelArray | None,
-    ) -> str:
+    def _signature(self, entry: Entry, path: Path, fault: ImageError | None, others: LabelArray | None) -> str:
+        """Return a digest of what an image's files and its record are made from."""
         facts = (
             _VERSION,
             entry.version,

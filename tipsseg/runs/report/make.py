@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import chain, islice
 from pathlib import Path
@@ -15,21 +16,21 @@ import numpy as np
 from tipsseg.address import address_text
 from tipsseg.formats.given import LabelSource
 from tipsseg.options import MAX_PIXELS, Palette
-from tipsseg.run.entry import Entry
+from tipsseg.options.run import TruthOptions
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.read import Run, open_runs, refuse_other_settings, refuse_raster
 from tipsseg.run.summary import TotalsSum
+from tipsseg.runs.audit import ListedDoubt, read_doubts
 from tipsseg.runs.common.inputs import check_image_root
+from tipsseg.runs.common.notes import list_counts
 from tipsseg.runs.common.progress import Progress
+from tipsseg.runs.evaluate import Evaluation, evaluate_masks
 from tipsseg.runs.rank.order import ReviewOrder
-from tipsseg.runs.report.doubts import ListedDoubt, read_doubts
-from tipsseg.runs.report.image import ImageMaker, ImageResult, failed_record
+from tipsseg.runs.report.image import ImageMaker, Place, Record, failed_record, image_key
 from tipsseg.runs.report.likeness import nearest, token_vectors
-from tipsseg.runs.report.place import DATA, Place, chunk_name
-from tipsseg.runs.report.scripts import script
-from tipsseg.runs.report.truth import accuracy_of, read_image_accuracies, read_truth_scores
+from tipsseg.runs.report.pictures import script
 from tipsseg.types import LabelClass, ignore_id
-from tipsseg.util.files import clean_up, clean_up_below
+from tipsseg.util.files import clean_up, clean_up_below, remove_file
 from tipsseg.util.printable import pluralize
 from tipsseg.util.record_paths import actual_name
 from tipsseg.util.threads import map_in_order
@@ -37,6 +38,12 @@ from tipsseg.vocabulary.palette import safe_colour
 
 #: The static files of the page.
 PAGE_FILES = ("index.html", "page.css", "page.js", "statistics.js", "viewer.js", "corrections.js")
+
+#: The scores that the page shows, see `Evaluation.record`.
+_SCORES = ("mean_iou", "pixel_accuracy", "classes", "confusion")
+
+#: The folder of the scripts with the records of all images.
+DATA = "data"
 
 #: The number of similar images to list for an image.
 ALIKE = 8
@@ -58,8 +65,12 @@ def make_report(
     *,
     labels: Path | None = None,
     doubts: Path | None = None,
+    truths: Path | None = None,
+    truth: TruthOptions | None = None,
 ) -> int:
-    """Write the page of a run, finished or not, and return the number of images that cannot be read. Keep up-to-date files.
+    """Write the page of a run, finished or not, and return the number of images that cannot be read or scored.
+
+    Files that show the present labels stay.
 
     Memory use grows by a few hundred bytes per image, plus the pixels of `jobs` images.
 
@@ -74,10 +85,13 @@ def make_report(
         palette: "own" for the classes' own colours, "safe" for a colour-blind-safe palette.
         labels: Other labels to switch to on the page, in any format that `tipsseg correct` reads.
         doubts: The findings of `tipsseg audit --jsonl` to list on the page.
+        truths: A folder of truth masks. The page shows the scores of the labels, see `evaluate_masks`.
+        truth: How to read them.
 
     Raises:
         UsageError: If `images` is not a folder.
-        InputError: If `output` is not an output folder, `features` is not a feature store, or `labels` or `doubts` cannot be read.
+        InputError: If `output` is not an output folder, `features` is not a feature store, or `labels`, `doubts` or `truths` cannot
+            be read.
         OutputError: If the folder for the page cannot be written, or contains other files.
     """
     check_image_root(images)
@@ -88,10 +102,13 @@ def make_report(
         classes = runs[0].classes
         if palette == "safe":
             classes = tuple(replace(entry, colour=safe_colour(entry.id)) for entry in classes)
-        truth = read_truth_scores(output)
         found = {} if doubts is None else read_doubts(doubts)
         others = None if labels is None else LabelSource(labels, classes)
-        accuracies = {} if truth is None else read_image_accuracies(output)
+        evaluation = None
+        if truths is not None:
+            evaluation = evaluate_masks(
+                output, truths, truth or TruthOptions(), None, progress, jobs=jobs, max_pixels=max_pixels
+            )
         folder = output / "report" if target is None else target
         lock = FolderLock(folder)
         stack.callback(lock.give_back)
@@ -103,68 +120,71 @@ def make_report(
             image_root=images,
             classes=classes,
             place=Place(folder),
-            truth=truth,
-            accuracies=accuracies,
+            evaluation=evaluation,
             features=features,
             others=others,
             doubts=found,
             progress=progress,
-            totals=TotalsSum(classes),
         )
-        return report.make(jobs, max_pixels)
+        return report.make(jobs, max_pixels) + (0 if evaluation is None else evaluation.failed)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Report:
-    """A page in progress: counts of drawn, unchanged and failed images, accuracies, and images without readable labels."""
+    """A page to write; see `make_report`."""
 
     runs: Sequence[Run]
     image_root: Path | None
     classes: tuple[LabelClass, ...]
     place: Place
-    truth: Mapping[str, object] | None
-    accuracies: Mapping[str, float]
+    evaluation: Evaluation | None
     features: Path | None
     others: LabelSource | None
     doubts: Mapping[str, Sequence[ListedDoubt]]
     progress: Progress
-    totals: TotalsSum
-    new: int = 0
-    unchanged: int = 0
-    failed: int = 0
-    scored: dict[str, float] = field(default_factory=dict)
-    unreadable: set[str] = field(default_factory=set)
 
     def make(self, jobs: int, max_pixels: int) -> int:
+        """Write the page, and return the number of images that cannot be read."""
         began = time.monotonic()
         progress, folder, number = self.progress, self.place.folder, sum(map(len, self.runs))
         progress.begin(f"Drawing {pluralize(number, 'image')} of {self.runs[0].output} into {folder}.", number)
         self._note_others()
         maker = ImageMaker(self.place, self.classes, self.image_root, max_pixels, self.others)
-        review = ReviewOrder()
+        review, totals, counts = ReviewOrder(), TotalsSum(self.classes), Counter[str]()
         hashes: dict[str, str | None] = {}
+        unreadable: dict[str, Record] = {}
+        images = (image for run in self.runs for image in run.images())
         try:
-            for entry in self._images(maker, jobs):
-                review.add(entry)
-                hashes[entry.image] = entry.input.sha256
-                self.totals.add(entry.summary)
-                if (accuracy := accuracy_of(entry, self.accuracies)) is not None:
-                    self.scored[entry.image] = accuracy
+            with closing(map_in_order(jobs, maker.make, images)) as results:
+                for result in results:
+                    entry = result.entry
+                    review.add(entry)
+                    hashes[entry.image] = entry.input.sha256
+                    totals.add(entry.summary)
+                    counts["failed" if result.error else "drawn" if result.new else "unchanged"] += 1
+                    if result.error is not None:
+                        progress.error(result.error)
+                    if result.record["state"] == "failed":
+                        unreadable[entry.image] = result.record
+                    progress.advance()
         except KeyboardInterrupt as interrupt:
-            interrupt.add_note(f"{pluralize(self.new + self.unchanged, 'image')} done; run the same command to resume")
+            done = pluralize(counts["drawn"] + counts["unchanged"], "image")
+            interrupt.add_note(f"{done} done; run the same command to resume")
             raise
         # A stable sort: images without labels come last.
-        order = sorted(review.names(), key=self.unreadable.__contains__)
-        alike = {} if self.features is None else self._similar_images(self.features, hashes, order)
-        self.place.remove_others(order)
-        failed = [failed_record(*failure) for failure in self._failures()]
-        number = len(order) + len(failed)
-        chunks = self._write_data([*_chunks(number)], chain((self._record(image, alike) for image in order), failed))
-        self._write_page(number, chunks)
+        order = sorted(review.names(), key=unreadable.__contains__)
+        self.place.remove_others({image_key(image) for image in order if image not in unreadable})
+        failures = self._failures()
+        number = len(order) + len(failures)
+        chunks = self._write_data(number, chain(self._records(order, unreadable, hashes), failures))
+        self._write_page(number, chunks, totals)
         progress.end()
         progress.results([folder / PAGE_FILES[0]])
-        progress.note(self._last_line(time.monotonic() - began))
-        return self.failed
+        others = {name: counts[name] for name in ("unchanged", "failed")}
+        progress.note(
+            f"{list_counts(counts['drawn'], 'drawn', others)} in {time.monotonic() - began:.1f} s, into {folder}"
+        )
+        return counts["failed"]
 
     def _note_others(self) -> None:
         """Compare the images with the other labels and the doubts, and note those of other images only."""
@@ -178,13 +198,6 @@ class _Report:
             self.progress.note(f"No image of the run has other labels. {hint}")
         if self.doubts and not self.doubts.keys() & {ref.name for ref in refs}:
             self.progress.note(f"No image of the run has doubts. {hint}")
-
-    def _images(self, maker: ImageMaker, jobs: int) -> Iterator[Entry]:
-        items = (image for run in self.runs for image in run.images())
-        with closing(map_in_order(jobs, maker.make, items)) as results:
-            for result in results:
-                self._add(result)
-                yield result.entry
 
     def _similar_images(
         self, features: Path, hashes: Mapping[str, str | None], order: Sequence[str]
@@ -201,72 +214,72 @@ class _Report:
             for image, indices in zip(images, nearest(vectors, ALIKE), strict=True)
         }
 
-    def _failures(self) -> Iterator[tuple[str, str, str]]:
-        """Yield the images that could not be labelled: name, path and reason."""
-        images = self.image_root
-        for run in self.runs:
-            for image, path, reason in run.failures():
-                yield image, str(path) if images is None else address_text(images / actual_name(image)), reason
+    def _failures(self) -> list[Record]:
+        """Return the records of images that could not be labelled."""
+        root = self.image_root
+        return [
+            failed_record(image, str(path) if root is None else address_text(root / actual_name(image)), reason)
+            for run in self.runs
+            for image, path, reason in run.failures()
+        ]
 
-    def _record(self, image: str, alike: Mapping[str, list[int]]) -> Mapping[str, object]:
-        record = dict(self.place.read(image))
-        if similar := alike.get(image):
-            record["alike"] = similar
-        if image in self.doubts:
-            record["doubts"] = self.doubts[image]
-        if image in self.scored:
-            record["accuracy"] = self.scored[image]
-        return record
+    def _records(
+        self, order: Sequence[str], unreadable: Mapping[str, Record], hashes: Mapping[str, str | None]
+    ) -> Iterator[Record]:
+        """Yield the records of the images in `order`, with what is known beside their labels."""
+        alike = {} if self.features is None else self._similar_images(self.features, hashes, order)
+        accuracies = _accuracies(self.evaluation)
+        for image in order:
+            record = dict(unreadable[image] if image in unreadable else self.place.read(image_key(image))[1])
+            if similar := alike.get(image):
+                record["alike"] = similar
+            if image in self.doubts:
+                record["doubts"] = self.doubts[image]
+            if image in accuracies:
+                record["accuracy"] = accuracies[image]
+            yield record
 
-    def _add(self, result: ImageResult) -> None:
-        if result.new:
-            self.place.add(result.entry.image, result.signature, result.record)
-        if result.error is not None:
-            self.failed += 1
-            self.progress.error(result.error)
-        else:
-            self.new += result.new
-            self.unchanged += not result.new
-        if result.record["state"] == "failed":
-            self.unreadable.add(result.entry.image)
-        self.progress.advance()
+    def _write_data(self, number: int, records: Iterator[Record]) -> list[str]:
+        """Write the records in chunks, remove older chunks, and return the names of the chunks."""
+        chunks: list[str] = []
+        for size in _chunks(number):
+            chunks.append(f"{DATA}/images-{len(chunks):05}.js")
+            data = script("images", len(chunks) - 1, list(islice(records, size)))
+            self.place.write(self.place.folder / chunks[-1], data)
+        for path in (self.place.folder / DATA).glob("images-*.js"):
+            if f"{DATA}/{path.name}" not in chunks:
+                remove_file(path)
+        return chunks
 
-    def _write_data(self, sizes: Sequence[int], records: Iterator[Mapping[str, object]]) -> int:
-        """Write the records in chunks of these sizes, remove older chunks, and return the number of chunks."""
-        for index, size in enumerate(sizes):
-            data = script("images", index, list(islice(records, size)))
-            self.place.write(self.place.folder / DATA / chunk_name(index), data)
-        self.place.remove_chunks_from(len(sizes))
-        return len(sizes)
-
-    def _write_page(self, images: int, chunks: int) -> None:
+    def _write_page(self, images: int, chunks: Sequence[str], totals: TotalsSum) -> None:
         runs, folder = self.runs, self.place.folder
+        scores = None if self.evaluation is None else self.evaluation.record()
         facts = {
             "name": str(runs[0].output.absolute()),
             "digest": runs[0].info.digest,
             "ended": all(run.info.ended is not None for run in runs),
             "images": images,
-            "chunks": [f"{DATA}/{chunk_name(index)}" for index in range(chunks)],
+            "chunks": chunks,
             "classes": [
                 {"id": entry.id, "name": entry.name, "colour": "#{:02x}{:02x}{:02x}".format(*entry.colour)}
                 for entry in self.classes
             ],
             "ignore": ignore_id(len(self.classes)),
-            "truth": self.truth,
-            "scored": len(self.scored),
+            "truth": None if scores is None else {name: scores[name] for name in _SCORES},
+            "scored": len(_accuracies(self.evaluation)),
             "doubted": len(self.doubts),
-            "summary": [*_facts(runs), *self.totals.result().lines()],
+            "summary": [*_facts(runs), *totals.result().lines()],
         }
         self.place.write(folder / DATA / "run.js", script("run", facts))
         # Write index.html last, because it needs the other files.
         for name in reversed(PAGE_FILES):
             self.place.write(folder / name, page_file(name))
 
-    def _last_line(self, seconds: float) -> str:
-        parts = [f"{pluralize(self.new, 'image')} drawn"]
-        parts += [f"{self.unchanged} unchanged"] if self.unchanged else []
-        parts += [f"{self.failed} failed"] if self.failed else []
-        return f"{', '.join(parts)} in {seconds:.1f} s, into {self.place.folder}"
+
+def _accuracies(evaluation: Evaluation | None) -> dict[str, float]:
+    """Return the share of correct pixels of each image that has scored pixels."""
+    images = () if evaluation is None else evaluation.images
+    return {score.image: round(score.right / score.pixels, 4) for score in images if score.pixels}
 
 
 def _facts(runs: Sequence[Run]) -> Iterator[str]:

@@ -1,8 +1,12 @@
-"""Draw an image's files for the page: a picture, a thumbnail with its labels, a map of labels and confidences."""
+"""Draw an image's files for the page: a picture, a thumbnail with its labels, a map of labels and confidences.
+
+The map is a script, like all data of the page, because a page opened from disk may load scripts but not fetch JSON.
+"""
 
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +17,6 @@ from PIL import Image
 
 from tipsseg.formats.png import encode_picture, encode_runs
 from tipsseg.regions.drawing import inner_point, largest_regions
-from tipsseg.runs.report.scripts import script
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
 
 #: The longest side, in pixels, of a picture and of a thumbnail.
@@ -122,3 +125,15 @@ def _outlines(ids: NDArray[np.generic]) -> NDArray[np.bool_]:
     outlines[:, :-1] |= ids[:, :-1] != ids[:, 1:]
     outlines[:-1] |= ids[:-1] != ids[1:]
     return outlines
+
+
+def script(kind: str, *values: object) -> bytes:
+    """Return an ASCII script that passes values to the page: `tipsseg.<kind>(...)`.
+
+    `<`, `>`, `&` and line separators are escaped, so that no value can end the script or a comment of the page.
+    """
+    texts = (json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")) for value in values)
+    arguments = ",".join(texts)
+    for letter in "<>&":
+        arguments = arguments.replace(letter, f"\\u{ord(letter):04x}")
+    return f"tipsseg.{kind}({arguments});\n".encode("ascii")

@@ -1,1 +1,0 @@
-"""`tipsseg audit`: find labels of other tools that the model doubts."""

@@ -1,1 +1,0 @@
-"""`tipsseg eval`: score labels against truth masks."""
