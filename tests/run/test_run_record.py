@@ -229,7 +229,11 @@ FAULTS: dict[str, tuple[str, object, str]] = {
     "a format that is no text": ("formats", [[]], "`formats[0]` is []"),
     "no options": ("options", {}, "no `mode`"),
     "an option of the future": ("options", {**SPEC.option_record(), "new": 3}, 'unknown option "new"'),
-    "an option of no value": ("options", {**SPEC.option_record(), "mode": "all"}, "unknown mode 'all'"),
+    "an option of no value": (
+        "options",
+        {**SPEC.option_record(), "mode": "all"},
+        "must be one of slide, whole, not 'all'",
+    ),
     "no vocabulary": ("vocabulary", None, "no `vocabulary`"),
     "a class without its name": (
         "vocabulary",
