@@ -239,7 +239,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
         tipsseg.UsageError,
         "argument `min_area` must be a whole number, not 1.5",
     ),
-    "negative area": (lambda out: MinArea(-1), tipsseg.UsageError, "invalid minimum area -1"),
+    "negative area": (lambda out: MinArea(-1), tipsseg.UsageError, "argument `min_area`=-1 is not an area"),
     "no address": (
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, ray="0"),
         tipsseg.UsageError,

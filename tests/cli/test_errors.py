@@ -75,7 +75,7 @@ USAGE = {
     "unknown mode": (
         ["imgs", "-c", "a", "--mode", "tile"],
         2,
-        "Error: unknown mode 'tile'\nHint: Use one of slide, whole.\n",
+        "Error: --mode must be one of slide, whole, not 'tile'\n",
     ),
     "unknown device": (
         ["imgs", "-c", "a", "--device", "tpu"],
@@ -90,7 +90,7 @@ USAGE = {
     "confidence": (
         ["imgs", "-c", "a", "--min-confidence", "55"],
         2,
-        "Error: --min-confidence 55.0 is not between 0 and 1\nHint: Write 0.6 for 60 %.\n",
+        "Error: --min-confidence must be at least 0 and at most 1, not 55.0\nHint: Write 0.6 for 60 %.\n",
     ),
     "short side": (
         ["imgs", "-c", "a", "--short-side", "0"],
@@ -176,7 +176,7 @@ USAGE = {
     "unknown refinement": (
         ["imgs", "-c", "a", "--refine", "crf"],
         2,
-        "Error: unknown refinement 'crf'\nHint: Use one of none, pamr.\n",
+        "Error: --refine must be one of none, pamr, not 'crf'\n",
     ),
     "empty background": (
         ["imgs", "-c", "a", "--background", ""],

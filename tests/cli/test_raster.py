@@ -188,7 +188,7 @@ def test_a_ground_resolution_is_that_of_the_labels(command: Command, tmp_path: P
         (["-f", "geotiff", "--bands", "1,2"], "neither one band nor three"),
         (["-f", "geotiff", "--bands", "a"], "not a list of numbers"),
         (["--stretch", "98,2"], "not a pair of percentiles"),
-        (["-f", "geotiff", "--ground-resolution", "0"], "not a positive number"),
+        (["-f", "geotiff", "--ground-resolution", "0"], "must be above 0"),
         (["-f", "geotiff", "--dissolve"], "needs polygons"),
         (["-f", "geotiff", "--refine", "pamr"], "--refine cannot be used with rasters"),
         (["-f", "geotiff", "--short-side", "300"], "--short-side cannot be used with rasters"),

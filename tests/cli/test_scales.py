@@ -180,12 +180,15 @@ def test_scores_and_archives(command: Command, images: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("label", "-c", "a", "--scales", "0"), "--scales: 0 is not positive"),
-        (("encode", "-o", "feats", "--scales", "-1,1"), "--scales: -1 is not positive"),
-        (("eval", "--gt", "imgs", "-c", "a", "--scales", "1,1e9"), "--scales: 1000000000.0 is too large"),
+        (("label", "-c", "a", "--scales", "0"), "--scales must be at least 0.25 and at most 8, not 0"),
+        (("encode", "-o", "feats", "--scales", "-1,1"), "--scales must be at least 0.25 and at most 8, not -1"),
+        (
+            ("eval", "--gt", "imgs", "-c", "a", "--scales", "1,8.1"),
+            "--scales must be at least 0.25 and at most 8, not 8.1",
+        ),
         (("label", "-c", "a", "--scales", "1,1"), "--scales contains 1 twice"),
-        (("label", "-c", "a", "--scales", "two"), "--scales two: 'two' is not a number"),
-        (("label", "-c", "a", "--scales", "1,2,3,4,5"), "--scales has 5 numbers; the maximum is 4"),
+        (("label", "-c", "a", "--scales", "two"), "--scales 'two' is not a list of numbers"),
+        (("label", "-c", "a", "--scales", "1,2,3,4,5"), "--scales must be 1 to 4 numbers, not 5"),
         (("label", "-c", "a", "--scales", "1,1.001"), "--scales: 1 and 1.001 both give a short side of 56 pixels"),
         (
             ("label", "-c", "a", "--scales", "1,1.01"),

@@ -252,21 +252,24 @@ def test_a_file_that_is_no_fit_is_refused(tmp_path: Path, data: bytes) -> None:
         FittedVocabulary.load(file)
 
 
-#: A key in the record of a fit, and what somebody put there.
+#: A key in the record of a fit, what somebody put there, and what the error says of it.
 DAMAGES = {
-    "an infinite side": ("short_side", "1e999"),
-    "an infinite version": ("labels_version", "Infinity"),
-    "an endless number": ("temperature", f"1{'0' * 400}"),
-    "a cold softmax": ("temperature", "1e-99"),
-    "lists without end": ("source", "[" * 99_999 + "]" * 99_999),
-    "a score of text": ("text_iou", '"high"'),
-    "an infinite score": ("iou", "1e999"),
-    "images of text": ("images", '"many"'),
+    "an infinite side": ("short_side", "1e999", "the number 1e999... is too large"),
+    "no side": ("short_side", "0", "`short_side` is 0"),
+    "another mode": ("mode", '"tile"', '`mode` is "tile"'),
+    "an infinite version": ("labels_version", "Infinity", "Infinity is not valid JSON"),
+    "an endless number": ("temperature", f"1{'0' * 400}", "is too large"),
+    "a cold softmax": ("temperature", "1e-99", "a number is NaN or out of range"),
+    "lists without end": ("source", "[" * 99_999 + "]" * 99_999, "nested too deeply"),
+    "a score of text": ("text_iou", '"high"', '`scores[0].text_iou` is "high"'),
+    "images of text": ("images", '"many"', '`scores[0].images` is "many"'),
 }
 
 
-@pytest.mark.parametrize(("key", "value"), DAMAGES.values(), ids=DAMAGES)
-def test_a_fit_with_a_damaged_record_is_refused(fitted: FittedVocabulary, tmp_path: Path, key: str, value: str) -> None:
+@pytest.mark.parametrize(("key", "value", "reason"), DAMAGES.values(), ids=DAMAGES)
+def test_a_fit_with_a_damaged_record_is_refused(
+    fitted: FittedVocabulary, tmp_path: Path, key: str, value: str, reason: str
+) -> None:
     file = tmp_path / "x.fit"
     fitted.save(file)
     with safe_open(file, "numpy") as stored:
@@ -275,7 +278,7 @@ def test_a_fit_with_a_damaged_record_is_refused(fitted: FittedVocabulary, tmp_pa
     damaged, number = re.subn(rf'"{key}": ("[^"]*"|[^,}}]+)', lambda _: f'"{key}": {value}', record)
     assert number
     file.write_bytes(save(tensors, {"tipsseg": damaged}))
-    with pytest.raises(VocabularyError, match="not a fit file"):
+    with pytest.raises(VocabularyError, match=f"x.fit: not a fit file: .*{re.escape(reason)}"):
         FittedVocabulary.load(file)
 
 

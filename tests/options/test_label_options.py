@@ -15,29 +15,22 @@ from tipsseg.options.fields import text_of
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "tile"}, "unknown mode 'tile'"),
-        ({"refine": "crf"}, "unknown refinement 'crf'"),
+        ({"mode": "tile"}, "argument `mode` must be one of slide, whole, not 'tile'"),
         ({"short_side": 0}, "argument `short_side`=0 is too small; the minimum is 1"),
-        ({"min_confidence": -0.1}, "argument `min_confidence`=-0.1 is not between 0 and 1"),
-        ({"min_confidence": 1.1}, "argument `min_confidence`=1.1 is not between 0 and 1"),
-        ({"min_confidence": math.nan}, "argument `min_confidence`=nan is not between 0 and 1"),
-        ({"scales": None}, "argument `scales` must be numbers, not None"),
-        ({"scales": ()}, "argument `scales` is empty"),
-        ({"scales": (1, "2")}, "argument `scales`: '2' is not a number"),
-        ({"scales": (True, 2)}, "argument `scales`: True is not a number"),
-        ({"scales": (1, math.nan)}, "argument `scales`: nan is not a number"),
-        ({"scales": (1, 0)}, "argument `scales`: 0 is not positive"),
-        ({"scales": (-0.5, 1)}, "argument `scales`: -0.5 is not positive"),
-        ({"scales": (1, 1e9)}, "argument `scales`: 1000000000.0 is too large"),
-        ({"scales": (1, math.inf)}, "argument `scales`: inf is too large"),
-        ({"scales": (1, 10**20)}, "argument `scales`: 100000000000000000000 is too large"),
-        ({"scales": (1, 8.01)}, "argument `scales`: 8.01 is too large"),
-        ({"scales": (0.24, 1)}, "argument `scales`: 0.24 is too small"),
+        ({"min_confidence": -0.1}, "argument `min_confidence` must be at least 0 and at most 1, not -0.1"),
+        ({"min_confidence": math.nan}, "argument `min_confidence` must be at least 0 and at most 1, not nan"),
+        ({"scales": None}, "argument `scales`=None is not a list of numbers"),
+        ({"scales": ()}, "argument `scales` must be 1 to 4 numbers, not 0"),
+        ({"scales": (1, math.nan)}, "argument `scales` must be at least 0.25 and at most 8, not nan"),
+        ({"scales": (0.24, 1)}, "argument `scales` must be at least 0.25 and at most 8, not 0.24"),
+        ({"scales": 10**400}, f"argument `scales`=(1{'0' * 75}... is not a list of numbers"),
         ({"scales": (2, 1, 2.0)}, "argument `scales` contains 2 twice"),
-        ({"scales": (1, 2, 3, 4, 5)}, "argument `scales` has 5 numbers; the maximum is 4"),
+        ({"scales": (1, 2, 3, 4, 5)}, "argument `scales` must be 1 to 4 numbers, not 5"),
+        ({"scales": "1,,2"}, "argument `scales`='1,,2' is not a list of numbers"),
+        ({"scales": "fast"}, "argument `scales`='fast' is not a list of numbers"),
     ],
 )
-def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
+def test_values_beyond_the_limits_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         LabelOptions(**options)
     assert caught.value.message == message
@@ -63,34 +56,6 @@ def test_options_at_their_ends() -> None:
 def test_scales_are_read_and_written(text: str, scales: tuple[float, ...]) -> None:
     assert check_scales(text) == scales
     assert check_scales(text_of(scales)) == scales
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "argument `scales`=: a number is missing"),
-        ("1,", "argument `scales`=1,: a number is missing"),
-        ("1,,2", "argument `scales`=1,,2: a number is missing"),
-        ("1;2", "argument `scales`=1;2: '1;2' is not a number"),
-        ("1 2", "argument `scales`=1 2: '1 2' is not a number"),
-        ("fast", "argument `scales`=fast: 'fast' is not a number"),
-        ("1,1_0", "argument `scales`=1,1_0: '1_0' is not a number"),
-        ("1,٢", "argument `scales`=1,٢: '٢' is not a number"),
-        ("0x1", "argument `scales`=0x1: '0x1' is not a number"),
-        ("nan", "argument `scales`: nan is not a number"),
-        ("0", "argument `scales`: 0 is not positive"),
-        ("-1", "argument `scales`: -1 is not positive"),
-        ("1e9", "argument `scales`: 1000000000.0 is too large"),
-        ("1e999", "argument `scales`: inf is too large"),
-        ("1e-999", "argument `scales`: 0.0 is not positive"),
-        ("1,1", "argument `scales` contains 1 twice"),
-        ("1,2,3,4,5", "argument `scales` has 5 numbers; the maximum is 4"),
-    ],
-)
-def test_texts_that_are_no_scales(text: str, message: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        check_scales(text)
-    assert caught.value.message == message
 
 
 @pytest.mark.parametrize("name", ["auto", "cpu", "mps", "cuda", "cuda:0", "cuda:12", "cpu:0", "mps:0"])

@@ -36,14 +36,9 @@ from tipsseg.options.shard import Shard
 
 AREAS = {
     "0": MinArea(0),
-    "50": MinArea(50),
     " 7 ": MinArea(7),
-    "0.1%": MinArea(0.1, percent=True),
     ".5%": MinArea(0.5, percent=True),
     "100%": MinArea(100, percent=True),
-    "0%": MinArea(0, percent=True),
-    "10%": MinArea(10, percent=True),
-    "0.123456789%": MinArea(0.123456789, percent=True),
     "0.0000001%": MinArea(1e-7, percent=True),
     "33.333333333333336%": MinArea(100 / 3, percent=True),
 }
@@ -57,18 +52,11 @@ def test_areas_are_read_and_written(text: str, area: MinArea) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "-1", "1.5", "x", "5 %", "%", "1e3", "-1%", "1%%", "٣", "1_000", "nan%", "9" * 5000]
+    "text", ["", "-1", "1.5", "x", "5 %", "%", "1e3", "-1%", "101%", "٣", "1_000", "nan%", "9" * 5000]
 )
-def test_what_is_no_area(text: str) -> None:
-    with pytest.raises(UsageError) as caught:
+def test_other_texts_are_no_areas(text: str) -> None:
+    with pytest.raises(UsageError, match=r"argument `min_area`=.* is not an area"):
         parse_min_area(text)
-    assert caught.value.message == f"argument `min_area`={text} is not an area"
-    assert caught.value.hint == 'Write a whole number of pixels, or a percentage of the image such as "0.1%".'
-
-
-def test_more_than_the_image() -> None:
-    with pytest.raises(UsageError, match="argument `min_area`=101% is more than the whole image"):
-        parse_min_area("101%")
 
 
 @pytest.mark.parametrize(
@@ -102,42 +90,19 @@ def test_the_record() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"instances": "all"}, "unknown instances 'all'"),
+        ({"instances": "all"}, "argument `instances` must be one of component, class, not 'all'"),
+        ({"names": 1}, "argument `names` must be one of stem, full, not 1"),
         ({"min_area": []}, r"argument `min_area` must be a whole number, not \[\]"),
-        ({"min_area": "few"}, "argument `min_area`=few is not an area"),
-        ({"png_mode": "RGB"}, "unknown PNG mode 'RGB'"),
-        ({"names": "long"}, "unknown file naming 'long'"),
-        ({"names": 1}, "unknown file naming 1"),
         ({"simplify": "2"}, "argument `simplify` must be a number, not '2'"),
         ({"simplify": True}, "argument `simplify` must be a number, not True"),
-        ({"simplify": 10**400}, "argument `simplify`=1000"),
-        ({"simplify": math.nan}, "argument `simplify`=nan is not between 0 and 1000"),
-        ({"simplify": -1}, "argument `simplify`=-1 is not between 0 and 1000"),
-        ({"val_fraction": 1}, r"argument `val_fraction` must be in \[0, 1\), got 1"),
-        ({"val_fraction": []}, r"argument `val_fraction` must be a number, not \[\]"),
+        ({"simplify": math.nan}, "argument `simplify` must be at least 0 and at most 1000, not nan"),
+        ({"simplify": -1}, "argument `simplify` must be at least 0 and at most 1000, not -1"),
+        ({"val_fraction": 1}, "argument `val_fraction` must be at least 0 and below 1, not 1"),
     ],
 )
-def test_records_by_others(change: dict[str, object], message: str) -> None:
+def test_values_of_a_record_are_checked(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_options(FileOptions, {**DEFAULT_FILE_OPTIONS.record(), **change})
-
-
-@pytest.mark.parametrize(
-    ("options", "hint"),
-    [
-        ({"instances": "object"}, "Use one of component, class."),
-        ({"png_mode": "rgb"}, "Use one of L, P."),
-        ({"names": ""}, "Use one of stem, full."),
-        ({"simplify": -0.5}, "Write a distance in pixels; 1 or 2 are usual."),
-        ({"simplify": math.inf}, "Write a distance in pixels; 1 or 2 are usual."),
-        ({"val_fraction": math.nan}, "Write 0.2 for a fifth of the images."),
-        ({"val_fraction": 20.0}, "Write 0.2 for a fifth of the images."),
-    ],
-)
-def test_wrong_options_say_what_there_is(options: dict[str, object], hint: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        FileOptions(**options)  # type: ignore[arg-type]
-    assert caught.value.hint == hint
 
 
 @pytest.mark.parametrize(
@@ -260,7 +225,7 @@ def test_what_programs_have_at_hand_is_taken(record: type, name: str, given: obj
         (EngineOptions, {"ray": True}, "argument `ray`=True is not the address"),
         (ComputeOptions, {"device": True}, "unknown device True"),
         (ComputeOptions, {"dtype": "int4"}, "unknown dtype 'int4'"),
-        (StoreOptions, {"output": "feats", "feature_dtype": "int4"}, "unknown feature dtype 'int4'"),
+        (OutputOptions, {"resume": 1}, "argument `resume` must be True or False, not 1"),
     ],
 )  # fmt: skip
 def test_options_that_exclude_each_other_or_cannot_be(record: type, options: dict[str, object], message: str) -> None:

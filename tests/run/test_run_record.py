@@ -226,10 +226,14 @@ FAULTS: dict[str, tuple[str, object, str]] = {
     "no digest": ("digest", GONE, "no `digest`"),
     "no formats": ("formats", GONE, "no `formats`"),
     "a format of the future": ("formats", ["png", "voc"], 'unknown format "voc"'),
-    "a format that is no text": ("formats", [[]], "unknown format []"),
+    "a format that is no text": ("formats", [[]], "`formats[0]` is []"),
     "no options": ("options", {}, "no `mode`"),
     "an option of the future": ("options", {**SPEC.option_record(), "new": 3}, 'unknown option "new"'),
-    "an option of no value": ("options", {**SPEC.option_record(), "mode": "all"}, "unknown mode 'all'"),
+    "an option of no value": (
+        "options",
+        {**SPEC.option_record(), "mode": "all"},
+        "must be one of slide, whole, not 'all'",
+    ),
     "no vocabulary": ("vocabulary", None, "no `vocabulary`"),
     "a class without its name": (
         "vocabulary",
@@ -250,6 +254,8 @@ FAULTS: dict[str, tuple[str, object, str]] = {
     "a time that is none": ("ended", "soon", "Invalid isoformat string: 'soon'"),
     "a time of nowhere": ("ended", "2026-01-02T04:00:00", "`ended` has no time zone"),
     "no counts": ("counts", None, "no `counts`"),
+    "a count that is none": ("counts", {"labelled": 1, "unchanged": 0, "failed": "2"}, '`counts.failed` is "2"'),
+    "a feature dtype that is none": ("features", {"folder": "f", "dtype": "int4"}, '`features.dtype` is "int4"'),
     "a batch that is none": ("batch_size", "many", '`batch_size` is "many"'),
 }
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shlex
 import time
 from collections.abc import Iterator
@@ -25,23 +24,24 @@ from tipsseg.features.file import (
     FeatureHeader,
     FeatureRecord,
     Recipe,
-    parse_recipe,
     read_feature_file,
     read_feature_header,
     write_feature_file,
 )
-from tipsseg.options import FEATURE_DTYPES, FeatureDtype
+from tipsseg.options import FeatureDtype
 from tipsseg.options.fields import text_of
 from tipsseg.util.files import (
     TEMPORARY_PREFIX,
+    atomic_write,
     is_folder,
     is_left,
     json_bytes,
     output_error,
     process_owner,
     read_regular,
+    write_new,
 )
-from tipsseg.util.json_values import parse, short, take
+from tipsseg.util.json_values import parse, read_value, take
 
 STORE_FILE = "features.json"
 
@@ -90,7 +90,9 @@ def read_store(folder: Path) -> StoreRecord | None:
         if isinstance(value, dict) and value.get("schema", 1) != 1:
             hint = f"Encode the images into a new folder: tipsseg encode IMAGES -o {shlex.quote(f'{folder}-2')}"
             raise OutputError(path, "another version of tipsseg wrote it, whose features this one does not read", hint)
-        return _parse_store(value)
+        if take(value, "tool", str) != "tipsseg":
+            raise ValueError("another tool wrote it")
+        return read_value(StoreRecord, value, "")
     except (OSError, ValueError) as error:
         raise OutputError(path, f"the file does not describe a feature store: {error}", _OTHER) from error
 
@@ -262,28 +264,11 @@ def _write_record(path: Path, record: StoreRecord) -> None:
         "recipe": record.recipe.record(),
         "dtype": record.dtype,
     }
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{process_owner()}{secrets.token_hex(8)}.json")
+    data = json_bytes(value, indent=2) + b"\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(json_bytes(value, indent=2) + b"\n")
         try:
-            os.link(temporary, path)  # unlike a rename, fails if the file exists
-        except FileExistsError:
-            return
-        except OSError:  # a file system without hard links
-            if not os.path.lexists(path):
-                temporary.replace(path)
-    except OSError as error:
-        raise _with_store_hint(path, output_error(path, error)) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _parse_store(value: object) -> StoreRecord:
-    if take(value, "tool", str) != "tipsseg":
-        raise ValueError("another tool wrote it")
-    dtype = take(value, "dtype", str)
-    if dtype not in FEATURE_DTYPES:
-        raise ValueError(f"unknown `dtype` {short(dtype)}")
-    return StoreRecord(take(value, "model", str), parse_recipe(take(value, "recipe", dict)), dtype)
+            write_new(path, data, path.parent)
+        except OutputError:  # a file system without hard links, or a fault that writing raises again
+            atomic_write(path, data, process_owner())
+    except OutputError as error:
+        raise _with_store_hint(path, error) from error

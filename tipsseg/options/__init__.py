@@ -10,14 +10,28 @@ import numbers
 import operator
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import cache
 from itertools import pairwise
-from typing import Any, Literal, TypeVar, get_args
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from tipsseg.errors import UsageError
-from tipsseg.options.fields import FILES, MODEL, WHAT, option, record_of, short_repr
+from tipsseg.options.fields import (
+    FILES,
+    MODEL,
+    WHAT,
+    Option,
+    choices_of,
+    option,
+    options_of,
+    record_of,
+    short_repr,
+)
+from tipsseg.util.files import local_path
 from tipsseg.util.printable import quote
 
 #: Dtypes of a model; int8 is for CPUs, and rounds the linear layers of the vision tower. "auto" is bfloat16 on a CUDA device that
@@ -47,11 +61,8 @@ Names = Literal["stem", "full"]
 
 DTYPE_NAMES: tuple[Dtype, ...] = get_args(Dtype)
 FEATURE_DTYPES: tuple[FeatureDtype, ...] = get_args(FeatureDtype)
-MODES: tuple[Mode, ...] = get_args(Mode)
 REFINEMENTS: tuple[Refinement, ...] = get_args(Refinement)
-INSTANCES: tuple[Instances, ...] = get_args(Instances)
 PALETTES: tuple[Palette, ...] = get_args(Palette)
-PNG_MODES: tuple[PngMode, ...] = get_args(PngMode)
 NAMES: tuple[Names, ...] = get_args(Names)
 
 _Choice = TypeVar("_Choice", bound=str)
@@ -70,7 +81,7 @@ def split_names(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(name.strip() for text in texts for name in text.split(","))
 
 
-def check_whole_number(argument: str, value: object, least: int = 1) -> int:
+def check_whole_number(argument: str, value: object, least: float = 1) -> int:
     """Return the value as an int. Raise UsageError if it is not a whole number, or is less than `least`."""
     try:
         if isinstance(value, bool):
@@ -88,6 +99,64 @@ def check_number(argument: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise UsageError(f"{argument} must be a number, not {quote(value)}")
     return float(value) if isinstance(value, float) or not isinstance(value, int) else value
+
+
+#: The limits of an option: an attribute of Option, the test of a value, and its word in messages.
+_LIMITS = (
+    ("min", operator.ge, "at least"),
+    ("above", operator.gt, "above"),
+    ("max", operator.le, "at most"),
+    ("below", operator.lt, "below"),
+)
+
+_kinds = cache(get_type_hints)
+
+
+class OptionRecord:
+    """The base of records whose options are checked; the type of an option says whether None is a value."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+def check_options(record: Any) -> None:
+    """Convert the options of a record, and check them against their types, choices and limits.
+
+    Raises UsageError that names the argument and the values that it takes.
+    """
+    kinds = _kinds(record.__class__)
+    for name, (_, about) in options_of(type(record)).items():
+        value, kind = getattr(record, name), kinds[name]
+        if NoneType in get_args(kind):
+            if value is None:
+                continue
+            kind = get_args(kind)[0]
+        object.__setattr__(record, name, _checked(f"argument `{name}`", value, kind, about))
+
+
+def _checked(argument: str, value: Any, kind: object, about: Option) -> object:
+    if about.check is not None:
+        return about.check(value)
+    if kind is bool and not isinstance(value, bool):
+        raise UsageError(f"{argument} must be True or False, not {quote(value)}")
+    if kind is Path:
+        if not isinstance(value, str | os.PathLike):
+            raise UsageError(f"{argument} must be a path, not {type(value).__name__}", "Pass a folder or a file.")
+        return local_path(argument, value)
+    if kind is int:
+        value = check_whole_number(argument, value, about.min or 0)
+    if kind is float:
+        value = check_number(argument, value)
+    choices = choices_of(kind)
+    if choices and not (isinstance(value, str) and value in choices):
+        raise UsageError(f"{argument} must be one of {', '.join(choices)}, not {quote(value)}")
+    limits = [(test, word, limit) for key, test, word in _LIMITS if (limit := getattr(about, key)) is not None]
+    if not all(test(value, limit) for test, _, limit in limits):
+        allowed = " and ".join(f"{word} {limit:g}" for _, word, limit in limits)
+        raise UsageError(f"{argument} must be {allowed}, not {quote(value)}", about.hint)
+    return value
 
 
 _DEVICE = re.compile("auto|(cpu|mps)(:0)?|cuda(:[0-9]+)?")
@@ -141,12 +210,42 @@ SMALLEST_SCALE = 0.25
 ONE_SCALE = (1.0,)
 
 
-def _set(options: object, name: str, value: object) -> None:
-    object.__setattr__(options, name, value)
+def check_scales(scales: object) -> tuple[float, ...]:
+    """Return sorted scales from numbers, a single number or a string such as "1,2". Raise UsageError if one is invalid."""
+    found = sorted(parse_numbers("scales", (scales,) if isinstance(scales, numbers.Real) else scales, float))
+    hint = 'Write factors of the short side, separated by commas: "1,2".'
+    for scale in found:
+        if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:  # also for NaN
+            limits = f"at least {SMALLEST_SCALE:g} and at most {LARGEST_SCALE:g}"
+            raise UsageError(f"argument `scales` must be {limits}, not {scale:g}", hint)
+    if twice := [one for one, other in pairwise(found) if one == other]:
+        raise UsageError(f"argument `scales` contains {twice[0]:g} twice", "Remove one of them.")
+    if not 1 <= len(found) <= MAX_SCALES:
+        raise UsageError(f"argument `scales` must be 1 to {MAX_SCALES} numbers, not {len(found)}", hint)
+    return tuple(found)
+
+
+def check_stretch(stretch: object) -> tuple[float, float]:
+    """Return two percentiles from numbers or a string such as "2,98". Raise UsageError if they are invalid."""
+    found = parse_numbers("stretch", stretch, float)
+    if len(found) != 2 or not 0 <= found[0] < found[1] <= 100:
+        raise UsageError(f"argument `stretch`={quote(stretch)} is not a pair of percentiles", "For example: 2,98.")
+    return found[0], found[1]
+
+
+def parse_numbers(name: str, value: object, kind: type[int] | type[float]) -> tuple[Any, ...]:
+    """Return numbers that the user typed, separated by commas, or passed. Raise UsageError for other values."""
+    parts = value.split(",") if isinstance(value, str) else value
+    try:
+        return tuple(kind(part) for part in parts)  # type: ignore[attr-defined]  # TypeError is caught
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(
+            f"argument `{name}`={quote(value)} is not a list of numbers", "Separate numbers by commas."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LabelOptions:
+class LabelOptions(OptionRecord):
     """Options for labelling an image, except the model and the vocabulary.
 
     With `overlap`, the labels of each class are exactly those of a run with that class alone. With several `scales`, the model sees
@@ -159,36 +258,19 @@ class LabelOptions:
     # fmt: off
     mode: Mode = option("slide", group=MODEL, rare=True,
         help="slide: overlapping windows of the model's size; whole: the whole image at once.")
-    short_side: int | None = option(None, metavar="PIXELS", group=MODEL, rare=True,
+    short_side: int | None = option(None, metavar="PIXELS", group=MODEL, rare=True, min=1,
         help="Resize the shorter side to this many pixels.  [default: the model's own size]")
-    min_confidence: float = option(0.0, metavar="0..1", group=WHAT,
+    min_confidence: float = option(0.0, metavar="0..1", group=WHAT, min=0, max=1, hint="Write 0.6 for 60 %.",
         help="Write pixels below this confidence as 255 (ignored).")
     refine: Refinement = option("none", group=MODEL, help="Refine edges using the image's colours.")
     overlap: bool = option(False, group=WHAT,
         help="Label each class as if it were the only one, so that classes may overlap, such as a panda and its leg. Index masks "
         "cannot store that; coco and others can.")
-    scales: tuple[float, ...] = option(ONE_SCALE, metavar="FACTORS", group=MODEL,
+    scales: tuple[float, ...] = option(ONE_SCALE, metavar="FACTORS", group=MODEL, check=check_scales,
         help='Combine several scales, such as "1,2". Slower, but labels are better, especially for small parts.')
-    stretch: tuple[float, float] | None = option(None, metavar="LOW,HIGH", group=MODEL, rare=True,
+    stretch: tuple[float, float] | None = option(None, metavar="LOW,HIGH", group=MODEL, rare=True, check=check_stretch,
         help="Stretch the contrast: percentiles of each band that become black and white, for example 2,98, for images of 16 bits.")
     # fmt: on
-
-    def __post_init__(self) -> None:
-        choose(self.mode, MODES, "mode")
-        choose(self.refine, REFINEMENTS, "refinement")
-        if self.short_side is not None:
-            _set(self, "short_side", check_whole_number("argument `short_side`", self.short_side))
-        _set(self, "min_confidence", check_number("argument `min_confidence`", self.min_confidence))
-        if not 0 <= self.min_confidence <= 1:
-            raise UsageError(
-                f"argument `min_confidence`={quote(self.min_confidence)} is not between 0 and 1",
-                "Write 0.6 for 60 %.",
-            )
-        if not isinstance(self.overlap, bool):
-            raise UsageError(f"argument `overlap` must be True or False, not {quote(self.overlap)}")
-        _set(self, "scales", check_scales(self.scales))
-        if self.stretch is not None:
-            _set(self, "stretch", check_stretch(self.stretch))
 
     __repr__ = short_repr
 
@@ -197,86 +279,12 @@ class LabelOptions:
         return record_of(self)
 
 
-def check_scales(scales: object) -> tuple[float, ...]:
-    """Return sorted scales from numbers, a single number or a string such as "1,2". Raise UsageError if one is invalid."""
-    if isinstance(scales, str):
-        scales = _parse_scales(scales)
-    elif isinstance(scales, numbers.Real):
-        scales = (scales,)
-    elif not isinstance(scales, Iterable):
-        raise UsageError(f"argument `scales` must be numbers, not {quote(scales)}", "For example: scales=(1, 2).")
-    given: tuple[Any, ...] = tuple(scales)
-    for scale in given:
-        if not _is_number(scale):
-            raise UsageError(f"argument `scales`: {quote(scale)} is not a number", _SCALES_HINT)
-        if not scale > 0:
-            raise UsageError(f"argument `scales`: {quote(scale)} is not positive", _SCALES_HINT)
-        if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
-            raise UsageError(
-                f"argument `scales`: {quote(scale)} is too {'large' if scale > 1 else 'small'}",
-                f"Use a factor of the short side from {SMALLEST_SCALE:g} to {LARGEST_SCALE:g}.",
-            )
-    ordered = tuple(sorted(map(float, given)))
-    if not ordered:
-        raise UsageError("argument `scales` is empty", _SCALES_HINT)
-    for one, other in pairwise(ordered):
-        if one == other:
-            raise UsageError(f"argument `scales` contains {one:g} twice", "Remove one of them.")
-    if len(ordered) > MAX_SCALES:
-        raise UsageError(
-            f"argument `scales` has {len(ordered)} numbers; the maximum is {MAX_SCALES}",
-            "Two or three scales are usual.",
-        )
-    return ordered
-
-
-def parse_numbers(name: str, value: object, kind: type[int] | type[float]) -> tuple[Any, ...]:
-    """Return numbers that the user typed, separated by commas, or passed. Raise UsageError for other values."""
-    parts = value.split(",") if isinstance(value, str) else value
-    try:
-        return tuple(kind(part) for part in parts)  # type: ignore[attr-defined]  # TypeError is caught
-    except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"argument `{name}`={value} is not a list of numbers", "Separate numbers by commas."
-        ) from error
-
-
-def check_stretch(stretch: object) -> tuple[float, float]:
-    """Return two percentiles from numbers or a string such as "2,98". Raise UsageError if they are invalid."""
-    found = parse_numbers("stretch", stretch, float)
-    if len(found) != 2 or not 0 <= found[0] < found[1] <= 100:
-        raise UsageError(f"argument `stretch`={quote(stretch)} is not a pair of percentiles", "For example: 2,98.")
-    return found[0], found[1]
-
-
-def _is_number(value: object) -> bool:
-    return not isinstance(value, bool) and isinstance(value, numbers.Real) and not math.isnan(value)
-
-
-def _parse_scales(text: str) -> list[float]:
-    parts = [part.strip() for part in text.split(",")]
-    for part in parts:
-        if not _SCALE.fullmatch(part):
-            raise UsageError(
-                f"argument `scales`={text}: " + (f"{quote(part)} is not a number" if part else "a number is missing"),
-                _SCALES_HINT,
-            )
-    return [int(part) if part.lstrip("+-").isdigit() else float(part) for part in parts]
-
-
-_SCALES_HINT = 'Write factors of the short side, separated by commas: "1,2".'
-
-#: A number in ASCII digits. Signs and exponents match too, so that the error message can quote the value.
-_SCALE = re.compile(
-    r"[-+]?(\d{1,40}(\.\d{0,40})?|\.\d{1,40})([eE][-+]?\d{1,3})?|[-+]?(inf|nan)", re.ASCII | re.IGNORECASE
-)
-
-
 DEFAULT_LABEL_OPTIONS = LabelOptions()
 
 #: The upper limit of `simplify`; coarser polygons no longer resemble the object.
 MAX_SIMPLIFY = 1000
 
+_AREA_HINT = 'Write a whole number of pixels, or a percentage of the image such as "0.1%".'
 _MIN_AREA = re.compile(r"(\d{1,18})|(\d+(?:\.\d+)?|\.\d+)%", re.ASCII)
 
 
@@ -295,7 +303,8 @@ class MinArea:
     def __post_init__(self) -> None:
         most = 100 if self.percent else math.inf
         if isinstance(self.value, bool) or not isinstance(self.value, int | float) or not 0 <= self.value <= most:
-            raise UsageError(f"invalid minimum area {quote(self.value)}", "Use pixels, or a percentage from 0 to 100.")
+            unit = "%" * self.percent
+            raise UsageError(f"argument `min_area`={quote(self.value)}{unit} is not an area", _AREA_HINT)
 
     def pixels(self, size: tuple[int, int]) -> int:
         """Return the area in pixels for an image of `size` (height, width)."""
@@ -316,18 +325,17 @@ def parse_min_area(area: object) -> MinArea:
         return MinArea(check_whole_number("argument `min_area`", area, least=0))
     match = _MIN_AREA.fullmatch(area.strip())
     if match is None:
-        raise UsageError(
-            f"argument `min_area`={area} is not an area",
-            'Write a whole number of pixels, or a percentage of the image such as "0.1%".',
-        )
+        raise UsageError(f"argument `min_area`={area} is not an area", _AREA_HINT)
     pixels, percent = match.groups()
-    if percent is not None and float(percent) > 100:
-        raise UsageError(f"argument `min_area`={area} is more than the whole image")
     return MinArea(int(pixels)) if percent is None else MinArea(float(percent), percent=True)
 
 
+#: The options that None leaves as they are in the folder, and their values in a new folder.
+_KEPT: Mapping[str, Any] = {"instances": "component", "min_area": MinArea(1), "simplify": None, "val_fraction": None}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileOptions:
+class FileOptions(OptionRecord):
     """Options for label files.
 
     `min_area` also accepts a number of pixels, or a string such as "0.1%". An option that is None keeps the folder's value; the
@@ -343,51 +351,34 @@ class FileOptions:
     # fmt: off
     instances: Instances = option(None, group=FILES, rare=True,
         help="One object per connected component, or per class.  [default: as already in the folder, or component]")
-    min_area: MinArea = option(None, metavar="AREA", group=FILES, rare=True,
+    min_area: MinArea = option(None, metavar="AREA", group=FILES, rare=True, check=parse_min_area,
         help='Omit smaller objects from formats that list objects: pixels, or a percentage of the image such as "0.1%".  '
         "[default: as already in the folder, or 1]")
     png_mode: PngMode = option("L", group=FILES, rare=True,
         help="Write masks as grey values (L), or with a palette (P) for tools that need one.")
-    simplify: float | None = option(None, metavar="PIXELS", group=FILES, rare=True,
+    simplify: float | None = option(None, metavar="PIXELS", group=FILES, rare=True, min=0, max=MAX_SIMPLIFY,
+        hint="Write a distance in pixels; 1 or 2 are usual.",
         help="Simplify polygons for manual editing; their outlines move by up to this distance.  "
         "[default: as already in the folder, or follow the pixels]")
     names: Names = option("stem", group=FILES, rare=True,
         help="stem: the mask of a.jpg is a.png; full: the mask is a.jpg.png, in case a.png is an image too.")
-    val_fraction: float | None = option(None, metavar="0..1", group=FILES, rare=True,
+    val_fraction: float | None = option(None, metavar="0..1", group=FILES, rare=True, min=0, below=1,
+        hint="Write 0.2 for a fifth of the images.",
         help="Fraction of images for YOLO's validation split (deterministic).  [default: as already in the folder, or 0]")
     given: frozenset[str] = field(init=False, compare=False)
     # fmt: on
 
     def __post_init__(self) -> None:
-        kept = ("instances", "min_area", "simplify", "val_fraction")
-        _set(self, "given", frozenset(name for name in kept if getattr(self, name) is not None))
-        _set(self, "instances", "component" if self.instances is None else self.instances)
-        _set(self, "min_area", MinArea(1) if self.min_area is None else self.min_area)
-        choose(self.instances, INSTANCES, "instances")
-        choose(self.png_mode, PNG_MODES, "PNG mode")
-        choose(self.names, NAMES, "file naming")
-        _set(self, "min_area", parse_min_area(self.min_area))
-        if self.simplify is not None:
-            _set(self, "simplify", check_number("argument `simplify`", self.simplify))
-            if not 0 <= self.simplify <= MAX_SIMPLIFY:
-                raise UsageError(
-                    f"argument `simplify`={quote(self.simplify)} is not between 0 and {MAX_SIMPLIFY}",
-                    "Write a distance in pixels; 1 or 2 are usual.",
-                )
-        if self.val_fraction is not None:
-            _set(self, "val_fraction", check_number("argument `val_fraction`", self.val_fraction))
-            if not 0 <= self.val_fraction < 1:
-                raise UsageError(
-                    f"argument `val_fraction` must be in [0, 1), got {quote(self.val_fraction)}",
-                    "Write 0.2 for a fifth of the images.",
-                )
+        object.__setattr__(self, "given", frozenset(name for name in _KEPT if getattr(self, name) is not None))
+        for name in _KEPT.keys() - self.given:
+            object.__setattr__(self, name, _KEPT[name])
+        check_options(self)
 
     __repr__ = short_repr
 
     def kept(self, before: FileOptions) -> FileOptions:
         """Return the options with those of an earlier run for options that are not given."""
-        names = ("instances", "min_area", "simplify", "val_fraction")
-        return replace(self, **{name: getattr(before, name) for name in names if name not in self.given})
+        return replace(self, **{name: getattr(before, name) for name in _KEPT.keys() - self.given})
 
     def record(self) -> dict[str, object]:
         """Return the options as run.json stores them; a `val_fraction` of 0 is none."""

@@ -43,6 +43,10 @@ class Option:
         rare: True if only --help-all prints the option.
         choices: The values for shell completion, or the name of a list of them.
         read: A function that converts the typed strings, if the record does not accept strings.
+        min: The least value; `above` is a limit that is no value itself.
+        max: The greatest value; `below` is a limit that is no value itself.
+        check: A function that converts and checks a value, in place of its type and limits. It raises UsageError.
+        hint: Advice for values beyond the limits.
         commands_give: The fixed value that commands pass if they do not offer the option. None if they offer it.
     """
 
@@ -55,6 +59,12 @@ class Option:
     rare: bool = False
     choices: tuple[str, ...] | Completion = ()
     read: Callable[[Any], object] | None = None
+    min: float | None = None
+    above: float | None = None
+    max: float | None = None
+    below: float | None = None
+    check: Callable[[Any], object] | None = None
+    hint: str = ""
     commands_give: object = None
 
     def long(self, name: str) -> str:

@@ -84,27 +84,13 @@ class RegionKeywords(TypedDict, total=False):
     regions_only: bool
 
 
-class RasterKeywords(TypedDict, total=False):
+class LabelFolderKeywords(
+    LabelKeywords, RegionKeywords, FileKeywords, ComputeKeywords, ModelKeywords, ImageKeywords, total=False
+):
+    onto: str | Path | None
     bands: Sequence[int] | str | None
     ground_resolution: float | None
     dissolve: bool
-
-
-class OntoKeywords(TypedDict, total=False):
-    onto: str | Path | None
-
-
-class LabelFolderKeywords(
-    LabelKeywords,
-    RegionKeywords,
-    RasterKeywords,
-    OntoKeywords,
-    FileKeywords,
-    ComputeKeywords,
-    ModelKeywords,
-    ImageKeywords,
-    total=False,
-):
     output: str | Path
     formats: Sequence[str] | None
     resume: bool

@@ -5,9 +5,9 @@ Keep imports fast here: the command's help loads this module.
 
 from __future__ import annotations
 
-import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
@@ -15,13 +15,10 @@ from tipsseg.errors import UsageError
 from tipsseg.options import (
     DEFAULT_FORMATS,
     DTYPE_NAMES,
-    FEATURE_DTYPES,
     MAX_PIXELS,
     OVERLAP_FORMATS,
     FeatureDtype,
-    check_number,
-    check_whole_number,
-    choose,
+    OptionRecord,
     default_jobs,
     device_name,
     dtype_name,
@@ -31,12 +28,42 @@ from tipsseg.options import (
 from tipsseg.options.every import Every, parse_every
 from tipsseg.options.fields import FILES, IMAGES, MACHINES, MODEL, RASTERS, TRUTH, WHAT, option, text_of
 from tipsseg.options.shard import Shard, parse_shard
-from tipsseg.util.files import local_path
 from tipsseg.util.printable import quote
 
 
+def _model_id(model: object) -> str:
+    if not isinstance(model, str | os.PathLike):
+        kind = type(model).__name__
+        raise UsageError(f"argument `model` must be an id or a folder, not {kind}", 'For example: "l14".')
+    return os.fspath(model)
+
+
+def _format_names(formats: object) -> tuple[str, ...]:
+    if not isinstance(formats, Sequence) or isinstance(formats, str) or not all(isinstance(n, str) for n in formats):
+        names = split_names([formats]) if isinstance(formats, str) else ("png", "coco")
+        raise UsageError(f"formats must be a list of names, not {quote(formats)}", f"Use {list(names)}.")
+    return tuple(formats)
+
+
+def _band_numbers(bands: object) -> tuple[int, ...]:
+    found = parse_numbers("bands", bands, int)
+    if len(found) not in (1, 3) or min(found) < 1:
+        what = f"argument `bands`={text_of(found)} is neither one band nor three, counted from 1"
+        raise UsageError(what, "For example: 4,3,2.")
+    return found
+
+
+def _ray_address(ray: object) -> str:
+    if not isinstance(ray, str) or not re.fullmatch(r"auto|[A-Za-z0-9._-]+:[0-9]{1,5}", ray):
+        raise UsageError(
+            f"argument `ray`={ray} is not the address of a Ray cluster",
+            "Write auto, or a host and a port such as head:6379. The number of tasks follows from the CPUs and GPUs there.",
+        )
+    return ray
+
+
 @dataclass(frozen=True, kw_only=True)
-class ComputeOptions:
+class ComputeOptions(OptionRecord):
     """Options for the model and the machine.
 
     Raises:
@@ -44,41 +71,33 @@ class ComputeOptions:
     """
 
     # fmt: off
-    model: str = option("l14", metavar="ID|DIR", short="m", group=MODEL, choices="models",
+    model: str = option("l14", metavar="ID|DIR", short="m", group=MODEL, choices="models", check=_model_id,
         help="Model id (l14, b14, so400m14, g14, tiny), or a folder in the Hugging Face layout.")
-    device: str = option("auto", metavar="DEVICE", group=MODEL, choices=("auto", "cpu", "cuda", "mps"),
+    device: str = option("auto", metavar="DEVICE", group=MODEL, choices=("auto", "cpu", "cuda", "mps"), check=device_name,
         help="auto (the first available of cuda, mps and cpu), cpu, cuda, cuda:N or mps.")
-    dtype: str = option("auto", metavar="DTYPE", group=MODEL, choices=DTYPE_NAMES, rare=True,
+    dtype: str = option("auto", metavar="DTYPE", group=MODEL, choices=DTYPE_NAMES, rare=True, check=dtype_name,
         help=f"{', '.join(DTYPE_NAMES)}. On a CPU, auto means bfloat16 with AMX instructions, else float32. int8 is for CPUs "
         "without AMX: fast, and labels differ slightly.")
-    batch_size: int = option(8, metavar="N", group=MODEL, rare=True,
+    batch_size: int = option(8, metavar="N", group=MODEL, rare=True, min=1,
         help="Windows per batch on a GPU; a CPU processes one at a time.")
     features: Path | None = option(None, metavar="DIR", group=MODEL,
         help="Reuse the features in this folder, and add missing ones; see tipsseg encode.")
-    jobs: int = option(None, metavar="N", group=IMAGES, rare=True,
+    jobs: int = option(None, metavar="N", group=IMAGES, rare=True, min=1,
         help="Threads for decoding, labelling and writing files.  [default: one per core, up to 32]")
-    max_pixels: int = option(MAX_PIXELS, metavar="N", group=IMAGES, rare=True,
+    max_pixels: int = option(MAX_PIXELS, metavar="N", group=IMAGES, rare=True, min=1,
         help="Reject images with more pixels, to protect against decompression bombs.")
     use_cache: bool = option(False, commands_give=True,
         help="Cache text vectors and file hashes in the user cache folder.")
     # fmt: on
 
     def __post_init__(self) -> None:
-        if not isinstance(self.model, str | os.PathLike):
-            kind = type(self.model).__name__
-            raise UsageError(f"argument `model` must be an id or a folder, not {kind}", 'For example: "l14".')
-        _set(self, "model", os.fspath(self.model))
-        _set(self, "device", device_name(self.device))
-        _set(self, "dtype", dtype_name(self.dtype))
-        if self.features is not None:
-            _set(self, "features", _path("features", self.features))
-        _set(self, "jobs", default_jobs() if self.jobs is None else self.jobs)
-        for name in ("batch_size", "jobs", "max_pixels"):
-            _set(self, name, check_whole_number(f"argument `{name}`", getattr(self, name)))
+        if self.jobs is None:
+            object.__setattr__(self, "jobs", default_jobs())
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputOptions:
+class OutputOptions(OptionRecord):
     """Options for the output folder and the labels already in it.
 
     If `formats` is None, the formats already in the folder apply, or the default formats.
@@ -90,7 +109,7 @@ class OutputOptions:
     # fmt: off
     output: Path = option(Path("labels"), metavar="DIR", short="o", group=FILES, help="Output folder.")
     formats: tuple[str, ...] | None = option(None, metavar="NAMES", flag="format", short="f", group=FILES, choices="formats",
-        read=split_names,
+        read=split_names, check=_format_names,
         help=f"One or more, separated by commas: {{formats}}.  [default: as already in the folder, or "
         f"{','.join(DEFAULT_FORMATS)}; with argument `overlap`, {','.join(OVERLAP_FORMATS)}]")
     resume: bool = option(True, negatable=True, group=IMAGES, rare=True,
@@ -99,20 +118,13 @@ class OutputOptions:
         help="Start over: remove the files of earlier runs from the output folder, except edited files such as corrected masks.")
     replace_edited: bool = option(False, group=FILES, rare=True,
         help="Also relabel images whose files were edited by hand, overwriting the edits.")
-    shard: Shard | None = option(None, metavar="I/N|auto", group=MACHINES, rare=True,
+    shard: Shard | None = option(None, metavar="I/N|auto", group=MACHINES, rare=True, check=parse_shard,
         help="Label only part I of N parts, for several processes or machines; see tipsseg merge. auto reads the part from Slurm, "
         "SkyPilot, torchrun or Open MPI.")
     # fmt: on
 
     def __post_init__(self) -> None:
-        _set(self, "output", _path("output", self.output))
-        if self.formats is not None:
-            if isinstance(self.formats, str) or not all(isinstance(name, str) for name in self.formats):
-                names = split_names([self.formats]) if isinstance(self.formats, str) else ("png", "coco")
-                raise UsageError(f"formats must be a list of names, not {quote(self.formats)}", f"Use {list(names)}.")
-            _set(self, "formats", tuple(self.formats))
-        if isinstance(self.shard, str):
-            _set(self, "shard", parse_shard(self.shard))
+        super().__post_init__()
         if self.overwrite and self.shard is not None:
             raise UsageError(
                 "argument `overwrite` and argument `shard` exclude each other",
@@ -126,7 +138,7 @@ class OutputOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegionOptions:
+class RegionOptions(OptionRecord):
     """Options for regions, such as the masks of another tool."""
 
     # fmt: off
@@ -136,13 +148,9 @@ class RegionOptions:
         help="Make pixels outside all regions background.  [default: label them as without regions]")
     # fmt: on
 
-    def __post_init__(self) -> None:
-        if self.regions is not None:
-            _set(self, "regions", _path("regions", self.regions))
-
 
 @dataclass(frozen=True, kw_only=True)
-class OntoOptions:
+class OntoOptions(OptionRecord):
     """Options for labels that exist."""
 
     # fmt: off
@@ -151,47 +159,27 @@ class OntoOptions:
         "correct reads.")
     # fmt: on
 
-    def __post_init__(self) -> None:
-        if self.onto is not None:
-            _set(self, "onto", _path("onto", self.onto))
-
 
 @dataclass(frozen=True, kw_only=True)
-class RasterOptions:
+class RasterOptions(OptionRecord):
     """Options for rasters, such as satellite scenes: their bands and resolution. Raise UsageError if a value is invalid."""
 
     # fmt: off
-    bands: tuple[int, ...] | None = option(None, metavar="N,N,N", group=RASTERS, rare=True,
+    bands: tuple[int, ...] | None = option(None, metavar="N,N,N", group=RASTERS, rare=True, check=_band_numbers,
         help="Bands for red, green and blue, or one for grey, from 1.  [default: 1,2,3, or 1]")
-    ground_resolution: float | None = option(None, metavar="LENGTH", group=RASTERS, rare=True,
+    ground_resolution: float | None = option(None, metavar="LENGTH", group=RASTERS, rare=True, above=0, max=1e9,
+        hint="For example: 0.5.",
         help="Side of a pixel of the labels, in units of the coordinate system.  [default: the raster's own pixels]")
     dissolve: bool = option(False, group=RASTERS, rare=True,
         help="Join polygons across blocks of 2,048 pixels, with the labels of the whole raster in memory.")
     # fmt: on
-
-    def __post_init__(self) -> None:
-        if self.bands is not None:
-            _set(self, "bands", parse_numbers("bands", self.bands, int))
-            if min(self.bands, default=1) < 1:
-                raise UsageError(f"argument `bands`={text_of(self.bands)}: bands count from 1", "For example: 4,3,2.")
-            if len(self.bands) not in (1, 3):
-                raise UsageError(
-                    f"argument `bands`={text_of(self.bands)} is neither one band nor three", "For example: 4,3,2."
-                )
-        resolution = self.ground_resolution
-        if resolution is not None:
-            _set(self, "ground_resolution", check_number("argument `ground_resolution`", resolution))
-            if not 0 < resolution < math.inf:
-                raise UsageError(
-                    f"argument `ground_resolution`={resolution} is not a positive number", "For example: 0.5."
-                )
 
 
 DEFAULT_RASTER_OPTIONS = RasterOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoreOptions:
+class StoreOptions(OptionRecord):
     """Options for the feature store that `encode` writes. Raises UsageError if a value is invalid."""
 
     # fmt: off
@@ -199,28 +187,21 @@ class StoreOptions:
     feature_dtype: FeatureDtype | None = option(None, group=MODEL,
         help="Dtype of stored features: float32 gives the same labels as running the model, float16 takes half the disk space, "
         "int8 a quarter.  [default: as already in the folder, or float16]")
-    shard: Shard | None = option(None, metavar="I/N|auto", group=MACHINES, rare=True,
+    shard: Shard | None = option(None, metavar="I/N|auto", group=MACHINES, rare=True, check=parse_shard,
         help="Encode only part I of N parts, for several processes or machines; auto as for tipsseg label.")
     # fmt: on
 
-    def __post_init__(self) -> None:
-        _set(self, "output", _path("output", self.output))
-        if self.feature_dtype is not None:
-            choose(self.feature_dtype, FEATURE_DTYPES, "feature dtype")
-        if isinstance(self.shard, str):
-            _set(self, "shard", parse_shard(self.shard))
-
 
 @dataclass(frozen=True, kw_only=True)
-class ImageOptions:
+class ImageOptions(OptionRecord):
     """Options that select images. Raises UsageError if a number is invalid."""
 
     # fmt: off
-    limit: int | None = option(None, metavar="N", group=IMAGES,
+    limit: int | None = option(None, metavar="N", group=IMAGES, min=1,
         help="Process only the first N images; argument `sample` picks N at random.")
-    sample: int | None = option(None, metavar="N", group=IMAGES, rare=True,
+    sample: int | None = option(None, metavar="N", group=IMAGES, rare=True, min=1,
         help="Process a random subset of N images (fixed seed); argument `limit` takes the first N.")
-    every: Every | None = option(None, metavar="N|SECONDS", group=IMAGES,
+    every: Every | None = option(None, metavar="N|SECONDS", group=IMAGES, check=parse_every,
         help="Interval of the frames to take from videos: 10 for every tenth frame, 1s for one per second.")
     retry_failed: bool = option(False, group=IMAGES, rare=True,
         help="Process only images that failed before: those in PATHS, or all. If no classes are given, use the classes and "
@@ -228,32 +209,19 @@ class ImageOptions:
     # fmt: on
 
     def __post_init__(self) -> None:
-        for name in ("limit", "sample"):
-            if getattr(self, name) is not None:
-                _set(self, name, check_whole_number(f"argument `{name}`", getattr(self, name)))
-        if self.every is not None:
-            _set(self, "every", parse_every(self.every))
+        super().__post_init__()
         if self.limit is not None and self.sample is not None:
             raise UsageError("argument `limit` and argument `sample` exclude each other", "Use one of them.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineOptions:
+class EngineOptions(OptionRecord):
     """Options for the engine: this process, or a Ray cluster. Raises UsageError if a value is invalid."""
 
     # fmt: off
-    ray: str | None = option(None, metavar="auto|ADDRESS", group=MACHINES, rare=True,
+    ray: str | None = option(None, metavar="auto|ADDRESS", group=MACHINES, rare=True, check=_ray_address,
         help="Label on a Ray cluster, which auto finds, or starts on this machine (pip install 'tipsseg[ray]').")
     # fmt: on
-
-    def __post_init__(self) -> None:
-        if self.ray is None or self.ray == "auto":
-            return
-        if not isinstance(self.ray, str) or not re.fullmatch(r"[A-Za-z0-9._-]+:[0-9]{1,5}", self.ray):
-            raise UsageError(
-                f"argument `ray`={self.ray} is not the address of a Ray cluster",
-                "Write auto, or a host and a port such as head:6379. The number of tasks follows from the CPUs and GPUs there.",
-            )
 
 
 #: Benchmarks whose truth masks have known file names and ids.
@@ -324,14 +292,3 @@ class CorrectOptions:
 
 
 DEFAULT_CORRECT_OPTIONS = CorrectOptions()
-
-
-def _path(name: str, value: object) -> Path:
-    """Return a path. Raises UsageError for a value of another type."""
-    if not isinstance(value, str | os.PathLike):
-        raise UsageError(f"argument `{name}` must be a path, not {type(value).__name__}", "Pass a folder or a file.")
-    return local_path(f"argument `{name}`", value)
-
-
-def _set(options: object, name: str, value: object) -> None:
-    object.__setattr__(options, name, value)

@@ -51,12 +51,14 @@ def index_of(name: str, count: int) -> int:
     return int.from_bytes(hashlib.sha256(name.encode("utf-8")).digest()[:8], "big") % count + 1
 
 
-def parse_shard(text: str) -> Shard:
+def parse_shard(text: str | Shard) -> Shard:
     """Parse a shard such as "3/8", or read it from the environment for "auto". Raise UsageError if it is invalid."""
+    if isinstance(text, Shard):
+        return text
     if text == "auto":
         return _from_environment()
     # Nine digits allow more parts than any run has images.
-    if not (match := re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)):
+    if not (match := re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", str(text))):
         raise UsageError(f"argument `shard`={text!r} is not a part of a run", _HINT)
     return Shard(int(match[1]), int(match[2]))
 

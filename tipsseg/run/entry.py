@@ -6,6 +6,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -20,7 +21,7 @@ from tipsseg.run.summary import ImageNumbers, read_summary
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import is_folder, json_bytes
 from tipsseg.util.fingerprint import Fingerprint
-from tipsseg.util.json_values import parse
+from tipsseg.util.json_values import parse, read_value
 from tipsseg.util.record_paths import actual_name, actual_path, is_inside
 
 MANIFEST_FILE = "manifest.jsonl"
@@ -270,13 +271,8 @@ class Failure:
 
 def read_failure(line: bytes) -> Failure | None:
     """Parse a line; return None if it is invalid or its name leads outside the output folder."""
-    try:
-        record = parse(line)
-        image, path = record["image"], record["path"]
-        if is_inside(actual_name(image)) and "\0" not in path:
-            return Failure(
-                image=image, path=path, reason=str(record.get("reason", "")), hint=str(record.get("hint", ""))
-            )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
+    with suppress(ValueError):
+        failure: Failure = read_value(Failure, parse(line), "")
+        if is_inside(actual_name(failure.image)) and "\0" not in failure.path:
+            return failure
     return None

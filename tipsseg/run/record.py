@@ -7,7 +7,7 @@ import platform
 import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cache
 from importlib import metadata
@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from tipsseg._version import __version__
-from tipsseg.errors import OtherSchemaError, OutputError, RecordError, UsageError, VocabularyError
+from tipsseg.errors import OtherSchemaError, OutputError, RecordError, UsageError
 from tipsseg.formats import FORMATS
-from tipsseg.options import FEATURE_DTYPES, FileOptions, LabelOptions
+from tipsseg.options import FeatureDtype, FileOptions, LabelOptions
 from tipsseg.options.fields import options_of, read_options
 from tipsseg.options.run import RasterOptions
-from tipsseg.options.shard import parse_shard
 from tipsseg.run import spec as specs
 from tipsseg.run.entry import FileRow
 from tipsseg.run.files import MOVE
@@ -31,11 +30,10 @@ from tipsseg.run.spec import Counts, Maker, RunInfo, RunSpec, check_hint, vocabu
 from tipsseg.run.state import STATE_FILE, State
 from tipsseg.types import BACKGROUND, printable_path
 from tipsseg.util.files import atomic_write, describe_error, json_bytes, read_regular
-from tipsseg.util.json_values import parse, short, take
+from tipsseg.util.json_values import parse, read_value, short, take
 from tipsseg.util.printable import shell_line
 from tipsseg.util.record_paths import actual_name, is_inside
-from tipsseg.vocabulary.files import parse_class
-from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary
+from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary, parse_class
 
 RUN_FILE = "run.json"
 
@@ -46,10 +44,48 @@ SCHEMA = 2
 OTHER_VERSION = "not as this version of tipsseg writes it"
 
 #: Options that run.json records although labels do not depend on them.
-_WISHES = {"device": str, "dtype": str, "batch_size": int}
+_WISHES = ("device", "dtype", "batch_size")
 
 #: Packages whose versions may affect labels or files.
 _PACKAGES = ("torch", "numpy", "pillow", "opencv-python", "pycocotools", "sentencepiece", "safetensors")
+
+
+@dataclass(frozen=True)
+class _Model:
+    id: str
+    repository: str | None = None
+    revision: str | None = None
+    sha256: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """The vocabulary; see `spec.vocabulary_record`."""
+
+    source: str
+    classes: tuple[Mapping[str, object], ...]
+    background: tuple[str, ...]
+    templates: tuple[str, ...]
+    auto: bool = False
+    fit: str = ""
+
+
+@dataclass(frozen=True)
+class _Features:
+    folder: str
+    dtype: FeatureDtype
+
+
+@dataclass(frozen=True)
+class _Regions:
+    source: str
+    only: bool = False
+
+
+@dataclass(frozen=True)
+class _Onto:
+    source: str
+    added: tuple[str, ...]
 
 
 def run_context(info: RunInfo) -> RunContext:
@@ -99,9 +135,9 @@ def run_record(info: RunInfo) -> dict[str, object]:
         "vocabulary": vocabulary_record(spec.vocabulary, info.vocabulary or spec.vocabulary),
         "formats": list(spec.formats),
         **({"added": list(info.added)} if info.added else {}),
-        **({} if spec.features is None else {"features": _feature_record(spec.features, spec.labelled_in)}),
-        **({} if spec.regions is None else {"regions": _region_record(spec.regions, only=spec.regions_only)}),
-        **({} if spec.onto is None else {"onto": {"source": printable_path(spec.onto), "added": list(spec.added)}}),
+        **_place("features", "folder", spec.features, dtype=spec.labelled_in),
+        **_place("regions", "source", spec.regions, only=spec.regions_only),
+        **_place("onto", "source", spec.onto, added=list(spec.added)),
         "shard": None if spec.shard is None else str(spec.shard),
         "image_root": info.image_root,
         "versions": dict(maker.versions),
@@ -111,6 +147,23 @@ def run_record(info: RunInfo) -> dict[str, object]:
         **({} if info.batch_size is None else {"batch_size": info.batch_size}),
         **({"summary": dict(info.summary)} if info.summary else {}),
     }
+
+
+def _place(name: str, key: str, path: Path | None, **more: object) -> dict[str, object]:
+    return {} if path is None else {name: {key: printable_path(path), **more}}
+
+
+def _text(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat(timespec="seconds")
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):  # opencv has several package names
+            found[name] = metadata.version(name)
+    return found
 
 
 def write_run(info: RunInfo, files: Iterable[FileRow] = ()) -> Path:
@@ -125,8 +178,8 @@ def write_run(info: RunInfo, files: Iterable[FileRow] = ()) -> Path:
 
 def read_run_files(folder: Path) -> list[FileRow]:
     """Return the files for the whole run that run.json lists; none if it is invalid."""
-    with suppress(OSError, ValueError, TypeError):
-        rows = [FileRow(**each) for each in take(parse(read_regular(folder / RUN_FILE)), "files", list)]
+    with suppress(OSError, ValueError):
+        rows = take(parse(read_regular(folder / RUN_FILE)), "files", tuple[FileRow, ...])
         return [row for row in rows if is_inside(row.place)]
     return []
 
@@ -181,7 +234,7 @@ def parse_record(record: object, folder: Path, hint: str, path: Path | None = No
         raise OtherSchemaError(output, command(record.get("command"), f"{output}-2"))
     try:
         return _parse_run(record, folder)
-    except ValueError as error:
+    except (ValueError, UsageError) as error:
         raise RecordError(path, f"{OTHER_VERSION}: {error}", hint) from error
 
 
@@ -194,168 +247,66 @@ def command(recorded: object, output: str) -> str:
     return shell_line([*others, "--output", output])
 
 
-def _parse_run(record: object, state: Path) -> RunInfo:
-    """Parse the JSON value of a run.json. Raises ValueError for content that tipsseg would not write."""
-    digest = take(record, "digest", str)
-    asked, used = _parse_vocabulary(take(record, "vocabulary", dict))
-    formats = _parse_formats(record)
+def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
+    """Parse the JSON value of a run.json. Raises ValueError or UsageError for content that tipsseg would not write."""
     options = take(record, "options", dict)
-    known = {name for record in (LabelOptions, FileOptions, RasterOptions) for name in options_of(record)}
+    known = {name for kind in (LabelOptions, FileOptions, RasterOptions) for name in options_of(kind)}
     if unknown := set(options) - known:
         raise ValueError(f"unknown option {short(min(unknown))}")  # its effect on labels is unknown
-    labelling, files = read_options(LabelOptions, options), read_options(FileOptions, options)
-    raster = read_options(RasterOptions, options)
-    features, feature_dtype = _parse_features(record)
-    wishes = take(record, "asked", dict)
-    model = take(record, "model", dict)
-    try:
-        shard = None if _get(record, "shard") is None else parse_shard(take(record, "shard", str))
-        spec = RunSpec(
-            model=take(model, "id", str),
-            vocabulary=asked,
-            options=labelling,
-            files=files,
-            raster=raster,
-            formats=formats,
-            output=state if shard is None else state.parent.parent,
-            shard=shard,
-            **{name: take(wishes, name, kind) for name, kind in _WISHES.items()},
-            features=features,
-            feature_dtype=feature_dtype,
-            **_parse_regions(record),
-            **_parse_onto(record),
-        )
-    except UsageError as error:
-        raise ValueError(error.message) from error
-    ended = _parse_time(record, "ended")
+    formats = take(record, "formats", tuple[str, ...])
+    if others := set(formats) - FORMATS.keys():
+        raise ValueError(f"unknown format {short(min(others))}")
+    maker = read_value(Maker, record, "")
+    asked, used = _parse_vocabulary(take(record, "vocabulary", _Classes))
+    model, wishes = take(record, "model", _Model), take(record, "asked", dict)
+    shard, ended = take(record, "shard", str | None), take(record, "ended", datetime | None)
+    more: dict[str, Any] = {"shard": shard, **{name: wishes.get(name) for name in _WISHES}}
+    if (features := take(record, "features", _Features | None)) is not None:
+        more |= {"features": _path(features.folder), "feature_dtype": features.dtype}
+    if (regions := take(record, "regions", _Regions | None)) is not None:
+        more |= {"regions": _path(regions.source), "regions_only": regions.only}
+    if (onto := take(record, "onto", _Onto | None)) is not None:
+        more |= {"onto": _path(onto.source), "added": onto.added}
+    spec = RunSpec(
+        model=model.id,
+        vocabulary=asked,
+        options=read_options(LabelOptions, options),
+        files=read_options(FileOptions, options),
+        raster=read_options(RasterOptions, options),
+        formats=formats,
+        output=folder if shard is None else folder.parent.parent,
+        **more,
+    )
     return RunInfo(
         spec,
-        {key: model.get(key) for key in ("id", "repository", "revision", "sha256")},
+        asdict(model),
         take(record, "dtype", str),
         take(record, "device", str),
         vocabulary=used,
-        image_root=None if _get(record, "image_root") is None else take(record, "image_root", str),
-        started=_parse_time(record, "started"),
+        image_root=take(record, "image_root", str | None),
+        started=take(record, "started", datetime | None),
         ended=ended,
-        counts=Counts() if ended is None else _parse_counts(take(record, "counts", dict)),
-        batch_size=None if _get(record, "batch_size") is None else take(record, "batch_size", int),
-        added=tuple(_all_texts(record, "added")) if isinstance(record, dict) and "added" in record else (),
-        summary={} if _get(record, "summary") is None else take(record, "summary", dict),
-        noted=Maker(
-            take(record, "version", str),
-            take(record, "labels_version", int),
-            digest,
-            take(record, "command", str),
-            take(record, "versions", dict),
-        ),
+        counts=Counts() if ended is None else take(record, "counts", Counts),
+        batch_size=take(record, "batch_size", int | None),
+        summary=take(record, "summary", dict | None) or {},
+        added=take(record, "added", tuple[str, ...] | None) or (),
+        noted=maker,
     )
 
 
-def _get(record: object, key: str) -> object:
-    return record.get(key) if isinstance(record, dict) else None
-
-
-def _text(time: datetime | None) -> str | None:
-    return None if time is None else time.isoformat(timespec="seconds")
-
-
-def _parse_time(record: object, key: str) -> datetime | None:
-    if _get(record, key) is None:
-        return None
-    time = datetime.fromisoformat(take(record, key, str))
-    if time.tzinfo is None:
-        raise ValueError(f"`{key}` has no time zone")
-    return time
-
-
-def _parse_vocabulary(record: Mapping[str, object]) -> tuple[Vocabulary, Vocabulary]:
+def _parse_vocabulary(record: _Classes) -> tuple[Vocabulary, Vocabulary]:
     """Return the vocabulary as requested, and with its background resolved."""
-    classes = take(record, "classes", list)
-    ids = [take(each, "id", int) for each in classes]
+    ids = [take(each, "id", int) for each in record.classes]
     positive = [each for each in ids if each != BACKGROUND]  # negative classes have id 0
     if positive != list(range(1, len(positive) + 1)):
         raise ValueError("the class ids are not 1, 2, ...")
-    background = _all_texts(record, "background")
-    auto = record.get("auto") is True
-    try:
-        asked = make_vocabulary(
-            [parse_class({key: value for key, value in each.items() if key != "id"}) for each in classes],
-            "auto" if auto else background or "none",
-            _all_texts(record, "templates"),
-            take(record, "source", str),
-        )
-    except VocabularyError as error:
-        raise ValueError(error.message) from error
-    if [BACKGROUND if each.negative else 1 for each in asked.specs] != [min(each, 1) for each in ids]:
+    specs = [parse_class({key: value for key, value in each.items() if key != "id"}) for each in record.classes]
+    if [each.negative for each in specs] != [each == BACKGROUND for each in ids]:
         raise ValueError("id 0 must mark the negative classes, and no others")
-    fit = take(record, "fit", str) if "fit" in record else ""
-    return replace(asked, fit=fit), replace(asked, background=tuple(background), auto=False, fit=fit)
+    background = "auto" if record.auto else record.background or "none"
+    asked = replace(make_vocabulary(specs, background, record.templates, record.source), fit=record.fit)
+    return asked, replace(asked, background=record.background, auto=False)
 
 
-def _all_texts(record: Mapping[str, object], key: str) -> list[str]:
-    found = take(record, key, list)
-    if not all(isinstance(each, str) for each in found):
-        raise ValueError(f"`{key}` is {short(found)}")
-    return found
-
-
-def _parse_formats(record: object) -> tuple[str, ...]:
-    formats = take(record, "formats", list)
-    for name in formats:
-        if not isinstance(name, str) or name not in FORMATS:
-            raise ValueError(f"unknown format {short(name)}")
-    return tuple(formats)
-
-
-def _feature_record(folder: Path, dtype: str) -> dict[str, str]:
-    return {"folder": printable_path(folder), "dtype": dtype}
-
-
-def _parse_features(record: object) -> tuple[Path | None, str | None]:
-    """Return a run's feature store and the dtype of its features."""
-    if _get(record, "features") is None:
-        return None, None
-    found = take(record, "features", dict)
-    dtype = take(found, "dtype", str)
-    if dtype not in FEATURE_DTYPES:
-        raise ValueError(f"`dtype` of features is {short(dtype)}")
-    return Path(actual_name(take(found, "folder", str))), dtype
-
-
-def _region_record(source: Path, *, only: bool) -> dict[str, object]:
-    return {"source": printable_path(source), "only": only}
-
-
-def _parse_regions(record: object) -> dict[str, Any]:
-    """Return the fields of RegionOptions."""
-    if _get(record, "regions") is None:
-        return {}
-    found = take(record, "regions", dict)
-    return {"regions": Path(actual_name(take(found, "source", str))), "regions_only": found.get("only") is True}
-
-
-def _parse_onto(record: object) -> dict[str, Any]:
-    if _get(record, "onto") is None:
-        return {}
-    found = take(record, "onto", dict)
-    return {"onto": Path(actual_name(take(found, "source", str))), "added": tuple(_all_texts(found, "added"))}
-
-
-def _parse_counts(record: Mapping[str, object]) -> Counts:
-    return Counts(
-        take(record, "labelled", int),
-        take(record, "unchanged", int),
-        take(record, "failed", int),
-        take(record, "edited", int) if "edited" in record else 0,
-    )
-
-
-@cache
-def _versions() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # opencv has several package names
-            continue
-    return found
+def _path(recorded: str) -> Path:
+    return Path(actual_name(recorded))

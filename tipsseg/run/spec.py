@@ -38,10 +38,9 @@ from tipsseg.run.shards import state_folder
 from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT
 from tipsseg.util.files import is_file, is_folder
 from tipsseg.util.printable import shell_line, shell_word
-from tipsseg.vocabulary.files import class_record
 from tipsseg.vocabulary.fitted import FITS_DO_NOT_OVERLAP, FittedVocabulary
 from tipsseg.vocabulary.phrases import PROTOCOL_TEMPLATES
-from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary, vocabularies_of_classes
+from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, class_record, make_vocabulary, vocabularies_of_classes
 from tipsseg.weights.sources import find_model
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from tipsseg.label_map import LabelMap
 from tipsseg.regions.components import count_labels
 from tipsseg.regions.objects import count_pixels
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
-from tipsseg.util.json_values import take, take_share
+from tipsseg.util.json_values import take
 from tipsseg.util.printable import join_first, one_line, pluralize
 
 #: The confidence of pixels that a person labelled.
@@ -64,7 +65,7 @@ def _layer_totals(label_map: LabelMap) -> tuple[NDArray[np.int64], NDArray[np.fl
 
 
 def corrected_summary(
-    labels: LabelArray, classes: tuple[LabelClass, ...], before: Mapping[str, object]
+    labels: LabelArray, classes: tuple[LabelClass, ...], before: Mapping[str, Any]
 ) -> dict[str, object]:
     """Summarise corrected labels [H, W], as `label_summary` does for a run's labels.
 
@@ -72,7 +73,8 @@ def corrected_summary(
     """
     height, width = labels.shape
     pixels = count_labels(labels)
-    means = _means(before)
+    shares = (before["background"], *before["classes"])
+    means = {each.get("id", BACKGROUND): each["confidence"] for each in shares if each["confidence"] is not None}
 
     def share(label_id: int) -> dict[str, object]:
         number = int(pixels[label_id])
@@ -88,13 +90,6 @@ def corrected_summary(
     }
 
 
-def _means(summary: Mapping[str, object]) -> dict[int, float]:
-    classes, background = summary.get("classes"), summary.get("background")
-    records = [each for each in classes if isinstance(each, dict)] if isinstance(classes, list) else []
-    records += [{**background, "id": BACKGROUND}] if isinstance(background, dict) else []
-    return {each["id"]: each["confidence"] for each in records if isinstance(each.get("confidence"), float)}
-
-
 @dataclass(frozen=True, slots=True)
 class ClassNumbers:
     """A class in an image: id, name, number of pixels, and their mean confidence, 0..1."""
@@ -107,7 +102,7 @@ class ClassNumbers:
 
 @dataclass(frozen=True, slots=True)
 class ImageNumbers:
-    """A validated `label_summary`.
+    """The numbers of a `label_summary`.
 
     Attributes:
         size: (height, width) in pixels.
@@ -123,20 +118,13 @@ class ImageNumbers:
 
 
 def read_summary(summary: Mapping[str, object]) -> ImageNumbers:
-    """Parse a `label_summary`. Raises ValueError if it is invalid."""
-    size = take(summary, "height", int), take(summary, "width", int)
-    if size[0] < 1 or size[1] < 1:
-        raise ValueError(f"{size[0]} x {size[1]} (height x width) is not an image size")
-    background = take(take(summary, "background", dict), "pixels", int)
-    ignored = take(summary, "ignored", int)
-    classes: dict[int, ClassNumbers] = {}
-    for each in take(summary, "classes", list):
-        label_id, name, pixels = take(each, "id", int), take(each, "name", str), take(each, "pixels", int)
-        confidence = take_share(each, "confidence")
-        if label_id in classes or label_id == BACKGROUND:
-            raise ValueError(f"id {label_id} is listed twice")
-        classes[label_id] = ClassNumbers(label_id, name, pixels, confidence)
-    return ImageNumbers(size, background, ignored, tuple(classes.values()))
+    """Return the numbers of a `label_summary`. Raises ValueError if one is missing."""
+    return ImageNumbers(
+        (take(summary, "height", int), take(summary, "width", int)),
+        take(take(summary, "background", dict), "pixels", int),
+        take(summary, "ignored", int),
+        take(summary, "classes", tuple[ClassNumbers, ...]),
+    )
 
 
 def image_summary(
@@ -261,11 +249,8 @@ class TotalsSum:
         self._of_class = [[0, 0] for _ in classes]
 
     def add(self, summary: Mapping[str, object]) -> None:
-        """Add a `label_summary`; ignore an invalid one."""
-        try:
-            numbers = read_summary(summary)
-        except ValueError:
-            return
+        """Add a `label_summary`."""
+        numbers = read_summary(summary)
         self._images += 1
         self._pixels += numbers.size[0] * numbers.size[1]
         self._background += numbers.background

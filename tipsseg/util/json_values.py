@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, TypeVar
+from dataclasses import MISSING, fields, is_dataclass
+from datetime import datetime
+from functools import cache
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints, overload
 
 _Value = TypeVar("_Value")
 
@@ -42,13 +46,57 @@ def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is not valid JSON")
 
 
-def take(record: object, key: str, kind: type[_Value]) -> _Value:
-    """Return the value of a key in a JSON object. Raises ValueError unless it has the type `kind`."""
-    value = record.get(key) if isinstance(record, dict) else None
-    # In Python, True is an int.
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"no `{key}`" if value is None else f"`{key}` is {short(value)}")
+@overload
+def take(record: object, key: str, kind: type[_Value]) -> _Value: ...
+@overload
+def take(record: object, key: str, kind: object) -> Any: ...
+def take(record: object, key: str, kind: Any) -> Any:
+    """Return the value of a key in a JSON object, converted by `read_value`; None stands for a key that is not there."""
+    return read_value(kind, record.get(key) if isinstance(record, dict) else None, key)
+
+
+def read_value(kind: Any, value: object, name: str) -> Any:
+    """Convert a JSON value to a type.
+
+    A list becomes a tuple, a text a datetime with its time zone, and an object a dataclass; keys that are no fields are ignored.
+
+    Args:
+        kind: str, int, float, bool, dict, list, datetime, a Literal, a tuple, a dataclass of such types, or one of them or None.
+        value: The value.
+        name: The name of the value in errors.
+
+    Raises:
+        ValueError: The value has another type; the message names the field.
+    """
+    origin, parts = get_origin(kind) or kind, get_args(kind)
+    if NoneType in parts:
+        return None if value is None else read_value(parts[0], value, name)
+    if is_dataclass(origin) and isinstance(value, dict):
+        kinds = _hints(kind)
+        given = [each.name for each in fields(origin) if each.name in value or each.default is MISSING]
+        return kind(**{key: read_value(kinds[key], value.get(key), f"{name}.{key}".lstrip(".")) for key in given})
+    if origin is tuple and isinstance(value, list):
+        each = parts[:1] * len(value) if parts[-1] is ... else parts
+        if len(each) == len(value):
+            return tuple(map(read_value, each, value, (f"{name}[{index}]" for index in range(len(value)))))
+    if origin is datetime and isinstance(value, str):
+        value = datetime.fromisoformat(value)
+        if value.tzinfo is None:
+            raise ValueError(f"`{name}` has no time zone")
+    if origin is float and type(value) is int:
+        value = float(value)
+    if origin is Literal:
+        fits = isinstance(value, str) and value in parts
+    else:
+        fits = isinstance(value, origin) and (
+            origin is bool or not isinstance(value, bool)
+        )  # in Python, True is an int
+    if not fits:
+        raise ValueError(f"no `{name}`" if value is None else f"`{name}` is {short(value)}")
     return value
+
+
+_hints = cache(get_type_hints)
 
 
 def take_share(record: object, key: str) -> float:

@@ -23,18 +23,26 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from tipsseg.errors import VocabularyError
 from tipsseg.util.files import path_exists
 from tipsseg.util.printable import did_you_mean, quote, shorten
 from tipsseg.vocabulary.fitted import is_fit
 from tipsseg.vocabulary.phrases import PROTOCOL_TEMPLATES, TEMPLATES, content_lines, locate_errors, read_text
-from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, check_phrase_count, make_vocabulary
+from tipsseg.vocabulary.vocabulary import (
+    ClassSpec,
+    Vocabulary,
+    check_phrase_count,
+    class_record,
+    make_vocabulary,
+    parse_class,
+    require_known,
+    resolve_templates,
+)
 
 
 def parse_lines(path: Path, text: str) -> tuple[ClassSpec, ...]:
@@ -96,7 +104,6 @@ _SEPARATOR = re.compile(r"[^\s,\d],[^\s,]")
 
 
 _KEYS = ("classes", "background", "templates")
-_CLASS_KEYS = ("name", "synonyms", "colour", "min_confidence", "supercategory", "templates", "negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +137,7 @@ def parse_toml(path: Path, text: str) -> Content:
     except ValueError as error:  # numbers with thousands of digits
         raise VocabularyError(f"not a vocabulary: {shorten(str(error))}", path=path) from error
     with locate_errors(path):
-        _require_known(table, _KEYS)
+        require_known(table, _KEYS)
         classes = table.get("classes", [])
         if not isinstance(classes, list):
             raise VocabularyError("`classes` must be a list", 'For example: classes = ["panda leg", "tree"]')
@@ -139,36 +146,7 @@ def parse_toml(path: Path, text: str) -> Content:
         for index, value in enumerate(classes):
             with locate_errors(class_index=index):
                 specs.append(parse_class(value))
-        return Content(tuple(specs), table.get("background"), _resolve_templates(table))
-
-
-def parse_class(value: object) -> ClassSpec:
-    """Parse an item of `classes`: a name, or a table; see `class_record`. Raises VocabularyError for unknown keys."""
-    if isinstance(value, str):
-        return ClassSpec(value)
-    if not isinstance(value, dict):
-        raise VocabularyError(
-            f"a class must be a string or a table, not {quote(value)}", 'For example: { name = "tree" }'
-        )
-    table: dict[str, Any] = value
-    _require_known(table, _CLASS_KEYS, f" of {quote(table['name'])}" if isinstance(table.get("name"), str) else "")
-    if "name" not in table:
-        raise VocabularyError("a class has no name", 'For example: name = "tree"')
-    return ClassSpec(**{**table, "templates": _resolve_templates(table)})
-
-
-def _resolve_templates(table: Mapping[str, Any]) -> Any:
-    value = table.get("templates")
-    return TEMPLATES.get(value, value) if isinstance(value, str) else value
-
-
-def _require_known(keys: Iterable[str], known: Sequence[str], of_class: str = "") -> None:
-    for key in keys:
-        if key not in known:
-            hint = f"{did_you_mean(key, known)}The keys are: {', '.join(known)}."
-            if key == "background":
-                hint = "Move it above the first [[classes]], where it applies to all classes."
-            raise VocabularyError(f"unknown key `{shorten(key)}`{of_class}", hint)
+        return Content(tuple(specs), table.get("background"), resolve_templates(table))
 
 
 # ---- syntax ----
@@ -219,20 +197,6 @@ def vocabulary_toml(vocabulary: Vocabulary) -> str:
     for spec in vocabulary.specs:
         lines += ["", "[[classes]]", *(f"{key} = {_toml(value)}" for key, value in class_record(spec).items())]
     return "\n".join(lines) + "\n"
-
-
-def class_record(spec: ClassSpec) -> dict[str, object]:
-    """Return a class as a table for a vocabulary file, without unset values. `parse_class` reads it."""
-    record: dict[str, object] = {
-        "name": spec.name,
-        "synonyms": list(spec.synonyms),
-        "colour": spec.colour if isinstance(spec.colour, str | None) else "#" + bytes(spec.colour).hex(),
-        "min_confidence": spec.min_confidence,
-        "supercategory": spec.supercategory,
-        "templates": list(spec.templates or ()),
-        "negative": spec.negative or None,
-    }
-    return {key: value for key, value in record.items() if value not in (None, "", [])}
 
 
 def _toml(value: object) -> str:

@@ -6,18 +6,17 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.errors import TipssegError, UsageError, VocabularyError
-from tipsseg.options import LabelOptions, Mode
+from tipsseg.errors import UsageError, VocabularyError
+from tipsseg.options import Mode
 from tipsseg.types import LABELS_VERSION
-from tipsseg.util.files import atomic_write, json_bytes, path_exists, read_regular
-from tipsseg.util.json_values import parse, take, take_share
+from tipsseg.util.files import atomic_write, describe_error, is_file, json_bytes
+from tipsseg.util.json_values import parse, take
 from tipsseg.util.printable import quote
-from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
+from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary, parse_class
 
 #: The suffix of fit files, which distinguishes them from vocabulary files.
 FIT_SUFFIX = ".fit"
@@ -26,9 +25,6 @@ FIT_SUFFIX = ".fit"
 _KEY = "tipsseg"
 _KIND = "tipsseg.fit"
 _VERSION = 1
-#: A safetensors file starts with the length of its JSON header, which takes this many bytes.
-_LENGTH_BYTES = 8
-_MAX_BYTES = 1 << 30
 
 #: The limit for vectors and biases, far above the values of real fits. Larger values would make logits infinite.
 _MAX_VALUE = 1e6
@@ -155,25 +151,20 @@ class FittedVocabulary:
     @classmethod
     def load(cls, path: str | Path) -> FittedVocabulary:
         """Read a file that `save` wrote. Raises VocabularyError if it cannot be read or is not a fit."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
+        from safetensors import SafetensorError, safe_open
 
         path = Path(path)
-        if not path_exists(path):
+        if not is_file(path):
             raise VocabularyError(f"fitted vocabulary not found: {quote(str(path))}", "Create it: tipsseg fit --help")
         try:
-            data = read_regular(path, _MAX_BYTES)
-            tensors = load(data)
-            length = int.from_bytes(data[:_LENGTH_BYTES], "little")
-            header = parse(data[_LENGTH_BYTES : _LENGTH_BYTES + length])
-            fitted = _parse_fit(parse(header["__metadata__"][_KEY].encode()), tensors)
-        except VocabularyError as error:
-            raise VocabularyError(error.reason, error.hint, path=path) from error
-        except (OSError, TipssegError) as error:
-            raise VocabularyError(f"cannot be read: {error}", path=path) from error
-        except (SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
-            raise VocabularyError("not a fit file", "Pass a file that `tipsseg fit` wrote.", path=path) from error
-        return fitted
+            with safe_open(path, framework="numpy") as file:
+                record = parse((file.metadata() or {}).get(_KEY, "").encode())
+                return _parse_fit(record, file.get_tensor("vectors"), file.get_tensor("biases"))
+        except OSError as error:
+            raise VocabularyError(f"cannot be read: {describe_error(error)}", path=path) from error
+        except (SafetensorError, ValueError, UsageError) as error:
+            reason = f"not a fit file: {error}"
+            raise VocabularyError(reason, "Pass a file that `tipsseg fit` wrote.", path=path) from error
 
 
 #: Classes that library functions accept: names, ClassSpecs, a dict of names with their synonyms, a vocabulary, or a fit.
@@ -192,38 +183,37 @@ def is_fit(source: str | Path) -> bool:
     return Path(source).suffix.lower() == FIT_SUFFIX
 
 
-def _read_score(record: Mapping[str, Any]) -> ClassFit:
-    text_iou, iou = (None if record[key] is None else take_share(record, key) for key in ("text_iou", "iou"))
-    return ClassFit(take(record, "name", str), take(record, "images", int), text_iou, iou, take(record, "source", str))
-
-
-def _parse_fit(record: Mapping[str, Any], tensors: Mapping[str, Values]) -> FittedVocabulary:
-    """Build a fit from a record and tensors. Raises ValueError, LookupError, TypeError or AttributeError if they are invalid."""
-    if (record["kind"], record["version"]) != (_KIND, _VERSION):
+def _parse_fit(record: object, vectors: Values, biases: Values) -> FittedVocabulary:
+    """Build a fit from the record and the tensors of a file. Raises ValueError or UsageError if they are invalid."""
+    if (take(record, "kind", str), take(record, "version", int)) != (_KIND, _VERSION):
         raise ValueError("another kind or version")
-    specs = [ClassSpec(**entry) for entry in record["classes"]]
-    vocabulary = make_vocabulary(specs, tuple(record["background"]), record["templates"], str(record["source"]))
-    vectors, biases, temperature = tensors["vectors"], tensors["biases"], float(record["temperature"])
+    vocabulary = make_vocabulary(
+        [parse_class(entry) for entry in take(record, "classes", list)],
+        take(record, "background", tuple[str, ...]),
+        take(record, "templates", list),
+        take(record, "source", str),
+    )
+    temperature = take(record, "temperature", float)
     phrases = len(vocabulary.phrases)
     if vectors.ndim != 2 or vectors.shape[0] != phrases or biases.shape != (phrases,):
         raise ValueError("the numbers of vectors and phrases differ")
-    if {vectors.dtype, biases.dtype} != {np.dtype(np.float32)} or not temperature > 0:
-        raise ValueError("wrong dtype or temperature")
-    numbers = (vectors, biases, np.array([temperature, 1 / temperature]))
+    if {vectors.dtype, biases.dtype} != {np.dtype(np.float32)}:
+        raise ValueError("its tensors are not float32")
+    numbers = (vectors, biases, np.array([temperature, 1 / max(temperature, 1e-99)]))
     if not all((np.abs(part) <= _MAX_VALUE).all() for part in numbers):  # also False for NaN
-        raise ValueError("values are NaN or out of range")
-    options = LabelOptions(mode=record["mode"], short_side=int(record["short_side"]))
-    if options.short_side is None:
-        raise ValueError("no short side")
+        raise ValueError("a number is NaN or out of range")
+    short_side = take(record, "short_side", int)
+    if short_side < 1:
+        raise ValueError(f"`short_side` is {short_side}")
     return FittedVocabulary(
         vocabulary=vocabulary,
         vectors=vectors,
         biases=biases,
         temperature=temperature,
-        model=dict(record["model"]),
-        model_id=str(record["model_id"]),
-        mode=options.mode,
-        short_side=options.short_side,
-        scores=tuple(map(_read_score, record["scores"])),
-        labels_version=int(record["labels_version"]),
+        model=take(record, "model", dict),
+        model_id=take(record, "model_id", str),
+        mode=take(record, "mode", Mode),
+        short_side=short_side,
+        scores=take(record, "scores", tuple[ClassFit, ...]),
+        labels_version=take(record, "labels_version", int),
     )

@@ -13,11 +13,12 @@ import numpy as np
 from tipsseg.errors import VocabularyError
 from tipsseg.options.fields import short_repr
 from tipsseg.types import BACKGROUND, Colour, LabelClass
-from tipsseg.util.printable import join_first, pluralize, quote, shorten
+from tipsseg.util.printable import did_you_mean, join_first, pluralize, quote, shorten
 from tipsseg.vocabulary.palette import colour
 from tipsseg.vocabulary.phrases import (
     GENERAL_BACKGROUND,
     PROTOCOL_TEMPLATES,
+    TEMPLATES,
     check_templates,
     check_text,
     drop_equal_words,
@@ -29,6 +30,9 @@ MAX_CLASSES = 65534
 
 #: The maximum number of names and synonyms, including negative classes. That many vectors take a gigabyte.
 MAX_PHRASES = 200_000
+
+
+_CLASS_KEYS = ("name", "synonyms", "colour", "min_confidence", "supercategory", "templates", "negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +250,51 @@ def _is_typo(text: str, word: str) -> bool:
         return any(long[:index] + long[index + 1 :] == short for index in range(len(long)))
     wrong = [index for index in range(len(word)) if text[index] != word[index]]
     return len(wrong) == 1 or (len(wrong) == 2 and text[wrong[0] : wrong[1] + 1] == word[wrong[0] : wrong[1] + 1][::-1])
+
+
+def parse_class(value: object) -> ClassSpec:
+    """Parse an item of `classes`: a name, or a table; see `class_record`. Raises VocabularyError for unknown keys."""
+    if isinstance(value, str):
+        return ClassSpec(value)
+    if not isinstance(value, dict):
+        raise VocabularyError(
+            f"a class must be a string or a table, not {quote(value)}", 'For example: { name = "tree" }'
+        )
+    table: dict[str, Any] = value
+    require_known(table, _CLASS_KEYS, f" of {quote(table['name'])}" if isinstance(table.get("name"), str) else "")
+    if "name" not in table:
+        raise VocabularyError("a class has no name", 'For example: name = "tree"')
+    return ClassSpec(**{**table, "templates": resolve_templates(table)})
+
+
+def resolve_templates(table: Mapping[str, Any]) -> Any:
+    """Return the templates in a table; a name, such as "plain", stands for a list of them."""
+    value = table.get("templates")
+    return TEMPLATES.get(value, value) if isinstance(value, str) else value
+
+
+def require_known(keys: Iterable[str], known: Sequence[str], of_class: str = "") -> None:
+    """Raise VocabularyError for a key that is not known."""
+    for key in keys:
+        if key not in known:
+            hint = f"{did_you_mean(key, known)}The keys are: {', '.join(known)}."
+            if key == "background":
+                hint = "Move it above the first [[classes]], where it applies to all classes."
+            raise VocabularyError(f"unknown key `{shorten(key)}`{of_class}", hint)
+
+
+def class_record(spec: ClassSpec) -> dict[str, object]:
+    """Return a class as a table for a vocabulary file, without unset values. `parse_class` reads it."""
+    record: dict[str, object] = {
+        "name": spec.name,
+        "synonyms": list(spec.synonyms),
+        "colour": spec.colour if isinstance(spec.colour, str | None) else "#" + bytes(spec.colour).hex(),
+        "min_confidence": spec.min_confidence,
+        "supercategory": spec.supercategory,
+        "templates": list(spec.templates or ()),
+        "negative": spec.negative or None,
+    }
+    return {key: value for key, value in record.items() if value not in (None, "", [])}
 
 
 def check_phrase_count(phrases: int) -> None:

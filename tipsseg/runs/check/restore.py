@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
@@ -16,10 +16,12 @@ from tipsseg.run.entry import (
     ERRORS_FILE,
     LINK,
     MANIFEST_FILE,
+    ROWS,
     Correction,
     Entry,
     Facts,
     FileRow,
+    ObjectScore,
     make_entry,
     object_scores,
     read_failure,
@@ -36,7 +38,7 @@ from tipsseg.runs.common.progress import Progress
 from tipsseg.types import ImageRef
 from tipsseg.util.files import open_regular, output_error, remove_file
 from tipsseg.util.fingerprint import Fingerprint, stamp
-from tipsseg.util.json_values import parse
+from tipsseg.util.json_values import parse, take
 from tipsseg.util.printable import join_first, pluralize
 from tipsseg.util.record_paths import actual_path, is_inside
 
@@ -109,7 +111,7 @@ def _restore(state: State, info: RunInfo, images: Path | None, progress: Progres
     state.set_files("", read_run_files(state.folder))
     theirs, seen = list[str](), set[str]()
     for line in lines:
-        with suppress(ValueError, KeyError, TypeError, AttributeError):
+        with suppress(ValueError):
             entry, rows = _read_line(line)
             own = [row for row in rows if row.name in context.labels]
             seen |= {row.place for row in own}
@@ -153,26 +155,26 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def _read_line(line: bytes) -> tuple[Entry, list[FileRow]]:
-    """Parse a line of manifest.jsonl. Raises an error if it is invalid, or names places outside the folder."""
+    """Parse a line of manifest.jsonl. Raises ValueError if it is invalid, or names places outside the folder."""
     record = parse(line)
-    rows = [FileRow(**{each.name: row.get(each.name) for each in fields(FileRow)}) for row in record["written"]]
-    if not all(is_inside(place) for place in (record["image"], *(row.place for row in rows))):
+    image, rows = take(record, "image", str), take(record, "written", tuple[FileRow, ...])
+    if not all(is_inside(place) for place in (image, *(row.place for row in rows))):
         raise ValueError("a name leads out of the folder")
-    summary = {key: record[key] for key in ("height", "width", "classes", "background", "ignored")}
-    facts = Facts(summary, tuple(tuple(each) for each in record["objects"]))
+    summary = {key: record.get(key) for key in ("height", "width", "classes", "background", "ignored")}
     entry = make_entry(
-        ImageRef(actual_path(Path(), record["path"]), PurePosixPath(record["image"])),
-        Fingerprint(int(record["size"]), int(record["mtime_ns"]), record["sha256"]),
-        facts,
+        ImageRef(actual_path(Path(), take(record, "path", str)), PurePosixPath(image)),
+        Fingerprint(take(record, "size", int), take(record, "mtime_ns", int), take(record, "sha256", str | None)),
+        Facts(summary, take(record, "objects", tuple[ObjectScore, ...])),
         [str(row.digest) for row in rows if not row.shows and row.digest != LINK],
-        record["formats"],
-        given=record.get("given"),
-        seconds=float(record["seconds"]),
+        take(record, "formats", tuple[str, ...]),
+        given=take(record, "given", str | None),
+        seconds=take(record, "seconds", float),
     )
     _ = entry.numbers
-    if record.get("corrected") is not None:
-        entry = entry.with_correction(Correction(**record["corrected"]))
-    return replace(entry, version=str(record["version"])), [row for row in rows if row.digest != "rows"]
+    correction = take(record, "corrected", Correction | None)
+    if correction is not None:
+        entry = entry.with_correction(correction)
+    return replace(entry, version=take(record, "version", str)), [row for row in rows if row.digest != ROWS]
 
 
 def _masks(context: RunContext) -> Iterator[Path]:
