@@ -15,7 +15,7 @@ from tipsseg.options.run import ComputeOptions, CorrectOptions, RegionOptions, T
 from tipsseg.run.spec import RunSpec
 from tipsseg.runs.audit.run import Audit, audit_images
 from tipsseg.runs.common.image_list import found_images
-from tipsseg.runs.correct.folder import Corrections, take_corrections
+from tipsseg.runs.correct.run import Corrections, take_corrections
 from tipsseg.runs.evaluate.predictions import names_of
 from tipsseg.runs.evaluate.run import Evaluation, evaluate_masks, evaluate_model
 from tipsseg.runs.evaluate.truth_options import layout_of, preset_of

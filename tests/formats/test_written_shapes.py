@@ -14,7 +14,7 @@ from tipsseg.formats.reading.records import Objects
 from tipsseg.formats.reading.source import Source
 from tipsseg.options import FileOptions
 from tipsseg.regions.objects import labelled_objects
-from tipsseg.runs.correct.old_objects import written_shapes
+from tipsseg.runs.correct.compare import written_shapes
 from tipsseg.types import LabelArray, LabelClass
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 

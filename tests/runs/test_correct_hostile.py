@@ -23,7 +23,7 @@ from tipsseg.formats.reading import source as sources
 from tipsseg.options.run import CorrectOptions
 from tipsseg.regions.brush import decode_brush
 from tipsseg.regions.shapes import shape_from_polygons
-from tipsseg.runs.correct.folder import take_corrections
+from tipsseg.runs.correct.run import take_corrections
 from tipsseg.types import LabelArray
 
 SIZE = (6, 8)

@@ -17,7 +17,7 @@ from saying import Said
 
 from tipsseg.errors import ImageError
 from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, CorrectOptions
-from tipsseg.runs.correct.folder import take_corrections
+from tipsseg.runs.correct.run import take_corrections
 from tipsseg.types import LabelArray
 
 SIZE = (60, 80)
