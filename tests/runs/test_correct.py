@@ -168,10 +168,6 @@ def in_coco(export: Path) -> Path:
     return edit(export / "annotations.json", change)
 
 
-#: What Label Studio repeats in each result.
-OF_SCENE = {"original_width": 80, "original_height": 60, "image_rotation": 0}
-
-
 def submitted(export: Path, change: Callable[[list[Any]], list[Any]]) -> Path:
     """Label Studio's project, in which a person submitted all images, the scene with changed results."""
     tasks = json.loads((export / "label-studio.json").read_bytes())
@@ -188,29 +184,20 @@ def submitted(export: Path, change: Callable[[list[Any]], list[Any]]) -> Path:
     return export / "project.json"
 
 
-def drawn_in_label_studio(box: tuple[int, int, int, int], label: str) -> dict[str, object]:
-    points = [[100 * x / 80, 100 * y / 60] for x, y in corners_of(box)]
-    return {**OF_SCENE, "type": "polygonlabels", "value": {"points": points, "polygonlabels": [label]}}
+def in_label_studio(export: Path) -> Path:
+    """A brush stroke, and the answer to a question about the whole image."""
 
-
-def _label_studio(export: Path, new: Mapping[str, object]) -> Path:
     def change(results: list[Any]) -> list[Any]:
         results = [each for each in results if each["value"]["polygonlabels"] != [CLASSES[1]]]
         legs = [each for each in results if each["value"]["polygonlabels"] == [CLASSES[0]]]
         upper(legs, lambda each: each["value"]["points"])["value"]["polygonlabels"] = [CLASSES[2]]
-        return [*results, new, {"type": "choices", "value": {"choices": ["good"]}}]
+        code = brush_code(np.repeat(255 * mask_of(BOX).reshape(-1), 4))
+        value = {"format": "rle", "rle": code, "brushlabels": [CLASSES[0]]}
+        size = {"original_width": 80, "original_height": 60, "image_rotation": 0}
+        stroke = {**size, "type": "brushlabels", "value": value}
+        return [*results, stroke, {"type": "choices", "value": {"choices": ["good"]}}]
 
     return submitted(export, change)
-
-
-def in_label_studio(export: Path) -> Path:
-    return _label_studio(export, drawn_in_label_studio(BOX, CLASSES[0]))
-
-
-def in_label_studio_by_brush(export: Path) -> Path:
-    code = brush_code(np.repeat(255 * mask_of(BOX).reshape(-1), 4))
-    value = {"format": "rle", "rle": code, "brushlabels": [CLASSES[0]]}
-    return _label_studio(export, {**OF_SCENE, "type": "brushlabels", "value": value})
 
 
 def brush_code(data: np.ndarray) -> list[int]:
@@ -224,13 +211,7 @@ def brush_code(data: np.ndarray) -> list[int]:
     return [int(bits[at : at + 8], 2) for at in range(0, len(bits), 8)]
 
 
-EDITORS: Mapping[str, tuple[str, Callable[[Path], Path]]] = {
-    "png": ("png", in_masks),
-    "cvat": ("cvat", in_cvat),
-    "coco": ("coco", in_coco),
-    "label-studio": ("label-studio", in_label_studio),
-    "label-studio, brush": ("label-studio", in_label_studio_by_brush),
-}
+EDITORS = {"png": in_masks, "cvat": in_cvat, "coco": in_coco, "label-studio": in_label_studio}
 
 
 #: The images of a run, and which of them a text file of YOLO is of, relative to data.yaml.
@@ -257,9 +238,9 @@ def test_the_folders_of_a_yolo_file_name_its_image(tmp_path: Path, images: list[
     assert [mask.image for mask in take(tmp_path, tmp_path / "new").masks] == [image]
 
 
-@pytest.mark.parametrize(("name", "editor"), EDITORS.values(), ids=EDITORS)
-def test_a_round_trip(tmp_path: Path, name: str, editor: Callable[[Path], Path]) -> None:
-    source = editor(build(tmp_path))
+@pytest.mark.parametrize("name", EDITORS)
+def test_a_round_trip(tmp_path: Path, name: str) -> None:
+    source = EDITORS[name](build(tmp_path))
     before = tree(tmp_path / "out")
     found = take(tmp_path, source)
     assert (found.format, [mask.image for mask in found.masks]) == (name, ["scene.png"])
@@ -323,29 +304,13 @@ def test_a_moved_corner_changes_only_its_pixels(tmp_path: Path) -> None:
 OVER = (2, 2, 26, 40)
 
 
-def _insert(objects: list[Any], new: object, place: str) -> None:
-    objects.insert(0 if place == "behind" else len(objects), new)
-
-
-def over_in_coco(export: Path, place: str) -> Path:
-    def change(value: Any) -> None:
-        new = {"id": 9000, "image_id": scene_of(value), "category_id": 2, "segmentation": rle_of(mask_of(OVER))}
-        _insert(value["annotations"], new, place)
-
-    return edit(export / "annotations.json", change)
-
-
-def over_in_labelme(export: Path, place: str) -> Path:
-    new = {"label": CLASSES[1], "points": corners_of(OVER), "shape_type": "polygon"}
-    return edit(export / "labelme/scene.json", lambda value: _insert(value["shapes"], new, place)).parent
-
-
 @pytest.mark.parametrize("place", ["behind", "in front"])
-@pytest.mark.parametrize("insert", [over_in_coco, over_in_labelme])
-def test_a_new_object_lies_where_it_stands_in_the_file(
-    tmp_path: Path, insert: Callable[[Path, str], Path], place: str
-) -> None:
-    take(tmp_path, insert(build(tmp_path), place))
+def test_a_new_object_lies_where_it_stands_in_the_file(tmp_path: Path, place: str) -> None:
+    def change(value: Any) -> None:
+        new = {"label": CLASSES[1], "points": corners_of(OVER), "shape_type": "polygon"}
+        value["shapes"].insert(0 if place == "behind" else len(value["shapes"]), new)
+
+    take(tmp_path, edit(build(tmp_path) / "labelme/scene.json", change).parent)
     new = mask_of(OVER) > 0
     wanted = np.where(new & ((SCENE == 0) | (place == "in front") | (SCENE == 255)), 2, SCENE)
     assert np.array_equal(labels_of(tmp_path), wanted)
@@ -523,59 +488,33 @@ def test_a_part_that_a_tool_cut_off_is_no_new_object(tmp_path: Path) -> None:
     assert np.array_equal(labels_of(tmp_path, "tail"), ids)
 
 
-def _moved(mask: np.ndarray) -> np.ndarray:
-    """The box of class 3 without the 5 columns on its left."""
-    mask[:, :25] = 0
-    return mask
-
-
-def _holed(mask: np.ndarray) -> np.ndarray:
-    mask[92:98, 35:45] = 0
-    return mask
-
-
-def _notched(mask: np.ndarray) -> np.ndarray:
-    """Three pixels of one side are gone."""
-    mask[80:83] = 0
-    return mask
+#: Where the box of class 3 loses pixels.
+CUTS = {"moved": np.s_[80:110, 20:25], "a hole": np.s_[92:98, 35:45], "three rows": np.s_[80:83, 20:60]}
 
 
 @pytest.mark.parametrize("way", ["objects", "masks"])
-@pytest.mark.parametrize("edit", ["moved", "hole", "three pixels", "gone", "small one gone", "class", "new"])
-def test_an_edit_counts_in_a_source_that_redraws(tmp_path: Path, edit: str, way: str) -> None:
-    export = build_tools(tmp_path)
+@pytest.mark.parametrize("change", [*CUTS, "gone", "class", "new"])
+def test_an_edit_counts_in_a_source_that_redraws(tmp_path: Path, change: str, way: str) -> None:
+    export, wanted = build_tools(tmp_path), TOOLS.copy()
     found = _redrawn(export)
-    wanted = TOOLS.copy()
     box = next(number for number, each in enumerate(found) if each["bbox"][:2] == [20, 80])
-    small = next(number for number, each in enumerate(found) if each["bbox"] == [80, 90, 7, 7])
     area = (TOOLS == 3) & (np.arange(160) < 70)
-    if edit in ("moved", "hole", "three pixels"):
-        kept = {"moved": _moved, "hole": _holed, "three pixels": _notched}[edit](area.astype(np.uint8))
-        wanted[area & (kept == 0)] = 0
-        found[box] = _drawn(3, kept)
-        if edit == "hole":  # a keyhole
-            found[box]["segmentation"] = [
-                [20, 80, 59, 80, 59, 109, 20, 109, 20, 92, 35, 92, 35, 98, 45, 98, 45, 92, 20, 92]
-            ]
-    elif edit == "class":
-        wanted[area] = 1
-        found[box]["category_id"] = 1
-    elif edit == "new":
-        new = np.zeros(TOOLS.shape, np.uint8)
-        new[84:100, 110:150] = 1
-        wanted[84:99, 110:149] = 1  # as it is drawn
-        found.append(_drawn(1, new))
+    if change in CUTS:
+        wanted[CUTS[change]] = 0
+        found[box] = _drawn(3, (area & (wanted == 3)).astype(np.uint8))
+        if change == "a hole":  # a keyhole
+            ring = [20, 80, 59, 80, 59, 109, 20, 109, 20, 92, 35, 92, 35, 98, 45, 98, 45, 92, 20, 92]
+            found[box]["segmentation"] = [ring]
+    elif change == "class":
+        wanted[area] = found[box]["category_id"] = 1
+    elif change == "new":
+        wanted[84:99, 110:149] = 1
+        found.append(_drawn(1, np.pad(np.ones((16, 40), np.uint8), ((84, 20), (110, 10)))))
     else:
-        gone = box if edit == "gone" else small
-        wanted[_mask_of({"segmentation": found[gone]["segmentation"]}) > 0] = 0
-        wanted[area if gone == box else (TOOLS == 1) & (np.arange(120)[:, None] > 80)] = 0
-        del found[gone]
-    source = (
-        painted_masks(export, found)
-        if way == "masks"
-        else save_coco(export, [each for each in found if each["segmentation"]])
-    )
-    taken = take(tmp_path, source)
+        wanted[area] = 0
+        del found[box]
+    objects = [each for each in found if each["segmentation"]]
+    taken = take(tmp_path, painted_masks(export, found) if way == "masks" else save_coco(export, objects))
     assert [mask.image for mask in taken.masks] == ["tools.png"]
     differs = labels_of(tmp_path, "tools") != wanted
     # Of an edit itself the outline may be redrawn; nothing else may move.
@@ -605,13 +544,10 @@ NAMED: Mapping[str, tuple[str, str | None]] = {
     "the path": ("day1/frame.png", "day1/frame.png"),
     "the file name": ("frame.png", "day1/frame.png"),
     "the path below other folders": ("/data/set/day1/frame.png", "day1/frame.png"),
-    "the end of the path": ("deep/x.png", "day1/deep/x.png"),
     "a path of Windows": ("C:\\set\\day1\\frame.png", "day1/frame.png"),
-    "a path from elsewhere": ("../../imgs/day1/frame.png", "day1/frame.png"),
     "another suffix": ("day1/frame.jpeg", "day1/frame.png"),
     "another folder": ("day2/frame.png", None),
     "another folder below the same": ("set/day2/frame.png", None),
-    "another folder in the same": ("day1/shallow/x.png", None),
     "a folder between": ("day1/left/frame.png", None),
     "the end of a name": ("me.png", None),
     "an image at the top, below a folder": ("train/night.png", "night.jpg"),
@@ -714,18 +650,6 @@ def test_more_classes_than_masks_hold_are_refused(tmp_path: Path) -> None:
 # ---- images that lose all their objects ----
 
 
-class SaidBefore(Said):
-    """Keeps what is said while a mask is still as it was."""
-
-    def __init__(self, mask: Path) -> None:
-        super().__init__()
-        self.mask, self.before = mask, mask.read_bytes()
-
-    def note(self, line: str) -> None:
-        if self.mask.read_bytes() == self.before:
-            super().note(line)
-
-
 def emptied_in_cvat(export: Path) -> Path:
     """CVAT writes no mask for an image without objects, and lists it."""
     (export / "cvat/SegmentationClass/scene.png").unlink()
@@ -746,24 +670,17 @@ def emptied_in_yolo(export: Path) -> Path:
     return new
 
 
-def emptied_in_label_studio(export: Path) -> Path:
-    """A person submitted the image without a result."""
-    size = {"original_height": 60, "original_width": 80}
-    task = {"data": {"image": "scene.png"}, "annotations": [{"result": []}], "predictions": [{"result": [size]}]}
-    box = {"x": 0, "y": 0, "width": 50, "height": 50, "rectanglelabels": ["tree"]}
-    result = {"type": "rectanglelabels", "value": box, "original_height": A.shape[0], "original_width": A.shape[1]}
-    other = {"data": {"image": "a.png"}, "annotations": [{"result": [result]}]}
-    (export / "project.json").write_text(json.dumps([task, other]))
-    return export / "project.json"
+EMPTIERS = {
+    "cvat": emptied_in_cvat,
+    "yolo": emptied_in_yolo,
+    "label-studio": lambda export: submitted(export, lambda results: []),
+}
 
 
-EMPTIERS = [emptied_in_cvat, emptied_in_yolo, emptied_in_label_studio]
-
-
-@pytest.mark.parametrize("emptier", EMPTIERS)
-def test_images_without_objects_are_emptied_and_named_first(tmp_path: Path, emptier: Callable[[Path], Path]) -> None:
-    source = emptier(build(tmp_path))
-    said = SaidBefore(tmp_path / "out/masks/scene.png")
+@pytest.mark.parametrize("tool", EMPTIERS)
+def test_reviewed_images_without_objects_are_emptied_and_named(tmp_path: Path, tool: str) -> None:
+    source = EMPTIERS[tool](build(tmp_path))
+    said = Said()
     found = take_corrections(tmp_path / "out", source, said)
     assert [mask.image for mask in found.masks if mask.emptied] == ["scene.png"]
     assert any("scene.png" in line and "no objects left" in line for line in said.lines), said.lines
@@ -774,26 +691,10 @@ def test_images_without_objects_are_emptied_and_named_first(tmp_path: Path, empt
     assert take(tmp_path, source).masks == ()
 
 
-def lost_in_cvat_xml(export: Path) -> Path:
-    """Masks that a converter of formats could not write as polygons."""
-    (export / "lost.xml").write_text(
-        '<annotations><image id="0" name="scene.png" width="80" height="60"/></annotations>'
-    )
-    return export / "lost.xml"
-
-
-def lost_in_cvat(export: Path) -> Path:
+def test_an_export_without_any_object_empties_nothing_unasked(tmp_path: Path) -> None:
     """Lists of images without any masks, as CVAT exports boxes as Pascal VOC."""
-    shutil.rmtree(export / "cvat/SegmentationClass")
-    return export / "cvat"
-
-
-LOSERS = [lost_in_cvat_xml, lost_in_cvat]
-
-
-@pytest.mark.parametrize("lose", LOSERS)
-def test_an_export_without_any_object_empties_nothing_unasked(tmp_path: Path, lose: Callable[[Path], Path]) -> None:
-    source = lose(build(tmp_path))
+    source = build(tmp_path) / "cvat"
+    shutil.rmtree(source / "SegmentationClass")
     before = tree(tmp_path / "out")
     with pytest.raises(InputError, match=r"no image has objects: .*scene\.png"):
         take(tmp_path, source)
@@ -1059,12 +960,9 @@ def _link_to_masks(folder: Path) -> Path:
 PARTS: Mapping[str, tuple[str, Callable[[Path], Path]]] = {
     "the folder": ("png", lambda folder: folder),
     "a zip": ("png", _zip_of),
-    "the masks": ("png", lambda folder: folder / "masks"),
-    "a mask": ("png", lambda folder: folder / "masks/scene.png"),
     "a link to the masks": ("png", _link_to_masks),
     "the folder as hf": ("hf", lambda folder: folder),
     "hf": ("hf", lambda folder: folder / "hf"),
-    "masks of hf": ("hf", lambda folder: folder / "hf/masks"),
 }
 
 

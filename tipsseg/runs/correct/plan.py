@@ -77,6 +77,7 @@ class Plan:
         entry: The new record of the image, with `file`.
         before: The sha256 of the mask before.
         empty: True if the correction leaves the image without objects.
+        submitted: True if a person certainly finished the image, see SourceImage.
         depends: True if the mask depends on whether the source writes objects exactly.
         redrawn: Objects that keep their pixels.
     """
@@ -86,6 +87,7 @@ class Plan:
     entry: Entry | None = None
     before: str
     empty: bool
+    submitted: bool
     depends: bool
     redrawn: tuple[RedrawnObject, ...]
 
@@ -108,9 +110,8 @@ class Planner:
 
     def __init__(self, run: Run, names: ClassNames, source: str, format_name: str, options: CorrectOptions) -> None:
         self.run, self.names, self.source, self.format, self.options = run, names, source, format_name, options
-        self._same = self._redrawn = self._boxes = (
-            0  # objects that came back exactly, or as tools redraw them; new boxes
-        )
+        # The numbers of objects that came back exactly, and as tools redraw them, and of new boxes.
+        self._same = self._redrawn = self._boxes = 0
         self._skipped = Counter[str]()
         self._ignored = ignore_id(len(run.classes))
 
@@ -186,6 +187,7 @@ class Planner:
         plan = Plan(
             before=before,
             empty=not new.shapes if isinstance(new, Objects) else not self._has_objects(labels),
+            submitted=source_image.submitted,
             depends=depends,
             redrawn=self._redrawn_objects(image, found, exact=exact) if found is not None and depends else (),
         )

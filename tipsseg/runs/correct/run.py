@@ -130,7 +130,7 @@ def take_corrections(
         planner = Planner(run, names, printable_path(source.absolute()), reader.name, options)
         plans = planner.plan_all(corrections, progress)
         progress.end()
-        changed = _keep_unseen(source, corrections, plans, options.emptied, progress, partly=bool(uncorrected))
+        changed = _keep_unseen(source, plans, options.emptied, progress, partly=bool(uncorrected))
         unchanged = tuple(image for image, plan in plans.items() if plan.mask is None)
 
         late, settled = dict[str, ImageError](), Settled()
@@ -263,13 +263,7 @@ def _match(
 
 
 def _keep_unseen(
-    source: Path,
-    corrections: Mapping[str, SourceImage],
-    plans: Mapping[str, Plan],
-    empty: bool | None,
-    progress: Progress,
-    *,
-    partly: bool,
+    source: Path, plans: Mapping[str, Plan], empty: bool | None, progress: Progress, *, partly: bool
 ) -> dict[str, Plan]:
     """Return the plans that change a mask, but none that would empty it without permission. Note emptied images.
 
@@ -280,7 +274,7 @@ def _keep_unseen(
     changed = {image: plan for image, plan in plans.items() if plan.mask is not None}
     emptied = [image for image, plan in changed.items() if plan.mask is not None and plan.mask.emptied]
     all_empty = not partly and all(plan.empty for plan in plans.values())
-    unsure = [image for image in emptied if all_empty or not corrections[image].submitted]
+    unsure = [image for image in emptied if all_empty or not plans[image].submitted]
     number, names = pluralize(len(unsure), "image"), join_first(unsure, 20)
     if unsure and empty is None:
         raise InputError(
