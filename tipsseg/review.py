@@ -15,7 +15,7 @@ from tipsseg.options.run import ComputeOptions, CorrectOptions, RegionOptions, T
 from tipsseg.run.spec import RunSpec
 from tipsseg.runs.audit import Audit, audit_images
 from tipsseg.runs.common.inputs import Ignored, found_images
-from tipsseg.runs.correct.folder import Corrections, take_corrections
+from tipsseg.runs.correct.run import Corrections, take_corrections
 from tipsseg.runs.evaluate import Evaluation, evaluate_images, evaluate_masks
 from tipsseg.runs.rank.rank import Ranked, rank
 from tipsseg.vocabulary.files import read_vocabulary

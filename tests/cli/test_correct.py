@@ -83,9 +83,7 @@ def test_of_another_run_only_what_a_person_changed_is_taken_unless_all_is_asked_
 
 
 @pytest.mark.parametrize("digest", [True, False], ids=["digest", "no digest"])
-@pytest.mark.parametrize(
-    ("place", "flags"), [("", []), ("masks", []), ("", ["--all"]), ("annotations.json", ["--all"])], ids=str
-)
+@pytest.mark.parametrize(("place", "flags"), [("masks", []), ("annotations.json", ["--all"])], ids=str)
 def test_a_mask_of_another_picture_of_the_same_name_is_ignored(
     command: Command, folder: Path, place: str, flags: list[str], digest: bool
 ) -> None:
@@ -93,17 +91,16 @@ def test_a_mask_of_another_picture_of_the_same_name_is_ignored(
     save_inputs(folder / "others", LABELS)
     Image.fromarray(np.full((6, 8, 3), 77, np.uint8)).save(folder / "others/a.png")
     make_run(folder / "loop", folder / "others", {**LABELS, "a.png": 3 - A % 4}, formats=("png", "coco"))
-    for name in ("a.png", "sub/ü.png") if place != "annotations.json" else ():
+    for name in () if flags else ("a.png", "sub/ü.png"):
         (folder / "loop/masks" / name).write_bytes((folder / "new" / name).read_bytes())
     if not digest:
         with closing(State(folder / "loop")) as state, state.changing() as db:
             db.execute("UPDATE image SET sha256 = NULL WHERE key = ?", (key_of("a.png"),))
-    done = command("correct", folder / "out", "--from", folder / "loop" / place, *flags)
-    source = str(folder / "loop" / place)
+    source = folder / "loop" / place
+    done = command("correct", folder / "out", "--from", source, *flags)
     assert (
         f"Ignored 1 image of {source}, because the run has different pictures with these names: a" in done.err
-    ) == digest
-    assert np.array_equal(np.asarray(Image.open(folder / "out/masks/a.png")), A) == digest
+    ) is digest
     assert (done.code, f"{folder}/out/masks/a.png" in done.out) == (0, not digest)
 
 
@@ -143,16 +140,14 @@ def test_images_without_objects_are_refused_or_emptied_or_left_as_is_typed(comma
     done = command("correct", folder / "out", "--from", path)
     assert (done.code, done.out) == (1, "")
     assert "--no-emptied" in done.err
-    done = command("correct", folder / "out", "--from", path, "--no-emptied")
-    assert (done.code, done.out) == (0, "")
-    assert np.array_equal(np.asarray(Image.open(mask)), A)
+    assert command("correct", folder / "out", "--from", path, "--no-emptied").out == ""
     done = command("correct", folder / "out", "--from", path, "--emptied")
     assert (done.code, done.out) == (0, f"{mask}\n")
     assert np.array_equal(np.asarray(Image.open(mask)), np.where(A == 255, 255, 0))
 
 
 @pytest.mark.parametrize("edited", [False, True], ids=["alone", "beside an object that a person edited"])
-def test_what_a_tool_redrew_is_named_and_taken_when_asked_for(command: Command, tmp_path: Path, edited: bool) -> None:
+def test_redrawn_objects_are_named_and_taken_when_asked_for(command: Command, tmp_path: Path, edited: bool) -> None:
     ids = np.zeros((40, 60), np.uint8)
     ids[5:30, 10:50] = 1
     if edited:

@@ -23,7 +23,7 @@ from tipsseg.formats import source as sources
 from tipsseg.formats.label_studio import decode_brush
 from tipsseg.options.run import CorrectOptions
 from tipsseg.regions.shapes import shape_from_polygons
-from tipsseg.runs.correct.folder import take_corrections
+from tipsseg.runs.correct.run import take_corrections
 from tipsseg.types import LabelArray
 
 SIZE = (6, 8)
@@ -157,7 +157,9 @@ FILES = {
         pytest.param("FILES_MAX", 1, "2 files; the limit is 1", id="too many files"),
     ],
 )
-def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, constant: str, value: int, message: str) -> None:
+def test_a_zip_has_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, constant: str, value: int, message: str
+) -> None:
     monkeypatch.setattr(sources, constant, value)
     monkeypatch.setattr(sources.Source.read, "__defaults__", (sources.BYTES_MAX,))
     said = refusal(tmp_path, zipped(("a.png", png(IDS)), ("b.png", b"\0" * 100_000)))
@@ -353,7 +355,7 @@ HOSTILE = FILES | OBJECTS
 
 
 @pytest.mark.parametrize(("make", "message"), HOSTILE.values(), ids=HOSTILE)
-def test_it_is_refused(tmp_path: Path, make: Make, message: str) -> None:
+def test_damaged_corrections_are_refused(tmp_path: Path, make: Make, message: str) -> None:
     said = refusal(tmp_path, make)
     assert re.search(message, said), said
 

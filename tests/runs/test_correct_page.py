@@ -91,7 +91,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_does_not_fit_is_refused(out: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_corrections_that_do_not_fit_are_refused(out: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
     write, reason = BAD[case]
     write(out)
     with pytest.raises(InputError, match="cannot be imported"):

@@ -17,7 +17,7 @@ from saying import Said
 
 from tipsseg.errors import ImageError
 from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, CorrectOptions
-from tipsseg.runs.correct.folder import take_corrections
+from tipsseg.runs.correct.run import take_corrections
 from tipsseg.types import LabelArray
 
 SIZE = (60, 80)
@@ -165,6 +165,12 @@ SHAPES: Mapping[str, tuple[Write, np.ndarray]] = {
     "label-studio: JSON-MIN": (
         label_studio_minimal(region("rectanglelabels", LS_RECTANGLE), region("ellipselabels", LS_ELLIPSE)), TURNED | ROUND,
     ),
+    "coco: an uncompressed code": (
+        coco({"segmentation": {"size": list(SIZE), "counts": np.diff(
+            [0, *np.flatnonzero(np.diff(UPRIGHT.T.reshape(-1), prepend=False)), UPRIGHT.size]
+        ).tolist()}}),
+        UPRIGHT,
+    ),
     "coco: a box of CVAT": (coco({"segmentation": [], "bbox": [20, 15, 20, 10]}), UPRIGHT),
     "coco: a box without segmentation": (coco({"bbox": [20, 15, 20, 10]}), UPRIGHT),
     "coco: a box partly outside": (coco({"bbox": [66, 25, 20, 10]}), CUT),
@@ -199,6 +205,10 @@ SHAPES: Mapping[str, tuple[Write, np.ndarray]] = {
         xml('<box xtl="25" ytl="24" xbr="55" ybr="36" rotation="25"/>'), TURNED,
     ),
     "cvat-xml: an ellipse": (xml('<ellipse cx="40" cy="30" rx="20" ry="8" rotation="70"/>'), ROUND),
+    "cvat-xml: a mask": (
+        xml('<mask rle="20, 20, 60, 20" left="20" top="15" width="20" height="6"/>'),
+        rectangle((30, 16.5), (20, 1)) | rectangle((30, 20.5), (20, 1)),
+    ),
     "cvat-xml: a mask partly outside": (
         xml('<mask rle="100, 100" left="66" top="25" width="20" height="10"/>'),
         rectangle((76, 32.5), (20, 5)),

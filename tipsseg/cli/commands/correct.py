@@ -54,7 +54,7 @@ def correct(
     quiet: opt.Quiet = False,
 ) -> None:
     """Import corrected labels from CVAT, LabelMe, Label Studio and others into an output folder."""
-    from tipsseg.runs.correct.folder import take_corrections, undo_corrections
+    from tipsseg.runs.correct.run import take_corrections, undo_corrections
 
     if jsonl and null:
         raise UsageError("--jsonl and --null exclude each other", "Remove --null; JSON lines need no NUL.")

@@ -1,0 +1,317 @@
+"""Compare the objects of a correction with those that tipsseg wrote, and paint the difference, so that only edited pixels change.
+
+Formats of objects store less than a mask: polygons only approximate pixels, small objects are omitted, and ignored pixels are
+missing. Annotation tools also redraw objects: they round corners, fill holes and drop thin parts. Therefore, an object that nobody
+edited keeps its old pixels, and an edited object changes only where it was edited. Only the source as a whole shows whether its
+tool redraws objects, so a comparison allows for both cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import product
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.regions.components import components
+from tipsseg.regions.polygons import MOVED, fill_holes, find_edits, is_lost, is_thin, tool_variants
+from tipsseg.regions.shapes import Shape, shape_from_mask
+from tipsseg.types import BACKGROUND, LabelArray
+
+#: The minimum IoU of an edited object with its old object.
+_SAME_OBJECT = 0.5
+
+#: Background pixels around two compared objects, which `find_edits` needs.
+_MARGIN = 4
+
+_Box = tuple[int, int, int, int]
+
+
+class Comparison:
+    """The objects of a correction, paired with old objects.
+
+    `new` is an index into `shapes`, `old` an index into `before`.
+
+    Attributes:
+        labels: [H, W], the old labels.
+        before: The old objects, as the correction's format writes them.
+        shapes: The objects in the correction.
+        owners: [H, W], the old object of each pixel; -1 outside all objects.
+        partners: The old object of each object in the correction, edited or not; None for a new object.
+        same: Old objects that came back unchanged.
+        untouched: Unedited old objects that came back only as a box, or stretched by a pixel.
+        redrawn: Old objects that differ only as far as tools redraw objects, or are missing but so thin that tools drop them.
+        parts: New objects that are part of a redrawn object.
+        edited: Edited objects without the tool's own changes, by `new`.
+    """
+
+    def __init__(
+        self, labels: LabelArray, before: Sequence[Shape], shapes: Sequence[Shape], *, exact: bool = False
+    ) -> None:
+        """Compare all objects. With `exact`, every difference is an edit."""
+        self.labels, self.before, self.shapes = labels, before, shapes
+        self.partners: list[int | None] = [None] * len(shapes)
+        self.same, self.untouched, self.redrawn, self.parts = set[int](), set[int](), set[int](), set[int]()
+        self.edited: dict[int, Shape] = {}
+        self._free = dict.fromkeys(range(len(before)))
+        self._pair_identical()
+        self._pair_overlapping()
+        if not exact:
+            for new, old in enumerate(self.partners):
+                if old is not None and old not in self.same:
+                    self._judge(new, old)
+        self._pair_remains(exact=exact)
+        if not exact:
+            self._find_parts()
+            self.redrawn.update(old for old in self._free if is_lost(self._old_pixels(old).mask))
+
+    @property
+    def boxes(self) -> list[Shape]:
+        """Return the boxes without polygons that match no old object. They are new objects that fill the box."""
+        pairs = zip(self.shapes, self.partners, strict=True)
+        return [shape for shape, partner in pairs if shape.box_only and shape.mask.size and partner is None]
+
+    @property
+    def depends_on_source(self) -> bool:
+        """Return True if the new labels depend on whether the source writes objects exactly."""
+        return bool(self.redrawn or self.parts or self.edited or self.untouched)
+
+    def paint(self, *, exact: bool) -> LabelArray:
+        """Return the labels [H, W] after the correction.
+
+        Removed objects become background. New and edited objects are painted in the order of the file: a new object below
+        unchanged objects that come later in the file, an edited object above all unchanged objects. Other pixels keep their labels.
+
+        `exact` is True if the source writes objects exactly. Otherwise objects that a tool may have redrawn stay unchanged.
+        """
+        labels = self.labels.copy()
+        unchanged = self.same | self.untouched | (set() if exact else self.redrawn)
+        if len(unchanged) == len(self.before) and unchanged.issuperset(self.partners):
+            return labels
+        # One extra entry, for pixels outside all objects: their owner is -1, which indexes the last entry.
+        removed = np.ones(len(self.before) + 1, np.bool_)
+        removed[[*unchanged, -1]] = False
+        labels[removed[self.owners]] = BACKGROUND
+        position = np.full(len(self.before) + 1, -1)  # index of each unchanged object in the file
+        for new, old in enumerate(self.partners):
+            if old in unchanged:
+                position[old] = new
+        for new, (shape, old) in enumerate(zip(self.shapes, self.partners, strict=True)):
+            if old is None and (exact or new not in self.parts):
+                above = position[self.owners[shape.place]] < new
+                labels[shape.place][shape.mask & above] = shape.class_id
+            elif old is not None and old not in unchanged:
+                edited = self._whole_edit(new, old) if exact else self.edited[new]
+                labels[edited.place][edited.mask] = edited.class_id
+        return labels
+
+    # ---- old pixels ----
+
+    @cached_property
+    def owners(self) -> NDArray[np.int32]:
+        return _owners_of(self.labels, self.before)
+
+    @cached_property
+    def _pixels_by_owner(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Flat indices of all owned pixels, sorted by owner, and the first position of each owner."""
+        flat = self.owners.reshape(-1)
+        pixels = np.flatnonzero(flat >= 0)
+        pixels = pixels[np.argsort(flat[pixels], kind="stable")]
+        return pixels, np.searchsorted(flat[pixels], np.arange(len(self.before) + 1))
+
+    def _old_pixels(self, old: int) -> Shape:
+        """Return the pixels of an old object in the old labels."""
+        pixels, starts = self._pixels_by_owner
+        y, x = np.divmod(pixels[starts[old] : starts[old + 1]], self.labels.shape[1])
+        if not len(y):
+            return replace(self.before[old], mask=np.zeros((0, 0), np.bool_))
+        mask = np.zeros((int(np.ptp(y)) + 1, int(np.ptp(x)) + 1), np.bool_)
+        mask[y - y.min(), x - x.min()] = True
+        return Shape(self.before[old].class_id, int(y.min()), int(x.min()), mask)
+
+    # ---- pairs ----
+
+    def _pair(self, new: int, old: int) -> None:
+        self.partners[new] = old
+        del self._free[old]
+
+    def _pair_identical(self) -> None:
+        """Pair objects with the same pixels; prefer the same class."""
+        by_pixels: dict[tuple[object, ...], list[int]] = {}
+        for old, shape in enumerate(self.before):
+            by_pixels.setdefault((shape.box, shape.mask.tobytes()), []).append(old)
+        for new, shape in enumerate(self.shapes):
+            alike = [old for old in by_pixels.get((shape.box, shape.mask.tobytes()), ()) if old in self._free]
+            if alike and not shape.box_only:
+                partner = min(alike, key=lambda old: self.before[old].class_id != shape.class_id)
+                self._pair(new, partner)
+                if self.before[partner].class_id == shape.class_id:
+                    self.same.add(partner)
+
+    def _pair_overlapping(self) -> None:
+        """Pair objects by IoU, best pairs first."""
+        candidates = []
+        wholes = {old: replace(self.before[old], mask=fill_holes(self.before[old].mask)) for old in self._free}
+        for new, old in self._neighbours(self._free, 0):
+            shape = self.shapes[new]
+            iou = 0 if shape.box_only else max(shape.iou(self.before[old]), shape.iou(wholes[old]))
+            if iou >= _SAME_OBJECT:
+                candidates.append((-iou, old, new))
+        for _, old, new in sorted(candidates):
+            if self.partners[new] is None and old in self._free:
+                self._pair(new, old)
+
+    def _pair_remains(self, *, exact: bool) -> None:
+        """Pair boxes with old objects that have the same box, and thin old objects with what a tool left of them."""
+        thin = set() if exact else {old for old in self._free if is_thin(self._old_pixels(old).mask)}
+        for new, old in self._neighbours(self._free, 1):
+            shape, before = self.shapes[new], self.before[old]
+            if self.partners[new] is not None or old not in self._free or shape.class_id != before.class_id:
+                continue
+            if shape.box_only and shape.box_distance(before) <= MOVED:
+                self._pair(new, old)
+                self.untouched.add(old)
+            elif not shape.box_only and old in thin and self._edited_pixels(shape, old) is None:
+                self._pair(new, old)
+                self.redrawn.add(old)
+
+    def _find_parts(self) -> None:
+        """Find new objects inside a redrawn object of their class, with a tolerance of `MOVED` pixels around it."""
+        for new, old in self._neighbours(self.redrawn, int(MOVED)):
+            shape, pixels = self.shapes[new], self._old_pixels(old)
+            if shape.class_id == pixels.class_id and not shape.box_only:
+                box = _box_around((shape, pixels), 0)
+                outside = (~pixels.within(box)).view(np.uint8)
+                distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+                if (distance[shape.within(box)] <= MOVED).all():
+                    self.parts.add(new)
+
+    def _neighbours(self, olds: Collection[int], margin: int) -> Iterator[tuple[int, int]]:
+        """Yield unpaired objects with old ones (new, old) if their boxes overlap or are less than `margin` pixels apart."""
+        indices = np.array([*olds], np.intp)
+        boxes = np.array([self.before[old].box for old in olds], np.int64).reshape(-1, 4)
+        for new, shape in enumerate(self.shapes):
+            if self.partners[new] is None and shape.mask.size:
+                top, left, bottom, right = shape.box
+                near = (boxes[:, :2] < (bottom + margin, right + margin)) & (
+                    boxes[:, 2:] > (top - margin, left - margin)
+                )
+                yield from ((new, old) for old in indices[near.all(axis=1)].tolist())
+
+    # ---- edits ----
+
+    def _judge(self, new: int, old: int) -> None:
+        """Add a pair to `untouched`, `same`, `redrawn` or `edited`."""
+        shape, pixels = self.shapes[new], self._old_pixels(old)
+        if shape.class_id == pixels.class_id and _is_stretched(pixels, shape):
+            self.untouched.add(old)
+            return
+        edit = self._edited_pixels(shape, old)
+        if edit is None and shape.class_id == pixels.class_id:
+            (self.same if shape.same_pixels(pixels) else self.redrawn).add(old)
+        elif edit is None:
+            self.edited[new] = replace(pixels, class_id=shape.class_id)
+        else:
+            box = _box_around((shape, self.before[old], pixels), _MARGIN)
+            mask = np.where(edit, shape.within(box), pixels.within(box))
+            self.edited[new] = shape_from_mask(shape.class_id, mask, *box[:2])
+
+    def _edited_pixels(self, shape: Shape, old: int) -> NDArray[np.bool_] | None:
+        """Return the pixels that a person edited, in the box around both objects; None if a tool explains all differences."""
+        pixels, written = self._old_pixels(old), self.before[old]
+        box = _box_around((shape, written, pixels), _MARGIN)
+        drawn = shape.within(box)
+        edits = []
+        for before in (pixels, written)[: 1 if pixels.same_pixels(written) else 2]:
+            for variant in tool_variants(before.within(box), drawn):
+                edit = find_edits(variant, drawn)
+                if edit is None:
+                    return None
+                edits.append(edit)
+        return min(edits, key=np.count_nonzero)
+
+    def _whole_edit(self, new: int, old: int) -> Shape:
+        """Return an edited object of an exact source: its old pixels where the old and new shapes agree, else the new shape."""
+        shape, before, pixels = self.shapes[new], self.before[old], self._old_pixels(old)
+        box = _box_around((shape, before, pixels), 0)
+        drawn, written = shape.within(box), before.within(box)
+        return shape_from_mask(shape.class_id, np.where(drawn == written, pixels.within(box), drawn), *box[:2])
+
+
+def _is_stretched(old: Shape, new: Shape) -> bool:
+    """Return True if the new shape is the old one resized to a box that is off by a pixel, as FiftyOne resizes masks.
+
+    The shapes must also differ inside the box, because a box that is one pixel smaller may be an edit.
+    """
+    if not new.mask.size or not old.mask.size or old.box_distance(new) > 2:
+        return False
+    box = _box_around((old, new), 0)
+    if not (old.within(box) != new.within(box))[1:-1, 1:-1].any():
+        return False
+    h, w = old.mask.shape
+    for size in product((w - 1, w, w + 1), (h - 1, h, h + 1)):
+        if all(size) and size != (w, h):
+            resized = shape_from_mask(old.class_id, cv2.resize(old.mask.view(np.uint8), size) > 0)
+            if np.array_equal(resized.mask, new.mask):
+                return True
+    return False
+
+
+def _box_around(shapes: Sequence[Shape], margin: int) -> _Box:
+    """Return (top, left, bottom, right) around shapes and a margin. At least one shape must have pixels."""
+    boxes = np.array([shape.box for shape in shapes if shape.mask.size], np.int64).reshape(-1, 4)
+    top, left = (boxes[:, :2].min(axis=0) - margin).tolist()
+    bottom, right = (boxes[:, 2:].max(axis=0) + margin).tolist()
+    return top, left, bottom, right
+
+
+def compare_masks(old: LabelArray, new: LabelArray, ignored: int) -> Comparison:
+    """Compare the connected regions of two label maps [H, W], but not the holes that a tool filled, and what it covered there.
+
+    `ignored` is the id of ignored pixels in `old`.
+    """
+    before = _regions(np.where(old == ignored, BACKGROUND, old))
+    found, labels = Comparison(old, before, _regions(new)), new.copy()
+    for shape in (before[index] for index in found.redrawn):
+        filled = fill_holes(shape.mask) & ~shape.mask & (labels[shape.place] == shape.class_id)
+        labels[shape.place][filled] = old[shape.place][filled]
+    return found if np.array_equal(labels, new) else Comparison(old, before, _regions(labels))
+
+
+def _regions(labels: LabelArray) -> list[Shape]:
+    return [Shape(region.class_id, *region.box[:2], region.mask) for region in components(labels, int(labels.max()))]
+
+
+# ---- the objects that tipsseg wrote ----
+
+
+def _owners_of(labels: LabelArray, objects: Sequence[Shape]) -> NDArray[np.int32]:
+    """Return the index of the object that each pixel belongs to, [H, W]; -1 outside all objects.
+
+    A pixel outside its object's polygon belongs to the nearest polygon of its class, if that polygon overlaps the connected region
+    of the pixel.
+    """
+    owners = np.full(labels.shape, -1, np.int32)
+    for class_id in dict.fromkeys(shape.class_id for shape in objects):
+        own = (labels == class_id).view(np.uint8)
+        inside = np.full(labels.shape, -1, np.int32)
+        for index, shape in enumerate(objects):
+            if shape.class_id == class_id:
+                inside[shape.place][shape.mask] = index
+        inside[own == 0] = -1
+        _, regions = cv2.connectedComponents(own, connectivity=8)
+        seeds = (inside < 0).astype(np.uint8)
+        if seeds.all():
+            continue
+        _, nearest = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+        object_of_seed = np.zeros(int(nearest.max()) + 1, np.int32)
+        object_of_seed[nearest[seeds == 0]] = inside[seeds == 0]
+        reached = np.zeros(int(regions.max()) + 1, np.bool_)
+        reached[regions[seeds == 0]] = True
+        owned = (own > 0) & reached[regions]
+        owners[owned] = object_of_seed[nearest[owned]]
+    return owners

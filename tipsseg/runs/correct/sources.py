@@ -1,0 +1,199 @@
+"""Read corrections of tipsseg's own: the output folder of another run, and the file that the page of `tipsseg report` saves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from tipsseg.errors import ImageError, InputError, OtherSchemaError
+from tipsseg.formats import image_folders
+from tipsseg.formats.base import Format
+from tipsseg.formats.corrections import ClassNames, PixelLabels, Size, SourceImage, image_errors
+from tipsseg.formats.names import ImageNames
+from tipsseg.formats.png import Png, read_named_masks
+from tipsseg.formats.source import Source
+from tipsseg.regions.objects import numbered_objects
+from tipsseg.run.entry import MANIFEST_FILE
+from tipsseg.run.read import Run, RunImage, open_runs
+from tipsseg.run.record import RUN_FILE
+from tipsseg.run.shards import shards_in
+from tipsseg.run.state import State
+from tipsseg.types import BACKGROUND, ignore_id
+from tipsseg.util.files import is_folder
+from tipsseg.util.json_values import short, take
+from tipsseg.util.printable import shell_word
+
+#: The name of the page's format, in messages and records.
+PAGE = "report"
+
+_EVERYTHING = "argument `everything` imports all labels, the model's too"
+
+
+# ---- the output folder of another run ----
+
+
+class RunMasks(Png):
+    """The masks of a run: the path of each in the source, by image."""
+
+    def __init__(self, masks: Mapping[str, str]) -> None:
+        self._masks = masks
+
+    def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
+        return read_named_masks(self._masks.items(), source, names)
+
+
+class SourceRun:
+    """The run whose output folder is, or contains, the source: the labels that a person edited count, not the model's.
+
+    Attributes:
+        uncorrected: The images that `select_corrected` skipped, as the source names them.
+    """
+
+    def __init__(self, top: Path, runs: Iterable[Run]) -> None:
+        """Index the files of a run, or of its shards."""
+        self.uncorrected: list[str] = []
+        self._top = top
+        self._runs = {image: run for run in runs for image in run.state.names()}
+        self._names = ImageNames(self._runs)
+        #: The image of each file, and whether the file has its labels; the image is "" for files of the whole run.
+        self._files = {
+            run.files.path(row.place): (image, row.name in run.context.labels)
+            for run in runs
+            for image in ("", *run.state.names())
+            for row in run.state.files(image).values()
+            if row.is_file
+        }
+
+    def masks_of(self, source: Source) -> RunMasks | None:
+        """Return the format of all the run's masks; None if the source is not the whole folder or has no masks."""
+        if Path(os.path.realpath(source.path)) != self._top or not self._runs:
+            return None
+        paths = {image: run.image(image).mask.relative_to(self._top).as_posix() for image, run in self._runs.items()}
+        return RunMasks(paths)
+
+    def has_other_picture(self, source_image: SourceImage, image: RunImage) -> bool:
+        """Return True if the digests of an image in the source and of the one with the same name differ."""
+        own, _ = self._files.get(Path(os.path.realpath(source_image.where)), ("", False))
+        own = own or self._names.find(source_image.name) or ""
+        digests = self._runs[own].image(own).entry.input.sha256 if own else None, image.entry.input.sha256
+        return None not in digests and digests[0] != digests[1]
+
+    def select_corrected(self, images: Iterable[SourceImage]) -> Iterator[SourceImage]:
+        """Yield the images that a person corrected. Raises InputError for a file made from the masks."""
+        for source_image in images:
+            path = Path(os.path.realpath(source_image.where))
+            image, has_labels = self._files.get(path, ("", False))
+            if path in self._files and not has_labels:
+                top = shell_word(str(self._top))
+                raise InputError(
+                    f"{source_image.where}: it shows the labels of the model too, those of the output folder {self._top}",
+                    f"Import that folder itself. If you edited the file, import it there first: tipsseg correct {top} --from "
+                    f"{shell_word(str(path))}. Or {_EVERYTHING}.",
+                )
+            if not has_labels or self._runs[image].image(image).corrected:
+                yield source_image
+            else:
+                self.uncorrected.append(source_image.name)
+
+
+def find_source_run(source: Source, output: Path, stack: ExitStack, *, everything: bool) -> SourceRun | None:
+    """Return the run whose output folder is, or contains, the source; None for other sources, for files in `output`
+    itself, and for a run of another version.
+
+    Args:
+        source: The source of the corrections.
+        output: The output folder that imports the corrections.
+        stack: Closes the run.
+        everything: True to import all labels, not only corrected ones.
+
+    Raises:
+        InputError: If the run is not finished, or its folder is in a zip archive.
+    """
+    path = Path(os.path.realpath(source.path))
+    if not is_folder(path) and not everything:
+        folders = [
+            {PurePosixPath(name).parent for name in source.find_name(each)} for each in (RUN_FILE, MANIFEST_FILE)
+        ]
+        if set.intersection(*folders):
+            raise InputError(
+                f"{source.path}: a zipped output folder of tipsseg",
+                f"Unzip it and import the folder; or {_EVERYTHING}.",
+            )
+    for top in (path, *path.parents):
+        if top != path and is_folder(path) and path.relative_to(top).parts[0] not in image_folders():
+            continue
+        if os.path.lexists(State.file(top)) or shards_in(top):
+            if top == Path(os.path.realpath(output)):
+                return None
+            try:
+                return SourceRun(top, stack.enter_context(open_runs(top)))
+            except OtherSchemaError:
+                return None  # its masks are taken as those of any tool
+    return None
+
+
+# ---- corrections.json of the report page ----
+
+
+class PageCorrections(Format):
+    """The corrections that a page saved, for the run that takes them.
+
+    The page numbers the objects of an image as `numbered_objects` does in the mask that it shows. The file has `RunImage.digest`,
+    so that corrections of other objects are refused.
+    """
+
+    name = PAGE
+
+    def __init__(self, corrections: list[object], run: Run) -> None:
+        self._corrections, self._run = corrections, run
+
+    def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
+        where = source.display_path(source.names[0])
+        for number, correction in enumerate(self._corrections, start=1):
+            with image_errors(where, f"correction {number}"):
+                image, objects = take(correction, "image", str), take(correction, "objects", list)
+                labels = take(correction, "labels", str)
+            yield SourceImage(image, where, partial(_read_image, self._run, image, labels, objects, names))
+
+
+def find_page(source: Source, run: Run) -> PageCorrections | None:
+    """Return the corrections in a corrections.json; None for any other source. `run` is the run that takes them."""
+    if len(source.names) != 1 or not source.names[0].lower().endswith(".json"):
+        return None
+    value = None
+    with suppress(ImageError):  # another reader says why it cannot be read
+        value = source.json(source.names[0])
+    if not (isinstance(value, dict) and value.get("tool") == "tipsseg" and isinstance(value.get("corrections"), list)):
+        return None
+    return PageCorrections(value["corrections"], run)
+
+
+def _read_image(run: Run, image: str, digest: str, objects: list[object], names: ClassNames, size: Size) -> PixelLabels:
+    """Return the labels of an image with the new classes. Raises ValueError if its labels are not those that the page showed."""
+    if image not in run:
+        raise ValueError(f"the run has no image {short(image)}; write the page of this folder again")
+    stored = run.image(image)
+    current, before = stored.current(), stored.entry.correction
+    labels = current.labels.labels.copy()
+    if before is not None and before.before == digest and not stored.edited:
+        return PixelLabels(labels, ignores=True)  # these corrections were imported before
+    if stored.digest() != digest:
+        raise ValueError(f"the labels of {short(image)} changed since the page was written: write the page again")
+    regions = numbered_objects(labels, len(run.classes), current.labels.instances)
+    for record in objects:
+        number = take(record, "object", int)
+        if not 1 <= number <= len(regions):
+            raise ValueError(f"{short(image)} has {len(regions)} objects, but not number {number}")
+        y, x, h, w = regions[number - 1].box
+        labels[y : y + h, x : x + w][regions[number - 1].mask] = _new_class(record, names)
+    return PixelLabels(labels, ignores=True)
+
+
+def _new_class(record: object, names: ClassNames) -> int:
+    assert isinstance(record, dict)  # it has a number
+    if record.get("ignore") is True:
+        return ignore_id(names.count)
+    return BACKGROUND if record.get("class", "") is None else names.id_of(record.get("class"))
