@@ -44,6 +44,17 @@ def has_scheme(address: PurePath | str) -> bool:
     return _TYPED_URL.match(str(address)) is not None
 
 
+def is_web(path: PurePath) -> bool:
+    """Return True for a URL of a web server."""
+    return is_url(path) and path.parts[0] in ("http:", "https:")
+
+
+def suffix_of(path: PurePath) -> str:
+    """Return the suffix of an address in lower case, without the query of a URL."""
+    name = path.name.split("?")[0] if is_url(path) else path.name
+    return PurePath(name).suffix.lower()
+
+
 def as_address(text: PurePath | str) -> Path:
     """Return the address of a text that a user typed; a web address loses its fragment."""
     found = _TYPED_URL.match(str(text))

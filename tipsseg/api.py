@@ -12,7 +12,7 @@ from typing import Literal, Unpack
 from tipsseg.address import address_text, as_address
 from tipsseg.errors import ImageError, UsageError
 from tipsseg.formats.given import join_classes
-from tipsseg.images.sources.remote import check_address
+from tipsseg.images.remote import check_address
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import EncodeFolderKeywords, LabelFolderKeywords, with_keywords
@@ -39,7 +39,7 @@ from tipsseg.runs.encode.run import EncodeRun, encode_spec
 from tipsseg.runs.label.ray import engine_maker
 from tipsseg.runs.label.run import EngineMaker, label_images
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.printable import quote
+from tipsseg.util.text import quote
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 
 Paths = str | Path | Iterable[str | Path]

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from tipsseg.errors import InputError, TipssegError, UsageError
 from tipsseg.options import MAX_PIXELS, FileOptions, Instances, MinArea, PngMode, check_whole_number, parse_min_area
 from tipsseg.types import ConfidenceArray, LabelArray, LabelClass, TopClasses, ignore_id
-from tipsseg.util.printable import join_first, quote
+from tipsseg.util.text import join_first, quote
 
 if TYPE_CHECKING:
     from PIL import Image

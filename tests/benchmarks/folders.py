@@ -23,7 +23,7 @@ from output_folders import make_run
 from PIL import Image
 
 from tipsseg.options.shard import Shard
-from tipsseg.util.processor import processor_name
+from tipsseg.util.files import processor_name
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
 CLASSES = ("panda", "tree", "car", "road")

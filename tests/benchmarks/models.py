@@ -13,7 +13,7 @@ import torch
 
 from tipsseg.backbones.tipsv2.checkpoint import Tipsv2, save_weights
 from tipsseg.backbones.tipsv2.config import ModelConfig, TextConfig, VisionConfig, nested_config, parse_config
-from tipsseg.util.processor import processor_name
+from tipsseg.util.files import processor_name
 
 TINY = Path(__file__).resolve().parents[2] / "tipsseg" / "assets" / "tiny"
 

@@ -34,7 +34,7 @@ from tinytips.world.scenes import draw_scene
 from tipsseg.features.folder import feature_path
 from tipsseg.run.entry import Entry
 from tipsseg.runs.rank.order import ReviewOrder, mean_confidence
-from tipsseg.util.processor import processor_name
+from tipsseg.util.files import processor_name
 
 SIZES = ((224, 336), (336, 224), (224, 300), (280, 224))
 FIRST = FIRST_SEED + 60_000

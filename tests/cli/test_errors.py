@@ -16,8 +16,7 @@ from PIL import Image
 from running import Command
 
 from tipsseg.formats import FORMATS
-from tipsseg.images import decoding
-from tipsseg.images.sources import access
+from tipsseg.images import access, decoding
 from tipsseg.weights import fetching
 
 

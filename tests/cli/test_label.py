@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from running import Command, Ran
-from system_fonts import system_fonts
+from system_fonts import system_font
 
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.backbones.tipsv2.inference import TowerInference
@@ -500,7 +500,7 @@ def test_what_the_model_does_not_see_of_a_picture_is_told(
 
 
 def test_names_that_no_font_has_are_told_once(label: Label) -> None:
-    with system_fonts(Path("bin").absolute()):
+    with system_font(Path("bin").absolute(), None):
         for formats, told in (("png,overlay", ["\u732b, \u72ac"]), ("png", [])):
             ran = label(words=("-c", "cat,\u732b,\u72ac"), out=formats, formats=formats)
             notes = [line for line in ran.err.splitlines() if line.startswith("No installed font")]

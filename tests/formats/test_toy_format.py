@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from tipsseg.cli.main import app
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
-from tipsseg.util.files import json_bytes
+from tipsseg.util.json import json_bytes
 
 
 class Toy(Format):

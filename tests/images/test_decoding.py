@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, features
 
 from tipsseg.errors import ImageError, InputError
+from tipsseg.images import decoders, upright
 from tipsseg.images import decoding as images
-from tipsseg.images import pillow, upright
 from tipsseg.images.decoding import open_image, upright_size
 
 Pixels = NDArray[np.uint8]
@@ -283,21 +283,21 @@ def test_heic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: bool) -> No
     """It is read where the package for it is installed, and named where it is not."""
     heif = pytest.importorskip("pillow_heif")
     colour = Image.new("RGB", (64, 48), (200, 30, 90))
-    pillow.image_formats()  # registers it
+    decoders.image_formats()  # registers it
     path = saved(tmp_path, colour, "a.heic")
-    assert ".heic" in pillow.image_extensions()
+    assert ".heic" in decoders.image_extensions()
     assert heif.is_supported(path)
     if read:
         assert np.abs(open_image(path).astype(int) - np.asarray(colour)).max() < 9
         path.write_bytes(path.read_bytes()[:30])
         assert "header is damaged" in failure(path).reason
         return
-    formats = tuple(name for name in pillow.image_formats() if name != "HEIF")
+    formats = tuple(name for name in decoders.image_formats() if name != "HEIF")
     monkeypatch.setattr(images, "image_formats", lambda: formats)
-    monkeypatch.setattr(pillow, "image_formats", lambda: formats)
+    monkeypatch.setattr(decoders, "image_formats", lambda: formats)
     assert failure(path).reason == "a HEIC image, which Pillow cannot read"
     assert "pip install 'tipsseg[heic]'" in failure(path).hint
-    assert not pillow.image_extensions() & {".heic", ".heif"}
+    assert not decoders.image_extensions() & {".heic", ".heif"}
 
 
 def test_paths_that_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,7 +395,7 @@ def test_pillows_limit_gives_way_and_comes_back(
 def test_decoders_are_silent_where_that_was_asked_for() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pillow.silence_decoders()
+        decoders.silence_decoders()
         warnings.warn_explicit("odd metadata", UserWarning, "TiffImagePlugin.py", 1, module="PIL.TiffImagePlugin")
         with pytest.raises(UserWarning, match="mine"):
             warnings.warn("mine", stacklevel=1)

@@ -23,7 +23,7 @@ from tipsseg.labelling import source
 from tipsseg.labelling.source import FeatureSource
 from tipsseg.labelling.view import Prepared, View
 from tipsseg.types import ImageRef
-from tipsseg.util.fingerprint import fingerprint
+from tipsseg.util.files import stamp
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_an_image_that_is_changed_while_it_is_read_is_read_again(
     loaded = reader().load(ref)
     assert len(reads) == 3
     assert (loaded.picture.thumbnail == 102).all()  # of the file as it is now, to which the fingerprint belongs too
-    assert loaded.fingerprint == fingerprint(ref.path)
+    assert loaded.fingerprint == stamp(ref.path)
 
 
 def test_an_image_that_never_rests_is_named(ref: ImageRef, monkeypatch: pytest.MonkeyPatch) -> None:

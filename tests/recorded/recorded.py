@@ -177,7 +177,7 @@ def of_revision(revision: str, cases: list[str], folder: Path) -> dict[str, str]
 
 
 def processor() -> str:
-    from tipsseg.util.processor import processor_name
+    from tipsseg.util.files import processor_name
 
     return processor_name()
 

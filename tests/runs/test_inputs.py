@@ -12,8 +12,8 @@ import pytest
 
 from tipsseg.errors import InputError
 from tipsseg.formats import FORMATS
+from tipsseg.images.decoders import image_extensions
 from tipsseg.images.finding import Found, choose_images, find_again, find_in_list
-from tipsseg.images.pillow import image_extensions
 from tipsseg.run.names import NameKey, OutputNames, exact, without_case
 from tipsseg.runs.common import inputs
 from tipsseg.runs.common.inputs import Ignored, check_not_outputs, found_images, is_output

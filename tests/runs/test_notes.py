@@ -15,7 +15,7 @@ from tipsseg.run.derive import Derived
 from tipsseg.run.results import Labelled
 from tipsseg.runs.common.notes import ImageNotes, example_hashes
 from tipsseg.types import ImageRef
-from tipsseg.util.fingerprint import Fingerprint
+from tipsseg.util.files import Fingerprint
 from tipsseg.weights.sources import find_model
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"

@@ -8,7 +8,7 @@ import pytest
 
 from tipsseg.errors import ImageError
 from tipsseg.runs.common.progress import Progress
-from tipsseg.util.printable import format_duration, pluralize
+from tipsseg.util.text import format_duration, pluralize
 
 
 @pytest.mark.parametrize(

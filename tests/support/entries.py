@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from tipsseg.run.entry import Correction, Entry, Facts, ObjectScore, make_entry
 from tipsseg.run.state import State
 from tipsseg.types import ImageRef
-from tipsseg.util.fingerprint import Fingerprint
+from tipsseg.util.files import Fingerprint
 
 
 def read_entries(folder: Path) -> dict[str, Entry]:

@@ -26,8 +26,8 @@ from tipsseg.run.spec import Counts, RunInfo, RunSpec
 from tipsseg.runs.check.folder import check_labels
 from tipsseg.runs.common.progress import Progress
 from tipsseg.types import ImageRef, LabelArray, TopClasses, printable_path
-from tipsseg.util.files import atomic_write, json_bytes
-from tipsseg.util.fingerprint import fingerprint
+from tipsseg.util.files import atomic_write, stamp
+from tipsseg.util.json import json_bytes
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 ALL_FORMATS = IMAGE_FORMATS
@@ -114,7 +114,7 @@ def make_run(
                 write_image(
                     folder.deriver,
                     ref,
-                    fingerprint(ref.path),
+                    stamp(ref.path),
                     label_map,
                     thumbnail=open_thumbnail(ref.path),
                     pixels=partial(np.full, (*ids.shape, 3), 90, np.uint8),

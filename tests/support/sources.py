@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tipsseg.images.sources import access, remote
+from tipsseg.images import remote
 
 
 def picture(shade: int, size: tuple[int, int] = (64, 96)) -> bytes:
@@ -147,7 +147,6 @@ def serving(site: Site) -> Iterator[Site]:
 
 def forget_remote(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make this process like a new one, which has fetched nothing; and let it not wait between attempts."""
-    monkeypatch.setattr(remote, "DELAYS", (0.0, 0.0, 0.0))
-    monkeypatch.setattr(access, "_FETCHED", remote.FileCache())
-    monkeypatch.setattr(remote, "_STAMPS", {})
-    monkeypatch.setattr(remote, "_DOWN_UNTIL", {})
+    monkeypatch.setattr(remote, "PAUSE", 0)
+    remote._fetched.clear()
+    remote._STAMPS.clear()

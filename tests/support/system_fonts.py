@@ -11,26 +11,19 @@ import pytest
 
 from tipsseg.util import lettering
 
-#: Fonts that are everywhere: DejaVu Sans has accents, and STIX a watch too.
-ACCENTS, WATCH = (
-    Path(matplotlib.get_data_path()) / "fonts/ttf" / name for name in ("DejaVuSans.ttf", "STIXGeneral.ttf")
-)
+#: A font that is everywhere, with a watch and without most accents.
+WATCH = Path(matplotlib.get_data_path()) / "fonts/ttf/STIXGeneral.ttf"
 
 
 @contextmanager
-def system_fonts(folder: Path, *fonts: Path) -> Iterator[None]:
-    """A system with these fonts in this order; its fontconfig is a script in the folder."""
-    lines = "".join(f"{font}\\t0\\tTrue\\tFalse\\n" for font in fonts)
+def system_font(folder: Path, font: Path | None) -> Iterator[None]:
+    """A system with this font alone, named by its fontconfig, which is a script in the folder; None for no fontconfig."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "fc-match").write_text(f"#!/bin/sh\nprintf '{lines}'\n")
-    (folder / "fc-match").chmod(0o755)
+    if font is not None:
+        (folder / "fc-match").write_text(f"#!/bin/sh\nprintf '{font}\\t0'\n")
+        (folder / "fc-match").chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", str(folder), prepend=":")
-        forget()
+        patch.setenv("PATH", str(folder))
+        lettering._system_fonts.cache_clear()
         yield
-    forget()
-
-
-def forget() -> None:
-    """Let the fonts be asked for again."""
-    lettering._font_files.cache_clear()
+    lettering._system_fonts.cache_clear()

@@ -9,7 +9,7 @@ import torch
 
 from tipsseg.errors import DeviceError
 from tipsseg.options import device_name, dtype_name
-from tipsseg.util.printable import pluralize
+from tipsseg.util.text import pluralize
 
 #: In int8, only the inputs and weights of linear layers have 8 bits.
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from tipsseg.backbones.protocol import Architecture, Backbone, Sizes, WindowFeatures
 from tipsseg.errors import UsageError
 from tipsseg.util.files import read_regular
-from tipsseg.util.json_values import parse
-from tipsseg.util.printable import quote
+from tipsseg.util.json import parse
+from tipsseg.util.text import quote
 from tipsseg.weights.lock import CONFIG_FILE
 
 if TYPE_CHECKING:

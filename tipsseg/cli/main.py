@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from threading import Timer
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from tipsseg.cli import signals
 from tipsseg.errors import TipssegError, UsageError
-from tipsseg.util.printable import printable, quote, shell_line
+from tipsseg.util.text import printable, quote, shell_line
 
 _MAIN_HELP = "Label every pixel of your images with your own phrases."
 
@@ -49,20 +49,8 @@ _COMMANDS: Mapping[str, str] = {
 #: Commands whose module has a different name, because `eval` is a built-in function.
 _MODULES = {"eval": "evaluate"}
 
-#: Names that users try, and the commands they mean.
-_GUESSES = {
-    **dict.fromkeys(("annotate", "predict", "run", "segment"), "label"),
-    "embed": "encode",
-    "export": "convert",
-    "import": "correct",
-    "train": "fit",
-    "tune": "fit",
-    "show": "report",
-    "view": "report",
-    "evaluate": "eval",
-    "help": "--help",
-    "version": "--version",
-}
+#: Seconds after an interrupted command in which threads may end.
+_GRACE_SECONDS = 3
 
 
 # typer has moved the base class of its usage errors between modules, so find it through a public subclass.
@@ -74,18 +62,14 @@ class _Group(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         # Importing all commands with their options would take 0.45 times as long as importing typer.
-        _refuse_other_words(ctx, args)
+        _refuse_paths(ctx, args)
         if args[0] in _COMMANDS:
             module = import_module(f"tipsseg.cli.commands.{_MODULES.get(args[0], args[0])}")
             self.commands[args[0]] = typer.main.get_command(module.app)
-        command = super().resolve_command(ctx, args)
-        signals.raise_on_signals()
-        return command
+        return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with _typer_errors_printable():
-            if args and args[0][:1] == "-" != args[0] and not ctx.resilient_parsing and _has_classes(args):
-                ctx.fail(f"Missing command. Run: {shell_line(['tipsseg', 'label', *args])}")
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -96,41 +80,20 @@ class _Group(TyperGroup):
             print_error(error)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as interrupt:
-            number = interrupt.number if isinstance(interrupt, signals.Stopped) else signal.SIGINT
+            number = interrupt.args[0] if interrupt.args else signal.SIGINT
             what = "Interrupted" if number == signal.SIGINT else "Terminated"
             _print_line(": ".join([what, *getattr(interrupt, "__notes__", ())]) + ".")
             raise typer.Exit(128 + number) from None
-        finally:
-            signals.end_on_signals()
 
 
-def _has_classes(args: list[str]) -> bool:
-    return not {"-c", "--classes", "--vocab"}.isdisjoint(args)
-
-
-def _refuse_other_words(ctx: Any, args: list[str]) -> None:
-    """Raise UsageError for a path instead of a command, and for the names that other tools give their commands."""
-    first, *rest = args
-    if first in _COMMANDS or ctx.resilient_parsing:  # completion must not raise
+def _refuse_paths(ctx: Any, args: list[str]) -> None:
+    """Raise UsageError for images instead of a command. Typer itself reports other words, and suggests similar commands."""
+    first = args[0]
+    if ctx.resilient_parsing or get_close_matches(first, _COMMANDS, n=1):  # completion must not raise
         return
-    is_path = first == "-" or os.path.lexists(first)
-    if first == "undo" and not is_path:
-        raise UsageError(
-            "unknown command 'undo'",
-            "tipsseg label IMAGES -o OUT --replace-edited relabels edited images; --overwrite starts over.",
-        )
-    if first in _GUESSES and (not is_path or any(map(os.path.lexists, rest))):
-        raise UsageError(f"unknown command {first!r}", f"Run: {shell_line(['tipsseg', _GUESSES[first], *rest])}")
-    alike = get_close_matches(first, _COMMANDS, n=1)
-    if alike and any(map(os.path.lexists, rest)):
-        return  # typer reports a misspelt command, even if a file has that name
-    if is_path or (_has_classes(args) and not alike):
+    if first == "-" or os.path.lexists(first) or not {"-c", "--classes", "--vocab"}.isdisjoint(args):
         line = shell_line(["tipsseg", "label", *args])
-        kind = "a folder" if Path(first).is_dir() else "a file"
-        raise UsageError(
-            f"missing command: {quote(first)} is {kind if is_path and first != '-' else 'not a command'}",
-            f"Did you mean {alike[0]!r}? Or run: {line}" if alike else f"Run: {line}",
-        )
+        raise UsageError(f"missing command: {quote(first)} is not a command", f"Run: {line}")
 
 
 @contextmanager
@@ -168,7 +131,10 @@ def main() -> None:
         app()
     except SystemExit as end:
         if end.code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-            signals.end_soon(int(end.code))
+            # Python waits for its threads, but one may wait for a server.
+            timer = Timer(_GRACE_SECONDS, os._exit, [end.code])
+            timer.daemon = True
+            timer.start()
         raise
 
 

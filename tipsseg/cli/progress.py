@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def open_progress(quiet: bool, *, results: bool = True, null: bool = False) -> Progress:
     """Silence the image decoders, and return a Progress that prints flags instead of the library's argument names."""
-    from tipsseg.images.pillow import silence_decoders
+    from tipsseg.images.decoders import silence_decoders
     from tipsseg.runs.common.progress import Progress
 
     silence_decoders()

@@ -14,7 +14,7 @@ from tipsseg.address import as_address
 from tipsseg.cli.parameters import EMPTY_PATH
 from tipsseg.errors import InputError, UsageError
 from tipsseg.util.files import describe_error, open_regular
-from tipsseg.util.printable import shell_line, shell_word
+from tipsseg.util.text import shell_line, shell_word
 
 #: Signatures of image files, each with its offset.
 _PICTURES = ((0, b"\x89PNG\r\n\x1a\n"), (0, b"\xff\xd8\xff"), (0, b"GIF8"), (0, b"II*\0"), (0, b"MM\0*"), (4, b"ftyp"))

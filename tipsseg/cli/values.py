@@ -14,7 +14,7 @@ from tipsseg.cli.options import Question
 from tipsseg.errors import UsageError, VocabularyError
 from tipsseg.formats import FORMATS
 from tipsseg.util.files import is_file, local_path
-from tipsseg.util.printable import join_first, pluralize, quote, shell_word
+from tipsseg.util.text import join_first, pluralize, quote, shell_word
 
 if TYPE_CHECKING:
     from tipsseg.runs.common.progress import Progress
@@ -83,7 +83,6 @@ def _parse_vocabulary(question: Question) -> Vocabulary:
         )
     if not classes and vocab is None:
         raise VocabularyError("no classes given", 'Name what to label, for example: --classes "panda leg,tree"')
-    _refuse_semicolons(classes or ())
     prompts = None if question.templates is None else find_templates(question.templates)
     phrases = None if background is None else parse_background(background)
     if vocab is not None:
@@ -127,15 +126,10 @@ def refuse_split_lists(paths: Sequence[str], classes: Sequence[str] | None, form
     for value in classes or ():
         rest = _words_behind(value, strays)
         words = " ".join([value, *rest]).replace(" ,", ",").rstrip(", ")
-        if rest and "," in words:
+        if rest and ("," in words or not any("." in word or os.sep in word for word in rest)):
             raise UsageError(
                 f"{quote(rest[0])} is not a file, and seems to belong to --classes",
                 f"Quote the list: --classes {shell_word(words)}",
-            )
-        if rest and not any("." in word or os.sep in word for word in rest):
-            raise UsageError(
-                f"{rest[0]}: no such file or folder",
-                f"Check the path. If the word belongs to the name, quote the name: --classes {shell_word(words)}",
             )
 
 
@@ -156,13 +150,4 @@ def refuse_stray_formats(arguments: Sequence[str], formats: Sequence[str]) -> No
         raise UsageError(
             f"{quote(strays[0])} is a format, not a path",
             f"Join formats with commas, without spaces: -f {shell_word(names)}",
-        )
-
-
-def _refuse_semicolons(classes: Sequence[str]) -> None:
-    if len(classes) == 1 and ";" in classes[0]:
-        names = ",".join(part for name in classes[0].split(";") if (part := name.strip()))
-        raise UsageError(
-            f"--classes {shell_word(classes[0])} has a semicolon; commas separate classes",
-            f"Write -c {shell_word(names)}. To label a name with a semicolon, use a vocabulary file.",
         )

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from tipsseg.errors import InputError, UsageError
 from tipsseg.regions.objects import Layer
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id
-from tipsseg.util.printable import one_line
-from tipsseg.util.table import text_table
+from tipsseg.util.text import one_line, text_table
 
 #: Maximum number of scored classes. The matrix grows with its square: 3,000 classes take 72 MB.
 MAX_SCORED_CLASSES = 3000

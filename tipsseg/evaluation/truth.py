@@ -19,7 +19,7 @@ from tipsseg.options import MAX_PIXELS
 from tipsseg.options.run import TruthOptions
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id, label_dtype
-from tipsseg.util.printable import did_you_mean, join_first
+from tipsseg.util.text import did_you_mean, join_first
 from tipsseg.vocabulary.files import read_vocabulary
 
 #: Id of ignored pixels in truth arrays.

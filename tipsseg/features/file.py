@@ -27,7 +27,7 @@ from tipsseg.errors import FeatureFileError
 from tipsseg.options import FeatureDtype, Mode
 from tipsseg.types import WindowPlan
 from tipsseg.util.files import atomic_write, describe_error, open_regular, process_owner
-from tipsseg.util.json_values import parse, take
+from tipsseg.util.json import parse, take
 
 FloatArray = NDArray[np.float32]
 

@@ -35,13 +35,12 @@ from tipsseg.util.files import (
     atomic_write,
     is_folder,
     is_left,
-    json_bytes,
     output_error,
     process_owner,
     read_regular,
     write_new,
 )
-from tipsseg.util.json_values import parse, read_value, take
+from tipsseg.util.json import json_bytes, parse, read_value, take
 
 STORE_FILE = "features.json"
 

@@ -22,7 +22,7 @@ from tipsseg.labelling.model import Model
 from tipsseg.labelling.view import View, view_of
 from tipsseg.options import LabelOptions
 from tipsseg.types import BACKGROUND, ignore_id
-from tipsseg.util.printable import quote
+from tipsseg.util.text import quote
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
 from tipsseg.weights.sources import file_hashes, find_model_id

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.formats.base import Format, PartsFormat
 from tipsseg.util.files import is_folder
-from tipsseg.util.printable import did_you_mean
+from tipsseg.util.text import did_you_mean
 
 if TYPE_CHECKING:
     from tipsseg.formats.source import Source

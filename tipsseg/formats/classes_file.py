@@ -13,9 +13,9 @@ from tipsseg.formats.corrections import ClassNames
 from tipsseg.formats.source import Source
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
-from tipsseg.util.files import RECORD_LIMIT, describe_error, is_folder, json_bytes, read_regular
-from tipsseg.util.json_values import parse, take
-from tipsseg.util.printable import join_first
+from tipsseg.util.files import RECORD_LIMIT, describe_error, is_folder, read_regular
+from tipsseg.util.json import json_bytes, parse, take
+from tipsseg.util.text import join_first
 
 CLASSES_FILE = "classes.json"
 

@@ -27,10 +27,8 @@ from tipsseg.formats.corrections import (
 from tipsseg.formats.source import Source
 from tipsseg.regions.components import encode_regions
 from tipsseg.regions.shapes import NoPixelsError, Shape, shape_from_box, shape_from_polygons, shape_from_rle
-from tipsseg.util.files import json_bytes
-from tipsseg.util.json_lists import encode_list, encode_section, prepend
-from tipsseg.util.json_values import short, take
-from tipsseg.util.printable import shorten
+from tipsseg.util.json import encode_list, encode_section, json_bytes, prepend, short, take
+from tipsseg.util.text import shorten
 
 if TYPE_CHECKING:
     from tipsseg.regions.objects import LabelledObject

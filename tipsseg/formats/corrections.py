@@ -21,8 +21,8 @@ from PIL import Image
 from tipsseg.errors import ImageError, InputError
 from tipsseg.regions.shapes import NoPixelsError, Shape
 from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT, LabelArray, LabelClass
-from tipsseg.util.json_values import short
-from tipsseg.util.printable import join_first, quote
+from tipsseg.util.json import short
+from tipsseg.util.text import join_first, quote
 from tipsseg.vocabulary.vocabulary import MAX_CLASSES
 
 #: The maximum number of objects in an image. Each takes a fraction of a millisecond.

@@ -43,7 +43,7 @@ from tipsseg.regions.shapes import (
     shape_from_polygons,
 )
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass
-from tipsseg.util.json_values import short
+from tipsseg.util.json import short
 from tipsseg.vocabulary.palette import voc_colour
 
 _HEAD = "# label:color_rgb:parts:actions"

@@ -14,8 +14,7 @@ from tipsseg.formats.corrections import ClassNames, SourceImage
 from tipsseg.formats.png import encode_mask, read_index_mask
 from tipsseg.formats.source import LIST_MAX, Source
 from tipsseg.types import printable_path
-from tipsseg.util.files import json_bytes
-from tipsseg.util.json_values import parse
+from tipsseg.util.json import json_bytes, parse
 
 if TYPE_CHECKING:
     from tipsseg.options import FileOptions

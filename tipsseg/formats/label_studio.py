@@ -40,9 +40,7 @@ from tipsseg.regions.shapes import (
     shape_from_mask,
     shape_from_polygons,
 )
-from tipsseg.util.files import json_bytes
-from tipsseg.util.json_lists import encode_list
-from tipsseg.util.json_values import short, take
+from tipsseg.util.json import encode_list, json_bytes, short, take
 
 if TYPE_CHECKING:
     from tipsseg.regions.objects import LabelledObject

@@ -25,8 +25,7 @@ from tipsseg.formats.corrections import (
 from tipsseg.formats.source import Source
 from tipsseg.regions.shapes import NoPixelsError, Shape, clip_mask, ellipse_corners, shape_from_polygons
 from tipsseg.types import printable_path
-from tipsseg.util.files import json_bytes
-from tipsseg.util.json_values import short, take
+from tipsseg.util.json import json_bytes, short, take
 
 #: Shape types without pixels.
 _WITHOUT_PIXELS = frozenset({"line", "linestrip", "point", "points"})

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.types import ImageRef, printable_path
-from tipsseg.util.printable import join_first, quote
+from tipsseg.util.text import join_first, quote
 
 #: Suffixes of images. Any other suffix may be part of the name, as in "scan.0041".
 _IMAGE_SUFFIXES = frozenset(

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, output_name
 from tipsseg.formats.coco import Record, category_record, coco_box, encode_head, image_lines, image_record
 from tipsseg.formats.png import encode_picture
-from tipsseg.util.files import json_bytes
-from tipsseg.util.json_lists import encode_section, prepend
+from tipsseg.util.json import encode_section, json_bytes, prepend
 
 if TYPE_CHECKING:
     from tipsseg.types import LabelClass

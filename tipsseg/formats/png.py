@@ -23,7 +23,7 @@ from tipsseg.formats.source import Source
 from tipsseg.images.decoding import as_image_error, open_header
 from tipsseg.options import MAX_PIXELS
 from tipsseg.types import LabelArray, LabelClass, label_dtype
-from tipsseg.util.problem import size_text
+from tipsseg.util.text import size_text
 from tipsseg.vocabulary.palette import palette_colour, voc_colour
 
 #: The folder of instance masks, whose values are no class ids.

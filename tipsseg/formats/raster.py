@@ -96,7 +96,7 @@ class GeoTiff(RasterFormat):
         from rasterio.transform import Affine
         from rasterio.windows import Window
 
-        from tipsseg.images.sources.raster import gdal
+        from tipsseg.images.raster import gdal
 
         height, width = grid.size
         wide = grid.ignore > 255

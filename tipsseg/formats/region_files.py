@@ -39,8 +39,8 @@ from tipsseg.images.decoding import as_image_error
 from tipsseg.regions.naming import paint_regions
 from tipsseg.regions.shapes import NoPixelsError, Runs, decode_all, runs_from_rle, shape_from_mask
 from tipsseg.types import ImageRef
-from tipsseg.util.files import json_bytes, open_regular
-from tipsseg.util.json_values import short, take
+from tipsseg.util.files import open_regular
+from tipsseg.util.json import json_bytes, short, take
 
 #: The arrays of an archive that may have the regions, in the order of preference.
 _ARRAYS = ("masks", "segmentation", "instances", "ids", "labels")

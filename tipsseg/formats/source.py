@@ -18,9 +18,8 @@ from types import TracebackType
 from typing import IO, Any, NoReturn, Self
 
 from tipsseg.errors import ImageError, InputError
-from tipsseg.util.files import RegularFile, describe_error, is_folder, open_regular, read_regular
-from tipsseg.util.json_values import parse, take
-from tipsseg.util.record_paths import is_inside
+from tipsseg.util.files import RegularFile, describe_error, is_folder, is_inside, open_regular, read_regular
+from tipsseg.util.json import parse, take
 
 #: The maximum number of files in a source.
 FILES_MAX = 2_000_000

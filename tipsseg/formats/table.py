@@ -11,8 +11,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
-from tipsseg.util.files import json_bytes
-from tipsseg.util.json_values import parse
+from tipsseg.util.json import json_bytes, parse
 
 _HEADER = ("image", "class_id", "class", "pixels", "share", "objects", "confidence")
 

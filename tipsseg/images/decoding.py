@@ -5,12 +5,14 @@ The functions refuse images with more than `max_pixels` pixels. They are safe to
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO, FileIO, TextIOBase
 from pathlib import Path
@@ -22,17 +24,23 @@ from PIL import Image, UnidentifiedImageError
 
 from tipsseg.address import as_address
 from tipsseg.errors import ImageError, InputError
-from tipsseg.images.apart import DecodingTimeoutError, decode_apart, needs_own_process
-from tipsseg.images.pillow import PILLOW_LIMIT, image_formats
-from tipsseg.images.sources.access import open_source
-from tipsseg.images.sources.remote import check_address
+from tipsseg.images.access import open_source
+from tipsseg.images.decoders import (
+    HEIC_HINT,
+    PILLOW_LIMIT,
+    REPORTED,
+    VIDEO_HINT,
+    DecodingTimeoutError,
+    decode_apart,
+    image_formats,
+    needs_own_process,
+    silence_decoders,
+)
+from tipsseg.images.remote import check_address
 from tipsseg.images.upright import ORIENTATION, Stretch, orientation_of, thumbnail_rgb, upright_image
 from tipsseg.options import MAX_PIXELS
 from tipsseg.types import Remark
 from tipsseg.util.files import describe_error
-
-VIDEO_HINT = "Video: set argument `every`, for example to 1s for one frame per second."
-HEIC_HINT = ".heic: install HEIC support: pip install 'tipsseg[heic]'"
 
 #: CPU time limit for decoding an image, in seconds. 100 million pixels take a few seconds.
 DECODE_SECONDS = 60
@@ -421,3 +429,29 @@ def _describe_fault(error: Exception) -> str:
     # The text of a KeyError is only the key, so add the type.
     detail = text if isinstance(error, (OSError, SyntaxError)) and text else f"{type(error).__name__}: {text}"
     return f"broken image data ({detail})"
+
+
+# ---- the process of `decode_apart` ----
+
+
+def main() -> None:
+    """Decode an image to a TIFF on stdout, for `decode_apart`: python -m tipsseg.images.decoding PATH SECONDS PIXELS."""
+    path, seconds, pixels = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    with suppress(ImportError):  # Windows lacks this module, so only the caller's timeout applies there
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    silence_decoders()
+    try:
+        with open_header(path, pixels) as image, catch_pillow_errors(path, pixels):
+            image.picture.load()
+            plain = image.picture.copy()  # a copy has no format, so its metadata are not written
+            plain.info.clear()
+            plain.save(sys.stdout.buffer, "TIFF", compression=None, big_tiff=True)
+    except ImageError as error:
+        sys.stderr.write(json.dumps({"reason": error.reason, "hint": error.hint}))
+        sys.exit(REPORTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,32 +5,30 @@ from __future__ import annotations
 import os
 import random
 import stat
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 
-from tipsseg.address import address_text, as_address, has_scheme, is_url
+from tipsseg.address import address_text, as_address, has_scheme, is_url, suffix_of
 from tipsseg.errors import ImageError, InputError, TipssegError, UsageError
-from tipsseg.images.decoding import HEIC_HINT, VIDEO_HINT
-from tipsseg.images.pillow import image_extensions
-from tipsseg.images.sources.access import list_members, stamp_source
-from tipsseg.images.sources.address import (
+from tipsseg.images.access import (
     ARCHIVES,
     CONTAINERS,
     VIDEOS,
     absolute,
     container_of,
+    list_members,
     name_below,
     plain_name,
     real_path,
-    suffix_of,
+    stamp_source,
 )
-from tipsseg.images.sources.remote import check_address, is_remote_folder, list_folder
+from tipsseg.images.decoders import Skipped, image_extensions
+from tipsseg.images.remote import check_address, is_remote_folder, list_folder
 from tipsseg.options.every import EVERY_HINT, Every
 from tipsseg.types import Failed, ImageRef, name_order, printable_path
 from tipsseg.util.files import describe_error, is_folder
-from tipsseg.util.printable import pluralize
 
 #: Returns the names in a folder that are not searched, given the folder and all its names; as in shutil.copytree.
 Ignore = Callable[[Path, Sequence[str]], Collection[str]]
@@ -40,14 +38,6 @@ PERMISSIONS = "Check the path and its permissions."
 _OPEN_HINT = "Download or write the file again, or remove it."
 
 _ACCESS_URL = "Check the URL, the network, and the credentials of the service."
-
-#: Maximum number of kinds that a message lists.
-_LISTED = 8
-
-#: Kind for pipes, sockets and devices.
-_OTHER = "other"
-
-_HEIC = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,39 +228,6 @@ class Walker:
                     yield ImageRef(path / member.name, name / member.name)
         except (OSError, ValueError) as error:
             yield Failed(ImageRef(path, relative), ImageError(path, describe_error(error), _OPEN_HINT))
-
-
-class Skipped:
-    """Counts of skipped files by kind: the extension, in lower case."""
-
-    def __init__(self) -> None:
-        self._kinds: Counter[str] = Counter()
-
-    def add(self, name: str, *, file: bool) -> None:
-        self._kinds[PurePath(name).suffix.lower() if file else _OTHER] += 1
-
-    def __len__(self) -> int:
-        return self._kinds.total()
-
-    def __str__(self) -> str:
-        """Return the counts as text, highest first, for example "3 .heic, 1 .mp4"."""
-        kinds = sorted(self._kinds.items(), key=lambda item: (-item[1], item[0]))
-        parts = [f"{number} {_kind_name(kind)}" for kind, number in kinds[:_LISTED]]
-        if kinds[_LISTED:]:
-            rest = sum(number for _, number in kinds[_LISTED:])
-            parts.append(f"{rest} of {pluralize(len(kinds) - _LISTED, 'other kind')}")
-        return ", ".join(parts)
-
-    @property
-    def hints(self) -> tuple[str, ...]:
-        hints = ((_HEIC, HEIC_HINT), (VIDEOS, VIDEO_HINT))
-        return tuple(hint for kinds, hint in hints if kinds & self._kinds.keys())
-
-
-def _kind_name(kind: str) -> str:
-    if kind == _OTHER:
-        return "special file"
-    return kind or "without an extension"
 
 
 def refuse(path: Path, relative: PurePosixPath, reason: str) -> Failed:

@@ -42,7 +42,7 @@ from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import LabelKeywords, with_keywords
 from tipsseg.regions.naming import Regions, as_regions, name_regions
 from tipsseg.types import TopClasses, WindowPlan
-from tipsseg.util.printable import quote
+from tipsseg.util.text import quote
 from tipsseg.vocabulary.fitted import FITS_DO_NOT_OVERLAP, Classes, as_vocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary, vocabularies_of_classes
 from tipsseg.weights.sources import file_hashes, find_model_id

@@ -28,7 +28,7 @@ from tipsseg.options import (
 )
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import LabelKeywords, with_keywords
-from tipsseg.util.printable import quote
+from tipsseg.util.text import quote
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 from tipsseg.weights.sources import find_model
 

@@ -23,15 +23,14 @@ from numpy.typing import NDArray
 from tipsseg.errors import FeatureFileError, ImageError
 from tipsseg.features.file import FeatureRecord, Origin
 from tipsseg.features.folder import FeatureFiles, FeatureStore
+from tipsseg.images.access import identify, stamp_source
+from tipsseg.images.containers import Stamp
 from tipsseg.images.decoding import as_image_error, open_header
-from tipsseg.images.sources.access import identify, stamp_source
-from tipsseg.images.sources.container import Stamp
 from tipsseg.images.upright import thumbnail_rgb, upright_image
 from tipsseg.labelling.features import Batched, Batches, non_finite_error, round_features
 from tipsseg.labelling.view import Prepared, View
 from tipsseg.types import ImageRef, Remark
-from tipsseg.util.files import describe_error
-from tipsseg.util.fingerprint import Fingerprint
+from tipsseg.util.files import Fingerprint, describe_error
 
 if TYPE_CHECKING:
     from tipsseg.backbones.protocol import Backbone

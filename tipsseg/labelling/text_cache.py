@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from tipsseg._version import __version__
 from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import TipssegError
-from tipsseg.util.files import atomic_path, json_bytes
-from tipsseg.util.processor import processor_name
+from tipsseg.util.files import atomic_path, processor_name
+from tipsseg.util.json import json_bytes
 from tipsseg.vocabulary.vocabulary import Phrase
 from tipsseg.weights.sources import file_hashes
 

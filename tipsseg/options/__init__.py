@@ -32,7 +32,7 @@ from tipsseg.options.fields import (
     short_repr,
 )
 from tipsseg.util.files import local_path
-from tipsseg.util.printable import quote
+from tipsseg.util.text import quote
 
 #: Dtypes of a model; int8 is for CPUs, and rounds the linear layers of the vision tower. "auto" is bfloat16 on a CUDA device that
 #: supports it, else float32; on a CPU a measurement decides between them.

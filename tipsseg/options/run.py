@@ -28,7 +28,7 @@ from tipsseg.options import (
 from tipsseg.options.every import Every, parse_every
 from tipsseg.options.fields import FILES, IMAGES, MACHINES, MODEL, RASTERS, TRUTH, WHAT, option, text_of
 from tipsseg.options.shard import Shard, parse_shard
-from tipsseg.util.printable import quote
+from tipsseg.util.text import quote
 
 
 def _model_id(model: object) -> str:

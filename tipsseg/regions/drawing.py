@@ -15,7 +15,7 @@ from tipsseg.regions.components import Region, components
 from tipsseg.regions.objects import Layer, count_pixels
 from tipsseg.types import BACKGROUND, Colour, LabelArray, LabelClass, ignore_id
 from tipsseg.util.lettering import Font, draw_text, fit_name, fit_path, plain_font, text_length
-from tipsseg.util.printable import one_line
+from tipsseg.util.text import one_line
 
 #: Positions are searched in a copy of this size, so that the time does not grow with the picture.
 _LONG_SIDE = 512

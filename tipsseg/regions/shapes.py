@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from tipsseg.util.json_values import short
+from tipsseg.util.json import short
 
 #: [R, 2], start and end of each run as column-major indices of pixels.
 Runs = NDArray[np.int64]

@@ -21,7 +21,7 @@ from tipsseg.run.files import Content, Files, StagedFile, discard
 from tipsseg.run.labels import GEOTIFF, PNG, Labels, RunContext, chosen_objects
 from tipsseg.run.summary import CERTAIN
 from tipsseg.types import ImageRef
-from tipsseg.util.files import json_bytes
+from tipsseg.util.json import json_bytes
 from tipsseg.vocabulary.palette import colour
 
 

@@ -14,15 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tipsseg.errors import ImageError, RecordError
-from tipsseg.images.sources.access import exists
-from tipsseg.images.sources.address import absolute
+from tipsseg.images.access import absolute, exists
 from tipsseg.regions.objects import LabelledObject
 from tipsseg.run.summary import ImageNumbers, read_summary
 from tipsseg.types import ImageRef, printable_path
-from tipsseg.util.files import is_folder, json_bytes
-from tipsseg.util.fingerprint import Fingerprint
-from tipsseg.util.json_values import parse, read_value
-from tipsseg.util.record_paths import actual_name, actual_path, is_inside
+from tipsseg.util.files import Fingerprint, actual_name, actual_path, is_folder, is_inside
+from tipsseg.util.json import json_bytes, parse, read_value
 
 MANIFEST_FILE = "manifest.jsonl"
 

@@ -17,13 +17,20 @@ from pathlib import Path
 from typing import Literal
 
 from tipsseg.errors import OutputError
-from tipsseg.images.sources.access import identify, is_plain, open_source
+from tipsseg.images.access import identify, is_plain, open_source
 from tipsseg.run.entry import LINK, ROWS, FileRow
 from tipsseg.types import ImageRef, printable_path
-from tipsseg.util.files import atomic_path, output_error, remove_file, staged_path
-from tipsseg.util.fingerprint import content_digest, stamp
-from tipsseg.util.links import leads_to, make_link
-from tipsseg.util.record_paths import actual_path
+from tipsseg.util.files import (
+    actual_path,
+    atomic_path,
+    content_digest,
+    leads_to,
+    make_link,
+    output_error,
+    remove_file,
+    staged_path,
+    stamp,
+)
 
 #: The hint for a file that is in the way.
 MOVE = "Move the file away, or choose another output folder with argument `output`."

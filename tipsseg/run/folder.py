@@ -44,9 +44,8 @@ from tipsseg.run.spec import Counts, RunInfo, with_classes
 from tipsseg.run.state import STATE_FOLDER, State
 from tipsseg.run.summary import Totals, total
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.files import clean_up, clean_up_below
-from tipsseg.util.printable import shell_word
-from tipsseg.util.record_paths import actual_name, actual_path
+from tipsseg.util.files import actual_name, actual_path, clean_up, clean_up_below
+from tipsseg.util.text import shell_word
 
 #: The reason for not writing a file of another program.
 NOT_OURS = "tipsseg did not write this file"

@@ -32,11 +32,9 @@ from tipsseg.run.entry import Correction, Entry, Facts, FileRow, ObjectScore, ob
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.run.summary import CERTAIN, corrected_summary
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, ignore_id
-from tipsseg.util.files import describe_error, json_bytes, read_regular
-from tipsseg.util.fingerprint import stamp
-from tipsseg.util.json_values import parse
-from tipsseg.util.printable import join_first
-from tipsseg.util.record_paths import actual_path
+from tipsseg.util.files import actual_path, describe_error, read_regular, stamp
+from tipsseg.util.json import json_bytes, parse
+from tipsseg.util.text import join_first
 
 #: The names of label files. Those of rasters are written by a run alone.
 PNG, INSTANCES, LAYERS, GEOTIFF = "png", "instances", "layers", "geotiff"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tipsseg.errors import ImageError, InputError, OutputError
 from tipsseg.formats import format_name
-from tipsseg.images.sources.access import matches
+from tipsseg.images.access import matches
 from tipsseg.run.derive import Derived
 from tipsseg.run.entry import LINK, ROWS, FileRow
 from tipsseg.run.files import StagedFile, digest_of, discard
@@ -24,7 +24,7 @@ from tipsseg.run.shards import SHARDS_FOLDER, output_folder
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.types import Failed
 from tipsseg.util.files import TEMPORARY_PREFIX, output_error, remove_file
-from tipsseg.util.printable import join_first, shell_word
+from tipsseg.util.text import join_first, shell_word
 
 
 def join_images(folder: OutputFolder, runs: Iterable[Run]) -> Iterator[ImageResult]:

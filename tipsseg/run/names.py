@@ -15,16 +15,13 @@ from tipsseg.address import address_text, is_url
 from tipsseg.errors import InputError, OutputError, RecordError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import PartsFormat, output_name
-from tipsseg.images.sources.access import exists, matches
-from tipsseg.images.sources.address import absolute as absolute_path
-from tipsseg.images.sources.address import name_below
+from tipsseg.images.access import absolute as absolute_path
+from tipsseg.images.access import exists, matches, name_below
 from tipsseg.options import NAMES
 from tipsseg.run.record import find_run
 from tipsseg.run.state import STATE_FILE, State
 from tipsseg.types import ImageRef, printable_path
-from tipsseg.util.files import TEMPORARY_PREFIX, is_alive, is_folder
-from tipsseg.util.fingerprint import Fingerprint
-from tipsseg.util.record_paths import actual_name, actual_path
+from tipsseg.util.files import TEMPORARY_PREFIX, Fingerprint, actual_name, actual_path, is_alive, is_folder
 
 #: A function that maps names of the same file to the same key.
 NameKey = Callable[[str], str]

@@ -15,8 +15,9 @@ from tipsseg.run.shards import SHARDS_FOLDER, output_folder, parse_folder
 from tipsseg.run.spec import RunInfo, RunSpec, question_facts, with_classes
 from tipsseg.run.state import State
 from tipsseg.types import ignore_id
-from tipsseg.util.files import json_bytes, path_exists, write_new
-from tipsseg.util.printable import join_first
+from tipsseg.util.files import path_exists, write_new
+from tipsseg.util.json import json_bytes
+from tipsseg.util.text import join_first
 
 #: The file beside shards with the run that they are parts of.
 _SHARED = "question.json"

@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError, InputError, RecordError
-from tipsseg.images.sources.address import below
+from tipsseg.images.access import below
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options.shard import Shard
 from tipsseg.run.entry import Entry, FileRow
@@ -33,9 +33,8 @@ from tipsseg.run.shards import shards_in, state_folder
 from tipsseg.run.spec import RunInfo, check_hint
 from tipsseg.run.state import State
 from tipsseg.types import ImageRef, LabelClass
-from tipsseg.util.files import is_folder
-from tipsseg.util.printable import shell_word
-from tipsseg.util.record_paths import actual_name, actual_path
+from tipsseg.util.files import actual_name, actual_path, is_folder
+from tipsseg.util.text import shell_word
 
 #: The hint for an interrupted run.
 RUN_AGAIN = "Run the original command again; finished images are kept."

@@ -29,10 +29,9 @@ from tipsseg.run.shards import output_folder
 from tipsseg.run.spec import Counts, Maker, RunInfo, RunSpec, check_hint, vocabulary_record
 from tipsseg.run.state import STATE_FILE, State
 from tipsseg.types import BACKGROUND, printable_path
-from tipsseg.util.files import atomic_write, describe_error, json_bytes, read_regular
-from tipsseg.util.json_values import parse, read_value, short, take
-from tipsseg.util.printable import shell_line
-from tipsseg.util.record_paths import actual_name, is_inside
+from tipsseg.util.files import actual_name, atomic_write, describe_error, is_inside, read_regular
+from tipsseg.util.json import json_bytes, parse, read_value, short, take
+from tipsseg.util.text import shell_line
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary, parse_class
 
 RUN_FILE = "run.json"

@@ -20,7 +20,7 @@ from tipsseg.run.files import StagedFile, discard
 from tipsseg.run.labels import Labels, encode_labels
 from tipsseg.run.summary import label_summary
 from tipsseg.types import Failed, ImageRef, Remark
-from tipsseg.util.fingerprint import Fingerprint
+from tipsseg.util.files import Fingerprint
 
 
 @dataclass(frozen=True, slots=True)

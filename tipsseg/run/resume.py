@@ -9,14 +9,14 @@ from pathlib import Path
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import is_model_only
-from tipsseg.images.sources.access import identify, matches, stamp_source
+from tipsseg.images.access import identify, matches, stamp_source
 from tipsseg.run.entry import Entry, FileRow, input_path
 from tipsseg.run.files import Files, digest_of
 from tipsseg.run.labels import RunContext, label_rows
 from tipsseg.run.results import Unchanged
 from tipsseg.run.spec import RunSpec
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.printable import shell_word
+from tipsseg.util.text import shell_word
 
 #: The reasons to label an image.
 NEW = "new"

@@ -17,8 +17,8 @@ from typing import Any
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, format_name
 from tipsseg.formats.base import Format, ImageLabels
+from tipsseg.images.access import absence, exists, matches
 from tipsseg.images.decoding import open_pixels, open_thumbnail
-from tipsseg.images.sources.access import absence, exists, matches
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.derive import Derived, Due
 from tipsseg.run.entry import Entry, FileRow, input_path

@@ -37,7 +37,7 @@ from tipsseg.options.run import (
 from tipsseg.run.shards import state_folder
 from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT
 from tipsseg.util.files import is_file, is_folder
-from tipsseg.util.printable import shell_line, shell_word
+from tipsseg.util.text import shell_line, shell_word
 from tipsseg.vocabulary.fitted import FITS_DO_NOT_OVERLAP, FittedVocabulary
 from tipsseg.vocabulary.phrases import PROTOCOL_TEMPLATES
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, class_record, make_vocabulary, vocabularies_of_classes
@@ -204,7 +204,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
                         f"argument `{name}` needs formats of rasters", f"Use {', '.join(RASTER_FORMATS)} as formats."
                     )
             return
-        from tipsseg.images.sources.raster import check_rasterio  # slow to import
+        from tipsseg.images.raster import check_rasterio  # slow to import
 
         check_rasterio()
         options = self.options

@@ -33,9 +33,9 @@ from tipsseg.errors import OtherSchemaError, OutputError, RecordError
 from tipsseg.formats.base import Rows
 from tipsseg.run.entry import ERRORS_FILE, MANIFEST_FILE, ROWS, Entry, Failure, FileRow, read_failure
 from tipsseg.run.shards import output_folder
-from tipsseg.util.files import atomic_path, json_bytes, open_appending, output_error, remove_file
-from tipsseg.util.fingerprint import Fingerprint, stamp
-from tipsseg.util.printable import shell_word
+from tipsseg.util.files import Fingerprint, atomic_path, open_appending, output_error, remove_file, stamp
+from tipsseg.util.json import json_bytes
+from tipsseg.util.text import shell_word
 
 #: The hidden folder of the database, and of labels that no format shows.
 STATE_FOLDER = ".tipsseg"

@@ -15,8 +15,8 @@ from tipsseg.label_map import LabelMap
 from tipsseg.regions.components import count_labels
 from tipsseg.regions.objects import count_pixels
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
-from tipsseg.util.json_values import take
-from tipsseg.util.printable import join_first, one_line, pluralize
+from tipsseg.util.json import take
+from tipsseg.util.text import join_first, one_line, pluralize
 
 #: The confidence of pixels that a person labelled.
 CERTAIN = 1.0

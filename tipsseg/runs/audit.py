@@ -43,10 +43,9 @@ from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.engine.local import LocalEngine, load_for
 from tipsseg.runs.engine.pipeline import run_stages
 from tipsseg.types import BACKGROUND, ConfidenceArray, Failed, ImageRef, LabelArray, printable_path
-from tipsseg.util.files import atomic_write, describe_error, json_bytes, read_regular
-from tipsseg.util.json_lists import encode_list
-from tipsseg.util.json_values import parse, take, take_share
-from tipsseg.util.printable import pluralize
+from tipsseg.util.files import atomic_write, describe_error, read_regular
+from tipsseg.util.json import encode_list, json_bytes, parse, take, take_share
+from tipsseg.util.text import pluralize
 
 if TYPE_CHECKING:
     from tipsseg.labelling.labeller import Patches, Scored

@@ -18,7 +18,7 @@ from tipsseg.formats import (
     format_name,
     is_model_only,
 )
-from tipsseg.images.sources.address import below
+from tipsseg.images.access import below
 from tipsseg.options import MAX_PIXELS
 from tipsseg.run.entry import Entry
 from tipsseg.run.folder import OutputFolder, change_folder, recorded_ref
@@ -32,8 +32,8 @@ from tipsseg.runs.common.notes import note_division, note_end, note_formats, not
 from tipsseg.runs.common.only import find_only, unlabelled_error
 from tipsseg.runs.common.progress import Progress
 from tipsseg.types import ImageRef
-from tipsseg.util.printable import pluralize
-from tipsseg.util.record_paths import actual_name
+from tipsseg.util.files import actual_name
+from tipsseg.util.text import pluralize
 
 
 def convert_folder(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from tipsseg.errors import DeviceError, LockError, TipssegError, WeightsError
 from tipsseg.options import device_name, dtype_name
 from tipsseg.types import ModelSpec
-from tipsseg.util.printable import first_line
+from tipsseg.util.text import first_line
 from tipsseg.weights import lock
 from tipsseg.weights.fetching import locate, verify
 from tipsseg.weights.sources import find_model

@@ -39,8 +39,8 @@ from tipsseg.runs.engine.local import LocalEngine, check_device, load_for
 from tipsseg.runs.engine.pipeline import run_stages
 from tipsseg.types import Failed, ImageRef, LabelArray, name_order
 from tipsseg.util.files import is_file, is_folder, read_regular
-from tipsseg.util.json_values import parse
-from tipsseg.util.printable import join_first, pluralize
+from tipsseg.util.json import parse
+from tipsseg.util.text import join_first, pluralize
 from tipsseg.util.threads import map_in_order
 from tipsseg.vocabulary.files import read_vocabulary
 

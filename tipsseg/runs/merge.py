@@ -25,7 +25,7 @@ from tipsseg.runs.common.notes import note_settled
 from tipsseg.runs.common.progress import Progress
 from tipsseg.types import Failed
 from tipsseg.util.files import is_folder
-from tipsseg.util.printable import pluralize
+from tipsseg.util.text import pluralize
 
 
 def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> int:

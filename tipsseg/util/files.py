@@ -1,10 +1,9 @@
-"""Write files atomically, by renaming a temporary file in the same folder; open regular files only."""
+"""Open regular files only; write files atomically, by renaming a temporary file in the same folder; tell changed files."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import platform
 import re
@@ -13,9 +12,10 @@ import shutil
 import stat
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from io import BufferedReader, FileIO
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from types import TracebackType
 
 from tipsseg.address import has_scheme
@@ -36,8 +36,6 @@ TEMPORARY_PREFIX = ".tipsseg-"
 
 #: A name of this machine in temporary files.
 _MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _REASONS = {
     errno.ENOSPC: ("no space left on the device", "Free some space and run the same command again."),
@@ -295,24 +293,6 @@ def is_alive(process: int) -> bool:
     return True
 
 
-@cache
-def _json_encoder(indent: int | None) -> json.JSONEncoder:
-    # json.dumps would create one for every value.
-    return json.JSONEncoder(indent=indent, ensure_ascii=False, allow_nan=False)
-
-
-def json_bytes(value: object, indent: int | None = None) -> bytes:
-    """Encode a value as JSON in UTF-8, without escapes for non-ASCII characters.
-
-    Python decodes non-UTF-8 bytes in file names as lone surrogates, which cannot be encoded, and which parsers in other languages
-    reject as JSON escapes. They become the literal text `\\udc..`.
-    """
-    text = _json_encoder(indent).encode(value)
-    if text.isascii():
-        return text.encode()
-    return _SURROGATE.sub(lambda match: f"\\\\u{ord(match[0]):04x}", text).encode("utf-8")
-
-
 def describe_error(error: Exception) -> str:
     """Describe a file system error in a few words."""
     if isinstance(error, OSError) and error.errno is None:  # raised by tipsseg, with a text of its own
@@ -334,3 +314,123 @@ def cache_folder() -> Path | None:
         return (Path(user) if user else Path.home() / ".cache") / "tipsseg"
     except RuntimeError:
         return None
+
+
+@cache
+def processor_name() -> str:
+    """Return the name of the processor, such as "AMD EPYC 9004", or else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == "model name")
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+# ---- changed files ----
+
+
+#: Files above this size in bytes are compared by size and time alone: hashing them takes too long.
+HASH_LIMIT = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Size, modification time and content hash of a file.
+
+    Attributes:
+        size: The size in bytes.
+        mtime_ns: The modification time in nanoseconds since 1970.
+        sha256: The hash of the content in hex; None for files above HASH_LIMIT.
+    """
+
+    size: int
+    mtime_ns: int
+    sha256: str | None
+
+    def same_content(self, other: Fingerprint) -> bool:
+        """Compare two fingerprints by hash, or by size and time if one has no hash."""
+        if self.sha256 is not None and other.sha256 is not None:
+            return self.sha256 == other.sha256
+        return (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
+
+    def matches(self, path: Path) -> bool:
+        """Return True if a file has this size and time, or this content with a different time, for example after copying."""
+        try:
+            status = path.stat()
+            if status.st_size != self.size:
+                return False
+            if status.st_mtime_ns == self.mtime_ns:
+                return True
+            return self.sha256 is not None and content_digest(path) == self.sha256
+        except OSError:
+            return False
+
+
+def content_digest(path: Path) -> str:
+    """Return the sha256 of a regular file in hex. Raises OSError."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp(path: Path, digest: str | None = None) -> Fingerprint:
+    """Return the fingerprint of a regular file of any size, with its sha256. Pass `digest` if it is known. Raises OSError."""
+    sha256 = content_digest(path) if digest is None else digest
+    status = path.stat()
+    return Fingerprint(status.st_size, status.st_mtime_ns, sha256)
+
+
+# ---- links ----
+
+
+#: Error numbers if the file system does not support links, or the user may not make them.
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+def leads_to(place: Path, image: Path) -> bool:
+    """Return True if a link leads to an image."""
+    with suppress(OSError):
+        return place.samefile(image)
+    return False
+
+
+def make_link(image: Path, place: Path, temporary: Path) -> bool:
+    """Make a link at `temporary` that becomes valid when renamed to `place`. Return False if links are not supported."""
+    try:
+        temporary.symlink_to(os.path.relpath(os.path.realpath(image), os.path.realpath(place.parent)))
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return False
+    return True
+
+
+# ---- names in records ----
+
+
+_ESCAPE = re.compile(r"\\u(dc[89a-f][0-9a-f])")
+
+
+def is_inside(name: str) -> bool:
+    """Return True if a name in a record is a relative path inside its folder."""
+    path = PurePosixPath(name)
+    return (
+        bool(name)
+        and "\0" not in name
+        and not PurePath(name).is_absolute()
+        and not path.is_absolute()
+        and ".." not in path.parts
+        and str(path) == name
+        and name != "."
+    )
+
+
+def actual_path(folder: Path, name: str) -> Path:
+    """Return the file path for a name in a record, below `folder`; see `actual_name`."""
+    literal = folder / name
+    return literal if "\\udc" not in name or os.path.lexists(literal) else folder / actual_name(name)
+
+
+def actual_name(name: str) -> str:
+    """Convert a name in a record to a file name. Reverses `types.printable_path`."""
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), name)

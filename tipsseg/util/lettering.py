@@ -1,11 +1,11 @@
-"""Draw text into images: choose the font that has the most letters, and cut text to the available width."""
+"""Draw text into images: in Pillow's font, or in a font of the system for letters that it lacks, cut to the available width."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import unicodedata
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, cast
 
@@ -13,36 +13,21 @@ from PIL import ImageDraw, ImageFont
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-#: The end of a cut text, and the replacement for letters that no font has.
+#: The end of a cut text, and the replacement for letters that the font lacks.
 _CUT, _MISSING = "...", "?"
 
 #: Pillow's built-in font, as (file, index).
 _PLAIN = ("", 0)
 
-# Pillow's built-in font has Latin letters without accents. For other letters, fontconfig lists the system fonts in order. The query
-# fixes the language, so that the order and the output do not depend on the user's locale.
-_FONTCONFIG = (
-    "fc-match",
-    "-s",  # sorted; only fonts that add letters
-    "-f",
-    "%{file}\t%{index}\t%{scalable}\t%{color}\n",
-    "sans-serif:lang=en:scalable=true:color=false",
-)
-
-#: The end of an output line for a font that Pillow can draw: scalable and without colour.
-_SCALABLE = "\tTrue\tFalse"
-
 #: The timeout of fontconfig in seconds. Its first run indexes all fonts.
 _TIMEOUT = 60
 
-#: Fonts to try if fontconfig is not installed.
-_FALLBACK_FONTS = (
-    *("Arial.ttf", "arial.ttf", "segoeui.ttf", "Arial Unicode.ttf"),
-    *("PingFang.ttc", "msyh.ttc", "meiryo.ttc", "malgun.ttf"),
-)
+#: Fonts to try if fontconfig is not installed, as on macOS and Windows.
+_KNOWN_FONTS = ("Arial Unicode.ttf", "PingFang.ttc", "msyh.ttc", "segoeui.ttf")
 
 
 def plain_font(size: int) -> Font:
+    """Return Pillow's built-in font, which has Latin letters without accents."""
     return _font(*_PLAIN, size)
 
 
@@ -91,44 +76,32 @@ def find_undrawable(texts: Iterable[str]) -> list[str]:
 
 def _count_fitting(text: str, font: Font, width: float) -> int:
     """Return how many letters of a text fit into `width` pixels, including the end mark."""
-    fits, too_many = 0, len(text) + 1
-    while too_many - fits > 1:
-        middle = (fits + too_many) // 2
-        if text_length(font, text[:middle] + _CUT) <= width:
-            fits = middle
-        else:
-            too_many = middle
-    return fits
+    lengths = range(1, len(text) + 1)
+    return bisect_right(lengths, width, key=lambda count: text_length(font, text[:count] + _CUT))
 
 
 def _drawable(text: str, size: int) -> tuple[str, Font]:
-    """Return a text and the first font that has the most of its letters. Letters that it lacks become "?"."""
-    best, most = _PLAIN, -1
-    for font in _fonts():
-        number = sum(_has_letter(font, letter) for letter in text)
-        if number > most:
-            best, most = font, number
-        if number == len(text):
-            break
-    return "".join(letter if _has_letter(best, letter) else _MISSING for letter in text), _font(*best, size)
+    """Return a text and the font that has the most of its letters. Letters that it lacks become "?"."""
+    fonts = [_PLAIN]
+    if not all(_has_letter(*_PLAIN, letter) for letter in text):
+        fonts += _system_fonts("".join(sorted(set(text))))
+    font = max(fonts, key=lambda font: sum(_has_letter(*font, letter) for letter in text))  # the first of equals
+    return "".join(letter if _has_letter(*font, letter) else _MISSING for letter in text), _font(*font, size)
 
 
-def _fonts() -> Iterator[tuple[str, int]]:
-    yield _PLAIN
-    yield from _font_files()  # lazy: not queried while the built-in font is enough
-
-
-@lru_cache(maxsize=1)
-def _font_files() -> tuple[tuple[str, int], ...]:
+@lru_cache(maxsize=1024)
+def _system_fonts(letters: str) -> list[tuple[str, int]]:
+    """Return (file, index) of the font that fontconfig names for these letters, or of fonts to try without fontconfig."""
+    charset = " ".join(f"{ord(letter):x}" for letter in letters)
+    # A fixed language, so that the output does not depend on the user's locale.
+    query = f"sans-serif:lang=en:scalable=true:color=false:charset={charset}"
+    command = ("fc-match", "-f", "%{file}\t%{index}", query)
     try:
-        result = subprocess.run(
-            _FONTCONFIG, capture_output=True, check=True, timeout=_TIMEOUT, stdin=subprocess.DEVNULL
-        )
-        lines = os.fsdecode(result.stdout).splitlines()
-        fonts = [line.removesuffix(_SCALABLE).rpartition("\t") for line in lines if line.endswith(_SCALABLE)]
-        return tuple((file, int(index)) for file, _, index in fonts)
+        ran = subprocess.run(command, capture_output=True, check=True, timeout=_TIMEOUT, stdin=subprocess.DEVNULL)
+        file, index = os.fsdecode(ran.stdout).split("\t")
+        return [(file, int(index))]
     except (OSError, subprocess.SubprocessError, ValueError):
-        return tuple((name, 0) for name in _FALLBACK_FONTS)
+        return [(name, 0) for name in _KNOWN_FONTS]
 
 
 @lru_cache(maxsize=256)
@@ -137,28 +110,12 @@ def _font(file: str, index: int, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(file, size, index) if file else cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))
 
 
-def _has_letter(font: tuple[str, int], letter: str) -> bool:
-    """Return True if a font has a letter. Blanks and format characters only need a font that can be read."""
-    absent = _shape(*font, "\uffff")
-    if letter == " " or unicodedata.category(letter) == "Cf":
-        return absent is not None
-    return _shape(*font, letter) != absent
-
-
 @lru_cache(maxsize=8192)
-def _shape(file: str, index: int, letter: str) -> tuple[tuple[int, int], int] | None:
-    """Return the size of a letter in a font and a hash of its pixels; None if the font cannot be read."""
-    font = _basic_font(file, index)
-    if font is None:
-        return None
-    mask = font.getmask(letter)
-    return mask.size, hash(bytes(mask))
-
-
-@lru_cache(maxsize=256)
-def _basic_font(file: str, index: int) -> ImageFont.FreeTypeFont | None:
-    """Open a font without text shaping, which would draw a dotted circle for a missing combining mark."""
+def _has_letter(file: str, index: int, letter: str) -> bool:
+    """Return True if a font can be read and draws a letter otherwise than one that no font has."""
     try:
-        return _font(file, index, 13).font_variant(layout_engine=ImageFont.Layout.BASIC)
+        # Without text shaping, which would draw a dotted circle for a missing combining mark.
+        font = _font(file, index, 13).font_variant(layout_engine=ImageFont.Layout.BASIC)
     except OSError:
-        return None
+        return False
+    return letter == " " or bytes(font.getmask(letter)) != bytes(font.getmask("\uffff"))

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from tipsseg.errors import VocabularyError
 from tipsseg.util.files import path_exists
-from tipsseg.util.printable import did_you_mean, quote, shorten
+from tipsseg.util.text import did_you_mean, quote, shorten
 from tipsseg.vocabulary.fitted import is_fit
 from tipsseg.vocabulary.phrases import PROTOCOL_TEMPLATES, TEMPLATES, content_lines, locate_errors, read_text
 from tipsseg.vocabulary.vocabulary import (

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from tipsseg.errors import UsageError, VocabularyError
 from tipsseg.options import Mode
 from tipsseg.types import LABELS_VERSION
-from tipsseg.util.files import atomic_write, describe_error, is_file, json_bytes
-from tipsseg.util.json_values import parse, take
-from tipsseg.util.printable import quote
+from tipsseg.util.files import atomic_write, describe_error, is_file
+from tipsseg.util.json import json_bytes, parse, take
+from tipsseg.util.text import quote
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary, parse_class
 
 #: The suffix of fit files, which distinguishes them from vocabulary files.

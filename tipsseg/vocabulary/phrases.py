@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tipsseg.errors import VocabularyError
 from tipsseg.util.files import describe_error, path_exists
-from tipsseg.util.printable import control_character, is_utf8, quote
+from tipsseg.util.text import control_character, is_utf8, quote
 
 #: The templates of the published protocol, from the authors' zero-shot segmentation notebook.
 PROTOCOL_TEMPLATES: tuple[str, ...] = (

@@ -13,7 +13,7 @@ import numpy as np
 from tipsseg.errors import VocabularyError
 from tipsseg.options.fields import short_repr
 from tipsseg.types import BACKGROUND, Colour, LabelClass
-from tipsseg.util.printable import did_you_mean, join_first, pluralize, quote, shorten
+from tipsseg.util.text import did_you_mean, join_first, pluralize, quote, shorten
 from tipsseg.vocabulary.palette import colour
 from tipsseg.vocabulary.phrases import (
     GENERAL_BACKGROUND,

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from tipsseg.errors import DownloadError, IntegrityError, WeightsError
 from tipsseg.types import LockedFile, ModelSpec
-from tipsseg.util.printable import first_line
+from tipsseg.util.text import first_line
 from tipsseg.weights.digests import sha256_of
 
 _PACKAGE = Path(__file__).resolve().parents[1]

@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 
 from tipsseg.errors import CheckpointError
 from tipsseg.util.files import read_regular
-from tipsseg.util.json_values import parse
-from tipsseg.util.printable import shorten
+from tipsseg.util.json import parse
+from tipsseg.util.text import shorten
 from tipsseg.weights.lock import missing_hint
 
 #: B/14's temperature, the default of TIPSv2's configuration. The released models store it in config.json, not in a tensor.

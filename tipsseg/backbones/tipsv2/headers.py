@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from tipsseg.backbones.tipsv2.config import TEMPERATURE_BOUNDS, ModelConfig, read_config, reading
 from tipsseg.errors import CheckpointError
-from tipsseg.util.printable import shorten
+from tipsseg.util.text import shorten
 from tipsseg.weights.lock import CONFIG_FILE, WEIGHTS_FILE
 
 #: Supported tensor dtypes.

@@ -18,7 +18,7 @@ from tipsseg.errors import UsageError
 from tipsseg.options import LabelOptions
 from tipsseg.options.fields import FILES, IMAGES, WHAT, option
 from tipsseg.options.run import ComputeOptions
-from tipsseg.util.printable import pluralize
+from tipsseg.util.text import pluralize
 
 EPILOG = """\b
 Examples:
@@ -70,7 +70,7 @@ def audit(
     from tipsseg.run.spec import RunSpec
     from tipsseg.runs.audit import audit_images, refuse_existing, write_coco, write_label_studio
     from tipsseg.runs.common.inputs import Ignored, found_images, note_inputs
-    from tipsseg.util.files import json_bytes
+    from tipsseg.util.json import json_bytes
 
     values.refuse_split_lists(paths or (), question.classes, None)
     if auditing.coco is not None and auditing.coco == auditing.label_studio:

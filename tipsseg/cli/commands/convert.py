@@ -15,7 +15,7 @@ from tipsseg.errors import UsageError
 from tipsseg.options import FileOptions
 from tipsseg.options.fields import Option
 from tipsseg.options.run import ComputeOptions
-from tipsseg.util.printable import quote
+from tipsseg.util.text import quote
 
 EPILOG = """\b
 Examples:

@@ -11,7 +11,7 @@ from tipsseg.cli.wording import as_typed
 from tipsseg.options.fields import MODEL, Option
 from tipsseg.options.run import ComputeOptions
 from tipsseg.runs.common.progress import print_text
-from tipsseg.util.printable import pluralize, printable
+from tipsseg.util.text import pluralize, printable
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 

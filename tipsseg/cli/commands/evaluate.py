@@ -121,8 +121,8 @@ def _refuse_together(context: typer.Context, scoring: Scoring) -> None:
 
 def _print(evaluation: Evaluation, as_json: bool, progress: Progress) -> None:
     from tipsseg.evaluation.metrics import find_swapped_classes, table
-    from tipsseg.util.files import json_bytes
-    from tipsseg.util.printable import pluralize
+    from tipsseg.util.json import json_bytes
+    from tipsseg.util.text import pluralize
 
     if swapped := find_swapped_classes(evaluation.confusion):
         first, taken = (evaluation.scores.names[row] for row in swapped[0])

@@ -80,7 +80,8 @@ def fit(
     from tipsseg.runs.fit.learning import check_target, note_other_scales, spec_of_run, spec_of_truths
     from tipsseg.runs.fit.masked import edited_masks
     from tipsseg.runs.fit.run import fit_masks
-    from tipsseg.util.files import json_bytes, local_path
+    from tipsseg.util.files import local_path
+    from tipsseg.util.json import json_bytes
 
     values.refuse_split_lists(paths, question.classes, ())
     _refuse_together(context, paths, fitting)
@@ -115,7 +116,7 @@ def _choose_thresholds(
 ) -> None:
     from tipsseg.runs.fit.learning import check_target
     from tipsseg.runs.fit.thresholds import fit_run_thresholds
-    from tipsseg.util.files import json_bytes
+    from tipsseg.util.json import json_bytes
     from tipsseg.vocabulary.fitted import is_fit
 
     if vocab is not None and not is_fit(vocab):

@@ -27,7 +27,7 @@ from tipsseg.options.run import (
     RasterOptions,
     RegionOptions,
 )
-from tipsseg.util.printable import shell_line, shell_word
+from tipsseg.util.text import shell_line, shell_word
 
 if TYPE_CHECKING:
     from tipsseg.cli.repeat import RepeatedRun

@@ -48,7 +48,7 @@ def rank(
     """List the images of an output folder in review order."""
     from tipsseg.runs.common.progress import Progress
     from tipsseg.runs.rank.rank import rank_folder
-    from tipsseg.util.files import json_bytes
+    from tipsseg.util.json import json_bytes
 
     if null and jsonl and str(only) != "-":
         raise UsageError("-0 separates paths, but --jsonl prints no paths", "Remove -0.")

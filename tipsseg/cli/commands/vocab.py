@@ -12,7 +12,7 @@ from tipsseg.cli import values
 from tipsseg.cli.help import Command, complete_presets
 from tipsseg.cli.parameters import Only, add_command
 from tipsseg.runs.common.progress import print_text
-from tipsseg.util.printable import pluralize
+from tipsseg.util.text import pluralize
 
 app = typer.Typer(
     help="List, print and check vocabularies.",

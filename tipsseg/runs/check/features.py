@@ -24,8 +24,7 @@ from tipsseg.run.shards import SHARDS_FOLDER
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.runs.common.progress import Progress
 from tipsseg.util.files import TEMPORARY_PREFIX
-from tipsseg.util.printable import pluralize
-from tipsseg.util.problem import Problem
+from tipsseg.util.text import Problem, pluralize
 from tipsseg.util.threads import map_in_order
 
 #: Names that runs use in a store's folder.

@@ -14,9 +14,8 @@ from pathlib import Path
 
 from tipsseg.errors import ImageError, OutputError, RecordError
 from tipsseg.formats import FORMATS, format_name, is_model_only
+from tipsseg.images.access import below, exists, matches
 from tipsseg.images.decoding import upright_size
-from tipsseg.images.sources.access import exists, matches
-from tipsseg.images.sources.address import below
 from tipsseg.options import MAX_PIXELS
 from tipsseg.run.derive import Deriver
 from tipsseg.run.entry import LINK, ROWS, FileRow
@@ -26,10 +25,8 @@ from tipsseg.run.read import Run, RunImage, open_runs
 from tipsseg.run.shards import missing_shards
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
-from tipsseg.util.files import TEMPORARY_PREFIX
-from tipsseg.util.printable import pluralize
-from tipsseg.util.problem import Problem, size_text, unreadable_problem
-from tipsseg.util.record_paths import actual_name
+from tipsseg.util.files import TEMPORARY_PREFIX, actual_name
+from tipsseg.util.text import Problem, pluralize, size_text, unreadable_problem
 from tipsseg.util.threads import map_in_order
 
 

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError, OutputError, RecordError
-from tipsseg.images.pillow import image_extensions
-from tipsseg.images.sources.access import identify
+from tipsseg.images.access import identify
+from tipsseg.images.decoders import image_extensions
 from tipsseg.run.entry import (
     ERRORS_FILE,
     LINK,
@@ -36,11 +36,9 @@ from tipsseg.run.state import STATE_FILE, STATE_FOLDER, State
 from tipsseg.run.summary import CERTAIN, corrected_summary
 from tipsseg.runs.common.progress import Progress
 from tipsseg.types import ImageRef
-from tipsseg.util.files import open_regular, output_error, remove_file
-from tipsseg.util.fingerprint import Fingerprint, stamp
-from tipsseg.util.json_values import parse, take
-from tipsseg.util.printable import join_first, pluralize
-from tipsseg.util.record_paths import actual_path, is_inside
+from tipsseg.util.files import Fingerprint, actual_path, is_inside, open_regular, output_error, remove_file, stamp
+from tipsseg.util.json import parse, take
+from tipsseg.util.text import join_first, pluralize
 
 #: The record while it is rebuilt.
 _REBUILT = f"{STATE_FOLDER}/rebuilt.db"

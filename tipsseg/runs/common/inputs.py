@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from tipsseg.address import is_url
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.formats import image_folders
+from tipsseg.images.access import real_path
 from tipsseg.images.finding import Found, by_name, choose_images, find, find_again, find_in_list, stream
-from tipsseg.images.sources.address import real_path
 from tipsseg.options.every import Every
 from tipsseg.options.run import ImageOptions
 from tipsseg.options.shard import Shard
@@ -28,7 +28,7 @@ from tipsseg.run.state import State
 from tipsseg.runs.common.progress import Progress
 from tipsseg.types import Failed, ImageRef, name_order
 from tipsseg.util.files import is_folder
-from tipsseg.util.printable import pluralize
+from tipsseg.util.text import pluralize
 
 #: The file that marks a folder written by `tipsseg report`; such a folder is not searched.
 REPORT_FILE = "report.json"

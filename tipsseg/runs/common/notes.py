@@ -23,7 +23,7 @@ from tipsseg.run.state import State
 from tipsseg.runs.common.inputs import Images
 from tipsseg.runs.common.progress import Progress
 from tipsseg.types import Failed, ImageRef, LabelClass, Remark
-from tipsseg.util.printable import join_first, one_line, pluralize, shell_word
+from tipsseg.util.text import join_first, one_line, pluralize, shell_word
 from tipsseg.weights.lock import get_model
 from tipsseg.weights.sources import ModelSource
 

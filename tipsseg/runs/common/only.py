@@ -9,7 +9,7 @@ from pathlib import Path
 from tipsseg.errors import ImageError
 from tipsseg.run.entry import Entry
 from tipsseg.types import printable_path
-from tipsseg.util.record_paths import actual_name
+from tipsseg.util.files import actual_name
 
 
 def find_only(entries: Iterable[Entry], paths: Iterable[Path], images: Path | None) -> tuple[set[str], list[Path]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 from tipsseg.address import address_text, is_url
 from tipsseg.errors import ImageError, TipssegError
 from tipsseg.util.files import output_error
-from tipsseg.util.printable import format_duration, pluralize, printable, printable_lines
+from tipsseg.util.text import format_duration, pluralize, printable, printable_lines
 
 if TYPE_CHECKING:
     from tqdm import tqdm

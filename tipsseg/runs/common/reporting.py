@@ -16,8 +16,8 @@ from tipsseg.run.spec import Counts
 from tipsseg.run.summary import image_summary
 from tipsseg.runs.common.progress import Progress
 from tipsseg.types import Failed
-from tipsseg.util.files import json_bytes
-from tipsseg.util.printable import pluralize
+from tipsseg.util.json import json_bytes
+from tipsseg.util.text import pluralize
 
 
 class Reporter:

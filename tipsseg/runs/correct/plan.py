@@ -25,7 +25,7 @@ from tipsseg.run.summary import CERTAIN, corrected_summary
 from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.correct.compare import Comparison, compare_masks
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id
-from tipsseg.util.printable import pluralize
+from tipsseg.util.text import pluralize
 
 #: The maximum number of failures to print.
 _FAILURES_SHOWN = 20

@@ -38,8 +38,8 @@ from tipsseg.runs.convert import refer_to
 from tipsseg.runs.correct.plan import CorrectedMask, Plan, Planner, RedrawnObject
 from tipsseg.runs.correct.sources import PAGE, SourceRun, find_page, find_source_run
 from tipsseg.types import name_order, printable_path
-from tipsseg.util.files import json_bytes
-from tipsseg.util.printable import join_first, pluralize, shorten
+from tipsseg.util.json import json_bytes
+from tipsseg.util.text import join_first, pluralize, shorten
 
 #: The maximum number of redrawn objects to name.
 _OBJECTS_NAMED = 5

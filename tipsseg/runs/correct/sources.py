@@ -23,8 +23,8 @@ from tipsseg.run.shards import shards_in
 from tipsseg.run.state import State
 from tipsseg.types import BACKGROUND, ignore_id
 from tipsseg.util.files import is_folder
-from tipsseg.util.json_values import short, take
-from tipsseg.util.printable import shell_word
+from tipsseg.util.json import short, take
+from tipsseg.util.text import shell_word
 
 #: The name of the page's format, in messages and records.
 PAGE = "report"

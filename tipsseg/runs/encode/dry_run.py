@@ -10,8 +10,8 @@ from tipsseg.backbones.registry import read_sizes
 from tipsseg.errors import ImageError
 from tipsseg.features.file import feature_bytes
 from tipsseg.features.folder import feature_path, read_store
+from tipsseg.images.access import identify
 from tipsseg.images.decoding import upright_size
-from tipsseg.images.sources.access import identify
 from tipsseg.labelling.view import make_view, short_sides
 from tipsseg.options import FEATURE_DTYPES, ONE_SCALE, choose
 from tipsseg.options.fields import text_of

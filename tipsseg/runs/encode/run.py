@@ -24,8 +24,9 @@ from tipsseg.runs.common.inputs import Images
 from tipsseg.runs.common.notes import Remarks, note_damaged, note_end
 from tipsseg.runs.common.progress import Progress
 from tipsseg.types import Failed
-from tipsseg.util.files import clean_up, json_bytes
-from tipsseg.util.printable import pluralize
+from tipsseg.util.files import clean_up
+from tipsseg.util.json import json_bytes
+from tipsseg.util.text import pluralize
 from tipsseg.vocabulary.vocabulary import Vocabulary
 
 EncodeResult = Encoded | Failed

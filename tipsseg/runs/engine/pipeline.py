@@ -11,14 +11,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from tipsseg.errors import ImageError
-from tipsseg.images.sources.access import abandon, hold, needs_hold, release
+from tipsseg.images.access import hold, needs_hold, release
 from tipsseg.labelling.features import Batches, Features
 from tipsseg.labelling.source import FeatureSource, Loaded, PendingRecord
 from tipsseg.types import Failed, ImageRef
@@ -182,60 +180,31 @@ def _raised(item: Done | Failed | BaseException) -> Done | Failed:
 
 _Item = TypeVar("_Item")
 
-#: Images read ahead, beyond those that are loading.
-_AHEAD = 16
-
 
 class ReadAhead(Generic[_Item]):
-    """Iterate over items, and read the images among them ahead.
+    """Iterate over items, and begin to read the images among them. Take only a few items ahead.
 
     Call `release` after the work on each item, and `close` at the end.
     """
 
     def __init__(self, items: Iterable[_Item]) -> None:
-        self._items = iter(items)
+        self._items = items
         self._held: set[ImageRef] = set()
 
     def __iter__(self) -> Iterator[_Item]:
         for item in self._items:
             if isinstance(item, ImageRef) and needs_hold(item.path):
-                yield from self._read_ahead(chain([item], self._items))
-                return
+                hold(item.path)
+                self._held.add(item)
             yield item
-
-    def _read_ahead(self, items: Iterable[_Item]) -> Iterator[_Item]:
-        happened = threading.Event()
-        feed = Feeder(map(self._begin, items), _AHEAD, happened.set)
-        try:
-            while True:
-                happened.clear()
-                if (item := feed.take()) is None:
-                    if feed.ended:
-                        return
-                    happened.wait()
-                    continue
-                feed.make_room()
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            feed.stop()
-
-    def _begin(self, item: _Item) -> _Item:
-        if isinstance(item, ImageRef) and needs_hold(item.path):
-            hold(item.path)
-            self._held.add(item)
-        return item
 
     def release(self, item: object, _: object = None) -> None:
         """Drop what was read ahead for an item. A callback of its result."""
         if isinstance(item, ImageRef):
-            with suppress(KeyError):  # not read ahead, or released by `close`
-                self._held.remove(item)
-                release(item.path)
+            self._held.discard(item)
+            release(item.path)
 
     def close(self) -> None:
-        """Stop waiting for what was begun, and drop it."""
+        """Drop what was read ahead."""
         for ref in tuple(self._held):
-            abandon(ref.path)
             self.release(ref)

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.raster import GeoTiff, RasterBlock, RasterFormat, RasterGrid, polygon_features
-from tipsseg.images.sources.access import identify, local_file
-from tipsseg.images.sources.raster import Raster, open_raster
+from tipsseg.images.access import identify, local_file
+from tipsseg.images.raster import Raster, open_raster
 from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.labelling.blocks import BLOCK, BlockLabeller, BlockPlace, block_places
 from tipsseg.labelling.labeller import Labeller
@@ -44,9 +44,8 @@ from tipsseg.run.spec import RunInfo
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.run.summary import share_record
 from tipsseg.types import Failed, ImageRef, LabelArray, ignore_id, label_dtype
-from tipsseg.util.files import atomic_write, describe_error
-from tipsseg.util.fingerprint import Fingerprint
-from tipsseg.util.printable import pluralize
+from tipsseg.util.files import Fingerprint, atomic_write, describe_error
+from tipsseg.util.text import pluralize
 
 _FOLDER = "rasters"
 

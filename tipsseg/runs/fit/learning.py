@@ -21,7 +21,7 @@ from tipsseg.runs.engine.local import LoadedModel
 from tipsseg.runs.fit.masked import EditedMasks, Learnt, Masks, Minimum, require_masks
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import is_folder
-from tipsseg.util.printable import pluralize
+from tipsseg.util.text import pluralize
 from tipsseg.vocabulary.fitted import FIT_SUFFIX
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import find_model

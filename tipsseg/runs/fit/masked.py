@@ -15,15 +15,15 @@ import numpy as np
 from tipsseg.errors import ImageError, InputError
 from tipsseg.evaluation.pairing import Pair, find_truths
 from tipsseg.evaluation.truth import Layout, read_truth
-from tipsseg.images.sources.access import exists, matches
+from tipsseg.images.access import exists, matches
 from tipsseg.regions.components import count_labels
 from tipsseg.run.read import open_run, refuse_overlap
 from tipsseg.run.spec import RunInfo
 from tipsseg.runs.common.inputs import check_image_root
 from tipsseg.runs.common.progress import Progress
 from tipsseg.types import ImageRef, LabelArray
-from tipsseg.util.fingerprint import Fingerprint
-from tipsseg.util.printable import pluralize, shell_word
+from tipsseg.util.files import Fingerprint
+from tipsseg.util.text import pluralize, shell_word
 from tipsseg.util.threads import map_in_order
 
 _Image = TypeVar("_Image")

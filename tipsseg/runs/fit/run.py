@@ -19,8 +19,7 @@ from tipsseg.runs.fit.learning import learn, run_noting_damage
 from tipsseg.runs.fit.masked import Masks, Minimum, draw_masks, require_masks
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import cache_folder
-from tipsseg.util.printable import format_duration, join_first, pluralize
-from tipsseg.util.table import text_table
+from tipsseg.util.text import format_duration, join_first, pluralize, text_table
 from tipsseg.vocabulary.fitted import FittedVocabulary
 
 if TYPE_CHECKING:

@@ -19,8 +19,7 @@ from tipsseg.runs.engine.local import LoadedModel, load_for
 from tipsseg.runs.fit.learning import check_suffix, run_on_masks, spec_of_run
 from tipsseg.runs.fit.masked import EditedMasks, Learnt, Minimum, draw_masks, edited_masks, require_masks
 from tipsseg.util.files import atomic_write
-from tipsseg.util.printable import join_first, quote
-from tipsseg.util.table import text_table
+from tipsseg.util.text import join_first, quote, text_table
 from tipsseg.vocabulary.files import vocabulary_toml
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary, with_min_confidences

@@ -9,8 +9,8 @@ from math import prod
 
 from tipsseg.backbones.registry import read_sizes
 from tipsseg.errors import ImageError, OutputError
+from tipsseg.images.access import needs_hold
 from tipsseg.images.decoding import upright_size
-from tipsseg.images.sources.access import needs_hold
 from tipsseg.labelling.view import make_view
 from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.run.folder import OutputFolder

@@ -25,7 +25,7 @@ from typing import Any, TextIO
 
 from tipsseg._version import __version__
 from tipsseg.errors import DeviceError, OutputError, TipssegError, UsageError
-from tipsseg.images.pillow import silence_decoders
+from tipsseg.images.decoders import silence_decoders
 from tipsseg.options.run import EngineOptions
 from tipsseg.options.shard import Shard, index_of
 from tipsseg.run.folder import OutputFolder
@@ -42,7 +42,7 @@ from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.common.reporting import Reporter
 from tipsseg.runs.label.run import EngineMaker, label_images, local_engine
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.printable import first_line, pluralize
+from tipsseg.util.text import first_line, pluralize
 
 #: Shards per task that runs at a time, so that a slow machine costs little.
 _SHARDS = 4

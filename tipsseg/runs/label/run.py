@@ -35,7 +35,7 @@ from tipsseg.runs.common.progress import Progress
 from tipsseg.runs.common.reporting import Reporter
 from tipsseg.runs.engine.local import load_for
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.printable import shell_word
+from tipsseg.util.text import shell_word
 
 
 class Engine(Protocol):

@@ -14,7 +14,7 @@ from tipsseg.runs.common.only import find_only, unlabelled_error
 from tipsseg.runs.common.progress import Progress, Silence
 from tipsseg.runs.rank.order import ReviewOrder, mean_confidence
 from tipsseg.types import printable_path
-from tipsseg.util.printable import pluralize
+from tipsseg.util.text import pluralize
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from tipsseg.address import address_text
 from tipsseg.errors import ImageError, OutputError
 from tipsseg.formats.given import LabelSource, paint_objects
 from tipsseg.formats.npz import read_confidence
+from tipsseg.images.access import absence, exists, matches
 from tipsseg.images.decoding import open_thumbnail
-from tipsseg.images.sources.access import absence, exists, matches
 from tipsseg.regions.objects import number_pixels, numbered_objects
 from tipsseg.run.entry import Entry
 from tipsseg.run.files import Files
@@ -30,8 +30,8 @@ from tipsseg.runs.common.inputs import REPORT_FILE
 from tipsseg.runs.rank.order import background_confidence, mean_confidence
 from tipsseg.runs.report import pictures
 from tipsseg.types import LabelArray, LabelClass, printable_path
-from tipsseg.util.files import atomic_write, json_bytes, open_regular, read_regular, remove_file
-from tipsseg.util.json_values import parse, take
+from tipsseg.util.files import atomic_write, open_regular, read_regular, remove_file
+from tipsseg.util.json import json_bytes, parse, take
 
 #: Increase this if the code draws different files.
 _VERSION = 5

@@ -30,9 +30,8 @@ from tipsseg.runs.report.image import ImageMaker, Place, Record, failed_record, 
 from tipsseg.runs.report.likeness import nearest, token_vectors
 from tipsseg.runs.report.pictures import script
 from tipsseg.types import LabelClass, ignore_id
-from tipsseg.util.files import clean_up, clean_up_below, remove_file
-from tipsseg.util.printable import pluralize
-from tipsseg.util.record_paths import actual_name
+from tipsseg.util.files import actual_name, clean_up, clean_up_below, remove_file
+from tipsseg.util.text import pluralize
 from tipsseg.util.threads import map_in_order
 from tipsseg.vocabulary.palette import safe_colour
 

@@ -10,7 +10,7 @@ import unicodedata
 
 import pytest
 
-from tipsseg.util.printable import control_character, is_utf8, printable, printable_lines, shell_line, shell_word
+from tipsseg.util.text import printable, printable_lines, shell_line, shell_word
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,3 @@ def test_a_command_to_paste_gives_the_words_back(word: str) -> None:
     ran = subprocess.run(["bash", "-c", line], capture_output=True, check=True)
     assert ran.stdout == os.fsencode(word)
     assert shell_word("plain/name.png") == "plain/name.png"
-
-
-def test_what_a_text_has_in_it() -> None:
-    texts = ("tree", "a\x1bb\n", "a\nb", "\x85", "\udcff", "\u202e")
-    assert [control_character(text) for text in texts] == ["", "\\u001b", "\\n", "\\u0085", "", ""]
-    assert [is_utf8(text) for text in texts] == [True, True, True, True, False, True]

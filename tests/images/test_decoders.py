@@ -1,4 +1,4 @@
-"""Files whose decoding never ends, or writes past Python, and decoding in a process of its own."""
+"""Files whose decoding never ends, or writes past Python, and decoding in a process of its own; and files that are no images."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import pytest
 from PIL import Image
 
 from tipsseg.errors import ImageError
-from tipsseg.images import apart as decode_apart
+from tipsseg.images import decoders
 from tipsseg.images import decoding as images
+from tipsseg.images.decoders import HEIC_HINT, VIDEO_HINT, Skipped
 from tipsseg.images.decoding import open_image
 
 H, W = 7, 11
@@ -72,7 +74,7 @@ def animated(side: int) -> bytes:
 def test_files_that_take_long_get_a_process(tmp_path: Path, content: bytes, apart: bool) -> None:
     (tmp_path / "a").write_bytes(content)
     with images.open_header(tmp_path / "a") as image:
-        assert decode_apart.needs_own_process(image.picture) is apart
+        assert decoders.needs_own_process(image.picture) is apart
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there only the clock counts, ten times as long")
@@ -119,7 +121,7 @@ def test_another_process_decodes_the_same(tmp_path: Path, monkeypatch: pytest.Mo
     assert seen[0] == seen[1]
 
 
-def test_what_is_wrong_is_told_as_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_process_reports_the_same_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.BytesIO()
     Image.fromarray(RGB.repeat(20, 0).repeat(20, 1)).save(file, "TIFF", compression="tiff_lzw")
     data = bytearray(file.getvalue())
@@ -142,7 +144,7 @@ def test_a_decoder_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("import os; os.abort()", "was killed by signal 6"),
         ("raise SystemExit('no room')", "failed (no room)"),
     ):
-        monkeypatch.setattr(decode_apart, "_COMMAND", (sys.executable, "-c", code))
+        monkeypatch.setattr(decoders, "_COMMAND", (sys.executable, "-c", code))
         with pytest.raises(ImageError) as caught:
             open_image(tmp_path / "a.jp2")
         assert caught.value.reason == f"its decoder {reason}"
@@ -158,7 +160,7 @@ def test_libtiff_is_silent(tmp_path: Path) -> None:
     loud = "from PIL import Image\nimage = Image.open('a.tif')\ntry: image.load()\nexcept OSError: pass"
     quiet = (
         "from pathlib import Path\nfrom tipsseg.errors import ImageError\nfrom tipsseg.images.decoding import open_image\n"
-        "from tipsseg.images.pillow import silence_decoders\n"
+        "from tipsseg.images.decoders import silence_decoders\n"
         "silence_decoders()\ntry: open_image(Path('a.tif'))\nexcept ImageError: print('told')"
     )
     said = [
@@ -173,3 +175,33 @@ def test_libtiff_is_silent(tmp_path: Path) -> None:
     ]
     assert said[0].stderr
     assert (said[1].stdout, said[1].stderr) == (b"told\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "hints"),
+    {
+        "nothing": ([], "", ()),
+        "the most frequent first": (["a.MP4", "x.heic", "b.HEIC", "c.txt"], "2 .heic, 1 .mp4, 1 .txt", (HEIC_HINT, VIDEO_HINT)),
+        "HEIC": (["a.heif"], "1 .heif", (HEIC_HINT,)),
+        "a video": (["clip.mov"], "1 .mov", (VIDEO_HINT,)),
+        "no extension": (["README", "LICENSE"], "2 without an extension", ()),
+        "the last extension": (["a.tar.gz"], "1 .gz", ()),
+        "many kinds": (
+            [f"a.{letter}" for letter in "hgfedcbaij"] + ["b.i"],
+            "2 .i, 1 .a, 1 .b, 1 .c, 1 .d, 1 .e, 1 .f, 1 .g, 2 of 2 other kinds",
+            (),
+        ),
+        "eight kinds": ([f"a.{letter}" for letter in "hgfedcba"], "1 .a, 1 .b, 1 .c, 1 .d, 1 .e, 1 .f, 1 .g, 1 .h", ()),
+    }.values(),
+)  # fmt: skip
+def test_skipped_files_are_counted_by_kind(names: Sequence[str], text: str, hints: Sequence[str]) -> None:
+    skipped = Skipped()
+    for name in names:
+        skipped.add(name, file=True)
+    assert (str(skipped), skipped.hints, len(skipped)) == (text, hints, len(names))
+
+
+def test_skipped_pipes_are_special_files() -> None:
+    skipped = Skipped()
+    skipped.add("a.png", file=False)
+    assert str(skipped) == "1 special file"

@@ -1,10 +1,11 @@
-"""Parse untrusted JSON, and read typed values from it."""
+"""Parse untrusted JSON and read typed values from it; encode JSON, and lists with one record per line."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
 from functools import cache
@@ -16,8 +17,11 @@ _Value = TypeVar("_Value")
 #: Matches numbers that may exceed the range of floats.
 _MAYBE_HUGE = re.compile(rb'\d{300}|(?<![\w."])\d[\d.]*[eE]\+?\d{3}')
 
+#: Python's form of bytes in file names that are not UTF-8.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 #: Matches surrogate escapes. A lone surrogate cannot be encoded as UTF-8.
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse(data: bytes) -> Any:
@@ -32,7 +36,7 @@ def parse(data: bytes) -> Any:
             json.loads(data, parse_float=_refuse_huge, parse_int=_refuse_huge)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    if _SURROGATE.search(data):
+    if _ESCAPED_SURROGATE.search(data):
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
 
@@ -111,3 +115,42 @@ def short(value: object) -> str:
     """Return a JSON value as text for a message, cut to 60 characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@cache
+def _json_encoder(indent: int | None) -> json.JSONEncoder:
+    # json.dumps would create one for every value.
+    return json.JSONEncoder(indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def json_bytes(value: object, indent: int | None = None) -> bytes:
+    """Encode a value as JSON in UTF-8, without escapes for non-ASCII characters.
+
+    Python decodes non-UTF-8 bytes in file names as lone surrogates, which cannot be encoded, and which parsers in other languages
+    reject as JSON escapes. They become the literal text `\\udc..`.
+    """
+    text = _json_encoder(indent).encode(value)
+    if text.isascii():
+        return text.encode()
+    return _SURROGATE.sub(lambda match: f"\\\\u{ord(match[0]):04x}", text).encode("utf-8")
+
+
+def encode_list(rows: Iterable[bytes]) -> Iterator[bytes]:
+    """Encode rows as a JSON list, in pieces."""
+    yield b"["
+    separator = b"\n"
+    for row in rows:
+        yield separator + row
+        separator = b",\n"
+    yield b"\n]" if separator == b",\n" else b"]"
+
+
+def encode_section(key: bytes, rows: Iterable[bytes]) -> Iterator[bytes]:
+    """Encode rows as a JSON list under a key, in pieces. The key must not be the first one in its object."""
+    yield b',\n"' + key + b'": '
+    yield from encode_list(rows)
+
+
+def prepend(members: bytes, row: bytes) -> bytes:
+    """Insert members, such as `"id": 1`, at the start of a JSON object."""
+    return b"{" + members + b", " + row.removeprefix(b"{")

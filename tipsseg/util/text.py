@@ -1,4 +1,4 @@
-"""Escape control characters and line ends; format numbers, names and lists for messages.
+"""Word messages: escape what strangers write; format numbers, names, lists and tables; describe faults.
 
 Names of files and classes are untrusted. A name with an escape sequence or a line end could clear the screen, or imitate a
 message of the program.
@@ -7,12 +7,19 @@ message of the program.
 from __future__ import annotations
 
 import difflib
+import io
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Literal
 
 from tipsseg.address import without_secrets
+from tipsseg.util.files import describe_error
+from tipsseg.util.json import short
 
 # Control characters (C0, DEL, C1), line separators, bidirectional marks, surrogates (Python's form of file name bytes that are not
 # UTF-8), and two noncharacters, which XML forbids as well.
@@ -110,3 +117,72 @@ def format_duration(seconds: int) -> str:
     minutes, second = divmod(seconds, 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+# ---- tables ----
+
+
+#: The minimum width of a column of numbers, and the maximum width of a cell.
+_MIN_WIDTH, _MAX_WIDTH = 9, 40
+
+
+def text_table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Container[int] = (0,)) -> str:
+    """Return a table as text. The columns in `left` are left-aligned, all others right-aligned."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2))
+    for number, head in enumerate(heads):
+        justify: Literal["left", "right"] = "left" if number in left else "right"
+        width = None if number in left else _MIN_WIDTH
+        table.add_column(head, justify=justify, no_wrap=True, min_width=width)
+    for row in rows:
+        table.add_row(*(_cut(one_line(text)) for text in row))
+    text = io.StringIO()
+    Console(file=text, width=1000, color_system=None, markup=False, emoji=False, highlight=False).print(table)
+    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+
+
+def _cut(text: str) -> str:
+    """Cut text to the maximum width of a cell. Versions of rich differ in how they cut accents."""
+    from rich.cells import cell_len
+
+    if cell_len(text) <= _MAX_WIDTH:
+        return text
+    return text[: sum(end < _MAX_WIDTH for end in accumulate(map(cell_len, text)))] + "…"
+
+
+# ---- faults in the files of a run ----
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A fault in a file of a run."""
+
+    path: Path
+    what: str
+
+    def __str__(self) -> str:
+        return printable(f"{self.path}: {self.what}")
+
+
+def unreadable_problem(error: OSError, default: Path) -> Problem:
+    """Return the problem for a file that cannot be read. Its path is `default` if the error does not name a file."""
+    name = error.filename
+    return Problem(Path(name) if isinstance(name, str | Path) else default, describe_error(error))
+
+
+def size_text(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]} (height x width)"
+
+
+def class_faults(classes: Sequence[tuple[int, str]], names: Mapping[int, str]) -> Iterator[str]:
+    """Yield the differences between (id, name) pairs and the class names of the run by id."""
+    if len(classes) != len(names):
+        yield f"{len(classes)} classes, but the run has {len(names)}"
+        return
+    for (label_id, name), (run_id, run_name) in zip(classes, names.items(), strict=True):
+        if label_id != run_id:
+            yield f"class {short(name)} has id {label_id}, but {run_id} in the run"
+        elif name != run_name:
+            yield f"class {label_id} is {short(name)}, but {short(run_name)} in the run"
