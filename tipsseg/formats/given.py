@@ -1,4 +1,4 @@
-"""Regions to name (`--regions`) and labels to keep (`--onto`), which a run is given beside its images; and their classes."""
+"""Regions to name and labels to keep, which a run is given beside its images; and the classes of such labels."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class RedrawnObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Plan:
-    """What becomes of one image.
+    """The new mask and record of one image.
 
     Attributes:
         mask: The new mask, for the report; None if it does not change.
