@@ -17,12 +17,12 @@ import tipsseg
 from tipsseg.cli import wording
 from tipsseg.cli.main import _COMMANDS, _MODULES
 from tipsseg.cli.wording import LIBRARY_ONLY, as_typed
+from tipsseg.commands.convert import convert_folder
+from tipsseg.commands.doctor import examine
+from tipsseg.commands.merge import merge_folders
+from tipsseg.commands.report.make import make_report
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.run.spec import RunSpec
-from tipsseg.runs.convert import convert_folder
-from tipsseg.runs.doctor import examine
-from tipsseg.runs.merge import merge_folders
-from tipsseg.runs.report.make import make_report
 
 TOP = Path(tipsseg.__file__).parent
 

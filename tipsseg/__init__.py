@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from tipsseg import errors as errors
     from tipsseg import learn as learn
     from tipsseg import review as review
-    from tipsseg.api import encode_folder as encode_folder
-    from tipsseg.api import iter_label_folder as iter_label_folder
-    from tipsseg.api import label_folder as label_folder
+    from tipsseg.commands.encode import encode_folder as encode_folder
+    from tipsseg.commands.label import iter_label_folder as iter_label_folder
+    from tipsseg.commands.label import label_folder as label_folder
     from tipsseg.errors import DeviceError as DeviceError
     from tipsseg.errors import ImageError as ImageError
     from tipsseg.errors import OutputError as OutputError
@@ -61,7 +61,8 @@ if TYPE_CHECKING:
 
 #: Names imported on first use, by module, so that `import tipsseg` stays fast.
 _LAZY = {
-    "api": ("encode_folder", "iter_label_folder", "label_folder"),
+    "commands.encode": ("encode_folder",),
+    "commands.label": ("iter_label_folder", "label_folder"),
     "errors": ("DeviceError", "ImageError", "OutputError", "TipssegError", "UsageError", "WeightsError"),
     "label_map": ("LabelMap",),
     "labelling.features": ("Features",),

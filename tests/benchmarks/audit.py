@@ -22,7 +22,7 @@ import tipsseg
 from tinytips.data.scoring import FIRST_SEED, SIZES, to_list
 from tinytips.world.concepts import CLOSED_LIST
 from tinytips.world.scenes import draw_scene
-from tipsseg.runs.audit import find_doubts
+from tipsseg.commands.audit import find_doubts
 
 WRONG, DROPPED, INVENTED = 0.05, 0.05, 0.05
 FIRST = 0.1

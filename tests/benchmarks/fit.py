@@ -28,9 +28,9 @@ import tipsseg
 from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.concepts import WHOLE_LIST
 from tinytips.world.scenes import draw_scene
-from tipsseg.fitting.maths import Prior, Window, make_windows, solve
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.view import view_of
+from tipsseg.learning.maths import Prior, Window, make_windows, solve
 
 #: The first scene; no choice was made on these.
 FIRST = FIRST_SEED + 40_000

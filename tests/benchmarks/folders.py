@@ -22,7 +22,7 @@ import numpy as np
 from output_folders import make_run
 from PIL import Image
 
-from tipsseg.options.shard import Shard
+from tipsseg.options.values import Shard
 from tipsseg.util.files import processor_name
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"

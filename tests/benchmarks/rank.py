@@ -31,9 +31,9 @@ import tipsseg
 from tinytips.data.scoring import FIRST_SEED, iou, to_list
 from tinytips.world.concepts import WHOLE_LIST
 from tinytips.world.scenes import draw_scene
+from tipsseg.commands.rank import ReviewOrder, mean_confidence
 from tipsseg.features.folder import feature_path
 from tipsseg.run.entry import Entry
-from tipsseg.runs.rank.order import ReviewOrder, mean_confidence
 from tipsseg.util.files import processor_name
 
 SIZES = ((224, 336), (336, 224), (224, 300), (280, 224))

@@ -34,8 +34,8 @@ import tipsseg
 from tinytips.data.scoring import FIRST_SEED, SIZES, to_list
 from tinytips.world.concepts import CLOSED_LIST, LEAF_LIST, WHOLE_LIST
 from tinytips.world.scenes import draw_scene
-from tipsseg.evaluation.metrics import Confusion, scores
-from tipsseg.evaluation.truth import IGNORED
+from tipsseg.learning.metrics import Confusion, scores
+from tipsseg.learning.truth import IGNORED
 from tipsseg.options import REFINEMENTS
 
 WORLDS = ("plain", "hard")

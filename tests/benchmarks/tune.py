@@ -17,9 +17,9 @@ from fit import POOL, SIDE, Scenes, scenes
 
 import tipsseg
 from tinytips.world.concepts import WHOLE_LIST
-from tipsseg.evaluation.thresholds import STEPS, Tally, choose_thresholds, tally
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.view import view_of
+from tipsseg.learning.thresholds import STEPS, Tally, choose_thresholds, tally
 
 
 def main() -> None:

@@ -11,10 +11,10 @@ from PIL import Image
 from resuming import Run
 from running import Command, Ran, run_command
 
+from tipsseg.commands.engine import LocalEngine
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.labeller import Patches, Scored
 from tipsseg.labelling.source import Loaded
-from tipsseg.runs.engine.local import LocalEngine
 from tipsseg.weights import fetching
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from running import Command
 
 import tipsseg
-from tipsseg.runs.common import progress
+from tipsseg.commands import progress
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from screen import run_in_terminal
 
 import tipsseg
 from tipsseg.cli.main import _COMMANDS
-from tipsseg.evaluation.truth import LAYOUTS
 from tipsseg.formats import FORMATS
+from tipsseg.learning.truth import LAYOUTS
 
 
 @pytest.mark.parametrize(

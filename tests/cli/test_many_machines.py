@@ -14,7 +14,7 @@ from resuming import ALL, CLASSES, Run, contents, correct, record
 
 from tipsseg.errors import UsageError
 from tipsseg.formats import IMAGE_FORMATS
-from tipsseg.options.shard import Shard, parse_shard
+from tipsseg.options.values import Shard, parse_shard
 from tipsseg.run.entry import Entry
 from tipsseg.run.state import State
 

@@ -19,11 +19,11 @@ from rasters import drawn, write_raster
 from running import Command
 
 import tipsseg
+from tipsseg.commands import rasters as blocks
+from tipsseg.commands.rasters import BlockFiles
 from tipsseg.formats.raster import GeoTiff, RasterBlock
-from tipsseg.labelling import blocks
 from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.view import window_starts
-from tipsseg.runs.engine.raster_task import BlockFiles
 
 CLASSES = ("car", "tree", "road")
 OPTIONS = ["-c", ",".join(CLASSES), "-m", "tiny", "--device", "cpu", "--quiet"]

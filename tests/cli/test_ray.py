@@ -21,9 +21,9 @@ from PIL import Image
 from resuming import contents
 from running import Command
 
+from tipsseg.commands import ray as engine
 from tipsseg.formats import IMAGE_FORMATS
-from tipsseg.options.shard import index_of
-from tipsseg.runs.label import ray as engine
+from tipsseg.options.values import index_of
 
 pytestmark = pytest.mark.slow
 

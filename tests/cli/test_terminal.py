@@ -130,7 +130,7 @@ def test_errors_and_hints_are_a_line_each(capsys: pytest.CaptureFixture[str]) ->
 SCRIPT = """
 from pathlib import Path
 from tipsseg.errors import ImageError
-from tipsseg.runs.common.progress import Progress
+from tipsseg.commands.progress import Progress
 with Progress(False) as progress:
     progress.begin("3 images with tiny", 3)
     progress.results([Path("out/a.png"), Path("out/a.json")])

@@ -27,7 +27,7 @@ from tipsseg.formats.label_studio import local_files_url
 from tipsseg.formats.yolo import is_for_validation
 from tipsseg.label_map import LabelMap
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
-from tipsseg.options.shard import Shard
+from tipsseg.options.values import Shard
 from tipsseg.regions.drawing import draw_labels
 from tipsseg.regions.objects import labelled_objects
 from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses, label_dtype

@@ -32,7 +32,7 @@ from tipsseg.images.access import (
     stamp_source,
 )
 from tipsseg.images.decoding import open_image, to_upright
-from tipsseg.options.every import Every, parse_every
+from tipsseg.options.values import Every, parse_every
 from tipsseg.types import ImageRef
 from tipsseg.util.files import describe_error
 

@@ -21,11 +21,11 @@ import tipsseg
 from tipsseg import Features, Labeller, LabelOptions, Model
 from tipsseg.cli.main import app
 from tipsseg.errors import DeviceError
-from tipsseg.fitting.maths import make_windows
-from tipsseg.fitting.unlabelled import sample_patches
 from tipsseg.labelling import device_scores
 from tipsseg.labelling.features import round_features
 from tipsseg.labelling.golden import draw_picture
+from tipsseg.learning.maths import make_windows
+from tipsseg.learning.unlabelled import sample_patches
 from tipsseg.options import Dtype, FeatureDtype
 
 CLASSES = ["panda leg", "tree", "sky", "grass", "car", "house roof"]

@@ -12,7 +12,7 @@ import torch
 
 from tipsseg import Labeller, load, make_vocabulary
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
-from tipsseg.labelling import text_cache
+from tipsseg.labelling import classifier as text_cache
 from tipsseg.options import Dtype
 from tipsseg.vocabulary.vocabulary import Vocabulary
 

@@ -32,7 +32,7 @@ from tipsseg.options.run import (
     StoreOptions,
     TruthOptions,
 )
-from tipsseg.options.shard import Shard
+from tipsseg.options.values import Shard
 
 AREAS = {
     "0": MinArea(0),

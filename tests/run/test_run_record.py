@@ -14,7 +14,7 @@ import pytest
 
 from tipsseg.errors import OutputError, RecordError
 from tipsseg.options import FileOptions, LabelOptions, MinArea
-from tipsseg.options.shard import Shard
+from tipsseg.options.values import Shard
 from tipsseg.run import record as module
 from tipsseg.run import spec as specs
 from tipsseg.run.question import question_differences

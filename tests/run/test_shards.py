@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tipsseg.errors import UsageError
-from tipsseg.options.shard import Shard, parse_shard
+from tipsseg.options.values import Shard, parse_shard
 from tipsseg.run.shards import shards_in
 
 image_names = st.text(st.characters(codec="utf-8"))

@@ -12,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tipsseg.commands.check import check_labels
+from tipsseg.commands.progress import Progress
 from tipsseg.formats import IMAGE_FORMATS
 from tipsseg.formats.base import ImageLabels
 from tipsseg.images.decoding import open_thumbnail
 from tipsseg.label_map import LabelMap
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
-from tipsseg.options.shard import Shard
+from tipsseg.options.values import Shard
 from tipsseg.regions.objects import labelled_objects
 from tipsseg.run.folder import open_folder
 from tipsseg.run.results import write_image
 from tipsseg.run.settle import settle
 from tipsseg.run.spec import Counts, RunInfo, RunSpec
-from tipsseg.runs.check.folder import check_labels
-from tipsseg.runs.common.progress import Progress
 from tipsseg.types import ImageRef, LabelArray, TopClasses, printable_path
 from tipsseg.util.files import atomic_write, stamp
 from tipsseg.util.json import json_bytes

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tipsseg.commands.progress import Progress
 from tipsseg.errors import TipssegError
-from tipsseg.runs.common.progress import Progress
 
 
 class Said(Progress):

@@ -17,7 +17,7 @@ from tipsseg.util.files import is_file, local_path
 from tipsseg.util.text import join_first, pluralize, quote, shell_word
 
 if TYPE_CHECKING:
-    from tipsseg.runs.common.progress import Progress
+    from tipsseg.commands.progress import Progress
     from tipsseg.vocabulary.fitted import FittedVocabulary
     from tipsseg.vocabulary.vocabulary import Vocabulary
 

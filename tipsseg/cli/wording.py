@@ -1,4 +1,4 @@
-"""Replace argument names in the library's texts with command-line flags.
+"""Print the library's texts in the words of the command line: replace argument names with flags.
 
 The library writes "argument `max_pixels`", or "argument `max_pixels`=0" with a value. The command prints "--max-pixels" and
 "--max-pixels 0".
@@ -7,9 +7,14 @@ The library writes "argument `max_pixels`", or "argument `max_pixels`=0" with a 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from tipsseg.options.fields import options_of
 from tipsseg.options.run import CorrectOptions, OutputOptions
+
+if TYPE_CHECKING:
+    from tipsseg.commands.progress import Progress
+
 
 #: Arguments whose flag differs from their name.
 _FLAGS = {
@@ -44,3 +49,12 @@ def _option(match: re.Match[str]) -> str:
     if value == "=False":
         return f"--no-{flag[2:]}"
     return _FLAGS.get(name, flag) + " " * bool(value)
+
+
+def open_progress(quiet: bool, *, results: bool = True, null: bool = False) -> Progress:
+    """Silence the image decoders, and return a Progress that prints flags instead of the library's argument names."""
+    from tipsseg.commands.progress import Progress
+    from tipsseg.images.decoders import silence_decoders
+
+    silence_decoders()
+    return Progress(quiet, results=results, null=null, wording=as_typed)

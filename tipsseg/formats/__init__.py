@@ -51,7 +51,7 @@ IMAGE_FORMATS, RASTER_FORMATS = tuple(_IMAGE_FORMATS), tuple(_RASTER_FORMATS)
 
 
 class _Formats(UserDict[str, Format]):
-    """Formats by name. The module of a format is imported when it is first used, because the help of a command needs the names alone."""
+    """Formats by name. The module of a format is imported when it is first used: help texts need the names alone."""
 
     def __init__(self, places: Mapping[str, str]) -> None:
         super().__init__()

@@ -26,7 +26,7 @@ from urllib.parse import unquote
 from tipsseg.address import is_url, is_web, suffix_of, without_query
 from tipsseg.images.containers import Container, Member, ParquetTable, Stamp, TarArchive, Video, ZipArchive
 from tipsseg.images.remote import Copy, fetch, remote_stamp
-from tipsseg.options.every import Every
+from tipsseg.options.values import Every
 from tipsseg.util.files import HASH_LIMIT, Fingerprint, actual_path, open_regular
 
 ARCHIVES = frozenset({".tar", ".zip"})

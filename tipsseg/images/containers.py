@@ -17,7 +17,7 @@ from itertools import accumulate
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, Generic, Protocol, TypeVar
 
-from tipsseg.options.every import Every
+from tipsseg.options.values import Every
 from tipsseg.util.text import first_line
 
 #: Maximum size of an image in an archive or a table, in bytes. It protects memory against archives that expand without end.

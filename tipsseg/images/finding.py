@@ -26,7 +26,7 @@ from tipsseg.images.access import (
 )
 from tipsseg.images.decoders import Skipped, image_extensions
 from tipsseg.images.remote import check_address, is_remote_folder, list_folder
-from tipsseg.options.every import EVERY_HINT, Every
+from tipsseg.options.values import EVERY_HINT, Every
 from tipsseg.types import Failed, ImageRef, name_order, printable_path
 from tipsseg.util.files import describe_error, is_folder
 

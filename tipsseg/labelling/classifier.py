@@ -1,24 +1,36 @@
-"""Turn a vocabulary into class vectors, and map each vector to its class."""
+"""Turn a vocabulary into class vectors, map each vector to its class, and cache the text vectors of a model on disk.
+
+The cached files are in the cache's `text` folder. Their names are hashes of everything that determines the vectors: the phrases and
+templates, the model's files, versions, device and dtype. On a CPU, nothing about the cache imports torch. If a file cannot be read
+or written, the vectors are encoded again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from itertools import groupby
 from pathlib import Path
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tipsseg._version import __version__
 from tipsseg.backbones.protocol import Backbone
-from tipsseg.errors import UsageError
+from tipsseg.errors import TipssegError, UsageError
 from tipsseg.labelling.assign import LabelTable
 from tipsseg.labelling.sums import Values
-from tipsseg.labelling.text_cache import load_or_compute
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id, label_dtype
+from tipsseg.util.files import atomic_path, processor_name
+from tipsseg.util.json import json_bytes
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.phrases import GENERAL_BACKGROUND, match_synonyms, synonym_threshold
 from tipsseg.vocabulary.vocabulary import Phrase, Vocabulary
+from tipsseg.weights.sources import file_hashes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,3 +146,33 @@ def _find_duplicates(vocabulary: Vocabulary, vectors: Mapping[_Text, Values]) ->
     closest = match_synonyms(classes, general, synonym_threshold(general))
     pairs = zip(GENERAL_BACKGROUND, closest.tolist(), strict=True)
     return {text: named[index].text for text, index in pairs if index >= 0 and text in vocabulary.background}
+
+
+#: Maximum number of files in the cache; those written first are deleted.
+_MOST_FILES = 100
+
+Vectors = NDArray[np.float32]
+
+
+def load_or_compute(
+    cache: Path, backbone: Backbone, phrases: Sequence[Phrase], compute: Callable[[], Vectors]
+) -> Vectors:
+    """Return the unit vectors of the phrases, [P, D], from the cache, or compute and cache them."""
+    key = {
+        "versions": [__version__, metadata.version("torch"), np.__version__],
+        "device": [processor_name(), backbone.device_name],  # others may round differently, and share the folder
+        "dtype": backbone.dtype_name,
+        "model": file_hashes(backbone.folder),
+        "phrases": [[phrase.text, list(phrase.templates)] for phrase in phrases],
+    }
+    file = cache / "text" / f"{hashlib.sha256(json_bytes(key)).hexdigest()}.npy"
+    with suppress(Exception):  # missing, or damaged in any way
+        vectors: Vectors = np.load(file)
+        return vectors
+    vectors = compute()
+    with suppress(TipssegError, OSError):
+        with atomic_path(file) as temporary:
+            np.save(temporary, vectors)
+        for old in sorted(file.parent.glob("*.npy"), key=lambda path: path.stat().st_mtime)[:-_MOST_FILES]:
+            old.unlink()
+    return vectors

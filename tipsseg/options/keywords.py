@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast, get_type_hints
 
 from tipsseg.options import Dtype, FeatureDtype, Instances, MinArea, Mode, Names, PngMode, Refinement
-from tipsseg.options.every import Every
 from tipsseg.options.fields import options_of
+from tipsseg.options.values import Every
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 

@@ -25,9 +25,8 @@ from tipsseg.options import (
     parse_numbers,
     split_names,
 )
-from tipsseg.options.every import Every, parse_every
 from tipsseg.options.fields import FILES, IMAGES, MACHINES, MODEL, RASTERS, TRUTH, WHAT, option, text_of
-from tipsseg.options.shard import Shard, parse_shard
+from tipsseg.options.values import Every, Shard, parse_every, parse_shard
 from tipsseg.util.text import quote
 
 

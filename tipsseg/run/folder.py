@@ -22,7 +22,6 @@ from pathlib import Path, PurePosixPath
 from tipsseg.errors import ImageError, OutputError, RecordError
 from tipsseg.formats import FORMATS, check_formats, format_name, image_folders
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
-from tipsseg.run.derive import Derived, Deriver, link_name
 from tipsseg.run.entry import ERRORS_FILE, MANIFEST_FILE, Correction, Entry, Failure, FileRow, input_path
 from tipsseg.run.files import MOVE, Files, StagedFile, discard
 from tipsseg.run.labels import PNG, RunContext, label_rows, read_current
@@ -38,7 +37,7 @@ from tipsseg.run.question import (
     with_classes_of,
 )
 from tipsseg.run.record import RUN_FILE, run_context, run_record, stored_run, write_run
-from tipsseg.run.results import ImageResult, Labelled, Left, Unchanged
+from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Left, Unchanged, link_name
 from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_edited
 from tipsseg.run.spec import Counts, RunInfo, with_classes
 from tipsseg.run.state import STATE_FOLDER, State

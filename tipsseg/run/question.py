@@ -1,4 +1,4 @@
-"""One question a folder: compare the questions of two runs, refuse another one, and take over what a folder knows."""
+"""Find the state folders of shards. Shards divide a run among several processes by a hash of the image names."""
 
 from __future__ import annotations
 

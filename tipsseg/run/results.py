@@ -1,8 +1,12 @@
-"""The results of images, and how a labelled one is written: its labels, its record and its derived files."""
+"""The results of images, and how a labelled one is written: its labels, its record and its derived files.
+
+The derived files are a pure function of the labels, their record and, for some formats, the picture. Each file records which labels
+it shows. It is out of date if that differs from what it would show now.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -10,17 +14,206 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.formats import FORMATS
-from tipsseg.formats.base import ImageLabels
+from tipsseg.errors import ImageError, OutputError
+from tipsseg.formats import FORMATS, file_path, format_name, is_model_only
+from tipsseg.formats.base import Format, ImageLabels, PartsFormat, Rows
+from tipsseg.formats.coco import category_record
 from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.options import MinArea
-from tipsseg.run.derive import Derived, Deriver, stage_files
-from tipsseg.run.entry import Entry, Facts, make_entry, object_scores
-from tipsseg.run.files import StagedFile, discard
-from tipsseg.run.labels import Labels, encode_labels
-from tipsseg.run.summary import label_summary
+from tipsseg.regions.objects import LabelledObject
+from tipsseg.regions.polygons import PolygonQuality
+from tipsseg.run.entry import ROWS, Entry, Facts, FileRow, make_entry, object_scores
+from tipsseg.run.files import Content, Files, StagedFile, discard
+from tipsseg.run.labels import GEOTIFF, PNG, Labels, RunContext, chosen_objects, encode_labels
+from tipsseg.run.summary import CERTAIN, label_summary
 from tipsseg.types import Failed, ImageRef, Remark
 from tipsseg.util.files import Fingerprint
+from tipsseg.util.json import json_bytes
+from tipsseg.vocabulary.palette import colour
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """The formats of an image that must be written, and its files that a person changed.
+
+    Attributes:
+        write: The formats.
+        edited: Files that were changed by hand, which are not overwritten.
+        stale: Those of `edited` that were taken in, but show older labels by now.
+    """
+
+    write: tuple[str, ...] = ()
+    edited: tuple[Path, ...] = ()
+    stale: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived:
+    """The files of an image in some formats, under temporary names.
+
+    Attributes:
+        formats: The formats.
+        files: The files.
+        rows: The rows for files for the whole run.
+        links: The paths of the links to the image, by format.
+        notes: Records of parts that are no files, see `state.ROWS`.
+        quality: The agreement of the polygons with the labels.
+    """
+
+    formats: tuple[str, ...] = ()
+    files: tuple[StagedFile, ...] = ()
+    rows: Mapping[str, Rows] = field(default_factory=dict)
+    links: Mapping[str, Path] = field(default_factory=dict)
+    notes: tuple[FileRow, ...] = ()
+    quality: PolygonQuality = field(default_factory=lambda: PolygonQuality.from_ious(()))
+
+
+class Deriver:
+    """Derive the files of a run's images. Thread-safe."""
+
+    def __init__(self, context: RunContext) -> None:
+        self.context = context
+        self.files = Files(context.output)
+        self._settings = {name: _settings(form, context) for name, form in FORMATS.items()}
+
+    def derives(self, name: str) -> bool:
+        """Return True for a format that is made from labels: neither the labels themselves, nor made by the model alone."""
+        return not is_model_only(name) and name not in (PNG, GEOTIFF, *self.context.labels)
+
+    def shows(self, name: str, entry: Entry) -> str:
+        """Return what a file in a format shows: a digest of the labels, and of the options and the picture that it depends on."""
+        form = FORMATS[name]
+        shown = entry.version + self._settings[name]
+        if form.shows_picture and not form.link_folder:
+            shown += f" {(entry.input.sha256 or str(entry.input.mtime_ns))[:16]}"
+        if "address" in form.needs:
+            shown += f" {sha256(entry.path.encode()).hexdigest()[:8]}"
+        return shown
+
+    def due(self, ref: ImageRef, entry: Entry, rows: Mapping[str, FileRow]) -> Due:
+        """Return the formats of an image whose files are missing or out of date; `rows` are its files by place."""
+        write, edited, stale = list[str](), list[Path](), list[Path]()
+        for name in entry.formats:
+            if not self.derives(name):
+                continue
+            shown, own = self.shows(name, entry), _rows_of(name, rows)
+            looks = {row.place: self.files.look(row) for row in own if row.digest != ROWS}
+            current = {row.place for row in own if row.shows == shown}
+            by_hand = {place for place, look in looks.items() if look in ("edited", "taken", "foreign")}
+            edited += [self.files.path(place) for place, look in looks.items() if look in ("edited", "foreign")]
+            stale += [self.files.path(place) for place in by_hand - current if looks[place] == "taken"]
+            fresh = self._places(name, ref) | {row.place for row in own} <= current | by_hand
+            if not fresh or "gone" in looks.values() or not self._is_linked(name, ref, entry, rows):
+                write.append(name)
+        return Due(write=tuple(write), edited=tuple(edited), stale=tuple(stale))
+
+    def _places(self, name: str, ref: ImageRef) -> set[str]:
+        """Return the places that an image in a format has records of, apart from the link."""
+        form = FORMATS[name]
+        places = {form.files[0]} if form.has_rows else set()
+        if isinstance(form, PartsFormat):
+            return places | {str(form.folder)}
+        path = file_path(name, ref.relative, self.context.files)
+        return places if path is None else places | {self.files.place(self.context.output / path)}
+
+    def _is_linked(self, name: str, ref: ImageRef, entry: Entry, rows: Mapping[str, FileRow]) -> bool:
+        place = FORMATS[name].link_path(ref.relative, self.context.files)
+        if place is None:
+            return True
+        row = rows.get(self.files.place(self.context.output / place))
+        return row is not None and row.shows == entry.path and self.files.look(row) == "ours"
+
+    def objects(self, entry: Entry, labels: Labels, every: Sequence[LabelledObject]) -> list[LabelledObject]:
+        """Return the objects that files list, of `every` object."""
+        context, means = self.context, dict[int, float]()
+        if context.files.instances == "class":
+            by_hand = entry.correction_text is not None
+            means = {each.id: CERTAIN if by_hand else each.confidence for each in entry.numbers.classes}
+        return chosen_objects(every, labels, len(context.classes), context.files, means)
+
+    def make(self, image: ImageLabels, entry: Entry, formats: Iterable[str]) -> Derived:
+        """Write the files of an image in these formats under temporary names: all of them, or none.
+
+        `image` has what the formats need, with the objects that files list.
+
+        Raises:
+            ImageError: A file cannot be written at its path.
+            OutputError: The folder cannot be written.
+        """
+        context, ref = self.context, image.ref
+        forms = [FORMATS[name] for name in formats]
+        made = {key: data for form in forms for key, data in form.encode_files(image, context).items()}
+        rows = {form.name: form.image_rows(image, context) for form in forms if form.has_rows}
+        quality = PolygonQuality.from_ious([each.iou for each in image.objects])
+        links = {form.name: place for form in forms if (place := form.link_path(ref.relative, context.files))}
+        notes = [(form.files[0], form.name) for form in forms if form.has_rows]
+        notes += [(str(form.folder), form.name) for form in forms if isinstance(form, PartsFormat)]
+        return Derived(
+            formats=tuple(form.name for form in forms),
+            files=stage_files(
+                self.files, ref, {key: (self._path(key, ref), data) for key, data in made.items()}, self, entry
+            ),
+            rows=rows,
+            links={name: context.output / place for name, place in links.items()},
+            notes=tuple(
+                FileRow(place=place, name=name, digest=ROWS, shows=self.shows(name, entry)) for place, name in notes
+            ),
+            quality=quality,
+        )
+
+    def _path(self, key: str, ref: ImageRef) -> Path:
+        path = file_path(key, ref.relative, self.context.files)
+        assert path is not None
+        return self.context.output / path
+
+    def run_settings(self, name: str) -> bytes:
+        """Return what a file for the whole run depends on beside its images."""
+        run = self.context
+        categories = [(category_record(entry), entry.colour) for entry in run.classes]
+        return json_bytes([name, categories, run.files.instances, run.files.val_fraction, dict(run.info)])
+
+
+def stage_files(
+    files: Files,
+    ref: ImageRef,
+    made: Mapping[str, tuple[Path, Content]],
+    deriver: Deriver | None = None,
+    entry: Entry | None = None,
+) -> tuple[StagedFile, ...]:
+    """Write the files of an image under temporary names, by key: all of them, or none. Raise as `Deriver.make` does."""
+    staged: list[StagedFile] = []
+    try:
+        for key, (path, data) in made.items():
+            shown = deriver.shows(format_name(key), entry) if deriver and entry else ""
+            staged.append(files.stage(key, path, data, shown))
+    except BaseException as error:
+        discard(staged)
+        if isinstance(error, OutputError) and error.only_this:
+            raise ImageError(ref.path, error.message, error.hint) from error
+        raise
+    return tuple(staged)
+
+
+def _rows_of(name: str, rows: Mapping[str, FileRow]) -> list[FileRow]:
+    """Return the records of a format, without that of the link."""
+    return [row for row in rows.values() if format_name(row.name) == name and row.name != link_name(name)]
+
+
+def link_name(name: str) -> str:
+    """Return the key of a format's link to the image. No folder of a class has a colon in its name."""
+    return f"{name}/:link"
+
+
+def _settings(form: Format, context: RunContext) -> str:
+    """Return a digest of the options that a format's files depend on, with a space before it; "" if there are none."""
+    files, facts = context.files, list[object]()
+    if "objects" in form.needs:
+        facts += [files.instances, str(files.min_area), files.simplify]
+    if "thumbnail" in form.needs:
+        facts += [(entry.id, entry.colour) for entry in context.classes if entry.colour != colour(entry.id)]
+    if isinstance(form, PartsFormat):
+        facts += [entry.name for entry in context.classes]
+    return f" {sha256(json_bytes(facts)).hexdigest()[:8]}" if facts else ""
 
 
 @dataclass(frozen=True, slots=True)

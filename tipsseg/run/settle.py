@@ -20,10 +20,10 @@ from tipsseg.formats.base import Format, ImageLabels
 from tipsseg.images.access import absence, exists, matches
 from tipsseg.images.decoding import open_pixels, open_thumbnail
 from tipsseg.regions.polygons import PolygonQuality
-from tipsseg.run.derive import Derived, Due
 from tipsseg.run.entry import Entry, FileRow, input_path
 from tipsseg.run.folder import OutputFolder, recorded_ref
 from tipsseg.run.labels import Labels, label_rows, read_current, scored_objects
+from tipsseg.run.results import Derived, Due
 from tipsseg.run.resume import is_edited
 from tipsseg.run.summary import CERTAIN
 from tipsseg.types import ImageRef

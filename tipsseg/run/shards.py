@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tipsseg.errors import InputError
-from tipsseg.options.shard import Shard
+from tipsseg.options.values import Shard
 
 #: The folder in the output folder that contains the state folders of shards.
 SHARDS_FOLDER = "shards"

@@ -13,7 +13,7 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli import stdin, values
 from tipsseg.cli.parameters import Without, add_command
-from tipsseg.cli.progress import open_progress
+from tipsseg.cli.wording import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options import LabelOptions
 from tipsseg.options.fields import FILES, IMAGES, WHAT, option
@@ -66,10 +66,10 @@ def audit(
     ] = None,
 ) -> None:
     """List labels that the model doubts, and things without a label."""
+    from tipsseg.commands.audit import audit_images, refuse_existing, write_coco, write_label_studio
+    from tipsseg.commands.inputs import Ignored, found_images, note_inputs
     from tipsseg.formats.given import classes_of_labels
     from tipsseg.run.spec import RunSpec
-    from tipsseg.runs.audit import audit_images, refuse_existing, write_coco, write_label_studio
-    from tipsseg.runs.common.inputs import Ignored, found_images, note_inputs
     from tipsseg.util.json import json_bytes
 
     values.refuse_split_lists(paths or (), question.classes, None)

@@ -8,8 +8,7 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli.parameters import Only, add_command
-from tipsseg.cli.progress import open_progress
-from tipsseg.cli.wording import as_typed
+from tipsseg.cli.wording import as_typed, open_progress
 from tipsseg.options.fields import Option
 from tipsseg.options.run import ComputeOptions
 
@@ -44,9 +43,8 @@ def check(
     quiet: opt.Quiet = False,
 ) -> None:
     """Verify an output folder (files, sizes, ids, areas, annotations, unchanged images) or a feature folder."""
-    from tipsseg.runs.check.features import check_store, is_store
-    from tipsseg.runs.check.folder import check_labels
-    from tipsseg.runs.check.restore import restore_folder
+    from tipsseg.commands.check import check_labels, check_store, is_store
+    from tipsseg.commands.restore import restore_folder
 
     wrong = False
     with open_progress(quiet, results=False) as progress:

@@ -8,9 +8,9 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli.parameters import Only, add_command
-from tipsseg.cli.progress import open_progress
 from tipsseg.cli.stdin import read_only
 from tipsseg.cli.values import refuse_stray_formats
+from tipsseg.cli.wording import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options import FileOptions
 from tipsseg.options.fields import Option
@@ -52,7 +52,7 @@ def convert(
     quiet: opt.Quiet = False,
 ) -> None:
     """Write the labels in an output folder in more formats, without the model."""
-    from tipsseg.runs.convert import convert_folder, drop_format
+    from tipsseg.commands.convert import convert_folder, drop_format
 
     refuse_stray_formats(context.args, formats or ())
     if formats is not None and drop is not None:

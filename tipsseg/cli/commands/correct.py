@@ -9,7 +9,7 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli.parameters import Only, add_command
-from tipsseg.cli.progress import open_progress
+from tipsseg.cli.wording import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options.fields import Option
 from tipsseg.options.run import ComputeOptions, CorrectOptions
@@ -54,7 +54,7 @@ def correct(
     quiet: opt.Quiet = False,
 ) -> None:
     """Import corrected labels from CVAT, LabelMe, Label Studio and others into an output folder."""
-    from tipsseg.runs.correct.run import take_corrections, undo_corrections
+    from tipsseg.commands.correct.run import take_corrections, undo_corrections
 
     if jsonl and null:
         raise UsageError("--jsonl and --null exclude each other", "Remove --null; JSON lines need no NUL.")

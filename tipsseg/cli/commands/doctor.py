@@ -8,9 +8,9 @@ import typer
 
 from tipsseg.cli.parameters import Only, add_command
 from tipsseg.cli.wording import as_typed
+from tipsseg.commands.progress import print_text
 from tipsseg.options.fields import MODEL, Option
 from tipsseg.options.run import ComputeOptions
-from tipsseg.runs.common.progress import print_text
 from tipsseg.util.text import pluralize, printable
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -35,7 +35,7 @@ def doctor(
 
     Exit code: 0 if all checks pass, 1 if a check fails.
     """
-    from tipsseg.runs.doctor import examine
+    from tipsseg.commands.doctor import examine
 
     failed = 0
     for diagnostic in examine(compute.device, compute.dtype, model):

@@ -9,7 +9,7 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli import stdin
 from tipsseg.cli.parameters import Only, Without, add_command
-from tipsseg.cli.progress import open_progress
+from tipsseg.cli.wording import open_progress
 from tipsseg.options import LabelOptions
 from tipsseg.options.run import ComputeOptions, ImageOptions, StoreOptions
 
@@ -42,10 +42,10 @@ def encode(
     paths: opt.Paths = None,
 ) -> None:
     """Store the features of images in a folder, so that relabelling skips the model."""
+    from tipsseg.commands.encode import EncodeRun, encode_spec
+    from tipsseg.commands.inputs import Choice, check_choice, find_images
+    from tipsseg.commands.listing import estimate_store
     from tipsseg.run.plan import plan_run
-    from tipsseg.runs.common.inputs import Choice, check_choice, find_images
-    from tipsseg.runs.encode.dry_run import estimate_store
-    from tipsseg.runs.encode.run import EncodeRun, encode_spec
 
     given = tuple(paths or ())
     check_choice(bool(given), images)

@@ -11,15 +11,15 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli import stdin, values
 from tipsseg.cli.parameters import add_command, given_options
-from tipsseg.cli.progress import open_progress
+from tipsseg.cli.wording import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options import LabelOptions
 from tipsseg.options.fields import FILES, IMAGES, TRUTH, option
 from tipsseg.options.run import ComputeOptions, RegionOptions, TruthOptions
 
 if TYPE_CHECKING:
-    from tipsseg.runs.common.progress import Progress
-    from tipsseg.runs.evaluate import Evaluation
+    from tipsseg.commands.evaluate import Evaluation
+    from tipsseg.commands.progress import Progress
 
 EPILOG = """\b
 Examples:
@@ -70,10 +70,10 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score labels against ground-truth masks: mean IoU, IoU per class, confusion matrix."""
-    from tipsseg.evaluation.truth import layout_of, preset_of
+    from tipsseg.commands.evaluate import evaluate_images, evaluate_masks
+    from tipsseg.commands.inputs import Ignored, found_images, note_inputs
+    from tipsseg.learning.truth import layout_of, preset_of
     from tipsseg.run.spec import RunSpec
-    from tipsseg.runs.common.inputs import Ignored, found_images, note_inputs
-    from tipsseg.runs.evaluate import evaluate_images, evaluate_masks
 
     values.refuse_split_lists(paths or (), question.classes, None)
     _refuse_together(context, scoring)
@@ -120,7 +120,7 @@ def _refuse_together(context: typer.Context, scoring: Scoring) -> None:
 
 
 def _print(evaluation: Evaluation, as_json: bool, progress: Progress) -> None:
-    from tipsseg.evaluation.metrics import find_swapped_classes, table
+    from tipsseg.learning.metrics import find_swapped_classes, table
     from tipsseg.util.json import json_bytes
     from tipsseg.util.text import pluralize
 

@@ -12,16 +12,16 @@ from tipsseg.address import as_address
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.parameters import Only, add_command, given_options
-from tipsseg.cli.progress import open_progress
+from tipsseg.cli.wording import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options import LabelOptions
 from tipsseg.options.fields import FILES, TRUTH, WHAT, option
 from tipsseg.options.run import ComputeOptions, TruthOptions
 
 if TYPE_CHECKING:
+    from tipsseg.commands.masked import Masks
+    from tipsseg.commands.progress import Progress
     from tipsseg.run.spec import RunSpec
-    from tipsseg.runs.common.progress import Progress
-    from tipsseg.runs.fit.masked import Masks
 
 EPILOG = """\b
 Examples:
@@ -76,10 +76,9 @@ def fit(
     ],
 ) -> None:
     """Learn classes from the masks of a few images, for label --vocab and eval --vocab."""
-    from tipsseg.evaluation.truth import preset_of
-    from tipsseg.runs.fit.learning import check_target, note_other_scales, spec_of_run, spec_of_truths
-    from tipsseg.runs.fit.masked import edited_masks
-    from tipsseg.runs.fit.run import fit_masks
+    from tipsseg.commands.fit import check_target, fit_masks, note_other_scales, spec_of_run, spec_of_truths
+    from tipsseg.commands.masked import edited_masks
+    from tipsseg.learning.truth import preset_of
     from tipsseg.util.files import local_path
     from tipsseg.util.json import json_bytes
 
@@ -114,8 +113,8 @@ def fit(
 def _choose_thresholds(
     folder: Path, fitting: Fitting, precision: float, vocab: str | None, compute: ComputeOptions
 ) -> None:
-    from tipsseg.runs.fit.learning import check_target
-    from tipsseg.runs.fit.thresholds import fit_run_thresholds
+    from tipsseg.commands.fit import check_target
+    from tipsseg.commands.thresholds import fit_run_thresholds
     from tipsseg.util.json import json_bytes
     from tipsseg.vocabulary.fitted import is_fit
 
@@ -136,9 +135,9 @@ def _choose_thresholds(
 
 
 def _truth_masks(paths: list[str], gt: Path, truth: TruthOptions, spec: RunSpec, progress: Progress) -> Masks:
-    from tipsseg.evaluation.truth import layout_of
-    from tipsseg.runs.common.inputs import Ignored, found_images, note_inputs
-    from tipsseg.runs.fit.masked import truth_masks
+    from tipsseg.commands.inputs import Ignored, found_images, note_inputs
+    from tipsseg.commands.masked import truth_masks
+    from tipsseg.learning.truth import layout_of
 
     ignored = Ignored(None, gt)
     found = found_images(map(as_address, paths), None, ignored)

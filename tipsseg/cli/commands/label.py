@@ -14,7 +14,7 @@ from tipsseg.address import address_text
 from tipsseg.cli import options as opt
 from tipsseg.cli import stdin, values
 from tipsseg.cli.parameters import add_command
-from tipsseg.cli.progress import open_progress
+from tipsseg.cli.wording import open_progress
 from tipsseg.errors import InputError, OtherRunError, UsageError
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.options.fields import WHAT, Option, options_of
@@ -75,7 +75,7 @@ _QUESTION = tuple(options_of(opt.Question))
 
 def _run_to_retry(output: Path, shard: str | None) -> Path:
     """Return the state folder of the run whose failed images to retry."""
-    from tipsseg.options.shard import parse_shard
+    from tipsseg.options.values import parse_shard
     from tipsseg.run.record import find_run
     from tipsseg.run.shards import state_folder
 
@@ -114,30 +114,26 @@ def label(
     ] = None,
 ) -> None:
     """Label images and write masks, COCO annotations, overlays and more."""
-    from tipsseg.formats.given import join_classes
-    from tipsseg.run.plan import plan_run, with_formats
-    from tipsseg.run.spec import RunSpec
-    from tipsseg.runs.common.inputs import Choice, find_images
-    from tipsseg.runs.label.dry_run import list_images
-    from tipsseg.runs.label.ray import engine_maker
-    from tipsseg.runs.label.run import run_label
+    from tipsseg.commands.inputs import Choice, find_images
+    from tipsseg.commands.label import label_spec
+    from tipsseg.commands.label_images import run_label
+    from tipsseg.commands.listing import list_images
+    from tipsseg.commands.ray import engine_maker
+    from tipsseg.run.plan import plan_run
 
     given = tuple(paths or ())
     _refuse_mistakes(given, question, output, images, printing)
     repeated = None if from_run is None else _repeated(from_run, question)
     asked = values.parse_question(question) if repeated is None else _again(repeated, question.vocab)
-    vocabulary, added = asked.vocabulary, () if repeated is None else repeated.info.spec.added
-    if onto.onto is not None and not added:
-        vocabulary, added = join_classes(onto.onto, vocabulary)
-    spec = RunSpec.of(
+    spec = label_spec(
+        asked.vocabulary,
         compute,
-        with_formats(output, overlap=options.overlap),
         regions,
-        onto,
-        added=added,
-        vocabulary=vocabulary,
-        fitted=asked.fitted,
+        output=output,
+        onto=onto,
         options=options,
+        added=() if repeated is None else repeated.info.spec.added,
+        fitted=asked.fitted,
         files=files,
         raster=raster,
         sources=tuple(map(address_text, given)),
@@ -145,7 +141,7 @@ def label(
     )
     make_engine = engine_maker(engine, spec)
     with open_progress(printing.quiet, results=not printing.jsonl, null=printing.null) as progress:
-        values.note_vocabulary(progress, question.classes, vocabulary)
+        values.note_vocabulary(progress, question.classes, spec.vocabulary)
         info = plan_run(spec)
         for note in [] if repeated is None else repeated.notes(info):
             progress.note(note)
@@ -167,7 +163,7 @@ def _refuse_mistakes(
     printing: opt.Printing,
 ) -> None:
     """Raise UsageError for arguments that cannot be combined, or that the shell split."""
-    from tipsseg.runs.common.inputs import check_choice
+    from tipsseg.commands.inputs import check_choice
 
     values.refuse_split_lists(paths, question.classes, output.formats)
     check_choice(bool(paths), images)

@@ -40,8 +40,8 @@ def merge(
     quiet: opt.Quiet = False,
 ) -> None:
     """Join the shards of a run, or several runs, into one output folder."""
-    from tipsseg.runs.common.progress import Progress
-    from tipsseg.runs.merge import merge_folders
+    from tipsseg.commands.merge import merge_folders
+    from tipsseg.commands.progress import Progress
 
     with Progress(quiet, null=null, wording=as_typed) as progress:
         failed = merge_folders(folders, output, progress)

@@ -46,8 +46,8 @@ def rank(
     quiet: opt.Quiet = False,
 ) -> None:
     """List the images of an output folder in review order."""
-    from tipsseg.runs.common.progress import Progress
-    from tipsseg.runs.rank.rank import rank_folder
+    from tipsseg.commands.progress import Progress
+    from tipsseg.commands.rank import rank_folder
     from tipsseg.util.json import json_bytes
 
     if null and jsonl and str(only) != "-":

@@ -9,7 +9,7 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli.parameters import Only, add_command
-from tipsseg.cli.progress import open_progress
+from tipsseg.cli.wording import open_progress
 from tipsseg.options import PALETTES, Palette, choose
 from tipsseg.options.fields import TRUTH, Option
 from tipsseg.options.run import ComputeOptions, TruthOptions
@@ -64,7 +64,7 @@ def report(
     quiet: opt.Quiet = False,
 ) -> None:
     """Write an HTML page with the images, labels and class statistics of an output folder."""
-    from tipsseg.runs.report.make import make_report
+    from tipsseg.commands.report.make import make_report
 
     colours = choose(palette, PALETTES, "palette")
     with open_progress(quiet, null=null) as progress:

@@ -11,7 +11,7 @@ from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.help import Command, complete_presets
 from tipsseg.cli.parameters import Only, add_command
-from tipsseg.runs.common.progress import print_text
+from tipsseg.commands.progress import print_text
 from tipsseg.util.text import pluralize
 
 app = typer.Typer(

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli.help import Command, complete_models
+from tipsseg.commands.progress import print_path
 from tipsseg.errors import WeightsError
-from tipsseg.runs.common.progress import print_path
 
 app = typer.Typer(
     help="Download and verify the pinned weights.", no_args_is_help=True, add_completion=False, rich_markup_mode=None

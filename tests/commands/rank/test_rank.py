@@ -1,0 +1,85 @@
+"""The order of review of an output folder: what is in it, what is left out, and that it is always the same."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from output_folders import NOTHING, A, B, make_run, save_inputs
+from PIL import Image
+
+import tipsseg
+from tipsseg.options import FileOptions
+from tipsseg.options.values import Shard
+from tipsseg.run.entry import Failure
+from tipsseg.run.state import State
+
+LABELS = {"a.png": A, "b.png": B, "sub/c.png": NOTHING, "sub/d.png": A.T.copy()}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    save_inputs(tmp_path / "imgs", LABELS)
+    for name in LABELS:  # each with its own content
+        path = tmp_path / "imgs" / name
+        with Image.open(path) as picture:
+            pixels = np.array(picture)
+        pixels[0, 0] = len(name) * 7 + ord(path.stem)
+        Image.fromarray(pixels).save(path)
+    make_run(tmp_path / "out", tmp_path / "imgs", LABELS, formats=("png", "coco"))
+    return tmp_path / "out"
+
+
+def names(out: Path, **arguments: object) -> list[str]:
+    return [each.image for each in tipsseg.review.rank(out, **arguments)]  # type: ignore[arg-type]
+
+
+def test_corrected_images_and_failed_ones_are_left_out(out: Path) -> None:
+    Image.fromarray(np.full(A.shape, 2, np.uint8)).save(out / "masks/a.png")
+    with closing(State(out)) as state:
+        state.fail(Failure(image="e.png", path="/e.png", reason="not an image", hint=""))
+    assert sorted(names(out)) == sorted(LABELS.keys() - {"a.png"})
+
+
+def test_a_list_of_images(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = out.parent / "imgs"
+    monkeypatch.chdir(folder)
+    wanted = {"a.png", "sub/c.png", "sub/d.png"}
+    for paths in (["a.png", folder / "sub/c.png", "./sub/../sub/d.png"], [str(folder / each) for each in wanted]):
+        assert names(out, only=paths) == [each for each in names(out) if each in wanted]
+    monkeypatch.chdir(out)
+    assert names(out, only=["sub/c.png"]) == ["sub/c.png"]  # by the name in the run
+    with pytest.raises(tipsseg.errors.InputError, match=r"nope\.png: not labelled in"):
+        tipsseg.review.rank(out, only=["a.png", "nope.png"])
+
+
+def test_images_that_moved(out: Path) -> None:
+    moved = out.parent / "moved"
+    (out.parent / "imgs").rename(moved)
+    ranked = tipsseg.review.rank(out, images=moved, only=[moved / "b.png"])
+    assert [each.path for each in ranked] == [moved / "b.png"]
+    with pytest.raises(tipsseg.TipssegError, match="nowhere"):
+        tipsseg.review.rank(out, images=out / "nowhere")
+
+
+def test_shards_that_are_not_joined_yet(tmp_path: Path) -> None:
+    save_inputs(tmp_path / "imgs", LABELS)
+    for number in (1, 2):
+        make_run(tmp_path / "out", tmp_path / "imgs", LABELS, formats=("png",), shard=Shard(number, 2))
+    assert sorted(names(tmp_path / "out")) == sorted(LABELS)
+    shutil.rmtree(tmp_path / "out/shards/2-of-2")
+    other = FileOptions(png_mode="P")
+    make_run(tmp_path / "other", tmp_path / "imgs", LABELS, formats=("png",), options=other, shard=Shard(2, 2))
+    shutil.move(tmp_path / "other/shards/2-of-2", tmp_path / "out/shards/2-of-2")
+    with pytest.raises(tipsseg.errors.InputError, match="out: its shards were labelled with different settings"):
+        names(tmp_path / "out")
+
+
+def test_ranking_needs_no_torch() -> None:
+    code = "import sys, tipsseg.runs.rank.rank; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

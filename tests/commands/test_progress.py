@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from tipsseg.commands.progress import Progress
+from tipsseg.errors import ImageError
+from tipsseg.util.text import format_duration, pluralize
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (9, "0:09"), (117, "1:57"), (3600, "1:00:00"), (7509, "2:05:09")]
+)
+def test_clock(seconds: int, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+def test_lines_come_now_and_then_when_nobody_watches(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with Progress(quiet=False) as shown:
+        shown.begin("40 images", 40)
+        for _ in range(40):
+            now[0] += 2
+            shown.advance()
+    assert capsys.readouterr().err.splitlines() == [
+        "40 images",
+        "15 of 40 images, 0.5 images/s, about 0:50 left",
+        "30 of 40 images, 0.5 images/s, about 0:20 left",
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+#: The seconds before each image of 1,000 that are done: the first one waits for the model.
+WARMING, IN_BATCHES = [72.0, *[0.5] * 90], [72.0, *[0.0] * 30, 40.0, *[0.0] * 30]
+
+
+@pytest.mark.parametrize(
+    ("waits", "lines"),
+    {
+        "one by one": (WARMING, ["1 of 1000 images, 0.0 images/s", "61 of 1000 images, 0.6 images/s, about 7:50 left"]),
+        "in batches": (
+            IN_BATCHES,
+            ["1 of 1000 images, 0.0 images/s", "32 of 1000 images, 0.3 images/s, about 20:49 left"],
+        ),
+    }.values(),
+)
+@pytest.mark.parametrize("watched", [False, True])
+def test_the_time_left_is_not_told_of_the_first_images(
+    monkeypatch: pytest.MonkeyPatch, waits: list[float], lines: list[str], watched: bool
+) -> None:
+    now = [100.0]
+    screen = Terminal() if watched else io.StringIO()
+    for name in ("time.monotonic", "tqdm.std.time"):
+        monkeypatch.setattr(name, lambda: now[0])
+    monkeypatch.setattr(sys, "stderr", screen)
+    with Progress(quiet=False) as shown:
+        shown.begin("1000 images", 1000)
+        for number, wait in enumerate(waits):
+            now[0] += wait
+            shown.advance()
+            if number == 8:
+                early = screen.getvalue()
+        late = screen.getvalue()[len(early) :]
+    assert "left" not in early
+    assert "<" not in early  # as tqdm has it
+    if watched:
+        assert lines[-1].rpartition(", ")[2] in late
+    else:
+        assert screen.getvalue().splitlines() == ["1000 images", *lines]
+
+
+def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with Progress(quiet=False) as shown:
+        shown.begin("3 images", 3)
+        for _ in range(3):
+            shown.advance()
+        shown.error(ImageError(Path("b.jpg"), "empty file (0 bytes)"))
+    assert "Error: b.jpg: empty file (0 bytes)\n" in screen.getvalue()
+    assert "3/3" in screen.getvalue()
+    assert "image/s" in screen.getvalue()
+
+
+def test_quiet_says_errors_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with Progress(quiet=True) as shown:
+        shown.begin("1 image", 1)
+        shown.note("a note")
+        shown.error(ImageError(Path("b.jpg"), "truncated", "Fetch it again."))
+        shown.advance()
+    assert screen.getvalue() == "Error: b.jpg: truncated (Fetch it again.)\n"
+
+
+def test_lines_are_printed_in_the_wording_that_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    error = ImageError(Path("b.jpg"), "too large", "Allow it.")
+    with Progress(quiet=False, wording=str.upper) as shown:
+        shown.head("classes")
+        shown.note("a note")
+        shown.error(error)
+        worded = shown.worded(error)
+    assert capsys.readouterr().err == "CLASSES\nA NOTE\nERROR: B.JPG: TOO LARGE (ALLOW IT.)\n"
+    assert (worded.path, worded.reason, worded.hint) == (Path("b.jpg"), "TOO LARGE", "ALLOW IT.")
+
+
+def test_paths_of_results_go_to_stdout_unless_something_else_does(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    for results in (True, False):
+        with Progress(quiet=False, results=results) as shown:
+            shown.results([Path("a\udcff.png"), Path("b.png")])
+    assert capsysbinary.readouterr().out == b"a\xff.png\nb.png\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "plural", "text"), [(1, "", "1 class"), (2, "classes", "2 classes"), (0, "", "0 classs")]
+)
+def test_counted(number: int, plural: str, text: str) -> None:
+    assert pluralize(number, "class", plural) == text

@@ -1,0 +1,319 @@
+"""`tipsseg check`: verify the output folder of a run, or a feature store, and list the faults. `restore` rebuilds a lost record.
+
+The labels must open, have the size of their picture, and hold ids that the run knows. The record and the files must agree, and the
+inputs must be those that were labelled. Edited files, and files that show older labels, are no faults. A feature file must match
+its own header and the record of its store.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from tipsseg.commands.inputs import check_image_root
+from tipsseg.commands.progress import Progress
+from tipsseg.errors import FeatureFileError, ImageError, OutputError, RecordError
+from tipsseg.features.file import read_feature_file
+from tipsseg.features.folder import (
+    FEATURE_FILE,
+    FILES_FOLDER,
+    STORE_FILE,
+    StoreRecord,
+    describe_fault,
+    list_files,
+    read_store,
+)
+from tipsseg.formats import FORMATS, format_name, is_model_only
+from tipsseg.images.access import below, exists, matches
+from tipsseg.images.decoding import upright_size
+from tipsseg.options import MAX_PIXELS
+from tipsseg.run.entry import ERRORS_FILE, LINK, ROWS, FileRow
+from tipsseg.run.files import digest_of
+from tipsseg.run.lock import is_locked
+from tipsseg.run.read import Run, RunImage, open_runs
+from tipsseg.run.results import Deriver
+from tipsseg.run.shards import SHARDS_FOLDER, missing_shards
+from tipsseg.run.state import STATE_FOLDER
+from tipsseg.util.files import TEMPORARY_PREFIX, actual_name
+from tipsseg.util.text import Problem, pluralize, size_text, unreadable_problem
+from tipsseg.util.threads import map_in_order
+
+
+@dataclass(slots=True)
+class _Report:
+    """The faults of an image, the number of its files, and files that a person changed or that show older labels."""
+
+    problems: list[Problem] = field(default_factory=list)
+    files: int = 0
+    edited: list[Path] = field(default_factory=list)
+    stale: list[Path] = field(default_factory=list)
+    taken: list[Path] = field(default_factory=list)
+    gone: bool = False
+
+
+def check_labels(
+    folder: Path, images: Path | None, jobs: int, progress: Progress, max_pixels: int = MAX_PIXELS
+) -> Iterator[Problem]:
+    """Find the faults of an output folder.
+
+    Args:
+        folder: The output folder.
+        images: The folder that image names are relative to, instead of the recorded addresses.
+        jobs: Number of threads that read images.
+        progress: Prints the progress, and notes about differences that are not problems.
+        max_pixels: Report larger images as problems.
+
+    Yields:
+        The problems, sorted by image name.
+
+    Raises:
+        UsageError: `images` is not a folder.
+        OtherSchemaError: The record is from another version of tipsseg.
+    """
+    check_image_root(images)
+    whole, found = _Report(), 0
+    checked = inputs_gone = 0
+    try:
+        with open_runs(folder, ended=False, max_pixels=max_pixels) as runs:
+            for problem in _check_runs(runs):
+                found += 1
+                yield problem
+            total = sum(map(len, runs))
+            progress.begin(f"{pluralize(total, 'image')} in {folder}.", total)
+            for run in runs:
+                for report in map_in_order(jobs, partial(_check_image, images, Deriver(run.context)), run.images()):
+                    checked, inputs_gone = checked + 1, inputs_gone + report.gone
+                    whole.files += report.files
+                    whole.edited += report.edited
+                    whole.stale += report.stale
+                    whole.taken += report.taken
+                    progress.advance()
+                    found += len(report.problems)
+                    yield from report.problems
+                for problem in _check_others(run, whole):
+                    found += 1
+                    yield problem
+    except (RecordError, OutputError) as error:
+        found += 1
+        yield Problem(error.path, f"{error.reason}. {error.hint}".rstrip())
+        for command in error.commands:
+            progress.note(f"  {command}")
+    except OSError as error:  # any read may fail
+        found += 1
+        yield unreadable_problem(error, folder)
+    if images is not None and inputs_gone == checked > 0:
+        found += 1
+        yield Problem(images, "none of the images is in this folder")
+    elif inputs_gone:
+        hint = "" if images is not None else "; pass their folder as argument `images` to compare them"
+        progress.note(f"{pluralize(inputs_gone, 'input')} not found, so not compared{hint}.")
+    _note_edits(folder, whole, progress)
+    looked = f"{pluralize(checked, 'image')}, {pluralize(whole.files, 'file')} checked"
+    progress.note(f"{looked}: {pluralize(found, 'problem') if found else 'nothing wrong'}.")
+
+
+def _note_edits(folder: Path, whole: _Report, progress: Progress) -> None:
+    for path in whole.edited:
+        progress.note(f"{path}: changed by hand")
+    if whole.edited:
+        number = pluralize(len(whole.edited), "file")
+        progress.note(
+            f"{number} changed by hand, which is fine: changed masks are labels. Import changes of others with tipsseg correct."
+        )
+    for paths, hint in (
+        (whole.stale, "run the original command again, or tipsseg convert"),
+        (whole.taken, "remove them, and run the original command again, or tipsseg convert"),
+    ):
+        if paths:
+            names = ", ".join(sorted({path.relative_to(folder).parts[0] for path in paths}))
+            progress.note(f"{pluralize(len(paths), 'file')} with older labels, in {names}: {hint}.")
+
+
+def _check_runs(runs: tuple[Run, ...]) -> Iterator[Problem]:
+    """Yield the faults of runs as a whole."""
+    for run in runs:
+        if is_locked(run.output):
+            yield Problem(run.output, "a run is in progress; check again when it has finished")
+        elif run.info.ended is None or run.state.broken_off:
+            yield Problem(run.output, "the last command was interrupted; run it again")
+        elif run.info.digest != runs[0].info.digest:
+            yield Problem(run.output, f"its settings differ from those of {runs[0].output}")
+        else:
+            for path in run.state.altered_exports():
+                what = "changed since it was written" if os.path.lexists(path) else "missing"
+                yield Problem(path, f"{what}; run the original command again, which writes it")
+    shards = [run.shard for run in runs if run.shard is not None]
+    if shards and (gaps := missing_shards([shard.index for shard in shards], shards[0].count)):
+        what = f"of {shards[0].count} shards, these are missing: {gaps}"
+        yield Problem(runs[0].output.parent, f"{what}; label them with argument `shard`=I/{shards[0].count}")
+
+
+def _check_image(images: Path | None, deriver: Deriver, image: RunImage) -> _Report:
+    """Check one image. Thread-safe."""
+    report = _Report()
+    try:
+        _check_labels(image, report)
+        _check_files(image, deriver, report)
+        _check_input(images, image, report)
+    except ImageError as error:
+        report.problems.append(Problem(error.path, error.reason))
+    except OSError as error:  # any read may fail
+        report.problems.append(unreadable_problem(error, image.run.output))
+    return report
+
+
+def _check_labels(image: RunImage, report: _Report) -> None:
+    if image.run.info.spec.is_raster:
+        _ = image.mask
+    else:
+        image.current()
+    if image.corrected:
+        report.edited.append(image.mask)
+
+
+def _check_files(image: RunImage, deriver: Deriver, report: _Report) -> None:
+    """Compare the files of an image with their records, by content."""
+    entry, files = image.entry, image.run.files
+    due = deriver.due(image.ref(None), entry, image.rows)
+    report.edited += due.edited
+    report.taken += due.stale
+    for row in image.rows.values():
+        if row.digest == ROWS:
+            continue
+        path, look = files.path(row.place), files.look(row)
+        report.files += 1
+        covered = (*entry.formats, *image.run.context.labels)
+        if path in due.stale or (look == "gone" and format_name(row.name) not in covered):
+            continue
+        if look == "gone" or (row.digest == LINK and not path.exists()):
+            report.problems.append(Problem(path, "missing" if look == "gone" else "broken link"))
+        elif row.digest != LINK and digest_of(path) not in (row.digest, row.pending):
+            if is_model_only(row.name):
+                what = "changed since it was written; remove it, and run the original command again"
+                report.problems.append(Problem(path, what))
+            elif look == "ours":  # it has the recorded size and time
+                report.edited.append(path)
+        elif look == "ours" and _is_old(row, image):
+            report.stale.append(path)
+
+
+def _is_old(row: FileRow, image: RunImage) -> bool:
+    """Return True if a file shows older labels than those of now, and not because only the model can write it."""
+    shows_old = row.shows.split(" ")[0] != image.entry.version or image.edited
+    follows = not is_model_only(row.name) or image.run.info.spec.is_raster
+    return bool(row.shows) and row.is_file and follows and shows_old
+
+
+def _check_input(images: Path | None, image: RunImage, report: _Report) -> None:
+    path = image.path(None) if images is None else below(images, actual_name(image.entry.image))
+    if not exists(path):
+        report.gone = True
+    elif not matches(image.entry.input, path):
+        report.problems.append(Problem(path, "changed since it was labelled"))
+    elif not image.run.info.spec.is_raster:
+        size, labelled = upright_size(path, image.run.max_pixels), image.entry.numbers.size
+        if size != labelled:
+            report.problems.append(Problem(path, f"{size_text(size)}, but labelled as {size_text(labelled)}"))
+
+
+def _check_others(run: Run, whole: _Report) -> Iterator[Problem]:
+    """Check the files for the whole run, and name files in folders of formats that belong to no image, and temporary files."""
+    for row in run.state.files().values():
+        path, look = run.files.path(row.place), run.files.look(row)
+        whole.files += 1
+        if look == "gone":
+            if row.name in (
+                *run.state.formats(),
+                *run.context.formats,
+                "classes",
+            ):  # else a kept file of a format that ended
+                yield Problem(path, "missing")
+        elif look != "ours" or digest_of(path) not in (row.digest, row.pending):
+            whole.edited.append(path)
+    tops = {form.folder.split("/")[0] for form in FORMATS.values() if form.folder}
+    paths = (path for top in sorted(tops) for path in _walk(run.output / top))
+    for place in run.state.unknown(map(run.files.place, paths)):
+        path = run.files.path(place)
+        if path.name.startswith(TEMPORARY_PREFIX):
+            yield Problem(path, "left by a killed process; remove it")
+        elif not path.name.startswith("."):
+            yield Problem(path, "it belongs to no image in the record")
+
+
+def _walk(top: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(top):
+        folders.sort()
+        yield from (Path(folder, name) for name in sorted(names))
+
+
+#: Names that runs use in a store's folder.
+_KNOWN = {STORE_FILE, FILES_FOLDER, ERRORS_FILE, STATE_FOLDER, SHARDS_FOLDER}
+
+
+def is_store(folder: Path) -> bool:
+    """Return True if a folder is a feature store, even a damaged one."""
+    return os.path.lexists(folder / STORE_FILE) or os.path.lexists(folder / FILES_FOLDER)
+
+
+def check_store(folder: Path, jobs: int, progress: Progress) -> Iterator[Problem]:
+    """Find the faults of a feature store without loading the model.
+
+    Args:
+        folder: The folder of the store.
+        jobs: Number of threads that read files.
+        progress: Prints the progress, and notes about differences that are not problems.
+
+    Yields:
+        The problems, in file order.
+    """
+    try:
+        record = read_store(folder)
+    except OutputError as error:
+        yield Problem(error.path, error.reason)
+        return
+    if record is None:
+        yield Problem(folder / STORE_FILE, "missing")
+        return
+    for name in sorted(os.listdir(folder)):  # noqa: PTH208  names are enough
+        if name not in _KNOWN and not name.startswith(TEMPORARY_PREFIX):
+            yield Problem(folder / name, "not a feature file")
+    files = list(list_files(folder))
+    left = [path for path in files if path.name.startswith(TEMPORARY_PREFIX)]
+    sound = [path for path in files if not path.name.startswith(TEMPORARY_PREFIX)]
+    progress.begin(f"{pluralize(len(sound), 'feature file')} in {folder}.", len(sound))
+    found = 0
+    for problem in map_in_order(jobs, partial(_check_file, folder, record), sound):
+        progress.advance()
+        if problem is not None:
+            found += 1
+            yield problem
+    progress.end()
+    if left:
+        progress.note(
+            f"{pluralize(len(left), 'temporary file')} of runs that are in progress or were killed; a later run removes old ones."
+        )
+    looked = f"{pluralize(len(sound), 'file')} checked"
+    progress.note(f"{looked}: {pluralize(found, 'problem') if found else 'nothing wrong'}.")
+
+
+def _check_file(folder: Path, record: StoreRecord, path: Path) -> Problem | None:
+    named = FEATURE_FILE.fullmatch(path.name)
+    if (
+        named is None
+        or path.parent != folder / FILES_FOLDER / named[1][:2]
+        or named[2] == str(record.recipe.short_side)  # no run reads such a file
+    ):
+        return Problem(path, "not a feature file")
+    try:
+        found = read_feature_file(path)
+        side = int(named[2] or record.recipe.short_side)
+        fault = describe_fault(replace(record, recipe=replace(record.recipe, short_side=side)), named[1], found)
+        found.to_float32()
+    except FeatureFileError as error:
+        return Problem(path, error.reason)
+    except ValueError as error:
+        return Problem(path, str(error))
+    return Problem(path, fault) if fault else None

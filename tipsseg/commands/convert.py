@@ -1,0 +1,207 @@
+"""`tipsseg convert`: add formats to an output folder, or end one, without the model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from tipsseg.commands.inputs import check_image_root
+from tipsseg.commands.notes import note_division, note_end, note_formats, note_settled
+from tipsseg.commands.progress import Progress
+from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.formats import (
+    FORMATS,
+    RASTER_FORMATS,
+    check_format,
+    check_formats,
+    check_overlaps,
+    format_name,
+    is_model_only,
+)
+from tipsseg.images.access import below
+from tipsseg.options import MAX_PIXELS
+from tipsseg.run.entry import Entry
+from tipsseg.run.folder import OutputFolder, change_folder, recorded_ref
+from tipsseg.run.names import refuse_shared
+from tipsseg.run.read import find_only, refuse_raster, refuse_shards, require_run, unlabelled_error
+from tipsseg.run.settle import Settled, settle_images
+from tipsseg.run.spec import Counts, RunInfo
+from tipsseg.run.state import State
+from tipsseg.types import ImageRef
+from tipsseg.util.files import actual_name
+from tipsseg.util.text import pluralize
+
+
+def convert_folder(
+    output: Path,
+    formats: Sequence[str],
+    images: Path | None,
+    jobs: int,
+    progress: Progress,
+    val_fraction: float | None = None,
+    only: Iterable[Path] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> int:
+    """Add formats to an output folder, byte for byte as its run would have written them, and update all others.
+
+    Args:
+        output: The output folder.
+        formats: The names of the formats.
+        images: The folder of the images, if they have moved.
+        jobs: The number of threads.
+        progress: Prints progress, results and notes.
+        val_fraction: Replaces the folder's fraction, see FileOptions.
+        only: The paths of the images to convert. None converts all images.
+        max_pixels: Images with more pixels are rejected.
+
+    Returns:
+        The number of failed images and unknown paths in `only`.
+
+    Raises:
+        UsageError: If an argument is invalid.
+        InputError: If the folder has no finished run, or a run of rasters.
+        OutputError: If the folder cannot be written.
+    """
+    check_image_root(images)
+    refuse_shards(output)
+    _check(formats, val_fraction)
+    whole = formats if only is None else ()
+    with change_folder(partial(_with_formats, formats, whole, val_fraction, max_pixels), output) as folder:
+        names, unknown = None, list[Path]()
+        if only is not None:
+            names, unknown = find_only(folder.state.entries(), only, images)
+            for path in unknown:
+                progress.error(unlabelled_error(path, output))
+            if not names:
+                return len(unknown)
+        refuse_shared(output, folder.context.files.names, formats, folder.state.names())
+        folder.state.cover(formats, names)
+        folder.write_record()
+        return _settle(folder, formats, images, jobs, progress, names) + len(unknown)
+
+
+def _check(formats: Sequence[str], val_fraction: float | None) -> None:
+    """Raise UsageError for formats that labels alone do not give, or for a fraction that none of the formats uses."""
+    for name in formats:
+        check_format(name)
+        if name in RASTER_FORMATS:
+            raise UsageError(f"only tipsseg label writes {name}, a format of rasters", "Use another format.")
+        if is_model_only(name):
+            raise UsageError(
+                f"only the model can write {name}, which stores its scores",
+                "Run the original command again with argument `formats` and this format.",
+            )
+    splitting = [name for name, form in FORMATS.items() if form.splits]
+    if val_fraction is not None and not set(splitting) & set(formats):
+        names = " or ".join(splitting)
+        raise UsageError(
+            f"argument `val_fraction` needs the format {names}", f"Remove it, or add {names} to the formats."
+        )
+
+
+def _with_formats(
+    formats: Sequence[str], whole: Sequence[str], val_fraction: float | None, max_pixels: int, state: State
+) -> RunInfo:
+    """Return the run of a folder with the formats that it covers as a `whole`."""
+    info = require_run(state)
+    refuse_raster(info)
+    spec, files = info.spec, info.spec.files
+    check_formats(formats, spec.vocabulary.classes)
+    if spec.options.overlap:
+        check_overlaps(formats)
+    if val_fraction is not None:
+        files = replace(files, val_fraction=val_fraction)
+    covered = tuple(dict.fromkeys((*spec.formats, *whole)))
+    return replace(info, spec=replace(spec, formats=covered, files=files, max_pixels=max_pixels))
+
+
+def _settle(
+    folder: OutputFolder,
+    formats: Sequence[str],
+    images: Path | None,
+    jobs: int,
+    progress: Progress,
+    names: set[str] | None,
+) -> int:
+    """Write the files of a folder in these formats, and those that are out of date. Return the number of failed images."""
+    began = time.monotonic()
+    number, context = len(folder.state) if names is None else len(names), folder.context
+    progress.begin(f"Converting {pluralize(number, 'image')} of {folder.path} into {', '.join(formats)}.", None)
+    note_formats(formats, context.files, context.classes, progress)
+    settled, done = Settled(), 0
+    try:
+        for found in settle_images(folder, settled, jobs, asked=formats, refer=partial(refer_to, images)):
+            if isinstance(found, ImageError):
+                progress.error(found)
+            else:
+                done += 1
+            progress.advance()
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(f"{pluralize(done, 'image')} done; run the same command to resume")
+        raise
+    folder.finish_changes()
+    progress.end()
+    _print_paths(folder, formats, names, settled, progress)
+    note_settled(folder, settled, progress, asked=formats)
+    note_division(formats, folder.state, context.files, progress)
+    failed = len(settled.failed)
+    counts = Counts(labelled=done, failed=failed, unchanged=max(number - done - failed, 0))
+    note_end(progress, counts, time.monotonic() - began, f", into {folder.path}", "converted")
+    return failed + len(folder.unwritten)
+
+
+def _print_paths(
+    folder: OutputFolder, formats: Sequence[str], names: set[str] | None, settled: Settled, progress: Progress
+) -> None:
+    """Print the files in the formats, and those of other formats that were written."""
+    if any(FORMATS[name].folder is not None for name in formats):
+        for entry, rows in folder.state.images():
+            if names is None or entry.image in names:
+                paths = {
+                    folder.files.path(row.place)
+                    for row in rows.values()
+                    if row.is_file and format_name(row.name) in formats
+                }
+                progress.results(sorted(path for path in paths if path not in folder.refused))
+    run_files = [folder.path / file for name in formats for file in FORMATS[name].files]
+    progress.results(dict.fromkeys((*(path for path in run_files if path.exists()), *settled.run_files)))
+
+
+def refer_to(images: Path | None, entry: Entry) -> ImageRef:
+    """Return the image of a record: below the folder `images`, or at its recorded address if that is None."""
+    if images is None:
+        return recorded_ref(entry)
+    name = actual_name(entry.image)
+    return ImageRef(below(images, name), PurePosixPath(name))
+
+
+def drop_format(output: Path, name: str, progress: Progress) -> int:
+    """End a format: remove its files as tipsseg wrote them, and name the others. Return the number of those.
+
+    Raises:
+        UsageError: The format is unknown, or it is that of the labels.
+        InputError: The folder has no finished run.
+        OutputError: A file cannot be removed.
+    """
+    check_format(name)
+    refuse_shards(output)
+
+    def without(state: State) -> RunInfo:
+        info = require_run(state)
+        if name == "png" or name in info.spec.label_names:
+            raise UsageError(f"{name} cannot be dropped: it holds the labels", "Drop another format.")
+        formats = tuple(each for each in info.spec.formats if each != name)
+        return replace(info, spec=replace(info.spec, formats=formats))
+
+    with change_folder(without, output) as folder:
+        if name not in folder.state.formats() and not folder.state.broken_off:  # else go on
+            raise InputError(f"{output} has no files in the format {name}", "Name a format of this folder.")
+        folder.drop(name)
+        folder.finish_changes()
+        for path, reason in folder.refused.items():
+            progress.note(f"Kept {path}: {reason}.")
+        progress.note(f"{folder.path} no longer has the format {name}.")
+        return len(folder.refused)

@@ -1,0 +1,279 @@
+"""Plan new masks: read the corrections, compare them with the old masks, write the new masks to temporary files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tipsseg.commands.correct.compare import Comparison, compare_masks
+from tipsseg.commands.progress import Progress
+from tipsseg.errors import ImageError, InputError
+from tipsseg.formats import FORMATS
+from tipsseg.formats.corrections import ClassNames, Objects, PixelLabels, SourceImage, image_errors
+from tipsseg.formats.png import encode_mask
+from tipsseg.options.run import CorrectOptions
+from tipsseg.regions.objects import LabelledObject, follow_correction, object_regions
+from tipsseg.run.entry import Correction, Entry, Facts, object_scores
+from tipsseg.run.files import StagedFile, digest_of
+from tipsseg.run.labels import PNG, Current, Labels, scored_objects
+from tipsseg.run.read import Run, RunImage
+from tipsseg.run.record import run_context
+from tipsseg.run.spec import with_classes
+from tipsseg.run.summary import CERTAIN, corrected_summary
+from tipsseg.types import BACKGROUND, LabelArray, ignore_id
+from tipsseg.util.text import pluralize
+
+#: The maximum number of failures to print.
+_FAILURES_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectedMask:
+    """A mask that `tipsseg correct` wrote, or would write in a dry run.
+
+    Attributes:
+        image: The name of the image.
+        path: The mask.
+        changed: The number of pixels with a new label.
+        emptied: True if the image loses all its objects.
+    """
+
+    image: str
+    path: Path
+    changed: int
+    emptied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RedrawnObject:
+    """An object that keeps its pixels, because its outline differs only as far as tools redraw objects, or it is too thin.
+
+    Attributes:
+        image: The name of the image.
+        class_name: The class of the object.
+        box: (y, x, h, w) in pixels, the bounding box of the object.
+    """
+
+    image: str
+    class_name: str
+    box: tuple[int, int, int, int]
+
+    def __str__(self) -> str:
+        y, x, _, _ = self.box
+        return f"{self.class_name!r} at x {x}, y {y} in {self.image}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plan:
+    """The new mask and record of one image.
+
+    Attributes:
+        mask: The new mask, for the report; None if it does not change.
+        file: The new mask under a temporary name; None without one, and in a dry run.
+        entry: The new record of the image, with `file`.
+        before: The sha256 of the mask before.
+        empty: True if the correction leaves the image without objects.
+        submitted: True if a person certainly finished the image, see SourceImage.
+        depends: True if the mask depends on whether the source writes objects exactly.
+        redrawn: Objects that keep their pixels.
+    """
+
+    mask: CorrectedMask | None = None
+    file: StagedFile | None = None
+    entry: Entry | None = None
+    before: str
+    empty: bool
+    submitted: bool
+    depends: bool
+    redrawn: tuple[RedrawnObject, ...]
+
+    def discard(self) -> None:
+        """Remove the temporary file."""
+        if self.file is not None:
+            self.file.discard()
+
+
+class Planner:
+    """Plan the new masks of a run.
+
+    Attributes:
+        run: The run.
+        names: Its class names, and those that corrections add.
+        source: The absolute path of the corrections.
+        format: Their format.
+        options: See CorrectOptions.
+    """
+
+    def __init__(self, run: Run, names: ClassNames, source: str, format_name: str, options: CorrectOptions) -> None:
+        self.run, self.names, self.source, self.format, self.options = run, names, source, format_name, options
+        # The numbers of objects that came back exactly, and as tools redraw them, and of new boxes.
+        self._same = self._redrawn = self._boxes = 0
+        self._skipped = Counter[str]()
+        self._ignored = ignore_id(len(run.classes))
+
+    def plan_all(self, corrections: Mapping[str, SourceImage], progress: Progress) -> dict[str, Plan]:
+        """Plan each image, and note skipped shapes. Raises InputError if a correction cannot be imported.
+
+        Unedited objects show whether the source writes objects exactly. Until all are compared, it counts as one that redraws them.
+        """
+        plans: dict[str, Plan] = {}
+        errors: list[ImageError] = []
+
+        def plan(image: str, *, exact: bool) -> None:
+            try:
+                plans[image] = self._plan(self.run.image(image), corrections[image], exact=exact)
+            except ImageError as error:
+                errors.append(error)
+                if len(errors) <= _FAILURES_SHOWN:
+                    progress.error(error)
+
+        for image in corrections:
+            plan(image, exact=False)
+            progress.advance()
+        if self._same >= self._redrawn:
+            for image in [image for image, planned in plans.items() if planned.depends]:
+                plans[image].discard()
+                plan(image, exact=True)  # read again, because the corrections of all images may not fit into memory
+        if errors:
+            more = f" (the first {_FAILURES_SHOWN} are printed above)" if len(errors) > _FAILURES_SHOWN else ""
+            number = f"{len(errors)} of {pluralize(len(corrections), 'correction')}"
+            raise InputError(
+                f"{number} cannot be imported{more}; nothing was changed",
+                "Fix them in the tool that exported them, or leave them out, and run the same command again.",
+            )
+        self.names.raise_unknown()
+        for kind, count in self._skipped.items():
+            progress.note(f"Skipped {pluralize(count, 'shape')} without pixels: {kind}.")
+        if self._boxes:
+            progress.note(f"Filled {pluralize(self._boxes, 'box', 'boxes')} without polygons.")
+        return plans
+
+    def _plan(self, image: RunImage, source_image: SourceImage, *, exact: bool) -> Plan:
+        """Read the correction of an image, and write its new mask under a temporary name.
+
+        `exact` is True if the source writes objects exactly. It matters if the plan `depends` on it.
+
+        Raises:
+            ImageError: The correction or the mask cannot be used, or a person edited the mask in place and the correction differs.
+            OutputError: The temporary file cannot be written.
+        """
+        path, before = image.mask, digest_of(image.mask)  # before it is read: a later edit is kept
+        current = image.current()
+        old, recorded = current.labels.labels, current.entry.correction
+        with image_errors(source_image.where):
+            new = source_image.read(old.shape)
+            content = new.digest(exact=self.options.exact)
+            killed = any(row.pending == before for row in image.label_files)  # after the mask was put in place
+            done = recorded is not None and recorded.content == content and (killed or not image.edited)
+            found = None if done else self._compare(current, new)
+            if self.options.strict and isinstance(new, Objects):
+                _refuse_vague(source_image.name, new, found)
+        if not exact:
+            self._count(new, found)
+
+        exact = exact or self.options.exact
+        depends = found is not None and not self.options.exact and found.depends_on_source
+        if done:
+            labels = old
+        elif isinstance(new, PixelLabels) and (exact or not depends):
+            labels = self._copy(old, new)
+        else:
+            assert found is not None
+            labels = found.paint(exact=exact)
+        plan = Plan(
+            before=before,
+            empty=not new.shapes if isinstance(new, Objects) else not self._has_objects(labels),
+            submitted=source_image.submitted,
+            depends=depends,
+            redrawn=self._redrawn_objects(image, found, exact=exact) if found is not None and depends else (),
+        )
+        changed = int(np.count_nonzero(labels != old))
+        if not changed:
+            return plan
+        in_place = recorded is not None and not recorded.source and not recorded.undone
+        if in_place and not self.options.replace_edited:
+            raise ImageError(
+                path,
+                "a person edited this mask in place, and the correction differs from it",
+                "Remove the image from the corrections, or overwrite the edited mask with argument `replace_edited`.",
+            )
+        emptied = plan.empty and self._has_objects(old)
+        plan = replace(plan, mask=CorrectedMask(image.entry.image, path, changed, emptied))
+        if self.options.dry_run:
+            return plan
+        correction = Correction(source=self.source, format=self.format, content=content, before=image.digest())
+        file, entry = self._stage(path, labels, current, correction)
+        return replace(plan, file=file, entry=entry)
+
+    def _count(self, new: PixelLabels | Objects, found: Comparison | None) -> None:
+        if isinstance(new, Objects):
+            self._skipped.update(new.skipped)
+        if found is not None:
+            self._same += len(found.same)
+            self._redrawn += len(found.redrawn.intersection(found.partners))
+            self._boxes += len(found.boxes)
+
+    def _has_objects(self, labels: LabelArray) -> bool:
+        return bool(((labels != BACKGROUND) & (labels != self._ignored)).any())
+
+    def _compare(self, current: Current, new: PixelLabels | Objects) -> Comparison | None:
+        """Compare a correction with the old labels; return None if it states every pixel exactly."""
+        old = current.labels.labels
+        if isinstance(new, Objects):
+            options = self.run.context.files
+            regions = object_regions(old, len(self.run.classes), options, current.labels.instances)
+            objects = [LabelledObject(region, CERTAIN, options.simplify) for region in regions]
+            before = FORMATS[new.written_as].reread_shapes(objects, old.shape)
+            return Comparison(old, before, new.shapes, exact=self.options.exact)
+        if new.ignores or self.options.exact:
+            return None
+        return compare_masks(old, new.labels, self._ignored)
+
+    def _copy(self, old: LabelArray, new: PixelLabels) -> LabelArray:
+        """Return the labels [H, W] of a mask. Keep ignored pixels if its format cannot store them."""
+        labels: LabelArray = new.labels.astype(np.uint8) if old.dtype == np.uint8 else new.labels.astype(np.uint16)
+        if not new.ignores:
+            labels[(old == self._ignored) & (labels == BACKGROUND)] = self._ignored
+        return labels
+
+    def _redrawn_objects(self, image: RunImage, found: Comparison, *, exact: bool) -> tuple[RedrawnObject, ...]:
+        kept = found.untouched | (set() if exact else found.redrawn)
+        names = {entry.id: entry.name for entry in self.run.classes}
+        return tuple(
+            RedrawnObject(image.entry.image, names[shape.class_id], (shape.y, shape.x, *shape.mask.shape))
+            for shape in (found.before[old] for old in sorted(kept))
+        )
+
+    def _stage(
+        self, path: Path, labels: LabelArray, current: Current, correction: Correction
+    ) -> tuple[StagedFile, Entry]:
+        """Write the new mask under a temporary name, and return its record. After an error, `locked_state` removes the file."""
+        added = () if self.names.too_many else self.names.added  # which is refused later
+        known = run_context(with_classes(self.run.info, added)).classes
+        file = self.run.files.stage(PNG, path, encode_mask(labels, known, self.run.context.files.png_mode))
+        instances = current.labels.instances
+        if instances is not None:
+            instances = follow_correction(instances, labels, len(known))
+        objects = scored_objects(
+            Labels(labels=labels, instances=instances),
+            len(known),
+            current.entry.facts.objects,
+            dict.fromkeys(range(1, len(known) + 1), CERTAIN),
+            None,
+        )
+        facts = Facts(corrected_summary(labels, known, current.entry.summary), object_scores(objects))
+        digests = [str(file.row.digest), *(str(row.digest) for row in current.rows if row.name != PNG)]
+        return file, current.entry.with_labels(digests, facts, correction)
+
+
+def _refuse_vague(image: str, new: Objects, found: Comparison | None) -> None:
+    """Raise ValueError if a correction has shapes without pixels, or new objects that are only boxes."""
+    for kind, number in new.skipped.items():
+        raise ValueError(f"{image}: {pluralize(number, 'shape')} without pixels: {kind}")
+    for shape in () if found is None else found.boxes:
+        h, w = shape.mask.shape
+        raise ValueError(f"{image}: a box without a polygon, {w} x {h} pixels at x {shape.x}, y {shape.y}")

@@ -1,0 +1,408 @@
+"""`tipsseg correct`: import corrected labels into the output folder of a run, all or nothing.
+
+First, read and check all corrections, and write the new masks beside the old ones under temporary names. Then put them in place,
+and bring the derived files up to date. The same command resumes after an interruption.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Unpack
+
+from tipsseg.commands.convert import refer_to
+from tipsseg.commands.correct.plan import CorrectedMask, Plan, Planner, RedrawnObject
+from tipsseg.commands.correct.sources import PAGE, SourceRun, find_page, find_source_run
+from tipsseg.commands.folders import progress_for
+from tipsseg.commands.inputs import check_image_root
+from tipsseg.commands.notes import note_settled
+from tipsseg.commands.progress import Progress
+from tipsseg.errors import ImageError, InputError
+from tipsseg.formats import detect_format, find_reading_format, format_name, refuse_parts
+from tipsseg.formats.base import Format
+from tipsseg.formats.corrections import ClassNames, SourceImage
+from tipsseg.formats.names import ImageNames
+from tipsseg.formats.source import Source
+from tipsseg.options import MAX_PIXELS, default_jobs
+from tipsseg.options.fields import take_options
+from tipsseg.options.keywords import CorrectKeywords, with_keywords
+from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, ComputeOptions, CorrectOptions
+from tipsseg.run.entry import Correction, FileRow
+from tipsseg.run.files import digest_of
+from tipsseg.run.folder import OutputFolder, change_folder, recorded_ref
+from tipsseg.run.labels import stamped
+from tipsseg.run.read import Run, find_only, open_run, refuse_overlap, refuse_raster, refuse_shards, require_run
+from tipsseg.run.results import Derived
+from tipsseg.run.settle import Settled, settle
+from tipsseg.run.spec import RunInfo
+from tipsseg.run.state import State
+from tipsseg.types import name_order, printable_path
+from tipsseg.util.json import json_bytes
+from tipsseg.util.text import join_first, pluralize, shorten
+
+#: The maximum number of redrawn objects to name.
+_OBJECTS_NAMED = 5
+
+_EXPORT_IS_EMPTY = "Some tools lose all objects when they export; see that the file has yours."
+_NOT_REVIEWED = "The source does not record whether a person removed the objects or never opened the image."
+
+#: How to export exact outlines from tools that redraw objects.
+_EXACT_EXPORTS = (
+    'This export rounds outlines. For exact ones: in CVAT, upload without "Convert masks to polygons"; from FiftyOne, export '
+    "ImageSegmentationDirectory with `rel_dir`."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corrections:
+    """The result of importing corrections.
+
+    Attributes:
+        format: The format of the corrections.
+        masks: The corrected masks, in the order of the images.
+        unchanged: Images whose masks already agree with the corrections.
+        unmatched: Names of images in the corrections that are missing from the folder, or are different pictures there.
+        uncorrected: Names of images in a source run that nobody corrected.
+        classes: The names of added classes.
+        redrawn: Objects left unchanged, because their outlines differ only as far as tools redraw objects.
+        failed: The number of masks that a person changed while the corrections were read, and of images and files for the whole run
+            that could not follow the masks.
+    """
+
+    format: str
+    masks: tuple[CorrectedMask, ...]
+    unchanged: tuple[str, ...]
+    unmatched: tuple[str, ...]
+    uncorrected: tuple[str, ...]
+    classes: tuple[str, ...]
+    redrawn: tuple[RedrawnObject, ...] = ()
+    failed: int = 0
+
+
+def take_corrections(
+    output: Path,
+    source: Path,
+    progress: Progress,
+    options: CorrectOptions = DEFAULT_CORRECT_OPTIONS,
+    *,
+    jsonl: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> Corrections:
+    """Import corrected labels into the output folder of a run, as masks that a person edited.
+
+    Args:
+        output: The output folder.
+        source: The file, folder or zip archive with the corrections.
+        progress: Prints progress, results and notes.
+        options: See CorrectOptions.
+        jsonl: Print a JSON line for each mask instead of its path.
+        max_pixels: Images with more pixels are rejected.
+
+    Raises InputError if the folder does not contain a finished run, or the corrections cannot be imported as a whole.
+    """
+    check_image_root(options.images)
+    refuse_shards(output)
+    with ExitStack() as stack:
+        folder = None
+        if options.dry_run:
+            run = stack.enter_context(open_run(output, max_pixels=max_pixels))
+        else:
+            folder = stack.enter_context(change_folder(partial(_run_to_correct, max_pixels), output))
+            run = Run(folder.info, folder.state, max_pixels)
+        refuse_raster(run.info)
+        refuse_overlap(run.info, "corrections are index masks")
+        refuse_parts(source)
+        files = stack.enter_context(Source(source))
+        source_run = find_source_run(files, run.output, stack, everything=options.everything)
+        reader = _reader(options, source_run, files, run)
+        edited = [] if folder is None else _edited_below(folder, Path(os.path.realpath(source)), reader.name)
+        names = ClassNames(run.classes, add=options.add_classes)
+        images = reader.read(files, names)
+        if source_run is not None and not options.everything:
+            images = source_run.select_corrected(images)
+        corrections, unmatched = _match(images, run, source_run, source, progress)
+        uncorrected = () if source_run is None else tuple(source_run.uncorrected)
+
+        count = len(corrections)
+        progress.begin(f"Importing {pluralize(count, 'image')} of {source} ({reader.name}) into {run.output}.", count)
+        planner = Planner(run, names, printable_path(source.absolute()), reader.name, options)
+        plans = planner.plan_all(corrections, progress)
+        progress.end()
+        changed = _keep_unseen(source, plans, options.emptied, progress, partly=bool(uncorrected))
+        unchanged = tuple(image for image, plan in plans.items() if plan.mask is None)
+
+        late, settled = dict[str, ImageError](), Settled()
+        if folder is not None:
+            if names.added:
+                folder.add_classes(names.added)
+            late = {image: error for image, plan in changed.items() if (error := _put(folder, plan))}
+            if options.accept:
+                _accept(folder, unchanged, planner)
+            _take_in(folder, edited, {*changed, *unchanged, *([""] if len(changed) + len(unchanged) == count else [])})
+            settled = settle(folder, default_jobs(), refer=partial(refer_to, options.images))
+            folder.finish_changes()
+        errors = [*late.values(), *settled.failed]
+        result = Corrections(
+            format=reader.name,
+            masks=tuple(plan.mask for image, plan in changed.items() if plan.mask and image not in late),
+            unchanged=unchanged,
+            unmatched=unmatched,
+            uncorrected=uncorrected,
+            classes=names.added,
+            redrawn=tuple(redrawn for plan in plans.values() for redrawn in plan.redrawn),
+            failed=len(errors) + (0 if folder is None else len(folder.unwritten)),
+        )
+        _print_result(result, source, progress, options, jsonl=jsonl)
+        for error in errors:
+            progress.error(error)
+        if folder is not None:
+            note_settled(folder, settled, progress)
+        return result
+
+
+def _run_to_correct(max_pixels: int, state: State) -> RunInfo:
+    info = require_run(state)
+    return replace(info, spec=replace(info.spec, max_pixels=max_pixels))
+
+
+def undo_corrections(output: Path, paths: Sequence[Path], progress: Progress, *, dry_run: bool = False) -> None:
+    """Let the next run label images again that a person corrected. Their masks stay until then.
+
+    Raises:
+        InputError: The folder has no finished run, or an image is not in it, or nobody corrected it. Nothing was changed.
+    """
+    refuse_shards(output)
+    with change_folder(require_run, output) as folder:
+        names, unknown = find_only(folder.state.entries(), paths, None)
+        run = Run(folder.info, folder.state, folder.info.spec.max_pixels)
+        images = [run.image(name) for name in sorted(names)]
+        others = [str(path) for path in unknown]
+        others += [image.entry.image for image in images if not image.corrected and not image.entry.undone]
+        if others:
+            raise InputError(
+                f"{output}: no correction of {join_first(others, 3)}", "Name corrected images of this folder."
+            )
+        for image in images:
+            progress.results([folder.files.path(row.place) for row in image.label_files[:1]])
+            if not dry_run:
+                # The mask may be invalid or gone: the next run replaces it.
+                rows = [stamped(row, output) for row in image.label_files if folder.files.look(row) != "gone"]
+                correction = replace(image.entry.correction or Correction(), undone=True)
+                folder.state.add(image.entry.with_correction(correction), rows, {})
+        if not dry_run:
+            folder.finish_changes()
+        done = "Would undo" if dry_run else "Undid"
+        progress.note(f"{done} {pluralize(len(names), 'correction')}; the next run labels these images again.")
+
+
+# ---- read and check ----
+
+
+def _reader(options: CorrectOptions, source_run: SourceRun | None, files: Source, run: Run) -> Format:
+    if options.source_format in (None, PAGE) and (reader := find_page(files, run)):
+        return reader
+    if options.source_format == PAGE:
+        raise InputError(
+            f"{files.path}: not a corrections.json of the report page", "Pass the file that the page saved."
+        )
+    if options.source_format is not None:
+        return find_reading_format(options.source_format)
+    return (source_run and source_run.masks_of(files)) or detect_format(files)
+
+
+def _match(
+    images: Iterable[SourceImage], run: Run, source_run: SourceRun | None, source: Path, progress: Progress
+) -> tuple[dict[str, SourceImage], tuple[str, ...]]:
+    """Return the corrections by image of the run, in image order, and the names of those that match none. Note ignored ones.
+
+    Raises InputError if no image matches, if a match is ambiguous, or if an image has no mask.
+    """
+    names = ImageNames(run.state.names())
+    found: dict[str, SourceImage] = {}
+    missing: dict[str, None] = {}
+    other_pictures: dict[str, None] = {}
+    for source_image in images:
+        image = names.find(source_image.name)
+        if image is None and source_image.other_name is not None and (other_name := source_image.other_name()):
+            image = names.find(other_name)
+        if image is None:
+            missing[source_image.name] = None
+        elif source_run is not None and source_run.has_other_picture(source_image, run.image(image)):
+            other_pictures[source_image.name] = None
+        elif image not in found:
+            found[image] = source_image
+        elif not source_image.by_list:
+            other = found[image]
+            raise InputError(
+                f"{source}: two corrections of {image}: {shorten(other.name)} ({other.where}) "
+                f"and {shorten(source_image.name)} ({source_image.where})",
+                "Remove one of them.",
+            )
+    uncorrected = [] if source_run is None else source_run.uncorrected
+    if not found and not uncorrected:
+        if other_pictures:
+            raise InputError(
+                f"{source}: the run has different pictures with these names: {_join(other_pictures)}",
+                "Correct the labels of the same image files.",
+            )
+        raise InputError(
+            f"{source}: " + (f"the run has no image {_join(missing)}" if missing else "no corrected images"),
+            "An image matches if its path ends with the name in the corrections, or the name ends with its path; suffixes may "
+            "differ. Label Studio exports submitted annotations, not predictions.",
+        )
+    for ignored, reason in (
+        (missing, f" not in the run: {_join(missing)}"),
+        (other_pictures, f", because the run has different pictures with these names: {_join(other_pictures)}"),
+        (uncorrected, " that nobody corrected; argument `everything` imports the model's labels too"),
+    ):
+        if ignored:
+            progress.note(f"Ignored {pluralize(len(ignored), 'image')} of {source}{reason}.")
+    return {image: found[image] for image in sorted(found, key=name_order)}, (*missing, *other_pictures)
+
+
+def _keep_unseen(
+    source: Path, plans: Mapping[str, Plan], empty: bool | None, progress: Progress, *, partly: bool
+) -> dict[str, Plan]:
+    """Return the plans that change a mask, but none that would empty it without permission. Note emptied images.
+
+    An image without objects counts as reviewed if its source says so, and another image of it has objects: some exports lose the
+    objects of all images; `partly` if it has others. `empty` is the user's choice for the other ones. Raises InputError if it is
+    needed, but None.
+    """
+    changed = {image: plan for image, plan in plans.items() if plan.mask is not None}
+    emptied = [image for image, plan in changed.items() if plan.mask is not None and plan.mask.emptied]
+    all_empty = not partly and all(plan.empty for plan in plans.values())
+    unsure = [image for image in emptied if all_empty or not plans[image].submitted]
+    number, names = pluralize(len(unsure), "image"), join_first(unsure, 20)
+    if unsure and empty is None:
+        raise InputError(
+            f"{source}: {'no image has objects' if all_empty else f'{number} without objects'}: {names}",
+            f"{_EXPORT_IS_EMPTY if all_empty else _NOT_REVIEWED} Empty the masks with argument `emptied`, or leave these images as "
+            "they are with argument `emptied`=False.",
+        )
+    if unsure and not empty:
+        progress.note(f"Left {number} without objects in {source} unchanged: {names}.")
+        for image in unsure:
+            changed.pop(image).discard()
+        emptied = [image for image in emptied if image in changed]
+    if emptied:
+        progress.note(f"{pluralize(len(emptied), 'image')} with no objects left: {join_first(emptied, 20)}.")
+    return changed
+
+
+# ---- write ----
+
+
+def _put(folder: OutputFolder, plan: Plan) -> ImageError | None:
+    """Put a new mask in place. Return an error if a person changed the mask meanwhile: it is kept."""
+    assert plan.mask is not None
+    assert plan.entry is not None
+    assert plan.file is not None
+    rows = folder.state.files(plan.mask.image)
+    folder.files.may_put(plan.file, rows.get(plan.file.row.place))
+    if digest_of(plan.mask.path) != plan.before:
+        plan.discard()
+        what = "changed while the corrections were read, so it was kept"
+        return ImageError(plan.mask.path, what, "Run the same command again.")
+    coming = plan.entry.correction_text
+    folder.put(recorded_ref(plan.entry), plan.entry, [plan.file], Derived(), rows, coming=coming)
+    return None
+
+
+def _accept(folder: OutputFolder, images: Sequence[str], planner: Planner) -> None:
+    """Record images as a person's that their source shows unchanged."""
+    for image in images:
+        entry = folder.state.get(image)
+        if entry is not None and not entry.corrected:
+            accepted = entry.with_correction(Correction(source=planner.source, format=planner.format))
+            folder.state.add(accepted, (), {})
+
+
+def _edited_below(folder: OutputFolder, source: Path, read_as: str) -> list[tuple[str, FileRow]]:
+    """Return the files below `source` that a person changed and a reader reads: image, and record with the digest of now."""
+    found = []
+    for image in ("", *folder.state.names()) if source.is_relative_to(os.path.realpath(folder.path)) else ():
+        for row in folder.state.files(image).values():
+            path, form = folder.files.path(row.place), format_name(row.name)
+            if not row.is_file or form in folder.context.labels or form.partition("-")[0] != read_as.partition("-")[0]:
+                continue
+            is_edited = folder.files.look(row) in ("edited", "taken")
+            if is_edited and Path(os.path.realpath(path)).is_relative_to(source):
+                found.append((image, replace(row, taken=digest_of(path))))
+    return found
+
+
+def _take_in(folder: OutputFolder, edited: Iterable[tuple[str, FileRow]], images: Container[str]) -> None:
+    """Record edited files of images as taken in, as they were when they were read: they stay, and show the labels of now."""
+    for image, row in edited:
+        entry = folder.state.get(image) if image else None
+        if image in images:
+            shows = "" if entry is None else folder.deriver.shows(format_name(row.name), entry)
+            folder.state.set_files(image, [replace(row, shows=shows)])
+            folder.taken |= set() if image else {folder.files.path(row.place)}
+
+
+# ---- report ----
+
+
+def _print_result(
+    result: Corrections, source: Path, progress: Progress, options: CorrectOptions, *, jsonl: bool
+) -> None:
+    for mask in result.masks:
+        if jsonl:
+            record = {"image": mask.image, "mask": printable_path(mask.path), "changed": mask.changed}
+            progress.text(json_bytes(record).decode() + "\n")
+        else:
+            progress.results([mask.path])
+    if result.classes:
+        progress.note(f"New classes: {join_first(result.classes, 10)}.")
+    if result.redrawn:
+        objects = join_first([str(redrawn) for redrawn in result.redrawn], _OBJECTS_NAMED)
+        progress.note(
+            f"Left {pluralize(len(result.redrawn), 'object')} of {source} unchanged, because only edges differ or the object is "
+            f"too thin to export: {objects}. Argument `exact` imports every difference."
+        )
+        if not result.masks:
+            progress.note(_EXACT_EXPORTS)
+    would = "would be " if options.dry_run else ""
+    accepted = " and accepted" if options.accept else ""
+    progress.note(
+        f"{pluralize(len(result.masks), 'mask')} {would}corrected, {len(result.unchanged)} unchanged{accepted}."
+    )
+
+
+def _join(names: Iterable[str]) -> str:
+    return join_first([shorten(name) for name in names], 5)
+
+
+@with_keywords(CorrectKeywords, CorrectOptions, ComputeOptions)
+def correct_folder(
+    output: str | Path, corrections: str | Path, *, verbose: bool = False, **keywords: Unpack[CorrectKeywords]
+) -> Corrections:
+    """Import corrected labels into the output folder of a run, as `tipsseg correct` does: all of them, or none.
+
+    The masks then count as edited by a person, and later commands keep them.
+
+    Args:
+        output: The output folder.
+        corrections: The file, folder or zip that a labelling tool exported.
+        verbose: Print notes, progress and errors on stderr.
+
+    Returns:
+        The corrections: `format`, `masks` (with `image`, `path`, the number of `changed` pixels, and `emptied`), `unchanged` and
+        `unmatched` images, `uncorrected` images of a source run, new `classes`, `redrawn` objects, which are left unchanged
+        although their edges differ, and the number of files that `failed` to follow.
+
+    Raises:
+        UsageError: The format is unknown.
+        InputError: A correction cannot be imported. Nothing was changed.
+        ImageError: A file of the corrections cannot be read. Nothing was changed.
+        OutputError: The folder cannot be written.
+    """
+    options, max_pixels = take_options(CorrectOptions, keywords), take_options(ComputeOptions, keywords).max_pixels
+    with progress_for(verbose) as progress:
+        return take_corrections(Path(output), Path(corrections), progress, options, max_pixels=max_pixels)

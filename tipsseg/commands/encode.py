@@ -1,0 +1,236 @@
+"""A `tipsseg encode` run: images ─► those that the store lacks ─► the model ─► feature files."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Unpack
+
+from tipsseg.commands.folders import Done, FolderImage, FolderSummary, Paths, as_paths, progress_for
+from tipsseg.commands.inputs import Choice, Images, check_choice, find_images
+from tipsseg.commands.notes import Remarks, note_damaged, note_end
+from tipsseg.commands.progress import Progress
+from tipsseg.features.file import FeatureHeader
+from tipsseg.features.folder import FeatureFiles
+from tipsseg.labelling.source import FeatureSource, Loaded
+from tipsseg.options import LabelOptions
+from tipsseg.options.fields import take_options
+from tipsseg.options.keywords import EncodeFolderKeywords, with_keywords
+from tipsseg.options.run import (
+    ComputeOptions,
+    ImageOptions,
+    StoreOptions,
+)
+from tipsseg.run.entry import Failure
+from tipsseg.run.lock import LOCK_FILE, FolderLock
+from tipsseg.run.plan import plan_run
+from tipsseg.run.results import Encoded
+from tipsseg.run.spec import Counts, RunInfo, RunSpec
+from tipsseg.run.state import State
+from tipsseg.types import Failed
+from tipsseg.util.files import clean_up
+from tipsseg.util.json import json_bytes
+from tipsseg.util.text import pluralize
+from tipsseg.vocabulary.vocabulary import Vocabulary
+
+EncodeResult = Encoded | Failed
+
+
+def encode_spec(compute: ComputeOptions, store: StoreOptions, view: LabelOptions) -> RunSpec:
+    """Return the settings of an encoding run: without classes and formats, with the feature store as output folder."""
+    return RunSpec.of(
+        replace(compute, features=store.output),
+        store,
+        vocabulary=Vocabulary((), (), ()),
+        options=view,
+        formats=(),
+    )
+
+
+class EncodeRun:
+    """Encode the images that the store lacks.
+
+    Attributes:
+        counts: The results so far; `labelled` counts encoded images.
+    """
+
+    def __init__(
+        self, info: RunInfo, images: Images, progress: Progress, *, jsonl: bool = False, quiet: bool = False
+    ) -> None:
+        """Set up a run.
+
+        Args:
+            info: The run, from `plan_run` for an `encode_spec`.
+            images: The images, from `find_images`.
+            progress: Prints results and notes.
+            jsonl: Print a line of JSON per image instead of the paths of its files.
+            quiet: Show no progress of downloads.
+        """
+        self.counts = Counts()
+        self._info = info
+        self._images = images
+        self._progress = progress
+        self._jsonl = jsonl
+        self._quiet = quiet
+        self._remarks = Remarks()
+
+    def results(self) -> Generator[EncodeResult, None, None]:
+        """Yield the result of every image after its features are stored. Call this once. A bad image is a Failed.
+
+        Raises:
+            TipssegError: The run cannot continue.
+        """
+        from tipsseg.commands.engine import load_for
+        from tipsseg.commands.pipeline import run_stages
+
+        spec, progress = self._info.spec, self._progress
+        refs = iter(self._images.refs)
+        first = list(islice(refs, 1))  # an empty list raises before the store is created
+        loaded = load_for(self._info, progress.note, quiet=self._quiet)
+        assert loaded.store is not None
+        files = [loaded.store.at(side) for side in loaded.view.short_sides]
+        source: FeatureSource[FeatureHeader] = FeatureSource(
+            loaded.model.backbone, loaded.view, loaded.store, FeatureFiles.find_header, max_pixels=spec.max_pixels
+        )
+        finish = partial(_encoded, source, files)
+        number, info = self._images.number, loaded.info
+        images = "Images" if number is None else pluralize(number, "image")
+        progress.begin(
+            f"{images} with {info.model['id']} on {info.place}, features in {spec.feature_dtype}.",
+            number,
+        )
+        began = time.monotonic()
+        with ExitStack() as stack:
+            # Only one run at a time owns the records, but any number of runs may add features.
+            lock = FolderLock(spec.folder)
+            stack.callback(lock.give_back)
+            if lock.left_over:
+                clean_up([spec.folder], keep={LOCK_FILE})
+            records = stack.enter_context(closing(State(spec.folder)))
+            for result in stack.enter_context(
+                closing(run_stages(chain(first, refs), source, lambda _: None, finish, spec.jobs))
+            ):
+                self._report(result, records)
+                yield result
+            records.forget_failures()
+            if records.changed:
+                records.end()
+        progress.end()
+        self._remarks.end(progress)
+        note_end(progress, self.counts, time.monotonic() - began, f", into {spec.output}", "encoded")
+
+    def _report(self, result: EncodeResult, records: State) -> None:
+        counts, progress = self.counts, self._progress
+        if isinstance(result, Failed):
+            self.counts = replace(counts, failed=counts.failed + 1)
+            records.fail(Failure.of(result.ref, progress.worded(result.error)))
+            progress.error(result.error)
+        else:
+            if result.made:
+                self.counts = replace(counts, labelled=counts.labelled + 1)
+            else:
+                self.counts = replace(counts, unchanged=counts.unchanged + 1)
+            records.mend(result.ref.name)
+            self._remarks.add(result.ref, result.remarks)
+            if result.damaged:
+                note_damaged(result.damaged, progress)
+        if self._jsonl:
+            progress.text(json_bytes(result_record(result)).decode() + "\n")
+        elif isinstance(result, Encoded):
+            progress.results(result.files)
+        progress.advance()
+
+
+def _encoded(
+    source: FeatureSource[FeatureHeader], files: Sequence[FeatureFiles], loaded: Loaded[FeatureHeader], _: None
+) -> Encoded:
+    """Return the stored files of an image. Thread-safe."""
+    made = loaded.missing is not None
+    headers = list(source.find_stored(loaded.sha256)[0].values()) if made else loaded.stored
+    file, *finer = [each.path(loaded.sha256) for each in files]
+    return Encoded(
+        ref=loaded.ref,
+        file=file,
+        size=headers[0].size,
+        windows=sum(header.patches[0] for header in headers),
+        bytes=sum(header.bytes for header in headers),
+        made=made,
+        damaged=loaded.damaged,
+        finer=tuple(finer),
+        remarks=loaded.picture.remarks if made else (),
+    )
+
+
+def result_record(result: EncodeResult) -> dict[str, object]:
+    """Return the JSON record of a result.
+
+    It has `path` and `image` as in the lines of `tipsseg label`; `status`: "encoded", "unchanged" or "failed"; `file`: the feature
+    file, or None if the image failed. Then `reason` of a failure; or `height`, `width` (pixels), `windows` and `bytes`, and with
+    several scales `finer`, the files of the larger scales.
+    """
+    record: dict[str, object] = {"path": result.ref.address, "image": result.ref.name}
+    if isinstance(result, Failed):
+        return {**record, "status": "failed", "file": None, "reason": result.error.reason}
+    return {
+        **record,
+        "status": "encoded" if result.made else "unchanged",
+        "file": os.fspath(result.file),
+        "height": result.size[0],
+        "width": result.size[1],
+        "windows": result.windows,
+        "bytes": result.bytes,
+        **({"finer": [os.fspath(file) for file in result.finer]} if result.finer else {}),
+    }
+
+
+@with_keywords(EncodeFolderKeywords, LabelOptions, ComputeOptions, StoreOptions, ImageOptions)
+def encode_folder(
+    images: Paths, output: str | Path, *, verbose: bool = False, **keywords: Unpack[EncodeFolderKeywords]
+) -> FolderSummary:
+    """Encode images and store their features in a folder, as `tipsseg encode` does.
+
+        tipsseg.encode_folder("photos/", "feats")
+        tipsseg.label_folder("photos/", ["car", "road"], features="feats")      # does not run the model again
+
+    Args:
+        images: See `label_folder`.
+        output: The feature folder. Images with features in it are not encoded again.
+        verbose: Print notes, progress and errors on stderr.
+
+    Returns:
+        A FolderSummary: iterate over it for the FolderImage of each image, with its files and error. A bad image does not end
+        the run.
+
+    Raises:
+        TipssegError: The run cannot start or continue.
+    """
+    paths, choice = as_paths(images), take_options(ImageOptions, keywords)
+    check_choice(bool(paths), choice)
+    spec = encode_spec(
+        take_options(ComputeOptions, keywords),
+        take_options(StoreOptions, {**keywords, "output": output}),
+        take_options(LabelOptions, keywords),
+    )
+    progress = progress_for(verbose)
+    info = plan_run(spec)
+    found = find_images(spec, Choice(**vars(choice), paths=paths), progress)
+    done = []
+    with progress, closing(EncodeRun(info, found, progress, quiet=True).results()) as results:
+        for result in results:
+            if isinstance(result, Failed):
+                done.append(Done(result.ref, "failed", error=result.error))
+            else:
+                done.append(Done(result.ref, "encoded" if result.made else "unchanged", result.files))
+    return FolderSummary(spec.output, done, partial(_read_encoded, spec))
+
+
+def _read_encoded(spec: RunSpec, images: list[Done]) -> Iterator[FolderImage]:
+    for image in images:
+        files = {f"{scale:g}": file for scale, file in zip(spec.options.scales, image.files, strict=False)}
+        yield FolderImage(path=image.ref.path, status=image.status, files=files, error=image.error)

@@ -1,0 +1,356 @@
+"""The images of a run, found before its output folder is opened: those that the user gave, or those that failed before."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from tipsseg.address import is_url
+from tipsseg.commands.progress import Progress
+from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.formats import image_folders
+from tipsseg.images.access import real_path
+from tipsseg.images.finding import Found, by_name, choose_images, find, find_again, find_in_list, stream
+from tipsseg.options.run import ImageOptions
+from tipsseg.options.values import Every, Shard
+from tipsseg.run.files import Files
+from tipsseg.run.names import NameKey, OutputNames, RunNames, exact, name_key
+from tipsseg.run.record import find_run, run_context, stored_run
+from tipsseg.run.resume import Todo, decide
+from tipsseg.run.shards import SHARDS_FOLDER, shards_in
+from tipsseg.run.spec import RunSpec
+from tipsseg.run.state import State
+from tipsseg.types import Failed, ImageRef, name_order
+from tipsseg.util.files import is_folder
+from tipsseg.util.text import pluralize
+
+#: The file that marks a folder written by `tipsseg report`; such a folder is not searched.
+REPORT_FILE = "report.json"
+
+_OTHER_OUTPUT = "Choose another output folder with argument `output`."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(ImageOptions):
+    """The images that the user chose.
+
+    Attributes:
+        paths: Files and folders.
+        entries: A list of paths, instead of `paths`; entries may arrive one by one.
+    """
+
+    paths: tuple[Path, ...] = ()
+    entries: Iterable[bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The images of a run: a tuple, or a stream.
+
+    Attributes:
+        refs: A tuple, or an iterator over a streamed list; both may include inputs that already failed.
+        root: The folder that image names are relative to.
+    """
+
+    refs: Iterable[ImageRef | Failed]
+    root: Path
+
+    @property
+    def known(self) -> tuple[ImageRef | Failed, ...]:
+        """The images that are known before the run: all of a tuple, none of a stream."""
+        return self.refs if isinstance(self.refs, tuple) else ()
+
+    @property
+    def number(self) -> int | None:
+        """The number of images; None for a stream."""
+        return len(self.refs) if isinstance(self.refs, tuple) else None
+
+
+def check_choice(given: bool, options: ImageOptions) -> None:
+    """Raise UsageError for an impossible choice; `given` is True if the user gave paths or a list."""
+    if given:
+        return
+    if not options.retry_failed:
+        raise UsageError("no images given", "Name images or folders, or write - to read a list from stdin.")
+    if options.limit is not None or options.sample is not None:
+        raise UsageError("argument `limit` and argument `sample` need images", "Remove them, or name images.")
+
+
+def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
+    """Find the images of a run.
+
+    Raises:
+        UsageError: The list is empty, or uses another separator.
+        InputError: No images were found, two images would share an output file, an image is an output of the run, or the output
+            folder has an image under another name.
+    """
+    if spec.shard is not None and spec.shard.source:
+        progress.note(f"Part {spec.shard.index} of {spec.shard.count}, from {spec.shard.source}.")
+    if not choice.retry_failed:
+        return _given(spec, choice, progress)
+    before = find_run(spec.folder)
+    if before is None:
+        raise InputError(f"nothing to retry: no run in {spec.folder}", "Remove argument `retry_failed`.")
+    with closing(State(spec.folder)) as records:
+        failed = tuple(failure.ref for failure in records.failures())
+    if not failed:
+        progress.note(f"No image failed in {spec.folder}.")
+    if choice.paths or choice.entries is not None:
+        return _only(_given(spec, choice, progress), {ref.name for ref in failed})
+    root = Path(before.image_root or ".")
+    return Images(tuple(find_again(failed, Ignored(spec.output), choice.every)), root)
+
+
+def found_images(
+    paths: Iterable[Path],
+    entries: Iterable[bytes] | None,
+    ignored: Ignored,
+    run: RunNames | None = None,
+    every: Every | None = None,
+) -> Found:
+    """Find the images in paths or in a list.
+
+    Args:
+        paths: Files and folders.
+        entries: A list of paths, instead of `paths`.
+        ignored: What is not searched; it notes the output folders that it left out.
+        run: The resumed run, whose images keep their names.
+        every: The interval of the frames of videos.
+
+    Raises:
+        InputError: A path does not exist, or no image was found.
+    """
+    if entries is None:
+        return find(tuple(paths), ignored, every)
+    found = find_in_list(entries, _list_root(run), ignored, every)
+    refs = found.refs if run is None else sorted(map(run.named, found.refs), key=by_name)
+    return replace(found, refs=tuple(refs))
+
+
+def note_inputs(progress: Progress, found: Found, ignored: Ignored) -> None:
+    """Note skipped files, and the output folders that were not searched."""
+    if found.skipped:
+        progress.note(f"Skipped files without an image extension: {found.skipped}.")
+        for hint in found.skipped.hints:
+            progress.note(hint)
+    if ignored.outputs:
+        progress.note(f"Skipped output folders: {', '.join(map(str, sorted(ignored.outputs)))}.")
+
+
+def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
+    """Return the images that the user gave, or the shard's part of them."""
+    # A shard adds to its output folder, or else goes on with its own.
+    run = RunNames(spec.folder if find_run(spec.output) is None else spec.output)
+    if choice.entries is not None and choice.sample is None:
+        images = islice(stream_images(choice.entries, spec.output, _names(spec), run, choice.every), choice.limit)
+        return Images(_of_shard(images, spec, progress), run.root or Path.cwd())
+    ignored = Ignored(spec.output)
+    found = found_images(choice.paths, choice.entries, ignored, run, choice.every)
+    if choice.entries is None and not spec.overwrite:
+        found = _in_run(found, run, spec.output)
+    found = choose_images(found, choice.limit, choice.sample)
+    note_inputs(progress, found, ignored)
+    names = _names(spec)
+    check_collisions(found.refs, names)
+    check_not_outputs(found.refs, spec.output, names.key)
+    refs = _of_shard((*found.refused, *found.refs), spec, progress)
+    return Images(tuple(sorted(refs, key=lambda item: name_order(item.name))), found.root)
+
+
+def stream_images(
+    entries: Iterable[str | bytes],
+    output: Path | None,
+    names: OutputNames,
+    run: RunNames | None = None,
+    every: Every | None = None,
+) -> Iterator[ImageRef | Failed]:
+    """Yield the images in a list as its entries arrive, see `finding.stream`, under their names in the run.
+
+    Files in folders that this run writes pictures to, and images that would share a file with an earlier one, see `names`, become
+    a Failed. Memory grows by three strings per image.
+    """
+    pictures = PictureFolders(output, names.key)
+    for image in stream(entries, _list_root(run), Ignored(output), every):
+        if isinstance(image, Failed):
+            yield image
+            continue
+        ref = image if run is None else run.named(image)
+        if reason := pictures.conflict_with(ref.path):
+            yield Failed(ref, ImageError(ref.path, reason, _OTHER_OUTPUT))
+        elif reason := names.take(ref):
+            yield Failed(ref, ImageError(ref.path, reason, names.hint))
+        else:
+            yield ref
+
+
+def _list_root(run: RunNames | None) -> Path:
+    """Return the folder that the names of a list are relative to."""
+    return Path.cwd() if run is None or run.root is None else run.root
+
+
+def _of_shard(refs: Iterable[ImageRef | Failed], spec: RunSpec, progress: Progress) -> Iterator[ImageRef | Failed]:
+    """Yield the images of a shard that the output folder lacks, or all if there is no shard.
+
+    Every shard reports a folder that cannot be listed, because its images may be in any shard.
+    """
+    shard = spec.shard
+    if shard is None:
+        yield from refs
+        return
+    with closing(State(spec.output)) as state, closing(State(spec.folder)) as own:
+        before = stored_run(state)
+        context, files, known = None if before is None else run_context(before), Files(spec.output), 0
+        for ref in refs:
+            if isinstance(ref, ImageRef):
+                if not shard.takes(ref.name) or (ref.name in own and state.is_arriving(ref.name)):
+                    continue  # or a killed merge was about to move it, and goes on with it
+                entry = state.get(ref.name)
+                if context is not None and entry is not None:
+                    decision = decide(ref, entry, state.files(ref.name), spec, files, context)
+                    if not isinstance(decision, Todo):
+                        known += 1
+                        continue
+            yield ref
+    if known:
+        progress.note(f"{spec.output} has {pluralize(known, 'image')} of part {shard} already.")
+
+
+def _in_run(found: Found, run: RunNames, output: Path) -> Found:
+    """Rename the images as in an earlier run, if all names differ from it. Raise InputError if only some do."""
+    named = [run.named(ref) for ref in found.refs]
+    if any(ours == theirs for ours, theirs in zip(named, found.refs, strict=True)):
+        run.check(found.refs, output)
+        return found
+    refused = tuple(replace(failed, ref=run.named(failed.ref)) for failed in found.refused)
+    refs = tuple(sorted(named, key=lambda ref: name_order(ref.name)))
+    return replace(found, refs=refs, refused=refused, root=run.root or found.root)
+
+
+def _names(spec: RunSpec) -> OutputNames:
+    """Return the register of the run's file names, for the file system of its folder."""
+    return OutputNames(name_key(spec.folder), spec.files.names, spec.formats)
+
+
+def _only(images: Images, names: Container[str]) -> Images:
+    """Return the images with these names, or in folders with these names."""
+
+    def is_named(item: ImageRef | Failed) -> bool:
+        name = PurePosixPath(item.name)
+        return any(str(part) in names for part in (name, *name.parents))
+
+    refs = filter(is_named, images.refs)
+    return replace(images, refs=tuple(refs) if images.number is not None else refs)
+
+
+def check_listed(found: Found) -> None:
+    """Raise InputError if a folder cannot be listed."""
+    if found.refused:
+        raise InputError(found.refused[0].error.message, found.refused[0].error.hint)
+
+
+def check_image_root(images: Path | None) -> None:
+    """Raise UsageError if the folder that replaces a run's image root is missing; None replaces nothing."""
+    if images is not None and not is_url(images) and not is_folder(images):
+        raise UsageError(
+            f"argument `images`={images}: no such folder", "Pass the folder that image names are relative to."
+        )
+
+
+def check_collisions(refs: Sequence[ImageRef], names: OutputNames) -> None:
+    """Raise InputError if two inputs would share output files. The message names the first pair and counts the others."""
+    reasons = [reason for ref in refs if (reason := names.take(ref))]
+    if reasons:
+        pairs = len(reasons)
+        more = f" (and {pairs - 1} more such pair{'s' if pairs > 2 else ''})" if pairs > 1 else ""
+        raise InputError(reasons[0] + more, names.hint)
+
+
+def check_not_outputs(refs: Sequence[ImageRef], output: Path, key: NameKey = exact) -> None:
+    """Raise InputError if an input is one of the run's own pictures, which it may overwrite.
+
+    `key` maps names of the same file to the same text; see `file_names.name_key`.
+    """
+    outputs = PictureFolders(output, key)
+    for ref in refs:
+        if reason := outputs.conflict_with(ref.path):
+            raise InputError(f"{ref.address}: {reason}", _OTHER_OUTPUT)
+
+
+class Ignored:
+    """The names that a search for images leaves out: output folders of runs, the pictures in them, and reports.
+
+    Attributes:
+        outputs: The folders that were left out because they contain, or will contain, outputs of a run.
+    """
+
+    def __init__(self, output: Path | None, apart: Path | None = None) -> None:
+        """Set up for a run that writes to the folder `output`, and for a folder `apart` that is left out silently."""
+        self.outputs: list[Path] = []
+        self._output = output
+        self._apart = apart
+
+    def __call__(self, folder: Path, names: Sequence[str]) -> set[str]:
+        """Return the names to leave out in a folder; see `finding.Ignore`."""
+        # Once per folder: in a stream, the run may have created its output folder by now.
+        output, apart = (None if path is None else _identity(path) for path in (self._output, self._apart))
+        is_ours = (output is not None and _identity(folder) == output) or is_output(folder)
+        ignored = image_folders().intersection(names) if is_ours else frozenset[str]()
+        found = set(ignored)
+        for name in names:
+            path = folder / name
+            if name.startswith(".") or not is_folder(path):
+                continue
+            own = _identity(path)
+            if name in ignored or (own is not None and own == output) or _names_tool(path / REPORT_FILE):
+                self.outputs.append(path)
+                found.add(name)
+            elif own is not None and own == apart:
+                found.add(name)
+        return found
+
+
+class PictureFolders:
+    """The folders that a run writes pictures to."""
+
+    def __init__(self, output: Path | None, key: NameKey) -> None:
+        self._key = key
+        self._folders = [] if output is None else [output / name for name in sorted(image_folders())]
+        self._starts = [key(os.path.join(os.path.realpath(folder), "")) for folder in self._folders]  # noqa: PTH118
+
+    def conflict_with(self, path: Path) -> str:
+        """Return the reason to refuse an input in one of these folders; "" for other inputs."""
+        real = self._key(real_path(path))
+        for folder, start in zip(self._folders, self._starts, strict=True):
+            if real.startswith(start):
+                return f"an input in {folder}, which this run writes to"
+        return ""
+
+
+def is_output(folder: Path) -> bool:
+    """Return True if a run of tipsseg, or a shard, wrote into a folder."""
+    shards: list[Shard] = []
+    with suppress(InputError):  # reported when the folder is searched for images
+        shards = shards_in(folder)
+    records = ("run.json", *(f"{SHARDS_FOLDER}/{shard.folder}/run.json" for shard in shards))
+    return any(_names_tool(folder / name) for name in records)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    with suppress(OSError, ValueError):
+        status = path.stat()
+        return status.st_dev, status.st_ino
+    return None
+
+
+def _names_tool(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            text = file.read(1 << 20)
+    except OSError:
+        return False
+    return re.search(r'"tool"\s*:\s*"tipsseg"', text) is not None

@@ -1,0 +1,213 @@
+"""Label images into a folder: `tipsseg label` as functions, silent by default."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any, Unpack
+
+from tipsseg.address import address_text
+from tipsseg.commands.folders import Done, FolderImage, FolderSummary, Paths, Status, as_paths, progress_for
+from tipsseg.commands.inputs import Choice, Images, check_choice, find_images
+from tipsseg.commands.label_images import EngineMaker, label_images
+from tipsseg.commands.progress import Progress, Reporter
+from tipsseg.commands.ray import engine_maker
+from tipsseg.errors import UsageError
+from tipsseg.formats.given import join_classes
+from tipsseg.options import FileOptions, LabelOptions
+from tipsseg.options.fields import take_options
+from tipsseg.options.keywords import LabelFolderKeywords, with_keywords
+from tipsseg.options.run import (
+    ComputeOptions,
+    EngineOptions,
+    ImageOptions,
+    OntoOptions,
+    OutputOptions,
+    RasterOptions,
+    RegionOptions,
+)
+from tipsseg.run.entry import Entry
+from tipsseg.run.folder import shown_files
+from tipsseg.run.plan import plan_run, with_formats
+from tipsseg.run.read import open_runs
+from tipsseg.run.results import ImageResult, Labelled
+from tipsseg.run.spec import RunInfo, RunSpec
+from tipsseg.types import Failed
+from tipsseg.vocabulary.fitted import Classes, as_vocabulary
+from tipsseg.vocabulary.vocabulary import Vocabulary
+
+#: The option records of `label_folder`.
+_LABEL_RECORDS = (
+    LabelOptions,
+    RegionOptions,
+    OntoOptions,
+    RasterOptions,
+    FileOptions,
+    ComputeOptions,
+    OutputOptions,
+    ImageOptions,
+    EngineOptions,
+)
+
+
+@with_keywords(LabelFolderKeywords, *_LABEL_RECORDS)
+def label_folder(
+    images: Paths, classes: Classes, *, verbose: bool = False, **keywords: Unpack[LabelFolderKeywords]
+) -> FolderSummary:
+    """Label images and write the labels to a folder, as `tipsseg label` does.
+
+        tipsseg.label_folder("photos/", ["car", "road"], output="labels", min_confidence=0.5)
+
+    Repeat the call to resume an interrupted run. Files edited by a person are kept.
+
+    Args:
+        images: Files, folders, archives, Parquet files, videos (with `every`) and URLs. Folders are searched recursively. The list
+            may be empty with `retry_failed`.
+        classes: Class names; ClassSpecs; a dict that maps names to synonyms; a Vocabulary; or a fit (see `tipsseg.learn`).
+        verbose: Print notes, progress and errors on stderr.
+
+    Returns:
+        A FolderSummary: iterate over it for the FolderImage of each image, with its files, classes and error. A bad image does
+        not end the run.
+
+    Raises:
+        OtherRunError: The folder contains labels from a different model, or for different classes or options.
+        TipssegError: The run cannot start or continue for another reason.
+    """
+    spec, results = _begin_labelling(images, classes, verbose, keywords)
+    done = []
+    with closing(results):
+        for result in results:
+            error = result.error if isinstance(result, Failed) else None
+            done.append(Done(result.ref, _status_of(result), error=error))
+    return FolderSummary(spec.output, done, partial(_read_labelled, spec))
+
+
+@with_keywords(LabelFolderKeywords, *_LABEL_RECORDS)
+def iter_label_folder(
+    images: Paths, classes: Classes, *, verbose: bool = False, **keywords: Unpack[LabelFolderKeywords]
+) -> Generator[FolderImage, None, None]:
+    """Label images like `label_folder`, and yield each once its files are written.
+
+        for image in tipsseg.iter_label_folder("photos/", ["car", "road"]):
+            print(image.path, image.status)
+
+    Images are labelled only while the results are consumed. The files for the whole run are written after the last result.
+
+    Args:
+        images: See `label_folder`.
+        classes: See `label_folder`.
+        verbose: Print notes, progress and errors on stderr.
+
+    Yields:
+        The images, in order.
+
+    Raises:
+        TipssegError: See `label_folder`. Wrong arguments raise before the first image.
+    """
+    _, results = _begin_labelling(images, classes, verbose, keywords)
+    return _yield_images(results)
+
+
+def _yield_images(results: Generator[ImageResult, None, None]) -> Generator[FolderImage, None, None]:
+    with closing(results):
+        for result in results:
+            if isinstance(result, Failed):
+                yield FolderImage(path=result.ref.path, status="failed", error=result.error)
+            else:
+                yield _labelled_image(result.entry, result.files, result.ref.path, _status_of(result))
+
+
+def _status_of(result: ImageResult) -> Status:
+    if isinstance(result, Failed):
+        return "failed"
+    return "labelled" if isinstance(result, Labelled) else "unchanged"
+
+
+def _read_labelled(spec: RunSpec, images: list[Done]) -> Iterator[FolderImage]:
+    """Read labelled images from their output folder. Raise RecordError if its records are missing or damaged."""
+    with open_runs(spec.output, ended=False) as runs:
+        run = next((run for run in runs if run.shard == spec.shard), runs[0])  # perhaps merged by now
+        for image in images:
+            if image.error or image.ref.name not in run:
+                yield FolderImage(path=image.ref.path, status=image.status, error=image.error)
+            else:
+                found = run.image(image.ref.name)
+                yield _labelled_image(found.entry, shown_files(found.rows, run.files), image.ref.path, image.status)
+
+
+def _labelled_image(entry: Entry, files: Mapping[str, Path], path: Path, status: Status) -> FolderImage:
+    numbers = entry.numbers
+    height, width = numbers.size
+    return FolderImage(
+        path=path,
+        status=status,
+        files=files,
+        classes={found.name: found.pixels / (height * width) for found in numbers.classes},
+    )
+
+
+def _begin_labelling(
+    images: Paths, classes: Classes, verbose: bool, keywords: LabelFolderKeywords
+) -> tuple[RunSpec, Generator[ImageResult, None, None]]:
+    """Plan a run. The returned generator executes it."""
+    paths, choice = as_paths(images), take_options(ImageOptions, keywords)
+    check_choice(bool(paths), choice)
+    vocabulary, fitted = as_vocabulary(classes)
+    records = (take_options(record, keywords) for record in (ComputeOptions, RegionOptions))
+    spec = label_spec(
+        vocabulary,
+        *records,
+        fitted=fitted,
+        output=take_options(OutputOptions, keywords),
+        onto=take_options(OntoOptions, keywords),
+        options=take_options(LabelOptions, keywords),
+        files=take_options(FileOptions, keywords),
+        raster=take_options(RasterOptions, keywords),
+        sources=tuple(map(address_text, paths)),
+    )
+    make_engine = engine_maker(take_options(EngineOptions, keywords), spec)
+    progress = progress_for(verbose)
+    info = plan_run(spec)
+    found = find_images(spec, Choice(**vars(choice), paths=paths), progress)
+    return info.spec, _label(info, found, progress, make_engine)
+
+
+def label_spec(
+    vocabulary: Vocabulary,
+    *records: object,
+    output: OutputOptions,
+    onto: OntoOptions,
+    options: LabelOptions,
+    added: Sequence[str] = (),
+    **values: Any,
+) -> RunSpec:
+    """Return the settings of a labelling run, and check them.
+
+    Args:
+        vocabulary: The classes. With existing labels, theirs come first.
+        records: Further records of options, whose fields are fields of RunSpec.
+        output: The output folder and the formats. Without formats, those of the folder, or the default.
+        onto: The labels that exist.
+        options: Labelling options.
+        added: The classes to add to the labels that exist; empty for those of `vocabulary`.
+        values: Other fields of RunSpec.
+
+    Raises:
+        TipssegError: See `RunSpec.check`; or the labels that exist cannot be read.
+    """
+    if onto.onto is not None and not added:
+        vocabulary, added = join_classes(onto.onto, vocabulary)
+    output = with_formats(output, overlap=options.overlap)
+    if not output.formats:
+        raise UsageError("no formats given", 'For example: ["png", "coco"].')
+    return RunSpec.of(*records, output, onto, vocabulary=vocabulary, options=options, added=tuple(added), **values)
+
+
+def _label(
+    info: RunInfo, images: Images, progress: Progress, make_engine: EngineMaker
+) -> Generator[ImageResult, None, None]:
+    with progress:
+        yield from label_images(info, images, make_engine, Reporter(progress))

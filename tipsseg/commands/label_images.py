@@ -1,0 +1,202 @@
+"""A `tipsseg label` run: skip finished images, label the rest, record the results, and bring the derived files up to date."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Protocol
+
+from tipsseg.address import address_text
+from tipsseg.commands.engine import load_for
+from tipsseg.commands.inputs import Images
+from tipsseg.commands.notes import (
+    ImageNotes,
+    note_begin,
+    note_division,
+    note_edited,
+    note_end,
+    note_folder,
+    note_formats,
+    note_given,
+    note_reasons,
+    note_settled,
+    note_skipped,
+)
+from tipsseg.commands.progress import Progress, Reporter
+from tipsseg.errors import OutputError
+from tipsseg.run.folder import OutputFolder, open_folder
+from tipsseg.run.results import ImageResult, Labelled, Left
+from tipsseg.run.settle import Settled, settle_images
+from tipsseg.run.shards import shards_in
+from tipsseg.run.spec import Counts, RunInfo
+from tipsseg.types import Failed, ImageRef
+from tipsseg.util.text import shell_word
+
+
+class Engine(Protocol):
+    """Label images and write their per-image files."""
+
+    @property
+    def info(self) -> RunInfo:
+        """The run, with its device, dtype and vocabulary."""
+
+    @property
+    def batch_size(self) -> int | None:
+        """The number of windows in a batch, which shrinks if memory is short; None if unknown."""
+
+    def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
+        """Yield the result of each image. Raises TipssegError if the run cannot continue."""
+
+
+#: A function that makes the engine of a run, once its output folder is open and images are to be labelled.
+EngineMaker = Callable[[OutputFolder, Progress, Sequence[ImageRef]], AbstractContextManager[Engine]]
+
+
+@contextmanager
+def local_engine(folder: OutputFolder, progress: Progress, images: Sequence[ImageRef]) -> Iterator[Engine]:
+    """Load the model in this process; the first images help to choose the device if it is "auto", see `load_for`.
+
+    Raises:
+        OutputError: The folder holds shards, and the run is not one of them.
+        TipssegError: The run cannot continue.
+    """
+    if folder.info.spec.shard is None and shards_in(folder.path):
+        word = shell_word(str(folder.path))
+        raise OutputError(
+            folder.path,
+            "it holds shards",
+            f"Finish them by the command that began them, then join them: tipsseg merge {word} -o {word}",
+        )
+    from tipsseg.commands.engine import LocalEngine
+
+    loaded = load_for(folder.info, progress.note, quiet=progress.quiet, images=images)
+    yield LocalEngine(loaded, folder.context, progress.note)
+
+
+def label_images(
+    info: RunInfo, images: Images, make_engine: EngineMaker, reporter: Reporter
+) -> Generator[ImageResult, None, None]:
+    """Label the images that are not labelled yet, and bring the output folder up to date.
+
+    Yield the result of every image once its labels are recorded; a bad image is a Failed. Close the generator to stop early;
+    another run resumes.
+
+    Args:
+        info: The run, from `plan_run`.
+        images: The images, from `find_images`.
+        make_engine: Makes the engine that labels images, see `engine_maker`.
+        reporter: Counts and prints the results.
+
+    Raises:
+        TipssegError: The run cannot continue.
+    """
+    progress = reporter.progress
+    note_given(info.spec, images.known, progress)
+    with open_folder(info) as folder:
+        note_folder(folder, images, progress)
+        notes = ImageNotes(info.model, progress)
+        for found in _results(folder, images, make_engine, reporter):
+            result = folder.record(found)
+            if isinstance(result, Failed):
+                result = replace(result, error=progress.worded(result.error))
+                folder.fail(result)
+            else:
+                if isinstance(result, Labelled):
+                    notes.add(result)
+                result = replace(result, files=folder.shown_files(result.ref.name))
+            reporter.report(result)
+            yield result
+        settled = Settled()
+        for derived in settle_images(folder, settled, info.spec.jobs):
+            reporter.report_derived(derived)
+        if not folder.finished:
+            folder.finish(reporter.counts)
+        _note_end(folder, settled, notes, reporter)
+
+
+def _results(
+    folder: OutputFolder, images: Images, make_engine: EngineMaker, reporter: Reporter
+) -> Generator[ImageResult, None, None]:
+    """Yield what becomes of each image, to be recorded. The model is loaded for the first image that needs it."""
+    items = map(folder.triage, images.refs)
+    for item in items:
+        if not isinstance(item, ImageRef):
+            yield item
+            continue
+        with _begun(folder, images, make_engine, reporter, item) as engine:
+            note_formats(folder.context.formats, folder.context.files, folder.context.classes, reporter.progress)
+            reporter.began = time.monotonic()
+            with closing(engine.results(chain([item], items))) as results:
+                yield from results
+            folder.info = replace(folder.info, batch_size=engine.batch_size)
+            return
+    root = address_text(images.root)
+    if folder.before is None:
+        with _begun(folder, images, make_engine, reporter):
+            pass  # no image, but the records of a run
+    elif not folder.begun or folder.before.image_root != root:
+        folder.begin(replace(folder.info, image_root=root, started=datetime.now(UTC)))
+
+
+@contextmanager
+def _begun(
+    folder: OutputFolder, images: Images, make_engine: EngineMaker, reporter: Reporter, first: ImageRef | None = None
+) -> Iterator[Engine]:
+    """Make the engine of a run, and write the first records; `first` is the first image to label."""
+    known = [item for item in images.known if isinstance(item, ImageRef)] or ([] if first is None else [first])
+    left = known[known.index(first) :] if first in known else known
+    with make_engine(folder, reporter.progress, left) as engine:
+        note_begin(begin(engine, images, folder), images, reporter.counts, reporter.progress)
+        yield engine
+
+
+def _note_end(folder: OutputFolder, settled: Settled, notes: ImageNotes, reporter: Reporter) -> None:
+    """Print the files for the whole run and the totals, and what a person should know."""
+    spec, progress, counts = folder.info.spec, reporter.progress, reporter.counts
+    progress.end()
+    progress.results(folder.run_paths)
+    notes.end()
+    note_reasons(folder.reasons, progress)
+    note_settled(folder, settled, progress)
+    if spec.given is not None and spec.given.labels is not None:
+        note_skipped(spec.given.labels.skipped, spec.onto, progress)
+    note_division(spec.formats, folder.state, folder.context.files, progress)
+    note_edited(folder.info, counts, progress)
+    for line in folder.totals().lines():
+        progress.note(line)
+    note_end(progress, counts, time.monotonic() - reporter.began, f", into {spec.folder}")
+    if spec.shard is not None:
+        word = shell_word(str(spec.output))
+        progress.note(f"Part {spec.shard} is done. When all are: tipsseg merge {word} -o {word}")
+    if reporter.shown is not None:
+        progress.note(f"Open {reporter.shown} to see the labels.")
+    reporter.counts = replace(counts, failed=counts.failed + len(folder.unwritten))  # for the exit code
+
+
+def run_label(
+    info: RunInfo, images: Images, make_engine: EngineMaker, progress: Progress, *, jsonl: bool = False
+) -> Counts:
+    """Label images to the end, see `label_images`, and return the counts. Raise TipssegError if the run cannot continue."""
+    reporter = Reporter(progress, jsonl=jsonl)
+    try:
+        with closing(label_images(info, images, make_engine, reporter)) as results:
+            for _ in results:
+                pass
+    except KeyboardInterrupt as interrupt:
+        command = "the same command" if info.spec.resume else "the same command without argument `resume`=False"
+        interrupt.add_note(reporter.interruption(command))
+        raise
+    return reporter.counts
+
+
+def begin(engine: Engine, images: Images, folder: OutputFolder) -> RunInfo:
+    """Write the first records, and return the facts of the run. Raise OutputError if they cannot be written."""
+    info = replace(
+        engine.info, image_root=address_text(images.root), started=datetime.now(UTC), batch_size=engine.batch_size
+    )
+    folder.begin(info)
+    return info

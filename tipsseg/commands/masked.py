@@ -1,0 +1,273 @@
+"""Images with masks to learn from: masks that a person edited in the output folder of a run, or truth masks."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from tipsseg.commands.inputs import check_image_root
+from tipsseg.commands.progress import Progress
+from tipsseg.errors import ImageError, InputError
+from tipsseg.images.access import exists, matches
+from tipsseg.learning.truth import Layout, Pair, find_truths, read_truth
+from tipsseg.regions.components import count_labels
+from tipsseg.run.read import open_run, refuse_overlap
+from tipsseg.run.spec import RunInfo
+from tipsseg.types import ImageRef, LabelArray
+from tipsseg.util.files import Fingerprint
+from tipsseg.util.text import pluralize, shell_word
+from tipsseg.util.threads import map_in_order
+
+_Image = TypeVar("_Image")
+_Masks = TypeVar("_Masks", bound="Masks")
+_Value = TypeVar("_Value")
+
+#: The maximum number of images without a mask that a fit uses.
+_MOST_UNLABELLED = 32
+
+#: The maximum number of masks to read, which bounds memory and time.
+_MOST = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masks(ABC):
+    """Images with a mask, and their masks.
+
+    Attributes:
+        folder: The folder of the masks.
+        refs: The images.
+        others: Some images without a mask, drawn at random with a fixed seed.
+    """
+
+    noun: ClassVar[str] = "mask"
+
+    folder: Path
+    refs: tuple[ImageRef, ...]
+    others: tuple[ImageRef, ...]
+
+    @abstractmethod
+    def file(self, ref: ImageRef) -> Path:
+        """Return the path of an image's mask."""
+
+    @abstractmethod
+    def read(self, ref: ImageRef) -> LabelArray:
+        """Read the mask [H, W] of an image: 0 is background, 1..N are classes, other ids are ignored.
+
+        Raises ImageError if the mask cannot be used.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditedMasks(Masks):
+    """The masks in a run's output folder that a person edited.
+
+    Attributes:
+        info: The run.
+        images: The fingerprint of the labelled picture, and the path of the mask, by image name.
+    """
+
+    noun: ClassVar[str] = "corrected mask"
+
+    info: RunInfo
+    images: Mapping[str, tuple[Fingerprint, Path]]
+
+    def file(self, ref: ImageRef) -> Path:
+        return self.images[ref.name][1]
+
+    def read(self, ref: ImageRef) -> LabelArray:
+        known, mask = self.images[ref.name]
+        if not exists(ref.path):
+            raise ImageError(ref.path, "no such file", "Set the folder of the images with argument `images`.")
+        if not matches(known, ref.path):
+            raise ImageError(ref.path, f"changed since it was labelled, so its mask {mask} is out of date")
+        with open_run(self.folder, max_pixels=self.info.spec.max_pixels) as run:
+            return run.image(ref.name).current().labels.labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TruthMasks(Masks):
+    """Truth masks of images.
+
+    Attributes:
+        pairs: Images and their masks, by image name.
+        without: The number of images without a mask.
+        max_pixels: Masks with more pixels are rejected.
+    """
+
+    pairs: Mapping[str, Pair]
+    without: int
+    max_pixels: int
+
+    def file(self, ref: ImageRef) -> Path:
+        return self.pairs[ref.name].truth
+
+    def read(self, ref: ImageRef) -> LabelArray:
+        pair = self.pairs[ref.name]
+        return read_truth(pair.truth, pair.kind.ids, self.max_pixels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learnt(Generic[_Value]):
+    """The value computed from an image, and the fault of its feature file, or ""."""
+
+    value: _Value
+    damaged: str
+
+
+@dataclass(frozen=True, slots=True)
+class Minimum:
+    """The minimum number of masks for a method. `needed_by` names the method in messages, for example "a fit needs"."""
+
+    masks: int
+    needed_by: str
+
+
+def draw_masks(masks: _Masks, progress: Progress, *, classes: int = 0, jobs: int = 1) -> _Masks:
+    """Draw at most `_MOST` masks at random with a fixed seed.
+
+    Args:
+        masks: The masks.
+        progress: Prints a note if masks are left out.
+        classes: The number of classes N, to prefer rare classes, which requires reading all masks. Each class is then in 1/N of
+            the drawn masks, or fewer if fewer masks contain it. 0 draws uniformly, as an unbiased pixel accuracy requires.
+        jobs: The number of threads.
+    """
+    refs = masks.refs
+    if len(refs) <= _MOST:
+        return masks
+    order = random.Random(0).sample(range(len(refs)), len(refs))
+    if classes:
+        order = _rare_classes_first(masks, order, classes, jobs)
+    progress.note(
+        f"Using {_MOST} of {pluralize(len(refs), masks.noun)}, drawn at random"
+        + (", those with rare classes first." if classes else ".")
+    )
+    return replace(masks, refs=tuple(refs[index] for index in sorted(order[:_MOST])))
+
+
+def _rare_classes_first(masks: Masks, order: Sequence[int], classes: int, jobs: int) -> list[int]:
+    def classes_in(ref: ImageRef) -> list[int]:
+        try:
+            return np.flatnonzero(count_labels(masks.read(ref))[1 : classes + 1]).tolist()
+        except ImageError:
+            return []  # reported when the mask is used
+
+    classes_of = list(map_in_order(jobs, classes_in, masks.refs))
+    images_with = Counter(class_index for in_image in classes_of for class_index in in_image)
+    drawn: Counter[int] = Counter()
+    first: dict[int, None] = {}
+    for rare, _ in reversed(images_with.most_common()):
+        for index in order:
+            if drawn[rare] >= max(_MOST // classes, 1):
+                break
+            if rare in classes_of[index] and index not in first:
+                drawn.update(classes_of[index])
+                first[index] = None
+    return [*first, *(index for index in order if index not in first)]
+
+
+def require_masks(masks: Masks, usable: int, failed: Sequence[ImageError], minimum: Minimum) -> None:
+    """Raise InputError if fewer masks can be used than a method needs; `failed` are the errors of the other masks."""
+    if usable >= minimum.masks:
+        return
+    number = pluralize(len(masks.refs), masks.noun)
+    if usable < len(masks.refs):
+        number = f"{usable} of {number} can be used"
+    elif usable == 1:
+        number = f"only {number}"
+    raise InputError(
+        f"{masks.folder}: {number}; {minimum.needed_by} {minimum.masks} or more{' images' * (minimum.masks > 2)}",
+        _repair_hint(masks, failed[0], len(failed) - 1)
+        if failed
+        else _missing_masks_hint(masks, minimum.masks - usable),
+    )
+
+
+def _repair_hint(masks: Masks, first: ImageError, others: int) -> str:
+    more = f" {pluralize(others, 'more image')} failed." if others else ""
+    if first.path in map(masks.file, masks.refs):
+        return f"Repair the mask {first.path}: {first.reason}.{more}"
+    return f"Fix this first: {first.message}.{more}"
+
+
+def _missing_masks_hint(masks: Masks, lacking: int) -> str:
+    verb = "Correct" if isinstance(masks, EditedMasks) else "Make"
+    what = "the mask of one more image" if lacking == 1 else f"the masks of {lacking} more images"
+    return f"{verb} {what}: the result is validated on held-out images. Pixels with id 255 are ignored."
+
+
+def size_mismatch(ref: ImageRef, size: tuple[int, ...], mask_size: tuple[int, ...]) -> ImageError:
+    """Return the error for an image and a mask of different sizes (h, w)."""
+    image, mask = (" x ".join(map(str, each)) for each in (size, mask_size))
+    return ImageError(
+        ref.path,
+        f"the image has {image} (height x width) pixels, but its mask has {mask}",
+        "The mask must match the image after its EXIF rotation.",
+    )
+
+
+def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMasks:
+    """Find the masks of a run that a person edited.
+
+    Args:
+        output: The output folder.
+        images: The folder of the images, if they have moved.
+        max_pixels: Images with more pixels are rejected.
+
+    Raises:
+        UsageError: If `images` is not a folder.
+        InputError: If the folder does not contain a finished run, or no mask was edited.
+        ImageError: If two masks of an image were edited in different ways.
+    """
+    check_image_root(images)
+    edited: dict[str, tuple[Fingerprint, Path]] = {}
+    refs: list[ImageRef] = []
+    others: list[str] = []
+    with open_run(output, max_pixels=max_pixels) as run:
+        refuse_overlap(run.info, "learning needs corrected index masks")
+        for image in run.images():
+            if image.corrected:
+                refs.append(image.ref(images))
+                edited[image.entry.image] = image.entry.input, image.mask
+            else:
+                others.append(image.entry.image)
+        some = tuple(run.image(name).ref(images) for name in _draw_unlabelled(others))
+        info = replace(run.info, spec=replace(run.info.spec, max_pixels=max_pixels))
+    if not refs:
+        raise InputError(
+            f"{output}: nothing to learn from: no mask was edited",
+            "Correct some masks. To import masks from other tools, see: "
+            f"tipsseg correct {shell_word(str(output))} --help",
+        )
+    return EditedMasks(folder=output, refs=tuple(refs), others=some, info=info, images=edited)
+
+
+def _draw_unlabelled(images: Sequence[_Image]) -> list[_Image]:
+    """Draw a few images at random with a fixed seed, and keep their order."""
+    drawn = random.Random(0).sample(range(len(images)), min(len(images), _MOST_UNLABELLED))
+    return [images[index] for index in sorted(drawn)]
+
+
+def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, max_pixels: int) -> TruthMasks:
+    """Find the images with a truth mask, see `pairing.find_truths`. Raises InputError if no image has one."""
+    truths = find_truths(refs, folder, layout)
+    if not truths.pairs:
+        raise InputError(
+            f"{folder}: no mask matches an image",
+            "Name each mask after its image: use the same relative path, or the same file name.",
+        )
+    return TruthMasks(
+        folder=folder,
+        refs=tuple(pair.ref for pair in truths.pairs),
+        others=tuple(_draw_unlabelled(truths.missing)),
+        pairs={pair.ref.name: pair for pair in truths.pairs},
+        without=len(truths.missing),
+        max_pixels=max_pixels,
+    )

@@ -1,0 +1,313 @@
+"""`tipsseg merge`: join runs of one question. Record their images in another folder, with copies of their files.
+
+The files of a folder's own shards are moved. An image is recorded as if it had just been labelled, so a killed command goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from tipsseg.commands.notes import note_settled
+from tipsseg.commands.progress import Progress
+from tipsseg.errors import ImageError, InputError, OutputError, UsageError
+from tipsseg.formats import format_name, is_model_only
+from tipsseg.images.access import matches
+from tipsseg.run.entry import LINK, ROWS, FileRow
+from tipsseg.run.files import StagedFile, digest_of, discard
+from tipsseg.run.folder import OutputFolder, locked_state
+from tipsseg.run.names import refuse_shared
+from tipsseg.run.question import differences_text
+from tipsseg.run.read import Run, RunImage, has_run, open_folders
+from tipsseg.run.record import stored_run
+from tipsseg.run.results import Derived, ImageResult, Labelled, Unchanged
+from tipsseg.run.settle import settle
+from tipsseg.run.shards import SHARDS_FOLDER, missing_shards, output_folder, state_folders
+from tipsseg.run.spec import Counts, RunInfo, check_folder
+from tipsseg.run.state import STATE_FOLDER
+from tipsseg.types import Failed
+from tipsseg.util.files import TEMPORARY_PREFIX, is_folder, output_error, remove_file
+from tipsseg.util.text import join_first, pluralize, shell_word
+
+
+def join_images(folder: OutputFolder, runs: Iterable[Run]) -> Iterator[ImageResult]:
+    """Yield the images of runs, for `folder.record` to record one by one."""
+    for run in runs:
+        is_own = is_shard_of(run, folder.path)
+        for image in run.images():
+            try:
+                yield _joined(folder, image, is_own=is_own)
+            except ImageError as error:
+                yield Failed(image.ref(None), error)
+
+
+def is_shard_of(run: Run, folder: Path) -> bool:
+    """Return True for a shard whose output folder is `folder`, however its path is written."""
+    return run.shard is not None and is_same(output_folder(run.output), folder)
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Return True if two paths lead to one folder; False if one of them does not exist."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _joined(folder: OutputFolder, image: RunImage, *, is_own: bool) -> Labelled | Unchanged:
+    """Return an image with its files, which are copied under temporary names; or unchanged if its labels in the folder stay.
+
+    Raises ImageError if its labels are missing.
+    """
+    entry, run, ref = image.entry, image.run, image.ref(None)
+    before, rows = folder.state.get(entry.image), folder.state.files(entry.image)
+    keeps = before is not None and (
+        not (is_own or image.corrected)
+        or (RunImage(before, rows, _as_run(folder)).corrected and not folder.info.spec.replace_edited)
+    )
+    staged, notes, links = list[StagedFile](), list[FileRow](), dict[str, Path]()
+    for row in image.rows.values() if not keeps else ():
+        path, known = run.files.path(row.place), rows.get(row.place)
+        if row.digest == ROWS or (is_own and known is not None and known.pending and not os.path.lexists(path)):
+            notes.append(row)  # a killed command moved it
+        elif row.digest == LINK:
+            if matches(entry.input, ref.path):
+                links[format_name(row.name)] = folder.files.path(row.place)
+        elif path.is_file():
+            staged.append(_stage(folder, run, row, move=is_own))
+    labels = [file for file in staged if file.row.name in folder.context.labels]
+    if len(labels) + sum(row.name in folder.context.labels for row in notes) < len(folder.context.labels):
+        discard(staged)
+        if before is None:
+            raise ImageError(run.output, f"the labels of {entry.image} are missing", run.hint)
+        for row in image.rows.values() if is_own else ():
+            path = run.files.path(row.place)
+            if not run.files.remove(row) and digest_of(path) == digest_of(folder.files.path(row.place)):
+                remove_file(path)  # changed by hand in both places, in the same way
+        return Unchanged(ref, before)
+    derived = Derived(
+        files=tuple(file for file in staged if file not in labels),
+        rows={row.name: run.state.rows(row.name, entry.image) for row in notes if row.digest == ROWS},
+        notes=tuple(notes),
+        links=links,
+    )
+    return Labelled(ref, entry, tuple(labels), derived)
+
+
+def _as_run(folder: OutputFolder) -> Run:
+    return Run(folder.info, folder.state, folder.info.spec.max_pixels)
+
+
+def _stage(folder: OutputFolder, run: Run, row: FileRow, *, move: bool) -> StagedFile:
+    """Copy a file beside its new place, or take it as it is. One that a person changed keeps the record of what tipsseg wrote."""
+    path, place = run.files.path(row.place), folder.files.path(row.place)
+    changed = run.files.look(row) != "ours"
+    if move:
+        folder.files.refuse_outside(place)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ImageError(path, output_error(place, error).message) from error
+        return StagedFile(temporary=path, row=row, precious=True, content=digest_of(path) if changed else None)
+    status = path.stat()
+
+    def copy(temporary: Path) -> None:
+        shutil.copyfile(path, temporary)
+        os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    staged = folder.files.stage(row.name, place, copy, row.shows)
+    if changed or staged.row.digest != row.digest:
+        return replace(staged, row=replace(row, place=staged.row.place), content=staged.row.digest)
+    return staged
+
+
+def refuse_doubles(folder: OutputFolder, runs: Sequence[Run]) -> None:
+    """Raise InputError if images are in two runs with different labels, unless exactly one of the two is corrected.
+
+    Labels of a shard are newer than those of its own output folder.
+    """
+    others = [_as_run(folder), *runs]
+    for number, run in enumerate(runs, 1):
+        for other in others[:number]:
+            if (
+                run.shard
+                and other.shard
+                and run.shard.count == other.shard.count
+                and run.shard.index != other.shard.index
+            ):
+                continue  # they have no image in common
+            newer = is_shard_of(run, other.output) or is_shard_of(other, run.output)
+            doubles = [
+                image for image in run.images() if image.entry.image in other and _differ(image, other, newer=newer)
+            ]
+            if not doubles:
+                continue
+            corrected = [image.entry.image for image in doubles if image.corrected]
+            names = join_first(corrected or [image.entry.image for image in doubles], 3)
+            hint = "Label a folder that has all images, or omit one of the runs; images are identified by their names."
+            if corrected:
+                one, two = (shell_word(str(each.output)) for each in (other, run))
+                hint = f"To keep the corrections in {one}: tipsseg correct {two} --undo {shell_word(corrected[0])}"
+            what = "were corrected in both" if corrected else "have different labels"
+            raise InputError(f"{names} in {other.output} and in {run.output}: they {what}", hint)
+
+
+def _differ(image: RunImage, other: Run, *, newer: bool) -> bool:
+    theirs = other.image(image.entry.image)
+    if image.corrected != theirs.corrected or (newer and not image.corrected):
+        return False
+    digests = image.digest(), theirs.digest()
+    return "" not in digests and digests[0] != digests[1]
+
+
+_RECORDS = {"question.json", "run.json", "manifest.jsonl", "errors.jsonl", "classes.json"}
+
+
+def remove_shards(folder: Path) -> None:
+    """Remove the shards of a folder, whose files were moved. Raises OutputError if other files are left."""
+    place, doomed = folder / SHARDS_FOLDER, folder / STATE_FOLDER / f"{TEMPORARY_PREFIX}shards"
+    for path in sorted(place.rglob("*")):
+        is_record = path.name in _RECORDS or path.name.startswith(("state.db", TEMPORARY_PREFIX))
+        if path.is_file() and not path.is_symlink() and not is_record:
+            raise OutputError(
+                path,
+                "it could not be joined: tipsseg did not write it, or another file is in its place in the folder",
+                "Move one of the two away, and run the same command again.",
+            )
+    try:
+        if place.is_symlink():
+            place.unlink()
+        elif place.is_dir():
+            shutil.rmtree(doomed, ignore_errors=True)  # of a killed command
+            place.rename(doomed)  # partly removed shards would count as missing
+            shutil.rmtree(doomed, ignore_errors=True)
+    except OSError as error:
+        raise output_error(place, error) from error
+
+
+def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> int:
+    """Join the runs in output folders into `target`: a new folder, or one of `folders`.
+
+    Args:
+        folders: Output folders of `tipsseg label`, each with a run, shards, or both.
+        target: The folder of the joined run.
+        progress: Prints progress, notes and results.
+
+    Returns:
+        The number of images that could not be joined, and of files that are in the way.
+
+    Raises:
+        UsageError: A folder is given twice.
+        InputError: The runs cannot be joined.
+        OutputError: The target cannot be written.
+    """
+    for number, folder in enumerate(folders):
+        if any(is_same(folder, other) for other in folders[:number]):
+            raise UsageError(f"{folder} is given twice", "Pass each output folder once.")
+        if not is_same(folder, target) and target.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{target} is in {folder}, which is to be joined", "Choose a folder outside.")
+    check_folder(target)
+    try:
+        return _merge(folders, target, progress)
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note("run the same command to resume")
+        raise
+
+
+def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
+    with locked_state(target) as state, ExitStack() as stack:
+        runs = stack.enter_context(open_folders([each for folder in folders for each in _runs_in(folder, target)]))
+        before = stored_run(state)
+        if not runs and before is not None:
+            progress.note(f"{target} holds no shards: there is nothing to join.")
+            return 0
+        if not all(name in state for run in runs for name in run.state.names()):
+            _refuse_missing(runs)
+        joined = OutputFolder(_joined_info(runs, before, target), state, before)
+        refuse_doubles(joined, runs)
+        names = {name for run in runs for name in run.state.names()}
+        refuse_shared(
+            target, joined.info.spec.files.names, ("png", *joined.info.spec.formats), sorted({*names, *state.names()})
+        )
+        what = (
+            f"{pluralize(len(names), 'image')} of {pluralize(len(runs), 'shard' if runs and runs[0].shard else 'run')}"
+        )
+        progress.begin(f"Joining {what}.", sum(map(len, runs)))
+        joined.begin(joined.info)
+        failed = 0
+        for found in join_images(joined, runs):
+            result = joined.record(found)
+            if isinstance(result, Failed):
+                failed += 1
+                progress.error(result.error)
+            progress.advance()
+        for run in runs:
+            for failure in run.state.failures():
+                if failure.image not in state or is_shard_of(run, target):
+                    state.fail(failure)
+        # An image is in every format that some run has for all its images.
+        infos = [*([before] if before else []), *(run.info for run in runs)]
+        uneven = {name for one in infos for other in infos for name in {*one.spec.formats} - {*other.spec.formats}}
+        state.cover(sorted(name for name in uneven if not is_model_only(name)))  # each image is then in all formats
+        settled = settle(joined, joined.info.spec.jobs)
+        joined.finish(joined.info.counts)
+        if not failed:
+            remove_shards(target)
+        progress.end()
+        progress.results(joined.run_paths)
+        for error in settled.failed:
+            progress.error(error)
+        note_settled(joined, settled, progress)
+        if failures := len(state.failures()):
+            progress.note(f"{pluralize(failures, 'image')} failed, see {target / 'errors.jsonl'}")
+        progress.note(f"Joined {what} into {target}" + (f", but {failed} not." if failed else ""))
+        return failed + len(settled.failed) + len(joined.unwritten)
+
+
+def _runs_in(folder: Path, target: Path) -> Iterator[Path]:
+    """Yield the folders of the run and of the shards in an output folder; the run of the target is there already."""
+    shards = state_folders(folder) if is_folder(folder) else []
+    yield from shards  # before the run that they belong to: their labels are newer
+    if not is_same(folder, target) and (not shards or has_run(folder)):
+        yield folder
+
+
+def _refuse_missing(runs: Sequence[Run]) -> None:
+    """Raise InputError if runs lack a shard of a run."""
+    shards = [run.shard for run in runs if run.shard is not None]
+    for count in {shard.count for shard in shards}:
+        if gaps := missing_shards([shard.index for shard in shards if shard.count == count], count):
+            raise InputError(
+                f"of {count} shards, these are missing: {gaps}",
+                f"Label them by the command of the others, with argument `shard`=I/{count}; or pass their folder too.",
+            )
+
+
+def _joined_info(runs: Sequence[Run], before: RunInfo | None, target: Path) -> RunInfo:
+    """Return the joined run: the settings of the first one, and the sums of all. Raises InputError if their questions differ."""
+    infos = [*([before] if before else []), *(run.info for run in runs)]
+    if not infos:
+        raise InputError(f"{target}: nothing to join", "Pass output folders of tipsseg label.")
+    first = infos[0]
+    for info in infos[1:]:
+        if text := differences_text(first, info, " / "):
+            raise InputError(
+                f"{first.spec.folder} and {info.spec.folder} were labelled with different settings: {text}",
+                "Join only runs of one question: otherwise ids or files would conflict.",
+            )
+    names = ("labelled", "unchanged", "failed", "edited")
+    return replace(
+        first,
+        spec=first.spec.changed(
+            output=target,
+            shard=None,
+            formats=tuple(dict.fromkeys(name for info in infos for name in info.spec.formats)),
+        ),
+        image_root=first.image_root if len({info.image_root for info in infos}) == 1 else None,
+        started=min((info.started for info in infos if info.started is not None), default=None),
+        counts=Counts(*(sum(getattr(info.counts, name) for info in infos) for name in names)),
+    )

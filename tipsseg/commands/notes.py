@@ -1,0 +1,290 @@
+"""Print notes about the folder, the model, the images and the formats of a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path, PurePosixPath
+
+from tipsseg.address import address_text
+from tipsseg.commands.inputs import Images
+from tipsseg.commands.progress import Progress
+from tipsseg.formats import FORMATS
+from tipsseg.formats.yolo import TRAIN, VAL
+from tipsseg.labelling.view import LONGEST_ASPECT
+from tipsseg.options import FileOptions
+from tipsseg.regions.polygons import PolygonQuality
+from tipsseg.run.folder import NOT_OURS, OutputFolder
+from tipsseg.run.results import Labelled
+from tipsseg.run.resume import NEW
+from tipsseg.run.settle import Settled
+from tipsseg.run.spec import Counts, RunInfo, RunSpec
+from tipsseg.run.state import State
+from tipsseg.types import Failed, ImageRef, LabelClass, Remark
+from tipsseg.util.text import join_first, one_line, pluralize, shell_word
+from tipsseg.weights.lock import get_model
+from tipsseg.weights.sources import ModelSource
+
+#: The demo model, which was trained on drawn scenes only.
+_DEMO_MODEL = "tiny"
+
+#: Maximum number of names in a note.
+_MAX_NAMES = 3
+
+_REMARKS: Mapping[Remark, str] = {
+    "squeezed": f"more than {LONGEST_ASPECT} times as long as wide, and narrow. The model saw the long side squeezed, which may "
+    "cost accuracy. Cut such images into pieces.",
+    "dark": "16 bits per channel, but no value above 12 bits, so the model saw a nearly black image. Stretch the contrast "
+    "of such images with argument `stretch`=2,98.",
+    "pages": "a TIFF of several pages; only the first was read. Save the other pages as files to label them.",
+}
+
+
+class Remarks:
+    """Collect remarks about the images of a run, and note each kind once."""
+
+    def __init__(self) -> None:
+        self._images: dict[Remark, tuple[str, int]] = {}  # the first image, and the number of images
+
+    def add(self, ref: ImageRef, remarks: Iterable[Remark]) -> None:
+        for remark in remarks:
+            first, number = self._images.get(remark, (ref.name, 0))
+            self._images[remark] = first, number + 1
+
+    def end(self, progress: Progress) -> None:
+        for remark, text in _REMARKS.items():
+            first, number = self._images.get(remark, ("", 0))
+            if number:
+                more = f" and {pluralize(number - 1, 'more image')}" if number > 1 else ""
+                progress.note(f"{first}{more}: {text}")
+
+
+class ImageNotes:
+    """Collect notes about the images that a run labels."""
+
+    def __init__(self, model: Mapping[str, object], progress: Progress) -> None:
+        """Set up for a model; `model` is from `ModelSource.facts`."""
+        self._progress = progress
+        self._quality = PolygonQuality()
+        self._remarks = Remarks()
+        self._is_demo = model.get("sha256") == ModelSource(_DEMO_MODEL, get_model(_DEMO_MODEL)).facts()["sha256"]
+
+    def add(self, labelled: Labelled) -> None:
+        self._quality += labelled.derived.quality
+        if labelled.damaged:
+            note_damaged(labelled.damaged, self._progress)
+        self._remarks.add(labelled.ref, labelled.remarks)
+        if self._is_demo and labelled.entry.input.sha256 not in example_hashes():
+            self._is_demo = False  # note this once
+            self._progress.note(
+                f"The model {_DEMO_MODEL} knows only drawn scenes, such as those in examples/scenes. Do not trust its labels of "
+                "photographs; use argument `model`=l14."
+            )
+
+    def end(self) -> None:
+        note_polygon_quality(self._progress, self._quality)
+        self._remarks.end(self._progress)
+
+
+def note_damaged(what: str, progress: Progress) -> None:
+    progress.note(f"{what}; encoded the image again.")
+
+
+@cache
+def example_hashes() -> frozenset[str]:
+    """Return the sha256 of every picture in examples/scenes."""
+    text = (resources.files("tipsseg") / "assets" / "examples.sha256").read_text(encoding="utf-8")
+    return frozenset(line.split()[0] for line in text.splitlines())
+
+
+def note_folder(folder: OutputFolder, images: Images, progress: Progress) -> None:
+    """Note what differs from an earlier run in the folder."""
+    before = folder.before
+    if before is None or not len(folder.state):
+        return
+    root = before.image_root
+    if root is not None and root != address_text(images.root):
+        progress.note(
+            f"Image names are relative to {address_text(images.root)}; in the earlier run they were relative to {root}."
+        )
+    names = ("instances", "min_area", "simplify", "val_fraction")
+    old, new = before.spec.files, folder.info.spec.files
+    changed = [name for name in names if getattr(old, name) != getattr(new, name)]
+    if changed and not folder.starting_over:
+        texts = ", ".join(f"{name.replace('_', '-')} {getattr(old, name)} -> {getattr(new, name)}" for name in changed)
+        progress.note(f"Writing files again that depend on changed options: {texts}.")
+
+
+def note_reasons(reasons: Mapping[str, int], progress: Progress, verb: str = "labelled again") -> None:
+    """Note why images were labelled that an earlier run had labelled."""
+    for reason, number in reasons.items():
+        if reason != NEW:
+            progress.note(f"{pluralize(number, 'image')} {verb}: {reason}.")
+
+
+def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, asked: Sequence[str] = ()) -> None:
+    """Note what became of the derived files of a folder."""
+    word = shell_word(str(folder.path))
+    if settled.adopted:
+        progress.note(f"{pluralize(settled.adopted, 'mask')} changed by hand.")
+    kept = {*folder.refused, *settled.edited}
+    formats = [
+        name
+        for name in settled.formats
+        if name not in asked and not kept & {folder.path / file for file in FORMATS[name].files}
+    ]
+    if formats:
+        images = pluralize(max(settled.formats[name] for name in formats), "image")
+        progress.note(f"Wrote {', '.join(formats)} of {images} from the labels.")
+    for path in (path for path, reason in folder.refused.items() if reason == NOT_OURS):
+        progress.note(f"Did not write {path}: {NOT_OURS}. Move it away, and run the same command again.")
+    lists = [path for path in folder.unwritten if folder.refused[path] != NOT_OURS]
+    _note_by_hand(folder, "Did not write", lists, progress)
+    others = [path for path in dict.fromkeys((*settled.edited, *folder.refused)) if path not in folder.unwritten]
+    _note_by_hand(folder, "Kept", others, progress)
+    if settled.stale:
+        names = join_first([str(path) for path in settled.stale], _MAX_NAMES)
+        hint = "" if folder.info.spec.is_raster else "; remove them to write them anew"
+        progress.note(
+            f"{pluralize(len(settled.stale), 'file')} with labels from before the last changes, {names}{hint}."
+        )
+    if lacking := settled.without_picture:
+        images, names = pluralize(max(lacking.values()), "image"), ",".join(lacking)
+        progress.note(
+            f"{images} without files in {names}, because the picture is missing or has changed. With it, run: "
+            f"tipsseg convert {word} --format {names} --images FOLDER"
+        )
+    note_polygon_quality(progress, settled.quality)
+
+
+def _note_by_hand(folder: OutputFolder, verb: str, paths: Iterable[Path], progress: Progress) -> None:
+    """Note files that a person changed, by folder or file, with the command that takes them in."""
+    readable = {
+        (form.folder or form.files[0]).split("/")[0]
+        for name, form in FORMATS.items()
+        if form.reads and name != "label-studio"  # whose predictions are not read
+    }
+    tops: dict[str, list[str]] = {}
+    for path in paths:
+        tops.setdefault(path.relative_to(folder.path).parts[0], []).append(str(path))
+    for top, names in tops.items():
+        command = f"tipsseg correct {shell_word(str(folder.path))} --from {shell_word(str(folder.path / top))}"
+        is_readable = top in readable and not folder.info.spec.options.overlap
+        hint = (
+            f"Import the changes: {command}"
+            if is_readable
+            else "Move what you keep elsewhere, to have it written anew."
+        )
+        progress.note(
+            f"{verb} {pluralize(len(names), 'file')} changed by hand: {join_first(names, _MAX_NAMES)}. {hint}"
+        )
+
+
+def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress) -> None:
+    """Note the start after the model is loaded; `counts` covers the images that needed no model."""
+    number = images.number
+    what = "Images from a list" if number is None else pluralize(number, "image")
+    before = f"; {counts.unchanged} already done" if counts.unchanged else ""
+    spec = info.spec
+    stored = "" if spec.features is None else f", features in {spec.features} ({spec.labelled_in})"
+    regions = "" if spec.regions is None else f", regions in {spec.regions}"
+    regions += "" if spec.onto is None else f", onto {spec.onto}"
+    setting = f"{spec.model} on {info.place}{stored}{regions}"
+    progress.begin(f"{what} with {setting}{before}.", number, counts.done)
+    if spec.onto is not None:
+        ids = {False: list[str](), True: list[str]()}
+        for entry in spec.vocabulary.classes:
+            ids[entry.name in spec.added].append(f"{entry.name} (id {entry.id})")
+        kept, added = (join_first(ids[new], 10) for new in (False, True))
+        progress.note(f"Kept from {spec.onto}: {kept or 'no other classes'}. Added: {added}.")
+    if info.dropped:
+        pairs = ", ".join(f"{phrase} (close to {name})" for phrase, name in info.dropped.items())
+        of_class = ", for that class" if spec.options.overlap else ""
+        progress.note(f"Removed background phrases that mean the same as a class to this model{of_class}: {pairs}.")
+
+
+def note_given(spec: RunSpec, items: Iterable[ImageRef | Failed], progress: Progress) -> None:
+    """Compare the images of a run with its regions and labels, and note labels of other images only."""
+    given, refs = spec.given, (item for item in items if isinstance(item, ImageRef))
+    if given is not None and not given.expect(refs):
+        progress.note(f"{spec.onto} has no labels of these images. Images and labels are matched by their names.")
+
+
+def note_skipped(skipped: Mapping[str, int], labels: Path | None, progress: Progress) -> None:
+    """Note shapes without pixels in labels, such as lines."""
+    for kind, number in skipped.items():
+        progress.note(f"Skipped {pluralize(number, 'shape')} without pixels in {labels}: {kind}.")
+
+
+def note_edited(info: RunInfo, counts: Counts, progress: Progress) -> None:
+    """Note the number of images that a person corrected."""
+    if counts.edited:
+        progress.note(f"Kept {pluralize(counts.edited, 'edited image')}; argument `replace_edited` labels them again.")
+
+
+def note_end(progress: Progress, counts: Counts, seconds: float, where: str, done: str = "labelled") -> None:
+    """Note the totals of a run; `done` is the verb."""
+    others = {"unchanged": counts.unchanged, "failed": counts.failed}
+    progress.note(f"{list_counts(counts.labelled, done, others)} in {seconds:.1f} s{where}")
+
+
+def list_counts(number: int, done: str, others: Mapping[str, int]) -> str:
+    """Return a text such as "2 images labelled, 1 failed", without counts of 0 after the first."""
+    return ", ".join(
+        [f"{pluralize(number, 'image')} {done}", *(f"{count} {what}" for what, count in others.items() if count)]
+    )
+
+
+def readable_size(size: float) -> str:
+    """Return a number of bytes as text, in the largest fitting unit."""
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return f"{size / 1e3:,.1f} kB"
+
+
+def note_formats(
+    formats: Sequence[str], options: FileOptions, classes: Iterable[LabelClass], progress: Progress
+) -> None:
+    """Note formats that split objects of several parts, and names that no font can draw."""
+    single = [name for name in formats if not FORMATS[name].multi_part_objects]
+    if single and options.instances == "class":
+        progress.note(
+            f"{' and '.join(single)} cannot store objects of several parts, so every part of a class becomes an object."
+        )
+    if any("thumbnail" in FORMATS[name].needs for name in formats):
+        from tipsseg.util.lettering import find_undrawable
+
+        if names := find_undrawable(one_line(entry.name) for entry in classes):
+            progress.note(
+                f"No installed font has all letters of {join_first(names, _MAX_NAMES)}; overlays replace letters with ?, or names "
+                "with numbers. Install a font that has them, such as Noto Sans CJK for Chinese."
+            )
+
+
+def note_division(formats: Iterable[str], state: State, options: FileOptions, progress: Progress) -> None:
+    """Note the sizes of the training and the validation split, or that both have the same images."""
+    for name in formats:
+        images = state.names(name) if FORMATS[name].splits else []
+        parts = Counter(FORMATS[name].split(PurePosixPath(image), options) for image in images)
+        if len(parts) > 1:
+            progress.note(f"{name}: {pluralize(parts[TRAIN], 'image')} for training, {parts[VAL]} for validation.")
+        elif parts:
+            fraction = options.val_fraction
+            hint = (
+                f"argument `val_fraction`={fraction:g} needs more images" if fraction else "see argument `val_fraction`"
+            )
+            progress.note(
+                f"{name}: {FORMATS[name].files[0]} has the same {pluralize(len(images), 'image')} for training "
+                f"and validation; {hint}."
+            )
+
+
+def note_polygon_quality(progress: Progress, quality: PolygonQuality) -> None:
+    if quality.objects:
+        progress.note(
+            f"Polygons of {pluralize(quality.objects, 'object')}: IoU with their pixels {quality.total / quality.objects:.4f} "
+            f"on average, {quality.worst:.4f} at worst."
+        )

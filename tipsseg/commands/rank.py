@@ -1,0 +1,186 @@
+"""`tipsseg rank`: order the images of a run for review, the least certain first, near-duplicates of earlier images last."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.commands.inputs import check_image_root
+from tipsseg.commands.progress import Progress, Silence
+from tipsseg.errors import ImageError, InputError
+from tipsseg.options import check_whole_number
+from tipsseg.run.entry import Entry
+from tipsseg.run.read import find_only, open_runs, refuse_other_settings, unlabelled_error
+from tipsseg.types import BACKGROUND, name_order, printable_path
+from tipsseg.util.text import pluralize
+
+#: The number of images that later ones are compared with.
+_COMPARED = 1000
+
+#: Two images are near-duplicates if labels and places differ in at most this share of their pixels.
+_NEAR = 0.05
+
+#: An object's place is the cell of its centre, of 3 x 3 cells. Labels and cells are counted in bins, which some of them share.
+_GRID, _BINS = 3, 128
+
+
+class _Image(NamedTuple):
+    corrected: bool
+    confidence: float
+    image: str
+    shares: NDArray[np.float32]
+
+
+class ReviewOrder:
+    """Images in the order of their review; each takes a few hundred bytes."""
+
+    def __init__(self) -> None:
+        self._images: list[_Image] = []
+
+    def add(self, entry: Entry) -> None:
+        shares = _label_shares(entry)
+        self._images.append(_Image(entry.corrected, mean_confidence(entry) or 0.0, entry.image, shares))
+
+    def names(self) -> list[str]:
+        """Return the names: by ascending mean confidence, then near-duplicates of images before them, then corrected images."""
+        first, repeated, corrected = list[str](), list[str](), list[str]()
+        compared = np.empty((min(len(self._images), _COMPARED), _BINS), np.float32)
+        for each in sorted(self._images, key=lambda each: (each.confidence, name_order(each.image))):
+            before = compared[: len(first)]
+            if each.corrected:
+                corrected.append(each.image)
+            elif len(first) < _COMPARED and (np.abs(before - each.shares).sum(1) <= 2 * _NEAR).any():
+                repeated.append(each.image)
+            else:
+                if len(first) < _COMPARED:
+                    compared[len(first)] = each.shares
+                first.append(each.image)
+        return first + repeated + corrected
+
+
+def mean_confidence(entry: Entry) -> float | None:
+    """Return the mean confidence, 0..1, of labelled pixels; None if no pixel is labelled."""
+    numbers = entry.numbers
+    background = background_confidence(entry)
+    parts = [(entry.pixels, entry.confidence) for entry in numbers.classes]
+    parts += [] if background is None else [(numbers.background, background)]
+    pixels = sum(number for number, _ in parts)
+    return round(sum(number * confidence for number, confidence in parts) / pixels, 4) if pixels else None
+
+
+def background_confidence(entry: Entry) -> float | None:
+    """Return the mean confidence, 0..1, of the background; None if it is unknown."""
+    background = entry.summary.get("background")
+    value = background.get("confidence") if isinstance(background, dict) else None
+    return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else None
+
+
+def _label_shares(entry: Entry) -> NDArray[np.float32]:
+    """Return the shares of an image's pixels by label and place, [_BINS]."""
+    numbers, shares = entry.numbers, np.zeros(_BINS, np.float32)
+    height, width = numbers.size
+    rest = {each.id: each.pixels for each in numbers.classes}
+    for label, area, y, x, h, w, _ in entry.facts.objects:
+        row, column = (
+            min(_GRID * (2 * at + side) // (2 * size), _GRID - 1) for at, side, size in ((y, h, height), (x, w, width))
+        )
+        shares[((label * _GRID + row) * _GRID + column) % _BINS] += area
+        rest[label] = rest.get(label, 0) - area
+    rest[BACKGROUND] = numbers.background
+    for label, pixels in rest.items():
+        shares[label * _GRID**2 % _BINS] += max(pixels, 0)
+    return shares / np.float32(height * width)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """An image in review order.
+
+    Attributes:
+        path: The path of the image.
+        image: The name of the image in the run.
+        confidence: The mean confidence, 0..1, of labelled pixels; None if no pixel is labelled.
+    """
+
+    path: Path
+    image: str
+    confidence: float | None
+
+    def record(self) -> dict[str, object]:
+        return {"path": printable_path(self.path), "image": self.image, "confidence": self.confidence}
+
+
+def rank(
+    output: str | Path,
+    *,
+    only: Iterable[str | Path] | None = None,
+    images: str | Path | None = None,
+    limit: int | None = None,
+) -> list[Ranked]:
+    """Order the images of a run for review, as `tipsseg rank` does.
+
+    The images with the lowest mean confidence come first. Images with nearly the same labels at the same places as an earlier image
+    come last. Corrected images are left out. The order is deterministic.
+
+    Args:
+        output: The output folder of a run, finished or not.
+        only: The paths of the images to rank. None ranks all images.
+        images: The folder of the images, if they have moved.
+        limit: Return at most this many images.
+
+    Returns:
+        The images in review order.
+
+    Raises:
+        UsageError: If the limit is below 1, or `images` is not a folder.
+        InputError: If the output folder does not exist, or an image in `only` is not labelled.
+        OutputError: If the manifest cannot be read.
+    """
+    ranked = []
+    for result in rank_folder(
+        Path(output),
+        None if only is None else [Path(path) for path in only],
+        None if images is None else Path(images),
+        limit,
+        Silence(),
+    ):
+        if isinstance(result, ImageError):
+            raise InputError(result.message, result.hint)
+        ranked.append(result)
+    return ranked
+
+
+def rank_folder(
+    output: Path,
+    only: Iterable[Path] | None,
+    images: Path | None,
+    limit: int | None,
+    progress: Progress,
+) -> Generator[Ranked | ImageError, None, None]:
+    """Yield an error for each path in `only` that is not labelled, then the images in review order, see `rank`."""
+    if limit is not None:
+        check_whole_number("argument `limit`", limit)
+    check_image_root(images)
+    order, corrected, names = ReviewOrder(), 0, None
+    with open_runs(output, ended=False) as runs:
+        refuse_other_settings(runs)
+        if only is not None:
+            names, unknown = find_only((entry for run in runs for entry in run.state.entries()), only, images)
+            yield from (unlabelled_error(path, output) for path in unknown)
+        for image in (image for run in runs for image in run.images()):
+            if names is not None and image.entry.image not in names:
+                continue
+            if image.corrected:
+                corrected += 1
+            else:
+                order.add(image.entry)
+        if corrected:
+            progress.note(f"Left out {pluralize(corrected, 'corrected image')}.")
+        for name in order.names()[:limit]:
+            image = next(run.image(name) for run in runs if name in run)
+            yield Ranked(image.path(images), name, mean_confidence(image.entry))

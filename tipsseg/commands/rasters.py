@@ -1,0 +1,414 @@
+"""Label rasters block by block, with the windows of the whole picture, and write their files.
+
+raster ─► for each block: windows ─► cosines ─► labels and polygons ─► a file of the block ─► all blocks ─► the raster's files
+
+Every pixel sees the windows that cover it in the whole picture, so its label is the same as if the picture were labelled at once.
+A window is encoded once, except after an interruption: its cosines are kept while a block that it covers is to come. The files of
+finished blocks stay in the state folder until the raster is recorded, so that an interrupted run goes on after them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.errors import ImageError
+from tipsseg.formats import FORMATS
+from tipsseg.formats.raster import GeoTiff, RasterBlock, RasterFormat, RasterGrid, polygon_features
+from tipsseg.images.access import identify, local_file
+from tipsseg.images.raster import Raster, open_raster
+from tipsseg.label_map import LabelMap, find_objects
+from tipsseg.labelling.labeller import Cosines, Labeller
+from tipsseg.labelling.view import window_side, window_starts
+from tipsseg.options import MinArea
+from tipsseg.regions.objects import number_pixels
+from tipsseg.run.entry import Facts, make_entry
+from tipsseg.run.files import StagedFile
+from tipsseg.run.labels import RunContext
+from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Left, stage_files
+from tipsseg.run.spec import RunInfo
+from tipsseg.run.state import STATE_FOLDER
+from tipsseg.run.summary import share_record
+from tipsseg.types import Failed, ImageRef, LabelArray, WindowPlan, ignore_id, label_dtype
+from tipsseg.util.files import Fingerprint, atomic_write, describe_error
+from tipsseg.util.text import pluralize
+
+#: Side of a block in pixels: a multiple of the tiles in which labels are computed and stored.
+BLOCK = 2048
+
+#: Windows of a row that are encoded together, always the same ones: rounding may depend on their number.
+_TOGETHER = 8
+
+#: Function that reads a part of the picture: top, left, height, width -> [h, w, 3] uint8.
+Read = Callable[[int, int, int, int], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPlace:
+    """The place of a block: its number, from top to bottom, then from left to right, and its pixels."""
+
+    number: int
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def block_places(size: tuple[int, int]) -> Iterator[BlockPlace]:
+    """Yield the places of the blocks of a picture of `size` (height, width)."""
+    number = 0
+    for top in range(0, size[0], BLOCK):
+        for left in range(0, size[1], BLOCK):
+            yield BlockPlace(number, top, left, min(BLOCK, size[0] - top), min(BLOCK, size[1] - left))
+            number += 1
+
+
+class BlockLabeller:
+    """Label the blocks of a picture, in any order; ascending order is fastest."""
+
+    def __init__(self, labeller: Labeller, size: tuple[int, int], read: Read) -> None:
+        """Set up for a picture of `size` (height, width) that `read` reads. `labeller` has windows and one scale."""
+        self._labeller = labeller
+        self._read = read
+        self._size = size
+        view = labeller.view
+        self._side = window_side(view.native_size, min(view.native_size, *size), view.patch_size)
+        self._tops, self._lefts = (window_starts(length, self._side) for length in size)
+        self._known: dict[tuple[int, int], Any] = {}  # the cosines of windows encoded together, by row and group
+
+    def label(self, place: BlockPlace) -> LabelMap:
+        """Label a block. Raise DeviceError if the device has too little memory, and ImageError if the picture cannot be read."""
+        rows = _covering(self._tops, self._side, place.top, place.height)
+        columns = _covering(self._lefts, self._side, place.left, place.width)
+        groups = range(columns[0] // _TOGETHER, columns[-1] // _TOGETHER + 1)
+        values = []
+        for row in rows:
+            row_values = {}
+            for group in groups:
+                for index, cosines in enumerate(self._cosines(row, group)):
+                    row_values[group * _TOGETHER + index] = cosines
+            values += [row_values[column] for column in columns]
+        top, left = self._tops[rows[0]], self._lefts[columns[0]]
+        height = self._tops[rows[-1]] + self._side - top
+        width = self._lefts[columns[-1]] + self._side - left
+        corners = tuple((self._tops[row] - top, self._lefts[column] - left) for row in rows for column in columns)
+        plan = WindowPlan((height, width), self._side, corners)
+        inner = (place.top - top, place.left - left, place.height, place.width)
+        self._forget(place, rows, groups)
+        return self._labeller.assign(Cosines(_stack(values), (plan,), (height, width)), inner=inner)
+
+    def _cosines(self, row: int, group: int) -> Any:
+        """Return the cosines of the windows of a group, each [h, w, P]."""
+        if (row, group) not in self._known:
+            lefts = self._lefts[group * _TOGETHER : (group + 1) * _TOGETHER]
+            pixels = self._read(self._tops[row], lefts[0], self._side, lefts[-1] + self._side - lefts[0])
+            windows = [pixels[:, left - lefts[0] : left - lefts[0] + self._side] for left in lefts]
+            self._known[row, group] = self._labeller.score_windows([np.ascontiguousarray(each) for each in windows])
+        return self._known[row, group]
+
+    def _forget(self, place: BlockPlace, rows: range, groups: range) -> None:
+        """Drop cosines that neither the next block to the right nor the blocks below need."""
+        below = {row for row in rows if self._tops[row] + self._side > place.top + place.height}
+        last_column = place.left + place.width >= self._size[1]
+        for row, group in list(self._known):
+            if row in below or row > rows[-1]:
+                continue
+            if last_column or row < rows[0] or group < groups[-1]:
+                del self._known[row, group]
+
+
+def _covering(starts: tuple[int, ...], side: int, first: int, length: int) -> range:
+    """Return the windows along one axis that cover any of `length` pixels from `first`."""
+    found = [index for index, start in enumerate(starts) if start < first + length and start + side > first]
+    return range(found[0], found[-1] + 1)
+
+
+def _stack(values: list[Any]) -> list[Any]:
+    if isinstance(values[0], np.ndarray):
+        return [np.stack(values)]
+    import torch
+
+    return [torch.stack(values)]
+
+
+_FOLDER = "rasters"
+
+
+class RasterTask:
+    """Label rasters one after the other; each uses all cores."""
+
+    def __init__(self, labeller: Labeller, info: RunInfo, context: RunContext, note: Callable[[str], None]) -> None:
+        """Set up the task of a run."""
+        self._labeller = labeller
+        self._info, self._spec = info, info.spec
+        self._forms = [form for name in context.formats if isinstance(form := FORMATS[name], RasterFormat)]
+        self._needs_polygons = any(form.needs_polygons for form in self._forms)
+        self._context, self._deriver = context, Deriver(context)
+        self._note = note
+        self._ignore = ignore_id(len(context.classes))
+
+    def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
+        """Yield the result of each raster, and pass other items through. An ImageError yields a Failed."""
+        folder, failed = self._context.output / STATE_FOLDER / _FOLDER, False
+        for item in items:
+            if not isinstance(item, ImageRef):
+                yield item
+                continue
+            try:
+                result, blocks = self._label(item)
+            except ImageError as error:
+                failed = True
+                yield Failed(item, error)
+                continue
+            yield result
+            shutil.rmtree(blocks, ignore_errors=True)  # the raster is recorded now
+        if not failed:  # blocks of other settings, which no run goes on with
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _label(self, ref: ImageRef) -> tuple[Labelled, Path]:
+        """Label a raster and write its files under temporary names. Return the folder of its blocks too."""
+        began = time.monotonic()
+        with self._open(ref) as raster:
+            fingerprint = identify(ref.path)[0]
+            grid = RasterGrid(
+                size=raster.size,
+                transform=raster.transform,
+                crs=raster.crs,
+                epsg=raster.epsg,
+                ignore=self._ignore,
+            )
+            blocks = self._label_blocks(ref, raster, grid, fingerprint)
+        labels, *others = self._write(ref, grid, blocks)
+        entry = make_entry(
+            ref,
+            fingerprint,
+            Facts(blocks.summary(grid.size)),
+            [str(labels.row.digest)],
+            self._context.formats,
+            seconds=round(time.monotonic() - began, 3),
+        )
+        files = tuple(
+            replace(file, row=replace(file.row, shows=self._deriver.shows(file.row.name, entry))) for file in others
+        )
+        return Labelled(ref, entry, (labels,), Derived(formats=self._context.formats, files=files)), blocks.folder
+
+    @contextmanager
+    def _open(self, ref: ImageRef) -> Iterator[Raster]:
+        """Open a raster as the run labels it. Raise ImageError if it cannot be read, or is too small."""
+        options, labelling, view = self._spec.raster, self._labeller.options, self._labeller.view
+        try:
+            with (
+                local_file(ref.path) as file,
+                open_raster(
+                    file, options.bands, labelling.scales[0], options.ground_resolution, self._spec.max_pixels
+                ) as raster,
+            ):
+                if not window_side(view.native_size, min(raster.size), view.patch_size):
+                    height, width = raster.size
+                    raise ImageError(ref.path, f"{height} x {width} pixels are smaller than a patch of the model")
+                raster.stretch(labelling.stretch)
+                yield raster
+        except OSError as error:
+            raise ImageError(ref.path, describe_error(error)) from error
+
+    def _label_blocks(self, ref: ImageRef, raster: Raster, grid: RasterGrid, fingerprint: Fingerprint) -> BlockFiles:
+        height, width = raster.size
+        digest, content = self._info.digest, (fingerprint.size, fingerprint.mtime_ns, fingerprint.sha256)
+        identity = [digest, ref.name, *content, BLOCK, self._needs_polygons]
+        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
+        folder = self._context.output / STATE_FOLDER / _FOLDER / key
+        blocks = BlockFiles(folder, raster.size, self._context.class_names())
+        left = [place for place in blocks.places if not blocks.holds(place)]
+        done = len(blocks.places) - len(left)
+        self._note(
+            f"{ref.name}: labels of {height:,} x {width:,} pixels"
+            + (f" of {raster.resolution[0]:g} {raster.unit}" if raster.unit else "")
+            + f", in {pluralize(len(blocks.places), 'block')}"
+            + (f"; {done} are done." if done else ".")
+        )
+        for warning in raster.warnings:
+            self._note(f"{ref.name}: {warning}")
+        labeller = BlockLabeller(self._labeller, raster.size, raster.read)
+        for place in left:
+            valid = raster.has_data(place.top, place.left, place.height, place.width)
+            labels = labeller.label(place) if valid.any() else self._nothing(place)
+            labels.labels[~valid] = self._ignore
+            blocks.add(place, labels, self._objects(labels, place, grid) if self._needs_polygons else NO_OBJECTS)
+        return blocks
+
+    def _nothing(self, place: BlockPlace) -> LabelMap:
+        """Return the labels of a block without data, which the model need not see."""
+        size = place.height, place.width
+        labels = cast(LabelArray, np.zeros(size, label_dtype(len(self._context.classes))))
+        return LabelMap(labels, np.zeros(size, np.float32), self._context.classes)
+
+    def _objects(self, labels: LabelMap, place: BlockPlace, grid: RasterGrid) -> BlockObjects:
+        """Return the objects in a block, of any area: pieces of an object that other blocks continue may be small."""
+        objects = find_objects(labels, replace(self._context.files, min_area=MinArea(1)))
+        names = self._context.class_names()
+        numbers = number_pixels([each.region for each in objects], labels.shape)
+        facts = [(each.region.class_id, names[each.region.class_id], each.score, each.region.area) for each in objects]
+        corner = place.top, place.left
+        first = [(each.region.box[0], each.region.box[1] + int(each.region.mask[0].argmax())) for each in objects]
+        return BlockObjects(
+            lines=polygon_features(numbers, facts, corner, grid),
+            classes=np.array([fact[0] for fact in facts], np.int64),
+            scores=np.array([fact[2] for fact in facts], np.float64),
+            areas=np.array([fact[3] for fact in facts], np.int64),
+            pixels=np.array(first, np.int64).reshape(-1, 2) + corner,
+        )
+
+    def _write(self, ref: ImageRef, grid: RasterGrid, blocks: BlockFiles) -> tuple[StagedFile, ...]:
+        """Write the files of a raster under temporary names, the mask first. Raise as `Deriver.make` does."""
+        context = self._context
+        least = context.files.min_area.pixels(grid.size)
+        read: Callable[[], Iterator[RasterBlock]] = partial(blocks.read, least)
+        if self._spec.raster.dissolve:
+            read = partial(iter, [blocks.dissolved(grid, least)])
+        mask = GeoTiff()
+        made = {
+            mask.name: (context.label_path(mask.name, ref), partial(mask.write, grid=grid, blocks=read, run=context))
+        }
+        for form in self._forms:
+            path = form.relative_path(ref.relative, context.files)
+            if form.name != mask.name and path is not None:
+                made[form.name] = context.output / path, partial(form.write, grid=grid, blocks=read, run=context)
+        return stage_files(self._deriver.files, ref, made)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BlockObjects:
+    """The objects in a block.
+
+    Attributes:
+        lines: [n], their polygons as lines of GeoJSON features.
+        classes: [n], their class ids.
+        scores: [n], their mean confidences.
+        areas: [n], their pixels.
+        pixels: [n, 2], the row and the column of a pixel in the raster.
+    """
+
+    lines: Sequence[str]
+    classes: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    areas: NDArray[np.int64]
+    pixels: NDArray[np.int64]
+
+
+_NO_IDS: NDArray[np.int64] = np.zeros(0, np.int64)
+
+#: For formats without polygons.
+NO_OBJECTS = BlockObjects(lines=(), classes=_NO_IDS, scores=np.zeros(0), areas=_NO_IDS, pixels=_NO_IDS.reshape(0, 2))
+
+
+class BlockFiles:
+    """The finished blocks of a raster, one file each. A file appears whole, and a damaged one counts as missing."""
+
+    def __init__(self, folder: Path, size: tuple[int, int], names: dict[int, str]) -> None:
+        self.folder = folder
+        self.places = tuple(block_places(size))
+        self._names = names
+
+    def holds(self, place: BlockPlace) -> bool:
+        """Return True if a block is done."""
+        try:
+            with zipfile.ZipFile(self._path(place)) as archive:
+                return archive.testzip() is None
+        except (OSError, zipfile.BadZipFile):
+            return False
+
+    def add(self, place: BlockPlace, labels: LabelMap, objects: BlockObjects) -> None:
+        """Write a finished block. Raise OutputError."""
+        number = len(self._names) + 1
+        known = labels.labels < number
+        ids = labels.labels[known].astype(np.int64)
+        arrays = {
+            "labels": labels.labels,
+            "counts": np.bincount(ids, minlength=number),
+            "sums": np.bincount(ids, labels.confidence[known], minlength=number),
+            "lines": np.frombuffer("\n".join(objects.lines).encode(), np.uint8),
+            "classes": objects.classes,
+            "scores": objects.scores,
+            "areas": objects.areas,
+            "pixels": objects.pixels,
+        }
+        file = io.BytesIO()
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its last parameter is a flag
+        self.folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(self._path(place), file.getvalue())
+
+    def read(self, least: int) -> Iterator[RasterBlock]:
+        """Yield all blocks, with the polygons of at least `least` pixels."""
+        for place in self.places:
+            with np.load(self._path(place)) as stored:
+                lines = stored["lines"].tobytes().decode().splitlines()
+                polygons = [line for line, area in zip(lines, stored["areas"], strict=True) if area >= least]
+                yield RasterBlock(corner=(place.top, place.left), labels=stored["labels"], polygons=polygons)
+
+    def summary(self, size: tuple[int, int]) -> dict[str, object]:
+        """Return the summary of the labels, as `label_summary` does."""
+        counts, sums = np.zeros(len(self._names) + 1, np.int64), np.zeros(len(self._names) + 1)
+        for place in self.places:
+            with np.load(self._path(place)) as stored:
+                counts += stored["counts"]
+                sums += stored["sums"]
+        height, width = size
+        pixels = height * width
+        return {
+            "height": height,
+            "width": width,
+            "classes": [
+                {"id": number, "name": name, **share_record(counts[number], sums[number], pixels)}
+                for number, name in self._names.items()
+                if counts[number]
+            ],
+            "background": share_record(counts[0], sums[0], pixels),
+            "ignored": int(pixels - counts.sum()),
+        }
+
+    def dissolved(self, grid: RasterGrid, least: int) -> RasterBlock:
+        """Return the whole raster as one block, with polygons of at least `least` pixels that are joined across blocks.
+
+        This takes the labels of the whole raster, and a number of 4 bytes per pixel.
+        """
+        parts = []
+        labels: NDArray[np.unsignedinteger] | None = None
+        for place in self.places:
+            with np.load(self._path(place)) as stored:
+                if labels is None:
+                    labels = np.zeros(grid.size, stored["labels"].dtype)
+                labels[place.top : place.top + place.height, place.left : place.left + place.width] = stored["labels"]
+                parts.append([stored[name] for name in ("classes", "scores", "areas", "pixels")])
+        assert labels is not None
+        classes, scores, areas, pixels = (np.concatenate(part) for part in zip(*parts, strict=True))
+        lines: list[str] = []
+        for class_id in np.unique(classes):
+            own = classes == class_id
+            count, numbers = cv2.connectedComponents((labels == class_id).view(np.uint8), connectivity=8)
+            numbered = numbers[tuple(pixels[own].T)]  # the joined object of each part
+            weights = np.bincount(numbered, areas[own], minlength=count)
+            sums = np.bincount(numbered, areas[own] * scores[own], minlength=count)
+            kept = np.flatnonzero(weights >= least)
+            moved = np.zeros(count, np.uint32)
+            moved[kept] = np.arange(1, len(kept) + 1)
+            name = self._names[int(class_id)]
+            facts = [(int(class_id), name, float(sums[each] / weights[each]), int(weights[each])) for each in kept]
+            lines += polygon_features(moved[numbers], facts, (0, 0), grid)
+        return RasterBlock(corner=(0, 0), labels=labels, polygons=lines)
+
+    def _path(self, place: BlockPlace) -> Path:
+        return self.folder / f"{place.number:06d}.npz"

@@ -1,0 +1,323 @@
+"""Label the shards of a run as tasks of a Ray cluster, then join them.
+
+This process finds the images, keeps the record and prints; it does not import torch. A task labels a shard in its own folder, on a
+file system that all machines share. Ray starts a task again if its process dies, and the shard resumes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import re
+import signal
+import socket
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TextIO
+
+from tipsseg._version import __version__
+from tipsseg.commands.inputs import Images
+from tipsseg.commands.label_images import EngineMaker, label_images, local_engine
+from tipsseg.commands.merge import join_images, remove_shards
+from tipsseg.commands.progress import Progress, Reporter, Silence
+from tipsseg.errors import DeviceError, OutputError, TipssegError, UsageError
+from tipsseg.images.decoders import silence_decoders
+from tipsseg.options.run import EngineOptions
+from tipsseg.options.values import Shard, index_of
+from tipsseg.run.folder import OutputFolder
+from tipsseg.run.labels import RunContext
+from tipsseg.run.question import differences_text, share_run, shared_run
+from tipsseg.run.read import open_folders
+from tipsseg.run.results import ImageResult, Left
+from tipsseg.run.shards import SHARDS_FOLDER, shards_in, state_folder, state_folders
+from tipsseg.run.spec import RunInfo, RunSpec
+from tipsseg.run.state import State
+from tipsseg.types import Failed, ImageRef
+from tipsseg.util.text import first_line, pluralize
+
+#: Shards per task that runs at a time, so that a slow machine costs little.
+_SHARDS = 4
+
+#: The number of times that Ray starts a task again.
+_RETRIES = 3
+
+#: Seconds to wait for an answer of a cluster.
+_ANSWER = 10.0
+
+#: CPUs per task on machines without GPUs; Ray limits the threads of a task to them.
+_CPUS = 4
+
+
+def engine_maker(options: EngineOptions, spec: RunSpec) -> EngineMaker:
+    """Return a function that makes the engine of a run. Raises UsageError if Ray is not installed, or does not fit the run."""
+    address = options.ray
+    if address is None:
+        return local_engine
+    if spec.shard is not None:
+        raise UsageError("argument `ray` and argument `shard` exclude each other", "Remove one of them.")
+    if "-" in spec.sources:
+        raise UsageError(
+            "argument `ray` needs images that can be listed again, not a list on stdin",
+            "Name images or folders; or label parts of the list: tipsseg label - --shard 1/8 < LIST",
+        )
+    if find_spec("ray") is None:
+        raise UsageError("argument `ray` needs Ray", "Install it: pip install 'tipsseg[ray]'")
+    return partial(_ray_engine, address)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """The work of a task.
+
+    Attributes:
+        info: The run, with its shard.
+        images: The images of the shard; for the model, one of all images.
+        directory: The working directory of the driver, which relative paths refer to.
+        version: The driver's version of tipsseg.
+    """
+
+    info: RunInfo
+    images: tuple[ImageRef, ...]
+    directory: Path
+    version: str
+
+
+class RayEngine:
+    """Label images as shards on a Ray cluster.
+
+    Attributes:
+        info: The run, with the device and the dtype that the first task chose for all others.
+        batch_size: None: each task has its own.
+    """
+
+    batch_size = None
+
+    def __init__(self, folder: OutputFolder, progress: Progress, images: Sequence[ImageRef]) -> None:
+        """Divide the run by the size of the cluster, and load the model in a task."""
+        import ray
+
+        self._folder, self._progress = folder, progress
+        kind = folder.info.spec.device.partition(":")[0]  # Ray numbers the GPUs of each task anew
+        gpus, cpus = (int(ray.cluster_resources().get(name, 0)) for name in ("GPU", "CPU"))
+        if kind == "cuda" and not gpus:
+            raise DeviceError(kind, "the Ray cluster has no GPU", "Use argument `device`=cpu.")
+        if gpus and kind in ("auto", "cuda"):
+            self._resources, tasks = {"num_cpus": 1, "num_gpus": 1}, gpus
+        else:
+            machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+            each = min([_CPUS, *(number for number in machines if number)])
+            self._resources, tasks = {"num_cpus": each}, max(cpus // each, 1)
+        known = shared_run(folder.path)
+        if known is not None and (text := differences_text(known, folder.info)):
+            raise OutputError(
+                folder.path / SHARDS_FOLDER,
+                f"shards of other settings wait to be joined: {text}",
+                "Finish them with the command that began them, or remove that folder.",
+            )
+        there = shards_in(folder.path)
+        self._count = there[0].count if there else _SHARDS * tasks
+        progress.note(f"Ray runs {pluralize(tasks, 'task')} at a time, for {pluralize(self._count, 'shard')}.")
+        info = replace(folder.info, spec=folder.info.spec.changed(device=kind))
+        reference = self._task(_start).remote(self._job(info, images[:1]), folder.context)
+        with _errors():
+            started: RunInfo | TipssegError = ray.get(reference)
+        if isinstance(started, TipssegError):
+            raise started
+        self.info = started
+
+    def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
+        """Yield the results of images that are done or fail, then those of the others once their shards are joined."""
+        folder, parts = self._folder, defaultdict[int, list[ImageRef]](list)
+        for item in items:
+            if not isinstance(item, ImageRef):
+                yield item
+            elif not self._is_half_joined(item.name):
+                parts[index_of(item.name, self._count)].append(item)
+        info = folder.info
+        spec = info.spec.changed(
+            device=info.device.partition(":")[0], dtype=info.dtype, overwrite=False, resume=True, replace_edited=False
+        )  # a task that is started again resumes
+        infos = {index: replace(info, spec=spec.changed(shard=Shard(index, self._count))) for index in sorted(parts)}
+        if infos:
+            share_run(next(iter(infos.values())))
+        yield from self._run([self._job(infos[index], parts[index]) for index in infos])
+        with open_folders(state_folders(folder.path)) as runs:
+            number = sum(map(len, runs))
+            self._progress.end()
+            self._progress.begin(f"Joining {pluralize(number, 'image')} of {pluralize(len(runs), 'shard')}.", number)
+            yield from join_images(folder, runs)
+        remove_shards(folder.path)
+
+    def _is_half_joined(self, name: str) -> bool:
+        """Return True if a killed command was about to move an image of a shard, which joining goes on with."""
+        if not self._folder.state.is_arriving(name):
+            return False
+        shard = Shard(index_of(name, self._count), self._count)
+        with closing(State(state_folder(self._folder.path, shard))) as state:
+            return name in state
+
+    def _run(self, jobs: Iterable[_Job]) -> Iterator[Failed]:
+        """Run tasks, count their images, and yield those that fail. Raises TipssegError."""
+        import ray
+
+        label = self._task(_label)
+        running = [label.remote(job) for job in jobs]
+        try:
+            while running:
+                with _errors():
+                    first: Any = ray.wait(running)[0][0]
+                    running.remove(first)
+                    reference = next(first, None)
+                    if reference is None:
+                        continue
+                    running.append(first)  # at the end, so that none waits for ever
+                    result: Failed | TipssegError | None = ray.get(reference)
+                if isinstance(result, TipssegError):
+                    raise result
+                if result is None:
+                    self._progress.advance()
+                else:
+                    yield result
+        finally:
+            for task in running:
+                with suppress(Exception):  # its machine may be down
+                    ray.cancel(task)
+
+    def _task(self, function: Any) -> Any:
+        import ray
+
+        return ray.remote(function).options(max_retries=_RETRIES, **self._resources)
+
+    def _job(self, info: RunInfo, refs: Sequence[ImageRef]) -> _Job:
+        return _Job(info=info, images=tuple(refs), directory=Path.cwd(), version=__version__)
+
+
+@contextmanager
+def _ray_engine(
+    address: str, folder: OutputFolder, progress: Progress, images: Sequence[ImageRef]
+) -> Iterator[RayEngine]:
+    """Connect to a cluster, and make the engine of a run; a Ray that was started for this run ends with it."""
+    with redirect_stdout(_Messages(sys.stdout)), _connect(address):
+        yield RayEngine(folder, progress, images)
+
+
+# ---- tasks: they return a TipssegError instead of raising it, because Ray would wrap it and lose its attributes ----
+
+
+def _start(job: _Job, context: RunContext) -> RunInfo | TipssegError:
+    """Load the model, and return the run with its device and dtype."""
+    from tipsseg.commands.engine import LocalEngine, load_for
+
+    try:
+        _prepare(job)
+        loaded = load_for(job.info, lambda _: None, quiet=True, images=job.images)
+        return LocalEngine(loaded, context, lambda _: None).info
+    except TipssegError as error:
+        return error
+
+
+def _label(job: _Job) -> Iterator[Failed | TipssegError | None]:
+    """Label a shard. Yield an item per image: its failure, or None. An error ends the run, and is the last item."""
+    try:
+        _prepare(job)
+        images = Images(job.images, Path(job.info.image_root or "."))
+        with closing(label_images(job.info, images, local_engine, Reporter(Silence()))) as results:
+            for result in results:
+                yield result if isinstance(result, Failed) else None
+    except TipssegError as error:
+        yield error
+
+
+def _prepare(job: _Job) -> None:
+    """Make messages and relative paths those of the driver. Raises UsageError if this machine differs from the driver's."""
+    silence_decoders()  # this process only serves the run
+    if job.version != __version__:
+        raise UsageError(
+            f"{platform.node()} of the Ray cluster has tipsseg {__version__}, but this machine has {job.version}",
+            "Install the same version on all machines of the cluster.",
+        )
+    try:
+        os.chdir(job.directory)
+    except OSError as error:
+        raise UsageError(
+            f"{platform.node()} of the Ray cluster cannot open {job.directory}: {error.strerror or error}",
+            "Run the command in a folder that all machines share; images and output must be shared too.",
+        ) from error
+
+
+# ---- the cluster ----
+
+
+class _Messages:
+    """A stdout that sends text to stderr, as Ray prints there. Results are written to `buffer`, which is still that of stdout."""
+
+    def __init__(self, stdout: TextIO) -> None:
+        self.buffer, self.flush, self.isatty = stdout.buffer, stdout.flush, stdout.isatty
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Raise TipssegError if Ray fails, or gives up a task whose processes died."""
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        yield
+    except RayTaskError:  # a bug in a task's code
+        raise
+    except RayError as error:
+        raise TipssegError(
+            f"Ray gave up a task: {first_line(error)}",
+            "Its machine may have run out of memory. Run the same command to resume.",
+        ) from error
+
+
+@contextmanager
+def _connect(address: str) -> Iterator[None]:
+    """Connect to a Ray cluster. "auto" is that of RAY_ADDRESS, one on this machine, or a new one on this machine."""
+    import ray
+
+    if ray.is_initialized():  # by a program that imports tipsseg
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    if re.fullmatch(r"[^/]+:[0-9]+", address):
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), _ANSWER).close()  # Ray would wait for minutes
+        except (OSError, OverflowError) as error:
+            raise TipssegError(
+                f"no Ray cluster answers at {address}: {error}",
+                "Check the host, the port and the variable RAY_ADDRESS; `ray status` on the head prints them.",
+            ) from error
+    on_term = signal.getsignal(signal.SIGTERM)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray.init(
+            None if address == "auto" else address,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise TipssegError(
+            f"cannot join the Ray cluster at {address}: {first_line(error)}",
+            "Check the address, and set RAY_AUTH_MODE=token if the cluster needs a token.",
+        ) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_term)  # ray.init replaces the handler
+    try:
+        yield
+    finally:
+        ray.shutdown()

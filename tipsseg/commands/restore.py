@@ -1,0 +1,224 @@
+"""`tipsseg check --restore`: rebuild the record of an output folder from its masks, run.json and manifest.jsonl."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+from tipsseg.commands.progress import Progress
+from tipsseg.errors import ImageError, OutputError, RecordError
+from tipsseg.images.access import identify
+from tipsseg.images.decoders import image_extensions
+from tipsseg.run.entry import (
+    ERRORS_FILE,
+    LINK,
+    MANIFEST_FILE,
+    ROWS,
+    Correction,
+    Entry,
+    Facts,
+    FileRow,
+    ObjectScore,
+    make_entry,
+    object_scores,
+    read_failure,
+)
+from tipsseg.run.files import Files, digest_of
+from tipsseg.run.folder import clean_up_folder
+from tipsseg.run.labels import RunContext, read_labels, scored_objects
+from tipsseg.run.lock import FolderLock
+from tipsseg.run.record import RUN_FILE, read_record, read_run_files, run_context, run_record, stored_run
+from tipsseg.run.spec import RunInfo, check_hint
+from tipsseg.run.state import STATE_FILE, STATE_FOLDER, State
+from tipsseg.run.summary import CERTAIN, corrected_summary
+from tipsseg.types import ImageRef
+from tipsseg.util.files import Fingerprint, actual_path, is_inside, open_regular, output_error, remove_file, stamp
+from tipsseg.util.json import parse, take
+from tipsseg.util.text import join_first, pluralize
+
+#: The record while it is rebuilt.
+_REBUILT = f"{STATE_FOLDER}/rebuilt.db"
+
+
+def restore_folder(folder: Path, images: Path | None, progress: Progress) -> None:
+    """Rebuild the record of an output folder. A mask that differs from its line of manifest.jsonl, or has none, is a person's.
+
+    Args:
+        folder: The output folder.
+        images: The folder of the images, if they have moved.
+        progress: Prints notes.
+
+    Raises:
+        RecordError: The folder has a sound record, or run.json cannot be read.
+        OutputError: The folder cannot be written.
+    """
+    lock = FolderLock(folder)
+    try:
+        clean_up_folder(folder)
+        if _is_sound(folder):
+            raise RecordError(folder, "its record is sound", "It needs no rebuilding.")
+        info = read_record(folder / RUN_FILE, check_hint(folder))
+        _remove(folder / _REBUILT)
+        with closing(State(folder, _REBUILT)) as state:
+            _restore(state, replace(info, ended=info.ended or datetime.now(UTC)), images, progress)
+        _put_in_place(folder)
+    finally:
+        lock.give_back()
+
+
+def _is_sound(folder: Path) -> bool:
+    """Return True if a folder has a record. Raises OutputError if it cannot be opened, though it may be sound."""
+    try:
+        with closing(State(folder)) as state:
+            for entry, _ in state.images():
+                _ = entry.facts, entry.correction
+            return stored_run(state) is not None
+    except RecordError:
+        return False
+
+
+def _put_in_place(folder: Path) -> None:
+    """Set a damaged record aside, and give the new one its name."""
+    path, number = folder / STATE_FILE, 1
+    while os.path.lexists(aside := path.with_name(f"{path.name}.damaged{number}")):
+        number += 1
+    try:
+        if os.path.lexists(path):
+            path.replace(aside)
+        _remove(path)
+        (folder / _REBUILT).replace(path)
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def _remove(path: Path) -> None:
+    """Remove a database with its logs."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        remove_file(path.with_name(path.name + suffix))
+
+
+def _restore(state: State, info: RunInfo, images: Path | None, progress: Progress) -> None:
+    context, files = run_context(info), Files(info.spec.folder)
+    lines, failures = _lines(state.folder / MANIFEST_FILE), _lines(state.folder / ERRORS_FILE)
+    state.begin()
+    state.set_meta("run", run_record(info))
+    state.set_files("", read_run_files(state.folder))
+    theirs, seen = list[str](), set[str]()
+    for line in lines:
+        with suppress(ValueError):
+            entry, rows = _read_line(line)
+            own = [row for row in rows if row.name in context.labels]
+            seen |= {row.place for row in own}
+            if any(digest_of(files.path(row.place)) not in ("", row.digest) for row in own) and not entry.corrected:
+                theirs.append(entry.image)  # the first command that writes adopts it
+            state.add(entry, rows, {})
+    unknown = []
+    for path in _masks(context):
+        if files.place(path) in seen:
+            continue
+        found = _adopt(path, info, context, files, images)
+        if found is None:
+            unknown.append(str(path))
+        else:
+            state.add(*found, {})
+            theirs.append(found[0].image)
+    for line in failures:
+        failure = read_failure(line)
+        if failure is not None and failure.image not in state:
+            state.fail(failure)
+    state.end()
+    progress.note(
+        f"Rebuilt the record of {pluralize(len(state), 'image')} in {state.folder}. Run the original command to complete it."
+    )
+    if theirs:
+        count = pluralize(len(theirs), "mask")
+        progress.note(
+            f"{count} not as the manifest lists them, so taken as corrected by you: {join_first(theirs, 20)}."
+        )
+    if unknown:
+        progress.note(
+            f"{pluralize(len(unknown), 'mask')} without an image, which were left alone: {join_first(unknown, 20)}."
+        )
+
+
+def _lines(path: Path) -> list[bytes]:
+    """Return the complete lines of a file; none if it is missing. It grows while the record is rebuilt."""
+    with suppress(FileNotFoundError), open_regular(path) as file:
+        return [line for line in file if line.endswith(b"\n")]
+    return []
+
+
+def _read_line(line: bytes) -> tuple[Entry, list[FileRow]]:
+    """Parse a line of manifest.jsonl. Raises ValueError if it is invalid, or names places outside the folder."""
+    record = parse(line)
+    image, rows = take(record, "image", str), take(record, "written", tuple[FileRow, ...])
+    if not all(is_inside(place) for place in (image, *(row.place for row in rows))):
+        raise ValueError("a name leads out of the folder")
+    summary = {key: record.get(key) for key in ("height", "width", "classes", "background", "ignored")}
+    entry = make_entry(
+        ImageRef(actual_path(Path(), take(record, "path", str)), PurePosixPath(image)),
+        Fingerprint(take(record, "size", int), take(record, "mtime_ns", int), take(record, "sha256", str | None)),
+        Facts(summary, take(record, "objects", tuple[ObjectScore, ...])),
+        [str(row.digest) for row in rows if not row.shows and row.digest != LINK],
+        take(record, "formats", tuple[str, ...]),
+        given=take(record, "given", str | None),
+        seconds=take(record, "seconds", float),
+    )
+    _ = entry.numbers
+    correction = take(record, "corrected", Correction | None)
+    if correction is not None:
+        entry = entry.with_correction(correction)
+    return replace(entry, version=take(record, "version", str)), [row for row in rows if row.digest != ROWS]
+
+
+def _masks(context: RunContext) -> Iterator[Path]:
+    """Yield all index masks of a folder."""
+    if "png" in context.labels:
+        for top in (context.output / "masks", context.output / STATE_FOLDER / "masks"):
+            yield from sorted(top.rglob("*.png"))
+
+
+def _adopt(
+    path: Path, info: RunInfo, context: RunContext, files: Files, images: Path | None
+) -> tuple[Entry, list[FileRow]] | None:
+    """Return the record of a mask that no line names, as a person's; None if its image is not found, or it is invalid."""
+    root = images or (None if info.image_root is None else actual_path(Path(), info.image_root))
+    if root is None or "instances" in context.labels:
+        return None
+    top = next(parent for parent in path.parents if parent.name == "masks")
+    stem = path.relative_to(top).with_suffix("")
+    is_full = context.files.names == "full" or top.parent.name == STATE_FOLDER
+    names = [stem] if is_full else [stem.with_name(stem.name + each) for each in image_extensions()]
+    picture = next((root / name for name in names if (root / name).is_file()), None)
+    if picture is None:
+        return None
+    ref = ImageRef(picture, PurePosixPath(picture.relative_to(root)))
+    classes = len(context.classes)
+    try:
+        from tipsseg.images.decoding import upright_size
+
+        labels = read_labels({"png": path}, upright_size(picture, info.spec.max_pixels), context, by_hand=True)
+        written, fingerprint = stamp(path), identify(picture)[0]
+    except (ImageError, OSError, OutputError):
+        return None
+    height, width = labels.labels.shape
+    nothing: Mapping[str, object] = {
+        "height": height,
+        "width": width,
+        "classes": [],
+        "background": {"confidence": None},
+    }
+    others = dict.fromkeys(range(1, classes + 1), CERTAIN)
+    facts = Facts(
+        corrected_summary(labels.labels, context.classes, nothing),
+        object_scores(scored_objects(labels, classes, (), others, None)),
+    )
+    row = FileRow(
+        place=files.place(path), name="png", digest=written.sha256, size=written.size, mtime_ns=written.mtime_ns
+    )
+    entry = make_entry(ref, fingerprint, facts, [str(written.sha256)], context.formats)
+    return entry.with_correction(Correction()), [row]

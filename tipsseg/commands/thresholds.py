@@ -1,0 +1,273 @@
+"""`tipsseg fit --precision`: choose minimum confidences from edited masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+from tipsseg.address import as_address
+from tipsseg.commands.engine import LoadedModel, load_for
+from tipsseg.commands.fit import (
+    check_suffix,
+    run_on_masks,
+    spec_of_run,
+)
+from tipsseg.commands.folders import progress_for
+from tipsseg.commands.masked import EditedMasks, Learnt, Minimum, draw_masks, edited_masks, require_masks
+from tipsseg.commands.progress import Progress
+from tipsseg.errors import ImageError, UsageError
+from tipsseg.learning.thresholds import ClassThreshold, Tally, choose_thresholds, tally
+from tipsseg.options.fields import take_options
+from tipsseg.options.keywords import ComputeKeywords, with_keywords
+from tipsseg.options.run import ComputeOptions
+from tipsseg.run.plan import plan_run
+from tipsseg.run.record import run_context
+from tipsseg.run.spec import RunSpec
+from tipsseg.util.files import atomic_write
+from tipsseg.util.text import join_first, quote, text_table
+from tipsseg.vocabulary.files import vocabulary_toml
+from tipsseg.vocabulary.fitted import FittedVocabulary
+from tipsseg.vocabulary.vocabulary import Vocabulary, with_min_confidences
+
+if TYPE_CHECKING:
+    from tipsseg.labelling.labeller import Patches, Scored
+    from tipsseg.labelling.source import Loaded
+
+#: A threshold is chosen on at least two images, and validated on another one.
+_MINIMUM = Minimum(3, "minimum confidences need")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Thresholds:
+    """Minimum confidences chosen from the masks of a run.
+
+    Attributes:
+        vocabulary: The classes with their minimum confidences.
+        fitted: The same with fitted vectors; None if the run was labelled from text.
+        precision: The requested precision, 0..1.
+        thresholds: The threshold of each class 1..N.
+        images: The number of images used.
+        failed: The number of images that failed and were left out.
+    """
+
+    vocabulary: Vocabulary
+    fitted: FittedVocabulary | None
+    precision: float
+    thresholds: tuple[ClassThreshold, ...]
+    images: int
+    failed: int
+
+    def save(self, path: str | Path) -> None:
+        """Write a vocabulary file: .fit if it includes fitted vectors, else .toml.
+
+        Args:
+            path: The file to write.
+
+        Raises:
+            UsageError: If the path has the wrong suffix.
+            OutputError: If the file cannot be written.
+        """
+        check_suffix(Path(path), fitted=self.fitted is not None)
+        if self.fitted is not None:
+            self.fitted.save(path)
+        else:
+            atomic_write(Path(path), vocabulary_toml(self.vocabulary).encode())
+
+    def record(self) -> dict[str, object]:
+        """Return the numbers as JSON values."""
+        names = [entry.name for entry in self.vocabulary.classes]
+        return {
+            "images": self.images,
+            "failed": self.failed,
+            "precision": self.precision,
+            "classes": [
+                {
+                    "id": number,
+                    "name": name,
+                    "images": threshold.images,
+                    "min_confidence": threshold.min_confidence,
+                    "reached": threshold.reached,
+                    "own": threshold.own,
+                    "precision": _round(threshold.precision),
+                    "recall": _round(threshold.recall),
+                    "precision_before": _round(threshold.precision_before),
+                    "recall_before": _round(threshold.recall_before),
+                }
+                for number, (name, threshold) in enumerate(zip(names, self.thresholds, strict=False), start=1)
+            ],
+        }
+
+    def table(self) -> str:
+        """Return a text table of the numbers, with shares in per cent and "-" for unknown values."""
+        heads = ["in %", "at least", "precision", "recall", "(before)", "(before)", "images", ""]
+        rows = []
+        for entry, threshold in zip(self.vocabulary.classes, self.thresholds, strict=True):
+            shares = (threshold.precision, threshold.recall, threshold.precision_before, threshold.recall_before)
+            if not threshold.reached:
+                shares = (None, 0.0, *shares[2:])
+            numbers = [_percent(threshold.min_confidence, 1), *map(_percent, shares), str(threshold.images)]
+            rows.append([entry.name, *numbers, _remark(threshold)])
+        text = text_table(heads, rows, left=(0, 7))
+        return f"{text}\nprecision and recall: each image with thresholds chosen on the others; (before): without thresholds\n"
+
+
+def _remark(threshold: ClassThreshold) -> str:
+    if not threshold.reached:
+        return "not reached: not labelled"
+    return "" if threshold.own else "too few images: threshold of all classes"
+
+
+def _percent(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def _spec(masks: EditedMasks, compute: ComputeOptions, fitted: FittedVocabulary | None) -> RunSpec:
+    """Return settings that relabel a run's images without minimum confidences.
+
+    Raises:
+        UsageError: If `fitted` is not the run's fitted vocabulary.
+        InputError: If the files of the run's model have changed.
+    """
+    recorded = masks.info.spec
+    digest = recorded.vocabulary.fit
+    if digest != ("" if fitted is None else fitted.vocabulary.fit):
+        used = "no fitted vectors" if not digest else "other vectors" if fitted else "fitted vectors"
+        raise UsageError(
+            f"the run in {masks.folder} used {used}",
+            "Set argument `fitted` to the run's fitted vocabulary." if digest else "Remove argument `fitted`.",
+        )
+    spec = spec_of_run(masks, compute)
+    vocabulary = _without_thresholds(recorded.vocabulary)
+    if fitted is not None:
+        fitted = replace(fitted, vocabulary=_without_thresholds(fitted.vocabulary))
+        vocabulary = fitted.vocabulary
+    return replace(spec, vocabulary=vocabulary, fitted=fitted, options=replace(recorded.options, min_confidence=0.0))
+
+
+def _without_thresholds(vocabulary: Vocabulary) -> Vocabulary:
+    return with_min_confidences(vocabulary, [None] * len(vocabulary.classes))
+
+
+def fit_run_thresholds(
+    output: Path,
+    precision: float,
+    fitted: FittedVocabulary | None,
+    images: Path | None,
+    compute: ComputeOptions,
+    progress: Progress,
+    *,
+    quiet: bool = False,
+) -> Thresholds:
+    """Choose minimum confidences from the masks of a run that a person edited.
+
+    Args:
+        output: The output folder of the run.
+        precision: The requested precision of each class, 0..1.
+        fitted: The fit that the run was labelled with, if any.
+        images: The folder of the images, if they have moved.
+        compute: Everything except the model, which is the run's.
+        progress: Prints progress and notes.
+        quiet: Hide the progress of a model download.
+
+    Raises:
+        UsageError: If `precision` is out of range, or `fitted` is not the run's fit.
+        TipssegError: If the run cannot continue. Images that cannot be read are reported and left out instead.
+    """
+    if not 0 < precision < 1:
+        raise UsageError(
+            f"argument `precision`={quote(precision)} must be above 0 and below 1",
+            "Write 0.95 if 95 of 100 pixels must be correct.",
+        )
+    masks = edited_masks(output, images, compute.max_pixels)
+    spec = _spec(masks, compute, fitted)
+    spec.check()
+    require_masks(masks, len(masks.refs), (), _MINIMUM)
+    if spec.fitted is not None:
+        progress.note(
+            "If the vectors were fitted to these masks, the thresholds will be too low: use masks of other images."
+        )
+    masks = draw_masks(masks, progress)
+    loaded = load_for(plan_run(spec), progress.note, quiet=quiet, images=masks.refs)
+    tallies, failed = _tallies(loaded, spec.fitted or spec.vocabulary, masks, progress)
+    require_masks(masks, len(tallies), failed, _MINIMUM)
+    thresholds = choose_thresholds(tallies, precision)
+    vocabulary = with_min_confidences(spec.vocabulary, [threshold.min_confidence for threshold in thresholds])
+    _note_thresholds(vocabulary, thresholds, progress)
+    fitted = None if spec.fitted is None else replace(spec.fitted, vocabulary=vocabulary)
+    return Thresholds(vocabulary, fitted, precision, thresholds, len(tallies), len(failed))
+
+
+def _note_thresholds(vocabulary: Vocabulary, thresholds: Sequence[ClassThreshold], progress: Progress) -> None:
+    missed = [
+        entry.name for entry, threshold in zip(vocabulary.classes, thresholds, strict=True) if not threshold.reached
+    ]
+    if missed:
+        progress.note(
+            f"No threshold reaches the precision for {join_first(missed, 10)}. A minimum confidence of 1 leaves almost no "
+            "pixel with the label; choose a lower precision to keep more."
+        )
+
+
+def _tallies(
+    model: LoadedModel, vocabulary: Vocabulary | FittedVocabulary, masks: EditedMasks, progress: Progress
+) -> tuple[list[Tally], list[ImageError]]:
+    """Return the tally of each image, and the errors of failed images. Images whose mask ignores all pixels are left out."""
+    from tipsseg.commands.engine import LocalEngine
+
+    engine = LocalEngine(model, run_context(model.info), progress.note, vocabulary)
+
+    def finish(loaded: Loaded[Patches], scored: Scored) -> Learnt[Tally | None]:
+        with engine.alone(loaded):
+            label_map = engine.label(loaded, scored)
+            mask = masks.read(loaded.ref)
+            classes = len(label_map.classes)
+            if not (mask <= classes).any():
+                return Learnt(None, loaded.damaged)
+            return Learnt(tally(label_map.labels, label_map.confidence, mask, classes), loaded.damaged)
+
+    tallies, failed = run_on_masks(engine.source, engine.score, finish, model, masks, progress)
+    return [image for image in tallies if image is not None], failed
+
+
+@with_keywords(ComputeKeywords, ComputeOptions)
+def fit_thresholds(
+    output: str | Path,
+    precision: float = 0.95,
+    *,
+    fitted: FittedVocabulary | None = None,
+    images: str | Path | None = None,
+    verbose: bool = False,
+    **keywords: Unpack[ComputeKeywords],
+) -> Thresholds:
+    """Choose the minimum confidence of each class from the masks of a run that a person edited, as `tipsseg fit --precision` does.
+
+        thresholds = tipsseg.learn.fit_thresholds("labels", precision=0.95)
+        print(thresholds.table())
+        thresholds.save("farm.toml")
+
+    Args:
+        output: The output folder of `label_folder`.
+        precision: The precision to reach for each class, 0..1: the share of its pixels that are right.
+        fitted: The fit that the run was labelled with, if any.
+        images: The image folder, if it has moved.
+        verbose: Print notes, progress and errors on stderr.
+
+    Returns:
+        The `vocabulary` with its minimum confidences; `fitted`, the same with fitted vectors; `thresholds`, `table()`, `record()`
+        and `save()`.
+
+    Raises:
+        UsageError: `precision` is out of range, or `fitted` is missing.
+        InputError: Fewer than three masks were edited, or `output` is not the folder of a finished run.
+        TipssegError: The run cannot start or continue.
+    """
+    compute, moved = take_options(ComputeOptions, keywords), None if images is None else as_address(images)
+    with progress_for(verbose) as progress:
+        return fit_run_thresholds(Path(output), precision, fitted, moved, compute, progress, quiet=True)

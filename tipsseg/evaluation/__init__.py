@@ -1,1 +1,0 @@
-"""Compare labels with ground truth: truth masks, pairing, scores, thresholds."""

@@ -1,1 +1,0 @@
-"""Fit class vectors to masks."""

@@ -1,0 +1,1 @@
+"""Learning from masks, and scores against them: arrays in, numbers out."""

@@ -1,0 +1,466 @@
+"""Truth masks: pair images with them by name, read them, and map their ids to label ids, also in the layouts of common benchmarks.
+
+Label ids are 0 for background and 1..N for the classes. In truth files, the classes may start at 0, or 0 may mean ignored pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tipsseg.errors import InputError, LabelIdError, UsageError, VocabularyError
+from tipsseg.formats import refuse_parts
+from tipsseg.formats.png import read_ids
+from tipsseg.images.decoding import as_image_error, decode_stored
+from tipsseg.options import MAX_PIXELS
+from tipsseg.options.run import TruthOptions
+from tipsseg.regions.components import count_labels
+from tipsseg.types import BACKGROUND, ImageRef, LabelArray, ignore_id, label_dtype
+from tipsseg.util.files import describe_error, is_file, is_folder
+from tipsseg.util.text import did_you_mean, join_first
+from tipsseg.vocabulary.files import read_vocabulary
+
+#: Id of ignored pixels in truth arrays.
+IGNORED = 65535
+
+_UNKNOWN = -1
+_TOP_ID = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class TruthIds:
+    """Mapping from the ids of truth files to label ids.
+
+    Attributes:
+        classes: N, the number of scored classes.
+        meaning: Label id for each valid id in a file, 0..65535: 0 for background, 1..N, or IGNORED.
+    """
+
+    classes: int
+    meaning: Mapping[int, int]
+
+    @property
+    def background(self) -> bool:
+        """True if the truth has background, which is then scored as a class."""
+        return BACKGROUND in self.meaning.values()
+
+    def table(self) -> NDArray[np.int32]:
+        """Return the label id for each id in a file, [65536] int32: 0..N, IGNORED, or -1 for an unknown id."""
+        table = np.full(_TOP_ID + 1, _UNKNOWN, np.int32)
+        table[list(self.meaning.keys())] = list(self.meaning.values())
+        return table
+
+
+@dataclass(frozen=True, slots=True)
+class TruthKind:
+    """Kind of truth file: the suffix of its name before the extension, and the meaning of its ids."""
+
+    suffix: str
+    ids: TruthIds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """File names and class ids of a benchmark.
+
+    Attributes:
+        name: Name of the layout, which is also that of the benchmark's preset vocabulary; "plain" for the user's own classes.
+        kinds: Kinds of truth files, best first. All score the same classes.
+        image_suffix: Suffix of image names before the extension, which truth names lack.
+    """
+
+    name: str
+    kinds: tuple[TruthKind, ...]
+    image_suffix: str = ""
+
+    @property
+    def classes(self) -> int:
+        return self.kinds[0].ids.classes
+
+    @property
+    def background(self) -> bool:
+        return self.kinds[0].ids.background
+
+
+def plain_ids(
+    classes: int, ignore_index: int | None = None, reduce_zero_label: bool = False, zero_based: bool = False
+) -> TruthIds:
+    """Return the ids of truth files that number their classes in order.
+
+    By default 0 is background, which is scored, and 1..N are the classes.
+
+    Args:
+        classes: N.
+        ignore_index: The id of ignored pixels, which overrides any other meaning. None: 255, or 65535 above 254 classes.
+        reduce_zero_label: 0 is ignored, and 1..N are the classes.
+        zero_based: 0..N-1 are the classes, without background.
+    """
+    if ignore_index is None:
+        ignore_index = ignore_id(classes)
+    if not 0 <= ignore_index <= _TOP_ID:
+        raise UsageError(f"ignore index {ignore_index} is not between 0 and {_TOP_ID}")
+    if zero_based:
+        meaning = {number - 1: number for number in range(1, classes + 1)}
+    else:
+        meaning = {number: number for number in range(classes + 1)}
+        if reduce_zero_label:
+            meaning[0] = IGNORED
+    return TruthIds(classes, {**meaning, ignore_index: IGNORED})
+
+
+# ---- benchmarks ----
+
+# Cityscapes: ids in the labelIds files, in the order of the training ids. Other ids are ignored.
+_CITYSCAPES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+
+# COCO-Stuff: categories without pixels in the 2017 edition, out of 182. Ids in the stuffthingmaps files start at 0.
+_COCO_STUFF_UNUSED = frozenset({11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90})
+
+
+def _cityscapes_label_ids() -> TruthIds:
+    classes = {number: index for index, number in enumerate(_CITYSCAPES, start=1)}
+    return TruthIds(len(classes), {number: classes.get(number, IGNORED) for number in range(34)})
+
+
+def _coco_stuff_raw_ids() -> TruthIds:
+    used = [number for number in range(182) if number not in _COCO_STUFF_UNUSED]
+    meaning = {number: index for index, number in enumerate(used, start=1)}
+    return TruthIds(len(used), {**meaning, 255: IGNORED})
+
+
+_ALL_LAYOUTS = (
+    # ADEChallengeData2016: images/validation/X.jpg, annotations/validation/X.png
+    Layout(name="ade20k", kinds=(TruthKind("", plain_ids(150, reduce_zero_label=True)),)),
+    # VOC2012: JPEGImages/X.jpg, SegmentationClass/X.png; 255 is the border of objects
+    Layout(name="voc20", kinds=(TruthKind("", plain_ids(20, reduce_zero_label=True)),)),
+    Layout(name="voc21", kinds=(TruthKind("", plain_ids(20)),)),
+    # VOC2010: JPEGImages/X.jpg, SegmentationClassContext/X.png; ids number the 59 most frequent classes in alphabetical order
+    Layout(name="pascal-context-59", kinds=(TruthKind("", plain_ids(59, reduce_zero_label=True)),)),
+    Layout(name="pascal-context-60", kinds=(TruthKind("", plain_ids(59)),)),
+    # leftImg8bit/val/CITY/X_leftImg8bit.png, gtFine/val/CITY/X_gtFine_labelIds.png
+    Layout(
+        name="cityscapes",
+        kinds=(
+            TruthKind("_gtFine_labelTrainIds", plain_ids(len(_CITYSCAPES), zero_based=True)),
+            TruthKind("_gtFine_labelIds", _cityscapes_label_ids()),
+        ),
+        image_suffix="_leftImg8bit",
+    ),
+    # val2017/X.jpg, stuffthingmaps/val2017/X.png or the output of mmsegmentation's converter
+    Layout(
+        name="coco-stuff",
+        kinds=(
+            TruthKind("_labelTrainIds", plain_ids(171, zero_based=True)),
+            TruthKind("", _coco_stuff_raw_ids()),
+        ),
+    ),
+)
+
+#: Layouts by name. All ignore 255.
+LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in _ALL_LAYOUTS}
+
+
+def get_layout(name: str) -> Layout:
+    """Return the layout with this name. Raise UsageError for an unknown name."""
+    if name not in LAYOUTS:
+        raise UsageError(
+            f"unknown layout {name!r}", f"{did_you_mean(name, LAYOUTS)}The layouts are: {', '.join(LAYOUTS)}."
+        )
+    return LAYOUTS[name]
+
+
+def layout_of(truth: TruthOptions, names: Sequence[str]) -> Layout:
+    """Return the layout for classes of these names. Raises UsageError if they do not match the layout."""
+    if truth.layout is None:
+        ids = plain_ids(len(names), truth.ignore_index, truth.reduce_zero_label, truth.zero_based)
+        return Layout(name="plain", kinds=(TruthKind("", ids),))
+    layout = get_layout(truth.layout)
+    hint = f"Leave out argument `classes` and argument `vocabulary` to use the preset {layout.name}."
+    if len(names) != layout.classes:
+        raise UsageError(
+            f"the layout {truth.layout} has {layout.classes} classes, but the vocabulary has {len(names)}", hint
+        )
+    if in_other_order(names, [entry.name for entry in read_vocabulary(truth.layout).classes]):
+        raise UsageError(f"the vocabulary lists the classes of {truth.layout} in a different order", hint)
+    return layout
+
+
+def preset_of(truth: TruthOptions) -> str:
+    """Return the layout's preset vocabulary. Raises VocabularyError if no layout is set."""
+    if truth.layout is None:
+        raise VocabularyError("no classes given", 'Name the things to label, for example ["panda leg", "tree"].')
+    return get_layout(truth.layout).name
+
+
+def in_other_order(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Return True if both lists have the same names in a different order."""
+    first, second = [name.casefold() for name in names], [name.casefold() for name in others]
+    return first != second and sorted(first) == sorted(second)
+
+
+# ---- reading ----
+
+
+def read_truth(path: Path, ids: TruthIds, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint16]:
+    """Read a truth mask.
+
+    Args:
+        path: A greyscale image of 1, 8 or 16 bits with ids as values, or a palette image with ids as indices.
+        ids: The meaning of the ids.
+        max_pixels: Limit on the number of pixels.
+
+    Returns:
+        [H, W] uint16: 0 for background, 1..N for the classes, or IGNORED.
+
+    Raises:
+        ImageError: The file cannot be read, or is another kind of image.
+        LabelIdError: The mask has ids that are not in `ids`.
+    """
+    stored = _read_ids(path, max_pixels)
+    table = ids.table()
+    _refuse_unknown(
+        path,
+        stored,
+        table != _UNKNOWN,
+        f"The vocabulary has {_count(ids.classes, 'class', 'classes')}. If that is right, set argument `ignore_index`, "
+        "argument `reduce_zero_label` or argument `zero_based`, or select the benchmark with argument `layout`.",
+    )
+    return table.astype(np.uint16)[stored]
+
+
+def read_predicted(path: Path, classes: int, max_pixels: int = MAX_PIXELS) -> LabelArray:
+    """Read a mask that `tipsseg label` wrote for N classes: [H, W] uint8, or uint16 above 254 classes.
+
+    Raises:
+        ImageError: The file cannot be read, or is another kind of image.
+        LabelIdError: The mask has ids other than 0, 1..N and 255 (65535 above 254 classes).
+    """
+    stored = _read_ids(path, max_pixels)
+    valid = np.zeros(_TOP_ID + 1, bool)
+    valid[: classes + 1] = True
+    valid[ignore_id(classes)] = True
+    _refuse_unknown(
+        path,
+        stored,
+        valid,
+        f"Predicted masks have 0 for background, 1..{classes} for the classes in the vocabulary's order, and "
+        f"{ignore_id(classes)} for pixels without a label. Use the vocabulary of the run that wrote them.",
+    )
+    return stored.astype(np.uint8) if label_dtype(classes) is np.uint8 else stored.astype(np.uint16)
+
+
+def _read_ids(path: Path, max_pixels: int) -> LabelArray:
+    picture = decode_stored(path, max_pixels)
+    with as_image_error(path):
+        return read_ids(picture)
+
+
+def _refuse_unknown(path: Path, stored: LabelArray, valid: NDArray[np.bool_], hint: str) -> None:
+    """Raise LabelIdError if `stored` [H, W] has ids that are not `valid` [65536]."""
+    counts = count_labels(stored)
+    unknown = np.flatnonzero((counts > 0) & ~valid[: counts.size]).tolist()
+    if unknown:
+        ids = [f"{number} ({_count(int(counts[number]), 'pixel')})" for number in unknown]
+        raise LabelIdError(path, f"unknown ids: {join_first(ids, 4)}", hint)
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+#: Extensions of truth files. If several files differ only in the extension, the first in this order is used.
+EXTENSIONS = (".png", ".tif", ".tiff", ".bmp")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An image, its truth file, and the kind of the truth file."""
+
+    ref: ImageRef
+    truth: Path
+    kind: TruthKind
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Images paired with truth files.
+
+    Attributes:
+        pairs: The pairs in the order of the images.
+        unused: Number of truth files without an image.
+        missing: Images without a truth file.
+    """
+
+    pairs: tuple[Pair, ...]
+    unused: int
+    missing: tuple[ImageRef, ...] = ()
+
+
+def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs:
+    """Find the truth file of every image.
+
+    Use the first match in this order: a file with the image's relative path and one more extension (a.jpg.png for a.jpg); a
+    file with the same relative path apart from the extension and the layout's suffixes; the only file with the image's file
+    name. The last rule supports images in different folders.
+
+    Search subfolders and follow links to folders. Ignore hidden files and folders.
+
+    Raises:
+        InputError: The folder is missing or has no truth files, an image has no truth or several, an image would be its own truth,
+            or two images would share a truth.
+    """
+    pairs = _pair(refs, _Index(folder), layout)
+    if missing := pairs.missing:
+        more = f" (and for {len(missing) - 1} more image{'s' if len(missing) > 2 else ''})" if len(missing) > 1 else ""
+        names = " or ".join(dict.fromkeys(str(name) for name, _ in _names(missing[0], layout)[-len(layout.kinds) :]))
+        raise InputError(
+            f"no truth for {missing[0].address} in {folder}: looked for {names} with one of {' '.join(EXTENSIONS)}{more}",
+            "A truth mask has the relative path or the file name of its image, and a lossless format. Pass only images that have a "
+            "mask, or select the benchmark with argument `layout`.",
+        )
+    return pairs
+
+
+def find_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs:
+    """Find truth files like `pair_truths`, but allow images without one.
+
+    A file with the image's file name may then belong to another image. So it is used only if one path ends with the other, and no
+    image has the file's own path. If this pairs no image at all, the rules of `pair_truths` apply.
+    """
+    index = _Index(folder)
+    pairs = _pair(refs, index, layout, partial=True)
+    return pairs if pairs.pairs else _pair(refs, index, layout)
+
+
+def _pair(refs: Sequence[ImageRef], index: _Index, layout: Layout, *, partial: bool = False) -> Pairs:
+    by_path = [index.by_path(ref, layout) for ref in refs]
+    taken = {match[0] for match in by_path if match is not None} if partial else None
+    owners: dict[Path, ImageRef] = {}
+    pairs: list[Pair] = []
+    missing: list[ImageRef] = []
+    for ref, path_match in zip(refs, by_path, strict=True):
+        match = path_match or index.by_name(ref, layout, taken)
+        if match is None:
+            missing.append(ref)
+            continue
+        path, kind = match
+        _refuse_itself(ref, path)
+        owner = owners.setdefault(path, ref)
+        if owner is not ref:
+            raise InputError(
+                f"{owner.address} and {ref.address} would share the same truth, {path}",
+                "Use the same subfolders for images and truths, or evaluate the two images in separate runs.",
+            )
+        pairs.append(Pair(ref, path, kind))
+    return Pairs(tuple(pairs), index.count(layout) - len(pairs), tuple(missing))
+
+
+class _Index:
+    """Truth files of a folder, by relative path without extension."""
+
+    def __init__(self, folder: Path) -> None:
+        refuse_parts(folder)
+        self._folder = folder
+        self._files: dict[PurePosixPath, Path] = {}
+        for relative in sorted(_walk(folder), key=_rank):
+            self._files.setdefault(relative.with_suffix(""), folder / relative)
+        if not self._files:
+            raise InputError(
+                f"no truth masks in {folder}",
+                f"Truth masks are files with one of {' '.join(EXTENSIONS)}."
+                " If the folder contains the photographs, images and argument `truths` are swapped.",
+            )
+        self._by_stem: dict[str, list[Path]] = {}
+        for name, path in self._files.items():
+            self._by_stem.setdefault(name.name, []).append(path)
+
+    def by_path(self, ref: ImageRef, layout: Layout) -> tuple[Path, TruthKind] | None:
+        names = _names(ref, layout)
+        return next(((self._files[name], kind) for name, kind in names if name in self._files), None)
+
+    def by_name(
+        self, ref: ImageRef, layout: Layout, taken: Container[Path] | None = None
+    ) -> tuple[Path, TruthKind] | None:
+        """Return the truth with an image's file name. Raise InputError if several files have that name.
+
+        `taken` contains the truths of other images. If set, these are excluded, and one of the two paths must end with the
+        other.
+        """
+        for name, kind in _names(ref, layout):
+            paths = self._by_stem.get(name.name, [])
+            if taken is not None:
+                paths = [path for path in paths if path not in taken and self._has_same_end(path, name)]
+            if len(paths) > 1:
+                raise InputError(
+                    f"{paths[0]} and {paths[1]} have the same name, and either may be the truth of {ref.address}",
+                    "Use the same subfolders for images and truths, or pass the subfolder that belongs to the images.",
+                )
+            if paths:
+                return paths[0], kind
+        return None
+
+    def _has_same_end(self, path: Path, name: PurePosixPath) -> bool:
+        ours, theirs = path.relative_to(self._folder).with_suffix("").parts, name.parts
+        common = min(len(ours), len(theirs))
+        return ours[-common:] == theirs[-common:]
+
+    def count(self, layout: Layout) -> int:
+        """Count the truths. Several kinds of files for one image count once; other files are ignored."""
+        # Longest first, because a suffix may end with another kind's suffix.
+        suffixes = sorted((kind.suffix for kind in layout.kinds), key=len, reverse=True)
+        stems = set()
+        for name in self._files:
+            suffix = next((suffix for suffix in suffixes if name.name.endswith(suffix)), None)
+            if suffix is not None:
+                stems.add((name.parent, name.name.removesuffix(suffix)))
+        return len(stems)
+
+
+def _names(ref: ImageRef, layout: Layout) -> list[tuple[PurePosixPath, TruthKind]]:
+    """Return the relative paths that an image's truth may have, without extension, best first.
+
+    A truth may keep the image's extension, like the masks of a run with `names` "full".
+    """
+    names = ref.relative.name, ref.relative.stem.removesuffix(layout.image_suffix)
+    return [(ref.relative.parent / (name + kind.suffix), kind) for name in names for kind in layout.kinds]
+
+
+def _refuse_itself(ref: ImageRef, truth: Path) -> None:
+    if os.path.realpath(ref.path) == os.path.realpath(truth):
+        raise InputError(
+            f"{ref.address} would be its own truth",
+            "The images' folder also contains the truths. Pass only the images, for example with a pattern: photos/*.jpg",
+        )
+
+
+def _rank(relative: PurePosixPath) -> tuple[tuple[str, ...], int, str]:
+    return relative.with_suffix("").parts, EXTENSIONS.index(relative.suffix.lower()), relative.suffix
+
+
+def _walk(top: Path) -> Iterable[PurePosixPath]:
+    if not is_folder(top):
+        reason = "not a folder" if is_file(top) else "no such folder"
+        raise InputError(f"{top}: {reason}", "Pass the folder of the truth masks as argument `truths`.")
+    seen: set[str] = set()
+    for folder, subfolders, names in os.walk(top, onerror=_refuse_folder, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a cycle of links
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        relative = PurePosixPath(PurePath(folder).relative_to(top))
+        for name in names:
+            if not name.startswith(".") and PurePath(name).suffix.lower() in EXTENSIONS:
+                yield relative / name
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise InputError(
+        f"cannot list the folder {error.filename}: {describe_error(error)}", "Check its permissions."
+    ) from error

@@ -1,1 +1,0 @@
-"""The work of the commands: one package per command, without the command line."""

@@ -1,1 +1,0 @@
-"""`tipsseg check`: verify an output folder or a feature store."""

@@ -1,1 +1,0 @@
-"""Shared by several commands: find images, print progress and notes, report results."""

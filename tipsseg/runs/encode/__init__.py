@@ -1,1 +1,0 @@
-"""`tipsseg encode`: store the features of images."""

@@ -1,1 +1,0 @@
-"""Run images through the model, in this process or on a Ray cluster."""

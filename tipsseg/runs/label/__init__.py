@@ -1,1 +1,0 @@
-"""`tipsseg label`: label images into an output folder."""

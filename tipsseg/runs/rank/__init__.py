@@ -1,1 +1,0 @@
-"""`tipsseg rank`: order images for review."""
