@@ -18,9 +18,9 @@ from tipsseg.commands import inputs
 from tipsseg.commands.engine import LocalEngine, check_device, load_for
 from tipsseg.commands.folders import Paths, as_paths, progress_for
 from tipsseg.commands.inputs import Ignored, Images, found_images
-from tipsseg.commands.notes import ImageNotes, note_begin, note_end
+from tipsseg.commands.notes import ImageNotes, Reporter, note_begin, note_end
 from tipsseg.commands.pipeline import run_stages
-from tipsseg.commands.progress import Progress, Reporter
+from tipsseg.commands.progress import Progress
 from tipsseg.errors import ImageError, InputError, LabelIdError, UsageError
 from tipsseg.formats import FORMATS, refuse_parts
 from tipsseg.formats.classes_file import CLASSES_FILE, names_by_id

@@ -12,7 +12,8 @@ from tipsseg.address import address_text
 from tipsseg.commands.folders import Done, FolderImage, FolderSummary, Paths, Status, as_paths, progress_for
 from tipsseg.commands.inputs import Choice, Images, check_choice, find_images
 from tipsseg.commands.label_images import EngineMaker, label_images
-from tipsseg.commands.progress import Progress, Reporter
+from tipsseg.commands.notes import Reporter
+from tipsseg.commands.progress import Progress
 from tipsseg.commands.ray import engine_maker
 from tipsseg.errors import UsageError
 from tipsseg.formats.given import join_classes

@@ -15,6 +15,7 @@ from tipsseg.commands.engine import load_for
 from tipsseg.commands.inputs import Images
 from tipsseg.commands.notes import (
     ImageNotes,
+    Reporter,
     note_begin,
     note_division,
     note_edited,
@@ -26,7 +27,7 @@ from tipsseg.commands.notes import (
     note_settled,
     note_skipped,
 )
-from tipsseg.commands.progress import Progress, Reporter
+from tipsseg.commands.progress import Progress
 from tipsseg.errors import OutputError
 from tipsseg.run.folder import OutputFolder, open_folder
 from tipsseg.run.results import ImageResult, Labelled, Left

@@ -27,7 +27,8 @@ from tipsseg._version import __version__
 from tipsseg.commands.inputs import Images
 from tipsseg.commands.label_images import EngineMaker, label_images, local_engine
 from tipsseg.commands.merge import join_images, remove_shards
-from tipsseg.commands.progress import Progress, Reporter, Silence
+from tipsseg.commands.notes import Reporter
+from tipsseg.commands.progress import Progress, Silence
 from tipsseg.errors import DeviceError, OutputError, TipssegError, UsageError
 from tipsseg.images.decoders import silence_decoders
 from tipsseg.options.run import EngineOptions

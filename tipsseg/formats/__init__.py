@@ -34,10 +34,10 @@ _IMAGE_FORMATS = {
     "label-studio": "label_studio.LabelStudio",
     "hf": "hf.HuggingFace",
     "npz": "npz.Npz",
-    "overlay": "overlay.Overlay",
+    "overlay": "pictures.Overlay",
     "confidence": "npz.Confidence",
-    "binary": "parts.Binary",
-    "cutouts": "parts.Cutouts",
+    "binary": "pictures.Binary",
+    "cutouts": "pictures.Cutouts",
     "csv": "table.Csv",
 }
 

@@ -81,5 +81,5 @@ def test_shards_that_are_not_joined_yet(tmp_path: Path) -> None:
 
 
 def test_ranking_needs_no_torch() -> None:
-    code = "import sys, tipsseg.runs.rank.rank; assert 'torch' not in sys.modules"
+    code = "import sys, tipsseg.commands.rank; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

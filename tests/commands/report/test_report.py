@@ -306,5 +306,5 @@ def test_colours_for_any_colour_vision(out: Path) -> None:
 
 
 def test_a_report_needs_no_torch() -> None:
-    code = "import sys, tipsseg.runs.report.make; assert 'torch' not in sys.modules"
+    code = "import sys, tipsseg.commands.report.make; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
