@@ -12,9 +12,11 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Unpack
 
+from tipsseg.commands.engine import load_for
 from tipsseg.commands.folders import Done, FolderImage, FolderSummary, Paths, as_paths, progress_for
 from tipsseg.commands.inputs import Choice, Images, check_choice, find_images
 from tipsseg.commands.notes import Remarks, note_damaged, note_end
+from tipsseg.commands.pipeline import run_stages
 from tipsseg.commands.progress import Progress
 from tipsseg.features.file import FeatureHeader
 from tipsseg.features.folder import FeatureFiles
@@ -53,98 +55,68 @@ def encode_spec(compute: ComputeOptions, store: StoreOptions, view: LabelOptions
     )
 
 
-class EncodeRun:
-    """Encode the images that the store lacks.
+def encode_images(
+    info: RunInfo, images: Images, progress: Progress, *, jsonl: bool = False, quiet: bool = False
+) -> Generator[EncodeResult, None, None]:
+    """Encode the images that the store lacks. Yield the result of every image once its features are stored.
 
-    Attributes:
-        counts: The results so far; `labelled` counts encoded images.
+    A bad image is a Failed. Any number of runs may add features to a store, but only one at a time owns its records.
+
+    Args:
+        info: The run, from `plan_run` for an `encode_spec`.
+        images: The images, from `find_images`.
+        progress: Prints results and notes.
+        jsonl: Print a line of JSON per image instead of the paths of its files.
+        quiet: Show no progress of downloads.
+
+    Raises:
+        TipssegError: The run cannot continue.
     """
-
-    def __init__(
-        self, info: RunInfo, images: Images, progress: Progress, *, jsonl: bool = False, quiet: bool = False
-    ) -> None:
-        """Set up a run.
-
-        Args:
-            info: The run, from `plan_run` for an `encode_spec`.
-            images: The images, from `find_images`.
-            progress: Prints results and notes.
-            jsonl: Print a line of JSON per image instead of the paths of its files.
-            quiet: Show no progress of downloads.
-        """
-        self.counts = Counts()
-        self._info = info
-        self._images = images
-        self._progress = progress
-        self._jsonl = jsonl
-        self._quiet = quiet
-        self._remarks = Remarks()
-
-    def results(self) -> Generator[EncodeResult, None, None]:
-        """Yield the result of every image after its features are stored. Call this once. A bad image is a Failed.
-
-        Raises:
-            TipssegError: The run cannot continue.
-        """
-        from tipsseg.commands.engine import load_for
-        from tipsseg.commands.pipeline import run_stages
-
-        spec, progress = self._info.spec, self._progress
-        refs = iter(self._images.refs)
-        first = list(islice(refs, 1))  # an empty list raises before the store is created
-        loaded = load_for(self._info, progress.note, quiet=self._quiet)
-        assert loaded.store is not None
-        files = [loaded.store.at(side) for side in loaded.view.short_sides]
-        source: FeatureSource[FeatureHeader] = FeatureSource(
-            loaded.model.backbone, loaded.view, loaded.store, FeatureFiles.find_header, max_pixels=spec.max_pixels
-        )
+    spec, counts, remarks = info.spec, Counts(), Remarks()
+    refs = iter(images.refs)
+    first = list(islice(refs, 1))  # an empty list raises before the store is created
+    loaded = load_for(info, progress.note, quiet=quiet)
+    assert loaded.store is not None
+    files = [loaded.store.at(side) for side in loaded.view.short_sides]
+    source: FeatureSource[FeatureHeader] = FeatureSource(
+        loaded.model.backbone, loaded.view, loaded.store, FeatureFiles.find_header, max_pixels=spec.max_pixels
+    )
+    what = "Images" if images.number is None else pluralize(images.number, "image")
+    place = f"{info.model['id']} on {loaded.info.place}"
+    progress.begin(f"{what} with {place}, features in {spec.feature_dtype}.", images.number)
+    began = time.monotonic()
+    with ExitStack() as stack:
+        lock = FolderLock(spec.folder)
+        stack.callback(lock.give_back)
+        if lock.left_over:
+            clean_up([spec.folder], keep={LOCK_FILE})
+        records = stack.enter_context(closing(State(spec.folder)))
         finish = partial(_encoded, source, files)
-        number, info = self._images.number, loaded.info
-        images = "Images" if number is None else pluralize(number, "image")
-        progress.begin(
-            f"{images} with {info.model['id']} on {info.place}, features in {spec.feature_dtype}.",
-            number,
-        )
-        began = time.monotonic()
-        with ExitStack() as stack:
-            # Only one run at a time owns the records, but any number of runs may add features.
-            lock = FolderLock(spec.folder)
-            stack.callback(lock.give_back)
-            if lock.left_over:
-                clean_up([spec.folder], keep={LOCK_FILE})
-            records = stack.enter_context(closing(State(spec.folder)))
-            for result in stack.enter_context(
-                closing(run_stages(chain(first, refs), source, lambda _: None, finish, spec.jobs))
-            ):
-                self._report(result, records)
-                yield result
-            records.forget_failures()
-            if records.changed:
-                records.end()
-        progress.end()
-        self._remarks.end(progress)
-        note_end(progress, self.counts, time.monotonic() - began, f", into {spec.output}", "encoded")
-
-    def _report(self, result: EncodeResult, records: State) -> None:
-        counts, progress = self.counts, self._progress
-        if isinstance(result, Failed):
-            self.counts = replace(counts, failed=counts.failed + 1)
-            records.fail(Failure.of(result.ref, progress.worded(result.error)))
-            progress.error(result.error)
-        else:
-            if result.made:
-                self.counts = replace(counts, labelled=counts.labelled + 1)
+        stages = run_stages(chain(first, refs), source, lambda _: None, finish, spec.jobs)
+        for result in stack.enter_context(closing(stages)):
+            if isinstance(result, Failed):
+                counts = replace(counts, failed=counts.failed + 1)
+                records.fail(Failure.of(result.ref, progress.worded(result.error)))
+                progress.error(result.error)
             else:
-                self.counts = replace(counts, unchanged=counts.unchanged + 1)
-            records.mend(result.ref.name)
-            self._remarks.add(result.ref, result.remarks)
-            if result.damaged:
-                note_damaged(result.damaged, progress)
-        if self._jsonl:
-            progress.text(json_bytes(result_record(result)).decode() + "\n")
-        elif isinstance(result, Encoded):
-            progress.results(result.files)
-        progress.advance()
+                made = {"labelled": counts.labelled + 1} if result.made else {"unchanged": counts.unchanged + 1}
+                counts = replace(counts, **made)
+                records.mend(result.ref.name)
+                remarks.add(result.ref, result.remarks)
+                if result.damaged:
+                    note_damaged(result.damaged, progress)
+            if jsonl:
+                progress.text(json_bytes(result_record(result)).decode() + "\n")
+            elif isinstance(result, Encoded):
+                progress.results(result.files)
+            progress.advance()
+            yield result
+        records.forget_failures()
+        if records.changed:
+            records.end()
+    progress.end()
+    remarks.end(progress)
+    note_end(progress, counts, time.monotonic() - began, f", into {spec.output}", "encoded")
 
 
 def _encoded(
@@ -221,7 +193,7 @@ def encode_folder(
     info = plan_run(spec)
     found = find_images(spec, Choice(**vars(choice), paths=paths), progress)
     done = []
-    with progress, closing(EncodeRun(info, found, progress, quiet=True).results()) as results:
+    with progress, closing(encode_images(info, found, progress, quiet=True)) as results:
         for result in results:
             if isinstance(result, Failed):
                 done.append(Done(result.ref, "failed", error=result.error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -42,10 +43,11 @@ def encode(
     paths: opt.Paths = None,
 ) -> None:
     """Store the features of images in a folder, so that relabelling skips the model."""
-    from tipsseg.commands.encode import EncodeRun, encode_spec
+    from tipsseg.commands.encode import encode_images, encode_spec
     from tipsseg.commands.inputs import Choice, check_choice, find_images
     from tipsseg.commands.listing import estimate_store
     from tipsseg.run.plan import plan_run
+    from tipsseg.types import Failed
 
     given = tuple(paths or ())
     check_choice(bool(given), images)
@@ -57,9 +59,8 @@ def encode(
         if printing.dry_run:
             failed = estimate_store(info, found, progress)
         else:
-            run = EncodeRun(info, found, progress, jsonl=printing.jsonl, quiet=printing.quiet)
-            for _ in run.results():
-                pass
-            failed = run.counts.failed
+            results = encode_images(info, found, progress, jsonl=printing.jsonl, quiet=printing.quiet)
+            with closing(results):
+                failed = sum(isinstance(result, Failed) for result in results)
     if failed:
         raise typer.Exit(1)
