@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
+from tipsseg.backbones.tipsv2.text import Tokenizer
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from tipsseg.backbones.devices import HostCopy
 from tipsseg.backbones.protocol import Backbone
-from tipsseg.backbones.transfers import HostCopy
 from tipsseg.errors import DeviceError
 from tipsseg.features.file import FeatureRecord, Origin, Recipe
 from tipsseg.features.folder import FeatureFiles, FeatureStore

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tipsseg.backbones.tipsv2 import checkpoint
 from tipsseg.backbones.tipsv2.checkpoint import Tipsv2
-from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
+from tipsseg.backbones.tipsv2.text import Tokenizer
 from tipsseg.weights.fetching import locate
 from tipsseg.weights.lock import get_model
 

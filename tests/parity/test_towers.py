@@ -16,7 +16,7 @@ from transformers import Tipsv2Model
 
 from tipsseg.backbones.tipsv2 import checkpoint
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
-from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
+from tipsseg.backbones.tipsv2.text import Tokenizer
 
 CPU = torch.device("cpu")
 

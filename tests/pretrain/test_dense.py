@@ -16,7 +16,7 @@ from tinytips.recipe.dense import KIN_WEIGHT, SAMPLES, PhraseTable, Question, as
 from tinytips.recipe.network import SIZES, make_model
 from tinytips.recipe.tokenizer import train_tokenizer
 from tinytips.world.concepts import CONCEPTS, LEAF_ID, LEAF_LIST, WHOLE_LIST
-from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
+from tipsseg.backbones.tipsv2.text import Tokenizer
 
 #: Two phrases; leaf 1 is the first of them, leaf 2 the second, leaf 3 may be either.
 POSITIVE = np.zeros((1, 2, 27), bool)

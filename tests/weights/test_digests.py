@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tipsseg.weights.digests import sha256_of
+from tipsseg.weights.fetching import sha256_of
 
 CONTENT = b"some content"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.backbones.transfers import HostCopy, to_device
+from tipsseg.backbones.devices import HostCopy, to_device
 from tipsseg.labelling.assign import Assignment, LabelTable, allocate_confidence
 from tipsseg.labelling.scores import count_windows
 from tipsseg.labelling.view import InterpolationWeights, interpolation_weights

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from tipsseg.backbones.devices import HostCopy
     from tipsseg.backbones.protocol import Backbone
-    from tipsseg.backbones.transfers import HostCopy
     from tipsseg.labelling.view import Prepared
 
 
@@ -128,7 +128,7 @@ class Features:
 
 def features_of(record: FeatureRecord, device: torch.device) -> Features:
     """Convert a record to features in float32, on a device."""
-    from tipsseg.backbones.transfers import to_device
+    from tipsseg.backbones.devices import to_device
 
     return Features(record.size, record.plan, to_device(record.patches, device), to_device(record.class_tokens, device))
 
@@ -140,7 +140,7 @@ def round_features(features: Features, dtype: FeatureDtype) -> RoundedFeatures:
     """
     import torch
 
-    from tipsseg.backbones.transfers import HostCopy
+    from tipsseg.backbones.devices import HostCopy
 
     dtype = choose(dtype, FEATURE_DTYPES, "feature dtype")
     patches, class_tokens = features.patches, features.class_tokens

@@ -314,7 +314,7 @@ class Labeller:
         return self.model.backbone.device_name == "cpu"
 
     def _on_device(self, values: Values) -> Tensor:
-        from tipsseg.backbones.transfers import to_device
+        from tipsseg.backbones.devices import to_device
 
         return to_device(values, self.model.backbone.device)
 
@@ -466,7 +466,7 @@ class Labeller:
         return TopClasses(self._table.label_ids[best], shares)
 
     def _refine(self, maps: Values, image: NDArray[np.uint8]) -> Values:
-        from tipsseg.backbones.transfers import to_device
+        from tipsseg.backbones.devices import to_device
         from tipsseg.labelling.refine import pamr
 
         with self.model.backbone.at_work:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.backbones.transfers import to_device
+from tipsseg.backbones.devices import to_device
 
 #: Distances of the neighbours in pixels, and the number of iterations, as published.
 DILATIONS: tuple[int, ...] = (1, 2, 4, 8, 12, 24)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.backbones.transfers import to_device
+from tipsseg.backbones.devices import to_device
 from tipsseg.learning.maths import Window, cell_logits
 
 #: Sampled patches per image.

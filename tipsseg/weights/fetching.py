@@ -4,6 +4,10 @@ Only verified files are loaded. A file must have the sha256 in weights.lock. If 
 the hub states for the pinned revision; the hub cache stores that hash as the blob name, so no network is needed. A file that does
 not match is removed from the hub cache, and the program stops.
 
+A stamp records the sha256 of a file together with its size, inode, modification time and ctime. No program can set the ctime, so a
+file is hashed again after every write, even if its size and modification time were restored. A stamp is a small JSON file in the
+folder `verified` of tipsseg's cache. Stamps only save time: if one cannot be read or written, the file is hashed again.
+
 huggingface_hub transfers files into its own cache, which is shared with transformers. The files are downloaded one by one with
 `hf_hub_download`, because `snapshot_download` uses threads: Ctrl-C would only end it once the file is complete. huggingface_hub is
 imported inside functions, because the import is slow and reads the environment: HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and others.
@@ -11,8 +15,11 @@ imported inside functions, because the import is slow and reads the environment:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +27,51 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tipsseg.errors import DownloadError, IntegrityError, WeightsError
+from tipsseg.errors import DownloadError, IntegrityError, OutputError, WeightsError
 from tipsseg.types import LockedFile, ModelSpec
+from tipsseg.util.files import atomic_write, cache_folder
 from tipsseg.util.text import first_line
-from tipsseg.weights.digests import sha256_of
+
+
+def sha256_of(path: Path, *, trust_stamp: bool = True, keep_stamp: bool = False) -> str:
+    """Return the sha256 of a file in hex, from its stamp if the file is unchanged. Raises OSError.
+
+    With `keep_stamp`, a stamp is written.
+    """
+    status = path.stat()  # before the file is hashed, so that the stamp is invalid if the file changes meanwhile
+    state = {
+        "path": str(path.resolve()),
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
+        "inode": status.st_ino,
+    }
+    stamp = _read_stamp(path)
+    if trust_stamp and stamp == {**state, "sha256": stamp.get("sha256")}:
+        return str(stamp["sha256"])
+    with path.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    stamp_file = _stamp_file(path)
+    if keep_stamp and stamp_file is not None:
+        with contextlib.suppress(OutputError):
+            atomic_write(stamp_file, json.dumps({**state, "sha256": sha256}).encode())
+    return sha256
+
+
+def _read_stamp(path: Path) -> dict[str, Any]:
+    stamp_file = _stamp_file(path)
+    try:
+        stamp = {} if stamp_file is None else json.loads(stamp_file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+def _stamp_file(path: Path) -> Path | None:
+    cache = cache_folder()
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json"
+    return None if cache is None else cache / "verified" / name
+
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _REINSTALL = "Reinstall tipsseg."

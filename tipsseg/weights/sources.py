@@ -10,7 +10,7 @@ from tipsseg.errors import CheckpointError, UsageError
 from tipsseg.types import ModelSpec
 from tipsseg.util.files import describe_error, is_file, is_folder
 from tipsseg.weights import fetching, lock
-from tipsseg.weights.digests import sha256_of
+from tipsseg.weights.fetching import sha256_of
 from tipsseg.weights.lock import FILES, missing_hint
 
 

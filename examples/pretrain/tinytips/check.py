@@ -18,7 +18,7 @@ from tinytips.data.store import drawn
 from tinytips.recipe.network import encode_texts
 from tinytips.world.concepts import LEAF_LIST, WHOLE_LIST
 from tipsseg.backbones.tipsv2.checkpoint import Tipsv2
-from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
+from tipsseg.backbones.tipsv2.text import Tokenizer
 from tipsseg.vocabulary.phrases import PROTOCOL_TEMPLATES
 
 SCENES, FIRST_SEED = 100, 20_000_000  # apart from those of training and of the evaluation

@@ -37,7 +37,7 @@ from tinytips.recipe.step import Batch, Parts, Pretraining, Recipe, random_mask
 from tinytips.recipe.tokenizer import train_tokenizer
 from tipsseg.backbones.devices import resolve_device
 from tipsseg.backbones.tipsv2 import checkpoint
-from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
+from tipsseg.backbones.tipsv2.text import Tokenizer
 from tipsseg.errors import InputError, UsageError
 from tipsseg.weights.lock import TOKENIZER_FILE
 

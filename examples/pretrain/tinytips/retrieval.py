@@ -21,7 +21,7 @@ from tinytips.data.store import Store
 from tinytips.recipe.network import encode_texts
 from tipsseg.backbones.tipsv2 import checkpoint
 from tipsseg.backbones.tipsv2.checkpoint import Tipsv2
-from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
+from tipsseg.backbones.tipsv2.text import Tokenizer
 
 
 def recall_at_1(queries: Tensor, found: Tensor, names: Sequence[str]) -> float:

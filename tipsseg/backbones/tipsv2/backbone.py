@@ -14,7 +14,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.backbones.devices import as_device_error, choose_cpu_dtype, is_out_of_memory, resolve_device, resolve_dtype
+from tipsseg.backbones.devices import (
+    as_device_error,
+    choose_cpu_dtype,
+    is_out_of_memory,
+    resolve_device,
+    resolve_dtype,
+    to_device,
+)
 from tipsseg.backbones.protocol import WindowFeatures
 from tipsseg.backbones.tipsv2.checkpoint import Checkpoint
 from tipsseg.backbones.tipsv2.headers import read_headers
@@ -22,7 +29,6 @@ from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.backbones.tipsv2.int8 import round_to_int8
 from tipsseg.backbones.tipsv2.text import TextTower
 from tipsseg.backbones.tipsv2.vision import VisionTower
-from tipsseg.backbones.transfers import to_device
 from tipsseg.backbones.workers import Workers
 from tipsseg.errors import DeviceError
 

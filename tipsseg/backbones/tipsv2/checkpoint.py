@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from tipsseg.backbones.tipsv2.config import ModelConfig, reading
 from tipsseg.backbones.tipsv2.headers import read_headers
-from tipsseg.backbones.tipsv2.text import TextTower
-from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
+from tipsseg.backbones.tipsv2.text import TextTower, Tokenizer
 from tipsseg.backbones.tipsv2.vision import VisionTower
 from tipsseg.errors import CheckpointError
 from tipsseg.weights.lock import TOKENIZER_FILE

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tipsseg.backbones.tipsv2.checkpoint import Tipsv2, save_weights
 from tipsseg.backbones.tipsv2.config import ModelConfig, TextConfig, VisionConfig, nested_config
-from tipsseg.backbones.tipsv2.tokenizer import Tokenizer
+from tipsseg.backbones.tipsv2.text import Tokenizer
 from tipsseg.weights.lock import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 
 TEMPERATURE = 0.04
