@@ -153,11 +153,12 @@ def reading_formats() -> list[Format]:
 
 def find_reading_format(name: str) -> Format:
     """Return a format to read by its name. Raises UsageError if there is none, or it is not read."""
-    known = {form.name: form for form in reading_formats()}
-    if name not in known:
-        names = ", ".join(known)
-        raise UsageError(f"unknown format {name!r}", f"{did_you_mean(name, known)}Corrections are read from: {names}.")
-    return known[name]
+    form = FORMATS[name] if name in FORMATS else READ_ONLY.get(name)
+    if form is None or not form.reads:
+        known = [form.name for form in reading_formats()]
+        hint = f"{did_you_mean(name, known)}Corrections are read from: {', '.join(known)}."
+        raise UsageError(f"unknown format {name!r}", hint)
+    return form
 
 
 def detect_format(source: Source) -> Format:
