@@ -227,12 +227,7 @@ def _spec(masks: EditedMasks, compute: ComputeOptions, fitted: FittedVocabulary 
             "Set argument `fitted` to the run's fitted vocabulary." if digest else "Remove argument `fitted`.",
         )
     spec = spec_of_run(masks, compute)
-    vocabulary = _without_thresholds(recorded.vocabulary)
-    if fitted is not None:
-        fitted = replace(fitted, vocabulary=_without_thresholds(fitted.vocabulary))
-        vocabulary = fitted.vocabulary
+    vocabulary = recorded.vocabulary if fitted is None else fitted.vocabulary
+    vocabulary = with_min_confidences(vocabulary, [None] * len(vocabulary.classes))
+    fitted = None if fitted is None else replace(fitted, vocabulary=vocabulary)
     return replace(spec, vocabulary=vocabulary, fitted=fitted, options=replace(recorded.options, min_confidence=0.0))
-
-
-def _without_thresholds(vocabulary: Vocabulary) -> Vocabulary:
-    return with_min_confidences(vocabulary, [None] * len(vocabulary.classes))
