@@ -119,7 +119,7 @@ def test_counts_and_scores_are_those_of_a_plain_loop(case: tuple[int, bool, NDAr
 
 
 def test_an_image_of_many_pixels_is_counted_in_pieces() -> None:
-    truth, labels = (np.tile(part, (600, 400)) for part in (TRUTH, LABELS))  # 2.4 million pixels
+    truth, labels = TRUTH.repeat(600, 0).repeat(400, 1), LABELS.repeat(600, 0).repeat(400, 1)  # 2.4 million pixels
     assert np.array_equal(confusion_of(truth, labels).counts, 240_000 * confusion_of(TRUTH, LABELS).counts)
 
 

@@ -44,7 +44,7 @@ from tipsseg.util.threads import map_in_order
 
 @dataclass(slots=True)
 class _Report:
-    """What is found in an image, or in all of them.
+    """The findings on an image, or on all images.
 
     Attributes:
         problems: The faults.
