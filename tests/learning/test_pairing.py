@@ -106,11 +106,6 @@ REFUSED: dict[str, tuple[Arrange, str, str]] = {
         "no truth for {top}/s/b.jpg in {top}/gt: looked for s/b with one of .png .tif .tiff .bmp",
         "A truth mask has the relative path",
     ),
-    "no truth for two": (
-        lambda top: (refs_of(top, "a.jpg b.jpg"), make(top / "gt", "c.png"), "plain"),
-        "no truth for {top}/a.jpg in {top}/gt: looked for a with one of .png .tif .tiff .bmp (and for 1 more image)",
-        "A truth mask has the relative path",
-    ),
     "no truth for three": (
         lambda top: (
             refs_of(top, "b/x_leftImg8bit.png b/y_leftImg8bit.png z.png"),
@@ -138,10 +133,6 @@ REFUSED: dict[str, tuple[Arrange, str, str]] = {
     ),
     "its own truth": (
         lambda top: (refs_of(make(top / "gt", "a.png"), "a.png"), top / "gt", "plain"),
-        "{top}/gt/a.png would be its own truth", "The images' folder also contains the truths",
-    ),
-    "truths inside the images' folder": (
-        lambda top: (refs_of(top, "a.jpg gt/a.png"), make(top / "gt", "a.png"), "plain"),
         "{top}/gt/a.png would be its own truth", "The images' folder also contains the truths",
     ),
     "missing folder": (

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.errors import ImageError, LabelIdError
@@ -171,8 +170,7 @@ def test_an_orientation_is_not_applied(tmp_path: Path) -> None:
 def test_16_bit_ids(tmp_path: Path) -> None:
     path = saved(tmp_path, grey([[0, 255, 256, 300, 65535]], np.uint16))
     assert read_truth(path, plain_ids(300)).tolist() == [[0, 255, 256, 300, IGNORED]]
-    labels = read_predicted(path, 300)
-    assert labels.dtype == np.uint16
+    assert (labels := read_predicted(path, 300)).dtype == np.uint16
     assert labels.tolist() == [[0, 255, 256, 300, 65535]]
 
 
@@ -224,12 +222,10 @@ REFUSED: dict[str, tuple[Image.Image, str, str]] = {
         SAVE_AS_PNG,
     ),
     "one unknown id": (grey([[0, 4]]), "unknown ids: 4 (1 pixel)", ""),
-    "some unknown ids": (grey([[9, 4, 4, 254]]), "unknown ids: 4 (2 pixels), 9 (1 pixel), 254 (1 pixel)", ""),
     "many unknown ids": (
         grey([[0, *range(100, 150), *[100] * 1233]]),
         "unknown ids: 100 (1,234 pixels), 101 (1 pixel), 102 (1 pixel), 103 (1 pixel) and 46 more", "",
     ),
-    "large unknown id": (grey([[0, 65535]], np.uint16), "unknown ids: 65535 (1 pixel)", ""),
 }  # fmt: skip
 
 TRUTH_HINT = (
@@ -257,7 +253,7 @@ def test_masks_that_are_refused(tmp_path: Path, name: str) -> None:
         assert type(caught.value) is (ImageError if hint else LabelIdError)
 
 
-def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     whole = saved(tmp_path, Image.fromarray(np.random.default_rng(1).integers(0, 4, (40, 40), np.uint8)))
     cut = tmp_path / "cut.png"
     cut.write_bytes(whole.read_bytes()[:200])
@@ -276,11 +272,3 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert caught.value.reason.startswith(reason)
     with pytest.raises(ImageError, match="too large: 40 x 40"):
         read_truth(whole, PLAIN, 1599)
-
-
-def test_truth_can_be_written_into(tmp_path: Path) -> None:
-    results: list[NDArray[Any]] = [
-        read_truth(saved(tmp_path, grey(IDS)), PLAIN),
-        read_predicted(saved(tmp_path, grey(IDS)), 3),
-    ]
-    assert all(result.flags.writeable for result in results)

@@ -30,7 +30,7 @@ from tipsseg.formats import FORMATS, format_name, is_model_only
 from tipsseg.images.access import below, exists, matches
 from tipsseg.images.decoding import upright_size
 from tipsseg.options import MAX_PIXELS
-from tipsseg.run.entry import ERRORS_FILE, LINK, ROWS, FileRow
+from tipsseg.run.entry import ERRORS_FILE, LINK, ROWS
 from tipsseg.run.files import digest_of
 from tipsseg.run.lock import is_locked
 from tipsseg.run.read import Run, RunImage, open_runs
@@ -44,14 +44,25 @@ from tipsseg.util.threads import map_in_order
 
 @dataclass(slots=True)
 class _Report:
-    """The faults of an image, the number of its files, and files that a person changed or that show older labels."""
+    """The findings on an image, or on all images.
+
+    Attributes:
+        problems: The faults.
+        images: The number of images.
+        gone: The number of images that are not found.
+        files: The number of files.
+        edited: Files that a person changed.
+        stale: Files that show older labels.
+        taken: Such files that a person changed.
+    """
 
     problems: list[Problem] = field(default_factory=list)
+    images: int = 0
+    gone: int = 0
     files: int = 0
     edited: list[Path] = field(default_factory=list)
     stale: list[Path] = field(default_factory=list)
     taken: list[Path] = field(default_factory=list)
-    gone: bool = False
 
 
 def check_labels(
@@ -75,47 +86,9 @@ def check_labels(
     """
     check_image_root(images)
     whole, found = _Report(), 0
-    checked = inputs_gone = 0
-    try:
-        with open_runs(folder, ended=False, max_pixels=max_pixels) as runs:
-            for problem in _check_runs(runs):
-                found += 1
-                yield problem
-            total = sum(map(len, runs))
-            progress.begin(f"{pluralize(total, 'image')} in {folder}.", total)
-            for run in runs:
-                for report in map_in_order(jobs, partial(_check_image, images, Deriver(run.context)), run.images()):
-                    checked, inputs_gone = checked + 1, inputs_gone + report.gone
-                    whole.files += report.files
-                    whole.edited += report.edited
-                    whole.stale += report.stale
-                    whole.taken += report.taken
-                    progress.advance()
-                    found += len(report.problems)
-                    yield from report.problems
-                for problem in _check_others(run, whole):
-                    found += 1
-                    yield problem
-    except (RecordError, OutputError) as error:
+    for problem in _problems(folder, images, jobs, progress, max_pixels, whole):
         found += 1
-        yield Problem(error.path, f"{error.reason}. {error.hint}".rstrip())
-        for command in error.commands:
-            progress.note(f"  {command}")
-    except OSError as error:  # any read may fail
-        found += 1
-        yield unreadable_problem(error, folder)
-    if images is not None and inputs_gone == checked > 0:
-        found += 1
-        yield Problem(images, "none of the images is in this folder")
-    elif inputs_gone:
-        hint = "" if images is not None else "; pass their folder as argument `images` to compare them"
-        progress.note(f"{pluralize(inputs_gone, 'input')} not found, so not compared{hint}.")
-    _note_edits(folder, whole, progress)
-    looked = f"{pluralize(checked, 'image')}, {pluralize(whole.files, 'file')} checked"
-    progress.note(f"{looked}: {pluralize(found, 'problem') if found else 'nothing wrong'}.")
-
-
-def _note_edits(folder: Path, whole: _Report, progress: Progress) -> None:
+        yield problem
     for path in whole.edited:
         progress.note(f"{path}: changed by hand")
     if whole.edited:
@@ -130,6 +103,41 @@ def _note_edits(folder: Path, whole: _Report, progress: Progress) -> None:
         if paths:
             names = ", ".join(sorted({path.relative_to(folder).parts[0] for path in paths}))
             progress.note(f"{pluralize(len(paths), 'file')} with older labels, in {names}: {hint}.")
+    looked = f"{pluralize(whole.images, 'image')}, {pluralize(whole.files, 'file')} checked"
+    progress.note(f"{looked}: {pluralize(found, 'problem') if found else 'nothing wrong'}.")
+
+
+def _problems(
+    folder: Path, images: Path | None, jobs: int, progress: Progress, max_pixels: int, whole: _Report
+) -> Iterator[Problem]:
+    """Yield the faults of an output folder, and add to `whole` what else is found."""
+    try:
+        with open_runs(folder, ended=False, max_pixels=max_pixels) as runs:
+            yield from _check_runs(runs)
+            total = sum(map(len, runs))
+            progress.begin(f"{pluralize(total, 'image')} in {folder}.", total)
+            for run in runs:
+                for report in map_in_order(jobs, partial(_check_image, images, Deriver(run.context)), run.images()):
+                    whole.images += 1
+                    whole.gone += report.gone
+                    whole.files += report.files
+                    whole.edited += report.edited
+                    whole.stale += report.stale
+                    whole.taken += report.taken
+                    progress.advance()
+                    yield from report.problems
+                yield from _check_others(run, whole)
+    except (RecordError, OutputError) as error:
+        yield Problem(error.path, f"{error.reason}. {error.hint}".rstrip())
+        for command in error.commands:
+            progress.note(f"  {command}")
+    except OSError as error:  # any read may fail
+        yield unreadable_problem(error, folder)
+    if images is not None and whole.gone == whole.images > 0:
+        yield Problem(images, "none of the images is in this folder")
+    elif whole.gone:
+        hint = "" if images is not None else "; pass their folder as argument `images` to compare them"
+        progress.note(f"{pluralize(whole.gone, 'input')} not found, so not compared{hint}.")
 
 
 def _check_runs(runs: tuple[Run, ...]) -> Iterator[Problem]:
@@ -155,7 +163,12 @@ def _check_image(images: Path | None, deriver: Deriver, image: RunImage) -> _Rep
     """Check one image. Thread-safe."""
     report = _Report()
     try:
-        _check_labels(image, report)
+        if image.run.info.spec.is_raster:
+            _ = image.mask
+        else:
+            image.current()
+        if image.corrected:
+            report.edited.append(image.mask)
         _check_files(image, deriver, report)
         _check_input(images, image, report)
     except ImageError as error:
@@ -165,52 +178,38 @@ def _check_image(images: Path | None, deriver: Deriver, image: RunImage) -> _Rep
     return report
 
 
-def _check_labels(image: RunImage, report: _Report) -> None:
-    if image.run.info.spec.is_raster:
-        _ = image.mask
-    else:
-        image.current()
-    if image.corrected:
-        report.edited.append(image.mask)
-
-
 def _check_files(image: RunImage, deriver: Deriver, report: _Report) -> None:
     """Compare the files of an image with their records, by content."""
-    entry, files = image.entry, image.run.files
+    entry, run = image.entry, image.run
     due = deriver.due(image.ref(None), entry, image.rows)
     report.edited += due.edited
     report.taken += due.stale
     for row in image.rows.values():
         if row.digest == ROWS:
             continue
-        path, look = files.path(row.place), files.look(row)
+        path, look = run.files.path(row.place), run.files.look(row)
         report.files += 1
-        covered = (*entry.formats, *image.run.context.labels)
-        if path in due.stale or (look == "gone" and format_name(row.name) not in covered):
+        covered = format_name(row.name) in (*entry.formats, *run.context.labels)
+        if path in due.stale or (look == "gone" and not covered):
             continue
+        model_only = is_model_only(row.name)
+        outdated = row.is_file and row.shows and (row.shows.split(" ")[0] != entry.version or image.edited)
         if look == "gone" or (row.digest == LINK and not path.exists()):
             report.problems.append(Problem(path, "missing" if look == "gone" else "broken link"))
         elif row.digest != LINK and digest_of(path) not in (row.digest, row.pending):
-            if is_model_only(row.name):
+            if model_only:
                 what = "changed since it was written; remove it, and run the original command again"
                 report.problems.append(Problem(path, what))
             elif look == "ours":  # it has the recorded size and time
                 report.edited.append(path)
-        elif look == "ours" and _is_old(row, image):
+        elif look == "ours" and outdated and (not model_only or run.info.spec.is_raster):
             report.stale.append(path)
-
-
-def _is_old(row: FileRow, image: RunImage) -> bool:
-    """Return True if a file shows older labels than those of now, and not because only the model can write it."""
-    shows_old = row.shows.split(" ")[0] != image.entry.version or image.edited
-    follows = not is_model_only(row.name) or image.run.info.spec.is_raster
-    return bool(row.shows) and row.is_file and follows and shows_old
 
 
 def _check_input(images: Path | None, image: RunImage, report: _Report) -> None:
     path = image.path(None) if images is None else below(images, actual_name(image.entry.image))
     if not exists(path):
-        report.gone = True
+        report.gone = 1
     elif not matches(image.entry.input, path):
         report.problems.append(Problem(path, "changed since it was labelled"))
     elif not image.run.info.spec.is_raster:
@@ -221,15 +220,12 @@ def _check_input(images: Path | None, image: RunImage, report: _Report) -> None:
 
 def _check_others(run: Run, whole: _Report) -> Iterator[Problem]:
     """Check the files for the whole run, and name files in folders of formats that belong to no image, and temporary files."""
+    due = {*run.state.formats(), *run.context.formats, "classes"}  # a format that ended may have left files
     for row in run.state.files().values():
         path, look = run.files.path(row.place), run.files.look(row)
         whole.files += 1
         if look == "gone":
-            if row.name in (
-                *run.state.formats(),
-                *run.context.formats,
-                "classes",
-            ):  # else a kept file of a format that ended
+            if row.name in due:
                 yield Problem(path, "missing")
         elif look != "ours" or digest_of(path) not in (row.digest, row.pending):
             whole.edited.append(path)
@@ -281,39 +277,35 @@ def check_store(folder: Path, jobs: int, progress: Progress) -> Iterator[Problem
         if name not in _KNOWN and not name.startswith(TEMPORARY_PREFIX):
             yield Problem(folder / name, "not a feature file")
     files = list(list_files(folder))
-    left = [path for path in files if path.name.startswith(TEMPORARY_PREFIX)]
     sound = [path for path in files if not path.name.startswith(TEMPORARY_PREFIX)]
     progress.begin(f"{pluralize(len(sound), 'feature file')} in {folder}.", len(sound))
     found = 0
-    for problem in map_in_order(jobs, partial(_check_file, folder, record), sound):
+    for path, fault in zip(sound, map_in_order(jobs, partial(_file_fault, folder, record), sound), strict=True):
         progress.advance()
-        if problem is not None:
+        if fault:
             found += 1
-            yield problem
+            yield Problem(path, fault)
     progress.end()
-    if left:
+    if left := len(files) - len(sound):
         progress.note(
-            f"{pluralize(len(left), 'temporary file')} of runs that are in progress or were killed; a later run removes old ones."
+            f"{pluralize(left, 'temporary file')} of runs that are in progress or were killed; a later run removes old ones."
         )
     looked = f"{pluralize(len(sound), 'file')} checked"
     progress.note(f"{looked}: {pluralize(found, 'problem') if found else 'nothing wrong'}.")
 
 
-def _check_file(folder: Path, record: StoreRecord, path: Path) -> Problem | None:
-    named = FEATURE_FILE.fullmatch(path.name)
-    if (
-        named is None
-        or path.parent != folder / FILES_FOLDER / named[1][:2]
-        or named[2] == str(record.recipe.short_side)  # no run reads such a file
-    ):
-        return Problem(path, "not a feature file")
+def _file_fault(folder: Path, record: StoreRecord, path: Path) -> str:
+    """Return the fault of a file in a feature store, or ""."""
+    named, own_side = FEATURE_FILE.fullmatch(path.name), record.recipe.short_side
+    if named is None or path.parent != folder / FILES_FOLDER / named[1][:2] or named[2] == str(own_side):
+        return "not a feature file"  # no run reads it
     try:
         found = read_feature_file(path)
-        side = int(named[2] or record.recipe.short_side)
-        fault = describe_fault(replace(record, recipe=replace(record.recipe, short_side=side)), named[1], found)
+        recipe = replace(record.recipe, short_side=int(named[2] or own_side))
+        fault = describe_fault(replace(record, recipe=recipe), named[1], found)
         found.to_float32()
     except FeatureFileError as error:
-        return Problem(path, error.reason)
+        return error.reason
     except ValueError as error:
-        return Problem(path, str(error))
-    return Problem(path, fault) if fault else None
+        return str(error)
+    return fault

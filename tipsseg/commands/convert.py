@@ -68,8 +68,20 @@ def convert_folder(
     check_image_root(images)
     refuse_shards(output)
     _check(formats, val_fraction)
-    whole = formats if only is None else ()
-    with change_folder(partial(_with_formats, formats, whole, val_fraction, max_pixels), output) as folder:
+
+    def with_formats(state: State) -> RunInfo:
+        info = require_run(state)
+        refuse_raster(info)
+        spec, files = info.spec, info.spec.files
+        check_formats(formats, spec.vocabulary.classes)
+        if spec.options.overlap:
+            check_overlaps(formats)
+        if val_fraction is not None:
+            files = replace(files, val_fraction=val_fraction)
+        covered = spec.formats if only is not None else tuple(dict.fromkeys((*spec.formats, *formats)))
+        return replace(info, spec=replace(spec, formats=covered, files=files, max_pixels=max_pixels))
+
+    with change_folder(with_formats, output) as folder:
         names, unknown = None, list[Path]()
         if only is not None:
             names, unknown = find_only(folder.state.entries(), only, images)
@@ -102,22 +114,6 @@ def _check(formats: Sequence[str], val_fraction: float | None) -> None:
         )
 
 
-def _with_formats(
-    formats: Sequence[str], whole: Sequence[str], val_fraction: float | None, max_pixels: int, state: State
-) -> RunInfo:
-    """Return the run of a folder with the formats that it covers as a `whole`."""
-    info = require_run(state)
-    refuse_raster(info)
-    spec, files = info.spec, info.spec.files
-    check_formats(formats, spec.vocabulary.classes)
-    if spec.options.overlap:
-        check_overlaps(formats)
-    if val_fraction is not None:
-        files = replace(files, val_fraction=val_fraction)
-    covered = tuple(dict.fromkeys((*spec.formats, *whole)))
-    return replace(info, spec=replace(spec, formats=covered, files=files, max_pixels=max_pixels))
-
-
 def _settle(
     folder: OutputFolder,
     formats: Sequence[str],
@@ -144,30 +140,19 @@ def _settle(
         raise
     folder.finish_changes()
     progress.end()
-    _print_paths(folder, formats, names, settled, progress)
+    if any(FORMATS[name].folder is not None for name in formats):
+        for entry, rows in folder.state.images():
+            if names is None or entry.image in names:
+                own = (row for row in rows.values() if row.is_file and format_name(row.name) in formats)
+                progress.results(sorted({folder.files.path(row.place) for row in own} - folder.refused.keys()))
+    run_files = [folder.path / file for name in formats for file in FORMATS[name].files]
+    progress.results(dict.fromkeys((*(path for path in run_files if path.exists()), *settled.run_files)))
     note_settled(folder, settled, progress, asked=formats)
     note_division(formats, folder.state, context.files, progress)
     failed = len(settled.failed)
     counts = Counts(labelled=done, failed=failed, unchanged=max(number - done - failed, 0))
     note_end(progress, counts, time.monotonic() - began, f", into {folder.path}", "converted")
     return failed + len(folder.unwritten)
-
-
-def _print_paths(
-    folder: OutputFolder, formats: Sequence[str], names: set[str] | None, settled: Settled, progress: Progress
-) -> None:
-    """Print the files in the formats, and those of other formats that were written."""
-    if any(FORMATS[name].folder is not None for name in formats):
-        for entry, rows in folder.state.images():
-            if names is None or entry.image in names:
-                paths = {
-                    folder.files.path(row.place)
-                    for row in rows.values()
-                    if row.is_file and format_name(row.name) in formats
-                }
-                progress.results(sorted(path for path in paths if path not in folder.refused))
-    run_files = [folder.path / file for name in formats for file in FORMATS[name].files]
-    progress.results(dict.fromkeys((*(path for path in run_files if path.exists()), *settled.run_files)))
 
 
 def refer_to(images: Path | None, entry: Entry) -> ImageRef:

@@ -26,7 +26,7 @@ from tipsseg.weights.sources import find_model
 
 if TYPE_CHECKING:
     import torch
-    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
 
 # Distributions whose module name differs, and distributions that can replace another one.
 _MODULES = {"opencv-python": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
@@ -101,22 +101,21 @@ def _packages() -> Iterator[Diagnostic]:
     """Check that every required package is installed, has a version that fits, and can be imported."""
     from packaging.requirements import Requirement
 
-    for requirement in map(Requirement, metadata.requires("tipsseg") or []):
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            yield _package(requirement)
+    for needed in map(Requirement, metadata.requires("tipsseg") or []):
+        if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+            yield _package(needed.name, needed.specifier)
 
 
-def _package(requirement: Requirement) -> Diagnostic:
-    name = requirement.name
-    hint = f"Run: pip install '{requirement.name}{requirement.specifier}'"
+def _package(name: str, specifier: SpecifierSet) -> Diagnostic:
+    hint = f"Run: pip install '{name}{specifier}'"
     for distribution in (name, *_SUBSTITUTES.get(name, ())):
         with suppress(metadata.PackageNotFoundError):
             version = metadata.version(distribution)
             break
     else:
         return Diagnostic("fail", name, "is not installed", hint)
-    if not requirement.specifier.contains(version, prereleases=True):
-        return Diagnostic("fail", distribution, f"{version} does not fit; tipsseg needs {requirement.specifier}", hint)
+    if not specifier.contains(version, prereleases=True):
+        return Diagnostic("fail", distribution, f"{version} does not fit; tipsseg needs {specifier}", hint)
     module = _MODULES.get(name, name.replace("-", "_"))
     try:
         imported = importlib.import_module(module)
@@ -149,12 +148,12 @@ def _model(spec: ModelSpec) -> tuple[Diagnostic, Path | None]:
 
 
 def _devices() -> Iterator[Diagnostic]:
+    """Describe the devices, and multiply small matrices on each in each dtype."""
     import torch
 
     from tipsseg.backbones.devices import resolve_device
 
-    yield _device(torch.device("cpu"))
-    for kind in ("cuda", "mps"):
+    for kind in ("cpu", "cuda", "mps"):
         try:
             resolve_device(kind)
         except DeviceError as error:
@@ -165,22 +164,20 @@ def _devices() -> Iterator[Diagnostic]:
 
 
 def _device(device: torch.device) -> Diagnostic:
-    """Describe a device, and multiply small matrices on it in each dtype."""
     import torch
 
+    dtypes = ["float32", "bfloat16", "float16", *(["int8"] if device.type == "cpu" else [])]
     hint = "Check the driver, and that torch was built for this device; or use argument `device`=cpu."
-    names = ["float32", "bfloat16", "float16", *(["int8"] if device.type == "cpu" else [])]
     try:
+        facts = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
         if device.type == "cuda":
             card = torch.cuda.get_device_properties(device)
             free, total = (f"{size / 1e9:.1f} GB" for size in torch.cuda.mem_get_info(device))
             facts = f"{card.name}, {free} of {total} free, compute capability {card.major}.{card.minor}"
-        else:
-            facts = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
-        trials = {name: _trial(device, name) for name in names}
+        trials = {dtype: _trial(device, dtype) for dtype in dtypes}
     except RuntimeError as error:
         return Diagnostic("fail", str(device), first_line(error), hint)
-    detail = "; ".join([facts, ", ".join(f"{name} {result}" for name, result in trials.items())])
+    detail = "; ".join([facts, ", ".join(f"{dtype} {result}" for dtype, result in trials.items())])
     return _verdict(str(device), trials["float32"].startswith("works"), detail, hint)
 
 

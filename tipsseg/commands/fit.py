@@ -5,41 +5,26 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import Unpack
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tipsseg.address import as_address
-from tipsseg.commands.engine import LoadedModel, load_for
+from tipsseg.commands.engine import load_for
 from tipsseg.commands.folders import Paths, as_paths, progress_for
 from tipsseg.commands.inputs import Ignored, found_images
-from tipsseg.commands.masked import (
-    EditedMasks,
-    Learnt,
-    Masks,
-    Minimum,
-    draw_masks,
-    edited_masks,
-    require_masks,
-    size_mismatch,
-    truth_masks,
-)
-from tipsseg.commands.notes import note_damaged
+from tipsseg.commands.masked import EditedMasks, Masks, draw_masks, edited_masks, learn_from, require_masks, truth_masks
 from tipsseg.commands.progress import Progress
 from tipsseg.errors import ImageError, InputError, OutputError, UsageError
+from tipsseg.labelling.classifier import make_classifier
 from tipsseg.labelling.features import Features, find_features
 from tipsseg.labelling.source import FeatureSource, Loaded
-from tipsseg.labelling.view import view_of
+from tipsseg.learning.fit import fit_windows, groups_by_id
 from tipsseg.learning.maths import Window, make_windows
-from tipsseg.learning.metrics import BACKGROUND_NAME
+from tipsseg.learning.metrics import BACKGROUND_NAME, percent, rounded
 from tipsseg.learning.truth import layout_of, preset_of
 from tipsseg.learning.unlabelled import sample_patches
 from tipsseg.options import ONE_SCALE, LabelOptions
@@ -48,7 +33,6 @@ from tipsseg.options.keywords import ComputeKeywords, FitTruthsKeywords, with_ke
 from tipsseg.options.run import ComputeOptions, TruthOptions
 from tipsseg.run.plan import plan_run
 from tipsseg.run.spec import RunSpec, check_folder, model_identity
-from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import cache_folder, is_folder
 from tipsseg.util.text import format_duration, join_first, pluralize, text_table
 from tipsseg.vocabulary.files import read_vocabulary
@@ -56,175 +40,8 @@ from tipsseg.vocabulary.fitted import FIT_SUFFIX, Classes, FittedVocabulary, as_
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import find_model
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from tipsseg.labelling.classifier import Classifier
-    from tipsseg.labelling.source import FeatureSource, Loaded
-    from tipsseg.learning.maths import Window
-
-
-_Scored = TypeVar("_Scored")
-_Value = TypeVar("_Value")
-
-
-def check_suffix(target: Path, *, fitted: bool) -> None:
-    """Raise UsageError if the suffix of a vocabulary file does not match its content."""
-    suffix = FIT_SUFFIX if fitted else ".toml"
-    if target.suffix.lower() != suffix:
-        content = "fitted vectors" if fitted else "only words and thresholds"
-        raise UsageError(
-            f"argument `output`={target}: a vocabulary with {content} must be a {suffix} file",
-            f"Use {target.with_suffix(suffix)}"
-            + ("." if fitted else ", or name the .fit file of the run with argument `fitted`."),
-        )
-
-
-def check_target(target: Path, *, fitted: bool, overwrite: bool) -> None:
-    """Check the file to write. Raises UsageError for a wrong suffix, OutputError if it exists or cannot be written."""
-    check_suffix(target, fitted=fitted)
-    if is_folder(target):
-        raise OutputError(target, "a folder has this name", "Choose another file with argument `output`.")
-    if os.path.lexists(target) and not overwrite:
-        raise OutputError(
-            target,
-            "the file already exists",
-            "Choose another file with argument `output`, or replace it with argument `overwrite`.",
-        )
-    check_folder(target.absolute().parent)
-
-
-def spec_of_run(masks: EditedMasks, compute: ComputeOptions) -> RunSpec:
-    """Return settings that encode a run's images as the run did. `compute` sets everything except the model.
-
-    Raises InputError if the files of the run's model have changed.
-    """
-    info = masks.info
-    recorded = info.spec
-    compute = replace(compute, model=recorded.model, dtype=info.dtype if compute.dtype == "auto" else compute.dtype)
-    if model_identity(find_model(recorded.model).facts(keep_stamps=compute.use_cache)) != model_identity(info.model):
-        raise InputError(
-            f"{masks.folder}: the files of the model {recorded.model} have changed since the run",
-            "Restore the model, or label the images again.",
-        )
-    return spec_of_truths(recorded.vocabulary, recorded.options, compute)
-
-
-def spec_of_truths(vocabulary: Vocabulary, options: LabelOptions, compute: ComputeOptions) -> RunSpec:
-    """Return settings that encode images for a fit, at one scale and starting from the text vectors."""
-    return RunSpec(
-        **vars(compute),
-        vocabulary=replace(vocabulary, fit=""),
-        options=LabelOptions(mode=options.mode, short_side=options.short_side, stretch=options.stretch),
-        formats=(),
-        output=Path(),
-        resume=False,
-    )
-
-
-def note_other_scales(masks: EditedMasks, progress: Progress) -> None:
-    """Note that a fit uses scale 1 only, if the run has other scales."""
-    options = masks.info.spec.options
-    if options.scales != ONE_SCALE:
-        scales = "scales" if len(options.scales) > 1 else "scale"
-        progress.note(
-            f"The fit is made at scale 1 only; the run has {scales} {', '.join(f'{scale:g}' for scale in options.scales)}."
-        )
-
-
-def learn(
-    loaded: LoadedModel, masks: Masks, classifier: Classifier, minimum: Minimum, progress: Progress
-) -> tuple[list[list[Window]], list[ImageError]]:
-    """Return the windows of each image with their masks, and the errors of failed images.
-
-    Images whose mask ignores all pixels are left out. Raises InputError if fewer images than `minimum` remain.
-    """
-    from tipsseg.commands.fit import cut_mask, source_at_scale_one
-    from tipsseg.learning.fit import groups_by_id
-
-    finish = partial(cut_mask, masks, groups_by_id(classifier.vocabulary))
-    values, failed = run_on_masks(source_at_scale_one(loaded), itemgetter(0), finish, loaded, masks, progress)
-    images = [windows for windows in values if windows]
-    require_masks(masks, len(images), failed, minimum)
-    return images, failed
-
-
-def run_on_masks(
-    source: FeatureSource[Any],
-    score: Callable[[Sequence[Any]], _Scored],
-    finish: Callable[[Loaded[Any], _Scored], Learnt[_Value]],
-    model: LoadedModel,
-    masks: Masks,
-    progress: Progress,
-) -> tuple[list[_Value], list[ImageError]]:
-    """Run all images with a mask through the stages. Return their values in order, and the errors of failed images."""
-    info = model.info
-    progress.begin(
-        f"{pluralize(len(masks.refs), 'image')} with masks, model {info.model['id']} on {info.place}.",
-        len(masks.refs),
-    )
-    values: list[_Value] = []
-    failed: list[ImageError] = []
-    for result in run_noting_damage(source, score, finish, masks.refs, info.spec.jobs, progress):
-        if isinstance(result, Failed):
-            failed.append(result.error)
-            progress.error(result.error)
-        else:
-            values.append(result.value)
-    return values, failed
-
-
-def run_noting_damage(
-    source: FeatureSource[Any],
-    score: Callable[[Sequence[Any]], _Scored],
-    finish: Callable[[Loaded[Any], _Scored], Learnt[_Value]],
-    refs: Sequence[ImageRef],
-    jobs: int,
-    progress: Progress,
-) -> Iterator[Learnt[_Value] | Failed]:
-    """Run images through the stages, see `run_stages`. Yield the results in order, and note damaged feature files."""
-    from tipsseg.commands.pipeline import run_stages
-
-    with closing(run_stages(refs, source, score, finish, jobs)) as results:
-        for result in results:
-            if not isinstance(result, Failed) and result.damaged:
-                note_damaged(result.damaged, progress)
-            yield result
-            progress.advance()
-    progress.end()
-
-
-def cut_mask(
-    masks: Masks, groups: NDArray[np.int64], loaded: Loaded[Features], features: Features
-) -> Learnt[list[Window]]:
-    """Cut the mask of an image into windows; `groups` is the group of each mask id, see `make_windows`."""
-    mask = masks.read(loaded.ref)
-    if mask.shape != features.size:
-        raise size_mismatch(loaded.ref, features.size, mask.shape)
-    return Learnt(make_windows(features.patches, features.plan, mask, groups), loaded.damaged)
-
-
-def draw_patches(loaded: Loaded[Features], features: Features) -> Learnt[Tensor]:
-    """Draw some patches of an image."""
-    return Learnt(sample_patches(features.patches), loaded.damaged)
-
-
-def source_at_scale_one(loaded: LoadedModel) -> FeatureSource[Features]:
-    """Return a source of features at scale 1, the only scale that a fit uses."""
-    spec, backbone = loaded.info.spec, loaded.model.backbone
-    options = spec.options
-    return FeatureSource(
-        backbone,
-        view_of(backbone, LabelOptions(mode=options.mode, short_side=options.short_side, stretch=options.stretch)),
-        loaded.store,
-        find_features(backbone.device),
-        max_pixels=spec.max_pixels,
-        digests=loaded.digests,
-    )
-
-
 #: A fit is validated on held-out images, so it needs at least two.
-_MINIMUM = Minimum(2, "a fit needs")
+_MINIMUM = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -255,8 +72,8 @@ class Fit:
                     "id": label_id,
                     "name": score.name or BACKGROUND_NAME,
                     "images": score.images,
-                    "text_iou": None if score.text_iou is None else round(score.text_iou, 6),
-                    "iou": None if score.iou is None else round(score.iou, 6),
+                    "text_iou": rounded(score.text_iou),
+                    "iou": rounded(score.iou),
                     "source": score.source,
                 }
                 for label_id, score in enumerate(fitted.scores, start=first)
@@ -265,94 +82,16 @@ class Fit:
 
     def table(self) -> str:
         """Return a text table of the scores, with IoU in per cent and "-" for unknown values."""
-        scores = self.fitted.scores
-        rows = [
-            [
-                score.name or BACKGROUND_NAME,
-                _percent(score.text_iou),
-                _percent(score.iou),
-                str(score.images),
-                score.source,
-            ]
-            for score in scores
-        ]
-        known = [
-            (score.text_iou, score.iou) for score in scores if score.text_iou is not None and score.iou is not None
-        ]
+        rows, known = list[list[str]](), list[tuple[float, float]]()
+        for score in self.fitted.scores:
+            shares = percent(score.text_iou), percent(score.iou)
+            rows.append([score.name or BACKGROUND_NAME, *shares, str(score.images), score.source])
+            if score.text_iou is not None and score.iou is not None:
+                known.append((score.text_iou, score.iou))
         if known:
             text, fitted = (math.fsum(values) / len(known) for values in zip(*known, strict=True))
-            rows += [
-                [],
-                ["mean IoU", _percent(text), _percent(fitted), "", "each image scored by a fit without it"],
-            ]
+            rows += [[], ["mean IoU", percent(text), percent(fitted), "", "each image scored by a fit without it"]]
         return text_table(["in %", "text", "fitted", "images", "made from"], rows, left=(0, 4))
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f}"
-
-
-def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progress, *, quiet: bool = False) -> Fit:
-    """Fit class vectors to masks, and write them to a file.
-
-    Args:
-        spec: Model, classes, encoding options and feature store; output and formats are ignored.
-        masks: The images and their masks.
-        target: The file to write, or None to write no file.
-        progress: Prints progress and notes.
-        quiet: Hide the progress of a model download.
-
-    Raises:
-        TipssegError: If the run cannot continue. Images that cannot be read are reported and left out instead.
-    """
-    from tipsseg.labelling.classifier import make_classifier
-    from tipsseg.learning.fit import fit_windows
-
-    require_masks(masks, len(masks.refs), (), _MINIMUM)
-    masks = draw_masks(masks, progress, classes=len(spec.vocabulary.classes), jobs=spec.jobs)
-    loaded = load_for(plan_run(spec), progress.note, quiet=quiet, images=masks.refs)
-    classifier = make_classifier(loaded.model.backbone, spec.vocabulary, cache_folder() if spec.use_cache else None)
-    images, failed = learn(loaded, masks, classifier, _MINIMUM, progress)
-    unlabelled = _unlabelled_patches(loaded, masks.others, progress)
-    began = time.monotonic()
-    progress.note(
-        f"Fitting {pluralize(len(spec.vocabulary.classes), 'class', 'classes')} to {pluralize(len(images), 'image')}."
-    )
-
-    def step(done: int, most: int) -> None:
-        progress.still(f"{done} of at most {most} fitting steps in {format_duration(round(time.monotonic() - began))}.")
-
-    fitted = fit_windows(loaded.model, loaded.view, classifier, images, unlabelled, step)
-    _note_classes(fitted, progress)
-    if target is not None:
-        fitted.save(target)
-        progress.note(f"Wrote {target} in {format_duration(round(time.monotonic() - began))}.")
-    return Fit(fitted, len(images), len(failed))
-
-
-def _unlabelled_patches(loaded: LoadedModel, refs: Sequence[ImageRef], progress: Progress) -> list[Tensor]:
-    """Return some patches of each image without a mask, and note images that cannot be read."""
-    from tipsseg.commands.fit import draw_patches, source_at_scale_one
-
-    if not refs:
-        return []
-    number = pluralize(len(refs), "image")
-    progress.begin(f"Sampling patches of {number} without masks.", len(refs))
-    results = run_noting_damage(
-        source_at_scale_one(loaded), itemgetter(0), draw_patches, refs, loaded.info.spec.jobs, progress
-    )
-    patches = [result.value for result in results if not isinstance(result, Failed)]
-    if missing := len(refs) - len(patches):
-        progress.note(f"Could not read {missing} of the {number} without masks; the fit ignores them.")
-    return patches
-
-
-def _note_classes(fitted: FittedVocabulary, progress: Progress) -> None:
-    absent = [score.name for score in fitted.scores if score.name and not score.images]
-    if absent:
-        progress.note(
-            f"The masks have no pixels of {join_first(absent, 10)}: classes without pixels keep their text vectors."
-        )
 
 
 @with_keywords(ComputeKeywords, ComputeOptions)
@@ -423,3 +162,139 @@ def fit_truths(
         found = found_images(as_paths(images), None, Ignored(None, Path(truths)))
         masks = truth_masks(found.refs, Path(truths), layout, spec.max_pixels)
         return fit_masks(spec, masks, None, progress, quiet=True)
+
+
+def spec_of_run(masks: EditedMasks, compute: ComputeOptions) -> RunSpec:
+    """Return settings that encode a run's images as the run did. `compute` sets everything except the model.
+
+    Raises InputError if the files of the run's model have changed.
+    """
+    info = masks.info
+    recorded = info.spec
+    compute = replace(compute, model=recorded.model, dtype=info.dtype if compute.dtype == "auto" else compute.dtype)
+    if model_identity(find_model(recorded.model).facts(keep_stamps=compute.use_cache)) != model_identity(info.model):
+        raise InputError(
+            f"{masks.folder}: the files of the model {recorded.model} have changed since the run",
+            "Restore the model, or label the images again.",
+        )
+    return spec_of_truths(recorded.vocabulary, recorded.options, compute)
+
+
+def spec_of_truths(vocabulary: Vocabulary, options: LabelOptions, compute: ComputeOptions) -> RunSpec:
+    """Return settings that encode images for a fit, at one scale and starting from the text vectors."""
+    return RunSpec(
+        **vars(compute),
+        vocabulary=replace(vocabulary, fit=""),
+        options=LabelOptions(mode=options.mode, short_side=options.short_side, stretch=options.stretch),
+        formats=(),
+        output=Path(),
+        resume=False,
+    )
+
+
+def note_other_scales(masks: EditedMasks, progress: Progress) -> None:
+    """Note that a fit uses scale 1 only, if the run has other scales."""
+    options = masks.info.spec.options
+    if options.scales != ONE_SCALE:
+        scales = "scales" if len(options.scales) > 1 else "scale"
+        progress.note(
+            f"The fit is made at scale 1 only; the run has {scales} {', '.join(f'{scale:g}' for scale in options.scales)}."
+        )
+
+
+def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progress, *, quiet: bool = False) -> Fit:
+    """Fit class vectors to masks, and write them to a file.
+
+    Args:
+        spec: Model, classes, encoding options and feature store; output and formats are ignored.
+        masks: The images and their masks.
+        target: The file to write, or None to write no file.
+        progress: Prints progress and notes.
+        quiet: Hide the progress of a model download.
+
+    Raises:
+        TipssegError: If the run cannot continue. Images that cannot be read are reported and left out instead.
+    """
+    require_masks(masks, len(masks.refs), (), _MINIMUM)
+    masks = draw_masks(masks, progress, classes=len(spec.vocabulary.classes), jobs=spec.jobs)
+    loaded = load_for(plan_run(spec), progress.note, quiet=quiet, images=masks.refs)
+    backbone = loaded.model.backbone
+    classifier = make_classifier(backbone, spec.vocabulary, cache_folder() if spec.use_cache else None)
+    groups = groups_by_id(classifier.vocabulary)
+    source = FeatureSource(
+        backbone,
+        loaded.view,
+        loaded.store,
+        find_features(backbone.device),
+        max_pixels=spec.max_pixels,
+        digests=loaded.digests,
+    )
+
+    def cut_mask(image: Loaded[Features], features: Features) -> list[Window]:
+        mask = masks.read(image.ref)
+        if mask.shape != features.size:
+            size, mask_size = (" x ".join(map(str, each)) for each in (features.size, mask.shape))
+            raise ImageError(
+                image.ref.path,
+                f"the image has {size} (height x width) pixels, but its mask has {mask_size}",
+                "The mask must match the image after its EXIF rotation.",
+            )
+        return make_windows(features.patches, features.plan, mask, groups)
+
+    cut, failed = learn_from(masks.refs, loaded, source, itemgetter(0), cut_mask, progress, masked=True)
+    images = [windows for windows in cut if windows]  # the others ignore all pixels
+    require_masks(masks, len(images), failed, _MINIMUM)
+
+    def draw_patches(_: Loaded[Features], features: Features) -> Tensor:
+        return sample_patches(features.patches)
+
+    patches = list[Tensor]()
+    if masks.others:
+        patches, missing = learn_from(masks.others, loaded, source, itemgetter(0), draw_patches, progress, masked=False)
+        if missing:
+            of = f"{len(missing)} of the {pluralize(len(masks.others), 'image')}"
+            progress.note(f"Could not read {of} without masks; the fit ignores them.")
+    began = time.monotonic()
+    progress.note(
+        f"Fitting {pluralize(len(spec.vocabulary.classes), 'class', 'classes')} to {pluralize(len(images), 'image')}."
+    )
+
+    def step(done: int, most: int) -> None:
+        progress.still(f"{done} of at most {most} fitting steps in {format_duration(round(time.monotonic() - began))}.")
+
+    fitted = fit_windows(loaded.model, loaded.view, classifier, images, patches, step)
+    absent = [score.name for score in fitted.scores if score.name and not score.images]
+    if absent:
+        progress.note(
+            f"The masks have no pixels of {join_first(absent, 10)}: classes without pixels keep their text vectors."
+        )
+    if target is not None:
+        fitted.save(target)
+        progress.note(f"Wrote {target} in {format_duration(round(time.monotonic() - began))}.")
+    return Fit(fitted, len(images), len(failed))
+
+
+def check_suffix(target: Path, *, fitted: bool) -> None:
+    """Raise UsageError if the suffix of a vocabulary file does not match its content."""
+    suffix = FIT_SUFFIX if fitted else ".toml"
+    if target.suffix.lower() != suffix:
+        content = "fitted vectors" if fitted else "only words and thresholds"
+        raise UsageError(
+            f"argument `output`={target}: a vocabulary with {content} must be a {suffix} file",
+            f"Use {target.with_suffix(suffix)}"
+            + ("." if fitted else ", or name the .fit file of the run with argument `fitted`."),
+        )
+
+
+def check_target(target: Path, *, fitted: bool, overwrite: bool) -> None:
+    """Check the file to write. Raises UsageError for a wrong suffix, OutputError if it exists or cannot be written."""
+    check_suffix(target, fitted=fitted)
+    if is_folder(target):
+        raise OutputError(target, "a folder has this name", "Choose another file with argument `output`.")
+    if os.path.lexists(target) and not overwrite:
+        raise OutputError(
+            target,
+            "the file already exists",
+            "Choose another file with argument `output`, or replace it with argument `overwrite`.",
+        )
+    check_folder(target.absolute().parent)

@@ -160,9 +160,10 @@ def estimate_store(info: RunInfo, images: Images, progress: Progress) -> int:
     if todo and model is None:
         progress.note(f"No estimate of disk space without the weights. Run: tipsseg weights download {spec.model}")
     elif todo:
+        place = next(path for path in (spec.output.absolute(), *spec.output.absolute().parents) if is_folder(path))
         progress.note(
             f"Features in {dtype} take {readable_size(total / todo)} per image, {readable_size(total)} in total; "
-            f"{readable_size(_free(spec.output))} free on the disk."
+            f"{readable_size(shutil.disk_usage(place).free)} free on the disk."
         )
         if spec.options.scales != ONE_SCALE:
             progress.note(
@@ -179,8 +180,3 @@ def _stored_sides(spec: RunSpec, own: int, path: Path) -> set[int]:
         for side in short_sides(own, spec.options.scales)
     }
     return {side for side, path in paths.items() if os.path.lexists(path)}
-
-
-def _free(folder: Path) -> int:
-    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if is_folder(path))
-    return shutil.disk_usage(place).free

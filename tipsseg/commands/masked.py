@@ -5,28 +5,32 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from tipsseg.commands.engine import LoadedModel
 from tipsseg.commands.inputs import check_image_root
+from tipsseg.commands.notes import note_damaged
+from tipsseg.commands.pipeline import run_stages
 from tipsseg.commands.progress import Progress
 from tipsseg.errors import ImageError, InputError
 from tipsseg.images.access import exists, matches
+from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.learning.truth import Layout, Pair, find_truths, read_truth
 from tipsseg.regions.components import count_labels
 from tipsseg.run.read import open_run, refuse_overlap
 from tipsseg.run.spec import RunInfo
-from tipsseg.types import ImageRef, LabelArray
-from tipsseg.util.files import Fingerprint
+from tipsseg.types import Failed, ImageRef, LabelArray
 from tipsseg.util.text import pluralize, shell_word
 from tipsseg.util.threads import map_in_order
 
-_Image = TypeVar("_Image")
 _Masks = TypeVar("_Masks", bound="Masks")
+_Scored = TypeVar("_Scored")
 _Value = TypeVar("_Value")
 
 #: The maximum number of images without a mask that a fit uses.
@@ -47,14 +51,11 @@ class Masks(ABC):
     """
 
     noun: ClassVar[str] = "mask"
+    remedy: ClassVar[str] = "Make"
 
     folder: Path
     refs: tuple[ImageRef, ...]
     others: tuple[ImageRef, ...]
-
-    @abstractmethod
-    def file(self, ref: ImageRef) -> Path:
-        """Return the path of an image's mask."""
 
     @abstractmethod
     def read(self, ref: ImageRef) -> LabelArray:
@@ -70,25 +71,21 @@ class EditedMasks(Masks):
 
     Attributes:
         info: The run.
-        images: The fingerprint of the labelled picture, and the path of the mask, by image name.
     """
 
     noun: ClassVar[str] = "corrected mask"
+    remedy: ClassVar[str] = "Correct"
 
     info: RunInfo
-    images: Mapping[str, tuple[Fingerprint, Path]]
-
-    def file(self, ref: ImageRef) -> Path:
-        return self.images[ref.name][1]
 
     def read(self, ref: ImageRef) -> LabelArray:
-        known, mask = self.images[ref.name]
         if not exists(ref.path):
             raise ImageError(ref.path, "no such file", "Set the folder of the images with argument `images`.")
-        if not matches(known, ref.path):
-            raise ImageError(ref.path, f"changed since it was labelled, so its mask {mask} is out of date")
         with open_run(self.folder, max_pixels=self.info.spec.max_pixels) as run:
-            return run.image(ref.name).current().labels.labels
+            image = run.image(ref.name)
+            if not matches(image.entry.input, ref.path):
+                raise ImageError(ref.path, f"changed since it was labelled, so its mask {image.mask} is out of date")
+            return image.current().labels.labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,28 +102,61 @@ class TruthMasks(Masks):
     without: int
     max_pixels: int
 
-    def file(self, ref: ImageRef) -> Path:
-        return self.pairs[ref.name].truth
-
     def read(self, ref: ImageRef) -> LabelArray:
         pair = self.pairs[ref.name]
         return read_truth(pair.truth, pair.kind.ids, self.max_pixels)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Learnt(Generic[_Value]):
-    """The value computed from an image, and the fault of its feature file, or ""."""
+def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMasks:
+    """Find the masks of a run that a person edited.
 
-    value: _Value
-    damaged: str
+    Args:
+        output: The output folder.
+        images: The folder of the images, if they have moved.
+        max_pixels: Images with more pixels are rejected.
+
+    Raises:
+        UsageError: If `images` is not a folder.
+        InputError: If the folder does not contain a finished run, or no mask was edited.
+    """
+    check_image_root(images)
+    refs, others = list[ImageRef](), list[ImageRef]()
+    with open_run(output, max_pixels=max_pixels) as run:
+        refuse_overlap(run.info, "learning needs corrected index masks")
+        for image in run.images():
+            (refs if image.corrected else others).append(image.ref(images))
+        info = replace(run.info, spec=replace(run.info.spec, max_pixels=max_pixels))
+    if not refs:
+        raise InputError(
+            f"{output}: nothing to learn from: no mask was edited",
+            "Correct some masks. To import masks from other tools, see: "
+            f"tipsseg correct {shell_word(str(output))} --help",
+        )
+    return EditedMasks(folder=output, refs=tuple(refs), others=_draw_unlabelled(others), info=info)
 
 
-@dataclass(frozen=True, slots=True)
-class Minimum:
-    """The minimum number of masks for a method. `needed_by` names the method in messages, for example "a fit needs"."""
+def _draw_unlabelled(refs: Sequence[ImageRef]) -> tuple[ImageRef, ...]:
+    """Draw a few images at random with a fixed seed, and keep their order."""
+    drawn = random.Random(0).sample(range(len(refs)), min(len(refs), _MOST_UNLABELLED))
+    return tuple(refs[index] for index in sorted(drawn))
 
-    masks: int
-    needed_by: str
+
+def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, max_pixels: int) -> TruthMasks:
+    """Find the images with a truth mask, see `pairing.find_truths`. Raises InputError if no image has one."""
+    truths = find_truths(refs, folder, layout)
+    if not truths.pairs:
+        raise InputError(
+            f"{folder}: no mask matches an image",
+            "Name each mask after its image: use the same relative path, or the same file name.",
+        )
+    return TruthMasks(
+        folder=folder,
+        refs=tuple(pair.ref for pair in truths.pairs),
+        others=_draw_unlabelled(truths.missing),
+        pairs={pair.ref.name: pair for pair in truths.pairs},
+        without=len(truths.missing),
+        max_pixels=max_pixels,
+    )
 
 
 def draw_masks(masks: _Masks, progress: Progress, *, classes: int = 0, jobs: int = 1) -> _Masks:
@@ -173,101 +203,57 @@ def _rare_classes_first(masks: Masks, order: Sequence[int], classes: int, jobs: 
     return [*first, *(index for index in order if index not in first)]
 
 
-def require_masks(masks: Masks, usable: int, failed: Sequence[ImageError], minimum: Minimum) -> None:
-    """Raise InputError if fewer masks can be used than a method needs; `failed` are the errors of the other masks."""
-    if usable >= minimum.masks:
+def require_masks(masks: Masks, usable: int, failed: Sequence[ImageError], minimum: int) -> None:
+    """Raise InputError if fewer masks can be used than the `minimum`; `failed` are the errors of the other masks."""
+    if usable >= minimum:
         return
     number = pluralize(len(masks.refs), masks.noun)
     if usable < len(masks.refs):
         number = f"{usable} of {number} can be used"
     elif usable == 1:
         number = f"only {number}"
-    raise InputError(
-        f"{masks.folder}: {number}; {minimum.needed_by} {minimum.masks} or more{' images' * (minimum.masks > 2)}",
-        _repair_hint(masks, failed[0], len(failed) - 1)
-        if failed
-        else _missing_masks_hint(masks, minimum.masks - usable),
-    )
+    if failed:
+        more = f" {pluralize(len(failed) - 1, 'more image')} failed." if len(failed) > 1 else ""
+        hint = f"Fix this first: {failed[0].message}.{more}"
+    else:
+        lacking = minimum - usable
+        what = "the mask of one more image" if lacking == 1 else f"the masks of {lacking} more images"
+        hint = f"{masks.remedy} {what}: the result is validated on held-out images. Pixels with id 255 are ignored."
+    raise InputError(f"{masks.folder}: {number}; {minimum} or more are needed", hint)
 
 
-def _repair_hint(masks: Masks, first: ImageError, others: int) -> str:
-    more = f" {pluralize(others, 'more image')} failed." if others else ""
-    if first.path in map(masks.file, masks.refs):
-        return f"Repair the mask {first.path}: {first.reason}.{more}"
-    return f"Fix this first: {first.message}.{more}"
+def learn_from(
+    refs: Sequence[ImageRef],
+    loaded: LoadedModel,
+    source: FeatureSource[Any],
+    score: Callable[[Sequence[Any]], _Scored],
+    learn: Callable[[Loaded[Any], _Scored], _Value],
+    progress: Progress,
+    *,
+    masked: bool,
+) -> tuple[list[_Value], list[ImageError]]:
+    """Learn from images in the stages of `run_stages`.
 
-
-def _missing_masks_hint(masks: Masks, lacking: int) -> str:
-    verb = "Correct" if isinstance(masks, EditedMasks) else "Make"
-    what = "the mask of one more image" if lacking == 1 else f"the masks of {lacking} more images"
-    return f"{verb} {what}: the result is validated on held-out images. Pixels with id 255 are ignored."
-
-
-def size_mismatch(ref: ImageRef, size: tuple[int, ...], mask_size: tuple[int, ...]) -> ImageError:
-    """Return the error for an image and a mask of different sizes (h, w)."""
-    image, mask = (" x ".join(map(str, each)) for each in (size, mask_size))
-    return ImageError(
-        ref.path,
-        f"the image has {image} (height x width) pixels, but its mask has {mask}",
-        "The mask must match the image after its EXIF rotation.",
-    )
-
-
-def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMasks:
-    """Find the masks of a run that a person edited.
-
-    Args:
-        output: The output folder.
-        images: The folder of the images, if they have moved.
-        max_pixels: Images with more pixels are rejected.
-
-    Raises:
-        UsageError: If `images` is not a folder.
-        InputError: If the folder does not contain a finished run, or no mask was edited.
-        ImageError: If two masks of an image were edited in different ways.
+    Return what `learn` returns for each image in order, and the errors of the others. Errors of images with masks are printed.
     """
-    check_image_root(images)
-    edited: dict[str, tuple[Fingerprint, Path]] = {}
-    refs: list[ImageRef] = []
-    others: list[str] = []
-    with open_run(output, max_pixels=max_pixels) as run:
-        refuse_overlap(run.info, "learning needs corrected index masks")
-        for image in run.images():
-            if image.corrected:
-                refs.append(image.ref(images))
-                edited[image.entry.image] = image.entry.input, image.mask
+
+    def finish(image: Loaded[Any], scored: _Scored) -> tuple[_Value, str]:
+        return learn(image, scored), image.damaged
+
+    masks, info = "with masks" if masked else "without masks", loaded.info
+    progress.begin(f"{pluralize(len(refs), 'image')} {masks}, model {info.model['id']} on {info.place}.", len(refs))
+    values, failed = list[_Value](), list[ImageError]()
+    with closing(run_stages(refs, source, score, finish, info.spec.jobs)) as results:
+        for result in results:
+            if isinstance(result, Failed):
+                failed.append(result.error)
+                if masked:
+                    progress.error(result.error)
             else:
-                others.append(image.entry.image)
-        some = tuple(run.image(name).ref(images) for name in _draw_unlabelled(others))
-        info = replace(run.info, spec=replace(run.info.spec, max_pixels=max_pixels))
-    if not refs:
-        raise InputError(
-            f"{output}: nothing to learn from: no mask was edited",
-            "Correct some masks. To import masks from other tools, see: "
-            f"tipsseg correct {shell_word(str(output))} --help",
-        )
-    return EditedMasks(folder=output, refs=tuple(refs), others=some, info=info, images=edited)
-
-
-def _draw_unlabelled(images: Sequence[_Image]) -> list[_Image]:
-    """Draw a few images at random with a fixed seed, and keep their order."""
-    drawn = random.Random(0).sample(range(len(images)), min(len(images), _MOST_UNLABELLED))
-    return [images[index] for index in sorted(drawn)]
-
-
-def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, max_pixels: int) -> TruthMasks:
-    """Find the images with a truth mask, see `pairing.find_truths`. Raises InputError if no image has one."""
-    truths = find_truths(refs, folder, layout)
-    if not truths.pairs:
-        raise InputError(
-            f"{folder}: no mask matches an image",
-            "Name each mask after its image: use the same relative path, or the same file name.",
-        )
-    return TruthMasks(
-        folder=folder,
-        refs=tuple(pair.ref for pair in truths.pairs),
-        others=tuple(_draw_unlabelled(truths.missing)),
-        pairs={pair.ref.name: pair for pair in truths.pairs},
-        without=len(truths.missing),
-        max_pixels=max_pixels,
-    )
+                value, damaged = result
+                values.append(value)
+                if damaged:
+                    note_damaged(damaged, progress)
+            progress.advance()
+    progress.end()
+    return values, failed

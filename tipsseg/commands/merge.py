@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +33,166 @@ from tipsseg.util.files import TEMPORARY_PREFIX, is_folder, output_error, remove
 from tipsseg.util.text import join_first, pluralize, shell_word
 
 
+def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> int:
+    """Join the runs in output folders into `target`: a new folder, or one of `folders`.
+
+    Args:
+        folders: Output folders of `tipsseg label`, each with a run, shards, or both.
+        target: The folder of the joined run.
+        progress: Prints progress, notes and results.
+
+    Returns:
+        The number of images that could not be joined, and of files that are in the way.
+
+    Raises:
+        UsageError: A folder is given twice.
+        InputError: The runs cannot be joined.
+        OutputError: The target cannot be written.
+    """
+    for number, folder in enumerate(folders):
+        if any(is_same(folder, other) for other in folders[:number]):
+            raise UsageError(f"{folder} is given twice", "Pass each output folder once.")
+        if not is_same(folder, target) and target.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{target} is in {folder}, which is to be joined", "Choose a folder outside.")
+    check_folder(target)
+    try:
+        return _merge(folders, target, progress)
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note("run the same command to resume")
+        raise
+
+
+def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
+    with locked_state(target) as state, open_folders(_run_folders(folders, target)) as runs:
+        before = stored_run(state)
+        if not runs and before is not None:
+            progress.note(f"{target} holds no shards: there is nothing to join.")
+            return 0
+        names = {name for run in runs for name in run.state.names()}
+        if not all(name in state for name in names):
+            _refuse_missing(runs)
+        joined = OutputFolder(_joined_info(runs, before, target), state, before)
+        refuse_doubles(joined, runs)
+        spec = joined.info.spec
+        refuse_shared(target, spec.files.names, ("png", *spec.formats), sorted({*names, *state.names()}))
+        what = f"{pluralize(len(names), 'image')} of {pluralize(len(runs), 'shard' if runs[0].shard else 'run')}"
+        progress.begin(f"Joining {what}.", sum(map(len, runs)))
+        joined.begin(joined.info)
+        failed = 0
+        for found in join_images(joined, runs):
+            result = joined.record(found)
+            if isinstance(result, Failed):
+                failed += 1
+                progress.error(result.error)
+            progress.advance()
+        for run in runs:
+            for failure in run.state.failures():
+                if failure.image not in state or is_shard_of(run, target):
+                    state.fail(failure)
+        formats = [each.spec.formats for each in (before, *(run.info for run in runs)) if each is not None]
+        uneven = {name for own in formats for name in own if not all(name in other for other in formats)}
+        state.cover(sorted(name for name in uneven if not is_model_only(name)))  # each image is then in all formats
+        settled = settle(joined, spec.jobs)
+        joined.finish(joined.info.counts)
+        if not failed:
+            remove_shards(target)
+        progress.end()
+        progress.results(joined.run_paths)
+        for error in settled.failed:
+            progress.error(error)
+        note_settled(joined, settled, progress)
+        if failures := len(state.failures()):
+            progress.note(f"{pluralize(failures, 'image')} failed, see {target / 'errors.jsonl'}")
+        progress.note(f"Joined {what} into {target}" + (f", but {failed} not." if failed else ""))
+        return failed + len(settled.failed) + len(joined.unwritten)
+
+
+def _run_folders(folders: Sequence[Path], target: Path) -> Iterator[Path]:
+    """Yield the folders of the runs and shards to join; the run of the target is there already."""
+    for folder in folders:
+        shards = state_folders(folder) if is_folder(folder) else []
+        yield from shards  # before the run that they belong to: their labels are newer
+        if not is_same(folder, target) and (not shards or has_run(folder)):
+            yield folder
+
+
+def _refuse_missing(runs: Sequence[Run]) -> None:
+    """Raise InputError if runs lack a shard of a run."""
+    shards = [run.shard for run in runs if run.shard is not None]
+    for count in {shard.count for shard in shards}:
+        if gaps := missing_shards([shard.index for shard in shards if shard.count == count], count):
+            raise InputError(
+                f"of {count} shards, these are missing: {gaps}",
+                f"Label them by the command of the others, with argument `shard`=I/{count}; or pass their folder too.",
+            )
+
+
+def _joined_info(runs: Sequence[Run], before: RunInfo | None, target: Path) -> RunInfo:
+    """Return the joined run: the settings of the first one, and the sums of all. Raises InputError if their questions differ."""
+    infos = [*([before] if before else []), *(run.info for run in runs)]
+    if not infos:
+        raise InputError(f"{target}: nothing to join", "Pass output folders of tipsseg label.")
+    first = infos[0]
+    for info in infos[1:]:
+        if text := differences_text(first, info, " / "):
+            raise InputError(
+                f"{first.spec.folder} and {info.spec.folder} were labelled with different settings: {text}",
+                "Join only runs of one question: otherwise ids or files would conflict.",
+            )
+    names = ("labelled", "unchanged", "failed", "edited")
+    return replace(
+        first,
+        spec=first.spec.changed(
+            output=target,
+            shard=None,
+            formats=tuple(dict.fromkeys(name for info in infos for name in info.spec.formats)),
+        ),
+        image_root=first.image_root if len({info.image_root for info in infos}) == 1 else None,
+        started=min((info.started for info in infos if info.started is not None), default=None),
+        counts=Counts(*(sum(getattr(info.counts, name) for info in infos) for name in names)),
+    )
+
+
+def refuse_doubles(folder: OutputFolder, runs: Sequence[Run]) -> None:
+    """Raise InputError if images are in two runs with different labels, unless exactly one of the two is corrected.
+
+    Labels of a shard are newer than those of its own output folder.
+    """
+    others = [_as_run(folder), *runs]
+    for number, run in enumerate(runs, 1):
+        for other in others[:number]:
+            one, two = run.shard, other.shard
+            if one and two and one.count == two.count and one.index != two.index:
+                continue  # they have no image in common
+            newer = is_shard_of(run, other.output) or is_shard_of(other, run.output)
+            doubles = [
+                image for image in run.images() if image.entry.image in other and _differ(image, other, newer=newer)
+            ]
+            if not doubles:
+                continue
+            corrected = [image.entry.image for image in doubles if image.corrected]
+            names = join_first(corrected or [image.entry.image for image in doubles], 3)
+            hint = "Label a folder that has all images, or omit one of the runs; images are identified by their names."
+            if corrected:
+                kept, other_folder = (shell_word(str(each.output)) for each in (other, run))
+                undo = f"tipsseg correct {other_folder} --undo {shell_word(corrected[0])}"
+                hint = f"To keep the corrections in {kept}: {undo}"
+            what = "were corrected in both" if corrected else "have different labels"
+            raise InputError(f"{names} in {other.output} and in {run.output}: they {what}", hint)
+
+
+def _differ(image: RunImage, other: Run, *, newer: bool) -> bool:
+    theirs = other.image(image.entry.image)
+    if image.corrected != theirs.corrected or (newer and not image.corrected):
+        return False
+    digests = image.digest(), theirs.digest()
+    return "" not in digests and digests[0] != digests[1]
+
+
+def _as_run(folder: OutputFolder) -> Run:
+    return Run(folder.info, folder.state, folder.info.spec.max_pixels)
+
+
 def join_images(folder: OutputFolder, runs: Iterable[Run]) -> Iterator[ImageResult]:
     """Yield the images of runs, for `folder.record` to record one by one."""
     for run in runs:
@@ -43,19 +202,6 @@ def join_images(folder: OutputFolder, runs: Iterable[Run]) -> Iterator[ImageResu
                 yield _joined(folder, image, is_own=is_own)
             except ImageError as error:
                 yield Failed(image.ref(None), error)
-
-
-def is_shard_of(run: Run, folder: Path) -> bool:
-    """Return True for a shard whose output folder is `folder`, however its path is written."""
-    return run.shard is not None and is_same(output_folder(run.output), folder)
-
-
-def is_same(one: Path, other: Path) -> bool:
-    """Return True if two paths lead to one folder; False if one of them does not exist."""
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
 
 
 def _joined(folder: OutputFolder, image: RunImage, *, is_own: bool) -> Labelled | Unchanged:
@@ -98,10 +244,6 @@ def _joined(folder: OutputFolder, image: RunImage, *, is_own: bool) -> Labelled 
     return Labelled(ref, entry, tuple(labels), derived)
 
 
-def _as_run(folder: OutputFolder) -> Run:
-    return Run(folder.info, folder.state, folder.info.spec.max_pixels)
-
-
 def _stage(folder: OutputFolder, run: Run, row: FileRow, *, move: bool) -> StagedFile:
     """Copy a file beside its new place, or take it as it is. One that a person changed keeps the record of what tipsseg wrote."""
     path, place = run.files.path(row.place), folder.files.path(row.place)
@@ -125,43 +267,17 @@ def _stage(folder: OutputFolder, run: Run, row: FileRow, *, move: bool) -> Stage
     return staged
 
 
-def refuse_doubles(folder: OutputFolder, runs: Sequence[Run]) -> None:
-    """Raise InputError if images are in two runs with different labels, unless exactly one of the two is corrected.
-
-    Labels of a shard are newer than those of its own output folder.
-    """
-    others = [_as_run(folder), *runs]
-    for number, run in enumerate(runs, 1):
-        for other in others[:number]:
-            if (
-                run.shard
-                and other.shard
-                and run.shard.count == other.shard.count
-                and run.shard.index != other.shard.index
-            ):
-                continue  # they have no image in common
-            newer = is_shard_of(run, other.output) or is_shard_of(other, run.output)
-            doubles = [
-                image for image in run.images() if image.entry.image in other and _differ(image, other, newer=newer)
-            ]
-            if not doubles:
-                continue
-            corrected = [image.entry.image for image in doubles if image.corrected]
-            names = join_first(corrected or [image.entry.image for image in doubles], 3)
-            hint = "Label a folder that has all images, or omit one of the runs; images are identified by their names."
-            if corrected:
-                one, two = (shell_word(str(each.output)) for each in (other, run))
-                hint = f"To keep the corrections in {one}: tipsseg correct {two} --undo {shell_word(corrected[0])}"
-            what = "were corrected in both" if corrected else "have different labels"
-            raise InputError(f"{names} in {other.output} and in {run.output}: they {what}", hint)
+def is_shard_of(run: Run, folder: Path) -> bool:
+    """Return True for a shard whose output folder is `folder`, however its path is written."""
+    return run.shard is not None and is_same(output_folder(run.output), folder)
 
 
-def _differ(image: RunImage, other: Run, *, newer: bool) -> bool:
-    theirs = other.image(image.entry.image)
-    if image.corrected != theirs.corrected or (newer and not image.corrected):
+def is_same(one: Path, other: Path) -> bool:
+    """Return True if two paths lead to one folder; False if one of them does not exist."""
+    try:
+        return one.samefile(other)
+    except OSError:
         return False
-    digests = image.digest(), theirs.digest()
-    return "" not in digests and digests[0] != digests[1]
 
 
 _RECORDS = {"question.json", "run.json", "manifest.jsonl", "errors.jsonl", "classes.json"}
@@ -187,127 +303,3 @@ def remove_shards(folder: Path) -> None:
             shutil.rmtree(doomed, ignore_errors=True)
     except OSError as error:
         raise output_error(place, error) from error
-
-
-def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> int:
-    """Join the runs in output folders into `target`: a new folder, or one of `folders`.
-
-    Args:
-        folders: Output folders of `tipsseg label`, each with a run, shards, or both.
-        target: The folder of the joined run.
-        progress: Prints progress, notes and results.
-
-    Returns:
-        The number of images that could not be joined, and of files that are in the way.
-
-    Raises:
-        UsageError: A folder is given twice.
-        InputError: The runs cannot be joined.
-        OutputError: The target cannot be written.
-    """
-    for number, folder in enumerate(folders):
-        if any(is_same(folder, other) for other in folders[:number]):
-            raise UsageError(f"{folder} is given twice", "Pass each output folder once.")
-        if not is_same(folder, target) and target.resolve().is_relative_to(folder.resolve()):
-            raise UsageError(f"{target} is in {folder}, which is to be joined", "Choose a folder outside.")
-    check_folder(target)
-    try:
-        return _merge(folders, target, progress)
-    except KeyboardInterrupt as interrupt:
-        interrupt.add_note("run the same command to resume")
-        raise
-
-
-def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
-    with locked_state(target) as state, ExitStack() as stack:
-        runs = stack.enter_context(open_folders([each for folder in folders for each in _runs_in(folder, target)]))
-        before = stored_run(state)
-        if not runs and before is not None:
-            progress.note(f"{target} holds no shards: there is nothing to join.")
-            return 0
-        if not all(name in state for run in runs for name in run.state.names()):
-            _refuse_missing(runs)
-        joined = OutputFolder(_joined_info(runs, before, target), state, before)
-        refuse_doubles(joined, runs)
-        names = {name for run in runs for name in run.state.names()}
-        refuse_shared(
-            target, joined.info.spec.files.names, ("png", *joined.info.spec.formats), sorted({*names, *state.names()})
-        )
-        what = (
-            f"{pluralize(len(names), 'image')} of {pluralize(len(runs), 'shard' if runs and runs[0].shard else 'run')}"
-        )
-        progress.begin(f"Joining {what}.", sum(map(len, runs)))
-        joined.begin(joined.info)
-        failed = 0
-        for found in join_images(joined, runs):
-            result = joined.record(found)
-            if isinstance(result, Failed):
-                failed += 1
-                progress.error(result.error)
-            progress.advance()
-        for run in runs:
-            for failure in run.state.failures():
-                if failure.image not in state or is_shard_of(run, target):
-                    state.fail(failure)
-        # An image is in every format that some run has for all its images.
-        infos = [*([before] if before else []), *(run.info for run in runs)]
-        uneven = {name for one in infos for other in infos for name in {*one.spec.formats} - {*other.spec.formats}}
-        state.cover(sorted(name for name in uneven if not is_model_only(name)))  # each image is then in all formats
-        settled = settle(joined, joined.info.spec.jobs)
-        joined.finish(joined.info.counts)
-        if not failed:
-            remove_shards(target)
-        progress.end()
-        progress.results(joined.run_paths)
-        for error in settled.failed:
-            progress.error(error)
-        note_settled(joined, settled, progress)
-        if failures := len(state.failures()):
-            progress.note(f"{pluralize(failures, 'image')} failed, see {target / 'errors.jsonl'}")
-        progress.note(f"Joined {what} into {target}" + (f", but {failed} not." if failed else ""))
-        return failed + len(settled.failed) + len(joined.unwritten)
-
-
-def _runs_in(folder: Path, target: Path) -> Iterator[Path]:
-    """Yield the folders of the run and of the shards in an output folder; the run of the target is there already."""
-    shards = state_folders(folder) if is_folder(folder) else []
-    yield from shards  # before the run that they belong to: their labels are newer
-    if not is_same(folder, target) and (not shards or has_run(folder)):
-        yield folder
-
-
-def _refuse_missing(runs: Sequence[Run]) -> None:
-    """Raise InputError if runs lack a shard of a run."""
-    shards = [run.shard for run in runs if run.shard is not None]
-    for count in {shard.count for shard in shards}:
-        if gaps := missing_shards([shard.index for shard in shards if shard.count == count], count):
-            raise InputError(
-                f"of {count} shards, these are missing: {gaps}",
-                f"Label them by the command of the others, with argument `shard`=I/{count}; or pass their folder too.",
-            )
-
-
-def _joined_info(runs: Sequence[Run], before: RunInfo | None, target: Path) -> RunInfo:
-    """Return the joined run: the settings of the first one, and the sums of all. Raises InputError if their questions differ."""
-    infos = [*([before] if before else []), *(run.info for run in runs)]
-    if not infos:
-        raise InputError(f"{target}: nothing to join", "Pass output folders of tipsseg label.")
-    first = infos[0]
-    for info in infos[1:]:
-        if text := differences_text(first, info, " / "):
-            raise InputError(
-                f"{first.spec.folder} and {info.spec.folder} were labelled with different settings: {text}",
-                "Join only runs of one question: otherwise ids or files would conflict.",
-            )
-    names = ("labelled", "unchanged", "failed", "edited")
-    return replace(
-        first,
-        spec=first.spec.changed(
-            output=target,
-            shard=None,
-            formats=tuple(dict.fromkeys(name for info in infos for name in info.spec.formats)),
-        ),
-        image_root=first.image_root if len({info.image_root for info in infos}) == 1 else None,
-        started=min((info.started for info in infos if info.started is not None), default=None),
-        counts=Counts(*(sum(getattr(info.counts, name) for info in infos) for name in names)),
-    )

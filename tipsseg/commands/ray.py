@@ -127,9 +127,8 @@ class RayEngine:
         self._count = there[0].count if there else _SHARDS * tasks
         progress.note(f"Ray runs {pluralize(tasks, 'task')} at a time, for {pluralize(self._count, 'shard')}.")
         info = replace(folder.info, spec=folder.info.spec.changed(device=kind))
-        reference = self._task(_start).remote(self._job(info, images[:1]), folder.context)
         with _errors():
-            started: RunInfo | TipssegError = ray.get(reference)
+            started: RunInfo | TipssegError = ray.get(self._submit(_start, info, images[:1], folder.context))
         if isinstance(started, TipssegError):
             raise started
         self.info = started
@@ -149,7 +148,7 @@ class RayEngine:
         infos = {index: replace(info, spec=spec.changed(shard=Shard(index, self._count))) for index in sorted(parts)}
         if infos:
             share_run(next(iter(infos.values())))
-        yield from self._run([self._job(infos[index], parts[index]) for index in infos])
+        yield from self._run([self._submit(_label, infos[index], parts[index]) for index in infos])
         with open_folders(state_folders(folder.path)) as runs:
             number = sum(map(len, runs))
             self._progress.end()
@@ -165,12 +164,18 @@ class RayEngine:
         with closing(State(state_folder(self._folder.path, shard))) as state:
             return name in state
 
-    def _run(self, jobs: Iterable[_Job]) -> Iterator[Failed]:
-        """Run tasks, count their images, and yield those that fail. Raises TipssegError."""
+    def _submit(self, function: Any, info: RunInfo, refs: Sequence[ImageRef], *others: object) -> Any:
+        """Start a task for images, and return what Ray knows it by."""
         import ray
 
-        label = self._task(_label)
-        running = [label.remote(job) for job in jobs]
+        job = _Job(info=info, images=tuple(refs), directory=Path.cwd(), version=__version__)
+        task = ray.remote(function).options(max_retries=_RETRIES, **self._resources)
+        return task.remote(job, *others)
+
+    def _run(self, running: list[Any]) -> Iterator[Failed]:
+        """Wait for tasks, count their images, and yield those that fail. Raises TipssegError."""
+        import ray
+
         try:
             while running:
                 with _errors():
@@ -191,14 +196,6 @@ class RayEngine:
             for task in running:
                 with suppress(Exception):  # its machine may be down
                     ray.cancel(task)
-
-    def _task(self, function: Any) -> Any:
-        import ray
-
-        return ray.remote(function).options(max_retries=_RETRIES, **self._resources)
-
-    def _job(self, info: RunInfo, refs: Sequence[ImageRef]) -> _Job:
-        return _Job(info=info, images=tuple(refs), directory=Path.cwd(), version=__version__)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from tipsseg.commands.progress import Progress
 from tipsseg.errors import ImageError, OutputError, RecordError
 from tipsseg.images.access import identify
 from tipsseg.images.decoders import image_extensions
+from tipsseg.images.decoding import upright_size
 from tipsseg.run.entry import (
     ERRORS_FILE,
     LINK,
@@ -65,7 +65,16 @@ def restore_folder(folder: Path, images: Path | None, progress: Progress) -> Non
         _remove(folder / _REBUILT)
         with closing(State(folder, _REBUILT)) as state:
             _restore(state, replace(info, ended=info.ended or datetime.now(UTC)), images, progress)
-        _put_in_place(folder)
+        path, number = folder / STATE_FILE, 1
+        while os.path.lexists(aside := path.with_name(f"{path.name}.damaged{number}")):
+            number += 1
+        try:
+            if os.path.lexists(path):
+                path.replace(aside)
+            _remove(path)  # its logs
+            (folder / _REBUILT).replace(path)
+        except OSError as error:
+            raise output_error(path, error) from error
     finally:
         lock.give_back()
 
@@ -81,20 +90,6 @@ def _is_sound(folder: Path) -> bool:
         return False
 
 
-def _put_in_place(folder: Path) -> None:
-    """Set a damaged record aside, and give the new one its name."""
-    path, number = folder / STATE_FILE, 1
-    while os.path.lexists(aside := path.with_name(f"{path.name}.damaged{number}")):
-        number += 1
-    try:
-        if os.path.lexists(path):
-            path.replace(aside)
-        _remove(path)
-        (folder / _REBUILT).replace(path)
-    except OSError as error:
-        raise output_error(path, error) from error
-
-
 def _remove(path: Path) -> None:
     """Remove a database with its logs."""
     for suffix in ("", "-wal", "-shm", "-journal"):
@@ -102,12 +97,13 @@ def _remove(path: Path) -> None:
 
 
 def _restore(state: State, info: RunInfo, images: Path | None, progress: Progress) -> None:
+    """Record the images of the manifest, then masks that it lacks, then the failures."""
     context, files = run_context(info), Files(info.spec.folder)
     lines, failures = _lines(state.folder / MANIFEST_FILE), _lines(state.folder / ERRORS_FILE)
-    state.begin()
+    state.begin()  # it writes these files anew
     state.set_meta("run", run_record(info))
     state.set_files("", read_run_files(state.folder))
-    theirs, seen = list[str](), set[str]()
+    theirs, unknown, seen = list[str](), list[str](), set[str]()
     for line in lines:
         with suppress(ValueError):
             entry, rows = _read_line(line)
@@ -116,8 +112,8 @@ def _restore(state: State, info: RunInfo, images: Path | None, progress: Progres
             if any(digest_of(files.path(row.place)) not in ("", row.digest) for row in own) and not entry.corrected:
                 theirs.append(entry.image)  # the first command that writes adopts it
             state.add(entry, rows, {})
-    unknown = []
-    for path in _masks(context):
+    tops = (context.output / "masks", context.output / STATE_FOLDER / "masks") if "png" in context.labels else ()
+    for path in (path for top in tops for path in sorted(top.rglob("*.png"))):
         if files.place(path) in seen:
             continue
         found = _adopt(path, info, context, files, images)
@@ -134,19 +130,16 @@ def _restore(state: State, info: RunInfo, images: Path | None, progress: Progres
     progress.note(
         f"Rebuilt the record of {pluralize(len(state), 'image')} in {state.folder}. Run the original command to complete it."
     )
-    if theirs:
-        count = pluralize(len(theirs), "mask")
-        progress.note(
-            f"{count} not as the manifest lists them, so taken as corrected by you: {join_first(theirs, 20)}."
-        )
-    if unknown:
-        progress.note(
-            f"{pluralize(len(unknown), 'mask')} without an image, which were left alone: {join_first(unknown, 20)}."
-        )
+    for paths, what in (
+        (theirs, "not as the manifest lists them, so taken as corrected by you"),
+        (unknown, "without an image, which were left alone"),
+    ):
+        if paths:
+            progress.note(f"{pluralize(len(paths), 'mask')} {what}: {join_first(paths, 20)}.")
 
 
 def _lines(path: Path) -> list[bytes]:
-    """Return the complete lines of a file; none if it is missing. It grows while the record is rebuilt."""
+    """Return the complete lines of a file; none if it is missing."""
     with suppress(FileNotFoundError), open_regular(path) as file:
         return [line for line in file if line.endswith(b"\n")]
     return []
@@ -175,13 +168,6 @@ def _read_line(line: bytes) -> tuple[Entry, list[FileRow]]:
     return replace(entry, version=take(record, "version", str)), [row for row in rows if row.digest != ROWS]
 
 
-def _masks(context: RunContext) -> Iterator[Path]:
-    """Yield all index masks of a folder."""
-    if "png" in context.labels:
-        for top in (context.output / "masks", context.output / STATE_FOLDER / "masks"):
-            yield from sorted(top.rglob("*.png"))
-
-
 def _adopt(
     path: Path, info: RunInfo, context: RunContext, files: Files, images: Path | None
 ) -> tuple[Entry, list[FileRow]] | None:
@@ -199,26 +185,19 @@ def _adopt(
     ref = ImageRef(picture, PurePosixPath(picture.relative_to(root)))
     classes = len(context.classes)
     try:
-        from tipsseg.images.decoding import upright_size
-
         labels = read_labels({"png": path}, upright_size(picture, info.spec.max_pixels), context, by_hand=True)
         written, fingerprint = stamp(path), identify(picture)[0]
     except (ImageError, OSError, OutputError):
         return None
     height, width = labels.labels.shape
-    nothing: Mapping[str, object] = {
-        "height": height,
-        "width": width,
-        "classes": [],
-        "background": {"confidence": None},
-    }
-    others = dict.fromkeys(range(1, classes + 1), CERTAIN)
+    before = {"height": height, "width": width, "classes": [], "background": {"confidence": None}}
+    certain = dict.fromkeys(range(1, classes + 1), CERTAIN)
     facts = Facts(
-        corrected_summary(labels.labels, context.classes, nothing),
-        object_scores(scored_objects(labels, classes, (), others, None)),
+        corrected_summary(labels.labels, context.classes, before),
+        object_scores(scored_objects(labels, classes, (), certain, None)),
     )
+    entry = make_entry(ref, fingerprint, facts, [str(written.sha256)], context.formats)
     row = FileRow(
         place=files.place(path), name="png", digest=written.sha256, size=written.size, mtime_ns=written.mtime_ns
     )
-    entry = make_entry(ref, fingerprint, facts, [str(written.sha256)], context.formats)
     return entry.with_correction(Correction()), [row]

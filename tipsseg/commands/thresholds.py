@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 from tipsseg.address import as_address
-from tipsseg.commands.engine import LoadedModel, load_for
-from tipsseg.commands.fit import (
-    check_suffix,
-    run_on_masks,
-    spec_of_run,
-)
+from tipsseg.commands.engine import LocalEngine, load_for
+from tipsseg.commands.fit import check_suffix, spec_of_run
 from tipsseg.commands.folders import progress_for
-from tipsseg.commands.masked import EditedMasks, Learnt, Minimum, draw_masks, edited_masks, require_masks
+from tipsseg.commands.masked import EditedMasks, draw_masks, edited_masks, learn_from, require_masks
 from tipsseg.commands.progress import Progress
-from tipsseg.errors import ImageError, UsageError
+from tipsseg.errors import UsageError
+from tipsseg.labelling.labeller import Patches, Scored
+from tipsseg.labelling.source import Loaded
+from tipsseg.learning.metrics import percent, rounded
 from tipsseg.learning.thresholds import ClassThreshold, Tally, choose_thresholds, tally
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import ComputeKeywords, with_keywords
@@ -32,12 +29,8 @@ from tipsseg.vocabulary.files import vocabulary_toml
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary, with_min_confidences
 
-if TYPE_CHECKING:
-    from tipsseg.labelling.labeller import Patches, Scored
-    from tipsseg.labelling.source import Loaded
-
 #: A threshold is chosen on at least two images, and validated on another one.
-_MINIMUM = Minimum(3, "minimum confidences need")
+_MINIMUM = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,10 +84,10 @@ class Thresholds:
                     "min_confidence": threshold.min_confidence,
                     "reached": threshold.reached,
                     "own": threshold.own,
-                    "precision": _round(threshold.precision),
-                    "recall": _round(threshold.recall),
-                    "precision_before": _round(threshold.precision_before),
-                    "recall_before": _round(threshold.recall_before),
+                    "precision": rounded(threshold.precision),
+                    "recall": rounded(threshold.recall),
+                    "precision_before": rounded(threshold.precision_before),
+                    "recall_before": rounded(threshold.recall_before),
                 }
                 for number, (name, threshold) in enumerate(zip(names, self.thresholds, strict=False), start=1)
             ],
@@ -106,53 +99,50 @@ class Thresholds:
         rows = []
         for entry, threshold in zip(self.vocabulary.classes, self.thresholds, strict=True):
             shares = (threshold.precision, threshold.recall, threshold.precision_before, threshold.recall_before)
+            remark = "" if threshold.own else "too few images: threshold of all classes"
             if not threshold.reached:
-                shares = (None, 0.0, *shares[2:])
-            numbers = [_percent(threshold.min_confidence, 1), *map(_percent, shares), str(threshold.images)]
-            rows.append([entry.name, *numbers, _remark(threshold)])
+                shares, remark = (None, 0.0, *shares[2:]), "not reached: not labelled"
+            lowest = f"{100 * threshold.min_confidence:.1f}"
+            rows.append([entry.name, lowest, *map(percent, shares), str(threshold.images), remark])
         text = text_table(heads, rows, left=(0, 7))
         return f"{text}\nprecision and recall: each image with thresholds chosen on the others; (before): without thresholds\n"
 
 
-def _remark(threshold: ClassThreshold) -> str:
-    if not threshold.reached:
-        return "not reached: not labelled"
-    return "" if threshold.own else "too few images: threshold of all classes"
+@with_keywords(ComputeKeywords, ComputeOptions)
+def fit_thresholds(
+    output: str | Path,
+    precision: float = 0.95,
+    *,
+    fitted: FittedVocabulary | None = None,
+    images: str | Path | None = None,
+    verbose: bool = False,
+    **keywords: Unpack[ComputeKeywords],
+) -> Thresholds:
+    """Choose the minimum confidence of each class from the masks of a run that a person edited, as `tipsseg fit --precision` does.
 
+        thresholds = tipsseg.learn.fit_thresholds("labels", precision=0.95)
+        print(thresholds.table())
+        thresholds.save("farm.toml")
 
-def _percent(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
+    Args:
+        output: The output folder of `label_folder`.
+        precision: The precision to reach for each class, 0..1: the share of its pixels that are right.
+        fitted: The fit that the run was labelled with, if any.
+        images: The image folder, if it has moved.
+        verbose: Print notes, progress and errors on stderr.
 
-
-def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
-
-
-def _spec(masks: EditedMasks, compute: ComputeOptions, fitted: FittedVocabulary | None) -> RunSpec:
-    """Return settings that relabel a run's images without minimum confidences.
+    Returns:
+        The `vocabulary` with its minimum confidences; `fitted`, the same with fitted vectors; `thresholds`, `table()`, `record()`
+        and `save()`.
 
     Raises:
-        UsageError: If `fitted` is not the run's fitted vocabulary.
-        InputError: If the files of the run's model have changed.
+        UsageError: `precision` is out of range, or `fitted` is missing.
+        InputError: Fewer than three masks were edited, or `output` is not the folder of a finished run.
+        TipssegError: The run cannot start or continue.
     """
-    recorded = masks.info.spec
-    digest = recorded.vocabulary.fit
-    if digest != ("" if fitted is None else fitted.vocabulary.fit):
-        used = "no fitted vectors" if not digest else "other vectors" if fitted else "fitted vectors"
-        raise UsageError(
-            f"the run in {masks.folder} used {used}",
-            "Set argument `fitted` to the run's fitted vocabulary." if digest else "Remove argument `fitted`.",
-        )
-    spec = spec_of_run(masks, compute)
-    vocabulary = _without_thresholds(recorded.vocabulary)
-    if fitted is not None:
-        fitted = replace(fitted, vocabulary=_without_thresholds(fitted.vocabulary))
-        vocabulary = fitted.vocabulary
-    return replace(spec, vocabulary=vocabulary, fitted=fitted, options=replace(recorded.options, min_confidence=0.0))
-
-
-def _without_thresholds(vocabulary: Vocabulary) -> Vocabulary:
-    return with_min_confidences(vocabulary, [None] * len(vocabulary.classes))
+    compute, moved = take_options(ComputeOptions, keywords), None if images is None else as_address(images)
+    with progress_for(verbose) as progress:
+        return fit_run_thresholds(Path(output), precision, fitted, moved, compute, progress, quiet=True)
 
 
 def fit_run_thresholds(
@@ -195,16 +185,20 @@ def fit_run_thresholds(
         )
     masks = draw_masks(masks, progress)
     loaded = load_for(plan_run(spec), progress.note, quiet=quiet, images=masks.refs)
-    tallies, failed = _tallies(loaded, spec.fitted or spec.vocabulary, masks, progress)
+    engine = LocalEngine(loaded, run_context(loaded.info), progress.note, spec.fitted or spec.vocabulary)
+
+    def tally_mask(image: Loaded[Patches], scored: Scored) -> Tally | None:
+        with engine.alone(image):
+            label_map, mask = engine.label(image, scored), masks.read(image.ref)
+            if not (mask <= len(label_map.classes)).any():
+                return None
+            return tally(label_map.labels, label_map.confidence, mask, len(label_map.classes))
+
+    found, failed = learn_from(masks.refs, loaded, engine.source, engine.score, tally_mask, progress, masked=True)
+    tallies = [image for image in found if image is not None]
     require_masks(masks, len(tallies), failed, _MINIMUM)
     thresholds = choose_thresholds(tallies, precision)
     vocabulary = with_min_confidences(spec.vocabulary, [threshold.min_confidence for threshold in thresholds])
-    _note_thresholds(vocabulary, thresholds, progress)
-    fitted = None if spec.fitted is None else replace(spec.fitted, vocabulary=vocabulary)
-    return Thresholds(vocabulary, fitted, precision, thresholds, len(tallies), len(failed))
-
-
-def _note_thresholds(vocabulary: Vocabulary, thresholds: Sequence[ClassThreshold], progress: Progress) -> None:
     missed = [
         entry.name for entry, threshold in zip(vocabulary.classes, thresholds, strict=True) if not threshold.reached
     ]
@@ -213,61 +207,27 @@ def _note_thresholds(vocabulary: Vocabulary, thresholds: Sequence[ClassThreshold
             f"No threshold reaches the precision for {join_first(missed, 10)}. A minimum confidence of 1 leaves almost no "
             "pixel with the label; choose a lower precision to keep more."
         )
+    fitted = None if spec.fitted is None else replace(spec.fitted, vocabulary=vocabulary)
+    return Thresholds(vocabulary, fitted, precision, thresholds, len(tallies), len(failed))
 
 
-def _tallies(
-    model: LoadedModel, vocabulary: Vocabulary | FittedVocabulary, masks: EditedMasks, progress: Progress
-) -> tuple[list[Tally], list[ImageError]]:
-    """Return the tally of each image, and the errors of failed images. Images whose mask ignores all pixels are left out."""
-    from tipsseg.commands.engine import LocalEngine
-
-    engine = LocalEngine(model, run_context(model.info), progress.note, vocabulary)
-
-    def finish(loaded: Loaded[Patches], scored: Scored) -> Learnt[Tally | None]:
-        with engine.alone(loaded):
-            label_map = engine.label(loaded, scored)
-            mask = masks.read(loaded.ref)
-            classes = len(label_map.classes)
-            if not (mask <= classes).any():
-                return Learnt(None, loaded.damaged)
-            return Learnt(tally(label_map.labels, label_map.confidence, mask, classes), loaded.damaged)
-
-    tallies, failed = run_on_masks(engine.source, engine.score, finish, model, masks, progress)
-    return [image for image in tallies if image is not None], failed
-
-
-@with_keywords(ComputeKeywords, ComputeOptions)
-def fit_thresholds(
-    output: str | Path,
-    precision: float = 0.95,
-    *,
-    fitted: FittedVocabulary | None = None,
-    images: str | Path | None = None,
-    verbose: bool = False,
-    **keywords: Unpack[ComputeKeywords],
-) -> Thresholds:
-    """Choose the minimum confidence of each class from the masks of a run that a person edited, as `tipsseg fit --precision` does.
-
-        thresholds = tipsseg.learn.fit_thresholds("labels", precision=0.95)
-        print(thresholds.table())
-        thresholds.save("farm.toml")
-
-    Args:
-        output: The output folder of `label_folder`.
-        precision: The precision to reach for each class, 0..1: the share of its pixels that are right.
-        fitted: The fit that the run was labelled with, if any.
-        images: The image folder, if it has moved.
-        verbose: Print notes, progress and errors on stderr.
-
-    Returns:
-        The `vocabulary` with its minimum confidences; `fitted`, the same with fitted vectors; `thresholds`, `table()`, `record()`
-        and `save()`.
+def _spec(masks: EditedMasks, compute: ComputeOptions, fitted: FittedVocabulary | None) -> RunSpec:
+    """Return settings that relabel a run's images without minimum confidences.
 
     Raises:
-        UsageError: `precision` is out of range, or `fitted` is missing.
-        InputError: Fewer than three masks were edited, or `output` is not the folder of a finished run.
-        TipssegError: The run cannot start or continue.
+        UsageError: If `fitted` is not the run's fitted vocabulary.
+        InputError: If the files of the run's model have changed.
     """
-    compute, moved = take_options(ComputeOptions, keywords), None if images is None else as_address(images)
-    with progress_for(verbose) as progress:
-        return fit_run_thresholds(Path(output), precision, fitted, moved, compute, progress, quiet=True)
+    recorded = masks.info.spec
+    digest = recorded.vocabulary.fit
+    if digest != ("" if fitted is None else fitted.vocabulary.fit):
+        used = "no fitted vectors" if not digest else "other vectors" if fitted else "fitted vectors"
+        raise UsageError(
+            f"the run in {masks.folder} used {used}",
+            "Set argument `fitted` to the run's fitted vocabulary." if digest else "Remove argument `fitted`.",
+        )
+    spec = spec_of_run(masks, compute)
+    vocabulary = recorded.vocabulary if fitted is None else fitted.vocabulary
+    vocabulary = with_min_confidences(vocabulary, [None] * len(vocabulary.classes))
+    fitted = None if fitted is None else replace(fitted, vocabulary=vocabulary)
+    return replace(spec, vocabulary=vocabulary, fitted=fitted, options=replace(recorded.options, min_confidence=0.0))

@@ -246,33 +246,27 @@ class _Problem:
     fold_solutions: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     solved: int = 0
 
-    @property
-    def folds(self) -> int:
-        return min(len(self.images), _FOLDS)
-
     def cross_validate(self, settings: _FitSettings, steps: int = 40) -> Ious:
         """Return the IoU of each group if every image is labelled with a fit to the other folds."""
-        folds = self.folds
+        folds = min(len(self.images), _FOLDS)
         total = np.zeros((self.groups, self.groups))
         for fold in range(folds):
             training = [image for number, image in enumerate(self.images) if number % folds != fold]
             held_out = [window for image in self.images[fold::folds] for window in image]
             sample = draw_pieces(training, _FOLD_PATCHES)
-            solution = self._fit(sample, settings, steps, self.fold_solutions.get(fold))
+            solution = self.fit(sample, settings, steps, self.fold_solutions.get(fold))
             self.fold_solutions[fold] = solution
             total += confusion(held_out, *solution, self.group_of)
         return ious(total)
 
-    def fit(self, settings: _FitSettings) -> tuple[Tensor, Tensor]:
-        return self._fit(draw_pieces(self.images, _PATCHES), settings, 40, None)
-
-    def _fit(
+    def fit(
         self,
         images: Sequence[Sequence[Window]],
         settings: _FitSettings,
-        steps: int,
-        start: tuple[Tensor, Tensor] | None,
+        steps: int = 40,
+        start: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
+        """Return weights and biases for images, see `solve`."""
         is_weak, is_fixed = (torch.from_numpy(groups)[self.group_of] for groups in (settings.weak, settings.fixed))
         strength = torch.where(is_weak, settings.weak_strength, settings.strong_strength)
         bias_strength = torch.where(is_weak, settings.weak_strength * _WEAK_BIAS, settings.strong_strength)
@@ -285,7 +279,7 @@ class _Problem:
         balance = _BALANCE * settings.weak.sum() / max(fitted, 1)
         solution = solve(windows, self.group_of, prior, float(balance), steps, start)
         self.solved += 1
-        self.on_solved(self.solved, _CANDIDATES * self.folds + 1)
+        self.on_solved(self.solved, _CANDIDATES * min(len(self.images), _FOLDS) + 1)
         return solution
 
 
@@ -329,7 +323,7 @@ def choose_and_fit(
         settings, fit_ious = _FitSettings(present & unknown & (text_ious < _UNKNOWN), ~present, strengths[0]), None
     else:
         settings, fit_ious = _choose_settings(problem, present, unknown, text_ious, strengths)
-    weights, biases = problem.fit(settings)
+    weights, biases = problem.fit(draw_pieces(images, _PATCHES), settings)
     scores = tuple(
         ClassFit(
             name,

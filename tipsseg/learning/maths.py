@@ -9,8 +9,9 @@ Shapes: P phrases, G groups of phrases (the classes and the background), h x w a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -34,9 +35,6 @@ _PIECE = 8
 _BATCH = 1 << 14
 
 Mask = NDArray[np.uint8] | NDArray[np.uint16]
-
-#: Results of `_resize_matrix` by length.
-Resizings = Mapping[int, Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,16 +99,11 @@ def make_windows(patches: Tensor, plan: WindowPlan, mask: Mask, groups: NDArray[
         if len(present):
             shape = (features.shape[0] * CELLS, features.shape[1] * CELLS)
             shares = np.stack([_cell_means(part == group, shape) for group in present], axis=-1)
-            windows.append(
-                Window(_to_half(features.float().cpu()), torch.from_numpy(present), torch.from_numpy(shares))
-            )
+            full = features.float().cpu()
+            half = full.half()  # exact for features from a float16 store
+            kept = half if torch.equal(half.float(), full) else full
+            windows.append(Window(kept, torch.from_numpy(present), torch.from_numpy(shares)))
     return windows
-
-
-def _to_half(patches: Tensor) -> Tensor:
-    """Return the patches in float16 if that is exact, as for features from a float16 store; else unchanged."""
-    half = patches.half()
-    return half if torch.equal(half.float(), patches) else patches
 
 
 def _cell_means(inside: NDArray[np.bool_], shape: tuple[int, int]) -> Values:
@@ -120,33 +113,6 @@ def _cell_means(inside: NDArray[np.bool_], shape: tuple[int, int]) -> Values:
     count = np.bincount(cell.ravel(), minlength=rows * columns)
     true = np.bincount(cell[inside], minlength=rows * columns)
     return (true / np.maximum(count, 1)).reshape(shape).astype(np.float32)
-
-
-def _stack(windows: Sequence[Window]) -> list[Window]:
-    """Stack windows of equal shape in batches, because a small matrix product costs almost as much as a larger one."""
-    by_shape: dict[torch.Size, list[Window]] = {}
-    for window in windows:
-        by_shape.setdefault(window.patches.shape, []).append(window)
-    stacks = []
-    for same_shape in by_shape.values():
-        count = max(_BATCH // same_shape[0].shares[..., 0].numel(), 1)
-        for start in range(0, len(same_shape), count):
-            batch = same_shape[start : start + count]
-            groups = torch.cat([window.groups for window in batch]).unique()
-            shares = torch.zeros(len(batch), *batch[0].shares.shape[:2], len(groups))  # [N, r, c, k]
-            for window, target in zip(batch, shares, strict=True):
-                target[..., torch.searchsorted(groups, window.groups)] = window.shares
-            stacks.append(Window(torch.stack([window.patches.float() for window in batch]), groups, shares))
-    return stacks
-
-
-def group_weights(windows: Sequence[Window], groups: int, balance: float) -> Tensor:
-    """Return the weight of a cell of each group, [G]: (its share of all cells) ** -balance, scaled to mean 1 over cells."""
-    total = torch.zeros(groups)
-    for window in windows:
-        total[window.groups] += window.shares.flatten(0, -2).sum(0)
-    weights = torch.where(total > 0, (total.sum() / total.clamp(min=1e-6)) ** balance, 0.0)
-    return weights * (total.sum() / (weights * total).sum())
 
 
 def draw_pieces(images: Sequence[Sequence[Window]], most: int) -> list[list[Window]]:
@@ -199,60 +165,6 @@ def _pieces(window: Window) -> Iterator[Window]:
                 yield Window(patches, window.groups[occurs], shares[..., occurs])
 
 
-class _Objective:
-    """Loss of a solution: the cross entropy of the cells, and the distance from the prior.
-
-    Attributes:
-        free: [P] bool, False for phrases whose weights are fixed.
-        patches: Number of patches.
-    """
-
-    def __init__(self, windows: Sequence[Window], group_of: Tensor, prior: Prior, balance: float) -> None:
-        self._windows = _stack(windows)
-        self._prior = prior
-        self._weight_of = group_weights(self._windows, int(group_of.max()) + 1, balance)
-        self._members = torch.nn.functional.one_hot(group_of).float()  # [P, G]
-        self._resizings = {
-            length: _resize_matrix(length) for window in self._windows for length in window.patches.shape[-3:-1]
-        }
-        self.free = torch.isfinite(prior.strength)
-        self.patches = sum(window.patches[..., 0].numel() for window in self._windows)
-
-    def apply(self, step: Tensor) -> tuple[Tensor, Tensor]:
-        """Return weights [P, D] and biases [P] after a step [F, D + 1] of the F free phrases from the prior."""
-        weights, biases = self._prior.weights.clone(), torch.zeros(len(self.free))
-        weights[self.free] += step[:, :-1]
-        biases[self.free] = step[:, -1]
-        return weights, biases
-
-    def backward(self, step: Tensor) -> Tensor:
-        """Return the loss of a step [F, D + 1], and add its gradient to `step.grad`."""
-        total = self._prior_loss(step)
-        total.backward()
-        value = total.detach()
-        with torch.no_grad():
-            weights, biases = self.apply(step)
-            assert step.grad is not None
-            for window in self._windows:
-                part, slope = _cross_entropy(window, weights, biases, self._members, self._weight_of, self._resizings)
-                flat = window.patches.flatten(0, -2)  # [N * h * w, D]
-                slope = slope.flatten(0, -2)[:, self.free]  # [N * h * w, F]
-                step.grad[:, :-1] += slope.T @ flat
-                step.grad[:, -1] += slope.sum(0)
-                value += part
-        return value
-
-    def _prior_loss(self, step: Tensor) -> Tensor:
-        prior, free = self._prior, self.free
-        moved, biases = step[:, :-1], step[:, -1]
-        total = (
-            0.5 * (prior.strength[free, None] * moved**2).sum() + 0.5 * (prior.bias_strength[free] * biases**2).sum()
-        )
-        if prior.moment is not None and prior.moment_strength is not None:
-            total = total + 0.5 * (prior.moment_strength[free, None] * step * (step @ prior.moment)).sum()
-        return total
-
-
 def solve(
     windows: Sequence[Window],
     group_of: Tensor,
@@ -274,48 +186,98 @@ def solve(
     Returns:
         Weights [P, D] and biases [P], in logits.
     """
-    objective = _Objective(windows, group_of, prior, balance)
-    free = objective.free
-    step = torch.zeros(int(free.sum()), prior.weights.shape[1] + 1)  # [F, D + 1]
+    stacks = _stack(windows)
+    weight_of = group_weights(stacks, int(group_of.max()) + 1, balance)
+    members = torch.nn.functional.one_hot(group_of).float()  # [P, G]
+    free = torch.isfinite(prior.strength)  # [P], False for phrases whose weights are fixed
+    step = torch.zeros(int(free.sum()), prior.weights.shape[1] + 1)  # [F, D + 1], from the prior
     if start is not None:
         step[:, :-1], step[:, -1] = (start[0] - prior.weights)[free], start[1][free]
     step.requires_grad_()
     optimizer = torch.optim.LBFGS(
         [step],
         max_iter=steps,
-        tolerance_change=_TOLERANCE * objective.patches,
+        tolerance_change=_TOLERANCE * sum(window.patches[..., 0].numel() for window in stacks),
         history_size=20,
         line_search_fn="strong_wolfe",
     )
 
-    def closure() -> Tensor:
+    def solution() -> tuple[Tensor, Tensor]:
+        weights, biases = prior.weights.clone(), torch.zeros(len(free))
+        weights[free] += step.detach()[:, :-1]
+        biases[free] = step.detach()[:, -1]
+        return weights, biases
+
+    def loss() -> Tensor:
+        """Return the loss of the step, and set its gradient."""
         optimizer.zero_grad()
-        return objective.backward(step)
+        distance = 0.5 * (prior.strength[free, None] * step[:, :-1] ** 2).sum()
+        distance = distance + 0.5 * (prior.bias_strength[free] * step[:, -1] ** 2).sum()
+        if prior.moment is not None and prior.moment_strength is not None:
+            distance = distance + 0.5 * (prior.moment_strength[free, None] * step * (step @ prior.moment)).sum()
+        distance.backward()
+        value = distance.detach()
+        assert step.grad is not None
+        weights, biases = solution()
+        with torch.no_grad():
+            for window in stacks:
+                part, slope = _cross_entropy(window, weights, biases, members, weight_of)
+                slope = slope.flatten(0, -2)[:, free]  # [N * h * w, F]
+                step.grad[:, :-1] += slope.T @ window.patches.flatten(0, -2)
+                step.grad[:, -1] += slope.sum(0)
+                value += part
+        return value
 
     if free.any():
-        optimizer.step(closure)
-    return objective.apply(step.detach())
+        optimizer.step(loss)
+    return solution()
+
+
+def _stack(windows: Sequence[Window]) -> list[Window]:
+    """Stack windows of equal shape in batches, because a small matrix product costs almost as much as a larger one."""
+    by_shape: dict[torch.Size, list[Window]] = {}
+    for window in windows:
+        by_shape.setdefault(window.patches.shape, []).append(window)
+    stacks = []
+    for same_shape in by_shape.values():
+        count = max(_BATCH // same_shape[0].shares[..., 0].numel(), 1)
+        for start in range(0, len(same_shape), count):
+            batch = same_shape[start : start + count]
+            groups = torch.cat([window.groups for window in batch]).unique()
+            shares = torch.zeros(len(batch), *batch[0].shares.shape[:2], len(groups))  # [N, r, c, k]
+            for window, target in zip(batch, shares, strict=True):
+                target[..., torch.searchsorted(groups, window.groups)] = window.shares
+            stacks.append(Window(torch.stack([window.patches.float() for window in batch]), groups, shares))
+    return stacks
+
+
+def group_weights(windows: Sequence[Window], groups: int, balance: float) -> Tensor:
+    """Return the weight of a cell of each group, [G]: (its share of all cells) ** -balance, scaled to mean 1 over cells."""
+    total = torch.zeros(groups)
+    for window in windows:
+        total[window.groups] += window.shares.flatten(0, -2).sum(0)
+    weights = torch.where(total > 0, (total.sum() / total.clamp(min=1e-6)) ** balance, 0.0)
+    return weights * (total.sum() / (weights * total).sum())
 
 
 def _cross_entropy(
-    window: Window, weights: Tensor, biases: Tensor, members: Tensor, weight_of: Tensor, resizings: Resizings
+    window: Window, weights: Tensor, biases: Tensor, members: Tensor, weight_of: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of a window, in patches, and its gradient with respect to the logits of the patches, [h, w, P]."""
-    p = torch.softmax(cell_logits(window.patches, weights, biases, resizings), -1)  # [r, c, P]
+    p = torch.softmax(cell_logits(window.patches, weights, biases), -1)  # [r, c, P]
     own = members[:, window.groups]  # [P, k]
     p_group = (p @ own).clamp(min=1e-30)  # [r, c, k]
     scaled = window.shares * (weight_of[window.groups] / CELLS**2)
     slope = p * (scaled.sum(-1, keepdim=True) - (scaled / p_group) @ own.T)
-    down, across = (resizings[length] for length in window.patches.shape[-3:-1])
+    down, across = (_resize_matrix(length) for length in window.patches.shape[-3:-1])
     return -(scaled * p_group.log()).sum(), torch.matmul(across.T, _multiply_rows(down.T, slope))
 
 
-def cell_logits(patches: Tensor, weights: Tensor, biases: Tensor, resizings: Resizings | None = None) -> Tensor:
+def cell_logits(patches: Tensor, weights: Tensor, biases: Tensor) -> Tensor:
     """Return the logits of the cells of a window: [h, w, D] and [P, D] -> [r, c, P]."""
-    height, width = patches.shape[-3:-1]
-    resizings = resizings or {length: _resize_matrix(length) for length in (height, width)}
+    down, across = (_resize_matrix(length) for length in patches.shape[-3:-1])
     logits = patches.float() @ weights.T + biases  # [h, w, P]
-    return torch.matmul(resizings[width], _multiply_rows(resizings[height], logits))
+    return torch.matmul(across, _multiply_rows(down, logits))
 
 
 def _multiply_rows(matrix: Tensor, values: Tensor) -> Tensor:
@@ -323,6 +285,7 @@ def _multiply_rows(matrix: Tensor, values: Tensor) -> Tensor:
     return (matrix @ values.flatten(-2)).unflatten(-1, values.shape[-2:])
 
 
+@cache
 def _resize_matrix(length: int) -> Tensor:
     """Return the bilinear resizing matrix from patches to cells along one axis, [length * CELLS, length]."""
     weights = interpolation_weights(length, length * CELLS)

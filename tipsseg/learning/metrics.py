@@ -212,17 +212,17 @@ def find_swapped_classes(confusion: Confusion) -> list[tuple[int, int]]:
 def record(result: Scores) -> dict[str, object]:
     """Return the scores as JSON values, with None for NaN."""
     return {
-        "mean_iou": _defined(result.mean_iou),
-        "pixel_accuracy": _defined(result.pixel_accuracy),
-        "mean_accuracy": _defined(result.mean_accuracy),
+        "mean_iou": rounded(result.mean_iou),
+        "pixel_accuracy": rounded(result.pixel_accuracy),
+        "mean_accuracy": rounded(result.mean_accuracy),
         "pixels": result.counted,
         "classes": [
             {
                 "id": result.ids[row],
                 "name": result.names[row],
-                "iou": _defined(result.iou[row]),
-                "precision": _defined(result.precision[row]),
-                "recall": _defined(result.recall[row]),
+                "iou": rounded(result.iou[row]),
+                "precision": rounded(result.precision[row]),
+                "recall": rounded(result.recall[row]),
                 "pixels": int(result.truth_pixels[row]),
             }
             for row in range(len(result.ids))
@@ -234,7 +234,7 @@ def table(result: Scores) -> str:
     """Format the scores in percent as a text table: one line per class, then the means, with "-" for NaN."""
     share = result.truth_pixels / max(result.counted, 1)
     rows = [
-        [one_line(name) or f"class {number}", *map(_percent, (iou, precision, recall, part or math.nan))]
+        [one_line(name) or f"class {number}", *map(percent, (iou, precision, recall, part or math.nan))]
         for number, name, iou, precision, recall, part in zip(
             result.ids, result.names, result.iou, result.precision, result.recall, share, strict=True
         )
@@ -242,10 +242,10 @@ def table(result: Scores) -> str:
     occurring = int((~np.isnan(result.iou)).sum())
     return (
         text_table(["in %", "IoU", "precision", "recall", "of truth"], rows)
-        + f"\nmean IoU             {_percent(result.mean_iou):>6}"
+        + f"\nmean IoU             {percent(result.mean_iou):>6}"
         + f"   over the {occurring} of {len(rows)} that occur in truth or labels\n"
-        + f"mean class accuracy  {_percent(result.mean_accuracy):>6}\n"
-        + f"pixel accuracy       {_percent(result.pixel_accuracy):>6}   of {result.counted:,} pixels\n"
+        + f"mean class accuracy  {percent(result.mean_accuracy):>6}\n"
+        + f"pixel accuracy       {percent(result.pixel_accuracy):>6}   of {result.counted:,} pixels\n"
     )
 
 
@@ -258,12 +258,14 @@ def _mean(values: NDArray[np.float64]) -> float:
     return math.fsum(defined) / len(defined) if defined else math.nan
 
 
-def _defined(value: float) -> float | None:
-    return None if math.isnan(value) else round(float(value), 6)
+def rounded(value: float | None) -> float | None:
+    """Return a share as a JSON value: None if it is unknown, as None or NaN."""
+    return None if value is None or math.isnan(value) else round(float(value), 6)
 
 
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.2f}"
+def percent(value: float | None) -> str:
+    """Return a share in per cent; "-" if it is unknown, as None or NaN."""
+    return "-" if value is None or math.isnan(value) else f"{100 * value:.2f}"
 
 
 def _size(array: NDArray[np.generic]) -> str:

@@ -6,7 +6,8 @@ Label ids are 0 for background and 1..N for the classes. In truth files, the cla
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -22,7 +23,7 @@ from tipsseg.options.run import TruthOptions
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, ignore_id, label_dtype
 from tipsseg.util.files import describe_error, is_file, is_folder
-from tipsseg.util.text import did_you_mean, join_first
+from tipsseg.util.text import did_you_mean, join_first, pluralize
 from tipsseg.vocabulary.files import read_vocabulary
 
 #: Id of ignored pixels in truth arrays.
@@ -115,22 +116,18 @@ def plain_ids(
 
 # ---- benchmarks ----
 
-# Cityscapes: ids in the labelIds files, in the order of the training ids. Other ids are ignored.
+# Cityscapes: ids in the labelIds files, in the order of the training ids. The other ids below 34 are ignored.
 _CITYSCAPES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
-# COCO-Stuff: categories without pixels in the 2017 edition, out of 182. Ids in the stuffthingmaps files start at 0.
+# COCO-Stuff: 182 categories, which start at 0 in the stuffthingmaps files, but for those without pixels in the 2017 edition.
 _COCO_STUFF_UNUSED = frozenset({11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90})
+_COCO_STUFF = tuple(number for number in range(182) if number not in _COCO_STUFF_UNUSED)
 
 
-def _cityscapes_label_ids() -> TruthIds:
-    classes = {number: index for index, number in enumerate(_CITYSCAPES, start=1)}
-    return TruthIds(len(classes), {number: classes.get(number, IGNORED) for number in range(34)})
-
-
-def _coco_stuff_raw_ids() -> TruthIds:
-    used = [number for number in range(182) if number not in _COCO_STUFF_UNUSED]
-    meaning = {number: index for index, number in enumerate(used, start=1)}
-    return TruthIds(len(used), {**meaning, 255: IGNORED})
+def _listed_ids(classes: Sequence[int], ignored: Iterable[int]) -> TruthIds:
+    """Return the ids of truth files in which the classes 1..N have these ids."""
+    meaning = dict.fromkeys(ignored, IGNORED)
+    return TruthIds(len(classes), meaning | {number: index for index, number in enumerate(classes, start=1)})
 
 
 _ALL_LAYOUTS = (
@@ -147,7 +144,7 @@ _ALL_LAYOUTS = (
         name="cityscapes",
         kinds=(
             TruthKind("_gtFine_labelTrainIds", plain_ids(len(_CITYSCAPES), zero_based=True)),
-            TruthKind("_gtFine_labelIds", _cityscapes_label_ids()),
+            TruthKind("_gtFine_labelIds", _listed_ids(_CITYSCAPES, range(34))),
         ),
         image_suffix="_leftImg8bit",
     ),
@@ -156,7 +153,7 @@ _ALL_LAYOUTS = (
         name="coco-stuff",
         kinds=(
             TruthKind("_labelTrainIds", plain_ids(171, zero_based=True)),
-            TruthKind("", _coco_stuff_raw_ids()),
+            TruthKind("", _listed_ids(_COCO_STUFF, [255])),
         ),
     ),
 )
@@ -221,16 +218,12 @@ def read_truth(path: Path, ids: TruthIds, max_pixels: int = MAX_PIXELS) -> NDArr
         ImageError: The file cannot be read, or is another kind of image.
         LabelIdError: The mask has ids that are not in `ids`.
     """
-    stored = _read_ids(path, max_pixels)
     table = ids.table()
-    _refuse_unknown(
-        path,
-        stored,
-        table != _UNKNOWN,
-        f"The vocabulary has {_count(ids.classes, 'class', 'classes')}. If that is right, set argument `ignore_index`, "
-        "argument `reduce_zero_label` or argument `zero_based`, or select the benchmark with argument `layout`.",
+    hint = (
+        f"The vocabulary has {pluralize(ids.classes, 'class', 'classes')}. If that is right, set argument `ignore_index`, "
+        "argument `reduce_zero_label` or argument `zero_based`, or select the benchmark with argument `layout`."
     )
-    return table.astype(np.uint16)[stored]
+    return table.astype(np.uint16)[_read_ids(path, max_pixels, table != _UNKNOWN, hint)]
 
 
 def read_predicted(path: Path, classes: int, max_pixels: int = MAX_PIXELS) -> LabelArray:
@@ -240,37 +233,29 @@ def read_predicted(path: Path, classes: int, max_pixels: int = MAX_PIXELS) -> La
         ImageError: The file cannot be read, or is another kind of image.
         LabelIdError: The mask has ids other than 0, 1..N and 255 (65535 above 254 classes).
     """
-    stored = _read_ids(path, max_pixels)
     valid = np.zeros(_TOP_ID + 1, bool)
     valid[: classes + 1] = True
     valid[ignore_id(classes)] = True
-    _refuse_unknown(
-        path,
-        stored,
-        valid,
+    hint = (
         f"Predicted masks have 0 for background, 1..{classes} for the classes in the vocabulary's order, and "
-        f"{ignore_id(classes)} for pixels without a label. Use the vocabulary of the run that wrote them.",
+        f"{ignore_id(classes)} for pixels without a label. Use the vocabulary of the run that wrote them."
     )
+    stored = _read_ids(path, max_pixels, valid, hint)
     return stored.astype(np.uint8) if label_dtype(classes) is np.uint8 else stored.astype(np.uint16)
 
 
-def _read_ids(path: Path, max_pixels: int) -> LabelArray:
+def _read_ids(path: Path, max_pixels: int, valid: NDArray[np.bool_], hint: str) -> LabelArray:
+    """Read the ids [H, W] of a mask. Raises LabelIdError if it has ids that are not `valid` [65536]."""
     picture = decode_stored(path, max_pixels)
     with as_image_error(path):
-        return read_ids(picture)
-
-
-def _refuse_unknown(path: Path, stored: LabelArray, valid: NDArray[np.bool_], hint: str) -> None:
-    """Raise LabelIdError if `stored` [H, W] has ids that are not `valid` [65536]."""
+        stored = read_ids(picture)
     counts = count_labels(stored)
     unknown = np.flatnonzero((counts > 0) & ~valid[: counts.size]).tolist()
     if unknown:
-        ids = [f"{number} ({_count(int(counts[number]), 'pixel')})" for number in unknown]
+        pixels = [f"{count:,} pixel{'' if count == 1 else 's'}" for count in counts[unknown].tolist()]
+        ids = [f"{number} ({count})" for number, count in zip(unknown, pixels, strict=True)]
         raise LabelIdError(path, f"unknown ids: {join_first(ids, 4)}", hint)
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+    return stored
 
 
 #: Extensions of truth files. If several files differ only in the extension, the first in this order is used.
@@ -314,9 +299,9 @@ def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
         InputError: The folder is missing or has no truth files, an image has no truth or several, an image would be its own truth,
             or two images would share a truth.
     """
-    pairs = _pair(refs, _Index(folder), layout)
+    pairs = _pair(refs, _truth_files(folder), layout)
     if missing := pairs.missing:
-        more = f" (and for {len(missing) - 1} more image{'s' if len(missing) > 2 else ''})" if len(missing) > 1 else ""
+        more = f" (and for {pluralize(len(missing) - 1, 'more image')})" if len(missing) > 1 else ""
         names = " or ".join(dict.fromkeys(str(name) for name, _ in _names(missing[0], layout)[-len(layout.kinds) :]))
         raise InputError(
             f"no truth for {missing[0].address} in {folder}: looked for {names} with one of {' '.join(EXTENSIONS)}{more}",
@@ -332,96 +317,49 @@ def find_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
     A file with the image's file name may then belong to another image. So it is used only if one path ends with the other, and no
     image has the file's own path. If this pairs no image at all, the rules of `pair_truths` apply.
     """
-    index = _Index(folder)
-    pairs = _pair(refs, index, layout, partial=True)
-    return pairs if pairs.pairs else _pair(refs, index, layout)
+    files = _truth_files(folder)
+    pairs = _pair(refs, files, layout, partial=True)
+    return pairs if pairs.pairs else _pair(refs, files, layout)
 
 
-def _pair(refs: Sequence[ImageRef], index: _Index, layout: Layout, *, partial: bool = False) -> Pairs:
-    by_path = [index.by_path(ref, layout) for ref in refs]
-    taken = {match[0] for match in by_path if match is not None} if partial else None
-    owners: dict[Path, ImageRef] = {}
-    pairs: list[Pair] = []
-    missing: list[ImageRef] = []
-    for ref, path_match in zip(refs, by_path, strict=True):
-        match = path_match or index.by_name(ref, layout, taken)
+#: Truth files by relative path without extension.
+_Files = Mapping[PurePosixPath, Path]
+
+#: A relative path that a truth may have, without extension, and its kind.
+_Name = tuple[PurePosixPath, TruthKind]
+
+
+def _pair(refs: Sequence[ImageRef], files: _Files, layout: Layout, *, partial: bool = False) -> Pairs:
+    names_of = [_names(ref, layout) for ref in refs]
+    matches = [next((name for name in names if name[0] in files), None) for names in names_of]
+    by_stem = defaultdict[str, list[PurePosixPath]](list)
+    taken = {match[0] for match in matches if match is not None}
+    for name in files:
+        if not (partial and name in taken):
+            by_stem[name.name].append(name)
+    owners, pairs, missing = dict[Path, ImageRef](), list[Pair](), list[ImageRef]()
+    for ref, names, by_path in zip(refs, names_of, matches, strict=True):
+        match = by_path or _find_by_name(ref, names, files, by_stem, partial=partial)
         if match is None:
             missing.append(ref)
             continue
-        path, kind = match
-        _refuse_itself(ref, path)
+        path = files[match[0]]
+        if os.path.realpath(ref.path) == os.path.realpath(path):
+            raise InputError(
+                f"{ref.address} would be its own truth",
+                "The images' folder also contains the truths. Pass only the images, for example with a pattern: photos/*.jpg",
+            )
         owner = owners.setdefault(path, ref)
         if owner is not ref:
             raise InputError(
                 f"{owner.address} and {ref.address} would share the same truth, {path}",
                 "Use the same subfolders for images and truths, or evaluate the two images in separate runs.",
             )
-        pairs.append(Pair(ref, path, kind))
-    return Pairs(tuple(pairs), index.count(layout) - len(pairs), tuple(missing))
+        pairs.append(Pair(ref, path, match[1]))
+    return Pairs(tuple(pairs), _count_truths(files, layout) - len(pairs), tuple(missing))
 
 
-class _Index:
-    """Truth files of a folder, by relative path without extension."""
-
-    def __init__(self, folder: Path) -> None:
-        refuse_parts(folder)
-        self._folder = folder
-        self._files: dict[PurePosixPath, Path] = {}
-        for relative in sorted(_walk(folder), key=_rank):
-            self._files.setdefault(relative.with_suffix(""), folder / relative)
-        if not self._files:
-            raise InputError(
-                f"no truth masks in {folder}",
-                f"Truth masks are files with one of {' '.join(EXTENSIONS)}."
-                " If the folder contains the photographs, images and argument `truths` are swapped.",
-            )
-        self._by_stem: dict[str, list[Path]] = {}
-        for name, path in self._files.items():
-            self._by_stem.setdefault(name.name, []).append(path)
-
-    def by_path(self, ref: ImageRef, layout: Layout) -> tuple[Path, TruthKind] | None:
-        names = _names(ref, layout)
-        return next(((self._files[name], kind) for name, kind in names if name in self._files), None)
-
-    def by_name(
-        self, ref: ImageRef, layout: Layout, taken: Container[Path] | None = None
-    ) -> tuple[Path, TruthKind] | None:
-        """Return the truth with an image's file name. Raise InputError if several files have that name.
-
-        `taken` contains the truths of other images. If set, these are excluded, and one of the two paths must end with the
-        other.
-        """
-        for name, kind in _names(ref, layout):
-            paths = self._by_stem.get(name.name, [])
-            if taken is not None:
-                paths = [path for path in paths if path not in taken and self._has_same_end(path, name)]
-            if len(paths) > 1:
-                raise InputError(
-                    f"{paths[0]} and {paths[1]} have the same name, and either may be the truth of {ref.address}",
-                    "Use the same subfolders for images and truths, or pass the subfolder that belongs to the images.",
-                )
-            if paths:
-                return paths[0], kind
-        return None
-
-    def _has_same_end(self, path: Path, name: PurePosixPath) -> bool:
-        ours, theirs = path.relative_to(self._folder).with_suffix("").parts, name.parts
-        common = min(len(ours), len(theirs))
-        return ours[-common:] == theirs[-common:]
-
-    def count(self, layout: Layout) -> int:
-        """Count the truths. Several kinds of files for one image count once; other files are ignored."""
-        # Longest first, because a suffix may end with another kind's suffix.
-        suffixes = sorted((kind.suffix for kind in layout.kinds), key=len, reverse=True)
-        stems = set()
-        for name in self._files:
-            suffix = next((suffix for suffix in suffixes if name.name.endswith(suffix)), None)
-            if suffix is not None:
-                stems.add((name.parent, name.name.removesuffix(suffix)))
-        return len(stems)
-
-
-def _names(ref: ImageRef, layout: Layout) -> list[tuple[PurePosixPath, TruthKind]]:
+def _names(ref: ImageRef, layout: Layout) -> list[_Name]:
     """Return the relative paths that an image's truth may have, without extension, best first.
 
     A truth may keep the image's extension, like the masks of a run with `names` "full".
@@ -430,12 +368,57 @@ def _names(ref: ImageRef, layout: Layout) -> list[tuple[PurePosixPath, TruthKind
     return [(ref.relative.parent / (name + kind.suffix), kind) for name in names for kind in layout.kinds]
 
 
-def _refuse_itself(ref: ImageRef, truth: Path) -> None:
-    if os.path.realpath(ref.path) == os.path.realpath(truth):
+def _find_by_name(
+    ref: ImageRef,
+    names: Sequence[_Name],
+    files: _Files,
+    by_stem: Mapping[str, Sequence[PurePosixPath]],
+    *,
+    partial: bool,
+) -> _Name | None:
+    """Return the truth with an image's file name. Raise InputError if several files have that name.
+
+    If `partial`, one of the two paths must end with the other.
+    """
+    for name, kind in names:
+        found = by_stem.get(name.name, ())
+        if partial:
+            found = [other for other in found if _have_same_end(other.parts, name.parts)]
+        if len(found) > 1:
+            raise InputError(
+                f"{files[found[0]]} and {files[found[1]]} have the same name, and either may be the truth of {ref.address}",
+                "Use the same subfolders for images and truths, or pass the subfolder that belongs to the images.",
+            )
+        if found:
+            return found[0], kind
+    return None
+
+
+def _have_same_end(one: Sequence[str], other: Sequence[str]) -> bool:
+    common = min(len(one), len(other))
+    return one[-common:] == other[-common:]
+
+
+def _count_truths(files: _Files, layout: Layout) -> int:
+    """Count the truths. Several kinds of files for one image count once; other files are ignored."""
+    # Longest first, because a suffix may end with another kind's suffix.
+    suffixes = sorted((kind.suffix for kind in layout.kinds), key=len, reverse=True)
+    ends = {name: next((suffix for suffix in suffixes if name.name.endswith(suffix)), None) for name in files}
+    return len({(name.parent, name.name.removesuffix(end)) for name, end in ends.items() if end is not None})
+
+
+def _truth_files(folder: Path) -> _Files:
+    refuse_parts(folder)
+    files: dict[PurePosixPath, Path] = {}
+    for relative in sorted(_walk(folder), key=_rank):
+        files.setdefault(relative.with_suffix(""), folder / relative)
+    if not files:
         raise InputError(
-            f"{ref.address} would be its own truth",
-            "The images' folder also contains the truths. Pass only the images, for example with a pattern: photos/*.jpg",
+            f"no truth masks in {folder}",
+            f"Truth masks are files with one of {' '.join(EXTENSIONS)}."
+            " If the folder contains the photographs, images and argument `truths` are swapped.",
         )
+    return files
 
 
 def _rank(relative: PurePosixPath) -> tuple[tuple[str, ...], int, str]:

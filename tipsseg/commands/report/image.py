@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from tipsseg.address import address_text
 from tipsseg.commands.inputs import REPORT_FILE
@@ -28,6 +27,7 @@ from tipsseg.images.decoding import open_thumbnail
 from tipsseg.regions.objects import number_pixels, numbered_objects
 from tipsseg.run.entry import Entry
 from tipsseg.run.files import Files
+from tipsseg.run.labels import Current
 from tipsseg.run.read import RunImage
 from tipsseg.types import LabelArray, LabelClass, printable_path
 from tipsseg.util.files import atomic_write, open_regular, read_regular, remove_file
@@ -59,7 +59,10 @@ class Place:
         mark = folder / REPORT_FILE
         if not any(path for path in folder.iterdir() if not path.name.startswith(".")):
             atomic_write(mark, json_bytes({"tool": "tipsseg", "report": 1}, indent=2) + b"\n")
-        elif not _is_report(mark):
+        else:
+            with suppress(OSError, ValueError):
+                if take(parse(read_regular(mark)), "tool", str) == "tipsseg":
+                    return
             raise OutputError(
                 folder,
                 "the folder is neither empty nor a tipsseg report",
@@ -87,16 +90,10 @@ class Place:
     def remove_others(self, keys: Container[str]) -> None:
         """Remove the files of all images except these. Raises OutputError if a file cannot be removed."""
         for label_map in (self.folder / "maps").glob("??/*.js"):
-            for path in () if label_map.stem in keys else self.files(label_map.stem):  # the map comes last
-                self._files.refuse_outside(path)
-                remove_file(path)
-
-
-def _is_report(mark: Path) -> bool:
-    try:
-        return take(parse(read_regular(mark)), "tool", str) == "tipsseg"
-    except (OSError, ValueError):
-        return False
+            if label_map.stem not in keys:
+                for path in self.files(label_map.stem):  # the map comes last
+                    self._files.refuse_outside(path)
+                    remove_file(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,73 +136,72 @@ class ImageMaker:
             return ImageResult(entry, record, True, error)
 
     def _make(self, image: RunImage) -> ImageResult:
-        path, fault = image.path(self.images), self._picture_error(image)
-        others, unread_labels = self._others(image)
+        path = image.path(self.images)
+        fault: ImageError | None = None
+        if not exists(path):
+            fault = ImageError(path, absence(path), "Set the folder of the images with argument `images`.")
+        elif not matches(image.entry.input, path):
+            fault = ImageError(path, "changed since it was labelled", "Label it again.")
         current = image.current()
-        entry, labels = current.entry, current.labels.labels
-        key = image_key(entry.image)
+        entry = current.entry
+        others: LabelArray | None = None
+        unread: ImageError | None = None
+        try:
+            given = None if self.others is None else self.others.read(image.ref(self.images), entry.numbers.size)
+            if given is not None:
+                others, _ = paint_objects(given, entry.numbers.size, len(self.classes))
+        except ImageError as error:
+            unread = error
         signature = self._signature(entry, path, fault, others)
-        record = self._drawn(key, signature)
-        if record is not None:
-            return ImageResult(entry, record, False, fault or unread_labels)
-        confidence = None if entry.corrected else _confidence(image)
-        shown, unread = self._picture(image, labels, fault)
+        with suppress(OSError, ValueError):  # damaged, for example by a power loss
+            before, record = self.place.read(image_key(entry.image))
+            if before == signature:
+                return ImageResult(entry, record, False, fault or unread)
+        drawn = self._draw(image, current, others, signature, fault)
+        return drawn if drawn.error else replace(drawn, error=unread)
+
+    def _draw(
+        self, image: RunImage, current: Current, others: LabelArray | None, signature: str, fault: ImageError | None
+    ) -> ImageResult:
+        """Write the files of an image; with a `fault`, a grey picture. The map comes last, with the signature."""
+        path, entry, labels = image.path(self.images), current.entry, current.labels.labels
+        pixels = None
+        if fault is None:
+            try:
+                pixels = open_thumbnail(path, self.max_pixels, image.run.info.spec.options.stretch)
+            except ImageError as error:
+                fault, signature = error, ""  # the signature does not depend on whether the image can be decoded
+        shown = pictures.picture(pixels, labels.shape)
+        confidence, npz = None, None if entry.corrected else image.file("npz")
+        if npz is not None:
+            with suppress(ImageError, OSError, ValueError):  # the page works without confidences
+                confidence = read_confidence(npz, image.entry.numbers.size)
         objects = None
         if current.labels.layers is None:  # no page corrects classes that overlap
             regions = numbered_objects(labels, len(self.classes), current.labels.instances)
             objects = number_pixels(regions, (labels.shape[0], labels.shape[1]))
-        places = pictures.name_places(labels, len(self.classes))
-        record = shown_image(
-            entry, address_text(path), places, shown=unread is None, confidences=confidence is not None
-        )
-        record = {**record, "labels": None if objects is None else image.digest()}
-        if unread is not fault:  # the signature does not depend on whether the image can be decoded
-            signature = ""
+        numbers, key = entry.numbers, image_key(entry.image)
+        record = {
+            "image": entry.image,
+            "path": address_text(path),
+            "key": key,
+            "size": list(numbers.size),
+            "state": "edited" if entry.corrected else "unchanged",
+            "confidence": mean_confidence(entry),
+            "classes": [[each.id, each.pixels, each.confidence] for each in numbers.classes],
+            "background": [numbers.background, background_confidence(entry)],
+            "ignored": numbers.ignored,
+            "places": pictures.name_places(labels, len(self.classes)),
+            "shown": pixels is not None,
+            "confidences": confidence is not None,
+            "labels": None if objects is None else image.digest(),
+        }
         picture, thumbnail, label_map = self.place.files(key)
         self.place.write(picture, pictures.jpeg(shown))
         self.place.write(thumbnail, pictures.jpeg(pictures.thumbnail(shown, labels, self.classes)))
         begin = _HEAD + json.dumps([signature, record]).encode("ascii") + b"\n"
         self.place.write(label_map, begin + pictures.map_script(key, labels, confidence, objects, others))
-        return ImageResult(entry, record, True, unread or unread_labels)
-
-    def _drawn(self, key: str, signature: str) -> Record | None:
-        """Return an image's record if its files were drawn from the same; None if not, or if one is missing or damaged."""
-        try:
-            before, record = self.place.read(key)
-        except (OSError, ValueError):  # damaged, for example by a power loss
-            return None
-        return record if before == signature else None
-
-    def _others(self, image: RunImage) -> tuple[LabelArray | None, ImageError | None]:
-        """Return the other labels of an image [H, W]; None if there are none, or with the error if they cannot be read."""
-        if self.others is None:
-            return None, None
-        try:
-            size = image.entry.numbers.size
-            given = self.others.read(image.ref(self.images), size)
-        except ImageError as error:
-            return None, error
-        return None if given is None else paint_objects(given, size, len(self.classes))[0], None
-
-    def _picture_error(self, image: RunImage) -> ImageError | None:
-        """Return the error if the image is missing or has changed, or None. This does not decode the image."""
-        path = image.path(self.images)
-        if not exists(path):
-            return ImageError(path, absence(path), "Set the folder of the images with argument `images`.")
-        if not matches(image.entry.input, path):
-            return ImageError(path, "changed since it was labelled", "Label it again.")
-        return None
-
-    def _picture(
-        self, image: RunImage, labels: LabelArray, fault: ImageError | None
-    ) -> tuple[Image.Image, ImageError | None]:
-        pixels = None
-        if fault is None:
-            try:
-                pixels = open_thumbnail(image.path(self.images), self.max_pixels, image.run.info.spec.options.stretch)
-            except ImageError as error:
-                fault = error
-        return pictures.picture(pixels, labels.shape), fault
+        return ImageResult(entry, record, True, fault)
 
     def _signature(self, entry: Entry, path: Path, fault: ImageError | None, others: LabelArray | None) -> str:
         """Return a digest of what an image's files and its record are made from."""
@@ -219,36 +215,6 @@ class ImageMaker:
             None if others is None else hashlib.sha256(np.ascontiguousarray(others).tobytes()).hexdigest(),
         )
         return hashlib.sha256(json_bytes(facts)).hexdigest()
-
-
-def _confidence(image: RunImage) -> NDArray[np.float32] | None:
-    """Return the confidence [H, W], 0..1; None if no file stores it."""
-    path = image.file("npz")
-    try:
-        return None if path is None else read_confidence(path, image.entry.numbers.size)
-    except (ImageError, OSError, ValueError):  # the page works without confidences
-        return None
-
-
-def shown_image(
-    entry: Entry, path: str, places: list[tuple[int, int, int]], *, shown: bool, confidences: bool
-) -> Record:
-    """Return the record of an image for the page; `places` come from `pictures.name_places`."""
-    numbers = entry.numbers
-    return {
-        "image": entry.image,
-        "path": path,
-        "key": image_key(entry.image),
-        "size": list(numbers.size),
-        "state": "edited" if entry.corrected else "unchanged",
-        "confidence": mean_confidence(entry),
-        "classes": [[entry.id, entry.pixels, entry.confidence] for entry in numbers.classes],
-        "background": [numbers.background, background_confidence(entry)],
-        "ignored": numbers.ignored,
-        "places": places,
-        "shown": shown,
-        "confidences": confidences,
-    }
 
 
 def failed_record(image: str, path: str, reason: str) -> Record:

@@ -5,31 +5,34 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tipsseg.address import address_text
-from tipsseg.commands.audit import ListedDoubt, read_doubts
-from tipsseg.commands.evaluate import Evaluation, evaluate_masks
+from tipsseg.commands.audit import read_doubts
+from tipsseg.commands.evaluate import evaluate_masks
 from tipsseg.commands.inputs import check_image_root
 from tipsseg.commands.notes import list_counts
 from tipsseg.commands.progress import Progress
 from tipsseg.commands.rank import ReviewOrder
 from tipsseg.commands.report.image import ImageMaker, Place, Record, failed_record, image_key
-from tipsseg.commands.report.likeness import nearest, token_vectors
 from tipsseg.commands.report.pictures import script
+from tipsseg.errors import FeatureFileError, InputError
+from tipsseg.features.file import read_class_tokens
+from tipsseg.features.folder import feature_path, read_store
 from tipsseg.formats.given import LabelSource
 from tipsseg.options import MAX_PIXELS, Palette
 from tipsseg.options.run import TruthOptions
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.read import Run, open_runs, refuse_other_settings, refuse_raster
 from tipsseg.run.summary import TotalsSum
-from tipsseg.types import LabelClass, ignore_id
+from tipsseg.types import ImageRef, ignore_id
 from tipsseg.util.files import actual_name, clean_up, clean_up_below, remove_file
 from tipsseg.util.text import pluralize
 from tipsseg.util.threads import map_in_order
@@ -46,6 +49,14 @@ DATA = "data"
 
 #: The number of similar images to list for an image.
 ALIKE = 8
+
+#: Longer vectors are projected to this length by a fixed random matrix, which changes products by about 0.1.
+_LENGTH = 128
+
+#: The number of images to compare with all images in one matrix product.
+_BATCH = 256
+
+Vectors = NDArray[np.float32]
 
 #: The number of images in a chunk of data. The first chunk is small, because the page shows it first.
 FIRST_CHUNK = 200
@@ -101,7 +112,7 @@ def make_report(
         classes = runs[0].classes
         if palette == "safe":
             classes = tuple(replace(entry, colour=safe_colour(entry.id)) for entry in classes)
-        found = {} if doubts is None else read_doubts(doubts)
+        findings = {} if doubts is None else read_doubts(doubts)
         others = None if labels is None else LabelSource(labels, classes)
         evaluation = None
         if truths is not None:
@@ -114,171 +125,190 @@ def make_report(
         if lock.left_over:
             clean_up([folder], keep={LOCK_FILE})
             clean_up_below(path for path in folder.iterdir() if path.is_dir())
-        report = _Report(
-            runs=runs,
-            image_root=images,
-            classes=classes,
-            place=Place(folder),
-            evaluation=evaluation,
-            features=features,
-            others=others,
-            doubts=found,
-            progress=progress,
-        )
-        return report.make(jobs, max_pixels) + (0 if evaluation is None else evaluation.failed)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Report:
-    """A page to write; see `make_report`."""
-
-    runs: Sequence[Run]
-    image_root: Path | None
-    classes: tuple[LabelClass, ...]
-    place: Place
-    evaluation: Evaluation | None
-    features: Path | None
-    others: LabelSource | None
-    doubts: Mapping[str, Sequence[ListedDoubt]]
-    progress: Progress
-
-    def make(self, jobs: int, max_pixels: int) -> int:
-        """Write the page, and return the number of images that cannot be read."""
-        began = time.monotonic()
-        progress, folder, number = self.progress, self.place.folder, sum(map(len, self.runs))
-        progress.begin(f"Drawing {pluralize(number, 'image')} of {self.runs[0].output} into {folder}.", number)
-        self._note_others()
-        maker = ImageMaker(self.place, self.classes, self.image_root, max_pixels, self.others)
-        review, totals, counts = ReviewOrder(), TotalsSum(self.classes), Counter[str]()
-        hashes: dict[str, str | None] = {}
-        unreadable: dict[str, Record] = {}
-        images = (image for run in self.runs for image in run.images())
-        try:
-            with closing(map_in_order(jobs, maker.make, images)) as results:
-                for result in results:
-                    entry = result.entry
-                    review.add(entry)
-                    hashes[entry.image] = entry.input.sha256
-                    totals.add(entry.summary)
-                    counts["failed" if result.error else "drawn" if result.new else "unchanged"] += 1
-                    if result.error is not None:
-                        progress.error(result.error)
-                    if result.record["state"] == "failed":
-                        unreadable[entry.image] = result.record
-                    progress.advance()
-        except KeyboardInterrupt as interrupt:
-            done = pluralize(counts["drawn"] + counts["unchanged"], "image")
-            interrupt.add_note(f"{done} done; run the same command to resume")
-            raise
-        # A stable sort: images without labels come last.
-        order = sorted(review.names(), key=unreadable.__contains__)
-        self.place.remove_others({image_key(image) for image in order if image not in unreadable})
-        failures = self._failures()
-        number = len(order) + len(failures)
-        chunks = self._write_data(number, chain(self._records(order, unreadable, hashes), failures))
-        self._write_page(number, chunks, totals)
-        progress.end()
-        progress.results([folder / PAGE_FILES[0]])
-        others = {name: counts[name] for name in ("unchanged", "failed")}
-        progress.note(
-            f"{list_counts(counts['drawn'], 'drawn', others)} in {time.monotonic() - began:.1f} s, into {folder}"
-        )
-        return counts["failed"]
-
-    def _note_others(self) -> None:
-        """Compare the images with the other labels and the doubts, and note those of other images only."""
-        hint = "They are matched by the names of the images."
-        refs = (
-            [image.ref(self.image_root) for run in self.runs for image in run.images()]
-            if self.others or self.doubts
-            else []
-        )
-        if self.others is not None and not self.others.names.expect(refs):
-            self.progress.note(f"No image of the run has other labels. {hint}")
-        if self.doubts and not self.doubts.keys() & {ref.name for ref in refs}:
-            self.progress.note(f"No image of the run has doubts. {hint}")
-
-    def _similar_images(
-        self, features: Path, hashes: Mapping[str, str | None], order: Sequence[str]
-    ) -> dict[str, list[int]]:
-        """Return the positions in `order` of the images most similar to each image, whose names and sha256 are `hashes`."""
-        vectors, images = token_vectors(features, list(hashes.values())), list(hashes)
-        if missing := len(vectors) - int(np.count_nonzero(vectors.any(1))):
-            self.progress.note(
-                f"Did not compare {pluralize(missing, 'image')} with the others: no features in {features}."
-            )
-        positions = {image: position for position, image in enumerate(order)}
-        return {
-            image: [positions[images[index]] for index in indices]
-            for image, indices in zip(images, nearest(vectors, ALIKE), strict=True)
-        }
-
-    def _failures(self) -> list[Record]:
-        """Return the records of images that could not be labelled."""
-        root = self.image_root
-        return [
-            failed_record(image, str(path) if root is None else address_text(root / actual_name(image)), reason)
-            for run in self.runs
+        place, began = Place(folder), time.monotonic()
+        number = sum(map(len, runs))
+        progress.begin(f"Drawing {pluralize(number, 'image')} of {runs[0].output} into {folder}.", number)
+        if others or findings:
+            _note_unmatched([image.ref(images) for run in runs for image in run.images()], others, findings, progress)
+        drawn = _draw(runs, ImageMaker(place, classes, images, max_pixels, others), jobs, progress)
+        place.remove_others({image_key(image) for image in drawn.order if image not in drawn.unreadable})
+        alike = {} if features is None else _similar_images(features, drawn, progress)
+        scored = () if evaluation is None else evaluation.images
+        accuracies = {score.image: round(score.right / score.pixels, 4) for score in scored if score.pixels}
+        scores = None if evaluation is None else evaluation.record()
+        failures = [
+            failed_record(image, str(path) if images is None else address_text(images / actual_name(image)), reason)
+            for run in runs
             for image, path, reason in run.failures()
         ]
-
-    def _records(
-        self, order: Sequence[str], unreadable: Mapping[str, Record], hashes: Mapping[str, str | None]
-    ) -> Iterator[Record]:
-        """Yield the records of the images in `order`, with what is known beside their labels."""
-        alike = {} if self.features is None else self._similar_images(self.features, hashes, order)
-        accuracies = _accuracies(self.evaluation)
-        for image in order:
-            record = dict(unreadable[image] if image in unreadable else self.place.read(image_key(image))[1])
-            if similar := alike.get(image):
-                record["alike"] = similar
-            if image in self.doubts:
-                record["doubts"] = self.doubts[image]
-            if image in accuracies:
-                record["accuracy"] = accuracies[image]
-            yield record
-
-    def _write_data(self, number: int, records: Iterator[Record]) -> list[str]:
-        """Write the records in chunks, remove older chunks, and return the names of the chunks."""
-        chunks: list[str] = []
-        for size in _chunks(number):
-            chunks.append(f"{DATA}/images-{len(chunks):05}.js")
-            data = script("images", len(chunks) - 1, list(islice(records, size)))
-            self.place.write(self.place.folder / chunks[-1], data)
-        for path in (self.place.folder / DATA).glob("images-*.js"):
-            if f"{DATA}/{path.name}" not in chunks:
-                remove_file(path)
-        return chunks
-
-    def _write_page(self, images: int, chunks: Sequence[str], totals: TotalsSum) -> None:
-        runs, folder = self.runs, self.place.folder
-        scores = None if self.evaluation is None else self.evaluation.record()
-        facts = {
+        records = _records(place, drawn, {"alike": alike, "doubts": findings, "accuracy": accuracies})
+        number = len(drawn.order) + len(failures)
+        run_facts = {
             "name": str(runs[0].output.absolute()),
             "digest": runs[0].info.digest,
             "ended": all(run.info.ended is not None for run in runs),
-            "images": images,
-            "chunks": chunks,
+            "images": number,
+            "chunks": _write_data(place, number, chain(records, failures)),
             "classes": [
                 {"id": entry.id, "name": entry.name, "colour": "#{:02x}{:02x}{:02x}".format(*entry.colour)}
-                for entry in self.classes
+                for entry in classes
             ],
-            "ignore": ignore_id(len(self.classes)),
+            "ignore": ignore_id(len(classes)),
             "truth": None if scores is None else {name: scores[name] for name in _SCORES},
-            "scored": len(_accuracies(self.evaluation)),
-            "doubted": len(self.doubts),
-            "summary": [*_facts(runs), *totals.result().lines()],
+            "scored": len(accuracies),
+            "doubted": len(findings),
+            "summary": [*_facts(runs), *drawn.totals.result().lines()],
         }
-        self.place.write(folder / DATA / "run.js", script("run", facts))
+        place.write(folder / DATA / "run.js", script("run", run_facts))
         # Write index.html last, because it needs the other files.
         for name in reversed(PAGE_FILES):
-            self.place.write(folder / name, page_file(name))
+            place.write(folder / name, page_file(name))
+        progress.end()
+        progress.results([folder / PAGE_FILES[0]])
+        counts = {name: drawn.counts[name] for name in ("unchanged", "failed")}
+        done = list_counts(drawn.counts["drawn"], "drawn", counts)
+        progress.note(f"{done} in {time.monotonic() - began:.1f} s, into {folder}")
+        return drawn.counts["failed"] + (0 if evaluation is None else evaluation.failed)
 
 
-def _accuracies(evaluation: Evaluation | None) -> dict[str, float]:
-    """Return the share of correct pixels of each image that has scored pixels."""
-    images = () if evaluation is None else evaluation.images
-    return {score.image: round(score.right / score.pixels, 4) for score in images if score.pixels}
+def _note_unmatched(
+    refs: list[ImageRef], others: LabelSource | None, findings: Mapping[str, object], progress: Progress
+) -> None:
+    """Compare the images with the other labels and the doubts, and note those of other images only."""
+    hint = "They are matched by the names of the images."
+    if others is not None and not others.names.expect(refs):
+        progress.note(f"No image of the run has other labels. {hint}")
+    if findings and not findings.keys() & {ref.name for ref in refs}:
+        progress.note(f"No image of the run has doubts. {hint}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drawn:
+    """The images of a page.
+
+    Attributes:
+        order: Their names in the order of the page: that of their review, then those without labels.
+        hashes: The sha256 of each image by name.
+        unreadable: The records of images whose labels cannot be read.
+        totals: The sum of their labels.
+        counts: The numbers of images drawn, unchanged and failed.
+    """
+
+    order: Sequence[str]
+    hashes: Mapping[str, str | None]
+    unreadable: Mapping[str, Record]
+    totals: TotalsSum
+    counts: Counter[str]
+
+
+def _draw(runs: Sequence[Run], maker: ImageMaker, jobs: int, progress: Progress) -> _Drawn:
+    """Draw the images of runs, and note those that cannot be read."""
+    review, totals, counts = ReviewOrder(), TotalsSum(maker.classes), Counter[str]()
+    hashes, unreadable = dict[str, str | None](), dict[str, Record]()
+    images = (image for run in runs for image in run.images())
+    try:
+        with closing(map_in_order(jobs, maker.make, images)) as results:
+            for result in results:
+                entry = result.entry
+                review.add(entry)
+                hashes[entry.image] = entry.input.sha256
+                totals.add(entry.summary)
+                counts["failed" if result.error else "drawn" if result.new else "unchanged"] += 1
+                if result.error is not None:
+                    progress.error(result.error)
+                if result.record["state"] == "failed":
+                    unreadable[entry.image] = result.record
+                progress.advance()
+    except KeyboardInterrupt as interrupt:
+        done = pluralize(counts["drawn"] + counts["unchanged"], "image")
+        interrupt.add_note(f"{done} done; run the same command to resume")
+        raise
+    order = sorted(review.names(), key=unreadable.__contains__)  # a stable sort
+    return _Drawn(order=order, hashes=hashes, unreadable=unreadable, totals=totals, counts=counts)
+
+
+def _similar_images(features: Path, drawn: _Drawn, progress: Progress) -> dict[str, list[int]]:
+    """Return the positions on the page of the images most similar to each image, by the class tokens in a feature store."""
+    vectors, images = _token_vectors(features, list(drawn.hashes.values())), list(drawn.hashes)
+    if missing := len(vectors) - int(np.count_nonzero(vectors.any(1))):
+        progress.note(f"Did not compare {pluralize(missing, 'image')} with the others: no features in {features}.")
+    positions = {image: position for position, image in enumerate(drawn.order)}
+    return {
+        image: [positions[images[index]] for index in indices]
+        for image, indices in zip(images, _nearest(vectors), strict=True)
+        if indices
+    }
+
+
+def _token_vectors(features: Path, hashes: Sequence[str | None]) -> Vectors:
+    """Return vectors [n, d] of images by sha256: their class tokens, averaged over windows, then scaled to unit length.
+
+    An image without features has a zero vector. Raises InputError if the folder is not a feature store.
+    """
+    if read_store(features) is None:
+        hint = "Compute features with tipsseg encode, or with tipsseg label and argument `features`."
+        raise InputError(f"{features}: not a feature store", hint)
+    vectors, projection = np.zeros((len(hashes), 1), np.float32), None
+    for index, sha256 in enumerate(hashes):
+        if sha256 is None:
+            continue
+        with suppress(FeatureFileError):
+            tokens = read_class_tokens(feature_path(features, sha256)).astype(np.float32).mean(0)  # [C, D]
+            vector = _normalize(_normalize(tokens).reshape(1, -1))  # [1, C * D]
+            length = vector.shape[1]
+            if length > _LENGTH:
+                if projection is None:
+                    random = np.random.default_rng(length)
+                    projection = random.standard_normal((length, _LENGTH)).astype(np.float32)
+                vector = _normalize(vector @ projection)
+            if vectors.shape[1] == 1:
+                vectors = np.zeros((len(hashes), vector.shape[1]), np.float32)
+            vectors[index] = vector
+    return vectors
+
+
+def _normalize(vectors: Vectors) -> Vectors:
+    """Scale vectors [n, d] to unit length, except zero vectors."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+
+
+def _nearest(vectors: Vectors) -> Iterator[list[int]]:
+    """Yield the indices of the most similar images for each image, nearest first; [] for a zero vector."""
+    known: NDArray[np.bool_] = np.asarray(vectors.any(1))
+    for start in range(0, len(vectors), _BATCH):
+        similarity = vectors[start : start + _BATCH] @ vectors.T  # [b, n] cosines
+        similarity[:, ~known] = -np.inf
+        similarity[np.arange(len(similarity)), start + np.arange(len(similarity))] = -np.inf
+        for image, row in enumerate(similarity.round(5), start):
+            best = np.argsort(-row, kind="stable")[:ALIKE].tolist()
+            yield [other for other in best if known[image] and np.isfinite(row[other])]
+
+
+def _records(place: Place, drawn: _Drawn, known: Mapping[str, Mapping[str, object]]) -> Iterator[Record]:
+    """Yield the records of the images in their order, each with what is `known` of it beside its labels."""
+    for image in drawn.order:
+        record = drawn.unreadable[image] if image in drawn.unreadable else place.read(image_key(image))[1]
+        yield {**record, **{name: values[image] for name, values in known.items() if image in values}}
+
+
+def _write_data(place: Place, number: int, records: Iterator[Record]) -> list[str]:
+    """Write the records in chunks, remove older chunks, and return the names of the chunks."""
+    chunks: list[str] = []
+    for size in _chunks(number):
+        chunks.append(f"{DATA}/images-{len(chunks):05}.js")
+        place.write(place.folder / chunks[-1], script("images", len(chunks) - 1, list(islice(records, size))))
+    for path in (place.folder / DATA).glob("images-*.js"):
+        if f"{DATA}/{path.name}" not in chunks:
+            remove_file(path)
+    return chunks
+
+
+def _chunks(images: int) -> Iterator[int]:
+    size = FIRST_CHUNK
+    while images > 0:
+        yield min(size, images)
+        images -= size
+        size = CHUNK
 
 
 def _facts(runs: Sequence[Run]) -> Iterator[str]:
@@ -297,11 +327,3 @@ def _facts(runs: Sequence[Run]) -> Iterator[str]:
 
 def page_file(name: str) -> bytes:
     return (resources.files("tipsseg") / "assets" / "report" / name).read_bytes()
-
-
-def _chunks(images: int) -> Iterator[int]:
-    size = FIRST_CHUNK
-    while images > 0:
-        yield min(size, images)
-        images -= size
-        size = CHUNK
