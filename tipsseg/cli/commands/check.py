@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import Only, add_command
+from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import as_typed, open_progress
 from tipsseg.options.fields import Option
 from tipsseg.options.run import ComputeOptions
@@ -26,10 +24,7 @@ Exit code: 0 no problems, 1 problems, 2 usage error.
 """
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
-
-@add_command(app, EPILOG)
+@command(EPILOG)
 def check(
     output: opt.Folder,
     compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
@@ -41,7 +36,7 @@ def check(
         ),
     ] = False,
     quiet: opt.Quiet = False,
-) -> None:
+) -> int:
     """Verify an output folder (files, sizes, ids, areas, annotations, unchanged images) or a feature folder."""
     from tipsseg.commands.check import check_labels, check_store, is_store
     from tipsseg.commands.restore import restore_folder
@@ -57,5 +52,4 @@ def check(
         for problem in problems:
             wrong = True
             progress.text(f"{as_typed(str(problem))}\n")
-    if wrong:
-        raise typer.Exit(1)
+    return wrong

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import Only, add_command
+from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.stdin import read_only
 from tipsseg.cli.values import refuse_stray_formats
 from tipsseg.cli.wording import open_progress
@@ -32,11 +32,8 @@ Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
-
 # If the shell splits a list of formats at a space, the rest arrives as extra arguments.
-@add_command(app, EPILOG, context_settings={"allow_extra_args": True})
+@command(EPILOG, context_settings={"allow_extra_args": True})
 def convert(
     context: typer.Context,
     output: opt.Folder,
@@ -50,7 +47,7 @@ def convert(
     images: opt.Images = None,
     null: opt.Null = False,
     quiet: opt.Quiet = False,
-) -> None:
+) -> int:
     """Write the labels in an output folder in more formats, without the model."""
     from tipsseg.commands.convert import convert_folder, drop_format
 
@@ -63,11 +60,8 @@ def convert(
         raise UsageError(f"convert takes one output folder, got {quote(context.args[0])} too")
     with open_progress(quiet, null=null) as progress:
         if drop is not None:
-            if drop_format(output, drop, progress):
-                raise typer.Exit(1)
-            return
+            return drop_format(output, drop, progress)
         paths = read_only(only, null, "convert", output)
-        if convert_folder(
+        return convert_folder(
             output, tuple(formats or ()), images, compute.jobs, progress, files.val_fraction, paths, compute.max_pixels
-        ):
-            raise typer.Exit(1)
+        )

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import Only, add_command
+from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options.fields import Option
@@ -29,10 +27,7 @@ Exit code: 0 success, 1 error, 2 usage error.
 """
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
-
-@add_command(app, EPILOG)
+@command(EPILOG)
 def correct(
     output: opt.Folder,
     options: CorrectOptions,
@@ -52,7 +47,7 @@ def correct(
     ] = False,
     null: opt.NullResults = False,
     quiet: opt.Quiet = False,
-) -> None:
+) -> int:
     """Import corrected labels from CVAT, LabelMe, Label Studio and others into an output folder."""
     from tipsseg.commands.correct.run import take_corrections, undo_corrections
 
@@ -63,9 +58,8 @@ def correct(
     with open_progress(quiet, null=null) as progress:
         if undo is not None:
             undo_corrections(output, [Path(image) for image in undo], progress, dry_run=options.dry_run)
-            return
+            return 0
         if source is None:
             raise UsageError("nothing to import", "Name corrections with --from, or images with --undo.")
         result = take_corrections(output, source, progress, options, jsonl=jsonl, max_pixels=compute.max_pixels)
-    if result.failed:
-        raise typer.Exit(1)
+    return result.failed

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
-from tipsseg.cli.parameters import Only, add_command
+from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import as_typed
 from tipsseg.commands.progress import print_text
 from tipsseg.options.fields import MODEL, Option
 from tipsseg.options.run import ComputeOptions
 from tipsseg.util.text import pluralize, printable
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-
-@add_command(app, "", no_args_is_help=False)
+@command(no_args_is_help=False)
 def doctor(
     compute: Annotated[ComputeOptions, Only("device", "dtype")],
     model: Annotated[
@@ -30,7 +26,7 @@ def doctor(
             choices="models",
         ),
     ] = None,
-) -> None:
+) -> int:
     """Check this installation: versions, devices, numbers and weights. Uses no network.
 
     Exit code: 0 if all checks pass, 1 if a check fails.
@@ -45,5 +41,4 @@ def doctor(
         if diagnostic.hint:
             print_text(f"      {printable(as_typed(diagnostic.hint))}\n")
     print_text(f"{pluralize(failed, 'check')} failed.\n" if failed else "All checks passed.\n")
-    if failed:
-        raise typer.Exit(1)
+    return failed

@@ -8,12 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from tipsseg.address import address_text
 from tipsseg.cli import options as opt
 from tipsseg.cli import stdin, values
-from tipsseg.cli.parameters import add_command
+from tipsseg.cli.parameters import command
 from tipsseg.cli.wording import open_progress
 from tipsseg.errors import InputError, OtherRunError, UsageError
 from tipsseg.options import FileOptions, LabelOptions
@@ -57,38 +55,29 @@ Exit code: 0 success; 1 an error, or an image failed; 2 usage error;
 """
 
 
-def _options_of_earlier_run(values: Mapping[str, Any], is_given: Callable[[str], bool]) -> dict[str, object]:
-    """Return an earlier run's values for absent options: those of --from, or of the run that --retry-failed retries."""
-    path = values["from_run"]
-    if path is None and values["retry_failed"] and all(values.get(name) is None for name in _QUESTION):
-        path = _run_to_retry(Path(values["output"]), values["shard"])
-    if path is None:
-        return {}
-    from tipsseg.cli.repeat import read_run_file
-
-    options = read_run_file(path).options
-    return {"from_run": path, **{name: value for name, value in options.items() if not is_given(name)}}
-
-
 _QUESTION = tuple(options_of(opt.Question))
 
 
-def _run_to_retry(output: Path, shard: str | None) -> Path:
-    """Return the state folder of the run whose failed images to retry."""
+def _options_of_earlier_run(values: Mapping[str, Any], is_given: Callable[[str], bool]) -> dict[str, object]:
+    """Return an earlier run's values for absent options: those of --from, or of the run that --retry-failed retries."""
+    from tipsseg.cli.repeat import read_run_file
     from tipsseg.options.values import parse_shard
     from tipsseg.run.record import find_run
     from tipsseg.run.shards import state_folder
 
-    state = state_folder(output, None if shard is None else parse_shard(shard))
-    if find_run(state) is None:
-        raise InputError(f"nothing to retry: no run in {state}", "Remove --retry-failed.")
-    return state
+    path = values["from_run"]
+    if path is None and values["retry_failed"] and all(values.get(name) is None for name in _QUESTION):
+        shard = values["shard"]
+        path = state_folder(Path(values["output"]), None if shard is None else parse_shard(shard))
+        if find_run(path) is None:
+            raise InputError(f"nothing to retry: no run in {path}", "Remove --retry-failed.")
+    if path is None:
+        return {}
+    options = read_run_file(path).options
+    return {"from_run": path, **{name: value for name, value in options.items() if not is_given(name)}}
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
-
-@add_command(app, EPILOG, defaults=_options_of_earlier_run)
+@command(EPILOG, defaults=_options_of_earlier_run)
 def label(
     question: opt.Asked,
     regions: RegionOptions,
@@ -112,7 +101,7 @@ def label(
             rare=True,
         ),
     ] = None,
-) -> None:
+) -> int:
     """Label images and write masks, COCO annotations, overlays and more."""
     from tipsseg.commands.inputs import Choice, find_images
     from tipsseg.commands.label import label_spec
@@ -123,8 +112,7 @@ def label(
 
     given = tuple(paths or ())
     _refuse_mistakes(given, question, output, images, printing)
-    repeated = None if from_run is None else _repeated(from_run, question)
-    asked = values.parse_question(question) if repeated is None else _again(repeated, question.vocab)
+    repeated, asked = (None, values.parse_question(question)) if from_run is None else _repeat(from_run, question)
     spec = label_spec(
         asked.vocabulary,
         compute,
@@ -147,12 +135,9 @@ def label(
             progress.note(note)
         found = find_images(spec, Choice(**vars(images), **stdin.sources(given, printing.null)), progress)
         if printing.dry_run:
-            failed = list_images(info, found, progress)
-        else:
-            with _commands_to_paste(spec):
-                failed = run_label(info, found, make_engine, progress, jsonl=printing.jsonl).failed
-    if failed:
-        raise typer.Exit(1)
+            return list_images(info, found, progress)
+        with _commands_to_paste(spec):
+            return run_label(info, found, make_engine, progress, jsonl=printing.jsonl).failed
 
 
 def _refuse_mistakes(
@@ -205,24 +190,20 @@ def _without_output(arguments: Sequence[str]) -> list[str]:
     return others
 
 
-def _repeated(path: Path, question: opt.Question) -> RepeatedRun:
-    """Return the run to repeat. Raise UsageError if the command line has classes too."""
+def _repeat(path: Path, question: opt.Question) -> tuple[RepeatedRun, values.Asked]:
+    """Return the run to repeat, and its vocabulary.
+
+    Raise UsageError if the command line has classes too, or if fitted vectors of the run are missing.
+    """
     from tipsseg.cli.repeat import read_run_file
 
     repeated = read_run_file(path)
-    own = [question.classes, question.background]
-    if not repeated.vocabulary.fit:  # --vocab names the .fit file again
-        own.append(question.vocab)
-    if any(value is not None for value in own):
+    vocabulary, vocab = repeated.info.spec.vocabulary, question.vocab
+    # --vocab names the .fit file again.
+    if question.classes or question.background is not None or (vocab is not None and not vocabulary.fit):
         raise UsageError("--from repeats the classes of a run", "Remove --classes, --vocab and --background.")
-    return repeated
-
-
-def _again(repeated: RepeatedRun, vocab: str | None) -> values.Asked:
-    """Return the vocabulary of a repeated run. Raise UsageError if its fitted vectors are missing."""
-    vocabulary = repeated.vocabulary
     if not vocabulary.fit:
-        return values.Asked(vocabulary)
+        return repeated, values.Asked(vocabulary)
     fitted = None if vocab is None else values.read_fit(Path(vocab))
     if fitted is None or fitted.vocabulary.fit != vocabulary.fit:
         name = vocabulary.source or "FIT"
@@ -231,4 +212,4 @@ def _again(repeated: RepeatedRun, vocab: str | None) -> values.Asked:
             f"the run of {repeated.path} used the fitted vectors of {name}, which {place}",
             f"Name that file with --vocab {name}",
         )
-    return values.Asked(vocabulary, fitted)
+    return repeated, values.Asked(vocabulary, fitted)

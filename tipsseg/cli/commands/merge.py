@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import add_command, path_of
-from tipsseg.cli.wording import as_typed
+from tipsseg.cli.parameters import command, path_of
+from tipsseg.cli.wording import open_progress
 
 EPILOG = """\b
 Examples:
@@ -27,10 +27,7 @@ Exit code: 0 success, 1 error, 2 usage error.
 """
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
-
-@add_command(app, EPILOG)
+@command(EPILOG)
 def merge(
     folders: Annotated[
         list[Path], typer.Argument(metavar="OUT", parser=path_of("a folder"), help="Output folders of tipsseg label.")
@@ -38,12 +35,9 @@ def merge(
     output: Annotated[Path, opt.output_option("A new folder, or one of OUT.")],
     null: opt.NullResults = False,
     quiet: opt.Quiet = False,
-) -> None:
+) -> int:
     """Join the shards of a run, or several runs, into one output folder."""
     from tipsseg.commands.merge import merge_folders
-    from tipsseg.commands.progress import Progress
 
-    with Progress(quiet, null=null, wording=as_typed) as progress:
-        failed = merge_folders(folders, output, progress)
-    if failed:
-        raise typer.Exit(1)
+    with open_progress(quiet, null=null) as progress:
+        return merge_folders(folders, output, progress)

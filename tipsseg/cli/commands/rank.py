@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import add_command
+from tipsseg.cli.parameters import command
 from tipsseg.cli.stdin import read_only
-from tipsseg.cli.wording import as_typed
+from tipsseg.cli.wording import open_progress
 from tipsseg.errors import ImageError, UsageError
 from tipsseg.options.fields import Option
 
@@ -28,10 +26,7 @@ Exit code: 0 success; 1 an error, or an image in --only is not labelled;
 """
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
-
-@add_command(app, EPILOG)
+@command(EPILOG)
 def rank(
     output: opt.Folder,
     limit: Annotated[
@@ -44,15 +39,14 @@ def rank(
     ] = False,
     null: opt.Null = False,
     quiet: opt.Quiet = False,
-) -> None:
+) -> int:
     """List the images of an output folder in review order."""
-    from tipsseg.commands.progress import Progress
     from tipsseg.commands.rank import rank_folder
     from tipsseg.util.json import json_bytes
 
     if null and jsonl and str(only) != "-":
         raise UsageError("-0 separates paths, but --jsonl prints no paths", "Remove -0.")
-    with Progress(quiet, null=null, wording=as_typed) as progress:
+    with open_progress(quiet, null=null) as progress:
         paths = read_only(only, null, "rank", output)
         failed = False
         for result in rank_folder(output, paths, images, limit, progress):
@@ -63,5 +57,4 @@ def rank(
                 progress.text(json_bytes(result.record()).decode() + "\n")
             else:
                 progress.path(result.path)
-    if failed:
-        raise typer.Exit(1)
+    return failed

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import Only, add_command
+from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import open_progress
 from tipsseg.options import PALETTES, Palette, choose
 from tipsseg.options.fields import TRUTH, Option
@@ -31,10 +29,7 @@ Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
-
-@add_command(app, EPILOG)
+@command(EPILOG)
 def report(
     output: opt.Folder,
     compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
@@ -62,13 +57,13 @@ def report(
     ] = PALETTES[0],
     null: opt.NullResults = False,
     quiet: opt.Quiet = False,
-) -> None:
+) -> int:
     """Write an HTML page with the images, labels and class statistics of an output folder."""
     from tipsseg.commands.report.make import make_report
 
     colours = choose(palette, PALETTES, "palette")
     with open_progress(quiet, null=null) as progress:
-        failed = make_report(
+        return make_report(
             output,
             target,
             images,
@@ -82,5 +77,3 @@ def report(
             truths=gt,
             truth=truth,
         )
-    if failed:
-        raise typer.Exit(1)

@@ -9,12 +9,12 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
-from tipsseg.cli.help import Command, complete_presets
-from tipsseg.cli.parameters import Only, add_command
+from tipsseg.cli.help import Command, completion_of
+from tipsseg.cli.parameters import Only, command
 from tipsseg.commands.progress import print_text
 from tipsseg.util.text import pluralize
 
-app = typer.Typer(
+vocab = typer.Typer(
     help="List, print and check vocabularies.",
     no_args_is_help=True,
     add_completion=False,
@@ -22,11 +22,11 @@ app = typer.Typer(
 )
 
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", autocompletion=complete_presets, help="A preset or a vocabulary file.")
+    str, typer.Argument(metavar="NAME", autocompletion=completion_of("presets"), help="A preset or a vocabulary file.")
 ]
 
 
-@app.command("list", cls=Command)
+@vocab.command("list", cls=Command)
 def list_presets() -> None:
     """List the presets for --vocab."""
     from tipsseg.vocabulary.files import preset_names, preset_summary, read_vocabulary
@@ -37,7 +37,7 @@ def list_presets() -> None:
         print_text(f"{name:20} {len(vocabulary.classes):4} classes{with_background:13}  {preset_summary(name)}\n")
 
 
-@add_command(app, "", no_args_is_help=False)
+@command(app=vocab, no_args_is_help=False)
 def show(name: Name, question: Annotated[opt.Question, Only("background", "templates")]) -> None:
     """Print a vocabulary as a TOML file, for example as a starting point for your own."""
     from tipsseg.vocabulary.files import vocabulary_toml
@@ -48,7 +48,7 @@ def show(name: Name, question: Annotated[opt.Question, Only("background", "templ
     print_text(vocabulary_toml(asked.vocabulary))
 
 
-@app.command(cls=Command)
+@vocab.command(cls=Command)
 def check(name: Name) -> None:
     """Check a vocabulary, and print its classes; an error names the file and the line."""
     asked = values.parse_question(opt.Question(vocab=name))
