@@ -11,10 +11,8 @@ import typer
 
 from tipsseg.cli.parameters import Without, path_of
 from tipsseg.errors import UsageError
-from tipsseg.options import split_names
 from tipsseg.options.fields import FILES, IMAGES, OTHER, WHAT, Option, option
 
-FORMAT_HELP = "One or more, separated by commas: {formats}."
 QUIET_HELP = "Do not print progress or notes to stderr."
 IMAGES_HELP = "Folder of the images, if they have moved."
 NULL_HELP = "Separate paths with NUL instead of newlines, on stdin and stdout."
@@ -90,9 +88,3 @@ Quiet = Annotated[bool, Option(help=QUIET_HELP, flag="quiet", short="q", group=O
 
 def output_option(help: str) -> Option:  # noqa: A002  typer's word
     return Option(help=help, flag="output", short="o", metavar="DIR", group=FILES)
-
-
-def format_option(help: str, group: str = FILES) -> Option:  # noqa: A002  typer's word
-    return Option(
-        help=help, flag="format", short="f", metavar="NAMES", group=group, choices="formats", read=split_names
-    )

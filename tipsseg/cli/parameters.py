@@ -48,18 +48,14 @@ class _Part:
     record: type | None = None
 
     def value(self, values: Mapping[str, Any]) -> Any:
-        """Convert the values that typer parsed to the function's argument."""
-        read = {
-            name: value if option.read is None else option.read(value)
-            for name, option in self.options.items()
-            if (value := values[name]) is not None
-        }
+        """Return the function's argument, made of the values that typer parsed."""
         if self.record is None:
-            return read.get(self.name, values[self.name])
+            return values[self.name]
+        given = {name: values[name] for name in self.options if values[name] is not None}
         for name, (_, option) in options_of(self.record).items():
             if option.commands_give is not None:
-                read[name] = option.commands_give
-        return self.record(**read)
+                given[name] = option.commands_give
+        return self.record(**given)
 
 
 def command(
@@ -168,11 +164,9 @@ def _parameter(name: str, option: Option, kind: Any, default: Any) -> inspect.Pa
     plain = next(each for each in get_args(kind) if each is not NoneType) if NoneType in get_args(kind) else kind
     choices = option.choices or choices_of(kind)
     typed: Any = plain if plain in (bool, int, float, Path, list[str]) else str
-    if option.read is not None:
+    if plain == tuple[str, ...]:
         typed = list[str]
-        if default is not inspect.Parameter.empty:
-            default = None  # the help text names the default
-    elif typed is str and default not in (None, inspect.Parameter.empty):
+    if typed is str and default not in (None, inspect.Parameter.empty):
         default = text_of(default)
     help_text = option.help.replace("{formats}", ", ".join(FORMATS))
     if "{corrections}" in help_text:

@@ -12,8 +12,8 @@ from tipsseg.cli.stdin import read_only
 from tipsseg.cli.values import refuse_stray_formats
 from tipsseg.cli.wording import open_progress
 from tipsseg.errors import UsageError
-from tipsseg.options import FileOptions
-from tipsseg.options.fields import Option
+from tipsseg.options import FileOptions, split_names
+from tipsseg.options.fields import FILES, Option
 from tipsseg.options.run import ComputeOptions
 from tipsseg.util.text import quote
 
@@ -39,7 +39,17 @@ def convert(
     output: opt.Folder,
     compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
     files: Annotated[FileOptions, Only("val_fraction")],
-    formats: Annotated[list[str] | None, opt.format_option(opt.FORMAT_HELP)] = None,
+    formats: Annotated[
+        list[str] | None,
+        Option(
+            help="One or more, separated by commas: {formats}.",
+            flag="format",
+            short="f",
+            metavar="NAMES",
+            group=FILES,
+            choices="formats",
+        ),
+    ] = None,
     drop: Annotated[
         str | None, Option(help="Remove a format from the folder, with its files, except edited ones.", metavar="NAME")
     ] = None,
@@ -63,5 +73,12 @@ def convert(
             return drop_format(output, drop, progress)
         paths = read_only(only, null, "convert", output)
         return convert_folder(
-            output, tuple(formats or ()), images, compute.jobs, progress, files.val_fraction, paths, compute.max_pixels
+            output,
+            split_names(formats or ()),
+            images,
+            compute.jobs,
+            progress,
+            files.val_fraction,
+            paths,
+            compute.max_pixels,
         )
