@@ -62,7 +62,7 @@ def command(
     epilog: str = "",
     *,
     app: typer.Typer | None = None,
-    defaults: Callable[[Mapping[str, Any], Callable[[str], bool]], Mapping[str, object]] | None = None,
+    defaults: Callable[[Mapping[str, Any]], Mapping[str, object]] | None = None,
     **settings: Any,
 ) -> Callable[[Callable[..., int | None]], typer.Typer]:
     """Return a decorator that makes a function a command. Its exit code is 1 if the function returns a number of failures.
@@ -70,8 +70,7 @@ def command(
     Args:
         epilog: The text at the end of the help.
         app: The app that gets the command. If None, an app of its own.
-        defaults: A function that returns values for absent options. Its arguments are all values, and a function that returns
-            True if an option is on the command line.
+        defaults: A function that returns values for absent options. Its argument: all values.
         settings: More arguments for `typer.Typer.command`.
     """
 
@@ -82,7 +81,7 @@ def command(
 
         def run(**values: Any) -> None:
             if defaults is not None:
-                values |= defaults(values, lambda key: is_given(values["context"], key))
+                values |= defaults(values)
             if function(**{part.name: part.value(values) for part in parts}):
                 raise typer.Exit(1)
 

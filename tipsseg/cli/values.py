@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,28 +25,20 @@ if TYPE_CHECKING:
 _MAX_NAMES = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A vocabulary to label with; `fitted` holds its vectors if --vocab is a .fit file."""
-
-    vocabulary: Vocabulary
-    fitted: FittedVocabulary | None = None
-
-
-def parse_question(question: Question) -> Asked:
-    """Build the vocabulary for a question; --vocab may be a .fit file. Raise VocabularyError or UsageError if it is invalid."""
+def parse_question(question: Question) -> tuple[Vocabulary, FittedVocabulary | None]:
+    """Return the vocabulary for a question, and its fit if --vocab is a .fit file. Raise UsageError if it is invalid."""
     from tipsseg.vocabulary.fitted import is_fit
 
     vocab = question.vocab
     if question.classes or vocab is None or not is_fit(vocab):
-        return Asked(_parse_vocabulary(question))
+        return _parse_vocabulary(question), None
     for option, value in (("--templates", question.templates), ("--background", question.background)):
         if value is not None:
             raise UsageError(
                 f"{option} needs phrases to encode, but {vocab} has vectors", f"Remove {option}, or fit again with it."
             )
     fitted = read_fit(Path(vocab))
-    return Asked(fitted.vocabulary, fitted)
+    return fitted.vocabulary, fitted
 
 
 def read_fit(path: Path) -> FittedVocabulary:

@@ -79,7 +79,7 @@ def audit(
         refuse_existing(file)  # before the images are labelled
     named = question.classes or question.vocab
     vocabulary = classes_of_labels(
-        auditing.labels, values.parse_question(question).vocabulary if named else None, question.background
+        auditing.labels, values.parse_question(question)[0] if named else None, question.background
     )
     spec = RunSpec.of(compute, formats=(), vocabulary=vocabulary, options=options)
     with open_progress(auditing.quiet, results=False) as progress:

@@ -79,16 +79,15 @@ def evaluate(
     gt, pred = scoring.gt, scoring.pred
     with open_progress(scoring.quiet, results=False) as progress:
         if pred is not None:
-            classes = [entry.name for entry in values.parse_question(question).vocabulary.classes] if named else None
+            classes = [entry.name for entry in values.parse_question(question)[0].classes] if named else None
             jobs, max_pixels = compute.jobs, compute.max_pixels
             evaluation = evaluate_masks(pred, gt, truth, classes, progress, jobs=jobs, max_pixels=max_pixels)
         else:
             if not named and truth.layout is not None:
                 question = replace(question, vocab=preset_of(truth))
-            asked = values.parse_question(question)
-            vocabulary = asked.vocabulary
+            vocabulary, fitted = values.parse_question(question)
             layout = layout_of(truth, [entry.name for entry in vocabulary.classes])
-            spec = RunSpec.of(compute, regions, formats=(), vocabulary=vocabulary, fitted=asked.fitted, options=options)
+            spec = RunSpec.of(compute, regions, formats=(), vocabulary=vocabulary, fitted=fitted, options=options)
             values.note_vocabulary(progress, question.classes, vocabulary)
             found = stdin.find_named(paths or (), scoring.null, Ignored(None, gt), progress)
             evaluation = evaluate_images(spec, found, gt, layout, progress, quiet=scoring.quiet)

@@ -95,7 +95,7 @@ def fit(
             spec.check()
             note_other_scales(masks, progress)
         else:
-            spec = spec_of_truths(values.parse_question(question).vocabulary, view, compute)
+            spec = spec_of_truths(values.parse_question(question)[0], view, compute)
             spec.check()
             values.note_vocabulary(progress, question.classes, spec.vocabulary)
             masks = _truth_masks(paths, fitting.gt, truth, spec, progress)

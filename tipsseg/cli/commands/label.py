@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tipsseg.address import address_text
 from tipsseg.cli import options as opt
 from tipsseg.cli import stdin, values
-from tipsseg.cli.parameters import command
+from tipsseg.cli.parameters import command, is_given
 from tipsseg.cli.wording import open_progress
 from tipsseg.errors import InputError, OtherRunError, UsageError
 from tipsseg.options import FileOptions, LabelOptions
@@ -30,6 +30,8 @@ from tipsseg.util.text import shell_line, shell_word
 if TYPE_CHECKING:
     from tipsseg.cli.repeat import RepeatedRun
     from tipsseg.run.spec import RunSpec
+    from tipsseg.vocabulary.fitted import FittedVocabulary
+    from tipsseg.vocabulary.vocabulary import Vocabulary
 
 EPILOG = """\b
 Examples:
@@ -58,7 +60,7 @@ Exit code: 0 success; 1 an error, or an image failed; 2 usage error;
 _QUESTION = tuple(options_of(opt.Question))
 
 
-def _options_of_earlier_run(values: Mapping[str, Any], is_given: Callable[[str], bool]) -> dict[str, object]:
+def _options_of_earlier_run(values: Mapping[str, Any]) -> dict[str, object]:
     """Return an earlier run's values for absent options: those of --from, or of the run that --retry-failed retries."""
     from tipsseg.cli.repeat import read_run_file
     from tipsseg.options.values import parse_shard
@@ -74,7 +76,10 @@ def _options_of_earlier_run(values: Mapping[str, Any], is_given: Callable[[str],
     if path is None:
         return {}
     options = read_run_file(path).options
-    return {"from_run": path, **{name: value for name, value in options.items() if not is_given(name)}}
+    return {
+        "from_run": path,
+        **{name: value for name, value in options.items() if not is_given(values["context"], name)},
+    }
 
 
 @command(EPILOG, defaults=_options_of_earlier_run)
@@ -103,6 +108,7 @@ def label(
     ] = None,
 ) -> int:
     """Label images and write masks, COCO annotations, overlays and more."""
+    from tipsseg.cli.repeat import read_run_file
     from tipsseg.commands.inputs import Choice, find_images
     from tipsseg.commands.label import label_spec
     from tipsseg.commands.label_images import run_label
@@ -112,16 +118,17 @@ def label(
 
     given = tuple(paths or ())
     _refuse_mistakes(given, question, output, images, printing)
-    repeated, asked = (None, values.parse_question(question)) if from_run is None else _repeat(from_run, question)
+    repeated = None if from_run is None else read_run_file(from_run)
+    vocabulary, fitted = values.parse_question(question) if repeated is None else _again(repeated, question)
     spec = label_spec(
-        asked.vocabulary,
+        vocabulary,
         compute,
         regions,
         output=output,
         onto=onto,
         options=options,
         added=() if repeated is None else repeated.info.spec.added,
-        fitted=asked.fitted,
+        fitted=fitted,
         files=files,
         raster=raster,
         sources=tuple(map(address_text, given)),
@@ -153,8 +160,8 @@ def _refuse_mistakes(
     values.refuse_split_lists(paths, question.classes, output.formats)
     check_choice(bool(paths), images)
     printing.check(paths, "labels")
-    for is_given, flag in ((not output.resume, "--no-resume"), (output.overwrite, "--overwrite")):
-        if images.retry_failed and is_given:
+    for wanted, flag in ((not output.resume, "--no-resume"), (output.overwrite, "--overwrite")):
+        if images.retry_failed and wanted:
             raise UsageError(f"--retry-failed resumes a run, but {flag} does not", "Use one of them.")
 
 
@@ -190,20 +197,17 @@ def _without_output(arguments: Sequence[str]) -> list[str]:
     return others
 
 
-def _repeat(path: Path, question: opt.Question) -> tuple[RepeatedRun, values.Asked]:
-    """Return the run to repeat, and its vocabulary.
+def _again(repeated: RepeatedRun, question: opt.Question) -> tuple[Vocabulary, FittedVocabulary | None]:
+    """Return the vocabulary of a run to repeat, and its fit.
 
     Raise UsageError if the command line has classes too, or if fitted vectors of the run are missing.
     """
-    from tipsseg.cli.repeat import read_run_file
-
-    repeated = read_run_file(path)
     vocabulary, vocab = repeated.info.spec.vocabulary, question.vocab
     # --vocab names the .fit file again.
     if question.classes or question.background is not None or (vocab is not None and not vocabulary.fit):
         raise UsageError("--from repeats the classes of a run", "Remove --classes, --vocab and --background.")
     if not vocabulary.fit:
-        return repeated, values.Asked(vocabulary)
+        return vocabulary, None
     fitted = None if vocab is None else values.read_fit(Path(vocab))
     if fitted is None or fitted.vocabulary.fit != vocabulary.fit:
         name = vocabulary.source or "FIT"
@@ -212,4 +216,4 @@ def _repeat(path: Path, question: opt.Question) -> tuple[RepeatedRun, values.Ask
             f"the run of {repeated.path} used the fitted vectors of {name}, which {place}",
             f"Name that file with --vocab {name}",
         )
-    return repeated, values.Asked(vocabulary, fitted)
+    return vocabulary, fitted

@@ -42,17 +42,16 @@ def show(name: Name, question: Annotated[opt.Question, Only("background", "templ
     """Print a vocabulary as a TOML file, for example as a starting point for your own."""
     from tipsseg.vocabulary.files import vocabulary_toml
 
-    asked = values.parse_question(replace(question, vocab=name))
-    if asked.fitted is not None:
+    vocabulary, fitted = values.parse_question(replace(question, vocab=name))
+    if fitted is not None:
         print_text(f"# The phrases of {name}. Only that file has their vectors and the temperature.\n")
-    print_text(vocabulary_toml(asked.vocabulary))
+    print_text(vocabulary_toml(vocabulary))
 
 
 @vocab.command(cls=Command)
 def check(name: Name) -> None:
     """Check a vocabulary, and print its classes; an error names the file and the line."""
-    asked = values.parse_question(opt.Question(vocab=name))
-    vocabulary = asked.vocabulary
+    vocabulary, fitted = values.parse_question(opt.Question(vocab=name))
     negative = len(vocabulary.specs) - len(vocabulary.classes)
     phrases = pluralize(len(vocabulary.background), "phrase") if vocabulary.background else "none"
     background = "auto" if vocabulary.auto else phrases
@@ -62,7 +61,7 @@ def check(name: Name) -> None:
         *([f"{negative} negative"] if negative else []),
         f"background {background}",
         pluralize(len(vocabulary.templates), "template"),
-        *([f"fitted with the model {asked.fitted.model_id}"] if asked.fitted else []),
+        *([f"fitted with the model {fitted.model_id}"] if fitted else []),
     ]
     print_text(f"{name}: ok, {', '.join(parts)}\n")
     for entry in vocabulary.classes:

@@ -72,10 +72,8 @@ def verify(models: Models = None) -> None:
     from tipsseg.weights import fetching
     from tipsseg.weights.lock import get_model, read_lock
 
-    lock = read_lock()
-    wanted = [get_model(model) for model in models] if models else list(lock.values())
     complete = True
-    for spec in wanted:
+    for spec in [get_model(model) for model in models or read_lock()]:
         for name, state in fetching.verify(spec).items():
             print(f"{spec.id:10} {name:20} {state}")
             complete = complete and state == "ok"
@@ -92,7 +90,7 @@ def lock(models: Models = None) -> None:
 
     path = find_lock()
     entries = read_lock(path)
-    for spec in [get_model(model) for model in models] if models else list(entries.values()):
+    for spec in [get_model(model) for model in models or entries]:
         entries[spec.id] = fetching.resolve_hashes(spec)
     write_lock(path, entries)
     print_path(path)
