@@ -45,7 +45,7 @@ class _Part:
     name: str
     parameters: Sequence[inspect.Parameter]
     options: Mapping[str, Option]
-    record: type | None = None
+    record: type | None
 
     def value(self, values: Mapping[str, Any]) -> Any:
         """Return the function's argument, made of the values that typer parsed."""
@@ -154,9 +154,7 @@ def _part(parameter: inspect.Parameter, hint: Any) -> _Part:
                 options[key] = option
                 parameters.append(_parameter(key, option, hints[key], default))
         return _Part(name, parameters, options, kind)
-    if marks and isinstance(marks[0], Option):
-        return _Part(name, [_parameter(name, marks[0], kind, parameter.default)], {name: marks[0]})
-    return _Part(name, [parameter.replace(annotation=hint, kind=parameter.KEYWORD_ONLY)], {})
+    return _Part(name, [parameter.replace(annotation=hint, kind=parameter.KEYWORD_ONLY)], {}, None)
 
 
 def _parameter(name: str, option: Option, kind: Any, default: Any) -> inspect.Parameter:

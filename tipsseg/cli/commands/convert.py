@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ from tipsseg.cli.values import refuse_stray_formats
 from tipsseg.cli.wording import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options import FileOptions, split_names
-from tipsseg.options.fields import FILES, Option
+from tipsseg.options.fields import FILES, option
 from tipsseg.options.run import ComputeOptions
 from tipsseg.util.text import quote
 
@@ -32,6 +33,16 @@ Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converting:
+    # fmt: off
+    formats: list[str] | None = option(None, flag="format", short="f", metavar="NAMES", group=FILES, choices="formats",
+        help="One or more, separated by commas: {formats}.")
+    drop: str | None = option(None, metavar="NAME",
+        help="Remove a format from the folder, with its files, except edited ones.")
+    # fmt: on
+
+
 # If the shell splits a list of formats at a space, the rest arrives as extra arguments.
 @command(EPILOG, context_settings={"allow_extra_args": True})
 def convert(
@@ -39,28 +50,13 @@ def convert(
     output: opt.Folder,
     compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
     files: Annotated[FileOptions, Only("val_fraction")],
-    formats: Annotated[
-        list[str] | None,
-        Option(
-            help="One or more, separated by commas: {formats}.",
-            flag="format",
-            short="f",
-            metavar="NAMES",
-            group=FILES,
-            choices="formats",
-        ),
-    ] = None,
-    drop: Annotated[
-        str | None, Option(help="Remove a format from the folder, with its files, except edited ones.", metavar="NAME")
-    ] = None,
-    only: opt.Only = None,
-    images: opt.Images = None,
-    null: opt.Null = False,
-    quiet: opt.Quiet = False,
+    converting: Converting,
+    folders: Annotated[opt.Folders, Only("images", "only", "null", "quiet")],
 ) -> int:
     """Write the labels in an output folder in more formats, without the model."""
     from tipsseg.commands.convert import convert_folder, drop_format
 
+    formats, drop = converting.formats, converting.drop
     refuse_stray_formats(context.args, formats or ())
     if formats is not None and drop is not None:
         raise UsageError("--format and --drop exclude each other", "Run one after the other.")
@@ -68,14 +64,14 @@ def convert(
         raise UsageError("no format given", "Name formats to add with --format, or one to remove with --drop.")
     if context.args:
         raise UsageError(f"convert takes one output folder, got {quote(context.args[0])} too")
-    with open_progress(quiet, null=null) as progress:
+    with open_progress(folders.quiet, null=folders.null) as progress:
         if drop is not None:
             return drop_format(output, drop, progress)
-        paths = read_only(only, null, "convert", output)
+        paths = read_only(folders.only, folders.null, "convert", output)
         return convert_folder(
             output,
             split_names(formats or ()),
-            images,
+            folders.images,
             compute.jobs,
             progress,
             files.val_fraction,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from tipsseg.address import address_text
 from tipsseg.cli import options as opt
@@ -15,7 +16,7 @@ from tipsseg.cli.parameters import command, is_given
 from tipsseg.cli.wording import open_progress
 from tipsseg.errors import InputError, OtherRunError, UsageError
 from tipsseg.options import FileOptions, LabelOptions
-from tipsseg.options.fields import WHAT, Option, options_of
+from tipsseg.options.fields import WHAT, option, options_of
 from tipsseg.options.run import (
     ComputeOptions,
     EngineOptions,
@@ -57,6 +58,14 @@ Exit code: 0 success; 1 an error, or an image failed; 2 usage error;
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeating:
+    # fmt: off
+    from_run: Path | None = option(None, flag="from", metavar="FILE|DIR", group=WHAT, rare=True,
+        help="Repeat a run with the model, classes and options of its run.json; options on the command line override them.")
+    # fmt: on
+
+
 _QUESTION = tuple(options_of(opt.Question))
 
 
@@ -94,18 +103,9 @@ def label(
     images: ImageOptions,
     raster: RasterOptions,
     engine: EngineOptions,
+    repeating: Repeating,
     printing: opt.Printing,
     paths: opt.Paths = None,
-    from_run: Annotated[
-        Path | None,
-        Option(
-            help="Repeat a run with the model, classes and options of its run.json; options on the command line override them.",
-            flag="from",
-            metavar="FILE|DIR",
-            group=WHAT,
-            rare=True,
-        ),
-    ] = None,
 ) -> int:
     """Label images and write masks, COCO annotations, overlays and more."""
     from tipsseg.cli.repeat import read_run_file
@@ -118,7 +118,7 @@ def label(
 
     given = tuple(paths or ())
     _refuse_mistakes(given, question, output, images, printing)
-    repeated = None if from_run is None else read_run_file(from_run)
+    repeated = None if repeating.from_run is None else read_run_file(repeating.from_run)
     vocabulary, fitted = values.parse_question(question) if repeated is None else _again(repeated, question)
     spec = label_spec(
         vocabulary,
