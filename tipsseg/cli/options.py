@@ -11,10 +11,8 @@ import typer
 
 from tipsseg.cli.parameters import Without, path_of
 from tipsseg.errors import UsageError
-from tipsseg.options import split_names
-from tipsseg.options.fields import FILES, IMAGES, OTHER, WHAT, Option, option
+from tipsseg.options.fields import IMAGES, OTHER, WHAT, option
 
-FORMAT_HELP = "One or more, separated by commas: {formats}."
 QUIET_HELP = "Do not print progress or notes to stderr."
 IMAGES_HELP = "Folder of the images, if they have moved."
 NULL_HELP = "Separate paths with NUL instead of newlines, on stdin and stdout."
@@ -68,31 +66,17 @@ Paths = Annotated[
 Folder = Annotated[
     Path, typer.Argument(metavar="OUT", parser=path_of("the folder"), help="The output folder of tipsseg label.")
 ]
-Null = Annotated[bool, Option(help=NULL_HELP, flag="null", short="0", group=IMAGES, rare=True)]
-NullResults = Annotated[bool, Option(help="End paths on stdout with NUL instead of a newline.", flag="null", short="0")]
-Images = Annotated[Path | None, Option(help=IMAGES_HELP, metavar="DIR")]
-KeptFeatures = Annotated[
-    Path | None,
-    Option(
-        help="Feature folder used to detect similar images; see tipsseg encode.",
-        flag="features",
-        metavar="DIR",
-    ),
-]
-Only = Annotated[
-    Path | None,
-    Option(
-        help="Use only the images listed in this file, one path per line, or - for stdin.", metavar="FILE", group=IMAGES
-    ),
-]
-Quiet = Annotated[bool, Option(help=QUIET_HELP, flag="quiet", short="q", group=OTHER)]
 
 
-def output_option(help: str) -> Option:  # noqa: A002  typer's word
-    return Option(help=help, flag="output", short="o", metavar="DIR", group=FILES)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folders:
+    """Options of commands that read or change an output folder; each takes some of them."""
 
-
-def format_option(help: str, group: str = FILES) -> Option:  # noqa: A002  typer's word
-    return Option(
-        help=help, flag="format", short="f", metavar="NAMES", group=group, choices="formats", read=split_names
-    )
+    # fmt: off
+    only: Path | None = option(None, metavar="FILE", group=IMAGES,
+        help="Use only the images listed in this file, one path per line, or - for stdin.")
+    images: Path | None = option(None, metavar="DIR", help=IMAGES_HELP)
+    null: bool = option(False, short="0", group=IMAGES, rare=True, help=NULL_HELP)
+    null_results: bool = option(False, flag="null", short="0", help="End paths on stdout with NUL instead of a newline.")
+    quiet: bool = option(False, short="q", help=QUIET_HELP)
+    # fmt: on

@@ -7,9 +7,10 @@ record.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, is_dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -33,67 +34,56 @@ class Only:
         self.names = names
 
 
-class Without:
+class Without(Only):
     """Take all options of a record except these."""
-
-    def __init__(self, *names: str) -> None:
-        self.names = names
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The options behind one parameter of the function: all options of a record, or a single option."""
+    """An argument of the function, with the options and the parameters that it is made of."""
 
     name: str
-    record: type | None
-    parameters: tuple[inspect.Parameter, ...]
+    parameters: Sequence[inspect.Parameter]
     options: Mapping[str, Option]
+    record: type | None
 
     def value(self, values: Mapping[str, Any]) -> Any:
-        """Convert the values that typer parsed to the function's argument."""
-        read = {
-            name: option.read(value) if option.read is not None else value
-            for name, option in self.options.items()
-            if (value := values[name]) is not None
-        }
+        """Return the function's argument, made of the values that typer parsed."""
         if self.record is None:
-            return read.get(self.name, values[self.name])
-        fixed = {
-            name: option.commands_give
-            for name, (_, option) in options_of(self.record).items()
-            if option.commands_give is not None
-        }
-        return self.record(**read, **fixed)
+            return values[self.name]
+        given = {name: values[name] for name in self.options if values[name] is not None}
+        for name, (_, option) in options_of(self.record).items():
+            if option.commands_give is not None:
+                given[name] = option.commands_give
+        return self.record(**given)
 
 
-def add_command(
-    app: typer.Typer,
-    epilog: str,
+def command(
+    epilog: str = "",
     *,
-    name: str | None = None,
-    defaults: Callable[[Mapping[str, Any], Callable[[str], bool]], Mapping[str, object]] | None = None,
+    app: typer.Typer | None = None,
+    defaults: Callable[[Mapping[str, Any]], Mapping[str, object]] | None = None,
     **settings: Any,
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that adds a function to an app as a command.
+) -> Callable[[Callable[..., int | None]], typer.Typer]:
+    """Return a decorator that makes a function a command. Its exit code is 1 if the function returns a number of failures.
 
     Args:
-        app: The app that gets the command.
         epilog: The text at the end of the help.
-        name: The command's name. If None, the function's name.
-        defaults: A function that returns values for absent options. Its arguments are all values, and a function that returns
-            True if an option is on the command line.
+        app: The app that gets the command. If None, an app of its own.
+        defaults: A function that returns values for absent options. Its argument: all values.
         settings: More arguments for `typer.Typer.command`.
     """
 
-    def add(function: Callable[..., None]) -> Callable[..., None]:
+    def add(function: Callable[..., int | None]) -> typer.Typer:
         hints = get_type_hints(function, include_extras=True)
         own = inspect.signature(function).parameters
         parts = [_part(parameter, hints[key]) for key, parameter in own.items()]
 
         def run(**values: Any) -> None:
             if defaults is not None:
-                values |= defaults(values, lambda key: is_given(values["context"], key))
-            function(**{part.name: part.value(values) for part in parts})
+                values |= defaults(values)
+            if function(**{part.name: part.value(values) for part in parts}):
+                raise typer.Exit(1)
 
         parameters = [_CONTEXT, *(each for part in parts for each in part.parameters if each.name != _CONTEXT.name)]
         rare = {key for part in parts for key, option in part.options.items() if option.rare}
@@ -106,8 +96,9 @@ def add_command(
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         run.__doc__ = function.__doc__
-        app.command(name or function.__name__, cls=kind, epilog=epilog, **{"no_args_is_help": True, **settings})(run)
-        return function
+        target = app or typer.Typer(add_completion=False, rich_markup_mode=None)
+        target.command(function.__name__, cls=kind, epilog=epilog, **{"no_args_is_help": True, **settings})(run)
+        return target
 
     return add
 
@@ -119,25 +110,18 @@ def is_given(context: typer.Context, name: str) -> bool:
 
 def given_options(context: typer.Context, record: type) -> Iterator[str]:
     """Yield the flags of a record's options that are on the command line."""
-    for name, (_, option) in options_of(record).items():
-        if name in context.params and is_given(context, name):
-            yield option.long(name)
+    return (option.long(name) for name, (_, option) in options_of(record).items() if is_given(context, name))
 
 
-def path_of(what: str) -> Callable[[str | Path], Path]:
-    """Return a parser of local paths. It raises UsageError for URLs, and for "", which pathlib reads as the current folder."""
-    return lambda value: local_path(what, _checked(what, value))
+def path_of(what: str, *, urls: bool = False) -> Callable[[str | Path], Path]:
+    """Return a parser of local paths, or of URLs too. It raises UsageError for "", which pathlib reads as the current folder."""
 
+    def parse(value: str | Path) -> Path:
+        if value == "":
+            raise UsageError(f"the path of {what} is empty", EMPTY_PATH)
+        return as_address(value) if urls else local_path(what, value)
 
-def address_of(what: str) -> Callable[[str | Path], Path]:
-    """Return a parser of paths and URLs. It raises UsageError for ""."""
-    return lambda value: as_address(_checked(what, value))
-
-
-def _checked(what: str, value: str | Path) -> str | Path:
-    if value == "":
-        raise UsageError(f"the path of {what} is empty", EMPTY_PATH)
-    return value
+    return parse
 
 
 #: Commands with at least this many parameters omit rare options from --help.
@@ -159,59 +143,41 @@ _HELP_ALL = inspect.Parameter(
 
 
 def _part(parameter: inspect.Parameter, hint: Any) -> _Part:
+    name = parameter.name
     kind, *marks = get_args(hint) if get_origin(hint) is Annotated else [hint]
     if is_dataclass(kind):
         assert isinstance(kind, type)
-        options = {key: option for key, (_, option) in options_of(kind).items() if _is_wanted(key, option, marks)}
-        return _Part(parameter.name, kind, tuple(_of_field(kind, key) for key in options), options)
-    option = next((mark for mark in marks if isinstance(mark, Option)), None)
-    if option is None:
-        return _Part(parameter.name, None, (parameter.replace(annotation=hint, kind=parameter.KEYWORD_ONLY),), {})
-    single = _parameter(parameter.name, option, kind, parameter.default)
-    return _Part(parameter.name, None, (single,), {parameter.name: option})
-
-
-def _is_wanted(name: str, option: Option, marks: list[object]) -> bool:
-    if option.commands_give is not None:
-        return False
-    return all(name in mark.names for mark in marks if isinstance(mark, Only)) and not any(
-        name in mark.names for mark in marks if isinstance(mark, Without)
-    )
-
-
-def _of_field(record: type, name: str) -> inspect.Parameter:
-    field, option = options_of(record)[name]
-    default = inspect.Parameter.empty if field.default is MISSING else field.default
-    return _parameter(name, option, get_type_hints(record)[name], default)
+        hints, options, parameters = get_type_hints(kind), {}, []
+        for key, (field, option) in options_of(kind).items():
+            if option.commands_give is None and all((key in mark.names) != isinstance(mark, Without) for mark in marks):
+                default = inspect.Parameter.empty if field.default is MISSING else field.default
+                options[key] = option
+                parameters.append(_parameter(key, option, hints[key], default))
+        return _Part(name, parameters, options, kind)
+    return _Part(name, [parameter.replace(annotation=hint, kind=parameter.KEYWORD_ONLY)], {}, None)
 
 
 def _parameter(name: str, option: Option, kind: Any, default: Any) -> inspect.Parameter:
-    plain = next(each for each in get_args(kind) if each is not type(None)) if type(None) in get_args(kind) else kind
+    plain = next(each for each in get_args(kind) if each is not NoneType) if NoneType in get_args(kind) else kind
     choices = option.choices or choices_of(kind)
     typed: Any = plain if plain in (bool, int, float, Path, list[str]) else str
-    if option.read is not None:
+    if plain == tuple[str, ...]:
         typed = list[str]
-        if default is not inspect.Parameter.empty:
-            default = None  # the help text names the default
-    elif typed is str and default not in (None, inspect.Parameter.empty):
+    if typed is str and default not in (None, inspect.Parameter.empty):
         default = text_of(default)
+    help_text = option.help.replace("{formats}", ", ".join(FORMATS))
+    if "{corrections}" in help_text:
+        help_text = help_text.replace("{corrections}", ", ".join(correction_formats()))
     info = typer.Option(
         *option.flags(name),
         metavar=option.metavar or "|".join(choices) or None,
-        parser=None if typed is not Path else (address_of if name == "images" else path_of)(option.long(name)),
+        parser=path_of(option.long(name), urls=name == "images") if typed is Path else None,
         rich_help_panel=option.group,
         autocompletion=completion_of(choices) if choices else None,
-        help=as_typed(_with_lists(option.help)),
+        help=as_typed(help_text),
         show_default=default is not None,
     )
     annotation = typed | None if default is None else typed
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, info]
     )
-
-
-def _with_lists(text: str) -> str:
-    """Return a help text with the names of formats that it lists."""
-    if "{corrections}" in text:
-        text = text.replace("{corrections}", ", ".join(correction_formats()))
-    return text.replace("{formats}", ", ".join(FORMATS))

@@ -11,7 +11,6 @@ from tipsseg.errors import RecordError, UsageError
 from tipsseg.run.record import RUN_FILE, read_record
 from tipsseg.run.spec import RunInfo, model_identity
 from tipsseg.util.files import is_folder
-from tipsseg.vocabulary.vocabulary import Vocabulary
 
 _HINT = f"Name an output folder, or its {RUN_FILE}."
 
@@ -22,10 +21,6 @@ class RepeatedRun:
 
     path: Path
     info: RunInfo
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        return self.info.spec.vocabulary
 
     @property
     def options(self) -> Mapping[str, object]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import BufferedReader, FileIO
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tipsseg.address import as_address
 from tipsseg.cli.parameters import EMPTY_PATH
@@ -16,24 +16,37 @@ from tipsseg.errors import InputError, UsageError
 from tipsseg.util.files import describe_error, open_regular
 from tipsseg.util.text import shell_line, shell_word
 
+if TYPE_CHECKING:
+    from tipsseg.commands.inputs import Ignored
+    from tipsseg.commands.progress import Progress
+    from tipsseg.images.finding import Found
+
 #: Signatures of image files, each with its offset.
 _PICTURES = ((0, b"\x89PNG\r\n\x1a\n"), (0, b"\xff\xd8\xff"), (0, b"GIF8"), (0, b"II*\0"), (0, b"MM\0*"), (4, b"ftyp"))
 
 
-def is_list(paths: Sequence[str]) -> bool:
-    """Return True if the arguments ask for a list on stdin. Raise UsageError for an empty path, or - among other paths."""
+def sources(paths: Sequence[str], null: bool) -> dict[str, Any]:
+    """Return the keyword of a Choice: `entries` for a list on stdin, else `paths`.
+
+    Raise UsageError for an empty path, or - among other paths.
+    """
     if list(paths) == ["-"]:
-        return True
+        return {"entries": entries(null)}
     if "" in paths:
         raise UsageError("an image path is empty", EMPTY_PATH)
     if "-" in paths:
         raise UsageError("- reads a list from stdin and cannot be combined with other paths")
-    return False
+    return {"paths": tuple(map(as_address, paths))}
 
 
-def sources(paths: Sequence[str], null: bool) -> dict[str, Any]:
-    """Return the keyword of a Choice: `entries` for a list on stdin, else `paths`. Raise UsageError as `is_list` does."""
-    return {"entries": entries(null)} if is_list(paths) else {"paths": tuple(map(as_address, paths))}
+def find_named(paths: Sequence[str], null: bool, ignored: Ignored, progress: Progress) -> Found:
+    """Find the images that the arguments name, for a command that writes no output folder."""
+    from tipsseg.commands.inputs import found_images, note_inputs
+
+    named = sources(paths, null)
+    found = found_images(named.get("paths", ()), named.get("entries"), ignored)
+    note_inputs(progress, found, ignored)
+    return found
 
 
 def entries(null: bool) -> Iterator[bytes]:
@@ -126,27 +139,12 @@ def _file_entries(path: Path, hint: str) -> list[bytes]:
     try:
         with open_regular(path) as file:
             first = next(_blocks(file), b"")
-            if _is_binary(first):
+            if is_picture(first) or _CONTROL.search(first):
                 raise UsageError(f"argument `only`: {path} is not a list of paths", hint)
             file.seek(0)
             return list(split_entries(_blocks(file), null=b"\0" in first))
     except OSError as error:
         raise InputError(f"argument `only`: {path}: {describe_error(error)}", hint) from error
-
-
-def _is_binary(block: bytes) -> bool:
-    """Return True if a file that begins with these bytes is not text.
-
-    NUL may separate paths, and old names need not be UTF-8, so neither alone is a sign of a binary file.
-    """
-    if is_picture(block) or b"\0\0" in block:
-        return True
-    try:
-        block.decode()
-    except UnicodeDecodeError as error:
-        cut = error.end == len(block) and error.reason == "unexpected end of data"
-        return not cut and _CONTROL.search(block) is not None
-    return False
 
 
 def _blocks(file: BufferedReader) -> Iterator[bytes]:

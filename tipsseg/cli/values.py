@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,28 +25,20 @@ if TYPE_CHECKING:
 _MAX_NAMES = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A vocabulary to label with; `fitted` holds its vectors if --vocab is a .fit file."""
-
-    vocabulary: Vocabulary
-    fitted: FittedVocabulary | None = None
-
-
-def parse_question(question: Question) -> Asked:
-    """Build the vocabulary for a question; --vocab may be a .fit file. Raise VocabularyError or UsageError if it is invalid."""
+def parse_question(question: Question) -> tuple[Vocabulary, FittedVocabulary | None]:
+    """Return the vocabulary for a question, and its fit if --vocab is a .fit file. Raise UsageError if it is invalid."""
     from tipsseg.vocabulary.fitted import is_fit
 
     vocab = question.vocab
     if question.classes or vocab is None or not is_fit(vocab):
-        return Asked(_parse_vocabulary(question))
+        return _parse_vocabulary(question), None
     for option, value in (("--templates", question.templates), ("--background", question.background)):
         if value is not None:
             raise UsageError(
                 f"{option} needs phrases to encode, but {vocab} has vectors", f"Remove {option}, or fit again with it."
             )
     fitted = read_fit(Path(vocab))
-    return Asked(fitted.vocabulary, fitted)
+    return fitted.vocabulary, fitted
 
 
 def read_fit(path: Path) -> FittedVocabulary:
@@ -62,10 +54,12 @@ def _parse_vocabulary(question: Question) -> Vocabulary:
     from tipsseg.vocabulary.phrases import PROTOCOL_TEMPLATES, find_templates
     from tipsseg.vocabulary.vocabulary import make_vocabulary, parse_background, split_phrases
 
-    classes, vocab, background = question.classes, question.vocab, question.background
+    classes, vocab, background = question.classes or (), question.vocab, question.background
     if classes and vocab is not None:
         raise UsageError("--classes and --vocab exclude each other", "Use one of them.")
-    for value in classes or ():
+    if not classes and vocab is None:
+        raise VocabularyError("no classes given", 'Name what to label, for example: --classes "panda leg,tree"')
+    for value in classes:
         path = value.removeprefix("@")
         if Path(path).suffix in (".txt", ".csv", ".json", ".toml", ".names"):
             is_or_looks = "is a file" if is_file(Path(path)) else "looks like a file, but does not exist"
@@ -81,13 +75,11 @@ def _parse_vocabulary(question: Question) -> Vocabulary:
             f"--background takes phrases, but {background} is a file name",
             "Put the phrases into the vocabulary file, as `background`, or list them: --background sky,wall",
         )
-    if not classes and vocab is None:
-        raise VocabularyError("no classes given", 'Name what to label, for example: --classes "panda leg,tree"')
     prompts = None if question.templates is None else find_templates(question.templates)
     phrases = None if background is None else parse_background(background)
     if vocab is not None:
         return read_vocabulary(vocab, phrases, prompts)
-    names = split_phrases(classes or ())
+    names = split_phrases(classes)
     for number, name in enumerate(names, start=1):
         if not name.strip(" _"):
             raise VocabularyError(
@@ -101,7 +93,9 @@ def _parse_vocabulary(question: Question) -> Vocabulary:
 
 def note_vocabulary(progress: Progress, classes: Sequence[str] | None, vocabulary: Vocabulary) -> None:
     """Print the classes as the first line of a run, and note commas that became part of a name."""
-    progress.head(classes_line(vocabulary))
+    names = [f'"{entry.name}"' if "," in entry.name else entry.name for entry in vocabulary.classes]
+    source = f" of {vocabulary.source}" if vocabulary.source else ""
+    progress.head(f"{pluralize(len(names), 'class', 'classes')}{source}: {join_first(names, _MAX_NAMES)}.")
     with_comma = [entry.name for entry in vocabulary.classes if "," in entry.name]
     if with_comma and vocabulary.source and not vocabulary.source.lower().endswith(".toml"):
         progress.note(
@@ -111,35 +105,21 @@ def note_vocabulary(progress: Progress, classes: Sequence[str] | None, vocabular
         progress.note("--classes is repeated, so every value is one class, including its commas.")
 
 
-def classes_line(vocabulary: Vocabulary) -> str:
-    """Return a line with the number of classes and their first names."""
-    names = [f'"{entry.name}"' if "," in entry.name else entry.name for entry in vocabulary.classes]
-    source = f" of {vocabulary.source}" if vocabulary.source else ""
-    return f"{pluralize(len(names), 'class', 'classes')}{source}: {join_first(names, _MAX_NAMES)}."
-
-
 def refuse_split_lists(paths: Sequence[str], classes: Sequence[str] | None, formats: Sequence[str] | None) -> None:
     """Raise UsageError if the shell split the list of --classes or --format at a space, which turns the rest into paths."""
     strays = [path for path in paths if path != "-" and "://" not in path and not os.path.lexists(path)]
     if formats:
         refuse_stray_formats(strays, formats)
-    for value in classes or ():
-        rest = _words_behind(value, strays)
-        words = " ".join([value, *rest]).replace(" ,", ",").rstrip(", ")
-        if rest and ("," in words or not any("." in word or os.sep in word for word in rest)):
+    for number, flag in enumerate(sys.argv if classes else (), start=1):
+        rest = list(takewhile(strays.__contains__, sys.argv[number + 1 :]))
+        if flag not in ("-c", "--classes") or not rest:
+            continue
+        words = " ".join([sys.argv[number], *rest]).replace(" ,", ",").rstrip(", ")
+        if "," in words or not any("." in word or os.sep in word for word in rest):
             raise UsageError(
                 f"{quote(rest[0])} is not a file, and seems to belong to --classes",
                 f"Quote the list: --classes {shell_word(words)}",
             )
-
-
-def _words_behind(value: str, strays: Sequence[str]) -> list[str]:
-    """Return the stray words that follow a value of --classes on the command line."""
-    words = iter(sys.argv)
-    for flag in words:
-        if flag in ("-c", "--classes") and next(words, None) == value:
-            return list(takewhile(lambda word: word in strays, words))
-    return []
 
 
 def refuse_stray_formats(arguments: Sequence[str], formats: Sequence[str]) -> None:

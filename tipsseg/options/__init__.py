@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
@@ -94,24 +93,6 @@ def check_whole_number(argument: str, value: object, least: float = 1) -> int:
     return number
 
 
-def check_number(argument: str, value: object) -> float:
-    """Return the value as a Python int or float. Raise UsageError if it is not a number."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise UsageError(f"{argument} must be a number, not {quote(value)}")
-    return float(value) if isinstance(value, float) or not isinstance(value, int) else value
-
-
-#: The limits of an option: an attribute of Option, the test of a value, and its word in messages.
-_LIMITS = (
-    ("min", operator.ge, "at least"),
-    ("above", operator.gt, "above"),
-    ("max", operator.le, "at most"),
-    ("below", operator.lt, "below"),
-)
-
-_kinds = cache(get_type_hints)
-
-
 class OptionRecord:
     """The base of records whose options are checked; the type of an option says whether None is a value."""
 
@@ -148,16 +129,25 @@ def _checked(argument: str, value: Any, kind: object, about: Option) -> object:
     if kind is int:
         value = check_whole_number(argument, value, about.min or 0)
     if kind is float:
-        value = check_number(argument, value)
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise UsageError(f"{argument} must be a number, not {quote(value)}")
+        value = value if isinstance(value, int) else float(value)
     choices = choices_of(kind)
     if choices and not (isinstance(value, str) and value in choices):
         raise UsageError(f"{argument} must be one of {', '.join(choices)}, not {quote(value)}")
-    limits = [(test, word, limit) for key, test, word in _LIMITS if (limit := getattr(about, key)) is not None]
-    if not all(test(value, limit) for test, _, limit in limits):
-        allowed = " and ".join(f"{word} {limit:g}" for _, word, limit in limits)
+    limits = (
+        (about.min, operator.ge, "at least"),
+        (about.above, operator.gt, "above"),
+        (about.max, operator.le, "at most"),
+        (about.below, operator.lt, "below"),
+    )
+    if not all(limit is None or test(value, limit) for limit, test, _ in limits):
+        allowed = " and ".join(f"{word} {limit:g}" for limit, _, word in limits if limit is not None)
         raise UsageError(f"{argument} must be {allowed}, not {quote(value)}", about.hint)
     return value
 
+
+_kinds = cache(get_type_hints)
 
 _DEVICE = re.compile("auto|(cpu|mps)(:0)?|cuda(:[0-9]+)?")
 
@@ -178,20 +168,10 @@ def dtype_name(dtype: object) -> Dtype:
     return choose(name, DTYPE_NAMES, "dtype")
 
 
-#: Upper limit of the default number of threads; each thread needs memory for two images.
-_MAX_JOBS = 32
-
-
 def default_jobs() -> int:
-    """Return the default number of threads: one per usable core, at most 32."""
-    return min(usable_cores(), _MAX_JOBS)
-
-
-def usable_cores() -> int:
-    """Return the number of cores available to this process; a scheduler may limit them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the default number of threads: one per core that a scheduler allows, at most 32; each needs memory for two images."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 32)
 
 
 #: The default formats of a new output folder, without and with `overlap`.
@@ -202,9 +182,7 @@ OVERLAP_FORMATS = ("coco", "overlay")
 MAX_PIXELS = 500_000_000
 
 #: Limits on the number and size of scales. The model's cost grows with about the square of a scale.
-MAX_SCALES = 4
-LARGEST_SCALE = 8.0
-SMALLEST_SCALE = 0.25
+_MAX_SCALES, _SMALLEST_SCALE, _LARGEST_SCALE = 4, 0.25, 8.0
 
 #: The single scale of the published protocol.
 ONE_SCALE = (1.0,)
@@ -214,14 +192,14 @@ def check_scales(scales: object) -> tuple[float, ...]:
     """Return sorted scales from numbers, a single number or a string such as "1,2". Raise UsageError if one is invalid."""
     found = sorted(parse_numbers("scales", (scales,) if isinstance(scales, numbers.Real) else scales, float))
     hint = 'Write factors of the short side, separated by commas: "1,2".'
+    if not 1 <= len(found) <= _MAX_SCALES:
+        raise UsageError(f"argument `scales` must be 1 to {_MAX_SCALES} numbers, not {len(found)}", hint)
     for scale in found:
-        if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:  # also for NaN
-            limits = f"at least {SMALLEST_SCALE:g} and at most {LARGEST_SCALE:g}"
+        if not _SMALLEST_SCALE <= scale <= _LARGEST_SCALE:  # also for NaN
+            limits = f"at least {_SMALLEST_SCALE:g} and at most {_LARGEST_SCALE:g}"
             raise UsageError(f"argument `scales` must be {limits}, not {scale:g}", hint)
-    if twice := [one for one, other in pairwise(found) if one == other]:
+    if twice := [scale for scale in found if found.count(scale) > 1]:
         raise UsageError(f"argument `scales` contains {twice[0]:g} twice", "Remove one of them.")
-    if not 1 <= len(found) <= MAX_SCALES:
-        raise UsageError(f"argument `scales` must be 1 to {MAX_SCALES} numbers, not {len(found)}", hint)
     return tuple(found)
 
 
@@ -281,10 +259,6 @@ class LabelOptions(OptionRecord):
 
 DEFAULT_LABEL_OPTIONS = LabelOptions()
 
-#: The upper limit of `simplify`; coarser polygons no longer resemble the object.
-MAX_SIMPLIFY = 1000
-
-_AREA_HINT = 'Write a whole number of pixels, or a percentage of the image such as "0.1%".'
 _MIN_AREA = re.compile(r"(\d{1,18})|(\d+(?:\.\d+)?|\.\d+)%", re.ASCII)
 
 
@@ -299,12 +273,6 @@ class MinArea:
 
     value: float
     percent: bool = False
-
-    def __post_init__(self) -> None:
-        most = 100 if self.percent else math.inf
-        if isinstance(self.value, bool) or not isinstance(self.value, int | float) or not 0 <= self.value <= most:
-            unit = "%" * self.percent
-            raise UsageError(f"argument `min_area`={quote(self.value)}{unit} is not an area", _AREA_HINT)
 
     def pixels(self, size: tuple[int, int]) -> int:
         """Return the area in pixels for an image of `size` (height, width)."""
@@ -324,10 +292,10 @@ def parse_min_area(area: object) -> MinArea:
     if not isinstance(area, str):
         return MinArea(check_whole_number("argument `min_area`", area, least=0))
     match = _MIN_AREA.fullmatch(area.strip())
-    if match is None:
-        raise UsageError(f"argument `min_area`={area} is not an area", _AREA_HINT)
-    pixels, percent = match.groups()
-    return MinArea(int(pixels)) if percent is None else MinArea(float(percent), percent=True)
+    if match is None or float(match[2] or 0) > 100:
+        hint = 'Write a whole number of pixels, or a percentage of the image such as "0.1%".'
+        raise UsageError(f"argument `min_area`={area} is not an area", hint)
+    return MinArea(float(match[2]), percent=True) if match[2] else MinArea(int(match[1]))
 
 
 #: The options that None leaves as they are in the folder, and their values in a new folder.
@@ -356,7 +324,7 @@ class FileOptions(OptionRecord):
         "[default: as already in the folder, or 1]")
     png_mode: PngMode = option("L", group=FILES, rare=True,
         help="Write masks as grey values (L), or with a palette (P) for tools that need one.")
-    simplify: float | None = option(None, metavar="PIXELS", group=FILES, rare=True, min=0, max=MAX_SIMPLIFY,
+    simplify: float | None = option(None, metavar="PIXELS", group=FILES, rare=True, min=0, max=1000,
         hint="Write a distance in pixels; 1 or 2 are usual.",
         help="Simplify polygons for manual editing; their outlines move by up to this distance.  "
         "[default: as already in the folder, or follow the pixels]")

@@ -42,7 +42,6 @@ class Option:
         group: The option's group in the help.
         rare: True if only --help-all prints the option.
         choices: The values for shell completion, or the name of a list of them.
-        read: A function that converts the typed strings, if the record does not accept strings.
         min: The least value; `above` is a limit that is no value itself.
         max: The greatest value; `below` is a limit that is no value itself.
         check: A function that converts and checks a value, in place of its type and limits. It raises UsageError.
@@ -58,7 +57,6 @@ class Option:
     group: str = OTHER
     rare: bool = False
     choices: tuple[str, ...] | Completion = ()
-    read: Callable[[Any], object] | None = None
     min: float | None = None
     above: float | None = None
     max: float | None = None

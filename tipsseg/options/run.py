@@ -38,10 +38,9 @@ def _model_id(model: object) -> str:
 
 
 def _format_names(formats: object) -> tuple[str, ...]:
-    if not isinstance(formats, Sequence) or isinstance(formats, str) or not all(isinstance(n, str) for n in formats):
-        names = split_names([formats]) if isinstance(formats, str) else ("png", "coco")
-        raise UsageError(f"formats must be a list of names, not {quote(formats)}", f"Use {list(names)}.")
-    return tuple(formats)
+    if not isinstance(formats, Sequence) or not all(isinstance(name, str) for name in formats):
+        raise UsageError(f"formats must be a list of names, not {quote(formats)}", 'For example: ["png", "coco"].')
+    return split_names([formats] if isinstance(formats, str) else formats)
 
 
 def _band_numbers(bands: object) -> tuple[int, ...]:
@@ -108,7 +107,7 @@ class OutputOptions(OptionRecord):
     # fmt: off
     output: Path = option(Path("labels"), metavar="DIR", short="o", group=FILES, help="Output folder.")
     formats: tuple[str, ...] | None = option(None, metavar="NAMES", flag="format", short="f", group=FILES, choices="formats",
-        read=split_names, check=_format_names,
+        check=_format_names,
         help=f"One or more, separated by commas: {{formats}}.  [default: as already in the folder, or "
         f"{','.join(DEFAULT_FORMATS)}; with argument `overlap`, {','.join(OVERLAP_FORMATS)}]")
     resume: bool = option(True, negatable=True, group=IMAGES, rare=True,

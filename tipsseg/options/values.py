@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import re
 from dataclasses import dataclass, field
@@ -15,26 +14,22 @@ EVERY_HINT = "Set argument `every` to 1s for a frame per second, 0.5s for two, o
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """An interval: a number of frames, or a time in seconds. Raise UsageError if it is not positive."""
+    """An interval: a number of frames, or a time in seconds."""
 
     frames: int | None = None
     seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        value = self.seconds if self.frames is None else self.frames
-        if value is None or not 0 < value < math.inf:
-            raise UsageError(f"argument `every`={self} is not a positive interval", EVERY_HINT)
 
     def __str__(self) -> str:
         return f"{self.seconds:g}s" if self.frames is None else str(self.frames)
 
 
 def parse_every(text: object) -> Every:
-    """Parse an interval such as "1s", "0.5s" or "10" (frames). Raise UsageError if it is neither."""
+    """Parse an interval such as "1s", "0.5s" or "10" (frames). Raise UsageError if it is neither, or is not positive."""
     if isinstance(text, Every):
         return text
-    if not (match := re.fullmatch(r"([0-9]{1,9})|([0-9]{0,9}\.?[0-9]{1,9})s", str(text).strip())):
-        raise UsageError(f"argument `every`={text} is not an interval of a video", EVERY_HINT)
+    match = re.fullmatch(r"([0-9]{1,9})|([0-9]{0,9}\.?[0-9]{1,9})s", str(text).strip())
+    if match is None or not float(match[1] or match[2]):
+        raise UsageError(f"argument `every`={text} is not a positive interval of a video", EVERY_HINT)
     return Every(frames=int(match[1])) if match[1] else Every(seconds=float(match[2]))
 
 
@@ -46,7 +41,6 @@ _RANKS = {
     "RANK": "WORLD_SIZE",
     "OMPI_COMM_WORLD_RANK": "OMPI_COMM_WORLD_SIZE",
 }
-_SLURM = "SLURM_ARRAY_TASK_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +52,6 @@ class Shard:
     source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise UsageError(f"argument `shard`={self}: a run has at least one part", _HINT)
         if not 1 <= self.index <= self.count:
             raise UsageError(f"argument `shard`={self}: the part must be in 1 to {self.count}", _HINT)
 
@@ -93,10 +85,11 @@ def parse_shard(text: str | Shard) -> Shard:
 
 
 def _from_environment() -> Shard:
-    if f"{_SLURM}ID" in os.environ:
-        first, step = _variable(f"{_SLURM}MIN", 1), _variable(f"{_SLURM}STEP", 1)
-        index, rest = divmod(_variable(f"{_SLURM}ID") - first, max(step, 1))
-        count = _variable(f"{_SLURM}COUNT")
+    """Return the shard of this process. Raise UsageError if the variables of its launcher are missing or unfit."""
+    if "SLURM_ARRAY_TASK_ID" in os.environ:
+        first, step = _variable("SLURM_ARRAY_TASK_MIN", "1"), _variable("SLURM_ARRAY_TASK_STEP", "1")
+        index, rest = divmod(_variable("SLURM_ARRAY_TASK_ID") - first, max(step, 1))
+        count = _variable("SLURM_ARRAY_TASK_COUNT")
         if first > 1:
             raise UsageError(
                 f"argument `shard`=auto: the Slurm array begins with task {first}, so its parts are unknown",
@@ -107,23 +100,17 @@ def _from_environment() -> Shard:
                 "argument `shard`=auto: the tasks of the Slurm array are not numbered evenly",
                 "Number them from 1 to the number of parts.",
             )
-        return Shard(index + 1, count, f"{_SLURM}ID")
+        return Shard(index + 1, count, "SLURM_ARRAY_TASK_ID")
     for rank, number in _RANKS.items():
         if rank in os.environ:
-            index, count = _variable(rank), _variable(number)
-            if index >= count:
-                raise UsageError(f"argument `shard`=auto: {rank} is {index}, but {number} is {count}", _HINT)
-            return Shard(index + 1, count, rank)
-    raise UsageError(
-        f"argument `shard`=auto: none of these variables is set: {', '.join([f'{_SLURM}ID', *_RANKS])}", _HINT
-    )
+            return Shard(_variable(rank) + 1, _variable(number), rank)
+    names = ", ".join(["SLURM_ARRAY_TASK_ID", *_RANKS])
+    raise UsageError(f"argument `shard`=auto: none of these variables is set: {names}", _HINT)
 
 
-def _variable(name: str, default: int | None = None) -> int:
+def _variable(name: str, default: str = "") -> int:
     """Return a number from the environment. Raise UsageError if it is missing or invalid."""
-    text = os.environ.get(name, None if default is None else str(default))
-    if text is None:
-        raise UsageError(f"argument `shard`=auto: the variable {name} is not set", _HINT)
+    text = os.environ.get(name, default)
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise UsageError(f"argument `shard`=auto: the variable {name} is {text!r}, which is not a number", _HINT)
     return int(text)

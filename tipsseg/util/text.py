@@ -11,7 +11,7 @@ import io
 import re
 import shlex
 import unicodedata
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -19,7 +19,6 @@ from typing import Literal
 
 from tipsseg.address import without_secrets
 from tipsseg.util.files import describe_error
-from tipsseg.util.json import short
 
 # Control characters (C0, DEL, C1), line separators, bidirectional marks, surrogates (Python's form of file name bytes that are not
 # UTF-8), and two noncharacters, which XML forbids as well.
@@ -174,15 +173,3 @@ def unreadable_problem(error: OSError, default: Path) -> Problem:
 
 def size_text(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]} (height x width)"
-
-
-def class_faults(classes: Sequence[tuple[int, str]], names: Mapping[int, str]) -> Iterator[str]:
-    """Yield the differences between (id, name) pairs and the class names of the run by id."""
-    if len(classes) != len(names):
-        yield f"{len(classes)} classes, but the run has {len(names)}"
-        return
-    for (label_id, name), (run_id, run_name) in zip(classes, names.items(), strict=True):
-        if label_id != run_id:
-            yield f"class {short(name)} has id {label_id}, but {run_id} in the run"
-        elif name != run_name:
-            yield f"class {label_id} is {short(name)}, but {short(run_name)} in the run"

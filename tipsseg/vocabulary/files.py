@@ -24,9 +24,9 @@ import json
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from tipsseg.errors import VocabularyError
 from tipsseg.util.files import path_exists
@@ -70,25 +70,10 @@ def parse_lines(path: Path, text: str) -> tuple[ClassSpec, ...]:
             path=path,
             line=lines[0][0],
         )
-    for number, line in lines:
-        if _SEPARATOR.search(line):
-            raise VocabularyError(
-                "a comma between two names, in a file with one class per line",
-                "Write one class per line. If a class name contains a comma, use a .toml file.",
-                path=path,
-                line=number,
-            )
     return tuple(ClassSpec(line) for _, line in lines)
 
 
-def line_of_class(text: str, index: int) -> int:
-    """Return the line number, from 1, of class `index`, from 0."""
-    return [number for number, _ in content_lines(text)][index]
-
-
 _OTHER_SUFFIXES = (".json", ".jsonl", ".yaml", ".yml", ".csv", ".tsv", ".xml")
-
-_NUMBERS = "Remove the numbers. Ids follow the order of the lines, from 1."
 
 # Patterns for lines in other formats, with fault and hint. TOML comes first: its lists also have commas at line ends.
 _FAULTS = (
@@ -96,46 +81,32 @@ _FAULTS = (
     (r",$", "a comma at the end of the line", "Write one class per line, without commas."),
     (r"\t", "a tab in the line", "Remove columns of numbers. Ids follow the order of the lines."),
     (r"^-\s|^\w+:$", "this looks like YAML", "Write one class per line, and nothing else."),
-    (r"^\d+\s*[:=]|^\d+[.)]\s", "a number before the name", _NUMBERS),
+    (
+        r"^\d+\s*[:=]|^\d+[.)]\s",
+        "a number before the name",
+        "Remove the numbers. Ids follow the order of the lines, from 1.",
+    ),
+    # In "salt, pepper" the comma may be part of a name.
+    (
+        r"[^\s,\d],[^\s,]",
+        "a comma between two names",
+        "Write one class per line. If a class name contains a comma, use a .toml file.",
+    ),
 )
-
-#: A comma that separates names. In "salt, pepper" it may be part of a name.
-_SEPARATOR = re.compile(r"[^\s,\d],[^\s,]")
-
 
 _KEYS = ("classes", "background", "templates")
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
-    """The content of a vocabulary file. `make_vocabulary` checks the values."""
+def parse_toml(path: Path, text: str) -> tuple[tuple[ClassSpec, ...], Any, Any]:
+    """Return the classes, the background and the templates of a TOML file; `path` names the file in errors.
 
-    specs: tuple[ClassSpec, ...]
-    background: str | Sequence[str] | None = None
-    templates: Sequence[str] | None = None
-
-
-# ---- reading ----
-
-
-def parse_toml(path: Path, text: str) -> Content:
-    """Parse the text of a TOML file; `path` names the file in errors.
-
-    Raises VocabularyError with the line for invalid TOML, and with the class for an unknown key.
+    Raises VocabularyError for invalid TOML, and with the class for an unknown key. `make_vocabulary` checks the values.
     """
-    # The memory that tomllib needs grows with the square of the number of parts in a key.
-    start = _find_long_key(text)
-    if start is not None:
-        reason = f"a key has more than {_MAX_PARTS} parts"
-        raise VocabularyError(reason, "Dotted keys are not allowed.", path=path, line=text.count("\n", 0, start) + 1)
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise _syntax_error(path, text, error) from error
-    except RecursionError as error:
-        raise VocabularyError("not a vocabulary: lists or tables are nested too deeply", path=path) from error
-    except ValueError as error:  # numbers with thousands of digits
-        raise VocabularyError(f"not a vocabulary: {shorten(str(error))}", path=path) from error
+    except (ValueError, RecursionError) as error:
+        hint = 'Put texts in quotes, as in name = "tree"; end lists with "]"; set every key once.'
+        raise VocabularyError(f"not TOML: {shorten(str(error))}", hint, path=path) from error
     with locate_errors(path):
         require_known(table, _KEYS)
         classes = table.get("classes", [])
@@ -146,44 +117,7 @@ def parse_toml(path: Path, text: str) -> Content:
         for index, value in enumerate(classes):
             with locate_errors(class_index=index):
                 specs.append(parse_class(value))
-        return Content(tuple(specs), table.get("background"), resolve_templates(table))
-
-
-# ---- syntax ----
-
-
-def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> VocabularyError:
-    message = str(error)
-    position = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
-    line = text.count("\n") + 1
-    if position:
-        message = message[: position.start()]
-        line = int(position[1]) if position[1] else line
-    twice = message.startswith(("Cannot", "Duplicate"))  # for example: cannot overwrite a value
-    hint = _DUPLICATE_HINT if twice else _SYNTAX_HINT
-    return VocabularyError(f"not TOML: {shorten(message)}", hint, path=path, line=line)
-
-
-_DUPLICATE_HINT = "Set every key once, and `classes` either as a list or as [[classes]]."
-_SYNTAX_HINT = 'Put texts in quotes, as in name = "tree"; separate the items of a list with commas and end it with "]".'
-
-#: The maximum number of parts in a dotted key, such as a.b.c. Vocabulary keys have one part.
-_MAX_PARTS = 32
-
-# An unclosed quote ends with its line, so that matching takes linear time.
-_PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?)"""
-_KEY = re.compile(rf"{_PART}(?:[ \t]*+\.[ \t]*+{_PART})*+")
-
-
-def _find_long_key(text: str) -> int | None:
-    """Return the start of the first key with too many parts, or None."""
-    for match in _KEY.finditer(text):
-        if match[0].count(".") >= _MAX_PARTS and len(re.findall(_PART, match[0])) > _MAX_PARTS:
-            return match.start()
-    return None
-
-
-# ---- writing ----
+        return tuple(specs), table.get("background"), resolve_templates(table)
 
 
 def vocabulary_toml(vocabulary: Vocabulary) -> str:
@@ -246,28 +180,24 @@ def read_vocabulary(
         )
     toml = path.suffix.lower() == ".toml"
     text = read_text(path, "a vocabulary file")
-    content = parse_toml(path, text) if toml else Content(parse_lines(path, text))
-    if not content.specs:
+    specs, own_background, own_templates = parse_toml(path, text) if toml else (parse_lines(path, text), None, None)
+    if all(spec.negative for spec in specs):
         hint = 'Add [[classes]] with a name, or a list: classes = ["panda leg", "tree"]'
-        raise VocabularyError("the file has no classes", hint if toml else "Write one class per line.", path=path)
-    if all(spec.negative for spec in content.specs):
-        raise VocabularyError(
-            "all classes in the file are negative", "Remove `negative` from the classes to label.", path=path
-        )
+        raise VocabularyError("the file has no classes to label", hint if toml else "Write one per line.", path=path)
     if background is None:
-        background = "auto" if content.background is None else content.background
+        background = "auto" if own_background is None else own_background
     if templates is None:
-        templates = PROTOCOL_TEMPLATES if content.templates is None else content.templates
+        templates = PROTOCOL_TEMPLATES if own_templates is None else own_templates
     preset = source in preset_names()
     try:
-        return make_vocabulary(content.specs, background, templates, path.stem if preset else path.name)
+        return make_vocabulary(specs, background, templates, path.stem if preset else path.name)
     except VocabularyError as error:
         index = error.class_index
         raise VocabularyError(
             error.reason,
             error.hint,
             path=Path(source) if preset else path,
-            line=None if toml or index is None else line_of_class(text, index),
+            line=None if toml or index is None else [number for number, _ in content_lines(text)][index],
             class_index=index,
         ) from error
 

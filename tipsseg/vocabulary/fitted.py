@@ -26,9 +26,6 @@ _KEY = "tipsseg"
 _KIND = "tipsseg.fit"
 _VERSION = 1
 
-#: The limit for vectors and biases, far above the values of real fits. Larger values would make logits infinite.
-_MAX_VALUE = 1e6
-
 #: The message if a fit is used with the option `overlap`.
 FITS_DO_NOT_OVERLAP = "a fit cannot label classes that overlap: its classes were learned against each other"
 
@@ -193,27 +190,18 @@ def _parse_fit(record: object, vectors: Values, biases: Values) -> FittedVocabul
         take(record, "templates", list),
         take(record, "source", str),
     )
-    temperature = take(record, "temperature", float)
     phrases = len(vocabulary.phrases)
-    if vectors.ndim != 2 or vectors.shape[0] != phrases or biases.shape != (phrases,):
+    if vectors.shape[:1] != (phrases,) or biases.shape != (phrases,):
         raise ValueError("the numbers of vectors and phrases differ")
-    if {vectors.dtype, biases.dtype} != {np.dtype(np.float32)}:
-        raise ValueError("its tensors are not float32")
-    numbers = (vectors, biases, np.array([temperature, 1 / max(temperature, 1e-99)]))
-    if not all((np.abs(part) <= _MAX_VALUE).all() for part in numbers):  # also False for NaN
-        raise ValueError("a number is NaN or out of range")
-    short_side = take(record, "short_side", int)
-    if short_side < 1:
-        raise ValueError(f"`short_side` is {short_side}")
     return FittedVocabulary(
         vocabulary=vocabulary,
         vectors=vectors,
         biases=biases,
-        temperature=temperature,
+        temperature=take(record, "temperature", float),
         model=take(record, "model", dict),
         model_id=take(record, "model_id", str),
         mode=take(record, "mode", Mode),
-        short_side=short_side,
+        short_side=take(record, "short_side", int),
         scores=take(record, "scores", tuple[ClassFit, ...]),
         labels_version=take(record, "labels_version", int),
     )

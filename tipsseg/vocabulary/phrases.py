@@ -100,13 +100,12 @@ _ARTICLE = re.compile(r"^(a|an|the|some) ")
 def drop_equal_words(phrases: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
     """Drop phrases that equal a name. Ignores case, a leading article, and a plural "s" or "es"."""
     normalized = {_normalize(name) for name in names}
-    return tuple(phrase for phrase in phrases if normalized.isdisjoint(_forms(_normalize(phrase))))
-
-
-def _forms(text: str) -> set[str]:
-    """Return a text with its possible singular and plural forms."""
-    shorter = {text.removesuffix(ending) for ending in ("s", "es")}
-    return {text, f"{text}s", f"{text}es", *shorter}
+    kept = []
+    for phrase in phrases:
+        text = _normalize(phrase)
+        if normalized.isdisjoint((text, f"{text}s", f"{text}es", text.removesuffix("s"), text.removesuffix("es"))):
+            kept.append(phrase)
+    return tuple(kept)
 
 
 def synonym_threshold(vectors: NDArray[np.float32]) -> float:
@@ -147,8 +146,7 @@ def match_synonyms(classes: NDArray[np.float32], background: NDArray[np.float32]
 
 
 def _normalize(phrase: str) -> str:
-    text = " ".join(phrase.lower().split())
-    return _ARTICLE.sub("", text, count=1)
+    return _ARTICLE.sub("", " ".join(phrase.lower().split()))
 
 
 _BLANKS = str.maketrans(dict.fromkeys("\t\n\r\v\f", " "))
@@ -179,12 +177,10 @@ def read_text(path: Path, what: str) -> str:
     if len(data) > MAX_BYTES:
         raise VocabularyError(f"{path}: larger than {MAX_BYTES // 1_000_000} MB, the limit of {what}")
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        before = error.object[: error.start].decode("utf-8")  # error.object has no byte order mark
-        line = _normalize_line_ends(before).count("\n") + 1
+        line = error.object.count(b"\n", 0, error.start) + 1
         raise VocabularyError("not UTF-8 text", "Save the file as UTF-8.", path=path, line=line) from error
-    text = _normalize_line_ends(text)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise VocabularyError("a NUL character: the file is not text", "Save the file as UTF-8.", path=path, line=line)
@@ -229,7 +225,3 @@ def locate_errors(path: Path | None = None, line: int | None = None, class_index
         raise VocabularyError(
             error.reason, error.hint, path=path or error.path, line=line or error.line, class_index=index
         ) from error
-
-
-def _normalize_line_ends(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")

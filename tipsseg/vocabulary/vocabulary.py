@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass, replace
+from difflib import get_close_matches
 from numbers import Real
 from typing import Any, cast
-
-import numpy as np
 
 from tipsseg.errors import VocabularyError
 from tipsseg.options.fields import short_repr
@@ -149,17 +149,13 @@ def make_vocabulary(
         VocabularyError: A name is empty or given twice, a background phrase is a class, or a value is invalid. Its `class_index` is
             the index of the class at fault.
     """
-    if isinstance(classes, str):
-        example = ", ".join(f'"{name.strip()}"' for name in classes.split(",") if name.strip())
-        raise VocabularyError("classes must be a list of names, not a string", f"Use [{shorten(example)}].")
-    if isinstance(classes, set | frozenset):
-        raise VocabularyError(f"classes must be a list (ids follow its order), not a {type(classes).__name__}")
+    if isinstance(classes, str | set | frozenset) or not isinstance(classes, Iterable):
+        raise VocabularyError(
+            f"classes must be a list of names (ids follow its order), not {quote(classes)}",
+            'For example: ["panda leg", "tree"]',
+        )
     if isinstance(classes, Mapping):
         classes = [ClassSpec(name, synonyms) for name, synonyms in classes.items()]
-    if not isinstance(classes, Iterable):
-        raise VocabularyError(
-            f"classes must be a list of names, not {quote(classes)}", 'For example: ["panda leg", "tree"]'
-        )
     given = list(classes)
     specs = tuple(_check_class(value, index, len(given)) for index, value in enumerate(given))
     check_phrase_count(sum(len(spec.texts) for spec in specs))
@@ -181,10 +177,7 @@ def make_vocabulary(
         )
         for number, spec in enumerate(positive, start=1)
     )
-    phrases = _check_background(background, names)
-    if not isinstance(source, str):
-        raise VocabularyError(f"source must be a string, not {quote(source)}")
-    return Vocabulary(specs, numbered, phrases, common, background == "auto", source)
+    return Vocabulary(specs, numbered, _check_background(background, names), common, background == "auto", source)
 
 
 def vocabularies_of_classes(vocabulary: Vocabulary) -> list[Vocabulary]:
@@ -230,26 +223,19 @@ def parse_background(value: str) -> str | tuple[str, ...]:
     word = value.strip().lower()
     if word in ("auto", "none"):
         return word
-    for keyword in ("auto", "none"):
-        if word not in _THINGS and _is_typo(word, keyword):
-            raise VocabularyError(
-                f"the background {quote(value)} looks like a typo of {quote(keyword)}",
-                f'Use {keyword}. If you mean the phrase, write it in a vocabulary file: background = ["{word}"].',
-            )
+    close = get_close_matches(word, ("auto", "none"), n=1, cutoff=0.75)
+    if close and word not in _THINGS:
+        raise VocabularyError(
+            f"the background {quote(value)} looks like a typo of {quote(close[0])}",
+            f'Use {close[0]}. If you mean the phrase, write it in a vocabulary file: background = ["{word}"].',
+        )
     return split_phrases([value])
 
 
-#: Names of things that differ from "auto" or "none" by one letter.
-_THINGS = frozenset({"alto", "autos", "bone", "cone", "node", "nose", "note", "tone", "zone"})
-
-
-def _is_typo(text: str, word: str) -> bool:
-    """Return True if one inserted, missing or wrong letter, or two swapped neighbours, turn `word` into `text`."""
-    short, long = sorted((text, word), key=len)
-    if len(long) > len(short):
-        return any(long[:index] + long[index + 1 :] == short for index in range(len(long)))
-    wrong = [index for index in range(len(word)) if text[index] != word[index]]
-    return len(wrong) == 1 or (len(wrong) == 2 and text[wrong[0] : wrong[1] + 1] == word[wrong[0] : wrong[1] + 1][::-1])
+#: Names of things that resemble "auto" or "none".
+_THINGS = (
+    "alto", "aunt", "autos", "bone", "cone", "neon", "node", "noon", "nose", "note", "noun", "tone", "zone",
+)  # fmt: skip
 
 
 def parse_class(value: object) -> ClassSpec:
@@ -367,50 +353,43 @@ def _check_class(value: object, index: int, count: int) -> ClassSpec:
 def _check_confidence(value: object, called: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise VocabularyError(f"the minimum confidence of {called} must be a number, not {quote(value)}")
     number: Any = value  # any numeric type, including numpy's
-    if not 0 <= number <= 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= number <= 1:
         raise VocabularyError(f"the minimum confidence of {called} must be between 0 and 1, not {quote(value)}")
-    return value if isinstance(value, int | float) else float(number)
+    return number if isinstance(number, int | float) else float(number)
 
 
-def _check_colour(value: object, called: str) -> Colour | None:
+def _check_colour(value: Any, called: str) -> Colour | None:
     if value is None:
         return None
-    if isinstance(value, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", value):
-        value = tuple(bytes.fromhex(value[1:]))
-    parts = value.tolist() if isinstance(value, np.ndarray) else value
-    if isinstance(parts, Sequence) and len(parts) == 3 and all(_is_byte(part) for part in parts):
-        red, green, blue = map(int, parts)
-        return red, green, blue
-    raise VocabularyError(
-        f"the colour of {called} must be three numbers from 0 to 255, not {quote(value)}",
-        'Use [red, green, blue] or "#rrggbb".',
-    )
-
-
-def _is_byte(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= int(value) <= 255
+    try:
+        parts = bytes.fromhex(value[1:]) if isinstance(value, str) and value.startswith("#") else value
+        red, green, blue = bytes(map(operator.index, parts))
+    except (TypeError, ValueError) as error:
+        raise VocabularyError(
+            f"the colour of {called} must be three numbers from 0 to 255, not {quote(value)}",
+            'Use [red, green, blue] or "#rrggbb".',
+        ) from error
+    return red, green, blue
 
 
 def _require_distinct(specs: Sequence[ClassSpec]) -> dict[str, int]:
     """Return the class index for each name, as `_key` writes it. Raises VocabularyError for duplicate names."""
     seen: dict[str, int] = {}
-    for index, text in [(index, text) for index, spec in enumerate(specs) for text in spec.texts]:
-        first = seen.setdefault(_key(text), index)
-        if first == index:
-            continue
-        names = (specs[first].name, specs[index].name)
-        if {_key(text)} == {_key(name) for name in names}:
-            reason = f"duplicate class {quote(text)}: numbers {first + 1} and {index + 1}"
-        else:
-            reason = f"{quote(text)} belongs to two classes, {quote(names[0])} and {quote(names[1])}"
-        raise VocabularyError(reason, _SAME, class_index=index)
     for index, spec in enumerate(specs):
-        if len({_key(text) for text in spec.texts}) < len(spec.texts):
-            texts = shorten(", ".join(spec.texts))
-            raise VocabularyError(f"{quote(spec.name)} has duplicate names: {texts}", _SAME, class_index=index)
+        for text in spec.texts:
+            number = seen.setdefault(_key(text), index)
+            first = specs[number]
+            if number == index:
+                continue
+            if _key(text) == _key(first.name) == _key(spec.name):
+                reason = f"duplicate class {quote(text)}: numbers {number + 1} and {index + 1}"
+            else:
+                reason = f"{quote(text)} belongs to two classes, {quote(first.name)} and {quote(spec.name)}"
+            raise VocabularyError(reason, _SAME, class_index=index)
+        if len(set(map(_key, spec.texts))) < len(spec.texts):
+            reason = f"{quote(spec.name)} has duplicate names: {shorten(', '.join(spec.texts))}"
+            raise VocabularyError(reason, _SAME, class_index=index)
     return seen
 
 

@@ -12,7 +12,7 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli import stdin, values
-from tipsseg.cli.parameters import Without, add_command
+from tipsseg.cli.parameters import Without, command
 from tipsseg.cli.wording import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options import LabelOptions
@@ -36,8 +36,6 @@ any format that tipsseg correct reads.
 Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Auditing:
@@ -55,7 +53,7 @@ class Auditing:
     # fmt: on
 
 
-@add_command(app, EPILOG)
+@command(EPILOG)
 def audit(
     auditing: Auditing,
     question: opt.Asked,
@@ -64,10 +62,10 @@ def audit(
     paths: Annotated[
         list[str] | None, typer.Argument(metavar="IMAGES", help="Images, folders, or - for a list on stdin.")
     ] = None,
-) -> None:
+) -> int:
     """List labels that the model doubts, and things without a label."""
     from tipsseg.commands.audit import audit_images, refuse_existing, write_coco, write_label_studio
-    from tipsseg.commands.inputs import Ignored, found_images, note_inputs
+    from tipsseg.commands.inputs import Ignored
     from tipsseg.formats.given import classes_of_labels
     from tipsseg.run.spec import RunSpec
     from tipsseg.util.json import json_bytes
@@ -75,36 +73,32 @@ def audit(
     values.refuse_split_lists(paths or (), question.classes, None)
     if auditing.coco is not None and auditing.coco == auditing.label_studio:
         raise UsageError("--coco and --label-studio name the same file", "Choose two files.")
-    files = {write_coco: auditing.coco, write_label_studio: auditing.label_studio}
-    for path in filter(None, files.values()):
-        refuse_existing(path)  # before the images are labelled
+    written = ((write_coco, auditing.coco), (write_label_studio, auditing.label_studio))
+    files = [(write, file) for write, file in written if file is not None]
+    for _, file in files:
+        refuse_existing(file)  # before the images are labelled
     named = question.classes or question.vocab
     vocabulary = classes_of_labels(
-        auditing.labels, values.parse_question(question).vocabulary if named else None, question.background
+        auditing.labels, values.parse_question(question)[0] if named else None, question.background
     )
     spec = RunSpec.of(compute, formats=(), vocabulary=vocabulary, options=options)
     with open_progress(auditing.quiet, results=False) as progress:
         values.note_vocabulary(progress, question.classes, vocabulary)
-        sources = stdin.sources(tuple(paths or ()), auditing.null)
-        ignored = Ignored(None)
-        found = found_images(sources.get("paths", ()), sources.get("entries"), ignored)
-        note_inputs(progress, found, ignored)
+        found = stdin.find_named(paths or (), auditing.null, Ignored(None), progress)
         result = audit_images(spec, found, auditing.labels, progress, quiet=auditing.quiet)
         for finding, record in islice(zip(result.findings, result.records(), strict=True), auditing.limit):
             progress.text(
                 json_bytes(record).decode() + "\n" if auditing.jsonl else _line(record, result.describe(finding.doubt))
             )
-        for write, file in files.items():
-            if file is not None:
-                write(result, spec, file)
-                progress.note(f"Wrote {file}.")
+        for write, file in files:
+            write(result, spec, file)
+            progress.note(f"Wrote {file}.")
         left = f"; {pluralize(result.unlabelled, 'image')} without labels" if result.unlabelled else ""
         failed = f"; {result.failed} failed" if result.failed else ""
         progress.note(
             f"{pluralize(len(result.findings), 'finding')} in {pluralize(result.audited, 'image')}{left}{failed}"
         )
-    if result.failed:
-        raise typer.Exit(1)
+    return result.failed
 
 
 def _line(record: Mapping[str, object], words: str) -> str:

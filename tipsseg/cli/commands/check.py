@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
-import typer
-
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import Only, add_command
+from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import as_typed, open_progress
-from tipsseg.options.fields import Option
+from tipsseg.options.fields import option
 from tipsseg.options.run import ComputeOptions
 
 EPILOG = """\b
@@ -26,36 +25,34 @@ Exit code: 0 no problems, 1 problems, 2 usage error.
 """
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checking:
+    # fmt: off
+    restore: bool = option(False,
+        help="Rebuild the record from the masks, run.json and manifest.jsonl. Masks that differ count as corrected.")
+    # fmt: on
 
 
-@add_command(app, EPILOG)
+@command(EPILOG)
 def check(
     output: opt.Folder,
     compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
-    images: opt.Images = None,
-    restore: Annotated[
-        bool,
-        Option(
-            help="Rebuild the record from the masks, run.json and manifest.jsonl. Masks that differ count as corrected."
-        ),
-    ] = False,
-    quiet: opt.Quiet = False,
-) -> None:
+    checking: Checking,
+    folders: Annotated[opt.Folders, Only("images", "quiet")],
+) -> int:
     """Verify an output folder (files, sizes, ids, areas, annotations, unchanged images) or a feature folder."""
     from tipsseg.commands.check import check_labels, check_store, is_store
     from tipsseg.commands.restore import restore_folder
 
     wrong = False
-    with open_progress(quiet, results=False) as progress:
-        if restore:
-            restore_folder(output, images, progress)
+    with open_progress(folders.quiet, results=False) as progress:
+        if checking.restore:
+            restore_folder(output, folders.images, progress)
         if is_store(output):
             problems = check_store(output, compute.jobs, progress)
         else:
-            problems = check_labels(output, images, compute.jobs, progress, compute.max_pixels)
+            problems = check_labels(output, folders.images, compute.jobs, progress, compute.max_pixels)
         for problem in problems:
             wrong = True
             progress.text(f"{as_typed(str(problem))}\n")
-    if wrong:
-        raise typer.Exit(1)
+    return wrong

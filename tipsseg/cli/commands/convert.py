@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import Only, add_command
+from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.stdin import read_only
 from tipsseg.cli.values import refuse_stray_formats
 from tipsseg.cli.wording import open_progress
 from tipsseg.errors import UsageError
-from tipsseg.options import FileOptions
-from tipsseg.options.fields import Option
+from tipsseg.options import FileOptions, split_names
+from tipsseg.options.fields import FILES, option
 from tipsseg.options.run import ComputeOptions
 from tipsseg.util.text import quote
 
@@ -32,28 +33,30 @@ Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converting:
+    # fmt: off
+    formats: list[str] | None = option(None, flag="format", short="f", metavar="NAMES", group=FILES, choices="formats",
+        help="One or more, separated by commas: {formats}.")
+    drop: str | None = option(None, metavar="NAME",
+        help="Remove a format from the folder, with its files, except edited ones.")
+    # fmt: on
 
 
 # If the shell splits a list of formats at a space, the rest arrives as extra arguments.
-@add_command(app, EPILOG, context_settings={"allow_extra_args": True})
+@command(EPILOG, context_settings={"allow_extra_args": True})
 def convert(
     context: typer.Context,
     output: opt.Folder,
     compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
     files: Annotated[FileOptions, Only("val_fraction")],
-    formats: Annotated[list[str] | None, opt.format_option(opt.FORMAT_HELP)] = None,
-    drop: Annotated[
-        str | None, Option(help="Remove a format from the folder, with its files, except edited ones.", metavar="NAME")
-    ] = None,
-    only: opt.Only = None,
-    images: opt.Images = None,
-    null: opt.Null = False,
-    quiet: opt.Quiet = False,
-) -> None:
+    converting: Converting,
+    folders: Annotated[opt.Folders, Only("images", "only", "null", "quiet")],
+) -> int:
     """Write the labels in an output folder in more formats, without the model."""
     from tipsseg.commands.convert import convert_folder, drop_format
 
+    formats, drop = converting.formats, converting.drop
     refuse_stray_formats(context.args, formats or ())
     if formats is not None and drop is not None:
         raise UsageError("--format and --drop exclude each other", "Run one after the other.")
@@ -61,13 +64,17 @@ def convert(
         raise UsageError("no format given", "Name formats to add with --format, or one to remove with --drop.")
     if context.args:
         raise UsageError(f"convert takes one output folder, got {quote(context.args[0])} too")
-    with open_progress(quiet, null=null) as progress:
+    with open_progress(folders.quiet, null=folders.null) as progress:
         if drop is not None:
-            if drop_format(output, drop, progress):
-                raise typer.Exit(1)
-            return
-        paths = read_only(only, null, "convert", output)
-        if convert_folder(
-            output, tuple(formats or ()), images, compute.jobs, progress, files.val_fraction, paths, compute.max_pixels
-        ):
-            raise typer.Exit(1)
+            return drop_format(output, drop, progress)
+        paths = read_only(folders.only, folders.null, "convert", output)
+        return convert_folder(
+            output,
+            split_names(formats or ()),
+            folders.images,
+            compute.jobs,
+            progress,
+            files.val_fraction,
+            paths,
+            compute.max_pixels,
+        )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import Only, add_command
+from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import open_progress
 from tipsseg.errors import UsageError
-from tipsseg.options.fields import Option
+from tipsseg.options.fields import option
 from tipsseg.options.run import ComputeOptions, CorrectOptions
 
 EPILOG = """\b
@@ -29,43 +28,38 @@ Exit code: 0 success, 1 error, 2 usage error.
 """
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correcting:
+    # fmt: off
+    source: Path | None = option(None, flag="from", metavar="SOURCE",
+        help="File, folder or zip archive with the corrected labels.")
+    undo: list[str] | None = option(None, metavar="IMAGE",
+        help="Let the next run label this image again; its mask stays until then. Repeat for more.")
+    jsonl: bool = option(False, help="Print one JSON object per corrected mask on stdout, instead of its path.")
+    # fmt: on
 
 
-@add_command(app, EPILOG)
+@command(EPILOG)
 def correct(
     output: opt.Folder,
     options: CorrectOptions,
     compute: Annotated[ComputeOptions, Only("max_pixels")],
-    source: Annotated[
-        Path | None,
-        Option(help="File, folder or zip archive with the corrected labels.", flag="from", metavar="SOURCE"),
-    ] = None,
-    undo: Annotated[
-        list[str] | None,
-        Option(
-            help="Let the next run label this image again; its mask stays until then. Repeat for more.", metavar="IMAGE"
-        ),
-    ] = None,
-    jsonl: Annotated[
-        bool, Option(help="Print one JSON object per corrected mask on stdout, instead of its path.")
-    ] = False,
-    null: opt.NullResults = False,
-    quiet: opt.Quiet = False,
-) -> None:
+    correcting: Correcting,
+    folders: Annotated[opt.Folders, Only("null_results", "quiet")],
+) -> int:
     """Import corrected labels from CVAT, LabelMe, Label Studio and others into an output folder."""
     from tipsseg.commands.correct.run import take_corrections, undo_corrections
 
-    if jsonl and null:
+    source, undo, jsonl = correcting.source, correcting.undo, correcting.jsonl
+    if jsonl and folders.null_results:
         raise UsageError("--jsonl and --null exclude each other", "Remove --null; JSON lines need no NUL.")
     if source is not None and undo is not None:
         raise UsageError("--from and --undo exclude each other", "Run one after the other.")
-    with open_progress(quiet, null=null) as progress:
+    with open_progress(folders.quiet, null=folders.null_results) as progress:
         if undo is not None:
             undo_corrections(output, [Path(image) for image in undo], progress, dry_run=options.dry_run)
-            return
+            return 0
         if source is None:
             raise UsageError("nothing to import", "Name corrections with --from, or images with --undo.")
         result = take_corrections(output, source, progress, options, jsonl=jsonl, max_pixels=compute.max_pixels)
-    if result.failed:
-        raise typer.Exit(1)
+    return result.failed

@@ -5,11 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Annotated
 
-import typer
-
 from tipsseg.cli import options as opt
 from tipsseg.cli import stdin
-from tipsseg.cli.parameters import Only, Without, add_command
+from tipsseg.cli.parameters import Only, Without, command
 from tipsseg.cli.wording import open_progress
 from tipsseg.options import LabelOptions
 from tipsseg.options.run import ComputeOptions, ImageOptions, StoreOptions
@@ -30,10 +28,7 @@ Exit code: 0 success; 1 an error, or an image failed; 2 usage error;
 """
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
-
-@add_command(app, EPILOG)
+@command(EPILOG)
 def encode(
     compute: Annotated[ComputeOptions, Without("features")],
     store: StoreOptions,
@@ -41,7 +36,7 @@ def encode(
     images: Annotated[ImageOptions, Without("retry_failed")],
     printing: opt.Printing,
     paths: opt.Paths = None,
-) -> None:
+) -> int:
     """Store the features of images in a folder, so that relabelling skips the model."""
     from tipsseg.commands.encode import encode_images, encode_spec
     from tipsseg.commands.inputs import Choice, check_choice, find_images
@@ -57,10 +52,7 @@ def encode(
         info = plan_run(spec)
         found = find_images(spec, Choice(**vars(images), **stdin.sources(given, printing.null)), progress)
         if printing.dry_run:
-            failed = estimate_store(info, found, progress)
-        else:
-            results = encode_images(info, found, progress, jsonl=printing.jsonl, quiet=printing.quiet)
-            with closing(results):
-                failed = sum(isinstance(result, Failed) for result in results)
-    if failed:
-        raise typer.Exit(1)
+            return estimate_store(info, found, progress)
+        results = encode_images(info, found, progress, jsonl=printing.jsonl, quiet=printing.quiet)
+        with closing(results):
+            return sum(isinstance(result, Failed) for result in results)

@@ -10,7 +10,7 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli import stdin, values
-from tipsseg.cli.parameters import add_command, given_options
+from tipsseg.cli.parameters import command, given_options
 from tipsseg.cli.wording import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options import LabelOptions
@@ -38,8 +38,6 @@ the labels, use tipsseg label, then --pred; for a page, tipsseg report --gt.
 Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scoring:
@@ -55,7 +53,7 @@ class Scoring:
     # fmt: on
 
 
-@add_command(app, EPILOG, name="eval")
+@command(EPILOG)
 def evaluate(
     context: typer.Context,
     scoring: Scoring,
@@ -68,10 +66,10 @@ def evaluate(
         list[str] | None,
         typer.Argument(metavar="IMAGES", help="Images, folders, or - for a list on stdin; not with --pred."),
     ] = None,
-) -> None:
+) -> int:
     """Score labels against ground-truth masks: mean IoU, IoU per class, confusion matrix."""
     from tipsseg.commands.evaluate import evaluate_images, evaluate_masks
-    from tipsseg.commands.inputs import Ignored, found_images, note_inputs
+    from tipsseg.commands.inputs import Ignored
     from tipsseg.learning.truth import layout_of, preset_of
     from tipsseg.run.spec import RunSpec
 
@@ -81,25 +79,20 @@ def evaluate(
     gt, pred = scoring.gt, scoring.pred
     with open_progress(scoring.quiet, results=False) as progress:
         if pred is not None:
-            classes = [entry.name for entry in values.parse_question(question).vocabulary.classes] if named else None
+            classes = [entry.name for entry in values.parse_question(question)[0].classes] if named else None
             jobs, max_pixels = compute.jobs, compute.max_pixels
             evaluation = evaluate_masks(pred, gt, truth, classes, progress, jobs=jobs, max_pixels=max_pixels)
         else:
             if not named and truth.layout is not None:
                 question = replace(question, vocab=preset_of(truth))
-            asked = values.parse_question(question)
-            vocabulary = asked.vocabulary
+            vocabulary, fitted = values.parse_question(question)
             layout = layout_of(truth, [entry.name for entry in vocabulary.classes])
-            spec = RunSpec.of(compute, regions, formats=(), vocabulary=vocabulary, fitted=asked.fitted, options=options)
-            sources = stdin.sources(paths or (), scoring.null)
-            ignored = Ignored(None, gt)
-            found = found_images(sources.get("paths", ()), sources.get("entries"), ignored)
+            spec = RunSpec.of(compute, regions, formats=(), vocabulary=vocabulary, fitted=fitted, options=options)
             values.note_vocabulary(progress, question.classes, vocabulary)
-            note_inputs(progress, found, ignored)
+            found = stdin.find_named(paths or (), scoring.null, Ignored(None, gt), progress)
             evaluation = evaluate_images(spec, found, gt, layout, progress, quiet=scoring.quiet)
         _print(evaluation, scoring.as_json, progress)
-    if evaluation.failed:
-        raise typer.Exit(1)
+    return evaluation.failed
 
 
 def _refuse_together(context: typer.Context, scoring: Scoring) -> None:

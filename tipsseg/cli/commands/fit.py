@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tipsseg.address import as_address
 from tipsseg.cli import options as opt
-from tipsseg.cli import values
-from tipsseg.cli.parameters import Only, add_command, given_options
+from tipsseg.cli import stdin, values
+from tipsseg.cli.parameters import Only, command, given_options
 from tipsseg.cli.wording import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options import LabelOptions
@@ -41,8 +40,6 @@ writes 255, and prints the precision on held-out images.
 Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitting:
@@ -60,7 +57,7 @@ class Fitting:
     # fmt: on
 
 
-@add_command(app, EPILOG)
+@command(EPILOG)
 def fit(
     context: typer.Context,
     fitting: Fitting,
@@ -74,7 +71,7 @@ def fit(
             metavar="OUT|IMAGES", help="The output folder of tipsseg label; with --gt, images and folders of images."
         ),
     ],
-) -> None:
+) -> int:
     """Learn classes from the masks of a few images, for label --vocab and eval --vocab."""
     from tipsseg.commands.fit import check_target, fit_masks, note_other_scales, spec_of_run, spec_of_truths
     from tipsseg.commands.masked import edited_masks
@@ -85,10 +82,8 @@ def fit(
     values.refuse_split_lists(paths, question.classes, ())
     _refuse_together(context, paths, fitting)
     if fitting.precision is not None:
-        _choose_thresholds(
-            local_path("the output folder", paths[0]), fitting, fitting.precision, question.vocab, compute
-        )
-        return
+        folder = local_path("the output folder", paths[0])
+        return _choose_thresholds(folder, fitting, fitting.precision, question.vocab, compute)
     check_target(fitting.output, fitted=True, overwrite=fitting.overwrite)
     if truth.layout is not None and not question.classes and question.vocab is None:
         question = replace(question, vocab=preset_of(truth))
@@ -100,19 +95,18 @@ def fit(
             spec.check()
             note_other_scales(masks, progress)
         else:
-            spec = spec_of_truths(values.parse_question(question).vocabulary, view, compute)
+            spec = spec_of_truths(values.parse_question(question)[0], view, compute)
             spec.check()
             values.note_vocabulary(progress, question.classes, spec.vocabulary)
             masks = _truth_masks(paths, fitting.gt, truth, spec, progress)
         result = fit_masks(spec, masks, fitting.output, progress, quiet=fitting.quiet)
         progress.text(json_bytes(result.record()).decode() + "\n" if fitting.as_json else result.table())
-    if result.failed:
-        raise typer.Exit(1)
+    return result.failed
 
 
 def _choose_thresholds(
     folder: Path, fitting: Fitting, precision: float, vocab: str | None, compute: ComputeOptions
-) -> None:
+) -> int:
     from tipsseg.commands.fit import check_target
     from tipsseg.commands.thresholds import fit_run_thresholds
     from tipsseg.util.json import json_bytes
@@ -130,18 +124,15 @@ def _choose_thresholds(
         result.save(fitting.output)
         progress.note(f"Wrote {fitting.output}.")
         progress.text(json_bytes(result.record()).decode() + "\n" if fitting.as_json else result.table())
-    if result.failed:
-        raise typer.Exit(1)
+    return result.failed
 
 
 def _truth_masks(paths: list[str], gt: Path, truth: TruthOptions, spec: RunSpec, progress: Progress) -> Masks:
-    from tipsseg.commands.inputs import Ignored, found_images, note_inputs
+    from tipsseg.commands.inputs import Ignored
     from tipsseg.commands.masked import truth_masks
     from tipsseg.learning.truth import layout_of
 
-    ignored = Ignored(None, gt)
-    found = found_images(map(as_address, paths), None, ignored)
-    note_inputs(progress, found, ignored)
+    found = stdin.find_named(paths, False, Ignored(None, gt), progress)
     layout = layout_of(truth, [entry.name for entry in spec.vocabulary.classes])
     masks = truth_masks(found.refs, gt, layout, spec.max_pixels)
     if masks.without:

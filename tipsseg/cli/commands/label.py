@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from tipsseg.address import address_text
 from tipsseg.cli import options as opt
 from tipsseg.cli import stdin, values
-from tipsseg.cli.parameters import add_command
+from tipsseg.cli.parameters import command, is_given
 from tipsseg.cli.wording import open_progress
 from tipsseg.errors import InputError, OtherRunError, UsageError
 from tipsseg.options import FileOptions, LabelOptions
-from tipsseg.options.fields import WHAT, Option, options_of
+from tipsseg.options.fields import WHAT, option, options_of
 from tipsseg.options.run import (
     ComputeOptions,
     EngineOptions,
@@ -32,6 +31,8 @@ from tipsseg.util.text import shell_line, shell_word
 if TYPE_CHECKING:
     from tipsseg.cli.repeat import RepeatedRun
     from tipsseg.run.spec import RunSpec
+    from tipsseg.vocabulary.fitted import FittedVocabulary
+    from tipsseg.vocabulary.vocabulary import Vocabulary
 
 EPILOG = """\b
 Examples:
@@ -57,38 +58,40 @@ Exit code: 0 success; 1 an error, or an image failed; 2 usage error;
 """
 
 
-def _options_of_earlier_run(values: Mapping[str, Any], is_given: Callable[[str], bool]) -> dict[str, object]:
-    """Return an earlier run's values for absent options: those of --from, or of the run that --retry-failed retries."""
-    path = values["from_run"]
-    if path is None and values["retry_failed"] and all(values.get(name) is None for name in _QUESTION):
-        path = _run_to_retry(Path(values["output"]), values["shard"])
-    if path is None:
-        return {}
-    from tipsseg.cli.repeat import read_run_file
-
-    options = read_run_file(path).options
-    return {"from_run": path, **{name: value for name, value in options.items() if not is_given(name)}}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeating:
+    # fmt: off
+    from_run: Path | None = option(None, flag="from", metavar="FILE|DIR", group=WHAT, rare=True,
+        help="Repeat a run with the model, classes and options of its run.json; options on the command line override them.")
+    # fmt: on
 
 
 _QUESTION = tuple(options_of(opt.Question))
 
 
-def _run_to_retry(output: Path, shard: str | None) -> Path:
-    """Return the state folder of the run whose failed images to retry."""
+def _options_of_earlier_run(values: Mapping[str, Any]) -> dict[str, object]:
+    """Return an earlier run's values for absent options: those of --from, or of the run that --retry-failed retries."""
+    from tipsseg.cli.repeat import read_run_file
     from tipsseg.options.values import parse_shard
     from tipsseg.run.record import find_run
     from tipsseg.run.shards import state_folder
 
-    state = state_folder(output, None if shard is None else parse_shard(shard))
-    if find_run(state) is None:
-        raise InputError(f"nothing to retry: no run in {state}", "Remove --retry-failed.")
-    return state
+    path = values["from_run"]
+    if path is None and values["retry_failed"] and all(values.get(name) is None for name in _QUESTION):
+        shard = values["shard"]
+        path = state_folder(Path(values["output"]), None if shard is None else parse_shard(shard))
+        if find_run(path) is None:
+            raise InputError(f"nothing to retry: no run in {path}", "Remove --retry-failed.")
+    if path is None:
+        return {}
+    options = read_run_file(path).options
+    return {
+        "from_run": path,
+        **{name: value for name, value in options.items() if not is_given(values["context"], name)},
+    }
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
-
-@add_command(app, EPILOG, defaults=_options_of_earlier_run)
+@command(EPILOG, defaults=_options_of_earlier_run)
 def label(
     question: opt.Asked,
     regions: RegionOptions,
@@ -100,20 +103,12 @@ def label(
     images: ImageOptions,
     raster: RasterOptions,
     engine: EngineOptions,
+    repeating: Repeating,
     printing: opt.Printing,
     paths: opt.Paths = None,
-    from_run: Annotated[
-        Path | None,
-        Option(
-            help="Repeat a run with the model, classes and options of its run.json; options on the command line override them.",
-            flag="from",
-            metavar="FILE|DIR",
-            group=WHAT,
-            rare=True,
-        ),
-    ] = None,
-) -> None:
+) -> int:
     """Label images and write masks, COCO annotations, overlays and more."""
+    from tipsseg.cli.repeat import read_run_file
     from tipsseg.commands.inputs import Choice, find_images
     from tipsseg.commands.label import label_spec
     from tipsseg.commands.label_images import run_label
@@ -123,17 +118,17 @@ def label(
 
     given = tuple(paths or ())
     _refuse_mistakes(given, question, output, images, printing)
-    repeated = None if from_run is None else _repeated(from_run, question)
-    asked = values.parse_question(question) if repeated is None else _again(repeated, question.vocab)
+    repeated = None if repeating.from_run is None else read_run_file(repeating.from_run)
+    vocabulary, fitted = values.parse_question(question) if repeated is None else _again(repeated, question)
     spec = label_spec(
-        asked.vocabulary,
+        vocabulary,
         compute,
         regions,
         output=output,
         onto=onto,
         options=options,
         added=() if repeated is None else repeated.info.spec.added,
-        fitted=asked.fitted,
+        fitted=fitted,
         files=files,
         raster=raster,
         sources=tuple(map(address_text, given)),
@@ -147,12 +142,9 @@ def label(
             progress.note(note)
         found = find_images(spec, Choice(**vars(images), **stdin.sources(given, printing.null)), progress)
         if printing.dry_run:
-            failed = list_images(info, found, progress)
-        else:
-            with _commands_to_paste(spec):
-                failed = run_label(info, found, make_engine, progress, jsonl=printing.jsonl).failed
-    if failed:
-        raise typer.Exit(1)
+            return list_images(info, found, progress)
+        with _commands_to_paste(spec):
+            return run_label(info, found, make_engine, progress, jsonl=printing.jsonl).failed
 
 
 def _refuse_mistakes(
@@ -168,8 +160,8 @@ def _refuse_mistakes(
     values.refuse_split_lists(paths, question.classes, output.formats)
     check_choice(bool(paths), images)
     printing.check(paths, "labels")
-    for is_given, flag in ((not output.resume, "--no-resume"), (output.overwrite, "--overwrite")):
-        if images.retry_failed and is_given:
+    for wanted, flag in ((not output.resume, "--no-resume"), (output.overwrite, "--overwrite")):
+        if images.retry_failed and wanted:
             raise UsageError(f"--retry-failed resumes a run, but {flag} does not", "Use one of them.")
 
 
@@ -205,24 +197,17 @@ def _without_output(arguments: Sequence[str]) -> list[str]:
     return others
 
 
-def _repeated(path: Path, question: opt.Question) -> RepeatedRun:
-    """Return the run to repeat. Raise UsageError if the command line has classes too."""
-    from tipsseg.cli.repeat import read_run_file
+def _again(repeated: RepeatedRun, question: opt.Question) -> tuple[Vocabulary, FittedVocabulary | None]:
+    """Return the vocabulary of a run to repeat, and its fit.
 
-    repeated = read_run_file(path)
-    own = [question.classes, question.background]
-    if not repeated.vocabulary.fit:  # --vocab names the .fit file again
-        own.append(question.vocab)
-    if any(value is not None for value in own):
+    Raise UsageError if the command line has classes too, or if fitted vectors of the run are missing.
+    """
+    vocabulary, vocab = repeated.info.spec.vocabulary, question.vocab
+    # --vocab names the .fit file again.
+    if question.classes or question.background is not None or (vocab is not None and not vocabulary.fit):
         raise UsageError("--from repeats the classes of a run", "Remove --classes, --vocab and --background.")
-    return repeated
-
-
-def _again(repeated: RepeatedRun, vocab: str | None) -> values.Asked:
-    """Return the vocabulary of a repeated run. Raise UsageError if its fitted vectors are missing."""
-    vocabulary = repeated.vocabulary
     if not vocabulary.fit:
-        return values.Asked(vocabulary)
+        return vocabulary, None
     fitted = None if vocab is None else values.read_fit(Path(vocab))
     if fitted is None or fitted.vocabulary.fit != vocabulary.fit:
         name = vocabulary.source or "FIT"
@@ -231,4 +216,4 @@ def _again(repeated: RepeatedRun, vocab: str | None) -> values.Asked:
             f"the run of {repeated.path} used the fitted vectors of {name}, which {place}",
             f"Name that file with --vocab {name}",
         )
-    return values.Asked(vocabulary, fitted)
+    return vocabulary, fitted

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import add_command, path_of
-from tipsseg.cli.wording import as_typed
+from tipsseg.cli.parameters import Only, command, path_of
+from tipsseg.cli.wording import open_progress
+from tipsseg.options.fields import FILES, option
 
 EPILOG = """\b
 Examples:
@@ -27,23 +29,23 @@ Exit code: 0 success, 1 error, 2 usage error.
 """
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merging:
+    # fmt: off
+    output: Path = option(MISSING, short="o", metavar="DIR", group=FILES, help="A new folder, or one of OUT.")
+    # fmt: on
 
 
-@add_command(app, EPILOG)
+@command(EPILOG)
 def merge(
     folders: Annotated[
         list[Path], typer.Argument(metavar="OUT", parser=path_of("a folder"), help="Output folders of tipsseg label.")
     ],
-    output: Annotated[Path, opt.output_option("A new folder, or one of OUT.")],
-    null: opt.NullResults = False,
-    quiet: opt.Quiet = False,
-) -> None:
+    merging: Merging,
+    printing: Annotated[opt.Folders, Only("null_results", "quiet")],
+) -> int:
     """Join the shards of a run, or several runs, into one output folder."""
     from tipsseg.commands.merge import merge_folders
-    from tipsseg.commands.progress import Progress
 
-    with Progress(quiet, null=null, wording=as_typed) as progress:
-        failed = merge_folders(folders, output, progress)
-    if failed:
-        raise typer.Exit(1)
+    with open_progress(printing.quiet, null=printing.null_results) as progress:
+        return merge_folders(folders, merging.output, progress)

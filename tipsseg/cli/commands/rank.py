@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
-import typer
-
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import add_command
+from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.stdin import read_only
-from tipsseg.cli.wording import as_typed
+from tipsseg.cli.wording import open_progress
 from tipsseg.errors import ImageError, UsageError
-from tipsseg.options.fields import Option
+from tipsseg.options.fields import option
 
 EPILOG = """\b
 Examples:
@@ -28,40 +27,35 @@ Exit code: 0 success; 1 an error, or an image in --only is not labelled;
 """
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    # fmt: off
+    limit: int | None = option(None, short="n", metavar="N", help="Print only the first N images.")
+    jsonl: bool = option(False, help="Print one JSON object per image, with its confidence, instead of paths.")
+    # fmt: on
 
 
-@add_command(app, EPILOG)
+@command(EPILOG)
 def rank(
     output: opt.Folder,
-    limit: Annotated[
-        int | None, Option(help="Print only the first N images.", flag="limit", short="n", metavar="N")
-    ] = None,
-    only: opt.Only = None,
-    images: opt.Images = None,
-    jsonl: Annotated[
-        bool, Option(help="Print one JSON object per image, with its confidence, instead of paths.")
-    ] = False,
-    null: opt.Null = False,
-    quiet: opt.Quiet = False,
-) -> None:
+    ranking: Ranking,
+    folders: Annotated[opt.Folders, Only("images", "only", "null", "quiet")],
+) -> int:
     """List the images of an output folder in review order."""
-    from tipsseg.commands.progress import Progress
     from tipsseg.commands.rank import rank_folder
     from tipsseg.util.json import json_bytes
 
-    if null and jsonl and str(only) != "-":
+    if folders.null and ranking.jsonl and str(folders.only) != "-":
         raise UsageError("-0 separates paths, but --jsonl prints no paths", "Remove -0.")
-    with Progress(quiet, null=null, wording=as_typed) as progress:
-        paths = read_only(only, null, "rank", output)
+    with open_progress(folders.quiet, null=folders.null) as progress:
+        paths = read_only(folders.only, folders.null, "rank", output)
         failed = False
-        for result in rank_folder(output, paths, images, limit, progress):
+        for result in rank_folder(output, paths, folders.images, ranking.limit, progress):
             if isinstance(result, ImageError):
                 failed = True
                 progress.error(result)
-            elif jsonl:
+            elif ranking.jsonl:
                 progress.text(json_bytes(result.record()).decode() + "\n")
             else:
                 progress.path(result.path)
-    if failed:
-        raise typer.Exit(1)
+    return failed

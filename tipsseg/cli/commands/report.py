@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import Only, add_command
+from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import open_progress
 from tipsseg.options import PALETTES, Palette, choose
-from tipsseg.options.fields import TRUTH, Option
+from tipsseg.options.fields import FILES, TRUTH, option
 from tipsseg.options.run import ComputeOptions, TruthOptions
 
 EPILOG = """\b
@@ -31,56 +30,46 @@ Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reporting:
+    # fmt: off
+    target: Path | None = option(None, flag="output", short="o", metavar="DIR", group=FILES,
+        help="Folder for the page.  [default: report/ in the output folder]")
+    features: Path | None = option(None, metavar="DIR",
+        help="Feature folder used to detect similar images; see tipsseg encode.")
+    labels: Path | None = option(None, metavar="DIR|FILE",
+        help="Other labels to switch to on the page, in any format that tipsseg correct reads.")
+    doubts: Path | None = option(None, metavar="FILE", help="Findings to list on the page, from tipsseg audit --jsonl.")
+    gt: Path | None = option(None, metavar="DIR", group=TRUTH,
+        help="Folder of truth masks: show the scores and the worst images.")
+    palette: Palette = option(PALETTES[0], help="own: the classes' own colours; safe: a colour-blind-safe palette.")
+    # fmt: on
 
 
-@add_command(app, EPILOG)
+@command(EPILOG)
 def report(
     output: opt.Folder,
     compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
     truth: TruthOptions,
-    target: Annotated[
-        Path | None, opt.output_option("Folder for the page.  [default: report/ in the output folder]")
-    ] = None,
-    images: opt.Images = None,
-    features: opt.KeptFeatures = None,
-    labels: Annotated[
-        Path | None,
-        Option(
-            help="Other labels to switch to on the page, in any format that tipsseg correct reads.", metavar="DIR|FILE"
-        ),
-    ] = None,
-    doubts: Annotated[
-        Path | None, Option(help="Findings to list on the page, from tipsseg audit --jsonl.", metavar="FILE")
-    ] = None,
-    gt: Annotated[
-        Path | None,
-        Option(help="Folder of truth masks: show the scores and the worst images.", metavar="DIR", group=TRUTH),
-    ] = None,
-    palette: Annotated[
-        Palette, Option(help="own: the classes' own colours; safe: a colour-blind-safe palette.")
-    ] = PALETTES[0],
-    null: opt.NullResults = False,
-    quiet: opt.Quiet = False,
-) -> None:
+    reporting: Reporting,
+    folders: Annotated[opt.Folders, Only("images", "null_results", "quiet")],
+) -> int:
     """Write an HTML page with the images, labels and class statistics of an output folder."""
     from tipsseg.commands.report.make import make_report
 
-    colours = choose(palette, PALETTES, "palette")
-    with open_progress(quiet, null=null) as progress:
-        failed = make_report(
+    colours = choose(reporting.palette, PALETTES, "palette")
+    with open_progress(folders.quiet, null=folders.null_results) as progress:
+        return make_report(
             output,
-            target,
-            images,
+            reporting.target,
+            folders.images,
             compute.jobs,
             progress,
             compute.max_pixels,
-            features,
+            reporting.features,
             colours,
-            labels=labels,
-            doubts=doubts,
-            truths=gt,
+            labels=reporting.labels,
+            doubts=reporting.doubts,
+            truths=reporting.gt,
             truth=truth,
         )
-    if failed:
-        raise typer.Exit(1)

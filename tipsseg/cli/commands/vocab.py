@@ -9,12 +9,12 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
-from tipsseg.cli.help import Command, complete_presets
-from tipsseg.cli.parameters import Only, add_command
+from tipsseg.cli.help import Command, completion_of
+from tipsseg.cli.parameters import Only, command
 from tipsseg.commands.progress import print_text
 from tipsseg.util.text import pluralize
 
-app = typer.Typer(
+vocab = typer.Typer(
     help="List, print and check vocabularies.",
     no_args_is_help=True,
     add_completion=False,
@@ -22,11 +22,11 @@ app = typer.Typer(
 )
 
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", autocompletion=complete_presets, help="A preset or a vocabulary file.")
+    str, typer.Argument(metavar="NAME", autocompletion=completion_of("presets"), help="A preset or a vocabulary file.")
 ]
 
 
-@app.command("list", cls=Command)
+@vocab.command("list", cls=Command)
 def list_presets() -> None:
     """List the presets for --vocab."""
     from tipsseg.vocabulary.files import preset_names, preset_summary, read_vocabulary
@@ -37,22 +37,21 @@ def list_presets() -> None:
         print_text(f"{name:20} {len(vocabulary.classes):4} classes{with_background:13}  {preset_summary(name)}\n")
 
 
-@add_command(app, "", no_args_is_help=False)
+@command(app=vocab, no_args_is_help=False)
 def show(name: Name, question: Annotated[opt.Question, Only("background", "templates")]) -> None:
     """Print a vocabulary as a TOML file, for example as a starting point for your own."""
     from tipsseg.vocabulary.files import vocabulary_toml
 
-    asked = values.parse_question(replace(question, vocab=name))
-    if asked.fitted is not None:
+    vocabulary, fitted = values.parse_question(replace(question, vocab=name))
+    if fitted is not None:
         print_text(f"# The phrases of {name}. Only that file has their vectors and the temperature.\n")
-    print_text(vocabulary_toml(asked.vocabulary))
+    print_text(vocabulary_toml(vocabulary))
 
 
-@app.command(cls=Command)
+@vocab.command(cls=Command)
 def check(name: Name) -> None:
     """Check a vocabulary, and print its classes; an error names the file and the line."""
-    asked = values.parse_question(opt.Question(vocab=name))
-    vocabulary = asked.vocabulary
+    vocabulary, fitted = values.parse_question(opt.Question(vocab=name))
     negative = len(vocabulary.specs) - len(vocabulary.classes)
     phrases = pluralize(len(vocabulary.background), "phrase") if vocabulary.background else "none"
     background = "auto" if vocabulary.auto else phrases
@@ -62,7 +61,7 @@ def check(name: Name) -> None:
         *([f"{negative} negative"] if negative else []),
         f"background {background}",
         pluralize(len(vocabulary.templates), "template"),
-        *([f"fitted with the model {asked.fitted.model_id}"] if asked.fitted else []),
+        *([f"fitted with the model {fitted.model_id}"] if fitted else []),
     ]
     print_text(f"{name}: ok, {', '.join(parts)}\n")
     for entry in vocabulary.classes:

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from tipsseg.cli.help import Command, complete_models
+from tipsseg.cli.help import Command, completion_of
 from tipsseg.commands.progress import print_path
 from tipsseg.errors import WeightsError
 
-app = typer.Typer(
+weights = typer.Typer(
     help="Download and verify the pinned weights.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
 )
 
@@ -18,12 +18,14 @@ app = typer.Typer(
 Models = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="ID", autocompletion=complete_models, help="Model ids: l14, b14, so400m14, g14, tiny.  [default: all]"
+        metavar="ID",
+        autocompletion=completion_of("models"),
+        help="Model ids: l14, b14, so400m14, g14, tiny.  [default: all]",
     ),
 ]
 
 
-@app.command("list", cls=Command)
+@weights.command("list", cls=Command)
 def list_weights() -> None:
     """List the models in weights.lock, and whether they are downloaded."""
     from tipsseg.weights import fetching
@@ -43,11 +45,13 @@ def list_weights() -> None:
         )
 
 
-@app.command(cls=Command)
+@weights.command(cls=Command)
 def download(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="ID", autocompletion=complete_models, help="Model ids: l14, b14, so400m14, g14, tiny."),
+        typer.Argument(
+            metavar="ID", autocompletion=completion_of("models"), help="Model ids: l14, b14, so400m14, g14, tiny."
+        ),
     ],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not print progress bars.")] = False,
 ) -> None:
@@ -59,7 +63,7 @@ def download(
         print_path(fetching.fetch(spec, quiet=quiet, keep_stamps=True))
 
 
-@app.command(cls=Command)
+@weights.command(cls=Command)
 def verify(models: Models = None) -> None:
     """Verify the hashes of downloaded files. If a hash is wrong, remove the file and stop with an error.
 
@@ -68,10 +72,8 @@ def verify(models: Models = None) -> None:
     from tipsseg.weights import fetching
     from tipsseg.weights.lock import get_model, read_lock
 
-    lock = read_lock()
-    wanted = [get_model(model) for model in models] if models else list(lock.values())
     complete = True
-    for spec in wanted:
+    for spec in [get_model(model) for model in models or read_lock()]:
         for name, state in fetching.verify(spec).items():
             print(f"{spec.id:10} {name:20} {state}")
             complete = complete and state == "ok"
@@ -80,7 +82,7 @@ def verify(models: Models = None) -> None:
         raise typer.Exit(1)
 
 
-@app.command(cls=Command)
+@weights.command(cls=Command)
 def lock(models: Models = None) -> None:
     """Update weights.lock with sizes and hashes from the hub."""
     from tipsseg.weights import fetching
@@ -88,15 +90,15 @@ def lock(models: Models = None) -> None:
 
     path = find_lock()
     entries = read_lock(path)
-    for spec in [get_model(model) for model in models] if models else list(entries.values()):
+    for spec in [get_model(model) for model in models or entries]:
         entries[spec.id] = fetching.resolve_hashes(spec)
     write_lock(path, entries)
     print_path(path)
 
 
-@app.command("path", cls=Command)
+@weights.command("path", cls=Command)
 def show_path(
-    model: Annotated[str, typer.Argument(metavar="ID", autocompletion=complete_models, help="Model id.")],
+    model: Annotated[str, typer.Argument(metavar="ID", autocompletion=completion_of("models"), help="Model id.")],
 ) -> None:
     """Print the folder of a downloaded model."""
     from tipsseg.weights import fetching
