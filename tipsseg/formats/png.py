@@ -170,7 +170,4 @@ def read_index_mask(source: Source, name: str, classes: int, ids: MaskIds, size:
 
 def read_source_picture(source: Source, name: str, size: Size) -> Image.Image:
     with source.file(name) as path:
-        try:
-            return read_picture(path, size)
-        except ImageError as error:
-            raise ImageError(source.display_path(name), error.reason, error.hint) from error
+        return read_picture(path, size)
