@@ -32,7 +32,7 @@ from tipsseg.formats.corrections import Size, check_object_count, check_size, im
 from tipsseg.formats.names import SourceNames
 from tipsseg.formats.npz import read_array
 from tipsseg.formats.png import read_ids, read_picture
-from tipsseg.formats.source import Source
+from tipsseg.formats.source import TRIED, Source
 from tipsseg.images.decoding import as_image_error
 from tipsseg.regions.naming import paint_regions
 from tipsseg.regions.shapes import NoPixelsError, Runs, runs_from_rle, shape_from_mask
@@ -44,9 +44,6 @@ _ARRAYS = ("masks", "segmentation", "instances", "ids", "labels")
 
 #: How often the masks of an image may cover it. SAM's cover it a few times.
 _COVERED_MAX = 500
-
-#: The number of JSON files that are opened to find out their kind.
-_TRIED = 20
 
 #: The size limit of an unpacked archive of arrays, in bytes.
 _ARRAYS_MAX = 1 << 30
@@ -143,7 +140,7 @@ def _kind_of(source: Source, names: Sequence[str]) -> Literal["listing", "panopt
 
     The first file that can be read shows it. Raises ImageError if the only file of the source cannot be read.
     """
-    for name in names[:_TRIED]:
+    for name in names[:TRIED]:
         try:
             value = source.json(name)
         except ImageError:  # reported for its image

@@ -30,6 +30,9 @@ BYTES_MAX = 1 << 30
 _UNPACKED_MAX = 32 << 20
 _RATIO_MAX = 50
 
+#: The maximum number of files of one kind that are opened to find out their format.
+TRIED = 20
+
 #: The size limit of a list of labels or images, in bytes.
 LIST_MAX = 64 << 20
 
