@@ -132,8 +132,9 @@ def image_folders() -> frozenset[str]:
 
 
 def refuse_parts(path: Path) -> None:
-    """Raise InputError if a path is inside the folder of a format with several files per image: those are not index masks."""
-    folders = {form.folder: name for name, form in FORMATS.items() if isinstance(form, PartsFormat)}
+    """Raise InputError if a path is inside the folder of a format whose PNG files are not index masks."""
+    parts = [name for name, form in FORMATS.items() if isinstance(form, PartsFormat)]
+    folders = {FORMATS[name].folder: name for name in (*parts, "instances")}
     place = path.absolute()
     for folder in (place, *place.parents):
         if folder.name in folders and (folder.parent / "run.json").is_file():

@@ -250,8 +250,6 @@ def _read_annotations(where: Path, record: object, annotations: Sequence[object]
 
 def _read_runs(annotation: object, size: Size) -> Runs:
     segmentation = annotation.get("segmentation") if isinstance(annotation, dict) else None
-    return (
-        runs_from_rle(segmentation, size)
-        if isinstance(segmentation, dict)
-        else read_shape(annotation, 1, size).runs(size[0])
-    )
+    if isinstance(segmentation, dict):
+        return runs_from_rle(segmentation, size)
+    return read_shape(annotation, 1, size).runs(size[0])

@@ -310,11 +310,32 @@ class Video:
 
     def members(self, every: Every | None) -> Iterator[Member]:
         """Yield the frames at an interval, or all, and a fault if the video ends early. Decodes the whole video."""
-        capture = _open(self._path)
-        try:
-            yield from _sampled(capture, every or Every(frames=1))
-        finally:
-            capture.release()
+        import cv2
+
+        every = every or Every(frames=1)
+        capture = _open(self._path)  # released with this generator
+        rate, declared = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        count, due = 0, 0.0
+        while capture.grab():
+            if every.frames is not None:
+                taken = count % every.frames == 0
+            else:
+                assert every.seconds is not None
+                # Timestamps, because frames of phones and screens are not evenly spaced; without them, the rate in the header.
+                now = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                if now <= 0 < count:
+                    now = count / rate if rate > 0 else float(count)
+                taken = now + _ROUNDING >= due
+                if taken:
+                    due = (int((now + _ROUNDING) / every.seconds) + 1) * every.seconds
+            if taken:
+                yield Member(f"{count:06d}")
+            count += 1
+        if count == 0:
+            yield Member("000000", "no frame of the video can be decoded")
+        elif declared > 0 and count < declared * _COMPLETE:
+            fault = f"the video ends after {count} of about {declared} frames; it is truncated or broken"
+            yield Member(f"{count:06d}", fault)
 
     def size(self, name: str) -> None:
         _number(name)
@@ -364,34 +385,6 @@ def _open(path: Path) -> Any:
         capture.release()
         raise OSError("not a video that OpenCV can read")
     return capture
-
-
-def _sampled(capture: Any, every: Every) -> Iterator[Member]:
-    import cv2
-
-    count, due = 0, 0.0
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    while capture.grab():
-        if every.frames is not None:
-            taken = count % every.frames == 0
-        else:
-            assert every.seconds is not None
-            # Timestamps, because frames of phones and screens are not evenly spaced; without them, the rate in the header.
-            now = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            if now <= 0 < count:
-                now = count / rate if rate > 0 else float(count)
-            taken = now + _ROUNDING >= due
-            if taken:
-                due = (int((now + _ROUNDING) / every.seconds) + 1) * every.seconds
-        if taken:
-            yield Member(f"{count:06d}")
-        count += 1
-    if count == 0:
-        yield Member("000000", "no frame of the video can be decoded")
-    elif declared > 0 and count < declared * _COMPLETE:
-        fault = f"the video ends after {count} of about {declared} frames; it is truncated or broken"
-        yield Member(f"{count:06d}", fault)
 
 
 #: Timestamps are rounded to milliseconds or coarser.

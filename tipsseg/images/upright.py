@@ -118,17 +118,9 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def thumbnail_rgb(upright: Image.Image) -> NDArray[np.uint8]:
-    """Scale an upright image to its `thumbnail_size` by area averaging, [h, w, 3] uint8."""
-    height, width = thumbnail_size((upright.height, upright.width))
-    if (width, height) != upright.size:
+    """Scale an upright image down to a longest side of THUMBNAIL_SIDE by area averaging, [h, w, 3] uint8."""
+    longest = max(upright.size)
+    if longest > THUMBNAIL_SIDE:
+        width, height = (max(1, round(side * THUMBNAIL_SIDE / longest)) for side in upright.size)
         upright = upright.resize((width, height), Image.Resampling.BOX)
     return np.array(upright)
-
-
-def thumbnail_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the (height, width) of the thumbnail for an image of `size`: scaled down to a longest side of THUMBNAIL_SIDE."""
-    longest = max(size)
-    if longest <= THUMBNAIL_SIDE:
-        return size
-    height, width = (max(1, round(side * THUMBNAIL_SIDE / longest)) for side in size)
-    return height, width
