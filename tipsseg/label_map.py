@@ -77,9 +77,8 @@ class LabelMap:
 
         height, width = self.shape
         pixels = count_pixels(self.labels, self.layers)
-        shares = [
-            f"{entry.name} {pixels[entry.id] / self.labels.size:.1%}" for entry in self.classes if pixels[entry.id]
-        ]
+        present = [entry for entry in self.classes if pixels[entry.id]]
+        shares = [f"{entry.name} {pixels[entry.id] / self.labels.size:.1%}" for entry in present]
         return f"LabelMap({height}x{width}, {join_first(shares, _MOST_NAMES) or 'background only'})"
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
@@ -115,9 +114,8 @@ class LabelMap:
         """
         from tipsseg.regions.objects import class_mask
 
-        ids: dict[object, int] = {entry.name: entry.id for entry in self.classes} | {
-            number: number for number in (0, *self.names, self.ignore)
-        }
+        ids: dict[object, int] = {number: number for number in (0, *self.names, self.ignore)}
+        ids |= {entry.name: entry.id for entry in self.classes}
         if name not in ids:
             known = join_first(list(self.names.values()), _MOST_NAMES)
             hint = f"The classes are {known}." if isinstance(name, str) else f"The ids are 0 to {len(self.classes)}."
@@ -261,12 +259,8 @@ class LabelMap:
         image_id = check_whole_number("argument `image_id`", image_id, least=0)
         first_id = check_whole_number("argument `first_id`", first_id)
         objects = self._find(instances, min_area)
-        return [
-            {"id": number, "image_id": image_id, **annotation_record(entry, code)}
-            for number, (entry, code) in enumerate(
-                zip(objects, encode_masks(objects, self.shape), strict=True), first_id
-            )
-        ]
+        records = map(annotation_record, objects, encode_masks(objects, self.shape))
+        return [{"id": number, "image_id": image_id, **record} for number, record in enumerate(records, first_id)]
 
     def to_dicts(self, *, instances: Instances = "class", min_area: int | str | MinArea = 1) -> list[LabelledMask]:
         """Return the segments as Hugging Face's image-segmentation pipeline does.
@@ -280,13 +274,10 @@ class LabelMap:
         """
         from PIL import Image
 
+        found = self.find_objects(instances=instances, min_area=min_area)
+        masks = [Image.fromarray(entry.mask.view(np.uint8) * np.uint8(255)) for entry in found]
         return [
-            {
-                "label": entry.name,
-                "score": entry.score,
-                "mask": Image.fromarray(entry.mask.view(np.uint8) * np.uint8(255)),
-            }
-            for entry in self.find_objects(instances=instances, min_area=min_area)
+            {"label": entry.name, "score": entry.score, "mask": mask} for entry, mask in zip(found, masks, strict=True)
         ]
 
     def to_supervision(self, *, instances: Instances = "component", min_area: int | str | MinArea = 1) -> Detections:
@@ -346,9 +337,8 @@ class Segment:
         self._found = found
 
     def __repr__(self) -> str:
-        return (
-            f"Segment({self.name!r}, class_id={self.class_id}, score={self.score}, area={self.area}, xyxy={self.xyxy})"
-        )
+        facts = f"class_id={self.class_id}, score={self.score}, area={self.area}, xyxy={self.xyxy}"
+        return f"Segment({self.name!r}, {facts})"
 
     @property
     def class_id(self) -> int:

@@ -33,7 +33,7 @@ from tinytips.world.things import draw_car, draw_house, draw_panda, draw_tree
 from tipsseg.formats.coco import encode_masks
 from tipsseg.regions.components import components, encode_regions
 from tipsseg.regions.naming import Regions, name_regions, paint_regions
-from tipsseg.regions.shapes import decode_all
+from tipsseg.regions.shapes import decode_runs
 
 Ids = NDArray[np.int32]
 
@@ -216,7 +216,7 @@ def measure_time(model: tipsseg.Model, times: int = 30) -> None:
         began = time.perf_counter()
         labeller.label(features)
         scored = time.perf_counter()
-        ids = paint_regions(decode_all([code["counts"] for code in codes], (480, 640)), (480, 640))
+        ids = paint_regions([decode_runs(code["counts"], (480, 640)) for code in codes], (480, 640))
         read = time.perf_counter()
         name_regions(
             result.labels,

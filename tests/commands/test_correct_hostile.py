@@ -135,7 +135,7 @@ FILES = {
     "a path out of the zip": (zipped(("../../out/masks/a.png", png(IDS + 1))), "leads out of the zip"),
     "a link in a zip": (zipped((_link(), b"/etc/passwd")), "a link, which may lead anywhere"),
     "an encrypted zip": (_changed(_encrypted), "is encrypted"),
-    "a zip that is damaged": (_changed(_garbage), "cannot be decompressed|Bad CRC"),
+    "a zip that is damaged": (_changed(_garbage), "while decompressing|Bad CRC"),
     "a link in a folder": (_linked, "a link, which may lead anywhere"),
     "a pipe": (_pipe, "no labels found|not a regular file"),
     "a mask of another size": (file("a.png", png(IDS.T.copy())), "8 x 6 .*, but the image is 6 x 8"),
@@ -250,7 +250,7 @@ def rle(counts: object, size: tuple[int, int] = SIZE) -> dict[str, Any]:
 
 OBJECTS = {
     "coco: a code of another size": (coco(rle([48], (8, 6))), r"its RLE has size \[8, 6\]"),
-    "coco: a code that does not add up": (coco(rle([10, 5])), "its RLE has 15 pixels, but the image has 48"),
+    "coco: a code that does not add up": (coco(rle([10, 5])), "its runs do not add up to 6 x 8"),
     "coco: a code of a billion pixels": (coco(rle("0PPPPPPPPPPPP1")), "its RLE cannot be read"),
     "coco: a box alone": (
         coco({"segmentation": [], "bbox": [0, 0, 3, 3]}),
@@ -280,7 +280,7 @@ OBJECTS = {
     "label-studio: a key point": (label_studio({"type": "keypointlabels"}), "without pixels: keypointlabels"),
     "label-studio: a small bitmask": (
         label_studio({"type": "bitmasklabels", "value": {"imageDataURL": DATA_URL, "bitmasklabels": [LEG]}}),
-        "the bitmask is 1 x 1, but the image is 6 x 8",
+        "1 x 1 .*, but the image is 6 x 8",
     ),
     "cvat-xml: a bomb": (
         file("annotations.xml", b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "bbbbbbbb">]><annotations>&b;</annotations>'),

@@ -16,7 +16,7 @@ from PIL import Image
 from saying import Said
 
 from tipsseg.commands.correct.run import take_corrections
-from tipsseg.errors import ImageError
+from tipsseg.errors import InputError
 from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, CorrectOptions
 from tipsseg.types import LabelArray
 
@@ -295,5 +295,5 @@ def test_instance_masks_are_no_index_masks(tmp_path: Path) -> None:
     labels = UPRIGHT.astype(np.uint8)
     save_inputs(tmp_path / "imgs", {NAME: labels})
     make_run(tmp_path / "out", tmp_path / "imgs", {NAME: labels}, formats=("png", "instances"))
-    with pytest.raises(ImageError, match="instance masks: their values number the objects"):
+    with pytest.raises(InputError, match="files of the format instances, which are not index masks"):
         take_corrections(tmp_path / "out", tmp_path / "out/instances", Said())

@@ -147,8 +147,8 @@ HOSTILE: dict[str, tuple[Callable[[], object], str]] = {
     "a pipe as archive": (lambda: _pipe("a.npz"), "not a regular file|not a NumPy archive"),
     "a pipe as PNG": (lambda: _pipe("a.png"), "not a regular file|cannot read"),
     "a pipe as JSON": (lambda: _pipe("b.png a.json"), "not a regular file|not JSON|regular"),
-    "no array in the archive": (lambda: _zip("masks.npy", b"hello"), "not a NumPy archive, or damaged"),
-    "an array without a suffix": (lambda: _zip("masks", b"hello"), "no array masks"),
+    "no array in the archive": (lambda: _zip("masks.npy", b"hello"), "masks is no array"),
+    "an array without a suffix": (lambda: _zip("masks", b"hello"), "masks is no array"),
     "16 bits per channel": (lambda: _write("a.png", _rgb48()), "RGB with 16 bits per channel"),
     "boxes upon boxes": (
         lambda: _dump("regions/a.json", [{"bbox": [0, 0, 40, 30]}] * 501),
@@ -164,7 +164,7 @@ HOSTILE: dict[str, tuple[Callable[[], object], str]] = {
     "no mask": (lambda: _dump("regions/a.json", [{"segmentation": "x", "bbox": [0, 0, 1, 1]}]), "annotation 1: "),
     "a code too long": (
         lambda: _dump("regions/a.json", [{"segmentation": {"size": [30, 40], "counts": [0, 1_000_000_000]}}]),
-        "annotation 1: its RLE has 1000000000 pixels, but the image has 1200",
+        "annotation 1: its RLE is neither a string nor a list of numbers of pixels",
     ),
     "another size": (
         lambda: _dump("regions/a.json", [{"segmentation": {"size": [3, 4], "counts": [12]}}]),
@@ -172,7 +172,7 @@ HOSTILE: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "floats": (lambda: _archive(ids=IDS / 2), "`ids` is float64"),
     "below 0": (lambda: _archive(ids=-IDS), "values below 0"),
-    "pickles": (lambda: _archive(ids=np.array([{}])), "not a NumPy archive, or damaged"),
+    "pickles": (lambda: _archive(ids=np.array([{}])), "Object arrays cannot be loaded"),
     "no known array": (lambda: _archive(other=IDS), "no array masks"),
     "size in COCO": (lambda: _dump("regions/a.json", _coco(height=31)), "31 x 40"),
 }
@@ -226,7 +226,7 @@ def test_a_huge_array_is_not_unpacked() -> None:
         )
         for _ in range(1100):
             file.write(bytes(1 << 20))
-    with pytest.raises(ImageError, match="more than 1,073,741,824 bytes"):
+    with pytest.raises(ImageError, match="the limit is 1,073,741,824"):
         RegionSource(Path("regions")).find(REF).read(SIZE)
 
 

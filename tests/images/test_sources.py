@@ -224,7 +224,7 @@ def test_rows_of_a_table(tmp_path: Path, rows: list[Any], names: str) -> None:
         (
             [{"bytes": None, "path": "/etc/passwd"}, {"bytes": b"x", "path": None}],
             "image",
-            "only the path of an image, which is not followed",
+            "only the path of an image, which is not read",
         ),
         ([{"bytes": None, "path": None}, {"bytes": b"", "path": None}], "image", "this row is empty"),
         (["text"], "image", "no column of images"),

@@ -131,13 +131,6 @@ def test_a_region_is_coded_as_its_whole_mask(labels: LabelArray) -> None:
         assert np.array_equal(coco_mask.decode(code).astype(bool), mask)
 
 
-@given(MAPS)
-@settings(max_examples=50, deadline=None)
-def test_regions_are_coded_together_as_alone(labels: LabelArray) -> None:
-    regions = components(labels, 300)[::-1]
-    assert encode_regions(regions, labels.shape) == [encode_regions([each], labels.shape)[0] for each in regions]
-
-
 def test_counts() -> None:
     labels = np.random.default_rng(0).integers(0, 1000, (1500, 1400)).astype(np.uint16)
     assert np.array_equal(count_labels(labels), np.bincount(labels.ravel(), minlength=65536))

@@ -9,37 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from mask_codes import encode_rle
 
-from tipsseg.regions.shapes import decode_all, decode_runs, expand_runs
+from tipsseg.regions.shapes import decode_runs, shape_from_rle
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=12)
 
 
 @given(arrays(np.bool_, SHAPES).filter(lambda mask: bool(mask.any())))
 def test_a_code_is_read_back(mask: np.ndarray) -> None:
-    size = mask.shape[0], mask.shape[1]
-    runs = decode_runs(encode_rle(mask)["counts"], size)
-    again = np.zeros(mask.size, np.bool_)
-    again[runs[0, 0] : runs[-1, 1]] = expand_runs(runs)
-    assert (mask == again.reshape(size[::-1]).T).all()
-
-
-@given(st.lists(arrays(np.bool_, (5, 4)).filter(lambda mask: bool(mask.any())), max_size=6))
-def test_codes_are_read_together_as_alone(masks: list[np.ndarray]) -> None:
-    codes = [encode_rle(mask)["counts"] for mask in masks]
-    together = decode_all(codes, (5, 4))
-    assert [runs.tolist() for runs in together] == [decode_runs(code, (5, 4)).tolist() for code in codes]
-
-
-@given(st.text(st.characters(min_codepoint=40, max_codepoint=130), max_size=8))
-def test_one_bad_code_among_good_ones_is_refused(counts: str) -> None:
-    good = encode_rle(np.ones((4, 3), np.bool_))["counts"]
-    try:
-        alone = decode_runs(counts, (4, 3))
-    except ValueError:
-        with pytest.raises(ValueError, match=r"pixels|characters|large"):
-            decode_all([good, counts, good], (4, 3))
-        return
-    assert decode_all([good, counts, good], (4, 3))[1].tolist() == alone.tolist()
+    shape = shape_from_rle(1, encode_rle(mask), (mask.shape[0], mask.shape[1]))
+    assert (shape.within((0, 0, *mask.shape)) == mask).all()
 
 
 @given(st.text(st.characters(min_codepoint=40, max_codepoint=130), max_size=12))

@@ -68,9 +68,6 @@ class _Formats(UserDict[str, Format]):
 #: The formats that are written, and those that are read only. A program may add its own.
 FORMATS, READ_ONLY = _Formats({**_IMAGE_FORMATS, **_RASTER_FORMATS}), _Formats(_READ_ONLY)
 
-#: The maximum number of JSON files that are opened to detect a format.
-_TRIED = 20
-
 #: Names that users may guess, and the formats they mean.
 _GUESSES = {**dict.fromkeys(("mask", "masks", "index"), "png"), "json": "coco", "voc": "cvat", "jpg": "overlay"}
 
@@ -135,8 +132,9 @@ def image_folders() -> frozenset[str]:
 
 
 def refuse_parts(path: Path) -> None:
-    """Raise InputError if a path is inside the folder of a format with several files per image: those are not index masks."""
-    folders = {form.folder: name for name, form in FORMATS.items() if isinstance(form, PartsFormat)}
+    """Raise InputError if a path is inside the folder of a format whose PNG files are not index masks."""
+    parts = [name for name, form in FORMATS.items() if isinstance(form, PartsFormat)]
+    folders = {FORMATS[name].folder: name for name in (*parts, "instances")}
     place = path.absolute()
     for folder in (place, *place.parents):
         if folder.name in folders and (folder.parent / "run.json").is_file():
@@ -163,6 +161,8 @@ def find_reading_format(name: str) -> Format:
 
 def detect_format(source: Source) -> Format:
     """Return the format of a source, detected by its files. Raises InputError unless exactly one format matches."""
+    from tipsseg.formats.source import TRIED
+
     forms = reading_formats()
     matching: dict[str, Format] = {}
     faults: list[ImageError] = []
@@ -172,7 +172,7 @@ def detect_format(source: Source) -> Format:
                 matching[form.name] = form
         except ImageError as error:
             faults.append(error)
-    for name in source.find_suffix(".json")[:_TRIED]:
+    for name in source.find_suffix(".json")[:TRIED]:
         try:
             value = source.json(name)
         except ImageError as error:

@@ -180,7 +180,7 @@ class Format:
         if self.folder is None:
             return None
         name = output_name(image, options.names).name + self.suffix
-        return PurePosixPath(self.folder) / self.parent(image, options) / name
+        return PurePosixPath(self.folder, self.parent(image, options), name)
 
     def link_path(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath | None:
         """Return the path of the link to an image, relative to the output folder; None if the format makes no links.
@@ -190,23 +190,19 @@ class Format:
         if self.link_folder is None:
             return None
         name = self.link_name(image, options)
-        return (
-            PurePosixPath(self.link_folder)
-            / self.parent(image, options)
-            / (name if PurePosixPath(name).suffix else f"{name}.bmp")
-        )
+        name = name if PurePosixPath(name).suffix else f"{name}.bmp"
+        return PurePosixPath(self.link_folder, self.parent(image, options), name)
 
     # ---- writing ----
 
     def refuse_classes(self, classes: Sequence[LabelClass]) -> None:
         """Raise UsageError if the format cannot store a class name."""
         for entry in classes:
-            for character in self.forbidden_characters:
-                if character in entry.name:
-                    raise UsageError(
-                        f"the format {self.name} cannot store the class name {entry.name!r}: it does not allow {character!r}",
-                        "Rename the class, or drop the format.",
-                    )
+            if found := sorted(set(self.forbidden_characters) & set(entry.name)):
+                raise UsageError(
+                    f"the format {self.name} cannot store the class name {entry.name!r}: it does not allow {found[0]!r}",
+                    "Rename the class, or drop the format.",
+                )
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         """Return the bytes of the per-image file."""

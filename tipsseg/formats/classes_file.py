@@ -13,7 +13,7 @@ from tipsseg.formats.corrections import ClassNames
 from tipsseg.formats.source import Source
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
-from tipsseg.util.files import RECORD_LIMIT, describe_error, is_folder, read_regular
+from tipsseg.util.files import RECORD_LIMIT, is_folder
 from tipsseg.util.json import json_bytes, parse, take
 from tipsseg.util.text import join_first
 
@@ -64,16 +64,14 @@ def names_by_id(record: object) -> tuple[tuple[int, str], ...]:
 
 
 def _class_record(entry: LabelClass) -> dict[str, object]:
-    record: dict[str, object] = {
+    return {
         "id": entry.id,
         "name": entry.name,
         "synonyms": list(entry.synonyms),
         "colour": "#" + bytes(entry.colour).hex(),
         "supercategory": entry.supercategory or entry.name,
+        **({} if entry.min_confidence is None else {"min_confidence": entry.min_confidence}),
     }
-    if entry.min_confidence is not None:
-        record["min_confidence"] = entry.min_confidence
-    return record
 
 
 class MaskIds:
@@ -120,11 +118,8 @@ class MaskIds:
             else:
                 table[stored_id] = stored_id if written is None else self._run.id_of(written[stored_id - 1])
         if unknown:
-            raise ImageError(
-                where,
-                f"unknown ids: {join_first(unknown, 1)}",
-                f"Valid ids are 0 for background, 1..{number} for the classes, and {ignore_id(number)} for ignored pixels.",
-            )
+            hint = f"Valid ids are 0 for background, 1..{number} for the classes, and {ignore_id(number)} for ignored pixels."
+            raise ImageError(where, f"unknown ids: {join_first(unknown, 1)}", hint)
         return table[stored]
 
 
@@ -135,10 +130,8 @@ def _read_names_around(path: Path) -> Sequence[str] | None:
         for folder in folders if is_folder(place) else [place.parent, *folders]:
             listing = folder / CLASSES_FILE
             if listing.is_file():
-                try:
-                    return _parse_names(listing, read_regular(listing))
-                except OSError as error:
-                    raise ImageError(listing, describe_error(error), _HINT) from error
+                with Source(listing) as around:
+                    return _parse_names(listing, around.read(CLASSES_FILE, RECORD_LIMIT))
     return None
 
 

@@ -93,8 +93,8 @@ class CocoPolygon(Coco):
     def reread_shapes(self, objects: Iterable[LabelledObject], size: tuple[int, int]) -> list[Shape]:
         """Return the pixels of the polygons of objects. All parts of an object stay together."""
         return [
-            shape_from_polygons(entry.region.class_id, [ring[:, ::-1] for ring in entry.outline.rings], size)
-            for entry in objects
+            shape_from_polygons(each.region.class_id, [ring[:, ::-1] for ring in each.outline.rings], size)
+            for each in objects
         ]
 
 
@@ -125,11 +125,8 @@ class CocoResults(Format):
         )
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterable[bytes]:
-        results = (
-            prepend(b'"image_id": %d' % number, row)
-            for number, image in enumerate(images, start=1)
-            for row in rows(image)
-        )
+        numbered = enumerate(images, start=1)
+        results = (prepend(b'"image_id": %d' % number, row) for number, image in numbered for row in rows(image))
         return chain(encode_list(results), (b"\n",))
 
 
@@ -142,13 +139,14 @@ def _encode_rows(image: ImageLabels, segmentations: Iterable[object]) -> Rows:
     return tuple(json_bytes(record) for record in (image_record(image.ref, image.size), *annotations))
 
 
-def annotation_record(labelled: LabelledObject, segmentation: object) -> Record:
-    """Return the `annotations` entry of an object, without ids."""
+def annotation_record(labelled: LabelledObject, segmentation: object = None) -> Record:
+    """Return the entry of an object, without ids."""
+    y, x, h, w = labelled.region.box
     return {
         "category_id": labelled.region.class_id,
-        "segmentation": segmentation,
+        **({} if segmentation is None else {"segmentation": segmentation}),
         "area": labelled.region.area,
-        "bbox": coco_box(labelled),
+        "bbox": [x, y, w, h],
         "iscrowd": 0,
         "score": labelled.score,
     }
@@ -163,12 +161,6 @@ def image_record(ref: ImageRef, size: tuple[int, int]) -> Record:
     """Return the `images` entry of an image of `size` (height, width), without its id."""
     height, width = size
     return {"file_name": ref.name, "width": width, "height": height, "license": 1}
-
-
-def coco_box(labelled: LabelledObject) -> list[int]:
-    """Return the bounding box of an object as [x, y, w, h]."""
-    y, x, h, w = labelled.region.box
-    return [x, y, w, h]
 
 
 def category_record(entry: LabelClass) -> Record:

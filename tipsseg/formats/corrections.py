@@ -21,6 +21,7 @@ from PIL import Image
 from tipsseg.errors import ImageError, InputError
 from tipsseg.regions.shapes import NoPixelsError, Shape
 from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT, LabelArray, LabelClass
+from tipsseg.util.files import describe_error
 from tipsseg.util.json import short
 from tipsseg.util.text import join_first, quote
 from tipsseg.vocabulary.vocabulary import MAX_CLASSES
@@ -35,6 +36,13 @@ _BACKGROUND_NAME = "background"
 Size = tuple[int, int]
 
 _Record = TypeVar("_Record")
+
+
+def _digest(parts: Iterable[str | NDArray[np.generic]], exact: bool) -> str:
+    digest = hashlib.sha256(b"exact" if exact else b"")
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,8 +61,8 @@ class PixelLabels:
 
     def digest(self, *, exact: bool) -> str:
         """Return the sha256 of the labels in hex. It depends on `exact`, which decides the pixels that are corrected."""
-        parts = (repr((self.labels.shape, str(self.labels.dtype))), self.labels)
-        return _digest(parts if self.instances is None else (*parts, self.instances), exact=exact)
+        instances = [] if self.instances is None else [self.instances]
+        return _digest([repr((self.labels.shape, str(self.labels.dtype))), self.labels, *instances], exact)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,11 +81,14 @@ class Objects:
 
     def digest(self, *, exact: bool) -> str:
         """Return the sha256 of the objects in hex; see `PixelLabels.digest`."""
-        parts = (
-            (repr((shape.class_id, shape.y, shape.x, shape.mask.shape)), np.packbits(shape.mask))
-            for shape in self.shapes
+        return _digest(
+            (
+                part
+                for shape in self.shapes
+                for part in (repr((shape.class_id, shape.y, shape.x, shape.mask.shape)), np.packbits(shape.mask))
+            ),
+            exact,
         )
-        return _digest((part for pair in parts for part in pair), exact=exact)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,13 +110,6 @@ class SourceImage:
     submitted: bool = True
     by_list: bool = False
     other_name: Callable[[], str] | None = None
-
-
-def _digest(parts: Iterable[str | NDArray[np.generic]], *, exact: bool) -> str:
-    digest = hashlib.sha256(b"exact" if exact else b"")
-    for part in parts:
-        digest.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()
 
 
 class ClassNames:
@@ -201,11 +205,11 @@ def fold(name: str) -> str:
 
 @contextmanager
 def image_errors(where: Path, part: str = "") -> Iterator[None]:
-    """Turn a ValueError or InputError into an ImageError for a file. `part` names the faulty part of the file."""
+    """Turn other errors of reading into an ImageError for a file. `part` names the faulty part of the file."""
     try:
         yield
-    except (ValueError, InputError) as error:
-        text = error.message if isinstance(error, InputError) else str(error)
+    except (ValueError, OSError, InputError) as error:
+        text = error.message if isinstance(error, InputError) else describe_error(error)
         raise ImageError(where, f"{part}: {text}" if part else text) from error
 
 

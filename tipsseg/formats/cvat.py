@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import count
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from xml.parsers import expat
 
@@ -32,7 +32,7 @@ from tipsseg.formats.corrections import (
     read_objects,
 )
 from tipsseg.formats.png import encode_picture, read_source_picture
-from tipsseg.formats.source import Source
+from tipsseg.formats.source import TRIED, Source
 from tipsseg.regions.shapes import (
     NoPixelsError,
     Shape,
@@ -46,6 +46,9 @@ from tipsseg.types import BACKGROUND, LabelArray, LabelClass
 from tipsseg.util.json import short
 from tipsseg.vocabulary.palette import voc_colour
 
+#: Names for the background, best first.
+_BACKGROUND_NAMES = ("background", "unlabelled", "void", "nothing of these")
+
 _HEAD = "# label:color_rgb:parts:actions"
 
 #: The file that maps class names to colours.
@@ -56,9 +59,6 @@ _WITHOUT_PIXELS = frozenset({"points", "polyline", "cuboid", "skeleton"})
 
 #: The number of bytes in which the first element must begin.
 _XML_HEAD = 1 << 16
-
-#: The maximum number of XML files that are opened to detect the format.
-_TRIED = 20
 
 
 class Cvat(Format):
@@ -102,7 +102,7 @@ class Cvat(Format):
                     for _, image in source.lines(name):
                         # Without masks, this may be an export of boxes.
                         yield SourceImage(
-                            image.strip('"'), source.display_path(name), _empty_labels, bool(masks), by_list=True
+                            image.strip('"'), source.display_path(name), _empty, bool(masks), by_list=True
                         )
 
 
@@ -114,7 +114,7 @@ class CvatXml(Format):
 
     def detect(self, source: Source) -> bool:
         """Return True for an XML file of annotations. Raises ImageError for Pascal VOC boxes."""
-        roots = {_root_of(source, name): name for name in source.find_suffix(".xml")[:_TRIED]}
+        roots = {_root_of(source, name): name for name in source.find_suffix(".xml")[:TRIED]}
         if "annotations" in roots:
             return True
         if "annotation" in roots:
@@ -143,26 +143,17 @@ def colour_mask(labels: LabelArray, classes: Sequence[LabelClass]) -> NDArray[np
 
 def label_map_text(classes: Sequence[LabelClass]) -> str:
     names = {entry.name.casefold() for entry in classes}
-    background = next(name for name in _background_names() if name not in names)
+    others = (f"background {number}" for number in count(2))
+    background = next(name for name in chain(_BACKGROUND_NAMES, others) if name not in names)
     entries = [(background, BACKGROUND), *((entry.name, entry.id) for entry in classes)]
-    return "".join(f"{line}\n" for line in (_HEAD, *(f"{name}:{_rgb(label_id)}::" for name, label_id in entries)))
-
-
-def _background_names() -> Iterator[str]:
-    """Yield names for the background, best first."""
-    yield from ("background", "unlabelled", "void", "nothing of these")
-    for number in count(2):
-        yield f"background {number}"
-
-
-def _rgb(label_id: int) -> str:
-    return ",".join(map(str, voc_colour(label_id)))
+    lines = [f"{name}:{','.join(map(str, voc_colour(label_id)))}::" for name, label_id in entries]
+    return "".join(f"{line}\n" for line in (_HEAD, *lines))
 
 
 # ---- reading masks ----
 
 
-def _empty_labels(size: Size) -> PixelLabels:
+def _empty(size: Size) -> PixelLabels:
     return PixelLabels(np.zeros(size, np.uint8), ignores=False)
 
 
@@ -192,7 +183,7 @@ def _read_colour_mask(
     if picture.mode not in ("RGB", "RGBA", "P"):
         raise ImageError(source.display_path(name), f"PNG mode {picture.mode}, expected a colour image")
     red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB")).astype(np.uint32), -1, 0)
-    values, inverse = _unique(red << 16 | green << 8 | blue)
+    values, inverse = np.unique(red << 16 | green << 8 | blue, return_inverse=True)
     ids = []
     for value in values.tolist():
         if value == 0:  # black means unlabelled, whatever its name
@@ -203,11 +194,6 @@ def _read_colour_mask(
             rgb = ",".join(map(str, (value >> 16, value >> 8 & 255, value & 255)))
             raise ImageError(source.display_path(name), f"the colour {rgb} is not in {LABEL_MAP}")
     return PixelLabels(np.array(ids, np.uint16)[inverse].reshape(size), ignores=False)
-
-
-def _unique(values: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
-    unique, inverse = np.unique(values.reshape(-1), return_inverse=True)
-    return unique, inverse
 
 
 # ---- reading XML ----
@@ -284,14 +270,8 @@ def _read_objects(
         check_size(int(_number(attributes, "height")), int(_number(attributes, "width")), size)
     polygons = any(tag != "mask" for tag, _ in elements)
     read = partial(_read_shape, names=names, size=size)
-    return read_objects(
-        where,
-        elements,
-        lambda number, element: f"{image}, {element[0]} {number}",
-        read,
-        "coco-polygon" if polygons else "coco",
-        image,
-    )
+    written_as = "coco-polygon" if polygons else "coco"
+    return read_objects(where, elements, lambda number, own: f"{image}, {own[0]} {number}", read, written_as, image)
 
 
 def _read_shape(element: _Element, names: ClassNames, size: Size) -> Shape:

@@ -145,11 +145,8 @@ def _read_output_folder(pairs: Sequence[tuple[str, str]], source: Source, names:
     """Yield the images of an output folder, with their objects if it has instance masks."""
     for image in read_named_masks(pairs, source, names):
         mask = f"{FORMATS['instances'].folder}/{image.name}.png"
-        yield (
-            replace(image, read=partial(_read_with_instances, image, source, mask, names.count))
-            if source.has(mask)
-            else image
-        )
+        read = partial(_read_with_instances, image, source, mask, names.count)
+        yield replace(image, read=read) if source.has(mask) else image
 
 
 def _read_with_instances(
@@ -179,10 +176,11 @@ class LabelSource:
         weakref.finalize(self, source.close)
         self._images: dict[str, SourceImage] = {}
         for image in _read_source(source, _KnownNames(classes)):
-            if image.name not in self._images or not image.by_list:
-                if image.name in self._images and not self._images[image.name].by_list:
-                    raise ImageError(image.where, f"two labels of {image.name}", "Remove one of them.")
+            known = self._images.get(image.name)
+            if known is None or known.by_list:
                 self._images[image.name] = image
+            elif not image.by_list:
+                raise ImageError(image.where, f"two labels of {image.name}", "Remove one of them.")
         self.names = SourceNames(self._images)
 
     def __reduce__(self) -> tuple[type[LabelSource], tuple[Path, Sequence[LabelClass]], dict[str, object]]:
@@ -246,18 +244,13 @@ def join_classes(onto: Path, vocabulary: Vocabulary) -> tuple[Vocabulary, tuple[
         UsageError: The vocabulary was fitted, so it has no phrases for the classes of the labels.
         InputError, ImageError: The labels cannot be read.
     """
-    names = class_names(onto)
-    if not names:
-        raise _unnamed(onto)
-    return _join(names, vocabulary), tuple(entry.name for entry in vocabulary.classes)
+    return _join(_named_classes(onto), vocabulary), tuple(entry.name for entry in vocabulary.classes)
 
 
 def _join(names: Sequence[str], vocabulary: Vocabulary) -> Vocabulary:
     """Return a vocabulary of the classes with these names, then the others of `vocabulary`."""
     if vocabulary.fit:
-        raise UsageError(
-            "existing labels need phrases for their classes, but this vocabulary was fitted", "Pass class names."
-        )
+        raise UsageError("existing labels need phrases for their classes, but these are a fit", "Pass class names.")
     own = {fold(spec.name): spec for spec in vocabulary.specs if not spec.negative}
     specs = [own.get(fold(name)) or ClassSpec(name) for name in names]
     taken = set(map(id, specs))
@@ -278,16 +271,16 @@ def classes_of_labels(labels: Path, vocabulary: Vocabulary | None, background: s
         UsageError: The labels name no classes, and `vocabulary` is None; or it was fitted.
         InputError, ImageError: The labels cannot be read.
     """
-    names = class_names(labels)
     if vocabulary is not None:
-        return _join(names, vocabulary)
-    if not names:
-        raise _unnamed(labels)
-    return make_vocabulary(names, "auto" if background is None else parse_background(background))
+        return _join(class_names(labels), vocabulary)
+    return make_vocabulary(_named_classes(labels), "auto" if background is None else parse_background(background))
 
 
-def _unnamed(labels: Path) -> UsageError:
-    return UsageError(
+def _named_classes(labels: Path) -> tuple[str, ...]:
+    """Return the names of all classes in a source. Raises UsageError if it names none, and errors of `class_names`."""
+    if names := class_names(labels):
+        return names
+    raise UsageError(
         f"{labels} does not name its classes",
         'Write a classes.json into it: {"classes": [{"id": 1, "name": "tree"}, {"id": 2, "name": "car"}]}',
     )

@@ -7,14 +7,13 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from tipsseg.errors import ImageError
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
 from tipsseg.formats.classes_file import MaskIds
-from tipsseg.formats.corrections import ClassNames, SourceImage
+from tipsseg.formats.corrections import ClassNames, SourceImage, image_errors
 from tipsseg.formats.png import encode_mask, read_index_mask
-from tipsseg.formats.source import LIST_MAX, Source
+from tipsseg.formats.source import Source
 from tipsseg.types import printable_path
-from tipsseg.util.json import json_bytes, parse
+from tipsseg.util.json import json_bytes, parse, take
 
 if TYPE_CHECKING:
     from tipsseg.options import FileOptions
@@ -60,23 +59,12 @@ class HuggingFace(Format):
         for listing in source.find_name(_METADATA):
             folder = PurePosixPath(listing).parent
             where = source.display_path(listing)
-            for number, line in enumerate(source.read(listing, LIST_MAX).splitlines(), start=1):
-                if not line.strip():
-                    continue
-                try:
-                    record = parse(line)
-                    image, mask = (_take_text(record, key) for key in ("file_name", "mask_file_name"))
-                except ValueError as error:
-                    raise ImageError(where, f"line {number}: {error}") from error
-                name = str(folder / mask)
-                if not source.has(name):
-                    raise ImageError(where, f"line {number}: mask {mask!r} not found")
+            for number, line in source.lines(listing):
+                with image_errors(where, f"line {number}"):
+                    record = parse(line.encode())
+                    image, mask = take(record, "file_name", str), take(record, "mask_file_name", str)
+                    name = str(folder / mask)
+                    if not source.has(name):
+                        raise ValueError(f"mask {mask!r} not found")
                 read = partial(read_index_mask, source, name, names.count, ids)
                 yield SourceImage(image.removeprefix("images/"), source.display_path(name), read)
-
-
-def _take_text(record: object, key: str) -> str:
-    value = record.get(key) if isinstance(record, dict) else None
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"no `{key}`")
-    return value

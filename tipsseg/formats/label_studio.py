@@ -77,13 +77,10 @@ class LabelStudio(Format):
     multi_part_objects = False
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
-        task = {
-            "data": {"image": local_files_url(image.ref), "file_name": image.ref.name},
-            "predictions": [
-                {"model_version": _model_version(run.info), **_score(image.objects), "result": _polygons(image, run)}
-            ],
-        }
-        return (json_bytes(task),)
+        version = f"{run.info.get('model', '')} tipsseg {run.info.get('version', '')}".strip()
+        prediction = {"model_version": version, **_score(image.objects), "result": _polygons(image, run)}
+        data = {"image": local_files_url(image.ref), "file_name": image.ref.name}
+        return (json_bytes({"data": data, "predictions": [prediction]}),)
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterable[bytes]:
         if name == self.files[0]:
@@ -120,10 +117,6 @@ def local_files_url(ref: ImageRef) -> str:
     # Links are not resolved: a link in the image root keeps its own name.
     root = Path(os.path.abspath(ref.path)).parents[len(ref.relative.parts) - 1]  # noqa: PTH100
     return _LOCAL_FILES + quote(os.fsencode(f"{root.name}/{ref.relative}"))
-
-
-def _model_version(info: Mapping[str, object]) -> str:
-    return f"{info.get('model', '')} tipsseg {info.get('version', '')}".strip()
 
 
 def _score(objects: Sequence[LabelledObject]) -> dict[str, float]:
@@ -197,14 +190,8 @@ def _expand(task: Mapping[str, Any]) -> dict[str, object]:
     """Return a record of JSON-MIN, which has the regions under the names of their tags, as a task."""
     tags = [value for value in task.values() if isinstance(value, list)]
     regions = [region for tag in tags for region in tag if isinstance(region, dict) and "original_width" in region]
-    results = [
-        {
-            **region,
-            "type": next((key for key in region if key.endswith("labels")), "region without a label"),
-            "value": region,
-        }
-        for region in regions
-    ]
+    kinds = [next((key for key in region if key.endswith("labels")), "region without a label") for region in regions]
+    results = [{**region, "type": kind, "value": region} for region, kind in zip(regions, kinds, strict=True)]
     return {"data": task, "annotations": [{"result": results}]}
 
 
@@ -289,8 +276,7 @@ def _read_turned(value: Mapping[str, Any], kind: str, size: Size) -> NDArray[np.
 def _read_bitmask(url: str, size: Size) -> NDArray[np.bool_]:
     """Return the mask [H, W] in a data URL: a PNG whose opaque pixels belong to the object."""
     picture = decode_png(url.removeprefix(_DATA_URL), size)
-    if (picture.height, picture.width) != size:
-        raise ValueError(f"the bitmask is {picture.height} x {picture.width}, but the image is {size[0]} x {size[1]}")
+    check_size(picture.height, picture.width, size)
     return np.asarray(picture.convert("RGBA"))[..., 3] > 0
 
 
@@ -317,11 +303,10 @@ class _Bits:
 
     def numbers(self, count: int, width: int) -> NDArray[np.int64]:
         """Read `count` numbers of `width` bits each, [count]. Raise ValueError at the end of the bits."""
-        end = self._position + count * width
-        if end > len(self._bits):
+        start, self._position = self._position, self._position + count * width
+        if self._position > len(self._bits):
             raise ValueError("unexpected end")
-        digits = self._bits[self._position : end].reshape(count, width)
-        self._position = end
+        digits = self._bits[start : self._position].reshape(count, width)
         return digits @ (1 << np.arange(width - 1, -1, -1, dtype=np.int64))
 
 

@@ -98,9 +98,8 @@ def _read_objects(source: Source, name: str, names: ClassNames, size: Size) -> O
         raise ValueError("not a LabelMe file: `shapes` is not a list")
     check_size(value.get("imageHeight"), value.get("imageWidth"), size)
     read = partial(_read_shape, names=names, size=size)
-    return read_objects(
-        source.display_path(name), value["shapes"], lambda number, _: f"shape {number}", read, "labelme"
-    )
+    where = source.display_path(name)
+    return read_objects(where, value["shapes"], lambda number, _: f"shape {number}", read, "labelme")
 
 
 def _image_path(source: Source, name: str) -> str:
@@ -132,9 +131,5 @@ def _read_shape(record: object, names: ClassNames, size: Size) -> Shape:
     if kind == "circle":  # points: the centre, and one on the circumference
         radius = math.dist(*points.tolist())
         return shape_from_polygons(class_id, [ellipse_corners(tuple(points[0]), (radius, radius), 0)], size)
-    return _decode_mask(class_id, take(record, "mask", str), round(top), round(left), size)
-
-
-def _decode_mask(class_id: int, text: str, y: int, x: int, size: Size) -> Shape:
-    """Decode a mask: a base64-encoded PNG whose top left pixel is at (y, x)."""
-    return clip_mask(class_id, np.asarray(decode_png(text, size).convert("L")) > 0, y, x, size)
+    picture = decode_png(take(record, "mask", str), size)  # its top left pixel is at the first point
+    return clip_mask(class_id, np.asarray(picture.convert("L")) > 0, round(top), round(left), size)

@@ -6,8 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import cached_property
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from pathlib import PurePosixPath
 
 from tipsseg.errors import ImageError, InputError
@@ -36,27 +35,16 @@ class ImageNames:
     """An index of a run's images by name."""
 
     def __init__(self, images: Iterable[str]) -> None:
-        self._images = frozenset(images)
-        #: Images by path without suffix.
-        self._stems: dict[str, tuple[str, ...]] = {}
-        for image in self._images:
-            stem = str(PurePosixPath(image).with_suffix(""))
-            self._stems[stem] = (*self._stems.get(stem, ()), image)
-        #: Images by the last N parts of their paths, filled for each N that a search needs.
-        self._ends: dict[int, dict[tuple[str, ...], list[str]]] = {}
-
-    @cached_property
-    def _whole(self) -> dict[tuple[str, ...], list[str]]:
-        """Images by the parts of their paths, with and without suffix; most sources need no index of parts."""
-        found: dict[tuple[str, ...], list[str]] = defaultdict(list)
-        for image in self._images:
-            for path in {PurePosixPath(image), PurePosixPath(image).with_suffix("")}:
-                found[path.parts].append(image)
-        return found
-
-    @cached_property
-    def _deepest(self) -> int:
-        return max(map(len, self._whole), default=0)
+        #: Images by the parts of their paths, with and without suffix.
+        self._images: dict[tuple[str, ...], list[str]] = {}
+        for image in images:
+            *folders, file = image.split("/")
+            for last in {file, PurePosixPath(file).stem}:
+                self._images.setdefault((*folders, last), []).append(image)
+        #: These parts by the last one.
+        self._by_last: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+        for parts in self._images:
+            self._by_last[parts[-1]].append(parts)
 
     def find(self, name: str) -> str | None:
         """Return the image that a source calls `name`, or None if the run does not have it.
@@ -67,35 +55,21 @@ class ImageNames:
         Raises:
             InputError: If several images match.
         """
-        for spelling in _spellings(_parts(name)):
-            if images := self._find_matching(spelling):
-                if len(images) > 1:
-                    raise InputError(
-                        f"{quote(name)} is ambiguous: {join_first(sorted(images), 4)}",
-                        "Name the images in the corrections with their folders or suffixes.",
-                    )
+        for parts in _spellings(_parts(name)):
+            found = [parts] if parts in self._images else []
+            if not found:  # the paths that end with the name, and the longest one that it ends with
+                ends = (parts[place:] for place in range(1, len(parts)))
+                found = [own for own in self._by_last.get(parts[-1], ()) if own[-len(parts) :] == parts]
+                found += [end for end in ends if end in self._images][:1]
+            images = {image for own in found for image in self._images[own]}
+            if len(images) > 1:
+                raise InputError(
+                    f"{quote(name)} is ambiguous: {join_first(sorted(images), 4)}",
+                    "Name the images in the corrections with their folders or suffixes.",
+                )
+            if images:
                 return images.pop()
         return None
-
-    def _find_matching(self, parts: tuple[str, ...]) -> set[str]:
-        """Return the images at this path; else those whose paths end with it, and those with the longest path that it ends with."""
-        path = "/".join(parts)
-        if found := {*self._images.intersection([path]), *self._stems.get(path, ())}:
-            return found
-        ends = (parts[-number:] for number in range(min(len(parts), self._deepest), 0, -1))
-        longest = next((end for end in ends if end in self._whole), None)
-        return {*self._find_ending_with(parts), *(self._whole[longest] if longest else ())}
-
-    def _find_ending_with(self, parts: tuple[str, ...]) -> list[str]:
-        number = len(parts)
-        if number > self._deepest:
-            return []
-        if number not in self._ends:
-            self._ends[number] = defaultdict(list)
-            for own, images in self._whole.items():
-                if len(own) >= number:
-                    self._ends[number][own[-number:]] += images
-        return self._ends[number].get(parts, [])
 
 
 class SourceNames:
@@ -107,25 +81,17 @@ class SourceNames:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        parts = {name: _parts(name) for name in names}
-        parts = {name: own for name, own in parts.items() if own}
-        folders = [own[:-1] for own in parts.values()]
-        first = min(folders, default=())
-        shared = len(first) if len(folders) > 1 else 0
-        for own in folders:
-            shared = next(
-                (place for place in range(shared) if own[place : place + 1] != first[place : place + 1]), shared
-            )
+        parts = {name: own for name in names if (own := _parts(name))}
+        folders_of_all = [own[:-1] for own in parts.values()]
+        shared = _common(min(folders_of_all), max(folders_of_all)) if len(parts) > 1 else 0
         #: By the last part, with and without suffix: the folders, the whole last part, and the name.
         self._by_last: dict[str, list[tuple[tuple[str, ...], str, str]]] = defaultdict(list)
         for name, own in parts.items():
-            kept = own[shared:-1]
-            while kept and kept[0].lower() in _ANY_DATA_SET:
-                kept = kept[1:]
+            folders = tuple(dropwhile(lambda folder: folder.lower() in _ANY_DATA_SET, own[shared:-1]))
             for last in {spelling[-1] for spelling in _spellings(own)}:
-                self._by_last[last].append((kept, own[-1], name))
-        self._owners: dict[str, str] = {}
-        self._shared: dict[str, tuple[str, ...]] = {}
+                self._by_last[last].append((folders, own[-1], name))
+        #: The images that have a name.
+        self._owners: dict[str, list[str]] = {}
 
     def expect(self, refs: Iterable[ImageRef]) -> int:
         """Note names that several of these images have, for example a flat folder of masks for images in several folders.
@@ -137,7 +103,7 @@ class SourceNames:
             with suppress(ImageError):
                 if name := self._match(ref):
                     owners[name].append(ref.name)
-        self._shared = {name: tuple(images) for name, images in owners.items() if len(images) > 1}
+        self._owners = dict(owners)
         return len(owners)
 
     def find(self, ref: ImageRef) -> str | None:
@@ -149,27 +115,30 @@ class SourceNames:
         name = self._match(ref)
         if name is None:
             return None
-        owner = self._owners.setdefault(name, ref.name)
-        others = self._shared.get(name) or (() if owner == ref.name else (owner, ref.name))
-        if others:
-            reason = f"{quote(name)} could belong to {join_first(list(others), 3)}"
+        owners = self._owners.setdefault(name, [ref.name])
+        if owners != [ref.name]:
+            reason = f"{quote(name)} could belong to {join_first([*dict.fromkeys([*owners, ref.name])], 3)}"
             raise ImageError(ref.path, reason, "Put the files into folders that are named like those of the images.")
         return name
 
     def _match(self, ref: ImageRef) -> str | None:
-        path = _parts(printable_path(ref.path.absolute()))
+        *path, file = _parts(printable_path(ref.path.absolute()))
         found: dict[str, tuple[int, bool]] = {}  # folders in common, and whether the suffix is the same, by name
-        for last in (path[-1], PurePosixPath(path[-1]).stem):
+        for last in (file, PurePosixPath(file).stem):
             for folders, whole, name in self._by_last.get(last, ()):
-                pairs = zip(reversed(folders), reversed(path[:-1]), strict=False)
-                common = len([*takewhile(lambda pair: pair[0] == pair[1], pairs)])
+                common = _common(reversed(folders), reversed(path))
                 if common or not folders:
-                    found[name] = common, whole == path[-1]
+                    found[name] = common, whole == file
         best = [name for name, own in found.items() if own == max(found.values())]
         if len(best) > 1:
             reason = f"its name is ambiguous: {join_first(sorted(best), 4)}"
             raise ImageError(ref.path, reason, "Name the files with their folders or suffixes.")
         return best[0] if best else None
+
+
+def _common(first: Iterable[str], second: Iterable[str]) -> int:
+    """Return the number of parts that two paths have in common at their beginning."""
+    return len([*takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))])
 
 
 def _parts(name: str) -> tuple[str, ...]:

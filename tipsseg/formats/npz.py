@@ -21,7 +21,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,12 @@ _PATCH_BYTES = 64 << 20
 
 #: numpy parses headers with the `ast` module, which fails at random in threads (Python 3.11: "recursion depth mismatch").
 _PARSING = threading.Lock()
+
+#: The errors that numpy and its libraries raise for damaged archives. Determined with randomly damaged files.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, KeyError, EOFError, NotImplementedError),
+    *(RuntimeError, OverflowError, MemoryError, TypeError),
+)
 
 
 class Npz(Format):
@@ -114,66 +120,31 @@ def _encode(**arrays: NDArray[Any]) -> bytes:
 
 def read_confidence(path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
     """Return the confidence [H, W] in an archive, 0..1. Raises OSError or ValueError if it cannot be read."""
-
-    (confidence,) = read_arrays(path, ("confidence",), size)
+    _, confidence = read_array(path, ("confidence",), _BYTES_PER_PIXEL * size[0] * size[1] + _PATCH_BYTES)
     if confidence.shape != size or confidence.dtype != np.uint8:
         raise ValueError(f"confidence {confidence.dtype} {list(confidence.shape)} does not fit the image")
     return confidence.astype(np.float32) / np.float32(255)
 
 
-def read_arrays(path: Path, names: Sequence[str], size: tuple[int, int], classes: int = 0) -> list[NDArray[Any]]:
-    """Read arrays by name from a NumPy archive.
-
-    Args:
-        path: The archive.
-        names: The names of the arrays.
-        size: (height, width) of the image, which limits the unpacked size.
-        classes: Number of classes that may have a mask of their own.
+def read_array(path: Path, names: Sequence[str], most: int) -> tuple[str, NDArray[Any]]:
+    """Return the first of these names that an array in a NumPy archive has, and the array.
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: The file is not an archive with these arrays, or is damaged.
+        ValueError: The file is not an archive with such an array, is damaged, or unpacks to more than `most` bytes.
     """
-
     with open_regular(path) as file:  # given a path, numpy would leave the file open if it is not an archive
-        if not zipfile.is_zipfile(file):
-            raise ValueError("not a .npz archive, or truncated")
-        _check_unpacked_size(file, size, classes)
-        file.seek(0)
         try:
-            with _PARSING, np.load(file, allow_pickle=False) as archive:
-                return [archive[name] for name in names]
-        except archive_errors() as error:
-            raise ValueError(str(error) or type(error).__name__) from error
-
-
-def archive_errors() -> tuple[type[Exception], ...]:
-    """Return the errors that numpy and its libraries raise for damaged archives. Determined with randomly damaged files."""
-
-    return (
-        zipfile.BadZipFile,
-        zlib.error,
-        tokenize.TokenError,
-        SyntaxError,
-        KeyError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        OverflowError,
-        MemoryError,
-        TypeError,
-    )
-
-
-def _check_unpacked_size(file: BinaryIO, size: tuple[int, int], classes: int) -> None:
-    """Raise ValueError for a zip bomb, which unpacks to far more bytes than the labels of an image of that size take."""
-
-    height, width = size
-    limit = (_BYTES_PER_PIXEL + 2 * classes) * height * width + _PATCH_BYTES
-    try:
-        with zipfile.ZipFile(file) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-    except archive_errors() as error:
-        raise ValueError(str(error) or type(error).__name__) from error
-    if unpacked > limit:
-        raise ValueError(f"unpacks to {unpacked:,} bytes; the limit is {limit:,}")
+            with zipfile.ZipFile(file) as archive:
+                unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > most:
+                raise ValueError(f"unpacks to {unpacked:,} bytes; the limit is {most:,}")
+            file.seek(0)
+            with _PARSING, np.load(file, allow_pickle=False) as arrays:
+                if (name := next((name for name in names if name in arrays), None)) is None:
+                    raise ValueError(f"no array {', '.join(names)}")
+                if not isinstance(array := arrays[name], np.ndarray):
+                    raise ValueError(f"{name} is no array")
+                return name, array
+        except _DAMAGE as error:
+            raise ValueError(f"not a NumPy archive, or damaged: {str(error) or type(error).__name__}") from error

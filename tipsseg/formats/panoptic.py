@@ -7,15 +7,11 @@ background, ignored pixels and objects below the minimum area.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, output_name
-from tipsseg.formats.coco import Record, category_record, coco_box, encode_head, image_lines, image_record
+from tipsseg.formats.coco import annotation_record, category_record, encode_head, image_lines, image_record
 from tipsseg.formats.png import encode_picture
 from tipsseg.util.json import encode_section, json_bytes, prepend
-
-if TYPE_CHECKING:
-    from tipsseg.types import LabelClass
 
 
 class Panoptic(Format):
@@ -40,17 +36,7 @@ class Panoptic(Format):
         """Return the `images` entry and the `annotations` entry, without the image id."""
         from tipsseg.types import printable_path
 
-        segments = [
-            {
-                "id": number,
-                "category_id": entry.region.class_id,
-                "area": entry.region.area,
-                "bbox": coco_box(entry),
-                "iscrowd": 0,
-                "score": entry.score,
-            }
-            for number, entry in enumerate(image.objects, start=1)
-        ]
+        segments = [{"id": number, **annotation_record(entry)} for number, entry in enumerate(image.objects, start=1)]
         file_name = f"{printable_path(output_name(image.ref.relative, run.files.names))}.png"
         record = image_record(image.ref, image.size)
         return json_bytes(record), json_bytes({"file_name": file_name, "segments_info": segments})
@@ -58,14 +44,11 @@ class Panoptic(Format):
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
         # With one segment per class, classes are stuff, not countable things.
         thing = int(run.files.instances != "class")
-        yield from encode_head(run, "segment", (_category(entry, thing) for entry in run.classes))
+        categories = ({**category_record(each), "isthing": thing, "color": list(each.colour)} for each in run.classes)
+        yield from encode_head(run, "segment", categories)
         yield from encode_section(b"images", image_lines(images, rows))
         annotations = (
             prepend(b'"image_id": %d' % number, rows(image)[1]) for number, image in enumerate(images, start=1)
         )
         yield from encode_section(b"annotations", annotations)
         yield b"\n}\n"
-
-
-def _category(entry: LabelClass, thing: int) -> Record:
-    return {**category_record(entry), "isthing": thing, "color": list(entry.colour)}

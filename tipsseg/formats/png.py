@@ -17,7 +17,7 @@ from PIL import Image
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
-from tipsseg.formats.classes_file import CLASSES_FILE, MaskIds
+from tipsseg.formats.classes_file import MaskIds
 from tipsseg.formats.corrections import ClassNames, Objects, PixelLabels, Size, SourceImage
 from tipsseg.formats.source import Source
 from tipsseg.images.decoding import as_image_error, open_header
@@ -25,9 +25,6 @@ from tipsseg.options import MAX_PIXELS
 from tipsseg.types import LabelArray, LabelClass, label_dtype
 from tipsseg.util.text import size_text
 from tipsseg.vocabulary.palette import palette_colour, voc_colour
-
-#: The folder of instance masks, whose values are no class ids.
-_INSTANCES = "instances"
 
 #: Formats that do not preserve pixel values.
 _UNFIT_FORMATS = {
@@ -53,15 +50,7 @@ class Png(Format):
         return encode_mask(image.labels, run.classes, run.files.png_mode)
 
     def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
-        """Yield an image for each greyscale or palette PNG with label ids. A PNG is named after its image.
-
-        Raises ImageError for the instance masks of tipsseg, whose values are no class ids.
-        """
-        for folder in (source.path, *source.path.absolute().parents):
-            if folder.name == _INSTANCES and (folder.parent / CLASSES_FILE).is_file():
-                raise ImageError(
-                    source.path, "instance masks: their values number the objects", "Edit the index masks instead."
-                )
+        """Yield an image for each greyscale or palette PNG with label ids. A PNG is named after its image."""
         return read_named_masks([(name[: -len(".png")], name) for name in source.find_suffix(".png")], source, names)
 
 
@@ -114,10 +103,8 @@ def read_picture(path: Path, size: tuple[int, int]) -> Image.Image:
     """Decode a PNG of `size` (height, width). Raises ImageError before decoding pixels if the size differs."""
 
     with open_header(path, max(MAX_PIXELS, prod(size))) as image:
-        if image.picture.format != "PNG":
-            raise ImageError(
-                path, f"a {image.picture.format}, which may not preserve pixel values", "Save masks as PNG."
-            )
+        if (kind := image.picture.format) != "PNG":
+            raise ImageError(path, f"a {kind}, which may not preserve pixel values", "Save masks as PNG.")
         if image.size != size:
             reason = f"{size_text(image.size)}, but the image is {size[0]} x {size[1]}"
             raise ImageError(path, reason, "A mask must have the size of its upright image.")
@@ -147,10 +134,9 @@ def read_ids(picture: Image.Image) -> LabelArray:
             raise InputError(f"ids range from {low} to {high}, but must be between 0 and {_MAX_ID}", _SAVE_AS_PNG)
         return values.astype(np.uint16)
     kind = _KINDS.get(picture.mode, "a colour image")
-    hint = (
-        _SAVE_AS_PNG if picture.mode == "F" else f"{_SAVE_AS_PNG} If it is a photograph, images and masks are swapped."
-    )
-    raise InputError(f"{kind} ({picture.mode}); masks must store class ids as greyscale or palette values", hint)
+    swapped = "" if picture.mode == "F" else " If it is a photograph, images and masks are swapped."
+    reason = f"{kind} ({picture.mode}); masks must store class ids as greyscale or palette values"
+    raise InputError(reason, f"{_SAVE_AS_PNG}{swapped}")
 
 
 def read_named_masks(masks: Iterable[tuple[str, str]], source: Source, names: ClassNames) -> Iterator[SourceImage]:
@@ -170,7 +156,4 @@ def read_index_mask(source: Source, name: str, classes: int, ids: MaskIds, size:
 
 def read_source_picture(source: Source, name: str, size: Size) -> Image.Image:
     with source.file(name) as path:
-        try:
-            return read_picture(path, size)
-        except ImageError as error:
-            raise ImageError(source.display_path(name), error.reason, error.hint) from error
+        return read_picture(path, size)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: Side of the tiles in GeoTIFF files, in pixels. Blocks are multiples of it, so that each tile is written once.
 TILE = 512
 
+#: The columns of a GeoPackage, with their types. An area of None becomes NaN.
+_COLUMNS = {"class": "O", "class_id": "int32", "score": "float64", "area": "float64", "pixels": "int64"}
+
 #: Polygons written at a time.
 _CHUNK = 10_000
 
@@ -173,14 +176,8 @@ class GeoPackage(RasterFormat):
                     pyogrio.raw.write(
                         path,
                         np.array([wkb(feature["geometry"]) for feature in chunk], object),
-                        [
-                            np.array([row["class"] for row in rows], object),
-                            np.array([row["class_id"] for row in rows], np.int32),
-                            np.array([row["score"] for row in rows], np.float64),
-                            np.array([row["area"] for row in rows], np.float64),  # None becomes NaN
-                            np.array([row["pixels"] for row in rows], np.int64),
-                        ],
-                        ["class", "class_id", "score", "area", "pixels"],
+                        [np.array([row[name] for row in rows], kind) for name, kind in _COLUMNS.items()],
+                        list(_COLUMNS),
                         layer="labels",
                         driver="GPKG",
                         geometry_type="MultiPolygon",
@@ -225,17 +222,9 @@ def polygon_features(
     lines = []
     for number, (class_id, name, score, pixels) in enumerate(objects, start=1):
         area = None if geographic else round(pixels * pixel_area, 6)
-        record = {
-            "type": "Feature",
-            "properties": {
-                "class": name,
-                "class_id": class_id,
-                "score": round(score, 4),
-                "area": area,
-                "pixels": pixels,
-            },
-            "geometry": {"type": "MultiPolygon", "coordinates": rings[number]},
-        }
+        facts = {"class": name, "class_id": class_id, "score": round(score, 4), "area": area, "pixels": pixels}
+        geometry = {"type": "MultiPolygon", "coordinates": rings[number]}
+        record = {"type": "Feature", "properties": facts, "geometry": geometry}
         lines.append(json.dumps(record, ensure_ascii=False))
     return lines
 

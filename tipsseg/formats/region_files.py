@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -32,14 +30,13 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.coco import group_by_image, is_coco, is_panoptic, read_shape
 from tipsseg.formats.corrections import Size, check_object_count, check_size, image_errors
 from tipsseg.formats.names import SourceNames
-from tipsseg.formats.npz import archive_errors
+from tipsseg.formats.npz import read_array
 from tipsseg.formats.png import read_ids, read_picture
-from tipsseg.formats.source import Source
+from tipsseg.formats.source import TRIED, Source
 from tipsseg.images.decoding import as_image_error
 from tipsseg.regions.naming import paint_regions
-from tipsseg.regions.shapes import NoPixelsError, Runs, decode_all, runs_from_rle, shape_from_mask
+from tipsseg.regions.shapes import NoPixelsError, Runs, runs_from_rle, shape_from_mask
 from tipsseg.types import ImageRef
-from tipsseg.util.files import open_regular
 from tipsseg.util.json import json_bytes, short, take
 
 #: The arrays of an archive that may have the regions, in the order of preference.
@@ -48,11 +45,8 @@ _ARRAYS = ("masks", "segmentation", "instances", "ids", "labels")
 #: How often the masks of an image may cover it. SAM's cover it a few times.
 _COVERED_MAX = 500
 
-#: The number of JSON files that are opened to find out their kind.
-_TRIED = 20
-
-#: The size limit of an unpacked array, in bytes.
-_ARRAY_MAX = 1 << 30
+#: The size limit of an unpacked archive of arrays, in bytes.
+_ARRAYS_MAX = 1 << 30
 
 #: The place of the bit depth in a PNG file.
 _PNG_DEPTH = 24
@@ -69,13 +63,16 @@ class ImageRegions:
     """The regions of an image in a source.
 
     Attributes:
-        digest: Returns the sha256 of the regions. Raises ImageError if the file cannot be read.
+        content: Returns the bytes that the regions are read from. Raises ImageError if the file cannot be read.
         read: Returns the region ids [H, W] int32 of an image of this size (height, width), 0 outside all regions. Raises
             ImageError if the file is invalid or has another size.
     """
 
-    digest: Callable[[], str]
+    content: Callable[[], bytes]
     read: Callable[[Size], NDArray[np.int32]]
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.content()).hexdigest()
 
 
 class RegionSource:
@@ -100,8 +97,11 @@ class RegionSource:
         else:
             if kind == "panoptic":  # the PNGs have the regions
                 names = [name for name in names if name not in listings]
+            readers = {".png": _read_png, ".npz": _read_archive, ".json": _read_masks}
             for name in names:
-                self._images[str(PurePosixPath(name).with_suffix(""))] = _regions_in_file(source, name)
+                file = PurePosixPath(name)
+                read = partial(readers[file.suffix.lower()], source, name)
+                self._images[str(file.with_suffix(""))] = ImageRegions(partial(source.read, name), read)
         if not self._images:
             raise InputError(f"{path}: no regions found", _HINT)
         self.names = SourceNames(self._images)
@@ -140,7 +140,7 @@ def _kind_of(source: Source, names: Sequence[str]) -> Literal["listing", "panopt
 
     The first file that can be read shows it. Raises ImageError if the only file of the source cannot be read.
     """
-    for name in names[:_TRIED]:
+    for name in names[:TRIED]:
         try:
             value = source.json(name)
         except ImageError:  # reported for its image
@@ -151,15 +151,6 @@ def _kind_of(source: Source, names: Sequence[str]) -> Literal["listing", "panopt
             return "panoptic"
         return "listing" if is_coco(value) or _is_results(value) else "images"
     return "images"
-
-
-def _regions_in_file(source: Source, name: str) -> ImageRegions:
-    def digest() -> str:
-        return hashlib.sha256(source.read(name)).hexdigest()
-
-    readers = {".png": _read_png, ".npz": _read_archive, ".json": _read_masks}
-    read = readers[PurePosixPath(name).suffix.lower()]
-    return ImageRegions(digest, partial(read, source, name))
 
 
 def _read_png(source: Source, name: str, size: Size) -> NDArray[np.int32]:
@@ -176,31 +167,17 @@ def _read_png(source: Source, name: str, size: Size) -> NDArray[np.int32]:
 
 
 def _read_archive(source: Source, name: str, size: Size) -> NDArray[np.int32]:
-    where = source.display_path(name)
-    errors: tuple[type[Exception], ...] = (OSError, ValueError, *archive_errors())
-    try:
-        with source.file(name) as path, open_regular(path) as file, zipfile.ZipFile(file) as archive:
-            members = archive.namelist()
-            key = next((key for key in _ARRAYS if f"{key}.npy" in members), None)
-            if key is None:
-                raise ImageError(where, f"no array {', '.join(_ARRAYS)}")
-            if archive.getinfo(f"{key}.npy").file_size > _ARRAY_MAX:
-                raise ImageError(where, f"the array `{key}` has more than {_ARRAY_MAX:,} bytes")
-            with archive.open(f"{key}.npy") as member:
-                array = np.lib.format.read_array(member, allow_pickle=False)
-    except ImageError:
-        raise
-    except errors as error:
-        raise ImageError(where, f"not a NumPy archive, or damaged: {error}") from error
-    if array.shape[-2:] != size or array.ndim not in (2, 3) or array.dtype.kind not in "biu":
-        raise ImageError(
-            where, f"`{key}` is {array.dtype} {list(array.shape)}, but the image has {size[0]} x {size[1]} pixels"
-        )
-    if array.ndim == 3:
-        return paint_regions([shape_from_mask(1, mask != 0).runs(size[0]) for mask in array], size)
-    if array.min(initial=0) < 0 or array.max(initial=0) > np.iinfo(np.int32).max:
-        raise ImageError(where, f"`{key}` has values below 0 or above {np.iinfo(np.int32).max:,}")
-    return array.astype(np.int32)
+    with image_errors(source.display_path(name)):
+        with source.file(name) as path:
+            key, array = read_array(path, _ARRAYS, _ARRAYS_MAX)
+        if array.shape[-2:] != size or array.ndim not in (2, 3) or array.dtype.kind not in "biu":
+            is_but = f"is {array.dtype} {list(array.shape)}, but the image has {size[0]} x {size[1]} pixels"
+            raise ValueError(f"`{key}` {is_but}")
+        if array.ndim == 3:
+            return paint_regions([shape_from_mask(1, mask != 0).runs(size[0]) for mask in array], size)
+        if array.min(initial=0) < 0 or array.max(initial=0) > np.iinfo(np.int32).max:
+            raise ValueError(f"`{key}` has values below 0 or above {np.iinfo(np.int32).max:,}")
+        return array.astype(np.int32)
 
 
 # ---- JSON ----
@@ -234,13 +211,9 @@ def _read_listing(source: Source, name: str) -> Mapping[str, ImageRegions]:
         else:
             raise ValueError("neither a COCO file nor COCO results, as the other JSON files are")
     return {
-        image: ImageRegions(partial(_digest, annotations), partial(_read_annotations, where, record, annotations))
+        image: ImageRegions(partial(json_bytes, annotations), partial(_read_annotations, where, record, annotations))
         for image, (record, annotations) in named.items()
     }
-
-
-def _digest(annotations: Sequence[object]) -> str:
-    return hashlib.sha256(json_bytes(annotations)).hexdigest()
 
 
 def _read_masks(source: Source, name: str, size: Size) -> NDArray[np.int32]:
@@ -260,10 +233,10 @@ def _read_annotations(where: Path, record: object, annotations: Sequence[object]
         if isinstance(record, dict) and "height" in record:
             check_size(record["height"], record.get("width"), size)
         check_object_count(annotations)
-        decoded, runs, area = _decode_together(annotations, size), list[Runs](), 0
+        runs, area = list[Runs](), 0
         for number, annotation in enumerate(annotations, start=1):
             try:
-                own = decoded[number - 1] if number - 1 in decoded else _read_runs(annotation, size)
+                own = _read_runs(annotation, size)
             except NoPixelsError:
                 continue
             except (ValueError, InputError) as error:
@@ -275,22 +248,8 @@ def _read_annotations(where: Path, record: object, annotations: Sequence[object]
     return paint_regions(runs, size)
 
 
-def _decode_together(annotations: Sequence[object], size: Size) -> Mapping[int, Runs]:
-    """Return the runs of the compressed codes by the place of the annotation; none if one is invalid."""
-    codes: dict[int, str] = {}
-    for place, annotation in enumerate(annotations):
-        code = annotation.get("segmentation") if isinstance(annotation, dict) else None
-        if isinstance(code, dict) and isinstance(code.get("counts"), str) and code.get("size") == list(size):
-            codes[place] = code["counts"]
-    with suppress(ValueError):  # the annotation is named when it is read alone
-        return dict(zip(codes, decode_all(list(codes.values()), size), strict=True))
-    return {}
-
-
 def _read_runs(annotation: object, size: Size) -> Runs:
     segmentation = annotation.get("segmentation") if isinstance(annotation, dict) else None
-    return (
-        runs_from_rle(segmentation, size)
-        if isinstance(segmentation, dict)
-        else read_shape(annotation, 1, size).runs(size[0])
-    )
+    if isinstance(segmentation, dict):
+        return runs_from_rle(segmentation, size)
+    return read_shape(annotation, 1, size).runs(size[0])

@@ -11,14 +11,12 @@ import stat
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cached_property
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import IO, Any, NoReturn, Self
+from typing import IO, Any, NoReturn
 
 from tipsseg.errors import ImageError, InputError
-from tipsseg.util.files import RegularFile, describe_error, is_folder, is_inside, open_regular, read_regular
+from tipsseg.util.files import describe_error, is_folder, is_inside, open_regular, read_regular
 from tipsseg.util.json import parse, take
 
 #: The maximum number of files in a source.
@@ -31,6 +29,9 @@ BYTES_MAX = 1 << 30
 #: a thousandth. Parsed JSON takes up to twenty times as much memory as its file.
 _UNPACKED_MAX = 32 << 20
 _RATIO_MAX = 50
+
+#: The maximum number of files of one kind that are opened to find out their format.
+TRIED = 20
 
 #: The size limit of a list of labels or images, in bytes.
 LIST_MAX = 64 << 20
@@ -47,7 +48,7 @@ _RUN_FILE = "run.json"
 _HINT = "Pass the file, folder or zip that the labelling tool exported."
 
 
-class Source:
+class Source(ExitStack):
     """The files in a folder or a zip, or a single file. Use as a context manager.
 
     Attributes:
@@ -57,39 +58,30 @@ class Source:
 
     def __init__(self, path: Path) -> None:
         """List the files. Raises InputError if they cannot be listed or are refused."""
+        super().__init__()
         self.path = path
         self._zip: zipfile.ZipFile | None = None
-        self._file: RegularFile | None = None
         self._folder = path if is_folder(path) else path.parent
-        if is_folder(path):
-            names = list(_walk(path))
-        else:
-            try:
-                self._file = open_regular(path)
-            except (OSError, ValueError) as error:
-                raise InputError(f"{path}: {describe_error(error)}", _HINT) from error
-            try:
-                names = self._open(self._file)
-            except BaseException:
-                self.close()
-                raise
-        self.names = tuple(sorted(names))
-
-    def _open(self, file: RegularFile) -> list[str]:
-        """Return the names of the files in a zip, or the name of the file itself."""
-        if not zipfile.is_zipfile(file):
-            return [self.path.name]
         try:
-            self._zip = zipfile.ZipFile(file)
-            return list(_members(self.path, self._zip))
+            self.names = tuple(sorted(_walk(path) if is_folder(path) else self._names_in_file()))
+        except BaseException:
+            self.close()
+            raise
+        self._known = frozenset(self.names)
+
+    def _names_in_file(self) -> Iterator[str]:
+        """Yield the names of the files in a zip, or the name of the file itself."""
+        try:
+            file = self.enter_context(open_regular(self.path))
+            if zipfile.is_zipfile(file):
+                self._zip = self.enter_context(zipfile.ZipFile(file))
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-            raise InputError(f"{self.path}: cannot read the zip: {error}", "Export it again.") from error
+            raise InputError(f"{self.path}: {describe_error(error)}", _HINT) from error
+        yield from [self.path.name] if self._zip is None else _members(self.path, self._zip)
 
     def display_path(self, name: str) -> Path:
         """Return a file's path for messages."""
-        if self._zip is not None:
-            return self.path / name  # as if the zip were a folder
-        return self._folder / name
+        return (self._folder if self._zip is None else self.path) / name  # as if the zip were a folder
 
     def find_name(self, name: str) -> list[str]:
         """Return the paths of all files with this name, in any folder."""
@@ -114,10 +106,6 @@ class Source:
     def has(self, name: str) -> bool:
         return name in self._known
 
-    @cached_property
-    def _known(self) -> frozenset[str]:
-        return frozenset(self.names)
-
     def read(self, name: str, limit: int = BYTES_MAX) -> bytes:
         """Return the bytes of a file. Raises ImageError if it cannot be read, or has more than `limit` bytes."""
         with self._name_errors(name):
@@ -136,15 +124,13 @@ class Source:
 
     @contextmanager
     def _name_errors(self, name: str) -> Iterator[None]:
-        """Turn read errors into an ImageError with the path of the file."""
+        """Turn errors of reading and unpacking into an ImageError with the path of the file."""
         try:
             yield
-        except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        except ImageError:
+            raise
+        except Exception as error:  # decompressors raise nearly anything on damaged data
             raise ImageError(self.display_path(name), describe_error(error), "Export it again.") from error
-        except Exception as error:  # zlib.error, lzma.LZMAError: errors of decompressors on damaged data
-            if type(error).__module__ not in ("zlib", "lzma", "_lzma"):
-                raise
-            raise ImageError(self.display_path(name), f"cannot be decompressed: {error}", "Export it again.") from error
 
     def json(self, name: str) -> Any:
         try:
@@ -167,36 +153,23 @@ class Source:
             self._refuse_link(name)
             yield self._folder / name
             return
-        folder = Path(tempfile.mkdtemp(prefix="tipsseg-"))
-        path = folder / f"file{PurePosixPath(name).suffix}"
-        try:
-            with self._name_errors(name), self._member(self._zip, name, BYTES_MAX) as member, path.open("xb") as file:
-                shutil.copyfileobj(member, file, _BLOCK)
-            yield path
-        except ImageError as error:
-            raise ImageError(self.display_path(name), error.reason, error.hint) from error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="tipsseg-", ignore_cleanup_errors=True) as folder:
+            path = Path(folder, f"file{PurePosixPath(name).suffix}")
+            try:
+                with (
+                    self._name_errors(name),
+                    self._member(self._zip, name, BYTES_MAX) as member,
+                    path.open("xb") as file,
+                ):
+                    shutil.copyfileobj(member, file, _BLOCK)
+                yield path
+            except ImageError as error:
+                raise ImageError(self.display_path(name), error.reason, error.hint) from error
 
     def _refuse_link(self, name: str) -> None:
         if (self._folder / name).is_symlink() and is_folder(self.path):
-            raise ImageError(
-                self.display_path(name), "is a link, which may lead anywhere", "Replace it with the file itself."
-            )
-
-    def close(self) -> None:
-        """Close the files; safe to call twice."""
-        for file in (self._zip, self._file):
-            if file is not None:
-                file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+            where = self.display_path(name)
+            raise ImageError(where, "is a link, which may lead anywhere", "Replace it with the file itself.")
 
 
 def _walk(top: Path) -> Iterator[str]:

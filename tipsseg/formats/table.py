@@ -53,10 +53,3 @@ def _line(values: Sequence[object]) -> bytes:
     text = io.StringIO()
     csv.writer(text).writerow(values)
     return text.getvalue().encode("utf-8", "backslashreplace")
-
-
-def _values(row: Sequence[str]) -> list[object]:
-    if len(row) != len(_HEADER):
-        raise ValueError(f"a row of {len(row)} values")
-    image, label, name, pixels, share, objects, confidence = row
-    return [image, int(label), name, int(pixels), float(share), int(objects), float(confidence) if confidence else None]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tipsseg.errors import ImageError
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
 from tipsseg.formats.corrections import ClassNames, Objects, Size, SourceImage, image_errors, read_objects
-from tipsseg.formats.source import Source
+from tipsseg.formats.source import TRIED, Source
 from tipsseg.regions.shapes import Shape, shape_from_polygons
 from tipsseg.types import printable_path
 
@@ -40,9 +40,6 @@ _SPLITS = [TRAIN], [VAL], ["valid"], ["test"]
 #: Size limits in bytes: for data.yaml, which takes seconds per megabyte to parse, and for the text file of an image.
 _YAML_MAX = 1 << 20
 _TEXT_MAX = 256 << 20
-
-#: The maximum number of YAML files that are opened.
-_TRIED = 20
 
 #: The file that lists the classes in data sets without a YAML file, as Label Studio and LabelImg write it.
 CLASS_LIST = "classes.txt"
@@ -100,12 +97,11 @@ class Yolo(YoloLayout):
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         """Return a line per object part."""
         height, width = image.size
-        lines = []
-        for entry in image.objects:
-            for ring in entry.outline.rings:
-                corners = " ".join(f"{x / width:.6f} {y / height:.6f}" for y, x in ring.tolist())
-                lines.append(f"{entry.region.class_id - 1} {corners}\n")
-        return "".join(lines).encode("ascii")
+        return b"".join(
+            _line(entry.region.class_id, [side for y, x in ring.tolist() for side in (x / width, y / height)])
+            for entry in image.objects
+            for ring in entry.outline.rings
+        )
 
     def detect(self, source: Source) -> bool:
         """Return True if a YAML file lists classes, or a list of classes is beside a folder of labels. Raises ImageError."""
@@ -151,17 +147,14 @@ class Yolo(YoloLayout):
             path = path.relative_to(top)
             if LABELS in path.parts[:-1]:
                 image = image_name(path.with_suffix(""), LABELS)
-                yield SourceImage(
-                    image, source.display_path(name), partial(_read_objects, source, name, numbered, names), submitted
-                )
+                read = partial(_read_objects, source, name, numbered, names)
+                yield SourceImage(image, source.display_path(name), read, submitted)
             elif path.stem.lower() in _LISTS:
                 lists.append(name)
         for name in lists:
             for _, line in source.lines(name):
                 image = image_name(PurePosixPath(line.replace("\\", "/")), IMAGES)
-                yield SourceImage(
-                    image, source.display_path(name), lambda size: Objects((), "yolo"), submitted, by_list=True
-                )
+                yield SourceImage(image, source.display_path(name), _no_objects, submitted, by_list=True)
 
     def round_ring(self, ring: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
         return np.round(ring / size[::-1], _DECIMALS) * size[::-1]
@@ -183,7 +176,7 @@ class YoloBoxes(YoloLayout):
             y, x, h, w = entry.region.box
             numbers = (x + w / 2) / width, (y + h / 2) / height, w / width, h / height
             lines.append(_line(entry.region.class_id, numbers))
-        return "".join(lines).encode("ascii")
+        return b"".join(lines)
 
 
 class YoloObb(Yolo):
@@ -203,13 +196,12 @@ class YoloObb(Yolo):
         for entry in image.objects:
             corners = oriented_box(entry.region).clip(0, (height, width)) / (height, width)  # [4, 2]
             lines.append(_line(entry.region.class_id, corners[:, ::-1].ravel().tolist()))
-        return "".join(lines).encode("ascii")
+        return b"".join(lines)
 
     def reread_shapes(self, objects: Iterable[LabelledObject], size: tuple[int, int]) -> list[Shape]:
-        boxes = (
-            (entry, np.round(oriented_box(entry.region).clip(0, size) / size, _DECIMALS)) for entry in objects
-        )  # each [4, 2]
-        return [shape_from_polygons(entry.region.class_id, [box[:, ::-1] * size[::-1]], size) for entry, box in boxes]
+        regions = [entry.region for entry in objects]
+        boxes = [self.round_ring(oriented_box(region).clip(0, size)[:, ::-1], size) for region in regions]
+        return [shape_from_polygons(region.class_id, [box], size) for region, box in zip(regions, boxes, strict=True)]
 
 
 def oriented_box(region: Region) -> NDArray[np.float64]:
@@ -218,10 +210,9 @@ def oriented_box(region: Region) -> NDArray[np.float64]:
     rows = np.flatnonzero(region.mask.any(1))
     first = region.mask[rows].argmax(1)
     last = region.mask.shape[1] - region.mask[rows, ::-1].argmax(1)
-    points = np.stack(
-        [(each + lower, sides) for sides in (first, last) for each, lower in ((rows, 0), (rows, 1))]
-    )  # [4, 2, R]
-    points = points.transpose(0, 2, 1).reshape(-1, 2)
+    points = np.concatenate(
+        [np.stack([rows + lower, side], 1) for side in (first, last) for lower in (0, 1)]
+    )  # [4 R, 2]
     rectangle = cv2.minAreaRect(points[:, ::-1].astype(np.float32))
     corners = cv2.boxPoints(rectangle)[:, ::-1].astype(np.float64).round(3) + np.array(region.box[:2])
     # With y down, growing angles turn clockwise.
@@ -229,8 +220,8 @@ def oriented_box(region: Region) -> NDArray[np.float64]:
     return np.roll(corners, -int(np.lexsort((corners[:, 1], corners[:, 0]))[0]), 0)
 
 
-def _line(class_id: int, numbers: Iterable[float]) -> str:
-    return f"{class_id - 1} {' '.join(f'{number:.6f}' for number in numbers)}\n"
+def _line(class_id: int, numbers: Iterable[float]) -> bytes:
+    return f"{class_id - 1} {' '.join(f'{number:.6f}' for number in numbers)}\n".encode()
 
 
 def image_name(file: PurePosixPath, kind: str) -> str:
@@ -255,8 +246,12 @@ def is_for_validation(image: str, fraction: float) -> bool:
 # ---- reading ----
 
 
+def _no_objects(size: Size) -> Objects:
+    return Objects((), "yolo")
+
+
 def yaml_files(source: Source) -> list[str]:
-    return source.find_suffix(".yaml", ".yml")[:_TRIED]
+    return source.find_suffix(".yaml", ".yml")[:TRIED]
 
 
 def read_class_names(source: Source, name: str) -> Mapping[int, str]:

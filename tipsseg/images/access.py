@@ -18,7 +18,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from io import BytesIO, FileIO
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote
@@ -127,20 +127,11 @@ def open_source(path: Path) -> FileIO | BytesIO:
     if inside is not None:
         return _open_container(inside).open(_name(path, inside))
     if is_url(path):
-        return _Fetched(fetch(path).result())
+        copy = fetch(path).result()
+        file = FileIO(copy.path)
+        weakref.finalize(file, id, copy)  # keeps the copy as long as the file
+        return file
     return open_regular(path).detach()  # type: ignore[return-value]  # it detaches a FileIO
-
-
-class _Fetched(FileIO):
-    """A file behind a URL, whose copy may be removed once it is closed."""
-
-    def __init__(self, copy: Copy) -> None:
-        super().__init__(copy.path)
-        self._copy: Copy | None = copy
-
-    def close(self) -> None:
-        super().close()
-        self._copy = None
 
 
 def stamp_source(path: Path) -> Stamp:
@@ -199,10 +190,7 @@ def is_plain(path: Path) -> bool:
 
 def list_members(path: Path, every: Every | None) -> Iterator[Member]:
     """Yield the members of a container, in order. `every` is the interval of frames, which a video needs."""
-    container = _open_container(path)
-    if isinstance(container, Video) and every is not None:
-        return container.every(every)
-    return container.members()
+    return _open_container(path).members(every)
 
 
 @contextmanager
@@ -210,11 +198,8 @@ def local_file(path: Path) -> Iterator[Path]:
     """Yield an image's file on this machine, fetched if it is behind a URL. Raise OSError for a member of another file."""
     if container_of(path) is not None:
         raise OSError("inside another file, where it cannot be read by windows; unpack it")
-    if not is_url(path):
-        yield path
-        return
-    copy = fetch(path).result()
-    yield copy.path
+    copy = fetch(path).result() if is_url(path) else None
+    yield path if copy is None else copy.path
 
 
 # ---- reading ahead ----
@@ -236,7 +221,7 @@ def hold(path: Path) -> None:
     if not _is_frame(path):
         _HELD[str(path)] = fetch(container_of(path) or path)
         return
-    with suppress(OSError, ValueError), closing(open_source(path)) as frame:
+    with suppress(OSError, ValueError), open_source(path) as frame:
         _HELD[str(path)] = frame.read()
 
 

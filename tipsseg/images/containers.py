@@ -59,8 +59,8 @@ class Container(Protocol):
     All methods are thread-safe, and raise OSError with a reason if the file cannot be read.
     """
 
-    def members(self) -> Iterator[Member]:
-        """Yield all members in order, images or not."""
+    def members(self, every: Every | None) -> Iterator[Member]:
+        """Yield all members in order, images or not; of a video, the frames at an interval."""
 
     def size(self, name: str) -> int | None:
         """Return the size of a member in bytes; None if only reading tells it. Raise FileNotFoundError if it is missing."""
@@ -85,7 +85,7 @@ class _Archive(Generic[_Entry]):
         self._entries: dict[str, _Entry] = {}
         self._faults: list[Member] = []
 
-    def members(self) -> Iterator[Member]:
+    def members(self, every: Every | None) -> Iterator[Member]:
         yield from map(Member, self._entries)
         yield from self._faults
 
@@ -116,14 +116,10 @@ class TarArchive(_Archive[tuple[int, int]]):
         super().__init__()
         self._file = path.open("rb")
         weakref.finalize(self, self._file.close)
-        self._index()
-
-    def _index(self) -> None:
         head = self._file.read(6)
         for magic, name in _COMPRESSED:
             if head.startswith(magic):
                 raise OSError(f"a tar compressed with {name}, which cannot be read in any order; decompress it first")
-        self._file.seek(0)
         length = self._file.seek(0, 2)
         self._file.seek(0)
         try:
@@ -227,7 +223,7 @@ class ParquetTable:
         self._lock = threading.Lock()
         self._groups: OrderedDict[int, Any] = OrderedDict()
 
-    def members(self) -> Iterator[Member]:
+    def members(self, every: Every | None) -> Iterator[Member]:
         for group, start in enumerate(self._starts[:-1]):
             count = self._starts[group + 1] - start
             paths: list[Any] = [None] * count
@@ -255,18 +251,16 @@ class ParquetTable:
         data = value.get("bytes") if isinstance(value, dict) else value
         if data is None:
             named = isinstance(value, dict) and value.get("path")
-            raise OSError(
-                "this row has only the path of an image, which is not followed" if named else "this row is empty"
-            )
-        if len(data) > MAX_BYTES:
-            raise OSError(f"{len(data):,} bytes, more than the limit of {MAX_BYTES:,}")
+            raise OSError("this row has only the path of an image, which is not read" if named else "this row is empty")
+        if fault := _size_fault(len(data)):
+            raise OSError(fault)
         return BytesIO(data)
 
     def _row(self, name: str) -> int:
-        stem = PurePath(name).stem
-        if not (stem.isascii() and stem.isdigit() and len(stem) >= 6 and int(stem) < self._starts[-1]):
+        row = _number(PurePath(name).stem)
+        if row >= self._starts[-1]:
             raise FileNotFoundError("no such row")
-        return int(stem)
+        return row
 
     def _read(self, group: int, column: str) -> Any:
         try:
@@ -314,17 +308,34 @@ class Video:
         self._next = 0  # the number of the next frame
         self._last: tuple[int, bytes] | None = None
 
-    def members(self) -> Iterator[Member]:
-        """Yield all frames."""
-        return self.every(Every(frames=1))
+    def members(self, every: Every | None) -> Iterator[Member]:
+        """Yield the frames at an interval, or all, and a fault if the video ends early. Decodes the whole video."""
+        import cv2
 
-    def every(self, every: Every) -> Iterator[Member]:
-        """Yield the frames at an interval, and a fault if the video ends early. Decodes the whole video."""
-        capture = _open(self._path)
-        try:
-            yield from _sampled(capture, every)
-        finally:
-            capture.release()
+        every = every or Every(frames=1)
+        capture = _open(self._path)  # released with this generator
+        rate, declared = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        count, due = 0, 0.0
+        while capture.grab():
+            if every.frames is not None:
+                taken = count % every.frames == 0
+            else:
+                assert every.seconds is not None
+                # Timestamps, because frames of phones and screens are not evenly spaced; without them, the rate in the header.
+                now = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                if now <= 0 < count:
+                    now = count / rate if rate > 0 else float(count)
+                taken = now + _ROUNDING >= due
+                if taken:
+                    due = (int((now + _ROUNDING) / every.seconds) + 1) * every.seconds
+            if taken:
+                yield Member(f"{count:06d}")
+            count += 1
+        if count == 0:
+            yield Member("000000", "no frame of the video can be decoded")
+        elif declared > 0 and count < declared * _COMPLETE:
+            fault = f"the video ends after {count} of about {declared} frames; it is truncated or broken"
+            yield Member(f"{count:06d}", fault)
 
     def size(self, name: str) -> None:
         _number(name)
@@ -376,35 +387,6 @@ def _open(path: Path) -> Any:
     return capture
 
 
-def _sampled(capture: Any, every: Every) -> Iterator[Member]:
-    import cv2
-
-    count, due = 0, 0.0
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    while capture.grab():
-        if every.frames is not None:
-            taken = count % every.frames == 0
-        else:
-            assert every.seconds is not None
-            # Timestamps, because frames of phones and screens are not evenly spaced; without them, the rate in the header.
-            now = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            if now <= 0 < count:
-                now = count / rate if rate > 0 else float(count)
-            taken = now + _ROUNDING >= due
-            if taken:
-                due = (int((now + _ROUNDING) / every.seconds) + 1) * every.seconds
-        if taken:
-            yield Member(f"{count:06d}")
-        count += 1
-    if count == 0:
-        yield Member("000000", "no frame of the video can be decoded")
-    elif declared > 0 and count < declared * _COMPLETE:
-        yield Member(
-            f"{count:06d}", f"the video ends after {count} of about {declared} frames; it is truncated or broken"
-        )
-
-
 #: Timestamps are rounded to milliseconds or coarser.
 _ROUNDING = 0.001
 
@@ -414,5 +396,5 @@ _COMPLETE = 0.98
 
 def _number(name: str) -> int:
     if not (name.isascii() and name.isdigit() and len(name) >= 6):
-        raise FileNotFoundError("no such frame")
+        raise FileNotFoundError("no such row or frame")
     return int(name)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path, PurePath
+from typing import Any
 
 from PIL import Image, _imaging
 
@@ -118,7 +119,7 @@ def _silence_libtiff() -> None:
 _LISTED = 8
 
 #: Kind for pipes, sockets and devices.
-_OTHER = "other"
+_OTHER = "special file"
 
 _HEIC = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
 
@@ -141,7 +142,7 @@ class Skipped:
     def __str__(self) -> str:
         """Return the counts as text, highest first, for example "3 .heic, 1 .mp4"."""
         kinds = sorted(self._kinds.items(), key=lambda item: (-item[1], item[0]))
-        parts = [f"{number} {_kind_name(kind)}" for kind, number in kinds[:_LISTED]]
+        parts = [f"{number} {kind or 'without an extension'}" for kind, number in kinds[:_LISTED]]
         if kinds[_LISTED:]:
             rest = sum(number for _, number in kinds[_LISTED:])
             parts.append(f"{rest} of {pluralize(len(kinds) - _LISTED, 'other kind')}")
@@ -151,12 +152,6 @@ class Skipped:
     def hints(self) -> tuple[str, ...]:
         hints = ((_HEIC, HEIC_HINT), (VIDEOS, VIDEO_HINT))
         return tuple(hint for kinds, hint in hints if kinds & self._kinds.keys())
-
-
-def _kind_name(kind: str) -> str:
-    if kind == _OTHER:
-        return "special file"
-    return kind or "without an extension"
 
 
 # ---- decoding in another process ----
@@ -202,9 +197,7 @@ def _decoded_pixels(image: Image.Image) -> int:
     if not any(tile[0] == "libtiff" for tile in getattr(image, "tile", ())):
         return 0  # not compressed, so read block by block
     tags = getattr(image, "tag_v2", {})
-    if any(tag not in tags for tag in _TILE_SIDES):
-        return width * height
-    tile_width, tile_height = (int(tags[tag]) for tag in _TILE_SIDES)
+    tile_width, tile_height = (int(tags.get(tag, 1)) for tag in _TILE_SIDES)
     return -(-width // tile_width) * tile_width * -(-height // tile_height) * tile_height
 
 
@@ -224,16 +217,9 @@ def decode_apart(path: Path, file: Path, seconds: int, pixels: int) -> Image.Ima
     command = [*_COMMAND, os.fspath(file), str(seconds), str(pixels)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     with tempfile.TemporaryFile() as result:
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": result, "stderr": subprocess.PIPE}
         try:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=result,
-                stderr=subprocess.PIPE,
-                timeout=seconds * _WAIT,
-                env=environment,
-                check=False,
-            )
+            done = subprocess.run(command, **streams, timeout=seconds * _WAIT, env=environment, check=False)
         except subprocess.TimeoutExpired as error:
             raise DecodingTimeoutError from error
         if done.returncode:
@@ -253,9 +239,5 @@ def _failure(path: Path, code: int, stderr: bytes) -> Exception:
     if code == REPORTED and lines:
         report = json.loads(lines[-1])
         return ImageError(path, report["reason"], report["hint"])
-    failure = (
-        f"was killed by signal {-code}"
-        if code < 0
-        else f"failed ({lines[-1].decode(errors='replace') if lines else code})"
-    )
-    return ImageError(path, f"its decoder {failure}", "Download the image again, or remove it.")
+    failure = f"signal {-code}" if code < 0 or not lines else lines[-1].decode(errors="replace")
+    return ImageError(path, f"its decoder failed ({failure})", "Download the image again, or remove it.")

@@ -114,25 +114,17 @@ def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS, stretch: Stretch
         return _decode_file(cast(BinaryIO, image), max_pixels, stretch)
     if isinstance(image, Image.Image):
         return upright_image(image, stretch)
-    if hasattr(image, "__array__"):  # arrays of torch and other libraries
-        image = np.asarray(image)
-    if not isinstance(image, np.ndarray):
-        raise InputError(
-            f"an image must be an address, an open file, a Pillow image or an array, not {type(image).__name__}",
-            'For example: label("photo.jpg").',
-        )
+    if not hasattr(image, "__array__"):
+        accepted = "an address, an open file, a Pillow image or an array"
+        raise InputError(f"an image must be {accepted}, not {type(image).__name__}", 'For example: label("photo.jpg").')
+    image = np.asarray(image)  # arrays of torch and other libraries
     channels_last = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))
     if not channels_last or image.dtype != np.uint8 or 0 in image.shape:
+        kinds = "uint8, [H, W, 3] RGB, [H, W, 4] RGBA or [H, W] grey"
+        hint = "Convert floats from 0 to 1 with (image * 255).astype(numpy.uint8), or pass a Pillow image of any mode."
         if not channels_last and image.ndim == 3 and image.shape[0] in (3, 4):
             hint = "Move the channels last: image.transpose(1, 2, 0)."
-        else:
-            hint = (
-                "Convert floats from 0 to 1 with (image * 255).astype(numpy.uint8), or pass a Pillow image of any mode."
-            )
-        raise InputError(
-            f"an image array must be uint8, [H, W, 3] RGB, [H, W, 4] RGBA or [H, W] grey, got {list(image.shape)} {image.dtype}",
-            hint,
-        )
+        raise InputError(f"an image array must be {kinds}, got {list(image.shape)} {image.dtype}", hint)
     return upright_image(Image.fromarray(image), stretch)
 
 
@@ -165,19 +157,14 @@ def upright_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     Decode pixels only for a PNG without EXIF data before them, because PNG may store it after them. Raise ImageError if the
     header is damaged, but not for damaged pixels.
     """
-    with open_header(path, max_pixels) as image, catch_pillow_errors(path, image.max_pixels), as_image_error(path):
-        return _upright_size(image.picture)
-
-
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    width, height = image.size
-    if not width or not height:
-        raise InputError("the image has no pixels")
-    if width == height:
-        return height, width
-    # For a TIFF, Pillow's size already includes the rotation by its tag.
-    turned = orientation_of(image) in {5, 6, 7, 8} and ORIENTATION not in getattr(image, "tag_v2", ())
-    return (width, height) if turned else (height, width)
+    with open_header(path, max_pixels) as image, catch_pillow_errors(path, max_pixels):
+        height, width = image.size
+        if not width or not height:
+            raise ImageError(path, "the image has no pixels")
+        # For a TIFF, Pillow's size already includes the rotation by its tag.
+        tags = getattr(image.picture, "tag_v2", ())
+        turned = width != height and orientation_of(image.picture) in {5, 6, 7, 8} and ORIENTATION not in tags
+        return (width, height) if turned else (height, width)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,11 +245,8 @@ def _read_header(path: Path, source: FileIO | BytesIO, max_pixels: int) -> Itera
     with file:
         try:
             if not file.seek(0, os.SEEK_END):
-                raise ImageError(
-                    path,
-                    "empty file (0 bytes)" if isinstance(source, FileIO) else "no bytes left to read",
-                    _DOWNLOAD_AGAIN,
-                )
+                reason = "empty file (0 bytes)" if isinstance(source, FileIO) else "no bytes left to read"
+                raise ImageError(path, reason, _DOWNLOAD_AGAIN)
             file.seek(0)
         except OSError as error:
             raise ImageError(path, describe_error(error)) from error
@@ -275,11 +259,8 @@ def _read_header(path: Path, source: FileIO | BytesIO, max_pixels: int) -> Itera
             _refuse_large(path, picture, max_pixels)
             with catch_pillow_errors(path, max_pixels):
                 pages = _has_pages(picture)
-            yield OpenImage(path, source, picture, max_pixels, _is_deep(picture), pages)
-
-
-def _is_deep(picture: Image.Image) -> bool:
-    return picture.mode.startswith("I;16") or ";16" in str(getattr(picture, "tile", [])[:1])
+            deep = picture.mode.startswith("I;16") or ";16" in str(getattr(picture, "tile", [])[:1])
+            yield OpenImage(path, source, picture, max_pixels, deep, pages)
 
 
 def _has_pages(picture: Image.Image) -> bool:
@@ -357,10 +338,7 @@ _HEIC = rb"(?s)....ftyp(hei|hev|mif|msf)"
 
 # Files often found in place of an image: (first bytes, reason, hint).
 _LOOKALIKES = (
-    (
-        re.compile(rb"(?s)\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP|BM|....ftypavi[fs]"),
-        *_DAMAGED,
-    ),
+    (re.compile(rb"(?s)\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP|BM|....ftypavi[fs]"), *_DAMAGED),
     (
         re.compile(rb"II[*+]\0|MM\0[*+]"),
         "a TIFF that Pillow cannot read: damaged, or with other bands than grey, RGB or RGBA",
@@ -369,14 +347,10 @@ _LOOKALIKES = (
     (
         re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ"),
         "a compressed file, not an image",
-        "Decompress it. Images in .tar and .zip files are read.",
+        "Unpack it; .tar and .zip files are read.",
     ),
     (re.compile(rb"version https://git-lfs"), "a Git LFS pointer, not the image", "Run `git lfs pull` in its folder."),
-    (
-        re.compile(rb"(?i)\s*<(!doctype )?html"),
-        "a web page, not an image",
-        "The download failed. Download the image again.",
-    ),
+    (re.compile(rb"(?i)\s*<(!doctype )?html"), "a web page, not an image", "The download failed: try it again."),
     (re.compile(rb"(?i)\s*<(\?xml|svg)"), "XML or SVG text, not a pixel image", "Convert it to PNG first."),
     (re.compile(rb"%PDF|%!PS"), "a PDF or PostScript page, not a pixel image", "Convert it to PNG first."),
     (re.compile(_HEIC), "a HEIC image, which Pillow cannot read", f"Convert it to JPEG. Or: {HEIC_HINT}"),
@@ -401,8 +375,7 @@ def _not_an_image(path: Path, file: BinaryIO) -> ImageError:
 def _refuse_large(path: Path, picture: Image.Image, max_pixels: int) -> None:
     width, height = picture.size
     if width * height > max_pixels:
-        size = f"{height} x {width} (height x width) = {width * height:,} pixels"
-        raise _too_large(path, size, max_pixels)
+        raise _too_large(path, f"{height} x {width} (height x width) = {width * height:,} pixels", max_pixels)
 
 
 def _too_large(path: Path, size: str, max_pixels: int) -> ImageError:
@@ -415,9 +388,8 @@ def _too_large(path: Path, size: str, max_pixels: int) -> ImageError:
 
 
 def _too_slow(path: Path) -> ImageError:
-    return ImageError(
-        path, f"decoding takes more than {DECODE_SECONDS} seconds", "Save it again as a PNG, or remove it."
-    )
+    reason = f"decoding takes more than {DECODE_SECONDS} seconds"
+    return ImageError(path, reason, "Save it again as a PNG, or remove it.")
 
 
 def _describe_fault(error: Exception) -> str:

@@ -71,8 +71,12 @@ def find(paths: Sequence[Path], ignore: Ignore, every: Every | None = None) -> F
     homes = [
         absolute(path) if folder else (container_of(absolute(path)) or absolute(path)).parent for path, folder in given
     ]
+    try:
+        root = Path(os.path.commonpath(homes))
+    except ValueError:  # no folder, or folders on different drives
+        root = Path.cwd()
     where = "in " + ", ".join(address_text(path) for path, _ in given) if given else "as no path was given"
-    return _found(given, _common_folder(homes), Walker(ignore, every), where)
+    return _found(given, root, Walker(ignore, every), where)
 
 
 def find_in_list(entries: Iterable[str | bytes], root: Path, ignore: Ignore, every: Every | None = None) -> Found:
@@ -167,11 +171,12 @@ class Walker:
         while folders or links:
             folder, name = folders.pop() if folders else links.popleft()
             try:
-                identity = _identity_of(folder)
-                if identity in self._folders:
+                status = folder.stat()
+                if (status.st_dev, status.st_ino) in self._folders:
                     continue
-                self._folders.add(identity)
-                entries = _scan(folder)
+                self._folders.add((status.st_dev, status.st_ino))
+                with os.scandir(folder) as found:
+                    entries = sorted(found, key=lambda entry: entry.name)
             except FileNotFoundError:  # removed meanwhile
                 continue
             except OSError as error:
@@ -239,11 +244,6 @@ def by_name(image: ImageRef | Failed) -> tuple[str, ...]:
     return name_order(image.name)
 
 
-def _scan(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: entry.name)
-
-
 def _kind(entry: os.DirEntry[str]) -> str:
     """Return "folder", "file" or "other" (pipes, sockets, devices); a broken link counts as a file, so that the error names it."""
     try:
@@ -252,11 +252,6 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "file" if entry.is_file() or entry.is_symlink() else "other"
     except OSError:  # for example a link to itself
         return "file"
-
-
-def _identity_of(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino
 
 
 def _found(given: Sequence[tuple[Path, bool]], root: Path, walker: Walker, where: str) -> Found:
@@ -348,13 +343,6 @@ def clean_entries(entries: Iterable[str | bytes]) -> Iterator[str]:
 
 def _reason(path: Path, error: OSError | ValueError) -> str:
     return "a name with a NUL byte" if "\0" in str(path) else describe_error(error)
-
-
-def _common_folder(folders: Sequence[Path]) -> Path:
-    try:
-        return Path(os.path.commonpath(folders))
-    except ValueError:  # no folder, or folders on different drives
-        return Path.cwd()
 
 
 def _relative(path: Path, root: Path) -> PurePosixPath:

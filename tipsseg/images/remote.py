@@ -95,10 +95,9 @@ def list_folder(path: Path) -> Iterator[str]:
     for key, details in sorted(found.items()):
         name = key.removeprefix(top).lstrip("/")
         if name and details.get("type") != "directory":
-            if _version(details):
+            _STAMPS.pop(str(path / name), None)
+            if _version(details):  # else it is asked for when the file is read
                 _note(path / name, details)
-            else:  # asked for when the file is read
-                _STAMPS.pop(str(path / name), None)
             yield name
 
 
@@ -163,17 +162,16 @@ def fetch(path: Path) -> Future[Copy]:
         if file is None or (file.done() and (copy is None or copy.stamp != _STAMPS.get(key))):
             file = _fetched[key] = _POOL.submit(_fetch, path)
         _fetched.move_to_end(key)
-        while len(_fetched) > KEPT_FILES or _kept_bytes() > KEPT_BYTES:
+        while (
+            len(_fetched) > KEPT_FILES
+            or sum(copy.size for copy in map(_copy_of, _fetched.values()) if copy) > KEPT_BYTES
+        ):
             _fetched.popitem(last=False)
         return file
 
 
 def _copy_of(file: Future[Copy]) -> Copy | None:
     return file.result() if file.done() and file.exception() is None else None
-
-
-def _kept_bytes() -> int:
-    return sum(copy.size for file in _fetched.values() if (copy := _copy_of(file)) is not None)
 
 
 def _fetch(path: Path) -> Copy:

@@ -32,15 +32,13 @@ def upright_image(image: Image.Image, stretch: Stretch | None = None) -> Image.I
     # After `load`: PNG may store EXIF data after the pixels, and Pillow rotates TIFF while loading it.
     orientation = orientation_of(image)
     colours = _to_rgb(image) if stretch is None else _stretched(image, stretch)
-    return colours if orientation == 1 else _turn_upright(colours.copy() if colours is image else colours, orientation)
-
-
-def _turn_upright(image: Image.Image, orientation: int) -> Image.Image:
-    # `exif_transpose` rewrites all metadata, and raises if any are damaged, so keep only the orientation.
-    image.info.clear()
-    image.getexif()[ORIENTATION] = orientation
-    ImageOps.exif_transpose(image, in_place=True)
-    return image
+    if orientation != 1:
+        colours = colours.copy() if colours is image else colours
+        # `exif_transpose` rewrites all metadata, and raises if any are damaged, so keep only the orientation.
+        colours.info.clear()
+        colours.getexif()[ORIENTATION] = orientation
+        ImageOps.exif_transpose(colours, in_place=True)
+    return colours
 
 
 def _stretched(image: Image.Image, stretch: Stretch) -> Image.Image:
@@ -81,33 +79,25 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         # Only the range distinguishes 8-bit from 16-bit data here; a 16-bit picture this dark would be black anyway.
         return _grey(values.astype(np.uint8) if high <= 255 else _EIGHT_BIT[values])
     if image.mode == "F":
-        return _grey(_from_float(np.asarray(image)))
+        floats = np.asarray(image)
+        lowest, highest = float(floats.min()), float(floats.max())
+        if not (lowest >= 0 and highest <= 255):  # also for NaN
+            reason = f"float pixels from {lowest:g} to {highest:g}, outside the supported ranges 0 to 1 and 0 to 255"
+            raise InputError(reason, _RESCALE)
+        return _grey(np.rint(floats * np.float32(255) if highest <= 1 else floats).astype(np.uint8))
     try:
         return image.convert("RGB")
     except MemoryError:
         raise
-    except (
-        Exception
-    ) as error:  # damaged palettes and transparency raise only here, as in `decoding.catch_pillow_errors`
-        raise InputError(
-            f"Pillow cannot convert mode {image.mode} to RGB ({type(error).__name__}: {error})",
-            "Save the image as RGB.",
-        ) from error
+    except Exception as error:  # damaged palettes and transparency raise only here, as in `catch_pillow_errors`
+        reason = f"Pillow cannot convert mode {image.mode} to RGB ({type(error).__name__}: {error})"
+        raise InputError(reason, "Save the image as RGB.") from error
 
 
 # v / 257, rounded to nearest: 65535 / 257 = 255. Dropping the low byte would darken the image; clipping would flatten it.
 _EIGHT_BIT: NDArray[np.uint8] = ((np.arange(65536, dtype=np.uint32) + 128) // 257).astype(np.uint8)
 
 _RESCALE = "Save the image with 8 or 16 bits per channel."
-
-
-def _from_float(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 255):  # also False for NaN
-        reason = f"float pixels from {low:g} to {high:g}, outside the supported ranges 0 to 1 and 0 to 255"
-        raise InputError(reason, _RESCALE)
-    scaled = values * np.float32(255) if high <= 1 else values
-    return np.rint(scaled).astype(np.uint8)
 
 
 def _grey(values: NDArray[np.uint8]) -> Image.Image:
@@ -128,17 +118,9 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def thumbnail_rgb(upright: Image.Image) -> NDArray[np.uint8]:
-    """Scale an upright image to its `thumbnail_size` by area averaging, [h, w, 3] uint8."""
-    height, width = thumbnail_size((upright.height, upright.width))
-    if (width, height) != upright.size:
+    """Scale an upright image down to a longest side of THUMBNAIL_SIDE by area averaging, [h, w, 3] uint8."""
+    longest = max(upright.size)
+    if longest > THUMBNAIL_SIDE:
+        width, height = (max(1, round(side * THUMBNAIL_SIDE / longest)) for side in upright.size)
         upright = upright.resize((width, height), Image.Resampling.BOX)
     return np.array(upright)
-
-
-def thumbnail_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the (height, width) of the thumbnail for an image of `size`: scaled down to a longest side of THUMBNAIL_SIDE."""
-    longest = max(size)
-    if longest <= THUMBNAIL_SIDE:
-        return size
-    height, width = (max(1, round(side * THUMBNAIL_SIDE / longest)) for side in size)
-    return height, width

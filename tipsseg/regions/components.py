@@ -1,4 +1,4 @@
-"""Find regions in label ids, and encode them as run-length codes. Uses only numpy."""
+"""Find regions in label ids, and encode them as run-length codes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from tipsseg.types import ConfidenceArray, LabelArray
 
@@ -227,48 +228,18 @@ def _edges(runs: Runs, height: int) -> NDArray[np.int64]:
 
 
 def encode_regions(regions: Sequence[Region], size: tuple[int, int]) -> list[Rle]:
-    """Encode regions of an image of `size` (height, width) as compressed run-length codes.
+    """Encode regions of an image of `size` (height, width) as compressed run-length codes of the whole image.
 
-    Each code covers the whole image, but the work is proportional to the number of runs, which matters for thousands of
-    regions. All regions are encoded in one pass, because most have few runs.
+    The work is in proportion to the number of runs, which matters for thousands of regions.
     """
-    if not regions:
-        return []
     height, width = size
-    owner = np.repeat(np.arange(len(regions)), [len(region.runs) for region in regions])
-    edges = _edges(_concatenate([region.runs for region in regions]), height)
-    # A run may end at the bottom of a column and continue at the top of the next: drop both edges.
-    differ = (edges[1:-1:2] != edges[2::2]) | (owner[1:] != owner[:-1])
-    kept = np.ones(len(edges), np.bool_)
-    kept[1:-1:2] = kept[2::2] = differ
-    edges, owner = edges[kept], np.repeat(owner, 2)[kept]
-    # The distance of each edge from the previous one, and of the end of the image from the last edge.
-    stops = np.cumsum(np.bincount(owner, minlength=len(regions)))
-    counts = np.insert(np.diff(edges, prepend=0), stops, height * width - edges[stops - 1])
-    firsts = np.concatenate([[0], stops[:-1]]) + np.arange(len(regions))
-    counts[firsts] = edges[np.concatenate([[0], stops[:-1]])]
-    number = np.diff(firsts, append=len(counts))
-    position = np.arange(len(counts)) - np.repeat(firsts, number)
-    counts[3:] -= np.where(position[3:] > 2, counts[1:-2], 0)
-    # Omit the last count if the last run reaches the end of the image.
-    coded = np.ones(len(counts), np.bool_)
-    coded[firsts + number - 1] = edges[stops - 1] < height * width
-    texts, lengths = _rle_text(counts[coded])
-    ends = np.cumsum(np.bincount(np.repeat(np.arange(len(regions)), number)[coded], lengths)).astype(np.int64).tolist()
-    return [{"size": [height, width], "counts": texts[start:end]} for start, end in zip([0, *ends], ends, strict=False)]
-
-
-def _rle_text(numbers: NDArray[np.int64]) -> tuple[str, NDArray[np.int64]]:
-    """Encode numbers as COCO's text, five bits per letter, lowest first. Return the text, and the letter count of each number."""
-    letters: list[NDArray[np.uint8]] = []
-    more = np.ones(len(numbers), np.bool_)
-    lengths = np.zeros(len(numbers), np.int64)
-    while more.any():
-        lengths += more
-        low = numbers & 31
-        numbers = numbers >> 5
-        # The fifth bit of the last letter is the sign.
-        more = more & (numbers != np.where(low & 16, -1, 0))
-        letters.append((low + 48 + 32 * more).astype(np.uint8))
-    written = np.arange(len(letters)) < lengths[:, None]
-    return np.stack(letters, 1)[written].tobytes().decode("ascii"), lengths
+    codes = []
+    for region in regions:
+        edges = _edges(region.runs, height)
+        # A run may end at the bottom of a column and continue at the top of the next: drop both edges.
+        kept = np.ones(len(edges), np.bool_)
+        kept[1:-1:2] = kept[2::2] = edges[1:-1:2] != edges[2::2]
+        counts = np.diff(edges[kept], prepend=0, append=height * width)
+        codes.append({"size": [height, width], "counts": counts if counts[-1] else counts[:-1]})
+    encoded = coco_mask.frPyObjects(codes, height, width) if codes else []
+    return [{"size": [height, width], "counts": code["counts"].decode("ascii")} for code in encoded]

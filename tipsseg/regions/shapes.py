@@ -6,10 +6,9 @@ length, and damaged codes raise ValueError.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,64 +29,33 @@ def decode_runs(counts: str, size: tuple[int, int]) -> Runs:
     the highest bit of the last digit is the sign. From the fourth number on, each is a difference to the number two before it.
     The numbers count pixels outside and inside the mask alternately.
     """
-    return decode_all([counts], size)[0]
-
-
-def decode_all(codes: Sequence[str], size: tuple[int, int]) -> list[Runs]:
-    """Decode the masks of an image at once, which takes a fifth of the time. Raise ValueError if one is invalid."""
-    encoded = [code.encode("utf-8", "surrogatepass") for code in codes]
-    if not encoded:
-        return []
-    ends = np.cumsum([len(code) for code in encoded])  # of the codes, in letters
-    letters = np.frombuffer(b"".join(encoded), np.uint8) - np.uint8(48)  # below "0", large
-    if not all(encoded) or letters.max() > 63 or (letters[ends - 1] & 32).any():
-        raise ValueError("invalid or missing characters")
+    letters = np.frombuffer(counts.encode("utf-8", "surrogatepass"), np.uint8) - np.uint8(48)  # below "0", large
+    if not len(letters) or letters.max() > 63 or letters[-1] & 32:
+        raise ValueError("its RLE cannot be read: invalid or missing characters")
     last = np.flatnonzero(letters < 32)  # the last letters of the numbers
     lengths = np.diff(last, prepend=-1)
     if lengths.max() > _DIGITS_MAX:
-        raise ValueError("a number is too large")
+        raise ValueError("its RLE cannot be read: a number is too large")
     first = last - lengths + 1
     digits = letters.astype(np.int64)
     shifts = 5 * (np.arange(len(digits)) - np.repeat(first, lengths))
     numbers = np.add.reduceat((digits & 31) << shifts, first)
     numbers -= (digits[last] >> 4 & 1) << (5 * lengths)
-    stops = np.searchsorted(last, ends)  # of the codes, in numbers
-    starts = np.concatenate([[0], stops[:-1]])
-    place = np.arange(len(numbers)) - np.repeat(starts, stops - starts)  # in its code
-    # Undo the differences: sum every second number from the second and from the third on.
-    odd, even = place % 2 == 1, (place % 2 == 0) & (place > 0)
-    counts = np.where(place == 0, numbers, 0)
-    for chosen in (odd, even):
-        sums = np.cumsum(np.where(chosen, numbers, 0))
-        sums -= np.repeat(sums[starts] - np.where(chosen[starts], numbers[starts], 0), stops - starts)
-        counts[chosen] = sums[chosen]
-    pixels = np.cumsum(counts)
-    pixels -= np.repeat(pixels[starts] - counts[starts], stops - starts)
-    height, width = size
-    if counts.min() < 0 or (pixels[stops - 1] != height * width).any():
-        raise ValueError(f"its runs do not add up to {height} x {width} pixels")
-    inside = np.flatnonzero(odd)
-    runs = np.stack([pixels[inside - 1], pixels[inside]], axis=1)
-    filled = runs[:, 1] > runs[:, 0]
-    bounds = np.concatenate([[0], np.cumsum(np.add.reduceat(odd & _at(inside, filled, len(odd)), starts))])
-    runs = runs[filled]
-    found = [runs[start:stop] for start, stop in pairwise(bounds.tolist())]
-    if not all(map(len, found)):
-        raise ValueError("it has no pixels")
-    return found
+    for start in (1, 2):  # undo the differences
+        numbers[start::2] = np.cumsum(numbers[start::2])
+    runs = _runs_of(numbers, size)
+    if not len(runs):
+        raise ValueError("its RLE cannot be read: it has no pixels")
+    return runs
 
 
-def _at(places: NDArray[np.intp], values: NDArray[np.bool_], length: int) -> NDArray[np.bool_]:
-    """Return an array of this length with the values at these places, False elsewhere."""
-    result = np.zeros(length, np.bool_)
-    result[places] = values
-    return result
-
-
-def expand_runs(runs: Runs) -> NDArray[np.bool_]:
-    """Expand runs to a mask of the column-major pixels from the first run's start to the last run's end, [L]."""
-    steps = np.diff(runs.reshape(-1))
-    return np.repeat(np.arange(len(steps)) % 2 == 0, steps)
+def _runs_of(counts: NDArray[np.int64], size: tuple[int, int]) -> Runs:
+    """Return the runs of a code from its numbers of pixels outside and inside, alternating."""
+    if counts.min(initial=0) < 0 or counts.sum() != size[0] * size[1]:
+        raise ValueError(f"its RLE cannot be read: its runs do not add up to {size[0]} x {size[1]} pixels")
+    ends = np.cumsum(counts)
+    runs = ends[: len(ends) // 2 * 2].reshape(-1, 2)
+    return runs[runs[:, 1] > runs[:, 0]]
 
 
 #: Maximum number of corners in an object's polygons.
@@ -145,10 +113,10 @@ class Shape:
     def within(self, box: tuple[int, int, int, int]) -> NDArray[np.bool_]:
         """Return the mask padded to a larger box (top, left, bottom, right), [h, w]."""
         top, left, bottom, right = box
+        (y, x), (h, w) = (self.y - top, self.x - left), self.mask.shape
         padded = np.zeros((bottom - top, right - left), np.bool_)
         if self.mask.size:
-            h, w = self.mask.shape
-            padded[self.y - top : self.y - top + h, self.x - left : self.x - left + w] = self.mask
+            padded[y : y + h, x : x + w] = self.mask
         return padded
 
     def runs(self, height: int) -> Runs:
@@ -165,16 +133,11 @@ class Shape:
 
     def same_pixels(self, other: Shape) -> bool:
         """Return True if another shape has exactly these pixels. Ignore the class."""
-        return (
-            (self.y, self.x, self.mask.shape) == (other.y, other.x, other.mask.shape)
-            and bool((self.mask == other.mask).all())
-        )  # fmt: skip
+        return self.box == other.box and np.array_equal(self.mask, other.mask)
 
     def iou(self, other: Shape) -> float:
         """Return the intersection over union with another shape, 0..1."""
-        top, left = max(self.y, other.y), max(self.x, other.x)
-        bottom = min(self.y + self.mask.shape[0], other.y + other.mask.shape[0])
-        right = min(self.x + self.mask.shape[1], other.x + other.mask.shape[1])
+        (top, left), (bottom, right) = np.maximum(self.box[:2], other.box[:2]), np.minimum(self.box[2:], other.box[2:])
         if bottom <= top or right <= left:
             return 0.0
         own = self.mask[top - self.y : bottom - self.y, left - self.x : right - self.x]
@@ -259,18 +222,14 @@ def shape_from_polygons(class_id: int, rings: Sequence[NDArray[np.float64]], siz
     rings = [ring for ring in rings if len(ring) >= 3]
     if not rings:
         raise NoPixelsError("polygon with fewer than 3 corners")
-    lengths = np.array([len(ring) for ring in rings])
-    if lengths.sum() > CORNERS_MAX:
+    corners = np.concatenate(rings)
+    if len(corners) > CORNERS_MAX:
         raise ValueError(f"the polygons have more than {CORNERS_MAX:,} corners")
-    corners = np.concatenate(list(rings))
     if not np.isfinite(corners).all():
         raise ValueError("a coordinate of a corner is not a finite number")
     if (corners < (-width, -height)).any() or (corners > (2 * width, 2 * height)).any():
         raise ValueError(f"a corner is far outside the image, which is {height} x {width} (height x width)")
-    ends = lengths.cumsum()
-    following = np.arange(1, len(corners) + 1)
-    following[ends - 1] = ends - lengths  # the last corner of a ring is followed by its first
-    if np.abs(corners[following] - corners).max(axis=1).sum() > _OUTLINE_MAX:
+    if sum(np.abs(np.roll(ring, -1, axis=0) - ring).max(axis=1).sum() for ring in rings) > _OUTLINE_MAX:
         raise ValueError(f"the outline is longer than {_OUTLINE_MAX:,} pixels")
     # Add one pixel on each side, because polygons may be filled up to the next pixel.
     left, top = (max(0, int(np.floor(low)) - 1) for low in corners.min(axis=0))
@@ -298,37 +257,26 @@ def shape_from_runs(class_id: int, runs: Runs, height: int) -> Shape:
         return Shape(class_id, 0, 0, np.zeros((0, 0), np.bool_))
     first, last = int(runs[0, 0]) // height, (int(runs[-1, 1]) - 1) // height
     columns = np.zeros((last - first + 1, height), np.bool_)  # [w, H]
-    columns.reshape(-1)[runs[0, 0] - first * height : runs[-1, 1] - first * height] = expand_runs(runs)
+    lengths = np.diff(runs.reshape(-1))  # of runs and of the gaps between them
+    inside = np.repeat(np.arange(len(lengths)) % 2 == 0, lengths)
+    columns.reshape(-1)[runs[0, 0] - first * height : runs[-1, 1] - first * height] = inside
     return shape_from_mask(class_id, columns.T, 0, first)
 
 
-def shape_from_rle(class_id: int, code: object, size: tuple[int, int]) -> Shape:
+def shape_from_rle(class_id: int, code: Mapping[str, object], size: tuple[int, int]) -> Shape:
     """Create a shape from COCO's run-length code, compressed or not. Raise ValueError if it is invalid or has another size."""
     return shape_from_runs(class_id, runs_from_rle(code, size), size[0])
 
 
-def runs_from_rle(code: object, size: tuple[int, int]) -> Runs:
+def runs_from_rle(code: Mapping[str, object], size: tuple[int, int]) -> Runs:
     """Return the column-major runs of COCO's run-length code. Raise ValueError if it is invalid or has another size."""
-    if not isinstance(code, dict) or code.get("size") != list(size):
-        code_size = code.get("size") if isinstance(code, dict) else None
-        raise ValueError(f"its RLE has size {short(code_size)}, but the image has {list(size)}")
+    if code.get("size") != list(size):
+        raise ValueError(f"its RLE has size {short(code.get('size'))}, but the image has {list(size)}")
     counts = code.get("counts")
     if isinstance(counts, str):
-        try:
-            return decode_runs(counts, size)
-        except ValueError as error:
-            raise ValueError(f"its RLE cannot be read: {error}") from error
-    return _plain_runs(counts, size)
-
-
-def _plain_runs(counts: object, size: tuple[int, int]) -> Runs:
-    """Return the runs of an uncompressed code: numbers of pixels outside and inside, alternating."""
-    if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
-        raise ValueError("its RLE is neither a string nor a list of whole numbers")
-    height, width = size
-    if sum(counts) != height * width:
-        raise ValueError(f"its RLE has {sum(counts)} pixels, but the image has {height * width}")
-    ends = np.cumsum(np.array(counts, np.int64))
-    starts, stops = ends[:-1][::2], ends[1::2]
-    runs = np.stack([starts[: len(stops)], stops], axis=1)
-    return runs[runs[:, 1] > runs[:, 0]]
+        return decode_runs(counts, size)
+    if not isinstance(counts, list) or not all(
+        type(count) is int and 0 <= count <= size[0] * size[1] for count in counts
+    ):
+        raise ValueError("its RLE is neither a string nor a list of numbers of pixels")
+    return _runs_of(np.array(counts, np.int64), size)
