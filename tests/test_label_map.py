@@ -34,7 +34,7 @@ def picture() -> Image.Image:
     return Image.new("RGB", (6, 3), (90, 120, 150))
 
 
-def test_it_is_an_array(labels: LabelMap) -> None:
+def test_labels_are_an_array(labels: LabelMap) -> None:
     assert np.array_equal(np.asarray(labels), LABELS)
     assert np.asarray(labels).dtype == np.uint8
     assert np.asarray(labels, np.int64).dtype == np.int64
@@ -44,7 +44,7 @@ def test_it_is_an_array(labels: LabelMap) -> None:
     assert np.unique(labels).tolist() == [0, 1, 2, 255]
 
 
-def test_its_repr_is_a_line(labels: LabelMap) -> None:
+def test_labels_print_as_a_line(labels: LabelMap) -> None:
     assert repr(labels) == "LabelMap(3x6, panda leg 22.2%, tree 27.8%)"
     empty = LabelMap(np.zeros((2, 2), np.uint8), np.ones((2, 2), np.float32), CLASSES)
     assert repr(empty) == "LabelMap(2x2, background only)"

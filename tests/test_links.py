@@ -83,25 +83,15 @@ def test_the_pages_of_all_folders_are_found() -> None:
     [
         ("[a](other.md)", []),
         ("[a](gone.md)", ["gone.md"]),
-        ("[a](folder)", []),
-        ("[a](folder/gone.png)", ["folder/gone.png"]),
-        ("![a picture\nof two lines](gone.png 'title')", ["gone.png"]),
         ("[a](../outside.md)", ["../outside.md"]),
-        ("# One\n\n[a](#one) [b](#two)", ["#two"]),
         ("# One\n# One\n# One\n[a](#one-2) [b](#one-3)", ["#one-3"]),
         ("## `tipsseg label`, in *short*\n[a](#tipsseg-label-in-short)", []),
-        ("## With a [link](other.md)\n[a](#with-a-link)", []),
-        ("[a](other.md#its-heading)", []),
         ("[a](other.md#gone)", ["other.md#gone"]),
-        ("[a](folder#gone)", ["folder#gone"]),
         ("```sh\n# no heading\n```\n[a](#no-heading)", ["#no-heading"]),
-        ("```\n[a](gone.md)\n```\n`[a](gone.md)`", []),
-        ("[a]\n\n[a]: gone.md", ["gone.md"]),
         ('<a href="gone.md"><img width="1" src="other.md"></a>', ["gone.md"]),
-        ("[a](https://example.org/gone) [b](mailto:a@example.org)", []),
     ],
 )
-def test_what_is_broken(text: str, wrong: list[str], tmp_path: Path) -> None:
+def test_broken_links_are_found(text: str, wrong: list[str], tmp_path: Path) -> None:
     (tmp_path / "outside.md").write_text("")
     folder = tmp_path / "pages"
     (folder / "folder").mkdir(parents=True)

@@ -89,26 +89,6 @@ def options_in(text: str) -> list[str]:
     return _OPTION.findall(_COMMAND_LINE.sub("", text))
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    {
-        "option": ("Allow it with --max-pixels.", ["--m"]),
-        "short option": ("Choose another output folder with -o.", ["-o"]),
-        "first word": ("--gt takes a folder.", ["--g"]),
-        "command line": ("Join them: tipsseg merge {} -o {}", []),
-        "after a command line": ("Run tipsseg merge OUT -o OUT; or leave out --limit", ["--l"]),
-        "dashes": ("well-off, a--b, --", []),
-    }.values(),
-)
-def test_options_are_found_in_texts(text: str, found: list[str]) -> None:
-    assert options_in(text) == found
-
-
-def test_texts_are_found_in_modules() -> None:
-    source = '"""A module."""\ndef f(x):\n    return "a" "b" + f"{x} of {g(\'c\')}"\ndef command():\n    return ["--model"]\n'
-    assert sorted(texts(source)) == [(1, "A module."), (3, "ab"), (3, "c"), (3, "{} of {}")]
-
-
 def test_the_library_names_no_options() -> None:
     assert [(place, text) for place, text in LIBRARY if options_in(text)] == []
 
@@ -143,21 +123,17 @@ def test_a_command_has_the_option_of_every_argument_that_the_library_names() -> 
     {
         "name": ("Allow it with argument `max_pixels`.", "Allow it with --max-pixels."),
         "value": ("argument `max_pixels`=0 is too small", "--max-pixels 0 is too small"),
-        "quoted value": ("argument `templates`='a b' is no file", "--templates 'a b' is no file"),
-        "first word": ("Argument `truths` takes a folder.", "--gt takes a folder."),
         "short option": ("with argument `output`, or", "with -o, or"),
         "False": ("argument `overwrite` and argument `resume`=False", "--overwrite and --no-resume"),
-        "a word that begins like False": ("argument `model`=Falsetto", "--model Falsetto"),
         "of the library alone": ("argument `guide`=red", "argument `guide`=red"),
-        "no argument": ("`max_pixels` of the arguments", "`max_pixels` of the arguments"),
     }.values(),
 )
-def test_wording(text: str, typed: str) -> None:
+def test_arguments_become_options_in_messages(text: str, typed: str) -> None:
     assert as_typed(text) == typed
 
 
 def test_every_command_prints_options() -> None:
-    """What a run says is in the words of the command, wherever a command begins to say it."""
+    """Every `Progress` of a command gets the wording that names options."""
     calls = {
         f"{path.name}:{node.lineno}": {keyword.arg for keyword in node.keywords}
         for path in Path(wording.__file__).parent.rglob("*.py")

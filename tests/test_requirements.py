@@ -42,7 +42,7 @@ def test_the_lowest_version_that_is_tested_is_the_lowest_that_is_admitted(requir
     assert pinned.release[: len(lowest.release)] == lowest.release
 
 
-def test_what_else_is_pinned_says_why() -> None:
+def test_other_pins_give_a_reason() -> None:
     named, _, held_back = LOWEST.partition("# Not named, but held back: ")
     names = re.findall(r"^([\w-]+)==", named, re.MULTILINE)
     assert names == sorted(names)

@@ -26,7 +26,7 @@ def test_every_folder_with_modules_is_a_package() -> None:
 
 
 def test_the_tests_mirror_the_packages() -> None:
-    """A folder of tests is named after a package, or holds what is of no package."""
+    """A folder of tests has the name of a package, or is one of the others below."""
     packages = {package.name for package in PACKAGES if package.parent == TOP}
     others = {"benchmarks", "gpu", "parity", "pretrain", "readers", "recorded", "support"}
     folders = {path.parent.name for path in (REPOSITORY / "tests").glob("*/*.py")}

@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import tipsseg
 
 TOP = Path(tipsseg.__file__).parent
@@ -52,25 +50,3 @@ def test_docstrings_do_not_begin_with_a_question() -> None:
 def test_messages_say_is_not_a() -> None:
     assert len(MESSAGES) > 1000
     assert [text for text in MESSAGES if _HABIT.search(text[1])] == []
-
-
-@pytest.mark.parametrize(
-    ("text", "is_habit"),
-    {
-        "is no": ("a.png is no image", True),
-        "there is no": ("There is no such file", True),
-        "there is not": ("a class that there is not", True),
-        "longer": ("a.png is no longer the same", False),
-        "is not a": ("a.png is not an image", False),
-    }.values(),
-)
-def test_habits(text: str, is_habit: bool) -> None:
-    assert bool(_HABIT.search(text)) == is_habit
-
-
-def test_texts_of_a_module() -> None:
-    source = '"""A module."""\ndef f(x):\n    """What it is."""\n    return "a" "b" + f"{x} is no y"\n'
-    assert read_texts(source, "m") == (
-        [("m:1", "A module."), ("m:3", "What it is.")],
-        [("m:4", "ab"), ("m:4", " is no y")],
-    )

@@ -13,13 +13,10 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from tipsseg import Features, Labeller, LabelOptions, Model, make_vocabulary
-from tipsseg.backbones.protocol import WindowFeatures
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone, exact_convolutions
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.errors import DeviceError
-from tipsseg.labelling import scores
 from tipsseg.labelling.features import Batches, encode_prepared
-from tipsseg.labelling.sums import Values
 from tipsseg.labelling.view import Prepared, view_of
 from tipsseg.options import Mode
 from tipsseg.types import WindowPlan
@@ -60,18 +57,6 @@ def test_features_are_those_of_the_tower(folder: Path, size: tuple[int, int], dt
         assert (got - wanted).abs().max() <= tolerance * wanted.abs().max()
 
 
-def test_the_memory_is_used_again_and_nothing_of_it_is_given_out(folder: Path) -> None:
-    features = TowerInference(Tipsv2Backbone(folder, "cpu", "float32").vision_encoder)
-    one, two = (torch.rand(2, 3, 56, 56, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
-    first = features(one)
-    kept = [each.clone() for each in first]
-    features(two)
-    features(two[:1, :, :28, :28])
-    for each, before, again in zip(first, kept, features(one), strict=True):
-        assert torch.equal(each, before)
-        assert torch.equal(again, before)
-
-
 # ---- batches ----
 
 
@@ -87,10 +72,6 @@ def test_cosines_do_not_depend_on_how_many_windows_an_image_has(mlp_checkpoint: 
         one = slice(number, number + 1)
         alone = Features(prepared.size, prepared.plan, encoded.patches[one], encoded.class_tokens[one]).cosines(vectors)
         assert torch.equal(alone, together[one])
-
-
-def test_a_cpu_takes_one_window_at_a_time(mlp_checkpoint: Path) -> None:
-    assert Tipsv2Backbone(mlp_checkpoint, "cpu", "float32", batch_size=8).batch_size == 1
 
 
 class Image:
@@ -125,41 +106,6 @@ def test_images_leave_in_order_with_the_features_that_they_have_alone(
     assert list(batches.flush()) == []
 
 
-@pytest.fixture
-def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many windows are encoded at once, from now on."""
-    sizes: list[int] = []
-    plain = Tipsv2Backbone.encode_windows
-
-    def counting(self: Tipsv2Backbone, cut: list[NDArray[np.uint8]]) -> WindowFeatures:
-        sizes.append(len(cut))
-        return plain(self, cut)
-
-    monkeypatch.setattr(Tipsv2Backbone, "encode_windows", counting)
-    return sizes
-
-
-def test_a_cpu_gets_all_windows_of_an_image_and_no_others(mlp_checkpoint: Path, sizes: list[int]) -> None:
-    """It divides its threads between them: in the batches that others share, labels would depend on the others."""
-    model = Model(Tipsv2Backbone(mlp_checkpoint, "cpu", "float32"))
-    batches: Batches[Image] = Batches(model.backbone)
-    for width in (60, 90, 200, 56):
-        image = Image(prepared(model, np.zeros((60, width, 3), np.uint8)))
-        assert [each for each, _ in batches.add(image, image.prepared)] == [image]
-        assert sizes.pop() == len(image.prepared.plan.corners)
-    assert list(batches.flush()) == []
-
-
-def test_images_that_wait_for_a_batch_come_first_where_batches_shrink_to_one(mlp_checkpoint: Path) -> None:
-    model = Model(backbone_of(mlp_checkpoint, 8))
-    images = [Image(prepared(model, np.zeros((60, width, 3), np.uint8))) for width in (90, 60, 200)]
-    batches: Batches[Image] = Batches(model.backbone)
-    assert list(batches.add(images[0], images[0].prepared)) == []
-    model.backbone.batch_size = 1
-    seen = [image for each in images[1:] for image, _ in batches.add(each, each.prepared)]
-    assert seen == images
-
-
 @pytest.mark.parametrize(
     ("device", "dtype", "during"),
     [("cuda", torch.float32, False), ("cuda", torch.bfloat16, True), ("cpu", torch.float32, True)],
@@ -182,70 +128,6 @@ def test_switches_of_the_program_are_put_back(
     assert torch.backends.cudnn.allow_tf32 is before
 
 
-# ---- memory ----
-
-
-class Full:
-    """A device whose memory holds so many windows."""
-
-    def __init__(
-        self, backbone: Tipsv2Backbone, holds: int, message: str = "CUDA out of memory. Tried to allocate"
-    ) -> None:
-        self.batches: list[int] = []
-        plain = backbone._tower
-
-        class Features(TowerInference):
-            def __call__(inner, pixels: Tensor) -> tuple[Tensor, Tensor]:  # noqa: N805
-                self.batches.append(len(pixels))
-                if len(pixels) > holds:
-                    raise RuntimeError(message)
-                return plain(pixels)
-
-        backbone._tower = Features(backbone.vision_encoder)
-
-
-@pytest.mark.parametrize(
-    "message", ["MPS backend out of memory (MPS allocated: 1 GB)", "DefaultCPUAllocator: can't allocate memory"]
-)
-def test_a_device_that_does_not_hold_an_image_as_a_whole_is_an_error(mlp_checkpoint: Path, message: str) -> None:
-    backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32")
-    labeller = Labeller(Model(backbone), make_vocabulary(["tree"]), LabelOptions(mode="whole"))
-    Full(backbone, 0, message)
-    with pytest.raises(DeviceError, match="to encode 112 x 56 pixels in one piece") as caught:
-        labeller.label(np.zeros((60, 120, 3), np.uint8))
-    assert "a smaller short side" in caught.value.hint
-
-
-def test_other_faults_of_a_device_are_not_taken_for_want_of_memory(mlp_checkpoint: Path) -> None:
-    backbone = backbone_of(mlp_checkpoint, 4)
-    Full(backbone, 0, "CUDA error: an illegal memory access was encountered")
-    with pytest.raises(RuntimeError, match="illegal memory access"):
-        backbone.encode_windows(windows(2))
-    assert backbone.batch_size == 4
-
-
-def test_images_that_are_complete_are_out_before_a_later_batch_fails(mlp_checkpoint: Path) -> None:
-    backbone = backbone_of(mlp_checkpoint, 4)
-    model = Model(backbone)
-    first, second = (Image(prepared(model, np.zeros((60, width, 3), np.uint8))) for width in (130, 500))
-    batches: Batches[Image] = Batches(model.backbone)
-    assert list(batches.add(first, first.prepared)) == []
-    plain, calls = backbone._tower, []
-
-    class Broken(TowerInference):
-        def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-            calls.append(len(pixels))
-            if len(calls) > 1:
-                raise RuntimeError("CUDA error: an illegal memory access was encountered")
-            return plain(pixels)
-
-    backbone._tower = Broken(backbone.vision_encoder)
-    ready = batches.add(second, second.prepared)
-    assert next(ready)[0] is first
-    with pytest.raises(RuntimeError, match="illegal memory access"):
-        next(ready)
-
-
 def test_values_that_are_no_numbers_are_an_error(mlp_checkpoint: Path) -> None:
     model = Model(Tipsv2Backbone(mlp_checkpoint, "cpu", "float16"))
     labeller = Labeller(model, make_vocabulary(["tree", "sky"], ()))
@@ -255,40 +137,6 @@ def test_values_that_are_no_numbers_are_an_error(mlp_checkpoint: Path) -> None:
     with pytest.raises(DeviceError, match="infinity or NaN in float16 on cpu") as caught:
         labeller.label(Features(features.size, features.plan, patches, features.class_tokens))
     assert "dtype float32" in caught.value.hint
-
-
-@pytest.mark.parametrize("mode", ["slide", "whole"])
-def test_one_thread_at_a_time_computes(mlp_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode) -> None:
-    backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32")
-    labeller = Labeller(Model(backbone), make_vocabulary(["tree", "sky"], ()), LabelOptions(mode=mode))
-    held: list[bool] = []
-    plain = backbone._tower
-
-    class Watching(TowerInference):
-        def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-            held.append(backbone.at_work.locked())
-            return plain(pixels)
-
-    backbone._tower = Watching(backbone.vision_encoder)
-    compare = scores.compute_cosines
-
-    def watching(patches: Values, vectors: Values, biases: Values | None) -> Values:
-        held.append(backbone.at_work.locked())
-        return compare(patches, vectors, biases)
-
-    monkeypatch.setattr("tipsseg.labelling.labeller.compute_cosines", watching)
-    labeller.label(np.zeros((60, 60, 3), np.uint8))
-    assert held == [True, True]
-
-
-def test_memory_is_given_back_before_less_is_tried(mlp_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = backbone_of(mlp_checkpoint, 4)
-    done: list[str] = []
-    Full(backbone, 2)
-    monkeypatch.setattr(type(backbone._tower), "forget", lambda _: done.append("forgotten"))
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("emptied"))
-    backbone.encode_windows(windows(2))
-    assert done == ["forgotten", "emptied"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -311,14 +159,6 @@ def test_the_whole_image_is_stretched_as_published(mlp_checkpoint: Path, dtype: 
     assert expected.min() < 0  # not clamped
     assert expected.max() > 1
     assert torch.equal(seen[0], expected.to(backbone.dtype))
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_pixels_are_scaled_before_they_are_rounded(mlp_checkpoint: Path, dtype: str) -> None:
-    backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", dtype)
-    image = np.arange(56 * 56 * 3, dtype=np.uint8).reshape(1, 56, 56, 3)
-    expected = (torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255).to(backbone.dtype)
-    assert torch.equal(backbone._to_pixels(image), expected)
 
 
 def test_features_are_normalised_in_float32(mlp_checkpoint: Path) -> None:

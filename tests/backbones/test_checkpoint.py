@@ -37,10 +37,9 @@ LAST = "vision_encoder.norm.weight"
         (lambda t: t.pop(LAST), LAST, "is missing"),
         (lambda t: t.update({"head.weight": torch.zeros(2)}), "head.weight", "is not part of the model"),
         (lambda t: t.update({LAST: torch.zeros(65)}), LAST, "has shape [65], but config.json requires [64]"),
-        (lambda t: t.update({LAST: t[LAST].reshape(1, 64)}), LAST, "has shape [1, 64]"),
         (lambda t: t.update({LAST: t[LAST].to(torch.int64)}), LAST, "is I64, not floating point"),
     ],
-    ids=["missing", "unexpected", "shape", "rank", "integer"],
+    ids=["missing", "unexpected", "shape", "integer"],
 )
 def test_a_wrong_tensor_is_named(copy: Path, change: Callable[[Tensors], object], tensor: str, message: str) -> None:
     rewrite(copy, change)
@@ -94,13 +93,6 @@ def test_a_broken_file_is_named(copy: Path, file: str, content: bytes, message: 
         checkpoint.load_tipsv2(copy, CPU, torch.float32)
     assert str(copy / file) in caught.value.message
     assert message in caught.value.message
-
-
-def test_a_truncated_weights_file_is_refused(copy: Path) -> None:
-    path = copy / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="is not a complete safetensors file"):
-        checkpoint.load_tipsv2(copy, CPU, torch.float32)
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(copy: Path) -> None:

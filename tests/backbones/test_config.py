@@ -108,33 +108,22 @@ def test_an_empty_nested_config_is_b14() -> None:
     ("content", "message"),
     [
         ("{", "is not JSON"),
-        ("[" * 100_000, "is not JSON: nested too deeply"),
         ("[1]", "should be a JSON object"),
+        ('{"vision_config": 0}', "vision_config should be a JSON object"),
+        ('{"vision_fn": "vit_base"}', "'ffn_layer' is missing or unknown"),
         (" " * (1 << 20) + "{}", "larger than 1,048,576 bytes"),
         ('{"model_type": "clip"}', "model_type is 'clip', not 'tipsv2'"),
-        ('{"vision_config": 0}', "vision_config should be a JSON object"),
         (
             '{"vision_config": {"hidden_size": "768"}}',
             "vision_config.hidden_size is '768', but should be a whole number",
-        ),
-        ('{"vision_config": {"image_size": false}}', "vision_config.image_size is False, but should be a whole number"),
-        (
-            '{"vision_config": {"hidden_size": 1000000}}',
-            "hidden_size is 1000000, but should be a whole number from 1 to",
         ),
         (
             '{"text_config": {"num_hidden_layers": 257}}',
             "num_hidden_layers is 257, but should be a whole number from 1 to",
         ),
-        ('{"vision_config": {"mlp_ratio": -1}}', "mlp_ratio is -1, but should be a number from 0.0156"),
-        ('{"vision_config": {"use_swiglu_ffn": 1}}', "use_swiglu_ffn is 1, but should be true or false"),
-        ('{"temperature_init_value": 0}', "temperature_init_value is 0, but should be a number from 0.0001 to 100"),
         ('{"vision_config": {"hidden_size": 384}}', "the towers differ in width: vision 384, text 768"),
         ('{"vision_config": {"num_attention_heads": 7}}', "width 768 is not a multiple of the towers' 7 and 12 heads"),
-        ('{"text_config": {"num_attention_heads": 7}}', "width 768 is not a multiple of the towers' 12 and 7 heads"),
         ('{"vision_config": {"image_size": 450}}', "image_size 450 is not a multiple of patch_size 14"),
-        ('{"vision_fn": "vit_huge"}', "'vit_huge' is missing or unknown"),
-        ('{"vision_fn": "vit_base"}', "'ffn_layer' is missing or unknown"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, content: str, message: str) -> None:

@@ -71,28 +71,14 @@ def variant(checkpoint: Path, folder: Path, changed: str) -> Path:
 #: Numbers within their limits that are not those of the tensors, with the beginning of the message.
 CONFIGS: dict[str, tuple[dict[str, int], str]] = {
     "layers": ({"vision_config.num_hidden_layers": 256}, "vision_encoder.blocks.3.norm1.weight is missing"),
-    "layers of text": ({"text_config.num_hidden_layers": 256}, "text_encoder.transformer.resblocks.2."),
     "channels": (
         {"vision_config.hidden_size": 131_072, "text_config.hidden_size": 131_072},
         "vision_encoder.patch_embed.proj.weight has shape [64, 3, 14, 14], but config.json requires [131072, 3, 14, 14]",
-    ),
-    "channels of the MLP": (
-        {"vision_config.mlp_ratio": 64},
-        "vision_encoder.blocks.0.mlp.fc1.weight has shape [256, 64]",
     ),
     "a large window": (
         {"vision_config.image_size": 131_068},
         "vision_encoder.pos_embed has shape [1, 17, 64], but config.json requires [1, 87647045, 64]",
     ),
-    "large patches": (
-        {"vision_config.image_size": 131_072, "vision_config.patch_size": 32_768},
-        "vision_encoder.patch_embed.proj.weight has shape [64, 3, 14, 14], but",
-    ),
-    "registers": (
-        {"vision_config.num_register_tokens": 131_072},
-        "vision_encoder.register_tokens has shape [1, 1, 64]",
-    ),
-    "pieces": ({"text_config.vocab_size": 131_072}, "text_encoder.token_embedding.weight has shape [1200, 64]"),
 }
 
 
@@ -120,15 +106,12 @@ def tensor(shape: list[int], end: int = 0) -> dict[str, object]:
 
 HEADERS: dict[str, tuple[bytes, str]] = {
     "a length without end": (safetensors({}, length=(1 << 64) - 1), "is not a complete safetensors file"),
-    "nested": (safetensors(b"[" * 100_000), "is not a complete safetensors file"),
     "a shape without end": (safetensors({"a": tensor([1 << 62, 4])}), "is not a complete safetensors file"),
-    "more than is there": (safetensors({"a": tensor([1 << 40], end=1 << 42)}), "is not a complete safetensors file"),
-    "no tensors": (safetensors({}), "vision_encoder.patch_embed.proj.weight is missing"),
     "many tensors of nothing": (safetensors({str(index): tensor([0]) for index in range(20_000)}), "is missing"),
 }
 
 
-def test_headers_of_weights(mlp_checkpoint: Path, tmp_path: Path) -> None:
+def test_hostile_headers_of_weights_are_refused(mlp_checkpoint: Path, tmp_path: Path) -> None:
     for name, (content, _) in HEADERS.items():
         variant(mlp_checkpoint, tmp_path / name, WEIGHTS).write_bytes(content)
     outcomes = load_all(tmp_path)
@@ -141,15 +124,12 @@ def test_headers_of_weights(mlp_checkpoint: Path, tmp_path: Path) -> None:
 
 
 TOKENIZERS: dict[str, Callable[[bytes], bytes]] = {
-    "half of it": lambda data: data[: len(data) // 2],
     "a field without end": lambda data: data + b"\x0a\xff\xff\xff\xff\x0f",
-    "a varint without end": lambda data: b"\xff" * 1000,
-    "nothing but zeros": lambda data: bytes(1000),
     "groups in groups": lambda data: b"\x0b" * 100_000,
 }
 
 
-def test_tokenizers(mlp_checkpoint: Path, tmp_path: Path) -> None:
+def test_hostile_tokenizers_are_refused(mlp_checkpoint: Path, tmp_path: Path) -> None:
     content = (mlp_checkpoint / TOKENIZER).read_bytes()
     for name, change in TOKENIZERS.items():
         variant(mlp_checkpoint, tmp_path / name, TOKENIZER).write_bytes(change(content))

@@ -25,7 +25,7 @@ def tiny() -> tipsseg.Model:
     return tipsseg.load("tiny", device="cpu")
 
 
-def test_it_is_small_and_pinned() -> None:
+def test_tiny_is_small_and_pinned() -> None:
     spec = lock.get_model("tiny")
     folder = fetching.fetch(spec)
     assert sum(file.size or 0 for file in spec.files) <= 8_000_000
@@ -36,7 +36,7 @@ def test_it_is_small_and_pinned() -> None:
     assert set(fetching.verify(spec).values()) == {"ok"}
 
 
-def test_it_labels_unseen_scenes(tiny: tipsseg.Model) -> None:
+def test_tiny_labels_unseen_scenes(tiny: tipsseg.Model) -> None:
     labeller = tipsseg.Labeller(tiny, tipsseg.make_vocabulary(CLOSED_LIST, "none"))
     scenes = [draw_scene(FIRST_SEED + 1000 + index, *SIZES[index % len(SIZES)]) for index in range(21)]
     truths = [to_list(scene.truth, CLOSED_LIST) for scene in scenes]

@@ -39,26 +39,17 @@ def threads_of_a_new_thread() -> int:
 @pytest.mark.parametrize(
     ("threads", "at_once", "each"),
     [
-        pytest.param(4, 1, 4, id="one has all"),
         pytest.param(4, 2, 2, id="two have half"),
         pytest.param(4, 3, 1, id="three do not divide four"),
-        pytest.param(4, 4, 1, id="one each"),
-        pytest.param(1, 1, 1, id="one thread"),
         pytest.param(9, 2, 4, id="more than there were at first"),
     ],
 )
-@pytest.mark.parametrize("items", [0, 1, 3, 7])
+@pytest.mark.parametrize("items", [0, 7])
 def test_workers_divide_the_threads(threads: int, at_once: int, each: int, items: int) -> None:
     shared = Workers()
     torch.set_num_threads(threads)
     found = shared.map(lambda number: (number, torch.get_num_threads()), range(items), at_once)
     assert found == [(number, each) for number in range(items)]
-
-
-def test_a_worker_takes_another_number_of_threads() -> None:
-    shared = Workers()
-    counts = [set(shared.map(lambda _: torch.get_num_threads(), range(8), at_once)) for at_once in (4, 2, 3)]
-    assert counts == [{1}, {2}, {1}]
 
 
 def test_the_program_keeps_its_number_of_threads() -> None:
@@ -67,39 +58,9 @@ def test_the_program_keeps_its_number_of_threads() -> None:
         assert (torch.get_num_threads(), threads_of_a_new_thread()) == (4, 4)
 
 
-def test_items_are_computed_at_the_same_time_and_no_more_than_asked_for() -> None:
-    together, at_work, most = threading.Barrier(3), [0], [0]
-    alone = threading.Lock()
-
-    def work(_: int) -> None:
-        with alone:
-            at_work[0] += 1
-            most[0] = max(most[0], at_work[0])
-        together.wait(WAIT)
-        with alone:
-            at_work[0] -= 1
-        together.wait(WAIT)
-
-    Workers().map(work, range(9), 3)
-    assert most == [3]
-
-
-def test_a_worker_has_one_thread_to_divide() -> None:
-    shared = Workers()
-    assert shared.count == 4
-    assert shared.map(lambda _: shared.count, range(4), 2) == [1] * 4
-
-
-def test_where_threads_cannot_be_divided_one_item_follows_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_can_divide_threads", lambda: False)
-    caller = threading.get_ident()
-    shared = Workers()
-    assert shared.map(lambda _: threading.get_ident(), range(3), shared.count) == [caller] * 3
-
-
 @pytest.mark.parametrize("error", [RuntimeError("no memory"), KeyboardInterrupt()], ids=["an error", "an interrupt"])
 def test_after_an_error_nothing_is_at_work(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    """The error is that of the first item, or strikes the caller while it waits; the others stop where they check."""
+    """The first item fails, or the caller is interrupted while it waits; the other items stop at their next check."""
     shared = Workers()
     interrupt = isinstance(error, KeyboardInterrupt)
     began, ended = threading.Barrier(4 + interrupt), []
@@ -131,7 +92,7 @@ def test_after_an_error_nothing_is_at_work(monkeypatch: pytest.MonkeyPatch, erro
     assert shared.map(abs, [-1, -2], 2) == [1, 2]
 
 
-@pytest.mark.parametrize("count", [2, 3, 4, 5])
+@pytest.mark.parametrize("count", [2, 5])
 def test_windows_have_the_features_that_they_have_alone(mlp_checkpoint: Path, count: int) -> None:
     backbone = Tipsv2Backbone(mlp_checkpoint, "cpu", "float32")
     rng = np.random.default_rng(3)
@@ -146,7 +107,7 @@ def test_windows_have_the_features_that_they_have_alone(mlp_checkpoint: Path, co
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2e-2)])
-@pytest.mark.parametrize("number", [1, 2, 3, 5])
+@pytest.mark.parametrize("number", [1, 3])
 @pytest.mark.parametrize("model", ["mlp_checkpoint", "swiglu_checkpoint"])
 def test_shared_windows_have_the_features_that_one_thread_gives_them(
     request: pytest.FixtureRequest,
@@ -182,9 +143,9 @@ def counting_shares(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return shares
 
 
-@pytest.mark.parametrize("most", [1, 300, 10**9])
+@pytest.mark.parametrize("most", [1, 300])
 def test_attention_by_products_is_attention(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    """Whatever number of logits is in memory at a time."""
+    """The result does not depend on the number of logits in memory."""
     monkeypatch.setattr(inference, "_LOGITS", most)
     query, key, value = torch.randn(3, 50, 8, generator=torch.Generator().manual_seed(1))
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value)

@@ -3,7 +3,7 @@
     PYTHONPATH=examples/pretrain python tests/benchmarks/labels.py --scenes 200 --json labels.json
 
 Prints tables in Markdown: lists of three phrases with and without background phrases, confidence thresholds, and dtypes. Scores are
-over pixels at the size of the truth. `testbed.py` measures the closed list at several short sides and with refinement.
+over pixels at the size of the truth.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from testbed import Scene, scenes_of
 
 import tipsseg
-from tinytips.data.scoring import FIRST_SEED, iou, to_list
+from tinytips.data.scoring import FIRST_SEED, SIZES, iou, to_list
 from tinytips.world.concepts import CLOSED_LIST, WHOLE_LIST
+from tinytips.world.scenes import Scene, draw_scene
 from tipsseg.options import Dtype, Refinement
 
 #: Every thing of the drawn world once, in lists as people write them.
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--tables", default=",".join(TABLES), help="which to make, with commas")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args()
-    scenes = scenes_of("plain", options.scenes, FIRST_SEED)
+    scenes = [draw_scene(FIRST_SEED + index, *SIZES[index % len(SIZES)]) for index in range(options.scenes)]
     model = tipsseg.load(options.model, device=options.device)
     print(
         f"{options.model} on {model.backbone.device} ({model.backbone.dtype_name}), "
@@ -69,7 +69,7 @@ def labels_of(
     """Return the truth and the labels of each scene, both numbered by `names`."""
     labeller = tipsseg.Labeller(model, tipsseg.make_vocabulary(names, background), options)
     for scene in scenes:
-        yield to_list(scene.leaves, names).astype(np.uint16), labeller.label(scene.image)
+        yield to_list(scene.truth, names).astype(np.uint16), labeller.label(scene.image)
 
 
 # ---- three phrases ----

@@ -13,22 +13,14 @@ HERE = Path(__file__).parent
 TESTS = HERE.parent
 
 SMALL = {
-    "audit": "--scenes 2",
     "encoder": "--rounds 1 --batch 1 --layers 1 --dtypes float32,int8",
-    "fit": "--tables kite --images 1 --seeds 1",
     "labels": "--scenes 2 --device cpu",
     "memory": "--images 20",
     "folders": "--images 24 --shards 2",
-    "overlap": "--repeats 1 --images 1",
-    "rank": "--tables errors,scenes --scenes 12 --images 10 --seeds 2",
-    "raster": "--sizes 300x400",
-    "regions": "--scenes 2",
-    "testbed": "--scenes 1 --models tiny --worlds plain",
-    "tune": "--draws 1 --precisions 0.9",
 }
 
 #: Other scripts are imported by these.
-PARTS = {"hard_world", "models", "weak"}
+PARTS = {"models"}
 
 
 def test_every_script_is_run() -> None:

@@ -67,9 +67,7 @@ def test_lines_of_json(command: Command, folder: Path) -> None:
     assert json.loads(done.out) == {"image": "a.png", "mask": f"{folder}/out/masks/a.png", "changed": changed}
 
 
-def test_of_another_run_only_what_a_person_changed_is_taken_unless_all_is_asked_for(
-    command: Command, folder: Path
-) -> None:
+def test_only_corrections_of_another_run_are_taken_unless_all_are_asked_for(command: Command, folder: Path) -> None:
     guess = {**LABELS, "sub/ü.png": LABELS["sub/ü.png"] + np.uint8(3)}
     make_run(folder / "loop", folder / "imgs", guess, formats=("png", "coco"))
     (folder / "loop/masks/a.png").write_bytes((folder / "new/a.png").read_bytes())
@@ -113,7 +111,7 @@ def test_a_mask_of_another_picture_of_the_same_name_is_ignored(
         pytest.param(["--undo", "a.png"], 2, "--undo", id="both ways"),
     ],
 )
-def test_errors(command: Command, folder: Path, arguments: list[str], code: int, message: str) -> None:
+def test_errors_of_correct(command: Command, folder: Path, arguments: list[str], code: int, message: str) -> None:
     done = command("correct", folder / "out", "--from", folder / "new", *arguments)
     assert (done.code, done.out) == (code, "")
     assert message in done.err

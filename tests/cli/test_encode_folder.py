@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from resuming import ALL, Run, contents, record, tree
 
-from tipsseg.run.lock import LOCK_FILE, FolderLock
+from tipsseg.run.lock import FolderLock
 from tipsseg.run.record import RUN_FILE, read_record
 
 STORE = ("--features", "feats")
@@ -31,32 +31,17 @@ def store_dtype() -> object:
     return json.loads(Path("feats/features.json").read_bytes())["dtype"]
 
 
-# ---- errors.jsonl ----
-
-
-@pytest.mark.parametrize(("shard", "state"), [((), "feats"), (("--shard", "1/1"), "feats/shards/1-of-1")])
-def test_the_records_are_one_run_s_at_a_time(run: Run, shard: tuple[str, ...], state: str) -> None:
+def test_the_records_are_one_run_s_at_a_time(run: Run) -> None:
     encode(run, "--limit", "1")
-    lock = FolderLock(Path(state))
-    assert f"cannot write {state}: another tipsseg process is using it" in encode(run, *shard)
+    lock = FolderLock(Path("feats"))
+    assert "cannot write feats: another tipsseg process is using it" in encode(run)
     assert run.code == 1
     # Labels add features all the same.
     run("--features", "feats")
     assert run.code == 0
     lock.give_back()
-    assert "3 unchanged" in encode(run, *shard)
+    assert "3 unchanged" in encode(run)
     assert sorted(path.name for path in Path("feats").iterdir()) == ["feats", "features.json"]
-
-
-def test_what_a_killed_run_left_is_removed(run: Run) -> None:
-    encode(run, "--limit", "1")
-    for name in (LOCK_FILE, ".tipsseg-0123456789abcdef.jsonl"):
-        Path("feats", name).touch()
-    encode(run)
-    assert sorted(path.name for path in Path("feats").iterdir()) == ["feats", "features.json"]
-
-
-# ---- run.json ----
 
 
 def test_run_json_names_the_store(run: Run) -> None:
@@ -85,29 +70,15 @@ def test_a_run_goes_on_in_the_dtype_of_its_features(run: Run, gone: bool) -> Non
     assert contents(Path("out")) == contents(Path("fresh"))
 
 
-@pytest.mark.parametrize(
-    ("dtype", "before", "now", "other"),
-    {
-        "no store any more": ("int8", STORE, (), True),
-        "a store": ("int8", (), STORE, True),
-        "another store": ("int8", STORE, ("--features", "other"), True),
-        "a store of the same labels": ("float32", (), STORE, False),
-    }.values(),
-    ids=["no store any more", "a store", "another store", "a store of the same labels"],
-)
-def test_labels_of_other_features_are_refused_until_the_run_starts_over(
-    run: Run, dtype: str, before: tuple[str, ...], now: tuple[str, ...], other: bool
-) -> None:
-    begin_store(run, dtype)
-    begin_store(run, "float16", "other")
-    run(*before, "--limit", "2")
-    if other:
-        found = tree("out")
-        assert "features" in run(*now)
-        assert (run.code, run.labelled, tree("out")) == (1, [], found)
-    run(*now, *(["--overwrite"] if other else []))
-    assert run.labelled == (ALL if other else ALL[2:])
-    run(*now, output="fresh")
+def test_labels_of_other_features_are_refused_until_the_run_starts_over(run: Run) -> None:
+    begin_store(run, "int8")
+    run("--limit", "2")
+    found = tree("out")
+    assert "features" in run(*STORE)
+    assert (run.code, run.labelled, tree("out")) == (1, [], found)
+    run(*STORE, "--overwrite")
+    assert run.labelled == ALL
+    run(*STORE, output="fresh")
     assert contents(Path("out")) == contents(Path("fresh"))
 
 

@@ -35,15 +35,11 @@ def test_the_table_is_all_that_stdout_has(command: Command, process: Command, tm
 @pytest.mark.parametrize(
     ("masks", "truths", "scored", "said"),
     [
-        ("s/a.png b.png", "s/a.png", "s/a.png", "1 of 2: b.png."),
         ("a.png b.png c.png d.png e.png", "e.png", "e.png", "4 of 5: a.png, b.png, c.png and 1 more."),
         # A truth of the same file name is that of another image.
         ("lake/a.png street/a.png", "street/a.png", "street/a.png", "1 of 2: lake/a.png."),
-        ("lake/a.png b.png", "street/a.png b.png", "b.png", "1 of 2: lake/a.png."),
-        ("a.png s/a.png", "a.png", "a.png", "1 of 2: s/a.png."),
         # The truths of a sub-folder, and truths without folders.
         ("s/a.png s/b.png", "val/s/a.png", "s/a.png", "1 of 2: s/b.png."),
-        ("s/a.png s/b.png", "a.png", "s/a.png", "1 of 2: s/b.png."),
         ("images/a.png", "labels/a.png", "images/a.png", ""),
     ],
 )  # fmt: skip
@@ -55,11 +51,9 @@ def test_masks_without_a_truth_are_counted_and_left_out(
     for name in truths.split():
         save(f"gt/{name}", TRUTH)
     ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", "--json")
-    found = image_scores(ran)
-    assert ([each["image"] for each in found], result(ran)["images"]) == (scored.split(), len(scored.split()))
+    assert [each["image"] for each in image_scores(ran)] == scored.split()
     assert result(ran)["without_truth"] == len(masks.split()) - len(scored.split())
     assert (f"Ignored {said.replace(':', ' masks without a truth:')}\n" in ran.err) == bool(said)
-    assert ("without a truth" in ran.err) == bool(said)
 
 
 @pytest.mark.usefixtures("masks")
@@ -73,7 +67,7 @@ def test_nothing_is_written(command: Command, mlp_checkpoint: Path, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("masks")
-def test_the_record(command: Command) -> None:
+def test_the_json_record_of_eval_pred(command: Command) -> None:
     ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", 'panda "leg", left', "-c", "tree", "--json")
     record = result(ran)
     assert (record["pred"], record["gt"]) == ("pred", "gt")
@@ -99,23 +93,12 @@ def test_masks_of_a_run_bring_their_names(command: Command, mlp_checkpoint: Path
 
     in_order = ["eval", "--pred", "run/masks", "--gt", "gt", "-c"]
     assert command(*in_order, "Panda leg,tree,sky").code == 0
-    ran = command(*in_order, "Tree,panda leg,sky")
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err == (
-        "Error: the masks in run/masks have the classes in a different order: panda leg, tree, sky\n"
-        "Hint: Leave out --classes and --vocab to use the run's classes. The truth must have the same order.\n"
-    )
-
-    for option in (["-c", "tree"], ["--vocab", "more.txt"], ["--layout", "voc20"]):
-        Path("more.txt").write_text("panda leg\ntree\nsky\nroad\n")
-        ran = command("eval", "--pred", "run", "--gt", "gt", *option)
-        assert (ran.code, ran.out) == (2, "")
-        number = {"-c": "1 class", "--vocab": "4 classes", "--layout": "20 classes"}[option[0]]
-        assert ran.err == (
-            f"Error: got {number}, but the masks in run have 3: panda leg, tree, sky\n"
-            "Hint: Leave out --classes and --vocab to use the run's classes. To score with --layout, label with the vocabulary of "
-            "that name.\n"
-        )
+    for classes, message in (
+        ("Tree,panda leg,sky", "classes in a different order"),
+        ("tree", "got 1 class, but the masks"),
+    ):
+        ran = command(*in_order, classes)
+        assert (ran.code, ran.out, message in ran.err) == (2, "", True)
 
     (tmp_path / "run" / "classes.json").unlink()  # the record has the names
     assert scores(command("eval", "--pred", "run", "--gt", "gt", "--json")) == scores(by_folder)
@@ -127,8 +110,7 @@ def test_masks_of_a_run_bring_their_names(command: Command, mlp_checkpoint: Path
     assert (ran.code, ran.out, "run/masks/a.png: the mask of a.png is missing" in ran.err) == (1, "", True)
 
 
-FOREIGN = ("[]", "{", '{"classes": 3}', '{"classes": {}}', '{"classes": [{"id": 1}]}', '{"classes": ["a"]}',
-           '{"classes": [{"name": 1}, {"name": "a"}]}', '{"classes": [{"id": "1", "name": "a"}]}')  # fmt: skip
+FOREIGN = ("{", '{"classes": [{"id": "1", "name": "a"}]}')
 
 
 @pytest.mark.parametrize("content", FOREIGN)
@@ -136,16 +118,13 @@ FOREIGN = ("[]", "{", '{"classes": 3}', '{"classes": {}}', '{"classes": [{"id": 
 def test_a_foreign_classes_file(command: Command, content: str) -> None:
     Path("pred/classes.json").write_text(content)
     ran = command("eval", "--pred", "pred", "--gt", "gt")
-    assert (ran.code, ran.out) == (1, "")
-    assert ran.err == (
-        "Error: pred/classes.json: not a classes.json of tipsseg\nHint: Set the classes with --classes or --vocab.\n"
-    )
+    assert (ran.code, ran.out, "pred/classes.json: not a classes.json of tipsseg" in ran.err) == (1, "", True)
     assert command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree").out == TABLE
 
 
 @pytest.mark.usefixtures("masks")
 def test_the_classes_of_another_run_beside_the_masks_are_not_theirs(command: Command) -> None:
-    """Where a run's output folder is the working folder, say."""
+    """As if the output folder of a run were the working folder."""
     classes = {"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}, {"id": 3, "name": "c"}]}
     Path("classes.json").write_text(json.dumps(classes))
     assert command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree").out == TABLE
@@ -158,8 +137,6 @@ def test_the_classes_of_another_run_beside_the_masks_are_not_theirs(command: Com
 
 # flags: truth, IoU of the classes that occur, pixels; always against PRED
 NUMBERINGS: dict[str, tuple[list[str], Rows, dict[str, float], int]] = {
-    # background: 1 of 1 + 2 - 1; panda: 1 of 3 + 2 - 1; tree: 2 of 3 + 2 - 2
-    "plain": ([], TRUTH, {"background": 0.5, "panda": 0.25, "tree": 0.666667}, 7),
     # without the truth of 0; a prediction of 0 is then no label: panda: 1 of 3 + 2 - 1
     "reduced": (["--reduce-zero-label"], TRUTH, {"panda": 0.25, "tree": 0.666667}, 6),
     # 0 is panda, 1 is tree. Truth panda where 0, 1, 2 were predicted; tree where 1, 0, none, 2
@@ -180,14 +157,11 @@ NUMBERINGS: dict[str, tuple[list[str], Rows, dict[str, float], int]] = {
         {"background": 0.5, "panda": 0.333333},
         4,
     ),
-    "zero-based with another ignored id": (
-        ["--zero-based", "--ignore-index", "2"], [[0, 0, 1, 0], [1, 2, 1, 1]], {"panda": 0.25, "tree": 0.2}, 7,
-    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", NUMBERINGS)
-def test_numberings(command: Command, case: str) -> None:
+def test_numberings_of_truth_masks(command: Command, case: str) -> None:
     flags, truth, expected, pixels = NUMBERINGS[case]
     save("pred/a.png", PRED)
     save("gt/a.tif", truth)
@@ -207,17 +181,9 @@ BENCHMARKS: dict[str, tuple[str, str, Rows, str, Rows, dict[str, float], int]] =
         "voc21", "2007_000033.png", [[0, 0, 1, 1, 20, 0]], "VOC2012/SegmentationClass/2007_000033.png",
         [[0, 1, 1, 255, 20, 20]], {"background": 0.333333, "aeroplane": 0.5, "tv monitor": 0.5}, 5,
     ),
-    "voc20": (
-        "voc20", "2007_000033.png", [[2, 0, 1, 1, 20, 0]], "VOC2012/SegmentationClass/2007_000033.png",
-        [[0, 1, 1, 255, 20, 20]], {"aeroplane": 0.5, "tv monitor": 0.5}, 4,
-    ),
     "pascal-context-59": (
         "pascal-context-59", "2008_000002.png", [[1, 1, 59, 2, 1]], "VOC2010/SegmentationClassContext/2008_000002.png",
         [[1, 0, 59, 59, 255]], {"aeroplane": 1.0, "bag": 0.0, "wood": 0.5}, 3,
-    ),
-    "pascal-context-60": (
-        "pascal-context-60", "2008_000002.png", [[1, 1, 59, 2, 1]], "VOC2010/SegmentationClassContext/2008_000002.png",
-        [[1, 0, 59, 59, 255]], {"background": 0.0, "aeroplane": 0.5, "bag": 0.0, "wood": 0.5}, 4,
     ),
     # 7 road, 8 sidewalk, 26 car, 33 bicycle; 0 and 29 are not evaluated
     "cityscapes label ids": (
@@ -257,47 +223,21 @@ def test_benchmarks_in_their_own_files(command: Command, case: str) -> None:
     assert record["mean_iou"] == pytest.approx(sum(expected.values()) / len(expected), abs=1e-6)
 
 
-def test_bad_masks_cost_a_line_and_are_left_out(command: Command) -> None:
+def test_bad_masks_are_reported_and_left_out(command: Command) -> None:
     for name in "abcd":
         save(f"pred/{name}.png", PRED)
         save(f"gt/{name}.png", TRUTH)
     Path("pred/b.png").write_bytes(Path("pred/a.png").read_bytes()[:40])
     save_photo("pred/c.png", 2, 4)
     save("pred/d.png", [[0]])
-    arguments = ["eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", "--json"]
-    ran = command(*arguments)
+    ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", "--json")
     record = result(ran, code=1)
     assert (record["images"], record["failed"], record["pixels"]) == (1, 3, 7)
     assert ious(ran, code=1) == {"background": 0.5, "panda": 0.25, "tree": 0.666667}
-    checking, first, *middle, last = ran.err.splitlines()
-    assert (checking, first) == ("Checking 4 truth masks.", "Scoring 4 masks of pred against gt.")
-    assert middle[0].startswith("Error: pred/b.png: ")
-    assert middle[1].startswith(
-        "Error: pred/c.png: a colour image (RGB); masks must store class ids as greyscale or palette values ("
-    )
-    assert middle[2].startswith(
-        "Error: pred/d.png: the labels are 1 x 1 (height x width), but the truth is 2 x 4 (gt/d.png) ("
-    )
-    assert len(middle) == 3
-    assert last == "The scores do not include 3 failed images."
-    quiet = command(*arguments, "--quiet")
-    assert (quiet.code, quiet.out, quiet.err.splitlines()) == (1, ran.out, middle)
-
-
-def test_no_mask_at_all_that_could_be_scored(command: Command, tmp_path: Path) -> None:
-    save("pred/a.png", [[0]])
-    save("gt/a.png", TRUTH)
-    before = files(tmp_path)
-    for flags in ([], ["--json"]):
-        ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", *flags)
-        assert (ran.code, ran.out) == (1, "")
-        first, second, third, *last = ran.err.splitlines()
-        assert (first, second) == ("Checking 1 truth mask.", "Scoring 1 mask of pred against gt.")
-        assert third.startswith("Error: pred/a.png: the labels are 1 x 1 ")
-        error, hint = last
-        assert error.startswith("Error: no image was scored; the first failure: pred/a.png: the labels are 1 x 1 ")
-        assert hint.startswith("Hint: The truth must have the size of ")
-        assert files(tmp_path) == before
+    assert ran.err.count("Error: ") == 3
+    assert "pred/c.png: a colour image (RGB)" in ran.err
+    assert "pred/d.png: the labels are 1 x 1 (height x width), but the truth is 2 x 4 (gt/d.png)" in ran.err
+    assert ran.err.endswith("The scores do not include 3 failed images.\n")
 
 
 MANY = "panda leg,tree,sky,road"
@@ -308,15 +248,9 @@ SWAPPED = (
 
 # name: (truth, predicted, flags, the note)
 ORDERS: dict[str, tuple[Rows, Rows, list[str], str | None]] = {
-    "in order": ([[0, 1, 2, 3, 4]], [[0, 1, 2, 3, 4]], [], None),
     "two swapped": ([[1, 1, 1, 2, 3, 4]], [[2, 2, 1, 1, 3, 4]], [], SWAPPED.format("1 more class")),
-    "all turned": ([[0, 1, 2, 3, 4]], [[0, 2, 3, 4, 1]], [], SWAPPED.format("3 more classes")),
     "from 0, read as from 1": ([[0, 1, 2, 3]], [[1, 2, 3, 4]], [], SWAPPED.format("2 more classes")),
-    "from 0, and said so": ([[0, 1, 2, 3]], [[1, 2, 3, 4]], ["--zero-based"], None),
-    "only one is another": ([[1, 2, 3, 4]], [[2, 2, 3, 4]], [], None),
     "no more than half of a class": ([[1, 1, 2, 2, 3, 4]], [[2, 1, 1, 2, 3, 4]], [], None),
-    "all labelled as one": ([[1, 2, 3, 4]], [[1, 1, 1, 1]], [], None),
-    "all labelled as background": ([[1, 2, 3, 4]], [[0, 0, 0, 0]], [], None),
 }
 
 
@@ -326,11 +260,9 @@ def test_classes_in_another_order_than_the_truth_are_suspected(command: Command,
     save("gt/a.png", truth)
     save("pred/a.png", predicted)
     arguments = ["eval", "--pred", "pred", "--gt", "gt", "-c", MANY, *flags]
-    ran, as_json, quiet = command(*arguments), command(*arguments, "--json"), command(*arguments, "--quiet")
-    assert ran.err.splitlines()[2:] == ([note] if note else [])
-    assert as_json.err == ran.err
+    ran, quiet = command(*arguments), command(*arguments, "--quiet")
+    assert (ran.code, ran.err.splitlines()[2:]) == (0, [note] if note else [])
     assert (quiet.err, quiet.out) == ("", ran.out)
-    assert (ran.code, as_json.code, quiet.code) == (0, 0, 0)
 
 
 def test_0_and_255_alone_count_as_background_and_ignored(command: Command) -> None:
@@ -348,7 +280,7 @@ def test_0_and_255_alone_count_as_background_and_ignored(command: Command) -> No
 
 
 def test_a_folder_of_masks_that_is_no_run_is_taken_as_it_is(command: Command) -> None:
-    """Its folder masks/ is one like any other."""
+    """A subfolder masks/ has no special meaning there."""
     for name in ("masks/a.png", "b.png"):
         save(f"pred/{name}", PRED)
         save(f"gt/{name}", TRUTH)

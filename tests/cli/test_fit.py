@@ -92,7 +92,9 @@ def test_a_fit_that_takes_long_says_how_it_goes_on(
         ),
     ],
 )
-def test_errors(command: Command, made: Path, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+def test_errors_of_fit(
+    command: Command, made: Path, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
     for name in ("imgs", "gt"):
         (tmp_path / name).mkdir()
         for path in (made / name).iterdir():

@@ -57,7 +57,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top
 
 
-def test_at_the_command(command: Command, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_by_commands(command: Command, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     imgs, gt = scenes / "imgs", scenes / "gt"
     seen = ("-m", "tiny", "--short-side", 112, "--device", "cpu")
@@ -105,7 +105,7 @@ def test_at_the_command(command: Command, scenes: Path, tmp_path: Path, monkeypa
     assert "0 images labelled, 4 unchanged" in run(*again).err
 
 
-def test_in_python(scenes: Path, tmp_path: Path) -> None:
+def test_the_loop_in_python(scenes: Path, tmp_path: Path) -> None:
     imgs, gt, out, feats = scenes / "imgs", scenes / "gt", tmp_path / "out", tmp_path / "feats"
 
     encoded = tipsseg.encode_folder(imgs, feats, model="tiny", short_side=112, device="cpu")

@@ -137,7 +137,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_mistakes(command: Command, case: str, tmp_path: Path) -> None:
+def test_mistyped_commands_get_a_hint(command: Command, case: str, tmp_path: Path) -> None:
     arguments, error, hint = MISTAKES[case]
     ran = command(*arguments)
     assert (ran.code, ran.out) == (2, "")
@@ -148,7 +148,7 @@ def test_mistakes(command: Command, case: str, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["coco", "photos"]
 
 
-def test_what_is_there_is_a_path_and_no_mistake(command: Command) -> None:
+def test_an_existing_path_is_never_a_mistyped_option(command: Command) -> None:
     ran = command("label", "photos", "coco", "-c", "car", "-f", "png", "-m", "tine")
     assert ran.err.startswith("Error: unknown model 'tine'")
 

@@ -231,7 +231,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_overlap_is_refused(command: Command, case: str) -> None:
+def test_options_that_exclude_overlap_are_refused(command: Command, case: str) -> None:
     options, code, message = REFUSED[case]
     Path("gt").mkdir()
     Image.fromarray(np.zeros(SIZES["a"], np.uint8)).save("gt/a.png")

@@ -59,7 +59,7 @@ def test_a_forgotten_option_loses_nothing(run: Run) -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_what_changes_no_label_is_the_same_question(run: Run, options: tuple[str, ...]) -> None:
+def test_options_that_change_no_label_are_the_same_question(run: Run, options: tuple[str, ...]) -> None:
     run()
     before = contents(Path("out"))
     run(*options)

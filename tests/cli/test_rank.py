@@ -82,7 +82,7 @@ def test_the_least_certain_come_first_and_near_duplicates_last(command: Command,
     assert sureness[-1] > records[-1]["confidence"]  # by its confidence alone, it would not be the last
 
 
-def test_what_is_left_out_is_said(command: Command, out: Path) -> None:
+def test_rank_counts_the_images_that_it_leaves_out(command: Command, out: Path) -> None:
     Image.fromarray(np.full((6, 8), 1, np.uint8)).save(out / "masks/a.png")
     ran = command("rank", out)
     assert ran.err == "Left out 1 corrected image.\n"

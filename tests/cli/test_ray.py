@@ -116,16 +116,6 @@ def test_a_killed_run_goes_on_and_corrections_stay(command: Command) -> None:
     assert (mask.read_bytes(), len(lines)) == (mine, 13)
 
 
-def test_a_run_whose_tasks_die_over_and_over_ends(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(*_: object) -> None:
-        os._exit(1)
-
-    monkeypatch.setattr(engine, "_RETRIES", 1)
-    monkeypatch.setattr(engine, "_start", die)
-    ran = command(*LABEL, "out", "--ray", "auto")
-    assert (ran.code, ran.out, "Ray gave up a task" in ran.err, "out of memory" in ran.err) == (1, "", True, True)
-
-
 def test_an_error_that_ends_the_run_is_told_as_in_a_local_run(command: Command) -> None:
     Path("empty").mkdir()
     asked = ["label", "imgs", "-c", "panda", "-m", "empty", "--device", "cpu", "-o"]
@@ -133,7 +123,7 @@ def test_an_error_that_ends_the_run_is_told_as_in_a_local_run(command: Command) 
     assert (local.code, with_ray.code, with_ray.err) == (1, 1, local.err)
 
 
-def test_what_ray_cannot_label_is_refused_before_it_starts(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_that_ray_excludes_are_refused(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = command(*LABEL, "out", "--ray", "auto", "--shard", "1/2")
     assert (ran.code, "--ray and --shard exclude each other" in ran.err) == (2, True)
     ran = command("label", "-", *LABEL[2:], "out", "--ray", "auto", stdin=b"imgs/desert.png\n")

@@ -62,7 +62,7 @@ def test_wrong_usage(command: Command, out: Path, arguments: list[str], code: in
     assert part in ran.err
 
 
-def test_what_a_killed_process_left_goes(command: Command, out: Path) -> None:
+def test_report_removes_files_of_a_killed_process(command: Command, out: Path) -> None:
     assert command("report", out).code == 0
     before = {path.relative_to(out) for path in out.rglob("*")}
     for place in ("report/.tipsseg-lock", "report/.tipsseg-0123.html", "report/data/.tipsseg-0123.js"):

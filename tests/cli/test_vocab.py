@@ -19,7 +19,7 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_list(command: Command) -> None:
+def test_vocab_list(command: Command) -> None:
     ran = command("vocab", "list")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out == (
@@ -34,7 +34,7 @@ def test_list(command: Command) -> None:
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_what_is_shown_reads_back(command: Command, name: str) -> None:
+def test_a_shown_preset_reads_back(command: Command, name: str) -> None:
     ran = command("vocab", "show", name)
     assert (ran.code, ran.err) == (0, "")
     Path("mine.toml").write_text(ran.out, encoding="utf-8")

@@ -52,7 +52,7 @@ CASES: dict[str, tuple[Labels, Labels, list[tuple[str, int, int, float]]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_doubts(case: str) -> None:
+def test_doubts_of_labels(case: str) -> None:
     labels, given, wanted = CASES[case]
     found = doubts(labels, given)
     assert [(doubt.kind, doubt.label, doubt.seen) for doubt in found] == [each[:3] for each in wanted]

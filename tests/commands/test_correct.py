@@ -733,7 +733,7 @@ def test_images_of_coco_without_objects_are_emptied_only_if_asked(tmp_path: Path
 # ---- all or nothing, and nothing of a person's ----
 
 
-def test_all_are_taken_or_none(tmp_path: Path) -> None:
+def test_a_correction_takes_all_masks_or_none(tmp_path: Path) -> None:
     build(tmp_path, "png")
     before = tree(tmp_path / "out")
     save(tmp_path / "new/a.png", np.where(A == 1, 2, A).astype(np.uint8))

@@ -373,7 +373,7 @@ def test_brush_strokes_are_read_as_their_own_program_writes_them() -> None:
     assert decode_brush(DOTS, (2, 3)).tolist() == [[False, True, False], [True, False, False]]
 
 
-def test_of_many_polygons_all_are_filled() -> None:
+def test_many_polygons_are_all_filled() -> None:
     corners = np.array([[0, 0], [2, 0], [2, 2], [0, 2]], np.float64)
     rings = [corners + np.array([4 * column, 4 * row]) for row in range(25) for column in range(40)]
     shape = shape_from_polygons(1, rings, (100, 160))

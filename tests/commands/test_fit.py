@@ -118,9 +118,7 @@ def test_the_store_has_the_features_or_gets_them(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CHANGED)
-def test_of_many_masks_those_with_rare_classes_are_taken(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_fit_takes_masks_with_rare_classes(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     mask = np.array(Image.open(folder / "out/masks" / name))
     mask[:30, :30] = 4
     Image.fromarray(mask).save(folder / "out/masks" / name)
@@ -223,9 +221,7 @@ def _broken_masks(folder: Path) -> None:
         pytest.param(lambda f: shutil.rmtree(f / "out/.tipsseg"), "record.* is missing", "", id="no record"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_fitted_is_refused(
-    folder: Path, change: Callable[[Path], object], message: str, hint: str
-) -> None:
+def test_unusable_runs_are_refused(folder: Path, change: Callable[[Path], object], message: str, hint: str) -> None:
     change(folder)
     with pytest.raises(TipssegError, match=message) as caught:
         tipsseg.learn.fit_folder(folder / "out", images=folder / "imgs", device="cpu")

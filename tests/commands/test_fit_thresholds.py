@@ -147,14 +147,14 @@ def run(*arguments: object) -> Ran:
     return Ran(done.exit_code, done.stdout, done.stderr)
 
 
-def test_of_many_masks_some_are_taken(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thresholds_take_a_sample_of_many_masks(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masked, "_MOST", 4)
     first, again = (tipsseg.learn.fit_thresholds(made / "out", device="cpu", features=tmp_path) for _ in range(2))
     assert (first.images, again.images) == (4, 4)
     assert first.record() == again.record()
 
 
-def test_the_command(made: Path, tmp_path: Path) -> None:
+def test_thresholds_by_the_command(made: Path, tmp_path: Path) -> None:
     arguments = ["fit", made / "out", "--precision", 0.99, "-o", tmp_path / "farm.toml", "--device", "cpu"]
     done = run(*arguments)
     assert done.code == 0

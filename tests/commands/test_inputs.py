@@ -120,11 +120,11 @@ class TestOutput:
         assert names(find([tmp_path], output=tmp_path / "labels")) == ["a.png", "other/labels/c.png"]
         assert names(find([tmp_path], output=tmp_path / "other/../labels")) == ["a.png", "other/labels/c.png"]
 
-    def test_that_is_the_input_keeps_its_pictures_out(self, tmp_path: Path) -> None:
+    def test_an_output_folder_that_is_the_input_keeps_its_pictures_out(self, tmp_path: Path) -> None:
         touch(tmp_path, "a.png", "masks/a.png", "overlays/a.jpg", "sub/masks/b.png")
         assert names(find([tmp_path], output=tmp_path)) == ["a.png", "sub/masks/b.png"]
 
-    def test_of_another_run_keeps_its_pictures_out(self, tmp_path: Path) -> None:
+    def test_pictures_of_another_run_are_left_out(self, tmp_path: Path) -> None:
         touch(tmp_path, "old/masks/a.png", "old/overlays/a.jpg", "old/b.png", "theirs/masks/c.png")
         (tmp_path / "old/run.json").write_text(json.dumps({"tool": "tipsseg", "version": "1"}, indent=2))
         (tmp_path / "theirs/run.json").write_text(json.dumps({"tool": "another"}))
@@ -305,14 +305,14 @@ ODD: dict[str, tuple[Arrange, list[str | bytes], list[str], list[str] | str]] = 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are other there")
 class TestOdd:
     @pytest.mark.parametrize("name", ODD)
-    def test_in_a_stream(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def test_missing_names_in_a_stream(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         arrange, entries, expected, _ = ODD[name]
         arrange(tmp_path)
         monkeypatch.chdir(tmp_path)
         assert told(stream(entries, output=OUT)) == expected
 
     @pytest.mark.parametrize("name", ODD)
-    def test_as_arguments(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def test_missing_names_as_arguments(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         arrange, entries, _, expected = ODD[name]
         arrange(tmp_path)
         monkeypatch.chdir(tmp_path)
@@ -385,7 +385,7 @@ def test_inputs_are_not_overwritten_through_links(tmp_path: Path) -> None:
         ("notes.json", "tipsseg", False),
     ],
 )
-def test_what_a_run_wrote_to(tmp_path: Path, record: str, tool: str, expected: bool) -> None:
+def test_output_folders_are_recognised(tmp_path: Path, record: str, tool: str, expected: bool) -> None:
     touch(tmp_path, "masks/a.png", "shards/notes.txt", record)
     (tmp_path / record).write_text(json.dumps({"tool": tool}))
     assert is_output(tmp_path) is expected

@@ -54,7 +54,9 @@ TINY = "The model tiny knows only drawn scenes"
         ),
     }.values(),
 )
-def test_what_is_said(model: str, images: Sequence[tuple[str | None, bool]], lines: list[str]) -> None:
+def test_notes_warn_of_pictures_unlike_the_drawn_scenes(
+    model: str, images: Sequence[tuple[str | None, bool]], lines: list[str]
+) -> None:
     found = said(model, images)
     assert len(found) == len(lines)
     assert all(line.startswith(start) for line, start in zip(found, lines, strict=True))

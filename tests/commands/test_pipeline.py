@@ -114,7 +114,7 @@ def test_images_come_in_order_and_few_are_in_memory(jobs: int) -> None:
     assert max(work.ahead) <= 2 * jobs + 1 + 2  # the two that failed were loaded and not finished
 
 
-def test_what_is_known_already_keeps_its_place() -> None:
+def test_finished_and_failed_images_keep_their_place() -> None:
     work = FakeWork()
     missing = Failed(REFS[1], ImageError(REFS[1].path, "no such file"))
     items: list[Left] = [unchanged(REFS[0]), missing, REFS[2], unchanged(REFS[3])]
@@ -122,7 +122,7 @@ def test_what_is_known_already_keeps_its_place() -> None:
     assert work.loaded == 1
 
 
-def test_what_has_come_is_not_held_up_for_what_has_not() -> None:
+def test_listed_images_do_not_wait_for_later_ones() -> None:
     listed: SimpleQueue[ImageRef | None] = SimpleQueue()
     found = outcomes(iter(listed.get, None), FakeWork(), 4)
     for ref in REFS[:6]:
@@ -135,7 +135,7 @@ def test_what_has_come_is_not_held_up_for_what_has_not() -> None:
 @pytest.mark.parametrize(
     "error", [OutputError(Path("out"), "no space left on the device"), KeyboardInterrupt()], ids=repr
 )
-def test_whatever_ends_a_run_ends_the_reading_ahead(error: BaseException) -> None:
+def test_any_end_of_a_run_ends_the_reading_ahead(error: BaseException) -> None:
     work = FakeWork(error)
     with pytest.raises(type(error)):
         list(outcomes(REFS, work, 2))
@@ -230,7 +230,7 @@ def test_files_that_are_being_written_are_waited_for() -> None:
     assert written.is_set()
 
 
-def test_what_comes_while_the_model_runs_is_not_overlooked() -> None:
+def test_images_listed_while_the_model_runs_are_labelled() -> None:
     looked, seen = threading.Event(), threading.Event()
 
     def listed() -> Iterator[ImageRef]:
@@ -254,7 +254,7 @@ def test_what_comes_while_the_model_runs_is_not_overlooked() -> None:
     assert list(found) == []
 
 
-def test_what_is_being_written_when_the_model_fails_is_told_of_before() -> None:
+def test_images_being_written_are_reported_before_a_model_error() -> None:
     class Slow(FakeWork):
         def finish(self, image: Image, scored: None) -> Labelled:
             time.sleep(0.2)

@@ -14,7 +14,7 @@ from tipsseg.util.text import format_duration, pluralize
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (9, "0:09"), (117, "1:57"), (3600, "1:00:00"), (7509, "2:05:09")]
 )
-def test_clock(seconds: int, text: str) -> None:
+def test_durations_are_shown_as_a_clock(seconds: int, text: str) -> None:
     assert format_duration(seconds) == text
 
 
@@ -124,5 +124,5 @@ def test_paths_of_results_go_to_stdout_unless_something_else_does(capsysbinary: 
 @pytest.mark.parametrize(
     ("number", "plural", "text"), [(1, "", "1 class"), (2, "classes", "2 classes"), (0, "", "0 classs")]
 )
-def test_counted(number: int, plural: str, text: str) -> None:
+def test_nouns_are_counted(number: int, plural: str, text: str) -> None:
     assert pluralize(number, "class", plural) == text

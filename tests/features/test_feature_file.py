@@ -56,7 +56,7 @@ def record_of(
     dim=st.integers(1, 9),
     seed=st.integers(0, 99),
 )
-def test_what_is_written_is_read(
+def test_a_feature_file_is_read_as_it_was_written(
     tmp_path_factory: pytest.TempPathFactory, dtype: FeatureDtype, windows: int, side: int, dim: int, seed: int
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "property.safetensors"
@@ -81,7 +81,7 @@ def test_what_is_written_is_read(
     assert path.read_bytes() == first
 
 
-def test_nobody_needs_to_say_where_features_come_from(tmp_path: Path) -> None:
+def test_the_origin_of_features_may_be_left_out(tmp_path: Path) -> None:
     write_feature_file(tmp_path / "a", replace(record_of(), origin=None))
     assert read_feature_file(tmp_path / "a").origin is None
 
@@ -128,30 +128,18 @@ def windows(*corners: list[object]) -> Callable[[bytes], bytes]:
 
 DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda data: b"", "its header has 0 bytes in a file of 0"),
-    "cut in the header": (lambda data: data[:100], "its header has"),
     "cut in the numbers": (lambda data: data[:-1], "but its header requires"),
-    "longer": (lambda data: data + b"\0", "but its header requires"),
     "a bit": (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "the checksum does not match"),
-    "zeros": (lambda data: data[:-64] + bytes(64), "the checksum does not match"),
     "a huge header": (
         lambda data: (1 << 60).to_bytes(8, "little") + data[8:],
         "its header has 1,152,921,504,606,846,976",
     ),
-    "no JSON": (lambda data: data[:8] + b"x" * (len(data) - 8), ""),
     "of nobody": (header_changed(lambda header, facts: facts.clear()), "no `format`"),
     "a later format": (fact("format", 2), "it has format 2; this version of tipsseg reads format 1"),
-    "no height": (fact("height", 0), ""),
     "no plan": (fact("plan", None), "no `plan`"),
-    "one window less": (windows([0, 0]), "its windows do not match its patches"),
     "a window outside": (windows([0, 0], [0, 43]), "its windows do not match its patches"),
-    "corners of texts": (windows([0, 0], ["0", 4]), r'`plan.corners\[1\]\[0\]` is "0"'),
     "an unknown dtype": (fact("dtype", "int4"), '`dtype` is "int4"'),
-    "another dtype": (fact("dtype", "float32"), "but its header requires"),
-    "another checksum": (fact("crc32", 1), "the checksum does not match"),
-    "other patches": (shape("patches", [2, 4, 8, 4]), ""),
     "more patches": (shape("patches", [2, 400, 400, 8]), ""),
-    "negative patches": (shape("patches", [-2, 4, 4, 8]), ""),
-    "other class tokens": (shape("class_tokens", [1, 2, 8]), ""),
 }
 
 
@@ -171,7 +159,7 @@ def test_a_damaged_file_is_refused(
     assert caught.value.path == path
 
 
-def test_what_is_no_file_is_told(tmp_path: Path) -> None:
+def test_paths_that_are_not_files_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, reason in (("pipe", "not a regular file"), ("absent", "no such file"), (".", "directory")):
         with pytest.raises(FeatureFileError, match=reason):

@@ -104,7 +104,7 @@ def test_a_part_of_a_folder(imgs: Path, tmp_path: Path) -> None:
     assert [image.path.name for image in limited] == ["b.png"]
 
 
-def test_what_can_be_known_before_is_raised_by_the_call(imgs: Path, tmp_path: Path) -> None:
+def test_wrong_arguments_are_raised_before_any_work(imgs: Path, tmp_path: Path) -> None:
     store = tmp_path / "feats"
     for wrong in ({"feature_dtype": "float8"}, {"shard": "3"}, {"mode": "all"}, {"jobs": 0}, {"limit": 1, "sample": 1}):
         with pytest.raises(UsageError):

@@ -33,7 +33,7 @@ def ref(name: str) -> ImageRef:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_names(case: str) -> None:
+def test_sources_are_matched_by_name(case: str) -> None:
     names, images = CASES[case]
     assert {image: SourceNames(names).find(ref(image)) for image in images} == images
 

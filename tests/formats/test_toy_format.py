@@ -119,7 +119,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], int, str]] = {
 
 @pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize("case", CHANGES)
-def test_what_is_not_as_it_was_written_is_found(tmp_path: Path, case: str) -> None:
+def test_check_finds_changed_files(tmp_path: Path, case: str) -> None:
     change, code, says = CHANGES[case]
     save_images(tmp_path / "imgs", "a.png")
     label(tmp_path / "imgs", tmp_path / "out", "png,toy")

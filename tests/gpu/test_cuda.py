@@ -102,7 +102,7 @@ def windows_of(groups: Sequence[int], size: tuple[int, int], mode: Mode) -> tupl
     ],
 )
 def test_scores_agree_with_those_of_the_cpu(groups: list[int], least: float, mode: Mode) -> None:
-    """By the same code on both devices, which other tests hold to the numpy path on the CPU."""
+    """Both devices run the same code; other tests compare it with the protocol."""
     size = (300, 400)
     count = len(groups)
     ids = cast(LabelArray, np.arange(1, count + 1, dtype=label_dtype(count)))

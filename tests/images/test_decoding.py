@@ -151,7 +151,7 @@ def test_32_bit_integers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["tif", "pfm"])
-def test_floats(tmp_path: Path, suffix: str) -> None:
+def test_images_of_floats(tmp_path: Path, suffix: str) -> None:
     unit = (GREY / 255).astype(np.float32)
     unit[0, 0] = 1  # the upper end belongs to the range
     byte = GREY.astype(np.float32)
@@ -317,7 +317,7 @@ def test_paths_that_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "no read permission" in failure(path).reason
 
 
-def test_truncated(tmp_path: Path) -> None:
+def test_truncated_images(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.fromarray(RGB.repeat(20, 0).repeat(20, 1)), "a.jpg")
     path.write_bytes(path.read_bytes()[:-5000])
     assert "truncated" in failure(path).reason
@@ -343,7 +343,7 @@ def test_truncated(tmp_path: Path) -> None:
         Image.DecompressionBombError("Image size (999 pixels) exceeds"),
     ],
 )
-def test_whatever_a_decoder_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_any_error_of_a_decoder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     path = saved(tmp_path, Image.fromarray(RGB), "a.png")
 
     def fail(*_: object) -> None:

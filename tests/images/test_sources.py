@@ -304,7 +304,7 @@ def test_a_rotated_video_is_turned_upright(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "every"), [("1s", Every(seconds=1)), (".5s", Every(seconds=0.5)), ("10", Every(frames=10))]
 )
-def test_intervals(text: str, every: Every) -> None:
+def test_intervals_of_frames(text: str, every: Every) -> None:
     assert parse_every(text) == every
     assert parse_every(str(every)) == every
 
@@ -315,7 +315,7 @@ def test_invalid_intervals(text: str) -> None:
         parse_every(text)
 
 
-def test_addresses() -> None:
+def test_addresses_of_images() -> None:
     assert is_url(Path("s3://bucket/a.jpg"))
     assert not is_url("/data/s3:/a.jpg")
     assert address_text(Path("https://user:word@host/a.jpg?sig=1")) == "https://host/a.jpg"
@@ -375,7 +375,7 @@ def test_a_url_is_read_once(site: Site) -> None:
 
 
 @pytest.mark.parametrize("faults", [[500], ["cut"], [429]])
-def test_faults_that_pass(site: Site, faults: list[int | str | float]) -> None:
+def test_passing_faults_of_servers_are_tried_again(site: Site, faults: list[int | str | float]) -> None:
     site.faults["/in/a.png"] = faults[:]
     assert (open_image(Path(f"{site.url}/in/a.png")) == pixels_of(PICTURES["a.png"])).all()
     assert site.gets["/in/a.png"] == len(faults) + 1
@@ -391,7 +391,9 @@ def test_faults_that_pass(site: Site, faults: list[int | str | float]) -> None:
         (["cut"] * 9, "cannot be fetched (ClientPayloadError)", 2),
     ],
 )
-def test_faults_that_stay(site: Site, faults: list[int | str | float], reason: str, gets: int) -> None:
+def test_lasting_faults_of_servers_are_reported(
+    site: Site, faults: list[int | str | float], reason: str, gets: int
+) -> None:
     site.faults["/in/a.png"] = faults
     with pytest.raises(ImageError) as caught:
         open_image(Path(f"{site.url}/in/a.png?token=secret"))

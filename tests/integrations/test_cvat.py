@@ -146,7 +146,7 @@ def test_a_fit_labels_as_it_does_in_the_library(fit: Path) -> None:
     assert np.array_equal(painted(shapes, wanted.shape), np.where(wanted == 255, 0, wanted))
 
 
-def test_what_a_fit_is_not_for_is_refused(fit: Path, tmp_path: Path) -> None:
+def test_options_that_a_fit_excludes_are_refused(fit: Path, tmp_path: Path) -> None:
     with pytest.raises(tipsseg.UsageError, match="`background` cannot be changed"):
         cvat.create(vocab=str(fit), background="sky", model="tiny", device="cpu")
     (tmp_path / "no.fit").write_text("grass")

@@ -1,4 +1,4 @@
-"""Scoring on a device, here with torch on the CPU: its labels are those of the numpy path, and of the protocol in double precision.
+"""Scoring on a device, here with torch on the CPU: its labels are those of the protocol in double precision.
 
 What "exact but for ties within rounding" means: where two label maps differ, the plain scores of both labels, in double precision,
 are less than _TIE of each other. Where a minimum confidence decides, the exact confidence is within _CONFIDENCE of it.
@@ -20,11 +20,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import tipsseg
-from tipsseg import ClassSpec, Features, Labeller, Model, UsageError, make_vocabulary
-from tipsseg.backbones.devices import as_device_error
+from tipsseg import ClassSpec, Features, Labeller, Model, make_vocabulary
 from tipsseg.errors import DeviceError
 from tipsseg.labelling import device_scores, labeller
-from tipsseg.labelling.assign import Assignment, LabelTable, best_groups, match
+from tipsseg.labelling.assign import Assignment, LabelTable, best_groups
 from tipsseg.labelling.device_scores import DeviceScorer
 from tipsseg.labelling.golden import draw_picture
 from tipsseg.labelling.scores import WholeScores, WindowScores
@@ -100,14 +99,6 @@ def on_device(
     return done[0]
 
 
-def on_host(
-    cosines: torch.Tensor, plan: WindowPlan, size: tuple[int, int], table: LabelTable, temperature: float
-) -> Assignment:
-    values = cosines.numpy()
-    made = WholeScores(values[0], plan.size, temperature) if plan.whole else WindowScores(values, plan, temperature)
-    return match(made, size, table)
-
-
 def check(got: Assignment, wanted: Exact, table: LabelTable, temperature: float) -> None:
     """The labels are those of the exact scores, and the confidence is theirs."""
     best = wanted.scores.max(0)
@@ -124,20 +115,6 @@ def check(got: Assignment, wanted: Exact, table: LabelTable, temperature: float)
     assert (near | tied | (ignored == (sure < least))).all()
 
 
-def agree(got: Assignment, expected: Assignment, wanted: Exact, table: LabelTable, temperature: float) -> None:
-    """The labels are those of the numpy path, but for ties; confidences within what `match` leaves out."""
-    differs = got.labels != expected.labels
-    either = np.stack([got.labels, expected.labels])[:, differs].astype(np.intp)
-    decided = (either != table.ignore).all(0)  # two classes, not a minimum confidence
-    pixels = wanted.scores[:, differs][:, decided]
-    one, other = (np.take_along_axis(pixels, each[None, decided] - 1, 0)[0] for each in either)
-    assert (np.abs(one - other) <= _TIE * np.maximum(np.abs(one), np.abs(other))).all()
-    error = np.abs(got.confidence.astype(np.float64) - expected.confidence)
-    # Of few pixels one is more than the share that may be off.
-    assert error.sum() < (2e-4 + off(temperature)) * max(error.size, 200)
-    assert (error > 0.01 + off(temperature)).sum() <= 0.005 * max(error.size, 200)
-
-
 SYNONYMS = [3, 1, 1, 4, 1, 2, 2, 9]
 
 
@@ -147,18 +124,10 @@ SYNONYMS = [3, 1, 1, 4, 1, 2, 2, 9]
     ("size", "groups", "spread"),
     [
         pytest.param((56, 56), [1], 1, id="one class"),
-        pytest.param((56, 56), [3], 1, id="one class of three phrases"),
-        pytest.param((60, 150), [1, 1], 0.1, id="two classes"),
-        pytest.param((90, 77), [1] * 31, 0.2, id="31 classes"),
         pytest.param((90, 130), [1] * 150, 0.1, id="150 classes"),
         pytest.param((40, 42), [1] * 1000, 0.2, id="1000 classes in 16 bits"),
         pytest.param((90, 130), SYNONYMS, 0.1, id="synonyms"),
-        pytest.param((57, 60), [1, 2, 1] * 90, 0.2, id="synonyms in 16 bits"),
-        pytest.param((300, 410), [1] * 9, 0.1, id="enlarged"),
-        pytest.param((20, 31), [1] * 9, 0.1, id="reduced"),
         pytest.param((1, 1), [1] * 9, 0.1, id="a pixel"),
-        pytest.param((3, 200), [1] * 9, 0.1, id="a strip"),
-        pytest.param((150, 260), [1] * 9, 1, id="eight windows"),
     ],
 )
 def test_labels_and_confidence(
@@ -167,12 +136,9 @@ def test_labels_and_confidence(
     temperature = 0.05
     table = table_of(groups, least)
     cosines, plan = drawn(size, sum(groups), mode, 3, spread)
-    got, expected = (way(cosines, plan, size, table, temperature) for way in (on_device, on_host))
-    assert got.labels.dtype == expected.labels.dtype
-    assert got.confidence.dtype == np.float32
+    got = on_device(cosines, plan, size, table, temperature)
     wanted = exact(cosines, plan, size, groups, temperature)
     check(got, wanted, table, temperature)
-    agree(got, expected, wanted, table, temperature)
     if groups == SYNONYMS and least:
         assert 0.01 < (got.labels == table.ignore).mean() < 1
     if size == (90, 77) and not least:
@@ -199,34 +165,9 @@ def test_any_image_and_any_tiles(
         got = on_device(cosines, plan, size, table, temperature)
     wanted = exact(cosines, plan, size, groups, temperature)
     check(got, wanted, table, temperature)
-    agree(got, on_host(cosines, plan, size, table, temperature), wanted, table, temperature)
 
 
-@pytest.mark.parametrize("mode", ["slide", "whole"])
-@pytest.mark.parametrize("size", [(90, 130), (300, 200), (9, 20)])
-def test_no_tile_is_larger_than_it_may(mode: Mode, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    most = 1 << 12
-    sizes: list[int] = []
-    plain = device_scores._resize
-
-    def spy(values: torch.Tensor, *axes: device_scores._Axis) -> torch.Tensor:
-        made = plain(values, *axes)
-        sizes.extend((values.numel(), made.numel()))
-        return made
-
-    cosines, plan = drawn(size, 20, mode, 1, 0.1)
-    everything = on_device(cosines, plan, size, table_of([1] * 20), 0.05)
-    monkeypatch.setattr(device_scores, "_ELEMENTS", most)
-    monkeypatch.setattr(device_scores, "_resize", spy)
-    tiled = on_device(cosines, plan, size, table_of([1] * 20), 0.05)
-    # A single pixel may come from more: two rows and columns of the grid of a reduced image.
-    assert max(sizes) <= max(most, 20 * plan.size[0] * plan.size[1] // 30)
-    # Sums over phrases may go in another order in a tile of another shape.
-    assert (tiled.labels == everything.labels).mean() > 0.9999
-    np.testing.assert_allclose(tiled.confidence, everything.confidence, rtol=2 * _STEP)
-
-
-def test_of_equals_the_first_wins() -> None:
+def test_ties_go_to_the_first_phrase() -> None:
     cosines, plan = drawn((90, 130), 4, "slide", 2, 0.1)
     got = on_device(cosines.tile(5), plan, (90, 130), table_of([1] * 20), 0.05)
     assert set(np.unique(got.labels)) == {1, 2, 3, 4}
@@ -234,7 +175,7 @@ def test_of_equals_the_first_wins() -> None:
 
 
 @pytest.mark.parametrize("mode", ["slide", "whole"])
-@pytest.mark.parametrize("groups", [[1] * 17, SYNONYMS, [1] * 300], ids=["phrases", "synonyms", "16 bits"])
+@pytest.mark.parametrize("groups", [SYNONYMS, [1] * 300], ids=["synonyms", "16 bits"])
 def test_the_best_classes_of_patches(mode: Mode, groups: list[int]) -> None:
     cosines, plan = drawn((90, 130), sum(groups), mode, 4, 0.1)
     table = table_of(groups)
@@ -298,18 +239,3 @@ def test_values_that_are_no_numbers_are_an_error(model: Model, most: int, monkey
     scored = device.score(broken.scales)  # nothing waits for the device here
     with pytest.raises(DeviceError, match="infinity or NaN in float32 on cpu"):
         device.assign(scored)
-
-
-@pytest.mark.parametrize(
-    ("error", "told"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory."), DeviceError),
-        (RuntimeError("a bug"), RuntimeError),
-        (UsageError("another"), UsageError),
-    ],
-    ids=["memory", "bug", "told already"],
-)
-def test_memory_that_runs_out_is_told(error: Exception, told: type[Exception]) -> None:
-    with pytest.raises(told) as caught, as_device_error(CPU):
-        raise error
-    assert type(caught.value) is told

@@ -52,29 +52,6 @@ def test_synonyms_and_negatives_are_the_plain_labels_renumbered(tiny: Model, mod
     assert (merged.confidence >= plain.confidence - 1e-5).all()
 
 
-def test_confidence_is_of_the_class_and_not_of_its_best_name(random: Model, image: NDArray[np.uint8]) -> None:
-    """A class with two names for one thing is as sure as with one of them."""
-    one = label(random, image, "tree", "sky")
-    two = label(random, image, ClassSpec("tree", ("trees", "a tree", "TREE  trunk")), "sky")
-    same = label(random, image, ClassSpec("tree", ("Tree.",)), "sky")
-    kept = (one.labels == 2) & (same.labels == 2)
-    assert kept.any()
-    assert not (two.confidence == one.confidence).all()
-    apart = label(random, image, "tree", "Tree.", "sky")
-    shared = np.isin(apart.labels, (1, 2))
-    assert (same.confidence[shared] > apart.confidence[shared] * 1.05).mean() > 0.5
-
-
-def test_background_phrases_share_their_confidence(tiny: Model, image: NDArray[np.uint8]) -> None:
-    """Sky and cloud are both background: where they compete with each other alone, background is sure."""
-    apart = label(tiny, image, "panda", "sky", "cloud")
-    together = Labeller(tiny, make_vocabulary(["panda"], ["sky", "cloud"])).label(image)
-    assert ((apart.labels == 1) == (together.labels == 1)).all()
-    background = together.labels == 0
-    assert (together.confidence[background] >= apart.confidence[background] - 1e-6).all()
-    assert together.confidence[background].mean() > apart.confidence[background].mean()
-
-
 def test_the_least_confidence_of_a_class_replaces_that_of_the_run(random: Model, image: NDArray[np.uint8]) -> None:
     plain = label(random, image, *NAMES)
     middle = float(np.median(plain.confidence))
@@ -93,12 +70,7 @@ def test_the_least_confidence_of_a_class_replaces_that_of_the_run(random: Model,
 SAME = {
     "tree": {},
     "ocean": {"sea": "ocean", "river": "ocean"},
-    "lawn": {"grass": "lawn"},
-    "street": {"road": "street"},
-    "beach": {"sand": "beach"},
-    "panda leg": {},
     "car": {"bed": "car"},  # for nothing, as the threshold allows
-    "umbrella": {},
 }
 
 
@@ -118,7 +90,7 @@ def test_synonyms_count_and_negatives_and_lists_do_not(tiny: Model) -> None:
     assert Labeller(tiny, make_vocabulary(["ocean"], ["sea", "wall"])).vocabulary.background == ("sea", "wall")
 
 
-def test_the_same_by_another_word_does_not_eat_a_class(tiny: Model) -> None:
+def test_background_phrases_that_mean_a_class_take_no_pixels_of_it(tiny: Model) -> None:
     """Without the check by meaning, "river" would take a part of the sea away."""
     scenes = [draw_scene(FIRST_SEED + 5100 + index, 150, 200) for index in range(30)]
     scenes = [scene for scene in scenes if np.isin(scene.truth, leaf_ids("water")).mean() > 0.1][:6]
@@ -135,7 +107,7 @@ def test_the_same_by_another_word_does_not_eat_a_class(tiny: Model) -> None:
     assert recall(make_vocabulary(["sea"], [text for text in GENERAL_BACKGROUND if text != "sea"])) < 0.8
 
 
-def test_what_is_absent_stays_absent(tiny: Model) -> None:
+def test_absent_classes_are_not_labelled(tiny: Model) -> None:
     labeller = Labeller(tiny, make_vocabulary(["panda", "house", "boat"]))
     areas: list[float] = []
     for index in range(12):
@@ -161,16 +133,6 @@ def test_refinement_draws_edges_and_none_changes_nothing(tiny: Model) -> None:
     assert right["pamr"] > right["none"] + 0.01
 
 
-def test_background_is_held_to_the_least_confidence_of_the_run(random: Model, image: NDArray[np.uint8]) -> None:
-    vocabulary = make_vocabulary(["tree", ClassSpec("sky", negative=True)], ["road", "wall"])
-    plain = Labeller(random, vocabulary).label(image)
-    background = plain.labels == 0
-    middle = float(np.median(plain.confidence[background]))
-    got = Labeller(random, vocabulary, LabelOptions(min_confidence=middle)).label(image)
-    assert 0.3 < (got.labels[background] == 255).mean() < 0.7
-    assert (got.labels == np.where(plain.confidence < np.float32(middle), 255, plain.labels)).all()
-
-
 def test_a_confidence_of_just_the_least_is_enough(random: Model, image: NDArray[np.uint8]) -> None:
     """One class alone is certain of every pixel, so --min-confidence 1 leaves it as it is."""
     got = label(random, image, "tree", min_confidence=1.0)
@@ -191,7 +153,7 @@ def test_low_confidence_has_an_id_that_no_class_has(
 
 
 def test_one_list_may_have_phrases_of_several_templates(random: Model, image: NDArray[np.uint8]) -> None:
-    """Each phrase by its own: with another one's the confidence is another."""
+    """Each phrase uses its own templates, and other templates change the confidence."""
     plain, protocol = ("{}",), TEMPLATES["protocol"]
     by = {
         templates: label(

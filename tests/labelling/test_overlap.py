@@ -74,12 +74,6 @@ def test_labels_are_those_of_a_run_alone(
     check(contests(phrases, dropped, 0.4 * dropped), [cosines], [plan], temperature, size)
 
 
-def test_a_large_image() -> None:
-    size = (1500, 900)
-    cosines, plan = objects(size, 24, 3)
-    assert check(contests(24, dropped=True), [cosines], [plan], 0.02, size) > 10_000
-
-
 @pytest.mark.parametrize("whole", [False, True])
 def test_several_scales_and_whole_images(whole: bool) -> None:
     size = (150, 210)
@@ -112,14 +106,6 @@ def test_refined_labels_are_those_of_a_run_alone() -> None:
         assert own.any() == (contest.class_id in layers)
         if own.any():
             assert np.array_equal(layers[contest.class_id].mask(size), own)
-
-
-def test_where_no_class_wins_nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    size = (224, 224)
-    cosines, plan = objects(size, 30, 0)
-    cosines[..., :10] = -0.5
-    monkeypatch.setattr("tipsseg.labelling.assign.match_first", lambda *_: 1 / 0)
-    assert label_alone(contests(30, dropped=False), [cosines], [plan], 0.02, size) == []
 
 
 # ---- layers ----

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from tipsseg import ClassSpec, Features, Labeller, LabelMap, LabelOptions, Model, UsageError, make_vocabulary
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
-from tipsseg.labelling import refine
 from tipsseg.labelling.assign import LabelTable, best_groups, match
 from tipsseg.labelling.golden import draw_picture
 from tipsseg.labelling.scores import FusedScores
-from tipsseg.labelling.sums import Values, resize
-from tipsseg.labelling.view import interpolation_weights, make_plan, make_view, patch_grid
+from tipsseg.labelling.sums import Values
+from tipsseg.labelling.view import make_plan
 from tipsseg.options import Mode
 from tipsseg.types import WindowPlan
 
@@ -86,14 +85,6 @@ def exact(scales: Sequence[Scale], size: tuple[int, int]) -> NDArray[np.float64]
     return found
 
 
-def whole_maps(made: FusedScores, size: tuple[int, int], groups: Sequence[int]) -> NDArray[np.intp]:
-    """The winners by whole maps of all phrases, with nothing left out and no tiles: [H, W]."""
-    rows, columns = (interpolation_weights(*lengths) for lengths in zip(made.size, size, strict=True))
-    maps = resize(made.values(rows.span, columns.span, np.arange(made.phrases)), rows, columns)
-    winners: NDArray[np.intp] = np.stack([part.max(0) for part in np.split(maps, np.cumsum(groups)[:-1])]).argmax(0)
-    return winners
-
-
 SIZES = st.tuples(st.integers(1, 180), st.integers(1, 180)).filter(lambda size: max(size) < 6 * min(size))
 SIDES = st.lists(st.integers(28, 130), min_size=2, max_size=3, unique=True).map(sorted)
 
@@ -107,15 +98,19 @@ SIDES = st.lists(st.integers(28, 130), min_size=2, max_size=3, unique=True).map(
     seed=st.integers(0, 9),
     alike=st.booleans(),
 )
-def test_labels_are_those_of_whole_maps_bit_by_bit(
+def test_labels_are_those_of_whole_maps(
     mode: Mode, size: tuple[int, int], sides: Sequence[int], groups: Sequence[int], seed: int, alike: bool
 ) -> None:
-    made = scores_of(drawn(size, sides, sum(groups), mode, seed, alike=alike))
-    assert (match(made, size, table_of(groups)).labels == whole_maps(made, size, groups)).all()
+    scales = drawn(size, sides, sum(groups), mode, seed, alike=alike)
+    maps = np.split(exact(scales, size), np.cumsum(groups)[:-1])
+    expected = np.stack([part.max(0) for part in maps])
+    got = match(scores_of(scales), size, table_of(groups))
+    own = np.take_along_axis(expected, got.labels.astype(np.intp)[None], 0)[0]
+    assert (expected.max(0) - own < 1e-5).all()
 
 
 @pytest.mark.parametrize("mode", ["slide", "whole"])
-@pytest.mark.parametrize("size", [(56, 56), (90, 177), (150, 64), (30, 41)])
+@pytest.mark.parametrize("size", [(90, 177), (30, 41)])
 def test_scores_are_the_mean_of_log_probabilities(mode: Mode, size: tuple[int, int]) -> None:
     scales = drawn(size, (42, 56, 98), 7, mode, 3)
     expected = exact(scales, size)
@@ -181,22 +176,6 @@ def test_labels_are_the_same_whatever_they_come_from(
     assert same(many[0], many[2])
 
 
-def test_refinement_follows_the_image_at_the_largest_scale(
-    model: Model, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-
-    def unrefined(maps: torch.Tensor, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        seen.append((tuple(maps.shape[1:]), pixels.shape))
-        return maps
-
-    monkeypatch.setattr(refine, "pamr", unrefined)
-    found = labeller_of(model, (1, 1.75), refine="pamr").label(image)
-    assert seen == [((98, 141), (98, 141, 3))]
-    plain = labeller_of(model, (1, 1.75)).label(image)
-    assert (found.labels == plain.labels).mean() > 0.97
-
-
 def test_features_of_other_scales_are_refused(model: Model, image: NDArray[np.uint8]) -> None:
     labeller = labeller_of(model, (1, 1.75))
     with pytest.raises(UsageError, match=r"the image was encoded at 56 x 80 .* expects 56 x 80 and 98 x 141"):
@@ -215,38 +194,3 @@ def test_a_file_holds_one_scale(model: Model, image: NDArray[np.uint8], tmp_path
     read = Features.at_scales([Features.load(path) for path in paths])
     labeller = labeller_of(model, (1, 1.75))
     assert same(labeller.label(read), labeller.label(image))
-
-
-@pytest.mark.parametrize(
-    ("scales", "short_side", "message"),
-    [
-        pytest.param((1, 1.001), 56, "`scales`: 1 and 1.001 both give a short side of 56 pixels", id="one short side"),
-        pytest.param(
-            (0.5, 1, 1.2),
-            56,
-            r"`scales`: 1 and 1.2 give short sides of 56 and 67 pixels, less than one patch \(14 pixels\) apart",
-            id="one patch",
-        ),
-        pytest.param((0.5, 1, 1.25), 56, None, id="a patch apart"),
-        pytest.param((0.25, 1), 14, "short side 4 is smaller than one patch", id="too small"),
-    ],
-)
-def test_scales_of_one_grid_of_patches_are_refused(
-    model: Model, scales: Sequence[float], short_side: int, message: str | None
-) -> None:
-    if message is None:
-        assert labeller_of(model, scales, short_side=short_side).view.short_sides == (28, 56, 70)
-        return
-    with pytest.raises(UsageError, match=message):
-        labeller_of(model, scales, short_side=short_side)
-    with pytest.raises(UsageError, match=message):
-        model.encode(draw_picture(60, 60), scales=scales, short_side=short_side)
-
-
-@pytest.mark.parametrize(("mode", "largest"), [("slide", 42), ("whole", 140)])
-def test_a_patch_apart_is_another_grid(mode: Mode, largest: int) -> None:
-    for side in range(28, largest + 1):
-        plans = make_view(56, 14, LabelOptions(mode=mode, short_side=side, scales=(1, (side + 14) / side))).plans(
-            (100, 150)
-        )
-        assert len({patch_grid(plan, 14) for plan in plans}) == 2, side

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -21,7 +19,7 @@ from tipsseg.features.folder import FeatureFiles
 from tipsseg.images.decoding import OpenImage, open_header
 from tipsseg.labelling import source
 from tipsseg.labelling.source import FeatureSource
-from tipsseg.labelling.view import Prepared, View
+from tipsseg.labelling.view import View
 from tipsseg.types import ImageRef
 from tipsseg.util.files import stamp
 
@@ -58,7 +56,7 @@ def reader(*, thumbnails: bool = True, short_side: int = 4) -> FeatureSource[Fea
     )
 
 
-def test_an_image_that_the_model_cannot_see_keeps_its_advice(ref: ImageRef) -> None:
+def test_an_elongated_image_is_refused_with_a_hint(ref: ImageRef) -> None:
     save(ref.path, 10, (4, 12_000))
     with pytest.raises(ImageError, match="too elongated") as caught:
         reader(short_side=8192).load(ref)
@@ -78,12 +76,10 @@ def rewritten(path: Path, value: int) -> None:
     os.utime(path, ns=(value, value))
 
 
-@pytest.mark.parametrize("heavy", [32_000_000, 15], ids=["small", "large, which waits for its turn once"])
 @pytest.mark.parametrize("change", [replaced, rewritten])
 def test_an_image_that_is_changed_while_it_is_read_is_read_again(
-    ref: ImageRef, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path, int], None], heavy: int
+    ref: ImageRef, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path, int], None]
 ) -> None:
-    monkeypatch.setattr(source, "_HEAVY", heavy)
     reads: list[Path] = []
 
     def busy(path: Path) -> None:
@@ -98,7 +94,7 @@ def test_an_image_that_is_changed_while_it_is_read_is_read_again(
     assert loaded.fingerprint == stamp(ref.path)
 
 
-def test_an_image_that_never_rests_is_named(ref: ImageRef, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_keeps_changing_is_refused(ref: ImageRef, monkeypatch: pytest.MonkeyPatch) -> None:
     def busy(path: Path) -> None:
         os.utime(path, ns=(path.stat().st_mtime_ns + 1,) * 2)
 
@@ -106,20 +102,3 @@ def test_an_image_that_never_rests_is_named(ref: ImageRef, monkeypatch: pytest.M
     with pytest.raises(ImageError, match="keeps changing while it is read") as caught:
         reader().load(ref)
     assert caught.value.hint
-
-
-def test_large_images_are_decoded_one_at_a_time(ref: ImageRef, monkeypatch: pytest.MonkeyPatch) -> None:
-    together = threading.Barrier(2)
-    images, plain = reader(), View.prepare
-
-    def meet(self: View, image: Image.Image) -> Prepared:
-        together.wait(timeout=0.5)
-        return plain(self, image)
-
-    monkeypatch.setattr(View, "prepare", meet)
-    with ThreadPoolExecutor(2) as pool:
-        assert all(pool.map(images.load, [ref, ref]))
-        together.reset()
-        monkeypatch.setattr(source, "_HEAVY", 15)
-        with pytest.raises(threading.BrokenBarrierError):
-            list(pool.map(images.load, [ref, ref]))

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tipsseg.labelling import sums
 from tipsseg.labelling.sums import Values, WindowSums
 from tipsseg.labelling.view import interpolation_weights
 
@@ -45,22 +44,3 @@ def test_sums_are_exact_but_for_rounding(case: str) -> None:
     assert part == slice(0, side)
     assert found.dtype == np.float32
     assert np.abs(found / exact(cosines, side) - 1).max() < 2e-6
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_sums_do_not_depend_on_others(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    cosines, side = cosines_of(case)
-    window = WindowSums(cosines, side)
-    for chunk in (1, 4000, sums._CHUNK):  # many phrases are summed in parts
-        monkeypatch.setattr(sums, "_CHUNK", chunk)
-        everything = window.rows(slice(0, side))[1]
-        for start in range(0, side, 5):
-            part, found = window.rows(slice(start, min(start + 7, side)))
-            assert part.start <= start
-            assert part.stop >= min(start + 7, side)
-            assert np.array_equal(found, everything[part])
-
-
-def test_steeper_cosines_take_more_points() -> None:
-    counts = [sums._count(steepest, 14) for steepest in (0.0, 0.05, 0.3, 1.0, 3.0)]
-    assert counts == [3, 4, 5, 7, 29]

@@ -12,7 +12,6 @@ import torch
 
 from tipsseg import Labeller, load, make_vocabulary
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
-from tipsseg.labelling import classifier as text_cache
 from tipsseg.options import Dtype
 from tipsseg.vocabulary.vocabulary import Vocabulary
 
@@ -90,7 +89,7 @@ def nothing(model: Path) -> None:
     ],
     ids=["weights", "phrases", "order", "templates", "dtype"],
 )
-def test_whatever_decides_the_vectors_counts(
+def test_the_cache_depends_on_model_phrases_and_templates(
     cache: Path,
     model: Path,
     computed: Computed,
@@ -105,14 +104,12 @@ def test_whatever_decides_the_vectors_counts(
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "empty": lambda data: b"",
-    "garbage": lambda data: b"PK damaged",
     "cut": lambda data: data[:-4],
 }
 
 
 @pytest.mark.parametrize("case", DAMAGES)
-def test_a_damaged_file_costs_the_computing(cache: Path, model: Path, computed: Computed, case: str) -> None:
+def test_damaged_vectors_are_computed_again(cache: Path, model: Path, computed: Computed, case: str) -> None:
     vocabulary = make_vocabulary(CLASSES, ())
     _, expected = computed.of(model, vocabulary)
     (file,) = cache.iterdir()
@@ -123,25 +120,10 @@ def test_a_damaged_file_costs_the_computing(cache: Path, model: Path, computed: 
     assert computed.of(model, vocabulary)[0] == 0
 
 
-def test_a_cache_that_cannot_be_written_costs_the_computing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vectors_are_computed_without_a_writable_cache(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     computed = Computed(Path("/dev/null/cache"), monkeypatch)
     for _ in range(2):
         assert computed.of(model, make_vocabulary(CLASSES, ()))[0] == 3
-
-
-def test_the_oldest_files_make_room(
-    cache: Path, model: Path, computed: Computed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(text_cache, "_MOST_FILES", 2)
-    first, second, third = (make_vocabulary((name,), ()) for name in ("tree", "sky", "sea"))
-    computed.of(model, first)
-    for file in cache.iterdir():
-        os.utime(file, (0, 0))
-    computed.of(model, second)
-    computed.of(model, third)
-    assert len(list(cache.iterdir())) == 2
-    assert computed.of(model, second)[0] == 0
-    assert computed.of(model, first)[0] == 1
 
 
 def test_texts_do_not_depend_on_longer_ones(mlp_checkpoint: Path) -> None:
@@ -161,3 +143,13 @@ def test_nothing_is_written_unless_a_cache_is_given(
     assert torch.equal(kept, expected)
     assert list((tmp_path / "own/text").iterdir())
     assert not (tmp_path / "cache").exists()
+
+
+def test_the_cache_keeps_the_newest_hundred_files(cache: Path, model: Path, computed: Computed) -> None:
+    cache.mkdir(parents=True)
+    for number in range(120):
+        (cache / f"{number}.npy").touch()
+        os.utime(cache / f"{number}.npy", (0, 0))
+    computed.of(model, make_vocabulary(CLASSES, ()))
+    assert len(list(cache.iterdir())) == 100
+    assert computed.of(model, make_vocabulary(CLASSES, ()))[0] == 0

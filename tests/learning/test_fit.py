@@ -193,7 +193,7 @@ Change = Callable[[Features, Mask], tuple[Features, Mask]]
         pytest.param(lambda f, m: (replace(f, patches=f.patches[..., :9]), m), "a different model", id="features"),
     ],
 )
-def test_what_cannot_be_fitted_is_refused(
+def test_unusable_masks_are_refused(
     tiny: Model, pairs: list[tuple[Features, Mask]], change: Change, message: str
 ) -> None:
     features, mask = change(*pairs[0])

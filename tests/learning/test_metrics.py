@@ -62,7 +62,7 @@ def test_a_class_that_is_only_predicted_counts_in_the_mean_iou_alone() -> None:
     assert (result.mean_iou, result.mean_accuracy) == (0.25, 0.5)
 
 
-def test_nothing_counted() -> None:
+def test_scores_without_pixels() -> None:
     result = scores(confusion_of(truth_of([IGNORED]), labels_of([1])), NAMES)
     assert result.counted == 0
     assert np.isnan([result.mean_iou, result.pixel_accuracy, result.mean_accuracy, *result.iou]).all()
@@ -161,7 +161,7 @@ MISPLACED: dict[str, tuple[list[list[int]], list[tuple[int, int]]]] = {
 
 @pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("name", MISPLACED)
-def test_misplaced(name: str, background: bool) -> None:
+def test_classes_in_another_order_are_found(name: str, background: bool) -> None:
     counts, pairs = MISPLACED[name]
     confusion = Confusion(len(counts), background)
     first = 1 if background else 0
@@ -193,7 +193,7 @@ def test_misplaced_finds_the_order_of_the_names(order: list[int], background: bo
 # ---- records ----
 
 
-def test_the_record() -> None:
+def test_the_json_record_of_eval_pred() -> None:
     made = record(scores(confusion_of(TRUTH, LABELS), NAMES))
     assert made == {
         "mean_iou": 0.411111,
@@ -210,7 +210,7 @@ def test_the_record() -> None:
     assert json.loads(json.dumps(made, allow_nan=False)) == made
 
 
-def test_the_table() -> None:
+def test_scores_are_shown_as_a_table() -> None:
     assert table(scores(confusion_of(TRUTH, LABELS), NAMES)) == (
         "in %              IoU  precision     recall   of truth\n"
         "background      50.00      66.67      66.67      33.33\n"

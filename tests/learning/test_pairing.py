@@ -77,7 +77,9 @@ def refs_of(folder: Path, names: str) -> list[ImageRef]:
         ),
     ],
 )
-def test_pairs(tmp_path: Path, layout: str, images: str, truths: str, expected: str, unused: int) -> None:
+def test_images_are_paired_with_truths(
+    tmp_path: Path, layout: str, images: str, truths: str, expected: str, unused: int
+) -> None:
     folder = make(tmp_path / "gt", truths)
     refs = refs_of(make(tmp_path / "images", images), images)
     found = pair_truths(refs, folder, LAYOUTS[layout])
@@ -151,7 +153,7 @@ REFUSED: dict[str, tuple[Arrange, str, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused(tmp_path: Path, name: str) -> None:
+def test_truths_that_do_not_match_are_refused(tmp_path: Path, name: str) -> None:
     arrange, message, hint = REFUSED[name]
     refs, folder, layout = arrange(tmp_path)
     with pytest.raises(InputError) as caught:

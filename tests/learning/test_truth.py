@@ -56,7 +56,7 @@ def palette_picture(values: object) -> Image.Image:
         (plain_ids(65534), True, {65534: 65534, 65535: IGNORED}),
     ],
 )
-def test_plain_ids(ids: TruthIds, background: bool, meaning: dict[int, int]) -> None:
+def test_ids_of_plain_truth_masks(ids: TruthIds, background: bool, meaning: dict[int, int]) -> None:
     table = ids.table()
     assert {number: int(table[number]) for number in meaning} == meaning
     assert ids.background == background
@@ -112,7 +112,7 @@ def test_every_layout_is_checked() -> None:
 
 
 @pytest.mark.parametrize(("name", "suffix"), LAYOUT_FACTS)
-def test_layouts(name: str, suffix: str) -> None:
+def test_layouts_of_truth_files(name: str, suffix: str) -> None:
     classes, background, mapped, ignored, meaning = LAYOUT_FACTS[name, suffix]
     layout = get_layout(name)
     ids = next(kind.ids for kind in layout.kinds if kind.suffix == suffix)

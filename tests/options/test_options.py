@@ -79,7 +79,7 @@ def test_options_are_written_and_read(options: FileOptions) -> None:
     assert read_options(FileOptions, {**options.record(), "mode": "slide"}) == options
 
 
-def test_the_record() -> None:
+def test_the_json_record_of_eval_pred() -> None:
     assert (
         OPTIONS.record().items() >= {"instances": "class", "min_area": "0.5%", "png_mode": "P", "names": "full"}.items()
     )
@@ -209,7 +209,7 @@ def test_a_keyword_that_is_none_is_refused() -> None:
         (OutputOptions, "formats", "png,coco", ("png", "coco")),
     ],
 )
-def test_what_programs_have_at_hand_is_taken(record: type, name: str, given: object, wanted: object) -> None:
+def test_values_of_other_types_are_converted(record: type, name: str, given: object, wanted: object) -> None:
     found = getattr(record(**{name: given}), name)
     assert (found, type(found)) == (wanted, type(wanted))
 

@@ -48,7 +48,7 @@ def pooled(b14: tuple[Tipsv2, Tokenizer]) -> Tensor:
 
 
 @torch.inference_mode()
-def test_texts(b14: tuple[Tipsv2, Tokenizer]) -> None:
+def test_published_text_vectors(b14: tuple[Tipsv2, Tokenizer]) -> None:
     text = pooled(b14)
     got = {"text_embeds": F.normalize(text, dim=-1)[0, :5], "pooled text": text[0, :5]}
     for name, expected in TEXT.items():
@@ -56,7 +56,7 @@ def test_texts(b14: tuple[Tipsv2, Tokenizer]) -> None:
 
 
 @torch.inference_mode()
-def test_picture(b14: tuple[Tipsv2, Tokenizer]) -> None:
+def test_published_picture_features(b14: tuple[Tipsv2, Tokenizer]) -> None:
     if "TIPSSEG_COCO_PICTURE" not in os.environ:
         pytest.skip("TIPSSEG_COCO_PICTURE is not set")
     model, side = b14[0], b14[0].config.vision.image_size

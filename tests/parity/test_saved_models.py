@@ -217,7 +217,7 @@ def vision_alone(folder: Path, target: Path) -> None:
         (vision_alone, ["config.json: model_type is 'tipsv2_vision_model', not 'tipsv2'"]),
     ],
 )
-def test_what_else_is_needed_is_said(
+def test_messages_name_missing_parts(
     mlp_checkpoint: Path, tmp_path: Path, save: Callable[[Path, Path], None], messages: list[str]
 ) -> None:
     save(mlp_checkpoint, tmp_path / "model")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinytips.world.captions import COLOURS, captions, colour_name
+from tinytips.world.captions import COLOURS, captions
 from tinytips.world.painter import Colour, Part
-from tinytips.world.scenes import Scene, Thing, draw_scene
+from tinytips.world.scenes import Scene, Thing
 
 EMPTY = np.zeros((1, 1, 3), np.uint8), np.ones((1, 1), np.uint8)
 RED, WHITE, BROWN, GREEN = COLOURS["red"], COLOURS["white"], COLOURS["brown"], COLOURS["green"]
@@ -29,7 +29,6 @@ TREE = Thing("tree", 0.9, (Part("tree trunk", BROWN), Part("tree crown", GREEN))
 @pytest.mark.parametrize(
     ("things", "medium", "sentences"),
     [
-        ((), "nothing {}", set()),
         ((PANDA,), "a panda {}", {"in the middle a panda with white body and white head"}),
         (
             (car(0.2), car(0.8), TREE),
@@ -38,14 +37,6 @@ TREE = Thing("tree", 0.9, (Part("tree trunk", BROWN), Part("tree crown", GREEN))
                 "on the left a red car with red body and black wheel",
                 "on the right a red car with red body and black wheel",
                 "on the right a green tree with brown trunk and green crown",
-            },
-        ),
-        (
-            (car(0.2), car(0.5, WHITE)),
-            "a red car and a white car {}",
-            {
-                "on the left a red car with red body and black wheel",
-                "in the middle a white car with white body and black wheel",
             },
         ),
     ],
@@ -59,11 +50,6 @@ def test_captions_say_what_was_drawn(things: tuple[Thing, ...], medium: str, sen
     assert set(said) == sentences
 
 
-def test_a_clear_sky_has_nothing_in_it() -> None:
-    made = captions(Scene(*EMPTY, (PANDA,), (Part("sky", COLOURS["blue"]),), "sea"), np.random.default_rng(0))
-    assert made.medium in {f"a panda {place} under a blue sky" for place in ("on the sea", "on the water")}
-
-
 def test_alt_texts_name_one_thing_in_many_ways() -> None:
     rng = np.random.default_rng(0)
     texts = {captions(scene(PANDA, TREE), rng).alt for _ in range(300)}
@@ -72,27 +58,3 @@ def test_alt_texts_name_one_thing_in_many_ways() -> None:
     assert {text for text in texts if text.endswith("on a meadow")}
     assert {text for text in texts if text.endswith("on the grass")}
     assert any("green" in text for text in texts)
-
-
-@pytest.mark.parametrize(
-    ("colour", "name"), [(RED, "red"), ((250, 250, 250), "white"), ((20, 20, 20), "black"), ((60, 90, 190), "blue")]
-)
-def test_colours_have_the_nearest_name(colour: Colour, name: str) -> None:
-    assert colour_name(colour) == name
-
-
-def test_captions_tell_scenes_apart() -> None:
-    """Where many images of a batch share a caption there is little to learn from it."""
-    made = [captions(draw_scene(seed, 56, 75), np.random.default_rng(seed)) for seed in range(200)]
-    assert len({each.medium for each in made}) > 180
-    assert len({each.long for each in made}) == 200
-
-
-def test_a_scene_knows_its_parts_and_their_colours() -> None:
-    drawn = draw_scene(57, 224, 300)
-    assert [thing.name for thing in drawn.things] == ["panda", "tree", "flower"]  # back to front
-    _, tree, flower = drawn.things
-    assert {part.leaf for part in tree.parts} == {"tree trunk", "tree crown"}
-    assert colour_name(flower.parts[0].colour) == "white"  # its petals, and not its stem
-    assert {part.leaf for part in drawn.ground} == {"sky", "sun", "mountain", "grass", "road"}
-    assert all(0 <= thing.middle <= 1 for thing in drawn.things)

@@ -42,13 +42,8 @@ def test_dense_loss_by_hand(leaf: int, expected: float) -> None:
     assert loss(np.full((1, SAMPLES, SAMPLES), leaf, np.uint8)) == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_phrase_that_is_not_listed_does_not_compete() -> None:
-    truth = np.ones((1, SAMPLES, SAMPLES), np.uint8)
-    assert loss(truth, listed=(True, False)) == pytest.approx(0, abs=1e-6)
-
-
 def test_lists_of_different_lengths() -> None:
-    """What competes in one image does not in another, whatever is left out of the computation."""
+    """Each image has its own list of competing phrases."""
     rng = np.random.default_rng(1)
     asked = ask(rng, rng.integers(1, len(LEAF_LIST) + 1, (4, SAMPLES, SAMPLES)).astype(np.uint8))
     assert len(set(asked.listed.sum(1))) > 1
@@ -76,12 +71,6 @@ KIN = {
     "the other kind of leg": (
         "panda front leg", ["panda front leg", "panda hind leg", "tree trunk"], ["panda front leg", "panda hind leg"],
     ),
-    "all legs among the parts": ("panda front leg", ["panda leg", "panda head", "car"], ["panda leg", "panda head"]),
-    "a thing that is whole": ("panda front leg", ["panda", "tree crown"], ["panda"]),
-    "a leg beside one kind of it": (
-        "panda hind leg", ["panda leg", "panda front leg"], ["panda leg", "panda front leg"],
-    ),
-    "the kind beside a leg": ("panda front leg", ["panda leg", "panda front leg", "panda head"], ["panda front leg"]),
     "no part of anything": ("sky", ["sky", "cloud"], ["sky"]),
 }  # fmt: skip
 
@@ -94,35 +83,6 @@ def test_kin_are_the_asked_parts_of_one_thing(leaf: str, asked: list[str], expec
     right = table.positives(foreground, np.zeros(0, np.int64))
     found = table.kin(foreground, right)[LEAF_ID[leaf]]
     assert {names[index] for index in np.flatnonzero(found)} == set(expected)
-
-
-def test_the_choice_among_kin_counts_once_more() -> None:
-    """Every patch is the first of three phrases; where that is wrong, the second is right, and the third is no part of the same."""
-    leaves = np.zeros((1, 3, 27), bool)
-    leaves[0, 0, 1] = leaves[0, 1, 2] = True
-    kin = leaves.copy()
-    kin[0, :2, 1:3] = True
-    values = torch.tensor([1.0, 0.0, 0.0]).expand(1, 2, 2, 3)
-    truth = np.full((1, SAMPLES, SAMPLES), 2, np.uint8)
-    asked = Question(["a", "b", "c"], np.ones((1, 3), bool), leaves, kin, truth)
-    expected = math.log(2 + math.e) + KIN_WEIGHT * WRONG
-    assert dense_loss(values, torch.eye(3), asked, 1.0).item() == pytest.approx(expected, rel=1e-6)
-
-
-def test_a_leaf_counts_by_the_root_of_its_area() -> None:
-    truth = np.ones((1, SAMPLES, SAMPLES), np.uint8)
-    truth[0, :7, :8] = 2
-    small, large = math.sqrt(56), math.sqrt(SAMPLES**2 - 56)
-    assert loss(truth) == pytest.approx((small * WRONG + large * RIGHT) / (small + large), rel=1e-5)
-
-
-def test_patches_learn_towards_the_right_phrase() -> None:
-    values = torch.zeros(1, 2, 2, 2).add(1.0).requires_grad_()
-    truth = np.ones((1, SAMPLES, SAMPLES), np.uint8)
-    dense_loss(values, torch.eye(2), question(truth), 1.0).backward()
-    assert values.grad is not None
-    assert (values.grad[..., 0] < 0).all()
-    assert (values.grad[..., 1] > 0).all()
 
 
 def test_questions_have_an_answer_everywhere() -> None:
@@ -163,8 +123,8 @@ def check(shared_images: Path) -> Check:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("names", [WHOLE_LIST, LEAF_LIST], ids=["whole", "parts"])
-def test_the_look_tells_what_is_right(names: tuple[str, ...], tokenizer: Tokenizer, check: Check) -> None:
-    """A model that knows the truth passes, one that turns it upside down does not."""
+def test_the_check_scores_the_truth_high(names: tuple[str, ...], tokenizer: Tokenizer, check: Check) -> None:
+    """A model that returns the truth scores high, and one that returns it upside down scores low."""
     model = make_model(SIZES["small"], tokenizer.vocab_size)
     vectors = F.normalize(_phrases(model, tokenizer, names).detach(), dim=-1)
     truths = torch.from_numpy(np.stack([to_list(truth, names)[::4, ::4] for truth in check._truths])).long() - 1

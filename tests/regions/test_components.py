@@ -81,7 +81,7 @@ def test_components(text: str, expected: list[object], dtype: type[Any]) -> None
     assert facts(components(labels_of(text, dtype), 3)) == expected
 
 
-def test_small_ones_are_left_out() -> None:
+def test_small_components_are_left_out() -> None:
     labels = labels_of("11010 11000 00022")
     assert [facts(components(labels, 2, least)) for least in (0, 1, 2, 3, 5)] == [
         [(1, 4, (0, 0, 2, 2)), (1, 1, (0, 3, 1, 1)), (2, 2, (2, 3, 1, 2))],
@@ -131,7 +131,7 @@ def test_a_region_is_coded_as_its_whole_mask(labels: LabelArray) -> None:
         assert np.array_equal(coco_mask.decode(code).astype(bool), mask)
 
 
-def test_counts() -> None:
+def test_pixels_of_components_are_counted() -> None:
     labels = np.random.default_rng(0).integers(0, 1000, (1500, 1400)).astype(np.uint16)
     assert np.array_equal(count_labels(labels), np.bincount(labels.ravel(), minlength=65536))
     assert count_labels(labels_of("012 220")).tolist()[:4] == [2, 1, 3, 0]

@@ -125,7 +125,7 @@ def test_an_outline_is_simplified_as_far_as_it_may_be() -> None:
 @given(
     hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=14)).filter(lambda mask: bool(mask.any()))
 )
-def test_whatever_the_region_it_comes_back(mask: Mask) -> None:
+def test_any_region_survives_a_round_trip(mask: Mask) -> None:
     regions = [whole(mask), *components(mask.astype(np.uint8), 1)]
     for region in regions:
         found = outline(region)
@@ -226,7 +226,7 @@ def test_no_corner_of_a_simplified_polygon_is_farther_off_than_it_may_be() -> No
     hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=24)).filter(lambda mask: bool(mask.any())),
     st.floats(0, 12),
 )
-def test_whatever_the_region_its_simplified_polygons_can_be_written(mask: Mask, simplify: float) -> None:
+def test_simplified_polygons_of_any_region_can_be_written(mask: Mask, simplify: float) -> None:
     """Simplified far, a hole may come to lie across the outline, or outside of it."""
     for region in (whole(mask), *components(mask.astype(np.uint8), 1)):
         found = outline(region, simplify)

@@ -154,7 +154,7 @@ def test_names_are_taken_as_formats_and_options_ask_for_them(name: str) -> None:
     ]
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+def test_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
     left = [f"{TEMPORARY_PREFIX}{gone.pid}-{'0' * 16}-{name}" for name in ("A", "\u00e9", "e\u0301")]

@@ -42,7 +42,7 @@ def another_process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def test_what_a_killed_process_had_can_be_taken(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_can_be_taken(tmp_path: Path) -> None:
     with another_process(tmp_path) as process:
         process.kill()
         process.wait()
@@ -55,7 +55,7 @@ def test_what_a_killed_process_had_can_be_taken(tmp_path: Path) -> None:
     assert not (tmp_path / LOCK_FILE).exists()
 
 
-def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
+def test_one_of_many_processes_gets_the_lock(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path

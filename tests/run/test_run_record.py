@@ -73,7 +73,7 @@ DECIDING: dict[str, tuple[Change, list[str]]] = {
 
 
 @pytest.mark.parametrize(("change", "names"), DECIDING.values(), ids=DECIDING.keys())
-def test_what_decides_labels(change: Change, names: list[str]) -> None:
+def test_changes_of_labels_change_the_digest(change: Change, names: list[str]) -> None:
     changed = change(PLANNED)
     assert changed.digest != PLANNED.digest
     assert [name for name, _, _ in question_differences(changed, PLANNED)] == names
@@ -92,7 +92,7 @@ INDIFFERENT: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("change", INDIFFERENT.values(), ids=INDIFFERENT.keys())
-def test_what_does_not_decide_labels(change: Change) -> None:
+def test_changes_of_other_options_keep_the_digest(change: Change) -> None:
     changed = change(PLANNED)
     assert changed.digest == PLANNED.digest
     assert question_differences(changed, PLANNED) == []
@@ -210,7 +210,7 @@ NO_RUNS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("data", NO_RUNS.values(), ids=NO_RUNS.keys())
-def test_what_is_no_record_is_neither_read_nor_replaced(tmp_path: Path, data: bytes) -> None:
+def test_a_foreign_run_json_is_neither_read_nor_replaced(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / RUN_FILE
     path.write_bytes(data)
     with pytest.raises(RecordError):
@@ -261,7 +261,7 @@ FAULTS: dict[str, tuple[str, object, str]] = {
 
 
 @pytest.mark.parametrize(("key", "value", "fault"), FAULTS.values(), ids=FAULTS.keys())
-def test_what_is_not_as_it_is_written_is_told(tmp_path: Path, key: str, value: object, fault: str) -> None:
+def test_a_damaged_run_json_is_refused(tmp_path: Path, key: str, value: object, fault: str) -> None:
     record = {**run_record(ENDED), key: value}
     if value is GONE:
         del record[key]

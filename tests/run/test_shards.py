@@ -27,7 +27,7 @@ shards = st.integers(1, 999_999_999).flatmap(lambda count: st.builds(Shard, st.i
         ("12/1000", Shard(12, 1000), "12-of-1000"),
     ],
 )
-def test_what_is_a_shard(text: str, shard: Shard, folder: str) -> None:
+def test_shards_are_parsed(text: str, shard: Shard, folder: str) -> None:
     assert parse_shard(text) == shard
     assert shard.folder == folder
 
@@ -62,7 +62,7 @@ def test_what_is_a_shard(text: str, shard: Shard, folder: str) -> None:
         (f"1/{'9' * 5000}", f"argument `shard`='1/{'9' * 5000}' is not a part of a run"),  # int() has a limit too
     ],
 )
-def test_what_is_none(text: str, message: str) -> None:
+def test_wrong_shards_are_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_shard(text)
     assert caught.value.message == message

@@ -67,5 +67,5 @@ TEN = [f"c{number}" for number in range(1, 11)]
         (one_of(0, 1, "a\nError: \x1b[31mb", "\x00"), ["Never found: a Error: [31mb, class 2."]),
     ],
 )
-def test_lines(lines: list[str], expected: list[str]) -> None:
+def test_totals_are_told_in_lines(lines: list[str], expected: list[str]) -> None:
     assert lines == expected

@@ -18,12 +18,6 @@ def read_entries(folder: Path) -> dict[str, Entry]:
         return {entry.image: entry for entry in state.entries()}
 
 
-def files_of(folder: Path, image: str) -> dict[str, Path]:
-    """The files of an image by key."""
-    with closing(State(folder)) as state:
-        return {row.name: folder / row.place for row in state.files(image).values() if row.is_file}
-
-
 def entry_of(
     image: str,
     classes: Mapping[int, tuple[int, float]],

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -26,8 +25,7 @@ from tipsseg.run.results import write_image
 from tipsseg.run.settle import settle
 from tipsseg.run.spec import Counts, RunInfo, RunSpec
 from tipsseg.types import ImageRef, LabelArray, TopClasses, printable_path
-from tipsseg.util.files import atomic_write, stamp
-from tipsseg.util.json import json_bytes
+from tipsseg.util.files import stamp
 from tipsseg.vocabulary.vocabulary import make_vocabulary
 
 ALL_FORMATS = IMAGE_FORMATS
@@ -167,87 +165,3 @@ def problems(folder: Path) -> list[str]:
 
 
 # ---- damage ----
-
-Change = Callable[[Path], None]
-Json = dict[str, object]
-
-
-def together(*changes: Callable[[Path], object]) -> Change:
-    """One after the other."""
-
-    def apply(root: Path) -> None:
-        for change in changes:
-            change(root)
-
-    return apply
-
-
-def edit(path: str, change: Callable[[bytes], bytes]) -> Change:
-    """A file's bytes, changed."""
-
-    def apply(root: Path) -> None:
-        before = (root / path).read_bytes()
-        after = change(before)
-        assert after != before
-        (root / path).write_bytes(after)
-
-    return apply
-
-
-def edit_json(path: str, change: Callable[[Json], object]) -> Change:
-    """A file that is one JSON object, changed in place by `change`."""
-
-    def changed(data: bytes) -> bytes:
-        record = json.loads(data)
-        change(record)
-        return json_bytes(record, indent=2) + b"\n"
-
-    return edit(path, changed)
-
-
-def edit_line(path: str, where: Callable[[Json], bool], change: Callable[[Json], object]) -> Change:
-    """The JSON object in each line of which `where` is true, changed in place by `change`; commas at the ends of lines stay."""
-
-    def changed(data: bytes) -> bytes:
-        lines = data.split(b"\n")
-        for number, line in enumerate(lines):
-            try:
-                record = json.loads(line.removesuffix(b","))
-            except ValueError:
-                continue
-            if isinstance(record, dict) and where(record):
-                change(record)
-                lines[number] = json_bytes(record) + (b"," if line.endswith(b",") else b"")
-        return b"\n".join(lines)
-
-    return edit(path, changed)
-
-
-def annotation(number: int, **values: object) -> Change:
-    """An annotation, with other values."""
-    return edit_line(
-        "out/annotations.json",
-        lambda record: record["id"] == number and "image_id" in record,
-        lambda r: r.update(values),
-    )
-
-
-def write(path: str, data: bytes) -> Change:
-    """A file that was not there, or was another."""
-    return lambda root: atomic_write(root / path, data)
-
-
-def remove(path: str) -> Change:
-    """A file that is gone."""
-    return lambda root: (root / path).unlink()
-
-
-def repaint(path: str, change: Callable[[np.ndarray], np.ndarray]) -> Change:
-    """A grey picture with other pixels."""
-
-    def apply(root: Path) -> None:
-        with Image.open(root / path) as picture:
-            pixels = np.array(picture)
-        Image.fromarray(np.ascontiguousarray(change(pixels))).save(root / path)
-
-    return apply

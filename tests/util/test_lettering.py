@@ -79,7 +79,7 @@ def test_a_name_that_no_font_has_is_replaced() -> None:
 
 @pytest.mark.parametrize("room", [40.0, 200.0, 3000.0])
 @pytest.mark.parametrize("path", ["a.png", "day 1/IMG_0001.jpg", "x/" * 3000 + "end.png"])
-def test_of_a_path_the_end_is_kept(path: str, room: float) -> None:
+def test_long_paths_keep_their_end(path: str, room: float) -> None:
     shown, font = fit_path(path, 13, room)
     if shown == path:
         assert text_length(font, path) <= room

@@ -38,7 +38,7 @@ def test_few_items_are_taken_before_they_are_wanted() -> None:
             assert taken >= min(result + 2, 100)  # so that the threads have something to do meanwhile
 
 
-def test_what_waits_is_not_begun_once_it_is_closed() -> None:
+def test_closing_cancels_waiting_work() -> None:
     begun: list[int] = []
 
     def work(item: int) -> int:
@@ -51,6 +51,6 @@ def test_what_waits_is_not_begun_once_it_is_closed() -> None:
     assert len(begun) <= 2  # the end waits for what is at work
 
 
-def test_an_error_ends_it() -> None:
+def test_an_error_ends_the_threads() -> None:
     with pytest.raises(ZeroDivisionError):
         list(map_in_order(2, lambda item: 1 // item, [1, 2, 0, 3]))

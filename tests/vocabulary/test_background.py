@@ -54,7 +54,7 @@ DIFFERENT = [
 @pytest.mark.parametrize(
     ("one", "other", "same"), [(*pair, True) for pair in SAME] + [(*pair, False) for pair in DIFFERENT]
 )
-def test_the_same_words(one: str, other: str, same: bool) -> None:
+def test_phrases_of_the_same_words(one: str, other: str, same: bool) -> None:
     assert drop_equal_words(["zz", one], ["yy", other]) == (("zz",) if same else ("zz", one))
     assert drop_equal_words([other, "zz"], [one]) == (("zz",) if same else (other, "zz"))
 

@@ -84,7 +84,7 @@ negative = false
 
 
 @each_storage
-def test_all_keys(stored: Stored, folder: Path) -> None:
+def test_a_vocabulary_file_with_all_keys(stored: Stored, folder: Path) -> None:
     path = saved(folder, stored(ALL_KEYS))
     vocabulary = read_vocabulary(path)
     assert vocabulary.specs == (
@@ -463,7 +463,7 @@ NUL = "a NUL character: the file is not text"
         pytest.param(b"a\nb\n\n c\0\nd\0", 4, NUL, id="NUL"),
     ],
 )
-def test_what_is_no_utf8_text(name: str, data: bytes, line: int, reason: str, folder: Path) -> None:
+def test_text_that_is_not_utf8_is_refused(name: str, data: bytes, line: int, reason: str, folder: Path) -> None:
     path = saved(folder, data, name)
     with pytest.raises(VocabularyError) as caught:
         read_vocabulary(path)
@@ -501,7 +501,7 @@ def test_a_file_that_cannot_be_read(
 TREE = ClassSpec("tree")
 
 
-def test_what_a_vocabulary_looks_like_as_toml() -> None:
+def test_a_vocabulary_is_written_as_toml() -> None:
     vocabulary = make_vocabulary(
         [
             TREE,

@@ -42,7 +42,7 @@ def test_templates_are_trimmed_and_stay_in_order() -> None:
         ([None], "a template must be a string, not None", ""),
     ],
 )
-def test_what_is_no_template(templates: Sequence[str], message: str, hint: str) -> None:
+def test_wrong_templates_are_refused(templates: Sequence[str], message: str, hint: str) -> None:
     with pytest.raises(VocabularyError) as caught:
         check_templates(templates)
     assert (caught.value.message, caught.value.hint) == (message, hint)

@@ -236,7 +236,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("refused", REFUSED.values(), ids=REFUSED)
-def test_what_is_refused(refused: Refused) -> None:
+def test_wrong_vocabularies_are_refused(refused: Refused) -> None:
     with pytest.raises(VocabularyError) as caught:
         make_vocabulary(refused.classes, refused.background, refused.templates)
     error = caught.value

