@@ -23,8 +23,10 @@ import sqlite3
 import tempfile
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import astuple, fields
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -73,8 +75,6 @@ _OUT_OF_REACH = (
 #: The files that the record is exported to, by the process that ends a change.
 EXPORTS = ("run.json", MANIFEST_FILE, ERRORS_FILE)
 
-_FULL = "no space left on the device", "Free some space and run the same command again."
-
 
 class State:
     """The record of a folder. Thread-safe.
@@ -116,23 +116,20 @@ class State:
             for statement in _SCHEMA:
                 found.execute(statement)
             return found
+        statement = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid"
         try:
             found = _connect(str(self.path))
             try:
-                tables = [
-                    sql
-                    for (sql,) in found.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")
-                ]
+                tables = [sql for (sql,) in found.execute(statement)]
             except sqlite3.OperationalError as error:
                 if not any(word in str(error) for word in _BUSY):
                     raise
                 found.close()
-                found = self._open_copy()
-                tables = _SCHEMA
-            if tables and tables != _SCHEMA:
-                raise OtherSchemaError(output_folder(self.folder))
+                found, tables = self._open_copy(), _SCHEMA
             if not tables:
                 raise sqlite3.DatabaseError("it is empty")
+            if tables != _SCHEMA:
+                raise OtherSchemaError(output_folder(self.folder))
             meta = dict(found.execute("SELECT key, value FROM meta WHERE key IN ('session', 'at_work')"))
             self._session, self.broken_off = int(meta.get("session", 0)), bool(int(meta.get("at_work", 0)))
         except (sqlite3.DatabaseError, OSError, ValueError) as error:
@@ -155,14 +152,11 @@ class State:
         """Return the error for a database that is damaged, or that the system or another program keeps from us."""
         code = getattr(error, "sqlite_errorname", "")
         if isinstance(error, OSError) or (code.startswith(_OUT_OF_REACH) and code != "SQLITE_IOERR_SHORT_READ"):
-            return OutputError(
-                self.path, str(error), "Check its permissions, the disk, and programs that have it open."
-            )
-        folder = shell_word(str(output_folder(self.folder)))
+            hint = "Check its permissions, the disk, and programs that have it open."
+            return OutputError(self.path, str(error), hint)
+        hint = "Rebuild it from the masks and manifest.jsonl: tipsseg check "
         return RecordError(
-            self.path,
-            f"damaged ({error})",
-            f"Rebuild it from the masks and manifest.jsonl: tipsseg check {folder} --restore",
+            self.path, f"damaged ({error})", f"{hint}{shell_word(str(output_folder(self.folder)))} --restore"
         )
 
     # ---- changing ----
@@ -183,20 +177,14 @@ class State:
             self.changed = True
             self._session += 1
             with self.changing() as db:
-                db.executemany(
-                    "INSERT OR REPLACE INTO meta VALUES (?, ?)", [("at_work", 1), ("session", self._session)]
-                )
+                db.executemany(_INSERT_META, [("at_work", 1), ("session", self._session)])
 
     def _write_file(self) -> None:
         for suffix in ("-wal", "-shm", "-journal"):
             remove_file(self.path.with_name(self.path.name + suffix))
-        with atomic_path(self.path) as temporary:
-            target = _connect(str(temporary))
-            try:
-                target.execute("PRAGMA synchronous = OFF")
-                self._db.backup(target)
-            finally:
-                target.close()
+        with atomic_path(self.path) as temporary, closing(_connect(str(temporary))) as target:
+            target.execute("PRAGMA synchronous = OFF")
+            self._db.backup(target)
         self._db.close()
         self._db, self._is_file = _connect(str(self.path)), True
 
@@ -227,7 +215,8 @@ class State:
                 yield
         except sqlite3.OperationalError as error:
             if "full" in str(error):
-                raise OutputError(self.path, *_FULL) from error
+                again = "Free some space and run the same command again."
+                raise OutputError(self.path, "no space left on the device", again) from error
             if "disk I/O" in str(error) and (writing or self.changed):
                 limit = "the file exceeds the size limit of the system, or the disk failed"
                 raise OutputError(self.path, limit, "Check `ulimit -f`, and run the same command again.") from error
@@ -235,34 +224,27 @@ class State:
         except (sqlite3.DatabaseError, zlib.error, ValueError, KeyError, TypeError) as error:
             raise self._error(error) from error
 
-    def is_removed(self) -> bool:
-        """Return True if the database was removed after this process changed it."""
-        return self.changed and not self.path.exists()
-
     def end(self) -> None:
         """Write the exports, and mark the changes as complete. Raises OutputError."""
         self.close_exports()
         _write_lines(self.folder / MANIFEST_FILE, (json_bytes(entry.record(files)) for entry, files in self.images()))
         _write_lines(self.folder / ERRORS_FILE, (failure.line() for failure in self.failures()))
+        paths = [path for name in EXPORTS if os.path.lexists(path := self.folder / name)]
+        stamps = {path.name: astuple(stamp(path)) for path in paths}
         with self.changing() as db:
-            values = [("at_work", 0), ("exports", json_bytes(self._export_stamps()).decode())]
-            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values)
+            values = [("at_work", 0), ("exports", json_bytes(stamps).decode())]
+            db.executemany(_INSERT_META, values)
         self.broken_off = False
 
     def altered_exports(self) -> list[Path]:
         """Return the exports that were changed or removed since they were written."""
-        before = {name: Fingerprint(*values) for name, values in (self.meta("exports") or {}).items()}
-        paths = {name: self.folder / name for name in EXPORTS}
+        before = self.meta("exports") or {}
+        paths = [self.folder / name for name in EXPORTS]
         return [
             path
-            for name, path in paths.items()
-            if (os.path.lexists(path) if name not in before else not before[name].matches(path))
+            for path in paths
+            if (os.path.lexists(path) if path.name not in before else not Fingerprint(*before[path.name]).matches(path))
         ]
-
-    def _export_stamps(self) -> dict[str, list[object]]:
-        """Return size, time and sha256 of the exports that exist."""
-        stamps = {path.name: stamp(path) for path in (self.folder / name for name in EXPORTS) if os.path.lexists(path)}
-        return {name: [found.size, found.mtime_ns, found.sha256] for name, found in stamps.items()}
 
     def close_exports(self) -> None:
         for file in self._growing.values():
@@ -300,7 +282,7 @@ class State:
 
     def set_meta(self, key: str, value: object) -> None:
         with self.changing() as db:
-            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json_bytes(value).decode()))
+            db.execute(_INSERT_META, (key, json_bytes(value).decode()))
 
     # ---- images ----
 
@@ -318,29 +300,30 @@ class State:
     def names(self, name: str | None = None) -> list[str]:
         """Return the names of all images, or of those in a format, sorted."""
         where = "" if name is None else " WHERE instr(',' || formats || ',', ?)"
-        found = self._select(f"SELECT key FROM image{where} ORDER BY key", *([] if name is None else [f",{name},"]))
+        found = self._select(f"SELECT key FROM image{where} ORDER BY key", *([f",{name},"] if name else ()))
         return [name_of(key) for (key,) in found]
 
     def entries(self) -> Iterator[Entry]:
         """Yield the entries, sorted by name. The caller may change images in between."""
+        for _, entries in self._pages():
+            yield from entries
+
+    def images(self) -> Iterator[tuple[Entry, dict[str, FileRow]]]:
+        """Yield the entries with their files, see `files`, sorted by name."""
+        for last, entries in self._pages():
+            files: dict[bytes, dict[str, FileRow]] = defaultdict(dict)
+            end = key_of(entries[-1].image)
+            for image, *row in self._select("SELECT * FROM file WHERE image > ? AND image <= ?", last, end):
+                files[image][row[0]] = _file(row)
+            yield from ((entry, files[key_of(entry.image)]) for entry in entries)
+
+    def _pages(self) -> Iterator[tuple[bytes, list[Entry]]]:
+        """Yield pages of entries, sorted by name, each with the last key of the page before."""
         last = b""
         while found := self._select(f"SELECT * FROM image WHERE key > ? ORDER BY key LIMIT {_PAGE}", last):
             with self._errors():
                 entries = [_entry(row) for row in found]
-            yield from entries
-            last = found[-1][0]
-
-    def images(self) -> Iterator[tuple[Entry, dict[str, FileRow]]]:
-        """Yield the entries with their files, see `files`, sorted by name."""
-        last = b""
-        while found := self._select(f"SELECT * FROM image WHERE key > ? ORDER BY key LIMIT {_PAGE}", last):
-            files: dict[bytes, dict[str, FileRow]] = {row[0]: {} for row in found}
-            for image, *row in self._select("SELECT * FROM file WHERE image > ? AND image <= ?", last, found[-1][0]):
-                if image in files:
-                    files[image][row[0]] = _file(row)
-            with self._errors():
-                entries = [(_entry(row), files[row[0]]) for row in found]
-            yield from entries
+            yield last, entries
             last = found[-1][0]
 
     def formats(self) -> set[str]:
@@ -352,7 +335,7 @@ class State:
     def expect(self, image: str, files: Iterable[FileRow], coming: str | None = None) -> None:
         """Record files before they are put in place, and the correction that comes with them."""
         with self.changing() as db:
-            db.executemany(_INSERT_FILE, (_file_values(image, file) for file in files))
+            _change_files(db, image, files)
             if coming is not None:
                 db.execute("UPDATE image SET coming = ? WHERE key = ?", (coming, key_of(image)))
 
@@ -364,8 +347,7 @@ class State:
             values = (key, entry.path, written.size, written.mtime_ns, written.sha256, entry.given, entry.version)
             more = (",".join(entry.formats), entry.correction_text, None, entry.seconds, entry.packed)
             db.execute(f"INSERT OR REPLACE INTO image VALUES ({','.join('?' * 12)})", (*values, *more))
-            db.executemany(_INSERT_FILE, (_file_values(entry.image, file) for file in files))
-            db.executemany("DELETE FROM file WHERE image = ? AND place = ?", ((key, place) for place in gone))
+            _change_files(db, entry.image, files, gone)
             packed = ((name, key, zlib.compress(b"".join(row + b"\t" for row in own), 1)) for name, own in rows.items())
             db.executemany("INSERT OR REPLACE INTO row VALUES (?, ?, ?)", packed)
             db.execute("DELETE FROM failure WHERE key = ?", (key,))
@@ -373,14 +355,11 @@ class State:
 
     def cover(self, formats: Iterable[str], images: Iterable[str] | None = None) -> None:
         """Add formats to these images, or to all."""
-        only = None if images is None else [key_of(image) for image in images]
+        add = "UPDATE image SET formats = ltrim(formats || ',' || ?, ',') WHERE NOT instr(',' || formats || ',', ?)"
+        only = self.names() if images is None else [*images]
         with self.changing() as db:
             for name in formats:
-                change = "UPDATE image SET formats = ltrim(formats || ',' || ?, ',') WHERE NOT instr(',' || formats || ',', ?)"
-                if only is None:
-                    db.execute(change, (name, f",{name},"))
-                else:
-                    db.executemany(f"{change} AND key = ?", ((name, f",{name},", key) for key in only))
+                db.executemany(f"{add} AND key = ?", ((name, f",{name},", key_of(image)) for image in only))
 
     def drop(self, name: str) -> None:
         """Remove a format from all images, with its rows."""
@@ -388,11 +367,11 @@ class State:
             db.execute("UPDATE image SET formats = trim(replace(',' || formats || ',', ?, ','), ',')", (f",{name},",))
             db.execute("DELETE FROM row WHERE name = ?", (name,))
 
-    def forget(self, where: str) -> None:
-        """Remove the images for which an SQL condition holds, with their rows. Their files stay recorded, see `orphans`."""
+    def forget_images(self) -> None:
+        """Remove the images that nobody corrected, and all failures. Their files stay recorded, see `orphans`."""
         with self.changing() as db:
-            db.execute(f"DELETE FROM row WHERE image IN (SELECT key FROM image WHERE {where})")
-            db.execute(f"DELETE FROM image WHERE {where}")
+            db.execute("DELETE FROM row WHERE image IN (SELECT key FROM image WHERE correction IS NULL)")
+            db.execute("DELETE FROM image WHERE correction IS NULL")
             db.execute("DELETE FROM failure")
 
     # ---- files ----
@@ -408,8 +387,7 @@ class State:
     def set_files(self, image: str, files: Iterable[FileRow], gone: Iterable[str] = ()) -> None:
         """Record files, and remove the records of those at the places `gone`."""
         with self.changing() as db:
-            db.executemany(_INSERT_FILE, (_file_values(image, file) for file in files))
-            db.executemany("DELETE FROM file WHERE image = ? AND place = ?", ((key_of(image), place) for place in gone))
+            _change_files(db, image, files, gone)
 
     def orphans(self) -> list[tuple[str, FileRow]]:
         """Return the files whose image is not recorded, each with the name of the image."""
@@ -477,7 +455,10 @@ class State:
         return found[0][0] if found else None
 
 
-_INSERT_FILE = f"INSERT OR REPLACE INTO file VALUES ({','.join('?' * 9)})"
+_INSERT_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+
+#: The columns of a file after its image, in the order of the table.
+_FILE_COLUMNS = tuple(each.name for each in fields(FileRow))
 
 
 def _connect(path: str) -> sqlite3.Connection:
@@ -528,13 +509,12 @@ def _entry(row: tuple[Any, ...]) -> Entry:
     )
 
 
-def _file(row: list[Any]) -> FileRow:
-    place, name, digest, size, mtime_ns, shows, taken, pending = row
-    return FileRow(
-        place=place, name=name, digest=digest, size=size, mtime_ns=mtime_ns, shows=shows, taken=taken, pending=pending
-    )
+def _file(row: Sequence[Any]) -> FileRow:
+    return FileRow(**dict(zip(_FILE_COLUMNS, row, strict=True)))
 
 
-def _file_values(image: str, file: FileRow) -> tuple[object, ...]:
-    more = (file.digest, file.size, file.mtime_ns, file.shows, file.taken, file.pending)
-    return (key_of(image), file.place, file.name, *more)
+def _change_files(db: sqlite3.Connection, image: str, files: Iterable[FileRow], gone: Iterable[str] = ()) -> None:
+    """Record files of an image, and remove the records of those at the places `gone`."""
+    key, insert = key_of(image), f"INSERT OR REPLACE INTO file VALUES ({','.join('?' * 9)})"
+    db.executemany(insert, ((key, *(getattr(file, name) for name in _FILE_COLUMNS)) for file in files))
+    db.executemany("DELETE FROM file WHERE image = ? AND place = ?", ((key, place) for place in gone))
