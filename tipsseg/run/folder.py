@@ -40,7 +40,7 @@ from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Left, U
 from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_edited
 from tipsseg.run.spec import Counts, RunInfo, with_classes
 from tipsseg.run.state import EXPORTS, STATE_FILE, STATE_FOLDER, State
-from tipsseg.run.summary import Totals, total
+from tipsseg.run.summary import TotalsSum, total
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import actual_name, clean_up, clean_up_below
 from tipsseg.util.text import shell_word
@@ -370,7 +370,7 @@ class OutputFolder:
         files = {self.path / file for form in FORMATS.values() for file in form.files} | {self.path / CLASSES_FILE}
         return [path for path, reason in self.refused.items() if reason == NOT_OURS or path in files]
 
-    def totals(self) -> Totals:
+    def totals(self) -> TotalsSum:
         """Return the totals over all images in the folder."""
         return total((entry.summary for entry in self.state.entries()), self.context.classes)
 

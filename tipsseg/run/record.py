@@ -69,29 +69,9 @@ class _Classes:
     fit: str = ""
 
 
-@dataclass(frozen=True)
-class _Features:
-    folder: str
-    dtype: FeatureDtype
-
-
-@dataclass(frozen=True)
-class _Regions:
-    source: str
-    only: bool = False
-
-
-@dataclass(frozen=True)
-class _Onto:
-    source: str
-    added: tuple[str, ...]
-
-
 def run_context(info: RunInfo) -> RunContext:
     spec = info.spec
-    model = Path(
-        str(info.model["id"])
-    ).name  # without the folder, because label files must not depend on a local model's path
+    model = Path(str(info.model["id"])).name  # label files must not depend on the folder of a local model
     facts = {
         "version": __version__ if info.noted is None else info.noted.version,
         "command": spec.question(model),
@@ -112,13 +92,7 @@ def run_context(info: RunInfo) -> RunContext:
 def run_record(info: RunInfo) -> dict[str, object]:
     """Return the content of run.json. `ended` and `counts` are null until the run ends."""
     spec = info.spec
-    maker = info.noted or Maker(
-        __version__,
-        specs.LABELS_VERSION,
-        info.digest,
-        spec.command(),
-        {"python": platform.python_version(), **_versions()},
-    )
+    maker = info.noted or Maker(__version__, specs.LABELS_VERSION, info.digest, spec.command(), _versions())
     return {
         "tool": "tipsseg",
         "schema": SCHEMA,
@@ -140,8 +114,8 @@ def run_record(info: RunInfo) -> dict[str, object]:
         "shard": None if spec.shard is None else str(spec.shard),
         "image_root": info.image_root,
         "versions": dict(maker.versions),
-        "started": _text(info.started),
-        "ended": _text(info.ended),
+        "started": info.started and info.started.isoformat(timespec="seconds"),
+        "ended": info.ended and info.ended.isoformat(timespec="seconds"),
         "counts": None if info.ended is None else asdict(info.counts),
         **({} if info.batch_size is None else {"batch_size": info.batch_size}),
         **({"summary": dict(info.summary)} if info.summary else {}),
@@ -152,13 +126,10 @@ def _place(name: str, key: str, path: Path | None, **more: object) -> dict[str, 
     return {} if path is None else {name: {key: printable_path(path), **more}}
 
 
-def _text(time: datetime | None) -> str | None:
-    return None if time is None else time.isoformat(timespec="seconds")
-
-
 @cache
 def _versions() -> dict[str, str]:
-    found: dict[str, str] = {}
+    """Return the versions of Python and of packages."""
+    found = {"python": platform.python_version()}
     for name in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):  # opencv has several package names
             found[name] = metadata.version(name)
@@ -168,8 +139,12 @@ def _versions() -> dict[str, str]:
 def write_run(info: RunInfo, files: Iterable[FileRow] = ()) -> Path:
     """Write run.json, with the files for the whole run, into the folder of a run and return its path. Raises OutputError."""
     path = info.spec.folder / RUN_FILE
-    if os.path.lexists(path) and not _is_ours(path):
-        raise OutputError(path, "not a tipsseg record, or unreadable", MOVE)
+    if os.path.lexists(path):
+        known = None
+        with suppress(OSError, ValueError):
+            known = parse(read_regular(path))
+        if not isinstance(known, dict) or known.get("tool") != "tipsseg":
+            raise OutputError(path, "not a tipsseg record, or unreadable", MOVE)
     record = {**run_record(info), "files": [asdict(row) for row in files]}
     atomic_write(path, json_bytes(record, indent=2) + b"\n")
     return path
@@ -181,14 +156,6 @@ def read_run_files(folder: Path) -> list[FileRow]:
         rows = take(parse(read_regular(folder / RUN_FILE)), "files", tuple[FileRow, ...])
         return [row for row in rows if is_inside(row.place)]
     return []
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        record = parse(read_regular(path))
-    except (OSError, ValueError):
-        return False
-    return isinstance(record, dict) and record.get("tool") == "tipsseg"
 
 
 def stored_run(state: State) -> RunInfo | None:
@@ -260,12 +227,12 @@ def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
     model, wishes = take(record, "model", _Model), take(record, "asked", dict)
     shard, ended = take(record, "shard", str | None), take(record, "ended", datetime | None)
     more: dict[str, Any] = {"shard": shard, **{name: wishes.get(name) for name in _WISHES}}
-    if (features := take(record, "features", _Features | None)) is not None:
-        more |= {"features": _path(features.folder), "feature_dtype": features.dtype}
-    if (regions := take(record, "regions", _Regions | None)) is not None:
-        more |= {"regions": _path(regions.source), "regions_only": regions.only}
-    if (onto := take(record, "onto", _Onto | None)) is not None:
-        more |= {"onto": _path(onto.source), "added": onto.added}
+    if (features := take(record, "features", dict | None)) is not None:
+        more |= {"features": _path(features, "folder"), "feature_dtype": take(features, "dtype", FeatureDtype)}
+    if (regions := take(record, "regions", dict | None)) is not None:
+        more |= {"regions": _path(regions, "source"), "regions_only": take(regions, "only", bool)}
+    if (onto := take(record, "onto", dict | None)) is not None:
+        more |= {"onto": _path(onto, "source"), "added": take(onto, "added", tuple[str, ...])}
     spec = RunSpec(
         model=model.id,
         vocabulary=asked,
@@ -307,5 +274,5 @@ def _parse_vocabulary(record: _Classes) -> tuple[Vocabulary, Vocabulary]:
     return asked, replace(asked, background=record.background, auto=False)
 
 
-def _path(recorded: str) -> Path:
-    return Path(actual_name(recorded))
+def _path(record: Mapping[str, object], key: str) -> Path:
+    return Path(actual_name(take(record, key, str)))

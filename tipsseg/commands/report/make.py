@@ -267,7 +267,7 @@ class _Report:
             "truth": None if scores is None else {name: scores[name] for name in _SCORES},
             "scored": len(_accuracies(self.evaluation)),
             "doubted": len(self.doubts),
-            "summary": [*_facts(runs), *totals.result().lines()],
+            "summary": [*_facts(runs), *totals.lines()],
         }
         self.place.write(folder / DATA / "run.js", script("run", facts))
         # Write index.html last, because it needs the other files.
