@@ -150,9 +150,12 @@ class Files:
         found = FileRow(place=self.place(place), name=name, digest=LINK)
         if leads_to(place, ref.path):
             return found
-        in_the_way = os.path.lexists(place) and self.look(row, found.place) != "ours"
-        if in_the_way and (place.is_symlink() or digest_of(place) != _image_digest(ref)):
-            return None
+        if self.look(row, found.place) not in ("gone", "ours"):
+            own = None
+            with suppress(OSError, ValueError):  # reported when it is copied
+                own = identify(ref.path, any_size=True)[1]
+            if place.is_symlink() or digest_of(place) != own:
+                return None
         with atomic_path(place) as temporary:
             if is_plain(ref.path) and make_link(ref.path, place, temporary):
                 return found
@@ -213,10 +216,3 @@ def digest_of(path: Path) -> str:
         return content_digest(path) if stat.S_ISREG(path.lstat().st_mode) else ""
     except OSError:
         return ""
-
-
-def _image_digest(ref: ImageRef) -> str | None:
-    try:
-        return identify(ref.path, any_size=True)[1]
-    except (OSError, ValueError):  # reported when it is copied
-        return None

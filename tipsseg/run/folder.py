@@ -40,7 +40,7 @@ from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Left, U
 from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_edited
 from tipsseg.run.spec import Counts, RunInfo, with_classes
 from tipsseg.run.state import EXPORTS, STATE_FILE, STATE_FOLDER, State
-from tipsseg.run.summary import TotalsSum, total
+from tipsseg.run.summary import TotalsSum
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import actual_name, clean_up, clean_up_below
 from tipsseg.util.text import shell_word
@@ -372,7 +372,10 @@ class OutputFolder:
 
     def totals(self) -> TotalsSum:
         """Return the totals over all images in the folder."""
-        return total((entry.summary for entry in self.state.entries()), self.context.classes)
+        totals = TotalsSum(self.context.classes)
+        for entry in self.state.entries():
+            totals.add(entry.summary)
+        return totals
 
     def show_masks(self) -> None:
         """Move the masks from the hidden folder to where the format png has them; go on if a process was killed here."""

@@ -24,8 +24,7 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels, RunFacts
 from tipsseg.formats.instances import read_instances
 from tipsseg.formats.png import encode_mask, read_mask
-from tipsseg.options import FileOptions
-from tipsseg.regions.components import components, count_labels, encode_regions, whole_classes
+from tipsseg.regions.components import components, count_labels, encode_regions
 from tipsseg.regions.objects import LabelledObject, Layer, follow_correction, make_layers, paint_layers
 from tipsseg.regions.shapes import shape_from_rle
 from tipsseg.run.entry import Correction, Entry, Facts, FileRow, ObjectScore, object_scores
@@ -176,21 +175,6 @@ def scored_objects(
         other = CERTAIN if others is None else others[region.class_id]
         objects.append(LabelledObject(region, recorded.popleft() if recorded else other, simplify))
     return objects
-
-
-def chosen_objects(
-    objects: Sequence[LabelledObject], labels: Labels, classes: int, options: FileOptions, means: Mapping[int, float]
-) -> list[LabelledObject]:
-    """Return the objects that files with these options list, of all objects; `means` are the scores of whole classes."""
-    height, width = labels.labels.shape
-    least = options.min_area.pixels((height, width))
-    if options.instances == "component":
-        return [each for each in objects if each.region.area >= least]
-    if labels.layers is None:
-        regions = whole_classes(labels.labels, classes, least)
-    else:
-        regions = [layer.region for layer in labels.layers if layer.region.area >= least]
-    return [LabelledObject(region, means[region.class_id], options.simplify) for region in regions]
 
 
 # ---- as they are on disk ----

@@ -28,19 +28,16 @@ from tipsseg.run.labels import RunContext
 from tipsseg.run.shards import output_folder
 from tipsseg.run.spec import Counts, Maker, RunInfo, RunSpec, check_hint, vocabulary_record
 from tipsseg.run.state import STATE_FILE, State
-from tipsseg.types import BACKGROUND, printable_path
+from tipsseg.types import printable_path
 from tipsseg.util.files import actual_name, atomic_write, describe_error, is_inside, read_regular
 from tipsseg.util.json import json_bytes, parse, read_value, short, take
 from tipsseg.util.text import shell_line
-from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary, parse_class
+from tipsseg.vocabulary.vocabulary import make_vocabulary, parse_class
 
 RUN_FILE = "run.json"
 
 #: The version of all records in an output folder. Others are not read.
 SCHEMA = 2
-
-#: The reason for refusing a record that this version would not write.
-OTHER_VERSION = "not as this version of tipsseg writes it"
 
 #: Options that run.json records although labels do not depend on them.
 _WISHES = ("device", "dtype", "batch_size")
@@ -58,8 +55,8 @@ class _Model:
 
 
 @dataclass(frozen=True)
-class _Classes:
-    """The vocabulary; see `spec.vocabulary_record`."""
+class _Vocabulary:
+    """See `spec.vocabulary_record`."""
 
     source: str
     classes: tuple[Mapping[str, object], ...]
@@ -166,7 +163,8 @@ def stored_run(state: State) -> RunInfo | None:
         OtherSchemaError: Another version of tipsseg wrote it.
     """
     value = state.meta("run")
-    return None if value is None else parse_record(value, state.folder, check_hint(output_folder(state.folder)))
+    hint = check_hint(output_folder(state.folder))
+    return None if value is None else _parse_record(value, state.folder / RUN_FILE, hint)
 
 
 def find_run(folder: Path) -> RunInfo | None:
@@ -183,34 +181,25 @@ def find_run(folder: Path) -> RunInfo | None:
 def read_record(path: Path, hint: str) -> RunInfo:
     """Read a run.json. Raise RecordError with `hint` if the file is unreadable or invalid, OtherSchemaError for another schema."""
     try:
-        return parse_record(parse(read_regular(path)), path.parent, hint, path)
-    except OSError as error:
+        record = parse(read_regular(path))
+    except (OSError, ValueError) as error:
         raise RecordError(path, describe_error(error), hint) from error
-    except ValueError as error:
-        raise RecordError(path, f"{OTHER_VERSION}: {error}", hint) from error
+    return _parse_record(record, path, hint)
 
 
-def parse_record(record: object, folder: Path, hint: str, path: Path | None = None) -> RunInfo:
-    """Parse the JSON value of a run in a folder, which `path` has. Raises as `read_record` does."""
-    path = path or folder / RUN_FILE
+def _parse_record(record: object, path: Path, hint: str) -> RunInfo:
+    """Parse the JSON value of a run; `path` is its run.json. Raises as `read_record` does."""
     if not isinstance(record, dict) or record.get("tool") != "tipsseg":
         raise RecordError(path, "not written by tipsseg, or damaged", hint)
     if record.get("schema") != SCHEMA:
-        output = output_folder(folder)
-        raise OtherSchemaError(output, command(record.get("command"), f"{output}-2"))
+        # Offer the recorded command with another output folder, and without its shard.
+        output, words = output_folder(path.parent), pairwise(["", *shlex.split(str(record.get("command", "")))])
+        others = [word for before, word in words if not {before, word} & {"--output", "--shard"}]
+        raise OtherSchemaError(output, shell_line([*others, "--output", f"{output}-2"]) if others else "")
     try:
-        return _parse_run(record, folder)
+        return _parse_run(record, path.parent)
     except (ValueError, UsageError) as error:
-        raise RecordError(path, f"{OTHER_VERSION}: {error}", hint) from error
-
-
-def command(recorded: object, output: str) -> str:
-    """Return a recorded command line with another output folder, and without its shard; "" if there is none."""
-    if not isinstance(recorded, str):
-        return ""
-    words = pairwise(["", *shlex.split(recorded)])
-    others = [word for before, word in words if not {before, word} & {"--output", "--shard"}]
-    return shell_line([*others, "--output", output])
+        raise RecordError(path, f"not as this version of tipsseg writes it: {error}", hint) from error
 
 
 def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
@@ -223,7 +212,11 @@ def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
     if others := set(formats) - FORMATS.keys():
         raise ValueError(f"unknown format {short(min(others))}")
     maker = read_value(Maker, record, "")
-    asked, used = _parse_vocabulary(take(record, "vocabulary", _Classes))
+    kept = take(record, "vocabulary", _Vocabulary)
+    classes = [parse_class({key: value for key, value in each.items() if key != "id"}) for each in kept.classes]
+    background = "auto" if kept.auto else kept.background or "none"
+    asked = make_vocabulary(classes, background, kept.templates, kept.source)
+    asked = replace(asked, fit=kept.fit)
     model, wishes = take(record, "model", _Model), take(record, "asked", dict)
     shard, ended = take(record, "shard", str | None), take(record, "ended", datetime | None)
     more: dict[str, Any] = {"shard": shard, **{name: wishes.get(name) for name in _WISHES}}
@@ -248,7 +241,7 @@ def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
         asdict(model),
         take(record, "dtype", str),
         take(record, "device", str),
-        vocabulary=used,
+        vocabulary=replace(asked, background=kept.background, auto=False),
         image_root=take(record, "image_root", str | None),
         started=take(record, "started", datetime | None),
         ended=ended,
@@ -258,20 +251,6 @@ def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
         added=take(record, "added", tuple[str, ...] | None) or (),
         noted=maker,
     )
-
-
-def _parse_vocabulary(record: _Classes) -> tuple[Vocabulary, Vocabulary]:
-    """Return the vocabulary as requested, and with its background resolved."""
-    ids = [take(each, "id", int) for each in record.classes]
-    positive = [each for each in ids if each != BACKGROUND]  # negative classes have id 0
-    if positive != list(range(1, len(positive) + 1)):
-        raise ValueError("the class ids are not 1, 2, ...")
-    specs = [parse_class({key: value for key, value in each.items() if key != "id"}) for each in record.classes]
-    if [each.negative for each in specs] != [each == BACKGROUND for each in ids]:
-        raise ValueError("id 0 must mark the negative classes, and no others")
-    background = "auto" if record.auto else record.background or "none"
-    asked = replace(make_vocabulary(specs, background, record.templates, record.source), fit=record.fit)
-    return asked, replace(asked, background=record.background, auto=False)
 
 
 def _path(record: Mapping[str, object], key: str) -> Path:

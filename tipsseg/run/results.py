@@ -19,11 +19,12 @@ from tipsseg.formats.base import Format, ImageLabels, PartsFormat, Rows
 from tipsseg.formats.coco import category_record
 from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.options import MinArea
+from tipsseg.regions.components import whole_classes
 from tipsseg.regions.objects import LabelledObject
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.entry import ROWS, Entry, Facts, FileRow, make_entry, object_scores
 from tipsseg.run.files import Content, Files, StagedFile, one_image
-from tipsseg.run.labels import GEOTIFF, PNG, Labels, RunContext, chosen_objects, encode_labels
+from tipsseg.run.labels import GEOTIFF, PNG, Labels, RunContext, encode_labels
 from tipsseg.run.summary import CERTAIN, label_summary
 from tipsseg.types import Failed, ImageRef, Remark
 from tipsseg.util.files import Fingerprint
@@ -125,9 +126,17 @@ class Deriver:
 
     def objects(self, entry: Entry, labels: Labels, every: Sequence[LabelledObject]) -> list[LabelledObject]:
         """Return the objects that files list, of `every` object."""
+        options, classes = self.context.files, len(self.context.classes)
+        least = options.min_area.pixels(entry.numbers.size)
+        if options.instances == "component":
+            return [each for each in every if each.region.area >= least]
+        if labels.layers is None:
+            regions = whole_classes(labels.labels, classes, least)
+        else:
+            regions = [layer.region for layer in labels.layers if layer.region.area >= least]
         by_hand = entry.correction_text is not None
         means = {each.id: CERTAIN if by_hand else each.confidence for each in entry.numbers.classes}
-        return chosen_objects(every, labels, len(self.context.classes), self.context.files, means)
+        return [LabelledObject(region, means[region.class_id], options.simplify) for region in regions]
 
     def make(self, image: ImageLabels, entry: Entry, formats: Iterable[str]) -> Derived:
         """Write the files of an image in these formats under temporary names: all of them, or none.

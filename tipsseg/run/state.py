@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -28,6 +29,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, fields
 from io import FileIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -59,18 +61,8 @@ _PAGE = 500
 #: SQLite syncs to disk at checkpoints, not at every commit: a power loss may lose the last images, never the folder.
 SYNCHRONOUS = "NORMAL"
 
-_BUSY = ("lock", "unable to open", "readonly")
-
 #: Errors of SQLite that say nothing about the content of the database.
-_OUT_OF_REACH = (
-    "SQLITE_BUSY",
-    "SQLITE_CANTOPEN",
-    "SQLITE_FULL",
-    "SQLITE_IOERR",
-    "SQLITE_LOCKED",
-    "SQLITE_PERM",
-    "SQLITE_READONLY",
-)
+_OUT_OF_REACH = re.compile("SQLITE_(BUSY|LOCKED|PROTOCOL|CANTOPEN|READONLY|PERM|FULL|IOERR(?!_SHORT_READ))")
 
 #: The files that the record is exported to, by the process that ends a change.
 EXPORTS = ("run.json", MANIFEST_FILE, ERRORS_FILE)
@@ -122,7 +114,7 @@ class State:
             try:
                 tables = [sql for (sql,) in found.execute(statement)]
             except sqlite3.OperationalError as error:
-                if not any(word in str(error) for word in _BUSY):
+                if not _OUT_OF_REACH.match(error.sqlite_errorname):
                     raise
                 found.close()
                 found, tables = self._open_copy(), _SCHEMA
@@ -150,14 +142,18 @@ class State:
 
     def _error(self, error: Exception) -> RecordError | OutputError:
         """Return the error for a database that is damaged, or that the system or another program keeps from us."""
-        code = getattr(error, "sqlite_errorname", "")
-        if isinstance(error, OSError) or (code.startswith(_OUT_OF_REACH) and code != "SQLITE_IOERR_SHORT_READ"):
-            hint = "Check its permissions, the disk, and programs that have it open."
-            return OutputError(self.path, str(error), hint)
-        hint = "Rebuild it from the masks and manifest.jsonl: tipsseg check "
-        return RecordError(
-            self.path, f"damaged ({error})", f"{hint}{shell_word(str(output_folder(self.folder)))} --restore"
-        )
+        code, again = getattr(error, "sqlite_errorname", ""), "run the same command again."
+        if code == "SQLITE_FULL":
+            return OutputError(self.path, "no space left on the device", f"Free some space and {again}")
+        if code.startswith("SQLITE_IOERR") and self.changed:
+            limit = "the file exceeds the size limit of the system, or the disk failed"
+            return OutputError(self.path, limit, f"Check `ulimit -f`, and {again}")
+        if isinstance(error, OSError) or _OUT_OF_REACH.match(code):
+            return OutputError(
+                self.path, str(error), "Check its permissions, the disk, and programs that have it open."
+            )
+        hint = f"tipsseg check {shell_word(str(output_folder(self.folder)))} --restore"
+        return RecordError(self.path, f"damaged ({error})", f"Rebuild it from the masks and manifest.jsonl: {hint}")
 
     # ---- changing ----
 
@@ -168,13 +164,13 @@ class State:
                 return
             if self._copy is not None:
                 raise OutputError(self.path, "another program has it open", "Close it, and run the same command again.")
-            with self._errors(writing=True):
+            self.changed = True
+            with self._errors():
                 if not self._is_file:
                     self._write_file()
                 self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
                 self._set_journal("WAL")
                 self._db.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
-            self.changed = True
             self._session += 1
             with self.changing() as db:
                 db.executemany(_INSERT_META, [("at_work", 1), ("session", self._session)])
@@ -189,8 +185,7 @@ class State:
         self._db, self._is_file = _connect(str(self.path)), True
 
     def _set_journal(self, mode: str) -> None:
-        # No sync needed: only header bytes within one sector change.
-        self._db.execute("PRAGMA synchronous = OFF")
+        self._db.execute("PRAGMA synchronous = OFF")  # only header bytes within one sector change
         self._db.execute(f"PRAGMA journal_mode = {mode}")
 
     @contextmanager
@@ -209,18 +204,10 @@ class State:
                     raise
 
     @contextmanager
-    def _errors(self, *, writing: bool = False) -> Iterator[None]:
+    def _errors(self) -> Iterator[None]:
         try:
             with self._lock:
                 yield
-        except sqlite3.OperationalError as error:
-            if "full" in str(error):
-                again = "Free some space and run the same command again."
-                raise OutputError(self.path, "no space left on the device", again) from error
-            if "disk I/O" in str(error) and (writing or self.changed):
-                limit = "the file exceeds the size limit of the system, or the disk failed"
-                raise OutputError(self.path, limit, "Check `ulimit -f`, and run the same command again.") from error
-            raise self._error(error) from error
         except (sqlite3.DatabaseError, zlib.error, ValueError, KeyError, TypeError) as error:
             raise self._error(error) from error
 
@@ -232,19 +219,18 @@ class State:
         paths = [path for name in EXPORTS if os.path.lexists(path := self.folder / name)]
         stamps = {path.name: astuple(stamp(path)) for path in paths}
         with self.changing() as db:
-            values = [("at_work", 0), ("exports", json_bytes(stamps).decode())]
-            db.executemany(_INSERT_META, values)
+            db.executemany(_INSERT_META, [("at_work", 0), ("exports", json_bytes(stamps).decode())])
         self.broken_off = False
 
     def altered_exports(self) -> list[Path]:
         """Return the exports that were changed or removed since they were written."""
         before = self.meta("exports") or {}
-        paths = [self.folder / name for name in EXPORTS]
-        return [
-            path
-            for path in paths
-            if (os.path.lexists(path) if path.name not in before else not Fingerprint(*before[path.name]).matches(path))
-        ]
+        altered = []
+        for path in (self.folder / name for name in EXPORTS):
+            known = before.get(path.name)
+            if os.path.lexists(path) if known is None else not Fingerprint(*known).matches(path):
+                altered.append(path)
+        return altered
 
     def close_exports(self) -> None:
         for file in self._growing.values():
@@ -328,9 +314,8 @@ class State:
 
     def formats(self) -> set[str]:
         """Return the formats that any image is in."""
-        return {
-            name for (names,) in self._select("SELECT DISTINCT formats FROM image") for name in names.split(",") if name
-        }
+        found = self._select("SELECT DISTINCT formats FROM image")
+        return {name for (names,) in found for name in names.split(",") if name}
 
     def expect(self, image: str, files: Iterable[FileRow], coming: str | None = None) -> None:
         """Record files before they are put in place, and the correction that comes with them."""
@@ -343,8 +328,7 @@ class State:
         """Record an image whose files are in place: files and rows that are new, and the places of files that are gone."""
         key = key_of(entry.image)
         with self.changing() as db:
-            written = entry.input
-            values = (key, entry.path, written.size, written.mtime_ns, written.sha256, entry.given, entry.version)
+            values = (key, entry.path, *astuple(entry.input), entry.given, entry.version)
             more = (",".join(entry.formats), entry.correction_text, None, entry.seconds, entry.packed)
             db.execute(f"INSERT OR REPLACE INTO image VALUES ({','.join('?' * 12)})", (*values, *more))
             _change_files(db, entry.image, files, gone)
@@ -444,8 +428,6 @@ class State:
         found = self._select("SELECT line FROM failure ORDER BY key")
         return [failure for (line,) in found if (failure := read_failure(line)) is not None]
 
-    # ---- statements ----
-
     def _select(self, statement: str, *values: object) -> list[Any]:
         with self._errors():
             return self._db.execute(statement, values).fetchall()
@@ -475,13 +457,11 @@ def _head(wal: Path) -> bytes:
 def _write_lines(path: Path, lines: Iterable[bytes]) -> None:
     """Replace an export, or remove it if there are no lines."""
     lines = iter(lines)
-    first = next(lines, None)
-    if first is None:
+    if (first := next(lines, None)) is None:
         remove_file(path)
         return
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(first + b"\n")
-        file.writelines(line + b"\n" for line in lines)
+        file.writelines(line + b"\n" for line in chain([first], lines))
 
 
 def key_of(image: str) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -222,14 +222,6 @@ class TotalsSum:
             yield f"Found in {pluralize(self._images, 'image')}, by area: {join_first(found, _NAMED)}."
         if never:
             yield f"Never found: {join_first(never, _NAMED)}."
-
-
-def total(summaries: Iterable[Mapping[str, object]], classes: Sequence[LabelClass]) -> TotalsSum:
-    """Sum image summaries."""
-    found = TotalsSum(classes)
-    for each in summaries:
-        found.add(each)
-    return found
 
 
 def _short(entry: LabelClass) -> str:
