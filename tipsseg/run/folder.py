@@ -105,8 +105,9 @@ class OutputFolder:
         """Put an image's files in place and record it. Return the result, or what became of it; see `fail` for a Failed."""
         try:
             match result:
-                case Labelled():
-                    return self._add(result)
+                case Labelled(ref, _, labels, derived):
+                    with one_image(ref, [*labels, *derived.files]):
+                        return self._add(result)
                 case Unchanged():
                     return self._keep(result)
         except ImageError as error:
@@ -138,16 +139,15 @@ class OutputFolder:
             if reason == SCORES and (
                 len(labels) != len(known) or any((each.row.name, each.row.digest) not in digests for each in labels)
             ):
-                discard([*labels, *labelled.derived.files])
                 what = "the model labels it otherwise now, so its scores would not belong to the labels of this folder"
                 raise ImageError(ref.path, what, "Label it again with argument `resume`=False.")
         for file in labels:
             row = rows.get(file.row.place)
             if not self.files.may_put(file, row, replace_edited=self.info.spec.replace_edited and row is not None):
+                if row is None or before is None or row.digest is None:
+                    raise self._in_the_way(ref, file)
                 discard([*labels, *labelled.derived.files])
-                if row is not None and before is not None and row.digest is not None:
-                    return Unchanged(ref, before, "edited by hand")
-                raise self._in_the_way(ref, file)
+                return Unchanged(ref, before, "edited by hand")
         self.put(ref, entry, labels, labelled.derived, rows)
         self.reasons[reason] += 1
         return replace(labelled, entry=entry, reason=reason)

@@ -78,7 +78,7 @@ class _Item:
     lacking: tuple[str, ...] = ()
 
 
-def settle(folder: OutputFolder, jobs: int, *, refer: Callable[[Entry], ImageRef] | None = None) -> Settled:
+def settle(folder: OutputFolder, jobs: int, *, refer: Callable[[Entry], ImageRef] = recorded_ref) -> Settled:
     """Write the derived files of a folder that are missing or out of date, and return what became of them. See `settle_images`."""
     settled = Settled()
     for _ in settle_images(folder, settled, jobs, refer=refer):
@@ -92,7 +92,7 @@ def settle_images(
     jobs: int,
     *,
     asked: Container[str] = (),
-    refer: Callable[[Entry], ImageRef] | None = None,
+    refer: Callable[[Entry], ImageRef] = recorded_ref,
 ) -> Iterator[list[Path] | ImageError]:
     """Write the derived files of a folder that are missing or out of date: those of images, then those for the whole run.
 
@@ -110,7 +110,7 @@ def settle_images(
         OutputError: The folder cannot be written.
     """
     folder.show_masks()
-    for item in map_in_order(jobs, partial(_derive, folder, asked), _items(folder, refer or recorded_ref, settled)):
+    for item in map_in_order(jobs, partial(_derive, folder, asked), _items(folder, refer, settled)):
         try:
             if isinstance(item, ImageError):
                 raise item

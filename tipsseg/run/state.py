@@ -105,8 +105,7 @@ class State:
     def _open(self) -> sqlite3.Connection:
         if not self._is_file:
             found = _connect("")
-            for statement in _SCHEMA:
-                found.execute(statement)
+            found.executescript(";".join(_SCHEMA))
             return found
         statement = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid"
         try:
