@@ -192,14 +192,21 @@ def _parse_record(record: object, path: Path, hint: str) -> RunInfo:
     if not isinstance(record, dict) or record.get("tool") != "tipsseg":
         raise RecordError(path, "not written by tipsseg, or damaged", hint)
     if record.get("schema") != SCHEMA:
-        # Offer the recorded command with another output folder, and without its shard.
-        output, words = output_folder(path.parent), pairwise(["", *shlex.split(str(record.get("command", "")))])
-        others = [word for before, word in words if not {before, word} & {"--output", "--shard"}]
-        raise OtherSchemaError(output, shell_line([*others, "--output", f"{output}-2"]) if others else "")
+        output = output_folder(path.parent)
+        raise OtherSchemaError(output, command(record.get("command"), f"{output}-2"))
     try:
         return _parse_run(record, path.parent)
     except (ValueError, UsageError) as error:
         raise RecordError(path, f"not as this version of tipsseg writes it: {error}", hint) from error
+
+
+def command(recorded: object, output: str) -> str:
+    """Return a recorded command line with another output folder, and without its shard; "" if there is none."""
+    if not isinstance(recorded, str):
+        return ""
+    words = pairwise(["", *shlex.split(recorded)])
+    others = [word for before, word in words if not {before, word} & {"--output", "--shard"}]
+    return shell_line([*others, "--output", output])
 
 
 def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:

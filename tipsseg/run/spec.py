@@ -233,7 +233,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
     def command(self) -> str:
         """Return the command line of the run, with paths and formats."""
         vocabulary = self.vocabulary_path or self.vocabulary.source
-        words = ["tipsseg", "label", *(self.sources or ["IMAGES"]), *self._question_words(self.model, vocabulary)]
+        words = ["tipsseg", "label", *(self.sources or ["IMAGES"]), *self._question(self.model, vocabulary)]
         if self.features is not None:
             words += ["--features", str(self.features)]
         files = replace(self.files, val_fraction=self.files.val_fraction or None)
@@ -253,7 +253,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
 
     def question(self, model: str) -> str:
         """Return the command line for the same labels without paths, so that it is the same on every machine."""
-        words = ["tipsseg", "label", *self._question_words(model, self.vocabulary.source)]
+        words = ["tipsseg", "label", *self._question(model, self.vocabulary.source)]
         if self.labelled_in != "float32":
             words += ["--features", "DIR"]
         if self.regions is not None:
@@ -262,7 +262,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
             words += ["--onto", "PATH"]
         return shell_line(words)
 
-    def _question_words(self, model: str, source: str) -> list[str]:
+    def _question(self, model: str, source: str) -> list[str]:
         vocabulary = self.vocabulary
         words = ["--model", model]
         if vocabulary.source or vocabulary.fit or vocabulary.templates != PROTOCOL_TEMPLATES:
