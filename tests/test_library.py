@@ -196,10 +196,6 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
         lambda out: tipsseg.label_folder(["ftp://a.b/c.jpg"], ["a"], output=out), tipsseg.errors.InputError,
         "ftp:// URLs are not supported",
     ),
-    "one format": (
-        lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, formats="png"), tipsseg.UsageError,
-        "formats must be a list of names, not 'png'",
-    ),
     "no address": (
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, ray="0"),
         tipsseg.UsageError,

@@ -63,7 +63,10 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
         lambda _: make_vocabulary(["a"], "auto", ["{}"] * 1001),
         "1001 templates; the limit is 1000",
     ),
-    "classes, number": (lambda _: loose.make_vocabulary(5), "classes must be a list of names, not 5"),
+    "classes, number": (
+        lambda _: loose.make_vocabulary(5),
+        "classes must be a list of names (ids follow its order), not 5",
+    ),
     "entry, supercategory": (
         lambda _: make_vocabulary([ClassSpec("tree", supercategory="\x1bx")]),
         "the supercategory of 'tree' contains the control character \\u001b",
@@ -84,7 +87,6 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
         lambda _: loose.make_vocabulary(["a"], "auto", None),
         "templates must be a list of strings, not None",
     ),
-    "source": (lambda _: loose.make_vocabulary(["a"], source=Path("a")), "source must be a string, not "),
     "vocabulary, number": (
         lambda _: loose.read_vocabulary(5),
         "a vocabulary must be a preset name or a path, not 5",

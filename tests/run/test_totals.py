@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pytest
 
 from tipsseg.label_map import LabelMap
-from tipsseg.run.summary import label_summary, total
+from tipsseg.run.summary import TotalsSum, label_summary
 from tipsseg.types import LabelArray, LabelClass
 
 
@@ -23,6 +23,13 @@ OTHER: LabelArray = np.array([[2, 2, 1, 2]], np.uint8)
 
 def summary_of(labels: LabelArray) -> Mapping[str, object]:
     return label_summary(LabelMap(labels, np.ones(labels.shape, np.float32), CLASSES))
+
+
+def total(summaries: Iterable[Mapping[str, object]], classes: tuple[LabelClass, ...]) -> TotalsSum:
+    found = TotalsSum(classes)
+    for each in summaries:
+        found.add(each)
+    return found
 
 
 def test_numbers_of_all_images() -> None:

@@ -23,8 +23,8 @@ from tipsseg.formats import (
 )
 from tipsseg.images.access import below
 from tipsseg.options import MAX_PIXELS
-from tipsseg.run.entry import Entry
-from tipsseg.run.folder import OutputFolder, change_folder, recorded_ref
+from tipsseg.run.entry import Entry, recorded_ref
+from tipsseg.run.folder import OutputFolder, change_folder
 from tipsseg.run.names import refuse_shared
 from tipsseg.run.read import find_only, refuse_raster, refuse_shards, require_run, unlabelled_error
 from tipsseg.run.settle import Settled, settle_images

@@ -144,7 +144,7 @@ def read_array(path: Path, names: Sequence[str], most: int) -> tuple[str, NDArra
                 if (name := next((name for name in names if name in arrays), None)) is None:
                     raise ValueError(f"no array {', '.join(names)}")
                 if not isinstance(array := arrays[name], np.ndarray):
-                    raise ValueError(f"{name} is no array")
+                    raise ValueError(f"{name} is not an array")
                 return name, array
         except _DAMAGE as error:
             raise ValueError(f"not a NumPy archive, or damaged: {str(error) or type(error).__name__}") from error

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -61,6 +61,10 @@ class FileRow:
     def is_file(self) -> bool:
         """Return True for a file of a format: neither a link or a copy of the image, nor a mere note."""
         return self.digest != ROWS and not self.name.endswith(":link")
+
+    def stamped(self, found: Fingerprint) -> FileRow:
+        """Return the record of the file with this content."""
+        return replace(self, digest=found.sha256, size=found.size, mtime_ns=found.mtime_ns, taken=None, pending=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,15 +132,17 @@ class Entry:
 
     @cached_property
     def facts(self) -> Facts:
-        try:
+        with self._reading():
             summary, objects = json.loads(zlib.decompress(self.packed))
             return Facts(summary, tuple(map(tuple, objects)))
-        except (zlib.error, ValueError, TypeError) as error:
-            raise self._damaged(error) from error
 
-    def _damaged(self, error: Exception) -> RecordError:
-        hint = "Rebuild the record of its folder with tipsseg check OUT --restore."
-        return RecordError(Path(self.image), f"its record is damaged ({error})", hint)
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (zlib.error, ValueError, TypeError) as error:
+            hint = "Rebuild the record of its folder with tipsseg check OUT --restore."
+            raise RecordError(Path(self.image), f"its record is damaged ({error})", hint) from error
 
     @property
     def summary(self) -> Mapping[str, object]:
@@ -149,10 +155,8 @@ class Entry:
 
     @property
     def correction(self) -> Correction | None:
-        try:
+        with self._reading():
             return None if self.correction_text is None else Correction(**json.loads(self.correction_text))
-        except (ValueError, TypeError) as error:
-            raise self._damaged(error) from error
 
     @property
     def corrected(self) -> bool:
@@ -200,15 +204,8 @@ def make_entry(
 ) -> Entry:
     """Return the entry of an image that the model labelled; `digests` are those of the label files."""
     version, packed = _pack(facts, digests)
-    entry = Entry(
-        image=ref.name,
-        path=input_path(ref),
-        input=fingerprint,
-        version=version,
-        formats=tuple(formats),
-        packed=packed,
-        **more,
-    )
+    more |= {"version": version, "formats": tuple(formats), "packed": packed}
+    entry = Entry(image=ref.name, path=input_path(ref), input=fingerprint, **more)
     entry.__dict__["facts"] = facts
     return entry
 
@@ -216,6 +213,11 @@ def make_entry(
 def input_path(ref: ImageRef) -> str:
     """Return the path of an input as entries record it: absolute, without resolving links."""
     return printable_path(absolute(ref.path))
+
+
+def recorded_ref(record: Entry | Failure) -> ImageRef:
+    """Return the image of a record at its recorded address."""
+    return ImageRef(actual_path(Path(), record.path), PurePosixPath(actual_name(record.image)))
 
 
 def object_scores(objects: Iterable[LabelledObject]) -> tuple[ObjectScore, ...]:
@@ -252,7 +254,7 @@ class Failure:
     @property
     def ref(self) -> ImageRef:
         """Return the image to retry."""
-        return ImageRef(actual_path(Path(), self.path), PurePosixPath(actual_name(self.image)))
+        return recorded_ref(self)
 
     @property
     def may_last(self) -> bool:

@@ -10,13 +10,13 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from tipsseg.errors import OutputError
+from tipsseg.errors import ImageError, OutputError
 from tipsseg.images.access import identify, is_plain, open_source
 from tipsseg.run.entry import LINK, ROWS, FileRow
 from tipsseg.types import ImageRef, printable_path
@@ -39,8 +39,8 @@ _OUTSIDE = "Put a folder in the place of the link, or choose another output fold
 #: The state of a file: absent, as tipsseg wrote it, taken in by `tipsseg correct`, changed since, or of another program.
 Look = Literal["gone", "ours", "taken", "edited", "foreign"]
 
-#: A content, or a function that writes it to a path.
-Content = bytes | Callable[[Path], None]
+#: A content, its pieces, or a function that writes it to a path.
+Content = bytes | Iterable[bytes] | Callable[[Path], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,17 +106,14 @@ class Files:
                 temporary.write_bytes(data)
                 written = stamp(temporary, hashlib.sha256(data).hexdigest())
             else:
-                data(temporary)
+                if callable(data):
+                    data(temporary)
+                else:
+                    with temporary.open("wb") as target:
+                        target.writelines(data)
                 written = stamp(temporary)
-        row = FileRow(
-            place=self.place(path),
-            name=name,
-            digest=written.sha256,
-            size=written.size,
-            mtime_ns=written.mtime_ns,
-            shows=shows,
-        )
-        return StagedFile(temporary=temporary, row=row)
+        row = FileRow(place=self.place(path), name=name, digest=None, shows=shows)
+        return StagedFile(temporary=temporary, row=row.stamped(written))
 
     def may_put(self, file: StagedFile, row: FileRow | None, *, replace_edited: bool = False) -> bool:
         """Return True if a staged file may replace the one at its place, whose record is `row`. `put` compares again."""
@@ -153,16 +150,19 @@ class Files:
         found = FileRow(place=self.place(place), name=name, digest=LINK)
         if leads_to(place, ref.path):
             return found
-        in_the_way = os.path.lexists(place) and self.look(row, found.place) != "ours"
-        if in_the_way and (place.is_symlink() or digest_of(place) != _image_digest(ref)):
-            return None
+        if self.look(row, found.place) not in ("gone", "ours"):
+            own = None
+            with suppress(OSError, ValueError):  # reported when it is copied
+                own = identify(ref.path, any_size=True)[1]
+            if place.is_symlink() or digest_of(place) != own:
+                return None
         with atomic_path(place) as temporary:
             if is_plain(ref.path) and make_link(ref.path, place, temporary):
                 return found
             with open_source(ref.path) as source, temporary.open("wb") as copy:
                 shutil.copyfileobj(source, copy)
             written = stamp(temporary)
-        return replace(found, digest=written.sha256, size=written.size, mtime_ns=written.mtime_ns)
+        return found.stamped(written)
 
     def remove(self, row: FileRow) -> bool:
         """Remove a file if it is as tipsseg wrote it. Return True if its place is then free. Raises OutputError."""
@@ -190,6 +190,18 @@ def discard(files: Sequence[StagedFile]) -> None:
         file.discard()
 
 
+@contextmanager
+def one_image(ref: ImageRef, staged: Sequence[StagedFile]) -> Iterator[None]:
+    """Discard staged files if the block raises. Raise ImageError for an OutputError that concerns one file alone."""
+    try:
+        yield
+    except BaseException as error:
+        discard(staged)
+        if isinstance(error, OutputError) and error.only_this:
+            raise ImageError(ref.path, error.message, error.hint) from error
+        raise
+
+
 def _status(path: Path) -> object:
     """Return what changes if a file is saved: None if it is absent."""
     with suppress(OSError):
@@ -204,10 +216,3 @@ def digest_of(path: Path) -> str:
         return content_digest(path) if stat.S_ISREG(path.lstat().st_mode) else ""
     except OSError:
         return ""
-
-
-def _image_digest(ref: ImageRef) -> str | None:
-    try:
-        return identify(ref.path, any_size=True)[1]
-    except (OSError, ValueError):  # reported when it is copied
-        return None

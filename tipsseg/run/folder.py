@@ -15,15 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from hashlib import sha256
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tipsseg.errors import ImageError, OutputError, RecordError
 from tipsseg.formats import FORMATS, check_formats, format_name, image_folders
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
-from tipsseg.run.entry import ERRORS_FILE, MANIFEST_FILE, Correction, Entry, Failure, FileRow, input_path
-from tipsseg.run.files import MOVE, Files, StagedFile, discard
+from tipsseg.run.entry import Correction, Entry, Failure, FileRow, input_path, recorded_ref
+from tipsseg.run.files import MOVE, Files, StagedFile, discard, one_image
 from tipsseg.run.labels import PNG, RunContext, label_rows, read_current
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.names import refuse_shared
@@ -36,21 +35,18 @@ from tipsseg.run.question import (
     whole_run,
     with_classes_of,
 )
-from tipsseg.run.record import RUN_FILE, run_context, run_record, stored_run, write_run
+from tipsseg.run.record import run_context, run_record, stored_run, write_run
 from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Left, Unchanged, link_name
 from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_edited
 from tipsseg.run.spec import Counts, RunInfo, with_classes
-from tipsseg.run.state import STATE_FOLDER, State
-from tipsseg.run.summary import Totals, total
+from tipsseg.run.state import EXPORTS, STATE_FILE, STATE_FOLDER, State
+from tipsseg.run.summary import TotalsSum
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.files import actual_name, actual_path, clean_up, clean_up_below
+from tipsseg.util.files import actual_name, clean_up, clean_up_below
 from tipsseg.util.text import shell_word
 
 #: The reason for not writing a file of another program.
 NOT_OURS = "tipsseg did not write this file"
-
-
-_AGAIN = "Run the same command again."
 
 
 class OutputFolder:
@@ -75,9 +71,10 @@ class OutputFolder:
         self.taken: set[Path] = set()
         self._todo: dict[str, str] = {}
         self.starting_over = False
-        self.set_info(info)
+        self._labels_before = run_context(before or info)
+        self._set_info(info)
 
-    def set_info(self, info: RunInfo) -> None:
+    def _set_info(self, info: RunInfo) -> None:
         self.info = info
         self.context: RunContext = run_context(info)
         self.files, self.deriver = Files(self.path), Deriver(self.context)
@@ -89,10 +86,8 @@ class OutputFolder:
         if isinstance(item, Failed):
             return item
         entry, rows = self.state.get(item.name), self.state.files(item.name)
-        if self.starting_over and entry is not None:
-            labels = label_rows(rows, self._context_before())
-            if not (entry.corrected or is_edited(entry, labels, self.files)):
-                entry, rows = None, {}
+        if self.starting_over and entry is not None and not (entry.corrected or self._was_edited(entry, rows)):
+            entry, rows = None, {}
         decision = decide(item, entry, rows, self.info.spec, self.files, self.context)
         if isinstance(decision, Todo):
             self._todo[item.name] = decision.reason
@@ -103,35 +98,40 @@ class OutputFolder:
         """Return why an image is to be labelled, once `triage` decided so."""
         return self._todo.get(ref.name, NEW)
 
-    def _context_before(self) -> RunContext:
-        return self.context if self.before is None else run_context(self.before)
+    def _was_edited(self, entry: Entry, rows: Mapping[str, FileRow]) -> bool:
+        return is_edited(entry, label_rows(rows, self._labels_before), self.files)
 
     def record(self, result: ImageResult) -> ImageResult:
         """Put an image's files in place and record it. Return the result, or what became of it; see `fail` for a Failed."""
-        match result:
-            case Labelled():
-                return self._add(result)
-            case Unchanged(ref, entry):
-                rows = self.state.files(ref.name) if result.edited and not self.info.spec.is_raster else {}
-                new = replace(entry, path=input_path(ref)) if entry.path != input_path(ref) else entry
-                labels = tuple[FileRow, ...]()
-                if rows and is_edited(entry, label_rows(rows, self.context), self.files):
-                    try:
-                        current = read_current(self.context, new, rows, edited=True)
-                    except ImageError as error:
-                        return Failed(ref, error)
-                    new, labels = current.entry, current.rows
-                if new is not entry:
-                    self.state.add(new, labels, {})
-                self.state.mend(ref.name)
-                return replace(result, entry=new)
+        try:
+            match result:
+                case Labelled(ref, _, labels, derived):
+                    with one_image(ref, [*labels, *derived.files]):
+                        return self._add(result)
+                case Unchanged():
+                    return self._keep(result)
+        except ImageError as error:
+            return Failed(result.ref, error)
         return result
+
+    def _keep(self, unchanged: Unchanged) -> Unchanged:
+        """Record the address of an image whose labels stay; a mask that a person changed in place becomes a correction."""
+        ref, entry, labels = unchanged.ref, unchanged.entry, tuple[FileRow, ...]()
+        if entry.path != input_path(ref):
+            entry = replace(entry, path=input_path(ref))
+        rows = self.state.files(ref.name) if unchanged.edited and not self.info.spec.is_raster else {}
+        if is_edited(entry, label_rows(rows, self.context), self.files):
+            current = read_current(self.context, entry, rows, edited=True)
+            entry, labels = current.entry, current.rows
+        if entry is not unchanged.entry:
+            self.state.add(entry, labels, {})
+        self.state.mend(ref.name)
+        return replace(unchanged, entry=entry)
 
     def _add(self, labelled: Labelled) -> ImageResult:
         ref, entry, labels = labelled.ref, labelled.entry, labelled.labels
         reason = self._todo.pop(ref.name, NEW)
         before, rows = self.state.get(ref.name), self.state.files(ref.name)
-        by_hand = self.info.spec.replace_edited
         if before is not None:
             entry = replace(entry, formats=tuple(dict.fromkeys((*entry.formats, *before.formats))))
             known = label_rows(rows, self.context)
@@ -139,20 +139,16 @@ class OutputFolder:
             if reason == SCORES and (
                 len(labels) != len(known) or any((each.row.name, each.row.digest) not in digests for each in labels)
             ):
-                discard([*labels, *labelled.derived.files])
                 what = "the model labels it otherwise now, so its scores would not belong to the labels of this folder"
-                return Failed(ref, ImageError(ref.path, what, "Label it again with argument `resume`=False."))
+                raise ImageError(ref.path, what, "Label it again with argument `resume`=False.")
         for file in labels:
             row = rows.get(file.row.place)
-            if not self.files.may_put(file, row, replace_edited=by_hand and row is not None):
+            if not self.files.may_put(file, row, replace_edited=self.info.spec.replace_edited and row is not None):
+                if row is None or before is None or row.digest is None:
+                    raise self._in_the_way(ref, file)
                 discard([*labels, *labelled.derived.files])
-                if row is not None and before is not None and row.digest is not None:
-                    return Unchanged(ref, before, "edited by hand")
-                return Failed(ref, self._in_the_way(ref, file))
-        try:
-            self.put(ref, entry, labelled.labels, labelled.derived, rows)
-        except ImageError as error:
-            return Failed(ref, error)
+                return Unchanged(ref, before, "edited by hand")
+        self.put(ref, entry, labels, labelled.derived, rows)
         self.reasons[reason] += 1
         return replace(labelled, entry=entry, reason=reason)
 
@@ -185,57 +181,41 @@ class OutputFolder:
             ImageError: A file cannot have its name.
             OutputError: The folder cannot be written.
         """
-        try:
-            return self._put(ref, entry, labels, derived, rows, coming)
-        except OutputError as error:
-            if error.only_this:
-                raise ImageError(ref.path, error.message, error.hint) from error
-            raise
-        finally:
-            discard([*labels, *derived.files])  # those that have no name yet
-
-    def _put(
-        self,
-        ref: ImageRef,
-        entry: Entry,
-        labels: Sequence[StagedFile],
-        derived: Derived,
-        rows: Mapping[str, FileRow],
-        coming: str | None,
-    ) -> list[Path]:
-        files, kept, foreign = [*labels], set[str](), set[str]()
-        for file in derived.files:
-            row = rows.get(file.row.place)
-            if self.files.may_put(file, row):
-                files.append(file)
-                continue
-            file.discard()
-            kept.add(file.row.place)
-            if row is None or row.digest is None:  # `settle` names those that a person changed
-                foreign.add(format_name(file.row.name))
-                self.refuse(self.files.path(file.row.place), row)
-        self.state.expect(ref.name, [self.files.expected(each, rows.get(each.row.place)) for each in files], coming)
-        written = [replace(note, shows="") if note.name in foreign else note for note in derived.notes]
-        for name, place in derived.links.items():
-            link = self.files.link(ref, link_name(name), place, rows.get(self.files.place(place)))
-            if link is None:
-                self.refuse(place, None)
-            else:
-                written.append(replace(link, shows=entry.path))
-        for file in files:
-            if self.files.put(file):
-                written.append(file.row)
-            elif file in labels:
-                raise ImageError(
-                    ref.path, f"{self.files.path(file.row.place)} changed while the command ran, so it was kept", _AGAIN
-                )
-            else:
+        with one_image(ref, [*labels, *derived.files]):
+            files, kept, foreign = [*labels], set[str](), set[str]()
+            for file in derived.files:
+                row = rows.get(file.row.place)
+                if self.files.may_put(file, row):
+                    files.append(file)
+                    continue
+                file.discard()
                 kept.add(file.row.place)
-        places = {row.place for row in written} | kept
-        replaced = {*derived.formats, *(each.row.name for each in labels)}
-        left = [row for row in rows.values() if row.place not in places and format_name(row.name) in replaced]
-        self.state.add(entry, written, derived.rows, [row.place for row in left if self.files.remove(row)])
-        return [self.files.path(each.row.place) for each in files if each.row.place not in kept]
+                if row is None or row.digest is None:  # `settle` names those that a person changed
+                    foreign.add(format_name(file.row.name))
+                    self._refuse(self.files.path(file.row.place), row)
+            self.state.expect(ref.name, [self.files.expected(each, rows.get(each.row.place)) for each in files], coming)
+            written = [replace(note, shows="") if note.name in foreign else note for note in derived.notes]
+            for name, place in derived.links.items():
+                link = self.files.link(ref, link_name(name), place, rows.get(self.files.place(place)))
+                if link is None:
+                    self._refuse(place, None)
+                else:
+                    written.append(replace(link, shows=entry.path))
+            for file in files:
+                path = self.files.path(file.row.place)
+                if self.files.put(file):
+                    written.append(file.row)
+                elif file in labels:
+                    what = f"{path} changed while the command ran, so it was kept"
+                    raise ImageError(ref.path, what, "Run the same command again.")
+                else:
+                    file.discard()
+                    kept.add(file.row.place)
+            places = {row.place for row in written} | kept
+            replaced = {*derived.formats, *(each.row.name for each in labels)}
+            left = [row for row in rows.values() if row.place not in places and format_name(row.name) in replaced]
+            self.state.add(entry, written, derived.rows, [row.place for row in left if self.files.remove(row)])
+            return [self.files.path(each.row.place) for each in files if each.row.place not in kept]
 
     def _remove(self, rows: Iterable[FileRow]) -> list[str]:
         """Remove files as tipsseg wrote them, and return the places to forget; others stay, and are refused."""
@@ -244,10 +224,10 @@ class OutputFolder:
             if self.files.remove(row):
                 gone.append(row.place)
             else:
-                self.refuse(self.files.path(row.place), row)
+                self._refuse(self.files.path(row.place), row)
         return gone
 
-    def refuse(self, path: Path, row: FileRow | None) -> None:
+    def _refuse(self, path: Path, row: FileRow | None) -> None:
         self.refused[path] = NOT_OURS if row is None or row.digest is None else "changed by hand"
 
     # ---- the run ----
@@ -255,11 +235,11 @@ class OutputFolder:
     @property
     def begun(self) -> bool:
         """Return True if an earlier run with the same settings wrote the first records."""
-        before, spec = self.before, self.info.spec
-        if before is None or self.starting_over or not len(self.state):
+        if self.before is None or self.starting_over or not len(self.state):
             return False
-        facts = [(each.formats, each.files, each.vocabulary.specs) for each in (before.spec, spec)]
-        return facts[0] == facts[1]
+        before, spec = self.before.spec, self.info.spec
+        facts = before.formats, before.files, before.vocabulary.specs
+        return facts == (spec.formats, spec.files, spec.vocabulary.specs)
 
     @property
     def finished(self) -> bool:
@@ -273,32 +253,23 @@ class OutputFolder:
             and self.files.look(self.state.files().get(CLASSES_FILE), CLASSES_FILE) == "ours"
         )
 
-    @property
-    def _added_formats(self) -> list[str]:
-        known = self.info.spec.formats if self.before is None else self.before.spec.formats
-        return [name for name in self.info.spec.formats if name not in known]
-
     def begin(self, info: RunInfo) -> None:
         """Record the run before its first image; with `overwrite`, forget the images that nobody corrected.
 
         `info` is the run with what is known of the model and the images.
         """
-        facts = {
-            name: getattr(info, name)
-            for name in (*MODEL_FACTS, "device", "dtype_reason", "dropped", "started", "batch_size")
-        }
+        names = (*MODEL_FACTS, "device", "dtype_reason", "dropped", "started", "batch_size")
         background = (info.vocabulary or info.spec.vocabulary).background
         vocabulary = replace(self.info.spec.vocabulary, background=background, auto=False)
-        self.set_info(replace(self.info, **facts, vocabulary=vocabulary))
+        self._set_info(replace(self.info, **{name: getattr(info, name) for name in names}, vocabulary=vocabulary))
         if self.info.spec.shard is not None:
             share_run(self.info)
         self.state.begin()
-        over = self.starting_over
-        if over:
+        if over := self.starting_over:
             self._start_over()
-        elif added := self._added_formats:
+        elif self.before is not None and (added := set(self.info.spec.formats) - {*self.before.spec.formats}):
             refuse_shared(self.path, info.spec.files.names, added, self.state.names())
-            self.state.cover(added)
+            self.state.cover(name for name in self.info.spec.formats if name in added)
         self._write_classes()
         self.write_record()
         if over:
@@ -318,67 +289,46 @@ class OutputFolder:
 
     def _start_over(self) -> None:
         """Forget all images that nobody corrected, and remove their files. Go on if an earlier command was killed here."""
-        context = self._context_before()
         for entry, rows in self.state.images():
-            if not entry.corrected and is_edited(entry, label_rows(rows, context), self.files):
+            if not entry.corrected and self._was_edited(entry, rows):
                 self.state.add(entry.with_correction(Correction()), (), {})
         if self.before is not None:
             self.state.set_meta("run", run_record(replace(self.before, ended=None)))
-        self.state.forget("correction IS NULL")
+        self.state.forget_images()
+        formats = self.info.spec.formats
         for entry, rows in self.state.images():
-            left = [
-                row
-                for row in rows.values()
-                if format_name(row.name) not in (*self.info.spec.formats, *self.context.labels)
-            ]
-            formats = tuple(self.info.spec.formats)
+            kept = (*formats, *self.context.labels)
+            left = [row for row in rows.values() if format_name(row.name) not in kept]
             if entry.formats != formats or left:
                 self.state.add(replace(entry, formats=formats), (), {}, self._remove(left))
-        kept = ("classes", *self.info.spec.formats)
-        self.state.set_files("", (), self._remove(row for row in self.state.files().values() if row.name not in kept))
-        self.remove_orphans()
-        self.starting_over = False
-
-    def remove_orphans(self) -> None:
-        """Remove the files of images that are not recorded, such as those of a killed run."""
+        left = [row for row in self.state.files().values() if row.name not in ("classes", *formats)]
+        self.state.set_files("", (), self._remove(left))
         for image, row in self.state.orphans():
-            if self.files.remove(row):
-                self.state.set_files(image, (), [row.place])
-            else:
-                self.refuse(self.files.path(row.place), row)
+            self.state.set_files(image, (), self._remove([row]))
+        self.starting_over = False
 
     def write_file(self, path: Path, data: bytes | Iterable[bytes], name: str, shows: str) -> bool:
         """Write a file for the whole run, unless a person changed it; return False then."""
         row = self.state.files().get(self.files.place(path))
-        file = self.files.stage(name, path, partial(_fill, data), shows)
-        if not self.files.may_put(file, row):
-            file.discard()
-            self.refuse(path, row)
-            return False
-        self.state.expect("", [self.files.expected(file, row)])
-        if not self.files.put(file):
-            file.discard()
-            self.refuse(path, row)
-            return False
-        self.state.set_files("", [file.row])
-        return True
+        file = self.files.stage(name, path, data, shows)
+        if self.files.may_put(file, row):
+            self.state.expect("", [self.files.expected(file, row)])
+            if self.files.put(file):
+                self.state.set_files("", [file.row])
+                return True
+        file.discard()
+        self._refuse(path, row)
+        return False
 
     def finish(self, counts: Counts) -> None:
         """Write the last records. Raises OutputError if the record was removed meanwhile."""
-        if self.state.is_removed():
+        if not self.state.path.exists():
             raise OutputError(self.state.path, "it was removed during the run", "Run the same command again.")
         self.state.forget_failures()
-        self._write_classes()
         if self.state.meta("overwriting") is not None:
             self.state.set_meta("overwriting", None)
-        self.info = replace(
-            self.info,
-            ended=datetime.now(UTC),
-            counts=counts,
-            summary=self.totals().record(),
-        )
-        self.write_record()
-        self.state.end()
+        self.info = replace(self.info, ended=datetime.now(UTC), counts=counts)
+        self.finish_changes()
 
     def finish_changes(self) -> None:
         """Write the last records of a command that changed a finished run. Raises OutputError."""
@@ -390,24 +340,22 @@ class OutputFolder:
     def shown_files(self, image: str) -> dict[str, Path]:
         """Return the files of an image by key, without links and hidden ones."""
         shown = (*self.context.formats, *self.context.labels)
-        rows = {place: row for place, row in self.state.files(image).items() if format_name(row.name) in shown}
-        return shown_files(rows, self.files)
+        files = shown_files(self.state.files(image), self.files)
+        return {name: path for name, path in files.items() if format_name(name) in shown}
 
     def add_classes(self, names: Sequence[str]) -> None:
         """Add classes to the question that the folder answers. Raises InputError if a name is invalid."""
         info = with_classes(self.info, names)
         check_formats(info.spec.formats, info.spec.vocabulary.classes)
-        self.set_info(info)
+        self._set_info(info)
         self._write_classes()
         self.write_record()
 
     def drop(self, name: str) -> None:
         """Remove the files of a format as tipsseg wrote them, and the format from all images. Other files are refused."""
-        for entry, rows in self.state.images():
-            self.state.set_files(
-                entry.image, (), self._remove(row for row in rows.values() if format_name(row.name) == name)
-            )
-        self.state.set_files("", (), self._remove(row for row in self.state.files().values() if row.name == name))
+        for image in ("", *self.state.names()):
+            rows = self.state.files(image).values()
+            self.state.set_files(image, (), self._remove(row for row in rows if format_name(row.name) == name))
         self.state.drop(name)
 
     @property
@@ -422,9 +370,12 @@ class OutputFolder:
         files = {self.path / file for form in FORMATS.values() for file in form.files} | {self.path / CLASSES_FILE}
         return [path for path, reason in self.refused.items() if reason == NOT_OURS or path in files]
 
-    def totals(self) -> Totals:
+    def totals(self) -> TotalsSum:
         """Return the totals over all images in the folder."""
-        return total((entry.summary for entry in self.state.entries()), self.context.classes)
+        totals = TotalsSum(self.context.classes)
+        for entry in self.state.entries():
+            totals.add(entry.summary)
+        return totals
 
     def show_masks(self) -> None:
         """Move the masks from the hidden folder to where the format png has them; go on if a process was killed here."""
@@ -438,7 +389,7 @@ class OutputFolder:
                 if not os.path.lexists(source):
                     continue
                 if os.path.lexists(path):
-                    self.refuse(path, None)
+                    self._refuse(path, None)
                     continue
                 if row.place != place:
                     self.state.set_files(entry.image, [replace(row, place=place)], [row.place])
@@ -448,19 +399,9 @@ class OutputFolder:
                     os.removedirs(source.parent)
 
 
-def _fill(data: bytes | Iterable[bytes], path: Path) -> None:
-    with path.open("wb") as target:
-        target.writelines([data] if isinstance(data, bytes) else data)
-
-
 def shown_files(rows: Mapping[str, FileRow], files: Files) -> dict[str, Path]:
     """Return the files of an image by key, without links and hidden ones."""
     return {row.name: files.path(row.place) for row in rows.values() if row.is_file and not row.place.startswith(".")}
-
-
-def recorded_ref(entry: Entry) -> ImageRef:
-    """Return the image of a record at its recorded address."""
-    return ImageRef(actual_path(Path(), entry.path), PurePosixPath(actual_name(entry.image)))
 
 
 @contextmanager
@@ -528,17 +469,13 @@ def clean_up_folder(folder: Path) -> None:
 
 def refuse_lost_record(folder: Path) -> None:
     """Raise RecordError if a folder has exports, but not the record that they were written from."""
-    if os.path.lexists(folder / STATE_FOLDER / "state.db"):
+    if os.path.lexists(State.file(folder)) or not any(os.path.lexists(folder / name) for name in EXPORTS):
         return
-    for name in (RUN_FILE, MANIFEST_FILE, ERRORS_FILE):
-        if os.path.lexists(folder / name):
-            word, new = shell_word(str(folder)), shell_word(f"{folder}-2")
-            error = RecordError(
-                folder, f"its record, {STATE_FOLDER}/state.db, is missing", "Rebuild it, or start anew:"
-            )
-            error.commands = (
-                f"tipsseg check {word} --restore",
-                f"tipsseg label IMAGES --classes CLASSES -o {new}",
-                f"tipsseg correct {new} --from {shell_word(str(folder / 'masks'))}",
-            )
-            raise error
+    word, new = shell_word(str(folder)), shell_word(f"{folder}-2")
+    error = RecordError(folder, f"its record, {STATE_FILE}, is missing", "Rebuild it, or start anew:")
+    error.commands = (
+        f"tipsseg check {word} --restore",
+        f"tipsseg label IMAGES --classes CLASSES -o {new}",
+        f"tipsseg correct {new} --from {shell_word(str(folder / 'masks'))}",
+    )
+    raise error

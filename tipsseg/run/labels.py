@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,7 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels, RunFacts
 from tipsseg.formats.instances import read_instances
 from tipsseg.formats.png import encode_mask, read_mask
-from tipsseg.options import FileOptions
-from tipsseg.regions.components import Region, components, count_labels, encode_regions, whole_classes
+from tipsseg.regions.components import components, count_labels, encode_regions
 from tipsseg.regions.objects import LabelledObject, Layer, follow_correction, make_layers, paint_layers
 from tipsseg.regions.shapes import shape_from_rle
 from tipsseg.run.entry import Correction, Entry, Facts, FileRow, ObjectScore, object_scores
@@ -130,22 +129,26 @@ def read_labels(paths: Mapping[str, Path], size: tuple[int, int], context: RunCo
 
 
 def _read_layers(path: Path, size: tuple[int, int]) -> list[Layer]:
+    layers = []
     try:
-        layers = []
         for class_id, code in parse(read_regular(path)).items():
             shape, mask = shape_from_rle(int(class_id), code, size), np.zeros(size, np.bool_)
             mask[shape.place] = shape.mask
             layers += make_layers(int(class_id), mask)
-        return layers
     except (OSError, ValueError, AttributeError) as error:
         raise ImageError(path, f"it cannot be read: {error}", "Label the image again.") from error
+    return layers
 
 
 # ---- objects ----
 
 
 def scored_objects(
-    labels: Labels, classes: int, known: Iterable[ObjectScore], others: Mapping[int, float], simplify: float | None
+    labels: Labels,
+    classes: int,
+    known: Iterable[ObjectScore],
+    others: Mapping[int, float] | None,
+    simplify: float | None,
 ) -> list[LabelledObject]:
     """Return all objects in labels, with their scores.
 
@@ -153,7 +156,7 @@ def scored_objects(
         labels: The labels.
         classes: The number of classes.
         known: The recorded objects with their scores.
-        others: The score of objects that are not recorded, by class id.
+        others: The score of objects that are not recorded, by class id; None for those that a person made.
         simplify: See `FileOptions`.
     """
     # Components of a class never have the same area and box, as they would meet. Regions may; they keep their order.
@@ -166,26 +169,12 @@ def scored_objects(
         height, width = labels.labels.shape
         regions = [each for layer in labels.layers for each in components(layer.labels((height, width)), classes)]
 
-    def score(region: Region) -> float:
+    objects = []
+    for region in regions:
         recorded = scores.get((region.class_id, region.area, *region.box))
-        return recorded.popleft() if recorded else others[region.class_id]
-
-    return [LabelledObject(region, score(region), simplify) for region in regions]
-
-
-def chosen_objects(
-    objects: Sequence[LabelledObject], labels: Labels, classes: int, options: FileOptions, means: Mapping[int, float]
-) -> list[LabelledObject]:
-    """Return the objects that files with these options list, of all objects; `means` are the scores of whole classes."""
-    height, width = labels.labels.shape
-    least = options.min_area.pixels((height, width))
-    if options.instances == "component":
-        return [each for each in objects if each.region.area >= least]
-    if labels.layers is None:
-        regions = whole_classes(labels.labels, classes, least)
-    else:
-        regions = [layer.region for layer in labels.layers if layer.region.area >= least]
-    return [LabelledObject(region, means[region.class_id], options.simplify) for region in regions]
+        other = CERTAIN if others is None else others[region.class_id]
+        objects.append(LabelledObject(region, recorded.popleft() if recorded else other, simplify))
+    return objects
 
 
 # ---- as they are on disk ----
@@ -224,17 +213,14 @@ def read_current(context: RunContext, entry: Entry, rows: Mapping[str, FileRow],
             context.output, f"{entry.image}: its labels are not recorded ({', '.join(missing)})", "Label it again."
         )
     by_hand = edited or entry.correction_text is not None
-    height, width = entry.summary["height"], entry.summary["width"]
-    size = int(str(height)), int(str(width))
+    now = tuple(stamped(row, context.output) if edited else row for row in own)
+    labels = read_labels(paths, entry.numbers.size, context, by_hand=by_hand)
     if not edited:
-        return Current(entry, read_labels(paths, size, context, by_hand=by_hand), tuple(own))
-    now = tuple(stamped(row, context.output) for row in own)
-    labels = read_labels(paths, size, context, by_hand=by_hand)
+        return Current(entry, labels, now)
     if any(stamped(row, context.output) != row for row in now):
         raise ImageError(paths[own[0].name], "changed while it was read", "Run the same command again.")
     classes = len(context.classes)
-    others = dict.fromkeys(range(1, classes + 1), CERTAIN)
-    objects = scored_objects(labels, classes, entry.facts.objects, others, None)
+    objects = scored_objects(labels, classes, entry.facts.objects, None, None)
     facts = Facts(corrected_summary(labels.labels, context.classes, entry.summary), object_scores(objects))
     correction = Correction(**json.loads(entry.coming or "{}"))
     return Current(entry.with_labels([str(row.digest) for row in now], facts, correction), labels, now)
@@ -244,7 +230,6 @@ def stamped(row: FileRow, output: Path) -> FileRow:
     """Return the record of a label file as it is on disk. Raises ImageError if it cannot be read."""
     path = actual_path(output, row.place)
     try:
-        found = stamp(path)
+        return row.stamped(stamp(path))
     except OSError as error:
         raise ImageError(path, describe_error(error)) from error
-    return replace(row, digest=found.sha256, size=found.size, mtime_ns=found.mtime_ns, taken=None, pending=None)

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from functools import cached_property
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from tipsseg.address import address_text, is_url
 from tipsseg.errors import InputError, OutputError, RecordError
@@ -82,11 +82,9 @@ class OutputNames:
         """Set up for the file system's key function, the value of `FileOptions.names`, and the formats."""
         self.key = key
         self._names = names
-        formats = tuple(formats)
-        self._suffixes = tuple(
-            dict.fromkeys(FORMATS[name].suffix for name in formats if FORMATS[name].folder is not None)
-        )
-        self._numbers = any(isinstance(form := FORMATS[name], PartsFormat) and form.numbers_files for name in formats)
+        forms = [FORMATS[name] for name in formats]
+        self._suffixes = tuple(dict.fromkeys(form.suffix for form in forms if form.folder is not None))
+        self._numbers = any(isinstance(form, PartsFormat) and form.numbers_files for form in forms)
         self._owners: dict[str, str] = {}  # key of an output without suffix -> path of its image
         self._folders: set[str] = set()
         self._numbered: dict[str, str] = {}  # key of an output -> folder with the name of one of its numbered files
@@ -94,9 +92,8 @@ class OutputNames:
     @property
     def hint(self) -> str:
         """Return the hint for two images that would share a file."""
-        full = (
-            "" if self._names == NAMES[1] else " Or keep the image suffixes in file names with argument `names`=full."
-        )
+        keep = " Or keep the image suffixes in file names with argument `names`=full."
+        full = "" if self._names == NAMES[1] else keep
         alike = "" if self.key is exact else _ALIKE
         return f"Rename one of the two images, or label them in two runs with separate output folders.{full}{alike}"
 
@@ -170,10 +167,10 @@ class RunNames:
         if self.root is not None and not is_url(absolute):
             real, root = Path(os.path.realpath(absolute.parent), absolute.name), os.path.realpath(self.root)
             if real.is_relative_to(root):
-                return _posix(real.relative_to(root))
+                return PurePosixPath(*real.relative_to(root).parts)
         if printable_path(name) in images:  # opening the folder compares the two images
             return name
-        ends = (_posix(PurePath(*absolute.parts[start:])) for start in range(1, len(absolute.parts)))
+        ends = (PurePosixPath(*absolute.parts[start:]) for start in range(1, len(absolute.parts)))
         return next((end for end in ends if _was_moved(images.get(printable_path(end)), absolute)), name)
 
     def named(self, ref: ImageRef) -> ImageRef:
@@ -184,11 +181,7 @@ class RunNames:
         """Raise InputError if an image has a different name in the run."""
         for ref in refs:
             if (known := self.named(ref)) != ref:
-                where = (
-                    ""
-                    if self.root is None
-                    else f", or label the folder that its names are relative to, {address_text(self.root)}"
-                )
+                where = "" if self.root is None else f", or label the folder {address_text(self.root)}"
                 raise InputError(
                     f"{ref.address} is already labelled as {known.name} in {output}, and would be labelled again as {ref.name}",
                     f"Choose another output folder with argument `output`{where}.",
@@ -205,10 +198,6 @@ class RunNames:
             ):  # reported when the folder is opened
                 images = {each.image: (each.path, each.input) for each in records.entries()}
         return {path: image for image, (path, _) in images.items()}, images
-
-
-def _posix(path: PurePath) -> PurePosixPath:
-    return PurePosixPath(*path.parts)
 
 
 def _was_moved(image: tuple[str, Fingerprint] | None, path: Path) -> bool:

@@ -33,18 +33,18 @@ def plan_run(spec: RunSpec) -> RunInfo:
     """
     dtype = spec.dtype
     facts = find_model(spec.model).facts(keep_stamps=spec.use_cache)
-    check_fitted(spec, facts)
+    _check_fitted(spec, facts)
     if spec.features is not None:
-        kept = plan_features(spec.features, spec.feature_dtype, facts, dtype, spec.options)
+        kept = _plan_features(spec.features, spec.feature_dtype, facts, dtype, spec.options)
         if kept is not None:
             _refuse_other_dtype(spec, kept)
             dtype, spec = kept.recipe.dtype, replace(spec, feature_dtype=kept.dtype)
         else:
-            spec = replace(
-                spec, feature_dtype=spec.feature_dtype or _begun_feature_dtype(spec) or DEFAULT_FEATURE_DTYPE
-            )
+            begun = (info.spec.feature_dtype for info in _begun(spec) if info.spec.features is not None)
+            known = next(begun, None) if spec.formats else None
+            spec = replace(spec, feature_dtype=spec.feature_dtype or known or DEFAULT_FEATURE_DTYPE)
     if dtype == "auto" and spec.formats:
-        dtype = begun_dtype(spec) or "auto"
+        dtype = _begun_dtype(spec) or "auto"
     if spec.formats and spec.device == "auto" and (first := shared_run(spec.output)) is not None:
         spec = replace(spec, device=first.device.partition(":")[0])
     _ = spec.given  # lists their files, for the final settings
@@ -53,7 +53,7 @@ def plan_run(spec: RunSpec) -> RunInfo:
 
 def _refuse_other_dtype(spec: RunSpec, kept: StoreRecord) -> None:
     """Raise OutputError if the dtype of a feature store differs from that of the folder."""
-    begun = begun_dtype(spec) if spec.dtype == "auto" and spec.formats else None
+    begun = _begun_dtype(spec) if spec.dtype == "auto" and spec.formats else None
     if begun not in (None, kept.recipe.dtype):
         raise OutputError(
             spec.output,
@@ -62,7 +62,7 @@ def _refuse_other_dtype(spec: RunSpec, kept: StoreRecord) -> None:
         )
 
 
-def check_fitted(spec: RunSpec, model: Mapping[str, object]) -> None:
+def _check_fitted(spec: RunSpec, model: Mapping[str, object]) -> None:
     """Raise UsageError if the vocabulary was fitted with another model or mode. `model` is from `ModelSource.facts`."""
     fitted, known = spec.fitted, model.get("sha256")
     if fitted is None:
@@ -73,7 +73,7 @@ def check_fitted(spec: RunSpec, model: Mapping[str, object]) -> None:
         fitted.check(known, str(model["id"]), spec.options.mode, spec.options.short_side)
 
 
-def plan_features(
+def _plan_features(
     folder: Path, feature_dtype: str | None, model: Mapping[str, object], dtype: str, options: LabelOptions
 ) -> StoreRecord | None:
     """Read a feature store's record and check the options against it; return None for a new folder.
@@ -104,14 +104,9 @@ def plan_features(
     return stored
 
 
-def begun_dtype(spec: RunSpec) -> str | None:
+def _begun_dtype(spec: RunSpec) -> str | None:
     """Return the dtype that this run or its first shard has labelled with; None if nothing is labelled yet."""
     return next((info.dtype for info in _begun(spec) if info.dtype in DTYPE_NAMES), None)
-
-
-def _begun_feature_dtype(spec: RunSpec) -> str | None:
-    begun = _begun(spec) if spec.formats else ()
-    return next((info.spec.feature_dtype for info in begun if info.spec.features is not None), None)
 
 
 def with_formats(asked: OutputOptions, *, overlap: bool) -> OutputOptions:

@@ -1,4 +1,4 @@
-"""Find the state folders of shards. Shards divide a run among several processes by a hash of the image names."""
+"""Compare the question of a run with that of its folder, and with that of its other shards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tipsseg.run.labels import label_rows
 from tipsseg.run.record import find_run, read_record, run_context, run_record
 from tipsseg.run.resume import is_edited
 from tipsseg.run.shards import SHARDS_FOLDER, output_folder, parse_folder
-from tipsseg.run.spec import RunInfo, RunSpec, question_facts, with_classes
+from tipsseg.run.spec import RunInfo, question_facts, with_classes
 from tipsseg.run.state import State
 from tipsseg.types import ignore_id
 from tipsseg.util.files import path_exists, write_new
@@ -47,15 +47,14 @@ def _both(name: str, one: RunInfo, other: RunInfo, first: object, second: object
         texts = str(one.model["id"]), str(other.model["id"])
         return texts if texts[0] != texts[1] else (texts[0], f"{texts[1]} with other files")
     if name == "classes":
-        names = [[spec.name for spec in info.spec.vocabulary.specs] for info in (one, other)]
-        if names[0] == names[1]:
-            return "as they were", "with other settings"
-        return join_first(names[0], 5), join_first(names[1], 5)
+        old, new = ([spec.name for spec in info.spec.vocabulary.specs] for info in (one, other))
+        return ("as they were", "with other settings") if old == new else (join_first(old, 5), join_first(new, 5))
     if name in ("background", "auto"):
         asked = [info.spec.vocabulary for info in (one, other)]
         first, second = ("auto" if each.auto else ",".join(each.background) or "none" for each in asked)
     if name == "features":
-        first, second = kept_features(one.spec), kept_features(other.spec)
+        specs = (one.spec, other.spec)
+        first, second = (f"stored in {each.labelled_in}" if each.features else "none stored" for each in specs)
     if name == "raster" and None in (first, second):
         return ("no", "yes") if first is None else ("yes", "no")
     return _value_text(first), _value_text(second)
@@ -67,11 +66,6 @@ def _value_text(value: object) -> str:
     if value is None or value is False or value == "":
         return "none"
     return "on" if value is True else text_of(value)
-
-
-def kept_features(spec: RunSpec) -> str:
-    """Describe the features that a run labels from."""
-    return "none stored" if spec.features is None else f"stored in {spec.labelled_in}"
 
 
 def refuse_other_question(before: RunInfo, info: RunInfo) -> None:
@@ -144,25 +138,22 @@ def refuse_other_ids(before: RunInfo, info: RunInfo, state: State) -> None:
     """Raise OutputError if a corrected mask would be kept although its ids would mean other classes."""
     old, new = before.names, info.names
     lost = next((label_id for label_id in old if new.get(label_id) != old[label_id]), None)
-    others = (before.spec.files.png_mode, before.spec.files.names, before.spec.label_names) != (
-        info.spec.files.png_mode,
-        info.spec.files.names,
-        info.spec.label_names,
-    )
-    if (lost is None and not others and ignore_id(len(old)) == ignore_id(len(new))) or info.spec.replace_edited:
+    one, other = ((each.files.png_mode, each.files.names, each.label_names) for each in (before.spec, info.spec))
+    what = "its ids would mean other classes"
+    if lost is not None:
+        what += f": {lost} was {old[lost]}, and would be {new.get(lost, 'unused')}"
+    elif one != other:
+        what = "its file would have another name or mode"
+    elif ignore_id(len(old)) == ignore_id(len(new)):
+        return
+    if info.spec.replace_edited:
         return
     context, files = run_context(before), Files(info.spec.folder)
     for entry, rows in state.images():
         if entry.corrected or is_edited(entry, label_rows(rows, context), files):
-            now = "" if lost is None else f": {lost} was {old[lost]}, and would be {new.get(lost, 'unused')}"
-            what = (
-                "its file would have another name or mode"
-                if others and lost is None
-                else "its ids would mean other classes"
-            )
             raise OutputError(
                 info.spec.output,
-                f"the mask of {entry.image} was corrected, and {what}{now}",
+                f"the mask of {entry.image} was corrected, and {what}",
                 "Choose another output folder with argument `output`, or discard the corrections with argument `overwrite` and "
                 "argument `replace_edited`. Classes may be added after the existing ones.",
             )

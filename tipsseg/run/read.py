@@ -209,8 +209,15 @@ def open_folders(
     folders: Iterable[Path], *, ended: bool = True, max_pixels: int = MAX_PIXELS
 ) -> Iterator[tuple[Run, ...]]:
     """Open the runs in output folders and in folders of shards. Raises as `open_runs` does."""
+    runs = list[Run]()
     with ExitStack() as stack:
-        yield tuple(_open(folder, stack, ended=ended, max_pixels=max_pixels) for folder in folders)
+        for folder in folders:
+            refuse_lost_record(folder)
+            if ended and is_locked(folder):
+                raise RecordError(folder, "a run is in progress", "Wait for it to finish.")
+            state = stack.enter_context(closing(State(folder)))
+            runs.append(Run(require_run(state, ended=ended), state, max_pixels))
+        yield tuple(runs)
 
 
 def shards_of(output: Path) -> list[Shard]:
@@ -241,14 +248,6 @@ def refuse_other_settings(runs: Sequence[Run]) -> None:
     if any(run.info.digest != runs[0].info.digest for run in runs):
         output = runs[0].info.spec.output
         raise RecordError(output, "its shards were labelled with different settings", check_hint(output))
-
-
-def _open(folder: Path, stack: ExitStack, *, ended: bool, max_pixels: int) -> Run:
-    refuse_lost_record(folder)
-    if ended and is_locked(folder):
-        raise RecordError(folder, "a run is in progress", "Wait for it to finish.")
-    state = stack.enter_context(closing(State(folder)))
-    return Run(require_run(state, ended=ended), state, max_pixels)
 
 
 def require_run(state: State, *, ended: bool = True) -> RunInfo:

@@ -28,19 +28,16 @@ from tipsseg.run.labels import RunContext
 from tipsseg.run.shards import output_folder
 from tipsseg.run.spec import Counts, Maker, RunInfo, RunSpec, check_hint, vocabulary_record
 from tipsseg.run.state import STATE_FILE, State
-from tipsseg.types import BACKGROUND, printable_path
+from tipsseg.types import printable_path
 from tipsseg.util.files import actual_name, atomic_write, describe_error, is_inside, read_regular
 from tipsseg.util.json import json_bytes, parse, read_value, short, take
 from tipsseg.util.text import shell_line
-from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary, parse_class
+from tipsseg.vocabulary.vocabulary import make_vocabulary, parse_class
 
 RUN_FILE = "run.json"
 
 #: The version of all records in an output folder. Others are not read.
 SCHEMA = 2
-
-#: The reason for refusing a record that this version would not write.
-OTHER_VERSION = "not as this version of tipsseg writes it"
 
 #: Options that run.json records although labels do not depend on them.
 _WISHES = ("device", "dtype", "batch_size")
@@ -58,8 +55,8 @@ class _Model:
 
 
 @dataclass(frozen=True)
-class _Classes:
-    """The vocabulary; see `spec.vocabulary_record`."""
+class _Vocabulary:
+    """See `spec.vocabulary_record`."""
 
     source: str
     classes: tuple[Mapping[str, object], ...]
@@ -69,29 +66,9 @@ class _Classes:
     fit: str = ""
 
 
-@dataclass(frozen=True)
-class _Features:
-    folder: str
-    dtype: FeatureDtype
-
-
-@dataclass(frozen=True)
-class _Regions:
-    source: str
-    only: bool = False
-
-
-@dataclass(frozen=True)
-class _Onto:
-    source: str
-    added: tuple[str, ...]
-
-
 def run_context(info: RunInfo) -> RunContext:
     spec = info.spec
-    model = Path(
-        str(info.model["id"])
-    ).name  # without the folder, because label files must not depend on a local model's path
+    model = Path(str(info.model["id"])).name  # label files must not depend on the folder of a local model
     facts = {
         "version": __version__ if info.noted is None else info.noted.version,
         "command": spec.question(model),
@@ -112,13 +89,7 @@ def run_context(info: RunInfo) -> RunContext:
 def run_record(info: RunInfo) -> dict[str, object]:
     """Return the content of run.json. `ended` and `counts` are null until the run ends."""
     spec = info.spec
-    maker = info.noted or Maker(
-        __version__,
-        specs.LABELS_VERSION,
-        info.digest,
-        spec.command(),
-        {"python": platform.python_version(), **_versions()},
-    )
+    maker = info.noted or Maker(__version__, specs.LABELS_VERSION, info.digest, spec.command(), _versions())
     return {
         "tool": "tipsseg",
         "schema": SCHEMA,
@@ -140,8 +111,8 @@ def run_record(info: RunInfo) -> dict[str, object]:
         "shard": None if spec.shard is None else str(spec.shard),
         "image_root": info.image_root,
         "versions": dict(maker.versions),
-        "started": _text(info.started),
-        "ended": _text(info.ended),
+        "started": info.started and info.started.isoformat(timespec="seconds"),
+        "ended": info.ended and info.ended.isoformat(timespec="seconds"),
         "counts": None if info.ended is None else asdict(info.counts),
         **({} if info.batch_size is None else {"batch_size": info.batch_size}),
         **({"summary": dict(info.summary)} if info.summary else {}),
@@ -152,13 +123,10 @@ def _place(name: str, key: str, path: Path | None, **more: object) -> dict[str, 
     return {} if path is None else {name: {key: printable_path(path), **more}}
 
 
-def _text(time: datetime | None) -> str | None:
-    return None if time is None else time.isoformat(timespec="seconds")
-
-
 @cache
 def _versions() -> dict[str, str]:
-    found: dict[str, str] = {}
+    """Return the versions of Python and of packages."""
+    found = {"python": platform.python_version()}
     for name in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):  # opencv has several package names
             found[name] = metadata.version(name)
@@ -168,8 +136,12 @@ def _versions() -> dict[str, str]:
 def write_run(info: RunInfo, files: Iterable[FileRow] = ()) -> Path:
     """Write run.json, with the files for the whole run, into the folder of a run and return its path. Raises OutputError."""
     path = info.spec.folder / RUN_FILE
-    if os.path.lexists(path) and not _is_ours(path):
-        raise OutputError(path, "not a tipsseg record, or unreadable", MOVE)
+    if os.path.lexists(path):
+        known = None
+        with suppress(OSError, ValueError):
+            known = parse(read_regular(path))
+        if not isinstance(known, dict) or known.get("tool") != "tipsseg":
+            raise OutputError(path, "not a tipsseg record, or unreadable", MOVE)
     record = {**run_record(info), "files": [asdict(row) for row in files]}
     atomic_write(path, json_bytes(record, indent=2) + b"\n")
     return path
@@ -183,14 +155,6 @@ def read_run_files(folder: Path) -> list[FileRow]:
     return []
 
 
-def _is_ours(path: Path) -> bool:
-    try:
-        record = parse(read_regular(path))
-    except (OSError, ValueError):
-        return False
-    return isinstance(record, dict) and record.get("tool") == "tipsseg"
-
-
 def stored_run(state: State) -> RunInfo | None:
     """Return the run that a folder's record holds; None for a new folder.
 
@@ -199,7 +163,8 @@ def stored_run(state: State) -> RunInfo | None:
         OtherSchemaError: Another version of tipsseg wrote it.
     """
     value = state.meta("run")
-    return None if value is None else parse_record(value, state.folder, check_hint(output_folder(state.folder)))
+    hint = check_hint(output_folder(state.folder))
+    return None if value is None else _parse_record(value, state.folder / RUN_FILE, hint)
 
 
 def find_run(folder: Path) -> RunInfo | None:
@@ -216,25 +181,23 @@ def find_run(folder: Path) -> RunInfo | None:
 def read_record(path: Path, hint: str) -> RunInfo:
     """Read a run.json. Raise RecordError with `hint` if the file is unreadable or invalid, OtherSchemaError for another schema."""
     try:
-        return parse_record(parse(read_regular(path)), path.parent, hint, path)
-    except OSError as error:
+        record = parse(read_regular(path))
+    except (OSError, ValueError) as error:
         raise RecordError(path, describe_error(error), hint) from error
-    except ValueError as error:
-        raise RecordError(path, f"{OTHER_VERSION}: {error}", hint) from error
+    return _parse_record(record, path, hint)
 
 
-def parse_record(record: object, folder: Path, hint: str, path: Path | None = None) -> RunInfo:
-    """Parse the JSON value of a run in a folder, which `path` has. Raises as `read_record` does."""
-    path = path or folder / RUN_FILE
+def _parse_record(record: object, path: Path, hint: str) -> RunInfo:
+    """Parse the JSON value of a run; `path` is its run.json. Raises as `read_record` does."""
     if not isinstance(record, dict) or record.get("tool") != "tipsseg":
         raise RecordError(path, "not written by tipsseg, or damaged", hint)
     if record.get("schema") != SCHEMA:
-        output = output_folder(folder)
+        output = output_folder(path.parent)
         raise OtherSchemaError(output, command(record.get("command"), f"{output}-2"))
     try:
-        return _parse_run(record, folder)
+        return _parse_run(record, path.parent)
     except (ValueError, UsageError) as error:
-        raise RecordError(path, f"{OTHER_VERSION}: {error}", hint) from error
+        raise RecordError(path, f"not as this version of tipsseg writes it: {error}", hint) from error
 
 
 def command(recorded: object, output: str) -> str:
@@ -256,16 +219,20 @@ def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
     if others := set(formats) - FORMATS.keys():
         raise ValueError(f"unknown format {short(min(others))}")
     maker = read_value(Maker, record, "")
-    asked, used = _parse_vocabulary(take(record, "vocabulary", _Classes))
+    kept = take(record, "vocabulary", _Vocabulary)
+    classes = [parse_class({key: value for key, value in each.items() if key != "id"}) for each in kept.classes]
+    background = "auto" if kept.auto else kept.background or "none"
+    asked = make_vocabulary(classes, background, kept.templates, kept.source)
+    asked = replace(asked, fit=kept.fit)
     model, wishes = take(record, "model", _Model), take(record, "asked", dict)
     shard, ended = take(record, "shard", str | None), take(record, "ended", datetime | None)
     more: dict[str, Any] = {"shard": shard, **{name: wishes.get(name) for name in _WISHES}}
-    if (features := take(record, "features", _Features | None)) is not None:
-        more |= {"features": _path(features.folder), "feature_dtype": features.dtype}
-    if (regions := take(record, "regions", _Regions | None)) is not None:
-        more |= {"regions": _path(regions.source), "regions_only": regions.only}
-    if (onto := take(record, "onto", _Onto | None)) is not None:
-        more |= {"onto": _path(onto.source), "added": onto.added}
+    if (features := take(record, "features", dict | None)) is not None:
+        more |= {"features": _path(features, "folder"), "feature_dtype": take(features, "dtype", FeatureDtype)}
+    if (regions := take(record, "regions", dict | None)) is not None:
+        more |= {"regions": _path(regions, "source"), "regions_only": take(regions, "only", bool)}
+    if (onto := take(record, "onto", dict | None)) is not None:
+        more |= {"onto": _path(onto, "source"), "added": take(onto, "added", tuple[str, ...])}
     spec = RunSpec(
         model=model.id,
         vocabulary=asked,
@@ -281,7 +248,7 @@ def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
         asdict(model),
         take(record, "dtype", str),
         take(record, "device", str),
-        vocabulary=used,
+        vocabulary=replace(asked, background=kept.background, auto=False),
         image_root=take(record, "image_root", str | None),
         started=take(record, "started", datetime | None),
         ended=ended,
@@ -293,19 +260,5 @@ def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
     )
 
 
-def _parse_vocabulary(record: _Classes) -> tuple[Vocabulary, Vocabulary]:
-    """Return the vocabulary as requested, and with its background resolved."""
-    ids = [take(each, "id", int) for each in record.classes]
-    positive = [each for each in ids if each != BACKGROUND]  # negative classes have id 0
-    if positive != list(range(1, len(positive) + 1)):
-        raise ValueError("the class ids are not 1, 2, ...")
-    specs = [parse_class({key: value for key, value in each.items() if key != "id"}) for each in record.classes]
-    if [each.negative for each in specs] != [each == BACKGROUND for each in ids]:
-        raise ValueError("id 0 must mark the negative classes, and no others")
-    background = "auto" if record.auto else record.background or "none"
-    asked = replace(make_vocabulary(specs, background, record.templates, record.source), fit=record.fit)
-    return asked, replace(asked, background=record.background, auto=False)
-
-
-def _path(recorded: str) -> Path:
-    return Path(actual_name(recorded))
+def _path(record: Mapping[str, object], key: str) -> Path:
+    return Path(actual_name(take(record, key, str)))

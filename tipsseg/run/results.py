@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.errors import ImageError, OutputError
 from tipsseg.formats import FORMATS, file_path, format_name, is_model_only
 from tipsseg.formats.base import Format, ImageLabels, PartsFormat, Rows
 from tipsseg.formats.coco import category_record
 from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.options import MinArea
+from tipsseg.regions.components import whole_classes
 from tipsseg.regions.objects import LabelledObject
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.entry import ROWS, Entry, Facts, FileRow, make_entry, object_scores
-from tipsseg.run.files import Content, Files, StagedFile, discard
-from tipsseg.run.labels import GEOTIFF, PNG, Labels, RunContext, chosen_objects, encode_labels
+from tipsseg.run.files import Content, Files, StagedFile, one_image
+from tipsseg.run.labels import GEOTIFF, PNG, Labels, RunContext, encode_labels
 from tipsseg.run.summary import CERTAIN, label_summary
 from tipsseg.types import Failed, ImageRef, Remark
 from tipsseg.util.files import Fingerprint
@@ -96,7 +96,8 @@ class Deriver:
         for name in entry.formats:
             if not self.derives(name):
                 continue
-            shown, own = self.shows(name, entry), _rows_of(name, rows)
+            shown = self.shows(name, entry)
+            own = [row for row in rows.values() if format_name(row.name) == name and row.name != link_name(name)]
             looks = {row.place: self.files.look(row) for row in own if row.digest != ROWS}
             current = {row.place for row in own if row.shows == shown}
             by_hand = {place for place, look in looks.items() if look in ("edited", "taken", "foreign")}
@@ -125,11 +126,17 @@ class Deriver:
 
     def objects(self, entry: Entry, labels: Labels, every: Sequence[LabelledObject]) -> list[LabelledObject]:
         """Return the objects that files list, of `every` object."""
-        context, means = self.context, dict[int, float]()
-        if context.files.instances == "class":
-            by_hand = entry.correction_text is not None
-            means = {each.id: CERTAIN if by_hand else each.confidence for each in entry.numbers.classes}
-        return chosen_objects(every, labels, len(context.classes), context.files, means)
+        options, classes = self.context.files, len(self.context.classes)
+        least = options.min_area.pixels(entry.numbers.size)
+        if options.instances == "component":
+            return [each for each in every if each.region.area >= least]
+        if labels.layers is None:
+            regions = whole_classes(labels.labels, classes, least)
+        else:
+            regions = [layer.region for layer in labels.layers if layer.region.area >= least]
+        by_hand = entry.correction_text is not None
+        means = {each.id: CERTAIN if by_hand else each.confidence for each in entry.numbers.classes}
+        return [LabelledObject(region, means[region.class_id], options.simplify) for region in regions]
 
     def make(self, image: ImageLabels, entry: Entry, formats: Iterable[str]) -> Derived:
         """Write the files of an image in these formats under temporary names: all of them, or none.
@@ -142,29 +149,22 @@ class Deriver:
         """
         context, ref = self.context, image.ref
         forms = [FORMATS[name] for name in formats]
-        made = {key: data for form in forms for key, data in form.encode_files(image, context).items()}
+        made, links, notes = dict[str, tuple[Path, Content]](), dict[str, Path](), list[FileRow]()
+        shows = {form.name: self.shows(form.name, entry) for form in forms}
+        for form in forms:
+            for key, data in form.encode_files(image, context).items():
+                path = file_path(key, ref.relative, context.files)
+                assert path is not None
+                made[key] = context.output / path, data
+            if (link := form.link_path(ref.relative, context.files)) is not None:
+                links[form.name] = context.output / link
+            places = [form.files[0]] if form.has_rows else []
+            places += [str(form.folder)] if isinstance(form, PartsFormat) else []
+            notes += [FileRow(place=each, name=form.name, digest=ROWS, shows=shows[form.name]) for each in places]
         rows = {form.name: form.image_rows(image, context) for form in forms if form.has_rows}
         quality = PolygonQuality.from_ious([each.iou for each in image.objects])
-        links = {form.name: place for form in forms if (place := form.link_path(ref.relative, context.files))}
-        notes = [(form.files[0], form.name) for form in forms if form.has_rows]
-        notes += [(str(form.folder), form.name) for form in forms if isinstance(form, PartsFormat)]
-        return Derived(
-            formats=tuple(form.name for form in forms),
-            files=stage_files(
-                self.files, ref, {key: (self._path(key, ref), data) for key, data in made.items()}, self, entry
-            ),
-            rows=rows,
-            links={name: context.output / place for name, place in links.items()},
-            notes=tuple(
-                FileRow(place=place, name=name, digest=ROWS, shows=self.shows(name, entry)) for place, name in notes
-            ),
-            quality=quality,
-        )
-
-    def _path(self, key: str, ref: ImageRef) -> Path:
-        path = file_path(key, ref.relative, self.context.files)
-        assert path is not None
-        return self.context.output / path
+        files = stage_files(self.files, ref, made, shows)
+        return Derived(formats=tuple(shows), files=files, rows=rows, links=links, notes=tuple(notes), quality=quality)
 
     def run_settings(self, name: str) -> bytes:
         """Return what a file for the whole run depends on beside its images."""
@@ -174,29 +174,17 @@ class Deriver:
 
 
 def stage_files(
-    files: Files,
-    ref: ImageRef,
-    made: Mapping[str, tuple[Path, Content]],
-    deriver: Deriver | None = None,
-    entry: Entry | None = None,
+    files: Files, ref: ImageRef, made: Mapping[str, tuple[Path, Content]], shows: Mapping[str, str] | None = None
 ) -> tuple[StagedFile, ...]:
-    """Write the files of an image under temporary names, by key: all of them, or none. Raise as `Deriver.make` does."""
-    staged: list[StagedFile] = []
-    try:
+    """Write the files of an image under temporary names, by key: all of them, or none. Raise as `Deriver.make` does.
+
+    `shows` is what they show, by format; None for labels.
+    """
+    staged = list[StagedFile]()
+    with one_image(ref, staged):
         for key, (path, data) in made.items():
-            shown = deriver.shows(format_name(key), entry) if deriver and entry else ""
-            staged.append(files.stage(key, path, data, shown))
-    except BaseException as error:
-        discard(staged)
-        if isinstance(error, OutputError) and error.only_this:
-            raise ImageError(ref.path, error.message, error.hint) from error
-        raise
+            staged.append(files.stage(key, path, data, shows[format_name(key)] if shows else ""))
     return tuple(staged)
-
-
-def _rows_of(name: str, rows: Mapping[str, FileRow]) -> list[FileRow]:
-    """Return the records of a format, without that of the link."""
-    return [row for row in rows.values() if format_name(row.name) == name and row.name != link_name(name)]
 
 
 def link_name(name: str) -> str:
@@ -338,10 +326,6 @@ def write_image(
     entry = make_entry(ref, fingerprint, facts, digests, context.formats, given=given)
     image = replace(image, objects=deriver.objects(entry, labels, every))
     derived = deriver.make(image, entry, [name for name in entry.formats if name not in context.labels])
-    try:
+    with one_image(ref, derived.files):
         places = {name: (context.label_path(name, ref), data) for name, data in contents.items()}
-        staged = stage_files(deriver.files, ref, places)
-    except BaseException:
-        discard(derived.files)
-        raise
-    return Labelled(ref, entry, staged, derived)
+        return Labelled(ref, entry, stage_files(deriver.files, ref, places), derived)

@@ -30,9 +30,8 @@ _OTHER_INPUT = (
 
 @dataclass(frozen=True, slots=True)
 class Todo:
-    """An image to label, and the reason."""
+    """The reason to label an image."""
 
-    ref: ImageRef
     reason: str
 
 
@@ -41,38 +40,33 @@ def decide(  # noqa: PLR0911 - one judge, one list
 ) -> Todo | Unchanged | Failed:
     """Decide what becomes of an image; `entry` is its record, and `rows` are its files by place."""
     if entry is None:
-        return Todo(ref, NEW)
+        return Todo(NEW)
     if entry.path != input_path(ref) and not spec.replace_edited and _is_other(entry, ref.path):
         reason = f"the folder has labels of another image with that name, {entry.path}"
         return Failed(ref, ImageError(ref.path, reason, _OTHER_INPUT))
     labels = label_rows(rows, context)
     gone = next((files.path(row.place) for row in labels if files.look(row) == "gone"), None)
     if entry.undone:
-        return Todo(ref, "the correction was undone")
-    if theirs := entry.corrected or is_edited(entry, labels, files):
+        return Todo("the correction was undone")
+    if entry.corrected or is_edited(entry, labels, files):
         if spec.replace_edited:
-            return Todo(ref, "the correction is replaced")
+            return Todo("the correction is replaced")
         if gone is not None and entry.corrected:
-            return Failed(
-                ref, ImageError(gone, "it was corrected by hand, but is missing", undo_hint(files.output, entry.image))
-            )
+            undo = f"tipsseg correct {shell_word(str(files.output))} --undo {shell_word(entry.image)}"
+            hint = f"Restore the mask; or give the image back to the model, and label it again: {undo}"
+            return Failed(ref, ImageError(gone, "it was corrected by hand, but is missing", hint))
         return Unchanged(ref, entry, "edited by hand")
     if not spec.resume:
-        return Todo(ref, "asked to label again")
+        return Todo("asked to label again")
     if not matches(entry.input, ref.path):
-        return Todo(ref, "the image changed")
+        return Todo("the image changed")
     if entry.given != _given(ref, entry, spec):
-        return Todo(ref, "the regions or labels changed")
+        return Todo("the regions or labels changed")
     if gone is not None or len(labels) < len(context.labels) or any(row.pending for row in labels):
-        return Todo(ref, "the labels are missing")  # or a killed command was about to write them
-    if not theirs and lacks_scores(rows, spec, files):
-        return Todo(ref, SCORES)
+        return Todo("the labels are missing")  # or a killed command was about to write them
+    if _lacks_scores(rows, spec, files):
+        return Todo(SCORES)
     return Unchanged(ref, entry)
-
-
-def undo_hint(output: Path, image: str) -> str:
-    undo = f"tipsseg correct {shell_word(str(output))} --undo {shell_word(image)}"
-    return f"Restore the mask; or give the image back to the model, and label it again: {undo}"
 
 
 def is_edited(entry: Entry, labels: list[FileRow], files: Files) -> bool:
@@ -84,7 +78,7 @@ def is_edited(entry: Entry, labels: list[FileRow], files: Files) -> bool:
     )
 
 
-def lacks_scores(rows: Mapping[str, FileRow], spec: RunSpec, files: Files) -> bool:
+def _lacks_scores(rows: Mapping[str, FileRow], spec: RunSpec, files: Files) -> bool:
     """Return True if a file is missing that only the model can write."""
     known = [row for row in rows.values() if is_model_only(row.name) and row.pending is None]
     held = {row.name for row in known if files.look(row) != "gone"}

@@ -12,24 +12,20 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, format_name
-from tipsseg.formats.base import Format, ImageLabels
+from tipsseg.formats.base import ImageLabels
 from tipsseg.images.access import absence, exists, matches
 from tipsseg.images.decoding import open_pixels, open_thumbnail
 from tipsseg.regions.polygons import PolygonQuality
-from tipsseg.run.entry import Entry, FileRow, input_path
-from tipsseg.run.folder import OutputFolder, recorded_ref
-from tipsseg.run.labels import Labels, label_rows, read_current, scored_objects
+from tipsseg.run.entry import Entry, FileRow, input_path, recorded_ref
+from tipsseg.run.folder import OutputFolder
+from tipsseg.run.labels import label_rows, read_current, scored_objects
 from tipsseg.run.results import Derived, Due
 from tipsseg.run.resume import is_edited
-from tipsseg.run.summary import CERTAIN
 from tipsseg.types import ImageRef
 from tipsseg.util.threads import map_in_order
-
-Rowset = dict[str, FileRow]
 
 
 @dataclass(slots=True)
@@ -56,39 +52,33 @@ class Settled:
     failed: list[ImageError] = field(default_factory=list)
     run_files: list[Path] = field(default_factory=list)
 
-    def add(self, folder: OutputFolder, made: _Made, written: Container[str]) -> None:
-        """Count an image whose files are `written`."""
-        kept = {format_name(file.row.name) for file in made.derived.files if file.row.place not in written}
-        self.formats.update(name for name in made.derived.formats if name not in kept)
-        self.adopted += made.item.edited
-        self.without_picture.update(made.lacking)
-        self.quality += made.derived.quality
-        self.stale += folder.deriver.due(made.item.ref, made.entry, made.item.rows).stale
-
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """An image to settle."""
+    """An image to settle, with its new record and files once they are made.
+
+    Attributes:
+        ref: The image.
+        entry: Its record.
+        rows: Its files by place.
+        due: Its formats that must be written.
+        edited: True if a person changed its mask in place.
+        labels: The records of its label files, if it is edited.
+        derived: Its new files.
+        lacking: The formats that lack the picture.
+    """
 
     ref: ImageRef
     entry: Entry
-    rows: Rowset
+    rows: dict[str, FileRow]
     due: Due
     edited: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """The new record and files of an image, its label files if they are new, and the formats that lack the picture."""
-
-    item: _Item
-    entry: Entry
     labels: tuple[FileRow, ...] = ()
     derived: Derived = field(default_factory=Derived)
     lacking: tuple[str, ...] = ()
 
 
-def settle(folder: OutputFolder, jobs: int, *, refer: Callable[[Entry], ImageRef] | None = None) -> Settled:
+def settle(folder: OutputFolder, jobs: int, *, refer: Callable[[Entry], ImageRef] = recorded_ref) -> Settled:
     """Write the derived files of a folder that are missing or out of date, and return what became of them. See `settle_images`."""
     settled = Settled()
     for _ in settle_images(folder, settled, jobs, refer=refer):
@@ -102,7 +92,7 @@ def settle_images(
     jobs: int,
     *,
     asked: Container[str] = (),
-    refer: Callable[[Entry], ImageRef] | None = None,
+    refer: Callable[[Entry], ImageRef] = recorded_ref,
 ) -> Iterator[list[Path] | ImageError]:
     """Write the derived files of a folder that are missing or out of date: those of images, then those for the whole run.
 
@@ -120,19 +110,25 @@ def settle_images(
         OutputError: The folder cannot be written.
     """
     folder.show_masks()
-    for made in map_in_order(jobs, partial(_make, folder, asked), _items(folder, refer or recorded_ref, settled)):
+    for item in map_in_order(jobs, partial(_derive, folder, asked), _items(folder, refer, settled)):
         try:
-            if isinstance(made, ImageError):
-                raise made
-            paths = folder.put(made.item.ref, made.entry, (), made.derived, made.item.rows)
-            folder.state.set_files(made.entry.image, made.labels, _remove_lacking(folder, made))
+            if isinstance(item, ImageError):
+                raise item
+            paths = folder.put(item.ref, item.entry, (), item.derived, item.rows)
+            folder.state.set_files(item.entry.image, item.labels, _remove_lacking(folder, item))
         except ImageError as error:
             settled.failed.append(error)
             yield error
             continue
-        settled.add(folder, made, set(map(folder.files.place, paths)))
-        yield [path for path in paths if folder.files.place(path) not in made.item.rows]
-    settle_run_files(folder, settled)
+        written = set(map(folder.files.place, paths))
+        kept = {format_name(file.row.name) for file in item.derived.files if file.row.place not in written}
+        settled.formats.update(name for name in item.derived.formats if name not in kept)
+        settled.adopted += item.edited
+        settled.without_picture.update(item.lacking)
+        settled.quality += item.derived.quality
+        settled.stale += folder.deriver.due(item.ref, item.entry, item.rows).stale
+        yield [path for path in paths if folder.files.place(path) not in item.rows]
+    _settle_run_files(folder, settled)
 
 
 def _items(folder: OutputFolder, refer: Callable[[Entry], ImageRef], settled: Settled) -> Iterator[_Item]:
@@ -152,61 +148,47 @@ def _items(folder: OutputFolder, refer: Callable[[Entry], ImageRef], settled: Se
             settled.stale += due.stale
 
 
-def _make(folder: OutputFolder, asked: Container[str], item: _Item) -> _Made | ImageError:
-    """Read the labels of an image and write its files under temporary names. Thread-safe."""
+def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item | ImageError:
+    """Read the labels of an image, and write its files under temporary names. Thread-safe."""
+    ref, deriver, context, spec = item.ref, folder.deriver, folder.context, folder.info.spec
     try:
-        return _derive(folder, item, asked)
+        current = read_current(context, item.entry, item.rows, edited=item.edited)
+        entry, labels = current.entry, current.labels
+        formats = [name for name in entry.formats if deriver.derives(name)] if item.edited else [*item.due.write]
+        needing = [name for name in formats if FORMATS[name].shows_picture]
+        lacking = () if not needing or matches(entry.input, ref.path) else tuple(needing)
+        if failing := [name for name in lacking if name in asked]:
+            raise _changed_image(ref, failing, corrected=entry.corrected)
+        formats = [name for name in formats if name not in lacking]
+        needs = {need for name in formats for need in FORMATS[name].needs}
+        thumbnail = pixels = None
+        if "thumbnail" in needs:
+            thumbnail = open_thumbnail(ref.path, spec.max_pixels, spec.options.stretch)
+        if "pixels" in needs:
+            pixels = open_pixels(ref.path, entry.numbers.size, spec.max_pixels, spec.options.stretch)
+        every = scored_objects(labels, len(context.classes), entry.facts.objects, None, context.files.simplify)
+        image = ImageLabels(
+            ref=ref,
+            labels=labels.labels,
+            objects=deriver.objects(entry, labels, every),
+            instances=labels.instances,
+            layers=labels.layers,
+            thumbnail=thumbnail,
+            pixels=pixels,
+        )
+        derived = deriver.make(image, entry, formats)
     except ImageError as error:
         return error
+    rows = current.rows if item.edited else ()
+    return replace(item, entry=entry, labels=rows, derived=derived, lacking=lacking)
 
 
-def _derive(folder: OutputFolder, item: _Item, asked: Container[str]) -> _Made:
-    ref, deriver, context = item.ref, folder.deriver, folder.context
-    current = read_current(folder.context, item.entry, item.rows, edited=item.edited)
-    entry, labels = current.entry, current.labels
-    formats = [name for name in entry.formats if deriver.derives(name)] if item.edited else [*item.due.write]
-    needing = [name for name in formats if FORMATS[name].shows_picture]
-    lacking = () if not needing or matches(entry.input, ref.path) else tuple(needing)
-    if failing := [name for name in lacking if name in asked]:
-        raise _changed_image(ref, failing, corrected=entry.corrected)
-    formats = [name for name in formats if name not in lacking]
-    every = scored_objects(
-        labels,
-        len(context.classes),
-        entry.facts.objects,
-        dict.fromkeys(range(1, len(context.classes) + 1), CERTAIN),
-        context.files.simplify,
-    )
-    image = ImageLabels(
-        ref=ref,
-        labels=labels.labels,
-        objects=deriver.objects(entry, labels, every),
-        instances=labels.instances,
-        layers=labels.layers,
-        **_picture(folder, ref, [FORMATS[name] for name in formats], labels),
-    )
-    derived = deriver.make(image, entry, formats)
-    return _Made(item, entry, current.rows if item.edited else (), derived, lacking)
-
-
-def _picture(folder: OutputFolder, ref: ImageRef, forms: Sequence[Format], labels: Labels) -> dict[str, Any]:
-    """Return the pixels that formats need, as arguments of ImageLabels."""
-    spec = folder.info.spec
-    height, width = labels.labels.shape
-    found: dict[str, Any] = {}
-    if any("thumbnail" in form.needs for form in forms):
-        found["thumbnail"] = open_thumbnail(ref.path, spec.max_pixels, spec.options.stretch)
-    if any("pixels" in form.needs for form in forms):
-        found["pixels"] = open_pixels(ref.path, (height, width), spec.max_pixels, spec.options.stretch)
-    return found
-
-
-def _remove_lacking(folder: OutputFolder, made: _Made) -> list[str]:
+def _remove_lacking(folder: OutputFolder, item: _Item) -> list[str]:
     """Remove the files of older labels that cannot be written without the picture; rows of files for the whole run stay."""
-    entry, gone = made.entry, []
-    for row in made.item.rows.values():
+    gone = []
+    for row in item.rows.values():
         name = format_name(row.name)
-        is_old = name in made.lacking and row.is_file and row.shows != folder.deriver.shows(name, entry)
+        is_old = name in item.lacking and row.is_file and row.shows != folder.deriver.shows(name, item.entry)
         if is_old and folder.files.remove(row):
             gone.append(row.place)
     return gone
@@ -226,14 +208,14 @@ def _changed_image(ref: ImageRef, formats: Sequence[str], *, corrected: bool) ->
 # ---- files for the whole run ----
 
 
-def settle_run_files(folder: OutputFolder, settled: Settled) -> None:
+def _settle_run_files(folder: OutputFolder, settled: Settled) -> None:
     """Write the files for the whole run that are missing or out of date."""
-    state, context, output = folder.state, folder.context, folder.path
+    state, output = folder.state, folder.path
     if folder.info.spec.shard is not None or not len(state):
         return
-    held, known = state.formats(), state.files()
+    held, known = {*state.formats(), *folder.context.formats}, state.files()
     for name, form in FORMATS.items():
-        if not form.files or not (name in held or name in context.formats):
+        if not form.files or name not in held:
             continue
         digest, images = sha256(folder.deriver.run_settings(name)), list[str]()
         shown = state.shown(name) if form.has_rows else ((image, "") for image in state.names(name))
@@ -253,6 +235,6 @@ def settle_run_files(folder: OutputFolder, settled: Settled) -> None:
             if look == "taken":
                 settled.stale.append(output / file)
                 continue
-            data = form.run_file(file, context, images, partial(state.rows, name))
+            data = form.run_file(file, folder.context, images, partial(state.rows, name))
             if folder.write_file(output / file, data, name, shows):
                 settled.run_files.append(output / file)

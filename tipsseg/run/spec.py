@@ -82,10 +82,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
     added: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        ComputeOptions.__post_init__(self)
-        OutputOptions.__post_init__(self)
-        RegionOptions.__post_init__(self)
-        OntoOptions.__post_init__(self)
+        super().__post_init__()
         if (self.regions or self.onto) and self.formats and "instances" not in self.formats:
             object.__setattr__(self, "formats", (*self.formats, "instances"))
 
@@ -98,10 +95,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
         """
         if self.regions is None and self.onto is None:
             return None
-        from tipsseg.formats.given import (
-            Given,  # slow to import
-            LabelSource,
-        )
+        from tipsseg.formats.given import Given, LabelSource  # slow to import
         from tipsseg.formats.region_files import RegionSource
 
         classes = self.vocabulary.classes
@@ -164,13 +158,18 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
                 f"argument `png_mode`=P supports at most {MAX_CLASSES_8_BIT} classes, got {len(classes)}",
                 "Use argument `png_mode`=L.",
             )
-        output = self.output if self.formats else None
-        check_apart("features", self.features, output)
-        for name, source in (("regions", self.regions), ("onto", self.onto)):
-            check_apart(name, source, output)
-            if source is not None and output is not None and _is_inside(source, output):
+        output = Path(os.path.realpath(self.output))
+        for name, source in {"features": self.features, "regions": self.regions, "onto": self.onto}.items():
+            real = None if source is None or not self.formats else Path(os.path.realpath(source))
+            if real == output:
+                raise UsageError(f"argument `{name}` and argument `output` are the same folder", "Choose two folders.")
+            if real is not None and name != "features" and real.is_relative_to(output):
                 raise UsageError(f"argument `{name}` is inside the output folder", "Choose another output folder.")
-        check_fit(self.vocabulary, self.fitted)
+        if self.vocabulary.fit != ("" if self.fitted is None else self.fitted.vocabulary.fit):
+            raise UsageError(
+                "the fitted vectors of this vocabulary are missing, or belong to another fit",
+                "Pass the fit file itself as argument `vocabulary`.",
+            )
         if self.options.overlap:
             self._check_overlap()
         if self.regions_only and self.regions is None:
@@ -208,21 +207,14 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
 
         check_rasterio()
         options = self.options
-        unfit = {
-            "regions": self.regions is not None,
-            "onto": self.onto is not None,
-            "features": self.features is not None,
-            "overlap": options.overlap,
-            "mode": options.mode != "slide",
-            "refine": options.refine != "none",
-            "short_side": options.short_side is not None,
-        }
-        for name, given in unfit.items():
-            if given:
-                raise UsageError(
-                    f"argument `{name}` cannot be used with rasters",
-                    "Set argument `scales` instead." if name == "short_side" else "Remove it, or use another format.",
-                )
+        unfit = ("overlap", "mode", "refine", "short_side")
+        asked = [name for name in ("regions", "onto", "features") if getattr(self, name) is not None]
+        asked += [name for name in unfit if getattr(options, name) != getattr(DEFAULT_LABEL_OPTIONS, name)]
+        if asked:
+            raise UsageError(
+                f"argument `{asked[0]}` cannot be used with rasters",
+                "Set argument `scales` instead." if asked[0] == "short_side" else "Remove it, or use another format.",
+            )
         if len(options.scales) > 1:
             raise UsageError(
                 "a raster is labelled at one scale", "Set argument `scales` to one factor of the pixel size."
@@ -280,7 +272,11 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
                 words += ["-c", entry.name]
         # The vocabulary's record has the phrases that "auto" was resolved to.
         if not vocabulary.fit:
-            words += ["--background", "auto" if vocabulary.auto else _option_value(vocabulary.background)]
+            phrases = vocabulary.background
+            # Some phrases can only be written in a vocabulary file.
+            in_file = phrases in (("auto",), ("none",)) or any("," in phrase for phrase in phrases)
+            text = "FILE" if in_file else ",".join(phrases) or "none"
+            words += ["--background", "auto" if vocabulary.auto else text]
         words += ["--mode", self.options.mode]
         for name, (each, about) in options_of(LabelOptions).items():
             if name != "mode" and (value := getattr(self.options, name)) != each.default:
@@ -382,14 +378,16 @@ def question_facts(info: RunInfo) -> dict[str, object]:
     """Return all that changes labels: the question that a folder answers, by the names that messages use."""
     spec = info.spec
     options = {**spec.options.record(), "names": spec.files.names, "png_mode": spec.files.png_mode}
-    vocabulary: dict[str, Any] = dict(vocabulary_identity(vocabulary_record(spec.vocabulary, spec.vocabulary)))
+    vocabulary: dict[str, Any] = vocabulary_record(spec.vocabulary, spec.vocabulary)
+    del vocabulary["source"]
+    if spec.vocabulary.auto:  # the model's phrases, which may be others
+        vocabulary["background"] = None
     drawn = spec.is_raster or spec.files.png_mode == "P"  # the labels have a palette then
     plain = () if drawn else ("colour", "supercategory")
     classes = [{key: value for key, value in each.items() if key not in plain} for each in vocabulary.pop("classes")]
     regions = None if spec.regions is None else "regions only" if spec.regions_only else "regions"
-    labels_version = LABELS_VERSION if info.noted is None else info.noted.labels_version
     return {
-        "labels version": labels_version,
+        "labels version": LABELS_VERSION if info.noted is None else info.noted.labels_version,
         "model": model_identity(info.model),
         "classes": classes,
         **vocabulary,
@@ -408,12 +406,6 @@ def model_identity(facts: Mapping[str, object]) -> Mapping[str, object]:
     if facts.get("revision"):
         return {"repository": facts.get("repository"), "revision": facts["revision"]}
     return {"sha256": facts.get("sha256")}
-
-
-def vocabulary_identity(record: Mapping[str, object]) -> Mapping[str, object]:
-    """Return the identity of a vocabulary: its record without the source, and without the phrases of an automatic background."""
-    same = {key: value for key, value in record.items() if key != "source"}
-    return {**same, "background": None} if record.get("auto") else same
 
 
 def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
@@ -435,34 +427,6 @@ def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
 
 def _option_words(flag: str, value: object) -> list[str]:
     return [flag] if value is True else [flag, text_of(value)]
-
-
-def _option_value(background: Sequence[str]) -> str:
-    """Return background phrases as an option value; "FILE" if only a vocabulary file can express them."""
-    if not background:
-        return "none"
-    if background in (("auto",), ("none",)) or any("," in phrase for phrase in background):
-        return "FILE"
-    return ",".join(background)
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
-
-
-def check_apart(name: str, folder: Path | None, output: Path | None) -> None:
-    """Raise UsageError if the folder of an argument is the output folder; `output` is None for a run without labels."""
-    if folder is not None and output is not None and os.path.realpath(folder) == os.path.realpath(output):
-        raise UsageError(f"argument `{name}` and argument `output` are the same folder", "Choose two folders.")
-
-
-def check_fit(vocabulary: Vocabulary, fitted: FittedVocabulary | None) -> None:
-    """Raise UsageError if the fitted vectors of a vocabulary are missing or do not match it."""
-    if vocabulary.fit != ("" if fitted is None else fitted.vocabulary.fit):
-        raise UsageError(
-            "the fitted vectors of this vocabulary are missing, or belong to another fit",
-            "Pass the fit file itself as argument `vocabulary`.",
-        )
 
 
 def check_hint(output: Path) -> str:

@@ -18,14 +18,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import astuple, fields
 from io import FileIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -57,23 +61,11 @@ _PAGE = 500
 #: SQLite syncs to disk at checkpoints, not at every commit: a power loss may lose the last images, never the folder.
 SYNCHRONOUS = "NORMAL"
 
-_BUSY = ("lock", "unable to open", "readonly")
-
 #: Errors of SQLite that say nothing about the content of the database.
-_OUT_OF_REACH = (
-    "SQLITE_BUSY",
-    "SQLITE_CANTOPEN",
-    "SQLITE_FULL",
-    "SQLITE_IOERR",
-    "SQLITE_LOCKED",
-    "SQLITE_PERM",
-    "SQLITE_READONLY",
-)
+_OUT_OF_REACH = re.compile("SQLITE_(BUSY|LOCKED|PROTOCOL|CANTOPEN|READONLY|PERM|FULL|IOERR(?!_SHORT_READ))")
 
 #: The files that the record is exported to, by the process that ends a change.
 EXPORTS = ("run.json", MANIFEST_FILE, ERRORS_FILE)
-
-_FULL = "no space left on the device", "Free some space and run the same command again."
 
 
 class State:
@@ -113,26 +105,22 @@ class State:
     def _open(self) -> sqlite3.Connection:
         if not self._is_file:
             found = _connect("")
-            for statement in _SCHEMA:
-                found.execute(statement)
+            found.executescript(";".join(_SCHEMA))
             return found
+        statement = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid"
         try:
             found = _connect(str(self.path))
             try:
-                tables = [
-                    sql
-                    for (sql,) in found.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")
-                ]
+                tables = [sql for (sql,) in found.execute(statement)]
             except sqlite3.OperationalError as error:
-                if not any(word in str(error) for word in _BUSY):
+                if not _OUT_OF_REACH.match(error.sqlite_errorname):
                     raise
                 found.close()
-                found = self._open_copy()
-                tables = _SCHEMA
-            if tables and tables != _SCHEMA:
-                raise OtherSchemaError(output_folder(self.folder))
+                found, tables = self._open_copy(), _SCHEMA
             if not tables:
                 raise sqlite3.DatabaseError("it is empty")
+            if tables != _SCHEMA:
+                raise OtherSchemaError(output_folder(self.folder))
             meta = dict(found.execute("SELECT key, value FROM meta WHERE key IN ('session', 'at_work')"))
             self._session, self.broken_off = int(meta.get("session", 0)), bool(int(meta.get("at_work", 0)))
         except (sqlite3.DatabaseError, OSError, ValueError) as error:
@@ -153,17 +141,18 @@ class State:
 
     def _error(self, error: Exception) -> RecordError | OutputError:
         """Return the error for a database that is damaged, or that the system or another program keeps from us."""
-        code = getattr(error, "sqlite_errorname", "")
-        if isinstance(error, OSError) or (code.startswith(_OUT_OF_REACH) and code != "SQLITE_IOERR_SHORT_READ"):
+        code, again = getattr(error, "sqlite_errorname", ""), "run the same command again."
+        if code == "SQLITE_FULL":
+            return OutputError(self.path, "no space left on the device", f"Free some space and {again}")
+        if code.startswith("SQLITE_IOERR") and self.changed:
+            limit = "the file exceeds the size limit of the system, or the disk failed"
+            return OutputError(self.path, limit, f"Check `ulimit -f`, and {again}")
+        if isinstance(error, OSError) or _OUT_OF_REACH.match(code):
             return OutputError(
                 self.path, str(error), "Check its permissions, the disk, and programs that have it open."
             )
-        folder = shell_word(str(output_folder(self.folder)))
-        return RecordError(
-            self.path,
-            f"damaged ({error})",
-            f"Rebuild it from the masks and manifest.jsonl: tipsseg check {folder} --restore",
-        )
+        hint = f"tipsseg check {shell_word(str(output_folder(self.folder)))} --restore"
+        return RecordError(self.path, f"damaged ({error})", f"Rebuild it from the masks and manifest.jsonl: {hint}")
 
     # ---- changing ----
 
@@ -174,35 +163,28 @@ class State:
                 return
             if self._copy is not None:
                 raise OutputError(self.path, "another program has it open", "Close it, and run the same command again.")
-            with self._errors(writing=True):
+            self.changed = True
+            with self._errors():
                 if not self._is_file:
                     self._write_file()
                 self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
                 self._set_journal("WAL")
                 self._db.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
-            self.changed = True
             self._session += 1
             with self.changing() as db:
-                db.executemany(
-                    "INSERT OR REPLACE INTO meta VALUES (?, ?)", [("at_work", 1), ("session", self._session)]
-                )
+                db.executemany(_INSERT_META, [("at_work", 1), ("session", self._session)])
 
     def _write_file(self) -> None:
         for suffix in ("-wal", "-shm", "-journal"):
             remove_file(self.path.with_name(self.path.name + suffix))
-        with atomic_path(self.path) as temporary:
-            target = _connect(str(temporary))
-            try:
-                target.execute("PRAGMA synchronous = OFF")
-                self._db.backup(target)
-            finally:
-                target.close()
+        with atomic_path(self.path) as temporary, closing(_connect(str(temporary))) as target:
+            target.execute("PRAGMA synchronous = OFF")
+            self._db.backup(target)
         self._db.close()
         self._db, self._is_file = _connect(str(self.path)), True
 
     def _set_journal(self, mode: str) -> None:
-        # No sync needed: only header bytes within one sector change.
-        self._db.execute("PRAGMA synchronous = OFF")
+        self._db.execute("PRAGMA synchronous = OFF")  # only header bytes within one sector change
         self._db.execute(f"PRAGMA journal_mode = {mode}")
 
     @contextmanager
@@ -221,48 +203,33 @@ class State:
                     raise
 
     @contextmanager
-    def _errors(self, *, writing: bool = False) -> Iterator[None]:
+    def _errors(self) -> Iterator[None]:
         try:
             with self._lock:
                 yield
-        except sqlite3.OperationalError as error:
-            if "full" in str(error):
-                raise OutputError(self.path, *_FULL) from error
-            if "disk I/O" in str(error) and (writing or self.changed):
-                limit = "the file exceeds the size limit of the system, or the disk failed"
-                raise OutputError(self.path, limit, "Check `ulimit -f`, and run the same command again.") from error
-            raise self._error(error) from error
         except (sqlite3.DatabaseError, zlib.error, ValueError, KeyError, TypeError) as error:
             raise self._error(error) from error
-
-    def is_removed(self) -> bool:
-        """Return True if the database was removed after this process changed it."""
-        return self.changed and not self.path.exists()
 
     def end(self) -> None:
         """Write the exports, and mark the changes as complete. Raises OutputError."""
         self.close_exports()
         _write_lines(self.folder / MANIFEST_FILE, (json_bytes(entry.record(files)) for entry, files in self.images()))
         _write_lines(self.folder / ERRORS_FILE, (failure.line() for failure in self.failures()))
+        paths = [path for name in EXPORTS if os.path.lexists(path := self.folder / name)]
+        stamps = {path.name: astuple(stamp(path)) for path in paths}
         with self.changing() as db:
-            values = [("at_work", 0), ("exports", json_bytes(self._export_stamps()).decode())]
-            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values)
+            db.executemany(_INSERT_META, [("at_work", 0), ("exports", json_bytes(stamps).decode())])
         self.broken_off = False
 
     def altered_exports(self) -> list[Path]:
         """Return the exports that were changed or removed since they were written."""
-        before = {name: Fingerprint(*values) for name, values in (self.meta("exports") or {}).items()}
-        paths = {name: self.folder / name for name in EXPORTS}
-        return [
-            path
-            for name, path in paths.items()
-            if (os.path.lexists(path) if name not in before else not before[name].matches(path))
-        ]
-
-    def _export_stamps(self) -> dict[str, list[object]]:
-        """Return size, time and sha256 of the exports that exist."""
-        stamps = {path.name: stamp(path) for path in (self.folder / name for name in EXPORTS) if os.path.lexists(path)}
-        return {name: [found.size, found.mtime_ns, found.sha256] for name, found in stamps.items()}
+        before = self.meta("exports") or {}
+        altered = []
+        for path in (self.folder / name for name in EXPORTS):
+            known = before.get(path.name)
+            if os.path.lexists(path) if known is None else not Fingerprint(*known).matches(path):
+                altered.append(path)
+        return altered
 
     def close_exports(self) -> None:
         for file in self._growing.values():
@@ -300,7 +267,7 @@ class State:
 
     def set_meta(self, key: str, value: object) -> None:
         with self.changing() as db:
-            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json_bytes(value).decode()))
+            db.execute(_INSERT_META, (key, json_bytes(value).decode()))
 
     # ---- images ----
 
@@ -318,41 +285,41 @@ class State:
     def names(self, name: str | None = None) -> list[str]:
         """Return the names of all images, or of those in a format, sorted."""
         where = "" if name is None else " WHERE instr(',' || formats || ',', ?)"
-        found = self._select(f"SELECT key FROM image{where} ORDER BY key", *([] if name is None else [f",{name},"]))
+        found = self._select(f"SELECT key FROM image{where} ORDER BY key", *([f",{name},"] if name else ()))
         return [name_of(key) for (key,) in found]
 
     def entries(self) -> Iterator[Entry]:
         """Yield the entries, sorted by name. The caller may change images in between."""
+        for _, entries in self._pages():
+            yield from entries
+
+    def images(self) -> Iterator[tuple[Entry, dict[str, FileRow]]]:
+        """Yield the entries with their files, see `files`, sorted by name."""
+        for last, entries in self._pages():
+            files: dict[bytes, dict[str, FileRow]] = defaultdict(dict)
+            end = key_of(entries[-1].image)
+            for image, *row in self._select("SELECT * FROM file WHERE image > ? AND image <= ?", last, end):
+                files[image][row[0]] = _file(row)
+            yield from ((entry, files[key_of(entry.image)]) for entry in entries)
+
+    def _pages(self) -> Iterator[tuple[bytes, list[Entry]]]:
+        """Yield pages of entries, sorted by name, each with the last key of the page before."""
         last = b""
         while found := self._select(f"SELECT * FROM image WHERE key > ? ORDER BY key LIMIT {_PAGE}", last):
             with self._errors():
                 entries = [_entry(row) for row in found]
-            yield from entries
-            last = found[-1][0]
-
-    def images(self) -> Iterator[tuple[Entry, dict[str, FileRow]]]:
-        """Yield the entries with their files, see `files`, sorted by name."""
-        last = b""
-        while found := self._select(f"SELECT * FROM image WHERE key > ? ORDER BY key LIMIT {_PAGE}", last):
-            files: dict[bytes, dict[str, FileRow]] = {row[0]: {} for row in found}
-            for image, *row in self._select("SELECT * FROM file WHERE image > ? AND image <= ?", last, found[-1][0]):
-                if image in files:
-                    files[image][row[0]] = _file(row)
-            with self._errors():
-                entries = [(_entry(row), files[row[0]]) for row in found]
-            yield from entries
+            yield last, entries
             last = found[-1][0]
 
     def formats(self) -> set[str]:
         """Return the formats that any image is in."""
-        return {
-            name for (names,) in self._select("SELECT DISTINCT formats FROM image") for name in names.split(",") if name
-        }
+        found = self._select("SELECT DISTINCT formats FROM image")
+        return {name for (names,) in found for name in names.split(",") if name}
 
     def expect(self, image: str, files: Iterable[FileRow], coming: str | None = None) -> None:
         """Record files before they are put in place, and the correction that comes with them."""
         with self.changing() as db:
-            db.executemany(_INSERT_FILE, (_file_values(image, file) for file in files))
+            _change_files(db, image, files)
             if coming is not None:
                 db.execute("UPDATE image SET coming = ? WHERE key = ?", (coming, key_of(image)))
 
@@ -360,12 +327,10 @@ class State:
         """Record an image whose files are in place: files and rows that are new, and the places of files that are gone."""
         key = key_of(entry.image)
         with self.changing() as db:
-            written = entry.input
-            values = (key, entry.path, written.size, written.mtime_ns, written.sha256, entry.given, entry.version)
+            values = (key, entry.path, *astuple(entry.input), entry.given, entry.version)
             more = (",".join(entry.formats), entry.correction_text, None, entry.seconds, entry.packed)
             db.execute(f"INSERT OR REPLACE INTO image VALUES ({','.join('?' * 12)})", (*values, *more))
-            db.executemany(_INSERT_FILE, (_file_values(entry.image, file) for file in files))
-            db.executemany("DELETE FROM file WHERE image = ? AND place = ?", ((key, place) for place in gone))
+            _change_files(db, entry.image, files, gone)
             packed = ((name, key, zlib.compress(b"".join(row + b"\t" for row in own), 1)) for name, own in rows.items())
             db.executemany("INSERT OR REPLACE INTO row VALUES (?, ?, ?)", packed)
             db.execute("DELETE FROM failure WHERE key = ?", (key,))
@@ -373,14 +338,11 @@ class State:
 
     def cover(self, formats: Iterable[str], images: Iterable[str] | None = None) -> None:
         """Add formats to these images, or to all."""
-        only = None if images is None else [key_of(image) for image in images]
+        add = "UPDATE image SET formats = ltrim(formats || ',' || ?, ',') WHERE NOT instr(',' || formats || ',', ?)"
+        only = self.names() if images is None else [*images]
         with self.changing() as db:
             for name in formats:
-                change = "UPDATE image SET formats = ltrim(formats || ',' || ?, ',') WHERE NOT instr(',' || formats || ',', ?)"
-                if only is None:
-                    db.execute(change, (name, f",{name},"))
-                else:
-                    db.executemany(f"{change} AND key = ?", ((name, f",{name},", key) for key in only))
+                db.executemany(f"{add} AND key = ?", ((name, f",{name},", key_of(image)) for image in only))
 
     def drop(self, name: str) -> None:
         """Remove a format from all images, with its rows."""
@@ -388,11 +350,11 @@ class State:
             db.execute("UPDATE image SET formats = trim(replace(',' || formats || ',', ?, ','), ',')", (f",{name},",))
             db.execute("DELETE FROM row WHERE name = ?", (name,))
 
-    def forget(self, where: str) -> None:
-        """Remove the images for which an SQL condition holds, with their rows. Their files stay recorded, see `orphans`."""
+    def forget_images(self) -> None:
+        """Remove the images that nobody corrected, and all failures. Their files stay recorded, see `orphans`."""
         with self.changing() as db:
-            db.execute(f"DELETE FROM row WHERE image IN (SELECT key FROM image WHERE {where})")
-            db.execute(f"DELETE FROM image WHERE {where}")
+            db.execute("DELETE FROM row WHERE image IN (SELECT key FROM image WHERE correction IS NULL)")
+            db.execute("DELETE FROM image WHERE correction IS NULL")
             db.execute("DELETE FROM failure")
 
     # ---- files ----
@@ -408,8 +370,7 @@ class State:
     def set_files(self, image: str, files: Iterable[FileRow], gone: Iterable[str] = ()) -> None:
         """Record files, and remove the records of those at the places `gone`."""
         with self.changing() as db:
-            db.executemany(_INSERT_FILE, (_file_values(image, file) for file in files))
-            db.executemany("DELETE FROM file WHERE image = ? AND place = ?", ((key_of(image), place) for place in gone))
+            _change_files(db, image, files, gone)
 
     def orphans(self) -> list[tuple[str, FileRow]]:
         """Return the files whose image is not recorded, each with the name of the image."""
@@ -466,8 +427,6 @@ class State:
         found = self._select("SELECT line FROM failure ORDER BY key")
         return [failure for (line,) in found if (failure := read_failure(line)) is not None]
 
-    # ---- statements ----
-
     def _select(self, statement: str, *values: object) -> list[Any]:
         with self._errors():
             return self._db.execute(statement, values).fetchall()
@@ -477,7 +436,10 @@ class State:
         return found[0][0] if found else None
 
 
-_INSERT_FILE = f"INSERT OR REPLACE INTO file VALUES ({','.join('?' * 9)})"
+_INSERT_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+
+#: The columns of a file after its image, in the order of the table.
+_FILE_COLUMNS = tuple(each.name for each in fields(FileRow))
 
 
 def _connect(path: str) -> sqlite3.Connection:
@@ -494,13 +456,11 @@ def _head(wal: Path) -> bytes:
 def _write_lines(path: Path, lines: Iterable[bytes]) -> None:
     """Replace an export, or remove it if there are no lines."""
     lines = iter(lines)
-    first = next(lines, None)
-    if first is None:
+    if (first := next(lines, None)) is None:
         remove_file(path)
         return
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(first + b"\n")
-        file.writelines(line + b"\n" for line in lines)
+        file.writelines(line + b"\n" for line in chain([first], lines))
 
 
 def key_of(image: str) -> bytes:
@@ -528,13 +488,12 @@ def _entry(row: tuple[Any, ...]) -> Entry:
     )
 
 
-def _file(row: list[Any]) -> FileRow:
-    place, name, digest, size, mtime_ns, shows, taken, pending = row
-    return FileRow(
-        place=place, name=name, digest=digest, size=size, mtime_ns=mtime_ns, shows=shows, taken=taken, pending=pending
-    )
+def _file(row: Sequence[Any]) -> FileRow:
+    return FileRow(**dict(zip(_FILE_COLUMNS, row, strict=True)))
 
 
-def _file_values(image: str, file: FileRow) -> tuple[object, ...]:
-    more = (file.digest, file.size, file.mtime_ns, file.shows, file.taken, file.pending)
-    return (key_of(image), file.place, file.name, *more)
+def _change_files(db: sqlite3.Connection, image: str, files: Iterable[FileRow], gone: Iterable[str] = ()) -> None:
+    """Record files of an image, and remove the records of those at the places `gone`."""
+    key, insert = key_of(image), f"INSERT OR REPLACE INTO file VALUES ({','.join('?' * 9)})"
+    db.executemany(insert, ((key, *(getattr(file, name) for name in _FILE_COLUMNS)) for file in files))
+    db.executemany("DELETE FROM file WHERE image = ? AND place = ?", ((key, place) for place in gone))

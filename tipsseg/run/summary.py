@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,19 +37,22 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
         image; `background`: pixels, share and mean confidence of id 0 (None if it has no pixels, or if classes overlap);
         `ignored`: pixels below the minimum confidence. If classes overlap, a pixel counts in each of them.
     """
-    height, width = label_map.shape
     pixels, sums = _totals(label_map) if label_map.layers is None else _layer_totals(label_map)
-    classes = [
-        {"id": entry.id, "name": entry.name, **share_record(pixels[entry.id], sums[entry.id], height * width)}
-        for entry in label_map.classes
-        if pixels[entry.id]
-    ]
+    ids = range(BACKGROUND, len(label_map.classes) + 1)
+    shares = [share_record(pixels[each], sums[each], label_map.labels.size) for each in ids]
+    return _summary(label_map.shape, label_map.classes, pixels, shares)
+
+
+def _summary(
+    size: tuple[int, ...], classes: Sequence[LabelClass], pixels: NDArray[np.int64], shares: Sequence[dict[str, object]]
+) -> dict[str, object]:
+    """Return a summary; `pixels` are by label id, and `shares` are the records of the background and the classes."""
     return {
-        "height": height,
-        "width": width,
-        "classes": classes,
-        "background": share_record(pixels[BACKGROUND], sums[BACKGROUND], height * width),
-        "ignored": int(pixels[label_map.ignore]),
+        "height": size[0],
+        "width": size[1],
+        "classes": [{"id": each.id, "name": each.name, **shares[each.id]} for each in classes if pixels[each.id]],
+        "background": shares[BACKGROUND],
+        "ignored": int(pixels[ignore_id(len(classes))]),
     }
 
 
@@ -71,23 +74,14 @@ def corrected_summary(
 
     Classes keep their mean confidence from `before`; a class that was not in it gets CERTAIN.
     """
-    height, width = labels.shape
     pixels = count_labels(labels)
-    shares = (before["background"], *before["classes"])
-    means = {each.get("id", BACKGROUND): each["confidence"] for each in shares if each["confidence"] is not None}
-
-    def share(label_id: int) -> dict[str, object]:
-        number = int(pixels[label_id])
+    known = (before["background"], *before["classes"])
+    means = {each.get("id", BACKGROUND): each["confidence"] for each in known if each["confidence"] is not None}
+    shares = []
+    for label_id, number in enumerate(pixels[: len(classes) + 1].tolist()):
         confidence = means.get(label_id, CERTAIN) if number else None
-        return {"pixels": number, "share": round(number / (height * width), 6), "confidence": confidence}
-
-    return {
-        "height": height,
-        "width": width,
-        "classes": [{"id": each.id, "name": each.name, **share(each.id)} for each in classes if pixels[each.id]],
-        "background": share(BACKGROUND),
-        "ignored": int(pixels[ignore_id(len(classes))]),
-    }
+        shares.append({"pixels": number, "share": round(number / labels.size, 6), "confidence": confidence})
+    return _summary(labels.shape, classes, pixels, shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,76 +171,13 @@ def share_record(pixels: np.int64, confidence: np.float64, size: int) -> dict[st
     }
 
 
-@dataclass(frozen=True, slots=True)
-class ClassTotal:
-    """The number of images that contain a class, and the number of its pixels."""
-
-    id: int
-    name: str
-    images: int
-    pixels: int
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """Totals over all images.
-
-    Attributes:
-        images: Number of images.
-        pixels: Number of pixels.
-        background: Number of background pixels.
-        ignored: Number of ignored pixels.
-        classes: The total of each class, by id.
-    """
-
-    images: int
-    pixels: int
-    background: int
-    ignored: int
-    classes: tuple[ClassTotal, ...]
-
-    def record(self) -> dict[str, object]:
-        return {
-            "images": self.images,
-            "pixels": self.pixels,
-            "background": self.background,
-            "ignored": self.ignored,
-            "classes": [
-                {
-                    "id": each.id,
-                    "name": each.name,
-                    "images": each.images,
-                    "pixels": each.pixels,
-                    "share": round(each.pixels / max(self.pixels, 1), 6),
-                }
-                for each in self.classes
-            ],
-        }
-
-    def lines(self) -> Iterator[str]:
-        """Yield a line with the classes that were found, largest first, and a line with those that were never found."""
-        if not self.images:
-            return
-        found = sorted((each for each in self.classes if each.images), key=lambda each: -each.pixels)  # stable
-        if found:
-            of_all = join_first([self._of_class(each) for each in found], _NAMED)
-            yield f"Found in {pluralize(self.images, 'image')}, by area: {of_all}."
-        if never := [_short(each) for each in self.classes if not each.images]:
-            yield f"Never found: {join_first(never, _NAMED)}."
-
-    def _of_class(self, entry: ClassTotal) -> str:
-        share = entry.pixels / self.pixels
-        percent = f"{100 * share:.1f}%" if share >= 0.001 else "<0.1%"
-        return f"{_short(entry)} {percent} (in {entry.images})"
-
-
 class TotalsSum:
-    """Sum image summaries. Memory grows with the number of classes, not of images."""
+    """Totals over images, which are added one by one. Memory grows with the number of classes, not of images."""
 
     def __init__(self, classes: Sequence[LabelClass]) -> None:
         self._classes = classes
         self._images = self._pixels = self._background = self._ignored = 0
-        self._of_class = [[0, 0] for _ in classes]
+        self._of_class = {each.id: [0, 0] for each in classes}  # images that contain it, and its pixels
 
     def add(self, summary: Mapping[str, object]) -> None:
         """Add a `label_summary`."""
@@ -256,25 +187,44 @@ class TotalsSum:
         self._background += numbers.background
         self._ignored += numbers.ignored
         for each in numbers.classes:
-            if 1 <= each.id <= len(self._classes) and each.pixels > 0:
-                self._of_class[each.id - 1][0] += 1
-                self._of_class[each.id - 1][1] += each.pixels
+            if each.id in self._of_class and each.pixels > 0:
+                self._of_class[each.id][0] += 1
+                self._of_class[each.id][1] += each.pixels
 
-    def result(self) -> Totals:
-        counts = zip(self._classes, self._of_class, strict=True)
-        classes = tuple(ClassTotal(each.id, each.name, *own) for each, own in counts)
-        return Totals(self._images, self._pixels, self._background, self._ignored, classes)
+    def record(self) -> dict[str, object]:
+        classes = []
+        for each in self._classes:
+            images, pixels = self._of_class[each.id]
+            share = round(pixels / max(self._pixels, 1), 6)
+            classes.append({"id": each.id, "name": each.name, "images": images, "pixels": pixels, "share": share})
+        return {
+            "images": self._images,
+            "pixels": self._pixels,
+            "background": self._background,
+            "ignored": self._ignored,
+            "classes": classes,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """Yield a line with the classes that were found, largest first, and a line with those that were never found."""
+        if not self._images:
+            return
+        found, never = [], []
+        for each in sorted(self._classes, key=lambda each: -self._of_class[each.id][1]):  # stable
+            images, pixels = self._of_class[each.id]
+            share = pixels / self._pixels
+            percent = f"{100 * share:.1f}%" if share >= 0.001 else "<0.1%"
+            if images:
+                found.append(f"{_short(each)} {percent} (in {images})")
+            else:
+                never.append(_short(each))
+        if found:
+            yield f"Found in {pluralize(self._images, 'image')}, by area: {join_first(found, _NAMED)}."
+        if never:
+            yield f"Never found: {join_first(never, _NAMED)}."
 
 
-def total(summaries: Iterable[Mapping[str, object]], classes: Sequence[LabelClass]) -> Totals:
-    """Sum image summaries, see `TotalsSum`."""
-    found = TotalsSum(classes)
-    for each in summaries:
-        found.add(each)
-    return found.result()
-
-
-def _short(entry: ClassTotal) -> str:
+def _short(entry: LabelClass) -> str:
     name = one_line(entry.name) or f"class {entry.id}"
     name = name if len(name) <= _LETTERS else name[: _LETTERS - 3] + "..."
     return f'"{name}"' if "," in name else name

@@ -31,9 +31,9 @@ from tipsseg.options import MAX_PIXELS, default_jobs
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import CorrectKeywords, with_keywords
 from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, ComputeOptions, CorrectOptions
-from tipsseg.run.entry import Correction, FileRow
+from tipsseg.run.entry import Correction, FileRow, recorded_ref
 from tipsseg.run.files import digest_of
-from tipsseg.run.folder import OutputFolder, change_folder, recorded_ref
+from tipsseg.run.folder import OutputFolder, change_folder
 from tipsseg.run.labels import stamped
 from tipsseg.run.read import Run, find_only, open_run, refuse_overlap, refuse_raster, refuse_shards, require_run
 from tipsseg.run.results import Derived

@@ -157,7 +157,7 @@ def make_report(
             "truth": None if scores is None else {name: scores[name] for name in _SCORES},
             "scored": len(accuracies),
             "doubted": len(findings),
-            "summary": [*_facts(runs), *drawn.totals.result().lines()],
+            "summary": [*_facts(runs), *drawn.totals.lines()],
         }
         place.write(folder / DATA / "run.js", script("run", run_facts))
         # Write index.html last, because it needs the other files.
