@@ -25,7 +25,7 @@ from urllib.parse import unquote
 
 from tipsseg.address import is_url, is_web, suffix_of, without_query
 from tipsseg.images.containers import Container, Member, ParquetTable, Stamp, TarArchive, Video, ZipArchive
-from tipsseg.images.remote import Copy, fetch, remote_stamp
+from tipsseg.images.remote import Copy, begin_fetch, remote_stamp
 from tipsseg.options.values import Every
 from tipsseg.util.files import HASH_LIMIT, Fingerprint, actual_path, open_regular
 
@@ -127,7 +127,7 @@ def open_source(path: Path) -> FileIO | BytesIO:
     if inside is not None:
         return _open_container(inside).open(_name(path, inside))
     if is_url(path):
-        copy = fetch(path).result()
+        copy = begin_fetch(path).result()
         file = FileIO(copy.path)
         weakref.finalize(file, id, copy)  # keeps the copy as long as the file
         return file
@@ -198,7 +198,7 @@ def local_file(path: Path) -> Iterator[Path]:
     """Yield an image's file on this machine, fetched if it is behind a URL. Raise OSError for a member of another file."""
     if container_of(path) is not None:
         raise OSError("inside another file, where it cannot be read by windows; unpack it")
-    copy = fetch(path).result() if is_url(path) else None
+    copy = begin_fetch(path).result() if is_url(path) else None
     yield path if copy is None else copy.path
 
 
@@ -219,7 +219,7 @@ def hold(path: Path) -> None:
     Errors are raised by `open_source`.
     """
     if not _is_frame(path):
-        _HELD[str(path)] = fetch(container_of(path) or path)
+        _HELD[str(path)] = begin_fetch(container_of(path) or path)
         return
     with suppress(OSError, ValueError), open_source(path) as frame:
         _HELD[str(path)] = frame.read()
@@ -251,7 +251,7 @@ def _open_container(path: Path) -> Container:
     with _lock:
         container = _containers.get(key)
         if container is None:
-            copy = fetch(path).result() if is_url(path) else None
+            copy = begin_fetch(path).result() if is_url(path) else None
             container = _containers[key] = _KINDS[suffix_of(path)](path if copy is None else copy.path)
             weakref.finalize(container, id, copy)  # keeps the copy as long as the container
             if len(_containers) > _OPEN:

@@ -406,7 +406,7 @@ def _describe_fault(error: Exception) -> str:
 # ---- the process of `decode_apart` ----
 
 
-def main() -> None:
+def decode_for_parent() -> None:
     """Decode an image to a TIFF on stdout, for `decode_apart`: python -m tipsseg.images.decoding PATH SECONDS PIXELS."""
     path, seconds, pixels = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     with suppress(ImportError):  # Windows lacks this module, so only the caller's timeout applies there
@@ -426,4 +426,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    decode_for_parent()

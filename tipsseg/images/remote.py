@@ -153,7 +153,7 @@ _lock = threading.Lock()
 _fetched: OrderedDict[str, Future[Copy]] = OrderedDict()
 
 
-def fetch(path: Path) -> Future[Copy]:
+def begin_fetch(path: Path) -> Future[Copy]:
     """Begin to fetch a file, unless this version of it was fetched lately. The result raises OSError if that fails."""
     key = str(path)
     with _lock:

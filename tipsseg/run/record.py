@@ -193,14 +193,14 @@ def _parse_record(record: object, path: Path, hint: str) -> RunInfo:
         raise RecordError(path, "not written by tipsseg, or damaged", hint)
     if record.get("schema") != SCHEMA:
         output = output_folder(path.parent)
-        raise OtherSchemaError(output, command(record.get("command"), f"{output}-2"))
+        raise OtherSchemaError(output, command_with_output(record.get("command"), f"{output}-2"))
     try:
         return _parse_run(record, path.parent)
     except (ValueError, UsageError) as error:
         raise RecordError(path, f"not as this version of tipsseg writes it: {error}", hint) from error
 
 
-def command(recorded: object, output: str) -> str:
+def command_with_output(recorded: object, output: str) -> str:
     """Return a recorded command line with another output folder, and without its shard; "" if there is none."""
     if not isinstance(recorded, str):
         return ""
