@@ -72,7 +72,12 @@ def texts(source: str) -> Iterator[tuple[int, str]]:
             nodes += [part.value for part in node.values if isinstance(part, ast.FormattedValue)]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.lineno, node.value
-        elif not isinstance(node, ast.FunctionDef) or node.name not in ("command", "question", "_question"):
+        elif not isinstance(node, ast.FunctionDef) or node.name not in (
+            "command",
+            "command_with_output",
+            "question",
+            "_question",
+        ):
             nodes += ast.iter_child_nodes(node)
 
 

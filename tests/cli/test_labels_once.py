@@ -237,6 +237,15 @@ def test_a_format_ends_and_an_edited_file_of_it_stays(run: Run) -> None:
     assert run.command("check", "out").out == ""
 
 
+def test_several_formats_end_at_once(run: Run) -> None:
+    run("-f", "png,coco,yolo,labelme")
+    ran = run.command("convert", "out", "--drop", "yolo,labelme", "--drop", "coco")
+    assert (ran.code, "no longer has the format yolo and labelme and coco" in ran.err) == (0, True)
+    assert not Path("out/annotations.json").exists()
+    assert not list(Path("out").rglob("*.txt"))
+    assert run.command("check", "out").out == ""
+
+
 def test_colours_that_are_not_given_are_those_of_the_folder(run: Run) -> None:
     Path("v.toml").write_text(
         'classes = [{name = "panda leg", colour = "#112233", supercategory = "beast"}, "tree", "sky"]\n'

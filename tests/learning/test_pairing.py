@@ -135,7 +135,7 @@ REFUSED: dict[str, tuple[Arrange, str, str]] = {
     ),
     "its own truth": (
         lambda top: (refs_of(make(top / "gt", "a.png"), "a.png"), top / "gt", "plain"),
-        "{top}/gt/a.png would be its own truth", "The images' folder also contains the truths",
+        "{top}/gt/a.png would be its own truth", "Pass the folder of the truth masks",
     ),
     "missing folder": (
         lambda top: (refs_of(top, "a.jpg"), top / "gt", "plain"), "{top}/gt: no such folder",

@@ -229,8 +229,9 @@ REFUSED: dict[str, tuple[Image.Image, str, str]] = {
 }  # fmt: skip
 
 TRUTH_HINT = (
-    "The vocabulary has 3 classes. If that is right, set argument `ignore_index`, "
-    "argument `reduce_zero_label` or argument `zero_based`, or select the benchmark with argument `layout`."
+    "The labels have 3 classes. If the truth masks have more, label with all of theirs. If their ids begin elsewhere, set "
+    "argument `ignore_index`, argument `reduce_zero_label` or argument `zero_based`, or select the benchmark with argument "
+    "`layout`."
 )
 LABELS_HINT = (
     "Predicted masks have 0 for background, 1..3 for the classes in the vocabulary's order, and 255 for pixels without a "

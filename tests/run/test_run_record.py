@@ -224,7 +224,6 @@ FAULTS: dict[str, tuple[str, object, str]] = {
     "no digest": ("digest", GONE, "no `digest`"),
     "no formats": ("formats", GONE, "no `formats`"),
     "a format of the future": ("formats", ["png", "voc"], 'unknown format "voc"'),
-    "no options": ("options", {}, "no `mode`"),
     "an option of the future": ("options", {**SPEC.option_record(), "new": 3}, 'unknown option "new"'),
     "no vocabulary": ("vocabulary", None, "no `vocabulary`"),
     "a shard of none": ("shard", "3/2", "argument `shard`=3/2: the part must be in 1 to 2"),
@@ -232,6 +231,13 @@ FAULTS: dict[str, tuple[str, object, str]] = {
     "a count that is none": ("counts", {"labelled": 1, "unchanged": 0, "failed": "2"}, '`counts.failed` is "2"'),
     "a feature dtype that is none": ("features", {"folder": "f", "dtype": "int4"}, '`dtype` is "int4"'),
 }
+
+
+def test_an_option_that_a_run_json_lacks_has_its_default(tmp_path: Path) -> None:
+    record = run_record(ENDED)
+    options = {name: value for name, value in ENDED.spec.option_record().items() if name != "stretch"}
+    (tmp_path / RUN_FILE).write_text(json.dumps({**record, "options": options}))
+    assert read_record(tmp_path / RUN_FILE, "").spec.options == ENDED.spec.options
 
 
 @pytest.mark.parametrize(("key", "value", "fault"), FAULTS.values(), ids=FAULTS.keys())

@@ -94,7 +94,8 @@ def check_labels(
     if whole.edited:
         number = pluralize(len(whole.edited), "file")
         progress.note(
-            f"{number} changed by hand, which is fine: changed masks are labels. Import changes of others with tipsseg correct."
+            f"{number} changed by hand, which is fine: changed masks are labels. tipsseg correct imports other changed files, "
+            "if it reads their format."
         )
     for paths, hint in (
         (whole.stale, "run the original command again, or tipsseg convert"),

@@ -163,30 +163,34 @@ def refer_to(images: Path | None, entry: Entry) -> ImageRef:
     return ImageRef(below(images, name), PurePosixPath(name))
 
 
-def drop_format(output: Path, name: str, progress: Progress) -> int:
-    """End a format: remove its files as tipsseg wrote them, and name the others. Return the number of those.
+def drop_formats(output: Path, names: Sequence[str], progress: Progress) -> int:
+    """End formats: remove their files as tipsseg wrote them, and name the others. Return the number of those.
 
     Raises:
-        UsageError: The format is unknown, or it is that of the labels.
+        UsageError: A format is unknown, or it is that of the labels.
         InputError: The folder has no finished run.
         OutputError: A file cannot be removed.
     """
-    check_format(name)
+    for name in names:
+        check_format(name)
     refuse_shards(output)
 
     def without(state: State) -> RunInfo:
         info = require_run(state)
-        if name == "png" or name in info.spec.label_names:
-            raise UsageError(f"{name} cannot be dropped: it holds the labels", "Drop another format.")
-        formats = tuple(each for each in info.spec.formats if each != name)
+        for name in names:
+            if name == "png" or name in info.spec.label_names:
+                raise UsageError(f"{name} cannot be dropped: it holds the labels", "Drop another format.")
+        formats = tuple(each for each in info.spec.formats if each not in names)
         return replace(info, spec=replace(info.spec, formats=formats))
 
     with change_folder(without, output) as folder:
-        if name not in folder.state.formats() and not folder.state.broken_off:  # else go on
-            raise InputError(f"{output} has no files in the format {name}", "Name a format of this folder.")
-        folder.drop(name)
+        for name in names:
+            if name not in folder.state.formats() and not folder.state.broken_off:  # else go on
+                raise InputError(f"{output} has no files in the format {name}", "Name a format of this folder.")
+        for name in names:
+            folder.drop(name)
         folder.finish_changes()
         for path, reason in folder.refused.items():
             progress.note(f"Kept {path}: {reason}.")
-        progress.note(f"{folder.path} no longer has the format {name}.")
+        progress.note(f"{folder.path} no longer has the format {' and '.join(names)}.")
         return len(folder.refused)

@@ -123,7 +123,7 @@ def _refuse_missing(runs: Sequence[Run]) -> None:
         if gaps := missing_shards([shard.index for shard in shards if shard.count == count], count):
             raise InputError(
                 f"of {count} shards, these are missing: {gaps}",
-                f"Label them by the command of the others, with argument `shard`=I/{count}; or pass their folder too.",
+                f"Run the command of the other shards with argument `shard`=I/{count}; or pass the missing folders too.",
             )
 
 
@@ -137,7 +137,7 @@ def _joined_info(runs: Sequence[Run], before: RunInfo | None, target: Path) -> R
         if text := differences_text(first, info, " / "):
             raise InputError(
                 f"{first.spec.folder} and {info.spec.folder} were labelled with different settings: {text}",
-                "Join only runs of one question: otherwise ids or files would conflict.",
+                "Only runs with the same model, classes and options can be joined: otherwise ids or files would conflict.",
             )
     names = ("labelled", "unchanged", "failed", "edited")
     return replace(

@@ -178,11 +178,7 @@ def _note_by_hand(folder: OutputFolder, verb: str, paths: Iterable[Path], progre
     for top, names in tops.items():
         command = f"tipsseg correct {shell_word(str(folder.path))} --from {shell_word(str(folder.path / top))}"
         is_readable = top in readable and not folder.info.spec.options.overlap
-        hint = (
-            f"Import the changes: {command}"
-            if is_readable
-            else "Move what you keep elsewhere, to have it written anew."
-        )
+        hint = f"Import the changes: {command}" if is_readable else "To have it written again, move it elsewhere first."
         progress.note(
             f"{verb} {pluralize(len(names), 'file')} changed by hand: {join_first(names, _MAX_NAMES)}. {hint}"
         )

@@ -130,7 +130,7 @@ def _region_files(source: Source) -> Sequence[str]:
     if names := [name for name in files if name.startswith(folder) and name.lower().endswith(".png")]:
         return names
     raise InputError(
-        f"{source.path}: an output folder without the format instances",
+        f"{source.path}: an output folder that lacks the format instances",
         f"First run: tipsseg convert {source.path} --format instances",
     )
 

@@ -220,8 +220,9 @@ def read_truth(path: Path, ids: TruthIds, max_pixels: int = MAX_PIXELS) -> NDArr
     """
     table = ids.table()
     hint = (
-        f"The vocabulary has {pluralize(ids.classes, 'class', 'classes')}. If that is right, set argument `ignore_index`, "
-        "argument `reduce_zero_label` or argument `zero_based`, or select the benchmark with argument `layout`."
+        f"The labels have {pluralize(ids.classes, 'class', 'classes')}. If the truth masks have more, label with all of theirs. "
+        "If their ids begin elsewhere, set argument `ignore_index`, argument `reduce_zero_label` or argument `zero_based`, or "
+        "select the benchmark with argument `layout`."
     )
     return table.astype(np.uint16)[_read_ids(path, max_pixels, table != _UNKNOWN, hint)]
 
@@ -305,8 +306,8 @@ def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
         names = " or ".join(dict.fromkeys(str(name) for name, _ in _names(missing[0], layout)[-len(layout.kinds) :]))
         raise InputError(
             f"no truth for {missing[0].address} in {folder}: looked for {names} with one of {' '.join(EXTENSIONS)}{more}",
-            "A truth mask has the relative path or the file name of its image, and a lossless format. Pass only images that have a "
-            "mask, or select the benchmark with argument `layout`.",
+            "A truth mask has the relative path or the file name of its image, and a lossless format. Check the folder of the "
+            "truth masks; leave out images without one; or select the benchmark with argument `layout`.",
         )
     return pairs
 
@@ -347,7 +348,7 @@ def _pair(refs: Sequence[ImageRef], files: _Files, layout: Layout, *, partial: b
         if os.path.realpath(ref.path) == os.path.realpath(path):
             raise InputError(
                 f"{ref.address} would be its own truth",
-                "The images' folder also contains the truths. Pass only the images, for example with a pattern: photos/*.jpg",
+                "Pass the folder of the truth masks. If it also holds the images, name these alone, for example photos/*.jpg",
             )
         owner = owners.setdefault(path, ref)
         if owner is not ref:

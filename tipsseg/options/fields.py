@@ -114,12 +114,12 @@ def _json_value(value: object) -> object:
 
 
 def read_options(record: type[_Record], values: Mapping[str, object]) -> _Record:
-    """Build a record from the option values in run.json. Raise ValueError if one is missing or invalid."""
-    names = options_of(record)
-    if missing := next((name for name in names if name not in values), None):
-        raise ValueError(f"no `{missing}`")
+    """Build a record from the option values in run.json. Raise ValueError if one is invalid.
+
+    An option that run.json lacks did not exist when it was written. Its default must mean what was done then.
+    """
     try:
-        return record(**{name: values[name] for name in names})
+        return record(**{name: values[name] for name in options_of(record) if name in values})
     except UsageError as error:
         raise ValueError(error.message) from error
 

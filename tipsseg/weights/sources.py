@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tipsseg.types import ModelSpec
 from tipsseg.util.files import describe_error, is_file, is_folder
 from tipsseg.weights import fetching, lock
 from tipsseg.weights.fetching import sha256_of
-from tipsseg.weights.lock import FILES, missing_hint
+from tipsseg.weights.lock import CONFIG_FILE, FILES, missing_hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,9 @@ class ModelSource:
 
 
 def file_hashes(folder: Path, *, keep_stamps: bool = False) -> dict[str, str]:
-    """Return the sha256 of each file in a model folder. Files with a valid stamp are not read. Raises CheckpointError."""
+    """Return the sha256 of each file of a model in a folder. Files with a valid stamp are not read. Raises CheckpointError."""
     hashes: dict[str, str] = {}
-    for name in FILES:
+    for name in _files_of(folder):
         try:
             hashes[name] = sha256_of(folder / name, keep_stamp=keep_stamps)
         except OSError as error:
@@ -59,6 +59,14 @@ def file_hashes(folder: Path, *, keep_stamps: bool = False) -> dict[str, str]:
                 folder / name, f"cannot be read: {describe_error(error)}", "Check its permissions."
             ) from error
     return hashes
+
+
+def _files_of(folder: Path) -> Sequence[str]:
+    """Return the names of the files of a model: those of TIPSv2, or all that another architecture may keep in its folder."""
+    if all(is_file(folder / name) for name in FILES):
+        return FILES
+    kinds = (".json", ".safetensors", ".model")
+    return sorted(path.name for path in folder.iterdir() if path.suffix in kinds and is_file(path))
 
 
 def find_model_id(folder: Path, hashes: Mapping[str, str]) -> str:
@@ -83,7 +91,6 @@ def find_model(name: str) -> ModelSource:
     if name in lock.read_lock() or not is_folder(folder):
         spec = lock.get_model(name)
         return ModelSource(spec.id, spec)
-    for file in FILES:
-        if not is_file(folder / file):
-            raise CheckpointError(folder / file, "no such file", missing_hint(folder / file))
+    if not is_file(folder / CONFIG_FILE):
+        raise CheckpointError(folder / CONFIG_FILE, "no such file", missing_hint(folder / CONFIG_FILE))
     return ModelSource(name, None)

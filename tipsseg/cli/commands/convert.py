@@ -38,8 +38,8 @@ class Converting:
     # fmt: off
     formats: list[str] | None = option(None, flag="format", short="f", metavar="NAMES", group=FILES, choices="formats",
         help="One or more, separated by commas: {formats}.")
-    drop: str | None = option(None, metavar="NAME",
-        help="Remove a format from the folder, with its files, except edited ones.")
+    drop: list[str] | None = option(None, metavar="NAMES", choices="formats",
+        help="Remove formats from the folder, with their files, except edited ones.")
     # fmt: on
 
 
@@ -54,19 +54,19 @@ def convert(
     folders: Annotated[opt.Folders, Only("images", "only", "null", "quiet")],
 ) -> int:
     """Write the labels in an output folder in more formats, without the model."""
-    from tipsseg.commands.convert import convert_folder, drop_format
+    from tipsseg.commands.convert import convert_folder, drop_formats
 
     formats, drop = converting.formats, converting.drop
     refuse_stray_formats(context.args, formats or ())
     if formats is not None and drop is not None:
         raise UsageError("--format and --drop exclude each other", "Run one after the other.")
     if formats is None and drop is None:
-        raise UsageError("no format given", "Name formats to add with --format, or one to remove with --drop.")
+        raise UsageError("no format given", "Name formats to add with --format, or to remove with --drop.")
     if context.args:
         raise UsageError(f"convert takes one output folder, got {quote(context.args[0])} too")
     with open_progress(folders.quiet, null=folders.null) as progress:
         if drop is not None:
-            return drop_format(output, drop, progress)
+            return drop_formats(output, split_names(drop), progress)
         paths = read_only(folders.only, folders.null, "convert", output)
         return convert_folder(
             output,

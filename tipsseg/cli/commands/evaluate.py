@@ -16,6 +16,8 @@ from tipsseg.errors import UsageError
 from tipsseg.options import LabelOptions
 from tipsseg.options.fields import FILES, IMAGES, TRUTH, option
 from tipsseg.options.run import ComputeOptions, RegionOptions, TruthOptions
+from tipsseg.util.files import is_file
+from tipsseg.util.text import shell_line
 
 if TYPE_CHECKING:
     from tipsseg.commands.evaluate import Evaluation
@@ -96,12 +98,18 @@ def evaluate(
 
 
 def _refuse_together(context: typer.Context, scoring: Scoring) -> None:
+    from tipsseg.run.record import RUN_FILE
+
     images, pred = bool(context.params["paths"]), scoring.pred is not None
     if images == pred:
         raise UsageError(
             "images and --pred exclude each other" if pred else "nothing to score: no images and no --pred",
             "Name images to label and score, or a folder of masks with --pred.",
         )
+    for path in map(str, context.params["paths"] or ()):
+        if is_file(Path(path, RUN_FILE)):
+            line = shell_line(["tipsseg", "eval", "--pred", path, "--gt", str(scoring.gt)])
+            raise UsageError(f"{path} is an output folder of tipsseg, not images", f"To score its labels: {line}")
     if images and scoring.null and list(map(str, context.params["paths"])) != ["-"]:
         raise UsageError("-0 is for a list on stdin, but the paths are arguments", "Write - as the only path.")
     if pred:
