@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -124,6 +125,29 @@ def test_a_finished_report_is_not_drawn_again(out: Path) -> None:
     cut.write_bytes(cut.read_bytes()[:20])
     assert report(out) == 0
     assert tree(out / "report") == content
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"// 5\n", b'// ["a", {}]\n', b'// ["a", 5]\n'], ids=["empty", "number", "older", "list"]
+)
+def test_a_damaged_map_is_drawn_again(out: Path, damage: bytes) -> None:
+    report(out)
+    path = next((out / "report/maps").rglob("*.js"))
+    whole = path.read_bytes()
+    path.write_bytes(damage)
+    assert report(out) == 0
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_need_not_be_text(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    labels = np.zeros((4, 6), np.uint8)
+    save_inputs(tmp_path / "imgs", {name: labels})
+    make_run(tmp_path / "out", tmp_path / "imgs", {name: labels})
+    for _ in range(2):
+        assert report(tmp_path / "out") == 0
+    assert (tmp_path / "out/report/index.html").exists()
 
 
 def test_files_of_images_that_the_run_does_not_have_are_removed(out: Path, tmp_path: Path) -> None:

@@ -79,8 +79,10 @@ class Place:
         for path in (picture, thumbnail):
             path.stat()
         with open_regular(label_map) as file:
-            signature, record = parse(file.readline().removeprefix(_HEAD))
-        return signature, record
+            found = json.loads(file.readline().removeprefix(_HEAD))  # not `parse`: names need not be UTF-8
+        if not (isinstance(found, list) and len(found) == 2 and isinstance(found[1], dict)):
+            raise ValueError("not a signature and a record")
+        return found[0], found[1]
 
     def write(self, path: Path, data: bytes) -> None:
         """Write a file below the folder. Raises OutputError if it cannot be written, or a link leads out of the folder."""

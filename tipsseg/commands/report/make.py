@@ -23,7 +23,7 @@ from tipsseg.commands.progress import Progress
 from tipsseg.commands.rank import ReviewOrder
 from tipsseg.commands.report.image import ImageMaker, Place, Record, failed_record, image_key
 from tipsseg.commands.report.pictures import script
-from tipsseg.errors import FeatureFileError, InputError
+from tipsseg.errors import FeatureFileError, InputError, OutputError
 from tipsseg.features.file import read_class_tokens
 from tipsseg.features.folder import feature_path, read_store
 from tipsseg.formats.given import LabelSource
@@ -287,7 +287,11 @@ def _nearest(vectors: Vectors) -> Iterator[list[int]]:
 def _records(place: Place, drawn: _Drawn, known: Mapping[str, Mapping[str, object]]) -> Iterator[Record]:
     """Yield the records of the images in their order, each with what is `known` of it beside its labels."""
     for image in drawn.order:
-        record = drawn.unreadable[image] if image in drawn.unreadable else place.read(image_key(image))[1]
+        try:
+            record = drawn.unreadable[image] if image in drawn.unreadable else place.read(image_key(image))[1]
+        except (OSError, ValueError) as error:
+            reason = f"the files of {image} changed while the page was written: {error}"
+            raise OutputError(place.folder, reason, "Run the same command again.") from error
         yield {**record, **{name: values[image] for name, values in known.items() if image in values}}
 
 
