@@ -282,7 +282,8 @@ def _read_bitmask(url: str, size: Size) -> NDArray[np.bool_]:
 
 def _to_pixels(points: object, size: Size) -> NDArray[np.float64]:
     """Convert (x, y) corners [K, 2] from percent of the image size to pixels."""
-    return parse_corners(points) * (size[1] / 100, size[0] / 100)
+    with np.errstate(over="ignore"):  # infinity is refused with the shape
+        return parse_corners(points) * (size[1] / 100, size[0] / 100)
 
 
 # ---- brush strokes ----

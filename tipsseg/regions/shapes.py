@@ -278,5 +278,5 @@ def runs_from_rle(code: Mapping[str, object], size: tuple[int, int]) -> Runs:
     if not isinstance(counts, list) or not all(
         type(count) is int and 0 <= count <= size[0] * size[1] for count in counts
     ):
-        raise ValueError("its RLE is neither a string nor a list of numbers of pixels")
+        raise ValueError("its RLE is neither a string nor a list of numbers of pixels of the image")
     return _runs_of(np.array(counts, np.int64), size)
