@@ -147,8 +147,8 @@ HOSTILE: dict[str, tuple[Callable[[], object], str]] = {
     "a pipe as archive": (lambda: _pipe("a.npz"), "not a regular file|not a NumPy archive"),
     "a pipe as PNG": (lambda: _pipe("a.png"), "not a regular file|cannot read"),
     "a pipe as JSON": (lambda: _pipe("b.png a.json"), "not a regular file|not JSON|regular"),
-    "no array in the archive": (lambda: _zip("masks.npy", b"hello"), "masks is no array"),
-    "an array without a suffix": (lambda: _zip("masks", b"hello"), "masks is no array"),
+    "no array in the archive": (lambda: _zip("masks.npy", b"hello"), "masks is not an array"),
+    "an array without a suffix": (lambda: _zip("masks", b"hello"), "masks is not an array"),
     "16 bits per channel": (lambda: _write("a.png", _rgb48()), "RGB with 16 bits per channel"),
     "boxes upon boxes": (
         lambda: _dump("regions/a.json", [{"bbox": [0, 0, 40, 30]}] * 501),
@@ -310,6 +310,6 @@ def test_sources_without_regions(case: str) -> None:
         _write("notes.txt", b"")
     if case == "output folder":
         _dump("regions/run.json", {})
-    reason = {"nothing": "no regions found", "missing": "no such file", "output folder": "without the format instances"}
+    reason = {"nothing": "no regions found", "missing": "no such file", "output folder": "lacks the format instances"}
     with pytest.raises(InputError, match=reason[case]):
         RegionSource(Path("regions"))

@@ -26,7 +26,7 @@ import threading
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import astuple, fields
 from io import FileIO
 from itertools import chain
@@ -108,24 +108,26 @@ class State:
             found.executescript(";".join(_SCHEMA))
             return found
         statement = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid"
-        try:
-            found = _connect(str(self.path))
+        with ExitStack() as stack:  # which closes the database, unless it is sound
             try:
-                tables = [sql for (sql,) in found.execute(statement)]
-            except sqlite3.OperationalError as error:
-                if not _OUT_OF_REACH.match(error.sqlite_errorname):
-                    raise
-                found.close()
-                found, tables = self._open_copy(), _SCHEMA
-            if not tables:
-                raise sqlite3.DatabaseError("it is empty")
-            if tables != _SCHEMA:
-                raise OtherSchemaError(output_folder(self.folder))
-            meta = dict(found.execute("SELECT key, value FROM meta WHERE key IN ('session', 'at_work')"))
-            self._session, self.broken_off = int(meta.get("session", 0)), bool(int(meta.get("at_work", 0)))
-        except (sqlite3.DatabaseError, OSError, ValueError) as error:
-            raise self._error(error) from error
-        return found
+                found = stack.enter_context(closing(_connect(str(self.path))))
+                try:
+                    tables = [sql for (sql,) in found.execute(statement)]
+                except sqlite3.OperationalError as error:
+                    if not _OUT_OF_REACH.match(error.sqlite_errorname):
+                        raise
+                    found.close()
+                    found, tables = stack.enter_context(closing(self._open_copy())), _SCHEMA
+                if not tables:
+                    raise sqlite3.DatabaseError("it is empty")
+                if tables != _SCHEMA:
+                    raise OtherSchemaError(output_folder(self.folder))
+                meta = dict(found.execute("SELECT key, value FROM meta WHERE key IN ('session', 'at_work')"))
+                self._session, self.broken_off = int(meta.get("session", 0)), bool(int(meta.get("at_work", 0)))
+            except (sqlite3.DatabaseError, OSError, ValueError) as error:
+                raise self._error(error) from error
+            stack.pop_all()
+            return found
 
     def _open_copy(self) -> sqlite3.Connection:
         """Open a copy of a database that another process is writing, or that was left by a killed one in a read-only folder."""
