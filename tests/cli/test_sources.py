@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +215,8 @@ def test_passwords_of_urls_are_nowhere(site: Site, command: Command, tmp_path: P
     assert not [path for path in files if "SECRET" in str(path) or b"SECRET" in path.read_bytes()]
     site.files.clear()
     assert "not found; the password of its URL" in command("convert", "out", "-f", "overlay", cwd=tmp_path).err
-    assert "SECRET" not in "".join(sqlite3.connect(tmp_path / "out/.tipsseg/state.db").iterdump())
+    with closing(sqlite3.connect(tmp_path / "out/.tipsseg/state.db")) as state:
+        assert "SECRET" not in "".join(state.iterdump())
 
 
 @pytest.mark.parametrize("option", ["-o", "-o=", "--features=", "--regions=", "--onto="])
