@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tipsseg.commands.fit import Fit, fit_folder, fit_truths
 from tipsseg.commands.thresholds import Thresholds, fit_thresholds
-from tipsseg.learning.fit import fit
 from tipsseg.vocabulary.fitted import FittedVocabulary
+
+if TYPE_CHECKING:
+    from tipsseg.learning.fit import fit
 
 __all__ = [
     "Fit",
@@ -16,3 +20,11 @@ __all__ = [
     "fit_thresholds",
     "fit_truths",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "fit":  # imports torch
+        from tipsseg.learning.fit import fit
+
+        return fit
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

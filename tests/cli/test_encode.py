@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from resuming import tree
 from running import Command
@@ -20,6 +24,7 @@ from running import Command
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.features.file import read_feature_file, write_feature_file
 from tipsseg.images import decoding
+from tipsseg.options import FEATURE_DTYPES
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
 TINY = ("-m", "tiny", "--device", "cpu")
@@ -313,3 +318,50 @@ def test_temporary_files_of_a_killed_process_go_once_they_are_old(command: Comma
             os.utime(path, (time.time() - age,) * 2)
         command(*arguments, "feats")
         assert [path.name for path in Path("feats").rglob(".tipsseg-*")] == [".tipsseg-4567.safetensors"]
+
+
+def test_each_image_is_hashed_once(command: Command, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: Counter[str] = Counter()
+    plain = hashlib.file_digest
+
+    def counting(file: Any, *arguments: Any) -> Any:
+        if Path(file.name).is_relative_to(scenes):
+            hashed[file.name] += 1
+        return plain(file, *arguments)
+
+    monkeypatch.setattr(hashlib, "file_digest", counting)
+    encode = ("encode", scenes, *TINY, "-o", "feats", "-q")
+    label = ("label", scenes, "-m", "tiny", "-c", "panda,tree,sky", "-q", "-o", "out", "--overwrite")
+    for arguments in (
+        encode,
+        encode,
+        (*encode, "--scales", "1,1.75"),
+        label,
+        (*label, "--features", "feats"),
+        (*label, "--features", "feats", "--device", "cpu", "--refine", "pamr", "-f", "overlay"),
+        (*label, "--features", "new"),
+    ):
+        hashed.clear()
+        assert command(*arguments).code == 0
+        assert sorted(hashed.values()) == [1, 1, 1], arguments
+
+
+@pytest.mark.parametrize("dtype", FEATURE_DTYPES)
+@pytest.mark.parametrize("name", ["patches", "class_tokens"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3.0])
+def test_features_that_are_not_unit_vectors_are_not_stored(
+    command: Command, scenes: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, name: str, value: float
+) -> None:
+    plain = Tipsv2Backbone.encode_windows
+
+    def broken(self: Tipsv2Backbone, windows: Any) -> Any:
+        encoded = plain(self, windows)
+        with torch.inference_mode():
+            getattr(encoded, name)[0, ..., 0] = value
+        return encoded
+
+    monkeypatch.setattr(Tipsv2Backbone, "encode_windows", broken)
+    ran = command("encode", scenes, *TINY, "-o", "feats", "--feature-dtype", dtype, "--limit", "1")
+    assert ran.code == 1
+    assert "the model returned infinity or NaN in float32 on cpu" in ran.err
+    assert not list(Path("feats").rglob("*.safetensors"))

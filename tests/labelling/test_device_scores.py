@@ -167,6 +167,30 @@ def test_any_image_and_any_tiles(
     check(got, wanted, table, temperature)
 
 
+@pytest.mark.parametrize("mode", ["slide", "whole"])
+@pytest.mark.parametrize("size", [(90, 130), (300, 200), (9, 20)])
+def test_no_tile_is_larger_than_it_may(mode: Mode, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 1 << 12
+    sizes: list[int] = []
+    plain = device_scores._resize
+
+    def spy(values: torch.Tensor, *axes: device_scores._Axis) -> torch.Tensor:
+        made = plain(values, *axes)
+        sizes.extend((values.numel(), made.numel()))
+        return made
+
+    cosines, plan = drawn(size, 20, mode, 1, 0.1)
+    everything = on_device(cosines, plan, size, table_of([1] * 20), 0.05)
+    monkeypatch.setattr(device_scores, "_ELEMENTS", most)
+    monkeypatch.setattr(device_scores, "_resize", spy)
+    tiled = on_device(cosines, plan, size, table_of([1] * 20), 0.05)
+    # A single pixel may come from more: two rows and columns of the grid of a reduced image.
+    assert max(sizes) <= max(most, 20 * plan.size[0] * plan.size[1] // 30)
+    # Sums over phrases may go in another order in a tile of another shape.
+    assert (tiled.labels == everything.labels).mean() > 0.9999
+    np.testing.assert_allclose(tiled.confidence, everything.confidence, rtol=2 * _STEP)
+
+
 def test_ties_go_to_the_first_phrase() -> None:
     cosines, plan = drawn((90, 130), 4, "slide", 2, 0.1)
     got = on_device(cosines.tile(5), plan, (90, 130), table_of([1] * 20), 0.05)

@@ -66,6 +66,22 @@ def test_tiles_do_not_change_values(monkeypatch: pytest.MonkeyPatch, pixels: int
     np.testing.assert_allclose(pamr(maps, image, (1, 3), 2).numpy(), whole.numpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize("margin", [0, 20, 160, 240])
+@pytest.mark.parametrize(
+    ("height", "width"), [(1, 1), (4000, 1), (1000, 4000), (4000, 1000), (3000, 3500), (3500, 3000)]
+)
+def test_tiles_are_bounded_and_cover_the_image_once(height: int, width: int, margin: int) -> None:
+    covered = np.zeros((height, width), np.uint8)
+    for tile in refine._tiles((height, width), margin):
+        outer = [part.stop - part.start for part in tile.outer]
+        assert outer[0] * outer[1] <= refine._TILE_PIXELS
+        covered[tile.core] += 1
+        for core, around, length in zip(tile.core, tile.outer, (height, width), strict=True):
+            assert around.start == max(core.start - margin, 0)
+            assert around.stop == min(core.stop + margin, length)
+    assert (covered == 1).all()
+
+
 CASES = {
     "one row": (1, 60),
     "one column": (60, 1),

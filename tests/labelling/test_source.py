@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -19,7 +21,7 @@ from tipsseg.features.folder import FeatureFiles
 from tipsseg.images.decoding import OpenImage, open_header
 from tipsseg.labelling import source
 from tipsseg.labelling.source import FeatureSource
-from tipsseg.labelling.view import View
+from tipsseg.labelling.view import Prepared, View
 from tipsseg.types import ImageRef
 from tipsseg.util.files import stamp
 
@@ -102,3 +104,20 @@ def test_an_image_that_keeps_changing_is_refused(ref: ImageRef, monkeypatch: pyt
     with pytest.raises(ImageError, match="keeps changing while it is read") as caught:
         reader().load(ref)
     assert caught.value.hint
+
+
+def test_large_images_are_decoded_one_at_a_time(ref: ImageRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(2)
+    images, plain = reader(), View.prepare
+
+    def meet(self: View, image: Image.Image) -> Prepared:
+        together.wait(timeout=0.5)
+        return plain(self, image)
+
+    monkeypatch.setattr(View, "prepare", meet)
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(images.load, [ref, ref]))
+        together.reset()
+        monkeypatch.setattr(source, "_HEAVY", 15)
+        with pytest.raises(threading.BrokenBarrierError):
+            list(pool.map(images.load, [ref, ref]))

@@ -240,6 +240,11 @@ DAMAGES = {
     "another mode": ("mode", '"tile"', '`mode` is "tile"'),
     "an infinite version": ("labels_version", "Infinity", "Infinity is not valid JSON"),
     "an endless number": ("temperature", f"1{'0' * 400}", "is too large"),
+    "a negative temperature": ("temperature", "-1", "temperature"),
+    "a cold softmax": ("temperature", "1e-99", "out of range"),
+    "no side": ("short_side", "0", "short side"),
+    "an infinite score": ("iou", "1e999", "the number 1e999... is too large"),
+    "a score above 1": ("iou", "7", "an IoU is out of range"),
     "lists without end": ("source", "[" * 99_999 + "]" * 99_999, "nested too deeply"),
     "a score of text": ("text_iou", '"high"', '`scores[0].text_iou` is "high"'),
     "images of text": ("images", '"many"', '`scores[0].images` is "many"'),
@@ -260,6 +265,18 @@ def test_a_fit_with_a_damaged_record_is_refused(
     file.write_bytes(save(tensors, {"tipsseg": damaged}))
     with pytest.raises(VocabularyError, match=f"x.fit: not a fit file: .*{re.escape(reason)}"):
         FittedVocabulary.load(file)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, 3e38])
+@pytest.mark.parametrize("name", ["vectors", "biases"])
+def test_a_fit_with_numbers_that_no_fit_gives_is_refused(
+    fitted: FittedVocabulary, tmp_path: Path, name: str, value: float
+) -> None:
+    numbers = getattr(fitted, name).copy()
+    numbers.flat[1] = value
+    replace(fitted, **{name: numbers}).save(tmp_path / "x.fit")
+    with pytest.raises(VocabularyError, match="not a fit file"):
+        FittedVocabulary.load(tmp_path / "x.fit")
 
 
 def test_shares_of_cells_count_pixels_and_leave_out_what_does_not_count() -> None:

@@ -15,6 +15,7 @@ DEEP = 100_000
 HOSTILE: dict[str, tuple[str, Callable[[], str], str]] = {
     "lists in lists": ("a.toml", lambda: "classes = " + "[" * DEEP, ": not TOML: maximum recursion depth exceeded"),
     "tables in tables": ("a.toml", lambda: "classes = [" + "{a=" * DEEP, ": not TOML: maximum recursion depth exceeded"),
+    "parts of a key": ("a.toml", lambda: "\n" + ".".join("a" * 50_000) + " = 1", ":2: a key has more than 32 parts"),
     "a long key": ("a.toml", lambda: "a" * 2_000_000 + " = 1", ": unknown key `aaaaaaa"),
     "quotes that are not closed": ("a.toml", lambda: '"a".' * 9 + '"' + '\\"' * 500_000, ": not TOML: "),
     "a long name": (

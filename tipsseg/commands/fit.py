@@ -8,9 +8,7 @@ import time
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import Unpack
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Unpack
 
 from tipsseg.address import as_address
 from tipsseg.commands.engine import load_for
@@ -22,11 +20,8 @@ from tipsseg.errors import ImageError, InputError, OutputError, UsageError
 from tipsseg.labelling.classifier import make_classifier
 from tipsseg.labelling.features import Features, find_features
 from tipsseg.labelling.source import FeatureSource, Loaded
-from tipsseg.learning.fit import fit_windows, groups_by_id
-from tipsseg.learning.maths import Window, make_windows
 from tipsseg.learning.metrics import BACKGROUND_NAME, percent, rounded
 from tipsseg.learning.truth import layout_of, preset_of
-from tipsseg.learning.unlabelled import sample_patches
 from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import ComputeKeywords, FitTruthsKeywords, with_keywords
@@ -39,6 +34,11 @@ from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.fitted import FIT_SUFFIX, Classes, FittedVocabulary, as_vocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import find_model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tipsseg.learning.maths import Window
 
 #: A fit is validated on held-out images, so it needs at least two.
 _MINIMUM = 2
@@ -215,6 +215,10 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
     Raises:
         TipssegError: If the run cannot continue. Images that cannot be read are reported and left out instead.
     """
+    from tipsseg.learning.fit import fit_windows, groups_by_id
+    from tipsseg.learning.maths import make_windows
+    from tipsseg.learning.unlabelled import sample_patches
+
     require_masks(masks, len(masks.refs), (), _MINIMUM)
     masks = draw_masks(masks, progress, classes=len(spec.vocabulary.classes), jobs=spec.jobs)
     loaded = load_for(plan_run(spec), progress.note, quiet=quiet, images=masks.refs)
@@ -248,7 +252,7 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
     def draw_patches(_: Loaded[Features], features: Features) -> Tensor:
         return sample_patches(features.patches)
 
-    patches = list[Tensor]()
+    patches: list[Tensor] = []
     if masks.others:
         patches, missing = learn_from(masks.others, loaded, source, itemgetter(0), draw_patches, progress, masked=False)
         if missing:

@@ -294,19 +294,17 @@ class Ignored:
         self._output = output
         self._apart = apart
 
-    def __call__(self, folder: Path, names: Sequence[str]) -> set[str]:
+    def __call__(self, folder: Path, subfolders: Sequence[str]) -> set[str]:
         """Return the names to leave out in a folder; see `finding.Ignore`."""
         # Once per folder: in a stream, the run may have created its output folder by now.
         output, apart = (None if path is None else _identity(path) for path in (self._output, self._apart))
         is_ours = (output is not None and _identity(folder) == output) or is_output(folder)
-        ignored = image_folders().intersection(names) if is_ours else frozenset[str]()
-        found = set(ignored)
-        for name in names:
+        pictures = image_folders() if is_ours else frozenset[str]()
+        found = set(pictures)
+        for name in subfolders:
             path = folder / name
-            if name.startswith(".") or not is_folder(path):
-                continue
             own = _identity(path)
-            if name in ignored or (own is not None and own == output) or _names_tool(path / REPORT_FILE):
+            if name in pictures or (own is not None and own == output) or _names_tool(path / REPORT_FILE):
                 self.outputs.append(path)
                 found.add(name)
             elif own is not None and own == apart:

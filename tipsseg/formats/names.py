@@ -41,10 +41,8 @@ class ImageNames:
             *folders, file = image.split("/")
             for last in {file, PurePosixPath(file).stem}:
                 self._images.setdefault((*folders, last), []).append(image)
-        #: These parts by the last one.
-        self._by_last: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-        for parts in self._images:
-            self._by_last[parts[-1]].append(parts)
+        #: Images by the last N of these parts, filled for each N that a search needs.
+        self._ends: dict[int, dict[tuple[str, ...], list[str]]] = {}
 
     def find(self, name: str) -> str | None:
         """Return the image that a source calls `name`, or None if the run does not have it.
@@ -56,12 +54,11 @@ class ImageNames:
             InputError: If several images match.
         """
         for parts in _spellings(_parts(name)):
-            found = [parts] if parts in self._images else []
-            if not found:  # the paths that end with the name, and the longest one that it ends with
+            images = set(self._images.get(parts, ()))
+            if not images:  # the paths that end with the name, and the longest one that it ends with
                 ends = (parts[place:] for place in range(1, len(parts)))
-                found = [own for own in self._by_last.get(parts[-1], ()) if own[-len(parts) :] == parts]
-                found += [end for end in ends if end in self._images][:1]
-            images = {image for own in found for image in self._images[own]}
+                longest = next((end for end in ends if end in self._images), ())
+                images = {*self._find_ending_with(parts), *self._images.get(longest, ())}
             if len(images) > 1:
                 raise InputError(
                     f"{quote(name)} is ambiguous: {join_first(sorted(images), 4)}",
@@ -70,6 +67,15 @@ class ImageNames:
             if images:
                 return images.pop()
         return None
+
+    def _find_ending_with(self, parts: tuple[str, ...]) -> list[str]:
+        number = len(parts)
+        if number not in self._ends:
+            self._ends[number] = defaultdict(list)
+            for own, images in self._images.items():
+                if len(own) >= number:
+                    self._ends[number][own[-number:]] += images
+        return self._ends[number].get(parts, [])
 
 
 class SourceNames:

@@ -30,7 +30,7 @@ from tipsseg.options.values import EVERY_HINT, Every
 from tipsseg.types import Failed, ImageRef, name_order, printable_path
 from tipsseg.util.files import describe_error, is_folder
 
-#: Returns the names in a folder that are not searched, given the folder and all its names; as in shutil.copytree.
+#: Returns the names in a folder that are not searched, given the folder and the names of its subfolders.
 Ignore = Callable[[Path, Sequence[str]], Collection[str]]
 
 PERMISSIONS = "Check the path and its permissions."
@@ -133,7 +133,7 @@ class Walker:
         """Set up a search.
 
         Args:
-            ignore: Returns the names in a folder that are not searched, given the folder and all its names.
+            ignore: See `Ignore`.
             every: The interval of the frames of videos.
         """
         self.skipped = Skipped()
@@ -176,18 +176,19 @@ class Walker:
                     continue
                 self._folders.add((status.st_dev, status.st_ino))
                 with os.scandir(folder) as found:
-                    entries = sorted(found, key=lambda entry: entry.name)
+                    entries = sorted((entry for entry in found if entry.name[0] != "."), key=lambda entry: entry.name)
             except FileNotFoundError:  # removed meanwhile
                 continue
             except OSError as error:
                 yield refuse(folder, name, f"cannot list this folder: {describe_error(error)}")
                 continue
             real = os.path.realpath(folder)
-            ignored = self._ignore(folder, [entry.name for entry in entries])
-            for entry in entries:
-                if entry.name.startswith(".") or entry.name in ignored:
+            kinds = [_kind(entry) for entry in entries]
+            subfolders = [entry.name for entry, kind in zip(entries, kinds, strict=True) if kind == "folder"]
+            ignored = self._ignore(folder, subfolders)
+            for entry, kind in zip(entries, kinds, strict=True):
+                if entry.name in ignored:
                     continue
-                kind = _kind(entry)
                 if kind == "folder":
                     (links if entry.is_symlink() else folders).append((folder / entry.name, name / entry.name))
                 elif kind == "other":

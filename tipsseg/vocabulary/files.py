@@ -102,6 +102,11 @@ def parse_toml(path: Path, text: str) -> tuple[tuple[ClassSpec, ...], Any, Any]:
 
     Raises VocabularyError for invalid TOML, and with the class for an unknown key. `make_vocabulary` checks the values.
     """
+    # The memory that tomllib needs grows with the square of the number of parts in a key.
+    start = _find_long_key(text)
+    if start is not None:
+        reason = f"a key has more than {_MAX_PARTS} parts"
+        raise VocabularyError(reason, "Dotted keys are not allowed.", path=path, line=text.count("\n", 0, start) + 1)
     try:
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -118,6 +123,22 @@ def parse_toml(path: Path, text: str) -> tuple[tuple[ClassSpec, ...], Any, Any]:
             with locate_errors(class_index=index):
                 specs.append(parse_class(value))
         return tuple(specs), table.get("background"), resolve_templates(table)
+
+
+#: The maximum number of parts in a dotted key, such as a.b.c. Vocabulary keys have one part.
+_MAX_PARTS = 32
+
+# An unclosed quote ends with its line, so that matching takes linear time.
+_PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?)"""
+_KEY = re.compile(rf"{_PART}(?:[ \t]*+\.[ \t]*+{_PART})*+")
+
+
+def _find_long_key(text: str) -> int | None:
+    """Return the start of the first key with too many parts, or None."""
+    for match in _KEY.finditer(text):
+        if match[0].count(".") >= _MAX_PARTS and len(re.findall(_PART, match[0])) > _MAX_PARTS:
+            return match.start()
+    return None
 
 
 def vocabulary_toml(vocabulary: Vocabulary) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tipsseg.errors import UsageError, VocabularyError
 from tipsseg.options import Mode
 from tipsseg.types import LABELS_VERSION
-from tipsseg.util.files import atomic_write, describe_error, is_file
+from tipsseg.util.files import atomic_write, describe_error, file_size, path_exists
 from tipsseg.util.json import json_bytes, parse, take
 from tipsseg.util.text import quote
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary, parse_class
@@ -25,6 +25,10 @@ FIT_SUFFIX = ".fit"
 _KEY = "tipsseg"
 _KIND = "tipsseg.fit"
 _VERSION = 1
+_MAX_BYTES = 1 << 30
+
+#: The limit for vectors and biases, far above the values of real fits. Larger values would make logits infinite.
+_MAX_VALUE = 1e6
 
 #: The message if a fit is used with the option `overlap`.
 FITS_DO_NOT_OVERLAP = "a fit cannot label classes that overlap: its classes were learned against each other"
@@ -151,8 +155,12 @@ class FittedVocabulary:
         from safetensors import SafetensorError, safe_open
 
         path = Path(path)
-        if not is_file(path):
+        if not path_exists(path):
             raise VocabularyError(f"fitted vocabulary not found: {quote(str(path))}", "Create it: tipsseg fit --help")
+        size = file_size(path)
+        if size is None or size > _MAX_BYTES:
+            reason = "not a regular file" if size is None else f"larger than {_MAX_BYTES:,} bytes"
+            raise VocabularyError(f"cannot be read: {reason}", path=path)
         try:
             with safe_open(path, framework="numpy") as file:
                 record = parse((file.metadata() or {}).get(_KEY, "").encode())
@@ -191,17 +199,26 @@ def _parse_fit(record: object, vectors: Values, biases: Values) -> FittedVocabul
         take(record, "source", str),
     )
     phrases = len(vocabulary.phrases)
-    if vectors.shape[:1] != (phrases,) or biases.shape != (phrases,):
+    if vectors.ndim != 2 or vectors.shape[0] != phrases or biases.shape != (phrases,):
         raise ValueError("the numbers of vectors and phrases differ")
+    temperature, short_side = take(record, "temperature", float), take(record, "short_side", int)
+    if {vectors.dtype, biases.dtype} != {np.dtype(np.float32)} or not temperature > 0 or short_side < 1:
+        raise ValueError("wrong dtype, temperature or short side")
+    numbers = (vectors, biases, np.array([temperature, 1 / temperature]))
+    if not all((np.abs(part) <= _MAX_VALUE).all() for part in numbers):  # also False for NaN
+        raise ValueError("values are NaN or out of range")
+    scores = take(record, "scores", tuple[ClassFit, ...])
+    if not all(0 <= share <= 1 for score in scores for share in (score.text_iou, score.iou) if share is not None):
+        raise ValueError("an IoU is out of range")
     return FittedVocabulary(
         vocabulary=vocabulary,
         vectors=vectors,
         biases=biases,
-        temperature=take(record, "temperature", float),
+        temperature=temperature,
         model=take(record, "model", dict),
         model_id=take(record, "model_id", str),
         mode=take(record, "mode", Mode),
-        short_side=take(record, "short_side", int),
-        scores=take(record, "scores", tuple[ClassFit, ...]),
+        short_side=short_side,
+        scores=scores,
         labels_version=take(record, "labels_version", int),
     )
