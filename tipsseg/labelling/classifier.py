@@ -150,6 +150,7 @@ def _find_duplicates(vocabulary: Vocabulary, vectors: Mapping[_Text, Values]) ->
 
 #: Maximum number of files in the cache; those written first are deleted.
 _MOST_FILES = 100
+_VERSIONS = (__version__, metadata.version("torch"), np.__version__)
 
 Vectors = NDArray[np.float32]
 
@@ -159,7 +160,7 @@ def load_or_compute(
 ) -> Vectors:
     """Return the unit vectors of the phrases, [P, D], from the cache, or compute and cache them."""
     key = {
-        "versions": [__version__, metadata.version("torch"), np.__version__],
+        "versions": _VERSIONS,
         "device": [processor_name(), backbone.device_name],  # others may round differently, and share the folder
         "dtype": backbone.dtype_name,
         "model": file_hashes(backbone.folder),
