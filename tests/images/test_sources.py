@@ -424,13 +424,13 @@ def test_a_changed_etag_is_noticed(site: Site, monkeypatch: pytest.MonkeyPatch) 
     assert not matches(known, url)
 
 
-def test_fetched_files_are_bounded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetched_files_are_bounded(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(remote, "KEPT_FILES", 1)
-    folder = Path(remote._folder())
+    monkeypatch.setattr(remote, "_folder", lambda: str(tmp_path))  # another test's files may still be referred to
     urls = [Path(f"{site.url}/in/{name}") for name in PICTURES]
     with open_source(urls[0]), open_source(urls[1]):
-        assert len(list(folder.iterdir())) == 2  # those in use are kept
-    assert len(list(folder.iterdir())) == 1
+        assert len(list(tmp_path.iterdir())) == 2  # those in use are kept
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_folder_of_urls(site: Site) -> None:
