@@ -52,10 +52,10 @@ class LabelMap:
 
     Attributes:
         labels: [H, W] uint8 (uint16 with more than 254 classes): 0 background, 1..N the classes, `ignore` below the minimum
-            confidence.
+            confidence. A pixel of a part has the id of the part.
         confidence: [H, W] float32 in [0, 1] (float16 with more than 64 million pixels): the probability of the label, which is
             softmax(score / temperature) over the classes and the background; the score of a class is that of its best phrase. For
-            refined labels it is the refined probability.
+            refined labels it is the refined probability. For a part it is that of its whole, times that of the part in the whole.
         classes: The N classes, by id.
         top: The best classes of each patch. None unless they were requested.
         image: The path or picture that was labelled, never a decoded copy. None if it was labelled from features.
@@ -76,7 +76,7 @@ class LabelMap:
         from tipsseg.regions.objects import count_pixels
 
         height, width = self.shape
-        pixels = count_pixels(self.labels, self.layers)
+        pixels = count_pixels(self.labels, self.classes, self.layers)
         present = [entry for entry in self.classes if pixels[entry.id]]
         shares = [f"{entry.name} {pixels[entry.id] / self.labels.size:.1%}" for entry in present]
         return f"LabelMap({height}x{width}, {join_first(shares, _MOST_NAMES) or 'background only'})"
@@ -101,7 +101,7 @@ class LabelMap:
         return ignore_id(len(self.classes))
 
     def mask(self, name: str | SupportsIndex) -> NDArray[np.bool_]:
-        """Return the pixels of a class.
+        """Return the pixels of a class, with those of its parts.
 
         Args:
             name: The name of the class, or a label id; 0 is the background.
@@ -120,7 +120,7 @@ class LabelMap:
             known = join_first(list(self.names.values()), _MOST_NAMES)
             hint = f"The classes are {known}." if isinstance(name, str) else f"The ids are 0 to {len(self.classes)}."
             raise UsageError(f"the labels have no class {quote(name)}", hint)
-        return class_mask(self.labels, self.layers, ids[name])
+        return class_mask(self.labels, self.classes, self.layers, ids[name])
 
     @cached_property
     def objects(self) -> tuple[Segment, ...]:
@@ -134,7 +134,7 @@ class LabelMap:
 
         Args:
             instances: "component": each 8-connected region of a class is an object, and with regions each of `instances`.
-                "class": all pixels of a class form one object.
+                "class": all pixels of a class form one object. The object of a whole has the pixels of its parts.
             min_area: Minimum area of an object, in pixels or as a percentage of the image, for example "0.1%".
 
         Returns:
@@ -310,7 +310,7 @@ def find_objects(label_map: LabelMap, options: FileOptions) -> list[LabelledObje
     """Find the objects in labels, scored by their mean confidence."""
     from tipsseg.regions.objects import labelled_objects, layer_objects
 
-    classes = len(label_map.classes)
+    classes = label_map.classes
     if label_map.layers is not None:
         return layer_objects(label_map.layers, label_map.shape, classes, options)
     return labelled_objects(label_map.labels, label_map.confidence, classes, options, label_map.instances)

@@ -144,6 +144,8 @@ class LabelClass:
         synonyms: Further phrases for the class.
         supercategory: The COCO supercategory; by default the name.
         min_confidence: The minimum confidence of this class, 0..1. None: that of the options.
+        part_of: The label id of the class that this class is a part of; 0 if it is not a part.
+        phrase: The first phrase; "" if it is the name.
     """
 
     id: int
@@ -152,6 +154,8 @@ class LabelClass:
     synonyms: tuple[str, ...] = ()
     supercategory: str = ""
     min_confidence: float | None = None
+    part_of: int = BACKGROUND
+    phrase: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

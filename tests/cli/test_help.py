@@ -93,7 +93,10 @@ def test_help_shows_no_types(command: Command, name: list[str]) -> None:
 GROUPS = {
     "What to label": ("classes vocab background regions onto overlap min-confidence", "from regions-only"),
     "Model": ("model device features refine scales", "dtype batch-size mode short-side stretch"),
-    "Files": ("output format overwrite", "replace-edited instances min-area png-mode simplify names val-fraction"),
+    "Files": (
+        "output format overwrite",
+        "replace-edited instances min-area png-mode simplify names val-fraction level",
+    ),
     "Many images": ("limit every dry-run jsonl", "jobs max-pixels resume sample retry-failed null"),
     "Rasters": ("", "bands ground-resolution dissolve"),
     "Many machines": ("", "shard ray"),

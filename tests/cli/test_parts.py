@@ -183,7 +183,7 @@ def test_converted_and_merged_files_are_those_of_one_run(command: Command, label
 @pytest.mark.parametrize(
     ("classes", "folders"),
     [
-        (("a/b", "..", " c. "), ["__", "a_b", "c_"]),
+        (("a|b", "..", " c. "), ["__", "a_b", "c_"]),
         (("熊猫", "- d"), ["_ d", "熊猫"]),
     ],
 )
@@ -196,7 +196,7 @@ def test_folders_have_the_names_of_classes(label: Command, classes: tuple[str, .
 @pytest.mark.parametrize(
     ("classes", "part"),
     [
-        (("a/b", "a:b"), "the format binary would write the classes 'a/b' and 'a:b' into one folder, a_b"),
+        (("a|b", "a:b"), "the format binary would write the classes 'a|b' and 'a:b' into one folder, a_b"),
         (("caf\u00e9", "cafe\u0301"), "into one folder"),
         (("x" * 241, "y"), "the format binary cannot store the class name 'xxxxxxxxxx"),
     ],

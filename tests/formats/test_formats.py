@@ -133,7 +133,8 @@ def test_every_format_says_what_the_masks_say(case: Case, tmp_path: Path) -> Non
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items() if case.maps])
 def test_formats_converted_from_edited_masks_say_the_same(case: Case, tmp_path: Path) -> None:
     save_inputs(tmp_path / "in", {name: np.zeros_like(labels) for name, labels in case.maps.items()})
-    for image in tipsseg.label_folder(tmp_path / "in", case.names, output=tmp_path, model="tiny", formats=("png",)):
+    names = [tipsseg.ClassSpec(name) for name in case.names]
+    for image in tipsseg.label_folder(tmp_path / "in", names, output=tmp_path, model="tiny", formats=("png",)):
         Image.fromarray(case.maps[str(image.path.relative_to(tmp_path / "in"))]).save(image.files["png"])
     others = {name for name in READABLE if not is_model_only(name)}
     ran = run_command("convert", tmp_path, "-f", ",".join(others))

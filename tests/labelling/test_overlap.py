@@ -128,8 +128,8 @@ def test_smaller_layers_are_on_top() -> None:
     assert labels.tolist() == [[1, 2, 0, 0], [0, 1, 2, 0], [0, 0, 0, 3]]
     shown = [[0.9, 0.7, 0, 0], [0, 0.9, 0.7, 0], [0, 0, 0, 0.6]]
     assert np.allclose(paint_confidence(layers, (3, 4)), shown)
-    assert count_pixels(labels, layers)[:5].tolist() == [7, 4, 2, 2, 0]
-    assert count_pixels(labels, None)[:5].tolist() == [7, 2, 2, 1, 0]
+    assert count_pixels(labels, (), layers)[:5].tolist() == [7, 4, 2, 2, 0]
+    assert count_pixels(labels, (), None)[:5].tolist() == [7, 2, 2, 1, 0]
     assert make_layers(1, np.zeros((3, 4), np.bool_)) == []
 
 

@@ -13,9 +13,7 @@ from PIL import Image
 from reading import EXACT, Ids
 
 from tipsseg.formats.yolo import oriented_box
-from tipsseg.options import DEFAULT_FILE_OPTIONS
-from tipsseg.regions.components import Region
-from tipsseg.regions.objects import object_regions
+from tipsseg.regions.components import Region, components
 
 Corners = NDArray[np.float64]
 
@@ -49,7 +47,7 @@ def lowest_iou(out: Path, form: str, labels: Mapping[str, Ids]) -> float:
         if form not in EXACT:  # the other formats do not store ignored pixels
             expected[expected == ignored] = 0
         if form in BOXES:
-            regions = object_regions(expected.astype(np.uint16), int(expected.max()), DEFAULT_FILE_OPTIONS)
+            regions = components(expected.astype(np.uint16), int(expected.max()))
             expected = paint_boxes([(each.class_id, BOXES[form](each)) for each in regions], ids.shape)
         if ids.shape != expected.shape:
             return 0.0

@@ -26,7 +26,7 @@ from tipsseg.run.settle import settle
 from tipsseg.run.spec import Counts, RunInfo, RunSpec
 from tipsseg.types import ImageRef, LabelArray, TopClasses, printable_path
 from tipsseg.util.files import stamp
-from tipsseg.vocabulary.vocabulary import make_vocabulary
+from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
 
 ALL_FORMATS = IMAGE_FORMATS
 SOME_FORMATS = ("png", "coco", "overlay", "confidence")
@@ -74,7 +74,7 @@ def image_labels(
     return ImageLabels(
         ref=ref,
         labels=label_map.labels,
-        objects=labelled_objects(label_map.labels, label_map.confidence, len(label_map.classes), options),
+        objects=labelled_objects(label_map.labels, label_map.confidence, label_map.classes, options),
         confidence=label_map.confidence,
         top=label_map.top,
         thumbnail=np.full((*label_map.shape, 3), 128, np.uint8) if thumbnail is None else thumbnail,
@@ -133,7 +133,7 @@ def _run_info(
     return RunInfo(
         RunSpec(
             model="tiny",
-            vocabulary=make_vocabulary(classes, "none"),
+            vocabulary=make_vocabulary([ClassSpec(name) for name in classes], "none"),
             files=options,
             formats=formats,
             output=output,

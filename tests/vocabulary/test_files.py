@@ -30,7 +30,9 @@ STORED: dict[str, Stored] = {
 each_storage = pytest.mark.parametrize("stored", STORED.values(), ids=STORED)
 
 KEYS = "The keys are: classes, background, templates."
-CLASS_KEYS = "The keys are: name, synonyms, colour, min_confidence, supercategory, templates, negative."
+CLASS_KEYS = (
+    "The keys are: name, synonyms, colour, min_confidence, supercategory, templates, negative, part_of, phrase."
+)
 SAME = "The model does not distinguish names that differ only in case or spacing."
 A_NAME = "Remove it, or give it a name."
 MARK_ONE = "For example: a photo of a {}."
@@ -252,7 +254,7 @@ NO_CLASSES = (
     'Add [[classes]] with a name, or a list: classes = ["panda leg", "tree"]',
 )
 NEGATIVE = (
-    "'tree' is negative: it must not have a colour, a minimum confidence or a supercategory",
+    "'tree' is negative: it must not have a colour, a minimum confidence, a supercategory or a whole",
     "Remove these values, or remove `negative`.",
 )
 RGB = 'Use [red, green, blue] or "#rrggbb".'

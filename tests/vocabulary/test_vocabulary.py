@@ -176,7 +176,7 @@ class Refused:
 
 NO_CLASSES = Refused([], "no classes given", 'Name at least one, for example: ["panda leg", "tree"]')
 NEGATIVE = (
-    "'a b' is negative: it must not have a colour, a minimum confidence or a supercategory",
+    "'a b' is negative: it must not have a colour, a minimum confidence, a supercategory or a whole",
     "Remove these values, or remove `negative`.",
     1,
 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tipsseg.cli.options import Question
 from tipsseg.errors import UsageError, VocabularyError
 from tipsseg.formats import FORMATS
-from tipsseg.util.files import is_file, local_path
+from tipsseg.util.files import is_file, local_path, path_exists
 from tipsseg.util.text import join_first, pluralize, quote, shell_word
 
 if TYPE_CHECKING:
@@ -85,6 +85,12 @@ def _parse_vocabulary(question: Question) -> Vocabulary:
             raise VocabularyError(
                 f"class {number} of {len(names)} is empty",
                 'Remove the extra comma. If a name contains a comma, pass -c once per name: -c "salt, pepper" -c tree',
+            )
+        if "/" in name and path_exists(Path(name.strip())):
+            raise UsageError(
+                f"--classes takes names, but {quote(name.strip())} is a path, and a slash separates a whole from its part",
+                f"For classes in a file, write --vocab {shell_word(name.strip())}. For a part of this name, put a space around "
+                f'the slash: -c "{name.strip().replace("/", " / ")}"',
             )
     return make_vocabulary(
         names, "auto" if phrases is None else phrases, PROTOCOL_TEMPLATES if prompts is None else prompts

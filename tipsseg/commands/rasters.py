@@ -19,6 +19,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,7 +36,7 @@ from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.labelling.labeller import Cosines, Labeller
 from tipsseg.labelling.view import window_side, window_starts
 from tipsseg.options import MinArea
-from tipsseg.regions.objects import number_pixels
+from tipsseg.regions.objects import add_to_wholes, ancestors, class_mask, number_pixels
 from tipsseg.run.entry import Facts, make_entry
 from tipsseg.run.files import StagedFile
 from tipsseg.run.labels import RunContext
@@ -43,7 +44,7 @@ from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Left, s
 from tipsseg.run.spec import RunInfo
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.run.summary import share_record
-from tipsseg.types import Failed, ImageRef, LabelArray, WindowPlan, ignore_id, label_dtype
+from tipsseg.types import Failed, ImageRef, LabelArray, LabelClass, WindowPlan, ignore_id, label_dtype
 from tipsseg.util.files import Fingerprint, atomic_write, describe_error
 from tipsseg.util.text import pluralize
 
@@ -231,7 +232,7 @@ class RasterTask:
         identity = [digest, ref.name, *content, BLOCK, self._needs_polygons]
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
         folder = self._context.output / STATE_FOLDER / _FOLDER / key
-        blocks = BlockFiles(folder, raster.size, self._context.class_names())
+        blocks = BlockFiles(folder, raster.size, self._context.classes)
         left = [place for place in blocks.places if not blocks.holds(place)]
         done = len(blocks.places) - len(left)
         self._note(
@@ -258,14 +259,21 @@ class RasterTask:
 
     def _objects(self, labels: LabelMap, place: BlockPlace, grid: RasterGrid) -> BlockObjects:
         """Return the objects in a block, of any area: pieces of an object that other blocks continue may be small."""
-        objects = find_objects(labels, replace(self._context.files, min_area=MinArea(1)))
-        names = self._context.class_names()
-        numbers = number_pixels([each.region for each in objects], labels.shape)
-        facts = [(each.region.class_id, names[each.region.class_id], each.score, each.region.area) for each in objects]
-        corner = place.top, place.left
+        found = find_objects(labels, replace(self._context.files, min_area=MinArea(1)))
+        names, depths = self._context.class_names(), [len(chain) for chain in ancestors(self._context.classes)]
+        objects = sorted(found, key=lambda each: depths[each.region.class_id - 1])  # a whole overlaps its parts
+        corner, lines, facts = (place.top, place.left), list[str](), list[tuple[int, str, float, int]]()
+        for _, level in groupby(objects, lambda each: depths[each.region.class_id - 1]):
+            regions = list(level)
+            numbers = number_pixels(enumerate((each.region for each in regions), start=1), labels.shape)
+            own = [
+                (each.region.class_id, names[each.region.class_id], each.score, each.region.area) for each in regions
+            ]
+            lines += polygon_features(numbers, own, corner, grid)
+            facts += own
         first = [(each.region.box[0], each.region.box[1] + int(each.region.mask[0].argmax())) for each in objects]
         return BlockObjects(
-            lines=polygon_features(numbers, facts, corner, grid),
+            lines=lines,
             classes=np.array([fact[0] for fact in facts], np.int64),
             scores=np.array([fact[2] for fact in facts], np.float64),
             areas=np.array([fact[3] for fact in facts], np.int64),
@@ -318,10 +326,11 @@ NO_OBJECTS = BlockObjects(lines=(), classes=_NO_IDS, scores=np.zeros(0), areas=_
 class BlockFiles:
     """The finished blocks of a raster, one file each. A file appears whole, and a damaged one counts as missing."""
 
-    def __init__(self, folder: Path, size: tuple[int, int], names: dict[int, str]) -> None:
+    def __init__(self, folder: Path, size: tuple[int, int], classes: Sequence[LabelClass]) -> None:
         self.folder = folder
         self.places = tuple(block_places(size))
-        self._names = names
+        self._classes = classes
+        self._names = {entry.id: entry.name for entry in classes}
 
     def holds(self, place: BlockPlace) -> bool:
         """Return True if a block is done."""
@@ -368,6 +377,8 @@ class BlockFiles:
                 sums += stored["sums"]
         height, width = size
         pixels = height * width
+        ignored = int(pixels - counts.sum())
+        counts, sums = add_to_wholes(counts, self._classes), add_to_wholes(sums, self._classes)
         return {
             "height": height,
             "width": width,
@@ -377,7 +388,7 @@ class BlockFiles:
                 if counts[number]
             ],
             "background": share_record(counts[0], sums[0], pixels),
-            "ignored": int(pixels - counts.sum()),
+            "ignored": ignored,
         }
 
     def dissolved(self, grid: RasterGrid, least: int) -> RasterBlock:
@@ -397,8 +408,8 @@ class BlockFiles:
         classes, scores, areas, pixels = (np.concatenate(part) for part in zip(*parts, strict=True))
         lines: list[str] = []
         for class_id in np.unique(classes):
-            own = classes == class_id
-            count, numbers = cv2.connectedComponents((labels == class_id).view(np.uint8), connectivity=8)
+            own, mask = classes == class_id, class_mask(cast(LabelArray, labels), self._classes, None, int(class_id))
+            count, numbers = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
             numbered = numbers[tuple(pixels[own].T)]  # the joined object of each part
             weights = np.bincount(numbered, areas[own], minlength=count)
             sums = np.bincount(numbered, areas[own] * scores[own], minlength=count)

@@ -183,7 +183,6 @@ def _adopt(
     if picture is None:
         return None
     ref = ImageRef(picture, PurePosixPath(picture.relative_to(root)))
-    classes = len(context.classes)
     try:
         labels = read_labels({"png": path}, upright_size(picture, info.spec.max_pixels), context, by_hand=True)
         written, fingerprint = stamp(path), identify(picture)[0]
@@ -191,10 +190,10 @@ def _adopt(
         return None
     height, width = labels.labels.shape
     before = {"height": height, "width": width, "classes": [], "background": {"confidence": None}}
-    certain = dict.fromkeys(range(1, classes + 1), CERTAIN)
+    certain = dict.fromkeys(range(1, len(context.classes) + 1), CERTAIN)
     facts = Facts(
         corrected_summary(labels.labels, context.classes, before),
-        object_scores(scored_objects(labels, classes, (), certain, None)),
+        object_scores(scored_objects(labels, context.classes, (), certain, None)),
     )
     entry = make_entry(ref, fingerprint, facts, [str(written.sha256)], context.formats)
     row = FileRow(

@@ -32,13 +32,14 @@ def classes_json(classes: Sequence[LabelClass], background: Sequence[str]) -> by
     """Return the content of classes.json.
 
     Keys: `background` and `ignore`, the ids of pixels without a class; `background_phrases`, the phrases whose pixels are written
-    as background; and `classes`: id, name, synonyms, colour "#rrggbb", supercategory, and min_confidence if the class has its own.
+    as background; and `classes`: id, name, synonyms, colour "#rrggbb", supercategory, min_confidence if the class has its own, the
+    name of its whole as part_of, and its phrase if that is not the name.
     """
     record = {
         "background": BACKGROUND,
         "ignore": ignore_id(len(classes)),
         "background_phrases": list(background),
-        "classes": [_class_record(entry) for entry in classes],
+        "classes": [_class_record(entry, classes) for entry in classes],
     }
     return json_bytes(record, indent=2) + b"\n"
 
@@ -63,7 +64,7 @@ def names_by_id(record: object) -> tuple[tuple[int, str], ...]:
     )
 
 
-def _class_record(entry: LabelClass) -> dict[str, object]:
+def _class_record(entry: LabelClass, classes: Sequence[LabelClass]) -> dict[str, object]:
     return {
         "id": entry.id,
         "name": entry.name,
@@ -71,6 +72,8 @@ def _class_record(entry: LabelClass) -> dict[str, object]:
         "colour": "#" + bytes(entry.colour).hex(),
         "supercategory": entry.supercategory or entry.name,
         **({} if entry.min_confidence is None else {"min_confidence": entry.min_confidence}),
+        **({"part_of": classes[entry.part_of - 1].name} if entry.part_of else {}),
+        **({"phrase": entry.phrase} if entry.phrase else {}),
     }
 
 

@@ -1,11 +1,14 @@
 """COCO instances: annotations.json with masks as compressed RLE, annotations-polygon.json with polygons, and COCO results.
 
+An annotation of a whole has the pixels of its parts. That of a part has `part_of`, the id of the annotation of its whole.
+
 Both files have one record per line, with annotations in the order of the images, so they can be written, read and checked line by
 line.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -38,6 +41,10 @@ FILE_NAME = "annotations.json"
 
 Record = dict[str, object]
 
+#: The key of a part's annotation with the id of the annotation of its whole.
+_PART_OF = "part_of"
+_WHOLE = re.compile(rb'"%b": (\d+)\}$' % _PART_OF.encode())
+
 _UNITS = {"component": "connected component", "class": "class and image"}
 _INFO_KEYS = ("version", "command", "model", "revision", "vocabulary")
 
@@ -52,7 +59,7 @@ class Coco(Format):
     overlaps = True
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
-        return _encode_rows(image, encode_masks(image.objects, image.size))
+        return _encode_rows(image, run, encode_masks(image.objects, image.size))
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
         yield from encode_head(run, "annotation", map(category_record, run.classes))
@@ -88,7 +95,7 @@ class CocoPolygon(Coco):
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         # Each polygon is [x1, y1, x2, y2, ...] in pixels.
         polygons = ([ring[:, ::-1].ravel().tolist() for ring in entry.outline.rings] for entry in image.objects)
-        return _encode_rows(image, polygons)
+        return _encode_rows(image, run, polygons)
 
     def reread_shapes(self, objects: Iterable[LabelledObject], size: tuple[int, int]) -> list[Shape]:
         """Return the pixels of the polygons of objects. All parts of an object stay together."""
@@ -133,9 +140,14 @@ class CocoResults(Format):
 # ---- writing ----
 
 
-def _encode_rows(image: ImageLabels, segmentations: Iterable[object]) -> Rows:
+def _encode_rows(image: ImageLabels, run: RunFacts, segmentations: Iterable[object]) -> Rows:
     """Return the `images` entry, then the `annotations` entries. `run_file` adds the ids, which are unique in the file."""
-    annotations = map(annotation_record, image.objects, segmentations)
+    from tipsseg.regions.objects import find_wholes
+
+    annotations = list(map(annotation_record, image.objects, segmentations))
+    for annotation, whole in zip(annotations, find_wholes(image.objects, run.classes), strict=True):
+        if whole is not None:
+            annotation[_PART_OF] = whole
     return tuple(json_bytes(record) for record in (image_record(image.ref, image.size), *annotations))
 
 
@@ -186,9 +198,12 @@ def image_lines(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[
 def _annotation_lines(images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
     annotation = 0
     for number, image in enumerate(images, start=1):
+        first = annotation + 1
         for row in rows(image)[1:]:
             annotation += 1
-            yield prepend(b'"id": %d, "image_id": %d' % (annotation, number), row)
+            part = _WHOLE.search(row)  # its value is the number of the whole in its image, from 0
+            ids = b'"id": %d, "image_id": %d' % (annotation, number)
+            yield prepend(ids, row if part is None else row[: part.start(1)] + b"%d}" % (first + int(part[1])))
 
 
 # ---- reading ----

@@ -116,7 +116,8 @@ class ClassNames:
     """Look up the classes of a run by name.
 
     Attributes:
-        count: The number of classes in the run.
+        classes: The classes of the run.
+        count: Their number.
         collects: True if readers pass all classes of a source to `declare`.
     """
 
@@ -126,6 +127,7 @@ class ClassNames:
         """Index the classes of a run. If `add` is True, an unknown name becomes a new class."""
         self._bits, self._most = (8, MAX_CLASSES_8_BIT) if len(classes) <= MAX_CLASSES_8_BIT else (16, MAX_CLASSES)
         self._names = [entry.name for entry in classes]
+        self.classes = classes
         self.count = len(classes)
         self._add = add
         self._ids = {entry.name: entry.id for entry in classes}
@@ -199,8 +201,8 @@ def _clean(name: str) -> str:
 
 
 def fold(name: str) -> str:
-    """Return a name without differences of case and spacing."""
-    return _clean(name).casefold()
+    """Return a name without differences of case and spacing; nor of slashes, which some tools replace, from spaces."""
+    return _clean(name.replace("/", " ")).casefold()
 
 
 @contextmanager

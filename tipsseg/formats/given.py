@@ -145,12 +145,12 @@ def _read_output_folder(pairs: Sequence[tuple[str, str]], source: Source, names:
     """Yield the images of an output folder, with their objects if it has instance masks."""
     for image in read_named_masks(pairs, source, names):
         mask = f"{FORMATS['instances'].folder}/{image.name}.png"
-        read = partial(_read_with_instances, image, source, mask, names.count)
+        read = partial(_read_with_instances, image, source, mask, names.classes)
         yield replace(image, read=read) if source.has(mask) else image
 
 
 def _read_with_instances(
-    image: SourceImage, source: Source, mask: str, classes: int, size: Size
+    image: SourceImage, source: Source, mask: str, classes: Sequence[LabelClass], size: Size
 ) -> PixelLabels | Objects:
     labels = image.read(size)
     if not isinstance(labels, PixelLabels):

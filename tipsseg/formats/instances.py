@@ -1,6 +1,7 @@
 """Instance masks: one 16-bit PNG per image. Values number the objects from 1, in the order of other formats; 0 is background.
 
-A run with regions always writes them. There, the regions below the minimum area follow the objects.
+A part has the number of its whole. A run with regions always writes them. There, the regions below the minimum area follow the
+objects.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Instances(Format):
 
         from tipsseg.regions.objects import number_pixels
 
-        ids = number_pixels((entry.region for entry in image.objects), image.size)
+        wholes = {entry.id for entry in run.classes if not entry.part_of}
+        numbered = enumerate((entry.region for entry in image.objects), start=1)
+        ids = number_pixels(((number, each) for number, each in numbered if each.class_id in wholes), image.size)
         if image.instances is not None:
             small = (image.instances > 0) & (ids == 0)
             ids[small] = len(image.objects) + 1 + np.unique(image.instances[small], return_inverse=True)[1]

@@ -132,10 +132,15 @@ def _score(objects: Sequence[LabelledObject]) -> dict[str, float]:
 
 
 def _polygons(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
-    """Return the results of a prediction: one per part of an object, with corners in percent of the image size."""
+    """Return the results of a prediction: one per polygon of an object, with corners in percent of the image size.
+
+    A relation leads from each polygon of a part to the first polygon of its whole.
+    """
+    from tipsseg.regions.objects import find_wholes
+
     height, width = image.size
     names = run.class_names()
-    return [
+    polygons: list[dict[str, object]] = [
         {
             "id": f"{number}-{part}",
             "type": "polygonlabels",
@@ -155,6 +160,19 @@ def _polygons(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
         }
         for number, entry in enumerate(image.objects, start=1)
         for part, ring in enumerate(entry.outline.rings, start=1)
+    ]
+    wholes = find_wholes(image.objects, run.classes)
+    return polygons + [
+        {
+            "type": "relation",
+            "from_id": f"{number}-{part}",
+            "to_id": f"{whole + 1}-1",
+            "direction": "right",
+            "labels": ["part of"],
+        }
+        for number, (entry, whole) in enumerate(zip(image.objects, wholes, strict=True), start=1)
+        if whole is not None
+        for part in range(1, len(entry.outline.rings) + 1)
     ]
 
 

@@ -1,8 +1,12 @@
-"""LabelMe: one JSON file with polygons and one link per image. Parts of the same object share a `group_id`."""
+"""LabelMe: one JSON file with polygons and one link per image.
+
+The polygons of one object share a `group_id`, and so do a whole and its parts.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -71,18 +75,26 @@ class LabelMe(Format):
 
 
 def _shapes(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
+    from tipsseg.regions.objects import find_wholes
+
     names = run.class_names()
+    wholes = find_wholes(image.objects, run.classes)
+    outermost = list(range(len(wholes)))
+    for index in range(len(wholes)):
+        while (whole := wholes[outermost[index]]) is not None:
+            outermost[index] = whole
+    members = Counter(outermost)
     return [
         {
             "label": names[entry.region.class_id],
             "points": ring[:, ::-1].tolist(),
-            "group_id": number if len(entry.outline.rings) > 1 else None,
+            "group_id": group + 1 if len(entry.outline.rings) > 1 or members[group] > 1 else None,
             "description": "",
             "shape_type": "polygon",
             "flags": {},
             "mask": None,
         }
-        for number, entry in enumerate(image.objects, start=1)
+        for group, entry in zip(outermost, image.objects, strict=True)
         for ring in entry.outline.rings
     ]
 

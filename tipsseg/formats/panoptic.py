@@ -1,14 +1,14 @@
 """COCO panoptic: one RGB PNG per image, whose colours are segment ids, and panoptic.json, which describes the segments.
 
 A segment is an object. Its id, R + 256 G + 65536 B, counts from 1 in each image. Id 0 ("void") marks pixels outside all objects:
-background, ignored pixels and objects below the minimum area.
+background, ignored pixels and objects below the minimum area. With parts, see `base.divided`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, output_name
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, divided, output_name
 from tipsseg.formats.coco import annotation_record, category_record, encode_head, image_lines, image_record
 from tipsseg.formats.png import encode_picture
 from tipsseg.util.json import encode_section, json_bytes, prepend
@@ -21,6 +21,7 @@ class Panoptic(Format):
     suffix = ".png"
     files = ("panoptic.json",)
     needs = frozenset({"objects"})
+    divides = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         import numpy as np
@@ -28,7 +29,7 @@ class Panoptic(Format):
 
         from tipsseg.regions.objects import number_pixels
 
-        ids = number_pixels((entry.region for entry in image.objects), image.size)
+        ids = number_pixels(enumerate((entry.region for entry in divided(image, run)), start=1), image.size)
         colours = ids.astype("<u4").view(np.uint8).reshape(*image.size, 4)[..., :3]  # [H, W, 3]
         return encode_picture(Image.fromarray(colours))
 
@@ -36,7 +37,9 @@ class Panoptic(Format):
         """Return the `images` entry and the `annotations` entry, without the image id."""
         from tipsseg.types import printable_path
 
-        segments = [{"id": number, **annotation_record(entry)} for number, entry in enumerate(image.objects, start=1)]
+        segments = [
+            {"id": number, **annotation_record(entry)} for number, entry in enumerate(divided(image, run), start=1)
+        ]
         file_name = f"{printable_path(output_name(image.ref.relative, run.files.names))}.png"
         record = image_record(image.ref, image.size)
         return json_bytes(record), json_bytes({"file_name": file_name, "segments_info": segments})

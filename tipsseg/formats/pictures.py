@@ -31,7 +31,7 @@ class Overlay(Format):
 
 
 class Binary(PartsFormat):
-    """A black and white PNG per class and image, 255 for the class. If the class is absent, the PNG is black."""
+    """A black and white PNG per class and image, 255 for the class with its parts. If the class is absent, the PNG is black."""
 
     name = "binary"
     description = "black and white masks: binary/<class>/<image>.png, one per class"
@@ -43,12 +43,12 @@ class Binary(PartsFormat):
 
         from tipsseg.regions.objects import class_mask, count_pixels
 
-        counts = count_pixels(image.labels, image.layers)
+        counts = count_pixels(image.labels, run.classes, image.layers)
         black = encode_runs(Image.fromarray(np.zeros(image.size, np.uint8)))
         for entry in run.classes:
             data = black
             if counts[entry.id]:
-                mask = class_mask(image.labels, image.layers, entry.id)
+                mask = class_mask(image.labels, run.classes, image.layers, entry.id)
                 data = encode_runs(Image.fromarray(mask.view(np.uint8) * np.uint8(255)))
             yield class_folder(entry.name), data
 

@@ -30,7 +30,7 @@ class Csv(Format):
         from tipsseg.regions.objects import count_pixels
         from tipsseg.types import BACKGROUND, ignore_id
 
-        counts = count_pixels(image.labels, image.layers)
+        counts = count_pixels(image.labels, run.classes, image.layers)
         names = {BACKGROUND: "background", **run.class_names(), ignore_id(len(run.classes)): "ignored"}
         rows = []
         for label in dict.fromkeys((BACKGROUND, *np.flatnonzero(counts).tolist())):

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, divided, encode_text
 from tipsseg.formats.corrections import ClassNames, Objects, Size, SourceImage, image_errors, read_objects
 from tipsseg.formats.source import TRIED, Source
 from tipsseg.regions.shapes import Shape, shape_from_polygons
@@ -62,6 +62,7 @@ class YoloLayout(Format):
     suffix = ".txt"
     needs = frozenset({"objects"})
     overlaps = True
+    divides = True
 
     def split(self, image: PurePosixPath, options: FileOptions) -> str:
         return VAL if is_for_validation(printable_path(image), options.val_fraction or 0.0) else TRAIN
@@ -99,7 +100,7 @@ class Yolo(YoloLayout):
         height, width = image.size
         return b"".join(
             _line(entry.region.class_id, [side for y, x in ring.tolist() for side in (x / width, y / height)])
-            for entry in image.objects
+            for entry in divided(image, run)
             for ring in entry.outline.rings
         )
 
@@ -172,7 +173,7 @@ class YoloBoxes(YoloLayout):
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         height, width = image.size
         lines = []
-        for entry in image.objects:
+        for entry in divided(image, run):
             y, x, h, w = entry.region.box
             numbers = (x + w / 2) / width, (y + h / 2) / height, w / width, h / height
             lines.append(_line(entry.region.class_id, numbers))
@@ -193,7 +194,7 @@ class YoloObb(Yolo):
         """Return a line per object. Corners outside the image are moved to its border, because readers refuse them."""
         height, width = image.size
         lines = []
-        for entry in image.objects:
+        for entry in divided(image, run):
             corners = oriented_box(entry.region).clip(0, (height, width)) / (height, width)  # [4, 2]
             lines.append(_line(entry.region.class_id, corners[:, ::-1].ravel().tolist()))
         return b"".join(lines)

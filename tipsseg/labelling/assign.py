@@ -8,6 +8,9 @@ phrases that can win there (`winners`). Phrases of one class are merged last, by
 It uses numpy on one core, because several threads label images while the model runs. See `device_scores` for GPUs, and README.md
 for the proof.
 
+The parts of a whole compete for its pixels only: each contest of the vocabulary (see `vocabulary.Contest`) is a level, with its own
+scores and the same machinery, and `add_parts` joins it to the labels.
+
 If classes overlap, each is labelled as if it were the only one: a contest is a class against its background, with the phrases that
 a run with that class alone has. The classes share cosines and bounds. A bound from the background phrases that all contests share
 shows in which parts of the image a class cannot win; there, its contest computes nothing.
@@ -78,6 +81,31 @@ class LabelTable:
         return labels
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Level:
+    """A contest of the vocabulary, ready to be scored.
+
+    Attributes:
+        whole: Label id of the whole whose pixels are contested; 0 for the image.
+        phrases: [K], the phrases as indices of the cosines; None for all of them.
+        biases: [K] float32, added to the cosines of these phrases; None for none.
+        table: The label table of these phrases.
+    """
+
+    whole: int
+    phrases: Ids | None = None
+    biases: Values | None = None
+    table: LabelTable
+
+    def scores(self, cosines: Sequence[Values], plans: Sequence[WindowPlan], temperature: float) -> PatchScores:
+        """Return the scores of the contest from the cosines of all phrases, [windows, h, w, P] float32 at each scale."""
+        if self.phrases is not None:
+            cosines = [np.take(scale, self.phrases, -1) for scale in cosines]
+        if self.biases is not None:
+            cosines = [scale + self.biases for scale in cosines]
+        return make_scores(cosines, plans, temperature)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Assignment:
     """Label and confidence of each pixel.
@@ -92,9 +120,15 @@ class Assignment:
 
 
 def match(
-    scores: PatchScores, size: tuple[int, int], table: LabelTable, inner: tuple[int, int, int, int] | None = None
+    scores: PatchScores,
+    size: tuple[int, int],
+    table: LabelTable,
+    inner: tuple[int, int, int, int] | None = None,
+    where: NDArray[np.bool_] | None = None,
 ) -> Assignment:
     """Find the label and the confidence of every pixel of an image of `size` (H, W), or of its part `inner`.
+
+    With `where` [H, W], a mask of the image or of its part, tiles outside it are skipped: their values have no meaning.
 
     Cosines show which phrases cannot win in a tile. Their scores are not computed at the size of the image; README.md proves
     that this changes no label. In addition to the result, this takes a few MB and one map of sums per window.
@@ -108,11 +142,31 @@ def match(
     parts = [
         Part(moved, moved)
         for rows, columns in spans(scores, (height, width), same=inner is not None)
+        if where is None or where[rows, columns].any()
         for moved in [(slice(rows.start + top, rows.stop + top), slice(columns.start + left, columns.stop + left))]
     ]
     _match_parts(scores, size, table, parts, None, labels, confidence)
     found = Assignment(cast(LabelArray, labels), confidence)
     return found if inner is None else crop(found, inner)
+
+
+def add_parts(
+    labels: LabelArray, confidence: ConfidenceArray, level: Level, found: Assignment, minimum: NDArray[np.float32]
+) -> None:
+    """Give the pixels of a whole to the parts that win them, in place, unless their confidence is too low.
+
+    Args:
+        labels: [H, W], the label ids so far.
+        confidence: [H, W], their confidence. That of a part is p(whole) * p(part in the whole).
+        level: The contest inside the whole.
+        found: Its labels and confidences. They are used on pixels of the whole only.
+        minimum: [N + 1] float32, the minimum confidence by label id.
+    """
+    part = (labels == level.whole) & (found.labels != level.whole)
+    ids, share = found.labels[part], confidence[part] * found.confidence[part]
+    sure = share >= minimum[ids]
+    part[part] = sure
+    labels[part], confidence[part] = ids[sure], share[sure]
 
 
 def crop(assigned: Assignment, inner: tuple[int, int, int, int]) -> Assignment:
@@ -198,6 +252,11 @@ def best_groups(
         index[:, band] = order
         share[:, band] = np.take_along_axis(shares, order, 0)
     return index, share
+
+
+def group_shares(scores: PatchScores, size: tuple[int, int], groups: Sequence[int]) -> Values:
+    """Return softmax(log score / temperature) of all groups at each cell of a grid of `size` (h, w): [G, h, w]."""
+    return _probabilities(scores, size, groups, np.arange(len(groups)))
 
 
 def occurring_groups(scores: PatchScores, size: tuple[int, int], groups: Sequence[int]) -> Ids:

@@ -22,15 +22,18 @@ from numpy.typing import NDArray
 from tipsseg._version import __version__
 from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import TipssegError, UsageError
-from tipsseg.labelling.assign import LabelTable
+from tipsseg.labelling.assign import LabelTable, Level
 from tipsseg.labelling.sums import Values
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id, label_dtype
 from tipsseg.util.files import atomic_path, processor_name
 from tipsseg.util.json import json_bytes
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.phrases import GENERAL_BACKGROUND, match_synonyms, synonym_threshold
-from tipsseg.vocabulary.vocabulary import Phrase, Vocabulary
+from tipsseg.vocabulary.vocabulary import Contest, Phrase, Vocabulary
 from tipsseg.weights.sources import file_hashes
+
+#: The handicap of a phrase, see `vocabulary.Contest`, in temperatures. Chosen on 30 drawn scenes, see tests/benchmarks/README.md.
+_HANDICAP = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +43,7 @@ class Classifier:
     Attributes:
         vocabulary: The vocabulary, without automatic background phrases that mean the same as a class.
         dropped: The removed background phrases, each mapped to the class phrase with the same meaning.
-        vectors: [P, D] float32, in the order of the vocabulary's phrases. Unit vectors unless they are fitted.
+        vectors: [P, D] float32: unit vectors in the order of the vocabulary's phrases; or those of a fit, see FittedVocabulary.
         biases: [P] float32, added to the cosines; None for text vectors.
     """
 
@@ -49,12 +52,33 @@ class Classifier:
     vectors: Values
     biases: Values | None = None
 
-    def label_table(self, min_confidence: float) -> LabelTable:
-        """Return the label table of the vectors. `min_confidence` applies to classes that do not set their own."""
+    def levels(self, min_confidence: float, temperature: float) -> tuple[Level, ...]:
+        """Return the contests of the vocabulary: that for the image, then those inside wholes.
+
+        Args:
+            min_confidence: The minimum confidence of classes that do not set their own.
+            temperature: The temperature of the softmax for confidences.
+        """
+        contests = self.vocabulary.contests
+        if len(contests) == 1:
+            return (Level(whole=BACKGROUND, table=self._label_table(contests[0], min_confidence)),)
+        numbers = {_text_of(phrase): number for number, phrase in enumerate(self.vocabulary.phrases)}
+        levels, start = list[Level](), 0
+        for contest in contests:
+            table, stop = self._label_table(contest, min_confidence), start + len(contest.phrases)
+            if self.biases is None:
+                phrases = np.array([numbers[_text_of(phrase)] for phrase in contest.phrases], np.intp)
+                handicaps = np.array([phrase.handicap for phrase in contest.phrases], np.float32)
+                biases = handicaps * np.float32(-_HANDICAP * temperature)
+            else:
+                phrases, biases = np.arange(start, stop), None
+            levels.append(Level(whole=contest.whole, phrases=phrases, biases=biases, table=table))
+            start = stop
+        return tuple(levels)
+
+    def _label_table(self, contest: Contest, min_confidence: float) -> LabelTable:
         classes = self.vocabulary.classes
-        groups = [
-            (label_id, len(list(group))) for label_id, group in groupby(p.label_id for p in self.vocabulary.phrases)
-        ]
+        groups = [(label_id, len(list(group))) for label_id, group in groupby(p.label_id for p in contest.phrases)]
         thresholds = [min_confidence if entry.min_confidence is None else entry.min_confidence for entry in classes]
         return LabelTable(
             groups=[count for _, count in groups],

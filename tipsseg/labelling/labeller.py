@@ -6,7 +6,7 @@ device, and `assign` turns the scores into labels, on any thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,22 +26,25 @@ from tipsseg.labelling.assign import (
     Assignment,
     Contest,
     LabelTable,
+    Level,
+    add_parts,
     best_groups,
     crop,
+    group_shares,
     label_alone,
     match,
     match_refined,
 )
 from tipsseg.labelling.classifier import Classifier, fitted_classifier, make_classifier, make_classifiers
 from tipsseg.labelling.features import Batches, Features, encode_prepared, non_finite_error
-from tipsseg.labelling.scores import PatchScores, compute_cosines, make_scores
+from tipsseg.labelling.scores import compute_cosines
 from tipsseg.labelling.sums import Values
 from tipsseg.labelling.view import Prepared, view_of
 from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number, choose
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import LabelKeywords, with_keywords
 from tipsseg.regions.naming import Regions, as_regions, name_regions
-from tipsseg.types import TopClasses, WindowPlan
+from tipsseg.types import LabelArray, TopClasses, WindowPlan
 from tipsseg.util.text import quote
 from tipsseg.vocabulary.fitted import FITS_DO_NOT_OVERLAP, Classes, as_vocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary, vocabularies_of_classes
@@ -163,8 +166,9 @@ class Labeller:
             classifier = make_classifier(model.backbone, vocabulary, cache)
         self.vocabulary, self.dropped = classifier.vocabulary, classifier.dropped
         self._classifier = classifier
-        self._table = classifier.label_table(self.options.min_confidence)
-        self._scorers: dict[bool, DeviceScorer] = {}
+        self._levels = classifier.levels(self.options.min_confidence, self._temperature)
+        self._table = self._levels[0].table
+        self._scorers: dict[tuple[int, bool], DeviceScorer] = {}
 
     def __repr__(self) -> str:
         return f"Labeller({self.model!r}, {self.vocabulary!r}, {self.options!r})"
@@ -318,26 +322,21 @@ class Labeller:
 
         return to_device(values, self.model.backbone.device)
 
-    def _scorer(self, in_regions: bool) -> DeviceScorer | None:
+    def _scorer(self, level: Level, *, raw: bool) -> DeviceScorer | None:
         """Return what computes labels on a GPU. On a CPU all threads compute already, and pruning makes `match` faster."""
         if self._on_cpu or self._contests:
             return None
-        if in_regions not in self._scorers:
+        key = level.whole, raw
+        if key not in self._scorers:
             from tipsseg.labelling.device_scores import DeviceScorer
 
-            table = self._table_of(in_regions)
-            self._scorers[in_regions] = DeviceScorer(table, self._temperature, self.model.backbone.device)
-        return self._scorers[in_regions]
-
-    def _table_of(self, in_regions: bool) -> LabelTable:
-        """Return the label table. If there are regions, minimum confidences apply to their scores, not to pixels."""
-        table = self._table
-        return replace(table, min_confidence=np.zeros_like(table.min_confidence)) if in_regions else table
+            self._scorers[key] = DeviceScorer(_table_of(level, raw), self._temperature, self.model.backbone.device)
+        return self._scorers[key]
 
     def score(self, scales: Sequence[Patches], top: int = 0, *, in_regions: bool = False) -> Scored:
         """Compare the features of an image with the phrases, without waiting for the device.
 
-        A GPU also computes the labels, unless they are refined or the image is large.
+        A GPU also computes the labels, unless they are refined, some are parts, or the image is large.
 
         Args:
             scales: The features at each scale, in ascending order.
@@ -352,8 +351,9 @@ class Labeller:
         """
         size, plans = scales[0].size, _plans_of(scales)
         values = self._compare(scales)
-        scorer = self._scorer(in_regions)
-        if self._on_cpu or scorer is None or self.options.refine != "none" or prod(size) > _MAX_ASYNC_PIXELS:
+        scorer = self._scorer(self._levels[0], raw=in_regions)
+        later = self.options.refine != "none" or len(self._levels) > 1 or prod(size) > _MAX_ASYNC_PIXELS
+        if self._on_cpu or scorer is None or later:
             return Cosines(values, plans, size, top)
         with self._at_work():
             return scorer.send(values, plans, size, self.view.grid(plans[0]), top)
@@ -392,47 +392,91 @@ class Labeller:
                 refined = (pixels, self._refine) if self.options.refine == "pamr" else (None, None)
                 layers = label_alone(self._contests, values, plans, self._temperature, size, *refined)
                 return label_map_of(layers, size, classes)
-            scores = make_scores(values, plans, self._temperature)
             if scored.top:
-                top = self._best_classes(scores, self.view.grid(plans[0]), scored.top)
-            assigned = self._assign(scored, scores, pixels, inner, in_regions=regions is not None)
+                top = self._best_classes(values, plans, self.view.grid(plans[0]), scored.top)
+            assigned = self._assign(self._levels[0], scored, values, pixels, inner, raw=regions is not None)
         else:
-            found = scored.wait()
-            if found is None:
+            arrived = scored.wait()
+            if arrived is None:
                 raise non_finite_error(self.model.backbone)
-            assigned, top = found
-        if regions is None:
-            return LabelMap(assigned.labels, assigned.confidence, classes, top)
-        height, width = assigned.labels.shape
-        named = name_regions(
-            assigned.labels,
-            assigned.confidence,
-            regions,
-            minimum=self._table.min_confidence,
-            ignore=self._table.ignore,
-            patch=self.view.patch_side((height, width)),
-        )
-        return LabelMap(named.labels, named.confidence, classes, top, instances=named.instances)
+            assigned, top = arrived
+        found = LabelMap(assigned.labels, assigned.confidence, classes, top)
+        if regions is not None:
+            height, width = assigned.labels.shape
+            named = name_regions(
+                assigned.labels,
+                assigned.confidence,
+                regions,
+                minimum=self._table.min_confidence,
+                ignore=self._table.ignore,
+                patch=self.view.patch_side((height, width)),
+            )
+            found = replace(found, labels=named.labels, confidence=named.confidence, instances=named.instances)
+        return self.add_parts(found, scored, pixels, inner)
+
+    def add_parts(
+        self,
+        label_map: LabelMap,
+        scored: Scored,
+        pixels: NDArray[np.uint8] | None = None,
+        inner: tuple[int, int, int, int] | None = None,
+        only: Collection[int] | None = None,
+    ) -> LabelMap:
+        """Return labels in which the parts of each whole have the pixels that they win in it.
+
+        Args:
+            label_map: The labels.
+            scored: See `assign`.
+            pixels: See `assign`.
+            inner: See `assign`.
+            only: The label ids of the parts to add. None: all parts.
+        """
+        labels, confidence = label_map.labels, label_map.confidence
+        values: list[Values] | None = None
+        for level in self._levels[1:]:
+            if not (labels == level.whole).any():
+                continue
+            assert isinstance(scored, Cosines)
+            if values is None:
+                values, labels, confidence = self._on_host(scored.values), labels.copy(), confidence.copy()
+            found = self._assign(level, scored, values, pixels, inner, raw=True, where=labels == level.whole)
+            if only is not None:
+                found.labels[~np.isin(found.labels, [*only])] = level.whole
+            add_parts(labels, confidence, level, found, self._table.min_confidence)
+        return label_map if values is None else replace(label_map, labels=labels, confidence=confidence)
 
     def _assign(
         self,
+        level: Level,
         cosines: Cosines,
-        scores: PatchScores,
+        values: list[Values],
         pixels: NDArray[np.uint8] | None,
         inner: tuple[int, int, int, int] | None,
         *,
-        in_regions: bool,
+        raw: bool,
+        where: NDArray[np.bool_] | None = None,
     ) -> Assignment:
-        """Return the label and the confidence of each pixel."""
-        table, scorer = self._table_of(in_regions), self._scorer(in_regions)
+        """Return the label and the confidence of each pixel in a contest, see `assign.match`.
+
+        `raw` leaves out minimum confidences: with regions, they apply to the scores of these; with parts, to a product.
+        """
+        table, scorer = _table_of(level, raw), self._scorer(level, raw=raw)
         if self.options.refine == "pamr":
             assert pixels is not None
+            scores = level.scores(values, cosines.plans, self._temperature)
             return match_refined(scores, pixels, cosines.size, table, self._refine)
         if scorer is None:
-            return match(scores, cosines.size, table, inner)
+            return match(level.scores(values, cosines.plans, self._temperature), cosines.size, table, inner, where)
         with self._at_work():
-            assigned = scorer.fetch(cosines.values, cosines.plans, cosines.size)
+            assigned = scorer.fetch(self._of_level(level, cosines.values), cosines.plans, cosines.size)
         return assigned if inner is None else crop(assigned, inner)
+
+    def _of_level(self, level: Level, cosines: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return the cosines of the phrases of a contest, on the device."""
+        if level.phrases is None:
+            return cosines
+        own = [scale[..., level.phrases.tolist()] for scale in cosines]
+        return own if level.biases is None else [scale + self._on_device(level.biases) for scale in own]
 
     def _compare(self, scales: Sequence[Patches]) -> list[Any]:
         """Return the cosines of features with the phrases at each scale, [B, h, w, P] float32, on the device."""
@@ -459,11 +503,25 @@ class Labeller:
             raise non_finite_error(self.model.backbone)
         return values
 
-    def _best_classes(self, scores: PatchScores, grid: tuple[int, int], count: int) -> TopClasses:
-        """Return the best classes of each patch."""
-        groups = self._table.groups
-        best, shares = best_groups(scores, grid, groups, min(count, len(groups)))
-        return TopClasses(self._table.label_ids[best], shares)
+    def _best_classes(
+        self, values: Sequence[Values], plans: Sequence[WindowPlan], grid: tuple[int, int], count: int
+    ) -> TopClasses:
+        """Return the best classes of each patch. A part has p(whole) * p(part in the whole), and its whole p(whole)."""
+        first, *inside = self._levels
+        scores = first.scores(values, plans, self._temperature)
+        most = min(count, len(self._table.label_ids) + sum(len(level.table.label_ids) - 1 for level in inside))
+        if not inside:
+            best, shares = best_groups(scores, grid, self._table.groups, most)
+            return TopClasses(self._table.label_ids[best], shares)
+        every: dict[int, Values] = {}
+        for level in self._levels:
+            share = group_shares(level.scores(values, plans, self._temperature), grid, level.table.groups)
+            for label_id, own in zip(level.table.label_ids.tolist(), share, strict=True):
+                if label_id != level.whole or not level.whole:
+                    every[label_id] = own * every[level.whole] if level.whole else own
+        ids, stacked = np.array([*every], self._table.label_ids.dtype), np.stack([*every.values()])
+        order = np.argsort(-stacked, axis=0, kind="stable")[:most]
+        return TopClasses(cast(LabelArray, ids[order]), np.take_along_axis(stacked, order, 0).astype(np.float16))
 
     def _refine(self, maps: Values, image: NDArray[np.uint8]) -> Values:
         from tipsseg.backbones.devices import to_device
@@ -471,6 +529,12 @@ class Labeller:
 
         with self.model.backbone.at_work:
             return pamr(to_device(maps, self.model.backbone.device), image).cpu().numpy()
+
+
+def _table_of(level: Level, raw: bool) -> LabelTable:
+    """Return the label table of a contest; `raw` leaves out minimum confidences."""
+    table = level.table
+    return replace(table, min_confidence=np.zeros_like(table.min_confidence)) if raw else table
 
 
 def _classify_alone(
@@ -491,7 +555,8 @@ def _classify_alone(
             if numbers.setdefault(vector.tobytes(), len(vectors)) == len(vectors):
                 vectors.append(vector)
         phrases = np.array([numbers[vector.tobytes()] for vector in classifier.vectors], np.intp)
-        contests.append(Contest(class_id=class_id, phrases=phrases, table=classifier.label_table(min_confidence)))
+        table = classifier.levels(min_confidence, backbone.temperature)[0].table
+        contests.append(Contest(class_id=class_id, phrases=phrases, table=table))
     dropped = {text: name for classifier in classifiers for text, name in classifier.dropped.items()}
     return Classifier(vocabulary.drop_background(()), dropped, np.stack(vectors)), contests
 

@@ -49,6 +49,9 @@ Refinement = Literal["none", "pamr"]
 #: One object in formats that list objects: a connected component, or all pixels of a class.
 Instances = Literal["component", "class"]
 
+#: Classes in formats in which each pixel has one object: outermost wholes, or parts and what they leave of their wholes.
+Level = Literal["part", "whole"]
+
 #: PNG modes of masks: grey values (L), or palette indices (P).
 PngMode = Literal["L", "P"]
 
@@ -299,7 +302,9 @@ def parse_min_area(area: object) -> MinArea:
 
 
 #: The options that None leaves as they are in the folder, and their values in a new folder.
-_KEPT: Mapping[str, Any] = {"instances": "component", "min_area": MinArea(1), "simplify": None, "val_fraction": None}
+_KEPT: Mapping[str, Any] = {
+    **{"instances": "component", "min_area": MinArea(1), "simplify": None, "val_fraction": None, "level": "part"},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,6 +338,9 @@ class FileOptions(OptionRecord):
     val_fraction: float | None = option(None, metavar="0..1", group=FILES, rare=True, min=0, below=1,
         hint="Write 0.2 for a fifth of the images.",
         help="Fraction of images for YOLO's validation split (deterministic).  [default: as already in the folder, or 0]")
+    level: Level = option(None, group=FILES, rare=True,
+        help="In panoptic and yolo formats, list the parts of wholes, or whole objects only.  "
+        "[default: as already in the folder, or part]")
     given: frozenset[str] = field(init=False, compare=False)
     # fmt: on
 

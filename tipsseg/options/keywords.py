@@ -12,7 +12,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast, get_type_hints
 
-from tipsseg.options import Dtype, FeatureDtype, Instances, MinArea, Mode, Names, PngMode, Refinement
+from tipsseg.options import Dtype, FeatureDtype, Instances, Level, MinArea, Mode, Names, PngMode, Refinement
 from tipsseg.options.fields import options_of
 from tipsseg.options.values import Every
 
@@ -41,6 +41,7 @@ class FileKeywords(TypedDict, total=False):
     simplify: float | None
     names: Names
     val_fraction: float | None
+    level: Level | None
 
 
 class DeviceKeywords(TypedDict, total=False):

@@ -73,6 +73,10 @@ class Region:
         inside: NDArray[np.bool_] = np.cumsum(edges[:-1], dtype=np.int8).view(np.bool_).reshape(w, h).T
         return np.ascontiguousarray(inside)
 
+    def contains(self, y: int, x: int) -> bool:
+        """Return True if a pixel is in the region."""
+        return bool(((self.runs.column == x) & (self.runs.top <= y) & (self.runs.stop > y)).any())
+
 
 def count_labels(labels: LabelArray) -> NDArray[np.int64]:
     """Count the pixels of each label id in `labels` [H, W]: 256 counts for uint8, 65536 for uint16."""

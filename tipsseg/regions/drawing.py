@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from tipsseg.regions.components import Region, components
-from tipsseg.regions.objects import Layer, count_pixels
+from tipsseg.regions.objects import Layer, ancestors, count_pixels, has_parts, outermost
 from tipsseg.types import BACKGROUND, Colour, LabelArray, LabelClass, ignore_id
 from tipsseg.util.lettering import Font, draw_text, fit_name, fit_path, plain_font, text_length
 from tipsseg.util.text import one_line
@@ -208,23 +208,31 @@ def _paint(picture: NDArray[np.uint8], labels: NDArray[np.uint16], classes: Sequ
     outer = edge & ~classed
     picture[inner] = flat[inner]
     picture[outer] = (picture[outer] * np.float32(0.3)).astype(np.uint8)
+    if has_parts(classes):  # the outlines of wholes are above those of their parts
+        wholes = outermost(labels, classes)
+        inner &= cv2.dilate(wholes, kernel) != cv2.erode(wholes, kernel)
+        picture[inner] = colours[wholes[inner]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """An entry of the legend. Without a colour, its swatch has the stripes of ignored pixels."""
+    """An entry of the legend. Without a colour, its swatch has the stripes of ignored pixels. `depth` is 0 but for a part."""
 
     name: str
     spare_name: str
     share: float
     colour: Colour | None
+    depth: int = 0
 
 
 def _legend_entries(labels: LabelArray, classes: Sequence[LabelClass], layers: Iterable[Layer] | None) -> list[_Entry]:
-    counts = count_pixels(labels, layers) / labels.size
+    counts = count_pixels(labels, classes, layers) / labels.size
+    chains = ancestors(classes)
     entries = [
-        _Entry(shown_name(entry), spare_name(entry), float(counts[entry.id]), entry.colour)
-        for entry in classes
+        _Entry(shown_name(entry), spare_name(entry), float(counts[entry.id]), entry.colour, len(chain) - 1)
+        for entry, chain in sorted(
+            zip(classes, chains, strict=True), key=lambda pair: pair[1]
+        )  # parts below their whole
         if counts[entry.id]
     ]
     if counts[BACKGROUND]:
@@ -294,17 +302,21 @@ def _arrange_rows(
     """Arrange entries in rows of (x, entry, fitted name, font). Return the rows, and the number of entries that do not fit."""
     gap = round(size * 0.6)
     plain = plain_font(size)
-    room = width - 4 * gap - size - text_length(plain, _percent(1.0))
+    deepest = max((entry.depth for entry in entries), default=0)
+    room = width - 4 * gap - size - deepest * (size + gap) - text_length(plain, _percent(1.0))
     rows: list[list[tuple[int, _Entry, str, Font]]] = [[]]
     x = gap
     for number, entry in enumerate(entries):
         name, font = fit_name(entry.name, entry.spare_name, size, room)
         advance = round(size + 2 * gap + text_length(font, name) + text_length(plain, _percent(entry.share)))
-        if rows[-1] and x + advance > width - gap:
+        indent = gap + entry.depth * (size + gap)
+        another = number > 0 and entry.depth != entries[number - 1].depth  # a whole, or its first part
+        if rows[-1] and (another or x + advance > width - gap):
             if len(rows) == limit:
                 return rows, len(entries) - number
             rows.append([])
-            x = gap
+        if not rows[-1]:
+            x = indent
         rows[-1].append((x, entry, name, font))
         x += advance + 2 * gap
     return rows, 0

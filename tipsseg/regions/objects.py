@@ -1,23 +1,31 @@
 """The objects in label ids, with scores and, on demand, polygons; and labels that overlap, with one layer per class.
 
-The index map of labels that overlap shows smaller layers on top of larger ones.
+A pixel has the label id of the smallest part that it belongs to. It also belongs to the whole of that part: the objects of a whole
+have the pixels of its parts, and the parts are objects too. The index map of labels that overlap shows smaller layers on top of
+larger ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import cast
+from functools import cached_property, lru_cache
+from typing import TypeVar, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.options import FileOptions
+from tipsseg.options import FileOptions, MinArea
 from tipsseg.regions.components import Region, Runs, components, count_labels, region_means, whole_classes
 from tipsseg.regions.polygons import Outline, outline
-from tipsseg.types import BACKGROUND, ConfidenceArray, LabelArray, label_dtype
+from tipsseg.types import BACKGROUND, ConfidenceArray, LabelArray, LabelClass, label_dtype
+
+_Number = TypeVar("_Number", np.int64, np.float64)
+
+#: The options that omit no object.
+EVERY_OBJECT = FileOptions(instances="component", min_area=MinArea(1))
 
 
 class LabelledObject:
@@ -46,67 +54,167 @@ class LabelledObject:
         return computed.iou if isinstance(computed, Outline) else None
 
 
+# ---- parts of wholes ----
+
+
+@lru_cache(maxsize=64)
+def _ancestors(wholes: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Return the label ids of each class and of the wholes that it is in, the outermost first, from the whole of each class."""
+    chains = [[number] for number in range(1, len(wholes) + 1)]
+    for chain in chains:
+        while wholes[chain[0] - 1]:
+            chain.insert(0, wholes[chain[0] - 1])
+    return tuple(map(tuple, chains))
+
+
+def ancestors(classes: Sequence[LabelClass]) -> tuple[tuple[int, ...], ...]:
+    """Return for each class its label id and those of the wholes that it is in, the outermost first."""
+    return _ancestors(tuple(entry.part_of for entry in classes))
+
+
+def has_parts(classes: Iterable[LabelClass]) -> bool:
+    return any(entry.part_of for entry in classes)
+
+
+def split_levels(labels: LabelArray, classes: Sequence[LabelClass]) -> Iterator[LabelArray]:
+    """Yield label ids [H, W] by depth: `outermost`, then those of parts, and so on; 0 where there is none."""
+    yield outermost(labels, classes)
+    chains = ancestors(classes)
+    for depth in range(1, max(map(len, chains), default=1)):
+        table = np.zeros(int(np.iinfo(labels.dtype).max) + 1, labels.dtype)
+        for number, chain in enumerate(chains, start=1):
+            table[number] = chain[depth] if depth < len(chain) else BACKGROUND
+        yield cast(LabelArray, table[labels])
+
+
+def outermost(labels: LabelArray, classes: Sequence[LabelClass]) -> LabelArray:
+    """Return label ids [H, W] with those of outermost wholes in place of their parts. Other ids stay."""
+    if not has_parts(classes):
+        return labels
+    table = np.arange(int(np.iinfo(labels.dtype).max) + 1, dtype=labels.dtype)
+    table[1 : len(classes) + 1] = [chain[0] for chain in ancestors(classes)]
+    return cast(LabelArray, table[labels])
+
+
+def add_to_wholes(values: NDArray[_Number], classes: Sequence[LabelClass]) -> NDArray[_Number]:
+    """Return values by label id, such as counts, in which those of parts are added to their wholes."""
+    totals = values.copy()
+    for number, chain in enumerate(ancestors(classes), start=1):
+        for whole in chain[:-1]:
+            totals[whole] += values[number]
+    return totals
+
+
+def find_wholes(objects: Sequence[LabelledObject], classes: Sequence[LabelClass]) -> list[int | None]:
+    """Return for each object the index of the object that it is a part of; None if there is none."""
+    by_class: dict[int, list[int]] = defaultdict(list)
+    for index, entry in enumerate(objects):
+        by_class[entry.region.class_id].append(index)
+    found: list[int | None] = []
+    for entry in objects:
+        candidates = by_class[classes[entry.region.class_id - 1].part_of]
+        column, top = int(entry.region.runs.column[0]), int(entry.region.runs.top[0])
+        found.append(next((each for each in candidates if objects[each].region.contains(top, column)), None))
+    return found
+
+
+def divide_objects(
+    objects: Sequence[LabelledObject],
+    labels: LabelArray,
+    classes: Sequence[LabelClass],
+    options: FileOptions,
+    instances: NDArray[np.int32] | None,
+) -> Sequence[LabelledObject]:
+    """Return objects such that each pixel belongs to one: by `options.level` wholes; or parts, and what they leave of wholes.
+
+    Args:
+        objects: The objects of wholes and parts; see `object_regions` for the other arguments.
+    """
+    if not has_parts(classes):
+        return objects
+    if options.level == "whole":
+        return [entry for entry in objects if not classes[entry.region.class_id - 1].part_of]
+    divided = []
+    for region in _regions_of_level(labels, classes, options, instances):
+        pixel = int(region.runs.top[0]), int(region.runs.column[0])
+        known = (entry for entry in objects if entry.region.class_id == region.class_id)
+        score = next((entry.score for entry in known if entry.region.contains(*pixel)), 0.0)
+        divided.append(LabelledObject(region, score, options.simplify))
+    return divided
+
+
+# ---- objects ----
+
+
 def labelled_objects(
     labels: LabelArray,
     confidence: ConfidenceArray,
-    number_of_classes: int,
+    classes: Sequence[LabelClass],
     options: FileOptions,
     instances: NDArray[np.int32] | None = None,
 ) -> list[LabelledObject]:
-    """Find the objects of the classes 1..N in label ids [H, W], scored by their mean confidence; see `object_regions`."""
-    regions = object_regions(labels, number_of_classes, options, instances)
-    return [
+    """Find the objects in label ids [H, W], scored by their mean confidence; see `object_regions`."""
+    objects = [
         LabelledObject(region, round(mean, 4), options.simplify)
+        for level in split_levels(labels, classes)
+        for regions in [_regions_of_level(level, classes, options, instances)]
         for region, mean in zip(regions, region_means(regions, confidence).tolist(), strict=True)
     ]
+    return sorted(objects, key=lambda entry: entry.region.class_id)  # stable
 
 
 def object_regions(
-    labels: LabelArray, number_of_classes: int, options: FileOptions, instances: NDArray[np.int32] | None = None
+    labels: LabelArray,
+    classes: Sequence[LabelClass],
+    options: FileOptions = EVERY_OBJECT,
+    instances: NDArray[np.int32] | None = None,
 ) -> list[Region]:
-    """Find the regions of the objects in label ids [H, W], in the order of `regions.components`.
+    """Find the regions of the objects in label ids [H, W], class by class, in the order of `regions.components`.
 
-    `instances` [H, W] numbers the objects of a run with regions, see `naming`; 0 marks pixels whose objects are components.
+    Without `options`, find all objects, whatever the file options of the run: their places in the list number them. `instances`
+    [H, W] numbers the objects of a run with regions, see `naming`; 0 marks pixels whose objects are components.
     """
+    levels = split_levels(labels, classes)
+    regions = [region for level in levels for region in _regions_of_level(level, classes, options, instances)]
+    return sorted(regions, key=lambda region: region.class_id)  # stable
+
+
+def _regions_of_level(
+    labels: LabelArray, classes: Sequence[LabelClass], options: FileOptions, instances: NDArray[np.int32] | None
+) -> list[Region]:
     height, width = labels.shape
     min_area = options.min_area.pixels((height, width))
     if options.instances == "class":
-        return whole_classes(labels, number_of_classes, min_area)
-    return components(labels, number_of_classes, min_area, instances)
+        return whole_classes(labels, len(classes), min_area)
+    return components(labels, len(classes), min_area, instances)
 
 
-def numbered_objects(
-    labels: LabelArray, number_of_classes: int, instances: NDArray[np.int32] | None = None
-) -> list[Region]:
-    """Find all objects in label ids [H, W], whatever the file options of the run. Their places in the list number them.
-
-    See `object_regions` for `instances`.
-    """
-    return components(labels, number_of_classes, instances=instances)
-
-
-def number_pixels(regions: Iterable[Region], size: tuple[int, int]) -> NDArray[np.uint32]:
-    """Return the number of the region at each pixel [H, W]: 1, 2, ... in order, 0 outside all regions."""
+def number_pixels(numbered: Iterable[tuple[int, Region]], size: tuple[int, int]) -> NDArray[np.uint32]:
+    """Return the number of the region at each pixel [H, W], the last one on top; 0 outside all regions."""
     numbers = np.zeros(size, np.uint32)
-    for number, region in enumerate(regions, start=1):
+    for number, region in numbered:
         y, x, h, w = region.box
         numbers[y : y + h, x : x + w][region.mask] = number
     return numbers
 
 
-def follow_correction(instances: NDArray[np.int32], labels: LabelArray, number_of_classes: int) -> NDArray[np.int32]:
-    """Return the instances [H, W] of labels that a person corrected, from the instances of the run.
+def follow_correction(
+    instances: NDArray[np.int32], labels: LabelArray, classes: Sequence[LabelClass]
+) -> NDArray[np.int32]:
+    """Return the instances [H, W] of labels that a person corrected, from the instances of the run. A part is in its whole's.
 
     An instance keeps its pixels of the class that most of them have now. Other pixels with a class, such as those that an object
     gained, join the instance of their class that they touch most; what touches none is an instance of its own.
     """
+    labels = outermost(labels, classes)
+    number_of_classes = len(classes)
     width = number_of_classes + 1
     owned = (instances > 0) & (labels > 0) & (labels <= number_of_classes)
     counts = np.bincount(
         instances[owned].astype(np.int64) * width + labels[owned], minlength=(int(instances.max()) + 1) * width
     )
-    classes = counts.reshape(-1, width).argmax(axis=1)  # by instance
-    kept = np.where(owned & (labels == classes[instances]), instances, 0).astype(np.int32)
+    majority = counts.reshape(-1, width).argmax(axis=1)  # by instance
+    kept = np.where(owned & (labels == majority[instances]), instances, 0).astype(np.int32)
     free = labels.copy()
     free[kept > 0] = 0
     result = kept.copy()
@@ -189,14 +297,19 @@ def paint_confidence(layers: Iterable[Layer], size: tuple[int, int]) -> NDArray[
     return confidence
 
 
-def count_pixels(labels: LabelArray, layers: Iterable[Layer] | None) -> NDArray[np.int64]:
-    """Count the pixels of each label id: 256 counts, or 65536 for uint16. With layers, a pixel counts in each of them.
+def count_pixels(
+    labels: LabelArray, classes: Sequence[LabelClass], layers: Iterable[Layer] | None
+) -> NDArray[np.int64]:
+    """Count the pixels of each label id: 256 counts, or 65536 for uint16.
+
+    A pixel of a part counts in its wholes too, and with layers a pixel counts in each of them.
 
     Args:
         labels: [H, W], the label ids.
-        layers: The classes, if they overlap; None if they do not.
+        classes: The classes.
+        layers: The pixels of the classes, if they overlap; None if they do not.
     """
-    counts = count_labels(labels)
+    counts = add_to_wholes(count_labels(labels), classes)
     if layers is not None:
         counts[BACKGROUND + 1 :] = 0
         for layer in layers:
@@ -204,23 +317,26 @@ def count_pixels(labels: LabelArray, layers: Iterable[Layer] | None) -> NDArray[
     return counts
 
 
-def class_mask(labels: LabelArray, layers: Iterable[Layer] | None, label_id: int) -> NDArray[np.bool_]:
-    """Return the pixels of a class, or of the background or ignored pixels, [H, W]; see `count_pixels` for the arguments."""
+def class_mask(
+    labels: LabelArray, classes: Sequence[LabelClass], layers: Iterable[Layer] | None, label_id: int
+) -> NDArray[np.bool_]:
+    """Return the pixels of a class with its parts, or of the background or ignored pixels, [H, W]; see `count_pixels`."""
     if layers is None or label_id == BACKGROUND:
-        return labels == label_id
+        parts = [number for number, chain in enumerate(ancestors(classes), start=1) if label_id in chain[:-1]]
+        return np.isin(labels, [label_id, *parts]) if parts else labels == label_id
     height, width = labels.shape
     found = (layer.mask((height, width)) for layer in layers if layer.region.class_id == label_id)
     return next(found, np.zeros(labels.shape, np.bool_))
 
 
 def layer_objects(
-    layers: Sequence[Layer], size: tuple[int, int], number_of_classes: int, options: FileOptions
+    layers: Sequence[Layer], size: tuple[int, int], classes: Sequence[LabelClass], options: FileOptions
 ) -> list[LabelledObject]:
     """Find the objects in layers with known confidence, class by class, as `objects.labelled_objects` does for one class."""
     return [
         found
         for layer in layers
-        for found in labelled_objects(layer.labels(size), layer.confidence_map(size), number_of_classes, options)
+        for found in labelled_objects(layer.labels(size), layer.confidence_map(size), classes, options)
     ]
 
 

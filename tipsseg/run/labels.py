@@ -25,12 +25,12 @@ from tipsseg.formats.base import ImageLabels, RunFacts
 from tipsseg.formats.instances import read_instances
 from tipsseg.formats.png import encode_mask, read_mask
 from tipsseg.regions.components import components, count_labels, encode_regions
-from tipsseg.regions.objects import LabelledObject, Layer, follow_correction, make_layers, paint_layers
+from tipsseg.regions.objects import LabelledObject, Layer, follow_correction, make_layers, object_regions, paint_layers
 from tipsseg.regions.shapes import shape_from_rle
 from tipsseg.run.entry import Correction, Entry, Facts, FileRow, ObjectScore, object_scores
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.run.summary import CERTAIN, corrected_summary
-from tipsseg.types import BACKGROUND, ImageRef, LabelArray, ignore_id
+from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
 from tipsseg.util.files import actual_path, describe_error, read_regular, stamp
 from tipsseg.util.json import json_bytes, parse
 from tipsseg.util.text import join_first
@@ -125,7 +125,9 @@ def read_labels(paths: Mapping[str, Path], size: tuple[int, int], context: RunCo
     if INSTANCES not in paths:
         return Labels(labels=labels)
     instances = read_instances(paths[INSTANCES], size)
-    return Labels(labels=labels, instances=follow_correction(instances, labels, classes) if by_hand else instances)
+    return Labels(
+        labels=labels, instances=follow_correction(instances, labels, context.classes) if by_hand else instances
+    )
 
 
 def _read_layers(path: Path, size: tuple[int, int]) -> list[Layer]:
@@ -145,7 +147,7 @@ def _read_layers(path: Path, size: tuple[int, int]) -> list[Layer]:
 
 def scored_objects(
     labels: Labels,
-    classes: int,
+    classes: Sequence[LabelClass],
     known: Iterable[ObjectScore],
     others: Mapping[int, float] | None,
     simplify: float | None,
@@ -154,7 +156,7 @@ def scored_objects(
 
     Args:
         labels: The labels.
-        classes: The number of classes.
+        classes: The classes.
         known: The recorded objects with their scores.
         others: The score of objects that are not recorded, by class id; None for those that a person made.
         simplify: See `FileOptions`.
@@ -164,10 +166,10 @@ def scored_objects(
     for each in known:
         scores[each[:-1]].append(each[-1])
     if labels.layers is None:
-        regions = components(labels.labels, classes, instances=labels.instances)
+        regions = object_regions(labels.labels, classes, instances=labels.instances)
     else:
         height, width = labels.labels.shape
-        regions = [each for layer in labels.layers for each in components(layer.labels((height, width)), classes)]
+        regions = [each for layer in labels.layers for each in components(layer.labels((height, width)), len(classes))]
 
     objects = []
     for region in regions:
@@ -219,8 +221,7 @@ def read_current(context: RunContext, entry: Entry, rows: Mapping[str, FileRow],
         return Current(entry, labels, now)
     if any(stamped(row, context.output) != row for row in now):
         raise ImageError(paths[own[0].name], "changed while it was read", "Run the same command again.")
-    classes = len(context.classes)
-    objects = scored_objects(labels, classes, entry.facts.objects, None, None)
+    objects = scored_objects(labels, context.classes, entry.facts.objects, None, None)
     facts = Facts(corrected_summary(labels.labels, context.classes, entry.summary), object_scores(objects))
     correction = Correction(**json.loads(entry.coming or "{}"))
     return Current(entry.with_labels([str(row.digest) for row in now], facts, correction), labels, now)

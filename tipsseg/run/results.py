@@ -19,8 +19,7 @@ from tipsseg.formats.base import Format, ImageLabels, PartsFormat, Rows
 from tipsseg.formats.coco import category_record
 from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.options import MinArea
-from tipsseg.regions.components import whole_classes
-from tipsseg.regions.objects import LabelledObject
+from tipsseg.regions.objects import LabelledObject, has_parts, object_regions
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.entry import ROWS, Entry, Facts, FileRow, make_entry, object_scores
 from tipsseg.run.files import Content, Files, StagedFile, one_image
@@ -126,12 +125,12 @@ class Deriver:
 
     def objects(self, entry: Entry, labels: Labels, every: Sequence[LabelledObject]) -> list[LabelledObject]:
         """Return the objects that files list, of `every` object."""
-        options, classes = self.context.files, len(self.context.classes)
+        options = self.context.files
         least = options.min_area.pixels(entry.numbers.size)
         if options.instances == "component":
             return [each for each in every if each.region.area >= least]
         if labels.layers is None:
-            regions = whole_classes(labels.labels, classes, least)
+            regions = object_regions(labels.labels, self.context.classes, options)
         else:
             regions = [layer.region for layer in labels.layers if layer.region.area >= least]
         by_hand = entry.correction_text is not None
@@ -197,6 +196,8 @@ def _settings(form: Format, context: RunContext) -> str:
     files, facts = context.files, list[object]()
     if "objects" in form.needs:
         facts += [files.instances, str(files.min_area), files.simplify]
+    if form.divides and has_parts(context.classes):
+        facts.append(files.level)
     if "thumbnail" in form.needs:
         facts += [(entry.id, entry.colour) for entry in context.classes if entry.colour != colour(entry.id)]
     if isinstance(form, PartsFormat):

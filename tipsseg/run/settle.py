@@ -166,7 +166,7 @@ def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item |
             thumbnail = open_thumbnail(ref.path, spec.max_pixels, spec.options.stretch)
         if "pixels" in needs:
             pixels = open_pixels(ref.path, entry.numbers.size, spec.max_pixels, spec.options.stretch)
-        every = scored_objects(labels, len(context.classes), entry.facts.objects, None, context.files.simplify)
+        every = scored_objects(labels, context.classes, entry.facts.objects, None, context.files.simplify)
         image = ImageLabels(
             ref=ref,
             labels=labels.labels,

@@ -454,7 +454,12 @@ def with_classes(info: RunInfo, names: Sequence[str]) -> RunInfo:
 
 
 def _extended(vocabulary: Vocabulary, names: Sequence[str]) -> Vocabulary:
-    specs = [*vocabulary.specs, *(ClassSpec(name) for name in names)]
+    known = {spec.name for spec in vocabulary.specs}
+    specs = list(vocabulary.specs)
+    for name in names:
+        whole = name.rpartition("/")[0]
+        specs.append(ClassSpec(name, part_of=whole if whole in known else ""))
+        known.add(name)
     try:
         made = make_vocabulary(specs, "none", vocabulary.templates, vocabulary.source)
     except VocabularyError as error:

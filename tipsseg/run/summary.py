@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.label_map import LabelMap
-from tipsseg.regions.components import count_labels
-from tipsseg.regions.objects import count_pixels
+from tipsseg.regions.objects import add_to_wholes, count_pixels
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
 from tipsseg.util.json import take
 from tipsseg.util.text import join_first, one_line, pluralize
@@ -35,9 +34,14 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
     Returns:
         `height` and `width` in pixels; `classes`: id, name, pixels, share of the image and mean confidence of the classes in the
         image; `background`: pixels, share and mean confidence of id 0 (None if it has no pixels, or if classes overlap);
-        `ignored`: pixels below the minimum confidence. If classes overlap, a pixel counts in each of them.
+        `ignored`: pixels below the minimum confidence. A pixel of a part counts in its whole too; if classes overlap, it counts
+        in each of them.
     """
-    pixels, sums = _totals(label_map) if label_map.layers is None else _layer_totals(label_map)
+    if label_map.layers is None:
+        pixels, sums = _totals(label_map)
+        pixels, sums = add_to_wholes(pixels, label_map.classes), add_to_wholes(sums, label_map.classes)
+    else:
+        pixels, sums = _layer_totals(label_map)
     ids = range(BACKGROUND, len(label_map.classes) + 1)
     shares = [share_record(pixels[each], sums[each], label_map.labels.size) for each in ids]
     return _summary(label_map.shape, label_map.classes, pixels, shares)
@@ -58,7 +62,7 @@ def _summary(
 
 def _layer_totals(label_map: LabelMap) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the pixels and the summed confidence of each label id; NaN for the background, whose confidence is unknown."""
-    pixels = count_pixels(label_map.labels, label_map.layers)
+    pixels = count_pixels(label_map.labels, label_map.classes, label_map.layers)
     sums = np.zeros(len(pixels), np.float64)
     sums[BACKGROUND] = np.nan
     for layer in label_map.layers or ():
@@ -74,7 +78,7 @@ def corrected_summary(
 
     Classes keep their mean confidence from `before`; a class that was not in it gets CERTAIN.
     """
-    pixels = count_labels(labels)
+    pixels = count_pixels(labels, classes, None)
     known = (before["background"], *before["classes"])
     means = {each.get("id", BACKGROUND): each["confidence"] for each in known if each["confidence"] is not None}
     shares = []

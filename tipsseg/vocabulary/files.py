@@ -1,21 +1,25 @@
 """Read vocabularies: presets, plain text files with a class per line, and TOML files, which are written too.
 
+In a text file, a slash separates a whole from its part, as in "panda/hind leg". A TOML file names the whole:
+
     background = "auto"                     # auto, none, or a list of phrases
     templates = "protocol"                  # protocol, plain, or a list of sentences with {}
 
     [[classes]]
     name = "panda leg"
-    synonyms = ["leg of a panda", "paw"]
+    synonyms = ["paw"]
     colour = "#e63946"                      # or [230, 57, 70]
     min_confidence = 0.5
     supercategory = "panda"
     templates = ["a photo of a {}."]
+    part_of = "panda"
+    phrase = "leg of a panda"               # encoded in place of the name
 
     [[classes]]
     name = "bamboo"
     negative = true                         # competes, but is written as 0
 
-Only `name` is required. A class with only a name may be a string: classes = ["panda leg", "tree"].
+A class needs only `name`. One with only a name may be a string: classes = ["panda leg", "tree"].
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ from tipsseg.vocabulary.vocabulary import (
     class_record,
     make_vocabulary,
     parse_class,
+    parse_name,
     require_known,
     resolve_templates,
 )
@@ -70,7 +75,11 @@ def parse_lines(path: Path, text: str) -> tuple[ClassSpec, ...]:
             path=path,
             line=lines[0][0],
         )
-    return tuple(ClassSpec(line) for _, line in lines)
+    specs = []
+    for number, line in lines:
+        with locate_errors(path, number):
+            specs.append(parse_name(line))
+    return tuple(specs)
 
 
 _OTHER_SUFFIXES = (".json", ".jsonl", ".yaml", ".yml", ".csv", ".tsv", ".xml")
@@ -214,11 +223,13 @@ def read_vocabulary(
         return make_vocabulary(specs, background, templates, path.stem if preset else path.name)
     except VocabularyError as error:
         index = error.class_index
+        # A whole that the file does not list is after its last line.
+        lines = [] if toml or index is None else [number for number, _ in content_lines(text)][index : index + 1]
         raise VocabularyError(
             error.reason,
             error.hint,
             path=Path(source) if preset else path,
-            line=None if toml or index is None else [number for number, _ in content_lines(text)][index],
+            line=lines[0] if lines else None,
             class_index=index,
         ) from error
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass, replace
 from difflib import get_close_matches
 from numbers import Real
@@ -32,7 +33,9 @@ MAX_CLASSES = 65534
 MAX_PHRASES = 200_000
 
 
-_CLASS_KEYS = ("name", "synonyms", "colour", "min_confidence", "supercategory", "templates", "negative")
+_CLASS_KEYS = (
+    *("name", "synonyms", "colour", "min_confidence", "supercategory", "templates", "negative", "part_of", "phrase"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +43,16 @@ class ClassSpec:
     """A class to label, as the user describes it.
 
     Attributes:
-        name: The name, which is also the first phrase.
+        name: The name, which is also the first phrase unless `phrase` is set.
         synonyms: Further phrases. The score of the class is the maximum over all its phrases.
         colour: (red, green, blue), 0..255, or "#rrggbb". None for the default colour of the id.
         min_confidence: Pixels of this class below this confidence, 0..1, are ignored. None for the run's minimum.
-        supercategory: The COCO supercategory. "" for the class name.
+        supercategory: The COCO supercategory. "" for the whole of a part, or for the class name.
         templates: The prompt templates for its phrases. None for the vocabulary's templates.
         negative: If True, the class competes like any other but is written as 0. It has neither id nor colour.
+        part_of: The name of the class that this class is a part of. "" if it is not a part. A class that is not in the list is
+            added at its end.
+        phrase: The first phrase. "" for the name.
     """
 
     name: str
@@ -56,6 +62,8 @@ class ClassSpec:
     supercategory: str = ""
     templates: tuple[str, ...] | None = None
     negative: bool = False
+    part_of: str = ""
+    phrase: str = ""
     _: KW_ONLY
     #: American spelling of `colour`.
     color: InitVar[Colour | str | None] = None
@@ -68,16 +76,37 @@ class ClassSpec:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        return (self.name, *self.synonyms)
+        return (self.phrase or self.name, *self.synonyms)
 
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A text that competes for pixels, with its templates. Label id 0 is background."""
+    """A text that competes for pixels, with its templates. Label id 0 is background.
+
+    `handicap` is True for a phrase that competes beside better ones of its class, see `Contest`.
+    """
 
     text: str
     label_id: int
     templates: tuple[str, ...]
+    handicap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """The phrases that compete for the pixels of the image, or for those of a whole.
+
+    For the image, the classes that are not parts compete with the background. The phrases of a class are its own, and with a
+    handicap those of its parts. Inside a whole, its parts compete in the same way; what they do not win stays the whole: the
+    phrases of the background compete for it, and with a handicap its own.
+
+    Attributes:
+        whole: The label id of the whole; 0 for the image.
+        phrases: The phrases, by class, those for `whole` last. Their `label_id` is what they win.
+    """
+
+    whole: int
+    phrases: tuple[Phrase, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +153,34 @@ class Vocabulary:
         """The texts of all background phrases: those of negative classes, then `background`."""
         return tuple(phrase.text for phrase in self.phrases if phrase.label_id == BACKGROUND)
 
+    @property
+    def contests(self) -> tuple[Contest, ...]:
+        """The contest for the image, then those for wholes with parts, each after the one that its whole competes in."""
+        own: dict[int, list[Phrase]] = defaultdict(list)
+        for phrase in self.phrases:
+            own[phrase.label_id].append(phrase)
+        parts: dict[int, list[int]] = defaultdict(list)
+        for entry in self.classes:
+            parts[entry.part_of].append(entry.id)
+
+        def inherited(class_id: int) -> Iterator[Phrase]:
+            for part in parts.get(class_id, ()):
+                yield from own[part]
+                yield from inherited(part)
+
+        contests, wholes = list[Contest](), [BACKGROUND]
+        for whole in wholes:
+            phrases = list[Phrase]()
+            for class_id in parts[whole]:
+                phrases += own[class_id]
+                phrases += (replace(each, label_id=class_id, handicap=True) for each in inherited(class_id))
+            phrases += (replace(each, label_id=whole) for each in own[BACKGROUND])
+            if whole != BACKGROUND:
+                phrases += (replace(each, handicap=True) for each in own[whole])
+            contests.append(Contest(whole, tuple(phrases)))
+            wholes += (class_id for class_id in parts[whole] if class_id in parts)
+        return tuple(contests)
+
     def drop_background(self, phrases: Collection[str]) -> Vocabulary:
         """Return the vocabulary without these background phrases, and with `auto` set to False."""
         return replace(self, background=tuple(text for text in self.background if text not in phrases), auto=False)
@@ -139,7 +196,8 @@ def make_vocabulary(
 
     Args:
         classes: Names, ClassSpecs, or a dict of names with their synonyms, in the order of their ids 1..N. Negative classes get no
-            id. Names are trimmed, and underscores become spaces.
+            id. Names are trimmed, and underscores become spaces. In a name, but not in that of a ClassSpec, a slash separates a
+            whole from its part, as in "panda/hind leg". A whole that is not in the list is added at its end.
         background: "auto" for general background phrases without class synonyms (equal words are dropped here, other synonyms
             once a model is loaded); "none" to assign every pixel to a class; or a list of phrases.
         templates: Prompt templates with one `{}` for the phrase.
@@ -155,9 +213,9 @@ def make_vocabulary(
             'For example: ["panda leg", "tree"]',
         )
     if isinstance(classes, Mapping):
-        classes = [ClassSpec(name, synonyms) for name, synonyms in classes.items()]
+        classes = [_with_synonyms(name, synonyms) for name, synonyms in classes.items()]
     given = list(classes)
-    specs = tuple(_check_class(value, index, len(given)) for index, value in enumerate(given))
+    specs = _with_wholes([_check_class(value, index, len(given)) for index, value in enumerate(given)])
     check_phrase_count(sum(len(spec.texts) for spec in specs))
     positive = [spec for spec in specs if not spec.negative]
     if not positive:
@@ -166,26 +224,80 @@ def make_vocabulary(
         raise VocabularyError(f"{len(positive)} classes; the limit of 16-bit masks is {MAX_CLASSES}")
     names = _require_distinct(specs)
     common = check_templates(templates)
+    ids = {_key(spec.name): number for number, spec in enumerate(positive, start=1)}
     numbered = tuple(
         LabelClass(
             id=number,
             name=spec.name,
             colour=cast(Colour | None, spec.colour) or colour(number),  # `_check_class` has parsed it
             synonyms=tuple(spec.synonyms),
-            supercategory=spec.supercategory or spec.name,
+            supercategory=spec.supercategory or spec.part_of or spec.name,
             min_confidence=spec.min_confidence,
+            part_of=ids[_key(spec.part_of)] if spec.part_of else BACKGROUND,
+            phrase=spec.phrase,
         )
         for number, spec in enumerate(positive, start=1)
     )
     return Vocabulary(specs, numbered, _check_background(background, names), common, background == "auto", source)
 
 
+def parse_name(name: str) -> ClassSpec:
+    """Parse a name as a user types it: in "panda/hind leg", a slash separates a whole from its part.
+
+    Raises VocabularyError if the name of a whole or of a part is empty.
+    """
+    if "/" not in name:
+        return ClassSpec(name)
+    parts = [_clean(part, "a class name") for part in name.split("/")]
+    if "" in parts:
+        raise VocabularyError(
+            f"{quote(name)} has an empty name before or after a slash",
+            'A slash separates a whole from its part, as in "panda/head". For a name with a slash, use a .toml file.',
+        )
+    return ClassSpec("/".join(parts), part_of="/".join(parts[:-1]), phrase=" ".join(parts))
+
+
+def _with_synonyms(name: str, synonyms: Sequence[str]) -> ClassSpec:
+    return replace(parse_name(name), synonyms=synonyms) if isinstance(name, str) else ClassSpec(name, synonyms)
+
+
+def _with_wholes(specs: Sequence[ClassSpec]) -> tuple[ClassSpec, ...]:
+    """Return checked classes, with the wholes that are not among them. Raises VocabularyError if a class is a part of itself."""
+    known = {_key(spec.name): spec for spec in specs}
+    every = list(specs)
+    for spec in specs:
+        missing = list[ClassSpec]()
+        name = spec.part_of
+        while name and _key(name) not in known:
+            missing.append(parse_name(name))
+            known[_key(name)] = missing[-1]
+            name = missing[-1].part_of
+        every += reversed(missing)
+    for index, spec in enumerate(every):
+        above, names = spec, [spec.name]
+        while above.part_of:
+            above = known[_key(above.part_of)]
+            if above.negative:
+                reason = f"{quote(spec.name)} is a part of {quote(above.name)}, which is negative"
+                raise VocabularyError(reason, "A negative class has no parts.", class_index=index)
+            if above.name in names:
+                reason = f"{quote(spec.name)} is a part of itself: {' is a part of '.join([*names, above.name])}"
+                raise VocabularyError(reason, "Remove one `part_of`.", class_index=index)
+            names.append(above.name)
+    return tuple(every)
+
+
 def vocabularies_of_classes(vocabulary: Vocabulary) -> list[Vocabulary]:
     """Return a vocabulary for each class by id, as if it were the only one, with the negative classes and the background.
 
     Raises:
-        VocabularyError: There is no background, so that each class would get all pixels.
+        VocabularyError: There is no background, so that each class would get all pixels; or a class is a part.
     """
+    if part := next((spec for spec in vocabulary.specs if spec.part_of), None):
+        raise VocabularyError(
+            f"labels that overlap cannot have parts: {quote(part.name)} competes inside {quote(part.part_of)} only",
+            "Remove argument `overlap`: files list a whole with the pixels of its parts.",
+        )
     negative = [spec for spec in vocabulary.specs if spec.negative]
     if not (vocabulary.auto or vocabulary.background or negative):
         raise VocabularyError(
@@ -239,7 +351,10 @@ _THINGS = (
 
 
 def parse_class(value: object) -> ClassSpec:
-    """Parse an item of `classes`: a name, or a table; see `class_record`. Raises VocabularyError for unknown keys."""
+    """Parse an item of `classes`: a name, or a table; see `class_record`. A slash in a name has no meaning.
+
+    Raises VocabularyError for unknown keys.
+    """
     if isinstance(value, str):
         return ClassSpec(value)
     if not isinstance(value, dict):
@@ -279,6 +394,8 @@ def class_record(spec: ClassSpec) -> dict[str, object]:
         "supercategory": spec.supercategory,
         "templates": list(spec.templates or ()),
         "negative": spec.negative or None,
+        "part_of": spec.part_of,
+        "phrase": spec.phrase,
     }
     return {key: value for key, value in record.items() if value not in (None, "", [])}
 
@@ -320,8 +437,8 @@ _SAME = "The model does not distinguish names that differ only in case or spacin
 
 def _check_class(value: object, index: int, count: int) -> ClassSpec:
     """Return class `index` (from 0) of `count` with normalized names. Raises VocabularyError for invalid values."""
-    spec = ClassSpec(value) if isinstance(value, str) else value
     with locate_errors(class_index=index):
+        spec = parse_name(value) if isinstance(value, str) else value
         if not isinstance(spec, ClassSpec):
             raise VocabularyError(f"class {index + 1} must be a name or a ClassSpec, not {quote(value)}")
         name = _clean(spec.name, f"the name of class {index + 1}")
@@ -338,16 +455,19 @@ def _check_class(value: object, index: int, count: int) -> ClassSpec:
         supercategory = _clean(spec.supercategory, f"the supercategory of {called}")
         if not isinstance(spec.negative, bool):
             raise VocabularyError(f"`negative` of {called} must be true or false, not {quote(spec.negative)}")
-        if spec.negative and (own_colour or confidence is not None or supercategory):
+        part_of, phrase = (
+            _clean(text, f"`{key}` of {called}") for key, text in (("part_of", spec.part_of), ("phrase", spec.phrase))
+        )
+        if spec.negative and (own_colour or confidence is not None or supercategory or part_of):
             raise VocabularyError(
-                f"{called} is negative: it must not have a colour, a minimum confidence or a supercategory",
+                f"{called} is negative: it must not have a colour, a minimum confidence, a supercategory or a whole",
                 "Remove these values, or remove `negative`.",
             )
         try:
             templates = None if spec.templates is None else check_templates(spec.templates)
         except VocabularyError as error:
             raise VocabularyError(f"{called}: {error.reason}", error.hint) from error
-    return ClassSpec(name, synonyms, own_colour, confidence, supercategory, templates, spec.negative)
+    return ClassSpec(name, synonyms, own_colour, confidence, supercategory, templates, spec.negative, part_of, phrase)
 
 
 def _check_confidence(value: object, called: str) -> float | None:
@@ -376,16 +496,17 @@ def _check_colour(value: Any, called: str) -> Colour | None:
 def _require_distinct(specs: Sequence[ClassSpec]) -> dict[str, int]:
     """Return the class index for each name, as `_key` writes it. Raises VocabularyError for duplicate names."""
     seen: dict[str, int] = {}
+    names: dict[str, int] = {}
     for index, spec in enumerate(specs):
+        if (number := names.setdefault(_key(spec.name), index)) != index:
+            reason = f"duplicate class {quote(spec.name)}: numbers {number + 1} and {index + 1}"
+            raise VocabularyError(reason, _SAME, class_index=index)
         for text in spec.texts:
             number = seen.setdefault(_key(text), index)
             first = specs[number]
             if number == index:
                 continue
-            if _key(text) == _key(first.name) == _key(spec.name):
-                reason = f"duplicate class {quote(text)}: numbers {number + 1} and {index + 1}"
-            else:
-                reason = f"{quote(text)} belongs to two classes, {quote(first.name)} and {quote(spec.name)}"
+            reason = f"{quote(text)} belongs to two classes, {quote(first.name)} and {quote(spec.name)}"
             raise VocabularyError(reason, _SAME, class_index=index)
         if len(set(map(_key, spec.texts))) < len(spec.texts):
             reason = f"{quote(spec.name)} has duplicate names: {shorten(', '.join(spec.texts))}"

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.regions.components import components
+from tipsseg.regions.objects import ancestors, object_regions, split_levels
 from tipsseg.regions.polygons import MOVED, fill_holes, find_edits, is_lost, is_thin, tool_variants
 from tipsseg.regions.shapes import Shape, shape_from_mask
-from tipsseg.types import BACKGROUND, LabelArray
+from tipsseg.types import BACKGROUND, LabelArray, LabelClass
 
 #: The minimum IoU of an edited object with its old object.
 _SAME_OBJECT = 0.5
@@ -284,6 +285,41 @@ def compare_masks(old: LabelArray, new: LabelArray, ignored: int) -> Comparison:
 
 def _regions(labels: LabelArray) -> list[Shape]:
     return [Shape(region.class_id, *region.box[:2], region.mask) for region in components(labels, int(labels.max()))]
+
+
+# ---- parts of wholes ----
+
+
+def join_levels(old: LabelArray, levels: Sequence[LabelArray], classes: Sequence[LabelClass]) -> LabelArray:
+    """Return labels [H, W] from corrected labels by depth, see `split_levels`: parts are above wholes, whatever the file's order.
+
+    But an object that a person drew over another whole covers the unchanged parts of that.
+    """
+    labels = levels[0].copy()
+    for depth, (before, now) in enumerate(zip(split_levels(old, classes), levels, strict=True)):
+        if depth:
+            inside = (labels == BACKGROUND) | (now != before)
+            for above, _ in zip(split_levels(now, classes), range(depth), strict=False):
+                inside |= labels == above
+            part = (now != BACKGROUND) & inside
+            labels[part] = now[part]
+    return labels
+
+
+def return_parts(old: LabelArray, new: LabelArray, classes: Sequence[LabelClass]) -> LabelArray:
+    """Return corrected labels [H, W] in which parts that a person deleted are their whole, unless nothing of it is left."""
+    labels, chains = new.copy(), ancestors(classes)
+    families = {whole: [chain[-1] for chain in chains if whole in chain] for chain in chains for whole in chain[:-1]}
+    for region in reversed(object_regions(old, classes)):
+        family = families.get(region.class_id)
+        if family is None:
+            continue
+        y, x, h, w = region.box
+        place = slice(y, y + h), slice(x, x + w)
+        deleted = region.mask & (labels[place] == BACKGROUND) & (old[place] != region.class_id)
+        if deleted.any() and (region.mask & np.isin(labels[place], family)).any():
+            labels[place][deleted] = region.class_id
+    return labels
 
 
 # ---- the objects that tipsseg wrote ----

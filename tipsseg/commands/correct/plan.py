@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from tipsseg.commands.correct.compare import Comparison, compare_masks
+from tipsseg.commands.correct.compare import Comparison, compare_masks, join_levels, return_parts
 from tipsseg.commands.progress import Progress
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.corrections import ClassNames, Objects, PixelLabels, SourceImage, image_errors
 from tipsseg.formats.png import encode_mask
 from tipsseg.options.run import CorrectOptions
-from tipsseg.regions.objects import LabelledObject, follow_correction, object_regions
+from tipsseg.regions.objects import (
+    LabelledObject,
+    ancestors,
+    divide_objects,
+    follow_correction,
+    has_parts,
+    object_regions,
+    outermost,
+    split_levels,
+)
 from tipsseg.run.entry import Correction, Entry, Facts, object_scores
 from tipsseg.run.files import StagedFile, digest_of
 from tipsseg.run.labels import PNG, Current, Labels, scored_objects
@@ -24,7 +33,7 @@ from tipsseg.run.read import Run, RunImage
 from tipsseg.run.record import run_context
 from tipsseg.run.spec import with_classes
 from tipsseg.run.summary import CERTAIN, corrected_summary
-from tipsseg.types import BACKGROUND, LabelArray, ignore_id
+from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
 from tipsseg.util.text import pluralize
 
 #: The maximum number of failures to print.
@@ -114,6 +123,7 @@ class Planner:
         self._same = self._redrawn = self._boxes = 0
         self._skipped = Counter[str]()
         self._ignored = ignore_id(len(run.classes))
+        self._classes = tuple(run.classes)
 
     def plan_all(self, corrections: Mapping[str, SourceImage], progress: Progress) -> dict[str, Plan]:
         """Plan each image, and note skipped shapes. Raises InputError if a correction cannot be imported.
@@ -169,27 +179,26 @@ class Planner:
             content = new.digest(exact=self.options.exact)
             killed = any(row.pending == before for row in image.label_files)  # after the mask was put in place
             done = recorded is not None and recorded.content == content and (killed or not image.edited)
-            found = None if done else self._compare(current, new)
+            found = [] if done else self._compare(current, new)
             if self.options.strict and isinstance(new, Objects):
                 _refuse_vague(source_image.name, new, found)
         if not exact:
             self._count(new, found)
 
         exact = exact or self.options.exact
-        depends = found is not None and not self.options.exact and found.depends_on_source
+        depends = not self.options.exact and any(each.depends_on_source for each in found)
         if done:
             labels = old
         elif isinstance(new, PixelLabels) and (exact or not depends):
             labels = self._copy(old, new)
         else:
-            assert found is not None
-            labels = found.paint(exact=exact)
+            labels = self._paint(old, new, [each.paint(exact=exact) for each in found])
         plan = Plan(
             before=before,
             empty=not new.shapes if isinstance(new, Objects) else not self._has_objects(labels),
             submitted=source_image.submitted,
             depends=depends,
-            redrawn=self._redrawn_objects(image, found, exact=exact) if found is not None and depends else (),
+            redrawn=self._redrawn_objects(image, found, exact=exact) if depends else (),
         )
         changed = int(np.count_nonzero(labels != old))
         if not changed:
@@ -209,29 +218,58 @@ class Planner:
         file, entry = self._stage(path, labels, current, correction)
         return replace(plan, file=file, entry=entry)
 
-    def _count(self, new: PixelLabels | Objects, found: Comparison | None) -> None:
+    def _count(self, new: PixelLabels | Objects, found: Sequence[Comparison]) -> None:
         if isinstance(new, Objects):
             self._skipped.update(new.skipped)
-        if found is not None:
-            self._same += len(found.same)
-            self._redrawn += len(found.redrawn.intersection(found.partners))
-            self._boxes += len(found.boxes)
+        for each in found:
+            self._same += len(each.same)
+            self._redrawn += len(each.redrawn.intersection(each.partners))
+            self._boxes += len(each.boxes)
 
     def _has_objects(self, labels: LabelArray) -> bool:
         return bool(((labels != BACKGROUND) & (labels != self._ignored)).any())
 
-    def _compare(self, current: Current, new: PixelLabels | Objects) -> Comparison | None:
-        """Compare a correction with the old labels; return None if it states every pixel exactly."""
+    def _compare(self, current: Current, new: PixelLabels | Objects) -> list[Comparison]:
+        """Compare a correction with the old labels, objects of wholes and of parts apart; [] if it states every pixel exactly."""
         old = current.labels.labels
-        if isinstance(new, Objects):
-            options = self.run.context.files
-            regions = object_regions(old, len(self.run.classes), options, current.labels.instances)
-            objects = [LabelledObject(region, CERTAIN, options.simplify) for region in regions]
-            before = FORMATS[new.written_as].reread_shapes(objects, old.shape)
-            return Comparison(old, before, new.shapes, exact=self.options.exact)
-        if new.ignores or self.options.exact:
-            return None
-        return compare_masks(old, new.labels, self._ignored)
+        if isinstance(new, PixelLabels):
+            return [] if new.ignores or self.options.exact else [compare_masks(old, new.labels, self._ignored)]
+        options, classes, form = self.run.context.files, self._known(), FORMATS[new.written_as]
+        regions = object_regions(old, classes, options, current.labels.instances)
+        objects: Sequence[LabelledObject] = [LabelledObject(region, CERTAIN, options.simplify) for region in regions]
+        if form.divides:
+            objects = divide_objects(objects, old, classes, options, current.labels.instances)
+            levels = [outermost(old, classes) if options.level == "whole" else old]
+            depths = [0] * len(classes)
+        else:
+            levels = list(split_levels(old, classes))
+            depths = [len(chain) - 1 for chain in ancestors(classes)]
+        found = []
+        for depth, labels in enumerate(levels):
+            own = [each for each in objects if depths[each.region.class_id - 1] == depth]
+            # Classes that are not known are refused later.
+            ids = [each.class_id if each.class_id <= len(depths) else BACKGROUND for each in new.shapes]
+            shapes = [each for number, each in zip(ids, new.shapes, strict=True) if [0, *depths][number] == depth]
+            before = form.reread_shapes(own, old.shape)
+            found.append(Comparison(labels, before, shapes, exact=self.options.exact))
+        return found
+
+    def _known(self) -> tuple[LabelClass, ...]:
+        """Return the classes of the run, and those that corrections added so far."""
+        added = () if self.names.too_many else self.names.added  # which is refused later
+        if len(self._classes) != len(self.run.classes) + len(added):
+            self._classes = run_context(with_classes(self.run.info, added)).classes
+        return self._classes
+
+    def _paint(self, old: LabelArray, new: PixelLabels | Objects, levels: list[LabelArray]) -> LabelArray:
+        """Return the labels [H, W] of a correction from those of its comparisons."""
+        classes = self._known()
+        if isinstance(new, PixelLabels) or not has_parts(classes):
+            return levels[0]
+        if FORMATS[new.written_as].divides and self.run.context.files.level == "part":
+            return return_parts(old, levels[0], classes)
+        levels += list(split_levels(old, classes))[len(levels) :]
+        return join_levels(old, levels, classes)
 
     def _copy(self, old: LabelArray, new: PixelLabels) -> LabelArray:
         """Return the labels [H, W] of a mask. Keep ignored pixels if its format cannot store them."""
@@ -240,27 +278,28 @@ class Planner:
             labels[(old == self._ignored) & (labels == BACKGROUND)] = self._ignored
         return labels
 
-    def _redrawn_objects(self, image: RunImage, found: Comparison, *, exact: bool) -> tuple[RedrawnObject, ...]:
-        kept = found.untouched | (set() if exact else found.redrawn)
+    def _redrawn_objects(
+        self, image: RunImage, found: Sequence[Comparison], *, exact: bool
+    ) -> tuple[RedrawnObject, ...]:
         names = {entry.id: entry.name for entry in self.run.classes}
         return tuple(
             RedrawnObject(image.entry.image, names[shape.class_id], (shape.y, shape.x, *shape.mask.shape))
-            for shape in (found.before[old] for old in sorted(kept))
+            for each in found
+            for shape in (each.before[old] for old in sorted(each.untouched | (set() if exact else each.redrawn)))
         )
 
     def _stage(
         self, path: Path, labels: LabelArray, current: Current, correction: Correction
     ) -> tuple[StagedFile, Entry]:
         """Write the new mask under a temporary name, and return its record. After an error, `locked_state` removes the file."""
-        added = () if self.names.too_many else self.names.added  # which is refused later
-        known = run_context(with_classes(self.run.info, added)).classes
+        known = self._known()
         file = self.run.files.stage(PNG, path, encode_mask(labels, known, self.run.context.files.png_mode))
         instances = current.labels.instances
         if instances is not None:
-            instances = follow_correction(instances, labels, len(known))
+            instances = follow_correction(instances, labels, known)
         objects = scored_objects(
             Labels(labels=labels, instances=instances),
-            len(known),
+            known,
             current.entry.facts.objects,
             dict.fromkeys(range(1, len(known) + 1), CERTAIN),
             None,
@@ -270,10 +309,10 @@ class Planner:
         return file, current.entry.with_labels(digests, facts, correction)
 
 
-def _refuse_vague(image: str, new: Objects, found: Comparison | None) -> None:
+def _refuse_vague(image: str, new: Objects, found: Sequence[Comparison]) -> None:
     """Raise ValueError if a correction has shapes without pixels, or new objects that are only boxes."""
     for kind, number in new.skipped.items():
         raise ValueError(f"{image}: {pluralize(number, 'shape')} without pixels: {kind}")
-    for shape in () if found is None else found.boxes:
+    for shape in (shape for each in found for shape in each.boxes):
         h, w = shape.mask.shape
         raise ValueError(f"{image}: a box without a polygon, {w} x {h} pixels at x {shape.x}, y {shape.y}")

@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from tipsseg.commands.correct.compare import return_parts
 from tipsseg.errors import ImageError, InputError, OtherSchemaError
 from tipsseg.formats import image_folders
 from tipsseg.formats.base import Format
@@ -15,7 +16,7 @@ from tipsseg.formats.corrections import ClassNames, PixelLabels, Size, SourceIma
 from tipsseg.formats.names import ImageNames
 from tipsseg.formats.png import Png, read_named_masks
 from tipsseg.formats.source import Source
-from tipsseg.regions.objects import numbered_objects
+from tipsseg.regions.components import components
 from tipsseg.run.entry import MANIFEST_FILE
 from tipsseg.run.read import Run, RunImage, open_runs
 from tipsseg.run.record import RUN_FILE
@@ -141,7 +142,7 @@ def find_source_run(source: Source, output: Path, stack: ExitStack, *, everythin
 class PageCorrections(Format):
     """The corrections that a page saved, for the run that takes them.
 
-    The page numbers the objects of an image as `numbered_objects` does in the mask that it shows. The file has `RunImage.digest`,
+    The page numbers the objects of an image as `components` does in the mask that it shows. The file has `RunImage.digest`,
     so that corrections of other objects are refused.
     """
 
@@ -177,19 +178,19 @@ def _read_image(run: Run, image: str, digest: str, objects: list[object], names:
         raise ValueError(f"the run has no image {short(image)}; write the page of this folder again")
     stored = run.image(image)
     current, before = stored.current(), stored.entry.correction
-    labels = current.labels.labels.copy()
+    old, labels = current.labels.labels, current.labels.labels.copy()
     if before is not None and before.before == digest and not stored.edited:
         return PixelLabels(labels, ignores=True)  # these corrections were imported before
     if stored.digest() != digest:
         raise ValueError(f"the labels of {short(image)} changed since the page was written: write the page again")
-    regions = numbered_objects(labels, len(run.classes), current.labels.instances)
+    regions = components(labels, len(run.classes), instances=current.labels.instances)
     for record in objects:
         number = take(record, "object", int)
         if not 1 <= number <= len(regions):
             raise ValueError(f"{short(image)} has {len(regions)} objects, but not number {number}")
         y, x, h, w = regions[number - 1].box
         labels[y : y + h, x : x + w][regions[number - 1].mask] = _new_class(record, names)
-    return PixelLabels(labels, ignores=True)
+    return PixelLabels(return_parts(old, labels, run.classes), ignores=True)
 
 
 def _new_class(record: object, names: ClassNames) -> int:

@@ -24,7 +24,8 @@ from tipsseg.formats.given import LabelSource, paint_objects
 from tipsseg.formats.npz import read_confidence
 from tipsseg.images.access import absence, exists, matches
 from tipsseg.images.decoding import open_thumbnail
-from tipsseg.regions.objects import number_pixels, numbered_objects
+from tipsseg.regions.components import components
+from tipsseg.regions.objects import number_pixels
 from tipsseg.run.entry import Entry
 from tipsseg.run.files import Files
 from tipsseg.run.labels import Current
@@ -180,8 +181,8 @@ class ImageMaker:
                 confidence = read_confidence(npz, image.entry.numbers.size)
         objects = None
         if current.labels.layers is None:  # no page corrects classes that overlap
-            regions = numbered_objects(labels, len(self.classes), current.labels.instances)
-            objects = number_pixels(regions, (labels.shape[0], labels.shape[1]))
+            regions = components(labels, len(self.classes), instances=current.labels.instances)
+            objects = number_pixels(enumerate(regions, start=1), (labels.shape[0], labels.shape[1]))
         numbers, key = entry.numbers, image_key(entry.image)
         record = {
             "image": entry.image,
