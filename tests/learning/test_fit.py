@@ -98,7 +98,9 @@ def test_classes_are_held_the_more_where_masks_lack_many(
     ]
     steps: list[tuple[int, int]] = []
     texts, called = torch.eye(5)[:names] * 3, ["a", "b", "c", "d", "e"][:names]
-    choice.choose_and_fit(images, torch.arange(names), texts, called, None, lambda *step: steps.append(step))
+    choice.choose_and_fit(
+        images, torch.arange(names), texts, torch.zeros(len(texts)), called, None, lambda *step: steps.append(step)
+    )
     assert [done for done, _ in steps] == list(range(1, len(steps) + 1))
     assert {most for _, most in steps} == {3 * 5 + 1}
     assert len(steps) <= 16
@@ -171,7 +173,7 @@ def test_logits_of_patches_that_are_held_stay() -> None:
     torch.testing.assert_close(moment, torch.tensor([[0.0, 0, 0], [0, 1, 1], [0, 1, 1]]))
     changes = []
     for held in (0.0, 1e3):
-        prior = Prior(torch.zeros(2, 2), strength, strength, moment, torch.full((2,), held))
+        prior = Prior(torch.zeros(2, 2), torch.zeros(2), strength, strength, moment, torch.full((2,), held))
         weights, biases = solve(windows, torch.arange(2), prior, 0.0)
         changes.append(float((weights[:, 1] + biases).abs().max()))
     assert changes[0] > 0.3
@@ -303,7 +305,7 @@ def test_the_solution_is_a_stationary_point_of_the_loss(group_of: list[int]) -> 
     ]
     members = torch.tensor(group_of)
     strength = torch.tensor([1.0, 2.0, 3.0])
-    prior = Prior(torch.randn(3, 5, generator=generator), strength, strength)
+    prior = Prior(torch.randn(3, 5, generator=generator), torch.zeros(3), strength, strength)
     weights, biases = (each.requires_grad_() for each in solve(windows, members, prior, 0))
     loss = 0.5 * (strength[:, None] * (weights - prior.weights) ** 2).sum() + 0.5 * (strength * biases**2).sum()
     for window in windows:
@@ -343,7 +345,7 @@ def test_a_start_leads_to_the_same_solution() -> None:
     shares = torch.softmax(torch.randn(16, 16, 2, generator=generator), -1)
     windows = [Window(torch.randn(8, 8, 4, generator=generator), torch.tensor([0, 1]), shares)]
     strength = torch.tensor([1.0, torch.inf])
-    prior = Prior(torch.randn(2, 4, generator=generator), strength, strength)
+    prior = Prior(torch.randn(2, 4, generator=generator), torch.zeros(2), strength, strength)
     begun = (torch.randn(2, 4, generator=generator), torch.randn(2, generator=generator))
     one, other = (solve(windows, torch.arange(2), prior, 0.0, start=start) for start in (None, begun))
     torch.testing.assert_close(one[0], other[0], atol=0.02, rtol=0)

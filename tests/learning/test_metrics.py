@@ -15,9 +15,19 @@ from numpy.typing import NDArray
 from tipsseg.errors import InputError, UsageError
 from tipsseg.learning.metrics import Confusion, find_swapped_classes, record, scores, table
 from tipsseg.learning.truth import IGNORED
-from tipsseg.types import LabelArray
+from tipsseg.types import LabelArray, LabelClass
+
+
+def classes_of(*names: str, wholes: dict[int, int] | None = None) -> tuple[LabelClass, ...]:
+    """Classes with these names; `wholes` has the whole of each part."""
+    return tuple(
+        LabelClass(number, name, (0, 0, 0), part_of=(wholes or {}).get(number, 0))
+        for number, name in enumerate(names, start=1)
+    )
+
 
 NAMES = ("cat", "dog", "cow")
+CLASSES = classes_of(*NAMES)
 
 
 def truth_of(*rows: list[int]) -> NDArray[np.uint16]:
@@ -46,7 +56,7 @@ def test_without_background_its_pixels_have_no_label() -> None:
     confusion = confusion_of(truth, labels_of([1, 0, 255, 0]), background=False)
     assert confusion.ids == (1, 2, 3)
     assert confusion.counts.tolist() == [[1, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]]
-    result = scores(confusion, NAMES)
+    result = scores(confusion, CLASSES)
     assert result.names == NAMES
     assert result.iou[:2].tolist() == [0.5, 0.0]
     assert math.isnan(result.precision[1])
@@ -55,7 +65,7 @@ def test_without_background_its_pixels_have_no_label() -> None:
 
 
 def test_a_class_that_is_only_predicted_counts_in_the_mean_iou_alone() -> None:
-    result = scores(confusion_of(truth_of([1, 1]), labels_of([1, 3]), background=False), NAMES)
+    result = scores(confusion_of(truth_of([1, 1]), labels_of([1, 3]), background=False), CLASSES)
     assert result.iou.tolist()[::2] == [0.5, 0.0]
     assert math.isnan(result.iou[1])
     assert math.isnan(result.recall[2])
@@ -63,7 +73,7 @@ def test_a_class_that_is_only_predicted_counts_in_the_mean_iou_alone() -> None:
 
 
 def test_scores_without_pixels() -> None:
-    result = scores(confusion_of(truth_of([IGNORED]), labels_of([1])), NAMES)
+    result = scores(confusion_of(truth_of([IGNORED]), labels_of([1])), CLASSES)
     assert result.counted == 0
     assert np.isnan([result.mean_iou, result.pixel_accuracy, result.mean_accuracy, *result.iou]).all()
     made = record(result)
@@ -109,7 +119,7 @@ def test_counts_and_scores_are_those_of_a_plain_loop(case: tuple[int, bool, NDAr
             expected[wanted - first, got - first if first <= got <= classes else rows] += 1
     assert np.array_equal(confusion.counts, expected)
 
-    result = scores(confusion, [str(number) for number in range(1, classes + 1)])
+    result = scores(confusion, classes_of(*map(str, range(1, classes + 1))))
     ious = plain_iou(classes, background, truth, labels)
     assert result.ids == tuple(ious)
     assert np.array_equal(result.iou, list(ious.values()), equal_nan=True)
@@ -167,17 +177,17 @@ def test_classes_in_another_order_are_found(name: str, background: bool) -> None
     first = 1 if background else 0
     confusion.counts[first:, first:] = counts
     # The rows of the matrix begin with background, where it is scored.
-    assert find_swapped_classes(confusion) == [(truth - 1 + first, label - 1 + first) for truth, label in pairs]
+    assert find_swapped_classes(confusion, ()) == [(truth - 1 + first, label - 1 + first) for truth, label in pairs]
 
 
 def test_background_is_not_looked_at_but_its_labels_are_not_those_of_a_class() -> None:
     confusion = Confusion(2, background=True)
     confusion.counts[:] = [[0, 99, 0, 0], [0, 0, 9, 0], [0, 9, 0, 0]]
-    assert find_swapped_classes(confusion) == [(1, 2), (2, 1)]
+    assert find_swapped_classes(confusion, ()) == [(1, 2), (2, 1)]
     confusion.counts[1:, 0] = 9  # then the other class has no more than half
-    assert find_swapped_classes(confusion) == []
+    assert find_swapped_classes(confusion, ()) == []
     confusion.counts[:] = [[0, 99, 0, 0], [9, 0, 0, 0], [0, 9, 0, 0]]
-    assert find_swapped_classes(confusion) == []
+    assert find_swapped_classes(confusion, ()) == []
 
 
 @given(st.permutations(range(1, 7)), st.booleans())
@@ -186,7 +196,7 @@ def test_misplaced_finds_the_order_of_the_names(order: list[int], background: bo
     labels = np.array([0, *order], np.uint8)[truth]
     confusion = confusion_of(truth, labels, background, 6)
     moved = [(number, label) for number, label in enumerate(order, start=1) if label != number]
-    found = [(confusion.ids[row], confusion.ids[column]) for row, column in find_swapped_classes(confusion)]
+    found = [(confusion.ids[row], confusion.ids[column]) for row, column in find_swapped_classes(confusion, ())]
     assert found == (moved if len(moved) >= 3 else [])
 
 
@@ -194,7 +204,7 @@ def test_misplaced_finds_the_order_of_the_names(order: list[int], background: bo
 
 
 def test_the_json_record_of_eval_pred() -> None:
-    made = record(scores(confusion_of(TRUTH, LABELS), NAMES))
+    made = record(scores(confusion_of(TRUTH, LABELS), CLASSES))
     assert made == {
         "mean_iou": 0.411111,
         "pixel_accuracy": 0.555556,
@@ -211,7 +221,7 @@ def test_the_json_record_of_eval_pred() -> None:
 
 
 def test_scores_are_shown_as_a_table() -> None:
-    assert table(scores(confusion_of(TRUTH, LABELS), NAMES)) == (
+    assert table(scores(confusion_of(TRUTH, LABELS), CLASSES)) == (
         "in %              IoU  precision     recall   of truth\n"
         "background      50.00      66.67      66.67      33.33\n"
         "cat             40.00      66.67      50.00      44.44\n"
@@ -245,5 +255,27 @@ def test_scores_are_shown_as_a_table() -> None:
     ],
 )
 def test_names_of_any_length_and_width(name: str, shown: str, spaces: int) -> None:
-    result = scores(confusion_of(truth_of([1]), labels_of([1]), background=False, classes=1), [name])
+    result = scores(confusion_of(truth_of([1]), labels_of([1]), background=False, classes=1), classes_of(name))
     assert table(result).splitlines()[1] == shown + " " * spaces + 4 * "     100.00"
+
+
+# ---- parts ----
+
+
+def test_wholes_are_scored_by_their_unions_and_parts_apart() -> None:
+    classes = classes_of("panda", "panda/head", "panda/leg", "tree", wholes={2: 1, 3: 1})
+    truth = truth_of([0, 1, 2, 2, 3, 4])
+    result = scores(confusion_of(truth, labels_of([1, 2, 2, 3, 1, 4]), classes=4), classes)
+    assert result.iou.tolist() == [0, 4 / 5, 1 / 3, 0, 1]
+    assert result.truth_pixels.tolist() == [1, 4, 2, 1, 1]
+    assert result.mean_iou_wholes == pytest.approx((0 + 4 / 5 + 1) / 3)
+    assert result.mean_iou_parts == pytest.approx(1 / 6)
+    assert result.pixel_accuracy == 2 / 6
+    assert "  of parts            16.67\n" in table(result)
+
+
+def test_labels_of_parts_where_the_truth_has_wholes_are_no_other_order() -> None:
+    classes = classes_of("panda", "panda/head", "tree", "tree/crown", wholes={2: 1, 4: 3})
+    confusion = confusion_of(truth_of([1, 1, 1, 3, 3, 3]), labels_of([2, 2, 2, 4, 4, 3]), classes=4)
+    assert find_swapped_classes(confusion, classes) == []
+    assert len(find_swapped_classes(confusion, classes_of(*"abcd"))) == 2

@@ -21,7 +21,7 @@ from tipsseg.commands.inputs import Ignored, Images, found_images
 from tipsseg.commands.notes import ImageNotes, Reporter, note_begin, note_end
 from tipsseg.commands.pipeline import run_stages
 from tipsseg.commands.progress import Progress
-from tipsseg.errors import ImageError, InputError, LabelIdError, UsageError
+from tipsseg.errors import ImageError, InputError, LabelIdError, UsageError, VocabularyError
 from tipsseg.formats import FORMATS, refuse_parts
 from tipsseg.formats.classes_file import CLASSES_FILE, names_by_id
 from tipsseg.images.finding import Found
@@ -49,13 +49,14 @@ from tipsseg.run.read import Run, has_run, open_runs, refuse_raster, refuse_shar
 from tipsseg.run.record import run_context
 from tipsseg.run.results import Labelled
 from tipsseg.run.spec import Counts, RunSpec
-from tipsseg.types import Failed, ImageRef, LabelArray, name_order
+from tipsseg.types import Failed, ImageRef, LabelArray, LabelClass, name_order
 from tipsseg.util.files import is_file, is_folder, read_regular
-from tipsseg.util.json import parse
+from tipsseg.util.json import parse, take
 from tipsseg.util.text import join_first, pluralize
 from tipsseg.util.threads import map_in_order
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
+from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
 
 if TYPE_CHECKING:
     from tipsseg.labelling.labeller import Patches, Scored
@@ -79,7 +80,7 @@ class Evaluation:
         failed: The number of images that failed and were left out.
         confusion: The confusion matrix, in pixels.
         scores: Mean IoU, IoU per class and accuracies from the confusion matrix, all 0..1.
-        names: The names of the classes 1..N.
+        classes: The classes, by id 1..N.
         images: The pixel counts of each image, ordered by image name.
     """
 
@@ -88,7 +89,7 @@ class Evaluation:
     failed: int
     confusion: Confusion
     scores: Scores
-    names: tuple[str, ...]
+    classes: tuple[LabelClass, ...]
     images: tuple[ImageScore, ...] = ()
 
     def __repr__(self) -> str:
@@ -138,8 +139,8 @@ class _Scorer:
         self.failed += 1
         self._first = self._first or error
 
-    def evaluation(self, facts: Mapping[str, object], names: Sequence[str]) -> Evaluation:
-        """Return the scores of all images; `names` are the classes 1..N. Raises InputError if all images failed."""
+    def evaluation(self, facts: Mapping[str, object], classes: Sequence[LabelClass]) -> Evaluation:
+        """Return the scores of all images; `classes` are those with the ids 1..N. Raises InputError if all images failed."""
         if not self._images and self._first is not None:
             raise InputError(f"no image was scored; the first failure: {self._first.message}", self._first.hint)
         return Evaluation(
@@ -147,8 +148,8 @@ class _Scorer:
             len(self._images),
             self.failed,
             self._confusion,
-            metrics.scores(self._confusion, names),
-            tuple(names),
+            metrics.scores(self._confusion, classes),
+            tuple(classes),
             tuple(sorted(self._images, key=lambda score: name_order(score.image))),
         )
 
@@ -219,7 +220,7 @@ def evaluate_images(
         "dtype": engine.info.dtype,
         "layout": layout.name,
     }
-    return scorer.evaluation(facts, [entry.name for entry in spec.vocabulary.classes])
+    return scorer.evaluation(facts, spec.vocabulary.classes)
 
 
 def _label_and_score(
@@ -240,7 +241,7 @@ def evaluate_masks(
     predicted: Path,
     truths: Path,
     truth: TruthOptions,
-    classes: Sequence[str] | None,
+    classes: Sequence[LabelClass] | None,
     progress: Progress,
     *,
     jobs: int,
@@ -254,7 +255,7 @@ def evaluate_masks(
         predicted: The output folder of a run, its folder of masks, or any folder of index masks.
         truths: The folder of the truth masks.
         truth: How to read them.
-        classes: The names of classes 1..N. None: those of the layout, of the run, or of classes.json beside the masks.
+        classes: The classes of the masks. None: those of the layout, of the run, or of classes.json beside the masks.
         progress: Prints notes and errors.
         jobs: The number of threads.
         max_pixels: Masks with more pixels are rejected.
@@ -265,10 +266,10 @@ def evaluate_masks(
         ImageError: A truth cannot be read, or a mask has unknown ids.
     """
     if classes is None and truth.layout is not None:
-        classes = [entry.name for entry in read_vocabulary(truth.layout).classes]
+        classes = read_vocabulary(truth.layout).classes
     with _open_run(predicted, truths, max_pixels) as run:
-        names = _class_names(predicted, run, classes)
-        layout = layout_of(truth, names)
+        classes = _classes_of(predicted, run, classes)
+        layout = layout_of(truth, [entry.name for entry in classes])
         refs = _find_masks(predicted) if run is None else [image.ref(None) for image in run.images()]
         pairs = find_truths(refs, truths, layout)
         if not pairs.pairs:
@@ -291,7 +292,7 @@ def evaluate_masks(
                 progress.advance()
         progress.end()
         facts = {"pred": str(predicted), "gt": str(truths), "layout": layout.name, "without_truth": len(without)}
-        return scorer.evaluation(facts, names)
+        return scorer.evaluation(facts, classes)
 
 
 def _score_file(run: Run | None, scorer: _Scorer, classes: int, max_pixels: int, pair: Pair) -> ImageError | None:
@@ -347,8 +348,8 @@ def _find_masks(folder: Path) -> Sequence[ImageRef]:
     return found.refs
 
 
-def _class_names(folder: Path, run: Run | None, given: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names of classes 1..N: the given names, or those of the run or of classes.json beside the masks.
+def _classes_of(folder: Path, run: Run | None, given: Sequence[LabelClass] | None) -> Sequence[LabelClass]:
+    """Return the given classes, or those of the run or of classes.json beside the masks.
 
     Raises:
         UsageError: No names are known, or the given names differ from the others in number or order, so that ids would mean
@@ -356,29 +357,30 @@ def _class_names(folder: Path, run: Run | None, given: Sequence[str] | None) -> 
         InputError: No names are given, and classes.json cannot be read.
     """
     try:
-        known = _names_beside(folder) if run is None else tuple(entry.name for entry in run.classes)
+        known = _classes_beside(folder) if run is None else run.classes
     except (UsageError, InputError):
         if given is None:
             raise
-        return tuple(given)  # masks of another tool
+        return given  # masks of another tool
     if given is None:
         return known
+    names, given_names = ([entry.name for entry in classes] for classes in (known, given))
     if len(given) != len(known):
         raise UsageError(
             f"got {pluralize(len(given), 'class', 'classes')}, but the masks in {folder} have {len(known)}: "
-            f"{join_first(known, 6)}",
+            f"{join_first(names, 6)}",
             f"{_RUN_CLASSES} To score with argument `layout`, label with the vocabulary of that name.",
         )
-    if in_other_order(given, known):
+    if in_other_order(given_names, names):
         raise UsageError(
-            f"the masks in {folder} have the classes in a different order: {', '.join(known)}",
+            f"the masks in {folder} have the classes in a different order: {', '.join(names)}",
             f"{_RUN_CLASSES} The truth must have the same order.",
         )
-    return tuple(given)
+    return given
 
 
-def _names_beside(folder: Path) -> tuple[str, ...]:
-    """Read the class names from classes.json in a folder, or beside the folder if it is called masks.
+def _classes_beside(folder: Path) -> Sequence[LabelClass]:
+    """Read the classes from classes.json in a folder, or beside the folder if it is called masks.
 
     Raises UsageError if the file is missing, InputError if it is invalid.
     """
@@ -391,15 +393,16 @@ def _names_beside(folder: Path) -> tuple[str, ...]:
             "Set the classes with argument `classes`, argument `vocabulary` or argument `layout`.",
         )
     try:
-        names = tuple(name for _, name in names_by_id(parse(read_regular(path))))
-        if not names:
-            raise ValueError("no classes")
-    except (OSError, ValueError) as error:
+        record = parse(read_regular(path))
+        wholes = [take(entry, "part_of", str) if "part_of" in entry else "" for entry in take(record, "classes", list)]
+        names = [name for _, name in names_by_id(record)]
+        specs = [ClassSpec(name, part_of=whole) for name, whole in zip(names, wholes, strict=True)]
+        return make_vocabulary(specs, "none").classes
+    except (OSError, ValueError, TypeError, VocabularyError) as error:
         raise InputError(
             f"{path}: not a {CLASSES_FILE} of tipsseg",
             "Set the classes with argument `classes` or argument `vocabulary`.",
         ) from error
-    return names
 
 
 @with_keywords(EvaluateKeywords, TruthOptions, LabelOptions, RegionOptions, ComputeOptions)
@@ -471,6 +474,6 @@ def score_masks(
         TipssegError: The masks cannot be read or scored.
     """
     truth, compute = take_options(TruthOptions, keywords), take_options(ComputeOptions, keywords)
-    names = None if classes is None else [entry.name for entry in as_vocabulary(classes)[0].classes]
+    given = None if classes is None else as_vocabulary(classes)[0].classes
     with progress_for(verbose) as progress:
-        return evaluate_masks(Path(predicted), Path(truths), truth, names, progress, jobs=compute.jobs)
+        return evaluate_masks(Path(predicted), Path(truths), truth, given, progress, jobs=compute.jobs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,10 @@ from tipsseg.labelling.classifier import Classifier, make_classifier
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.view import View, view_of
-from tipsseg.learning.maths import Mask, Prior, Window, confusion, draw_pieces, make_windows, solve
+from tipsseg.learning.maths import Mask, Prior, Window, confusion, draw_pieces, make_windows, regroup, solve
 from tipsseg.learning.unlabelled import compare, sample_patches, second_moment
 from tipsseg.options import LabelOptions
+from tipsseg.regions.objects import ancestors
 from tipsseg.types import BACKGROUND, ignore_id
 from tipsseg.util.text import quote
 from tipsseg.vocabulary.fitted import ClassFit, FittedVocabulary
@@ -106,6 +108,8 @@ def fit_windows(
 ) -> FittedVocabulary:
     """Fit class vectors to windows, see `make_windows`, and patches of images without masks.
 
+    Wholes are learned from the pixels of their parts too, and parts inside their wholes: one fit for each contest.
+
     `on_solved` is called after each solved problem, see `OnSolved`.
 
     Raises:
@@ -113,16 +117,33 @@ def fit_windows(
     """
     vocabulary, temperature = classifier.vocabulary, model.backbone.temperature
     names = ["", *(entry.name for entry in vocabulary.classes)]
-    group_of = torch.tensor([phrase.label_id for phrase in vocabulary.phrases])
     images = [windows for windows in images if windows]
     if not images:
         raise InputError("the masks contain no labelled pixels", "Pass masks with pixels of the classes.")
-    text = torch.from_numpy(classifier.vectors) / temperature
     others = torch.cat(list(unlabelled)) if unlabelled else None
+    levels = classifier.levels(0, temperature)
+    solved: list[tuple[Tensor, Tensor]] = []
+    scores: dict[int, ClassFit] = {}
     # Sums depend on the number of threads, and small differences grow from iteration to iteration. A single thread makes the result
     # independent of the machine's number of cores.
     with limit_torch_threads(1):
-        weights, biases, scores = choose_and_fit(images, group_of, text, names, others, on_solved)
+        for number, (level, contest) in enumerate(zip(levels, vocabulary.contests, strict=True)):
+            text = torch.from_numpy(classifier.vectors[slice(None) if level.phrases is None else level.phrases])
+            handicaps = torch.zeros(len(text)) if level.biases is None else torch.from_numpy(level.biases)
+            group_of = torch.tensor([phrase.label_id for phrase in contest.phrases])
+            own = [regroup(windows, _contestants(vocabulary, contest.whole)) for windows in images]
+            weights, biases, found = choose_and_fit(
+                [windows for windows in own if windows],
+                group_of,
+                text / temperature,
+                handicaps / temperature,
+                names,
+                None if contest.whole else others,  # patches of other things say nothing about parts
+                partial(_tell_solved, on_solved, number, len(levels)),
+            )
+            solved.append((weights, biases))
+            scores |= {group: score for group, score in found.items() if group != contest.whole or not group}
+    weights, biases = (torch.cat(part) for part in zip(*solved, strict=True))
     hashes = file_hashes(model.backbone.folder)
     return FittedVocabulary(
         vocabulary,
@@ -133,8 +154,24 @@ def fit_windows(
         find_model_id(model.backbone.folder, hashes),
         view.mode,
         view.base,
-        scores,
+        tuple(scores[group] for group in sorted(scores)),
     )
+
+
+def _tell_solved(on_solved: OnSolved, before: int, contests: int, done: int, most: int) -> None:
+    on_solved(before * most + done, contests * most)
+
+
+def _contestants(vocabulary: Vocabulary, whole: int) -> Tensor:
+    """Return for each label id the id that stands for it in the contest inside a whole, [N + 1]; -1 for none."""
+    groups = torch.full((len(vocabulary.classes) + 1,), -1)
+    groups[whole] = whole
+    for chain in ancestors(vocabulary.classes):
+        if not whole:
+            groups[chain[-1]] = chain[0]
+        elif whole in chain[:-1]:
+            groups[chain[-1]] = chain[chain.index(whole) + 1]
+    return groups
 
 
 def _check_pairs(
@@ -228,6 +265,7 @@ class _Problem:
         images: Windows of each image.
         group_of: [P] int64, group of each phrase.
         text: [P, D], text vectors in logits.
+        handicaps: [P], their biases in logits.
         groups: G.
         on_solved: See `OnSolved`.
         moment: Second moment of unlabelled patches, see `Prior`; None without such patches.
@@ -239,6 +277,7 @@ class _Problem:
     images: Sequence[Sequence[Window]]
     group_of: Tensor
     text: Tensor
+    handicaps: Tensor
     groups: int
     on_solved: OnSolved
     moment: Tensor | None = None
@@ -256,7 +295,7 @@ class _Problem:
             sample = draw_pieces(training, _FOLD_PATCHES)
             solution = self.fit(sample, settings, steps, self.fold_solutions.get(fold))
             self.fold_solutions[fold] = solution
-            total += confusion(held_out, *solution, self.group_of)
+            total += confusion(held_out, *solution, self.group_of, self.groups)
         return ious(total)
 
     def fit(
@@ -273,7 +312,8 @@ class _Problem:
         strength[is_fixed] = torch.inf
         moment_strength = torch.where(is_weak, 0.0, self.moment_strength)
         weights = torch.where(is_weak[:, None], 0.0, self.text)
-        prior = Prior(weights, strength, bias_strength, self.moment, moment_strength)
+        biases = torch.where(is_weak, 0.0, self.handicaps)
+        prior = Prior(weights, biases, strength, bias_strength, self.moment, moment_strength)
         windows = [window for image in images for window in image]
         fitted = settings.weak.sum() + (~settings.weak & ~settings.fixed).sum()
         balance = _BALANCE * settings.weak.sum() / max(fitted, 1)
@@ -287,24 +327,29 @@ def choose_and_fit(
     images: Sequence[Sequence[Window]],
     group_of: Tensor,
     text: Tensor,
+    handicaps: Tensor,
     names: Sequence[str],
     unlabelled: Tensor | None,
     on_solved: OnSolved,
-) -> tuple[Tensor, Tensor, tuple[ClassFit, ...]]:
+) -> tuple[Tensor, Tensor, dict[int, ClassFit]]:
     """Choose the prior of each class, fit, and score the fit.
 
     Args:
         images: Windows of each image.
         group_of: [P] int64, the group of each phrase.
         text: [P, D], the text vectors in logits.
+        handicaps: [P], their biases in logits.
         names: The names of the groups.
         unlabelled: [n, D] float32, patches of images without masks; None if there are none.
         on_solved: See `OnSolved`.
 
     Returns:
-        Weights [P, D] and biases [P] in logits, and the scores of the groups that have phrases.
+        Weights [P, D] and biases [P] in logits, and the scores of the groups that have phrases. Without images, those of the text.
     """
-    problem = _Problem(images, group_of, text, len(names), on_solved)
+    has_phrases = set(group_of.tolist())
+    if not images:
+        return text, handicaps, {group: ClassFit(names[group], 0, None, None, "text") for group in has_phrases}
+    problem = _Problem(images, group_of, text, handicaps, len(names), on_solved)
     windows = [window for image in images for window in image]
     counts = np.zeros(len(names), np.int64)
     for image in images:
@@ -316,16 +361,15 @@ def choose_and_fit(
         unknown = ~comparison.known
         problem.moment = second_moment(unlabelled)
         problem.moment_strength = _MOMENT_STRENGTH * min(max(comparison.unsure - 1, 0), 1)
-    text_ious = ious(confusion(windows, text, torch.zeros(len(text)), group_of))
-    has_phrases = set(group_of.tolist())
+    text_ious = ious(confusion(windows, text, handicaps, group_of, len(names)))
     strengths = _STRONGER if present.sum() < (1 - _LACKING) * len(has_phrases) else _STRONG
     if len(images) == 1:
         settings, fit_ious = _FitSettings(present & unknown & (text_ious < _UNKNOWN), ~present, strengths[0]), None
     else:
         settings, fit_ious = _choose_settings(problem, present, unknown, text_ious, strengths)
     weights, biases = problem.fit(draw_pieces(images, _PATCHES), settings)
-    scores = tuple(
-        ClassFit(
+    scores = {
+        group: ClassFit(
             name,
             int(counts[group]),
             float(text_ious[group]) if present[group] else None,
@@ -334,7 +378,7 @@ def choose_and_fit(
         )
         for group, name in enumerate(names)
         if group in has_phrases
-    )
+    }
     return weights, biases, scores
 
 

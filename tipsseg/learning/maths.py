@@ -58,14 +58,16 @@ class Prior:
 
     Attributes:
         weights: [P, D] float32, mean of the weights, in logits: vectors / temperature.
+        biases: [P] float32, mean of the biases, in logits.
         strength: [P] float32, precision of each row of weights. Infinity fixes the row.
-        bias_strength: [P] float32, precision of the biases, which have mean 0.
+        bias_strength: [P] float32, precision of the biases.
         moment: [D + 1, D + 1] float32, second moment of unlabelled patches, see `unlabelled.second_moment`. None: no such patches.
         moment_strength: [P] float32, precision, in patches, of the mean square difference between the logits of unlabelled patches
             and their logits by `weights`. Needs `moment`.
     """
 
     weights: Tensor
+    biases: Tensor
     strength: Tensor
     bias_strength: Tensor
     moment: Tensor | None = None
@@ -104,6 +106,23 @@ def make_windows(patches: Tensor, plan: WindowPlan, mask: Mask, groups: NDArray[
             kept = half if torch.equal(half.float(), full) else full
             windows.append(Window(kept, torch.from_numpy(present), torch.from_numpy(shares)))
     return windows
+
+
+def regroup(windows: Sequence[Window], groups: Tensor) -> list[Window]:
+    """Return windows with other groups. Omit windows whose pixels are all ignored.
+
+    Args:
+        windows: The windows of an image.
+        groups: [G] int64, the new group of each group; -1 for ignored pixels.
+    """
+    found = []
+    for window in windows:
+        moved = groups[window.groups]
+        present = moved[moved >= 0].unique()
+        if len(present):
+            belongs = (moved[:, None] == present).float()  # [k, k']
+            found.append(Window(window.patches, present, window.shares @ belongs))
+    return found
 
 
 def _cell_means(inside: NDArray[np.bool_], shape: tuple[int, int]) -> Values:
@@ -192,7 +211,7 @@ def solve(
     free = torch.isfinite(prior.strength)  # [P], False for phrases whose weights are fixed
     step = torch.zeros(int(free.sum()), prior.weights.shape[1] + 1)  # [F, D + 1], from the prior
     if start is not None:
-        step[:, :-1], step[:, -1] = (start[0] - prior.weights)[free], start[1][free]
+        step[:, :-1], step[:, -1] = (start[0] - prior.weights)[free], (start[1] - prior.biases)[free]
     step.requires_grad_()
     optimizer = torch.optim.LBFGS(
         [step],
@@ -203,9 +222,9 @@ def solve(
     )
 
     def solution() -> tuple[Tensor, Tensor]:
-        weights, biases = prior.weights.clone(), torch.zeros(len(free))
+        weights, biases = prior.weights.clone(), prior.biases.clone()
         weights[free] += step.detach()[:, :-1]
-        biases[free] = step.detach()[:, -1]
+        biases[free] += step.detach()[:, -1]
         return weights, biases
 
     def loss() -> Tensor:
@@ -296,9 +315,10 @@ def _resize_matrix(length: int) -> Tensor:
     return torch.from_numpy(matrix)
 
 
-def confusion(windows: Sequence[Window], weights: Tensor, biases: Tensor, group_of: Tensor) -> NDArray[np.float64]:
+def confusion(
+    windows: Sequence[Window], weights: Tensor, biases: Tensor, group_of: Tensor, groups: int
+) -> NDArray[np.float64]:
     """Count cells by true group (rows) and group of the best phrase (columns), [G, G] in patches."""
-    groups = int(group_of.max()) + 1
     table = np.zeros((groups, groups))
     for window in windows:
         best = group_of[cell_logits(window.patches, weights, biases).argmax(-1)].flatten()  # [r * c]

@@ -2,12 +2,13 @@
 
 The scores are those of semantic segmentation benchmarks: IoU as in Pascal VOC (Everingham et al., IJCV 2010), mean IoU and the
 accuracies as in Long et al., "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015. A single matrix counts the
-pixels of all images; scores are not averaged over images.
+pixels of all images; scores are not averaged over images. A whole is scored by its pixels and those of its parts.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import InputError, UsageError
-from tipsseg.regions.objects import Layer
-from tipsseg.types import BACKGROUND, LabelArray, ignore_id
+from tipsseg.regions.objects import Layer, ancestors
+from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
 from tipsseg.util.text import one_line, text_table
 
 #: Maximum number of scored classes. The matrix grows with its square: 3,000 classes take 72 MB.
@@ -138,6 +139,8 @@ class Scores:
     For each class, t is its number of true pixels, p its number of predicted pixels, and c its number of correct pixels. Pixels
     with ignored truth are excluded.
 
+    A pixel of a part counts for its wholes too.
+
     Attributes:
         ids: [R] label id of each scored class.
         names: [R] name of each scored class.
@@ -146,7 +149,9 @@ class Scores:
         recall: [R] float64, c / t (class accuracy, "producer's accuracy").
         truth_pixels: [R] int64, t.
         mean_iou: Mean of `iou` over the classes that occur in truth or prediction.
-        pixel_accuracy: Sum of c over all classes, divided by `counted`.
+        mean_iou_wholes: The same over the classes that are not parts; NaN if no class is a part.
+        mean_iou_parts: The same over the parts.
+        pixel_accuracy: The share of the `counted` pixels whose label is that of the truth.
         mean_accuracy: Mean of `recall` over the classes that occur in the truth.
         counted: Number of pixels whose truth is not ignored.
     """
@@ -158,40 +163,58 @@ class Scores:
     recall: NDArray[np.float64]
     truth_pixels: NDArray[np.int64]
     mean_iou: float
+    mean_iou_wholes: float
+    mean_iou_parts: float
     pixel_accuracy: float
     mean_accuracy: float
     counted: int
 
 
-def scores(confusion: Confusion, names: Sequence[str]) -> Scores:
-    """Compute the scores of a confusion matrix. `names` are the class names 1..N."""
+def scores(confusion: Confusion, classes: Sequence[LabelClass]) -> Scores:
+    """Compute the scores of a confusion matrix. `classes` are those with the label ids 1..N."""
     counts = confusion.counts
-    correct = np.diagonal(counts)  # [R]
-    truth = confusion.truth
-    predicted = counts[:, :-1].sum(0)  # [R]
-    counted = int(truth.sum())
+    same, truth, predicted = np.diagonal(counts), confusion.truth, counts[:, :-1].sum(0)  # [R]
+    counted, right = int(truth.sum()), int(same.sum())
+    correct, truth, predicted = same.copy(), truth.copy(), predicted.copy()
+    for row, rows in _families(confusion, classes).items():
+        correct[row] = counts[np.ix_(rows, rows)].sum()
+        truth[row], predicted[row] = confusion.truth[rows].sum(), counts[:, rows].sum()
     iou = _shares(correct, truth + predicted - correct)
     recall = _shares(correct, truth)
+    parts = np.array([number > 0 and classes[number - 1].part_of > 0 for number in confusion.ids], np.bool_)
     return Scores(
         ids=confusion.ids,
-        names=((BACKGROUND_NAME,) if confusion.background else ()) + tuple(names),
+        names=((BACKGROUND_NAME,) if confusion.background else ()) + tuple(entry.name for entry in classes),
         iou=iou,
         precision=_shares(correct, predicted),
         recall=recall,
         truth_pixels=truth,
         mean_iou=_mean(iou),
-        pixel_accuracy=int(correct.sum()) / counted if counted else math.nan,
+        mean_iou_wholes=_mean(iou[~parts]) if parts.any() else math.nan,
+        mean_iou_parts=_mean(iou[parts]),
+        pixel_accuracy=right / counted if counted else math.nan,
         mean_accuracy=_mean(recall),
         counted=counted,
     )
 
 
-def find_swapped_classes(confusion: Confusion) -> list[tuple[int, int]]:
+def _families(confusion: Confusion, classes: Sequence[LabelClass]) -> dict[int, list[int]]:
+    """Return the row of each whole, with the rows of the whole and its parts."""
+    first = 0 if confusion.background else 1
+    families: dict[int, list[int]] = defaultdict(list)
+    for number, chain in enumerate(ancestors(classes), start=1):
+        for whole in chain[:-1]:
+            families[whole - first] = families.get(whole - first) or [whole - first]
+            families[whole - first].append(number - first)
+    return families
+
+
+def find_swapped_classes(confusion: Confusion, classes: Sequence[LabelClass]) -> list[tuple[int, int]]:
     """Detect whether truth and predictions number the classes in different orders.
 
     A class is suspicious if more than half of its pixels are predicted as one other class. The orders differ if these other
     classes number at least two, and at least half as many as the classes in the truth. (A poor model predicts the same other
-    class for many classes.) Ignore background.
+    class for many classes.) Ignore background, and do not compare a whole with its parts.
 
     Returns:
         (row, column) of each suspicious class and its other class; empty if the order seems right, or if classes overlap.
@@ -199,7 +222,13 @@ def find_swapped_classes(confusion: Confusion) -> list[tuple[int, int]]:
     if confusion.overlaps:
         return []
     first = 1 if confusion.background else 0
-    counts = confusion.counts[first:, first:-1]  # [N, N]
+    counts = confusion.counts[first:, first:-1].copy()  # [N, N]
+    for chain in ancestors(classes):
+        part = chain[-1] - 1
+        for whole in (each - 1 for each in chain[:-1]):
+            counts[part, part] += counts[part, whole]
+            counts[whole, whole] += counts[whole, part]
+            counts[part, whole] = counts[whole, part] = 0
     total = confusion.counts[first:].sum(1)
     best = counts.argmax(1)
     rows = np.flatnonzero((best != np.arange(len(best))) & (2 * counts.max(1) > total))
@@ -213,6 +242,14 @@ def record(result: Scores) -> dict[str, object]:
     """Return the scores as JSON values, with None for NaN."""
     return {
         "mean_iou": rounded(result.mean_iou),
+        **(
+            {}
+            if math.isnan(result.mean_iou_wholes)
+            else {
+                "mean_iou_wholes": rounded(result.mean_iou_wholes),
+                "mean_iou_parts": rounded(result.mean_iou_parts),
+            }
+        ),
         "pixel_accuracy": rounded(result.pixel_accuracy),
         "mean_accuracy": rounded(result.mean_accuracy),
         "pixels": result.counted,
@@ -244,6 +281,12 @@ def table(result: Scores) -> str:
         text_table(["in %", "IoU", "precision", "recall", "of truth"], rows)
         + f"\nmean IoU             {percent(result.mean_iou):>6}"
         + f"   over the {occurring} of {len(rows)} that occur in truth or labels\n"
+        + (
+            ""
+            if math.isnan(result.mean_iou_wholes)
+            else f"  of wholes          {percent(result.mean_iou_wholes):>6}\n"
+            f"  of parts           {percent(result.mean_iou_parts):>6}\n"
+        )
         + f"mean class accuracy  {percent(result.mean_accuracy):>6}\n"
         + f"pixel accuracy       {percent(result.pixel_accuracy):>6}   of {result.counted:,} pixels\n"
     )

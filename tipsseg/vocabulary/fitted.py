@@ -63,7 +63,7 @@ class FittedVocabulary:
 
     Attributes:
         vocabulary: The classes and the background phrases; its `fit` is the digest of the vectors.
-        vectors: [P, D] float32, one per phrase of the vocabulary, in order. They are not unit vectors.
+        vectors: [P, D] float32, one per phrase of each of `vocabulary.contests`, in order. They are not unit vectors.
         biases: [P] float32, added to the products of vectors and patch features. The sums replace the cosines.
         temperature: The temperature of the softmax over these sums.
         model: The sha256 of each model file, by file name.
@@ -198,7 +198,7 @@ def _parse_fit(record: object, vectors: Values, biases: Values) -> FittedVocabul
         take(record, "templates", list),
         take(record, "source", str),
     )
-    phrases = len(vocabulary.phrases)
+    phrases = sum(len(contest.phrases) for contest in vocabulary.contests)
     if vectors.ndim != 2 or vectors.shape[0] != phrases or biases.shape != (phrases,):
         raise ValueError("the numbers of vectors and phrases differ")
     temperature, short_side = take(record, "temperature", float), take(record, "short_side", int)

@@ -81,7 +81,7 @@ def evaluate(
     gt, pred = scoring.gt, scoring.pred
     with open_progress(scoring.quiet, results=False) as progress:
         if pred is not None:
-            classes = [entry.name for entry in values.parse_question(question)[0].classes] if named else None
+            classes = values.parse_question(question)[0].classes if named else None
             jobs, max_pixels = compute.jobs, compute.max_pixels
             evaluation = evaluate_masks(pred, gt, truth, classes, progress, jobs=jobs, max_pixels=max_pixels)
         else:
@@ -125,7 +125,7 @@ def _print(evaluation: Evaluation, as_json: bool, progress: Progress) -> None:
     from tipsseg.util.json import json_bytes
     from tipsseg.util.text import pluralize
 
-    if swapped := find_swapped_classes(evaluation.confusion):
+    if swapped := find_swapped_classes(evaluation.confusion, evaluation.classes):
         first, taken = (evaluation.scores.names[row] for row in swapped[0])
         progress.note(
             f"Most pixels of {first!r} in the truth are labelled {taken!r}, and likewise for "
