@@ -59,6 +59,7 @@ class LabelMap:
         classes: The N classes, by id.
         top: The best classes of each patch. None unless they were requested.
         image: The path or picture that was labelled, never a decoded copy. None if it was labelled from features.
+        whole_confidence: [H, W] like `confidence`, but for parts that of their outermost whole. None if no pixel is of a part.
         instances: [H, W] int32: 1, 2, ... for the objects of labels with regions, 0 elsewhere. None without regions.
         layers: The pixels of each class that occurs, if classes overlap. `labels` then shows smaller classes on top, and
             `confidence` is 0 on the background. None if classes do not overlap.
@@ -69,6 +70,7 @@ class LabelMap:
     classes: tuple[LabelClass, ...]
     top: TopClasses | None = None
     image: ImageInput | None = field(default=None, kw_only=True)
+    whole_confidence: ConfidenceArray | None = field(default=None, kw_only=True)
     instances: NDArray[np.int32] | None = field(default=None, kw_only=True)
     layers: tuple[Layer, ...] | None = field(default=None, kw_only=True)
 
@@ -313,7 +315,8 @@ def find_objects(label_map: LabelMap, options: FileOptions) -> list[LabelledObje
     classes = label_map.classes
     if label_map.layers is not None:
         return layer_objects(label_map.layers, label_map.shape, classes, options)
-    return labelled_objects(label_map.labels, label_map.confidence, classes, options, label_map.instances)
+    confidence = label_map.confidence, label_map.whole_confidence
+    return labelled_objects(label_map.labels, confidence, classes, options, label_map.instances)
 
 
 def label_map_of(layers: Sequence[Layer], size: tuple[int, int], classes: tuple[LabelClass, ...]) -> LabelMap:

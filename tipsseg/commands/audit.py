@@ -43,7 +43,7 @@ from tipsseg.options.keywords import AuditKeywords, with_keywords
 from tipsseg.options.run import ComputeOptions
 from tipsseg.regions.components import Region, components, encode_regions
 from tipsseg.regions.naming import PART_RADIUS
-from tipsseg.regions.objects import LabelledObject
+from tipsseg.regions.objects import LabelledObject, split_levels
 from tipsseg.run.plan import plan_run
 from tipsseg.run.record import run_context
 from tipsseg.run.spec import Counts, RunSpec
@@ -200,8 +200,8 @@ def audit_images(spec: RunSpec, found: Found, labels: Path, progress: Progress, 
 
 
 def _audit(engine: LocalEngine, source: LabelSource, loaded: Loaded[Patches], scored: Scored) -> _Audited:
-    """Label an image, and compare the result with the labels that exist. Thread-safe."""
-    size, classes = loaded.picture.prepared.size, len(engine.info.spec.vocabulary.classes)
+    """Label an image, and compare the result with the labels that exist, wholes and parts apart. Thread-safe."""
+    size, classes = loaded.picture.prepared.size, engine.info.spec.vocabulary.classes
     given = source.read(loaded.ref, size)
     if given is None:
         return loaded.ref, size, None
@@ -211,7 +211,20 @@ def _audit(engine: LocalEngine, source: LabelSource, loaded: Loaded[Patches], sc
         result = engine.label(loaded, scored)
         painted, instances = paint_objects(given, size, classes)
         patch = engine.labeller.view.patch_side(size)
-        doubts = find_doubts(result.labels, result.confidence, painted, instances, classes=classes, patch=patch)
+        confidence = result.confidence if result.whole_confidence is None else result.whole_confidence
+        doubts = list[Doubt]()
+        levels = zip(split_levels(result.labels, classes), split_levels(painted, classes), strict=True)
+        for depth, (labels, known) in enumerate(levels):
+            found = find_doubts(
+                labels,
+                result.confidence if depth else confidence,
+                known,
+                instances,
+                classes=len(classes),
+                patch=patch,
+            )
+            # Labels of wholes need not have parts.
+            doubts += [doubt for doubt in found if doubt.kind != "unlabelled" or not depth]
     return loaded.ref, size, [doubt for doubt in doubts if doubt.score > 0]
 
 

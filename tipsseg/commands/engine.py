@@ -238,7 +238,14 @@ class LocalEngine:
         kept = given.keep(
             loaded.ref, NamedRegions(labels=result.labels, confidence=result.confidence, instances=instances)
         )
-        return replace(result, labels=kept.labels, confidence=kept.confidence, instances=kept.instances)
+        result = replace(result, labels=kept.labels, confidence=kept.confidence, instances=kept.instances)
+        if given.labels is None:
+            return result
+        whole_confidence = None if result.whole_confidence is None else result.whole_confidence.copy()
+        if whole_confidence is not None:
+            whole_confidence[kept.confidence == 1] = 1  # labels that exist
+        result = replace(result, whole_confidence=whole_confidence)
+        return self.labeller.add_parts(result, scored, prepared.scales[-1].resized, only=given.added)
 
     def write(self, loaded: Loaded[Patches], label_map: LabelMap, began: float) -> Labelled:
         """Write the files of an image under temporary names. `began` is the time.monotonic() at which labelling began."""

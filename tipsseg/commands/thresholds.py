@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Unpack
+from typing import Unpack, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tipsseg.address import as_address
 from tipsseg.commands.engine import LocalEngine, load_for
@@ -13,6 +16,7 @@ from tipsseg.commands.folders import progress_for
 from tipsseg.commands.masked import EditedMasks, draw_masks, edited_masks, learn_from, require_masks
 from tipsseg.commands.progress import Progress
 from tipsseg.errors import UsageError
+from tipsseg.label_map import LabelMap
 from tipsseg.labelling.labeller import Patches, Scored
 from tipsseg.labelling.source import Loaded
 from tipsseg.learning.metrics import percent, rounded
@@ -20,9 +24,11 @@ from tipsseg.learning.thresholds import ClassThreshold, Tally, choose_thresholds
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import ComputeKeywords, with_keywords
 from tipsseg.options.run import ComputeOptions
+from tipsseg.regions.objects import outermost
 from tipsseg.run.plan import plan_run
 from tipsseg.run.record import run_context
 from tipsseg.run.spec import RunSpec
+from tipsseg.types import LabelArray
 from tipsseg.util.files import atomic_write
 from tipsseg.util.text import join_first, quote, text_table
 from tipsseg.vocabulary.files import vocabulary_toml
@@ -192,7 +198,7 @@ def fit_run_thresholds(
             label_map, mask = engine.label(image, scored), masks.read(image.ref)
             if not (mask <= len(label_map.classes)).any():
                 return None
-            return tally(label_map.labels, label_map.confidence, mask, len(label_map.classes))
+            return _tally(label_map, mask)
 
     found, failed = learn_from(masks.refs, loaded, engine.source, engine.score, tally_mask, progress, masked=True)
     tallies = [image for image in found if image is not None]
@@ -209,6 +215,22 @@ def fit_run_thresholds(
         )
     fitted = None if spec.fitted is None else replace(spec.fitted, vocabulary=vocabulary)
     return Thresholds(vocabulary, fitted, precision, thresholds, len(tallies), len(failed))
+
+
+def _tally(label_map: LabelMap, mask: NDArray[np.unsignedinteger]) -> Tally:
+    """Count the pixels of an image. Outermost wholes are counted with their parts, by the confidence of the wholes."""
+    labels, classes = label_map.labels, label_map.classes
+    found = tally(labels, label_map.confidence, mask, len(classes))
+    if label_map.whole_confidence is None:
+        return found
+    truth = outermost(cast(LabelArray, mask), classes)
+    wholes = tally(outermost(labels, classes), label_map.whole_confidence, truth, len(classes))
+    is_part = np.array([entry.part_of > 0 for entry in classes])
+    return Tally(
+        np.where(is_part[:, None], found.labelled, wholes.labelled),
+        np.where(is_part[:, None], found.right, wholes.right),
+        np.where(is_part, found.truth, wholes.truth),
+    )
 
 
 def _spec(masks: EditedMasks, compute: ComputeOptions, fitted: FittedVocabulary | None) -> RunSpec:

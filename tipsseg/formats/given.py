@@ -23,9 +23,9 @@ from tipsseg.formats.png import read_named_masks
 from tipsseg.formats.region_files import RegionSource
 from tipsseg.formats.source import Source
 from tipsseg.regions.naming import NamedRegions, Regions
-from tipsseg.regions.objects import follow_correction
+from tipsseg.regions.objects import ancestors, follow_correction
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id, label_dtype
-from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary, parse_background
+from tipsseg.vocabulary.vocabulary import Vocabulary, listed_class, make_vocabulary, parse_background
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,15 +36,15 @@ class Given:
         regions: The regions; None without regions.
         only: True if pixels outside all regions become background.
         labels: The labels to keep; None without labels.
-        added: The ids of the classes to add to them.
-        classes: The number of classes.
+        added: The ids of the classes to add to them. Their parts are added inside wholes that exist.
+        classes: The classes.
     """
 
     regions: RegionSource | None
     only: bool
     labels: LabelSource | None
     added: Sequence[int]
-    classes: int
+    classes: Sequence[LabelClass]
 
     def expect(self, refs: Iterable[ImageRef]) -> bool:
         """Pass the images of the run, if they are known, to find regions and labels that could belong to several of them.
@@ -76,7 +76,9 @@ class Given:
         labels = self.labels.read(ref, (height, width)) or Objects((), "")
         if isinstance(labels, Objects):
             self.labels.skipped.update(labels.skipped)
-        return keep_labels(result, labels, self.added, self.classes)
+        chains = ancestors(self.classes)
+        added = [number for number in self.added if set(chains[number - 1]) <= {*self.added}]
+        return keep_labels(result, labels, added, self.classes)
 
 
 class _AllNames(ClassNames):
@@ -200,33 +202,42 @@ class LabelSource:
             return image.read(size)
 
 
-def paint_objects(given: PixelLabels | Objects, size: Size, classes: int) -> tuple[LabelArray, NDArray[np.int32]]:
-    """Return the label ids [H, W] of labels, and their instances [H, W]: 1, 2, ... for objects, 0 for labels of pixels."""
-    dtype = label_dtype(classes)
+def paint_objects(
+    given: PixelLabels | Objects, size: Size, classes: Sequence[LabelClass]
+) -> tuple[LabelArray, NDArray[np.int32]]:
+    """Return the label ids [H, W] of labels, and their instances [H, W]: 1, 2, ... for objects, 0 for labels of pixels.
+
+    Parts are above wholes, and have the instance of the whole that they are in.
+    """
+    dtype = label_dtype(len(classes))
     instances = np.zeros(size, np.int32)
     if isinstance(given, PixelLabels):
         own = instances if given.instances is None else given.instances
         return cast(LabelArray, given.labels.astype(dtype)), own.copy()
     labels = cast(LabelArray, np.zeros(size, dtype))
-    for number, shape in enumerate(given.shapes, start=1):
+    depths = [0, *(len(chain) - 1 for chain in ancestors(classes))]
+    for number, shape in sorted(enumerate(given.shapes, start=1), key=lambda pair: depths[pair[1].class_id]):  # stable
+        alone = shape.mask & (instances[shape.place] == 0) if depths[shape.class_id] else shape.mask
         labels[shape.place][shape.mask] = shape.class_id
-        instances[shape.place][shape.mask] = number
+        instances[shape.place][alone] = number
     return labels, instances
 
 
-def keep_labels(result: NamedRegions, given: PixelLabels | Objects, added: Sequence[int], classes: int) -> NamedRegions:
+def keep_labels(
+    result: NamedRegions, given: PixelLabels | Objects, added: Sequence[int], classes: Sequence[LabelClass]
+) -> NamedRegions:
     """Return the labels that exist, and on pixels without one the new classes.
 
     Args:
         result: The labels of the run, with its instances.
         given: The labels that exist.
         added: The ids of the classes to add.
-        classes: The number of classes.
+        classes: The classes.
     """
     height, width = result.labels.shape
     kept, instances = paint_objects(given, (height, width), classes)
     exists = kept != BACKGROUND
-    new = np.isin(result.labels, [*added, ignore_id(classes)]) & ~exists
+    new = np.isin(result.labels, [*added, ignore_id(len(classes))]) & ~exists
     last = int(instances.max())
     np.copyto(kept, result.labels, where=new)
     np.copyto(instances, result.instances + last, where=new & (result.instances > 0))
@@ -238,13 +249,17 @@ def keep_labels(result: NamedRegions, given: PixelLabels | Objects, added: Seque
 def join_classes(onto: Path, vocabulary: Vocabulary) -> tuple[Vocabulary, tuple[str, ...]]:
     """Return a vocabulary of the classes of existing labels and of new classes, and the names of the classes to add.
 
-    The classes of the labels come first, in their order. A class of both keeps the settings of `vocabulary`.
+    The classes of the labels come first, in their order. A class of both keeps the settings of `vocabulary`. A whole of both is not
+    added: its parts are, inside the wholes that exist.
 
     Raises:
         UsageError: The vocabulary was fitted, so it has no phrases for the classes of the labels.
         InputError, ImageError: The labels cannot be read.
     """
-    return _join(_named_classes(onto), vocabulary), tuple(entry.name for entry in vocabulary.classes)
+    names = _named_classes(onto)
+    known, wholes = set(map(fold, names)), {entry.part_of for entry in vocabulary.classes}
+    added = [entry.name for entry in vocabulary.classes if entry.id not in wholes or fold(entry.name) not in known]
+    return _join(names, vocabulary), tuple(added)
 
 
 def _join(names: Sequence[str], vocabulary: Vocabulary) -> Vocabulary:
@@ -252,7 +267,7 @@ def _join(names: Sequence[str], vocabulary: Vocabulary) -> Vocabulary:
     if vocabulary.fit:
         raise UsageError("existing labels need phrases for their classes, but these are a fit", "Pass class names.")
     own = {fold(spec.name): spec for spec in vocabulary.specs if not spec.negative}
-    specs = [own.get(fold(name)) or ClassSpec(name) for name in names]
+    specs = [own.get(fold(name)) or listed_class(name, names) for name in names]
     taken = set(map(id, specs))
     others = [spec for spec in vocabulary.specs if id(spec) not in taken]
     background = "auto" if vocabulary.auto else vocabulary.background or "none"
@@ -273,7 +288,9 @@ def classes_of_labels(labels: Path, vocabulary: Vocabulary | None, background: s
     """
     if vocabulary is not None:
         return _join(class_names(labels), vocabulary)
-    return make_vocabulary(_named_classes(labels), "auto" if background is None else parse_background(background))
+    names = _named_classes(labels)
+    specs = [listed_class(name, names) for name in names]
+    return make_vocabulary(specs, "auto" if background is None else parse_background(background))
 
 
 def _named_classes(labels: Path) -> tuple[str, ...]:

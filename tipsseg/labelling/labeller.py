@@ -443,7 +443,11 @@ class Labeller:
             if only is not None:
                 found.labels[~np.isin(found.labels, [*only])] = level.whole
             add_parts(labels, confidence, level, found, self._table.min_confidence)
-        return label_map if values is None else replace(label_map, labels=labels, confidence=confidence)
+        if values is None:
+            return label_map
+        known = label_map.whole_confidence
+        of_wholes = label_map.confidence if known is None else known
+        return replace(label_map, labels=labels, confidence=confidence, whole_confidence=of_wholes)
 
     def _assign(
         self,

@@ -148,18 +148,24 @@ def divide_objects(
 
 def labelled_objects(
     labels: LabelArray,
-    confidence: ConfidenceArray,
+    confidence: tuple[ConfidenceArray, ConfidenceArray | None],
     classes: Sequence[LabelClass],
     options: FileOptions,
     instances: NDArray[np.int32] | None = None,
 ) -> list[LabelledObject]:
-    """Find the objects in label ids [H, W], scored by their mean confidence; see `object_regions`."""
-    objects = [
-        LabelledObject(region, round(mean, 4), options.simplify)
-        for level in split_levels(labels, classes)
-        for regions in [_regions_of_level(level, classes, options, instances)]
-        for region, mean in zip(regions, region_means(regions, confidence).tolist(), strict=True)
-    ]
+    """Find the objects in label ids [H, W], scored by their mean confidence; see `object_regions`.
+
+    `confidence` are `LabelMap.confidence` and `LabelMap.whole_confidence`.
+    """
+    own, of_wholes = confidence
+    objects = []
+    for depth, level in enumerate(split_levels(labels, classes)):
+        regions = _regions_of_level(level, classes, options, instances)
+        means = region_means(regions, own if depth or of_wholes is None else of_wholes).tolist()
+        objects += [
+            LabelledObject(region, round(mean, 4), options.simplify)
+            for region, mean in zip(regions, means, strict=True)
+        ]
     return sorted(objects, key=lambda entry: entry.region.class_id)  # stable
 
 
@@ -336,7 +342,7 @@ def layer_objects(
     return [
         found
         for layer in layers
-        for found in labelled_objects(layer.labels(size), layer.confidence_map(size), classes, options)
+        for found in labelled_objects(layer.labels(size), (layer.confidence_map(size), None), classes, options)
     ]
 
 

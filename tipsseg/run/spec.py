@@ -40,7 +40,13 @@ from tipsseg.util.files import is_file, is_folder
 from tipsseg.util.text import shell_line, shell_word
 from tipsseg.vocabulary.fitted import FITS_DO_NOT_OVERLAP, FittedVocabulary
 from tipsseg.vocabulary.phrases import PROTOCOL_TEMPLATES
-from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, class_record, make_vocabulary, vocabularies_of_classes
+from tipsseg.vocabulary.vocabulary import (
+    Vocabulary,
+    class_record,
+    listed_class,
+    make_vocabulary,
+    vocabularies_of_classes,
+)
 from tipsseg.weights.sources import find_model
 
 if TYPE_CHECKING:
@@ -104,7 +110,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
             only=self.regions_only,
             labels=None if self.onto is None else LabelSource(self.onto, classes),
             added=[entry.id for entry in classes if entry.name in self.added],
-            classes=len(classes),
+            classes=classes,
         )
 
     @classmethod
@@ -454,12 +460,8 @@ def with_classes(info: RunInfo, names: Sequence[str]) -> RunInfo:
 
 
 def _extended(vocabulary: Vocabulary, names: Sequence[str]) -> Vocabulary:
-    known = {spec.name for spec in vocabulary.specs}
-    specs = list(vocabulary.specs)
-    for name in names:
-        whole = name.rpartition("/")[0]
-        specs.append(ClassSpec(name, part_of=whole if whole in known else ""))
-        known.add(name)
+    known = {*(spec.name for spec in vocabulary.specs), *names}
+    specs = [*vocabulary.specs, *(listed_class(name, known) for name in names)]
     try:
         made = make_vocabulary(specs, "none", vocabulary.templates, vocabulary.source)
     except VocabularyError as error:

@@ -6,14 +6,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.label_map import LabelMap
-from tipsseg.regions.objects import add_to_wholes, count_pixels
-from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
+from tipsseg.regions.objects import add_to_wholes, count_pixels, outermost
+from tipsseg.types import BACKGROUND, ConfidenceArray, ImageRef, LabelArray, LabelClass, ignore_id
 from tipsseg.util.json import take
 from tipsseg.util.text import join_first, one_line, pluralize
 
@@ -38,8 +38,13 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
         in each of them.
     """
     if label_map.layers is None:
-        pixels, sums = _totals(label_map)
+        pixels, sums = _totals(label_map.labels, label_map.confidence)
         pixels, sums = add_to_wholes(pixels, label_map.classes), add_to_wholes(sums, label_map.classes)
+        if label_map.whole_confidence is not None:
+            _, of_wholes = _totals(outermost(label_map.labels, label_map.classes), label_map.whole_confidence)
+            for entry in label_map.classes:
+                if not entry.part_of:
+                    sums[entry.id] = of_wholes[entry.id]
     else:
         pixels, sums = _layer_totals(label_map)
     ids = range(BACKGROUND, len(label_map.classes) + 1)
@@ -150,8 +155,9 @@ def image_summary(
     }
 
 
-def _totals(label_map: LabelMap) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    labels, confidence = label_map.labels.reshape(-1), label_map.confidence.reshape(-1)
+def _totals(labels: LabelArray, confidence: ConfidenceArray) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the pixels and the summed confidence of each label id."""
+    labels, confidence = cast(LabelArray, labels.reshape(-1)), cast(ConfidenceArray, confidence.reshape(-1))
     ids = int(np.iinfo(labels.dtype).max) + 1
     pixels, sums = np.zeros(ids, np.int64), np.zeros(ids, np.float64)
     for start in range(0, labels.size, _PIECE):  # the arrays below take about 20 bytes per pixel

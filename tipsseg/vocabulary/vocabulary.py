@@ -257,6 +257,12 @@ def parse_name(name: str) -> ClassSpec:
     return ClassSpec("/".join(parts), part_of="/".join(parts[:-1]), phrase=" ".join(parts))
 
 
+def listed_class(name: str, names: Collection[str]) -> ClassSpec:
+    """Return the class of a name in a list of labels. It is a part if `names` has the part of its name before the last slash."""
+    whole = name.rpartition("/")[0]
+    return ClassSpec(name, part_of=whole, phrase=name.replace("/", " ")) if whole in names else ClassSpec(name)
+
+
 def _with_synonyms(name: str, synonyms: Sequence[str]) -> ClassSpec:
     return replace(parse_name(name), synonyms=synonyms) if isinstance(name, str) else ClassSpec(name, synonyms)
 

@@ -152,7 +152,7 @@ class ImageMaker:
         try:
             given = None if self.others is None else self.others.read(image.ref(self.images), entry.numbers.size)
             if given is not None:
-                others, _ = paint_objects(given, entry.numbers.size, len(self.classes))
+                others, _ = paint_objects(given, entry.numbers.size, self.classes)
         except ImageError as error:
             unread = error
         signature = self._signature(entry, path, fault, others)
