@@ -97,8 +97,10 @@ def _parse_vocabulary(question: Question) -> Vocabulary:
     )
 
 
-def note_vocabulary(progress: Progress, classes: Sequence[str] | None, vocabulary: Vocabulary) -> None:
-    """Print the classes as the first line of a run, and note commas that became part of a name."""
+def note_vocabulary(
+    progress: Progress, classes: Sequence[str] | None, vocabulary: Vocabulary, *, overlap: bool = False
+) -> None:
+    """Print the classes as the first line of a run, and note commas that became part of a name, and parts beside their whole."""
     names = [f'"{entry.name}"' if "," in entry.name else entry.name for entry in vocabulary.classes]
     source = f" of {vocabulary.source}" if vocabulary.source else ""
     progress.head(f"{pluralize(len(names), 'class', 'classes')}{source}: {join_first(names, _MAX_NAMES)}.")
@@ -109,6 +111,24 @@ def note_vocabulary(progress: Progress, classes: Sequence[str] | None, vocabular
         )
     if classes and len(classes) > 1 and any("," in value for value in classes):
         progress.note("--classes is repeated, so every value is one class, including its commas.")
+    if classes and not overlap and (pair := _part_beside_whole(vocabulary)):
+        whole, part = pair
+        path = f"{whole}/{part.removeprefix(whole).strip()}"
+        progress.note(
+            f"{part!r} and {whole!r} compete for the same pixels. If one is a part of the other, write "
+            f'"{whole},{path}"; to label each as if it were alone, add --overlap.'
+        )
+
+
+def _part_beside_whole(vocabulary: Vocabulary) -> tuple[str, str] | None:
+    """Return a class and another whose name begins with its name, such as panda and panda leg; None if there are none."""
+    names = {entry.name for entry in vocabulary.classes if not entry.part_of}
+    for part in (entry.name for entry in vocabulary.classes if not entry.part_of):
+        words = part.split(" ")
+        for count in range(1, len(words)):
+            if (whole := " ".join(words[:count])) in names:
+                return whole, part
+    return None
 
 
 def refuse_split_lists(paths: Sequence[str], classes: Sequence[str] | None, formats: Sequence[str] | None) -> None:

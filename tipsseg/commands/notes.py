@@ -115,7 +115,7 @@ def note_folder(folder: OutputFolder, images: Images, progress: Progress) -> Non
         progress.note(
             f"Image names are relative to {address_text(images.root)}; in the earlier run they were relative to {root}."
         )
-    names = ("instances", "min_area", "simplify", "val_fraction")
+    names = ("instances", "min_area", "simplify", "val_fraction", "level")
     old, new = before.spec.files, folder.info.spec.files
     changed = [name for name in names if getattr(old, name) != getattr(new, name)]
     if changed and not folder.starting_over:

@@ -22,12 +22,12 @@ const corrections = {
     return this.all[this.keyOf(record)] || {};
   },
 
-  /** Give objects of an image another label id. */
-  set(record, numbers, id) {
+  /** Give objects of an image other label ids: a map of both. */
+  set(record, ids) {
     const key = this.keyOf(record);
     const own = (this.all[key] ||= {});
-    this.done.push([...numbers].map((number) => [key, number, own[number]]));
-    for (const number of numbers) own[number] = id;
+    this.done.push([...ids.keys()].map((number) => [key, number, own[number]]));
+    for (const [number, id] of ids) own[number] = id;
     this.keep();
   },
 

@@ -146,7 +146,10 @@ const viewer = {
   /** Give the selected objects another label id. */
   become(id) {
     if (!this.selected.size || !(id === 0 || id === page.run.ignore || page.classes.has(id))) return false;
-    corrections.set(this.record, this.selected, id);
+    // A part that is deleted becomes its whole.
+    const wholes = new Map();
+    if (id === 0) this.objects.forEach((number, at) => this.selected.has(number) && wholes.set(number, page.classes.get(this.ids[at])?.whole || 0));
+    corrections.set(this.record, new Map([...this.selected].map((number) => [number, wholes.get(number) || id])));
     this.selected = new Set();
     this.applyCorrections();
     redraw();
@@ -254,11 +257,20 @@ const viewer = {
 
   drawLegend() {
     const total = this.record.size ? this.record.size[0] * this.record.size[1] : 1;
-    const rows = this.record.classes.map(([id, pixels, confidence], place) => {
-      const { name, colour } = page.classes.get(id);
+    const order = [...page.classes.keys()]; // parts after their whole
+    this.record.classes.sort(([one], [other]) => order.indexOf(one) - order.indexOf(other));
+    const [rows, folds] = [[], new Map()];
+    this.record.classes.forEach(([id, pixels, confidence], place) => {
+      const { name, colour, whole } = page.classes.get(id);
       const box = element("input", { type: "checkbox", checked: !this.hidden.has(id), onchange: () => this.toggle(id) });
       const key = place < 9 ? ` (${place + 1})` : "";
-      return element("label", {}, box, swatch(colour), element("span", { textContent: `${name}${key}: ${percent(pixels / total)} of the image, confidence ${percent(confidence)}` }));
+      let row = element("label", {}, box, swatch(colour), element("span", { textContent: `${name}${key}: ${percent(pixels / total)} of the image, confidence ${percent(confidence)}` }));
+      if (this.record.classes.some(([part]) => page.classes.get(part).whole === id)) {
+        row = element("details", { open: true }, element("summary", {}, row));
+        folds.set(id, row);
+      }
+      if (folds.has(whole)) folds.get(whole).append(row);
+      else rows.push(row);
     });
     if (this.record.ignored) rows.push(element("p", { textContent: `Ignored: ${percent(this.record.ignored / total)} of the image` }));
     byId("legend").replaceChildren(...(rows.length ? rows : [element("p", { textContent: "no class" })]));
@@ -287,8 +299,12 @@ const viewer = {
     if (focused) byId("marks").children[place].focus();
   },
 
+  /** Show or hide a class and its parts. */
   toggle(id) {
-    if (!this.hidden.delete(id)) this.hidden.add(id);
+    const ids = [id];
+    for (const each of ids) ids.push(...page.run.classes.filter((part) => part.whole === each).map((part) => part.id));
+    const hide = !this.hidden.has(id);
+    for (const each of ids) hide ? this.hidden.add(each) : this.hidden.delete(each);
     const boxes = byId("legend").querySelectorAll("input");
     this.record.classes.forEach((each, place) => (boxes[place].checked = !this.hidden.has(each[0])));
     this.draw();

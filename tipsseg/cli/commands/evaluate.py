@@ -90,7 +90,7 @@ def evaluate(
             vocabulary, fitted = values.parse_question(question)
             layout = layout_of(truth, [entry.name for entry in vocabulary.classes])
             spec = RunSpec.of(compute, regions, formats=(), vocabulary=vocabulary, fitted=fitted, options=options)
-            values.note_vocabulary(progress, question.classes, vocabulary)
+            values.note_vocabulary(progress, question.classes, vocabulary, overlap=options.overlap)
             found = stdin.find_named(paths or (), scoring.null, Ignored(None, gt), progress)
             evaluation = evaluate_images(spec, found, gt, layout, progress, quiet=scoring.quiet)
         _print(evaluation, scoring.as_json, progress)

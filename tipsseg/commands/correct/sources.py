@@ -8,7 +8,6 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from tipsseg.commands.correct.compare import return_parts
 from tipsseg.errors import ImageError, InputError, OtherSchemaError
 from tipsseg.formats import image_folders
 from tipsseg.formats.base import Format
@@ -178,7 +177,7 @@ def _read_image(run: Run, image: str, digest: str, objects: list[object], names:
         raise ValueError(f"the run has no image {short(image)}; write the page of this folder again")
     stored = run.image(image)
     current, before = stored.current(), stored.entry.correction
-    old, labels = current.labels.labels, current.labels.labels.copy()
+    labels = current.labels.labels.copy()
     if before is not None and before.before == digest and not stored.edited:
         return PixelLabels(labels, ignores=True)  # these corrections were imported before
     if stored.digest() != digest:
@@ -190,7 +189,7 @@ def _read_image(run: Run, image: str, digest: str, objects: list[object], names:
             raise ValueError(f"{short(image)} has {len(regions)} objects, but not number {number}")
         y, x, h, w = regions[number - 1].box
         labels[y : y + h, x : x + w][regions[number - 1].mask] = _new_class(record, names)
-    return PixelLabels(return_parts(old, labels, run.classes), ignores=True)
+    return PixelLabels(labels, ignores=True)
 
 
 def _new_class(record: object, names: ClassNames) -> int:

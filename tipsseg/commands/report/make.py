@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from tipsseg.features.folder import feature_path, read_store
 from tipsseg.formats.given import LabelSource
 from tipsseg.options import MAX_PIXELS, Palette
 from tipsseg.options.run import TruthOptions
+from tipsseg.regions.objects import ancestors
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.read import Run, open_runs, refuse_other_settings, refuse_raster
 from tipsseg.run.summary import TotalsSum
@@ -150,8 +152,13 @@ def make_report(
             "images": number,
             "chunks": _write_data(place, number, chain(records, failures)),
             "classes": [
-                {"id": entry.id, "name": entry.name, "colour": "#{:02x}{:02x}{:02x}".format(*entry.colour)}
-                for entry in classes
+                {
+                    "id": entry.id,
+                    "name": entry.name,
+                    "colour": "#{:02x}{:02x}{:02x}".format(*entry.colour),
+                    **({"whole": entry.part_of} if entry.part_of else {}),
+                }
+                for _, entry in sorted(zip(ancestors(classes), classes, strict=True), key=itemgetter(0))
             ],
             "ignore": ignore_id(len(classes)),
             "truth": None if scores is None else {name: scores[name] for name in _SCORES},
