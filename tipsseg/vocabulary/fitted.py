@@ -134,7 +134,7 @@ class FittedVocabulary:
         record = {
             "kind": _KIND,
             "version": _VERSION,
-            "classes": [asdict(spec) for spec in vocabulary.specs],
+            "classes": [_class_values(spec) for spec in vocabulary.specs],
             "background": vocabulary.background,
             "templates": vocabulary.templates,
             "source": vocabulary.source,
@@ -170,6 +170,12 @@ class FittedVocabulary:
         except (SafetensorError, ValueError, UsageError) as error:
             reason = f"not a fit file: {error}"
             raise VocabularyError(reason, "Pass a file that `tipsseg fit` wrote.", path=path) from error
+
+
+def _class_values(spec: ClassSpec) -> dict[str, object]:
+    """Return the values of a class for a file; those that only parts have are left out for others."""
+    only_parts = {"part_of", "phrase"}
+    return {name: value for name, value in asdict(spec).items() if value or name not in only_parts}
 
 
 #: Classes that library functions accept: names, ClassSpecs, a dict of names with their synonyms, a vocabulary, or a fit.
