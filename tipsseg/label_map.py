@@ -60,6 +60,7 @@ class LabelMap:
         top: The best classes of each patch. None unless they were requested.
         image: The path or picture that was labelled, never a decoded copy. None if it was labelled from features.
         whole_confidence: [H, W] like `confidence`, but for parts that of their outermost whole. None if no pixel is of a part.
+        present: The label ids of the classes that competed in this image. None for all.
         instances: [H, W] int32: 1, 2, ... for the objects of labels with regions, 0 elsewhere. None without regions.
         layers: The pixels of each class that occurs, if classes overlap. `labels` then shows smaller classes on top, and
             `confidence` is 0 on the background. None if classes do not overlap.
@@ -71,6 +72,7 @@ class LabelMap:
     top: TopClasses | None = None
     image: ImageInput | None = field(default=None, kw_only=True)
     whole_confidence: ConfidenceArray | None = field(default=None, kw_only=True)
+    present: frozenset[int] | None = field(default=None, kw_only=True)
     instances: NDArray[np.int32] | None = field(default=None, kw_only=True)
     layers: tuple[Layer, ...] | None = field(default=None, kw_only=True)
 

@@ -157,6 +157,11 @@ class LabelClass:
     part_of: int = BACKGROUND
     phrase: str = ""
 
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """All phrases."""
+        return (self.phrase or self.name, *self.synonyms)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TopClasses:

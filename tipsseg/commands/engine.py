@@ -211,7 +211,10 @@ class LocalEngine:
 
     def score(self, scales: Sequence[Patches]) -> Scored:
         """Compare the features of an image with the phrases. Runs in the model's thread."""
-        return self.labeller.score(scales, self._top, in_regions=self.info.spec.regions is not None)
+        spec = self.info.spec
+        return self.labeller.score(
+            scales, self._top, in_regions=spec.regions is not None, some=spec.present is not None
+        )
 
     def finish(self, loaded: Loaded[Patches], scored: Scored) -> Labelled:
         """Label an image and write its files under temporary names. Thread-safe.
@@ -228,11 +231,12 @@ class LocalEngine:
         return self.source.alone(max(finest.size, finest.plan.size, key=prod))
 
     def label(self, loaded: Loaded[Patches], scored: Scored) -> LabelMap:
-        """Label an image. Raises ImageError if the regions or labels that it is given cannot be used."""
+        """Label an image. Raises ImageError if the regions, labels or names that it is given cannot be used."""
         prepared, given = loaded.picture.prepared, self.info.spec.given
         regions = None if given is None else given.regions_of(loaded.ref, prepared.size)
-        result = self.labeller.assign(scored, prepared.scales[-1].resized, regions)
-        if given is None:
+        present = None if given is None else given.present_in(loaded.ref)
+        result = self.labeller.assign(scored, prepared.scales[-1].resized, regions, present=present)
+        if given is None or (given.regions is None and given.labels is None):
             return result
         instances = np.zeros(prepared.size, np.int32) if result.instances is None else result.instances
         kept = given.keep(

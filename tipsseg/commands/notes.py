@@ -208,10 +208,11 @@ def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress
 
 
 def note_given(spec: RunSpec, items: Iterable[ImageRef | Failed], progress: Progress) -> None:
-    """Compare the images of a run with its regions and labels, and note labels of other images only."""
+    """Compare the images of a run with its regions, labels and names, and note labels and names of other images only."""
     given, refs = spec.given, (item for item in items if isinstance(item, ImageRef))
     if given is not None and not given.expect(refs):
-        progress.note(f"{spec.onto} has no labels of these images. Images and labels are matched by their names.")
+        source, what = (spec.onto, "labels") if given.labels is not None else (spec.present, "entries")
+        progress.note(f"{source} has no {what} of these images. Images and {what} are matched by their names.")
 
 
 def note_skipped(skipped: Mapping[str, int], labels: Path | None, progress: Progress) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,18 +29,21 @@ _HINT = (
 )
 
 
-def classes_json(classes: Sequence[LabelClass], background: Sequence[str]) -> bytes:
+def classes_json(
+    classes: Sequence[LabelClass], background: Sequence[str], asked: Mapping[int, int] = MappingProxyType({})
+) -> bytes:
     """Return the content of classes.json.
 
     Keys: `background` and `ignore`, the ids of pixels without a class; `background_phrases`, the phrases whose pixels are written
     as background; and `classes`: id, name, synonyms, colour "#rrggbb", supercategory, min_confidence if the class has its own, the
-    name of its whole as part_of, and its phrase if that is not the name.
+    name of its whole as part_of, its phrase if that is not the name, and if not all classes compete in all images, the number of
+    images in which it does, as `asked`.
     """
     record = {
         "background": BACKGROUND,
         "ignore": ignore_id(len(classes)),
         "background_phrases": list(background),
-        "classes": [_class_record(entry, classes) for entry in classes],
+        "classes": [_class_record(entry, classes, asked.get(entry.id)) for entry in classes],
     }
     return json_bytes(record, indent=2) + b"\n"
 
@@ -64,7 +68,7 @@ def names_by_id(record: object) -> tuple[tuple[int, str], ...]:
     )
 
 
-def _class_record(entry: LabelClass, classes: Sequence[LabelClass]) -> dict[str, object]:
+def _class_record(entry: LabelClass, classes: Sequence[LabelClass], asked: int | None) -> dict[str, object]:
     return {
         "id": entry.id,
         "name": entry.name,
@@ -74,6 +78,7 @@ def _class_record(entry: LabelClass, classes: Sequence[LabelClass]) -> dict[str,
         **({} if entry.min_confidence is None else {"min_confidence": entry.min_confidence}),
         **({"part_of": classes[entry.part_of - 1].name} if entry.part_of else {}),
         **({"phrase": entry.phrase} if entry.phrase else {}),
+        **({} if asked is None else {"asked": asked}),
     }
 
 

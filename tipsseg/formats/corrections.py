@@ -23,7 +23,7 @@ from tipsseg.regions.shapes import NoPixelsError, Shape
 from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT, LabelArray, LabelClass
 from tipsseg.util.files import describe_error
 from tipsseg.util.json import short
-from tipsseg.util.text import join_first, quote
+from tipsseg.util.text import clean_name, fold, join_first, quote
 from tipsseg.vocabulary.vocabulary import MAX_CLASSES
 
 #: The maximum number of objects in an image. Each takes a fraction of a millisecond.
@@ -161,7 +161,7 @@ class ClassNames:
         if folded == _BACKGROUND_NAME and not alike:
             return BACKGROUND
         if self._add and not alike:
-            self._names.append(_clean(name))
+            self._names.append(clean_name(name))
             added = len(self._names) if len(self._names) <= self._most else BACKGROUND
             self._ids[name] = added
             self._folded[folded].append(added)
@@ -193,16 +193,6 @@ class ClassNames:
             "Rename it in the labelling tool, or add it to the run with argument `add_classes`. "
             f"The classes are: {join_first(self._names, 20)}.",
         )
-
-
-def _clean(name: str) -> str:
-    """Replace underscores, which many tools write, with spaces, and remove surplus spaces."""
-    return " ".join(name.replace("_", " ").split())
-
-
-def fold(name: str) -> str:
-    """Return a name without differences of case and spacing; nor of slashes, which some tools replace, from spaces."""
-    return _clean(name.replace("/", " ")).casefold()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ or written, the vectors are encoded again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -52,28 +52,33 @@ class Classifier:
     vectors: Values
     biases: Values | None = None
 
-    def levels(self, min_confidence: float, temperature: float) -> tuple[Level, ...]:
+    def levels(
+        self, min_confidence: float, temperature: float, present: Collection[int] | None = None
+    ) -> tuple[Level, ...]:
         """Return the contests of the vocabulary: that for the image, then those inside wholes.
 
         Args:
             min_confidence: The minimum confidence of classes that do not set their own.
             temperature: The temperature of the softmax for confidences.
+            present: The label ids of the classes that may be in the image; None for all.
         """
-        contests = self.vocabulary.contests
-        if len(contests) == 1:
+        contests = self.vocabulary.contests_of(present)
+        if len(contests) == 1 and present is None:
             return (Level(whole=BACKGROUND, table=self._label_table(contests[0], min_confidence)),)
-        numbers = {_text_of(phrase): number for number, phrase in enumerate(self.vocabulary.phrases)}
-        levels, start = list[Level](), 0
+        # A phrase has one text vector, but a fitted vector in each contest.
+        fitted = self.biases is not None
+        known = [(contest.whole, phrase) for contest in self.vocabulary.contests for phrase in contest.phrases]
+        if not fitted:
+            known = [(BACKGROUND, phrase) for phrase in self.vocabulary.phrases]
+        numbers = {(whole, *_text_of(phrase)): number for number, (whole, phrase) in enumerate(known)}
+        levels = list[Level]()
         for contest in contests:
-            table, stop = self._label_table(contest, min_confidence), start + len(contest.phrases)
-            if self.biases is None:
-                phrases = np.array([numbers[_text_of(phrase)] for phrase in contest.phrases], np.intp)
-                handicaps = np.array([phrase.handicap for phrase in contest.phrases], np.float32)
-                biases = handicaps * np.float32(-_HANDICAP * temperature)
-            else:
-                phrases, biases = np.arange(start, stop), None
+            whole = contest.whole if fitted else BACKGROUND
+            phrases = np.array([numbers[whole, *_text_of(phrase)] for phrase in contest.phrases], np.intp)
+            handicaps = np.array([phrase.handicap for phrase in contest.phrases], np.float32)
+            biases = None if fitted or not handicaps.any() else handicaps * np.float32(-_HANDICAP * temperature)
+            table = self._label_table(contest, min_confidence)
             levels.append(Level(whole=contest.whole, phrases=phrases, biases=biases, table=table))
-            start = stop
         return tuple(levels)
 
     def _label_table(self, contest: Contest, min_confidence: float) -> LabelTable:

@@ -59,6 +59,10 @@ if TYPE_CHECKING:
 _MAX_ASYNC_PIXELS = 1 << 22
 
 
+#: The number of lists of names whose contests are kept.
+_MOST_LISTS = 1000
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Cosines:
     """Cosine scores of one image, not yet turned into labels.
@@ -168,13 +172,19 @@ class Labeller:
         self._classifier = classifier
         self._levels = classifier.levels(self.options.min_confidence, self._temperature)
         self._table = self._levels[0].table
+        self._levels_of: dict[frozenset[int] | None, tuple[Level, ...]] = {None: self._levels}
         self._scorers: dict[tuple[int, bool], DeviceScorer] = {}
 
     def __repr__(self) -> str:
         return f"Labeller({self.model!r}, {self.vocabulary!r}, {self.options!r})"
 
     def label(
-        self, image: ImageInput | Features, *, guide: ImageInput | None = None, regions: ArrayLike | None = None
+        self,
+        image: ImageInput | Features,
+        *,
+        guide: ImageInput | None = None,
+        regions: ArrayLike | None = None,
+        names: Iterable[str] | None = None,
     ) -> LabelMap:
         """Label one image.
 
@@ -186,6 +196,8 @@ class Labeller:
             guide: The encoded image, if `image` is features. Refinement needs its colours.
             regions: Regions of the upright image, each to get one class: ids [H, W], 0 for none, or masks [R, H, W] of bool, where
                 smaller ones are on top. Pixels outside are labelled as without regions.
+            names: The names of the classes that may be in the image. They compete with each other and the background; a whole
+                brings its parts, and a part its whole. None: all classes.
 
         Returns:
             The labels of the image.
@@ -193,8 +205,9 @@ class Labeller:
         Raises:
             ImageError: The file cannot be read.
             InputError: The image has a wrong shape or dtype, or is too elongated.
-            UsageError: The features have a different model, mode or short side; refinement needs `guide`; or the regions are not
-                arrays of the size of the image.
+            UsageError: The features have a different model, mode or short side; refinement needs `guide`; the regions are not
+                arrays of the size of the image; or there are neither names nor a background.
+            VocabularyError: One of `names` is not a class.
             DeviceError: The device has too little memory.
         """
         if regions is not None and self._contests:
@@ -202,11 +215,22 @@ class Labeller:
                 "argument `overlap` and argument `regions` exclude each other: a region has one class",
                 "Use one of them.",
             )
+        present = self._parse_names(names)
         if not isinstance(image, Features):
             prepared = self._prepare(image)
-            return self._label(image, prepared, encode_prepared(self.model.backbone, prepared), regions)
+            return self._label(image, prepared, encode_prepared(self.model.backbone, prepared), regions, present)
         self._check(image)
-        return self._label(guide, self._prepare_guide(image, guide), image, regions)
+        return self._label(guide, self._prepare_guide(image, guide), image, regions, present)
+
+    def _parse_names(self, names: Iterable[str] | None) -> frozenset[int] | None:
+        if names is None:
+            return None
+        if isinstance(names, str):
+            raise UsageError(f"names must be a list, not {quote(names)}", 'For example: names=["tree"].')
+        found = self.vocabulary.with_relatives(self.vocabulary.find_classes(names))
+        if not found and not self.vocabulary.background_texts:
+            raise UsageError("there are neither names nor a background", "Pass names, or use a background.")
+        return found
 
     @overload
     def label_many(self, images: Iterable[ImageInput], *, errors: Literal["raise"] = "raise") -> Iterator[LabelMap]: ...
@@ -262,11 +286,12 @@ class Labeller:
         prepared: Prepared | None,
         features: Features,
         regions: ArrayLike | None = None,
+        present: frozenset[int] | None = None,
     ) -> LabelMap:
         pixels = None if prepared is None else prepared.scales[-1].resized
         given = None if regions is None else as_regions(regions, features.size)
-        scored = self.score(features.scales, in_regions=given is not None)
-        return replace(self.assign(scored, pixels, given), image=image)
+        scored = self.score(features.scales, in_regions=given is not None, some=present is not None)
+        return replace(self.assign(scored, pixels, given, present=present), image=image)
 
     def _prepare_guide(self, features: Features, guide: ImageInput | None) -> Prepared | None:
         """Return the image that refinement follows; None without refinement."""
@@ -322,18 +347,30 @@ class Labeller:
 
         return to_device(values, self.model.backbone.device)
 
+    def _levels_for(self, present: frozenset[int] | None) -> tuple[Level, ...]:
+        """Return the contests among some classes; None for all."""
+        found = self._levels_of.get(present)
+        if found is None:
+            if len(self._levels_of) >= _MOST_LISTS:
+                self._levels_of = {None: self._levels}
+            found = self._classifier.levels(self.options.min_confidence, self._temperature, present)
+            self._levels_of[present] = found
+        return found
+
     def _scorer(self, level: Level, *, raw: bool) -> DeviceScorer | None:
         """Return what computes labels on a GPU. On a CPU all threads compute already, and pruning makes `match` faster."""
         if self._on_cpu or self._contests:
             return None
+        from tipsseg.labelling.device_scores import DeviceScorer
+
+        if level not in self._levels:  # that of a list of names
+            return DeviceScorer(_table_of(level, raw), self._temperature, self.model.backbone.device)
         key = level.whole, raw
         if key not in self._scorers:
-            from tipsseg.labelling.device_scores import DeviceScorer
-
             self._scorers[key] = DeviceScorer(_table_of(level, raw), self._temperature, self.model.backbone.device)
         return self._scorers[key]
 
-    def score(self, scales: Sequence[Patches], top: int = 0, *, in_regions: bool = False) -> Scored:
+    def score(self, scales: Sequence[Patches], top: int = 0, *, in_regions: bool = False, some: bool = False) -> Scored:
         """Compare the features of an image with the phrases, without waiting for the device.
 
         A GPU also computes the labels, unless they are refined, some are parts, or the image is large.
@@ -342,6 +379,7 @@ class Labeller:
             scales: The features at each scale, in ascending order.
             top: The number of best classes to keep for each patch, at most the number of classes.
             in_regions: True if `assign` gets regions.
+            some: True if `assign` may get `present`.
 
         Returns:
             The scores to pass to `assign`.
@@ -352,7 +390,7 @@ class Labeller:
         size, plans = scales[0].size, _plans_of(scales)
         values = self._compare(scales)
         scorer = self._scorer(self._levels[0], raw=in_regions)
-        later = self.options.refine != "none" or len(self._levels) > 1 or prod(size) > _MAX_ASYNC_PIXELS
+        later = self.options.refine != "none" or len(self._levels) > 1 or some or prod(size) > _MAX_ASYNC_PIXELS
         if self._on_cpu or scorer is None or later:
             return Cosines(values, plans, size, top)
         with self._at_work():
@@ -373,6 +411,7 @@ class Labeller:
         pixels: NDArray[np.uint8] | None = None,
         regions: Regions | None = None,
         inner: tuple[int, int, int, int] | None = None,
+        present: frozenset[int] | None = None,
     ) -> LabelMap:
         """Turn scores into labels. Safe to call from several threads.
 
@@ -381,6 +420,7 @@ class Labeller:
             pixels: The image as the model sees it at the finest scale, [h, w, 3]. Refinement needs it.
             regions: The regions of the image, see `score`.
             inner: The part of the image to label: top, left, height and width in pixels. None: all of it.
+            present: The label ids of the classes that may be in the image, with their relatives. None: all classes.
 
         Raises:
             DeviceError: The model returned infinity or NaN.
@@ -390,17 +430,19 @@ class Labeller:
             values, plans, size = self._on_host(scored.values), scored.plans, scored.size
             if self._contests:
                 refined = (pixels, self._refine) if self.options.refine == "pamr" else (None, None)
-                layers = label_alone(self._contests, values, plans, self._temperature, size, *refined)
-                return label_map_of(layers, size, classes)
+                contests = [each for each in self._contests if present is None or each.class_id in present]
+                layers = label_alone(contests, values, plans, self._temperature, size, *refined)
+                return replace(label_map_of(layers, size, classes), present=present)
+            levels = self._levels_for(present)
             if scored.top:
-                top = self._best_classes(values, plans, self.view.grid(plans[0]), scored.top)
-            assigned = self._assign(self._levels[0], scored, values, pixels, inner, raw=regions is not None)
+                top = self._best_classes(levels, values, plans, self.view.grid(plans[0]), scored.top)
+            assigned = self._assign(levels[0], scored, values, pixels, inner, raw=regions is not None)
         else:
             arrived = scored.wait()
             if arrived is None:
                 raise non_finite_error(self.model.backbone)
             assigned, top = arrived
-        found = LabelMap(assigned.labels, assigned.confidence, classes, top)
+        found = LabelMap(assigned.labels, assigned.confidence, classes, top, present=present)
         if regions is not None:
             height, width = assigned.labels.shape
             named = name_regions(
@@ -433,7 +475,7 @@ class Labeller:
         """
         labels, confidence = label_map.labels, label_map.confidence
         values: list[Values] | None = None
-        for level in self._levels[1:]:
+        for level in self._levels_for(label_map.present)[1:]:
             if not (labels == level.whole).any():
                 continue
             assert isinstance(scored, Cosines)
@@ -508,22 +550,28 @@ class Labeller:
         return values
 
     def _best_classes(
-        self, values: Sequence[Values], plans: Sequence[WindowPlan], grid: tuple[int, int], count: int
+        self,
+        levels: Sequence[Level],
+        values: Sequence[Values],
+        plans: Sequence[WindowPlan],
+        grid: tuple[int, int],
+        count: int,
     ) -> TopClasses:
         """Return the best classes of each patch. A part has p(whole) * p(part in the whole), and its whole p(whole)."""
-        first, *inside = self._levels
+        first, *inside = levels
         scores = first.scores(values, plans, self._temperature)
-        most = min(count, len(self._table.label_ids) + sum(len(level.table.label_ids) - 1 for level in inside))
+        table = first.table
+        most = min(count, len(table.label_ids) + sum(len(level.table.label_ids) - 1 for level in inside))
         if not inside:
-            best, shares = best_groups(scores, grid, self._table.groups, most)
-            return TopClasses(self._table.label_ids[best], shares)
+            best, shares = best_groups(scores, grid, table.groups, most)
+            return TopClasses(table.label_ids[best], shares)
         every: dict[int, Values] = {}
-        for level in self._levels:
+        for level in levels:
             share = group_shares(level.scores(values, plans, self._temperature), grid, level.table.groups)
             for label_id, own in zip(level.table.label_ids.tolist(), share, strict=True):
                 if label_id != level.whole or not level.whole:
                     every[label_id] = own * every[level.whole] if level.whole else own
-        ids, stacked = np.array([*every], self._table.label_ids.dtype), np.stack([*every.values()])
+        ids, stacked = np.array([*every], table.label_ids.dtype), np.stack([*every.values()])
         order = np.argsort(-stacked, axis=0, kind="stable")[:most]
         return TopClasses(cast(LabelArray, ids[order]), np.take_along_axis(stacked, order, 0).astype(np.float16))
 

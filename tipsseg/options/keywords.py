@@ -83,6 +83,8 @@ class TruthKeywords(TypedDict, total=False):
 class RegionKeywords(TypedDict, total=False):
     regions: str | Path | None
     regions_only: bool
+    present: str | Path | None
+    strict: bool
 
 
 class LabelFolderKeywords(

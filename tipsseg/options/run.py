@@ -137,13 +137,18 @@ class OutputOptions(OptionRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class RegionOptions(OptionRecord):
-    """Options for regions, such as the masks of another tool."""
+    """Options for what is known of each image: regions, such as the masks of another tool, and what is in it."""
 
     # fmt: off
     regions: Path | None = option(None, metavar="DIR|FILE", group=WHAT,
         help="Give each region one class: masks of SAM or another tool, as PNG, NPZ, JSON or COCO files.")
     regions_only: bool = option(False, group=WHAT, rare=True,
         help="Make pixels outside all regions background.  [default: label them as without regions]")
+    present: Path | None = option(None, metavar="folders|FILE", group=WHAT,
+        help="What is in each image, so that only those classes compete: the nearest folder with the name of a class, or a CSV or "
+        "JSONL file with image and names, or caption.")
+    strict: bool = option(False, group=WHAT, rare=True,
+        help="Fail images that --present says nothing about.  [default: all classes compete]")
     # fmt: on
 
 

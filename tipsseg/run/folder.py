@@ -277,7 +277,9 @@ class OutputFolder:
 
     def _write_classes(self) -> None:
         vocabulary = self.info.vocabulary or self.info.spec.vocabulary
-        content = classes_json(self.context.classes, vocabulary.background_texts)
+        found = self.info.summary.get("classes", ())
+        asked = {each["id"]: each["asked"] for each in found if "asked" in each} if isinstance(found, list) else {}
+        content = classes_json(self.context.classes, vocabulary.background_texts, asked)
         path, shows = self.path / CLASSES_FILE, sha256(content).hexdigest()[:32]
         row = self.state.files().get(CLASSES_FILE)
         if row is None or row.shows != shows or self.files.look(row) != "ours":

@@ -108,6 +108,7 @@ def run_record(info: RunInfo) -> dict[str, object]:
         **_place("features", "folder", spec.features, dtype=spec.labelled_in),
         **_place("regions", "source", spec.regions, only=spec.regions_only),
         **_place("onto", "source", spec.onto, added=list(spec.added)),
+        **_place("present", "source", spec.present, strict=spec.strict),
         "shard": None if spec.shard is None else str(spec.shard),
         "image_root": info.image_root,
         "versions": dict(maker.versions),
@@ -233,6 +234,8 @@ def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
         more |= {"regions": _path(regions, "source"), "regions_only": take(regions, "only", bool)}
     if (onto := take(record, "onto", dict | None)) is not None:
         more |= {"onto": _path(onto, "source"), "added": take(onto, "added", tuple[str, ...])}
+    if (present := take(record, "present", dict | None)) is not None:
+        more |= {"present": _path(present, "source"), "strict": take(present, "strict", bool)}
     spec = RunSpec(
         model=model.id,
         vocabulary=asked,

@@ -61,7 +61,7 @@ def decide(  # noqa: PLR0911 - one judge, one list
     if not matches(entry.input, ref.path):
         return Todo("the image changed")
     if entry.given != _given(ref, entry, spec):
-        return Todo("the regions or labels changed")
+        return Todo("the regions, labels or names changed")
     if gone is not None or len(labels) < len(context.labels) or any(row.pending for row in labels):
         return Todo("the labels are missing")  # or a killed command was about to write them
     if _lacks_scores(rows, spec, files):
@@ -86,7 +86,7 @@ def _lacks_scores(rows: Mapping[str, FileRow], spec: RunSpec, files: Files) -> b
 
 
 def _given(ref: ImageRef, entry: Entry, spec: RunSpec) -> str | None:
-    """Return the digest of an image's regions and labels; None without both, and if they cannot be read."""
+    """Return the digest of an image's regions, labels and names; None without any, and if they cannot be read."""
     with suppress(ImageError):  # reported when the image is labelled
         return None if spec.given is None else spec.given.digest(ref, entry.numbers.size)
     return None

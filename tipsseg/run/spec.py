@@ -94,14 +94,15 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
 
     @cached_property
     def given(self) -> Given | None:
-        """Return the regions and labels that the run is given; None without both. Their files are listed once.
+        """Return the regions, labels and names that the run is given; None without any. Their files are listed once.
 
         Raises:
             InputError, ImageError: They cannot be listed.
         """
-        if self.regions is None and self.onto is None:
+        if self.regions is None and self.onto is None and self.present is None:
             return None
         from tipsseg.formats.given import Given, LabelSource  # slow to import
+        from tipsseg.formats.present import PresentNames
         from tipsseg.formats.region_files import RegionSource
 
         classes = self.vocabulary.classes
@@ -110,6 +111,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
             only=self.regions_only,
             labels=None if self.onto is None else LabelSource(self.onto, classes),
             added=[entry.id for entry in classes if entry.name in self.added],
+            present=None if self.present is None else PresentNames(self.present, self.vocabulary, strict=self.strict),
             classes=classes,
         )
 
@@ -180,6 +182,8 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
             self._check_overlap()
         if self.regions_only and self.regions is None:
             raise UsageError("argument `regions_only` needs regions", "Set argument `regions`.")
+        if self.strict and self.present is None:
+            raise UsageError("argument `strict` needs names of what is in each image", "Set argument `present`.")
         find_model(self.model)
         check_folder(self.output)  # last, so that errors in options are raised first
 
@@ -214,7 +218,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
         check_rasterio()
         options = self.options
         unfit = ("overlap", "mode", "refine", "short_side")
-        asked = [name for name in ("regions", "onto", "features") if getattr(self, name) is not None]
+        asked = [name for name in ("regions", "onto", "present", "features") if getattr(self, name) is not None]
         asked += [name for name in unfit if getattr(options, name) != getattr(DEFAULT_LABEL_OPTIONS, name)]
         if asked:
             raise UsageError(
@@ -266,6 +270,8 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
             words += ["--regions", "PATH", *(["--regions-only"] * self.regions_only)]
         if self.onto is not None:
             words += ["--onto", "PATH"]
+        if self.present is not None:
+            words += ["--present", "FILE"]
         return shell_line(words)
 
     def _question(self, model: str, source: str) -> list[str]:
@@ -403,6 +409,7 @@ def question_facts(info: RunInfo) -> dict[str, object]:
         "features": spec.labelled_in,
         "regions": regions,
         "onto": list(spec.added) if spec.onto is not None else None,
+        **({} if spec.present is None else {"present": True}),
         "raster": record_of(spec.raster) if spec.is_raster else None,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
         `height` and `width` in pixels; `classes`: id, name, pixels, share of the image and mean confidence of the classes in the
         image; `background`: pixels, share and mean confidence of id 0 (None if it has no pixels, or if classes overlap);
         `ignored`: pixels below the minimum confidence. A pixel of a part counts in its whole too; if classes overlap, it counts
-        in each of them.
+        in each of them. `present` are the ids of the classes that competed, unless all did.
     """
     if label_map.layers is None:
         pixels, sums = _totals(label_map.labels, label_map.confidence)
@@ -49,7 +50,8 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
         pixels, sums = _layer_totals(label_map)
     ids = range(BACKGROUND, len(label_map.classes) + 1)
     shares = [share_record(pixels[each], sums[each], label_map.labels.size) for each in ids]
-    return _summary(label_map.shape, label_map.classes, pixels, shares)
+    summary = _summary(label_map.shape, label_map.classes, pixels, shares)
+    return summary if label_map.present is None else {**summary, "present": sorted(label_map.present)}
 
 
 def _summary(
@@ -90,7 +92,8 @@ def corrected_summary(
     for label_id, number in enumerate(pixels[: len(classes) + 1].tolist()):
         confidence = means.get(label_id, CERTAIN) if number else None
         shares.append({"pixels": number, "share": round(number / labels.size, 6), "confidence": confidence})
-    return _summary(labels.shape, classes, pixels, shares)
+    summary = _summary(labels.shape, classes, pixels, shares)
+    return {**summary, "present": before["present"]} if "present" in before else summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +190,16 @@ class TotalsSum:
     def __init__(self, classes: Sequence[LabelClass]) -> None:
         self._classes = classes
         self._images = self._pixels = self._background = self._ignored = 0
+        self._asked: Counter[int] | None = None  # the images in which a class competed, if not all did everywhere
         self._of_class = {each.id: [0, 0] for each in classes}  # images that contain it, and its pixels
 
     def add(self, summary: Mapping[str, object]) -> None:
         """Add a `label_summary`."""
         numbers = read_summary(summary)
+        if "present" in summary:
+            self._asked = self._asked or Counter({each.id: self._images for each in self._classes})
+        if self._asked is not None:
+            self._asked.update(take(summary, "present", list) if "present" in summary else [*self._of_class])
         self._images += 1
         self._pixels += numbers.size[0] * numbers.size[1]
         self._background += numbers.background
@@ -206,7 +214,10 @@ class TotalsSum:
         for each in self._classes:
             images, pixels = self._of_class[each.id]
             share = round(pixels / max(self._pixels, 1), 6)
-            classes.append({"id": each.id, "name": each.name, "images": images, "pixels": pixels, "share": share})
+            asked = {} if self._asked is None else {"asked": self._asked[each.id]}
+            classes.append(
+                {"id": each.id, "name": each.name, "images": images, "pixels": pixels, "share": share, **asked}
+            )
         return {
             "images": self._images,
             "pixels": self._pixels,
@@ -230,6 +241,9 @@ class TotalsSum:
                 never.append(_short(each))
         if found:
             yield f"Found in {pluralize(self._images, 'image')}, by area: {join_first(found, _NAMED)}."
+        if self._asked is not None:
+            asked = [f"{_short(each)} {self._asked[each.id]}" for each in self._classes]
+            yield f"Asked for, by images: {join_first(asked, _NAMED)}."
         if never:
             yield f"Never found: {join_first(never, _NAMED)}."
 

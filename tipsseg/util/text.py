@@ -173,3 +173,13 @@ def unreadable_problem(error: OSError, default: Path) -> Problem:
 
 def size_text(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]} (height x width)"
+
+
+def clean_name(name: str) -> str:
+    """Replace underscores, which many tools write, with spaces, and remove surplus spaces."""
+    return " ".join(name.replace("_", " ").split())
+
+
+def fold(name: str) -> str:
+    """Return a name without differences of case and spacing; nor of slashes, which some tools replace, from spaces."""
+    return clean_name(name.replace("/", " ")).casefold()

@@ -14,7 +14,7 @@ from typing import Any, cast
 from tipsseg.errors import VocabularyError
 from tipsseg.options.fields import short_repr
 from tipsseg.types import BACKGROUND, Colour, LabelClass
-from tipsseg.util.text import did_you_mean, join_first, pluralize, quote, shorten
+from tipsseg.util.text import did_you_mean, fold, join_first, pluralize, quote, shorten
 from tipsseg.vocabulary.palette import colour
 from tipsseg.vocabulary.phrases import (
     GENERAL_BACKGROUND,
@@ -98,7 +98,7 @@ class Contest:
 
     For the image, the classes that are not parts compete with the background. The phrases of a class are its own, and with a
     handicap those of its parts. Inside a whole, its parts compete in the same way; what they do not win stays the whole: the
-    phrases of the background compete for it, and with a handicap its own.
+    phrases of the background compete for it, and with a handicap its own. Without a background, its parts win all of it.
 
     Attributes:
         whole: The label id of the whole; 0 for the image.
@@ -153,15 +153,56 @@ class Vocabulary:
         """The texts of all background phrases: those of negative classes, then `background`."""
         return tuple(phrase.text for phrase in self.phrases if phrase.label_id == BACKGROUND)
 
+    def find_classes(self, names: Iterable[str]) -> frozenset[int]:
+        """Return the label ids of classes by name or phrase; case, "_", "/" and spaces do not matter, unless they are needed.
+
+        Raises VocabularyError for a name that is not a class.
+        """
+        exact = {entry.name: entry.id for entry in self.classes}
+        folded = {
+            fold(text): entry.id for entry in self.classes for text in (*entry.synonyms, *entry.phrases, entry.name)
+        }
+        found = set[int]()
+        for name in names:
+            known = exact.get(name, folded.get(fold(name)) if isinstance(name, str) else None)
+            if known is None:
+                raise VocabularyError(
+                    f"{quote(name)} is not a class",
+                    f"{did_you_mean(str(name), list(exact))}The classes are: {join_first(list(exact), 20)}.",
+                )
+            found.add(known)
+        return frozenset(found)
+
+    def with_relatives(self, ids: Iterable[int]) -> frozenset[int]:
+        """Return label ids with those of the wholes that these classes are in, and of their parts."""
+        asked, found = set(ids), set[int]()
+        for entry in self.classes:
+            chain = [entry.id]
+            while above := self.classes[chain[-1] - 1].part_of:
+                chain.append(above)
+            if asked.intersection(chain):
+                found.add(entry.id)
+            if entry.id in asked:
+                found.update(chain)
+        return frozenset(found)
+
     @property
     def contests(self) -> tuple[Contest, ...]:
-        """The contest for the image, then those for wholes with parts, each after the one that its whole competes in."""
+        """See `contests_of`, for all classes."""
+        return self.contests_of(None)
+
+    def contests_of(self, present: Collection[int] | None) -> tuple[Contest, ...]:
+        """Return the contest for the image, then those for wholes with parts, each after the one that its whole competes in.
+
+        `present` are the label ids of the classes that may be in the image; None for all.
+        """
         own: dict[int, list[Phrase]] = defaultdict(list)
         for phrase in self.phrases:
             own[phrase.label_id].append(phrase)
         parts: dict[int, list[int]] = defaultdict(list)
         for entry in self.classes:
-            parts[entry.part_of].append(entry.id)
+            if present is None or entry.id in present:
+                parts[entry.part_of].append(entry.id)
 
         def inherited(class_id: int) -> Iterator[Phrase]:
             for part in parts.get(class_id, ()):
@@ -175,7 +216,7 @@ class Vocabulary:
                 phrases += own[class_id]
                 phrases += (replace(each, label_id=class_id, handicap=True) for each in inherited(class_id))
             phrases += (replace(each, label_id=whole) for each in own[BACKGROUND])
-            if whole != BACKGROUND:
+            if whole != BACKGROUND and own[BACKGROUND]:  # without a background, parts claim the whole
                 phrases += (replace(each, handicap=True) for each in own[whole])
             contests.append(Contest(whole, tuple(phrases)))
             wholes += (class_id for class_id in parts[whole] if class_id in parts)

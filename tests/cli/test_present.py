@@ -1,0 +1,134 @@
+"""--present: what is in each image, by its folder or by a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from running import Command, Ran
+
+SCENE = Path(__file__).resolve().parents[2] / "examples/scenes/meadow/panda-and-tree.jpg"
+IMAGES = ("Panda/one.png", "tree/sub/two.png", "rest/three.png")
+PANDA, HEAD, TREE, CAR = 1, 2, 3, 4
+
+
+@pytest.fixture(autouse=True)
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same picture of a panda and a tree in three folders."""
+    monkeypatch.chdir(tmp_path)
+    for name in IMAGES:
+        Path("imgs", name).parent.mkdir(parents=True)
+        Image.open(SCENE).resize((320, 240)).save(Path("imgs", name))
+
+
+def label(command: Command, present: str, *more: str) -> Ran:
+    options = ("-c", "panda,panda/head,tree,car", "-m", "tiny", "--device", "cpu", "-f", "png,csv")
+    return command("label", "imgs", *options, "--present", present, *more)
+
+
+def found() -> list[set[int]]:
+    return [set(np.unique(np.asarray(Image.open(Path("labels/masks", name)))).tolist()) - {0} for name in IMAGES]
+
+
+def test_the_nearest_folder_with_the_name_of_a_class(command: Command) -> None:
+    ran = label(command, "folders")
+    assert ran.code == 0, ran.err
+    assert found() == [{PANDA, HEAD}, {TREE}, {PANDA, HEAD, TREE}]
+    assert "Asked for, by images: panda 2, panda/head 2, tree 2, car 1." in ran.err
+    classes = json.loads(Path("labels/classes.json").read_bytes())["classes"]
+    assert [each["asked"] for each in classes] == [2, 2, 2, 1]
+    assert [each["asked"] for each in json.loads(Path("labels/run.json").read_bytes())["summary"]["classes"]] == [
+        2,
+        2,
+        2,
+        1,
+    ]
+    assert command("check", "labels").code == 0
+    assert "3 unchanged" in label(command, "folders").err
+
+
+FILES = {
+    "a.csv": 'image,names\nPanda/one.png,panda\ntree/sub/two.png,"tree;car"\n',
+    "b.csv": "image,names\none.png,Panda\ntwo.png,tree\ntwo.png,car\n",
+    "c.jsonl": '{"image": "one.png", "names": ["panda"]}\n{"file_name": "two.png", "names": "tree, car"}\n',
+    "d.csv": 'image,caption\none,"A PANDA, a carpet, a street"\ntwo,"Trees beside cars."\n',
+    "e.jsonl": '{"file_name": "one.png", "text": "pandas"}\n{"file_name": "two.png", "text": "a tree and a car"}\n',
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_names_and_captions(command: Command, name: str) -> None:
+    Path(name).write_text(FILES[name])
+    ran = label(command, name)
+    assert ran.code == 0, ran.err
+    assert found() == [{PANDA, HEAD}, {TREE}, {PANDA, HEAD, TREE}]
+    lines = [json.loads(line) for line in Path("labels/manifest.jsonl").read_text().splitlines()]
+    present = {line["image"]: line.get("present") for line in lines}
+    assert present == {IMAGES[0]: [1, 2], IMAGES[1]: [3, 4], IMAGES[2]: None}
+
+
+def test_strict_fails_images_without_names(command: Command) -> None:
+    Path("a.csv").write_text(FILES["a.csv"])
+    ran = label(command, "a.csv", "--strict")
+    assert ran.code == 1
+    assert "imgs/rest/three.png: its names are unknown: it is not in a.csv" in ran.err
+    assert "2 images labelled, 1 failed" in ran.err
+
+
+def test_changed_names_label_only_these_images_again(command: Command) -> None:
+    Path("a.csv").write_text(FILES["a.csv"])
+    assert label(command, "a.csv").code == 0
+    Path("a.csv").write_text(FILES["a.csv"].replace("tree;car", "panda"))
+    ran = label(command, "a.csv")
+    assert "1 image labelled again: the regions, labels or names changed." in ran.err
+    assert found()[1] == {PANDA, HEAD}
+    ran = command("label", "imgs", "-c", "panda,panda/head,tree,car", "-m", "tiny", "-f", "png,csv")
+    assert ran.code == 1
+    assert "present on -> none" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "hint"),
+    [
+        ("image,names\none.png,tre\n", "a.csv: line 2: 'tre' is not a class", "Did you mean 'tree'?"),
+        ("picture,names\none.png,tree\n", "no column `image`", "image,names"),
+        ("image,label\none.png,tree\n", "line 2: one.png has neither `names` nor a `caption`", ""),
+        ("image,names\n", "no images are listed", "Write a line for each image"),
+    ],
+)
+def test_faults_of_files_are_found_before_the_run(command: Command, content: str, message: str, hint: str) -> None:
+    Path("a.csv").write_text(content)
+    ran = label(command, "a.csv")
+    assert ran.code == 1
+    assert message in ran.err
+    assert hint in ran.err
+    assert not Path("labels").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("--present", "nowhere.csv"), "nowhere.csv"),
+        (("--present", "imgs"), "neither a CSV file nor JSON lines"),
+        (("--strict",), "--strict needs names of what is in each image"),
+    ],
+)
+def test_mistakes(command: Command, arguments: tuple[str, ...], part: str) -> None:
+    ran = command("label", "imgs", "-c", "panda", "-m", "tiny", *arguments)
+    assert ran.code in (1, 2)
+    assert part in ran.err
+
+
+def test_eval_asks_for_the_same_names(command: Command) -> None:
+    assert label(command, "folders").code == 0
+    scores: dict[str, Any] = {}
+    for present in (("--present", "folders"), ()):
+        options = ("-c", "panda,panda/head,tree,car", "-m", "tiny", "--device", "cpu")
+        ran = command("eval", "imgs", *options, *present, "--gt", "labels/masks", "--json")
+        assert ran.code == 0, ran.err
+        scores[" ".join(present)] = json.loads(ran.out)["pixel_accuracy"]
+    assert scores["--present folders"] == 1 > scores[""]

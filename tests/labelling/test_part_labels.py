@@ -1,0 +1,211 @@
+"""Labels of parts inside wholes, against each contest labelled on its own; and labels among the names of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import tipsseg
+from tipsseg import ClassSpec, Labeller, LabelMap, LabelOptions, Model, make_vocabulary
+from tipsseg.errors import UsageError, VocabularyError
+from tipsseg.labelling import labeller as module
+from tipsseg.labelling.assign import Level, match
+from tipsseg.labelling.device_scores import DeviceScorer
+from tipsseg.labelling.labeller import Cosines
+
+NAMES = ["panda/head", "panda/leg/hind", "panda/leg", "tree", "tree/crown"]
+SIZE = (240, 320)
+_SCENE = Path(__file__).parents[2] / "examples/scenes/meadow/panda-and-tree.jpg"
+PICTURE = np.asarray(Image.open(_SCENE).resize(SIZE[::-1]))
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return tipsseg.load("tiny", device="cpu")
+
+
+def label(model: Model, names: Sequence[str | ClassSpec] = NAMES, background: str = "auto", **options: Any) -> LabelMap:
+    made = Labeller(model, make_vocabulary(names, background), LabelOptions(short_side=112, **options))
+    return made.label(PICTURE)
+
+
+def expected(model: Model, background: str, **options: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The labels and confidences of `label`, contest by contest over the whole image."""
+    made = Labeller(model, make_vocabulary(NAMES, background), LabelOptions(short_side=112, **options))
+    scored = made.score(model.encode(PICTURE, short_side=112, **options).scales)
+    assert isinstance(scored, Cosines)
+    labels: NDArray[Any] = np.zeros(SIZE)
+    confidence: NDArray[Any] = np.zeros(SIZE)
+    for level in made._levels:
+        scores = level.scores(scored.values, scored.plans, model.backbone.temperature)
+        found = match(scores, SIZE, level.table)
+        if not level.whole:
+            labels, confidence = found.labels.copy(), found.confidence.copy()
+            continue
+        inside = (labels == level.whole) & (found.labels != level.whole)
+        labels[inside] = found.labels[inside]
+        confidence[inside] *= found.confidence[inside]
+    return labels, confidence
+
+
+@pytest.mark.parametrize("background", ["auto", "none"])
+@pytest.mark.parametrize("options", [{}, {"mode": "whole"}, {"scales": (1, 1.5)}], ids=["slide", "whole", "scales"])
+def test_labels_are_those_of_each_contest(model: Model, background: str, options: dict[str, Any]) -> None:
+    labels, confidence = expected(model, background, **options)
+    made = label(model, background=background, **options)
+    assert np.array_equal(made.labels, labels)
+    assert np.array_equal(made.confidence, confidence.astype(np.float32))
+    assert len(np.unique(labels)) >= 3
+
+
+def test_parts_claim_their_wholes_without_a_background(model: Model) -> None:
+    made = label(model, background="none")
+    assert made.mask("panda").any()
+    assert not np.isin(made.labels, [4, 6]).any()
+
+
+def test_a_gpu_gives_the_same_labels(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    host = label(model)
+
+    def scorer(self: Labeller, level: Level, *, raw: bool) -> DeviceScorer:
+        return DeviceScorer(module._table_of(level, raw), model.backbone.temperature, model.backbone.device)
+
+    def of_level(self: Labeller, level: Level, cosines: Sequence[Any]) -> Sequence[torch.Tensor]:
+        own = [torch.from_numpy(np.asarray(scale)[..., level.phrases]) for scale in cosines]
+        return own if level.biases is None else [scale + torch.from_numpy(level.biases) for scale in own]
+
+    monkeypatch.setattr(Labeller, "_scorer", scorer)
+    monkeypatch.setattr(Labeller, "_of_level", of_level)
+    device = label(model)
+    assert (device.labels != host.labels).mean() < 1e-3
+    assert np.abs(device.confidence.astype(float) - host.confidence).max() < 5e-3
+
+
+def test_low_confidences_fall_back_to_the_whole_then_to_ignored(model: Model) -> None:
+    every = label(model)
+    assert every.whole_confidence is not None
+    least = float(np.median(every.confidence[np.isin(every.labels, [1, 2, 3, 5])]))
+    strict = label(model, min_confidence=least)
+    sure = strict.labels == every.labels
+    assert (every.confidence[sure & (every.labels > 0)] >= np.float32(least)).all()
+    ignored = strict.labels == strict.ignore
+    assert np.array_equal(ignored, every.whole_confidence < np.float32(least))
+    fell = ~sure & ~ignored
+    assert fell.any()
+    assert set(strict.labels[fell].tolist()) <= {6, 4, 3}
+
+
+def test_wholes_have_the_pixels_of_their_parts(model: Model) -> None:
+    made = label(model)
+    assert np.array_equal(made.mask("panda"), np.isin(made.labels, [1, 2, 3, 6]))
+    assert np.array_equal(made.mask("panda/leg"), np.isin(made.labels, [2, 3]))
+    objects = made.find_objects()
+    areas = {each.name: 0 for each in objects}
+    for each in objects:
+        areas[each.name] += each.area
+    assert areas["panda"] == made.mask("panda").sum()
+    assert areas["panda/head"] == made.mask("panda/head").sum()
+    whole = next(each for each in objects if each.name == "panda")
+    assert made.whole_confidence is not None
+    assert whole.score == pytest.approx(made.whole_confidence[whole.mask].mean(), abs=1e-4)
+
+
+def test_a_region_has_one_whole_and_parts_inside(model: Model) -> None:
+    regions = np.zeros(SIZE, np.int32)
+    regions[40:200, 10:150] = 1
+    made = Labeller(model, make_vocabulary(NAMES), LabelOptions(short_side=112)).label(PICTURE, regions=regions)
+    assert made.instances is not None
+    wholes = {1: 6, 2: 6, 3: 6, 5: 4}
+    for number in np.unique(made.instances[made.instances > 0]):
+        inside = made.labels[made.instances == number].tolist()
+        assert len({wholes.get(each, each) for each in inside}) == 1
+
+
+def test_labels_that_overlap_have_no_parts(model: Model) -> None:
+    with pytest.raises(VocabularyError, match="labels that overlap cannot have parts: 'panda/head'"):
+        label(model, overlap=True)
+
+
+# ---- among the names of an image ----
+
+BACKGROUND = ["sky", "grass"]
+
+
+@pytest.mark.parametrize("background", [BACKGROUND, "none"], ids=["background", "none"])
+def test_an_image_competes_among_its_names(model: Model, background: Any) -> None:
+    every = Labeller(model, make_vocabulary(["panda", "tree", "house"], background), short_side=112)
+    some = Labeller(model, make_vocabulary(["panda", "house"], background), short_side=112).label(PICTURE)
+    made = every.label(PICTURE, names=["house", "panda"])
+    assert made.present == frozenset({1, 3})
+    assert np.array_equal(made.labels, np.array([0, 1, 3], np.uint8)[some.labels])
+    assert np.array_equal(made.confidence, some.confidence)
+    assert np.array_equal(every.label(PICTURE).labels, every.label(PICTURE, names=["panda", "tree", "house"]).labels)
+
+
+def test_a_whole_brings_its_parts_and_a_part_its_whole(model: Model) -> None:
+    made = Labeller(model, make_vocabulary(NAMES, BACKGROUND), short_side=112)
+    wanted = Labeller(model, make_vocabulary([*NAMES[:3], "panda"], BACKGROUND), short_side=112).label(PICTURE)
+    found = made.label(PICTURE, names=["panda"])
+    assert np.array_equal(found.labels, np.array([0, 1, 2, 3, 6], np.uint8)[wanted.labels])
+    assert made.label(PICTURE, names=["panda/head"]).present == frozenset({1, 6})
+
+
+def test_without_names_all_is_background(model: Model) -> None:
+    assert not Labeller(model, make_vocabulary(["panda"], BACKGROUND)).label(PICTURE, names=[]).labels.any()
+    none = Labeller(model, make_vocabulary(["panda"], "none"))
+    with pytest.raises(UsageError, match="neither names nor a background"):
+        none.label(PICTURE, names=[])
+    with pytest.raises(VocabularyError, match="'pand' is not a class"):
+        none.label(PICTURE, names=["pand"])
+    with pytest.raises(UsageError, match="names must be a list"):
+        none.label(PICTURE, names="panda")
+
+
+def test_names_and_overlap(model: Model) -> None:
+    made = Labeller(model, make_vocabulary(["panda", "tree"], BACKGROUND), LabelOptions(overlap=True))
+    every, some = made.label(PICTURE), made.label(PICTURE, names=["tree"])
+    assert every.layers is not None
+    assert some.layers is not None
+    assert [each.region.class_id for each in some.layers] == [2]
+    assert np.array_equal(some.mask("tree"), every.mask("tree"))
+
+
+def test_fits_have_parts_and_names_too(model: Model) -> None:
+    from tipsseg.learning.fit import fit
+
+    features = model.encode(PICTURE, short_side=112)
+    text = Labeller(model, make_vocabulary(NAMES), LabelOptions(short_side=112))
+    labels = text.label(PICTURE).labels
+    fitted = fit(model, [features] * 2, [labels] * 2, make_vocabulary(NAMES), LabelOptions(short_side=112))
+    assert len(fitted.vectors) == sum(len(each.phrases) for each in fitted.vocabulary.contests)
+    assert [each.name for each in fitted.scores] == ["", *NAMES, "panda"]
+    made = Labeller(model, fitted, LabelOptions(short_side=112))
+    found = made.label(PICTURE)
+    assert (found.labels == labels).mean() > 0.95
+    some = made.label(PICTURE, names=["tree"])
+    assert set(np.unique(some.labels)) <= {0, 4, 5}
+    # A fit that keeps the text vectors labels as the text does.
+    kept = replace(fitted, vectors=np.concatenate(_text_vectors(text)), biases=np.concatenate(_text_biases(text)))
+    again = Labeller(model, kept, LabelOptions(short_side=112)).label(PICTURE)
+    assert np.array_equal(again.labels, labels)
+
+
+def _text_vectors(made: Labeller) -> list[NDArray[np.float32]]:
+    return [made._classifier.vectors[level.phrases] for level in made._levels]
+
+
+def _text_biases(made: Labeller) -> list[NDArray[np.float32]]:
+    return [
+        np.zeros(len(level.phrases), np.float32) if level.biases is None else level.biases
+        for level in made._levels
+        if level.phrases is not None
+    ]

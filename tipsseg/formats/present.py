@@ -1,0 +1,167 @@
+"""Read what is in each image, for `tipsseg label --present`: from the folders of the images, or from a file.
+
+* "folders": the nearest folder above an image whose name is that of a class, as in ImageFolder data sets
+* a CSV file with the columns `image` and `names` (separated by ";" or ","), or `image` and `caption`
+* JSON lines with the same keys, `names` as a list or as in CSV
+
+`file_name` also stands for `image`, and `text` for `caption`. The names in a caption are the phrases of the classes that occur in
+it, also with a plural "s" or "es". An image may have several lines.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tipsseg.errors import ImageError, InputError, VocabularyError
+from tipsseg.formats.corrections import image_errors
+from tipsseg.formats.names import SourceNames
+from tipsseg.formats.source import Source
+from tipsseg.types import ImageRef, LabelClass
+from tipsseg.util.json import parse
+from tipsseg.util.text import fold, shorten
+from tipsseg.vocabulary.vocabulary import Vocabulary
+
+#: The value of the option that stands for the folders of the images.
+FOLDERS = Path("folders")
+
+_SEPARATORS = re.compile(r"[;,]")
+_KEYS = ("image", "file_name", "names", "caption", "text")
+
+
+class PresentNames:
+    """The classes that may be in each image. Thread-safe.
+
+    Attributes:
+        names: Finds the entry of an image in a file; None for the folders of the images.
+    """
+
+    def __init__(self, source: Path, vocabulary: Vocabulary, *, strict: bool) -> None:
+        """Read the names of all images.
+
+        Args:
+            source: FOLDERS, or a file.
+            vocabulary: The classes of the run.
+            strict: Whether an image without names is an error.
+
+        Raises:
+            InputError, ImageError: The file cannot be read, or has a name that is not a class.
+        """
+        self._source, self._vocabulary, self._strict = source, vocabulary, strict
+        self.names: SourceNames | None = None
+        self._entries: dict[str, frozenset[int]] = {}
+        if source == FOLDERS:
+            self._classes = {
+                fold(text): entry.id for entry in vocabulary.classes for text in (entry.name, *entry.phrases)
+            }
+        else:
+            self._entries = _read_entries(source, vocabulary)
+            self.names = SourceNames(self._entries)
+
+    def find(self, ref: ImageRef) -> frozenset[int] | None:
+        """Return the label ids of the classes that may be in an image, with their parts and wholes; None for all classes.
+
+        Raises:
+            ImageError: Several entries match; or the image has no names, and that is an error, or leaves nothing to choose from.
+        """
+        found = self._of_folder(ref) if self.names is None else self._of_file(self.names, ref)
+        if found is None and self._strict:
+            where = (
+                "no folder above it has the name of a class" if self.names is None else f"it is not in {self._source}"
+            )
+            raise ImageError(ref.path, f"its names are unknown: {where}", "Add it, or leave out argument `strict`.")
+        if found is not None and not found and not self._vocabulary.background_texts:
+            raise ImageError(ref.path, "it has no names, and there is no background", "Set argument `background`=auto.")
+        return found
+
+    def _of_folder(self, ref: ImageRef) -> frozenset[int] | None:
+        # Folders above the given one may have any name.
+        for folder, _ in zip(ref.path.absolute().parents, ref.relative.parents, strict=False):
+            if (found := self._classes.get(fold(folder.name))) is not None:
+                return self._vocabulary.with_relatives([found])
+        return None
+
+    def _of_file(self, names: SourceNames, ref: ImageRef) -> frozenset[int] | None:
+        name = names.find(ref)
+        return None if name is None else self._entries[name]
+
+
+def _read_entries(path: Path, vocabulary: Vocabulary) -> dict[str, frozenset[int]]:
+    """Return the label ids of each image in a file. Raises InputError, or ImageError with the line."""
+    found: dict[str, set[int]] = defaultdict(set)
+    captions = [(entry.id, _caption_pattern(entry)) for entry in vocabulary.classes]
+    unknown: list[tuple[int, VocabularyError]] = []
+    for number, record in _records(path):
+        with image_errors(path, f"line {number}"):
+            image, names, caption = _parse_record(record)
+            own = found[image]
+            for name in names:
+                try:
+                    own |= vocabulary.find_classes([name])
+                except VocabularyError as error:
+                    unknown.append((number, error))
+            own.update(label_id for label_id, pattern in captions if caption and pattern.search(fold(caption)))
+    if unknown:
+        (number, first), *others = unknown
+        more = f" (and {len(others)} more)" if others else ""
+        raise InputError(f"{path}: line {number}: {first.reason}{more}", first.hint)
+    if not found:
+        raise InputError(f"{path}: no images are listed", "Write a line for each image: image,names")
+    return {image: vocabulary.with_relatives(ids) for image, ids in found.items()}
+
+
+def _records(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
+    """Yield the lines of a file as records, with their numbers."""
+    with Source(path) as source:
+        name = source.names[0] if len(source.names) == 1 else ""
+        if Path(name).suffix.lower() not in (".csv", ".jsonl"):
+            raise InputError(
+                f"{path}: neither a CSV file nor JSON lines",
+                "Pass a .csv or .jsonl file with `image` and `names`, or folders.",
+            )
+        lines = list(source.lines(name))
+    if Path(name).suffix.lower() == ".csv":
+        heads: list[str] = []
+        for (number, _), row in zip(lines, csv.reader(line for _, line in lines), strict=True):
+            if not heads:
+                heads = [head.strip().lower() for head in row]
+                if not {"image", "file_name"} & {*heads}:
+                    raise ImageError(
+                        path, f"line {number}: no column `image`", "The first line names the columns: image,names"
+                    )
+            else:
+                yield number, dict(zip(heads, row, strict=False))
+        return
+    for number, line in lines:
+        with image_errors(path, f"line {number}"):
+            record = parse(line.encode())
+            if not isinstance(record, dict):
+                raise ValueError("not a JSON object")
+        yield number, record
+
+
+def _parse_record(record: Mapping[str, object]) -> tuple[str, list[str], str]:
+    """Return the image, the names and the caption of a record. Raises ValueError if a value is missing or has a wrong type."""
+    image = record.get("image") or record.get("file_name")
+    names, caption = record.get("names"), record.get("caption") or record.get("text") or ""
+    if not isinstance(image, str):
+        raise ValueError("it has no `image`")
+    if names is None and not ({"caption", "text"} & record.keys()):
+        raise ValueError(f"{shorten(image)} has neither `names` nor a `caption`")
+    if isinstance(names, str):
+        names = _SEPARATORS.split(names)
+    if (
+        not isinstance(caption, str)
+        or not isinstance(names, list | None)
+        or not all(isinstance(each, str) for each in names or ())
+    ):
+        raise ValueError("`names` must be a list of strings, and `caption` a string")
+    return image, [name for name in names or () if name.strip()], caption
+
+
+def _caption_pattern(entry: LabelClass) -> re.Pattern[str]:
+    phrases = "|".join(re.escape(fold(phrase)) for phrase in entry.phrases)
+    return re.compile(rf"(?<!\w)(?:{phrases})(?:e?s)?(?!\w)")
