@@ -74,7 +74,7 @@ class PresentNames:
             )
             raise ImageError(ref.path, f"its names are unknown: {where}", "Add it, or leave out argument `strict`.")
         if found is not None and not found and not self._vocabulary.background_texts:
-            raise ImageError(ref.path, "it has no names, and there is no background", "Set argument `background`=auto.")
+            raise ImageError(ref.path, "it has neither names nor a background", "Set argument `background`=auto.")
         return found
 
     def _of_folder(self, ref: ImageRef) -> frozenset[int] | None:

@@ -148,7 +148,7 @@ class RegionOptions(OptionRecord):
         help="What is in each image, so that only those classes compete: the nearest folder with the name of a class, or a CSV or "
         "JSONL file with image and names, or caption.")
     strict: bool = option(False, group=WHAT, rare=True,
-        help="Fail images that --present says nothing about.  [default: all classes compete]")
+        help="Fail images whose names are unknown.  [default: there, all classes compete]")
     # fmt: on
 
 
