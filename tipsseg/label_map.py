@@ -59,7 +59,8 @@ class LabelMap:
         classes: The N classes, by id.
         top: The best classes of each patch. None unless they were requested.
         image: The path or picture that was labelled, never a decoded copy. None if it was labelled from features.
-        whole_confidence: [H, W] like `confidence`, but for parts that of their outermost whole. None if no pixel is of a part.
+        whole_confidences: For parts, the confidence [H, W] of their outermost whole, then of its part that they are in, and so on;
+            elsewhere that of the label. Empty if no pixel is of a part.
         present: The label ids of the classes that competed in this image. None for all.
         instances: [H, W] int32: 1, 2, ... for the objects of labels with regions, 0 elsewhere. None without regions.
         layers: The pixels of each class that occurs, if classes overlap. `labels` then shows smaller classes on top, and
@@ -71,7 +72,7 @@ class LabelMap:
     classes: tuple[LabelClass, ...]
     top: TopClasses | None = None
     image: ImageInput | None = field(default=None, kw_only=True)
-    whole_confidence: ConfidenceArray | None = field(default=None, kw_only=True)
+    whole_confidences: tuple[ConfidenceArray, ...] = field(default=(), kw_only=True)
     present: frozenset[int] | None = field(default=None, kw_only=True)
     instances: NDArray[np.int32] | None = field(default=None, kw_only=True)
     layers: tuple[Layer, ...] | None = field(default=None, kw_only=True)
@@ -253,18 +254,23 @@ class LabelMap:
 
         Returns:
             JSON-serialisable dicts: id, image_id, category_id (the id of the class), segmentation, area in pixels,
-            bbox [x, y, w, h], iscrowd, score.
+            bbox [x, y, w, h], iscrowd, score; for a part also part_of, the id of the annotation of its whole.
 
         Raises:
             UsageError: `image_id` is not an integer >= 0, or `first_id` is not an integer >= 1.
         """
         from tipsseg.formats.coco import annotation_record, encode_masks
+        from tipsseg.regions.objects import find_wholes
 
         image_id = check_whole_number("argument `image_id`", image_id, least=0)
         first_id = check_whole_number("argument `first_id`", first_id)
         objects = self._find(instances, min_area)
         records = map(annotation_record, objects, encode_masks(objects, self.shape))
-        return [{"id": number, "image_id": image_id, **record} for number, record in enumerate(records, first_id)]
+        wholes = find_wholes(objects, self.classes)
+        return [
+            {"id": number, "image_id": image_id, **record, **({} if whole is None else {"part_of": first_id + whole})}
+            for number, (record, whole) in enumerate(zip(records, wholes, strict=True), first_id)
+        ]
 
     def to_dicts(self, *, instances: Instances = "class", min_area: int | str | MinArea = 1) -> list[LabelledMask]:
         """Return the segments as Hugging Face's image-segmentation pipeline does.
@@ -317,8 +323,8 @@ def find_objects(label_map: LabelMap, options: FileOptions) -> list[LabelledObje
     classes = label_map.classes
     if label_map.layers is not None:
         return layer_objects(label_map.layers, label_map.shape, classes, options)
-    confidence = label_map.confidence, label_map.whole_confidence
-    return labelled_objects(label_map.labels, confidence, classes, options, label_map.instances)
+    confidences = (*label_map.whole_confidences, label_map.confidence)
+    return labelled_objects(label_map.labels, confidences, classes, options, label_map.instances)
 
 
 def label_map_of(layers: Sequence[Layer], size: tuple[int, int], classes: tuple[LabelClass, ...]) -> LabelMap:

@@ -91,7 +91,10 @@ def test_help_shows_no_types(command: Command, name: list[str]) -> None:
 
 #: The options that --help shows of `tipsseg label`, and those that --help-all adds.
 GROUPS = {
-    "What to label": ("classes vocab background regions present onto overlap min-confidence", "from regions-only strict"),
+    "What to label": (
+        "classes vocab background regions present onto overlap min-confidence",
+        "from regions-only strict",
+    ),
     "Model": ("model device features refine scales", "dtype batch-size mode short-side stretch"),
     "Files": (
         "output format overwrite",

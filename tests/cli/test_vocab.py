@@ -141,7 +141,7 @@ FAULTS = {
         "v.txt",
         "# of mine\ntree\n\nTree\n",
         "Error: v.txt:4: duplicate class 'Tree': numbers 1 and 2\n"
-        "Hint: The model does not distinguish names that differ only in case or spacing.\n",
+        "Hint: The model does not distinguish names that differ only in case, spacing or slashes.\n",
     ),
     "TOML in text": (
         "v.txt",

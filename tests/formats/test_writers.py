@@ -557,7 +557,7 @@ def test_panoptic_ids_go_over_three_bytes_and_instances_refuse_them() -> None:
     """Each pixel of a grid is a segment; R + 256 G + 65536 B counts them."""
     labels = np.zeros((2, 2 * 65_600), np.uint8)
     labels[0, ::2] = 1
-    objects = labelled_objects(labels, (np.ones(labels.shape, np.float32), None), PANDA, DEFAULT_FILE_OPTIONS)
+    objects = labelled_objects(labels, [np.ones(labels.shape, np.float32)], PANDA, DEFAULT_FILE_OPTIONS)
     ref, run = ImageRef(Path("a.png"), PurePosixPath("a.png")), facts_of()
     image = ImageLabels(ref=ref, labels=labels, objects=objects)
     with Image.open(io.BytesIO(FORMATS["panoptic"].encode(image, run))) as picture:

@@ -51,7 +51,7 @@ def test_a_file_that_nobody_edited_gives_back_the_same_objects(tmp_path: Path, n
         (found,) = [each for each in FORMATS[name].read(source, ClassNames(classes, add=False)) if not each.by_list]
         read = found.read(labels.shape)
     assert isinstance(read, Objects)
-    objects = labelled_objects(labels, (np.ones(labels.shape, np.float32), None), classes, OPTIONS[options])
+    objects = labelled_objects(labels, [np.ones(labels.shape, np.float32)], classes, OPTIONS[options])
     wanted = FORMATS[name].reread_shapes(objects, labels.shape)
     assert len(read.shapes) == len(wanted) >= 3
     for one, other in zip(read.shapes, wanted, strict=True):

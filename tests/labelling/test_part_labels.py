@@ -92,13 +92,13 @@ def test_a_gpu_gives_the_same_labels(model: Model, monkeypatch: pytest.MonkeyPat
 
 def test_low_confidences_fall_back_to_the_whole_then_to_ignored(model: Model) -> None:
     every = label(model)
-    assert every.whole_confidence is not None
+    assert every.whole_confidences
     least = float(np.median(every.confidence[np.isin(every.labels, [1, 2, 3, 5])]))
     strict = label(model, min_confidence=least)
     sure = strict.labels == every.labels
     assert (every.confidence[sure & (every.labels > 0)] >= np.float32(least)).all()
     ignored = strict.labels == strict.ignore
-    assert np.array_equal(ignored, every.whole_confidence < np.float32(least))
+    assert np.array_equal(ignored, every.whole_confidences[0] < np.float32(least))
     fell = ~sure & ~ignored
     assert fell.any()
     assert set(strict.labels[fell].tolist()) <= {6, 4, 3}
@@ -115,8 +115,8 @@ def test_wholes_have_the_pixels_of_their_parts(model: Model) -> None:
     assert areas["panda"] == made.mask("panda").sum()
     assert areas["panda/head"] == made.mask("panda/head").sum()
     whole = next(each for each in objects if each.name == "panda")
-    assert made.whole_confidence is not None
-    assert whole.score == pytest.approx(made.whole_confidence[whole.mask].mean(), abs=1e-4)
+    assert made.whole_confidences
+    assert whole.score == pytest.approx(made.whole_confidences[0][whole.mask].mean(), abs=1e-4)
 
 
 def test_a_region_has_one_whole_and_parts_inside(model: Model) -> None:

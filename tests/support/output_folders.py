@@ -74,7 +74,7 @@ def image_labels(
     return ImageLabels(
         ref=ref,
         labels=label_map.labels,
-        objects=labelled_objects(label_map.labels, (label_map.confidence, None), label_map.classes, options),
+        objects=labelled_objects(label_map.labels, [label_map.confidence], label_map.classes, options),
         confidence=label_map.confidence,
         top=label_map.top,
         thumbnail=np.full((*label_map.shape, 3), 128, np.uint8) if thumbnail is None else thumbnail,

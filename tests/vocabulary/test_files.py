@@ -33,7 +33,7 @@ KEYS = "The keys are: classes, background, templates."
 CLASS_KEYS = (
     "The keys are: name, synonyms, colour, min_confidence, supercategory, templates, negative, part_of, phrase."
 )
-SAME = "The model does not distinguish names that differ only in case or spacing."
+SAME = "The model does not distinguish names that differ only in case, spacing or slashes."
 A_NAME = "Remove it, or give it a name."
 MARK_ONE = "For example: a photo of a {}."
 WRITTEN = 'Put texts in quotes, as in name = "tree"; end lists with "]"; set every key once.'

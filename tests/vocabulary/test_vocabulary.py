@@ -20,7 +20,7 @@ from tipsseg.vocabulary.vocabulary import (
     split_phrases,
 )
 
-SAME = "The model does not distinguish names that differ only in case or spacing."
+SAME = "The model does not distinguish names that differ only in case, spacing or slashes."
 A_NAME = "Remove it, or give it a name."
 
 

@@ -86,7 +86,7 @@ def _parse_vocabulary(question: Question) -> Vocabulary:
                 f"class {number} of {len(names)} is empty",
                 'Remove the extra comma. If a name contains a comma, pass -c once per name: -c "salt, pepper" -c tree',
             )
-        if "/" in name and path_exists(Path(name.strip())):
+        if "/" in name and all(part.strip(" _.") for part in name.split("/")) and path_exists(Path(name.strip())):
             raise UsageError(
                 f"--classes takes names, but {quote(name.strip())} is a path, and a slash separates a whole from its part",
                 f"For classes in a file, write --vocab {shell_word(name.strip())}. For a part of this name, put a space around "
@@ -116,7 +116,12 @@ def note_vocabulary(
         path = f"{whole}/{part.removeprefix(whole).strip()}"
         progress.note(
             f"{part!r} and {whole!r} compete for the same pixels. If one is a part of the other, write "
-            f'"{whole},{path}"; to label each as if it were alone, add --overlap.'
+            f'"{whole},{path}"'
+            + (
+                "."
+                if any(entry.part_of for entry in vocabulary.classes)
+                else "; to label each as if it were alone, add --overlap."
+            )
         )
 
 

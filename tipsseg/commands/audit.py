@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,7 +47,7 @@ from tipsseg.regions.objects import LabelledObject, split_levels
 from tipsseg.run.plan import plan_run
 from tipsseg.run.record import run_context
 from tipsseg.run.spec import Counts, RunSpec
-from tipsseg.types import BACKGROUND, ConfidenceArray, Failed, ImageRef, LabelArray, printable_path
+from tipsseg.types import BACKGROUND, ConfidenceArray, Failed, ImageRef, LabelArray, LabelClass, printable_path
 from tipsseg.util.files import atomic_write, describe_error, read_regular
 from tipsseg.util.json import encode_list, json_bytes, parse, take, take_share
 from tipsseg.util.text import pluralize
@@ -211,21 +211,26 @@ def _audit(engine: LocalEngine, source: LabelSource, loaded: Loaded[Patches], sc
         result = engine.label(loaded, scored)
         painted, instances = paint_objects(given, size, classes)
         patch = engine.labeller.view.patch_side(size)
-        confidence = result.confidence if result.whole_confidence is None else result.whole_confidence
-        doubts = list[Doubt]()
+        confidences = (*result.whole_confidences, result.confidence)
+        doubts, above = list[Doubt](), result.labels
         levels = zip(split_levels(result.labels, classes), split_levels(painted, classes), strict=True)
         for depth, (labels, known) in enumerate(levels):
-            found = find_doubts(
-                labels,
-                result.confidence if depth else confidence,
-                known,
-                instances,
-                classes=len(classes),
-                patch=patch,
-            )
-            # Labels of wholes need not have parts.
-            doubts += [doubt for doubt in found if doubt.kind != "unlabelled" or not depth]
+            confidence = confidences[min(depth, len(confidences) - 1)]
+            found = find_doubts(labels, confidence, known, instances, classes=len(classes), patch=patch)
+            # Labels of wholes need not have parts; and where the model sees another thing, the whole is in doubt.
+            parts = (_inside(each, above, classes) for each in found if each.label)
+            doubts += [each for each in parts if each is not None] if depth else found
+            above = labels
     return loaded.ref, size, [doubt for doubt in doubts if doubt.score > 0]
+
+
+def _inside(doubt: Doubt, above: LabelArray, classes: Sequence[LabelClass]) -> Doubt | None:
+    """Return a doubt of a part in which the model sees another part, or none but its whole; None if it sees another thing."""
+    if doubt.seen != BACKGROUND:
+        return doubt
+    y, x, h, w = doubt.region.box
+    seen = int(np.bincount(above[y : y + h, x : x + w][doubt.region.mask]).argmax())
+    return replace(doubt, kind="class", seen=seen) if seen == classes[doubt.label - 1].part_of else None
 
 
 # ---- the doubts of an image ----

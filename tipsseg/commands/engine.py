@@ -245,10 +245,9 @@ class LocalEngine:
         result = replace(result, labels=kept.labels, confidence=kept.confidence, instances=kept.instances)
         if given.labels is None:
             return result
-        whole_confidence = None if result.whole_confidence is None else result.whole_confidence.copy()
-        if whole_confidence is not None:
-            whole_confidence[kept.confidence == 1] = 1  # labels that exist
-        result = replace(result, whole_confidence=whole_confidence)
+        exists = kept.confidence == 1
+        known = [np.where(exists, np.ones_like(each), each) for each in result.whole_confidences]
+        result = replace(result, whole_confidences=tuple(known))
         return self.labeller.add_parts(result, scored, prepared.scales[-1].resized, only=given.added)
 
     def write(self, loaded: Loaded[Patches], label_map: LabelMap, began: float) -> Labelled:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -376,7 +376,7 @@ def _classes_of(folder: Path, run: Run | None, given: Sequence[LabelClass] | Non
             f"the masks in {folder} have the classes in a different order: {', '.join(names)}",
             f"{_RUN_CLASSES} The truth must have the same order.",
         )
-    return given
+    return [replace(entry, part_of=own.part_of) for entry, own in zip(given, known, strict=True)]
 
 
 def _classes_beside(folder: Path) -> Sequence[LabelClass]:

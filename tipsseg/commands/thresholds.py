@@ -24,7 +24,7 @@ from tipsseg.learning.thresholds import ClassThreshold, Tally, choose_thresholds
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import ComputeKeywords, with_keywords
 from tipsseg.options.run import ComputeOptions
-from tipsseg.regions.objects import outermost
+from tipsseg.regions.objects import ancestors, split_levels
 from tipsseg.run.plan import plan_run
 from tipsseg.run.record import run_context
 from tipsseg.run.spec import RunSpec
@@ -218,18 +218,19 @@ def fit_run_thresholds(
 
 
 def _tally(label_map: LabelMap, mask: NDArray[np.unsignedinteger]) -> Tally:
-    """Count the pixels of an image. Outermost wholes are counted with their parts, by the confidence of the wholes."""
+    """Count the pixels of an image. Wholes are counted with their parts, by their own confidence."""
     labels, classes = label_map.labels, label_map.classes
-    found = tally(labels, label_map.confidence, mask, len(classes))
-    if label_map.whole_confidence is None:
-        return found
-    truth = outermost(cast(LabelArray, mask), classes)
-    wholes = tally(outermost(labels, classes), label_map.whole_confidence, truth, len(classes))
-    is_part = np.array([entry.part_of > 0 for entry in classes])
+    confidences = (*label_map.whole_confidences, label_map.confidence)
+    levels = zip(split_levels(labels, classes), split_levels(cast(LabelArray, mask), classes), strict=True)
+    found = [
+        tally(of_level, confidences[min(depth, len(confidences) - 1)], truth, len(classes))
+        for depth, (of_level, truth) in enumerate(levels)
+    ]
+    rows = [(len(chain) - 1, number) for number, chain in enumerate(ancestors(classes))]
     return Tally(
-        np.where(is_part[:, None], found.labelled, wholes.labelled),
-        np.where(is_part[:, None], found.right, wholes.right),
-        np.where(is_part, found.truth, wholes.truth),
+        np.stack([found[depth].labelled[number] for depth, number in rows]),
+        np.stack([found[depth].right[number] for depth, number in rows]),
+        np.array([found[depth].truth[number] for depth, number in rows]),
     )
 
 

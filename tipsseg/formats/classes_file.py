@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
-from tipsseg.formats.corrections import ClassNames
+from tipsseg.formats.corrections import ClassNames, image_errors
 from tipsseg.formats.source import Source
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
 from tipsseg.util.files import RECORD_LIMIT, is_folder
 from tipsseg.util.json import json_bytes, parse, take
 from tipsseg.util.text import join_first
+from tipsseg.vocabulary.vocabulary import ClassSpec
 
 CLASSES_FILE = "classes.json"
 
@@ -131,15 +132,43 @@ class MaskIds:
         return table[stored]
 
 
+def read_relations(source: Source) -> Mapping[str, ClassSpec]:
+    """Return the classes in the classes.json in or around a source by name, with their wholes and phrases; none without it.
+
+    Raises ImageError if the file is invalid.
+    """
+    if source.has(CLASSES_FILE):
+        where, data = source.display_path(CLASSES_FILE), source.read(CLASSES_FILE, RECORD_LIMIT)
+    elif (listing := _listing_around(source.path)) is not None:
+        where, data = listing, listing.read_bytes()
+    else:
+        return {}
+    found = {}
+    with image_errors(where):
+        for entry in take(parse(data), "classes", list):
+            name = take(entry, "name", str)
+            whole, phrase = (take(entry, key, str) if key in entry else "" for key in ("part_of", "phrase"))
+            found[name] = ClassSpec(name, part_of=whole, phrase=phrase)
+    return found
+
+
 def _read_names_around(path: Path) -> Sequence[str] | None:
     """Return the class names in the classes.json of the folder or output folder around a source; None without that file."""
+    listing = _listing_around(path)
+    if listing is None:
+        return None
+    with Source(listing) as around:
+        return _parse_names(listing, around.read(CLASSES_FILE, RECORD_LIMIT))
+
+
+def _listing_around(path: Path) -> Path | None:
+    """Return the classes.json of the folder or output folder around a source; None if there is none."""
     for place in (path.absolute(), path.resolve()):  # the name of a link may differ from its target's
         folders = [parent.parent for parent in (place, *place.parents) if parent.name in _MASK_FOLDERS]
         for folder in folders if is_folder(place) else [place.parent, *folders]:
             listing = folder / CLASSES_FILE
             if listing.is_file():
-                with Source(listing) as around:
-                    return _parse_names(listing, around.read(CLASSES_FILE, RECORD_LIMIT))
+                return listing
     return None
 
 

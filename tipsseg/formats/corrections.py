@@ -145,7 +145,7 @@ class ClassNames:
         """Take note of classes that a source lists, whether or not an object has them. Here they have no effect."""
 
     def id_of(self, name: object) -> int:
-        """Return the label id of a class. A name that differs only in case or spacing also matches, unless it is ambiguous.
+        """Return the label id of a class. A name that differs in case, spacing or slashes alone also matches, if it is unambiguous.
 
         "background" returns 0 unless a class has that name. An unknown name, or a new class above the limit, returns 0, and
         `raise_unknown` reports it later. Raises ValueError if `name` is blank or not a string.

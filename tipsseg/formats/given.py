@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.formats import FORMATS, detect_format, refuse_parts
+from tipsseg.formats.classes_file import read_relations
 from tipsseg.formats.corrections import ClassNames, Objects, PixelLabels, Size, SourceImage, image_errors
 from tipsseg.formats.instances import read_instances
 from tipsseg.formats.names import SourceNames
@@ -27,7 +28,7 @@ from tipsseg.regions.naming import NamedRegions, Regions
 from tipsseg.regions.objects import ancestors, follow_correction
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id, label_dtype
 from tipsseg.util.text import fold
-from tipsseg.vocabulary.vocabulary import Vocabulary, listed_class, make_vocabulary, parse_background
+from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, listed_class, make_vocabulary, parse_background
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -271,20 +272,23 @@ def join_classes(onto: Path, vocabulary: Vocabulary) -> tuple[Vocabulary, tuple[
         UsageError: The vocabulary was fitted, so it has no phrases for the classes of the labels.
         InputError, ImageError: The labels cannot be read.
     """
-    names = _named_classes(onto)
-    known, wholes = set(map(fold, names)), {entry.part_of for entry in vocabulary.classes}
+    specs = _named_classes(onto)
+    known, wholes = {fold(spec.name) for spec in specs}, {entry.part_of for entry in vocabulary.classes}
     added = [entry.name for entry in vocabulary.classes if entry.id not in wholes or fold(entry.name) not in known]
-    return _join(names, vocabulary), tuple(added)
+    return _join(specs, vocabulary), tuple(added)
 
 
-def _join(names: Sequence[str], vocabulary: Vocabulary) -> Vocabulary:
-    """Return a vocabulary of the classes with these names, then the others of `vocabulary`."""
+def _join(listed: Sequence[ClassSpec], vocabulary: Vocabulary) -> Vocabulary:
+    """Return a vocabulary of the listed classes, with the settings of `vocabulary`, then the others of `vocabulary`."""
     if vocabulary.fit:
         raise UsageError("existing labels need phrases for their classes, but these are a fit", "Pass class names.")
     own = {fold(spec.name): spec for spec in vocabulary.specs if not spec.negative}
-    specs = [own.get(fold(name)) or listed_class(name, names) for name in names]
-    taken = set(map(id, specs))
-    others = [spec for spec in vocabulary.specs if id(spec) not in taken]
+    specs = []
+    for spec in listed:
+        same = own.get(fold(spec.name), spec)
+        specs.append(replace(same, part_of=same.part_of or spec.part_of, phrase=same.phrase or spec.phrase))
+    taken = {fold(spec.name) for spec in specs}
+    others = [spec for spec in vocabulary.specs if spec.negative or fold(spec.name) not in taken]
     background = "auto" if vocabulary.auto else vocabulary.background or "none"
     return make_vocabulary([*specs, *others], background, vocabulary.templates, vocabulary.source)
 
@@ -302,16 +306,21 @@ def classes_of_labels(labels: Path, vocabulary: Vocabulary | None, background: s
         InputError, ImageError: The labels cannot be read.
     """
     if vocabulary is not None:
-        return _join(class_names(labels), vocabulary)
-    names = _named_classes(labels)
-    specs = [listed_class(name, names) for name in names]
-    return make_vocabulary(specs, "auto" if background is None else parse_background(background))
+        return _join(_listed(labels, class_names(labels)), vocabulary)
+    return make_vocabulary(_named_classes(labels), "auto" if background is None else parse_background(background))
 
 
-def _named_classes(labels: Path) -> tuple[str, ...]:
-    """Return the names of all classes in a source. Raises UsageError if it names none, and errors of `class_names`."""
+def _listed(labels: Path, names: Sequence[str]) -> list[ClassSpec]:
+    """Return the classes with these names in a source, parts with their wholes: as a classes.json says, or by slashes."""
+    with Source(labels) as source:
+        known = read_relations(source)
+    return [known.get(name) or listed_class(name, names) for name in names]
+
+
+def _named_classes(labels: Path) -> list[ClassSpec]:
+    """Return all classes in a source. Raises UsageError if it names none, and errors of `class_names`."""
     if names := class_names(labels):
-        return names
+        return _listed(labels, names)
     raise UsageError(
         f"{labels} does not name its classes",
         'Write a classes.json into it: {"classes": [{"id": 1, "name": "tree"}, {"id": 2, "name": "car"}]}',

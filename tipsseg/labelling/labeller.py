@@ -44,7 +44,8 @@ from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number, choose
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import LabelKeywords, with_keywords
 from tipsseg.regions.naming import Regions, as_regions, name_regions
-from tipsseg.types import LabelArray, TopClasses, WindowPlan
+from tipsseg.regions.objects import ancestors
+from tipsseg.types import ConfidenceArray, LabelArray, TopClasses, WindowPlan
 from tipsseg.util.text import quote
 from tipsseg.vocabulary.fitted import FITS_DO_NOT_OVERLAP, Classes, as_vocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary, vocabularies_of_classes
@@ -474,22 +475,30 @@ class Labeller:
             only: The label ids of the parts to add. None: all parts.
         """
         labels, confidence = label_map.labels, label_map.confidence
+        known, before = label_map.whole_confidences, list[ConfidenceArray]()
+        depths = [0, *(len(chain) for chain in ancestors(label_map.classes))]  # of the parts of a class
         values: list[Values] | None = None
         for level in self._levels_for(label_map.present)[1:]:
             if not (labels == level.whole).any():
                 continue
             assert isinstance(scored, Cosines)
             if values is None:
-                values, labels, confidence = self._on_host(scored.values), labels.copy(), confidence.copy()
+                values, labels = self._on_host(scored.values), labels.copy()
+            while len(before) < depths[level.whole]:
+                before.append(known[len(before)] if len(before) < len(known) else confidence)
+                confidence = confidence.copy()
             found = self._assign(level, scored, values, pixels, inner, raw=True, where=labels == level.whole)
             if only is not None:
                 found.labels[~np.isin(found.labels, [*only])] = level.whole
             add_parts(labels, confidence, level, found, self._table.min_confidence)
         if values is None:
             return label_map
-        known = label_map.whole_confidence
-        of_wholes = label_map.confidence if known is None else known
-        return replace(label_map, labels=labels, confidence=confidence, whole_confidence=of_wholes)
+        return replace(
+            label_map,
+            labels=labels,
+            confidence=confidence,
+            whole_confidences=(*before, *known[len(before) :]),
+        )
 
     def _assign(
         self,

@@ -30,7 +30,7 @@ from tipsseg.regions.objects import ancestors
 from tipsseg.types import BACKGROUND, ignore_id
 from tipsseg.util.text import quote
 from tipsseg.vocabulary.fitted import ClassFit, FittedVocabulary
-from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary
+from tipsseg.vocabulary.vocabulary import ClassSpec, Contest, Vocabulary, make_vocabulary
 from tipsseg.weights.sources import file_hashes, find_model_id
 
 
@@ -131,7 +131,14 @@ def fit_windows(
             text = torch.from_numpy(classifier.vectors[slice(None) if level.phrases is None else level.phrases])
             handicaps = torch.zeros(len(text)) if level.biases is None else torch.from_numpy(level.biases)
             group_of = torch.tensor([phrase.label_id for phrase in contest.phrases])
-            own = [regroup(windows, _contestants(vocabulary, contest.whole)) for windows in images]
+            contestants = _contestants(vocabulary, contest)
+            own = [regroup(windows, contestants) for windows in images]
+            if contest.whole:  # an image whose whole has no parts does not say where they are
+                own = [
+                    windows
+                    for windows in own
+                    if {each for w in windows for each in w.groups.tolist()} - {contest.whole}
+                ]
             weights, biases, found = choose_and_fit(
                 [windows for windows in own if windows],
                 group_of,
@@ -162,10 +169,11 @@ def _tell_solved(on_solved: OnSolved, before: int, contests: int, done: int, mos
     on_solved(before * most + done, contests * most)
 
 
-def _contestants(vocabulary: Vocabulary, whole: int) -> Tensor:
-    """Return for each label id the id that stands for it in the contest inside a whole, [N + 1]; -1 for none."""
-    groups = torch.full((len(vocabulary.classes) + 1,), -1)
-    groups[whole] = whole
+def _contestants(vocabulary: Vocabulary, contest: Contest) -> Tensor:
+    """Return for each label id the id that stands for it in a contest, [N + 1]; -1 for none."""
+    groups, whole = torch.full((len(vocabulary.classes) + 1,), -1), contest.whole
+    if any(phrase.label_id == whole for phrase in contest.phrases):
+        groups[whole] = whole
     for chain in ancestors(vocabulary.classes):
         if not whole:
             groups[chain[-1]] = chain[0]

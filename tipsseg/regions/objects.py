@@ -148,20 +148,19 @@ def divide_objects(
 
 def labelled_objects(
     labels: LabelArray,
-    confidence: tuple[ConfidenceArray, ConfidenceArray | None],
+    confidences: Sequence[ConfidenceArray],
     classes: Sequence[LabelClass],
     options: FileOptions,
     instances: NDArray[np.int32] | None = None,
 ) -> list[LabelledObject]:
     """Find the objects in label ids [H, W], scored by their mean confidence; see `object_regions`.
 
-    `confidence` are `LabelMap.confidence` and `LabelMap.whole_confidence`.
+    `confidences` are those of `LabelMap.whole_confidences`, then `LabelMap.confidence`.
     """
-    own, of_wholes = confidence
     objects = []
     for depth, level in enumerate(split_levels(labels, classes)):
         regions = _regions_of_level(level, classes, options, instances)
-        means = region_means(regions, own if depth or of_wholes is None else of_wholes).tolist()
+        means = region_means(regions, confidences[min(depth, len(confidences) - 1)]).tolist()
         objects += [
             LabelledObject(region, round(mean, 4), options.simplify)
             for region, mean in zip(regions, means, strict=True)
@@ -342,7 +341,7 @@ def layer_objects(
     return [
         found
         for layer in layers
-        for found in labelled_objects(layer.labels(size), (layer.confidence_map(size), None), classes, options)
+        for found in labelled_objects(layer.labels(size), [layer.confidence_map(size)], classes, options)
     ]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.label_map import LabelMap
-from tipsseg.regions.objects import add_to_wholes, count_pixels, outermost
+from tipsseg.regions.objects import add_to_wholes, count_pixels, split_levels
 from tipsseg.types import BACKGROUND, ConfidenceArray, ImageRef, LabelArray, LabelClass, ignore_id
 from tipsseg.util.json import take
 from tipsseg.util.text import join_first, one_line, pluralize
@@ -41,11 +41,11 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
     if label_map.layers is None:
         pixels, sums = _totals(label_map.labels, label_map.confidence)
         pixels, sums = add_to_wholes(pixels, label_map.classes), add_to_wholes(sums, label_map.classes)
-        if label_map.whole_confidence is not None:
-            _, of_wholes = _totals(outermost(label_map.labels, label_map.classes), label_map.whole_confidence)
-            for entry in label_map.classes:
-                if not entry.part_of:
-                    sums[entry.id] = of_wholes[entry.id]
+        # The confidence of a whole is its own, not that of its parts.
+        levels = zip(split_levels(label_map.labels, label_map.classes), label_map.whole_confidences, strict=False)
+        for labels, confidence in levels:
+            own, of_level = _totals(labels, confidence)
+            sums[1:] = np.where(own[1:] > 0, of_level[1:], sums[1:])
     else:
         pixels, sums = _layer_totals(label_map)
     ids = range(BACKGROUND, len(label_map.classes) + 1)

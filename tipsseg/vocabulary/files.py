@@ -230,7 +230,7 @@ def read_vocabulary(
             error.hint,
             path=Path(source) if preset else path,
             line=lines[0] if lines else None,
-            class_index=index,
+            class_index=index if toml or lines else None,
         ) from error
 
 

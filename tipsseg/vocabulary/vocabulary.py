@@ -290,9 +290,11 @@ def parse_name(name: str) -> ClassSpec:
     if "/" not in name:
         return ClassSpec(name)
     parts = [_clean(part, "a class name") for part in name.split("/")]
-    if "" in parts:
+    if {"", ".", ".."}.intersection(parts):
         raise VocabularyError(
-            f"{quote(name)} has an empty name before or after a slash",
+            f"{quote(name)} has an empty name before or after a slash"
+            if "" in parts
+            else f"{quote(name)} looks like a path",
             'A slash separates a whole from its part, as in "panda/head". For a name with a slash, use a .toml file.',
         )
     return ClassSpec("/".join(parts), part_of="/".join(parts[:-1]), phrase=" ".join(parts))
@@ -479,7 +481,7 @@ def _check_background(background: str | Sequence[str], names: dict[str, int]) ->
     return phrases
 
 
-_SAME = "The model does not distinguish names that differ only in case or spacing."
+_SAME = "The model does not distinguish names that differ only in case, spacing or slashes."
 
 
 def _check_class(value: object, index: int, count: int) -> ClassSpec:
