@@ -2,8 +2,8 @@
 
     PYTHONPATH=examples/pretrain python tests/benchmarks/labels.py --scenes 200 --json labels.json
 
-Prints tables in Markdown: lists of three phrases with and without background phrases, confidence thresholds, and dtypes. Scores are
-over pixels at the size of the truth.
+Prints tables in Markdown: lists of three phrases with and without background phrases, confidence thresholds, dtypes, parts inside
+wholes, and lists of names for each image. Scores are over pixels at the size of the truth.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -20,9 +22,12 @@ from numpy.typing import NDArray
 
 import tipsseg
 from tinytips.data.scoring import FIRST_SEED, SIZES, iou, to_list
-from tinytips.world.concepts import CLOSED_LIST, WHOLE_LIST
+from tinytips.world.captions import captions
+from tinytips.world.concepts import CLOSED_LIST, WHOLE_LIST, leaf_ids
 from tinytips.world.scenes import Scene, draw_scene
+from tipsseg.formats.present import PresentNames
 from tipsseg.options import Dtype, Refinement
+from tipsseg.types import ImageRef
 
 #: Every thing of the drawn world once, in lists as people write them.
 THREES = (
@@ -189,7 +194,125 @@ def measure_dtypes(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[s
     return rows
 
 
-TABLES = {"threes": measure_threes, "confidence": measure_confidence, "dtypes": measure_dtypes}
+# ---- parts ----
+
+#: Wholes of the drawn world with their parts.
+PARTS = {
+    "tree": ("crown", "trunk"),
+    "panda": ("head", "body", "leg"),
+    "house": ("wall", "roof", "door"),
+    "car": ("body", "wheel"),
+    "boat": ("hull", "sail"),
+}
+#: A part of each whole, and the others.
+_HALVES = [
+    {whole: [part for number, part in enumerate(parts) if number % 2 == half] for whole, parts in PARTS.items()}
+    for half in (0, 1)
+]
+_ALL = [{whole: [*parts] for whole, parts in PARTS.items()}]
+_ONE = [{whole: [part]} for whole, parts in PARTS.items() for part in parts]
+
+
+def measure_parts(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[str, object]]:
+    print("### Parts inside wholes\n")
+    print(
+        "Mean IoU over the scenes together, of wholes and of parts: each part is named, half of them at a time, or one at a time.\n"
+        "Time to label an image from its features, all parts named, as a share of that of the flat list.\n"
+    )
+    print(
+        "| | wholes | parts, all named | half of them | one | leg of the panda, alone | time |\n|---|---|---|---|---|---|---|"
+    )
+    encoded = [model.encode(scene.image) for scene in scenes]
+    rows: list[dict[str, object]] = []
+    flat = 0.0
+    for title, separator, overlap in (("flat list", " ", False), ("`--overlap`", " ", True), ("parts", "/", False)):
+        options = tipsseg.LabelOptions(overlap=overlap)
+        found: list[dict[str, float]] = []
+        seconds = 0.0
+        for lists in (_ALL, _HALVES, _ONE):
+            ious: dict[str, float] = {}
+            for wanted in lists:
+                names = [*PARTS, *(f"{whole}{separator}{part}" for whole, parts in wanted.items() for part in parts)]
+                labeller = tipsseg.Labeller(model, names, options)
+                begun = time.perf_counter()
+                labelled = [labeller.label(features) for features in encoded]
+                seconds += (time.perf_counter() - begun) * (lists is _ALL)
+                # Wholes are the same in all lists of one kind; those of the first list count.
+                for name in names[len(PARTS) * bool(ious) :]:
+                    ious[name.replace("/", " ")] = _iou_of(scenes, labelled, name)
+            found.append(ious)
+        parts = [[iou for name, iou in ious.items() if name not in PARTS] for ious in found]
+        row: dict[str, float] = {
+            "wholes": np.mean([found[0][name] for name in PARTS]),
+            **{key: np.mean(each) for key, each in zip(("all", "half", "one"), parts, strict=True)},
+            "leg": found[2]["panda leg"],
+            "seconds": seconds,
+        }
+        flat = flat or seconds
+        print(
+            f"| {title} | {' | '.join(f'{row[key]:.3f}' for key in list(row)[:5])} | {seconds / flat:.2f} |", flush=True
+        )
+        rows.append({"labels": title, **row})
+    return rows
+
+
+def _iou_of(scenes: Sequence[Scene], labelled: Sequence[tipsseg.LabelMap], name: str) -> float:
+    both = either = 0
+    for scene, label_map in zip(scenes, labelled, strict=True):
+        truth, mask = np.isin(scene.truth, leaf_ids(name.replace("/", " "))), label_map.mask(name)
+        both += int((truth & mask).sum())
+        either += int((truth | mask).sum())
+    return both / either if either else float("nan")
+
+
+# ---- names of each image ----
+
+
+def measure_present(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[str, object]]:
+    """Label each scene among the names that it is said to have."""
+    print("### Each image's own names\n")
+    print(f"Mean IoU of the {len(WHOLE_LIST)} things, automatic background, by what is said of each image.\n")
+    print("| said of an image | mean IoU |\n|---|---|")
+    vocabulary, rng = tipsseg.make_vocabulary(WHOLE_LIST), np.random.default_rng(0)
+    labeller = tipsseg.Labeller(model, vocabulary)
+    truths = [to_list(scene.truth, WHOLE_LIST) for scene in scenes]
+    right = [[WHOLE_LIST[number - 1] for number in np.unique(truth) if number] for truth in truths]
+    wrong = [[str(rng.choice(WHOLE_LIST)) if rng.random() < 1 / 3 else name for name in names] for names in right]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "captions.jsonl")
+        # A long caption also has words that are not classes, and leaves some things out.
+        texts = [
+            {"image": f"{number}.png", "caption": captions(scene, rng).long} for number, scene in enumerate(scenes)
+        ]
+        path.write_text("".join(json.dumps(text) + "\n" for text in texts))
+        source = PresentNames(path, labeller.vocabulary, strict=False)
+        refs = [
+            ImageRef(Path(folder, f"{number}.png"), PurePosixPath(f"{number}.png")) for number in range(len(scenes))
+        ]
+        told = [[WHOLE_LIST[label_id - 1] for label_id in source.find(ref) or ()] for ref in refs]
+    rows: list[dict[str, object]] = []
+    encoded = [model.encode(scene.image) for scene in scenes]
+    cases: dict[str, Sequence[Sequence[str] | None]] = {
+        "nothing": [None] * len(scenes),
+        "its things": right,
+        "its things, a third of them replaced at random": wrong,
+        "a long caption": told,
+    }
+    for title, said in cases.items():
+        labels = [labeller.label(each, names=names).labels for each, names in zip(encoded, said, strict=True)]
+        mean = float(np.nanmean(iou(truths, [np.asarray(each, np.uint8) for each in labels], len(WHOLE_LIST))[1:]))
+        print(f"| {title} | {mean:.3f} |", flush=True)
+        rows.append({"said": title, "mean_iou": mean})
+    return rows
+
+
+TABLES = {
+    "threes": measure_threes,
+    "confidence": measure_confidence,
+    "dtypes": measure_dtypes,
+    "parts": measure_parts,
+    "present": measure_present,
+}
 
 
 if __name__ == "__main__":

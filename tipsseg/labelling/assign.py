@@ -139,15 +139,31 @@ def match(
     labels = np.empty(size, table.label_ids.dtype)
     confidence = allocate_confidence(size)
     top, left, height, width = inner or (0, 0, *size)
-    parts = [
-        Part(moved, moved)
-        for rows, columns in spans(scores, (height, width), same=inner is not None)
-        if where is None or where[rows, columns].any()
-        for moved in [(slice(rows.start + top, rows.stop + top), slice(columns.start + left, columns.stop + left))]
-    ]
+    parts = []
+    for span in spans(scores, (height, width), same=inner is not None):
+        part = span if where is None else _box_of(where, span)
+        if part is not None:
+            parts.append(Part(_moved(span, top, left), _moved(part, top, left)))
     _match_parts(scores, size, table, parts, None, labels, confidence)
     found = Assignment(cast(LabelArray, labels), confidence)
     return found if inner is None else crop(found, inner)
+
+
+def _moved(span: Span, down: int, right: int) -> Span:
+    rows, columns = span
+    return slice(rows.start + down, rows.stop + down), slice(columns.start + right, columns.stop + right)
+
+
+def _box_of(where: NDArray[np.bool_], span: Span) -> Span | None:
+    """Return the rows and columns around the True pixels of a mask in `span`; None if there are none."""
+    rows, columns = (np.flatnonzero(where[span].any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return None
+    top, left = span[0].start, span[1].start
+    return (
+        slice(top + int(rows[0]), top + int(rows[-1]) + 1),
+        slice(left + int(columns[0]), left + int(columns[-1]) + 1),
+    )
 
 
 def add_parts(
