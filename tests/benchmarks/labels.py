@@ -243,8 +243,8 @@ def measure_parts(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[st
             found.append(ious)
         parts = [[iou for name, iou in ious.items() if name not in PARTS] for ious in found]
         row: dict[str, float] = {
-            "wholes": np.mean([found[0][name] for name in PARTS]),
-            **{key: np.mean(each) for key, each in zip(("all", "half", "one"), parts, strict=True)},
+            "wholes": float(np.mean([found[0][name] for name in PARTS])),
+            **{key: float(np.mean(each)) for key, each in zip(("all", "half", "one"), parts, strict=True)},
             "leg": found[2]["panda leg"],
             "seconds": seconds,
         }

@@ -24,7 +24,8 @@ class Question:
 
     # fmt: off
     classes: list[str] | None = option(None, metavar="NAMES", short="c", group=WHAT,
-        help='What to label: "panda leg,tree". If a name contains a comma, pass -c once per name.')
+        help='What to label: "panda/head,tree"; a slash separates a whole from its part. If a name contains a comma, pass -c '
+        "once per name.")
     vocab: str | None = option(None, metavar="FILE|PRESET", group=WHAT, choices="presets",
         help="A vocabulary file (.toml, text with one class per line, or .fit from tipsseg fit) or a preset (tipsseg vocab list).")
     background: str | None = option(None, metavar="NAMES", group=WHAT, choices=("auto", "none"),

@@ -44,6 +44,8 @@ Examples:
   tipsseg label photos/ -c panda --shard 3/8       (part 3 of 8)
   tipsseg label photos/ --from labels/run.json -o again
   tipsseg label photos/ -c road --features feats   (reuses stored features)
+  tipsseg label photos/ -c "panda/head,panda/leg"  (parts inside a whole)
+  tipsseg label photos/ -c "cat,dog" --present folders
   tipsseg label photos/ -c panda --regions masks/  (names masks of SAM)
   tipsseg label photos/ -c giraffe --onto coco/    (adds a class to labels)
   tipsseg label examples/scenes -c "panda,tree" --model tiny
