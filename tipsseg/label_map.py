@@ -143,7 +143,7 @@ class LabelMap:
             min_area: Minimum area of an object, in pixels or as a percentage of the image, for example "0.1%".
 
         Returns:
-            The objects, by class, then from top to bottom, then from left to right.
+            The objects, by class, then from top to bottom, then from left to right. Those of parts follow those of their whole.
         """
         return tuple(
             Segment(self.names[entry.region.class_id], self.shape, entry) for entry in self._find(instances, min_area)

@@ -254,6 +254,65 @@ def test_an_object_drawn_over_a_part_covers_it(command: Command) -> None:
     assert np.array_equal(after[before != HEAD], before[before != HEAD])
 
 
+@pytest.mark.parametrize("form", ["coco", "coco-polygon"])
+def test_a_new_part_over_another_is_taken(command: Command, form: str) -> None:
+    before = mask()
+    path = "out/annotations.json" if form == "coco" else "out/annotations-polygon.json"
+    data = coco(path)
+    y, x = (int(each.mean()) for each in np.nonzero(before == HEAD))
+    (image,) = (each for each in data["images"] if each["file_name"] == "panda-and-tree.png")
+    square = [x - 5, y - 5, x + 5, y - 5, x + 5, y + 5, x - 5, y + 5]
+    data["annotations"].append({"id": 900, "image_id": image["id"], "category_id": LEG, "segmentation": [square]})
+    Path("edited.json").write_text(json.dumps(data))
+    assert (corrected(command, "edited.json")[y - 4 : y + 4, x - 4 : x + 4] == LEG).all()
+
+
+def test_a_part_that_becomes_another_whole_is_on_top(command: Command) -> None:
+    before = mask()
+    path = Path("out/labelme/panda-and-tree.json")
+    path.write_text(path.read_text().replace('"panda/head"', '"dog"'))
+    # A polygon follows its pixels but for a few.
+    assert (corrected(command, "out/labelme") != np.where(before == HEAD, DOG, before)).sum() < 0.02 * (
+        before == HEAD
+    ).sum()
+
+
+@pytest.mark.parametrize("form", ["coco", "labelme"])
+def test_parts_of_a_whole_that_becomes_another_stay(command: Command, form: str) -> None:
+    before = mask()
+    if form == "coco":
+        data = coco()
+        for each in data["annotations"]:
+            each["category_id"] = DOG if each["category_id"] == PANDA else each["category_id"]
+        Path("edited.json").write_text(json.dumps(data))
+        source = "edited.json"
+    else:
+        path = Path("out/labelme/panda-and-tree.json")
+        path.write_text(path.read_text().replace('"panda"', '"dog"'))
+        source = "out/labelme"
+    assert np.array_equal(corrected(command, source), np.where(before == PANDA, DOG, before))
+
+
+def yolo_lines(*kept: int) -> None:
+    """Keep the lines of these classes only."""
+    path = Path("out/yolo/labels/train/panda-and-tree.txt")
+    lines = path.read_text().split("\n")[:-1]
+    path.write_text("".join(f"{line}\n" for line in lines if int(line.split()[0]) + 1 in kept))
+
+
+def test_a_whole_deleted_where_parts_are_not_listed(command: Command) -> None:
+    before = mask()
+    assert label(command, "-f", FORMATS, "--level", "whole").code == 0
+    yolo_lines(TREE)
+    assert np.array_equal(corrected(command, "out/yolo"), np.where(wholes_of(before) == PANDA, 0, before))
+
+
+def test_a_part_deleted_with_its_whole_is_gone(command: Command) -> None:
+    before = mask()
+    yolo_lines(LEG, CROWN, TRUNK, TREE)
+    assert np.array_equal(corrected(command, "out/yolo"), np.where(np.isin(before, [PANDA, HEAD, BODY]), 0, before))
+
+
 def test_parts_deleted_in_files_without_wholes(command: Command) -> None:
     """YOLO lists what a part leaves of its whole. A part becomes its whole, unless all of that is deleted too."""
     before = mask()

@@ -289,25 +289,7 @@ def _read_objects(
         return read_shape(annotation, names.id_of(categories[category]), size)
 
     polygons = any(isinstance(each, dict) and isinstance(each.get("segmentation"), list) for each in annotations)
-    return read_objects(
-        where, _wholes_first(annotations), name_of, read, "coco-polygon" if polygons else "coco", f"image {file}"
-    )
-
-
-def _wholes_first(annotations: Sequence[object]) -> list[object]:
-    """Return annotations in the order of the file, but parts after the wholes that they name."""
-    records = [each for each in annotations if isinstance(each, dict)]
-    ids = [(each.get("id"), each.get(_PART_OF)) for each in records]
-    wholes = {own: whole for own, whole in ids if type(own) is int and type(whole) is int}
-
-    def depth(annotation: object) -> int:
-        own, number = annotation.get("id") if isinstance(annotation, dict) else None, 0
-        above = own if type(own) is int else None
-        while above in wholes and number < len(wholes):  # a circle ends too
-            above, number = wholes[above], number + 1
-        return number
-
-    return sorted(annotations, key=depth) if wholes else list(annotations)
+    return read_objects(where, annotations, name_of, read, "coco-polygon" if polygons else "coco", f"image {file}")
 
 
 def read_shape(annotation: object, class_id: int, size: Size) -> Shape:

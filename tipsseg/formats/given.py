@@ -28,7 +28,7 @@ from tipsseg.regions.naming import NamedRegions, Regions
 from tipsseg.regions.objects import ancestors, follow_correction
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id, label_dtype
 from tipsseg.util.text import fold
-from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, listed_class, make_vocabulary, parse_background
+from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, listed_classes, make_vocabulary, parse_background
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -314,7 +314,7 @@ def _listed(labels: Path, names: Sequence[str]) -> list[ClassSpec]:
     """Return the classes with these names in a source, parts with their wholes: as a classes.json says, or by slashes."""
     with Source(labels) as source:
         known = read_relations(source)
-    return [known.get(name) or listed_class(name, names) for name in names]
+    return [known.get(spec.name, spec) for spec in listed_classes(names)]
 
 
 def _named_classes(labels: Path) -> list[ClassSpec]:

@@ -165,7 +165,8 @@ def labelled_objects(
             LabelledObject(region, round(mean, 4), options.simplify)
             for region, mean in zip(regions, means, strict=True)
         ]
-    return sorted(objects, key=lambda entry: entry.region.class_id)  # stable
+    chains = ancestors(classes)
+    return sorted(objects, key=lambda entry: chains[entry.region.class_id - 1])  # stable
 
 
 def object_regions(
@@ -174,14 +175,15 @@ def object_regions(
     options: FileOptions = EVERY_OBJECT,
     instances: NDArray[np.int32] | None = None,
 ) -> list[Region]:
-    """Find the regions of the objects in label ids [H, W], class by class, in the order of `regions.components`.
+    """Find the regions of the objects in label ids [H, W], in the order of `regions.components`, but parts after wholes.
 
     Without `options`, find all objects, whatever the file options of the run: their places in the list number them. `instances`
     [H, W] numbers the objects of a run with regions, see `naming`; 0 marks pixels whose objects are components.
     """
     levels = split_levels(labels, classes)
     regions = [region for level in levels for region in _regions_of_level(level, classes, options, instances)]
-    return sorted(regions, key=lambda region: region.class_id)  # stable
+    chains = ancestors(classes)
+    return sorted(regions, key=lambda region: chains[region.class_id - 1])  # stable
 
 
 def _regions_of_level(

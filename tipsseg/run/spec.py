@@ -43,7 +43,6 @@ from tipsseg.vocabulary.phrases import PROTOCOL_TEMPLATES
 from tipsseg.vocabulary.vocabulary import (
     Vocabulary,
     class_record,
-    listed_class,
     make_vocabulary,
     vocabularies_of_classes,
 )
@@ -467,8 +466,7 @@ def with_classes(info: RunInfo, names: Sequence[str]) -> RunInfo:
 
 
 def _extended(vocabulary: Vocabulary, names: Sequence[str]) -> Vocabulary:
-    known = {*(spec.name for spec in vocabulary.specs), *names}
-    specs = [*vocabulary.specs, *(listed_class(name, known) for name in names)]
+    specs = [*vocabulary.specs, *listed_classes(names, (spec.name for spec in vocabulary.specs))]
     try:
         made = make_vocabulary(specs, "none", vocabulary.templates, vocabulary.source)
     except VocabularyError as error:

@@ -300,10 +300,19 @@ def parse_name(name: str) -> ClassSpec:
     return ClassSpec("/".join(parts), part_of="/".join(parts[:-1]), phrase=" ".join(parts))
 
 
-def listed_class(name: str, names: Collection[str]) -> ClassSpec:
-    """Return the class of a name in a list of labels. It is a part if `names` has the part of its name before the last slash."""
-    whole = name.rpartition("/")[0]
-    return ClassSpec(name, part_of=whole, phrase=name.replace("/", " ")) if whole in names else ClassSpec(name)
+def listed_classes(names: Sequence[str], others: Iterable[str] = ()) -> list[ClassSpec]:
+    """Return the classes of names in a list of labels. A class is a part if its name before the last slash is in the list too.
+
+    `others` are further names of wholes.
+    """
+    known = {fold(name): name for name in (*names, *others)}
+    specs = []
+    for name in names:
+        whole = known.get(fold(name.rpartition("/")[0]))
+        specs.append(
+            ClassSpec(name) if whole is None else ClassSpec(name, part_of=whole, phrase=name.replace("/", " "))
+        )
+    return specs
 
 
 def _with_synonyms(name: str, synonyms: Sequence[str]) -> ClassSpec:

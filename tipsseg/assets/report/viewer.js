@@ -146,10 +146,17 @@ const viewer = {
   /** Give the selected objects another label id. */
   become(id) {
     if (!this.selected.size || !(id === 0 || id === page.run.ignore || page.classes.has(id))) return false;
-    // A part that is deleted becomes its whole.
-    const wholes = new Map();
-    if (id === 0) this.objects.forEach((number, at) => this.selected.has(number) && wholes.set(number, page.classes.get(this.ids[at])?.whole || 0));
-    corrections.set(this.record, new Map([...this.selected].map((number) => [number, wholes.get(number) || id])));
+    const now = new Map(); // the class of each selected object
+    this.objects.forEach((number, at) => this.selected.has(number) && now.set(number, this.ids[at]));
+    const deleted = new Set(now.values());
+    const wholeOf = (own) => page.classes.get(own)?.whole || 0;
+    const become = new Map();
+    for (const [number, own] of now) {
+      let whole = id === 0 ? wholeOf(own) : id; // a part that is deleted becomes its whole, unless that is deleted too
+      while (id === 0 && deleted.has(whole)) whole = wholeOf(whole);
+      become.set(number, whole);
+    }
+    corrections.set(this.record, become);
     this.selected = new Set();
     this.applyCorrections();
     redraw();

@@ -81,6 +81,25 @@ class Comparison:
         """Return True if the new labels depend on whether the source writes objects exactly."""
         return bool(self.redrawn or self.parts or self.edited or self.untouched)
 
+    def unchanged(self, *, exact: bool) -> set[int]:
+        """Return the old objects that stay as they are; see `paint` for `exact`."""
+        return self.same | self.untouched | (set() if exact else self.redrawn)
+
+    def unchanged_pixels(self, *, exact: bool) -> NDArray[np.bool_]:
+        """Return the pixels [H, W] of objects that stay as they are."""
+        kept = np.zeros(len(self.before) + 1, np.bool_)
+        kept[list(self.unchanged(exact=exact))] = True
+        kept[-1] = False  # pixels outside all objects: their owner is -1
+        return kept[self.owners]
+
+    def renamed_pixels(self) -> NDArray[np.bool_]:
+        """Return the pixels [H, W] of old objects that have another class now."""
+        renamed = np.zeros(len(self.before) + 1, np.bool_)
+        for new, old in enumerate(self.partners):
+            if old is not None and self.before[old].class_id != self.shapes[new].class_id:
+                renamed[old] = True
+        return renamed[self.owners]
+
     def paint(self, *, exact: bool) -> LabelArray:
         """Return the labels [H, W] after the correction.
 
@@ -90,7 +109,7 @@ class Comparison:
         `exact` is True if the source writes objects exactly. Otherwise objects that a tool may have redrawn stay unchanged.
         """
         labels = self.labels.copy()
-        unchanged = self.same | self.untouched | (set() if exact else self.redrawn)
+        unchanged = self.unchanged(exact=exact)
         if len(unchanged) == len(self.before) and unchanged.issuperset(self.partners):
             return labels
         # One extra entry, for pixels outside all objects: their owner is -1, which indexes the last entry.
@@ -290,25 +309,37 @@ def _regions(labels: LabelArray) -> list[Shape]:
 # ---- parts of wholes ----
 
 
-def join_levels(old: LabelArray, levels: Sequence[LabelArray], classes: Sequence[LabelClass]) -> LabelArray:
-    """Return labels [H, W] from corrected labels by depth, see `split_levels`: parts are above wholes, whatever the file's order.
+def join_levels(
+    old: LabelArray, found: Sequence[Comparison], classes: Sequence[LabelClass], *, exact: bool
+) -> LabelArray:
+    """Return labels [H, W] from comparisons by depth, see `split_levels`: parts are above wholes, whatever the file's order.
 
-    But an object that a person drew over another whole covers the unchanged parts of that.
+    But a new object that a person drew over another whole covers the unchanged parts of that.
     """
+    levels = [each.paint(exact=exact) for each in found]
     labels = levels[0].copy()
-    for depth, (before, now) in enumerate(zip(split_levels(old, classes), levels, strict=True)):
+    for depth, before in enumerate(split_levels(old, classes)):
         if depth:
+            now = levels[depth]
             inside = (labels == BACKGROUND) | (now != before)
-            for above, _ in zip(split_levels(now, classes), range(depth), strict=False):
-                inside |= labels == above
+            for above, comparison in zip(split_levels(now, classes), found[:depth], strict=False):
+                inside |= (labels == above) | comparison.renamed_pixels()
             part = (now != BACKGROUND) & inside
             labels[part] = now[part]
     return labels
 
 
-def return_parts(old: LabelArray, new: LabelArray, classes: Sequence[LabelClass]) -> LabelArray:
-    """Return corrected labels [H, W] in which parts that a person deleted are their whole, unless nothing of it is left."""
-    labels, chains = new.copy(), ancestors(classes)
+def return_parts(old: LabelArray, found: Comparison, classes: Sequence[LabelClass], *, exact: bool) -> LabelArray:
+    """Return labels [H, W] from a comparison of objects that do not overlap.
+
+    Unchanged parts are above wholes that a person drew over them. Deleted parts become their whole, unless that was deleted too.
+    """
+    labels, chains = found.paint(exact=exact), ancestors(classes)
+    unchanged = found.unchanged_pixels(exact=exact)
+    for above in list(split_levels(old, classes))[:-1]:
+        covered = unchanged & (above != BACKGROUND) & (labels == above) & (labels != old)
+        labels[covered] = old[covered]
+    painted = labels.copy()
     families = {whole: [chain[-1] for chain in chains if whole in chain] for chain in chains for whole in chain[:-1]}
     for region in reversed(object_regions(old, classes)):
         family = families.get(region.class_id)
@@ -317,7 +348,10 @@ def return_parts(old: LabelArray, new: LabelArray, classes: Sequence[LabelClass]
         y, x, h, w = region.box
         place = slice(y, y + h), slice(x, x + w)
         deleted = region.mask & (labels[place] == BACKGROUND) & (old[place] != region.class_id)
-        if deleted.any() and (region.mask & np.isin(labels[place], family)).any():
+        # What parts left of the whole shows whether it is still there; or the parts, if they left nothing.
+        own = region.mask & (old[place] == region.class_id)
+        left = region.mask & (painted[place] == region.class_id if own.any() else np.isin(labels[place], family))
+        if deleted.any() and left.any():
             labels[place][deleted] = region.class_id
     return labels
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -192,7 +193,7 @@ class Planner:
         elif isinstance(new, PixelLabels) and (exact or not depends):
             labels = self._copy(old, new)
         else:
-            labels = self._paint(old, new, [each.paint(exact=exact) for each in found])
+            labels = self._paint(old, new, found, exact=exact)
         plan = Plan(
             before=before,
             empty=not new.shapes if isinstance(new, Objects) else not self._has_objects(labels),
@@ -250,6 +251,9 @@ class Planner:
             # Classes that are not known are refused later.
             ids = [each.class_id if each.class_id <= len(depths) else BACKGROUND for each in new.shapes]
             shapes = [each for number, each in zip(ids, new.shapes, strict=True) if [0, *depths][number] == depth]
+            if form.divides:  # parts above wholes
+                chains = [(), *ancestors(classes)]
+                shapes.sort(key=lambda each: len(chains[each.class_id]) if each.class_id < len(chains) else 0)
             before = form.reread_shapes(own, old.shape)
             found.append(Comparison(labels, before, shapes, exact=self.options.exact))
         return found
@@ -261,15 +265,19 @@ class Planner:
             self._classes = run_context(with_classes(self.run.info, added)).classes
         return self._classes
 
-    def _paint(self, old: LabelArray, new: PixelLabels | Objects, levels: list[LabelArray]) -> LabelArray:
-        """Return the labels [H, W] of a correction from those of its comparisons."""
+    def _paint(
+        self, old: LabelArray, new: PixelLabels | Objects, found: Sequence[Comparison], *, exact: bool
+    ) -> LabelArray:
+        """Return the labels [H, W] of a correction from its comparisons."""
         classes = self._known()
         if isinstance(new, PixelLabels) or not has_parts(classes):
-            return levels[0]
-        if FORMATS[new.written_as].divides and self.run.context.files.level == "part":
-            return return_parts(old, levels[0], classes)
-        levels += list(split_levels(old, classes))[len(levels) :]
-        return join_levels(old, levels, classes)
+            return found[0].paint(exact=exact)
+        if not FORMATS[new.written_as].divides:
+            return join_levels(old, found, classes, exact=exact)
+        if self.run.context.files.level == "part":
+            return return_parts(old, found[0], classes, exact=exact)
+        wholes = found[0].paint(exact=exact)
+        return cast(LabelArray, np.where(wholes == outermost(old, classes), old, wholes))
 
     def _copy(self, old: LabelArray, new: PixelLabels) -> LabelArray:
         """Return the labels [H, W] of a mask. Keep ignored pixels if its format cannot store them."""
