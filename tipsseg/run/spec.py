@@ -43,6 +43,7 @@ from tipsseg.vocabulary.phrases import PROTOCOL_TEMPLATES
 from tipsseg.vocabulary.vocabulary import (
     Vocabulary,
     class_record,
+    listed_classes,
     make_vocabulary,
     vocabularies_of_classes,
 )
