@@ -26,6 +26,7 @@ from tinytips.world.captions import captions
 from tinytips.world.concepts import CLOSED_LIST, WHOLE_LIST, leaf_ids
 from tinytips.world.scenes import Scene, draw_scene
 from tipsseg.formats.present import PresentNames
+from tipsseg.labelling import classifier
 from tipsseg.options import Dtype, Refinement
 from tipsseg.types import ImageRef
 
@@ -223,37 +224,72 @@ def measure_parts(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[st
         "| | wholes | parts, all named | half of them | one | leg of the panda, alone | time |\n|---|---|---|---|---|---|---|"
     )
     encoded = [model.encode(scene.image) for scene in scenes]
+    labeller = tipsseg.Labeller(model, [*PARTS])
+    alone = [labeller.label(features) for features in encoded]
+    print(f"| wholes alone | {np.mean([_iou_of(scenes, alone, name) for name in PARTS]):.3f} | - | - | - | - | - |")
     rows: list[dict[str, object]] = []
     flat = 0.0
     for title, separator, overlap in (("flat list", " ", False), ("`--overlap`", " ", True), ("parts", "/", False)):
-        options = tipsseg.LabelOptions(overlap=overlap)
-        found: list[dict[str, float]] = []
-        seconds = 0.0
-        for lists in (_ALL, _HALVES, _ONE):
-            ious: dict[str, float] = {}
-            for wanted in lists:
-                names = [*PARTS, *(f"{whole}{separator}{part}" for whole, parts in wanted.items() for part in parts)]
-                labeller = tipsseg.Labeller(model, names, options)
-                begun = time.perf_counter()
-                labelled = [labeller.label(features) for features in encoded]
-                seconds += (time.perf_counter() - begun) * (lists is _ALL)
-                # Wholes are the same in all lists of one kind; those of the first list count.
-                for name in names[len(PARTS) * bool(ious) :]:
-                    ious[name.replace("/", " ")] = _iou_of(scenes, labelled, name)
-            found.append(ious)
-        parts = [[iou for name, iou in ious.items() if name not in PARTS] for ious in found]
-        row: dict[str, float] = {
-            "wholes": float(np.mean([found[0][name] for name in PARTS])),
-            **{key: float(np.mean(each)) for key, each in zip(("all", "half", "one"), parts, strict=True)},
-            "leg": found[2]["panda leg"],
-            "seconds": seconds,
-        }
+        row, seconds = _score_parts(model, scenes, encoded, separator, tipsseg.LabelOptions(overlap=overlap))
         flat = flat or seconds
         print(
-            f"| {title} | {' | '.join(f'{row[key]:.3f}' for key in list(row)[:5])} | {seconds / flat:.2f} |", flush=True
+            f"| {title} | {' | '.join(f'{value:.3f}' for value in row.values())} | {seconds / flat:.2f} |", flush=True
         )
-        rows.append({"labels": title, **row})
+        rows.append({"labels": title, "seconds": seconds, **row})
     return rows
+
+
+def measure_rules(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[str, object]]:
+    """Choose the handicap of `classifier` on one half of the scenes, and report it on the other."""
+    print("### The handicap of a whole's phrase among its parts, and of its parts' phrases for the whole\n")
+    print(
+        "Parts all named / half of them / one, then wholes.\n\n| temperatures | first half | second half |\n|---|---|---|"
+    )
+    rows: list[dict[str, object]] = []
+    used, middle = classifier._HANDICAP, len(scenes) // 2
+    encoded = [model.encode(scene.image) for scene in scenes]
+    for handicap in (1e3, 0.0, 0.5, 1.0, 1.5, 2.0):
+        classifier._HANDICAP = handicap
+        halves = [
+            _score_parts(model, scenes[half], encoded[half], "/", tipsseg.LabelOptions())[0]
+            for half in (slice(middle), slice(middle, None))
+        ]
+        cells = [f"{row['all']:.3f} / {row['half']:.3f} / {row['one']:.3f}, {row['wholes']:.3f}" for row in halves]
+        print(f"| {'without these phrases' if handicap == 1e3 else handicap:} | {' | '.join(cells)} |", flush=True)
+        rows.append({"handicap": handicap, "first": halves[0], "second": halves[1]})
+    classifier._HANDICAP = used
+    return rows
+
+
+def _score_parts(
+    model: tipsseg.Model,
+    scenes: Sequence[Scene],
+    encoded: Sequence[tipsseg.Features],
+    separator: str,
+    options: tipsseg.LabelOptions,
+) -> tuple[dict[str, float], float]:
+    """Return the scores of wholes and parts, and the seconds that labelling took with all parts named."""
+    found: list[dict[str, float]] = []
+    seconds = 0.0
+    for lists in (_ALL, _HALVES, _ONE):
+        ious: dict[str, float] = {}
+        for wanted in lists:
+            names = [*PARTS, *(f"{whole}{separator}{part}" for whole, parts in wanted.items() for part in parts)]
+            labeller = tipsseg.Labeller(model, names, options)
+            begun = time.perf_counter()
+            labelled = [labeller.label(features) for features in encoded]
+            seconds += (time.perf_counter() - begun) * (lists is _ALL)
+            # Wholes are nearly the same in all lists of one kind; those of the first list count.
+            for name in names[len(PARTS) * bool(ious) :]:
+                ious[name.replace("/", " ")] = _iou_of(scenes, labelled, name)
+        found.append(ious)
+    means = [float(np.mean([iou for name, iou in ious.items() if name not in PARTS])) for ious in found]
+    scores = {
+        "wholes": float(np.mean([found[0][name] for name in PARTS])),
+        **dict(zip(("all", "half", "one"), means, strict=True)),
+        "leg": found[2]["panda leg"],
+    }
+    return scores, seconds
 
 
 def _iou_of(scenes: Sequence[Scene], labelled: Sequence[tipsseg.LabelMap], name: str) -> float:
@@ -311,6 +347,7 @@ TABLES = {
     "confidence": measure_confidence,
     "dtypes": measure_dtypes,
     "parts": measure_parts,
+    "rules": measure_rules,
     "present": measure_present,
 }
 

@@ -32,8 +32,8 @@ from tipsseg.vocabulary.phrases import GENERAL_BACKGROUND, match_synonyms, synon
 from tipsseg.vocabulary.vocabulary import Contest, Phrase, Vocabulary
 from tipsseg.weights.sources import file_hashes
 
-#: The handicap of a phrase, see `vocabulary.Contest`, in temperatures. Chosen on 30 drawn scenes, see tests/benchmarks/README.md.
-_HANDICAP = 1.0
+#: The handicap of a phrase, see `vocabulary.Contest`, in temperatures. Chosen on drawn scenes, see tests/benchmarks/README.md.
+_HANDICAP = 1.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
