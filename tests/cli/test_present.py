@@ -55,7 +55,7 @@ FILES = {
     "a.csv": 'image,names\nPanda/one.png,panda\ntree/sub/two.png,"tree;car"\n',
     "b.csv": "image,names\none.png,Panda\ntwo.png,tree\ntwo.png,car\n",
     "c.jsonl": '{"image": "one.png", "names": ["panda"]}\n{"file_name": "two.png", "names": "tree, car"}\n',
-    "d.csv": 'image,caption\none,"A PANDA, a carpet, a street"\ntwo,"Trees beside cars."\n',
+    "d.csv": '\ufeffimage,caption\none,"A PANDA, a carpet,\n\na street"\ntwo,"Trees beside cars."\n',
     "e.jsonl": '{"file_name": "one.png", "text": "pandas"}\n{"file_name": "two.png", "text": "a tree and a car"}\n',
 }
 
@@ -97,6 +97,7 @@ def test_changed_names_label_only_these_images_again(command: Command) -> None:
         ("image,names\none.png,tre\n", "a.csv: line 2: 'tre' is not a class", "Did you mean 'tree'?"),
         ("picture,names\none.png,tree\n", "no column `image`", "image,names"),
         ("image,label\none.png,tree\n", "line 2: one.png has neither `names` nor a `caption`", ""),
+        ("image,names\none.png,panda\x00\n", "a.csv: line 2", ""),
         ("image,names\n", "no images are listed", "Write a line for each image"),
     ],
 )

@@ -11,6 +11,7 @@ it, also with a plural "s" or "es". An image may have several lines.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from pathlib import Path
 from tipsseg.errors import ImageError, InputError, VocabularyError
 from tipsseg.formats.corrections import image_errors
 from tipsseg.formats.names import SourceNames
-from tipsseg.formats.source import Source
+from tipsseg.formats.source import LIST_MAX, Source
 from tipsseg.types import ImageRef, LabelClass
 from tipsseg.util.json import parse
 from tipsseg.util.text import fold, shorten
@@ -29,7 +30,6 @@ from tipsseg.vocabulary.vocabulary import Vocabulary
 FOLDERS = Path("folders")
 
 _SEPARATORS = re.compile(r"[;,]")
-_KEYS = ("image", "file_name", "names", "caption", "text")
 
 
 class PresentNames:
@@ -45,7 +45,7 @@ class PresentNames:
         Args:
             source: FOLDERS, or a file.
             vocabulary: The classes of the run.
-            strict: Whether an image without names is an error.
+            strict: True if an image without names is an error.
 
         Raises:
             InputError, ImageError: The file cannot be read, or has a name that is not a class.
@@ -114,33 +114,37 @@ def _read_entries(path: Path, vocabulary: Vocabulary) -> dict[str, frozenset[int
 
 
 def _records(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
-    """Yield the lines of a file as records, with their numbers."""
+    """Yield the records of a file, each with the number of its last line."""
     with Source(path) as source:
         name = source.names[0] if len(source.names) == 1 else ""
-        if Path(name).suffix.lower() not in (".csv", ".jsonl"):
+        if Path(name).suffix.lower() == ".jsonl":
+            for number, line in source.lines(name):
+                with image_errors(path, f"line {number}"):
+                    record = parse(line.encode())
+                    if not isinstance(record, dict):
+                        raise ValueError("not a JSON object")
+                yield number, record
+        elif Path(name).suffix.lower() == ".csv":
+            with image_errors(path):
+                text = source.read(name, LIST_MAX).decode("utf-8-sig")
+            yield from _csv_records(path, text)
+        else:
             raise InputError(
                 f"{path}: neither a CSV file nor JSON lines",
                 "Pass a .csv or .jsonl file with `image` and `names`, or folders.",
             )
-        lines = list(source.lines(name))
-    if Path(name).suffix.lower() == ".csv":
-        heads: list[str] = []
-        for (number, _), row in zip(lines, csv.reader(line for _, line in lines), strict=True):
-            if not heads:
-                heads = [head.strip().lower() for head in row]
-                if not {"image", "file_name"} & {*heads}:
-                    raise ImageError(
-                        path, f"line {number}: no column `image`", "The first line names the columns: image,names"
-                    )
-            else:
-                yield number, dict(zip(heads, row, strict=False))
-        return
-    for number, line in lines:
-        with image_errors(path, f"line {number}"):
-            record = parse(line.encode())
-            if not isinstance(record, dict):
-                raise ValueError("not a JSON object")
-        yield number, record
+
+
+def _csv_records(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
+        if not {"image", "file_name"} & {*rows.fieldnames}:
+            raise ImageError(path, "no column `image`", "The first line names the columns: image,names")
+        for row in rows:
+            yield rows.line_num, row
+    except csv.Error as error:
+        raise ImageError(path, f"line {rows.line_num}: not CSV: {error}") from error
 
 
 def _parse_record(record: Mapping[str, object]) -> tuple[str, list[str], str]:
