@@ -3,16 +3,17 @@
     import tipsseg
 
     model = tipsseg.load("l14")                         # "tiny" is a demo model that needs no download
-    result = model.label("photo.jpg", ["panda leg", "tree"], min_confidence=0.5)
+    result = model.label("photo.jpg", ["panda/leg", "tree"], min_confidence=0.5)
 
-    result.labels                                       # [H, W] uint8: 0 background, 1 panda leg, 2 tree
-    result.mask("tree")                                 # [H, W] bool
+    result.labels                                       # [H, W] uint8: 0 background, 1 panda/leg, 2 tree, 3 the rest of panda
+    result.mask("panda")                                # [H, W] bool, with its parts
     result.objects                                      # name, class_id, score, area, xyxy, mask, polygons
     result.save_mask("mask.png")
     result.save_overlay("overlay.jpg")
 
 Many images                                             help(tipsseg.Labeller)
-    labeller = model.labeller(["panda leg", "tree"])
+    labeller = model.labeller(["panda/leg", "tree"])
+    labeller.label("photo.jpg", names=["tree"])         # only the classes that may be in this image compete
     for result in labeller.label_many(paths, errors="yield"): ...    # yields the error of an image that fails
 
 A folder: writes files, resumes, keeps corrections      help(tipsseg.label_folder), help(tipsseg.iter_label_folder)

@@ -125,7 +125,7 @@ def test_jsonl_has_both(command: Command) -> None:
 
 @pytest.mark.parametrize("level", ["part", "whole"])
 def test_panoptic_and_yolo_divide_the_pixels(command: Command, level: str) -> None:
-    assert label(command, "-f", FORMATS, "--level", level).code == 0
+    assert command("convert", "out", "-f", "yolo,panoptic", "--level", level).code == 0
     wanted = mask() if level == "part" else wholes_of(mask())
     data = coco("out/panoptic.json")
     picture = np.asarray(Image.open("out/panoptic/panda-and-tree.png")).astype(np.uint32) @ np.array(
@@ -138,7 +138,9 @@ def test_panoptic_and_yolo_divide_the_pixels(command: Command, level: str) -> No
         ids[picture == each["id"]] = each["category_id"]
     assert np.array_equal(ids, wanted)
     lines = Path("out/yolo/labels/train/panda-and-tree.txt").read_text().split("\n")[:-1]
-    assert {int(line.split()[0]) + 1 for line in lines} == set(np.unique(wanted).tolist()) - {0}
+    listed = [*range(1, 10)] if level == "part" else [PANDA, TREE, DOG]
+    assert {listed[int(line.split()[0])] for line in lines} == set(np.unique(wanted).tolist()) - {0}
+    assert [each["id"] for each in data["categories"]] == listed
     assert command("check", "out").code == 0
 
 
@@ -294,7 +296,7 @@ def test_parts_of_a_whole_that_becomes_another_stay(command: Command, form: str)
 
 
 def yolo_lines(*kept: int) -> None:
-    """Keep the lines of these classes only."""
+    """Keep the lines of these classes only, by their place in the list from 1."""
     path = Path("out/yolo/labels/train/panda-and-tree.txt")
     lines = path.read_text().split("\n")[:-1]
     path.write_text("".join(f"{line}\n" for line in lines if int(line.split()[0]) + 1 in kept))
@@ -303,7 +305,8 @@ def yolo_lines(*kept: int) -> None:
 def test_a_whole_deleted_where_parts_are_not_listed(command: Command) -> None:
     before = mask()
     assert label(command, "-f", FORMATS, "--level", "whole").code == 0
-    yolo_lines(TREE)
+    assert Path("out/yolo/data.yaml").read_text().endswith('names:\n  0: "panda"\n  1: "tree"\n  2: "dog"\n')
+    yolo_lines(2)
     assert np.array_equal(corrected(command, "out/yolo"), np.where(wholes_of(before) == PANDA, 0, before))
 
 

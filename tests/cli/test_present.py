@@ -71,11 +71,23 @@ def test_files_of_names_and_captions(command: Command, name: str) -> None:
     assert present == {IMAGES[0]: [1, 2], IMAGES[1]: [3, 4], IMAGES[2]: None}
 
 
+def test_images_without_names_and_lines_without_images_are_noted(command: Command) -> None:
+    ran = label(command, "folders")
+    assert "All classes compete in 1 image without names: rest/three.png." in ran.err
+    Path("a.csv").write_text("image,caption,names\none.png,,\ntwo.png,a mountain\n")
+    ran = label(command, "a.csv", "-o", "other")
+    assert "All classes compete in 2 images without names: rest/three.png, tree/sub/two.png." in ran.err
+    Path("a.csv").write_text("image,names\none.png,\nelsewhere.png,panda\n")
+    ran = label(command, "a.csv", "-o", "more")
+    assert "Ignored 1 entry of a.csv without an image." in ran.err
+    assert not np.asarray(Image.open("more/masks/Panda/one.png")).any()
+
+
 def test_strict_fails_images_without_names(command: Command) -> None:
     Path("a.csv").write_text(FILES["a.csv"])
     ran = label(command, "a.csv", "--strict")
     assert ran.code == 1
-    assert "imgs/rest/three.png: its names are unknown: it is not in a.csv" in ran.err
+    assert "imgs/rest/three.png: its names are unknown: a.csv does not name its classes" in ran.err
     assert "2 images labelled, 1 failed" in ran.err
 
 
@@ -113,7 +125,7 @@ def test_faults_of_files_are_found_before_the_run(command: Command, content: str
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (("--present", "nowhere.csv"), "nowhere.csv"),
+        (("--present", "nowhere.csv"), "Pass folders, or a .csv or .jsonl file."),
         (("--present", "imgs"), "neither a CSV file nor JSON lines"),
         (("--strict",), "--strict needs names of what is in each image"),
     ],

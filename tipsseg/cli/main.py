@@ -23,7 +23,7 @@ _MAIN_HELP = "Label every pixel of your images with your own phrases."
 
 _MAIN_EPILOG = """\b
 Examples:
-  tipsseg label photos/ --classes "panda leg,tree"
+  tipsseg label photos/ --classes "panda/leg,tree"
   tipsseg weights download l14
   tipsseg label --help
 """

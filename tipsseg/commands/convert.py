@@ -22,7 +22,7 @@ from tipsseg.formats import (
     is_model_only,
 )
 from tipsseg.images.access import below
-from tipsseg.options import MAX_PIXELS
+from tipsseg.options import DEFAULT_FILE_OPTIONS, MAX_PIXELS, FileOptions
 from tipsseg.run.entry import Entry, recorded_ref
 from tipsseg.run.folder import OutputFolder, change_folder
 from tipsseg.run.names import refuse_shared
@@ -41,7 +41,7 @@ def convert_folder(
     images: Path | None,
     jobs: int,
     progress: Progress,
-    val_fraction: float | None = None,
+    options: FileOptions = DEFAULT_FILE_OPTIONS,
     only: Iterable[Path] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> int:
@@ -53,7 +53,7 @@ def convert_folder(
         images: The folder of the images, if they have moved.
         jobs: The number of threads.
         progress: Prints progress, results and notes.
-        val_fraction: Replaces the folder's fraction, see FileOptions.
+        options: Their `val_fraction` and `level`, if given, replace those of the folder.
         only: The paths of the images to convert. None converts all images.
         max_pixels: Images with more pixels are rejected.
 
@@ -67,7 +67,7 @@ def convert_folder(
     """
     check_image_root(images)
     refuse_shards(output)
-    _check(formats, val_fraction)
+    _check(formats, options)
 
     def with_formats(state: State) -> RunInfo:
         info = require_run(state)
@@ -76,8 +76,9 @@ def convert_folder(
         check_formats(formats, spec.vocabulary.classes)
         if spec.options.overlap:
             check_overlaps(formats)
-        if val_fraction is not None:
-            files = replace(files, val_fraction=val_fraction)
+        files = replace(
+            files, **{name: getattr(options, name) for name in ("val_fraction", "level") if name in options.given}
+        )
         covered = spec.formats if only is not None else tuple(dict.fromkeys((*spec.formats, *formats)))
         return replace(info, spec=replace(spec, formats=covered, files=files, max_pixels=max_pixels))
 
@@ -95,8 +96,8 @@ def convert_folder(
         return _settle(folder, formats, images, jobs, progress, names) + len(unknown)
 
 
-def _check(formats: Sequence[str], val_fraction: float | None) -> None:
-    """Raise UsageError for formats that labels alone do not give, or for a fraction that none of the formats uses."""
+def _check(formats: Sequence[str], options: FileOptions) -> None:
+    """Raise UsageError for formats that labels alone do not give, or for an option that none of the formats uses."""
     for name in formats:
         check_format(name)
         if name in RASTER_FORMATS:
@@ -106,12 +107,16 @@ def _check(formats: Sequence[str], val_fraction: float | None) -> None:
                 f"only the model can write {name}, which stores its scores",
                 "Run the original command again with argument `formats` and this format.",
             )
-    splitting = [name for name, form in FORMATS.items() if form.splits]
-    if val_fraction is not None and not set(splitting) & set(formats):
-        names = " or ".join(splitting)
-        raise UsageError(
-            f"argument `val_fraction` needs the format {names}", f"Remove it, or add {names} to the formats."
-        )
+    users = {
+        "val_fraction": [name for name, form in FORMATS.items() if form.splits],
+        "level": [name for name, form in FORMATS.items() if form.divides],
+    }
+    for option, able in users.items():
+        if option in options.given and not set(able) & set(formats):
+            names = " or ".join(able)
+            raise UsageError(
+                f"argument `{option}` needs the format {names}", f"Remove it, or add {names} to the formats."
+            )
 
 
 def _settle(

@@ -208,11 +208,20 @@ def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress
 
 
 def note_given(spec: RunSpec, items: Iterable[ImageRef | Failed], progress: Progress) -> None:
-    """Compare the images of a run with its regions, labels and names, and note labels and names of other images only."""
-    given, refs = spec.given, (item for item in items if isinstance(item, ImageRef))
-    if given is not None and not given.expect(refs):
-        source, what = (spec.onto, "labels") if given.labels is not None else (spec.present, "entries")
-        progress.note(f"{source} has no {what} of these images. Images and {what} are matched by their names.")
+    """Compare the images of a run with its regions, labels and names, and note which match none."""
+    given = spec.given
+    if given is None:
+        return
+    refs = [item for item in items if isinstance(item, ImageRef)]
+    if not given.expect(refs):
+        progress.note(f"{spec.onto} has no labels of these images. Images and labels are matched by their names.")
+    if given.present is not None and refs:
+        unnamed, unused = given.present.expect(refs)
+        if unused:
+            progress.note(f"Ignored {pluralize(unused, 'entry', 'entries')} of {spec.present} without an image.")
+        if unnamed:
+            number = pluralize(len(unnamed), "image")
+            progress.note(f"All classes compete in {number} without names: {join_first(unnamed, _MAX_NAMES)}.")
 
 
 def note_skipped(skipped: Mapping[str, int], labels: Path | None, progress: Progress) -> None:

@@ -97,6 +97,13 @@ def divided(image: ImageLabels, run: RunFacts) -> Sequence[LabelledObject]:
     return divide_objects(image.objects, image.labels, run.classes, run.files, image.instances)
 
 
+def listed_classes(run: RunFacts) -> Sequence[LabelClass]:
+    """Return the classes that `divided` objects may have."""
+    if run.files.level == "part":
+        return run.classes
+    return [entry for entry in run.classes if not entry.part_of]
+
+
 def encode_text(text: str) -> bytes:
     """Encode text as UTF-8, with backslash escapes for file name bytes that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace")

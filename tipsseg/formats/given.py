@@ -54,16 +54,12 @@ class Given:
     def expect(self, refs: Iterable[ImageRef]) -> bool:
         """Pass the images of the run, if they are known, to find regions and labels that could belong to several of them.
 
-        Return False if there are labels to keep or names, but none of these images.
+        Return False if there are labels to keep, but none of these images.
         """
         refs = list(refs)
         if self.regions is not None:
             self.regions.names.expect(refs)
-        named = True
-        if self.present is not None and self.present.names is not None:
-            named = bool(self.present.names.expect(refs))
-        labelled = self.labels is None or bool(self.labels.names.expect(refs))
-        return (labelled and named) or not refs
+        return self.labels is None or bool(self.labels.names.expect(refs)) or not refs
 
     def digest(self, ref: ImageRef, size: Size) -> str:
         """Return the sha256 of all that is given for an image. Raises ImageError if it cannot be read."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, divided, output_name
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, divided, listed_classes, output_name
 from tipsseg.formats.coco import annotation_record, category_record, encode_head, image_lines, image_record
 from tipsseg.formats.png import encode_picture
 from tipsseg.util.json import encode_section, json_bytes, prepend
@@ -47,7 +47,9 @@ class Panoptic(Format):
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
         # With one segment per class, classes are stuff, not countable things.
         thing = int(run.files.instances != "class")
-        categories = ({**category_record(each), "isthing": thing, "color": list(each.colour)} for each in run.classes)
+        categories = (
+            {**category_record(each), "isthing": thing, "color": list(each.colour)} for each in listed_classes(run)
+        )
         yield from encode_head(run, "segment", categories)
         yield from encode_section(b"images", image_lines(images, rows))
         annotations = (

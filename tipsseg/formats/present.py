@@ -4,6 +4,8 @@
 * a CSV file with the columns `image` and `names` (separated by ";" or ","), or `image` and `caption`
 * JSON lines with the same keys, `names` as a list or as in CSV
 
+Without `names`, and without a class in the caption, nothing is known of an image. No names, as an empty text, means no class.
+
 `file_name` also stands for `image`, and `text` for `caption`. The names in a caption are the phrases of the classes that occur in
 it, also with a plural "s" or "es". An image may have several lines.
 """
@@ -14,7 +16,8 @@ import csv
 import io
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tipsseg.errors import ImageError, InputError, VocabularyError
@@ -22,6 +25,7 @@ from tipsseg.formats.corrections import image_errors
 from tipsseg.formats.names import SourceNames
 from tipsseg.formats.source import LIST_MAX, Source
 from tipsseg.types import ImageRef, LabelClass
+from tipsseg.util.files import path_exists
 from tipsseg.util.json import parse
 from tipsseg.util.text import fold, shorten
 from tipsseg.vocabulary.vocabulary import Vocabulary
@@ -52,13 +56,17 @@ class PresentNames:
         """
         self._source, self._vocabulary, self._strict = source, vocabulary, strict
         self.names: SourceNames | None = None
-        self._entries: dict[str, frozenset[int]] = {}
+        self._entries: dict[str, frozenset[int] | None] = {}
+        self._listed = 0
         if source == FOLDERS:
             self._classes = {
                 fold(text): entry.id for entry in vocabulary.classes for text in (entry.name, *entry.phrases)
             }
         else:
+            if not path_exists(source):
+                raise InputError(f"{source}: no such file", "Pass folders, or a .csv or .jsonl file.")
             self._entries = _read_entries(source, vocabulary)
+            self._listed = len(self._entries)
             self.names = SourceNames(self._entries)
 
     def find(self, ref: ImageRef) -> frozenset[int] | None:
@@ -69,10 +77,11 @@ class PresentNames:
         """
         found = self._of_folder(ref) if self.names is None else self._of_file(self.names, ref)
         if found is None and self._strict:
-            where = (
-                "no folder above it has the name of a class" if self.names is None else f"it is not in {self._source}"
-            )
-            raise ImageError(ref.path, f"its names are unknown: {where}", "Add it, or leave out argument `strict`.")
+            if self.names is None:
+                where, advice = "no folder above it has the name of a class", "Move it into such a folder"
+            else:
+                where, advice = f"{self._source} does not name its classes", "Add a line for it"
+            raise ImageError(ref.path, f"its names are unknown: {where}", f"{advice}, or leave out argument `strict`.")
         if found is not None and not found and not self._vocabulary.background_texts:
             raise ImageError(ref.path, "it has neither names nor a background", "Set argument `background`=auto.")
         return found
@@ -85,32 +94,53 @@ class PresentNames:
         return None
 
     def _of_file(self, names: SourceNames, ref: ImageRef) -> frozenset[int] | None:
-        name = names.find(ref)
-        return None if name is None else self._entries[name]
+        try:
+            name = names.find(ref)
+        except ImageError as error:
+            raise ImageError(ref.path, error.reason, f"Write more of its path in {self._source}.") from error
+        return None if name is None else self._entries.get(name)
+
+    def expect(self, refs: Sequence[ImageRef]) -> tuple[list[str], int]:
+        """Compare the images of the run with the names.
+
+        Return the images without names, and the number of entries without an image.
+        """
+        used = len(self._entries) if self.names is None else self.names.expect(refs)
+        unnamed = list[str]()
+        for ref in refs:
+            with suppress(ImageError):  # an error of the image
+                if not self._strict and self.find(ref) is None:
+                    unnamed.append(ref.name)
+        return unnamed, self._listed - used
 
 
-def _read_entries(path: Path, vocabulary: Vocabulary) -> dict[str, frozenset[int]]:
-    """Return the label ids of each image in a file. Raises InputError, or ImageError with the line."""
+def _read_entries(path: Path, vocabulary: Vocabulary) -> dict[str, frozenset[int] | None]:
+    """Return the label ids of each image in a file, None if unknown. Raises InputError, or ImageError with the line."""
     found: dict[str, set[int]] = defaultdict(set)
     captions = [(entry.id, _caption_pattern(entry)) for entry in vocabulary.classes]
     unknown: list[tuple[int, VocabularyError]] = []
+    said = set[str]()  # the images of which something is known
     for number, record in _records(path):
         with image_errors(path, f"line {number}"):
             image, names, caption = _parse_record(record)
             own = found[image]
-            for name in names:
+            if names is not None:
+                said.add(image)
+            for name in names or ():
                 try:
                     own |= vocabulary.find_classes([name])
                 except VocabularyError as error:
                     unknown.append((number, error))
             own.update(label_id for label_id, pattern in captions if caption and pattern.search(fold(caption)))
+            if own:
+                said.add(image)
     if unknown:
         (number, first), *others = unknown
         more = f" (and {len(others)} more)" if others else ""
         raise InputError(f"{path}: line {number}: {first.reason}{more}", first.hint)
     if not found:
         raise InputError(f"{path}: no images are listed", "Write a line for each image: image,names")
-    return {image: vocabulary.with_relatives(ids) for image, ids in found.items()}
+    return {image: vocabulary.with_relatives(ids) if image in said else None for image, ids in found.items()}
 
 
 def _records(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
@@ -147,8 +177,8 @@ def _csv_records(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, obje
         raise ImageError(path, f"line {rows.line_num}: not CSV: {error}") from error
 
 
-def _parse_record(record: Mapping[str, object]) -> tuple[str, list[str], str]:
-    """Return the image, the names and the caption of a record. Raises ValueError if a value is missing or has a wrong type."""
+def _parse_record(record: Mapping[str, object]) -> tuple[str, list[str] | None, str]:
+    """Return the image, the names or None, and the caption of a record. Raises ValueError for missing or wrong values."""
     image = record.get("image") or record.get("file_name")
     names, caption = record.get("names"), record.get("caption") or record.get("text") or ""
     if not isinstance(image, str):
@@ -163,7 +193,7 @@ def _parse_record(record: Mapping[str, object]) -> tuple[str, list[str], str]:
         or not all(isinstance(each, str) for each in names or ())
     ):
         raise ValueError("`names` must be a list of strings, and `caption` a string")
-    return image, [name for name in names or () if name.strip()], caption
+    return image, None if names is None else [name for name in names if name.strip()], caption
 
 
 def _caption_pattern(entry: LabelClass) -> re.Pattern[str]:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, divided, encode_text
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, divided, encode_text, listed_classes
 from tipsseg.formats.corrections import ClassNames, Objects, Size, SourceImage, image_errors, read_objects
 from tipsseg.formats.source import TRIED, Source
 from tipsseg.regions.shapes import Shape, shape_from_polygons
@@ -77,9 +77,13 @@ class YoloLayout(Format):
         for split in (TRAIN, VAL):  # a split without images has no folder
             yield f"{split}: {IMAGES}/{split if split in splits else min(splits)}\n".encode()
         yield b"names:\n"
-        for entry in run.classes:
+        for number, entry in enumerate(listed_classes(run)):
             # JSON strings are valid YAML.
-            yield encode_text(f"  {entry.id - 1}: {json.dumps(entry.name, ensure_ascii=False)}\n")
+            yield encode_text(f"  {number}: {json.dumps(entry.name, ensure_ascii=False)}\n")
+
+    def numbers(self, run: RunFacts) -> Mapping[int, int]:
+        """Return the number of each class in data.yaml by label id."""
+        return {entry.id: number for number, entry in enumerate(listed_classes(run))}
 
 
 class Yolo(YoloLayout):
@@ -97,9 +101,9 @@ class Yolo(YoloLayout):
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         """Return a line per object part."""
-        height, width = image.size
+        (height, width), numbers = image.size, self.numbers(run)
         return b"".join(
-            _line(entry.region.class_id, [side for y, x in ring.tolist() for side in (x / width, y / height)])
+            _line(numbers[entry.region.class_id], [side for y, x in ring.tolist() for side in (x / width, y / height)])
             for entry in divided(image, run)
             for ring in entry.outline.rings
         )
@@ -171,12 +175,12 @@ class YoloBoxes(YoloLayout):
     files = (f"{name}/data.yaml",)
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        height, width = image.size
+        (height, width), numbers = image.size, self.numbers(run)
         lines = []
         for entry in divided(image, run):
             y, x, h, w = entry.region.box
-            numbers = (x + w / 2) / width, (y + h / 2) / height, w / width, h / height
-            lines.append(_line(entry.region.class_id, numbers))
+            sides = (x + w / 2) / width, (y + h / 2) / height, w / width, h / height
+            lines.append(_line(numbers[entry.region.class_id], sides))
         return b"".join(lines)
 
 
@@ -192,11 +196,11 @@ class YoloObb(Yolo):
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         """Return a line per object. Corners outside the image are moved to its border, because readers refuse them."""
-        height, width = image.size
+        (height, width), numbers = image.size, self.numbers(run)
         lines = []
         for entry in divided(image, run):
             corners = oriented_box(entry.region).clip(0, (height, width)) / (height, width)  # [4, 2]
-            lines.append(_line(entry.region.class_id, corners[:, ::-1].ravel().tolist()))
+            lines.append(_line(numbers[entry.region.class_id], corners[:, ::-1].ravel().tolist()))
         return b"".join(lines)
 
     def reread_shapes(self, objects: Iterable[LabelledObject], size: tuple[int, int]) -> list[Shape]:
@@ -221,8 +225,8 @@ def oriented_box(region: Region) -> NDArray[np.float64]:
     return np.roll(corners, -int(np.lexsort((corners[:, 1], corners[:, 0]))[0]), 0)
 
 
-def _line(class_id: int, numbers: Iterable[float]) -> bytes:
-    return f"{class_id - 1} {' '.join(f'{number:.6f}' for number in numbers)}\n".encode()
+def _line(class_number: int, numbers: Iterable[float]) -> bytes:
+    return f"{class_number} {' '.join(f'{number:.6f}' for number in numbers)}\n".encode()
 
 
 def image_name(file: PurePosixPath, kind: str) -> str:

@@ -169,7 +169,8 @@ class Deriver:
         """Return what a file for the whole run depends on beside its images."""
         run = self.context
         categories = [(category_record(entry), entry.colour) for entry in run.classes]
-        return json_bytes([name, categories, run.files.instances, run.files.val_fraction, dict(run.info)])
+        level = [run.files.level] if FORMATS[name].divides and has_parts(run.classes) else []
+        return json_bytes([name, categories, run.files.instances, run.files.val_fraction, dict(run.info), *level])
 
 
 def stage_files(

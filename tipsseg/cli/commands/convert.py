@@ -27,7 +27,8 @@ Examples:
 
 \b
 Adds formats to the folder, and updates all others from the masks. Keeps the
-file options of the run, such as --min-area, and by default --val-fraction.
+file options of the run, such as --min-area, and by default --val-fraction
+and --level.
 Paths of results go to stdout, everything else to stderr.
 Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
@@ -49,7 +50,7 @@ def convert(
     context: typer.Context,
     output: opt.Folder,
     compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
-    files: Annotated[FileOptions, Only("val_fraction")],
+    files: Annotated[FileOptions, Only("val_fraction", "level")],
     converting: Converting,
     folders: Annotated[opt.Folders, Only("images", "only", "null", "quiet")],
 ) -> int:
@@ -74,7 +75,7 @@ def convert(
             folders.images,
             compute.jobs,
             progress,
-            files.val_fraction,
+            files,
             paths,
             compute.max_pixels,
         )

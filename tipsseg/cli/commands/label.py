@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 Examples:
-  tipsseg label photos/ --classes "panda leg,tree"
+  tipsseg label photos/ --classes "panda,tree"
   tipsseg label a.jpg b.png -c sky -c "salt, pepper" --format png,yolo -o out
   tipsseg label photos/ --vocab farm.toml --min-confidence 0.5
   find photos -name '*.jpg' -print0 | tipsseg label -0 - -c "car,road"
