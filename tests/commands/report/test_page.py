@@ -383,6 +383,41 @@ def test_a_person_corrects_objects_by_clicks(browser: Browser, tmp_path: Path) -
     assert browser.value("page.records.map((each) => each.state)") == ["edited", "edited"]
 
 
+def test_parts_are_folded_and_deleted_parts_are_their_whole(browser: Browser, tmp_path: Path) -> None:
+    scene = Path(__file__).parents[3] / "examples/scenes/meadow/panda-and-tree.jpg"
+    out, names = tmp_path / "out", ["panda/head", "panda/leg", "tree"]
+    (_,) = tipsseg.label_folder(scene, names, output=out, model="tiny", device="cpu", formats=["png"])
+    head, leg, panda = 1, 2, 4
+    make_report(out, None, None, 1, Silence())
+    browser.go(out / "report/index.html", "page.complete")
+    browser.value("viewer.openRecord(page.records[0])")
+    browser.wait("viewer.ids")
+    inside = "document.querySelectorAll('#legend details label').length"
+    assert (browser.value("viewer.record.classes.map((each) => each[0])"), browser.value(inside)) == (
+        [3, panda, head, leg],
+        3,
+    )
+    browser.value(f"viewer.toggle({panda})")
+    assert browser.value("[...viewer.hidden].sort()") == [head, leg, panda]
+    browser.value(f"viewer.toggle({panda})")
+
+    def become(ids: list[int]) -> list[int]:
+        """Delete all objects of these classes, and return what is left of the panda."""
+        numbers = f"viewer.objects.filter((number, at) => {ids}.includes(viewer.original[at]))"
+        browser.value(f"(viewer.select(new Set({numbers})), viewer.become(0))")
+        found = browser.value(
+            f"[...new Set(viewer.ids.filter((id, at) => [{head}, {leg}, {panda}].includes(viewer.original[at])))].sort()"
+        )
+        browser.value("viewer.undo()")
+        assert isinstance(found, list)
+        return found
+
+    assert become([head]) == [leg, panda]
+    assert become([head, leg]) == [panda]
+    assert become([head, leg, panda]) == [0]
+    assert (browser.dialogs, browser.errors) == ([], [])
+
+
 def test_a_browser_without_storage_warns(browser: Browser, tmp_path: Path) -> None:
     labels = {"a.png": np.ones((60, 90), np.uint8)}
     save_inputs(tmp_path / "imgs", labels)
