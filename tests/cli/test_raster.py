@@ -13,6 +13,7 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
+import rasterio.control
 from numpy.typing import NDArray
 from PIL import Image
 from rasters import drawn, write_raster
@@ -146,6 +147,40 @@ def test_pixels_without_data_are_ignored(command: Command, tmp_path: Path) -> No
     assert (labels[~empty] == whole(pixels).labels[~empty]).all()
 
 
+def test_a_palette_is_read_as_its_colours(command: Command, tmp_path: Path) -> None:
+    picture = Image.fromarray(drawn(300, 400)).quantize(200)
+    write_raster(tmp_path / "scene.tif", np.asarray(picture)[..., None])
+    colours: list[list[int]] = np.array(picture.getpalette()).reshape(-1, 3).tolist()
+    with rasterio.open(tmp_path / "scene.tif", "r+") as raster:
+        raster.write_colormap(1, {index: tuple(colour) for index, colour in enumerate(colours)})
+    arguments = (*OPTIONS, "-f", "geotiff")
+    assert command("label", tmp_path / "scene.tif", "-o", tmp_path / "out", *arguments).code == 0
+    assert (read(tmp_path / "out/masks/scene.tif") == whole(np.asarray(picture.convert("RGB"))).labels).all()
+    ran = command("label", tmp_path / "scene.tif", "-o", tmp_path / "other", *arguments, "--stretch", "2,98")
+    assert "the colours of a palette cannot be stretched" in ran.err
+
+
+def test_pixels_that_are_no_numbers_are_ignored(command: Command, tmp_path: Path) -> None:
+    pixels = drawn(300, 400).astype(np.float32)
+    pixels[50:100, 60:200, 1] = np.nan
+    write_raster(tmp_path / "scene.tif", pixels)
+    ran = command(
+        "label", tmp_path / "scene.tif", "-o", tmp_path / "out", *OPTIONS, "-f", "geotiff", "--stretch", "0,100"
+    )
+    assert ran.code == 0, ran.err
+    labels = read(tmp_path / "out/masks/scene.tif")
+    assert ((labels == 255) == np.isnan(pixels).any(2)).all()
+
+
+def test_a_grid_without_a_coordinate_system(command: Command, tmp_path: Path) -> None:
+    write_raster(tmp_path / "scene.tif", drawn(128, 128), metres=2, crs="")
+    loud = [word for word in OPTIONS if word != "--quiet"]
+    ran = command("label", tmp_path / "scene.tif", "-o", tmp_path / "out", *loud, "-f", "geojson")
+    assert "coordinates and areas are in units of that grid" in ran.err, ran.err
+    (feature, *_) = json.loads((tmp_path / "out/polygons/scene.geojson").read_text())["features"]
+    assert feature["properties"]["area"] == 4 * feature["properties"]["pixels"]
+
+
 def test_a_ground_resolution_is_that_of_the_labels(command: Command, tmp_path: Path) -> None:
     pixels = drawn(1024, 1400)
     path = write_raster(tmp_path / "scene.tif", pixels, metres=0.25)
@@ -190,6 +225,9 @@ def unfit(folder: Path) -> dict[str, tuple[list[str], str]]:
     write_raster(folder / "degrees.tif", pixels, crs="EPSG:4326")
     write_raster(folder / "tiny.tif", pixels[:5, :5])
     write_raster(folder / "nan.tif", pixels, transform=rasterio.Affine(math.nan, 0, 0, 0, math.nan, 0))
+    corners = [(0, 0), (0, 64), (64, 0)]
+    points = [rasterio.control.GroundControlPoint(row=y, col=x, x=10 + x, y=50 - y, z=0) for y, x in corners]
+    write_raster(folder / "points.tif", pixels, crs="EPSG:4326", transform=None, gcps=points)
     write_raster(folder / "cut.tif", drawn(600, 600))
     (folder / "cut.tif").write_bytes((folder / "cut.tif").read_bytes()[:200_000])
     (folder / "text.tif").write_text("nothing")
@@ -199,7 +237,8 @@ def unfit(folder: Path) -> dict[str, tuple[list[str], str]]:
         "floats.tif": ([], "float32 have no 8-bit equivalent"),
         "nowhere.tif": (["--ground-resolution", "1"], "it has no coordinate system"),
         "degrees.tif": (["--ground-resolution", "1"], "its coordinate system is not projected"),
-        "nan.tif": (["--ground-resolution", "1"], "too far from --ground-resolution"),
+        "nan.tif": ([], "its coordinates are not finite"),
+        "points.tif": ([], "it has ground control points in place of a grid"),
         "tiny.tif": ([], "smaller than a patch"),
         "cut.tif": ([], "broken raster"),
         "text.tif": ([], "not a GeoTIFF, JPEG 2000, PNG or JPEG"),

@@ -55,8 +55,10 @@ class Raster:
         warnings: Properties of the raster that make its labels or polygons doubtful.
     """
 
-    def __init__(self, path: Path, dataset: Any, bands: Sequence[int], scale: float) -> None:
-        self._path, self._dataset, self._bands = path, dataset, list(bands)
+    def __init__(self, path: Path, dataset: Any, bands: Sequence[int] | None, scale: float) -> None:
+        self._path, self._dataset = path, dataset
+        self._bands = list(bands or ((1, 2, 3) if dataset.count >= 3 else (1,)))
+        self._palette = None if bands else _palette_of(dataset)  # [256, 3] uint8
         height, width = dataset.height, dataset.width
         self.size = max(round(height * scale), 1), max(round(width * scale), 1)
         self._steps = height / self.size[0], width / self.size[1]
@@ -68,9 +70,13 @@ class Raster:
         self.resolution = float(np.hypot(b, e)), float(np.hypot(a, d))
         self.unit = (dataset.crs.linear_units if dataset.crs.is_projected else "degree") if dataset.crs else ""
         self._limits: list[tuple[float, float]] | None = None
-        self.warnings = (
-            [] if self.crs else ["it has no coordinate system, so polygons are in pixels, with y downwards."]
-        )
+        self.warnings: list[str] = []
+        if not self.crs and dataset.transform.is_identity:
+            self.warnings.append("it has no coordinate system, so polygons are in pixels, with y downwards.")
+        elif not self.crs:
+            self.warnings.append(
+                "it has a grid without a coordinate system; coordinates and areas are in units of that grid."
+            )
 
     def stretch(self, percentiles: tuple[float, float] | None) -> None:
         """Choose how values become 8 bits: from the percentiles of each band, or by the dtype if None.
@@ -78,6 +84,12 @@ class Raster:
         Raise ImageError if the dtype needs percentiles.
         """
         dtypes = {self._dataset.dtypes[band - 1] for band in self._bands}
+        if self._palette is not None:
+            if percentiles is not None:
+                raise ImageError(
+                    self._path, "the colours of a palette cannot be stretched", "Leave out argument `stretch`."
+                )
+            return
         if percentiles is None:
             if dtypes <= {"uint8"}:
                 return
@@ -102,15 +114,20 @@ class Raster:
         height, width = self._dataset.height, self._dataset.width
         shrink = max(height, width, _SAMPLE) / _SAMPLE
         shape = len(self._bands), max(round(height / shrink), 1), max(round(width / shrink), 1)
-        return self._call(self._dataset.read, out_shape=shape, masked=True)
+        values = self._call(self._dataset.read, out_shape=shape, masked=True)
+        return np.ma.masked_invalid(values, copy=False) if values.dtype.kind == "f" else values
 
     def read(self, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
         """Read a part of the grid, [h, w, 3] uint8 RGB. Raise ImageError if the file is broken."""
         from rasterio.enums import Resampling
 
-        same = self._steps == (1.0, 1.0)
-        method = Resampling.nearest if same else Resampling.cubic if max(self._steps) < 1 else Resampling.average
+        whole = self._steps == (1.0, 1.0) or self._palette is not None  # means of indices are other colours
+        method = Resampling.nearest if whole else Resampling.cubic if max(self._steps) < 1 else Resampling.average
         values = self._call(self._dataset.read, resampling=method, **self._part(top, left, height, width))
+        if self._palette is not None:
+            return self._palette[values[0]]
+        if values.dtype.kind == "f":
+            values = np.nan_to_num(values, copy=False)
         pixels = np.empty((height, width, len(self._bands)), np.uint8)
         for index, band in enumerate(values):
             pixels[..., index] = band if self._limits is None else to_bytes(band, *self._limits[index])
@@ -122,7 +139,11 @@ class Raster:
 
         part = self._part(top, left, height, width)
         masks = self._call(self._dataset.read_masks, resampling=Resampling.nearest, **part)
-        return np.asarray(masks.all(axis=0))
+        valid = np.asarray(masks.all(axis=0))
+        if any(self._dataset.dtypes[band - 1].startswith("float") for band in self._bands):
+            values = self._call(self._dataset.read, resampling=Resampling.nearest, **part)
+            valid &= np.isfinite(values).all(axis=0)
+        return valid
 
     def _part(self, top: int, left: int, height: int, width: int) -> dict[str, Any]:
         """Return the arguments of rasterio for a part of the grid."""
@@ -185,13 +206,32 @@ def open_raster(
             raise ImageError(path, reason, "Convert it: gdal_translate -of COG IN OUT.tif.")
         with dataset:
             _check(path, dataset, bands, max_pixels)
-            chosen = bands or ((1, 2, 3) if dataset.count >= 3 else (1,))
-            yield Raster(path, dataset, chosen, _scale(path, dataset, scale, ground_resolution))
+            yield Raster(path, dataset, bands, _scale(path, dataset, scale, ground_resolution))
+
+
+def _palette_of(dataset: Any) -> NDArray[np.uint8] | None:
+    """Return the colours of a single band of indices, [256, 3] uint8; None for other rasters."""
+    from rasterio.enums import ColorInterp
+
+    if dataset.count != 1 or dataset.colorinterp[0] != ColorInterp.palette or dataset.dtypes[0] != "uint8":
+        return None
+    palette = np.zeros((256, 3), np.uint8)
+    for index, colour in dataset.colormap(1).items():
+        palette[index] = colour[:3]
+    return palette
 
 
 def _check(path: Path, dataset: Any, bands: Sequence[int] | None, max_pixels: int) -> None:
     if bands is not None and max(bands) > dataset.count:
         raise ImageError(path, f"no band {max(bands)}: it has {dataset.count}", "Set argument `bands`.")
+    if dataset.gcps[0]:
+        raise ImageError(
+            path, "it has ground control points in place of a grid", "Compute its grid: gdalwarp IN OUT.tif."
+        )
+    if not np.isfinite(tuple(dataset.transform)).all():
+        raise ImageError(
+            path, "its coordinates are not finite", "Set them: gdal_edit.py -a_ullr LEFT TOP RIGHT BOTTOM IN."
+        )
     pixels = dataset.height * dataset.width
     if dataset.driver in _WHOLE and pixels > max_pixels:
         raise ImageError(
