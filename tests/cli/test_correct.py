@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -36,6 +38,21 @@ def test_paths_go_to_stdout_and_counts_to_stderr(command: Command, folder: Path,
     assert "not in the run: gone." in done.err
     assert f"1 mask {'would be ' if dry else ''}corrected, 1 unchanged." in done.err
     assert np.array_equal(np.asarray(Image.open(folder / "out/masks/a.png")), A) is dry
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+def test_names_that_are_not_utf_8_come_back(command: Command, tmp_path: Path) -> None:
+    save_inputs(tmp_path / "imgs", {"a.png": A, "b.png": A})
+    (tmp_path / "imgs/a.png").rename(os.fsdecode(os.fsencode(tmp_path / "imgs") + b"/caf\xe9.png"))
+    formats = ("coco", "labelme", "yolo", "hf")
+    out = tmp_path / "out"
+    assert (
+        command("label", tmp_path / "imgs", "-c", "a,b", "-m", "tiny", "-o", out, "-f", f"png,{','.join(formats)}").code
+        == 0
+    )
+    for source in ("annotations.json", *formats[1:], "masks"):
+        done = command("correct", out, "--from", out / source, "--all")
+        assert "0 masks corrected, 2 unchanged." in done.err, (source, done.err)
 
 
 def test_a_correction_is_undone(command: Command, folder: Path) -> None:

@@ -13,6 +13,7 @@ from tipsseg.formats.corrections import ClassNames, SourceImage, image_errors
 from tipsseg.formats.png import encode_mask, read_index_mask
 from tipsseg.formats.source import Source
 from tipsseg.types import printable_path
+from tipsseg.util.files import actual_name
 from tipsseg.util.json import json_bytes, parse, take
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class HuggingFace(Format):
                 with image_errors(where, f"line {number}"):
                     record = parse(line.encode())
                     image, mask = take(record, "file_name", str), take(record, "mask_file_name", str)
-                    name = str(folder / mask)
+                    name = str(folder / actual_name(mask))
                     if not source.has(name):
                         raise ValueError(f"mask {mask!r} not found")
                 read = partial(read_index_mask, source, name, names.count, ids)

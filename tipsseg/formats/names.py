@@ -24,6 +24,9 @@ _ANY_DATA_SET = frozenset(
     | {"test", "train", "val", "valid", "validation"}
 )
 
+#: A separator of folders; not the escape of a byte that is not UTF-8.
+_BACKSLASH = re.compile(r"\\(?!udc[89a-f][0-9a-f])")
+
 #: File names as tools rename them: Label Studio on upload, Roboflow on export.
 _RENAMED = (
     re.compile(r"[0-9a-f]{8}-(?P<name>.+)"),
@@ -148,7 +151,9 @@ def _common(first: Iterable[str], second: Iterable[str]) -> int:
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    return tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", ".", ".."))
+    """Return the folders and the file of a name. Bytes that are not UTF-8 are escaped as in records."""
+    slashed = _BACKSLASH.sub("/", name.encode("utf-8", "backslashreplace").decode("utf-8"))
+    return tuple(part for part in PurePosixPath(slashed).parts if part not in ("/", ".", ".."))
 
 
 def _spellings(parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
