@@ -55,6 +55,54 @@ def test_names_that_are_not_utf_8_come_back(command: Command, tmp_path: Path) ->
         assert "0 masks corrected, 2 unchanged." in done.err, (source, done.err)
 
 
+@pytest.fixture
+def yolo(tmp_path: Path) -> Path:
+    """Labels of one class as YOLO's files, with the images of all folders in the split train, as FiftyOne writes them."""
+    inside = np.zeros((40, 60), np.uint8)
+    inside[10:30, 10:40] = 1
+    labels = {"day/a.png": inside, "night/b.png": inside.T.copy()}
+    save_inputs(tmp_path / "imgs", labels)
+    make_run(tmp_path / "out", tmp_path / "imgs", labels, ("panda",), ("png", "yolo"))
+    flat = tmp_path / "flat/labels/train"
+    flat.mkdir(parents=True)
+    for path in (tmp_path / "out/yolo/labels").rglob("*.txt"):
+        (flat / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "flat/data.yaml").write_bytes((tmp_path / "out/yolo/data.yaml").read_bytes())
+    return tmp_path / "flat"
+
+
+def test_flat_names_in_a_split_of_yolo(command: Command, yolo: Path) -> None:
+    done = command("correct", yolo.parent / "out", "--from", yolo)
+    assert "0 masks corrected, 2 unchanged." in done.err, done.err
+
+
+def test_a_line_of_two_corners_is_skipped(command: Command, yolo: Path) -> None:
+    with (yolo / "labels/train/a.txt").open("a") as file:
+        file.write("0 0.1 0.1 0.2 0.2\n")
+    done = command("correct", yolo.parent / "out", "--from", yolo)
+    assert "Skipped 1 shape without pixels: line of two corners." in done.err
+    assert "0 masks corrected, 2 unchanged." in done.err
+
+
+def test_a_damaged_list_of_classes_is_named(command: Command, yolo: Path) -> None:
+    (yolo / "data.yaml").write_text("names: [")
+    done = command("correct", yolo.parent / "out", "--from", yolo, "--format", "yolo")
+    assert (done.code, "data.yaml: not YAML" in done.err) == (1, True), done.err
+
+
+def test_a_name_of_roboflow_has_the_suffix_of_its_image(command: Command, tmp_path: Path) -> None:
+    labels = {"house.png": A, "house.webp": A}
+    save_inputs(tmp_path / "imgs", labels)
+    for name in ("house.png", "house.webp"):
+        Image.fromarray(np.repeat(A[..., None], 3, 2)).save(tmp_path / "imgs" / name)
+    arguments = ("-c", "a,b,c", "-m", "tiny", "--names", "full", "-f", "png", "-o", tmp_path / "out")
+    assert command("label", tmp_path / "imgs", *arguments).code == 0
+    (tmp_path / "new").mkdir()
+    Image.fromarray(np.ones_like(A)).save(tmp_path / "new/house_webp.rf.0123456789abcdef.png")
+    done = command("correct", tmp_path / "out", "--from", tmp_path / "new")
+    assert done.out == f"{tmp_path}/out/masks/house.webp.png\n", done.err
+
+
 def test_a_correction_is_undone(command: Command, folder: Path) -> None:
     mask = folder / "out/masks/a.png"
     assert command("correct", folder / "out", "--undo", "a.png").code == 1  # nobody corrected it

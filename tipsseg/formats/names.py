@@ -30,7 +30,7 @@ _BACKSLASH = re.compile(r"\\(?!udc[89a-f][0-9a-f])")
 #: File names as tools rename them: Label Studio on upload, Roboflow on export.
 _RENAMED = (
     re.compile(r"[0-9a-f]{8}-(?P<name>.+)"),
-    re.compile(r"(?P<name>.+)_(?:jpe?g|png|webp|bmp|tiff?|avif|heic)\.rf\.\w+(?:\.\w+)?", re.IGNORECASE),
+    re.compile(r"(?P<name>.+)_(?P<suffix>jpe?g|png|webp|bmp|tiff?|avif|heic)\.rf\.\w+(?:\.\w+)?", re.IGNORECASE),
 )
 
 
@@ -161,7 +161,8 @@ def _spellings(parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     if not parts:
         return
     # Tools that rename files put all of them into one folder.
-    renamed = [(match["name"],) for pattern in _RENAMED if (match := pattern.fullmatch(parts[-1]))]
+    found = [match.groupdict() for pattern in _RENAMED if (match := pattern.fullmatch(parts[-1]))]
+    renamed = [(f"{each['name']}.{each['suffix']}" if "suffix" in each else each["name"],) for each in found]
     for *folders, file in (parts, *renamed):
         yield (*folders, file)
         path = PurePosixPath(file)

@@ -25,7 +25,7 @@ from tipsseg.errors import ImageError
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, divided, encode_text, listed_classes
 from tipsseg.formats.corrections import ClassNames, Objects, Size, SourceImage, image_errors, read_objects
 from tipsseg.formats.source import TRIED, Source
-from tipsseg.regions.shapes import Shape, shape_from_polygons
+from tipsseg.regions.shapes import NoPixelsError, Shape, shape_from_polygons
 from tipsseg.types import printable_path
 
 if TYPE_CHECKING:
@@ -129,11 +129,16 @@ class Yolo(YoloLayout):
         This is a YAML file, or else classes.txt. Raises ImageError unless exactly one file lists classes.
         """
         classes: dict[str, Mapping[int, str]] = {}
+        faults: list[ImageError] = []
         for name in yaml_files(source):
-            with suppress(ImageError):
+            try:
                 classes[name] = read_class_names(source, name)
+            except ImageError as error:
+                faults.append(error)
         for name in () if classes else source.find_name(CLASS_LIST):
             classes[name] = {number - 1: line for number, line in source.lines(name)}
+        if not classes and faults:
+            raise faults[0]
         if len(classes) != 1:
             reason = f"both {' and '.join(list(classes)[:2])} list classes" if classes else "no file lists the classes"
             raise ImageError(source.path, reason, f"Pass the folder that contains data.yaml or {CLASS_LIST}.")
@@ -153,7 +158,8 @@ class Yolo(YoloLayout):
             if LABELS in path.parts[:-1]:
                 image = image_name(path.with_suffix(""), LABELS)
                 read = partial(_read_objects, source, name, numbered, names)
-                yield SourceImage(image, source.display_path(name), read, submitted)
+                other = partial(_without_split, image)  # some tools put the images of all folders into a split
+                yield SourceImage(image, source.display_path(name), read, submitted, other_name=other)
             elif path.stem.lower() in _LISTS:
                 lists.append(name)
         for name in lists:
@@ -255,6 +261,11 @@ def _no_objects(size: Size) -> Objects:
     return Objects((), "yolo")
 
 
+def _without_split(image: str) -> str:
+    first, _, rest = image.partition("/")
+    return rest if [first] in _SPLITS else ""
+
+
 def yaml_files(source: Source) -> list[str]:
     return source.find_suffix(".yaml", ".yml")[:TRIED]
 
@@ -283,7 +294,8 @@ def _read_objects(source: Source, name: str, numbered: Mapping[int, str], names:
     where = source.display_path(name)
     with image_errors(where):
         lines = source.read(name, _TEXT_MAX).decode("ascii", "strict").splitlines()
-    read = partial(_read_shape, numbered=numbered, names=names, size=size)
+    corners = {len(line.split()) for line in lines if line.strip()}
+    read = partial(_read_shape, numbered=numbered, names=names, size=size, boxes=corners == {1 + 4})
     written_as = "yolo-obb" if _are_boxes(lines, size) else "yolo"
     return read_objects(where, lines, lambda number, _: f"line {number}", read, written_as)
 
@@ -303,14 +315,17 @@ def _are_boxes(lines: Sequence[str], size: Size) -> bool:
     return False
 
 
-def _read_shape(line: str, numbered: Mapping[int, str], names: ClassNames, size: Size) -> Shape | None:
+def _read_shape(line: str, numbered: Mapping[int, str], names: ClassNames, size: Size, boxes: bool) -> Shape | None:
+    """Return the pixels of a line; None for a blank line. Four numbers are a box in a file of boxes, else two corners."""
     if not line.strip():
         return None
     first, *rest = line.split()
     if not first.isdecimal() or int(first) not in numbered:
         raise ValueError(f"unknown class number {first[:20]}")
-    if len(rest) == 4:
+    if len(rest) == 4 and boxes:
         raise ValueError("a box does not define pixels")
+    if len(rest) == 4:
+        raise NoPixelsError("line of two corners")
     if len(rest) % 2:
         raise ValueError("odd number of coordinates")
     corners = np.array([float(value) for value in rest]).reshape(-1, 2) * size[::-1]
