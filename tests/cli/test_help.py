@@ -205,7 +205,7 @@ def test_completion_is_installed_as_typer_does(tmp_path: Path) -> None:
 
 
 def test_help_has_examples_and_all_formats(command: Command) -> None:
-    assert 'tipsseg label photos/ --classes "panda leg,tree"' in command("--help").out
+    assert 'tipsseg label photos/ --classes "panda/leg,tree"' in command("--help").out
     text = " ".join(command("label", "--help").out.split())
     for part in (
         "find photos -name '*.jpg' -print0 | tipsseg label -0 - -c",
