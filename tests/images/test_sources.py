@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import pickle
 import tarfile
@@ -255,6 +256,28 @@ def test_frames_are_counted_by_decoding(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="only 50 readable frames"):
         open_image(path / "000050")
     assert not exists(path / "frame")
+
+
+#: WebM of 12 frames, 6 at 30 per second and 6 at 2.5. OpenCV estimates 67 frames.
+VARIABLE_RATE = base64.b64decode(
+    "GkXfo59ChoEBQveBAULygQRC84EIQoKEd2VibUKHgQJChYECGFOAZwEAAAAAAAMfEU2bdLpNu4tTq4QVSalmU6yBoU27i1OrhBZUrmtTrIHYTbuMU6uEElTD"
+    "Z1OsggEbTbuMU6uEHFO7a1OsggL47AEAAAAAAABZAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAVSalmsirXsYMPQkBNgI1MYXZmNjIuMTIuMTAyV0GNTGF2ZjYyLjEyLjEwMkSJiEChbgAAAAAAFlSua76u"
+    "AQAAAAAAADXXgQFzxYieJK5aMF1S4ZyBACK1nIN1bmSIgQCGhVZfVlA4g4EBI+ODhAH8oFXghrCBMLqBIBJUw2fYc3OgY8CAZ8iaRaOHRU5DT0RFUkSHjUxh"
+    "dmY2Mi4xMi4xMDJzc7JjwItjxYieJK5aMF1S4WfIoUWjiERVUkFUSU9ORIeTMDA6MDA6MDIuMjMxMDAwMDAwAB9DtnVBeueBAKOlgQAAgFACAJ0BKjAAIAAA"
+    "RwiFhYiFhIgCAgAHDKBpnAD+/6tQgKOhgQAhALEBAAUQrAAYADAoL/QAICD+20sxxGvZYo9iXHAAo6GBAEIAsQEABRCsABgAMCgv9AAgIP7bSzHEa9lij2Jc"
+    "cACjnoEAYwDxAQAFEKwAGAAkS//0ALfqFKD+3T5213TgAKOkgQCEgFACAJ0BKjAAIAAEBwiFhYiFhIgVggAHDKBpnAD+7GcAo5qBAKUA8QEAEBCsABgAHEP3"
+    "9ABg8owg/tsQAKOagQDGAPEBABAQrAAYABxD9/QAYPKMIP7bEACjmoECVgDxAQAQEKwAGAAcQ/f0AGDyjCD+2xAAo5qBA+YA8QEAEBCsABgAHEP39ABg8owg"
+    "/tsQAKOagQV2APEBABAQrAAYABxD9/QAYPKMIP7dEACjmoEHBgDxAQAQEKwAGAAcQ/f0AGDyjCD+2xAAo5qBCJYA8QEAEBAQFGAAcQ/f0AGAhLsA/vFpABxT"
+    "u2uiu4+zgQC3iveBAfGCAXjwgQO7j7OBhLeK94EB8YIBePCBkA=="
+)
+
+
+def test_a_video_of_variable_rate_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "clip.webm"
+    path.write_bytes(VARIABLE_RATE)
+    assert listed(path, Every(frames=1)) == {f"{number:06d}": "" for number in range(12)}
+    assert list(listed(path, Every(seconds=1))) == ["000000", "000009", "000011"]
 
 
 def test_a_video_that_ends_early(tmp_path: Path) -> None:

@@ -315,14 +315,16 @@ class Video:
         every = every or Every(frames=1)
         capture = _open(self._path)  # released with this generator
         rate, declared = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        count, due = 0, 0.0
+        count, due, last, gap = 0, 0.0, 0.0, 0.0
         while capture.grab():
+            begins = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            gap, last = max(gap, begins - last), begins
             if every.frames is not None:
                 taken = count % every.frames == 0
             else:
                 assert every.seconds is not None
                 # Timestamps, because frames of phones and screens are not evenly spaced; without them, the rate in the header.
-                now = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                now = begins
                 if now <= 0 < count:
                     now = count / rate if rate > 0 else float(count)
                 taken = now + _ROUNDING >= due
@@ -333,7 +335,8 @@ class Video:
             count += 1
         if count == 0:
             yield Member("000000", "no frame of the video can be decoded")
-        elif declared > 0 and count < declared * _COMPLETE:
+        # The number of frames may be an estimate, which is too high if frames are not evenly spaced: the time counts too.
+        elif count < declared * _COMPLETE and (rate <= 0 or last + gap < declared / rate * _COMPLETE):
             fault = f"the video ends after {count} of about {declared} frames; it is truncated or broken"
             yield Member(f"{count:06d}", fault)
 
