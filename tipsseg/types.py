@@ -146,6 +146,7 @@ class LabelClass:
         min_confidence: The minimum confidence of this class, 0..1. None: that of the options.
         part_of: The label id of the class that this class is a part of; 0 if it is not a part.
         phrase: The first phrase; "" if it is the name.
+        thing: True for a countable thing, False for stuff; None if nobody says.
     """
 
     id: int
@@ -156,6 +157,7 @@ class LabelClass:
     min_confidence: float | None = None
     part_of: int = BACKGROUND
     phrase: str = ""
+    thing: bool | None = None
 
     @property
     def phrases(self) -> tuple[str, ...]:

@@ -397,3 +397,14 @@ def test_another_list_of_parts_is_another_question(command: Command) -> None:
     ran = label(command, classes="panda,tree")
     assert ran.code == 1
     assert "classes panda/head" in ran.err
+
+
+def test_a_vocabulary_says_what_is_a_thing(command: Command) -> None:
+    Path("v.toml").write_text('classes = [{name="panda", thing=true}, {name="sky", thing=false}, "tree"]\n')
+    for instances, expected in (("component", [1, 0, 1]), ("class", [1, 0, 0])):
+        arguments = ("--vocab", "v.toml", "-m", "tiny", "-o", instances, "-f", "panoptic", "--instances", instances)
+        assert command("label", "imgs", *arguments).code == 0
+        assert [each["isthing"] for each in coco(f"{instances}/panoptic.json")["categories"]] == expected
+        assert command("convert", instances, "--drop", "panoptic").code == 0
+        assert command("convert", instances, "-f", "panoptic").code == 0
+        assert [each["isthing"] for each in coco(f"{instances}/panoptic.json")["categories"]] == expected

@@ -135,7 +135,7 @@ FAULTS = {
         'classes = [\n  "tree",\n  { nam = "sky" },\n]\n',
         "Error: v.toml: class 2: unknown key `nam`\n"
         "Hint: Did you mean 'name'? The keys are: name, synonyms, colour, min_confidence, "
-        "supercategory, templates, negative, part_of, phrase.\n",
+        "supercategory, templates, negative, part_of, phrase, thing.\n",
     ),
     "twice": (
         "v.txt",

@@ -31,7 +31,7 @@ each_storage = pytest.mark.parametrize("stored", STORED.values(), ids=STORED)
 
 KEYS = "The keys are: classes, background, templates."
 CLASS_KEYS = (
-    "The keys are: name, synonyms, colour, min_confidence, supercategory, templates, negative, part_of, phrase."
+    "The keys are: name, synonyms, colour, min_confidence, supercategory, templates, negative, part_of, phrase, thing."
 )
 SAME = "The model does not distinguish names that differ only in case, spacing or slashes."
 A_NAME = "Remove it, or give it a name."

@@ -36,9 +36,8 @@ def classes_json(
     """Return the content of classes.json.
 
     Keys: `background` and `ignore`, the ids of pixels without a class; `background_phrases`, the phrases whose pixels are written
-    as background; and `classes`: id, name, synonyms, colour "#rrggbb", supercategory, min_confidence if the class has its own, the
-    name of its whole as part_of, its phrase if that is not the name, and if not all classes compete in all images, the number of
-    images in which it does, as `asked`.
+    as background; and `classes`: id, name, synonyms, colour "#rrggbb", supercategory; and where they apply min_confidence, part_of
+    (the name of its whole), phrase, thing, and asked, the number of images in which the class competes, if that is not all of them.
     """
     record = {
         "background": BACKGROUND,
@@ -79,6 +78,7 @@ def _class_record(entry: LabelClass, classes: Sequence[LabelClass], asked: int |
         **({} if entry.min_confidence is None else {"min_confidence": entry.min_confidence}),
         **({"part_of": classes[entry.part_of - 1].name} if entry.part_of else {}),
         **({"phrase": entry.phrase} if entry.phrase else {}),
+        **({} if entry.thing is None else {"thing": entry.thing}),
         **({} if asked is None else {"asked": asked}),
     }
 

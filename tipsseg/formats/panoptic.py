@@ -46,9 +46,14 @@ class Panoptic(Format):
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
         # With one segment per class, classes are stuff, not countable things.
-        thing = int(run.files.instances != "class")
+        thing = run.files.instances != "class"
         categories = (
-            {**category_record(each), "isthing": thing, "color": list(each.colour)} for each in listed_classes(run)
+            {
+                **category_record(each),
+                "isthing": int(thing if each.thing is None else each.thing),
+                "color": list(each.colour),
+            }
+            for each in listed_classes(run)
         )
         yield from encode_head(run, "segment", categories)
         yield from encode_section(b"images", image_lines(images, rows))

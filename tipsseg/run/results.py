@@ -168,7 +168,10 @@ class Deriver:
     def run_settings(self, name: str) -> bytes:
         """Return what a file for the whole run depends on beside its images."""
         run = self.context
-        categories = [(category_record(entry), entry.colour) for entry in run.classes]
+        categories = [
+            (category_record(entry), entry.colour, *([] if entry.thing is None else [entry.thing]))
+            for entry in run.classes
+        ]
         level = [run.files.level] if FORMATS[name].divides and has_parts(run.classes) else []
         return json_bytes([name, categories, run.files.instances, run.files.val_fraction, dict(run.info), *level])
 

@@ -14,6 +14,7 @@ In a text file, a slash separates a whole from its part, as in "panda/hind leg".
     templates = ["a photo of a {}."]
     part_of = "panda"
     phrase = "leg of a panda"               # encoded in place of the name
+    thing = true                            # a countable thing, in panoptic files; false for stuff
 
     [[classes]]
     name = "bamboo"

@@ -173,9 +173,9 @@ class FittedVocabulary:
 
 
 def _class_values(spec: ClassSpec) -> dict[str, object]:
-    """Return the values of a class for a file; those that only parts have are left out for others."""
-    only_parts = {"part_of", "phrase"}
-    return {name: value for name, value in asdict(spec).items() if value or name not in only_parts}
+    """Return the values of a class for a file; those that few classes have are left out for others."""
+    rare = {"part_of", "phrase", "thing"}
+    return {name: value for name, value in asdict(spec).items() if name not in rare or value not in ("", None)}
 
 
 #: Classes that library functions accept: names, ClassSpecs, a dict of names with their synonyms, a vocabulary, or a fit.

@@ -35,6 +35,7 @@ MAX_PHRASES = 200_000
 
 _CLASS_KEYS = (
     *("name", "synonyms", "colour", "min_confidence", "supercategory", "templates", "negative", "part_of", "phrase"),
+    "thing",
 )
 
 
@@ -53,6 +54,7 @@ class ClassSpec:
         part_of: The name of the class that this class is a part of. "" if it is not a part. A class that is not in the list is
             added at its end.
         phrase: The first phrase. "" for the name.
+        thing: True for a countable thing, False for stuff such as sky, in panoptic files. None for that of the format.
     """
 
     name: str
@@ -64,6 +66,7 @@ class ClassSpec:
     negative: bool = False
     part_of: str = ""
     phrase: str = ""
+    thing: bool | None = None
     _: KW_ONLY
     #: American spelling of `colour`.
     color: InitVar[Colour | str | None] = None
@@ -276,6 +279,7 @@ def make_vocabulary(
             min_confidence=spec.min_confidence,
             part_of=ids[_key(spec.part_of)] if spec.part_of else BACKGROUND,
             phrase=spec.phrase,
+            thing=spec.thing,
         )
         for number, spec in enumerate(positive, start=1)
     )
@@ -454,6 +458,7 @@ def class_record(spec: ClassSpec) -> dict[str, object]:
         "negative": spec.negative or None,
         "part_of": spec.part_of,
         "phrase": spec.phrase,
+        "thing": spec.thing,
     }
     return {key: value for key, value in record.items() if value not in (None, "", [])}
 
@@ -516,6 +521,8 @@ def _check_class(value: object, index: int, count: int) -> ClassSpec:
         part_of, phrase = (
             _clean(text, f"`{key}` of {called}") for key, text in (("part_of", spec.part_of), ("phrase", spec.phrase))
         )
+        if not isinstance(spec.thing, bool | None):
+            raise VocabularyError(f"`thing` of {called} must be true or false, not {quote(spec.thing)}")
         if spec.negative and (own_colour or confidence is not None or supercategory or part_of):
             raise VocabularyError(
                 f"{called} is negative: it must not have a colour, a minimum confidence, a supercategory or a whole",
@@ -525,7 +532,9 @@ def _check_class(value: object, index: int, count: int) -> ClassSpec:
             templates = None if spec.templates is None else check_templates(spec.templates)
         except VocabularyError as error:
             raise VocabularyError(f"{called}: {error.reason}", error.hint) from error
-    return ClassSpec(name, synonyms, own_colour, confidence, supercategory, templates, spec.negative, part_of, phrase)
+    return ClassSpec(
+        name, synonyms, own_colour, confidence, supercategory, templates, spec.negative, part_of, phrase, spec.thing
+    )
 
 
 def _check_confidence(value: object, called: str) -> float | None:
