@@ -137,6 +137,8 @@ def test_panoptic_and_yolo_divide_the_pixels(command: Command, level: str) -> No
         assert each["area"] == (picture == each["id"]).sum()
         ids[picture == each["id"]] = each["category_id"]
     assert np.array_equal(ids, wanted)
+    scores = {(each["category_id"], each["score"]) for each in coco()["annotations"]}
+    assert {(each["category_id"], each["score"]) for each in segments} <= scores
     lines = Path("out/yolo/labels/train/panda-and-tree.txt").read_text().split("\n")[:-1]
     listed = [*range(1, 10)] if level == "part" else [PANDA, TREE, DOG]
     assert {listed[int(line.split()[0])] for line in lines} == set(np.unique(wanted).tolist()) - {0}
@@ -314,6 +316,19 @@ def test_a_part_deleted_with_its_whole_is_gone(command: Command) -> None:
     before = mask()
     yolo_lines(LEG, CROWN, TRUNK, TREE)
     assert np.array_equal(corrected(command, "out/yolo"), np.where(np.isin(before, [PANDA, HEAD, BODY]), 0, before))
+
+
+def test_unchanged_parts_stay_above_a_whole_that_is_drawn_over_them(command: Command) -> None:
+    before = mask()
+    (ys, xs), (height, width) = np.nonzero(before == HEAD), before.shape
+    top, bottom, left, right = ys.min() - 9, ys.max() + 10, xs.min() - 9, xs.max() + 10
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+    path = Path("out/yolo/labels/train/panda-and-tree.txt")
+    drawn = " ".join(f"{x / width:.6f} {y / height:.6f}" for x, y in corners)
+    path.write_text(f"{path.read_text()}{PANDA - 1} {drawn}\n")
+    after = corrected(command, "out/yolo")
+    assert np.array_equal(after == HEAD, before == HEAD)
+    assert (after[top:bottom, left:right] != 0).all()
 
 
 def test_parts_deleted_in_files_without_wholes(command: Command) -> None:

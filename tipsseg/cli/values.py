@@ -114,14 +114,11 @@ def note_vocabulary(
     if classes and not overlap and (pair := _part_beside_whole(vocabulary)):
         whole, part = pair
         path = f"{whole}/{part.removeprefix(whole).strip()}"
+        has_parts = any(entry.part_of for entry in vocabulary.classes)  # which --overlap refuses
+        other = "" if has_parts else "; to label each as if it were alone, add --overlap"
         progress.note(
             f"{part!r} and {whole!r} compete for the same pixels. If one is a part of the other, write "
-            f'"{whole},{path}"'
-            + (
-                "."
-                if any(entry.part_of for entry in vocabulary.classes)
-                else "; to label each as if it were alone, add --overlap."
-            )
+            f'"{whole},{path}"{other}.'
         )
 
 

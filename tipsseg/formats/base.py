@@ -97,7 +97,7 @@ def divided(image: ImageLabels, run: RunFacts) -> Sequence[LabelledObject]:
     return divide_objects(image.objects, image.labels, run.classes, run.files, image.instances)
 
 
-def listed_classes(run: RunFacts) -> Sequence[LabelClass]:
+def divided_classes(run: RunFacts) -> Sequence[LabelClass]:
     """Return the classes that `divided` objects may have."""
     if run.files.level == "part":
         return run.classes

@@ -140,7 +140,7 @@ def read_relations(source: Source) -> Mapping[str, ClassSpec]:
     if source.has(CLASSES_FILE):
         where, data = source.display_path(CLASSES_FILE), source.read(CLASSES_FILE, RECORD_LIMIT)
     elif (listing := _listing_around(source.path)) is not None:
-        where, data = listing, listing.read_bytes()
+        where, data = listing, _read_listing(listing)
     else:
         return {}
     found = {}
@@ -157,8 +157,13 @@ def _read_names_around(path: Path) -> Sequence[str] | None:
     listing = _listing_around(path)
     if listing is None:
         return None
+    return _parse_names(listing, _read_listing(listing))
+
+
+def _read_listing(listing: Path) -> bytes:
+    """Read a classes.json. Raises ImageError if it is too large or cannot be read."""
     with Source(listing) as around:
-        return _parse_names(listing, around.read(CLASSES_FILE, RECORD_LIMIT))
+        return around.read(CLASSES_FILE, RECORD_LIMIT)
 
 
 def _listing_around(path: Path) -> Path | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, divided, listed_classes, output_name
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, divided, divided_classes, output_name
 from tipsseg.formats.coco import annotation_record, category_record, encode_head, image_lines, image_record
 from tipsseg.formats.png import encode_picture
 from tipsseg.util.json import encode_section, json_bytes, prepend
@@ -53,7 +53,7 @@ class Panoptic(Format):
                 "isthing": int(thing if each.thing is None else each.thing),
                 "color": list(each.colour),
             }
-            for each in listed_classes(run)
+            for each in divided_classes(run)
         )
         yield from encode_head(run, "segment", categories)
         yield from encode_section(b"images", image_lines(images, rows))

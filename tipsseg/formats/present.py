@@ -18,6 +18,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from tipsseg.errors import ImageError, InputError, VocabularyError
@@ -57,7 +58,6 @@ class PresentNames:
         self._source, self._vocabulary, self._strict = source, vocabulary, strict
         self.names: SourceNames | None = None
         self._entries: dict[str, frozenset[int] | None] = {}
-        self._listed = 0
         if source == FOLDERS:
             self._classes = {
                 fold(text): entry.id for entry in vocabulary.classes for text in (entry.name, *entry.phrases)
@@ -66,7 +66,6 @@ class PresentNames:
             if not path_exists(source):
                 raise InputError(f"{source}: no such file", "Pass folders, or a .csv or .jsonl file.")
             self._entries = _read_entries(source, vocabulary)
-            self._listed = len(self._entries)
             self.names = SourceNames(self._entries)
 
     def find(self, ref: ImageRef) -> frozenset[int] | None:
@@ -105,13 +104,13 @@ class PresentNames:
 
         Return the images without names, and the number of entries without an image.
         """
-        used = len(self._entries) if self.names is None else self.names.expect(refs)
+        used = 0 if self.names is None else self.names.expect(refs)
         unnamed = list[str]()
         for ref in refs:
             with suppress(ImageError):  # an error of the image
                 if not self._strict and self.find(ref) is None:
                     unnamed.append(ref.name)
-        return unnamed, self._listed - used
+        return unnamed, len(self._entries) - used
 
 
 def _read_entries(path: Path, vocabulary: Vocabulary) -> dict[str, frozenset[int] | None]:
@@ -120,6 +119,8 @@ def _read_entries(path: Path, vocabulary: Vocabulary) -> dict[str, frozenset[int
     captions = [(entry.id, _caption_pattern(entry)) for entry in vocabulary.classes]
     unknown: list[tuple[int, VocabularyError]] = []
     said = set[str]()  # the images of which something is known
+    find = cache(lambda name: vocabulary.find_classes([name]))  # an error is not kept
+    with_relatives = cache(vocabulary.with_relatives)
     for number, record in _records(path):
         with image_errors(path, f"line {number}"):
             image, names, caption = _parse_record(record)
@@ -128,10 +129,11 @@ def _read_entries(path: Path, vocabulary: Vocabulary) -> dict[str, frozenset[int
                 said.add(image)
             for name in names or ():
                 try:
-                    own |= vocabulary.find_classes([name])
+                    own |= find(name)
                 except VocabularyError as error:
                     unknown.append((number, error))
-            own.update(label_id for label_id, pattern in captions if caption and pattern.search(fold(caption)))
+            if caption := fold(caption):
+                own.update(label_id for label_id, pattern in captions if pattern.search(caption))
             if own:
                 said.add(image)
     if unknown:
@@ -140,7 +142,7 @@ def _read_entries(path: Path, vocabulary: Vocabulary) -> dict[str, frozenset[int
         raise InputError(f"{path}: line {number}: {first.reason}{more}", first.hint)
     if not found:
         raise InputError(f"{path}: no images are listed", "Write a line for each image: image,names")
-    return {image: vocabulary.with_relatives(ids) if image in said else None for image, ids in found.items()}
+    return {image: with_relatives(frozenset(ids)) if image in said else None for image, ids in found.items()}
 
 
 def _records(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, divided, encode_text, listed_classes
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, divided, divided_classes, encode_text
 from tipsseg.formats.corrections import ClassNames, Objects, Size, SourceImage, image_errors, read_objects
 from tipsseg.formats.source import TRIED, Source
 from tipsseg.regions.shapes import NoPixelsError, Shape, shape_from_polygons
@@ -77,13 +77,13 @@ class YoloLayout(Format):
         for split in (TRAIN, VAL):  # a split without images has no folder
             yield f"{split}: {IMAGES}/{split if split in splits else min(splits)}\n".encode()
         yield b"names:\n"
-        for number, entry in enumerate(listed_classes(run)):
+        for number, entry in enumerate(divided_classes(run)):
             # JSON strings are valid YAML.
             yield encode_text(f"  {number}: {json.dumps(entry.name, ensure_ascii=False)}\n")
 
     def numbers(self, run: RunFacts) -> Mapping[int, int]:
         """Return the number of each class in data.yaml by label id."""
-        return {entry.id: number for number, entry in enumerate(listed_classes(run))}
+        return {entry.id: number for number, entry in enumerate(divided_classes(run))}
 
 
 class Yolo(YoloLayout):

@@ -317,14 +317,13 @@ class Video:
         rate, declared = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         count, due, last, gap = 0, 0.0, 0.0, 0.0
         while capture.grab():
-            begins = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            gap, last = max(gap, begins - last), begins
+            now = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            gap, last = max(gap, now - last), now
             if every.frames is not None:
                 taken = count % every.frames == 0
             else:
                 assert every.seconds is not None
                 # Timestamps, because frames of phones and screens are not evenly spaced; without them, the rate in the header.
-                now = begins
                 if now <= 0 < count:
                     now = count / rate if rate > 0 else float(count)
                 taken = now + _ROUNDING >= due

@@ -8,7 +8,6 @@ pixels of all images; scores are not averaged over images. A whole is scored by 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -201,11 +200,10 @@ def scores(confusion: Confusion, classes: Sequence[LabelClass]) -> Scores:
 def _families(confusion: Confusion, classes: Sequence[LabelClass]) -> dict[int, list[int]]:
     """Return the row of each whole, with the rows of the whole and its parts."""
     first = 0 if confusion.background else 1
-    families: dict[int, list[int]] = defaultdict(list)
+    families: dict[int, list[int]] = {}
     for number, chain in enumerate(ancestors(classes), start=1):
         for whole in chain[:-1]:
-            families[whole - first] = families.get(whole - first) or [whole - first]
-            families[whole - first].append(number - first)
+            families.setdefault(whole - first, [whole - first]).append(number - first)
     return families
 
 

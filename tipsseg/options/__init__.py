@@ -303,7 +303,11 @@ def parse_min_area(area: object) -> MinArea:
 
 #: The options that None leaves as they are in the folder, and their values in a new folder.
 _KEPT: Mapping[str, Any] = {
-    **{"instances": "component", "min_area": MinArea(1), "simplify": None, "val_fraction": None, "level": "part"},
+    "instances": "component",
+    "min_area": MinArea(1),
+    "simplify": None,
+    "val_fraction": None,
+    "level": "part",
 }
 
 

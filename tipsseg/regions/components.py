@@ -75,6 +75,9 @@ class Region:
 
     def contains(self, y: int, x: int) -> bool:
         """Return True if a pixel is in the region."""
+        top, left, height, width = self.box
+        if not (top <= y < top + height and left <= x < left + width):
+            return False
         return bool(((self.runs.column == x) & (self.runs.top <= y) & (self.runs.stop > y)).any())
 
 

@@ -107,15 +107,21 @@ def add_to_wholes(values: NDArray[_Number], classes: Sequence[LabelClass]) -> ND
 
 def find_wholes(objects: Sequence[LabelledObject], classes: Sequence[LabelClass]) -> list[int | None]:
     """Return for each object the index of the object that it is a part of; None if there is none."""
-    by_class: dict[int, list[int]] = defaultdict(list)
-    for index, entry in enumerate(objects):
-        by_class[entry.region.class_id].append(index)
+    by_class = _by_class(objects)
     found: list[int | None] = []
     for entry in objects:
         candidates = by_class[classes[entry.region.class_id - 1].part_of]
         column, top = int(entry.region.runs.column[0]), int(entry.region.runs.top[0])
         found.append(next((each for each in candidates if objects[each].region.contains(top, column)), None))
     return found
+
+
+def _by_class(objects: Sequence[LabelledObject]) -> dict[int, list[int]]:
+    """Return the indices of the objects of each class."""
+    by_class: dict[int, list[int]] = defaultdict(list)
+    for index, entry in enumerate(objects):
+        by_class[entry.region.class_id].append(index)
+    return by_class
 
 
 def divide_objects(
@@ -134,10 +140,10 @@ def divide_objects(
         return objects
     if options.level == "whole":
         return [entry for entry in objects if not classes[entry.region.class_id - 1].part_of]
-    divided = []
+    by_class, divided = _by_class(objects), []
     for region in _regions_of_level(labels, classes, options, instances):
         pixel = int(region.runs.top[0]), int(region.runs.column[0])
-        known = (entry for entry in objects if entry.region.class_id == region.class_id)
+        known = (objects[index] for index in by_class[region.class_id])
         score = next((entry.score for entry in known if entry.region.contains(*pixel)), 0.0)
         divided.append(LabelledObject(region, score, options.simplify))
     return divided

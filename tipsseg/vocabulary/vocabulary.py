@@ -6,7 +6,7 @@ import operator
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, InitVar, dataclass, replace
+from dataclasses import KW_ONLY, InitVar, dataclass, fields, replace
 from difflib import get_close_matches
 from numbers import Real
 from typing import Any, cast
@@ -31,12 +31,6 @@ MAX_CLASSES = 65534
 
 #: The maximum number of names and synonyms, including negative classes. That many vectors take a gigabyte.
 MAX_PHRASES = 200_000
-
-
-_CLASS_KEYS = (
-    *("name", "synonyms", "colour", "min_confidence", "supercategory", "templates", "negative", "part_of", "phrase"),
-    "thing",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,7 +418,11 @@ def parse_class(value: object) -> ClassSpec:
             f"a class must be a string or a table, not {quote(value)}", 'For example: { name = "tree" }'
         )
     table: dict[str, Any] = value
-    require_known(table, _CLASS_KEYS, f" of {quote(table['name'])}" if isinstance(table.get("name"), str) else "")
+    require_known(
+        table,
+        [field.name for field in fields(ClassSpec)],
+        f" of {quote(table['name'])}" if isinstance(table.get("name"), str) else "",
+    )
     if "name" not in table:
         raise VocabularyError("a class has no name", 'For example: name = "tree"')
     return ClassSpec(**{**table, "templates": resolve_templates(table)})

@@ -17,6 +17,7 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.corrections import ClassNames, Objects, PixelLabels, SourceImage, image_errors
 from tipsseg.formats.png import encode_mask
 from tipsseg.options.run import CorrectOptions
+from tipsseg.regions.components import Region
 from tipsseg.regions.objects import (
     LabelledObject,
     ancestors,
@@ -27,6 +28,7 @@ from tipsseg.regions.objects import (
     outermost,
     split_levels,
 )
+from tipsseg.regions.shapes import Shape
 from tipsseg.run.entry import Correction, Entry, Facts, object_scores
 from tipsseg.run.files import StagedFile, digest_of
 from tipsseg.run.labels import PNG, Current, Labels, scored_objects
@@ -237,24 +239,21 @@ class Planner:
             return [] if new.ignores or self.options.exact else [compare_masks(old, new.labels, self._ignored)]
         options, classes, form = self.run.context.files, self._known(), FORMATS[new.written_as]
         regions = object_regions(old, classes, options, current.labels.instances)
+        depths = [0, *(len(chain) - 1 for chain in ancestors(classes))]
+
+        def depth_of(shape: Shape | Region) -> int:
+            return depths[shape.class_id] if shape.class_id < len(depths) else 0  # unknown classes are refused later
+
         objects: Sequence[LabelledObject] = [LabelledObject(region, CERTAIN, options.simplify) for region in regions]
         if form.divides:
             objects = divide_objects(objects, old, classes, options, current.labels.instances)
-            levels = [outermost(old, classes) if options.level == "whole" else old]
-            depths = [0] * len(classes)
-        else:
-            levels = list(split_levels(old, classes))
-            depths = [len(chain) - 1 for chain in ancestors(classes)]
+            before = form.reread_shapes(objects, old.shape)
+            labels = outermost(old, classes) if options.level == "whole" else old
+            return [Comparison(labels, before, sorted(new.shapes, key=depth_of), exact=self.options.exact)]
         found = []
-        for depth, labels in enumerate(levels):
-            own = [each for each in objects if depths[each.region.class_id - 1] == depth]
-            # Classes that are not known are refused later.
-            ids = [each.class_id if each.class_id <= len(depths) else BACKGROUND for each in new.shapes]
-            shapes = [each for number, each in zip(ids, new.shapes, strict=True) if [0, *depths][number] == depth]
-            if form.divides:  # parts above wholes
-                chains = [(), *ancestors(classes)]
-                shapes.sort(key=lambda each: len(chains[each.class_id]) if each.class_id < len(chains) else 0)
-            before = form.reread_shapes(own, old.shape)
+        for depth, labels in enumerate(split_levels(old, classes)):
+            before = form.reread_shapes([each for each in objects if depth_of(each.region) == depth], old.shape)
+            shapes = [each for each in new.shapes if depth_of(each) == depth]
             found.append(Comparison(labels, before, shapes, exact=self.options.exact))
         return found
 
