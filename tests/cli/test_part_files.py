@@ -318,17 +318,20 @@ def test_a_part_deleted_with_its_whole_is_gone(command: Command) -> None:
     assert np.array_equal(corrected(command, "out/yolo"), np.where(np.isin(before, [PANDA, HEAD, BODY]), 0, before))
 
 
-def test_unchanged_parts_stay_above_a_whole_that_is_drawn_over_them(command: Command) -> None:
-    before = mask()
-    (ys, xs), (height, width) = np.nonzero(before == HEAD), before.shape
-    top, bottom, left, right = ys.min() - 9, ys.max() + 10, xs.min() - 9, xs.max() + 10
-    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+def test_unchanged_parts_stay_above_a_whole_that_is_enlarged_over_them(command: Command) -> None:
+    ran = label(command, "-f", "png,yolo", "--overwrite", classes="panda/head,tree")
+    assert ran.code == 0, ran.err
+    before, (head, panda) = mask(), (1, 3)
     path = Path("out/yolo/labels/train/panda-and-tree.txt")
-    drawn = " ".join(f"{x / width:.6f} {y / height:.6f}" for x, y in corners)
-    path.write_text(f"{path.read_text()}{PANDA - 1} {drawn}\n")
+    lines = path.read_text().split("\n")[:-1]
+    index = max((i for i, line in enumerate(lines) if line.startswith(f"{panda - 1} ")), key=lambda i: len(lines[i]))
+    corners = np.array(lines[index].split()[1:], float).reshape(-1, 2)
+    larger = corners.mean(0) + (corners - corners.mean(0)) * 1.25
+    lines[index] = f"{panda - 1} " + " ".join(f"{each:.6f}" for each in larger.clip(0, 1).ravel())
+    path.write_text("\n".join(lines) + "\n")
     after = corrected(command, "out/yolo")
-    assert np.array_equal(after == HEAD, before == HEAD)
-    assert (after[top:bottom, left:right] != 0).all()
+    assert (after == panda).sum() > (before == panda).sum()
+    assert np.array_equal(after == head, before == head)
 
 
 def test_parts_deleted_in_files_without_wholes(command: Command) -> None:
